@@ -27,7 +27,7 @@ setup: $(READY) ## install everything into .venv and compile the kernels
 	python3 -m venv .tools
 	.tools/bin/pip install --quiet uv
 
-$(INSTALLED): pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
+$(INSTALLED): pyproject.toml lab/pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
 	$(UV) sync --frozen $(ON_PYTHON)
 	@touch $@
 
@@ -62,8 +62,8 @@ format: $(INSTALLED) ## mend what lint can mend by itself
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-types: $(INSTALLED) ## check the types of src
-	$(VENV)/bin/mypy --strict src
+types: $(INSTALLED) ## check the types of evac and its lab
+	$(VENV)/bin/mypy --strict src lab/src
 
 imports: $(INSTALLED) ## check that no room imports upwards
 	$(VENV)/bin/lint-imports
@@ -109,7 +109,7 @@ bench-referees: .venv-bench/.ready ## install the referees that bench compares w
 
 SEEDS ?= 10000
 torture: $(READY) ## play simulated fires with every fault (SEEDS=100000)
-	$(PYTHON) -m evac.testing.torture --seeds $(SEEDS)
+	$(PYTHON) -m tests.sim.torture --seeds $(SEEDS)
 
 ci: ## everything that must pass before a change goes in
 	.ci/run
@@ -117,4 +117,4 @@ ci: ## everything that must pass before a change goes in
 clean: ## remove what was built, the environment included
 	rm -rf $(VENV) .venv-bench .tools docs/_build demo-output .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis
-	find src tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src lab tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +

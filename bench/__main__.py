@@ -1,4 +1,4 @@
-"""`python -m bench [stages|packing|psplib|all|run|lab|boot|serve]`: every figure that is claimed.
+"""`python -m bench [stages|packing|all|run|lab|boot|serve]`: every figure that is claimed.
 
 `run`, `lab`, `boot` and `serve` are the engine's, the fires', the cold start's and the war room's (see
 `run_figures`, `lab_figures`, `bench_boot`, `bench_serve`); `all` is the planner's.
@@ -40,11 +40,6 @@ def main(arguments: list[str]) -> int:
         from bench import bench_serve
 
         return bench_serve.main(arguments[1:])
-    if what == "changes":
-        from bench import audit_changes
-
-        audit_changes.main(int(arguments[1]) if len(arguments) > 1 else 90_000, "mended" in arguments)
-        return 0
     full = bool(os.environ.get("FULL"))
     if what in ("stages", "all"):
         stages.main(stages.SIZES if full else stages.SIZES[:2])
@@ -56,10 +51,6 @@ def main(arguments: list[str]) -> int:
         from bench import bench_scheduling
 
         bench_scheduling.main()
-    if what in ("psplib", "all"):
-        from bench import bench_psplib
-
-        bench_psplib.main()
     return 0
 
 

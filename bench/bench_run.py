@@ -28,11 +28,11 @@ from evac.engine.lead.leadership import Leadership
 from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.performing import Terms
 from evac.engine.runs.reading import create_run, take_over
-from evac.lab.servers.etcd import EtcdServer, wait_for_all
 from evac.run.values import RunLimit, RunSpec, RunStep
 from evac.store.etcd import EtcdStore
 from evac.store.port import Store
 from evac.store.sqlite import SqliteStore
+from evac_lab.servers.etcd import EtcdServer, wait_for_all
 
 STEPS = 100_000
 TIMES = 3

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from evac.testing.boundaries import calm_options, every_boundary
-from evac.testing.story import Outcome, Story, play
-from evac.testing.torture import one_by_one
+from tests.sim.boundaries import calm_options, every_boundary
 from tests.sim.planted_bugs import BUGS, seeds_to_find
+from tests.sim.story import Outcome, Story, play
+from tests.sim.torture import one_by_one
 
 SEEDS = 200
 BUG_SEEDS = 600

@@ -20,11 +20,11 @@ from pathlib import Path
 import uvloop
 
 from bench.figures import Figure, median
-from evac.lab.servers.etcd import EtcdServer, etcd, wait_for_all
 from evac.store.etcd import EtcdStore
 from evac.store.journal import Journal
 from evac.store.port import Lease, Store
 from evac.store.sqlite import SqliteStore
+from evac_lab.servers.etcd import EtcdServer, etcd, wait_for_all
 
 RECORDS_A_STEP = 2
 RECORD = b'["step_started",1764000000000,"boot/pangyo-hall-2-r014-s07/1",1,{"token":12,"epoch":3}]  '[:90]

@@ -29,7 +29,7 @@ from ortools.sat.python import cp_model  # noqa: E402
 from bench.wild_instances import wild_instance  # noqa: E402
 from evac.model.instance import WHOLE, Instance, Use  # noqa: E402
 from evac.model.steps import StepKind  # noqa: E402
-from evac.testing.instances import random_variant, worked_example  # noqa: E402
+from tests.unit.planning.instances import random_variant, worked_example  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import time
 
 from bench import labs
 from bench.figures import Figure, Table, median
-from evac.lab import episodes, faults, leadership, losses, world
-from evac.lab.site_servers import Ground
-from evac.lab.state import LabFolder
 from evac.model.errors import EvacError
+from evac_lab import episodes, faults, leadership, losses, world
+from evac_lab.site_servers import Ground
+from evac_lab.state import LabFolder
 
 WATCH_SECONDS = 5.0
 """How long a joined site is watched for a second primary."""

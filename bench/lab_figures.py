@@ -16,8 +16,8 @@ from pathlib import Path
 
 from bench import lab_cuts, lab_fires, lab_losses, lab_noise, lab_patroni, labs
 from bench.figures import Table, parts_of
-from evac.lab import ground_checks
-from evac.lab.world import Options
+from evac_lab import ground_checks
+from evac_lab.world import Options
 
 PARTS = ("fires", "patroni", "replica", "cuts", "noise", "wan")
 CLIENTS = 20

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from bench import labs
 from bench.figures import Figure, Table, median, worst
-from evac.lab import episodes, leadership, losses, world
-from evac.lab.fires import Fire
-from evac.lab.site_servers import Ground
-from evac.lab.state import LabFolder
 from evac.model.errors import EvacError
+from evac_lab import episodes, leadership, losses, world
+from evac_lab.fires import Fire
+from evac_lab.site_servers import Ground
+from evac_lab.state import LabFolder
 
 MILESTONES = ("detected", "decided", "fenced", "promoted", "shifted")
 LONGEST_SECONDS = 60.0

@@ -21,7 +21,10 @@ from bench import labs
 from bench.figures import Figure, Table
 from evac.app import runs
 from evac.engine.runs.requests import Request
-from evac.lab import (
+from evac.model.errors import EvacError
+from evac.run.view import RunView
+from evac.store.port import Store
+from evac_lab import (
     episodes,
     faults,
     journal_facts,
@@ -33,14 +36,11 @@ from evac.lab import (
     restoring,
     world,
 )
-from evac.lab.faults import Struck
-from evac.lab.fires import Fire
-from evac.lab.site_servers import Ground
-from evac.lab.state import LabFolder
-from evac.lab.topology import NAMESPACE_OFFSETS
-from evac.model.errors import EvacError
-from evac.run.view import RunView
-from evac.store.port import Store
+from evac_lab.faults import Struck
+from evac_lab.fires import Fire
+from evac_lab.site_servers import Ground
+from evac_lab.state import LabFolder
+from evac_lab.topology import NAMESPACE_OFFSETS
 
 DELAYS_MS = (5.0, 50.0)
 BEHIND_SECONDS = 0.33

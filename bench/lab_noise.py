@@ -16,12 +16,12 @@ from pathlib import Path
 
 from bench import labs
 from bench.figures import Figure, Table
-from evac.lab import faults, losses, namespaces, proc_table, world
-from evac.lab.process import Process
-from evac.lab.site_servers import Ground
-from evac.lab.state import LabFolder, living
-from evac.lab.topology import NAMESPACE_OFFSETS
 from evac.model.errors import EvacError
+from evac_lab import faults, losses, namespaces, proc_table, world
+from evac_lab.process import Process
+from evac_lab.site_servers import Ground
+from evac_lab.state import LabFolder, living
+from evac_lab.topology import NAMESPACE_OFFSETS
 
 PAUSE_SECONDS = 2.0
 LOSS = 0.3

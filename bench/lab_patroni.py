@@ -27,14 +27,14 @@ from pathlib import Path
 import asyncpg
 
 from bench.figures import Figure, Table, median, worst
-from evac.lab import proc_table
-from evac.lab.primaries import Failures
-from evac.lab.process import MissingProgram, ServerFailed, find_program
-from evac.lab.servers.etcd import EtcdServer, wait_for_all
-from evac.lab.servers.patroni import PACKAGE, PatroniMember, Timers, patroni
-from evac.lab.servers.postgres import USER
-from evac.lab.topology import Site, topology
 from evac.model.errors import EvacError
+from evac_lab import proc_table
+from evac_lab.primaries import Failures
+from evac_lab.process import MissingProgram, ServerFailed, find_program
+from evac_lab.servers.etcd import EtcdServer, wait_for_all
+from evac_lab.servers.patroni import PACKAGE, PatroniMember, Timers, patroni
+from evac_lab.servers.postgres import USER
+from evac_lab.topology import Site, topology
 
 SETS = (Timers(30, 10, 10), Timers(20, 4, 4))
 """Its default, and the smallest ttl that it accepts."""

@@ -25,16 +25,16 @@ from evac.app.controlling import hands_of
 from evac.app.observed_stores import merged
 from evac.app.observing import observe
 from evac.drivers.registry import Drivers
-from evac.lab import ground_checks, journal_facts, ledger, own_processes, restoring, returning, status, world
-from evac.lab.site_servers import Ground
-from evac.lab.starting import Starter
-from evac.lab.state import LabError, LabFolder
-from evac.lab.topology import topology
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError
 from evac.model.estate import Estate
 from evac.model.observation import Observation, observed
 from evac.store.port import Store
+from evac_lab import ground_checks, journal_facts, ledger, own_processes, restoring, returning, status, world
+from evac_lab.site_servers import Ground
+from evac_lab.starting import Starter
+from evac_lab.state import LabError, LabFolder
+from evac_lab.topology import topology
 
 SETTLE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.5

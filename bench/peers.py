@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.figures import Figure, Table
-from evac.lab.process import Process, ServerFailed
-from evac.lab.servers import postgres
 from evac.model.errors import EvacError
+from evac_lab.process import Process, ServerFailed
+from evac_lab.servers import postgres
 
 HERE = Path(__file__).resolve().parent
 PYTHON = HERE.parent / ".venv-bench" / "bin" / "python"

@@ -26,11 +26,11 @@ from evac.app.runs import Proposal, new_id, proposal_entry
 from evac.engine.lead.leadership import LEADER
 from evac.engine.plans.library import put_plan
 from evac.engine.runs.proposals import ANSWER
-from evac.lab.servers.etcd import EtcdServer, etcd, wait_for_all
 from evac.model.errors import EvacError
 from evac.model.scenario import lose
 from evac.store.opening import open_store
 from evac.store.port import Compare, Put, Store
+from evac_lab.servers.etcd import EtcdServer, etcd, wait_for_all
 
 KILLS: Final = 5
 SERVERS: Final = 1_000

@@ -46,7 +46,6 @@ def stage(found: Figures, name: str, work: Callable[[], Any], times: int = 3) ->
 
 def measure(servers: int, budget_s: int) -> Figures:
     """All figures of one size, in this process."""
-    from bench.audit_changes import audited_again
     from evac import estate as estates
     from evac.app.warm import warm
     from evac.audit import audit
@@ -65,7 +64,6 @@ def measure(servers: int, budget_s: int) -> Figures:
     for name, estate in (("pangyo", loaded), ("mended", pangyo(servers=servers, mended=True))):
         _planned(found, name, estate, budget_s, times)
         _restored(found, name, estate)
-    found.update(audited_again(loaded, times))
     found["peak memory MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return found
 

@@ -12,7 +12,7 @@ import numpy as np
 from evac.model.instance import BootKind, Instance, Limit, PowerBudget, Use
 from evac.model.steps import StepKind
 from evac.model.units import UNBOUNDED
-from evac.testing.instances import Draft, ServerDraft, ServiceDraft, StoreDraft, build
+from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, StoreDraft, build
 
 _SITES = ("east", "west")
 

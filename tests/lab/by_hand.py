@@ -9,10 +9,10 @@ import dns.rdatatype
 import dns.tsig
 import dns.update
 
-from evac.lab.primaries import Connection
-from evac.lab.site_servers import KEY_NAME, Ground
-from evac.lab.state import LabFolder
-from evac.lab.topology import PORTS, SERVICE, ZONE
+from evac_lab.primaries import Connection
+from evac_lab.site_servers import KEY_NAME, Ground
+from evac_lab.state import LabFolder
+from evac_lab.topology import PORTS, SERVICE, ZONE
 
 
 def ground_of(folder: LabFolder) -> Ground:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from evac.lab import ground_checks, ledger, world
-from evac.lab.state import LabFolder
-from evac.lab.topology import LOOPBACK_OFFSETS, topology
-from evac.lab.world import Options
+from evac_lab import ground_checks, ledger, world
+from evac_lab.state import LabFolder
+from evac_lab.topology import LOOPBACK_OFFSETS, topology
+from evac_lab.world import Options
 
 
 def free_offset() -> int:

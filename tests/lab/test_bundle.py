@@ -20,10 +20,10 @@ from evac.drivers.port import Action, Driver, Order
 from evac.drivers.postgres.driver import PostgresDriver
 from evac.drivers.process.driver import ProcessDriver
 from evac.drivers.process.peers import peer_of
-from evac.lab import agent_certificates, faults, journal_facts, ledger, restoring, status
-from evac.lab.state import LabFolder
 from evac.model.errors import Permanent
 from evac.store.generation import Newer, read_newer
+from evac_lab import agent_certificates, faults, journal_facts, ledger, restoring, status
+from evac_lab.state import LabFolder
 from tests.lab.conftest import running_lab, writes
 
 pytestmark = [pytest.mark.servers, pytest.mark.enable_socket, pytest.mark.slow]

@@ -11,10 +11,10 @@ import pytest
 
 from evac.cli import exits
 from evac.cli.main import run
-from evac.lab import episodes, journal_facts, leadership, restoring, status
-from evac.lab.episodes import Patience
-from evac.lab.fires import Fire
-from evac.lab.state import LabFolder
+from evac_lab import episodes, journal_facts, leadership, restoring, status
+from evac_lab.episodes import Patience
+from evac_lab.fires import Fire
+from evac_lab.state import LabFolder
 from tests.lab.conftest import running_lab, writes
 
 pytestmark = [pytest.mark.servers, pytest.mark.enable_socket, pytest.mark.slow]

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from evac.app import runs
-from evac.lab import episodes, faults, journal_facts, losses, restoring, status, world
-from evac.lab.episodes import Patience
-from evac.lab.site_servers import Ground
-from evac.lab.state import LabFolder
 from evac.run.view import RunView
 from evac.store.port import Store
 from evac.views.run_report import waiting
+from evac_lab import episodes, faults, journal_facts, losses, restoring, status, world
+from evac_lab.episodes import Patience
+from evac_lab.site_servers import Ground
+from evac_lab.state import LabFolder
 from tests.lab.conftest import running_lab, writes
 
 pytestmark = [pytest.mark.servers, pytest.mark.enable_socket, pytest.mark.slow]

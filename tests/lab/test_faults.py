@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from evac.lab import faults, status
-from evac.lab.state import LabError, LabFolder, living
-from evac.lab.topology import HALLS, PORTS
+from evac_lab import faults, status
+from evac_lab.state import LabError, LabFolder, living
+from evac_lab.topology import HALLS, PORTS
 from tests.lab import by_hand
 from tests.lab.conftest import running_lab, writes
 

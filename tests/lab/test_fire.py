@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from evac.lab import episodes, faults, fires, ledger, restoring, status
-from evac.lab.episodes import Patience
-from evac.lab.state import LabError, LabFolder, living
+from evac_lab import episodes, faults, fires, ledger, restoring, status
+from evac_lab.episodes import Patience
+from evac_lab.state import LabError, LabFolder, living
 from tests.lab import by_hand
 from tests.lab.conftest import running_lab, writes
 

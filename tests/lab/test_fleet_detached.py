@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from evac.lab.fleet import detached
-from evac.lab.fleet.running import read_state
-from evac.lab.fleet.serving import FleetFailed
+from evac_lab.fleet import detached
+from evac_lab.fleet.running import read_state
+from evac_lab.fleet.serving import FleetFailed
 
 FREE = ("--port", "0", "--admin-port", "0", "--quiet")
 

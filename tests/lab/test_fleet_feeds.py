@@ -20,12 +20,12 @@ from evac.engine.runs import requests
 from evac.engine.runs.execution import Hooks, RunExecution
 from evac.engine.runs.performing import Terms
 from evac.engine.runs.reading import create_run
-from evac.lab.fleet.addresses import address_of
 from evac.model.estate import Estate
 from evac.model.run_policy import Patience
 from evac.run.values import Event, RunSpec, RunStep
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
+from evac_lab.fleet.addresses import address_of
 from tests.lab.fleets import Running, running
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]

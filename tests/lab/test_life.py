@@ -12,12 +12,12 @@ from evac.cli import exits
 from evac.cli.main import run
 from evac.estate import check
 from evac.estate.codecs.policy import load_policy
-from evac.lab import doctor, ground_checks, proc_table, world
-from evac.lab.process import Process
-from evac.lab.starting import Starter
-from evac.lab.state import LabError, LabFolder, LabState, living
-from evac.lab.topology import topology
-from evac.lab.world import Options
+from evac_lab import doctor, ground_checks, proc_table, world
+from evac_lab.process import Process
+from evac_lab.starting import Starter
+from evac_lab.state import LabError, LabFolder, LabState, living
+from evac_lab.topology import topology
+from evac_lab.world import Options
 from tests.lab.conftest import free_offset
 
 pytestmark = [pytest.mark.servers, pytest.mark.enable_socket]
@@ -63,8 +63,8 @@ def test_down_after_a_crash_that_wrote_nothing_down(folder: LabFolder) -> None:
 
 
 def test_the_estate_of_the_lab_is_one_that_evac_reads(folder: LabFolder) -> None:
-    from evac.lab import estate_files
-    from evac.lab.site_servers import Ground
+    from evac_lab import estate_files
+    from evac_lab.site_servers import Ground
 
     ground = Ground(folder, topology("loopback", 3))
     ground.secrets.make()

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from evac.lab import faults, ledger, namespaces
-from evac.lab.state import LabFolder, living
-from evac.lab.topology import PORTS, topology
-from evac.lab.world import Options
+from evac_lab import faults, ledger, namespaces
+from evac_lab.state import LabFolder, living
+from evac_lab.topology import PORTS, topology
+from evac_lab.world import Options
 from tests.lab.conftest import running_lab
 
 pytestmark = [pytest.mark.servers, pytest.mark.enable_socket, pytest.mark.slow]

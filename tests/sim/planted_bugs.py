@@ -21,9 +21,9 @@ from evac.store import journal as journals
 from evac.store.anchors import Anchor
 from evac.store.journal import Journal, read
 from evac.store.segments import Segment
-from evac.testing.story import play
 from evac.watch import verdict
 from evac.watch.values import Vote
+from tests.sim.story import play
 
 Patch = tuple[Any, str, Any]
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from evac.testing.boundaries import Way, calm_options, every_boundary
-from evac.testing.story import Story, play
-from evac.testing.torture import main
+from tests.sim.boundaries import Way, calm_options, every_boundary
+from tests.sim.story import Story, play
+from tests.sim.torture import main
 
+ROOT = Path(__file__).parents[2]
 SLICE = range(96)
 
 
@@ -92,12 +93,17 @@ def test_a_brief_story_is_one_fire_and_one_run_and_ends_with_it() -> None:
 
 
 def test_the_same_seed_is_the_same_story_whatever_the_hashes() -> None:
-    words = "from evac.testing.story import play; print([play(s).trace for s in (3, 15, 20, 31)])"
+    words = "from tests.sim.story import play; print([play(s).trace for s in (3, 15, 20, 31)])"
     said = set()
     for seed in ("0", "1", "4711"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         ran = subprocess.run(
-            [sys.executable, "-c", words], env=environment, capture_output=True, check=True, timeout=60
+            [sys.executable, "-c", words],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            check=True,
+            timeout=60,
         )
         said.add(hashlib.sha256(ran.stdout).hexdigest())
     assert len(said) == 1
@@ -147,8 +153,9 @@ def until(what: Callable[[], bool], most_s: float = 30.0) -> bool:
 
 
 def test_the_workers_of_a_torture_that_is_killed_end_too() -> None:
-    words = [sys.executable, "-m", "evac.testing.torture", "--seeds", "1000000", "--jobs", "2"]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as parent:
+    words = [sys.executable, "-m", "tests.sim.torture", "--seeds", "1000000", "--jobs", "2"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(words, cwd=ROOT, **quiet) as parent:
         try:
             assert until(lambda: len(children_of(parent.pid)) == 2)
             workers = children_of(parent.pid)

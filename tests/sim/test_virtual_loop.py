@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from evac.testing.virtual_loop import Idle, Process, VirtualLoop, run
+from evac_lab.virtual_loop import Idle, Process, VirtualLoop, run
 
 
 def _order(seed: int) -> list[int]:

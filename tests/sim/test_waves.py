@@ -16,9 +16,9 @@ from evac.run.boot_events import SEVERAL_STALLED
 from evac.run.limits import Limits
 from evac.run.values import Event
 from evac.run.view import RunView
-from evac.testing.floor_driver import FloorDriver
-from evac.testing.wave_options import Happening, Row, WaveOptions, draw
-from evac.testing.wave_story import WaveStory, play
+from tests.sim.floor_driver import FloorDriver
+from tests.sim.wave_options import Happening, Row, WaveOptions, draw
+from tests.sim.wave_story import WaveStory, play
 
 Observe = Callable[[FloorDriver, Action, Order], Awaitable[Observed]]
 SLICE = range(24)

@@ -47,6 +47,7 @@ from evac.run.state import plans_of, replay
 from evac.run.table import RUN_TABLE
 from evac.run.values import CORRUPT, ENDED, Event, RunPhase, RunSpec
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.journal import read
 from evac.store.port import Compare, Delete, Put, Store
@@ -275,7 +276,7 @@ async def losses_of(store: Store, view: RunView, now_ms: int) -> tuple[Loss, ...
     """
     known = known_losses(view.specs[view.plans[-1]])
     sightings = await read_sightings(store) if known else {}
-    begun = {s.target for i, s in enumerate(view.steps) if s.kind == "promote" and view.attempts[i]}
+    begun = {s.target for i, s in enumerate(view.steps) if kind_of(s.kind).makes_primary and view.attempts[i]}
     found: list[Loss] = []
     for name, loss in sorted(known.items()):
         until_ms = view.last_ms if view.phase in ENDED else max(now_ms, loss.until_ms)

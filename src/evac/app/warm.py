@@ -27,11 +27,10 @@ def _others() -> None:
     from evac.model.scenario import lose
     from evac.planning.bound import bound
     from evac.planning.simulation.simulate import warm as warm_simulation
-    from evac.planning.warm import warm_general
-    from evac.testing.instances import worked_example
+    from evac.planning.warm import tiny_instance, warm_general
 
     warm_general()
-    bound(worked_example(), work=1)
+    bound(tiny_instance(), work=1)
     for mended in (False, True):
         estate = pangyo(servers=1_000, mended=mended)
         audit(estate)
@@ -50,12 +49,12 @@ def warm() -> None:
     from evac.model.scenario import lose
     from evac.planning.plan import level_order, plan, plan_instance
     from evac.planning.simulation.simulate import simulate
-    from evac.testing.instances import worked_example
+    from evac.planning.warm import tiny_instance
     from evac.verify import check
 
     for part in APART.values():
         part()
-    instance = worked_example()
+    instance = tiny_instance()
     made = plan_instance(instance, work=24)
     simulate(instance, made, trials=2)
     level_order(instance)

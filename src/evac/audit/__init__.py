@@ -9,7 +9,6 @@ from evac.audit.headline import Headline, headline, summary
 from evac.audit.rows import LossRow, ServiceFate
 from evac.audit.rules import RULES
 from evac.audit.suppression import Suppressed, Suppression, apply_suppressions
-from evac.audit.updating import update
 
 __all__ = [
     "RULES",
@@ -30,5 +29,4 @@ __all__ = [
     "compare",
     "headline",
     "summary",
-    "update",
 ]

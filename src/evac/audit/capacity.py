@@ -7,19 +7,18 @@ test cannot settle, and every loss of a whole site, is placed by first fit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from evac.audit.closure import RowNumbers, Taken
 from evac.audit.losses import Losses
-from evac.audit.own_server import Settled, Wanted, settled, wanted_of
+from evac.audit.own_server import settled, wanted_of
 from evac.audit.placing import Placed, Stock, open_packing, pack
 from evac.audit.presence import CountTable, Presence
 from evac.audit.reserves import Reserves
 from evac.audit.supply import Supply
-from evac.model.domain import Topology
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 from evac.planning.packing.shapes import Shapes
@@ -80,8 +79,7 @@ class Shortfall:
 class Capacity:
     """to_place, placed: (L,) replicas; boots: (L,) whether dark servers are needed; boot_rank:
     loss -> (S,) for losses placed by first fit; short: loss -> what is missing; room_known: (L, S)
-    whether anything is known that could carry a service elsewhere; sites_with_room (S, sites); wanted:
-    what is to be placed; settled: losses that need no first fit; fillings: loss -> how first fit went."""
+    whether anything is known that could carry a service elsewhere."""
 
     to_place: IntColumn
     placed: IntColumn
@@ -89,61 +87,29 @@ class Capacity:
     boot_rank: dict[int, IntColumn]
     short: dict[int, Shortfall]
     room_known: BoolColumn
-    sites_with_room: BoolColumn
     reserves: Reserves
     supply: Supply
-    wanted: Wanted
-    settled: Settled
-    fillings: dict[int, Filling]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Filling:
-    """One loss by first fit. wanted, base (S,): replicas that ask for a place, and how many of them serve at
-    all; at_site (sites, S): what is left at each site; missing_base, missing_top (S,): without a place;
-    boot_rank (S,); free (P, R): of pools afterwards, None where nothing is missing."""
+class _Placement:
+    """One loss by first fit. base (S,): replicas that serve at all and ask for a place; at_site (sites, S):
+    what is left at each site; missing_base, missing_top (S,): without a place."""
 
-    wanted: IntColumn
     base: IntColumn
     at_site: IntColumn
     missing_base: IntColumn
     missing_top: IntColumn
-    boot_rank: IntColumn
-    free: IntColumn | None
-
-    def answers(self, wanted: IntColumn, base: IntColumn, at_site: IntColumn, capped: RowNumbers) -> bool:
-        """Whether the same is asked. capped: services of which a site takes so many only."""
-        asked = capped[wanted[capped] > 0]
-        return (
-            np.array_equal(self.wanted, wanted)
-            and np.array_equal(self.base, base)
-            and np.array_equal(self.at_site[:, asked], at_site[:, asked])
-        )
 
 
 @dataclass(frozen=True, eq=False)
 class _Question:
     """One audit's worth of capacity questions. lost (L, S); capped: services with a cap per site; held
-    (sites, budgets): dark servers that each budget holds back. before: of the same losses; same_room: placed
-    in the same room for the same demand; same_fits: where services stand as they did; same_shed: and what may
-    be shed is the same."""
+    (sites, budgets): dark servers that each budget holds back."""
 
     supply: Supply
     losses: Losses
     lost: CountTable
-    before: Capacity | None = None
-
-    @cached_property
-    def same_room(self) -> bool:
-        return self.before is not None and self.before.supply.stock.same(self.supply.stock)
-
-    @property
-    def same_fits(self) -> bool:
-        return self.before is not None and self.same_room and self.before.supply.fits is self.supply.fits
-
-    @cached_property
-    def same_shed(self) -> bool:
-        return self.before is not None and self.before.supply.same_variants(self.supply)
 
     @cached_property
     def capped(self) -> RowNumbers:
@@ -157,61 +123,16 @@ class _Question:
         return np.bincount(key, minlength=sites * budgets).reshape(sites, budgets)
 
 
-def capacity(
-    supply: Supply, losses: Losses, lost: CountTable, taken: Taken, before: Capacity | None = None
-) -> Capacity:
-    """Placement of what every loss takes. lost: (L, S); taken: where that is anything.
-
-    before: of the same losses, to keep what is the same.
-    """
-    reach = _sites_with_room(supply)
-    same = before is not None and np.array_equal(before.sites_with_room, reach)
-    known = before.room_known if before is not None and same else _room_known(reach, losses)
-    as_before = before is not None and before.wanted.taken is taken and before.room_known is known
-    wanted = before.wanted if before is not None and as_before else wanted_of(taken, known, losses)
-    question = _Question(supply, losses, lost, before)
+def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken) -> Capacity:
+    """Placement of what every loss takes. lost: (L, S); taken: where that is anything."""
+    known = _room_known(_sites_with_room(supply), losses)
+    wanted = wanted_of(taken, known, losses)
     to_place, placed = wanted.in_all
-    own = None if before is None else before.settled
-    if own is None or not question.same_fits or own.wanted is not wanted:
-        own = settled(supply, losses, wanted, own)
-    result = Capacity(
-        to_place,
-        placed.copy(),
-        own.boots.copy(),
-        {},
-        {},
-        known,
-        reach,
-        supply.found,
-        supply,
-        wanted,
-        own,
-        {},
-    )
+    own = settled(supply, losses, wanted)
+    result = Capacity(to_place, placed.copy(), own.boots, {}, {}, known, supply.found, supply)
+    question = _Question(supply, losses, lost)
     for number in np.flatnonzero(~own.fits & (placed > 0)).tolist():
         _place_one(question, result, number)
-    return result
-
-
-def reordered(old: Capacity, top: Topology, losses: Losses, lost: CountTable) -> Capacity:
-    """Placement in an estate that differs only in which services go first."""
-    supply = old.supply.reordered(top)
-    result = replace(
-        old,
-        placed=old.placed.copy(),
-        boots=old.boots.copy(),
-        boot_rank=dict(old.boot_rank),
-        short=dict(old.short),
-        supply=supply,
-        fillings=dict(old.fillings),
-    )
-    before, after = old.supply.wants.order, supply.wants.order
-    question = _Question(supply, losses, lost)
-    for number in sorted(old.boot_rank):
-        wanted = old.fillings[number].wanted
-        if not np.array_equal(before[wanted[before] > 0], after[wanted[after] > 0]):
-            result.short.pop(number, None)
-            _place_one(question, result, number)
     return result
 
 
@@ -241,43 +162,24 @@ def _place_one(question: _Question, result: Capacity, number: int) -> None:
 
     Where something finds no place, why, and whether shedding would help.
     """
-    filling = _filling(question, number, result.room_known[number])
-    result.fillings[number] = filling
-    result.boots[number] = bool(filling.boot_rank.any())
-    result.boot_rank[number] = filling.boot_rank
-    result.placed[number] = int((filling.wanted - filling.missing_base - filling.missing_top).sum())
-    if filling.free is None:
-        return
-    before = question.before
-    if before is not None and question.same_shed and before.fillings.get(number) is filling:
-        result.short[number] = before.short[number]
-    else:
-        result.short[number] = _shortfall(question, number, filling, filling.free)
-
-
-def _filling(question: _Question, number: int, known: BoolColumn) -> Filling:
-    """How first fit goes for one loss: as before, if the same is asked in the same room.
-
-    known (S,): for which services there is any room.
-    """
-    supply, before = question.supply, question.before
-    wanted, base = _asked(supply.presence, question.lost[number], known)
+    supply = question.supply
+    wanted, base = _asked(supply.presence, question.lost[number], result.room_known[number])
     at_site = _surviving_at_site(question, number)
-    if before is not None and question.same_room:
-        filling = before.fillings.get(number)
-        if filling is not None and filling.answers(wanted, base, at_site, question.capped):
-            return filling
     placed = _packed(question, supply.stock, number, base, wanted - base, at_site)
     missing_base, missing_top = base - placed.base, wanted - base - placed.top
-    short = missing_base.any() or missing_top.any()
-    free = _free_by_pool(placed.left, supply.wants.eligible.shape[1]) if short else None
-    return Filling(wanted, base, at_site, missing_base, missing_top, placed.boot_rank, free)
+    result.boots[number] = bool(placed.boot_rank.any())
+    result.boot_rank[number] = placed.boot_rank
+    result.placed[number] = int((placed.base + placed.top).sum())
+    if missing_base.any() or missing_top.any():
+        free = _free_by_pool(placed.left, supply.wants.eligible.shape[1])
+        found = _Placement(base, at_site, missing_base, missing_top)
+        result.short[number] = _shortfall(question, number, found, free)
 
 
-def _shortfall(question: _Question, number: int, filling: Filling, free: IntColumn) -> Shortfall:
+def _shortfall(question: _Question, number: int, found: _Placement, free: IntColumn) -> Shortfall:
     """Why something finds no place, and whether shedding would help; free (P, R) of pools."""
     losses, supply, firm = question.losses, question.supply, question.supply.firm
-    base, at_site, missing_base = filling.base, filling.at_site, filling.missing_base
+    base, at_site, missing_base = found.base, found.at_site, found.missing_base
     after, by_power = np.where(firm, missing_base, 0), 0
     budgets: tuple[str, ...] = ()
     if after.any() and losses.kinds[number] in LARGE_KINDS:
@@ -286,10 +188,10 @@ def _shortfall(question: _Question, number: int, filling: Filling, free: IntColu
             firm_base - _packed(question, supply.variant("shed"), number, firm_base, base * 0, at_site).base
         )
         by_power, budgets = _power_gain(question, number, base, missing_base, at_site)
-    shorts = _shorts(supply, free, missing_base + filling.missing_top)
+    shorts = _shorts(supply, free, missing_base + found.missing_top)
     for_good = _shorts(supply, free, np.where(firm, after, missing_base))
     return Shortfall(
-        missing_base, filling.missing_top, after, firm, by_power, budgets, shorts, for_good, supply.labels
+        missing_base, found.missing_top, after, firm, by_power, budgets, shorts, for_good, supply.labels
     )
 
 

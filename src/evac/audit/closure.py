@@ -46,12 +46,6 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.service)
 
-    def same(self, other: Pairs) -> bool:
-        """Whether these are the same pairs."""
-        return self is other or (
-            np.array_equal(self.service, other.service) and np.array_equal(self.loss, other.loss)
-        )
-
     def of(self, table: NDArray[Kind]) -> NDArray[Kind]:
         """The entries of an (L, S) table, one a pair."""
         found: NDArray[Kind] = table[self.loss, self.service]
@@ -76,42 +70,6 @@ class Taken:
 
     pairs: Pairs
     count: IntColumn
-
-
-def spliced(before: Pairs, part: Pairs, services: IndexColumn) -> Pairs:
-    """Pairs of which those of some services, sorted, are replaced by a part that numbers these; the same
-    object where nothing is."""
-    edges, cuts = _edges(before, part, services)
-    loss = _spliced(before.loss, part.loss, edges, cuts)
-    if np.array_equal(edges[1] - edges[0], np.diff(cuts)) and np.array_equal(loss, before.loss):
-        return before
-    return Pairs(_spliced(before.service, services[part.service], edges, cuts), loss)
-
-
-def spliced_taken(before: Taken, part: Taken, services: IndexColumn) -> Taken:
-    """The same with how many are taken."""
-    edges, cuts = _edges(before.pairs, part.pairs, services)
-    pairs = spliced(before.pairs, part.pairs, services)
-    count = _spliced(before.count, part.count, edges, cuts)
-    same = pairs is before.pairs and np.array_equal(count, before.count)
-    return before if same else Taken(pairs, count)
-
-
-def _edges(before: Pairs, part: Pairs, services: IndexColumn) -> tuple[RowNumbers, RowNumbers]:
-    """From and to which row some services stand (2, n), and between which rows of the part (n + 1)."""
-    return (
-        np.searchsorted(before.service, np.stack([services, services + 1])),
-        np.searchsorted(part.service, np.arange(len(services) + 1)),
-    )
-
-
-def _spliced(old: NDArray[Kind], new: NDArray[Kind], edges: RowNumbers, cuts: RowNumbers) -> NDArray[Kind]:
-    """A column in which pieces are replaced by others."""
-    pieces, begin = [], 0
-    for number, (first, last) in enumerate(edges.T.tolist()):
-        pieces += [old[begin:first], new[cuts[number] : cuts[number + 1]]]
-        begin = last
-    return np.concatenate([*pieces, old[begin:]])
 
 
 def order_of(graph: ServiceGraph) -> Order:

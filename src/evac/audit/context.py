@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -14,7 +13,6 @@ import numpy as np
 from evac.audit.closure import Pairs
 from evac.audit.findings import DOMAIN_CLASSES, Finding
 from evac.audit.impacts import LOST, RECOVERS, Impacts
-from evac.audit.losses import Losses
 from evac.audit.stores import Outcome
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
@@ -31,16 +29,8 @@ class Context:
     impacts: Impacts
     as_of: date | None = None
     digest: str | None = None
-    asked: BoolColumn | None = None
-    """(S,) services that rules `by_service` are asked about; all if None."""
     stuck_at: dict[tuple[int, int], str] = field(default_factory=dict)
     """(loss, service) -> why nothing brings it back by itself, else empty; filled as it is asked for."""
-
-    def asking(self, services: BoolColumn) -> Context:
-        """The same, where rules `by_service` are asked about other services (S,)."""
-        found = copy(self)
-        object.__setattr__(found, "asked", services)
-        return found
 
     @cached_property
     def firm(self) -> BoolColumn:
@@ -106,18 +96,7 @@ class Context:
     @cached_property
     def loss_rank(self) -> list[tuple[int, int]]:
         """How grave the kind of each loss is, then its number."""
-        losses = self.impacts.losses
-        return self.impacts.kept.of(("loss rank",), (losses,), partial(_ranks, losses))
-
-    def asks_about(self, pairs: Pairs) -> BoolColumn:
-        """Which pairs are of services that are asked about."""
-        return np.ones(len(pairs), np.bool_) if self.asked is None else self.asked[pairs.service]
-
-    def each(self, pairs: Pairs) -> Iterator[tuple[int, list[int]]]:
-        """(service, losses) of pairs, for the services with any that are asked about."""
-        if self.asked is not None:
-            pairs = pairs.only(self.asked[pairs.service])
-        return by_service(pairs)
+        return [(_CLASS_RANK[kind], number) for number, kind in enumerate(self.impacts.losses.kinds)]
 
     def worst_first(self, numbers: Iterable[int]) -> list[int]:
         """Losses in order of their kind: sites, groups, halls, feeds, racks."""
@@ -145,10 +124,6 @@ class Context:
         return {family: tuple(services) for family, services in found.items()}
 
 
-def _ranks(losses: Losses) -> list[tuple[int, int]]:
-    return [(_CLASS_RANK[kind], number) for number, kind in enumerate(losses.kinds)]
-
-
 def by_service(pairs: Pairs) -> Iterator[tuple[int, list[int]]]:
     """(service, losses) of pairs, for the services with any."""
     if not len(pairs):
@@ -162,23 +137,14 @@ def by_service(pairs: Pairs) -> Iterator[tuple[int, list[int]]]:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A check with a stable name.
-
-    per_loss: it asks what a loss does, so pairs of losses are asked too. reads: facets of the estate
-    (see `facets`) and tables of impacts (see `differences`) that can change what it finds; empty means
-    that anything can. by_service: it looks at each service by itself, at most at one that
-    `Context.asked` asks about, and reads of all others only how those that the service hard-needs are
-    hit; by_time: and when it is back, not only whether that is in time.
-    """
+    """A check with a stable name."""
 
     id: str
     code: str
     title: str
     check: Callable[[Context], Iterable[Finding]]
     per_loss: bool = True
-    reads: tuple[str, ...] = ()
-    by_service: bool = False
-    by_time: bool = False
+    """It asks what a loss does, so pairs of losses are asked too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import chain, groupby
 from typing import Final
 
 from evac.model.diagnostic import SEVERITIES, Place, Severity
@@ -87,30 +86,6 @@ def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     for finding in findings:
         groups.setdefault((finding.rule, finding.subject), []).append(finding)
     return tuple(sorted((_joined(group) for group in groups.values()), key=lambda f: f.sort_key))
-
-
-Run = tuple[tuple[int, str], tuple[Finding, ...]]
-"""Merged findings of one severity and code, in order."""
-
-
-def runs_of(findings: Iterable[Finding]) -> tuple[Run, ...]:
-    """Merged findings of one rule, by severity and code."""
-    runs = groupby(merged(findings), key=lambda f: (_SEVERITY_RANK[f.severity], f.code))
-    return tuple((key, tuple(run)) for key, run in runs)
-
-
-def in_order(runs: Iterable[Run]) -> tuple[Finding, ...]:
-    """All runs as `merged` would sort their findings, where no two rules speak of the same."""
-    found: dict[tuple[int, str], list[tuple[Finding, ...]]] = {}
-    for key, run in runs:
-        found.setdefault(key, []).append(run)
-    return tuple(
-        finding
-        for key in sorted(found)
-        for finding in (
-            found[key][0] if len(found[key]) == 1 else sorted(chain(*found[key]), key=lambda f: f.sort_key)
-        )
-    )
 
 
 def _joined(group: list[Finding]) -> Finding:

@@ -6,11 +6,10 @@ Arrays are (L, S): losses by services. Nothing here judges; rules and rows do.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, Final, Literal
+from functools import cached_property
+from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evac.audit.capacity import Capacity, capacity
 from evac.audit.closure import (
@@ -22,14 +21,11 @@ from evac.audit.closure import (
     order_of,
     packed,
     pairs_of,
-    spliced,
-    spliced_taken,
     spread,
     spread_table,
     taken_of,
     unpacked,
 )
-from evac.audit.kept import Kept
 from evac.audit.losses import Losses
 from evac.audit.presence import (
     CountTable,
@@ -37,9 +33,7 @@ from evac.audit.presence import (
     endpoints_lost,
     lost_counts,
     presence,
-    replaced,
     unjudged,
-    with_columns,
 )
 from evac.audit.recovery import (
     Chains,
@@ -53,22 +47,19 @@ from evac.audit.recovery import (
 )
 from evac.audit.schedule import (
     Course,
-    Line,
     Stores,
     Task,
     course_of,
     line_of,
-    priorities,
     schedule,
     stores_of,
-    weights_of,
 )
 from evac.audit.stores import NEVER, FamilyHits, StoreHits, family_hits, store_hits
 from evac.audit.supply import supply_of
 from evac.derive.affected import ServiceGraph, service_graph
 from evac.model.domain import Topology
 from evac.model.estate import Estate
-from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn, IntColumn
+from evac.model.fleet import BoolColumn, CodeColumn, IntColumn
 
 UNAFFECTED: Final = 0
 DEGRADED: Final = 1
@@ -144,11 +135,6 @@ class Struck:
     bits: Bits
     down: Pairs
 
-    def same(self, other: Struck) -> bool:
-        """Whether the same is down, for the same reasons."""
-        tables = np.array_equal(self.moved, other.moved) and np.array_equal(self.direct, other.direct)
-        return tables and self.bits == other.bits
-
 
 @dataclass(frozen=True, eq=False)
 class Impacts:
@@ -158,9 +144,7 @@ class Impacts:
     stores, not by a dependency; moved: traffic must go to another site; open: not known whether it
     is down; fate: codes of FATES; ready_ms: milliseconds until base, detection and approval included
     (0 where not down, NEVER where nothing brings it back); untimed: some duration on the way is not
-    known, so that the time is too short. hit: what is down by itself and by others; line: the order of
-    services in schedules; ready: ready times, a row a pair of the damage; kept: what was worked
-    out on the way, for the audits of what becomes of the estate.
+    known, so that the time is too short. hit: what is down by itself and by others.
     """
 
     ground: Ground
@@ -168,15 +152,12 @@ class Impacts:
     hit: Struck
     damage: Damage
     chains: Recovery
-    line: Line
-    ready: IntColumn
     down: BoolColumn
     open: BoolColumn
     fate: CodeColumn
     ready_ms: CountTable
     untimed: BoolColumn
     methods: tuple[Method, ...]
-    kept: Kept
 
     @property
     def top(self) -> Topology:
@@ -265,21 +246,7 @@ def ground_of(top: Topology, losses: Losses) -> Ground:
     found = presence(top, losses.rows)
     stands = _standing(top, losses, found)
     room = capacity(supply_of(top, losses, found), losses, stands.lost, stands.taken)
-    return _ground(top, losses, found, stands, room)
-
-
-def ground_again(old: Ground, top: Topology, elsewhere: BoolColumn, services: BoolColumn) -> Ground:
-    """The same after a change. elsewhere (S,): services of which replicas moved; services (S,): those,
-    and all that take something else."""
-    losses, found, stands = old.losses, old.presence, old.standing
-    moved = np.flatnonzero(elsewhere).astype(np.int32)
-    if len(moved):
-        part = presence(top, losses.rows, moved)
-        stands = stands.replaced(_standing(top, losses, part), moved)
-        found = with_columns(found, part, moved)
-    supply = old.capacity.supply.again(top, found, services)
-    room = capacity(supply, losses, stands.lost, stands.taken, old.capacity)
-    return _ground(top, losses, found, stands, room)
+    return Ground(top, losses, found, stands, room)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -291,16 +258,6 @@ class Standing:
     short: Pairs
     endpoints: Pairs
     loose: BoolColumn
-
-    def replaced(self, part: Standing, services: IndexColumn) -> Standing:
-        """The same, with some services replaced by those of a part."""
-        return Standing(
-            replaced(self.lost, part.lost, services),
-            spliced_taken(self.taken, part.taken, services),
-            spliced(self.short, part.short, services),
-            spliced(self.endpoints, part.endpoints, services),
-            replaced(self.loose, part.loose, services),
-        )
 
 
 def _standing(top: Topology, losses: Losses, found: Presence) -> Standing:
@@ -317,30 +274,18 @@ def _standing(top: Topology, losses: Losses, found: Presence) -> Standing:
     )
 
 
-def _ground(top: Topology, losses: Losses, found: Presence, stands: Standing, room: Capacity) -> Ground:
-    return Ground(top=top, losses=losses, presence=found, standing=stands, capacity=room)
+def wiring_of(top: Topology, losses: Losses) -> Wiring:
+    """Dependencies, stores and times."""
+    hits, graph = store_hits(top, losses), service_graph(top.estate)
+    order = order_of(graph)
+    families = family_hits(graph, hits)
+    times = times_of(top.estate, graph, order)
+    return Wiring(graph, order, course_of(graph, order), stores_of(top, hits), families, times)
 
 
-def wiring_of(
-    top: Topology, losses: Losses, stores: StoreHits | None = None, before: Wiring | None = None
-) -> Wiring:
-    """Dependencies, stores and times; `stores` if they are known already; before: of an estate with the same
-    dependencies and families of stores."""
-    hits = stores if stores is not None else store_hits(top, losses)
-    if before is not None:
-        graph, order, course = before.graph, before.order, before.course
-        families = family_hits(graph, hits, (before.stores, before.families))
-    else:
-        graph = service_graph(top.estate)
-        order = order_of(graph)
-        course, families = course_of(graph, order), family_hits(graph, hits)
-    returns = stores_of(top, hits, None if before is None else before.returns)
-    return Wiring(graph, order, course, returns, families, times_of(top.estate, graph, order))
-
-
-def struck(ground: Ground, wiring: Wiring, movable: BoolColumn) -> Struck:
-    """What every loss takes down, dependencies included. movable (S,): see `_movable`."""
-    services, losses = len(wiring.graph.hard), len(ground.losses)
+def struck(ground: Ground, wiring: Wiring) -> Struck:
+    """What every loss takes down, dependencies included."""
+    services, losses, movable = len(wiring.graph.hard), len(ground.losses), _movable(ground.top)
     moved = ground.endpoints.only(movable[ground.endpoints.service])
     direct = packed((ground.short, moved, _without_store(wiring.graph, wiring.families)), services, losses)
     bits = spread(wiring.order, direct)
@@ -352,81 +297,27 @@ def struck(ground: Ground, wiring: Wiring, movable: BoolColumn) -> Struck:
     )
 
 
-def judged(ground: Ground, wiring: Wiring, before: Impacts | None = None) -> Impacts:
-    """Who is down, for how long, and for good. before: of the same losses, to keep what is the same."""
-    kept = Kept() if before is None else Kept(before.kept)
-    hit, damage = _hit(ground, wiring, kept)
-    chains = _chains(ground, wiring, damage, kept)
-    line = _line(ground.top, wiring, kept)
-    ready = _ready(ground, wiring, damage, chains, line, before)
-    if before is not None and before.hit.down is hit.down and np.array_equal(before.ready, ready):
-        ready = before.ready
-    open_question = kept.of(
-        ("open",),
-        (ground.standing, ground.presence, ground.capacity.room_known, wiring.graph, wiring.families),
-        partial(_open, ground, wiring),
-        _alike,
-    )
-    gone, size = ready >= NEVER, (len(ground.losses), len(wiring.graph.hard))
+def judged(ground: Ground, wiring: Wiring) -> Impacts:
+    """Who is down, for how long, and for good."""
+    hit = struck(ground, wiring)
+    damage = _damage(ground, hit)
+    levels = levels_of(wiring.order)
+    paths = Chains(wiring.graph, levels, wiring.families, damage.pairs, len(ground.losses))
+    chains = recovery(ground.top.estate, wiring.times, paths, damage)
+    ready = _ready(ground, wiring, damage, chains)
+    open_question, size = _open(ground, wiring), (len(ground.losses), len(wiring.graph.hard))
     return Impacts(
         ground=ground,
         wiring=wiring,
         hit=hit,
         damage=damage,
         chains=chains,
-        line=line,
-        ready=ready,
-        down=kept.of(("down",), (hit.down,), partial(hit.down.marked, *size)),
+        down=hit.down.marked(*size),
         open=open_question,
-        fate=kept.of(
-            ("fate",),
-            (ground.standing.taken.pairs, wiring.graph, hit, open_question, gone.tobytes()),
-            partial(_fates, ground, wiring, hit, gone, open_question),
-            _alike,
-        ),
-        ready_ms=kept.of(("ready",), (hit.down, ready), partial(_by_loss, hit.down, ready, size)),
-        untimed=_untimed(ground, wiring, damage, kept),
-        methods=_methods(ground.losses) if before is None else before.methods,
-        kept=kept,
-    )
-
-
-def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    return np.array_equal(one, other)
-
-
-def _hit(ground: Ground, wiring: Wiring, kept: Kept) -> tuple[Struck, Damage]:
-    """What is down, and what that is worth."""
-    movable = _movable(ground.top)
-    hit = kept.of(
-        ("hit",),
-        (ground.short, ground.endpoints, wiring.graph, wiring.families, movable.tobytes()),
-        partial(struck, ground, wiring, movable),
-        Struck.same,
-    )
-    damage = kept.of(
-        ("damage",),
-        (hit, ground.lost, ground.presence, ground.capacity),
-        partial(_damage, ground, hit),
-        Damage.same,
-    )
-    return hit, damage
-
-
-def _chains(ground: Ground, wiring: Wiring, damage: Damage, kept: Kept) -> Recovery:
-    graph, order, families, pairs = wiring.graph, wiring.order, wiring.families, damage.pairs
-    levels = kept.of(("levels",), (order,), partial(levels_of, order))
-    chains = kept.of(
-        ("chains",),
-        (graph, families, pairs),
-        partial(Chains, graph, levels, families, pairs, len(ground.losses)),
-    )
-    estate = ground.top.estate
-    return kept.of(
-        ("recovery",),
-        (wiring.times, chains, damage, estate.detection_ms, estate.approval_ms),
-        partial(recovery, estate, wiring.times, chains, damage),
-        Recovery.same,
+        fate=_fates(ground, wiring, hit, ready >= NEVER, open_question),
+        ready_ms=_by_loss(hit.down, ready, size),
+        untimed=_untimed(ground, wiring, damage),
+        methods=_methods(ground.losses),
     )
 
 
@@ -441,42 +332,15 @@ def _methods(losses: Losses) -> tuple[Method, ...]:
     return tuple(SCHEDULED if kind in SCHEDULED_KINDS else CHAINED for kind in losses.kinds)
 
 
-def _line(top: Topology, wiring: Wiring, kept: Kept) -> Line:
-    """In which order services go; as before if the same people wait for the same."""
-    estate, order, course = top.estate, wiring.order, wiring.course
-    parts = estate.services, estate.tier_weights
-    weight = kept.of(("weights",), parts, partial(weights_of, estate), _alike)
-    rank = kept.of(
-        ("priorities",), (order, course, weight.tobytes()), partial(priorities, weight, order, course.needed)
-    )
-    followed = (wiring.graph, order, wiring.times, wiring.course, wiring.returns, estate.limits, rank)
-    return kept.of(
-        ("line",),
-        followed,
-        partial(line_of, estate, wiring.graph, order, wiring.times, course, rank),
-    )
-
-
-def _ready(
-    ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery, line: Line, before: Impacts | None
-) -> IntColumn:
-    """Ready times by row of the damage: by chains, and by schedules for the large losses.
-
-    before: of the same losses; a schedule that would start from the same is kept.
-    """
+def _ready(ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery) -> IntColumn:
+    """Ready times by row of the damage: by chains, and by schedules for the large losses."""
     top, times, ready = ground.top, wiring.times, chains.ready.copy()
-    known = before if before is not None and before.line is line else None
+    line = line_of(top.estate, wiring.graph, wiring.order, times, wiring.course)
     for number in ground.losses.of_kind(*SCHEDULED_KINDS).tolist():
         rows = damage.rows_of(number)
-        if not len(rows):
-            continue
-        task = _task(ground.capacity, damage, number)
-        if known is not None:
-            old = _task(known.capacity, known.damage, number)
-            if old.same(task) and chains.same_after(number, known.chains, task.rows, old.rows):
-                ready[rows] = known.ready[old.rows]
-                continue
-        ready[rows] = schedule(top, times, line, wiring.returns, chains, task)
+        if len(rows):
+            task = _task(ground.capacity, damage, number)
+            ready[rows] = schedule(top, times, line, wiring.returns, chains, task)
     return ready
 
 
@@ -552,21 +416,11 @@ def _task(room: Capacity, damage: Damage, number: int) -> Task:
     return Task(number, rows, named, damage.starts[rows], damage.shift[rows], up)
 
 
-def _untimed(ground: Ground, wiring: Wiring, damage: Damage, kept: Kept) -> BoolColumn:
+def _untimed(ground: Ground, wiring: Wiring, damage: Damage) -> BoolColumn:
     """(L, S) services that need a start, a promotion or a change of traffic of unknown length."""
     no_ttl = np.array(
         [s.traffic.ttl_ms is None and not s.traffic.settle_ms for s in ground.top.estate.services], np.bool_
     )
-    known = wiring.times.start_known
-    return kept.of(
-        ("untimed",),
-        (ground.top.estate.stores, wiring.graph, wiring.families, damage, known.tobytes(), no_ttl.tobytes()),
-        partial(_vague, ground, wiring, damage, no_ttl),
-        _alike,
-    )
-
-
-def _vague(ground: Ground, wiring: Wiring, damage: Damage, no_ttl: BoolColumn) -> BoolColumn:
     estate, families, pairs = ground.top.estate, wiring.families, damage.pairs
     vague = (damage.starts > 0) & ~wiring.times.start_known[pairs.service]
     vague |= damage.shift & no_ttl[pairs.service]

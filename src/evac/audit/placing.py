@@ -41,15 +41,10 @@ class Stock:
     useful: BoolColumn
     used: Used
 
-    def same(self, other: Stock) -> bool:
-        """Whether services that ask for the same find the same shapes."""
-        return self.room.same(other.room) and self.wants.same(other.wants)
 
-
-def stock_of(room: Room, wants: Wants, used: Used, before: Stock | None = None) -> Stock:
-    """What may be placed where; before: to keep which shapes hold anything, where that is the same."""
-    known = before is not None and before.room is room and before.wants is wants
-    return Stock(room, wants, before.useful if before and known else useful_shapes(room, wants), used)
+def stock_of(room: Room, wants: Wants, used: Used) -> Stock:
+    """What may be placed where."""
+    return Stock(room, wants, useful_shapes(room, wants), used)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

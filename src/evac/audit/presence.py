@@ -6,19 +6,17 @@ not known: only the loss of all its sites can be judged.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TypeVar
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evac.audit.losses import Losses, Rows
 from evac.model.domain import Topology
-from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IndexColumn, IntColumn, Replicas
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IntColumn, Replicas
 from evac.model.units import ceil_share
 
 CountTable = NDArray[np.int32]
-Kind = TypeVar("Kind", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,15 +34,10 @@ class Presence:
     pooled: BoolColumn
 
 
-def presence(top: Topology, rows: Rows, services: IndexColumn | None = None) -> Presence:
-    """Replica counts of an estate; linear in bindings and in rows x services.
-
-    services: of these only, in columns of that order; sorted.
-    """
+def presence(top: Topology, rows: Rows) -> Presence:
+    """Replica counts of an estate; linear in bindings and in rows x services."""
     estate = top.estate
-    chosen = np.arange(len(estate.services), dtype=np.int32) if services is None else services
-    replicas = _of_services(estate.replicas, chosen, len(estate.services))
-    named = [estate.services[service] for service in chosen.tolist()]
+    replicas, named = estate.replicas, estate.services
     key = _row_of_binding(top, rows, replicas).astype(np.int64) * len(named) + replicas.service
     weights = replicas.count.astype(np.float64)
     counts = np.bincount(key, weights, rows.count * len(named)).astype(np.int32)
@@ -68,35 +61,6 @@ def presence(top: Topology, rows: Rows, services: IndexColumn | None = None) -> 
     m[~counted] = np.minimum(n, 1)[~counted]
     loose, pooled = _loose(top, rows, replicas, counts, counted)
     return Presence(counts, per_site, n, m, counted, loose, pooled)
-
-
-def _of_services(replicas: Replicas, chosen: IndexColumn, services: int) -> Replicas:
-    """Bindings of some services, by their place among them."""
-    if len(chosen) == services:
-        return replicas
-    place = np.full(services, -1, np.int32)
-    place[chosen] = np.arange(len(chosen), dtype=np.int32)
-    rows = np.flatnonzero(place[replicas.service] >= 0)
-    return Replicas(
-        place[replicas.service[rows]], replicas.kind[rows], replicas.target[rows], replicas.count[rows]
-    )
-
-
-def with_columns(before: Presence, part: Presence, services: IndexColumn) -> Presence:
-    """The presence of all services, where that of some has changed."""
-    return Presence(
-        *(replaced(getattr(before, f.name), getattr(part, f.name), services) for f in fields(Presence))
-    )
-
-
-def replaced(table: NDArray[Kind], part: NDArray[Kind], services: IndexColumn) -> NDArray[Kind]:
-    """A table of which the last axis is services, with the columns of some replaced; the same table where
-    nothing is."""
-    if np.array_equal(table[..., services], part):
-        return table
-    found = table.copy()
-    found[..., services] = part
-    return found
 
 
 def _row_of_binding(top: Topology, rows: Rows, replicas: Replicas) -> IntColumn:

@@ -11,6 +11,7 @@ out depth by depth: what is needed has the lower depth.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -19,9 +20,10 @@ from evac.audit.stores import NEVER, FamilyHits
 from evac.derive.affected import ServiceGraph
 from evac.model.estate import Estate, Rate
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
-from evac.model.steps import STEP_KINDS, TOOLS_OF_KIND, StepKind
+from evac.steps.registry import PLANNED, STATED_KINDS
 
-WAITED_KINDS: tuple[StepKind, ...] = ("approve", "boot", "fence", "promote", "shift", "start", "verify")
+WAITED_KINDS: Final = tuple(name for name in STATED_KINDS if PLANNED[name].is_audited)
+"""Kinds of steps whose tools chains wait for."""
 _UNTOUCHED = -1
 """Row of what is not down: the time there is always zero."""
 
@@ -37,8 +39,8 @@ class Times:
     verify: IntColumn
     change: IntColumn
     settle: IntColumn
-    manual: dict[StepKind, int]
-    tools: dict[StepKind, tuple[int, ...]]
+    manual: dict[str, int]
+    tools: dict[str, tuple[int, ...]]
     tool_closure: tuple[int, ...]
     boot: int
     start_known: BoolColumn
@@ -48,14 +50,14 @@ class Times:
 def times_of(estate: Estate, graph: ServiceGraph, order: Order) -> Times:
     """Durations of an estate; unknown ones count as nothing here and are listed elsewhere."""
     services = estate.services
-    tools = {kind: _tools_of(estate, graph, kind) for kind in STEP_KINDS}
+    tools = {kind: _tools_of(estate, graph, kind) for kind in STATED_KINDS}
     return Times(
         start=np.array([s.start_ms or 0 for s in services], np.int64),
         verify=np.array([s.warm_ms + s.verify_ms for s in services], np.int64),
         change=np.array([s.traffic.change_ms for s in services], np.int64),
         settle=np.array([max(s.traffic.settle_ms, s.traffic.ttl_ms or 0) for s in services], np.int64),
         manual={
-            kind: estate.limits.manual_ms[kind] for kind in STEP_KINDS if kind in estate.limits.manual_ms
+            kind: estate.limits.manual_ms[kind] for kind in STATED_KINDS if kind in estate.limits.manual_ms
         },
         tools=tools,
         tool_closure=_closure(graph, order, {t for found in tools.values() for t in found}),
@@ -65,8 +67,8 @@ def times_of(estate: Estate, graph: ServiceGraph, order: Order) -> Times:
     )
 
 
-def _tools_of(estate: Estate, graph: ServiceGraph, kind: StepKind) -> tuple[int, ...]:
-    names = {name for role in TOOLS_OF_KIND[kind] for name in estate.tools.get(role, ())}
+def _tools_of(estate: Estate, graph: ServiceGraph, kind: str) -> tuple[int, ...]:
+    names = {name for role in PLANNED[kind].tools for name in estate.tools.get(role, ())}
     return tuple(sorted(graph.index[name] for name in names))
 
 
@@ -101,12 +103,6 @@ class Damage:
         """Rows of one loss, sorted by service."""
         return self.by_loss[self.edges[loss] : self.edges[loss + 1]]
 
-    def same(self, other: Damage) -> bool:
-        """Whether chains start from the same."""
-        columns = ("starts", "shift", "stuck", "boots")
-        alike = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in columns)
-        return alike and self.pairs.same(other.pairs)
-
 
 def by_loss_of(loss: IndexColumn, losses: int) -> tuple[RowNumbers, RowNumbers]:
     """Rows in order of their loss, and where each loss begins."""
@@ -121,24 +117,9 @@ class Recovery:
     back, before any way by hand; tools_down: (L,); released: (L,) when steps begin."""
 
     ready: IntColumn
-    tool_ready: dict[StepKind, IntColumn]
+    tool_ready: dict[str, IntColumn]
     tools_down: BoolColumn
     released: IntColumn
-
-    def same(self, other: Recovery) -> bool:
-        """Whether all is back when it was."""
-        tools = all(np.array_equal(ready, other.tool_ready[kind]) for kind, ready in self.tool_ready.items())
-        alike = np.array_equal(self.ready, other.ready) and np.array_equal(self.released, other.released)
-        return tools and alike and np.array_equal(self.tools_down, other.tools_down)
-
-    def same_after(self, number: int, other: Recovery, rows: RowNumbers, others: RowNumbers) -> bool:
-        """Whether chains after one loss are the same as others; rows, others: of that loss in each."""
-        if self is other:
-            return True
-        back, others_back = self.tool_ready, other.tool_ready
-        tools = all(ready[number] == others_back[kind][number] for kind, ready in back.items())
-        released = self.released[number] == other.released[number]
-        return bool(tools and released and np.array_equal(self.ready[rows], other.ready[others]))
 
 
 def recovery(estate: Estate, times: Times, chains: Chains, damage: Damage) -> Recovery:
@@ -170,10 +151,10 @@ def _release(estate: Estate, times: Times, approve: BoolColumn) -> IntColumn:
 
 def _tools_back(
     walk: _Walk,
-    rows: dict[StepKind, RowNumbers],
-    found: dict[StepKind, IntColumn],
+    rows: dict[str, RowNumbers],
+    found: dict[str, IntColumn],
     released: IntColumn,
-) -> dict[StepKind, IntColumn]:
+) -> dict[str, IntColumn]:
     """When the tools of each kind are back.
 
     At first none of those that are down comes back; each round finds those that can be brought
@@ -240,13 +221,10 @@ class Chains:
         self._key = pairs.service.astype(np.int64) * losses + pairs.loss
         self.store, self.has_store = self._stores(graph, families)
         self.depths = self._split(np.arange(len(pairs)))
-        self._asked: tuple[tuple[int, ...], list[_Depth]] = (), []
 
     def of_components(self, wanted: tuple[int, ...]) -> list[_Depth]:
-        """The depths with some components only; those asked for last are kept."""
-        if self._asked[0] != wanted:
-            self._asked = wanted, self._split(np.flatnonzero(np.isin(self._component, wanted)))
-        return self._asked[1]
+        """The depths with some components only."""
+        return self._split(np.flatnonzero(np.isin(self._component, wanted)))
 
     def _split(self, rows: RowNumbers) -> list[_Depth]:
         order = np.lexsort((self._pairs.loss[rows], self._component[rows], self._depth[rows]))
@@ -301,9 +279,7 @@ class _Walk:
     times: Times
     damage: Damage
 
-    def run(
-        self, depths: list[_Depth], tool_ready: dict[StepKind, IntColumn], released: IntColumn
-    ) -> IntColumn:
+    def run(self, depths: list[_Depth], tool_ready: dict[str, IntColumn], released: IntColumn) -> IntColumn:
         """Ready times of the rows of some depths; 0 for all others."""
         chains = self.chains
         ready = np.zeros(len(self.damage.pairs) + 1, np.int64)
@@ -325,7 +301,7 @@ class _Walk:
         return ready[:-1]
 
     def _own(
-        self, depth: _Depth, waits: IntColumn, up: IntColumn, tool_ready: dict[StepKind, IntColumn]
+        self, depth: _Depth, waits: IntColumn, up: IntColumn, tool_ready: dict[str, IntColumn]
     ) -> IntColumn:
         """Own steps of each service after what its component waits for."""
         times, damage, rows = self.times, self.damage, depth.rows
@@ -348,10 +324,10 @@ class _Walk:
 
     def _step(
         self,
-        kind: StepKind,
+        kind: str,
         begin: IntColumn,
         duration: int | IntColumn,
-        tool_ready: dict[StepKind, IntColumn],
+        tool_ready: dict[str, IntColumn],
         loss: IndexColumn | None,
     ) -> IntColumn:
         """End of a step: with its tools as soon as they are back, or by hand at once, whichever is sooner.

@@ -41,8 +41,7 @@ class Power:
 class Reserves:
     """Masks over the fleet. usable: may take replicas; dark: only after a boot; by_hand: dark
     servers without remote control; over_power: dark servers that no budget has room for;
-    held_by: number of the budget that holds such a server back, into `budgets`, else -1.
-    drawn (servers,), load (budgets,): watts today."""
+    held_by: number of the budget that holds such a server back, into `budgets`, else -1."""
 
     usable: BoolColumn
     dark: BoolColumn
@@ -50,16 +49,10 @@ class Reserves:
     over_power: BoolColumn
     held_by: IndexColumn
     budgets: tuple[str, ...]
-    power: Power
-    drawn: IntColumn
-    load: IntColumn
 
 
-def reserves(top: Topology, before: Reserves | None = None) -> Reserves:
-    """Usable servers of an estate. A dark server counts only where it is known that it can be booted.
-
-    before: of an estate with the same fault domains, and the same servers in the same places.
-    """
+def reserves(top: Topology) -> Reserves:
+    """Usable servers of an estate. A dark server counts only where it is known that it can be booted."""
     fleet, estate = top.estate.fleet, top.estate
     full = np.array([s.role == "full" for s in estate.sites], np.bool_)
     fit = (fleet.pool < 0) & (fleet.state != CONDEMNED)
@@ -70,16 +63,11 @@ def reserves(top: Topology, before: Reserves | None = None) -> Reserves:
     dark = fleet.state == DARK
     by_hand = fit & dark & (fleet.bmc == BMC_NO)
     boots = np.array([c.boot_ms is not None for c in estate.classes] + [False], np.bool_)
-    power = _power_of(top) if before is None else before.power
+    power = power_of(top)
     bootable = _within_odds(top, fit & dark & ~by_hand & boots[fleet.server_class], power.sets)
-    on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
-    drawn = np.where(on, fleet.watts, 0)
-    load = _load(power, drawn, before)
-    held_by = _over_power(power, bootable & fleet.watts_known, fleet.watts, load)
+    held_by = _over_power(power, bootable & fleet.watts_known, fleet.watts, load_of(top, power))
     over = held_by >= 0
-    return Reserves(
-        (fit & ~dark) | (bootable & ~over), dark, by_hand, over, held_by, power.names, power, drawn, load
-    )
+    return Reserves((fit & ~dark) | (bootable & ~over), dark, by_hand, over, held_by, power.names)
 
 
 def _within_odds(top: Topology, rows: BoolColumn, sets: IndexColumn) -> BoolColumn:
@@ -120,17 +108,14 @@ def _rank_and_size(key: IntColumn) -> tuple[IntColumn, IntColumn]:
     return rank, size
 
 
-def _load(power: Power, drawn: IntColumn, before: Reserves | None) -> IntColumn:
-    """(budgets,) watts that are drawn today; `before` spares looking at servers that draw what they drew."""
-    if before is None:
-        rows, more, load = np.arange(len(drawn)), drawn, np.zeros(len(power.names), np.int64)
-    else:
-        rows = np.flatnonzero(drawn != before.drawn)
-        more, load = drawn[rows] - before.drawn[rows], before.load.copy()
+def load_of(top: Topology, power: Power) -> IntColumn:
+    """(budgets,) watts that are drawn today."""
+    fleet = top.estate.fleet
+    on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
+    load = np.zeros(len(power.names), np.int64)
     for column in power.columns:
-        index = column[rows]
-        known = index >= 0
-        load += np.bincount(index[known], more[known], len(load)).astype(np.int64)
+        known = on & (column >= 0)
+        load += np.bincount(column[known], fleet.watts[known], len(load)).astype(np.int64)
     return load
 
 
@@ -166,7 +151,7 @@ def _running_sum(key: IndexColumn, values: IntColumn) -> IntColumn:
     return found
 
 
-def _power_of(top: Topology) -> Power:
+def power_of(top: Topology) -> Power:
     """Budgets that are known, and whom each of them carries."""
     estate, fleet = top.estate, top.estate.fleet
     names: list[str] = []

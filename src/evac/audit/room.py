@@ -7,14 +7,12 @@ has to fit on one server. What a service may use follows the rules of the planni
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 import numpy as np
 
-from evac.audit.closure import RowNumbers
 from evac.audit.losses import Rows
 from evac.audit.reserves import Reserves
 from evac.model.domain import Topology
@@ -44,8 +42,6 @@ from evac.planning.packing.shapes import (
 SHAPES_WANTED: Final = 2_500
 MOST_BITS: Final = 6
 LEAST_BITS: Final = 2
-_TOLD_APART: Final = 2 * SHAPES_WANTED
-"""Shapes beyond which their number does not matter: many servers must change before they are few."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +62,6 @@ class Wants:
     kind: IndexColumn
     order: IndexColumn
 
-    def same(self, other: Wants) -> bool:
-        """Whether services ask for the same, in the same order."""
-        names = [column.name for column in fields(self)]
-        return self is other or all(np.array_equal(getattr(self, n), getattr(other, n)) for n in names)
-
     @cached_property
     def asking(self) -> Asking:
         """The same, as kernels take it."""
@@ -85,9 +76,7 @@ class Room:
 
     free (R, G); count (G); pool, site (G); stage (G): used, empty or dark; is_pool (G).
     pool_names, pool_site, pool_class (class index, -1 none): P. server_shape: (servers,) shape of
-    a usable server, -1 else; row_start, row_server: usable servers by row of the losses. levels:
-    what the shapes of bare servers were told apart by, stage, pool and free amounts rounded to `bits`;
-    finer: with one bit more there would be so many of them at the least, 0 where that was not asked.
+    a usable server, -1 else; row_start, row_server: usable servers by row of the losses.
     """
 
     free: IntColumn
@@ -102,17 +91,6 @@ class Room:
     server_shape: IndexColumn
     row_start: IntColumn
     row_server: IndexColumn
-    levels: IntColumn
-    bits: int
-    finer: int
-
-    def same(self, other: Room) -> bool:
-        """Whether there are the same shapes, of the same servers."""
-        if self is other:
-            return True
-        names = ("free", "count", "pool", "stage", "is_pool", "pool_site", "pool_class", "server_shape")
-        alike = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
-        return alike and self.pool_names == other.pool_names
 
     @cached_property
     def amounts(self) -> IntColumn:
@@ -128,19 +106,7 @@ class Room:
 
 def demands(top: Topology) -> tuple[IntColumn, BoolColumn]:
     """(S, R) demand of a replica with unknown as 0, and (S,) whether cpu or memory is known."""
-    return _demands(top.estate.services)
-
-
-def demands_again(
-    before: tuple[IntColumn, BoolColumn], top: Topology, other: IndexColumn
-) -> tuple[IntColumn, BoolColumn]:
-    """The same where all but some other services ask for what they asked for."""
-    demand, known = before[0].copy(), before[1].copy()
-    demand[other], known[other] = _demands([top.estate.services[row] for row in other.tolist()])
-    return demand, known
-
-
-def _demands(services: Sequence[Service]) -> tuple[IntColumn, BoolColumn]:
+    services = top.estate.services
     table = [[0 if a is None else a for a in s.demand] for s in services]
     known = [s.demand[0] is not None or s.demand[1] is not None for s in services]
     return np.array(table, np.int64).reshape(len(services), RESOURCE_COUNT), np.array(known, np.bool_)
@@ -173,55 +139,6 @@ def _taken(replicas: Replicas, kind: int, demand: IntColumn, size: int) -> IntCo
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Taking:
-    """What replicas of an estate take: demand (S, R) of each, nothing for services that are left out."""
-
-    replicas: Replicas
-    demand: IntColumn
-
-    def only(self, kept: BoolColumn) -> Taking:
-        """The same without services that are not kept (S,)."""
-        return Taking(self.replicas, self.demand * kept[:, None])
-
-    def of(self, services: IndexColumn, kind: int) -> tuple[IndexColumn, IntColumn]:
-        """Targets of a kind on which some services, sorted, stand, one a binding; and what is taken there."""
-        replicas, rows = self.replicas, bindings_of(self.replicas, services)
-        rows = rows[replicas.kind[rows] == kind]
-        return replicas.target[rows], self.demand[replicas.service[rows]] * replicas.count[rows, None]
-
-
-def bindings_of(replicas: Replicas, services: IndexColumn) -> RowNumbers:
-    """Rows of the bindings of some services, sorted."""
-    edges = np.searchsorted(replicas.service, np.stack([services, services + 1]))
-    return np.concatenate([np.empty(0, np.intp), *(np.arange(one, end) for one, end in edges.T.tolist())])
-
-
-def used_again(before: Used, old: Taking, new: Taking, services: IndexColumn) -> tuple[Used, IndexColumn]:
-    """What replicas take after a change of some services, sorted; and the servers on which that is another
-    amount. The same object where it is nowhere."""
-    servers, changed = _taken_again(before.servers, ON_SERVER, old, new, services)
-    pools, _ = _taken_again(before.pools, ON_POOL, old, new, services)
-    same = servers is before.servers and pools is before.pools
-    return before if same else Used(servers, pools), changed
-
-
-def _taken_again(
-    table: IntColumn, kind: int, old: Taking, new: Taking, services: IndexColumn
-) -> tuple[IntColumn, IndexColumn]:
-    """(size, R) taken on targets of a kind, and which of them differ."""
-    (left, less), (entered, more) = old.of(services, kind), new.of(services, kind)
-    target, place = np.unique(np.concatenate([left, entered]), return_inverse=True)
-    change = np.zeros((len(target), RESOURCE_COUNT), np.int64)
-    np.add.at(change, place.reshape(-1), np.concatenate([-less, more]))
-    differs = change.any(axis=1)
-    if not differs.any():
-        return table, target[:0]
-    found = table.copy()
-    found[target[differs]] += change[differs]
-    return found, target[differs]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Standing:
     """Usable servers: which, their stage, free amounts (n, R), and whether nothing is on them."""
 
@@ -251,88 +168,35 @@ def standing_of(top: Topology, servers: IndexColumn, used: IntColumn) -> Standin
     return Standing(servers, stage, np.maximum(free, 0, out=free), empty)
 
 
-def room_of(
-    top: Topology, rows: Rows, found: Reserves, used: Used, bits: int = MOST_BITS, finer: int = 0
-) -> Room:
-    """The shapes of an estate, given what is used.
-
-    bits: no more than these; finer: how many shapes one bit more would make, at the least.
-    """
+def room_of(top: Topology, rows: Rows, found: Reserves, used: Used) -> Room:
+    """The shapes of an estate, given what is used: bare shapes, then declared pools."""
     servers = np.flatnonzero(found.usable).astype(np.int32)
     standing = standing_of(top, servers, used.servers)
-    pairs, pool = _pairs(top, servers)
-    first, shape, levels, bits, finer = _shapes(pool, standing, bits, finer)
-    kept = standing.free[first] if len(first) else np.empty((0, RESOURCE_COUNT), np.int64)
-    least_of(standing.free, shape, kept)
-    lookup = np.full(len(top.estate.fleet), -1, np.int32)
-    lookup[servers] = shape
-    count = np.bincount(shape, minlength=len(first))
-    bare = BareShapes(levels, bits, finer, kept, count, lookup)
-    return assembled(top, bare, pairs, used.pools, rows_of_servers(rows, servers))
-
-
-def count_shapes(top: Topology, found: Reserves, used: Used, bits: int) -> int:
-    """How many shapes servers would make; any number beyond those that are told apart is as good."""
-    servers = np.flatnonzero(found.usable).astype(np.int32)
-    told_apart = alike(finer_levels(top, used, servers, bits), _TOLD_APART)
-    return _TOLD_APART + 1 if told_apart is None else len(told_apart[0])
-
-
-def finer_levels(top: Topology, used: Used, servers: IndexColumn, bits: int) -> IntColumn:
-    """(n, 2 + R) what some usable servers are told apart by with so many bits."""
-    return _levels(_pairs(top, servers)[1], standing_of(top, servers, used.servers), bits)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BareShapes:
-    """Shapes of bare servers: levels, bits and finer (see `Room`), free (G, R), count (G,), and of_server."""
-
-    levels: IntColumn
-    bits: int
-    finer: int
-    free: IntColumn
-    count: IntColumn
-    of_server: IndexColumn
-
-
-def rows_of_servers(rows: Rows, servers: IndexColumn) -> tuple[IntColumn, IndexColumn]:
-    """Where each row of the losses begins among some servers, and these in that order."""
-    order = np.argsort(rows.of_server[servers], kind="stable")
-    start = np.searchsorted(rows.of_server[servers][order], np.arange(rows.count + 1))
-    return start.astype(np.int64), servers[order]
-
-
-def assembled(
-    top: Topology,
-    bare: BareShapes,
-    pairs: list[tuple[int, int]],
-    used: IntColumn,
-    by_row: tuple[IntColumn, IndexColumn],
-) -> Room:
-    """Bare shapes, then declared pools, of which `used` (pools, R) is taken.
-
-    pairs: (site, class) by number of the pool of bare servers; by_row: see `rows_of_servers`.
-    """
-    whole, declared = _declared(top, used)
-    count = len(bare.levels)
+    pairs, pool_of_server = _pairs(top, servers)
+    first, shape, levels = _shapes(pool_of_server, standing)
+    free = standing.free[first] if len(first) else np.empty((0, RESOURCE_COUNT), np.int64)
+    least_of(standing.free, shape, free)
+    of_server = np.full(len(top.estate.fleet), -1, np.int32)
+    of_server[servers] = shape
+    whole, declared = _declared(top, used.pools)
+    count = len(levels)
     pool_site = np.array([s for s, _ in pairs] + [int(top.pool_site[p]) for p in declared], np.int32)
-    pool = np.r_[bare.levels[:, 1], len(pairs) + np.arange(len(declared))].astype(np.int32)
+    pool = np.r_[levels[:, 1], len(pairs) + np.arange(len(declared))].astype(np.int32)
+    in_order = np.argsort(rows.of_server[servers], kind="stable")
+    start = np.searchsorted(rows.of_server[servers][in_order], np.arange(rows.count + 1))
     return Room(
-        free=np.ascontiguousarray(np.concatenate([bare.free, whole]).T),
-        count=np.r_[bare.count, np.ones(len(declared), np.int64)].astype(np.int64),
+        free=np.ascontiguousarray(np.concatenate([free, whole]).T),
+        count=np.r_[np.bincount(shape, minlength=count), np.ones(len(declared), np.int64)].astype(np.int64),
         pool=pool,
         site=pool_site[pool] if len(pool) else pool,
-        stage=np.r_[bare.levels[:, 0], np.zeros(len(declared), np.int64)].astype(np.int32),
+        stage=np.r_[levels[:, 0], np.zeros(len(declared), np.int64)].astype(np.int32),
         is_pool=np.arange(len(pool)) >= count,
         pool_names=_pool_names(top, pairs, declared),
         pool_site=pool_site,
         pool_class=np.array([c for _, c in pairs] + [-1] * len(declared), np.int32),
-        server_shape=bare.of_server,
-        row_start=by_row[0],
-        row_server=by_row[1],
-        levels=bare.levels,
-        bits=bare.bits,
-        finer=bare.finer,
+        server_shape=of_server,
+        row_start=start.astype(np.int64),
+        row_server=servers[in_order],
     )
 
 
@@ -352,28 +216,22 @@ def _pool_names(top: Topology, pairs: list[tuple[int, int]], declared: list[int]
     return (*bare, *(estate.pools[p].id for p in declared))
 
 
-def _shapes(
-    pool: IndexColumn, standing: Standing, bits: int, finer: int
-) -> tuple[IndexColumn, IndexColumn, IntColumn, int, int]:
-    """First server of each shape, the shape of each server, the levels of shapes, the bits: fewer until
-    shapes are few, and how many shapes there would be with one more."""
+def _shapes(pool: IndexColumn, standing: Standing) -> tuple[IndexColumn, IndexColumn, IntColumn]:
+    """First server of each shape, the shape of each server, and what shapes are told apart by: stage, pool
+    and free amounts (G, 2 + R), rounded to fewer bits until shapes are few."""
+    bits = MOST_BITS
     while True:
-        table = _levels(pool, standing, bits)
-        found = alike(table, len(table) if bits == LEAST_BITS else _TOLD_APART)
-        if found is not None and (len(found[0]) <= SHAPES_WANTED or bits == LEAST_BITS):
+        table = np.column_stack([standing.stage, pool, standing.rounded(bits)]).astype(np.int64, copy=False)
+        found = alike(table, len(table) if bits == LEAST_BITS else SHAPES_WANTED)
+        if found is not None:
             break
-        finer, bits = _TOLD_APART + 1 if found is None else len(found[0]), bits - 1
+        bits -= 1
     first, shape = found
     levels = table[first]
     order = np.lexsort(levels.T[::-1])
     number = np.empty(len(order), np.int32)
     number[order] = np.arange(len(order), dtype=np.int32)
-    return first[order], number[shape], levels[order], bits, finer
-
-
-def _levels(pool: IndexColumn, standing: Standing, bits: int) -> IntColumn:
-    """(n, 2 + R) what servers are told apart by: stage, pool and free amounts."""
-    return np.column_stack([standing.stage, pool, standing.rounded(bits)]).astype(np.int64, copy=False)
+    return first[order], number[shape], levels[order]
 
 
 def _leading_bits(values: IntColumn, bits: int) -> IntColumn:
@@ -413,47 +271,17 @@ def pool_capacity(top: Topology, number: int) -> list[int | None]:
 
 def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n: IntColumn) -> Wants:
     """What services ask for, against the pools of a room."""
-    every = np.arange(len(known), dtype=np.int32)
-    eligible = _eligible(top, room, every)
+    eligible, services = _eligible(top, room), top.estate.services
     kinds, which = np.unique(eligible, axis=0, return_inverse=True)
     return Wants(
         demand,
         known,
-        *_spreads(top, every, n),
+        np.array([max(1, service.spread.per_server) for service in services], np.int64),
+        np.array([_site_cap(s, count) for s, count in zip(services, n.tolist(), strict=True)], np.int64),
         eligible,
         kinds,
         which.reshape(-1).astype(np.int32),
         order_of_services(top),
-    )
-
-
-def wants_again(
-    before: Wants,
-    top: Topology,
-    room: Room,
-    demand: tuple[IntColumn, BoolColumn],
-    n: IntColumn,
-    other: IndexColumn,
-) -> Wants:
-    """The same against the same pools, where all but some other services are and stand as before; the same
-    object where nothing else is asked for. demand: see `demands`."""
-    per_server, site_cap, eligible = before.per_server.copy(), before.site_cap.copy(), before.eligible.copy()
-    per_server[other], site_cap[other] = _spreads(top, other, n)
-    eligible[other] = _eligible(top, room, other)
-    kinds, kind = before.kinds, before.kind
-    if not np.array_equal(before.eligible, eligible):
-        kinds, which = np.unique(eligible, axis=0, return_inverse=True)
-        kind = which.reshape(-1).astype(np.int32)
-    found = Wants(*demand, per_server, site_cap, eligible, kinds, kind, order_of_services(top))
-    return before if before.same(found) else found
-
-
-def _spreads(top: Topology, chosen: IndexColumn, n: IntColumn) -> tuple[IntColumn, IntColumn]:
-    """How many replicas of some services a server takes, and how many a site; n (S,): replicas in all."""
-    services = [(row, top.estate.services[row]) for row in chosen.tolist()]
-    return (
-        np.array([max(1, service.spread.per_server) for _, service in services], np.int64),
-        np.array([_site_cap(service, int(n[row])) for row, service in services], np.int64),
     )
 
 
@@ -478,24 +306,21 @@ def _site_cap(service: Service, n: int) -> int:
     return UNBOUNDED if share is None else floor_share(share.numerator, share.denominator, n)
 
 
-def _eligible(top: Topology, room: Room, chosen: IndexColumn) -> BoolColumn:
-    """(n, P) of some services, sorted: by eligible sites and classes, and bare or pool according to where a
-    service runs today."""
+def _eligible(top: Topology, room: Room) -> BoolColumn:
+    """(S, P) by eligible sites and classes, and bare or pool according to where a service runs today."""
     estate, replicas = top.estate, top.estate.replicas
-    rows = bindings_of(replicas, chosen) if len(chosen) < len(estate.services) else np.arange(len(replicas))
-    service, kinds = replicas.service[rows], replicas.kind[rows]
     on_server, on_pool = (
-        np.bincount(service[kinds == kind], minlength=len(estate.services))[chosen] > 0
+        np.bincount(replicas.service[replicas.kind == kind], minlength=len(estate.services)) > 0
         for kind in (ON_SERVER, ON_POOL)
     )
     declared = np.array([name in top.pool_index for name in room.pool_names], np.bool_)
-    table = np.ones((len(chosen), len(room.pool_names)), np.bool_)
+    table = np.ones((len(estate.services), len(room.pool_names)), np.bool_)
     table[on_server & ~on_pool] &= ~declared
     table[on_pool & ~on_server] &= declared
     class_index = {c.id: number for number, c in enumerate(estate.classes)}
     known: dict[tuple[tuple[str, ...] | None, tuple[str, ...] | None], BoolColumn] = {}
-    for row, number in enumerate(chosen.tolist()):
-        key = (estate.services[number].eligible_sites, estate.services[number].eligible_classes)
+    for row, wanted in enumerate(estate.services):
+        key = (wanted.eligible_sites, wanted.eligible_classes)
         if key == (None, None):
             continue
         if key not in known:

@@ -83,55 +83,38 @@ class LossRow:
             yield ServiceFate(names[service], FATES[fate], ready if known else None)
 
 
-def loss_rows(
-    impacts: Impacts, known: tuple[LossRow, ...] = (), again: BoolColumn | None = None
-) -> tuple[LossRow, ...]:
-    """A row for every loss, in the order of the losses.
-
-    known: rows of an audit before; again (L,): losses that differ from it. Without, all are made.
-    """
-    if again is None:
-        return tuple(_rows(impacts, np.arange(len(impacts.losses), dtype=np.int32)))
-    rows = list(known)
-    numbers = np.flatnonzero(again).astype(np.int32)
-    for number, row in zip(numbers.tolist(), _rows(impacts, numbers), strict=True):
-        rows[number] = row
-    return tuple(rows)
+def loss_rows(impacts: Impacts) -> tuple[LossRow, ...]:
+    """A row for every loss, in the order of the losses."""
+    return tuple(_rows(impacts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Touched:
-    """What some losses do to services that are not unaffected: one entry a pair, sorted by loss.
+    """What losses do to services that are not unaffected: one entry a pair, sorted by loss."""
 
-    number: place of the loss among those asked for.
-    """
-
-    number: NDArray[np.intp]
+    loss: NDArray[np.intp]
     service: NDArray[np.intp]
     fate: CodeColumn
     ready: NDArray[np.integer[Any]]
     vague: BoolColumn
 
 
-def _touched(impacts: Impacts, chosen: IndexColumn) -> _Touched:
-    whole = len(chosen) == len(impacts.losses)
-    fate = impacts.fate if whole else impacts.fate[chosen]
-    place = np.flatnonzero(fate != UNAFFECTED)
-    number, service = np.divmod(place, max(1, fate.shape[1]))
-    loss = chosen[number]
+def _touched(impacts: Impacts) -> _Touched:
+    place = np.flatnonzero(impacts.fate != UNAFFECTED)
+    loss, service = np.divmod(place, max(1, impacts.fate.shape[1]))
     return _Touched(
-        number,
+        loss,
         service,
-        fate.reshape(-1)[place],
+        impacts.fate.reshape(-1)[place],
         impacts.ready_ms[loss, service],
         impacts.untimed[loss, service],
     )
 
 
-def _rows(impacts: Impacts, chosen: IndexColumn) -> Iterator[LossRow]:
-    losses, count = impacts.losses, len(chosen)
-    found = _touched(impacts, chosen)
-    number, fate, ready = found.number, found.fate, found.ready
+def _rows(impacts: Impacts) -> Iterator[LossRow]:
+    losses, count = impacts.losses, len(impacts.losses)
+    found = _touched(impacts)
+    number, fate, ready = found.loss, found.fate, found.ready
     back = fate == RECOVERS
     counts = _per_loss(count, number * len(FATES) + fate, len(FATES)).T.tolist()
     late = _per_loss(count, number[back & (ready > impacts.rto_ms[found.service])]).tolist()
@@ -139,30 +122,30 @@ def _rows(impacts: Impacts, chosen: IndexColumn) -> Iterator[LossRow]:
     worst = np.zeros(count, np.int64)
     timed = back & ~found.vague
     np.maximum.at(worst, number[timed], ready[timed])
-    down, touched = _down(impacts, chosen)
-    stores = _stores(impacts, chosen)
+    down, touched = _down(impacts)
+    stores = _stores(impacts)
     edges = np.searchsorted(number, np.arange(count + 1)).tolist()
     named = found.service.astype(np.int32)
     ready = np.where(found.vague, 0, ready)
-    for i, n in enumerate(chosen.tolist()):
-        part = slice(edges[i], edges[i + 1])
-        data_loss, stores_lost, stores_gone = stores[i]
+    for n in range(count):
+        part = slice(edges[n], edges[n + 1])
+        data_loss, stores_lost, stores_gone = stores[n]
         short = impacts.capacity.short.get(n)
         yield LossRow(
             domain=losses.ids[n],
             kind=losses.kinds[n],
             members=losses.members[n],
             method=impacts.methods[n],
-            verdict=_verdict(counts[LOST][i], stores_gone, counts[UNKNOWN][i], down[i], counts[DEGRADED][i]),
-            down=down[i],
-            recovered=counts[RECOVERS][i],
-            degraded=counts[DEGRADED][i],
-            lost=counts[LOST][i],
-            unknown=counts[UNKNOWN][i],
-            late=late[i],
-            untimed=untimed[i],
-            people_down=touched[i],
-            worst_ready_ms=int(worst[i]),
+            verdict=_verdict(counts[LOST][n], stores_gone, counts[UNKNOWN][n], down[n], counts[DEGRADED][n]),
+            down=down[n],
+            recovered=counts[RECOVERS][n],
+            degraded=counts[DEGRADED][n],
+            lost=counts[LOST][n],
+            unknown=counts[UNKNOWN][n],
+            late=late[n],
+            untimed=untimed[n],
+            people_down=touched[n],
+            worst_ready_ms=int(worst[n]),
             data_loss_ms=data_loss,
             stores_lost=stores_lost,
             stores_gone=stores_gone,
@@ -184,20 +167,12 @@ def _per_loss(losses: int, keys: NDArray[np.integer[Any]], width: int = 1) -> ND
     return found.reshape(losses, width) if width > 1 else found
 
 
-def _places(impacts: Impacts, chosen: IndexColumn) -> IndexColumn:
-    """(L,) place of each loss among the chosen ones, -1 for all others."""
-    places = np.full(len(impacts.losses), -1, np.int32)
-    places[chosen] = np.arange(len(chosen), dtype=np.int32)
-    return places
-
-
-def _down(impacts: Impacts, chosen: IndexColumn) -> tuple[list[int], list[int]]:
+def _down(impacts: Impacts) -> tuple[list[int], list[int]]:
     """Services down in each loss, and the people who notice."""
-    place = _places(impacts, chosen)[impacts.damage.pairs.loss]
-    number, service = place[place >= 0], impacts.damage.pairs.service[place >= 0]
+    pairs, count = impacts.damage.pairs, len(impacts.losses)
     people = np.array([s.people or 0 for s in impacts.estate.services], np.float64)
-    down = np.bincount(number, minlength=len(chosen))
-    touched = np.bincount(number, people[service], len(chosen))
+    down = np.bincount(pairs.loss, minlength=count)
+    touched = np.bincount(pairs.loss, people[pairs.service], count)
     return down.tolist(), touched.astype(np.int64).tolist()
 
 
@@ -210,12 +185,11 @@ def _verdict(lost: int, stores_gone: int, unknown: int, down: int, degraded: int
     return "degraded" if down or degraded else "ok"
 
 
-def _stores(impacts: Impacts, chosen: IndexColumn) -> list[tuple[int | None, int, int]]:
+def _stores(impacts: Impacts) -> list[tuple[int | None, int, int]]:
     """(most data lost, stores lost, stores with no copy left) of each loss."""
-    found: list[list[int]] = [[0, 0, 0, 0] for _ in chosen]
+    found: list[list[int]] = [[0, 0, 0, 0] for _ in range(len(impacts.losses))]
     hits = impacts.stores
-    place = _places(impacts, chosen)[hits.loss]
-    for number, which in zip(place[place >= 0].tolist(), hits.outcome[place >= 0].tolist(), strict=True):
+    for number, which in zip(hits.loss.tolist(), hits.outcome.tolist(), strict=True):
         outcome = hits.outcomes[which]
         if not outcome.lost:
             continue

@@ -8,7 +8,7 @@ is one that a plan could reach, within the roundings named in `placing`.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,9 +19,8 @@ from evac.audit.recovery import Recovery, Times
 from evac.audit.stores import NEVER, Outcome, StoreHits
 from evac.derive.affected import ServiceGraph
 from evac.model.domain import Topology, site_of
-from evac.model.estate import Estate, Limits, Store
+from evac.model.estate import Estate, Store
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
-from evac.model.steps import StepKind
 from evac.planning.scheduling.in_line import UNLIMITED, Asked, Gates, Pace, Ways, in_line, lists_of
 
 _NOT_LOST: Final = 2**62
@@ -32,8 +31,7 @@ FloatColumn = NDArray[np.float64]
 class Line:
     """What all large losses of an estate share. rank: people behind a component, weighted by tier and
     passed down its dependencies, as a place among all services; tools and what they need go before
-    all else. family_rank: of the most wanted service that needs a family; kinds: of traffic; stores_back: by
-    loss, from when on stores come back and when each family does, as it was asked for last."""
+    all else. family_rank: of the most wanted service that needs a family; kinds: of traffic."""
 
     ways: Ways
     pace: Pace
@@ -41,7 +39,6 @@ class Line:
     family_rank: dict[str, int]
     kinds: int
     boots_at_once: int | None
-    stores_back: dict[int, tuple[int, IntColumn]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,10 +70,9 @@ def course_of(graph: ServiceGraph, order: Order) -> Course:
     return Course(needed, ways, families)
 
 
-def line_of(
-    estate: Estate, graph: ServiceGraph, order: Order, times: Times, course: Course, priority: list[int]
-) -> Line:
-    """Priorities and paces. priority: see `priorities`."""
+def line_of(estate: Estate, graph: ServiceGraph, order: Order, times: Times, course: Course) -> Line:
+    """Priorities and paces."""
+    priority = _priorities(_weights(estate), order, course.needed)
     family_rank: dict[str, int] = {}
     for service, names in enumerate(graph.families):
         for name in names:
@@ -96,7 +92,7 @@ def line_of(
     return Line(course.ways, pace, course.families, family_rank, len(kinds), _boots_at_once(estate))
 
 
-def weights_of(estate: Estate) -> FloatColumn:
+def _weights(estate: Estate) -> FloatColumn:
     """(S,) people who wait for a service, weighted by its tier; one more, so that all count."""
     last = len(estate.tier_weights) - 1
     return np.array(
@@ -108,7 +104,7 @@ def weights_of(estate: Estate) -> FloatColumn:
     )
 
 
-def priorities(weight: FloatColumn, order: Order, needed: tuple[tuple[int, ...], ...]) -> list[int]:
+def _priorities(weight: FloatColumn, order: Order, needed: tuple[tuple[int, ...], ...]) -> list[int]:
     """Place of each service among all by the people behind it, fewest first. weight (S,): of each."""
     pushed = [float(weight[list(members)].sum()) for members in order.members]
     for number in range(len(order.members) - 1, -1, -1):
@@ -146,11 +142,6 @@ class Task:
     shift: BoolColumn
     boot_rank: IntColumn
 
-    def same(self, other: Task) -> bool:
-        """Whether the same services start and move as much, after as many boots."""
-        columns = ("named", "starts", "shift", "boot_rank")
-        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in columns)
-
 
 @dataclass(frozen=True, slots=True)
 class Return:
@@ -166,21 +157,16 @@ class Return:
 @dataclass(frozen=True, slots=True, eq=False)
 class Stores:
     """What losses do to stores. returns: what brings a store back, an entry an outcome; None where it is
-    not lost, or nothing does; by_part: the same, store by store."""
+    not lost, or nothing does."""
 
     hits: StoreHits
     returns: tuple[Return | None, ...]
-    by_part: tuple[tuple[Return | None, ...], ...]
 
 
-def stores_of(top: Topology, hits: StoreHits, before: Stores | None = None) -> Stores:
-    """How stores come back; before: how they did, for stores that are as they were."""
-    known = {} if before is None else dict(zip(before.hits.parts, before.by_part, strict=True))
-    by_part = tuple(
-        known.get(part) or tuple(_return(top, part.store, outcome) for outcome in part.outcomes)
-        for part in hits.parts
-    )
-    return Stores(hits, tuple(found for part in by_part for found in part), by_part)
+def stores_of(top: Topology, hits: StoreHits) -> Stores:
+    """How stores come back."""
+    returns = (_return(top, part.store, outcome) for part in hits.parts for outcome in part.outcomes)
+    return Stores(hits, tuple(returns))
 
 
 def _return(top: Topology, store: Store, outcome: Outcome) -> Return | None:
@@ -230,7 +216,7 @@ def _gates(estate: Estate, times: Times, line: Line, chains: Recovery, number: i
     rate, limits = times.starts, estate.limits
     back = {kind: int(ready[number]) for kind, ready in chains.tool_ready.items()}
 
-    def wait(kind: StepKind) -> int:
+    def wait(kind: str) -> int:
         """When steps of a kind can begin; 0 where people do them by hand instead.
 
         Tools and what they need wait for each other as their chains say, which hold in any case.
@@ -260,14 +246,7 @@ def _stores_back(top: Topology, line: Line, stores: Stores, chains: Recovery, nu
     """(families,) when each is back: fences and promotions in the order of what waits behind them."""
     waits = [int(chains.tool_ready[kind][number]) for kind in ("fence", "promote")]
     begin = max(int(chains.released[number]), *(0 if ready >= NEVER else ready for ready in waits))
-    known = line.stores_back.get(number)
-    if known is None or known[0] != begin:
-        known = line.stores_back[number] = begin, _from(begin, top.estate.limits, line, stores, number)
-    return known[1]
-
-
-def _from(begin: int, limits: Limits, line: Line, stores: Stores, number: int) -> IntColumn:
-    """(families,) when each is back, if fences begin at some time."""
+    limits = top.estate.limits
     found = np.full(len(line.families), _NOT_LOST, np.int64)
     fences = _Slots(limits.fences_at_once)
     promotions: dict[tuple[str, str], _Slots] = {}

@@ -6,7 +6,7 @@ untouched. The definitions are those of `model.affected`; here they are asked fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,9 +65,6 @@ class StorePart:
     outcomes: tuple[Outcome, ...]
     lost: BoolColumn
     maybe: BoolColumn | None
-
-
-_NONE: Final[Mapping[str, StorePart]] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,17 +148,10 @@ class _Positions:
         return gone
 
 
-def store_hits(top: Topology, losses: Losses, known: Mapping[str, StorePart] = _NONE) -> StoreHits:
-    """Outcomes of every store under every loss; a few patterns a store, however many losses.
-
-    known: parts of an audit of the same losses before, by store; kept where the store is the same.
-    """
+def store_hits(top: Topology, losses: Losses) -> StoreHits:
+    """Outcomes of every store under every loss; a few patterns a store, however many losses."""
     positions = _Positions(top, losses)
-    parts = []
-    for store in top.estate.stores:
-        part = known.get(store.id)
-        same = part is not None and part.store == store
-        parts.append(part if part is not None and same else _part(positions, top, losses, store))
+    parts = [_part(positions, top, losses, store) for store in top.estate.stores]
     lost, maybe = (np.zeros((len(parts), len(losses)), np.bool_) for _ in range(2))
     for number, part in enumerate(parts):
         lost[number, part.losses] = part.lost
@@ -275,34 +265,19 @@ class FamilyHits:
     open: tuple[BoolColumn, ...]
 
 
-def family_hits(
-    graph: ServiceGraph, hits: StoreHits, before: tuple[StoreHits, FamilyHits] | None = None
-) -> FamilyHits:
-    """Families over all losses, from the outcomes of their stores. before: of the same graph."""
+def family_hits(graph: ServiceGraph, hits: StoreHits) -> FamilyHits:
+    """Families over all losses, from the outcomes of their stores."""
     names = tuple(sorted(graph.family_stores))
     ready_ms = np.array([o.ready_ms for o in hits.outcomes], np.int64)
-    found = [
-        _kept(before, hits, row, graph.family_stores[name])
-        or _family(hits, ready_ms, graph.family_stores[name])
-        for row, name in enumerate(names)
-    ]
+    found = [_family(hits, ready_ms, graph.family_stores[name]) for name in names]
     losses, ready, doubtful = zip(*found, strict=True) if found else ((), (), ())
     return FamilyHits(names, {n: i for i, n in enumerate(names)}, losses, ready, doubtful)
 
 
-_Family = tuple[IndexColumn, IntColumn, BoolColumn]
-
-
-def _kept(
-    before: tuple[StoreHits, FamilyHits] | None, hits: StoreHits, row: int, stores: tuple[int, ...]
-) -> _Family | None:
-    """What happens to a family, if all of its stores are as they were."""
-    if before is None or any(before[0].parts[store] is not hits.parts[store] for store in stores):
-        return None
-    return before[1].losses[row], before[1].ready_ms[row], before[1].open[row]
-
-
-def _family(hits: StoreHits, ready_ms: IntColumn, named: tuple[int, ...]) -> _Family:
+def _family(
+    hits: StoreHits, ready_ms: IntColumn, named: tuple[int, ...]
+) -> tuple[IndexColumn, IntColumn, BoolColumn]:
+    """The losses that leave no store of a family, when the first is back, and which may leave none."""
     stores = list(named)
     gone = np.asarray(hits.lost[:, stores].all(axis=1))
     numbers = np.flatnonzero(gone).astype(np.int32)

@@ -15,7 +15,7 @@ import click
 
 from evac import __version__
 from evac.cli import exits, next_command
-from evac.model.errors import EstateError, EvacError
+from evac.model.errors import EstateError, EvacError, InvalidInput
 
 COMMANDS: Final = {
     "example": ("evac.cli.example_command:example", "Write an example estate."),
@@ -41,18 +41,25 @@ COMMANDS: Final = {
     "access": ("evac.cli.access_command:access", "Who may do what in the war room."),
     "agent": ("evac.cli.agent_command:agent", "Run the local hand of a site."),
     "key": ("evac.cli.apply_command:new_key", "Make a key for approvals."),
-    "lab": ("evac.cli.lab_command:lab", "Three real sites on this machine, to burn."),
-    "doctor": ("evac.cli.doctor_command:doctor", "What is missing on this machine for the lab?"),
 }
+OF_EXTRAS: Final = {
+    "lab": ("lab", "Three real sites on this machine, to burn."),
+    "doctor": ("lab", "What is missing on this machine for the lab?"),
+}
+"""Commands of other distributions, with the extra that installs each."""
+ENTRY_POINTS: Final = "evac.commands"
+"""The group of entry points where such a distribution names its commands."""
 
 
 class LazyGroup(click.Group):
     """Knows each command's name and help; imports its module only when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *OF_EXTRAS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in OF_EXTRAS:
+            return _of_extra(cmd_name)
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
@@ -65,11 +72,24 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
-            raise click.NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
+            raise click.NoSuchCommand(
+                error.command_name, possibilities=self.list_commands(ctx), ctx=ctx
+            ) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
+            formatter.write_dl([(name, words) for name, (_, words) in (COMMANDS | OF_EXTRAS).items()])
+
+
+def _of_extra(name: str) -> click.Command:
+    """Raises `InvalidInput` that names the extra unless the distribution with the command is installed."""
+    from importlib.metadata import entry_points
+
+    for found in entry_points(group=ENTRY_POINTS, name=name):
+        command: click.Command = found.load()
+        return command
+    extra, _ = OF_EXTRAS[name]
+    raise InvalidInput(f"extra-{extra}", f"evac {name} needs the {extra}", f"pip install 'evac[{extra}]'")
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

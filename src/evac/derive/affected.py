@@ -40,15 +40,6 @@ def service_graph(estate: Estate) -> ServiceGraph:
     return _graph(edges, by_family, index)
 
 
-def service_graph_again(before: ServiceGraph, old: Estate, new: Estate) -> ServiceGraph:
-    """The same after some of the same services need something else; the stores are the same."""
-    edges = list(zip(before.hard, before.soft, before.start_edges, before.families, strict=True))
-    for row, (one, other) in enumerate(zip(old.services, new.services, strict=True)):
-        if one is not other and one.needs != other.needs:
-            edges[row] = _edges(other, before.index)
-    return _graph(edges, before.family_stores, before.index)
-
-
 _Edges = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...]]
 
 

@@ -32,6 +32,7 @@ from evac.model.fleet import (
     Replicas,
 )
 from evac.model.plan import Plan, Step
+from evac.steps.registry import kind_of
 
 Columns = tuple[IndexColumn, CodeColumn, IndexColumn, IntColumn]
 """(service, kind, target, count) of bindings."""
@@ -67,8 +68,7 @@ def _replicas(top: Topology, lost: Loss, plan: Plan, gone: bool) -> Replicas:
     dead = replica_loss(old, lost)
     service_of = {service.id: row for row, service in enumerate(top.estate.services)}
     rows = [(old.service[~dead], old.kind[~dead], old.target[~dead], old.count[~dead])]
-    for kind, sign in (("start", 1), ("shed", -1), ("stop", -1)):
-        rows.append(_changes(top, service_of, (s for s in plan.steps if s.kind == kind), sign))
+    rows.append(_changes(top, service_of, plan.steps))
     running = _summed(rows)
     if not gone:
         return running
@@ -119,15 +119,20 @@ def _summed(rows: list[Columns]) -> Replicas:
     )
 
 
-def _changes(top: Topology, service_of: dict[str, int], steps: Iterable[Step], sign: int) -> Columns:
+def _changes(top: Topology, service_of: dict[str, int], steps: Iterable[Step]) -> Columns:
     """What steps started or stopped; counts carry the sign."""
-    found = [(service_of[s.target], name, count) for s in steps for name, count in s.servers]
+    found = [
+        (service_of[step.target], name, sign * count)
+        for step in steps
+        if (sign := kind_of(step.kind).replicas)
+        for name, count in step.servers
+    ]
     placed = _places(top, [name for _, name, _ in found])
     return (
         np.array([service for service, _, _ in found], np.int32),
         np.array([kind for kind, _ in placed], np.uint8),
         np.array([target for _, target in placed], np.int32),
-        np.array([sign * count for _, _, count in found], np.int64),
+        np.array([count for _, _, count in found], np.int64),
     )
 
 
@@ -154,7 +159,7 @@ def _fleet(fleet: Fleet, lost: Loss, plan: Plan, gone: bool, replicas: Replicas)
     state = fleet.state.copy()
     if gone:
         state[lost.servers & (state != CONDEMNED)] = DARK
-    booted = [step.target.encode() for step in plan.steps if step.kind == "boot"]
+    booted = [step.target.encode() for step in plan.steps if kind_of(step.kind).boots]
     booted += [name.encode() for name in plan.scenario.on]
     if booted:
         state[np.searchsorted(fleet.name, np.array(booted, "S"))] = SPARE

@@ -13,7 +13,6 @@ from typing import Final
 import numpy as np
 
 from evac.model.instance import Candidate, Instance, LostStore, Services, ToolNeed, Use
-from evac.model.steps import StepKind
 
 _DURATIONS: Final = ("start", "verify", "change", "settle", "shed")
 
@@ -50,7 +49,7 @@ def _candidate(candidate: Candidate, most: int) -> Candidate:
     return replace(candidate, duration=min(candidate.duration, most), uses=_uses(candidate.uses, most))
 
 
-def _tools(tools: Mapping[StepKind, ToolNeed], most: int) -> dict[StepKind, ToolNeed]:
+def _tools(tools: Mapping[str, ToolNeed], most: int) -> dict[str, ToolNeed]:
     return {
         kind: need if need.manual is None else replace(need, manual=min(need.manual, most))
         for kind, need in tools.items()

@@ -34,8 +34,8 @@ from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Candidate, Instance, LostStore, Services, ToolNeed
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario
-from evac.model.steps import TOOLS_OF_KIND, StepKind
 from evac.model.units import RESOURCE_WORDS, TICK_MS, UNBOUNDED, ceil_share, floor_share, ticks_up
+from evac.steps.registry import PLANNED, STATED_KINDS
 
 _MBIT_PER_GIB: Final = 8_590
 """Megabits in a GiB, rounded up: restores are never predicted too short."""
@@ -427,9 +427,10 @@ def _conflicts(estate: Estate) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
 
 def _tools(
     estate: Estate, graph: ServiceGraph, services: Services, limits: LimitTable, tick_ms: int
-) -> dict[StepKind, ToolNeed]:
-    found: dict[StepKind, ToolNeed] = {}
-    for kind, roles in sorted(TOOLS_OF_KIND.items()):
+) -> dict[str, ToolNeed]:
+    found: dict[str, ToolNeed] = {}
+    for kind in sorted(STATED_KINDS):
+        roles = PLANNED[kind].tools
         needed = {graph.index[name] for role in roles for name in estate.tools.get(role, ())}
         affected = tuple(sorted(s for s in needed if services.base_lost[s]))
         manual = estate.limits.manual_ms.get(kind)

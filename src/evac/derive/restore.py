@@ -7,7 +7,6 @@ from evac.model.domain import Loss, Topology
 from evac.model.estate import Estate
 from evac.model.instance import LostStore, Reprotect, Services
 from evac.model.scenario import Scenario
-from evac.model.steps import StepKind
 from evac.model.units import ticks_up
 
 
@@ -48,7 +47,7 @@ def reprotects_of(
     return tuple(sorted(found, key=lambda r: (r.store, r.member)))
 
 
-def _ticks(estate: Estate, kind: StepKind, tick_ms: int) -> int:
+def _ticks(estate: Estate, kind: str, tick_ms: int) -> int:
     """How long it takes a person; at most just over the horizon, which is never."""
     most = estate.horizon_ms // tick_ms + 1
     return min(ticks_up(estate.limits.manual_ms.get(kind, 0), tick_ms), most)

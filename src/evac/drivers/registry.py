@@ -37,7 +37,7 @@ DRIVERS: Final[Mapping[str, Known]] = MappingProxyType(
         "patroni": Known("evac.drivers.patroni.driver", "PatroniDriver", "postgres"),
         "postgres": Known("evac.drivers.postgres.driver", "PostgresDriver", "postgres"),
         "process": Known("evac.drivers.process.driver", "ProcessDriver"),
-        "redfish": Known("evac.drivers.redfish.driver", "RedfishDriver"),
+        "redfish": Known("evac.drivers.redfish.driver", "RedfishDriver", "redfish"),
         "redis": Known("evac.drivers.redis.driver", "RedisDriver", "redis"),
     }
 )

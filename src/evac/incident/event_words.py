@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from evac.incident.values import Weight
 from evac.run.values import Event, RunStep
+from evac.steps.registry import kind_of
 
 Told = tuple[str, str, Weight]
 """Kind, words, weight."""
@@ -117,27 +118,6 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
 )
 
 
-_DONE_WORDS: Final[Mapping[str, tuple[str, str, Weight]]] = MappingProxyType(
-    {
-        "fence": ("fenced", "the old primary of {target} cannot write any more", "main"),
-        "promote": ("promoted", "{target} takes writes{where}", "main"),
-        "shift": ("shifted", "the traffic of {target} was moved", "main"),
-        "shed": ("shed", "{target} was stopped to make room", "main"),
-        "boot": ("booted", "{target} is on", "detail"),
-        "start": ("started", "replicas of {target} were started{where}", "detail"),
-        "verify": ("checked", "{target} answers", "detail"),
-        "stop": ("stopped", "{target} was stopped cleanly", "detail"),
-        "power": ("power", "{target} has power", "main"),
-        "attest": ("vouched", "{target}: a person vouched for it", "main"),
-        "approve": ("approved", "{target} was approved", "main"),
-        "reprotect": ("protected", "a copy of {target} follows again", "main"),
-        "rejoin": ("protected", "a copy of {target} follows the new primary{where}", "detail"),
-        "protect": ("protected", "who confirms the commits of {target} was changed", "main"),
-    }
-)
-"""Kind of step -> kind of entry, words, weight, once it is done."""
-
-
 def _of_step(event: Event, step: RunStep | None) -> Told:
     kind = event.kind
     target = step.target if step is not None else event.step
@@ -178,8 +158,8 @@ def _of_step(event: Event, step: RunStep | None) -> Told:
 
 
 def _done(step: RunStep | None, target: str, name: str) -> Told:
-    if step is None or step.kind not in _DONE_WORDS:
+    if step is None:
         return "done", f"{name} is done", "detail"
-    kind, words, weight = _DONE_WORDS[step.kind]
+    kind, words, weight = kind_of(step.kind).entry
     where = f" in {step.site}" if step.site else ""
     return kind, words.format(target=target, where=where), weight

@@ -13,7 +13,7 @@ from typing import Final
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
-from evac.model.steps import STEP_WORDS
+from evac.steps.registry import kind_of
 
 STEPS_MOST: Final = 20_000
 """More would be some thousand pages, which nobody walks through by hand."""
@@ -119,7 +119,7 @@ def _step(step: Step, owners: Mapping[str, str]) -> RunbookStep:
     checks += [f"makes room for {', '.join(step.for_services[:5])}"] if step.for_services else []
     return RunbookStep(
         step.id,
-        f"{STEP_WORDS.get(step.kind, step.kind)}: {step.target}",
+        f"{kind_of(step.kind).title}: {step.target}",
         _where(step),
         step.start_ms,
         step.end_ms,

@@ -15,12 +15,12 @@ from evac.model.plan import Outcome, Plan
 from evac.run.state import apply
 from evac.run.values import Event
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 
 Level = Literal["up", "degraded", "moving", "down"]
 PLANNED: Final = frozenset({"evacuate", "failback"})
 """Questions whose services serve while they move."""
 
-_WORKING: Final = frozenset({"start", "verify", "shift"})
 _TOUCHES_ALL: Final = frozenset({"run_started", "plan_replaced", "feed_tripped", "run_ended"})
 
 
@@ -152,9 +152,10 @@ class Walk:
         for i, step in enumerate(self._view.steps):
             if step.target not in self._outcomes:
                 continue
-            if step.kind == "shed":
+            kind = kind_of(step.kind)
+            if kind.frees_room:
                 self._note(self._shed, step.target, i)
-            elif step.kind in _WORKING:
+            elif kind.phase:
                 self._note(self._top if self._mile(step.id) == "top" else self._base, step.target, i)
         for service, outcome in self._outcomes.items():
             if service not in self._base:

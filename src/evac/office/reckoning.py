@@ -107,7 +107,7 @@ class Worker:
 
 
 class _Books:
-    """In the worker: the estate, its policy, and the last audit, which the next one begins from."""
+    """In the worker: the estate, its policy, and the last audit."""
 
     def __init__(self, path: str, as_of: date | None, policy: str | None) -> None:
         from evac import estate as estates
@@ -120,16 +120,14 @@ class _Books:
         self.report: Any = None
 
     def audited(self, observation: Observation) -> Any:
-        from evac.audit import audit, update
+        from evac.audit import audit
         from evac.model.digest import estate_digest
         from evac.model.observation import observed
 
         seen = observed(self.estate, observation)
         digest = self.digest if seen is self.estate else estate_digest(seen)
-        if self.report is None:
+        if self.report is None or self.report.digest != digest:
             self.report = audit(seen, digest=digest)
-        elif self.report.digest != digest:
-            self.report = update(self.report, seen, digest=digest)
         return self.report
 
 
@@ -142,8 +140,6 @@ def _books_of(path: str, as_of: date | None, policy: str | None) -> _Books:
     key = (path, as_of, policy)
     if key not in _books:
         made = _Books(path, as_of, policy)
-        for old in _books.values():
-            made.report = old.report
         _books.clear()
         _books[key] = made
     return _books[key]

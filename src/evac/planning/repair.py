@@ -16,7 +16,8 @@ import numpy as np
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Instance
 from evac.model.plan import Plan, Step
-from evac.planning.simulation.uses import StepUses
+from evac.steps.places import Places
+from evac.steps.registry import kind_of
 
 _FAR = np.int64(2**40)
 
@@ -41,7 +42,11 @@ def repair(instance: Instance, plan: Plan, failed: Collection[str], begun: Colle
     for step in plan.steps:
         if step.id in dropped:
             continue
-        if step.kind != "start" or step.id in begun or not any(n in board.failed for n, _ in step.servers):
+        if (
+            kind_of(step.kind).replicas <= 0
+            or step.id in begun
+            or not any(n in board.failed for n, _ in step.servers)
+        ):
             steps.append(_without(step, dropped))
             continue
         steps += board.moved(_without(step, dropped))
@@ -91,7 +96,7 @@ class _Board:
     standing: dict[int, IntColumn] = field(default_factory=dict)
     taken: dict[int, set[int]] = field(default_factory=dict)
     ids: set[str] = field(init=False)
-    uses: StepUses = field(init=False)
+    places: Places = field(init=False)
 
     def __post_init__(self) -> None:
         instance, rows = self.instance, self.instance.rows
@@ -101,21 +106,20 @@ class _Board:
         self.ids = {step.id for step in self.plan.steps}
         self.up_ms = np.where(rows.dark, _FAR, 0).astype(np.int64)
         for step in self.plan.steps:
-            if step.kind == "boot" and step.target in self.row_of:
+            if kind_of(step.kind).boots and step.target in self.row_of:
                 self.up_ms[self.row_of[step.target]] = step.end_ms
         self.alive = self.up_ms < _FAR
         self.alive[[self.row_of[name] for name in self.failed if name in self.row_of]] = False
         self.free = rows.capacity - rows.used
-        self.uses = StepUses(instance)
-        sure = [s for s in self.plan.steps if s.kind == "start" or s.id in self.begun]
+        self.places = Places(instance)
+        sure = [s for s in self.plan.steps if kind_of(s.kind).replicas > 0 or s.id in self.begun]
         for service, row, count in self._changes(sure):
             self.free[row] -= instance.services.demand[service] * count
 
     def _changes(self, steps: Collection[Step]) -> Iterator[tuple[int, int, int]]:
         """(service, row, replicas more) of starts and sheds."""
         for step in steps:
-            if step.kind in ("start", "shed"):
-                sign = 1 if step.kind == "start" else -1
+            if sign := kind_of(step.kind).replicas:
                 service = self.service_of[step.target]
                 for name, count in step.servers:
                     row = self.row_of.get(name, -1)
@@ -186,7 +190,7 @@ class _Board:
             end_ms=step.end_ms + late,
         )
         held: dict[str, int] = {}
-        for use in self.uses.of(made):
+        for use in self.places.uses(made):
             limit = self.instance.limits[use.limit].id
             held[limit] = held.get(limit, 0) + use.units * made.count
         return replace(made, uses=tuple(sorted(held.items())))

@@ -16,6 +16,7 @@ from evac.run.fencing import fences_of, is_fenced
 from evac.run.limits import Uses
 from evac.run.patience import look_ms, stuck_ms
 from evac.run.view import BUSY, RunView
+from evac.steps.registry import kind_of
 
 _WAKE: Final = 0
 _OBSERVE: Final = 1
@@ -157,7 +158,7 @@ class Agenda:
         elif phase == "succeeded":
             if i in view.undo_wanted:
                 self._want_undo(view, i)
-            if view.steps[i].kind == "fence":
+            if kind_of(view.steps[i].kind).fences:
                 for j in [j for j, why in self.blocked.items() if why == "fence"]:
                     self.admit(view, j)
         if phase != "ready":
@@ -199,7 +200,7 @@ class Agenda:
             wake = max(wake, view.pace_next.get(step.target, 0))
         if (step.gate or (view.gates and i in view.gates)) and i not in view.gates_open:
             self.blocked[i] = "gate"
-        elif step.kind == "promote" and not is_fenced(view, i, self.fences):
+        elif kind_of(step.kind).makes_primary and not is_fenced(view, i, self.fences):
             self.blocked[i] = "fence"
         elif step.paced and view.pace_stopped:
             self.blocked[i] = "pace"
@@ -367,7 +368,9 @@ class Agenda:
     def may_undo(self, view: RunView, i: int) -> bool:
         """Whether evac may take step i back: never a store, never what something done stands on."""
         step = view.steps[i]
-        if view.phases[i] != "succeeded" or i in view.undo_broken or step.data_set or step.kind == "promote":
+        if view.phases[i] != "succeeded" or i in view.undo_broken:
+            return False
+        if step.data_set or kind_of(step.kind).makes_primary:
             return False
         if i in view.undo_wanted:
             return True

@@ -14,8 +14,8 @@ from evac.run import silent_servers
 from evac.run.transitions import refused, run_moves
 from evac.run.values import Event, StepPhase
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 
-BOOT: Final = "boot"
 REFUSED: Final = "credentials-refused"
 OWN: Final = frozenset(
     {
@@ -77,7 +77,7 @@ def is_up(view: RunView, i: int) -> None:
     view.turns.pop(i, None)
     view.signs.pop(i, None)
     view.given_up.pop(i, None)
-    if view.steps[i].kind == BOOT:
+    if kind_of(view.steps[i].kind).boots:
         view.misset.clear()
         if not view.steps[i].manual and "attested_by" not in view.evidence.get(i, ()):
             silent_servers.hears(view, view.steps[i].feeds, view.last_ms)
@@ -102,7 +102,7 @@ def serves_again(view: RunView, i: int) -> None:
     """Step i came up. If it began after its boot server was given up, that server lives: the rest go on."""
     server = view.booted_from(i)
     since = view.alone_ms.get(server, 0)
-    if view.steps[i].kind != BOOT or server not in view.alone or view.started[i] <= since:
+    if not kind_of(view.steps[i].kind).boots or server not in view.alone or view.started[i] <= since:
         return
     view.alone.discard(server)
     view.lost_servers.pop(server, None)
@@ -118,14 +118,14 @@ def is_down(view: RunView, i: int, event: Event) -> None:
     code = event.data.get("code", "")
     if i in view.keeping and _draws_nothing(view, i, event, code):
         view.release(i)
-    if silent_servers.tells(code) and view.steps[i].kind == BOOT:
+    if silent_servers.tells(code) and kind_of(view.steps[i].kind).boots:
         silent_servers.hears(view, view.steps[i].feeds, event.at_ms)
     own = code in OWN or (view.refusing and _may_be_own(code))
-    if code == REFUSED or (own and view.steps[i].kind == BOOT):
+    if code == REFUSED or (own and kind_of(view.steps[i].kind).boots):
         _refuses(view, code, event.data.get("message", ""))
         if view.phases[i] == "failed":
             view.refused.add(i)
-    elif view.phases[i] == "failed" and view.steps[i].kind == BOOT:
+    elif view.phases[i] == "failed" and kind_of(view.steps[i].kind).boots:
         view.given_up[i] = event.at_ms
         if _may_be_own(code):
             _is_misset(view, i, event)
@@ -212,7 +212,7 @@ def is_unclear(view: RunView, i: int, event: Event) -> None:
 
 def _may_refuse(view: RunView, i: int, code: str, words: str) -> None:
     """Step i is in doubt for a reason that is the same for all."""
-    if code == REFUSED or (code in OWN and view.steps[i].kind == BOOT):
+    if code == REFUSED or (code in OWN and kind_of(view.steps[i].kind).boots):
         _refuses(view, code, words)
 
 
@@ -245,7 +245,7 @@ def is_doubtful(view: RunView, i: int, code: str) -> None:
     """Nobody can tell of step i after several looks; the others do not wait for a server that is silent. One
     that answers, and does not come up, may lack its image. Why an earlier try failed says nothing any more.
     """
-    if view.steps[i].kind == BOOT and i not in view.leftover:
+    if kind_of(view.steps[i].kind).boots and i not in view.leftover:
         view.given_up[i] = view.last_ms
         view.blind.add(i)
         view.hung.discard(i)
@@ -317,7 +317,7 @@ def may_arrive(view: RunView, event: Event) -> None:
     """
     later_ms = max(0, event.at_ms - view.last_ms)
     for i, phase in enumerate(view.phases):
-        if not (view.attempts[i] and phase in MAYBE_SENT and view.steps[i].kind == BOOT):
+        if not (view.attempts[i] and phase in MAYBE_SENT and kind_of(view.steps[i].kind).boots):
             continue
         if i in view.rush_ms:
             view.rush_ms[i] += later_ms

@@ -17,6 +17,7 @@ from evac.run import outages, silent_servers
 from evac.run.boot_events import POWER, REFUSED, SEVERAL, SEVERAL_STALLED
 from evac.run.values import Event
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 
 MENDED: Final = "a person went on after credentials were refused"
 MADE_GOOD: Final = "a person went on after what evac needs to boot anything was wrong"
@@ -185,7 +186,9 @@ def _left_out(view: RunView, now_ms: int) -> Iterator[Event]:
 
 def is_waited_for(view: RunView, i: int) -> bool:
     """Whether something that has not begun is to start on the server of step i."""
-    return any(view.phases[j] == "pending" and view.steps[j].kind == "start" for j in view.dependents[i])
+    return any(
+        view.phases[j] == "pending" and kind_of(view.steps[j].kind).replicas > 0 for j in view.dependents[i]
+    )
 
 
 def next_ms(view: RunView) -> int | None:

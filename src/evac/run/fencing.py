@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from evac.model.run_policy import FENCE_PROOFS, Proof, StorePolicy
 from evac.run.replan import plan_id, turn_of
+from evac.steps.registry import kind_of
 
 if TYPE_CHECKING:
     from evac.run.view import RunView
@@ -141,7 +142,7 @@ def fences_of(view: RunView) -> dict[str, list[int]]:
     """
     newest: dict[tuple[str, str], tuple[int, int]] = {}
     for i, step in enumerate(view.steps):
-        if step.kind == "fence" and i not in view.leftover:
+        if kind_of(step.kind).fences and i not in view.leftover:
             key, turn = (step.data_set or step.target, plan_id(step.id)), (turn_of(step.id), i)
             newest[key] = max(newest.get(key, turn), turn)
     found: dict[str, list[int]] = {}

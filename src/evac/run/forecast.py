@@ -18,6 +18,7 @@ from evac.run.agenda import Agenda
 from evac.run.learning import Learned, Measured
 from evac.run.values import RunStep
 from evac.run.view import BUSY, RunView
+from evac.steps.registry import kind_of
 
 TURNS: Final = 400
 """Moments in the longest step: ends within one of them are taken together."""
@@ -48,7 +49,7 @@ def forecast(view: RunView, now_ms: int) -> Forecast:
     measured = Measured(view, now_ms)
     play = _Play(view, now_ms, measured)
     play.run()
-    boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
+    boots = [i for i, step in enumerate(view.steps) if kind_of(step.kind).boots]
     planned = max((view.steps[i].start_ms + view.steps[i].duration_ms for i in boots), default=0)
     again = sum(outages.held(view, server) for server in view.alone)
     open_ones = view.refused | silent_servers.are_waiting(view)
@@ -150,7 +151,7 @@ class _Play:
 
     def _drawn(self, step: RunStep, begun: int) -> int:
         ran_ms = self.now_ms - begun
-        if step.kind == "boot" and (fails_ms := self.measured.next_failure(ran_ms)) >= 0:
+        if kind_of(step.kind).boots and (fails_ms := self.measured.next_failure(ran_ms)) >= 0:
             self.floor += 1
             return begun + fails_ms
         return begun + self.measured.next_permille(step, ran_ms) * step.duration_ms // 1_000
@@ -163,7 +164,8 @@ class _Play:
         """Service -> when its last base check, or the move of its traffic, is done."""
         found: dict[str, int] = {}
         for i, step in enumerate(self.view.steps):
-            last = step.kind == "shift" or (step.kind == "verify" and step.id.endswith(":base"))
+            kind = kind_of(step.kind)
+            last = kind.moves_traffic or (kind.checks and step.id.endswith(":base"))
             if last and i in self.ends:
                 found[step.target] = max(found.get(step.target, 0), self.ends[i])
         return dict(sorted(found.items()))

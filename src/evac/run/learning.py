@@ -9,6 +9,7 @@ from typing import Final
 from evac.run import silent_servers
 from evac.run.values import RunStep
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 
 GOLDEN: Final = 0.6180339887498949
 """Steps of this size, modulo one, spread evenly however many are taken."""
@@ -66,13 +67,13 @@ class Measured:
         for i, step in enumerate(view.steps):
             if view.attempts[i] and step.duration_ms and not step.manual:
                 self._measure(view, i, now_ms)
-                if step.kind == "boot":
+                if kind_of(step.kind).boots:
                     boots.append(i)
         for alike in self._alike.values():
             alike.found.sort()
         self.failing.sort()
         self.share = self._share(view, boots, now_ms)
-        booted = (one for (kind, _), one in self._alike.items() if kind == "boot")
+        booted = (one for (kind, _), one in self._alike.items() if kind_of(kind).boots)
         self._most = max(booted, key=lambda one: len(one.found), default=_Alike())
         self._owed = 0.0
         self._failed = 0
@@ -91,7 +92,7 @@ class Measured:
             return  # says nothing of the server: it is tried again once what it was for is mended
         elif i in view.quarantined or phase == "failed":
             alike.failed += 1
-            if step.kind == "boot":
+            if kind_of(step.kind).boots:
                 self.failing.append(took_ms * max(1, view.tries[i]))
 
     def _share(self, view: RunView, boots: list[int], now_ms: int) -> float:
@@ -119,12 +120,12 @@ class Measured:
         """How long the next such step takes, of what was predicted: as its like, or, for a boot of a class of
         which none is up yet, as the class that most is known of.
         """
-        alike = self._alike.get((step.kind, step.duration_ms))
+        alike, boots = self._alike.get((step.kind, step.duration_ms)), kind_of(step.kind).boots
         beyond = ran_ms * 1_000 // step.duration_ms
-        if alike is not None and (alike.found or step.kind != "boot"):
+        if alike is not None and (alike.found or not boots):
             return alike.draw(beyond)
         least = 0 if alike is None else alike.least
-        return max(least, self._most.draw(beyond) if step.kind == "boot" else 1_000)
+        return max(least, self._most.draw(beyond) if boots else 1_000)
 
     def summary(self) -> tuple[Learned, ...]:
         return tuple(

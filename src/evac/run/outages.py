@@ -14,9 +14,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from evac.run.boot_events import BOOT, SEVERAL_STALLED, STALLED
+from evac.run.boot_events import SEVERAL_STALLED, STALLED
 from evac.run.patience import deadline_ms
 from evac.run.view import BUSY, RunView
+from evac.steps.registry import kind_of
 
 PAUSE_MOST_MS: Final = 600_000
 CHANCE: Final = 20
@@ -288,4 +289,4 @@ def _comes_from(view: RunView, i: int, server: str) -> bool:
 
 
 def _is_boot(view: RunView, i: int) -> bool:
-    return view.steps[i].kind == BOOT and not view.steps[i].manual
+    return kind_of(view.steps[i].kind).boots and not view.steps[i].manual

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evac.model.run_policy import Patience
 from evac.run.values import RunStep
+from evac.steps.registry import kind_of
 
 NO_MORE = -1
 """again_ms of a step that is not tried again."""
@@ -40,7 +41,7 @@ def look_ms(patience: Patience, step: RunStep, looks: int) -> int:
     what it holds is wanted by others.
     """
     wait_ms = backoff_ms(patience, looks)
-    if step.kind != "boot":
+    if not kind_of(step.kind).boots:
         return wait_ms
     return min(wait_ms, max(LOOK_LEAST_MS, step.duration_ms // LOOKS))
 
@@ -52,7 +53,7 @@ def is_hopeless(patience: Patience, step: RunStep, looks: int, ran_ms: int, code
     code: of the last look. A controller that is busy, or a machine of ours that was too slow to hear it, says
     nothing of the server; but it cannot hold up the run for good.
     """
-    if looks < patience.attempts or step.kind != "boot":
+    if looks < patience.attempts or not kind_of(step.kind).boots:
         return looks >= patience.attempts
     return ran_ms >= deadline_ms(patience, step) * (_BUSY_FACTOR if code == _BUSY else 1)
 

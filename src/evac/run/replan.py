@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from evac.run.values import RunLimit, RunSpec, RunStep, StepPhase
+from evac.steps.registry import kind_of
 
 KEPT: Final = frozenset({"running", "unknown", "undoing", "succeeded", "skipped"})
 """Phases of steps that a new plan does not touch."""
@@ -159,6 +160,6 @@ def _is_fenced_by(was: RunStep, phase: StepPhase, step: RunStep) -> bool:
     """Whether a fence of the new plan is proved by one that is complete: of the same old primary, and for any
     candidate or for this one.
     """
-    if (was.kind, step.kind) != ("fence", "fence") or phase != "succeeded" or not was.act:
+    if was.kind != step.kind or not kind_of(step.kind).fences or phase != "succeeded" or not was.act:
         return False
     return was.data_set == step.data_set and step.act in (was.act, f"{was.act}>{step.act.partition('>')[2]}")

@@ -23,6 +23,7 @@ from evac.run.transitions import refused as _refused
 from evac.run.transitions import run_moves as _run_moves
 from evac.run.values import Event, RunSpec
 from evac.run.view import Pause, RunView
+from evac.steps.registry import kind_of
 
 __all__ = ["RunView", "alike", "apply", "apply_in_parts", "fingerprint", "plans_of", "replay"]
 
@@ -117,7 +118,7 @@ def _leader_changed(view: RunView, event: Event) -> None:
         if phase in ("running", "undoing") and i not in view.manual_running:
             if phase == "undoing":
                 view.in_undo.add(i)
-            elif view.steps[i].kind == boot_events.BOOT:
+            elif kind_of(view.steps[i].kind).boots:
                 boot_events.is_orphaned(view, i)
             view.turn(i, STEP_TABLE[phase, "leader_changed"])
     boot_events.may_arrive(view, event)

@@ -16,6 +16,7 @@ from evac.model.errors import RunError
 from evac.model.run_policy import Envelope
 from evac.run.limits import Limits, Parts, Uses, parted
 from evac.run.values import SETTLED, RunPhase, RunSpec, StepPhase
+from evac.steps.registry import kind_of
 
 BUSY = frozenset({"running", "unknown", "undoing"})
 """Step phases in which something may be under way in the world."""
@@ -166,7 +167,9 @@ class RunView:
         self.misset.discard(i)
         self.not_before.pop(i, None)
         begun = [
-            j for j in self.dependents[i] if self.phases[j] == "succeeded" and self.steps[j].kind == "start"
+            j
+            for j in self.dependents[i]
+            if self.phases[j] == "succeeded" and kind_of(self.steps[j].kind).replicas > 0
         ]
         self.turn(i, "ready")
         for j in begun:

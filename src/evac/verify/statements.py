@@ -10,7 +10,7 @@ import numpy as np
 
 from evac.model.estate import Estate
 from evac.model.plan import Outcome, Plan, StoreOutcome
-from evac.model.steps import TOOLS_OF_KIND
+from evac.steps.registry import kind_of
 from evac.verify.milestones import Milestones, outages
 from evac.verify.reading import Reading, Violation
 
@@ -34,7 +34,7 @@ def check_header(estate: Estate, plan: Plan) -> list[Violation]:
 def check_told(reading: Reading, times: Milestones) -> None:
     """F3, F15 and F19: deadlines, tools, what becomes of services and stores, and people in all."""
     for step in reading.plan.steps:
-        if step.tools != TOOLS_OF_KIND[step.kind]:
+        if step.tools != kind_of(step.kind).tools:
             reading.complain("F15", step.id, f"does not name the tools that a {step.kind} needs")
         if step.deadline_ms < step.end_ms - step.start_ms:
             reading.complain("F3", step.id, "its deadline ends before it can be done")

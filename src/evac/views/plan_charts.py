@@ -6,14 +6,14 @@ times plus detection and approval.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from evac.model.plan import Outcome, Plan, Step
-from evac.model.steps import STEP_KINDS
+from evac.steps.registry import PLANNED
 from evac.views.plan_view import GONE
 from evac.views.svg import Bar, Row, Series
 from evac.views.words import duration, number
@@ -24,26 +24,6 @@ BINS: Final = 120
 LEVELS: Final = 4
 FOREVER: Final = float("inf")
 MANY_LATE: Final = 0.2
-
-PHASES: Final[Mapping[str, str]] = {
-    "start": "starts",
-    "verify": "is checked",
-    "shift": "its traffic moves",
-}
-KIND_WORDS: Final[Mapping[str, str]] = {
-    "approve": "approve",
-    "fence": "fence old primaries",
-    "promote": "bring stores back",
-    "boot": "power servers on",
-    "start": "start replicas",
-    "verify": "check that they answer",
-    "shift": "move traffic",
-    "shed": "shed to make room",
-    "stop": "stop cleanly",
-    "attest": "vouch for a fact",
-    "power": "give power to feeds",
-    "reprotect": "lead copies back",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +104,21 @@ def work_by_kind(plan: Plan) -> tuple[Work, ...]:
     """One entry a kind that the plan has, in the order in which work of that kind begins."""
     lead = lead_seconds(plan)
     found = []
-    for kind in STEP_KINDS:
+    order = {kind: number for number, kind in enumerate(PLANNED)}
+    for kind in PLANNED:
         mine = [s for s in plan.steps if s.kind == kind]
         if mine:
             hands = sum(s.count for s in mine if s.manual)
             begin, end = min(s.start_ms for s in mine), max(s.end_ms for s in mine)
             count = sum(s.count for s in mine)
             found.append(Work(kind, len(mine), count, hands, begin / 1000 + lead, end / 1000 + lead))
-    return tuple(sorted(found, key=lambda w: (w.begin, STEP_KINDS.index(w.kind))))
+    return tuple(sorted(found, key=lambda w: (w.begin, order[w.kind])))
 
 
 def work_rows(plan: Plan, upto: float) -> tuple[Row, ...]:
     """One row a kind: the darker, the more actions of the kind are under way."""
     return tuple(
-        Row(f"{KIND_WORDS[work.kind]} ({number(work.actions)})", _density(plan, work, upto))
+        Row(f"{PLANNED[work.kind].work} ({number(work.actions)})", _density(plan, work, upto))
         for work in work_by_kind(plan)
     )
 
@@ -180,7 +161,7 @@ def gantt_rows(plan: Plan, chosen: Sequence[Outcome]) -> tuple[Row, ...]:
     """Each service with its phases; the mark is its objective."""
     steps: dict[str, list[Step]] = {o.service: [] for o in chosen}
     for step in plan.steps:
-        if step.kind in PHASES and step.milestone in ("base", "") and step.target in steps:
+        if PLANNED[step.kind].phase and step.milestone in ("base", "") and step.target in steps:
             steps[step.target].append(step)
     return tuple(_service_row(plan, outcome, steps[outcome.service]) for outcome in chosen)
 
@@ -188,13 +169,13 @@ def gantt_rows(plan: Plan, chosen: Sequence[Outcome]) -> tuple[Row, ...]:
 def _service_row(plan: Plan, outcome: Outcome, steps: list[Step]) -> Row:
     lead = lead_seconds(plan)
     bars = []
-    for kind, words in PHASES.items():
-        mine = [s for s in steps if s.kind == kind]
+    for name, kind in PLANNED.items():
+        mine = [s for s in steps if s.kind == name]
         if mine:
             begin = min(s.start_ms for s in mine) / 1000 + lead
             end = max(s.end_ms for s in mine) / 1000 + lead
-            count = f"{number(sum(s.count for s in mine))} replicas: " if kind == "start" else ""
-            bars.append(Bar(begin, end, kind, f"{outcome.service} {words}: {count}{_span(begin, end)}"))
+            count = f"{number(sum(s.count for s in mine))} replicas: " if kind.replicas else ""
+            bars.append(Bar(begin, end, name, f"{outcome.service} {kind.phase}: {count}{_span(begin, end)}"))
     first = min((b.begin for b in bars), default=(outcome.base_ms or 0) / 1000 + lead)
     wait = [Bar(lead, first, "wait", f"waits: {_span(lead, first)}")] if first > lead else []
     limit = None if outcome.rto_ms is None else outcome.rto_ms / 1000
@@ -227,22 +208,12 @@ def _links(steps: Sequence[Step], lead: float) -> tuple[Link, ...]:
 
 def step_words(step: Step) -> str:
     """What a step does, in the words of the page."""
-    where = f" at {place_words(step.candidate or step.pool)}" if step.candidate or step.pool else ""
-    many = f"{number(step.count)} × " if step.count > 1 else ""
-    words = {
-        "approve": "approve the plan",
-        "fence": f"fence {step.target}" + (f" ({step.rung})" if step.rung else ""),
-        "promote": f"bring {step.target} back{where}",
-        "boot": f"power on {step.target}",
-        "start": f"start {many}{step.target}{where}",
-        "verify": f"check {step.target}",
-        "shift": f"move the traffic of {step.target}",
-        "shed": f"shed {many}{step.target}{where}",
-        "stop": f"stop {many}{step.target}{where}",
-        "attest": f"vouch for {step.target}",
-        "power": f"give power to {step.target}",
-        "reprotect": f"lead the copy of {step.target}{where} back",
-    }[step.kind]
+    words = PLANNED[step.kind].sentence.format(
+        target=step.target,
+        where=f" at {place_words(step.candidate or step.pool)}" if step.candidate or step.pool else "",
+        many=f"{number(step.count)} × " if step.count > 1 else "",
+        rung=f" ({step.rung})" if step.rung else "",
+    )
     return f"{words} (by hand)" if step.manual else words
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from evac.audit.words import amount
 from evac.model.estate import Estate
 from evac.model.plan import Plan, StoreOutcome
+from evac.steps.registry import PLANNED
 from evac.views import plan_charts, plan_view, svg
 from evac.views.plan_answer import Planned, answer, cards, tier_rows
 from evac.views.plan_charts import Chain, Curve, seconds
@@ -89,15 +90,14 @@ def _lead_words(plan: Plan) -> str:
 def _work(plan: Plan, upto: float) -> dict[str, Any]:
     found = plan_charts.work_by_kind(plan)
     words = "; ".join(
-        f"{plan_charts.KIND_WORDS[w.kind]}: {number(w.actions)}, {seconds(w.begin)} to {seconds(w.end)}"
-        for w in found
+        f"{PLANNED[w.kind].work}: {number(w.actions)}, {seconds(w.begin)} to {seconds(w.end)}" for w in found
     )
     drawn = plan_charts.work_rows(plan, upto)
     lead = plan_charts.lead_seconds(plan)
     chart = svg.gantt("work", "The work by kind over time", words + ".", drawn, upto, lead)
     rows = [
         {
-            "words": plan_charts.KIND_WORDS[w.kind],
+            "words": PLANNED[w.kind].work,
             "kind": w.kind,
             "steps": number(w.steps),
             "actions": number(w.actions),

@@ -16,6 +16,7 @@ from evac.model.estate import Estate
 from evac.model.fleet import AT_SITE, CONDEMNED, DARK, ON_POOL, ON_SERVER, BoolColumn
 from evac.model.plan import Outcome, Plan
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
+from evac.steps.registry import kind_of
 from evac.views.words import duration, people
 
 Ints = NDArray[np.int64]
@@ -109,10 +110,11 @@ def moved_by_site(estate: Estate, top: Topology, plan: Plan) -> Ints:
     table = np.zeros((len(estate.services), len(estate.sites)), np.int64)
     service = {s.id: n for n, s in enumerate(estate.services)}
     for step in plan.steps:
-        if step.kind in ("start", "shed") and step.target in service:
+        sign = kind_of(step.kind).replicas
+        if sign and step.target in service:
             site = site_of_pool(top, step.pool)
             if site >= 0:
-                table[service[step.target], site] += step.count if step.kind == "start" else -step.count
+                table[service[step.target], site] += sign * step.count
     return table
 
 
@@ -188,7 +190,7 @@ def _servers(estate: Estate, rows: BoolColumn) -> Ints:
 def _booted(estate: Estate, plan: Plan) -> BoolColumn:
     """(V,) servers that the plan boots."""
     fleet = estate.fleet
-    names = sorted({name for step in plan.steps if step.kind == "boot" for name, _ in step.servers})
+    names = sorted({name for step in plan.steps if kind_of(step.kind).boots for name, _ in step.servers})
     found = np.zeros(len(fleet), np.bool_)
     if names and len(fleet):
         keys = np.array([name.encode() for name in names])

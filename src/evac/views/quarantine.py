@@ -22,6 +22,7 @@ from evac.run.boot_rules import silent_racks
 from evac.run.outages import lacks_image
 from evac.run.values import ENDED
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 from evac.views.screen import Page
 from evac.views.words import number, plural
 
@@ -82,7 +83,7 @@ class Quarantine:
 def quarantine_of(view: RunView, place_of: Callable[[str], Place]) -> Quarantine:
     """place_of: what the boot of a step was told."""
     racks, unheard_ones = silent_racks(view), silent_servers.are_waiting(view)
-    boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
+    boots = [i for i, step in enumerate(view.steps) if kind_of(step.kind).boots]
     down = [_down(view, i, place_of, racks, i in unheard_ones) for i in boots if _is_down(view, i)]
     degraded = [
         _degraded(view, i, place_of)

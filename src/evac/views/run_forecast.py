@@ -9,6 +9,7 @@ from typing import Any, Final
 from evac.run.forecast import Forecast, forecast
 from evac.run.values import ENDED
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 from evac.views.words import duration, listed, number
 
 AGAIN_MS: Final = 10_000
@@ -25,7 +26,7 @@ class Forecaster:
 
     def of(self, view: RunView, now_ms: int) -> Forecast | None:
         """None where there is nothing to foretell: the run has ended, has not begun, or boots nothing."""
-        if view.phase in ENDED or view.started_ms < 0 or not any(s.kind == "boot" for s in view.steps):
+        if view.phase in ENDED or view.started_ms < 0 or not any(kind_of(s.kind).boots for s in view.steps):
             return None
         last = self._made.get(view.spec.run)
         if last is None or len(view.steps) < LARGE or now_ms - last.at_ms >= AGAIN_MS:

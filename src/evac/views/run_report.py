@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from evac.model.steps import STEP_WORDS
 from evac.run import outages, silent_servers
 from evac.run.boot_rules import held_servers, why_waits
 from evac.run.decide import EVAC
@@ -21,6 +20,7 @@ from evac.run.envelope import to_data
 from evac.run.state import RunView
 from evac.run.values import CORRUPT, ENDED, Event, RunStep
 from evac.run.view import Pause
+from evac.steps.registry import kind_of
 from evac.views.run_forecast import FORECASTS, clock, forecast_document, forecast_facts
 from evac.views.screen import Page
 from evac.views.words import duration, listed, number, plural, shown
@@ -290,7 +290,11 @@ def _once_seen(view: RunView, i: int) -> str:
     """What a person says of a step in doubt; once its run has ended only where a primary is can be said."""
     if view.phase not in ENDED:
         return "look, then attest, retry or skip"
-    return "look, then attest it with --seen primary=SITE" if view.steps[i].kind == "promote" else "look"
+    return (
+        "look, then attest it with --seen primary=SITE"
+        if kind_of(view.steps[i].kind).makes_primary
+        else "look"
+    )
 
 
 def _by_itself(pause: Pause) -> str:
@@ -303,8 +307,7 @@ def _by_itself(pause: Pause) -> str:
 
 def _by_hand(step: RunStep) -> str:
     """What a person does, and where."""
-    words = STEP_WORDS.get(step.kind, step.kind)  # type: ignore[call-overload]
-    return step.words or f"{words}, {step.target}"
+    return step.words or f"{kind_of(step.kind).title}, {step.target}"
 
 
 def run_text(document: Document, width: int, colour: bool, most: int = SHOWN) -> str:

@@ -14,6 +14,7 @@ from evac.model.estate import Estate
 from evac.model.fleet import IntColumn
 from evac.model.instance import LeftOff
 from evac.model.plan import Plan
+from evac.steps.registry import kind_of
 from evac.views import svg
 from evac.views.svg import Series
 from evac.views.words import duration, number, plural
@@ -61,7 +62,7 @@ def _words(plan: Plan) -> str:
 def _boots(estate: Estate, plan: Plan) -> tuple[Ints, Ints, Ints]:
     """(fleet rows, begin, end in milliseconds) of every server of the restored domains that boots."""
     sites = {domain.split("/", 1)[0] for domain in plan.scenario.domains}
-    steps = [step for step in plan.steps if step.kind == "boot"]
+    steps = [step for step in plan.steps if kind_of(step.kind).boots]
     if not steps:
         return (np.zeros(0, np.int64),) * 3
     names = np.array([step.target.encode() for step in steps])

@@ -16,11 +16,11 @@ import pytest
 
 from evac.drivers.patroni.driver import PatroniDriver
 from evac.drivers.port import Action, Value, Verb
-from evac.lab.process import MissingProgram
-from evac.lab.servers import postgres
-from evac.lab.servers.etcd import EtcdServer, etcd, wait_for_all
-from evac.lab.servers.patroni import PatroniMember, patroni, wait_for_sync
-from evac.lab.servers.postgres import PostgresServer
+from evac_lab.process import MissingProgram
+from evac_lab.servers import postgres
+from evac_lab.servers.etcd import EtcdServer, etcd, wait_for_all
+from evac_lab.servers.patroni import PatroniMember, patroni, wait_for_sync
+from evac_lab.servers.postgres import PostgresServer
 from tests.contract.drivers.ports import free_port
 
 PASSWORD = "quiet-harbour-419"

@@ -16,9 +16,9 @@ import pytest
 
 from evac.drivers.port import Action, Value, Verb
 from evac.drivers.postgres.link import FAILURES
-from evac.lab.process import MissingProgram
-from evac.lab.servers import postgres
-from evac.lab.servers.postgres import PostgresServer
+from evac_lab.process import MissingProgram
+from evac_lab.servers import postgres
+from evac_lab.servers.postgres import PostgresServer
 from tests.contract.drivers.ports import free_port
 
 PASSWORD = "quiet-harbour-417"

@@ -18,9 +18,9 @@ import pytest
 from evac.drivers.dns import wire
 from evac.drivers.dns.driver import DnsDriver
 from evac.drivers.port import Action, Value
-from evac.lab.process import MissingProgram, Process
-from evac.lab.servers import dns as servers
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
+from evac_lab.process import MissingProgram, Process
+from evac_lab.servers import dns as servers
 from tests.contract.drivers.ports import free_port
 from tests.contract.drivers.suite import Case, keep_contract, order
 

@@ -17,9 +17,9 @@ import pytest
 
 from evac.drivers.haproxy.driver import HaproxyDriver
 from evac.drivers.port import Action, Value
-from evac.lab.process import MissingProgram
-from evac.lab.servers import haproxy as servers
 from evac.model.errors import Permanent, Retryable
+from evac_lab.process import MissingProgram
+from evac_lab.servers import haproxy as servers
 from tests.contract.drivers.ports import free_port
 from tests.contract.drivers.suite import Case, keep_contract, order
 

@@ -11,7 +11,7 @@ import pytest
 from evac.drivers.port import Action
 from evac.drivers.postgres.driver import PostgresDriver
 from evac.drivers.postgres.link import KeptLinks, member_of
-from evac.lab.servers.postgres import PostgresServer
+from evac_lab.servers.postgres import PostgresServer
 from tests.contract.drivers.postgres_world import PASSWORD, DataSet, data_set, query
 from tests.contract.drivers.suite import Case, keep_contract, order
 

@@ -18,12 +18,12 @@ from evac.app.observing import observe
 from evac.drivers.postgres.driver import PostgresDriver
 from evac.drivers.registry import Drivers
 from evac.engine.runs.binding import bind
-from evac.lab.servers.postgres import PostgresServer
 from evac.model.estate import Estate
 from evac.model.observation import Observation, observed
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.model.scenario import lose
 from evac.planning.plan import plan
+from evac_lab.servers.postgres import PostgresServer
 from tests.contract.drivers.ports import free_port
 from tests.contract.drivers.postgres_world import SITES, DataSet, data_set, query
 from tests.contract.drivers.suite import order

@@ -14,8 +14,8 @@ from evac.drivers.data_peers import ANOTHER_PRIMARY
 from evac.drivers.postgres.conninfo import format_conninfo, literal
 from evac.drivers.postgres.driver import PostgresDriver
 from evac.drivers.postgres.facts import FETCH_NAME, lsn_number
-from evac.lab.servers.postgres import PostgresServer
 from evac.model.errors import Permanent, Retryable
+from evac_lab.servers.postgres import PostgresServer
 from tests.contract.drivers.postgres_world import (
     PASSWORD,
     SITES,

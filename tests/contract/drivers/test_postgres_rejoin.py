@@ -10,8 +10,8 @@ import pytest
 
 from evac.drivers.port import Action
 from evac.drivers.postgres.driver import PostgresDriver
-from evac.lab.servers.postgres import PostgresServer
 from evac.model.errors import Permanent
+from evac_lab.servers.postgres import PostgresServer
 from tests.contract.drivers.postgres_world import DataSet, data_set, query
 from tests.contract.drivers.suite import order
 

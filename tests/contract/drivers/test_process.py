@@ -19,8 +19,8 @@ from evac.agent.config import AgentConfig, UnitConfig
 from evac.drivers.port import Action, Value
 from evac.drivers.process.driver import ProcessDriver
 from evac.drivers.process.remote import RemoteDriver
-from evac.lab.process import Process
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
+from evac_lab.process import Process
 from tests.contract.drivers.suite import Case, keep_contract, order
 from tests.unit.engine import agents
 

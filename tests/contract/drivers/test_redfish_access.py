@@ -13,8 +13,8 @@ import pytest
 from evac.drivers.port import Checked, Observed, Value
 from evac.drivers.process.remote import RemoteDriver
 from evac.drivers.redfish.driver import RedfishDriver
-from evac.lab.fleet.addresses import address_of
 from evac.model.errors import ActionError, Permanent, Retryable
+from evac_lab.fleet.addresses import address_of
 from tests.contract.drivers.redfish_world import (
     SERVERS,
     SERVERS_LEFT,

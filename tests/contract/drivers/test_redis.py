@@ -15,11 +15,11 @@ import redis.asyncio as client
 from evac.drivers.data_peers import ANOTHER_PRIMARY
 from evac.drivers.port import Action, Value, Verb
 from evac.drivers.redis.driver import RedisDriver
-from evac.lab.process import MissingProgram
-from evac.lab.servers.redis import RedisServer
-from evac.lab.servers.redis import redis as redis_server
 from evac.model.errors import Permanent, Retryable
 from evac.model.generation import token_in
+from evac_lab.process import MissingProgram
+from evac_lab.servers.redis import RedisServer
+from evac_lab.servers.redis import redis as redis_server
 from tests.contract.drivers.ports import free_port
 from tests.contract.drivers.suite import Case, keep_contract, order
 

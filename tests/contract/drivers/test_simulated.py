@@ -14,11 +14,11 @@ from evac.drivers.port import Action, Order, Value
 from evac.engine.lead.leadership import LEADER
 from evac.model.errors import Permanent
 from evac.model.generation import token_in
-from evac.testing.drivers import makers
-from evac.testing.faulty_store import at_once
-from evac.testing.virtual_loop import Process, VirtualLoop, run
-from evac.testing.world import World
+from evac_lab.virtual_loop import Process, VirtualLoop, run
 from tests.contract.drivers.suite import Case, keep_contract, order
+from tests.sim.drivers import makers
+from tests.sim.faulty_store import at_once
+from tests.sim.world import World
 
 PG: Mapping[str, Value] = {"host": "anyang", "port": 5432, "name": "dc-anyang"}
 

@@ -12,7 +12,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evac.lab.process import Process
+from evac_lab.process import Process
 
 
 def free_ports(count: int) -> list[int]:

@@ -13,19 +13,17 @@ from evac.app.warm import APART
 
 _LIST = """
 import sys
-from numba.core.registry import CPUDispatcher
 from evac.app.warm import APART
+from evac.planning.compiled import ALL, Kernel
 APART[sys.argv[1]]()
-modules = [module for name, module in sys.modules.items() if name.startswith("evac.")]
-waiting = [value for module in modules for value in vars(module).values()
-           if isinstance(value, CPUDispatcher) and value.signatures]
+waiting = [one for one in ALL if "compiled" in vars(one) and one.compiled.signatures]
 seen = set()
 while waiting:
-    kernel = waiting.pop().py_func
+    kernel = waiting.pop().function
     if (name := f"{kernel.__module__} {kernel.__qualname__}") not in seen:
         seen.add(name)
         called = [kernel.__globals__.get(one) for one in kernel.__code__.co_names]
-        waiting += [one for one in called if isinstance(one, CPUDispatcher)]
+        waiting += [one for one in called if isinstance(one, Kernel)]
 print("\\n".join(sorted(seen)))
 """
 

@@ -1,29 +1,34 @@
-"""What is kept of the test of own servers after a change is what a test from nothing says."""
+"""What the test of own servers settles, first fit places too."""
 
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import pytest
 
-from evac.audit import AuditReport
-from evac.audit.own_server import settled
-from tests.unit.audit.test_updating import Changes, one_by_one, some
-
-
-def _bounds_hold(report: AuditReport) -> None:
-    room, losses = report.impacts.capacity, report.impacts.losses
-    known, fresh = room.settled, settled(room.supply, losses, room.wanted, None)
-    assert np.array_equal(known.fits, fresh.fits)
-    assert np.array_equal(known.boots, fresh.boots)
-    asked = fresh.low == fresh.high
-    assert asked.any()
-    assert (known.low[asked] <= fresh.low[asked]).all()
-    assert (known.high[asked] >= fresh.high[asked]).all()
+from evac.audit.closure import taken_of
+from evac.audit.impacts import impacts
+from evac.audit.losses import losses
+from evac.audit.own_server import settled, wanted_of
+from evac.audit.placing import open_packing, pack
+from evac.estate.examples import pangyo
+from evac.model.domain import topology
 
 
-@settings(max_examples=40)
-@given(st.booleans(), some(1, 4))
-def test_the_slack_of_every_loss_lies_between_its_bounds(mended: bool, changes: Changes) -> None:
-    for report in one_by_one(mended, changes):
-        _bounds_hold(report)
+@pytest.mark.parametrize("mended", [False, True])
+def test_a_loss_that_passes_leaves_a_place_for_each_replica(mended: bool) -> None:
+    top = topology(pangyo(servers=1_000, mended=mended))
+    every = losses(top)
+    found = impacts(top, every)
+    supply, lost = found.capacity.supply, found.ground.lost
+    known = found.capacity.room_known
+    own = settled(supply, every, wanted_of(taken_of(lost), known, every))
+    numbers = np.flatnonzero(own.fits & (lost > 0).any(axis=1)).tolist()
+    assert len(numbers) > 50
+    for number in numbers:
+        wanted = np.where(known[number], lost[number], 0).astype(np.int64)
+        gone = supply.room.lost_shapes(every.rows_of(number))
+        packing = open_packing(supply.stock, gone, every.sites[number], wanted)
+        at_site = supply.presence.per_site.astype(np.int64)
+        at_site[int(every.site[number])] -= lost[number]
+        placed = pack(packing, supply.wants, wanted, np.zeros_like(wanted), at_site)
+        assert (placed.base == wanted).all(), every.ids[number]

@@ -15,13 +15,13 @@ from evac.audit.impacts import impacts
 from evac.audit.losses import Losses, losses
 from evac.audit.placing import open_packing, pack, stock_of
 from evac.audit.presence import Presence, lost_counts, presence
-from evac.audit.reserves import reserves
+from evac.audit.reserves import load_of, power_of, reserves
 from evac.audit.room import Room, Used, Wants
 from evac.audit.supply import Supply, supply_of
 from evac.derive.planning_instance import derive
 from evac.estate.examples import pangyo
 from evac.model.domain import Topology, topology
-from evac.model.fleet import BMC_NO, CONDEMNED
+from evac.model.fleet import BMC_NO, CONDEMNED, SERVING, SPARE
 from evac.model.scenario import lose
 
 BIG = 2**40
@@ -44,9 +44,6 @@ def _room(free: np.ndarray, site: list[int]) -> Room:
         server_shape=np.arange(count, dtype=np.int32),
         row_start=np.zeros(1, np.int64),
         row_server=np.empty(0, np.int32),
-        levels=np.empty((0, 6), np.int64),
-        bits=6,
-        finer=0,
     )
 
 
@@ -157,14 +154,15 @@ def test_reserves_are_those_of_the_planning_instance_but_for_power(mended: bool)
 
 def test_a_rack_with_two_feeds_counts_on_both() -> None:
     top, *_ = _company(True)
-    found, fleet = reserves(top), top.estate.fleet
-    loads = dict.fromkeys(found.power.names, 0)
-    for row in np.flatnonzero(found.drawn).tolist():
+    power, fleet = power_of(top), top.estate.fleet
+    loads = dict.fromkeys(power.names, 0)
+    on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
+    for row in np.flatnonzero(on).tolist():
         rack = top.estate.racks[fleet.rack[row]]
         site = top.estate.sites[fleet.site[row]].id
         for name in {rack.id, *rack.feeds, rack.hall or "", site} & loads.keys():
             loads[name] += int(fleet.watts[row])
-    assert dict(zip(found.power.names, found.load.tolist(), strict=True)) == loads
+    assert dict(zip(power.names, load_of(top, power).tolist(), strict=True)) == loads
     assert any(len(rack.feeds) == 2 and rack.feeds[1] in loads for rack in top.estate.racks)
 
 

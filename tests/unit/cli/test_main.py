@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from evac.cli import exits
+from evac.cli import exits, program
 from evac.cli.main import run
 from evac.cli.plan_command import _accepted
 from evac.model import errors
@@ -38,6 +38,22 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("example", "import", "check", "schema", "audit", "plan", "verify", "simulate"):
         assert run([name, "--help"]) == exits.DONE
     assert "Usage: evac simulate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["lab", "doctor"])
+def test_a_command_of_an_extra_names_it_where_it_is_not_installed(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run([command, "--help"]) == exits.DONE
+    capsys.readouterr()
+    monkeypatch.setattr(program, "ENTRY_POINTS", "evac.commands.of-nobody")
+    assert run([command, "--help"]) == exits.USAGE
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: evac {command} needs the lab [extra-lab]",
+        "next: pip install 'evac[lab]'",
+    ]
+    assert run(["--help"]) == exits.DONE
+    assert f"  {command} " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -250,7 +266,7 @@ def test_budgets_are_durations_and_none_needs_no_unit(
     planned: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both commands that plan take the same words."""
-    from evac.lab.october import story
+    from evac_lab.october import story
 
     told: list[int] = []
 

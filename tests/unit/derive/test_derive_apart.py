@@ -22,9 +22,9 @@ from evac.model.plan import Plan
 from evac.model.scenario import lose
 from evac.model.units import TICK_MS
 from evac.planning.plan import plan_instance
-from evac.testing.instances import random_variant
 from evac.verify.check import check_instance
 from tests.unit.model.estates import two_sites
+from tests.unit.planning.instances import random_variant
 from tests.web.rooms import ESTATE
 
 

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from evac.lab.agent_certificates import key_usage
 from evac.net.tls import TlsFiles
+from evac_lab.agent_certificates import key_usage
 
 DAY = timedelta(days=1)
 

@@ -28,10 +28,10 @@ from evac.run.values import RunSpec, RunStep
 from evac.store.anchors import Anchor
 from evac.store.memory import MemoryStore
 from evac.store.port import Change, Compare, Entry, Lease, Store
-from evac.testing.virtual_loop import Process, VirtualLoop
-from evac.testing.virtual_loop import run as run_virtually
 from evac.watch.values import EvidenceKind, Seen
 from evac.watch.witness import Probe
+from evac_lab.virtual_loop import Process, VirtualLoop
+from evac_lab.virtual_loop import run as run_virtually
 
 SITES = ("anyang", "ansan", "pangyo")
 QUICK = WatchProfile("quick", 40, 25, 3, 120, 40, 200, 2, 300, 1_000)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from evac.lab.servers.etcd import EtcdServer, etcd, wait_for_all
 from evac.model.run_policy import PROFILES
 from evac.store.etcd import EtcdStore
 from evac.store.port import Store
+from evac_lab.servers.etcd import EtcdServer, etcd, wait_for_all
 from tests.unit.engine.small_world import SITES, World, play, policy_of
 
 pytestmark = [

@@ -11,8 +11,8 @@ from evac.drivers.port import Action
 from evac.engine.boots.feed_watch import ALL_MS, NOBODY, FeedWatch, looks_tripped, servers_behind, unwatched
 from evac.run.values import RunSpec, RunStep
 from evac.run.view import RunView
-from evac.testing.wave_options import Happening, Row, WaveOptions
-from evac.testing.wave_story import WaveOutcome, WaveStory
+from tests.sim.wave_options import Happening, Row, WaveOptions
+from tests.sim.wave_story import WaveOutcome, WaveStory
 
 
 def boot(name: str, rack: str, *feeds: str) -> RunStep:

@@ -13,7 +13,7 @@ from evac.engine.runs.open_runs import OPEN
 from evac.model.errors import LeaseLost, Unavailable
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Entry, Lease, Put
-from evac.testing.virtual_loop import VirtualLoop, run
+from evac_lab.virtual_loop import VirtualLoop, run
 from tests.unit.engine.worlds import run_async
 
 

@@ -16,7 +16,7 @@ from evac.engine.runs.reading import events_of
 from evac.model.errors import Conflict, EvacError, LeaseLost, Unavailable
 from evac.net.internal_errors import INTERNAL, enduring, is_mistake
 from evac.store.port import Put
-from evac.testing.virtual_loop import VirtualLoop, run
+from evac_lab.virtual_loop import VirtualLoop, run
 from tests.unit.engine.small_world import World, play, policy_of
 
 SECRET = "hunter2"

@@ -12,7 +12,7 @@ from evac.engine.boots.power_gate import TURN_S, Before, NoTurn, PowerGate
 from evac.model.errors import LeaseLost
 from evac.run.boot_events import ARRIVES_MS
 from evac.run.values import RunStep
-from evac.testing.virtual_loop import VirtualLoop, run
+from evac_lab.virtual_loop import VirtualLoop, run
 
 ARRIVES_S = ARRIVES_MS / 1_000
 

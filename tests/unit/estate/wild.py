@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from evac.estate.format.extremes import REPLICAS_MAX
 from evac.model import estate as m
 from evac.model.fleet import AT_SITE, BMC_YES, ON_POOL, ON_SERVER, Fleet, NameColumn, Replicas, no_names
-from evac.model.steps import FENCE_RUNGS, STEP_KINDS, TOOL_ROLES
+from evac.model.steps import FENCE_RUNGS, TOOL_ROLES
 from evac.model.units import QUANTITY_LIMIT
+from evac.steps.registry import STATED_KINDS
 
 AMOUNTS = st.one_of(st.none(), st.integers(0, 2_000_000), st.integers(0, QUANTITY_LIMIT))
 STATED = st.one_of(st.integers(0, 200_000), st.integers(0, QUANTITY_LIMIT))
@@ -153,7 +154,7 @@ def _sites(draw: Any) -> tuple[m.Site, ...]:
 
 def _limits(draw: Any) -> m.Limits:
     amounts = [draw(AMOUNTS) for _ in range(5)]
-    manual = {kind: draw(STATED) for kind in sorted(draw(st.sets(st.sampled_from(STEP_KINDS))))}
+    manual = {kind: draw(STATED) for kind in sorted(draw(st.sets(st.sampled_from(STATED_KINDS))))}
     rates, last, margin = draw(RATES), draw(AMOUNTS), draw(PERMILLE)
     return m.Limits(*amounts, rates, last, MappingProxyType(manual), margin)
 
@@ -168,7 +169,7 @@ def _expiring(draw: Any, domains: tuple[str, ...], services: tuple[str, ...]) ->
 
 def _automations(draw: Any, services: tuple[str, ...]) -> tuple[m.Automation, ...]:
     return tuple(
-        m.Automation(i, draw(TEXTS), _some(draw, STEP_KINDS), _some(draw, services), draw(FLAGS))
+        m.Automation(i, draw(TEXTS), _some(draw, STATED_KINDS), _some(draw, services), draw(FLAGS))
         for i in _ids(draw, "u-")
     )
 

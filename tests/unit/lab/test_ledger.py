@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.lab.ledger import (
+from evac_lab.ledger import (
     LedgerReader,
     LedgerWriter,
     Record,

@@ -9,10 +9,10 @@ import orjson
 from evac import __version__
 from evac.app.observed_stores import KEY, encode
 from evac.engine.plans.library import key_of
-from evac.lab.journal_facts import plans_ready
 from evac.model.observation import Observation
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
+from evac_lab.journal_facts import plans_ready
 
 
 def plan(site: str, estate: str) -> Put:

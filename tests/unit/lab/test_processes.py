@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from evac.lab import proc_table
-from evac.lab.process import Process
-from evac.lab.starting import Starter
-from evac.lab.state import LabError, LabFolder, LabState, Running, living
+from evac_lab import proc_table
+from evac_lab.process import Process
+from evac_lab.starting import Starter
+from evac_lab.state import LabError, LabFolder, LabState, Running, living
 
 # A parent whose child leads a session of its own, as the children of PostgreSQL do.
 FAMILY = """
@@ -93,7 +93,7 @@ def test_a_state_that_cannot_be_read_says_what_to_do(tmp_path: Path, text: str) 
 
 
 def test_one_command_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evac.lab.state._LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("evac_lab.state._LOCK_SECONDS", 0.2)
     began = time.monotonic()
     with (
         LabFolder(tmp_path).locked(),

@@ -9,10 +9,10 @@ import pytest
 
 from evac.engine.lead.leadership import LEADER
 from evac.engine.stores.datasets import Epoch, encode, key_of
-from evac.lab import returning
-from evac.lab.state import LabFolder
 from evac.store.opening import open_store
 from evac.store.port import Compare, Put
+from evac_lab import returning
+from evac_lab.state import LabFolder
 
 ESTATE = """evac: 1
 sites: {pangyo: {}, anyang: {}}

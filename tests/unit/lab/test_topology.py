@@ -4,9 +4,9 @@ import ipaddress
 
 import pytest
 
-from evac.lab.ground_checks import addresses
-from evac.lab.topology import HALLS, HOSTS, LOOPBACK_OFFSETS, NAMESPACE_OFFSETS, SITES, World, topology
 from evac.model.errors import InvalidInput
+from evac_lab.ground_checks import addresses
+from evac_lab.topology import HALLS, HOSTS, LOOPBACK_OFFSETS, NAMESPACE_OFFSETS, SITES, World, topology
 
 
 @pytest.mark.parametrize(

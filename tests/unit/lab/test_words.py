@@ -4,13 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from evac.lab import clocks, doctor, estate_files, fires, report, screen
-from evac.lab.faults import Struck
-from evac.lab.fires import Fire
-from evac.lab.journal_facts import RunFacts, Watchers, facts, is_withdrawn, moved, site_in, together
-from evac.lab.state import LabFolder
-from evac.lab.status import SiteStatus, Status
-from evac.lab.wan_router import Links, read_links, write_links
+from evac_lab import clocks, doctor, estate_files, fires, report, screen
+from evac_lab.faults import Struck
+from evac_lab.fires import Fire
+from evac_lab.journal_facts import RunFacts, Watchers, facts, is_withdrawn, moved, site_in, together
+from evac_lab.state import LabFolder
+from evac_lab.status import SiteStatus, Status
+from evac_lab.wan_router import Links, read_links, write_links
 
 CONTRACT = {
     "lost_site",

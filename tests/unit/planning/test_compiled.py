@@ -14,10 +14,10 @@ import pytest
 from evac.planning.compiled import kept_in
 
 INNER = "from numba import njit\nSTEP = {step}\n\n@njit\ndef inner(x):\n    return x + STEP\n"
-OUTER = """from evac.planning.compiled import njit
+OUTER = """from evac.planning.compiled import kernel
 from evac.planning.inner import inner
 
-@njit(cache=True)
+@kernel
 def outer(x):
     return inner(x)
 """
@@ -40,7 +40,7 @@ def outer(x):
     return weighed(x, 3) + weighed(x, 5) + weighed(narrow, x) + weighed(7, narrow) + twice(x) + twice(-x)
 
 if __name__ == "__main__":
-    print(outer(100_000), weighed.signatures, twice.signatures)
+    print(outer(100_000), weighed.compiled.signatures, twice.compiled.signatures)
 """
 
 
@@ -52,7 +52,8 @@ def package(tmp_path: Path) -> Path:
     for room in (found, found / "planning"):
         (room / "__init__.py").write_text("")
     source = Path(str(sys.modules["evac.planning.compiled"].__file__))
-    (found / "planning/compiled.py").write_text(source.read_text("utf-8"), "utf-8")
+    for name in ("compiled.py", "compiling.py", "plain.py"):
+        (found / "planning" / name).write_text((source.parent / name).read_text("utf-8"), "utf-8")
     (found / "planning/inner.py").write_text(INNER.format(step=1))
     (found / "planning/outer.py").write_text(OUTER)
     (found / "planning/beside.py").write_text("HELLO = 1\n")
@@ -130,9 +131,7 @@ SMALL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "
 
 def test_a_full_disk_delays_nobody_and_is_said_once(package: Path, tmp_path: Path) -> None:
     kept = {"NUMBA_CACHE_DIR": str(tmp_path / "kept")}
-    (package / "planning/outer.py").write_text(
-        f"{OUTER}\n\n@njit(cache=True)\ndef more(x):\n    return outer(x) + 1\n"
-    )
+    (package / "planning/outer.py").write_text(f"{OUTER}\n\n@kernel\ndef more(x):\n    return outer(x) + 1\n")
     code = f"{SMALL}from evac.planning.outer import more, outer; print(outer(40), more(40), outer(40.5))"
     done = said(package, code, **kept)
     assert done.stdout.split() == ["41", "42", "41.5"]

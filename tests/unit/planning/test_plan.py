@@ -20,8 +20,8 @@ from evac.model.policy import Policy
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import against_levels, level_order, plan, plan_instance
 from evac.planning.plan_diff import diff
-from evac.testing.instances import random_variant, worked_example
 from evac.verify import check, check_instance
+from tests.unit.planning.instances import random_variant, worked_example
 
 OPTIMUM = 2_146_000
 

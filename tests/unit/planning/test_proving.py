@@ -18,7 +18,7 @@ from evac.model.instance import Instance
 from evac.model.scenario import lose
 from evac.planning.bound import bound
 from evac.planning.plan import BOUND_WORK, plan_instance
-from evac.testing.instances import random_variant, worked_example
+from tests.unit.planning.instances import random_variant, worked_example
 
 Result = TypeVar("Result")
 

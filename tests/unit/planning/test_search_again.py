@@ -16,7 +16,7 @@ from evac.planning.evacuation.board import HELD, NEVER, START, Board
 from evac.planning.evacuation.profile import release_to, reserve
 from evac.planning.evacuation.solve import first_plan, prepare
 from evac.planning.evacuation.timing import hands, start_when, when
-from evac.testing.instances import random_variant
+from tests.unit.planning.instances import random_variant
 
 
 @kernel

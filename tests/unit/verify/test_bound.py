@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from evac.model.certificate import CapacityRow, Certificate, PlacementRows, SupplyRow
 from evac.model.instance import Instance
 from evac.planning.bound import bound
-from evac.testing.instances import random_variant, worked_example
 from evac.verify.bound import certified_bound
+from tests.unit.planning.instances import random_variant, worked_example
 
 OPTIMUM = 2_146_000
 WORKED = worked_example()

@@ -11,10 +11,10 @@ import pytest
 from bench.wild_instances import wild_instance
 from evac.model.instance import Instance, ToolNeed
 from evac.model.steps import StepKind
-from evac.testing.instances import random_variant
 from evac.verify import bound_heads
 from evac.verify.bound_heads import Heads, heads_of
 from evac.verify.bound_room import room_of
+from tests.unit.planning.instances import random_variant
 
 KINDS: tuple[StepKind, ...] = ("fence", "promote", "boot", "start", "verify", "shift")
 

@@ -13,9 +13,9 @@ import pytest
 
 from bench.wild_instances import wild_instance
 from evac.model.instance import Instance, Present
-from evac.testing.instances import random_variant
 from evac.verify import bound_room
 from evac.verify.bound_room import NEVER, Room, ServiceRoom, room_of
+from tests.unit.planning.instances import random_variant
 
 
 def plain(room: Room, service: int, wanted: set[int]) -> ServiceRoom:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from evac.estate import load
-from evac.testing.instances import worked_example
 from evac.verify import check
+from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 
 ESTATE = """\

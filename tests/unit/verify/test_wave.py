@@ -13,11 +13,11 @@ from evac.model.plan import Plan, Step
 from evac.model.scenario import Scenario
 from evac.planning.boot_bound import Tools, wave_bound
 from evac.planning.plan import plan, plan_instance
-from evac.testing.instances import Draft, ServerDraft, ServiceDraft, build, random_variant
 from evac.verify import check
 from evac.verify.check import check_instance
 from evac.verify.wave_bound import latest_bound
 from tests.unit.planning.dark import dark_site
+from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, build, random_variant
 
 
 @pytest.fixture(scope="module")

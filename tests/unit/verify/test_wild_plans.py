@@ -12,8 +12,8 @@ import pytest
 from bench.wild_instances import wild_draft, wild_instance
 from evac.model.instance import Instance
 from evac.planning.plan import plan_instance
-from evac.testing.instances import build
 from evac.verify import check_instance
+from tests.unit.planning.instances import build
 
 NEEDED = (373, 1_711, 2_595, 2_806, 4_043, 4_184, 4_283, 4_697, 5_521, 5_604)
 """Where a service once took the room of what it needs itself."""

@@ -8,8 +8,8 @@ from evac.model.certificate import Certificate
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan, Step, StoreOutcome
 from evac.model.scenario import lose
-from evac.model.steps import TOOLS_OF_KIND
-from evac.planning.simulation.uses import StepUses
+from evac.steps.places import Places
+from evac.steps.registry import kind_of
 
 POOL = {"a1": "anyang", "a2": "anyang", "b1": "ansan", "b2": "ansan"}
 
@@ -169,11 +169,11 @@ def worked_plan(instance: Instance) -> Plan:
 
 
 def _with_uses(instance: Instance, steps: list[Step]) -> tuple[Step, ...]:
-    lookup, found = StepUses(instance), []
+    places, found = Places(instance), []
     for step in steps:
-        held = sorted((instance.limits[u.limit].id, u.units * step.count) for u in lookup.of(step))
+        held = sorted((instance.limits[u.limit].id, u.units * step.count) for u in places.uses(step))
         length = step.end_ms - step.start_ms
-        tools = TOOLS_OF_KIND[step.kind]
+        tools = kind_of(step.kind).tools
         found.append(replace(step, uses=tuple(held), tools=tools, deadline_ms=2 * length))
     return tuple(found)
 

@@ -19,11 +19,12 @@ from evac.model.plan import Outcome, Plan, Step
 from evac.model.scenario import Scenario, lose
 from evac.model.units import RESOURCE_WORDS
 from evac.planning.plan import plan
-from evac.testing.instances import worked_example
+from evac.steps.registry import PLANNED
 from evac.verify import check_instance
 from evac.views import plan_charts, plan_view
 from evac.views.plan_answer import Planned, answer, cards, tier_rows
 from evac.views.plan_page import curve_words
+from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 
 CASES = ("pools", "site", "hall", "restore")
@@ -296,8 +297,8 @@ def test_cards_are_eight_and_count_right(worked: Plan) -> None:
 
 
 def test_every_kind_of_step_has_words() -> None:
-    for kind in plan_charts.KIND_WORDS:
-        step = Step("x", kind, "pay", 0, 1000, count=3, pool="anyang:web", manual=True)  # type: ignore[arg-type]
+    for kind in PLANNED:
+        step = Step("x", kind, "pay", 0, 1000, count=3, pool="anyang:web", manual=True)
         words = plan_charts.step_words(step)
         assert "pay" in words or kind == "approve"
         assert words.endswith("(by hand)")

@@ -13,11 +13,11 @@ from evac.model.estate import Estate
 from evac.model.plan import Plan, Sensitivity
 from evac.model.scenario import lose
 from evac.planning.simulation.simulate import simulate
-from evac.testing.instances import worked_example
 from evac.verify import check_instance
 from evac.views.html_report import Planned, html_report
 from evac.views.plan_text import plan_text
 from evac.views.small_texts import simulate_text, verify_text
+from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 
 

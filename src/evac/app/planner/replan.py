@@ -24,6 +24,7 @@ from evac.model.instance import Instance
 from evac.model.plan import Plan
 from evac.model.policy import Policy
 from evac.planning.repair import repair
+from evac.steps.registry import kind_of
 from evac.store.port import Store
 
 NICENESS: Final = 5
@@ -47,9 +48,10 @@ def _check_names(plan: Plan, instance: Instance) -> None:
     """Raises StalePlan. A run keeps its plan when the estate changes."""
     services, pools = set(instance.services.id), {pool.id for pool in instance.pools}
     for step in plan.steps:
-        if step.kind in ("start", "shed") and step.target not in services:
+        kind = kind_of(step.kind)
+        if (kind.replicas > 0 or kind.frees_room) and step.target not in services:
             raise _stale(f"service {step.target}")
-        if step.kind == "start" and step.pool not in pools:
+        if kind.replicas > 0 and step.pool not in pools:
             raise _stale(f"pool {step.pool}")
 
 

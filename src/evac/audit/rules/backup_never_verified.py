@@ -45,5 +45,4 @@ RULE = Rule(
     "A backup was never verified",
     check,
     per_loss=False,
-    reads=("stores", "dates"),
 )

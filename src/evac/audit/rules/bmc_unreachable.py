@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -25,9 +24,7 @@ def check(context: Context) -> Iterator[Finding]:
     ready = (fleet.bmc == BMC_YES) & (fleet.state != CONDEMNED)
     for column in _WORDS:
         values: NameColumn = getattr(fleet, column)
-        double, missing = context.impacts.kept.of(
-            (_MAKER.rule, column), (values,), partial(_doubtful, values)
-        )
+        double, missing = _doubtful(values)
         for number, site in enumerate(context.estate.sites):
             here = ready & (fleet.site == number)
             yield from _found(context, site.id, column, here & double, "warning")
@@ -81,5 +78,4 @@ RULE = Rule(
     "BMCs that cannot be found or told apart",
     check,
     per_loss=False,
-    reads=("fleet",),
 )

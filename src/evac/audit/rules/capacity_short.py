@@ -71,5 +71,4 @@ RULE = Rule(
     "EV111",
     "Capacity is short after the loss",
     check,
-    reads=("objectives", "limits", "room", "presence", "fleet"),
 )

@@ -55,5 +55,4 @@ RULE = Rule(
     "A clock needs certificates that need a clock",
     check,
     per_loss=False,
-    reads=("needs", "tools"),
 )

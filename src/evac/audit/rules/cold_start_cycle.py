@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 
 import numpy as np
 
@@ -41,11 +40,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 def start_circles(context: Context) -> list[list[int]]:
     """Services that need each other to start; each in the order of a walk."""
-    graph = context.impacts.graph
-    return context.impacts.kept.of((_MAKER.rule,), (graph,), partial(_start_circles, graph.start_edges))
-
-
-def _start_circles(edges: Edges) -> list[list[int]]:
+    edges = context.impacts.graph.start_edges
     groups: dict[int, list[int]] = {}
     for service, number in enumerate(components(edges)):
         groups.setdefault(number, []).append(service)
@@ -74,5 +69,4 @@ RULE = Rule(
     "A cold-start cycle",
     check,
     per_loss=False,
-    reads=("down", "needs", "limits"),
 )

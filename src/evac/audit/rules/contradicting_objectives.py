@@ -66,5 +66,4 @@ RULE = Rule(
     "Objectives contradict each other",
     check,
     per_loss=False,
-    reads=("objectives", "needs", "stores"),
 )

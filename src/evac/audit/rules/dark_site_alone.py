@@ -9,10 +9,11 @@ from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
-from evac.model.steps import DARK_ROLES, TOOLS_OF_KIND
+from evac.model.steps import DARK_ROLES
+from evac.steps.registry import PLANNED
 
 _MAKER = Maker("dark-site-alone", "EV131")
-NEEDED: Final = tuple(sorted({*TOOLS_OF_KIND["boot"], *DARK_ROLES, "dns-control", "secrets"}))
+NEEDED: Final = tuple(sorted({*PLANNED["boot"].tools, *DARK_ROLES, "dns-control", "secrets"}))
 """Network, time, addresses, names, images, secrets and licences: roles a cold start begins with."""
 
 
@@ -33,7 +34,7 @@ def check(context: Context) -> Iterator[Finding]:
         missing = {role: names for role, names in gone.items() if names}
         if not missing:
             continue
-        boots = [role for role in missing if role in TOOLS_OF_KIND["boot"]]
+        boots = [role for role in missing if role in PLANNED["boot"].tools]
         severity: Severity = "error" if boots and not by_hand else "warning"
         what = listed([f"{names[0]} ({role})" for role, names in missing.items()], 6)
         then = "hands must boot what they stand on first" if by_hand else "nothing there can boot"
@@ -54,5 +55,4 @@ RULE = Rule(
     "EV131",
     "What a dark site needs stands only there",
     check,
-    reads=("down", "tools", "limits"),
 )

@@ -60,6 +60,4 @@ def _beyond(outcome: Outcome, limit: int) -> bool:
     return outcome.loss_ms == UNKNOWN_MS or outcome.loss_ms > limit
 
 
-RULE = Rule(
-    "data-loss-above-rpo", "EV105", "Data loss above the rpo", check, reads=("stores", "objectives", "needs")
-)
+RULE = Rule("data-loss-above-rpo", "EV105", "Data loss above the rpo", check)

@@ -68,5 +68,4 @@ RULE = Rule(
     "Something expires where we must go",
     check,
     per_loss=False,
-    reads=("expiring", "dates"),
 )

@@ -111,5 +111,4 @@ RULE = Rule(
     "A feed could trip in a cold start and nobody would see it",
     check,
     per_loss=False,
-    reads=("fleet",),
 )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
 from evac.audit.chains import chain_to
 from evac.audit.closure import pairs_of, spread_table
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Maker, Rule, by_service
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
@@ -22,15 +21,13 @@ _MAKER = Maker("hidden-single-site", "EV102")
 def check(context: Context) -> Iterator[Finding]:
     """Error where the loss of that site loses the service or brings it back too late; else a warning."""
     impacts, estate = context.impacts, context.estate
-    kept, graph, rule = impacts.kept, impacts.graph, _MAKER.rule
-    stores = kept.of((rule,), (estate.stores, graph), partial(_stores_of_one_site, context))
-    stands = context.stands_at.tobytes()
-    roots = kept.of((rule, "roots"), (graph, stores, stands), partial(_roots, context, stores))
-    needs = kept.of((rule, "needs"), (impacts.order, roots), partial(spread_table, impacts.order, roots))
+    stores = _stores_of_one_site(context)
+    roots = _roots(context, stores)
+    needs = spread_table(impacts.order, roots)
     several = context.stands_at.sum(axis=0) > 1
     losses = [impacts.losses.index.get(site.id, -1) for site in estate.sites]
     audited = np.array([n >= 0 for n in losses], np.bool_)
-    for service, sites in context.each(pairs_of(needs & several[None, :] & audited[:, None])):
+    for service, sites in by_service(pairs_of(needs & several[None, :] & audited[:, None])):
         numbers = context.worst_first(losses[s] for s in sites)
         grave = [n for n in numbers if context.grave[n, service]]
         site = losses.index((grave or numbers)[0])
@@ -94,5 +91,4 @@ RULE = Rule(
     "A service at several sites needs something at one site only",
     check,
     per_loss=False,
-    by_service=True,
 )

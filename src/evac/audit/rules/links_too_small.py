@@ -156,5 +156,4 @@ RULE = Rule(
     "EV122",
     "Links or ingress are too small for what would arrive",
     check,
-    reads=("needs", "traffic", "links", "ingress", "presence"),
 )

@@ -121,5 +121,4 @@ RULE = Rule(
     "Servers that start again by themselves may trip a feed",
     check,
     per_loss=False,
-    reads=("caps", "fleet"),
 )

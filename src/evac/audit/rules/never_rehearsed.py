@@ -87,5 +87,4 @@ RULE = Rule(
     "A loss was never rehearsed",
     check,
     per_loss=False,
-    reads=("rehearsals", "dates"),
 )

@@ -33,4 +33,4 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
 
-RULE = Rule("no-copy-outside", "EV106", "No copy of a store outside the domain", check, reads=("stores",))
+RULE = Rule("no-copy-outside", "EV106", "No copy of a store outside the domain", check)

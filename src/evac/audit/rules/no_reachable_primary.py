@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
@@ -12,16 +11,16 @@ from evac.audit.findings import Finding
 from evac.audit.stores import NEVER
 from evac.audit.words import listed
 from evac.model.estate import Store
-from evac.model.steps import StepKind
+from evac.steps.kind import Condition
+from evac.steps.registry import kinds_for
 
 _MAKER = Maker("no-reachable-primary", "EV107")
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Error where nothing can promote a copy that is left; warning where only people can."""
-    no_way, impacts = _no_way_to_promote(context), context.impacts
+    no_way = _no_way_to_promote(context)
     ever = any(no_way)
-    taken = impacts.kept.of((_MAKER.rule,), (impacts.stores,), partial(_taken, context))
     for row, store in enumerate(context.estate.stores):
         if not store.members:
             continue
@@ -30,7 +29,7 @@ def check(context: Context) -> Iterator[Finding]:
                 context, store, "names no primary, so what a loss does to it is not known", [], False
             )
             continue
-        lost = taken[row]
+        lost = [n for n, found in context.outcomes(row) if found.data_members_left]
         stuck = context.worst_first(n for n in lost if no_way[n]) if ever else []
         if stuck:
             where = listed(context.names(stuck))
@@ -44,22 +43,13 @@ def check(context: Context) -> Iterator[Finding]:
             yield _finding(context, store, words, losses, False)
 
 
-def _taken(context: Context) -> list[list[int]]:
-    """By store, the losses that take it and leave some of its data."""
-    return [
-        [n for n, found in context.outcomes(row) if found.data_members_left]
-        for row in range(len(context.estate.stores))
-    ]
-
-
 def _no_way_to_promote(context: Context) -> list[bool]:
     """(L,) losses after which nothing can fence or promote, not even by hand."""
     chains, manual = context.impacts.chains, context.impacts.times.manual
     found = np.zeros(len(context.impacts.losses), np.bool_)
-    kinds: tuple[StepKind, ...] = ("fence", "promote")
-    for kind in kinds:
-        if kind not in manual:
-            found |= chains.tool_ready[kind] >= NEVER
+    for kind in kinds_for(Condition.STORES):
+        if kind.name not in manual:
+            found |= chains.tool_ready[kind.name] >= NEVER
     stuck: list[bool] = found.tolist()
     return stuck
 
@@ -81,5 +71,4 @@ RULE = Rule(
     "EV107",
     "A store without an automatic or reachable primary",
     check,
-    reads=("recovery", "stores", "limits"),
 )

@@ -50,5 +50,4 @@ RULE = Rule(
     "A power budget is exceeded by what would be started",
     check,
     False,
-    reads=("objectives", "limits", "room", "presence", "fleet"),
 )

@@ -50,5 +50,4 @@ RULE = Rule(
     "A purge would run by itself after a restore",
     check,
     per_loss=False,
-    reads=("objectives", "automations", "presence", "fleet"),
 )

@@ -37,6 +37,4 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
 
-RULE = Rule(
-    "quorum-in-one-domain", "EV108", "One domain holds the majority of a quorum", check, reads=("stores",)
-)
+RULE = Rule("quorum-in-one-domain", "EV108", "One domain holds the majority of a quorum", check)

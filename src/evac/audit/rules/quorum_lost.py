@@ -34,4 +34,4 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
 
-RULE = Rule("quorum-lost", "EV109", "A quorum is lost", check, reads=("stores",))
+RULE = Rule("quorum-lost", "EV109", "A quorum is lost", check)

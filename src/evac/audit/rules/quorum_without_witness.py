@@ -35,5 +35,4 @@ RULE = Rule(
     "A two-site quorum has no witness",
     check,
     per_loss=False,
-    reads=("stores",),
 )

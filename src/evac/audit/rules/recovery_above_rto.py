@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evac.audit.chains import why_down
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Maker, Rule, by_service
 from evac.audit.findings import Finding
 from evac.audit.words import duration, listed
 from evac.model.diagnostic import Severity
@@ -16,7 +16,7 @@ _MAKER = Maker("recovery-above-rto", "EV113")
 def check(context: Context) -> Iterator[Finding]:
     """Error above the rto, detection and approval included; warning for a service that may be shed."""
     impacts = context.impacts
-    for service, found in context.each(context.late):
+    for service, found in by_service(context.late):
         worst = max(found, key=lambda n: (int(impacts.ready_ms[n, service]), -n))
         losses = [worst, *(n for n in context.worst_first(found) if n != worst)]
         severity: Severity = "error" if context.firm[service] else "warning"
@@ -40,6 +40,4 @@ RULE = Rule(
     "EV113",
     "Predicted recovery above the rto",
     check,
-    by_service=True,
-    by_time=True,
 )

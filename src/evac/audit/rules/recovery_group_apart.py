@@ -53,5 +53,4 @@ RULE = Rule(
     "EV127",
     "A recovery group comes back apart",
     check,
-    reads=("recovery_groups", "stores"),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
@@ -13,41 +12,21 @@ from evac.audit.findings import Finding
 from evac.audit.stores import NEVER
 from evac.audit.words import duration, listed
 from evac.model.diagnostic import Severity
-from evac.model.steps import STEP_KINDS, TOOLS_OF_KIND, StepKind
+from evac.steps.registry import PLANNED, STATED_KINDS, base_kinds
 
 _MAKER = Maker("recovery-tool-lost", "EV103")
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Error where the tool never comes back, or too late; warning where it is down for a while."""
-    roles, impacts = _roles(context), context.impacts
-    parts = (
-        impacts.hit,
-        impacts.ground.standing,
-        impacts.presence,
-        impacts.graph,
-        impacts.families,
-        context.estate.tools,
-    )
-    chains = impacts.kept.of((_MAKER.rule,), parts, partial(_references, context, tuple(roles)))
-    for tool in sorted(roles):
-        if chains[tool]:
-            yield _finding(context, tool, roles[tool], list(chains[tool].items()))
+    for tool, roles in sorted(_roles(context).items()):
+        losses = context.worst_first(np.flatnonzero(context.impacts.down[:, tool]).tolist())
+        if losses:
+            yield _finding(context, tool, roles, [(n, self_reference(context, tool, n)) for n in losses])
 
 
 Chain = tuple[str, ...]
-
-
-def _references(context: Context, tools: tuple[int, ...]) -> dict[int, dict[int, Chain]]:
-    """By tool and loss that takes it, the worst first: the chain by which its recovery needs itself."""
-    down = context.impacts.down
-    return {
-        tool: {
-            number: self_reference(context, tool, number)
-            for number in context.worst_first(np.flatnonzero(down[:, tool]).tolist())
-        }
-        for tool in tools
-    }
+"""By which the recovery of a tool needs the tool itself; empty if it does not."""
 
 
 def _roles(context: Context) -> dict[int, tuple[str, ...]]:
@@ -92,8 +71,8 @@ def _is_error(context: Context, tool: int, number: int) -> bool:
     return bool(context.grave[number, tool]) or ready > context.estate.horizon_ms
 
 
-def _kinds(roles: tuple[str, ...]) -> tuple[StepKind, ...]:
-    return tuple(kind for kind in STEP_KINDS if set(TOOLS_OF_KIND[kind]) & set(roles))
+def _kinds(roles: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in STATED_KINDS if set(PLANNED[name].tools) & set(roles))
 
 
 def self_reference(context: Context, tool: int, number: int) -> tuple[str, ...]:
@@ -134,19 +113,16 @@ def _waits_for(context: Context, service: int, number: int) -> list[tuple[int, s
     return found
 
 
-def _steps(context: Context, service: int, number: int) -> list[StepKind]:
+def _steps(context: Context, service: int, number: int) -> list[str]:
     impacts = context.impacts
-    kinds: list[StepKind] = ["verify"]
-    if impacts.lost[number, service] and impacts.left(number, service) < impacts.presence.m[service]:
-        kinds.append("start")
-    if impacts.moved[number, service]:
-        kinds.append("shift")
-    for family in impacts.graph.families[service]:
-        row = impacts.families.index.get(family)
-        if row is not None and number in impacts.families.losses[row]:
-            kinds += ["fence", "promote"]
-            break
-    return kinds
+    families = (impacts.families.index.get(family) for family in impacts.graph.families[service])
+    kinds = base_kinds(
+        starts=bool(impacts.lost[number, service])
+        and impacts.left(number, service) < impacts.presence.m[service],
+        shifts=bool(impacts.moved[number, service]),
+        stores=any(row is not None and number in impacts.families.losses[row] for row in families),
+    )
+    return [kind.name for kind in kinds]
 
 
 RULE = Rule(
@@ -154,5 +130,4 @@ RULE = Rule(
     "EV103",
     "A recovery tool is lost with what it must recover",
     check,
-    reads=("down", "fate", "ready", "presence", "objectives", "tools", "needs", "stores", "limits"),
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from evac.audit.closure import Pairs
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Maker, Rule, by_service
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
@@ -23,7 +23,7 @@ def check(context: Context) -> Iterator[Finding]:
     left although that share is below all of them, or more than the stated share per rack.
     """
     impacts = context.impacts
-    for service, found in context.each(_together(context)):
+    for service, found in by_service(_together(context)):
         losses = context.worst_first(found)
         grave = [n for n in losses if context.grave[n, service]]
         severity: Severity = "error" if grave else "warning"
@@ -46,7 +46,7 @@ def _together(context: Context) -> Pairs:
     impacts = context.impacts
     n, m = impacts.presence.n, impacts.presence.m
     kinds, found = np.array(impacts.losses.kinds, "U6"), impacts.ground.taken
-    chosen = context.asks_about(found.pairs) & np.isin(kinds, ("rack", "feed"))[found.pairs.loss]
+    chosen = np.isin(kinds, ("rack", "feed"))[found.pairs.loss]
     pairs, taken = found.pairs.only(chosen), found.count[chosen]
     service = pairs.service
     several = (n > 1) & impacts.presence.counted
@@ -72,5 +72,4 @@ RULE = Rule(
     "Replicas of one service in one rack or feed",
     check,
     per_loss=False,
-    by_service=True,
 )

@@ -12,6 +12,7 @@ from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
 from evac.model.estate import Automation
+from evac.steps.registry import PLANNED
 
 _MAKER = Maker("rival-automation", "EV123")
 _PAUSE: Final = {
@@ -19,7 +20,11 @@ _PAUSE: Final = {
     False: "it cannot be paused",
     None: "nobody says whether it can be paused",
 }
-_RECOVERING: Final = frozenset({"boot", "promote", "shift", "start"})
+_RECOVERING: Final = frozenset(
+    kind.name
+    for kind in PLANNED.values()
+    if kind.boots or kind.makes_primary or kind.moves_traffic or kind.replicas > 0
+)
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -69,5 +74,4 @@ RULE = Rule(
     "Automation would undo a step",
     check,
     per_loss=False,
-    reads=("down", "automations"),
 )

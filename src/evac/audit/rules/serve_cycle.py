@@ -30,6 +30,4 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
 
-RULE = Rule(
-    "serve-cycle", "EV116", "Services need each other to serve", check, per_loss=False, reads=("needs",)
-)
+RULE = Rule("serve-cycle", "EV116", "Services need each other to serve", check, per_loss=False)

@@ -69,5 +69,4 @@ RULE = Rule(
     "Servers that only a hand can boot",
     check,
     per_loss=False,
-    reads=("objectives", "limits", "room", "presence", "fleet"),
 )

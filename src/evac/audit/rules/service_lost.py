@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evac.audit.chains import why_lost
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Maker, Rule, by_service
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
@@ -15,7 +15,7 @@ _MAKER = Maker("service-lost", "EV100")
 
 def check(context: Context) -> Iterator[Finding]:
     """Error for a service that counts; warning for one that may be shed, or that nobody notices."""
-    for service, found in context.each(context.gone):
+    for service, found in by_service(context.gone):
         losses = context.worst_first(found)
         worst = next((n for n in losses if context.grave[n, service]), losses[0])
         severity: Severity = "error" if context.grave[worst, service] else "warning"
@@ -38,5 +38,4 @@ RULE = Rule(
     "EV100",
     "A loss takes a service for good",
     check,
-    by_service=True,
 )

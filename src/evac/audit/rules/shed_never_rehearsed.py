@@ -35,5 +35,4 @@ RULE = Rule(
     "Shedding was never rehearsed",
     check,
     per_loss=False,
-    reads=("objectives", "room", "presence", "fleet"),
 )

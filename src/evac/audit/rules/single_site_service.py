@@ -18,7 +18,7 @@ def check(context: Context) -> Iterator[Finding]:
     impacts, estate = context.impacts, context.estate
     for service, site in enumerate(context.only_site):
         number = impacts.losses.index.get(estate.sites[site].id) if site >= 0 else None
-        if number is None or not (context.asked is None or context.asked[service]):
+        if number is None:
             continue
         name, where = estate.services[service].id, estate.sites[site].id
         severity: Severity = "error" if context.grave[number, service] else "warning"
@@ -47,6 +47,4 @@ RULE = Rule(
     "A service stands at one site only",
     check,
     per_loss=False,
-    by_service=True,
-    by_time=True,
 )

@@ -54,5 +54,4 @@ RULE = Rule(
     "Sites share a fate",
     check,
     per_loss=False,
-    reads=("fate", "ready", "objectives", "limits"),
 )

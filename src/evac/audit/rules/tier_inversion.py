@@ -37,5 +37,4 @@ RULE = Rule(
     "A tier depends on a lower one",
     check,
     per_loss=False,
-    reads=("needs", "objectives"),
 )

@@ -31,5 +31,4 @@ RULE = Rule(
     "A role of recovery is filled by nobody",
     check,
     per_loss=False,
-    reads=("tools",),
 )

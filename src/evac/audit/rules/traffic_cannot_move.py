@@ -93,5 +93,4 @@ RULE = Rule(
     "EV114",
     "Traffic cannot be moved in time",
     check,
-    reads=("down", "recovery", "ready", "objectives", "traffic", "tools", "limits", "waits"),
 )

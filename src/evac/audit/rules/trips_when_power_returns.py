@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
-from evac.audit.closure import RowNumbers
 from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
 from evac.derive.energising import energise
 from evac.derive.limits import limits_of
 from evac.derive.power import PowerTable, power_table
-from evac.model.domain import Loss, Topology, loss
-from evac.model.fleet import CONDEMNED, SERVING, SPARE, BoolColumn, IntColumn
+from evac.model.domain import loss
+from evac.model.fleet import CONDEMNED
 from evac.model.scenario import Scenario
 from evac.model.units import TICK_MS
 
@@ -30,11 +28,11 @@ def check(context: Context) -> Iterator[Finding]:
     estate = context.estate
     known = {c.id for c in estate.classes if c.power_on in ("on", "last")}
     unknown = [row for row, c in enumerate(estate.classes) if c.power_on is None]
-    drawn = _drawn(context) if known else None
+    power = power_table(context.impacts.top, Scenario("restore", ())) if known else None
     for number, site in enumerate(estate.sites):
         losses = [n for n in (context.impacts.losses.index.get(site.id),) if n is not None]
-        if drawn is not None and site.role == "full":
-            yield from _site(context, number, _returning(context, number, drawn), losses)
+        if power is not None and site.role == "full":
+            yield from _site(context, number, _returning(context, site.id, power), losses)
         here = (estate.fleet.site == number) & (estate.fleet.state != CONDEMNED)
         silent = int((here & np.isin(estate.fleet.server_class, unknown)).sum()) if unknown else 0
         if silent:
@@ -61,90 +59,10 @@ class _Returning:
     why: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Place:
-    """A site and what hangs on it: what is lost with it, its servers, and (budgets,) those it draws of."""
-
-    lost: Loss
-    servers: RowNumbers
-    budgets: BoolColumn
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Grid:
-    """Budgets, and who hangs on them. keys (5, V): site and budget of each server as one number, budgets and
-    one more for none a site; places: sites by number, those alone where servers may come on."""
-
-    power: PowerTable
-    keys: IntColumn
-    places: dict[int, _Place]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Drawn:
-    """grid; load (sites, budgets): what servers of each site draw today."""
-
-    grid: _Grid
-    load: IntColumn
-
-    def elsewhere(self, number: int) -> tuple[bytes, bytes]:
-        """Watts that other servers draw of budgets on which a site hangs, and which of all they exceed."""
-        load = self.load.sum(axis=0) - self.load[number]
-        over = load > np.array(self.grid.power.watts, np.int64)
-        return load[self.grid.places[number].budgets].tobytes(), over.tobytes()
-
-
-def _drawn(context: Context) -> _Drawn:
-    estate, fleet = context.estate, context.estate.fleet
-    parts = (estate.limits, fleet.rack, fleet.site)
-    grid = context.impacts.kept.of((_MAKER.rule,), parts, partial(_grid, context))
-    on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
-    watts = np.where(on, fleet.watts, 0).astype(np.float64)
-    shape = len(estate.sites), len(grid.power.names) + 1
-    load = np.zeros(shape[0] * shape[1], np.int64)
-    for keys in grid.keys:
-        load += np.bincount(keys, watts, len(load)).astype(np.int64)
-    return _Drawn(grid, load.reshape(shape)[:, :-1])
-
-
-def _grid(context: Context) -> _Grid:
-    estate, fleet, top = context.estate, context.estate.fleet, context.impacts.top
-    power = power_table(top, Scenario("restore", ()))
-    budgets = len(power.names)
-    of_server = power.of_servers(fleet.rack, fleet.site)
-    of_server = np.where(of_server >= 0, of_server, np.int32(budgets))
-    places = {}
-    for number, site in enumerate(estate.sites):
-        if site.role == "full":
-            lost = loss(top, (site.id,))
-            here = np.flatnonzero(lost.servers)
-            mine = np.zeros(budgets + 1, np.bool_)
-            mine[of_server[here]] = True
-            mine[power.of_rack[:-1][lost.racks]] = True
-            places[number] = _Place(lost, here, mine[:-1])
-    keys = of_server.T + fleet.site.astype(np.int64) * (budgets + 1)
-    return _Grid(power, np.ascontiguousarray(keys), places)
-
-
-def _returning(context: Context, number: int, drawn: _Drawn) -> _Returning:
-    """Kept while the servers of the site are as they are, and what others draw of the same budgets."""
-    top, estate, place = context.impacts.top, context.estate, drawn.grid.places[number]
-    fleet, scenario = estate.fleet, Scenario("restore", (estate.sites[number].id,))
-    columns = (fleet.state, fleet.server_class, fleet.watts, fleet.watts_known)
-    parts = (
-        *(column[place.servers].tobytes() for column in columns),
-        *drawn.elsewhere(number),
-        estate.limits,
-        estate.horizon_ms,
-    )
-    work = partial(_energised, top, place.lost, scenario, drawn.grid.power)
-    return context.impacts.kept.of((_MAKER.rule, *scenario.domains), parts, work)
-
-
-def _energised(top: Topology, lost: Loss, scenario: Scenario, power: PowerTable) -> _Returning:
-    estate = top.estate
-    limits = limits_of(estate, TICK_MS)
-    energy = energise(top, lost, scenario, limits, power, TICK_MS, set())
+def _returning(context: Context, site: str, power: PowerTable) -> _Returning:
+    top, estate = context.impacts.top, context.estate
+    limits, scenario = limits_of(estate, TICK_MS), Scenario("restore", (site,))
+    energy = energise(top, loss(top, (site,)), scenario, limits, power, TICK_MS, set())
     racks = {rack.id for rack in estate.racks}
     rising = np.unique(estate.fleet.server_class[energy.by_itself]).tolist()
     return _Returning(
@@ -188,5 +106,4 @@ RULE = Rule(
     "Feeds would trip when power returns",
     check,
     per_loss=False,
-    reads=("caps", "limits", "fleet"),
 )

@@ -140,5 +140,4 @@ RULE = Rule(
     "Unknown facts would change the verdict",
     check,
     per_loss=False,
-    reads=("down", "fate", "room", "presence", "objectives", "pace", "traffic", "stores", "dates"),
 )

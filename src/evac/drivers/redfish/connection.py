@@ -7,22 +7,18 @@ of bounded size, or comes too late, ends the connection. Knows nothing of Redfis
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import ssl
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from evac.net.http_calls import Answer
 
 HEAD_BYTES_MOST: Final = 32_768
-HEADERS_MOST: Final = 100
 BODY_BYTES_MOST: Final = 262_144
 SHUTDOWN_S: Final = 1.0
-_CHUNK_LINE_MOST: Final = 1_024
-_STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: .*)?")
-_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,8}")
 
 
 class NotConnected(Exception):
@@ -61,14 +57,95 @@ class Closed(Broken):
         self.untouched = untouched
 
 
-@dataclass(slots=True)
-class _Head:
-    """length: of the body; -1 in chunks, -2 until the end of the connection."""
+class Reading:
+    """One answer as its bytes come. httptools knows HTTP; here are the bounds, and what is refused although
+    HTTP allows it: codings of the body, other protocols, anything after the answer.
+    """
 
-    status: int
-    headers: Mapping[str, str]
-    length: int
-    stays_open: bool
+    __slots__ = ("_body", "_body_bytes", "_head", "_headers", "_parser", "_whole", "bytes_read", "stays_open")
+
+    def __init__(self) -> None:
+        self._parser = HttpResponseParser(self)
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._head = self._whole = False
+        self.bytes_read = 0
+        self.stays_open = False
+        """Whether another request can follow the answer."""
+
+    def feed(self, data: bytes) -> Answer | None:
+        """The answer, once it is whole. Raises `Broken`, and is not to be fed again after it did."""
+        if not self.bytes_read and not data.startswith(b"H"):
+            raise Broken("it does not speak HTTP")
+        try:
+            if not self._head:
+                head, data = (
+                    data[: HEAD_BYTES_MOST - self.bytes_read],
+                    data[HEAD_BYTES_MOST - self.bytes_read :],
+                )
+                self.bytes_read += len(head)
+                self._parser.feed_data(head)
+                if self.bytes_read >= HEAD_BYTES_MOST and not self._head:
+                    raise Broken("its headers never end")
+            if data:
+                self.bytes_read += len(data)
+                self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            ours = error.__context__
+            raise ours if isinstance(ours, Broken) else Broken("it does not speak HTTP") from error
+        if self._whole:
+            return self._answer()
+        if self.bytes_read > HEAD_BYTES_MOST + 2 * BODY_BYTES_MOST:  # chunks that are mostly frames
+            raise _too_long()
+        return None
+
+    def end(self) -> Answer | None:
+        """The answer, where the end of the connection is the end of its body. Raises nothing."""
+        open_ended = self._head and not {"content-length", "transfer-encoding"} & self._headers.keys()
+        return self._answer() if open_ended else None
+
+    def _answer(self) -> Answer:
+        status = self._parser.get_status_code()
+        del self._parser  # it refers to this object: nothing is left for the collector of circles
+        return Answer(status, self._headers, b"".join(self._body))
+
+    def on_message_begin(self) -> None:
+        if self._whole:
+            raise Broken("it says more than it was asked")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head:  # behind the last chunk
+            return
+        key, words = name.decode("latin-1").lower(), value.decode("latin-1").strip()
+        if key == "transfer-encoding" and (key in self._headers or words.lower() != "chunked"):
+            raise Broken("its length cannot be understood")
+        self._headers[key] = words
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if self._parser.get_http_version() not in ("1.0", "1.1") or not 100 <= status < 600 or status == 101:
+            raise Broken("it does not speak HTTP")
+        if status < 200:  # those only announce the answer
+            self._headers.clear()
+            return
+        if int(self._headers.get("content-length", "0")) > BODY_BYTES_MOST:
+            raise _too_long()
+        self._head = True
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > BODY_BYTES_MOST:
+            raise _too_long()
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        self._whole = self._head
+        self.stays_open = self._whole and self._parser.should_keep_alive()
+
+
+def _too_long() -> Broken:
+    return Broken(f"its answer is longer than {BODY_BYTES_MOST} bytes")
 
 
 class Connection(asyncio.Protocol):
@@ -76,24 +153,22 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_answer",
-        "_buffer",
         "_gone",
-        "_head",
         "_loop",
-        "_touched",
+        "_reading",
         "_transport",
         "on_gone",
         "reused",
         "stays_open",
     )
 
+    _reading: Reading
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Answer] | None = None
-        self._buffer = bytearray()
-        self._head: _Head | None = None
-        self._gone = self._touched = False
+        self._gone = False
         self.stays_open = self.reused = False
         self.on_gone: Callable[[Connection], None] = lambda connection: None
 
@@ -118,9 +193,8 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         if self._gone:
             raise Closed(untouched=True)
-        self._answer, self._head = self._loop.create_future(), None
-        self._touched = self.stays_open = False
-        self._buffer.clear()
+        self._answer, self._reading = self._loop.create_future(), Reading()
+        self.stays_open = False
         deadline = self._loop.call_later(timeout_s, self._late, self._loop.time() + timeout_s)
         try:
             self._transport.write(request)
@@ -149,14 +223,13 @@ class Connection(asyncio.Protocol):
         if self._answer is None or self._answer.done():
             self.abort()  # nobody asked for anything
             return
-        self._touched = True
-        self._buffer += data
         try:
-            found = self._parsed(ended=False)
+            found = self._reading.feed(data)
         except Broken as error:
             self._fail(error)
             return
         if found is not None:
+            self.stays_open = self._reading.stays_open
             self._answer.set_result(found)
 
     def eof_received(self) -> None:
@@ -168,16 +241,11 @@ class Connection(asyncio.Protocol):
         self.on_gone(self)
 
     def _ended(self) -> None:
-        """Only a body without a length may end like this."""
         if self._answer is None or self._answer.done():
             return
-        try:
-            found = self._parsed(ended=True)
-        except Broken as error:
-            self._fail(error)
-            return
+        found = self._reading.end()
         if found is None:
-            self._fail(Closed(untouched=not self._touched))
+            self._fail(Closed(untouched=not self._reading.bytes_read))
         else:
             self._answer.set_result(found)
 
@@ -188,104 +256,6 @@ class Connection(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
         self.abort()
-
-    def _parsed(self, ended: bool) -> Answer | None:
-        """The answer, once it is whole."""
-        while self._head is None:
-            end = self._buffer.find(b"\r\n\r\n")
-            if end < 0:
-                if len(self._buffer) > HEAD_BYTES_MOST:
-                    raise Broken("its headers never end")
-                return None
-            head = parse_head(bytes(self._buffer[:end]))
-            del self._buffer[: end + 4]
-            if head.status >= 200:  # those below only announce the answer
-                self._head = head
-        head = self._head
-        body = _body(self._buffer, head, ended)
-        if body is None:
-            return None
-        self.stays_open = head.stays_open and head.length != -2 and not ended
-        return Answer(head.status, head.headers, body)
-
-
-def parse_head(data: bytes) -> _Head:
-    """Status line and headers. Raises `Broken`."""
-    if len(data) > HEAD_BYTES_MOST:
-        raise Broken("its headers are too long")
-    first, *lines = data.split(b"\r\n")
-    status = _STATUS.fullmatch(first)
-    if status is None or len(lines) > HEADERS_MOST:
-        raise Broken("it does not speak HTTP")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or not name or name != name.strip():
-            raise Broken("a header cannot be understood")
-        key, words = name.decode("latin-1").lower(), value.decode("latin-1").strip()
-        if key in headers and key in ("content-length", "transfer-encoding") and headers[key] != words:
-            raise Broken("it tells two lengths")
-        headers[key] = words
-    code = int(status[2])
-    stays = status[1] == b"1" and headers.get("connection", "").lower() != "close"
-    return _Head(code, headers, _length(code, headers), stays)
-
-
-def _length(status: int, headers: Mapping[str, str]) -> int:
-    coding, told = headers.get("transfer-encoding", ""), headers.get("content-length")
-    if status in (204, 304):
-        return 0
-    if coding:
-        if coding.lower() != "chunked" or told is not None:
-            raise Broken("its length cannot be understood")
-        return -1
-    if told is None:
-        return -2
-    if not (told.isascii() and told.isdigit() and len(told) < 10):
-        raise Broken("its length cannot be understood")
-    if int(told) > BODY_BYTES_MOST:
-        raise Broken(f"its answer is longer than {BODY_BYTES_MOST} bytes")
-    return int(told)
-
-
-def _body(buffer: bytearray, head: _Head, ended: bool) -> bytes | None:
-    """None while it is not whole."""
-    if head.length == -1:
-        return _unchunked(buffer)
-    if head.length == -2:
-        if len(buffer) > BODY_BYTES_MOST:
-            raise Broken(f"its answer is longer than {BODY_BYTES_MOST} bytes")
-        return bytes(buffer) if ended else None
-    if len(buffer) > head.length:
-        raise Broken("it says more than it was asked")
-    return bytes(buffer) if len(buffer) == head.length else None
-
-
-def _unchunked(buffer: bytearray) -> bytes | None:
-    if len(buffer) > 2 * BODY_BYTES_MOST:
-        raise Broken(f"its answer is longer than {BODY_BYTES_MOST} bytes")
-    parts: list[bytes] = []
-    at = total = 0
-    while True:
-        end = buffer.find(b"\r\n", at)
-        if end < 0:
-            if len(buffer) - at > _CHUNK_LINE_MOST:
-                raise Broken("a chunk cannot be understood")
-            return None
-        size = _SIZE.fullmatch(bytes(buffer[at:end]).partition(b";")[0].strip())
-        if size is None:
-            raise Broken("a chunk cannot be understood")
-        length = int(size[0], 16)
-        total += length
-        if total > BODY_BYTES_MOST:
-            raise Broken(f"its answer is longer than {BODY_BYTES_MOST} bytes")
-        at = end + 2
-        if not length:
-            return b"".join(parts) if buffer.find(b"\r\n", at) >= 0 else None
-        if len(buffer) < at + length + 2:
-            return None
-        parts.append(bytes(buffer[at : at + length]))
-        at += length + 2
 
 
 async def connect(

@@ -27,10 +27,11 @@ from evac.engine.boots.binding import BOOT_DRIVERS
 from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.reading import Leading
 from evac.model.errors import Conflict, EvacError, RunError, StalePlan
-from evac.run.boot_events import BOOT, GONE, POWER, SEVERAL
+from evac.run.boot_events import GONE, POWER, SEVERAL
 from evac.run.silent_servers import is_unheard, tells
 from evac.run.values import SETTLED, Event, RunPhase, StepPhase
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 
 LOOK_S: Final = 5.0
 AGAIN_S: Final = 2.0
@@ -65,7 +66,7 @@ def servers_behind(view: RunView, actions: ActionsOf) -> dict[str, list[int]]:
     fewest: dict[str, int] = {}
     found: dict[str, list[int]] = {}
     for i, step in enumerate(view.steps):
-        if step.kind != BOOT or not step.feeds or not _reached(actions(step.id)):
+        if not kind_of(step.kind).boots or not step.feeds or not _reached(actions(step.id)):
             continue
         for feed in step.feeds:
             least = fewest.get(feed, len(step.feeds))
@@ -77,7 +78,7 @@ def servers_behind(view: RunView, actions: ActionsOf) -> dict[str, list[int]]:
 
 
 def _reached(actions: Sequence[Action]) -> bool:
-    return any(action.verb == BOOT and action.driver in BOOT_DRIVERS for action in actions)
+    return any(action.verb == "boot" and action.driver in BOOT_DRIVERS for action in actions)
 
 
 def _across_racks(view: RunView, mine: Sequence[int]) -> list[int]:
@@ -94,7 +95,7 @@ def _across_racks(view: RunView, mine: Sequence[int]) -> list[int]:
 def unwatched(view: RunView, actions: ActionsOf) -> tuple[str, ...]:
     """Feeds that could trip unseen: no circuit that evac can ask, and too few servers that it can ask."""
     behind = servers_behind(view, actions)
-    feeds = {feed for step in view.steps if step.kind == BOOT for feed in step.feeds}
+    feeds = {feed for step in view.steps if kind_of(step.kind).boots for feed in step.feeds}
     alone = [feed for feed in sorted(feeds) if len(behind.get(feed, ())) < LEAST]
     return tuple(feed for feed in alone if not _has_circuit(feed, actions))
 
@@ -206,7 +207,7 @@ class FeedWatch:
         step, attempt, was_up = view.steps[i], view.attempts[i], view.phases[i] == UP
         self._answered.discard(i)
         for action in self._actions(step.id):
-            if action.verb != BOOT or action.driver not in BOOT_DRIVERS:
+            if action.verb != "boot" or action.driver not in BOOT_DRIVERS:
                 continue
             order = Order(
                 view.spec.run,

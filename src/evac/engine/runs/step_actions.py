@@ -19,7 +19,7 @@ from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER
 from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import Proof, RunPolicy
-from evac.model.steps import STEP_WORDS
+from evac.steps.registry import kind_of
 
 STORE_DRIVERS: Final = frozenset({"patroni", "postgres", "redis"})
 FOLLOWING_DRIVERS: Final = frozenset({"postgres", "redis"})
@@ -160,7 +160,7 @@ def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -
 
 def _by_hand(ground: Ground, step: Step) -> Action:
     where = ", ".join(f"{count} on {name}" for name, count in step.servers)
-    words = f"{STEP_WORDS[step.kind]}: {step.target}" + (f" ({where})" if where else "")
+    words = f"{kind_of(step.kind).title}: {step.target}" + (f" ({where})" if where else "")
     if step.candidate:
         words += f" at {step.candidate}"
     parameters: dict[str, Value] = {"instructions": words}
@@ -442,7 +442,7 @@ def _boot(ground: Ground, step: Step) -> tuple[Action, ...]:
     if endpoint is not None and not step.manual and ground.boots.reached_by(step.target, endpoint):
         return (replace(_act("boot", endpoint, **told), target=step.target),)
     place = place_words(told)
-    words = f"{STEP_WORDS['boot']}: {step.target}" + (f" ({place})" if place else "")
+    words = f"{kind_of(step.kind).title}: {step.target}" + (f" ({place})" if place else "")
     told["instructions"] = words
     return (Action("attest", step.target, "manual", site, {}, MappingProxyType(dict(sorted(told.items())))),)
 

@@ -23,6 +23,7 @@ from pydantic.dataclasses import dataclass as _checked
 from evac.model.canonical import fields_in_order, keys_in_order, written
 from evac.model.errors import InvalidInput, PlanError
 from evac.model.plan import Outcome, Plan, Step
+from evac.steps.registry import PLANNED
 
 SCHEMA_VERSION: Final = 1
 SIZE_LIMIT_BYTES: Final = 512 * 2**20
@@ -98,7 +99,7 @@ def _placements(plan: Plan) -> list[dict[str, Any]]:
     """Where replicas are started, one entry a service and server (or pool)."""
     found: dict[tuple[str, str], int] = {}
     for step in plan.steps:
-        if step.kind == "start":
+        if PLANNED[step.kind].replicas > 0:
             for server, count in step.servers:
                 found[(step.target, server)] = found.get((step.target, server), 0) + count
     return [{"count": n, "server": v, "service": s} for (s, v), n in sorted(found.items())]
@@ -108,7 +109,7 @@ def _sheds(plan: Plan) -> list[dict[str, Any]]:
     """Replicas shed, one entry a service."""
     found: dict[str, int] = {}
     for step in plan.steps:
-        if step.kind == "shed":
+        if PLANNED[step.kind].frees_room:
             found[step.target] = found.get(step.target, 0) + step.count
     return [{"replicas": n, "service": s} for s, n in sorted(found.items())]
 
@@ -220,6 +221,8 @@ def _whole(document: dict[str, Any], name: str) -> int:
 
 
 def _step_arguments(step: dict[str, Any]) -> dict[str, Any]:
+    if step["kind"] not in PLANNED:
+        raise ValueError(f"a step is of the kind {str(step['kind'])[:40]}, which this evac does not know")
     body = {key: value for key, value in step.items() if key not in ("duration_ms", "uses")}
     body["end_ms"] = _whole(step, "start_ms") + _whole(step, "duration_ms")
     body["uses"] = sorted(step["uses"].items())

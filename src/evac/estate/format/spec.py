@@ -33,7 +33,8 @@ from evac.estate.format.kinds import (
     text,
 )
 from evac.model import estate as m
-from evac.model.steps import FENCE_RUNGS, STEP_KINDS, TOOL_ROLES
+from evac.model.steps import FENCE_RUNGS, TOOL_ROLES
+from evac.steps.registry import STATED_KINDS
 
 FORMAT_VERSION: Final = 1
 _DURATION: Final = measure(q.DURATION)
@@ -346,7 +347,7 @@ _LIMITS: Final[tuple[Field, ...]] = (
     Field(
         "manual",
         "manual_ms",
-        Mapped(choice(STEP_KINDS), _TAKES),
+        Mapped(choice(STATED_KINDS), _TAKES),
         "how long a kind of step takes by hand, without the tools",
     ),
 )
@@ -533,7 +534,9 @@ SECTIONS: Final[tuple[Section, ...]] = (
             Field(
                 "kind", "kind", text(), "gitops, configuration management, autoscaler, ...", default="gitops"
             ),
-            Field("undoes", "undoes", Listed(choice(STEP_KINDS)), "kinds of steps it would undo", default=()),
+            Field(
+                "undoes", "undoes", Listed(choice(STATED_KINDS)), "kinds of steps it would undo", default=()
+            ),
             Field("manages", "manages", Listed(reference("service")), "the services it manages", default=()),
             Field("can_be_paused", "can_be_paused", flag(), "whether a person can hold it"),
         ),

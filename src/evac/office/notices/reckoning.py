@@ -58,25 +58,22 @@ class NoticeReckoner:
 
 
 _kept: dict[tuple[str, date | None], Any] = {}
-"""In the worker: the last audit, which the next one begins from, beside the estate as its files have it."""
+"""In the worker: the estate as its files have it, and the last audit."""
 
 
 def _reckon(path: str, as_of: date | None, observation: Observation) -> Reckoned | tuple[str, str, str]:
     from evac import estate as estates
-    from evac.audit import audit, update
+    from evac.audit import audit
     from evac.model.digest import estate_digest
     from evac.model.observation import observed
 
     key = (path, as_of)
     try:
-        known = [report for _, report in _kept.values()]
-        files, report = _kept.get(key) or (estates.load(path, as_of), known[0] if known else None)
+        files, report = _kept.get(key) or (estates.load(path, as_of), None)
         seen = observed(files, observation)
         digest = estate_digest(seen)
-        if report is None:
+        if report is None or report.digest != digest:
             report = audit(seen, digest=digest)
-        elif report.digest != digest:
-            report = update(report, seen, digest=digest)
         _kept.clear()
         _kept[key] = (files, report)
         return reckoned(report)

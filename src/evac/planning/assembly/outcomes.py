@@ -13,6 +13,7 @@ from evac.planning.assembly.milestones import Times, outages
 from evac.planning.assembly.steps import Draft
 from evac.planning.evacuation.board import FAILED_TIME, NEVER
 from evac.planning.evacuation.legality import lack_time
+from evac.steps.registry import kind_of
 
 CHAIN_MOST: Final = 60
 
@@ -158,7 +159,7 @@ def _helped(draft: Draft) -> dict[str, set[str]]:
     """Of each service that is shed, those that it makes room for."""
     found: dict[str, set[str]] = {}
     for step in draft.steps.values():
-        if step.kind == "shed":
+        if kind_of(step.kind).frees_room:
             found.setdefault(step.target, set()).update(step.for_services)
     return found
 

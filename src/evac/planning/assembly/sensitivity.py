@@ -17,6 +17,7 @@ from evac.model.instance import Instance, Rows, Services
 from evac.model.plan import Sensitivity, Step
 from evac.planning.assembly.milestones import Ints, outages, price, times_of
 from evac.planning.evacuation.solve import solve
+from evac.steps.registry import kind_of
 
 CASES: Final = (
     ("demand is 30 % higher", 130, 100),
@@ -69,12 +70,13 @@ def _with_less_room(instance: Instance, steps: tuple[Step, ...], base: Ints, top
     free = instance.rows.capacity - instance.rows.used
     failed = {"base": np.zeros(len(s), np.bool_), "top": np.zeros(len(s), np.bool_)}
     for step in steps:
-        if step.kind not in ("start", "shed"):
+        sign = kind_of(step.kind).replicas
+        if not sign:
             continue
         service = index[step.target]
         for name, count in step.servers:
             need = s.demand[service] * count
-            if step.kind == "shed":
+            if sign < 0:
                 free[rows[name]] += need
             elif (free[rows[name]] >= need).all():
                 free[rows[name]] -= need

@@ -13,59 +13,16 @@ from numpy.typing import NDArray
 
 from evac.model.instance import Instance
 from evac.model.plan import Step
-from evac.model.steps import TOOLS_OF_KIND, StepKind
-from evac.planning.assembly.waves import attest_steps, boot_fields, power_steps, reprotect_steps
+from evac.planning.assembly.waves import BY_ITSELF, attest_steps, boot_fields, power_steps, reprotect_steps
 from evac.planning.evacuation.board import NEVER, SHEDS, STARTS, Board
-from evac.planning.simulation.uses import StepUses
+from evac.steps.kind import Need
+from evac.steps.places import Places
+from evac.steps.registry import PLANNED, kind_of
 
-PRECHECK: Final[dict[StepKind, str]] = {
-    "fence": "the loss is confirmed by quorum",
-    "promote": "the old primary is fenced; lag is known",
-    "boot": "the feed has power; the BMC answers",
-    "start": "the image is in the registry; room is free",
-    "verify": "all replicas have started",
-    "shift": "the service answers in its new place",
-    "shed": "the service may be shed",
-    "stop": "traffic has moved",
-    "power": "the fault is cleared; outlets of racks that come on by themselves are open",
-    "attest": "what it would delete or unseal is known",
-    "reprotect": "the copy cannot write",
-}
-GATE: Final[dict[StepKind, str]] = {
-    "fence": "the old primary refuses writes",
-    "promote": "the new primary takes writes",
-    "boot": "the server is up",
-    "start": "replicas report ready",
-    "verify": "checks pass",
-    "shift": "traffic arrives, errors stay low",
-    "shed": "replicas have stopped",
-    "stop": "replicas have stopped",
-    "power": "voltage is there, nothing tripped",
-    "attest": "a person has freed it",
-    "reprotect": "the copy follows and has caught up",
-}
-UNDO: Final[dict[StepKind, str]] = {
-    "fence": "none: unfence by hand after reprotecting",
-    "promote": "none: a store that moved stays",
-    "boot": "leave it on",
-    "start": "stop the replicas",
-    "verify": "nothing to undo",
-    "shift": "point traffic back",
-    "shed": "start the replicas again",
-    "stop": "start the replicas again",
-    "power": "open the breaker or the outlets again",
-    "attest": "stop it again",
-    "reprotect": "fence it again",
-}
 MILES: Final = ("base", "top")
-_USUAL: Final[dict[StepKind, dict[str, object]]] = {
-    kind: {
-        "precheck": PRECHECK.get(kind, ""),
-        "gate": GATE.get(kind, ""),
-        "undo": UNDO.get(kind, ""),
-        "tools": tools,
-    }
-    for kind, tools in TOOLS_OF_KIND.items()
+_USUAL: Final[dict[str, dict[str, object]]] = {
+    kind.name: {"precheck": kind.precheck, "gate": kind.gate, "undo": kind.undo, "tools": kind.tools}
+    for kind in PLANNED.values()
 }
 """What steps of a kind say, unless they say otherwise."""
 _FIELDS: Final = tuple(f.name for f in fields(Step))
@@ -89,7 +46,7 @@ class Draft:
     last_of: dict[int, str] = field(default_factory=dict)
     members: dict[int, list[int]] = field(default_factory=dict)
 
-    def add(self, kind: StepKind, target: str, name: str, start: int, end: int, **fields: object) -> str:
+    def add(self, kind: str, target: str, name: str, start: int, end: int, **fields: object) -> str:
         """Make a step of ticks; returns its id."""
         tick = self.instance.tick_ms
         told: dict[str, object] = {"deadline_ms": max(2 * (end - start), 1) * tick, **_USUAL[kind], **fields}
@@ -103,7 +60,7 @@ class Draft:
         )
         return name
 
-    def manual_ticks(self, kind: StepKind, regular: int, manual: bool) -> int:
+    def manual_ticks(self, kind: str, regular: int, manual: bool) -> int:
         """How long a step takes: people need at least what the estate says."""
         need = self.instance.tools[kind].manual if manual else None
         return regular if need is None else max(regular, need)
@@ -332,22 +289,22 @@ def _after(draft: Draft) -> dict[str, tuple[str, ...]]:
     """What each step waits for: gates of dependencies and tools, its own starts, its own boots."""
     index = {name: n for n, name in enumerate(draft.instance.services.id)}
     gates = {component: _gates(draft, component) for component in draft.members}
-    tools = {kind: _tool_gates(draft, kind) for kind in TOOLS_OF_KIND}
+    tools = {kind.name: _tool_gates(draft, kind.like) for kind in PLANNED.values()}
     found = {}
     for name, step in draft.steps.items():
-        after = set(step.after)
-        if step.kind in ("start", "verify"):
+        after, needs = set(step.after), kind_of(step.kind).needs
+        if Need.DEPENDENCIES in needs:
             service = index[step.target]
             mile = MILES.index(step.milestone)
             component = int(draft.instance.services.component[service])
             if draft.instance.services.base_lost[service]:
                 after |= gates[component]
-            if step.kind == "start" and service in draft.instance.attests:
+            if Need.RELEASE in needs and service in draft.instance.attests:
                 after.add(f"attest:{step.target}")
-            if step.kind == "verify":
+            if Need.STARTS in needs:
                 owners = draft.members[component] if mile == 0 else [service]
                 after |= {n for owner in owners for n in draft.starts_of.get((owner, mile), ())}
-        if not (step.manual or (step.kind == "boot" and step.parameters)):
+        if not (step.manual or BY_ITSELF in step.parameters):
             after |= tools[step.kind]
         found[name] = tuple(sorted(after - {name}))
     return found
@@ -367,7 +324,7 @@ def _gates(draft: Draft, component: int) -> set[str]:
     return found
 
 
-def _tool_gates(draft: Draft, kind: StepKind) -> set[str]:
+def _tool_gates(draft: Draft, kind: str) -> set[str]:
     need = draft.instance.tools.get(kind)
     tools = () if need is None else need.services
     return {draft.last_of[tool] for tool in tools if tool in draft.last_of}
@@ -375,11 +332,11 @@ def _tool_gates(draft: Draft, kind: StepKind) -> set[str]:
 
 def _held(draft: Draft) -> dict[str, tuple[tuple[str, int], ...]]:
     """Units of each limit that a whole step holds: what its kind and target use, times its count."""
-    limits, lookup = draft.instance.limits, StepUses(draft.instance)
+    limits, places = draft.instance.limits, Places(draft.instance)
     found = {}
     for name, step in draft.steps.items():
         held: dict[str, int] = {}
-        for use in lookup.of(step):
+        for use in places.uses(step):
             limit = limits[use.limit].id
             held[limit] = held.get(limit, 0) + use.units * step.count
         found[name] = tuple(sorted(held.items()))
@@ -394,6 +351,6 @@ def _waves(draft: Draft, after: dict[str, tuple[str, ...]]) -> dict[str, int]:
         for name in after[step.id]:
             before = waves.get(name, 0)
             same = max(same, before)
-            wave = max(wave, before + (draft.steps[name].kind in ("promote", "shift", "verify")))
-        waves[step.id] = same if step.kind in ("verify", "shift") else wave
+            wave = max(wave, before + kind_of(draft.steps[name].kind).opens_wave)
+        waves[step.id] = same if kind_of(step.kind).joins_wave else wave
     return waves

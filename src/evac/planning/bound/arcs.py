@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from evac.model.instance import Instance
-from evac.model.steps import StepKind
 from evac.planning.bound.heads import Heads, by_hand, needs_tools
 from evac.planning.bound.room import Needs
 
@@ -36,7 +35,7 @@ class _Arcs:
             delay = min(delay, self.instance.horizon)
             self.found[i, j] = max(self.found.get((i, j), 0), delay)
 
-    def _add_tools(self, i: int, kind: StepKind, delay: int) -> None:
+    def _add_tools(self, i: int, kind: str, delay: int) -> None:
         """Arcs to the tools of a kind of step that nobody can do by hand."""
         if needs_tools(self.instance, kind) and not by_hand(self.instance, kind):
             for tool in self.instance.tools[kind].services:

@@ -10,7 +10,6 @@ import numpy as np
 
 from evac.model.fleet import IntColumn
 from evac.model.instance import Instance
-from evac.model.steps import StepKind
 from evac.planning.bound.passes import KINDS, Tables, run_passes
 from evac.planning.bound.room import Needs, Room
 from evac.planning.bound.waves import Waves
@@ -44,15 +43,15 @@ class Heads:
     components: list[list[int]]
     pools: list[tuple[int, ...]]
     boot_wait: int = 0
-    waits: dict[StepKind, int] = field(default_factory=dict)
+    waits: dict[str, int] = field(default_factory=dict)
 
 
-def needs_tools(instance: Instance, kind: StepKind) -> bool:
+def needs_tools(instance: Instance, kind: str) -> bool:
     need = instance.tools.get(kind)
     return need is not None and bool(need.services)
 
 
-def by_hand(instance: Instance, kind: StepKind) -> bool:
+def by_hand(instance: Instance, kind: str) -> bool:
     """Whether people may do a step of this kind because its tools are lost."""
     need = instance.tools.get(kind)
     return need is not None and bool(need.services) and need.manual is not None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evac.planning.compiled import njit
+from evac.planning.compiled import fill, njit
 
 HEAD, ARC, SHARE = 0, 1, 2
 
@@ -96,7 +96,10 @@ def _pop(heap, ready, weight, size):
 @njit(cache=True)
 def room_waits(weight, size, first, gain_tick, gain, horizon, out):
     """Mean ticks each member of a capacity row waits for room, laid end to end by weight per size."""
-    order = np.argsort(-(weight / size), kind="mergesort")
+    ratio = np.empty(len(size))
+    for member in range(len(size)):
+        ratio[member] = -(weight[member] / size[member])
+    order = np.argsort(ratio, kind="mergesort")
     room = first
     tick = 0.0
     event = 0
@@ -348,11 +351,13 @@ def ascend(
             best_flow[:] = flow
         if k & (k - 1) == 0:
             counted = 0
-            sum_flow[:] = 0.0
-            sum_wait[:] = 0.0
+            fill(sum_flow, 0.0)
+            fill(sum_wait, 0.0)
         counted += 1
-        sum_flow += flow
-        sum_wait += wait
+        for o in range(options):
+            sum_flow[o] += flow[o]
+        for member in range(members):
+            sum_wait[member] += wait[member]
         weigh_options(
             order, head, lost, horizon, start, kind, target, worth, theta, wait, short, value, worthwhile
         )

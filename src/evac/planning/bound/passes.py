@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.planning.bound.room import AT_ONCE, NEVER
-from evac.planning.compiled import inner, kernel
+from evac.planning.compiled import fill, inner, kernel
 
 FENCE, PROMOTE, START, VERIFY, SHIFT, BOOT = range(6)
 KINDS: Final = ("fence", "promote", "start", "verify", "shift", "boot")
@@ -83,7 +83,7 @@ def run_passes(t: Tables, horizon: int, first_boot: int, by_hand: bool, longest:
         anew = wait < 0
         wait = -1 - wait if anew else wait
         if anew or wait != boot_wait:
-            t.entered[:] = -1
+            fill(t.entered, -1)
         boot_wait = wait
         changed = _stores(t, horizon)
         changed |= _components(t, horizon, boot_wait)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
-from evac.planning.compiled import kernel
+from evac.planning.compiled import fill, inner, kernel
 
 
 @kernel
@@ -30,8 +30,8 @@ def fill_fit(
     Rows alike in pool and room are one shape (H), and looked at once; shape, row, cell: of each row, pool by
     pool from pool_first on. mark: note shapes where something fits in shape_wanted. 64-bit integers.
     """
-    cell_total[:] = 0
-    fit[:] = 0
+    fill(cell_total, 0)
+    fill(fit, 0)
     for h in range(len(shape_fit)):
         limit = most if shape_is_pool[h] else min(most, per_server)
         found = 0
@@ -83,7 +83,7 @@ def fill_standing(
             wanted[v] = True
 
 
-@kernel
+@inner
 def _held(
     room: IntColumn,
     demand: IntColumn,
@@ -96,7 +96,7 @@ def _held(
     return _fit(room, demand, own, limit) if limit > 0 else 0
 
 
-@kernel
+@inner
 def _holds_one(
     room: IntColumn,
     demand: IntColumn,
@@ -109,7 +109,7 @@ def _holds_one(
     return holds
 
 
-@kernel
+@inner
 def _fit(
     room: IntColumn,
     demand: IntColumn,
@@ -138,11 +138,11 @@ def sum_cells(
     feed_outside: IntColumn,
 ) -> int:
     """Sums of cells by pool, (rack, pool) and (feed group, pool). Returns the sum over powered cells."""
-    total[:] = 0
-    rack_total[:] = 0
-    rack_outside[:] = 0
-    feed_total[:] = 0
-    feed_outside[:] = 0
+    fill(total, 0)
+    fill(rack_total, 0)
+    fill(rack_outside, 0)
+    fill(feed_total, 0)
+    fill(feed_outside, 0)
     powered = 0
     for c in range(len(cell_total)):
         found = cell_total[c]
@@ -173,7 +173,7 @@ def fill_pools(
     """Fills here (P) with what stands of a service on rows now, and found (P) with the most that each pool
     can hold by the cap of its site.
     """
-    here[:] = 0
+    fill(here, 0)
     for k in range(len(rows)):
         here[pool[rows[k]]] += counts[k]
     for p in range(len(found)):
@@ -197,7 +197,7 @@ def cap_pools(
     part within a pool; outside (P): where there is none; key (V), pool (K): of each row, of each part; there,
     most: scratch.
     """
-    there[:] = 0
+    fill(there, 0)
     for k in range(len(rows)):
         if key[rows[k]] >= 0:
             there[key[rows[k]]] += counts[k]

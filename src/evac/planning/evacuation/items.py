@@ -56,7 +56,8 @@ AT_WORK: Final = 0
 def reset(board: Board) -> None:
     """Nothing is scheduled."""
     clear(board)
-    board.size[:LEVELLED] = 0
+    for place in range(LEVELLED):
+        board.size[place] = 0
     for step in board.outset:
         reserve(board, step.uses, 0, step.ticks, 1, step.at)
     for budget in board.budget:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from evac.model.errors import InvalidInput
 from evac.model.instance import Instance, Use
-from evac.model.steps import StepKind
 from evac.planning.evacuation import board as b
 from evac.planning.evacuation.board import Board, Ints, Table
+from evac.steps.registry import base_kinds
 
 CELLS_MAX: Final = 2_000_000_000
 """Limits times ticks: 8 GB."""
@@ -267,17 +267,15 @@ def component_waits(instance: Instance) -> list[list[int]]:
     return [sorted(w - {c}) for c, w in enumerate(waits)]
 
 
-def static_kinds(instance: Instance, service: int) -> tuple[StepKind, ...]:
+def static_kinds(instance: Instance, service: int) -> tuple[str, ...]:
     """Kinds of steps the base of a service needs whatever its placement."""
     s = instance.services
-    kinds: list[StepKind] = ["verify"]
-    if s.base_starts(service):
-        kinds.append("start")
-    if s.shift[service]:
-        kinds.append("shift")
-    if s.lost_stores[service]:
-        kinds += ["fence", "promote"]
-    return tuple(kinds)
+    kinds = base_kinds(
+        starts=s.base_starts(service) > 0,
+        shifts=bool(s.shift[service]),
+        stores=bool(s.lost_stores[service]),
+    )
+    return tuple(kind.name for kind in kinds)
 
 
 def _graph(instance: Instance, heap: _Heap) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import Instance
-from evac.planning.compiled import njit
+from evac.planning.compiled import allocating_kernel
 from evac.planning.evacuation import board as b
 from evac.planning.evacuation.board import Board, Ints
 
@@ -179,7 +179,7 @@ def _ticks_of_boots(board: Board) -> float:
     return float((load / np.maximum(board.limit["cap"], 1)).max(initial=0.0))
 
 
-@njit(cache=True)
+@allocating_kernel
 def _greedy(
     active: Ints, first: Ints, closure: Ints, user_first: Ints, user: Ints, weight: Ints, work: Floats
 ) -> Ints:

@@ -161,7 +161,8 @@ def survey(board: Board, block: int) -> None:
     """Bring the upper limit of room of a block up to date."""
     first = board.base[GROUP_ROW] + block * BLOCK
     most = board.block[block].most
-    most[:] = 0
+    for r in range(board.vector.shape[1]):
+        most[r] = 0
     for at in range(first, min(first + BLOCK, board.base[GROUP_ROW] + len(board.row))):
         unshed = board.row[board.heap[at]].unshed
         for r in range(board.vector.shape[1]):

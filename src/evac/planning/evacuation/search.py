@@ -29,10 +29,10 @@ TASTE, EAGER, FAVOUR = range(3)
 @inner
 def draw(random: NDArray[np.uint64], below: int) -> int:
     """Random integer in [0, below) from splitmix64 (Steele, Lea and Flood 2014)."""
-    random[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = random[0]
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = np.uint64(random[0] + np.uint64(0x9E3779B97F4A7C15))
+    random[0] = z
+    z = np.uint64((z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9))
+    z = np.uint64((z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB))
     z = z ^ (z >> np.uint64(31))
     # int() would leave it unsigned, and unsigned with signed makes floats in kernels.
     number: Any = np.int64((z >> np.uint64(1)) % np.uint64(below))

@@ -265,7 +265,7 @@ def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, r
     for stage in range(STAGES):
         # What is split off stands behind all pools, and nothing among it is empty or dark.
         ranges = pools + 1 if stage in (STAGE_USED, STAGE_BOOTED) else pools
-        if left == 0 or (stage == STAGE_BOOTED and shapes.boots.sum() == 0):
+        if left == 0 or (stage == STAGE_BOOTED and _none(shapes.boots)):
             continue
         for pool in range(ranges):
             entry, stop = shapes.size[1], size
@@ -304,6 +304,14 @@ def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, r
             for r in range(RESOURCE_COUNT):
                 refused[at, r] = demand[service, r]
     return count - left
+
+
+@kernel
+def _none(counts: IntColumn) -> bool:
+    total = 0
+    for k in range(len(counts)):
+        total += counts[k]
+    return total == 0
 
 
 @kernel

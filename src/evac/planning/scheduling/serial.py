@@ -39,7 +39,7 @@ def _fits_from(net: Net, profile: Profile, floor: Ints, use: int, start: int) ->
     kind = net.kind[use]
     first = max(start, floor[kind])
     resource = net.resource[use]
-    found = earliest(profile, resource, first, net.hold[use], net.capacity[resource] - net.units[use])
+    found: int = earliest(profile, resource, first, net.hold[use], net.capacity[resource] - net.units[use])
     if start <= floor[kind]:
         floor[kind] = found
     return found

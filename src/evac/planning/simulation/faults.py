@@ -8,35 +8,19 @@ takes as long again.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from evac.model.errors import InvalidInput
-from evac.model.steps import STEP_KINDS
+from evac.steps.kind import Uncertainty
+from evac.steps.registry import PLANNED
 
 ATTEMPTS: Final = 5
 PAUSE_TICKS: Final = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Uncertainty:
-    """spread: sigma of the lognormal factor of one step (median 1); common: sigma of the factor that
-    all steps of a kind share in one trial; fail: odds that one attempt fails; slow: fixed factor."""
-
-    spread: float = 0.25
-    common: float = 0.10
-    fail: float = 0.005
-    slow: float = 1.0
-
-
 DEFAULTS: Final[dict[str, Uncertainty]] = {
-    "fence": Uncertainty(0.25, 0.10, 0.01),
-    "promote": Uncertainty(0.35, 0.15, 0.02),
-    "boot": Uncertainty(0.20, 0.10, 0.02),
-    "start": Uncertainty(0.30, 0.15, 0.01),
-    "verify": Uncertainty(0.30, 0.10, 0.01),
-    "shift": Uncertainty(0.20, 0.10, 0.005),
-    "shed": Uncertainty(0.25, 0.10, 0.005),
+    kind.name: kind.uncertainty for kind in PLANNED.values() if kind.uncertainty is not None
 }
 
 _FIELDS: Final = ("fail", "slow", "spread", "common")
@@ -54,7 +38,7 @@ def parse_faults(specs: Iterable[str]) -> dict[str, Uncertainty]:
         name, _, text = rest.partition("=")
         value = _number(text)
         limit = 0.99 if name == "fail" else 100.0
-        if kind not in STEP_KINDS or name not in _FIELDS or value is None or not 0.0 <= value <= limit:
+        if kind not in PLANNED or name not in _FIELDS or value is None or not 0.0 <= value <= limit:
             wrong.append(spec[:80])
             continue
         table[kind] = _with(table.get(kind, Uncertainty()), name, value)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evac.planning.compiled import allocating_kernel, kernel, njit, prange
+from evac.planning.compiled import allocating_inner, inner, parallel_kernel, prange
 
 CHAIN = 48
 PASSED_OVER = 8
@@ -72,7 +72,7 @@ class Run(NamedTuple):
 AHEAD, READY, ROOMY = 0, 1, 2
 
 
-@kernel
+@inner
 def _push(heap, size, key):
     at = size
     while at > 0:
@@ -84,7 +84,7 @@ def _push(heap, size, key):
     heap[at] = key
 
 
-@kernel
+@inner
 def _pop(heap, size):
     """Remove the least; the heap then has size - 1 entries."""
     key = heap[size - 1]
@@ -103,12 +103,12 @@ def _pop(heap, size):
     heap[at] = key
 
 
-@kernel
+@inner
 def _bucket(net, run, tick):
     return tick * run.first.shape[0] // (net.horizon + 1)
 
 
-@kernel
+@inner
 def _later(net, run, event, tick):
     """An event at a tick; beyond the horizon nobody looks."""
     if tick > net.horizon:
@@ -120,7 +120,7 @@ def _later(net, run, event, tick):
     run.count[AHEAD] += 1
 
 
-@kernel
+@inner
 def _wall(net, run, step):
     """The first limit that keeps a step back: no room, or somebody planned earlier waits there; or -1."""
     for u in range(net.use_from[step], net.use_from[step + 1]):
@@ -132,7 +132,7 @@ def _wall(net, run, step):
     return -1
 
 
-@kernel
+@inner
 def _admit(net, run, step, now):
     """Begin a step, or let it wait at the limit that keeps it back. Returns whether it begins."""
     wall = _wall(net, run, step)
@@ -153,7 +153,7 @@ def _admit(net, run, step, now):
     return True
 
 
-@kernel
+@inner
 def _ended(net, run, step, now):
     """Steps that waited for this one alone are ready now."""
     for a in range(net.after_from[step], net.after_from[step + 1]):
@@ -167,7 +167,7 @@ def _ended(net, run, step, now):
             run.count[READY] += 1
 
 
-@kernel
+@inner
 def _released(net, run, group):
     for u in range(net.group_from[group], net.group_from[group + 1]):
         limit = net.use_limit[u]
@@ -178,7 +178,7 @@ def _released(net, run, group):
         run.made[limit] += 1
 
 
-@kernel
+@inner
 def _happen(net, run, now):
     """All events of this tick, which is the first that has any."""
     place = _bucket(net, run, now)
@@ -198,7 +198,7 @@ def _happen(net, run, now):
     run.first[place] = kept
 
 
-@kernel
+@inner
 def _next_tick(net, run, now):
     """The first tick from `now` on that has an event; there is one."""
     place = _bucket(net, run, now)
@@ -212,7 +212,7 @@ def _next_tick(net, run, now):
     return tick
 
 
-@kernel
+@inner
 def _let_in(net, run, limit, now, patience):
     """Let in who waits, earliest planned first, while there is room and patience with who cannot."""
     while run.waiting[limit] > 0 and patience > 0:
@@ -229,7 +229,7 @@ def _let_in(net, run, limit, now, patience):
             patience -= 1
 
 
-@kernel
+@inner
 def _begin(net, run, now):
     """Who is ready begins or waits in line; then the lines move on for which room was made."""
     while run.count[READY] > 0:
@@ -246,7 +246,7 @@ def _begin(net, run, now):
         _let_in(net, run, limit, now, patience)
 
 
-@kernel
+@inner
 def _left_waiting(net, run, now):
     """Nothing is under way any more: whoever still waits is let in without a limit of patience."""
     for limit in range(net.capacity.shape[0]):
@@ -254,7 +254,7 @@ def _left_waiting(net, run, now):
             _let_in(net, run, limit, now, run.length.shape[0] + 1)
 
 
-@allocating_kernel
+@allocating_inner
 def play(net, length, end, blame):
     """One trial: fills `end` and `blame`, N each."""
     count, limits = length.shape[0], net.capacity.shape[0]
@@ -263,8 +263,8 @@ def play(net, length, end, blame):
         length,
         end,
         blame,
-        net.waits.copy(),
-        net.capacity.copy(),
+        np.copy(net.waits),
+        np.copy(net.capacity),
         np.empty(net.queue_from[limits] + 1, np.int64),
         np.zeros(limits, np.int64),
         np.empty(count + 1, np.int64),
@@ -293,7 +293,7 @@ def play(net, length, end, blame):
         _begin(net, run, now)
 
 
-@njit(cache=True, parallel=True)
+@parallel_kernel
 def play_all(net, lengths, watched, ends, chains):
     """Trials side by side, each into its own row: ends (T, N), chains (T, CHAIN) of the last of `watched`."""
     trials = lengths.shape[0]

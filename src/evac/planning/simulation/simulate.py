@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from evac.model.errors import InvalidInput
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome, Plan, Step
-from evac.planning.simulation.faults import ATTEMPTS, DEFAULTS, PAUSE_TICKS, Uncertainty
-from evac.planning.simulation.uses import StepUses
+from evac.planning.simulation.faults import ATTEMPTS, DEFAULTS, PAUSE_TICKS
+from evac.steps.kind import Uncertainty
+from evac.steps.places import Places
+from evac.steps.registry import kind_of
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -147,14 +149,14 @@ def _arrays(instance: Instance, plan: Plan) -> _Arrays:
 
     steps = sorted(plan.steps, key=lambda s: (s.start_ms, s.end_ms, s.id))
     index = {step.id: n for n, step in enumerate(steps)}
-    lookup = StepUses(instance)
+    places = Places(instance)
     followers: list[list[int]] = [[] for _ in steps]
     waits = np.zeros(len(steps), np.int64)
     for n, step in enumerate(steps):
         for name in step.after:
             followers[index[name]].append(n)
             waits[n] += 1
-    uses = [sorted(lookup.of(step), key=_hold) for step in steps]
+    uses = [sorted(places.uses(step), key=_hold) for step in steps]
     groups = [[len(list(alike)) for _, alike in groupby(row, _hold)] for row in uses]
     flat = [(u, step) for row, step in zip(uses, steps, strict=True) for u in row]
     limit = np.array([u.limit for u, _ in flat], np.int64)
@@ -190,9 +192,10 @@ def _last_steps(instance: Instance, arrays: _Arrays) -> dict[int, list[int]]:
     service_of = {name: n for n, name in enumerate(instance.services.id)}
     own: dict[int, int] = {}
     for n, step in enumerate(arrays.steps):
-        if step.kind == "shift" or (step.kind == "verify" and step.milestone == "base"):
+        kind = kind_of(step.kind)
+        if kind.moves_traffic or (kind.checks and step.milestone == "base"):
             service = service_of[step.target]
-            if step.kind == "shift" or not instance.services.shift[service]:
+            if kind.moves_traffic or not instance.services.shift[service]:
                 own[service] = n
     group: dict[int, list[int]] = {}
     for service, n in own.items():
@@ -237,7 +240,7 @@ def _tops(instance: Instance, arrays: _Arrays, ends: Ints, base: Ints, services:
     verified = {
         step.target: n
         for n, step in enumerate(arrays.steps)
-        if step.kind == "verify" and step.milestone == "top"
+        if kind_of(step.kind).checks and step.milestone == "top"
     }
     for service in np.flatnonzero(s.top_lost).tolist():
         if s.top_starts(service):

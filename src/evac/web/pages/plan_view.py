@@ -18,10 +18,11 @@ from evac.model.errors import EvacError
 from evac.model.plan import Plan, Step
 from evac.model.steps import FENCE_RUNGS
 from evac.office.values import ReadyPlan, RunShort, Situation
+from evac.steps.registry import PLANNED
 from evac.views import plan_charts, svg
 from evac.views import plan_view as views
 from evac.views.plan_answer import Planned, answer, cards, tier_rows
-from evac.views.plan_charts import KIND_WORDS, Chain, seconds, step_words
+from evac.views.plan_charts import Chain, seconds, step_words
 from evac.views.words import duration, number, people, percent, plural, user_minutes
 from evac.web.access.port import need
 from evac.web.api.shapes import Digest
@@ -163,10 +164,15 @@ def _runs(digest: str, now: Situation) -> list[RunShort]:
 def _work(plan: Plan, upto: float) -> dict[str, Any]:
     found = plan_charts.work_by_kind(plan)
     told = [
-        f"{KIND_WORDS[w.kind]}: {number(w.actions)}, {seconds(w.begin)} to {seconds(w.end)}" for w in found
+        f"{PLANNED[w.kind].work}: {number(w.actions)}, {seconds(w.begin)} to {seconds(w.end)}" for w in found
     ]
     rows = [
-        (KIND_WORDS[w.kind], *map(number, (w.steps, w.actions, w.by_hand)), seconds(w.begin), seconds(w.end))
+        (
+            PLANNED[w.kind].work,
+            *map(number, (w.steps, w.actions, w.by_hand)),
+            seconds(w.begin),
+            seconds(w.end),
+        )
         for w in found
     ]
     if not rows:
@@ -236,7 +242,7 @@ def _rungs(plan: Plan) -> list[tuple[str, str, str]]:
     """(rung, its words, how many and which), the hardest first."""
     found: dict[str, list[str]] = {}
     for step in plan.steps:
-        if step.kind == "fence":
+        if PLANNED[step.kind].fences:
             found.setdefault(step.rung or "none", []).append(step.target)
     order = [rung for rung in reversed(FENCE_RUNGS) if rung in found]
     return [
@@ -258,7 +264,7 @@ def _waves(plan: Plan) -> list[dict[str, Any]]:
     rows = []
     for wave in sorted(found):
         kinds = Counter(step.kind for step in found[wave])
-        told = "; ".join(f"{KIND_WORDS[kind]}: {number(count)}" for kind, count in sorted(kinds.items()))
+        told = "; ".join(f"{PLANNED[kind].work}: {number(count)}" for kind, count in sorted(kinds.items()))
         begin, end = min(s.start_ms for s in found[wave]), max(s.end_ms for s in found[wave])
         rows.append(
             {

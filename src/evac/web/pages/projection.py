@@ -19,6 +19,7 @@ from evac.model.plan import Plan
 from evac.run.forecast import forecast
 from evac.run.values import ENDED, SETTLED
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 from evac.views.run_forecast import servers_words
 from evac.views.words import number
 from evac.web.room import WarRoom
@@ -127,7 +128,7 @@ def projected(view: RunView, now_ms: int) -> Projection:
 
 def booted(view: RunView) -> tuple[str, str]:
     """Of a run that has ended: how many of the servers that it was to boot came up, in words; a state."""
-    boots = [i for i, step in enumerate(view.steps) if step.kind == "boot"]
+    boots = [i for i, step in enumerate(view.steps) if kind_of(step.kind).boots]
     up = sum(1 for i in boots if view.phases[i] == "succeeded")
     if not boots:
         return "", ""
@@ -138,7 +139,8 @@ def services_back(view: RunView) -> dict[str, int]:
     """Service -> when its last base check, or the move of its traffic, was done; as the forecast counts."""
     found: dict[str, int] = {}
     for i, step in enumerate(view.steps):
-        if step.kind == "shift" or (step.kind == "verify" and step.id.endswith(":base")):
+        kind = kind_of(step.kind)
+        if kind.moves_traffic or (kind.checks and step.id.endswith(":base")):
             if view.phases[i] not in SETTLED:
                 found[step.target] = 0
             elif found.get(step.target, -1) != 0:

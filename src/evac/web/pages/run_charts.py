@@ -13,8 +13,8 @@ from typing import Final
 from evac.model.plan import Outcome
 from evac.run.values import SETTLED
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 from evac.views import svg
-from evac.views.plan_charts import KIND_WORDS
 from evac.views.words import duration, number
 from evac.web.pages.projection import Projection
 
@@ -97,7 +97,7 @@ def _kind_label(kind: str, span: Span) -> str:
 
 
 def words_of(kind: str) -> str:
-    return KIND_WORDS.get(kind, kind)
+    return kind_of(kind).work
 
 
 def _chosen(found: Spans, limits: dict[str, Outcome]) -> list[str]:

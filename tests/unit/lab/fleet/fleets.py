@@ -7,14 +7,14 @@ import base64
 import numpy as np
 import orjson
 
-from evac.lab.fleet.answers import Answer, Request
-from evac.lab.fleet.clock import FleetClock
-from evac.lab.fleet.faults import Shares
-from evac.lab.fleet.fleet import Fleet, Settings
-from evac.lab.fleet.ground import Domain, Ground, Kind, RackPlace
-from evac.lab.fleet.machines import Machines
-from evac.lab.fleet.power import PowerGrid
-from evac.lab.fleet.service import Controller
+from evac_lab.fleet.answers import Answer, Request
+from evac_lab.fleet.clock import FleetClock
+from evac_lab.fleet.faults import Shares
+from evac_lab.fleet.fleet import Fleet, Settings
+from evac_lab.fleet.ground import Domain, Ground, Kind, RackPlace
+from evac_lab.fleet.machines import Machines
+from evac_lab.fleet.power import PowerGrid
+from evac_lab.fleet.service import Controller
 
 USER, PASSWORD = "evac", "right-password"
 KIND = Kind("plain", 400, 300_000, 700, 20_000, 60_000)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evac.lab.fleet.admin import AdminDoor
-from evac.lab.fleet.answers import Request
-from evac.lab.fleet.changes import PATCHES, POSTS
+from evac_lab.fleet.admin import AdminDoor
+from evac_lab.fleet.answers import Request
+from evac_lab.fleet.changes import PATCHES, POSTS
 from tests.unit.lab.fleet.fleets import Client, json_of
 
 V1 = "/redfish/v1"

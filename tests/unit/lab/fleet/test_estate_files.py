@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from evac.estate.loading import load
-from evac.lab.fleet import estate_files, from_estate, made_up
-from evac.lab.fleet.addresses import address_of
-from evac.lab.fleet.estate_files import Reach
-from evac.lab.fleet.faults import Shares
-from evac.lab.fleet.fleet import Fleet, Settings
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
+from evac_lab.fleet import estate_files, from_estate, made_up
+from evac_lab.fleet.addresses import address_of
+from evac_lab.fleet.estate_files import Reach
+from evac_lab.fleet.faults import Shares
+from evac_lab.fleet.fleet import Fleet, Settings
 
 REACH = Reach(8_000, "evac", "env:FLEET", "ab" * 32)
 SERVERS = 460

@@ -7,12 +7,12 @@ import random
 import numpy as np
 import pytest
 
-from evac.lab.fleet import made_up
-from evac.lab.fleet.agenda import Agenda, Timeline
-from evac.lab.fleet.faults import FAULTS
-from evac.lab.fleet.fleet import Settings
-from evac.lab.fleet.machines import BOOT_TARGETS, GRACEFUL_OFF_MS, OVERRIDE_ONCE, OVERRIDES, Machines
-from evac.lab.fleet.power import PowerGrid
+from evac_lab.fleet import made_up
+from evac_lab.fleet.agenda import Agenda, Timeline
+from evac_lab.fleet.faults import FAULTS
+from evac_lab.fleet.fleet import Settings
+from evac_lab.fleet.machines import BOOT_TARGETS, GRACEFUL_OFF_MS, OVERRIDE_ONCE, OVERRIDES, Machines
+from evac_lab.fleet.power import PowerGrid
 from tests.unit.lab.fleet.fleets import HOUR, KIND, Client, ground, machines
 
 

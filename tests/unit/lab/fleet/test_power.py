@@ -7,10 +7,10 @@ import random
 import numpy as np
 import pytest
 
-from evac.lab.fleet.ground import Kind
-from evac.lab.fleet.machines import Machines
-from evac.lab.fleet.power import INRUSH, STEADY, PowerGrid
 from evac.model.errors import InvalidInput
+from evac_lab.fleet.ground import Kind
+from evac_lab.fleet.machines import Machines
+from evac_lab.fleet.power import INRUSH, STEADY, PowerGrid
 from tests.unit.lab.fleet.fleets import HOUR, KIND, ground, machines
 
 

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from evac.lab.fleet.accounts import LOCKOUT_MS, LOCKOUT_THRESHOLD, SESSION_IDLE_MS, SESSIONS_MOST
-from evac.lab.fleet.answers import MESSAGES, Answer, encode
-from evac.lab.fleet.changes import POSTS
+from evac_lab.fleet.accounts import LOCKOUT_MS, LOCKOUT_THRESHOLD, SESSION_IDLE_MS, SESSIONS_MOST
+from evac_lab.fleet.answers import MESSAGES, Answer, encode
+from evac_lab.fleet.changes import POSTS
 from tests.unit.lab.fleet.fleets import PASSWORD, USER, Client, json_of, message_of
 
 V1 = "/redfish/v1"

@@ -9,8 +9,8 @@ import struct
 import numpy as np
 import pytest
 
-from evac.lab.fleet.addresses import CIRCUITS_ADDRESS, SERVERS_MOST, address_of, server_at
-from evac.lab.fleet.silence import INSTRUCTIONS_MOST, RANGES_MOST, program, ranges_of
+from evac_lab.fleet.addresses import CIRCUITS_ADDRESS, SERVERS_MOST, address_of, server_at
+from evac_lab.fleet.silence import INSTRUCTIONS_MOST, RANGES_MOST, program, ranges_of
 
 Steps = list[tuple[int, int, int, int]]
 

@@ -14,8 +14,8 @@ from evac.model.instance import Instance
 from evac.model.scenario import lose
 from evac.planning.bound.facts import facts_of
 from evac.planning.bound.heads import Heads
-from evac.testing.instances import random_variant, worked_example
 from tests.unit.planning.bound.plain_passes import plain_passes
+from tests.unit.planning.instances import random_variant, worked_example
 
 FOUND = ("base", "top", "store", "begin", "verified", "shifting", "fenced")
 

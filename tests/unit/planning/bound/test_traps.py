@@ -13,7 +13,7 @@ from evac.planning.bound import bound
 from evac.planning.bound.evaluate import evaluate
 from evac.planning.bound.facts import Facts, facts_of
 from evac.planning.bound.supply import works_of
-from evac.testing.instances import Draft, ServerDraft, ServiceDraft, StoreDraft, build, worked_example
+from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, StoreDraft, build, worked_example
 
 BIG = ServerDraft("v1", "east", 64_000, 262_144)
 

@@ -14,8 +14,8 @@ from evac.model.instance import Instance
 from evac.planning.bound import bound
 from evac.planning.bound.evaluate import evaluate
 from evac.planning.bound.facts import facts_of
-from evac.testing.instances import random_variant
 from tests.unit.planning.bound.certificates import Drawer
+from tests.unit.planning.instances import random_variant
 
 _TABLE = json.loads((Path(__file__).parents[3] / "fixtures" / "bound_optima.json").read_text("utf-8"))
 _MAKERS = {"variants": random_variant, "wild": wild_instance}

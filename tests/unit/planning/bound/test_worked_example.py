@@ -8,7 +8,7 @@ from evac.model.certificate import CapacityRow, Certificate, SupplyRow
 from evac.planning.bound import bound
 from evac.planning.bound.evaluate import evaluate
 from evac.planning.bound.facts import Facts, facts_of
-from evac.testing.instances import WORKED_OPTIMUM, worked_example
+from tests.unit.planning.instances import WORKED_OPTIMUM, worked_example
 
 PRINTED_BOUND = 2_079_017
 PRINTED_SCALE = 1_000_000

@@ -12,7 +12,7 @@ from evac.model.instance import Instance
 from evac.model.plan import Plan
 from evac.planning.simulation.faults import DEFAULTS, Uncertainty, parse_faults
 from evac.planning.simulation.simulate import _failures, simulate, warm
-from evac.testing.instances import worked_example
+from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 
 CERTAIN = {kind: Uncertainty(0.0, 0.0, 0.0, 1.0) for kind in DEFAULTS}

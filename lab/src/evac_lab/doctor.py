@@ -1,0 +1,152 @@
+"""What is missing on this machine for the lab, and the one command that installs it."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from evac.app.certificates import end_of, own_certificates, words_of
+from evac.drivers.process.peers import CERT
+from evac_lab import clocks, ground_checks, namespaces
+from evac_lab.state import LabError, LabFolder, living
+from evac_lab.topology import topology
+
+Verdict = Literal["good", "missing", "note"]
+_MODULES: Final = "pip install 'evac[lab]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """One thing that was looked at. missing: the lab does not come up without it. cure: what to type."""
+
+    subject: str
+    verdict: Verdict
+    words: str
+    cure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All of it. command: the one command that installs every missing program; "" when none is."""
+
+    checkups: tuple[Checkup, ...]
+    command: str
+
+    @property
+    def well(self) -> bool:
+        return all(one.verdict != "missing" for one in self.checkups)
+
+
+def examine(folder: LabFolder, offset: int = 0) -> Diagnosis:
+    """Looks at programs, Python packages, ports, space, an old lab, and what only some worlds need."""
+    missing = ground_checks.missing_programs()
+    rows = [
+        _programs(missing),
+        _modules(),
+        _old_lab(folder),
+        _ports(folder, offset),
+        _space(folder),
+        _linux(),
+        _namespaces(),
+        _clocks(),
+        *_certificates(),
+    ]
+    return Diagnosis(tuple(rows), ground_checks.install_command(missing))
+
+
+def _programs(missing: Sequence[ground_checks.Missing]) -> Checkup:
+    if not missing:
+        return Checkup("servers", "good", "etcd, PostgreSQL, Redis, HAProxy and Knot are installed")
+    names = ", ".join(one.program for one in missing)
+    return Checkup("servers", "missing", f"not installed: {names}", ground_checks.install_command(missing))
+
+
+def _modules() -> Checkup:
+    lacking = ground_checks.missing_modules()
+    if lacking:
+        return Checkup("python", "missing", f"packages not installed: {', '.join(lacking)}", _MODULES)
+    return Checkup("python", "good", f"Python {platform.python_version()} with the packages of the lab")
+
+
+def _old_lab(folder: LabFolder) -> Checkup:
+    try:
+        state = folder.read()
+    except LabError as error:
+        return Checkup("old lab", "missing", error.message, error.hint)
+    alive = len(living(state, folder))
+    if alive and state is not None and state.phase == "up":
+        return Checkup("old lab", "note", f"a lab is up in {folder.path}: {alive} processes", "evac lab down")
+    if alive or state is not None:
+        words = f"a lab is left over in {folder.path}: {alive} processes"
+        return Checkup("old lab", "missing", words, "evac lab down")
+    return Checkup("old lab", "good", "none is left over")
+
+
+def _ports(folder: LabFolder, offset: int) -> Checkup:
+    taken = ground_checks.taken_ports(topology("loopback", offset))
+    if not taken:
+        return Checkup("ports", "good", "all addresses of the lab are free")
+    if living(None, folder):
+        return Checkup("ports", "note", f"{len(taken)} are used, by the lab itself")
+    words = f"somebody listens at {', '.join(taken[:3])}" + (" and more" if len(taken) > 3 else "")
+    return Checkup("ports", "missing", words, f"end it, or: evac lab up --offset {offset + 1}")
+
+
+def _space(folder: LabFolder) -> Checkup:
+    free = ground_checks.free_mib(folder.path)
+    words = f"{free:,} MiB are free at {folder.path}"
+    if free < ground_checks.SPACE_MIB:
+        return Checkup("space", "missing", f"{words}, {ground_checks.SPACE_MIB:,} are needed", "free some")
+    return Checkup("space", "good", words)
+
+
+def _linux() -> Checkup:
+    system = platform.system()
+    if system == "Linux":
+        return Checkup("system", "good", "Linux: every address of 127/8 is at hand")
+    return Checkup("system", "missing", f"{system}: the lab needs Linux", "use a Linux machine")
+
+
+def _namespaces() -> Checkup:
+    reason = namespaces.why_not()
+    if reason:
+        return Checkup("namespaces", "note", f"{reason}; the lab runs on loopback addresses instead")
+    return Checkup("namespaces", "good", "network namespaces and WAN delays are at hand")
+
+
+def _clocks() -> Checkup:
+    if clocks.library() is None:
+        cure = f"sudo apt-get install {clocks.PACKAGE}"
+        return Checkup("clocks", "note", "libfaketime is not installed: no clock-jump", cure)
+    return Checkup("clocks", "good", "libfaketime is installed")
+
+
+def _certificates() -> list[Checkup]:
+    """What this machine shows to agents, where it shows anything; no lab needs it."""
+    now_ms = time.time_ns() // 1_000_000
+    rows = []
+    for name, path in own_certificates().items():
+        words = words_of(f"the certificate for {name} ({path})", end_of(path), now_ms)
+        good = f"the certificate for {name} is good for long"
+        cure = f"renew the file that {CERT} names; it is read again by itself"
+        rows.append(Checkup("trust", "note" if words else "good", words or good, cure if words else ""))
+    return rows
+
+
+def as_text(diagnosis: Diagnosis) -> str:
+    """A line each, then the one command."""
+    signs = {"good": "good   ", "missing": "MISSING", "note": "note   "}
+    lines = []
+    for one in diagnosis.checkups:
+        lines.append(f"  {signs[one.verdict]}  {one.subject:<10}  {one.words}")
+        if one.cure and one.verdict != "good":
+            lines.append(f"{'':<23}{one.cure}")
+    if diagnosis.command:
+        lines += ["", f"one command installs what is missing: {diagnosis.command}"]
+    up = any(one.subject == "old lab" and one.verdict == "note" for one in diagnosis.checkups)
+    well = "next: evac lab status" if up else "next: evac lab up"
+    lines += ["", well if diagnosis.well else "next: mend what is missing, then evac doctor"]
+    return "\n".join(lines) + "\n"

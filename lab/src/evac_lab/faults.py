@@ -1,0 +1,236 @@
+"""What may happen to a site: it burns, half of it burns, it is cut off, flaps, is slow, its disk is full.
+
+Each fault changes the world at once and says when it did; what evac makes of it is not its business.
+"""
+
+from __future__ import annotations
+
+import pwd
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from evac_lab import proc_table
+from evac_lab.network import network_of
+from evac_lab.process import ServerFailed, find_program, run_once
+from evac_lab.state import LabError, LabFolder, LabState, Running, living
+from evac_lab.topology import HALLS
+
+SLOW_PERIOD_SECONDS: Final = 0.1
+Sleep = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """A fault that happened. at: seconds since 1970; until: when the last of them was gone, 0 where nothing
+    ends. processes: how many were killed or stopped.
+    """
+
+    kind: str
+    site: str
+    at: float
+    processes: int
+    until: float = 0.0
+
+
+@contextmanager
+def _changing(folder: LabFolder) -> Iterator[LabState]:
+    with folder.locked():
+        yield folder.need()
+
+
+def burn(folder: LabFolder, site: str) -> Struck:
+    """Kills everything in a site at the same instant and takes its network away."""
+    with _changing(folder) as state:
+        _check(state, site)
+        network = network_of(folder, state)
+        pids = living(state, folder, site)
+        at = time.time()
+        if state.world != "loopback":
+            network.isolate(site)
+        proc_table.send(pids, signal.SIGKILL)
+        proc_table.wait_gone(pids, 5.0)
+        _finish(state, folder, site)
+        until = time.time()
+        folder.write(replace(state, burnt={**state.burnt, site: at}))
+    return Struck("burn", site, at, len(pids), until)
+
+
+def _finish(state: LabState, folder: LabFolder, site: str) -> None:
+    """Kills what was being born at that moment."""
+    deadline = time.monotonic() + 5.0
+    while (left := living(state, folder, site)) and time.monotonic() < deadline:
+        proc_table.send(left, signal.SIGKILL)
+        proc_table.wait_gone(left, 0.5)
+    if left:
+        raise LabError("lab-burn", f"{len(left)} processes of {site} do not end", "evac lab down")
+
+
+def half(folder: LabFolder, site: str, hall: str = "hall-1") -> Struck:
+    """Kills what stands in one hall of a site."""
+    with _changing(folder) as state:
+        _check(state, site)
+        if hall not in HALLS:
+            raise LabError("lab-hall", f"no hall {hall[:40]}", f"one of: {', '.join(HALLS)}")
+        pids = family([one for one in state.of_site(site) if one.role in HALLS[hall]])
+        at = time.time()
+        proc_table.send(pids, signal.SIGKILL)
+        proc_table.wait_gone(pids)
+    return Struck("half", site, at, len(pids))
+
+
+def cut(folder: LabFolder, site: str) -> Struck:
+    """Isolates a site that lives on."""
+    with _changing(folder) as state:
+        _check(state, site)
+        pids = living(state, folder, site)
+        network_of(folder, state).isolate(site)
+        # Only now: until the last process stood still, the site still answered.
+        at = time.time()
+        folder.write(replace(state, cut=tuple(sorted({*state.cut, site}))))
+    return Struck("cut", site, at, len(pids))
+
+
+def heal(folder: LabFolder, site: str) -> Struck:
+    """Ends a cut; nothing happens where there is none."""
+    with _changing(folder) as state:
+        state.topology.site(site)
+        at = time.time()
+        network_of(folder, state).join(site)
+        folder.write(replace(state, cut=tuple(one for one in state.cut if one != site)))
+    return Struck("heal", site, at, 0)
+
+
+def disturb(
+    folder: LabFolder, site: str, loss: float = 0.0, delay_ms: float = 0.0, one_way: str = ""
+) -> Struck:
+    """Loses or delays packets of a site to and from everywhere; one_way: `in` or `out` is cut, the other way
+    is not. Until `heal`. Raises `LabError` on loopback, which has no links.
+    """
+    from evac_lab import namespaces
+    from evac_lab.wan_router import Links
+
+    with _changing(folder) as state:
+        _check(state, site)
+        if state.world != "namespaces":
+            raise LabError("lab-no-links", "loopback has no links", "evac lab up --world namespaces")
+        others = [one.name for one in state.topology.others(site)] + [""]
+        out, into = [f"{site}>{one}" for one in others], [f"{one}>{site}" for one in others]
+        dropped = {"out": out, "in": into}.get(one_way, [])
+        at = time.time()
+
+        def changed(links: Links) -> Links:
+            calm = links.without_cut(site)
+            return replace(
+                calm,
+                one_way=(*calm.one_way, *dropped),
+                loss={**calm.loss, **(dict.fromkeys([*out, *into], loss) if loss else {})},
+                delays={**calm.delays, **(dict.fromkeys([*out, *into], delay_ms) if delay_ms else {})},
+            )
+
+        namespaces.Network(folder, state).change(changed)
+    return Struck("disturbed", site, at, 0)
+
+
+def flap(
+    folder: LabFolder,
+    site: str,
+    times: int = 5,
+    down_s: float = 0.7,
+    up_s: float = 2.0,
+    sleep: Sleep = time.sleep,
+) -> Struck:
+    """Cuts a site off and joins it again, several times; it is joined when this returns or is interrupted."""
+    first = 0.0
+    try:
+        for _ in range(times):
+            struck = cut(folder, site)
+            first = first or struck.at
+            sleep(down_s)
+            heal(folder, site)
+            sleep(up_s)
+    finally:
+        heal(folder, site)
+    return Struck("flap", site, first, times)
+
+
+def slow(
+    folder: LabFolder, site: str, for_s: float = 10.0, share: float = 0.8, sleep: Sleep = time.sleep
+) -> Struck:
+    """For a while the site runs only one part in five of the time, in slices of a tenth of a second.
+
+    share: of the time in which it stands still. It runs freely when this returns or is interrupted.
+    """
+    state = folder.need()
+    _check(state, site)
+    at = time.time()
+    end = time.monotonic() + for_s
+    try:
+        while time.monotonic() < end:
+            pids = living(state, folder, site)
+            proc_table.pause(pids)
+            sleep(SLOW_PERIOD_SECONDS * share)
+            proc_table.resume(pids)
+            sleep(SLOW_PERIOD_SECONDS * (1 - share))
+    finally:
+        proc_table.resume(living(state, folder, site))
+    return Struck("slow", site, at, 0)
+
+
+def disk_full(folder: LabFolder, site: str, full: bool = True) -> Struck:
+    """No file of the site's processes can be written any more: a limit of the size of files, which can be
+    taken back. Sockets and pipes are not touched.
+    """
+    with _changing(folder) as state:
+        _check(state, site)
+        pids = living(state, folder, site)
+        at = time.time()
+        for pid in pids:
+            _limit_files(pid, full)
+    return Struck("disk-full" if full else "disk-freed", site, at, len(pids))
+
+
+def _limit_files(pid: int, full: bool) -> None:
+    """Only the soft limit, which its owner may raise again. A process of another user is changed as that
+    user: root of a container may lack the right.
+    """
+    try:
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0 if full else hard, hard))
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        owner = pwd.getpwuid(Path(f"/proc/{pid}").stat().st_uid).pw_name
+        soft = "0" if full else "unlimited"
+        with suppress(ServerFailed):
+            # It fails where the process has just ended; sessions of a database come and go.
+            argv = (find_program("prlimit", "util-linux"), "--pid", str(pid), f"--fsize={soft}:")
+            run_once(argv, user=owner, timeout_s=5)
+
+
+def clock_jump(folder: LabFolder, site: str, seconds: float) -> Struck:
+    """The wall clock of evac's processes in the site jumps. Raises `LabError` without libfaketime."""
+    from evac_lab import clocks
+
+    with _changing(folder) as state:
+        _check(state, site)
+        at = time.time()
+        clocks.jump(folder, state, site, seconds)
+    return Struck("clock-jump", site, at, 0)
+
+
+def family(roots: list[Running]) -> set[int]:
+    """Pids of some processes and of all their children."""
+    return proc_table.descendants([one.pid for one in roots if one.alive], proc_table.table())
+
+
+def _check(state: LabState, site: str) -> None:
+    """Raises where the site does not exist or is gone already."""
+    state.topology.site(site)
+    if site in state.burnt:
+        raise LabError("lab-burnt", f"{site} has burnt already", f"evac lab restore {site}")

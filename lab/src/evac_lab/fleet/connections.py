@@ -1,0 +1,196 @@
+"""HTTP of a fleet: connections, their requests one after the other, and what a broken controller does.
+
+Everything is bounded: connections, the size of a request, requests that wait on one connection, idle time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final, Protocol, cast
+
+import httptools
+
+from evac_lab.fleet.answers import Answer, Request, encode, refused
+
+HEADERS_MOST: Final = 16_384
+BODY_MOST: Final = 65_536
+WAITING_MOST: Final = 16
+IDLE_SECONDS: Final = 60.0
+
+
+class Door(Protocol):
+    """Who answers on a port. Numbers of servers are those of `addresses`."""
+
+    def enter(self, connection: Connection, address: str) -> int | None:
+        """The server that was called; None: the connection is dropped."""
+
+    def leave(self, connection: Connection) -> None: ...
+
+    def begin(self, server: int) -> float | None:
+        """A request has come. Seconds until it is answered; None: never."""
+
+    def answer(self, server: int, request: Request) -> Answer | None:
+        """None: the connection is dropped without an answer."""
+
+    def end(self, server: int, status: int) -> None:
+        """The answer is on its way, or (status 0) will never be."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection of a client."""
+
+    __slots__ = (
+        "_body",
+        "_busy",
+        "_door",
+        "_ending",
+        "_headers",
+        "_held",
+        "_loop",
+        "_parser",
+        "_size",
+        "_transport",
+        "_url",
+        "_waiting",
+        "server",
+        "used_at",
+    )
+
+    def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
+        self._door, self._loop = door, loop
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpRequestParser | None = None
+        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._busy = self._ending = False
+        self._held = 0
+        self.server = 0
+        self.used_at = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclass of asyncio's.
+        transport = cast(asyncio.Transport, transport)
+        self._transport = transport
+        self.used_at = self._loop.time()
+        called = transport.get_extra_info("sockname")
+        server = self._door.enter(self, called[0] if called else "")
+        if server is None:
+            self._transport = None
+            transport.abort()
+            return
+        self.server = server
+        self._begin_message()
+        self._parser = httptools.HttpRequestParser(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self._transport = None
+            for _ in range(self._held):
+                self._door.end(self.server, 0)
+            self._waiting.clear()
+            self._door.leave(self)
+            # The parser holds us, and we hold it: let both go now, not when somebody looks for cycles.
+            self._parser = None
+
+    def pause_writing(self) -> None:
+        """A client that does not read is not listened to."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def drop(self) -> None:
+        """Ends the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def idle(self) -> bool:
+        return not self._busy and not self._waiting
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None or self._parser is None or self._ending:
+            return
+        self.used_at = self._loop.time()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserInvalidMethodError:
+            self._give_up(refused(501, "GeneralError"))
+        except httptools.HttpParserError:
+            self._give_up(refused(400, "GeneralError"))
+
+    def _give_up(self, answer: Answer) -> None:
+        """A request that is none: says why, and ends the connection."""
+        if self._transport is not None:
+            self._transport.write(encode(answer, head_only=False, keep_alive=False))
+            self._end()
+
+    def _end(self) -> None:
+        """Nothing more is read or answered; what was written still goes."""
+        self._ending = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def _begin_message(self) -> None:
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._body = b""
+        self._size = 0
+
+    def on_message_begin(self) -> None:
+        self._begin_message()
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._size += len(name) + len(value)
+        if self._size <= HEADERS_MOST:
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_body(self, body: bytes) -> None:
+        if len(self._body) <= BODY_MOST:
+            self._body += body
+
+    def on_message_complete(self) -> None:
+        if self._transport is None or self._parser is None or self._ending:
+            return
+        path, _, query = self._url.decode("latin-1").partition("?")
+        method = self._parser.get_method().decode("latin-1")
+        request = Request(method, path, query, self._headers, self._body)
+        if self._size > HEADERS_MOST or len(self._body) > BODY_MOST or len(self._waiting) >= WAITING_MOST:
+            self._give_up(refused(431 if self._size > HEADERS_MOST else 413, "GeneralError"))
+            return
+        after = self._door.begin(self.server)
+        self._held += 1
+        if after is None:
+            # It hangs: the request stays in hand until the client goes.
+            self._busy = True
+            return
+        self._waiting.append((request, self._parser.should_keep_alive()))
+        if not self._busy:
+            self._next(after)
+
+    def _next(self, after: float) -> None:
+        self._busy = True
+        self._loop.call_later(after, self._answer, after)
+
+    def _answer(self, after: float) -> None:
+        if self._transport is None or self._ending or not self._waiting:
+            return
+        request, keep_alive = self._waiting.popleft()
+        answer = self._door.answer(self.server, request)
+        self._busy = False
+        self._held -= 1
+        if answer is None:
+            self._door.end(self.server, 0)
+            self._transport.abort()
+            return
+        self._transport.write(encode(answer, request.method == "HEAD", keep_alive))
+        self._door.end(self.server, answer.status)
+        if not keep_alive:
+            self._end()
+        elif self._waiting:
+            self._next(after)

@@ -1,0 +1,566 @@
+"""What a management controller shows of its server: the JSON of each resource, made when it is asked for.
+
+Names and shape are those of the Redfish schemas; the values come from the machines. Reads only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from evac_lab.fleet.accounts import (
+    LOCKOUT_MS,
+    LOCKOUT_THRESHOLD,
+    PRIVILEGES,
+    SESSION_IDLE_MS,
+    Account,
+)
+from evac_lab.fleet.answers import REGISTRY, Json
+from evac_lab.fleet.fleet import Fleet, Kept
+from evac_lab.fleet.ground import Kind
+from evac_lab.fleet.machines import BOOT_TARGETS, OFF, OVERRIDES, POWER_STATES
+
+V1: Final = "/redfish/v1"
+RESETS: Final = (
+    "On",
+    "ForceOn",
+    "ForceOff",
+    "GracefulShutdown",
+    "GracefulRestart",
+    "ForceRestart",
+    "PowerCycle",
+    "PushPowerButton",
+    "Nmi",
+)
+RESET_TARGET: Final = f"{V1}/Systems/1/Actions/ComputerSystem.Reset"
+MANAGER_RESETS: Final = ("GracefulRestart", "ForceRestart")
+MANAGER_RESET_TARGET: Final = f"{V1}/Managers/1/Actions/Manager.Reset"
+DRIVES: Final = 2
+_OK: Final = MappingProxyType({"State": "Enabled", "Health": "OK"})
+_EMPTY: Final = Kept()
+
+
+def link(path: str) -> Json:
+    return {"@odata.id": f"{V1}/{path}"}
+
+
+def named(kind: str, path: str, id: str, name: str, **rest: object) -> Json:
+    """A resource with its annotations first. kind: `Chassis.v1_22_0.Chassis`."""
+    return {"@odata.type": f"#{kind}", "@odata.id": f"{V1}/{path}", "Id": id, "Name": name, **rest}
+
+
+def collection(kind: str, path: str, name: str, members: list[str]) -> Json:
+    """kind: `ComputerSystem`; members: the last parts of their paths."""
+    return {
+        "@odata.type": f"#{kind}Collection.{kind}Collection",
+        "@odata.id": f"{V1}/{path}",
+        "Name": name,
+        "Members": [link(f"{path}/{one}") for one in members],
+        "Members@odata.count": len(members),
+    }
+
+
+def versions(_: Fleet, __: int, ___: int) -> Json:
+    return {"v1": f"{V1}/"}
+
+
+def odata(fleet: Fleet, server: int, now: int) -> Json:
+    root = service_root(fleet, server, now)
+    values = [
+        {"name": name, "kind": "Singleton", "url": value["@odata.id"]}
+        for name, value in root.items()
+        if isinstance(value, dict) and "@odata.id" in value
+    ]
+    values.append({"name": "Sessions", "kind": "Singleton", "url": f"{V1}/SessionService/Sessions"})
+    return {"@odata.context": f"{V1}/$metadata", "value": values}
+
+
+def root_of(fleet: Fleet, server: int, product: str) -> Json:
+    """The parts of a service root that all controllers share."""
+    found = named(
+        "ServiceRoot.v1_15_0.ServiceRoot",
+        "",
+        "RootService",
+        "Root Service",
+        RedfishVersion="1.15.0",
+        UUID=fleet.uuid_of(server, "root"),
+        Vendor="Contoso",
+        Product=product,
+        ProtocolFeaturesSupported={
+            "ExcerptQuery": False,
+            "FilterQuery": False,
+            "OnlyMemberQuery": False,
+            "SelectQuery": False,
+            "ExpandQuery": {"ExpandAll": False, "Levels": False, "Links": False, "NoLinks": False},
+        },
+    )
+    for name, path in (
+        ("Managers", "Managers"),
+        ("Tasks", "TaskService"),
+        ("SessionService", "SessionService"),
+        ("AccountService", "AccountService"),
+        ("EventService", "EventService"),
+        ("Registries", "Registries"),
+    ):
+        found[name] = link(path)
+    found["Links"] = {"Sessions": link("SessionService/Sessions")}
+    return found
+
+
+def service_root(fleet: Fleet, server: int, _: int) -> Json:
+    root = root_of(fleet, server, "Simulated Server")
+    return {**root, "Systems": link("Systems"), "Chassis": link("Chassis")}
+
+
+def _kind(fleet: Fleet, server: int) -> Kind:
+    return fleet.ground.kinds[int(fleet.ground.kind[server])]
+
+
+def serial_of(fleet: Fleet, server: int) -> str:
+    """What the machine says of itself; one that was swapped says something else than the inventory."""
+    serial = fleet.ground.serial_of(server)
+    if fleet.machines.has_fault(server, "wrong-serial"):
+        return f"X{serial[1:]}" if serial[:1] != "X" else f"Y{serial[1:]}"
+    return serial
+
+
+def host_name(fleet: Fleet, server: int) -> str | None:
+    """Told by the running system; of another server where the image was another one's."""
+    if not fleet.machines.up[server]:
+        return None
+    other = (server + 1) % len(fleet.ground) if fleet.machines.has_fault(server, "wrong-image") else server
+    return fleet.ground.name_of(other)
+
+
+def health(fleet: Fleet, server: int) -> str:
+    return "Warning" if fleet.machines.has_fault(server, "degraded") else "OK"
+
+
+def status(fleet: Fleet, server: int) -> Json:
+    machines = fleet.machines
+    on = machines.state[server] != OFF
+    state = "Enabled" if machines.up[server] else "Starting" if on else "StandbyOffline"
+    word = health(fleet, server)
+    return {"State": state, "Health": word, "HealthRollup": word}
+
+
+def watts(fleet: Fleet, server: int) -> int:
+    """What it draws now."""
+    if fleet.machines.state[server] == OFF:
+        return 0
+    kind = _kind(fleet, server)
+    return kind.inrush_watts if fleet.grid.rushing[server] else int(fleet.ground.watts[server])
+
+
+def system(fleet: Fleet, server: int, now: int) -> Json:
+    machines, kind = fleet.machines, _kind(fleet, server)
+    kept = fleet.kept.get(server, _EMPTY)
+    reset_at = int(machines.reset_at[server])
+    found = named(
+        "ComputerSystem.v1_20_0.ComputerSystem",
+        "Systems/1",
+        "1",
+        fleet.ground.name_of(server),
+        SystemType="Physical",
+        Manufacturer="Contoso",
+        Model=kind.id,
+        SerialNumber=serial_of(fleet, server),
+        UUID=fleet.uuid_of(server, "system"),
+        AssetTag=kept.asset_tag or "",
+        HostName=host_name(fleet, server),
+        BiosVersion="1.4.2",
+        PowerState=POWER_STATES[machines.state[server]],
+        Status=status(fleet, server),
+        BootProgress={"LastState": machines.progress(server, now)},
+        Boot=_boot(fleet, server),
+        ProcessorSummary={"Count": 2, "Status": dict(_OK)},
+        MemorySummary={"TotalSystemMemoryGiB": kind.memory_gib, "Status": dict(_OK)},
+        Storage=link("Systems/1/Storage"),
+        Links={"Chassis": [link("Chassis/1")], "ManagedBy": [link("Managers/1")]},
+        Actions={
+            "#ComputerSystem.Reset": {
+                "target": RESET_TARGET,
+                "ResetType@Redfish.AllowableValues": list(RESETS),
+            }
+        },
+    )
+    if reset_at >= 0:
+        found["LastResetTime"] = fleet.clock.words(reset_at)
+    return found
+
+
+def _boot(fleet: Fleet, server: int) -> Json:
+    machines = fleet.machines
+    return {
+        "BootSourceOverrideEnabled": OVERRIDES[machines.override[server]],
+        "BootSourceOverrideTarget": BOOT_TARGETS[machines.target[server]],
+        "BootSourceOverrideTarget@Redfish.AllowableValues": list(BOOT_TARGETS),
+        "BootSourceOverrideMode": "UEFI",
+        "BootSourceOverrideMode@Redfish.AllowableValues": ["UEFI"],
+    }
+
+
+def storage(fleet: Fleet, server: int, _: int) -> Json:
+    word = health(fleet, server)
+    return named(
+        "Storage.v1_15_0.Storage",
+        "Systems/1/Storage/1",
+        "1",
+        "Local Storage",
+        Status={"State": "Enabled", "Health": word, "HealthRollup": word},
+        Drives=[link(f"Systems/1/Storage/1/Drives/{row}") for row in range(DRIVES)],
+        **{"Drives@odata.count": DRIVES},
+    )
+
+
+def drive(fleet: Fleet, server: int, row: int) -> Json:
+    failed = row == 1 and fleet.machines.has_fault(server, "degraded")
+    return named(
+        "Drive.v1_17_0.Drive",
+        f"Systems/1/Storage/1/Drives/{row}",
+        str(row),
+        f"Drive {row}",
+        Manufacturer="Contoso",
+        Model="D2",
+        SerialNumber=f"{fleet.ground.serial_of(server)}D{row}",
+        CapacityBytes=_kind(fleet, server).disk_gib * 2**30 // DRIVES,
+        MediaType="SSD",
+        Protocol="NVMe",
+        FailurePredicted=failed,
+        Status={"State": "Enabled", "Health": "Critical" if failed else "OK"},
+    )
+
+
+def chassis(fleet: Fleet, server: int, _: int) -> Json:
+    ground = fleet.ground
+    place = ground.racks[int(ground.rack[server])]
+    position = ground.position_of(server)
+    placement: Json = {"Row": place.hall, "Rack": place.id, "RackOffsetUnits": "EIA_310"}
+    if position.isdigit():
+        placement["RackOffset"] = int(position)
+    return named(
+        "Chassis.v1_22_0.Chassis",
+        "Chassis/1",
+        "1",
+        "Chassis",
+        ChassisType="RackMount",
+        Manufacturer="Contoso",
+        Model=_kind(fleet, server).id,
+        SerialNumber=serial_of(fleet, server),
+        AssetTag=fleet.kept.get(server, _EMPTY).asset_tag or "",
+        PowerState=POWER_STATES[fleet.machines.state[server]],
+        Status=dict(_OK),
+        Location={"Placement": placement},
+        PowerSubsystem=link("Chassis/1/PowerSubsystem"),
+        Power=link("Chassis/1/Power"),
+        EnvironmentMetrics=link("Chassis/1/EnvironmentMetrics"),
+        Links={"ComputerSystems": [link("Systems/1")], "ManagedBy": [link("Managers/1")]},
+    )
+
+
+def power(fleet: Fleet, server: int, _: int) -> Json:
+    """The older resource, which many clients still read."""
+    own = f"{V1}/Chassis/1/Power"
+    return named(
+        "Power.v1_7_2.Power",
+        "Chassis/1/Power",
+        "Power",
+        "Power",
+        PowerControl=[
+            {
+                "@odata.id": f"{own}#/PowerControl/0",
+                "MemberId": "0",
+                "Name": "Server",
+                "PowerConsumedWatts": watts(fleet, server),
+                "PowerCapacityWatts": 2 * _kind(fleet, server).watts,
+            }
+        ],
+        PowerSupplies=[
+            {
+                "@odata.id": f"{own}#/PowerSupplies/{row}",
+                "MemberId": str(row),
+                "Name": f"Supply {row + 1}",
+                "Status": dict(_OK),
+            }
+            for row in range(2)
+        ],
+    )
+
+
+def power_subsystem(fleet: Fleet, server: int, _: int) -> Json:
+    return named(
+        "PowerSubsystem.v1_1_0.PowerSubsystem",
+        "Chassis/1/PowerSubsystem",
+        "PowerSubsystem",
+        "Power Subsystem",
+        CapacityWatts=2 * _kind(fleet, server).watts,
+        Status=dict(_OK),
+        PowerSupplies=link("Chassis/1/PowerSubsystem/PowerSupplies"),
+    )
+
+
+def supply(row: int) -> Json:
+    return named(
+        "PowerSupply.v1_5_0.PowerSupply",
+        f"Chassis/1/PowerSubsystem/PowerSupplies/{row}",
+        str(row),
+        f"Supply {row}",
+        PowerSupplyType="AC",
+        Status=dict(_OK),
+    )
+
+
+def environment(fleet: Fleet, server: int, _: int) -> Json:
+    return named(
+        "EnvironmentMetrics.v1_3_0.EnvironmentMetrics",
+        "Chassis/1/EnvironmentMetrics",
+        "EnvironmentMetrics",
+        "Environment",
+        PowerWatts={"Reading": watts(fleet, server)},
+    )
+
+
+def manager(fleet: Fleet, server: int, now: int) -> Json:
+    found = named(
+        "Manager.v1_17_0.Manager",
+        "Managers/1",
+        "1",
+        "Management Controller",
+        ManagerType="BMC",
+        Model="Simulated BMC",
+        FirmwareVersion="2.11.0",
+        UUID=fleet.uuid_of(server, "manager"),
+        ServiceEntryPointUUID=fleet.uuid_of(server, "root"),
+        DateTime=fleet.clock.words(now),
+        DateTimeLocalOffset="+00:00",
+        PowerState="On",
+        Status=dict(_OK),
+        NetworkProtocol=link("Managers/1/NetworkProtocol"),
+        Actions={
+            "#Manager.Reset": {
+                "target": MANAGER_RESET_TARGET,
+                "ResetType@Redfish.AllowableValues": list(MANAGER_RESETS),
+            }
+        },
+    )
+    if server >= 0:
+        links = {"ManagerForServers": [link("Systems/1")], "ManagerForChassis": [link("Chassis/1")]}
+        found["Links"] = {**links, "ManagerInChassis": link("Chassis/1")}
+    return found
+
+
+def network_protocol(fleet: Fleet, server: int, _: int) -> Json:
+    kept = fleet.kept.get(server, _EMPTY)
+    return named(
+        "ManagerNetworkProtocol.v1_9_0.ManagerNetworkProtocol",
+        "Managers/1/NetworkProtocol",
+        "NetworkProtocol",
+        "Network Protocol",
+        Status=dict(_OK),
+        HTTP={"ProtocolEnabled": True},
+        HTTPS={"ProtocolEnabled": True},
+        SSDP={"ProtocolEnabled": False},
+        NTP={"ProtocolEnabled": kept.ntp_enabled, "NTPServers": kept.ntp_servers},
+    )
+
+
+def session_service(_: Fleet, __: int, ___: int) -> Json:
+    return named(
+        "SessionService.v1_1_8.SessionService",
+        "SessionService",
+        "SessionService",
+        "Session Service",
+        ServiceEnabled=True,
+        SessionTimeout=SESSION_IDLE_MS // 1_000,
+        Status=dict(_OK),
+        Sessions=link("SessionService/Sessions"),
+    )
+
+
+def sessions(fleet: Fleet, server: int, now: int) -> Json:
+    held = list(fleet.accounts.sessions(server, now))
+    return collection("Session", "SessionService/Sessions", "Sessions", held)
+
+
+def session(id: str, user: str) -> Json:
+    return named(
+        "Session.v1_5_0.Session",
+        f"SessionService/Sessions/{id}",
+        id,
+        "Session",
+        UserName=user,
+        SessionType="Redfish",
+    )
+
+
+def account_service(_: Fleet, __: int, ___: int) -> Json:
+    return named(
+        "AccountService.v1_12_0.AccountService",
+        "AccountService",
+        "AccountService",
+        "Account Service",
+        ServiceEnabled=True,
+        Status=dict(_OK),
+        AuthFailureLoggingThreshold=3,
+        MinPasswordLength=8,
+        MaxPasswordLength=64,
+        AccountLockoutThreshold=LOCKOUT_THRESHOLD,
+        AccountLockoutDuration=LOCKOUT_MS // 1_000,
+        AccountLockoutCounterResetAfter=LOCKOUT_MS // 1_000,
+        HTTPBasicAuth="Enabled",
+        Accounts=link("AccountService/Accounts"),
+        Roles=link("AccountService/Roles"),
+    )
+
+
+def account(one: Account, now: int) -> Json:
+    return named(
+        "ManagerAccount.v1_10_0.ManagerAccount",
+        f"AccountService/Accounts/{one.id}",
+        one.id,
+        "User Account",
+        UserName=one.user,
+        Password=None,
+        RoleId=one.role,
+        Enabled=one.enabled,
+        Locked=now < one.locked_until,
+        PasswordChangeRequired=one.must_change,
+        AccountTypes=["Redfish"],
+        Links={"Role": link(f"AccountService/Roles/{one.role}")},
+        **{"@odata.etag": f'"{one.version:08x}"'},
+    )
+
+
+def role(id: str) -> Json:
+    return named(
+        "Role.v1_3_1.Role",
+        f"AccountService/Roles/{id}",
+        id,
+        f"{id} Role",
+        IsPredefined=True,
+        RoleId=id,
+        AssignedPrivileges=list(PRIVILEGES[id]),
+        OemPrivileges=[],
+    )
+
+
+def event_service(_: Fleet, __: int, ___: int) -> Json:
+    return named(
+        "EventService.v1_9_0.EventService",
+        "EventService",
+        "EventService",
+        "Event Service",
+        ServiceEnabled=True,
+        DeliveryRetryAttempts=3,
+        DeliveryRetryIntervalSeconds=60,
+        Status=dict(_OK),
+        Subscriptions=link("EventService/Subscriptions"),
+    )
+
+
+def subscriptions(fleet: Fleet, server: int, _: int) -> Json:
+    held = list(fleet.kept.get(server, _EMPTY).subscriptions)
+    return collection("EventDestination", "EventService/Subscriptions", "Event Subscriptions", held)
+
+
+def subscription(id: str, given: Mapping[str, object]) -> Json:
+    return named(
+        "EventDestination.v1_13_0.EventDestination",
+        f"EventService/Subscriptions/{id}",
+        id,
+        "Subscription",
+        SubscriptionType="RedfishEvent",
+        EventFormatType="Event",
+        **given,
+    )
+
+
+def task_service(fleet: Fleet, __: int, now: int) -> Json:
+    return named(
+        "TaskService.v1_2_0.TaskService",
+        "TaskService",
+        "TaskService",
+        "Task Service",
+        ServiceEnabled=True,
+        DateTime=fleet.clock.words(now),
+        CompletedTaskOverWritePolicy="Oldest",
+        LifeCycleEventOnTaskStateChange=False,
+        Status=dict(_OK),
+        Tasks=link("TaskService/Tasks"),
+    )
+
+
+def registry_file(_: Fleet, __: int, ___: int) -> Json:
+    version = f"{REGISTRY}.0"
+    return named(
+        "MessageRegistryFile.v1_1_3.MessageRegistryFile",
+        "Registries/Base",
+        "Base",
+        "Base Message Registry",
+        Registry=REGISTRY,
+        Languages=["en"],
+        Location=[{"Language": "en", "Uri": f"{V1}/Registries/Base/{version}.json"}],
+        **{"Location@odata.count": 1},
+    )
+
+
+Reader = Callable[[Fleet, int, int], Json]
+
+
+def fixed(kind: str, path: str, name: str, *members: str) -> Reader:
+    """A collection that never changes."""
+    found = collection(kind, path, name, list(members))
+    return lambda _, __, ___: found
+
+
+def accounts(fleet: Fleet, server: int, _: int) -> Json:
+    held = list(fleet.accounts.of(server))
+    return collection("ManagerAccount", "AccountService/Accounts", "Accounts", held)
+
+
+SHARED: Final[Mapping[str, Reader]] = MappingProxyType(
+    {
+        "/redfish": versions,
+        f"{V1}/odata": odata,
+        f"{V1}/SessionService": session_service,
+        f"{V1}/SessionService/Sessions": sessions,
+        f"{V1}/AccountService": account_service,
+        f"{V1}/AccountService/Accounts": accounts,
+        f"{V1}/AccountService/Roles": fixed("Role", "AccountService/Roles", "Roles", *PRIVILEGES),
+        f"{V1}/EventService": event_service,
+        f"{V1}/EventService/Subscriptions": subscriptions,
+        f"{V1}/TaskService": task_service,
+        f"{V1}/TaskService/Tasks": fixed("Task", "TaskService/Tasks", "Tasks"),
+        f"{V1}/Registries": fixed("MessageRegistryFile", "Registries", "Registries", "Base"),
+        f"{V1}/Registries/Base": registry_file,
+        f"{V1}/Managers": fixed("Manager", "Managers", "Managers", "1"),
+        f"{V1}/Managers/1": manager,
+        f"{V1}/Managers/1/NetworkProtocol": network_protocol,
+    }
+)
+"""Path -> its reader, on every controller."""
+
+OF_A_SERVER: Final[Mapping[str, Reader]] = MappingProxyType(
+    {
+        **SHARED,
+        V1: service_root,
+        f"{V1}/": service_root,
+        f"{V1}/Systems": fixed("ComputerSystem", "Systems", "Systems", "1"),
+        f"{V1}/Systems/1": system,
+        f"{V1}/Systems/1/Storage": fixed("Storage", "Systems/1/Storage", "Storage", "1"),
+        f"{V1}/Systems/1/Storage/1": storage,
+        f"{V1}/Systems/1/Storage/1/Drives/0": lambda fleet, server, _: drive(fleet, server, 0),
+        f"{V1}/Systems/1/Storage/1/Drives/1": lambda fleet, server, _: drive(fleet, server, 1),
+        f"{V1}/Chassis": fixed("Chassis", "Chassis", "Chassis", "1"),
+        f"{V1}/Chassis/1": chassis,
+        f"{V1}/Chassis/1/Power": power,
+        f"{V1}/Chassis/1/PowerSubsystem": power_subsystem,
+        f"{V1}/Chassis/1/PowerSubsystem/PowerSupplies": fixed(
+            "PowerSupply", "Chassis/1/PowerSubsystem/PowerSupplies", "Power Supplies", "1", "2"
+        ),
+        f"{V1}/Chassis/1/PowerSubsystem/PowerSupplies/1": lambda _, __, ___: supply(1),
+        f"{V1}/Chassis/1/PowerSubsystem/PowerSupplies/2": lambda _, __, ___: supply(2),
+        f"{V1}/Chassis/1/EnvironmentMetrics": environment,
+    }
+)

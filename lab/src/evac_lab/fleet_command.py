@@ -1,0 +1,208 @@
+"""evac lab fleet: thousands of simulated servers that speak Redfish."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from evac.cli import exits
+from evac.cli.options import quiet_option
+from evac.cli.output import say
+from evac.model.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from evac_lab.fleet.ground import Ground
+    from evac_lab.fleet.running import Wish
+
+
+@click.command()
+@click.option("--servers", type=click.IntRange(1, 64_516), default=1_000, show_default=True)
+@click.option("--site", default="pangyo", show_default=True, help="The site's name; of an estate: which one.")
+@click.option(
+    "--estate",
+    type=click.Path(path_type=Path, exists=True),
+    help="Serve the BMCs of an estate's site instead.",
+)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, file_okay=False), help="Write the fleet as an estate."
+)
+@click.option("--port", type=click.IntRange(0, 65_535), default=8_000, show_default=True, help="Of all BMCs.")
+@click.option("--admin-port", type=click.IntRange(0, 65_535), default=8_001, show_default=True)
+@click.option("--tls", is_flag=True, help="HTTPS, with an authority and a certificate of its own.")
+@click.option("--user", default="evac", show_default=True)
+@click.option(
+    "--password", default="", metavar="REFERENCE", help="env:NAME or file:/path. Default: a new one."
+)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same fleet.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(0.01, 10_000),
+    default=1.0,
+    show_default=True,
+    help="Divides every duration.",
+)
+@click.option(
+    "--spread", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Of boot times."
+)
+@click.option(
+    "--faults",
+    "faulty",
+    default="",
+    metavar="SHARES",
+    help="Such as dead=2%,slow=1%; none is nobody. Default: a few of each kind.",
+)
+@click.option("--racks-down", type=click.IntRange(0), default=0, help="So many racks have a dead switch.")
+@click.option(
+    "--dies", multiple=True, metavar="BOOT-SERVER@SECONDS", help="A boot server dies in the middle."
+)
+@click.option(
+    "--power-on",
+    type=click.Choice(["on", "dark", "last"]),
+    default="dark",
+    show_default=True,
+    help="What servers do when power returns.",
+)
+@click.option(
+    "--at-start",
+    type=click.Choice(["off", "on", "open"]),
+    default="off",
+    show_default=True,
+    help="off: breakers closed, servers off; on: all up; open: no power.",
+)
+@click.option("--no-limits", is_flag=True, help="Feeds, racks and halls carry everything.")
+@click.option(
+    "--latency", type=click.FloatRange(0, 10_000), default=5.0, show_default=True, help="ms an answer."
+)
+@click.option(
+    "--bmc-boot",
+    type=click.FloatRange(0, 3_600),
+    default=30.0,
+    show_default=True,
+    help="Seconds until a BMC answers once it has power.",
+)
+@click.option("--for", "longest", type=click.FloatRange(0.1), help="Seconds, then it ends by itself.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where password, certificates and pid file lie. Default: in the lab's.",
+)
+@click.option("--detach", is_flag=True, help="Come back once it answers; it goes on in the background.")
+@click.option("--end", "ending", is_flag=True, help="End the fleet that runs in this folder.")
+@quiet_option
+def fleet(quiet: bool, **options: Any) -> int:
+    """Serve thousands of simulated servers that speak Redfish, until interrupted.
+
+    Each has a BMC at an address of its own, 127.64.x.y, and a power model that trips a feed that is
+    overloaded. The admin interface on 127.0.0.1 tells what was counted. `evac lab down` leaves it alone:
+    it is no part of the three sites.
+    """
+    running = _running()
+    if options.pop("ending"):
+        return _end(_folder(options), quiet)
+    if options.pop("detach"):
+        return _detach(_folder(options), quiet)
+    ground = _ground(options)
+    if options["no_limits"]:
+        ground = ground.without_limits()
+    running.run(ground, _wish(options), lambda about: _tell(about, quiet))
+    return exits.DONE
+
+
+def _folder(options: Mapping[str, Any]) -> Path:
+    from evac_lab.state import default_folder
+
+    folder: Path = (options["folder"] or default_folder() / "fleet").absolute()
+    return folder
+
+
+def _detach(folder: Path, quiet: bool) -> int:
+    """The same command again, in the background."""
+    from evac_lab.fleet import detached
+
+    about = detached.begin([word for word in sys.argv[1:] if word != "--detach"], folder)
+    _tell(about, quiet, f"end it: evac lab fleet --end --folder {folder}")
+    return exits.DONE
+
+
+def _end(folder: Path, quiet: bool) -> int:
+    from evac_lab.fleet import detached
+
+    ended = detached.end(folder)
+    say("the fleet has ended" if ended else f"no fleet runs in {folder}", quiet)
+    return exits.DONE
+
+
+def _running() -> ModuleType:
+    try:
+        from evac_lab.fleet import running
+    except ModuleNotFoundError as error:
+        words = f"Python lacks {error.name}"
+        raise InvalidInput("lab-programs", words, "pip install 'evac[lab]'") from error
+    return running
+
+
+def _ground(options: Mapping[str, Any]) -> Ground:
+    if options["estate"] is not None:
+        if options["out"] is not None:
+            raise InvalidInput("fleet-folder", "the estate is there already", "leave out -o or --estate")
+        from evac_lab.fleet import from_estate
+
+        return from_estate.read(options["estate"], options["site"])
+    from evac_lab.fleet import made_up
+
+    return made_up.make(options["servers"], options["site"], options["power_on"])
+
+
+def _wish(options: Mapping[str, Any]) -> Wish:
+    from evac_lab.fleet.faults import DEFAULT_SHARES, Shares, read_shares
+    from evac_lab.fleet.fleet import Settings
+    from evac_lab.fleet.running import Wish
+    from evac_lab.fleet.serving import Ports
+
+    start: Literal["off", "on", "open"] = options["at_start"]
+    settings = Settings(
+        speed=options["speed"],
+        seed=options["seed"],
+        spread=options["spread"],
+        latency_ms=round(options["latency"]),
+        bmc_boot_ms=round(options["bmc_boot"] * 1_000),
+        racks_down=options["racks_down"],
+        dying=tuple(_moment(one) for one in options["dies"]),
+        closed=start != "open",
+        running=start == "on",
+        was_running=start == "open",
+    )
+    shares = read_shares(options["faulty"]) if options["faulty"] else dict(DEFAULT_SHARES)
+    return Wish(
+        folder=_folder(options),
+        ports=Ports(options["port"], options["admin_port"]),
+        shares=Shares(shares),
+        settings=settings,
+        tls=options["tls"],
+        user=options["user"],
+        password=options["password"],
+        out=options["out"].absolute() if options["out"] else None,
+        longest_s=options["longest"],
+    )
+
+
+def _moment(word: str) -> tuple[str, int]:
+    """`boot-1@90` as (boot-1, 90_000)."""
+    id, _, seconds = word.rpartition("@")
+    if not id or not seconds.isascii() or not seconds.isdigit() or len(seconds) > 6:
+        raise InvalidInput("fleet-boot-server", f"{word[:80]} is no moment", "write pangyo-boot-1@90")
+    return id, int(seconds) * 1_000
+
+
+def _tell(about: Mapping[str, Any], quiet: bool, how_to_end: str = "end it with Ctrl-C") -> None:
+    """The ready line: the first line on stdout, JSON, written once the fleet answers."""
+    click.echo(json.dumps({"ready": True, **about}))
+    if not quiet:
+        words = f"{about['servers']} servers answer at {about['scheme']}://{about['first']}:{about['port']}/redfish/v1/"
+        click.echo(f"{words} and on\nadmin: {about['admin']}/stats\n{how_to_end}", err=True)

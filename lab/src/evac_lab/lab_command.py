@@ -1,0 +1,399 @@
+"""evac lab: three real sites on this machine, to burn."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from evac.cli import exits
+from evac.cli.options import Command, output_option, quiet_option
+from evac.cli.output import emit, progress, say, screen
+from evac.model.errors import InvalidInput
+from evac_lab.fleet_command import fleet
+from evac_lab.october_command import october_2022
+
+if TYPE_CHECKING:
+    from evac_lab.fires import Fire
+    from evac_lab.state import LabFolder, LabState
+
+_SEVERE_HINT = "say so: --confirm SITE --reason WHY"
+
+
+@click.group()
+def lab() -> None:
+    """Three real sites on this machine that burn: pangyo, anyang, ansan.
+
+    Start with: evac doctor, then evac lab up, then evac lab burn pangyo.
+    """
+
+
+def folder_option(command: Command) -> Command:
+    return click.option(
+        "--folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Where the lab keeps its state. Default: $EVAC_LAB, or the folder for states of this user.",
+    )(command)
+
+
+def severe(command: Command) -> Command:
+    """What destroys or isolates asks for the site's name to be typed."""
+    named = click.option("--confirm", metavar="SITE", help="The site's name once more; else it is asked for.")
+    why = click.option("--reason", default="", help="Why; it is kept with the fire.")
+    return named(why(command))
+
+
+def _place(folder: Path | None) -> LabFolder:
+    from evac_lab.state import LabFolder, default_folder
+
+    return LabFolder((folder or default_folder()).absolute())
+
+
+def _confirm(site: str, confirm: str | None) -> None:
+    """Raises `InvalidInput` unless the site was named twice."""
+    if confirm is None and sys.stdin.isatty():
+        confirm = click.prompt(f"type {site} to go on", err=True)
+    if confirm != site:
+        raise InvalidInput("not-confirmed", f"{site} was not confirmed", _SEVERE_HINT)
+
+
+@lab.command()
+@click.option(
+    "--world",
+    type=click.Choice(["auto", "loopback", "namespaces"]),
+    default="auto",
+    show_default=True,
+    help="loopback needs no root; namespaces have links with delays and real cuts.",
+)
+@click.option(
+    "--offset",
+    type=click.IntRange(0, 59),
+    default=0,
+    help="Another lab beside the first one; in namespaces up to 15.",
+)
+@click.option("--clients", "writers", type=click.IntRange(1, 500), default=20, show_default=True)
+@click.option(
+    "--delay", type=click.FloatRange(0, 1_000), default=0.0, help="Milliseconds one way, namespaces."
+)
+@click.option("--by-hand", is_flag=True, help="Without controllers: people put the fires out.")
+@click.option("--clocks", is_flag=True, help="With libfaketime, so that clocks may jump.")
+@folder_option
+@quiet_option
+def up(
+    world: str,
+    offset: int,
+    writers: int,
+    delay: float,
+    by_hand: bool,
+    clocks: bool,
+    folder: Path | None,
+    quiet: bool,
+) -> None:
+    """Start the three sites, the controllers, a messenger and its clients."""
+    from evac_lab import namespaces
+    from evac_lab import world as worlds
+
+    if world == "auto":
+        world = "namespaces" if delay else "loopback"
+    if world == "loopback" and delay:
+        raise InvalidInput("lab-delay", "loopback has no delay", "evac lab up --world namespaces --delay 5")
+    if world == "namespaces" and (reason := namespaces.why_not()):
+        raise InvalidInput("lab-namespaces", reason, "evac lab up --world loopback")
+    place = _place(folder)
+    options = worlds.Options(
+        "namespaces" if world == "namespaces" else "loopback",
+        offset,
+        writers,
+        delay_ms=delay,
+        clocks=clocks,
+        controllers=not by_hand,
+    )
+    began = time.monotonic()
+    with progress("starting", quiet) as told:
+        state = worlds.up(options, place, told)
+    say(
+        f"the lab is up in {time.monotonic() - began:.1f} s: {len(state.processes)} processes, "
+        f"{state.world} world, {writers} clients write\nits estate: {place.estate}\n"
+        f"{'' if by_hand else _plans_lacking(state)}next: evac lab status, then evac lab burn pangyo",
+        quiet,
+    )
+
+
+def _plans_lacking(state: LabState) -> str:
+    """A line that says so where the loss of a site has no plan yet, or a store no proof; else nothing."""
+    from evac_lab.journal_facts import watchers
+    from evac_lab.world import SYNCHRONOUS
+
+    seen = watchers(state.topology)
+    left = [site.name for site in state.topology.sites if seen is None or site.name not in seen.ready]
+    words = []
+    if left:
+        words.append(
+            f"no plan lies ready yet for the loss of {', '.join(left)}: a fire waits for the planner\n"
+        )
+    if seen is None or SYNCHRONOUS not in seen.proven:
+        words.append(
+            f"no synchronous copy is proven to hold all of {SYNCHRONOUS}: a fire waits for a person\n"
+        )
+    return "".join(words)
+
+
+@lab.command()
+@click.option("--watch", "-w", "live", is_flag=True, help="A live screen, until interrupted.")
+@output_option("text", "json")
+@folder_option
+def status(live: bool, output: str, folder: Path | None) -> None:
+    """What lives, who takes writes, how the clients fare."""
+    import json
+
+    from evac_lab import screen as screens
+    from evac_lab.status import look
+
+    place = _place(folder)
+    state = place.need()
+    if live and sys.stdout.isatty():
+        screens.live(lambda: look(place, place.need()))
+        return
+    found = look(place, state)
+    if output == "json":
+        emit(json.dumps(found.to_json(), indent=2), None)
+        return
+    shown = screen()
+    emit(screens.as_text(found, shown.width, shown.colour), None)
+    for run in found.watchers.open_runs if found.watchers is not None else ():
+        say(f"next: {_to_show(state, run)}")
+
+
+def _to_show(state: LabState, run: str) -> str:
+    """The command that shows a run of this lab, as it can be typed."""
+    from evac_lab.journal_facts import store_url
+
+    up = [site.name for site in state.topology.sites if site.name not in {*state.burnt, *state.cut}]
+    return f"evac run show {run} --store {store_url(state.topology, up[0] if up else '')}"
+
+
+@lab.command()
+@click.argument("site")
+@click.option("--leader", is_flag=True, help="Make sure that evac's leader, and etcd's, burn with it.")
+@click.option("--no-wait", is_flag=True, help="Light it and return at once; nothing is measured.")
+@click.option("--longest", type=click.FloatRange(1, 3_600), default=60.0, help="Seconds to follow it.")
+@severe
+@output_option("text", "json")
+@folder_option
+@quiet_option
+def burn(
+    site: str,
+    leader: bool,
+    no_wait: bool,
+    longest: float,
+    confirm: str | None,
+    reason: str,
+    output: str,
+    folder: Path | None,
+    quiet: bool,
+) -> int:
+    """Kill everything in a site at the same instant; returns when the run has ended."""
+    from evac_lab import episodes, faults, leadership
+
+    place = _place(folder)
+    place.need().topology.site(site)
+    _confirm(site, confirm)
+    if leader:
+        say(f"moving the leader to {site}", quiet)
+        leadership.move(place, site)
+    if no_wait:
+        struck = faults.burn(place, site)
+        say(f"{site} burns: {struck.processes} processes killed", quiet)
+        return exits.DONE
+    patience = episodes.Patience(longest)
+    fire = episodes.burn(place, site, patience, lambda words: say(words, quiet), reason)
+    return _show(fire, output, place)
+
+
+def _show(fire: Fire, output: str, folder: LabFolder) -> int:
+    """What was measured, and the exit code that says whether it is over; where it is not, where to look."""
+    from evac_lab import report as reports
+
+    emit(reports.as_json([fire]) if output == "json" else reports.timeline(fire), None)
+    if fire.state in ("over", "succeeded", "succeeded_with_exceptions"):
+        return exits.DONE
+    after = f"{_to_show(folder.need(), fire.run)}, or " if fire.run else ""
+    say(f"it is not over: evac may wait for a person\nnext: {after}evac lab status")
+    return exits.FAILED
+
+
+@lab.command()
+@click.argument("site")
+@click.option("--wait", is_flag=True, help="Follow what evac does, and measure it.")
+@severe
+@folder_option
+@quiet_option
+def cut(site: str, wait: bool, confirm: str | None, reason: str, folder: Path | None, quiet: bool) -> int:
+    """Isolate a site that lives on; evac lab heal SITE joins it again."""
+    from evac_lab import episodes, faults
+
+    place = _place(folder)
+    place.need().topology.site(site)
+    _confirm(site, confirm)
+    if wait:
+        told = lambda words: say(words, quiet)  # noqa: E731
+        return _show(episodes.cut(place, site, episodes.Patience(), told, reason), "text", place)
+    struck = faults.cut(place, site)
+    say(f"{site} is cut off: {struck.processes} processes\nnext: evac lab heal {site}", quiet)
+    return exits.DONE
+
+
+@lab.command()
+@click.argument("site")
+@click.option("--loss", type=click.IntRange(0, 100), default=0, help="Per cent of the packets.")
+@click.option("--delay", type=click.FloatRange(0, 10_000), default=0.0, help="Milliseconds one way.")
+@click.option("--one-way", type=click.Choice(["in", "out"]), help="Cut in one direction only.")
+@folder_option
+@quiet_option
+def disturb(
+    site: str, loss: int, delay: float, one_way: str | None, folder: Path | None, quiet: bool
+) -> None:
+    """Lose or delay packets of a site (namespaces); evac lab heal SITE ends it."""
+    from evac_lab import faults
+
+    faults.disturb(_place(folder), site, loss / 100, delay, one_way or "")
+    say(f"the links of {site} are disturbed\nnext: evac lab heal {site}", quiet)
+
+
+@lab.command()
+@click.argument("site")
+@folder_option
+@quiet_option
+def heal(site: str, folder: Path | None, quiet: bool) -> None:
+    """Join a site that was cut off."""
+    from evac_lab import faults
+    from evac_lab.journal_facts import left_sites
+
+    place = _place(folder)
+    faults.heal(place, site)
+    say(f"{site} is joined again", quiet)
+    if site in left_sites(place.need().topology):
+        words = "evac left it meanwhile, and it serves nobody until it is brought back"
+        say(f"{words}\nnext: evac lab restore {site}")
+
+
+@lab.command()
+@click.argument("site")
+@click.option("--hall", type=click.Choice(["hall-1", "hall-2"]), default="hall-1", show_default=True)
+@severe
+@folder_option
+@quiet_option
+def half(site: str, hall: str, confirm: str | None, reason: str, folder: Path | None, quiet: bool) -> int:
+    """Kill what stands in one hall of a site."""
+    from evac_lab import episodes
+
+    place = _place(folder)
+    place.need().topology.site(site)
+    _confirm(site, confirm)
+    told = lambda words: say(words, quiet)  # noqa: E731
+    return _show(episodes.half(place, site, hall, episodes.Patience(), told, reason), "text", place)
+
+
+@lab.command()
+@click.argument("site")
+@click.option("--times", type=click.IntRange(1, 1_000), default=5, show_default=True)
+@click.option("--down", "down_s", type=click.FloatRange(0.05, 600), default=0.7, show_default=True)
+@click.option("--up", "up_s", type=click.FloatRange(0.05, 600), default=2.0, show_default=True)
+@folder_option
+@quiet_option
+def flap(site: str, times: int, down_s: float, up_s: float, folder: Path | None, quiet: bool) -> None:
+    """Cut a site off and join it again, several times."""
+    from evac_lab import faults
+
+    faults.flap(_place(folder), site, times, down_s, up_s)
+    say(f"{site} was cut off {times} times and is joined again", quiet)
+
+
+@lab.command()
+@click.argument("site")
+@click.option("--for", "for_s", type=click.FloatRange(0.1, 3_600), default=10.0, show_default=True)
+@folder_option
+@quiet_option
+def slow(site: str, for_s: float, folder: Path | None, quiet: bool) -> None:
+    """For a while a site runs only a fifth of the time."""
+    from evac_lab import faults
+
+    faults.slow(_place(folder), site, for_s)
+    say(f"{site} was slow for {for_s:g} s", quiet)
+
+
+@lab.command(name="disk-full")
+@click.argument("site")
+@click.option("--free", is_flag=True, help="Make room again.")
+@folder_option
+@quiet_option
+def disk_full(site: str, free: bool, folder: Path | None, quiet: bool) -> None:
+    """No file of a site can be written any more."""
+    from evac_lab import faults
+
+    struck = faults.disk_full(_place(folder), site, full=not free)
+    say(f"{site}: {struck.kind}, {struck.processes} processes", quiet)
+
+
+@lab.command(name="clock-jump")
+@click.argument("site")
+@click.option("--seconds", type=float, default=3_600.0, show_default=True)
+@folder_option
+@quiet_option
+def clock_jump(site: str, seconds: float, folder: Path | None, quiet: bool) -> None:
+    """The clock of evac's processes in a site jumps."""
+    from evac_lab import faults
+
+    faults.clock_jump(_place(folder), site, seconds)
+    say(f"the clock of {site} is {seconds:+g} s off", quiet)
+
+
+@lab.command()
+@click.argument("site")
+@click.option("--failback", is_flag=True, help="Also bring the traffic and the primaries home.")
+@severe
+@folder_option
+@quiet_option
+def restore(
+    site: str, failback: bool, confirm: str | None, reason: str, folder: Path | None, quiet: bool
+) -> int:
+    """Bring a burnt site back: start it, archive, rewind, rejoin, protect."""
+    from evac_lab import restoring
+
+    place = _place(folder)
+    place.need().topology.site(site)
+    _confirm(site, confirm)
+    done = restoring.restore(place, site, lambda words: say(words, quiet), failback=failback, reason=reason)
+    emit(done.as_text(), None)
+    return exits.DONE if done.whole else exits.FAILED
+
+
+@lab.command()
+@output_option("text", "json")
+@folder_option
+def report(output: str, folder: Path | None) -> None:
+    """The timeline of the fires, as the clients measured them."""
+    from evac_lab import fires
+    from evac_lab import report as reports
+
+    found = fires.read_all(_place(folder))
+    emit(reports.as_json(found) if output == "json" else reports.as_text(found), None)
+
+
+@lab.command()
+@folder_option
+@quiet_option
+def down(folder: Path | None, quiet: bool) -> None:
+    """End everything and leave nothing behind but the reports, also after a crash."""
+    from evac_lab.world import down as end
+
+    place = _place(folder)
+    ended = end(place)
+    say(f"the lab is down: {ended} processes ended", quiet)
+
+
+lab.add_command(fleet)
+lab.add_command(october_2022)

@@ -1,0 +1,258 @@
+"""The cold start of the story: the engine boots every server through its BMC, over real Redfish requests.
+
+Plan, limits, journal and driver are those of production; only what is no server (a service that starts, a
+person who switches a breaker that evac cannot reach) takes a drawn time. Time runs `speed` times as fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from evac.app.planner.plans import Made
+from evac.app.planner.replan import Mender
+from evac.drivers.port import Action, Driver, Value
+from evac.drivers.registry import create
+from evac.engine.boots.feed_watch import FeedWatch
+from evac.engine.boots.replan import Mending, Trouble, take_over_plan
+from evac.engine.clock import SystemClock
+from evac.engine.lead.leadership import Leadership
+from evac.engine.runs.binding import Bound
+from evac.engine.runs.execution import Hooks, RunExecution
+from evac.engine.runs.performing import Terms
+from evac.engine.runs.reading import create_run
+from evac.estate.codecs import plan as plan_codec
+from evac.model.estate import Endpoint, Estate
+from evac.model.plan import Plan
+from evac.run.values import Event
+from evac.run.view import RunView
+from evac.steps.registry import kind_of
+from evac.store.sqlite import SqliteStore
+from evac_lab.fleet.addresses import CIRCUITS_ADDRESS, address_of
+from evac_lab.october.fleet_process import Fleet
+from evac_lab.october.playing import RUN, Played, TimedDriver, bound_plan, played
+from evac_lab.october.speeding import faster
+
+LEASE_MS: Final = 600_000
+"""Nobody else leads here, and a machine that does all of this at once may be slow to renew it."""
+JOURNAL: Final = "journal.sqlite"
+POINTS: Final = 400
+ANSWER_S: Final = 1
+"""How long a request may take here: on the clock of the story many times as long."""
+MEND_MS: Final = 60_000
+"""How long the run waits with what was to start on a server that does not come up."""
+TURN_S: Final = 0.000_2
+_TIMED: Final = (Action("run", "step", "timed"),)
+
+
+@dataclass(slots=True)
+class Heard:
+    """What the journal says of the boots, as it is written. up: (milliseconds here, servers up)."""
+
+    up: list[tuple[int, int]] = field(default_factory=list)
+    degraded: int = 0
+    count: int = 0
+
+    def hear(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if event.kind == "step_succeeded" and event.step.startswith("boot:"):
+                self.count += 1
+                self.degraded += event.data.get("evidence", {}).get("state") == "degraded"
+                self.up.append((event.at_ms, self.count))
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """How the wave went, in story time since power came back. up: (milliseconds, servers that are up).
+    plan: as it was carried out in the end, mended for the servers that did not come up.
+    """
+
+    played: Played
+    servers: int
+    came_up: int
+    degraded: int
+    wave_ms: int
+    up: tuple[tuple[int, int], ...]
+    plan: Plan
+
+
+def with_addresses(estate: Estate, site: str) -> Estate:
+    """The estate with the servers of a site at the addresses of a simulated fleet, each with a serial."""
+    fleet = estate.fleet
+    row = next(n for n, one in enumerate(estate.sites) if one.id == site)
+    here = np.flatnonzero(fleet.site == row)
+    address = fleet.bmc_address.astype("S24")
+    address[here] = [address_of(n).encode() for n in range(len(here))]
+    serial = fleet.serial.astype(f"S{max(12, fleet.serial.dtype.itemsize)}")
+    bare = here[serial[here] == b""]
+    serial[bare] = [f"SN{n:08d}".encode() for n in bare.tolist()]
+    return replace(estate, fleet=replace(fleet, bmc_address=address, serial=serial))
+
+
+def with_endpoints(estate: Estate, site: str, fleet: Fleet) -> Estate:
+    """The estate with its BMCs and breakers within reach of the driver."""
+    settings: dict[str, str] = {
+        "scheme": "http",
+        "port": str(fleet.port),
+        "user": fleet.user,
+        "password": fleet.password,
+        "answer_s": str(ANSWER_S),
+    }
+    found = [Endpoint(f"bmc-{site}", site, site, "redfish", MappingProxyType(dict(settings)))]
+    for domain in fleet.ask("power")["domains"]:
+        if "circuit" in domain:
+            more = {**settings, "address": CIRCUITS_ADDRESS, "circuit": str(domain["circuit"])}
+            name = f"circuit-{domain['id'].replace('/', '-')}"
+            found.append(Endpoint(name, str(domain["id"]), site, "redfish", MappingProxyType(more)))
+    return replace(estate, endpoints=(*estate.endpoints, *found))
+
+
+def boot(estate: Estate, made: Made, fleet_folder: Path, seed: int, speed: int) -> Booted:
+    """Carries a restore out against a running fleet, on an embedded store in a folder."""
+    heard, bound = Heard(), bound_plan(estate, made.plan, made.digest)
+    wave = _Wave(estate, made, seed, speed, heard)
+    for old in fleet_folder.glob(f"{JOURNAL}*"):
+        old.unlink()
+    with _short_turns():
+        view = asyncio.run(wave.carry_out(bound, fleet_folder / JOURNAL))
+    outcome = played(view)
+    steps = {name: (a * speed, b * speed) for name, (a, b) in outcome.steps.items()}
+    boots = [i for i, step in enumerate(view.steps) if kind_of(step.kind).boots]
+    ended = [view.ended[i] - view.started_ms for i in boots if view.phases[i] == "succeeded"]
+    return Booted(
+        Played(outcome.phase, steps, outcome.ended_ms * speed),
+        len(wave.asked),
+        heard.count,
+        heard.degraded,
+        max(ended, default=0) * speed,
+        _thinned(heard.up, view.started_ms, speed),
+        wave.plan,
+    )
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """A thread that reads a mended plan keeps the loop waiting after each call to the network, by default for
+    five milliseconds: thousands of requests would wait longer than the story has.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+class _Wave:
+    """One run against the fleet, its plan mended when servers do not come up. asked: all servers to boot."""
+
+    def __init__(self, estate: Estate, made: Made, seed: int, speed: int, heard: Heard) -> None:
+        self.estate, self.speed, self.heard = estate, speed, heard
+        self.asked = frozenset(step.target for step in made.plan.steps if kind_of(step.kind).boots)
+        self.plan, self._data = made.plan, made.data
+        self._actions: dict[str, Mapping[str, tuple[Action, ...]]] = {}
+        self._timed = TimedDriver(seed, speed)
+        self._redfish: Driver = create("redfish")
+        self._mender = Mender()
+
+    async def carry_out(self, bound: Bound, store_file: Path) -> RunView:
+        fast, clock = self._fast(bound), SystemClock()
+        self._know(bound, fast)
+        store = SqliteStore(store_file)
+        try:
+            leading = await Leadership.acquire(store, "evac", LEASE_MS, clock)
+            journal, view = await create_run(store, fast.spec, leading, clock, {"reason": RUN})
+            terms = Terms(RUN, self._actions_of(view), self._driver, leading, fast.spec.patience, RUN)
+            execution = RunExecution(
+                store, journal, view, leading, terms, clock, hooks=Hooks(heard=self.heard.hear)
+            )
+            beside = (
+                Mending(execution, self._mend, self._take(execution), _quiet),
+                FeedWatch(execution, terms.actions, self._driver, leading, _quiet),
+            )
+            tasks = [asyncio.create_task(one.run()) for one in beside]
+            try:
+                await execution.run()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await leading.release()
+            return execution.view
+        finally:
+            self._mender.close()
+            await self._redfish.close()
+            await store.close()
+
+    def _fast(self, bound: Bound) -> Bound:
+        """The run at the speed of the story."""
+        spec = replace(bound.spec, mend_ms=MEND_MS)
+        return _real_boots(faster(Bound(spec, bound.actions), self.speed), self.speed)
+
+    def _know(self, bound: Bound, fast: Bound) -> None:
+        """Remembers what the steps of a plan do."""
+        self._actions[bound.spec.plan] = fast.actions
+        self._timed.know(bound.spec)
+
+    def _actions_of(self, view: RunView) -> Callable[[str], tuple[Action, ...]]:
+        def found(step: str) -> tuple[Action, ...]:
+            plan, name = view.origin_of(step)
+            return self._actions[plan][name]
+
+        return found
+
+    def _driver(self, name: str) -> Driver:
+        return self._redfish if name == "redfish" else self._timed
+
+    async def _mend(self, plan: str, trouble: Trouble) -> bytes | None:
+        return await self._mender.mend(self.estate, self._data, trouble)
+
+    def _take(self, execution: RunExecution) -> Callable[[bytes, Trouble], Awaitable[None]]:
+        async def take(data: bytes, trouble: Trouble) -> None:
+            plan, bound, fast = await asyncio.to_thread(self._read, data)
+            self._data, self.plan = data, plan
+            self._know(bound, fast)
+            await take_over_plan(execution, fast.spec, trouble)
+
+        return take
+
+    def _read(self, data: bytes) -> tuple[Plan, Bound, Bound]:
+        """A plan that was mended, its run, and the same at the speed of the story."""
+        plan = plan_codec.decode(data, own=True)
+        bound = bound_plan(self.estate, plan, plan_codec.plan_digest(data))
+        return plan, bound, self._fast(bound)
+
+
+def _quiet(words: str) -> None:
+    """The story tells it at its end."""
+
+
+def _thinned(up: list[tuple[int, int]], began: int, speed: int) -> tuple[tuple[int, int], ...]:
+    """So many points as a chart shows, the last one always among them."""
+    step = max(1, len(up) // POINTS)
+    kept = [*up[::step], *up[-1:]]
+    return ((0, 0), *(((at - began) * speed, count) for at, count in kept))
+
+
+def _real_boots(bound: Bound, speed: int) -> Bound:
+    """Boots and breakers through the driver; everything else by the clock, and nobody is asked."""
+    steps, actions = [], {}
+    for step in bound.spec.steps:
+        real = bool(bound.actions[step.id]) and all(a.driver == "redfish" for a in bound.actions[step.id])
+        steps.append(replace(step, manual=False, gate=""))
+        actions[step.id] = tuple(_quick(a, speed) for a in bound.actions[step.id]) if real else _TIMED
+    return Bound(replace(bound.spec, steps=tuple(steps)), MappingProxyType(actions))
+
+
+def _quick(action: Action, speed: int) -> Action:
+    told: dict[str, Value] = dict(action.parameters)
+    if "boot_ms" in told:
+        told["boot_ms"] = int(told["boot_ms"]) // speed  # type: ignore[arg-type]
+    return replace(action, parameters=MappingProxyType(told))

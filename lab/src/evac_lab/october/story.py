@@ -1,0 +1,278 @@
+"""The whole story: a fire, an evacuation, a day without power, a cold start, and home again.
+
+Every hour of it is planned, checked and carried out by the same program that would do it for real. Times are
+milliseconds since the fire.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from evac import estate as estates
+from evac.app.planner.plans import Question, scenario_of
+from evac.derive.after import estate_after
+from evac.estate.examples import pangyo
+from evac.model.estate import Estate
+from evac.model.plan import Plan
+from evac.model.scenario import Scenario, lose
+from evac.steps.registry import kind_of
+from evac.views.october_page import PUBLISHED_POWER_MS, Chapter, October, Wave
+from evac.views.words import duration, number, percent, plural
+from evac_lab.fleet.faults import DEFAULT_SHARES
+from evac_lab.october.assumed import assumptions
+from evac_lab.october.booting import Booted, boot, with_addresses, with_endpoints
+from evac_lab.october.chapters import Say, Told, planned, restored, tell
+from evac_lab.october.fleet_process import Fleet, serving
+
+SITE: Final = "pangyo"
+MESSENGER: Final = "messenger-chat-front"
+POWER_PERMILLE: Final = 900
+"""Nine tenths of the power came back first; that all of the site's share of it does is assumed."""
+FAULT_WORDS: Final = MappingProxyType(
+    {
+        "dead": "servers whose controller is dead",
+        "slow": "controllers that answer slowly",
+        "boot-loop": "servers in a boot loop",
+        "wrong-serial": "addresses at which another server answers",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """folder: where everything it makes lies. speed: seconds of the cold start in one second here."""
+
+    folder: Path
+    servers: int
+    speed: int
+    seed: int
+    budget_ms: int
+
+
+@dataclass(slots=True)
+class _Book:
+    """What is told so far. back: service -> when it was back."""
+
+    chapters: list[Chapter] = field(default_factory=list)
+    back: dict[str, int] = field(default_factory=dict)
+
+
+def october(setting: Setting, say: Say) -> October:
+    """Plays everything; the files it makes lie in the folder. Raises EvacError."""
+    book = _Book()
+    estate = _company(setting)
+    say(f"{number(len(estate.fleet))} servers, {number(_at(estate))} of them in Pangyo; the building burns")
+    released = estate.detection_ms + estate.approval_ms
+    gone = _evacuate(estate, setting, book, released)
+    say(f"evacuated: {book.chapters[-2].facts[0]} {book.chapters[-1].facts[0]}")
+    dark = estate_after(estate, gone.made.plan)
+    booted, stats, bound_ms = _cold_start(dark, setting, book, say)
+    say(f"cold start: {book.chapters[-1].facts[0]}")
+    away = replace(estate, stores=estate_after(dark, booted.plan).stores)
+    home = _fail_back(away, setting, book)
+    say(f"fail back: {book.chapters[-1].facts[0]}")
+    wave = _wave(booted, stats, bound_ms, book.chapters[-2], setting.speed)
+    return _told(estate, gone.made.plan, book, wave, home)
+
+
+def _at(estate: Estate) -> int:
+    row = next(n for n, one in enumerate(estate.sites) if one.id == SITE)
+    return int((estate.fleet.site == row).sum())
+
+
+def _company(setting: Setting) -> Estate:
+    """The company as mended, its BMCs at the addresses of the simulated fleet, written and read back."""
+    folder = setting.folder / "company"
+    made = with_addresses(pangyo(servers=setting.servers, mended=True), SITE)
+    estates.write(made, folder, tables="parquet", replace=True)
+    return estates.load(folder)
+
+
+def _evacuate(estate: Estate, setting: Setting, book: _Book, released: int) -> Told:
+    told = tell(estate, lose(SITE), setting.budget_ms, setting.seed)
+    (setting.folder / "evacuation.plan.json").write_bytes(told.made.data)
+    book.back |= {service: released + at for service, at in told.back.items()}
+    affected = len(told.made.plan.outcomes)
+    book.chapters.append(
+        Chapter(
+            "The fire",
+            0,
+            released,
+            "gone",
+            (
+                f"{number(_at(estate))} servers and {plural(affected, 'service')} are hit.",
+                f"Witnesses agree after {duration(estate.detection_ms)}; "
+                f"the plan is approved after another {duration(estate.approval_ms)}.",
+            ),
+            "facts of the estate",
+            0,
+        )
+    )
+    book.chapters.append(
+        Chapter(
+            "Evacuation",
+            released,
+            released + told.played.ended_ms,
+            "start",
+            (
+                f"{number(len(told.back))} of {plural(affected, 'service')} are back elsewhere.",
+                *_messenger(book),
+            ),
+            "planned, checked, and carried out by the engine in virtual time",
+            told.real_ms,
+        )
+    )
+    ended = released + told.played.ended_ms
+    book.chapters.append(
+        Chapter(
+            "No power",
+            ended,
+            max(ended, PUBLISHED_POWER_MS),
+            "wait",
+            (f"{plural(affected - len(told.back), 'service')} wait for Pangyo.",),
+            "skipped",
+            0,
+        )
+    )
+    return told
+
+
+def _messenger(book: _Book) -> tuple[str, ...]:
+    at = book.back.get(MESSENGER)
+    return () if at is None else (f"Messages can be sent again after {duration(at)}.",)
+
+
+def _cold_start(
+    dark: Estate, setting: Setting, book: _Book, say: Say
+) -> tuple[Booted, Mapping[str, Any], int]:
+    """The site boots with real requests while the fleet counts."""
+    began = time.monotonic()
+    begin = book.chapters[-1].end_ms
+    folder = setting.folder / "fleet"
+    with serving(setting.folder / "company", SITE, folder, setting.seed, setting.speed) as fleet:
+        estate = with_endpoints(dark, SITE, fleet)
+        scenario = scenario_of(estate, Question(restore=(SITE,), power=(f"{SITE}={POWER_PERMILLE // 10}%",)))
+        _give_less(fleet, scenario)
+        made = planned(estate, scenario, setting.budget_ms, setting.seed)
+        (setting.folder / "cold-start.plan.json").write_bytes(made.data)
+        wave = made.plan.wave
+        bound_ms = 0 if wave is None else wave.bound_ms
+        wave_ms = _on_ms(made.plan)
+        say(
+            f"power is back, {POWER_PERMILLE // 10} % of it; the wave shall take {duration(wave_ms)}, "
+            f"here {duration(wave_ms // setting.speed)}"
+        )
+        booted = boot(estate, made, folder, setting.seed, setting.speed)
+        stats = fleet.ask("stats")
+    back = restored(booted.plan, {name: end for name, (_, end) in booted.played.steps.items()})
+    for service, at in back.items():
+        book.back.setdefault(service, begin + at)
+    book.chapters.append(
+        Chapter(
+            "Cold start",
+            begin,
+            begin + max(booted.wave_ms, booted.played.ended_ms),
+            "boot",
+            (
+                f"{number(booted.came_up)} of {plural(booted.servers, 'server')} are up "
+                f"after {duration(booted.wave_ms)}.",
+                f"Power: {percent(POWER_PERMILLE)} of what the site has.",
+                *_stays_off(made.plan),
+            ),
+            f"every boot and breaker by Redfish over HTTP, through engine and journal, "
+            f"{setting.speed} times as fast",
+            int((time.monotonic() - began) * 1_000),
+        )
+    )
+    return booted, stats, bound_ms
+
+
+def _stays_off(plan: Plan) -> Iterator[str]:
+    """How many servers are not booted, for each reason."""
+    reasons: dict[str, int] = {}
+    for entry in plan.left_off:
+        reasons[entry.reason] = reasons.get(entry.reason, 0) + len(entry.servers)
+    for reason, count in sorted(reasons.items()):
+        stay = "stays" if count == 1 else "stay"
+        yield f"{plural(count, 'server')} {stay} off, as the plan says: {reason}."
+
+
+def _give_less(fleet: Fleet, scenario: Scenario) -> None:
+    """The simulated feeds carry no more than the plan was told, so that a bad plan trips them."""
+    for domain, watts in scenario.power:
+        fleet.limit(domain, watts)
+
+
+def _on_ms(plan: Plan) -> int:
+    return max((step.end_ms for step in plan.steps if kind_of(step.kind).boots), default=0)
+
+
+def _fail_back(estate: Estate, setting: Setting, book: _Book) -> int:
+    told = tell(estate, Scenario("failback", (SITE,)), setting.budget_ms, setting.seed)
+    (setting.folder / "fail-back.plan.json").write_bytes(told.made.data)
+    begin = book.chapters[-1].end_ms
+    end = begin + told.played.ended_ms
+    moved = sum(1 for outcome in told.made.plan.outcomes if outcome.state in ("restored", "degraded"))
+    book.chapters.append(
+        Chapter(
+            "Fail back",
+            begin,
+            end,
+            "shift",
+            (f"{plural(moved, 'service')} run in Pangyo again; nobody notices.",),
+            "planned, checked, and carried out by the engine in virtual time",
+            told.real_ms,
+        )
+    )
+    return end
+
+
+def _wave(booted: Booted, stats: Mapping[str, Any], bound_ms: int, chapter: Chapter, speed: int) -> Wave:
+    begin = chapter.begin_ms
+    return Wave(
+        booted.servers,
+        booted.came_up,
+        booted.degraded,
+        booted.servers - booted.came_up,
+        int(stats["trips"]["count"]),
+        int(stats["resets"]["power_ons_more_than_one"]),
+        begin,
+        begin + booted.wave_ms,
+        bound_ms,
+        tuple((begin + at, count) for at, count in booted.up),
+        speed,
+    )
+
+
+def _told(estate: Estate, plan: Plan, book: _Book, wave: Wave, home: int) -> October:
+    affected = {outcome.service for outcome in plan.outcomes}
+    back = {service: at for service, at in book.back.items() if service in affected}
+    missing = tuple(sorted(affected - back.keys()))
+    points, left = [(0, len(affected))], len(affected)
+    for at in sorted(back.values()):
+        left -= 1
+        points.append((at, left))
+    people = {service.id: service.people or 0 for service in estate.services}
+    shares = {
+        FAULT_WORDS.get(name, f"servers with the fault {name}"): round(1_000 * of)
+        for name, of in DEFAULT_SHARES.items()
+    }
+    return October(
+        servers=len(estate.fleet),
+        burnt=_at(estate),
+        services=len(affected),
+        people=max(people[name] for name in affected),
+        chapters=tuple(book.chapters),
+        back=tuple(points),
+        wave=wave,
+        messenger_ms=book.back.get(MESSENGER),
+        last_ms=None if missing else max(back.values()),
+        home_ms=home,
+        missing=missing,
+        assumptions=assumptions(estate, SITE, POWER_PERMILLE, shares),
+    )

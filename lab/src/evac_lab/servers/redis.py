@@ -1,0 +1,88 @@
+"""Real Redis servers on given loopback addresses: with an append-only file, so that a kill loses little."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evac_lab.process import Process, find_program
+from evac_lab.servers.one_process import OneProcess
+
+PACKAGE = "redis-server"
+
+
+@dataclass(slots=True)
+class RedisServer(OneProcess):
+    """One server. of: (host, port) of the primary it follows at its start, or None."""
+
+    name: str
+    host: str
+    port: int
+    folder: Path
+    password: str = ""
+    of: tuple[str, int] | None = None
+    prefix: tuple[str, ...] = ()
+    process: Process = field(init=False)
+
+    def __post_init__(self) -> None:
+        argv = (find_program("redis-server", PACKAGE), str(self.folder / "redis.conf"))
+        self.process = Process(
+            f"redis {self.name}", argv, self.folder / "redis.log", "", self.prefix, cwd=self.folder
+        )
+
+    def start(self, timeout_s: float = 10.0) -> None:
+        """Starts it and waits until it answers."""
+        self.process.start()
+        self.process.wait_until(self.answers, timeout_s)
+
+    def answers(self) -> bool:
+        """Whether it answers a ping now; one that asks for a password answers too."""
+        if self.prefix:
+            return self._log_says_ready()
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1.0) as link:
+            link.settimeout(1.0)
+            link.sendall(b"PING\r\n")
+            return link.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+        return False
+
+    def _log_says_ready(self) -> bool:
+        """In another network namespace we cannot connect from here, but the log says it too."""
+        return self.process.log.exists() and b"Ready to accept connections" in self.process.log.read_bytes()
+
+
+def redis(
+    folder: Path,
+    host: str,
+    port: int,
+    name: str,
+    *,
+    of: RedisServer | None = None,
+    password: str = "",
+    prefix: tuple[str, ...] = (),
+) -> RedisServer:
+    """A server under `folder`, not started; it follows `of` where given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = (of.host, of.port) if of is not None else None
+    server = RedisServer(name, host, port, folder, password, source, prefix)
+    lines = [
+        f"bind {host}",
+        f"port {port}",
+        f"dir {folder}",
+        "daemonize no",
+        "appendonly yes",
+        "appendfsync everysec",
+        'save ""',
+        "repl-timeout 5",
+        "repl-ping-replica-period 1",
+        "repl-diskless-sync-delay 0",
+        f"replica-announce-ip {host}",
+    ]
+    if password:
+        lines += [f"requirepass {password}", f"masterauth {password}"]
+    if source is not None:
+        lines.append(f"replicaof {source[0]} {source[1]}")
+    (folder / "redis.conf").write_text("\n".join(lines) + "\n")
+    (folder / "redis.conf").chmod(0o600)
+    return server

@@ -1,0 +1,189 @@
+"""The real servers of the three sites: what is configured how, so that together they are one lab.
+
+Each function lays out or starts one kind of server in one site. Knows addresses from the topology and secrets
+from the lab's folder; which order they start in is `world`'s.
+"""
+
+from __future__ import annotations
+
+import secrets as randomness
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from evac_lab import messenger
+from evac_lab.primaries import Database
+from evac_lab.servers import dns, etcd, haproxy, postgres, redis
+from evac_lab.state import LabFolder
+from evac_lab.topology import PORTS, SERVICE, SITES, ZONE, Site, Topology
+
+KEY_NAME: Final = "evac-lab"
+TTL_SECONDS: Final = 1
+_SECRETS: Final = ("postgres", "messenger", "redis", "dns", "agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The lab's own secrets, made when it comes up; each is a file that the estate refers to."""
+
+    folder: Path
+
+    def make(self) -> None:
+        """New random secrets, readable by this user only."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in _SECRETS:
+            raw = randomness.token_bytes(32)
+            path = self.folder / name
+            path.touch(mode=0o600)
+            path.write_text(dns.make_secret(raw) if name == "dns" else raw.hex(), encoding="ascii")
+
+    def value(self, name: str) -> str:
+        return (self.folder / name).read_text(encoding="ascii").strip()
+
+    def reference(self, name: str) -> str:
+        return f"file:{self.folder / name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every server of the lab is laid out from."""
+
+    folder: LabFolder
+    topology: Topology
+
+    @property
+    def secrets(self) -> Secrets:
+        return Secrets(self.folder.secrets)
+
+    @property
+    def database(self) -> Database:
+        """How messengers and clients reach PostgreSQL: as a role that cannot take the last connections."""
+        return self._database(messenger.ROLE, "messenger")
+
+    @property
+    def operators_database(self) -> Database:
+        """How evac, and who looks into the lab, reaches PostgreSQL."""
+        return self._database(postgres.USER, "postgres")
+
+    def _database(self, user: str, secret: str) -> Database:
+        hosts = {site.name: site.host("postgres") for site in self.topology.sites}
+        return Database(hosts, PORTS["postgres"], user, self.secrets.value(secret), "postgres")
+
+
+def etcd_member(ground: Ground, site: Site, fresh: bool = True) -> etcd.EtcdServer:
+    peers = {one.name: f"http://{one.host('etcd')}:{PORTS['peer']}" for one in ground.topology.sites}
+    return etcd.etcd(
+        ground.folder.data(site.name, "etcd"),
+        site.host("etcd"),
+        PORTS["etcd"],
+        PORTS["peer"],
+        site.name,
+        peers,
+        prefix=site.prefix,
+        fresh=fresh,
+    )
+
+
+def postgres_primary(ground: Ground, site: Site) -> postgres.PostgresServer:
+    """The first primary: nothing is acknowledged before the replica in the second site has it."""
+    return postgres.primary(
+        ground.folder.data(site.name, "postgres"),
+        site.host("postgres"),
+        PORTS["postgres"],
+        site.member,
+        {"synchronous_commit": "on"},
+        password=ground.secrets.value("postgres"),
+        prefix=site.prefix,
+    )
+
+
+def postgres_standby(ground: Ground, of: postgres.PostgresServer, site: Site) -> postgres.PostgresServer:
+    folder = ground.folder.data(site.name, "postgres")
+    host = site.host("postgres")
+    return postgres.standby(of, folder, host, PORTS["postgres"], site.member, prefix=site.prefix)
+
+
+def redis_server(ground: Ground, site: Site) -> redis.RedisServer:
+    """The first site's Redis takes writes, the others follow it."""
+    first = ground.topology.sites[0]
+    password = ground.secrets.value("redis")
+    port = PORTS["redis"]
+    of = None
+    if site.name != first.name:
+        folder = ground.folder.data(first.name, "redis")
+        of = redis.RedisServer(first.name, first.host("redis"), port, folder, password)
+    return redis.redis(
+        ground.folder.data(site.name, "redis"),
+        site.host("redis"),
+        port,
+        site.name,
+        of=of,
+        password=password,
+        prefix=site.prefix,
+    )
+
+
+def dns_server(ground: Ground, site: Site) -> dns.DnsServer:
+    return dns.DnsServer(
+        f"dns {site.name}",
+        site.host("dns"),
+        PORTS["dns"],
+        ground.folder.data(site.name, "dns"),
+        ZONE,
+        KEY_NAME,
+        ground.secrets.value("dns"),
+        site.prefix,
+    )
+
+
+def dns_records(topology: Topology) -> list[tuple[str, str, str]]:
+    """At first all traffic goes to the first site, where the data is."""
+    return [(SERVICE, "A", topology.sites[0].host("haproxy"))]
+
+
+def balancer(ground: Ground, site: Site) -> haproxy.Balancer:
+    """Sends to the messenger of its own site; to the others hardly anything, and all while that one does not
+    answer. No server is a backup, because those take all work or none, and traffic comes home in shares.
+    """
+    servers = tuple(
+        haproxy.Backend(
+            one.name,
+            one.host("messenger"),
+            PORTS["messenger"],
+            weight=haproxy.WEIGHT_MOST if one.name == site.name else 1,
+        )
+        for one in ground.topology.sites
+    )
+    return haproxy.Balancer(
+        f"haproxy {site.name}",
+        site.host("haproxy"),
+        PORTS["haproxy"],
+        PORTS["runtime"],
+        ground.folder.data(site.name, "haproxy"),
+        SERVICE,
+        servers,
+        check="/health",
+        check_ms=500,
+        prefix=site.prefix,
+    )
+
+
+def messenger_config(ground: Ground, site: Site) -> Path:
+    """Writes the configuration of a site's messenger; returns the file."""
+    path = ground.folder.data(site.name, "messenger") / "config.json"
+    config = messenger.MessengerConfig(
+        site.name,
+        site.host("messenger"),
+        PORTS["messenger"],
+        ground.database,
+        ground.topology.hosts("redis"),
+        PORTS["redis"],
+        ground.secrets.value("redis"),
+    )
+    messenger.write_config(path, config)
+    return path
+
+
+def follower_order(primary: str) -> tuple[str, ...]:
+    """Sites that may take over, the best first."""
+    return tuple(name for name in SITES if name != primary)

@@ -1,0 +1,304 @@
+"""The lab as a whole: up, what lives, down. Starts the servers of all sites in parallel, in one order.
+
+Nothing here acts for evac; faults are in `faults`, figures in `fires`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from evac.drivers.process.peers import Lines
+from evac_lab import (
+    agent_certificates,
+    clients,
+    clocks,
+    commands,
+    estate_files,
+    ground_checks,
+    messenger,
+    namespaces,
+    own_processes,
+    proc_table,
+)
+from evac_lab.journal_facts import leader_site, watchers
+from evac_lab.process import Process
+from evac_lab.servers import dns, haproxy, postgres
+from evac_lab.site_servers import (
+    Ground,
+    Secrets,
+    balancer,
+    dns_records,
+    dns_server,
+    etcd_member,
+    postgres_primary,
+    postgres_standby,
+    redis_server,
+)
+from evac_lab.starting import Progress, Starter
+from evac_lab.state import LabError, LabFolder, LabState, default_folder, living
+from evac_lab.topology import PORTS, SERVICE_NAME, Site, Topology, World, topology
+from evac_lab.waiting import answers, wait_for
+
+READY_SECONDS: Final = 30.0
+PLANS_SECONDS: Final = 60.0
+SYNCHRONOUS: Final = "messages"
+"""The store whose synchronous copy is its fence."""
+"""For the first plans: a fire before them waits for the planner."""
+_STEPS: Final = 32
+_LOOK_SECONDS: Final = 0.5
+_KEPT: Final = ("fires",)
+"""What a lab leaves behind for people: the reports of its fires."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a lab comes up. writers: clients that write. delay_ms: one way, between sites (namespaces).
+    clocks: evac's own processes get clocks that may jump. controllers: False: people must put fires out.
+    plans_s: how long to wait for a plan for the loss of each site.
+    """
+
+    world: World = "loopback"
+    offset: int = 0
+    writers: int = 20
+    pause_s: float = 0.2
+    delay_ms: float = 0.0
+    clocks: bool = False
+    controllers: bool = True
+    plans_s: float = PLANS_SECONDS
+
+
+def up(
+    options: Options, folder: LabFolder | None = None, progress: Progress = lambda share, words: None
+) -> LabState:
+    """Brings a lab up, or leaves nothing of it. Raises `LabError`, `MissingProgram`, `ServerFailed`."""
+    place = folder or LabFolder(default_folder())
+    with place.locked():
+        _refuse_second(place)
+        ground_checks.require(topology(options.world, options.offset), place.path)
+        _empty(place)
+        state = LabState(options.world, options.offset, time.time(), delay_ms=options.delay_ms)
+        place.write(state)
+        starter = Starter(place, state, progress, _STEPS)
+        try:
+            _start_all(starter, options)
+        except BaseException:
+            _end_all(place, starter.state)
+            starter.let_go()
+            raise
+        starter.change(phase="up")
+        starter.let_go()
+        return starter.state
+
+
+def down(folder: LabFolder | None = None) -> int:
+    """Ends everything the lab started, also what a crash left behind; returns how many processes it was."""
+    place = folder or LabFolder(default_folder())
+    if not place.path.exists():
+        return 0
+    with place.locked():
+        try:
+            state = place.read()
+        except LabError:
+            # What is remembered cannot be read; the marks of the processes are enough.
+            state = None
+        ended = _end_all(place, state)
+        _empty(place)
+        return ended
+
+
+def _refuse_second(place: LabFolder) -> None:
+    state = place.read()
+    if living(state, place):
+        phase = state.phase if state is not None else "starting"
+        what = "a lab is up" if phase == "up" else "a lab that never came up is left over"
+        raise LabError("lab-up", f"{what} in {place.path}", "evac lab down")
+
+
+def _end_all(place: LabFolder, state: LabState | None) -> int:
+    """SIGKILL, again and again until nothing lives: a family may grow while it is being killed."""
+    ended = 0
+    for _ in range(20):
+        pids = living(state, place)
+        if not pids:
+            break
+        ended += len(pids)
+        proc_table.send(pids, 9)
+        proc_table.wait_gone(pids, 5.0)
+    if state is not None:
+        namespaces.remove(state)
+    return ended
+
+
+def _empty(place: LabFolder) -> None:
+    """Removes everything but reports, the lock and what evac did not put there (nothing else is expected)."""
+    for path in place.path.iterdir() if place.path.exists() else ():
+        if path.name in (*_KEPT, "lock"):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _start_all(starter: Starter, options: Options) -> None:
+    ground = Ground(starter.folder, starter.state.topology)
+    starter.folder.path.chmod(0o755)
+    Secrets(starter.folder.secrets).make()
+    agent_certificates.make(starter.folder.certificates, ground.topology)
+    estate_files.write(ground, options.delay_ms)
+    if options.world == "namespaces":
+        namespaces.build(starter, ground.topology, options.delay_ms)
+    with ThreadPoolExecutor(max_workers=12) as pool:
+        sites = ground.topology.sites
+        database = pool.submit(_start_postgres, starter, ground, pool)
+        quorum = [pool.submit(_start_etcd, starter, ground, site) for site in sites]
+        rest = [pool.submit(_start_simple, starter, ground, site) for site in sites]
+        rest += [pool.submit(_start_agent, starter, ground, site, options.clocks) for site in sites]
+        _results(quorum)
+        if options.controllers:
+            rest += [pool.submit(_start_controller, starter, ground, site, options.clocks) for site in sites]
+        _results(rest)
+        database.result()
+        _results([pool.submit(_start_messenger, starter, ground, site) for site in sites])
+        if options.controllers:
+            _wait_for_leader(starter, ground)
+    starter.check()
+    start_clients(starter, ground, options)
+    if options.controllers:
+        wait_for_plans(ground.topology, starter.tell, options.plans_s)
+
+
+def _results(futures: Sequence[Future[None]]) -> None:
+    for future in futures:
+        future.result()
+
+
+def _start_postgres(starter: Starter, ground: Ground, pool: ThreadPoolExecutor) -> None:
+    """Primary, then both replicas at once, then commits wait for the replica of the second site."""
+    first, *others = ground.topology.sites
+    primary = postgres_primary(ground, first)
+    starter.launch(first.name, "postgres", primary.process)
+    starter.wait(primary.process, primary.answers, READY_SECONDS, "PostgreSQL primary")
+    primary.sql(messenger.schema(ground.secrets.value("messenger")))
+    _results([pool.submit(_start_standby, starter, ground, primary, site) for site in others])
+    postgres.set_synchronous(primary, (others[0].member,))
+    postgres.wait_for_standby(primary, others[0].member, ("sync",), READY_SECONDS)
+    starter.tell("PostgreSQL is synchronous")
+
+
+def _start_standby(starter: Starter, ground: Ground, primary: postgres.PostgresServer, site: Site) -> None:
+    server = postgres_standby(ground, primary, site)
+    starter.launch(site.name, "postgres", server.process)
+    starter.wait(server.process, server.answers, READY_SECONDS, f"PostgreSQL in {site.name}")
+    postgres.wait_for_standby(primary, site.member, timeout_s=READY_SECONDS)
+
+
+def _start_etcd(starter: Starter, ground: Ground, site: Site) -> None:
+    member = etcd_member(ground, site)
+    starter.launch(site.name, "etcd", member.process)
+    starter.wait(member.process, member.answers, READY_SECONDS, f"etcd in {site.name}")
+
+
+def _start_simple(starter: Starter, ground: Ground, site: Site) -> None:
+    """Redis, DNS and load balancer of a site: none waits for another."""
+    store = redis_server(ground, site)
+    starter.launch(site.name, "redis", store.process)
+    names = dns_server(ground, site)
+    dns.prepare(names, dns_records(ground.topology), ttl_seconds=1)
+    named = starter.launch(site.name, "dns", dns.process(names))
+    door = balancer(ground, site)
+    haproxy.prepare(door)
+    opened = starter.launch(site.name, "haproxy", haproxy.process(door))
+    starter.wait(store.process, store.answers, READY_SECONDS, f"Redis in {site.name}")
+    starter.wait(named, lambda: dns.answers(names, 0.2), READY_SECONDS, f"DNS in {site.name}")
+    starter.wait(opened, lambda: haproxy.answers(door), READY_SECONDS, f"HAProxy in {site.name}")
+
+
+def _start_messenger(starter: Starter, ground: Ground, site: Site) -> None:
+    """Through the site's agent, as its unit."""
+    own_processes.start_messenger(ground, site)
+    wait_for(
+        lambda: answers(f"{site.url('messenger')}/ready"), READY_SECONDS, f"the messenger of {site.name}"
+    )
+    starter.tell(f"messenger in {site.name}")
+
+
+def _start_agent(starter: Starter, ground: Ground, site: Site, clocks_too: bool) -> None:
+    env = clocks.environment(starter.folder, site.name) if clocks_too else {}
+    process = starter.launch(site.name, "agent", own_processes.agent(ground, site, env))
+    url = f"{site.url('agent')}/v1/health"
+    line = Lines(agent_certificates.operator(ground.folder.certificates)).to(url)
+    starter.wait(process, lambda: answers(url, line=line), READY_SECONDS, f"agent of {site.name}")
+
+
+def _start_controller(starter: Starter, ground: Ground, site: Site, clocks_too: bool) -> None:
+    env = clocks.environment(starter.folder, site.name) if clocks_too else {}
+    starter.launch(site.name, "controller", own_processes.controller(ground, site, env))
+    starter.tell(f"controller of {site.name}")
+
+
+def _wait_for_leader(starter: Starter, ground: Ground) -> None:
+    """A lab is up when somebody watches over it."""
+    wait_for(lambda: bool(leader_site(ground.topology)), READY_SECONDS, "electing a leader")
+    starter.tell("a controller leads")
+
+
+def wait_for_plans(
+    topology: Topology, told: Callable[[str], None] = lambda words: None, within_s: float = PLANS_SECONDS
+) -> tuple[str, ...]:
+    """Waits until a plan for the loss of each site lies in the drawer, and until a synchronous copy is
+    proven to hold every message; returns the sites and stores that lack it by then. A lab without them is up,
+    and slower to meet a fire.
+    """
+    deadline = time.monotonic() + within_s
+    known: set[str] = set()
+    while True:
+        seen = watchers(topology)
+        ready = seen.ready if seen is not None else ()
+        for site in ready:
+            if site not in known:
+                known.add(site)
+                told(f"a plan for the loss of {site}")
+        left = [site.name for site in topology.sites if site.name not in ready]
+        left += [] if seen is not None and SYNCHRONOUS in seen.proven else [SYNCHRONOUS]
+        if not left or time.monotonic() > deadline:
+            return tuple(left)
+        time.sleep(_LOOK_SECONDS)
+
+
+def start_clients(starter: Starter, ground: Ground, options: Options) -> None:
+    """The clients, outside every site, and what they probe."""
+    path = starter.folder.path / "clients.json"
+    first = ground.topology.clients if options.world == "loopback" else ""
+    config = clients.ClientsConfig(
+        SERVICE_NAME,
+        PORTS["haproxy"],
+        ground.topology.hosts("dns"),
+        PORTS["dns"],
+        str(starter.folder.ledger),
+        ground.database,
+        first,
+        options.writers,
+        options.pause_s,
+    )
+    clients.write_config(path, config)
+    process = _own(starter, commands.clients(path), None, "clients")
+    starter.wait(process, lambda: _written(starter.folder.ledger), READY_SECONDS, "clients")
+
+
+def _own(starter: Starter, argv: tuple[str, ...], site: Site | None, role: str) -> Process:
+    """One of evac's own Python processes."""
+    name = site.name if site else ""
+    log = starter.folder.logs / f"{f'{name}-' if name else ''}{role}.log"
+    prefix = site.prefix if site else ()
+    return starter.launch(name, role, Process(f"{role} {name}".strip(), argv, log, prefix=prefix))
+
+
+def _written(ledger: Path) -> bool:
+    return ledger.exists() and b'"ack"' in ledger.read_bytes()[-65_536:]

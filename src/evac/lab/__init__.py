@@ -1,1 +1,0 @@
-"""Three real sites on one machine, to burn."""

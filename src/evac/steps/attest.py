@@ -1,0 +1,23 @@
+"""Attest: a person vouches for a fact that evac cannot see, and frees a service by it."""
+
+from __future__ import annotations
+
+from evac.model.instance import Instance, Use
+from evac.steps.kind import Entry, Place, StepKind
+
+
+class Attest(StepKind):
+    name = "attest"
+    target = "service"
+    title = "a person vouches for a fact"
+    work = "vouch for a fact"
+    sentence = "vouch for {target}"
+    entry = Entry("vouched", "{target}: a person vouched for it", "main")
+    precheck = "what it would delete or unseal is known"
+    gate = "a person has freed it"
+    undo = "stop it again"
+    releases = True
+
+    def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
+        """Nothing that others share."""
+        return ()

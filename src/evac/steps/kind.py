@@ -1,0 +1,166 @@
+"""What a kind of step is: its words, its tools, what it waits for, uses and changes.
+
+A kind is one module of this package and one line of the registry. Everything that differs from kind to kind
+is a field or a method here; planner, checker, engine, views and audit ask these and know no kind by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar, Literal, NamedTuple
+
+from evac.model.instance import Instance, Use
+from evac.model.plan import Step
+
+Target = Literal["service", "store", "copy", "server", "supply", "plan"]
+"""store: one that lost its primary; copy: a member of any store; supply: a feed or a rack."""
+
+
+class Need(Enum):
+    """What a step may wait for."""
+
+    DEPENDENCIES = "what its service cannot do without"
+    TOOLS = "the tools of its kind, unless people do it"
+    POWER = "the power of its server or of the supply before it"
+    RELEASE = "a person who frees its service"
+    BOOTS = "the servers that its replicas start on"
+    SHEDS = "the replicas that make room for its own"
+    STARTS = "the replicas of its milestone"
+    VERIFY = "the check of its service in the new place"
+    FENCE = "the fence of its store"
+    PRIMARY = "the new primary of its store"
+
+
+class Condition(Enum):
+    """When the base of a service needs a step of a kind, in the order in which these are looked at."""
+
+    ALWAYS = "whatever was lost"
+    STARTS = "replicas must start"
+    SHIFTS = "traffic must move"
+    STORES = "a store that it needs lost its primary"
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertainty:
+    """How a simulation draws steps of a kind."""
+
+    spread: float = 0.25
+    """Sigma of the lognormal factor of one step; the median is 1."""
+    common: float = 0.10
+    """Sigma of the factor that all steps of the kind share in one trial."""
+    fail: float = 0.005
+    """Odds that one attempt fails."""
+    slow: float = 1.0
+    """Fixed factor."""
+
+
+class Entry(NamedTuple):
+    """What a timeline says of a step that is done."""
+
+    kind: str
+    words: str
+    """With `{target}`, and `{where}` where a site is worth naming."""
+    weight: Literal["main", "detail"]
+
+
+class Place(NamedTuple):
+    """A step, and the rows of its instance that it acts on; -1 where it acts on none."""
+
+    step: Step
+    service: int = -1
+    store: int = -1
+    row: int = -1
+    pool: int = -1
+    power: int = -1
+
+
+class StepKind:
+    """One kind of step. A subclass states what differs from the defaults; there is one object of each."""
+
+    name: ClassVar[str]
+    """As in plan files and journals."""
+    planned_as: ClassVar[str] = ""
+    """The kind whose tools, way by hand and code in the planner it shares; empty: its own."""
+    is_planned: ClassVar[bool] = True
+    """Whether a plan may have it; the others are added when a plan is run."""
+    target: ClassVar[Target]
+
+    title: ClassVar[str]
+    """What one step does, as an instruction."""
+    work: ClassVar[str]
+    """All steps of the kind, in a chart."""
+    sentence: ClassVar[str]
+    """One step in a chain: `{target}`, and as the kind has them `{where}`, `{many}` and `{rung}`."""
+    phase: ClassVar[str] = ""
+    """Of the kinds that bring a service back: the phase of the service while it runs."""
+    entry: ClassVar[Entry]
+
+    tools: ClassVar[tuple[str, ...]] = ()
+    """Roles it cannot do without, unless people have a manual way."""
+    precheck: ClassVar[str] = ""
+    gate: ClassVar[str] = ""
+    """What must hold once it is done."""
+    undo: ClassVar[str] = ""
+    is_undone_safely: ClassVar[bool] = False
+    """Whether evac may undo it by itself when a run is rolled back."""
+    asks_for_loss: ClassVar[bool] = False
+    """Whether a person approves it where writes may be lost."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    condition: ClassVar[Condition | None] = None
+    """When the base of a service needs it; None: no base needs it as such."""
+    is_gate: ClassVar[bool] = False
+    """Whether others wait for its end through any chain of steps."""
+    opens_wave: ClassVar[bool] = False
+    """Whether what waits for it is of the next wave."""
+    joins_wave: ClassVar[bool] = False
+    """Whether it is of the wave of what it waits for, although that opens the next."""
+    planner_code: ClassVar[int] = -1
+    """Its code in the compiled kernels of the planner; -1: they do not know it."""
+    bound_code: ClassVar[int] = -1
+    """Its code in the compiled kernels of the bound; -1: they do not know it."""
+    is_audited: ClassVar[bool] = False
+    """Whether the audit's chains wait for its tools."""
+    is_timed: ClassVar[bool] = False
+    """Whether the instance says how long it takes and what it uses."""
+    uncertainty: ClassVar[Uncertainty | None] = None
+
+    replicas: ClassVar[int] = 0
+    """Sign of the replicas that it changes: 1 starts them, -1 stops them."""
+    frees_room: ClassVar[bool] = False
+    """Whether others start in the room of the replicas that it stops."""
+    boots: ClassVar[bool] = False
+    gives_power: ClassVar[bool] = False
+    fences: ClassVar[bool] = False
+    makes_primary: ClassVar[bool] = False
+    follows: ClassVar[bool] = False
+    """Whether a copy follows the primary afterwards."""
+    protects: ClassVar[bool] = False
+    """Whether it changes which copies confirm commits."""
+    checks: ClassVar[bool] = False
+    moves_traffic: ClassVar[bool] = False
+    releases: ClassVar[bool] = False
+    """Whether a person frees its service by it."""
+
+    @property
+    def like(self) -> str:
+        """The kind by whose name instance, estate and planner know it."""
+        return self.planned_as or self.name
+
+    def ticks(self, instance: Instance, at: Place) -> int | None:
+        """How long it takes with its tools; None where nothing says."""
+        return None
+
+    def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
+        """What one unit action holds, people included."""
+        return self.own_uses(instance, at) + self.hands(instance, at.step)
+
+    def own_uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
+        """What one unit action holds whoever does it."""
+        return ()
+
+    def hands(self, instance: Instance, step: Step) -> tuple[Use, ...]:
+        """What people hold of a step that they do."""
+        need = instance.tools.get(self.like) if step.manual else None
+        return () if need is None else need.manual_uses

@@ -1,0 +1,24 @@
+"""Power: a feed or a rack gets its power back."""
+
+from __future__ import annotations
+
+from evac.model.instance import Instance, Use
+from evac.steps.kind import Entry, Need, Place, StepKind
+
+
+class Power(StepKind):
+    name = "power"
+    target = "supply"
+    title = "give power to a feed or a rack"
+    work = "give power to feeds"
+    sentence = "give power to {target}"
+    entry = Entry("power", "{target} has power", "main")
+    precheck = "the fault is cleared; outlets of racks that come on by themselves are open"
+    gate = "voltage is there, nothing tripped"
+    undo = "open the breaker or the outlets again"
+    needs = frozenset({Need.POWER})
+    gives_power = True
+
+    def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
+        """Whoever closes the breaker: it is in the estate's own order of power steps."""
+        return instance.power_steps[at.power].uses

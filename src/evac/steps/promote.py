@@ -1,0 +1,42 @@
+"""Promote: a copy of a store becomes the primary."""
+
+from __future__ import annotations
+
+from evac.model.instance import Candidate, Instance, Use
+from evac.steps.kind import Condition, Entry, Need, Place, StepKind, Uncertainty
+
+
+class Promote(StepKind):
+    name = "promote"
+    target = "store"
+    title = "make a replica the primary"
+    work = "bring stores back"
+    sentence = "bring {target} back{where}"
+    entry = Entry("promoted", "{target} takes writes{where}", "main")
+    tools = ("evac", "secrets", "vpn")
+    precheck = "the old primary is fenced; lag is known"
+    gate = "the new primary takes writes"
+    undo = "none: a store that moved stays"
+    asks_for_loss = True
+    needs = frozenset({Need.FENCE, Need.TOOLS})
+    condition = Condition.STORES
+    is_gate = True
+    opens_wave = True
+    planner_code = 1
+    bound_code = 1
+    is_audited = True
+    is_timed = True
+    uncertainty = Uncertainty(0.35, 0.15, 0.02)
+    makes_primary = True
+
+    def ticks(self, instance: Instance, at: Place) -> int | None:
+        found = self.candidate(instance, at)
+        return None if found is None else found.duration
+
+    def own_uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
+        found = self.candidate(instance, at)
+        return () if found is None else found.uses
+
+    def candidate(self, instance: Instance, at: Place) -> Candidate | None:
+        """The way back that the step takes."""
+        return next((c for c in instance.stores[at.store].candidates if c.id == at.step.candidate), None)

@@ -1,0 +1,76 @@
+"""Every kind of step, one line a kind, in the order in which they are listed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from evac.steps.approve import Approve
+from evac.steps.attest import Attest
+from evac.steps.boot import Boot
+from evac.steps.fence import Fence
+from evac.steps.kind import Condition, StepKind
+from evac.steps.power import Power
+from evac.steps.promote import Promote
+from evac.steps.protect import Protect
+from evac.steps.rejoin import Rejoin
+from evac.steps.reprotect import Reprotect
+from evac.steps.shed import Shed
+from evac.steps.shift import Shift
+from evac.steps.start import Start
+from evac.steps.stop import Stop
+from evac.steps.verify import Verify
+
+KINDS: Final[tuple[StepKind, ...]] = (
+    Approve(),
+    Fence(),
+    Promote(),
+    Boot(),
+    Start(),
+    Verify(),
+    Shift(),
+    Shed(),
+    Stop(),
+    Attest(),
+    Power(),
+    Reprotect(),
+    Rejoin(),
+    Protect(),
+)
+
+_BY_NAME: Final[Mapping[str, StepKind]] = MappingProxyType({kind.name: kind for kind in KINDS})
+
+PLANNED: Final[Mapping[str, StepKind]] = MappingProxyType({k.name: k for k in KINDS if k.is_planned})
+"""The kinds that a plan file may have, by name."""
+STATED_KINDS: Final[tuple[str, ...]] = tuple(k.name for k in PLANNED.values() if k.like == k.name)
+"""The kinds that an estate may speak of: how long people take, what an automation undoes."""
+
+
+def kind_of(name: str) -> StepKind:
+    """The kind of a step by the name that plans and journals have of it. Raises KeyError."""
+    return _BY_NAME[name]
+
+
+def is_kind(name: str) -> bool:
+    """Whether there is such a kind: what comes from a file may name any."""
+    return name in _BY_NAME
+
+
+def kinds_for(when: Condition) -> tuple[StepKind, ...]:
+    """The kinds that the base of a service needs under a condition."""
+    return tuple(PLANNED[name] for name in STATED_KINDS if PLANNED[name].condition is when)
+
+
+def base_kinds(*, starts: bool, shifts: bool, stores: bool) -> tuple[StepKind, ...]:
+    """The kinds that the base of a service needs wherever its replicas are placed.
+
+    starts: replicas must start; shifts: traffic must move; stores: a store of it lost its primary.
+    """
+    met = {
+        Condition.ALWAYS: True,
+        Condition.STARTS: starts,
+        Condition.SHIFTS: shifts,
+        Condition.STORES: stores,
+    }
+    return tuple(kind for when, holds in met.items() if holds for kind in kinds_for(when))

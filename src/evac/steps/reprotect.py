@@ -1,0 +1,28 @@
+"""Reprotect: a copy that is behind follows the primary again, once its domain has power.
+
+In a run it is a rejoin where something answers for the copy; else a person does it.
+"""
+
+from __future__ import annotations
+
+from evac.model.instance import Instance, Use
+from evac.steps.kind import Entry, Need, Place, StepKind
+
+
+class Reprotect(StepKind):
+    name = "reprotect"
+    target = "copy"
+    title = "let a copy that is behind follow the primary again"
+    work = "lead copies back"
+    sentence = "lead the copy of {target}{where} back"
+    entry = Entry("protected", "a copy of {target} follows again", "main")
+    tools = ("evac", "secrets")
+    precheck = "the copy cannot write"
+    gate = "the copy follows and has caught up"
+    undo = "fence it again"
+    needs = frozenset({Need.PRIMARY, Need.POWER})
+    follows = True
+
+    def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
+        """Nothing that others share."""
+        return ()

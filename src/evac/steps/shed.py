@@ -1,0 +1,32 @@
+"""Shed: replicas of a less important service stop, to make room."""
+
+from __future__ import annotations
+
+from evac.model.instance import Instance, Use
+from evac.steps.kind import Entry, Need, Place, StepKind, Uncertainty
+
+
+class Shed(StepKind):
+    name = "shed"
+    target = "service"
+    title = "stop replicas to make room"
+    work = "shed to make room"
+    sentence = "shed {many}{target}{where}"
+    entry = Entry("shed", "{target} was stopped to make room", "main")
+    tools = ("deploy", "evac")
+    precheck = "the service may be shed"
+    gate = "replicas have stopped"
+    undo = "start the replicas again"
+    is_undone_safely = True
+    needs = frozenset({Need.TOOLS})
+    planner_code = 6
+    is_timed = True
+    uncertainty = Uncertainty(0.25, 0.10, 0.005)
+    replicas = -1
+    frees_room = True
+
+    def ticks(self, instance: Instance, at: Place) -> int | None:
+        return int(instance.services.shed[at.service])
+
+    def own_uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
+        return instance.pools[at.pool].shed_uses if at.pool >= 0 else ()

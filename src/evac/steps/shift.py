@@ -1,0 +1,38 @@
+"""Shift: the traffic of a service moves to where it serves."""
+
+from __future__ import annotations
+
+from evac.model.instance import Instance, Use
+from evac.steps.kind import Condition, Entry, Need, Place, StepKind, Uncertainty
+
+
+class Shift(StepKind):
+    name = "shift"
+    target = "service"
+    title = "move the traffic"
+    work = "move traffic"
+    sentence = "move the traffic of {target}"
+    phase = "its traffic moves"
+    entry = Entry("shifted", "the traffic of {target} was moved", "main")
+    tools = ("dns-control", "evac")
+    precheck = "the service answers in its new place"
+    gate = "traffic arrives, errors stay low"
+    undo = "point traffic back"
+    is_undone_safely = True
+    needs = frozenset({Need.VERIFY, Need.TOOLS})
+    condition = Condition.SHIFTS
+    is_gate = True
+    opens_wave = True
+    joins_wave = True
+    planner_code = 5
+    bound_code = 4
+    is_audited = True
+    is_timed = True
+    uncertainty = Uncertainty(0.20, 0.10, 0.005)
+    moves_traffic = True
+
+    def ticks(self, instance: Instance, at: Place) -> int | None:
+        return int(instance.services.change[at.service] + instance.services.settle[at.service])
+
+    def own_uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
+        return instance.services.shift_uses[at.service]

@@ -1,0 +1,58 @@
+"""A crash, and a pause, at every numbered boundary between a journal record and an effect.
+
+A run is played once to count its boundaries; then once for each of them, and the leader dies there, or is
+stopped there for longer than its lease. Every other run must come to the same end as the first, with every
+rule kept. No fault but that one happens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from tests.sim.scenarios import Happening, Options, draw
+from tests.sim.story import Outcome, Story
+
+Way = Literal["kill", "stop"]
+PAUSE_MS = 6_000
+
+
+def calm_options(seed: int, fire: str = "burn") -> Options:
+    """A story in which nothing happens but one fire, of a site with a primary."""
+    options = draw(seed, whole=False)
+    fires = (Happening(400, fire, "pangyo"),)
+    quiet = dict.fromkeys(options.faults, 0)
+    weather = {**dict.fromkeys(options.weather, 0), "slow_ms": 2}
+    return replace(
+        options,
+        mode="act",
+        databases=(("messages", "postgres", "pangyo", "anyang"),),
+        proofs=(("messages", ("sync", "attest")),),
+        services=("web", "mail"),
+        on_sync_loss="next",
+        drift_ppm=(0, 0, 0),
+        wall_offset_ms=(0, 0, 0),
+        lying_disks=(),
+        ttl_ms=1_500,
+        detect_ms=400,
+        weather=weather,
+        faults=quiet,
+        happenings=fires,
+        chaos_ms=8_000,
+        person_every_ms=0,
+    )
+
+
+def struck_story(options: Options, number: int = 0, way: Way = "kill") -> tuple[Outcome, int]:
+    """The story with whoever leads struck at a boundary; how many boundaries were reached in all."""
+    story = Story(replace(options, strike=(number, way, 300 if way == "kill" else PAUSE_MS)))
+    return story.play(), story.reached
+
+
+def every_boundary(options: Options, way: Way) -> list[tuple[int, Outcome]]:
+    """The outcome of being struck at each boundary in turn; the first row, 0, is the story left alone."""
+    alone, count = struck_story(options)
+    rows = [(0, alone)]
+    for number in range(1, count + 1):
+        rows.append((number, struck_story(options, number, way)[0]))
+    return rows

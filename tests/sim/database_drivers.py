@@ -1,0 +1,270 @@
+"""Simulated drivers of PostgreSQL and Redis: which verb asks a `Database` for what, as the real ones do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from evac.drivers import parameters
+from evac.drivers.data_peers import another_primary, only_others
+from evac.drivers.port import Action, Evidence, Order, Verb
+from evac.model.errors import ActionError, Permanent, Retryable
+from tests.sim.databases import Database, Member
+from tests.sim.simulated_driver import SimulatedDriver
+
+STANDING_MOST_MS: Final = 60_000
+
+
+class _DatabaseDriver(SimulatedDriver):
+    takes_s: Mapping[str, float] = MappingProxyType(
+        {"fence": 0.03, "promote": 0.1, "rejoin": 0.2, "protect": 0.02}
+    )
+
+    def site(self, action: Action) -> str:
+        return parameters.text(action.settings, "host")
+
+    def database(self, action: Action) -> Database:
+        return self.world.databases[action.target]
+
+    def member(self, action: Action) -> Member:
+        member = self.database(action).of(self.site(action))
+        if not member.powered:
+            raise Retryable("silent", f"{member.name} does not run", after_ms=200)
+        return member
+
+    def refuse_stale(self, action: Action, order: Order) -> None:
+        self.member(action).refuse_stale(order)
+
+    def promote(self, action: Action, order: Order) -> Evidence:
+        database, member = self.database(action), self.member(action)
+        member.obey(order)
+        if member.writable:
+            return {**member.evidence(), "already": True}
+        if member.role == "primary":
+            raise Permanent("demoted", f"{member.name} is a primary that was demoted")
+        database.catch_up(member.site, parameters.many(action.parameters, "copies"))
+        database.promote(member.site, parameters.many(action.parameters, "synchronous"))
+        if parameters.text(action.parameters, "proof", "sync") not in ("sync", "demote"):
+            database.excused |= database.missing(member)  # a person agreed at the gate to what is lost
+        self.world.check_promoted(database, member.site)
+        return {**member.evidence(), "proof": parameters.text(action.parameters, "proof", "sync")}
+
+    def rejoin(self, action: Action, order: Order) -> Evidence:
+        member = self.member(action)
+        primary = parameters.text(action.parameters, "primary_host")
+        member.obey(order)
+        by_hand = parameters.text(action.parameters, "how", "") != "follow"
+        self.database(action).follow(member.site, primary, by_hand)
+        self.world.check_primaries()
+        return member.evidence()
+
+    def rejoin_problems(self, action: Action) -> list[str]:
+        primary = self.database(action).of(parameters.text(action.parameters, "primary_host"))
+        reached = self.world.reach(self.site(action), primary.site)
+        return [] if primary.writable and reached else [f"{primary.name} is not a primary that answers"]
+
+    def follows(self, action: Action) -> bool:
+        database, member = self.database(action), self.member(action)
+        primary = database.of(parameters.text(action.parameters, "primary_host"))
+        return database.streams(primary, member)
+
+
+class PostgresSimulated(_DatabaseDriver):
+    """Plain PostgreSQL."""
+
+    name = "postgres"
+    verbs: frozenset[Verb] = frozenset(
+        {"fence", "unfence", "promote", "demote", "protect", "rejoin", "verify"}
+    )
+
+    def problems(self, action: Action, order: Order) -> list[str]:
+        member = self.member(action)
+        member.refuse_stale(order)
+        if self.is_done(action, order):
+            return []
+        match action.verb:
+            case "fence":
+                standing = self._standing_problems(action, member)
+                return standing + ([] if member.role == "standby" else ["a primary cannot be cut off"])
+            case "promote":
+                told = [another_primary(name).message for name in self._others(action, member)]
+                return told + self._promote_problems(action, member)
+            case "protect":
+                return self._protect_problems(action, member)
+            case "rejoin":
+                return self.rejoin_problems(action)
+            case "verify":
+                return [f"it is {member.role}, and not as expected"]
+        return []
+
+    def _standing_problems(self, action: Action, member: Member) -> list[str]:
+        standing = parameters.text(action.parameters, "standing", "")
+        if standing != member.name:
+            return [f"it was never prechecked that every commit needs {member.name}"]
+        age_ms = parameters.whole(action.parameters, "standing_age_ms", 2**53)
+        return ["the precheck is too old"] if age_ms > STANDING_MOST_MS else []
+
+    def error(self, action: Action, order: Order) -> ActionError | None:
+        if action.verb != "promote" or self.is_done(action, order):
+            return None
+        member = self.member(action)
+        return only_others(self._others(action, member), self._promote_problems(action, member))
+
+    def _others(self, action: Action, member: Member) -> list[str]:
+        return [
+            one.name
+            for one in self.database(action).members.values()
+            if one is not member
+            and one.writable
+            and one.path
+            and one.powered
+            and self.world.reach(member.site, one.site)
+            and one.site == parameters.text(action.parameters, "old_host", "")
+        ]
+
+    def _promote_problems(self, action: Action, member: Member) -> list[str]:
+        others: list[str] = []
+        if parameters.text(action.parameters, "proof", "sync") == "sync" and not member.cut_off:
+            others.append("no fence proof: this standby is not cut off")
+        least = _least(action)
+        if len(member.log) < least and not member.upstream:
+            others.append(_short_of(member, least))
+        return others
+
+    def _protect_problems(self, action: Action, member: Member) -> list[str]:
+        if not member.writable:
+            return ["this member is no primary that takes writes"]
+        database = self.database(action)
+        streaming = {one.name for one in database.members.values() if database.streams(member, one)}
+        return [
+            f"{name} does not stream now"
+            for name in parameters.many(action.parameters, "synchronous")
+            if name not in streaming
+        ]
+
+    def do(self, action: Action, order: Order) -> Evidence:
+        member = self.member(action)
+        match action.verb:
+            case "fence":
+                return self._fence(action, order, member)
+            case "unfence":
+                return self._unfence(order, member)
+            case "promote":
+                if member.role == "standby":
+                    if others := self._others(action, member):
+                        raise another_primary(others[0])
+                    if problems := self._promote_problems(action, member):
+                        raise Permanent("promote-refused", problems[0])
+                    if len(member.log) < (least := _least(action)):  # the real one waits for the last bytes
+                        raise Retryable("not-there-yet", _short_of(member, least), after_ms=100)
+                return self.promote(action, order)
+            case "demote":
+                return self._demote(order, member)
+            case "protect":
+                return self._protect(action, order, member)
+            case "rejoin":
+                return self.rejoin(action, order)
+        if not self.is_done(action, order):
+            raise Retryable("not-as-expected", f"{member.name} is {member.role}", after_ms=200)
+        return member.evidence()
+
+    def _fence(self, action: Action, order: Order, member: Member) -> Evidence:
+        if problems := self._standing_problems(action, member):
+            raise Permanent("fence-unproven", problems[0])
+        if member.role == "primary":
+            if member.fence and member.fence == order.epoch:
+                return {**member.evidence(), "already": True}
+            raise Permanent("not-a-standby", f"{member.name} is a primary: it cannot be cut off")
+        member.obey(order)
+        member.fence = max(1, order.epoch)
+        member.kept, member.upstream = member.upstream or member.kept, ""
+        return {**member.evidence(), "candidate": member.name}
+
+    def _unfence(self, order: Order, member: Member) -> Evidence:
+        if member.role == "primary":
+            raise Permanent("store-moved", f"{member.name} is a primary now: a store that moved stays")
+        member.obey(order)
+        member.upstream, member.fence = member.upstream or member.kept, 0
+        self.world.check_primaries()
+        return {**member.evidence(), "undone": "fence"}
+
+    def _demote(self, order: Order, member: Member) -> Evidence:
+        member.obey(order)
+        if member.role == "primary":
+            member.read_only = True
+            return {**member.evidence(), "proof": "demote", "last_lsn": f"0/{len(member.log):X}"}
+        return member.evidence()
+
+    def _protect(self, action: Action, order: Order, member: Member) -> Evidence:
+        member.obey(order)
+        wanted = parameters.many(action.parameters, "synchronous")
+        if member.sync != wanted:
+            if problems := self._protect_problems(action, member):
+                raise Retryable("protect-refused", problems[0], after_ms=200)
+            member.sync = wanted
+            self.world.check_primaries()
+        return {**member.evidence(), "asynchronous": not wanted}
+
+    def is_done(self, action: Action, order: Order) -> bool:
+        member = self.member(action)
+        match action.verb:
+            case "fence":
+                promoted = member.role == "primary" and member.fence > 0 and member.fence == order.epoch
+                return member.cut_off or promoted
+            case "unfence":
+                return member.role == "standby" and bool(member.upstream)
+            case "promote":
+                return member.writable
+            case "demote":
+                return member.demoted
+            case "protect":
+                return member.writable and member.sync == parameters.many(action.parameters, "synchronous")
+            case "rejoin":
+                return self.follows(action)
+        if parameters.text(action.parameters, "expect", "primary") == "standby":
+            return member.role == "standby" and bool(member.upstream)
+        return member.writable
+
+    def may_undo(self, action: Action) -> bool:
+        return action.verb == "fence"
+
+    def take_back(self, action: Action, order: Order) -> Evidence:
+        return self._unfence(order, self.member(action))
+
+
+def _least(action: Action) -> int:
+    return int(parameters.text(action.parameters, "least_lsn", "0/0").partition("/")[2], 16)
+
+
+def _short_of(member: Member, least: int) -> str:
+    return f"{member.name} holds {len(member.log)}, and {least} is the least that may be promoted"
+
+
+class RedisSimulated(_DatabaseDriver):
+    """Redis: asynchronous, and nothing here is a fence proof."""
+
+    name = "redis"
+    verbs: frozenset[Verb] = frozenset({"promote", "demote", "protect", "rejoin", "verify"})
+
+    def do(self, action: Action, order: Order) -> Evidence:
+        member = self.member(action)
+        match action.verb:
+            case "promote":
+                return self.promote(action, order)
+            case "rejoin":
+                return self.rejoin(action, order)
+            case "demote" | "protect":
+                member.obey(order)
+                member.read_only = action.verb == "demote"
+        return member.evidence()
+
+    def problems(self, action: Action, order: Order) -> list[str]:
+        self.member(action).refuse_stale(order)
+        return []
+
+    def is_done(self, action: Action, order: Order) -> bool:
+        member = self.member(action)
+        if action.verb == "rejoin":
+            return self.follows(action)
+        return member.demoted if action.verb == "demote" else member.writable

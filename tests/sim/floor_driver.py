@@ -1,0 +1,172 @@
+"""A simulated `redfish` driver: the verbs, codes and looks of the real one, on a simulated floor."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import nullcontext
+from typing import Final
+
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.model.boot_codes import BOOTING
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac_lab.virtual_loop import Process, VirtualLoop
+from tests.sim.floor import Floor, Server
+
+CONNECT_S: Final = 3.0
+LOOK_S: Final = 0.2
+REQUEST_S: Final = 0.04
+"""From the word of the engine until a controller acts, half more or less."""
+DAWDLE_S: Final = 7.0
+"""A controller may act, or answer, up to so much later."""
+SILENT_LOOKS: Final = 4
+LOOPS_S: Final = 1.5
+"""After so many boot times without a system, a server that starts again and again is known."""
+RESERVE_S: Final = 5.0
+
+
+class FloorDriver:
+    """One of it for each process that acts; what a dead process had sent arrives. refuses: user and password.
+    dawdles: share of requests and answers that are late. peeks: its looks do not count as one before a boot.
+    """
+
+    name = "redfish"
+    takes_power_turn = True
+    verbs: frozenset[Verb] = frozenset({"boot", "start", "stop"})
+
+    def __init__(
+        self, floor: Floor, process: Process, loop: VirtualLoop, dawdles: float, peeks: bool = False
+    ) -> None:
+        self._floor, self._process, self._loop, self._dawdles = floor, process, loop, dawdles
+        self._peeks = peeks
+        self.refuses = False
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        try:
+            if action.verb == "boot":
+                self._identify(await self._look(action))
+        except ActionError as error:
+            return Checked((error.message,), {"code": error.code}, error)
+        return Checked()
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        if action.verb == "start":
+            await self._go(0.5)
+            self._floor.close(action.target)
+            return {"breaker": "normal"}
+        server = await self._look(action, REQUEST_S)
+        self._identify(server)
+        found = server.on
+        if not found:
+            async with (order.power or nullcontext)():
+                await self._send(server)
+                await self._arrive()
+            if order.switched_on is not None:
+                order.switched_on()
+        return await self._follow(action, server, order, found)
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        if action.verb == "start":
+            await self._go(0.1)
+            return Observed("done" if self._floor.closed[action.target] else "absent")
+        try:
+            server = await self._look(action)
+        except ActionError as error:
+            return Observed("unclear", {"why": error.message, "code": error.code})
+        if server.fault == "wrong-serial":
+            return Observed("unclear", {"why": "another machine answers"})
+        if not server.on:
+            return Observed("absent", {"power": "off"})
+        if server.up:
+            return Observed("done", self._state(server))
+        return Observed("unclear", {"power": "on", "state": BOOTING})
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        server = await self._look(action)
+        self._identify(server)
+        self._floor.cut_off(server)
+        return {"power": "off"}
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    async def _go(self, delay_s: float) -> None:
+        """A way to a controller, now short and now long."""
+        await asyncio.sleep(delay_s * (0.5 + self._loop.random.random()))
+        if not self._process.alive:
+            raise Retryable("process-dead", "this process is dead")
+
+    async def _send(self, server: Server) -> None:
+        """A request on its way to a controller: it arrives whether or not whoever sent it still lives."""
+        arrived = asyncio.get_running_loop().create_future()
+        way_s = REQUEST_S * (0.5 + self._loop.random.random()) + self._late_s()
+        self._loop.in_world(way_s, self._takes, server, arrived)
+        await arrived
+
+    def _takes(self, server: Server, arrived: asyncio.Future[None]) -> None:
+        if not self._process.alive or arrived.done():  # nobody waits for it any more
+            self._floor.hear_the_dead(server)
+            return
+        self._floor.switch_on(server)
+        arrived.set_result(None)
+
+    async def _arrive(self) -> None:
+        """The answer of a controller on its way back."""
+        await self._go(REQUEST_S)
+        await asyncio.sleep(self._late_s())
+
+    def _late_s(self) -> float:
+        return self._loop.random.random() * DAWDLE_S if self._loop.random.random() < self._dawdles else 0.0
+
+    async def _look(self, action: Action, takes_s: float = LOOK_S) -> Server:
+        """Asks its controller; a look is a look, whoever made it."""
+        server = self._floor.servers[action.target]
+        await self._go(takes_s)
+        if not self._floor.answers(server):
+            await self._go(CONNECT_S)
+            raise Retryable("bmc-silent", f"{server.name} does not answer", after_ms=1_000)
+        if self.refuses:
+            raise Permanent("credentials-refused", "user or password are refused")
+        server.looked = server.looked or not self._peeks
+        return server
+
+    @staticmethod
+    def _identify(server: Server) -> None:
+        if server.fault == "wrong-serial":
+            raise Permanent("bmc-wrong-serial", f"{server.name} is another machine")
+
+    async def _follow(self, action: Action, server: Server, order: Order, found: bool) -> Evidence:
+        """Until it is up, or the time is over."""
+        loop = asyncio.get_running_loop()
+        ends, began = loop.time() + order.timeout_s - RESERVE_S, loop.time()
+        silent = off = 0
+        pause = max(0.5, server.boot_s / 20)
+        while True:
+            await self._go(pause)
+            try:
+                await self._look(action)
+                silent = 0
+            except Permanent as error:
+                raise OutcomeUnknown(error.code, error.message) from error
+            except Retryable as error:
+                silent += 1
+                if silent >= SILENT_LOOKS:
+                    raise OutcomeUnknown("bmc-silent", error.message) from error
+                continue
+            if server.up:
+                return {**self._state(server), "found": found}
+            off = off + 1 if not server.on else 0
+            if off >= 3:
+                raise Permanent("server-power-fault", f"{server.name} does not stay on")
+            if server.fault == "loop" and loop.time() - began > LOOPS_S * server.boot_s:
+                self._give_up(server, "server-boot-loop", found)
+            if loop.time() >= ends:
+                self._give_up(server, "server-no-boot", found)
+
+    def _give_up(self, server: Server, code: str, found: bool) -> None:
+        if not found:  # what others switched on stays on
+            self._floor.switch_off(server)
+        raise Permanent(code, f"{server.name} does not come up")
+
+    @staticmethod
+    def _state(server: Server) -> dict[str, str | int | bool]:
+        return {"state": "degraded" if server.fault == "degraded" else "up", "power": "on"}
