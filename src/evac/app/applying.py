@@ -24,7 +24,7 @@ from evac.app.controlling import hands_of, read_policy
 from evac.app.observed_stores import merged
 from evac.app.observing import observe
 from evac.drivers.port import Action, Checked, Order
-from evac.drivers.registry import Drivers
+from evac.drivers.registry import Drivers, acts, is_by_person
 from evac.engine.lead.leadership import LEADER
 from evac.engine.plans.library import digest_of, find_plan, get_plan
 from evac.engine.runs import requests
@@ -160,7 +160,7 @@ def words_of(actions: Sequence[Action]) -> tuple[str, ...]:
     """Each action in words: what a person shall do, or verb, driver, place and what the plan decided."""
     found = []
     for action in actions:
-        if action.driver == "manual":
+        if is_by_person(action.driver):
             found.append(f"by hand: {action.parameters.get('instructions', action.verb)}")
             continue
         where = f" at {action.at}" if action.at else ""
@@ -253,8 +253,6 @@ async def ensure_controller(
 
 LOOK_S: Final = 5.0
 LOOKS_AT_ONCE: Final = 16
-_SAYS_NOTHING: Final = frozenset({"manual", "noop"})
-"""Drivers whose answer is of no system: nothing is concluded from them."""
 
 
 def adopt(
@@ -306,7 +304,7 @@ async def look(loaded: Loaded, drivers: Drivers) -> tuple[str, ...]:
 
 
 async def _seen(action: Action, drivers: Drivers) -> bool:
-    if action.driver in _SAYS_NOTHING:
+    if not acts(action.driver):
         return False
     order = Order("adopt", action.target, 1, ASKING_TOKEN, 0, "adopt", LOOK_S, "adopt")
     try:

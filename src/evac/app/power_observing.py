@@ -15,8 +15,9 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from evac.drivers.capabilities import BootsServers, PowerReport
 from evac.drivers.port import Action
-from evac.drivers.power_sweep import Looks, PowerSeen, sweep
+from evac.drivers.power_sweep import sweep
 from evac.drivers.registry import Drivers
 from evac.engine.boots.binding import boot_endpoint
 from evac.model.errors import InvalidInput
@@ -84,7 +85,7 @@ class SitePower:
     site: str
     asked: int
     beside: int
-    seen: tuple[PowerSeen, ...]
+    seen: tuple[PowerReport, ...]
 
     def counts(self) -> dict[str, int]:
         """Power, or why it is not known -> servers, the most first."""
@@ -122,11 +123,10 @@ async def observe_power(
 ) -> PowerFacts:
     """Of all sites that have an endpoint of their servers. Changes nothing."""
     actions = {site.id: _actions(estate, number) for number, site in enumerate(estate.sites)}
-    asked: list[tuple[Looks, Action]] = []
+    asked: list[tuple[BootsServers, Action]] = []
     for found in actions.values():
         for action in found:
-            driver: Any = drivers.get(action.driver)
-            asked.append((driver, action))
+            asked.append((drivers.able(action.driver, BootsServers), action))
     seen = iter(await sweep(asked, within_s))
     sites = []
     for number, site in enumerate(estate.sites):

@@ -329,7 +329,7 @@ async def list_runs(store: Store) -> list[dict[str, Any]]:
 
 
 async def _row(store: Store, run: str) -> dict[str, Any]:
-    from evac.views.run_report import moment
+    from evac.views.words import moment
 
     events = await events_of(store, run)
     ended = next((e.data["phase"] for e in reversed(events) if e.kind == "run_ended"), "")

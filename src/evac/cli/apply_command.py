@@ -195,7 +195,7 @@ def approve(
     if code == exits.DONE and not step:
         after, _ = where.do(look)
         if after["state"] == "awaiting_approval":
-            say(f"it still waits for: {'; '.join(after['waits_for'])}", quiet)
+            say(f"not started yet: {'; '.join(after['waits_for'])}", quiet)
     return code
 
 

@@ -276,7 +276,7 @@ def request_each(
     names, answers = where.do(work)
     refused = [(name, one.refused) for name, one in zip(names, answers, strict=True) if one.refused]
     for name, why in refused[:REFUSED_SHOWN]:
-        say(f"error: {why if name in why else f'{name}: {why}'} [request-refused]")
+        say(f"error: {name}: {why} [request-refused]")
     if len(refused) > REFUSED_SHOWN:
         say(f"error: {len(refused) - REFUSED_SHOWN} more were refused [request-refused]")
     waiting = sum(1 for one in answers if not one.taken)

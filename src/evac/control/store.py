@@ -38,9 +38,10 @@ from evac.store.opening import check_store, open_store
 from evac.store.port import Store
 from evac.views.quarantine import quarantine_csv, quarantine_json
 from evac.views.quarantine_page import quarantine_page
-from evac.views.run_report import LossShown, RunShown, event_row, moment, run_document
+from evac.views.run_report import LossShown, RunShown, event_row, run_document
 from evac.views.sheet import Sheet
 from evac.views.status_files import status_files
+from evac.views.words import moment
 
 PAUSE_S: Final = 0.3
 

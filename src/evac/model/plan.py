@@ -6,11 +6,12 @@ JSON lives at the edge; this module owns the values.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
 from evac.model.certificate import Certificate
 from evac.model.instance import LeftOff
@@ -57,6 +58,14 @@ class Step:
     parameters: Mapping[str, Parameter] = field(default_factory=lambda: MappingProxyType({}))
 
 
+def needs_reason(service: str) -> str:
+    """The reason of a service that cannot do without another one. Plan files carry it as text."""
+    return f"needs {service}, which does not come back"
+
+
+_NEEDS: Final = re.compile(re.escape(needs_reason("@")).replace("@", r"(\S+)"))
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What becomes of one affected service.
@@ -79,6 +88,14 @@ class Outcome:
     tier: int
     critical: tuple[str, ...] = ()
     reason: str = ""
+
+    @property
+    def needs(self) -> str:
+        """The service that does not come back and that this one cannot do without; empty where that is not
+        the reason.
+        """
+        found = _NEEDS.fullmatch(self.reason)
+        return found[1] if found and self.state == "unplaced" else ""
 
     @property
     def meets_rto(self) -> bool | None:

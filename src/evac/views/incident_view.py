@@ -216,7 +216,7 @@ def _duty(duty: Duty) -> Iterable[tuple[str, str]]:
     due = f" (by {utc(duty.due_ms)})" if duty.due_ms else " (no day yet: it goes on)"
     yield duty.words, f"{duty.due}{due}; done: {_said(duty.told, True)}. {duty.law}"
     for name, stated in duty.content:
-        yield f"- {name}", _said(stated, name.startswith("that the service"))
+        yield f"- {name}", _said(stated, moment=True)  # a number in the content of a duty is a time
 
 
 def report_json(report: Basics, dora: Classification, duties: Sequence[Duty]) -> str:

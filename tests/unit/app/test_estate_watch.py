@@ -356,7 +356,9 @@ def test_roles_that_are_seen_while_files_are_read_are_not_lost(tmp_path: Path) -
     play(tmp_path, story)
 
 
-AGENT = '  p: {for: web, at: pangyo, driver: process, settings: {agent: "http://127.0.0.1:9"}}\n'
+AGENT = """  p: {for: pangyo, at: pangyo, driver: process,
+      settings: {agent: "http://127.0.0.1:9", secret: "env:AGENT"}}
+"""
 
 
 @pytest.mark.parametrize(

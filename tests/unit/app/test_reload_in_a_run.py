@@ -57,16 +57,23 @@ stores: {chat: {fence_proofs: [none], async_promotion: allow, most_lost: 24 h}}
 """
 
 
+PODS = "kubeconfig: 'file:/etc/evac/kubeconfig', kind: Deployment"
+
+
 def files(**takes: float) -> str:
     """An estate of these services: how many seconds each takes to start."""
     hand = "  {name}-{site}: {{for: {name}, at: {site}, driver: {driver}, settings: {{{settings}}}}}"
     ends = [
-        hand.format(name=name, site=site, driver="process", settings=f"unit: {name}, takes: {seconds}")
+        hand.format(
+            name=name, site=site, driver="kubernetes", settings=f"{PODS}, name: {name}, takes: {seconds}"
+        )
         for name, seconds in takes.items()
         for site in SERVING
     ]
     ends += [
-        hand.format(name="chat", site=site, driver="postgres", settings=f"name: chat-{site}, takes: 1")
+        hand.format(
+            name="chat", site=site, driver="postgres", settings=f"host: {site}, name: chat-{site}, takes: 1"
+        )
         for site in SERVING
     ]
     services = "\n".join(SERVICE.replace("NAME", name) for name in takes)

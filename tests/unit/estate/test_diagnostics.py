@@ -118,7 +118,8 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ),
     (
         "secret-in-clear",
-        f"{HEAD}endpoints:\n  e: {{for: a, at: a, driver: http, settings: {{password: ‹hunter2}}}}\n",
+        f"{HEAD}endpoints:\n  e: {{for: a, at: a, driver: http,\n"
+        "      settings: {url: 'http://x', secret: ‹hunter2}}\n",
         "env:NAME",
     ),
     ("needs-itself", services("needs: [‹x]"), "take it out"),

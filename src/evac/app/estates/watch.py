@@ -139,7 +139,7 @@ async def turn(made: Composed, loaded: Loaded, path: Path, use: Callable[[], Non
             parts.desk.health.adopt(new)
         if parts.targets:
             deadline_s = policy.profile.deadline_ms / 1_000
-            made.controller.retarget(probes_of(new, made.session, made.drivers, deadline_s))
+            made.controller.retarget(probes_of(new, made.drivers, deadline_s))
 
     await made.seen.adopt(new, together)
 

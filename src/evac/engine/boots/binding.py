@@ -18,7 +18,11 @@ import numpy as np
 from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import LimitTable, less_margin, limits_of
 from evac.derive.power import PowerTable, power_table, stated_budgets
+from evac.drivers import noop
+from evac.drivers.capabilities import BootsServers, SwitchesPower
 from evac.drivers.port import Action, Value
+from evac.drivers.registry import can
+from evac.drivers.spec import FENCE
 from evac.model.domain import Topology, loss
 from evac.model.estate import Endpoint, Estate, Rack
 from evac.model.fleet import BMC_NO, SERVING, SPARE, IndexColumn
@@ -26,8 +30,6 @@ from evac.model.instance import WHOLE, Use
 from evac.model.plan import Plan, Step
 from evac.run.boot_events import POWER
 from evac.run.values import KEPT, RunLimit, RunStep
-
-BOOT_DRIVERS: Final = frozenset({"ipmi", "redfish"})
 
 HANDS: Final = "hands"
 Uses = tuple[tuple[str, int, int], ...]
@@ -38,7 +40,7 @@ def boot_endpoint(ends: Iterable[Endpoint]) -> Endpoint | None:
     """Of the endpoints of a site, the one by which its servers are booted: the first by id that is no fence,
     for a fence is the controller of one machine.
     """
-    boots = (end for end in ends if end.driver in BOOT_DRIVERS and "fence" not in end.settings)
+    boots = (end for end in ends if can(end.driver, BootsServers) and FENCE not in end.settings)
     return min(boots, key=lambda end: end.id, default=None)
 
 
@@ -231,7 +233,7 @@ def _first_offsets(estate: Estate, table: LimitTable, rows: Iterable[int]) -> di
 def circuit_action(endpoints: Iterable[Endpoint], step: Step) -> Action | None:
     """Closes the breaker of a feed from afar, where something answers for it."""
     for endpoint in endpoints:
-        if endpoint.driver == "redfish":
+        if can(endpoint.driver, SwitchesPower):
             told = {key: endpoint.settings[key] for key in ("address", "circuit") if key in endpoint.settings}
             return Action(
                 "start", step.target, endpoint.driver, endpoint.at, endpoint.settings, MappingProxyType(told)
@@ -323,4 +325,7 @@ def fed_already(steps: Sequence[RunStep]) -> Iterator[tuple[RunStep, Action]]:
     known = {step.id for step in steps}
     feeds = {feed: step.site for step in steps for feed in step.feeds if POWER + feed not in known}
     for feed, site in sorted(feeds.items()):
-        yield RunStep(POWER + feed, "power", feed, 0, 0, site=site), Action("start", feed, "noop", site)
+        yield (
+            RunStep(POWER + feed, "power", feed, 0, 0, site=site),
+            Action("start", feed, noop.DRIVER.name, site),
+        )

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, get_args
 
 import orjson
 
+from evac.model.access import GlassUse
 from evac.model.errors import NotAllowed, RunError
 from evac.model.run_policy import Envelope
 from evac.run import envelope
@@ -54,7 +55,7 @@ class Request:
     without a step takes the run back. for_ms, then: of pause (0: the longest that policy allows), and what
     happens at its end. typed: of approve, names of sites that the person typed, because more than one is
     left. limit, value: of limit; value in units, or in percent of what the estate says. glass: of a
-    break-glass credential that it was asked with, in words that stand before the reason. The reason stays as
+    break-glass credential that it was asked with; journals put it before the reason. The reason stays as
     it was given: approvals sign it.
     """
 
@@ -73,12 +74,14 @@ class Request:
     typed: tuple[str, ...] = ()
     limit: str = ""
     value: str = ""
-    glass: str = ""
+    glass: GlassUse | None = None
 
     @property
     def full_reason(self) -> str:
         """As journals say it."""
-        return f"{self.glass}; {self.reason}"[:TEXT_MOST] if self.glass else self.reason
+        if self.glass is None:
+            return self.reason
+        return f'{self.glass.words}: signed for "{self.glass.signed_for}"; {self.reason}'[:TEXT_MOST]
 
 
 def prefix_of(run: str) -> str:
@@ -108,7 +111,7 @@ def encode(request: Request) -> bytes:
             "typed": list(request.typed),
             "limit": request.limit,
             "value": request.value,
-            "glass": request.glass,
+            "glass": None if request.glass is None else request.glass.to_data(),
         }
     )
     if len(value) > VALUE_MOST:
@@ -137,7 +140,7 @@ def decode(key: str, value: bytes) -> Request:
             tuple(str(name) for name in told.get("typed", ())),
             told.get("limit", ""),
             told.get("value", ""),
-            told.get("glass", ""),
+            GlassUse.from_data(told["glass"]) if told.get("glass") else None,
         )
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError("request-unreadable", f"{key} holds no request") from error
@@ -155,7 +158,7 @@ def _check(request: Request) -> None:
         request.ticket,
         request.limit,
         request.value,
-        request.glass,
+        "" if request.glass is None else request.glass.signed_for,
     )
     if not all(isinstance(text, str) and len(text) <= TEXT_MOST for text in texts):
         raise RunError("request-unreadable", "a request is made of short texts")
@@ -190,6 +193,8 @@ def event_of(view: RunView, request: Request, now_ms: int, terms: Terms) -> Even
     i = view.number(request.step) if request.step else -1
     _check_state(view, request, kind, i)
     data: dict[str, Any] = {"who": request.who, "reason": request.full_reason}
+    if request.glass is not None:
+        data["break_glass"] = request.glass.to_data()
     if kind == "approved":
         given = request.envelope if request.envelope is not None else view.spec.envelope
         _check_typed(view, request)

@@ -20,7 +20,8 @@ from typing import Any, Final, get_args
 import orjson
 
 from evac.engine.plans.library import digest_of
-from evac.engine.runs.conductor import Conductor, Desk
+from evac.engine.runs.conductor import Conductor
+from evac.engine.runs.desk import Desk
 from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.proposals import Wanted
 from evac.engine.runs.reading import incident_key

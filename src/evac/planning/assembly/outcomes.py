@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from evac.model.instance import Instance, LostStore
-from evac.model.plan import Outcome, ServiceState, Step, StoreOutcome
+from evac.model.plan import Outcome, ServiceState, Step, StoreOutcome, needs_reason
 from evac.planning.assembly.milestones import Times, outages
 from evac.planning.assembly.steps import Draft
 from evac.planning.evacuation.board import FAILED_TIME, NEVER
@@ -119,7 +119,7 @@ def _waits_in_vain(draft: Draft, times: Times, service: int) -> str:
             return _no_data(instance.stores[store])
     for other in s.hard[service]:
         if times.base_at[other] >= instance.horizon and s.component[other] != s.component[service]:
-            return f"needs {s.id[other]}, which does not come back"
+            return needs_reason(s.id[other])
     return ""
 
 

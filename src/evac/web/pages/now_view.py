@@ -302,12 +302,11 @@ def _plan_ms(plan: ReadyPlan | None) -> int:
 
 def loss_row(loss: LossFacts) -> dict[str, Any]:
     """A loss in words."""
-    text = loss.text.partition(": ")[2].partition(", because ")[0]
     return {
         "domain": loss.domain,
         "verdict": VERDICT_WORDS[loss.verdict],
         "state": VERDICT_CLASS[loss.verdict],
-        "text": text or f"{plural(loss.down, 'service')} down",
+        "text": loss.what or f"{plural(loss.down, 'service')} down",
         "because": loss.because,
         "people": loss.people_down,
         "worst_ms": loss.worst_recovery_ms if loss.recovers else None,
