@@ -15,7 +15,7 @@ from typing import Final
 from evac.derive.limits import limits_of
 from evac.drivers.port import Action
 from evac.drivers.registry import is_by_person
-from evac.engine.boots.steps import fed_already, in_time, longest_first, with_power
+from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
 from evac.engine.runs.step_actions import (
     BEFORE,
     Ground,
