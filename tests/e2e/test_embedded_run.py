@@ -181,14 +181,14 @@ def test_two_persons_sign_and_the_run_may_be_named_by_its_incident(world: World)
     assert "the signature is not kim's" in world.evac("approve", run, *words, "kim", "--key", lees, code=10)
     kims = (*words, "kim", "--key", str(world.folder / "kim"))
     assert "not-left" in world.evac("approve", run, *kims, "--confirm", "anyang", code=2)
-    assert "it still waits for: approval by 1 more person" in world.evac("approve", "inc-1", *kims)
+    assert "not started yet: needs approval by 1 more person" in world.evac("approve", "inc-1", *kims)
     world.evac("approve", "inc-1", *words, "kim", "--key", str(world.folder / "kim"))
     waits = json.loads(world.evac("run", "show", run, "--output", "json", code=13))["waits_for"]
-    assert waits == ["approval by 1 more person"], "who agrees twice is one person"
+    assert waits == ["needs approval by 1 more person"], "who agrees twice is one person"
     world.evac("approve", "inc-1", *words, "lee", "--key", lees)
     assert world.until(run, "running", "fence:db").approved_by.keys() == {"kim", "lee"}
     world.evac("hold", "--reason", "wait")
-    assert "the hold by kim" in world.evac("run", "show", run, code=13)
+    assert "on hold by kim" in world.evac("run", "show", run, code=13)
 
 
 def test_one_run_an_incident_and_names_must_be_typed(world: World) -> None:

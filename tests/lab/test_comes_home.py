@@ -14,8 +14,8 @@ import pytest
 
 from evac.app import runs
 from evac.run.view import RunView
+from evac.run.waits import waiting
 from evac.store.port import Store
-from evac.views.run_report import waiting
 from evac_lab import episodes, faults, journal_facts, losses, restoring, status, world
 from evac_lab.episodes import Patience
 from evac_lab.site_servers import Ground

@@ -23,7 +23,7 @@ from evac.engine.lead.policies import Policies
 from evac.engine.lead.watch_journal import Notice
 from evac.engine.plans.library import Drawer
 from evac.engine.runs.binding import Bound
-from evac.engine.runs.conductor import Desk
+from evac.engine.runs.desk import Desk
 from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, keep_standing
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.datasets import DataSets, Epoch, decode, key_of

@@ -31,7 +31,6 @@ class RedfishSimulated:
     """One of it for each process that acts; what a dead process had sent arrives."""
 
     name = "redfish"
-    takes_power_turn = True
     verbs: frozenset[Verb] = frozenset({"boot", "start", "stop"})
 
     def __init__(self, world: World, process: Process) -> None:

@@ -37,9 +37,10 @@ from evac.model.estate import Endpoint, Estate
 from evac.model.observation import Observation, observed
 from evac.run.values import ENDED
 from evac.run.view import RunView
+from evac.run.waits import waiting
 from evac.store.opening import open_store
 from evac.store.port import Store
-from evac.views.run_report import waiting
+from evac.views.wait_words import words_of
 from evac_lab import agent_certificates
 from evac_lab.state import LabError, LabFolder
 
@@ -235,7 +236,11 @@ async def _carry_out(
     )
     await runs.ask(store, run, request)
     view = await _followed(store, run)
-    return run, view.phase, () if view.phase in ENDED else (f"{run} is {view.phase}", *waiting(view))
+    return (
+        run,
+        view.phase,
+        () if view.phase in ENDED else (f"{run} is {view.phase}", *map(words_of, waiting(view))),
+    )
 
 
 async def _patiently(work: Callable[[], Awaitable[str]]) -> str:

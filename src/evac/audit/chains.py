@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from evac.audit.context import Context
+from evac.audit.context import Context, NoRoom
 from evac.audit.impacts import LOST
 from evac.audit.stores import NEVER
 
@@ -75,10 +75,22 @@ def why_lost(context: Context, service: int, number: int) -> tuple[str, ...]:
     path = chain_to(context, service, lambda node: bool(_stuck(context, node, number)))
     if not path:
         return why_down(context, service, number)
-    return (*(context.estate.services[node].id for node in path), _stuck(context, path[-1], number))
+    return (*(context.estate.services[node].id for node in path), str(_stuck(context, path[-1], number)))
 
 
-def _stuck(context: Context, service: int, number: int) -> str:
+def common_reason(context: Context, service: int, number: int) -> str:
+    """The end of that chain in words that are the same for services that are alike."""
+    path = chain_to(context, service, lambda node: bool(_stuck(context, node, number)))
+    if not path:
+        *names, reason = why_down(context, service, number)
+        return f"{names[-1]}: {reason}" if names else reason
+    end = _stuck(context, path[-1], number)
+    if isinstance(end, NoRoom):
+        return "there is no room for them"
+    return f"{context.estate.services[path[-1]].id}: {end}"
+
+
+def _stuck(context: Context, service: int, number: int) -> str | NoRoom:
     """Why nothing brings a service back that is lost itself; empty if it is not the one."""
     known = context.stuck_at.get((number, service))
     if known is None:
@@ -88,7 +100,7 @@ def _stuck(context: Context, service: int, number: int) -> str:
     return known
 
 
-def _reason(context: Context, service: int, number: int) -> str:
+def _reason(context: Context, service: int, number: int) -> str | NoRoom:
     impacts, estate = context.impacts, context.estate
     where = impacts.losses.ids[number]
     for family in impacts.graph.families[service]:
@@ -101,7 +113,7 @@ def _reason(context: Context, service: int, number: int) -> str:
             return f"store {', '.join(stores)} has no copy within its rpo outside {where}"
     short = impacts.capacity.short.get(number)
     if short is not None and short.for_good[service] > 0:
-        return f"no room for {int(short.for_good[service]):,} of the replicas it needs"
+        return NoRoom(int(short.for_good[service]))
     missing = impacts.lost[number, service] and impacts.left(number, service) == 0
     if missing and not impacts.capacity.room_known[number, service]:
         return f"runs nowhere outside {where}, and no room for it is known"

@@ -21,6 +21,16 @@ from evac.model.fleet import BoolColumn
 _CLASS_RANK: Final = {name: rank for rank, name in enumerate(DOMAIN_CLASSES)}
 
 
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """What is left has no room for so many of the replicas that a service needs."""
+
+    replicas: int
+
+    def __str__(self) -> str:
+        return f"no room for {self.replicas:,} of the replicas it needs"
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
     """Everything a rule may read. as_of: None where no date is known; digest: of the estate, if made."""
@@ -29,7 +39,7 @@ class Context:
     impacts: Impacts
     as_of: date | None = None
     digest: str | None = None
-    stuck_at: dict[tuple[int, int], str] = field(default_factory=dict)
+    stuck_at: dict[tuple[int, int], str | NoRoom] = field(default_factory=dict)
     """(loss, service) -> why nothing brings it back by itself, else empty; filled as it is asked for."""
 
     @cached_property

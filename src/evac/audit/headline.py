@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evac.audit.auditing import AuditReport
-from evac.audit.chains import why_lost
+from evac.audit.chains import common_reason
 from evac.audit.context import Context
 from evac.audit.impacts import LOST
 from evac.audit.rows import LossRow
@@ -21,6 +21,8 @@ class Headline:
 
     domain: str
     verdict: str
+    what: str
+    """What the loss does, without its name and without why."""
     text: str
     because: tuple[tuple[str, int], ...] = ()
 
@@ -40,10 +42,9 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
         parts.append(f"{row.late:,} later than promised")
     if row.unknown:
         parts.append(f"{row.unknown:,} cannot be judged")
-    text = f"{row.domain}: {', '.join(parts)}"
-    if because:
-        text += f", because {because[0][0]}"
-    return Headline(row.domain, row.verdict, text, because)
+    what = ", ".join(parts)
+    text = f"{row.domain}: {what}" + (f", because {because[0][0]}" if because else "")
+    return Headline(row.domain, row.verdict, what, text, because)
 
 
 def _first(row: LossRow) -> str:
@@ -61,17 +62,8 @@ def reasons(report: AuditReport, row: LossRow, most: int = 3) -> tuple[tuple[str
     context = Context(impacts.estate, impacts, report.as_of, report.digest)
     counts: Counter[str] = Counter()
     for service in np.flatnonzero(impacts.fate[number] == LOST).tolist():
-        chain = why_lost(context, service, number)
-        counts[_general(chain)] += 1
+        counts[common_reason(context, service, number)] += 1
     return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most])
-
-
-def _general(chain: tuple[str, ...]) -> str:
-    """Reasons that are alike fall together: numbers and names of the many are left out."""
-    reason = chain[-1]
-    if reason.startswith("no room for "):
-        return "there is no room for them"
-    return f"{chain[-2]}: {reason}" if len(chain) > 1 else reason
 
 
 def summary(report: AuditReport) -> tuple[Headline, ...]:

@@ -13,8 +13,7 @@ import orjson
 
 from evac.app import runs
 from evac.app.anchoring import JOURNALS
-from evac.app.incident_papers import PaperForm, PaperKind
-from evac.app.incidents import check_note
+from evac.app.incidents import PaperForm, PaperKind, check_note
 from evac.control.port import (
     Document,
     Held,
@@ -36,8 +35,8 @@ from evac.office.status_summary import NOTICES_SHOWN, drawer_row, status_documen
 from evac.run.envelope import to_data
 from evac.run.values import ENDED
 from evac.store.anchors import Anchor
-from evac.views.run_report import moment
 from evac.views.sheet import Sheet, sheet_of
+from evac.views.words import moment
 
 SCHEMA_VERSION: Final = 1
 PAGE: Final = 1_000

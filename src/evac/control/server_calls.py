@@ -41,6 +41,7 @@ AGAIN: Final = "try again, or look into the log of the server"
 PROBLEM: Final = "application/problem+json"
 HINTS: Final = {
     "run-unknown": "evac run list",
+    "not-found": "evac --help",
     "incident-unknown": "evac incident list",
     "plan-unknown": "evac plan, and apply its file",
     "what-if-domains": "name 1 to 64 fault domains",
@@ -284,8 +285,8 @@ class ServerCalls:
             return strange(f"it answers {status}")
         told = Reply(status, {}, await _whole(response, PROBLEM_MOST)).document()
         code, words = shown(told.get("code", "")) or "server-problem", shown(told.get("detail", ""))
-        hint = _hint(code, shown(told.get("hint", "")))
-        if code in ("not-found", "method") and not words.startswith("the estate"):
+        hint = _hint(code, shown(told.get("hint", "")), response.url.raw_path)
+        if code in ("not-found", "method") and told.get("route") != "known":
             return EvacError(
                 "server-version",
                 f"{self._base} does not know this; it may be of another version than {__version__}",
@@ -383,11 +384,9 @@ async def _whole(response: aiohttp.ClientResponse, most: int) -> bytes:
     return bytes(parts)
 
 
-def _hint(code: str, said: str) -> str:
+def _hint(code: str, hint: str, path: str) -> str:
     """What to type next; hints of the API name its paths."""
-    if code == "run-over" and said.startswith("GET /v1/runs/"):
-        return f"evac run show {said.rpartition('/')[2]}"
-    return HINTS.get(code, "evac --help" if said.startswith("GET /") else said)
+    return _where_to_look(path) if code == "run-over" else HINTS.get(code, hint)
 
 
 def _where_to_look(path: str) -> str:

@@ -47,6 +47,7 @@ RUN: Final = {
     "to_type": [str],
     "events": int,
     "waits_for": [str],
+    "waits": ([{"kind": str, "step": str, "words": str, "next": str}], NoneType),
     "most_lost": [{"store": str, "candidate": str, "milliseconds": (int, NoneType), "words": str}],
     "forecast": (_FORECAST, NoneType),
     "limits_changed": ([{"limit": str, "now": int, "whole": int, "held": int}], NoneType),

@@ -171,7 +171,15 @@ def _of_services(dossier: Dossier, about: Summary, told_by: Iterable[Telling]) -
             if change.level == "up" and _moved(fate):
                 kind, words = "moved", "has moved"
             run = change.source.stream if change.source.stream in runs else ""
-            entry = Entry(change.at_ms, kind, f"{fate.service} {words}", change.source, dossier.incident, run)
+            entry = Entry(
+                change.at_ms,
+                kind,
+                f"{fate.service} {words}",
+                change.source,
+                dossier.incident,
+                run,
+                service=fate.service,
+            )
             at_ms = runs[run][change.source.number - 1][0] if run else change.at_ms
             yield at_ms, _FATE, change.source.stream, change.source.number, number, entry
 

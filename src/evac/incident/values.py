@@ -99,3 +99,5 @@ class Entry:
     run: str = ""
     step: str = ""
     weight: Weight = "main"
+    service: str = ""
+    """Of an entry about one service: which."""

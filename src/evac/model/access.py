@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from evac.model.estate import Rate
 
@@ -23,6 +23,34 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 BREAK_GLASS: Final = "BREAK-GLASS"
 """How the reason of whatever was asked with such a credential begins, in every journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class GlassUse:
+    """One use of a credential that was signed offline."""
+
+    id: str
+    """The first letters of the credential's id."""
+    number: int
+    """Which use of it this is, from 1."""
+    uses: int
+    """How often it may be used."""
+    signed_for: str = ""
+    """Why it was signed."""
+
+    @property
+    def words(self) -> str:
+        """`BREAK-GLASS 1b2c3d4e, use 1 of 2`."""
+        return f"{BREAK_GLASS} {self.id}, use {self.number} of {self.uses}"
+
+    def to_data(self) -> dict[str, str | int]:
+        return {"id": self.id, "number": self.number, "uses": self.uses, "signed_for": self.signed_for}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> GlassUse:
+        """Raises KeyError, TypeError or ValueError for what is none."""
+        numbers = int(data["number"]), int(data["uses"])
+        return cls(str(data["id"]), *numbers, str(data.get("signed_for", "")))
 
 
 def role_for(verb: str) -> Role:

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from evac.model.access import BREAK_GLASS
 from evac.notices.values import UPDATE, Concern, News, Severity
 
 SUSPECT_MS: Final = 30_000
@@ -111,21 +110,20 @@ def of_lags(lags: Iterable[Lag]) -> tuple[Concern, ...]:
         if one.lag_ms > one.rpo_ms:
             words = f"{one.store}: the copy in {one.site} is {_span(one.lag_ms)} behind, promised are "
             words += f"{_span(one.rpo_ms)}"
-            hint = "see to replication; should the primary be lost now, more is lost than was promised"
+            hint = "check replication; failing over now would exceed the RPO"
             key = f"lag/{one.store}/{one.site}"
             found.append(Concern(key, "lag", "error", short(words), hint, LAG_MS))
     return tuple(found)
 
 
-def of_runs(waits: Mapping[str, Collection[str]]) -> tuple[Concern, ...]:
-    """Open run -> what only a person can do now."""
+def of_runs(waits: Mapping[str, Collection[tuple[str, str]]]) -> tuple[Concern, ...]:
+    """Open run -> (key, words) of each thing that only a person can do now."""
     found = []
     for run, wants in sorted(waits.items()):
-        for words in wants:
-            mark = hashlib.sha256(words.encode()).hexdigest()[:12]
-            told = short(f"{run} waits for {words}" if words.startswith("approval") else f"{run}: {words}")
-            hint = f"evac run show {run}"
-            found.append(Concern(f"run/{run}/{mark}", "run", "critical", told, hint, WAITS_MS))
+        for key, words in wants:
+            mark = hashlib.sha256(key.encode()).hexdigest()[:12]
+            told, hint = short(f"{run}: {words}"), f"evac run show {run}"
+            found.append(Concern(f"run/{run}/{mark}", "run", "critical", told, hint, WAITS_MS, run))
     return tuple(found)
 
 
@@ -137,7 +135,7 @@ def of_pages(exports: Iterable[tuple[str, int, str]], now_ms: int) -> tuple[Conc
             "status-page",
             "warning",
             short(f"the public status page is not written by {site}: {problem}"),
-            "see to where it goes",
+            "check the status-page target",
         )
         for site, since_ms, problem in sorted(exports)
         if problem and now_ms - since_ms >= PAGE_MS
@@ -194,8 +192,8 @@ def of_watching(kind: str, words: str, data: Mapping[str, Any]) -> News | None:
     Verdicts are concerns, see `of_sites`.
     """
     words = short(words)
-    if BREAK_GLASS in words:
-        return News("break-glass", "critical", words, "make sure that this was one of you")
+    if data.get("break_glass"):
+        return News("break-glass", "critical", words, "check that it was one of you")
     if kind == "loss":
         return News("site", "critical", words)
     if kind in ("refused", "trouble"):

@@ -108,9 +108,8 @@ def _gone(held: dict[str, Held], one: Held, now_ms: int) -> list[Message]:
 
 
 def _draft(concern: Concern, state: State, severity: Severity, now_ms: int) -> Message:
-    words = f"Over: {concern.words}" if state == "over" else concern.words
     hint = "" if state == "over" else concern.hint
-    return Message("", concern.kind, state, severity, words, hint, now_ms, (concern.key,))
+    return Message("", concern.kind, state, severity, concern.words, hint, now_ms, (concern.key,))
 
 
 def _uncounted(kind: Kind, rest: list[Concern], now_ms: int) -> Message:
@@ -146,7 +145,7 @@ def bundled(drafts: Iterable[Message]) -> tuple[Message, ...]:
             found += rows
             continue
         rows.sort(key=lambda one: (-rank(one.severity), one.words))
-        found += rows if len(rows) <= SINGLE_MOST else [_bundle(kind, state, rows)]
+        found += [_alone(row) for row in rows] if len(rows) <= SINGLE_MOST else [_bundle(kind, state, rows)]
     return tuple(sorted(found, key=_place))
 
 
@@ -154,9 +153,13 @@ def _place(one: Message) -> tuple[int, str, str, str]:
     return -rank(one.severity), one.kind, one.state, "" if one.kind == UPDATE else one.words
 
 
+def _alone(draft: Message) -> Message:
+    return replace(draft, words=f"Over: {draft.words}") if draft.state == "over" else draft
+
+
 def _bundle(kind: Kind, state: State, rows: list[Message]) -> Message:
     many = _OVER.get(kind, f"over: {_MANY[kind]}") if state == "over" else _MANY[kind]
-    shown = "; ".join(row.words.removeprefix("Over: ") for row in rows[:SHOWN])
+    shown = "; ".join(row.words for row in rows[:SHOWN])
     words = f"{len(rows)} {many}: {shown}; and {len(rows) - SHOWN} more"
     keys = tuple(key for row in rows for key in row.keys)
     return Message("", kind, state, rows[0].severity, words, rows[0].hint, rows[0].at_ms, keys)

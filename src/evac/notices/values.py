@@ -47,6 +47,8 @@ class Concern:
     words: str
     hint: str = ""
     patience_ms: int = 0
+    run: str = ""
+    """The run that it is about; empty where it is about none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,9 @@ class DomainFacts:
 
 @dataclass(frozen=True, slots=True)
 class LossFacts:
-    """What one loss does. text: one sentence; because: the reason that holds most services back."""
+    """What one loss does. text: one sentence; what: the same without its name and without why; because: the
+    reason that holds most services back.
+    """
 
     domain: str
     kind: str
@@ -148,6 +150,7 @@ class LossFacts:
     sheds: bool
     text: str
     because: str
+    what: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,10 +381,10 @@ def _losses(report: AuditReport) -> Iterator[LossFacts]:
 
 def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> LossFacts:
     """One row of an audit in the words of the API."""
-    text, because = "", ""
+    text, what, because = "", "", ""
     if reasoned:
         said = headline(report, row)
-        text = said.text
+        text, what = said.text, said.what
         because = said.because[0][0] if said.because else _why(report, row)
     return LossFacts(
         domain=row.domain,
@@ -403,6 +406,7 @@ def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> Loss
         sheds=row.sheds,
         text=text,
         because=because,
+        what=what,
     )
 
 

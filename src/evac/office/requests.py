@@ -24,6 +24,7 @@ from evac.engine.runs import requests
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import HOLD_KEY
 from evac.incident.notes import Note
+from evac.model.access import GlassUse
 from evac.model.errors import Conflict, InvalidInput, RunError
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 
@@ -37,14 +38,14 @@ TEXT_MOST: Final = requests.TEXT_MOST
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Who asks, why, and the key that makes it once; body: a digest of everything that was asked. glass: of
-    the break-glass credential that it was asked with, in words.
+    the break-glass credential that it was asked with.
     """
 
     who: str
     reason: str
     key: str = ""
     body: str = ""
-    glass: str = ""
+    glass: GlassUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

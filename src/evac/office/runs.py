@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
@@ -18,8 +18,8 @@ import orjson
 
 from evac.app import runs
 from evac.engine.runs.bound_store import was_bound_again
-from evac.engine.runs.codec import decode_all
 from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.reading import decode_all
 from evac.engine.stores.data_loss import pages
 from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
 from evac.office.hub import Hub, News
@@ -28,14 +28,16 @@ from evac.office.values import RunShort
 from evac.run.state import apply
 from evac.run.values import CORRUPT, ENDED, Event
 from evac.run.view import RunView
+from evac.run.waits import Wait, waiting
 from evac.store.journal import head_of, read, records_after, tail
 from evac.store.port import Store
 from evac.views.run_forecast import LARGE
-from evac.views.run_report import waiting
+from evac.views.wait_words import words_of
 
 LINES_MOST: Final = 10_000
 VIEWS_MOST: Final = 4
 OPEN_MOST: Final = 64
+WAITS_MOST: Final = 20
 LAST_RECORDS: Final = 256
 """Among so many last events of a run the one that ended it is looked for; after it come drift and attests."""
 AGAIN_S: Final = 1.0
@@ -45,8 +47,8 @@ def topic_of(run: str) -> str:
     return f"run/{run}"
 
 
-def short_of(view: RunView, created_ms: int) -> RunShort:
-    """The line of a run that was replayed."""
+def short_of(view: RunView, created_ms: int, waits: Sequence[Wait] = ()) -> RunShort:
+    """The line of a run that was replayed. waits: of an open one."""
     ended = view.phase in ENDED
     return RunShort(
         run=view.spec.run,
@@ -60,7 +62,7 @@ def short_of(view: RunView, created_ms: int) -> RunShort:
         events=view.events,
         steps=len(view.steps),
         counts=dict(sorted(view.counts.items())),
-        waits=() if ended else tuple(waiting(view)[:20]),
+        waits=() if ended else tuple(words_of(one) for one in waits[:WAITS_MOST]),
         why=view.end_why,
         held=view.held,
         open=not ended,
@@ -89,7 +91,7 @@ def _unread_line(run: str, incident: str, why: str, is_open: bool) -> RunShort:
 
 
 class RunFollower:
-    """One open run. view: as replayed so far; None until the journal was read once."""
+    """One open run. view: as replayed so far; None until the journal was read once. waits: as of `short`."""
 
     def __init__(
         self, store: Store, run: str, hub: Hub, changed: Callable[[], None], replayer: Replayer
@@ -98,6 +100,7 @@ class RunFollower:
         self._replayer = replayer
         self.view: RunView | None = None
         self.created_ms = 0
+        self.waits: tuple[Wait, ...] = ()
         self._short: RunShort | None = None
         self._events = -1
         self.problem = ""
@@ -148,7 +151,8 @@ class RunFollower:
         if self.view is None:
             return None
         if self._short is None or self._events != self.view.events:
-            self._short, self._events = short_of(self.view, self.created_ms), self.view.events
+            self.waits = tuple(waiting(self.view)) if self.view.phase not in ENDED else ()
+            self._short, self._events = short_of(self.view, self.created_ms, self.waits), self.view.events
         return self._short
 
 
@@ -272,6 +276,11 @@ class Register:
         open_runs = sorted((s for s in shorts if s is not None), key=lambda s: (s.created_ms, s.run))
         ended = sorted(self._ended.values(), key=lambda s: (-s.created_ms, s.run))
         return tuple(open_runs), tuple(ended)
+
+    @property
+    def waits(self) -> Mapping[str, tuple[Wait, ...]]:
+        """Open run that was read -> what only a person can do for it now."""
+        return {run: one.waits for run, (one, _) in self._following.items() if one.short is not None}
 
     def resolve(self, name: str) -> str:
         """A run by its own name or that of its incident. Raises RunError."""

@@ -24,7 +24,7 @@ from evac.model.errors import Corrupt
 from evac.model.observation import Observation
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.port import Store
-from evac.views.run_report import moment
+from evac.views.words import moment
 
 SCHEMA_VERSION: Final = 1
 NOTICES_SHOWN: Final = 10

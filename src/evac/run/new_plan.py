@@ -140,6 +140,7 @@ class _Before:
     tries: list[int]
     started: list[int]
     ended: list[int]
+    since: list[int]
     limits: Limits
     kept: Mapping[str, tuple[tuple[str, int], ...]]
     in_undo: frozenset[int]
@@ -150,7 +151,7 @@ class _Before:
     def __init__(self, view: RunView) -> None:
         steps = view.steps
         self.index, self.phases, self.tries = view.index, view.phases, view.tries
-        self.started, self.ended = view.started, view.ended
+        self.started, self.ended, self.since = view.started, view.ended, view.since
         self.limits, self.kept = view.limits, view.kept_by_step()
         self.sets = {name: [steps[i].id for i in getattr(view, name)] for name in STEP_SETS}
         self.facts = {
@@ -176,6 +177,7 @@ def _put_back(view: RunView, before: _Before, merged: replan.Merged) -> Iterator
         j = before.index[step.id]
         view.tries[i], view.started[i], view.ended[i] = before.tries[j], before.started[j], before.ended[j]
         _turn_back(view, i, before, j)
+        view.since[i] = before.since[j]
     yield
     for name, ids in before.sets.items():
         found = getattr(view, name)

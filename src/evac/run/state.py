@@ -35,6 +35,7 @@ def apply(view: RunView, event: Event) -> RunView:
         raise RunError("event-unknown", f"{event[0]} is no kind of event")
     if not view.created and event[0] != "run_created":
         raise RunError("event-refused", f"{event[0]} before the run was created")
+    view.at_ms = event[1]
     handler(view, event)
     view.events += 1
     if event[1] > view.last_ms:
@@ -51,6 +52,7 @@ def apply_in_parts(view: RunView, event: Event) -> Iterator[RunView]:
     if event.kind != "plan_replaced" or not view.created:
         yield apply(other, event)
         return
+    other.at_ms = event.at_ms
     for _ in new_plan.take_over(other, event):
         yield other
     other.events += 1
@@ -349,7 +351,7 @@ def _resumed(view: RunView, event: Event) -> None:
 
 def _held(view: RunView, event: Event) -> None:
     _run_moves(view, event, "held")
-    view.held = event.data.get("who", "") or "somebody"
+    view.held, view.held_ms = event.data.get("who", "") or "somebody", event.at_ms
 
 
 def _released(view: RunView, event: Event) -> None:

@@ -17,7 +17,8 @@ def run_moves(view: RunView, event: Event, trigger: str) -> None:
     new = RUN_TABLE.get((view.phase, trigger))
     if new is None:
         raise refused(view, event, f"is not allowed while the run is {view.phase}")
-    view.phase = new
+    if new != view.phase:
+        view.phase, view.phase_ms = new, event.at_ms
 
 
 def moves(view: RunView, event: Event, trigger: str) -> int:
@@ -30,7 +31,8 @@ def moves(view: RunView, event: Event, trigger: str) -> int:
     new = STEP_TABLE.get((old, trigger))
     if run is None or new is None:
         raise refused(view, event, f"is not allowed: the run is {view.phase}, the step {old}")
-    view.phase = run
+    if run != view.phase:
+        view.phase, view.phase_ms = run, event.at_ms
     if new != old:
         view.turn(i, new)
     elif view.watched:

@@ -94,6 +94,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """Kind of event -> keys of `data`. Steps are named by id in `step`; `attempt` counts from 1.
 
+break_glass, of whatever a person asked: the use of a credential that was signed offline, if it took one.
 again_ms: how long until the next try; negative or missing: there is none. `approved` by fewer persons than
 the run needs, or of an envelope that does not cover what its plan needs, is kept and counts when it does.
 names: sites that a person must type before it goes on, because more than one is left; typed: what one typed.

@@ -56,7 +56,9 @@ class StepView(NamedTuple):
 class RunView:
     """One run. Read its fields freely; only `run.state` and `run.decide` write them.
 
-    tries: of a step since a person last said retry; attempts: of all. booting: in doubt, and known to
+    at_ms: of the event that is applied, or was last; phase_ms: since when the run is in its phase; held_ms:
+    since when it is on hold; since: of each step, since when it is in its phase. tries: of a step since a
+    person last said retry; attempts: of all. booting: in doubt, and known to
     be on their way up when last heard of. rush_ms: of boots, by when the inrush of
     this try began at the latest, if it did: when the controller took the request, or a while after its leader
     was gone. unclear: observations in a row that did not tell. doubtful: unknown
@@ -90,6 +92,7 @@ class RunView:
         self.specs = {one.plan: one for one in (spec, *others)}
         self.phase: RunPhase = "pending"
         self.events = self.last_ms = self.monitoring_ms = self.token = 0
+        self.at_ms = self.phase_ms = self.held_ms = 0
         self.started_ms = -1
         self.owner = self.held = self.end_why = self.cancel_who = self.cancel_why = ""
         self.created = self.asked = self.exceptions = self.rolled_back = self.pace_stopped = False
@@ -193,7 +196,7 @@ class RunView:
         yield from self._use()
         self._part()
         self.attempts, self.tries = [0] * number, [0] * number
-        self.started, self.ended = [0] * number, [0] * number
+        self.started, self.ended, self.since = [0] * number, [0] * number, [0] * number
         yield from self._wire()
         self._rank()
         yield
@@ -402,6 +405,7 @@ class RunView:
             new = "pending"
         old = self.phases[i]
         self.phases[i] = new
+        self.since[i] = self.at_ms
         counts = self.counts
         counts[old] -= 1
         counts[new] = counts.get(new, 0) + 1

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from evac.incident.dora import Classification
 from evac.incident.incident import Summary
-from evac.incident.korea import Duty
-from evac.incident.regulator import Basics, Stated
+from evac.incident.regulator import Basics, Duty, Stated
 from evac.incident.runbook import Runbook
 from evac.incident.values import Entry
 from evac.views.sheet import Part, Sheet, utc
@@ -217,7 +216,7 @@ def _duty(duty: Duty) -> Iterable[tuple[str, str]]:
     due = f" (by {utc(duty.due_ms)})" if duty.due_ms else " (no day yet: it goes on)"
     yield duty.words, f"{duty.due}{due}; done: {_said(duty.told, True)}. {duty.law}"
     for name, stated in duty.content:
-        yield f"- {name}", _said(stated, name.startswith("that the service"))
+        yield f"- {name}", _said(stated, moment=True)  # a number in the content of a duty is a time
 
 
 def report_json(report: Basics, dora: Classification, duties: Sequence[Duty]) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,19 +215,13 @@ def given_up(plan: Plan) -> tuple[GivenUp, ...]:
     return tuple(sorted(rows, key=lambda g: (-g.people, g.tiers, g.state, g.reason)))
 
 
-_NEEDS: Final = re.compile(r"needs (\S+), which does not come back")
-_SHED: Final = "makes room for "
-
-
 def root_reason(outcome: Outcome, gone: Mapping[str, Outcome]) -> str:
     """The reason at the end of the chain of services that wait for each other and never come back."""
     seen = {outcome.service}
-    while found := _NEEDS.fullmatch(outcome.reason):
-        if found[1] in seen or found[1] not in gone:
-            break
-        outcome = gone[found[1]]
+    while outcome.needs in gone and outcome.needs not in seen:
+        outcome = gone[outcome.needs]
         seen.add(outcome.service)
-    if outcome.reason.startswith(_SHED):
+    if outcome.state == "shed" and outcome.reason:
         return "makes room for services of higher tiers"
     return outcome.reason or "no reason is given"
 

@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
-from evac.run import outages, silent_servers
-from evac.run.boot_rules import held_servers, why_waits
-from evac.run.decide import EVAC
+from evac.run.boot_rules import why_waits
 from evac.run.envelope import to_data
 from evac.run.state import RunView
-from evac.run.values import CORRUPT, ENDED, Event, RunStep
-from evac.run.view import Pause
-from evac.steps.registry import kind_of
-from evac.views.run_forecast import FORECASTS, clock, forecast_document, forecast_facts
+from evac.run.values import CORRUPT, ENDED, Event
+from evac.run.waits import waiting
+from evac.views.run_forecast import FORECASTS, forecast_document, forecast_facts
 from evac.views.screen import Page
-from evac.views.words import duration, listed, number, plural, shown
+from evac.views.wait_words import wait_row, words_of
+from evac.views.words import duration, listed, moment, moment_ms, number, plural, shown
 
 SCHEMA_VERSION: Final = 1
 SHOWN: Final = 12
 LIMITS_MOST: Final = 100
-_BY_HAND: Final = " by hand: "
-_PAUSE: Final = "the pause to end"
-AGREE: Final = "; agree with approve --step"
 _WIDE: Final = 100
 _DIGEST: Final = 23
 _OTHER_COLUMNS: Final = 24
@@ -63,6 +57,8 @@ _GRAVE: Final = (
     "skipped",
     "succeeded",
 )
+_FIRST: Final = ("approval", "pause", "gate", "by_hand", "outcome", "failure")
+"""Kinds of waits by what is to be done first; what is not named comes last."""
 _STYLE_OF: Final = {
     "succeeded": "ok",
     "succeeded_with_exceptions": "warning",
@@ -103,18 +99,6 @@ class LossShown:
     candidate: str = ""
 
 
-def moment(at_ms: int) -> str | None:
-    """UTC with milliseconds; None for never."""
-    if at_ms <= 0:
-        return None
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def moment_ms(at: str | None) -> int:
-    """What `moment` wrote; 0 for never."""
-    return 0 if at is None else round(datetime.fromisoformat(at).timestamp() * 1_000)
-
-
 def run_document(shown: RunShown, most: int | None = None) -> dict[str, Any]:
     """The documented document of one run. most: only so many steps, those first that need a look."""
     view = shown.view
@@ -125,7 +109,7 @@ def run_document(shown: RunShown, most: int | None = None) -> dict[str, Any]:
 def run_head(shown: RunShown) -> dict[str, Any]:
     """The same without its steps, of which there may be a hundred thousand."""
     view = shown.view
-    over = view.phase in ENDED
+    over, waits = view.phase in ENDED, waiting(view)
     return {
         "schema_version": SCHEMA_VERSION,
         "run": view.spec.run,
@@ -143,7 +127,8 @@ def run_head(shown: RunShown) -> dict[str, Any]:
         "envelope": to_data(view.spec.envelope),
         "to_type": list(view.untyped),
         "events": view.events,
-        "waits_for": waiting(view),
+        "waits_for": [words_of(one) for one in waits],
+        "waits": [wait_row(one, view.spec.run) for one in waits],
         "most_lost": [
             {
                 "store": one.store,
@@ -219,95 +204,6 @@ def event_line(row: Document, output: str) -> str:
     if output == "jsonl":
         return json.dumps(row, ensure_ascii=False) + "\n"
     return shown(f"{row['event']:6} {row['at']} {row['kind']:18} {row.get('step', '')}\n")
-
-
-def _ends_with_its_gates(view: RunView) -> bool:
-    """Whether evac paused only because gates are closed: it goes on by itself when one is opened."""
-    pause = view.pause
-    by_evac = pause is not None and pause.by == "gate" and pause.who == EVAC and not view.refusing
-    return by_evac and any(p == "ready" and view.gate_of(i) for i, p in enumerate(view.phases))
-
-
-def waiting(view: RunView) -> list[str]:
-    """What only a person can do now, one sentence each. Of a run that has ended: what it left in doubt."""
-    found: list[str] = []
-    if view.phase == "awaiting_approval":
-        missing = view.spec.approvals - view.approvals
-        found.append(f"approval by {plural(max(missing, 1), 'more person', 'more persons')}")
-        if view.untyped:
-            found.append(f"the names of {listed(view.untyped)} typed: more than one site is left")
-    if view.held:
-        found.append(f"the hold by {view.held} to be released")
-    if view.phase == "paused" and view.pause is not None and not _ends_with_its_gates(view):
-        why = f"{view.pause.by}: {view.pause.reason or 'no reason given'}"
-        found.append(f"{_PAUSE}{_by_itself(view.pause)} ({why})")
-    for server, boots in held_servers(view).items():
-        waits = f"{plural(boots, 'boot waits', 'boots wait')}, and one server at a time tries it"
-        found.append(f"the boot server {server} to be mended, as its site has no other; {waits}")
-    for server, (boots, at_ms) in outages.tried_again(view).items():
-        last = plural(boots, "boot from it that began last did", "boots from it that began last did")
-        again = f"{'it is' if boots == 1 else 'they are'} tried again, next at {clock(at_ms)} UTC"
-        found.append(f"a look at the boot server {server}, in case it died: {last} not come up; {again}")
-    for feeds, servers in silent_servers.waiting(view).items():
-        waits = plural(servers, "server waits", "servers wait")
-        found.append(
-            f"the management network behind {' and '.join(feeds)}: no controller there has answered yet; "
-            f"look at its switches, and at the breaker; {waits}, and all are tried again once one answers"
-        )
-    if view.phase not in ENDED:
-        found += _gates_and_hands(view)
-    for i in sorted(view.doubtful):
-        why = f" ({view.whys[i]})" if view.whys.get(i) else ""
-        found.append(f"{view.steps[i].id}: its outcome is unknown{why}; {_once_seen(view, i)}")
-    if view.phase not in ENDED:
-        found += _failures(view)
-    return found
-
-
-def _gates_and_hands(view: RunView) -> Iterator[str]:
-    """Steps whose gate a person opens, and those that a person does."""
-    for i, phase in enumerate(view.phases):
-        if phase == "ready" and (gate := view.gate_of(i)):
-            yield f"{view.steps[i].id}: {gate}{AGREE}"
-    for i in sorted(view.manual_running):
-        if view.waits[i]:
-            yield f"{view.steps[i].id} can wait: what it stands on is not up any more"
-        else:
-            yield f"{view.steps[i].id}{_BY_HAND}{_by_hand(view.steps[i])}; then attest it"
-
-
-def _failures(view: RunView) -> Iterator[str]:
-    """Steps that failed, of which a person says whether they are tried again or left out."""
-    for i, phase in enumerate(view.phases):
-        if phase == "failed":
-            if i in view.refused or (i in view.given_up and view.phase == "running"):
-                continue  # tried again once the password is mended; or the run goes on without this server
-            _, message = view.failures.get(i, ("", ""))
-            yield f"{view.steps[i].id} failed: retry or skip" + (f" ({message})" if message else "")
-
-
-def _once_seen(view: RunView, i: int) -> str:
-    """What a person says of a step in doubt; once its run has ended only where a primary is can be said."""
-    if view.phase not in ENDED:
-        return "look, then attest, retry or skip"
-    return (
-        "look, then attest it with --seen primary=SITE"
-        if kind_of(view.steps[i].kind).makes_primary
-        else "look"
-    )
-
-
-def _by_itself(pause: Pause) -> str:
-    """When a pause ends although nobody resumes, and how; empty where it lasts until somebody does."""
-    if pause.then == "stay" or not pause.until_ms:
-        return ""
-    ends = {"resume": "goes on by itself", "cancel": "is cancelled"}[pause.then]
-    return f"; at {clock(pause.until_ms)} UTC the run {ends}"
-
-
-def _by_hand(step: RunStep) -> str:
-    """What a person does, and where."""
-    return step.words or f"{kind_of(step.kind).title}, {step.target}"
 
 
 def run_text(document: Document, width: int, colour: bool, most: int = SHOWN) -> str:
@@ -435,23 +331,16 @@ def _short(evidence: Mapping[str, Any], width: int) -> str:
 
 
 def _next(document: Document) -> str:
-    run, state = document["run"], document["state"]
-    if state == "awaiting_approval":
-        return (
-            f"evac approve {run}{''.join(f' --confirm {site}' for site in document['to_type'])} --reason WHY"
-        )
-    if state == "paused" and any(words.startswith(_PAUSE) for words in document["waits_for"]):
-        return f"evac run resume {run} --reason WHY"
-    for words in document["waits_for"]:
-        step, is_by_hand, _ = words.partition(_BY_HAND)
-        if is_by_hand:
-            return f"evac run attest {run} {step} --reason WHY"
-        if words.endswith(AGREE):
-            return f"evac approve {run} --step {words.partition(': ')[0]} --reason WHY"
-    if state not in ENDED and (document["counts"].get("failed") or document["in_doubt"]):
-        return f"evac run retry {run} STEP --reason WHY, or evac run skip {run} STEP --reason WHY"
-    if state in ENDED:
+    """The command that ends the wait that matters most, or else the one that shows more."""
+    run = document["run"]
+    if document["state"] in ENDED:
         return f"evac run verify {run}, then evac run events {run}"
+    rank = {kind: n for n, kind in enumerate(_FIRST)}
+    waits = [
+        one for one in document.get("waits") or () if one["next"]
+    ]  # an older server says nothing of them
+    if waits:
+        return str(min(waits, key=lambda one: rank.get(one["kind"], len(rank)))["next"])
     return f"evac run watch {run}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 from evac.model.diagnostic import Severity
@@ -44,6 +45,18 @@ def duration(milliseconds: int | None) -> str:
         return f"{hours} h {minutes:02} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours:02} h" if hours else f"{days} d"
+
+
+def moment(at_ms: int) -> str | None:
+    """UTC with milliseconds; None for never."""
+    if at_ms <= 0:
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment_ms(at: str | None) -> int:
+    """What `moment` wrote; 0 for never."""
+    return 0 if at is None else round(datetime.fromisoformat(at).timestamp() * 1_000)
 
 
 def since(kind: ScenarioKind) -> str:

@@ -67,6 +67,19 @@ _BY_TYPE: Final[tuple[tuple[type[e.EvacError], int], ...]] = (
     (e.EvacError, 422),
 )
 RETRY_AFTER_S: Final = "5"
+HINTS_FOR_PROGRAMS: Final = frozenset(
+    {
+        "incident-unknown",
+        "method",
+        "not-found",
+        "plan-unknown",
+        "request-invalid",
+        "run-over",
+        "run-unknown",
+        "what-if-domains",
+    }
+)
+"""Codes of problems whose hint names a route of the API."""
 _UNREADABLE: Final = "the body cannot be read: it is nested too deep, or no UTF-8"
 _SEND_JSON: Final = "send an object of JSON, with content-type: application/json"
 
@@ -108,7 +121,8 @@ def problem(
 
 
 def problem_of(error: e.EvacError, request: str) -> Response:
-    found = problem(status_of(error), error.code, error.message, error.hint, request, kind=kind_of(error))
+    more = {"route": "known"}
+    found = problem(status_of(error), error.code, error.message, error.hint, request, more, kind_of(error))
     if isinstance(error, TooMany):
         found.headers["retry-after"] = str(error.wait_s)
     return found

@@ -17,7 +17,7 @@ from evac.engine.lead.policies import Policies
 from evac.engine.lead.watch_journal import Notice
 from evac.engine.plans.library import Drawer
 from evac.engine.runs.binding import Bound
-from evac.engine.runs.conductor import Desk
+from evac.engine.runs.desk import Desk
 from evac.engine.runs.pace_gate import HealthOf
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards

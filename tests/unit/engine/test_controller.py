@@ -218,7 +218,7 @@ def test_a_leader_without_its_lease_stops_at_once() -> None:
         lease = await world.store.holder("leader")
         assert lease is not None
         assert lease.owner.startswith(first), "it stopped while the store still held its lease"
-        await world.until(lambda: any("stops to lead" in words for words in world.words("leader")))
+        await world.until(lambda: any("stopped leading" in words for words in world.words("leader")))
 
     play(story, World(policy_of("act")))
 

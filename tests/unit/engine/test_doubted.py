@@ -119,6 +119,6 @@ def test_a_run_that_is_asked_for_again_while_it_is_taken_over_is_taken_over_once
         assert (events[-1].kind, events[-1].data["phase"]) == ("run_ended", "succeeded")
         assert world.systems.verbs_done() == ["protect"]
         assert world.leader == second
-        assert len([words for words in world.words("leader") if "stops to lead" in words]) == 1
+        assert len([words for words in world.words("leader") if "stopped leading" in words]) == 1
 
     play(story, copies.world("hold"))

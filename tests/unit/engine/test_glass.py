@@ -15,7 +15,7 @@ from evac.cli.program import run
 from evac.engine.break_glass import PREFIX, SKEW_MS, check_time, issue, read
 from evac.engine.lead.watch_journal import of_event
 from evac.engine.runs.signatures import new_key, read_key
-from evac.model.access import BREAK_GLASS, GlassRules, Grant
+from evac.model.access import GlassRules, GlassUse, Grant
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.run.values import Event
 
@@ -148,8 +148,8 @@ def test_nothing_is_signed_that_says_too_little(tmp_path: Path) -> None:
 
 
 def test_its_use_is_a_notice() -> None:
-    data = {"who": "kim", "reason": f"{BREAK_GLASS} 00000000, use 1 of 1: fire"}
+    data = {"who": "kim", "reason": "fire", "break_glass": GlassUse("00000000", 1, 1, "fire").to_data()}
     told = of_event("fire-1-north", Event("approved", NOW, data=data))
     assert told is not None
     assert told[0] == "fire-1-north: BREAK-GLASS 00000000, use 1 of 1: kim approved"
-    assert of_event("fire-1-north", Event("approved", NOW, data=data | {"reason": "fire"})) is None
+    assert of_event("fire-1-north", Event("approved", NOW, data=data | {"break_glass": None})) is None

@@ -67,10 +67,11 @@ def test_a_lag_is_a_concern_beyond_what_was_promised_and_not_at_it() -> None:
 
 
 def test_each_thing_that_a_run_waits_for_is_a_concern_of_its_own() -> None:
-    found = of_runs({"run-1": ("approval by 1 more person", "promote:db failed: retry or skip")})
+    approval = ("approval", "needs approval by 1 more person")
+    found = of_runs({"run-1": (approval, ("failure/promote:db", "promote:db failed; retry or skip it"))})
     assert [one.words for one in found] == [
-        "run-1 waits for approval by 1 more person",
-        "run-1: promote:db failed: retry or skip",
+        "run-1: needs approval by 1 more person",
+        "run-1: promote:db failed; retry or skip it",
     ]
     assert len({one.key for one in found}) == 2
 
@@ -132,7 +133,8 @@ def test_what_the_journal_of_watching_says_is_news_or_is_not() -> None:
     lost = of_watching("loss", "a is lost; run-1 waits for approval", {"run": "run-1"})
     assert lost is not None
     assert (lost.kind, lost.severity) == ("site", "critical")
-    glass = of_watching("run", "run-1: BREAK-GLASS ab: kim approve", {"event": "approved"})
+    used = {"event": "approved", "break_glass": {"id": "ab", "number": 1, "uses": 1}}
+    glass = of_watching("run", "run-1: kim approve", used)
     assert glass is not None
     assert (glass.kind, glass.severity) == ("break-glass", "critical")
     ended = of_watching("run", "run-1: ended", {"event": "run_ended", "phase": "failed"})

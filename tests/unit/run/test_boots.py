@@ -18,7 +18,9 @@ from evac.run.forecast import forecast
 from evac.run.limit_words import capacity_of
 from evac.run.state import RunView, apply, fingerprint, replay
 from evac.run.values import Event, RunStep
-from evac.views.run_report import step_row, waiting
+from evac.run.waits import waiting
+from evac.views.run_report import step_row
+from evac.views.wait_words import words_of
 from tests.unit.run.waves import Wave, roomy, tight, watts_exceeded, wave
 
 
@@ -428,7 +430,7 @@ def test_one_server_at_a_time_tries_a_dead_boot_server_that_nobody_replaces() ->
     tried = {next_fails(world) for _ in range(4)}
     assert len(tried) == 4, "another one each time"
     assert held_servers(world.view) == {"b0": 23}, "those that tried it in vain take another turn"
-    assert "the boot server b0 to be mended" in waiting(world.view)[0]
+    assert words_of(waiting(world.view)[0]).startswith("fix boot server b0")
     held = next(i for i, phase in enumerate(world.view.phases) if phase == "ready")
     assert step_row(world.view, held)["waits_for"] == "waits for the boot server b0"
     assert forecast(world.view, world.now_ms).waits

@@ -10,8 +10,9 @@ from evac.run import silent_servers
 from evac.run.forecast import forecast
 from evac.run.state import fingerprint, replay
 from evac.run.values import Event, RunStep
+from evac.run.waits import SilentNetwork
+from evac.run.waits import waiting as all_waits
 from evac.views.quarantine import quarantine_of
-from evac.views.run_report import waiting as waiting_words
 from tests.unit.run.waves import Wave, roomy
 
 
@@ -43,7 +44,7 @@ def test_servers_whose_network_is_not_up_yet_wait_for_it() -> None:
     world = mute(lambda step: step.feeds == ("f0",))
     assert world.finish() == "running"
     assert silent_servers.waiting(world.view) == {("f0",): 12}
-    assert [words for words in waiting_words(world.view) if "behind f0" in words]
+    assert SilentNetwork(("f0",), 12) in [one.facts for one in all_waits(world.view)]
     for step in sorted(world.silent):
         assert world.view.phases[world.view.index[step]] == "skipped"
     said = forecast(world.view, world.now_ms)

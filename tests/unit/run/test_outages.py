@@ -11,8 +11,8 @@ from evac.run.boot_events import SEVERAL_STALLED
 from evac.run.forecast import forecast
 from evac.run.state import fingerprint, replay
 from evac.run.values import Event, RunSpec
+from evac.run.waits import DoubtfulBootServer, waiting
 from evac.views.quarantine import quarantine_of
-from evac.views.run_report import waiting
 from tests.unit.run.waves import Wave, wave
 
 ROOM = 10**6
@@ -172,8 +172,9 @@ def test_a_few_that_began_last_have_some_more_turns_and_then_go_to_the_floor() -
         for i in tried:
             fails(world, i)
         if len(at_ms) == 2:
-            (words,) = waiting(world.view)
-            assert "the boot server b0, in case it died: 2 boots from it that began last did not" in words
+            (wait,) = waiting(world.view)
+            assert isinstance(wait.facts, DoubtfulBootServer)
+            assert (wait.facts.server, wait.facts.boots) == ("b0", 2)
         while world.view.phase == "running" and "running" not in world.view.phases:
             assert world.step()
             world.settle()

@@ -16,7 +16,9 @@ from evac.run.limits import Limits
 from evac.run.state import apply, replay
 from evac.run.values import KEPT, Event, RunLimit, RunSpec, RunStep
 from evac.run.view import RunView
-from evac.views.run_report import RunShown, run_document, run_text, waiting
+from evac.run.waits import Failure, Gate, Paused, waiting
+from evac.views.run_report import RunShown, run_document, run_text
+from evac.views.wait_words import words_of
 
 BY_HAND = RunStep(
     "boot:s1",
@@ -35,15 +37,23 @@ BEGUN = (
 )
 
 
+def sentences(view: RunView) -> list[str]:
+    return [words_of(one) for one in waiting(view)]
+
+
 def under_way(*events: Event, spec: RunSpec = SPEC) -> RunView:
     return replay(spec, (*BEGUN, *events))
 
 
 def test_the_work_of_a_person_is_told_with_its_place_and_the_command_that_ends_it() -> None:
     view = under_way(Event("step_started", 2, "boot:s1", 1, {"token": 1}))
-    assert waiting(view) == [
-        "boot:s1 by hand: power a server on: s1 (hall h1, rack r1, position 12); then attest it"
+    assert sentences(view) == [
+        "boot:s1 is done by hand: power a server on: s1 (hall h1, rack r1, position 12); "
+        "attest it when it is done"
     ]
+    (row,) = run_document(RunShown(view, "c1", 10))["waits"]
+    assert (row["kind"], row["step"], row["verbs"]) == ("by_hand", "boot:s1", ["attest"])
+    assert waiting(view)[0].since_ms == 2
     text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
     assert "next: evac run attest dark-1 boot:s1 --reason WHY" in text
 
@@ -54,7 +64,7 @@ def test_a_run_of_an_older_version_has_no_words_and_names_what_it_is_about() -> 
         Event("step_started", 2, "boot:s1", 1, {"token": 1}),
         spec=RunSpec("r", "i", "p1", (old,), approvals=0),
     )
-    assert waiting(view) == ["boot:s1 by hand: power a server on, s1; then attest it"]
+    assert sentences(view) == ["boot:s1 is done by hand: power a server on, s1; attest it when it is done"]
 
 
 def test_the_words_lie_with_the_bound_run() -> None:
@@ -87,9 +97,10 @@ def test_what_a_feed_took_with_it_is_to_be_done_again_and_what_stands_on_it_can_
             story.append(Event("step_succeeded", 3, step, 1, {"evidence": {"state": "up", "power": "on"}}))
     tripped = Event("feed_tripped", 4, data={"feed": "f1", "why": "they fell silent", "open": False})
     view = under_way(*story, tripped, spec=spec)
-    gate, start_words = waiting(view)
-    assert gate.startswith("power:f1: f1 tripped")
-    assert start_words == "start:web can wait: what it stands on is not up any more"
+    gate, later = waiting(view)
+    assert (gate.kind, gate.step, gate.since_ms) == ("gate", "power:f1", 4)
+    assert words_of(gate).startswith("power:f1 needs approval: f1 tripped")
+    assert words_of(later) == "start:web can wait: a step that it depends on is no longer done"
     text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
     assert "was done, and is to be done again" in text
     assert "power on" not in text
@@ -116,7 +127,9 @@ def test_a_server_that_the_run_goes_on_without_by_itself_waits_for_nobody() -> N
     assert waiting(view) == []
     assert not forecast(view, 10).waits
     apply(view, Event("paused", 4, data={"by": "operator", "who": "kim", "reason": "lunch"}))
-    assert any("boot:s2 failed" in words for words in waiting(view)), "nothing goes on by itself now"
+    failure = waiting(view)[-1]
+    assert failure.facts == Failure("bmc-silent", "it cannot be reached"), "nothing goes on by itself now"
+    assert (failure.step, failure.verbs, failure.since_ms) == ("boot:s2", ("retry", "skip"), 3)
 
 
 def test_what_failed_for_a_password_alone_is_tried_again_by_itself_when_the_pause_ends() -> None:
@@ -126,7 +139,8 @@ def test_what_failed_for_a_password_alone_is_tried_again_by_itself_when_the_paus
         Event("step_failed", 3, "boot:s2", 1, failed),
         Event("paused", 4, data={"by": "step", "who": "evac", "reason": "mend the password"}),
     )
-    assert waiting(view) == ["the pause to end (step: mend the password)"]
+    assert [one.facts for one in waiting(view)] == [Paused("step", "evac", "mend the password", 0, "stay")]
+    assert sentences(view) == ["paused (step: mend the password): resume the run to continue"]
 
 
 def test_a_pause_that_ends_when_a_gate_is_opened_is_no_second_thing_to_do() -> None:
@@ -135,12 +149,14 @@ def test_a_pause_that_ends_when_a_gate_is_opened_is_no_second_thing_to_do() -> N
     paused = Event("paused", 3, data={"by": "gate", "who": "evac", "reason": "a person must open the gate"})
     done = (Event("step_started", 2, "boot:s2", 1, {"token": 1}), Event("step_succeeded", 2, "boot:s2", 1))
     view = under_way(*done, paused, spec=spec)
-    assert waiting(view) == ["promote:db: it may lose writes; agree with approve --step"]
+    (gate,) = waiting(view)
+    assert (gate.facts, gate.verbs) == (Gate("it may lose writes"), ("approve", "skip"))
+    assert sentences(view) == ["promote:db needs approval: it may lose writes"]
     text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
     assert "next: evac approve fire-1 --step promote:db --reason WHY" in text
     by_kim = Event("paused", 3, data={"by": "gate", "who": "kim", "reason": "wait"})
     held = under_way(*done, by_kim, spec=spec)
-    assert waiting(held)[0] == "the pause to end (gate: wait)"
+    assert sentences(held)[0] == "paused (gate: wait): resume the run to continue"
     assert "next: evac run resume fire-1 --reason WHY" in run_text(
         run_document(RunShown(held, "c1", 10)), 120, False
     )
@@ -199,11 +215,13 @@ def test_a_run_that_has_ended_asks_nobody_for_what_can_no_longer_be_said() -> No
     assert "15 min" not in text
 
 
-@pytest.mark.parametrize(("then", "words"), [("resume", "goes on by itself"), ("cancel", "is cancelled")])
+@pytest.mark.parametrize(("then", "words"), [("resume", "resumes by itself"), ("cancel", "is cancelled")])
 def test_a_pause_says_when_it_ends_by_itself_and_how(then: str, words: str) -> None:
     pause = {"by": "operator", "who": "kim", "reason": "lunch", "until_ms": 3_600_000, "then": then}
     view = under_way(Event("paused", 4, data=pause))
-    assert waiting(view) == [f"the pause to end; at 01:00 UTC the run {words} (operator: lunch)"]
+    assert sentences(view) == [
+        f"paused (operator: lunch): resume the run to continue; it {words} at 01:00 UTC"
+    ]
     text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
     assert "next: evac run resume dark-1 --reason WHY" in text
 
@@ -213,6 +231,8 @@ def test_names_that_must_be_typed_stand_in_the_command_that_agrees() -> None:
     view = replay(
         SPEC, (Event("run_created", 1, data=two), Event("approval_needed", 1, data={"outside": []}))
     )
-    assert "the names of anyang, pangyo typed: more than one site is left" in waiting(view)
+    assert sentences(view) == [
+        "needs approval by 1 more person; type the names of the evacuated sites to confirm: anyang, pangyo"
+    ]
     text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
     assert "next: evac approve dark-1 --confirm anyang --confirm pangyo --reason WHY" in text

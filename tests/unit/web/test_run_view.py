@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from evac.run.waits import step_verbs, waiting
 from evac.views.run_forecast import forecast_facts
-from evac.views.run_report import RunShown, run_document, waiting
+from evac.views.run_report import RunShown, run_document
 from evac.web.pages.projection import projected
 from evac.web.pages.run_charts import charts
-from evac.web.pages.run_view import _wait, step_verbs, steps_page
+from evac.web.pages.run_view import _wait, steps_page
 from tests.unit.run.test_boots import begun, forget, gone_silent, roomy
 from tests.unit.run.test_forecast import fleet
 from tests.unit.run.test_outages import boots, fails, in_flight, spec_of
@@ -26,9 +27,9 @@ def test_a_tripped_feed_can_be_let_in_again_from_its_page() -> None:
     closing = world.view.index["power:f0"]
     assert not world.view.steps[closing].gate, "the plan asks nobody; the trip does"
     assert step_verbs(world.view, closing) == ("approve", "skip")
-    told = [_wait(world.view, words) for words in waiting(world.view)]
+    told = [_wait(world.view, one) for one in waiting(world.view)]
     gate = next(row for row in told if row["step"] == "power:f0")
-    assert gate["verbs"] == ("approve", "skip")
+    assert gate["verbs"] == ["approve", "skip"]
     assert not any("--step" in row["words"] for row in told), "the page has buttons, and no command line"
     world.say("gate_opened", "power:f0", world.view.attempts[0], who="mina", reason="breaker closed")
     assert step_verbs(world.view, closing) == ()

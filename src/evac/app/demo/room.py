@@ -262,7 +262,7 @@ class _Story:
         await runs.settled(self.store, run, request.id)
 
     async def _waits(self, run: str) -> bool:
-        from evac.views.run_report import waiting
+        from evac.run.waits import waiting
 
         view = await runs.view_of(self.store, run)
         return view.started_ms > 0 and bool(waiting(view))

@@ -276,8 +276,7 @@ def arguments_of(copies: Copies, told: Sequence[str], room: bool = False) -> lis
 
 def words_of(standing: Standing) -> str:
     """A sentence without its end; empty where all is well."""
-    from evac.views.run_report import moment
-    from evac.views.words import plural
+    from evac.views.words import moment, plural
 
     what, since_ms = ("policy", standing.policy_ms) if standing.policy else ("estate", standing.taken_ms)
     goes_on = f"evac goes on with that of {(moment(since_ms) or '')[11:16]} UTC"

@@ -33,14 +33,14 @@ def check(context: Context) -> Iterator[Finding]:
         site = losses.index((grave or numbers)[0])
         severity: Severity = "error" if grave else "warning"
         name = estate.services[service].id
-        chain = _chain(context, service, site, roots, stores)
+        chain, root = _chain(context, service, site, roots, stores)
         yield _MAKER.make(
             context,
             severity,
             name,
             f"{name} runs at several sites but needs {chain[-1]}"
             f" (lost with {listed(context.names(numbers))})",
-            f"Give {chain[-1].split(' ', 1)[0]} an instance at a second site, or make the dependency soft.",
+            f"Give {root} an instance at a second site, or make the dependency soft.",
             losses=[*grave, *(n for n in numbers if n not in grave)],
             chain=chain,
             paths=(f"services/{name}/needs/0", f"services/{name}"),
@@ -75,14 +75,15 @@ def _roots(context: Context, stores: dict[str, int]) -> BoolColumn:
 
 def _chain(
     context: Context, service: int, site: int, roots: BoolColumn, stores: dict[str, int]
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], str]:
+    """The way in words to what is at one site only, and the name of that."""
     path = chain_to(context, service, lambda node: bool(roots[site, node]))
     names = [context.estate.services[node].id for node in path]
     where = context.estate.sites[site].id
     for family in context.impacts.graph.families[path[-1]]:
         if stores.get(family) == site:
-            return (*names, f"{family} (store at {where} only)")
-    return (*names[:-1], f"{names[-1]} (at {where} only)")
+            return (*names, f"{family} (store at {where} only)"), family
+    return (*names[:-1], f"{names[-1]} (at {where} only)"), names[-1]
 
 
 RULE = Rule(

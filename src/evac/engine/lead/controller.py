@@ -16,32 +16,26 @@ from typing import Any, Final
 
 import orjson
 
-from evac.engine.lead.candidacy import Candidacy
+from evac.engine.lead.candidacy import Candidacy, LeaseSpan
 from evac.engine.lead.generations import Generations
 from evac.engine.lead.leadership import LEADER, Leadership
-from evac.engine.lead.lease_span import LeaseSpan
+from evac.engine.lead.verdict_answers import VerdictAnswers
 from evac.engine.lead.voting import VotePublisher, VoteReader
-from evac.engine.lead.watch_journal import Chronicle, Notice, NoticeKind, of_verdict
-from evac.engine.plans.library import Drawer, Ready
-from evac.engine.runs.conductor import Conductor, Desk
-from evac.engine.runs.confirmation import to_apply, to_approve
-from evac.engine.runs.replacing import Concerned
-from evac.engine.runs.requested import Wanted
-from evac.engine.stores.guards import Mark, check_mode, ensure_register, read_register
+from evac.engine.lead.watch_journal import Chronicle, Notice, NoticeKind
+from evac.engine.plans.library import Drawer
+from evac.engine.runs.conductor import Conductor
+from evac.engine.runs.desk import Desk
+from evac.engine.stores.guards import ensure_register
 from evac.engine.stores.stalled_commits import Hanging, Hangs, Protections
 from evac.model.errors import (
     Conflict,
     Corrupt,
     EvacError,
     LeaseLost,
-    NotAllowed,
-    StalePlan,
     StoreError,
     Unavailable,
 )
-from evac.net.internal_errors import enduring
-from evac.net.shielded import in_own_task
-from evac.run import envelope
+from evac.net.internal_errors import enduring, in_own_task
 from evac.store.anchors import Anchor
 from evac.store.generation import Newer
 from evac.store.journal import Journal
@@ -90,28 +84,14 @@ class Parts:
 
 @dataclass(slots=True)
 class _Term:
-    """One time of leading. handled: (answer, site) -> what was answered, or is just being."""
+    """One time of leading."""
 
     leadership: Leadership
     conductor: Conductor
     chronicle: Chronicle
     hanging: Hanging
-    told: dict[str, str] = field(default_factory=dict)
-    handled: dict[tuple[str, str], int | tuple[str, int]] = field(default_factory=dict)
     anchored: dict[str, Anchor] = field(default_factory=dict)
-    said: set[str] = field(default_factory=set)
     ending: asyncio.Event = field(default_factory=asyncio.Event)
-    answering: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-Answer = Callable[[_Term, str], Awaitable[None]]
-
-
-class _NotYet(EvacError):
-    """What is under way goes first; asked again soon."""
-
-    def __init__(self) -> None:
-        super().__init__("not-yet", "what is under way goes first")
 
 
 class Controller:
@@ -284,14 +264,25 @@ class Controller:
                 tasks.create_task(term.leadership.hang_out_sign(), name="sign")
                 tasks.create_task(term.conductor.run(), name="runs")
                 tasks.create_task(term.chronicle.run(), name="chronicle")
-                tasks.create_task(self._answer_verdicts(term), name="verdicts")
+                answers = VerdictAnswers(
+                    self._desk,
+                    self.parts.sites,
+                    self.parts.drawer,
+                    term.leadership,
+                    term.conductor,
+                    term.hanging,
+                    lambda: self.standings,
+                    self._judged,
+                    partial(self._tell, term),
+                )
+                tasks.create_task(answers.run(), name="verdicts")
                 for what, work in self._duties(term):
                     say = partial(self._say, term, "trouble", "")
                     tasks.create_task(enduring(what, work, say), name=what)
         except* (LeaseLost, Conflict, Unavailable) as group:
             why = "; ".join([*map(str, _leaves(group)), *term.leadership.trouble])
             self._desk.tell(
-                Notice("leader", self._desk.clock.now_ms(), self.parts.site, f"stops to lead: {why}")
+                Notice("leader", self._desk.clock.now_ms(), self.parts.site, f"stopped leading: {why}")
             )
         finally:
             self._term = None
@@ -332,185 +323,12 @@ class Controller:
         if permit.changes:
             await self._desk.store.transact(permit.compares, permit.changes, term.leadership.lease)
 
-    async def _answer_verdicts(self, term: _Term) -> None:
-        """Says what changed, and acts on losses."""
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                for site, standing in self.standings.items():
-                    state = standing.verdict.state
-                    if term.told.get(site, "unknown") != state:
-                        self._tell(term, of_verdict(standing, self._desk.clock.now_ms()))
-                    term.told[site] = state
-                    if state == "lost" and standing.lost_since_ms is not None:
-                        for answer in (self._protect, self._answer_loss):
-                            handled = (answer.__name__, site)
-                            if term.handled.get(handled) != standing.lost_since_ms:
-                                term.handled[handled] = standing.lost_since_ms
-                                tasks.create_task(self._try(term, answer, site))
-                    elif state == "healthy" and self._is_waited_for(term, site):
-                        tasks.create_task(self._try(term, self._answer_return, site))
-                await self._judged.wait()
-                self._judged.clear()
-
     def _state_of(self, site: str) -> SiteState:
         standing = self.standings.get(site)
         return "unknown" if standing is None else standing.verdict.state
 
-    def _is_waited_for(self, term: _Term, site: str) -> bool:
-        """Whether a run waits for the name of a site that is not lost any more; said once a plan."""
-        concerned = term.conductor.concerned(site) if term.conductor.asks_names else None
-        handled = (self._answer_return.__name__, site)
-        if concerned is None or term.handled.get(handled) == (concerned.run, concerned.plans):
-            return False
-        term.handled[handled] = (concerned.run, concerned.plans)
-        return True
-
-    async def _try(self, term: _Term, answer: Answer, site: str) -> None:
-        """Once a loss. What the store could not do, or what changed meanwhile, is tried again."""
-        try:
-            term.leadership.check()
-            say = partial(self._say, term, "trouble", site)
-            await enduring(f"what is done about {site}", partial(answer, term, site), say)
-        except (Conflict, Unavailable, StalePlan, _NotYet):
-            await asyncio.sleep(self._profile.period_ms / 1_000)
-            term.handled.pop((answer.__name__, site), None)
-            self._judged.set()
-        except NotAllowed as error:
-            words = f"{site} is lost, and this is refused: {error.message}"
-            self._say(term, "refused", site, words, {"code": error.code, "hint": error.hint})
-        except LeaseLost:
-            raise
-        except EvacError as error:
-            self._say(term, "trouble", site, f"{site} is lost: {error.message}", {"code": error.code})
-
-    async def _answer_loss(self, term: _Term, site: str) -> None:
-        """One lost site: a notice, or a run that waits, or one that goes, as the mode says; where a run is
-        under way that it concerns, another plan for that run.
-        """
-        async with term.answering:
-            await term.conductor.ready()
-            register = await read_register(self._desk.store)
-            concerned = term.conductor.concerned()
-            if concerned is not None:
-                await self._answer_in_run(term, site, concerned, register)
-            elif register.get(site) != "active":
-                words = f"{site} is lost; it is {register.get(site, 'unknown')} already"
-                self._say(term, "loss", site, words)
-            else:
-                await self._answer_with_run(term, site, register)
-
-    def _lost(self, register: Mapping[str, Mark]) -> tuple[str, ...]:
-        """All sites that a plan cannot count on: those that are left, and those that are lost now."""
-        left = {site for site, mark in register.items() if mark != "active"}
-        return tuple(sorted(left | self._lost_now()))
-
     def _lost_now(self) -> set[str]:
         return {site for site, one in self.standings.items() if one.verdict.state == "lost"}
-
-    async def _answer_with_run(self, term: _Term, site: str, register: Mapping[str, Mark]) -> None:
-        lost = self._lost(register)
-        found = await self._plan(term, site, lost)
-        if found is None:
-            return
-        ready, data = found
-        mode = self._desk.policy.mode
-        check_mode(mode, self._desk.store.quorum, len(self.parts.sites))
-        if mode == "advise":
-            words = f"{site} is lost; the plan is ready: {to_apply(ready.plan, lost)}"
-            self._say(term, "loss", site, words, {"plan": ready.plan})
-            return
-        approvals = await self._approvals(data) if mode == "act" else None
-        names = lost if len(lost) > 1 else ()
-        leaving = tuple(one for one in lost if register.get(one) == "active")
-        run = await term.conductor.create(self._wanted(site, leaving, data, approvals, names))
-        goes = approvals == 0 and not names
-        words = "goes on by itself" if goes else f"waits for approval: {to_approve(run, names)}"
-        self._say(term, "loss", site, f"{site} is lost; {run} {words}", {"run": run, "plan": ready.plan})
-
-    async def _answer_in_run(
-        self, term: _Term, site: str, concerned: Concerned, register: Mapping[str, Mark]
-    ) -> None:
-        """Another loss while a run is under way: one plan for all lost sites together, in the same run."""
-        run = concerned.run
-        if site in concerned.accounted:
-            self._say(term, "loss", site, f"{site} is lost; {run} takes that into account", {"run": run})
-            return
-        if site not in concerned.leaving and site not in concerned.places:
-            self._say_once(term, site, f"{site} is lost as well; {run} does nothing there and goes on first")
-            raise _NotYet
-        found = await self._plan(term, site, self._lost(register))
-        if found is None:
-            return
-        ready, data = found
-        if self._desk.policies.of(run).mode == "advise":
-            words = f"{site} is lost while {run} is under way; it goes on as planned until somebody says "
-            words += f"evac run cancel {run} --reason WHY; the plan then: {to_apply(ready.plan, ready.lost)}"
-            self._say(term, "loss", site, words, {"run": run, "plan": ready.plan})
-            return
-        await self._replace(term, site, run, data, f"{site} is lost", ready.lost)
-
-    async def _replace(
-        self, term: _Term, site: str, run: str, data: bytes, why: str, lost: Sequence[str]
-    ) -> None:
-        asks = await term.conductor.replace_plan(run, data, why, lost, sorted(self._lost_now()))
-        words = f"{why}; {run} has a new plan and goes on"
-        if asks:
-            names = tuple(lost) if len(lost) > 1 else ()
-            words = f"{why}; {run} has a new plan and waits for {', '.join(asks)}: {to_approve(run, names)}"
-        self._say(term, "loss", site, words, {"run": run, "lost": list(lost)})
-
-    async def _answer_return(self, term: _Term, site: str) -> None:
-        """A site answers again whose name a person was to type: the plan counts on it again."""
-        async with term.answering:
-            concerned = term.conductor.concerned(site)
-            register = await read_register(self._desk.store)
-            if concerned is None:
-                return
-            if register.get(site) != "active":  # it was left before, and may be on its way back
-                raise _NotYet
-            handled = (self._answer_return.__name__, site)
-            if term.handled.get(handled) != (concerned.run, concerned.plans):
-                term.handled.pop(handled, None)  # a newer run waits for the same: after it, the other one
-            found = await self._plan(term, site, self._lost(register))
-            if found is not None:
-                why = f"{site} answers again"
-                await self._replace(term, site, concerned.run, found[1], why, found[0].lost)
-
-    async def _plan(self, term: _Term, site: str, lost: tuple[str, ...]) -> tuple[Ready, bytes] | None:
-        """The plan from the drawer; one made now where it holds none that fits."""
-        drawer, guard = self.parts.drawer, term.leadership.lease
-        if not set(self.parts.sites) - set(lost):
-            words = f"{site} is lost, and every site would be left: restore one first"
-            self._say(term, "refused", site, words, {"code": "every-site"})
-            return None
-        found = await drawer.take(lost)
-        if found is None:
-            self._say_once(term, site, f"{site} is lost; no plan for that lies ready: one is made now")
-            found = await drawer.plan_now(lost, guard)
-        if found is None:
-            ready = await drawer.look(lost)
-            problem = ready.problem if ready is not None else "none was made"
-            self._say(term, "trouble", site, f"{site} is lost, and there is no plan: {problem}")
-        return found
-
-    async def _approvals(self, data: bytes) -> int | None:
-        """0 where policy agreed beforehand to all that the plan needs; None: as many as policy wants."""
-        bound = await self._desk.bind(data, "envelope", "envelope", "envelope")
-        agreed = envelope.covers(self._desk.policy.envelope, bound.spec.envelope)
-        return 0 if agreed else None
-
-    def _wanted(
-        self, site: str, leaving: tuple[str, ...], data: bytes, approvals: int | None, names: tuple[str, ...]
-    ) -> Wanted:
-        verdict = self.standings[site].verdict
-        reason = f"{site} is lost: {verdict.reason}; seen by {', '.join(verdict.by)}"
-        incident = f"{site}-lost-{self._desk.clock.now_ms()}"
-        mode = self._desk.policy.mode
-        return Wanted(incident, data, reason, mode, leaving, "lost", approvals=approvals, names=names)
-
-    async def _protect(self, term: _Term, site: str) -> None:
-        """Stores that lost their synchronous replica with the site: a small run each."""
-        await term.hanging.protect(site)
 
     async def _anchor(self, term: _Term) -> None:
         """Heads of journals go to the other sites, soon after they move. No sink that fails holds us up."""
@@ -553,11 +371,6 @@ class Controller:
         self, term: _Term, kind: Any, site: str, words: str, data: Mapping[str, Any] | None = None
     ) -> None:
         self._tell(term, Notice(kind, self._desk.clock.now_ms(), site, words, data or {}))
-
-    def _say_once(self, term: _Term, site: str, words: str) -> None:
-        if words not in term.said:
-            term.said.add(words)
-            self._say(term, "loss", site, words)
 
     def _tell(self, term: _Term, notice: Notice) -> None:
         """Into the journal, and to whoever listens."""

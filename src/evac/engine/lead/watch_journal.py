@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from evac.model.access import BREAK_GLASS
+from evac.model.access import GlassUse
 from evac.model.errors import Conflict, Corrupt, StoreError, Unavailable
 from evac.run.values import Event
 from evac.store.journal import Journal, head_of
@@ -28,7 +28,18 @@ BATCH: Final = 64
 AGAIN_S: Final = 0.2
 LAST_WORDS_S: Final = 1.0
 
-_KEYS: Final = ("phase", "why", "code", "message", "outside", "reason", "feed", "server", "other")
+_KEYS: Final = (
+    "phase",
+    "why",
+    "code",
+    "message",
+    "outside",
+    "reason",
+    "feed",
+    "server",
+    "other",
+    "break_glass",
+)
 _TOLD: Final = MappingProxyType(
     {
         "approval_needed": "needs approval",
@@ -77,7 +88,12 @@ def decode(record: bytes) -> Notice:
 def of_verdict(standing: Standing, at_ms: int) -> Notice:
     """What is written when the state of a site changes."""
     verdict = standing.verdict
-    data = {"state": verdict.state, "by": list(verdict.by), "kinds": list(verdict.kinds)}
+    data = {
+        "state": verdict.state,
+        "by": list(verdict.by),
+        "kinds": list(verdict.kinds),
+        "reason": verdict.reason,
+    }
     reason = f": {verdict.reason}" if verdict.reason else ""
     return Notice("verdict", at_ms, verdict.site, f"{verdict.site} is {verdict.state}{reason}", data)
 
@@ -85,9 +101,8 @@ def of_verdict(standing: Standing, at_ms: int) -> Notice:
 def of_event(run: str, event: Event) -> tuple[str, dict[str, Any]] | None:
     """What is told of an event of a run, words and data; None where it is for the journal alone."""
     words = _TOLD.get(event.kind)
-    reason = str(event.data.get("reason", ""))
-    if reason.startswith(BREAK_GLASS):
-        words = f"{reason.partition(':')[0]}: {event.data.get('who', 'somebody')} {event.kind}"
+    if glass := event.data.get("break_glass"):
+        words = f"{GlassUse.from_data(glass).words}: {event.data.get('who', 'somebody')} {event.kind}"
     if words is None:
         return None
     of = event.step or event.data.get("feed") or event.data.get("server")

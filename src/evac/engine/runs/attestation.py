@@ -60,8 +60,12 @@ class Vouching:
 
     async def _answer(self, run: str, entry: Entry) -> None:
         """The request is gone, and its answer there, in one transaction with what it changes."""
+        about: dict[str, Any] = {"run": run}
         try:
-            permit, words = await self._vouch(run, requests.decode(entry.key, entry.value))
+            request = requests.decode(entry.key, entry.value)
+            permit, words = await self._vouch(run, request)
+            if request.glass is not None:
+                about["break_glass"] = request.glass.to_data()
             answer = {"done": words}
         except (LeaseLost, Unavailable):
             raise
@@ -75,7 +79,7 @@ class Vouching:
                 self._guard,
             )
             if words:
-                self._tell(Notice("run", self._clock.now_ms(), "", words, {"run": run}))
+                self._tell(Notice("run", self._clock.now_ms(), "", words, about))
 
     def _trouble(self, words: str, data: Mapping[str, Any]) -> None:
         self._tell(Notice("trouble", self._clock.now_ms(), "", words, data))

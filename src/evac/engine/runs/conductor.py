@@ -12,46 +12,56 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any
 
 import orjson
 
-from evac.drivers.port import Action, Driver, Order
+from evac.drivers.port import Action
 from evac.engine.boots.feed_watch import FeedWatch
-from evac.engine.boots.replan import Mend, Mending, Trouble, take_over_plan
-from evac.engine.clock import Clock, RunClock
+from evac.engine.boots.replan import Mending, Trouble, take_over_plan
+from evac.engine.clock import RunClock
 from evac.engine.lead.leadership import Leadership, begin
-from evac.engine.lead.policies import Policies
-from evac.engine.lead.watch_journal import Notice, Tell, of_event
+from evac.engine.lead.watch_journal import Notice, of_event
 from evac.engine.plans.library import get_plan, put_plan
 from evac.engine.runs import requests
 from evac.engine.runs.admitting import GuardedAdmission
 from evac.engine.runs.attestation import Vouching
-from evac.engine.runs.binding import Bound
-from evac.engine.runs.drift import Done, Drift, DriftWatch
-from evac.engine.runs.ending import AGAIN_S, Ending
-from evac.engine.runs.evacuated_sites import leave, must_be_lost
+from evac.engine.runs.desk import Desk
+from evac.engine.runs.done_steps import DoneSteps
 from evac.engine.runs.execution import Hooks, RunExecution
-from evac.engine.runs.live_actions import LiveActions, Standing
-from evac.engine.runs.open_runs import OPEN, InHand, read_opened
-from evac.engine.runs.orphaned_runs import DoubtedRuns
-from evac.engine.runs.pace_gate import HealthOf, PaceGate, go_on
+from evac.engine.runs.live_actions import LiveActions
+from evac.engine.runs.open_runs import (
+    AGAIN_S,
+    OPEN,
+    DoubtedRuns,
+    Ending,
+    InHand,
+    leave,
+    must_be_lost,
+    read_opened,
+)
+from evac.engine.runs.pace_gate import PaceGate, go_on
 from evac.engine.runs.performing import Terms
-from evac.engine.runs.proposals import PROPOSAL, answered, refused, wanted_of
+from evac.engine.runs.proposals import (
+    PROPOSAL,
+    REPLACEABLE,
+    Concerned,
+    Wanted,
+    answered,
+    asks_of,
+    ends_after,
+    places_of,
+    refused,
+    wanted_of,
+)
 from evac.engine.runs.reading import create_run, incident_key, take_over
-from evac.engine.runs.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
-from evac.engine.runs.requested import Wanted
 from evac.engine.stores.data_loss import LossGuard
-from evac.engine.stores.datasets import DataSets
-from evac.engine.stores.guards import Guards, Permit, read_register, read_register_as_is
-from evac.engine.stores.sightings import Loss, as_known, up_to_date
+from evac.engine.stores.guards import Permit, read_register, read_register_as_is
 from evac.model.errors import (
-    ActionError,
     Conflict,
     EvacError,
     LeaseLost,
-    NotAllowed,
     RunError,
     StalePlan,
     Unavailable,
@@ -59,56 +69,15 @@ from evac.model.errors import (
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring, foreseen
 from evac.run import envelope, fencing
-from evac.run.boot_events import POWER
 from evac.run.decide import EVAC
 from evac.run.replan import ids_of
 from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
-from evac.store.port import Compare, Entry, Lease, Put, Store
+from evac.store.port import Compare, Entry, Lease, Put
 from evac.watch.values import SiteState
 
-DRIFT_TIMEOUT_S: Final = 10.0
-
-
 _Taken = tuple[InHand, Journal, RunView]
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What runs are conducted with. accept: raises UnsafePlan for the bytes of a plan that the checker
-    refuses. bind: plan bytes to the run and its actions. standing: facts of stores that were checked while
-    all was well. policies: the one in use, and those of runs in hand. loss: of a promotion as it was known,
-    when its fence was complete, and how long ago that was -> by what is seen now. behind: whether a store
-    got its primary at one of these sites, and plans do not know it yet. check: whether a person may ask for
-    this (signatures, approvers). health: of traffic that is moved in shares; None: shares follow each other
-    by time alone. mend: the plan of a run whose servers do not come up; None: the run goes on without them.
-    """
-
-    store: Store
-    clock: Clock
-    policies: Policies
-    owner: str
-    guards: Guards
-    sets: DataSets
-    accept: Callable[[bytes], Awaitable[None]]
-    bind: Callable[[bytes, str, str, str], Awaitable[Bound]]
-    driver: Callable[[str], Driver]
-    tell: Tell
-    standing: Callable[[str], Standing | None] = lambda store: None
-    loss: Callable[[Loss, int, int], Loss] = as_known
-    behind: Callable[[Collection[str]], Awaitable[bool]] = up_to_date
-    check: Callable[[RunView, requests.Request], None] = lambda view, request: None
-    drift_ms: int = 1_800_000
-    drift_period_ms: int = 5_000
-    boundary: Callable[[int], None] | None = None
-    health: HealthOf | None = None
-    mend: Mend | None = None
-
-    @property
-    def policy(self) -> RunPolicy:
-        """The one in use."""
-        return self.policies.now
 
 
 class Conductor:
@@ -125,15 +94,7 @@ class Conductor:
         self._found, self._in_hand = asyncio.Event(), asyncio.Event()
         self._ending = Ending(desk.store, desk.guards, desk.sets, self.guard, self._trouble)
         self._doubted = DoubtedRuns(desk.store, OPEN.__add__, self._runs.__contains__, self._adopt)
-        self._drift = DriftWatch(
-            desk.driver,
-            desk.clock,
-            self._drifted,
-            self._may_redo,
-            lasts=self._lasts,
-            span_ms=desk.drift_ms,
-            period_ms=desk.drift_period_ms,
-        )
+        self._done = DoneSteps(desk, leadership, self._runs, self._tell)
 
     @property
     def guard(self) -> Lease:
@@ -149,7 +110,7 @@ class Conductor:
         self._desk.policies.forget()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            tasks.create_task(enduring("drift", self._drift.run, self._trouble))
+            tasks.create_task(enduring("drift", self._done.run, self._trouble))
             found = await self._store_list(OPEN)
             waiting = {entry.key for entry in found}
             self._doubted.taken_over |= waiting
@@ -303,7 +264,7 @@ class Conductor:
         self._runs[name] = run
         beside: Sequence[asyncio.Task[None]] = ()
         try:
-            self._watch_again(run, view)
+            self._done.watch_again(run, view)
             beside = self._look_after(run, run.execution)
             phase = view.phase if view.phase in ENDED else await run.execution.run()
             if phase in ENDED:
@@ -520,72 +481,11 @@ class Conductor:
             elif event.kind == "step_succeeded" or (
                 event.kind == "step_observed" and event.data["outcome"] == "done"
             ):
-                self._watch(run, event.step, event.attempt)
+                self._done.watch(run, event.step, event.attempt)
             elif event.kind == "resumed":
                 self._resumed(run, event)
             if (told := of_event(name, event)) is not None:
                 self._tell("run", *told)
-
-    def _watch(self, run: InHand, step: str, attempt: int) -> None:
-        key = f"{run.spec.run}/{step}/again"
-        order = Order(
-            run.spec.run,
-            step,
-            attempt,
-            self._lead.token,
-            run.epochs.get(step, 0),
-            "it drifted",
-            DRIFT_TIMEOUT_S,
-            key,
-        )
-        if run.execution is not None:
-            self._drift.add(step, run.actions_of(run.execution.view, step), order)
-
-    def _watch_again(self, run: InHand, view: RunView) -> None:
-        """What was done under an earlier leader, not too long ago, is watched on, and breakers always; roles
-        of stores are not, because their epochs are known to who decided them.
-        """
-        since_ms = self._desk.clock.now_ms() - self._desk.drift_ms
-        recent = (
-            i
-            for i, step in enumerate(view.steps)
-            if view.phases[i] == "succeeded"
-            and (step.kind == "power" or (step.kind == "shift" and view.ended[i] >= since_ms))
-        )
-        for i in sorted(recent, key=view.ended.__getitem__):
-            self._watch(run, view.steps[i].id, view.attempts[i])
-
-    def _lasts(self, done: Done) -> bool:
-        """A breaker is watched as long as its run is under way."""
-        run = self._runs.get(done.order.run)
-        return done.step.startswith(POWER) and run is not None and run.execution is not None
-
-    async def _may_redo(self, done: Done) -> bool:
-        """Only while we lead, nothing holds, no guard refuses, and no newer epoch decided otherwise."""
-        try:
-            self._lead.check()
-            windows = self._desk.policies.of(done.order.run).windows
-            await self._desk.guards.may_act([(done.action.at, (done.action,))], windows)
-            if done.action.verb == "protect":
-                epoch = await self._desk.sets.read(done.action.target)
-                if not epoch.settled or epoch.number != done.order.epoch:
-                    return False
-            # The questions took time, in which the lease may have ended.
-            self._lead.check()
-        except (ActionError, NotAllowed, Unavailable):
-            return False
-        return True
-
-    async def _drifted(self, drift: Drift) -> None:
-        told = {"step": drift.step, "undone": drift.undone, "failure": drift.failure}
-        self._tell("drift", drift.words, told)
-        for run in list(self._runs.values()):
-            execution = run.execution
-            if execution is None or drift.step not in execution.view.index:
-                continue
-            data = {"evidence": dict(drift.evidence), "undone": drift.undone}
-            with contextlib.suppress(RunError, Conflict):
-                await execution.say(Event("drift_seen", 0, drift.step, 0, data))
 
     async def _serve_proposals(self) -> None:
         while True:

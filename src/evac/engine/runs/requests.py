@@ -2,17 +2,20 @@
 
 A request says who and why. What the present state does not allow is refused with words, and the refusal is
 in the journal too.
+
+What people are told to type when a plan or a run waits for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 import orjson
 
+from evac.model.access import GlassUse
 from evac.model.errors import NotAllowed, RunError
 from evac.model.run_policy import Envelope
 from evac.run import envelope
@@ -20,7 +23,24 @@ from evac.run.limit_words import capacity_of
 from evac.run.table import RUN_TABLE, STEP_TABLE
 from evac.run.values import Event
 from evac.run.view import BUSY, RunView
+from evac.steps.registry import kind_of
 from evac.views.words import duration
+
+NAMED_BY: Final = len("sha256:") + 12
+
+
+def to_approve(run: str, names: Sequence[str] = ()) -> str:
+    """The command with which a person agrees."""
+    return f"evac approve {run}{''.join(f' --confirm {name}' for name in names)} --reason WHY"
+
+
+def to_apply(plan: str, lost: Sequence[str]) -> str:
+    """The command with which a person carries out a plan that lies in the store; as much of its digest as
+    people can read to each other.
+    """
+    typed = "".join(f" --confirm {name}" for name in lost)
+    return f"evac apply {plan[:NAMED_BY]} ESTATE --execute{typed} --reason WHY"
+
 
 RequestVerb = Literal["approve", "pause", "resume", "retry", "skip", "cancel", "undo", "attest", "limit"]
 VERBS: Final[tuple[RequestVerb, ...]] = get_args(RequestVerb)
@@ -36,7 +56,7 @@ class Request:
     without a step takes the run back. for_ms, then: of pause (0: the longest that policy allows), and what
     happens at its end. typed: of approve, names of sites that the person typed, because more than one is
     left. limit, value: of limit; value in units, or in percent of what the estate says. glass: of a
-    break-glass credential that it was asked with, in words that stand before the reason. The reason stays as
+    break-glass credential that it was asked with; journals put it before the reason. The reason stays as
     it was given: approvals sign it.
     """
 
@@ -55,12 +75,14 @@ class Request:
     typed: tuple[str, ...] = ()
     limit: str = ""
     value: str = ""
-    glass: str = ""
+    glass: GlassUse | None = None
 
     @property
     def full_reason(self) -> str:
         """As journals say it."""
-        return f"{self.glass}; {self.reason}"[:TEXT_MOST] if self.glass else self.reason
+        if self.glass is None:
+            return self.reason
+        return f'{self.glass.words}: signed for "{self.glass.signed_for}"; {self.reason}'[:TEXT_MOST]
 
 
 def prefix_of(run: str) -> str:
@@ -90,7 +112,7 @@ def encode(request: Request) -> bytes:
             "typed": list(request.typed),
             "limit": request.limit,
             "value": request.value,
-            "glass": request.glass,
+            "glass": None if request.glass is None else request.glass.to_data(),
         }
     )
     if len(value) > VALUE_MOST:
@@ -119,7 +141,7 @@ def decode(key: str, value: bytes) -> Request:
             tuple(str(name) for name in told.get("typed", ())),
             told.get("limit", ""),
             told.get("value", ""),
-            told.get("glass", ""),
+            GlassUse.from_data(told["glass"]) if told.get("glass") else None,
         )
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError("request-unreadable", f"{key} holds no request") from error
@@ -137,7 +159,7 @@ def _check(request: Request) -> None:
         request.ticket,
         request.limit,
         request.value,
-        request.glass,
+        "" if request.glass is None else request.glass.signed_for,
     )
     if not all(isinstance(text, str) and len(text) <= TEXT_MOST for text in texts):
         raise RunError("request-unreadable", "a request is made of short texts")
@@ -172,6 +194,8 @@ def event_of(view: RunView, request: Request, now_ms: int, terms: Terms) -> Even
     i = view.number(request.step) if request.step else -1
     _check_state(view, request, kind, i)
     data: dict[str, Any] = {"who": request.who, "reason": request.full_reason}
+    if request.glass is not None:
+        data["break_glass"] = request.glass.to_data()
     if kind == "approved":
         given = request.envelope if request.envelope is not None else view.spec.envelope
         _check_typed(view, request)
@@ -239,7 +263,7 @@ def _check_state(view: RunView, request: Request, kind: str, i: int) -> None:
 
 def _check_undo(view: RunView, request: Request, i: int) -> None:
     step = view.steps[i]
-    if step.data_set or step.kind == "promote":
+    if step.data_set or kind_of(step.kind).makes_primary:
         raise NotAllowed(
             "undo-store",
             f"{step.id} moved a store, and a store that moved stays moved",

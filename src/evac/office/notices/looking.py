@@ -11,7 +11,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 
@@ -37,6 +37,7 @@ from evac.office.notices.reckoning import Reckoned
 from evac.office.runs import OPEN_MOST, Register
 from evac.store.journal import head_of, records_after
 from evac.store.port import Entry, Store
+from evac.views.wait_words import words_of
 
 BACK: Final = 2_000
 """Records of watching that the first look goes back to, for verdicts that still stand."""
@@ -48,7 +49,6 @@ PLANS_MS: Final = 10_000
 COSTS_KEPT: Final = 10_000
 AGAIN_S: Final = 5.0
 _ACTIVE: Final = "active"
-_UNREAD: Final = "/unread"
 _BEYOND: Final = "run/beyond/unread"
 Looked = TypeVar("Looked")
 
@@ -144,7 +144,7 @@ class Looker:
             with contextlib.suppress(Corrupt):
                 one = decode_record(record)
                 if one.kind == "verdict":
-                    _judge(verdicts, one.site, str(one.data.get("state", "")), one.words)
+                    _judge(verdicts, one.site, one.data)
                 found = None if first else concerns.of_watching(one.kind, one.words, one.data)
                 news += [found] if found is not None else []
         return replace(state, watched=max(0, begin), verdicts=verdicts), news
@@ -214,13 +214,13 @@ class Looker:
         """
         await self._register.look()
         open_runs = {entry.key.removeprefix(OPEN) for entry in await pages(self._store, OPEN)}
-        lines, _ = self._register.lines
-        waits = {line.run: line.waits for line in lines if line.run in open_runs}
+        waits = {run: wants for run, wants in self._register.waits.items() if run in open_runs}
         problems = {run: why for run, why in self._register.problems.items() if run in open_runs}
         unread = open_runs - waits.keys()
         beyond = sum(1 for run in unread if not self._register.follows(run))
         kept = _kept(state, unread)
-        return *concerns.of_runs(waits), *kept, *_unread(problems, beyond)
+        told = {run: [(wait.key, words_of(wait)) for wait in wants] for run, wants in waits.items()}
+        return *concerns.of_runs(told), *kept, *_unread(problems, beyond)
 
     async def _exports(self) -> tuple[Concern, ...]:
         found = []
@@ -253,21 +253,26 @@ def _kept(state: State, runs: set[str]) -> list[Concern]:
         for key, held in sorted(state.memory.open.items())
         if held.concern.kind == "run"
         and held.gone_ms is None
-        and not key.endswith(_UNREAD)
-        and key.removeprefix("run/").rpartition("/")[0] in runs
+        and held.concern.run in runs
+        and key != _unread_key(held.concern.run)
     ]
+
+
+def _unread_key(run: str) -> str:
+    return f"run/{run}/unread"
 
 
 def _unread(problems: Mapping[str, str], beyond: int) -> list[Concern]:
     """Open runs that nobody is told of: run -> why its journal cannot be read, and how many are too many."""
     found = [
         Concern(
-            f"run/{run}{_UNREAD}",
+            _unread_key(run),
             "run",
             "error",
-            concerns.short(f"{run} is open and cannot be read, so nobody hears what it waits for: {why}"),
+            concerns.short(f"{run}: its journal cannot be read, so no alerts are sent for it: {why}"),
             f"evac run verify {run}",
             concerns.WAITS_MS,
+            run,
         )
         for run, why in sorted(problems.items())
     ]
@@ -277,7 +282,8 @@ def _unread(problems: Mapping[str, str], beyond: int) -> list[Concern]:
     return found
 
 
-def _judge(verdicts: dict[str, tuple[str, str]], site: str, state: str, words: str) -> None:
-    """A site of which nobody can say how it stands is as it was when somebody could."""
+def _judge(verdicts: dict[str, tuple[str, str]], site: str, verdict: Mapping[str, Any]) -> None:
+    """A site whose state is unknown keeps the last one that was known."""
+    state = str(verdict.get("state", ""))
     if state not in ("", "unknown"):
-        verdicts[site] = (state, words.partition(": ")[2])
+        verdicts[site] = (state, str(verdict.get("reason", "")))

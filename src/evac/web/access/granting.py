@@ -18,7 +18,7 @@ from starlette.requests import Request
 from evac.app import incidents, runs
 from evac.engine.runs.requests import TEXT_MOST
 from evac.incident.notes import Note
-from evac.model.access import BREAK_GLASS, Grant, role_for
+from evac.model.access import BREAK_GLASS, GlassUse, Grant, role_for
 from evac.model.errors import Conflict, EvacError, InvalidInput, NotAllowed
 from evac.office.requests import Asked
 from evac.store.port import Compare, Put, Store
@@ -70,7 +70,7 @@ def check_reason(reason: str) -> None:
 async def spend(
     request: Request, room: WarRoom, grant: Grant, asked: Asked, run: str, incident: str
 ) -> Asked:
-    """Counts one use, and says so everywhere; what is asked, with the words that tell it in journals.
+    """Counts one use, and says so everywhere; what is asked, with the use that journals tell.
 
     Raises NotAllowed where it was used up, Unavailable.
     """
@@ -86,18 +86,16 @@ async def spend(
         run,
         address_of(request),
     )
-    head = f"{BREAK_GLASS} {grant.id[:8]}, use {number} of {grant.uses}"
-    words = f'{head}: signed for "{grant.reason[:SIGNED_FOR_MOST]}"'
-    text = (
-        f"{head}: {grant.who} asked for {grant.verb} of {run} without the identity provider: {asked.reason}"
-    )
+    use = GlassUse(grant.id[:8], number, grant.uses, grant.reason[:SIGNED_FOR_MOST])
+    asking = f"{grant.who} asked for {grant.verb} of {run} without the identity provider: {asked.reason}"
+    text = f"{use.words}: {asking}"
     plain = "".join(letter if letter.isprintable() else " " for letter in text[:TEXT_MOST])
     note = Note(runs.new_id(now_ms), incident, "note", grant.who, now_ms, plain)
     try:
         await incidents.add_note(store, note, new=True)
     except EvacError as error:  # the journal of the run tells it all the same
         LOG.error("the note on break-glass %s is not written: %s [%s]", grant.id, error.message, error.code)
-    return replace(asked, glass=words)
+    return replace(asked, glass=use)
 
 
 async def _count(store: Store, grant: Grant, asked: Asked, run: str, now_ms: int) -> int:

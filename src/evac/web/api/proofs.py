@@ -14,7 +14,7 @@ from evac.app import runs as cases
 from evac.store.anchors import Anchor
 from evac.views.quarantine import quarantine_csv, quarantine_json
 from evac.views.quarantine_page import quarantine_page
-from evac.views.run_report import moment
+from evac.views.words import moment
 from evac.web.access.port import need
 from evac.web.answering import JSON, dump, tag_of, tagged
 from evac.web.api.bodies import Amount

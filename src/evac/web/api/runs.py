@@ -12,7 +12,9 @@ from evac.office.hub import News
 from evac.office.runs import topic_of
 from evac.office.values import RunShort
 from evac.run.values import ENDED, Event
-from evac.views.run_report import LossShown, RunShown, by_need, moment, run_head, step_row
+from evac.run.waits import Verb, WaitKind
+from evac.views.run_report import LossShown, RunShown, by_need, run_head, step_row
+from evac.views.words import moment
 from evac.web import streams
 from evac.web.access.port import need
 from evac.web.answering import PART, dump, page, tag_of, tagged
@@ -42,6 +44,21 @@ class RunStepShown:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitShown:
+    """One thing that only a person can do. verbs: requests that end it; next: the command that does; facts:
+    what is behind it, by kind; words: all of it in a sentence.
+    """
+
+    kind: WaitKind
+    step: str
+    since: str | None
+    verbs: list[Verb]
+    facts: dict[str, Any]
+    words: str
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunHead:
     """One run without its steps. envelope: what an approval has to cover; to_type: sites that a person must
     name first; limits_changed: by a person, in watts or units; in_doubt, undo_failed: how many steps.
@@ -64,6 +81,7 @@ class RunHead:
     to_type: list[str]
     events: int
     waits_for: list[str]
+    waits: list[WaitShown]
     most_lost: list[dict[str, Any]]
     forecast: dict[str, Any] | None
     limits_changed: list[dict[str, Any]]

@@ -23,6 +23,7 @@ from evac import __version__
 from evac.views.spelling import spelled
 from evac.views.words import duration, number, people, plural
 from evac.web.answering import tag_of, tagged
+from evac.web.problems import HINTS_FOR_PROGRAMS
 
 HTML: Final = "text/html; charset=utf-8"
 NAVIGATION: Final[tuple[tuple[str, str], ...]] = (
@@ -100,7 +101,7 @@ def problem(told: Mapping[str, Any]) -> bytes:
     elif any(where == "query" for where, _, _ in wrong):
         names = ", ".join(sorted({name for where, _, name in wrong if where == "query"}))
         detail = f"no page knows what its address says of {names}"
-    hint = "" if "/v1" in str(told["hint"]) else str(told["hint"])
+    hint = "" if told["code"] in HINTS_FOR_PROGRAMS else str(told["hint"])
     said = detail[:1].upper() + detail[1:]
     return render("problem.html.j2", "", 0, told=told, detail=said, hint=hint)
 

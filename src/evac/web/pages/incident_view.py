@@ -238,7 +238,7 @@ def _lines(file: IncidentFile, whole: bool, first: int, last: int) -> list[dict[
 def _line(row: Sequence[Entry]) -> dict[str, Any]:
     first, words = row[0], row[0].words
     if len(row) > 1:
-        names = [entry.words.partition(" ")[0] for entry in row]
+        names = [entry.service for entry in row]
         words = f"{plural(len(row), 'service')} {_SAID_OF_MANY[first.kind]}: {listed(names, NAMED_MOST)}"
     return {
         "at_ms": first.at_ms,

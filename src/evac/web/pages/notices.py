@@ -107,7 +107,7 @@ def _line(told: NoticeTold) -> Line:
     look = "ok" if over else _LOOK[told.severity]
     ways = tuple((way.channel, *_way(way)) for way in told.deliveries)
     severity = "over" if over else told.severity
-    words = _STATES[told.state] + told.words.removeprefix("Over: ")
+    words = _STATES[told.state] + told.words
     if told.kind == UPDATE:
         return Line(told, "note", "for users", told.title, ways, words)
     return Line(told, look, severity, words, ways)

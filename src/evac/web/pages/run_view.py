@@ -12,8 +12,10 @@ from evac.office.values import RunShort, Situation
 from evac.run.boot_rules import why_waits
 from evac.run.values import CORRUPT, ENDED, Event
 from evac.run.view import RunView
+from evac.run.waits import Wait, run_verbs, step_verbs, waiting
 from evac.views.plan_view import GONE
-from evac.views.run_report import AGREE, LossShown, limit_words, limits_changed, waiting
+from evac.views.run_report import LossShown, limit_words, limits_changed
+from evac.views.wait_words import words_of as wait_words
 from evac.views.words import duration, listed, number, plural
 from evac.web.pages.projection import TOLERANCE_MS, Projection
 from evac.web.pages.run_charts import charts, words_of
@@ -87,9 +89,9 @@ def context(shown: Shown) -> dict[str, Any]:
         "plan": view.plans[-1],
         "answer": _answer(shown, len(wants), len(late)),
         "cards": _cards(shown, services, late),
-        "waits": [_wait(view, words) for words in wants[:WAITS_MOST]],
+        "waits": [_wait(view, one) for one in wants[:WAITS_MOST]],
         "waits_rest": max(0, len(wants) - WAITS_MOST),
-        "asks": _asks(view),
+        "asks": run_verbs(view),
         "held": view.held,
         "servers": said.servers,
         "losses": shown.losses,
@@ -177,40 +179,14 @@ def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
     return {"name": name, "value": value, "more": more, "state": state}
 
 
-def _wait(view: RunView, words: str) -> dict[str, Any]:
-    """What waits, in words, and what a person can ask for about it."""
-    step, words = words.partition(" ")[0].rstrip(":"), words.removesuffix(AGREE)
-    i = view.index.get(step, -1)
-    if i < 0:
-        verbs = {"awaiting_approval": ("approve",), "paused": ("resume",)}.get(view.phase, ())
-        return {"words": words, "step": "", "verbs": verbs, "why": ""}
-    code, message = view.failures.get(i, ("", ""))
-    why = f"{message} [{code}]" if code else view.whys.get(i, "")
-    return {"words": words, "step": step, "verbs": step_verbs(view, i), "why": why}
-
-
-def step_verbs(view: RunView, i: int) -> tuple[str, ...]:
-    """What may be asked of a step as it stands; the leader has the last word."""
-    phase = view.phases[i]
-    if view.phase in ENDED:
-        return ("attest",) if phase == "unknown" else ()
-    if phase == "failed":
-        return ("retry", "skip")
-    if phase == "unknown":
-        return ("attest", "retry", "skip")
-    if i in view.manual_running:
-        return ("attest",)
-    if phase == "ready" and view.gate_of(i):
-        return ("approve", "skip")
-    return ("undo",) if phase == "succeeded" and view.steps[i].safe_undo else ()
-
-
-def _asks(view: RunView) -> tuple[str, ...]:
-    """What may be asked of the run as it stands."""
-    if view.phase in ENDED:
-        return ()
-    first = {"awaiting_approval": ("approve",), "paused": ("resume",)}.get(view.phase, ("pause",))
-    return (*first, "undo", "cancel")
+def _wait(view: RunView, wait: Wait) -> dict[str, Any]:
+    """What waits, in words, and what a person can ask of the run about it."""
+    verbs = [
+        verb for verb in wait.verbs if verb != "release"
+    ]  # that is asked of the hold, at the top of the page
+    code, message = view.failures.get(view.index.get(wait.step, -1), ("", ""))
+    why = f"{message} [{code}]" if code else ""
+    return {"words": wait_words(wait), "step": wait.step, "verbs": verbs, "why": why}
 
 
 def service_rows(shown: Shown) -> list[dict[str, Any]]:

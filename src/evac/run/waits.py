@@ -1,0 +1,262 @@
+"""What only a person can do for a run now, as data: kind, step, since when, what ends it, facts. Pure.
+
+Words are made of it at the edge (`views.wait_words`), and nothing is ever read back out of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from evac.run import outages, silent_servers
+from evac.run.boot_rules import held_servers
+from evac.run.decide import EVAC
+from evac.run.values import ENDED
+from evac.run.view import RunView
+
+WaitKind = Literal[
+    "approval",
+    "hold",
+    "pause",
+    "boot_server",
+    "boot_server_check",
+    "management_network",
+    "gate",
+    "by_hand",
+    "by_hand_later",
+    "outcome",
+    "failure",
+]
+Verb = Literal["approve", "attest", "cancel", "pause", "release", "resume", "retry", "skip", "undo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """The run begins, or goes on with another plan, once enough people agree."""
+
+    kind: ClassVar[WaitKind] = "approval"
+    given: int
+    """People whose approval covers what the plan needs."""
+    needed: int
+    to_type: tuple[str, ...]
+    """Sites whose names have to be typed with the approval, because more than one is evacuated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    kind: ClassVar[WaitKind] = "hold"
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    kind: ClassVar[WaitKind] = "pause"
+    by: str
+    """operator, step, gate or pace."""
+    who: str
+    reason: str
+    until_ms: int
+    """When the pause ends by itself; 0: never."""
+    then: str
+    """What the run does then: resume, cancel or stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadBootServer:
+    """Boots from it do not come up, and its site has no other."""
+
+    kind: ClassVar[WaitKind] = "boot_server"
+    server: str
+    boots: int
+    """Boots that wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtfulBootServer:
+    """The boots from it that began last did not come up: it may have died."""
+
+    kind: ClassVar[WaitKind] = "boot_server_check"
+    server: str
+    boots: int
+    retry_ms: int
+    """When the first of these boots is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SilentNetwork:
+    """No management controller behind these feeds has answered yet."""
+
+    kind: ClassVar[WaitKind] = "management_network"
+    feeds: tuple[str, ...]
+    servers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A step that could begin, and needs an approval of its own."""
+
+    kind: ClassVar[WaitKind] = "gate"
+    reason: str
+    """Why, as the plan or the journal says it."""
+    store: str = ""
+    """The store that the step moves; empty where it moves none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """A step that a person does, and then attests."""
+
+    kind: ClassVar[WaitKind] = "by_hand"
+    step_kind: str
+    target: str
+    instructions: str
+    """What to do and where; empty in runs of an older version."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByHandLater:
+    """A step that a person does, and that has lost what it depends on meanwhile."""
+
+    kind: ClassVar[WaitKind] = "by_hand_later"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Nobody can tell by program what a step did."""
+
+    kind: ClassVar[WaitKind] = "outcome"
+    step_kind: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    kind: ClassVar[WaitKind] = "failure"
+    code: str
+    message: str
+
+
+Facts = (
+    Approval
+    | Hold
+    | Paused
+    | DeadBootServer
+    | DoubtfulBootServer
+    | SilentNetwork
+    | Gate
+    | ByHand
+    | ByHandLater
+    | Outcome
+    | Failure
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One thing that only a person can do."""
+
+    facts: Facts
+    verbs: tuple[Verb, ...] = ()
+    """What may be asked of the run, or of the step, to end it; the one that is usual first."""
+    step: str = ""
+    since_ms: int = 0
+    """By the clock of the leader of then; 0: not known."""
+
+    @property
+    def kind(self) -> WaitKind:
+        return self.facts.kind
+
+    @property
+    def key(self) -> str:
+        """The same for the same thing as long as it lasts, however its facts change."""
+        match self.facts:
+            case DeadBootServer(server=server) | DoubtfulBootServer(server=server):
+                return f"{self.kind}/{server}"
+            case SilentNetwork(feeds=feeds):
+                return f"{self.kind}/{'+'.join(feeds)}"
+        return f"{self.kind}/{self.step}" if self.step else self.kind
+
+
+def waiting(view: RunView) -> list[Wait]:
+    """What waits for a person. Of a run that has ended: what it left in doubt."""
+    found: list[Wait] = []
+    if view.phase == "awaiting_approval":
+        facts = Approval(view.approvals, view.spec.approvals, view.untyped)
+        found.append(Wait(facts, ("approve",), since_ms=view.phase_ms))
+    if view.held:
+        found.append(Wait(Hold(view.held), ("release",), since_ms=view.held_ms))
+    if view.phase == "paused" and view.pause is not None and not _ends_with_its_gates(view):
+        by, who, reason, until_ms, then, _ = view.pause
+        facts_of_pause = Paused(by, who, reason, 0 if then == "stay" else until_ms, then)
+        found.append(Wait(facts_of_pause, ("resume",), since_ms=view.phase_ms))
+    for server, boots in held_servers(view).items():
+        found.append(Wait(DeadBootServer(server, boots), since_ms=view.alone_ms.get(server, 0)))
+    for server, (boots, at_ms) in outages.tried_again(view).items():
+        found.append(Wait(DoubtfulBootServer(server, boots, at_ms)))
+    for feeds, servers in silent_servers.waiting(view).items():
+        found.append(Wait(SilentNetwork(feeds, servers)))
+    if view.phase not in ENDED:
+        found += _gates_and_hands(view)
+    for i in sorted(view.doubtful):
+        facts_of_doubt = Outcome(view.steps[i].kind, view.whys.get(i, ""))
+        found.append(_of_step(view, i, facts_of_doubt))
+    if view.phase not in ENDED:
+        found += _failures(view)
+    return found
+
+
+def step_verbs(view: RunView, i: int) -> tuple[Verb, ...]:
+    """What may be asked of step i now; the leader has the last word."""
+    phase = view.phases[i]
+    if view.phase in ENDED:
+        return ("attest",) if phase == "unknown" else ()
+    if phase == "failed":
+        return ("retry", "skip")
+    if phase == "unknown":
+        return ("attest", "retry", "skip")
+    if i in view.manual_running:
+        return ("attest",)
+    if phase == "ready" and view.gate_of(i):
+        return ("approve", "skip")
+    return ("undo",) if phase == "succeeded" and view.steps[i].safe_undo else ()
+
+
+def run_verbs(view: RunView) -> tuple[Verb, ...]:
+    """What may be asked of the run now."""
+    if view.phase in ENDED:
+        return ()
+    if view.phase == "awaiting_approval":
+        return ("approve", "undo", "cancel")
+    return ("resume" if view.phase == "paused" else "pause", "undo", "cancel")
+
+
+def _of_step(view: RunView, i: int, facts: Facts) -> Wait:
+    return Wait(facts, step_verbs(view, i), view.steps[i].id, view.since[i])
+
+
+def _ends_with_its_gates(view: RunView) -> bool:
+    """Whether evac paused only because gates are closed: it goes on by itself when one is opened."""
+    pause = view.pause
+    by_evac = pause is not None and pause.by == "gate" and pause.who == EVAC and not view.refusing
+    return by_evac and any(p == "ready" and view.gate_of(i) for i, p in enumerate(view.phases))
+
+
+def _gates_and_hands(view: RunView) -> Iterator[Wait]:
+    """Steps that need an approval of their own, and those that a person does."""
+    for i, phase in enumerate(view.phases):
+        if phase == "ready" and (reason := view.gate_of(i)):
+            yield _of_step(view, i, Gate(reason, view.steps[i].data_set))
+    for i in sorted(view.manual_running):
+        step = view.steps[i]
+        lost = view.waits[i] > 0
+        yield _of_step(view, i, ByHandLater() if lost else ByHand(step.kind, step.target, step.words))
+
+
+def _failures(view: RunView) -> Iterator[Wait]:
+    """Failed steps that a person has retried or leaves out."""
+    for i, phase in enumerate(view.phases):
+        if phase == "failed":
+            if i in view.refused or (i in view.given_up and view.phase == "running"):
+                continue  # retried once the password is fixed; or the run goes on without this server
+            yield _of_step(view, i, Failure(*view.failures.get(i, ("", ""))))

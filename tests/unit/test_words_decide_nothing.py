@@ -1,0 +1,155 @@
+"""Nothing is decided by the words of a message: a sentence is made of data, and never read back.
+
+Looks at every place that asks how a text begins or ends, what is in it, or cuts it, and at what the text is
+called. What is on the list reads what people or other programs wrote, and says so.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "evac"
+
+ASKS = frozenset(
+    {
+        "startswith",
+        "endswith",
+        "partition",
+        "rpartition",
+        "split",
+        "rsplit",
+        "removeprefix",
+        "removesuffix",
+        "find",
+        "index",
+        "match",
+        "fullmatch",
+        "search",
+    }
+)
+MESSAGES = re.compile(
+    r"(^|_)(words?|messages?|text|texts|reason|reasons|sentence|sentences|headline|hint|title|label|labels|why|"
+    r"detail|told|said|warning|warnings|problem|problems|summary|note|notes)$"
+)
+
+# Room or file -> why what it reads is no message of ours, or why nothing is decided by it.
+NO_MESSAGES_OF_OURS = {
+    "drivers": "reads what databases, controllers and other servers say, and settings of an estate",
+    "estate": "reads the files of an estate, and of what is imported",
+    "net": "reads what etcd and TLS libraries say, and references of secrets",
+    "app/observing.py": "names of members that PostgreSQL gives in one text",
+    "app/planner/plans.py": "reads an option",
+    "app/status_target.py": "reads the arguments of a command",
+    "bundle/making.py": "finds references of secrets in settings",
+    "bundle/sealing.py": "reads the shares that people type",
+    "cli/bundle_command.py": "reads an option",
+    "cli/next_command.py": "completes commands in a finished screen with the options that were given",
+    "cli/output.py": "ends a text with a line break",
+    "cli/target.py": "reads an option",
+    "engine/break_glass.py": "reads a credential",
+    "engine/runs/open_runs.py": "asks for a key of a document",
+    "incident/notes.py": "reads what people type",
+    "model/plan.py": "the one reader of the reasons in plan files, beside their one writer",
+    "office/notices/ledger.py": "asks for a number among messages",
+    "office/notices/sending.py": "the title of an update that a person wrote without one is its first line",
+    "store/etcd.py": "reads what etcd says",
+    "views/audit_view.py": "leaves a name out of a finding that its page shows above it",
+    "views/quarantine.py": "sorts names by the numbers in them",
+    "views/screen.py": "never breaks a line that is a command to copy",
+    "web/access/granting.py": "refuses a reason that looks like that of a break-glass credential",
+    "web/access/guarding.py": "reads an address",
+    "web/access/people.py": "reads a credential",
+    "web/layered.py": "asks for a column of a table",
+    "web/setting.py": "reads an option",
+}
+
+
+def _name(node: ast.expr) -> str:
+    """What a text is called where it is asked about: the last name of it."""
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(attr=name):
+            return name
+        case ast.Subscript(slice=ast.Constant(value=str(name))):
+            return name
+        case ast.Subscript(value=value):
+            return _name(value)
+        case ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value=str(name)), *_]):
+            return name
+        case ast.Call(
+            func=ast.Attribute(value=value, attr="strip" | "lower" | "upper" | "lstrip" | "rstrip")
+        ):
+            return _name(value)
+        case ast.Call(func=ast.Name(id="str"), args=[value]):
+            return _name(value)
+    return ""
+
+
+def _asked_about(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, name) of each text that something is decided by."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="re")), args=[_, text, *_]):
+                yield node.lineno, _name(text)
+            case ast.Call(func=ast.Attribute(attr="split"), args=[]):
+                pass  # one line of many
+            case ast.Call(func=ast.Attribute(value=text, attr=asks)) if asks in ASKS:
+                yield node.lineno, _name(text)
+                if asks in ("match", "fullmatch", "search") and node.args:
+                    yield node.lineno, _name(node.args[0])
+            case ast.Compare(
+                left=ast.Constant(value=str()) | ast.Name(), ops=[ast.In() | ast.NotIn()], comparators=[text]
+            ):
+                yield node.lineno, _name(text)
+
+
+def asked_in(source: str) -> list[str]:
+    """`line: name` of each text that is called like a message and is asked about its words."""
+    found = {(line, name) for line, name in _asked_about(ast.parse(source)) if MESSAGES.search(name)}
+    return [f"{line}: {name}" for line, name in sorted(found)]
+
+
+def _allowed(name: str) -> str:
+    """What allows a file; empty for what is not allowed."""
+    room = name.partition("/")[0]
+    return next((one for one in (name, room) if one in NO_MESSAGES_OF_OURS), "")
+
+
+def test_nothing_is_decided_by_the_words_of_a_message() -> None:
+    found, used = {}, set()
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = path.relative_to(SOURCE).as_posix()
+        if asked := asked_in(path.read_text(encoding="utf-8")):
+            used.add(_allowed(name))
+            found.update({} if _allowed(name) else {name: asked})
+    assert found == {}, "a decision by words: make it by data, and the words of it at the edge"
+    assert set(NO_MESSAGES_OF_OURS) - used == set(), "what is allowed and not there any more"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "if words.startswith('approval'): pass",
+        "step, _, rest = one.words.partition(': ')",
+        "verb = reason.split(' ')[0]",
+        "if BREAK_GLASS in words: pass",
+        "if str(told['hint']).startswith('GET /'): pass",
+        "found = PATTERN.fullmatch(outcome.reason)",
+        "if re.match('no room', message): pass",
+        "text = loss.headline.removesuffix(', because')",
+    ],
+)
+def test_a_decision_by_words_is_seen(source: str) -> None:
+    assert asked_in(source)
+
+
+@pytest.mark.parametrize(
+    "source", ["key.removeprefix('run/')", "' '.join(text.split())", "if step in steps: pass"]
+)
+def test_what_decides_by_no_message_is_left_alone(source: str) -> None:
+    assert not asked_in(source)
