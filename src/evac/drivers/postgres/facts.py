@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
 from evac.drivers.capabilities import MemberRole, RoleReport
 from evac.drivers.port import Checked, Evidence
 from evac.drivers.postgres.conninfo import SyncSet, parse_sync_set
-from evac.drivers.postgres.link import Link
+
+if TYPE_CHECKING:
+    from evac.drivers.postgres.link import Link
 
 _FACTS = """
 SELECT pg_is_in_recovery() AS standby,
