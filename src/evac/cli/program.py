@@ -136,8 +136,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         extra = extra_of(error.name or "")
         if not extra:
             return _own_fault(error)
-        words = sys.argv[1:] if arguments is None else arguments
-        command = next((word for word in words if not word.startswith("-")), "")
+        given = sys.argv[1:] if arguments is None else arguments
+        command = next((part for part in given if not part.startswith("-")), "")
         missing = needs(extra, f"evac {command}")
         show(missing)
         return exits.exit_code(missing)

@@ -157,8 +157,8 @@ def _compile(report: Report, tell: Callable[[], None]) -> None:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
     if process.returncode:
-        words = (process.stderr.read() if process.stderr else b"").decode(errors="replace").strip()
-        report(f"compiling ended with {process.returncode}: {words.rpartition(chr(10))[2][:200]}")
+        trace = (process.stderr.read() if process.stderr else b"").decode(errors="replace").splitlines()
+        report(f"compiling ended with {process.returncode}: {''.join(trace[-1:])[:200]}")
 
 
 def _count_kernels() -> int:
