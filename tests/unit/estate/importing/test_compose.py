@@ -83,7 +83,8 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_variables_come_from_the_env_file_and_unset_ones_are_named_with_their_place(tmp_path: Path) -> None:
-    text = "services:\n  a: {image: 'x', deploy: {replicas: $COUNT}}\n  b: {image: x, deploy: {replicas: $NONE}}\n"
+    services = "  a: {image: x, deploy: {replicas: $COUNT}}\n  b: {image: x, deploy: {replicas: $NONE}}\n"
+    text = f"services:\n{services}"
     _, result = imported(tmp_path, text, env="# counts\nexport COUNT=4 # of a\n")
     written = (tmp_path / "estate" / "imported-compose.yaml").read_text()
     assert "replicas: 4" in written
