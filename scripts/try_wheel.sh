@@ -92,6 +92,7 @@ files() {
     printf 'apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {replicas: 2, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: web, image: web:1, resources: {requests: {cpu: 1, memory: 1Gi}}}]}}}\n' >manifests/web.yaml
     printf 'people:\n  kim: {role: approver, password: "file:/etc/evac/kim"}\n' >access.yaml
     printf 'channels:\n  chat: {apprise: "env:EVAC_CHAT", least: error}\n' >notices.yaml
+    printf 'services:\n  web: {image: "web:1", deploy: {replicas: 2, resources: {reservations: {cpus: "1", memory: 1G}}}}\n' >compose.yaml
     port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     printf 'site = "north"\nhost = "127.0.0.1"\nport = %s\nstate = "agent"\nsecret = "env:EVAC_AGENT"\n' "$port" >agent.toml
 }
@@ -115,6 +116,7 @@ without_extras() {
     ok audit pangyo --lose pangyo --fail-on never --output json
     ok import csv hosts.csv -o from-csv
     ok import kubernetes manifests -o from-kubernetes
+    ok import compose compose.yaml -o from-compose
     ok schema
     ok observe shop
     ok key approver.pem
