@@ -10,8 +10,7 @@ import pytest
 from evac.model.errors import InvalidInput
 from evac.model.instance import Instance
 from evac.model.plan import Plan
-from evac.planning.simulation.faults import DEFAULTS, Uncertainty, parse_faults
-from evac.planning.simulation.simulate import _failures, simulate, warm
+from evac.planning.simulation.simulate import DEFAULTS, Uncertainty, _failures, parse_faults, simulate, warm
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 
