@@ -62,3 +62,14 @@ def test_what_is_wrong_is_said_with_its_place(
     (problem,) = found.diagnostics
     assert (problem.code, problem.place.line) == (code, line)
     assert "hunter2" not in problem.message + problem.hint
+
+
+def test_every_problem_of_an_endpoint_is_said_at_once(tmp_path: Path) -> None:
+    text = ESTATE.replace("host: 127.0.0.1, port: 5432", "hots: 127.0.0.1, port: many")
+    found = estates.check(write(tmp_path / "one", text))
+    assert {(one.code, one.place.line) for one in found.diagnostics} == {
+        ("setting-unknown", 12),
+        ("setting-missing", 7),
+        ("setting-wrong", 12),
+    }
+    assert found.estate is None

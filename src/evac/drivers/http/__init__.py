@@ -8,9 +8,7 @@ DRIVER = DriverSpec(
     "asks another system, signed as Standard Webhooks; a verify only looks, by GET",
     (Verifies, ReportsHealth, AnswersProbe, Fences),
     (
-        Setting(
-            "url", "text", "what is asked; it holds no user and no password", needed=("service", "fence")
-        ),
+        Setting("url", "text", "what is asked; it holds no user and no password", needed=("service", "site")),
         Setting("method", "text", "of what is asked; a verify does not use it", "`POST`"),
         Setting("secret", "secret", "reference to the key; without it nothing is signed"),
         Setting("observe_url", "text", 'answers GET by `{"outcome": "done"}`, or `absent`, or `unclear`'),
