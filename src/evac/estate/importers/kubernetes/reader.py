@@ -23,9 +23,9 @@ from evac.estate.format.document import LIST, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import show_share
 from evac.estate.importers.imported import Imported, Unknown, Value
-from evac.estate.importers.kubernetes_calls import Calls, exposed, find_calls
-from evac.estate.importers.kubernetes_source import Manifests, Object, Workload, read_manifests, selects
-from evac.estate.importers.kubernetes_stores import add_stores
+from evac.estate.importers.kubernetes.calls import Calls, exposed, find_calls
+from evac.estate.importers.kubernetes.source import Manifests, Object, Workload, read_manifests, selects
+from evac.estate.importers.kubernetes.stores import add_stores
 from evac.estate.importers.source_files import at, entries, word
 from evac.model.units import QUANTITY_LIMIT
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.kubernetes_source import Manifests, Object, Workload, texts
+from evac.estate.importers.kubernetes.source import Manifests, Object, Workload, texts
 from evac.estate.importers.source_files import at, entries, word
 
 _HOST: Final = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?"

@@ -23,7 +23,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import QuantityError, parse_share, show_share
 from evac.estate.importers.imported import UNKNOWN, Imported, Rows, Unknown, Value
 from evac.estate.importers.source_files import is_id
-from evac.estate.importers.wikimedia_source import CatalogueEntry, WikimediaSource, read_wikimedia
+from evac.estate.importers.wikimedia.source import CatalogueEntry, WikimediaSource, read_wikimedia
 
 DATABASE_ENGINE: Final = "mariadb"
 

@@ -6,59 +6,18 @@ Directories of anything but a database engine are scratch space and no store.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Final
-
 from evac.estate.format.document import LIST, Node
 from evac.estate.format.problems import Problems
+from evac.estate.importers.images import engine_of_image
 from evac.estate.importers.imported import Imported, Value
-from evac.estate.importers.kubernetes_source import Manifests, Workload
+from evac.estate.importers.kubernetes.source import Manifests, Workload
 from evac.estate.importers.source_files import at, is_id, word
-
-_ENGINES: Final[Mapping[str, str]] = {
-    "cassandra": "cassandra",
-    "clickhouse": "clickhouse",
-    "cockroach": "cockroachdb",
-    "consul": "consul",
-    "couchdb": "couchdb",
-    "elasticsearch": "elasticsearch",
-    "etcd": "etcd",
-    "influxdb": "influxdb",
-    "kafka": "kafka",
-    "mariadb": "mariadb",
-    "memcached": "memcached",
-    "minio": "minio",
-    "mongo": "mongodb",
-    "mongodb": "mongodb",
-    "mysql": "mysql",
-    "nats": "nats",
-    "neo4j": "neo4j",
-    "opensearch": "opensearch",
-    "postgis": "postgresql",
-    "postgres": "postgresql",
-    "postgresql": "postgresql",
-    "rabbitmq": "rabbitmq",
-    "redis": "redis",
-    "scylla": "scylla",
-    "solr": "solr",
-    "timescaledb": "postgresql",
-    "valkey": "valkey",
-    "vault": "vault",
-    "zookeeper": "zookeeper",
-}
-"""Name of an image, without registry and tag, -> engine."""
-
-_IMAGE_NAME: Final = re.compile(r"(?:.*/)?([^/:@]+)(?::[^/]*)?(?:@.*)?")
 
 
 def engine_of(workload: Workload) -> str | None:
     """The database engine among the images of a workload; None where there is none we know."""
-    for container in workload.containers():
-        match = _IMAGE_NAME.fullmatch(word(container, "image") or "")
-        if match is not None and match[1].lower() in _ENGINES:
-            return _ENGINES[match[1].lower()]
-    return None
+    engines = (engine_of_image(word(container, "image") or "") for container in workload.containers())
+    return next((engine for engine in engines if engine is not None), None)
 
 
 def add_stores(manifests: Manifests, imported: Imported, problems: Problems) -> dict[str, list[str]]:
