@@ -83,6 +83,10 @@ def test_progress_says_how_many_how_long_and_where() -> None:
     assert "about 90 s left" in chosen._progress(0, 0, 48, 0.0, Path("/kept"))
 
 
+def test_the_kernels_of_audit_and_planner_are_counted() -> None:
+    assert 50 < chosen._count_kernels() < 500
+
+
 def test_a_folder_is_complete_for_the_machine_that_compiled_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,13 +16,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from typing import IO, Final
 
 from evac.model import extras
 from evac.model.estate import Estate
 from evac.model.instance import Instance
-from evac.planning.compiled import interpreted, kept_in, kernel_bases, kernels_are_kept
+from evac.planning.compiled import ALL, interpreted, kept_in, kernel_bases, kernels_are_kept
 
 Report = Callable[[str], None]
 """Takes one line about what is compiled; called about twice a second."""
@@ -163,11 +165,12 @@ def _compile(report: Report, tell: Callable[[], None]) -> None:
 
 def _count_kernels() -> int:
     import evac.audit
-    import evac.planning.bound.kernels
-    import evac.planning.evacuation.bring_up
-    import evac.planning.simulation.kernel  # noqa: F401
-    from evac.planning.compiled import ALL
+    import evac.planning
 
+    for room in (evac.audit, evac.planning):
+        for module in walk_packages(room.__path__, f"{room.__name__}."):
+            if module.name != "evac.planning.compiling":  # numba is not needed to count
+                import_module(module.name)
     return sum(1 for one in ALL if "inline" not in one.options)
 
 
