@@ -15,7 +15,7 @@ from evac.agent import processes
 from evac.agent.config import UnitConfig
 from evac.agent.memory import read_values, write_values
 from evac.agent.processes import MARK, Running
-from evac.drivers.command.running import environment, run_program
+from evac.drivers.command.driver import environment, run_program
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 from evac.net.http_calls import Caller, NotAnswered, NotReached
 

@@ -35,7 +35,6 @@ from evac.agent.orders import Gate, NotBelieved
 from evac.agent.permits import Permits
 from evac.agent.tls import Door
 from evac.agent.units import Units
-from evac.drivers.process import generation as remote_generation
 from evac.drivers.process import remote, signing
 from evac.drivers.process.client import error_values
 from evac.drivers.process.driver import PATH as UNIT_PATH
@@ -76,7 +75,7 @@ class Agent:
             remote.PERMIT_PATH: self._permit,
             remote.ANCHOR_PATH: self._anchor,
             remote.HEADS_PATH: self._heads,
-            remote_generation.PATH: self._generation,
+            remote.GENERATION_PATH: self._generation,
         }
 
     @property

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evac.drivers.command.running import run_program
+from evac.drivers.command.driver import run_program
 from evac.model.errors import EvacError, InvalidInput, Permanent
 
 FOLDER: Final = "{folder}"

@@ -24,11 +24,11 @@ import aiohttp
 from joserfc import jwk, jws, jwt
 from joserfc.errors import JoseError
 
-from evac.drivers.references import secret_of
 from evac.engine.clock import Clock
 from evac.estate.codecs.access import is_hidden
 from evac.model.access import Provider
 from evac.model.errors import EvacError, NotAllowed
+from evac.net.secrets import secret_of
 from evac.web.access.port import SIGN_IN
 
 BACK: Final = f"{SIGN_IN}/oidc/back"
