@@ -41,9 +41,9 @@ from evac.estate.codecs.bundle import (
     BundleDamaged,
     Source,
     bundle_beside,
+    manifest_of,
     open_bundle,
 )
-from evac.estate.codecs.bundle_manifest import manifest_of
 from evac.estate.codecs.policy import policy_beside
 from evac.estate.format.problems import Problems
 from evac.estate.format.sources import ACCESS_FILE, NOTICES_FILE, POLICY_FILE, find_files

@@ -13,8 +13,7 @@ import pytest
 from evac import estate as estates
 from evac.app.controlling import Composed, Setting, compose
 from evac.app.estates.copies import Copies, Edition, NotCopied, Standing, read_standing, words_of
-from evac.app.estates.switch_over import needs_restart, policy_waits
-from evac.app.estates.watch import EstateWatch
+from evac.app.estates.watch import EstateWatch, needs_restart, policy_waits
 from evac.app.planner.plans import make_plan
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice

@@ -26,7 +26,7 @@ from evac.drivers.capabilities import BootsServers
 from evac.drivers.port import Action, Driver, Order
 from evac.drivers.registry import can
 from evac.engine.runs.execution import RunExecution
-from evac.engine.runs.recording import Leading
+from evac.engine.runs.reading import Leading
 from evac.model.errors import Conflict, EvacError, RunError, StalePlan
 from evac.run.boot_events import GONE, POWER, SEVERAL
 from evac.run.silent_servers import is_unheard, tells
