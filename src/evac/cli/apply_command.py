@@ -19,6 +19,7 @@ from evac.cli.run_options import reason_option, who_option
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 from evac.model.run_policy import Envelope
+from evac.model.step_id import StepId
 
 if TYPE_CHECKING:
     from evac.control.port import Control, Document, PlanGiven
@@ -174,7 +175,7 @@ def approve(
         _refuse_others(confirm, {*needed.sites, *to_type})
         _confirmed(to_type, confirm)
     for loss in losses:
-        if not step or step == f"promote:{loss['store']}":
+        if not step or StepId.parse(step).in_plan == StepId("promote", loss["store"]):
             say(f"{loss['store']} at {loss['candidate']} may lose {loss['words']}", quiet)
     signature = ""
     if key is not None and not step:

@@ -15,6 +15,7 @@ from evac.cli.output import emit, say, screen
 from evac.cli.quarantine_command import quarantine
 from evac.cli.run_options import log_file, reason_option, store_option, who_option
 from evac.cli.target import Where, where_options
+from evac.model.step_id import boot_step
 
 if TYPE_CHECKING:
     from evac.control.port import Control, Document
@@ -291,7 +292,7 @@ async def _on_the_list(control: Control, run: str, racks: Named, halls: Named) -
     if not (racks or halls):
         return []
     down = quarantine_read(await control.quarantine(run, "json")).down
-    found = [f"boot:{one.server}" for one in down if one.rack in racks or one.hall in halls]
+    found = [boot_step(one.server) for one in down if one.rack in racks or one.hall in halls]
     known = {one.rack for one in down} | {one.hall for one in down}
     if missing := [place for place in (*racks, *halls) if place not in known]:
         words = f"no server of {', '.join(missing)} is on the list for the floor"

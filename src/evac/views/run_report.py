@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from evac.model.step_id import LimitId
 from evac.run.boot_rules import why_waits
 from evac.run.envelope import to_data
 from evac.run.state import RunView
@@ -263,7 +264,7 @@ def _facts(document: Document, width: int) -> Iterable[tuple[str, str, str]]:
 
 def limit_words(row: Mapping[str, Any]) -> str:
     """`power:pangyo 43,065 W instead of 86,130 W, 37,900 W held`. row: of a limit that a person changed."""
-    unit = " W" if row["limit"].startswith(("power:", "inrush:")) else ""
+    unit = " W" if LimitId.parse(row["limit"]).is_watts else ""
     now, whole, held = (f"{number(row[key])}{unit}" for key in ("now", "whole", "held"))
     full = "; nothing starts until there is room" if row["held"] >= row["now"] else ""
     return f"{row['limit']} {now} instead of {whole}, {held} held{full}"

@@ -22,6 +22,7 @@ from evac.model.estate import Endpoint, Estate, Rack
 from evac.model.fleet import BMC_NO, SERVING, SPARE, IndexColumn
 from evac.model.instance import WHOLE, Use
 from evac.model.plan import Plan, Step
+from evac.model.step_id import LimitId
 from evac.run.values import KEPT, RunLimit
 
 BOOT_DRIVERS: Final = frozenset({"ipmi", "redfish"})
@@ -76,7 +77,7 @@ class Boots:
         watts = int(self.estate.fleet.watts[row])
         if watts > 0 and not self.energy.by_itself[row]:
             budgets = dict.fromkeys(number for number in self.budgets[row].tolist() if number >= 0)
-            found += [(f"power:{self.power.names[number]}", watts, KEPT) for number in budgets]
+            found += [(str(LimitId("power", self.power.names[number])), watts, KEPT) for number in budgets]
         if by_hand and HANDS in self.table.index:
             found.append((HANDS, 1, 0))
         return tuple(found)

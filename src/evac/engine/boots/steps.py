@@ -8,7 +8,7 @@ from dataclasses import replace
 from evac.drivers.port import Action
 from evac.engine.boots.binding import Boots
 from evac.model.plan import Step
-from evac.run.boot_events import POWER
+from evac.model.step_id import LimitId, power_step
 from evac.run.values import RunLimit, RunStep
 
 
@@ -16,12 +16,12 @@ def with_power(boots: Boots | None, step: Step, made: RunStep) -> RunStep:
     """A boot with everything it holds and where it hangs; a power step with the inrush that outlasts it."""
     if boots is None or step.kind not in ("boot", "power"):
         return made
-    beyond_plan = tuple(use for use in made.uses if use[0].startswith("driver:"))
+    beyond_plan = tuple(use for use in made.uses if LimitId.parse(use[0]).kind == "driver")
     if step.kind == "power":
         return replace(made, uses=(*boots.power_uses(step), *beyond_plan))
     feeds, server = boots.feeds(step.target), step.target
     rack = boots.rack(server)
-    fed = [POWER + feed for feed in feeds if POWER + feed not in made.after]
+    fed = [closing for closing in map(power_step, feeds) if closing not in made.after]
     return replace(
         made,
         uses=(*boots.uses(server, made.manual), *beyond_plan),
@@ -88,6 +88,6 @@ def fed_already(steps: Sequence[RunStep]) -> Iterator[tuple[RunStep, Action]]:
     if it trips.
     """
     known = {step.id for step in steps}
-    feeds = {feed: step.site for step in steps for feed in step.feeds if POWER + feed not in known}
+    feeds = {feed: step.site for step in steps for feed in step.feeds if power_step(feed) not in known}
     for feed, site in sorted(feeds.items()):
-        yield RunStep(POWER + feed, "power", feed, 0, 0, site=site), Action("start", feed, "noop", site)
+        yield RunStep(power_step(feed), "power", feed, 0, 0, site=site), Action("start", feed, "noop", site)

@@ -20,6 +20,7 @@ import orjson
 from evac.drivers.port import Action, Value
 from evac.engine.stores.datasets import Epoch, key_of
 from evac.model.errors import Conflict, NotAllowed
+from evac.model.step_id import StepId
 from evac.store.port import Compare, Lease, Put, Store
 
 PREFIX: Final = "standing/"
@@ -146,7 +147,7 @@ class LiveActions:
         return {"standing": fact.member, "standing_age_ms": age_ms, "standing_changes": fact.changes}
 
     def _proof_of(self, action: Action) -> dict[str, Value]:
-        seen = self._evidence(f"fence:{action.target}")
+        seen = self._evidence(str(StepId("fence", action.target)))
         more: dict[str, Value] = {}
         if "attested_by" in seen:
             more["proof"] = "attest"
