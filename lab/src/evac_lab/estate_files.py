@@ -125,105 +125,63 @@ def endpoints(ground: Ground) -> dict[str, Any]:
     """How each real server is reached, a site at a time."""
     found: dict[str, Any] = {}
     for site in ground.topology.sites:
-        for name, endpoint in _of_site(ground, site):
-            found[f"{name}-{site.name}"] = {**endpoint, "at": site.name}
+        for name, subject, driver, settings in (*_data(ground, site), *_traffic(ground, site)):
+            about = {"for": subject, "driver": driver, "settings": dict(settings), "at": site.name}
+            found[f"{name}-{site.name}"] = about
     return found
 
 
-def _of_site(ground: Ground, site: Site) -> list[tuple[str, Mapping[str, Any]]]:
+Endpoint = tuple[str, str, str, Mapping[str, Any]]
+"""Name without its site, subject, driver, settings."""
+
+
+def _data(ground: Ground, site: Site) -> list[Endpoint]:
+    """Of stores, and of what runs the service."""
     secrets = ground.secrets
+    messages = {
+        "host": site.host("postgres"),
+        "port": PORTS["postgres"],
+        "user": postgres.USER,
+        "password": secrets.reference("postgres"),
+        "dbname": ground.database.name,
+        "name": site.member,
+        "data": str(ground.folder.data(site.name, "postgres") / "data"),
+        "bin": postgres.program_folder(),
+        "system_user": postgres.USER,
+        "archive": str(ground.folder.archive),
+    }
+    password = secrets.reference("redis")
+    presence = {"host": site.host("redis"), "port": PORTS["redis"], "password": password}
+    unit = {"agent": site.url("agent"), "secret": secrets.reference("agent"), "unit": SERVICE}
     return [
-        (
-            "messages",
-            _endpoint(
-                "messages",
-                "postgres",
-                {
-                    "host": site.host("postgres"),
-                    "port": PORTS["postgres"],
-                    "user": postgres.USER,
-                    "password": secrets.reference("postgres"),
-                    "dbname": ground.database.name,
-                    "name": site.member,
-                    "data": str(ground.folder.data(site.name, "postgres") / "data"),
-                    "bin": postgres.program_folder(),
-                    "system_user": postgres.USER,
-                    "archive": str(ground.folder.archive),
-                },
-            ),
-        ),
-        (
-            "presence",
-            _endpoint(
-                "presence",
-                "redis",
-                {
-                    "host": site.host("redis"),
-                    "port": PORTS["redis"],
-                    "password": secrets.reference("redis"),
-                },
-            ),
-        ),
-        (
-            "names",
-            _endpoint(
-                SERVICE,
-                "dns",
-                {
-                    "server": site.host("dns"),
-                    "port": PORTS["dns"],
-                    "zone": ZONE,
-                    "key_name": KEY_NAME,
-                    "key_secret": secrets.reference("dns"),
-                    "key_algorithm": "hmac-sha256",
-                    "records": [f"{SERVICE}={_each(ground, 'haproxy', ':')}"],
-                },
-            ),
-        ),
-        (
-            "balancer",
-            _endpoint(
-                SERVICE,
-                "haproxy",
-                {
-                    "host": site.host("haproxy"),
-                    "port": PORTS["runtime"],
-                    "backend": SERVICE,
-                    "servers": [f"{one.name}={one.name}" for one in ground.topology.sites],
-                },
-            ),
-        ),
-        (
-            "door",
-            _endpoint(
-                SERVICE,
-                "http",
-                {
-                    "url": f"{site.url('haproxy')}/health",
-                    "method": "GET",
-                    "observe_url": f"{site.url('haproxy')}/health",
-                },
-            ),
-        ),
-        ("member", _endpoint(site.name, "etcd", {"url": site.url("etcd")})),
-        (
-            "unit",
-            _endpoint(
-                SERVICE,
-                "process",
-                {
-                    "agent": site.url("agent"),
-                    "secret": secrets.reference("agent"),
-                    "unit": SERVICE,
-                },
-            ),
-        ),
+        ("messages", "messages", "postgres", messages),
+        ("presence", "presence", "redis", presence),
+        ("member", site.name, "etcd", {"url": site.url("etcd")}),
+        ("unit", SERVICE, "process", unit),
     ]
 
 
-def _endpoint(subject: str, driver: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"for": subject, "driver": driver, "settings": dict(settings)}
-
-
-def _each(ground: Ground, role: str, between: str) -> str:
-    return ",".join(f"{site.name}{between}{site.host(role)}" for site in ground.topology.sites)
+def _traffic(ground: Ground, site: Site) -> list[Endpoint]:
+    sites = ground.topology.sites
+    balancers = ",".join(f"{one.name}:{one.host('haproxy')}" for one in sites)
+    health = f"{site.url('haproxy')}/health"
+    names = {
+        "server": site.host("dns"),
+        "port": PORTS["dns"],
+        "zone": ZONE,
+        "key_name": KEY_NAME,
+        "key_secret": ground.secrets.reference("dns"),
+        "key_algorithm": "hmac-sha256",
+        "records": [f"{SERVICE}={balancers}"],
+    }
+    balancer = {
+        "host": site.host("haproxy"),
+        "port": PORTS["runtime"],
+        "backend": SERVICE,
+        "servers": [f"{one.name}={one.name}" for one in sites],
+    }
+    return [
+        ("names", SERVICE, "dns", names),
+        ("balancer", SERVICE, "haproxy", balancer),
+        ("door", SERVICE, "http", {"url": health, "method": "GET", "observe_url": health}),
+    ]

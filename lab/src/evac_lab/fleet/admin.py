@@ -270,7 +270,6 @@ def _requests(fleet: Fleet) -> Json:
             "most": stats.connections_most,
             "all": stats.connections_in_all,
             "refused": stats.connections_refused,
-            "filtered": stats.filtered,
         },
         "sessions": {
             "open": fleet.accounts.sessions_open,

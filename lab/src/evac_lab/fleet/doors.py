@@ -6,9 +6,6 @@ import asyncio
 import heapq
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from evac_lab.fleet.addresses import NOBODY, is_loopback, server_at
 from evac_lab.fleet.answers import Answer, Request
 from evac_lab.fleet.connections import IDLE_SECONDS, Connection
@@ -71,13 +68,6 @@ class ControllerDoor:
         machines = self.fleet.machines
         powered = self.fleet.grid.has_power(server) and machines.fault[server] != _DEAD
         return bool(powered and now >= machines.bmc_back_at[server])
-
-    def silent(self) -> npt.NDArray[np.int64]:
-        """The servers whose controllers give no answer at all now."""
-        machines, grid = self.fleet.machines, self.fleet.grid
-        starting = machines.bmc_back_at > self.fleet.clock.now()
-        dead = (machines.fault == _DEAD) | ~grid.rack_live[grid.rack_of] | starting
-        return np.flatnonzero(dead)
 
     def begin(self, server: int) -> float | None:
         fleet = self.fleet

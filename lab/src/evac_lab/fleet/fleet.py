@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from evac.model.errors import InvalidInput
 from evac_lab.fleet import faults
@@ -37,17 +36,6 @@ class Settings:
     dying: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(slots=True)
-class Kept:
-    """What a client has changed on one controller; most controllers have none."""
-
-    asset_tag: str | None = None
-    ntp_servers: list[str | None] = field(default_factory=list)
-    ntp_enabled: bool = False
-    subscriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
-    next_id: int = 1
-
-
 class Fleet:
     """Everything of one fleet that lives in memory."""
 
@@ -69,7 +57,6 @@ class Fleet:
             ground, self.grid, drawn, settings.seed, settings.spread, settings.bmc_boot_ms
         )
         self.accounts = Accounts(user, password, self.stats)
-        self.kept: dict[int, Kept] = {}
         self.first_call: dict[int, int] = {}
         self._strike(settings)
         if settings.running:
@@ -96,10 +83,6 @@ class Fleet:
         now = self.clock.now()
         self.machines.advance(now)
         return now
-
-    def change(self, server: int) -> Kept:
-        """What a client changed on a controller, to change more."""
-        return self.kept.setdefault(server, Kept())
 
     def uuid_of(self, server: int, what: str) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, f"evac/{self.ground.site}/{server}/{what}"))

@@ -7,7 +7,6 @@ HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, Literal
 
 import numpy as np
@@ -46,7 +45,7 @@ _NEVER: Final = 2**62
 GRACEFUL_OFF_MS: Final = 20_000
 TRIPS_KEPT: Final = 1_000
 
-_CALM, _UP, _LOOP, _OFF_AT_LAST, _BMC_BACK, _BOOT_SERVER_DIES = range(6)
+_CALM, _UP, _LOOP, _OFF_AT_LAST, _BOOT_SERVER_DIES = range(5)
 _CODE: Final = {fault: code for code, fault in enumerate(FAULTS)}
 Reset = Literal["on", "off", "graceful-off", "restart", "graceful-restart", "cycle"]
 
@@ -103,7 +102,6 @@ class Machines:
         self.trip_count = 0
         self.up_count = 0
         self.timeline = Timeline()
-        self.reachability_changed: Callable[[], None] = lambda: None
 
     def next_due(self) -> int | None:
         """When something happens next, in fleet ms."""
@@ -113,9 +111,7 @@ class Machines:
         """Lets everything happen that is due by now."""
         while (due := self._agenda.next_at()) is not None and due <= now:
             at, what, server, turn = self._agenda.pop()
-            if what == _BMC_BACK:
-                self.reachability_changed()
-            elif what == _BOOT_SERVER_DIES:
+            if what == _BOOT_SERVER_DIES:
                 self.kill_boot_server(server, at)
             elif turn == self._turn[server]:
                 self._happens(what, server, at)
@@ -317,7 +313,6 @@ class Machines:
         lost = self.grid.open(domain)
         for server in lost.tolist():
             self._is_off(server, now)
-        self.reachability_changed()
         return len(lost)
 
     def open(self, domain: int, now: int) -> int:
@@ -330,7 +325,8 @@ class Machines:
         above = self.grid.close(domain)
         behind = self.grid.servers_behind(domain)
         returned = behind[dark[behind] & self.grid.rack_live[self.grid.rack_of[behind]]]
-        self._start_controllers(returned, now)
+        if self.bmc_boot_ms:
+            self.bmc_back_at[returned] = now + self.bmc_boot_ms
         if above:
             self.trip(domain, now)
             return
@@ -338,12 +334,6 @@ class Machines:
         for server in returned[wanted & (self.fault[returned] != _CODE["lying"])].tolist():
             if self.grid.has_power(server) and self.state[server] == OFF:
                 self.turn_on(server, now)
-
-    def _start_controllers(self, servers: npt.NDArray[np.int64], now: int) -> None:
-        if self.bmc_boot_ms and len(servers):
-            self.bmc_back_at[servers] = now + self.bmc_boot_ms
-            self._later(now + self.bmc_boot_ms, _BMC_BACK, int(servers[0]))
-        self.reachability_changed()
 
     def restart_controller(self, server: int, now: int) -> None:
         self.bmc_back_at[server] = now + self.bmc_boot_ms
@@ -359,7 +349,6 @@ class Machines:
         booting = servers[(self.state[servers] == ON) & ~self.up[servers]]
         for server in booting.tolist():
             self._resume(server, now, min(now - int(self.reset_at[server]), self._takes_ms(server) - 1))
-        self.reachability_changed()
 
     def start_all(self, now: int) -> None:
         """All that has power and can be, is on and up, as after years of work; nothing rushes."""

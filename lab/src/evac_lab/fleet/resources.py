@@ -9,15 +9,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from evac_lab.fleet.accounts import (
-    LOCKOUT_MS,
-    LOCKOUT_THRESHOLD,
-    PRIVILEGES,
-    SESSION_IDLE_MS,
-    Account,
-)
-from evac_lab.fleet.answers import REGISTRY, Json
-from evac_lab.fleet.fleet import Fleet, Kept
+from evac_lab.fleet.accounts import SESSION_IDLE_MS
+from evac_lab.fleet.answers import Json
+from evac_lab.fleet.fleet import Fleet
 from evac_lab.fleet.ground import Kind
 from evac_lab.fleet.machines import BOOT_TARGETS, OFF, OVERRIDES, POWER_STATES
 
@@ -34,11 +28,9 @@ RESETS: Final = (
     "Nmi",
 )
 RESET_TARGET: Final = f"{V1}/Systems/1/Actions/ComputerSystem.Reset"
-MANAGER_RESETS: Final = ("GracefulRestart", "ForceRestart")
-MANAGER_RESET_TARGET: Final = f"{V1}/Managers/1/Actions/Manager.Reset"
+SESSIONS: Final = f"{V1}/SessionService/Sessions"
 DRIVES: Final = 2
 _OK: Final = MappingProxyType({"State": "Enabled", "Health": "OK"})
-_EMPTY: Final = Kept()
 
 
 def link(path: str) -> Json:
@@ -65,17 +57,6 @@ def versions(_: Fleet, __: int, ___: int) -> Json:
     return {"v1": f"{V1}/"}
 
 
-def odata(fleet: Fleet, server: int, now: int) -> Json:
-    root = service_root(fleet, server, now)
-    values = [
-        {"name": name, "kind": "Singleton", "url": value["@odata.id"]}
-        for name, value in root.items()
-        if isinstance(value, dict) and "@odata.id" in value
-    ]
-    values.append({"name": "Sessions", "kind": "Singleton", "url": f"{V1}/SessionService/Sessions"})
-    return {"@odata.context": f"{V1}/$metadata", "value": values}
-
-
 def root_of(fleet: Fleet, server: int, product: str) -> Json:
     """The parts of a service root that all controllers share."""
     found = named(
@@ -87,23 +68,8 @@ def root_of(fleet: Fleet, server: int, product: str) -> Json:
         UUID=fleet.uuid_of(server, "root"),
         Vendor="Contoso",
         Product=product,
-        ProtocolFeaturesSupported={
-            "ExcerptQuery": False,
-            "FilterQuery": False,
-            "OnlyMemberQuery": False,
-            "SelectQuery": False,
-            "ExpandQuery": {"ExpandAll": False, "Levels": False, "Links": False, "NoLinks": False},
-        },
     )
-    for name, path in (
-        ("Managers", "Managers"),
-        ("Tasks", "TaskService"),
-        ("SessionService", "SessionService"),
-        ("AccountService", "AccountService"),
-        ("EventService", "EventService"),
-        ("Registries", "Registries"),
-    ):
-        found[name] = link(path)
+    found |= {name: link(name) for name in ("Managers", "SessionService")}
     found["Links"] = {"Sessions": link("SessionService/Sessions")}
     return found
 
@@ -155,7 +121,6 @@ def watts(fleet: Fleet, server: int) -> int:
 
 def system(fleet: Fleet, server: int, now: int) -> Json:
     machines, kind = fleet.machines, _kind(fleet, server)
-    kept = fleet.kept.get(server, _EMPTY)
     reset_at = int(machines.reset_at[server])
     found = named(
         "ComputerSystem.v1_20_0.ComputerSystem",
@@ -167,7 +132,6 @@ def system(fleet: Fleet, server: int, now: int) -> Json:
         Model=kind.id,
         SerialNumber=serial_of(fleet, server),
         UUID=fleet.uuid_of(server, "system"),
-        AssetTag=kept.asset_tag or "",
         HostName=host_name(fleet, server),
         BiosVersion="1.4.2",
         PowerState=POWER_STATES[machines.state[server]],
@@ -248,13 +212,10 @@ def chassis(fleet: Fleet, server: int, _: int) -> Json:
         Manufacturer="Contoso",
         Model=_kind(fleet, server).id,
         SerialNumber=serial_of(fleet, server),
-        AssetTag=fleet.kept.get(server, _EMPTY).asset_tag or "",
         PowerState=POWER_STATES[fleet.machines.state[server]],
         Status=dict(_OK),
         Location={"Placement": placement},
-        PowerSubsystem=link("Chassis/1/PowerSubsystem"),
         Power=link("Chassis/1/Power"),
-        EnvironmentMetrics=link("Chassis/1/EnvironmentMetrics"),
         Links={"ComputerSystems": [link("Systems/1")], "ManagedBy": [link("Managers/1")]},
     )
 
@@ -288,39 +249,6 @@ def power(fleet: Fleet, server: int, _: int) -> Json:
     )
 
 
-def power_subsystem(fleet: Fleet, server: int, _: int) -> Json:
-    return named(
-        "PowerSubsystem.v1_1_0.PowerSubsystem",
-        "Chassis/1/PowerSubsystem",
-        "PowerSubsystem",
-        "Power Subsystem",
-        CapacityWatts=2 * _kind(fleet, server).watts,
-        Status=dict(_OK),
-        PowerSupplies=link("Chassis/1/PowerSubsystem/PowerSupplies"),
-    )
-
-
-def supply(row: int) -> Json:
-    return named(
-        "PowerSupply.v1_5_0.PowerSupply",
-        f"Chassis/1/PowerSubsystem/PowerSupplies/{row}",
-        str(row),
-        f"Supply {row}",
-        PowerSupplyType="AC",
-        Status=dict(_OK),
-    )
-
-
-def environment(fleet: Fleet, server: int, _: int) -> Json:
-    return named(
-        "EnvironmentMetrics.v1_3_0.EnvironmentMetrics",
-        "Chassis/1/EnvironmentMetrics",
-        "EnvironmentMetrics",
-        "Environment",
-        PowerWatts={"Reading": watts(fleet, server)},
-    )
-
-
 def manager(fleet: Fleet, server: int, now: int) -> Json:
     found = named(
         "Manager.v1_17_0.Manager",
@@ -336,33 +264,11 @@ def manager(fleet: Fleet, server: int, now: int) -> Json:
         DateTimeLocalOffset="+00:00",
         PowerState="On",
         Status=dict(_OK),
-        NetworkProtocol=link("Managers/1/NetworkProtocol"),
-        Actions={
-            "#Manager.Reset": {
-                "target": MANAGER_RESET_TARGET,
-                "ResetType@Redfish.AllowableValues": list(MANAGER_RESETS),
-            }
-        },
     )
     if server >= 0:
         links = {"ManagerForServers": [link("Systems/1")], "ManagerForChassis": [link("Chassis/1")]}
         found["Links"] = {**links, "ManagerInChassis": link("Chassis/1")}
     return found
-
-
-def network_protocol(fleet: Fleet, server: int, _: int) -> Json:
-    kept = fleet.kept.get(server, _EMPTY)
-    return named(
-        "ManagerNetworkProtocol.v1_9_0.ManagerNetworkProtocol",
-        "Managers/1/NetworkProtocol",
-        "NetworkProtocol",
-        "Network Protocol",
-        Status=dict(_OK),
-        HTTP={"ProtocolEnabled": True},
-        HTTPS={"ProtocolEnabled": True},
-        SSDP={"ProtocolEnabled": False},
-        NTP={"ProtocolEnabled": kept.ntp_enabled, "NTPServers": kept.ntp_servers},
-    )
 
 
 def session_service(_: Fleet, __: int, ___: int) -> Json:
@@ -394,117 +300,6 @@ def session(id: str, user: str) -> Json:
     )
 
 
-def account_service(_: Fleet, __: int, ___: int) -> Json:
-    return named(
-        "AccountService.v1_12_0.AccountService",
-        "AccountService",
-        "AccountService",
-        "Account Service",
-        ServiceEnabled=True,
-        Status=dict(_OK),
-        AuthFailureLoggingThreshold=3,
-        MinPasswordLength=8,
-        MaxPasswordLength=64,
-        AccountLockoutThreshold=LOCKOUT_THRESHOLD,
-        AccountLockoutDuration=LOCKOUT_MS // 1_000,
-        AccountLockoutCounterResetAfter=LOCKOUT_MS // 1_000,
-        HTTPBasicAuth="Enabled",
-        Accounts=link("AccountService/Accounts"),
-        Roles=link("AccountService/Roles"),
-    )
-
-
-def account(one: Account, now: int) -> Json:
-    return named(
-        "ManagerAccount.v1_10_0.ManagerAccount",
-        f"AccountService/Accounts/{one.id}",
-        one.id,
-        "User Account",
-        UserName=one.user,
-        Password=None,
-        RoleId=one.role,
-        Enabled=one.enabled,
-        Locked=now < one.locked_until,
-        PasswordChangeRequired=one.must_change,
-        AccountTypes=["Redfish"],
-        Links={"Role": link(f"AccountService/Roles/{one.role}")},
-        **{"@odata.etag": f'"{one.version:08x}"'},
-    )
-
-
-def role(id: str) -> Json:
-    return named(
-        "Role.v1_3_1.Role",
-        f"AccountService/Roles/{id}",
-        id,
-        f"{id} Role",
-        IsPredefined=True,
-        RoleId=id,
-        AssignedPrivileges=list(PRIVILEGES[id]),
-        OemPrivileges=[],
-    )
-
-
-def event_service(_: Fleet, __: int, ___: int) -> Json:
-    return named(
-        "EventService.v1_9_0.EventService",
-        "EventService",
-        "EventService",
-        "Event Service",
-        ServiceEnabled=True,
-        DeliveryRetryAttempts=3,
-        DeliveryRetryIntervalSeconds=60,
-        Status=dict(_OK),
-        Subscriptions=link("EventService/Subscriptions"),
-    )
-
-
-def subscriptions(fleet: Fleet, server: int, _: int) -> Json:
-    held = list(fleet.kept.get(server, _EMPTY).subscriptions)
-    return collection("EventDestination", "EventService/Subscriptions", "Event Subscriptions", held)
-
-
-def subscription(id: str, given: Mapping[str, object]) -> Json:
-    return named(
-        "EventDestination.v1_13_0.EventDestination",
-        f"EventService/Subscriptions/{id}",
-        id,
-        "Subscription",
-        SubscriptionType="RedfishEvent",
-        EventFormatType="Event",
-        **given,
-    )
-
-
-def task_service(fleet: Fleet, __: int, now: int) -> Json:
-    return named(
-        "TaskService.v1_2_0.TaskService",
-        "TaskService",
-        "TaskService",
-        "Task Service",
-        ServiceEnabled=True,
-        DateTime=fleet.clock.words(now),
-        CompletedTaskOverWritePolicy="Oldest",
-        LifeCycleEventOnTaskStateChange=False,
-        Status=dict(_OK),
-        Tasks=link("TaskService/Tasks"),
-    )
-
-
-def registry_file(_: Fleet, __: int, ___: int) -> Json:
-    version = f"{REGISTRY}.0"
-    return named(
-        "MessageRegistryFile.v1_1_3.MessageRegistryFile",
-        "Registries/Base",
-        "Base",
-        "Base Message Registry",
-        Registry=REGISTRY,
-        Languages=["en"],
-        Location=[{"Language": "en", "Uri": f"{V1}/Registries/Base/{version}.json"}],
-        **{"Location@odata.count": 1},
-    )
-
-
 Reader = Callable[[Fleet, int, int], Json]
 
 
@@ -514,29 +309,13 @@ def fixed(kind: str, path: str, name: str, *members: str) -> Reader:
     return lambda _, __, ___: found
 
 
-def accounts(fleet: Fleet, server: int, _: int) -> Json:
-    held = list(fleet.accounts.of(server))
-    return collection("ManagerAccount", "AccountService/Accounts", "Accounts", held)
-
-
 SHARED: Final[Mapping[str, Reader]] = MappingProxyType(
     {
         "/redfish": versions,
-        f"{V1}/odata": odata,
         f"{V1}/SessionService": session_service,
-        f"{V1}/SessionService/Sessions": sessions,
-        f"{V1}/AccountService": account_service,
-        f"{V1}/AccountService/Accounts": accounts,
-        f"{V1}/AccountService/Roles": fixed("Role", "AccountService/Roles", "Roles", *PRIVILEGES),
-        f"{V1}/EventService": event_service,
-        f"{V1}/EventService/Subscriptions": subscriptions,
-        f"{V1}/TaskService": task_service,
-        f"{V1}/TaskService/Tasks": fixed("Task", "TaskService/Tasks", "Tasks"),
-        f"{V1}/Registries": fixed("MessageRegistryFile", "Registries", "Registries", "Base"),
-        f"{V1}/Registries/Base": registry_file,
+        SESSIONS: sessions,
         f"{V1}/Managers": fixed("Manager", "Managers", "Managers", "1"),
         f"{V1}/Managers/1": manager,
-        f"{V1}/Managers/1/NetworkProtocol": network_protocol,
     }
 )
 """Path -> its reader, on every controller."""
@@ -555,12 +334,5 @@ OF_A_SERVER: Final[Mapping[str, Reader]] = MappingProxyType(
         f"{V1}/Chassis": fixed("Chassis", "Chassis", "Chassis", "1"),
         f"{V1}/Chassis/1": chassis,
         f"{V1}/Chassis/1/Power": power,
-        f"{V1}/Chassis/1/PowerSubsystem": power_subsystem,
-        f"{V1}/Chassis/1/PowerSubsystem/PowerSupplies": fixed(
-            "PowerSupply", "Chassis/1/PowerSubsystem/PowerSupplies", "Power Supplies", "1", "2"
-        ),
-        f"{V1}/Chassis/1/PowerSubsystem/PowerSupplies/1": lambda _, __, ___: supply(1),
-        f"{V1}/Chassis/1/PowerSubsystem/PowerSupplies/2": lambda _, __, ___: supply(2),
-        f"{V1}/Chassis/1/EnvironmentMetrics": environment,
     }
 )

@@ -14,7 +14,6 @@ from typing import Final
 
 from evac.app.open_files import raise_limit
 from evac.model.errors import EvacError
-from evac_lab.fleet import silence
 from evac_lab.fleet.admin import AdminDoor
 from evac_lab.fleet.connections import Connection, Door
 from evac_lab.fleet.doors import CONNECTIONS_MOST, TLS_CONNECTIONS_MOST, ControllerDoor
@@ -92,8 +91,6 @@ class Server:
         most = connections_most(TLS_CONNECTIONS_MOST if self._tls else CONNECTIONS_MOST)
         door = ControllerDoor(self.fleet, loop, most)
         admin = AdminDoor(self.fleet, self._about)
-        self.fleet.machines.reachability_changed = lambda: self._silence(door)
-        self._silence(door)
         servers = [
             await loop.create_server(
                 _maker(door, loop), sock=self._controllers, ssl=self._tls, backlog=_BACKLOG
@@ -113,9 +110,6 @@ class Server:
             admin.close()
             with contextlib.suppress(asyncio.CancelledError):
                 await clockwork
-
-    def _silence(self, door: ControllerDoor) -> None:
-        self.fleet.stats.filtered = silence.attach(self._controllers, door.silent())
 
     async def _clockwork(self, door: ControllerDoor) -> None:
         """Lets happen what is due, also while nobody asks."""

@@ -10,10 +10,7 @@ import numpy.typing as npt
 
 @dataclass(slots=True)
 class Stats:
-    """requests: V, of each controller; at_once: V, answers that are awaited now; most_at_once: V.
-
-    filtered: the kernel drops what comes to silent controllers, so that no packet comes back.
-    """
+    """requests: V, of each controller; at_once: V, answers that are awaited now; most_at_once: V."""
 
     servers: int
     requests: npt.NDArray[np.uint32] = field(init=False)
@@ -26,7 +23,6 @@ class Stats:
     connections_most: int = 0
     connections_in_all: int = 0
     connections_refused: int = 0
-    filtered: bool = False
     unauthorized: int = 0
     lockouts: int = 0
     sessions_opened: int = 0

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from evac_lab.fleet.admin import AdminDoor
 from evac_lab.fleet.answers import Request
-from evac_lab.fleet.changes import PATCHES, POSTS
 from tests.unit.lab.fleet.fleets import Client, json_of
 
 V1 = "/redfish/v1"
@@ -19,30 +18,17 @@ NAMES = (
     "ResetType",
     "PowerState",
     "Boot",
-    "AssetTag",
     "BootSourceOverrideTarget",
     "BootSourceOverrideEnabled",
-    "NTP",
-    "NTPServers",
-    "ProtocolEnabled",
     "UserName",
     "Password",
-    "RoleId",
-    "Enabled",
-    "Locked",
-    "AccountTypes",
-    "Destination",
-    "Protocol",
-    "Context",
-    "PasswordChangeRequired",
     "@odata.id",
 )
-WORDS = ("On", "Off", "Once", "Pxe", "None", "ReadOnly", "http://x/", "Redfish", "long-enough-password")
+WORDS = ("On", "Off", "Once", "Pxe", "None", "long-enough-password")
 TARGETS = [
-    *(("POST", path) for path in POSTS),
-    *(("PATCH", path) for path in PATCHES),
+    ("POST", f"{V1}/Systems/1/Actions/ComputerSystem.Reset"),
+    ("PATCH", f"{V1}/Systems/1"),
     ("POST", f"{V1}/SessionService/Sessions"),
-    ("PATCH", f"{V1}/AccountService/Accounts/2"),
     ("POST", f"{V1}/PowerEquipment/Switchgear/1/Feeders/1/Actions/Circuit.BreakerControl"),
 ]
 SCALARS = st.one_of(
@@ -66,16 +52,12 @@ BODIES = st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=12), VALUES, 
 @given(body=BODIES)
 def test_the_answer_is_always_one_of_the_service(method: str, path: str, body: object) -> None:
     client = Client()
-    made = {"UserName": "kim", "Password": "kim-password", "RoleId": "Operator"}
-    client.ask("POST", f"{V1}/AccountService/Accounts", made)
     server = -1 if "PowerEquipment" in path else 0
     answer = client.ask(method, path, body, server=server)
     assert answer.status in (200, 201, 204, 400, 401)
     if answer.status >= 400:
         assert json_of(answer)["error"]
     assert client.ask("GET", f"{V1}/Systems/1").status == 200
-    assert client.ask("GET", f"{V1}/AccountService/Accounts/2").status == 200
-    assert client.ask("GET", f"{V1}/Managers/1/NetworkProtocol").status == 200
 
 
 ADMIN = [

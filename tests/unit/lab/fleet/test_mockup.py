@@ -20,29 +20,13 @@ SAME = {
     "Chassis": "Chassis",
     "Chassis/1": "Chassis/1U",
     "Chassis/1/Power": "Chassis/1U/Power",
-    "Chassis/1/PowerSubsystem": "Chassis/1U/PowerSubsystem",
-    "Chassis/1/PowerSubsystem/PowerSupplies/1": "Chassis/1U/PowerSubsystem/PowerSupplies/Bay1",
-    "Chassis/1/EnvironmentMetrics": "Chassis/1U/EnvironmentMetrics",
     "Managers/1": "Managers/BMC",
-    "Managers/1/NetworkProtocol": "Managers/BMC/NetworkProtocol",
     "SessionService": "SessionService",
-    "AccountService": "AccountService",
-    "AccountService/Accounts/1": "AccountService/Accounts/1",
-    "AccountService/Roles/Operator": "AccountService/Roles/Operator",
-    "EventService": "EventService",
-    "TaskService": "TaskService",
-    "Registries": "Registries",
 }
 # In the schemas, and not in this mockup.
 MORE = {
     "": {"Vendor", "Product"},
     "Systems/1": {"Storage"},
-    "Chassis/1/EnvironmentMetrics": {"Id"},
-    "Managers/1/NetworkProtocol": {"NTP"},
-    "AccountService": {"MaxPasswordLength", "HTTPBasicAuth"},
-    "AccountService/Accounts/1": {"@odata.etag"},
-    "AccountService/Roles/Operator": {"RoleId"},
-    "Chassis/1/PowerSubsystem/PowerSupplies/1": {"PowerSupplyType"},
 }
 
 

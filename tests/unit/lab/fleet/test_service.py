@@ -8,13 +8,11 @@ import pytest
 
 from evac_lab.fleet.accounts import LOCKOUT_MS, LOCKOUT_THRESHOLD, SESSION_IDLE_MS, SESSIONS_MOST
 from evac_lab.fleet.answers import MESSAGES, Answer, encode
-from evac_lab.fleet.changes import POSTS
 from tests.unit.lab.fleet.fleets import PASSWORD, USER, Client, json_of, message_of
 
 V1 = "/redfish/v1"
 SYSTEM = f"{V1}/Systems/1"
 SESSIONS = f"{V1}/SessionService/Sessions"
-ACCOUNTS = f"{V1}/AccountService/Accounts"
 FEEDERS = f"{V1}/PowerEquipment/Switchgear/1/Feeders"
 
 
@@ -29,7 +27,7 @@ def _links(found: object) -> list[str]:
 @pytest.mark.parametrize("server", [0, -1])
 def test_every_link_leads_to_a_resource_that_says_where_it_is(server: int) -> None:
     client = Client()
-    client.ask("POST", f"{V1}/EventService/Subscriptions", {"Destination": "http://x/"}, server=server)
+    _login(client, server)
     seen: set[str] = set()
     pending = [f"{V1}/"]
     while pending:
@@ -45,12 +43,11 @@ def test_every_link_leads_to_a_resource_that_says_where_it_is(server: int) -> No
         found = json_of(answer)
         assert found["@odata.id"] == path
         assert str(found["@odata.type"]).startswith("#")
-        assert answer.link
         pending += _links(found)
-    assert len(seen) > 25
+    assert len(seen) > 12
 
 
-@pytest.mark.parametrize("path", ["/redfish", V1, f"{V1}/", f"{V1}/odata", f"{V1}/$metadata"])
+@pytest.mark.parametrize("path", ["/redfish", V1, f"{V1}/"])
 def test_the_root_is_for_everybody(path: str) -> None:
     assert Client().ask("GET", path, password=None).status == 200
 
@@ -68,7 +65,7 @@ def test_the_rest_is_for_those_who_are_known(path: str) -> None:
         ("GET", f"{V1}/nothing", None, 404, "ResourceMissingAtURI"),
         ("DELETE", SYSTEM, None, 405, "OperationNotAllowed"),
         ("PUT", SYSTEM, {}, 405, "OperationNotAllowed"),
-        ("FLY", SYSTEM, None, 501, "GeneralError"),
+        ("FLY", SYSTEM, None, 405, "OperationNotAllowed"),
         ("POST", f"{SYSTEM}/Actions/ComputerSystem.Reset", {}, 400, "ActionParameterMissing"),
         (
             "POST",
@@ -87,42 +84,14 @@ def test_the_rest_is_for_those_who_are_known(path: str) -> None:
         ("POST", f"{SYSTEM}/Actions/ComputerSystem.Reset", [], 400, "MalformedJSON"),
         ("PATCH", SYSTEM, {"PowerState": "On"}, 400, "PropertyNotWritable"),
         ("PATCH", SYSTEM, {"Boot": {"BootSourceOverrideTarget": "Tape"}}, 400, "PropertyValueNotInList"),
-        ("PATCH", SYSTEM, {"AssetTag": 5}, 400, "PropertyValueTypeError"),
+        ("PATCH", SYSTEM, {"Boot": 5}, 400, "PropertyValueTypeError"),
         ("POST", SESSIONS, {"UserName": USER}, 400, "PropertyMissing"),
-        ("POST", SESSIONS, {"UserName": USER, "Password": "no"}, 401, "ResourceAtUriUnauthorized"),
-        (
-            "POST",
-            ACCOUNTS,
-            {"UserName": "new", "Password": "short", "RoleId": "ReadOnly"},
-            400,
-            "PropertyValueFormatError",
-        ),
-        (
-            "POST",
-            ACCOUNTS,
-            {"UserName": USER, "Password": "long-enough", "RoleId": "ReadOnly"},
-            400,
-            "ResourceInUse",
-        ),
-        ("DELETE", f"{ACCOUNTS}/1", None, 403, "InsufficientPrivilege"),
-        (
-            "POST",
-            f"{V1}/EventService/Subscriptions",
-            {"Destination": "ftp://x"},
-            400,
-            "PropertyValueFormatError",
-        ),
+        ("POST", SESSIONS, {"UserName": USER, "Password": "no"}, 401, "NoValidSession"),
     ],
 )
 def test_a_refusal_says_what_is_wrong(method: str, path: str, body: object, status: int, key: str) -> None:
     answer = Client().ask(method, path, body)
     assert (answer.status, message_of(answer)) == (status, key)
-
-
-def test_what_is_no_json_is_refused_and_so_is_another_media_type() -> None:
-    client = Client()
-    answer = client.ask("PATCH", SYSTEM, {}, headers={"content-type": "text/plain"})
-    assert (answer.status, message_of(answer)) == (415, "HeaderInvalid")
 
 
 def test_every_key_that_is_used_is_a_message() -> None:
@@ -142,22 +111,6 @@ def test_boot_once_from_the_network() -> None:
     boot = client.system()["Boot"]
     assert isinstance(boot, dict)
     assert (boot["BootSourceOverrideTarget"], boot["BootSourceOverrideEnabled"]) == ("None", "Disabled")
-
-
-def test_a_write_with_an_old_etag_changes_nothing() -> None:
-    client = Client()
-    etag = client.ask("GET", SYSTEM).etag
-    assert client.ask("PATCH", SYSTEM, {"AssetTag": "a"}, headers={"if-match": etag}).status == 204
-    answer = client.ask("PATCH", SYSTEM, {"AssetTag": "b"}, headers={"if-match": etag})
-    assert (answer.status, message_of(answer)) == (412, "PreconditionFailed")
-    assert client.system()["AssetTag"] == "a"
-    assert client.ask("PATCH", SYSTEM, {"AssetTag": "c"}, headers={"if-match": "*"}).status == 204
-
-
-def test_what_has_not_changed_is_not_sent_again() -> None:
-    client = Client()
-    etag = client.ask("GET", SYSTEM).etag
-    assert client.ask("GET", SYSTEM, headers={"if-none-match": etag}).status == 304
 
 
 def _login(client: Client, server: int = 0) -> Answer:
@@ -214,74 +167,6 @@ def test_credentials_that_are_none_are_refused(header: str) -> None:
     assert client.ask("GET", SYSTEM, password=None, headers={"authorization": header}).status == 401
 
 
-def _make(client: Client, role: str) -> str:
-    body = {"UserName": "kim", "Password": "kim-password", "RoleId": role}
-    answer = client.ask("POST", ACCOUNTS, body)
-    assert answer.status == 201
-    return dict(answer.headers)["Location"]
-
-
-@pytest.mark.parametrize(("role", "status"), [("ReadOnly", 403), ("Operator", 204), ("Administrator", 204)])
-def test_who_may_switch_the_power(role: str, status: int) -> None:
-    client = Client()
-    _make(client, role)
-    path = f"{SYSTEM}/Actions/ComputerSystem.Reset"
-    assert client.ask("GET", SYSTEM, user="kim", password="kim-password").status == 200
-    assert client.ask("POST", path, {"ResetType": "On"}, user="kim", password="kim-password").status == status
-    assert client.ask("GET", SYSTEM, server=1, user="kim", password="kim-password").status == 401
-
-
-def test_one_who_must_change_his_password_may_do_nothing_else() -> None:
-    client = Client()
-    own = _make(client, "Operator")
-    client.ask("PATCH", own, {"PasswordChangeRequired": True})
-    answer = client.ask("GET", SYSTEM, user="kim", password="kim-password")
-    assert (answer.status, message_of(answer)) == (403, "PasswordChangeRequired")
-    assert (
-        client.ask("PATCH", own, {"Password": "better-one"}, user="kim", password="kim-password").status
-        == 200
-    )
-    assert client.ask("GET", SYSTEM, user="kim", password="better-one").status == 200
-
-
-def test_nobody_but_an_administrator_changes_another_account() -> None:
-    client = Client()
-    own = _make(client, "Operator")
-    for path, body in ((f"{ACCOUNTS}/1", {"Password": "stolen-it"}), (own, {"RoleId": "Administrator"})):
-        assert client.ask("PATCH", path, body, user="kim", password="kim-password").status == 403
-    assert client.ask("DELETE", own).status == 204
-    assert client.ask("GET", SYSTEM, user="kim", password="kim-password").status == 401
-
-
-def test_what_can_be_written_is_and_the_rest_is_told() -> None:
-    client = Client()
-    own = _make(client, "Operator")
-    answer = client.ask("PATCH", own, {"Enabled": False, "Bogus": 1})
-    assert answer.status == 200
-    found = json_of(answer)
-    assert found["Enabled"] is False
-    assert "PropertyUnknown" in str(found["@Message.ExtendedInfo"])
-
-
-def test_time_servers_are_replaced_kept_and_taken_away() -> None:
-    client = Client()
-    path = f"{V1}/Managers/1/NetworkProtocol"
-    for sent, held in ((["a", "b"], ["a", "b"]), ([{}, "c"], ["a", "c"]), ([None, {}], ["c"])):
-        assert client.ask("PATCH", path, {"NTP": {"NTPServers": sent}}).status == 204
-        ntp = client.get(path)["NTP"]
-        assert isinstance(ntp, dict)
-        assert ntp["NTPServers"] == held
-
-
-def test_a_controller_that_restarts_forgets_its_sessions() -> None:
-    client = Client()
-    _login(client)
-    path = f"{V1}/Managers/1/Actions/Manager.Reset"
-    assert client.ask("POST", path, {"ResetType": "GracefulRestart"}).status == 204
-    assert client.fleet.accounts.sessions_open == 0
-    assert client.fleet.machines.bmc_back_at[0] == 30_000
-
-
 def test_the_switchgear_shows_and_moves_its_breakers() -> None:
     client = Client()
     client.reset("On")
@@ -308,22 +193,19 @@ def test_the_switchgear_is_no_server_and_a_server_no_switchgear() -> None:
     client = Client()
     assert client.ask("GET", SYSTEM, server=-1).status == 404
     assert client.ask("GET", FEEDERS, server=0).status == 404
-    for path in POSTS:
-        if "Systems" in path:
-            assert client.ask("POST", path, {"ResetType": "On"}, server=-1).status == 404
+    path = f"{SYSTEM}/Actions/ComputerSystem.Reset"
+    assert client.ask("POST", path, {"ResetType": "On"}, server=-1).status == 404
 
 
 def test_bytes_of_an_answer() -> None:
-    sent = encode(Answer(200, {"a": 1}, etag='"e"'), head_only=False, keep_alive=True)
+    sent = encode(Answer(200, {"a": 1}), head_only=False, keep_alive=True)
     head, _, body = sent.partition(b"\r\n\r\n")
     assert body == b'{"a":1}'
     assert head.split(b"\r\n") == [
         b"HTTP/1.1 200 OK",
         b"OData-Version: 4.0",
         b"Cache-Control: no-cache",
-        b"Allow: GET, HEAD",
         b"Content-Type: application/json;charset=utf-8",
-        b'ETag: "e"',
         b"Content-Length: 7",
     ]
     assert encode(Answer(200, {"a": 1}), head_only=True, keep_alive=True).endswith(
