@@ -144,7 +144,7 @@ def fences_of(view: RunView) -> dict[str, list[int]]:
     for i, step in enumerate(view.steps):
         if kind_of(step.kind).fences and i not in view.leftover:
             id = StepId.parse(step.id)
-            key, turn = (step.data_set or step.target, id.in_plan), (id.turn, i)
+            key, turn = (step.data_set or step.target, str(id.in_plan)), (id.turn, i)
             newest[key] = max(newest.get(key, turn), turn)
     found: dict[str, list[int]] = {}
     for (data_set, _), (_, i) in newest.items():
