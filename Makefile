@@ -82,7 +82,7 @@ docs-pages: $(READY) ## write the pages that come from the program itself (the p
 	$(PYTHON) scripts/cli_reference.py
 	$(PYTHON) scripts/run_diagram.py
 	$(PYTHON) scripts/openapi.py
-	$(PYTHON) -m evac.estate.reference_pages docs/reference
+	$(PYTHON) scripts/reference_pages.py docs/reference
 
 bench: $(READY) ## measure the figures of the project (FULL=1: all instances)
 	$(PYTHON) -m bench

@@ -33,6 +33,7 @@ from evac.app.observed_stores import KEY as OBSERVED
 from evac.app.observed_stores import decode as decode_observed
 from evac.bundle import sealing
 from evac.bundle.plans import LeftOut, plans_of, without_small_plans
+from evac.drivers.process.agents import agent_endpoints
 from evac.drivers.process.peers import CA, CERT, KEY
 from evac.drivers.references import secret_of
 from evac.engine.stores import datasets
@@ -42,9 +43,9 @@ from evac.estate.codecs.bundle import (
     BundleDamaged,
     Source,
     bundle_beside,
+    manifest_of,
     open_bundle,
 )
-from evac.estate.codecs.bundle_manifest import manifest_of
 from evac.estate.codecs.policy import policy_beside
 from evac.estate.format.problems import Problems
 from evac.estate.format.sources import ACCESS_FILE, NOTICES_FILE, POLICY_FILE, find_files
@@ -375,9 +376,7 @@ def _files_of(sealed: Sequence[str]) -> dict[str, Path]:
 
 def _certificates(making: _Making) -> dict[str, bytes]:
     """Which authority of agents is believed, and what is shown to them; for under the lock."""
-    agents = [
-        str(end.settings.get("agent", "")) for end in making.estate.endpoints if end.driver == "process"
-    ]
+    agents = [str(end.settings["agent"]) for end in agent_endpoints(making.estate).values()]
     named = {name: os.environ[name] for name in (CA, CERT, KEY) if os.environ.get(name)}
     if any(url.startswith("https:") for url in agents):
         for name in (CERT, KEY):

@@ -33,8 +33,7 @@ from evac.drivers.process.peers import CA, CERT, KEY
 from evac.engine.lead import watch_journal
 from evac.engine.stores import datasets
 from evac.engine.stores.guards import HOLD_KEY
-from evac.estate.codecs.bundle import Bundle, BundleDamaged, check_name, open_bundle
-from evac.estate.codecs.bundle_manifest import manifest_of
+from evac.estate.codecs.bundle import Bundle, BundleDamaged, check_name, manifest_of, open_bundle
 from evac.model.errors import ActionError, Corrupt, EvacError, InvalidInput, NotAllowed, UnknownDomain
 from evac.model.generation import GENERATION_MOST, epoch_in, token_in
 from evac.net import secrets

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evac.cli import exits
-from evac.cli.options import output_option, plan_argument, quiet_option
+from evac.cli.options import output_option, plan_argument, quiet_option, reason_option, who_option
 from evac.cli.output import emit, say, screen
 from evac.cli.run_command import follow, now_ms, request, run_argument
-from evac.cli.run_options import reason_option, who_option
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 from evac.model.run_policy import Envelope

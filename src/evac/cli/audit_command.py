@@ -22,8 +22,7 @@ from evac.cli.options import (
     quiet_option,
 )
 from evac.cli.output import emit, progress, say, screen, write_whole
-from evac.estate.codecs.baseline import encode_baseline, read_baseline
-from evac.estate.codecs.suppressions import read_suppressions
+from evac.estate.codecs.suppressions import encode_baseline, read_baseline, read_suppressions
 from evac.model.diagnostic import SEVERITIES
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate

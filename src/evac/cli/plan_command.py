@@ -159,7 +159,7 @@ def _accepted(verdict: Verdict, target: Path | None, estate: str) -> int:
 
 def _on(seen: Path, restore: tuple[str, ...]) -> tuple[str, ...]:
     """Servers that a look saw on. Raises InvalidInput."""
-    from evac.app.power_facts import servers_on
+    from evac.app.power_observing import servers_on
 
     if not restore:
         raise InvalidInput("plan-seen", "--seen belongs to --restore", "leave it out")

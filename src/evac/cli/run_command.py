@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evac.cli import exits, next_command
-from evac.cli.options import Length, output_option, quiet_option
+from evac.cli.options import (
+    Length,
+    log_file,
+    output_option,
+    quiet_option,
+    reason_option,
+    store_option,
+    who_option,
+)
 from evac.cli.output import emit, say, screen
 from evac.cli.quarantine_command import quarantine
-from evac.cli.run_options import log_file, reason_option, store_option, who_option
 from evac.cli.target import Where, where_options
 from evac.model.step_id import boot_step
 
@@ -433,7 +440,7 @@ def adopt(
     """Where a journal was lost: look at the world, and begin a run from what it shows as done."""
     from pathlib import Path
 
-    from evac.app.adopting import adopt as adopted
+    from evac.app.applying import adopt as adopted
 
     next_command.remember({"--store": store}, server=False)
     made, done = adopted(

@@ -65,7 +65,7 @@ class Where:
 
             return through_server(Server(self.server, self._token(), self.ca, self.cert, self.key))
         from evac.app.runs import default_store
-        from evac.cli.run_options import log_file
+        from evac.cli.options import log_file
         from evac.control.store import through_store
 
         return through_store(self.store or default_store(), log_file())

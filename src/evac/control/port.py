@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from evac.app.incident_papers import PaperForm, PaperKind
+from evac.app.incidents import PaperForm, PaperKind
 from evac.engine.runs.requests import Request
 from evac.incident.notes import Note
 from evac.store.anchors import Anchor

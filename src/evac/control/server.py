@@ -13,8 +13,7 @@ import orjson
 
 from evac.app import runs
 from evac.app.anchoring import JOURNALS
-from evac.app.incident_papers import PaperForm, PaperKind
-from evac.app.incidents import check_note
+from evac.app.incidents import PaperForm, PaperKind, check_note
 from evac.control.port import (
     Document,
     Held,

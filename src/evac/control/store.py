@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from evac.app import applying, incident_papers, incidents, quarantine, runs
+from evac.app import applying, incidents, quarantine, runs
 from evac.app.anchoring import JOURNALS
-from evac.app.incident_papers import PaperForm, PaperKind
+from evac.app.incidents import PaperForm, PaperKind
 from evac.app.rehearsing import check_fit, rehearse
 from evac.control.port import (
     Document,
@@ -24,7 +24,7 @@ from evac.control.port import (
 )
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.plans.library import find_plan, get_plan
-from evac.engine.runs.codec import decode_all
+from evac.engine.runs.reading import decode_all
 from evac.engine.runs.requests import Request
 from evac.incident.components import public_names
 from evac.incident.incident import summary
@@ -172,12 +172,12 @@ class StoreControl:
 
     async def incidents(self, form: PaperForm) -> str | Sheet:
         found = await incidents.all_of(self.store, self._clock.now_ms())
-        return incident_papers.list_paper([about for _, about in found], form)
+        return incidents.list_paper([about for _, about in found], form)
 
     async def paper(self, name: str, kind: PaperKind, form: PaperForm) -> str | Sheet:
         now_ms = self._clock.now_ms()
         found = await incidents.dossier(self.store, name, now_ms)
-        return incident_papers.paper(found, summary(found), kind, form, now_ms)
+        return incidents.paper(found, summary(found), kind, form, now_ms)
 
     async def note(self, note: Note, new: bool) -> str:
         now_ms = self._clock.now_ms()

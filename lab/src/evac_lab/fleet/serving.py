@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from evac.app.open_files import raise_limit
+from evac.app.side_process import raise_limit
 from evac.model.errors import EvacError
 from evac_lab.fleet.admin import AdminDoor
 from evac_lab.fleet.connections import Connection, Door

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from evac.drivers import parameters
+from evac.drivers.capabilities import Fences
 from evac.drivers.command.running import Ended, environment, run_program
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -33,7 +34,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _SHOWN: Final = 800
 
 
-class CommandDriver:
+class CommandDriver(Fences):
     """Runs `argv`, `observe_argv` and `undo_argv` of the settings."""
 
     name = "command"

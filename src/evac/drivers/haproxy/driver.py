@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from evac.drivers import parameters
+from evac.drivers.capabilities import Fences, RoutesTraffic
 from evac.drivers.haproxy import runtime
 from evac.drivers.haproxy.runtime import Endpoint, Seen, ServerState
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
@@ -40,7 +41,7 @@ class _Job:
     hard: bool
 
 
-class HaproxyDriver:
+class HaproxyDriver(RoutesTraffic, Fences):
     """Changes one backend of one HAProxy through its runtime API."""
 
     name = "haproxy"

@@ -23,10 +23,13 @@ from urllib.parse import urlsplit
 import orjson
 
 from evac.drivers import parameters
+from evac.drivers.capabilities import AnswersProbe, Fences, HealthReport, ProbeReport, ReportsHealth, Verifies
+from evac.drivers.http.health import Health
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net import secrets
 from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
+from evac.net.probing import Prober
 from evac.net.secrets import Secret
 
 VERBS: Final[frozenset[Verb]] = frozenset(
@@ -39,14 +42,15 @@ _FIRST_PAUSE_S: Final = 0.03
 _PAUSE_S: Final = 0.25
 
 
-class HttpDriver:
+class HttpDriver(Verifies, ReportsHealth, AnswersProbe, Fences):
     """Sends signed requests; a verify only asks, and any good answer will do."""
 
     name = "http"
     verbs = VERBS
 
     def __init__(self) -> None:
-        self._caller = Caller()
+        self._caller, self._prober = Caller(), Prober()
+        self._health = Health(self._prober)
 
     async def check(self, action: Action, order: Order) -> Checked:
         """Ready when what can be asked answers; without `observe_url` nothing can be checked."""
@@ -76,8 +80,18 @@ class HttpDriver:
         except ActionError as error:
             return Observed("unclear", {"why": error.message[:200]})
 
+    async def report_health(self, action: Action, timeout_s: float, samples: int) -> HealthReport:
+        return await self._health.report(action, timeout_s, samples)
+
+    async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
+        """A request as a user makes it. Any answer of the application below 500 counts."""
+        url = parameters.text(action.settings, "observe_url", "") or parameters.text(action.settings, "url")
+        problem = await self._prober.problem(url)
+        return ProbeReport(not problem, problem)
+
     async def close(self) -> None:
         await self._caller.close()
+        await self._prober.close()
 
     async def _verify(self, action: Action, order: Order) -> Evidence:
         """Asks until it answers well: nothing is changed, whatever it says. Raises `Retryable`."""

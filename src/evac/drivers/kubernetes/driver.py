@@ -13,6 +13,7 @@ import orjson
 from lightkube.utils.quantity import parse_quantity
 
 from evac.drivers import parameters
+from evac.drivers.capabilities import RunsUnits, Verifies
 from evac.drivers.kubernetes import objects
 from evac.drivers.kubernetes.api import Changed, Cluster, opened
 from evac.drivers.kubernetes.objects import BEFORE, PRIORITY, TOKEN, Wanted
@@ -24,7 +25,7 @@ TRIES_OF_A_CHANGE: Final = 3
 _PAUSE_S: Final = 0.2
 
 
-class KubernetesDriver:
+class KubernetesDriver(RunsUnits, Verifies):
     """Changes one object of one cluster."""
 
     name = "kubernetes"

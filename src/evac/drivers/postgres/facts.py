@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import orjson
 
+from evac.drivers.capabilities import MemberRole, RoleReport
 from evac.drivers.port import Checked, Evidence
 from evac.drivers.postgres.conninfo import SyncSet, parse_sync_set
 from evac.drivers.postgres.link import Link
@@ -120,6 +121,31 @@ class PostgresFacts:
     def writable(self) -> bool:
         """Whether an ordinary client could write here and be told that it is done."""
         return self.role == "primary" and not self.read_only and not self.fenced
+
+    def report(self) -> RoleReport:
+        """A primary that was demoted is none; a copy that only reconnects, or whose primary died, still
+        follows.
+        """
+        position, history = self.lsn, f"{self.system}/{self.timeline}"
+        if self.role == "primary":
+            confirms = tuple(one.name for one in self.standbys if one.sync_state in ("sync", "quorum"))
+            role: MemberRole = "primary" if self.writable else "none"
+            return RoleReport(role, 0, confirms, self.waits_for(), position, history)
+        if self.receiver == "streaming":
+            return RoleReport("replica", self.lag_ms, position=position, history=history)
+        is_set = self.has_upstream or self.fetching
+        return RoleReport("detached" if is_set else "none", position=position, history=history)
+
+    def waits_for(self) -> tuple[str, ...]:
+        """Names of the synchronous members that a primary waits for, because too few of them stream: until
+        they do, or another set is written, every commit hangs. Nothing for a primary that was demoted by us.
+        """
+        if not self.writable or not self.sync.names:
+            return ()
+        follow = {one.name for one in self.standbys if one.state == "streaming"}
+        if "*" in self.sync.names or len(follow.intersection(self.sync.names)) >= self.sync.count:
+            return ()
+        return tuple(name for name in self.sync.names if name not in follow)
 
     def streaming(self, name: str) -> StandbySeen | None:
         """The standby of that name that receives now."""

@@ -37,6 +37,9 @@ _REFUSED = (
     asyncpg.InvalidParameterValueError,
 )
 
+REFUSED = "postgres-refused"
+"""Code of a PostgreSQL that answers, and refuses us."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -139,7 +142,7 @@ class Link:
             self._broken = True
             if secret:
                 code = getattr(error, "sqlstate", "") or type(error).__name__
-                raise Permanent("postgres-refused", f"{self.member.address} refused ({code})") from None
+                raise Permanent(REFUSED, f"{self.member.address} refused ({code})") from None
             raise translate(self.member, error, self._changed) from error
         except asyncio.CancelledError:  # the server may work on it still: nobody else gets this connection
             self._broken = True
@@ -337,7 +340,7 @@ def translate(member: Member, error: Exception, changes: bool) -> ActionError:
     words = scrub(str(error) or type(error).__name__, [secret] if secret else [])[:300]
     message = f"{member.address}: {words}"
     if isinstance(error, _REFUSED):
-        return Permanent("postgres-refused", message, "check user, password and rights of the endpoint")
+        return Permanent(REFUSED, message, "check user, password and rights of the endpoint")
     if changes:
         # Even a clear error tells nothing of what was changed before it.
         return OutcomeUnknown("postgres-cut", f"{message}; it may have been done")

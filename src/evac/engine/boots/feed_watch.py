@@ -22,10 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
+from evac.drivers.capabilities import BootsServers
 from evac.drivers.port import Action, Driver, Order
-from evac.engine.boots.binding import BOOT_DRIVERS
+from evac.drivers.registry import can
 from evac.engine.runs.execution import RunExecution
-from evac.engine.runs.recording import Leading
+from evac.engine.runs.reading import Leading
 from evac.model.errors import Conflict, EvacError, RunError, StalePlan
 from evac.model.step_id import power_step
 from evac.run.boot_events import GONE, SEVERAL
@@ -79,7 +80,7 @@ def servers_behind(view: RunView, actions: ActionsOf) -> dict[str, list[int]]:
 
 
 def _reached(actions: Sequence[Action]) -> bool:
-    return any(action.verb == "boot" and action.driver in BOOT_DRIVERS for action in actions)
+    return any(action.verb == "boot" and can(action.driver, BootsServers) for action in actions)
 
 
 def _across_racks(view: RunView, mine: Sequence[int]) -> list[int]:
@@ -208,7 +209,7 @@ class FeedWatch:
         step, attempt, was_up = view.steps[i], view.attempts[i], view.phases[i] == UP
         self._answered.discard(i)
         for action in self._actions(step.id):
-            if action.verb != "boot" or action.driver not in BOOT_DRIVERS:
+            if action.verb != "boot" or not can(action.driver, BootsServers):
                 continue
             order = Order(
                 view.spec.run,

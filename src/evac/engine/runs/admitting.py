@@ -7,6 +7,11 @@
     traffic    never to a site that is left, and never nowhere
 
 Store steps hold the lease of their data set from before their start is written until their result is.
+
+What stands between a decision and the start of a delicate step: guards, leases and epochs of data sets.
+
+The engine asks; whoever composes it (guards of forbidden states, data sets) answers. Most steps concern
+nobody and go the short way.
 """
 
 from __future__ import annotations
@@ -15,10 +20,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, Protocol, TypeVar, cast
 
 from evac.drivers.port import Action
-from evac.engine.runs.admission import Admitted, Doing
 from evac.engine.runs.live_actions import PREFIX as STANDING
 from evac.engine.runs.live_actions import refuse_old_standing
 from evac.engine.stores import datasets
@@ -30,6 +34,48 @@ from evac.run.values import Event, RunStep
 from evac.store.port import Delete
 
 T = TypeVar("T")
+Doing = Literal["start", "observe", "undo"]
+
+
+class Admitted(Protocol):
+    """One delicate step, admitted. epoch: of its data set; permit: rides with the event of its start."""
+
+    epoch: int
+    permit: Permit
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """The work, under whatever must be held meanwhile. Raises `LeaseLost` when that is lost."""
+        ...
+
+    async def conclude(self, event: Event) -> Permit:
+        """What rides with the event of the result. Raises `NotAllowed` when the result cannot stand."""
+        ...
+
+
+class Admission(Protocol):
+    """Raises from `enter`: `Retryable` (not now), `NotAllowed` (a person must change something first)."""
+
+    def concerns(self, step: RunStep) -> bool:
+        """Whether this step needs to be admitted. Quick: it is asked for every step."""
+        ...
+
+    def enter(
+        self, run: str, step: RunStep, attempt: int, doing: Doing
+    ) -> AbstractAsyncContextManager[Admitted]: ...
+
+
+class FreeAdmission:
+    """Concerns no step."""
+
+    def concerns(self, step: RunStep) -> bool:
+        return False
+
+    def enter(
+        self, run: str, step: RunStep, attempt: int, doing: Doing
+    ) -> AbstractAsyncContextManager[Admitted]:
+        raise AssertionError("no step needs to be admitted")
+
+
 STORE_KINDS: Final = frozenset({"fence", "promote", "protect"})
 TRAFFIC_KINDS: Final = frozenset({"shift", "drain", "ready"})
 SET_TTL_MS: Final = 5_000

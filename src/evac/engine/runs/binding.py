@@ -14,7 +14,8 @@ from typing import Final
 
 from evac.derive.limits import limits_of
 from evac.drivers.port import Action
-from evac.engine.boots.steps import fed_already, in_time, longest_first, with_power
+from evac.drivers.registry import is_by_person
+from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
 from evac.engine.runs.step_actions import (
     BEFORE,
     Ground,
@@ -129,7 +130,7 @@ def _run_step(
             held.append((f"driver:{driver}", 1, 0))
     moves_store = step.kind in ("fence", "promote")
     rejoins = step.kind == "reprotect" and any(action.verb == "rejoin" for action in actions)
-    manual = all(action.driver == "manual" for action in actions)
+    manual = all(is_by_person(action.driver) for action in actions)
     return RunStep(
         id=step.id,
         kind="rejoin" if rejoins else step.kind,

@@ -12,8 +12,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
+from evac.drivers.capabilities import BootsServers
 from evac.drivers.data_peers import ANOTHER_PRIMARY
 from evac.drivers.port import Action, Driver, Evidence, Observed, Order
+from evac.drivers.registry import can
 from evac.engine.boots.power_gate import NoTurn
 from evac.model.boot_codes import BOOT_CODES, BOOTING
 from evac.model.errors import EvacError, LeaseLost, OutcomeUnknown, Permanent, Retryable
@@ -289,7 +291,7 @@ class Performer:
         if self._gate is None or action.verb != "boot" or order.dry_run:
             return await driver.execute(action, order)
         gate, step = self._gate, one.step
-        if getattr(driver, "takes_power_turn", False):
+        if can(action.driver, BootsServers):
             told = replace(order, power=lambda: gate.turn(step), switched_on=lambda: self._switched_on(one))
             return await driver.execute(action, told)
         async with gate.turn(step):

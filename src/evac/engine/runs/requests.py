@@ -2,11 +2,13 @@
 
 A request says who and why. What the present state does not allow is refused with words, and the refusal is
 in the journal too.
+
+What people are told to type when a plan or a run waits for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
@@ -22,6 +24,22 @@ from evac.run.table import RUN_TABLE, STEP_TABLE
 from evac.run.values import Event
 from evac.run.view import BUSY, RunView
 from evac.views.words import duration
+
+NAMED_BY: Final = len("sha256:") + 12
+
+
+def to_approve(run: str, names: Sequence[str] = ()) -> str:
+    """The command with which a person agrees."""
+    return f"evac approve {run}{''.join(f' --confirm {name}' for name in names)} --reason WHY"
+
+
+def to_apply(plan: str, lost: Sequence[str]) -> str:
+    """The command with which a person carries out a plan that lies in the store; as much of its digest as
+    people can read to each other.
+    """
+    typed = "".join(f" --confirm {name}" for name in lost)
+    return f"evac apply {plan[:NAMED_BY]} ESTATE --execute{typed} --reason WHY"
+
 
 RequestVerb = Literal["approve", "pause", "resume", "retry", "skip", "cancel", "undo", "attest", "limit"]
 VERBS: Final[tuple[RequestVerb, ...]] = get_args(RequestVerb)

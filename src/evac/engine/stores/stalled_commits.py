@@ -23,8 +23,8 @@ from evac.engine.plans.library import digest_of
 from evac.engine.runs.conductor import Conductor
 from evac.engine.runs.desk import Desk
 from evac.engine.runs.execution import RunExecution
+from evac.engine.runs.proposals import Wanted
 from evac.engine.runs.reading import incident_key
-from evac.engine.runs.requested import Wanted
 from evac.engine.stores.datasets import Epoch
 from evac.engine.stores.guards import Permit, check_mode, read_register
 from evac.engine.stores.sync_standby import Roles

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import orjson
 
+from evac.drivers.capabilities import Promotes
 from evac.drivers.port import Action
+from evac.drivers.registry import can
 from evac.engine.runs.binding import Bound
-from evac.engine.runs.step_actions import STORE_DRIVERS
 from evac.model.canonical import canonical_json
 from evac.model.domain import Topology, site_of, topology
 from evac.model.errors import Corrupt
@@ -128,7 +129,7 @@ def _synchronous_sites(
 
 def _endpoint(estate: Estate, store: str, site: str) -> Endpoint | None:
     return next(
-        (e for e in estate.endpoints if (e.subject, e.at) == (store, site) and e.driver in STORE_DRIVERS),
+        (e for e in estate.endpoints if (e.subject, e.at) == (store, site) and can(e.driver, Promotes)),
         None,
     )
 

@@ -13,8 +13,7 @@ from typing import Final
 from evac.estate.format.document import LIST, SCALAR, Node
 from evac.estate.format.problems import Problems
 from evac.estate.format.sources import YAML_BYTES_MAX
-from evac.estate.importers.cells import Row, read_cells
-from evac.estate.importers.source_files import at, entries, read_text, read_tree, word, words
+from evac.estate.importers.source_files import Row, at, entries, read_cells, read_text, read_tree, word, words
 from evac.model.diagnostic import Place
 
 CATALOGUE_FILES: Final = (

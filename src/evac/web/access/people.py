@@ -29,10 +29,9 @@ from evac.model.errors import EstateError, EvacError, NotAllowed
 from evac.model.estate import Rate
 from evac.store.port import Store
 from evac.web.access.guarding import is_open
-from evac.web.access.keeping import SessionKeep
+from evac.web.access.keeping import Session, SessionBook, SessionKeep
 from evac.web.access.port import Actor, Proof, TooMany, Unauthenticated
 from evac.web.access.rate_limit import Often, neighbourhood
-from evac.web.access.sessions import Session, SessionBook
 
 if TYPE_CHECKING:
     from fastapi import APIRouter

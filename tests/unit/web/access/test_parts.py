@@ -11,9 +11,9 @@ from evac.drivers.references import secret_of
 from evac.model.access import Sessions
 from evac.model.errors import Permanent
 from evac.model.estate import Rate
-from evac.web.access import sessions as sessions_of
+from evac.web.access import keeping as sessions_of
+from evac.web.access.keeping import OF_ONE_MOST, SessionBook
 from evac.web.access.rate_limit import NAMES_MOST, Often, neighbourhood
-from evac.web.access.sessions import OF_ONE_MOST, SessionBook
 
 
 class Turned:
