@@ -26,6 +26,7 @@ class Fence(StepKind):
     is_timed = True
     uncertainty = Uncertainty(0.25, 0.10, 0.01)
     fences = True
+    claims_epoch = True
 
     def ticks(self, instance: Instance, at: Place) -> int | None:
         return instance.stores[at.store].fence

@@ -14,3 +14,4 @@ class Protect(StepKind):
     sentence = "change who confirms the commits of {target}"
     entry = Entry("protected", "who confirms the commits of {target} was changed", "main")
     protects = True
+    claims_epoch = True

@@ -15,3 +15,4 @@ class Rejoin(StepKind):
     entry = Entry("protected", "a copy of {target} follows the new primary{where}", "detail")
     needs = frozenset({Need.PRIMARY})
     follows = True
+    joins_epoch = True

@@ -16,5 +16,5 @@ class Stop(StepKind):
     precheck = "traffic has moved"
     gate = "replicas have stopped"
     undo = "start the replicas again"
-    needs = frozenset({Need.VERIFY})
+    needs = frozenset({Need.SERVING})
     replicas = -1

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE
-from evac.verify.reading import TIMED_KINDS, Reading, uses_of
+from evac.steps.registry import kind_of
+from evac.verify.reading import Reading, uses_of
 
 Ints = NDArray[np.int64]
 
@@ -19,7 +20,7 @@ def holdings(reading: Reading) -> Ints:
             begin = step.start + use.offset
             rows.append((use.limit, begin, step.end if use.hold == WHOLE else begin + use.hold, use.units))
     for timed in reading.steps:
-        if timed.step.kind not in TIMED_KINDS:
+        if not kind_of(timed.step.kind).is_timed:
             continue
         for use in uses_of(reading, timed):
             begin = timed.start + use.offset

@@ -12,7 +12,7 @@ from evac.model.estate import Estate
 from evac.model.plan import Outcome, Plan, StoreOutcome
 from evac.steps.registry import kind_of
 from evac.verify.milestones import Milestones, outages
-from evac.verify.reading import Reading, Violation
+from evac.verify.reading import Reading, Violation, way_of
 
 
 def check_header(estate: Estate, plan: Plan) -> list[Violation]:
@@ -90,13 +90,14 @@ def _check_stores(reading: Reading, times: Milestones) -> None:
     wanted = []
     for row, store in enumerate(instance.stores):
         timed = reading.promotes.get(row)
-        found = [c for c in store.candidates if timed is not None and c.id == timed.step.candidate]
-        if timed is None or not found:
+        way = None if timed is None else way_of(reading, timed)
+        if way is None:
             wanted.append(StoreOutcome(store.id, "", None, None))
             continue
         at_ms = int(times.primary_at[row]) * instance.tick_ms
-        waiver = store.id if found[0].waived else ""
-        wanted.append(StoreOutcome(store.id, found[0].id, at_ms, found[0].loss_ms, waiver))
+        waiver = store.id if way.waived else ""
+        restored = kind_of(way.kind).restores
+        wanted.append(StoreOutcome(store.id, way.id, at_ms, way.loss_ms, waiver, restored))
     said = {outcome.store: outcome for outcome in reading.plan.stores}
     if len(said) != len(reading.plan.stores):
         reading.complain("F1", reading.plan.name, "a store has two outcomes")

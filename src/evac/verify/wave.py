@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from evac.model.instance import Instance, LeftOff
+from evac.steps.registry import kind_of
 from evac.verify.bound_heads import heads_of
 from evac.verify.bound_room import room_of
 from evac.verify.milestones import Milestones
@@ -153,7 +154,9 @@ def _check_copies(reading: Reading, times: Milestones) -> None:
         promote = None
         if copy.lost >= 0:
             promote = reading.promotes.get(copy.lost)
-            if promote is None or promote.step.candidate == copy.member:
+            if promote is None:
+                continue
+            if promote.step.candidate == copy.member and not kind_of(promote.step.kind).restores:
                 continue
             since = max(since, promote.end)
         behind.add((copy.store, copy.member))

@@ -30,6 +30,7 @@ from evac.model.instance import WHOLE, Use
 from evac.model.plan import Plan, Step
 from evac.model.step_id import LimitId, power_step
 from evac.run.values import KEPT, RunLimit, RunStep
+from evac.steps.registry import kind_of
 
 HANDS: Final = "hands"
 Uses = tuple[tuple[str, int, int], ...]
@@ -153,7 +154,7 @@ class Boots:
 
 def boots_of(top: Topology, plan: Plan) -> Boots | None:
     """None where the plan boots nothing. Raises UnknownDomain."""
-    names = [step.target for step in plan.steps if step.kind == "boot"]
+    names = [step.target for step in plan.steps if kind_of(step.kind).boots]
     if not names:
         return None
     estate, fleet = top.estate, top.estate.fleet
@@ -181,7 +182,7 @@ def boots_of(top: Topology, plan: Plan) -> Boots | None:
         energy,
         MappingProxyType(_first_offsets(estate, table, found)),
         _power_limits(top, power, beside),
-        frozenset(step.target for step in plan.steps if step.kind == "power"),
+        frozenset(step.target for step in plan.steps if kind_of(step.kind).gives_power),
     )
 
 
@@ -249,10 +250,10 @@ def place_words(parameters: Mapping[str, Value]) -> str:
 
 def with_power(boots: Boots | None, step: Step, made: RunStep) -> RunStep:
     """A boot with everything it holds and where it hangs; a power step with the inrush that outlasts it."""
-    if boots is None or step.kind not in ("boot", "power"):
+    if boots is None or not kind_of(step.kind).powers:
         return made
     beyond_plan = tuple(use for use in made.uses if LimitId.parse(use[0]).kind == "driver")
-    if step.kind == "power":
+    if kind_of(step.kind).gives_power:
         return replace(made, uses=(*boots.power_uses(step), *beyond_plan))
     feeds, server = boots.feeds(step.target), step.target
     rack = boots.rack(server)
@@ -279,8 +280,8 @@ def longest_first(steps: Sequence[RunStep]) -> list[RunStep]:
     """Of boots that nothing waits for, those that take longest begin first, in the planned starts of all of
     them: the last one to begin is then the quickest to end.
     """
-    waited = {name for step in steps if step.kind not in ("boot", "power") for name in step.after}
-    free = [step for step in steps if step.kind == "boot" and not step.manual and step.id not in waited]
+    waited = {name for step in steps if not kind_of(step.kind).powers for name in step.after}
+    free = [step for step in steps if kind_of(step.kind).boots and not step.manual and step.id not in waited]
     slots = sorted(step.start_ms for step in free)
     order = sorted(free, key=lambda step: (-step.duration_ms, step.start_ms, step.id))
     start = {step.id: slot for step, slot in zip(order, slots, strict=True)}
@@ -293,7 +294,7 @@ def in_time(steps: Sequence[RunStep], limits: Sequence[RunLimit], end_ms: int) -
     """
     capacity = {limit.id: max(1, limit.capacity) for limit in limits if limit.kind == "slots"}
     boots = sorted(
-        (step for step in steps if step.kind == "boot" and not step.manual),
+        (step for step in steps if kind_of(step.kind).boots and not step.manual),
         key=lambda step: (-step.duration_ms, step.start_ms, step.id),
     )
     work: dict[str, int] = {}

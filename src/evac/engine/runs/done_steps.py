@@ -66,9 +66,9 @@ class DoneSteps:
         since_ms = self._desk.clock.now_ms() - self._desk.drift_ms
         recent = (
             i
-            for i, step in enumerate(view.steps)
+            for i, kind in enumerate(kind_of(step.kind) for step in view.steps)
             if view.phases[i] == "succeeded"
-            and (step.kind == "power" or (step.kind == "shift" and view.ended[i] >= since_ms))
+            and (kind.gives_power or (kind.moves_traffic and view.ended[i] >= since_ms))
         )
         for i in sorted(recent, key=view.ended.__getitem__):
             self.watch(run, view.steps[i].id, view.attempts[i])

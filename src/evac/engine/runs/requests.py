@@ -23,6 +23,7 @@ from evac.run.limit_words import capacity_of
 from evac.run.table import RUN_TABLE, STEP_TABLE
 from evac.run.values import Event
 from evac.run.view import BUSY, RunView
+from evac.steps.registry import kind_of
 from evac.views.words import duration
 
 NAMED_BY: Final = len("sha256:") + 12
@@ -262,7 +263,7 @@ def _check_state(view: RunView, request: Request, kind: str, i: int) -> None:
 
 def _check_undo(view: RunView, request: Request, i: int) -> None:
     step = view.steps[i]
-    if step.data_set or step.kind == "promote":
+    if step.data_set or kind_of(step.kind).makes_primary:
         raise NotAllowed(
             "undo-store",
             f"{step.id} moved a store, and a store that moved stays moved",

@@ -77,11 +77,7 @@ def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
         stores=MappingProxyType({store.id: store for store in estate.stores}),
         live=MappingProxyType(_live(estate, top, gone)),
         candidates=MappingProxyType(
-            {
-                s.store: site_of(top, s.candidate.removeprefix("backup@")) or ""
-                for s in plan.stores
-                if s.candidate
-            }
+            {s.store: site_of(top, s.candidate) or "" for s in plan.stores if s.candidate}
         ),
         pool_sites=MappingProxyType(pools),
         started=MappingProxyType(_started(top, pools, plan)),
@@ -134,7 +130,7 @@ def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -
     found: tuple[Action, ...] = ()
     if step.kind == "fence":
         found = _fence(ground, step)
-    elif step.kind == "promote":
+    elif kind_of(step.kind).makes_primary:
         found = _promote(ground, step)
     elif step.kind in ("start", "shed", "stop"):
         found = _units(ground, step, totals)
@@ -241,7 +237,7 @@ def _promote(ground: Ground, step: Step) -> tuple[Action, ...]:
     store = ground.stores[step.target]
     new, old = ground.candidates.get(step.target, ""), primary_site(ground.top, store)
     target = _first(ground, store.id, new, Promotes)
-    if target is None or step.candidate.startswith("backup@"):
+    if target is None or kind_of(step.kind).restores:
         return ()
     old_end = _first(ground, store.id, old, Promotes)
     told: dict[str, Value] = {"candidate": new, "synchronous": synchronous_after(ground, store, new)}
@@ -287,7 +283,7 @@ def follow_actions(ground: Ground, step: Step) -> tuple[tuple[str, Action], ...]
     store = ground.stores[step.target]
     new = ground.candidates.get(step.target, "")
     target = _first(ground, store.id, new, Promotes)
-    if target is None or step.candidate.startswith("backup@"):
+    if target is None or kind_of(step.kind).restores:
         return ()
     others = [
         end for end in followers(ground, store, new) if not DRIVERS[end.driver].copies_follow_by_themselves

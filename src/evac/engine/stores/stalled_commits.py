@@ -32,6 +32,7 @@ from evac.model.errors import Conflict, EvacError, LeaseLost, RunError, StalePla
 from evac.run.decide import EVAC
 from evac.run.values import ENDED, Event, RunPhase
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 from evac.store.port import Compare, Put
 
 Protections = Callable[[Sequence[str], Mapping[str, Roles], Collection[str]], Awaitable[Mapping[str, bytes]]]
@@ -200,7 +201,7 @@ class Hanging:
 
 def _asks(view: RunView) -> bool:
     """Whether the one step of it waits for a person, and nothing that it began may still happen."""
-    if len(view.steps) != 1 or view.steps[0].kind != "protect":
+    if len(view.steps) != 1 or not kind_of(view.steps[0].kind).protects:
         return False
     return _failed(view) if view.phase == "paused" else view.phase in ASKING
 
@@ -214,5 +215,6 @@ def _brings_back(view: RunView, store: str) -> bool:
     """Whether a copy is yet to follow again, by a step that has not failed."""
     steps = enumerate(view.steps)
     return any(
-        step.kind == "rejoin" and step.data_set == store and view.phases[i] in _TO_COME for i, step in steps
+        kind_of(step.kind).joins_epoch and step.data_set == store and view.phases[i] in _TO_COME
+        for i, step in steps
     )

@@ -129,7 +129,7 @@ def _no_data(store: LostStore) -> str:
         return f"store {store.id} would not be back before the horizon"
     known = sorted((c.loss_ms, c.site, c.kind) for c in store.candidates if c.loss_ms is not None)
     if known:
-        what = "copy" if known[0][2] == "promote" else "backup"
+        what = "backup" if kind_of(known[0][2]).restores else "copy"
         words = f"its {what} at {known[0][1]} may lack more than its rpo allows"
     elif store.candidates:
         words = "nobody knows what its copy lacks"
@@ -179,6 +179,7 @@ def store_outcomes(draft: Draft) -> tuple[StoreOutcome, ...]:
                 primary_ms=int(entry["primary_at"]) * tick if back else None,
                 loss_ms=candidate.loss_ms if candidate else None,
                 waiver=store.id if candidate is not None and candidate.waived else "",
+                restored=candidate is not None and kind_of(candidate.kind).restores,
             )
         )
     return tuple(found)

@@ -112,9 +112,9 @@ def _stores(draft: Draft) -> None:
         )
         candidate = store.candidates[int(entry["candidate"])]
         draft.promote_of[row] = draft.add(
-            "promote",
+            candidate.kind,
             store.id,
-            f"promote:{store.id}",
+            f"{candidate.kind}:{store.id}",
             int(entry["promote_at"]),
             int(entry["primary_at"]),
             candidate=candidate.id,

@@ -11,6 +11,7 @@ from evac.model.instance import Instance, LeftOff
 from evac.model.plan import Wave
 from evac.planning.boot_bound import UNLIMITED, Tools, wave_bound
 from evac.planning.evacuation.board import NEVER, Board
+from evac.steps.registry import kind_of
 
 if TYPE_CHECKING:
     from evac.planning.assembly.steps import Draft
@@ -63,8 +64,9 @@ def reprotect_steps(draft: Draft) -> None:
         since = powered
         if copy.lost >= 0:
             entry = draft.board.store[copy.lost]
-            chosen = instance.stores[copy.lost].candidates[int(entry["candidate"])].id
-            if not 0 <= entry["primary_at"] < NEVER or chosen == copy.member:
+            chosen = instance.stores[copy.lost].candidates[int(entry["candidate"])]
+            follows = kind_of(chosen.kind).restores or chosen.id != copy.member
+            if not 0 <= entry["primary_at"] < NEVER or not follows:
                 continue
             after = (draft.promote_of[copy.lost],)
             since = max(since, int(entry["primary_at"]))

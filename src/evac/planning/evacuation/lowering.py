@@ -308,9 +308,9 @@ def _candidates(instance: Instance, store: int) -> list[int]:
     """Allowed candidates of a store: freshest first, then the quickest, then by id."""
     options = instance.stores[store].candidates
 
-    def key(k: int) -> tuple[bool, int, int, str]:
+    def key(k: int) -> tuple[bool, int, int, str, str]:
         option = options[k]
-        return (*_freshness(instance, store, k), option.duration, option.id)
+        return (*_freshness(instance, store, k), option.duration, option.kind, option.id)
 
     return sorted((k for k, option in enumerate(options) if option.allowed), key=key)
 
