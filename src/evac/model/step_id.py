@@ -33,8 +33,8 @@ class StepId:
     """Which act of this id in a run: a later plan may mean another one by it."""
 
     @classmethod
-    def parse(cls, text: str) -> StepId:
-        id, _, turn = text.partition(_AGAIN)
+    def parse(cls, written: str) -> StepId:
+        id, _, turn = written.partition(_AGAIN)
         kind, _, rest = id.partition(":")
         target, milestone, member = rest, "", ""
         batch: int | None = None
@@ -51,7 +51,7 @@ class StepId:
         found = cls(kind, target, milestone, batch, member)
         if turn.isascii() and turn.isdecimal() and int(turn) > 1:
             found = replace(found, turn=int(turn))
-        return found if str(found) == text else cls(text)
+        return found if str(found) == written else cls(written)
 
     def __str__(self) -> str:
         parts = [self.kind, self.target, self.milestone, self.member]
@@ -97,9 +97,9 @@ class LimitId:
     of: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> LimitId:
-        kind, colon, of = text.partition(":")
-        return cls(kind, of) if of or not colon else cls(text)
+    def parse(cls, written: str) -> LimitId:
+        kind, colon, of = written.partition(":")
+        return cls(kind, of) if of or not colon else cls(written)
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.of}" if self.of else self.kind
