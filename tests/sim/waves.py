@@ -22,8 +22,9 @@ from evac.engine.runs.performing import Terms
 from evac.engine.runs.reading import create_run, take_over
 from evac.engine.runs.requests import Request, RequestVerb
 from evac.model.errors import Conflict, LeaseLost, LockHeld, RunError
+from evac.model.step_id import LimitId, StepId, plan_id
 from evac.run import silent_servers
-from evac.run.boot_events import POWER, SEVERAL_STALLED
+from evac.run.boot_events import SEVERAL_STALLED
 from evac.run.patience import deadline_ms
 from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
@@ -195,7 +196,7 @@ class WaveStory(Story):
         driver, spec = makers(self.world, process)["redfish"](), self.bound.spec
         terms = Terms(
             RUN,
-            lambda step: self.bound.actions[step.partition("~")[0]],
+            lambda step: self.bound.actions[plan_id(step)],
             lambda name: driver,
             leading,
             spec.patience,
@@ -229,8 +230,9 @@ class WaveStory(Story):
 
     def _add(self, step: str) -> None:
         """Breakers that can be asked are looked at on and on."""
-        unseen = step.removeprefix(POWER) in self.options.unseen
-        if step.startswith(POWER) and self._watch is not None and not unseen:
+        id = StepId.parse(step)
+        unseen = id.target in self.options.unseen
+        if id.kind == "power" and self._watch is not None and not unseen:
             order = Order(RUN, step, 1, 0, 0, "it drifted", 10.0, f"{RUN}/{step}/again")
             self._watch.add(step, self.bound.actions[step], order)
 
@@ -254,7 +256,7 @@ class WaveStory(Story):
             match event.kind:
                 case "limit_changed":
                     limit, capacity = event.data["limit"], event.data["capacity"]
-                    self.floor.set_budget(limit.removeprefix(POWER), capacity, view.limits.used(limit))
+                    self.floor.set_budget(LimitId.parse(limit).of, capacity, view.limits.used(limit))
                 case "step_succeeded":
                     self._add(event.step)
                 case "boot_server_lost":
@@ -324,7 +326,7 @@ class WaveStory(Story):
     # A person.
 
     def _set_budget(self, domain: str, watts: int) -> None:
-        self.ask("limit", limit=POWER + domain, value=str(watts))
+        self.ask("limit", limit=str(LimitId("power", domain)), value=str(watts))
 
     def ask(self, verb: RequestVerb, **more: Any) -> None:
         """Asks for something; the request is in the store a moment later."""

@@ -15,8 +15,6 @@ from typing import Final, TypeAlias
 from evac.model.diagnostic import Diagnostic
 from evac.model.errors import EstateError
 
-KINDS: Final = ("csv", "kubernetes", "wikimedia")
-
 
 @dataclass(frozen=True, slots=True)
 class Unknown:

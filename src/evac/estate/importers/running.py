@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +27,8 @@ from evac.estate.format.overlay import OVERLAY_FILES
 from evac.estate.format.problems import Problems
 from evac.estate.format.sources import TABLE_BYTES_MAX, YAML_BYTES_MAX, decode, read_bytes
 from evac.estate.importers.emitting import HEADER_MARK, TABLES_MARK, document_text, table_text
-from evac.estate.importers.imported import KINDS, TABLE_COLUMNS, Imported, ImportResult, SourceError, Unknown
+from evac.estate.importers.imported import TABLE_COLUMNS, Imported, ImportResult, SourceError, Unknown
+from evac.estate.importers.register import KINDS, read_source
 from evac.estate.loading import check
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate, Service, Store
@@ -345,13 +345,6 @@ def _cut(value: str) -> str:
     return value if len(value) <= _SHOWN_MAX else value[: _SHOWN_MAX - 3] + "..."
 
 
-_READERS: Final = {
-    "csv": "evac.estate.importers.host_list",
-    "kubernetes": "evac.estate.importers.kubernetes",
-    "wikimedia": "evac.estate.importers.wikimedia",
-}
-
-
 def import_estate(kind: str, source: Path, target: Path, *, overlay: Path | None = None) -> ImportResult:
     """Make an estate in the folder `target` out of `source`; again, to take up what changed there.
 
@@ -382,12 +375,6 @@ def import_estate(kind: str, source: Path, target: Path, *, overlay: Path | None
     )
     written = tuple(sorted([*texts, *(["overlay.yaml"] if own_words is not None else [])]))
     return _result(target, imported, problems, written, diff)
-
-
-def read_source(kind: str, source: Path, problems: Problems) -> Imported:
-    """The facts of a source; problems are added. Known kinds only."""
-    reader: Callable[[Path, Problems], Imported] = import_module(_READERS[kind]).read
-    return reader(source, problems)
 
 
 def _result(
