@@ -84,7 +84,8 @@ docs-pages: $(READY) ## write the pages that come from the program itself (the p
 	$(PYTHON) scripts/openapi.py
 	$(PYTHON) scripts/reference_pages.py docs/reference
 
-bench: $(READY) ## measure the figures of the project (FULL=1: all instances)
+bench: $(READY) ## measure plans, and referees beside them (FULL=1: the largest estate too)
+	@$(MAKE) --no-print-directory --keep-going bench-referees || echo "Not every referee is installed: bench says which it leaves out."
 	$(PYTHON) -m bench
 
 bench-run: $(READY) .venv-bench/.ready ## measure the engine, and others beside it (ARGS="--steps 10000 --json FILE")
@@ -101,10 +102,16 @@ bench-serve: $(READY) ## measure the war room at 90,000 servers (ARGS="--servers
 	$(PYTHON) -m bench serve $(ARGS)
 
 # The referees (see bench/requirements.txt) live in an environment of their own and never in ours.
-bench-referees: .venv-bench/.ready ## install the referees that bench compares with
+bench-referees: .venv-bench/.ready .venv-rebalancer/.ready ## install the referees that bench compares with
 .venv-bench/.ready: bench/requirements.txt | $(filter .tools/bin/uv,$(UV))
 	$(UV) venv --quiet --allow-existing $(ON_PYTHON) .venv-bench
 	$(UV) pip install --quiet --python .venv-bench/bin/python -r $<
+	@touch $@
+
+# Meta's Rebalancer has wheels for Python 3.12 only.
+.venv-rebalancer/.ready: bench/rebalancer.txt | $(filter .tools/bin/uv,$(UV))
+	$(UV) venv --quiet --allow-existing --python 3.12 .venv-rebalancer
+	$(UV) pip install --quiet --python .venv-rebalancer/bin/python -r $<
 	@touch $@
 
 SEEDS ?= 10000
@@ -115,6 +122,6 @@ ci: ## everything that must pass before a change goes in
 	.ci/run
 
 clean: ## remove what was built, the environment included
-	rm -rf $(VENV) .venv-bench .tools docs/_build demo-output .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) .venv-bench .venv-rebalancer .tools docs/_build demo-output .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis
 	find src lab tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +

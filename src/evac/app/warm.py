@@ -27,9 +27,8 @@ def _others() -> None:
     from evac.model.scenario import lose
     from evac.planning.bound import bound
     from evac.planning.simulation.simulate import warm as warm_simulation
-    from evac.planning.warm import tiny_instance, warm_general
+    from evac.planning.warm import tiny_instance
 
-    warm_general()
     bound(tiny_instance(), work=1)
     for mended in (False, True):
         estate = pangyo(servers=1_000, mended=mended)

@@ -26,9 +26,9 @@ from evac.cli.output import emit, progress, say, screen, write_whole
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
-from evac.planning.plan_diff import diff as plan_diff
 from evac.verify import Verdict, check
 from evac.views.html_report import Planned, html_report
+from evac.views.plan_diff import diff as plan_diff
 from evac.views.plan_text import plan_text
 from evac.views.words import plural
 

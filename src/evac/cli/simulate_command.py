@@ -23,7 +23,7 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import StalePlan, UnsafePlan
 from evac.model.policy import Policy
-from evac.planning.simulation.faults import parse_faults
+from evac.planning.simulation.simulate import parse_faults
 from evac.planning.simulation.simulate import simulate as play
 from evac.verify import check
 from evac.views.json_out import simulate_json

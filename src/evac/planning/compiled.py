@@ -28,6 +28,7 @@ __all__ = [
     "Kernel",
     "allocating_inner",
     "allocating_kernel",
+    "allocating_unlocked_kernel",
     "fill",
     "inner",
     "interpreted",
@@ -35,12 +36,10 @@ __all__ = [
     "kernel",
     "kernel_bases",
     "kernels_are_kept",
-    "njit",
     "parallel_kernel",
     "prange",
     "spliced",
     "unlocked_kernel",
-    "vector_kernel",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -53,6 +52,7 @@ COUNTED: Final[dict[str, Any]] = {"counted": True}
 _INNER: Final[dict[str, Any]] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _FOLDER: Final = "kernels-"
 _COMPLETE: Final = "complete"
+_ROOMS: Final = ("audit", "planning")
 _HAS_KERNELS: Final = b"from evac.planning.compiled import"
 _IMPORTED: Final = re.compile(rb"^from (evac(?:\.\w+)+) import", re.MULTILINE)
 
@@ -134,11 +134,9 @@ def unlocked_kernel(function: Function) -> Function:
     return _kernel(function, {"nogil": True, **UNCOUNTED})
 
 
-def vector_kernel(function: Function) -> Function:
-    """As `kernel`, for plain loops over floats: a division by zero is not asked for, which would keep the
-    processor from doing several at once.
-    """
-    return _kernel(function, {"error_model": "numpy", **UNCOUNTED})
+def allocating_unlocked_kernel(function: Function) -> Function:
+    """As `unlocked_kernel`, for a function that makes arrays."""
+    return _kernel(function, {"nogil": True, **COUNTED})
 
 
 def parallel_kernel(function: Callable[..., Any]) -> Any:
@@ -161,11 +159,6 @@ def spliced(function: Function) -> Function:
     others: a kernel is optimised together with all that it calls, so each such step costs all of them again.
     """
     return _kernel(function, {"inline": "always"})
-
-
-def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A kernel by numba's own options."""
-    return lambda function: _kernel(function, options)
 
 
 def _kernel(function: Function, options: Mapping[str, Any]) -> Function:
@@ -208,7 +201,7 @@ def kept_in(bases: tuple[Path, ...], package: Path) -> Path | None:
 def _digest(package: Path) -> str:
     """Of all that is compiled into kernels: the modules that have any, and those from which they import."""
     contents: dict[Path, bytes] = {}
-    for path in (package / "planning").rglob("*.py"):
+    for path in (path for room in _ROOMS for path in (package / room).rglob("*.py")):
         data = path.read_bytes()
         if _HAS_KERNELS in data:
             contents[path] = data

@@ -1,6 +1,8 @@
-"""Durations, precedence, tools, components and stores: rules F3, F4, F5, F12 to F15."""
+"""Durations, precedence, tools, components and stores: rules F3, F4, F5, F12 to F15. Clean stops: F25."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from evac.model.steps import FENCE_RUNGS
 from evac.steps.kind import Need
@@ -16,7 +18,6 @@ from evac.verify.reading import (
     uses_of,
     way_of,
 )
-from evac.verify.stops import latest_stop
 
 
 def check_durations(reading: Reading) -> None:
@@ -29,7 +30,8 @@ def check_durations(reading: Reading) -> None:
             reading.complain("F3", timed.step.id, "nothing in the estate says how long this takes")
             continue
         need = need_of(reading, timed)
-        if timed.step.manual and not _only_by_hand(reading, timed):
+        only_by_hand = kind_of(timed.step.kind).boots and boots_by_hand(reading.instance, timed.rows[0][0])
+        if timed.step.manual and not only_by_hand:
             if need is None or need.manual is None:
                 reading.complain("F15", timed.step.id, "people have no way to do this")
                 continue
@@ -39,10 +41,6 @@ def check_durations(reading: Reading) -> None:
             reading.complain(
                 "F3", timed.step.id, f"takes {timed.end - timed.start} ticks, must take {regular}"
             )
-
-
-def _only_by_hand(reading: Reading, timed: Timed) -> bool:
-    return kind_of(timed.step.kind).boots and boots_by_hand(reading.instance, timed.rows[0][0])
 
 
 def _check_uses(reading: Reading, timed: Timed) -> None:
@@ -254,3 +252,33 @@ def _settle(
         if timed.step.id in gates and reached[timed.step.id] >> gates[timed.step.id] & 1:
             reading.complain("F5", timed.step.id, "waits for itself")
     return reached
+
+
+def latest_stop(reading: Reading, service: int) -> int:
+    """The tick at which a service that has not moved is stopped: just before its site goes dark."""
+    return max(0, reading.instance.grace - int(reading.instance.services.shed[service]))
+
+
+def check_stops(reading: Reading, times: Milestones) -> None:
+    """F25: what an evacuation leaves is stopped once, and not before its replacement serves or its site goes
+    dark; nothing else is stopped.
+    """
+    s = reading.instance.services
+    stands = s.surviving < s.n if reading.plan.scenario.kind == "evacuate" else np.zeros(len(s), np.bool_)
+    stopped: set[int] = set()
+    for timed in reading.of_kind("stop"):
+        service, name = timed.service, timed.step.id
+        if not stands[service]:
+            reading.complain("F25", name, "stops what no evacuation leaves")
+            continue
+        if service in stopped:
+            reading.complain("F25", name, f"a second stop of {timed.step.target}")
+        stopped.add(service)
+        if timed.end - timed.start != s.shed[service]:
+            took = timed.end - timed.start
+            reading.complain("F25", name, f"takes {took} ticks, must take {int(s.shed[service])}")
+        if timed.start < min(int(times.base_at[service]), latest_stop(reading, service)):
+            reading.complain("F25", name, "stops what still serves, before its replacement does")
+    for service in np.flatnonzero(stands).tolist():
+        if service not in stopped:
+            reading.complain("F25", s.id[service], "stands in a site that is left, and nothing stops it")

@@ -1,7 +1,6 @@
-"""What a plan tells people beside its steps is what the estate and the steps give: rules F1, F3, F15, F19.
+"""The figures of a plan follow from the estate and its steps: rules F1, F3, F15 and F19.
 
-Nothing is carried out by these figures, but by them people judge a plan: who waits, for how long, what is
-lost, and how much of it nobody could have helped.
+A run does not use them, but people judge a plan by them: who waits, for how long, and what is lost.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def check_header(estate: Estate, plan: Plan) -> list[Violation]:
     return found
 
 
-def check_told(reading: Reading, times: Milestones) -> None:
+def check_statements(reading: Reading, times: Milestones) -> None:
     """F3, F15 and F19: deadlines, tools, what becomes of services and stores, and people in all."""
     for step in reading.plan.steps:
         if step.tools != kind_of(step.kind).tools:

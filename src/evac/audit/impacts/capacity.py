@@ -13,13 +13,13 @@ from typing import Final
 
 import numpy as np
 
+from evac.audit.first_fit import Shapes, own_servers
 from evac.audit.impacts.dependencies import RowNumbers, Taken
 from evac.audit.impacts.free_capacity import Headroom, Reserves
 from evac.audit.impacts.losses import CountTable, Losses, Presence
 from evac.audit.impacts.placing import Placed, Stock, Supply, open_packing, pack
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
-from evac.planning.packing.shapes import Shapes, own_servers
 
 LARGE_KINDS = ("site", "group", "pair")
 """Losses that are always placed by first fit, and that may need services to be shed."""

@@ -14,6 +14,18 @@ from typing import Final, Literal
 
 import numpy as np
 
+from evac.audit.first_fit import (
+    STAGE_DARK,
+    STAGES,
+    Fitted,
+    Shapes,
+    blocks_of,
+    first_fit,
+    fitting_servers,
+    holding_servers,
+    open_shapes,
+    splits_of,
+)
 from evac.audit.impacts.free_capacity import (
     Headroom,
     Reserves,
@@ -31,18 +43,6 @@ from evac.model.domain import Topology
 from evac.model.estate import Estate
 from evac.model.fleet import ON_SERVER, BoolColumn, IntColumn
 from evac.model.units import UNBOUNDED
-from evac.planning.packing.shapes import (
-    STAGE_DARK,
-    STAGES,
-    Fitted,
-    Shapes,
-    blocks_of,
-    first_fit,
-    fitting_servers,
-    holding_servers,
-    open_shapes,
-    splits_of,
-)
 
 _NO_DEMAND: Final = np.iinfo(np.int64).max
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from evac.model.instance import Instance, LostStore
-from evac.model.plan import Outcome, ServiceState, Step, StoreOutcome, needs_reason
+from evac.model.plan import Outcome, ServiceState, StoreOutcome, needs_reason
 from evac.planning.assembly.milestones import Times, outages
 from evac.planning.assembly.steps import Draft
 from evac.planning.evacuation.board import FAILED_TIME, NEVER
@@ -84,12 +84,8 @@ def _chain(draft: Draft, service: int) -> tuple[str, ...]:
     name = max(ends, key=lambda n: (draft.steps[n].end_ms, n), default="")
     while name and len(chain) < CHAIN_MOST:
         chain.append(name)
-        name = _latest(draft.steps, draft.steps[name])
+        name = max(draft.steps[name].after, key=lambda n: (draft.steps[n].end_ms, n), default="")
     return tuple(reversed(chain))
-
-
-def _latest(steps: Mapping[str, Step], step: Step) -> str:
-    return max(step.after, key=lambda n: (steps[n].end_ms, n), default="")
 
 
 def _reason(

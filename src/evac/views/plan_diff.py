@@ -1,4 +1,4 @@
-"""What changed between two plans, by step id and by service: values in words, sorted."""
+"""What changed between two plans, by step id and by service: lines for people, sorted."""
 
 from __future__ import annotations
 

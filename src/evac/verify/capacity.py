@@ -1,4 +1,4 @@
-"""Room on servers and spread: rules F2, F7, F8 and F10, for all rows at once."""
+"""Capacity and spread for all rows at once, shared limits and power at every tick: rules F2 and F6 to F10."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.model.instance import Instance
-from evac.verify.limits import running_totals
-from evac.verify.reading import Reading
+from evac.model.instance import WHOLE, Instance
+from evac.steps.registry import kind_of
+from evac.verify.reading import Reading, uses_of
 
 Ints = NDArray[np.int64]
 
@@ -95,7 +95,7 @@ def _check_shed_present(reading: Reading, shed: Moves) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Final:
+class FinalPlacement:
     """Replicas in the final state, one row a (service, row): survivors - shed + started."""
 
     service: Ints
@@ -104,7 +104,7 @@ class Final:
     started: Ints
 
 
-def final_state(reading: Reading) -> Final:
+def final_state(reading: Reading) -> FinalPlacement:
     """Sorted by (service, row); `started` says how many of them the plan started."""
     present = reading.instance.present
     start, shed = moves(reading, "start"), moves(reading, "shed")
@@ -121,10 +121,10 @@ def final_state(reading: Reading) -> Final:
     new = total.copy()
     np.add.at(total, inverse, count)
     np.add.at(new, inverse, started)
-    return Final(unique // rows, unique % rows, total, new)
+    return FinalPlacement(unique // rows, unique % rows, total, new)
 
 
-def check_spread(reading: Reading, final: Final) -> None:
+def check_spread(reading: Reading, final: FinalPlacement) -> None:
     """F10: where the plan starts replicas, no cap of server, rack, feed or site is exceeded."""
     rows, s = reading.instance.rows, reading.instance.services
     bare = ~rows.is_pool[final.row]
@@ -137,7 +137,7 @@ def check_spread(reading: Reading, final: Final) -> None:
 
 
 def _check_cap(
-    reading: Reading, final: Final, place: Ints, cap: Ints, counted: NDArray[np.bool_], word: str
+    reading: Reading, final: FinalPlacement, place: Ints, cap: Ints, counted: NDArray[np.bool_], word: str
 ) -> None:
     counted = counted & (place >= 0)
     if not counted.any():
@@ -155,7 +155,7 @@ def _check_cap(
         reading.complain("F10", name, f"{total[at]} replicas on one {word}, at most {cap[service]} allowed")
 
 
-def _check_conflicts(reading: Reading, final: Final, bare: NDArray[np.bool_]) -> None:
+def _check_conflicts(reading: Reading, final: FinalPlacement, bare: NDArray[np.bool_]) -> None:
     group = reading.instance.services.conflict[final.service].astype(np.int64)
     counted = bare & (group >= 0) & (final.count > 0)
     if not counted.any():
@@ -171,7 +171,7 @@ def _check_conflicts(reading: Reading, final: Final, bare: NDArray[np.bool_]) ->
         reading.complain("F10", name, "two replicas of one conflict group on one server")
 
 
-def free_room(instance: Instance, final: Final, reading: Reading) -> Ints:
+def free_room(instance: Instance, final: FinalPlacement, reading: Reading) -> Ints:
     """(V, R) room left in the final state; rows that were never booted have none."""
     used = np.zeros_like(instance.rows.used)
     demand = instance.services.demand
@@ -179,3 +179,75 @@ def free_room(instance: Instance, final: Final, reading: Reading) -> Ints:
     on = ~instance.rows.dark.copy()
     on[np.fromiter(reading.boots, np.int64)] = True
     return np.asarray(np.where(on[:, None], instance.rows.capacity - used, 0), np.int64)
+
+
+def holdings(reading: Reading) -> Ints:
+    """(N, 4) limit, first tick, end, units of what steps hold, power steps included; half-open intervals."""
+    rows = []
+    for step in reading.instance.power_steps:
+        for use in step.uses:
+            begin = step.start + use.offset
+            rows.append((use.limit, begin, step.end if use.hold == WHOLE else begin + use.hold, use.units))
+    for timed in reading.steps:
+        if not kind_of(timed.step.kind).is_timed:
+            continue
+        for use in uses_of(reading, timed):
+            begin = timed.start + use.offset
+            end = timed.end if use.hold == WHOLE else begin + use.hold
+            if end > begin:
+                rows.append((use.limit, begin, end, use.units * timed.step.count))
+    return np.array(rows, np.int64).reshape(len(rows), 4)
+
+
+def check_limits(reading: Reading) -> None:
+    """F6: units held never exceed the capacity of a limit."""
+    held = holdings(reading)
+    if not len(held):
+        return
+    limit, begin, end, units = held.T
+    capacity = np.array([x.capacity for x in reading.instance.limits], np.int64)
+    for number, tick, amount in _peaks(limit, begin, end, units, capacity):
+        found = reading.instance.limits[number]
+        reading.complain("F6", found.id, f"{amount} held at tick {tick}, at most {found.capacity} allowed")
+
+
+def _peaks(key: Ints, begin: Ints, end: Ints, units: Ints, capacity: Ints) -> list[tuple[int, int, int]]:
+    """(key, first tick, amount) for each key whose capacity is exceeded; releases come before grabs."""
+    keys = np.concatenate([key, key])
+    when = np.concatenate([begin, end])
+    change = np.concatenate([units, -units])
+    order = np.lexsort((change, when, keys))
+    keys, when, change = keys[order], when[order], change[order]
+    held = running_totals(keys, change)
+    over = np.flatnonzero(held > capacity[keys])
+    found: dict[int, tuple[int, int, int]] = {}
+    for at in over.tolist():
+        found.setdefault(int(keys[at]), (int(keys[at]), int(when[at]), int(held[at])))
+    return list(found.values())
+
+
+def running_totals(keys: Ints, change: Ints) -> Ints:
+    """Cumulative sums that begin anew with each run of equal keys."""
+    total = np.cumsum(change, axis=0)
+    first = np.r_[True, keys[1:] != keys[:-1]]
+    starts = np.flatnonzero(first)
+    before = total[starts] - change[starts]
+    lengths = np.diff(np.r_[starts, len(keys)])
+    return np.asarray(total - np.repeat(before, lengths, axis=0), np.int64)
+
+
+def check_power(reading: Reading) -> None:
+    """F9: steady watts of what is on never exceed a budget; a boot draws from its start."""
+    rows = reading.instance.rows
+    load = np.array([budget.on_watts for budget in reading.instance.power], np.int64)
+    booted = np.fromiter(reading.boots, np.int64)
+    if len(booted):
+        for column in range(rows.power.shape[1]):
+            where = rows.power[booted, column]
+            known = where >= 0
+            np.add.at(load, where[known], rows.watts[booted[known]])
+    for number, budget in enumerate(reading.instance.power):
+        if load[number] > budget.watts:
+            reading.complain(
+                "F9", budget.id, f"{load[number]} W would be on, at most {budget.watts} W allowed"
+            )

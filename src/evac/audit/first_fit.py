@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED
-from evac.planning.compiled import kernel
+from evac.planning.compiled import inner, kernel
 
 STAGE_USED: Final = 0
 STAGE_EMPTY: Final = 1
@@ -211,7 +211,7 @@ def own_servers(
             slack[loss[row]] = min(slack[loss[row]], left[loss[row]] + reach[service])
 
 
-@kernel
+@inner
 def _fits(asking: Asking, service: int, free: IntColumn, shape: int) -> bool:
     for r in range(free.shape[1]):  # noqa: SIM110  (numba compiles the loop, not the generator)
         if free[shape, r] < asking.demand[service, r]:
@@ -235,7 +235,7 @@ def first_fit(
             fitted.top[service] = _place(shapes, asking, service, top[service], here, fitted.rank)
 
 
-@kernel
+@inner
 def _place(shapes: Shapes, asking: Asking, service: int, count: int, here: IntColumn, rank: IntColumn) -> int:
     cap = asking.site_cap[service]
     if cap >= UNBOUNDED:
@@ -250,7 +250,7 @@ def _place(shapes: Shapes, asking: Asking, service: int, count: int, here: IntCo
     return placed
 
 
-@kernel
+@inner
 def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, rank: IntColumn) -> int:
     """Put up to `count` replicas on entries in order of their stage; site: only there, -1 anywhere.
 
@@ -306,7 +306,7 @@ def _take(shapes: Shapes, asking: Asking, service: int, count: int, site: int, r
     return count - left
 
 
-@kernel
+@inner
 def _none(counts: IntColumn) -> bool:
     total = 0
     for k in range(len(counts)):
@@ -314,7 +314,7 @@ def _none(counts: IntColumn) -> bool:
     return total == 0
 
 
-@kernel
+@inner
 def _tighten(most: IntColumn, loose: BoolColumn, free: IntColumn, size: IntColumn, block: int) -> None:
     """What the servers of a block have free by now."""
     most[block] = 0
@@ -324,7 +324,7 @@ def _tighten(most: IntColumn, loose: BoolColumn, free: IntColumn, size: IntColum
     loose[block] = False
 
 
-@kernel
+@inner
 def _refused(shapes: Shapes, asking: Asking, service: int, site: int) -> bool:
     """Whether no less than this was refused before at a site, -1: anywhere. Room only shrinks."""
     for r in range(shapes.free.shape[1]):
@@ -333,7 +333,7 @@ def _refused(shapes: Shapes, asking: Asking, service: int, site: int) -> bool:
     return True
 
 
-@kernel
+@inner
 def _put(shapes: Shapes, asking: Asking, service: int, left: int, entry: int, rank: IntColumn) -> int:
     """Use an entry on which the service fits; replicas that are left."""
     demand, stage = asking.demand, shapes.stage[entry]
@@ -359,7 +359,7 @@ def _put(shapes: Shapes, asking: Asking, service: int, left: int, entry: int, ra
     return rest
 
 
-@kernel
+@inner
 def _split(shapes: Shapes, demand: IntColumn, service: int, entry: int, servers: int, replicas: int) -> None:
     """Some servers of an entry take so many replicas each, and become an entry of their own."""
     if servers == 0:

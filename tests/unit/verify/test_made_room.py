@@ -14,15 +14,17 @@ from bench.wild_instances import wild_instance
 from evac.model.instance import Instance
 from evac.model.plan import Plan, Step
 from evac.planning.plan import plan_instance
-from evac.verify.made_room import NEVER, Bools, Ground, Leaving
+from evac.verify.capacity import FinalPlacement, final_state, free_room
+from evac.verify.made_room import NEVER, Bools, Displaced, EndState
 from evac.verify.reading import Reading, read
-from evac.verify.room import Final, final_state, free_room
 
 
 class Plain:
     """The same for one service, row by row."""
 
-    def __init__(self, reading: Reading, final: Final, may: Bools, sheddable: Bools, service: int) -> None:
+    def __init__(
+        self, reading: Reading, final: FinalPlacement, may: Bools, sheddable: Bools, service: int
+    ) -> None:
         self.reading, self.service = reading, service
         self.s, self.rows = reading.instance.services, reading.instance.rows
         self.mine: Counter[int] = Counter()
@@ -141,12 +143,12 @@ def test_what_would_fit_is_the_same(seed: int) -> None:
     for one in (plan, *(disturbed(instance, plan, rng) for _ in range(3))):
         reading = read(instance, one)
         final = final_state(reading)
-        ground, count = Ground(reading, final), len(instance.services)
+        end_state, count = EndState(reading, final), len(instance.services)
         for service in range(count):
             may, sheddable = (np.array([rng.random() < 0.8 for _ in range(count)], np.bool_) for _ in "ab")
-            found = Leaving(ground, may, sheddable, service)
+            found = Displaced(end_state, may, sheddable, service)
             plain = Plain(reading, final, may, sheddable, service)
-            assert ground.standing(service) == sum(plain.mine.values())
+            assert end_state.standing(service) == sum(plain.mine.values())
             assert found.anything() == plain.anything()
             most, ready = found.room()
             room = plain.room()

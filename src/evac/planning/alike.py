@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evac.model.fleet import IndexColumn, IntColumn
-from evac.planning.compiled import kernel
+from evac.planning.compiled import inner, kernel
 
 _FREE = -1
 _MULTIPLIER = 0x5851F42D4C957F2D
@@ -47,7 +47,7 @@ def _alike(table: IntColumn, most: int, slots: IndexColumn, first: IndexColumn, 
     return count
 
 
-@kernel
+@inner
 def _same(table: IntColumn, one: int, other: int) -> bool:
     for column in range(table.shape[1]):  # noqa: SIM110  (numba compiles the loop, not the generator)
         if table[one, column] != table[other, column]:
