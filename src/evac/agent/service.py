@@ -39,7 +39,6 @@ from evac.agent.memory import TokenLedger
 from evac.agent.permits import Permits
 from evac.agent.tls import Door
 from evac.agent.units import Units
-from evac.drivers.process import generation as remote_generation
 from evac.drivers.process import remote, signing
 from evac.drivers.process.client import error_values
 from evac.drivers.process.driver import PATH as UNIT_PATH
@@ -199,7 +198,7 @@ class Agent:
             remote.PERMIT_PATH: self._permit,
             remote.ANCHOR_PATH: self._anchor,
             remote.HEADS_PATH: self._heads,
-            remote_generation.PATH: self._generation,
+            remote.GENERATION_PATH: self._generation,
         }
 
     @property

@@ -33,9 +33,7 @@ from evac.app.observed_stores import KEY as OBSERVED
 from evac.app.observed_stores import decode as decode_observed
 from evac.bundle import sealing
 from evac.bundle.plans import LeftOut, plans_of, without_small_plans
-from evac.drivers.process.agents import agent_endpoints
-from evac.drivers.process.peers import CA, CERT, KEY
-from evac.drivers.references import secret_of
+from evac.drivers.process.peers import CA, CERT, KEY, agent_endpoints
 from evac.engine.stores import datasets
 from evac.estate.codecs.bundle import (
     MAX_READ_BYTES,
@@ -54,6 +52,7 @@ from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate
 from evac.model.observation import observed
 from evac.model.run_policy import RunPolicy
+from evac.net.secrets import secret_of
 from evac.store.copying import Copied, copy_of
 from evac.store.generation import Generation, read_generation
 from evac.store.opening import open_store

@@ -79,7 +79,7 @@ class Where:
         if self.token_file is not None:
             return _printable(resolve(f"file:{self.token_file.absolute()}"))
         if self.token_command:
-            from evac.drivers.references import secret_of
+            from evac.net.secrets import secret_of
 
             return _printable(secret_of(f"command:{self.token_command}"))
         return _printable(resolve(f"env:{TOKEN}")) if os.environ.get(TOKEN) else None

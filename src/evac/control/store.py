@@ -36,9 +36,11 @@ from evac.store.anchors import Anchor
 from evac.store.journal import records_after
 from evac.store.opening import check_store, open_store
 from evac.store.port import Store
+from evac.views.dry_run import DryRun
 from evac.views.quarantine import quarantine_csv, quarantine_json
 from evac.views.quarantine_page import quarantine_page
-from evac.views.run_report import LossShown, RunShown, event_row, run_document
+from evac.views.run_document import LossRow, RunDocument, RunShown, run_document
+from evac.views.run_report import event_row
 from evac.views.sheet import Sheet
 from evac.views.status_files import status_files
 from evac.views.words import moment
@@ -72,16 +74,16 @@ class StoreControl:
     async def runs(self) -> Sequence[Document]:
         return await runs.list_runs(self.store)
 
-    async def run(self, name: str, most: int | None = None) -> Document:
+    async def run(self, name: str, most: int | None = None) -> RunDocument:
         return await self._document(await runs.view_of(self.store, name), most)
 
-    async def _document(self, view: RunView, most: int | None) -> Document:
+    async def _document(self, view: RunView, most: int | None) -> RunDocument:
         now_ms = self._clock.now_ms()
         losses = await runs.losses_of(self.store, view, now_ms)
-        told = tuple(LossShown(o.store, o.most_ms, o.basis, o.words, o.candidate) for o in losses)
+        told = tuple(LossRow(o.store, o.candidate, o.most_ms, o.basis, o.words) for o in losses)
         return run_document(RunShown(view, await runs.leader_of(self.store), now_ms, told), most)
 
-    async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[Document, None]:
+    async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:
         async for view in runs.follow(self.store, name):
             yield await self._document(view, most)
 
@@ -139,7 +141,7 @@ class StoreControl:
     async def plans(self) -> Sequence[Document]:
         return await status_summary.drawer_rows(self.store)
 
-    async def rehearse(self, plan: PlanGiven) -> Document:
+    async def rehearse(self, plan: PlanGiven) -> DryRun:
         return await rehearse(plan.data, plan.digest, _estate(plan.estate), plan.policy, self._clock.now_ms())
 
     async def ready(self, plan: PlanGiven) -> str:

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from evac.drivers.capabilities import Fences
-from evac.drivers.command.driver import CommandDriver
-from evac.drivers.command.running import MAX_OUTPUT_BYTES
+from evac.drivers.command.driver import MAX_OUTPUT_BYTES, CommandDriver
 from evac.drivers.port import Action, Value
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from tests.contract.drivers.suite import Case, covers, keep_contract, order

@@ -13,9 +13,9 @@ import pytest
 import redis.asyncio as client
 
 from evac.drivers.capabilities import AnswersProbe, Follows, Promotes, Protects, ReportsRole
-from evac.drivers.data_peers import ANOTHER_PRIMARY
 from evac.drivers.port import Action, Value, Verb
 from evac.drivers.redis.driver import RedisDriver
+from evac.drivers.store_driver import ANOTHER_PRIMARY
 from evac.model.errors import Permanent, Retryable
 from evac.model.generation import token_in
 from evac_lab.process import MissingProgram

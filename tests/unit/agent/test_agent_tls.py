@@ -17,7 +17,7 @@ from evac.agent.config import AgentConfig, read_config
 from evac.agent.tls import TlsConfig, names_in
 from evac.app.anchoring import check_agents
 from evac.drivers.port import Action
-from evac.drivers.process import generation, remote
+from evac.drivers.process import remote
 from evac.drivers.process.client import AgentClient
 from evac.drivers.process.driver import ProcessDriver
 from evac.drivers.process.peers import ALLOWED, HERE, Lines, Peer, peer_of
@@ -144,7 +144,7 @@ def test_two_agents_serve_everything_that_controllers_ask_over_tls(tmp_path: Pat
                 await keeper.put("run", 1, 3, "ab" * 32, 5.0)
                 assert [row["records"] for row in await keeper.heads("run", 5.0)] == [3]
                 await keeper.close()
-                teller = generation.AgentGenerations(agent.url, REFERENCE, peer)
+                teller = remote.AgentGenerations(agent.url, REFERENCE, peer)
                 assert (await teller.ask(7, "kim", 5.0))[0] == 7
                 await teller.close()
 

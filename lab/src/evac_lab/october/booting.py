@@ -32,6 +32,7 @@ from evac.engine.runs.reading import create_run
 from evac.estate.codecs import plan as plan_codec
 from evac.model.estate import Endpoint, Estate
 from evac.model.plan import Plan
+from evac.model.step_id import StepId
 from evac.run.values import Event
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
@@ -63,7 +64,7 @@ class Heard:
 
     def hear(self, events: Sequence[Event]) -> None:
         for event in events:
-            if event.kind == "step_succeeded" and event.step.startswith("boot:"):
+            if event.kind == "step_succeeded" and StepId.parse(event.step).kind == "boot":
                 self.count += 1
                 self.degraded += event.data.get("evidence", {}).get("state") == "degraded"
                 self.up.append((event.at_ms, self.count))

@@ -23,7 +23,7 @@ from evac.engine.runs.reading import create_run
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.run_policy import Patience, RunPolicy
-from evac.run.replan import plan_id
+from evac.model.step_id import plan_id
 from evac.run.values import RunPhase, RunSpec
 from evac.run.view import RunView
 from evac.store.memory import MemoryStore

@@ -21,18 +21,27 @@ from evac.drivers.capabilities import (
     ReportsRole,
     RoleReport,
 )
-from evac.drivers.data_peers import another_primary, only_others
 from evac.drivers.parameters import many, text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.drivers.postgres.authority import Authority, refuse_stale, seen_authority
 from evac.drivers.postgres.conninfo import all_of
-from evac.drivers.postgres.facts import PostgresFacts, precheck_sync, read_facts
+from evac.drivers.postgres.facts import (
+    Authority,
+    PostgresFacts,
+    precheck_sync,
+    read_facts,
+    refuse_stale,
+    seen_authority,
+)
 from evac.drivers.postgres.fence import (
     cut_off,
     demote,
     demoted,
     demoted_evidence,
     fence,
+    follows,
+    protect,
+    protect_problems,
+    protected,
     standing_problems,
     undo_demote,
     unfence,
@@ -41,8 +50,7 @@ from evac.drivers.postgres.link import REFUSED, KeptLinks, Link, Member, linked,
 from evac.drivers.postgres.peers import ask_peers, writable_of
 from evac.drivers.postgres.promote import promote, promote_problems
 from evac.drivers.postgres.rejoin import rejoin, rejoin_problems
-from evac.drivers.postgres.replicas import follows, protect, protect_problems, protected
-from evac.drivers.store_driver import STAYS, StoreDriver
+from evac.drivers.store_driver import STAYS, StoreDriver, another_primary, only_others
 from evac.model.errors import ActionError, Permanent, Retryable
 
 _PREFIX: Final[Mapping[str, str]] = {"fence": "candidate", "unfence": "candidate", "promote": "candidate"}

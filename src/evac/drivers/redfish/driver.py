@@ -1,7 +1,7 @@
 """Drives servers and breakers through Redfish: power on and follow until up, off, fence, circuits of feeds.
 
-The driver puts the parts together: who is asked (`redfish_settings`), how (`redfish_calls`), what it said
-(`redfish_system`, `redfish_quirks`), and what is done (`redfish_boot`, `redfish_off`, `redfish_circuits`).
+The driver puts the parts together: who is asked (`settings`), how (`calls`), what it said (`system`,
+`quirks`), and what is done (`boot`, `switch_off`, `circuits`).
 """
 
 from __future__ import annotations

@@ -28,16 +28,16 @@ from evac.drivers.capabilities import (
     ReportsRole,
     RoleReport,
 )
-from evac.drivers.data_peers import (
+from evac.drivers.parameters import many, stale_token, text, whole
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.store_driver import (
     ANSWER_MS,
     CONNECT_MS,
+    StoreDriver,
     another_primary,
     only_others,
     takes_connections,
 )
-from evac.drivers.parameters import many, stale_token, text, whole
-from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.drivers.store_driver import StoreDriver
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net.secrets import Secret, resolve, scrub
 

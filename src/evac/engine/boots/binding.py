@@ -28,7 +28,7 @@ from evac.model.estate import Endpoint, Estate, Rack
 from evac.model.fleet import BMC_NO, SERVING, SPARE, IndexColumn
 from evac.model.instance import WHOLE, Use
 from evac.model.plan import Plan, Step
-from evac.run.boot_events import POWER
+from evac.model.step_id import LimitId, power_step
 from evac.run.values import KEPT, RunLimit, RunStep
 from evac.steps.registry import kind_of
 
@@ -82,7 +82,7 @@ class Boots:
         watts = int(self.estate.fleet.watts[row])
         if watts > 0 and not self.energy.by_itself[row]:
             budgets = dict.fromkeys(number for number in self.budgets[row].tolist() if number >= 0)
-            found += [(f"power:{self.power.names[number]}", watts, KEPT) for number in budgets]
+            found += [(str(LimitId("power", self.power.names[number])), watts, KEPT) for number in budgets]
         if by_hand and HANDS in self.table.index:
             found.append((HANDS, 1, 0))
         return tuple(found)
@@ -191,7 +191,7 @@ def _power_limits(top: Topology, power: PowerTable, beside: Iterable[int]) -> tu
     stated, margin = stated_budgets(top), top.estate.limits.power_margin_permille
     return tuple(
         RunLimit(
-            f"power:{name}",
+            str(LimitId("power", name)),
             "slots",
             max(0, watts - on),
             whole=less_margin(stated.get(name, watts), margin),
@@ -252,12 +252,12 @@ def with_power(boots: Boots | None, step: Step, made: RunStep) -> RunStep:
     """A boot with everything it holds and where it hangs; a power step with the inrush that outlasts it."""
     if boots is None or not kind_of(step.kind).powers:
         return made
-    beyond_plan = tuple(use for use in made.uses if use[0].startswith("driver:"))
+    beyond_plan = tuple(use for use in made.uses if LimitId.parse(use[0]).kind == "driver")
     if kind_of(step.kind).gives_power:
         return replace(made, uses=(*boots.power_uses(step), *beyond_plan))
     feeds, server = boots.feeds(step.target), step.target
     rack = boots.rack(server)
-    fed = [POWER + feed for feed in feeds if POWER + feed not in made.after]
+    fed = [closing for closing in map(power_step, feeds) if closing not in made.after]
     return replace(
         made,
         uses=(*boots.uses(server, made.manual), *beyond_plan),
@@ -324,9 +324,9 @@ def fed_already(steps: Sequence[RunStep]) -> Iterator[tuple[RunStep, Action]]:
     if it trips.
     """
     known = {step.id for step in steps}
-    feeds = {feed: step.site for step in steps for feed in step.feeds if POWER + feed not in known}
+    feeds = {feed: step.site for step in steps for feed in step.feeds if power_step(feed) not in known}
     for feed, site in sorted(feeds.items()):
         yield (
-            RunStep(POWER + feed, "power", feed, 0, 0, site=site),
+            RunStep(power_step(feed), "power", feed, 0, 0, site=site),
             Action("start", feed, noop.DRIVER.name, site),
         )

@@ -28,7 +28,8 @@ from evac.drivers.registry import can
 from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.reading import Leading
 from evac.model.errors import Conflict, EvacError, RunError, StalePlan
-from evac.run.boot_events import GONE, POWER, SEVERAL
+from evac.model.step_id import power_step
+from evac.run.boot_events import GONE, SEVERAL
 from evac.run.silent_servers import is_unheard, tells
 from evac.run.values import SETTLED, Event, RunPhase, StepPhase
 from evac.run.view import RunView
@@ -102,12 +103,12 @@ def unwatched(view: RunView, actions: ActionsOf) -> tuple[str, ...]:
 
 
 def _has_circuit(feed: str, actions: ActionsOf) -> bool:
-    return any("circuit" in one.parameters or "circuit" in one.settings for one in actions(POWER + feed))
+    return any("circuit" in one.parameters or "circuit" in one.settings for one in actions(power_step(feed)))
 
 
 def _has_power(view: RunView, feed: str) -> bool:
     """Whether the run takes it for fed."""
-    closing = view.index.get(POWER + feed, -1)
+    closing = view.index.get(power_step(feed), -1)
     return feed not in view.tripped and (closing < 0 or view.phases[closing] in SETTLED)
 
 

@@ -13,8 +13,9 @@ from typing import Final
 
 from evac.engine.runs.execution import RunExecution
 from evac.model.errors import EvacError
+from evac.model.step_id import plan_id
 from evac.run.boot_rules import is_waited_for
-from evac.run.replan import KEPT, plan_id
+from evac.run.replan import KEPT
 from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
 from evac.steps.registry import kind_of

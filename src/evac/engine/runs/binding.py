@@ -32,6 +32,7 @@ from evac.model.estate import Estate
 from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import Envelope, RunPolicy
+from evac.model.step_id import StepId
 from evac.run.values import RunLimit, RunSpec, RunStep
 from evac.steps.registry import kind_of
 from evac.steps.rejoin import Rejoin
@@ -177,7 +178,9 @@ def _in_shares(
         )
         part = replace(step, paced=True, act=_digest(done))
         if parts:
-            part = replace(part, id=f"{step.id}:{number}", after=(parts[-1][0].id,))
+            part = replace(
+                part, id=str(replace(StepId.parse(step.id), batch=number)), after=(parts[-1][0].id,)
+            )
         parts.append((part, done))
         before = share
     return parts
@@ -225,7 +228,7 @@ def _duration_ms(step: Step, actions: tuple[Action, ...]) -> int:
 def _follow_step(promote: Step, site: str) -> RunStep:
     """Leads one copy to the new primary; nothing but the copy itself waits for it."""
     return RunStep(
-        id=f"rejoin:{promote.target}:{site}",
+        id=str(StepId(Rejoin.name, promote.target, member=site)),
         kind=Rejoin.name,
         target=promote.target,
         start_ms=promote.end_ms,

@@ -12,7 +12,7 @@ from evac.engine.runs.desk import Desk
 from evac.engine.runs.drift import Done, Drift, DriftWatch
 from evac.engine.runs.open_runs import InHand
 from evac.model.errors import ActionError, Conflict, NotAllowed, RunError, Unavailable
-from evac.run.boot_events import POWER
+from evac.model.step_id import StepId
 from evac.run.values import Event
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
@@ -76,7 +76,8 @@ class DoneSteps:
     def _lasts(self, done: Done) -> bool:
         """A breaker is watched as long as its run is under way."""
         run = self._runs.get(done.order.run)
-        return done.step.startswith(POWER) and run is not None and run.execution is not None
+        is_breaker = kind_of(StepId.parse(done.step).kind).gives_power
+        return is_breaker and run is not None and run.execution is not None
 
     async def _may_redo(self, done: Done) -> bool:
         """Only while we lead, nothing holds, no guard refuses, and no newer epoch decided otherwise."""

@@ -22,6 +22,7 @@ from evac.drivers.port import Action, Value
 from evac.drivers.registry import can
 from evac.engine.stores.datasets import Epoch, key_of
 from evac.model.errors import Conflict, NotAllowed
+from evac.model.step_id import StepId
 from evac.store.port import Compare, Lease, Put, Store
 
 PREFIX: Final = "standing/"
@@ -152,7 +153,7 @@ class LiveActions:
         return {"standing": fact.member, "standing_age_ms": age_ms, "standing_changes": fact.changes}
 
     def _proof_of(self, action: Action) -> dict[str, Value]:
-        seen = self._evidence(f"fence:{action.target}")
+        seen = self._evidence(str(StepId("fence", action.target)))
         more: dict[str, Value] = {}
         if "attested_by" in seen:
             more["proof"] = "attest"

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from evac.drivers.capabilities import BootsServers
-from evac.drivers.data_peers import ANOTHER_PRIMARY
 from evac.drivers.port import Action, Driver, Evidence, Observed, Order
 from evac.drivers.registry import can
+from evac.drivers.store_driver import ANOTHER_PRIMARY
 from evac.engine.boots.power_gate import NoTurn
 from evac.model.boot_codes import BOOT_CODES, BOOTING
 from evac.model.errors import EvacError, LeaseLost, OutcomeUnknown, Permanent, Retryable

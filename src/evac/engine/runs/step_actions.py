@@ -13,7 +13,7 @@ from typing import Final
 from evac.drivers import manual, noop
 from evac.drivers.capabilities import Follows, Promotes, ProvesSync, RoutesTraffic, RunsUnits, Verifies
 from evac.drivers.port import Action, Value, Verb
-from evac.drivers.process.agents import agent_of
+from evac.drivers.process.peers import agent_of
 from evac.drivers.registry import DRIVERS, can, proves
 from evac.drivers.spec import FENCE
 from evac.engine.boots.binding import Boots, boot_endpoint, boots_of, circuit_action, place_words

@@ -23,6 +23,7 @@ from evac.model.errors import Corrupt
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.observation import primary_site
 from evac.model.run_policy import Envelope, RunPolicy
+from evac.model.step_id import StepId
 from evac.run.values import RunSpec, RunStep
 
 _MARK: Final = b'{"protect":'
@@ -84,7 +85,7 @@ def bound_of(data: bytes, policy: RunPolicy, *, run: str, incident: str, digest:
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"the plan {digest[:19]} cannot be read") from error
     step = RunStep(
-        id=f"protect:{action.target}",
+        id=str(StepId("protect", action.target)),
         kind="protect",
         target=action.target,
         start_ms=0,

@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from evac.drivers.references import secret_of
 from evac.estate.codecs.access import is_hidden
 from evac.model.errors import EvacError, InvalidInput
+from evac.net.secrets import secret_of
 from evac.notices.values import UPDATE, Channel, Message, Way
 
 TRY_S: Final = 30.0

@@ -27,11 +27,11 @@ from fastapi import APIRouter, Request, Response
 from joserfc import jwk, jws, jwt
 from joserfc.errors import JoseError
 
-from evac.drivers.references import secret_of
 from evac.engine.clock import Clock
 from evac.estate.codecs.access import alike, is_hidden
 from evac.model.access import ROLES, AccessRules, Provider, Role
 from evac.model.errors import EvacError, NotAllowed, Permanent
+from evac.net.secrets import secret_of
 from evac.web.access.guarding import going_on, path_within
 from evac.web.access.people import LOG, People, address_of
 from evac.web.access.port import SIGN_IN
