@@ -17,6 +17,20 @@ Target = Literal["service", "store", "copy", "server", "supply", "plan"]
 """store: one that lost its primary; copy: a member of any store; supply: a feed or a rack."""
 
 
+class Capability(Enum):
+    """What a driver must be able to do for a step, by the name that `evac.drivers.capabilities` has of it."""
+
+    FENCES = "Fences"
+    PROMOTES = "Promotes"
+    FOLLOWS = "Follows"
+    PROTECTS = "Protects"
+    RUNS_UNITS = "RunsUnits"
+    VERIFIES = "Verifies"
+    ROUTES_TRAFFIC = "RoutesTraffic"
+    BOOTS_SERVERS = "BootsServers"
+    SWITCHES_POWER = "SwitchesPower"
+
+
 class Need(Enum):
     """What a step may wait for."""
 
@@ -124,6 +138,9 @@ class StepKind:
     is_timed: ClassVar[bool] = False
     """Whether the instance says how long it takes and what it uses."""
     uncertainty: ClassVar[Uncertainty | None] = None
+
+    performed_by: ClassVar[Capability | None] = None
+    """What performs it in a run; None: a person does."""
 
     replicas: ClassVar[int] = 0
     """Sign of the replicas that it changes: 1 starts them, -1 stops them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from evac.model.instance import Candidate, Instance, Use
-from evac.steps.kind import Condition, Entry, Need, Place, StepKind, Uncertainty
+from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind, Uncertainty
 
 
 class Promote(StepKind):
@@ -28,6 +28,7 @@ class Promote(StepKind):
     is_audited = True
     is_timed = True
     uncertainty = Uncertainty(0.35, 0.15, 0.02)
+    performed_by: ClassVar[Capability | None] = Capability.PROMOTES
     makes_primary = True
     claims_epoch = True
     doing: ClassVar[str] = "promoting"

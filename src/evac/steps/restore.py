@@ -20,5 +20,6 @@ class Restore(Promote):
     precheck = "the old primary is fenced; the backup can be read"
     planner_code = -1
     bound_code = -1
+    performed_by = None
     restores = True
     doing = "restoring"

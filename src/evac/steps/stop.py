@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evac.steps.kind import Entry, Need, StepKind
+from evac.steps.kind import Capability, Entry, Need, StepKind
 
 
 class Stop(StepKind):
@@ -17,4 +17,5 @@ class Stop(StepKind):
     gate = "replicas have stopped"
     undo = "start the replicas again"
     needs = frozenset({Need.SERVING})
+    performed_by = Capability.RUNS_UNITS
     replicas = -1

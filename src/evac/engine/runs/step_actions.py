@@ -5,7 +5,7 @@ A step for which no endpoint is known becomes the work of a person.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
@@ -24,6 +24,7 @@ from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER
 from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import RunPolicy
+from evac.steps.kind import Capability
 from evac.steps.registry import kind_of
 
 BEFORE: Final = "from_replicas"
@@ -92,7 +93,7 @@ def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
 def _started(top: Topology, pools: Mapping[str, str], plan: Plan) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for step in plan.steps:
-        if step.kind == "start":
+        if kind_of(step.kind).replicas > 0:
             sites = found.setdefault(step.target, {})
             for name, count in step.servers:
                 site = pools.get(name) or site_of(top, name.removeprefix("site:")) or ""
@@ -127,23 +128,8 @@ def _site_of_target(estate: Estate, top: Topology, kind: int, target: int) -> st
 
 def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
     """What a step does, in order; a person does it where nothing that evac reaches can."""
-    found: tuple[Action, ...] = ()
-    if step.kind == "fence":
-        found = _fence(ground, step)
-    elif kind_of(step.kind).makes_primary:
-        found = _promote(ground, step)
-    elif step.kind in ("start", "shed", "stop"):
-        found = _units(ground, step, totals)
-    elif step.kind == "verify":
-        found = _verify(ground, step)
-    elif step.kind == "shift":
-        found = _shift(ground, step)
-    elif step.kind == "boot":
-        found = _boot(ground, step)
-    elif step.kind == "power":
-        found = _power(ground, step)
-    elif step.kind == "reprotect":
-        found = _reprotect(ground, step)
+    capability = kind_of(step.kind).performed_by
+    found = () if capability is None else _ACTIONS[capability](ground, step, totals)
     return found or (_by_hand(ground, step),)
 
 
@@ -153,7 +139,7 @@ def _by_hand(ground: Ground, step: Step) -> Action:
     if step.candidate:
         words += f" at {step.candidate}"
     parameters: dict[str, Value] = {"instructions": words}
-    if step.kind == "fence":
+    if kind_of(step.kind).fences:
         parameters["proof"] = "attest"
     return Action(
         "attest", step.target, manual.DRIVER.name, ground.candidates.get(step.target, ""), {}, parameters
@@ -237,7 +223,7 @@ def _promote(ground: Ground, step: Step) -> tuple[Action, ...]:
     store = ground.stores[step.target]
     new, old = ground.candidates.get(step.target, ""), primary_site(ground.top, store)
     target = _first(ground, store.id, new, Promotes)
-    if target is None or kind_of(step.kind).restores:
+    if target is None:
         return ()
     old_end = _first(ground, store.id, old, Promotes)
     told: dict[str, Value] = {"candidate": new, "synchronous": synchronous_after(ground, store, new)}
@@ -283,7 +269,7 @@ def follow_actions(ground: Ground, step: Step) -> tuple[tuple[str, Action], ...]
     store = ground.stores[step.target]
     new = ground.candidates.get(step.target, "")
     target = _first(ground, store.id, new, Promotes)
-    if target is None or kind_of(step.kind).restores:
+    if target is None or kind_of(step.kind).performed_by is None:
         return ()
     others = [
         end for end in followers(ground, store, new) if not DRIVERS[end.driver].copies_follow_by_themselves
@@ -332,19 +318,19 @@ def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tu
     said too: whoever takes the step back scales to that.
     """
     before: dict[str, int] = {}
-    if step.kind == "stop":
+    kind = kind_of(step.kind)
+    if kind.replicas < 0 and not kind.frees_room:
         sites = {site for service, site in totals if service == step.target and site in ground.lost}
         sites |= {site for site in ground.lost if (step.target, site) in ground.endpoints}
         changes = dict.fromkeys(sorted(sites), 0)
         before = {site: totals.get((step.target, site), 0) for site in changes}
     else:
-        sign = -1 if step.kind == "shed" else 1
         changes = {}
         for name, count in step.servers:
             site = _site_named(ground, name)
             key = (step.target, site)
             before.setdefault(site, totals.get(key, 0))
-            totals[key] = max(0, totals.get(key, 0) + sign * count)
+            totals[key] = max(0, totals.get(key, 0) + kind.replicas * count)
             changes[site] = totals[key]
     found = [
         (_first(ground, step.target, site, RunsUnits), many, before[site])
@@ -444,3 +430,20 @@ def _power(ground: Ground, step: Step) -> tuple[Action, ...]:
     site = step.target.partition("/")[0]
     found = circuit_action(ground.endpoints.get((step.target, site), ()), step)
     return () if found is None or step.manual else (found,)
+
+
+_ACTIONS: Final[
+    Mapping[Capability, Callable[[Ground, Step, dict[tuple[str, str], int]], tuple[Action, ...]]]
+] = MappingProxyType(
+    {
+        Capability.FENCES: lambda ground, step, totals: _fence(ground, step),
+        Capability.PROMOTES: lambda ground, step, totals: _promote(ground, step),
+        Capability.FOLLOWS: lambda ground, step, totals: _reprotect(ground, step),
+        Capability.RUNS_UNITS: _units,
+        Capability.VERIFIES: lambda ground, step, totals: _verify(ground, step),
+        Capability.ROUTES_TRAFFIC: lambda ground, step, totals: _shift(ground, step),
+        Capability.BOOTS_SERVERS: lambda ground, step, totals: _boot(ground, step),
+        Capability.SWITCHES_POWER: lambda ground, step, totals: _power(ground, step),
+    }
+)
+"""What asks for each capability that the steps of a plan need."""
