@@ -15,7 +15,7 @@ ON_PYTHON := $(if $(UV_PYTHON),,$(if $(SYSTEM_PYTHON),--python $(SYSTEM_PYTHON))
 # Modules compiled to bytecode are kept whatever the machine says: tests start a thousand programs.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help packages setup demo lab test lint format types imports wheelhouse docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
+.PHONY: help packages setup demo lab test lint format types imports wheelhouse try-wheel docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -70,6 +70,9 @@ imports: $(INSTALLED) ## check that no room imports upwards
 
 wheelhouse: $(INSTALLED) ## evac and all it needs as wheels, for a bundle (DIR=folder)
 	@UV="$(UV)" scripts/wheelhouse.sh "$(DIR)"
+
+try-wheel: $(INSTALLED) ## install the built wheel into empty environments and try every command there
+	@UV="$(UV)" scripts/try_wheel.sh
 
 docs: $(INSTALLED) ## build the documentation; a warning is an error
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs docs/_build/html

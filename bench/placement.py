@@ -33,6 +33,7 @@ from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.plan import Plan
 from evac.model.scenario import lose
+from evac.planning.warm import warm
 from evac.verify import check
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -188,6 +189,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=int, default=120, help="of Rebalancer's local search")
     parser.add_argument("--budget", type=int, default=20, help="seconds of the second plan")
     asked = parser.parse_args(arguments)
+    warm()
     sizes = asked.sizes or list(SIZES)
     spent = [measure(size, asked.seed, asked.seconds, asked.budget) for size in sizes]
     for name in spent[0] if len(spent) > 1 else ():

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from evac.model import extras
+
 
 def _search() -> None:
     from evac.planning.warm import warm as warm_search
@@ -77,8 +79,13 @@ def fill_cache() -> int:
         if failed := [part.exitcode or 0 for part in parts if part.exitcode]:
             return abs(failed[0])
     warm()
+    from evac.planning.compiled import note_complete
+
+    note_complete()
     return 0
 
 
 if __name__ == "__main__":
+    if not extras.is_installed("large"):
+        sys.exit(f"error: {extras.needs('large', 'compiling the kernels').message}")
     sys.exit(fill_cache())

@@ -84,7 +84,7 @@ This one file starts the controller of evac on a laptop that has Python {python}
 Whoever starts it opens a new generation: from then on every agent, and every system that keeps tokens,
 refuses the controllers of the old sites. The runbooks can be printed: they need no computer at all.
 """
-EXTRAS: Final = "bundle,fast,k8s,notices,postgres,redfish,redis,serve"
+EXTRAS: Final = "all"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from evac.cli.options import (
     output_option,
     quiet_option,
 )
-from evac.cli.output import emit, progress, say, screen, write_whole
+from evac.cli.output import emit, progress, reporter, say, screen, write_whole
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
@@ -127,6 +127,7 @@ def plan(
             waivers=waive,
             sensitivity=sensitivity,
             progress=told,
+            report=reporter(told, quiet),
         )
         verdict = check(loaded, made.plan)
     if target is not None:

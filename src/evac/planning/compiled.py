@@ -15,9 +15,12 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, update_wrapper
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Final, TypeVar
@@ -36,6 +39,7 @@ __all__ = [
     "kernel",
     "kernel_bases",
     "kernels_are_kept",
+    "note_complete",
     "parallel_kernel",
     "prange",
     "spliced",
@@ -61,9 +65,9 @@ ALL: Final[list[Kernel]] = []
 
 
 class _Now:
-    """How kernels run in this process now."""
+    """How kernels run in this process now: as plain Python for good where there is no compiler."""
 
-    plain = False
+    plain = find_spec("numba") is None
 
 
 class Kernel:
@@ -238,9 +242,34 @@ def kernel_bases() -> tuple[Path, ...]:
 
 
 def kernels_are_kept() -> Path | None:
-    """The folder in which every kernel of this state of evac is compiled; None where there is none."""
+    """The folder in which every kernel is compiled, for this state of evac and this machine; or None."""
     name = _FOLDER + _digest(Path(__file__).parents[1])
     for base in kernel_bases():
-        if (base / name / _COMPLETE).is_file():
-            return base / name
+        try:
+            if (base / name / _COMPLETE).read_text("utf-8") == _machine():
+                return base / name
+        except OSError:
+            continue
     return None
+
+
+def note_complete() -> None:
+    """Every kernel has been compiled: say so in the folder, for who asks `kernels_are_kept`."""
+    folder = kept_in(kernel_bases(), Path(__file__).parents[1])
+    if folder is not None:
+        with suppress(OSError):
+            (folder / _COMPLETE).write_text(_machine(), "utf-8")
+
+
+def _machine() -> str:
+    """What machine code depends on but the sources: compiler, Python, processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    try:
+        compiler = version("numba")
+    except PackageNotFoundError:
+        compiler = ""
+    return hashlib.sha256(f"{compiler} {sys.version} {flags}".encode()).hexdigest()

@@ -48,9 +48,9 @@ import sys
 from evac.planning.compiled import interpreted
 from evac.planning.plan import plan_instance
 from evac.planning.simulation.simulate import simulate
-from tests.unit.planning.instances import worked_example
+from evac.planning.warm import tiny_instance
 with interpreted():
-    simulate(worked_example(), plan_instance(worked_example(), work=24), trials=2)
+    simulate(tiny_instance(), plan_instance(tiny_instance(), work=24), trials=2)
 print("numba" in sys.modules)
 """
     done = subprocess.run(

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -23,8 +23,10 @@ from evac.drivers.capabilities import MemberRole, RoleReport
 from evac.drivers.parameters import stale_token
 from evac.drivers.port import Checked, Evidence, Order
 from evac.drivers.postgres.conninfo import SyncSet, literal, parse_sync_set
-from evac.drivers.postgres.link import Link
 from evac.model.errors import Permanent
+
+if TYPE_CHECKING:
+    from evac.drivers.postgres.link import Link
 
 _FACTS = """
 SELECT pg_is_in_recovery() AS standby,

@@ -305,6 +305,13 @@ def _place_anew(board: Board, found: Found) -> Found:
     return _settle(board, Found(found.order, found.options, value, False, found.legal))
 
 
+def round_of(instance: Instance) -> Callable[[], object]:
+    """One round of the search for an instance, from its first plan on: a search is so many of them."""
+    board, items = prepare(instance)
+    found = first_plan(board, items)
+    return lambda: generate(board, found.order, found.options, NEVER)
+
+
 def level_by_level(instance: Instance, prepared: tuple[Board, Items] | None = None) -> Board:
     """The baseline: a dependency level is finished before the next begins, ties by id.
 
