@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from evac.engine.plans.library import put_plan
-from evac.engine.runs.conductor import Conductor
+from evac.engine.runs.done_steps import DoneSteps
 from evac.engine.runs.reading import events_of
 from evac.model.errors import Conflict, EvacError, LeaseLost, Unavailable
 from evac.net.internal_errors import INTERNAL, enduring, is_mistake
@@ -88,15 +88,15 @@ def test_what_was_foreseen_is_no_mistake(error: EvacError) -> None:
 def test_a_run_that_meets_a_mistake_is_taken_over_from_its_journal_and_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    known, met = Conductor._watch, list[str]()
+    known, met = DoneSteps.watch, list[str]()
 
-    def watch(self: Conductor, run: Any, step: str, attempt: int) -> None:
+    def watch(self: DoneSteps, run: Any, step: str, attempt: int) -> None:
         known(self, run, step, attempt)
         if len(met) < 2:
             met.append(step)
             raise KeyError(SECRET)
 
-    monkeypatch.setattr(Conductor, "_watch", watch)
+    monkeypatch.setattr(DoneSteps, "watch", watch)
 
     async def story(world: World) -> None:
         await world.until_planned()
