@@ -15,7 +15,7 @@ ON_PYTHON := $(if $(UV_PYTHON),,$(if $(SYSTEM_PYTHON),--python $(SYSTEM_PYTHON))
 # Modules compiled to bytecode are kept whatever the machine says: tests start a thousand programs.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help packages setup demo lab test lint format types imports wheelhouse docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
+.PHONY: help packages setup demo lab test lint format types imports wheelhouse try-wheel docs docs-pages docs-check bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -71,6 +71,9 @@ imports: $(INSTALLED) ## check that no room imports upwards
 wheelhouse: $(INSTALLED) ## evac and all it needs as wheels, for a bundle (DIR=folder)
 	@UV="$(UV)" scripts/wheelhouse.sh "$(DIR)"
 
+try-wheel: $(INSTALLED) ## install the built wheel into empty environments and try every command there
+	@UV="$(UV)" scripts/try_wheel.sh
+
 docs: $(INSTALLED) ## build the documentation; a warning is an error
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "Documentation: docs/_build/html/index.html"
@@ -82,9 +85,10 @@ docs-pages: $(READY) ## write the pages that come from the program itself (the p
 	$(PYTHON) scripts/cli_reference.py
 	$(PYTHON) scripts/run_diagram.py
 	$(PYTHON) scripts/openapi.py
-	$(PYTHON) -m evac.estate.reference_pages docs/reference
+	$(PYTHON) scripts/reference_pages.py docs/reference
 
-bench: $(READY) ## measure the figures of the project (FULL=1: all instances)
+bench: $(READY) ## measure plans, and referees beside them (FULL=1: the largest estate too)
+	@$(MAKE) --no-print-directory --keep-going bench-referees || echo "Not every referee is installed: bench says which it leaves out."
 	$(PYTHON) -m bench
 
 bench-run: $(READY) .venv-bench/.ready ## measure the engine, and others beside it (ARGS="--steps 10000 --json FILE")
@@ -101,10 +105,16 @@ bench-serve: $(READY) ## measure the war room at 90,000 servers (ARGS="--servers
 	$(PYTHON) -m bench serve $(ARGS)
 
 # The referees (see bench/requirements.txt) live in an environment of their own and never in ours.
-bench-referees: .venv-bench/.ready ## install the referees that bench compares with
+bench-referees: .venv-bench/.ready .venv-rebalancer/.ready ## install the referees that bench compares with
 .venv-bench/.ready: bench/requirements.txt | $(filter .tools/bin/uv,$(UV))
 	$(UV) venv --quiet --allow-existing $(ON_PYTHON) .venv-bench
 	$(UV) pip install --quiet --python .venv-bench/bin/python -r $<
+	@touch $@
+
+# Meta's Rebalancer has wheels for Python 3.12 only.
+.venv-rebalancer/.ready: bench/rebalancer.txt | $(filter .tools/bin/uv,$(UV))
+	$(UV) venv --quiet --allow-existing --python 3.12 .venv-rebalancer
+	$(UV) pip install --quiet --python .venv-rebalancer/bin/python -r $<
 	@touch $@
 
 SEEDS ?= 10000
@@ -115,6 +125,6 @@ ci: ## everything that must pass before a change goes in
 	.ci/run
 
 clean: ## remove what was built, the environment included
-	rm -rf $(VENV) .venv-bench .tools docs/_build demo-output .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) .venv-bench .venv-rebalancer .tools docs/_build demo-output .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis
 	find src lab tests bench scripts -name __pycache__ -type d -prune -exec rm -rf {} +

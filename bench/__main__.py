@@ -1,4 +1,4 @@
-"""`python -m bench [stages|packing|all|run|lab|boot|serve]`: every figure that is claimed.
+"""`python -m bench [stages|optimum|placement|all|run|lab|boot|serve]`: every figure that is claimed.
 
 `run`, `lab`, `boot` and `serve` are the engine's, the fires', the cold start's and the war room's (see
 `run_figures`, `lab_figures`, `bench_boot`, `bench_serve`); `all` is the planner's.
@@ -43,14 +43,14 @@ def main(arguments: list[str]) -> int:
     full = bool(os.environ.get("FULL"))
     if what in ("stages", "all"):
         stages.main(stages.SIZES if full else stages.SIZES[:2])
-    if what in ("packing", "all"):
-        from bench import bench_packing
+    if what in ("optimum", "all"):
+        from bench import optimum
 
-        bench_packing.main()
-    if what in ("scheduling", "all"):
-        from bench import bench_scheduling
+        optimum.main(arguments[1:])
+    if what in ("placement", "all"):
+        from bench import placement
 
-        bench_scheduling.main()
+        placement.main(arguments[1:])
     return 0
 
 

@@ -430,7 +430,7 @@ def optimum(instance: Instance, seconds: float, workers: int = 1) -> Answer:
 
 def _table(name: str, make: Callable[[int], Instance], count: int, args: argparse.Namespace) -> list[Any]:
     found = []
-    for seed in range(count):
+    for seed in range(args.first_seed, args.first_seed + count):
         answer = optimum(make(seed), args.seconds, args.workers)
         print(f"{name} {seed}: {answer.objective} {answer.status} (solver bound {answer.bound})", flush=True)
         found.append({"seed": seed, "status": answer.status, "objective": answer.objective})
@@ -441,6 +441,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variants", type=int, default=80)
     parser.add_argument("--wild", type=int, default=120)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path)

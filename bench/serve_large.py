@@ -13,9 +13,8 @@ from evac.app.runs import INCIDENT
 from evac.engine.clock import SystemClock
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.bound_store import put_bound
-from evac.engine.runs.codec import encode_all
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.runs.reading import create_run
+from evac.engine.runs.reading import create_run, encode_all
 from evac.run.values import Event
 from evac.store.opening import open_store
 from evac.store.port import Put

@@ -8,10 +8,7 @@ uv=${UV:-$(command -v uv || echo .tools/bin/uv)}
 mkdir -p "$folder"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-extras=""
-for extra in bundle fast k8s notices postgres redfish redis serve; do extras="$extras --extra $extra"; done
-# shellcheck disable=SC2086
-"$uv" export --quiet --frozen --no-default-groups --no-emit-project $extras -o "$work/requirements.txt"
+"$uv" export --quiet --frozen --no-default-groups --no-emit-project --extra all -o "$work/requirements.txt"
 "$uv" build --quiet --wheel -o "$work/evac"
 python3 -m venv "$work/pip"
 "$work/pip/bin/pip" download --quiet --disable-pip-version-check --no-deps --require-hashes \

@@ -1,4 +1,4 @@
-"""The reference of drivers names every driver, each of its verbs, and every setting that its modules read."""
+"""The reference of drivers names every driver, its verbs and settings; a driver reads no other setting."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evac.drivers.registry import DRIVERS
-from evac.model.estate import ENDPOINT_DRIVERS
+from evac.drivers.spec import COMMON
 
 PAGES = ("drivers.md", "boot-drivers.md")
 QUOTED = re.compile(r"`([^`\n]+)`")
@@ -34,9 +34,10 @@ def sections_of(pages: list[str]) -> dict[str, set[str]]:
     return found
 
 
-def settings_of(root: Path, driver: str) -> set[str]:
-    """What the modules of a driver read of an endpoint's settings."""
-    modules = (root / "src" / "evac" / "actions").glob(f"{driver}*.py")
+def read_by(root: Path, driver: str) -> set[str]:
+    """Settings that the modules of a driver read."""
+    place = root / "src" / "evac" / "drivers" / driver
+    modules = list(place.glob("*.py")) or [place.with_suffix(".py")]
     texts = [module.read_text(encoding="utf-8") for module in modules]
     return {one or other for text in texts for one, other in READ.findall(text)}
 
@@ -48,18 +49,24 @@ def sections(project_root: Path) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("driver", sorted(DRIVERS))
-def test_a_section_names_verbs_and_settings(
-    driver: str, sections: dict[str, set[str]], project_root: Path
-) -> None:
+def test_a_section_names_verbs_proofs_and_settings(driver: str, sections: dict[str, set[str]]) -> None:
     assert driver in sections, "no heading names it"
-    known = DRIVERS[driver]
-    verbs = getattr(import_module(known.module), known.maker).verbs
-    assert set(verbs) - sections[driver] == set(), "verbs that the page does not name"
-    assert settings_of(project_root, driver) - sections[driver] == set(), "settings that it does not name"
+    spec = DRIVERS[driver]
+    module, _, maker = spec.make.partition(":")
+    verbs = getattr(getattr(import_module(module), maker), "verbs", frozenset())
+    named = {*verbs, *spec.proofs, *(one.key for one in spec.settings)}
+    assert named - sections[driver] == set(), "what the page does not name"
 
 
-def test_an_estate_may_name_every_driver_and_nothing_else() -> None:
-    assert tuple(sorted({*DRIVERS, "etcd"})) == ENDPOINT_DRIVERS
+@pytest.mark.parametrize("driver", sorted(DRIVERS))
+def test_a_driver_reads_no_setting_that_it_does_not_declare(driver: str, project_root: Path) -> None:
+    declared = {one.key for one in DRIVERS[driver].settings}
+    assert read_by(project_root, driver) - declared == set()
+
+
+def test_settings_of_every_driver_are_named(project_root: Path) -> None:
+    page = (project_root / "docs" / "reference" / "drivers.md").read_text(encoding="utf-8")
+    assert {one.key for one in COMMON} <= set(QUOTED.findall(page))
 
 
 def test_what_is_missing_is_found(project_root: Path) -> None:
@@ -67,5 +74,5 @@ def test_what_is_missing_is_found(project_root: Path) -> None:
         "dns": {"port"},
         "x": {"port"},
     }
-    assert {"host", "user", "data", "archive_rows", "start"} <= settings_of(project_root, "postgres")
-    assert {"label", "insecure", "login"} <= settings_of(project_root, "redfish")
+    assert {"host", "user", "data", "archive_rows", "start"} <= read_by(project_root, "postgres")
+    assert {"label", "insecure", "login"} <= read_by(project_root, "redfish")

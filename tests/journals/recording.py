@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from evac.engine.runs.codec import decode, encode
+from evac.engine.runs.reading import decode, encode
 from evac.model.run_policy import Envelope, Pace, Patience
 from evac.run.state import RunView, replay
 from evac.run.values import Event, RunLimit, RunSpec, RunStep

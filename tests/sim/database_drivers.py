@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.drivers import parameters
-from evac.drivers.data_peers import another_primary, only_others
 from evac.drivers.port import Action, Evidence, Order, Verb
+from evac.drivers.store_driver import another_primary, only_others
 from evac.model.errors import ActionError, Permanent, Retryable
 from tests.sim.databases import Database, Member
 from tests.sim.simulated_driver import SimulatedDriver

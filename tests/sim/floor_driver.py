@@ -30,7 +30,6 @@ class FloorDriver:
     """
 
     name = "redfish"
-    takes_power_turn = True
     verbs: frozenset[Verb] = frozenset({"boot", "start", "stop"})
 
     def __init__(

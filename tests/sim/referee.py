@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from evac.engine.runs.codec import decode_all
+from evac.engine.runs.reading import decode_all
 from evac.engine.stores.datasets import names_in
 from evac.engine.stores.guards import HOLD_KEY, POOLED_KEY, SITES_KEY
 from evac.model.run_policy import RunPolicy

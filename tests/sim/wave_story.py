@@ -27,8 +27,9 @@ from evac.engine.runs.performing import Terms
 from evac.engine.runs.reading import create_run, take_over
 from evac.engine.runs.requests import Request, RequestVerb
 from evac.model.errors import Conflict, LeaseLost, LockHeld, RunError
+from evac.model.step_id import LimitId, StepId, plan_id
 from evac.run import silent_servers
-from evac.run.boot_events import POWER, SEVERAL_STALLED
+from evac.run.boot_events import SEVERAL_STALLED
 from evac.run.patience import deadline_ms
 from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
@@ -225,7 +226,7 @@ class WaveStory:
         driver.refuses = self.refused
         terms = Terms(
             "run-1",
-            lambda step: self.actions[step.partition("~")[0]],
+            lambda step: self.actions[plan_id(step)],
             lambda name: driver,
             leading,
             self.spec.patience,
@@ -261,8 +262,9 @@ class WaveStory:
 
     def _add(self, step: str) -> None:
         """Breakers that can be asked are looked at on and on."""
-        unseen = step.removeprefix(POWER) in self.options.unseen
-        if step.startswith(POWER) and self._watch is not None and not unseen:
+        id = StepId.parse(step)
+        unseen = id.target in self.options.unseen
+        if id.kind == "power" and self._watch is not None and not unseen:
             order = Order("run-1", step, 1, 0, 0, "it drifted", 10.0, f"run-1/{step}/again")
             self._watch.add(step, self.actions[step], order)
 
@@ -286,7 +288,7 @@ class WaveStory:
             self.kinds[event.kind] = self.kinds.get(event.kind, 0) + 1
             if event.kind == "limit_changed":
                 limit, capacity = event.data["limit"], event.data["capacity"]
-                self.floor.set_budget(limit.removeprefix(POWER), capacity, view.limits.used(limit))
+                self.floor.set_budget(LimitId.parse(limit).of, capacity, view.limits.used(limit))
             elif event.kind == "step_succeeded":
                 self._add(event.step)
             elif event.kind == "boot_server_lost":
@@ -354,12 +356,14 @@ class WaveStory:
 
     def _cut(self, happening: Happening) -> None:
         whole = self.floor.budgets[happening.name]
-        self.ask("limit", limit=POWER + happening.name, value=str(int(whole * happening.share)))
+        self.ask(
+            "limit", limit=str(LimitId("power", happening.name)), value=str(int(whole * happening.share))
+        )
         if happening.for_s:
             self.loop.in_world(happening.for_s, self._give_back, happening.name, whole)
 
     def _give_back(self, domain: str, whole: int) -> None:
-        self.ask("limit", limit=POWER + domain, value=str(whole))
+        self.ask("limit", limit=str(LimitId("power", domain)), value=str(whole))
 
     def _refuse(self, refused: bool) -> None:
         self.refused = refused

@@ -43,7 +43,7 @@ NO_MESSAGES_OF_OURS = {
     "net": "reads what etcd and TLS libraries say, and references of secrets",
     "app/observing.py": "names of members that PostgreSQL gives in one text",
     "app/planner/plans.py": "reads an option",
-    "app/status_target.py": "reads the arguments of a command",
+    "app/status_export.py": "reads the arguments of a command",
     "bundle/making.py": "finds references of secrets in settings",
     "bundle/sealing.py": "reads the shares that people type",
     "cli/bundle_command.py": "reads an option",

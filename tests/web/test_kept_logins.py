@@ -19,9 +19,8 @@ from evac.model.errors import Unavailable
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
 from evac.web.access.guarding import SignedOut, while_signed_in
-from evac.web.access.keeping import CONFIRM_MS, LOOKS_A_SECOND, PREFIX, SEEN_MS
+from evac.web.access.keeping import CONFIRM_MS, LOOKS_A_SECOND, PREFIX, SEEN_MS, csrf_of
 from evac.web.access.people import People
-from evac.web.access.sessions import csrf_of
 from tests.web.rooms import BASE, office_of, room_of
 from tests.web.test_access_sign_in import HTML, HandClock, people, sign_in, token_of
 

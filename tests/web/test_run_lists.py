@@ -17,9 +17,8 @@ from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import Leadership
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.bound_store import put_bound
-from evac.engine.runs.codec import encode
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.runs.reading import create_run
+from evac.engine.runs.reading import create_run, encode
 from evac.office.office import Office
 from evac.run.values import Event, RunSpec, RunStep
 from evac.store.memory import MemoryStore

@@ -32,6 +32,7 @@ from evac.engine.stores.guards import SITES_KEY
 from evac.model.errors import ActionError, EvacError, Retryable
 from evac.model.estate import Endpoint, Estate
 from evac.model.observation import Observation, observed
+from evac.model.step_id import StepId
 from evac.run.values import ENDED
 from evac.run.view import RunView
 from evac.run.waits import waiting
@@ -332,7 +333,7 @@ async def _rejoin_all(
             continue
         action = _rejoin(now, ends[site], ends[primary])
         epoch = await _epoch(store, data_set.id)
-        step, key = f"rejoin:{data_set.id}", f"lab/{site}/{data_set.id}"
+        step, key = str(StepId("rejoin", data_set.id)), f"lab/{site}/{data_set.id}"
         order = Order("lab", step, 1, token, epoch, "the site came back", REJOIN_SECONDS, key)
         try:
             driver = drivers.get(action.driver)

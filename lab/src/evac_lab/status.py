@@ -27,6 +27,7 @@ from evac.engine.runs.live_actions import PREFIX as STANDING
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
 from evac.model.errors import EvacError, Unavailable
+from evac.model.step_id import StepId
 from evac.run.decide import EVAC
 from evac.run.values import ENDED
 from evac.store.journal import head_of, read
@@ -283,7 +284,7 @@ def facts(
         at = round(at_ms / 1_000 - burnt_at, 3)
         if kind == "run_created":
             seconds.setdefault("decided", at)
-        elif kind == "step_succeeded" and (name := _STEP_MILESTONES.get(str(rest[0]).partition(":")[0])):
+        elif kind == "step_succeeded" and (name := _STEP_MILESTONES.get(StepId.parse(str(rest[0])).kind)):
             seconds[name] = at
         elif kind == "run_ended":
             phase = _phase(rest)

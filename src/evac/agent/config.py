@@ -11,13 +11,14 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from evac.agent.tls import TlsConfig, check_plain
+from evac.drivers.registry import DRIVERS
 from evac.model.errors import InvalidInput
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _T = TypeVar("_T")
 
-LOCAL_DRIVERS: Final = ("haproxy", "noop", "patroni", "postgres", "redis")
+LOCAL_DRIVERS: Final = tuple(sorted(name for name, spec in DRIVERS.items() if spec.agent_may))
 """What an agent does for others unless its file says otherwise: nothing that runs a program it was sent."""
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from evac.agent.config import FenceConfig
 from evac.agent.permits import Permits
 from evac.agent.units import Units
-from evac.drivers.command.running import environment
+from evac.drivers.command.driver import environment
 from evac.drivers.port import Action, Driver, Order
 from evac.model.errors import EvacError
 

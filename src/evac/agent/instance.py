@@ -1,4 +1,7 @@
-"""One instance of a unit: starts it, finds it again after the agent's restart, checks it, stops it whole."""
+"""One instance of a unit: starts it, finds it again after the agent's restart, checks it, stops it whole.
+
+Processes as an agent knows them over its own restarts: by pid, start time and boot together.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,107 @@ import os
 import pwd
 import signal
 import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from evac.agent import processes
 from evac.agent.config import UnitConfig
-from evac.agent.memory import read_values, write_values
-from evac.agent.processes import MARK, Running
-from evac.drivers.command.running import environment, run_program
+from evac.agent.memory import boot_id, read_values, write_values
+from evac.drivers.command.driver import environment, run_program
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 from evac.net.http_calls import Caller, NotAnswered, NotReached
+
+MARK: Final = "EVAC_INSTANCE"
+"""Every instance carries this variable, so that one whose start was not written down is found again."""
+_PROC: Final = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One process. ticks: its start, in clock ticks since the machine started."""
+
+    pid: int
+    ticks: int
+    boot: str
+
+    @property
+    def alive(self) -> bool:
+        return self.boot == boot_id() and start_ticks(self.pid) == self.ticks
+
+    def send(self, number: int) -> None:
+        """A signal to its whole group; nothing happens if this very process is gone."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+
+def identify(pid: int) -> Running | None:
+    """The process that has this pid now; None for none, and for one that ended and was not reaped."""
+    ticks = start_ticks(pid)
+    return None if ticks is None else Running(pid, ticks, boot_id())
+
+
+def start_ticks(pid: int) -> int | None:
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+
+
+def family(running: Running) -> tuple[Running, ...]:
+    """The process and all that descend from it, parents first: children may lead groups of their own."""
+    if not running.alive:
+        return ()
+    children: dict[int, list[int]] = {}
+    for pid in _pids():
+        fields = _stat(pid)
+        if fields is not None:
+            children.setdefault(int(fields[1]), []).append(pid)
+    found = [running]
+    for member in found:
+        kin = (identify(pid) for pid in children.get(member.pid, ()))
+        found.extend(one for one in kin if one is not None)
+    return tuple(found)
+
+
+def kill(members: Iterable[Running]) -> None:
+    """SIGKILL to each that is still the same process."""
+    for member in members:
+        if member.alive:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(member.pid, signal.SIGKILL)
+
+
+def find_marked(mark: str) -> Running | None:
+    """The oldest process that carries the mark in its environment, and is no descendant of another such."""
+    wanted = f"{MARK}={mark}".encode()
+    marked = {pid for pid in _pids() if wanted in _environment(pid)}
+    heads = [one for pid in marked if _parent(pid) not in marked and (one := identify(pid)) is not None]
+    return min(heads, key=lambda one: one.ticks, default=None)
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _parent(pid: int) -> int:
+    fields = _stat(pid)
+    return 0 if fields is None else int(fields[1])
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()]
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields after the name; the name in brackets may hold anything."""
+    try:
+        return (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+
 
 MAX_LOG_BYTES: Final = 16 << 20
 _PAUSE_S: Final = 0.02
@@ -81,7 +175,7 @@ class OwnInstance:
         except (OSError, ValueError, KeyError) as error:
             why = getattr(error, "strerror", None) or type(error).__name__
             raise Permanent("unit-not-started", f"{self._unit.name} cannot be started: {why}") from error
-        self._running = processes.identify(self._child.pid)
+        self._running = identify(self._child.pid)
         if self._running is not None:
             self._remember(self._running)
 
@@ -92,12 +186,12 @@ class OwnInstance:
         if running is None or not running.alive:
             self._forget()
             return
-        members = processes.family(running)
+        members = family(running)
         running.send(signal.SIGTERM)
         await self._until_gone(members, min(timeout_s, self._unit.stop_ms / 1_000))
         if running.alive:
-            members = (*members, *processes.family(running))
-        processes.kill(members)
+            members = (*members, *family(running))
+        kill(members)
         await self._until_gone(members, _GONE_S)
         if any(member.alive for member in members):
             raise OutcomeUnknown("unit-not-stopped", f"{self._unit.name} does not end, though it was killed")
@@ -107,8 +201,8 @@ class OwnInstance:
         """SIGKILL to all of it, at once and from any thread: a fence does not ask."""
         running = self._running
         if running is not None:
-            self._killed = processes.family(running)
-            processes.kill(self._killed)
+            self._killed = family(running)
+            kill(self._killed)
 
     def is_gone(self) -> bool:
         """Whether nothing of it is left, from any thread."""
@@ -154,7 +248,7 @@ class OwnInstance:
         if values.get("pid"):
             named = Running(int(values["pid"]), int(values["ticks"]), str(values["boot"]))
         else:
-            named = processes.find_marked(self._mark)
+            named = find_marked(self._mark)
         if named is not None and named.alive:
             self._running = named
             self._remember(named)

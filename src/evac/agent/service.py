@@ -10,6 +10,10 @@
 Every POST is signed with the site's key, and so is its answer. Orders, anchors and permits of a generation
 before the newest one known are refused. With `[tls]` in its file nobody is heard who shows no certificate
 that it believes.
+
+How late a loop is: a sleep that takes longer than asked for tells of a starved or blocked process.
+
+Which requests an agent believes: signed with its key, fresh, never seen before.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -29,19 +35,135 @@ from evac.agent.acting import Acting
 from evac.agent.anchors import Anchors, Head
 from evac.agent.config import AgentConfig
 from evac.agent.fencing import FenceHand
-from evac.agent.lag import LoopLag
 from evac.agent.memory import TokenLedger
-from evac.agent.orders import Gate, NotBelieved
 from evac.agent.permits import Permits
 from evac.agent.tls import Door
 from evac.agent.units import Units
-from evac.drivers.process import generation as remote_generation
 from evac.drivers.process import remote, signing
 from evac.drivers.process.client import error_values
 from evac.drivers.process.driver import PATH as UNIT_PATH
 from evac.drivers.registry import Drivers, create
 from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent, Retryable
 from evac.net import secrets
+from evac.net.secrets import Secret
+
+NONCES_KEPT: Final = 20_000
+_LEAST_NONCE: Final = 16
+_MOST_NONCE: Final = 64
+
+
+class NotBelieved(EvacError):
+    """A request without a good signature. It is told nothing more."""
+
+    def __init__(self) -> None:
+        super().__init__("not-signed", "the signature is missing or wrong")
+
+
+class Gate:
+    """Admits signed requests once. window_ms: how far the sender's clock may be from ours, which begins at
+    the wall clock (`wall_ms`, read once) and goes on with one that nobody sets (`steady_ms`). A refusal tells
+    a sender that knows the key what time it is here, so that clocks that jumped keep nobody from acting.
+    """
+
+    def __init__(
+        self, secret: Secret, window_ms: int, wall_ms: Callable[[], int], steady_ms: Callable[[], int]
+    ) -> None:
+        least = signing.LEAST_KEY_BYTES
+        if len(secret.reveal_bytes()) < least:
+            raise Permanent("secret-short", f"{secret} is shorter than {least} bytes")
+        self._steady_ms = steady_ms
+        self._secret = secret
+        self._window_ms = window_ms
+        self._started_ms = wall_ms()
+        self._ahead_ms = self._started_ms - steady_ms()
+        self._seen: set[str] = set()
+        self._order: deque[tuple[int, str]] = deque()
+
+    def now_ms(self) -> int:
+        """The time by which orders are judged."""
+        return self._steady_ms() + self._ahead_ms
+
+    def believe(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> str:
+        """The nonce of a request that our key signed. Raises `NotBelieved`. It may yet be old or repeated."""
+        nonce = headers.get(signing.NONCE, "")
+        stamp = headers.get(signing.TIMESTAMP, "")
+        said = headers.get(signing.SIGNATURE, "")
+        if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 15):
+            raise NotBelieved
+        if not (_LEAST_NONCE <= len(nonce) <= _MOST_NONCE and nonce.isascii() and nonce.isalnum()):
+            raise NotBelieved
+        wanted = signing.order_signature(self._secret, method, path, body, int(stamp), nonce)
+        if not signing.same(said, wanted):
+            raise NotBelieved
+        return nonce
+
+    def admit(self, at_ms: int, nonce: str) -> None:
+        """Lets a believed request in, once. Raises `Retryable` (clocks, too many) and `Permanent` (repeated).
+
+        What was stamped before this agent started is not admitted: its nonces are forgotten.
+        """
+        now = self.now_ms()
+        self._forget(self._steady_ms())
+        if nonce in self._seen:
+            raise Permanent("order-repeated", "this very order was here before", "sign a new one")
+        if abs(now - at_ms) > self._window_ms:
+            raise Retryable(
+                "clock-skew",
+                f"the clocks of controller and agent are {abs(now - at_ms)} ms apart",
+                "set the clocks",
+                after_ms=5_000,
+            )
+        if at_ms < self._started_ms:
+            raise Retryable(
+                "agent-just-started", "the order is older than the agent", after_ms=self._started_ms - at_ms
+            )
+        if len(self._order) >= NONCES_KEPT:
+            raise Retryable("agent-busy", "too many orders at once", after_ms=1_000)
+        self._seen.add(nonce)
+        self._order.append((self._steady_ms(), nonce))
+
+    def sign(self, status: int, body: bytes, nonce: str) -> str:
+        return signing.answer_signature(self._secret, status, body, nonce)
+
+    def _forget(self, now: int) -> None:
+        """A nonce is kept for two windows: as long as its order could be admitted again."""
+        while self._order and now - self._order[0][0] > 2 * self._window_ms:
+            self._seen.discard(self._order.popleft()[1])
+
+
+PERIOD_S: Final = 0.1
+KEPT: Final = 50
+"""Five seconds of measurements."""
+
+
+class LoopLag:
+    """Measures the loop it is started in."""
+
+    def __init__(self) -> None:
+        self._late_ms: deque[int] = deque(maxlen=KEPT)
+        self._due: float | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._measure())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def worst_ms(self) -> int:
+        """The worst of the last seconds, the measurement that is under way included."""
+        late = 0 if self._due is None else int((time.monotonic() - self._due) * 1_000)
+        return max([0, late, *self._late_ms])
+
+    async def _measure(self) -> None:
+        while True:
+            self._due = time.monotonic() + PERIOD_S
+            await asyncio.sleep(PERIOD_S)
+            self._late_ms.append(int((time.monotonic() - self._due) * 1_000))
+
 
 MAX_REQUEST_BYTES: Final = 1 << 20
 HEALTH_PATH: Final = "/v1/health"
@@ -76,7 +198,7 @@ class Agent:
             remote.PERMIT_PATH: self._permit,
             remote.ANCHOR_PATH: self._anchor,
             remote.HEADS_PATH: self._heads,
-            remote_generation.PATH: self._generation,
+            remote.GENERATION_PATH: self._generation,
         }
 
     @property

@@ -14,7 +14,7 @@ from typing import Final
 
 from evac.agent.config import UnitConfig
 from evac.agent.instance import check, filled
-from evac.drivers.command.running import environment, run_program
+from evac.drivers.command.driver import environment, run_program
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 from evac.net.http_calls import Caller
 

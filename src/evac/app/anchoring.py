@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac import estate as estates
-from evac.drivers.process.peers import PLAIN_HINT, Peer, peer_of, plain_problem
+from evac.drivers.process.peers import PLAIN_HINT, Peer, agent_endpoints, peer_of, plain_problem
 from evac.drivers.process.remote import AgentAnchors
 from evac.engine.clock import Clock
 from evac.engine.lead import watch_journal
@@ -57,10 +57,8 @@ def agents_of(estate: Estate) -> dict[str, AgentAt]:
     """Site -> how to reach its agent, by the estate's endpoints and the environment. Raises InvalidInput."""
     peer = peer_of()
     found: dict[str, AgentAt] = {}
-    for endpoint in estate.endpoints:
-        if endpoint.driver == "process" and "agent" in endpoint.settings:
-            secret = str(endpoint.settings.get("secret", ""))
-            found.setdefault(endpoint.at, (str(endpoint.settings["agent"]), secret, peer))
+    for site, end in agent_endpoints(estate).items():
+        found[site] = (str(end.settings["agent"]), str(end.settings.get("secret", "")), peer)
     return found
 
 

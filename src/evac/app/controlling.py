@@ -13,24 +13,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
-
 from evac import estate as estates
 from evac.app.accepting import Checker, Forethought, decoded, must_fit
 from evac.app.anchoring import HeadChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
 from evac.app.health import ServiceHealth
 from evac.app.observed_stores import SeenEstate
-from evac.app.observing import probes_of
+from evac.app.observing import control_of, probes_of
 from evac.app.planner.replan import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
-from evac.app.switch_interval import give_way
-from evac.drivers.port import Driver, Verb
+from evac.app.side_process import give_way
+from evac.drivers import process
+from evac.drivers.port import Driver
 from evac.drivers.process.driver import ProcessDriver
-from evac.drivers.process.generation import AgentGenerations
-from evac.drivers.process.peers import Lines, Peer, peer_of
-from evac.drivers.process.remote import AgentAnchors, AgentPermits, RemoteDriver
-from evac.drivers.registry import Drivers, Maker
+from evac.drivers.process.peers import Peer, agent_of, peer_of
+from evac.drivers.process.remote import AgentAnchors, AgentGenerations, AgentPermits, RemoteDriver
+from evac.drivers.registry import DRIVERS, Drivers, Maker
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.controller import AnchorSink, Controller, Parts
 from evac.engine.lead.generations import Generations
@@ -45,7 +43,6 @@ from evac.engine.runs.desk import Desk
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import PROPOSAL
 from evac.engine.runs.signatures import Approval, check
-from evac.engine.runs.step_actions import agent_of
 from evac.engine.stores import sync_standby
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards, check_mode
@@ -62,7 +59,6 @@ from evac.store.anchors import Anchor
 from evac.store.generation import raise_generation
 from evac.store.opening import open_store
 from evac.store.port import Store
-from evac.watch import probes
 from evac.watch.witness import Probe
 
 LEADER_TTL_MS: Final = 4_000
@@ -104,7 +100,6 @@ class Composed:
     controller: Controller
     store: Store
     drivers: Drivers
-    session: aiohttp.ClientSession
     worker: PlanningWorker
     seen: SeenEstate
     agents: Sequence[AgentAnchors | AgentPermits | AgentGenerations]
@@ -118,7 +113,6 @@ class Composed:
         await self.controller.parts.desk.sets.close()
         for agent in (*self.agents, *self.permits.values()):
             await agent.close()
-        await self.session.close()
         await self.drivers.close()
         await self.store.close()
 
@@ -177,7 +171,6 @@ async def compose(
     drivers = Drivers(makers | dict(hands or {}))
     tellers = {site: AgentGenerations(*found) for site, found in agents_of(estate).items()}
     generations = Generations(store, clock, tellers, strict=lambda: policies.asks_generation)
-    session = probes.probe_session()
     seen = SeenEstate(estate, policy, store, drivers, clock)
     worker = PlanningWorker(
         setting.estate, setting.as_of, policy, setting.budget_ms, lambda: seen.observation, len(estate.fleet)
@@ -187,14 +180,15 @@ async def compose(
     checker = Checker(lambda: (seen.estate, seen.digest))
     desk = replace(
         _desk(setting, estate, policies, store, generations.guarded(drivers.get), clock, seen, tell, checker),
-        health=ServiceHealth(estate, session),
+        health=ServiceHealth(estate, drivers),
         mend=mender.of_store(store, lambda: seen.estate),
     )
     permits.append(_permitting(desk, policy, estate, agents, seen))
     drawn = sites if setting.drawer and setting.watch else ()
     drawer = Drawer(store, clock, drawn, worker, lambda: seen.digest)
+    deadline_s = policy.profile.deadline_ms / 1_000
     if targets is None and setting.watch:
-        targets = probes_of(estate, session, drivers, policy.profile.deadline_ms / 1_000)
+        targets = probes_of(estate, drivers, deadline_s)
     anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
     sinks = {site: _sink(agent, generations) for site, agent in anchors.items()}
     made: list[Controller] = []
@@ -204,7 +198,7 @@ async def compose(
         desk=desk,
         drawer=drawer,
         targets=targets or {},
-        control=_control(estate, setting.site, session) if setting.watch else None,
+        control=control_of(estate, setting.site, drivers, deadline_s) if setting.watch else None,
         protections=partial(_protections, seen, policies),
         hangs=seen.hangs,
         commits_go_on=seen.commits_go_on,
@@ -221,11 +215,7 @@ async def compose(
     made.append(Controller(parts))
     closed: list[AgentAnchors | AgentPermits | AgentGenerations] = [*anchors.values(), *tellers.values()]
     forethought = Forethought(store, drawer, checker, drawn)
-    return Composed(made[0], store, drivers, session, worker, seen, closed, agents, mender, forethought)
-
-
-HANDED: Final[Mapping[str, frozenset[Verb]]] = {"postgres": frozenset({"rejoin"})}
-"""What the agent of a site does for a member on its own machine, and nobody from afar."""
+    return Composed(made[0], store, drivers, worker, seen, closed, agents, mender, forethought)
 
 
 def hands_of(estate: Estate, peer: Peer | None = None) -> dict[str, Maker]:
@@ -233,15 +223,16 @@ def hands_of(estate: Estate, peer: Peer | None = None) -> dict[str, Maker]:
     how agents are spoken to, if not as the environment says. Raises InvalidInput.
     """
     peer = peer_of() if peer is None else peer
-    found: dict[str, Maker] = {"process": partial(ProcessDriver, peer)}
+    found: dict[str, Maker] = {process.DRIVER.name: partial(ProcessDriver, peer)}
     for site in (site.id for site in estate.sites):
         end = agent_of(estate, site)
         if end is None:
             continue
         url, secret = str(end.settings["agent"]), str(end.settings.get("secret", ""))
-        for driver, verbs in HANDED.items():
-            name = f"{driver}@{site}"
-            found[name] = partial(RemoteDriver, name, verbs, url, secret, peer)
+        for spec in DRIVERS.values():
+            if spec.agent_verbs:
+                name = f"{spec.name}@{site}"
+                found[name] = partial(RemoteDriver, name, spec.agent_verbs, url, secret, peer)
     return found
 
 
@@ -357,15 +348,6 @@ def _sink(agent: AgentAnchors, generations: Generations) -> AnchorSink:
 
 def _say_trouble(made: Sequence[Controller], words: str, data: Mapping[str, Any]) -> None:
     made[0].say("trouble", words, data)
-
-
-def _control(estate: Estate, site: str, session: aiohttp.ClientSession) -> Probe | None:
-    """What must answer while this site's own network works: its agent."""
-    for endpoint in estate.endpoints:
-        if endpoint.driver == "process" and endpoint.at == site and "agent" in endpoint.settings:
-            url = f"{str(endpoint.settings['agent']).rstrip('/')}/v1/health"
-            return Probe("agent", "control", probes.agent(session, url, Lines(peer_of()).to))
-    return None
 
 
 async def _protections(

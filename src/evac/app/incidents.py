@@ -3,29 +3,78 @@
 note/<incident>/<id>    one note of a person, made once and never changed
 status-export/<site>    how the export of the public status page stands there
 noted                   the key of the last note; its revision tells whoever follows that there is a new one
+
+Papers of incidents: the summary, the timeline, the report; as JSON, Markdown, one page, or a sheet.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Final
+from typing import Final, Literal
 
 import orjson
 
 from evac.app import runs
 from evac.app.incident_folds import RunFold
 from evac.app.runs import INCIDENT
-from evac.engine.runs.codec import decode_all
+from evac.engine.runs.reading import decode_all
 from evac.incident.components import StatusPage, status_page
+from evac.incident.dora import classify
 from evac.incident.incident import Dossier, Summary, summary
 from evac.incident.notes import NOTES_MOST, Note, checked_new, from_data, to_data
-from evac.incident.regulator import check_fact
-from evac.incident.values import Notice, StoreLoss
+from evac.incident.regulator import basics, check_fact, duties
+from evac.incident.timeline import timeline
+from evac.incident.values import Entry, Notice, StoreLoss
 from evac.model.errors import InvalidInput, RunError
 from evac.store.journal import read
 from evac.store.port import Change, Compare, Put, Store
+from evac.views import incident_view as views
+from evac.views.sheet import Sheet, sheet_markdown, sheet_page
+
+PaperForm = Literal["json", "markdown", "html", "sheet"]
+PaperKind = Literal["summary", "timeline", "whole-timeline", "report"]
+
+
+def list_paper(rows: Sequence[Summary], form: PaperForm) -> str | Sheet:
+    """All incidents."""
+    if form == "json":
+        return views.json_of("evac-incidents", {"incidents": [views.summary_row(one) for one in rows]})
+    return written(views.list_sheet(rows), form)
+
+
+def paper(
+    found: Dossier,
+    about: Summary,
+    kind: PaperKind,
+    form: PaperForm,
+    now_ms: int,
+    entries: Sequence[Entry] | None = None,
+) -> str | Sheet:
+    """One paper of one incident. entries: its timeline, where it is known already."""
+    if kind == "report":
+        told = basics(found, about, now_ms)
+        parts = told, classify(found, about, told), duties(found, about, told)
+        return views.report_json(*parts) if form == "json" else written(views.report_sheet(*parts), form)
+    rows = timeline(found, about) if entries is None else entries
+    if kind == "summary":
+        if form == "json":
+            return views.json_of("evac-incident", views.summary_row(about))
+        return written(views.show_sheet(about, rows, now_ms), form)
+    shown = [entry for entry in rows if kind == "whole-timeline" or entry.weight == "main"]
+    return (
+        views.timeline_json(about, shown)
+        if form == "json"
+        else written(views.timeline_sheet(about, shown), form)
+    )
+
+
+def written(sheet: Sheet, form: PaperForm) -> str | Sheet:
+    if form == "sheet":
+        return sheet
+    return sheet_page(sheet) if form == "html" else sheet_markdown(sheet)
+
 
 NOTE: Final = "note/"
 NOTED: Final = "noted"

@@ -1,21 +1,77 @@
 """Asks the management controllers of an estate's servers whether they are on: a dated fact for each.
 
 Composition: it reads the estate, chooses the driver of each site, and hands the answers on as values.
+
+Reads back what `evac observe --power --output json` wrote: which servers were on, and when that was.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import orjson
 
+from evac.drivers.capabilities import BootsServers, PowerReport
 from evac.drivers.port import Action
-from evac.drivers.power_sweep import Looks, PowerSeen, sweep
+from evac.drivers.power_sweep import sweep
 from evac.drivers.registry import Drivers
 from evac.engine.boots.binding import boot_endpoint
+from evac.model.errors import InvalidInput
 from evac.model.estate import Endpoint, Estate
 from evac.model.fleet import BMC_NO
+
+OLDEST_MS: Final = 3_600_000
+"""Power facts that are older say nothing about now: who has gone off since would never be booted."""
+_LARGEST_BYTES: Final = 64 << 20
+_ON: Final = frozenset({"on", "rising"})
+_HINT: Final = "make it anew: evac observe ESTATE --power --output json"
+
+
+def servers_on(path: Path, now_ms: int) -> tuple[str, ...]:
+    """Names of the servers that were seen on or on their way there, sorted. Raises InvalidInput."""
+    power = _read(path).get("power")
+    if not isinstance(power, dict):
+        raise InvalidInput("power-facts", f"{path} says nothing of the power of servers", _HINT)
+    age_ms = now_ms - _moment_ms(path, power.get("observed_at"))
+    if not -OLDEST_MS <= age_ms <= OLDEST_MS:
+        raise InvalidInput("power-facts-old", f"what {path} says was not seen within the last hour", _HINT)
+    try:
+        rows = [row for site in power["sites"] for row in site["servers"]]
+        found = {row["server"] for row in rows if row["power"] in _ON}
+    except (KeyError, TypeError) as error:
+        raise InvalidInput(
+            "power-facts", f"{path} does not say server by server what is on", _HINT
+        ) from error
+    if not all(isinstance(name, str) for name in found):
+        raise InvalidInput("power-facts", f"{path} names servers by something that is no name", _HINT)
+    return tuple(sorted(found))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise InvalidInput("power-facts", f"{path} is larger than {_LARGEST_BYTES >> 20} MiB", _HINT)
+        found = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise InvalidInput("power-facts", f"{path} cannot be read: {error.strerror}", _HINT) from error
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("power-facts", f"{path} is no JSON: {error}", _HINT) from error
+    if not isinstance(found, dict):
+        raise InvalidInput("power-facts", f"{path} is not what `evac observe` writes", _HINT)
+    return found
+
+
+def _moment_ms(path: Path, stated: object) -> int:
+    try:
+        moment = datetime.fromisoformat(str(stated))
+    except ValueError as error:
+        raise InvalidInput("power-facts", f"{path} does not say when it was seen", _HINT) from error
+    return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1_000)
+
 
 SWEEP_S: Final = 60.0
 
@@ -29,7 +85,7 @@ class SitePower:
     site: str
     asked: int
     beside: int
-    seen: tuple[PowerSeen, ...]
+    seen: tuple[PowerReport, ...]
 
     def counts(self) -> dict[str, int]:
         """Power, or why it is not known -> servers, the most first."""
@@ -67,11 +123,10 @@ async def observe_power(
 ) -> PowerFacts:
     """Of all sites that have an endpoint of their servers. Changes nothing."""
     actions = {site.id: _actions(estate, number) for number, site in enumerate(estate.sites)}
-    asked: list[tuple[Looks, Action]] = []
+    asked: list[tuple[BootsServers, Action]] = []
     for found in actions.values():
         for action in found:
-            driver: Any = drivers.get(action.driver)
-            asked.append((driver, action))
+            asked.append((drivers.able(action.driver, BootsServers), action))
     seen = iter(await sweep(asked, within_s))
     sites = []
     for number, site in enumerate(estate.sites):

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from evac.app.applying import Loaded, dry_run, fit
 from evac.drivers.registry import Drivers
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import EvacError, InvalidInput, Unavailable
-from evac.views.dry_run import dry_run_document
+from evac.views.dry_run import DryRun, StepChecked, dry_run_of
 
 ANSWER_S: Final = 120.0
 Answer = TypeVar("Answer")
@@ -34,9 +34,7 @@ async def fitted(
     return await fit(plan, data, digest, estate, policy, drivers, now_ms)
 
 
-async def rehearse(
-    data: bytes, digest: str, estate: Path, policy: Path | None, now_ms: int
-) -> dict[str, Any]:
+async def rehearse(data: bytes, digest: str, estate: Path, policy: Path | None, now_ms: int) -> DryRun:
     """The document of a dry run."""
     drivers = Drivers()
     try:
@@ -44,8 +42,8 @@ async def rehearse(
         found = await dry_run(loaded, drivers)
     finally:
         await drivers.close()
-    rows = [(s.id, s.words, s.problems, s.manual, s.gate) for s in found.steps]
-    return dry_run_document(loaded.digest, loaded.plan.scenario.title, rows, found.needs_approval)
+    steps = [StepChecked(s.id, tuple(s.words), tuple(s.problems), s.manual, s.gate) for s in found.steps]
+    return dry_run_of(loaded.digest, loaded.plan.scenario.title, steps, found.needs_approval)
 
 
 async def check_fit(data: bytes, digest: str, estate: Path, policy: Path | None, now_ms: int) -> None:
@@ -70,7 +68,7 @@ class Rehearser:
         """Of one edition, should a link to it be moved while they are read."""
         return self._estate.resolve(), self._policy and self._policy.resolve()
 
-    async def rehearse(self, data: bytes, digest: str, now_ms: int) -> dict[str, Any]:
+    async def rehearse(self, data: bytes, digest: str, now_ms: int) -> DryRun:
         return await self._apart(lambda: rehearse(data, digest, *self._files(), now_ms))
 
     async def check_fit(self, data: bytes, digest: str, now_ms: int) -> None:

@@ -8,6 +8,13 @@ how the export stands:
 
 Nothing is queued: each try writes the page as the store has it then, so a target that was out of reach for a
 day gets what is true now. It ends with its parent, and leaves the last page where it is.
+
+The public status as the store has it: made of every incident, of which only what changed is read again.
+
+Where the public status page goes: a folder, and from there wherever a command takes it.
+
+Each file is written beside its place and renamed into it, the page last, so that whoever reads meanwhile sees
+a whole file, and never a page without its feed. The command is a list of arguments and no shell ever sees it.
 """
 
 from __future__ import annotations
@@ -15,32 +22,187 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
+import secrets
+import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from evac import estate as estates
 from evac.app import incidents
 from evac.app.estates.copies import edition_of
-from evac.app.public_status import URL, About, PublicStatus
+from evac.app.incident_folds import Folds
+from evac.app.runs import INCIDENT
 from evac.app.side_process import until_ended
-from evac.app.status_target import Target, target_of
+from evac.drivers.command.driver import run_program
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.data_loss import pages
-from evac.incident.components import StatusPage, public_names
-from evac.model.errors import EvacError, StoreError
+from evac.incident.components import StatusPage, public_names, status_page
+from evac.incident.incident import Dossier, Summary
+from evac.model.errors import EvacError, InvalidInput, Permanent, StoreError
 from evac.store.journal import head_of
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
 from evac.views.status_feed import status_feed
 from evac.views.status_page import status_html, status_json
+
+FOLDER: Final = "{folder}"
+PUSH_S: Final = 120.0
+SAID_MOST: Final = 300
+ARGUMENTS_MOST: Final = 64
+BESIDE: Final = ".new"
+LEFT_S: Final = 600.0
+
+
+class ExportFailed(EvacError):
+    """The page could not be put where it belongs; what is there is the last one that could."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("status-page-unwritten", why, "it is tried again; see to the target meanwhile")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """push: arguments of a command that takes the folder elsewhere; `{folder}` stands for its path. Empty:
+    the folder is the place.
+    """
+
+    folder: Path
+    push: tuple[str, ...] = ()
+
+    async def put(self, files: Mapping[str, bytes]) -> None:
+        """All of them, in this order. Raises ExportFailed."""
+        try:
+            await asyncio.to_thread(_write, self.folder, files)
+        except OSError as error:
+            words = error.strerror or type(error).__name__
+            raise ExportFailed(f"{self.folder} cannot be written: {words}") from error
+        if self.push:
+            await _run([part.replace(FOLDER, str(self.folder)) for part in self.push])
+
+
+def target_of(folder: Path, push: str = "") -> Target:
+    """push: words as a shell would part them; none is asked. Raises InvalidInput."""
+    try:
+        words = tuple(shlex.split(push))
+    except ValueError as error:
+        raise InvalidInput("status-push", f"'{push[:60]}' has an open quote", "close it") from error
+    if words and not any(FOLDER in word for word in words):
+        raise InvalidInput(
+            "status-push",
+            "the command does not say where the folder goes",
+            "write {folder} where its path belongs: rsync -a {folder}/ status.example:/srv/status/",
+        )
+    if len(words) > ARGUMENTS_MOST:
+        raise InvalidInput(
+            "status-push", f"a command has {ARGUMENTS_MOST} arguments at most", "write a script, and name it"
+        )
+    return Target(folder, words)
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
+    for name, body in files.items():
+        mine = secrets.token_hex(8)  # a controller elsewhere may write here too, under the same process id
+        beside = folder / f".{name}.{mine}{BESIDE}"
+        try:
+            with beside.open("wb") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.chmod(0o644)  # a page for everybody, whatever the mask of this process
+            beside.replace(folder / name)
+        finally:
+            beside.unlink(missing_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)  # else a rename may be forgotten when the power goes
+    finally:
+        os.close(handle)
+
+
+def _clear(folder: Path) -> None:
+    """Removes what a process that was killed in the middle of writing left behind."""
+    for left in folder.glob(f".*{BESIDE}"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT_S:
+                left.unlink()
+
+
+async def _run(arguments: list[str]) -> None:
+    """Raises ExportFailed with the last words of the command. Nothing of its group stays behind."""
+    name = Path(arguments[0]).name
+    try:
+        ended = await run_program(arguments, env=os.environ, timeout_s=PUSH_S)
+    except Permanent as error:
+        raise ExportFailed(error.message) from error
+    if ended.code is None:
+        raise ExportFailed(f"{name} did not end within {PUSH_S:.0f} s")
+    if ended.code:
+        plain = "".join(letter if letter.isprintable() else " " for letter in ended.output)
+        words = " ".join(plain.split())[-SAID_MOST:]
+        raise ExportFailed(f"{name} ended with {ended.code}" + (f": {words}" if words else ""))
+
+
+URL: Final = "https://status.example/"
+_Told = tuple[object, tuple[Dossier, Summary]]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Whose page it is. names: service -> what users call it."""
+
+    title: str
+    names: Mapping[str, str]
+    url: str = URL
+
+
+class PublicStatus:
+    """Makes the page again and again. Of an incident it keeps the notes of people and what it came to. folds:
+    of runs that are read on.
+    """
+
+    def __init__(self, store: Store, folds: Folds | None = None) -> None:
+        self._store, self._folds = store, folds or Folds()
+        self._told: dict[str, _Told] = {}
+
+    async def page(self, about: About, now_ms: int) -> StatusPage:
+        """The page as the store has it now."""
+        seen = await incidents.watched(self._store)
+        noted = await self._store.get(incidents.NOTED)
+        told: dict[str, _Told] = {}
+        for name in await incidents.names(self._store):
+            stamp = (noted.revision if noted else 0, *await self._records(name))
+            kept = self._told.get(name)
+            if kept is None or kept[0] != stamp:
+                whole = await incidents.dossier(self._store, name, now_ms, seen, self._folds.of)
+                about_it = self._folds.summary_of(whole)
+                kept = (stamp, (Dossier(whole.incident, (), (), whole.notes), about_it))
+            told[name] = kept
+        self._told = told
+        rows = sorted((row for _, row in told.values()), key=lambda row: (row[1].begun_ms, row[1].incident))
+        first = [one.begun_ms for _, one in rows if one.begun_ms] + [one.at_ms for one in seen[:1]]
+        return status_page(about.title, about.names, rows, min(first, default=0), now_ms)
+
+    async def _records(self, incident: str) -> tuple[Any, ...]:
+        """(run, records) of an incident; nothing where it is notes alone."""
+        entry = await self._store.get(INCIDENT + incident)
+        if entry is None:
+            return ()
+        run = str(orjson.loads(entry.value)["run"])
+        head = await head_of(self._store, run)
+        return run, head.records if head else 0
+
 
 LOOK_S: Final = 1.0
 REFRESH_MS: Final = 300_000

@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from evac import __version__
+from evac.model import extras
 from evac.views.run_spans import RunSpan
 
 LIBRARIES: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
-INSTALL: Final = "pip install 'evac[otel]'"
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 QUEUE_MOST: Final = 20_000
 END_S: Final = 3.0
@@ -39,10 +39,10 @@ def wanted(environment: Mapping[str, str] = os.environ) -> bool:
 def missing() -> str:
     """What is not installed, in words; empty where everything is."""
     try:
-        found = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+        found = all(importlib.util.find_spec(name) is not None for name in LIBRARIES)
     except ModuleNotFoundError:
-        found = ["opentelemetry"]
-    return f"traces need {', '.join(found)}: {INSTALL}" if found else ""
+        found = False
+    return "" if found else extras.needs("otel", "sending traces").message
 
 
 class Tracer:

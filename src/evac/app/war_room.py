@@ -16,14 +16,13 @@ from typing import Final
 
 import orjson
 
-from evac.model.errors import InvalidInput
+from evac.model import extras
 
 MODULE: Final = "evac.web.serving"
 EXPORT: Final = "evac.app.status_export"
 NOTICES: Final = "evac.office.notices.process"
 TRACES: Final = "evac.app.traces_process"
 LIBRARIES: Final = ("fast_sugiyama", "fastapi", "joserfc", "multipart", "prometheus_client", "uvicorn")
-INSTALL: Final = "pip install 'evac[serve]'"
 FIRST_S: Final = 0.5
 MOST_S: Final = 30.0
 WELL_S: Final = 60.0
@@ -41,9 +40,8 @@ def controller_line(leads: bool, neither: str) -> bytes:
 
 def check_libraries() -> None:
     """Raises InvalidInput with the one command to type, where the extra `serve` is not installed."""
-    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InvalidInput("extra-serve", f"the war room needs {', '.join(missing)}", INSTALL)
+    if any(importlib.util.find_spec(name) is None for name in LIBRARIES):
+        raise extras.needs("serve", "evac serve")
 
 
 async def keep(

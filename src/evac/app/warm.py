@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from evac.model import extras
+
 
 def _search() -> None:
     from evac.planning.warm import warm as warm_search
@@ -27,9 +29,8 @@ def _others() -> None:
     from evac.model.scenario import lose
     from evac.planning.bound import bound
     from evac.planning.simulation.simulate import warm as warm_simulation
-    from evac.planning.warm import tiny_instance, warm_general
+    from evac.planning.warm import tiny_instance
 
-    warm_general()
     bound(tiny_instance(), work=1)
     for mended in (False, True):
         estate = pangyo(servers=1_000, mended=mended)
@@ -78,8 +79,13 @@ def fill_cache() -> int:
         if failed := [part.exitcode or 0 for part in parts if part.exitcode]:
             return abs(failed[0])
     warm()
+    from evac.planning.compiled import note_complete
+
+    note_complete()
     return 0
 
 
 if __name__ == "__main__":
+    if not extras.is_installed("large"):
+        sys.exit(f"error: {extras.needs('large', 'compiling the kernels').message}")
     sys.exit(fill_cache())

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from evac.audit.closure import RowNumbers, Taken
+from evac.audit.first_fit import Shapes
 from evac.audit.losses import Losses
 from evac.audit.own_server import settled, wanted_of
 from evac.audit.placing import Placed, Stock, open_packing, pack
@@ -21,7 +22,6 @@ from evac.audit.reserves import Reserves
 from evac.audit.supply import Supply
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
-from evac.planning.packing.shapes import Shapes
 
 LARGE_KINDS = ("site", "group", "pair")
 """Losses that are always placed by first fit, and that may need services to be shed."""

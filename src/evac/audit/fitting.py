@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evac.audit.first_fit import STAGE_DARK, fitting_servers, holding_servers
 from evac.audit.room import Room, Wants
 from evac.model.estate import Estate
 from evac.model.fleet import ON_SERVER, IntColumn
-from evac.planning.packing.shapes import STAGE_DARK, fitting_servers, holding_servers
 
 
 @dataclass(frozen=True, slots=True, eq=False)

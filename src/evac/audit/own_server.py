@@ -13,12 +13,12 @@ from typing import Final
 import numpy as np
 
 from evac.audit.closure import Taken
+from evac.audit.first_fit import own_servers
 from evac.audit.losses import Losses
 from evac.audit.room import Room
 from evac.audit.supply import Supply
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import UNBOUNDED
-from evac.planning.packing.shapes import own_servers
 
 _TESTS: Final = ((False, False), (False, True), (True, False), (True, True))
 """Whether dark servers count, and whether those of other sites do."""

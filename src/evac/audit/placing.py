@@ -13,10 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.room import Room, Used, Wants, useful_shapes
-from evac.model.fleet import BoolColumn, IntColumn
-from evac.model.units import UNBOUNDED
-from evac.planning.packing.shapes import (
+from evac.audit.first_fit import (
     STAGES,
     Fitted,
     Shapes,
@@ -25,6 +22,9 @@ from evac.planning.packing.shapes import (
     open_shapes,
     splits_of,
 )
+from evac.audit.room import Room, Used, Wants, useful_shapes
+from evac.model.fleet import BoolColumn, IntColumn
+from evac.model.units import UNBOUNDED
 
 _NO_DEMAND: Final = np.iinfo(np.int64).max
 

@@ -13,6 +13,14 @@ from typing import Final
 
 import numpy as np
 
+from evac.audit.first_fit import (
+    STAGE_DARK,
+    STAGE_EMPTY,
+    STAGE_USED,
+    Asking,
+    count_shapes_of,
+    holds_any,
+)
 from evac.audit.losses import Rows
 from evac.audit.reserves import Reserves
 from evac.model.domain import Topology
@@ -29,15 +37,7 @@ from evac.model.fleet import (
     Replicas,
 )
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED, floor_share
-from evac.planning.packing.alike import alike, least_of
-from evac.planning.packing.shapes import (
-    STAGE_DARK,
-    STAGE_EMPTY,
-    STAGE_USED,
-    Asking,
-    count_shapes_of,
-    holds_any,
-)
+from evac.planning.alike import alike, least_of
 
 SHAPES_WANTED: Final = 2_500
 MOST_BITS: Final = 6

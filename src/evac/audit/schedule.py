@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.audit.closure import Order, RowNumbers
+from evac.audit.in_line import UNLIMITED, Asked, Gates, Pace, Ways, in_line, lists_of
 from evac.audit.recovery import Recovery, Times
 from evac.audit.stores import NEVER, Outcome, StoreHits
 from evac.derive.affected import ServiceGraph
 from evac.model.domain import Topology, site_of
 from evac.model.estate import Estate, Store
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
-from evac.planning.scheduling.in_line import UNLIMITED, Asked, Gates, Pace, Ways, in_line, lists_of
 
 _NOT_LOST: Final = 2**62
 FloatColumn = NDArray[np.float64]

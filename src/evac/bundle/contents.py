@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac.bundle.opening import check_journals
-from evac.estate.codecs.bundle import BundleDamaged, open_bundle
-from evac.estate.codecs.bundle_manifest import manifest_of
+from evac.estate.codecs.bundle import BundleDamaged, manifest_of, open_bundle
 from evac.views.sheet import Part, Sheet, utc
 from evac.views.words import duration
 

@@ -33,8 +33,7 @@ from evac.app.observed_stores import KEY as OBSERVED
 from evac.app.observed_stores import decode as decode_observed
 from evac.bundle import sealing
 from evac.bundle.plans import LeftOut, plans_of, without_small_plans
-from evac.drivers.process.peers import CA, CERT, KEY
-from evac.drivers.references import secret_of
+from evac.drivers.process.peers import CA, CERT, KEY, agent_endpoints
 from evac.engine.stores import datasets
 from evac.estate.codecs.bundle import (
     MAX_READ_BYTES,
@@ -42,9 +41,9 @@ from evac.estate.codecs.bundle import (
     BundleDamaged,
     Source,
     bundle_beside,
+    manifest_of,
     open_bundle,
 )
-from evac.estate.codecs.bundle_manifest import manifest_of
 from evac.estate.codecs.policy import policy_beside
 from evac.estate.format.problems import Problems
 from evac.estate.format.sources import ACCESS_FILE, NOTICES_FILE, POLICY_FILE, find_files
@@ -53,6 +52,7 @@ from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate
 from evac.model.observation import observed
 from evac.model.run_policy import RunPolicy
+from evac.net.secrets import secret_of
 from evac.store.copying import Copied, copy_of
 from evac.store.generation import Generation, read_generation
 from evac.store.opening import open_store
@@ -84,7 +84,7 @@ This one file starts the controller of evac on a laptop that has Python {python}
 Whoever starts it opens a new generation: from then on every agent, and every system that keeps tokens,
 refuses the controllers of the old sites. The runbooks can be printed: they need no computer at all.
 """
-EXTRAS: Final = "bundle,fast,k8s,notices,postgres,redfish,redis,serve"
+EXTRAS: Final = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,9 +375,7 @@ def _files_of(sealed: Sequence[str]) -> dict[str, Path]:
 
 def _certificates(making: _Making) -> dict[str, bytes]:
     """Which authority of agents is believed, and what is shown to them; for under the lock."""
-    agents = [
-        str(end.settings.get("agent", "")) for end in making.estate.endpoints if end.driver == "process"
-    ]
+    agents = [str(end.settings["agent"]) for end in agent_endpoints(making.estate).values()]
     named = {name: os.environ[name] for name in (CA, CERT, KEY) if os.environ.get(name)}
     if any(url.startswith("https:") for url in agents):
         for name in (CERT, KEY):

@@ -28,13 +28,12 @@ from evac.app.anchoring import AgentAt, agents_of
 from evac.bundle import sealing
 from evac.bundle.folder import GLASS, OPENED, STORE, UNPACKED, beside, put, remove_leftovers
 from evac.bundle.making import ENTRIES
-from evac.drivers.process.generation import AgentGenerations
 from evac.drivers.process.peers import CA, CERT, KEY
+from evac.drivers.process.remote import AgentGenerations
 from evac.engine.lead import watch_journal
 from evac.engine.stores import datasets
 from evac.engine.stores.guards import HOLD_KEY
-from evac.estate.codecs.bundle import Bundle, BundleDamaged, check_name, open_bundle
-from evac.estate.codecs.bundle_manifest import manifest_of
+from evac.estate.codecs.bundle import Bundle, BundleDamaged, check_name, manifest_of, open_bundle
 from evac.model.errors import ActionError, Corrupt, EvacError, InvalidInput, NotAllowed, UnknownDomain
 from evac.model.generation import GENERATION_MOST, epoch_in, token_in
 from evac.net import secrets

@@ -82,7 +82,13 @@ def plans_of(
                     continue
                 left_to_make -= 1
             try:
-                made = make_plan(estate, lose(*lost), budget_ms=EACH_MS, waivers=waivers_of(policy))
+                made = make_plan(
+                    estate,
+                    lose(*lost),
+                    budget_ms=EACH_MS,
+                    waivers=waivers_of(policy),
+                    report=lambda line: tell(0.0, line),
+                )
             except EvacError as error:
                 left.append({"what": f"plan for the loss of {name}", "why": error.message})
                 continue

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from evac.estate.codecs.bundle import sync_folder
+from evac.model import extras
 from evac.model.canonical import canonical_json
 from evac.model.errors import InvalidInput
 
@@ -36,7 +37,6 @@ MAX_MATERIAL_BYTES: Final = 64 << 20
 _WORD: Final = "evac-share-1"
 _NAME: Final = re.compile(r"[0-9a-f]{16}")
 _INFO: Final = b"evac bundle: break-glass material, 1"
-INSTALL: Final = "pip install 'evac[bundle]'"
 
 Draw = Callable[[int], bytes]
 """So many random bytes; `os.urandom` but in tests."""
@@ -246,5 +246,5 @@ def _shamir() -> type[Shamir]:
     try:
         from Crypto.Protocol.SecretSharing import Shamir
     except ModuleNotFoundError as error:
-        raise InvalidInput("extra-bundle", "shares of people need pycryptodome", INSTALL) from error
+        raise extras.needs("bundle", "a lock that people share") from error
     return Shamir

@@ -131,8 +131,8 @@ def break_glass(
 
 def _private_key(reference: str) -> Ed25519PrivateKey:
     """Raises NotAllowed, Permanent, never with a word of the key."""
-    from evac.drivers.references import secret_of
     from evac.engine.runs.signatures import parse_key, read_key
+    from evac.net.secrets import secret_of
 
     if reference.startswith("file:/"):
         return read_key(Path(reference.removeprefix("file:")))

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from evac.cli import exits
-from evac.cli.options import output_option, plan_argument, quiet_option
+from evac.cli.options import output_option, plan_argument, quiet_option, reason_option, who_option
 from evac.cli.output import emit, say, screen
 from evac.cli.run_command import follow, now_ms, request, run_argument
-from evac.cli.run_options import reason_option, who_option
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 from evac.model.run_policy import Envelope
+from evac.model.step_id import StepId
 
 if TYPE_CHECKING:
-    from evac.control.port import Control, Document, PlanGiven
+    from evac.control.port import Control, PlanGiven
+    from evac.views.run_document import LossRow, RunDocument
 
 
 @click.command()
@@ -85,16 +85,17 @@ def _given(plan: Path, estate: Path | None, policy: Path | None, where: Where) -
 
 
 def _dry(plan: Path, estate: Path | None, policy: Path | None, where: Where, output: str) -> int:
+    from evac.views.documents import document_json
     from evac.views.dry_run import dry_run_text
 
     given = _given(plan, estate, policy, where)
     document = where.do(lambda control: control.rehearse(given))
     if output == "json":
-        emit(json.dumps(document, indent=2, ensure_ascii=False) + "\n", None)
+        emit(document_json(document), None)
     else:
         page = screen()
         emit(dry_run_text(document, str(plan), page.width, page.colour), None)
-    return exits.DONE if document["ready"] else exits.REFUSED
+    return exits.DONE if document.ready else exits.REFUSED
 
 
 def _propose(
@@ -156,14 +157,13 @@ def approve(
 ) -> int:
     """Agree to a run: to its sites, its stores, the most that may be lost and shed. Shows them first."""
     from evac.engine.runs.signatures import Approval, read_key, sign
-    from evac.run.envelope import from_data
 
-    async def look(control: Control) -> tuple[Document, str]:
+    async def look(control: Control) -> tuple[RunDocument, str]:
         return await control.run(run, 1), await control.name(who or "") if key is not None else who or ""
 
     document, name = where.do(look)
-    losses, to_type = document["most_lost"], document["to_type"]
-    needed = covering(from_data(document["envelope"]), losses)
+    losses, to_type = document.most_lost, document.to_type
+    needed = covering(document.envelope, losses)
     if not step:
         say(
             f"approving {run}: leaves {', '.join(needed.sites) or 'no site'}; promotes "
@@ -174,11 +174,11 @@ def approve(
         _refuse_others(confirm, {*needed.sites, *to_type})
         _confirmed(to_type, confirm)
     for loss in losses:
-        if not step or step == f"promote:{loss['store']}":
-            say(f"{loss['store']} at {loss['candidate']} may lose {loss['words']}", quiet)
+        if not step or StepId.parse(step).in_plan == StepId("promote", loss.store):
+            say(f"{loss.store} at {loss.candidate} may lose {loss.words}", quiet)
     signature = ""
     if key is not None and not step:
-        signed = Approval(str(document["run"]), document["plan_digest"], needed, name, reason, ticket)
+        signed = Approval(document.run, document.plan_digest, needed, name, reason, ticket)
         signature = sign(signed, read_key(key))
     code = request(
         where,
@@ -195,8 +195,8 @@ def approve(
     )
     if code == exits.DONE and not step:
         after, _ = where.do(look)
-        if after["state"] == "awaiting_approval":
-            say(f"not started yet: {'; '.join(after['waits_for'])}", quiet)
+        if after.state == "awaiting_approval":
+            say(f"not started yet: {'; '.join(after.waits_for)}", quiet)
     return code
 
 
@@ -211,9 +211,9 @@ def _refuse_others(confirm: tuple[str, ...], leaving: Collection[str]) -> None:
         )
 
 
-def covering(needed: Envelope, losses: Sequence[Mapping[str, Any]]) -> Envelope:
+def covering(needed: Envelope, losses: Sequence[LossRow]) -> Envelope:
     """What is agreed to: what the plan needs, and the most that may be lost as it is shown now."""
-    shown = [loss["milliseconds"] for loss in losses if loss["milliseconds"] is not None]
+    shown = [loss.milliseconds for loss in losses if loss.milliseconds is not None]
     return replace(needed, most_lost_ms=max(needed.most_lost_ms, *shown, 0))
 
 

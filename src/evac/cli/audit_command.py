@@ -11,6 +11,7 @@ import click
 from evac import __version__
 from evac import audit as audits
 from evac import estate as estates
+from evac.app.planner.kernels import audit_s, kernels
 from evac.audit import AuditReport, Finding
 from evac.cli import exits
 from evac.cli.options import (
@@ -21,9 +22,8 @@ from evac.cli.options import (
     output_option,
     quiet_option,
 )
-from evac.cli.output import emit, progress, say, screen, write_whole
-from evac.estate.codecs.baseline import encode_baseline, read_baseline
-from evac.estate.codecs.suppressions import read_suppressions
+from evac.cli.output import emit, progress, reporter, say, screen, write_whole
+from evac.estate.codecs.suppressions import encode_baseline, read_baseline, read_suppressions
 from evac.model.diagnostic import SEVERITIES
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
@@ -93,7 +93,10 @@ def audit(
     was found.
     """
     loaded = estates.load(estate, as_of)
-    with progress("auditing", quiet):
+    with (
+        progress("auditing", quiet) as told,
+        kernels(audit_s(loaded, lose, pairs), reporter(told, quiet)),
+    ):
         report = audits.audit(
             loaded, domains=lose or None, pairs=pairs, as_of=as_of, digest=estate_digest(loaded)
         )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 from evac.cli import exits
-from evac.cli.options import quiet_option
+from evac.cli.options import quiet_option, who_option
 from evac.cli.output import say
-from evac.cli.run_options import who_option
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 

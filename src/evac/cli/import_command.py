@@ -27,7 +27,7 @@ from evac.views.words import listed, plural
 @output_option("text", "json")
 @quiet_option
 def import_(kind: str, source: Path, target: Path, overlay: Path | None, output: str, quiet: bool) -> int:
-    """Make an estate out of SOURCE: wikimedia, kubernetes (manifests) or csv (a host list).
+    """Make an estate out of SOURCE: compose, csv (a host list), kubernetes (manifests) or wikimedia.
 
     What the source does not know comes from overlay.yaml in the folder, which is written once and then
     yours. Importing again keeps it and shows what changed. Ends with 2 where the folder as it is then, with

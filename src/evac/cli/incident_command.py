@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evac.cli.options import file_option, output_option, plan_argument, quiet_option
+from evac.cli.options import file_option, output_option, plan_argument, quiet_option, who_option
 from evac.cli.output import emit, say, screen, write_whole
-from evac.cli.run_options import who_option
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from evac.app.incident_papers import PaperKind
+    from evac.app.incidents import PaperKind
     from evac.views.sheet import Sheet
 
 _KINDS = ("note", "command", "draft", "update", "state", "fact", "resolved")
@@ -161,6 +160,6 @@ def runbook(plan: Path, estate: Path | None, output: str, target: Path | None) -
 
     made, digest = plan_codec.read(plan)
     book = books.runbook(made, digest, estates.load(estate) if estate is not None else None)
-    from evac.app.incident_papers import written
+    from evac.app.incidents import written
 
     _show(runbook_json(book) if output == "json" else written(runbook_sheet(book), _form(output)), target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,7 @@ def _power_rows(facts: PowerFacts) -> list[dict[str, Any]]:
             "asked": site.asked,
             "cannot_be_asked": site.beside,
             "counts": site.counts(),
-            "servers": [one._asdict() for one in site.seen],
+            "servers": [asdict(one) for one in site.seen],
         }
         for site in facts.sites
     ]

@@ -1,13 +1,22 @@
-"""Options that several commands share, spelled once."""
+"""Options that several commands share, spelled once.
+
+Options of commands that speak to agents: whom they believe, and what they show.
+
+Options of the commands that act: which store, who asks, and why.
+"""
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
 import click
+
+from evac.drivers.process.peers import ALLOWED, CA, CERT, KEY, PLAIN
 
 SEED_MAX: Final = 2**32 - 1
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -103,3 +112,55 @@ def fail_on_option(default: str) -> Callable[[Command], Command]:
         show_default=True,
         help="Exit with 3 when something at or above this level is found.",
     )
+
+
+def agent_options(command: Command) -> Command:
+    """Options that say for this process, and those that it starts, what its environment says else."""
+    existing = click.Path(path_type=Path, dir_okay=False)
+
+    @click.option(
+        "--agent-ca", type=existing, help=f"Who signs the certificates of agents, PEM. [default: ${CA}]"
+    )
+    @click.option("--agent-cert", type=existing, help=f"What is shown to agents, PEM. [default: ${CERT}]")
+    @click.option("--agent-key", type=existing, help=f"Its private key, PEM. [default: ${KEY}]")
+    @click.option("--agent-plain", is_flag=True, help="Ask agents of other machines in the clear.")
+    @functools.wraps(command)
+    def wrapped(
+        *values: Any,
+        agent_ca: Path | None,
+        agent_cert: Path | None,
+        agent_key: Path | None,
+        agent_plain: bool,
+        **named: Any,
+    ) -> Any:
+        for name, path in ((CA, agent_ca), (CERT, agent_cert), (KEY, agent_key)):
+            if path is not None:
+                os.environ[name] = str(path.absolute())
+        if agent_plain:
+            os.environ[PLAIN] = ALLOWED
+        return command(*values, **named)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def store_option(command: Command) -> Command:
+    return click.option(
+        "--store",
+        metavar="URL",
+        help="Where runs are kept: sqlite:PATH or etcd:http://HOST:2379,... "
+        "[default: $EVAC_STORE, else a SQLite file of this user]",
+    )(command)
+
+
+def reason_option(command: Command) -> Command:
+    return click.option("--reason", required=True, help="Why; it goes into the journal.")(command)
+
+
+def who_option(command: Command) -> Command:
+    return click.option("--who", help="Who asks. [default: the user]")(command)
+
+
+def log_file() -> Path:
+    """Where a controller that a command starts writes its notices."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return base / "evac" / "controller.log"

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,27 @@ def say(words: str, quiet: bool = False) -> None:
         from evac.views.words import shown
 
         click.echo(with_way(shown(words)), err=True)
+
+
+EVERY_S = 10.0
+"""Where no terminal shows a live line, one is written so often."""
+
+
+def reporter(shown: Callable[[float, str], None], quiet: bool) -> Callable[[str], None]:
+    """What delays an answer, in lines that change: `shown` has them on a terminal, stderr gets one now and
+    then elsewhere.
+    """
+    if quiet or sys.stderr is None or sys.stderr.isatty():
+        return lambda line: shown(0.0, line)
+    last = -EVERY_S
+
+    def write(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY_S:
+            last = time.monotonic()
+            say(line)
+
+    return write
 
 
 @contextmanager

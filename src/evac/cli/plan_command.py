@@ -22,13 +22,13 @@ from evac.cli.options import (
     output_option,
     quiet_option,
 )
-from evac.cli.output import emit, progress, say, screen, write_whole
+from evac.cli.output import emit, progress, reporter, say, screen, write_whole
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
-from evac.planning.plan_diff import diff as plan_diff
 from evac.verify import Verdict, check
 from evac.views.html_report import Planned, html_report
+from evac.views.plan_diff import diff as plan_diff
 from evac.views.plan_text import plan_text
 from evac.views.words import plural
 
@@ -127,6 +127,7 @@ def plan(
             waivers=waive,
             sensitivity=sensitivity,
             progress=told,
+            report=reporter(told, quiet),
         )
         verdict = check(loaded, made.plan)
     if target is not None:
@@ -159,7 +160,7 @@ def _accepted(verdict: Verdict, target: Path | None, estate: str) -> int:
 
 def _on(seen: Path, restore: tuple[str, ...]) -> tuple[str, ...]:
     """Servers that a look saw on. Raises InvalidInput."""
-    from evac.app.power_facts import servers_on
+    from evac.app.power_observing import servers_on
 
     if not restore:
         raise InvalidInput("plan-seen", "--seen belongs to --restore", "leave it out")

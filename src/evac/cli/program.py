@@ -15,7 +15,8 @@ import click
 
 from evac import __version__
 from evac.cli import exits, next_command
-from evac.model.errors import EstateError, EvacError, InvalidInput
+from evac.model.errors import EstateError, EvacError
+from evac.model.extras import extra_of, needs
 
 COMMANDS: Final = {
     "example": ("evac.cli.example_command:example", "Write an example estate."),
@@ -88,8 +89,7 @@ def _of_extra(name: str) -> click.Command:
     for found in entry_points(group=ENTRY_POINTS, name=name):
         command: click.Command = found.load()
         return command
-    extra, _ = OF_EXTRAS[name]
-    raise InvalidInput(f"extra-{extra}", f"evac {name} needs the {extra}", f"pip install 'evac[{extra}]'")
+    raise needs(OF_EXTRAS[name][0], f"evac {name}")
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -132,6 +132,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
             err=True,
         )
         return exits.FAILED
+    except ModuleNotFoundError as error:
+        extra = extra_of(error.name or "")
+        if not extra:
+            return _own_fault(error)
+        given = sys.argv[1:] if arguments is None else arguments
+        command = next((part for part in given if not part.startswith("-")), "")
+        missing = needs(extra, f"evac {command}")
+        show(missing)
+        return exits.exit_code(missing)
     except Exception as error:
         return _own_fault(error)
 

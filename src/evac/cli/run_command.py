@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evac.cli import exits, next_command
-from evac.cli.options import Length, output_option, quiet_option
+from evac.cli.options import (
+    Length,
+    log_file,
+    output_option,
+    quiet_option,
+    reason_option,
+    store_option,
+    who_option,
+)
 from evac.cli.output import emit, say, screen
 from evac.cli.quarantine_command import quarantine
-from evac.cli.run_options import log_file, reason_option, store_option, who_option
 from evac.cli.target import Where, where_options
+from evac.model.step_id import boot_step
 
 if TYPE_CHECKING:
     from evac.control.port import Control, Document
+    from evac.views.run_document import RunDocument
 
 run_argument = click.argument("run", metavar="RUN")
 step_argument = click.argument("step")
@@ -68,27 +77,28 @@ def list_command(where: Where, output: str) -> None:
 @output_option("text", "json")
 def show(run: str, where: Where, output: str) -> int:
     """Where a run stands, step by step; the exit code says it too."""
-    from evac.views.run_report import SHOWN, run_json
+    from evac.views.documents import document_json
+    from evac.views.run_report import SHOWN
 
     document = where.do(lambda control: control.run(run, None if output == "json" else SHOWN))
     if output == "json":
-        emit(run_json(document), None)
+        emit(document_json(document), None)
     else:
         _page(document)
     return code_of(document)
 
 
-def _page(document: Document) -> None:
+def _page(document: RunDocument) -> None:
     from evac.views.run_report import run_text
 
     page = screen()
     emit(run_text(document, page.width, page.colour), None)
 
 
-def code_of(document: Document) -> int:
+def code_of(document: RunDocument) -> int:
     """The exit code that says how a run stands."""
-    undone, in_doubt = not document["undo_failed"], bool(document["in_doubt"])
-    return exits.run_exit_code(document["state"], undone, in_doubt, bool(document["held_by"]))
+    undone, in_doubt = not document.undo_failed, bool(document.in_doubt)
+    return exits.run_exit_code(document.state, undone, in_doubt, bool(document.held_by))
 
 
 @run.command()
@@ -105,7 +115,7 @@ def follow(where: Where, run: str, quiet: bool) -> int:
     from evac.cli.run_screen import Teller
     from evac.views.run_report import SHOWN
 
-    async def work(control: Control) -> Document:
+    async def work(control: Control) -> RunDocument:
         teller = Teller(quiet)
         try:
             async with aclosing(control.follow(run, teller.most)) as documents:
@@ -126,10 +136,10 @@ def follow(where: Where, run: str, quiet: bool) -> int:
     return code_of(document)
 
 
-def _waits(document: Document) -> bool:
+def _waits(document: RunDocument) -> bool:
     """Whether only a person can move it."""
-    held = document["held_by"] or document["in_doubt"]
-    return bool(held) or document["state"] in ("awaiting_approval", "paused")
+    held = document.held_by or document.in_doubt
+    return bool(held) or document.state in ("awaiting_approval", "paused")
 
 
 @run.command()
@@ -291,7 +301,7 @@ async def _on_the_list(control: Control, run: str, racks: Named, halls: Named) -
     if not (racks or halls):
         return []
     down = quarantine_read(await control.quarantine(run, "json")).down
-    found = [f"boot:{one.server}" for one in down if one.rack in racks or one.hall in halls]
+    found = [boot_step(one.server) for one in down if one.rack in racks or one.hall in halls]
     known = {one.rack for one in down} | {one.hall for one in down}
     if missing := [place for place in (*racks, *halls) if place not in known]:
         words = f"no server of {', '.join(missing)} is on the list for the floor"
@@ -432,7 +442,7 @@ def adopt(
     """Where a journal was lost: look at the world, and begin a run from what it shows as done."""
     from pathlib import Path
 
-    from evac.app.adopting import adopt as adopted
+    from evac.app.applying import adopt as adopted
 
     next_command.remember({"--store": store}, server=False)
     made, done = adopted(

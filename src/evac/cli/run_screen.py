@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from evac.cli.output import say
+from evac.views.run_document import RunDocument
 from evac.views.run_report import run_text
 
 _BESIDE_STEPS = 18
@@ -39,7 +39,7 @@ class Teller:
         height: int = self._live.console.size.height
         return max(3, height - _BESIDE_STEPS)
 
-    def show(self, document: Mapping[str, Any]) -> None:
+    def show(self, document: RunDocument) -> None:
         if self._quiet:
             return
         if self._live is not None:
@@ -48,15 +48,15 @@ class Teller:
             text = run_text(document, self._live.console.size.width, False, self._room())
             self._live.update(Text(text))
             return
-        state = document["state"]
+        state = document.state
         if state != self._phase:
             self._phase = state
-            say(f"{document['run']}: {state.replace('_', ' ')}")
-        for step in document["steps"]:
-            phase = step["state"]
-            if phase not in ("pending", "ready") and self._seen.get(step["id"]) != phase:
-                self._seen[step["id"]] = phase
-                say(f"  {step['id']}: {phase}")
+            say(f"{document.run}: {state.replace('_', ' ')}")
+        for step in document.steps:
+            phase = step.state
+            if phase not in ("pending", "ready") and self._seen.get(step.id) != phase:
+                self._seen[step.id] = phase
+                say(f"  {step.id}: {phase}")
 
     def close(self) -> None:
         if self._live is not None:

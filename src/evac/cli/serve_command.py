@@ -17,12 +17,10 @@ import click
 from click.core import ParameterSource
 
 from evac.cli import exits
-from evac.cli.agent_options import agent_options
 from evac.cli.bundle_serving import SITE as BUNDLE_SITE
 from evac.cli.bundle_serving import BundleAsked, bundle_options, open_bundle
-from evac.cli.options import Length, as_of_option
+from evac.cli.options import Length, agent_options, as_of_option, store_option
 from evac.cli.output import say
-from evac.cli.run_options import store_option
 from evac.cli.status_options import StatusAsked, status_options
 from evac.model.errors import InvalidInput
 from evac.views.words import listed

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from evac import estate as estates
+from evac.app.planner.kernels import kernels, simulation_s
 from evac.cli.options import (
     SEED_MAX,
     as_of_option,
@@ -17,13 +18,13 @@ from evac.cli.options import (
     plan_argument,
     quiet_option,
 )
-from evac.cli.output import emit, progress, screen
+from evac.cli.output import emit, progress, reporter, screen
 from evac.derive.planning_instance import derive
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import StalePlan, UnsafePlan
 from evac.model.policy import Policy
-from evac.planning.simulation.faults import parse_faults
+from evac.planning.simulation.simulate import parse_faults
 from evac.planning.simulation.simulate import simulate as play
 from evac.verify import check
 from evac.views.json_out import simulate_json
@@ -74,7 +75,10 @@ def simulate(
         words = f"the plan does not hold: {wrong[0].rule} {wrong[0].subject}: {wrong[0].message}"
         raise UnsafePlan("plan-wrong", words, f"see them all: evac verify {plan} {estate}")
     instance = derive(loaded, made.scenario, Policy(made.waivers, made.tier_weights), made.tick_ms)
-    with progress("simulating", quiet) as told:
+    with (
+        progress("simulating", quiet) as told,
+        kernels(simulation_s(len(made.steps), trials), reporter(told, quiet)),
+    ):
         found = play(
             instance,
             made,

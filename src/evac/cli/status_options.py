@@ -33,7 +33,7 @@ class StatusAsked:
             if self.push:
                 raise InvalidInput("status-push", "there is no folder to push", "add --status-page DIR")
             return None
-        from evac.app.status_target import target_of
+        from evac.app.status_export import target_of
 
         target_of(self.folder, self.push)
         if setting.store == "memory:":

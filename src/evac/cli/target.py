@@ -65,7 +65,7 @@ class Where:
 
             return through_server(Server(self.server, self._token(), self.ca, self.cert, self.key))
         from evac.app.runs import default_store
-        from evac.cli.run_options import log_file
+        from evac.cli.options import log_file
         from evac.control.store import through_store
 
         return through_store(self.store or default_store(), log_file())
@@ -79,7 +79,7 @@ class Where:
         if self.token_file is not None:
             return _printable(resolve(f"file:{self.token_file.absolute()}"))
         if self.token_command:
-            from evac.drivers.references import secret_of
+            from evac.net.secrets import secret_of
 
             return _printable(secret_of(f"command:{self.token_command}"))
         return _printable(resolve(f"env:{TOKEN}")) if os.environ.get(TOKEN) else None

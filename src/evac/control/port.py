@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from evac.app.incident_papers import PaperForm, PaperKind
+from evac.app.incidents import PaperForm, PaperKind
 from evac.engine.runs.requests import Request
 from evac.incident.notes import Note
 from evac.store.anchors import Anchor
+from evac.views.dry_run import DryRun
+from evac.views.run_document import RunDocument
 from evac.views.sheet import Sheet
 
 Document = Mapping[str, Any]
@@ -82,11 +84,11 @@ class Control(Protocol):
         """All runs, oldest first: run, incident, plan_digest, state, scenario, started_at."""
         ...
 
-    async def run(self, name: str, most: int | None = None) -> Document:
+    async def run(self, name: str, most: int | None = None) -> RunDocument:
         """One run with its steps, or with so many of them, those first that need a look."""
         ...
 
-    def follow(self, name: str, most: int | None = None) -> AsyncGenerator[Document, None]:
+    def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:
         """The same each time that the run changed, until it has ended."""
         ...
 
@@ -120,7 +122,7 @@ class Control(Protocol):
         """The drawer: scenario, lost, plan, estate, at, took_ms, problem."""
         ...
 
-    async def rehearse(self, plan: PlanGiven) -> Document:
+    async def rehearse(self, plan: PlanGiven) -> DryRun:
         """A dry run: asks every system that the plan touches, and changes nothing."""
         ...
 

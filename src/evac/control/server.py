@@ -6,15 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import orjson
 
 from evac.app import runs
 from evac.app.anchoring import JOURNALS
-from evac.app.incident_papers import PaperForm, PaperKind
-from evac.app.incidents import check_note
+from evac.app.incidents import PaperForm, PaperKind, check_note
 from evac.control.port import (
     Document,
     Held,
@@ -25,7 +24,6 @@ from evac.control.port import (
     Taken,
 )
 from evac.control.server_calls import Server, ServerCalls, shown, strange
-from evac.control.server_shapes import DRY_RUN, PROOF, RUN, WHAT_IF, checked
 from evac.control.server_stream import messages
 from evac.engine.plans.library import digest_of
 from evac.engine.runs.requests import Request
@@ -33,13 +31,18 @@ from evac.incident.notes import Note
 from evac.incident.values import Notice
 from evac.model.errors import EvacError, Unavailable
 from evac.office.status_summary import NOTICES_SHOWN, drawer_row, status_document
+from evac.office.what_if import WhatIf
 from evac.run.envelope import to_data
 from evac.run.values import ENDED
 from evac.store.anchors import Anchor
+from evac.views.documents import Mismatch, read
+from evac.views.dry_run import DryRun
+from evac.views.run_document import RunDocument
 from evac.views.sheet import Sheet, sheet_of
 from evac.views.words import moment
 
 SCHEMA_VERSION: Final = 1
+Shape = TypeVar("Shape")
 PAGE: Final = 1_000
 ROWS_MOST: Final = 1_000_000
 PAUSE_S: Final = 0.3
@@ -51,6 +54,14 @@ WAITS: Final = 2
 LONG_S: Final = 130.0
 """For what asks real systems."""
 RELEASED: Final = "released by evac hold --release"
+
+
+def _read(shape: type[Shape], value: Mapping[str, Any], what: str) -> Shape:
+    """The document that a server sent. Raises EvacError where it is none."""
+    try:
+        return read(shape, value, what)
+    except Mismatch as error:
+        raise strange(f"{error} is missing, or has another type") from error
 
 
 def _path(*parts: str) -> str:
@@ -85,7 +96,7 @@ class ServerControl:
         ]
         return sorted(rows, key=lambda row: (row["started_at"] or "", row["run"]))
 
-    async def run(self, name: str, most: int | None = None) -> Document:
+    async def run(self, name: str, most: int | None = None) -> RunDocument:
         head = await self._read(_path("runs", name))
         _check_version(head)
         path = _path("runs", name, "steps")
@@ -93,9 +104,9 @@ class ServerControl:
             rows = await self._rows(path)
         else:
             rows = _items(await self._read(path, {"order": "need", "limit": max(1, min(most, PAGE))}))
-        return checked(head | {"steps": rows}, RUN, "run")
+        return _read(RunDocument, head | {"steps": rows}, "run")
 
-    async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[Document, None]:
+    async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:
         """The stream says that something happened; what, is read."""
         document = await self.run(name, most)
         yield document
@@ -108,14 +119,14 @@ class ServerControl:
             finally:
                 news.set()
 
-        listening = asyncio.create_task(listen(document["events"]), name="stream")
+        listening = asyncio.create_task(listen(document.events), name="stream")
         try:
-            while document["state"] not in ENDED and not listening.done():
+            while document.state not in ENDED and not listening.done():
                 await news.wait()
                 news.clear()
-                await asyncio.sleep(max(PAUSE_S, PAUSE_A_PAGE_S * len(document["steps"]) / PAGE))
-                seen, document = document["events"], await self.run(name, most)
-                if document["events"] != seen:
+                await asyncio.sleep(max(PAUSE_S, PAUSE_A_PAGE_S * len(document.steps) / PAGE))
+                seen, document = document.events, await self.run(name, most)
+                if document.events != seen:
                     yield document
             if listening.done():
                 listening.result()
@@ -169,7 +180,9 @@ class ServerControl:
     async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
         body = {"heads": [{"segment": h.segment, "records": h.records, "hash": h.hash} for h in heads]}
         kind = "journals" if name in JOURNALS else "runs"
-        return checked(await self._change("POST", _path(kind, name, "proof"), body), PROOF, "proof")
+        found = await self._change("POST", _path(kind, name, "proof"), body)
+        _read(runs.Proof, found, "proof")
+        return found
 
     async def quarantine(self, name: str, form: QuarantineForm) -> str:
         return await self._text(_path("runs", name, "quarantine"), {"format": form})
@@ -183,11 +196,11 @@ class ServerControl:
     async def plans(self) -> Sequence[Document]:
         return [_drawn(row) for row in await self._rows(_path("plans"))]
 
-    async def rehearse(self, plan: PlanGiven) -> Document:
+    async def rehearse(self, plan: PlanGiven) -> DryRun:
         await self._hand_over(plan)
         found = await self._change("POST", _path("plans", plan.digest, "dry-run"), {}, timeout_s=LONG_S)
         _check_version(found)
-        return checked(found, DRY_RUN, "dry run")
+        return _read(DryRun, found, "dry run")
 
     async def ready(self, plan: PlanGiven) -> str:
         """Whether the plan fits is found out when it is proposed."""
@@ -269,9 +282,9 @@ class ServerControl:
 
     async def what_if(self, domains: Sequence[str], estate: object) -> Document:
         body = {"domains": list(domains)}
-        return checked(
-            await self._change("POST", _path("what-if"), body, timeout_s=LONG_S), WHAT_IF, "answer"
-        )
+        found = await self._change("POST", _path("what-if"), body, timeout_s=LONG_S)
+        _read(WhatIf, found, "answer")
+        return found
 
     async def incidents(self, form: PaperForm) -> str | Sheet:
         return await self._paper(_path("papers", "incidents"), form)

@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from evac.app import applying, incident_papers, incidents, quarantine, runs
+from evac.app import applying, incidents, quarantine, runs
 from evac.app.anchoring import JOURNALS
-from evac.app.incident_papers import PaperForm, PaperKind
+from evac.app.incidents import PaperForm, PaperKind
 from evac.app.rehearsing import check_fit, rehearse
 from evac.control.port import (
     Document,
@@ -24,7 +24,7 @@ from evac.control.port import (
 )
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.plans.library import find_plan, get_plan
-from evac.engine.runs.codec import decode_all
+from evac.engine.runs.reading import decode_all
 from evac.engine.runs.requests import Request
 from evac.incident.components import public_names
 from evac.incident.incident import summary
@@ -36,9 +36,11 @@ from evac.store.anchors import Anchor
 from evac.store.journal import records_after
 from evac.store.opening import check_store, open_store
 from evac.store.port import Store
+from evac.views.dry_run import DryRun
 from evac.views.quarantine import quarantine_csv, quarantine_json
 from evac.views.quarantine_page import quarantine_page
-from evac.views.run_report import LossShown, RunShown, event_row, run_document
+from evac.views.run_document import LossRow, RunDocument, RunShown, run_document
+from evac.views.run_report import event_row
 from evac.views.sheet import Sheet
 from evac.views.status_files import status_files
 from evac.views.words import moment
@@ -72,16 +74,16 @@ class StoreControl:
     async def runs(self) -> Sequence[Document]:
         return await runs.list_runs(self.store)
 
-    async def run(self, name: str, most: int | None = None) -> Document:
+    async def run(self, name: str, most: int | None = None) -> RunDocument:
         return await self._document(await runs.view_of(self.store, name), most)
 
-    async def _document(self, view: RunView, most: int | None) -> Document:
+    async def _document(self, view: RunView, most: int | None) -> RunDocument:
         now_ms = self._clock.now_ms()
         losses = await runs.losses_of(self.store, view, now_ms)
-        told = tuple(LossShown(o.store, o.most_ms, o.basis, o.words, o.candidate) for o in losses)
+        told = tuple(LossRow(o.store, o.candidate, o.most_ms, o.basis, o.words) for o in losses)
         return run_document(RunShown(view, await runs.leader_of(self.store), now_ms, told), most)
 
-    async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[Document, None]:
+    async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:
         async for view in runs.follow(self.store, name):
             yield await self._document(view, most)
 
@@ -139,7 +141,7 @@ class StoreControl:
     async def plans(self) -> Sequence[Document]:
         return await status_summary.drawer_rows(self.store)
 
-    async def rehearse(self, plan: PlanGiven) -> Document:
+    async def rehearse(self, plan: PlanGiven) -> DryRun:
         return await rehearse(plan.data, plan.digest, _estate(plan.estate), plan.policy, self._clock.now_ms())
 
     async def ready(self, plan: PlanGiven) -> str:
@@ -172,12 +174,12 @@ class StoreControl:
 
     async def incidents(self, form: PaperForm) -> str | Sheet:
         found = await incidents.all_of(self.store, self._clock.now_ms())
-        return incident_papers.list_paper([about for _, about in found], form)
+        return incidents.list_paper([about for _, about in found], form)
 
     async def paper(self, name: str, kind: PaperKind, form: PaperForm) -> str | Sheet:
         now_ms = self._clock.now_ms()
         found = await incidents.dossier(self.store, name, now_ms)
-        return incident_papers.paper(found, summary(found), kind, form, now_ms)
+        return incidents.paper(found, summary(found), kind, form, now_ms)
 
     async def note(self, note: Note, new: bool) -> str:
         now_ms = self._clock.now_ms()

@@ -178,7 +178,7 @@ def _store(top: Topology, lost: Loss, store: Store, plan: Plan) -> Store:
         if plan.scenario.kind == "restore" and member.mode == "none" and is_lost(top, lost, member.at):
             members[row] = replace(member, mode="async", lag_ms=0, detached=False)
     moved = next((s for s in plan.stores if s.store == store.id and s.primary_ms is not None), None)
-    if moved is not None and not moved.candidate.startswith("backup@"):
+    if moved is not None and not moved.restored:
         for row, member in enumerate(members):
             if member.at == moved.candidate:
                 members[row] = replace(member, mode="primary", lag_ms=None, detached=False)

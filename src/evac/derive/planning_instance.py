@@ -147,14 +147,14 @@ def _candidates(
     scenario: Scenario,
     unknown: set[str],
 ) -> tuple[Candidate, ...]:
-    """Copies first, then backups; ids are unique and sorted within each kind."""
+    """Copies first, then backups; places are unique and sorted within each kind."""
     waived = store.id in policy.waivers
-    found: dict[str, Candidate] = {}
+    found: dict[tuple[str, str], Candidate] = {}
     for copy in (*_copies(top, lost, store, scenario, unknown), *_backups(top, lost, store, unknown)):
         within = store.rpo_ms is None or (copy.loss_ms is not None and copy.loss_ms <= store.rpo_ms)
         site = site_of(top, copy.at) or ""
         candidate = Candidate(
-            id=copy.at if copy.kind == "promote" else f"backup@{copy.at}",
+            id=copy.at,
             site=site,
             kind=copy.kind,
             duration=ticks_up(copy.duration_ms, tick_ms),
@@ -163,8 +163,8 @@ def _candidates(
             allowed=within or waived,
             waived=waived and not within,
         )
-        found.setdefault(candidate.id, candidate)
-    return tuple(found[name] for name in sorted(found, key=lambda n: (n.startswith("backup@"), n)))
+        found.setdefault((copy.kind, copy.at), candidate)
+    return tuple(found[way] for way in sorted(found))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@
 A credential that was never accepted is tried by a few requests at once only; when that many were refused with
 no success between, nothing more is sent with it for a while, then by one at a time. Tells one controller that
 has another password from a password that is wrong. Owns the counting; sends nothing.
+
+`Places` are a number of places, each taken by one at a time: what was begun is finished before more is begun,
+and of what has not begun the weightiest comes first.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
 from typing import Final, Literal
 
 from evac.model.errors import Permanent
@@ -167,3 +172,45 @@ class Credentials:
         credential = self._known.setdefault(mark, Credential(user, secret, most))
         self._read[user, reference] = (now, credential)
         return credential
+
+
+class Places:
+    """Of one event loop. places: how many there are."""
+
+    __slots__ = ("_free", "_numbers", "_waiting")
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._numbers = count()
+        self._waiting: list[tuple[bool, int, int, asyncio.Future[None]]] = []
+
+    @property
+    def free(self) -> bool:
+        """Whether `take` would return at once."""
+        return self._free > 0
+
+    async def take(self, goes_on: bool = False, weight: int = 0) -> None:
+        """goes_on: before all who have only come, the last of them first. weight: of those who have only
+        come, before all who have less, and after those who came before with as much.
+        """
+        if self._free > 0:
+            self._free -= 1
+            return
+        turn, number = asyncio.get_running_loop().create_future(), next(self._numbers)
+        order = (False, 0, -number) if goes_on else (True, -weight, number)
+        heappush(self._waiting, (*order, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give()  # it was handed a place that it does not use
+            raise
+
+    def give(self) -> None:
+        """To the first who waits, or back."""
+        while self._waiting:
+            turn = heappop(self._waiting)[-1]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1

@@ -11,6 +11,7 @@ from typing import Final, get_args
 
 from evac.drivers import parameters
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.spec import DriverSpec, Setting
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 
 VERBS: Final[frozenset[Verb]] = frozenset(get_args(Verb))
@@ -75,3 +76,14 @@ def _attested(action: Action) -> Evidence | None:
         return None
     reason = parameters.text(action.parameters, "attested_reason")
     return {"attested_by": who[:200], "attested_reason": reason[:_SHOWN]}
+
+
+DRIVER = DriverSpec(
+    "manual",
+    "tells a person what to do, and is done when a person attests it; plans use it by themselves",
+    (),
+    (Setting("instructions", "text", "what a person is told where the step has no words"),),
+    "evac.drivers.manual:ManualDriver",
+    acts=False,
+    by_person=True,
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final, get_args
 
 from evac.drivers.port import NO_EVIDENCE, Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.spec import DriverSpec
 
 _READY: Final = Checked()
 _DONE: Final = Observed("done")
@@ -41,3 +42,14 @@ class NoopDriver:
 
     async def close(self) -> None:
         """Nothing is kept open."""
+
+
+DRIVER = DriverSpec(
+    "noop",
+    "does nothing, for measuring; plans use it by themselves",
+    (),
+    (),
+    "evac.drivers.noop:NoopDriver",
+    acts=False,
+    agent_may=True,
+)

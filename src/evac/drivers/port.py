@@ -111,10 +111,7 @@ class Observed:
 
 
 class Driver(Protocol):
-    """One kind of real system. verbs: what it can do. A driver that boots servers enters `Order.power` by
-    itself, and calls `Order.switched_on`, where it has the attribute `takes_power_turn`; else all of its
-    `execute` counts as the request.
-    """
+    """One kind of real system. verbs: what it can do."""
 
     name: str
     verbs: frozenset[Verb]

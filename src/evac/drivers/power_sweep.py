@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
+from evac.drivers.capabilities import BootsServers, PowerReport
 from evac.drivers.credentials import NothingSent
 from evac.drivers.port import Action
 from evac.model.collector import collect_seldom
@@ -19,30 +20,10 @@ ASK_S: Final = 20.0
 NOT_ASKED: Final = "not-asked"
 
 
-class PowerSeen(NamedTuple):
-    """power: on, off, rising, falling, or "" where it was not told; why: then a code of `boot_codes`, or
-    `NOT_ASKED`, where the time was up or the password was refused too often by others.
-    """
-
-    server: str
-    power: str
-    progress: str = ""
-    health: str = ""
-    why: str = ""
-
-
-class Looks(Protocol):
-    """A driver that can look at the power of a server."""
-
-    async def look(self, action: Action, within_s: float) -> PowerSeen:
-        """Raises `ActionError`, also where another machine answers."""
-        ...
-
-
-async def sweep(asked: Sequence[tuple[Looks, Action]], within_s: float) -> list[PowerSeen]:
+async def sweep(asked: Sequence[tuple[BootsServers, Action]], within_s: float) -> list[PowerReport]:
     """One for each action, in their order. Ends within the time; who was not asked by then is unknown."""
     collect_seldom()
-    found = [PowerSeen(action.target, "", why=NOT_ASKED) for _, action in asked]
+    found = [PowerReport(action.target, "", why=NOT_ASKED) for _, action in asked]
     queue = iter(enumerate(asked))
     try:
         async with asyncio.timeout(within_s), asyncio.TaskGroup() as tasks:
@@ -53,11 +34,11 @@ async def sweep(asked: Sequence[tuple[Looks, Action]], within_s: float) -> list[
     return found
 
 
-async def _ask(queue: Iterable[tuple[int, tuple[Looks, Action]]], found: list[PowerSeen]) -> None:
+async def _ask(queue: Iterable[tuple[int, tuple[BootsServers, Action]]], found: list[PowerReport]) -> None:
     for number, (driver, action) in queue:
         try:
             found[number] = await driver.look(action, ASK_S)
         except NothingSent:
-            found[number] = PowerSeen(action.target, "", why=NOT_ASKED)
+            found[number] = PowerReport(action.target, "", why=NOT_ASKED)
         except ActionError as error:
-            found[number] = PowerSeen(action.target, "", why=error.code)
+            found[number] = PowerReport(action.target, "", why=error.code)

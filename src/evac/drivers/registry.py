@@ -1,68 +1,102 @@
-"""Names of drivers and how each is made.
+"""The register of drivers, one line for each, and how those of a process are made.
 
-A driver is imported when it is first asked for: nobody needs the libraries of systems they do not have.
+A driver's modules are imported when it is first needed: no one has to install the libraries of systems that
+they do not have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import import_module
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar, cast
 
+from evac.drivers import (
+    command,
+    dns,
+    etcd,
+    haproxy,
+    http,
+    ipmi,
+    kubernetes,
+    manual,
+    noop,
+    patroni,
+    postgres,
+    powerdns,
+    process,
+    redfish,
+    redis,
+)
 from evac.drivers.port import Driver
+from evac.drivers.spec import DriverSpec
 from evac.model.errors import Permanent
 
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Where a driver lives: `maker` in `module` (no arguments), and the extra that brings its library."""
-
-    module: str
-    maker: str
-    extra: str = ""
-
-
-DRIVERS: Final[Mapping[str, Known]] = MappingProxyType(
+DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
     {
-        "command": Known("evac.drivers.command.driver", "CommandDriver"),
-        "dns": Known("evac.drivers.dns.driver", "DnsDriver"),
-        "haproxy": Known("evac.drivers.haproxy.driver", "HaproxyDriver"),
-        "http": Known("evac.drivers.http.driver", "HttpDriver"),
-        "ipmi": Known("evac.drivers.ipmi.driver", "IpmiDriver"),
-        "kubernetes": Known("evac.drivers.kubernetes.driver", "KubernetesDriver", "k8s"),
-        "manual": Known("evac.drivers.manual", "ManualDriver"),
-        "noop": Known("evac.drivers.noop", "NoopDriver"),
-        "patroni": Known("evac.drivers.patroni.driver", "PatroniDriver", "postgres"),
-        "postgres": Known("evac.drivers.postgres.driver", "PostgresDriver", "postgres"),
-        "process": Known("evac.drivers.process.driver", "ProcessDriver"),
-        "redfish": Known("evac.drivers.redfish.driver", "RedfishDriver", "redfish"),
-        "redis": Known("evac.drivers.redis.driver", "RedisDriver", "redis"),
+        one.name: one
+        for one in (
+            command.DRIVER,
+            dns.DRIVER,
+            etcd.DRIVER,
+            haproxy.DRIVER,
+            http.DRIVER,
+            ipmi.DRIVER,
+            kubernetes.DRIVER,
+            manual.DRIVER,
+            noop.DRIVER,
+            patroni.DRIVER,
+            postgres.DRIVER,
+            powerdns.DRIVER,
+            process.DRIVER,
+            redfish.DRIVER,
+            redis.DRIVER,
+        )
     }
 )
 
 Maker = Callable[[], Driver]
+_C = TypeVar("_C")
+
+
+def spec_of(name: str) -> DriverSpec | None:
+    """What a driver declares, also of one by the hand of an agent (`postgres@pangyo`); None for a name that
+    no driver has.
+    """
+    return DRIVERS.get(name.partition("@")[0])
+
+
+def can(name: str, *capabilities: type) -> bool:
+    """Whether the driver of that name has one of these capabilities."""
+    spec = spec_of(name)
+    return spec is not None and spec.can(*capabilities)
+
+
+def proves(name: str, proof: object) -> bool:
+    """Whether a fence by the driver of that name gives this proof."""
+    spec = spec_of(name)
+    return spec is not None and proof in spec.proofs
+
+
+def acts(name: str) -> bool:
+    """Whether the driver of that name acts on a real system, so that its observations say something of it."""
+    spec = spec_of(name)
+    return spec is None or spec.acts
+
+
+def is_by_person(name: str) -> bool:
+    """Whether a person does what the driver of that name is asked for."""
+    spec = spec_of(name)
+    return spec is not None and spec.by_person
 
 
 def create(name: str) -> Driver:
-    """A new driver. Raises `Permanent` for a name that nobody has, and where its library is not installed."""
-    known = DRIVERS.get(name)
-    if known is None:
+    """A new driver. Raises `Permanent` for an unknown name, and where its library is not installed."""
+    spec = DRIVERS.get(name)
+    if spec is None:
         raise Permanent(
             "driver-unknown", f"there is no driver named {name}", f"use one of: {', '.join(sorted(DRIVERS))}"
         )
-    try:
-        maker: Maker = getattr(import_module(known.module), known.maker)
-    except ModuleNotFoundError as error:
-        if not known.extra or (error.name or "").partition(".")[0] == "evac":
-            raise
-        raise Permanent(
-            "driver-library-missing",
-            f"the driver {name} needs {error.name}, which is not installed",
-            f"install it: pip install 'evac[{known.extra}]'",
-        ) from error
-    return maker()
+    return spec.create()
 
 
 class Drivers:
@@ -87,6 +121,14 @@ class Drivers:
             driver = maker() if maker is not None else create(name)
             self._made[name] = driver
         return driver
+
+    def able(self, name: str, capability: type[_C]) -> _C:
+        """The driver of that name, as one that has a capability. Raises `Permanent` where it declares none
+        such, and what `create` raises.
+        """
+        if not can(name, capability):
+            raise Permanent("capability-missing", f"the driver {name} is no {capability.__name__}")
+        return cast("_C", self.get(name))
 
     async def close(self) -> None:
         """Closes every driver; all are tried, and the first error is raised at the end."""

@@ -2,16 +2,21 @@
 
 A driver says what it can do and does it; that a check never raises, that an observation which fails is
 `unclear`, and that a dry run only checks, stands here once.
+
+A peer of a data set is asked with one connection whether it can be reached at all: a site that is gone never
+takes it, and one that does gets the time a real answer takes.
 """
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Final
 
 from evac.drivers.parameters import text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.model.errors import ActionError, Permanent
+from evac.model.errors import ActionError, Permanent, Retryable
 
 WORDS_MOST = 900
 STAYS = "a store that moved stays moved"
@@ -80,3 +85,34 @@ class StoreDriver(ABC):
     @abstractmethod
     def _subject(self, action: Action) -> str:
         """What the verb is done to, in words."""
+
+
+CONNECT_MS = 250
+ANSWER_MS = 1_000
+ANOTHER_PRIMARY: Final = "another-primary"
+"""The code of a promotion that only waits for another primary to give its role up."""
+
+
+async def takes_connections(host: str, port: int, wait_s: float = CONNECT_MS / 1_000) -> bool:
+    """A connection was made and closed again; it says nothing of what listens there."""
+    try:
+        async with asyncio.timeout(wait_s):
+            _, writer = await asyncio.open_connection(host, port)
+    except (TimeoutError, OSError):
+        return False
+    writer.transport.abort()
+    return True
+
+
+def another_primary(address: str) -> Retryable:
+    return Retryable(
+        ANOTHER_PRIMARY,
+        f"{address} answers as a primary that takes writes",
+        "demote or fence it first",
+        after_ms=100,
+    )
+
+
+def only_others(addresses: Sequence[str], problems: Sequence[str]) -> ActionError | None:
+    """The error of a promotion that only other primaries keep back; None where there is more to it."""
+    return another_primary(addresses[0]) if addresses and not problems else None

@@ -1,16 +1,19 @@
 """From a path to an Estate: every problem at once, within bounds of time and memory.
 
 The public entries are `load` and `check`; the work is done by the modules they call in turn.
+
+Intervals as they were read, by path, to the places in the Estate that hold their worse ends.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from evac.estate.coverage import Coverage, coverage
 from evac.estate.format.assembling import Assembly, assemble, day_of
@@ -26,16 +29,74 @@ from evac.estate.format.bindings import (
 )
 from evac.estate.format.document import Node, read_document
 from evac.estate.format.extremes import check_extremes
-from evac.estate.format.intervals import intervals_of
+from evac.estate.format.kinds import Field, Mapped, Record, Records
 from evac.estate.format.names import check_references, check_sense, known_names
 from evac.estate.format.overlay import merge_overlay
 from evac.estate.format.problems import Problems
 from evac.estate.format.provenance import FactBook
-from evac.estate.format.reading import PlaceIndex, Reader
+from evac.estate.format.reading import Ends, PlaceIndex, Reader
 from evac.estate.format.sources import YAML_BYTES_MAX, EstateFiles, decode, find_files, read_bytes
+from evac.estate.format.spec import HEAD, SECTIONS, Section
 from evac.model.diagnostic import Diagnostic
 from evac.model.errors import EstateError
-from evac.model.estate import Estate
+from evac.model.estate import Estate, Interval
+
+Where = tuple[str | int, ...]
+
+
+def intervals_of(read: Mapping[str, Ends]) -> tuple[Interval, ...]:
+    """Sorted by path. Every path was read by the table of the format, so it leads somewhere."""
+    found = []
+    for path, (worse, better) in sorted(read.items()):
+        where = _where(path.split("/"))
+        assert where is not None, path
+        found.append(Interval(path, where, worse, better))
+    return tuple(found)
+
+
+def _where(parts: list[str]) -> Where | None:
+    for spec in HEAD:
+        if parts == [spec.key]:
+            return (spec.attr,)
+    section = next(s for s in SECTIONS if s.key == parts[0])
+    inner = _in_section(section, parts[1:])
+    return None if inner is None else (section.attr, *inner)
+
+
+def _in_section(section: Section, parts: list[str]) -> Where | None:
+    """Ids may be paths themselves, so the longest id behind which the keys make sense is the one."""
+    if section.style == "mapping":
+        return _in_record(section.record, parts)
+    for cut in range(len(parts) - 1, 0, -1):
+        inner = _in_record(section.record, parts[cut:])
+        if inner is not None:
+            name = "/".join(parts[:cut])
+            return (int(name) if section.style == "list" else name, *inner)
+    return None
+
+
+def _in_record(record: Record, parts: list[str]) -> Where | None:
+    spec = record.by_key.get(parts[0]) if parts else None
+    if spec is None:
+        return None
+    inner = _in_kind(spec.kind, parts[1:])
+    return None if inner is None else (*_step(spec), *inner)
+
+
+def _step(spec: Field) -> Where:
+    attribute: Where = (spec.attr,) if spec.attr else ()
+    return attribute if spec.slot is None else (*attribute, spec.slot)
+
+
+def _in_kind(kind: Any, parts: list[str]) -> Where | None:
+    if isinstance(kind, Record):
+        return _in_record(kind, parts)
+    if isinstance(kind, Records):
+        inner = _in_record(kind.item, parts[1:])
+        return None if inner is None else (int(parts[0]), *inner)
+    if isinstance(kind, Mapped):
+        return tuple(parts) if len(parts) == 1 else None
+    return None if parts else ()
 
 
 @dataclass(frozen=True, slots=True)

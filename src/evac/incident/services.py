@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from evac.incident.values import RunRecord, Source
 from evac.model.plan import Outcome, Plan
+from evac.model.step_id import StepId
 from evac.run.state import apply
 from evac.run.values import Event
 from evac.run.view import RunView
@@ -172,7 +173,8 @@ class Walk:
         """The milestone of a step; a share of a shift is told by the step that it is a share of."""
         plan, there = self._view.origin_of(name)
         found = self._miles.get((plan, there))
-        return self._miles.get((plan, there.rpartition(":")[0]), "base") if found is None else found
+        whole = str(replace(StepId.parse(there), batch=None))
+        return self._miles.get((plan, whole), "base") if found is None else found
 
     def read_on(self, events: Sequence[Event]) -> None:
         """All events of the run; those that were taken before are not looked at again."""

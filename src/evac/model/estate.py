@@ -12,30 +12,13 @@ from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Literal
 
 from evac.model.diagnostic import Place
 from evac.model.fleet import Fleet, Replicas, empty_fleet, empty_replicas
 
 SiteRole = Literal["full", "witness", "edge"]
 TrafficKind = Literal["dns", "anycast", "load_balancer", "none"]
-ENDPOINT_DRIVERS: Final = (
-    "command",
-    "dns",
-    "etcd",
-    "haproxy",
-    "http",
-    "ipmi",
-    "kubernetes",
-    "manual",
-    "noop",
-    "patroni",
-    "postgres",
-    "process",
-    "redfish",
-    "redis",
-)
-"""What an endpoint may be spoken to with; of `etcd` the witness alone asks."""
 ReplicationMode = Literal["primary", "sync", "async", "none"]
 NeededTo = Literal["start", "serve"]
 PowerOnPolicy = Literal["on", "dark", "last"]

@@ -16,7 +16,6 @@ from typing import Final, Literal
 from evac.model.certificate import Certificate
 from evac.model.instance import LeftOff
 from evac.model.scenario import Scenario
-from evac.model.steps import StepKind
 
 ServiceState = Literal["restored", "degraded", "shed", "unplaced", "running"]
 Proof = Literal["full", "partial"]
@@ -25,32 +24,37 @@ Parameter = int | str | bool
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step. `id` is kind + target + ordinal and stays the same in every replan.
-
-    target: the service, store or server it acts on. servers: (server or pool name, replicas)
-    sorted, for start and shed; boots have exactly one. count: unit actions of the step (each holds
-    the uses of its kind). milestone: `base` or `top` for start, verify and shift. after: ids that
-    end at or before `start_ms`. candidate: where a store is promoted. manual: done by people.
-    for_services: whom a shed makes room for. uses: (limit id, units held by the whole step), sorted.
-    """
+    """One step of a plan."""
 
     id: str
-    kind: StepKind
+    """Kind, target and ordinal; it stays the same in every replan."""
+    kind: str
+    """A name of `evac.steps`."""
     target: str
+    """The service, store, server or supply it acts on."""
     start_ms: int
     end_ms: int
     count: int = 1
+    """Unit actions of the step; each holds the uses of its kind."""
     wave: int = 0
     milestone: str = ""
+    """`base` or `top`, of what brings a service back."""
     pool: str = ""
     servers: tuple[tuple[str, int], ...] = ()
+    """(server or pool, replicas), sorted, of what starts or sheds; a boot has exactly one."""
     uses: tuple[tuple[str, int], ...] = ()
+    """(limit, units held by the whole step), sorted."""
     candidate: str = ""
+    """Where a store is promoted, or the place of the backup it is restored from."""
     rung: str = ""
+    """How hard an old primary is stopped: one of `FENCE_RUNGS`."""
     manual: bool = False
+    """People do it."""
     tools: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    """Ids of steps that end at or before `start_ms`."""
     for_services: tuple[str, ...] = ()
+    """Whom a shed makes room for."""
     precheck: str = ""
     gate: str = ""
     undo: str = ""
@@ -68,26 +72,25 @@ _NEEDS: Final = re.compile(re.escape(needs_reason("@")).replace("@", r"(\S+)"))
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What becomes of one affected service.
-
-    base_ms, top_ms: when the milestone holds; None where it never does within the horizon.
-    base_outage_ms, top_outage_ms: the O of the objective. recovery_ms counts from the loss, so
-    detection and approval are in it; it is what `rto_ms` is compared with. critical: ids of the
-    steps that decide base_ms, first to last. reason: why it is shed or unplaced.
-    """
+    """What becomes of one affected service."""
 
     service: str
     state: ServiceState
     base_ms: int | None
+    """When the base holds; None where it never does within the horizon."""
     top_ms: int | None
     base_outage_ms: int
+    """The O of the objective."""
     top_outage_ms: int
     recovery_ms: int | None
+    """From the loss on, detection and approval included: it is compared with `rto_ms`."""
     rto_ms: int | None
     people: int
     tier: int
     critical: tuple[str, ...] = ()
+    """Ids of the steps that decide `base_ms`, first to last."""
     reason: str = ""
+    """Why it is shed or unplaced."""
 
     @property
     def needs(self) -> str:
@@ -114,6 +117,8 @@ class StoreOutcome:
     primary_ms: int | None
     loss_ms: int | None
     waiver: str = ""
+    restored: bool = False
+    """Whether the candidate is the place of a backup, and not of a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +143,7 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A computed plan.
-
-    objective, bound, heads: weighted person-ticks (Z, its lower bound, and the part that critical
-    chains alone make unavoidable); base_weight x ticks of `tick_ms`. unweighted: person-ticks with
-    weight 1. waivers: stores promoted beyond rpo by name. unknown: facts taken as unknown; the
-    proof is partial when there are any. intervals: facts known within bounds, of which the steps take
-    the worse end and the bound the better one. wave, left_off: of a restored domain, what comes up and what
-    stays off, and why. work: units of search spent.
-    """
+    """A computed plan."""
 
     name: str
     scenario: Scenario
@@ -154,6 +151,7 @@ class Plan:
     planner_version: str
     seed: int
     work: int
+    """Units of search spent."""
     tick_ms: int
     horizon_ms: int
     grace_ms: int
@@ -162,22 +160,31 @@ class Plan:
     outcomes: tuple[Outcome, ...]
     stores: tuple[StoreOutcome, ...]
     objective: int
+    """Weighted person-ticks, Z of the formal model: base_weight x ticks of `tick_ms`."""
     unweighted: int
+    """Person-ticks with weight 1."""
     heads: int
+    """The part of Z that critical chains alone make unavoidable."""
     bound: int
+    """A lower bound of Z."""
     certificate: Certificate
     detection_ms: int = 0
     approval_ms: int = 0
     as_of: date | None = None
     observation_digest: str | None = None
     waivers: tuple[str, ...] = ()
+    """Stores promoted beyond their rpo by name."""
     attest: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    """Facts taken as unknown; the proof is partial where there are any."""
     proof: Proof = "full"
     sensitivity: tuple[Sensitivity, ...] = ()
     intervals: tuple[str, ...] = ()
+    """Facts known within bounds: steps take the worse end, the bound the better one."""
     wave: Wave | None = None
+    """Of a restored domain, what comes up."""
     left_off: tuple[LeftOff, ...] = ()
+    """Of a restored domain, what stays off and why."""
 
     @property
     def gap_permille(self) -> int | None:

@@ -6,6 +6,11 @@ other, and with them the watch, all other runs and the plans that lie ready. A l
 that is away and a change by somebody else are no mistakes: they end the term, as ever.
 
 Where it happened is said, and never with which values: one of them may have been a secret.
+
+Work in a task of its own, for whoever goes on after what it raises.
+
+A task group that ends because one of its tasks failed swallows a cancellation that comes meanwhile (CPython
+before 3.13, gh-116720). Whoever then catches what the group raises, and begins again, can be ended no more.
 """
 
 from __future__ import annotations
@@ -15,10 +20,31 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from evac.model.errors import EvacError
-from evac.net.shielded import in_own_task
+
+T = TypeVar("T")
+
+
+async def in_own_task(work: Awaitable[T]) -> T:
+    """Awaits work. Cancelled, it cancels the work, waits for its end, and raises that it was cancelled,
+    whatever the work raised.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+            task.cancel()
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # looked at, so that nobody is told that it was not
+    raise cancelled
+
 
 INTERNAL: Final = "internal-error"
 PAUSE_S: Final = 1.0

@@ -18,7 +18,7 @@ import orjson
 
 from evac.app import incidents
 from evac.app.incident_folds import Folds, no_collecting
-from evac.app.public_status import About, PublicStatus
+from evac.app.status_export import About, PublicStatus
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.incident.components import StatusPage

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from evac.app.estates.copies import edition_of
-from evac.app.worker_process import Apart
+from evac.app.side_process import Apart
 from evac.engine.lead.policies import digest_of
 from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation

@@ -18,8 +18,8 @@ import orjson
 
 from evac.app import runs
 from evac.engine.runs.bound_store import was_bound_again
-from evac.engine.runs.codec import decode_all
 from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.reading import decode_all
 from evac.engine.stores.data_loss import pages
 from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
 from evac.office.hub import Hub, News

@@ -15,9 +15,12 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, update_wrapper
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Final, TypeVar
@@ -28,6 +31,7 @@ __all__ = [
     "Kernel",
     "allocating_inner",
     "allocating_kernel",
+    "allocating_unlocked_kernel",
     "fill",
     "inner",
     "interpreted",
@@ -35,12 +39,11 @@ __all__ = [
     "kernel",
     "kernel_bases",
     "kernels_are_kept",
-    "njit",
+    "note_complete",
     "parallel_kernel",
     "prange",
     "spliced",
     "unlocked_kernel",
-    "vector_kernel",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -53,6 +56,7 @@ COUNTED: Final[dict[str, Any]] = {"counted": True}
 _INNER: Final[dict[str, Any]] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _FOLDER: Final = "kernels-"
 _COMPLETE: Final = "complete"
+_ROOMS: Final = ("audit", "planning")
 _HAS_KERNELS: Final = b"from evac.planning.compiled import"
 _IMPORTED: Final = re.compile(rb"^from (evac(?:\.\w+)+) import", re.MULTILINE)
 
@@ -61,9 +65,9 @@ ALL: Final[list[Kernel]] = []
 
 
 class _Now:
-    """How kernels run in this process now."""
+    """How kernels run in this process now: as plain Python for good where there is no compiler."""
 
-    plain = False
+    plain = find_spec("numba") is None
 
 
 class Kernel:
@@ -134,11 +138,9 @@ def unlocked_kernel(function: Function) -> Function:
     return _kernel(function, {"nogil": True, **UNCOUNTED})
 
 
-def vector_kernel(function: Function) -> Function:
-    """As `kernel`, for plain loops over floats: a division by zero is not asked for, which would keep the
-    processor from doing several at once.
-    """
-    return _kernel(function, {"error_model": "numpy", **UNCOUNTED})
+def allocating_unlocked_kernel(function: Function) -> Function:
+    """As `unlocked_kernel`, for a function that makes arrays."""
+    return _kernel(function, {"nogil": True, **COUNTED})
 
 
 def parallel_kernel(function: Callable[..., Any]) -> Any:
@@ -161,11 +163,6 @@ def spliced(function: Function) -> Function:
     others: a kernel is optimised together with all that it calls, so each such step costs all of them again.
     """
     return _kernel(function, {"inline": "always"})
-
-
-def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A kernel by numba's own options."""
-    return lambda function: _kernel(function, options)
 
 
 def _kernel(function: Function, options: Mapping[str, Any]) -> Function:
@@ -208,7 +205,7 @@ def kept_in(bases: tuple[Path, ...], package: Path) -> Path | None:
 def _digest(package: Path) -> str:
     """Of all that is compiled into kernels: the modules that have any, and those from which they import."""
     contents: dict[Path, bytes] = {}
-    for path in (package / "planning").rglob("*.py"):
+    for path in (path for room in _ROOMS for path in (package / room).rglob("*.py")):
         data = path.read_bytes()
         if _HAS_KERNELS in data:
             contents[path] = data
@@ -245,9 +242,34 @@ def kernel_bases() -> tuple[Path, ...]:
 
 
 def kernels_are_kept() -> Path | None:
-    """The folder in which every kernel of this state of evac is compiled; None where there is none."""
+    """The folder in which every kernel is compiled, for this state of evac and this machine; or None."""
     name = _FOLDER + _digest(Path(__file__).parents[1])
     for base in kernel_bases():
-        if (base / name / _COMPLETE).is_file():
-            return base / name
+        try:
+            if (base / name / _COMPLETE).read_text("utf-8") == _machine():
+                return base / name
+        except OSError:
+            continue
     return None
+
+
+def note_complete() -> None:
+    """Every kernel has been compiled: say so in the folder, for who asks `kernels_are_kept`."""
+    folder = kept_in(kernel_bases(), Path(__file__).parents[1])
+    if folder is not None:
+        with suppress(OSError):
+            (folder / _COMPLETE).write_text(_machine(), "utf-8")
+
+
+def _machine() -> str:
+    """What machine code depends on but the sources: compiler, Python, processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    try:
+        compiler = version("numba")
+    except PackageNotFoundError:
+        compiler = ""
+    return hashlib.sha256(f"{compiler} {sys.version} {flags}".encode()).hexdigest()

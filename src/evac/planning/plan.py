@@ -110,11 +110,9 @@ def plan_instance(
 ) -> Plan:
     """Plan an instance. `rto_ms`, `lead_ms` (detection, approval) only go into the outcomes; `better` (where
     facts are intervals) is what the bound is proved of, `counted` (where tiers weigh 0) counts people."""
-    from evac.planning.assembly.milestones import outages, price, times_of
+    from evac.planning.assembly.milestones import outages, price, sensitivities, times_of
     from evac.planning.assembly.outcomes import outcomes_of, store_outcomes
-    from evac.planning.assembly.sensitivity import sensitivities
-    from evac.planning.assembly.steps import draft_steps, ordered
-    from evac.planning.assembly.stops import add_stops
+    from evac.planning.assembly.steps import add_stops, draft_steps, ordered
     from evac.planning.assembly.waves import left_off, wave_of
 
     iterations = BOUND_WORK if work > 0 else FIRST_BOUND_WORK
@@ -177,8 +175,7 @@ def _proving(instance: Instance, work: int, beside: Beside | None) -> Callable[[
 
 def _solved(instance: Instance, work: int, seed: int, progress: Progress) -> Board:
     """The best generation found, and behind it what else is to be brought up."""
-    from evac.planning.evacuation.bring_up import bring_up_rest
-    from evac.planning.evacuation.solve import solve
+    from evac.planning.evacuation.solve import bring_up_rest, solve
 
     progress(0.05, "placing and ordering")
     board = solve(

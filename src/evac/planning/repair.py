@@ -16,6 +16,7 @@ import numpy as np
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Instance
 from evac.model.plan import Plan, Step
+from evac.model.step_id import StepId, boot_step
 from evac.steps.places import Places
 from evac.steps.registry import kind_of
 
@@ -38,7 +39,7 @@ def repair(instance: Instance, plan: Plan, failed: Collection[str], begun: Colle
     """
     board = _Board(instance, plan, frozenset(failed), frozenset(begun))
     steps: list[Step] = []
-    dropped = {f"boot:{name}" for name in failed} - set(begun)
+    dropped = {boot_step(name) for name in failed} - set(begun)
     for step in plan.steps:
         if step.id in dropped:
             continue
@@ -166,17 +167,17 @@ class _Board:
 
     def _free_id(self, like: str) -> str:
         """The next ordinal of the same service and milestone."""
-        stem, _, number = like.rpartition(":")
-        turn = int(number) + 1
-        while f"{stem}:{turn}" in self.ids:
-            turn += 1
-        self.ids.add(f"{stem}:{turn}")
-        return f"{stem}:{turn}"
+        id = StepId.parse(like)
+        id = replace(id, batch=(id.batch or 0) + 1)
+        while str(id) in self.ids:
+            id = replace(id, batch=(id.batch or 0) + 1)
+        self.ids.add(str(id))
+        return str(id)
 
     def _with(self, step: Step, id: str, pool: str, placed: Mapping[str, int]) -> Step:
         """The same start on other servers: after their boots, and not before they are up."""
-        boots = {f"boot:{name}" for name in placed} & self.ids
-        other = tuple(name for name in step.after if not name.startswith("boot:"))
+        boots = {boot_step(name) for name in placed} & self.ids
+        other = tuple(name for name in step.after if not kind_of(StepId.parse(name).kind).boots)
         up_ms = max((int(self.up_ms[self.row_of[name]]) for name in placed), default=0)
         late = max(0, up_ms - step.start_ms)
         made = replace(

@@ -9,7 +9,6 @@ import numpy as np
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import BootKind, Instance, Limit, PoolInfo, PowerBudget, Present, Rows, Services, Use
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED
-from evac.planning.packing.problem import PackingProblem
 
 
 def tiny_instance() -> Instance:
@@ -101,46 +100,10 @@ def _services() -> Services:
     )
 
 
-def crowded_packing() -> PackingProblem:
-    """More replicas of two tiers than thirty servers hold: enough to make every kernel of the packer run."""
-    servers, services = 30, 12
-    row, each = np.arange(servers), np.arange(services)
-    return PackingProblem(
-        free=np.stack([20 + row % 7, 30 + row % 5], axis=1).astype(np.int64),
-        rack=(row // 5).astype(np.int32),
-        feed=(row % 2).astype(np.int32),
-        site=np.zeros(servers, np.int32),
-        pool=(row % 2).astype(np.int32),
-        is_pool=np.zeros(servers, np.bool_),
-        demand=np.stack([3 + each % 5, 2 + each % 7], axis=1).astype(np.int64),
-        count=np.full(services, 25, np.int64),
-        max_per_server=np.ones(services, np.int64),
-        rack_cap=np.full(services, 4, np.int64),
-        feed_cap=np.full(services, UNBOUNDED, np.int64),
-        site_cap=np.full(services, UNBOUNDED, np.int64),
-        eligible=np.ones((services, 2), np.bool_),
-        group=np.where(each % 4 == 0, 0, -1).astype(np.int32),
-        weight=(1 + each % 3).astype(np.int64),
-        tier=(each % 2).astype(np.int64),
-    )
-
-
-def warm_general() -> None:
-    """Every kernel of the packer and of the scheduler that anybody may call."""
-    from evac.planning import schedule
-    from evac.planning.place import fluid_bound, place
-
-    problem = crowded_packing()
-    place(problem, work=1)
-    fluid_bound(problem)
-    schedule.warm()
-
-
 def warm() -> None:
     """Search the tiny instance the way small and large ones are, boot the rest, and price the baseline."""
-    from evac.planning.evacuation.bring_up import bring_up_rest
     from evac.planning.evacuation.legality import lack_time
-    from evac.planning.evacuation.solve import level_by_level, solve, warm_large
+    from evac.planning.evacuation.solve import bring_up_rest, level_by_level, solve, warm_large
 
     instance = tiny_instance()
     board = solve(instance, 24)

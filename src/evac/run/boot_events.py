@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from evac.model.boot_codes import BOOT_CODES
+from evac.model.step_id import power_step
 from evac.run import silent_servers
 from evac.run.transitions import refused, run_moves
 from evac.run.values import Event, StepPhase
@@ -33,14 +34,10 @@ OWN: Final = frozenset(
 )
 """Codes that say nothing of a server: what evac boots it with is missing, and so for all."""
 _MAY_BE_OWN: Final = ("agent-", "driver-", "setting-", "tls-")
-INRUSH: Final = "inrush:"
-"""Limits of what rushes in at once are named so."""
 ARRIVES_MS: Final = 5_000
 """How long after a new leader took over a request of the old one may still arrive."""
 MAYBE_SENT: Final[frozenset[StepPhase]] = frozenset({"unknown", "pending", "ready"})
 """Of boots that were begun: those that are in doubt, and those that wait to be begun again."""
-POWER: Final = "power:"
-"""Steps that close a feed, and limits of watts, are named so."""
 GONE: Final = frozenset({"bmc-silent", "server-power-fault"})
 """Codes of a server that fell silent, or went off, after it had answered."""
 STALLED: Final = frozenset({"server-no-boot"})
@@ -85,7 +82,7 @@ def is_up(view: RunView, i: int) -> None:
     for feed in step.feeds:
         view.gone.pop(feed, None)
     _serves(view, i)
-    if view.tripped and step.id.startswith(POWER):
+    if view.tripped and kind_of(step.kind).gives_power:
         view.tripped.pop(step.target, None)
         view.gates.pop(i, None)
 
@@ -273,8 +270,9 @@ def limit_changed(view: RunView, event: Event) -> None:
 
 def seen_open(view: RunView, event: Event) -> None:
     """Somebody looked at what was done: a breaker that is open again."""
-    if event.step.startswith(POWER):
-        view.opened_feeds.add(view.steps[view.number(event.step)].target)
+    step = view.steps[view.number(event.step)] if event.step else None
+    if step is not None and kind_of(step.kind).gives_power:
+        view.opened_feeds.add(step.target)
 
 
 def feeds_seen(view: RunView, event: Event) -> None:
@@ -298,7 +296,7 @@ def _rushes(view: RunView, i: int, at_ms: int, began_ms: int) -> None:
     """Its inrush begins at this time at the latest, and counts from then, not from when the step began."""
     view.rush_ms[i] = at_ms
     for number, units, hold_ms in view.uses[i]:
-        if hold_ms > 0 and view.limits.limits[number].id.startswith(INRUSH):
+        if hold_ms > 0 and view.limits.is_inrush(number):
             view.limits.hold_on(number, units, began_ms + hold_ms, at_ms + hold_ms)
 
 
@@ -327,7 +325,7 @@ def may_arrive(view: RunView, event: Event) -> None:
 
 def is_undone(view: RunView, i: int) -> None:
     """Step i was taken back: a feed that it had closed is open."""
-    if view.steps[i].id.startswith(POWER):
+    if kind_of(view.steps[i].kind).gives_power:
         view.fed.discard(view.steps[i].target)
         view.heard.pop(view.steps[i].target, None)
 
@@ -353,7 +351,7 @@ def feed_tripped(view: RunView, event: Event) -> None:
 
 def _gate(view: RunView, feed: str) -> int:
     """Nobody closes the feed before a person has looked. The step that does; -1 where there is none."""
-    closing = view.index.get(POWER + feed, -1)
+    closing = view.index.get(power_step(feed), -1)
     if closing >= 0:
         view.gates[closing] = f"{feed} tripped: find out why, then let it be closed again"
         view.gates_open.discard(closing)

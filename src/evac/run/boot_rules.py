@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Final
 
 from evac.run import outages, silent_servers
-from evac.run.boot_events import POWER, REFUSED, SEVERAL, SEVERAL_STALLED
+from evac.run.boot_events import REFUSED, SEVERAL, SEVERAL_STALLED
 from evac.run.values import Event
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
@@ -246,8 +246,3 @@ def silent_racks(view: RunView) -> dict[str, int]:
         elif i in view.failures and view.failures[i][0] == "bmc-silent":
             silent[step.rack] = silent.get(step.rack, 0) + 1
     return {rack: number for rack, number in sorted(silent.items()) if number >= SEVERAL and rack not in up}
-
-
-def closing_step(feed: str) -> str:
-    """The step that closes a feed."""
-    return POWER + feed

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from evac.model.run_policy import FENCE_PROOFS, Proof, StorePolicy
-from evac.run.replan import plan_id, turn_of
+from evac.model.step_id import StepId
 from evac.steps.registry import kind_of
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ def fences_of(view: RunView) -> dict[str, list[int]]:
     newest: dict[tuple[str, str], tuple[int, int]] = {}
     for i, step in enumerate(view.steps):
         if kind_of(step.kind).fences and i not in view.leftover:
-            key, turn = (step.data_set or step.target, plan_id(step.id)), (turn_of(step.id), i)
+            id = StepId.parse(step.id)
+            key, turn = (step.data_set or step.target, str(id.in_plan)), (id.turn, i)
             newest[key] = max(newest.get(key, turn), turn)
     found: dict[str, list[int]] = {}
     for (data_set, _), (_, i) in newest.items():

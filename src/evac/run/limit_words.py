@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from evac.model.errors import RunError
+from evac.model.step_id import LimitId
 from evac.run.limits import Limits
 
 _VALUE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,3})?)\s*(%|W|kW|MW)?", re.ASCII)
@@ -28,9 +29,9 @@ def capacity_of(limits: Limits, name: str, value: str) -> int:
         raise RunError("limit-unknown", f"{name} is no limit of this run; {known}", known)
     found = _VALUE.fullmatch(value.strip())
     if found is None:
-        raise RunError("limit-value", f"{value} is no value of a limit; {_WORDS}", _WORDS)
+        raise RunError("limit-value", f"invalid limit value: {value}; {_WORDS}", _WORDS)
     thousandths, unit = round(float(found[1]) * 1_000), found[2] or ""
-    if unit in _WATTS and not name.startswith(("power:", "inrush:")):
+    if unit in _WATTS and not LimitId.parse(name).is_watts:
         raise RunError("limit-value", f"{name} is not counted in watts; {_WORDS}", _WORDS)
     if unit == "%":
         whole = (limit.whole or limit.capacity + limit.beside) * thousandths // 100_000
@@ -43,6 +44,6 @@ def _of_each_kind(names: Sequence[str]) -> str:
     """The first of each kind, and how many there are: a large run has thousands."""
     kinds: dict[str, list[str]] = {}
     for name in names:
-        kinds.setdefault(name.partition(":")[0], []).append(name)
+        kinds.setdefault(LimitId.parse(name).kind, []).append(name)
     found = [own[0] + (f" and {len(own) - 1} more of its kind" if own[1:] else "") for own in kinds.values()]
     return f"it has {', '.join(found[:KINDS_MOST])}" if found else "it has none"

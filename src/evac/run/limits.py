@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from evac.model.errors import RunError
+from evac.model.step_id import LimitId
 from evac.run.values import KEPT, RunLimit, RunStep
 
 Uses = tuple[tuple[int, int, int], ...]
@@ -53,7 +54,17 @@ class Limits:
     leader's last event and its own first, so that no difference of clocks can shorten a window.
     """
 
-    __slots__ = ("_apart", "_numbers", "_promised", "_timed", "_used", "capacity", "freed", "limits")
+    __slots__ = (
+        "_apart",
+        "_inrush",
+        "_numbers",
+        "_promised",
+        "_timed",
+        "_used",
+        "capacity",
+        "freed",
+        "limits",
+    )
 
     def __init__(self, limits: Iterable[RunLimit]) -> None:
         self.limits = tuple(limits)
@@ -63,6 +74,7 @@ class Limits:
         self._promised = [0] * len(self.limits)
         self._timed: list[tuple[int, int, int]] = []
         self._apart: dict[str, int] = {}
+        self._inrush = frozenset(n for n, one in enumerate(self.limits) if LimitId.parse(one.id).is_inrush)
         self.freed: set[int] = set()
         """Limits that got room since somebody last looked."""
 
@@ -95,14 +107,18 @@ class Limits:
         """
         if server == other:
             return uses
-        end, found = f":{server}", []
+        found: list[tuple[int, int, int]] = []
         for number, units, hold_ms in uses:
-            name = self.limits[number].id
-            if name.endswith(end):
-                number = self._numbers.get(name.removesuffix(end) + f":{other}", -1)
+            limit = LimitId.parse(self.limits[number].id)
+            if limit.of == server:
+                number = self._numbers.get(str(LimitId(limit.kind, other)), -1)
             if number >= 0:
                 found.append((number, units, hold_ms))
         return tuple(found)
+
+    def is_inrush(self, number: int) -> bool:
+        """Whether it is about what servers draw while they are switched on."""
+        return number in self._inrush
 
     def room(self, number: int) -> int:
         return self.capacity[number] - self._used[number] - self._promised[number]

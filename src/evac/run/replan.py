@@ -11,13 +11,13 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
+from evac.model.step_id import act, is_another_act, plan_id
 from evac.run.values import RunLimit, RunSpec, RunStep, StepPhase
 from evac.steps.registry import kind_of
 
 KEPT: Final = frozenset({"running", "unknown", "undoing", "succeeded", "skipped"})
 """Phases of steps that a new plan does not touch."""
 
-_AGAIN: Final = "~"
 _PART: Final = 8_192
 """Steps at a time."""
 
@@ -34,21 +34,10 @@ class Merged:
     leftover: frozenset[str]
 
 
-def plan_id(step: str) -> str:
-    """The id that a step of a run has in its plan."""
-    return step.partition(_AGAIN)[0]
-
-
-def turn_of(step: str) -> int:
-    """How many acts of this id a run has had, with this one."""
-    turn = step.partition(_AGAIN)[2]
-    return int(turn) if turn.isdecimal() else 1
-
-
 def ids_of(step: str, plans: int) -> Iterator[str]:
     """The ids that a step of a plan may have in a run that has had so many plans, the newest first."""
     for turn in range(plans + 1, 1, -1):
-        yield f"{step}{_AGAIN}{turn}"
+        yield act(step, turn)
     yield step
 
 
@@ -80,7 +69,7 @@ def merging(
     mine = {limit.id for limit in new.limits}
     new = replace(new, limits=(*new.limits, *(limit for limit in limits if limit.id not in mine)))
     capacity = {limit.id: limit.capacity for limit in new.limits}
-    several = {plan_id(name) for name in (*old, *attempts) if _AGAIN in name}
+    several = {plan_id(name) for name in (*old, *attempts) if is_another_act(name)}
     yield
     names: dict[str, str] = {}
     for i, step in enumerate(new.steps):
@@ -140,7 +129,7 @@ def _name(
     """
     name, turn = step.id, 1
     while several:
-        again = f"{step.id}{_AGAIN}{turn + 1}"
+        again = act(step.id, turn + 1)
         if again not in old and again not in attempts:
             break
         turn, name = turn + 1, again
@@ -148,7 +137,7 @@ def _name(
         was, phase = old[name]
         begun = phase in KEPT or attempts.get(name, 0) > 0
         if begun and not _same_act(was, step) and not _is_fenced_by(was, phase, step):
-            return f"{step.id}{_AGAIN}{turn + 1}"
+            return act(step.id, turn + 1)
     return name
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from evac.model.errors import RunError
 from evac.model.run_policy import Envelope
+from evac.model.step_id import plan_id
 from evac.run.limits import Limits, Parts, Uses, parted
 from evac.run.values import SETTLED, RunPhase, RunSpec, StepPhase
 from evac.steps.registry import kind_of
@@ -304,7 +305,7 @@ class RunView:
     def carry_kept(self, kept: Mapping[str, Sequence[tuple[str, int]]], renamed: Mapping[str, str]) -> None:
         """After a new plan: what is on draws on, whether the plan knows the server or not."""
         for name, holds in kept.items():
-            i = self.index.get(name, self.index.get(renamed.get(name.partition("~")[0], ""), -1))
+            i = self.index.get(name, self.index.get(renamed.get(plan_id(name), ""), -1))
             if i >= 0 and i in self.keeps and i not in self.keeping:
                 self.keeping[i] = 0
                 self.limits.take(self.keeps[i].kept, 0)

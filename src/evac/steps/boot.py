@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evac.model.instance import BootKind, Instance, Use
-from evac.steps.kind import Entry, Need, Place, StepKind, Uncertainty
+from evac.steps.kind import Capability, Entry, Need, Place, StepKind, Uncertainty
 
 
 class Boot(StepKind):
@@ -23,6 +23,7 @@ class Boot(StepKind):
     is_audited = True
     is_timed = True
     uncertainty = Uncertainty(0.20, 0.10, 0.02)
+    performed_by = Capability.BOOTS_SERVERS
     boots = True
 
     def ticks(self, instance: Instance, at: Place) -> int | None:

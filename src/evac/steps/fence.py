@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evac.model.instance import Instance, Use
-from evac.steps.kind import Condition, Entry, Need, Place, StepKind, Uncertainty
+from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind, Uncertainty
 
 
 class Fence(StepKind):
@@ -25,7 +25,9 @@ class Fence(StepKind):
     is_audited = True
     is_timed = True
     uncertainty = Uncertainty(0.25, 0.10, 0.01)
+    performed_by = Capability.FENCES
     fences = True
+    claims_epoch = True
 
     def ticks(self, instance: Instance, at: Place) -> int | None:
         return instance.stores[at.store].fence

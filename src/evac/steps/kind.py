@@ -17,6 +17,20 @@ Target = Literal["service", "store", "copy", "server", "supply", "plan"]
 """store: one that lost its primary; copy: a member of any store; supply: a feed or a rack."""
 
 
+class Capability(Enum):
+    """What a driver must be able to do for a step, by the name that `evac.drivers.capabilities` has of it."""
+
+    FENCES = "Fences"
+    PROMOTES = "Promotes"
+    FOLLOWS = "Follows"
+    PROTECTS = "Protects"
+    RUNS_UNITS = "RunsUnits"
+    VERIFIES = "Verifies"
+    ROUTES_TRAFFIC = "RoutesTraffic"
+    BOOTS_SERVERS = "BootsServers"
+    SWITCHES_POWER = "SwitchesPower"
+
+
 class Need(Enum):
     """What a step may wait for."""
 
@@ -28,6 +42,7 @@ class Need(Enum):
     SHEDS = "the replicas that make room for its own"
     STARTS = "the replicas of its milestone"
     VERIFY = "the check of its service in the new place"
+    SERVING = "what takes its traffic in the new place"
     FENCE = "the fence of its store"
     PRIMARY = "the new primary of its store"
 
@@ -104,8 +119,6 @@ class StepKind:
     undo: ClassVar[str] = ""
     is_undone_safely: ClassVar[bool] = False
     """Whether evac may undo it by itself when a run is rolled back."""
-    asks_for_loss: ClassVar[bool] = False
-    """Whether a person approves it where writes may be lost."""
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     condition: ClassVar[Condition | None] = None
@@ -126,6 +139,9 @@ class StepKind:
     """Whether the instance says how long it takes and what it uses."""
     uncertainty: ClassVar[Uncertainty | None] = None
 
+    performed_by: ClassVar[Capability | None] = None
+    """What performs it in a run; None: a person does."""
+
     replicas: ClassVar[int] = 0
     """Sign of the replicas that it changes: 1 starts them, -1 stops them."""
     frees_room: ClassVar[bool] = False
@@ -134,19 +150,37 @@ class StepKind:
     gives_power: ClassVar[bool] = False
     fences: ClassVar[bool] = False
     makes_primary: ClassVar[bool] = False
+    restores: ClassVar[bool] = False
+    """Whether the data comes from a backup."""
     follows: ClassVar[bool] = False
     """Whether a copy follows the primary afterwards."""
     protects: ClassVar[bool] = False
     """Whether it changes which copies confirm commits."""
+    claims_epoch: ClassVar[bool] = False
+    """Whether it goes under an epoch of its store that it, or its fence, claims."""
+    joins_epoch: ClassVar[bool] = False
+    """Whether it goes under the epoch of its store as that is."""
     checks: ClassVar[bool] = False
     moves_traffic: ClassVar[bool] = False
     releases: ClassVar[bool] = False
     """Whether a person frees its service by it."""
 
     @property
+    def powers(self) -> bool:
+        """Whether something is on after it that was off: budgets of power hold for it."""
+        return self.boots or self.gives_power
+
+    @property
     def like(self) -> str:
         """The kind by whose name instance, estate and planner know it."""
         return self.planned_as or self.name
+
+    def approval(self, target: str, loss: str | None) -> str:
+        """What a person approves first where writes may be lost; empty where nothing is asked.
+
+        loss: how much at the most, in words; None where that is not known.
+        """
+        return ""
 
     def ticks(self, instance: Instance, at: Place) -> int | None:
         """How long it takes with its tools; None where nothing says."""

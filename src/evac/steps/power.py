@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evac.model.instance import Instance, Use
-from evac.steps.kind import Entry, Need, Place, StepKind
+from evac.steps.kind import Capability, Entry, Need, Place, StepKind
 
 
 class Power(StepKind):
@@ -17,6 +17,7 @@ class Power(StepKind):
     gate = "voltage is there, nothing tripped"
     undo = "open the breaker or the outlets again"
     needs = frozenset({Need.POWER})
+    performed_by = Capability.SWITCHES_POWER
     gives_power = True
 
     def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:

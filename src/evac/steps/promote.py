@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from evac.model.instance import Candidate, Instance, Use
-from evac.steps.kind import Condition, Entry, Need, Place, StepKind, Uncertainty
+from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind, Uncertainty
 
 
 class Promote(StepKind):
@@ -17,7 +19,6 @@ class Promote(StepKind):
     precheck = "the old primary is fenced; lag is known"
     gate = "the new primary takes writes"
     undo = "none: a store that moved stays"
-    asks_for_loss = True
     needs = frozenset({Need.FENCE, Need.TOOLS})
     condition = Condition.STORES
     is_gate = True
@@ -27,7 +28,15 @@ class Promote(StepKind):
     is_audited = True
     is_timed = True
     uncertainty = Uncertainty(0.35, 0.15, 0.02)
+    performed_by: ClassVar[Capability | None] = Capability.PROMOTES
     makes_primary = True
+    claims_epoch = True
+    doing: ClassVar[str] = "promoting"
+
+    def approval(self, target: str, loss: str | None) -> str:
+        if loss is None:
+            return f"{self.doing} {target} loses an unknown part of its newest writes"
+        return f"{self.doing} {target} may lose its newest writes, up to {loss}"
 
     def ticks(self, instance: Instance, at: Place) -> int | None:
         found = self.candidate(instance, at)
@@ -39,4 +48,5 @@ class Promote(StepKind):
 
     def candidate(self, instance: Instance, at: Place) -> Candidate | None:
         """The way back that the step takes."""
-        return next((c for c in instance.stores[at.store].candidates if c.id == at.step.candidate), None)
+        ways = instance.stores[at.store].candidates
+        return next((way for way in ways if (way.kind, way.id) == (self.name, at.step.candidate)), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evac.steps.kind import Entry, StepKind
+from evac.steps.kind import Capability, Entry, StepKind
 
 
 class Protect(StepKind):
@@ -13,4 +13,6 @@ class Protect(StepKind):
     work = "protect stores"
     sentence = "change who confirms the commits of {target}"
     entry = Entry("protected", "who confirms the commits of {target} was changed", "main")
+    performed_by = Capability.PROTECTS
     protects = True
+    claims_epoch = True

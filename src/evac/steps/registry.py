@@ -16,6 +16,7 @@ from evac.steps.promote import Promote
 from evac.steps.protect import Protect
 from evac.steps.rejoin import Rejoin
 from evac.steps.reprotect import Reprotect
+from evac.steps.restore import Restore
 from evac.steps.shed import Shed
 from evac.steps.shift import Shift
 from evac.steps.start import Start
@@ -26,6 +27,7 @@ KINDS: Final[tuple[StepKind, ...]] = (
     Approve(),
     Fence(),
     Promote(),
+    Restore(),
     Boot(),
     Start(),
     Verify(),

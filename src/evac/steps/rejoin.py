@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evac.steps.kind import Entry, Need, StepKind
+from evac.steps.kind import Capability, Entry, Need, StepKind
 
 
 class Rejoin(StepKind):
@@ -14,4 +14,6 @@ class Rejoin(StepKind):
     sentence = "lead the copy of {target}{where} back"
     entry = Entry("protected", "a copy of {target} follows the new primary{where}", "detail")
     needs = frozenset({Need.PRIMARY})
+    performed_by = Capability.FOLLOWS
     follows = True
+    joins_epoch = True

@@ -6,7 +6,7 @@ In a run it is a rejoin where something answers for the copy; else a person does
 from __future__ import annotations
 
 from evac.model.instance import Instance, Use
-from evac.steps.kind import Entry, Need, Place, StepKind
+from evac.steps.kind import Capability, Entry, Need, Place, StepKind
 
 
 class Reprotect(StepKind):
@@ -21,6 +21,7 @@ class Reprotect(StepKind):
     gate = "the copy follows and has caught up"
     undo = "fence it again"
     needs = frozenset({Need.PRIMARY, Need.POWER})
+    performed_by = Capability.FOLLOWS
     follows = True
 
     def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evac.model.instance import Instance, Use
-from evac.steps.kind import Entry, Need, Place, StepKind, Uncertainty
+from evac.steps.kind import Capability, Entry, Need, Place, StepKind, Uncertainty
 
 
 class Shed(StepKind):
@@ -22,6 +22,7 @@ class Shed(StepKind):
     planner_code = 6
     is_timed = True
     uncertainty = Uncertainty(0.25, 0.10, 0.005)
+    performed_by = Capability.RUNS_UNITS
     replicas = -1
     frees_room = True
 

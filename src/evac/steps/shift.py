@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evac.model.instance import Instance, Use
-from evac.steps.kind import Condition, Entry, Need, Place, StepKind, Uncertainty
+from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind, Uncertainty
 
 
 class Shift(StepKind):
@@ -29,6 +29,7 @@ class Shift(StepKind):
     is_audited = True
     is_timed = True
     uncertainty = Uncertainty(0.20, 0.10, 0.005)
+    performed_by = Capability.ROUTES_TRAFFIC
     moves_traffic = True
 
     def ticks(self, instance: Instance, at: Place) -> int | None:

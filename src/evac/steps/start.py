@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evac.model.instance import Instance, Use
-from evac.steps.kind import Condition, Entry, Need, Place, StepKind, Uncertainty
+from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind, Uncertainty
 
 
 class Start(StepKind):
@@ -26,6 +26,7 @@ class Start(StepKind):
     is_audited = True
     is_timed = True
     uncertainty = Uncertainty(0.30, 0.15, 0.01)
+    performed_by = Capability.RUNS_UNITS
     replicas = 1
 
     def ticks(self, instance: Instance, at: Place) -> int | None:

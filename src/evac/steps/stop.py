@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evac.steps.kind import Entry, Need, StepKind
+from evac.steps.kind import Capability, Entry, Need, StepKind
 
 
 class Stop(StepKind):
@@ -16,5 +16,6 @@ class Stop(StepKind):
     precheck = "traffic has moved"
     gate = "replicas have stopped"
     undo = "start the replicas again"
-    needs = frozenset({Need.VERIFY})
+    needs = frozenset({Need.SERVING})
+    performed_by = Capability.RUNS_UNITS
     replicas = -1

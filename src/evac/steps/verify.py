@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evac.model.instance import Instance
-from evac.steps.kind import Condition, Entry, Need, Place, StepKind, Uncertainty
+from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind, Uncertainty
 
 
 class Verify(StepKind):
@@ -28,6 +28,7 @@ class Verify(StepKind):
     is_audited = True
     is_timed = True
     uncertainty = Uncertainty(0.30, 0.10, 0.01)
+    performed_by = Capability.VERIFIES
     checks = True
 
     def ticks(self, instance: Instance, at: Place) -> int | None:

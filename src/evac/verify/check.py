@@ -14,21 +14,27 @@ from evac.model.plan import Plan
 from evac.model.policy import Policy
 from evac.model.units import QUANTITY_LIMIT
 from evac.verify.bound import proved
-from evac.verify.limits import check_limits, check_power
+from evac.verify.capacity import (
+    check_limits,
+    check_placement,
+    check_power,
+    check_room,
+    check_spread,
+    final_state,
+)
 from evac.verify.milestones import milestones
 from evac.verify.order import (
     check_after,
     check_components,
     check_durations,
     check_precedence,
+    check_stops,
     check_stores,
     check_tools,
 )
 from evac.verify.outcome import check_counts, check_outcomes, check_sheds, check_tiers
 from evac.verify.reading import Reading, Violation, read
-from evac.verify.room import check_placement, check_room, check_spread, final_state
-from evac.verify.statements import check_header, check_told
-from evac.verify.stops import check_stops
+from evac.verify.statements import check_header, check_statements
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
 
@@ -121,7 +127,7 @@ def check_instance(instance: Instance, plan: Plan, better: Instance | None = Non
     check_sheds(reading, times, final)
     check_tiers(reading, times, final)
     objective = check_outcomes(reading, times)
-    check_told(reading, times)
+    check_statements(reading, times)
     bound = _check_bound(reading, better or instance, objective)
     violations = tuple(sorted(set(reading.violations)))
     return Verdict(violations, objective, bound, len(plan.steps))

@@ -1,4 +1,4 @@
-"""Room that would be there if lower tiers made way, and how long sheds take to make it: for rule F17."""
+"""Capacity that would be free if lower tiers made way, and how long sheds take to free it: for rule F17."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.verify.capacity import FinalPlacement, free_room
 from evac.verify.reading import Reading
-from evac.verify.room import Final, free_room
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -28,10 +28,10 @@ class Ready:
     due: Ints
 
 
-class Ground:
+class EndState:
     """How things stand at the end of a plan, and what of it is the same for every service that asks."""
 
-    def __init__(self, reading: Reading, final: Final) -> None:
+    def __init__(self, reading: Reading, final: FinalPlacement) -> None:
         self.reading, self.final = reading, final
         self.stood: Ints = np.maximum(final.count - final.started, 0)
         """Replicas of each final binding that stood there before the plan."""
@@ -123,20 +123,20 @@ class _Spread:
         return min(least, int(fit.sum()))
 
 
-class Leaving:
+class Displaced:
     """What of lower tiers makes way for a service: `may` (S,) may leave, and of that `sheddable` (S,) may be
     shed where it stood before the plan."""
 
-    def __init__(self, ground: Ground, may: Bools, sheddable: Bools, service: int) -> None:
-        self._ground, self._service = ground, service
-        s = ground.reading.instance.services
+    def __init__(self, end_state: EndState, may: Bools, sheddable: Bools, service: int) -> None:
+        self._end_state, self._service = end_state, service
+        s = end_state.reading.instance.services
         self._lower = (s.tier > s.tier[service]) & may
         self._shed = self._lower & sheddable
 
     def anything(self) -> bool:
         """Whether a lower tier keeps or gets anything where the service may run."""
-        eligible = self._ground.reading.instance.eligible[self._service]
-        started, any_of_it = self._ground.pools
+        eligible = self._end_state.reading.instance.eligible[self._service]
+        started, any_of_it = self._end_state.pools
         there = started[self._lower & ~self._shed].any(axis=0) | any_of_it[self._shed].any(axis=0)
         return bool((there & eligible).any())
 
@@ -144,37 +144,37 @@ class Leaving:
         """Replicas that would fit if all of it made way: an upper count, by rows, racks, feeds and sites;
         and the rows that would take one.
         """
-        ground, service = self._ground, self._service
-        instance, final = ground.reading.instance, ground.final
+        end_state, service = self._end_state, self._service
+        instance, final = end_state.reading.instance, end_state.final
         s, rows = instance.services, instance.rows
-        stood = np.where(self._shed[final.service], ground.stood, 0)
-        leaves = stood + np.where(self._lower[final.service], ground.started, 0)
-        at, room = np.flatnonzero(leaves), ground.free.copy()
+        stood = np.where(self._shed[final.service], end_state.stood, 0)
+        leaves = stood + np.where(self._lower[final.service], end_state.started, 0)
+        at, room = np.flatnonzero(leaves), end_state.free.copy()
         _add(room, final.row[at], s.demand[final.service[at]] * leaves[at, None])
         fit = np.full(len(rows), 2**31, np.int64)
         for turn, resource in enumerate(np.flatnonzero(s.demand[service]).tolist()):
             part = room[:, resource] // s.demand[service, resource]
             fit = np.minimum(fit, part) if turn else part
-        mine, own = np.zeros(len(rows), np.int64), ground.bindings(service)
+        mine, own = np.zeros(len(rows), np.int64), end_state.bindings(service)
         mine[final.row[own]] = final.count[own]
         each = 1 if s.conflict[service] >= 0 else 2**31
         fit = np.where(rows.is_pool, fit, np.minimum(fit, np.minimum(s.per_server[service] - mine, each)))
         fit = np.where(instance.eligible[service][rows.pool], np.maximum(fit, 0), 0)
-        return ground.spread.most(service, fit, mine), self._ready(room, stood, np.flatnonzero(fit > 0))
+        return end_state.spread.most(service, fit, mine), self._ready(room, stood, np.flatnonzero(fit > 0))
 
     def _ready(self, room: Ints, stood: Ints, fit: NDArray[np.intp]) -> Ready:
         """When rows that would take a replica could do so. room: with all that leaves; stood: of each final
         binding what a shed has to take away.
         """
-        ground, final = self._ground, self._ground.final
-        s, rows = ground.reading.instance.services, ground.reading.instance.rows
-        made, shortest = ground.shed
+        end_state, final = self._end_state, self._end_state.final
+        s, rows = end_state.reading.instance.services, end_state.reading.instance.rows
+        made, shortest = end_state.shed
         before, done, due = room - made, shortest.copy(), np.full(len(rows), NEVER, np.int64)
         at = np.flatnonzero(stood)
         _add(before, final.row[at], -s.demand[final.service[at]] * stood[at, None])
         np.minimum.at(due, final.row[at], s.shed[final.service[at]])
         done[(before >= s.demand[self._service]).all(axis=1)] = 0
-        return Ready(rows.pool[fit].astype(np.int64), ground.on[fit], done[fit], due[fit])
+        return Ready(rows.pool[fit].astype(np.int64), end_state.on[fit], done[fit], due[fit])
 
 
 def _add(room: Ints, row: Ints, amounts: Ints) -> None:

@@ -1,32 +1,37 @@
-"""Durations, precedence, tools, components and stores: rules F3, F4, F5, F12 to F15."""
+"""Durations, precedence, tools, components and stores: rules F3, F4, F5, F12 to F15. Clean stops: F25."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from evac.model.steps import FENCE_RUNGS
+from evac.steps.kind import Need
+from evac.steps.registry import kind_of
 from evac.verify.milestones import Milestones
 from evac.verify.reading import (
-    TIMED_KINDS,
     Reading,
     Timed,
     boots_by_hand,
     comes_on_by_itself,
+    need_of,
     regular_ticks,
     uses_of,
+    way_of,
 )
-from evac.verify.stops import latest_stop
 
 
 def check_durations(reading: Reading) -> None:
     """F3: every duration is what the instance gives; a manual step takes max(regular, manual)."""
     for timed in reading.steps:
-        if timed.step.kind not in TIMED_KINDS:
+        if not kind_of(timed.step.kind).is_timed:
             continue
         regular = regular_ticks(reading, timed)
         if regular is None:
             reading.complain("F3", timed.step.id, "nothing in the estate says how long this takes")
             continue
-        need = reading.instance.tools.get(timed.step.kind)
-        if timed.step.manual and not _only_by_hand(reading, timed):
+        need = need_of(reading, timed)
+        only_by_hand = kind_of(timed.step.kind).boots and boots_by_hand(reading.instance, timed.rows[0][0])
+        if timed.step.manual and not only_by_hand:
             if need is None or need.manual is None:
                 reading.complain("F15", timed.step.id, "people have no way to do this")
                 continue
@@ -36,10 +41,6 @@ def check_durations(reading: Reading) -> None:
             reading.complain(
                 "F3", timed.step.id, f"takes {timed.end - timed.start} ticks, must take {regular}"
             )
-
-
-def _only_by_hand(reading: Reading, timed: Timed) -> bool:
-    return timed.step.kind == "boot" and boots_by_hand(reading.instance, timed.rows[0][0])
 
 
 def _check_uses(reading: Reading, timed: Timed) -> None:
@@ -121,7 +122,7 @@ def check_stores(reading: Reading) -> None:
     waived = set(reading.plan.waivers)
     for store, timed in sorted(reading.promotes.items()):
         lost = reading.instance.stores[store]
-        candidate = next((c for c in lost.candidates if c.id == timed.step.candidate), None)
+        candidate = way_of(reading, timed)
         if candidate is None or not candidate.allowed:
             reading.complain(
                 "F2", timed.step.id, f"{timed.step.candidate or 'nothing'} may not become primary"
@@ -145,10 +146,10 @@ def check_tools(reading: Reading, times: Milestones) -> None:
     In an evacuation the site still runs until the grace is over, and its tools with it.
     """
     for timed in reading.steps:
-        need = reading.instance.tools.get(timed.step.kind)
+        need = need_of(reading, timed)
         if need is None or timed.step.manual or 0 < reading.instance.grace >= timed.end:
             continue
-        if timed.step.kind == "boot" and comes_on_by_itself(reading.instance, timed.rows[0][0]):
+        if kind_of(timed.step.kind).boots and comes_on_by_itself(reading.instance, timed.rows[0][0]):
             continue
         late = [tool for tool in need.services if times.base_at[tool] > timed.start]
         if late:
@@ -178,9 +179,10 @@ def check_after(reading: Reading, times: Milestones) -> None:
 
 def _direct_needs(reading: Reading, timed: Timed) -> set[str]:
     """Boots of a start, starts of a verify: few, and named one by one."""
-    if timed.step.kind == "start":
+    needs = kind_of(timed.step.kind).needs
+    if Need.BOOTS in needs:
         return {reading.boots[row].step.id for row, _ in timed.rows if row in reading.boots}
-    if timed.step.kind == "verify":
+    if Need.STARTS in needs:
         return {t.step.id for t in reading.starts.get((timed.service, timed.step.milestone), [])}
     return set()
 
@@ -189,17 +191,18 @@ def _gate_needs(reading: Reading, times: Milestones, timed: Timed) -> set[str]:
     """Steps that end a milestone this step waits for: implied through any chain of `after`."""
     found: set[str] = set()
     s = reading.instance.services
-    if timed.step.kind in ("start", "verify") and s.base_lost[timed.service]:
+    needs = kind_of(timed.step.kind).needs
+    if Need.DEPENDENCIES in needs and s.base_lost[timed.service]:
         for member in times.members[int(s.component[timed.service])]:
             for other in s.hard[member]:
                 if s.component[other] != s.component[member] and s.base_lost[other]:
                     found |= _ends_base(reading, times, other)
             found |= {reading.promotes[d].step.id for d in s.lost_stores[member] if d in reading.promotes}
-    if timed.step.kind == "promote" and timed.store in reading.fences:
+    if Need.FENCE in needs and timed.store in reading.fences:
         found.add(reading.fences[timed.store].step.id)
-    if timed.step.kind == "shift" and (timed.service, "base") in reading.verifies:
+    if Need.VERIFY in needs and (timed.service, "base") in reading.verifies:
         found.add(reading.verifies[(timed.service, "base")].step.id)
-    if timed.step.kind == "stop" and s.base_lost[timed.service]:
+    if Need.SERVING in needs and s.base_lost[timed.service]:
         moved = reading.shifts.get(timed.service) or reading.verifies.get((timed.service, "base"))
         if moved is not None and timed.start < latest_stop(reading, timed.service):
             found.add(moved.step.id)
@@ -218,7 +221,7 @@ def _ends_base(reading: Reading, times: Milestones, service: int) -> set[str]:
 
 def _reached_gates(reading: Reading, by_id: dict[str, Timed]) -> tuple[dict[str, int], dict[str, int]]:
     """For each step the gates (fence, promote, verify, shift) behind it, as a bit set."""
-    gates = {t.step.id: bit for bit, t in enumerate(t for t in reading.steps if t.step.kind in _GATES)}
+    gates = {t.step.id: bit for bit, t in enumerate(t for t in reading.steps if kind_of(t.step.kind).is_gate)}
     reached: dict[str, int] = {}
     for timed in sorted(reading.steps, key=lambda t: (t.start, t.end)):
         bits = 0
@@ -251,4 +254,31 @@ def _settle(
     return reached
 
 
-_GATES = frozenset({"fence", "promote", "verify", "shift"})
+def latest_stop(reading: Reading, service: int) -> int:
+    """The tick at which a service that has not moved is stopped: just before its site goes dark."""
+    return max(0, reading.instance.grace - int(reading.instance.services.shed[service]))
+
+
+def check_stops(reading: Reading, times: Milestones) -> None:
+    """F25: what an evacuation leaves is stopped once, and not before its replacement serves or its site goes
+    dark; nothing else is stopped.
+    """
+    s = reading.instance.services
+    stands = s.surviving < s.n if reading.plan.scenario.kind == "evacuate" else np.zeros(len(s), np.bool_)
+    stopped: set[int] = set()
+    for timed in reading.of_kind("stop"):
+        service, name = timed.service, timed.step.id
+        if not stands[service]:
+            reading.complain("F25", name, "stops what no evacuation leaves")
+            continue
+        if service in stopped:
+            reading.complain("F25", name, f"a second stop of {timed.step.target}")
+        stopped.add(service)
+        if timed.end - timed.start != s.shed[service]:
+            took = timed.end - timed.start
+            reading.complain("F25", name, f"takes {took} ticks, must take {int(s.shed[service])}")
+        if timed.start < min(int(times.base_at[service]), latest_stop(reading, service)):
+            reading.complain("F25", name, "stops what still serves, before its replacement does")
+    for service in np.flatnonzero(stands).tolist():
+        if service not in stopped:
+            reading.complain("F25", s.id[service], "stands in a site that is left, and nothing stops it")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.model.instance import WHOLE, Use
 from evac.model.plan import Outcome
-from evac.verify.made_room import Ground, Leaving
+from evac.model.steps import StepKind
+from evac.verify.capacity import FinalPlacement, free_room, holdings
+from evac.verify.made_room import NEVER, Displaced, EndState, Ready
 from evac.verify.milestones import Milestones, outages
+from evac.verify.order import dependencies_ready
 from evac.verify.reading import Reading
-from evac.verify.room import Final, free_room
-from evac.verify.time_left import time_left
 
 Ints = NDArray[np.int64]
 
@@ -32,7 +37,7 @@ def check_counts(reading: Reading, times: Milestones) -> None:
             reading.complain("F12", s.id[service], "needs a store that never returns")
 
 
-def check_sheds(reading: Reading, times: Milestones, final: Final) -> None:
+def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> None:
     """F16 and F18: only what may be shed, only what had to be, and nothing others stand on."""
     instance, s = reading.instance, reading.instance.services
     if not reading.sheds:
@@ -55,7 +60,7 @@ def check_sheds(reading: Reading, times: Milestones, final: Final) -> None:
                 reading.complain("F16", timed.step.id, "does not name higher-tier starts it makes room for")
 
 
-def _started_services(reading: Reading, final: Final) -> dict[int, list[int]]:
+def _started_services(reading: Reading, final: FinalPlacement) -> dict[int, list[int]]:
     """Services started on each row that something is shed from."""
     found: dict[int, list[int]] = {}
     shed = {row for steps in reading.sheds.values() for timed in steps for row, _ in timed.rows}
@@ -72,7 +77,7 @@ def _check_dependents(reading: Reading, times: Milestones, service: int) -> None
             reading.complain("F18", s.id[service], f"is shed while {s.id[other]} needs it")
 
 
-def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
+def check_tiers(reading: Reading, times: Milestones, final: FinalPlacement) -> None:
     """F17: nothing stays below base for lack of room that strictly lower tiers hold.
 
     Read as: where a lower tier that neither it nor anybody alive needs keeps or gets anything the service
@@ -89,23 +94,23 @@ def check_tiers(reading: Reading, times: Milestones, final: Final) -> None:
     ]
     if not waiting:
         return
-    ground = Ground(reading, final)
+    end_state = EndState(reading, final)
     unneeded = _may_leave(reading, times)
     nobody = np.zeros(len(s), np.bool_)
     sheddable = s.sheddable & _sheds_can_be(reading, times)
     for service in waiting:
-        missing = int(s.m[service]) - ground.standing(service)
+        missing = int(s.m[service]) - end_state.standing(service)
         if missing <= 0 or not _could_run(reading, times, service):
             continue
-        leaving = Leaving(ground, unneeded & ~_needed_by(reading, service), sheddable, service)
-        if not leaving.anything():
+        displaced = Displaced(end_state, unneeded & ~_needed_by(reading, service), sheddable, service)
+        if not displaced.anything():
             continue
         if (
             times.base_gone[service] < horizon
-            and Leaving(ground, nobody, sheddable, service).room()[0] >= missing
+            and Displaced(end_state, nobody, sheddable, service).room()[0] >= missing
         ):
             continue
-        most, ready = leaving.room()
+        most, ready = displaced.room()
         if most >= missing and time_left(reading, times, service, missing, ready):
             reading.complain("F17", s.id[service], "has no room, and lower tiers hold enough of it")
 
@@ -215,3 +220,137 @@ def _state(reading: Reading, times: Milestones, service: int) -> str:
         return "unplaced"
     full = times.top_at[service] < horizon and times.top_gone[service] >= horizon
     return "restored" if full else "degraded"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What one unit action would hold, from `start` to `end`, in ticks."""
+
+    start: int
+    end: int
+    uses: tuple[Use, ...]
+
+
+class Slots:
+    """Units of each limit that are held, tick by tick, by the steps of a plan; `take` adds to them."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._instance = reading.instance
+        self._holdings = holdings(reading)
+        self._held: dict[int, Ints] = {}
+
+    def look(
+        self, times: Milestones, kind: StepKind, uses: tuple[Use, ...], regular: int, since: int
+    ) -> Action | None:
+        """One action of a kind from `since` on, as early as limits allow, with its tools or by hand,
+        whichever ends first; None where it would end after the horizon."""
+        found = None
+        for ready, length, held in self._ways(times, kind, uses, regular, since):
+            start = self._earliest(held, length, ready)
+            if start + length <= self._instance.horizon and (found is None or start + length < found.end):
+                found = Action(start, start + length, held)
+        return found
+
+    def take(self, action: Action, count: int = 1) -> int:
+        """Hold what up to `count` such actions hold, all at one tick; how many there is room for."""
+        length = action.end - action.start
+        taken = min([count, *(self._room(use, length, action.start) for use in action.uses)])
+        for use in action.uses:
+            begin, stop = _hold(use, length, action.start)
+            self._column(use.limit)[begin:stop] += taken * use.units
+        return taken
+
+    def _ways(
+        self, times: Milestones, kind: StepKind, uses: tuple[Use, ...], regular: int, since: int
+    ) -> list[tuple[int, int, tuple[Use, ...]]]:
+        """(first tick, ticks, uses) with tools and by hand."""
+        need = self._instance.tools.get(kind)
+        tools = 0 if need is None else max((int(times.base_at[tool]) for tool in need.services), default=0)
+        found = [(max(since, tools), regular, uses)] if tools < self._instance.horizon else []
+        if tools and need is not None and need.manual is not None:
+            found.append((since, max(regular, need.manual), uses + need.manual_uses))
+        return found
+
+    def _earliest(self, uses: Sequence[Use], length: int, since: int) -> int:
+        """First tick from `since` on at which one action fits; beyond H where there is none."""
+        at, tried = since, -1
+        while at != tried and at <= self._instance.horizon:
+            tried = at
+            for use in uses:
+                begin, stop = _hold(use, length, at)
+                room = self._instance.limits[use.limit].capacity - use.units
+                clash = np.flatnonzero(self._column(use.limit)[begin:stop] > room)
+                if len(clash):
+                    at += int(clash[-1]) + 1
+        return at
+
+    def _room(self, use: Use, length: int, at: int) -> int:
+        begin, stop = _hold(use, length, at)
+        busiest = int(self._column(use.limit)[begin:stop].max(initial=0))
+        return (self._instance.limits[use.limit].capacity - busiest) // use.units if use.units else 2**40
+
+    def _column(self, limit: int) -> Ints:
+        """(ticks,) units of a limit that are held."""
+        if limit not in self._held:
+            _, begin, end, units = self._holdings[self._holdings[:, 0] == limit].T
+            change = np.zeros(max(self._instance.horizon, int(end.max(initial=0))) + 2, np.int64)
+            np.add.at(change, begin, units)
+            np.add.at(change, end, -units)
+            self._held[limit] = np.cumsum(change)
+        return self._held[limit]
+
+
+def _hold(use: Use, length: int, start: int) -> tuple[int, int]:
+    begin = start + use.offset
+    return begin, begin + (length if use.hold == WHOLE else use.hold)
+
+
+def _pools_ready(slots: Slots, reading: Reading, times: Milestones, rows: Ready) -> dict[int, int]:
+    """Pool -> first tick at which a server of it is on and a shed, where it takes one, could be over."""
+    found: dict[int, int] = {}
+    ends: dict[tuple[int, int], int] = {}
+    columns = (column.tolist() for column in (rows.pool, rows.on, rows.done, rows.due))
+    for pool, on, done, due in zip(*columns, strict=True):
+        at = done
+        if due < done:
+            if (pool, due) not in ends:
+                uses = reading.instance.pools[pool].shed_uses
+                shed = slots.look(times, "shed", uses, due, 0)
+                ends[pool, due] = NEVER if shed is None else shed.end
+            at = min(done, ends[pool, due])
+        found[pool] = min(found.get(pool, NEVER), max(on, at))
+    return found
+
+
+def time_left(reading: Reading, times: Milestones, service: int, missing: int, ready_rows: Ready) -> bool:
+    """Whether a service that lacks `missing` replicas could still be back before the horizon, room put aside.
+
+    ready_rows: the rows it would fit on. Where a shed has to make the room, nothing starts before one could
+    be over. The starts, then the verify and the shift, are put after what the service waits for, each as
+    early as tools, hands and limits allow beside all other steps.
+    """
+    instance, s = reading.instance, reading.instance.services
+    members = times.members[int(s.component[service])]
+    ready, _ = dependencies_ready(reading, times, service)
+    ready = max([ready, *(instance.attests.get(member, 0) for member in members)])
+    slots, last = Slots(reading), ready
+    pools = _pools_ready(slots, reading, times, ready_rows)
+    while missing > 0:
+        starts = (
+            slots.look(times, "start", instance.pools[pool].start_uses, int(s.start[service]), max(ready, on))
+            for pool, on in sorted(pools.items())
+        )
+        first = min((start for start in starts if start is not None), key=lambda a: a.end, default=None)
+        if first is None:
+            return False
+        missing, last = missing - slots.take(first, missing), max(last, first.end)
+    rest: list[tuple[StepKind, tuple[Use, ...], int]] = [("verify", (), int(s.verify[service]))]
+    if s.shift[service]:
+        rest.append(("shift", s.shift_uses[service], int(s.change[service] + s.settle[service])))
+    for kind, uses, regular in rest:
+        step = slots.look(times, kind, uses, regular, last)
+        if step is None:
+            return False
+        slots.take(step)
+        last = step.end
+    return last < instance.horizon

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.model.instance import Instance, Use
+from evac.model.instance import Candidate, Instance, ToolNeed, Use
 from evac.model.plan import Plan, Step
 from evac.model.units import QUANTITY_LIMIT
+from evac.steps.kind import Place
+from evac.steps.registry import kind_of
 
 Ints = NDArray[np.int64]
-TIMED_KINDS = frozenset({"fence", "promote", "boot", "start", "verify", "shift", "shed"})
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -110,12 +110,13 @@ def _timed(reading: Reading, lookup: _Lookup, step: Step) -> Timed | None:
         reading.complain("F3", step.id, "has more actions than can be counted")
         return None
     service = store = -1
-    if step.kind in ("start", "verify", "shift", "shed", "stop"):
+    kind = kind_of(step.kind)
+    if kind.target == "service" and not kind.releases:
         service = lookup.service.get(step.target, -1)
         if service < 0:
             reading.complain("F2", step.id, f"no service {step.target}")
             return None
-    if step.kind in ("fence", "promote"):
+    if kind.target == "store":
         store = lookup.store.get(step.target, -1)
         if store < 0:
             reading.complain("F2", step.id, f"{step.target} is no store that lost its primary")
@@ -125,13 +126,14 @@ def _timed(reading: Reading, lookup: _Lookup, step: Step) -> Timed | None:
 
 
 def _rows(reading: Reading, lookup: _Lookup, step: Step) -> tuple[tuple[int, int], ...] | None:
-    if step.kind == "boot":
+    kind = kind_of(step.kind)
+    if kind.boots:
         row = lookup.row.get(step.target, -1)
         if row < 0:
             reading.complain("F2", step.id, f"{step.target} is lost, condemned or not evac's to boot")
             return None
         return ((row, 1),)
-    if step.kind not in ("start", "shed"):
+    if not (kind.is_timed and kind.replicas):
         return ()
     found = []
     for name, count in step.servers:
@@ -146,27 +148,29 @@ def _rows(reading: Reading, lookup: _Lookup, step: Step) -> tuple[tuple[int, int
 
 
 def _file(reading: Reading, timed: Timed) -> None:
-    step = timed.step
-    single: dict[str, Callable[[], tuple[dict[int, Timed], int]]] = {
-        "shift": lambda: (reading.shifts, timed.service),
-        "fence": lambda: (reading.fences, timed.store),
-        "promote": lambda: (reading.promotes, timed.store),
-        "boot": lambda: (reading.boots, timed.rows[0][0]),
-    }
-    if step.kind in single:
-        table, key = single[step.kind]()
-        if key in table:
-            rule = {"boot": "F7", "shift": "F1"}.get(step.kind, "F14")
-            reading.complain(rule, step.id, f"a second {step.kind} of {step.target}")
-        table[key] = timed
-    elif step.kind == "start":
+    step, kind = timed.step, kind_of(timed.step.kind)
+    if kind.fences:
+        _file_once(reading, reading.fences, timed.store, timed, "F14")
+    elif kind.makes_primary:
+        _file_once(reading, reading.promotes, timed.store, timed, "F14")
+    elif kind.boots:
+        _file_once(reading, reading.boots, timed.rows[0][0], timed, "F7")
+    elif kind.moves_traffic:
+        _file_once(reading, reading.shifts, timed.service, timed, "F1")
+    elif kind.replicas > 0:
         reading.starts.setdefault((timed.service, step.milestone), []).append(timed)
-    elif step.kind == "shed":
+    elif kind.frees_room:
         reading.sheds.setdefault(timed.service, []).append(timed)
-    elif step.kind == "verify":
+    elif kind.checks:
         if (timed.service, step.milestone) in reading.verifies:
             reading.complain("F1", step.id, "a second verify of this milestone")
         reading.verifies[(timed.service, step.milestone)] = timed
+
+
+def _file_once(reading: Reading, table: dict[int, Timed], key: int, timed: Timed, rule: str) -> None:
+    if key in table:
+        reading.complain(rule, timed.step.id, f"a second {timed.step.kind} of {timed.step.target}")
+    table[key] = timed
 
 
 def comes_on_by_itself(instance: Instance, row: int) -> bool:
@@ -181,41 +185,29 @@ def boots_by_hand(instance: Instance, row: int) -> bool:
     return kind >= 0 and instance.boot_kinds[kind].by_hand
 
 
+def need_of(reading: Reading, timed: Timed) -> ToolNeed | None:
+    """The tools that a step needs, and the way that people have without them."""
+    return reading.instance.tools.get(kind_of(timed.step.kind).like)
+
+
+def way_of(reading: Reading, timed: Timed) -> Candidate | None:
+    """The way back that a step takes to a primary of its store; None where the instance has none such."""
+    taken = timed.step.kind, timed.step.candidate
+    ways = reading.instance.stores[timed.store].candidates
+    return next((way for way in ways if (way.kind, way.id) == taken), None)
+
+
 def uses_of(reading: Reading, timed: Timed) -> tuple[Use, ...]:
     """What one unit action of a step holds, from the instance alone."""
-    instance, step = reading.instance, timed.step
-    need = instance.tools.get(step.kind)
-    manual = need.manual_uses if step.manual and need else ()
-    if step.kind == "fence":
-        return instance.stores[timed.store].fence_uses + manual
-    if step.kind == "promote":
-        found = [c for c in instance.stores[timed.store].candidates if c.id == step.candidate]
-        return (found[0].uses if found else ()) + manual
-    if step.kind == "boot":
-        row = timed.rows[0][0]
-        kind = int(instance.rows.boot_kind[row])
-        own = instance.boot_kinds[kind].uses if kind >= 0 else ()
-        return own if boots_by_hand(instance, row) else own + manual
-    if step.kind in ("start", "shed") and timed.rows:
-        pool = instance.pools[int(instance.rows.pool[timed.rows[0][0]])]
-        return (pool.start_uses if step.kind == "start" else pool.shed_uses) + manual
-    if step.kind == "shift":
-        return instance.services.shift_uses[timed.service] + manual
-    return manual
+    return kind_of(timed.step.kind).uses(reading.instance, _place(reading, timed))
 
 
 def regular_ticks(reading: Reading, timed: Timed) -> int | None:
     """Duration of a step done with its tools; None where the instance has none for it."""
-    instance, s, step = reading.instance, reading.instance.services, timed.step
-    if step.kind == "fence":
-        return instance.stores[timed.store].fence
-    if step.kind == "promote":
-        found = [c.duration for c in instance.stores[timed.store].candidates if c.id == step.candidate]
-        return found[0] if found else None
-    if step.kind == "boot":
-        kind = int(instance.rows.boot_kind[timed.rows[0][0]])
-        return instance.boot_kinds[kind].duration if kind >= 0 else None
-    if step.kind == "shift":
-        return int(s.change[timed.service] + s.settle[timed.service])
-    column = {"start": s.start, "verify": s.verify, "shed": s.shed}.get(step.kind)
-    return None if column is None else int(column[timed.service])
+    return kind_of(timed.step.kind).ticks(reading.instance, _place(reading, timed))
+
+
+def _place(reading: Reading, timed: Timed) -> Place:
+    row = timed.rows[0][0] if timed.rows else -1
+    pool = int(reading.instance.rows.pool[row]) if row >= 0 else -1
+    return Place(timed.step, timed.service, timed.store, row, pool)

@@ -1,7 +1,6 @@
-"""What a plan tells people beside its steps is what the estate and the steps give: rules F1, F3, F15, F19.
+"""The figures of a plan follow from the estate and its steps: rules F1, F3, F15 and F19.
 
-Nothing is carried out by these figures, but by them people judge a plan: who waits, for how long, what is
-lost, and how much of it nobody could have helped.
+A run does not use them, but people judge a plan by them: who waits, for how long, and what is lost.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from evac.model.estate import Estate
 from evac.model.plan import Outcome, Plan, StoreOutcome
 from evac.steps.registry import kind_of
 from evac.verify.milestones import Milestones, outages
-from evac.verify.reading import Reading, Violation
+from evac.verify.reading import Reading, Violation, way_of
 
 
 def check_header(estate: Estate, plan: Plan) -> list[Violation]:
@@ -31,7 +30,7 @@ def check_header(estate: Estate, plan: Plan) -> list[Violation]:
     return found
 
 
-def check_told(reading: Reading, times: Milestones) -> None:
+def check_statements(reading: Reading, times: Milestones) -> None:
     """F3, F15 and F19: deadlines, tools, what becomes of services and stores, and people in all."""
     for step in reading.plan.steps:
         if step.tools != kind_of(step.kind).tools:
@@ -90,13 +89,14 @@ def _check_stores(reading: Reading, times: Milestones) -> None:
     wanted = []
     for row, store in enumerate(instance.stores):
         timed = reading.promotes.get(row)
-        found = [c for c in store.candidates if timed is not None and c.id == timed.step.candidate]
-        if timed is None or not found:
+        way = None if timed is None else way_of(reading, timed)
+        if way is None:
             wanted.append(StoreOutcome(store.id, "", None, None))
             continue
         at_ms = int(times.primary_at[row]) * instance.tick_ms
-        waiver = store.id if found[0].waived else ""
-        wanted.append(StoreOutcome(store.id, found[0].id, at_ms, found[0].loss_ms, waiver))
+        waiver = store.id if way.waived else ""
+        restored = kind_of(way.kind).restores
+        wanted.append(StoreOutcome(store.id, way.id, at_ms, way.loss_ms, waiver, restored))
     said = {outcome.store: outcome for outcome in reading.plan.stores}
     if len(said) != len(reading.plan.stores):
         reading.complain("F1", reading.plan.name, "a store has two outcomes")

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from evac.incident.dora import Classification
 from evac.incident.incident import Summary
-from evac.incident.korea import Duty
-from evac.incident.regulator import Basics, Stated
+from evac.incident.regulator import Basics, Duty, Stated
 from evac.incident.runbook import Runbook
 from evac.incident.values import Entry
 from evac.views.sheet import Part, Sheet, utc

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from evac.model.plan import Outcome, Plan, Step
+from evac.model.plan import Outcome, Plan, Step, StoreOutcome
 from evac.steps.registry import PLANNED
 from evac.views.plan_view import GONE
 from evac.views.svg import Bar, Row, Series
@@ -210,17 +210,16 @@ def step_words(step: Step) -> str:
     """What a step does, in the words of the page."""
     words = PLANNED[step.kind].sentence.format(
         target=step.target,
-        where=f" at {place_words(step.candidate or step.pool)}" if step.candidate or step.pool else "",
+        where=f" at {step.candidate or step.pool}" if step.candidate or step.pool else "",
         many=f"{number(step.count)} × " if step.count > 1 else "",
         rung=f" ({step.rung})" if step.rung else "",
     )
     return f"{words} (by hand)" if step.manual else words
 
 
-def place_words(candidate: str) -> str:
-    """Where a store comes back or replicas start, in words: `south`, `south, from the backup`."""
-    kind, _, site = candidate.partition("@")
-    return f"{site}, from the {kind}" if site else candidate
+def place_words(store: StoreOutcome) -> str:
+    """Where a store comes back, in words: `south`, `south, from the backup`."""
+    return f"{store.candidate}, from the backup" if store.restored else store.candidate or "nowhere"
 
 
 def chain_rows(chain: Chain) -> tuple[Row, ...]:

@@ -256,7 +256,7 @@ def _store(store: StoreOutcome, lead_ms: int) -> dict[str, str]:
         lost, state = (duration(store.loss_ms), "warning") if store.loss_ms else ("none", "ok")
     return {
         "store": store.store,
-        "candidate": plan_charts.place_words(store.candidate) or "nowhere",
+        "candidate": plan_charts.place_words(store),
         "back": duration(store.primary_ms + lead_ms) if store.primary_ms is not None else "never",
         "loss": lost,
         "state": state,

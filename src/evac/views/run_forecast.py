@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from evac.run.forecast import Forecast, forecast
 from evac.run.values import ENDED
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
-from evac.views.words import duration, listed, number
+from evac.views.words import duration, listed, moment, number
 
 AGAIN_MS: Final = 10_000
 """A forecast of a large run takes a second: it is made anew after so long."""
 LARGE: Final = 2_000
 SHOWN: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedRow:
+    """How long steps of a kind take in this run."""
+
+    kind: str
+    predicted_ms: int
+    measured: int
+    failed: int
+    permille: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastRow:
+    """When everything is on, and each service back."""
+
+    made_at: str | None
+    servers: int
+    up: int
+    to_the_floor: int
+    all_on_at: str | None
+    planned_all_on_at: str | None
+    ends_at: str | None
+    waits_for_a_person: bool
+    services: Mapping[str, str | None]
+    learned: tuple[LearnedRow, ...] = ()
 
 
 class Forecaster:
@@ -38,19 +66,19 @@ FORECASTS: Final = Forecaster()
 """Of this process, which shows a run again and again."""
 
 
-def forecast_facts(said: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def forecast_facts(said: ForecastRow) -> Iterator[tuple[str, str, str]]:
     """Rows of (name, words, style), of the document of a forecast."""
     words, style = _servers(
-        said["servers"],
-        said["up"],
-        said["to_the_floor"],
-        _ms(said["all_on_at"]),
-        _ms(said["planned_all_on_at"]),
+        said.servers,
+        said.up,
+        said.to_the_floor,
+        _ms(said.all_on_at),
+        _ms(said.planned_all_on_at),
     )
-    if said["waits_for_a_person"]:
+    if said.waits_for_a_person:
         words, style = f"{words}; as if what waits for a person were done now", "warning"
     yield "servers", words, style
-    back = sorted(said["services"].items(), key=lambda one: (one[1] or "", one[0]))
+    back = sorted(said.services.items(), key=lambda one: (one[1] or "", one[0]))
     if back:
         named = listed([f"{name} {_hours(at)}" for name, at in back[:SHOWN]])
         more = f", and {len(back) - SHOWN} more" if len(back) > SHOWN else ""
@@ -95,34 +123,21 @@ def clock(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1_000, UTC).strftime("%H:%M")
 
 
-def forecast_document(said: Forecast | None) -> dict[str, Any] | None:
-    """As programs read it; times are ISO 8601, UTC."""
+def forecast_row(said: Forecast | None) -> ForecastRow | None:
     if said is None:
         return None
-    return {
-        "made_at": _moment(said.at_ms),
-        "servers": said.boots,
-        "up": said.up,
-        "to_the_floor": said.floor,
-        "all_on_at": _moment(said.on_ms),
-        "planned_all_on_at": _moment(said.planned_on_ms),
-        "ends_at": _moment(said.end_ms),
-        "waits_for_a_person": said.waits,
-        "services": {name: _moment(at_ms) for name, at_ms in said.services.items()},
-        "learned": [
-            {
-                "kind": one.kind,
-                "predicted_ms": one.predicted_ms,
-                "measured": one.measured,
-                "failed": one.failed,
-                "permille": one.permille,
-            }
+    return ForecastRow(
+        made_at=moment(said.at_ms, "seconds"),
+        servers=said.boots,
+        up=said.up,
+        to_the_floor=said.floor,
+        all_on_at=moment(said.on_ms, "seconds"),
+        planned_all_on_at=moment(said.planned_on_ms, "seconds"),
+        ends_at=moment(said.end_ms, "seconds"),
+        waits_for_a_person=said.waits,
+        services={name: moment(at_ms, "seconds") for name, at_ms in said.services.items()},
+        learned=tuple(
+            LearnedRow(one.kind, one.predicted_ms, one.measured, one.failed, one.permille)
             for one in said.learned
-        ],
-    }
-
-
-def _moment(at_ms: int) -> str | None:
-    if at_ms <= 0:
-        return None
-    return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        ),
+    )

@@ -1,4 +1,4 @@
-"""A run as people and programs read it: one JSON document, one screen made of it, events as lines.
+"""A run as people read it: one screen made of its document, and events as lines.
 
 The screen is made of the document alone, so that it is the same wherever the document comes from: replayed
 from a store, or read from the API of a war room.
@@ -6,25 +6,18 @@ from a store, or read from the API of a war room.
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from evac.run.boot_rules import why_waits
-from evac.run.envelope import to_data
-from evac.run.state import RunView
+from evac.model.step_id import LimitId
 from evac.run.values import CORRUPT, ENDED, Event
-from evac.run.waits import waiting
-from evac.views.run_forecast import FORECASTS, forecast_document, forecast_facts
+from evac.views.run_document import MOST_URGENT, LimitRow, RunDocument, StepRow
+from evac.views.run_forecast import forecast_facts
 from evac.views.screen import Page
-from evac.views.wait_words import wait_row, words_of
 from evac.views.words import duration, listed, moment, moment_ms, number, plural, shown
 
-SCHEMA_VERSION: Final = 1
 SHOWN: Final = 12
-LIMITS_MOST: Final = 100
 _WIDE: Final = 100
 _DIGEST: Final = 23
 _OTHER_COLUMNS: Final = 24
@@ -46,17 +39,6 @@ _TELLING: Final = (
 )
 _QUIET: Final = frozenset({"epoch", "version", "token", "limits", "kept_for_restart"})
 """Facts that programs read: they are in the JSON."""
-_GRAVE: Final = (
-    "failed",
-    "unknown",
-    "undoing",
-    "running",
-    "ready",
-    "pending",
-    "undone",
-    "skipped",
-    "succeeded",
-)
 _FIRST: Final = ("approval", "pause", "gate", "by_hand", "outcome", "failure")
 """Kinds of waits by what is to be done first; what is not named comes last."""
 _STYLE_OF: Final = {
@@ -74,123 +56,6 @@ _STYLE_OF: Final = {
 Document = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class RunShown:
-    """A run with what is known beside its journal: who leads now (empty: nobody), and of each promotion the
-    most that it can lose.
-    """
-
-    view: RunView
-    leader: str
-    now_ms: int
-    losses: tuple[LossShown, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LossShown:
-    """most_ms None: nobody knows. basis: synchronous, seen, declared or unknown; words say it to people.
-    candidate: the site that is to be promoted.
-    """
-
-    store: str
-    most_ms: int | None
-    basis: str
-    words: str
-    candidate: str = ""
-
-
-def run_document(shown: RunShown, most: int | None = None) -> dict[str, Any]:
-    """The documented document of one run. most: only so many steps, those first that need a look."""
-    view = shown.view
-    numbers = range(len(view.steps)) if most is None else by_need(view, most)
-    return run_head(shown) | {"steps": [step_row(view, i) for i in numbers]}
-
-
-def run_head(shown: RunShown) -> dict[str, Any]:
-    """The same without its steps, of which there may be a hundred thousand."""
-    view = shown.view
-    over, waits = view.phase in ENDED, waiting(view)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "run": view.spec.run,
-        "incident": view.spec.incident,
-        "question": view.spec.labels.get("scenario", ""),
-        "plan_digest": view.plans[-1],
-        "state": view.phase,
-        "leader": shown.leader,
-        "token": view.token,
-        "graceful": view.graceful,
-        "held_by": view.held,
-        "why": view.end_why,
-        "approved_by": sorted(view.approved_by),
-        "approvals_needed": view.spec.approvals,
-        "envelope": to_data(view.spec.envelope),
-        "to_type": list(view.untyped),
-        "events": view.events,
-        "waits_for": [words_of(one) for one in waits],
-        "waits": [wait_row(one, view.spec.run) for one in waits],
-        "most_lost": [
-            {
-                "store": one.store,
-                "candidate": one.candidate,
-                "milliseconds": one.most_ms,
-                "basis": one.basis,
-                "words": one.words,
-            }
-            for one in shown.losses
-        ],
-        "forecast": forecast_document(FORECASTS.of(view, shown.now_ms)),
-        "limits_changed": limits_changed(view),
-        "started_at": moment(view.started_ms),
-        "ended_at": moment(view.last_ms) if over else None,
-        "as_of": moment(shown.now_ms),
-        "in_doubt": len(view.doubtful),
-        "undo_failed": len(view.undo_broken),
-        "counts": dict(sorted(view.counts.items())),
-    }
-
-
-def limits_changed(view: RunView) -> list[dict[str, Any]]:
-    """What people changed while it ran, in watts or units."""
-    return [one._asdict() for one in view.limits.changed()[:LIMITS_MOST]]
-
-
-def by_need(view: RunView, most: int) -> list[int]:
-    """Numbers of the steps that need a look, the gravest first: failed, in doubt, under way; then what was
-    last done.
-    """
-    rank = {phase: n for n, phase in enumerate(_GRAVE)}
-    return heapq.nsmallest(
-        most,
-        range(len(view.steps)),
-        key=lambda i: (rank[view.phases[i]], -view.ended[i] if view.phases[i] == "succeeded" else i),
-    )
-
-
-def step_row(view: RunView, i: int) -> dict[str, Any]:
-    """One step of that document."""
-    step = view.steps[i]
-    code, message = view.failures.get(i, ("", ""))
-    began, ended = moment(view.started[i]), moment(view.ended[i])
-    return {
-        "id": step.id,
-        "kind": step.kind,
-        "target": step.target,
-        "state": view.phases[i],
-        "attempts": view.attempts[i],
-        "started_at": began,
-        "ended_at": ended,
-        "evidence": dict(view.evidence.get(i, {})),
-        "error": {"code": code, "message": message} if code else None,
-        "waits_for": why_waits(view, i),
-        "gate": view.gates.get(i) or step.gate,
-    }
-
-
-def run_json(document: Document) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
 def event_row(number_: int, event: Event) -> dict[str, Any]:
     """One event: number in the journal, time, kind, step, attempt, and what the kind carries."""
     row: dict[str, Any] = {"event": number_, "at": moment(event.at_ms), "kind": event.kind}
@@ -206,15 +71,15 @@ def event_line(row: Document, output: str) -> str:
     return shown(f"{row['event']:6} {row['at']} {row['kind']:18} {row.get('step', '')}\n")
 
 
-def run_text(document: Document, width: int, colour: bool, most: int = SHOWN) -> str:
+def run_text(document: RunDocument, width: int, colour: bool, most: int = SHOWN) -> str:
     """One screen: where the run stands, what waits for a person, the steps that need a look, what to type.
     document: with its steps in the order of need; most: how many of them are shown.
     """
     page = Page(width, colour)
-    page.title(f"{document['run']}: {_headline(document)}")
+    page.title(f"{document.run}: {_headline(document)}")
     page.line()
     page.facts(_facts(document, width))
-    wants = document["waits_for"]
+    wants = document.waits_for
     if wants:
         page.line()
         page.line("Waits for a person", "bold")
@@ -228,61 +93,58 @@ def run_text(document: Document, width: int, colour: bool, most: int = SHOWN) ->
     return page.text()
 
 
-def _headline(document: Document) -> str:
-    counts = document["counts"]
-    words = document["state"].replace("_", " ")
+def _headline(document: RunDocument) -> str:
+    counts = document.counts
+    words = document.state.replace("_", " ")
     done = sum(counts.get(phase, 0) for phase in ("succeeded", "skipped"))
     return f"{words}, {number(done)} of {plural(sum(counts.values()), 'step')} done"
 
 
-def _facts(document: Document, width: int) -> Iterable[tuple[str, str, str]]:
-    state, why, plan = document["state"], document["why"], document["plan_digest"]
+def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
+    state, why, plan = document.state, document.why, document.plan_digest
     yield "state", state.replace("_", " ") + (f" ({why})" if why else ""), _STYLE_OF.get(state, "")
-    yield "incident", document["incident"], ""
-    yield "question", document["question"] or "-", ""
+    yield "incident", document.incident, ""
+    yield "question", document.question or "-", ""
     yield "plan", plan if width >= _WIDE else f"{plan[:_DIGEST]}…", "dim"
-    leader = document["leader"] or "nobody: nothing moves until a controller runs"
-    yield "leader", leader, "" if document["leader"] or state in ENDED else "error"
-    began_ms = moment_ms(document["started_at"])
-    agreed = not document["approvals_needed"] or began_ms > 0
+    leader = document.leader or "nobody: nothing moves until a controller runs"
+    yield "leader", leader, "" if document.leader or state in ENDED else "error"
+    began_ms = moment_ms(document.started_at)
+    agreed = not document.approvals_needed or began_ms > 0
     beforehand = "by policy, beforehand" if agreed else "by nobody yet"
-    yield "approved", listed(document["approved_by"]) or beforehand, ""
-    for one in document["most_lost"]:
+    yield "approved", listed(document.approved_by) or beforehand, ""
+    for one in document.most_lost:
         name = "lost at most" if state in ENDED else "may lose"
-        yield name, f"{one['store']}: {one['words']}", "" if one["milliseconds"] == 0 else "warning"
+        yield name, f"{one.store}: {one.words}", "" if one.milliseconds == 0 else "warning"
     if began_ms > 0:
-        end_ms = moment_ms(document["ended_at"] or document["as_of"])
+        end_ms = moment_ms(document.ended_at or document.as_of)
         yield "running for", duration(max(0, end_ms - began_ms)), ""
-    if document["forecast"] is not None:
-        yield from forecast_facts(document["forecast"])
-    for row in (document.get("limits_changed") or ())[:SHOWN]:  # an older server says nothing of them
-        yield "limit", limit_words(row), "warning" if row["held"] >= row["now"] else ""
-    counts = document["counts"]
-    yield "steps", ", ".join(f"{number(counts[p])} {p}" for p in _GRAVE if counts.get(p)) or "none", ""
+    if document.forecast is not None:
+        yield from forecast_facts(document.forecast)
+    for row in document.limits_changed[:SHOWN]:
+        yield "limit", limit_words(row), "warning" if row.held >= row.now else ""
+    counts = document.counts
+    yield "steps", ", ".join(f"{number(counts[p])} {p}" for p in MOST_URGENT if counts.get(p)) or "none", ""
 
 
-def limit_words(row: Mapping[str, Any]) -> str:
+def limit_words(row: LimitRow) -> str:
     """`power:pangyo 43,065 W instead of 86,130 W, 37,900 W held`. row: of a limit that a person changed."""
-    unit = " W" if row["limit"].startswith(("power:", "inrush:")) else ""
-    now, whole, held = (f"{number(row[key])}{unit}" for key in ("now", "whole", "held"))
-    full = "; nothing starts until there is room" if row["held"] >= row["now"] else ""
-    return f"{row['limit']} {now} instead of {whole}, {held} held{full}"
+    unit = " W" if LimitId.parse(row.limit).is_watts else ""
+    now, whole, held = (f"{number(value)}{unit}" for value in (row.now, row.whole, row.held))
+    full = "; nothing starts until there is room" if row.held >= row.now else ""
+    return f"{row.limit} {now} instead of {whole}, {held} held{full}"
 
 
-def _table(page: Page, document: Document, width: int, most: int) -> None:
-    rows, whole = document["steps"][:most], sum(document["counts"].values())
+def _table(page: Page, document: RunDocument, width: int, most: int) -> None:
+    rows, whole = document.steps[:most], sum(document.counts.values())
     if not rows:
         return
-    longest = max(len(row["id"]) for row in rows) + max(len(row["state"]) for row in rows)
+    longest = max(len(row.id) for row in rows) + max(len(row.state) for row in rows)
     left = width - longest - _OTHER_COLUMNS
-    now_ms = moment_ms(document["ended_at"] or document["as_of"])
+    now_ms = moment_ms(document.ended_at or document.as_of)
     page.line()
     page.table(
         ("step", "state", "try", "took", "detail"),
-        [
-            (row["id"], row["state"], str(row["attempts"]), _took(row, now_ms), _detail(row, left))
-            for row in rows
-        ],
+        [(row.id, row.state, str(row.attempts), _took(row, now_ms), _detail(row, left)) for row in rows],
         right=(2, 3),
         whole=(0,) if left >= _LEAST_DETAIL else (),
     )
@@ -290,30 +152,30 @@ def _table(page: Page, document: Document, width: int, most: int) -> None:
         page.line(f"and {plural(whole - len(rows), 'step')} more: evac run show --output json", "dim")
 
 
-def _took(row: Document, now_ms: int) -> str:
-    began, ended = moment_ms(row["started_at"]), moment_ms(row["ended_at"])
+def _took(row: StepRow, now_ms: int) -> str:
+    began, ended = moment_ms(row.started_at), moment_ms(row.ended_at)
     if not began:
         return "-"
     return duration(max(0, (ended if ended >= began else now_ms) - began))
 
 
-def _detail(row: Document, width: int) -> str:
+def _detail(row: StepRow, width: int) -> str:
     """In full what went wrong or is waited for; of what is done as much as fits on the line."""
-    error = row["error"]
-    if row["state"] in ("pending", "ready"):
-        if row["state"] == "ready" and row["gate"]:
-            return str(row["gate"])
-        if row["waits_for"]:
-            return str(row["waits_for"])
-        if row["evidence"]:
+    error = row.error
+    if row.state in ("pending", "ready"):
+        if row.state == "ready" and row.gate:
+            return row.gate
+        if row.waits_for:
+            return row.waits_for
+        if row.evidence:
             return "was done, and is to be done again"
-    if row["state"] == "unknown" and row["waits_for"]:  # newer than what an earlier try failed for
-        return str(row["waits_for"])
-    if row["state"] == "failed" or (error and row["state"] != "succeeded"):
-        return f"{error['message']} [{error['code']}]" if error else " []"
-    if row["waits_for"]:
-        return str(row["waits_for"])
-    return _short(row["evidence"], max(width, _LEAST_DETAIL)) or row["gate"] or "-"
+    if row.state == "unknown" and row.waits_for:  # newer than what an earlier try failed for
+        return row.waits_for
+    if row.state == "failed" or (error and row.state != "succeeded"):
+        return f"{error.message} [{error.code}]" if error else " []"
+    if row.waits_for:
+        return row.waits_for
+    return _short(row.evidence, max(width, _LEAST_DETAIL)) or row.gate or "-"
 
 
 def _short(evidence: Mapping[str, Any], width: int) -> str:
@@ -330,17 +192,15 @@ def _short(evidence: Mapping[str, Any], width: int) -> str:
     return words
 
 
-def _next(document: Document) -> str:
+def _next(document: RunDocument) -> str:
     """The command that ends the wait that matters most, or else the one that shows more."""
-    run = document["run"]
-    if document["state"] in ENDED:
+    run = document.run
+    if document.state in ENDED:
         return f"evac run verify {run}, then evac run events {run}"
     rank = {kind: n for n, kind in enumerate(_FIRST)}
-    waits = [
-        one for one in document.get("waits") or () if one["next"]
-    ]  # an older server says nothing of them
+    waits = [one for one in document.waits if one.next]
     if waits:
-        return str(min(waits, key=lambda one: rank.get(one["kind"], len(rank)))["next"])
+        return min(waits, key=lambda one: rank.get(one.kind, len(rank))).next
     return f"evac run watch {run}"
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from evac.model.step_id import StepId
 from evac.run.values import Event
 
 OPEN_MOST: Final = 200_000
@@ -139,8 +140,8 @@ class RunSpans:
         before = self._steps.pop((event.step, way), None)
         found = [] if before is None else [self._lost(before, event.at_ms)]
         if len(self._steps) < OPEN_MOST:
-            kind, _, target = event.step.partition(":")
-            word = f"{way} {kind}".strip()
+            step = StepId.parse(event.step)
+            word, target = f"{way} {step.kind}".strip(), step.target
             self._steps[event.step, way] = _Open(
                 word,
                 f"{event.step}/{self._fed}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from evac.run.waits import (
@@ -17,11 +18,29 @@ from evac.run.waits import (
     Outcome,
     Paused,
     SilentNetwork,
+    Verb,
     Wait,
+    WaitKind,
 )
 from evac.steps.registry import kind_of
 from evac.views.run_forecast import clock
 from evac.views.words import listed, moment, plural
+
+
+@dataclass(frozen=True, slots=True)
+class WaitRow:
+    """One thing that only a person can do."""
+
+    kind: WaitKind
+    step: str
+    since: str | None
+    verbs: tuple[Verb, ...]
+    """Requests that end it."""
+    facts: Mapping[str, Any]
+    """What is behind it, by kind."""
+    words: str
+    next: str
+    """The command that ends it; empty where none does."""
 
 
 def words_of(wait: Wait) -> str:
@@ -64,17 +83,16 @@ def words_of(wait: Wait) -> str:
             return f"{wait.step} failed{f' ({message})' if message else ''}; retry or skip it"
 
 
-def wait_row(wait: Wait, run: str) -> dict[str, Any]:
-    """The wait in the document of its run. next: what to type to end it; empty where no command does."""
-    return {
-        "kind": wait.kind,
-        "step": wait.step,
-        "since": moment(wait.since_ms),
-        "verbs": list(wait.verbs),
-        "facts": asdict(wait.facts),
-        "words": words_of(wait),
-        "next": command(wait, run),
-    }
+def wait_row(wait: Wait, run: str) -> WaitRow:
+    return WaitRow(
+        kind=wait.kind,
+        step=wait.step,
+        since=moment(wait.since_ms),
+        verbs=wait.verbs,
+        facts=asdict(wait.facts),
+        words=words_of(wait),
+        next=command(wait, run),
+    )
 
 
 def command(wait: Wait, run: str) -> str:

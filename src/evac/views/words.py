@@ -47,11 +47,11 @@ def duration(milliseconds: int | None) -> str:
     return f"{days} d {hours:02} h" if hours else f"{days} d"
 
 
-def moment(at_ms: int) -> str | None:
-    """UTC with milliseconds; None for never."""
+def moment(at_ms: int, timespec: str = "milliseconds") -> str | None:
+    """UTC; None for never."""
     if at_ms <= 0:
         return None
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def moment_ms(at: str | None) -> int:

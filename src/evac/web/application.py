@@ -14,7 +14,7 @@ from evac import __version__
 from evac.office.office import Office
 from evac.office.requests import Counter
 from evac.web import api, pages
-from evac.web.access import me_page
+from evac.web.access import sign_in
 from evac.web.access.port import Access, Declared, KeepsLogins
 from evac.web.api.shapes import Problem
 from evac.web.certificates import Certificates
@@ -51,7 +51,7 @@ def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
     metrics = Metrics(office)
     metrics.registry.register(Certificates(dict(setting.certificates)))
     room = app.state.room = WarRoom(office, access, setting, Counter(office.store, office.clock), metrics)
-    for router in (*api.ROUTERS, *access.routers(), me_page.router):
+    for router in (*api.ROUTERS, *access.routers(), sign_in.router):
         app.include_router(router)
     for router in pages.ROUTERS:
         app.include_router(router, include_in_schema=False)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from evac.drivers.port import Action, Driver, Evidence, Order
+from evac.drivers.registry import DRIVERS
 from evac.engine.clock import SystemClock
 from evac.engine.lead.generations import Generations, GuardedDriver
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable, Superseded
@@ -24,9 +25,20 @@ from evac.model.generation import token_in
 from evac.store.memory import MemoryStore
 
 _T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., object])
 Step = Callable[[], Awaitable[None]]
 SLACK_S = 2.0
 """What a call may take beyond its order's timeout: the machine is shared."""
+
+
+def covers(driver: str, *capabilities: type) -> Callable[[_F], _F]:
+    """Says which capabilities of a driver a test holds to their contract, on a real server.
+
+    Read from the source by `tests/contract/capabilities/test_coverage.py`.
+    """
+    spec = DRIVERS[driver]
+    assert all(one in spec.capabilities for one in capabilities), f"{driver} does not declare all of these"
+    return lambda test: test
 
 
 async def nothing() -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from evac.drivers.command.driver import CommandDriver
-from evac.drivers.command.running import MAX_OUTPUT_BYTES
+from evac.drivers.capabilities import Fences
+from evac.drivers.command.driver import MAX_OUTPUT_BYTES, CommandDriver
 from evac.drivers.port import Action, Value
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
-from tests.contract.drivers.suite import Case, keep_contract, order
+from tests.contract.drivers.suite import Case, covers, keep_contract, order
 
 SECRET = "pass-word-of-the-router"
 
@@ -47,6 +47,7 @@ def until_gone(pid: int) -> bool:
     return gone(pid)
 
 
+@covers("command", Fences)
 def test_the_contract_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUTER_KEY", SECRET)
     done, slow = tmp_path / "done", tmp_path / "slow"

@@ -15,6 +15,7 @@ import dns.query
 import dns.rdatatype
 import pytest
 
+from evac.drivers.capabilities import RoutesTraffic
 from evac.drivers.dns import wire
 from evac.drivers.dns.driver import DnsDriver
 from evac.drivers.port import Action, Value
@@ -22,7 +23,7 @@ from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from evac_lab.process import MissingProgram, Process
 from evac_lab.servers import dns as servers
 from tests.contract.drivers.ports import free_port
-from tests.contract.drivers.suite import Case, keep_contract, order
+from tests.contract.drivers.suite import Case, covers, keep_contract, order
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 
@@ -111,6 +112,7 @@ def contract_case(zone: Zone) -> Case:
     )
 
 
+@covers("dns", RoutesTraffic)
 def test_the_contract_is_kept(zone: Zone) -> None:
     asyncio.run(keep_contract(contract_case(zone)))
 

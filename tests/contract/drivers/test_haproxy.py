@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from evac.drivers.capabilities import Fences, RoutesTraffic
 from evac.drivers.haproxy.driver import HaproxyDriver
 from evac.drivers.port import Action, Value
 from evac.model.errors import Permanent, Retryable
 from evac_lab.process import MissingProgram
 from evac_lab.servers import haproxy as servers
 from tests.contract.drivers.ports import free_port
-from tests.contract.drivers.suite import Case, keep_contract, order
+from tests.contract.drivers.suite import Case, covers, keep_contract, order
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 
@@ -139,6 +140,7 @@ def world(server_folder: Path) -> Iterator[World]:
     made.close()
 
 
+@covers("haproxy", RoutesTraffic)
 def test_the_contract_is_kept(world: World) -> None:
     async def state() -> object:
         return world.rows()
@@ -224,6 +226,7 @@ def test_a_reload_that_puts_the_dead_site_back_is_seen(world: World) -> None:
     assert "ready" in str(seen.evidence["server_pangyo-1"])
 
 
+@covers("haproxy", Fences)
 def test_the_path_to_a_lost_site_is_closed_as_a_fence_and_opened_again(world: World) -> None:
     fence = Action(
         "fence", "chat-store", "haproxy", "pangyo", world.settings(), {"old": "pangyo", "proof": "network"}

@@ -17,13 +17,15 @@ from typing import Any
 
 import pytest
 
+from evac.drivers.capabilities import AnswersProbe, Fences, ReportsHealth, Verifies
 from evac.drivers.http.driver import HttpDriver, signed_headers
 from evac.drivers.port import Action, Value
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from evac.net.http_calls import MAX_ANSWER_BYTES, Answer
 from evac.net.secrets import Secret
+from tests.contract.capabilities import questions
 from tests.contract.drivers.ports import free_port
-from tests.contract.drivers.suite import Case, keep_contract, order
+from tests.contract.drivers.suite import Case, covers, keep_contract, order
 
 pytestmark = [pytest.mark.enable_socket]
 
@@ -55,6 +57,8 @@ class Receiver:
         self.thread.join()
 
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        if path == "/seen-by-users":
+            return self.answers.pop(0) if self.answers else (200, {}, b"")
         if not self._signed(headers, body):
             self.refused += 1
             return 401, {}, b""
@@ -282,6 +286,7 @@ def test_only_a_clear_word_is_clear(receiver: Receiver, answer: Any, outcome: st
     assert all(isinstance(value, str | int | bool) for value in seen.evidence.values())
 
 
+@covers("http", Verifies)
 def test_a_verify_only_asks_and_takes_a_plain_good_answer(receiver: Receiver) -> None:
     health = receiver.url + "/observe-as-told"
     look = Action(
@@ -297,6 +302,7 @@ def test_a_verify_only_asks_and_takes_a_plain_good_answer(receiver: Receiver) ->
     assert (receiver.done, receiver.effects) == (False, {})
 
 
+@covers("http", Fences)
 def test_a_fence_says_which_proof_it_gave(receiver: Receiver) -> None:
     fence = replace(action(receiver), verb="fence", parameters={"old": "pangyo", "proof": "power"})
     assert execute(fence)["proof"] == "power"
@@ -349,3 +355,26 @@ def test_a_driver_outlives_the_loop_it_was_first_used_in(receiver: Receiver) -> 
         await driver.close()
 
     asyncio.run(again())
+
+
+@covers("http", AnswersProbe, ReportsHealth)
+def test_probe_and_health(receiver: Receiver) -> None:
+    asked = Action("verify", "chat", "http", "anyang", {"url": receiver.url + "/seen-by-users"})
+    gone = replace(asked, settings={"url": f"http://127.0.0.1:{free_port()}/"})
+
+    async def silence() -> None:
+        receiver.silent.set()
+
+    async def fails() -> None:
+        receiver.answers = [(503, {}, b"")] * 5
+
+    async def told() -> None:
+        driver = HttpDriver()
+        try:
+            await questions.reports_health(driver, asked, fails)
+            await questions.answers_probe(driver, asked, silence, gone)
+        finally:
+            receiver.silent.clear()
+            await driver.close()
+
+    asyncio.run(told())

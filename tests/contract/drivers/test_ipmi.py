@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from evac.drivers.capabilities import BootsServers, Fences
 from evac.drivers.ipmi.driver import IpmiDriver
 from evac.drivers.port import Action, Value, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
-from tests.contract.drivers.suite import Case, keep_contract, order
+from tests.contract.drivers.suite import Case, covers, keep_contract, order
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 
@@ -198,11 +199,13 @@ def case_of(simulator: Simulator, action: Action, done_at: str) -> Case:
     )
 
 
+@covers("ipmi", BootsServers)
 def test_the_contract_is_kept_by_a_boot(simulator: Simulator) -> None:
     asyncio.run(keep_contract(replace(case_of(simulator, simulator.action(), "1"), undo="done")))
     assert simulator.wishes().count("power 1") == 1
 
 
+@covers("ipmi", Fences)
 def test_the_contract_is_kept_by_a_fence(simulator: Simulator) -> None:
     done(simulator.action())
     action = simulator.action("fence", proof="power")

@@ -11,11 +11,12 @@ import pytest
 
 pytest.importorskip("lightkube", reason="the extra k8s is not installed")
 
+from evac.drivers.capabilities import RunsUnits, Verifies
 from evac.drivers.kubernetes.driver import KubernetesDriver
 from evac.drivers.port import Action, Value
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from tests.contract.drivers.kubernetes_server import ApiServer, check_schema, deployment, quota
-from tests.contract.drivers.suite import Case, keep_contract, order
+from tests.contract.drivers.suite import Case, covers, keep_contract, order
 
 pytestmark = [pytest.mark.enable_socket]
 
@@ -84,6 +85,7 @@ def contract(server: ApiServer, wanted: Action, path: str, done: object) -> Case
     )
 
 
+@covers("kubernetes", RunsUnits)
 def test_the_contract_is_kept_for_a_scale(server: ApiServer, kubeconfig: str) -> None:
     wanted = action(kubeconfig, "scale", "Deployment", "chat", replicas=6)
     asyncio.run(keep_contract(contract(server, wanted, CHAT, (6, None, None))))
@@ -116,6 +118,7 @@ def test_written_is_not_ready(server: ApiServer, kubeconfig: str) -> None:
 
 
 @pytest.mark.parametrize(("asked", "ready", "outcome"), [(2, 2, "done"), (2, 1, "absent"), (0, 0, "absent")])
+@covers("kubernetes", Verifies)
 def test_a_plan_that_says_no_number_wants_all_pods_that_the_object_asks_for(
     server: ApiServer, kubeconfig: str, asked: int, ready: int, outcome: str
 ) -> None:

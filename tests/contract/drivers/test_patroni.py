@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from evac.drivers.capabilities import Fences, Promotes
 from evac.drivers.patroni.dcs import Dcs
 from evac.drivers.patroni.driver import PatroniDriver, misread_name
 from evac.drivers.port import Value
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from tests.contract.drivers.patroni_world import PASSWORD, cluster, until_ready
-from tests.contract.drivers.suite import Case, keep_contract, order
+from tests.contract.drivers.suite import Case, covers, keep_contract, order
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers, pytest.mark.slow]
 
 
+@covers("patroni", Promotes, Fences)
 def test_failover_after_a_fence_keeps_the_contract(server_folder: Path) -> None:
     with cluster(server_folder) as world:
         driver = PatroniDriver()

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    Fences,
+    Follows,
+    Promotes,
+    Protects,
+    ProvesSync,
+    ReportsRole,
+)
 from evac.drivers.port import Action
 from evac.drivers.postgres.driver import PostgresDriver
 from evac.drivers.postgres.link import KeptLinks, member_of
 from evac_lab.servers.postgres import PostgresServer
-from tests.contract.drivers.postgres_world import PASSWORD, DataSet, data_set, query
-from tests.contract.drivers.suite import Case, keep_contract, order
+from tests.contract.capabilities import questions
+from tests.contract.drivers.ports import free_port
+from tests.contract.drivers.postgres_world import PASSWORD, SITES, DataSet, data_set, query
+from tests.contract.drivers.suite import Case, covers, keep_contract, order
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 _STATE = """
@@ -52,6 +64,7 @@ async def _yes(server: PostgresServer, text: str) -> bool:
     return (await query(server, f"SELECT {text}"))[0][0] is True
 
 
+@covers("postgres", Fences)
 def test_fence_by_a_synchronous_replica(server_folder: Path) -> None:
     with data_set(server_folder) as world:
 
@@ -64,6 +77,7 @@ def test_fence_by_a_synchronous_replica(server_folder: Path) -> None:
         asyncio.run(keep_contract(_case(world.fence(), world.anyang, is_done, undo="done")))
 
 
+@covers("postgres", Promotes)
 def test_promote(server_folder: Path) -> None:
     with data_set(server_folder) as world:
 
@@ -94,6 +108,7 @@ def test_demote(server_folder: Path) -> None:
         asyncio.run(keep_contract(_case(action, world.pangyo, is_done, undo="done")))
 
 
+@covers("postgres", Protects)
 def test_protect(server_folder: Path) -> None:
     with data_set(server_folder, synchronous=()) as world:
 
@@ -104,6 +119,7 @@ def test_protect(server_folder: Path) -> None:
         asyncio.run(keep_contract(_case(action, world.pangyo, is_done)))
 
 
+@covers("postgres", Follows)
 def test_rejoin_of_a_running_standby(server_folder: Path) -> None:
     with data_set(server_folder, replicas=("dc-anyang", "dc-ansan")) as world:
         ansan = world.members["dc-ansan"]
@@ -161,3 +177,48 @@ def test_a_call_that_was_given_up_leaves_no_connection_to_the_next_one(server_fo
         assert asyncio.run(story()) == [1]
         assert pids[0] == pids[1], "one that answered is kept"
         assert pids[2] != pids[1], "one that was given up is not"
+
+
+async def _closed(driver: PostgresDriver, told: Awaitable[None]) -> None:
+    try:
+        await told
+    finally:
+        await driver.close()
+
+
+@covers("postgres", ReportsRole)
+def test_roles(server_folder: Path) -> None:
+    with data_set(server_folder) as world:
+
+        async def silence() -> None:
+            world.pangyo.pause()
+
+        primary, replica = world.action("verify", "dc-pangyo"), world.action("verify", "dc-anyang")
+        driver = PostgresDriver()
+        told = questions.reports_roles(driver, primary, replica, silence, ("dc-anyang",))
+        try:
+            asyncio.run(_closed(driver, told))
+        finally:
+            world.pangyo.resume()
+
+
+@covers("postgres", AnswersProbe, ProvesSync)
+def test_probe_and_the_check_of_a_synchronous_copy(server_folder: Path) -> None:
+    with data_set(server_folder) as world:
+
+        async def silence() -> None:
+            world.pangyo.pause()
+
+        primary = world.action("verify", "dc-pangyo")
+        gone = replace(primary, settings={**primary.settings, "port": free_port()})
+        driver = PostgresDriver()
+
+        async def told() -> None:
+            await questions.proves_sync(driver, primary, "dc-anyang", SITES, silence)
+            world.pangyo.resume()
+            await questions.answers_probe(driver, primary, silence, gone)
+
+        try:
+            asyncio.run(_closed(driver, told()))
+        finally:
+            world.pangyo.resume()

@@ -10,10 +10,10 @@ from typing import cast
 
 import pytest
 
-from evac.drivers.data_peers import ANOTHER_PRIMARY
 from evac.drivers.postgres.conninfo import format_conninfo, literal
 from evac.drivers.postgres.driver import PostgresDriver
 from evac.drivers.postgres.facts import FETCH_NAME, lsn_number
+from evac.drivers.store_driver import ANOTHER_PRIMARY
 from evac.model.errors import Permanent, Retryable
 from evac_lab.servers.postgres import PostgresServer
 from tests.contract.drivers.postgres_world import (

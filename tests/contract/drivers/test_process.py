@@ -16,12 +16,15 @@ from typing import Any
 import pytest
 
 from evac.agent.config import AgentConfig, UnitConfig
+from evac.drivers.capabilities import AnswersProbe, RunsUnits, Verifies
 from evac.drivers.port import Action, Value
 from evac.drivers.process.driver import ProcessDriver
 from evac.drivers.process.remote import RemoteDriver
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from evac_lab.process import Process
-from tests.contract.drivers.suite import Case, keep_contract, order
+from tests.contract.capabilities import questions
+from tests.contract.drivers.ports import free_port
+from tests.contract.drivers.suite import Case, covers, keep_contract, order
 from tests.unit.engine import agents
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
@@ -77,6 +80,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made.close()
 
 
+@covers("process", RunsUnits)
 def test_the_contract_is_kept(site: Site) -> None:
     async def state() -> object:
         pids = [agents.pid_of(site.config, "chat", index) for index in range(4)]
@@ -139,6 +143,7 @@ def test_a_scale_is_exact_and_goes_back_only_to_what_was_written_down(site: Site
     asyncio.run(story())
 
 
+@covers("process", Verifies)
 def test_what_runs_and_does_not_work_is_not_done(site: Site) -> None:
     async def story() -> None:
         driver = ProcessDriver()
@@ -229,3 +234,22 @@ def test_an_agent_does_only_what_its_file_allows(site: Site) -> None:
         await people.close()
 
     asyncio.run(story())
+
+
+@covers("process", AnswersProbe)
+def test_probe(site: Site) -> None:
+    async def silence() -> None:
+        site.process.signal(signal.SIGSTOP)
+        await asyncio.sleep(0.1)  # a process stops when it is next scheduled
+
+    asked = site.action("verify")
+    gone = replace(asked, settings={**asked.settings, "agent": f"http://127.0.0.1:{free_port()}"})
+
+    async def told() -> None:
+        driver = ProcessDriver()
+        try:
+            await questions.answers_probe(driver, asked, silence, gone)
+        finally:
+            await driver.close()
+
+    asyncio.run(told())

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from evac.drivers.capabilities import BootsServers, Fences, SwitchesPower
 from evac.drivers.port import Checked
 from evac.drivers.redfish.driver import RedfishDriver
 from evac.engine.runs.performing import Outcome, Performer, Terms, Try
@@ -28,7 +29,7 @@ from tests.contract.drivers.redfish_world import (
     name_of,
     shown,
 )
-from tests.contract.drivers.suite import Case, keep_contract, order
+from tests.contract.drivers.suite import Case, covers, keep_contract, order
 from tests.lab.fleets import Running
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
@@ -40,6 +41,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield found
 
 
+@covers("redfish", BootsServers)
 def test_the_contract_is_kept_by_a_boot(fleet: Running) -> None:
     server = SERVERS_LEFT.take(fleet)
 
@@ -183,6 +185,7 @@ def test_a_server_that_is_on_is_left_alone(fleet: Running) -> None:
     assert shown(fleet, server)["resets"] == before
 
 
+@covers("redfish", Fences)
 def test_the_contract_is_kept_by_a_fence(fleet: Running) -> None:
     server = SERVERS_LEFT.take(fleet)
     done(action(fleet, server))
@@ -218,6 +221,7 @@ def test_a_stop_is_graceful_and_a_forced_one_is_not(fleet: Running) -> None:
     assert third.code == "bmc-lying"
 
 
+@covers("redfish", SwitchesPower)
 def test_the_contract_is_kept_by_the_breaker_of_a_feed(tmp_path: Path) -> None:
     with fleet_of(tmp_path, "--at-start", "open") as fleet:
 

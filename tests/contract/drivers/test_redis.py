@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 import redis.asyncio as client
 
-from evac.drivers.data_peers import ANOTHER_PRIMARY
+from evac.drivers.capabilities import AnswersProbe, Follows, Promotes, Protects, ReportsRole
 from evac.drivers.port import Action, Value, Verb
 from evac.drivers.redis.driver import RedisDriver
+from evac.drivers.store_driver import ANOTHER_PRIMARY
 from evac.model.errors import Permanent, Retryable
 from evac.model.generation import token_in
 from evac_lab.process import MissingProgram
 from evac_lab.servers.redis import RedisServer
 from evac_lab.servers.redis import redis as redis_server
+from tests.contract.capabilities import questions
 from tests.contract.drivers.ports import free_port
-from tests.contract.drivers.suite import Case, keep_contract, order
+from tests.contract.drivers.suite import Case, covers, keep_contract, order
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 PASSWORD = "quiet-harbour-418"
@@ -110,6 +112,7 @@ def _address(server: RedisServer) -> str:
     return f"{server.host}:{server.port}"
 
 
+@covers("redis", Promotes)
 def test_promote(server_folder: Path) -> None:
     with two_servers(server_folder) as (pangyo, anyang):
 
@@ -136,6 +139,7 @@ def test_demote(server_folder: Path) -> None:
         asyncio.run(keep_contract(case(demote, pangyo, is_done, undo="done")))
 
 
+@covers("redis", Protects)
 def test_protect(server_folder: Path) -> None:
     with two_servers(server_folder) as (pangyo, _):
 
@@ -147,6 +151,7 @@ def test_protect(server_folder: Path) -> None:
         asyncio.run(keep_contract(case(protect, pangyo, is_done)))
 
 
+@covers("redis", Follows)
 def test_rejoin(server_folder: Path) -> None:
     with two_servers(server_folder) as (pangyo, anyang):
 
@@ -241,3 +246,22 @@ def test_an_orderly_promotion_waits_for_a_link_that_is_down(server_folder: Path)
             assert await ask(anyang, "GET", "presence:1") == "here"
 
         asyncio.run(story())
+
+
+@covers("redis", ReportsRole, AnswersProbe)
+def test_roles_and_probe(server_folder: Path) -> None:
+    with two_servers(server_folder) as (pangyo, anyang):
+
+        async def silence() -> None:
+            pangyo.pause()
+
+        primary, replica = action("verify", pangyo), action("verify", anyang)
+        gone = replace(primary, settings={**primary.settings, "port": free_port()})
+
+        async def told() -> None:
+            driver = RedisDriver()
+            await questions.reports_roles(driver, primary, replica, silence)
+            pangyo.resume()
+            await questions.answers_probe(driver, primary, silence, gone)
+
+        asyncio.run(told())

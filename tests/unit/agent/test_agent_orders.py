@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evac.agent.orders import NONCES_KEPT, Gate, NotBelieved
+from evac.agent.service import NONCES_KEPT, Gate, NotBelieved
 from evac.drivers.process import signing
 from evac.model.errors import Permanent, Retryable
 from evac.net.secrets import Secret

@@ -16,16 +16,16 @@ import pytest_socket
 from evac.agent.config import AgentConfig, read_config
 from evac.agent.tls import TlsConfig, names_in
 from evac.app.anchoring import check_agents
-from evac.drivers.process import generation, remote
+from evac.drivers.port import Action
+from evac.drivers.process import remote
 from evac.drivers.process.client import AgentClient
+from evac.drivers.process.driver import ProcessDriver
 from evac.drivers.process.peers import ALLOWED, HERE, Lines, Peer, peer_of
 from evac.drivers.process.remote import AgentAnchors
 from evac.estate import load
 from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent, Retryable
 from evac.model.estate import Endpoint, Estate
 from evac.net.tls import TlsFiles
-from evac.watch import probes
-from evac.watch.witness import Probe
 from tests.unit.engine.agents import REFERENCE, config, running
 from tests.unit.engine.authorities import Authority
 from tests.web.rooms import ESTATE
@@ -62,15 +62,17 @@ async def asked(url: str, peer: Peer, timeout_s: float = 5.0) -> Any:
 
 async def seen(url: str, peer: Peer) -> str:
     """What a witness makes of the agent."""
-    async with probes.probe_session() as session:
-        probe = Probe("agent", "agent", probes.agent(session, f"{url}/v1/health", Lines(peer).to))
-        try:
-            async with asyncio.timeout(5):
-                return (await probe.ask()).opinion
-        except ConnectionError:
-            return "down"
-        except Exception:
-            return "unknown"
+    driver = ProcessDriver(peer)
+    try:
+        async with asyncio.timeout(5):
+            report = await driver.probe(Action("verify", "", "process", "pangyo", {"agent": url}), 5.0)
+            return "up" if report.up else "down"
+    except ConnectionError:
+        return "down"
+    except Exception:
+        return "unknown"
+    finally:
+        await driver.close()
 
 
 def test_each_side_proves_who_it_is_and_each_failure_has_its_own_code(tmp_path: Path) -> None:
@@ -142,7 +144,7 @@ def test_two_agents_serve_everything_that_controllers_ask_over_tls(tmp_path: Pat
                 await keeper.put("run", 1, 3, "ab" * 32, 5.0)
                 assert [row["records"] for row in await keeper.heads("run", 5.0)] == [3]
                 await keeper.close()
-                teller = generation.AgentGenerations(agent.url, REFERENCE, peer)
+                teller = remote.AgentGenerations(agent.url, REFERENCE, peer)
                 assert (await teller.ask(7, "kim", 5.0))[0] == 7
                 await teller.close()
 

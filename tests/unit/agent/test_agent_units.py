@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from evac.agent import processes
+from evac.agent import instance
 from evac.agent.config import AgentConfig, UnitConfig
 from evac.agent.instance import OwnInstance
 from evac.agent.memory import write_values
@@ -72,7 +72,7 @@ def test_a_pid_that_belongs_to_somebody_else_now_is_left_alone(tmp_path: Path) -
     made = agents.config(tmp_path, agents.sleeper())
     other = subprocess.Popen(["sleep", "60"], start_new_session=True)
     try:
-        mine = processes.identify(other.pid)
+        mine = instance.identify(other.pid)
         assert mine is not None
         write_values(
             made.state / "units" / "sleeper.0.json",

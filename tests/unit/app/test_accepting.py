@@ -48,8 +48,8 @@ sites: {a: {}, b: {}}
 services: {}
 stores: {db: {engine: postgresql, members: [{at: a, mode: primary}, {at: b, mode: sync}]}}
 endpoints:
-  db-a: {for: db, at: a, driver: postgres, settings: {name: db-a}}
-  db-b: {for: db, at: b, driver: postgres, settings: {name: db-b}}
+  db-a: {for: db, at: a, driver: postgres, settings: {host: db.a, name: db-a}}
+  db-b: {for: db, at: b, driver: postgres, settings: {host: db.b, name: db-b}}
 """
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from evac.app.worker_process import Apart
+from evac.app.side_process import Apart
 
 PARENT = """
 import asyncio, os, signal, sys, time
-from evac.app.worker_process import Apart
+from evac.app.side_process import Apart
 
 async def main():
     apart = Apart()

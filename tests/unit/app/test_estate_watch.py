@@ -13,8 +13,7 @@ import pytest
 from evac import estate as estates
 from evac.app.controlling import Composed, Setting, compose
 from evac.app.estates.copies import Copies, Edition, NotCopied, Standing, read_standing, words_of
-from evac.app.estates.switch_over import needs_restart, policy_waits
-from evac.app.estates.watch import EstateWatch
+from evac.app.estates.watch import EstateWatch, needs_restart, policy_waits
 from evac.app.planner.plans import make_plan
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
@@ -357,7 +356,9 @@ def test_roles_that_are_seen_while_files_are_read_are_not_lost(tmp_path: Path) -
     play(tmp_path, story)
 
 
-AGENT = '  p: {for: web, at: pangyo, driver: process, settings: {agent: "http://127.0.0.1:9"}}\n'
+AGENT = """  p: {for: pangyo, at: pangyo, driver: process,
+      settings: {agent: "http://127.0.0.1:9", secret: "env:AGENT"}}
+"""
 
 
 @pytest.mark.parametrize(

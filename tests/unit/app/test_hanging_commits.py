@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evac import estate as estates
 from evac.app.observed_stores import SeenEstate
-from evac.app.observing import waits_for
 from evac.drivers.postgres.conninfo import SyncSet
-from evac.drivers.postgres.facts import StandbySeen
+from evac.drivers.postgres.facts import PostgresFacts, StandbySeen
 from evac.drivers.registry import Drivers
 from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import PROFILES, RunPolicy
@@ -29,12 +28,19 @@ endpoints:
 """
 
 
-@dataclass
-class Facts:
-    role: str = "primary"
-    sync: SyncSet = field(default_factory=lambda: SyncSet("first", 1, ("dc-anyang",)))
-    standbys: tuple[StandbySeen, ...] = ()
-    writable: bool = True
+def facts(**seen: Any) -> PostgresFacts:
+    known: dict[str, Any] = {
+        "role": "primary",
+        "sync": SyncSet("first", 1, ("dc-anyang",)),
+        "read_only": False,
+        "standbys": (),
+    }
+    words = ("receiver", "upstream", "synchronous_commit", "system")
+    numbers = ("timeline", "lsn", "received", "replayed", "lag_ms", "version")
+    rest = (
+        dict.fromkeys(words, "") | dict.fromkeys(numbers, 0) | dict.fromkeys(("has_upstream", "fsync"), True)
+    )
+    return PostgresFacts(**(rest | known | seen))
 
 
 def standby(name: str, state: str = "streaming") -> StandbySeen:
@@ -42,20 +48,21 @@ def standby(name: str, state: str = "streaming") -> StandbySeen:
 
 
 @pytest.mark.parametrize(
-    ("facts", "waits"),
+    ("seen", "waits"),
     [
-        (Facts(), ("dc-anyang",)),
-        (Facts(standbys=(standby("dc-ansan"), standby("dc-anyang", "catchup"))), ("dc-anyang",)),
-        (Facts(standbys=(standby("dc-anyang"),)), ()),
-        (Facts(sync=SyncSet()), ()),
-        (Facts(sync=SyncSet("any", 1, ("dc-anyang", "dc-ansan")), standbys=(standby("dc-ansan"),)), ()),
-        (Facts(sync=SyncSet("any", 1, ("*",))), ()),
-        (Facts(writable=False), ()),
-        (Facts(role="standby"), ()),
+        (facts(), ("dc-anyang",)),
+        (facts(standbys=(standby("dc-ansan"), standby("dc-anyang", "catchup"))), ("dc-anyang",)),
+        (facts(standbys=(standby("dc-anyang"),)), ()),
+        (facts(sync=SyncSet()), ()),
+        (facts(sync=SyncSet("any", 1, ("dc-anyang", "dc-ansan")), standbys=(standby("dc-ansan"),)), ()),
+        (facts(sync=SyncSet("any", 1, ("*",))), ()),
+        (facts(read_only=True), ()),
+        (facts(role="standby"), ()),
     ],
 )
-def test_a_primary_waits_for_members_that_do_not_stream(facts: Facts, waits: tuple[str, ...]) -> None:
-    assert waits_for(facts) == waits
+def test_a_primary_waits_for_members_that_do_not_stream(seen: PostgresFacts, waits: tuple[str, ...]) -> None:
+    assert seen.waits_for() == waits
+    assert seen.report().waits_for == waits
 
 
 class Clock:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import web
 
 from evac import estate as estates
 from evac.app.health import ServiceHealth
+from evac.drivers.registry import Drivers
 from evac.run.pacing import Health
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
@@ -43,7 +44,7 @@ class Service:
 
 def play(folder: Path, settings: str, story: Callable[[Service, ServiceHealth], Awaitable[None]]) -> None:
     async def run() -> None:
-        service = Service()
+        service, drivers = Service(), Drivers()
         app = web.Application()
         app.router.add_get("/", service.user)
         app.router.add_get("/metrics", service.metrics)
@@ -54,9 +55,10 @@ def play(folder: Path, settings: str, story: Callable[[Service, ServiceHealth], 
         port = runner.addresses[0][1]
         (folder / "estate.yaml").write_text(ESTATE.format(port=port, settings=settings.format(port=port)))
         try:
-            async with asyncio.timeout(15), ClientSession() as session:
-                await story(service, ServiceHealth(estates.load(folder), session))
+            async with asyncio.timeout(15):
+                await story(service, ServiceHealth(estates.load(folder), drivers))
         finally:
+            await drivers.close()
             await runner.cleanup()
 
     asyncio.run(run())

@@ -19,8 +19,8 @@ from evac.engine.lead.watch_journal import encode as encode_notice
 from evac.engine.plans.library import put_plan
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.bound_store import put_bound
-from evac.engine.runs.codec import encode_all
 from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.reading import encode_all
 from evac.estate.codecs import plan as plan_codec
 from evac.incident.incident import summary
 from evac.incident.timeline import timeline

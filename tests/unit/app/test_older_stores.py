@@ -18,8 +18,8 @@ from evac.app import incidents, runs
 from evac.app.controlling import Setting, compose
 from evac.engine.clock import SystemClock
 from evac.engine.runs import requests
-from evac.engine.runs.codec import decode_all
 from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.reading import decode_all
 from evac.model.errors import Corrupt
 from evac.run.values import ENDED, Event
 from evac.run.view import RunView

@@ -13,7 +13,7 @@ from evac import estate as estates
 from evac.app import controlling, runs
 from evac.app.controlling import Composed, Setting, compose
 from evac.app.demo.drivers import Company, company_of
-from evac.app.estates import switch_over
+from evac.app.estates import watch
 from evac.app.estates.copies import Copies
 from evac.app.estates.watch import EstateWatch
 from evac.engine.clock import SystemClock
@@ -57,16 +57,23 @@ stores: {chat: {fence_proofs: [none], async_promotion: allow, most_lost: 24 h}}
 """
 
 
+PODS = "kubeconfig: 'file:/etc/evac/kubeconfig', kind: Deployment"
+
+
 def files(**takes: float) -> str:
     """An estate of these services: how many seconds each takes to start."""
     hand = "  {name}-{site}: {{for: {name}, at: {site}, driver: {driver}, settings: {{{settings}}}}}"
     ends = [
-        hand.format(name=name, site=site, driver="process", settings=f"unit: {name}, takes: {seconds}")
+        hand.format(
+            name=name, site=site, driver="kubernetes", settings=f"{PODS}, name: {name}, takes: {seconds}"
+        )
         for name, seconds in takes.items()
         for site in SERVING
     ]
     ends += [
-        hand.format(name="chat", site=site, driver="postgres", settings=f"name: chat-{site}, takes: 1")
+        hand.format(
+            name="chat", site=site, driver="postgres", settings=f"host: {site}, name: chat-{site}, takes: 1"
+        )
         for site in SERVING
     ]
     services = "\n".join(SERVICE.replace("NAME", name) for name in takes)
@@ -105,10 +112,10 @@ class House:
     async def change(self, estate: str) -> None:
         """Everybody who is left takes it."""
         (self.folder / "estate.yaml").write_text(estate)
-        for site, watch in self.watches.items():
+        for site, watched in self.watches.items():
             if site not in self.company.burnt:
-                await watch.look(at_once=True)
-                assert watch.standing.well, watch.standing
+                await watched.look(at_once=True)
+                assert watched.standing.well, watched.standing
 
     def burn(self, site: str) -> None:
         self.company.burnt.add(site)
@@ -199,7 +206,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, story: Callable[[House
         store = MemoryStore(SystemClock().monotonic_ms, quorum=True)
         monkeypatch.setattr(controlling, "open_store", lambda url: store)
         company = company_of(estates.load(tmp_path / "estate"), 1)
-        monkeypatch.setattr(switch_over, "probes_of", lambda *asked: company.targets(SITES, ""))
+        monkeypatch.setattr(watch, "probes_of", lambda *asked: company.targets(SITES, ""))
         house = House(tmp_path, store, company)
         try:
             for site in SITES:

@@ -48,7 +48,7 @@ class Primary:
         self.meanwhile: Callable[[], Awaitable[None]] = nothing
         self.problems: tuple[str, ...] = ()
 
-    async def facts(self, *asked: Any) -> Any:
+    async def report_role(self, *asked: Any) -> Any:
         raise Retryable("unreachable", "its site burns")
 
     async def precheck_sync(self, *asked: Any) -> Checked:

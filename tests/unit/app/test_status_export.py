@@ -15,10 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from evac.app import incidents, status_export, status_target
-from evac.app.public_status import About
-from evac.app.status_export import REFRESH_MS, Exporter
-from evac.app.status_target import ExportFailed, Target, target_of
+from evac.app import incidents, status_export
+from evac.app.status_export import REFRESH_MS, About, Exporter, ExportFailed, Target, target_of
 from evac.engine.clock import Clock
 from evac.model.errors import InvalidInput
 from evac.store.memory import MemoryStore
@@ -168,7 +166,7 @@ def test_several_write_to_one_place_and_nobody_reads_half_of_a_page(tmp_path: Pa
 def test_a_command_that_hangs_or_floods_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status_target, "PUSH_S", 1.0)
+    monkeypatch.setattr(status_export, "PUSH_S", 1.0)
     alive = tmp_path / "alive"
     hangs = f"sh -c '(while sleep 0.05; do echo x >> {alive}; done) & sleep 60; : {{folder}}'"
     with pytest.raises(ExportFailed, match="sh did not end within 1 s"):

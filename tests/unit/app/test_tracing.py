@@ -22,8 +22,8 @@ from evac.app import traces_process, tracing
 from evac.app.traces_process import PREFIX, RunTraces
 from evac.app.tracing import Tracer, tracer_of, wanted
 from evac.engine.lead.leadership import LEADER
-from evac.engine.runs.codec import encode_all
 from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.reading import encode_all
 from evac.office.office import Office
 from evac.store.journal import Journal
 from evac.store.memory import MemoryStore

@@ -14,7 +14,6 @@ from evac.audit import audit
 from evac.audit.findings import Finding
 from evac.audit.rules import feed_trips_unseen
 from evac.engine.boots import feed_watch
-from evac.engine.boots.binding import BOOT_DRIVERS
 from evac.engine.runs.binding import bind
 from evac.estate import load
 from evac.estate.examples import pangyo
@@ -67,7 +66,6 @@ def feeds_of_a_run(estate: Estate) -> tuple[str, ...]:
 
 
 def test_the_audit_and_the_run_mean_the_same_by_watched() -> None:
-    assert feed_trips_unseen.BMC_DRIVERS == BOOT_DRIVERS
     assert feed_trips_unseen.LEAST == feed_watch.LEAST
 
 

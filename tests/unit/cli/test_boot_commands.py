@@ -18,8 +18,7 @@ from evac.engine.lead.leadership import Leadership
 from evac.engine.runs import requests
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.bound_store import put_bound
-from evac.engine.runs.codec import encode
-from evac.engine.runs.reading import create_run
+from evac.engine.runs.reading import create_run, encode
 from evac.run.values import Event
 from evac.store.port import Put
 from evac.store.sqlite import SqliteStore

@@ -49,8 +49,7 @@ def test_a_command_of_an_extra_names_it_where_it_is_not_installed(
     monkeypatch.setattr(program, "ENTRY_POINTS", "evac.commands.of-nobody")
     assert run([command, "--help"]) == exits.USAGE
     assert capsys.readouterr().err.splitlines() == [
-        f"error: evac {command} needs the lab [extra-lab]",
-        "next: pip install 'evac[lab]'",
+        f"error: evac {command} needs the packages of an extra: pip install 'evac[lab]' [extra-lab]",
     ]
     assert run(["--help"]) == exits.DONE
     assert f"  {command} " in capsys.readouterr().out

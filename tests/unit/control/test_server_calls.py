@@ -22,6 +22,8 @@ from evac.engine.runs.requests import Request
 from evac.incident.notes import Note
 from evac.model.errors import EvacError, NotAllowed
 from evac.net.secrets import Secret
+from evac.views import documents
+from evac.views.run_document import RunDocument
 from evac.views.run_report import run_text
 from tests.unit.app.false_servers import Asked, Told, always, answer, problem, serving
 from tests.web.certificates import papers
@@ -422,7 +424,7 @@ def run_of(events: int) -> dict[str, Any]:
     texts = dict.fromkeys(("run", "incident", "question", "plan_digest", "leader", "held_by", "why"), "r")
     lists = ("approved_by", "to_type", "waits_for", "most_lost", "items")
     nothing: dict[str, Any] = {name: [] for name in lists}
-    numbers = dict.fromkeys(("approvals_needed", "in_doubt", "undo_failed"), 0)
+    numbers = dict.fromkeys(("approvals_needed", "in_doubt", "undo_failed", "token"), 0)
     envelope = {"sites": [], "stores": [], "most_lost_ms": 0, "most_shed": 0}
     return {
         **texts,
@@ -430,6 +432,7 @@ def run_of(events: int) -> dict[str, Any]:
         **numbers,
         "schema_version": 1,
         "state": "running",
+        "graceful": True,
         "envelope": envelope,
         "events": events,
         "forecast": None,
@@ -451,7 +454,7 @@ def test_who_follows_a_run_is_told_when_the_stream_is_refused() -> None:
 
     async def follow(calls: ServerCalls) -> None:
         async for document in ServerControl(calls).follow("r"):
-            seen.append(document["events"])
+            seen.append(document.events)
 
     error, _ = asyncio.run(ask(told, follow))
     assert (error.code, exit_code(error)) == ("role", 4)
@@ -466,6 +469,6 @@ def test_a_stream_whose_answer_never_begins_is_left(monkeypatch: pytest.MonkeyPa
 
 def test_no_letter_of_others_steers_a_terminal() -> None:
     hostile = run_of(1) | {"why": "\x1b[2J\x9b31mred\u202egnp", "steps": []}
-    page = run_text(hostile, 120, False)
+    page = run_text(documents.read(RunDocument, hostile, "run"), 120, False)
     assert "red" in page
     assert not any(letter in page for letter in "\x1b\x9b\u202e")

@@ -54,7 +54,7 @@ def test_what_waits_is_bound_to_the_lost_site_and_what_runs_to_a_live_server(
 def test_primaries_stand_where_the_plan_put_them(burnt: tuple[Estate, Plan, Estate]) -> None:
     _, plan, after = burnt
     primary = {store.id: store.primary for store in after.stores}
-    moved = [s for s in plan.stores if s.primary_ms is not None and not s.candidate.startswith("backup@")]
+    moved = [s for s in plan.stores if s.primary_ms is not None and not s.restored]
     assert moved
     for outcome in moved:
         found = primary[outcome.store]

@@ -37,7 +37,8 @@ def test_switches_and_bmcs_answer_some_time_after_the_power(tmp_path: Path) -> N
 
 
 def test_a_circuit_is_closed_from_afar(tmp_path: Path) -> None:
-    endpoints = "endpoints: {e: {for: a/h1/f1, at: a, driver: redfish, settings: {circuit: x}}}"
+    reached = "user: evac, password: 'env:BMC', address: 10.0.0.9, circuit: x"
+    endpoints = f"endpoints: {{e: {{for: a/h1/f1, at: a, driver: redfish, settings: {{{reached}}}}}}}"
     found = restored(tmp_path, ENDPOINTS=endpoints, FEED="inrush_budget: 2 kW, close: 5 s")
     first = found.power_steps[0]
     assert (first.target, first.end, first.manual, first.uses) == ("a/h1/f1", 5, False, ())

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from evac.drivers.credentials import Credential, Credentials, NothingSent, Refused, Verdict
+from evac.drivers.credentials import Credential, Credentials, NothingSent, Places, Refused, Verdict
 from evac.drivers.redfish.settings import CIRCUIT_WEIGHT
-from evac.drivers.slots import Places
 from evac.model.errors import Permanent
 from evac.net.secrets import Secret
 

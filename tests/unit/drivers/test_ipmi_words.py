@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evac.drivers.command.running import Ended
+from evac.drivers.command.driver import Ended
 from evac.drivers.credentials import Refused
 from evac.drivers.ipmi.program import Target, Unanswered, understood
 from evac.model.errors import ActionError, Permanent, Retryable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evac.drivers.postgres.authority import Authority, parse_authority
+from evac.drivers.postgres.facts import Authority, parse_authority
 from evac.model.errors import Permanent
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from evac.drivers.postgres.conninfo import format_conninfo, parse_conninfo, passfile_line
+from evac.drivers.postgres.fence import upstream_of
 from evac.drivers.postgres.link import Member
 from evac.drivers.postgres.rejoin import _quoted, _value_of
-from evac.drivers.postgres.replicas import upstream_of
 
 
 @pytest.mark.parametrize("last", ["dc-pangyo", "it's", "'", "back\\slash", ""])

@@ -12,8 +12,7 @@ import pytest
 
 from evac.drivers.port import Action
 from evac.engine.clock import SystemClock
-from evac.engine.runs.admission import Doing
-from evac.engine.runs.admitting import GuardedAdmission
+from evac.engine.runs.admitting import Doing, GuardedAdmission
 from evac.engine.runs.live_actions import Standing, keep_standing
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.guards import Guards, Permit, ensure_register

@@ -1,5 +1,6 @@
 """From plan to run: what each step does, by which proof a store is fenced, and what stays with people."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,10 +53,20 @@ DATABASES = "".join(
     f"settings: {{host: 127.0.0.{n}, port: 5432, name: dc-{site}}}}}\n"
     for n, site in enumerate(("pangyo", "anyang", "ansan"), 1)
 )
+NAMES = (
+    "server: 127.0.0.{n}, zone: example, records: ['m=pangyo:192.0.2.1'], "
+    "key_name: evac, key_secret: 'env:KEY'"
+)
+PROXY = "host: 127.0.0.{n}, port: 9999, backend: m, servers: ['pangyo=p1']"
+UNIT = "agent: 'http://127.0.0.1:9', secret: 'env:AGENT', unit: messenger"
 TRAFFIC = "".join(
-    f"  name-{site}: {{for: messenger, at: {site}, driver: dns, settings: {{server: 127.0.0.{n}}}}}\n"
-    f"  proxy-{site}: {{for: messenger, at: {site}, driver: haproxy, settings: {{host: 127.0.0.{n}}}}}\n"
-    f"  units-{site}: {{for: messenger, at: {site}, driver: process, settings: {{unit: messenger}}}}\n"
+    f"  {name}-{site}: {{for: messenger, at: {site}, driver: {driver}, settings: "
+    f"{{{settings.format(n=n)}}}}}\n"
+    for name, driver, settings in (
+        ("name", "dns", NAMES),
+        ("proxy", "haproxy", PROXY),
+        ("units", "process", UNIT),
+    )
     for n, site in enumerate(("pangyo", "anyang", "ansan"), 1)
 )
 LAX = RunPolicy(stores={"messages": StorePolicy("messages", ("sync", "attest"), on_sync_loss="next")})
@@ -105,7 +116,11 @@ def test_what_was_there_before_is_said_and_changes_nothing_of_what_a_step_is(tmp
 def test_a_driver_that_cannot_prove_a_fence_by_its_copy_leaves_it_to_the_next_proof(
     tmp_path: Path, driver: str
 ) -> None:
-    found = bound(estate(tmp_path, DATABASES.replace("driver: postgres", f"driver: {driver}") + TRAFFIC))
+    ends = DATABASES.replace("driver: postgres", f"driver: {driver}")
+    if driver == "patroni":
+        reached = "scope: messages, url: 'http://127.0.0.1:8008', etcd: 'http://127.0.0.1:2379'"
+        ends = re.sub(r"host: [\d.]+, port: 5432", reached, ends)
+    found = bound(estate(tmp_path, ends + TRAFFIC))
     (fence,) = found.actions["fence:messages"]
     assert (fence.verb, fence.driver, fence.parameters["proof"]) == ("attest", "manual", "attest")
 

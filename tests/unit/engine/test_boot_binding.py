@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
-from evac.engine.boots.steps import in_time, longest_first
+from evac.engine.boots.binding import in_time, longest_first
 from evac.engine.runs.binding import Bound, bind
 from evac.engine.runs.bound_store import decode_bound, encode_bound
 from evac.model.estate import Estate

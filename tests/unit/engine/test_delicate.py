@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from evac.engine.runs import requests
-from evac.engine.runs.admission import Admitted, Doing
+from evac.engine.runs.admitting import Admitted, Doing
 from evac.engine.runs.execution import Hooks
 from evac.engine.runs.reading import events_of
 from evac.engine.runs.requests import Request

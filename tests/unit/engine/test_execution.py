@@ -181,7 +181,7 @@ class LossyStore(MemoryStore):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_lost_answers_of_the_store_double_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evac.engine.runs.recording.SETTLE_AGAIN_S", 0.001)
+    monkeypatch.setattr("evac.engine.runs.reading.SETTLE_AGAIN_S", 0.001)
     driver = WorldDriver()
 
     async def story() -> None:

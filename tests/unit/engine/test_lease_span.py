@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from evac.engine.clock import SystemClock
+from evac.engine.lead.candidacy import LeaseSpan
 from evac.engine.lead.leadership import Leadership
-from evac.engine.lead.lease_span import LeaseSpan
 from evac.engine.runs.open_runs import OPEN
 from evac.model.errors import LeaseLost, Unavailable
 from evac.store.memory import MemoryStore

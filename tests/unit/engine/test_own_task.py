@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from evac.model.errors import LeaseLost
-from evac.net.internal_errors import enduring
-from evac.net.shielded import in_own_task
+from evac.net.internal_errors import enduring, in_own_task
 from tests.unit.engine.small_world import World, policy_of
 
 MOST_S = 5.0

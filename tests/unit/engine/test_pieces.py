@@ -13,7 +13,7 @@ from evac.drivers.port import Action, Order
 from evac.engine.clock import RunClock
 from evac.engine.pool import Pool
 from evac.engine.runs import requests
-from evac.engine.runs.codec import decode, decode_all, encode
+from evac.engine.runs.reading import decode, decode_all, encode
 from evac.engine.runs.requests import Request, Terms, event_of
 from evac.model.errors import Corrupt, NotAllowed, RunError
 from evac.model.run_policy import Envelope

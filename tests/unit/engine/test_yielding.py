@@ -8,8 +8,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from evac.drivers.data_peers import another_primary, only_others
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order
+from evac.drivers.store_driver import another_primary, only_others
 from evac.engine.runs.performing import Performer, Terms, Try
 from evac.model.run_policy import Patience
 from evac.run.values import RunStep

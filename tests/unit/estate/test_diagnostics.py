@@ -19,6 +19,14 @@ def services(body: str) -> str:
     return f"{HEAD}services:\n  x: {{{body}}}\n"
 
 
+def _end(words: str, of: str = "s", mark: str = "") -> str:
+    """An estate with one endpoint of a store, or of a site."""
+    return (
+        f"{HEAD}stores: {{s: {{engine: e, members: [{{at: a, mode: primary}}]}}}}\n"
+        f"endpoints:\n  {mark}e: {{for: {of}, at: a, {words}}}\n"
+    )
+
+
 YAML_CASES: list[tuple[str, str, str]] = [
     ("yaml-syntax", "evac: 1\nsites: {a: ]‹", ""),
     ("yaml-syntax", "evac: 1\n‹\tsites: {}\n", "a tab stands here"),
@@ -118,9 +126,29 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ),
     (
         "secret-in-clear",
-        f"{HEAD}endpoints:\n  e: {{for: a, at: a, driver: http, settings: {{password: ‹hunter2}}}}\n",
+        f"{HEAD}endpoints:\n  e: {{for: a, at: a, driver: http,\n"
+        "      settings: {url: 'http://x', secret: ‹hunter2}}\n",
         "env:NAME",
     ),
+    ("endpoint-never-asked", _end("driver: ‹command"), "drivers for a store: patroni, postgres, redis"),
+    ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
+    ("endpoint-never-asked", _end("driver: ‹manual"), "done by a person"),
+    ("endpoint-never-asked", _end("driver: ‹haproxy", of="a"), "say so: fence: network"),
+    (
+        "endpoint-never-asked",
+        _end("driver: ‹haproxy, settings: {fence: power}", of="a"),
+        "command, http, ipmi",
+    ),
+    ("setting-missing", _end("driver: postgres, settings: {port: 1}", mark="‹"), "write host under settings"),
+    ("setting-missing", _end("driver: postgres, settings: {host: h, data: /d}", mark="‹"), "under settings"),
+    ("setting-missing", _end("driver: http", of="a", mark="‹"), "write url"),
+    ("setting-unknown", _end("driver: postgres, settings: {host: h, hots: ‹h}"), "did you mean 'host'?"),
+    ("setting-unknown", _end("driver: redis, settings: {host: h, tls: ‹yes}"), "redis reads: host, name"),
+    ("setting-unknown", _end("driver: redis, settings: {host: h, fence: ‹network}"), "redis reads"),
+    ("setting-wrong", _end("driver: redis, settings: {host: h, port: ‹many}"), "its port"),
+    ("setting-wrong", _end("driver: redis, settings: {host: h, port: ‹65536}"), "its port"),
+    ("setting-wrong", _end("driver: postgres, settings: {host: h, start: ‹later}"), "after a rewind"),
+    ("not-a-choice", _end("driver: ‹postgers"), "did you mean 'postgres'?"),
     ("needs-itself", services("needs: [‹x]"), "take it out"),
     ("same-ends", f"{HEAD}links: [{{ends: ‹[a, a]}}]\n", ""),
     ("link-twice", f"{HEAD}links:\n  - {{ends: [a, b]}}\n  - ‹{{ends: [b, a]}}\n", ""),

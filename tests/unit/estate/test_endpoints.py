@@ -18,7 +18,7 @@ endpoints:
     at: pangyo
     driver: postgres
     settings:
-      {host: 127.0.0.1, port: 5432, tls: false, password: "env:PW", argv: [ls, -l, "007"], code: "007"}
+      {host: 127.0.0.1, port: 5432, password: "env:PW", archive_rows: [messages, "007"], name: "007"}
 """
 
 
@@ -33,12 +33,11 @@ def test_settings_are_typed_and_survive_being_written(tmp_path: Path) -> None:
     (endpoint,) = loaded.endpoints
     assert (endpoint.subject, endpoint.at, endpoint.driver) == ("db", "pangyo", "postgres")
     assert dict(endpoint.settings) == {
-        "argv": ("ls", "-l", "007"),
-        "code": "007",
+        "archive_rows": ("messages", "007"),
         "host": "127.0.0.1",
+        "name": "007",
         "password": "env:PW",
         "port": 5432,
-        "tls": False,
     }
     estates.write(loaded, tmp_path / "two")
     again = estates.load(tmp_path / "two")
@@ -63,3 +62,14 @@ def test_what_is_wrong_is_said_with_its_place(
     (problem,) = found.diagnostics
     assert (problem.code, problem.place.line) == (code, line)
     assert "hunter2" not in problem.message + problem.hint
+
+
+def test_every_problem_of_an_endpoint_is_said_at_once(tmp_path: Path) -> None:
+    text = ESTATE.replace("host: 127.0.0.1, port: 5432", "hots: 127.0.0.1, port: many")
+    found = estates.check(write(tmp_path / "one", text))
+    assert {(one.code, one.place.line) for one in found.diagnostics} == {
+        ("setting-unknown", 12),
+        ("setting-missing", 7),
+        ("setting-wrong", 12),
+    }
+    assert found.estate is None

@@ -201,5 +201,5 @@ def test_users_receive_what_was_published_and_nothing_else(receiver: Receiver) -
 def test_a_missing_library_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     check_ways({"desk": HOOK, "chat": CHAT})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InvalidInput, match="notices need apprise, standardwebhooks"):
+    with pytest.raises(InvalidInput, match="apprise and standardwebhooks needs the packages of an extra"):
         check_ways({"desk": HOOK, "chat": CHAT})

@@ -5,7 +5,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from evac.planning.boot_bound import Tools, limit_bound
+from evac.planning.assembly.waves import Tools, limit_bound
 
 HORIZON = 60
 

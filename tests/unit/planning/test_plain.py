@@ -15,7 +15,7 @@ from evac.planning.compiled import interpreted
 from evac.planning.plain import Grid, result, view
 from evac.planning.plan import level_order, plan_instance
 from evac.planning.simulation.simulate import Simulation, simulate
-from evac.testing.instances import random_variant, worked_example
+from tests.unit.planning.instances import random_variant, worked_example
 
 
 def answers(instance: Instance, work: int, seed: int) -> tuple[bytes, int, Simulation] | str:
@@ -48,9 +48,9 @@ import sys
 from evac.planning.compiled import interpreted
 from evac.planning.plan import plan_instance
 from evac.planning.simulation.simulate import simulate
-from evac.testing.instances import worked_example
+from evac.planning.warm import tiny_instance
 with interpreted():
-    simulate(worked_example(), plan_instance(worked_example(), work=24), trials=2)
+    simulate(tiny_instance(), plan_instance(tiny_instance(), work=24), trials=2)
 print("numba" in sys.modules)
 """
     done = subprocess.run(

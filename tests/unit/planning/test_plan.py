@@ -19,8 +19,8 @@ from evac.model.instance import Instance
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import against_levels, level_order, plan, plan_instance
-from evac.planning.plan_diff import diff
 from evac.verify import check, check_instance
+from evac.views.plan_diff import diff
 from tests.unit.planning.instances import random_variant, worked_example
 
 OPTIMUM = 2_146_000

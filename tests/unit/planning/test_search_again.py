@@ -13,9 +13,8 @@ from evac.model.instance import Instance
 from evac.model.scenario import lose
 from evac.planning.compiled import kernel
 from evac.planning.evacuation.board import HELD, NEVER, START, Board
-from evac.planning.evacuation.profile import release_to, reserve
 from evac.planning.evacuation.solve import first_plan, prepare
-from evac.planning.evacuation.timing import hands, start_when, when
+from evac.planning.evacuation.timing import hands, release_to, reserve, start_when, when
 from tests.unit.planning.instances import random_variant
 
 

@@ -19,7 +19,7 @@ from evac.run.limit_words import capacity_of
 from evac.run.state import RunView, apply, fingerprint, replay
 from evac.run.values import Event, RunStep
 from evac.run.waits import waiting
-from evac.views.run_report import step_row
+from evac.views.run_document import step_row
 from evac.views.wait_words import words_of
 from tests.unit.run.waves import Wave, roomy, tight, watts_exceeded, wave
 
@@ -432,7 +432,7 @@ def test_one_server_at_a_time_tries_a_dead_boot_server_that_nobody_replaces() ->
     assert held_servers(world.view) == {"b0": 23}, "those that tried it in vain take another turn"
     assert words_of(waiting(world.view)[0]).startswith("fix boot server b0")
     held = next(i for i, phase in enumerate(world.view.phases) if phase == "ready")
-    assert step_row(world.view, held)["waits_for"] == "waits for the boot server b0"
+    assert step_row(world.view, held).waits_for == "waits for the boot server b0"
     assert forecast(world.view, world.now_ms).waits
     (i,) = running(world)
     world.say("step_succeeded", world.view.steps[i].id, world.view.attempts[i])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evac.model.steps import TOOL_ROLES
-from evac.planning.bound import passes
+from evac.planning.bound import heads
 from evac.planning.evacuation import board
 from evac.steps.kind import StepKind
 from evac.steps.registry import KINDS, PLANNED, STATED_KINDS, base_kinds, kind_of
@@ -54,7 +54,7 @@ def test_kernels_have_the_codes_of_the_registry() -> None:
     codes = {name: kind.planner_code for name, kind in PLANNED.items() if kind.planner_code >= 0}
     assert [codes[name] for name in board.KINDS] == list(range(len(board.KINDS)))
     bound = {name: kind.bound_code for name, kind in PLANNED.items() if kind.bound_code >= 0}
-    assert [bound[name] for name in passes.KINDS] == list(range(len(passes.KINDS)))
+    assert [bound[name] for name in heads.KINDS] == list(range(len(heads.KINDS)))
 
 
 def test_the_base_of_a_service_needs_a_check_at_least_and_more_by_what_was_lost() -> None:

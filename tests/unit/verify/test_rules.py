@@ -14,8 +14,8 @@ from evac.model.plan import Plan, Step
 from evac.verify import check_instance
 from evac.verify.made_room import NEVER, Ready
 from evac.verify.milestones import milestones
+from evac.verify.outcome import Slots, time_left
 from evac.verify.reading import read
-from evac.verify.time_left import Slots, time_left
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 

@@ -11,11 +11,11 @@ from evac.model.estate import Estate
 from evac.model.instance import BootKind, Instance, LeftOff, Limit, Use
 from evac.model.plan import Plan, Step
 from evac.model.scenario import Scenario
-from evac.planning.boot_bound import Tools, wave_bound
+from evac.planning.assembly.waves import Tools, wave_bound
 from evac.planning.plan import plan, plan_instance
 from evac.verify import check
 from evac.verify.check import check_instance
-from evac.verify.wave_bound import latest_bound
+from evac.verify.wave import latest_bound
 from tests.unit.planning.dark import dark_site
 from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, build, random_variant
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from evac.run.forecast import Forecast
-from evac.views.run_forecast import Forecaster, clock, forecast_document, forecast_facts
-from evac.views.run_report import RunShown, run_document, run_text
+from evac.views.run_document import RunShown, run_document
+from evac.views.run_forecast import Forecaster, clock, forecast_facts, forecast_row
+from evac.views.run_report import run_text
 from tests.unit.run.test_forecast import fleet
 from tests.unit.run.waves import Wave
 
@@ -26,7 +27,9 @@ SAID = Forecast(
 
 
 def words(said: Forecast) -> str:
-    return "; ".join(f"{name}: {text}" for name, text, _ in forecast_facts(forecast_document(said) or {}))
+    row = forecast_row(said)
+    assert row is not None
+    return "; ".join(f"{name}: {text}" for name, text, _ in forecast_facts(row))
 
 
 def test_it_says_when_all_is_on_beside_the_plan_and_who_goes_to_the_floor() -> None:
@@ -48,13 +51,14 @@ def test_show_has_it_as_text_and_json_while_servers_boot_and_not_after() -> None
     for _ in range(4):
         world.step()
     shown = RunShown(world.view, "c1", world.now_ms)
-    said = run_document(shown)["forecast"]
-    assert said["servers"] == 100
-    assert said["services"].keys() == {"web"}
+    said = run_document(shown).forecast
+    assert said is not None
+    assert said.servers == 100
+    assert said.services.keys() == {"web"}
     assert f"all on at {clock(world.now_ms)[:3]}" in run_text(run_document(shown, 12), 120, False)
     world.finish()
-    assert run_document(RunShown(world.view, "c1", world.now_ms))["forecast"] is None
-    assert forecast_document(None) is None
+    assert run_document(RunShown(world.view, "c1", world.now_ms)).forecast is None
+    assert forecast_row(None) is None
 
 
 def test_a_large_run_is_not_played_forward_at_every_look() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,8 @@ from evac.run.state import apply, replay
 from evac.run.values import KEPT, Event, RunLimit, RunSpec, RunStep
 from evac.run.view import RunView
 from evac.run.waits import Failure, Gate, Paused, waiting
-from evac.views.run_report import RunShown, run_document, run_text
+from evac.views.run_document import LimitRow, RunDocument, RunShown, run_document
+from evac.views.run_report import run_text
 from evac.views.wait_words import words_of
 
 BY_HAND = RunStep(
@@ -51,8 +51,8 @@ def test_the_work_of_a_person_is_told_with_its_place_and_the_command_that_ends_i
         "boot:s1 is done by hand: power a server on: s1 (hall h1, rack r1, position 12); "
         "attest it when it is done"
     ]
-    (row,) = run_document(RunShown(view, "c1", 10))["waits"]
-    assert (row["kind"], row["step"], row["verbs"]) == ("by_hand", "boot:s1", ["attest"])
+    (row,) = run_document(RunShown(view, "c1", 10)).waits
+    assert (row.kind, row.step, row.verbs) == ("by_hand", "boot:s1", ("attest",))
     assert waiting(view)[0].since_ms == 2
     text = run_text(run_document(RunShown(view, "c1", 10)), 120, False)
     assert "next: evac run attest dark-1 boot:s1 --reason WHY" in text
@@ -177,16 +177,13 @@ def test_a_limit_that_a_person_changed_is_told_with_what_is_held() -> None:
         spec=RunSpec("dark-1", "dark", "p1", steps, limits, approvals=0, mend_ms=60_000),
     )
 
-    def document() -> dict[str, Any]:
+    def document() -> RunDocument:
         return run_document(RunShown(view, "c1", 10))
 
-    assert document()["limits_changed"] == []
+    assert document().limits_changed == ()
     for name, capacity in (("power:f1", 300), ("hands", 6)):
         apply(view, Event("limit_changed", 3, data={"limit": name, "capacity": capacity, "who": "kim"}))
-    assert document()["limits_changed"] == [
-        {"limit": "hands", "now": 6, "whole": 4, "held": 0},
-        {"limit": "power:f1", "now": 400, "whole": 1_000, "held": 500},
-    ]
+    assert document().limits_changed == (LimitRow("hands", 6, 4, 0), LimitRow("power:f1", 400, 1_000, 500))
     text = run_text(document(), 120, False)
     assert "hands 6 instead of 4, 0 held\n" in text
     assert "power:f1 400 W instead of 1,000 W, 500 W held; nothing starts until there is room\n" in text

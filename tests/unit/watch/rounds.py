@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from random import Random
 
 from evac.model.run_policy import WatchProfile
-from evac.watch.control import SelfDoubt
-from evac.watch.tally import Tally, Voter
 from evac.watch.values import EvidenceKind, Seen
 from evac.watch.verdict import Ballot, Standing, judge
+from evac.watch.witness import SelfDoubt, Tally, Voter
 
 SITES = ("anyang", "ansan", "pangyo")
 KINDS: tuple[EvidenceKind, ...] = ("user", "data", "member", "agent")

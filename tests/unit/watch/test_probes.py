@@ -10,11 +10,12 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-import aiohttp
-import dns.message
 import pytest
 from aiohttp import web
 
+from evac.drivers.capabilities import AnswersProbe, ProbeReport
+from evac.drivers.port import Action, Value
+from evac.drivers.registry import DRIVERS, Drivers
 from evac.model.run_policy import WatchProfile
 from evac.watch import probes
 from evac.watch.values import Seen
@@ -22,7 +23,6 @@ from evac.watch.witness import Probe, Witness
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 HOST = "127.0.41.1"
-Story = Callable[[aiohttp.ClientSession], Awaitable[None]]
 
 
 def _free_port() -> int:
@@ -78,36 +78,58 @@ async def _mute() -> AsyncIterator[int]:
         await server.wait_closed()
 
 
+@contextlib.asynccontextmanager
+async def _asking() -> AsyncIterator[Callable[..., Awaitable[Seen]]]:
+    """How the witness asks the real driver of a name, with these settings."""
+    drivers = Drivers()
+
+    async def ask(driver: str, **settings: Value) -> Seen:
+        action = Action("verify", "chat", driver, "pangyo", settings)
+
+        async def report() -> ProbeReport:
+            return await drivers.able(driver, AnswersProbe).probe(action, 1.0)
+
+        kind = DRIVERS[driver].probe
+        assert kind is not None
+        return await _answer(probes.asked(kind, report))
+
+    try:
+        yield ask
+    finally:
+        await drivers.close()
+
+
 def test_an_answer_of_the_application_counts_and_that_of_a_proxy_does_not() -> None:
     async def answer(request: web.Request) -> web.Response:
-        return web.Response(status=int(request.path[1:4]), text="the messenger")
+        status = 401 if request.path == "/v1/health" else int(request.path[1:4])
+        return web.Response(status=status, text="the messenger")
 
     async def play() -> None:
-        async with _web(answer) as url, probes.probe_session() as session:
+        async with _web(answer) as url, _asking() as ask:
             said = {
-                status: (await _answer(probes.http(session, f"{url}/{status}"))).opinion
+                status: (await ask("http", url=f"{url}/{status}")).opinion
                 for status in (200, 302, 404, 500, 502, 503, 504)
             }
             assert [status for status, opinion in said.items() if opinion == "up"] == [200, 302, 404]
             assert {said[status] for status in (500, 502, 503, 504)} == {"down"}
-            assert (await _answer(probes.http(session, f"{url}/200", text="messenger"))).opinion == "up"
-            assert (await _answer(probes.http(session, f"{url}/200", text="sorry"))).opinion == "down"
-            assert (await _answer(probes.agent(session, f"{url}/401"))).kind == "agent"
+            assert (await ask("http", url="http://unused", observe_url=f"{url}/200")).opinion == "up"
+            seen = await ask("process", agent=f"{url}/")
+            assert (seen.kind, seen.opinion) == ("agent", "up")
 
     asyncio.run(play())
 
 
 def test_a_connection_alone_is_never_an_answer() -> None:
     async def play() -> None:
-        async with _mute() as port, probes.probe_session() as session:
+        async with _mute() as port, _asking() as ask:
             url = f"http://{HOST}:{port}"
-            for ask in (
-                probes.http(session, url),
-                probes.etcd_member(session, url),
-                probes.redis_ping(HOST, port),
-                probes.name_server(HOST, port, "example.test"),
+            for driver, settings in (
+                ("http", {"url": url}),
+                ("etcd", {"url": url}),
+                ("process", {"agent": url}),
+                ("redis", {"host": HOST, "port": port}),
             ):
-                seen = await _answer(ask)
+                seen = await ask(driver, **settings)
                 assert seen.opinion == "down"
                 assert "no answer in 500 ms" in seen.detail
                 assert 450 <= seen.took_ms <= 900
@@ -117,12 +139,11 @@ def test_a_connection_alone_is_never_an_answer() -> None:
 
 def test_a_closed_port_is_down_and_a_name_that_does_not_resolve_is_unknown() -> None:
     async def play() -> None:
-        async with probes.probe_session() as session:
+        async with _asking() as ask:
             port = _free_port()
-            assert (await _answer(probes.http(session, f"http://{HOST}:{port}/"))).opinion == "down"
-            assert (await _answer(probes.redis_ping(HOST, port))).opinion == "down"
-            seen = await _answer(probes.http(session, "http://no-such-host.invalid/"))
-            assert seen.opinion == "unknown"
+            assert (await ask("http", url=f"http://{HOST}:{port}/")).opinion == "down"
+            assert (await ask("redis", host=HOST, port=port)).opinion == "down"
+            assert (await ask("http", url="http://no-such-host.invalid/")).opinion == "unknown"
 
     asyncio.run(play())
 
@@ -136,51 +157,26 @@ def test_a_member_that_waits_for_an_election_is_alive() -> None:
         return web.Response(text="<html>")
 
     async def play() -> None:
-        async with _web(waiting) as url, probes.probe_session() as session:
-            assert (await _answer(probes.etcd_member(session, url))).opinion == "up"
-        async with _web(other) as url, probes.probe_session() as session:
-            assert (await _answer(probes.etcd_member(session, url))).opinion == "down"
+        async with _asking() as ask:
+            async with _web(waiting) as url:
+                assert (await ask("etcd", url=url)).opinion == "up"
+            async with _web(other) as url:
+                assert (await ask("etcd", url=url)).opinion == "down"
 
     asyncio.run(play())
 
 
-def test_a_database_answers_through_its_driver() -> None:
-    async def yes() -> bool:
-        return True
+def test_what_a_driver_reports_is_what_is_seen() -> None:
+    async def up() -> ProbeReport:
+        return ProbeReport(True)
 
-    async def no() -> bool:
-        return False
-
-    async def play() -> None:
-        assert await _answer(probes.database(yes, "messages")) == Seen("data", "up", 0)
-        assert (await _answer(probes.database(no, "messages"))).opinion == "down"
-
-    asyncio.run(play())
-
-
-def test_a_name_server_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Server(asyncio.DatagramProtocol):
-        code = 0
-
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.transport = transport
-
-        def datagram_received(self, data: bytes, peer: tuple[str, int]) -> None:
-            answer = dns.message.make_response(dns.message.from_wire(data))
-            answer.set_rcode(self.code)
-            self.transport.sendto(answer.to_wire(), peer)  # type: ignore[attr-defined]
+    async def down() -> ProbeReport:
+        return ProbeReport(False, "messages: no answer")
 
     async def play() -> None:
-        loop = asyncio.get_running_loop()
-        transport, server = await loop.create_datagram_endpoint(Server, local_addr=(HOST, 0))
-        port = transport.get_extra_info("sockname")[1]
-        said = {}
-        for code in (0, 3, 5, 2):
-            server.code = code
-            said[code] = (await _answer(probes.name_server(HOST, port, "chat.test"))).opinion
-        transport.close()
-        await asyncio.sleep(0)
-        assert said == {0: "up", 3: "up", 5: "down", 2: "down"}
+        assert await _answer(probes.asked("data", up)) == Seen("data", "up", 0)
+        seen = await _answer(probes.asked("data", down))
+        assert (seen.opinion, seen.detail) == ("down", "messages: no answer")
 
     asyncio.run(play())
 
@@ -192,7 +188,8 @@ def test_a_real_redis_answers_and_a_stopped_one_does_not(tmp_path: Path) -> None
     server = subprocess.Popen([*args, "--requirepass", "secret"], stdout=subprocess.DEVNULL)
 
     async def up() -> bool:
-        return (await _answer(probes.redis_ping(HOST, port))).opinion == "up"
+        async with _asking() as ask:
+            return (await ask("redis", host=HOST, port=port)).opinion == "up"
 
     async def play() -> None:
         for _ in range(50):

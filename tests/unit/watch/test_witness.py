@@ -9,10 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 
 from evac.model.run_policy import WatchProfile
-from evac.watch.control import SelfDoubt
-from evac.watch.tally import Tally, opinion_of
 from evac.watch.values import EvidenceKind, Seen, Vote
-from evac.watch.witness import Probe, Witness
+from evac.watch.witness import Probe, SelfDoubt, Tally, Witness, opinion_of
 
 QUICK = WatchProfile("quick", 60, 30, 3, 180, 0, 300, 2, 200, 1_000)
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_socket
 import uvicorn
 
-from evac.web.connections import STEADY, prompt_protocol
+from evac.web.serving import STEADY, prompt_protocol
 
 WAIT_S = 0.1
 PATIENCE_S = 20.0

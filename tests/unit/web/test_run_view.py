@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from evac.run.waits import step_verbs, waiting
+from evac.views.run_document import RunShown, run_document
 from evac.views.run_forecast import forecast_facts
-from evac.views.run_report import RunShown, run_document
 from evac.web.pages.projection import projected
 from evac.web.pages.run_charts import charts
 from evac.web.pages.run_view import _wait, steps_page
@@ -55,7 +55,7 @@ def test_a_cold_start_says_how_many_servers_are_up_as_the_command_does_and_what_
     for _ in range(4):
         world.step()
     words, _ = projected(world.view.fork(), world.now_ms).servers
-    document = run_document(RunShown(world.view, "c1", world.now_ms))["forecast"]
+    document = run_document(RunShown(world.view, "c1", world.now_ms)).forecast
     assert words == next(told for name, told, _ in forecast_facts(document) if name == "servers")
     assert " of 100 up; all on at " in words
     world.finish()

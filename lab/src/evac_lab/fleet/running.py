@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from evac.app.open_files import raise_limit
+from evac.app.side_process import raise_limit
 from evac.model.errors import EvacError, InvalidInput
 from evac_lab import proc_table
 from evac_lab.fleet import estates

@@ -41,7 +41,7 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.estate import Endpoint, Estate
 from evac.model.plan import Plan
 from evac.model.run_policy import Patience, RunPolicy
-from evac.run.replan import plan_id
+from evac.model.step_id import StepId, plan_id
 from evac.run.values import Event, RunLimit, RunPhase, RunSpec, RunStep
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
@@ -74,7 +74,7 @@ class Heard:
 
     def hear(self, events: Sequence[Event]) -> None:
         for event in events:
-            if event.kind == "step_succeeded" and event.step.startswith("boot:"):
+            if event.kind == "step_succeeded" and StepId.parse(event.step).kind == "boot":
                 self.count += 1
                 self.degraded += event.data.get("evidence", {}).get("state") == "degraded"
                 self.up.append((event.at_ms, self.count))

@@ -21,6 +21,7 @@ from evac.model.errors import RunError
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.scenario import Scenario, lose
+from evac.model.step_id import StepId
 from evac.steps.registry import kind_of
 from evac.verify import check
 from evac.views.october_page import PUBLISHED_POWER_MS, Assumption, Chapter, October, Wave
@@ -333,8 +334,8 @@ def restored(plan: Plan, ended: Mapping[str, int]) -> dict[str, int]:
     for outcome in plan.outcomes:
         if outcome.base_ms is None or outcome.state in ("shed", "unplaced"):
             continue
-        shift, verify = f"shift:{outcome.service}", f"verify:{outcome.service}:base"
-        last = shift if shift in steps else verify
+        shift = str(StepId("shift", outcome.service))
+        last = shift if shift in steps else str(StepId("verify", outcome.service, "base"))
         if last in ended:
             found[outcome.service] = ended[last]
         elif last not in steps:

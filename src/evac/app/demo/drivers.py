@@ -12,13 +12,12 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, get_args
 
+from evac.drivers.capabilities import Promotes, ProvesSync, ReportsRole, RoleReport
 from evac.drivers.port import NO_EVIDENCE, Action, Checked, Evidence, Observed, Order, Verb
-from evac.drivers.postgres.conninfo import SyncSet
-from evac.drivers.postgres.facts import PostgresFacts, StandbySeen
-from evac.drivers.process.driver import VERBS as PROCESS_VERBS
-from evac.drivers.registry import Maker
+from evac.drivers.registry import DRIVERS, Maker
 from evac.model.errors import Retryable
 from evac.model.estate import Estate
 from evac.watch.values import EvidenceKind, Seen
@@ -33,7 +32,6 @@ SLOW_SERVICE: Final = 2.6
 NEVER_S: Final = 3_600.0
 GROWS: Final = 4_096
 """Bytes of log that a primary writes between two looks."""
-VERSION: Final = 160_000
 
 
 @dataclass(slots=True)
@@ -85,10 +83,11 @@ class Company:
 
     def hands(self) -> dict[str, Maker]:
         """Drivers by name, as endpoints name them."""
+        every = frozenset(get_args(Verb))
         return {
-            "postgres": lambda: StoreHands(self, "postgres", frozenset(get_args(Verb))),
-            "process": lambda: Hands(self, "process", PROCESS_VERBS),
-            "dns": lambda: Hands(self, "dns", frozenset({"shift", "verify"})),
+            name: partial(StoreHands if spec.can(Promotes) else Hands, self, name, every)
+            for name, spec in DRIVERS.items()
+            if spec.acts
         }
 
 
@@ -147,44 +146,25 @@ class Hands:
         return f"{order.run} {order.step} {action.verb} {action.target} {action.at}"
 
 
-class StoreHands(Hands):
-    """A simulated PostgreSQL: members with roles, which a promotion changes."""
+class StoreHands(Hands, ReportsRole, ProvesSync):
+    """Simulated databases: members with roles, which a promotion changes."""
 
-    async def facts(self, action: Action, timeout_s: float) -> PostgresFacts:
+    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
         """What one copy says of itself. Raises Retryable where its site burns."""
         self.company.check(action.at)
-        store = self.company.stores[action.target]
-        primary = action.at == store.primary
-        if primary:
-            store.lsn += GROWS
-        streams = store.primary not in self.company.burnt
-        return PostgresFacts(
-            role="primary" if primary else "standby",
-            timeline=store.timeline,
-            lsn=store.lsn,
-            received=store.lsn,
-            replayed=store.lsn,
-            lag_ms=0,
-            receiver="" if primary else "streaming" if streams else "stopped",
-            upstream="" if primary else store.names[store.primary],
-            has_upstream=not primary,
-            sync=self._sync(store) if primary else SyncSet(),
-            synchronous_commit="on",
-            read_only=False,
-            fsync=True,
-            version=VERSION,
-            system=f"demo-{action.target}",
-            standbys=self._standbys(store) if primary else (),
-        )
-
-    def _sync(self, store: Copies) -> SyncSet:
+        store, burnt = self.company.stores[action.target], self.company.burnt
+        history = f"demo-{action.target}/{store.timeline}"
+        if action.at != store.primary:
+            streams = store.primary not in burnt
+            if not streams:
+                return RoleReport("detached", position=store.lsn, history=history)
+            return RoleReport("replica", 0, position=store.lsn, history=history)
+        store.lsn += GROWS
+        alive = {site: name for site, name in store.names.items() if site not in {store.primary, *burnt}}
+        confirms = tuple(alive.values()) if store.synchronous else ()
         others = tuple(name for site, name in store.names.items() if site != store.primary)
-        return SyncSet("first", 1, others) if store.synchronous else SyncSet()
-
-    def _standbys(self, store: Copies) -> tuple[StandbySeen, ...]:
-        alive = [site for site in store.names if site != store.primary and site not in self.company.burnt]
-        state = "sync" if store.synchronous else "async"
-        return tuple(StandbySeen(store.names[site], "streaming", state, 0, 0) for site in alive)
+        waits_for = others if store.synchronous and not alive else ()
+        return RoleReport("primary", 0, confirms, waits_for, store.lsn, history)
 
     async def precheck_sync(
         self, action: Action, timeout_s: float, member: str, names: Mapping[str, str], at: str

@@ -20,6 +20,7 @@ import numpy as np
 from evac import __version__
 from evac import estate as estates
 from evac.app.accepting import refused, why_not
+from evac.app.planner.kernels import kernels, search_s
 from evac.derive.basis import Basis, RowsSaid, basis_of, of_plan, rows_said
 from evac.derive.parts import no_rows, only_touched, read_by_rows
 from evac.derive.planning_instance import derive, limits_in
@@ -39,6 +40,7 @@ from evac.model.policy import Policy
 from evac.model.scenario import lose
 from evac.model.units import TICK_MS
 from evac.net.internal_errors import internal
+from evac.planning.compiled import kernels_are_kept
 
 KINDS: Final = ("site", "group", "hall", "feed")
 _HEAD: Final = frozenset({"name", "lost", "question", "estate_digest", "as_of"})
@@ -190,10 +192,11 @@ def opened(place: Place, observation: Observation) -> Failure | None:
     """Reads the estate and loads the planner, so that the next question waits for neither."""
 
     def work() -> None:
-        from evac.planning.warm import warm
-
         _at(place, observation)
-        warm()
+        if kernels_are_kept() is not None:
+            from evac.planning.warm import warm
+
+            warm()
 
     return _told(work)
 
@@ -231,13 +234,11 @@ def plan(place: Place, observation: Observation, lost: tuple[str, ...], ms: int)
 
         desk = _at(place, observation)
         policy = Policy(tuple(sorted({s.id for s in desk.estate.stores}.intersection(place.waivers))))
-        made = made_of(
-            desk.estate,
-            lose(*lost),
-            policy=policy,
-            work=work_in(ms, len(desk.estate.fleet)),
-            known=(desk.digest, desk.instance(lost)),
-        )
+        budget, instance = work_in(ms, len(desk.estate.fleet)), desk.instance(lost)
+        with kernels(search_s(instance, budget)):
+            made = made_of(
+                desk.estate, lose(*lost), policy=policy, work=budget, known=(desk.digest, instance)
+            )
         told = _as_told(plan_codec.document_of(made), desk.based(lost).basis)
         words = why_not(
             check(desk.estate, plan_codec.decode(told.data, own=True), (desk.digest, desk.instance(lost)))

@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from evac.app.planner.kernels import Report, kernels, search_s
+from evac.derive.planning_instance import derive
 from evac.derive.power import BUDGETED, stated_budgets
 from evac.estate.codecs import plan as plan_codec
 from evac.estate.format import quantities
 from evac.model.collector import collector_at_rest
+from evac.model.digest import estate_digest
 from evac.model.domain import Topology, resolve, resolve_each, topology
 from evac.model.errors import EvacError, InvalidInput, UnknownDomain
 from evac.model.estate import Estate
@@ -139,8 +142,12 @@ def make_plan(
     waivers: tuple[str, ...] = (),
     sensitivity: bool = False,
     progress: Callable[[float, str], None] = lambda share, words: None,
+    report: Report = lambda line: None,
 ) -> Made:
-    """Plan, and encode. The budget is turned into a count of work: same input, same bytes."""
+    """Plan, and encode. The budget is turned into a count of work: same input, same bytes.
+
+    report: is told in one line, again and again, while kernels are compiled first.
+    """
     from evac.planning.plan import plan
 
     unknown = sorted(set(waivers) - {store.id for store in estate.stores})
@@ -151,11 +158,14 @@ def make_plan(
     work = work_in(budget_ms, len(estate.fleet))
     if scenario.kind == "restore":
         work //= RESTORE_FACTOR
-    with collector_at_rest(), _beside(estate) as beside:
+    policy = Policy(waivers)
+    instance = derive(estate, scenario, policy)
+    with kernels(search_s(instance, work), report), collector_at_rest(), _beside(estate) as beside:
         made = plan(
             estate,
             scenario,
-            policy=Policy(waivers),
+            policy=policy,
+            known=(estate_digest(estate), instance),
             work=work,
             seed=seed,
             sensitivity=sensitivity,

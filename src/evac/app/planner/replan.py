@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from evac.app.worker_process import Apart
+from evac.app.side_process import Apart
 from evac.derive.planning_instance import derive
 from evac.engine.boots.replan import Mend, Trouble
 from evac.engine.plans.library import get_plan

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac.app.planner.desk import Based, Domain, Place, Told
-from evac.app.worker_process import Apart
+from evac.app.side_process import Apart
 from evac.derive.basis import RowsSaid, may_keep
 from evac.engine.plans.library import Made, digest_of
 from evac.engine.plans.queue import Ready, Wanted, Work

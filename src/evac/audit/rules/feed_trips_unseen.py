@@ -10,11 +10,11 @@ import numpy as np
 from evac.audit.context import Context, Maker, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
+from evac.drivers.capabilities import BootsServers, SwitchesPower
+from evac.drivers.registry import can
 from evac.model.fleet import BMC_NO, CONDEMNED, BoolColumn, IntColumn
 
 _MAKER = Maker("feed-trips-unseen", "EV136")
-BMC_DRIVERS: Final = frozenset({"ipmi", "redfish"})
-"""Of the endpoint of a site that answers for the management controllers of its servers."""
 LEAST: Final = 2
 """Servers that can be asked behind a feed. A run watches a feed by no fewer: one alone may have died."""
 _FEW: Final = f"no circuit is known, and fewer than {LEAST} servers behind each have a BMC that can be asked"
@@ -28,7 +28,7 @@ def check(context: Context) -> Iterator[Finding]:
     says how the controllers of the site are asked at all, so that people boot there.
     """
     estate, losses = context.estate, context.impacts.losses.index
-    asked = {e.subject for e in estate.endpoints if e.driver in BMC_DRIVERS and e.subject == e.at}
+    asked = {e.subject for e in estate.endpoints if can(e.driver, BootsServers) and e.subject == e.at}
     count, reached = _behind(context)
     nobody = np.zeros_like(reached)
     for site in estate.sites:
@@ -66,7 +66,7 @@ def _unseen(context: Context, site: str, count: IntColumn, reached: IntColumn) -
     circuits = {
         e.subject
         for e in estate.endpoints
-        if e.driver == "redfish" and e.at == site and "circuit" in e.settings
+        if can(e.driver, SwitchesPower) and e.at == site and "circuit" in e.settings
     }
     return [
         feed.id

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from evac.drivers import parameters
+from evac.drivers.capabilities import RoutesTraffic
 from evac.drivers.dns import records, wire
 from evac.drivers.dns.records import Answers, Names, RecordKey
 from evac.drivers.dns.wire import Found, Key, NoAnswer, Rewrite, Server, TokenMark
@@ -45,7 +46,7 @@ class _Job:
         return f"{TOKEN_NAME}.{self.names.zone}"
 
 
-class DnsDriver:
+class DnsDriver(RoutesTraffic):
     """Sends signed updates to one authoritative server."""
 
     name = "dns"

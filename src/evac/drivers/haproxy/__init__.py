@@ -1,1 +1,22 @@
-"""The driver of HAProxy."""
+"""Servers of a site behind HAProxy, by its runtime API."""
+
+from evac.drivers.capabilities import Fences, RoutesTraffic
+from evac.drivers.spec import DriverSpec, Need, Setting
+
+_ALL: tuple[Need, ...] = ("service", "fence")
+
+DRIVER = DriverSpec(
+    "haproxy",
+    "takes the servers of a site out of one backend, puts them back, and shares work between sites",
+    (RoutesTraffic, Fences),
+    (
+        Setting("socket", "text", "path of the socket of the runtime API, in place of `host` and `port`"),
+        Setting("host", "text", "where the runtime API listens", needed=_ALL, unless="socket"),
+        Setting("port", "number", "its port", needed=_ALL, unless="socket", most=65_535),
+        Setting("backend", "text", "whose servers", needed=_ALL),
+        Setting("servers", "list", "`SITE=SERVER+SERVER` for each site", needed=_ALL),
+    ),
+    "evac.drivers.haproxy.driver:HaproxyDriver",
+    proofs=("network",),
+    agent_may=True,
+)

@@ -6,14 +6,14 @@ What the runtime API sets is gone after a reload of HAProxy; `observe` sees it t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from evac.drivers import parameters
-from evac.drivers.haproxy import runtime
-from evac.drivers.haproxy.runtime import Endpoint, Seen, ServerState
-from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.capabilities import Fences, RoutesTraffic
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 VERBS: Final[frozenset[Verb]] = frozenset({"drain", "ready", "shift", "verify", "fence", "unfence"})
@@ -40,7 +40,7 @@ class _Job:
     hard: bool
 
 
-class HaproxyDriver:
+class HaproxyDriver(RoutesTraffic, Fences):
     """Changes one backend of one HAProxy through its runtime API."""
 
     name = "haproxy"
@@ -49,7 +49,7 @@ class HaproxyDriver:
     async def check(self, action: Action, order: Order) -> Checked:
         try:
             job = _read(action)
-            seen = await runtime.see(job.endpoint, job.backend, order.timeout_s)
+            seen = await see(job.endpoint, job.backend, order.timeout_s)
             problems = _problems(job, action, seen, _wanted(job, action))
         except ActionError as error:
             return Checked((error.message,))
@@ -64,7 +64,7 @@ class HaproxyDriver:
     async def observe(self, action: Action, order: Order) -> Observed:
         try:
             job = _read(action)
-            seen = await runtime.see(job.endpoint, job.backend, order.timeout_s)
+            seen = await see(job.endpoint, job.backend, order.timeout_s)
             wrong = _wrong(seen, _wanted(job, action))
         except ActionError as error:
             return Observed("unclear", {"why": error.message[:200]})
@@ -80,7 +80,7 @@ async def _change(action: Action, order: Order, towards: Action) -> Evidence:
     deadline = loop.time() + order.timeout_s
     job = _read(action)
     wanted = _wanted(job, towards)
-    seen = await runtime.see(job.endpoint, job.backend, order.timeout_s)
+    seen = await see(job.endpoint, job.backend, order.timeout_s)
     problems = _problems(job, towards, seen, wanted)
     if problems:
         raise Permanent("haproxy-not-ready", problems[0])
@@ -99,7 +99,7 @@ async def _change(action: Action, order: Order, towards: Action) -> Evidence:
 async def _send(job: _Job, commands: tuple[str, ...], deadline: float) -> None:
     if commands:
         left = max(0.0, deadline - asyncio.get_running_loop().time())
-        await runtime.change(job.endpoint, commands, left)
+        await change(job.endpoint, commands, left)
 
 
 async def _until_up(job: _Job, wanted: Mapping[str, _Wanted], deadline: float) -> None:
@@ -107,7 +107,7 @@ async def _until_up(job: _Job, wanted: Mapping[str, _Wanted], deadline: float) -
     loop = asyncio.get_running_loop()
     names = [name for name, want in wanted.items() if want.up]
     while names:
-        seen = await runtime.see(job.endpoint, job.backend, max(0.0, deadline - loop.time()))
+        seen = await see(job.endpoint, job.backend, max(0.0, deadline - loop.time()))
         if any(_takes_work(seen.servers[name], job.hard) for name in names):
             return
         if deadline - loop.time() < 4 * _PAUSE_S:
@@ -125,7 +125,7 @@ async def _confirmed(
 ) -> Evidence:
     left = max(0.0, deadline - asyncio.get_running_loop().time())
     try:
-        seen = await runtime.see(job.endpoint, job.backend, left)
+        seen = await see(job.endpoint, job.backend, left)
     except Retryable as error:
         if looked_only:
             raise
@@ -148,7 +148,7 @@ def _read(action: Action) -> _Job:
             parameters.plain_name(name, "server")
     backend = parameters.plain_name(parameters.text(settings, "backend"), "backend")
     hard = parameters.flag(action.parameters, "hard")
-    return _Job(runtime.read_endpoint(settings), backend, sites, hard)
+    return _Job(read_endpoint(settings), backend, sites, hard)
 
 
 def _of(job: _Job, site: str) -> tuple[str, ...]:
@@ -186,7 +186,7 @@ def _shared(to: tuple[str, ...], away: tuple[str, ...], share: int, out: _Wanted
         full = dict.fromkeys(work, _Wanted("ready", FULL_WEIGHT, up=True))
         return full | dict.fromkeys(rest, out)
     each = (share / len(to), (parameters.PERMILLE - share) / len(away))
-    scale = runtime.MAX_WEIGHT / max(each)
+    scale = MAX_WEIGHT / max(each)
     weights = tuple(max(1, round(part * scale)) for part in each)
     return dict.fromkeys(to, _Wanted("ready", weights[0], up=True)) | dict.fromkeys(
         away, _Wanted("ready", weights[1])
@@ -256,3 +256,183 @@ def _evidence(job: _Job, seen: Seen) -> dict[str, str | int | bool]:
     shown = {f"server_{name}": str(state) for name, state in sorted(seen.servers.items())[:_NAMED]}
     sessions = sum(seen.sessions.get(name, 0) for name in seen.servers)
     return {"runtime_api": str(job.endpoint), "worker": seen.pid, "sessions": sessions, **shown}
+
+
+MAX_ANSWER_BYTES: Final = 1 << 20
+MAX_WEIGHT: Final = 256
+"""The greatest weight HAProxy knows."""
+
+_MAINTENANCE: Final = 0x01 | 0x02 | 0x20 | 0x40
+"""Bits of srv_admin_state: forced, inherited, by DNS resolution, by host name. 0x04 only says that the
+configuration asked for it once.
+"""
+_DRAIN: Final = 0x08 | 0x10
+_RUNNING: Final = 2
+_PROVEN: Final = frozenset({"UP", "no check"})
+"""`UP 1/2` is a server that may go down at its next check, or had none yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the runtime API listens: a socket path, or an address."""
+
+    socket: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return self.socket or f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """One server as HAProxy has it. up: it takes new work as far as its health checks know. proven:
+    a check has passed since it was let in (out of maintenance HAProxy takes a server for healthy until a
+    check fails). initial: its weight in the configuration.
+    """
+
+    name: str
+    admin: str
+    up: bool
+    weight: int
+    initial: int
+    proven: bool
+
+    def __str__(self) -> str:
+        return f"{self.admin} weight {self.weight} {'up' if self.up else 'down'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All servers of a backend. pid: of the worker; another one after a reload. backups: servers that take
+    work only when no other is left. sessions: open now, a server.
+    """
+
+    servers: Mapping[str, ServerState]
+    pid: int
+    backups: frozenset[str]
+    sessions: Mapping[str, int]
+
+
+def read_endpoint(settings: Mapping[str, Value]) -> Endpoint:
+    """From `socket`, or `host` and `port`. Raises `Permanent`."""
+    socket = parameters.text(settings, "socket", "")
+    if socket:
+        return Endpoint(socket, "", 0)
+    return Endpoint("", parameters.text(settings, "host"), parameters.whole(settings, "port", most=65_535))
+
+
+async def send(endpoint: Endpoint, commands: Sequence[str], timeout_s: float) -> str:
+    """The answer to all commands, sent in one connection. Raises `Retryable` (not reached) and
+    `OutcomeUnknown` (sent, no whole answer).
+    """
+    sent = False
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await _connect(endpoint)
+            try:
+                sent = True
+                writer.write(";".join(commands).encode("ascii") + b"\n")
+                await writer.drain()
+                answer = await _read_all(reader)
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+    except (OSError, TimeoutError) as error:
+        words = f"the runtime API at {endpoint} gave no answer"
+        if sent:
+            raise OutcomeUnknown("haproxy-no-answer", words, "look at the state of its servers") from error
+        raise Retryable("haproxy-unreachable", words) from error
+    return answer.decode("utf-8", "replace")
+
+
+async def change(endpoint: Endpoint, commands: Sequence[str], timeout_s: float) -> None:
+    """Sends commands that answer nothing when they are obeyed. Raises `Permanent` with a refusal's words."""
+    answer = await send(endpoint, commands, timeout_s)
+    refused = [line.strip() for line in answer.splitlines() if line.strip()]
+    if refused:
+        raise Permanent(
+            "haproxy-refused", f"{endpoint} refuses: {refused[0][:200]}", "check backend, servers and level"
+        )
+
+
+async def see(endpoint: Endpoint, backend: str, timeout_s: float) -> Seen:
+    """The state of every server of a backend. Raises `ActionError`."""
+    commands = (f"show servers state {backend}", "show info", f"show stat {backend} 4 -1")
+    try:
+        answer = await send(endpoint, commands, timeout_s)
+    except OutcomeUnknown as error:
+        raise Retryable(error.code, error.message, error.hint) from error
+    stats = _stats(answer)
+    servers = _servers(answer, backend, stats)
+    if not servers:
+        raise Permanent("haproxy-no-backend", f"{endpoint} has no backend {backend} with servers")
+    return Seen(
+        servers,
+        _pid(answer),
+        frozenset(name for name, row in stats.items() if row.get("bck") == "1"),
+        {name: int(row.get("scur") or 0) for name, row in stats.items()},
+    )
+
+
+async def _connect(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if endpoint.socket:
+        return await asyncio.open_unix_connection(endpoint.socket)
+    return await asyncio.open_connection(endpoint.host, endpoint.port)
+
+
+async def _read_all(reader: asyncio.StreamReader) -> bytes:
+    answer = bytearray()
+    while part := await reader.read(65_536):
+        answer += part
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise Permanent("haproxy-answer-large", f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(answer)
+
+
+def _servers(answer: str, backend: str, stats: Mapping[str, Mapping[str, str]]) -> dict[str, ServerState]:
+    """From `show servers state`: its second line names the columns, so that new ones do no harm."""
+    header: list[str] = []
+    found: dict[str, ServerState] = {}
+    for line in answer.splitlines():
+        if line.startswith("# be_id"):
+            header = line[2:].split()
+        elif header and line[:1].isdigit() and len(fields := line.split()) >= len(header):
+            row = dict(zip(header, fields, strict=False))
+            if row["be_name"] == backend:
+                status = stats.get(row["srv_name"], {}).get("status", "")
+                found[row["srv_name"]] = _server(row, proven=status in _PROVEN)
+        elif header and line.strip():
+            break
+    return found
+
+
+def _server(row: Mapping[str, str], proven: bool) -> ServerState:
+    try:
+        bits, weight = int(row["srv_admin_state"]), int(row["srv_uweight"])
+        initial = int(row["srv_iweight"])
+        running = int(row["srv_op_state"]) == _RUNNING
+    except (KeyError, ValueError) as error:
+        raise Permanent("haproxy-answer", "the state of a server cannot be read") from error
+    admin = "maint" if bits & _MAINTENANCE else "drain" if bits & _DRAIN else "ready"
+    return ServerState(row["srv_name"], admin, running, weight, initial, proven)
+
+
+def _pid(answer: str) -> int:
+    for line in answer.splitlines():
+        if line.startswith("Pid: ") and line[5:].strip().isdigit():
+            return int(line[5:])
+    return 0
+
+
+def _stats(answer: str) -> dict[str, dict[str, str]]:
+    header: list[str] = []
+    found: dict[str, dict[str, str]] = {}
+    for line in answer.splitlines():
+        if line.startswith("# pxname"):
+            header = line[2:].split(",")
+        elif header and line.count(",") >= len(header) - 1:
+            row = dict(zip(header, line.split(","), strict=False))
+            found[row["svname"]] = row
+    return found

@@ -6,6 +6,9 @@ What it means when the other system answers:
     other 4xx, 3xx    not done, and again does not help; redirects are never followed
     other 5xx, or no answer   it may have been done: observe first
 `observe_url` answers GET with {"outcome": "done" | "absent" | "unclear", ...}; 404 is absent.
+
+Health of a service: with `metrics`, from a URL whose JSON says {"requests": N, "errors": N}, both counted for
+ever; without, from a handful of requests as a user makes them, of which 5xx and silence are errors.
 """
 
 from __future__ import annotations
@@ -20,13 +23,17 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+import aiohttp
 import orjson
 
 from evac.drivers import parameters
+from evac.drivers.capabilities import AnswersProbe, Fences, HealthReport, ProbeReport, ReportsHealth, Verifies
+from evac.drivers.parameters import text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net import secrets
 from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
+from evac.net.probing import Prober
 from evac.net.secrets import Secret
 
 VERBS: Final[frozenset[Verb]] = frozenset(
@@ -39,14 +46,15 @@ _FIRST_PAUSE_S: Final = 0.03
 _PAUSE_S: Final = 0.25
 
 
-class HttpDriver:
+class HttpDriver(Verifies, ReportsHealth, AnswersProbe, Fences):
     """Sends signed requests; a verify only asks, and any good answer will do."""
 
     name = "http"
     verbs = VERBS
 
     def __init__(self) -> None:
-        self._caller = Caller()
+        self._caller, self._prober = Caller(), Prober()
+        self._health = Health(self._prober)
 
     async def check(self, action: Action, order: Order) -> Checked:
         """Ready when what can be asked answers; without `observe_url` nothing can be checked."""
@@ -76,8 +84,18 @@ class HttpDriver:
         except ActionError as error:
             return Observed("unclear", {"why": error.message[:200]})
 
+    async def report_health(self, action: Action, timeout_s: float, samples: int) -> HealthReport:
+        return await self._health.report(action, timeout_s, samples)
+
+    async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
+        """A request as a user makes it. Any answer of the application below 500 counts."""
+        url = parameters.text(action.settings, "observe_url", "") or parameters.text(action.settings, "url")
+        problem = await self._prober.problem(url)
+        return ProbeReport(not problem, problem)
+
     async def close(self) -> None:
         await self._caller.close()
+        await self._prober.close()
 
     async def _verify(self, action: Action, order: Order) -> Evidence:
         """Asks until it answers well: nothing is changed, whatever it says. Raises `Retryable`."""
@@ -248,3 +266,56 @@ def _plain(answer: Answer) -> dict[str, str | int | bool]:
         if isinstance(value, str | int | bool)
     ]
     return dict(kept[:_KEPT])
+
+
+AT_ONCE: Final = 5
+
+
+class Health:
+    """Looks when it is asked. A counter that was never read before, or fell, says nothing yet."""
+
+    def __init__(self, prober: Prober) -> None:
+        self._prober = prober
+        self._counted: dict[str, tuple[int, int]] = {}
+
+    async def report(self, action: Action, timeout_s: float, samples: int) -> HealthReport:
+        metrics = text(action.settings, "metrics", "")
+        if metrics:
+            return await self._from_counters(metrics, timeout_s)
+        url = text(action.settings, "observe_url", "") or text(action.settings, "url")
+        return await self._from_answers(url, timeout_s, samples)
+
+    async def _from_counters(self, url: str, timeout_s: float) -> HealthReport:
+        status, body = await self._get(url, timeout_s)
+        try:
+            told = orjson.loads(body)
+            now = (int(told["requests"]), int(told["errors"]))
+        except (ValueError, KeyError, TypeError):
+            return HealthReport(0, 0)
+        before = self._counted.get(url)
+        if status != 200 or min(now) < 0:
+            return HealthReport(0, 0)
+        self._counted[url] = now
+        if before is None or now[0] < before[0] or now[1] < before[1]:
+            return HealthReport(0, 0)
+        requests = now[0] - before[0]
+        return HealthReport(requests, min(now[1] - before[1], requests))
+
+    async def _from_answers(self, url: str, timeout_s: float, samples: int) -> HealthReport:
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def failed() -> bool:
+            async with gate:
+                status, _ = await self._get(url, timeout_s)
+                return not 200 <= status < 500
+
+        found = await asyncio.gather(*(failed() for _ in range(samples)))
+        return HealthReport(len(found), sum(found))
+
+    async def _get(self, url: str, timeout_s: float) -> tuple[int, bytes]:
+        """Status 0 where nothing answered in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._prober.get(url)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return 0, b""

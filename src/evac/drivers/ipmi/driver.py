@@ -12,9 +12,9 @@ from contextlib import nullcontext
 from typing import Final
 
 from evac.drivers import parameters
+from evac.drivers.capabilities import BootsServers, Fences, PowerReport
 from evac.drivers.ipmi.program import Asker, Chassis, Target, Unanswered, read_target
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.drivers.power_sweep import PowerSeen
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 VERBS: Final[frozenset[Verb]] = frozenset({"boot", "stop", "fence"})
@@ -28,11 +28,10 @@ KEPT_MOST: Final = 65_536
 TRUST: Final = "IPMI 2.0: only the shared password"
 
 
-class IpmiDriver:
+class IpmiDriver(BootsServers, Fences):
     """Servers of all sites; one of it serves a whole run."""
 
     name = "ipmi"
-    takes_power_turn = True
     verbs = VERBS
 
     def __init__(self) -> None:
@@ -85,11 +84,11 @@ class IpmiDriver:
         except OutcomeUnknown:
             return await self._off(target, action, ends, "off", order.dry_run)
 
-    async def look(self, action: Action, within_s: float) -> PowerSeen:
+    async def look(self, action: Action, within_s: float) -> PowerReport:
         """The power of a server now. Raises `ActionError`, also for another machine."""
         target = _read(action)
         seen = await self._seen(target, asyncio.get_running_loop().time() + within_s)
-        return PowerSeen(action.target, seen.power, health="warning" if seen.fault or seen.drives else "")
+        return PowerReport(action.target, seen.power, health="warning" if seen.fault or seen.drives else "")
 
     async def close(self) -> None:
         """Nothing is kept open between calls."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from evac.drivers import parameters
-from evac.drivers.command.running import Ended, environment, run_program
+from evac.drivers.command.driver import Ended, environment, run_program
 from evac.drivers.credentials import CODE as REFUSED
-from evac.drivers.credentials import Credential, Credentials, Refused, Verdict
+from evac.drivers.credentials import Credential, Credentials, Places, Refused, Verdict
 from evac.drivers.port import Action, Value
 from evac.drivers.redfish.settings import (
     ANSWER_S,
@@ -25,7 +25,6 @@ from evac.drivers.redfish.settings import (
     address_of,
     one_of,
 )
-from evac.drivers.slots import Places
 from evac.model.errors import Permanent, Retryable
 
 PORT: Final = 623

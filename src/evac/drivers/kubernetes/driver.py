@@ -13,9 +13,23 @@ import orjson
 from lightkube.utils.quantity import parse_quantity
 
 from evac.drivers import parameters
-from evac.drivers.kubernetes import objects
-from evac.drivers.kubernetes.api import Changed, Cluster, opened
-from evac.drivers.kubernetes.objects import BEFORE, PRIORITY, TOKEN, Wanted
+from evac.drivers.capabilities import RunsUnits, Verifies
+from evac.drivers.kubernetes.api import (
+    BEFORE,
+    PRIORITY,
+    TOKEN,
+    Changed,
+    Cluster,
+    Wanted,
+    evidence,
+    fits,
+    is_ready,
+    notes_of,
+    opened,
+    replaced,
+    seen_token,
+    wanted_of,
+)
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
@@ -24,7 +38,7 @@ TRIES_OF_A_CHANGE: Final = 3
 _PAUSE_S: Final = 0.2
 
 
-class KubernetesDriver:
+class KubernetesDriver(RunsUnits, Verifies):
     """Changes one object of one cluster."""
 
     name = "kubernetes"
@@ -32,7 +46,7 @@ class KubernetesDriver:
 
     async def check(self, action: Action, order: Order) -> Checked:
         try:
-            wanted = objects.wanted_of(action, parameters.text(action.settings, "kind"))
+            wanted = wanted_of(action, parameters.text(action.settings, "kind"))
             async with opened(action.settings, order.timeout_s) as cluster:
                 found = await cluster.get(order.timeout_s)
                 return Checked(_problems(cluster, found, wanted, order), _evidence(cluster, found))
@@ -40,7 +54,7 @@ class KubernetesDriver:
             return Checked((error.message,))
 
     async def execute(self, action: Action, order: Order) -> Evidence:
-        wanted = objects.wanted_of(action, parameters.text(action.settings, "kind"))
+        wanted = wanted_of(action, parameters.text(action.settings, "kind"))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + order.timeout_s
         async with opened(action.settings, order.timeout_s) as cluster:
@@ -53,7 +67,7 @@ class KubernetesDriver:
 
     async def observe(self, action: Action, order: Order) -> Observed:
         try:
-            wanted = objects.wanted_of(action, parameters.text(action.settings, "kind"))
+            wanted = wanted_of(action, parameters.text(action.settings, "kind"))
             async with opened(action.settings, order.timeout_s) as cluster:
                 found = await cluster.get(order.timeout_s)
                 evidence = _evidence(cluster, found)
@@ -61,9 +75,9 @@ class KubernetesDriver:
             return Observed("unclear", {"why": error.message[:200]})
         if found is None:
             return Observed("absent" if cluster.kind == PRIORITY else "unclear", evidence)
-        if not objects.fits(found, wanted.part, parse_quantity):
+        if not fits(found, wanted.part, parse_quantity):
             return Observed("absent", evidence)
-        if objects.is_ready(found, wanted):
+        if is_ready(found, wanted):
             return Observed("done", evidence)
         return Observed("absent" if action.verb == "verify" else "unclear", evidence)
 
@@ -71,7 +85,7 @@ class KubernetesDriver:
         """Puts back what the annotation of this very step holds. Raises `Permanent` where there is none."""
         if action.verb == "verify":
             raise Permanent("undo-nothing", "verify changes nothing that could be taken back")
-        wanted = objects.wanted_of(action, parameters.text(action.settings, "kind"))
+        wanted = wanted_of(action, parameters.text(action.settings, "kind"))
         deadline = asyncio.get_running_loop().time() + order.timeout_s
         async with opened(action.settings, order.timeout_s) as cluster:
             for _ in range(TRIES_OF_A_CHANGE):
@@ -91,10 +105,10 @@ def _problems(
     if found is None:
         return () if cluster.kind == PRIORITY else (f"there is no {cluster.kind} {cluster.name}",)
     problems = []
-    token = objects.seen_token(found)
+    token = seen_token(found)
     if token > order.token:
         problems.append(parameters.stale_token(cluster.name, token, order).message)
-    if cluster.kind == PRIORITY and not objects.fits(found, wanted.part, parse_quantity):
+    if cluster.kind == PRIORITY and not fits(found, wanted.part, parse_quantity):
         problems.append(f"the class {cluster.name} has the value {found.get('value')}, and it cannot change")
     return tuple(problems)
 
@@ -123,7 +137,7 @@ def _busy(cluster: Cluster) -> Retryable:
 async def _write(cluster: Cluster, wanted: Wanted, order: Order, deadline: float) -> None:
     """One change, with what it replaces, if the object is not as wanted yet."""
     found = _there(cluster, await cluster.get(_left(deadline)), wanted)
-    if found and (token := objects.seen_token(found)) > order.token:
+    if found and (token := seen_token(found)) > order.token:
         raise parameters.stale_token(cluster.name, token, order)
     problems = _problems(cluster, found or None, wanted, order)
     if problems:
@@ -133,11 +147,11 @@ async def _write(cluster: Cluster, wanted: Wanted, order: Order, deadline: float
         notes[BEFORE] = _note(order, None)
         await cluster.create({**wanted.part, "metadata": {"annotations": notes}}, _left(deadline))
         return
-    right = objects.fits(found, wanted.part, parse_quantity)
-    if right and objects.seen_token(found) == order.token:
+    right = fits(found, wanted.part, parse_quantity)
+    if right and seen_token(found) == order.token:
         return
     if not right and _kept(found, order) is None:
-        notes[BEFORE] = _note(order, objects.replaced(found, wanted.part))
+        notes[BEFORE] = _note(order, replaced(found, wanted.part))
     await cluster.patch(_standing_on(found, {} if right else wanted.part, notes), _left(deadline))
 
 
@@ -146,8 +160,8 @@ async def _put_back(cluster: Cluster, wanted: Wanted, order: Order, deadline: fl
     if found is None:
         _there(cluster, found, wanted)
         return _evidence(cluster, found)
-    if objects.seen_token(found) > order.token:
-        raise parameters.stale_token(cluster.name, objects.seen_token(found), order)
+    if seen_token(found) > order.token:
+        raise parameters.stale_token(cluster.name, seen_token(found), order)
     kept = _kept(found, order)
     if kept is None:
         raise Permanent("undo-unknown", f"{cluster.name} does not say what it was before {order.key}")
@@ -155,7 +169,7 @@ async def _put_back(cluster: Cluster, wanted: Wanted, order: Order, deadline: fl
     if was is None:
         await cluster.delete(_left(deadline))
         return _evidence(cluster, None)
-    if objects.replaced(found, was) != was:
+    if replaced(found, was) != was:
         found = await cluster.patch(_standing_on(found, was, {TOKEN: str(order.token)}), _left(deadline))
     return _evidence(cluster, found)
 
@@ -169,8 +183,8 @@ async def _until_ready(cluster: Cluster, wanted: Wanted, deadline: float, looked
             if looked_only:
                 raise
             raise OutcomeUnknown(error.code, error.message, "observe it first") from error
-        right = found is not None and objects.fits(found, wanted.part, parse_quantity)
-        if found is not None and right and objects.is_ready(found, wanted):
+        right = found is not None and fits(found, wanted.part, parse_quantity)
+        if found is not None and right and is_ready(found, wanted):
             return _evidence(cluster, found)
         if _left(deadline) < 2 * _PAUSE_S:
             words = f"{cluster.kind} {cluster.name} is not as wanted: {_evidence(cluster, found)}"
@@ -197,7 +211,7 @@ def _note(order: Order, was: Any) -> str:
 def _kept(found: dict[str, Any], order: Order) -> dict[str, Any] | None:
     """What this very step replaced, if it did; another step's note is not ours to take back."""
     try:
-        note = orjson.loads(objects.notes_of(found).get(BEFORE, "null"))
+        note = orjson.loads(notes_of(found).get(BEFORE, "null"))
     except orjson.JSONDecodeError:
         return None
     return note if isinstance(note, dict) and note.get("key") == order.key and "was" in note else None
@@ -206,4 +220,4 @@ def _kept(found: dict[str, Any], order: Order) -> dict[str, Any] | None:
 def _evidence(cluster: Cluster, found: dict[str, Any] | None) -> dict[str, str | int | bool]:
     if not found:
         return {"object": f"{cluster.kind}/{cluster.name}", "exists": False}
-    return objects.evidence(cluster.kind, cluster.name, found)
+    return evidence(cluster.kind, cluster.name, found)

@@ -1,1 +1,26 @@
-"""The driver of Patroni."""
+"""PostgreSQL that Patroni leads."""
+
+from evac.drivers.capabilities import Fences, Follows, Promotes, Protects, ReportsRole
+from evac.drivers.spec import DriverSpec, Need, Setting
+
+_ALL: tuple[Need, ...] = ("store",)
+
+DRIVER = DriverSpec(
+    "patroni",
+    "asks Patroni for an orderly switchover, and after a fence frees its leader key in etcd",
+    (ReportsRole, Promotes, Fences, Follows, Protects),
+    (
+        Setting("scope", "text", "the cluster", needed=_ALL),
+        Setting("name", "text", "this member", needed=_ALL),
+        Setting("url", "text", "its REST API", needed=_ALL),
+        Setting("etcd", "list", "client URLs", needed=_ALL),
+        Setting("namespace", "text", "as in Patroni's own file", "`/service`"),
+        Setting("rest_user", "text", "of the REST API", "none"),
+        Setting("rest_password", "secret", "a reference, without which no user is sent either", "none"),
+    ),
+    "evac.drivers.patroni.driver:PatroniDriver",
+    extra="postgres",
+    proofs=("lease",),
+    copies_follow_by_themselves=True,
+    agent_may=True,
+)

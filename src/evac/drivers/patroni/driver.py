@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from evac.drivers.capabilities import Fences, Follows, Promotes, Protects, ReportsRole, RoleReport
 from evac.drivers.parameters import many, text
 from evac.drivers.patroni.dcs import Cluster, Dcs, MemberFacts, member_facts, refuse_stale, whole_answer
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
@@ -40,7 +41,7 @@ def misread_name(name: str) -> bool:
     return _MISREAD.fullmatch(name) is not None
 
 
-class PatroniDriver(StoreDriver):
+class PatroniDriver(StoreDriver, ReportsRole, Promotes, Fences, Follows, Protects):
     """Settings: scope, url (this member's REST API), etcd (client URLs), namespace, name (this member),
     rest_user and rest_password (reference) where the API wants them.
     """
@@ -89,6 +90,14 @@ class PatroniDriver(StoreDriver):
     async def facts(self, action: Action, timeout_s: float) -> MemberFacts:
         """Role of the endpoint's member, and who confirms its commits. Raises `Retryable`, `Permanent`."""
         return member_facts(await self.cluster(action, timeout_s), _name(action))
+
+    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
+        """Patroni's record of positions is as old as its loop, and proves nothing: it is left out."""
+        facts = await self.facts(action, timeout_s)
+        if facts.role == "primary":
+            confirms = tuple(one.name for one in facts.standbys)
+            return RoleReport("primary" if facts.writable else "none", 0, confirms)
+        return RoleReport("replica", 0) if facts.link_up else RoleReport("detached")
 
     async def precheck(self, action: Action, timeout_s: float) -> Checked:
         """Whether this member could take over if the leader were lost now: not while /sync names no standby.

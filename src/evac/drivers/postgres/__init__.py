@@ -1,1 +1,52 @@
-"""The driver of plain PostgreSQL."""
+"""PostgreSQL that no other manager leads."""
+
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    Fences,
+    Follows,
+    Promotes,
+    Protects,
+    ProvesSync,
+    ReportsRole,
+)
+from evac.drivers.spec import DriverSpec, Setting
+
+DRIVER = DriverSpec(
+    "postgres",
+    "fences, promotes, demotes, protects and rejoins the members of one PostgreSQL data set",
+    (ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe),
+    (
+        Setting(
+            "host",
+            "text",
+            "where it takes connections, for every controller and every copy",
+            needed=("store",),
+        ),
+        Setting("port", "number", "its port", "5432", most=65_535),
+        Setting("user", "text", "a superuser", "`postgres`"),
+        Setting("password", "secret", "a reference; the other members are reached with the same one", "none"),
+        Setting("dbname", "text", "the database to connect to", "`postgres`"),
+        Setting("name", "text", "its `application_name`, as its primary sees it", "none"),
+        Setting(
+            "data", "text", "its data folder, on the agent's machine; without it a copy is only led", "none"
+        ),
+        Setting("bin", "text", "folder of PostgreSQL's programs there", needed=("store",), with_="data"),
+        Setting("system_user", "text", "owner of the data", "`postgres`"),
+        Setting(
+            "archive",
+            "text",
+            "folder there, for what an old primary had alone",
+            needed=("store",),
+            with_="data",
+        ),
+        Setting("archive_rows", "list", "tables, or `*`, whose rows are written out as well", "none"),
+        Setting("start", "text", "who starts it after a rewind", "`pg_ctl`", choices=("pg_ctl", "unit")),
+    ),
+    "evac.drivers.postgres.driver:PostgresDriver",
+    extra="postgres",
+    proofs=("sync",),
+    probe="data",
+    fetches_from_copies=True,
+    agent_may=True,
+    agent_verbs=frozenset({"rejoin"}),
+)

@@ -10,34 +10,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from evac.drivers.data_peers import another_primary, only_others
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    Fences,
+    Follows,
+    ProbeReport,
+    Promotes,
+    Protects,
+    ProvesSync,
+    ReportsRole,
+    RoleReport,
+)
 from evac.drivers.parameters import many, text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.drivers.postgres.authority import Authority, refuse_stale, seen_authority
 from evac.drivers.postgres.conninfo import all_of
-from evac.drivers.postgres.facts import PostgresFacts, precheck_sync, read_facts
+from evac.drivers.postgres.facts import (
+    Authority,
+    PostgresFacts,
+    precheck_sync,
+    read_facts,
+    refuse_stale,
+    seen_authority,
+)
 from evac.drivers.postgres.fence import (
     cut_off,
     demote,
     demoted,
     demoted_evidence,
     fence,
+    follows,
+    protect,
+    protect_problems,
+    protected,
     standing_problems,
     undo_demote,
     unfence,
 )
-from evac.drivers.postgres.link import KeptLinks, Link, Member, linked, member_of
+from evac.drivers.postgres.link import REFUSED, KeptLinks, Link, Member, linked, member_of
 from evac.drivers.postgres.peers import ask_peers, writable_of
 from evac.drivers.postgres.promote import promote, promote_problems
 from evac.drivers.postgres.rejoin import rejoin, rejoin_problems
-from evac.drivers.postgres.replicas import follows, protect, protect_problems, protected
-from evac.drivers.store_driver import STAYS, StoreDriver
-from evac.model.errors import ActionError, Retryable
+from evac.drivers.store_driver import STAYS, StoreDriver, another_primary, only_others
+from evac.model.errors import ActionError, Permanent, Retryable
 
 _PREFIX: Final[Mapping[str, str]] = {"fence": "candidate", "unfence": "candidate", "promote": "candidate"}
 
 
-class PostgresDriver(StoreDriver):
+class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe):
     """Between two actions nothing is kept but connections, for a moment."""
 
     name = "postgres"
@@ -106,6 +125,20 @@ class PostgresDriver(StoreDriver):
         """
         async with linked(_member(action), timeout_s, timeout_s) as link:
             return await read_facts(link)
+
+    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
+        return (await self.facts(action, timeout_s)).report()
+
+    async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
+        """A server that refuses our password answers."""
+        try:
+            await self.facts(action, timeout_s)
+        except Permanent as error:
+            if error.code != REFUSED:
+                raise
+        except ActionError:
+            return ProbeReport(False, f"{_member(action).address}: no answer")
+        return ProbeReport(True)
 
     async def precheck_sync(
         self, action: Action, timeout_s: float, candidate: str, sites: Mapping[str, str], may_be_lost: str

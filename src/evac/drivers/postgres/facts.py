@@ -1,19 +1,32 @@
 """What a PostgreSQL member says of itself, and whether a synchronous replica may serve as a fence proof.
 
 Asks only. LSNs are bytes since 0/0 as integers inside, and the server's own notation in evidence.
+
+The highest fencing token and epoch a PostgreSQL member has obeyed, kept by the member itself.
+
+It is a setting, `evac.authority`, written by ALTER SYSTEM: that works on standbys too, survives a restart
+and a promotion, and never waits for a synchronous standby as a row in a table would. An advisory lock is
+held from the comparison to the end of the change, so that two leaders never act on one member at once; the
+lock ends with its session, even if evac is killed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from evac.drivers.port import Checked, Evidence
-from evac.drivers.postgres.conninfo import SyncSet, parse_sync_set
-from evac.drivers.postgres.link import Link
+from evac.drivers.capabilities import MemberRole, RoleReport
+from evac.drivers.parameters import stale_token
+from evac.drivers.port import Checked, Evidence, Order
+from evac.drivers.postgres.conninfo import SyncSet, literal, parse_sync_set
+from evac.model.errors import Permanent
+
+if TYPE_CHECKING:
+    from evac.drivers.postgres.link import Link
 
 _FACTS = """
 SELECT pg_is_in_recovery() AS standby,
@@ -120,6 +133,31 @@ class PostgresFacts:
     def writable(self) -> bool:
         """Whether an ordinary client could write here and be told that it is done."""
         return self.role == "primary" and not self.read_only and not self.fenced
+
+    def report(self) -> RoleReport:
+        """A primary that was demoted is none; a copy that only reconnects, or whose primary died, still
+        follows.
+        """
+        position, history = self.lsn, f"{self.system}/{self.timeline}"
+        if self.role == "primary":
+            confirms = tuple(one.name for one in self.standbys if one.sync_state in ("sync", "quorum"))
+            role: MemberRole = "primary" if self.writable else "none"
+            return RoleReport(role, 0, confirms, self.waits_for(), position, history)
+        if self.receiver == "streaming":
+            return RoleReport("replica", self.lag_ms, position=position, history=history)
+        is_set = self.has_upstream or self.fetching
+        return RoleReport("detached" if is_set else "none", position=position, history=history)
+
+    def waits_for(self) -> tuple[str, ...]:
+        """Names of the synchronous members that a primary waits for, because too few of them stream: until
+        they do, or another set is written, every commit hangs. Nothing for a primary that was demoted by us.
+        """
+        if not self.writable or not self.sync.names:
+            return ()
+        follow = {one.name for one in self.standbys if one.state == "streaming"}
+        if "*" in self.sync.names or len(follow.intersection(self.sync.names)) >= self.sync.count:
+            return ()
+        return tuple(name for name in self.sync.names if name not in follow)
 
     def streaming(self, name: str) -> StandbySeen | None:
         """The standby of that name that receives now."""
@@ -249,3 +287,72 @@ def _problems_of_place(candidate: str, sites: Mapping[str, str], may_be_lost: st
     if may_be_lost and site == may_be_lost:
         return [f"{candidate} is in {may_be_lost}, the site that may be lost"]
     return []
+
+
+LOCK = 0x65766163
+"""`evac` in ASCII."""
+LOCK_WAIT_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """token and epoch of the last order obeyed; fence: the epoch for which this member was cut off, or 0."""
+
+    token: int = 0
+    epoch: int = 0
+    fence: int = 0
+
+    def text(self) -> str:
+        return f"{self.token} {self.epoch} {self.fence}"
+
+
+def parse_authority(text: str) -> Authority:
+    """Raises `Permanent`: a record that cannot be read is never taken for none."""
+    try:
+        token, epoch, fence = (int(part) for part in text.split())
+    except ValueError as error:
+        raise Permanent("authority-unreadable", "evac.authority of this member cannot be read") from error
+    return Authority(token, epoch, fence)
+
+
+def seen_authority(facts: PostgresFacts) -> Authority:
+    """What the member has on its disk, whether reloaded or not."""
+    return parse_authority(facts.authority) if facts.authority else Authority()
+
+
+def refuse_stale(link: Link, seen: Authority, order: Order, *, own_hand: bool = False) -> None:
+    """Raises `Permanent` for an order of an older leader, or for an epoch that is over. own_hand: a site that
+    fences itself because its lease ran out has no leader's token, 0; its epoch counts all the same.
+    """
+    if order.token < seen.token and not (own_hand and order.token == 0):
+        raise stale_token(link.member.address, seen.token, order)
+    if order.epoch and order.epoch < seen.epoch:
+        raise Permanent(
+            "stale-epoch",
+            f"{link.member.address} has seen epoch {seen.epoch}; {order.epoch} is over",
+            "stop: the data set has moved on",
+        )
+
+
+@asynccontextmanager
+async def alone(link: Link, order: Order, *, own_hand: bool = False) -> AsyncIterator[Authority]:
+    """Nobody else of evac acts on this member until the end; the order is not of an older leader."""
+    link.locked = True
+    while not await link.value("SELECT pg_try_advisory_lock($1)", LOCK):
+        await link.pause(LOCK_WAIT_S)
+    seen = seen_authority(await read_facts(link))
+    refuse_stale(link, seen, order, own_hand=own_hand)
+    yield seen
+    # The lock ends with the session, or is given back before another action gets the connection.
+
+
+async def obey(link: Link, seen: Authority, order: Order, fence: int | None = None) -> Authority:
+    """Records the order before the change it allows. fence: None keeps what is there."""
+    now = Authority(
+        max(order.token, seen.token), max(order.epoch, seen.epoch), seen.fence if fence is None else fence
+    )
+    if now != seen:
+        # The server knows a setting with a prefix of ours only once this session has set it.
+        await link.change(f"SET evac.authority = {literal(now.text())}")
+        await link.change(f"ALTER SYSTEM SET evac.authority = {literal(now.text())}")
+    return now

@@ -2,6 +2,9 @@
 
 asyncpg waits for ever where nobody says otherwise, and a commit that waits for a dead standby never returns.
 Owns the translation of asyncpg's errors; knows nothing of roles.
+
+Settings of a running member, changed through ALTER SYSTEM: nothing here commits a transaction that writes,
+because a commit waits for standbys, and those may be dead.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import asyncpg
 
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action, Value
+from evac.drivers.postgres.conninfo import SyncSet, literal
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net.secrets import Secret, resolve, scrub
 
@@ -36,6 +40,9 @@ _REFUSED = (
     asyncpg.FeatureNotSupportedError,
     asyncpg.InvalidParameterValueError,
 )
+
+REFUSED = "postgres-refused"
+"""Code of a PostgreSQL that answers, and refuses us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +146,7 @@ class Link:
             self._broken = True
             if secret:
                 code = getattr(error, "sqlstate", "") or type(error).__name__
-                raise Permanent("postgres-refused", f"{self.member.address} refused ({code})") from None
+                raise Permanent(REFUSED, f"{self.member.address} refused ({code})") from None
             raise translate(self.member, error, self._changed) from error
         except asyncio.CancelledError:  # the server may work on it still: nobody else gets this connection
             self._broken = True
@@ -337,8 +344,45 @@ def translate(member: Member, error: Exception, changes: bool) -> ActionError:
     words = scrub(str(error) or type(error).__name__, [secret] if secret else [])[:300]
     message = f"{member.address}: {words}"
     if isinstance(error, _REFUSED):
-        return Permanent("postgres-refused", message, "check user, password and rights of the endpoint")
+        return Permanent(REFUSED, message, "check user, password and rights of the endpoint")
     if changes:
         # Even a clear error tells nothing of what was changed before it.
         return OutcomeUnknown("postgres-cut", f"{message}; it may have been done")
     return Retryable("postgres-unreachable", message, after_ms=200)
+
+
+POLL_S = 0.005
+
+
+async def set_system(link: Link, name: str, value: str | None, *, secret: bool = False) -> None:
+    """ALTER SYSTEM; None resets. Not yet reloaded."""
+    if secret:
+        # The statement holds a password: this session's statements stay out of the server's log.
+        await link.change(
+            "SET log_statement = 'none'; SET log_min_duration_statement = -1;"
+            "SET log_min_error_statement = 'panic'"
+        )
+    if value is None:
+        await link.change(f"ALTER SYSTEM RESET {name}")
+    else:
+        await link.change(f"ALTER SYSTEM SET {name} = {literal(value)}", secret=secret)
+
+
+async def reload(link: Link) -> None:
+    await link.change("SELECT pg_reload_conf()")
+
+
+async def set_sync(link: Link, wanted: SyncSet) -> None:
+    """The synchronous set, reloaded and seen to hold. Without it every commit after a failover hangs."""
+    await set_system(link, "synchronous_standby_names", wanted.text())
+    await reload(link)
+    while await link.value("SELECT current_setting('synchronous_standby_names')") != wanted.text():
+        await link.pause(POLL_S)
+
+
+async def stir(link: Link) -> None:
+    """Writes a few bytes that mean nothing into the log. Commits that wait go on when a standby next confirms
+    something, and one that holds all there is says nothing for as long as `wal_receiver_status_interval`.
+    It is no transaction of its own, so that it waits for no standby itself.
+    """
+    await link.change("SELECT pg_logical_emit_message(false, 'evac', '')")

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from evac.drivers.data_peers import ANSWER_MS, CONNECT_MS, takes_connections
 from evac.drivers.parameters import many, whole
 from evac.drivers.port import Action
 from evac.drivers.postgres.facts import PostgresFacts, read_facts
 from evac.drivers.postgres.link import Member, linked, member_of
+from evac.drivers.store_driver import ANSWER_MS, CONNECT_MS, takes_connections
 from evac.model.errors import ActionError, Permanent
 
 ANSWER_S: Final = ANSWER_MS / 1_000

@@ -27,22 +27,22 @@ from evac.drivers.postgres.archive import (
     holds_log_after,
     read_archive,
 )
-from evac.drivers.postgres.authority import (
+from evac.drivers.postgres.conninfo import PASSFILE, passfile_line
+from evac.drivers.postgres.facts import (
     Authority,
+    PostgresFacts,
     alone,
+    lsn_text,
     obey,
     parse_authority,
+    read_facts,
     refuse_stale,
     seen_authority,
 )
-from evac.drivers.postgres.conninfo import PASSFILE, passfile_line
-from evac.drivers.postgres.facts import PostgresFacts, lsn_text, read_facts
-from evac.drivers.postgres.fence import cut_off
-from evac.drivers.postgres.history import Control, Stretch, fork_of, parse_history
+from evac.drivers.postgres.fence import cut_off, follow, follows, upstream_of
+from evac.drivers.postgres.history import Control, Stretch, fork_of, history_of, parse_history, timeline_held
 from evac.drivers.postgres.link import Member, linked, member_of
 from evac.drivers.postgres.programs import Place, control, place_of, program, start, stop
-from evac.drivers.postgres.replicas import follow, follows, upstream_of
-from evac.drivers.postgres.timelines import history_of, timeline_held
 from evac.model.errors import ActionError, Permanent, Retryable
 
 OURS = (

@@ -1,1 +1,19 @@
-"""The driver of processes: signed orders to the agent of a site, and everything that speaks to agents."""
+"""Units of a service, through the agent of their site."""
+
+from evac.drivers.capabilities import AnswersProbe, RunsUnits, Verifies
+from evac.drivers.spec import DriverSpec, Need, Setting
+
+_ALL: tuple[Need, ...] = ("service", "site")
+
+DRIVER = DriverSpec(
+    "process",
+    "starts, stops, scales and checks a unit through the agent of its site",
+    (RunsUnits, Verifies, AnswersProbe),
+    (
+        Setting("agent", "text", "its URL", needed=_ALL),
+        Setting("secret", "secret", "a reference to the key of the agent's file", needed=_ALL),
+        Setting("unit", "text", "what the agent calls it", needed=("service",)),
+    ),
+    "evac.drivers.process.driver:ProcessDriver",
+    probe="agent",
+)

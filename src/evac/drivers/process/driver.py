@@ -9,20 +9,23 @@ import asyncio
 from typing import Any, Final
 
 from evac.drivers import parameters as given
+from evac.drivers.capabilities import AnswersProbe, ProbeReport, RunsUnits, Verifies
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.process import client
 from evac.drivers.process.client import AgentClient
-from evac.drivers.process.peers import HERE, Peer
+from evac.drivers.process.peers import HERE, Lines, Peer
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.net.probing import Prober
 
 VERBS: Final[frozenset[Verb]] = frozenset({"start", "stop", "scale", "verify", "boot"})
 PATH: Final = "/v1/unit"
+HEALTH_PATH: Final = "/v1/health"
 SLACK_S: Final = 0.25
 """The agent ends this much before the order does, so that its answer still arrives."""
 _PAUSE_S: Final = 0.1
 
 
-class ProcessDriver:
+class ProcessDriver(RunsUnits, Verifies, AnswersProbe):
     """Sends orders for one unit to one agent."""
 
     name = "process"
@@ -30,6 +33,7 @@ class ProcessDriver:
 
     def __init__(self, peer: Peer = HERE) -> None:
         self._client = AgentClient(peer)
+        self._prober, self._lines = Prober(), Lines(peer)
 
     async def check(self, action: Action, order: Order) -> Checked:
         try:
@@ -65,8 +69,17 @@ class ProcessDriver:
             return Observed("unclear", {"why": error.message[:200]})
         return client.observed_of(answer)
 
+    async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
+        """Any answer of the site's agent below 500 counts. A certificate that is not believed, on either
+        side, says nothing of its site.
+        """
+        url = given.text(action.settings, "agent").rstrip("/") + HEALTH_PATH
+        problem = await self._prober.problem(url, self._lines.to(url))
+        return ProbeReport(not problem, problem)
+
     async def close(self) -> None:
         await self._client.close()
+        await self._prober.close()
 
     async def _do(self, action: Action, order: Order) -> Evidence:
         """Orders it once, then asks until as many instances as wanted pass their check."""

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from evac.drivers.process import DRIVER
 from evac.model.errors import InvalidInput, Permanent, Retryable
+from evac.model.estate import Endpoint, Estate
 from evac.net.tls import TlsFiles, client_context
 
 CA, CERT, KEY, PLAIN = "EVAC_AGENT_CA", "EVAC_AGENT_CERT", "EVAC_AGENT_KEY", "EVAC_AGENT_PLAIN"
@@ -109,3 +111,17 @@ def stamp_of(files: TlsFiles) -> tuple[object, ...]:
         else:
             found.append(None if seen is None else (seen.st_mtime_ns, seen.st_size, seen.st_ino))
     return tuple(found)
+
+
+def agent_endpoints(estate: Estate) -> dict[str, Endpoint]:
+    """Site -> the first endpoint that names its agent."""
+    found: dict[str, Endpoint] = {}
+    for end in estate.endpoints:
+        if end.driver == DRIVER.name and "agent" in end.settings:
+            found.setdefault(end.at, end)
+    return found
+
+
+def agent_of(estate: Estate, site: str) -> Endpoint | None:
+    """The endpoint that names the agent of a site; None if there is none."""
+    return agent_endpoints(estate).get(site)

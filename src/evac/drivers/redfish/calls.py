@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NoReturn, Self
 import orjson
 
 from evac.drivers.credentials import CODE as REFUSED
-from evac.drivers.credentials import Credential, Credentials, Refused
+from evac.drivers.credentials import Credential, Credentials, Places, Refused
 from evac.drivers.redfish.connection import (
     Broken,
     Closed,
@@ -30,9 +30,7 @@ from evac.drivers.redfish.connection import (
     connect,
 )
 from evac.drivers.redfish.quirks import is_busy, message_id
-from evac.drivers.redfish.settings import Access, Target, is_own_path
-from evac.drivers.redfish.trust import fits
-from evac.drivers.slots import Places
+from evac.drivers.redfish.settings import Access, Target, fits, is_own_path
 from evac.model.errors import Permanent, Retryable
 from evac.net.http_calls import Answer
 

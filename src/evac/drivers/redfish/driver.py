@@ -1,7 +1,7 @@
 """Drives servers and breakers through Redfish: power on and follow until up, off, fence, circuits of feeds.
 
-The driver puts the parts together: who is asked (`redfish_settings`), how (`redfish_calls`), what it said
-(`redfish_system`, `redfish_quirks`), and what is done (`redfish_boot`, `redfish_off`, `redfish_circuits`).
+The driver puts the parts together: who is asked (`settings`), how (`calls`), what it said (`system`,
+`quirks`), and what is done (`boot`, `switch_off`, `circuits`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import asyncio
 from functools import partial
 from typing import Final, TypeVar
 
+from evac.drivers.capabilities import BootsServers, Fences, PowerReport, SwitchesPower
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.drivers.power_sweep import PowerSeen
 from evac.drivers.redfish import circuits, switch_off, system
 from evac.drivers.redfish.boot import (
     Boot,
@@ -36,11 +36,10 @@ FRESH_S: Final = 1.0
 KEPT_MOST: Final = 65_536
 
 
-class RedfishDriver:
+class RedfishDriver(BootsServers, SwitchesPower, Fences):
     """Servers and circuits of all sites; one of it serves a whole run."""
 
     name = "redfish"
-    takes_power_turn = True
     verbs = VERBS
 
     def __init__(self) -> None:
@@ -141,14 +140,14 @@ class RedfishDriver:
             self._on_since.clear()
         return now - self._on_since.setdefault(target.address, now)
 
-    async def look(self, action: Action, within_s: float) -> PowerSeen:
+    async def look(self, action: Action, within_s: float) -> PowerReport:
         """The power of a server now. Raises `ActionError`, also for another machine."""
         target = self._read(action)
         async with self._wire.talk(target, asyncio.get_running_loop().time() + within_s) as talk:
             seen = await self._find(talk, last=True)
         check_identity(target, seen)
         check_power_told(target, seen)
-        return PowerSeen(action.target, seen.power, seen.progress, seen.health)
+        return PowerReport(action.target, seen.power, seen.progress, seen.health)
 
     @property
     def requests_sent(self) -> int:

@@ -1,1 +1,20 @@
-"""The driver of Redis."""
+"""Redis servers that no other manager leads."""
+
+from evac.drivers.capabilities import AnswersProbe, Follows, Promotes, Protects, ReportsRole
+from evac.drivers.spec import DriverSpec, Setting
+
+DRIVER = DriverSpec(
+    "redis",
+    "leads Redis servers: who follows whom, who takes writes, how many replicas a write needs",
+    (ReportsRole, Promotes, Follows, Protects, AnswersProbe),
+    (
+        Setting("host", "text", "where it takes connections, without TLS", needed=("store",)),
+        Setting("port", "number", "its port", "6379", most=65_535),
+        Setting("password", "secret", "a reference, of the default user", "none"),
+        Setting("name", "text", "by which evac counts it among the copies that confirm", "none"),
+    ),
+    "evac.drivers.redis.driver:RedisDriver",
+    extra="redis",
+    probe="data",
+    agent_may=True,
+)

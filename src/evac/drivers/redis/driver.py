@@ -18,16 +18,26 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError, WatchError
 
-from evac.drivers.data_peers import (
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    Follows,
+    MemberRole,
+    ProbeReport,
+    Promotes,
+    Protects,
+    ReportsRole,
+    RoleReport,
+)
+from evac.drivers.parameters import many, stale_token, text, whole
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.store_driver import (
     ANSWER_MS,
     CONNECT_MS,
+    StoreDriver,
     another_primary,
     only_others,
     takes_connections,
 )
-from evac.drivers.parameters import many, stale_token, text, whole
-from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.drivers.store_driver import StoreDriver
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net.secrets import Secret, resolve, scrub
 
@@ -75,6 +85,15 @@ class RedisFacts:
     def writable(self) -> bool:
         return self.role == "primary" and self.needed < DEMOTED
 
+    def report(self) -> RoleReport:
+        """A primary that was demoted is none. A replica whose link is down still follows."""
+        if self.role == "primary":
+            role: MemberRole = "primary" if self.writable else "none"
+            return RoleReport(role, 0, position=self.offset, history=self.history)
+        if not self.link_up:
+            return RoleReport("detached", position=self.offset, history=self.history)
+        return RoleReport("replica", self.lag_ms, position=self.offset, history=self.history)
+
     def evidence(self) -> dict[str, str | int | bool]:
         """For the journal."""
         seen: dict[str, str | int | bool] = {
@@ -91,7 +110,7 @@ class RedisFacts:
         return seen | {"upstream": self.upstream, "link_up": self.link_up, "lag_ms": self.lag_ms}
 
 
-class RedisDriver(StoreDriver):
+class RedisDriver(StoreDriver, ReportsRole, Promotes, Follows, Protects, AnswersProbe):
     """One connection an action, closed at its end."""
 
     name = "redis"
@@ -161,6 +180,22 @@ class RedisDriver(StoreDriver):
         """Role, offset and lag, for probes and plans. Raises `Retryable`, `Permanent`."""
         async with _Server(action.settings, timeout_s).open() as server:
             return await server.facts()
+
+    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
+        return (await self.facts(action, timeout_s)).report()
+
+    async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
+        """PING in the raw protocol. A demand for a password or `LOADING` is an answer as well."""
+        host, port = text(action.settings, "host"), whole(action.settings, "port", 6379, 65_535)
+        reader, writer = await asyncio.open_connection(host, port)
+        try:
+            writer.write(b"*1\r\n$4\r\nPING\r\n")
+            await writer.drain()
+            line = await reader.readline()
+        finally:
+            writer.close()
+        answered = line.startswith((b"+PONG", b"-NOAUTH", b"-LOADING", b"-BUSY", b"-MASTERDOWN"))
+        return ProbeReport(answered, "" if answered else f"redis {host}:{port}: no PONG")
 
     def _subject(self, action: Action) -> str:
         return _address(action)

@@ -2,12 +2,14 @@
 
 Pure. The budgets are the planner's: what a feed, hall, rack or site carries now, less the margin, less what
 is on without the run. A server holds its watts under each of them from its power-on until it is off.
+
+Boots and power steps as a run executes them, made of what the plan says. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -16,15 +18,19 @@ import numpy as np
 from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import LimitTable, less_margin, limits_of
 from evac.derive.power import PowerTable, power_table, stated_budgets
+from evac.drivers import noop
+from evac.drivers.capabilities import BootsServers, SwitchesPower
 from evac.drivers.port import Action, Value
+from evac.drivers.registry import can
+from evac.drivers.spec import FENCE
 from evac.model.domain import Topology, loss
 from evac.model.estate import Endpoint, Estate, Rack
 from evac.model.fleet import BMC_NO, SERVING, SPARE, IndexColumn
 from evac.model.instance import WHOLE, Use
 from evac.model.plan import Plan, Step
-from evac.run.values import KEPT, RunLimit
-
-BOOT_DRIVERS: Final = frozenset({"ipmi", "redfish"})
+from evac.model.step_id import LimitId, power_step
+from evac.run.values import KEPT, RunLimit, RunStep
+from evac.steps.registry import kind_of
 
 HANDS: Final = "hands"
 Uses = tuple[tuple[str, int, int], ...]
@@ -35,7 +41,7 @@ def boot_endpoint(ends: Iterable[Endpoint]) -> Endpoint | None:
     """Of the endpoints of a site, the one by which its servers are booted: the first by id that is no fence,
     for a fence is the controller of one machine.
     """
-    boots = (end for end in ends if end.driver in BOOT_DRIVERS and "fence" not in end.settings)
+    boots = (end for end in ends if can(end.driver, BootsServers) and FENCE not in end.settings)
     return min(boots, key=lambda end: end.id, default=None)
 
 
@@ -76,7 +82,7 @@ class Boots:
         watts = int(self.estate.fleet.watts[row])
         if watts > 0 and not self.energy.by_itself[row]:
             budgets = dict.fromkeys(number for number in self.budgets[row].tolist() if number >= 0)
-            found += [(f"power:{self.power.names[number]}", watts, KEPT) for number in budgets]
+            found += [(str(LimitId("power", self.power.names[number])), watts, KEPT) for number in budgets]
         if by_hand and HANDS in self.table.index:
             found.append((HANDS, 1, 0))
         return tuple(found)
@@ -148,7 +154,7 @@ class Boots:
 
 def boots_of(top: Topology, plan: Plan) -> Boots | None:
     """None where the plan boots nothing. Raises UnknownDomain."""
-    names = [step.target for step in plan.steps if step.kind == "boot"]
+    names = [step.target for step in plan.steps if kind_of(step.kind).boots]
     if not names:
         return None
     estate, fleet = top.estate, top.estate.fleet
@@ -176,7 +182,7 @@ def boots_of(top: Topology, plan: Plan) -> Boots | None:
         energy,
         MappingProxyType(_first_offsets(estate, table, found)),
         _power_limits(top, power, beside),
-        frozenset(step.target for step in plan.steps if step.kind == "power"),
+        frozenset(step.target for step in plan.steps if kind_of(step.kind).gives_power),
     )
 
 
@@ -185,7 +191,7 @@ def _power_limits(top: Topology, power: PowerTable, beside: Iterable[int]) -> tu
     stated, margin = stated_budgets(top), top.estate.limits.power_margin_permille
     return tuple(
         RunLimit(
-            f"power:{name}",
+            str(LimitId("power", name)),
             "slots",
             max(0, watts - on),
             whole=less_margin(stated.get(name, watts), margin),
@@ -228,7 +234,7 @@ def _first_offsets(estate: Estate, table: LimitTable, rows: Iterable[int]) -> di
 def circuit_action(endpoints: Iterable[Endpoint], step: Step) -> Action | None:
     """Closes the breaker of a feed from afar, where something answers for it."""
     for endpoint in endpoints:
-        if endpoint.driver == "redfish":
+        if can(endpoint.driver, SwitchesPower):
             told = {key: endpoint.settings[key] for key in ("address", "circuit") if key in endpoint.settings}
             return Action(
                 "start", step.target, endpoint.driver, endpoint.at, endpoint.settings, MappingProxyType(told)
@@ -240,3 +246,87 @@ def place_words(parameters: Mapping[str, Value]) -> str:
     """Where a server stands, for a person who walks there."""
     named = (("hall", "network"), ("rack", "rack"), ("position", "position"), ("serial", "serial"))
     return ", ".join(f"{word} {parameters[key]}" for word, key in named if parameters.get(key))
+
+
+def with_power(boots: Boots | None, step: Step, made: RunStep) -> RunStep:
+    """A boot with everything it holds and where it hangs; a power step with the inrush that outlasts it."""
+    if boots is None or not kind_of(step.kind).powers:
+        return made
+    beyond_plan = tuple(use for use in made.uses if LimitId.parse(use[0]).kind == "driver")
+    if kind_of(step.kind).gives_power:
+        return replace(made, uses=(*boots.power_uses(step), *beyond_plan))
+    feeds, server = boots.feeds(step.target), step.target
+    rack = boots.rack(server)
+    fed = [closing for closing in map(power_step, feeds) if closing not in made.after]
+    return replace(
+        made,
+        uses=(*boots.uses(server, made.manual), *beyond_plan),
+        after=(*made.after, *fed),
+        feeds=feeds,
+        rack="" if rack is None else rack.id,
+        boot_server=boots.boot_server(server),
+        lag_ms=boots.lag_ms(server),
+        site=made.site or server_site(boots, server),
+        cold=boots.is_cold(server),
+    )
+
+
+def server_site(boots: Boots, server: str) -> str:
+    row = int(boots.estate.fleet.site[boots.rows[server]])
+    return boots.estate.sites[row].id if row >= 0 else ""
+
+
+def longest_first(steps: Sequence[RunStep]) -> list[RunStep]:
+    """Of boots that nothing waits for, those that take longest begin first, in the planned starts of all of
+    them: the last one to begin is then the quickest to end.
+    """
+    waited = {name for step in steps if not kind_of(step.kind).powers for name in step.after}
+    free = [step for step in steps if kind_of(step.kind).boots and not step.manual and step.id not in waited]
+    slots = sorted(step.start_ms for step in free)
+    order = sorted(free, key=lambda step: (-step.duration_ms, step.start_ms, step.id))
+    start = {step.id: slot for step, slot in zip(order, slots, strict=True)}
+    return [replace(step, start_ms=start[step.id]) if step.id in start else step for step in steps]
+
+
+def in_time(steps: Sequence[RunStep], limits: Sequence[RunLimit], end_ms: int) -> list[RunStep]:
+    """Boots that would end too late for all to be on at `end_ms`, however quickly the others go, begin before
+    what was planned earlier: a limit has to carry them and all that take as long or longer until then.
+    """
+    capacity = {limit.id: max(1, limit.capacity) for limit in limits if limit.kind == "slots"}
+    boots = sorted(
+        (step for step in steps if kind_of(step.kind).boots and not step.manual),
+        key=lambda step: (-step.duration_ms, step.start_ms, step.id),
+    )
+    work: dict[str, int] = {}
+    latest: dict[tuple[str, int], int] = {}
+    for step in boots:
+        for name, units, hold in step.uses:
+            if name in capacity and hold >= 0:
+                work[name] = work.get(name, 0) + units * (hold or step.duration_ms)
+                carried_ms = work[name] // capacity[name]
+                needs_ms = step.duration_ms + carried_ms if hold else max(step.duration_ms, carried_ms)
+                latest[name, step.duration_ms] = end_ms - needs_ms
+    start = {
+        step.id: min(
+            (latest[name, step.duration_ms] for name, _, hold in step.uses if name in capacity and hold >= 0),
+            default=step.start_ms,
+        )
+        for step in boots
+    }
+    return [
+        replace(step, start_ms=max(0, min(step.start_ms, start[step.id]))) if step.id in start else step
+        for step in steps
+    ]
+
+
+def fed_already(steps: Sequence[RunStep]) -> Iterator[tuple[RunStep, Action]]:
+    """A step for each feed that has power before the run: done at once, and where a person stands at the gate
+    if it trips.
+    """
+    known = {step.id for step in steps}
+    feeds = {feed: step.site for step in steps for feed in step.feeds if power_step(feed) not in known}
+    for feed, site in sorted(feeds.items()):
+        yield (
+            RunStep(power_step(feed), "power", feed, 0, 0, site=site),
+            Action("start", feed, noop.DRIVER.name, site),
+        )

@@ -22,12 +22,14 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
+from evac.drivers.capabilities import BootsServers
 from evac.drivers.port import Action, Driver, Order
-from evac.engine.boots.binding import BOOT_DRIVERS
+from evac.drivers.registry import can
 from evac.engine.runs.execution import RunExecution
-from evac.engine.runs.recording import Leading
+from evac.engine.runs.reading import Leading
 from evac.model.errors import Conflict, EvacError, RunError, StalePlan
-from evac.run.boot_events import GONE, POWER, SEVERAL
+from evac.model.step_id import power_step
+from evac.run.boot_events import GONE, SEVERAL
 from evac.run.silent_servers import is_unheard, tells
 from evac.run.values import SETTLED, Event, RunPhase, StepPhase
 from evac.run.view import RunView
@@ -78,7 +80,7 @@ def servers_behind(view: RunView, actions: ActionsOf) -> dict[str, list[int]]:
 
 
 def _reached(actions: Sequence[Action]) -> bool:
-    return any(action.verb == "boot" and action.driver in BOOT_DRIVERS for action in actions)
+    return any(action.verb == "boot" and can(action.driver, BootsServers) for action in actions)
 
 
 def _across_racks(view: RunView, mine: Sequence[int]) -> list[int]:
@@ -101,12 +103,12 @@ def unwatched(view: RunView, actions: ActionsOf) -> tuple[str, ...]:
 
 
 def _has_circuit(feed: str, actions: ActionsOf) -> bool:
-    return any("circuit" in one.parameters or "circuit" in one.settings for one in actions(POWER + feed))
+    return any("circuit" in one.parameters or "circuit" in one.settings for one in actions(power_step(feed)))
 
 
 def _has_power(view: RunView, feed: str) -> bool:
     """Whether the run takes it for fed."""
-    closing = view.index.get(POWER + feed, -1)
+    closing = view.index.get(power_step(feed), -1)
     return feed not in view.tripped and (closing < 0 or view.phases[closing] in SETTLED)
 
 
@@ -207,7 +209,7 @@ class FeedWatch:
         step, attempt, was_up = view.steps[i], view.attempts[i], view.phases[i] == UP
         self._answered.discard(i)
         for action in self._actions(step.id):
-            if action.verb != "boot" or action.driver not in BOOT_DRIVERS:
+            if action.verb != "boot" or not can(action.driver, BootsServers):
                 continue
             order = Order(
                 view.spec.run,

@@ -22,7 +22,8 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from evac.model.errors import Retryable
-from evac.run.boot_events import ARRIVES_MS, INRUSH, MAYBE_SENT
+from evac.model.step_id import LimitId
+from evac.run.boot_events import ARRIVES_MS, MAYBE_SENT
 from evac.run.patience import LATE
 from evac.run.values import RunStep
 from evac.run.view import RunView
@@ -183,7 +184,7 @@ class PowerGate:
 
 
 def _inrush_of(step: RunStep) -> list[tuple[str, int, int]]:
-    return [use for use in step.uses if use[0].startswith(INRUSH) and use[2] > 0]
+    return [use for use in step.uses if use[2] > 0 and LimitId.parse(use[0]).is_inrush]
 
 
 def sent_before(view: RunView) -> list[Before]:

@@ -13,10 +13,12 @@ from typing import Final
 
 from evac.engine.runs.execution import RunExecution
 from evac.model.errors import EvacError
+from evac.model.step_id import plan_id
 from evac.run.boot_rules import is_waited_for
-from evac.run.replan import KEPT, plan_id
+from evac.run.replan import KEPT
 from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 
 LOOK_S: Final = 0.5
 LOOK_LEAST_S: Final = 0.05
@@ -48,7 +50,7 @@ def trouble_of(view: RunView) -> Trouble | None:
     if not any(is_waited_for(view, i) for i in view.given_up):
         return None
     out = {*view.given_up, *view.quarantined}
-    failed = frozenset(view.steps[i].target for i in out if view.steps[i].kind == "boot")
+    failed = frozenset(view.steps[i].target for i in out if kind_of(view.steps[i].kind).boots)
     begun = frozenset(
         plan_id(s.id) for i, s in enumerate(view.steps) if view.phases[i] in KEPT and i not in out
     )

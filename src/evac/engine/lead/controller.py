@@ -16,10 +16,9 @@ from typing import Any, Final
 
 import orjson
 
-from evac.engine.lead.candidacy import Candidacy
+from evac.engine.lead.candidacy import Candidacy, LeaseSpan
 from evac.engine.lead.generations import Generations
 from evac.engine.lead.leadership import LEADER, Leadership
-from evac.engine.lead.lease_span import LeaseSpan
 from evac.engine.lead.verdict_answers import VerdictAnswers
 from evac.engine.lead.voting import VotePublisher, VoteReader
 from evac.engine.lead.watch_journal import Chronicle, Notice, NoticeKind
@@ -36,8 +35,7 @@ from evac.model.errors import (
     StoreError,
     Unavailable,
 )
-from evac.net.internal_errors import enduring
-from evac.net.shielded import in_own_task
+from evac.net.internal_errors import enduring, in_own_task
 from evac.store.anchors import Anchor
 from evac.store.generation import Newer
 from evac.store.journal import Journal

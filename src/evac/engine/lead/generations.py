@@ -172,7 +172,6 @@ class GuardedDriver:
     def __init__(self, driver: Driver, generations: Generations) -> None:
         self._driver, self._generations = driver, generations
         self.name, self.verbs = driver.name, driver.verbs
-        self.takes_power_turn = bool(getattr(driver, "takes_power_turn", False))
 
     async def check(self, action: Action, order: Order) -> Checked:
         return await self._driver.check(action, order)

@@ -15,10 +15,9 @@ from evac.engine.lead.leadership import Leadership
 from evac.engine.lead.watch_journal import Notice, NoticeKind, of_verdict
 from evac.engine.plans.library import Drawer, Ready
 from evac.engine.runs.conductor import Conductor
-from evac.engine.runs.confirmation import to_apply, to_approve
 from evac.engine.runs.desk import Desk
-from evac.engine.runs.replacing import Concerned
-from evac.engine.runs.requested import Wanted
+from evac.engine.runs.proposals import Concerned, Wanted
+from evac.engine.runs.requests import to_apply, to_approve
 from evac.engine.stores.guards import Mark, check_mode, read_register
 from evac.engine.stores.stalled_commits import Hanging
 from evac.model.errors import Conflict, EvacError, LeaseLost, NotAllowed, StalePlan, Unavailable

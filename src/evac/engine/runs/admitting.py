@@ -1,12 +1,17 @@
 """Who lets a delicate step begin: the guards of forbidden states, and the lease and epoch of its data set.
 
     fence      claims the next epoch of its store for the candidate; its result records the proof
-    promote    begins what was claimed, if the proof is there; its result settles the epoch
+    promote    begins what was claimed, if the proof is there; its result settles the epoch; restore alike
     protect    claims and begins an epoch that changes the synchronous set; its result settles it
     rejoin     goes under the epoch of its store as it stands
     traffic    never to a site that is left, and never nowhere
 
 Store steps hold the lease of their data set from before their start is written until their result is.
+
+What stands between a decision and the start of a delicate step: guards, leases and epochs of data sets.
+
+The engine asks; whoever composes it (guards of forbidden states, data sets) answers. Most steps concern
+nobody and go the short way.
 """
 
 from __future__ import annotations
@@ -15,10 +20,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, Protocol, TypeVar, cast
 
 from evac.drivers.port import Action
-from evac.engine.runs.admission import Admitted, Doing
 from evac.engine.runs.live_actions import PREFIX as STANDING
 from evac.engine.runs.live_actions import refuse_old_standing
 from evac.engine.stores import datasets
@@ -27,11 +31,53 @@ from evac.engine.stores.guards import Guards, Permit
 from evac.model.errors import NotAllowed, Unavailable
 from evac.model.run_policy import RunPolicy
 from evac.run.values import Event, RunStep
+from evac.steps.kind import StepKind
+from evac.steps.registry import kind_of
 from evac.store.port import Delete
 
 T = TypeVar("T")
-STORE_KINDS: Final = frozenset({"fence", "promote", "protect"})
-TRAFFIC_KINDS: Final = frozenset({"shift", "drain", "ready"})
+Doing = Literal["start", "observe", "undo"]
+
+
+class Admitted(Protocol):
+    """One delicate step, admitted. epoch: of its data set; permit: rides with the event of its start."""
+
+    epoch: int
+    permit: Permit
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """The work, under whatever must be held meanwhile. Raises `LeaseLost` when that is lost."""
+        ...
+
+    async def conclude(self, event: Event) -> Permit:
+        """What rides with the event of the result. Raises `NotAllowed` when the result cannot stand."""
+        ...
+
+
+class Admission(Protocol):
+    """Raises from `enter`: `Retryable` (not now), `NotAllowed` (a person must change something first)."""
+
+    def concerns(self, step: RunStep) -> bool:
+        """Whether this step needs to be admitted. Quick: it is asked for every step."""
+        ...
+
+    def enter(
+        self, run: str, step: RunStep, attempt: int, doing: Doing
+    ) -> AbstractAsyncContextManager[Admitted]: ...
+
+
+class FreeAdmission:
+    """Concerns no step."""
+
+    def concerns(self, step: RunStep) -> bool:
+        return False
+
+    def enter(
+        self, run: str, step: RunStep, attempt: int, doing: Doing
+    ) -> AbstractAsyncContextManager[Admitted]:
+        raise AssertionError("no step needs to be admitted")
+
+
 SET_TTL_MS: Final = 5_000
 
 Happened = Literal["done", "absent", "unclear"]
@@ -59,14 +105,15 @@ class GuardedAdmission:
 
     def concerns(self, step: RunStep) -> bool:
         """Delicate kinds, and every step while a maintenance window stands on its site."""
-        delicate = step.kind in STORE_KINDS or step.kind in TRAFFIC_KINDS or step.kind == "rejoin"
+        kind = kind_of(step.kind)
+        delicate = kind.claims_epoch or kind.joins_epoch or kind.moves_traffic
         windows = self._policy().windows
         return delicate or (bool(windows) and self._guards.in_window((step.site,), windows))
 
     def enter(
         self, run: str, step: RunStep, attempt: int, doing: Doing
     ) -> AbstractAsyncContextManager[Admitted]:
-        if step.kind in STORE_KINDS:
+        if kind_of(step.kind).claims_epoch:
             return self._enter_store(run, step, doing)
         return self._enter_plain(step, doing)
 
@@ -75,7 +122,7 @@ class GuardedAdmission:
         actions = self._actions(step.id)
         if self._pace is not None and step.paced and doing == "start":
             await self._pace(step)
-        if step.kind != "rejoin":
+        if not kind_of(step.kind).joins_epoch:
             yield _Plain(0, await self._guard(step, actions, doing))
             return
         permit, epoch = await _both(self._guard(step, actions, doing), self._sets.read(step.target))
@@ -87,8 +134,8 @@ class GuardedAdmission:
         does not matter which is read first: the permit compares it all in the transaction of the start.
         """
         actions = self._actions(step.id)
-        store = step.data_set or step.target
-        if step.kind == "promote" and doing == "start":
+        store, kind = step.data_set or step.target, kind_of(step.kind)
+        if kind.makes_primary and doing == "start":
             self._loss(step, actions)
         async with AsyncExitStack() as stack:
             permit, before, held = await _all_of(
@@ -97,8 +144,8 @@ class GuardedAdmission:
                 stack.enter_async_context(self._sets.hold(store, self._set_ttl_ms)),
             )
             epoch, change = self._open(before, run, step, actions, doing)
-            work = _StoreWork(self._sets, self._policy, run, step.kind, actions, held)
-            forget = _forget(store) if doing == "start" and step.kind == "protect" else Permit()
+            work = _StoreWork(self._sets, self._policy, run, kind, actions, held)
+            forget = _forget(store) if doing == "start" and kind.protects else Permit()
             work.epoch, work.permit = epoch.number, permit | change | forget
             yield work
 
@@ -113,8 +160,9 @@ class GuardedAdmission:
         self, before: Epoch, run: str, step: RunStep, actions: Sequence[Action], doing: Doing
     ) -> tuple[Epoch, Permit]:
         """The epoch under which it goes, and what its start writes."""
+        kind = kind_of(step.kind)
         if doing != "start":
-            if doing == "undo" and (step.kind != "fence" or before.begun):
+            if doing == "undo" and (not kind.fences or before.begun):
                 raise NotAllowed(
                     "undo-store",
                     f"what was done to {before.store} is not taken back: a store stays moved",
@@ -123,11 +171,11 @@ class GuardedAdmission:
             return before, datasets.stay(before)
         old, candidate = _ends(actions)
         policy = self._policy().store(before.store)
-        if step.kind == "fence":
+        if kind.fences:
             for action in actions:
                 refuse_old_standing(action, before)
             return datasets.claim(before, holder=old, candidate=candidate, purpose="promote", run=run)
-        if step.kind == "promote":
+        if kind.makes_primary:
             return datasets.begin(before, candidate, run, policy)
         claimed, _ = datasets.claim(before, holder=candidate, candidate=candidate, purpose="protect", run=run)
         return datasets.begin(claimed, candidate, run, policy)
@@ -153,7 +201,7 @@ class _StoreWork:
         sets: DataSets,
         policy: Callable[[], RunPolicy],
         run: str,
-        kind: str,
+        kind: StepKind,
         actions: Sequence[Action],
         held: HeldSet,
     ) -> None:
@@ -184,13 +232,13 @@ class _StoreWork:
         """What the result means for the epoch. Raises `NotAllowed` for a proof that policy does not take."""
         epoch = await self._epoch()
         happened = _happened(event)
-        if self._kind == "promote" and epoch.run == self._run and epoch.candidate in _fenced(event):
+        if self._kind.makes_primary and epoch.run == self._run and epoch.candidate in _fenced(event):
             return datasets.not_done(epoch)[1]
         if (epoch.candidate, epoch.run) != (_ends(self._actions)[1], self._run):
             return self._not_ours(epoch, event, happened)
         if event.kind == "undo_done":
             return datasets.settle(epoch, done=False)[1]
-        if self._kind == "fence":
+        if self._kind.fences:
             if happened != "done":
                 return datasets.stay(epoch)
             rung = _rung(event, self._actions)
@@ -198,7 +246,7 @@ class _StoreWork:
         if happened == "done":
             return datasets.settle(epoch, True, _synchronous(self._actions))[1] | _forget(epoch.store)
         if happened == "absent":
-            gone = datasets.not_done if self._kind == "promote" else _settle_undone
+            gone = datasets.not_done if self._kind.makes_primary else _settle_undone
             return gone(epoch)[1]
         return datasets.stay(epoch)
 
@@ -206,7 +254,7 @@ class _StoreWork:
         """The epoch is settled, or somebody else's by now: what this step did proves nothing for it. A person
         who vouches for a fence before it was begun claims with it.
         """
-        if self._kind == "fence" and event.kind == "step_attested":
+        if self._kind.fences and event.kind == "step_attested":
             old, candidate = _ends(self._actions)
             claimed, _ = datasets.claim(
                 epoch,
@@ -217,7 +265,7 @@ class _StoreWork:
                 fenced=" ".join(_fenced(event)),
             )
             return datasets.prove(claimed, "attest", self._policy().store(epoch.store))[1]
-        if self._kind == "fence" and happened == "done" and not epoch.settled:
+        if self._kind.fences and happened == "done" and not epoch.settled:
             raise NotAllowed(
                 "overtaken",
                 f"{epoch.store}: {epoch.candidate} claimed epoch {epoch.number} meanwhile",

@@ -24,8 +24,8 @@ from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.guards import Permit
 from evac.model.errors import Conflict, LeaseLost, NotAllowed, RunError, Unavailable
+from evac.model.step_id import StepId, plan_id
 from evac.net.internal_errors import foreseen
-from evac.run.replan import plan_id
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
 
 REQUESTS: Final = "request/"
@@ -115,7 +115,7 @@ class Vouching:
 
 def step_of(epoch: Epoch) -> str:
     """The id in its plan of the step whose outcome is in doubt."""
-    return f"{epoch.purpose}:{epoch.store}"
+    return str(StepId(epoch.purpose, epoch.store))
 
 
 def how_to_vouch(epoch: Epoch) -> str:

@@ -14,7 +14,8 @@ from typing import Final
 
 from evac.derive.limits import limits_of
 from evac.drivers.port import Action
-from evac.engine.boots.steps import fed_already, in_time, longest_first, with_power
+from evac.drivers.registry import is_by_person
+from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
 from evac.engine.runs.step_actions import (
     BEFORE,
     Ground,
@@ -31,7 +32,10 @@ from evac.model.estate import Estate
 from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import Envelope, RunPolicy
+from evac.model.step_id import StepId
 from evac.run.values import RunLimit, RunSpec, RunStep
+from evac.steps.registry import kind_of
+from evac.steps.rejoin import Rejoin
 
 REJOIN_MS: Final = 60_000
 """To archive and to rewind what a copy had alone takes as long as that is, and nobody waits for it."""
@@ -81,7 +85,7 @@ def bind(
             actions[part.id] = done
         if len(parts) > 1:
             last[step.id] = parts[-1][0].id
-        if step.kind == "promote":
+        if kind_of(step.kind).makes_primary:
             if found and (given_up := yielding(ground, step)):
                 actions[old_of(step.id)] = given_up
             for site, action in follow_actions(ground, step):
@@ -109,7 +113,7 @@ def bind(
         pace=replace(policy.pace, wait_ms=max(policy.pace.wait_ms, PACE_LEAST_MS)) if last else policy.pace,
         approvals=policy.approvals,
         horizon_ms=plan.horizon_ms,
-        mend_ms=MEND_MS if any(step.kind == "boot" for step in steps) else 0,
+        mend_ms=MEND_MS if any(kind_of(step.kind).boots for step in steps) else 0,
         labels=MappingProxyType({"scenario": plan.scenario.title, **labels_of(losses)}),
     )
     return Bound(spec, MappingProxyType(actions))
@@ -126,12 +130,12 @@ def _run_step(
     for driver in sorted({action.driver for action in actions}):
         if driver in ground.policy.driver_limits:
             held.append((f"driver:{driver}", 1, 0))
-    moves_store = step.kind in ("fence", "promote")
-    rejoins = step.kind == "reprotect" and any(action.verb == "rejoin" for action in actions)
-    manual = all(action.driver == "manual" for action in actions)
+    kind = kind_of(step.kind)
+    rejoins = kind.follows and any(action.verb == "rejoin" for action in actions)
+    manual = all(is_by_person(action.driver) for action in actions)
     return RunStep(
         id=step.id,
-        kind="rejoin" if rejoins else step.kind,
+        kind=Rejoin.name if rejoins else step.kind,
         target=step.target,
         start_ms=step.start_ms,
         duration_ms=_duration_ms(step, actions),
@@ -139,10 +143,10 @@ def _run_step(
         uses=tuple(held),
         deadline_ms=max(step.deadline_ms, REJOIN_MS) if rejoins else step.deadline_ms,
         gate=_gate(ground, step, losses),
-        safe_undo=step.kind in ("shed", "shift", "start"),
+        safe_undo=kind.is_undone_safely,
         manual=manual,
         words=_words(actions[0]) if manual and actions else "",
-        data_set=step.target if moves_store else "",
+        data_set=step.target if kind.claims_epoch else "",
         site=actions[0].at if actions else "",
         act=_act_of(ground, step, actions),
     )
@@ -162,7 +166,7 @@ def _in_shares(
     """
     shares = ground.policy.pace.shares
     alive = ground.healthy and all(a.verb == "shift" and a.parameters.get("away") for a in actions)
-    if step.kind != "shift" or len(shares) < 2 or not alive:
+    if not kind_of(step.kind).moves_traffic or len(shares) < 2 or not alive:
         return [(step, actions)]
     parts: list[tuple[RunStep, tuple[Action, ...]]] = []
     before = 0
@@ -174,7 +178,9 @@ def _in_shares(
         )
         part = replace(step, paced=True, act=_digest(done))
         if parts:
-            part = replace(part, id=f"{step.id}:{number}", after=(parts[-1][0].id,))
+            part = replace(
+                part, id=str(replace(StepId.parse(step.id), batch=number)), after=(parts[-1][0].id,)
+            )
         parts.append((part, done))
         before = share
     return parts
@@ -194,12 +200,13 @@ def _act_of(ground: Ground, step: Step, actions: tuple[Action, ...]) -> str:
     """What tells this step from one of the same id in another plan. A promotion is told by its site alone, so
     that one under way is never begun twice.
     """
-    if step.kind == "fence":
+    kind = kind_of(step.kind)
+    if kind.fences:
         given = actions[0].parameters
         old = str(given.get("old", "")) or primary_site(ground.top, ground.stores[step.target])
         candidate = str(given.get("candidate", ""))
         return f"{old}>{candidate}" if given.get("proof") == "sync" else old
-    if step.kind == "promote":
+    if kind.makes_primary:
         return ""
     return _digest(actions)
 
@@ -221,8 +228,8 @@ def _duration_ms(step: Step, actions: tuple[Action, ...]) -> int:
 def _follow_step(promote: Step, site: str) -> RunStep:
     """Leads one copy to the new primary; nothing but the copy itself waits for it."""
     return RunStep(
-        id=f"rejoin:{promote.target}:{site}",
-        kind="rejoin",
+        id=str(StepId(Rejoin.name, promote.target, member=site)),
+        kind=Rejoin.name,
         target=promote.target,
         start_ms=promote.end_ms,
         duration_ms=promote.end_ms - promote.start_ms,
@@ -234,14 +241,12 @@ def _follow_step(promote: Step, site: str) -> RunStep:
 
 def _gate(ground: Ground, step: Step, losses: Mapping[str, Loss]) -> str:
     """Words of what a person must agree to first; empty where policy lets evac go on."""
-    if step.kind != "promote" or ground.healthy:
+    if not kind_of(step.kind).makes_primary or ground.healthy:
         return ""
     loss = losses.get(step.target) or _planned_loss(ground, step.target)
     if loss.most_ms == 0 or within(loss, ground.policy):
         return ""
-    if loss.most_ms is None:
-        return f"promoting {step.target} loses an unknown part of its newest writes"
-    return f"promoting {step.target} may lose its newest writes, up to {loss.words}"
+    return kind_of(step.kind).approval(step.target, None if loss.most_ms is None else loss.words)
 
 
 def _planned_loss(ground: Ground, store: str) -> Loss:

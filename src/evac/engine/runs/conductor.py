@@ -29,18 +29,33 @@ from evac.engine.runs.admitting import GuardedAdmission
 from evac.engine.runs.attestation import Vouching
 from evac.engine.runs.desk import Desk
 from evac.engine.runs.done_steps import DoneSteps
-from evac.engine.runs.ending import AGAIN_S, Ending
-from evac.engine.runs.evacuated_sites import leave, must_be_lost
 from evac.engine.runs.execution import Hooks, RunExecution
 from evac.engine.runs.live_actions import LiveActions
-from evac.engine.runs.open_runs import OPEN, InHand, read_opened
-from evac.engine.runs.orphaned_runs import DoubtedRuns
+from evac.engine.runs.open_runs import (
+    AGAIN_S,
+    OPEN,
+    DoubtedRuns,
+    Ending,
+    InHand,
+    leave,
+    must_be_lost,
+    read_opened,
+)
 from evac.engine.runs.pace_gate import PaceGate, go_on
 from evac.engine.runs.performing import Terms
-from evac.engine.runs.proposals import PROPOSAL, answered, refused, wanted_of
+from evac.engine.runs.proposals import (
+    PROPOSAL,
+    REPLACEABLE,
+    Concerned,
+    Wanted,
+    answered,
+    asks_of,
+    ends_after,
+    places_of,
+    refused,
+    wanted_of,
+)
 from evac.engine.runs.reading import create_run, incident_key, take_over
-from evac.engine.runs.replacing import REPLACEABLE, Concerned, asks_of, ends_after, places_of
-from evac.engine.runs.requested import Wanted
 from evac.engine.stores.data_loss import LossGuard
 from evac.engine.stores.guards import Permit, read_register, read_register_as_is
 from evac.model.errors import (

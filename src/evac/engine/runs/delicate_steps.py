@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, Protocol, cast
 
-from evac.engine.runs.admission import Admission, Admitted, Doing
+from evac.engine.runs.admitting import Admission, Admitted, Doing
 from evac.engine.runs.performing import Outcome, Try
 from evac.engine.stores.guards import Permit
 from evac.model.errors import (

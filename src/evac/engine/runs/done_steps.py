@@ -12,9 +12,10 @@ from evac.engine.runs.desk import Desk
 from evac.engine.runs.drift import Done, Drift, DriftWatch
 from evac.engine.runs.open_runs import InHand
 from evac.model.errors import ActionError, Conflict, NotAllowed, RunError, Unavailable
-from evac.run.boot_events import POWER
+from evac.model.step_id import StepId
 from evac.run.values import Event
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 
 DRIFT_TIMEOUT_S: Final = 10.0
 
@@ -65,9 +66,9 @@ class DoneSteps:
         since_ms = self._desk.clock.now_ms() - self._desk.drift_ms
         recent = (
             i
-            for i, step in enumerate(view.steps)
+            for i, kind in enumerate(kind_of(step.kind) for step in view.steps)
             if view.phases[i] == "succeeded"
-            and (step.kind == "power" or (step.kind == "shift" and view.ended[i] >= since_ms))
+            and (kind.gives_power or (kind.moves_traffic and view.ended[i] >= since_ms))
         )
         for i in sorted(recent, key=view.ended.__getitem__):
             self.watch(run, view.steps[i].id, view.attempts[i])
@@ -75,7 +76,8 @@ class DoneSteps:
     def _lasts(self, done: Done) -> bool:
         """A breaker is watched as long as its run is under way."""
         run = self._runs.get(done.order.run)
-        return done.step.startswith(POWER) and run is not None and run.execution is not None
+        is_breaker = kind_of(StepId.parse(done.step).kind).gives_power
+        return is_breaker and run is not None and run.execution is not None
 
     async def _may_redo(self, done: Done) -> bool:
         """Only while we lead, nothing holds, no guard refuses, and no newer epoch decided otherwise."""

@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Final
 
 from evac.drivers.port import Action, Driver, Evidence, Observed, Order, Verb
+from evac.drivers.registry import acts
 from evac.engine.clock import Clock
 from evac.model.errors import EvacError
 
@@ -25,9 +26,6 @@ REDONE: Final[frozenset[Verb]] = TRAFFIC | {"protect"}
 """Verbs that are done again without asking: they move traffic, or say once more which replica is synchronous,
 in the epoch that decided it. Every other role of a store is seen and reported, never changed back.
 """
-
-UNSEEN: Final = frozenset({"manual", "noop"})
-"""Drivers of no system that could be looked at again."""
 
 _DUE_MS: Final = attrgetter("due_ms")
 
@@ -97,7 +95,7 @@ class DriftWatch:
         """Watches a step that is done; what it replaces is watched no more."""
         now_ms = self._clock.monotonic_ms()
         for action in actions:
-            if action.driver not in UNSEEN and _is_watched(action):
+            if acts(action.driver) and _is_watched(action):
                 done = Done(step, action, order, now_ms)
                 self._forget(done)
                 self._queue.append(_Watched(done, now_ms + self._period_ms))

@@ -21,11 +21,10 @@ from evac.engine.boots.power_gate import PowerGate, sent_before
 from evac.engine.clock import Clock, RunClock
 from evac.engine.pool import Pool
 from evac.engine.runs import requests
-from evac.engine.runs.admission import Admission, FreeAdmission
+from evac.engine.runs.admitting import Admission, FreeAdmission
 from evac.engine.runs.delicate_steps import carry_out
 from evac.engine.runs.performing import LATE_AGAIN_MS, Outcome, Performer, Terms, Try
-from evac.engine.runs.reading import reload
-from evac.engine.runs.recording import NOTHING, Leading, Recorder
+from evac.engine.runs.reading import NOTHING, Leading, Recorder, reload
 from evac.engine.stores.datasets import HELD
 from evac.engine.stores.guards import HOLD_KEY, Permit
 from evac.model.collector import collect_seldom, collector_at_rest

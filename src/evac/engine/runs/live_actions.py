@@ -17,9 +17,12 @@ from typing import Any, Final
 
 import orjson
 
+from evac.drivers.capabilities import ProvesSync
 from evac.drivers.port import Action, Value
+from evac.drivers.registry import can
 from evac.engine.stores.datasets import Epoch, key_of
 from evac.model.errors import Conflict, NotAllowed
+from evac.model.step_id import StepId
 from evac.store.port import Compare, Lease, Put, Store
 
 PREFIX: Final = "standing/"
@@ -84,7 +87,11 @@ def refuse_old_standing(action: Action, epoch: Epoch) -> None:
     """Raises `NotAllowed` for a fence by a synchronous replica without a fact, or with one of before a change
     of who confirms commits. Here and not only in the driver, because the start compares this epoch.
     """
-    if action.verb != "fence" or action.parameters.get("proof") != "sync" or action.driver != "postgres":
+    if (
+        action.verb != "fence"
+        or action.parameters.get("proof") != "sync"
+        or not can(action.driver, ProvesSync)
+    ):
         return
     if "standing" not in action.parameters:
         why = "it was never prechecked that every commit needs this replica"
@@ -146,7 +153,7 @@ class LiveActions:
         return {"standing": fact.member, "standing_age_ms": age_ms, "standing_changes": fact.changes}
 
     def _proof_of(self, action: Action) -> dict[str, Value]:
-        seen = self._evidence(f"fence:{action.target}")
+        seen = self._evidence(str(StepId("fence", action.target)))
         more: dict[str, Value] = {}
         if "attested_by" in seen:
             more["proof"] = "attest"

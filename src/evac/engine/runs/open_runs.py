@@ -1,26 +1,148 @@
 """A run that the leader has in hand, and what the store says of it until it has ended.
 
 open/<run>    {"incident", "plan", "approvals", "ends", "leaving", "mark", "policy"}
+
+The end of a run: the register says so in the same transaction in which the run stops to be open.
+
+What the register says of sites that a run leaves in mid-run: only of those that are lost by now, and whose
+names a person typed where more than one is left.
+
+Runs of which nobody knows whether they were made: the store took the transaction, or it did not, and no
+answer came; or the answer is that a run is there, which may be this one, of a request that arrived twice.
+Such a run is looked for, and carried out as soon as it is there; else it would stay open in nobody's hands
+until somebody else leads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
 from evac.drivers.port import Action
 from evac.engine.clock import Clock
 from evac.engine.lead import policies
+from evac.engine.lead.leadership import begin
+from evac.engine.runs.attestation import how_to_vouch
 from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.step_actions import old_of
-from evac.engine.stores.guards import Mark
+from evac.engine.stores import datasets
+from evac.engine.stores.datasets import DataSets
+from evac.engine.stores.guards import Guards, Mark, Permit
+from evac.model.errors import Conflict, NotAllowed, Retryable, Unavailable
 from evac.model.run_policy import RunPolicy
 from evac.run.values import RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
+from evac.store.port import Delete, Entry, Lease, Store
+from evac.watch.values import SiteState
+
+T = TypeVar("T")
+LOOKS_MOST: Final = 60
+PAUSE_S: Final = 0.2
+PAUSE_MOST_S: Final = 5.0
+
+
+class DoubtedRuns:
+    """key_of: under which key a run is open. in_hand: whether somebody carries it out here. adopt: does.
+
+    taken_over: keys of runs that an earlier leader left, while they are being taken over here: who asks for
+    one of these again is told that it is there, and nobody may take it over a second time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        key_of: Callable[[str], str],
+        in_hand: Callable[[str], bool],
+        adopt: Callable[[Entry], Awaitable[None]],
+    ) -> None:
+        self._store, self._key_of, self._in_hand, self._adopt = store, key_of, in_hand, adopt
+        self._making: Counter[str] = Counter()
+        self._looking: set[str] = set()
+        self.taken_over: set[str] = set()
+
+    async def making(self, name: str, work: Awaitable[T], tasks: asyncio.TaskGroup) -> T:
+        """Makes a run. Where the store gives no answer, or says that a run is there, which is raised, it is
+        looked for from then on, as long as we lead.
+        """
+        self._making[name] += 1  # a lost site and hanging commits may ask for the same run at once
+        try:
+            return await work
+        except (Unavailable, Conflict) as error:
+            if name not in self._looking:
+                self._looking.add(name)
+                begin(tasks, self._look_for(name, isinstance(error, Conflict)), f"in doubt {name}")
+            raise
+        finally:
+            self._making[name] -= 1
+
+    async def _look_for(self, name: str, now: bool) -> None:
+        """Until it is in hand, or a message cannot be on its way any more. now: it is there now or never."""
+        pause_s = PAUSE_S
+        try:
+            for _ in range(LOOKS_MOST):
+                if self._in_hand(name):
+                    return
+                if (found := await self._adopted(name)) or (now and found is not None):
+                    return
+                await asyncio.sleep(pause_s)
+                pause_s = min(PAUSE_MOST_S, pause_s * 1.5)
+        finally:
+            self._looking.discard(name)
+
+    async def _adopted(self, name: str) -> bool | None:
+        """None where the store does not say whether it is there."""
+        key = self._key_of(name)
+        try:
+            entry = await self._store.get(key)
+        except Unavailable:
+            return None
+        if entry is None or self._making[name] or key in self.taken_over or self._in_hand(name):
+            return False
+        await self._adopt(entry)
+        return True
+
+
+async def leave(
+    guards: Guards,
+    register: Mapping[str, Mark],
+    lost: Sequence[str],
+    names: Sequence[str],
+    typed: Collection[str],
+    gone: Collection[str] = (),
+) -> Permit:
+    """What the register says of the sites `lost` from now on. names: all that are left together; gone: those
+    that are lost now, though an orderly way out of them had begun.
+    """
+    new = [site for site in lost if register.get(site) == "active"]
+    if new and len(names) > 1 and not set(names) <= set(typed):
+        return Permit()
+    if new:
+        return await guards.may_leave(new, "lost", tuple(typed))
+    ended = [site for site in gone if register.get(site) == "evacuating"]
+    return await guards.may_mark(ended, "lost") if ended else Permit()
+
+
+def must_be_lost(site: str, state: SiteState) -> None:
+    """Before a person's word makes a site a lost one; it is enough for a site that is suspect.
+
+    Raises `NotAllowed` for one that lives; `Retryable` until there is a verdict, for a leader that has just
+    begun knows nothing yet.
+    """
+    if state == "unknown":
+        raise Retryable("not-judged", f"whether {site} is lost is not known at the moment")
+    if state in ("healthy", "isolated"):
+        raise NotAllowed(
+            "site-back",
+            f"{site} is {state}, and it is not left as a lost site",
+            "approve the plan that counts on it again, or cancel the run",
+        )
+
 
 OPEN: Final = "open/"
 
@@ -91,3 +213,48 @@ def read_opened(name: str, value: bytes, policy: RunPolicy) -> InHand:
         told.get("mark", "lost"),
         int(told["approvals"]),
     )
+
+
+AGAIN_S: Final = 0.2
+Say = Callable[[str, Mapping[str, Any]], None]
+
+
+class Ending:
+    """Of the runs of one leadership. trouble: told what a person must know of an end."""
+
+    def __init__(self, store: Store, guards: Guards, sets: DataSets, guard: Lease, trouble: Say) -> None:
+        self._store, self._guards, self._sets = store, guards, sets
+        self._guard, self._trouble = guard, trouble
+
+    async def end(self, run: InHand, name: str, succeeded: bool) -> None:
+        """Asks as long as the store is away, or changes meanwhile. Raises LeaseLost."""
+        while True:
+            try:
+                permit = await self._marks(run.ends) if succeeded and run.ends else Permit()
+                permit = permit | await self._give_up_claims(name)
+                changes = (*permit.changes, Delete(OPEN + name))
+                await self._store.transact(permit.compares, changes, self._guard)
+                return
+            except NotAllowed as error:
+                self._trouble(f"the end of {name}: {error.message}", {"run": name})
+                run.ends = {}
+            except (Conflict, Unavailable):
+                await asyncio.sleep(AGAIN_S)
+
+    async def _marks(self, ends: Mapping[str, Mark]) -> Permit:
+        marks = set(ends.values())
+        assert len(marks) == 1
+        return await self._guards.may_mark(tuple(ends), marks.pop())
+
+    async def _give_up_claims(self, name: str) -> Permit:
+        """Epochs that the run claimed and never began are free again; one in doubt stays, and is told."""
+        permit = Permit()
+        for epoch in (await self._sets.read_all()).values():
+            if epoch.settled or epoch.run != name:
+                continue
+            if epoch.begun:
+                words = f"{name} ended, and what became of {epoch.store} at {epoch.candidate} is not known"
+                self._trouble(f"{words}: {how_to_vouch(epoch)}", {"run": name})
+            else:
+                permit = permit | datasets.settle(epoch, done=False)[1]
+        return permit

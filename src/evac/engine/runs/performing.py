@@ -12,8 +12,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
-from evac.drivers.data_peers import ANOTHER_PRIMARY
+from evac.drivers.capabilities import BootsServers
 from evac.drivers.port import Action, Driver, Evidence, Observed, Order
+from evac.drivers.registry import can
+from evac.drivers.store_driver import ANOTHER_PRIMARY
 from evac.engine.boots.power_gate import NoTurn
 from evac.model.boot_codes import BOOT_CODES, BOOTING
 from evac.model.errors import EvacError, LeaseLost, OutcomeUnknown, Permanent, Retryable
@@ -21,6 +23,7 @@ from evac.model.run_policy import Patience
 from evac.net.deadline import Within
 from evac.run.patience import NO_MORE, again_ms, deadline_ms
 from evac.run.values import RunStep
+from evac.steps.registry import kind_of
 
 Outcome = tuple[str, dict[str, Any]]
 """Kind of event, and its data."""
@@ -117,7 +120,7 @@ class Performer:
         outcome = await self._tried(one, acting)
         if outcome[0] != "step_failed" or not acting.begun:
             return outcome
-        if one.step.kind != "promote" or self._terms.dry_run:
+        if not kind_of(one.step.kind).makes_primary or self._terms.dry_run:
             return outcome
         seen = (await self.observe(one))[1]
         if seen["outcome"] == "absent":
@@ -174,7 +177,7 @@ class Performer:
                     continue
                 if seen.outcome == "unclear":
                     code = str(seen.evidence.get("code", ""))
-                    if one.step.kind == "boot" and (code == "bmc-silent" or code.startswith(_OF_AGENTS)):
+                    if kind_of(one.step.kind).boots and (code == "bmc-silent" or code.startswith(_OF_AGENTS)):
                         why = str(seen.evidence.get("why", "it does not answer"))  # it was tried: it failed
                         return self._again(one, code, why)
                     if one.cycle and _hangs(seen):
@@ -246,7 +249,7 @@ class Performer:
             raise checked.error
         if checked.problems:
             return _failed("not-ready", "; ".join(checked.problems), 0)
-        if one.step.kind == "promote" and (gone := await self._unfenced(one, order)):
+        if kind_of(one.step.kind).makes_primary and (gone := await self._unfenced(one, order)):
             return _failed(FENCE_GONE, gone, 0)
         self._boundary()
         self._terms.authority.check()
@@ -289,7 +292,7 @@ class Performer:
         if self._gate is None or action.verb != "boot" or order.dry_run:
             return await driver.execute(action, order)
         gate, step = self._gate, one.step
-        if getattr(driver, "takes_power_turn", False):
+        if can(action.driver, BootsServers):
             told = replace(order, power=lambda: gate.turn(step), switched_on=lambda: self._switched_on(one))
             return await driver.execute(action, told)
         async with gate.turn(step):
@@ -298,7 +301,7 @@ class Performer:
     async def observe(self, one: Try) -> Outcome:
         """step_observed: done when every action is; absent when it is certain that something is not."""
         limit_ms = max(OBSERVE_LEAST_MS, deadline_ms(self._terms.patience, one.step))
-        boot_gate = self._gate if one.step.kind == "boot" else None
+        boot_gate = self._gate if kind_of(one.step.kind).boots else None
         early = boot_gate is not None and boot_gate.may_arrive(one.step)
         seen: list[Observed] = []
         try:

@@ -8,22 +8,98 @@ The answers of older leaders say neither kind nor hint.
 Who asked may take a proposal back while nobody answered it. So the answer is written in the transaction that
 makes the run, and only while the proposal lies there as it was read: either there is a run with an answer, or
 the proposal was withdrawn and there is none.
+
+What shall be run: asked for by a person, or by the answer to a loss.
+
+What another loss asks of a run under way, and what the register says when its plan was replaced. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
+from evac.drivers.port import Action
 from evac.engine.plans.library import get_plan
 from evac.engine.runs.reading import incident_key
-from evac.engine.runs.requested import Wanted
-from evac.engine.stores.guards import Permit
+from evac.engine.stores.guards import Mark, Permit
 from evac.model.error_kinds import kind_of
 from evac.model.errors import EvacError, NotAllowed, RunError
+from evac.model.run_policy import Envelope
+from evac.run import envelope
+from evac.run.values import SETTLED
+from evac.run.view import RunView
 from evac.store.port import Compare, Delete, Entry, Put, Store
+
+REPLACEABLE: Final = frozenset({"pending", "awaiting_approval", "running", "paused", "monitoring"})
+"""Phases in which a run takes another plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concerned:
+    """A run under way, as another loss sees it. accounted: sites that its plan takes as lost. untyped: sites
+    whose names it waits for. places: sites at which it still does something. plans: how many it had.
+    """
+
+    run: str
+    accounted: frozenset[str]
+    leaving: tuple[str, ...]
+    untyped: tuple[str, ...]
+    places: frozenset[str]
+    plans: int
+
+
+def places_of(view: RunView, actions_of: Callable[[RunView, str], Sequence[Action]]) -> frozenset[str]:
+    """Sites at which something is still to be done, or is under way."""
+    found: set[str] = set()
+    for i, step in enumerate(view.steps):
+        if view.phases[i] in SETTLED:
+            continue
+        found.add(step.site)
+        for action in actions_of(view, step.id):
+            given = action.parameters
+            found |= {action.at, str(given.get("to", "")), str(given.get("candidate", ""))}
+    return frozenset(found - {""})
+
+
+def ends_after(ends: Mapping[str, Mark], gone: Collection[str]) -> dict[str, Mark]:
+    """What the register says at the end of a run whose plan was replaced: a lost site stays lost."""
+    return {site: mark for site, mark in ends.items() if site not in gone and mark != "active"}
+
+
+def asks_of(view: RunView, agreed: Envelope) -> tuple[str, ...]:
+    """What a person must agree to before the run goes on; empty where nobody is asked."""
+    needed = view.spec.envelope
+    given = (envelope.outside(one, needed) for one in view.approved_by.values())
+    closest = min(given, key=len, default=envelope.outside(agreed, needed))
+    asks = (closest or ("an approval",)) if view.approvals < view.spec.approvals else ()
+    return (*asks, *(f"the name of {site} typed" for site in view.untyped))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What shall be run. leaving, mark: sites that are left by it, and what the register says of them
+    meanwhile; ends: what it says of which sites once the run succeeded. approvals: None as policy says, 0
+    where policy has agreed beforehand. typed: names of sites that a person typed. names: sites that a person
+    must type before it goes on; until then the register does not say that they are left. who: asked for it;
+    empty where evac itself did.
+    """
+
+    incident: str
+    plan: bytes
+    reason: str
+    mode: str
+    leaving: tuple[str, ...] = ()
+    mark: Mark = "lost"
+    ends: Mapping[str, Mark] = field(default_factory=dict)
+    approvals: int | None = None
+    typed: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    who: str = ""
+
 
 PROPOSAL: Final = "proposal/"
 ANSWER: Final = "answer/"

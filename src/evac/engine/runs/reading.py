@@ -1,22 +1,127 @@
 """From the store to a run: creating its journal, reading it back, and taking a run over from whoever led.
 
 Whoever takes over says so first; by that, whatever ran without a result becomes unknown.
+
+Writing events of a run so that nothing is lost, doubled or written under a lease that is over.
+
+When the store does not answer, nothing goes on: the end of the journal is settled first, and only what is not
+there is written again. Whoever is told `Conflict` or `LeaseLost` must stop at once.
+
+Events to record lines of a journal and back: a JSON array `[kind, at_ms, step, attempt, data]` a line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, Protocol
+
+import orjson
 
 from evac.engine.clock import Clock, RunClock
-from evac.engine.runs.codec import decode_all, encode
-from evac.engine.runs.recording import Leading
+from evac.engine.runs.performing import Authority, Boundary
+from evac.engine.stores.guards import Permit
 from evac.model.collector import collector_at_rest
-from evac.model.errors import Corrupt, RunError
+from evac.model.errors import Corrupt, RunError, Unavailable
 from evac.run.state import RunView, apply, plans_of, replay
-from evac.run.values import ENDED, Event, RunSpec
+from evac.run.values import ENDED, EVENT_DATA, Event, RunSpec
 from evac.store.journal import Journal, read
-from evac.store.port import Change, Compare, Store
+from evac.store.port import Change, Compare, Lease, Store
+
+_FIELDS = 5
+
+
+def encode(event: Event) -> bytes:
+    """One line. Raises Corrupt for data that is no JSON: it must never get into a journal."""
+    kind, at_ms, step, attempt, data = event
+    try:
+        return orjson.dumps((kind, at_ms, step, attempt, data if type(data) is dict else dict(data)))
+    except TypeError as error:
+        raise Corrupt(f"the data of {kind} cannot be written: {error}") from error
+
+
+def encode_all(events: Iterable[Event]) -> list[bytes]:
+    return [encode(event) for event in events]
+
+
+def decode_all(records: Sequence[bytes]) -> list[Event]:
+    """The events of a segment. Raises Corrupt for a line that is no event."""
+    try:
+        rows = orjson.loads(b"[" + b",".join(records) + b"]")
+    except orjson.JSONDecodeError as error:
+        raise Corrupt(f"a record of a journal cannot be read: {error}") from error
+    if len(rows) != len(records):
+        raise Corrupt("a record of a journal holds more than one event")
+    events, make = [], tuple.__new__
+    for row in rows:
+        if type(row) is list and len(row) == _FIELDS:
+            kind, at_ms, step, attempt, data = row
+            if (
+                type(at_ms) is int
+                and type(attempt) is int
+                and type(step) is str
+                and type(data) is dict
+                and type(kind) is str
+                and kind in EVENT_DATA
+            ):
+                events.append(make(Event, row))  # as Event._make, which would only count the fields again
+                continue
+        raise Corrupt(f"a record of a journal is no event: {str(row)[:80]}")
+    return events
+
+
+def decode(record: bytes) -> Event:
+    return decode_all((record,))[0]
+
+
+SETTLE_AGAIN_S: Final = 0.1
+NOTHING: Final = Permit()
+
+
+class Leading(Authority, Protocol):
+    """Who writes: the lease that every transaction is guarded by."""
+
+    @property
+    def lease(self) -> Lease: ...
+
+
+class Recorder:
+    """The one writer of a run's journal."""
+
+    def __init__(self, journal: Journal, leading: Leading, boundary: Boundary) -> None:
+        self.journal = journal
+        self._leading, self._boundary = leading, boundary
+
+    async def append(self, events: Sequence[Event], permit: Permit = NOTHING) -> None:
+        """All events, durable, in order. Raises `Conflict` (nothing was written, unless more events than fit
+        one transaction came before), `LeaseLost`.
+        """
+        records = encode_all(events)
+        journal, lease = self.journal, self._leading.lease
+        base = journal.head.records
+        self._boundary()
+        written = 0
+        while written < len(records):
+            compares, changes = (permit.compares, permit.changes) if not written else ((), ())
+            try:
+                self._leading.check()
+                await journal.append(records[written:], lease, compares, changes)
+                break
+            except Unavailable:
+                await self._settle()
+                written = journal.head.records - base
+        self._boundary()
+
+    async def _settle(self) -> None:
+        """Finds out what was written, as long as we may still act. Raises `LeaseLost`, `Conflict`."""
+        while True:
+            self._leading.check()
+            try:
+                await self.journal.settle(self._leading.lease)
+                return
+            except Unavailable:
+                await asyncio.sleep(SETTLE_AGAIN_S)
+
 
 SpecOf = Callable[[str], Awaitable[RunSpec]]
 """Plan digest -> what the run executes of it."""

@@ -2,11 +2,13 @@
 
 A request says who and why. What the present state does not allow is refused with words, and the refusal is
 in the journal too.
+
+What people are told to type when a plan or a run waits for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
@@ -21,7 +23,24 @@ from evac.run.limit_words import capacity_of
 from evac.run.table import RUN_TABLE, STEP_TABLE
 from evac.run.values import Event
 from evac.run.view import BUSY, RunView
+from evac.steps.registry import kind_of
 from evac.views.words import duration
+
+NAMED_BY: Final = len("sha256:") + 12
+
+
+def to_approve(run: str, names: Sequence[str] = ()) -> str:
+    """The command with which a person agrees."""
+    return f"evac approve {run}{''.join(f' --confirm {name}' for name in names)} --reason WHY"
+
+
+def to_apply(plan: str, lost: Sequence[str]) -> str:
+    """The command with which a person carries out a plan that lies in the store; as much of its digest as
+    people can read to each other.
+    """
+    typed = "".join(f" --confirm {name}" for name in lost)
+    return f"evac apply {plan[:NAMED_BY]} ESTATE --execute{typed} --reason WHY"
+
 
 RequestVerb = Literal["approve", "pause", "resume", "retry", "skip", "cancel", "undo", "attest", "limit"]
 VERBS: Final[tuple[RequestVerb, ...]] = get_args(RequestVerb)
@@ -244,7 +263,7 @@ def _check_state(view: RunView, request: Request, kind: str, i: int) -> None:
 
 def _check_undo(view: RunView, request: Request, i: int) -> None:
     step = view.steps[i]
-    if step.data_set or step.kind == "promote":
+    if step.data_set or kind_of(step.kind).makes_primary:
         raise NotAllowed(
             "undo-store",
             f"{step.id} moved a store, and a store that moved stays moved",

@@ -5,12 +5,17 @@ A step for which no endpoint is known becomes the work of a person.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
+from evac.drivers import manual, noop
+from evac.drivers.capabilities import Follows, Promotes, ProvesSync, RoutesTraffic, RunsUnits, Verifies
 from evac.drivers.port import Action, Value, Verb
+from evac.drivers.process.peers import agent_of
+from evac.drivers.registry import DRIVERS, can, proves
+from evac.drivers.spec import FENCE
 from evac.engine.boots.binding import Boots, boot_endpoint, boots_of, circuit_action, place_words
 from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
 from evac.model.errors import StalePlan
@@ -18,23 +23,12 @@ from evac.model.estate import Endpoint, Estate, Store
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER
 from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
-from evac.model.run_policy import Proof, RunPolicy
+from evac.model.run_policy import RunPolicy
+from evac.steps.kind import Capability
 from evac.steps.registry import kind_of
 
-STORE_DRIVERS: Final = frozenset({"patroni", "postgres", "redis"})
-FOLLOWING_DRIVERS: Final = frozenset({"postgres", "redis"})
-"""Whose copies are led to a new primary one by one; Patroni does that by itself."""
-TRAFFIC_DRIVERS: Final = frozenset({"dns", "haproxy"})
-UNIT_DRIVERS: Final = frozenset({"kubernetes", "process"})
 BEFORE: Final = "from_replicas"
 """Parameter: what a unit had before it was scaled. It changes nothing of what the step does."""
-_FENCE_DRIVERS: Final[Mapping[Proof, frozenset[str]]] = MappingProxyType(
-    {
-        "network": frozenset({"command", "haproxy", "http"}),
-        "power": frozenset({"command", "http", "ipmi", "redfish"}),
-    }
-)
-"""Which endpoints of the lost site close its network, or take its power: those with `fence: PROOF`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,11 +78,7 @@ def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
         stores=MappingProxyType({store.id: store for store in estate.stores}),
         live=MappingProxyType(_live(estate, top, gone)),
         candidates=MappingProxyType(
-            {
-                s.store: site_of(top, s.candidate.removeprefix("backup@")) or ""
-                for s in plan.stores
-                if s.candidate
-            }
+            {s.store: site_of(top, s.candidate) or "" for s in plan.stores if s.candidate}
         ),
         pool_sites=MappingProxyType(pools),
         started=MappingProxyType(_started(top, pools, plan)),
@@ -103,7 +93,7 @@ def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
 def _started(top: Topology, pools: Mapping[str, str], plan: Plan) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for step in plan.steps:
-        if step.kind == "start":
+        if kind_of(step.kind).replicas > 0:
             sites = found.setdefault(step.target, {})
             for name, count in step.servers:
                 site = pools.get(name) or site_of(top, name.removeprefix("site:")) or ""
@@ -138,23 +128,8 @@ def _site_of_target(estate: Estate, top: Topology, kind: int, target: int) -> st
 
 def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
     """What a step does, in order; a person does it where nothing that evac reaches can."""
-    found: tuple[Action, ...] = ()
-    if step.kind == "fence":
-        found = _fence(ground, step)
-    elif step.kind == "promote":
-        found = _promote(ground, step)
-    elif step.kind in ("start", "shed", "stop"):
-        found = _units(ground, step, totals)
-    elif step.kind == "verify":
-        found = _verify(ground, step)
-    elif step.kind == "shift":
-        found = _shift(ground, step)
-    elif step.kind == "boot":
-        found = _boot(ground, step)
-    elif step.kind == "power":
-        found = _power(ground, step)
-    elif step.kind == "reprotect":
-        found = _reprotect(ground, step)
+    capability = kind_of(step.kind).performed_by
+    found = () if capability is None else _ACTIONS[capability](ground, step, totals)
     return found or (_by_hand(ground, step),)
 
 
@@ -164,14 +139,17 @@ def _by_hand(ground: Ground, step: Step) -> Action:
     if step.candidate:
         words += f" at {step.candidate}"
     parameters: dict[str, Value] = {"instructions": words}
-    if step.kind == "fence":
+    if kind_of(step.kind).fences:
         parameters["proof"] = "attest"
-    return Action("attest", step.target, "manual", ground.candidates.get(step.target, ""), {}, parameters)
+    return Action(
+        "attest", step.target, manual.DRIVER.name, ground.candidates.get(step.target, ""), {}, parameters
+    )
 
 
-def _first(ground: Ground, subject: str, site: str, drivers: frozenset[str]) -> Endpoint | None:
+def _first(ground: Ground, subject: str, site: str, *capabilities: type) -> Endpoint | None:
+    """The first endpoint there whose driver has one of these capabilities."""
     found = ground.endpoints.get((subject, site), ())
-    return next((endpoint for endpoint in found if endpoint.driver in drivers), None)
+    return next((endpoint for endpoint in found if can(endpoint.driver, *capabilities)), None)
 
 
 def _act(verb: Verb, endpoint: Endpoint, **parameters: Value) -> Action:
@@ -189,7 +167,7 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
     """The first proof that policy accepts and that something here can give."""
     store = ground.stores[step.target]
     old, new = primary_site(ground.top, store), ground.candidates.get(step.target, "")
-    old_end, new_end = (_first(ground, store.id, site, STORE_DRIVERS) for site in (old, new))
+    old_end, new_end = (_first(ground, store.id, site, Promotes) for site in (old, new))
     if ground.plan.scenario.kind == "failback" and old == new:
         raise StalePlan(
             "plan-stale",
@@ -199,16 +177,16 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
     where: dict[str, Value] = {"old": old, "candidate": new} | _peer("old", old_end)
     if old == new:
         # Nobody gives a role up to himself: a primary that goes on must not be stopped on the way.
-        return (Action("demote", store.id, "noop", new, {}, {"proof": "demote", **where}),)
+        return (Action("demote", store.id, noop.DRIVER.name, new, {}, {"proof": "demote", **where}),)
     if ground.healthy and old_end is not None:
         return (_act("demote", old_end, proof="demote", **where),)
     for proof in ground.policy.store(store.id).proofs:
         if proof == "none":
-            return (Action("fence", store.id, "noop", new, {}, {"proof": proof, **where}),)
+            return (Action("fence", store.id, noop.DRIVER.name, new, {}, {"proof": proof, **where}),)
         if (
             proof == "sync"
             and new_end is not None
-            and new_end.driver == "postgres"
+            and can(new_end.driver, ProvesSync)
             and _was_sync(ground, store, new)
         ):
             return (_act("fence", new_end, proof=proof, **where),)
@@ -218,8 +196,7 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
         closers = [
             endpoint
             for endpoint in ground.endpoints.get((old, old), ())
-            if endpoint.settings.get("fence") == proof
-            and endpoint.driver in _FENCE_DRIVERS.get(proof, frozenset())
+            if endpoint.settings.get(FENCE) == proof and proves(endpoint.driver, proof)
         ]
         if closers:
             return tuple(_act("fence", endpoint, proof=proof, **where) for endpoint in closers)
@@ -245,13 +222,13 @@ def _promote(ground: Ground, step: Step) -> tuple[Action, ...]:
     """Promote, with the set of members that shall confirm its commits from the first one on."""
     store = ground.stores[step.target]
     new, old = ground.candidates.get(step.target, ""), primary_site(ground.top, store)
-    target = _first(ground, store.id, new, STORE_DRIVERS)
-    if target is None or step.candidate.startswith("backup@"):
+    target = _first(ground, store.id, new, Promotes)
+    if target is None:
         return ()
-    old_end = _first(ground, store.id, old, STORE_DRIVERS)
+    old_end = _first(ground, store.id, old, Promotes)
     told: dict[str, Value] = {"candidate": new, "synchronous": synchronous_after(ground, store, new)}
-    copies = [end.settings for end in followers(ground, store, new) if end.driver == "postgres"]
-    if target.driver == "postgres" and copies:
+    copies = [end.settings for end in followers(ground, store, new) if end.driver == target.driver]
+    if DRIVERS[target.driver].fetches_from_copies and copies:
         told["copies"] = tuple(f"{one['host']}:{one.get('port', 5432)}" for one in copies if "host" in one)
     return (_act("promote", target, **told, **_peer("old", old_end)),)
 
@@ -267,8 +244,10 @@ def yielding(ground: Ground, step: Step) -> tuple[Action, ...]:
     """
     store = ground.stores[step.target]
     old, new = primary_site(ground.top, store), ground.candidates.get(step.target, "")
-    old_end, new_end = (_first(ground, store.id, site, FOLLOWING_DRIVERS) for site in (old, new))
+    old_end, new_end = (_first(ground, store.id, site, Promotes) for site in (old, new))
     if ground.healthy or old not in ground.lost or old_end is None or new_end is None:
+        return ()
+    if any(DRIVERS[end.driver].copies_follow_by_themselves for end in (old_end, new_end)):
         return ()
     return (_act("demote", old_end, old=old, candidate=new, **_peer("old", old_end)),)
 
@@ -289,10 +268,12 @@ def follow_actions(ground: Ground, step: Step) -> tuple[tuple[str, Action], ...]
     """After a promotion: (site, action) that leads each other copy to the new primary."""
     store = ground.stores[step.target]
     new = ground.candidates.get(step.target, "")
-    target = _first(ground, store.id, new, STORE_DRIVERS)
-    if target is None or step.candidate.startswith("backup@"):
+    target = _first(ground, store.id, new, Promotes)
+    if target is None or kind_of(step.kind).performed_by is None:
         return ()
-    others = [end for end in followers(ground, store, new) if end.driver in FOLLOWING_DRIVERS]
+    others = [
+        end for end in followers(ground, store, new) if not DRIVERS[end.driver].copies_follow_by_themselves
+    ]
     return tuple((end.at, rejoin_action(ground.estate, end, target)) for end in others)
 
 
@@ -300,7 +281,7 @@ def _reprotect(ground: Ground, step: Step) -> tuple[Action, ...]:
     """A copy that came back follows the primary anew: where that is, or where this plan brings it."""
     store, site = ground.stores[step.target], site_of(ground.top, step.candidate) or ""
     primary = ground.candidates.get(store.id) or primary_site(ground.top, store)
-    member, upstream = (_first(ground, store.id, at, STORE_DRIVERS) for at in (site, primary))
+    member, upstream = (_first(ground, store.id, at, Follows) for at in (site, primary))
     if member is None or upstream is None or site == primary:
         return ()
     return (rejoin_action(ground.estate, member, upstream),)
@@ -310,18 +291,11 @@ def rejoin_action(estate: Estate, member: Endpoint, primary: Endpoint) -> Action
     """Makes a copy follow a primary: by the hand of its site's agent where the endpoint says where its data
     lies (a copy that holds more than the new primary is archived and rewound), else only led there.
     """
-    if "data" in member.settings and agent_of(estate, member.at) is not None:
+    on_site = "rejoin" in DRIVERS[member.driver].agent_verbs and "data" in member.settings
+    if on_site and agent_of(estate, member.at) is not None:
         action = _act("rejoin", member, **_peer("primary", primary))
         return replace(action, driver=f"{member.driver}@{member.at}")
     return _act("rejoin", member, how="follow", **_peer("primary", primary))
-
-
-def agent_of(estate: Estate, site: str) -> Endpoint | None:
-    """An endpoint that names the agent of a site and its key."""
-    return next(
-        (e for e in estate.endpoints if e.at == site and e.driver == "process" and "agent" in e.settings),
-        None,
-    )
 
 
 def followers(ground: Ground, store: Store, new: str) -> tuple[Endpoint, ...]:
@@ -332,7 +306,7 @@ def followers(ground: Ground, store: Store, new: str) -> tuple[Endpoint, ...]:
     rows: list[tuple[bool, int, str, Endpoint]] = []
     for member in store.members:
         site = site_of(ground.top, member.at) or ""
-        endpoint = _first(ground, store.id, site, STORE_DRIVERS)
+        endpoint = _first(ground, store.id, site, Promotes)
         if endpoint is None or site == new or site in ground.lost or member.mode == "none":
             continue
         rows.append((member.detached, order[member.mode], site, endpoint))
@@ -344,22 +318,22 @@ def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tu
     said too: whoever takes the step back scales to that.
     """
     before: dict[str, int] = {}
-    if step.kind == "stop":
+    kind = kind_of(step.kind)
+    if kind.replicas < 0 and not kind.frees_room:
         sites = {site for service, site in totals if service == step.target and site in ground.lost}
         sites |= {site for site in ground.lost if (step.target, site) in ground.endpoints}
         changes = dict.fromkeys(sorted(sites), 0)
         before = {site: totals.get((step.target, site), 0) for site in changes}
     else:
-        sign = -1 if step.kind == "shed" else 1
         changes = {}
         for name, count in step.servers:
             site = _site_named(ground, name)
             key = (step.target, site)
             before.setdefault(site, totals.get(key, 0))
-            totals[key] = max(0, totals.get(key, 0) + sign * count)
+            totals[key] = max(0, totals.get(key, 0) + kind.replicas * count)
             changes[site] = totals[key]
     found = [
-        (_first(ground, step.target, site, UNIT_DRIVERS), many, before[site])
+        (_first(ground, step.target, site, RunsUnits), many, before[site])
         for site, many in sorted(changes.items())
     ]
     if not found or any(endpoint is None for endpoint, _, _ in found):
@@ -399,7 +373,7 @@ def _verify(ground: Ground, step: Step) -> tuple[Action, ...]:
     """Asks the service where it will serve; base asks the first site, top every site."""
     sites = _serving_sites(ground, step.target)
     wanted = sites[:1] if step.milestone == "base" else sites
-    ends = [_first(ground, step.target, site, frozenset({"http"}) | UNIT_DRIVERS) for site in wanted]
+    ends = [_first(ground, step.target, site, Verifies) for site in wanted]
     if not ends or any(endpoint is None for endpoint in ends):
         return ()
     return tuple(_act("verify", endpoint) for endpoint in ends if endpoint is not None)
@@ -415,9 +389,9 @@ def _shift(ground: Ground, step: Step) -> tuple[Action, ...]:
         endpoint
         for site in (s.id for s in ground.estate.sites if s.id not in ground.lost)
         for endpoint in ground.endpoints.get((step.target, site), ())
-        if endpoint.driver in TRAFFIC_DRIVERS
+        if can(endpoint.driver, RoutesTraffic)
     ]
-    ordered = sorted(ends, key=lambda e: (e.driver == "dns", e.id))
+    ordered = sorted(ends, key=lambda e: (DRIVERS[e.driver].answers_are_cached, e.id))
     return tuple(_act("shift", e, to=sites[0], away=away, share=1_000) for e in ordered)
 
 
@@ -444,7 +418,11 @@ def _boot(ground: Ground, step: Step) -> tuple[Action, ...]:
     place = place_words(told)
     words = f"{kind_of(step.kind).title}: {step.target}" + (f" ({place})" if place else "")
     told["instructions"] = words
-    return (Action("attest", step.target, "manual", site, {}, MappingProxyType(dict(sorted(told.items())))),)
+    return (
+        Action(
+            "attest", step.target, manual.DRIVER.name, site, {}, MappingProxyType(dict(sorted(told.items())))
+        ),
+    )
 
 
 def _power(ground: Ground, step: Step) -> tuple[Action, ...]:
@@ -452,3 +430,20 @@ def _power(ground: Ground, step: Step) -> tuple[Action, ...]:
     site = step.target.partition("/")[0]
     found = circuit_action(ground.endpoints.get((step.target, site), ()), step)
     return () if found is None or step.manual else (found,)
+
+
+_ACTIONS: Final[
+    Mapping[Capability, Callable[[Ground, Step, dict[tuple[str, str], int]], tuple[Action, ...]]]
+] = MappingProxyType(
+    {
+        Capability.FENCES: lambda ground, step, totals: _fence(ground, step),
+        Capability.PROMOTES: lambda ground, step, totals: _promote(ground, step),
+        Capability.FOLLOWS: lambda ground, step, totals: _reprotect(ground, step),
+        Capability.RUNS_UNITS: _units,
+        Capability.VERIFIES: lambda ground, step, totals: _verify(ground, step),
+        Capability.ROUTES_TRAFFIC: lambda ground, step, totals: _shift(ground, step),
+        Capability.BOOTS_SERVERS: lambda ground, step, totals: _boot(ground, step),
+        Capability.SWITCHES_POWER: lambda ground, step, totals: _power(ground, step),
+    }
+)
+"""What asks for each capability that the steps of a plan need."""

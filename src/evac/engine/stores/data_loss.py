@@ -21,11 +21,11 @@ from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.run.values import RunSpec, RunStep
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 from evac.store.port import Entry, Store
 
 LABEL: Final = "loss:"
 AGAIN_MS: Final = 5_000
-_BACKUP: Final = "backup@"
 
 
 async def pages(store: Store, prefix: str) -> list[Entry]:
@@ -56,19 +56,18 @@ def losses_of(estate: Estate, plan: Plan, sightings: Mapping[str, Sighting], now
         return {}
     top = topology(estate)
     stores = {store.id: store for store in estate.stores}
-    fenced = {step.target: step.end_ms for step in plan.steps if step.kind == "fence"}
+    fenced = {step.target: step.end_ms for step in plan.steps if kind_of(step.kind).fences}
     found: dict[str, Loss] = {}
     for outcome in plan.stores:
         store = stores.get(outcome.store)
         if store is None or not outcome.candidate:
             continue
         primary, until_ms = primary_site(top, store), now_ms + fenced.get(store.id, 0)
-        candidate = site_of(top, outcome.candidate.removeprefix(_BACKUP)) or ""
+        candidate = site_of(top, outcome.candidate) or ""
         # A backup holds what it was made with: its age is what the estate declares.
-        sighting = None if outcome.candidate.startswith(_BACKUP) else sightings.get(store.id)
-        found[store.id] = loss_of(
-            store.id, primary, candidate, _mode(store, outcome.candidate), outcome.loss_ms, sighting, until_ms
-        )
+        sighting = None if outcome.restored else sightings.get(store.id)
+        mode = "none" if outcome.restored else _mode(store, outcome.candidate)
+        found[store.id] = loss_of(store.id, primary, candidate, mode, outcome.loss_ms, sighting, until_ms)
     return found
 
 
@@ -96,7 +95,7 @@ def fenced_ms(view: RunView, store: str) -> int:
     ends = [
         view.ended[i]
         for i, step in enumerate(view.steps)
-        if step.kind == "fence" and step.target == store and view.phases[i] == "succeeded"
+        if kind_of(step.kind).fences and step.target == store and view.phases[i] == "succeeded"
     ]
     return max(ends, default=0)
 

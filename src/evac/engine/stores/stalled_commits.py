@@ -23,8 +23,8 @@ from evac.engine.plans.library import digest_of
 from evac.engine.runs.conductor import Conductor
 from evac.engine.runs.desk import Desk
 from evac.engine.runs.execution import RunExecution
+from evac.engine.runs.proposals import Wanted
 from evac.engine.runs.reading import incident_key
-from evac.engine.runs.requested import Wanted
 from evac.engine.stores.datasets import Epoch
 from evac.engine.stores.guards import Permit, check_mode, read_register
 from evac.engine.stores.sync_standby import Roles
@@ -32,6 +32,7 @@ from evac.model.errors import Conflict, EvacError, LeaseLost, RunError, StalePla
 from evac.run.decide import EVAC
 from evac.run.values import ENDED, Event, RunPhase
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 from evac.store.port import Compare, Put
 
 Protections = Callable[[Sequence[str], Mapping[str, Roles], Collection[str]], Awaitable[Mapping[str, bytes]]]
@@ -200,7 +201,7 @@ class Hanging:
 
 def _asks(view: RunView) -> bool:
     """Whether the one step of it waits for a person, and nothing that it began may still happen."""
-    if len(view.steps) != 1 or view.steps[0].kind != "protect":
+    if len(view.steps) != 1 or not kind_of(view.steps[0].kind).protects:
         return False
     return _failed(view) if view.phase == "paused" else view.phase in ASKING
 
@@ -214,5 +215,6 @@ def _brings_back(view: RunView, store: str) -> bool:
     """Whether a copy is yet to follow again, by a step that has not failed."""
     steps = enumerate(view.steps)
     return any(
-        step.kind == "rejoin" and step.data_set == store and view.phases[i] in _TO_COME for i, step in steps
+        kind_of(step.kind).joins_epoch and step.data_set == store and view.phases[i] in _TO_COME
+        for i, step in steps
     )

@@ -13,15 +13,17 @@ from typing import Any, Final
 
 import orjson
 
+from evac.drivers.capabilities import Promotes
 from evac.drivers.port import Action
+from evac.drivers.registry import can
 from evac.engine.runs.binding import Bound
-from evac.engine.runs.step_actions import STORE_DRIVERS
 from evac.model.canonical import canonical_json
 from evac.model.domain import Topology, site_of, topology
 from evac.model.errors import Corrupt
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.observation import primary_site
 from evac.model.run_policy import Envelope, RunPolicy
+from evac.model.step_id import StepId
 from evac.run.values import RunSpec, RunStep
 
 _MARK: Final = b'{"protect":'
@@ -83,7 +85,7 @@ def bound_of(data: bytes, policy: RunPolicy, *, run: str, incident: str, digest:
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"the plan {digest[:19]} cannot be read") from error
     step = RunStep(
-        id=f"protect:{action.target}",
+        id=str(StepId("protect", action.target)),
         kind="protect",
         target=action.target,
         start_ms=0,
@@ -127,7 +129,7 @@ def _synchronous_sites(
 
 def _endpoint(estate: Estate, store: str, site: str) -> Endpoint | None:
     return next(
-        (e for e in estate.endpoints if (e.subject, e.at) == (store, site) and e.driver in STORE_DRIVERS),
+        (e for e in estate.endpoints if (e.subject, e.at) == (store, site) and can(e.driver, Promotes)),
         None,
     )
 

@@ -2,24 +2,239 @@
 
 Everything is written into a folder beside the wanted one, which then takes its name. Files that
 are not the estate's own (an overlay, notes) are carried over when a folder is replaced.
+
+Values of an Estate to YAML text: sorted, byte-stable, in units a person reads, never rounded.
+
+Works from the table of the format, so what it writes is what `reading` reads.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from evac.estate.codecs.yaml import Teller, document, placed_by_service
 from evac.estate.format.json_schema import schema
+from evac.estate.format.kinds import Field, Listed, Mapped, Placed, Record, Records, Scalar
 from evac.estate.format.sources import TABLES
-from evac.estate.format.spec import SECTIONS
+from evac.estate.format.spec import FACT, HEAD, SECTIONS, TOOLS, Section, hall_of
 from evac.model.errors import EvacError, InvalidInput
-from evac.model.estate import Estate, Fact
-from evac.model.fleet import ON_SERVER
+from evac.model.estate import Dependency, Estate, Fact, Rack, Store
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER
+
+Tree = str | list["Tree"] | dict[str, "Tree"]
+"""Text that is ready to be written, a list, or a mapping of such keys."""
+
+WIDTH: Final = 110
+_PLAIN: Final = re.compile(r"[^\W_][\w./@+()-]*(?: [\w./@+()%-]+)*")
+_AMBIGUOUS: Final = frozenset({"true", "false", "yes", "no", "on", "off", "null", "unknown", "y", "n"})
+_NUMBERLIKE: Final = re.compile(r"[0-9][0-9a-fA-FxXoO_.+-]*")
+_ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def quoted(text: str) -> str:
+    """The text as it stands, or in quotes where any YAML reader might take it for something else."""
+    plain = _PLAIN.fullmatch(text) and text.lower() not in _AMBIGUOUS and not _NUMBERLIKE.fullmatch(text)
+    return text if plain else '"' + "".join(_escaped(char) for char in text) + '"'
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65_536 else f"\\U{code:08x}"
+
+
+def _flow(tree: Tree) -> str:
+    if isinstance(tree, str):
+        return tree
+    if isinstance(tree, list):
+        return "[" + ", ".join(_flow(item) for item in tree) + "]"
+    return "{" + ", ".join(f"{key}: {_flow(value)}" for key, value in tree.items()) + "}"
+
+
+def lines_of(key: str, tree: Tree, indent: int, spread: int = 0) -> list[str]:
+    """`key: tree` as lines: on one line where it fits, else broken up.
+
+    `spread`: so many levels of mappings are broken up even where they would fit.
+    """
+    pad = " " * indent
+    flow = f"{pad}{key}: {_flow(tree)}"
+    broken = spread > 0 and isinstance(tree, dict) and tree
+    if isinstance(tree, str) or not tree or (not broken and len(flow) <= WIDTH):
+        return [flow]
+    found = [f"{pad}{key}:"]
+    if isinstance(tree, dict):
+        for inner, value in tree.items():
+            found += lines_of(inner, value, indent + 2, spread - 1)
+        return found
+    for item in tree:
+        found += _item_lines(item, indent + 2)
+    return found
+
+
+def _item_lines(item: Tree, indent: int) -> list[str]:
+    pad = " " * indent
+    flow = f"{pad}- {_flow(item)}"
+    if not isinstance(item, dict) or not item or len(flow) <= WIDTH:
+        return [flow]
+    found: list[str] = []
+    for key, value in item.items():
+        found += lines_of(key, value, indent + 2)
+    return [f"{pad}- {found[0].lstrip()}", *found[1:]]
+
+
+class Teller:
+    """Turns model values into trees. `facts`: provenance by path, which forces `unknown` into words."""
+
+    def __init__(self, estate: Estate, facts: Mapping[str, Fact], counts_in_yaml: bool) -> None:
+        self._estate = estate
+        self._facts = facts
+        self._placed = placed_by_service(estate) if counts_in_yaml else {}
+        self._in_table = set() if counts_in_yaml else set(estate.replicas.service.tolist())
+        self._rows = {service.id: row for row, service in enumerate(estate.services)}
+        self._intervals = {interval.path: interval for interval in estate.intervals}
+
+    def head(self) -> dict[str, Tree]:
+        """Everything at the top that is one value."""
+        return self._fields(HEAD, self._estate, "", "")
+
+    def section(self, section: Section) -> Tree:
+        """One top-level key; empty where the estate says nothing of it."""
+        value = getattr(self._estate, section.attr)
+        if section.style == "mapping":
+            return self._fields(section.fields, value, f"{section.key}/", "")
+        if section.style == "list":
+            return [
+                self._fields(section.fields, entry, f"{section.key}/{row}/", "")
+                for row, entry in enumerate(value)
+            ]
+        return {
+            quoted(entry.id): self._fields(section.fields, entry, f"{section.key}/{entry.id}/", entry.id)
+            for entry in value
+        }
+
+    def tools(self) -> Tree:
+        return self._value(TOOLS, self._estate.tools, "tools") if self._estate.tools else {}
+
+    def facts(self) -> dict[str, Tree]:
+        return {
+            quoted(path): self._fields(FACT.fields, self._facts[path], f"facts/{path}/", "")
+            for path in sorted(self._facts)
+        }
+
+    def _fields(self, fields: tuple[Field, ...], thing: Any, prefix: str, entry: str) -> dict[str, Tree]:
+        found: dict[str, Tree] = {}
+        for spec in fields:
+            tree = self._field(spec, thing, prefix + spec.key, entry)
+            if tree is not None:
+                found[spec.key] = tree
+        return found
+
+    def _field(self, spec: Field, thing: Any, path: str, entry: str) -> Tree | None:
+        value = spec.of(thing)
+        if isinstance(spec.kind, Placed):
+            return self._replicas(spec.kind, value, path, entry)
+        if isinstance(thing, Rack) and spec.key == "hall" and value != hall_of(entry):
+            return "unknown" if value is None else quoted(value)
+        if value is None:
+            return "unknown" if path in self._facts else None
+        if path in self._intervals:
+            return self._value(spec.kind, value, path)
+        if not spec.required and (value == spec.default or _is_derived(spec, thing, value)):
+            return None
+        tree = self._value(spec.kind, value, path)
+        return tree if tree or spec.required or not isinstance(spec.kind, Record | Mapped) else None
+
+    def _value(self, kind: Any, value: Any, path: str) -> Tree:
+        if isinstance(kind, Scalar):
+            interval = self._intervals.get(path)
+            if interval is not None and interval.worse == value:
+                ends = (interval.worse, interval.better)
+                return [kind.show(end) for end in (ends if kind.worse == "low" else ends[::-1])]
+            return quoted(kind.show(value)) if kind.quoted else kind.show(value)
+        if isinstance(kind, Listed):
+            if isinstance(value, bool | int):
+                return str(value).lower()
+            if isinstance(value, str):
+                value = (value,)
+            shown = [self._value(kind.item, item, path) for item in value]
+            return shown[0] if kind.one_allowed and len(shown) == 1 else shown
+        if isinstance(kind, Record):
+            return self._fields(kind.fields, value, f"{path}/", "")
+        if isinstance(kind, Records):
+            return [self._one_of(kind.item, item, f"{path}/{row}") for row, item in enumerate(value)]
+        return {
+            quoted(kind.key.show(k)): self._value(kind.value, v, f"{path}/{k}")
+            for k, v in sorted(value.items())
+        }
+
+    def _one_of(self, record: Record, item: Any, path: str) -> Tree:
+        if not isinstance(item, Dependency):
+            return self._fields(record.fields, item, f"{path}/", "")
+        found: dict[str, Tree] = {item.kind: quoted(item.target)}
+        if not item.hard:
+            found["hard"] = "false"
+        if item.needed_to != "serve":
+            found["needed_to"] = item.needed_to
+        return found["service"] if len(found) == 1 and item.kind == "service" else found
+
+    def _replicas(self, kind: Placed, nominal: int | None, path: str, service: str) -> Tree | None:
+        counts = self._placed.get(self._rows[service])
+        if counts:
+            return {quoted(target): kind.count.show(count) for target, count in counts}
+        if nominal is None:
+            said = self._rows[service] in self._in_table or path in self._facts
+            return "unknown" if said else None
+        return kind.count.show(nominal)
+
+
+def _is_derived(spec: Field, thing: Any, value: Any) -> bool:
+    """Whether the reader would come to this value by itself."""
+    return isinstance(thing, Store) and spec.key == "family" and value == thing.id
+
+
+def placed_by_service(estate: Estate) -> dict[int, list[tuple[str, int]]]:
+    """Service -> (site or pool, count), in the order of the columns."""
+    targets = {AT_SITE: estate.sites, ON_POOL: estate.pools}
+    found: dict[int, list[tuple[str, int]]] = {}
+    replicas = estate.replicas
+    columns = (replicas.service, replicas.kind, replicas.target, replicas.count)
+    for service, kind, target, count in zip(*(column.tolist() for column in columns), strict=True):
+        found.setdefault(service, []).append((targets[kind][target].id, count))
+    return found
+
+
+def document(teller: Teller, keys: tuple[str, ...], heading: tuple[str, ...], head: bool) -> str:
+    """The text of one file: `heading` as comments, the version, then the sections asked for."""
+    lines = [f"# {line}".rstrip() for line in heading] + ["evac: 1"]
+    if head:
+        for key, tree in teller.head().items():
+            lines += lines_of(key, tree, 0)
+    for section in SECTIONS:
+        if section.key in keys:
+            tree = teller.section(section)
+            spread = {"ids": 2 if section.lines else 1}.get(section.style, 0)
+            lines += _block(section.key, tree, spread)
+    for key, tree in (("tools", teller.tools()), ("facts", teller.facts())):
+        if key in keys:
+            lines += _block(key, tree, 1)
+    return "\n".join(lines) + "\n"
+
+
+def _block(key: str, tree: Tree, spread: int) -> list[str]:
+    if not tree:
+        return []
+    if isinstance(tree, list):
+        return [f"{key}:", *(line for item in tree for line in _item_lines(item, 2))]
+    return lines_of(key, tree, 0, spread)
+
 
 if TYPE_CHECKING:
     from evac.estate.tables.writing import TableFormat

@@ -6,6 +6,7 @@ what it does not know, and checks that what is said twice is said alike.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -30,6 +31,7 @@ SIZE_LIMIT_BYTES: Final = 512 * 2**20
 DEPTH_LIMIT: Final = 12
 WEIGHT_MAX: Final = 10**6
 _SHOWN: Final = 20
+_BACKUP: Final = "backup@"
 _MAKE_ONE: Final = "make one: evac plan ESTATE --lose SITE -o PLAN"
 _FIRST: Final = "name the plan first, then the estate; make one: evac plan ESTATE --lose SITE -o PLAN"
 
@@ -174,6 +176,7 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
             f"{name} has schema version {version}; this evac reads {SCHEMA_VERSION}",
             "make it anew: evac plan",
         )
+    _name_restores(document)
     try:
         plan = _adapter().validate_python(_arguments(document))
     except ValidationError as error:
@@ -188,6 +191,22 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
             "make it anew: evac plan",
         )
     return plan
+
+
+def _name_restores(document: dict[str, Any]) -> None:
+    """Plans of earlier versions say that a store is promoted at `backup@PLACE`: that is a restore.
+
+    Ids stay as they are, for journals of their runs name them.
+    """
+    with contextlib.suppress(TypeError, AttributeError):  # what is no list of mappings is said later
+        for step in document.get("steps", ()):
+            if str(step.get("candidate", "")).startswith(_BACKUP):
+                step["kind"] = "restore"
+                step["candidate"] = step["candidate"].removeprefix(_BACKUP)
+        for store in document.get("stores", ()):
+            if str(store.get("candidate", "")).startswith(_BACKUP):
+                store["candidate"] = store["candidate"].removeprefix(_BACKUP)
+                store["restored"] = True
 
 
 def _arguments(document: dict[str, Any]) -> dict[str, Any]:

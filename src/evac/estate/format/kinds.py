@@ -5,6 +5,7 @@ A kind knows text and values only; nodes, places and facts are the reader's.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -240,6 +241,12 @@ def small_count(low: int, high: int) -> Scalar:
     return Scalar(f"number from {low} to {high:,}", read, str, schema)
 
 
+def did_you_mean(raw: str, options: tuple[str, ...]) -> str:
+    """A question for the nearest of some words, with a space after it; empty if none is near."""
+    near = difflib.get_close_matches(raw[:40].lower(), options, 1, 0.6)
+    return f"did you mean '{near[0]}'? " if near else ""
+
+
 def choice(options: tuple[str, ...]) -> Scalar:
     def read(raw: str) -> str:
         if raw in options:
@@ -247,7 +254,7 @@ def choice(options: tuple[str, ...]) -> Scalar:
         raise QuantityError(
             "not-a-choice",
             f"'{raw[:40]}' is not one of the words allowed here",
-            f"one of: {', '.join(options)}",
+            f"{did_you_mean(raw, options)}one of: {', '.join(options)}",
         )
 
     return Scalar(" or ".join(f"`{o}`" for o in options), read, str, {"enum": list(options)}, quoted=True)

@@ -11,13 +11,12 @@ from typing import Any, Final
 
 from evac.estate.format.assembling import Assembly
 from evac.estate.format.bindings import ServerNames
+from evac.estate.format.endpoints import check_endpoints
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.reading import Reader, Reference
 from evac.model.diagnostic import Place
-from evac.model.estate import Endpoint, Service, SharedFate, Store
+from evac.model.estate import Service, SharedFate, Store
 
-_SECRET_WORDS: Final = ("password", "secret", "token", "passphrase")
-_NOT_SECRET: Final = ("_name", "_algorithm", "_url")
 _DOMAIN_SECTIONS: Final = ("sites", "groups", "halls", "feeds", "racks")
 
 
@@ -102,8 +101,7 @@ def check_sense(assembly: Assembly, reader: Reader, known: Known) -> None:
     _check_groups(assembly.values["groups"], reader)
     for store in assembly.values["stores"]:
         _check_store(store, reader)
-    for endpoint in assembly.values["endpoints"]:
-        _check_endpoint(endpoint, reader)
+    check_endpoints(assembly, reader)
     witnesses = {site.id for site in assembly.values["sites"] if site.role == "witness"}
     for service in assembly.values["services"]:
         _check_service(service, reader)
@@ -202,16 +200,6 @@ def _check_store(store: Store, reader: Reader) -> None:
         reader.problems.add(
             "two-primaries", message, place, "one member is primary; the others are sync, async or none"
         )
-
-
-def _check_endpoint(endpoint: Endpoint, reader: Reader) -> None:
-    """A secret is never written down: settings that would hold one name where it is."""
-    for key, value in endpoint.settings.items():
-        secret = any(word in key for word in _SECRET_WORDS) and not key.endswith(_NOT_SECRET)
-        if secret and not str(value).startswith(("env:", "file:")):
-            place = _place(reader, f"endpoints/{endpoint.id}/settings/{key}")
-            message = f"{key} of {shown(endpoint.id)} is written in clear"
-            reader.problems.add("secret-in-clear", message, place, "write env:NAME or file:/path; change it")
 
 
 def _check_service(service: Service, reader: Reader) -> None:

@@ -12,6 +12,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from evac.drivers.registry import DRIVERS
 from evac.estate.format import quantities as q
 from evac.estate.format.kinds import (
     Field,
@@ -569,7 +570,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 required=True,
             ),
             Field("at", "at", reference("site"), "the site where it acts", required=True),
-            Field("driver", "driver", choice(m.ENDPOINT_DRIVERS), "what speaks to it", required=True),
+            Field("driver", "driver", choice(tuple(DRIVERS)), "what speaks to it", required=True),
             Field(
                 "settings",
                 "settings",

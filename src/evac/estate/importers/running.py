@@ -1,34 +1,348 @@
-"""One import from end to end: read the source, write the folder, say what changed and what is open."""
+"""One import from end to end: read the source, write the folder, say what changed and what is open.
+
+What changed between two imports: facts by name, compared and sorted.
+
+Works on the texts of two imports, so that yesterday's files need no memory of their own.
+
+The folder an import writes into: what is there already, what may be replaced, what never is.
+
+Files of an import carry a mark in their first lines; a file without it belongs to somebody and
+stays. The overlay is written once, when there is none.
+
+What an estate still does not know, as a list a person can work down. Reads the Estate only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
+
+from evac.estate.format.document import LIST, MAP, Node, read_document
+from evac.estate.format.overlay import OVERLAY_FILES
 from evac.estate.format.problems import Problems
-from evac.estate.importers.difference import difference, facts_of
-from evac.estate.importers.emitting import document_text, table_text
-from evac.estate.importers.folder import (
-    check_free,
-    document_name,
-    overlay_in,
-    overlay_text,
-    read_before,
-    write_all,
-)
-from evac.estate.importers.imported import Imported
-from evac.estate.importers.open_facts import open_facts
-from evac.estate.importers.result import KINDS, ImportResult, SourceError, Unknown
+from evac.estate.format.sources import TABLE_BYTES_MAX, YAML_BYTES_MAX, decode, read_bytes
+from evac.estate.importers.emitting import HEADER_MARK, TABLES_MARK, document_text, table_text
+from evac.estate.importers.imported import TABLE_COLUMNS, Imported, ImportResult, SourceError, Unknown
+from evac.estate.importers.register import KINDS, read_source
 from evac.estate.loading import check
 from evac.model.errors import InvalidInput
+from evac.model.estate import Estate, Service, Store
+from evac.model.units import RESOURCE_WORDS
 
-_READERS: Final = {
-    "csv": "evac.estate.importers.host_list",
-    "kubernetes": "evac.estate.importers.kubernetes",
-    "wikimedia": "evac.estate.importers.wikimedia",
+_SERVICE_FACTS: Final[tuple[tuple[str, Callable[[Service], bool]], ...]] = (
+    ("services without a number of replicas", lambda s: s.replicas is None),
+    ("services without a demand of cpu or memory", lambda s: s.demand[0] is None or s.demand[1] is None),
+    ("services without a tier", lambda s: s.tier is None),
+    ("services without a number of people who notice", lambda s: s.people is None),
+    ("services without an rto", lambda s: s.rto_ms is None),
+    ("services without a start time", lambda s: s.start_ms is None),
+    ("services whose way to move traffic is not known", lambda s: s.traffic.kind is None),
+    ("services that may or may not be shed", lambda s: s.sheddable is None),
+)
+_STORE_FACTS: Final[tuple[tuple[str, Callable[[Store], bool]], ...]] = (
+    ("stores that stand nowhere", lambda s: not s.members),
+    ("stores whose primary is not known", lambda s: bool(s.members) and s.primary is None),
+    (
+        "stores with a copy whose lag is not known",
+        lambda s: any(m.mode == "async" and m.lag_ms is None for m in s.members),
+    ),
+    ("stores without a backup", lambda s: not s.backups),
+)
+
+_RESOURCE_WORDS: Final = {"accelerators": "number of accelerators"}
+
+
+def open_facts(estate: Estate) -> tuple[Unknown, ...]:
+    """Groups of facts nobody states, the groups that hide most first; groups of nothing left out."""
+    found = [*_of_sites(estate), *_of_services(estate), *_of_stores(estate), *_of_servers(estate)]
+    return tuple(group for group in found if group.count)
+
+
+def _group(what: str, names: Iterable[str]) -> Unknown:
+    listed = tuple(sorted(names))
+    return Unknown(what, len(listed), listed)
+
+
+def _of_sites(estate: Estate) -> list[Unknown]:
+    pools = [p.id for p in estate.pools if p.capacity[0] is None or p.capacity[1] is None]
+    nowhere = [] if estate.sites else [Unknown("sites: none is described", 1)]
+    return [*nowhere, _group("pools without a capacity", pools)]
+
+
+def _of_services(estate: Estate) -> list[Unknown]:
+    placed = {estate.services[row].id for row in np.unique(estate.replicas.service).tolist()}
+    nowhere = [s.id for s in estate.services if s.id not in placed and not s.sites]
+    groups = [_group("services that run nowhere we know of", nowhere)]
+    for what, is_open in _SERVICE_FACTS:
+        groups.append(_group(what, (s.id for s in estate.services if is_open(s))))
+    return groups
+
+
+def _of_stores(estate: Estate) -> list[Unknown]:
+    return [_group(what, (s.id for s in estate.stores if is_open(s))) for what, is_open in _STORE_FACTS]
+
+
+def _of_servers(estate: Estate) -> list[Unknown]:
+    fleet = estate.fleet
+    masks: list[tuple[str, Any]] = [
+        ("servers whose site is not known", fleet.site < 0),
+        ("servers whose rack is not known", fleet.rack < 0),
+    ]
+    masks += [
+        (f"servers whose {_RESOURCE_WORDS.get(word, word)} is not known", ~fleet.capacity_known[:, row])
+        for row, word in enumerate(RESOURCE_WORDS)
+    ]
+    masks.append(("servers whose power is not known", ~fleet.watts_known))
+    return [
+        _group(what, (fleet.server_name(row) for row in np.flatnonzero(mask).tolist()))
+        for what, mask in masks
+    ]
+
+
+_HEADER_LINES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The import before this one: its document, and its tables by name. Empty on the first."""
+
+    document: str = ""
+    tables: dict[str, str] = field(default_factory=dict)
+
+
+def document_name(kind: str) -> str:
+    return f"imported-{kind}.yaml"
+
+
+def read_before(target: Path, kind: str) -> Before:
+    """What the last import of this kind wrote into the folder. Raises InvalidInput where the file of
+    that name is somebody's own."""
+    document = _text(target / document_name(kind), YAML_BYTES_MAX)
+    if document is None:
+        return Before()
+    if not document.startswith(f"{HEADER_MARK}{kind}\n"):
+        raise InvalidInput(
+            "import-would-overwrite",
+            f"{document_name(kind)} was not written by an import",
+            "rename it, or import into another folder",
+        )
+    tables = {}
+    for name in _tables_of(document):
+        text = _text(target / f"{name}.csv", TABLE_BYTES_MAX)
+        if text is not None:
+            tables[name] = text
+    return Before(document, tables)
+
+
+def _tables_of(document: str) -> list[str]:
+    for line in document.split("\n", _HEADER_LINES)[:_HEADER_LINES]:
+        if line.startswith(TABLES_MARK):
+            names = [part.strip().removesuffix(".csv") for part in line.removeprefix(TABLES_MARK).split(",")]
+            return [name for name in names if name in TABLE_COLUMNS]
+    return []
+
+
+def _text(path: Path, limit: int) -> str | None:
+    """The text of a file; None where there is none. Raises InvalidInput where it cannot be read."""
+    if not os.path.lexists(path):
+        return None
+    problems = Problems()
+    data = read_bytes(path, path, limit, False, problems)
+    text = None if data is None else decode(data, path.name, problems)
+    if text is None:
+        raise InvalidInput(
+            "import-unreadable", problems.all()[0].message, f"look at {path.name} in the target"
+        )
+    return text
+
+
+def check_free(target: Path, before: Before, texts: dict[str, str]) -> None:
+    """Raises InvalidInput where a file that is about to be written belongs to somebody else."""
+    if os.path.lexists(target) and not target.is_dir():
+        raise InvalidInput(
+            "import-target-not-folder", f"{target.name} is not a folder", "name a folder with -o"
+        )
+    own = {f"{name}.csv" for name in before.tables}
+    for name in sorted(texts):
+        stem, _, ending = name.rpartition(".")
+        if ending != "csv" or name in own:
+            continue
+        taken = [n for n in (name, f"{stem}.parquet") if os.path.lexists(target / n)]
+        if taken:
+            raise InvalidInput(
+                "import-would-overwrite",
+                f"{taken[0]} is there already and was not written by this import",
+                "move it away, or import into another folder",
+            )
+
+
+def overlay_in(target: Path) -> Path | None:
+    """The overlay of the folder, if there is one."""
+    return next((target / name for name in OVERLAY_FILES if os.path.lexists(target / name)), None)
+
+
+def overlay_text(target: Path, given: Path | None, example: str) -> str | None:
+    """What to write as overlay.yaml; None where the folder has one, which is never touched.
+
+    Raises InvalidInput where `given` says something else than the one in the folder.
+    """
+    there = overlay_in(target)
+    wanted = example if given is None else _given_overlay(given)
+    if there is None:
+        return wanted
+    if given is not None and given.resolve() != there.resolve() and _text(there, YAML_BYTES_MAX) != wanted:
+        raise InvalidInput(
+            "overlay-exists",
+            f"{there.name} is in the folder already and differs from {given.name}",
+            "an overlay is never overwritten: merge the two by hand, then import without --overlay",
+        )
+    return None
+
+
+def _given_overlay(given: Path) -> str:
+    text = _text(given, YAML_BYTES_MAX)
+    if text is None:
+        raise InvalidInput(
+            "overlay-not-found", f"there is no overlay {given.name}", "check the path after --overlay"
+        )
+    return text
+
+
+def write_all(target: Path, texts: dict[str, str], gone: list[str]) -> None:
+    """Write all files or none, the document last, and remove tables that are no more.
+
+    All are written under other names before the first takes its own. Raises OSError; then the folder is
+    as it was before, and not there if it was not.
+    """
+    was_there = target.exists()
+    target.mkdir(parents=True, exist_ok=True)
+    names = sorted(texts, key=lambda n: (n.startswith("imported-"), n))
+    drafts = {name: target / f".{name}.new" for name in names}
+    try:
+        for name, draft in drafts.items():
+            draft.write_text(texts[name], encoding="utf-8", newline="\n")
+        for name, draft in drafts.items():
+            draft.replace(target / name)
+    finally:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+        if not was_there and not any(target.iterdir()):
+            target.rmdir()
+    for name in gone:
+        (target / name).unlink(missing_ok=True)
+
+
+_NOUNS: Final[Mapping[str, str]] = {
+    "sites": "site",
+    "classes": "class",
+    "pools": "pool",
+    "services": "service",
+    "stores": "store",
 }
+_SHOWN_MAX: Final = 80
+
+
+def facts_of(document: str, tables: Mapping[str, str]) -> dict[str, str]:
+    """Name of a fact -> its value as text. `document`: an imported YAML file; `tables`: CSV texts by name.
+
+    Names are `service pay`, `service pay: tier`, `need pay -> store ledger`, `replica pay on web-1`.
+    """
+    facts: dict[str, str] = {}
+    root = read_document(document, "before", Problems())
+    for section, (_, node) in root.fields.items() if root is not None and root.kind == MAP else ():
+        if section in _NOUNS and node.kind == MAP:
+            for name, (_, entry) in node.fields.items():
+                _add_entry(_NOUNS[section], name, entry, facts)
+    for table in ("racks", "servers"):
+        _add_rows(table.removesuffix("s"), tables.get(table, ""), facts)
+    for line in tables.get("replicas", "").splitlines()[1:]:
+        service, _, rest = line.partition(",")
+        target, _, count = rest.partition(",")
+        facts[f"replica {service} on {target}"] = count
+    return facts
+
+
+def _add_entry(noun: str, name: str, entry: Node, facts: dict[str, str]) -> None:
+    facts[f"{noun} {name}"] = ""
+    for key, (_, value) in entry.fields.items():
+        if key == "needs" and value.kind == LIST:
+            for item in value.items:
+                target, words = _need(item)
+                facts[f"need {name} -> {target}"] = words
+        elif key == "members" and value.kind == LIST:
+            for item in value.items:
+                at, words = _parts(item, "at")
+                facts[f"copy of {name} at {at}"] = words
+        elif key == "replicas" and value.kind == MAP:
+            for target, (_, count) in value.fields.items():
+                facts[f"replica {name} on {target}"] = _flow(count)
+        else:
+            facts[f"{noun} {name}: {key}"] = _flow(value)
+
+
+def _need(item: Node) -> tuple[str, str]:
+    kind = "store" if item.kind == MAP and "store" in item.fields else "service"
+    target, words = _parts(item, kind)
+    return f"{kind} {target}", words
+
+
+def _parts(item: Node, key: str) -> tuple[str, str]:
+    """The value of one key, and all others as text."""
+    if item.kind != MAP:
+        return item.text, ""
+    others = [f"{k} {_flow(v)}" for k, (_, v) in item.fields.items() if k != key]
+    return (_flow(item.fields[key][1]) if key in item.fields else "?"), ", ".join(others)
+
+
+def _flow(node: Node) -> str:
+    if node.kind == LIST:
+        return f"[{', '.join(_flow(item) for item in node.items)}]"
+    if node.kind == MAP:
+        return "{" + ", ".join(f"{key}: {_flow(value)}" for key, (_, value) in node.fields.items()) + "}"
+    return node.text
+
+
+def _add_rows(noun: str, table: str, facts: dict[str, str]) -> None:
+    """Imported tables quote nothing, so a comma always parts two cells."""
+    lines = table.splitlines()
+    columns = lines[0].split(",") if lines else []
+    for line in lines[1:]:
+        cells = line.split(",")
+        facts[f"{noun} {cells[0]}"] = ""
+        facts |= {
+            f"{noun} {cells[0]}: {column}": cell
+            for column, cell in zip(columns[1:], cells[1:], strict=False)
+            if cell
+        }
+
+
+def difference(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
+    """`+` added, `-` removed, `~` changed; a fact of a thing that came or went is not told apart."""
+    lines = []
+    for name in sorted(before.keys() | after.keys()):
+        thing = name.partition(": ")[0]
+        if thing != name and (thing in before) != (thing in after):
+            continue
+        if name not in before:
+            lines.append(f"+ {name}{_tail(after[name])}")
+        elif name not in after:
+            lines.append(f"- {name}{_tail(before[name])}")
+        elif before[name] != after[name]:
+            lines.append(f"~ {name}: {_cut(before[name])} -> {_cut(after[name])}")
+    return tuple(lines)
+
+
+def _tail(value: str) -> str:
+    return f" ({_cut(value)})" if value else ""
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= _SHOWN_MAX else value[: _SHOWN_MAX - 3] + "..."
 
 
 def import_estate(kind: str, source: Path, target: Path, *, overlay: Path | None = None) -> ImportResult:
@@ -61,12 +375,6 @@ def import_estate(kind: str, source: Path, target: Path, *, overlay: Path | None
     )
     written = tuple(sorted([*texts, *(["overlay.yaml"] if own_words is not None else [])]))
     return _result(target, imported, problems, written, diff)
-
-
-def read_source(kind: str, source: Path, problems: Problems) -> Imported:
-    """The facts of a source; problems are added. Known kinds only."""
-    reader: Callable[[Path, Problems], Imported] = import_module(_READERS[kind]).read
-    return reader(source, problems)
 
 
 def _result(

@@ -1,8 +1,15 @@
-"""Files of a source, read within the bounds that hold for every file evac reads."""
+"""Files of a source, read within the bounds that hold for every file evac reads.
+
+Tables of a source as rows of cells that know their place, within bounds.
+
+A line without quotes is split at once; only a line with quotes is read sign by sign.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +18,173 @@ from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.sources import YAML_BYTES_MAX, decode, read_bytes
 from evac.model.diagnostic import Place
+
+ROWS_MAX: Final = 2_000_000
+COLUMNS_MAX: Final = 500
+CELL_MAX: Final = 4_096
+DELIMITERS: Final = (",", ";", "\t", "|")
+LISTED_MAX: Final = 20
+_SEPARATOR: Final = re.compile(r'"?sep=([,;\t|])"?')
+_QUOTED_LINES_MAX: Final = 50
+"""Most lines one quoted cell may span: a forgotten quote must not swallow the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Cells of one row, without outer blanks. `starts`: column each begins in, None for unquoted lines."""
+
+    file: str
+    line: int
+    cells: tuple[str, ...]
+    raw: str
+    starts: tuple[int, ...] | None = None
+
+    def place(self, position: int = 0, delimiter: str = ",") -> Place:
+        """Where the cell at `position` begins; lines and columns count from 1."""
+        if self.starts is not None:
+            column = self.starts[position] if position < len(self.starts) else 1
+        else:
+            parts = self.raw.split(delimiter)
+            column = 1 + sum(len(part) + 1 for part in parts[:position])
+        return Place(self.file, self.line, column)
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """A table: its header, its rows, and the sign between cells."""
+
+    header: Row
+    rows: tuple[Row, ...]
+    delimiter: str
+
+
+def read_cells(text: str, file: str, problems: Problems) -> Cells | None:
+    """The table in a text; blank lines and lines that begin with # are skipped. A first line `sep=;`, as
+    Excel writes it, says what stands between cells.
+
+    None, with diagnostics, where it has no header, too many rows or columns, or an open quote.
+    Rows with another number of cells than the header are noted and left out.
+    """
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    first = next((n for n, line in enumerate(lines) if _counts(line)), None)
+    if first is None:
+        problems.add(
+            "import-shape", "the table is empty", Place(file), "it needs a header and a row for each host"
+        )
+        return None
+    said = _SEPARATOR.fullmatch(lines[first])
+    first += said is not None
+    delimiter = said[1] if said else _delimiter(lines[first])
+    rows = _rows(lines, first, file, delimiter, problems)
+    if not rows:
+        return None
+    header, body = rows[0], rows[1:]
+    if len(header.cells) > COLUMNS_MAX:
+        problems.add(
+            "import-shape", f"{len(header.cells):,} columns; at most {COLUMNS_MAX} are read", header.place()
+        )
+        return None
+    return Cells(header, _checked(header, body, delimiter, problems), delimiter)
+
+
+def _counts(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
+
+
+def _delimiter(header: str) -> str:
+    """The sign that parts the header into most cells; a comma where none does."""
+    return max(DELIMITERS, key=lambda sign: (header.count(sign), -DELIMITERS.index(sign)))
+
+
+def _rows(lines: list[str], first: int, file: str, delimiter: str, problems: Problems) -> list[Row]:
+    rows: list[Row] = []
+    number = first
+    while number < len(lines):
+        line = lines[number]
+        if not _counts(line):
+            number += 1
+            continue
+        if len(rows) > ROWS_MAX:
+            problems.add(
+                "import-shape", f"more than {ROWS_MAX:,} rows", Place(file, number + 1, 1), "split the table"
+            )
+            return []
+        if '"' not in line:
+            cells = tuple(cell.strip() for cell in line.split(delimiter))
+            rows.append(Row(file, number + 1, cells, line))
+            number += 1
+            continue
+        row, used = _quoted(lines, number, file, delimiter)
+        if row is None:
+            place = Place(file, number + 1, 1 + line.index('"'))
+            hint = "close it, or double a quote that is meant"
+            problems.add("import-shape", "a quote opens here and does not close", place, hint)
+            return []
+        rows.append(row)
+        number += used
+    return rows
+
+
+def _quoted(lines: list[str], number: int, file: str, delimiter: str) -> tuple[Row | None, int]:
+    """A row with quotes and how many lines it takes; None where a quote stays open."""
+    used = 1
+    text = lines[number]
+    while (parsed := _split_quoted(text, delimiter)) is None:
+        if used >= _QUOTED_LINES_MAX or number + used >= len(lines):
+            return None, used
+        text = f"{text}\n{lines[number + used]}"
+        used += 1
+    cells, starts = parsed
+    return Row(file, number + 1, cells, text, starts), used
+
+
+def _split_quoted(text: str, delimiter: str) -> tuple[tuple[str, ...], tuple[int, ...]] | None:
+    cells: list[str] = []
+    starts = [1]
+    parts: list[str] = []
+    inside = False
+    for column, sign in enumerate(text, 1):
+        if sign == '"':
+            if not inside and column > 1 and text[column - 2] == '"':
+                parts.append('"')
+            inside = not inside
+        elif sign == delimiter and not inside:
+            cells.append("".join(parts).strip())
+            parts = []
+            starts.append(column + 1)
+        else:
+            parts.append(sign)
+    if inside:
+        return None
+    cells.append("".join(parts).strip())
+    return tuple(cells), tuple(starts)
+
+
+def _checked(header: Row, body: list[Row], delimiter: str, problems: Problems) -> tuple[Row, ...]:
+    wanted = len(header.cells)
+    good = []
+    bad = 0
+    for row in body:
+        longest = max(map(len, row.cells))
+        if len(row.cells) == wanted and longest <= CELL_MAX:
+            good.append(row)
+            continue
+        bad += 1
+        if bad > LISTED_MAX:
+            continue
+        if longest > CELL_MAX:
+            position = next(i for i, cell in enumerate(row.cells) if len(cell) > CELL_MAX)
+            message = f"a cell of {longest:,} characters; at most {CELL_MAX:,} are read"
+            problems.add("import-cell", message, row.place(position, delimiter), "shorten it")
+        else:
+            message = f"cells in this row: {len(row.cells)}; in the header: {wanted}"
+            problems.add(
+                "import-row-length", message, row.place(), "one cell for every column; empty means unknown"
+            )
+    if bad > LISTED_MAX:
+        problems.add("import-row-length", f"and {bad - LISTED_MAX:,} more rows like this", header.place())
+    return tuple(good)
+
 
 NAME_MAX: Final = 4_096
 

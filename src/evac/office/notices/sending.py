@@ -22,15 +22,15 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from evac.drivers.references import secret_of
 from evac.estate.codecs.access import is_hidden
+from evac.model import extras
 from evac.model.errors import EvacError, InvalidInput
+from evac.net.secrets import secret_of
 from evac.notices.values import UPDATE, Channel, Message, Way
 
 TRY_S: Final = 30.0
 ANSWER_S: Final = 10.0
 KEY_BYTES: Final = (24, 64)
-INSTALL: Final = "pip install 'evac[notices]'"
 LIBRARIES: Final[Mapping[Way, str]] = {"apprise": "apprise", "webhook": "standardwebhooks"}
 _TITLE_MOST: Final = 80
 Answer = TypeVar("Answer")
@@ -61,7 +61,7 @@ def check_ways(channels: Mapping[str, Channel]) -> None:
     wanted = {LIBRARIES[channel.way] for channel in channels.values()}
     missing = sorted(name for name in wanted if importlib.util.find_spec(name) is None)
     if missing:
-        raise InvalidInput("extra-notices", f"notices need {', '.join(missing)}", INSTALL)
+        raise extras.needs("notices", f"a channel by {' and '.join(missing)}")
 
 
 def sending_of(

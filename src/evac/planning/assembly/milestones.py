@@ -1,14 +1,18 @@
-"""When milestones of a generation hold, and what they cost: ticks, exact integers."""
+"""When milestones of a generation hold, what they cost, and how that changes with demand and weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.derive.affected import ServiceGraph, hit_by_dependency
 from evac.model.instance import Instance
+from evac.model.plan import Sensitivity, Step
 from evac.planning.evacuation.board import SHEDS, Board
+from evac.steps.registry import kind_of
 
 Ints = NDArray[np.int64]
 
@@ -76,3 +80,73 @@ def price(instance: Instance, base: Ints, top: Ints, weighted: bool = True) -> i
         tier = np.maximum(1, np.array(instance.tier_weights, np.int64))[s.tier]
         base_weight, top_weight = base_weight // tier, top_weight // tier
     return int((base_weight * base + top_weight * top).sum())
+
+
+CASES: Final = (
+    ("demand is 30 % higher", 130, 100),
+    ("demand is 30 % lower", 70, 100),
+    ("tier 0 and 1 weigh 30 % more", 100, 130),
+    ("tier 0 and 1 weigh 30 % less", 100, 70),
+)
+
+
+def sensitivities(
+    instance: Instance, steps: tuple[Step, ...], base: Ints, top: Ints
+) -> tuple[Sensitivity, ...]:
+    """What the objective becomes when demand or weights are off by 30 per cent: of the fixed plan, whose
+    outages are `base` and `top` in ticks, and of a new constructive plan. With more demand a start of the
+    fixed plan that no longer fits never happens, nor does what needs it.
+    """
+    from evac.planning.evacuation.solve import solve
+
+    found = []
+    for words, demand, weight in CASES:
+        changed = _changed(instance, demand, weight)
+        board = solve(changed, 0)
+        again = price(changed, *outages(changed, times_of(changed, board)))
+        fixed_base, fixed_top = (base, top) if demand <= 100 else _with_less_room(changed, steps, base, top)
+        found.append(Sensitivity(words, price(changed, fixed_base, fixed_top), again))
+    return tuple(found)
+
+
+def _changed(instance: Instance, demand: int, weight: int) -> Instance:
+    """Demand rounded up, rows at least what stands on them; weights of the two highest tiers scaled."""
+    s = instance.services
+    high = s.tier <= 1
+    scaled = -(-s.demand * demand // 100)
+    services = replace(
+        s,
+        demand=scaled,
+        base_weight=np.where(high, s.base_weight * weight // 100, s.base_weight),
+        top_weight=np.where(high, s.top_weight * weight // 100, s.top_weight),
+    )
+    present = instance.present
+    used = np.zeros_like(instance.rows.used)
+    np.add.at(used, present.row, services.demand[present.service] * present.count[:, None])
+    rows = replace(instance.rows, used=used, capacity=np.maximum(instance.rows.capacity, used))
+    return replace(instance, services=services, rows=rows)
+
+
+def _with_less_room(instance: Instance, steps: tuple[Step, ...], base: Ints, top: Ints) -> tuple[Ints, Ints]:
+    """Outages when starts take their rows in planned order and those that do not fit never happen."""
+    s, horizon = instance.services, instance.horizon
+    rows = {name: n for n, name in enumerate(instance.row_names)}
+    index = {name: n for n, name in enumerate(s.id)}
+    free = instance.rows.capacity - instance.rows.used
+    failed = {"base": np.zeros(len(s), np.bool_), "top": np.zeros(len(s), np.bool_)}
+    for step in steps:
+        sign = kind_of(step.kind).replicas
+        if not sign:
+            continue
+        service = index[step.target]
+        for name, count in step.servers:
+            need = s.demand[service] * count
+            if sign < 0:
+                free[rows[name]] += need
+            elif (free[rows[name]] >= need).all():
+                free[rows[name]] -= need
+            else:
+                failed[step.milestone][service] = True
+    graph = ServiceGraph(s.hard, s.soft, s.hard, tuple(() for _ in s.id), {}, {})
+    down = hit_by_dependency(graph, failed["base"])
+    return np.where(down, horizon, base), np.where(down | failed["top"], horizon, top)

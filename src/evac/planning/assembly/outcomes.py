@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from evac.model.instance import Instance, LostStore
-from evac.model.plan import Outcome, ServiceState, Step, StoreOutcome, needs_reason
+from evac.model.plan import Outcome, ServiceState, StoreOutcome, needs_reason
 from evac.planning.assembly.milestones import Times, outages
 from evac.planning.assembly.steps import Draft
 from evac.planning.evacuation.board import FAILED_TIME, NEVER
@@ -84,12 +84,8 @@ def _chain(draft: Draft, service: int) -> tuple[str, ...]:
     name = max(ends, key=lambda n: (draft.steps[n].end_ms, n), default="")
     while name and len(chain) < CHAIN_MOST:
         chain.append(name)
-        name = _latest(draft.steps, draft.steps[name])
+        name = max(draft.steps[name].after, key=lambda n: (draft.steps[n].end_ms, n), default="")
     return tuple(reversed(chain))
-
-
-def _latest(steps: Mapping[str, Step], step: Step) -> str:
-    return max(step.after, key=lambda n: (steps[n].end_ms, n), default="")
 
 
 def _reason(
@@ -129,7 +125,7 @@ def _no_data(store: LostStore) -> str:
         return f"store {store.id} would not be back before the horizon"
     known = sorted((c.loss_ms, c.site, c.kind) for c in store.candidates if c.loss_ms is not None)
     if known:
-        what = "copy" if known[0][2] == "promote" else "backup"
+        what = "backup" if kind_of(known[0][2]).restores else "copy"
         words = f"its {what} at {known[0][1]} may lack more than its rpo allows"
     elif store.candidates:
         words = "nobody knows what its copy lacks"
@@ -179,6 +175,7 @@ def store_outcomes(draft: Draft) -> tuple[StoreOutcome, ...]:
                 primary_ms=int(entry["primary_at"]) * tick if back else None,
                 loss_ms=candidate.loss_ms if candidate else None,
                 waiver=store.id if candidate is not None and candidate.waived else "",
+                restored=candidate is not None and kind_of(candidate.kind).restores,
             )
         )
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Steps of a plan from the logs of a generation, with what each waits for."""
+"""Steps of a plan from the logs of a generation: what each waits for, and which limits it uses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from evac.model.instance import Instance
 from evac.model.plan import Step
+from evac.planning.assembly.milestones import Times
 from evac.planning.assembly.waves import BY_ITSELF, attest_steps, boot_fields, power_steps, reprotect_steps
 from evac.planning.evacuation.board import NEVER, SHEDS, STARTS, Board
 from evac.steps.kind import Need
@@ -112,9 +113,9 @@ def _stores(draft: Draft) -> None:
         )
         candidate = store.candidates[int(entry["candidate"])]
         draft.promote_of[row] = draft.add(
-            "promote",
+            candidate.kind,
             store.id,
-            f"promote:{store.id}",
+            f"{candidate.kind}:{store.id}",
             int(entry["promote_at"]),
             int(entry["primary_at"]),
             candidate=candidate.id,
@@ -354,3 +355,18 @@ def _waves(draft: Draft, after: dict[str, tuple[str, ...]]) -> dict[str, int]:
             wave = max(wave, before + kind_of(draft.steps[name].kind).opens_wave)
         waves[step.id] = same if kind_of(step.kind).joins_wave else wave
     return waves
+
+
+def add_stops(draft: Draft, times: Times) -> None:
+    """One stop a service that stands in the lost site: after it moved, or just before the deadline."""
+    instance, s = draft.instance, draft.instance.services
+    for service in range(len(s)):
+        if s.surviving[service] >= s.n[service]:
+            continue
+        length = int(s.shed[service])
+        moved = times.base_at[service] + length <= instance.grace
+        at = int(times.base_at[service]) if moved else max(0, instance.grace - length)
+        after = (draft.last_of[service],) if moved and service in draft.last_of else ()
+        name = s.id[service]
+        words = "its replacement serves" if moved else "the site still has power"
+        draft.add("stop", name, f"stop:{name}", at, at + length, after=after, precheck=words)

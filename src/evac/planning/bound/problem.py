@@ -1,26 +1,202 @@
-"""The arrays of a weight splitting: milestones, their options, and the rows they may take shares of."""
+"""What the weight of milestones may be split among: arcs of their network, and rows of shared limits and
+capacity; as values, and as the arrays that the weight splitting reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.derive.graph import components
+from evac.planning.bound import capacity, supply
 from evac.planning.bound.capacity import Curve
 from evac.planning.bound.facts import Facts
-from evac.planning.bound.network import Network
-from evac.planning.bound.rows import CapacityChoice, SupplyChoice
+from evac.planning.bound.supply import Work
+
+_MOST_SUPPLY_ROWS = 12
+_FINEST = 2**20
+"""Largest factor of a price when prices become whole numbers."""
+
+FloatTable = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SupplyChoice:
+    """A supply row that may be used. factors: limit -> factor; speed: units in all."""
+
+    factors: dict[int, int]
+    speed: int
+    works: dict[int, Work]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CapacityChoice:
+    """A capacity row that may be used; sizes leave out what cannot be shed."""
+
+    prices: dict[tuple[int, int], int]
+    sizes: dict[int, int]
+    curve: Curve
+
+
+def supply_choices(facts: Facts) -> tuple[SupplyChoice, ...]:
+    """Single limits and sums of alternative limits that make somebody wait, the slowest first."""
+    found = []
+    for limits in sorted({*_single(facts), *_alternatives(facts)}):
+        factors = dict.fromkeys(limits, 1)
+        speed = supply.capacity_of(facts, factors)
+        works = supply.works_of(facts, factors) if speed else {}
+        total = sum(w.amount for w in works.values())
+        if len(works) > 1 and total > speed:
+            found.append((-total // speed, limits, SupplyChoice(factors, speed, works)))
+    found.sort(key=lambda item: item[:2])
+    return tuple(choice for _, _, choice in found[:_MOST_SUPPLY_ROWS])
+
+
+def _single(facts: Facts) -> Iterable[tuple[int, ...]]:
+    """Limits that starts, shifts, fences or promotions hold."""
+    instance = facts.instance
+    uses = [u for pool in instance.pools for u in pool.start_uses]
+    uses += [u for some in instance.services.shift_uses for u in some]
+    uses += [
+        u for d in instance.stores for some in (d.fence_uses, *(c.uses for c in d.allowed)) for u in some
+    ]
+    return ((limit,) for limit in sorted({u.limit for u in uses}))
+
+
+def _alternatives(facts: Facts) -> Iterable[tuple[int, ...]]:
+    """Limits of which one action holds one or another, by the pool or candidate that a plan picks."""
+    instance = facts.instance
+    sets = {facts.heads.pools[s] for s in range(len(instance.services)) if facts.heads.pools[s]}
+    for pools in sorted(sets):
+        yield from _union([{u.limit for u in instance.pools[p].start_uses} for p in pools])
+    for store in instance.stores:
+        yield from _union([{u.limit for u in c.uses} for c in store.allowed])
+
+
+def _union(choices: list[set[int]]) -> Iterable[tuple[int, ...]]:
+    """Limits that not every choice holds, taken together, if each choice holds at least one."""
+    common = set.intersection(*choices) if choices else set()
+    rest = [some - common for some in choices]
+    if len(rest) > 1 and all(rest):
+        yield tuple(sorted(set.union(*rest)))
+
+
+def capacity_choice(facts: Facts, prices: FloatTable) -> CapacityChoice | None:
+    """A row from real prices (P, R), made whole; None where it could never make anybody wait."""
+    largest = float(prices.max(initial=0.0))
+    if largest <= 0.0:
+        return None
+    whole = np.floor(prices * (_FINEST / largest) + 0.5).astype(np.int64)
+    table = {(int(p), int(r)): int(whole[p, r]) for p, r in np.argwhere(whole > 0)}
+    sizes = capacity.sizes_of(facts, table)
+    curve = capacity.curve_of(facts, table)
+    if sum(sizes.values()) <= curve.first:
+        return None
+    return CapacityChoice(table, {i: d for i, d in sizes.items() if not facts.fixed[i]}, curve)
+
+
+def plain_prices(facts: Facts) -> list[FloatTable]:
+    """Prices of one resource everywhere, for each resource, and of all resources together."""
+    pool_count, resources = facts.room.usable_pool.shape
+    total = facts.room.usable_pool.sum(axis=0)
+    found = []
+    for r in range(resources):
+        table = np.zeros((pool_count, resources))
+        table[:, r] = 1.0
+        found.append(table)
+    even = np.where(total > 0, 1.0, 0.0) / np.maximum(1, total)
+    found.append(np.repeat(even[None, :], pool_count, axis=0))
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """arcs: (i, j, ticks) sorted, without cycles; order: milestones, what is needed first.
+
+    pinned: running base that cannot be shed -> who pins it, nearest to an unsheddable one first.
+    """
+
+    arcs: tuple[tuple[int, int, int], ...]
+    order: tuple[int, ...]
+    pinned: dict[int, int]
+
+
+def network_of(facts: Facts) -> Network:
+    """Arcs that a search may put weight on. Linear in arcs."""
+    edges: list[list[int]] = [[] for _ in range(len(facts))]
+    for i, j in facts.arcs:
+        edges[i].append(j)
+    circle = components([sorted(some) for some in edges])
+    first: dict[int, int] = {}
+    for i, c in enumerate(circle):
+        first.setdefault(c, i)
+    kept = []
+    for (i, j), delay in sorted(facts.arcs.items()):
+        inside = circle[i] == circle[j]
+        if facts.fixed[i] or (inside and (delay > 0 or j != first[circle[i]])):
+            continue
+        if not _idle(facts, i, j):
+            kept.append((i, j, delay))
+    order = sorted(range(len(facts)), key=lambda i: (circle[i], i != first[circle[i]], i))
+    return Network(tuple(kept), tuple(order), _pinned(facts))
+
+
+def _idle(facts: Facts, i: int, j: int) -> bool:
+    """An arc between milestones whose outage is known beforehand tells nothing."""
+    return bool(facts.fixed[j]) or int(facts.head[i]) >= facts.instance.horizon
+
+
+def _pinned(facts: Facts) -> dict[int, int]:
+    """Running sheddable bases that something unsheddable hard-needs, directly or through others."""
+    services = facts.instance.services
+    queue = deque(s for s in range(len(services)) if facts.fixed[s])
+    found: dict[int, int] = {}
+    while queue:
+        i = queue.popleft()
+        for j in services.hard[i]:
+            if not facts.fixed[j] and not facts.lost[j] and j not in found:
+                found[j] = i
+                queue.append(j)
+    return found
+
 
 ARC, SHARE = 1, 2
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+FlagArray = NDArray[np.int8]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Options:
+class Nodes(NamedTuple):
+    """Milestones, one row each, as floats."""
+
+    order: IntArray
+    """What waits for another milestone comes after it."""
+    weight: FloatArray
+    head: FloatArray
+    """0 where the milestone is not lost."""
+    lost: NDArray[np.bool_]
+    reserve: FloatArray
+    horizon: float
+
+
+class Search(NamedTuple):
+    """State of the weight splitting. By option: fraction of its milestone's weight, flow, flow of the best
+    iteration, sum of flows over iterations; by member: sum of waits over iterations."""
+
+    theta: FloatArray
+    flow: FloatArray
+    best_flow: FloatArray
+    sum_flow: FloatArray
+    sum_wait: FloatArray
+
+
+class Options(NamedTuple):
     """Options of milestone i lie at start[i] to start[i+1]: its head first, then arcs, then shares.
 
     kind: 0 head, ARC or SHARE; target: milestone of an arc, member of a share; worth: ticks that an
@@ -28,15 +204,14 @@ class Options:
     """
 
     start: IntArray
-    kind: NDArray[np.int8]
+    kind: FlagArray
     target: IntArray
     worth: FloatArray
     arc: IntArray
     share: IntArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Members:
+class Members(NamedTuple):
     """Members of all rows, row after row: row r has start[r] to start[r+1].
 
     milestone, size, release, arrivals (members of the row by release): by member; speed: by row, 0

@@ -15,8 +15,7 @@ import numpy as np
 
 from evac.planning.bound.capacity import waits_of
 from evac.planning.bound.facts import Facts
-from evac.planning.bound.network import Network
-from evac.planning.bound.rows import CapacityChoice, FloatTable
+from evac.planning.bound.problem import CapacityChoice, FloatTable, Network
 
 _INFINITE = float("inf")
 _ITERATIONS = 200_000

@@ -10,7 +10,7 @@ import numpy as np
 
 from evac.model.instance import LostStore, Use
 from evac.planning.bound.facts import Alike, Facts
-from evac.planning.bound.waves import hold_of
+from evac.planning.bound.heads import hold_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,11 @@ every replica where it was. No row is searched, so a generation costs a small pa
 
 from __future__ import annotations
 
-from evac.planning.compiled import inner, kernel
+from evac.planning.compiled import inner, kernel, spliced
 from evac.planning.evacuation.board import GIVEN, NEVER, ON_ROW, SHEDS, START, STARTS, Board
-from evac.planning.evacuation.profile import fits_at, reserve
 from evac.planning.evacuation.room import room_for, take
 from evac.planning.evacuation.shedding import do_sheds, note_shed
-from evac.planning.evacuation.timing import boot, hands, when
+from evac.planning.evacuation.timing import boot, fits_at, hands, reserve, when
 
 
 @inner
@@ -57,7 +56,7 @@ def keep_rows(board: Board, keep: int) -> None:
     board.size[GIVEN] = keep
 
 
-@inner
+@spliced
 def _shed_given(board: Board, service: int, row: int) -> int:
     """Do what the placement sheds on a row and is not shed yet; when the last of it is over."""
     lines = 0
@@ -72,7 +71,7 @@ def _shed_given(board: Board, service: int, row: int) -> int:
     return do_sheds(board, row, lines)
 
 
-@inner
+@spliced
 def _ready(board: Board, service: int, row: int, since: int) -> tuple[int, int]:
     """When a replica may start on its row: (tick, whether it waits for a shed)."""
     if board.row[row].on_at < 0 and not boot(board, row, board.row[row].group):
@@ -86,7 +85,7 @@ def _ready(board: Board, service: int, row: int, since: int) -> tuple[int, int]:
     return ready, waits
 
 
-@inner
+@spliced
 def _start_one(board: Board, service: int, mile: int, row: int, since: int) -> bool:
     ready, waits = _ready(board, service, row, since)
     if ready >= NEVER:

@@ -42,12 +42,22 @@ from evac.planning.evacuation.board import (
     Ints,
 )
 from evac.planning.evacuation.given import start_given
-from evac.planning.evacuation.profile import clear, release_to, reserve
 from evac.planning.evacuation.room import close_spread, is_full, open_spread, survey, untake_to
 from evac.planning.evacuation.shedding import delay_sheds_of, undo_sheds_to
 from evac.planning.evacuation.sources import delay_starts, last_end, start_replicas
-from evac.planning.evacuation.timing import back_to_begun, begin_item, draw_power, schedule, when
+from evac.planning.evacuation.timing import (
+    back_to_begun,
+    begin_item,
+    clear,
+    draw_power,
+    release_to,
+    reserve,
+    schedule,
+    when,
+)
 
+IN_TURN, AGAIN = range(2)
+"""Ways to run an item."""
 AT_WORK: Final = 0
 """`at` of a component whose starts are being placed: it is alive, so what it needs stays."""
 
@@ -223,7 +233,7 @@ def _start(board: Board, item: int, service: int, mile: int, count: int, since: 
     return fits
 
 
-@inner
+@spliced
 def _start_members(board: Board, component: int, since: int, options: Ints) -> bool:
     for k in range(
         board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
@@ -273,7 +283,7 @@ def _is_out(board: Board, component: int) -> bool:
     return False
 
 
-@inner
+@spliced
 def _base(board: Board, component: int, options: Ints) -> None:
     """Generate the base of a component, or undo all of it."""
     board.item[component].at = NEVER
@@ -308,14 +318,6 @@ def _base(board: Board, component: int, options: Ints) -> None:
         board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
     ):
         board.service[board.heap[k]].base_at = end
-
-
-@spliced
-def try_again(board: Board, component: int, options: Ints) -> None:
-    """Generate a component that found no room when it was its turn; it may find some at the end."""
-    _base(board, component, options)
-    if board.size[GIVEN] == 0:
-        _advance(board)
 
 
 @spliced
@@ -382,19 +384,21 @@ def _is_written_off(board: Board, component: int) -> bool:
     return written_off
 
 
-@spliced
-def run_item(board: Board, item: int, options: Ints) -> None:
-    """Generate one item whose needs are generated; remember that it ran."""
-    components = board.components
-    board.item[board.size[RAN]].ran = item
-    board.size[RAN] += 1
-    if item < components:
-        if _is_written_off(board, item):
-            board.item[item].at = NEVER
-        else:
-            _base(board, item, options)
+@inner
+def run_item(board: Board, item: int, options: Ints, again: int) -> None:
+    """Generate one item whose needs are generated.
+
+    IN_TURN: and remember that it ran. AGAIN: a component that found no room in its turn may find some now.
+    """
+    if again == IN_TURN:
+        board.item[board.size[RAN]].ran = item
+        board.size[RAN] += 1
+    if item >= board.components:
+        _top(board, item - board.components, options)
+    elif again == IN_TURN and _is_written_off(board, item):
+        board.item[item].at = NEVER
     else:
-        _top(board, item - components, options)
+        _base(board, item, options)
     if board.size[GIVEN] == 0:
         _advance(board)
 

@@ -38,10 +38,9 @@ from evac.planning.evacuation.board import (
     Board,
     Ints,
 )
-from evac.planning.evacuation.profile import fits_at, release_to, reserve
 from evac.planning.evacuation.room import close_spread, open_spread
 from evac.planning.evacuation.shedding import base_is_shed, is_dead
-from evac.planning.evacuation.timing import hands, schedule, when
+from evac.planning.evacuation.timing import fits_at, hands, release_to, reserve, schedule, when
 
 NOTHING: Final = -2
 """`spare` stands for nothing that is known."""
@@ -245,7 +244,7 @@ def _shed_ticks(board: Board, service: int, row: int) -> tuple[int, int]:
     return done, due
 
 
-@inner
+@spliced
 def _find_ready(board: Board, service: int) -> None:
     """`time` of source p: the first tick at which a row of pool p that has room is on and has made it.
 
@@ -282,7 +281,7 @@ def _needs_met(board: Board, service: int) -> int:
     return at
 
 
-@inner
+@spliced
 def _next_start(board: Board, service: int, since: int) -> tuple[int, int, int, int]:
     """Pool, tick, length, by hand or not: the start on a row that `_find_ready` found which ends first."""
     found, found_at, found_length, found_by_hand = -1, NEVER, 0, 0
@@ -297,7 +296,7 @@ def _next_start(board: Board, service: int, since: int) -> tuple[int, int, int, 
     return found, found_at, found_length, found_by_hand
 
 
-@inner
+@spliced
 def _all_started(board: Board, service: int, wanted: int, since: int) -> int:
     """When `wanted` starts would be over, each as early as what is held allows; NEVER if they cannot be."""
     end = since

@@ -1,7 +1,11 @@
-"""Local search over orders: insertion of items under annealing, every order generated and priced.
+"""Serial schedule generation and the search over orders.
+
+A generation takes milestones in an order of priority, each as early as it can be; whatever an item waits for
+is generated first, so every order is feasible. The search moves items about and prices what comes out.
 
 The random numbers are splitmix64 on integers, and the exponential threshold is built from bits, so that
-the same seed gives the same plan on every machine.
+the same seed gives the same plan on every machine. All ways of running items are modes of one kernel: each
+kernel that contains them costs the compiler all of them again.
 """
 
 # Records are untyped to mypy, so what is read from them is Any.
@@ -9,25 +13,289 @@ the same seed gives the same plan on every machine.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.planning.compiled import allocating_kernel, inner, kernel, spliced
-from evac.planning.evacuation.board import NEVER, Board, Ints
-from evac.planning.evacuation.generate import begin, conclude, generate, run_stretch
-from evac.planning.evacuation.items import back_to_mark, set_mark
+from evac.planning.compiled import allocating_inner, inner, kernel, spliced, unlocked_kernel
+from evac.planning.evacuation.board import (
+    AT_LEVEL,
+    FAILED_ROOM,
+    FAILED_TIME,
+    FLOOR,
+    LEVELLED,
+    MEMBER,
+    NEVER,
+    REACHED,
+    SHEDS,
+    SOFT,
+    UNKNOWN,
+    WAIT,
+    Board,
+    Ints,
+)
+from evac.planning.evacuation.items import (
+    AGAIN,
+    IN_TURN,
+    back_to_mark,
+    recover_store,
+    reset,
+    run_item,
+    set_mark,
+    start_late,
+)
 from evac.planning.evacuation.legality import breaks_rules
 
+GRACE_FACTOR = 16
+"""How much more a tick counts after the grace than before, where there is one."""
 FRACTION_BITS = 10
 LN2_PERMILLE = 693
 TASTE, EAGER, FAVOUR = range(3)
 """Columns of the options of an item: which stock first, whether sheds compete, pool liked best (-1)."""
+_GENERATE, _ANNEAL, _SWEEP, _USE_ROOM = range(4)
+"""Modes of `_run`."""
+
+Random = NDArray[np.uint64]
+
+
+class _Task(NamedTuple):
+    """What `_run` does."""
+
+    mode: int
+    limit: int
+    """Generation: stops when the value exceeds it. Annealing: value of the order to begin with."""
+    steps: int
+    """Annealing: generations; sweep: tries a window."""
+    heat: int
+    """Temperature at the start, in the unit of the objective."""
+    share: int
+    """Annealing: percent of moves that change an option; sweep: items a window."""
+    random: Random
+    best_order: Ints
+    best_options: Ints
 
 
 @inner
-def draw(random: NDArray[np.uint64], below: int) -> int:
+def _wants(board: Board, item: int) -> bool:
+    """Whether an item needs generating: a component with a lost base, a top with starts."""
+    components = board.components
+    if item < components:
+        return board.heap[board.base[MEMBER] + item + 1] > board.heap[board.base[MEMBER] + item]
+    return board.service[item - components].top_starts > 0
+
+
+@inner
+def _push_needs(board: Board, item: int, depth: int) -> int:
+    """Push what an item waits for and is not generated; the new depth of the stack."""
+    components = board.components
+    if item >= components:
+        own = board.service[item - components].component
+        if board.service[item - components].base_lost and not board.item[own].done:
+            board.item[depth].stack = own
+            depth += 1
+        return depth
+    for k in range(board.heap[board.base[WAIT] + item], board.heap[board.base[WAIT] + item + 1]):
+        if not board.item[board.heap[k]].done and depth < len(board.item):
+            board.item[depth].stack = board.heap[k]
+            depth += 1
+    return depth
+
+
+@inner
+def cost(board: Board, at: int) -> int:
+    """What one unit of weight pays when its milestone holds from a tick on, as the search counts it."""
+    until = min(at, board.horizon)
+    if board.grace == 0:
+        return until
+    return GRACE_FACTOR * max(0, until - board.grace) + until
+
+
+@inner
+def _price(board: Board, item: int) -> int:
+    """What an item adds to the objective at the least, now that it is generated."""
+    components = board.components
+    if item >= components:
+        service = item - components
+        return board.service[service].top_weight * cost(
+            board, max(board.service[service].base_at, board.service[service].top_own)
+        )
+    total = 0
+    for k in range(board.heap[board.base[MEMBER] + item], board.heap[board.base[MEMBER] + item + 1]):
+        service = board.heap[k]
+        total += board.service[service].base_weight * cost(board, board.service[service].base_at)
+        if board.service[service].top_starts == 0:
+            total += board.service[service].top_weight * cost(board, board.service[service].base_at)
+    return total
+
+
+@spliced
+def _run_with_needs(board: Board, item: int, options: Ints, limit: int) -> int:
+    """Generate an item after all it waits for; what that adds to the objective, at most just over `limit`."""
+    paid = 0
+    depth = 1
+    board.item[0].stack = item
+    while depth > 0 and paid <= limit:
+        item = board.item[depth - 1].stack
+        if board.item[item].done:
+            depth -= 1
+            continue
+        deeper = _push_needs(board, item, depth)
+        if deeper > depth:
+            depth = deeper
+            continue
+        depth -= 1
+        board.item[item].done = 1
+        if _wants(board, item):
+            _raise_floor(board, item)
+            run_item(board, item, options[item], IN_TURN)
+            board.size[REACHED] = max(board.size[REACHED], _end(board, item))
+            paid += _price(board, item)
+        elif item < board.components:
+            board.item[item].at = 0
+    return paid
+
+
+@inner
+def _raise_floor(board: Board, item: int) -> None:
+    """Where levels are finished one by one, nothing of a level begins before the last is over."""
+    if board.size[LEVELLED] and board.item[item].level > board.size[AT_LEVEL]:
+        board.size[AT_LEVEL], board.size[FLOOR] = board.item[item].level, board.size[REACHED]
+
+
+@spliced
+def _run_stretch(board: Board, order: Ints, options: Ints, first: int, last: int, limit: int) -> int:
+    """Generate order[first:last]; what they add to the objective, or NEVER when it exceeds `limit`."""
+    paid = 0
+    for k in range(first, last):
+        paid += _run_with_needs(board, order[k], options, limit - paid)
+        if paid > limit:
+            return NEVER
+    return paid
+
+
+@spliced
+def _generation(board: Board, order: Ints, options: Ints, limit: int) -> int:
+    """Generate all items in an order; the searched objective, or NEVER as soon as it exceeds `limit`.
+
+    order: items by priority; options: (items, 3) taste, eager and favoured pool of each.
+    """
+    _begin(board)
+    if _run_stretch(board, order, options, 0, len(order), limit) >= NEVER:
+        return NEVER
+    return _conclude(board, options)
+
+
+@inner
+def _begin(board: Board) -> None:
+    """Nothing is scheduled but, where a site still runs, its stores: they are saved first."""
+    reset(board)
+    if board.grace > 0:
+        for store in range(len(board.store)):
+            recover_store(board, store)
+
+
+@spliced
+def _conclude(board: Board, options: Ints) -> int:
+    """What was left out once more, then what nobody waits for: late services and the other stores.
+
+    Boots and sheds that came later may have made room, so components that found none are tried again,
+    what is needed first. Returns the price of the whole.
+    """
+    for component in range(board.components):
+        failed = board.item[component].done and board.item[component].at >= NEVER
+        if failed and board.item[component].why != FAILED_TIME:
+            run_item(board, component, options[component], AGAIN)
+    for component in range(board.components):
+        if board.item[component].why == FAILED_TIME and board.item[component].at >= NEVER:
+            start_late(board, component, options[component])
+    for store in range(len(board.store)):
+        recover_store(board, store)
+    return _finish(board)
+
+
+@inner
+def _end(board: Board, item: int) -> int:
+    """When an item is done; 0 where it never is."""
+    top = item >= board.components
+    at = board.service[item - board.components].top_own if top else board.item[item].at
+    return at if at < NEVER else 0
+
+
+@allocating_inner
+def _shed_times(board: Board) -> None:
+    """When sheds take top and base away: the replica in time that goes below the floor decides the base."""
+    for service in board.service:
+        service.top_shed_at = service.base_shed_at = NEVER
+    count = board.size[SHEDS]
+    if count == 0:
+        return
+    left = np.array([service.surviving for service in board.service], np.int64)
+    at = np.array([board.shed[k].at for k in range(count)], np.int64)
+    for line in np.argsort(at, kind="mergesort"):
+        shed = board.shed[line]
+        number = board.present[shed.entry].service
+        service = board.service[number]
+        left[number] -= shed.count
+        service.top_shed_at = min(service.top_shed_at, shed.at)
+        if left[number] < service.serves:
+            service.base_shed_at = min(service.base_shed_at, shed.at)
+
+
+@inner
+def outage(board: Board, back: int, gone: int) -> int:
+    """Ticks of [0, H) without a milestone that holds in [back, gone), counted from the grace on."""
+    horizon = board.horizon
+    late = max(0, min(back, horizon) - board.grace)
+    return min(horizon, late + horizon - min(gone, horizon))
+
+
+@inner
+def _finish(board: Board) -> int:
+    """Times of tops, soft dependencies and sheds included; the objective as the search counts it."""
+    _shed_times(board)
+    total = 0
+    for service in range(len(board.service)):
+        top = max(board.service[service].base_at, board.service[service].top_own)
+        if board.service[service].top_starts > 0 and board.service[service].top_own == UNKNOWN:
+            top = NEVER
+        gone = min(board.service[service].top_shed_at, board.service[service].base_shed_at)
+        for k in range(board.heap[board.base[SOFT] + service], board.heap[board.base[SOFT] + service + 1]):
+            other = board.heap[k]
+            top = max(top, board.service[other].base_at)
+            gone = min(gone, board.service[other].base_shed_at)
+        board.service[service].top_at = top
+        board.service[service].top_shed_at = gone
+        total += board.service[service].base_weight * _value(
+            board, board.service[service].base_at, board.service[service].base_shed_at
+        )
+        total += board.service[service].top_weight * _value(board, top, gone)
+    return total
+
+
+@inner
+def _value(board: Board, back: int, gone: int) -> int:
+    """Outage as the search counts it: ticks within the grace count a little."""
+    if board.grace == 0:
+        return outage(board, back, gone)
+    horizon = board.horizon
+    plain = min(horizon, min(back, horizon) + horizon - min(gone, horizon))
+    return GRACE_FACTOR * outage(board, back, gone) + plain
+
+
+@kernel
+def objective(board: Board) -> int:
+    """Weighted person-ticks of a finished generation: the Z of the model."""
+    total = 0
+    for service in range(len(board.service)):
+        base, top = board.service[service].base_shed_at, board.service[service].top_shed_at
+        total += board.service[service].base_weight * outage(board, board.service[service].base_at, base)
+        total += board.service[service].top_weight * outage(board, board.service[service].top_at, top)
+    return total
+
+
+@inner
+def _draw(random: Random, below: int) -> int:
     """Random integer in [0, below) from splitmix64 (Steele, Lea and Flood 2014)."""
     z = np.uint64(random[0] + np.uint64(0x9E3779B97F4A7C15))
     random[0] = z
@@ -40,12 +308,12 @@ def draw(random: NDArray[np.uint64], below: int) -> int:
 
 
 @inner
-def _slack(random: NDArray[np.uint64], temperature: int) -> int:
+def _slack(random: Random, temperature: int) -> int:
     """An exponential number of mean about `temperature`: a geometric count of bits and a fraction."""
     halvings = 0
-    while halvings < 20 and draw(random, 2) == 1:
+    while halvings < 20 and _draw(random, 2) == 1:
         halvings += 1
-    scaled = (halvings << FRACTION_BITS) + draw(random, 1 << FRACTION_BITS)
+    scaled = (halvings << FRACTION_BITS) + _draw(random, 1 << FRACTION_BITS)
     return (temperature * scaled >> FRACTION_BITS) * LN2_PERMILLE // 1000
 
 
@@ -62,132 +330,175 @@ def _shift(order: Ints, source: int, target: int) -> None:
 
 
 @inner
-def _reach(random: NDArray[np.uint64], count: int) -> int:
+def _reach(random: Random, count: int) -> int:
     """How far an insertion goes: short moves are likelier, long ones happen."""
     reach = 1
-    while reach < count and draw(random, 3) > 0:
+    while reach < count and _draw(random, 3) > 0:
         reach *= 2
-    return 1 + draw(random, min(reach, count - 1))
+    return 1 + _draw(random, min(reach, count - 1))
 
 
 @inner
-def _vary_options(random: NDArray[np.uint64], options: Ints, item: int, pools: int) -> tuple[int, int]:
+def _vary_options(random: Random, options: Ints, item: int, pools: int) -> tuple[int, int]:
     """Change one option of an item; (column, old value)."""
-    column = draw(random, 3)
+    column = _draw(random, 3)
     old = options[item, column]
     if column == TASTE:
-        options[item, column] = draw(random, 3)
+        options[item, column] = _draw(random, 3)
     elif column == EAGER:
         options[item, column] = 1 - old
     else:
-        options[item, column] = draw(random, pools + 1) - 1
+        options[item, column] = _draw(random, pools + 1) - 1
     return column, old
 
 
-@allocating_kernel
-def anneal(
-    board: Board,
-    order: Ints,
-    options: Ints,
-    random: NDArray[np.uint64],
-    work: int,
-    heat: int,
-    option_share: int,
-    best_order: Ints,
-    best_options: Ints,
-    current: int,
-) -> tuple[int, int]:
-    """`work` generations from an order of value `current`; (best, last) value found.
+@spliced
+def _keep(order: Ints, options: Ints, best_order: Ints, best_options: Ints) -> None:
+    for item in range(len(order)):
+        best_order[item] = order[item]
+    for item in range(len(options)):
+        for column in range(options.shape[1]):
+            best_options[item, column] = options[item, column]
 
-    heat: temperature at the start, in the unit of the objective, falling linearly to 0; option_share:
-    percent of moves that change an option. `order` and `options` end as the last accepted ones.
+
+@spliced
+def _anneal(board: Board, order: Ints, options: Ints, task: _Task) -> int:
+    """Generations from an order of value `limit`; the best value found. The temperature falls linearly to 0;
+    `order` and `options` end as the last accepted ones. In the mode `_GENERATE` one generation as it is.
     """
-    count = len(order)
-    best = current
-    best_order[:] = order
-    best_options[:] = options
-    if count < 2 and option_share == 0:
-        return best, current
-    for step in range(work):
-        temperature = heat * (work - step) // work
-        limit = current + _slack(random, temperature)
-        source = draw(random, count)
-        varied = count < 2 or draw(random, 100) < option_share
-        target = source
-        column, old = 0, 0
-        if varied:
-            column, old = _vary_options(random, options, order[source], len(board.pool))
-        else:
-            reach = _reach(random, count)
-            target = source - reach if draw(random, 2) else source + reach
-            target = min(max(target, 0), count - 1)
-            _shift(order, source, target)
-        value = generate(board, order, options, limit)
+    random, count, best = task.random, len(order), task.limit
+    if task.mode == _ANNEAL:
+        _keep(order, options, task.best_order, task.best_options)
+        if count < 2 and task.share == 0:
+            return best
+    current = best
+    for step in range(task.steps):
+        limit, varied, source, target, column, old = current, False, 0, 0, 0, 0
+        if task.mode == _ANNEAL:
+            limit = current + _slack(random, task.heat * (task.steps - step) // task.steps)
+            source = _draw(random, count)
+            varied = count < 2 or _draw(random, 100) < task.share
+            target = source
+            if varied:
+                column, old = _vary_options(random, options, order[source], len(board.pool))
+            else:
+                reach = _reach(random, count)
+                target = source - reach if _draw(random, 2) else source + reach
+                target = min(max(target, 0), count - 1)
+                _shift(order, source, target)
+        value = _generation(board, order, options, limit)
+        if task.mode == _GENERATE:
+            return value
         if value <= limit and not breaks_rules(board):
             current = value
             if value < best:
                 best = value
-                best_order[:] = order
-                best_options[:] = options
+                _keep(order, options, task.best_order, task.best_options)
         elif varied:
             options[order[source], column] = old
         else:
             _shift(order, target, source)
-    return best, current
+    return best
 
 
 @spliced
-def _try_moves(
-    board: Board,
-    order: Ints,
-    options: Ints,
-    random: NDArray[np.uint64],
-    first: int,
-    last: int,
-    tries: int,
-    heat: int,
-) -> None:
+def _try_moves(board: Board, order: Ints, options: Ints, task: _Task, first: int, last: int) -> None:
     """Insertions within order[first:last], each priced by generating just that stretch from the mark."""
-    current = run_stretch(board, order, options, first, last, NEVER)
-    back_to_mark(board)
-    for _ in range(tries):
-        source = first + draw(random, last - first)
-        reach = _reach(random, last - first)
-        target = source - reach if draw(random, 2) else source + reach
-        target = min(max(target, first), last - 1)
-        if source == target:
-            continue
-        _shift(order, source, target)
-        limit = current + _slack(random, heat)
-        value = run_stretch(board, order, options, first, last, limit)
+    random, current = task.random, NEVER
+    for turn in range(task.steps + 1):
+        limit, source, target = NEVER, first, first
+        if turn > 0:
+            source = first + _draw(random, last - first)
+            reach = _reach(random, last - first)
+            target = source - reach if _draw(random, 2) else source + reach
+            target = min(max(target, first), last - 1)
+            if source == target:
+                continue
+            _shift(order, source, target)
+            limit = current + _slack(random, task.heat)
+        value = _run_stretch(board, order, options, first, last, limit)
         back_to_mark(board)
-        if value <= limit:
+        if turn == 0 or value <= limit:
             current = value
         else:
             _shift(order, target, source)
 
 
-@allocating_kernel
-def sweep(
-    board: Board, order: Ints, options: Ints, random: NDArray[np.uint64], window: int, tries: int, heat: int
-) -> int:
+@spliced
+def _sweep(board: Board, order: Ints, options: Ints, task: _Task) -> int:
     """Improve an order from front to back, a window at a time; the value of the order it ends with.
 
     An insertion inside a window leaves what follows it almost as it was, so it is judged by the window
     alone: that costs a small part of a generation. `order` must be in the sequence items ran.
     """
-    begin(board)
+    _begin(board)
     count = len(order)
     first = 0
     while first < count:
-        last = min(first + window, count)
+        last = min(first + task.share, count)
         if last - first > 1:
             set_mark(board)
-            _try_moves(board, order, options, random, first, last, tries, heat)
-        step = last if last == count else first + (window + 1) // 2
-        run_stretch(board, order, options, first, step, NEVER)
+            _try_moves(board, order, options, task, first, last)
+        step = last if last == count else first + (task.share + 1) // 2
+        _run_stretch(board, order, options, first, step, NEVER)
         first = step
-    return conclude(board, options)
+    return _conclude(board, options)
+
+
+@spliced
+def _use_room(board: Board, options: Ints) -> int:
+    """Components that found no room when it was their turn are tried once more: now there is more of it."""
+    for component in range(board.components):
+        failed = board.item[component].done and board.item[component].at >= NEVER
+        if failed and board.item[component].why == FAILED_ROOM:
+            run_item(board, component, options[component], AGAIN)
+    return _finish(board)
+
+
+@unlocked_kernel
+def _run(board: Board, order: Ints, options: Ints, task: _Task) -> int:
+    if task.mode == _SWEEP:
+        return _sweep(board, order, options, task)
+    if task.mode == _USE_ROOM:
+        return _use_room(board, options)
+    return _anneal(board, order, options, task)
+
+
+def generate(board: Board, order: Ints, options: Ints, limit: int) -> int:
+    """Generate all items in an order; the searched objective, or NEVER as soon as it exceeds `limit`.
+
+    order: items by priority; options: (items, 3) taste, eager and favoured pool of each.
+    """
+    task = _Task(_GENERATE, limit, 1, 0, 0, np.zeros(1, np.uint64), order, options)
+    return _run(board, order, options, task)
+
+
+def anneal(
+    board: Board, order: Ints, options: Ints, random: Random, steps: int, heat: int, share: int, value: int
+) -> tuple[int, Ints, Ints]:
+    """Annealing by some generations from an order of a known value: the best value, its order and options.
+
+    heat: temperature at the start, in the unit of the objective; share: percent of moves that change options.
+    """
+    best_order, best_options = order.copy(), options.copy()
+    task = _Task(_ANNEAL, value, steps, heat, share, random, best_order, best_options)
+    return _run(board, order.copy(), options.copy(), task), best_order, best_options
+
+
+def sweep(
+    board: Board, order: Ints, options: Ints, random: Random, window: int, tries: int, heat: int
+) -> int:
+    """Improve an order in place from front to back, a window of items at a time; its value. `order` must be
+    in the sequence in which items ran.
+    """
+    return _run(board, order, options, _Task(_SWEEP, NEVER, tries, heat, window, random, order, options))
+
+
+def use_room(board: Board, options: Ints) -> None:
+    """Try components again that found no room when it was their turn."""
+    nothing = np.zeros(0, np.int64)
+    task = _Task(_USE_ROOM, NEVER, 0, 0, 0, np.zeros(1, np.uint64), nothing, options)
+    _run(board, nothing, options, task)
 
 
 @kernel

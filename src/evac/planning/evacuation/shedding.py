@@ -9,7 +9,7 @@ lowest, first what stands above the smallest count that serves, then whole servi
 
 from __future__ import annotations
 
-from evac.planning.compiled import inner
+from evac.planning.compiled import inner, spliced
 from evac.planning.evacuation.board import (
     ENTRY,
     HARD_USER,
@@ -26,9 +26,8 @@ from evac.planning.evacuation.board import (
     VICTIMS,
     Board,
 )
-from evac.planning.evacuation.profile import lift, reserve
 from evac.planning.evacuation.room import room_for, within_spread
-from evac.planning.evacuation.timing import hands, latest_shed, shed_length, when
+from evac.planning.evacuation.timing import hands, latest_shed, lift, reserve, shed_length, when
 
 
 @inner
@@ -355,7 +354,7 @@ def _is_victim(board: Board, service: int, victim: int, tier_wanted: int) -> boo
     return board.service[victim].left < board.service[victim].surviving or is_dead(board, victim)
 
 
-@inner
+@spliced
 def _row_of_victim(board: Board, service: int, victim: int) -> int:
     size = board.size
     never, not_now = -size[TURN], size[VERSION]

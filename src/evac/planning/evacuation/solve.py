@@ -1,7 +1,9 @@
 """From an instance to the best generation found, within an amount of work.
 
-Work is counted in generations. Small instances search rows and order together; in large ones a
-placement is kept while its order is searched, then rows are chosen anew in the order found.
+Work is counted in generations. Small instances search rows and order together; in large ones a placement is
+kept while its order is searched, then rows are chosen again in the order found. Of a site that is restored,
+servers that no service waits for boot last, in what the others leave of each limit: longest boots first,
+feeds in turn, so that the last server is on about as early as any order allows.
 """
 
 from __future__ import annotations
@@ -13,22 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import Instance
+from evac.planning.compiled import kernel
 from evac.planning.evacuation.board import LEVELLED, NEVER, Board, Ints
-from evac.planning.evacuation.generate import generate, objective
 from evac.planning.evacuation.given import keep_rows, remember
 from evac.planning.evacuation.legality import breaches, breaks_rules, first_idle_shed
-from evac.planning.evacuation.lowering import lower
-from evac.planning.evacuation.order import (
-    Items,
-    closure_order,
-    items_of,
-    level_order,
-    lost_tools,
-    tier_order,
+from evac.planning.evacuation.lowering import lower, refuse_self_reference
+from evac.planning.evacuation.order import Items, closure_order, items_of, level_order, lost_tools, tier_order
+from evac.planning.evacuation.search import (
+    EAGER,
+    FAVOUR,
+    TASTE,
+    anneal,
+    as_run,
+    generate,
+    objective,
+    sweep,
+    use_room,
 )
-from evac.planning.evacuation.search import EAGER, FAVOUR, TASTE, anneal, as_run, sweep
 from evac.planning.evacuation.sources import ON_FIRST
-from evac.planning.evacuation.tools import refuse_self_reference
+from evac.planning.evacuation.timing import boot, power_allows
 
 Progress = Callable[[int, int, int], None]
 """Called with (work done, work in all, best objective so far as the search counts it)."""
@@ -265,7 +270,7 @@ def _sweep(
     order = found.order.copy()
     as_run(board, order)
     heat = found.value // HEAT_DIVISOR * (turns - turn) // turns
-    value = int(sweep(board, order, found.options, random, window, tries, max(heat, 1)))
+    value = sweep(board, order, found.options, random, window, tries, max(heat, 1))
     if value >= found.value or (found.legal and breaks_rules(board)):
         return found
     return Found(order, found.options, value, True, found.legal)
@@ -274,14 +279,10 @@ def _sweep(
 def _anneal(
     board: Board, found: Found, random: NDArray[np.uint64], work: int, heat: int, share: int
 ) -> Found:
-    order, options = found.order.copy(), found.options.copy()
-    best_order, best_options = order.copy(), options.copy()
     keep_rows(board, int(found.given))
     start = found.value if found.legal else NEVER >> 1
-    best, _ = anneal(
-        board, order, options, random, work, max(heat, 1), share, best_order, best_options, start
-    )
-    return Found(best_order, best_options, best, found.given, found.legal or best < start)
+    best, order, options = anneal(board, found.order, found.options, random, work, max(heat, 1), share, start)
+    return Found(order, options, best, found.given, found.legal or best < start)
 
 
 def _settle(board: Board, found: Found) -> Found:
@@ -302,6 +303,13 @@ def _place_anew(board: Board, found: Found) -> Found:
     if value >= found.value or breaks_rules(board):
         return found
     return _settle(board, Found(found.order, found.options, value, False, found.legal))
+
+
+def round_of(instance: Instance) -> Callable[[], object]:
+    """One round of the search for an instance, from its first plan on: a search is so many of them."""
+    board, items = prepare(instance)
+    found = first_plan(board, items)
+    return lambda: generate(board, found.order, found.options, NEVER)
 
 
 def level_by_level(instance: Instance, prepared: tuple[Board, Items] | None = None) -> Board:
@@ -331,3 +339,35 @@ def warm_large(instance: Instance) -> None:
 def value_of(board: Board) -> int:
     """Z of the generation on the board: weighted person-ticks."""
     return int(objective(board))
+
+
+@kernel
+def _boot_rows(board: Board, rows: Ints) -> int:
+    """Boot rows one after the other, each as early as it can; how many there are."""
+    done = 0
+    for row in rows:
+        if board.row[row].on_at < 0 and power_allows(board, row) and boot(board, row, board.row[row].group):
+            done += 1
+    return done
+
+
+def bring_up_rest(instance: Instance, board: Board) -> int:
+    """Boot every server of the restored domain that is not on yet and that power allows; how many."""
+    rows = instance.brought_up.astype(np.int64)
+    if not len(rows):
+        return 0
+    done = int(_boot_rows(board, rows[_order(board, rows)]))
+    keep_rows(board, 0)
+    use_room(board, default_options(board, 0))
+    return done
+
+
+def _order(board: Board, rows: Ints) -> Ints:
+    """Those that come on by themselves, as their watts are drawn anyway; then by length, groups in turn."""
+    group = board.row["group"][rows]
+    turn = np.empty(len(rows), np.int64)
+    by_group = np.lexsort((board.row["place"][rows], group))
+    first = np.flatnonzero(np.r_[True, group[by_group][1:] != group[by_group][:-1]])
+    turn[by_group] = np.arange(len(rows)) - np.repeat(first, np.diff(np.r_[first, len(rows)]))
+    lines = board.group[group]
+    return np.lexsort((group, turn, -lines["boot_ticks"], -lines["by_itself"]))

@@ -9,7 +9,7 @@ rows of one boot kind, and rows freed by sheds. The source whose next replica ca
 
 from __future__ import annotations
 
-from evac.planning.compiled import inner
+from evac.planning.compiled import inner, spliced
 from evac.planning.evacuation.board import (
     BLOCK,
     ENTRY,
@@ -26,7 +26,6 @@ from evac.planning.evacuation.board import (
     VICTIMS,
     Board,
 )
-from evac.planning.evacuation.profile import fits_at, latest, lift, reserve
 from evac.planning.evacuation.room import may_fit, room_for, survey, take, within_spread
 from evac.planning.evacuation.shedding import (
     do_sheds,
@@ -36,7 +35,18 @@ from evac.planning.evacuation.shedding import (
     sheds_end,
     sheds_for,
 )
-from evac.planning.evacuation.timing import boot, boot_end, hands, power_allows, start_when, when
+from evac.planning.evacuation.timing import (
+    boot,
+    boot_end,
+    fits_at,
+    hands,
+    latest,
+    lift,
+    power_allows,
+    reserve,
+    start_when,
+    when,
+)
 
 ON, BOOTED, DARK, FREED = range(4)
 """Kinds of sources; a source record has its kind, its group or pool, the tick of its next start, and
@@ -162,7 +172,7 @@ def _start_when(board: Board, service: int, pool: int, since: int) -> tuple[int,
     return start_when(board, pool, board.service[service].start, since)
 
 
-@inner
+@spliced
 def _look(board: Board, service: int, source: int, since: int) -> int:
     """Next row of a source, with its tick brought up to date; -1 when the source is used up."""
     line = board.source[source]
@@ -192,7 +202,7 @@ def _look(board: Board, service: int, source: int, since: int) -> int:
     return row
 
 
-@inner
+@spliced
 def _look_freed(board: Board, service: int, source: int, since: int) -> int:
     """As `_look`, of rows freed by sheds; where they take turns, the row is for when nothing else is left."""
     line = board.source[source]
@@ -209,7 +219,7 @@ def _look_freed(board: Board, service: int, source: int, since: int) -> int:
     return row
 
 
-@inner
+@spliced
 def _shed_ready(board: Board, service: int, row: int) -> tuple[int, bool]:
     if room_for(board, service, row, 0) > 0:
         return 0, False
@@ -225,7 +235,7 @@ def _drop(board: Board, source: int) -> None:
     board.size[SOURCES] = last
 
 
-@inner
+@spliced
 def _first_source(board: Board, service: int, since: int, taste: int, favour: int) -> int:
     """The source that can start a replica first, looked at; -1 when all are used up."""
     while board.size[SOURCES] > 0:
@@ -253,7 +263,7 @@ def _group_key(board: Board, source: int) -> int:
     return board.group[line.number].pool if line.kind != FREED else -1
 
 
-@inner
+@spliced
 def _use_on(board: Board, service: int, mile: int, source: int, count: int) -> int:
     """Start replicas on rows of an on-group at the tick of the source; how many, at most `count`."""
     line = board.source[source]
@@ -288,7 +298,7 @@ def _use_row(board: Board, service: int, mile: int, row: int, ready: int, waits:
     return 1
 
 
-@inner
+@spliced
 def _use_freed(board: Board, service: int, mile: int, row: int, since: int) -> int:
     if room_for(board, service, row, 0) > 0:
         return _use_row(board, service, mile, row, since, 0)

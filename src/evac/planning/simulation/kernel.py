@@ -16,8 +16,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evac.planning.compiled import allocating_inner, inner, parallel_kernel, prange
+
+Ints = NDArray[np.int64]
 
 CHAIN = 48
 PASSED_OVER = 8
@@ -294,7 +297,7 @@ def play(net, length, end, blame):
 
 
 @parallel_kernel
-def play_all(net, lengths, watched, ends, chains):
+def play_all(net: Net, lengths: Ints, watched: Ints, ends: Ints, chains: Ints) -> None:
     """Trials side by side, each into its own row: ends (T, N), chains (T, CHAIN) of the last of `watched`."""
     trials = lengths.shape[0]
     for trial in prange(trials):

@@ -1,14 +1,15 @@
 """Monte Carlo over a fixed plan: percentiles of recovery, odds to meet each rto, what is critical.
 
 The plan's steps, waiting and limits stay; durations and failures are drawn. Trials are drawn in
-blocks from one seeded PCG64 stream, so the same seed gives the same answer on the same machine.
+blocks from one seeded PCG64 stream, so the same seed gives the same answer on the same machine. How often
+boots, starts and people fail is a parameter, too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final
 
@@ -18,10 +19,59 @@ from numpy.typing import NDArray
 from evac.model.errors import InvalidInput
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome, Plan, Step
-from evac.planning.simulation.faults import ATTEMPTS, DEFAULTS, PAUSE_TICKS
 from evac.steps.kind import Uncertainty
 from evac.steps.places import Places
-from evac.steps.registry import kind_of
+from evac.steps.registry import PLANNED, kind_of
+
+ATTEMPTS: Final = 5
+PAUSE_TICKS: Final = 30
+
+
+DEFAULTS: Final[dict[str, Uncertainty]] = {
+    kind.name: kind.uncertainty for kind in PLANNED.values() if kind.uncertainty is not None
+}
+
+_FIELDS: Final = ("fail", "slow", "spread", "common")
+
+
+def parse_faults(specs: Iterable[str]) -> dict[str, Uncertainty]:
+    """`KIND:FIELD=NUMBER` over the defaults, for example `boot:fail=0.1` or `start:slow=2`.
+
+    Raises InvalidInput naming every spec that cannot be read.
+    """
+    table = dict(DEFAULTS)
+    wrong = []
+    for spec in specs:
+        kind, _, rest = spec.partition(":")
+        name, _, text = rest.partition("=")
+        value = _number(text)
+        limit = 0.99 if name == "fail" else 100.0
+        if kind not in PLANNED or name not in _FIELDS or value is None or not 0.0 <= value <= limit:
+            wrong.append(spec[:80])
+            continue
+        table[kind] = _with(table.get(kind, Uncertainty()), name, value)
+    if wrong:
+        kinds, names = ", ".join(DEFAULTS), ", ".join(_FIELDS)
+        hint = f"write KIND:FIELD=NUMBER; kinds: {kinds}; fields: {names} (fail below 1)"
+        raise InvalidInput("fault-spec", f"cannot read fault {', '.join(wrong)}", hint)
+    return table
+
+
+def _with(found: Uncertainty, name: str, value: float) -> Uncertainty:
+    if name == "fail":
+        return replace(found, fail=value)
+    if name == "slow":
+        return replace(found, slow=value)
+    return replace(found, spread=value) if name == "spread" else replace(found, common=value)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value == value else None
+
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

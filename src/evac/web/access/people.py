@@ -20,19 +20,18 @@ import orjson
 from starlette.requests import HTTPConnection
 
 from evac.app.access import TOKEN_LONGEST, TOKEN_PREFIX, digest_of
-from evac.drivers.references import secret_of
 from evac.engine import break_glass
 from evac.engine.clock import Clock
 from evac.estate.codecs.access import alike, load_access
 from evac.model.access import AccessRules, Person, Role, Token, least, role_for
 from evac.model.errors import EstateError, EvacError, NotAllowed
 from evac.model.estate import Rate
+from evac.net.secrets import secret_of
 from evac.store.port import Store
 from evac.web.access.guarding import is_open
-from evac.web.access.keeping import SessionKeep
+from evac.web.access.keeping import Session, SessionBook, SessionKeep
 from evac.web.access.port import Actor, Proof, TooMany, Unauthenticated
 from evac.web.access.rate_limit import Often, neighbourhood
-from evac.web.access.sessions import Session, SessionBook
 
 if TYPE_CHECKING:
     from fastapi import APIRouter

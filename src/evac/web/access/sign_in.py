@@ -2,6 +2,8 @@
 
 Every form carries a token: that of the login where there is one, else one that lies in a cookie of the form.
 Nothing here is kept by a browser or by the room.
+
+The page that says who is signed in, as what, and the way out.
 """
 
 from __future__ import annotations
@@ -22,6 +24,18 @@ from evac.web.access.port import SIGN_IN, STATE, Actor, TooMany, Unauthenticated
 from evac.web.forms import fields_of, sentence
 from evac.web.pages import frame
 from evac.web.problems import status_of
+from evac.web.room import room_of
+
+PATH: Final = "/who"
+router = APIRouter(include_in_schema=False)
+
+
+@router.get(PATH)
+async def who(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
+    """Made for one person, and kept nowhere."""
+    body = frame.render("who.html.j2", PATH, room_of(request).office.clock.now_ms(), actor=actor)
+    return Response(body, 200, {"cache-control": "no-store"}, frame.HTML)
+
 
 FORM_COOKIE: Final = "evac_form"
 FIELDS_MOST: Final = 16
@@ -78,7 +92,7 @@ def routers(people: People) -> Sequence[APIRouter]:
         drop(people, found, people.cookie)
         return found
 
-    from evac.web.access.oidc_people import router_of
+    from evac.web.access.oidc import router_of
 
     return (router, router_of(people))
 

@@ -13,9 +13,8 @@ from pydantic import BaseModel
 
 from evac.incident.dora import Classification, classify
 from evac.incident.drafting import Draft, draft
-from evac.incident.korea import Duty, duties
 from evac.incident.notes import Note, in_order
-from evac.incident.regulator import Basics, basics
+from evac.incident.regulator import Basics, Duty, basics, duties
 from evac.incident.values import Entry
 from evac.model.errors import InvalidInput, RunError, Unavailable
 from evac.office.incidents import IncidentFile, IncidentShort, felt

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from evac.app import incident_papers, incidents
-from evac.app.incident_papers import PaperForm, PaperKind
+from evac.app import incidents
+from evac.app.incidents import PaperForm, PaperKind
 from evac.views.sheet import Sheet, sheet_data
 from evac.web.access.port import need
 from evac.web.answering import JSON, dump, tag_of, tagged
@@ -38,7 +38,7 @@ async def all_incidents(request: Request, form: Form = "json") -> Response:
 
     def made(store: Any) -> str | Sheet:
         found = asyncio.run(incidents.all_of(store, office.clock.now_ms()))
-        return incident_papers.list_paper([about for _, about in found], form)
+        return incidents.list_paper([about for _, about in found], form)
 
     return _answer(request, await _apart(room_of(request), made), form)
 
@@ -56,7 +56,7 @@ async def one_incident(
     file = await office.incidents.file(incident)
     now_ms = office.clock.now_ms()
     found = await office.incidents.apart(
-        lambda: incident_papers.paper(file.dossier, file.about, paper, form, now_ms, file.entries)
+        lambda: incidents.paper(file.dossier, file.about, paper, form, now_ms, file.entries)
     )
     return _answer(request, found, form)
 

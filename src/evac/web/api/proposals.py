@@ -15,6 +15,7 @@ from evac.app.rehearsing import Rehearser
 from evac.engine.plans.library import digest_of, lend_plan
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, Unavailable
+from evac.views.dry_run import DryRun
 from evac.web.access.port import Actor, need
 from evac.web.answering import JSON, dump
 from evac.web.api.bodies import Body, Name
@@ -67,27 +68,6 @@ class PlanKept(BaseModel):
     plan: str
 
 
-class StepChecked(BaseModel):
-    """What would be done, and what would keep it from working now."""
-
-    id: str
-    actions: list[str]
-    problems: list[str]
-    manual: bool
-    gate: str
-
-
-class DryRunTold(BaseModel):
-    """needs_approval: what policy's own envelope does not cover."""
-
-    schema_version: int
-    plan_digest: str
-    question: str
-    ready: bool
-    needs_approval: list[str]
-    steps: list[StepChecked]
-
-
 @router.put(
     "/plans/{digest}",
     status_code=201,
@@ -123,7 +103,7 @@ def _check_plan(data: bytes, digest: str) -> None:
         raise InvalidInput(error.code, error.message, error.hint) from error
 
 
-@router.post("/plans/{digest}/dry-run", responses=answers(DryRunTold, 404, 409, 422, 503))
+@router.post("/plans/{digest}/dry-run", responses=answers(DryRun, 404, 409, 422, 503))
 async def rehearse(
     request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:

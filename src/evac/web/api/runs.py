@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -12,8 +11,7 @@ from evac.office.hub import News
 from evac.office.runs import topic_of
 from evac.office.values import RunShort
 from evac.run.values import ENDED, Event
-from evac.run.waits import Verb, WaitKind
-from evac.views.run_report import LossShown, RunShown, by_need, run_head, step_row
+from evac.views.run_document import LossRow, RunHead, RunShown, StepRow, by_need, run_head, step_row
 from evac.views.words import moment
 from evac.web import streams
 from evac.web.access.port import need
@@ -24,73 +22,6 @@ from evac.web.room import WarRoom, room_of
 router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[Depends(need("viewer"))])
 FORECAST_MS = 5_000
 """A forecast is as of a moment; it is made anew so often at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunStepShown:
-    """One step of a run."""
-
-    id: str
-    kind: str
-    target: str
-    state: str
-    attempts: int
-    started_at: str | None
-    ended_at: str | None
-    evidence: dict[str, Any]
-    error: dict[str, str] | None
-    waits_for: str
-    gate: str
-
-
-@dataclass(frozen=True, slots=True)
-class WaitShown:
-    """One thing that only a person can do. verbs: requests that end it; next: the command that does; facts:
-    what is behind it, by kind; words: all of it in a sentence.
-    """
-
-    kind: WaitKind
-    step: str
-    since: str | None
-    verbs: list[Verb]
-    facts: dict[str, Any]
-    words: str
-    next: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunHead:
-    """One run without its steps. envelope: what an approval has to cover; to_type: sites that a person must
-    name first; limits_changed: by a person, in watts or units; in_doubt, undo_failed: how many steps.
-    """
-
-    schema_version: int
-    run: str
-    incident: str
-    question: str
-    plan_digest: str
-    state: str
-    leader: str
-    token: int
-    graceful: bool
-    held_by: str
-    why: str
-    approved_by: list[str]
-    approvals_needed: int
-    envelope: dict[str, Any]
-    to_type: list[str]
-    events: int
-    waits_for: list[str]
-    waits: list[WaitShown]
-    most_lost: list[dict[str, Any]]
-    forecast: dict[str, Any] | None
-    limits_changed: list[dict[str, Any]]
-    started_at: str | None
-    ended_at: str | None
-    as_of: str | None
-    in_doubt: int
-    undo_failed: int
-    counts: dict[str, int]
 
 
 @router.get("/runs", responses=answers(paged(RunShort), 304, 404, 422, 503))
@@ -122,21 +53,21 @@ async def run_tag(room: WarRoom, name: str) -> str:
     return f'"{view.spec.run[:200].encode().hex()}-{view.events}"'
 
 
-async def head_of(room: WarRoom, name: str) -> dict[str, Any]:
+async def head_of(room: WarRoom, name: str) -> RunHead:
     """The document of a run without its steps, as of now."""
     office = room.office
     view = await office.register.view(name)
     now_ms = office.clock.now_ms() // FORECAST_MS * FORECAST_MS
     await office.register.foretell(view, now_ms)
     lost = await cases.losses_of(office.store, view, now_ms)
-    told = tuple(LossShown(one.store, one.most_ms, one.basis, one.words, one.candidate) for one in lost)
+    told = tuple(LossRow(one.store, one.candidate, one.most_ms, one.basis, one.words) for one in lost)
     return run_head(RunShown(view, office.situation.leader.owner, now_ms, told))
 
 
 Order = Annotated[Literal["plan", "need"], Query(description="need: failed, in doubt and under way first.")]
 
 
-@router.get("/runs/{run}/steps", responses=answers(paged(RunStepShown), 304, 404, 422, 503))
+@router.get("/runs/{run}/steps", responses=answers(paged(StepRow), 304, 404, 422, 503))
 async def steps(
     request: Request, run: RunName, after: After = "", limit: Limit = LIMIT, order: Order = "plan"
 ) -> Response:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
-from evac.app.public_status import URL, About
+from evac.app.status_export import URL, About
 from evac.incident.components import StatusPage
 from evac.views.status_feed import status_feed
 from evac.views.status_files import status_files

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
 
-from evac.web.pages import create_run, frame, incident, notices, now, plan, run, what_if
+from evac.web.pages import create_run, frame, incident, notices, now_view, plan_view, run, what_if
 
 ROUTERS: Sequence[APIRouter] = (
-    now.router,
+    now_view.router,
     what_if.router,
     incident.router,
     notices.router,
-    plan.router,
+    plan_view.router,
     create_run.router,
     run.router,
     frame.router,

@@ -2,6 +2,8 @@
 
 Of thousands of losses and services the page shows sites, and then only what is not well; the rest is counted,
 and one link away.
+
+The page Now, and its two lists in full: services of one product family, and losses of one kind.
 """
 
 from __future__ import annotations
@@ -10,13 +12,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from evac.model.errors import EvacError
 from evac.office.facts import Amount, EstateFacts, LossFacts, ServiceAt, ServiceFacts, StoreFacts
 from evac.office.values import ReadyPlan, RunShort, SiteSeen, Situation
 from evac.run.values import CORRUPT
 from evac.views.words import listed, number, plural
+from evac.web.access.port import need
+from evac.web.api.shapes import LIMIT_MOST
+from evac.web.pages import frame
+from evac.web.room import room_of
 
 UNWELL_MOST: Final = 30
 LOSSES_MOST: Final = 12
@@ -59,7 +68,7 @@ class Cell:
     state: str = ""
 
 
-def context(now: Situation, facts: EstateFacts | None, at_ms: int) -> dict[str, Any]:
+def now_context(now: Situation, facts: EstateFacts | None, at_ms: int) -> dict[str, Any]:
     """Everything the page shows. facts None: the estate was not read yet; the world is shown all the same."""
     seen = {site.id: site for site in now.sites}
     shared = {
@@ -476,3 +485,62 @@ def losses_context(facts: EstateFacts, kind: str, begin: int, most: int) -> dict
         "before": max(0, begin - most) if begin else None,
         "after": begin + most if begin + most < len(found) else None,
     }
+
+
+PATH: Final = "/now"
+AGE_MS: Final = 10_000
+"""Ages on a page are told anew so often, if nothing else changed."""
+ROWS: Final = 200
+router = APIRouter(dependencies=[Depends(need("viewer"))])
+
+
+@router.get(PATH)
+async def now(request: Request) -> Response:
+    """Sites as they stand, what each loss would do, services by site, room, runs and notices."""
+    room = room_of(request)
+    situation, facts = room.office.situation, room.office.facts
+    now_ms = room.office.clock.now_ms() // AGE_MS * AGE_MS
+
+    def make() -> bytes:
+        at_ms = max(now_ms, situation.at_ms)
+        context = now_context(situation, facts, at_ms)
+        return frame.render("now.html.j2", PATH, at_ms, **context)
+
+    stamp = (situation.version, situation.estate, now_ms)
+    return room.shelf.answer(request, "page now", stamp, make, frame.HTML)
+
+
+@router.get("/now/services/{family}")
+async def services(request: Request, family: str) -> Response:
+    """The services of one family, site by site."""
+    room = room_of(request)
+    situation, facts = room.office.situation, room.facts
+    name = "" if family == NO_FAMILY else family
+    if not any(service.family == name for service in facts.services):
+        raise EvacError("not-found", f"the estate has no product family {family[:80]}", "go back to /now")
+
+    def make() -> bytes:
+        context = family_context(situation, facts, name)
+        return frame.render("now_services.html.j2", PATH, situation.at_ms, **context)
+
+    return room.shelf.answer(
+        request, f"page family {name}", (situation.version, facts.digest), make, frame.HTML
+    )
+
+
+@router.get("/now/losses")
+async def losses(
+    request: Request,
+    kind: Annotated[str, Query(pattern="^(site|group|hall|feed|rack)$")] = "site",
+    begin: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+) -> Response:
+    """Losses of one kind, the gravest first."""
+    room = room_of(request)
+    facts = room.facts
+    begin = begin // ROWS * ROWS
+
+    def make() -> bytes:
+        context = losses_context(facts, kind, begin, min(ROWS, LIMIT_MOST))
+        return frame.render("now_losses.html.j2", PATH, room.office.situation.at_ms, **context)
+
+    return room.shelf.answer(request, f"page losses {kind} {begin}", facts.digest, make, frame.HTML)

@@ -1,15 +1,20 @@
 """What pages of plans say, as plain values for their templates. Pure: a situation and plans in, words out.
 
 The charts and sentences are those of the report page; what needs the estate itself stays there.
+
+Pages of plans: the drawer, and one plan with its order, its objectives and its proof.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from evac.engine.runs.confirmation import to_apply
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from evac.engine.runs.requests import to_apply
+from evac.model.errors import EvacError
 from evac.model.plan import Plan, Step
 from evac.model.steps import FENCE_RUNGS
 from evac.office.values import ReadyPlan, RunShort, Situation
@@ -19,7 +24,12 @@ from evac.views import plan_view as views
 from evac.views.plan_answer import Planned, answer, cards, tier_rows
 from evac.views.plan_charts import Chain, seconds, step_words
 from evac.views.words import duration, number, people, percent, plural, user_minutes
+from evac.web.access.port import need
+from evac.web.api.shapes import Digest
+from evac.web.pages import frame
 from evac.web.pages.create_run import leaving
+from evac.web.pages.projection import plan_of
+from evac.web.room import room_of
 
 SERVICES: Final = 50
 STEPS: Final = 50
@@ -223,7 +233,7 @@ def _stores(plan: Plan) -> list[tuple[str, str, str, str, str]]:
             lost, state, rank = "all of it", "error", 0
         elif s.loss_ms:
             lost, state, rank = duration(s.loss_ms), "warning", 2
-        where = plan_charts.place_words(s.candidate) or "nowhere"
+        where = plan_charts.place_words(s)
         rows.append(((rank, -(s.loss_ms or 0), s.store), (s.store, where, back, lost, state)))
     return [row for _, row in sorted(rows)][:STORES]
 
@@ -324,3 +334,43 @@ def _facts(plan: Plan, digest: str) -> list[tuple[str, str]]:
     if plan.unknown:
         facts.append(("facts not known", _some(plan.unknown)))
     return facts
+
+
+PATH: Final = "/plans"
+AGE_MS: Final = 10_000
+ROWS: Final = 100
+router = APIRouter(dependencies=[Depends(need("viewer"))])
+Begin = Annotated[int, Query(ge=0, le=10_000_000)]
+Kind = Annotated[str, Query(pattern="^(|site|pair|group|hall|feed)$")]
+
+
+@router.get(PATH)
+async def plans(request: Request, begin: Begin = 0, kind: Kind = "") -> Response:
+    """The drawer: for each scenario the plan that lies ready, or why there is none. kind: of these alone."""
+    room = room_of(request)
+    now, now_ms = room.office.situation, room.office.clock.now_ms() // AGE_MS * AGE_MS
+
+    def make() -> bytes:
+        context = drawer_context(now, kind, begin, ROWS)
+        return frame.render("plans.html.j2", PATH, max(now_ms, now.at_ms), **context)
+
+    name = f"page plans {kind} {begin // ROWS}"
+    return room.shelf.answer(request, name, (now.version, now_ms), make, frame.HTML)
+
+
+@router.get(PATH + "/{digest}")
+async def plan(request: Request, digest: Digest, services: Begin = 0, steps: Begin = 0) -> Response:
+    """One plan. services, steps: from which row on these tables are shown."""
+    room = room_of(request)
+    office = room.office
+    if not await office.store.list(f"plan/{digest}/", limit=1):
+        raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "/plans lists what lies ready")
+    found, now = await plan_of(room, digest), office.situation
+    now_ms = office.clock.now_ms() // AGE_MS * AGE_MS
+
+    def make() -> bytes:
+        context = plan_context(found, digest, now, services, steps)
+        return frame.render("plan.html.j2", PATH, max(now_ms, now.at_ms), **context)
+
+    name = f"page plan {digest} {services} {steps}"
+    return room.shelf.answer(request, name, (now.version, now_ms), make, frame.HTML)

@@ -11,7 +11,7 @@ from evac.model.access import role_for
 from evac.model.errors import EvacError
 from evac.model.plan import Plan
 from evac.run.view import RunView
-from evac.views.run_report import LossShown
+from evac.views.run_document import LossRow
 from evac.web.access.granting import may_ask
 from evac.web.access.port import Actor, need, need_to_ask
 from evac.web.api.shapes import RunName
@@ -71,7 +71,7 @@ async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0)
         said,
         plan,
         next((row.created_ms for row in room.office.runs() if row.run == name), 0),
-        tuple(LossShown(one.store, one.most_ms, one.basis, one.words) for one in lost),
+        tuple(LossRow(one.store, one.candidate, one.most_ms, one.basis, one.words) for one in lost),
         now,
         await register.events(name, begun, run_view.EVENTS),
         show,

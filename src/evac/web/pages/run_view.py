@@ -14,7 +14,8 @@ from evac.run.values import CORRUPT, ENDED, Event
 from evac.run.view import RunView
 from evac.run.waits import Wait, run_verbs, step_verbs, waiting
 from evac.views.plan_view import GONE
-from evac.views.run_report import LossShown, limit_words, limits_changed
+from evac.views.run_document import MOST_URGENT, LossRow, limits_changed
+from evac.views.run_report import limit_words
 from evac.views.wait_words import words_of as wait_words
 from evac.views.words import duration, listed, number, plural
 from evac.web.pages.projection import TOLERANCE_MS, Projection
@@ -24,17 +25,6 @@ WAITS_MOST: Final = 12
 SERVICES_MOST: Final = 100
 STEPS: Final = 50
 EVENTS: Final = 25
-GRAVE: Final = (
-    "failed",
-    "unknown",
-    "undoing",
-    "running",
-    "ready",
-    "pending",
-    "undone",
-    "skipped",
-    "succeeded",
-)
 STEP_CLASS: Final[Mapping[str, str]] = {
     "failed": "error",
     "unknown": "unknown",
@@ -68,7 +58,7 @@ class Shown:
     said: Projection
     plan: Plan | None
     created_ms: int
-    losses: tuple[LossShown, ...]
+    losses: tuple[LossRow, ...]
     now: Situation
     events: Sequence[tuple[int, Event]]
     show: str = ""
@@ -252,7 +242,7 @@ def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, A
     if show:
         numbers: Iterable[int] = (i for i in view.ranked if view.phases[i] == show)
     else:
-        rank = {phase: n for n, phase in enumerate(GRAVE)}
+        rank = {phase: n for n, phase in enumerate(MOST_URGENT)}
         numbers = sorted(range(len(view.steps)), key=lambda i: (rank[view.phases[i]], view.rank[i]))
     found = list(numbers)
     begin = min(begin, max(0, len(found) - 1)) // STEPS * STEPS
@@ -266,7 +256,7 @@ def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, A
         "after": end if end < len(found) else None,
         "show": show,
         "kinds": [
-            (p, f"{number(view.counts[p])} {STEP_STATE.get(p, p)}") for p in GRAVE if view.counts.get(p)
+            (p, f"{number(view.counts[p])} {STEP_STATE.get(p, p)}") for p in MOST_URGENT if view.counts.get(p)
         ],
     }
 

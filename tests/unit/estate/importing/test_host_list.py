@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from evac.estate import load
 from evac.estate.format.problems import Problems
 from evac.estate.importers import ImportResult, SourceError, import_estate
-from evac.estate.importers.cells import CELL_MAX, COLUMNS_MAX, read_cells
-from evac.estate.importers.host_headers import NAMES, STATES, understand
+from evac.estate.importers.csv.reader import NAMES, STATES, understand
+from evac.estate.importers.source_files import CELL_MAX, COLUMNS_MAX, read_cells
 from evac.model.estate import Estate
 from evac.model.fleet import SERVER_STATES
 

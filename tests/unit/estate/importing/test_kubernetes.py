@@ -7,7 +7,7 @@ import pytest
 
 from evac.estate import load
 from evac.estate.importers import ImportResult, SourceError, import_estate
-from evac.estate.importers.kubernetes_amounts import parse_amount
+from evac.estate.importers.kubernetes.reader import parse_amount
 from evac.model.estate import Dependency, Estate
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evac import estate as estates
 from evac.derive.planning_instance import derive
 from evac.model.scenario import lose
-from evac.planning.bound import bound, kernels
+from evac.planning.bound import ascent, bound
 from evac.planning.bound.capacity import Curve, by_density, waits_of
 from evac.planning.bound.supply import Work, busy_times
 from tests.web.rooms import ESTATE
@@ -59,7 +59,7 @@ def test_the_compiled_greedy_is_the_exact_one(
     count = len(order)
     release = np.array([float(w.release) for _, w in order])
     out = np.zeros(count)
-    kernels.busy_times(
+    ascent.busy_times(
         np.array([float(weights[k]) for k in range(count)]),
         np.array([float(w.amount) for _, w in order]),
         release,
@@ -99,7 +99,7 @@ def test_no_order_waits_less_for_room_than_by_weight_per_size(
     assert cost(order) == pytest.approx(best)
     out = np.zeros(len(drawn))
     ticks = sorted(gains)
-    kernels.room_waits(
+    ascent.room_waits(
         np.array([float(weights[k]) for k in sizes]),
         np.array([float(sizes[k]) for k in sizes]),
         float(first),

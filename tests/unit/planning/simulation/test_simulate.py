@@ -10,8 +10,7 @@ import pytest
 from evac.model.errors import InvalidInput
 from evac.model.instance import Instance
 from evac.model.plan import Plan
-from evac.planning.simulation.faults import DEFAULTS, Uncertainty, parse_faults
-from evac.planning.simulation.simulate import _failures, simulate, warm
+from evac.planning.simulation.simulate import DEFAULTS, Uncertainty, _failures, parse_faults, simulate, warm
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 
@@ -39,9 +38,9 @@ def test_what_was_compiled_at_set_up_is_what_a_plan_needs(instance: Instance, pl
     from evac.planning.simulation.kernel import play_all
 
     warm()
-    compiled = list(play_all.signatures)
+    compiled = list(play_all.compiled.signatures)
     simulate(instance, plan, trials=2)
-    assert compiled == play_all.signatures
+    assert compiled == play_all.compiled.signatures
     assert len(compiled) == 1
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from evac.drivers import references
-from evac.drivers.references import secret_of
 from evac.model.access import Sessions
 from evac.model.errors import Permanent
 from evac.model.estate import Rate
-from evac.web.access import sessions as sessions_of
+from evac.net import secrets
+from evac.net.secrets import secret_of
+from evac.web.access import keeping as sessions_of
+from evac.web.access.keeping import OF_ONE_MOST, SessionBook
 from evac.web.access.rate_limit import NAMES_MOST, Often, neighbourhood
-from evac.web.access.sessions import OF_ONE_MOST, SessionBook
 
 
 class Turned:
@@ -96,7 +96,7 @@ def test_of_a_program_that_says_too_much_no_more_is_read_than_a_secret_has(
     with pytest.raises(Permanent) as raised:
         secret_of("command:/bin/cat /dev/zero")
     assert raised.value.code == "secret-too-large"
-    monkeypatch.setattr(references, "COMMAND_S", 0.2)
+    monkeypatch.setattr(secrets, "COMMAND_S", 0.2)
     program = tmp_path / "stays"
     program.write_text("#!/bin/sh\nsleep 2 &\necho word\n")
     program.chmod(0o700)

@@ -1,0 +1,188 @@
+"""How the kernels of this process run: compiled, or as plain Python where that is over before a compiler is.
+
+Compiled kernels are kept on disk, so that they are compiled once for each version of evac. Plain Python gives
+the same answer. It takes ten times as long, which for a few services is still less than loading what is
+compiled. What it would take is estimated from the size of the question before the work begins; of a plan, one
+round of the search is timed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+from typing import IO, Final
+
+from evac.model import extras
+from evac.model.estate import Estate
+from evac.model.instance import Instance
+from evac.planning.compiled import ALL, interpreted, kept_in, kernel_bases, kernels_are_kept
+
+Report = Callable[[str], None]
+"""Takes one line about what is compiled; called about twice a second."""
+
+LOADING_S: Final = 2.0
+"""What it takes to load kernels that are kept."""
+COMPILING_S: Final = 30.0
+"""Plain Python may take this long where nothing is compiled yet: compiling takes longer than that."""
+PATIENCE_S: Final = 900.0
+"""Where no compiler is installed, an answer that takes longer than this in plain Python is refused."""
+LOSS_S: Final = 25e-6
+"""An audit takes this for each service under each loss, in plain Python."""
+START_S: Final = 20e-6
+"""A simulation takes this for each step of each trial, in plain Python."""
+LARGE: Final = 100
+"""Services from which on no round of a search is timed first: it would take too long to try."""
+ROUND_S: Final = 0.5e-3
+"""A round of the search takes this for each service of a large instance, and for each ten servers."""
+FIRST_ROUNDS: Final = 20
+"""What is generated until there is a first plan."""
+ENDS_EARLY: Final = 2
+"""A search that finds nothing better ends after a third of its work, so half of it is counted."""
+POLL_S: Final = 0.5
+_LOCK: Final = "compiling.lock"
+FIRST_S: Final = 90.0
+"""What compiling takes in all, until a share of the kernels has shown how long they take here."""
+SURE: Final = 0.03
+
+
+@contextmanager
+def kernels(plain_s: float, report: Report = lambda line: None) -> Iterator[None]:
+    """Within, kernels run the way that answers first; they are compiled before that where it is needed.
+
+    plain_s: what the work would take in plain Python. Raises InvalidInput where that is too long, and no
+    compiler is installed.
+    """
+    if not extras.is_installed("large"):
+        if plain_s > PATIENCE_S:
+            words = f"an answer of about {plain_s / 60:.0f} minutes without compiled kernels"
+            raise extras.needs("large", words)
+        if plain_s > COMPILING_S:
+            faster = extras.install("large")
+            report(f"no compiled kernels: this takes about {plain_s:.0f} s; faster with: {faster}")
+        with interpreted():
+            yield
+        return
+    if plain_s <= LOADING_S or (plain_s <= COMPILING_S and kernels_are_kept() is None):
+        with interpreted():
+            yield
+        return
+    if kernels_are_kept() is None:
+        compile_all(report)
+    yield
+
+
+def audit_s(estate: Estate, lost: tuple[str, ...], pairs: bool) -> float:
+    """What an audit takes in plain Python: of the losses that are named, or of every one; and of pairs."""
+    above = len(estate.sites) + len(estate.halls) + len(estate.feeds) + len(estate.groups)
+    losses = len(lost) or above + len(estate.racks)
+    if pairs:
+        losses += above * (above - 1) // 2
+    return (losses * len(estate.services) + len(estate.fleet)) * LOSS_S
+
+
+def simulation_s(steps: int, trials: int) -> float:
+    """What a simulation takes in plain Python."""
+    return steps * trials * START_S
+
+
+def search_s(instance: Instance, work: int) -> float:
+    """What a plan takes in plain Python: the rounds of its search, one of which is timed."""
+    size = len(instance.services) + len(instance.rows) // 10
+    if size > LARGE:
+        return size * ROUND_S * (FIRST_ROUNDS + work / ENDS_EARLY)
+    from evac.planning.evacuation.solve import round_of
+
+    with interpreted():
+        began = time.process_time()  # on a busy machine a compiler takes longer as well
+        again = round_of(instance)
+        first = time.process_time()
+        again()
+        each = time.process_time() - first
+    return first - began + each * work / ENDS_EARLY
+
+
+def compile_all(report: Report) -> None:
+    """Compile every kernel, in processes of their own, and say how far that is.
+
+    Where they cannot be kept, nothing is done: the process that needs a kernel compiles it.
+    """
+    folder = kept_in(kernel_bases(), Path(sys.modules["evac"].__file__ or "").parent)
+    if folder is None:
+        report("compiling planner kernels, as they are needed; no folder to keep them: set NUMBA_CACHE_DIR")
+        return
+    whole, began = _count_kernels(), time.monotonic()
+    before = _count_kept(folder)
+
+    def tell() -> None:
+        report(_progress(before, _count_kept(folder), whole, time.monotonic() - began, folder))
+
+    tell()
+    with (folder / _LOCK).open("w") as lock:
+        while not _is_ours(lock):  # another process compiles the same
+            time.sleep(POLL_S)
+            tell()
+        if kernels_are_kept() is None:
+            _compile(report, tell)
+
+
+def _is_ours(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _compile(report: Report, tell: Callable[[], None]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "evac.app.warm"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        while process.poll() is None:
+            time.sleep(POLL_S)
+            tell()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+    if process.returncode:
+        trace = (process.stderr.read() if process.stderr else b"").decode(errors="replace").splitlines()
+        report(f"compiling ended with {process.returncode}: {''.join(trace[-1:])[:200]}")
+
+
+def _count_kernels() -> int:
+    import evac.audit
+    import evac.planning
+
+    for room in (evac.audit, evac.planning):
+        for module in walk_packages(room.__path__, f"{room.__name__}."):
+            if module.name != "evac.planning.compiling":  # numba is not needed to count
+                import_module(module.name)
+    return sum(1 for one in ALL if "inline" not in one.options)
+
+
+def _count_kept(folder: Path) -> int:
+    return sum(1 for _ in folder.rglob("*.nbi"))
+
+
+def _progress(before: int, done: int, whole: int, passed_s: float, folder: Path) -> str:
+    """One line: how many, how long yet, where."""
+    share = (done - before) / max(1, whole - before)
+    left_s = FIRST_S if share < SURE else passed_s * (1 - share) / share
+    return (
+        f"compiling planner kernels: {min(done, whole)} of {whole}, about {max(1, round(left_s))} s left; "
+        f"kept in {folder}"
+    )

@@ -1,0 +1,186 @@
+"""What a driver can be asked for: small protocols, each named for what it does.
+
+A driver lists the capabilities that it has in its `DRIVER` (see `spec`), and its class inherits from them.
+The engine, the audit, the witness and `evac check` ask for a capability, never for a driver by its name.
+
+Most capabilities act by verbs of the port (`check`, `execute`, `observe`, `undo` with an `Action` of that
+verb): `ABOUT` says by which. The others are questions with an answer of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, Protocol
+
+from evac.drivers.port import Action, Checked, Driver, Verb
+
+MemberRole = Literal["primary", "replica", "detached", "none"]
+"""primary: it takes writes. replica: it receives from a primary now. detached: it is set to follow one and
+receives nothing. none: it follows no one, or is a primary that gave its role up.
+"""
+Subject = Literal["store", "service", "site", "feed"]
+"""What an endpoint can be for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleReport:
+    """What one copy of a store says of itself now."""
+
+    role: MemberRole
+    lag_ms: int | None = None
+    """How far a replica is behind; None where that is not known."""
+    confirms: tuple[str, ...] = ()
+    """Of a primary: names of the copies that confirm its commits."""
+    waits_for: tuple[str, ...] = ()
+    """Of a primary whose commits hang: names of the synchronous copies that do not follow it."""
+    position: int | None = None
+    """Bytes of its log that it holds, comparable within one `history`; None where the engine does not say."""
+    history: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReport:
+    """Whether a system answered a probe. detail: what was wrong, if it did not."""
+
+    up: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """Requests that a service answered since it was last asked, and how many of them were errors."""
+
+    requests: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class PowerReport:
+    """Whether one server is on."""
+
+    server: str
+    power: str
+    """on, off, rising or falling; empty where the controller did not say."""
+    progress: str = ""
+    health: str = ""
+    why: str = ""
+    """Why the power is not known: a code of `boot_codes`, or `not-asked`."""
+
+
+class ReportsRole(Protocol):
+    """A copy of a store says which role it has."""
+
+    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
+        """Changes nothing. Raises `Retryable` where it does not answer, `Permanent` where it refuses us."""
+        ...
+
+
+class Promotes(Driver, Protocol):
+    """Makes a copy the primary of its store, and makes a primary give its role up."""
+
+
+class Fences(Driver, Protocol):
+    """Keeps an old primary from acknowledging writes. `DriverSpec.proofs` says what its word proves."""
+
+
+class ProvesSync(Protocol):
+    """Tells whether a synchronous copy can be the fence of its store: the proof `sync`."""
+
+    async def precheck_sync(
+        self, action: Action, timeout_s: float, candidate: str, sites: Mapping[str, str], may_be_lost: str
+    ) -> Checked:
+        """Asks the healthy primary whether every commit needs `candidate`, so that the copy proves a fence
+        when `may_be_lost` is gone. sites: name of each copy -> its site. Never raises.
+        """
+        ...
+
+
+class Follows(Driver, Protocol):
+    """Makes a copy of a store follow another primary."""
+
+
+class Protects(Driver, Protocol):
+    """Sets which copies must confirm the commits of a primary."""
+
+
+class RunsUnits(Driver, Protocol):
+    """Starts, scales and stops a service at a site."""
+
+
+class RoutesTraffic(Driver, Protocol):
+    """Moves the traffic of a service between sites."""
+
+
+class Verifies(Driver, Protocol):
+    """Tells whether a service works at a site."""
+
+
+class ReportsHealth(Protocol):
+    """Counts the requests and errors of a service at a site, while traffic moves there in shares."""
+
+    async def report_health(self, action: Action, timeout_s: float, samples: int) -> HealthReport:
+        """No requests where it does not answer, or has nothing to compare with yet. samples: how often it is
+        asked if it counts nothing by itself. Raises only `Permanent`, for settings that are wrong.
+        """
+        ...
+
+
+class BootsServers(Driver, Protocol):
+    """Switches servers on through their management controllers.
+
+    It enters `Order.power` around the one request that draws power, and calls `Order.switched_on` once the
+    controller has confirmed it.
+    """
+
+    async def look(self, action: Action, within_s: float) -> PowerReport:
+        """Whether a server is on. Raises `ActionError`, also where another machine answers."""
+        ...
+
+
+class SwitchesPower(Driver, Protocol):
+    """Closes and opens the breaker of a power feed."""
+
+
+class AnswersProbe(Protocol):
+    """Asks a system whether it is alive, as the witness of another site does all the time."""
+
+    async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
+        """An error of the network is raised as it is: the witness knows which of them mean silence. What is
+        wrong on our side, such as an unreadable secret, is raised too: it says nothing of the site.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """subjects: what endpoints it is asked of. verbs: of the port, by which it acts."""
+
+    meaning: str
+    subjects: frozenset[Subject]
+    verbs: frozenset[Verb] = frozenset()
+
+
+def _about(meaning: str, subject: Subject, *verbs: Verb) -> About:
+    return About(meaning, frozenset({subject}), frozenset(verbs))
+
+
+ABOUT: Final[Mapping[type, About]] = MappingProxyType(
+    {
+        ReportsRole: _about("which role a copy has", "store"),
+        Promotes: _about("promote, demote", "store", "promote", "demote"),
+        Fences: About("fence", frozenset({"store", "site"}), frozenset({"fence"})),
+        ProvesSync: _about("whether a synchronous copy can be the fence", "store"),
+        Follows: _about("follow another primary", "store", "rejoin"),
+        Protects: _about("set who confirms commits", "store", "protect"),
+        RunsUnits: _about("start, scale, stop", "service", "start", "scale", "stop"),
+        RoutesTraffic: _about("shift traffic", "service", "shift", "drain", "ready"),
+        Verifies: _about("verify", "service", "verify"),
+        ReportsHealth: _about("requests and errors, while traffic moves in shares", "service"),
+        BootsServers: _about("boot servers, look at their power", "site", "boot"),
+        SwitchesPower: _about("switch the circuit", "feed", "start", "stop"),
+        AnswersProbe: About("whether it is alive", frozenset({"store", "service", "site"})),
+    }
+)
+"""Every capability."""

@@ -1,0 +1,153 @@
+"""What a driver declares about itself, without the library that it needs: name, settings and capabilities.
+
+Each driver's folder ends in such a value, `DRIVER`. `evac check`, the reference of drivers, the engine and
+the audit read it; only what talks to a real system imports the driver's own modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal
+
+from evac.drivers.capabilities import ABOUT, AnswersProbe, Fences, Subject
+from evac.drivers.port import Driver, Value, Verb
+from evac.model.errors import Permanent
+from evac.model.run_policy import Proof
+
+Kind = Literal["text", "number", "flag", "list", "secret"]
+"""secret: a reference such as `env:NAME` or `file:/path`, never the secret itself."""
+ProbeKind = Literal["user", "data", "member", "agent"]
+"""As whom a probe asks: a user, a client of the data, a member of the store, or the site's agent."""
+Need = Subject | Literal["fence"]
+FENCE = "fence"
+"""The setting of an endpoint for a site that says which proof it gives: it fences, and does nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting of a driver's endpoints."""
+
+    key: str
+    kind: Kind
+    meaning: str
+    default: str = ""
+    """What counts without it, in words."""
+    needed: tuple[Need, ...] = ()
+    """For which endpoints it must be given: by what they are for; `fence` for those that fence a site."""
+    unless: str = ""
+    """Another setting that takes its place."""
+    with_: str = ""
+    """Another setting without which it is not needed."""
+    choices: tuple[str, ...] = ()
+    most: int = 2**53
+
+    def problem(self, value: Value) -> str:
+        """What is wrong with a value; empty if nothing is."""
+        texts = value if isinstance(value, tuple) else (value,)
+        if self.kind == "flag":
+            return "" if isinstance(value, bool) else "must be true or false"
+        if any(isinstance(one, bool) for one in texts):
+            return "must be a text" if self.kind != "number" else "must be a number"
+        if self.kind == "list":
+            return ""
+        if isinstance(value, tuple):
+            return "must be a single value, not a list"
+        if self.kind == "number":
+            number = int(value) if str(value).isascii() and str(value).isdigit() else -1
+            return "" if 0 <= number <= self.most else f"must be a number between 0 and {self.most}"
+        if self.choices and str(value) not in self.choices:
+            return f"must be one of: {', '.join(self.choices)}"
+        return ""
+
+
+PROBED: Mapping[ProbeKind, frozenset[Subject]] = {
+    "user": frozenset({"service", "site"}),
+    "data": frozenset({"store"}),
+    "member": frozenset({"site"}),
+    "agent": frozenset({"service", "site"}),
+}
+"""What an endpoint is for, so that the witness probes it."""
+COMMON = (
+    Setting(
+        FENCE, "text", "of an endpoint for a site: the proof that it gives", choices=("network", "power")
+    ),
+    Setting("takes", "number", "seconds; read by the simulated company of `evac serve --demo` only"),
+)
+"""Settings of every driver."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverSpec:
+    """A driver, as everyone else knows it."""
+
+    name: str
+    meaning: str
+    capabilities: tuple[type, ...]
+    """Protocols of `capabilities`; the driver's class inherits from each of them."""
+    settings: tuple[Setting, ...]
+    make: str
+    """`module:Class`; imported when the driver is first needed. The class is made without arguments."""
+    extra: str = ""
+    """The extra of the distribution that brings its library."""
+    proofs: tuple[Proof, ...] = ()
+    """What its fence proves: `network`, `power` of endpoints for a site; `sync`, `lease` of a store."""
+    probe: ProbeKind | None = None
+    """As whom it answers a probe; None if it answers none."""
+    copies_follow_by_themselves: bool = False
+    """Whether copies find a new primary without being led to it one by one."""
+    fetches_from_copies: bool = False
+    """Whether a candidate may fetch what it lacks from other copies before it is promoted."""
+    answers_are_cached: bool = False
+    """Whether clients keep an answer for a while: such traffic moves after the proxies."""
+    acts: bool = True
+    """Whether it acts on a real system; if not, its observations say nothing of the world."""
+    by_person: bool = False
+    """Whether a person does the work."""
+    agent_may: bool = False
+    """Whether a site's agent does its orders unless its file says otherwise; never for what runs programs."""
+    agent_verbs: frozenset[Verb] = frozenset()
+    """What is done by the agent of the site, on the machine of the data, and cannot be done from afar."""
+
+    def can(self, *capabilities: type) -> bool:
+        """Whether it has one of these capabilities."""
+        return any(one in self.capabilities for one in capabilities)
+
+    def serves(self, subject: Subject, settings: Mapping[str, Value]) -> tuple[type, ...]:
+        """Its capabilities that plans or the witness use of an endpoint for such a subject."""
+        fences = subject == "site" and FENCE in settings
+        if fences:
+            return (Fences,) if settings[FENCE] in self.proofs else ()
+        found = [one for one in self.capabilities if one is not Fences and subject in ABOUT[one].subjects]
+        if self.probe is not None and subject not in PROBED[self.probe]:
+            found = [one for one in found if one is not AnswersProbe]
+        return tuple(found)
+
+    @property
+    def all_settings(self) -> tuple[Setting, ...]:
+        return (*self.settings, *COMMON)
+
+    def missing(self, subject: Subject, settings: Mapping[str, Value]) -> Iterable[Setting]:
+        """Settings that an endpoint for such a subject must have and lacks."""
+        whats = {subject, "fence"} if subject == "site" and FENCE in settings else {subject}
+        for one in self.settings:
+            wanted = not whats.isdisjoint(one.needed) and (not one.with_ or one.with_ in settings)
+            if wanted and settings.get(one.key, "") in ("", ()) and not settings.get(one.unless):
+                yield one
+
+    def create(self) -> Driver:
+        """A new driver. Raises `Permanent` where its library is not installed."""
+        module, _, maker = self.make.partition(":")
+        try:
+            made = import_module(module)
+        except ModuleNotFoundError as error:
+            if not self.extra or (error.name or "").partition(".")[0] == "evac":
+                raise
+            raise Permanent(
+                "driver-library-missing",
+                f"the driver {self.name} needs {error.name}, which is not installed",
+                f"install it: pip install 'evac[{self.extra}]'",
+            ) from error
+        driver: Driver = vars(made)[maker]()
+        return driver

@@ -1,0 +1,324 @@
+"""What a Compose file means for an estate: services with their needs, and volumes of databases as stores.
+
+A Compose file names neither sites, people, tiers nor objectives: these are unknown until the overlay states
+them. Variables take their values from the `.env` file beside it, never from the environment of this process,
+so that the same files give the same estate everywhere. Source of the rules: the Compose Specification
+(interpolation, depends_on, deploy).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+from evac.estate.format import quantities as q
+from evac.estate.format.document import LIST, MAP, SCALAR, Node
+from evac.estate.format.problems import Problems, shown
+from evac.estate.importers.images import engine_of_image
+from evac.estate.importers.imported import Imported, Unknown, Value
+from evac.estate.importers.source_files import at, entries, is_id, read_text, read_tree
+from evac.model.diagnostic import Place
+from evac.model.units import QUANTITY_LIMIT
+
+NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+ENV_BYTES_MAX: Final = 2**20
+REPLICAS_MAX: Final = 10_000
+
+_VARIABLE: Final = re.compile(
+    r"\$(?:(?P<escaped>\$)|(?P<bare>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<how>:?[-?+])(?P<other>[^{}]*))?\})",
+    re.ASCII,
+)
+_ENV_LINE: Final = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*)", re.ASCII)
+_BYTES: Final = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*([bkmgt]?)b?", re.ASCII | re.IGNORECASE)
+_CORES: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
+_HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
+_BYTES_OF: Final = {letter: 2 ** (10 * power) for power, letter in enumerate("bkmgt")}
+_TEXT_MAX: Final = 65_536
+
+
+@dataclass(slots=True)
+class _Variables:
+    """Values of variables, and which were asked for without having one."""
+
+    values: Mapping[str, str]
+    problems: Problems
+    unset: set[str] = field(default_factory=set)
+
+    def text(self, node: Node | None) -> str | None:
+        """The text of a value with its variables filled in; None where it has none, or one is not set."""
+        if node is None or node.kind != SCALAR or node.is_unknown:
+            return None
+        missing: list[str] = []
+
+        def fill(match: re.Match[str]) -> str:
+            if match["escaped"]:
+                return "$"
+            name, how, other = match["bare"] or match["name"], match["how"] or "", match["other"] or ""
+            value = self.values.get(name)
+            is_set = value is not None and (bool(value) or not how.startswith(":"))
+            if how.endswith("+"):
+                return other if is_set else ""
+            if is_set:
+                return value or ""
+            if how.endswith("-"):
+                return other
+            missing.append(name)
+            return ""
+
+        filled = _VARIABLE.sub(fill, node.text[:_TEXT_MAX])
+        for name in missing:
+            if name not in self.unset:
+                self.unset.add(name)
+                self.problems.add(
+                    "import-word-unknown",
+                    f"the variable {shown(name)} is not set",
+                    node.place,
+                    f"what uses it stays unknown; set {name} in the .env file beside the Compose file",
+                )
+        return None if missing else filled
+
+
+def read(source: Path, problems: Problems) -> Imported:
+    """The facts of a Compose file, or of the one in a folder; problems are added."""
+    imported = Imported()
+    path = _file(source, problems)
+    tree = None if path is None else read_tree(path, path.parent, problems)
+    if path is None or tree is None:
+        return imported
+    found = at(tree, "services")
+    if found is None or found.kind != MAP or not found.fields:
+        problems.add(
+            "import-shape", f"{path.name} has no services", tree.place, "is it a Compose file? name one"
+        )
+        return imported
+    variables = _Variables(_env(path.parent, problems), problems)
+    services = {
+        name: node
+        for name, key, node in entries(tree, "services")
+        if is_id(name, key.place, problems) and _is_service(name, node, problems)
+    }
+    outside: set[str] = set()
+    for name, node in services.items():
+        values, notes = _service(node, variables)
+        needs = _needs(name, node, services, variables, outside)
+        stores = _stores(name, node, tree, variables, imported)
+        if needs or stores:
+            values["needs"] = needs + [{"store": store} for store in stores]
+        imported.add("services", name, values, "; ".join(notes))
+    if outside:
+        what = "services that others depend on and the file does not describe; left out"
+        imported.unknown.append(Unknown(what, len(outside), tuple(sorted(outside))))
+    imported.examples = _examples(imported)
+    return imported
+
+
+def _file(source: Path, problems: Problems) -> Path | None:
+    if not source.is_dir():
+        return source
+    for name in NAMES:
+        if (source / name).is_file():
+            return source / name
+    problems.add(
+        "import-source-missing",
+        f"no Compose file in {source.name or source}",
+        Place(str(source)),
+        f"it is looked for as {', '.join(NAMES)}",
+    )
+    return None
+
+
+def _is_service(name: str, node: Node, problems: Problems) -> bool:
+    if node.kind == MAP:
+        return True
+    problems.add("import-shape", f"the service {shown(name)} is not a mapping", node.place, "it is left out")
+    return False
+
+
+def _env(folder: Path, problems: Problems) -> dict[str, str]:
+    """The `.env` file of a folder. Values may be quoted; `#` after a blank begins a comment."""
+    path = folder / ".env"
+    if not path.is_file():
+        return {}
+    values: dict[str, str] = {}
+    for line in (read_text(path, folder, ENV_BYTES_MAX, problems) or "").splitlines():
+        match = _ENV_LINE.fullmatch(line.strip())
+        if match is None:
+            continue
+        value = match[2].strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            value = value[1:-1]
+        else:
+            value = re.split(r"\s#", value, maxsplit=1)[0].rstrip()
+        values[match[1]] = value
+    return values
+
+
+def _service(node: Node, variables: _Variables) -> tuple[dict[str, Value], list[str]]:
+    """Values of a service, and notes for the reader of the file."""
+    values: dict[str, Value] = {}
+    notes = []
+    if image := variables.text(at(node, "image")):
+        notes.append(f"image {image}")
+    if at(node, "ports") is not None:
+        notes.append("publishes ports")
+    if at(node, "profiles") is not None:
+        notes.append("starts only with a profile")
+    if at(node, "extends") is not None:
+        notes.append("extends another service, whose settings are not read")
+    count = variables.text(at(node, "deploy", "replicas") or at(node, "scale"))
+    runs_on_every_node = variables.text(at(node, "deploy", "mode")) == "global"
+    if runs_on_every_node:
+        notes.append("one replica on every node")
+    elif count is None and at(node, "deploy", "replicas") is None and at(node, "scale") is None:
+        values["replicas"] = 1
+    elif count is not None and count.isascii() and count.isdecimal() and 0 < int(count[:9]) <= REPLICAS_MAX:
+        values["replicas"] = int(count)
+    demand = _demand(node, variables)
+    if demand:
+        values["demand"] = demand
+    return values, notes
+
+
+def _demand(node: Node, variables: _Variables) -> dict[str, Value]:
+    """What one replica asks for: its reservation; where it has none, its limit."""
+    amounts: dict[str, Value] = {}
+    for ways, resource, parse, quantity in (
+        ((("reservations", "cpus"), ("limits", "cpus")), "cpu", _millicores, q.CORES_NEEDED),
+        ((("reservations", "memory"), ("limits", "memory")), "memory", _mebibytes, q.MEMORY_NEEDED),
+    ):
+        nodes = [at(node, "deploy", "resources", *way) for way in ways]
+        nodes += [
+            at(node, key) for key in (("cpus",) if resource == "cpu" else ("mem_reservation", "mem_limit"))
+        ]
+        stated = next((one for one in nodes if one is not None), None)
+        text = variables.text(stated)
+        if stated is None or text is None:
+            continue
+        amount = parse(text)
+        if amount is None or amount > QUANTITY_LIMIT:
+            variables.problems.add(
+                "import-word-unknown",
+                f"{shown(text)} is not an amount of {resource}",
+                stated.place,
+                "the demand stays unknown; write it like 0.5 or 512M",
+            )
+            continue
+        amounts[resource] = q.show(quantity, amount)
+    return amounts
+
+
+def _millicores(text: str) -> int | None:
+    return _up(Fraction(text) * 1_000) if _CORES.fullmatch(text) else None
+
+
+def _mebibytes(text: str) -> int | None:
+    match = _BYTES.fullmatch(text)
+    if match is None:
+        return None
+    return _up(Fraction(match[1]) * _BYTES_OF[match[2].lower() or "b"] / 2**20)
+
+
+def _up(value: Fraction) -> int:
+    return -(-value.numerator // value.denominator)
+
+
+def _needs(
+    name: str, node: Node, services: Mapping[str, Node], variables: _Variables, outside: set[str]
+) -> list[Value]:
+    """What `depends_on`, `links` and addresses in the environment say. What it waits for at its start is
+    needed to start; an address alone is needed to serve.
+    """
+    found: dict[str, dict[str, Value]] = {}
+    for target, place, starts, hard in _depends_on(node, variables):
+        if target in services and target != name:
+            found[target] = {"service": target}
+            if starts:
+                found[target]["needed_to"] = "start"
+            if not hard:
+                found[target]["hard"] = False
+        elif target != name:
+            outside.add(f"{name} -> {target}")
+            hint = (
+                variables.problems.suggest(target, list(services))
+                or "describe it in the overlay if it exists"
+            )
+            variables.problems.add(
+                "import-dangling",
+                f"{shown(name)} depends on {shown(target)}, which the file does not describe",
+                place,
+                hint,
+            )
+    for host in _hosts(node, variables):
+        if host in services and host != name:
+            found.setdefault(host, {"service": host})
+    return [dict(found[target]) for target in sorted(found)]
+
+
+def _depends_on(node: Node, variables: _Variables) -> Iterator[tuple[str, Place, bool, bool]]:
+    """(service, place, whether it must serve before the start, whether it is required)."""
+    stated = at(node, "depends_on")
+    for target, key, how in entries(stated):
+        condition = variables.text(at(how, "condition")) or "service_started"
+        yield (
+            target,
+            key.place,
+            condition != "service_started",
+            variables.text(at(how, "required")) != "false",
+        )
+    for item in stated.items if stated is not None and stated.kind == LIST else ():
+        yield item.text, item.place, False, True
+    links = at(node, "links")
+    for item in links.items if links is not None and links.kind == LIST else ():
+        yield item.text.partition(":")[0], item.place, False, True
+
+
+def _hosts(node: Node, variables: _Variables) -> Iterator[str]:
+    """Words of environment values that may be the name of a service: hosts of URLs and of `host:port`."""
+    stated = at(node, "environment")
+    texts = [variables.text(value) for _, _, value in entries(stated)]
+    for item in stated.items if stated is not None and stated.kind == LIST else ():
+        texts.append((variables.text(item) or "").partition("=")[2])
+    for text in texts:
+        for part in re.split(r"[\s,;/@]+", text or ""):
+            match = _HOST.match(part)
+            if match is not None and (len(match[0]) == len(part) or part[len(match[0])] == ":"):
+                yield match[0]
+
+
+def _stores(name: str, node: Node, tree: Node, variables: _Variables, imported: Imported) -> list[str]:
+    """Stores of a service: its named volumes. A database without one keeps its data in its container."""
+    engine = engine_of_image(variables.text(at(node, "image")) or "")
+    volumes = at(node, "volumes")
+    declared = {volume for volume, _, _ in entries(tree, "volumes")}
+    found = []
+    for item in volumes.items if volumes is not None and volumes.kind == LIST else ():
+        text = variables.text(item if item.kind == SCALAR else at(item, "source")) or ""
+        volume = text.partition(":")[0] if item.kind == SCALAR else text
+        if volume in declared and is_id(volume, item.place, variables.problems):
+            known = imported.sections.get("stores", {}).get(volume)
+            if known is None or engine is not None:
+                imported.add("stores", volume, {"engine": engine} if engine else {}, f"volume of {name}")
+            found.append(volume)
+    if engine is not None and not found:
+        store = f"{name}-data"
+        comment = (
+            f"{name} has no named volume: the data ends with its container, and no backup of it is possible"
+        )
+        imported.add("stores", store, {"engine": engine}, comment)
+        found.append(store)
+    return sorted(set(found))
+
+
+def _examples(imported: Imported) -> list[str]:
+    """Lines for a first overlay; every one is valid once the comment sign is taken away."""
+    services = imported.sections.get("services", {})
+    lines = ["sites:                       # where the hosts are", "  east: {}", "  west: {}", "services:"]
+    lines += [f"  {name}: {{tier: 1, people: 10 K, rto: 1 h}}" for name in sorted(services)]
+    stores = sorted(imported.sections.get("stores", {}))
+    if stores:
+        lines += ["stores:", *(f"  {name}: {{members: [{{at: east, mode: primary}}]}}" for name in stores)]
+    return lines

@@ -1,0 +1,1 @@
+"""The importer of host lists: CSV, TSV and spreadsheet exports."""

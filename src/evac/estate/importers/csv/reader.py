@@ -1,0 +1,432 @@
+"""A host list - the table every company has - made into sites, racks, classes, servers and replicas.
+
+Columns are recognised by name (`host_headers`). A host on several rows is one host with several
+services, unless the rows contradict each other.
+
+What the columns of a host list are called: one table, read by the importer and by its documentation.
+
+Names are compared in lower case without blanks, dashes, dots and underscores. A unit may stand in
+the name of a column (`memory_gb`, `RAM (GiB)`) or in each cell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from evac.estate.format import quantities as q
+from evac.estate.format.kinds import ID, ID_MAX
+from evac.estate.format.problems import Problems, shown
+from evac.estate.format.quantities import Quantity, QuantityError
+from evac.estate.importers.imported import Imported, Rows, Unknown
+from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, read_cells, read_text
+
+NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "host": ("host", "hostname", "fqdn", "name", "server", "servername", "machine", "node", "asset"),
+        "site": ("site", "dc", "datacenter", "datacentre", "location", "region", "facility", "building"),
+        "rack": ("rack", "rackname", "cabinet", "rackid"),
+        "services": ("service", "services", "role", "roles", "app", "apps", "application", "applications"),
+        "cpu": ("cpu", "cpus", "core", "cores", "vcpu", "vcpus", "cpucores", "cpucount", "numcpus"),
+        "memory": ("memory", "mem", "ram", "memorysize"),
+        "disk": ("disk", "disks", "storage", "disksize", "localdisk", "ssd", "hdd"),
+        "accelerators": ("accelerators", "gpu", "gpus", "gpucount"),
+        "class": ("class", "model", "sku", "hardware", "type", "servertype", "machinetype", "flavor"),
+        "state": ("state", "status", "lifecycle", "lifecyclestate"),
+        "watts": ("power", "watts", "wattage", "powerdraw", "maxpower"),
+    }
+)
+"""Meaning of a column -> names it is known by, the surest first."""
+
+STATE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "serving": "serving active inuse inservice production prod live online up running on deployed",
+        "spare": "spare standby idle available free reserve",
+        "dark": "dark off offline poweredoff poweroff stopped cold coldspare instock stored",
+        "condemned": "condemned retired decommissioned decommissioning decom broken failed faulty dead rma",
+    }
+)
+"""State of a server -> words for it in a cell; any other word is reported and the state left out."""
+
+STATES: Final[Mapping[str, str]] = MappingProxyType(
+    {word: state for state, words in STATE_WORDS.items() for word in words.split()}
+)
+
+_UNITS: Final = MappingProxyType(
+    {
+        **{f"{letter}b".lower(): f"{letter}B" for letter in "kMGTP"},
+        **{f"{letter}ib".lower(): f"{letter}iB" for letter in "KMGTP"},
+        **{f"{letter}i".lower(): f"{letter}iB" for letter in "KMGTP"},
+        "w": "W",
+        "watt": "W",
+        "watts": "W",
+        "kw": "kW",
+        "cores": "cores",
+    }
+)
+_UNIT_ENDING: Final = re.compile(r"(.*?)[\s_.(\[/-]+(?:in\s+)?([A-Za-z]+)[)\]]?\s*", re.ASCII)
+_FILLING: Final = re.compile(r"[\s_.()\[\]/-]+")
+_MEASURED: Final = frozenset({"memory", "disk", "watts"})
+_UNIT_IN_NAME: Final = MappingProxyType({"watts": "W", "wattage": "W"})
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column that is understood: its position, its meaning, and the unit its name states."""
+
+    position: int
+    meaning: str
+    unit: str | None
+
+
+def bare(name: str) -> str:
+    """A name as it is compared."""
+    return _FILLING.sub("", name).lower()
+
+
+def unit_named(text: str) -> str | None:
+    """The unit a word means, as estates write it."""
+    return _UNITS.get(text.lower())
+
+
+def understand(name: str) -> tuple[str, str | None] | None:
+    """Meaning and unit of a column name; None where it means nothing here."""
+    meaning = _meaning(bare(name))
+    if meaning is not None:
+        return meaning, _UNIT_IN_NAME.get(bare(name))
+    match = _UNIT_ENDING.fullmatch(name)
+    unit = unit_named(match[2]) if match is not None else None
+    meaning = _meaning(bare(match[1])) if match is not None else None
+    if meaning is None or unit is None:
+        return None
+    return (meaning, unit) if meaning in _MEASURED or (meaning == "cpu" and unit == "cores") else None
+
+
+def _meaning(name: str) -> str | None:
+    return next((meaning for meaning, names in NAMES.items() if name in names), None)
+
+
+def match_columns(header: tuple[str, ...]) -> tuple[dict[str, Column], list[int]]:
+    """Columns by meaning, and the positions of those that mean nothing here.
+
+    Where two columns mean the same, the one with the surer name counts and the other is left.
+    """
+    found: dict[str, Column] = {}
+    left: list[int] = []
+    for position, name in enumerate(header):
+        known = understand(name)
+        if known is None:
+            left.append(position)
+            continue
+        meaning, unit = known
+        other = found.get(meaning)
+        if other is None:
+            found[meaning] = Column(position, meaning, unit)
+        elif _rank(name, meaning) < _rank(header[other.position], meaning):
+            left.append(other.position)
+            found[meaning] = Column(position, meaning, unit)
+        else:
+            left.append(position)
+    return found, left
+
+
+def _rank(name: str, meaning: str) -> int:
+    names = NAMES[meaning]
+    return names.index(bare(name)) if bare(name) in names else 0
+
+
+def left_words(header: tuple[str, ...], position: int) -> str:
+    """Why a column was left: it means nothing here, or another says the same more surely."""
+    known = understand(header[position])
+    if known is None:
+        return f"the column {shown(header[position])} means nothing to evac"
+    return f"the column {shown(header[position])} also means {known[0]}; another one was read"
+
+
+SOURCE_BYTES_MAX: Final = 512 * 2**20
+
+_NAME: Final = re.compile(r"[^\W_][\w.:@-]*")
+_PARTED: Final = re.compile(r"[;,|]|\s+")
+_AMOUNT: Final = re.compile(r"([0-9][0-9,']*(?:\.[0-9]+)?)\s*([A-Za-z]*)", re.ASCII)
+_EMPTY: Final = frozenset({"", "-", "--", "n/a", "na", "none", "null", "unknown", "?", "tbd"})
+_QUANTITIES: Final[dict[str, Quantity]] = {
+    "cpu": q.CORES_HELD,
+    "memory": q.MEMORY_HELD,
+    "disk": q.DISK_HELD,
+    "accelerators": q.COUNT,
+    "watts": q.POWER_NEEDED,
+}
+_FACTS: Final = ("site", "rack", "class", "state", "cpu", "memory", "disk", "accelerators", "watts")
+
+
+@dataclass(slots=True)
+class _Host:
+    """One host so far: its facts by meaning, the row it was first on, and its services."""
+
+    row: Row
+    facts: dict[str, str]
+    services: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A reading in progress. `spelled`: names by their lower case, so that FRA1 and fra1 are one site."""
+
+    table: Cells
+    columns: dict[str, Column]
+    problems: Problems
+    hosts: dict[str, _Host] = field(default_factory=dict)
+    spelled: dict[tuple[str, str], str] = field(default_factory=dict)
+    changed: set[tuple[str, str]] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def note(self, code: str, message: str, row: Row, meaning: str, hint: str = "") -> None:
+        """Note a problem of a cell; of one code and column the first twenty, then how many more."""
+        self.counts[f"{code} {meaning}"] += 1
+        if self.counts[f"{code} {meaning}"] <= LISTED_MAX:
+            place = row.place(self.columns[meaning].position, self.table.delimiter)
+            self.problems.add(code, message, place, hint)
+
+
+def read(source: Path, problems: Problems) -> Imported:
+    """The facts of a host list; problems are added."""
+    imported = Imported()
+    text = read_text(source, source, SOURCE_BYTES_MAX, problems)
+    table = None if text is None else read_cells(text, source.name, problems)
+    if table is None:
+        return imported
+    columns = _columns(table, problems)
+    for meaning, words in (("host", "no column holds the names of hosts"), ("site", "no column holds sites")):
+        if meaning not in columns:
+            hint = f"name one column {', '.join(NAMES[meaning][:5])}"
+            problems.add("import-column-missing", words, table.header.place(), hint)
+    if not {"host", "site"} <= columns.keys():
+        return imported
+    reading = _Reading(table, columns, problems)
+    for row in table.rows:
+        _read_row(row, reading)
+    _report_nowhere(reading, imported)
+    _note_rest(reading)
+    _add_hosts(reading, imported)
+    _add_replicas(reading, imported)
+    imported.unknown += [
+        Unknown(f"hosts whose {meaning} the list has no column for", len(reading.hosts))
+        for meaning in ("services", "class", "state")
+        if meaning not in columns and reading.hosts
+    ]
+    imported.examples = _examples(imported)
+    return imported
+
+
+def _columns(table: Cells, problems: Problems) -> dict[str, Column]:
+    header = table.header.cells
+    columns, left = match_columns(header)
+    for position in sorted(left):
+        hint = "rename it if it is one of: " + ", ".join(NAMES)
+        place = table.header.place(position, table.delimiter)
+        problems.add("import-ignored", left_words(header, position), place, hint)
+    return columns
+
+
+def _read_row(row: Row, reading: _Reading) -> None:
+    name = _cell(row, "host", reading)
+    if name is None:
+        reading.note(
+            "import-cell", "a row without the name of a host", row, "host", "name it, or take the row out"
+        )
+        return
+    if len(name) > ID_MAX or not _NAME.fullmatch(name):
+        reading.note(
+            "import-name",
+            f"{shown(name)} cannot be the name of a host",
+            row,
+            "host",
+            "letters, digits and . _ - : @",
+        )
+        return
+    facts = {}
+    for meaning in _FACTS:
+        value = _fact(row, meaning, reading)
+        if value is not None:
+            facts[meaning] = value
+    host = reading.hosts.setdefault(name, _Host(row, facts))
+    if host.row is not row:
+        _same_host(name, host, facts, row, reading)
+    host.services.update(_services(row, reading))
+
+
+def _same_host(name: str, host: _Host, facts: dict[str, str], row: Row, reading: _Reading) -> None:
+    """Take up what a further row of a host adds; note what it contradicts."""
+    for meaning, value in facts.items():
+        known = host.facts.setdefault(meaning, value)
+        if known != value:
+            message = f"{meaning} of {shown(name)} is {value} here, but {known} on line {host.row.line}"
+            reading.note("import-host-twice", message, row, meaning, "correct one of the two")
+
+
+def _cell(row: Row, meaning: str, reading: _Reading) -> str | None:
+    column = reading.columns.get(meaning)
+    if column is None:
+        return None
+    text = row.cells[column.position]
+    return None if text.lower() in _EMPTY else text
+
+
+def _fact(row: Row, meaning: str, reading: _Reading) -> str | None:
+    """One fact of a host as the table `servers` states it; None where the list does not say."""
+    text = _cell(row, meaning, reading)
+    if text is None:
+        return None
+    if meaning in _QUANTITIES:
+        return _amount(text, row, meaning, reading)
+    if meaning == "state":
+        state = STATES.get(bare(text))
+        if state is None:
+            hint = f"write {', '.join(STATE_WORDS)}, or another word that docs/how-to/import.md lists"
+            reading.note("import-word-unknown", f"{shown(text)} is no state evac knows", row, meaning, hint)
+        return state
+    return _id(text, row, meaning, reading)
+
+
+def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
+    """A name as an id: blanks become dashes, and the first spelling of a name counts."""
+    name = "-".join(text.split())
+    if len(name) > ID_MAX or not ID.fullmatch(name) or ("/" in name and meaning != "rack"):
+        reading.note(
+            "import-name",
+            f"{shown(text)} cannot be the name of a {meaning}",
+            row,
+            meaning,
+            "letters, digits and . _ - : @",
+        )
+        return None
+    first = reading.spelled.setdefault((meaning, name.lower()), name)
+    if first != text and (meaning, text) not in reading.changed:
+        reading.changed.add((meaning, text))
+        message = f"{shown(text)} is taken as the {meaning} {shown(first)}"
+        reading.note("import-name-changed", message, row, meaning, "spell it one way")
+    return first
+
+
+def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
+    """A quantity in base units. A comma or apostrophe between thousands is allowed."""
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        reading.note(
+            "import-cell",
+            f"{shown(text)} is no amount of {meaning}",
+            row,
+            meaning,
+            "write it like 350 W or 350" if meaning == "watts" else "write it like 64 GiB or 32",
+        )
+        return None
+    number = match[1].replace(",", "").replace("'", "")
+    unit = _unit(match[2], meaning, reading)
+    if unit is None and meaning in ("memory", "disk", "watts"):
+        example = "power_w" if meaning == "watts" else f"{meaning}_gib"
+        hint = f"say it in the header, such as {example}"
+        reading.note("import-unit-missing", f"{shown(text)} has no unit", row, meaning, hint)
+        return None
+    try:
+        return str(q.parse(_QUANTITIES[meaning], f"{number} {unit}" if unit else number))
+    except QuantityError as error:
+        reading.note("import-cell", error.message, row, meaning, error.hint)
+        return None
+
+
+def _unit(stated: str, meaning: str, reading: _Reading) -> str | None:
+    """The unit of a cell, else of its column. Cores need none; one that is not known is passed on."""
+    if meaning == "cpu":
+        return "cores" if bare(stated) in ("", *NAMES["cpu"]) else stated
+    if meaning == "accelerators":
+        return stated or None
+    return (unit_named(stated) or stated) if stated else reading.columns[meaning].unit
+
+
+def _services(row: Row, reading: _Reading) -> list[str]:
+    text = _cell(row, "services", reading)
+    names = [] if text is None else [part for part in _PARTED.split(text) if part]
+    found = []
+    for name in names:
+        made = _id(name, row, "services", reading)
+        if made is not None:
+            found.append(made)
+    return sorted(set(found))
+
+
+def _note_rest(reading: _Reading) -> None:
+    for key, count in sorted(reading.counts.items()):
+        code, _, meaning = key.partition(" ")
+        if count > LISTED_MAX:
+            place = reading.table.header.place(reading.columns[meaning].position, reading.table.delimiter)
+            reading.problems.add(
+                code, f"and {count - LISTED_MAX:,} more cells like this in this column", place
+            )
+
+
+def _add_hosts(reading: _Reading, imported: Imported) -> None:
+    rows: Rows = []
+    racks: set[str] = set()
+    for name, host in reading.hosts.items():
+        facts = host.facts
+        site, rack = facts.get("site"), facts.get("rack")
+        if site is None:
+            continue
+        imported.add("sites", site)
+        if "class" in facts:
+            imported.add("classes", facts["class"])
+        path = f"{site}/{rack.removeprefix(f'{site}/')}" if rack is not None else ""
+        if path:
+            racks.add(path)
+        amounts = [facts.get(meaning, "") for meaning in _QUANTITIES]
+        rows.append((name, site, path, facts.get("class", ""), facts.get("state", ""), "", *amounts))
+    imported.tables["servers"] = rows
+    imported.tables["racks"] = [(rack, "unknown") for rack in racks]
+
+
+def _add_replicas(reading: _Reading, imported: Imported) -> None:
+    """One replica of each service of a host on that host, however many rows say so."""
+    rows: Rows = []
+    for name, host in reading.hosts.items():
+        for service in sorted(host.services):
+            imported.add("services", service)
+            if "site" in host.facts:
+                rows.append((service, name, "1"))
+    imported.tables["replicas"] = rows
+
+
+def _report_nowhere(reading: _Reading, imported: Imported) -> None:
+    """Hosts at no site cannot be part of any verdict: left out, and said so one by one."""
+    nowhere = {name: host for name, host in reading.hosts.items() if "site" not in host.facts}
+    for name, host in nowhere.items():
+        message = f"{shown(name)} is at no site: it and its replicas are left out"
+        reading.note("import-host-nowhere", message, host.row, "site", "say where it stands")
+    if nowhere:
+        imported.unknown.append(
+            Unknown("hosts without a site; left out", len(nowhere), tuple(sorted(nowhere)))
+        )
+
+
+def _examples(imported: Imported) -> list[str]:
+    """Lines for a first overlay; every one is valid once the comment sign is taken away."""
+    sites = sorted(imported.sections.get("sites", {}))
+    services = sorted(imported.sections.get("services", {}))
+    classes = sorted(imported.sections.get("classes", {}))
+    lines: list[str] = []
+    if len(sites) > 1:
+        lines += ["links:                       # the network between sites"]
+        lines += [f"  - {{ends: [{sites[0]}, {sites[1]}], bandwidth: 100 Gbit/s}}"]
+    if classes:
+        lines += [
+            "classes:",
+            *(f"  {name}: {{watts: 350 W, boot: 6 min, boot_odds: 98 %}}" for name in classes),
+        ]
+    if services:
+        lines += ["services:"]
+        lines += [f"  {name}: {{tier: 1, people: 10 K, rto: 1 h, share: 50 %}}" for name in services]
+    return lines

@@ -1,0 +1,68 @@
+"""The extras of the package: what each brings, and the one sentence where one is missing.
+
+evac without extras audits, plans, checks, simulates, carries out and bundles. Whatever else needs packages of
+others names its extra here, and says so instead of failing on an import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import Final
+
+from evac.model.errors import InvalidInput
+
+EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "redfish": ("httptools",),
+        "serve": (
+            "fast_sugiyama",
+            "fastapi",
+            "httptools",
+            "joserfc",
+            "multipart",
+            "prometheus_client",
+            "uvicorn",
+            "uvloop",
+        ),
+        "large": ("numba",),
+        "postgres": ("asyncpg",),
+        "redis": ("redis",),
+        "k8s": ("lightkube",),
+        "notices": ("apprise", "standardwebhooks"),
+        "otel": ("opentelemetry",),
+        "bundle": ("Crypto",),
+        "lab": ("evac_lab",),
+    }
+)
+"""Extra -> the modules that it brings, by their first names."""
+
+_BROUGHT_WITH: Final = MappingProxyType(
+    {"starlette": "serve", "llvmlite": "large", "python_multipart": "serve", "httpx": "k8s"}
+)
+"""Modules that those of an extra bring along and that evac imports, too."""
+
+
+def install(extra: str) -> str:
+    """What to type."""
+    return f"pip install 'evac[{extra}]'"
+
+
+def needs(extra: str, what: str) -> InvalidInput:
+    """The error for `what`, a command or a part of evac, without its extra."""
+    return InvalidInput(f"extra-{extra}", f"{what} needs the packages of an extra: {install(extra)}")
+
+
+def extra_of(module: str) -> str:
+    """The extra that brings a module; empty where none does."""
+    first = module.partition(".")[0]
+    for extra, modules in EXTRAS.items():
+        if first in modules:
+            return extra
+    return _BROUGHT_WITH.get(first, "")
+
+
+def is_installed(extra: str) -> bool:
+    """Whether all modules of an extra can be imported."""
+    return all(find_spec(module) is not None for module in EXTRAS[extra])

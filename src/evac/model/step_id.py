@@ -1,0 +1,119 @@
+"""Ids of steps and of limits as values with fields. Plan files, journals and requests carry them as text.
+
+    power:pangyo/feed-a    boot:srv-17    fence:orders    promote:orders    shift:pay    stop:old-pay
+    start:pay:base:2       verify:pay:top        shed:search:1      reprotect:orders:dc-anyang
+    promote:orders~2       the second act of that id in a run that got another plan
+
+This module alone knows how they are written. A text of another form is read as a kind without a target, and
+is written as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+_AGAIN: Final = "~"
+_MILESTONES: Final = frozenset({"base", "top"})
+
+
+@dataclass(frozen=True, slots=True)
+class StepId:
+    """What a step is about; the same in every plan."""
+
+    kind: str
+    target: str = ""
+    milestone: str = ""
+    """base or top: of a start and of a verify."""
+    batch: int | None = None
+    """Which of several steps for the same target: of a start, of a shed and of the shares of a shift."""
+    member: str = ""
+    """The copy of the store, of reprotect; the site, of rejoin."""
+    turn: int = 1
+    """Which act of this id in a run: a later plan may mean another one by it."""
+
+    @classmethod
+    def parse(cls, written: str) -> StepId:
+        id, _, turn = written.partition(_AGAIN)
+        kind, _, rest = id.partition(":")
+        target, milestone, member = rest, "", ""
+        batch: int | None = None
+        if kind in ("start", "shed", "shift"):
+            before, _, last = rest.rpartition(":")
+            if before and last.isascii() and last.isdecimal() and str(int(last)) == last:
+                target, batch = before, int(last)
+        if kind in ("start", "verify"):
+            before, _, last = target.rpartition(":")
+            if before and last in _MILESTONES:
+                target, milestone = before, last
+        if kind in ("reprotect", "rejoin"):
+            target, _, member = rest.partition(":")
+        found = cls(kind, target, milestone, batch, member)
+        if turn.isascii() and turn.isdecimal() and int(turn) > 1:
+            found = replace(found, turn=int(turn))
+        return found if str(found) == written else cls(written)
+
+    def __str__(self) -> str:
+        parts = [self.kind, self.target, self.milestone, self.member]
+        parts.append("" if self.batch is None else str(self.batch))
+        id = ":".join(part for part in parts if part)
+        return id if self.turn == 1 else f"{id}{_AGAIN}{self.turn}"
+
+    @property
+    def in_plan(self) -> StepId:
+        """The id that the step has in its plan."""
+        return self if self.turn == 1 else replace(self, turn=1)
+
+
+def plan_id(step: str) -> str:
+    """The id that a step of a run has in its plan."""
+    return str(StepId.parse(step).in_plan) if is_another_act(step) else step
+
+
+def is_another_act(step: str) -> bool:
+    """Whether it is an id that only a later plan of a run made; cheap, for a hundred thousand of them."""
+    return _AGAIN in step
+
+
+def act(step: str, turn: int) -> str:
+    """The id of the `turn`-th act of a step of a plan, from 1."""
+    return str(replace(StepId.parse(step), turn=turn))
+
+
+def power_step(supply: str) -> str:
+    """The id of the step that switches a feed or a rack on."""
+    return str(StepId("power", supply))
+
+
+def boot_step(server: str) -> str:
+    return str(StepId("boot", server))
+
+
+@dataclass(frozen=True, slots=True)
+class LimitId:
+    """What is limited, and of what: `power:pangyo/feed-a`, `boots:images-1`, `hands`."""
+
+    kind: str
+    of: str = ""
+
+    @classmethod
+    def parse(cls, written: str) -> LimitId:
+        kind, colon, of = written.partition(":")
+        return cls(kind, of) if of or not colon else cls(written)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.of}" if self.of else self.kind
+
+    @property
+    def is_watts(self) -> bool:
+        """Whether it is counted in watts; others in units."""
+        return self.kind in _WATTS
+
+    @property
+    def is_inrush(self) -> bool:
+        """Whether it is about what servers draw while they are switched on, which lasts for a moment."""
+        return self.kind == _INRUSH
+
+
+_INRUSH: Final = "inrush"
+_WATTS: Final = frozenset({"power", _INRUSH})

@@ -1,0 +1,25 @@
+"""Restore: a store is restored from a backup, whose copy becomes the primary.
+
+People do it: no driver restores data yet. Until its kind names a capability, a run asks a person to restore
+the backup and to attest it.
+"""
+
+from __future__ import annotations
+
+from evac.steps.kind import Entry
+from evac.steps.promote import Promote
+
+
+class Restore(Promote):
+    name = "restore"
+    planned_as = "promote"
+    title = "restore the store from its backup"
+    work = "restore stores from backups"
+    sentence = "restore {target}{where} from its backup"
+    entry = Entry("restored", "{target} was restored from its backup{where} and takes writes", "main")
+    precheck = "the old primary is fenced; the backup can be read"
+    planner_code = -1
+    bound_code = -1
+    performed_by = None
+    restores = True
+    doing = "restoring"

@@ -1,0 +1,140 @@
+"""A Compose file becomes services, needs and stores; what it does not state stays unknown."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from evac.estate import load
+from evac.estate.format.problems import Problems
+from evac.estate.importers import ImportResult, SourceError, import_estate
+from evac.estate.importers.compose.reader import read
+from evac.model.estate import Dependency, Estate
+
+SHOP = """\
+services:
+  web:
+    image: nginx:1.27
+    ports: ["443:443"]
+    deploy: {replicas: 3, resources: {reservations: {cpus: "0.5", memory: 256M}}}
+    depends_on: {api: {condition: service_healthy}, metrics: {condition: service_started, required: false}}
+  api:
+    image: registry.example/shop/api:${TAG:-latest}
+    mem_limit: 1g
+    environment: ["DATABASE_URL=postgres://shop@db:5432/shop", "CACHE=cache:6379", "NAME=$$HOME"]
+  db:
+    image: docker.io/library/postgres:15
+    volumes: ["data:/var/lib/postgresql/data", "./conf:/conf"]
+  cache: {image: "redis:7"}
+  metrics: {image: prom, deploy: {mode: global}}
+volumes: {data: {}}
+"""
+
+
+def imported(tmp_path: Path, text: str, env: str = "") -> tuple[Estate, ImportResult]:
+    source = tmp_path / "compose.yaml"
+    source.write_text(text)
+    if env:
+        (tmp_path / ".env").write_text(env)
+    result = import_estate("compose", source, tmp_path / "estate")
+    return load(tmp_path / "estate"), result
+
+
+def needs(estate: Estate, service: str) -> list[tuple[str, bool, str]]:
+    found = next(one for one in estate.services if one.id == service).needs
+    return sorted((need.target, need.hard, need.needed_to) for need in found if isinstance(need, Dependency))
+
+
+def test_services_wait_for_what_must_be_healthy_and_reach_what_their_addresses_name(tmp_path: Path) -> None:
+    estate, result = imported(tmp_path, SHOP)
+    assert [one.id for one in estate.services] == ["api", "cache", "db", "metrics", "web"]
+    assert needs(estate, "web") == [("api", True, "start"), ("metrics", False, "serve")]
+    assert [target for target, _, _ in needs(estate, "api")] == ["cache", "db"]
+    assert not [one for one in result.diagnostics if one.severity == "error"]
+
+
+def test_a_database_is_a_store_with_its_volume_or_without(tmp_path: Path) -> None:
+    estate, _ = imported(tmp_path, SHOP)
+    assert {store.id: store.engine for store in estate.stores} == {
+        "cache-data": "redis",
+        "data": "postgresql",
+    }
+    text = (tmp_path / "estate" / "imported-compose.yaml").read_text()
+    assert "no backup of it is possible" in text, "a database whose data ends with its container is named"
+
+
+def test_reservations_count_before_limits_and_amounts_are_rounded_up_once(tmp_path: Path) -> None:
+    estate, _ = imported(tmp_path, SHOP)
+    text = (tmp_path / "estate" / "imported-compose.yaml").read_text()
+    assert "cpu: 500 mCPU" in text
+    assert "256 MiB" in text
+    assert "1 GiB" in text, "a limit counts where nothing is reserved"
+    assert len(estate.services) == 5
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imported(tmp_path, SHOP)
+    first = (tmp_path / "estate" / "imported-compose.yaml").read_bytes()
+    monkeypatch.setenv("TAG", "from-the-environment")
+    _, again = imported(tmp_path, SHOP)
+    assert (tmp_path / "estate" / "imported-compose.yaml").read_bytes() == first
+    assert again.diff == ()
+
+
+def test_variables_come_from_the_env_file_and_unset_ones_are_named_with_their_place(tmp_path: Path) -> None:
+    services = "  a: {image: x, deploy: {replicas: $COUNT}}\n  b: {image: x, deploy: {replicas: $NONE}}\n"
+    text = f"services:\n{services}"
+    _, result = imported(tmp_path, text, env="# counts\nexport COUNT=4 # of a\n")
+    written = (tmp_path / "estate" / "imported-compose.yaml").read_text()
+    assert "replicas: 4" in written
+    unset = [one for one in result.diagnostics if one.code == "import-word-unknown"]
+    assert [(one.place.line, "'NONE' is not set" in one.message) for one in unset] == [(3, True)]
+    assert "set NONE in the .env file" in unset[0].hint
+
+
+def test_a_name_that_the_file_does_not_describe_is_reported_and_stops_nothing(tmp_path: Path) -> None:
+    text = "services:\n  a: {image: x, depends_on: [bb]}\n  b: {image: x}\n"
+    estate, result = imported(tmp_path, text)
+    assert [one.id for one in estate.services] == ["a", "b"]
+    dangling = [one for one in result.diagnostics if one.code == "import-dangling"]
+    assert [(one.place.line, one.hint) for one in dangling] == [(2, "did you mean 'b'?")]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("services: {}\n", "has no services"),
+        ("- a\n", "is not a mapping"),
+        ("services: {a: [\n", ""),
+        ("kind: Deployment\n", "has no services"),
+    ],
+)
+def test_what_is_not_a_compose_file_is_refused_and_nothing_is_written(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    with pytest.raises(SourceError) as caught:
+        imported(tmp_path, text)
+    assert any(words in one.message for one in caught.value.diagnostics)
+    assert not (tmp_path / "estate").exists()
+
+
+def test_an_empty_folder_says_which_names_are_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError) as caught:
+        import_estate("compose", tmp_path / "empty", tmp_path / "estate")
+    assert "docker-compose.yml" in caught.value.diagnostics[0].hint
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_mutated_files_never_end_in_a_traceback(tmp_path: Path, data: st.DataObject) -> None:
+    text = list(SHOP)
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text[at] = data.draw(
+            st.sampled_from(["", "{", "}", "[", "$", "${", ":", "\n", "-", "\x00", "9" * 30, "é"])
+        )
+    source = tmp_path / "compose.yaml"
+    source.write_text("".join(text))
+    read(source, Problems())

@@ -1,0 +1,68 @@
+"""What is particular to a kind of step is in its module: others ask the registry and know no kind by name."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from evac.drivers.capabilities import ABOUT
+from evac.steps.kind import Capability
+from evac.steps.registry import KINDS
+
+NAMES = {kind.name for kind in KINDS}
+ALLOWED = {"planning": 2, "verify": 3}
+"""Comparisons that are left, by room: the bound of each side tells a promotion from a restore, whose tools no
+proof can count on; the checker tells a start from a shed. They may become fewer."""
+FILES_OF_A_KIND = 8
+
+
+def compared(tree: ast.AST) -> Iterator[int]:
+    """Lines on which the kind of a step is compared with the name of one."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Compare):
+            continue
+        sides = [node.left, *node.comparators]
+        asked = any(isinstance(s, ast.Attribute) and s.attr == "kind" and not of_scenario(s) for s in sides)
+        named = any(isinstance(c, ast.Constant) and c.value in NAMES for s in sides for c in ast.walk(s))
+        if asked and named:
+            yield node.lineno
+
+
+def of_scenario(kind: ast.Attribute) -> bool:
+    """The question of a plan may be called `restore` too."""
+    owner = kind.value
+    return "scenario" in (getattr(owner, "attr", ""), getattr(owner, "id", ""))
+
+
+def sources(project_root: Path) -> Iterator[tuple[str, str, ast.AST]]:
+    base = project_root / "src" / "evac"
+    for path in sorted(base.rglob("*.py")):
+        name = path.relative_to(base).as_posix()
+        if not name.startswith("steps/"):
+            yield name.partition("/")[0], name, ast.parse(path.read_text())
+
+
+def test_nobody_compares_with_the_name_of_a_kind(project_root: Path) -> None:
+    found: Counter[str] = Counter()
+    lines = []
+    for room, name, tree in sources(project_root):
+        for line in compared(tree):
+            found[room] += 1
+            lines.append(f"{name}:{line}")
+    assert {room: n for room, n in found.items() if n > ALLOWED.get(room, 0)} == {}, lines
+
+
+def test_a_kind_is_known_by_name_in_few_files(project_root: Path) -> None:
+    """Of `reprotect`, which is no verb and no question too, so that every mention is one of the kind."""
+    naming = [
+        name
+        for _, name, tree in sources(project_root)
+        if any(isinstance(n, ast.Constant) and n.value == "reprotect" for n in ast.walk(tree))
+    ]
+    assert len(naming) + len(("its module", "the registry")) <= FILES_OF_A_KIND, naming
+
+
+def test_kinds_name_capabilities_that_drivers_can_have() -> None:
+    assert {one.value for one in Capability} <= {protocol.__name__ for protocol in ABOUT}
