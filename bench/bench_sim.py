@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from tests.sim.boundaries import calm_options, every_boundary
+from tests.sim.fires import FireStory, play
 from tests.sim.planted_bugs import BUGS, seeds_to_find
-from tests.sim.story import Outcome, Story, play
+from tests.sim.story import Outcome
 from tests.sim.torture import one_by_one
 
 SEEDS = 200
@@ -23,7 +24,7 @@ BUG_SEEDS = 600
 
 def quiet_fire(seed: int) -> Outcome:
     """One fire, no fault, and the end as soon as its run is over, or has asked a person and was answered."""
-    return Story(replace(calm_options(seed), brief=True, calm_ms=0)).play()
+    return FireStory(replace(calm_options(seed), brief=True, calm_ms=0)).play()
 
 
 def fires_a_second(name: str, tell: Callable[[int], Outcome], seeds: Iterable[int]) -> None:

@@ -10,19 +10,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from tests.sim.scenarios import Happening, Options, draw
-from tests.sim.story import Outcome, Story
+from tests.sim.fire_options import FireOptions, draw
+from tests.sim.fires import FireStory
+from tests.sim.story import Act, Outcome
 
 Way = Literal["kill", "stop"]
 PAUSE_MS = 6_000
 
 
-def calm_options(seed: int, fire: str = "burn") -> Options:
+def calm_options(seed: int, fire: str = "burn") -> FireOptions:
     """A story in which nothing happens but one fire, of a site with a primary."""
     options = draw(seed, whole=False)
-    fires = (Happening(400, fire, "pangyo"),)
-    quiet = dict.fromkeys(options.faults, 0)
-    weather = {**dict.fromkeys(options.weather, 0), "slow_ms": 2}
     return replace(
         options,
         mode="act",
@@ -35,21 +33,21 @@ def calm_options(seed: int, fire: str = "burn") -> Options:
         lying_disks=(),
         ttl_ms=1_500,
         detect_ms=400,
-        weather=weather,
-        faults=quiet,
-        happenings=fires,
+        weather={**dict.fromkeys(options.weather, 0), "slow_ms": 2},
+        faults=dict.fromkeys(options.faults, 0),
+        acts=(Act(0.4, fire, "pangyo"),),
         chaos_ms=8_000,
         person_every_ms=0,
     )
 
 
-def struck_story(options: Options, number: int = 0, way: Way = "kill") -> tuple[Outcome, int]:
+def struck_story(options: FireOptions, number: int = 0, way: Way = "kill") -> tuple[Outcome, int]:
     """The story with whoever leads struck at a boundary; how many boundaries were reached in all."""
-    story = Story(replace(options, strike=(number, way, 300 if way == "kill" else PAUSE_MS)))
+    story = FireStory(replace(options, strike=(number, way, 300 if way == "kill" else PAUSE_MS)))
     return story.play(), story.reached
 
 
-def every_boundary(options: Options, way: Way) -> list[tuple[int, Outcome]]:
+def every_boundary(options: FireOptions, way: Way) -> list[tuple[int, Outcome]]:
     """The outcome of being struck at each boundary in turn; the first row, 0, is the story left alone."""
     alone, count = struck_story(options)
     rows = [(0, alone)]

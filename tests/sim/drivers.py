@@ -9,20 +9,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import cast
+from typing import Any
 
 from evac.drivers import parameters
 from evac.drivers.command.driver import VERBS as COMMAND_VERBS
 from evac.drivers.http.driver import VERBS as HTTP_VERBS
 from evac.drivers.manual import ManualDriver
 from evac.drivers.noop import NoopDriver
-from evac.drivers.port import Action, Driver, Evidence, Observed, Order, Verb
+from evac.drivers.port import Action, Evidence, Observed, Order, Verb
 from evac.drivers.registry import Maker
 from evac.model.errors import Permanent, Retryable
 from evac_lab.virtual_loop import Process
 from tests.sim.database_drivers import PostgresSimulated, RedisSimulated
 from tests.sim.databases import Member
+from tests.sim.floor_driver import RedfishSimulated
 from tests.sim.simulated_driver import SimulatedDriver
 from tests.sim.world import Traffic, Units, World
 
@@ -197,23 +199,12 @@ class CommandSimulated(_KeyedDriver):
 
 def makers(world: World, process: Process) -> dict[str, Maker]:
     """How each driver is made for one process (`registry.Drivers`); people and nothing are the real ones."""
-    kinds: tuple[type[SimulatedDriver], ...] = (
-        PostgresSimulated,
-        RedisSimulated,
-        HaproxySimulated,
-        DnsSimulated,
-        ProcessSimulated,
-        HttpSimulated,
-        CommandSimulated,
+    kinds: tuple[Any, ...] = (
+        *(PostgresSimulated, RedisSimulated, HaproxySimulated, DnsSimulated, ProcessSimulated, HttpSimulated),
+        *(CommandSimulated, RedfishSimulated),
     )
-    found: dict[str, Maker] = {kind.name: _maker(kind, world, process) for kind in kinds}
-    found["manual"] = ManualDriver
-    found["noop"] = lambda: SharedNoop(world)
-    return found
-
-
-def _maker(kind: type[SimulatedDriver], world: World, process: Process) -> Maker:
-    return lambda: cast(Driver, kind(world, process))
+    found: dict[str, Maker] = {kind.name: partial(kind, world, process) for kind in kinds}
+    return {**found, "manual": ManualDriver, "noop": partial(SharedNoop, world)}
 
 
 class SharedNoop(NoopDriver):

@@ -38,6 +38,8 @@ class Weather:
     late: int = 0
     slow_ms: int = 4
     late_lease_ms: int = 0
+    lazy: bool = False
+    """Whether the end of a lease is noticed only when something is asked, as in the store of one machine."""
 
     def clear(self) -> None:
         self.lost = self.reply_lost = self.doubled = self.late = self.late_lease_ms = 0
@@ -84,7 +86,7 @@ class Cluster(MemoryStore):
 
     def _await_end(self) -> None:
         """Whatever hangs on a lease vanishes when it ends, though nobody asks for anything then."""
-        if not self._awaiting and self._leases:
+        if not self._awaiting and self._leases and not self.weather.lazy:
             self._awaiting = True
             ends_ms = min(held.ends_ms for held in self._leases.values())
             self._loop.in_world((ends_ms - self._clock() + 1) / 1_000, self._end_due)
@@ -122,6 +124,7 @@ class Cluster(MemoryStore):
             self._leases[name].ends_ms += int(self._loop.random.random() * most)
 
     def _notify(self, keys: Sequence[str] | None) -> None:
+        super()._notify(keys)
         for hints, prefix in self.hints.items():
             if keys is None:
                 hints.stir()

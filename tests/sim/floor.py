@@ -8,20 +8,12 @@ exceeded, no server powered twice without a look between, none that is on switch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 Fault = Literal["", "dead", "slow", "loop", "no-boot", "wrong-serial", "power-fault", "degraded"]
-FAULTS: Final[tuple[Fault, ...]] = (
-    "dead",
-    "slow",
-    "loop",
-    "no-boot",
-    "wrong-serial",
-    "power-fault",
-    "degraded",
-)
+FAULTS: Final[tuple[Fault, ...]] = tuple(one for one in get_args(Fault) if one)
 HOPELESS: Final = frozenset({"dead", "loop", "no-boot", "wrong-serial", "power-fault"})
 """Servers that nobody can bring up from afar."""
 SLOW: Final = 3
@@ -32,17 +24,9 @@ STEPS_IN_S: Final = 20.0
 _ENOUGH: Final = 10**12
 
 
-class WaveBroken(AssertionError):
-    """A rule that must never break is broken: the simulation found something."""
-
-
 @dataclass(slots=True, eq=False)
 class Server:
-    """One server and what it does. on, up: now; starts: how often its power came on; looked: at it since.
-    stray: its power came on by the request of a controller that had died. patient: it asks for its image
-    until it has it; hanging: it found none. image_from: the boot server that answered for its own when it was
-    last powered on.
-    """
+    """One server and what it does."""
 
     name: str
     rack: str
@@ -53,30 +37,39 @@ class Server:
     inrush_s: float
     boot_s: float
     fault: Fault = ""
+    patient: bool = False
+    """Whether it asks for its image until it has it."""
     on: bool = False
     up: bool = False
     starts: int = 0
+    """How often its power came on."""
     looked: bool = True
+    """Whether somebody looked at it since."""
     rushing: bool = False
     stray: bool = False
-    patient: bool = False
+    """Whether its power came on by the request of a controller that had died."""
     hanging: bool = False
+    """Whether it found no image."""
     image_from: str = ""
+    """The boot server that answered for its own when it was last powered on."""
 
 
 @dataclass(eq=False)
 class Floor:
-    """later: calls something after a while, whoever lives. fail: told of a rule that is broken. budgets: of
-    domains, inrush: of feeds, in watts.
-    """
-
     later: Callable[..., None]
-    fail: Callable[[BaseException], None]
+    """Calls something after so many seconds, whoever lives by then."""
+    breaks: Callable[[str], None]
+    """Hears in words of a rule that is broken; a driver may catch what is raised in it."""
+    say: Callable[[str], None]
     servers: dict[str, Server]
-    halls: dict[str, str]
+    halls: Mapping[str, str]
+    """Rack -> hall."""
     budgets: dict[str, int]
-    inrush: dict[str, int]
-    said: list[str] = field(default_factory=list)
+    """Of domains, in watts."""
+    inrush: Mapping[str, int]
+    """What a feed bears, in watts."""
+    dawdles: float = 0.0
+    """Share of requests, and of answers, that take seconds."""
 
     def __post_init__(self) -> None:
         self.closed: dict[str, bool] = {feed: False for one in self.servers.values() for feed in one.feeds}
@@ -86,6 +79,7 @@ class Floor:
         self.dead_boot_servers: set[str] = set()
         self.stands_in: dict[str, str] = {one.boot_server: one.boot_server for one in self.servers.values()}
         self.only_boot_server = ""
+        self.refuses = False
         self.trips = self.samples = self.strays = 0
         self.forgiven: dict[str, int] = {}
 
@@ -105,10 +99,10 @@ class Floor:
 
     def switch_on(self, server: Server) -> None:
         if not server.looked:
-            self._break(f"{server.name} is powered twice without a look between")
+            self.breaks(f"{server.name} is powered twice without a look between")
         if server.on:
             if not server.stray:  # else nobody could know: it is on, and stays so
-                self._break(f"{server.name} is on, and is switched on")
+                self.breaks(f"{server.name} is on, and is switched on")
             return
         server.looked = False
         self._power(server)
@@ -134,7 +128,7 @@ class Floor:
     def cut_off(self, server: Server) -> None:
         """It hangs, says whoever cuts it off."""
         if server.up:
-            self._break(f"{server.name} is up, and is switched off")
+            self.breaks(f"{server.name} is up, and is switched off")
         self.switch_off(server)
 
     def switch_off(self, server: Server) -> None:
@@ -146,7 +140,7 @@ class Floor:
     def close(self, feed: str) -> None:
         """Servers of this floor stay dark until they are told to boot."""
         self.closed[feed] = True
-        self.said.append(f"{feed} is closed")
+        self.say(f"{feed} is closed")
 
     # What happens to it.
 
@@ -156,7 +150,7 @@ class Floor:
             return
         self.closed[feed] = False
         self.trips += 1
-        self.said.append(f"{feed} trips: {why}")
+        self.say(f"{feed} trips: {why}")
         for server in self.servers.values():
             if feed in server.feeds and not self.has_power(server):
                 self.switch_off(server)
@@ -166,11 +160,11 @@ class Floor:
         """The utility gives less; what was promised before may still come on."""
         self.budgets[domain] = watts
         self.forgiven[domain] = max(watts, held)
-        self.said.append(f"{domain} carries {watts} W, {held} W are held")
+        self.say(f"{domain} carries {watts} W, {held} W are held")
 
     def kill_boot_server(self, name: str) -> None:
         self.dead_boot_servers.add(name)
-        self.said.append(f"boot server {name} dies")
+        self.say(f"boot server {name} dies")
         if name != self.only_boot_server:
             self.later(STEPS_IN_S, self._step_in, name)
 
@@ -182,7 +176,7 @@ class Floor:
 
     def mend_boot_server(self, name: str) -> None:
         self.dead_boot_servers.discard(name)
-        self.said.append(f"boot server {name} lives again")
+        self.say(f"boot server {name} lives again")
         for server in self.servers.values():
             if server.image_from == name and server.hanging and server.patient:
                 server.hanging = False
@@ -215,7 +209,7 @@ class Floor:
             if feed in self.rush:
                 self.rush[feed] += sign * server.inrush_watts
                 if sign > 0 and self.rush[feed] > self.inrush[feed]:
-                    self._break(f"inrush of {feed}: {self.rush[feed]} W, {self.inrush[feed]} W are allowed")
+                    self.breaks(f"inrush of {feed}: {self.rush[feed]} W, {self.inrush[feed]} W are allowed")
 
     def _draw(self, server: Server, sign: int) -> None:
         for domain in self.above(server):
@@ -225,11 +219,7 @@ class Floor:
             self.samples += 1
             allowed = max(self.budgets[domain], self.forgiven.get(domain, 0))
             if self.steady[domain] > allowed:
-                self._break(f"{domain} draws {self.steady[domain]} W, {allowed} W are allowed")
-
-    def _break(self, words: str) -> None:
-        """A driver may catch what is raised in it; the simulation ends all the same."""
-        self.fail(WaveBroken(words))
+                self.breaks(f"{domain} draws {self.steady[domain]} W, {allowed} W are allowed")
 
     def up(self) -> int:
         return sum(1 for server in self.servers.values() if server.up)

@@ -1,4 +1,4 @@
-"""A simulated `redfish` driver: the verbs, codes and looks of the real one, on a simulated floor."""
+"""A simulated `redfish` driver: the verbs, codes and looks of the real one, on the floors of a world."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Final
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
-from evac_lab.virtual_loop import Process, VirtualLoop
+from evac_lab.virtual_loop import Process
 from tests.sim.floor import Floor, Server
+from tests.sim.world import World
 
 CONNECT_S: Final = 3.0
 LOOK_S: Final = 0.2
@@ -22,22 +23,18 @@ SILENT_LOOKS: Final = 4
 LOOPS_S: Final = 1.5
 """After so many boot times without a system, a server that starts again and again is known."""
 RESERVE_S: Final = 5.0
+PEEK: Final = "/feed"
+"""How keys of the looks of a feed watch end: nobody boots a server because of these."""
 
 
-class FloorDriver:
-    """One of it for each process that acts; what a dead process had sent arrives. refuses: user and password.
-    dawdles: share of requests and answers that are late. peeks: its looks do not count as one before a boot.
-    """
+class RedfishSimulated:
+    """One of it for each process that acts; what a dead process had sent arrives."""
 
     name = "redfish"
     verbs: frozenset[Verb] = frozenset({"boot", "start", "stop"})
 
-    def __init__(
-        self, floor: Floor, process: Process, loop: VirtualLoop, dawdles: float, peeks: bool = False
-    ) -> None:
-        self._floor, self._process, self._loop, self._dawdles = floor, process, loop, dawdles
-        self._peeks = peeks
-        self.refuses = False
+    def __init__(self, world: World, process: Process) -> None:
+        self._world, self._process, self._draw = world, process, world.loop.random.random
 
     async def check(self, action: Action, order: Order) -> Checked:
         try:
@@ -48,17 +45,19 @@ class FloorDriver:
         return Checked()
 
     async def execute(self, action: Action, order: Order) -> Evidence:
+        floor = self._world.floors[action.at]
         if action.verb == "start":
             await self._go(0.5)
-            self._floor.close(action.target)
+            floor.close(action.target)
             return {"breaker": "normal"}
         server = await self._look(action, REQUEST_S)
         self._identify(server)
         found = server.on
         if not found:
             async with (order.power or nullcontext)():
-                await self._send(server)
-                await self._arrive()
+                await self._send(floor, server)
+                await self._go(REQUEST_S)
+                await asyncio.sleep(self._late_s(floor))
             if order.switched_on is not None:
                 order.switched_on()
         return await self._follow(action, server, order, found)
@@ -66,9 +65,9 @@ class FloorDriver:
     async def observe(self, action: Action, order: Order) -> Observed:
         if action.verb == "start":
             await self._go(0.1)
-            return Observed("done" if self._floor.closed[action.target] else "absent")
+            return Observed("done" if self._world.floors[action.at].closed[action.target] else "absent")
         try:
-            server = await self._look(action)
+            server = await self._look(action, counts=not order.key.endswith(PEEK))
         except ActionError as error:
             return Observed("unclear", {"why": error.message, "code": error.code})
         if server.fault == "wrong-serial":
@@ -82,7 +81,7 @@ class FloorDriver:
     async def undo(self, action: Action, order: Order) -> Evidence:
         server = await self._look(action)
         self._identify(server)
-        self._floor.cut_off(server)
+        self._world.floors[action.at].cut_off(server)
         return {"power": "off"}
 
     async def close(self) -> None:
@@ -90,42 +89,39 @@ class FloorDriver:
 
     async def _go(self, delay_s: float) -> None:
         """A way to a controller, now short and now long."""
-        await asyncio.sleep(delay_s * (0.5 + self._loop.random.random()))
+        await asyncio.sleep(delay_s * (0.5 + self._draw()))
         if not self._process.alive:
             raise Retryable("process-dead", "this process is dead")
 
-    async def _send(self, server: Server) -> None:
-        """A request on its way to a controller: it arrives whether or not whoever sent it still lives."""
+    async def _send(self, floor: Floor, server: Server) -> None:
+        """A request on its way to a controller: it arrives whether or not its sender still lives."""
         arrived = asyncio.get_running_loop().create_future()
-        way_s = REQUEST_S * (0.5 + self._loop.random.random()) + self._late_s()
-        self._loop.in_world(way_s, self._takes, server, arrived)
+        way_s = REQUEST_S * (0.5 + self._draw()) + self._late_s(floor)
+
+        def arrive() -> None:
+            if not self._process.alive or arrived.done():  # nobody waits for it any more
+                floor.hear_the_dead(server)
+                return
+            floor.switch_on(server)
+            arrived.set_result(None)
+
+        self._world.loop.in_world(way_s, arrive)
         await arrived
 
-    def _takes(self, server: Server, arrived: asyncio.Future[None]) -> None:
-        if not self._process.alive or arrived.done():  # nobody waits for it any more
-            self._floor.hear_the_dead(server)
-            return
-        self._floor.switch_on(server)
-        arrived.set_result(None)
+    def _late_s(self, floor: Floor) -> float:
+        return self._draw() * DAWDLE_S if self._draw() < floor.dawdles else 0.0
 
-    async def _arrive(self) -> None:
-        """The answer of a controller on its way back."""
-        await self._go(REQUEST_S)
-        await asyncio.sleep(self._late_s())
-
-    def _late_s(self) -> float:
-        return self._loop.random.random() * DAWDLE_S if self._loop.random.random() < self._dawdles else 0.0
-
-    async def _look(self, action: Action, takes_s: float = LOOK_S) -> Server:
-        """Asks its controller; a look is a look, whoever made it."""
-        server = self._floor.servers[action.target]
+    async def _look(self, action: Action, takes_s: float = LOOK_S, counts: bool = True) -> Server:
+        """Asks its controller. counts: whether this is the look that a boot must be preceded by."""
+        floor = self._world.floors[action.at]
+        server = floor.servers[action.target]
         await self._go(takes_s)
-        if not self._floor.answers(server):
+        if not floor.answers(server):
             await self._go(CONNECT_S)
             raise Retryable("bmc-silent", f"{server.name} does not answer", after_ms=1_000)
-        if self.refuses:
+        if floor.refuses:
             raise Permanent("credentials-refused", "user or password are refused")
-        server.looked = server.looked or not self._peeks
+        server.looked = server.looked or counts
         return server
 
     @staticmethod
@@ -156,15 +152,12 @@ class FloorDriver:
             off = off + 1 if not server.on else 0
             if off >= 3:
                 raise Permanent("server-power-fault", f"{server.name} does not stay on")
-            if server.fault == "loop" and loop.time() - began > LOOPS_S * server.boot_s:
-                self._give_up(server, "server-boot-loop", found)
-            if loop.time() >= ends:
-                self._give_up(server, "server-no-boot", found)
-
-    def _give_up(self, server: Server, code: str, found: bool) -> None:
-        if not found:  # what others switched on stays on
-            self._floor.switch_off(server)
-        raise Permanent(code, f"{server.name} does not come up")
+            hopeless = server.fault == "loop" and loop.time() - began > LOOPS_S * server.boot_s
+            if hopeless or loop.time() >= ends:
+                if not found:  # what others switched on stays on
+                    self._world.floors[action.at].switch_off(server)
+                code = "server-boot-loop" if hopeless else "server-no-boot"
+                raise Permanent(code, f"{server.name} does not come up")
 
     @staticmethod
     def _state(server: Server) -> dict[str, str | int | bool]:

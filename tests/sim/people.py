@@ -28,7 +28,7 @@ from tests.sim import plans
 from tests.sim.faulty_store import at_once
 
 if TYPE_CHECKING:
-    from tests.sim.story import Story
+    from tests.sim.fires import FireStory
 
 DUE: Final = ("pending", "ready", "running", "unknown")
 REFUSED_MOST: Final = 10
@@ -38,7 +38,7 @@ REFUSED_MOST: Final = 10
 class Person:
     """One person, and all that they do."""
 
-    def __init__(self, story: Story) -> None:
+    def __init__(self, story: FireStory) -> None:
         self.story, self.world, self.loop = story, story.world, story.loop
         self._number = 0
         self._every_ms, self._helpful = 0, False

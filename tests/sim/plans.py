@@ -1,4 +1,4 @@
-"""Plans of simulated stories: small documents, and the runs that they are bound to.
+"""Plans of simulated stories: small documents and the runs that they are bound to, and runs that boot a site.
 
 A plan says which stores move where by which proof, which services start where, and how wide the work is. Its
 shape is drawn from a seed that stands in it, so that whoever binds it gets the same steps. The actions are
@@ -17,11 +17,14 @@ import orjson
 from evac.drivers.port import Action, Value, Verb
 from evac.engine.runs.binding import Bound
 from evac.model.canonical import canonical_json
-from evac.model.run_policy import Envelope, RunPolicy
-from evac.run.values import RunLimit, RunSpec, RunStep
+from evac.model.run_policy import Envelope, Patience, RunPolicy
+from evac.run.values import KEPT, RunLimit, RunSpec, RunStep
+from tests.sim.wave_options import WaveOptions
 
 LIMITS: Final = (RunLimit("boots", "slots", 2), RunLimit("inrush", "rate", 2, 3_000))
 DURATION_MS: Final = 300
+HERE: Final = "here"
+"""The dark site of a wave."""
 Roles = Mapping[str, Mapping[str, str]]
 """Store -> site -> primary, sync, async or none."""
 
@@ -262,3 +265,31 @@ def protection(store: str, site: str, synchronous: Sequence[str]) -> bytes:
             }
         }
     )
+
+
+def wave(options: WaveOptions, run: str) -> Bound:
+    """The run that boots a site, as binding makes it: feeds, then boots behind them, the longest first."""
+    halls, feeds = options.halls, sorted({feed for server in options.servers for feed in server.feeds})
+    steps = [RunStep(f"power:{feed}", "power", feed, 0, 1_000, site=HERE) for feed in feeds]
+    actions: dict[str, tuple[Action, ...]] = {
+        f"power:{feed}": (Action("start", feed, "redfish", HERE, {}, {"circuit": feed}),) for feed in feeds
+    }
+    for server in options.servers:
+        name, mine, boot_ms = server.name, server.feeds, int(server.boot_s * 1_000)
+        domains, rush_ms = (*mine, halls[server.rack], server.rack), int(server.inrush_s * 1_000)
+        uses = [(f"power:{domain}", server.watts, KEPT) for domain in domains]
+        uses += [(f"inrush:{feed}", server.inrush_watts, rush_ms) for feed in mine]
+        uses.append((f"boots:{server.boot_server}", 1, 0))
+        after, start_ms = tuple(f"power:{feed}" for feed in mine), int(1_000 * (200 - server.boot_s))
+        place: dict[str, Any] = {"site": HERE, "rack": server.rack, "feeds": mine, "cold": True}
+        place["boot_server"] = server.boot_server
+        boot = RunStep(f"boot:{name}", "boot", name, start_ms, boot_ms, after, tuple(uses), **place)
+        steps.append(boot)
+        actions[boot.id] = (Action("boot", name, "redfish", HERE),)
+    limits = [RunLimit(f"power:{domain}", "slots", watts) for domain, watts in options.budgets.items()]
+    limits += [RunLimit(f"inrush:{feed}", "slots", watts) for feed, watts in options.inrush.items()]
+    boot_servers = sorted({"b0", "b1"} | {server.boot_server for server in options.servers})
+    limits += [RunLimit(f"boots:{name}", "slots", options.at_once) for name in boot_servers]
+    patience = Patience(attempts=4, deadline_factor=3, deadline_least_ms=20_000)
+    spec = RunSpec(run, "dark", "plan-1", tuple(steps), tuple(limits), approvals=0, patience=patience)
+    return Bound(spec, actions)

@@ -23,7 +23,7 @@ from evac.store.journal import Journal, read
 from evac.store.segments import Segment
 from evac.watch import verdict
 from evac.watch.values import Vote
-from tests.sim.story import play
+from tests.sim.fires import play
 
 Patch = tuple[Any, str, Any]
 

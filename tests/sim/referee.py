@@ -6,6 +6,7 @@ a mistake in the engine is not repeated in its judge. The state machine is asked
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -47,13 +48,13 @@ class Books:
 
 
 class Referee:
-    """spec_of: (run, plan digest) -> what the run executes of it. typed: sites whose names a person typed."""
+    """Watches one world. typed: sites whose names a person typed."""
 
     def __init__(
-        self, world: World, policy: RunPolicy, spec_of: Callable[[str, str], RunSpec], truthful: bool = True
+        self, world: World, policy: RunPolicy, spec_of: Callable[[str, str], RunSpec], kinds: Counter[str]
     ) -> None:
-        self.world, self.policy, self._spec_of = world, policy, spec_of
-        self.truthful = truthful
+        """spec_of: (run, plan digest) -> what the run executes of it. kinds: counts the events by kind."""
+        self.world, self.policy, self._spec_of, self._kinds = world, policy, spec_of, kinds
         self.books: dict[str, Books] = {}
         self.typed: set[str] = set()
         self.incidents: dict[str, bytes] = {}
@@ -99,6 +100,7 @@ class Referee:
                 self._vouched |= names_in(str(event.data.get("evidence", {}).get("fenced", "")))
 
     def _event(self, run: str, event: Event) -> None:
+        self._kinds[event.kind] += 1
         if self.world.tracing:
             self.world.say(f"  {run}: {event.kind} {event.step} {event.attempt or ''} {dict(event.data)}")
         books = self.books.get(run)
@@ -209,7 +211,7 @@ class Referee:
         if not set(register) - left:
             raise Broken("every site is left")
         for site in new:
-            if register[site] == "lost" and self.truthful and not self._was_gone(site):
+            if register[site] == "lost" and not self._was_gone(site):
                 raise Broken(f"{site} is taken for lost, and it was not")
         self._register = dict(register)
 

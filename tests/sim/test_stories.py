@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.sim.boundaries import Way, calm_options, every_boundary
-from tests.sim.story import Story, play
+from tests.sim.fires import FireStory, play
 from tests.sim.torture import main
 
 ROOT = Path(__file__).parents[2]
@@ -87,13 +87,13 @@ def test_the_stories_are_not_all_alike() -> None:
 
 def test_a_brief_story_is_one_fire_and_one_run_and_ends_with_it() -> None:
     options = [replace(calm_options(seed), brief=True, calm_ms=0) for seed in range(12)]
-    outcomes = [Story(one).play() for one in options]
-    assert [(o.error, o.fires, o.runs) for o in outcomes] == [("", 1, 1)] * len(outcomes)
+    outcomes = [FireStory(one).play() for one in options]
+    assert [(o.error, o.fires, len(o.ends)) for o in outcomes] == [("", 1, 1)] * len(outcomes)
     assert min(o.virtual_s for o in outcomes) < 2.5
 
 
 def test_the_same_seed_is_the_same_story_whatever_the_hashes() -> None:
-    words = "from tests.sim.story import play; print([play(s).trace for s in (3, 15, 20, 31)])"
+    words = "from tests.sim.fires import play; print([play(s).trace for s in (3, 15, 20, 31)])"
     said = set()
     for seed in ("0", "1", "4711"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}

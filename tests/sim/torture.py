@@ -1,7 +1,10 @@
 """Torture: many seeds, each a whole story; and one seed again, with its options and its trace.
 
-    python -m tests.sim.torture --seeds 100000            all cores; stops at the first ten that fail
-    python -m tests.sim.torture --seed 4711 --trace       exactly that story again, line by line
+    python -m tests.sim.torture --seeds 100000                  all cores; stops at the first ten that fail
+    python -m tests.sim.torture --seed 4711 --trace             exactly that story again, line by line
+    python -m tests.sim.torture --kind wave --seeds 1000        boot waves only
+
+Each seed is a fire, and one in twenty is a boot wave as well: a wave takes as long as ten fires.
 
 Exit status 1 where a story broke a rule. The same seed of the same sources is the same story everywhere.
 """
@@ -17,11 +20,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from multiprocessing.connection import wait as wait_for_any
+from typing import Final
 
-from tests.sim.story import Outcome, play
+from tests.sim import fires, waves
+from tests.sim.story import Outcome, Story
 
+KINDS: Final = ("fire", "wave", "both")
+WAVE_ONE_IN: Final = 20
 CHUNK = 25
 SAY_EVERY_S = 5.0
 FAILED_MOST = 10
@@ -35,29 +42,36 @@ class Tally:
     stories: int = 0
     fires: int = 0
     runs: int = 0
-    turns: int = 0
     virtual_s: float = 0.0
-    failed: list[tuple[int, str]] = field(default_factory=list)
+    failed: list[tuple[int, str, str]] = field(default_factory=list)
+    """Seed, kind of story, and what broke."""
 
-    def add(self, outcome: Outcome) -> None:
-        self.stories += 1
-        self.fires += outcome.fires
-        self.runs += outcome.runs
-        self.turns += outcome.turns
-        self.virtual_s += outcome.virtual_s
+    def add(self, kind: str, outcome: Outcome) -> None:
+        one = Tally(1, outcome.fires, len(outcome.ends), outcome.virtual_s)
         if outcome.error:
-            self.failed.append((outcome.options.seed, outcome.error))
+            one.failed.append((outcome.options.seed, kind, outcome.error))
+        self.merge(one)
 
     def merge(self, other: Tally) -> None:
-        self.stories += other.stories
-        self.fires += other.fires
-        self.runs += other.runs
-        self.turns += other.turns
-        self.virtual_s += other.virtual_s
-        self.failed += other.failed
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
 
-def one_by_one(seeds: Iterable[int], tell: Callable[[int], Outcome] = play) -> Iterator[Outcome]:
+def story(kind: str, seed: int, tracing: bool = False) -> Story:
+    """The story of a seed."""
+    if kind == "wave":
+        return waves.WaveStory(waves.draw(seed), tracing)
+    return fires.FireStory(fires.draw(seed), tracing)
+
+
+def kinds_of(seed: int, kind: str) -> tuple[str, ...]:
+    """Which stories of a seed are played where this kind is asked for."""
+    if kind == "both":
+        return ("fire", "wave") if seed % WAVE_ONE_IN == 0 else ("fire",)
+    return (kind,)
+
+
+def one_by_one(seeds: Iterable[int], tell: Callable[[int], Outcome]) -> Iterator[Outcome]:
     """These seeds, one after the other. What a story leaves behind is mostly cycles: they are collected while
     they are young, and nothing else is looked at.
     """
@@ -73,10 +87,12 @@ def one_by_one(seeds: Iterable[int], tell: Callable[[int], Outcome] = play) -> I
             gc.enable()
 
 
-def play_all(seeds: Iterable[int]) -> Tally:
-    tally = Tally()
-    for outcome in one_by_one(seeds):
-        tally.add(outcome)
+def play_all(seeds: Iterable[int], kind: str) -> Tally:
+    tally, seeds = Tally(), list(seeds)
+    for one in ("fire", "wave"):
+        mine = [seed for seed in seeds if one in kinds_of(seed, kind)]
+        for outcome in one_by_one(mine, lambda seed, one=one: story(one, seed).play()):
+            tally.add(one, outcome)
     return tally
 
 
@@ -93,7 +109,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True, name="end with parent").start()
 
 
-def torture(first: int, count: int, jobs: int, say: Callable[[Tally], None] = lambda tally: None) -> Tally:
+def torture(kind: str, first: int, count: int, jobs: int, say: Callable[[Tally], None]) -> Tally:
     """Seeds side by side, in chunks; ends early once enough of them failed. say: told after each chunk."""
     tally = Tally()
     chunks = iter(
@@ -106,7 +122,7 @@ def torture(first: int, count: int, jobs: int, say: Callable[[Tally], None] = la
                 chunk = next(chunks, None)
                 if chunk is None:
                     break
-                flying.add(pool.submit(play_all, chunk))
+                flying.add(pool.submit(play_all, chunk, kind))
             if not flying:
                 return tally
             done, flying = wait(flying, return_when=FIRST_COMPLETED)
@@ -124,8 +140,8 @@ class Progress:
         self._told = 0
 
     def __call__(self, tally: Tally) -> None:
-        for seed, error in tally.failed[self._told :]:
-            print(f"seed {seed}: {error}", file=sys.stderr, flush=True)
+        for seed, kind, error in tally.failed[self._told :]:
+            print(f"{kind} {seed}: {error}", file=sys.stderr, flush=True)
         self._told = len(tally.failed)
         now = time.monotonic()
         if now - self._said < SAY_EVERY_S or not tally.stories:
@@ -136,10 +152,11 @@ class Progress:
         print(words, file=sys.stderr, flush=True)
 
 
-def retell(seed: int, trace: bool) -> int:
+def retell(kind: str, seed: int, trace: bool) -> int:
     """One story again, for people."""
-    outcome = play(seed, tracing=True)
-    for line in outcome.options.lines():
+    again = story(kind, seed, tracing=True)
+    outcome = again.play()
+    for line in again.options.lines():
         print(line)
     print()
     for line in outcome.said if trace else outcome.said[-TRACE_LINES // 10 :]:
@@ -152,6 +169,7 @@ def retell(seed: int, trace: bool) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim.torture", description=__doc__)
+    parser.add_argument("--kind", choices=KINDS, default="both", help="of story")
     parser.add_argument("--seeds", type=int, default=1_000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes side by side")
@@ -159,20 +177,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--trace", action="store_true", help="with every line of its trace")
     asked = parser.parse_args(argv)
     if asked.seed is not None:
-        return retell(asked.seed, asked.trace)
+        return retell("fire" if asked.kind == "both" else asked.kind, asked.seed, asked.trace)
     began = time.monotonic()
-    tally = torture(asked.first, asked.seeds, asked.jobs, Progress(asked.seeds))
+    count = sum(len(kinds_of(asked.first + n, asked.kind)) for n in range(asked.seeds))
+    tally = torture(asked.kind, asked.first, asked.seeds, asked.jobs, Progress(count))
     took = time.monotonic() - began
     hours = tally.virtual_s / 3_600
     print(f"{tally.stories} stories, {tally.fires} fires, {tally.runs} runs, {hours:.1f} hours of their time")
     print(f"{took:.0f} s on {asked.jobs} processes: {tally.fires / took:.0f} fires a second")
-    for seed, error in sorted(tally.failed):
-        print(f"seed {seed}: {error}")
-        print(f"    python -m tests.sim.torture --seed {seed} --trace")
+    for seed, kind, error in sorted(tally.failed):
+        print(f"{kind} {seed}: {error}")
+        print(f"    python -m tests.sim.torture --kind {kind} --seed {seed} --trace")
     if not tally.failed:
         print("nothing broke")
         return 0
-    early = ", and it stopped early" if tally.stories < asked.seeds else ""
+    early = ", and it stopped early" if tally.stories < count else ""
     print(f"{len(tally.failed)} stories broke a rule{early}")
     return 1
 

@@ -1,4 +1,4 @@
-"""The simulated world: sites that burn, links that are cut, databases, units, proxies and name servers.
+"""The simulated world: sites that burn, links that are cut, databases, units, proxies, name servers, floors.
 
 It owns what is true. Whoever acts on it asks a server in a site and may get no answer; what a server does, it
 does at one instant. The rules that must never break are checked here after every change that could break
@@ -9,7 +9,7 @@ a lease that is over, an effect twice without a look between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -19,6 +19,7 @@ from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac_lab.virtual_loop import Process, VirtualLoop
 from tests.sim.databases import Database, Engine, Member
 from tests.sim.faulty_store import Cluster, Weather
+from tests.sim.floor import Floor, Server
 
 T = TypeVar("T")
 SITES: Final = ("anyang", "ansan", "pangyo")
@@ -95,7 +96,7 @@ class World:
         self.units: dict[tuple[str, str], Units] = {}
         self.proxies: dict[tuple[str, str], Traffic] = {}
         self.names: dict[tuple[str, str], Traffic] = {}
-        self.hooks: dict[tuple[str, str], str] = {}
+        self.floors: dict[str, Floor] = {}
         self.done_by_key: set[str] = set()
         self.under_way: dict[tuple[str, str, str], int] = {}
         self.unseen: dict[str, int] = {}
@@ -124,7 +125,17 @@ class World:
             self.proxies[service, site] = Traffic(set(sites))
             self.names[service, site] = Traffic(set(sites))
 
+    def add_floor(self, site: str, servers: Iterable[Server], **limits: Mapping[str, Any]) -> Floor:
+        """Servers that are dark until somebody boots them; limits: see `Floor`."""
+        named = {server.name: server for server in servers}
+        floor = self.floors[site] = Floor(self.loop.in_world, self.breaks, self.say, named, **limits)
+        return floor
+
     # What happens to it.
+
+    def breaks(self, words: str) -> None:
+        """A rule is broken: the story ends, whatever the code that runs now does with errors."""
+        self.loop.fail(Broken(words))
 
     def say(self, words: str) -> None:
         if self.tracing and len(self.said) < TRACE_MOST:
@@ -250,7 +261,7 @@ class World:
         self.tokens[order.run] = max(order.token, self.tokens.get(order.run, 0))
         if order.token != holder:
             words = f"{process.name} begins {action.verb} {action.target} under token {order.token}"
-            self.loop.fail(Broken(f"{words}, and {holder or 'nobody'} holds the lease"))
+            self.breaks(f"{words}, and {holder or 'nobody'} holds the lease")
 
     def accepts(self, order: Order, what: str) -> None:
         """A server takes an order up. A second one without a look between is what must not be."""

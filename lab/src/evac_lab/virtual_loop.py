@@ -231,6 +231,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     ) -> NoReturn:
         raise RuntimeError("a simulation has no threads")
 
+    def __del__(self) -> None:
+        """It holds nothing that has to be closed, so one that was never run may go."""
+
     def _write_to_self(self) -> None:
         """Nobody sleeps, so nobody is woken."""
 

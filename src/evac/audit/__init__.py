@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from evac.audit.auditing import AuditReport, audit, audit_together
-from evac.audit.baseline import Baseline, Compared, baseline_of, compare
+from evac.audit.acceptance import (
+    Baseline,
+    Compared,
+    Suppressed,
+    Suppression,
+    apply_suppressions,
+    baseline_of,
+    compare,
+)
+from evac.audit.auditing import (
+    AuditReport,
+    Headline,
+    LossRow,
+    ServiceFate,
+    audit,
+    audit_together,
+    headline,
+    summary,
+)
 from evac.audit.findings import Finding, at_least
-from evac.audit.headline import Headline, headline, summary
-from evac.audit.rows import LossRow, ServiceFate
 from evac.audit.rules import RULES
-from evac.audit.suppression import Suppressed, Suppression, apply_suppressions
 
 __all__ = [
     "RULES",

@@ -1,35 +1,55 @@
-"""The audit: every loss, every rule, one report."""
+"""The audit: every loss, every rule, one report; a row for each loss, and its headline in words."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any, Final, Literal
 
-from evac.audit.context import Context
+import numpy as np
+from numpy.typing import NDArray
+
+from evac.audit.context import Cause, Context, why_lost
 from evac.audit.findings import Finding, merged
-from evac.audit.impacts import Impacts, impacts
-from evac.audit.losses import losses, together
-from evac.audit.losses import pairs as losses_of_pairs
-from evac.audit.rows import LossRow, loss_rows
+from evac.audit.impacts.all_losses import (
+    DEGRADED,
+    FATES,
+    LOST,
+    RECOVERS,
+    UNAFFECTED,
+    UNKNOWN,
+    Impacts,
+    Method,
+    impacts,
+)
+from evac.audit.impacts.losses import LossKind, losses, together
+from evac.audit.impacts.losses import pairs as losses_of_pairs
+from evac.audit.impacts.stores import NEVER, UNKNOWN_MS
 from evac.audit.rules import RULES
+from evac.audit.words import counted, duration, listed
 from evac.model.collector import collector_at_rest
 from evac.model.domain import topology
 from evac.model.estate import Estate
+from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditReport:
-    """What an audit found. services: ids by the index that rows use; rows: one a loss, sites first;
-    findings: gravest first; impacts: of the single losses, for reports that draw more.
-    """
+    """What an audit found."""
 
     estate: str
     as_of: date | None
     digest: str | None
     services: tuple[str, ...]
+    """Ids by the index that rows use."""
     rows: tuple[LossRow, ...]
+    """One a loss, sites first."""
     findings: tuple[Finding, ...]
+    """Most severe first."""
     impacts: Impacts
+    """Of the single losses, for reports that draw more."""
 
 
 @collector_at_rest()
@@ -68,12 +88,12 @@ def audit(
 
 
 @collector_at_rest()
-def audit_together(report: AuditReport, wanted: tuple[str, ...]) -> AuditReport:
+def audit_together(report: AuditReport, requested: tuple[str, ...]) -> AuditReport:
     """One row: what the loss of all these domains at once does to the estate of a report. No findings.
 
     Raises UnknownDomain.
     """
-    found = impacts(report.impacts.top, together(report.impacts.top, wanted))
+    found = impacts(report.impacts.top, together(report.impacts.top, requested))
     return replace(report, rows=loss_rows(found), findings=(), impacts=found)
 
 
@@ -83,3 +103,265 @@ def _of_pairs(paired: Context, single: tuple[Finding, ...]) -> list[Finding]:
     every = (finding for rule in RULES if rule.per_loss for finding in rule.check(paired))
     found = [f for f in every if (f.rule, f.subject) not in known]
     return [replace(f, severity="warning") if f.severity == "error" else f for f in found]
+
+
+Verdict = Literal["ok", "degraded", "loss", "unknown"]
+VERDICTS: Final[tuple[Verdict, ...]] = ("loss", "unknown", "degraded", "ok")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFate:
+    """What a loss does to one service."""
+
+    service: str
+    fate: str
+    recovery_ms: int | None
+    """None unless it comes back at a known time."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityShort:
+    """What is missing after a loss: amount of a resource on some kind of servers (base units)."""
+
+    classes: str
+    resource: str
+    missing: int
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LossRow:
+    """One loss."""
+
+    domain: str
+    kind: LossKind
+    """Of the domain, or `pair`."""
+    members: tuple[str, ...]
+    """The domains that are lost at once."""
+    method: Method
+    verdict: Verdict
+    down: int
+    """Services that do not serve right after it."""
+    recovered: int
+    """Services by fate: this one and the next three."""
+    degraded: int
+    lost: int
+    unknown: int
+    late: int
+    """Services that are back after their rto."""
+    untimed: int
+    """Services that are back, but a duration on the way is not known."""
+    people_down: int
+    """People without a service, counted once for each service."""
+    worst_ready_ms: int
+    """Longest known recovery."""
+    data_loss_ms: int | None
+    """Most data lost by a store; None where it is not known."""
+    stores_lost: int
+    stores_gone: int
+    """Stores without any copy left."""
+    to_place: int
+    """Replicas that ask for a place."""
+    placed: int
+    """Replicas that find one."""
+    sheds: bool
+    """Whether services are shed to make space."""
+    short: tuple[CapacityShort, ...]
+    """What is missing."""
+    service: IndexColumn
+    """Columns of the services that are not unaffected: this one and the next two."""
+    fate: CodeColumn
+    ready_ms: NDArray[np.integer[Any]]
+
+    def fates(self, names: tuple[str, ...]) -> Iterator[ServiceFate]:
+        """Services that are not unaffected, in order; `names`: ids of all services."""
+        columns = (self.service.tolist(), self.fate.tolist(), self.ready_ms.tolist())
+        for service, fate, ready in zip(*columns, strict=True):
+            known = fate == RECOVERS and 0 < ready < NEVER
+            yield ServiceFate(names[service], FATES[fate], ready if known else None)
+
+
+def loss_rows(impacts: Impacts) -> tuple[LossRow, ...]:
+    """A row for every loss, in the order of the losses."""
+    return tuple(_rows(impacts))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Touched:
+    """What losses do to services that are not unaffected: one entry a pair, sorted by loss."""
+
+    loss: NDArray[np.intp]
+    service: NDArray[np.intp]
+    fate: CodeColumn
+    ready: NDArray[np.integer[Any]]
+    vague: BoolColumn
+
+
+def _touched(impacts: Impacts) -> _Touched:
+    place = np.flatnonzero(impacts.fate != UNAFFECTED)
+    loss, service = np.divmod(place, max(1, impacts.fate.shape[1]))
+    return _Touched(
+        loss,
+        service,
+        impacts.fate.reshape(-1)[place],
+        impacts.ready_ms[loss, service],
+        impacts.untimed[loss, service],
+    )
+
+
+def _rows(impacts: Impacts) -> Iterator[LossRow]:
+    losses, count = impacts.losses, len(impacts.losses)
+    found = _touched(impacts)
+    number, fate, ready = found.loss, found.fate, found.ready
+    back = fate == RECOVERS
+    counts = _per_loss(count, number * len(FATES) + fate, len(FATES)).T.tolist()
+    late = _per_loss(count, number[back & (ready > impacts.rto_ms[found.service])]).tolist()
+    untimed = _per_loss(count, number[back & found.vague]).tolist()
+    worst = np.zeros(count, np.int64)
+    timed = back & ~found.vague
+    np.maximum.at(worst, number[timed], ready[timed])
+    down, touched = _down(impacts)
+    stores = _stores(impacts)
+    edges = np.searchsorted(number, np.arange(count + 1)).tolist()
+    named = found.service.astype(np.int32)
+    ready = np.where(found.vague, 0, ready)
+    for n in range(count):
+        part = slice(edges[n], edges[n + 1])
+        data_loss, stores_lost, stores_gone = stores[n]
+        short = impacts.capacity.short.get(n)
+        yield LossRow(
+            domain=losses.ids[n],
+            kind=losses.kinds[n],
+            members=losses.members[n],
+            method=impacts.methods[n],
+            verdict=_verdict(counts[LOST][n], stores_gone, counts[UNKNOWN][n], down[n], counts[DEGRADED][n]),
+            down=down[n],
+            recovered=counts[RECOVERS][n],
+            degraded=counts[DEGRADED][n],
+            lost=counts[LOST][n],
+            unknown=counts[UNKNOWN][n],
+            late=late[n],
+            untimed=untimed[n],
+            people_down=touched[n],
+            worst_ready_ms=int(worst[n]),
+            data_loss_ms=data_loss,
+            stores_lost=stores_lost,
+            stores_gone=stores_gone,
+            to_place=int(impacts.capacity.to_place[n]),
+            placed=int(impacts.capacity.placed[n]),
+            sheds=short is not None and short.sheds,
+            short=()
+            if short is None
+            else tuple(CapacityShort(s.classes, s.resource, s.missing, s.replicas) for s in short.shorts),
+            service=named[part],
+            fate=fate[part],
+            ready_ms=ready[part],
+        )
+
+
+def _per_loss(losses: int, keys: NDArray[np.integer[Any]], width: int = 1) -> NDArray[np.int64]:
+    """How often each loss occurs; with a width, (L, width) by a second key."""
+    found = np.bincount(keys, minlength=losses * width).astype(np.int64)
+    return found.reshape(losses, width) if width > 1 else found
+
+
+def _down(impacts: Impacts) -> tuple[list[int], list[int]]:
+    """Services down in each loss, and the people who notice."""
+    pairs, count = impacts.damage.pairs, len(impacts.losses)
+    people = np.array([s.people or 0 for s in impacts.estate.services], np.float64)
+    down = np.bincount(pairs.loss, minlength=count)
+    touched = np.bincount(pairs.loss, people[pairs.service], count)
+    return down.tolist(), touched.astype(np.int64).tolist()
+
+
+def _verdict(lost: int, stores_gone: int, unknown: int, down: int, degraded: int) -> Verdict:
+    """Loss before unknown before degraded: what is not known is never called fine."""
+    if lost or stores_gone:
+        return "loss"
+    if unknown:
+        return "unknown"
+    return "degraded" if down or degraded else "ok"
+
+
+def _stores(impacts: Impacts) -> list[tuple[int | None, int, int]]:
+    """(most data lost, stores lost, stores with no copy left) of each loss."""
+    found: list[list[int]] = [[0, 0, 0, 0] for _ in range(len(impacts.losses))]
+    hits = impacts.stores
+    for number, which in zip(hits.loss.tolist(), hits.outcome.tolist(), strict=True):
+        outcome = hits.outcomes[which]
+        if not outcome.lost:
+            continue
+        row = found[number]
+        row[1] += 1
+        if outcome.loss_ms == NEVER:
+            row[2] += 1
+        elif outcome.loss_ms == UNKNOWN_MS:
+            row[3] += 1
+        else:
+            row[0] = max(row[0], outcome.loss_ms)
+    return [(None if unknown else worst, lost, gone) for worst, lost, gone, unknown in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """One loss in one sentence; because: the commonest causes, how many services each holds back."""
+
+    domain: str
+    verdict: str
+    what: str
+    """What the loss does, without its name and without why."""
+    text: str
+    because: tuple[tuple[Cause, int], ...] = ()
+
+
+def headline(report: AuditReport, row: LossRow) -> Headline:
+    """The sentence of one row: `pangyo: 412 services down, 37 never come back, because ...`."""
+    because = causes(report, row) if row.lost else ()
+    parts = [_first(row)]
+    if row.lost:
+        parts.append(f"{row.lost:,} never {'comes' if row.lost == 1 else 'come'} back")
+    if row.recovered > row.untimed:
+        who = "the others are" if row.lost or row.untimed else "all"
+        parts.append(f"{who} back within {duration(row.worst_ready_ms)}")
+    if row.untimed:
+        parts.append(f"{row.untimed:,} {'comes' if row.untimed == 1 else 'come'} back at a time not known")
+    if row.late:
+        parts.append(f"{row.late:,} later than promised")
+    if row.unknown:
+        parts.append(f"{row.unknown:,} cannot be judged")
+    what = ", ".join(parts)
+    text = f"{row.domain}: {what}" + (f", because {because[0][0].words}" if because else "")
+    return Headline(row.domain, row.verdict, what, text, because)
+
+
+def _first(row: LossRow) -> str:
+    if row.down:
+        return f"{counted(row.down, 'service')} down"
+    return f"{counted(row.degraded, 'service')} with fewer replicas" if row.degraded else "nothing is down"
+
+
+def causes(report: AuditReport, row: LossRow, most: int = 3) -> tuple[tuple[Cause, int], ...]:
+    """Why services never come back: the end of each one's chain, the commonest first."""
+    impacts = report.impacts
+    number = impacts.losses.index.get(row.domain)
+    if number is None:
+        return ()
+    context = Context(impacts.estate, impacts, report.as_of, report.digest)
+    counts: Counter[Cause] = Counter()
+    for service in np.flatnonzero(impacts.fate[number] == LOST).tolist():
+        cause = why_lost(context, service, number).cause
+        if cause is not None:
+            counts[cause.general] += 1
+    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0].words))[:most])
+
+
+def summary(report: AuditReport) -> tuple[Headline, ...]:
+    """The headlines of the losses that matter: every site, then what else loses something."""
+    shown = [row for row in report.rows if row.kind == "site" or row.verdict == "loss"]
+    return tuple(headline(report, row) for row in shown)
+
+
+def quiet(report: AuditReport) -> str:
+    """One line on the losses that `summary` leaves out."""
+    rest = Counter(row.verdict for row in report.rows if row.kind != "site" and row.verdict != "loss")
+    return listed([f"{count:,} {verdict}" for verdict, count in sorted(rest.items())], 4)

@@ -1,19 +1,21 @@
-"""What a rule is given: the estate, the impacts of every loss, the date, and judgements rules share."""
+"""What a rule is given: the estate, the impacts of every loss, judgements and chains of causes."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
-from evac.audit.closure import Pairs
 from evac.audit.findings import DOMAIN_CLASSES, Finding
-from evac.audit.impacts import LOST, RECOVERS, Impacts
-from evac.audit.stores import Outcome
+from evac.audit.impacts.all_losses import LOST, RECOVERS, Impacts
+from evac.audit.impacts.dependencies import Pairs
+from evac.audit.impacts.stores import NEVER, Outcome
+from evac.derive.graph import components
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn
@@ -21,14 +23,92 @@ from evac.model.fleet import BoolColumn
 _CLASS_RANK: Final = {name: rank for rank, name in enumerate(DOMAIN_CLASSES)}
 
 
+ReasonKind = Literal[
+    "store-lost",
+    "single-place",
+    "too-few-replicas",
+    "traffic",
+    "fewer-replicas",
+    "no-copy",
+    "no-headroom",
+    "nowhere-else",
+    "tools-lost",
+]
+
+
 @dataclass(frozen=True, slots=True)
-class NoRoom:
-    """What is left has no room for so many of the replicas that a service needs."""
+class Reason:
+    """Why a loss takes a service down, leaves it with less, or keeps it down. Words are made of it last."""
 
-    replicas: int
+    kind: ReasonKind
+    loss: str
+    stores: tuple[str, ...] = ()
+    replicas: int = 0
+    """That are left; of `no-headroom`, that find no place."""
+    of: int = 0
+    """Replicas before the loss."""
+    needed: int = 0
+    """Replicas that serve."""
 
-    def __str__(self) -> str:
-        return f"no room for {self.replicas:,} of the replicas it needs"
+    @property
+    def words(self) -> str:
+        stores = ", ".join(self.stores)
+        match self.kind:
+            case "store-lost":
+                return f"store {stores} is lost with {self.loss}"
+            case "single-place":
+                return f"runs nowhere but in {self.loss}"
+            case "too-few-replicas":
+                return f"{self.replicas} of {self.of} replicas left, {self.needed} needed"
+            case "traffic":
+                return f"its traffic points at {self.loss}"
+            case "fewer-replicas":
+                return f"{self.replicas:,} of {self.of:,} replicas left"
+            case "no-copy":
+                return f"store {stores} has no copy within its rpo outside {self.loss}"
+            case "no-headroom":
+                return f"no room for {self.replicas:,} of the replicas it needs"
+            case "nowhere-else":
+                return f"runs nowhere outside {self.loss}, and no room for it is known"
+            case "tools-lost":
+                return "the tools that start replicas are lost with it, and there is no way by hand"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What holds services down: a reason, and the service that it is about."""
+
+    service: str
+    reason: Reason
+
+    @property
+    def general(self) -> Cause:
+        """Equal for causes that are reported as one: names and numbers of the many are left out."""
+        if self.reason.kind == "no-headroom":
+            return Cause("", Reason("no-headroom", self.reason.loss))
+        return self
+
+    @property
+    def words(self) -> str:
+        if self.reason.kind == "no-headroom":
+            return "there is no room for them"
+        return f"{self.service}: {self.reason.words}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """From a service along what it needs to the one that is hit itself, and why that one is."""
+
+    services: tuple[str, ...]
+    reason: Reason | None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return self.services if self.reason is None else (*self.services, self.reason.words)
+
+    @property
+    def cause(self) -> Cause | None:
+        return None if self.reason is None else Cause(self.services[-1], self.reason)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +119,8 @@ class Context:
     impacts: Impacts
     as_of: date | None = None
     digest: str | None = None
-    stuck_at: dict[tuple[int, int], str | NoRoom] = field(default_factory=dict)
-    """(loss, service) -> why nothing brings it back by itself, else empty; filled as it is asked for."""
+    stuck_at: dict[tuple[int, int], Reason | None] = field(default_factory=dict)
+    """(loss, service) -> why nothing brings it back; None where another service is why. Filled on demand."""
 
     @cached_property
     def firm(self) -> BoolColumn:
@@ -87,7 +167,7 @@ class Context:
         return np.array([s.role == "full" for s in self.estate.sites], np.bool_)
 
     @cached_property
-    def stands_at(self) -> BoolColumn:
+    def runs_at(self) -> BoolColumn:
         """(sites, S) where a service stands, edge sites left out if it stands at a full one too."""
         at = np.asarray(self.impacts.presence.per_site > 0)
         full = np.asarray(at & self.full_sites[:, None])
@@ -97,10 +177,10 @@ class Context:
     @cached_property
     def only_site(self) -> list[int]:
         """Index of the one site of each service; -1 if there are several, or none is known."""
-        counts = self.stands_at.sum(axis=0)
-        if not self.stands_at.size:
+        counts = self.runs_at.sum(axis=0)
+        if not self.runs_at.size:
             return [-1] * len(self.estate.services)
-        found: list[int] = np.where(counts == 1, self.stands_at.argmax(axis=0), -1).tolist()
+        found: list[int] = np.where(counts == 1, self.runs_at.argmax(axis=0), -1).tolist()
         return found
 
     @cached_property
@@ -156,15 +236,7 @@ class Rule:
     per_loss: bool = True
     """It asks what a loss does, so pairs of losses are asked too."""
 
-
-@dataclass(frozen=True, slots=True)
-class Maker:
-    """Builds findings of one rule, so that each says the same things in the same way."""
-
-    rule: str
-    code: str
-
-    def make(
+    def finding(
         self,
         context: Context,
         severity: Severity,
@@ -178,7 +250,7 @@ class Maker:
     ) -> Finding:
         """`losses`: numbers, worst first; `paths`: fact paths to change, the first known one is shown."""
         return Finding(
-            rule=self.rule,
+            rule=self.id,
             code=self.code,
             severity=severity,
             subject=subject,
@@ -191,3 +263,132 @@ class Maker:
             paths=tuple(paths),
             place=context.estate.place(*paths),
         )
+
+
+Edges = tuple[tuple[int, ...], ...]
+"""Services that each service needs, by number."""
+
+
+def chain_to(context: Context, service: int, goal: Callable[[int], bool]) -> tuple[int, ...]:
+    """Shortest path of hard dependencies from a service to one that meets a goal; empty without one."""
+    graph = context.impacts.graph
+    before: dict[int, int] = {service: -1}
+    work = deque([service])
+    while work:
+        node = work.popleft()
+        if goal(node):
+            path = [node]
+            while before[path[-1]] >= 0:
+                path.append(before[path[-1]])
+            return tuple(reversed(path))
+        for other in graph.hard[node]:
+            if other not in before:
+                before[other] = node
+                work.append(other)
+    return ()
+
+
+def why_down(context: Context, service: int, number: int) -> Chain:
+    """From a service to what the loss takes."""
+    direct = context.impacts.direct[number]
+    path = chain_to(context, service, lambda node: bool(direct[node]))
+    return Chain(_ids(context, path), _why_hit(context, path[-1], number) if path else None)
+
+
+def _ids(context: Context, path: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(context.estate.services[node].id for node in path)
+
+
+def _why_hit(context: Context, service: int, number: int) -> Reason:
+    """Why a service that is down by itself is down: its replicas, its store or its traffic."""
+    impacts, loss = context.impacts, context.impacts.losses.ids[number]
+    for family in impacts.graph.families[service]:
+        row = impacts.families.index.get(family)
+        if row is not None and number in impacts.families.losses[row]:
+            return Reason("store-lost", loss, _stores(context, family))
+    left = impacts.left(number, service)
+    if impacts.lost[number, service] and left < impacts.presence.m[service]:
+        if not impacts.presence.counted[service]:
+            return Reason("single-place", loss)
+        n, m = int(impacts.presence.n[service]), int(impacts.presence.m[service])
+        return Reason("too-few-replicas", loss, replicas=left, of=n, needed=m)
+    return Reason("traffic", loss)
+
+
+def _stores(context: Context, family: str) -> tuple[str, ...]:
+    stores = context.estate.stores
+    return tuple(stores[store].id for store in context.impacts.graph.family_stores[family])
+
+
+def why_degraded(context: Context, service: int, number: int) -> Chain:
+    """From a service that serves less to why: the replicas it lost, or what it likes to use is down."""
+    impacts, name = context.impacts, context.estate.services[service].id
+    if impacts.lost[number, service]:
+        left, n = impacts.left(number, service), int(impacts.presence.n[service])
+        return Chain((name,), Reason("fewer-replicas", impacts.losses.ids[number], replicas=left, of=n))
+    for other in impacts.graph.soft[service]:
+        if impacts.down[number, other]:
+            found = why_down(context, other, number)
+            return Chain((name, *found.services), found.reason)
+    return Chain((name,), None)
+
+
+def why_lost(context: Context, service: int, number: int) -> Chain:
+    """From a service that never comes back to the first that cannot by itself."""
+    path = chain_to(context, service, lambda node: _stuck(context, node, number) is not None)
+    if not path:
+        return why_down(context, service, number)
+    return Chain(_ids(context, path), _stuck(context, path[-1], number))
+
+
+def _stuck(context: Context, service: int, number: int) -> Reason | None:
+    """Why nothing brings a service back that is lost itself; None if it is not the one."""
+    if (number, service) not in context.stuck_at:
+        impacts = context.impacts
+        itself = impacts.direct[number, service] and impacts.fate[number, service] == LOST
+        context.stuck_at[number, service] = _why_stuck(context, service, number) if itself else None
+    return context.stuck_at[number, service]
+
+
+def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
+    impacts, loss = context.impacts, context.impacts.losses.ids[number]
+    for family in impacts.graph.families[service]:
+        row = impacts.families.index.get(family)
+        if row is None or number not in impacts.families.losses[row]:
+            continue
+        place = int(impacts.families.losses[row].searchsorted(number))
+        if impacts.families.ready_ms[row][place] >= NEVER:
+            return Reason("no-copy", loss, _stores(context, family))
+    short = impacts.capacity.short.get(number)
+    if short is not None and short.for_good[service] > 0:
+        return Reason("no-headroom", loss, replicas=int(short.for_good[service]))
+    missing = impacts.lost[number, service] and impacts.left(number, service) == 0
+    if missing and not impacts.capacity.headroom_known[number, service]:
+        return Reason("nowhere-else", loss)
+    if impacts.chains.tool_ready["start"][number] >= NEVER and "start" not in impacts.times.manual:
+        return Reason("tools-lost", loss)
+    return None
+
+
+def start_circles(edges: Edges) -> list[list[int]]:
+    """Services that need each other to start; each in the order of a walk."""
+    groups: dict[int, list[int]] = {}
+    for service, number in enumerate(components(edges)):
+        groups.setdefault(number, []).append(service)
+    return circles(groups.values(), edges)
+
+
+def circles(groups: Iterable[Sequence[int]], edges: Edges) -> list[list[int]]:
+    """Components of more than one service, or of one that needs itself; each in the order of a walk."""
+    found = [group for group in groups if len(group) > 1 or group[0] in edges[group[0]]]
+    return sorted(_walk(group, edges) for group in found)
+
+
+def _walk(group: Sequence[int], edges: Edges) -> list[int]:
+    """Members along their edges from the first, those that a single walk misses at the end."""
+    inside, path = set(group), [group[0]]
+    while True:
+        following = [other for other in edges[path[-1]] if other in inside and other not in path]
+        if not following:
+            return path + [service for service in group if service not in path]
+        path.append(following[0])

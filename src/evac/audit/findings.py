@@ -25,27 +25,28 @@ _CLASS_RANK: Final = {name: rank for rank, name in enumerate(DOMAIN_CLASSES)}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One rule broken by one subject.
-
-    rule: stable slug (its page in the documentation has the same name); code: its stable number;
-    subject: service, store, tool or domain; domains: the losses it holds for, worst first, empty
-    where it holds without any loss; domain_class: the gravest kind among them; chain: how the
-    subject comes to depend on what is lost; path: the fact path to change, the first
-    of paths; place: where the first known one of them stands.
-    """
+    """One rule broken by one subject."""
 
     rule: str
+    """Stable slug; its page in the documentation has the same name."""
     code: str
+    """Its stable number."""
     severity: Severity
     subject: str
+    """A service, store, tool or domain."""
     message: str
     fix: str
     domains: tuple[str, ...] = ()
+    """The losses that it holds for, worst first; empty where it holds without any loss."""
     domain_class: str = "estate"
+    """The most severe kind among them."""
     chain: tuple[str, ...] = ()
+    """How the subject comes to depend on what is lost."""
     path: str = ""
+    """The fact path to change, the first of `paths`."""
     paths: tuple[str, ...] = ()
     place: Place = _NOWHERE
+    """Where the first of these facts that is known is written."""
 
     @property
     def scenario(self) -> str:

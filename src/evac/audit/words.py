@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from evac.audit.stores import NEVER
+from evac.audit.impacts.stores import NEVER
 
 _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 _RESOURCE_UNITS: Final = {"cpu": "mCPU", "memory": "MiB", "disk": "GiB", "accelerators": "accelerators"}

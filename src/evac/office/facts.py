@@ -385,7 +385,7 @@ def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> Loss
     if reasoned:
         said = headline(report, row)
         text, what = said.text, said.what
-        because = said.because[0][0] if said.because else _why(report, row)
+        because = said.because[0][0].words if said.because else _why(report, row)
     return LossFacts(
         domain=row.domain,
         kind=row.kind,

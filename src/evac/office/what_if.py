@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from evac.audit import AuditReport, LossRow, audit_together
-from evac.audit.capacity import taken_by_placing
-from evac.audit.chains import why_degraded, why_down, why_lost
-from evac.audit.context import Context
-from evac.audit.room import pool_capacity
+from evac.audit.context import Context, why_degraded, why_down, why_lost
+from evac.audit.impacts.capacity import taken_by_placing
+from evac.audit.impacts.free_capacity import pool_capacity
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import RESOURCE_COUNT, RESOURCES
 from evac.office.facts import LossFacts, loss_facts
@@ -105,7 +104,7 @@ def _fates(report: AuditReport, row: LossRow) -> Iterator[FateOf]:
             one.fate,
             one.recovery_ms,
             service.rto_ms,
-            why[one.fate](context, place, number) if one.fate in why else (),
+            why[one.fate](context, place, number).words if one.fate in why else (),
             tuple(names[other] for other in graph.hard[place] if down[other]),
             tuple(names[other] for other in graph.soft[place] if down[other]),
             tuple(family for family in graph.families[place] if family in gone),

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from evac.audit import RULES, AuditReport, Finding, LossRow
-from evac.audit.headline import reasons
-from evac.audit.rows import VERDICTS, Verdict
+from evac.audit.auditing import VERDICTS, Verdict, causes
 from evac.model.diagnostic import SEVERITIES
 from evac.views import svg
 from evac.views.alerts import alert_of
@@ -147,8 +146,8 @@ def _chart(report: AuditReport, rows: Sequence[LossRow]) -> str:
 
 
 def _row(report: AuditReport, row: LossRow, explained: bool) -> dict[str, str]:
-    because = reasons(report, row, 1) if explained and row.lost else ()
-    words = f"{plural(because[0][1], 'service')}: {because[0][0]}" if because else ""
+    because = causes(report, row, 1) if explained and row.lost else ()
+    words = f"{plural(because[0][1], 'service')}: {because[0][0].words}" if because else ""
     return {
         "domain": row.domain,
         "kind": row.kind,

@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from evac.audit.impacts import Impacts, impacts
-from evac.audit.losses import losses, pairs
+from evac.audit.impacts.all_losses import Impacts, impacts
+from evac.audit.impacts.losses import losses, pairs
 from evac.derive.affected import (
     counts_by_service,
     families_without_instance,

@@ -6,18 +6,15 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evac.audit.capacity import capacity
-from evac.audit.closure import taken_of
-from evac.audit.impacts import impacts
-from evac.audit.losses import Losses, losses
-from evac.audit.placing import open_packing, pack, stock_of
-from evac.audit.presence import Presence, lost_counts, presence
-from evac.audit.reserves import load_of, power_of, reserves
-from evac.audit.room import Room, Used, Wants
-from evac.audit.supply import Supply, supply_of
+from evac.audit.impacts.all_losses import impacts
+from evac.audit.impacts.capacity import capacity
+from evac.audit.impacts.dependencies import taken_of
+from evac.audit.impacts.free_capacity import Headroom, Used, Wants, load_of, power_of, reserves
+from evac.audit.impacts.losses import Losses, Presence, losses, lost_counts, presence
+from evac.audit.impacts.placing import Supply, open_packing, pack, stock_of, supply_of
 from evac.derive.planning_instance import derive
 from evac.estate.examples import pangyo
 from evac.model.domain import Topology, topology
@@ -27,11 +24,11 @@ from evac.model.scenario import lose
 BIG = 2**40
 
 
-def _room(free: np.ndarray, site: list[int]) -> Room:
+def _headroom(free: np.ndarray, site: list[int]) -> Headroom:
     """A room of single servers: one shape each, one pool a site."""
     count = len(site)
     sites = np.array(site, np.int32)
-    return Room(
+    return Headroom(
         free=np.ascontiguousarray(free.T),
         count=np.ones(count, np.int64),
         pool=sites,
@@ -47,7 +44,7 @@ def _room(free: np.ndarray, site: list[int]) -> Room:
     )
 
 
-def _wants(demand: np.ndarray, per_server: list[int], site_cap: list[int], room: Room) -> Wants:
+def _wants(demand: np.ndarray, per_server: list[int], site_cap: list[int], headroom: Headroom) -> Wants:
     services = len(demand)
     eligible = np.ones((services, 2), np.bool_)
     return Wants(
@@ -63,20 +60,26 @@ def _wants(demand: np.ndarray, per_server: list[int], site_cap: list[int], room:
 
 
 def _one_by_one(free: np.ndarray, site: list[int], wants: Wants, counts: list[int]) -> list[int]:
-    """First fit, a replica at a time, as many on a server as the service allows before the next server."""
-    left = free.copy()
+    """First fit, site by site, as many on a server as the service allows before the next server.
+
+    A server that could have taken more of the service stands behind all others from then on.
+    """
+    left, order = free.copy(), list(range(len(site)))
     placed = []
     for service, count in enumerate(counts):
-        here, done = [0, 0], 0
-        for server, place in enumerate(site):
-            most = int(wants.per_server[service])
-            while done < count and most and here[place] < wants.site_cap[service]:
-                if (left[server] < wants.demand[service]).any():
-                    break
-                left[server] -= wants.demand[service]
-                here[place] += 1
-                done += 1
-                most -= 1
+        demand, done = wants.demand[service], 0
+        for place in (0, 1):
+            share = min(count - done, int(wants.site_cap[service]))
+            for server in [one for one in order if site[one] == place]:
+                room = (left[server, demand > 0] // demand[demand > 0]).min()
+                most = min(int(wants.per_server[service]), int(room))
+                taken = min(most, share)
+                left[server] -= taken * demand
+                share -= taken
+                done += taken
+                if 0 < taken < most:
+                    order.remove(server)
+                    order.append(server)
         placed.append(done)
     return placed
 
@@ -84,6 +87,9 @@ def _one_by_one(free: np.ndarray, site: list[int], wants: Wants, counts: list[in
 amounts = st.integers(0, 6)
 
 
+@example(
+    [(3, 0, 0), (1, 1, 0)], [(1, 0, 1, per_server, BIG) for per_server in (1, 2, 1)] + [(0, 1, 1, 1, BIG)]
+)
 @given(
     st.lists(st.tuples(amounts, amounts, st.integers(0, 1)), min_size=1, max_size=40),
     st.lists(
@@ -97,12 +103,12 @@ def test_shapes_place_what_first_fit_places(
 ) -> None:
     site = sorted(s for _, _, s in servers)
     free = np.array([[cpu, memory, 0, 0] for cpu, memory, _ in servers], np.int64)
-    room = _room(free, site)
+    headroom = _headroom(free, site)
     demand = np.array([[max(1, c), m, 0, 0] for c, m, *_ in services], np.int64)
-    wants = _wants(demand, [s[3] for s in services], [s[4] for s in services], room)
+    wants = _wants(demand, [s[3] for s in services], [s[4] for s in services], headroom)
     counts = [s[2] for s in services]
     packing = open_packing(
-        stock_of(room, wants, Used(free, free[:0])),
+        stock_of(headroom, wants, Used(free, free[:0])),
         np.zeros(len(site), np.int64),
         np.zeros(2, np.bool_),
         np.array(counts),
@@ -129,14 +135,14 @@ def _company(mended: bool) -> tuple[Topology, Losses, Presence, Supply]:
 @pytest.mark.parametrize("mended", [False, True])
 def test_room_is_never_overstated(mended: bool) -> None:
     top, _, _, supply = _company(mended)
-    fleet, room = top.estate.fleet, supply.room
-    rows = np.flatnonzero(room.server_shape >= 0)
-    assert int(room.count.sum()) == len(rows)
+    fleet, headroom = top.estate.fleet, supply.headroom
+    rows = np.flatnonzero(headroom.server_shape >= 0)
+    assert int(headroom.count.sum()) == len(rows)
     demand = np.zeros((len(fleet), 4), np.int64)
     here = top.estate.replicas
     np.add.at(demand, here.target, supply.demand[here.service] * here.count[:, None])
     real = np.maximum(fleet.capacity - demand, 0)[rows]
-    assert (room.free.T[room.server_shape[rows]] <= real).all()
+    assert (headroom.free.T[headroom.server_shape[rows]] <= real).all()
     assert not (fleet.state[rows] == CONDEMNED).any()
 
 

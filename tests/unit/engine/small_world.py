@@ -132,7 +132,7 @@ class SiteStore:
 
 @dataclass
 class World:
-    """What a test holds in its hands. virtual: time is that of a simulation, and no machine is too slow."""
+    """What a test acts on. Time is virtual, so that no machine is too slow; real where a store is real."""
 
     policy: RunPolicy
     quorum: bool = True
@@ -147,7 +147,6 @@ class World:
     sites: tuple[str, ...] = SITES
     serving: tuple[str, ...] = ("anyang", "pangyo")
     proof: str = "sync"
-    virtual: bool = False
     agents: Mapping[str, Asker] = field(default_factory=dict)
     systems: Systems = field(default_factory=Systems)
     notices: list[Notice] = field(default_factory=list)
@@ -156,7 +155,7 @@ class World:
     asked_unseen: int = 0
 
     def __post_init__(self) -> None:
-        self.loop = VirtualLoop(1) if self.virtual else None
+        self.loop = VirtualLoop(1) if self.connect is None else None
         self.clock: Clock = SystemClock() if self.loop is None else Process(self.loop, "all sites")
         self.store: Store = (
             MemoryStore(self.clock.monotonic_ms, quorum=self.quorum)

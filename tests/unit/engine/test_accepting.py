@@ -27,7 +27,7 @@ def test_a_proposal_is_answered_with_what_the_checker_says_and_nothing_is_journa
             assert await world.store.list(nothing) == []
         assert (await read_register(world.store))["pangyo"] == "active"
 
-    play(story, World(policy_of("hold"), virtual=True))
+    play(story, World(policy_of("hold")))
 
 
 def test_a_controller_that_may_act_does_not_apply_it_by_itself() -> None:
@@ -42,7 +42,7 @@ def test_a_controller_that_may_act_does_not_apply_it_by_itself() -> None:
         assert await world.store.list("open/") == []
         assert world.systems.verbs_done() == []
 
-    play(story, World(policy_of("act"), virtual=True))
+    play(story, World(policy_of("act")))
 
 
 def test_a_run_under_way_keeps_its_plan() -> None:

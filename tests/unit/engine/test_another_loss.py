@@ -22,7 +22,7 @@ BOTH = ("anyang", "pangyo")
 
 
 def five(mode: str = "act", **more: Any) -> World:
-    return World(policy_of(mode), sites=FIVE, serving=SERVING, virtual=True, **more)
+    return World(policy_of(mode), sites=FIVE, serving=SERVING, **more)
 
 
 async def run_of(world: World) -> str:
@@ -179,7 +179,7 @@ def test_a_promotion_in_doubt_at_the_second_site_asks_once_and_a_person_settles_
         assert [entry[2] for entry in world.systems.log if entry[0] == "promote"] == ["anyang", "busan"]
         assert ((await epoch(world))["holder"], (await epoch(world))["rung"]) == ("busan", "attest")
 
-    play(story, World(policy_of("act", proofs=("sync", "attest")), sites=FIVE, serving=SERVING, virtual=True))
+    play(story, World(policy_of("act", proofs=("sync", "attest")), sites=FIVE, serving=SERVING))
 
 
 def test_a_person_attests_while_a_dead_leader_still_holds_the_store() -> None:
@@ -194,7 +194,7 @@ def test_a_person_attests_while_a_dead_leader_still_holds_the_store() -> None:
         assert await events(world, run, "request_refused") == []
         assert ((await epoch(world))["holder"], (await epoch(world))["rung"]) == ("busan", "attest")
 
-    play(story, World(policy_of("act", proofs=("sync", "attest")), sites=FIVE, serving=SERVING, virtual=True))
+    play(story, World(policy_of("act", proofs=("sync", "attest")), sites=FIVE, serving=SERVING))
 
 
 def test_what_a_run_does_not_touch_is_answered_when_it_has_ended() -> None:

@@ -130,4 +130,4 @@ def test_a_controller_that_is_cut_off_says_so_and_one_that_follows_does_not() ->
         world.stores[others[0]].cut = False
         await world.until(lambda: world.controllers[others[0]].neither == "")
 
-    play(story, World(policy_of("hold"), virtual=True))
+    play(story, World(policy_of("hold")))

@@ -15,6 +15,7 @@ from evac.store.anchors import verify_chain
 from evac.store.journal import read
 from evac.store.memory import MemoryStore
 from evac.store.port import Change, Compare, Entry, Lease
+from tests.unit.virtual_time import LOOP_MS, run_virtually
 
 
 class _Lossy(MemoryStore):
@@ -72,7 +73,7 @@ def test_a_notice_reads_as_it_was_written() -> None:
 @pytest.mark.parametrize("lossy", [False, True])
 def test_all_are_written_once_and_in_order_over_two_leaders(lossy: bool) -> None:
     async def play() -> None:
-        store = _Lossy()
+        store = _Lossy(LOOP_MS)
         for first in (0, 150):
             guard = await store.acquire("leader", f"c{first}", 60_000)
             store.lossy = lossy
@@ -91,12 +92,12 @@ def test_all_are_written_once_and_in_order_over_two_leaders(lossy: bool) -> None
         assert await _written(store) == [f"notice {number}" for number in range(300)]
         assert await verify_chain(store, STREAM) == []
 
-    asyncio.run(play())
+    run_virtually(play())
 
 
 def test_while_the_store_is_away_the_oldest_are_dropped_and_counted() -> None:
     async def play() -> None:
-        store = _Lossy()
+        store = _Lossy(LOOP_MS)
         chronicle = Chronicle(store, await store.acquire("leader", "c1", 60_000))
         store.away = True
         async with _writing(chronicle):
@@ -109,12 +110,12 @@ def test_while_the_store_is_away_the_oldest_are_dropped_and_counted() -> None:
         assert words[0] == "5 notices were lost while the store was away"
         assert words[1:] == [f"notice {number}" for number in range(5, WAITING_MOST + 5)]
 
-    asyncio.run(play())
+    run_virtually(play())
 
 
 def test_it_ends_with_the_lease() -> None:
     async def play() -> None:
-        store = MemoryStore()
+        store = MemoryStore(LOOP_MS)
         guard = await store.acquire("leader", "c1", 60_000)
         chronicle = Chronicle(store, guard)
         await store.release(guard)
@@ -122,7 +123,7 @@ def test_it_ends_with_the_lease() -> None:
         with pytest.raises(LeaseLost):
             await chronicle.run()
 
-    asyncio.run(play())
+    run_virtually(play())
 
 
 def test_a_feed_that_tripped_and_a_boot_server_that_is_given_up_are_told() -> None:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evac.engine.clock import SystemClock
 from evac.engine.stores.datasets import (
     DataSets,
     Epoch,
@@ -28,12 +27,13 @@ from evac.model.errors import Conflict, LeaseLost, NotAllowed, Retryable, Unavai
 from evac.model.run_policy import StorePolicy
 from evac.store.memory import MemoryStore
 from evac.store.port import Entry, Lease
+from tests.unit.virtual_time import LOOP_MS, LoopClock, run_virtually
 
 POLICY = StorePolicy("chat", proofs=("sync", "attest"))
 
 
 def _run(story: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(story)
+    run_virtually(story)
 
 
 async def _use(store: MemoryStore, permit: Permit) -> None:
@@ -48,8 +48,8 @@ def _claim(
 
 def test_claim_prove_promote_settle() -> None:
     async def story() -> None:
-        store = MemoryStore()
-        sets = DataSets(store, "c1", SystemClock())
+        store = MemoryStore(LOOP_MS)
+        sets = DataSets(store, "c1", LoopClock())
         epoch = await sets.read("chat")
         assert (epoch.number, epoch.settled) == (0, True)
         _, permit = _claim(epoch)
@@ -125,8 +125,8 @@ def test_a_proof_needs_a_claim_to_promote() -> None:
 
 def test_two_controllers_that_read_the_same_epoch_cannot_both_claim() -> None:
     async def story() -> None:
-        store = MemoryStore()
-        sets = DataSets(store, "c1", SystemClock())
+        store = MemoryStore(LOOP_MS)
+        sets = DataSets(store, "c1", LoopClock())
         seen = await sets.read("chat")
         _, one = _claim(seen, "anyang")
         _, other = _claim(seen, "ansan", "r2")
@@ -147,8 +147,8 @@ def test_what_cannot_be_read_lets_nobody_claim() -> None:
 
 def test_a_long_promotion_keeps_its_lease_and_nobody_else_gets_it() -> None:
     async def story() -> None:
-        store = MemoryStore()
-        mine, theirs = DataSets(store, "c1", SystemClock()), DataSets(store, "c2", SystemClock())
+        store = MemoryStore(LOOP_MS)
+        mine, theirs = DataSets(store, "c1", LoopClock()), DataSets(store, "c2", LoopClock())
         async with mine.hold("chat", 200) as held:
             task = asyncio.ensure_future(held.during(asyncio.sleep(0.7, "promoted")))
             for _ in range(6):
@@ -177,7 +177,7 @@ class _Deaf(MemoryStore):
 
 def test_work_is_stopped_before_a_lease_that_cannot_be_renewed_ends() -> None:
     async def story() -> None:
-        store, clock = _Deaf(), SystemClock()
+        store, clock = _Deaf(LOOP_MS), LoopClock()
         began_ms = clock.monotonic_ms()
         stopped: list[int] = []
 
@@ -200,8 +200,8 @@ def test_work_is_stopped_before_a_lease_that_cannot_be_renewed_ends() -> None:
 
 def test_work_is_stopped_when_the_lease_is_taken_away() -> None:
     async def story() -> None:
-        store = MemoryStore()
-        async with DataSets(store, "c1", SystemClock()).hold("chat", 400) as held:
+        store = MemoryStore(LOOP_MS)
+        async with DataSets(store, "c1", LoopClock()).hold("chat", 400) as held:
             store._end("store/chat")
             with pytest.raises(LeaseLost):
                 await held.during(asyncio.sleep(60))
@@ -214,8 +214,8 @@ def test_an_error_of_the_work_comes_through() -> None:
         raise Conflict("x")
 
     async def story() -> None:
-        store = MemoryStore()
-        async with DataSets(store, "c1", SystemClock()).hold("chat", 400) as held:
+        store = MemoryStore(LOOP_MS)
+        async with DataSets(store, "c1", LoopClock()).hold("chat", 400) as held:
             with pytest.raises(Conflict):
                 await held.during(fail())
         assert await store.holder("store/chat") is None
@@ -298,8 +298,8 @@ def test_a_person_who_vouches_for_the_candidate_in_doubt_lets_another_claim() ->
 
 def test_a_lease_lingers_for_the_next_step_of_the_same_store_and_is_given_back() -> None:
     async def story() -> None:
-        store = MemoryStore()
-        mine, theirs = (DataSets(store, owner, SystemClock(), linger_ms=20) for owner in ("c1", "c2"))
+        store = MemoryStore(LOOP_MS)
+        mine, theirs = (DataSets(store, owner, LoopClock(), linger_ms=20) for owner in ("c1", "c2"))
         async with mine.hold("chat", 5_000) as held:
             first = held.lease
         async with mine.hold("chat", 5_000) as held:

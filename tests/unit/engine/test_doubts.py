@@ -34,7 +34,7 @@ def test_a_run_in_doubt_says_once_that_it_is_paused_however_often_it_looks() -> 
         assert kinds.count("resumed") == 1
         assert kinds[-1] == "run_ended"
 
-    play(story, World(policy_of("act"), virtual=True))
+    play(story, World(policy_of("act")))
 
 
 def test_a_run_in_doubt_of_one_step_goes_on_with_another_that_a_person_frees() -> None:
@@ -49,4 +49,4 @@ def test_a_run_in_doubt_of_one_step_goes_on_with_another_that_a_person_frees() -
         await _until_ended(world)
         assert world.systems.verbs_done()[-1] == "shift"
 
-    play(story, World(policy_of("act"), virtual=True))
+    play(story, World(policy_of("act")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +23,7 @@ from evac.store.memory import MemoryStore
 from evac.store.port import Compare, Delete, Put
 from tests.unit.engine.worlds import Crash, Ground, WorldDriver, chain, run_async, spec_of
 from tests.unit.run.test_replay import starts_without_a_look_between
+from tests.unit.virtual_time import LOOP_MS, pass_s, run_virtually
 
 
 def test_every_kind_of_outcome_ends_well_or_asks() -> None:
@@ -51,7 +51,7 @@ def test_every_kind_of_outcome_ends_well_or_asks() -> None:
         assert fingerprint(replay(ground.spec, events)) == fingerprint(execution.view)
         await leading.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 def test_a_hanging_step_is_observed_after_its_deadline() -> None:
@@ -66,7 +66,7 @@ def test_a_hanging_step_is_observed_after_its_deadline() -> None:
         assert kinds[-2:] == ["step_unknown", "step_observed"]
         await leading.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 async def _crashed_at(number: int, driver: WorldDriver) -> tuple[Ground, bool]:
@@ -106,7 +106,7 @@ def test_it_crashes_once_at_every_boundary_and_goes_on() -> None:
             if not crashed:
                 return number
 
-    assert run_async(story()) > 15
+    assert run_virtually(story()) > 15
 
 
 def test_a_leader_that_lost_its_lease_stops_and_the_next_goes_on() -> None:
@@ -129,7 +129,7 @@ def test_a_leader_that_lost_its_lease_stops_and_the_next_goes_on() -> None:
         await first.release()
         await second.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 def test_two_writers_of_one_journal_never_both_go_on() -> None:
@@ -145,14 +145,14 @@ def test_two_writers_of_one_journal_never_both_go_on() -> None:
         assert await other.run() == "succeeded"
         await leading.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 class LossyStore(MemoryStore):
     """Loses answers, by a seed: of writes before or after they were done. down: it answers nothing at all."""
 
     def __init__(self, chance: float, seed: int = 0) -> None:
-        super().__init__()
+        super().__init__(LOOP_MS)
         self.chance, self.random = chance, random.Random(seed)
         self.calm = True
         self.down = False
@@ -198,7 +198,7 @@ def test_lost_answers_of_the_store_double_nothing(seed: int, monkeypatch: pytest
         assert fingerprint(replay(ground.spec, events)) == fingerprint(execution.view)
         await leading.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 def test_a_store_that_stays_silent_ends_the_leader_not_the_run() -> None:
@@ -221,7 +221,7 @@ def test_a_store_that_stays_silent_ends_the_leader_not_the_run() -> None:
         assert ground.driver.log.count("execute run-1/a") == 1
         await second.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 def _ask(ground: Ground, verb: Any, **more: Any) -> Any:
@@ -259,7 +259,7 @@ def test_people_approve_pause_attest_and_are_refused_in_writing() -> None:
         assert "execute run-1/b" not in ground.driver.log
         await leading.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 def test_a_hold_stops_everything_before_its_next_effect() -> None:
@@ -278,7 +278,7 @@ def test_a_hold_stops_everything_before_its_next_effect() -> None:
         assert await task == "succeeded"
         await leading.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 class BlindStore(MemoryStore):
@@ -292,7 +292,7 @@ class BlindStore(MemoryStore):
 
 def test_a_hold_that_came_a_moment_ago_is_met_in_the_transaction() -> None:
     async def story() -> None:
-        store = BlindStore()
+        store = BlindStore(LOOP_MS)
         ground = Ground(chain("a", "b"), WorldDriver(), store)
         leading = await ground.lead()
         execution = await ground.begin(leading)
@@ -326,7 +326,7 @@ def test_a_roll_back_undoes_actions_in_reverse() -> None:
         assert not ground.driver.done
         await leading.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 def test_a_dry_run_changes_nothing_and_ends() -> None:
@@ -339,7 +339,7 @@ def test_a_dry_run_changes_nothing_and_ends() -> None:
         assert not [line for line in ground.driver.log if line.startswith("observe")]
         await leading.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 def test_a_start_that_was_written_late_begins_anew_so_that_no_window_is_shorter_than_it_is() -> None:
@@ -349,7 +349,7 @@ def test_a_start_that_was_written_late_begins_anew_so_that_no_window_is_shorter_
 
     def written(number: int) -> None:
         if number == 2 and slow:  # the start is in the journal, and the store took this long to say so
-            time.sleep(slow.pop())
+            pass_s(slow.pop())
 
     async def story() -> None:
         leading = await ground.lead()
@@ -357,8 +357,8 @@ def test_a_start_that_was_written_late_begins_anew_so_that_no_window_is_shorter_
         assert await execution.run() == "succeeded"
         await leading.release()
 
-    run_async(story())
-    told = [(event.kind, event.data.get("code")) for event in run_async(events_of(ground.store, "run-1"))]
+    run_virtually(story())
+    told = [(event.kind, event.data.get("code")) for event in run_virtually(events_of(ground.store, "run-1"))]
     started = [kind for kind, _ in told if kind == "step_started"]
     assert ("step_failed", "late") in told
     assert len(started) == 2

@@ -11,8 +11,10 @@ from evac.drivers.port import Action
 from evac.engine.boots.feed_watch import ALL_MS, NOBODY, FeedWatch, looks_tripped, servers_behind, unwatched
 from evac.run.values import RunSpec, RunStep
 from evac.run.view import RunView
-from tests.sim.wave_options import Happening, Row, WaveOptions
-from tests.sim.wave_story import WaveOutcome, WaveStory
+from tests.sim.floor import Server
+from tests.sim.story import Act, Outcome
+from tests.sim.wave_options import WaveOptions
+from tests.sim.waves import WaveStory
 
 
 def boot(name: str, rack: str, *feeds: str) -> RunStep:
@@ -96,42 +98,37 @@ def test_a_feed_of_one_rack_or_of_two_servers_is_told_by_those() -> None:
     assert not looks_tripped(two, range(2), {0: True, 1: False})
 
 
-def row(name: str, rack: str, feed: str, boot_s: float) -> Row:
-    return name, rack, (feed,), "b0", 400, 500, 2.0, boot_s, ""
-
-
-def wave(*happenings: Happening, feeds: int = 3, per_rack: int = 4) -> WaveOptions:
+def wave(*acts: Act, feeds: int = 3, per_rack: int = 4) -> WaveOptions:
     """Each feed has two racks. Those of f0 are up soon, the others boot for ten minutes."""
     servers = tuple(
-        row(f"s{feed}{rack}{n}", f"r{feed}{rack}", f"f{feed}", 600.0 if feed else 20.0)
+        Server(
+            *(f"s{feed}{rack}{n}", f"r{feed}{rack}", (f"f{feed}",), "b0", 400, 500, 2.0),
+            boot_s=600.0 if feed else 20.0,
+        )
         for feed in range(feeds)
         for rack in range(2)
         for n in range(per_rack)
     )
-    domains = sorted({one[1] for one in servers} | {f"f{n}" for n in range(feeds)} | {"h0"})
-    return WaveOptions(
-        7,
-        servers,
-        tuple((one[1], "h0") for one in servers),
-        tuple((one, 10**6) for one in domains),
-        tuple((f"f{n}", 10**6) for n in range(feeds)),
-        100,
-        happenings,
-        0.0,
-        tuple(f"f{n}" for n in range(feeds)),
-    )
+    every, racks = tuple(f"f{n}" for n in range(feeds)), sorted({server.rack for server in servers})
+    budgets = dict.fromkeys(sorted({*racks, *every, "h0"}), 10**6)
+    inrush = dict.fromkeys(every, 10**6)
+    return WaveOptions(7, acts, servers, dict.fromkeys(racks, "h0"), budgets, inrush, 100, unseen=every)
 
 
-def played(options: WaveOptions) -> WaveOutcome:
-    return WaveStory(options).play()
+def played(options: WaveOptions) -> Outcome:
+    return WaveStory(options, tracing=True).play()
 
 
-TRIP = Happening(120.0, "trip", "f0")
+def ends(outcome: Outcome) -> tuple[str, list[str]]:
+    return outcome.error, list(outcome.ends.values())
+
+
+TRIP = Act(120.0, "trip", "f0")
 
 
 def test_a_feed_without_a_circuit_that_trips_when_its_servers_are_up_is_seen_and_they_come_back() -> None:
     outcome = played(wave(TRIP))
-    assert (outcome.error, outcome.phase) == ("", "succeeded")
+    assert ends(outcome) == ("", ["succeeded"])
     assert outcome.kinds["feed_tripped"] == 1
     assert outcome.kinds["gate_opened"] == 1, "a person looked before it was closed again"
     assert outcome.up == 24
@@ -146,16 +143,15 @@ def test_without_the_watch_the_same_wave_ends_with_dark_servers(monkeypatch: pyt
 
 
 def test_a_rack_that_falls_silent_alone_is_its_switch() -> None:
-    outcome = played(wave(Happening(120.0, "switch", "r00", 200.0)))
-    assert (outcome.error, outcome.phase) == ("", "succeeded")
+    outcome = played(wave(Act(120.0, "switch", "r00", 200.0)))
+    assert ends(outcome) == ("", ["succeeded"])
     assert "feed_tripped" not in outcome.kinds
 
 
 def test_where_nobody_answers_behind_any_feed_people_are_told_and_it_is_believed_after_a_minute() -> None:
-    options = wave(*(Happening(120.0, "trip", f"f{n}") for n in range(3)))
-    story = WaveStory(options)
-    outcome = story.play()
-    assert (outcome.error, outcome.phase) == ("", "succeeded")
+    options = wave(*(Act(120.0, "trip", f"f{n}") for n in range(3)))
+    outcome = played(options)
+    assert ends(outcome) == ("", ["succeeded"])
     assert outcome.kinds["feed_tripped"] == 3
     assert sum(NOBODY in words for words in outcome.said) == 1
     assert ALL_MS >= 30_000, "a switch that starts anew takes as long"
@@ -163,20 +159,20 @@ def test_where_nobody_answers_behind_any_feed_people_are_told_and_it_is_believed
 
 def test_a_way_to_the_controllers_that_is_cut_for_a_while_takes_back_nothing_that_is_up() -> None:
     racks = [f"r{feed}{rack}" for feed in range(3) for rack in range(2)]
-    outcome = played(wave(*(Happening(120.0, "switch", rack, 40.0) for rack in racks)))
-    assert (outcome.error, outcome.phase) == ("", "succeeded")
+    outcome = played(wave(*(Act(120.0, "switch", rack, 40.0) for rack in racks)))
+    assert ends(outcome) == ("", ["succeeded"])
     assert sum(NOBODY in words for words in outcome.said) == 1
     told = [words for words in outcome.said if "feed_tripped" in words]
     assert not any("that were asked" in words for words in told), "only boots under way say so"
 
 
-UNDER_WAY = (Happening(30.0, "kill"), Happening(31.0, "trip", "f1"))
+UNDER_WAY = (Act(30.0, "kill"), Act(31.0, "trip", "f1"))
 """Nothing behind f1 is up, its leader dies, and it trips before another one leads."""
 
 
 def test_a_feed_that_trips_while_nobody_leads_is_seen_by_the_next_leader_if_a_server_had_answered() -> None:
     outcome = played(wave(*UNDER_WAY))
-    assert (outcome.error, outcome.phase) == ("", "succeeded")
+    assert ends(outcome) == ("", ["succeeded"])
     assert outcome.kinds["feed_tripped"] == 1
     assert outcome.kinds["feeds_seen"] == 2, "all at once, and the one that tripped when it was closed again"
     assert outcome.up == 24

@@ -191,7 +191,7 @@ def test_an_old_house_stops_says_so_and_never_leads_again(tmp_path: Path) -> Non
         assert term is not None
         assert term.leadership.token >> 40 == 2
 
-    play(story, World(policy_of("act"), agents={"ansan": agent}, virtual=True))
+    play(story, World(policy_of("act"), agents={"ansan": agent}))
 
 
 @pytest.mark.parametrize("raised", [False, True], ids=["a newer one acts", "the store was made one of it"])
@@ -229,7 +229,7 @@ def test_what_is_learned_while_the_lease_is_taken_ends_the_term_as_well(tmp_path
         assert holder is None or holder.token > learned
         assert (world.leader != "") is raised
 
-    play(story, World(policy_of("act"), agents={"ansan": Ledger(tmp_path)}, virtual=True))
+    play(story, World(policy_of("act"), agents={"ansan": Ledger(tmp_path)}))
 
 
 def test_whoever_cannot_read_the_generation_goes_on_to_watch_and_does_not_lead(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_whoever_cannot_read_the_generation_goes_on_to_watch_and_does_not_lead(t
         await world.store.transact((), (Delete("generation"),))
         await world.until(lambda: world.leader != "", 30)
 
-    play(story, World(policy_of("act"), agents={"ansan": Ledger(tmp_path)}, virtual=True))
+    play(story, World(policy_of("act"), agents={"ansan": Ledger(tmp_path)}))
 
 
 def test_a_leader_goes_on_under_the_generation_that_its_store_was_made_one_of(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_leader_goes_on_under_the_generation_that_its_store_was_made_one_of(tm
         assert await read_newer(world.store) is None
         assert not [words for words in world.words("trouble") if "was opened" in words]
 
-    play(story, World(policy_of("act"), agents={"ansan": Ledger(tmp_path)}, virtual=True))
+    play(story, World(policy_of("act"), agents={"ansan": Ledger(tmp_path)}))
 
 
 def _token_of(world: World) -> int:

@@ -54,7 +54,6 @@ class Copies:
             protections=_protections,
             hangs=lambda: self.hanging,
             commits_go_on=lambda: self.going_on,
-            virtual=True,
         )
 
 
@@ -153,7 +152,7 @@ def test_a_step_that_failed_is_tried_again_as_long_as_commits_hang() -> None:
     copies = Copies()
     policy = policy_of("act")
     policy = replace(policy, patience=replace(policy.patience, backoff_most_ms=5_000))
-    world = World(policy, protections=_protections, virtual=True)
+    world = World(policy, protections=_protections)
     world.hangs = lambda: {} if ("protect", "chat") in world.systems.done else copies.hanging
 
     async def story(world: World) -> None:
@@ -196,7 +195,7 @@ def test_a_copy_that_is_brought_back_is_waited_for(follows: bool) -> None:
     copies = Copies()
     policy = policy_of("act")
     policy = replace(policy, patience=replace(policy.patience, deadline_least_ms=60_000))
-    world = Rejoining(policy, protections=_protections, hangs=lambda: copies.hanging, virtual=True)
+    world = Rejoining(policy, protections=_protections, hangs=lambda: copies.hanging)
 
     async def story(world: World) -> None:
         await world.until_planned()

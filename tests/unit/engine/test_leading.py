@@ -16,7 +16,7 @@ from evac.engine.lead.leadership import Leadership, begin
 from evac.model.errors import LeaseLost, LockHeld, Unavailable
 from evac.store.memory import MemoryStore
 from evac.store.port import Lease
-from tests.unit.engine.worlds import run_async
+from tests.unit.virtual_time import LOOP_MS, LoopClock, run_virtually
 
 
 class HandClock:
@@ -64,15 +64,13 @@ def test_it_acts_for_less_than_the_lease_and_not_a_moment_longer() -> None:
         await leading.release()
         assert (await store.acquire("leader", "b", 1_000)).token > leading.token
 
-    run_async(story())
+    run_virtually(story())
 
 
 def test_it_renews_as_long_as_it_is_answered_and_gives_up_before_the_lease_ends() -> None:
     async def story() -> None:
-        from evac.engine.clock import SystemClock
-
-        store, told = MuteStore(), []
-        leading = await Leadership.acquire(store, "a", 400, SystemClock(), lambda: told.append(1))
+        store, told = MuteStore(LOOP_MS), []
+        leading = await Leadership.acquire(store, "a", 400, LoopClock(), lambda: told.append(1))
         await asyncio.sleep(0.9)
         leading.check()
         assert store.renewals >= 4
@@ -82,15 +80,13 @@ def test_it_renews_as_long_as_it_is_answered_and_gives_up_before_the_lease_ends(
         assert not leading.holding
         await leading.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 def test_a_lease_taken_away_is_noticed_at_the_next_renewal() -> None:
     async def story() -> None:
-        from evac.engine.clock import SystemClock
-
-        store, told = MemoryStore(), []
-        leading = await Leadership.acquire(store, "a", 300, SystemClock(), lambda: told.append(1))
+        store, told = MemoryStore(LOOP_MS), []
+        leading = await Leadership.acquire(store, "a", 300, LoopClock(), lambda: told.append(1))
         await store.release(leading.lease)
         await asyncio.sleep(0.2)
         assert told == [1]
@@ -98,7 +94,7 @@ def test_a_lease_taken_away_is_noticed_at_the_next_renewal() -> None:
             leading.check()
         await leading.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 STOPPED = """

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from evac.engine.clock import SystemClock
 from evac.engine.lead.candidacy import LeaseSpan
 from evac.engine.lead.leadership import Leadership
 from evac.engine.runs.open_runs import OPEN
@@ -14,7 +13,7 @@ from evac.model.errors import LeaseLost, Unavailable
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Entry, Lease, Put
 from evac_lab.virtual_loop import VirtualLoop, run
-from tests.unit.engine.worlds import run_async
+from tests.unit.virtual_time import LOOP_MS, LoopClock, run_virtually
 
 
 def test_one_loss_changes_nothing_and_losses_in_a_row_double_it_up_to_four_times() -> None:
@@ -39,11 +38,11 @@ class BusyStore(MemoryStore):
 
 def test_a_long_one_ends_when_it_was_kept_for_a_while_and_no_run_is_open() -> None:
     async def story() -> None:
-        store, span = BusyStore(), LeaseSpan(2_000)
+        store, span = BusyStore(LOOP_MS), LeaseSpan(2_000)
         store.silent = 2
         for at_ms in (0, 1):
             span.lost(at_ms)
-        leadership = await Leadership.acquire(store, "a", span.ms, SystemClock())
+        leadership = await Leadership.acquire(store, "a", span.ms, LoopClock())
         await store.transact((), (Put(f"{OPEN}run", b""),))
         minding = asyncio.create_task(span.mind(leadership, store, 0.01))
         while store.listed < 5:
@@ -56,18 +55,18 @@ def test_a_long_one_ends_when_it_was_kept_for_a_while_and_no_run_is_open() -> No
         assert (span.ms, leadership.given_up) == (2_000, False)
         await leadership.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 def test_the_shortest_is_never_taken_anew() -> None:
     async def story() -> None:
-        store, span = BusyStore(), LeaseSpan(2_000)
-        leadership = await Leadership.acquire(store, "a", span.ms, SystemClock())
+        store, span = BusyStore(LOOP_MS), LeaseSpan(2_000)
+        leadership = await Leadership.acquire(store, "a", span.ms, LoopClock())
         await span.mind(leadership, store, 0.01)
         assert store.listed == 0
         await leadership.release()
 
-    run_async(story())
+    run_virtually(story())
 
 
 class SlowStore(MemoryStore):

@@ -116,7 +116,7 @@ def test_a_run_that_meets_a_mistake_is_taken_over_from_its_journal_and_ends(
         assert SECRET not in "".join(trouble)
         assert first.leads or world.leader
 
-    play(story, World(policy_of("act"), virtual=True))
+    play(story, World(policy_of("act")))
     assert len(met) == 2
 
 
@@ -152,4 +152,4 @@ def test_a_proposal_that_meets_a_mistake_is_refused_and_the_next_one_made() -> N
         (trouble,) = world.words("trouble")
         assert trouble.startswith("proposal/p1: evac made a mistake (ZeroDivisionError at ")
 
-    play(story, Mistaken(policy_of("hold"), virtual=True))
+    play(story, Mistaken(policy_of("hold")))

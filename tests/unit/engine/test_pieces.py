@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from types import MappingProxyType
 
 import pytest
@@ -21,8 +20,9 @@ from evac.run.decide import decide
 from evac.run.state import RunView, apply
 from evac.run.values import Event, RunStep
 from tests.unit.engine.test_leading import HandClock
-from tests.unit.engine.worlds import chain, run_async, spec_of
+from tests.unit.engine.worlds import chain, spec_of
 from tests.unit.run.world import World
+from tests.unit.virtual_time import run_virtually
 
 
 @pytest.mark.parametrize(
@@ -97,15 +97,15 @@ def test_instant_work_shares_one_task_and_slow_work_keeps_nothing_back() -> None
         await asyncio.sleep(0.01)
         assert len(ended) == 1_000
         assert len(tasks) == 1
-        begin = time.monotonic()
+        begin = asyncio.get_running_loop().time()
         pool.put(range(200))
         while len(ended) < 1_200:
             await asyncio.sleep(0.005)
-        assert time.monotonic() - begin < 1.0
+        assert asyncio.get_running_loop().time() - begin < 1.0
         assert ended[1_000:1_150] == list(range(50, 200)), "the slow ones kept nothing back"
         await pool.close()
 
-    run_async(story())
+    run_virtually(story())
 
 
 def test_a_pool_never_has_more_workers_than_it_may_and_stops_at_a_failure() -> None:
@@ -130,7 +130,7 @@ def test_a_pool_never_has_more_workers_than_it_may_and_stops_at_a_failure() -> N
         assert isinstance(failures[0], ValueError)
         await pool.close()
 
-    run_async(story())
+    run_virtually(story())
 
 
 def _view(steps: int = 2) -> RunView:
@@ -236,4 +236,4 @@ def test_the_driver_that_does_nothing_remembers_what_it_did() -> None:
         assert (await driver.observe(action, order)).outcome == "absent"
         await driver.close()
 
-    run_async(story())
+    run_virtually(story())

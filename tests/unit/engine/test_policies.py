@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -136,9 +135,9 @@ def test_runs_in_hand_are_known_and_forgotten() -> None:
     assert known.made("s") is known.now
 
 
-def _window(most_s: float = 60) -> Window:
-    now_ms = time.time_ns() // 1_000_000
-    return Window(now_ms - 1_000, now_ms + int(most_s * 1_000), ("anyang",), "new switches")
+def _window(end_ms: int = 60_000) -> Window:
+    """From the beginning of virtual time."""
+    return Window(0, end_ms, ("anyang",), "new switches")
 
 
 async def _until_told(world: World, run: str, why: str) -> None:
@@ -189,13 +188,13 @@ def test_a_stricter_policy_holds_for_a_run_that_is_under_way() -> None:
         world.burn("pangyo")
         await world.until(lambda: any("waits for approval" in words for words in world.words("loss")))
         run = await _run(world)
+        window = _window(world.clock.now_ms() + 1_500)
         for one in world.policies.values():
-            one.now = policy_of("hold", windows=(_window(1.5),))
-        until_ms = world.policies[world.leader].now.windows[0].end_ms
+            one.now = policy_of("hold", windows=(window,))
         request = {"verb": "approve", "who": "kim", "reason": "it burns"}
         await world.store.transact((), [Put(f"request/{run}/1", orjson.dumps(request))])
         await _until_told(world, run, "maintenance: new switches")
         await world.until(lambda: "shift" in world.systems.verbs_done())
-        assert time.time_ns() // 1_000_000 >= until_ms, "nothing was touched inside the window"
+        assert world.clock.now_ms() >= window.end_ms, "nothing was touched inside the window"
 
     play(story, World(policy_of("hold")), SITES)

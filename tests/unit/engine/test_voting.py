@@ -12,6 +12,7 @@ from evac.model.run_policy import WatchProfile
 from evac.store.memory import MemoryStore
 from evac.store.port import Entry, Lease, Put
 from evac.watch.values import Vote
+from tests.unit.virtual_time import LOOP_MS, run_virtually
 
 QUICK = WatchProfile("quick", 20, 10, 3, 60, 0, 100, 2, 200, 300)
 
@@ -52,7 +53,7 @@ def test_a_vote_reads_as_it_was_written_and_nonsense_is_silence() -> None:
 
 def test_votes_are_written_newest_first_and_vanish_with_their_witness() -> None:
     async def play() -> None:
-        store = MemoryStore()
+        store = MemoryStore(LOOP_MS)
         publisher = VotePublisher(store, "ansan", "ansan-1", QUICK)
         async with _publishing(publisher):
             for number in range(1, 50):
@@ -65,12 +66,12 @@ def test_votes_are_written_newest_first_and_vanish_with_their_witness() -> None:
             assert store._revision < 10, "what waited was replaced, not queued"
         assert await store.list("votes/") == [], "a witness that stops takes its votes back"
 
-    asyncio.run(play())
+    run_virtually(play())
 
 
 def test_a_silent_witness_keeps_its_lease_and_a_lost_lease_is_taken_anew() -> None:
     async def play() -> None:
-        store = MemoryStore()
+        store = MemoryStore(LOOP_MS)
         publisher = VotePublisher(store, "ansan", "ansan-1", QUICK)
         async with _publishing(publisher):
             publisher.publish(_vote())
@@ -85,7 +86,7 @@ def test_a_silent_witness_keeps_its_lease_and_a_lost_lease_is_taken_anew() -> No
             await asyncio.sleep(0.05)
             assert [entry.key for entry in await store.list("votes/")] == ["votes/pangyo/ansan"]
 
-    asyncio.run(play())
+    run_virtually(play())
 
 
 def test_a_store_that_does_not_answer_is_asked_again() -> None:
@@ -98,7 +99,7 @@ def test_a_store_that_does_not_answer_is_asked_again() -> None:
             return await super().acquire(name, owner, ttl_ms)
 
     async def play() -> None:
-        store = Flaky()
+        store = Flaky(LOOP_MS)
         publisher = VotePublisher(store, "ansan", "ansan-1", QUICK)
         async with _publishing(publisher):
             publisher.publish(_vote())
@@ -107,12 +108,12 @@ def test_a_store_that_does_not_answer_is_asked_again() -> None:
             await asyncio.sleep(0.1)
             assert len(await store.list("votes/")) == 1
 
-    asyncio.run(play())
+    run_virtually(play())
 
 
 def test_the_reader_ages_votes_by_its_own_clock_and_trusts_no_vote_it_only_found() -> None:
     async def play() -> None:
-        store, clock = MemoryStore(), _Clock()
+        store, clock = MemoryStore(LOOP_MS), _Clock()
         reader = VoteReader(store, clock, QUICK)
 
         async def write(vote: Vote) -> None:
@@ -135,16 +136,16 @@ def test_the_reader_ages_votes_by_its_own_clock_and_trusts_no_vote_it_only_found
         ballots = {b.vote.target: b for b in await reader.refresh()}
         assert not ballots["pangyo"].proven, "the reader slept: it cannot know when that changed"
 
-    asyncio.run(play())
+    run_virtually(play())
 
 
 def test_a_vote_under_a_lease_that_is_over_is_not_written() -> None:
     async def play() -> None:
-        store = MemoryStore()
+        store = MemoryStore(LOOP_MS)
         lease = await store.acquire("witness/ansan/x", "x", 1_000)
         await store.release(lease)
         with contextlib.suppress(LeaseLost):
             await store.transact((), [Put("votes/pangyo/ansan", encode(_vote()), lease)])
         assert await store.list("votes/") == []
 
-    asyncio.run(play())
+    run_virtually(play())

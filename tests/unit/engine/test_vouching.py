@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 import pytest
 
-from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
 from evac.engine.runs import requests
 from evac.engine.runs.attestation import Vouching
@@ -17,7 +16,7 @@ from evac.model.errors import NotAllowed
 from evac.model.run_policy import StorePolicy
 from evac.store.memory import MemoryStore
 from evac.store.port import Lease, Put
-from tests.unit.engine.worlds import run_async
+from tests.unit.virtual_time import LOOP_MS, LoopClock, run_virtually
 
 POLICY = StorePolicy("chat", ("sync",))
 
@@ -26,8 +25,8 @@ class Desk:
     """A store with a promotion of `run-1` in doubt, and whoever answers."""
 
     def __init__(self) -> None:
-        self.store = MemoryStore()
-        self.sets = DataSets(self.store, "a", SystemClock())
+        self.store = MemoryStore(LOOP_MS)
+        self.sets = DataSets(self.store, "a", LoopClock())
         self.told: list[Notice] = []
 
     async def begin(self) -> Vouching:
@@ -44,7 +43,7 @@ class Desk:
         return self.vouching(lease)
 
     def vouching(self, lease: Lease) -> Vouching:
-        return Vouching(self.store, self.sets, SystemClock(), lease, self.told.append, "open/")
+        return Vouching(self.store, self.sets, LoopClock(), lease, self.told.append, "open/")
 
     async def ask(self, verb: Any, step: str = "promote:chat", **more: Any) -> None:
         request = requests.Request("r1", verb, "kim", "I looked", step, **more)
@@ -83,7 +82,7 @@ def test_a_person_says_where_the_primary_is_and_the_store_is_free_again(
         assert (told["who"], told["reason"], told["primary"]) == ("kim", "I looked", holder)
         assert [notice.kind for notice in desk.told] == ["run"]
 
-    run_async(story())
+    run_virtually(story())
 
 
 @pytest.mark.parametrize(
@@ -107,7 +106,7 @@ def test_what_says_too_little_is_answered_in_words(
         assert not (await desk.sets.read("chat")).settled
         assert (await desk.store.list("vouched/"), desk.told) == ([], [])
 
-    run_async(story())
+    run_virtually(story())
 
 
 def test_a_request_to_a_run_that_is_open_is_left_to_that_run() -> None:
@@ -120,4 +119,4 @@ def test_a_request_to_a_run_that_is_open_is_left_to_that_run() -> None:
         assert await desk.store.get("answer/r1") is None
         assert await desk.store.get(requests.key_of("run-1", "r1")) is not None
 
-    run_async(story())
+    run_virtually(story())

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order
-from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import Leadership
 from evac.engine.runs.execution import Hooks, RunExecution
 from evac.engine.runs.performing import Terms
@@ -18,12 +17,15 @@ from evac.model.run_policy import Patience
 from evac.run.values import RunSpec, RunStep
 from evac.store.memory import MemoryStore
 from evac.store.port import Store
+from tests.unit.virtual_time import LOOP_MS, LoopClock
 
 T = TypeVar("T")
 PATIENCE = Patience(attempts=4, backoff_ms=5, backoff_most_ms=20, deadline_least_ms=500)
 
 
 def run_async(work: Coroutine[Any, Any, T], limit_s: float = 15.0) -> T:
+    """In real time, for what never waits while it is busy: virtual time would not pass."""
+
     async def bounded() -> T:
         async with asyncio.timeout(limit_s):
             return await work
@@ -99,7 +101,7 @@ class Ground:
 
     spec: RunSpec
     driver: WorldDriver = field(default_factory=WorldDriver)
-    store: Store = field(default_factory=MemoryStore)
+    store: Store = field(default_factory=lambda: MemoryStore(LOOP_MS))
     actions: dict[str, tuple[Action, ...]] = field(default_factory=dict)
     dry_run: bool = False
 
@@ -116,21 +118,19 @@ class Ground:
         )
 
     async def lead(self, owner: str = "a", ttl_ms: int = 5_000) -> Leadership:
-        return await Leadership.acquire(self.store, owner, ttl_ms, SystemClock())
+        return await Leadership.acquire(self.store, owner, ttl_ms, LoopClock())
 
     async def begin(self, leading: Leadership, hooks: Hooks | None = None, **more: Any) -> RunExecution:
-        journal, view = await create_run(self.store, self.spec, leading, SystemClock(), {})
+        journal, view = await create_run(self.store, self.spec, leading, LoopClock(), {})
         return RunExecution(
-            self.store, journal, view, leading, self.terms(leading), SystemClock(), hooks=hooks, **more
+            self.store, journal, view, leading, self.terms(leading), LoopClock(), hooks=hooks, **more
         )
 
     async def resume(self, leading: Leadership, hooks: Hooks | None = None, **more: Any) -> RunExecution:
         async def spec(plan: str) -> RunSpec:
             return self.spec
 
-        journal, view = await take_over(
-            self.store, "run-1", spec, leading, SystemClock(), leading.lease.owner
-        )
+        journal, view = await take_over(self.store, "run-1", spec, leading, LoopClock(), leading.lease.owner)
         return RunExecution(
-            self.store, journal, view, leading, self.terms(leading), SystemClock(), hooks=hooks, **more
+            self.store, journal, view, leading, self.terms(leading), LoopClock(), hooks=hooks, **more
         )

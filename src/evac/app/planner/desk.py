@@ -341,9 +341,9 @@ def scenarios(place: Place, observation: Observation) -> tuple[Domain, ...] | Fa
 
 
 def _domains(desk: _Desk) -> Iterator[Domain]:
-    from evac.audit.impacts import impacts
-    from evac.audit.losses import losses
-    from evac.audit.rows import loss_rows
+    from evac.audit.auditing import loss_rows
+    from evac.audit.impacts.all_losses import impacts
+    from evac.audit.impacts.losses import losses
 
     chosen = [domain for domain in domains(desk.estate) if domain.kind in KINDS]
     top = desk.top

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 
-_MAKER = Maker("backup-never-verified", "EV126")
 OLD: Final = timedelta(days=180)
 
 
@@ -25,7 +24,7 @@ def check(context: Context) -> Iterator[Finding]:
                 words = "has no known size or restore rate, so it does not count"
             else:
                 continue
-            yield _MAKER.make(
+            yield RULE.finding(
                 context,
                 "warning",
                 f"{store.id} at {backup.at}",

@@ -7,13 +7,12 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
 from evac.model.diagnostic import Severity
 from evac.model.fleet import BMC_YES, CONDEMNED, BoolColumn, NameColumn
 
-_MAKER = Maker("bmc-unreachable", "EV132")
 _NAMED: Final = 3
 _WORDS: Final = {"bmc_address": "BMC address", "serial": "serial number"}
 
@@ -61,7 +60,7 @@ def _found(
     words = _WORDS[column]
     what = f"share their {words} with another" if severity == "warning" else f"have no {words} in the estate"
     number = context.impacts.losses.index.get(site)
-    yield _MAKER.make(
+    yield RULE.finding(
         context,
         severity,
         f"{site}:{column}",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.capacity import Short, Shortfall
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
+from evac.audit.impacts.capacity import Short, Shortfall
 from evac.audit.words import amount, counted, listed
 from evac.model.diagnostic import Severity
-
-_MAKER = Maker("capacity-short", "EV111")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -44,7 +42,7 @@ def _finding(context: Context, classes: str, resource: str, rows: list[tuple[int
     missing = amount(resource, short.missing) if short.missing else "room on one server"
     severity: Severity = "error" if errors else "warning"
     short_of = "their smallest share" if errors else "full service"
-    return _MAKER.make(
+    return RULE.finding(
         context,
         severity,
         f"{classes}: {resource}",

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 
-_MAKER = Maker("clock-needs-certificates", "EV133")
 _CHECKED: Final = ("identity", "registry", "secrets", "vpn")
 """Roles whose services prove by certificates who they are."""
 
@@ -30,7 +29,7 @@ def check(context: Context) -> Iterator[Finding]:
         if met:
             chain = _chain(context, before, met[0])
             names = listed([context.estate.services[service].id for service in met])
-            yield _MAKER.make(
+            yield RULE.finding(
                 context,
                 "warning",
                 name,

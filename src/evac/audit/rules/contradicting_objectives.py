@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import duration, listed
 from evac.model.estate import Service
-
-_MAKER = Maker("contradicting-objectives", "EV120")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -20,7 +18,7 @@ def check(context: Context) -> Iterator[Finding]:
         slower = [] if service.rto_ms is None else _slower(context, service.rto_ms, graph.hard[number], rto)
         clashes = slower + _looser(service, graph.families[number], loosest)
         if clashes:
-            yield _MAKER.make(
+            yield RULE.finding(
                 context,
                 "warning",
                 service.id,

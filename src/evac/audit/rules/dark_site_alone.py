@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
 from evac.model.steps import DARK_ROLES
 from evac.steps.registry import PLANNED
 
-_MAKER = Maker("dark-site-alone", "EV131")
 NEEDED: Final = tuple(sorted({*PLANNED["boot"].tools, *DARK_ROLES, "dns-control", "secrets"}))
 """Network, time, addresses, names, images, secrets and licences: roles a cold start begins with."""
 
@@ -39,7 +38,7 @@ def check(context: Context) -> Iterator[Finding]:
         what = listed([f"{names[0]} ({role})" for role, names in missing.items()], 6)
         then = "hands must boot what they stand on first" if by_hand else "nothing there can boot"
         first = next(iter(missing))
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             site.id,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
-from evac.audit.stores import NEVER, UNKNOWN_MS, Outcome
+from evac.audit.impacts.stores import NEVER, UNKNOWN_MS, Outcome
 from evac.audit.words import duration, listed
 from evac.model.diagnostic import Severity
-
-_MAKER = Maker("data-loss-above-rpo", "EV105")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -28,7 +26,7 @@ def check(context: Context) -> Iterator[Finding]:
         losses = context.worst_first(errors or [n for n, _ in broken])
         worst = max((o.loss_ms for n, o in known), default=UNKNOWN_MS)
         amount = duration(worst) if worst >= 0 else "an unknown amount"
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             store.id,
@@ -45,12 +43,12 @@ def objective(context: Context, row: int) -> tuple[int | None, str]:
     store = context.estate.stores[row]
     if store.rpo_ms is not None:
         return store.rpo_ms, "its rpo"
-    wanted = [
+    requested = [
         (rpo, context.estate.services[s].id)
         for s in context.users_of.get(store.family, ())
         if (rpo := context.estate.services[s].rpo_ms) is not None
     ]
-    return min(wanted) if wanted else (None, "")
+    return min(requested) if requested else (None, "")
 
 
 def _beyond(outcome: Outcome, limit: int) -> bool:

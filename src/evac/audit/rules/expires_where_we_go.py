@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Final
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
@@ -14,7 +14,6 @@ from evac.model.domain import resolve
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Expiring
 
-_MAKER = Maker("expires-where-we-go", "EV121")
 SOON: Final = timedelta(days=30)
 
 
@@ -27,7 +26,7 @@ def check(context: Context) -> Iterator[Finding]:
         severity, words = found
         where = f" at {item.at}" if item.at else ""
         users = f"; used by {listed(item.used_by)}" if item.used_by else ""
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             item.id,

@@ -7,14 +7,13 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
 from evac.drivers.capabilities import BootsServers, SwitchesPower
 from evac.drivers.registry import can
 from evac.model.fleet import BMC_NO, CONDEMNED, BoolColumn, IntColumn
 
-_MAKER = Maker("feed-trips-unseen", "EV136")
 LEAST: Final = 2
 """Servers that can be asked behind a feed. A run watches a feed by no fewer: one alone may have died."""
 _FEW: Final = f"no circuit is known, and fewer than {LEAST} servers behind each have a BMC that can be asked"
@@ -38,7 +37,7 @@ def check(context: Context) -> Iterator[Finding]:
         if not feeds:
             continue
         why = _FEW if known else "the estate names no circuit, and no endpoint for the BMCs of the site"
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             "warning" if known else "note",
             site.id,

@@ -6,16 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.chains import chain_to
-from evac.audit.closure import pairs_of, spread_table
-from evac.audit.context import Context, Maker, Rule, by_service
+from evac.audit.context import Context, Rule, by_service, chain_to
 from evac.audit.findings import Finding
+from evac.audit.impacts.dependencies import pairs_of, spread_table
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
 from evac.model.domain import site_of
 from evac.model.fleet import BoolColumn
-
-_MAKER = Maker("hidden-single-site", "EV102")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -24,7 +21,7 @@ def check(context: Context) -> Iterator[Finding]:
     stores = _stores_of_one_site(context)
     roots = _roots(context, stores)
     needs = spread_table(impacts.order, roots)
-    several = context.stands_at.sum(axis=0) > 1
+    several = context.runs_at.sum(axis=0) > 1
     losses = [impacts.losses.index.get(site.id, -1) for site in estate.sites]
     audited = np.array([n >= 0 for n in losses], np.bool_)
     for service, sites in by_service(pairs_of(needs & several[None, :] & audited[:, None])):
@@ -34,7 +31,7 @@ def check(context: Context) -> Iterator[Finding]:
         severity: Severity = "error" if grave else "warning"
         name = estate.services[service].id
         chain, root = _chain(context, service, site, roots, stores)
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             name,

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import bandwidth, listed
 from evac.model.diagnostic import Severity
 from evac.model.fleet import BoolColumn, IntColumn
 
-_MAKER = Maker("links-too-small", "EV122")
 FloatTable = NDArray[np.float64]
 
 
@@ -82,7 +81,7 @@ def _site_finding(
     severity: Severity = "error" if grave else "warning"
     name = context.estate.sites[site].id
     show = bandwidth if what == "bandwidth" else "{:,} connections".format
-    return _MAKER.make(
+    return RULE.finding(
         context,
         severity,
         f"{name}: {what}",
@@ -114,7 +113,7 @@ def _links(context: Context, numbers: list[int]) -> Iterator[Finding]:
         worst = max(found, key=lambda pair: (pair[1], -pair[0]))
         losses = [worst[0], *(n for n in context.worst_first(n for n, _ in found) if n != worst[0])]
         name = " - ".join(link.ends)
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             "warning",
             name,

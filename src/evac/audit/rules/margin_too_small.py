@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
 from evac.derive.limits import less_margin
@@ -18,11 +18,9 @@ LOOPING_PERMILLE: Final = 5
 """Servers that start again and again after a power cut: an assumption, the same as of the simulated fleet
 (`evac lab fleet`). At least one a feed."""
 
-_MAKER = Maker("margin-too-small", "EV135")
-
 
 @dataclass(frozen=True, slots=True)
-class _Short:
+class _ShortFeed:
     """A feed whose free inrush is less than what may come unasked. one: watts of the largest server behind
     it; keep_percent: what should stay free.
     """
@@ -31,7 +29,7 @@ class _Short:
     site: str
     free: int
     one: int
-    wanted: int
+    unasked_watts: int
     keep_percent: int
 
 
@@ -42,28 +40,28 @@ def check(context: Context) -> Iterator[Finding]:
     free of the budget holds it.
     """
     losses = context.impacts.losses.index
-    found: dict[str, list[_Short]] = {}
+    found: dict[str, list[_ShortFeed]] = {}
     for short in _short_feeds(context):
         found.setdefault(short.site, []).append(short)
     for site, feeds in sorted(found.items()):
         severe = [one for one in feeds if one.free < one.one]
         feeds = severe or feeds
-        worst = max(feeds, key=lambda one: (one.wanted - one.free, one.feed))
+        worst = max(feeds, key=lambda one: (one.unasked_watts - one.free, one.feed))
         keep = max(one.keep_percent for one in feeds)
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             "warning" if severe else "note",
             site,
             f"servers that start again by themselves may trip {counted(len(feeds), 'feed')} of "
             f"{site} in a cold start: {listed([one.feed for one in feeds])}: {worst.feed} has "
-            f"{worst.free} W of inrush free beside the wave, and they draw up to {worst.wanted} W",
+            f"{worst.free} W of inrush free beside the wave, and they draw up to {worst.unasked_watts} W",
             f"Keep {keep} % free: limits: power_margin: {keep} %; or allow fewer boots at once on a feed.",
             losses=[losses[site]] if site in losses else [],
             paths=(f"feeds/{worst.feed}/inrush_budget", f"feeds/{worst.feed}", f"sites/{site}"),
         )
 
 
-def _short_feeds(context: Context) -> Iterator[_Short]:
+def _short_feeds(context: Context) -> Iterator[_ShortFeed]:
     estate = context.estate
     margin = estate.limits.power_margin_permille
     full = {site.id for site in estate.sites if site.role == "full"}
@@ -83,15 +81,15 @@ def _short_feeds(context: Context) -> Iterator[_Short]:
         budget = feed.inrush_budget_watts
         if not budget or feed.site not in full or not there[row]:
             continue
-        wanted = alone[row]
+        unasked_watts = alone[row]
         # Most feeds hold all that is sent and what comes unasked: no need to ask what may be sent.
-        if budget - sent[row] >= wanted:
+        if budget - sent[row] >= unasked_watts:
             continue
         free = budget - min(less_margin(budget, margin), sent[row])
-        if free < wanted:
-            keep = min(99, -(-wanted * 100 // budget))
+        if free < unasked_watts:
+            keep = min(99, -(-unasked_watts * 100 // budget))
             one = int(watts[behind[row] > 0].max())
-            yield _Short(feed.id, feed.site, free, one, wanted, keep)
+            yield _ShortFeed(feed.id, feed.site, free, one, unasked_watts, keep)
 
 
 def _largest(watts: IntColumn, behind: IntColumn, most: IntColumn) -> IntColumn:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
 from evac.model.estate import Rehearsal
 
-_MAKER = Maker("never-rehearsed", "EV125")
 YEAR: Final = timedelta(days=365)
 _KINDS: Final = ("site", "group", "hall")
 
@@ -57,7 +56,7 @@ def _state(context: Context, done: Rehearsal | None) -> str:
 
 def _site(context: Context, number: int, words: str) -> Finding:
     name = context.impacts.losses.ids[number]
-    return _MAKER.make(
+    return RULE.finding(
         context,
         "warning",
         name,
@@ -70,7 +69,7 @@ def _site(context: Context, number: int, words: str) -> Finding:
 
 def _kind(context: Context, kind: str, numbers: list[int]) -> Finding:
     names = context.names(numbers)
-    return _MAKER.make(
+    return RULE.finding(
         context,
         "note",
         f"every {kind}",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
-
-_MAKER = Maker("no-copy-outside", "EV106")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -21,7 +19,7 @@ def check(context: Context) -> Iterator[Finding]:
         errors = [n for n in bare if context.family_gone(row, n)]
         losses = context.worst_first(errors) + context.worst_first(n for n in bare if n not in errors)
         severity: Severity = "error" if errors else "warning"
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             store.id,

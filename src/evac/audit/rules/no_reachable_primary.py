@@ -6,15 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
-from evac.audit.stores import NEVER
+from evac.audit.impacts.stores import NEVER
 from evac.audit.words import listed
 from evac.model.estate import Store
 from evac.steps.kind import Condition
 from evac.steps.registry import kinds_for
-
-_MAKER = Maker("no-reachable-primary", "EV107")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -55,7 +53,7 @@ def _no_way_to_promote(context: Context) -> list[bool]:
 
 
 def _finding(context: Context, store: Store, words: str, losses: list[int], error: bool) -> Finding:
-    return _MAKER.make(
+    return RULE.finding(
         context,
         "error" if error else "warning",
         store.id,

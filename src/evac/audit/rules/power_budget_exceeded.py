@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
 from evac.model.diagnostic import Severity
-
-_MAKER = Maker("power-budget-exceeded", "EV112")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -28,7 +26,7 @@ def check(context: Context) -> Iterator[Finding]:
         losses = context.worst_first(needed.get(name, ()))
         severity: Severity = "error" if losses else "warning"
         when = f", and they are missed after the loss of {listed(context.names(losses))}" if losses else ""
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             name,

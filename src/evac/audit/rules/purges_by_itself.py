@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.fleet import ON_SERVER
-
-_MAKER = Maker("purges-by-itself", "EV134")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -34,7 +32,7 @@ def check(context: Context) -> Iterator[Finding]:
         why = ["its servers come on by themselves when power returns"] if alone[row] else []
         why += [f"{listed(robots)} would start it again, and cannot be paused"] if robots else []
         if why:
-            yield _MAKER.make(
+            yield RULE.finding(
                 context,
                 "warning",
                 entry.id,

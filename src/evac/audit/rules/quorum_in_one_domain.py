@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
-
-_MAKER = Maker("quorum-in-one-domain", "EV108")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -25,7 +23,7 @@ def check(context: Context) -> Iterator[Finding]:
         severity: Severity = "error" if errors else "warning"
         outcome = context.impacts.stores.at(row, losses[0])
         votes = f"{outcome.votes_gone} of {outcome.votes}" if outcome else "most"
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             store.id,

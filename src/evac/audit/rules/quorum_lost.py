@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
-
-_MAKER = Maker("quorum-lost", "EV109")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -23,7 +21,7 @@ def check(context: Context) -> Iterator[Finding]:
         errors = context.worst_first(n for n in tied if context.family_gone(row, n))
         losses = errors or context.worst_first(tied)
         severity: Severity = "error" if errors else "warning"
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             store.id,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.model.domain import site_of
-
-_MAKER = Maker("quorum-without-witness", "EV110")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -19,7 +17,7 @@ def check(context: Context) -> Iterator[Finding]:
         sites = {site_of(context.impacts.top, m.at) for m in store.members if m.votes > 0}
         if len(sites) == 2:
             names = " and ".join(sorted(s or "?" for s in sites))
-            yield _MAKER.make(
+            yield RULE.finding(
                 context,
                 "warning",
                 store.id,

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.chains import why_down
-from evac.audit.context import Context, Maker, Rule, by_service
+from evac.audit.context import Context, Rule, by_service, why_down
 from evac.audit.findings import Finding
 from evac.audit.words import duration, listed
 from evac.model.diagnostic import Severity
-
-_MAKER = Maker("recovery-above-rto", "EV113")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -22,7 +19,7 @@ def check(context: Context) -> Iterator[Finding]:
         severity: Severity = "error" if context.firm[service] else "warning"
         name = context.estate.services[service].id
         ready, rto = int(impacts.ready_ms[worst, service]), int(impacts.rto_ms[service])
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             name,
@@ -30,7 +27,7 @@ def check(context: Context) -> Iterator[Finding]:
             f" its rto is {duration(rto)} (loss of {listed(context.names(losses))})",
             "Shorten the longest part of its chain, or state an rto that can be kept.",
             losses=losses,
-            chain=why_down(context, service, worst),
+            chain=why_down(context, service, worst).words,
             paths=(f"services/{name}/rto", f"services/{name}"),
         )
 

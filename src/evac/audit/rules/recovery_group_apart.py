@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
-from evac.audit.stores import NEVER, UNKNOWN_MS
+from evac.audit.impacts.stores import NEVER, UNKNOWN_MS
 from evac.audit.words import duration, listed
 from evac.model.estate import RecoveryGroup
-
-_MAKER = Maker("recovery-group-apart", "EV127")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -21,7 +19,7 @@ def check(context: Context) -> Iterator[Finding]:
         if apart:
             worst = max(apart, key=lambda n: (apart[n], -n))
             losses = [worst, *(n for n in context.worst_first(apart) if n != worst)]
-            yield _MAKER.make(
+            yield RULE.finding(
                 context,
                 "warning",
                 group.id,

@@ -6,15 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.chains import why_down
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule, why_down
 from evac.audit.findings import Finding
-from evac.audit.stores import NEVER
+from evac.audit.impacts.stores import NEVER
 from evac.audit.words import duration, listed
 from evac.model.diagnostic import Severity
 from evac.steps.registry import PLANNED, STATED_KINDS, base_kinds
-
-_MAKER = Maker("recovery-tool-lost", "EV103")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -52,7 +49,7 @@ def _finding(context: Context, tool: int, roles: tuple[str, ...], graded: list[t
     )
     itself = ", and its own recovery needs it" if chain else ""
     ordered = [*(n for n, _ in errors), *(n for n, _ in graded if n not in {e for e, _ in errors})]
-    return _MAKER.make(
+    return RULE.finding(
         context,
         severity,
         name,
@@ -60,7 +57,7 @@ def _finding(context: Context, tool: int, roles: tuple[str, ...], graded: list[t
         f"Run {name} so that it serves with any one domain lost, or rehearse a way by hand for: "
         f"{', '.join(_kinds(roles)) or 'what people do with it'}.",
         losses=ordered,
-        chain=chain or why_down(context, tool, worst),
+        chain=chain or why_down(context, tool, worst).words,
         paths=(f"tools/{roles[0]}", f"services/{name}"),
     )
 

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.closure import Pairs
-from evac.audit.context import Context, Maker, Rule, by_service
+from evac.audit.context import Context, Rule, by_service
 from evac.audit.findings import Finding
+from evac.audit.impacts.dependencies import Pairs
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
 from evac.model.fleet import IndexColumn, IntColumn
-
-_MAKER = Maker("replicas-together", "EV119")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -29,7 +27,7 @@ def check(context: Context) -> Iterator[Finding]:
         severity: Severity = "error" if grave else "warning"
         worst = (grave or losses)[0]
         name = context.estate.services[service].id
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             name,

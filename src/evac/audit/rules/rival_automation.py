@@ -7,14 +7,13 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
 from evac.model.estate import Automation
 from evac.steps.registry import PLANNED
 
-_MAKER = Maker("rival-automation", "EV123")
 _PAUSE: Final = {
     True: "it can be paused",
     False: "it cannot be paused",
@@ -39,7 +38,7 @@ def check(context: Context) -> Iterator[Finding]:
         losses = _needed(context, item)
         severity = _severity(item, bool(losses))
         managed = listed(item.manages) if item.manages else "what it manages is not known"
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             item.id,

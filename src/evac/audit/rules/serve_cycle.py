@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule, circles, start_circles
 from evac.audit.findings import Finding
-from evac.audit.rules.cold_start_cycle import circles, start_circles
 from evac.audit.words import listed
-
-_MAKER = Maker("serve-cycle", "EV116")
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Note: a plan starts them as one group. Circles that cannot start are EV115."""
-    starting = {service for group in start_circles(context) for service in group}
+    starting = {service for group in start_circles(context.impacts.graph.start_edges) for service in group}
     for members in circles(context.impacts.order.members, context.impacts.graph.hard):
         if starting.issuperset(members):
             continue
         names = [context.estate.services[s].id for s in members]
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             "note",
             names[0],

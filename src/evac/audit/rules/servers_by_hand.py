@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, duration
 from evac.model.diagnostic import Severity
 from evac.model.fleet import BMC_NO, BMC_UNKNOWN, CONDEMNED
-
-_MAKER = Maker("servers-by-hand", "EV124")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -27,7 +25,7 @@ def check(context: Context) -> Iterator[Finding]:
         if by_hand:
             yield _by_hand(context, number, by_hand, int(here.sum()), losses)
         elif unknown:
-            yield _MAKER.make(
+            yield RULE.finding(
                 context,
                 "note",
                 site.id,
@@ -52,7 +50,7 @@ def _by_hand(context: Context, number: int, count: int, total: int, losses: list
     grave = needed is not None and needed > _strictest(context, number) and count * 2 > total
     severity: Severity = "error" if grave else "warning"
     takes = f": {duration(needed)} with {hands} hands" if needed is not None else ""
-    return _MAKER.make(
+    return RULE.finding(
         context,
         severity,
         site,

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.chains import why_lost
-from evac.audit.context import Context, Maker, Rule, by_service
+from evac.audit.context import Context, Rule, by_service, why_lost
 from evac.audit.findings import Finding
 from evac.audit.words import listed
 from evac.model.diagnostic import Severity
-
-_MAKER = Maker("service-lost", "EV100")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -19,9 +16,9 @@ def check(context: Context) -> Iterator[Finding]:
         losses = context.worst_first(found)
         worst = next((n for n in losses if context.grave[n, service]), losses[0])
         severity: Severity = "error" if context.grave[worst, service] else "warning"
-        chain = why_lost(context, service, worst)
+        chain = why_lost(context, service, worst).words
         name = context.estate.services[service].id
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             name,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
-
-_MAKER = Maker("shed-never-rehearsed", "EV128")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -17,7 +15,7 @@ def check(context: Context) -> Iterator[Finding]:
     losses = context.worst_first(n for n, found in short.items() if found.sheds)
     untried = [s.id for s in context.estate.services if s.sheddable and s.shed_rehearsed is None]
     if losses and untried:
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             "warning",
             "shedding",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
-from evac.audit.impacts import LOST
+from evac.audit.impacts.all_losses import LOST
 from evac.audit.words import duration
 from evac.model.diagnostic import Severity
-
-_MAKER = Maker("single-site-service", "EV101")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -22,7 +20,7 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         name, where = estate.services[service].id, estate.sites[site].id
         severity: Severity = "error" if context.grave[number, service] else "warning"
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             name,

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
 from evac.model.diagnostic import Severity
 from evac.model.estate import SharedFate
-
-_MAKER = Maker("sites-share-fate", "EV118")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -30,7 +28,7 @@ def check(context: Context) -> Iterator[Finding]:
         taken = (
             f": {counted(len(names), 'service')} that no single site takes ({listed(names)})" if names else ""
         )
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             group.id,

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import listed
-
-_MAKER = Maker("tier-inversion", "EV117")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -20,7 +18,7 @@ def check(context: Context) -> Iterator[Finding]:
         lower = [services[d] for d in graph.hard[number] if (services[d].tier or 0) > service.tier]
         if lower:
             names = [f"{d.id} (tier {d.tier})" for d in lower]
-            yield _MAKER.make(
+            yield RULE.finding(
                 context,
                 "warning",
                 service.id,

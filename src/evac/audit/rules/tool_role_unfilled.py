@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.model.steps import DARK_ROLES, TOOL_ROLES
-
-_MAKER = Maker("tool-role-unfilled", "EV104")
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Warning: whether that tool survives is unknown, so no verdict on recovery is sure."""
     missing = [role for role in TOOL_ROLES if role not in DARK_ROLES and not context.estate.tools.get(role)]
     if missing:
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             "warning",
             "tools",

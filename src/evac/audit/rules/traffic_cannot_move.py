@@ -6,14 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Maker, Rule, by_service
+from evac.audit.context import Context, Rule, by_service
 from evac.audit.findings import Finding
-from evac.audit.stores import NEVER
+from evac.audit.impacts.stores import NEVER
 from evac.audit.words import duration, listed
 from evac.model.diagnostic import Severity
 from evac.model.estate import Service
-
-_MAKER = Maker("traffic-cannot-move", "EV114")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -36,7 +34,7 @@ def _slow(context: Context) -> Iterator[Finding]:
         grave = least > service.rto_ms and not service.sheddable
         severity: Severity = "error" if grave else "warning"
         ttl = "an unknown TTL" if unknown else f"a TTL of {duration(service.traffic.ttl_ms or 0)}"
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             service.id,
@@ -66,7 +64,7 @@ def _without_control(context: Context) -> Iterator[Finding]:
         late = [n for n in losses if _too_late(context, tool, n)]
         severity: Severity = "error" if late else "warning"
         shown = late or losses
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             severity,
             name,

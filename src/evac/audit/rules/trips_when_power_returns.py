@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
 from evac.derive.energising import energise
@@ -18,7 +18,6 @@ from evac.model.fleet import CONDEMNED
 from evac.model.scenario import Scenario
 from evac.model.units import TICK_MS
 
-_MAKER = Maker("trips-when-power-returns", "EV130")
 _FIX = "Set the power-on policy of these classes to dark, so that the plan decides what boots when."
 
 
@@ -37,7 +36,7 @@ def check(context: Context) -> Iterator[Finding]:
         silent = int((here & np.isin(estate.fleet.server_class, unknown)).sum()) if unknown else 0
         if silent:
             names = [estate.classes[row].id for row in unknown]
-            yield _MAKER.make(
+            yield RULE.finding(
                 context,
                 "note",
                 site.id,
@@ -77,7 +76,7 @@ def _site(context: Context, number: int, found: _Returning, losses: list[int]) -
     site = context.estate.sites[number].id
     paths = (*(f"classes/{name}/power_on" for name in found.classes), f"sites/{site}")
     if found.refused:
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             "error",
             site,
@@ -88,7 +87,7 @@ def _site(context: Context, number: int, found: _Returning, losses: list[int]) -
             paths=paths,
         )
     if found.staged:
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             "warning",
             site,

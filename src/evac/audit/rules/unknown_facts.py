@@ -7,14 +7,12 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.context import Context, Maker, Rule
+from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
-from evac.audit.impacts import UNKNOWN
+from evac.audit.impacts.all_losses import UNKNOWN
 from evac.audit.words import counted, listed
 from evac.model.diagnostic import Severity
 from evac.model.estate import Store
-
-_MAKER = Maker("unknown-facts", "EV129")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -23,7 +21,7 @@ def check(context: Context) -> Iterator[Finding]:
     yield from _stores(context)
     yield from _open_verdicts(context)
     if context.as_of is None:
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             "note",
             "as_of",
@@ -98,7 +96,7 @@ def _stores(context: Context) -> Iterator[Finding]:
 def _kind(
     context: Context, subject: str, severity: Severity, words: str, found: list[str], noun: str, name: str
 ) -> Finding:
-    return _MAKER.make(
+    return RULE.finding(
         context,
         severity,
         subject,
@@ -121,7 +119,7 @@ def _open_verdicts(context: Context) -> Iterator[Finding]:
         services = [
             context.estate.services[s].id for s in np.flatnonzero(unknown[losses].any(axis=0)).tolist()
         ]
-        yield _MAKER.make(
+        yield RULE.finding(
             context,
             "warning",
             f"verdicts at {name}",

@@ -13,8 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
-from evac.audit.baseline import Baseline
-from evac.audit.suppression import Suppression
+from evac.audit.acceptance import Baseline, Suppression
 from evac.estate.format.document import LIST, MAP, SCALAR, Node, read_document
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.sources import YAML_BYTES_MAX, decode, read_bytes

@@ -7,7 +7,6 @@ asked about, all that it needs and that is down.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -184,9 +183,7 @@ def _box(fates: Mapping[str, FateOf], query: str, name: str) -> Box:
 
 def _own_reason(one: FateOf | None) -> str:
     """Why a service is down by itself; empty where something that it needs is why."""
-    if one is None or len(one.chain) != 2:
-        return ""
-    return re.sub(r"^store \S+ (is|has)", r"its store \1", one.chain[1])
+    return "" if one is None or len(one.chain) != 2 else one.chain[1]
 
 
 def row_of(one: FateOf) -> dict[str, Any]:

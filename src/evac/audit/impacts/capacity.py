@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 
-from evac.audit.closure import RowNumbers, Taken
-from evac.audit.first_fit import Shapes
-from evac.audit.losses import Losses
-from evac.audit.own_server import settled, wanted_of
-from evac.audit.placing import Placed, Stock, open_packing, pack
-from evac.audit.presence import CountTable, Presence
-from evac.audit.reserves import Reserves
-from evac.audit.supply import Supply
+from evac.audit.first_fit import Shapes, own_servers
+from evac.audit.impacts.dependencies import RowNumbers, Taken
+from evac.audit.impacts.free_capacity import Headroom, Reserves
+from evac.audit.impacts.losses import CountTable, Losses, Presence
+from evac.audit.impacts.placing import Placed, Stock, Supply, open_packing, pack
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 
@@ -29,33 +27,34 @@ LARGE_KINDS = ("site", "group", "pair")
 
 @dataclass(frozen=True, slots=True)
 class Short:
-    """What is missing after a loss for services that may run on the same classes of servers.
-
-    resource: one of `units.RESOURCE_WORDS`, or empty where there is enough in sum but nothing is
-    large enough on one server (`fragmented`).
-    """
+    """What is missing after a loss for services that may run on the same classes of servers."""
 
     classes: str
     resource: str
+    """One of `units.RESOURCE_WORDS`; empty where there is enough in sum, but not on any one server."""
     missing: int
     replicas: int
     services: int
     fragmented: bool
+    """The latter."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shortfall:
-    """A loss that does not fit. unplaced_base, unplaced_top (S,): before anything is shed;
-    after_shedding (S,): base replicas of services that may not be shed, with all room of those
-    that may; firm (S,): may not be shed; by_power: base replicas that would fit if no power budget
-    held servers back; budgets: those that do."""
+    """A loss that does not fit."""
 
     unplaced_base: IntColumn
+    """(S,) before anything is shed."""
     unplaced_top: IntColumn
+    """(S,) before anything is shed."""
     after_shedding: IntColumn
+    """(S,) base replicas of services that may not be shed, with all capacity of those that may."""
     firm: BoolColumn
+    """(S,) may not be shed."""
     by_power: int
+    """Base replicas that would fit if no power budget held servers back."""
     budgets: tuple[str, ...]
+    """Those that hold servers back."""
     shorts: tuple[Short, ...]
     shorts_for_good: tuple[Short, ...]
     labels: tuple[str, ...]
@@ -77,16 +76,20 @@ class Shortfall:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Capacity:
-    """to_place, placed: (L,) replicas; boots: (L,) whether dark servers are needed; boot_rank:
-    loss -> (S,) for losses placed by first fit; short: loss -> what is missing; room_known: (L, S)
-    whether anything is known that could carry a service elsewhere."""
+    """Whether what each loss takes finds a place."""
 
     to_place: IntColumn
+    """(L,) replicas."""
     placed: IntColumn
+    """(L,) replicas."""
     boots: BoolColumn
+    """(L,) whether dark servers are needed."""
     boot_rank: dict[int, IntColumn]
+    """Loss -> (S,) for losses placed by first fit."""
     short: dict[int, Shortfall]
-    room_known: BoolColumn
+    """Loss -> what is missing."""
+    headroom_known: BoolColumn
+    """(L, S) whether anything is known that could carry a service elsewhere."""
     reserves: Reserves
     supply: Supply
 
@@ -125,10 +128,10 @@ class _Question:
 
 def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken) -> Capacity:
     """Placement of what every loss takes. lost: (L, S); taken: where that is anything."""
-    known = _room_known(_sites_with_room(supply), losses)
-    wanted = wanted_of(taken, known, losses)
-    to_place, placed = wanted.in_all
-    own = settled(supply, losses, wanted)
+    known = _headroom_known(_sites_with_headroom(supply), losses)
+    requested = requested_of(taken, known, losses)
+    to_place, placed = requested.in_all
+    own = settled(supply, losses, requested)
     result = Capacity(to_place, placed.copy(), own.boots, {}, {}, known, supply.found, supply)
     question = _Question(supply, losses, lost)
     for number in np.flatnonzero(~own.fits & (placed > 0)).tolist():
@@ -138,20 +141,20 @@ def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken) -> 
 
 def _asked(presence: Presence, lost: CountTable, known: BoolColumn) -> tuple[IntColumn, IntColumn]:
     """(S,) replicas that one loss takes and that may stand elsewhere, and how many of them serve at all."""
-    wanted = np.where(known, lost, 0).astype(np.int64)
-    return wanted, np.minimum(np.maximum(presence.m - (presence.n - lost), 0), wanted)
+    requested = np.where(known, lost, 0).astype(np.int64)
+    return requested, np.minimum(np.maximum(presence.m - (presence.n - lost), 0), requested)
 
 
-def _sites_with_room(supply: Supply) -> BoolColumn:
+def _sites_with_headroom(supply: Supply) -> BoolColumn:
     """(S, sites) whether the demand is known, and a site has room where the service may run."""
-    room, wants = supply.room, supply.wants
+    headroom, wants = supply.headroom, supply.wants
     found = np.zeros((len(wants.known), len(supply.top.estate.sites)), np.bool_)
-    for pool, site in enumerate(room.pool_site.tolist()):
+    for pool, site in enumerate(headroom.pool_site.tolist()):
         found[:, site] |= wants.eligible[:, pool]
     return np.asarray(found & wants.known[:, None])
 
 
-def _room_known(reach: BoolColumn, losses: Losses) -> BoolColumn:
+def _headroom_known(reach: BoolColumn, losses: Losses) -> BoolColumn:
     """(L, S) whether some surviving site has room where the service may run."""
     left = (~losses.sites).astype(np.float32)
     return np.asarray(left @ reach.T.astype(np.float32) > 0)
@@ -163,10 +166,10 @@ def _place_one(question: _Question, result: Capacity, number: int) -> None:
     Where something finds no place, why, and whether shedding would help.
     """
     supply = question.supply
-    wanted, base = _asked(supply.presence, question.lost[number], result.room_known[number])
+    requested, base = _asked(supply.presence, question.lost[number], result.headroom_known[number])
     at_site = _surviving_at_site(question, number)
-    placed = _packed(question, supply.stock, number, base, wanted - base, at_site)
-    missing_base, missing_top = base - placed.base, wanted - base - placed.top
+    placed = _packed(question, supply.stock, number, base, requested - base, at_site)
+    missing_base, missing_top = base - placed.base, requested - base - placed.top
     result.boots[number] = bool(placed.boot_rank.any())
     result.boot_rank[number] = placed.boot_rank
     result.placed[number] = int((placed.base + placed.top).sum())
@@ -204,14 +207,14 @@ def taken_by_placing(found: Capacity, losses: Losses, lost: CountTable, number: 
     taken = np.zeros((sites, len(RESOURCE_WORDS)), np.int64)
     if not found.placed[number]:
         return taken
-    wanted, base = _asked(supply.presence, lost[number], found.room_known[number])
-    gone = supply.stock.room.lost_shapes(losses.rows_of(number))
-    packing = open_packing(supply.stock, gone, losses.sites[number], wanted)
+    requested, base = _asked(supply.presence, lost[number], found.headroom_known[number])
+    gone = supply.stock.headroom.lost_shapes(losses.rows_of(number))
+    packing = open_packing(supply.stock, gone, losses.sites[number], requested)
     pools = supply.wants.eligible.shape[1]
     before = _free_by_pool(packing, pools)
     at_site = _surviving_at_site(question, number)
-    left = pack(packing, supply.wants, base, wanted - base, at_site).left
-    np.add.at(taken, supply.room.pool_site, before - _free_by_pool(left, pools))
+    left = pack(packing, supply.wants, base, requested - base, at_site).left
+    np.add.at(taken, supply.headroom.pool_site, before - _free_by_pool(left, pools))
     return taken
 
 
@@ -220,7 +223,7 @@ def _packed(
 ) -> Placed:
     losses, rows = question.losses, question.losses.rows_of(number)
     # Of a site that is lost as a whole nothing is left, whatever is counted there.
-    gone = stock.room.lost_shapes(rows[~losses.sites[number][losses.rows.site[rows]]])
+    gone = stock.headroom.lost_shapes(rows[~losses.sites[number][losses.rows.site[rows]]])
     packing = open_packing(stock, gone, losses.sites[number], base + more)
     return pack(packing, stock.wants, base, more, at_site)
 
@@ -265,13 +268,13 @@ def _shorts(supply: Supply, free: IntColumn, missing: IntColumn) -> tuple[Short,
     if not len(asking):
         return ()
     kind = wants.kind[asking]
-    room = wants.kinds.astype(np.int64) @ free
-    need = np.zeros_like(room)
+    headroom = wants.kinds.astype(np.int64) @ free
+    need = np.zeros_like(headroom)
     np.add.at(need, kind, missing[asking, None] * wants.demand[asking])
     replicas = np.bincount(kind, missing[asking], len(need)).astype(np.int64).tolist()
     services = np.bincount(kind, minlength=len(need)).tolist()
     found: dict[tuple[str, str], Short] = {}
-    for number, (asked, there) in enumerate(zip(need.tolist(), room.tolist(), strict=True)):
+    for number, (asked, there) in enumerate(zip(need.tolist(), headroom.tolist(), strict=True)):
         if services[number]:
             label = supply.label_of_kind[number]
             for short in _short_of(label, asked, there, replicas[number], services[number]):
@@ -302,12 +305,87 @@ def _sum(one: Short, other: Short) -> Short:
     )
 
 
-def _short_of(label: str, need: list[int], room: list[int], replicas: int, services: int) -> list[Short]:
+def _short_of(label: str, need: list[int], headroom: list[int], replicas: int, services: int) -> list[Short]:
     """What services that may use the same servers lack. need, room (R,): what they ask for in all, and what
     is free there."""
     short = [
         Short(label, word, asked - there, replicas, services, False)
-        for word, asked, there in zip(RESOURCE_WORDS, need, room, strict=True)
+        for word, asked, there in zip(RESOURCE_WORDS, need, headroom, strict=True)
         if asked > there
     ]
     return short or [Short(label, "", 0, replicas, services, True)]
+
+
+_TESTS: Final = ((False, False), (False, True), (True, False), (True, True))
+"""Whether dark servers count, and whether those of other sites do."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Requested:
+    """Pairs that are taken, and how many replicas of each want a place. in_all: how many replicas each loss
+    takes (L,), and how many of them want a place (L,)."""
+
+    taken: Taken
+    count: IntColumn
+    in_all: tuple[IntColumn, IntColumn]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Settled:
+    """fits (L,): losses for which the test holds; boots (L,): and it takes dark servers."""
+
+    fits: BoolColumn
+    boots: BoolColumn
+
+
+def requested_of(taken: Taken, known: BoolColumn, losses: Losses) -> Requested:
+    """What is taken and may stand elsewhere; known: (L, S) where anything is known that could carry it."""
+    pairs = taken.pairs
+    count = taken.count if known.all() else np.where(pairs.of(known), taken.count, 0).astype(np.int64)
+    in_all, placed = (np.bincount(pairs.loss, n, len(losses)).astype(np.int64) for n in (taken.count, count))
+    return Requested(taken, count, (in_all, placed))
+
+
+def settled(supply: Supply, losses: Losses, requested: Requested) -> Settled:
+    """Losses for which the test holds."""
+    reach, taken = _reach(supply), _usable_lost(supply.headroom, losses)
+    fits, boots = (np.zeros(len(losses), np.bool_) for _ in range(2))
+    # Losses inside one site that leave something of it.
+    small = (losses.site >= 0) & ~losses.sites.any(axis=1)
+    for site, tests in enumerate(reach if len(supply.headroom.count) else ()):
+        left = small & (losses.site == site)
+        for test, (dark, _) in enumerate(_TESTS):
+            if left.any():
+                found = left & (_slack(requested, left, tests[test], taken) >= 0)
+                fits |= found
+                boots[found] = dark
+                left &= ~found
+    return Settled(fits, boots)
+
+
+def _reach(supply: Supply) -> IntColumn:
+    """(sites, tests, S) servers within reach: of the same site, or of all sites for services without a cap
+    per site."""
+    on, dark = supply.fits.on.T, supply.fits.dark.T
+    found = np.empty((len(on), len(_TESTS), on.shape[1]), np.int64)
+    capped = supply.wants.site_cap < UNBOUNDED
+    for test, (more, wide) in enumerate(_TESTS):
+        table = on + dark if more else on
+        found[:, test] = np.where(capped, table, np.maximum(table, 0).sum(axis=0)) if wide else table
+    return found
+
+
+def _usable_lost(headroom: Headroom, losses: Losses) -> IntColumn:
+    """(L,) usable servers inside each loss."""
+    so_far = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(headroom.row_start)[losses.row])])
+    return np.asarray(so_far[losses.start[1:]] - so_far[losses.start[:-1]])
+
+
+def _slack(requested: Requested, asked: BoolColumn, reach: IntColumn, taken: IntColumn) -> IntColumn:
+    """(L,) slack of some losses, `UNBOUNDED` where nothing is wanted; those with few choices go first."""
+    slack, rows = np.full(len(taken), UNBOUNDED, np.int64), asked[requested.taken.pairs.loss]
+    pairs = requested.taken.pairs.only(rows)
+    start = np.searchsorted(pairs.service, np.arange(len(reach) + 1))
+    order = np.argsort(reach, kind="stable").astype(np.int32)
+    own_servers(order, np.ascontiguousarray(reach), start, pairs.loss, requested.count[rows], -taken, slack)
+    return slack

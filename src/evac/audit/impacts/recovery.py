@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.closure import Order, Pairs, RowNumbers
-from evac.audit.stores import NEVER, FamilyHits
+from evac.audit.impacts.dependencies import Order, Pairs, RowNumbers
+from evac.audit.impacts.stores import NEVER, FamilyHits
 from evac.derive.affected import ServiceGraph
 from evac.model.estate import Estate, Rate
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
@@ -72,9 +72,9 @@ def _tools_of(estate: Estate, graph: ServiceGraph, kind: str) -> tuple[int, ...]
     return tuple(sorted(graph.index[name] for name in names))
 
 
-def _closure(graph: ServiceGraph, order: Order, wanted: set[int]) -> tuple[int, ...]:
+def _closure(graph: ServiceGraph, order: Order, requested: set[int]) -> tuple[int, ...]:
     """Components that a set of services needs, what is needed first."""
-    seen, work = set(wanted), sorted(wanted)
+    seen, work = set(requested), sorted(requested)
     while work:
         for other in graph.hard[work.pop()]:
             if other not in seen:
@@ -85,19 +85,23 @@ def _closure(graph: ServiceGraph, order: Order, wanted: set[int]) -> tuple[int, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Damage:
-    """What chains start from, a row a pair that is down: starts: replicas to start for base; shift:
-    traffic to move; stuck: has no place, or nothing to start from; boots: waits for dark servers.
-    losses: how many there are; by_loss, edges: rows in order of their loss, and where each loss begins.
-    """
+    """What chains start from, a row a pair that is down."""
 
     pairs: Pairs
     losses: int
+    """How many there are."""
     starts: IntColumn
+    """Replicas to start for base."""
     shift: BoolColumn
+    """Whether traffic must move."""
     stuck: BoolColumn
+    """Has no place, or nothing to start from."""
     boots: BoolColumn
+    """Waits for dark servers."""
     by_loss: RowNumbers
+    """Rows in order of their loss."""
     edges: RowNumbers
+    """Where each loss begins in that order."""
 
     def rows_of(self, loss: int) -> RowNumbers:
         """Rows of one loss, sorted by service."""
@@ -112,14 +116,17 @@ def by_loss_of(loss: IndexColumn, losses: int) -> tuple[RowNumbers, RowNumbers]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recovery:
-    """ready: a row a pair of the damage: milliseconds from the loss to base, detection and approval
-    included, NEVER where nothing brings it back. tool_ready: step kind -> (L,) when its tools are
-    back, before any way by hand; tools_down: (L,); released: (L,) when steps begin."""
+    """When everything is back by chains alone."""
 
     ready: IntColumn
+    """A row a pair of the damage: milliseconds from the loss to base, detection and approval included; NEVER
+    where nothing brings it back."""
     tool_ready: dict[str, IntColumn]
+    """Step kind -> (L,) when its tools are back, before any way by hand."""
     tools_down: BoolColumn
+    """(L,) whether any tool is down."""
     released: IntColumn
+    """(L,) when steps begin."""
 
 
 def recovery(estate: Estate, times: Times, chains: Chains, damage: Damage) -> Recovery:
@@ -222,9 +229,9 @@ class Chains:
         self.store, self.has_store = self._stores(graph, families)
         self.depths = self._split(np.arange(len(pairs)))
 
-    def of_components(self, wanted: tuple[int, ...]) -> list[_Depth]:
+    def of_components(self, requested: tuple[int, ...]) -> list[_Depth]:
         """The depths with some components only."""
-        return self._split(np.flatnonzero(np.isin(self._component, wanted)))
+        return self._split(np.flatnonzero(np.isin(self._component, requested)))
 
     def _split(self, rows: RowNumbers) -> list[_Depth]:
         order = np.lexsort((self._pairs.loss[rows], self._component[rows], self._depth[rows]))
@@ -247,9 +254,9 @@ class Chains:
 
     def _row_of(self, service: IntColumn, loss: IndexColumn) -> RowNumbers:
         """Rows of some pairs; the untouched row for those that are not down."""
-        wanted = service * self._losses + loss
-        place = np.searchsorted(self._key, wanted)
-        found = self._key[np.minimum(place, len(self._key) - 1)] == wanted
+        requested = service * self._losses + loss
+        place = np.searchsorted(self._key, requested)
+        found = self._key[np.minimum(place, len(self._key) - 1)] == requested
         return np.where(found, place, _UNTOUCHED)
 
     def _stores(self, graph: ServiceGraph, families: FamilyHits) -> tuple[IntColumn, BoolColumn]:

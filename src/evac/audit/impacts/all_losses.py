@@ -11,8 +11,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from evac.audit.capacity import Capacity, capacity
-from evac.audit.closure import (
+from evac.audit.impacts.capacity import Capacity, capacity
+from evac.audit.impacts.dependencies import (
     Bits,
     Order,
     Pairs,
@@ -26,16 +26,17 @@ from evac.audit.closure import (
     taken_of,
     unpacked,
 )
-from evac.audit.losses import Losses
-from evac.audit.presence import (
+from evac.audit.impacts.losses import (
     CountTable,
+    Losses,
     Presence,
     endpoints_lost,
     lost_counts,
     presence,
     unjudged,
 )
-from evac.audit.recovery import (
+from evac.audit.impacts.placing import supply_of
+from evac.audit.impacts.recovery import (
     Chains,
     Damage,
     Recovery,
@@ -45,7 +46,7 @@ from evac.audit.recovery import (
     recovery,
     times_of,
 )
-from evac.audit.schedule import (
+from evac.audit.impacts.schedule import (
     Course,
     Stores,
     Task,
@@ -54,8 +55,7 @@ from evac.audit.schedule import (
     schedule,
     stores_of,
 )
-from evac.audit.stores import NEVER, FamilyHits, StoreHits, family_hits, store_hits
-from evac.audit.supply import supply_of
+from evac.audit.impacts.stores import NEVER, FamilyHits, StoreHits, family_hits, store_hits
 from evac.derive.affected import ServiceGraph, service_graph
 from evac.model.domain import Topology
 from evac.model.estate import Estate
@@ -76,38 +76,33 @@ SCHEDULED_KINDS: Final = ("site", "hall", "group")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ground:
-    """What follows from where things stand and what room there is, (L, S).
-
-    lost: replicas taken; taken: pairs with any; short: pairs with fewer replicas left than serve;
-    endpoints: pairs where all of a service at some site is taken; loose: may or may not be taken,
-    because only its site is known.
-    """
+    """What follows from where things run and what capacity there is, (L, S)."""
 
     top: Topology
     losses: Losses
     presence: Presence
-    standing: Standing
+    replicas: ReplicasTaken
     capacity: Capacity
 
     @property
     def lost(self) -> CountTable:
-        return self.standing.lost
+        return self.replicas.lost
 
     @property
     def taken(self) -> Taken:
-        return self.standing.taken
+        return self.replicas.taken
 
     @property
     def short(self) -> Pairs:
-        return self.standing.short
+        return self.replicas.short
 
     @property
     def endpoints(self) -> Pairs:
-        return self.standing.endpoints
+        return self.replicas.endpoints
 
     @property
     def loose(self) -> BoolColumn:
-        return self.standing.loose
+        return self.replicas.loose
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,36 +122,39 @@ class Wiring:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Struck:
-    """What is down, as bits of losses a service: moved, direct and down, and down as pairs."""
+class Down:
+    """What is down."""
 
     moved: BoolColumn
+    """(L, S) traffic must go to another site."""
     direct: BoolColumn
+    """(L, S) by its own replicas, traffic or stores, not by a dependency."""
     bits: Bits
+    """A bit a loss for each service."""
     down: Pairs
+    """The same as pairs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Impacts:
-    """All losses of one audit.
-
-    down: base does not hold right after the loss; direct: down by its own replicas, traffic or
-    stores, not by a dependency; moved: traffic must go to another site; open: not known whether it
-    is down; fate: codes of FATES; ready_ms: milliseconds until base, detection and approval included
-    (0 where not down, NEVER where nothing brings it back); untimed: some duration on the way is not
-    known, so that the time is too short. hit: what is down by itself and by others.
-    """
+    """All losses of one audit."""
 
     ground: Ground
     wiring: Wiring
-    hit: Struck
+    hit: Down
     damage: Damage
     chains: Recovery
     down: BoolColumn
+    """(L, S) base does not hold right after the loss."""
     open: BoolColumn
+    """(L, S) not known whether it is down."""
     fate: CodeColumn
+    """(L, S) codes of FATES."""
     ready_ms: CountTable
+    """(L, S) milliseconds until base, detection and approval included; 0 where not down, NEVER where nothing
+    brings it back."""
     untimed: BoolColumn
+    """(L, S) some duration on the way is not known, so that the time is too short."""
     methods: tuple[Method, ...]
 
     @property
@@ -244,28 +242,33 @@ def impacts(top: Topology, losses: Losses) -> Impacts:
 def ground_of(top: Topology, losses: Losses) -> Ground:
     """What every loss takes, and whether that finds a place."""
     found = presence(top, losses.rows)
-    stands = _standing(top, losses, found)
-    room = capacity(supply_of(top, losses, found), losses, stands.lost, stands.taken)
-    return Ground(top, losses, found, stands, room)
+    stands = _replicas_taken(top, losses, found)
+    headroom = capacity(supply_of(top, losses, found), losses, stands.lost, stands.taken)
+    return Ground(top, losses, found, stands, headroom)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Standing:
-    """What losses take of services, see `Ground`."""
+class ReplicasTaken:
+    """What losses take of services."""
 
     lost: CountTable
+    """(L, S) replicas."""
     taken: Taken
+    """Pairs with any."""
     short: Pairs
+    """Pairs with fewer replicas left than serve."""
     endpoints: Pairs
+    """Pairs where all of a service at some site is taken."""
     loose: BoolColumn
+    """(L, S) may or may not be taken, because only the site is known."""
 
 
-def _standing(top: Topology, losses: Losses, found: Presence) -> Standing:
+def _replicas_taken(top: Topology, losses: Losses, found: Presence) -> ReplicasTaken:
     lost = lost_counts(found, losses)
     taken = taken_of(lost)
     pairs = taken.pairs
     left = found.n[pairs.service] - taken.count
-    return Standing(
+    return ReplicasTaken(
         lost,
         taken,
         pairs.only(left < found.m[pairs.service]),
@@ -283,13 +286,13 @@ def wiring_of(top: Topology, losses: Losses) -> Wiring:
     return Wiring(graph, order, course_of(graph, order), stores_of(top, hits), families, times)
 
 
-def struck(ground: Ground, wiring: Wiring) -> Struck:
+def down_by(ground: Ground, wiring: Wiring) -> Down:
     """What every loss takes down, dependencies included."""
     services, losses, movable = len(wiring.graph.hard), len(ground.losses), _movable(ground.top)
     moved = ground.endpoints.only(movable[ground.endpoints.service])
     direct = packed((ground.short, moved, _without_store(wiring.graph, wiring.families)), services, losses)
     bits = spread(wiring.order, direct)
-    return Struck(
+    return Down(
         moved.marked(losses, services),
         unpacked(direct, losses).marked(losses, services),
         bits,
@@ -299,7 +302,7 @@ def struck(ground: Ground, wiring: Wiring) -> Struck:
 
 def judged(ground: Ground, wiring: Wiring) -> Impacts:
     """Who is down, for how long, and for good."""
-    hit = struck(ground, wiring)
+    hit = down_by(ground, wiring)
     damage = _damage(ground, hit)
     levels = levels_of(wiring.order)
     paths = Chains(wiring.graph, levels, wiring.families, damage.pairs, len(ground.losses))
@@ -369,7 +372,7 @@ def _open(ground: Ground, wiring: Wiring) -> BoolColumn:
     """
     short, families = ground.short, wiring.families
     left = ground.presence.n[short.service] - short.of(ground.lost)
-    doubtful = short.only(~short.of(ground.capacity.room_known) & (left > 0)).marked(*ground.lost.shape)
+    doubtful = short.only(~short.of(ground.capacity.headroom_known) & (left > 0)).marked(*ground.lost.shape)
     doubtful |= ground.loose
     open_ones = [bool(found.any()) for found in families.open]
     for service, names in enumerate(wiring.graph.families):
@@ -379,21 +382,21 @@ def _open(ground: Ground, wiring: Wiring) -> BoolColumn:
     return spread_table(wiring.order, doubtful) if doubtful.any() else doubtful
 
 
-def _damage(ground: Ground, hit: Struck) -> Damage:
+def _damage(ground: Ground, hit: Down) -> Damage:
     """What must be started, moved, booted, and what has no place."""
-    pairs, room = hit.down, ground.capacity
+    pairs, headroom = hit.down, ground.capacity
     lost = pairs.of(ground.lost).astype(np.int64)
     left = ground.presence.n[pairs.service] - lost
     starts = np.where(lost > 0, np.maximum(ground.presence.m[pairs.service] - left, 0), 0)
     by_loss, edges = by_loss_of(pairs.loss, len(ground.losses))
     # Where nothing is known that could carry a service elsewhere, one that lost its last replica is
     # lost, as nothing says otherwise.
-    stuck = (starts > 0) & ~pairs.of(room.room_known) & (left == 0)
-    boots = (starts > 0) & room.boots[pairs.loss]
-    for number, rank in room.boot_rank.items():
+    stuck = (starts > 0) & ~pairs.of(headroom.headroom_known) & (left == 0)
+    boots = (starts > 0) & headroom.boots[pairs.loss]
+    for number, rank in headroom.boot_rank.items():
         rows = by_loss[edges[number] : edges[number + 1]]
         boots[rows] &= rank[pairs.service[rows]] > 0
-    for number, short in room.short.items():
+    for number, short in headroom.short.items():
         rows = by_loss[edges[number] : edges[number + 1]]
         stuck[rows] |= short.for_good[pairs.service[rows]] > 0
     return Damage(
@@ -408,10 +411,10 @@ def _damage(ground: Ground, hit: Struck) -> Damage:
     )
 
 
-def _task(room: Capacity, damage: Damage, number: int) -> Task:
+def _task(headroom: Capacity, damage: Damage, number: int) -> Task:
     rows = damage.rows_of(number)
     named = damage.pairs.service[rows]
-    rank = room.boot_rank.get(number)
+    rank = headroom.boot_rank.get(number)
     up = damage.boots[rows].astype(np.int64) if rank is None else rank[named]
     return Task(number, rows, named, damage.starts[rows], damage.shift[rows], up)
 
@@ -433,11 +436,11 @@ def _untimed(ground: Ground, wiring: Wiring, damage: Damage) -> BoolColumn:
 
 
 def _fates(
-    ground: Ground, wiring: Wiring, hit: Struck, gone: BoolColumn, open_question: BoolColumn
+    ground: Ground, wiring: Wiring, hit: Down, gone: BoolColumn, open_question: BoolColumn
 ) -> CodeColumn:
     """(L, S) codes of FATES, the graver one last. gone: by pair that is down, nothing brings it back."""
     fate = np.zeros(ground.lost.shape, np.uint8)
-    taken = ground.standing.taken.pairs
+    taken = ground.replicas.taken.pairs
     fate[taken.loss, taken.service] = DEGRADED
     less = unpacked(any_of(wiring.graph.soft, hit.bits), len(ground.losses))
     fate[less.loss, less.service] = DEGRADED

@@ -1,8 +1,10 @@
-"""The room that is left, in shapes: servers with the same pool and the same free amounts count as one.
+"""Capacity that is left: which servers may take what is lost, in shapes of servers that are alike.
 
-Free amounts are rounded down to a few leading bits, so that ninety thousand servers become a few
-thousand shapes and no room is seen that is not there. Fragmentation stays visible: a replica still
-has to fit on one server. What a service may use follows the rules of the planning instance.
+Usable are servers that can be booted within their odds and power budgets, by the rules of the planning
+instance, but for no particular loss: a server that a loss takes is left out when that loss is judged.
+Servers with the same pool and the same free amounts count as one shape. Free amounts are rounded down to a
+few leading bits, so that ninety thousand servers become a few thousand shapes and no capacity is seen that
+is not there. Fragmentation stays visible: a replica still has to fit on one server.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ from evac.audit.first_fit import (
     count_shapes_of,
     holds_any,
 )
-from evac.audit.losses import Rows
-from evac.audit.reserves import Reserves
+from evac.audit.impacts.losses import Rows
+from evac.derive.limits import less_margin
+from evac.derive.power import stated_budgets
 from evac.model.domain import Topology
 from evac.model.estate import Service
 from evac.model.fleet import (
+    BMC_NO,
+    CONDEMNED,
     DARK,
     ON_POOL,
     ON_SERVER,
@@ -46,21 +51,22 @@ LEAST_BITS: Final = 2
 
 @dataclass(frozen=True, eq=False)
 class Wants:
-    """What a replica of each service asks for, S rows.
-
-    demand (S, R), unknown taken as 0; known: cpu or memory is known; per_server; site_cap;
-    eligible (S, P) by pool; kinds (K, P): its different rows, kind (S,): which one is a service's;
-    order: services as they are served, tier then people then id.
-    """
+    """What a replica of each service asks for, S rows."""
 
     demand: IntColumn
+    """(S, R), unknown taken as 0."""
     known: BoolColumn
+    """(S,) whether cpu or memory is known."""
     per_server: IntColumn
     site_cap: IntColumn
     eligible: BoolColumn
+    """(S, P)"""
     kinds: BoolColumn
+    """(K, P) its different rows."""
     kind: IndexColumn
+    """(S,) which of these is the one of a service."""
     order: IndexColumn
+    """Services as they are served: tier, then people, then id."""
 
     @cached_property
     def asking(self) -> Asking:
@@ -71,25 +77,26 @@ class Wants:
 
 
 @dataclass(frozen=True, eq=False)
-class Room:
-    """G shapes over P pools (site x class of bare servers, then declared pools).
-
-    free (R, G); count (G); pool, site (G); stage (G): used, empty or dark; is_pool (G).
-    pool_names, pool_site, pool_class (class index, -1 none): P. server_shape: (servers,) shape of
-    a usable server, -1 else; row_start, row_server: usable servers by row of the losses.
-    """
+class Headroom:
+    """G shapes over P pools: site x class of bare servers, then declared pools."""
 
     free: IntColumn
+    """(R, G)"""
     count: IntColumn
+    """(G,) servers."""
     pool: IndexColumn
     site: IndexColumn
     stage: IndexColumn
+    """(G,) used, empty or dark."""
     is_pool: BoolColumn
     pool_names: tuple[str, ...]
     pool_site: IndexColumn
     pool_class: IndexColumn
+    """(P,) index of the class, -1 for none."""
     server_shape: IndexColumn
+    """(servers,) shape of a usable server, -1 for the others."""
     row_start: IntColumn
+    """Usable servers by row of the losses: this one and the next."""
     row_server: IndexColumn
 
     @cached_property
@@ -120,9 +127,9 @@ class Used:
     pools: IntColumn
 
 
-def used_amounts(top: Topology, demand: IntColumn, kept: BoolColumn | None = None) -> Used:
+def used_amounts(top: Topology, demand: IntColumn, included: BoolColumn | None = None) -> Used:
     """What replicas take; `kept` (S,) leaves out services that are shed."""
-    taken = demand if kept is None else demand * kept[:, None]
+    taken = demand if included is None else demand * included[:, None]
     estate = top.estate
     return Used(
         _taken(estate.replicas, ON_SERVER, taken, len(estate.fleet)),
@@ -139,7 +146,7 @@ def _taken(replicas: Replicas, kind: int, demand: IntColumn, size: int) -> IntCo
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Standing:
+class UsableServers:
     """Usable servers: which, their stage, free amounts (n, R), and whether nothing is on them."""
 
     server: IndexColumn
@@ -154,7 +161,7 @@ class Standing:
         return found
 
 
-def standing_of(top: Topology, servers: IndexColumn, used: IntColumn) -> Standing:
+def usable_servers(top: Topology, servers: IndexColumn, used: IntColumn) -> UsableServers:
     """Some usable servers, given what is used on all (servers, R)."""
     fleet, taken = top.estate.fleet, used.take(servers, axis=0)
     free = fleet.capacity.take(servers, axis=0)
@@ -165,17 +172,17 @@ def standing_of(top: Topology, servers: IndexColumn, used: IntColumn) -> Standin
     for column in taken.T:
         empty &= column == 0
     stage = np.where(fleet.state[servers] == DARK, STAGE_DARK, np.where(empty, STAGE_EMPTY, STAGE_USED))
-    return Standing(servers, stage, np.maximum(free, 0, out=free), empty)
+    return UsableServers(servers, stage, np.maximum(free, 0, out=free), empty)
 
 
-def room_of(top: Topology, rows: Rows, found: Reserves, used: Used) -> Room:
+def headroom_of(top: Topology, rows: Rows, found: Reserves, used: Used) -> Headroom:
     """The shapes of an estate, given what is used: bare shapes, then declared pools."""
     servers = np.flatnonzero(found.usable).astype(np.int32)
-    standing = standing_of(top, servers, used.servers)
+    usable = usable_servers(top, servers, used.servers)
     pairs, pool_of_server = _pairs(top, servers)
-    first, shape, levels = _shapes(pool_of_server, standing)
-    free = standing.free[first] if len(first) else np.empty((0, RESOURCE_COUNT), np.int64)
-    least_of(standing.free, shape, free)
+    first, shape, levels = _shapes(pool_of_server, usable)
+    free = usable.free[first] if len(first) else np.empty((0, RESOURCE_COUNT), np.int64)
+    least_of(usable.free, shape, free)
     of_server = np.full(len(top.estate.fleet), -1, np.int32)
     of_server[servers] = shape
     whole, declared = _declared(top, used.pools)
@@ -184,7 +191,7 @@ def room_of(top: Topology, rows: Rows, found: Reserves, used: Used) -> Room:
     pool = np.r_[levels[:, 1], len(pairs) + np.arange(len(declared))].astype(np.int32)
     in_order = np.argsort(rows.of_server[servers], kind="stable")
     start = np.searchsorted(rows.of_server[servers][in_order], np.arange(rows.count + 1))
-    return Room(
+    return Headroom(
         free=np.ascontiguousarray(np.concatenate([free, whole]).T),
         count=np.r_[np.bincount(shape, minlength=count), np.ones(len(declared), np.int64)].astype(np.int64),
         pool=pool,
@@ -216,12 +223,12 @@ def _pool_names(top: Topology, pairs: list[tuple[int, int]], declared: list[int]
     return (*bare, *(estate.pools[p].id for p in declared))
 
 
-def _shapes(pool: IndexColumn, standing: Standing) -> tuple[IndexColumn, IndexColumn, IntColumn]:
+def _shapes(pool: IndexColumn, usable: UsableServers) -> tuple[IndexColumn, IndexColumn, IntColumn]:
     """First server of each shape, the shape of each server, and what shapes are told apart by: stage, pool
     and free amounts (G, 2 + R), rounded to fewer bits until shapes are few."""
     bits = MOST_BITS
     while True:
-        table = np.column_stack([standing.stage, pool, standing.rounded(bits)]).astype(np.int64, copy=False)
+        table = np.column_stack([usable.stage, pool, usable.rounded(bits)]).astype(np.int64, copy=False)
         found = alike(table, len(table) if bits == LEAST_BITS else SHAPES_WANTED)
         if found is not None:
             break
@@ -269,9 +276,9 @@ def pool_capacity(top: Topology, number: int) -> list[int | None]:
     return found
 
 
-def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n: IntColumn) -> Wants:
+def wants_of(top: Topology, headroom: Headroom, demand: IntColumn, known: BoolColumn, n: IntColumn) -> Wants:
     """What services ask for, against the pools of a room."""
-    eligible, services = _eligible(top, room), top.estate.services
+    eligible, services = _eligible(top, headroom), top.estate.services
     kinds, which = np.unique(eligible, axis=0, return_inverse=True)
     return Wants(
         demand,
@@ -285,11 +292,11 @@ def wants_of(top: Topology, room: Room, demand: IntColumn, known: BoolColumn, n:
     )
 
 
-def useful_shapes(room: Room, wants: Wants) -> BoolColumn:
+def useful_shapes(headroom: Headroom, wants: Wants) -> BoolColumn:
     """(G,) shapes that hold a replica of any service."""
-    found = np.zeros(len(room.count), np.bool_)
+    found = np.zeros(len(headroom.count), np.bool_)
     least = wants.demand.min(axis=0) if len(wants.demand) else np.zeros(RESOURCE_COUNT, np.int64)
-    holds_any(wants.asking, least, room.amounts, room.pool, found)
+    holds_any(wants.asking, least, headroom.amounts, headroom.pool, found)
     return found
 
 
@@ -306,26 +313,26 @@ def _site_cap(service: Service, n: int) -> int:
     return UNBOUNDED if share is None else floor_share(share.numerator, share.denominator, n)
 
 
-def _eligible(top: Topology, room: Room) -> BoolColumn:
+def _eligible(top: Topology, headroom: Headroom) -> BoolColumn:
     """(S, P) by eligible sites and classes, and bare or pool according to where a service runs today."""
     estate, replicas = top.estate, top.estate.replicas
     on_server, on_pool = (
         np.bincount(replicas.service[replicas.kind == kind], minlength=len(estate.services)) > 0
         for kind in (ON_SERVER, ON_POOL)
     )
-    declared = np.array([name in top.pool_index for name in room.pool_names], np.bool_)
-    table = np.ones((len(estate.services), len(room.pool_names)), np.bool_)
+    declared = np.array([name in top.pool_index for name in headroom.pool_names], np.bool_)
+    table = np.ones((len(estate.services), len(headroom.pool_names)), np.bool_)
     table[on_server & ~on_pool] &= ~declared
     table[on_pool & ~on_server] &= declared
     class_index = {c.id: number for number, c in enumerate(estate.classes)}
     known: dict[tuple[tuple[str, ...] | None, tuple[str, ...] | None], BoolColumn] = {}
-    for row, wanted in enumerate(estate.services):
-        key = (wanted.eligible_sites, wanted.eligible_classes)
+    for row, requested in enumerate(estate.services):
+        key = (requested.eligible_sites, requested.eligible_classes)
         if key == (None, None):
             continue
         if key not in known:
-            sites = _named(top.site_index, key[0], room.pool_site)
-            known[key] = sites & (declared | _named(class_index, key[1], room.pool_class))
+            sites = _named(top.site_index, key[0], headroom.pool_site)
+            known[key] = sites & (declared | _named(class_index, key[1], headroom.pool_class))
         table[row] &= known[key]
     return table
 
@@ -335,3 +342,159 @@ def _named(index: dict[str, int], names: tuple[str, ...] | None, column: IndexCo
     if names is None:
         return np.ones(len(column), np.bool_)
     return np.isin(column, [index[name] for name in names if name in index])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Power:
+    """Budgets that are known, in watts; columns: per server the number of the budget of its rack, first and
+    second feed, hall and site, -1 unknown; sets: see `feed_sets`."""
+
+    names: tuple[str, ...]
+    budgets: tuple[int, ...]
+    columns: tuple[IndexColumn, ...]
+    sets: IndexColumn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reserves:
+    """Masks over the fleet."""
+
+    usable: BoolColumn
+    """May take replicas."""
+    dark: BoolColumn
+    """Only after a boot."""
+    by_hand: BoolColumn
+    """Dark servers without remote control."""
+    over_power: BoolColumn
+    """Dark servers that no budget can power."""
+    held_by: IndexColumn
+    """Number of the budget that holds such a server back, into `budgets`, else -1."""
+    budgets: tuple[str, ...]
+
+
+def reserves(top: Topology) -> Reserves:
+    """Usable servers of an estate. A dark server counts only where it is known that it can be booted."""
+    fleet, estate = top.estate.fleet, top.estate
+    full = np.array([s.role == "full" for s in estate.sites], np.bool_)
+    fit = (fleet.pool < 0) & (fleet.state != CONDEMNED)
+    if len(fleet):
+        fit &= full[fleet.site] & fleet.capacity_known[:, 0] & fleet.capacity_known[:, 1]
+    if not (estate.replicas.kind == ON_SERVER).any():
+        fit &= fleet.state != SERVING
+    dark = fleet.state == DARK
+    by_hand = fit & dark & (fleet.bmc == BMC_NO)
+    boots = np.array([c.boot_ms is not None for c in estate.classes] + [False], np.bool_)
+    power = power_of(top)
+    bootable = _within_odds(top, fit & dark & ~by_hand & boots[fleet.server_class], power.sets)
+    held_by = _over_power(power, bootable & fleet.watts_known, fleet.watts, load_of(top, power))
+    over = held_by >= 0
+    return Reserves((fit & ~dark) | (bootable & ~over), dark, by_hand, over, held_by, power.names)
+
+
+def _within_odds(top: Topology, rows: BoolColumn, sets: IndexColumn) -> BoolColumn:
+    """Of the dark servers of one class and feed set, floor(odds x count), first by name."""
+    fleet, classes = top.estate.fleet, top.estate.classes
+    chosen = np.flatnonzero(rows)
+    if not len(chosen):
+        return rows
+    odds = np.array(
+        [1000 if c.boot_odds_permille is None else c.boot_odds_permille for c in classes], np.int64
+    )
+    group = sets[fleet.rack[chosen]] if len(top.estate.racks) else np.full(len(chosen), -1)
+    key = fleet.server_class[chosen].astype(np.int64) * (2**31) + np.where(fleet.rack[chosen] >= 0, group, -1)
+    rank, size = _rank_and_size(key)
+    included = np.zeros_like(rows)
+    included[chosen[rank < odds[fleet.server_class[chosen]] * size // 1000]] = True
+    return included
+
+
+def feed_sets(top: Topology) -> IndexColumn:
+    """Racks with the same feeds share a number; -1 without feeds."""
+    index: dict[tuple[str, ...], int] = {}
+    return np.array(
+        [index.setdefault(r.feeds, len(index)) if r.feeds else -1 for r in top.estate.racks], np.int32
+    )
+
+
+def _rank_and_size(key: IntColumn) -> tuple[IntColumn, IntColumn]:
+    """Place of each entry among the equal ones, and how many those are."""
+    order = np.argsort(key, kind="stable")
+    ordered = key[order]
+    first = np.r_[True, ordered[1:] != ordered[:-1]]
+    starts = np.flatnonzero(first)
+    group = np.cumsum(first) - 1
+    rank, size = np.empty(len(key), np.int64), np.empty(len(key), np.int64)
+    rank[order] = np.arange(len(key)) - starts[group]
+    size[order] = np.diff(np.r_[starts, len(key)])[group]
+    return rank, size
+
+
+def load_of(top: Topology, power: Power) -> IntColumn:
+    """(budgets,) watts that are drawn today."""
+    fleet = top.estate.fleet
+    on = ((fleet.state == SERVING) | (fleet.state == SPARE)) & fleet.watts_known
+    load = np.zeros(len(power.names), np.int64)
+    for column in power.columns:
+        known = on & (column >= 0)
+        load += np.bincount(column[known], fleet.watts[known], len(load)).astype(np.int64)
+    return load
+
+
+def _over_power(power: Power, left: BoolColumn, watts: IntColumn, load: IntColumn) -> IndexColumn:
+    """(servers,) budget of their rack, feeds, hall or site that has no room for a dark server, -1 else;
+    servers by name, the first that still fit are kept.
+
+    Budgets are taken with everything on that is on today: no load of a lost part is given back, as
+    a budget that lies beside the loss gains nothing from it. A rack with two feeds may have to live
+    on either, so its whole load counts on both.
+    """
+    held = np.full(len(left), -1, np.int32)
+    headroom = np.array(power.budgets, np.int64) - load
+    rows = np.flatnonzero(left)
+    for column in power.columns:
+        asking = rows[column[rows] >= 0]
+        if len(asking):
+            over = asking[_running_sum(column[asking], watts[asking]) > headroom[column[asking]]]
+            held[over] = column[over]
+            rows = rows[held[rows] < 0]
+    return held
+
+
+def _running_sum(key: IndexColumn, values: IntColumn) -> IntColumn:
+    """Sum of the values so far within equal keys, in the given order."""
+    order = np.argsort(key, kind="stable")
+    ordered = key[order]
+    total = np.cumsum(values[order])
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    before = np.repeat(total[starts] - values[order][starts], np.diff(np.r_[starts, len(key)]))
+    found = np.empty(len(key), np.int64)
+    found[order] = total - before
+    return found
+
+
+def power_of(top: Topology) -> Power:
+    """Budgets that are known, and whom each of them carries."""
+    estate, fleet = top.estate, top.estate.fleet
+    names: list[str] = []
+    budgets: list[int] = []
+    index: dict[str, int] = {}
+    stated, margin = stated_budgets(top), estate.limits.power_margin_permille
+    order = [*(r.id for r in estate.racks), *(f.id for f in estate.feeds)]
+    for name in (*order, *(h.id for h in estate.halls), *(s.id for s in estate.sites)):
+        if name in stated:
+            index[name] = len(names)
+            names.append(name)
+            budgets.append(less_margin(stated[name], margin))
+    per_rack = [
+        (
+            index.get(r.id, -1),
+            *(index.get(f, -1) for f in (*r.feeds, "", "")[:2]),
+            index.get(r.hall or "", -1),
+        )
+        for r in estate.racks
+    ]
+    table = np.array([*per_rack, (-1, -1, -1, -1)], np.int32)
+    site = np.array([index.get(s.id, -1) for s in estate.sites] or [-1], np.int32)
+    by_rack = tuple(table[fleet.rack, column].astype(np.int32) for column in range(4))
+    columns = (*by_rack, site[fleet.site].astype(np.int32))
+    return Power(tuple(names), tuple(budgets), columns, feed_sets(top))

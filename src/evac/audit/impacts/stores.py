@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.losses import Losses
+from evac.audit.impacts.losses import Losses
 from evac.derive.affected import ServiceGraph, store_is_lost
 from evac.model.domain import Topology, is_lost, loss, resolve, server_row
 from evac.model.estate import Store
@@ -28,60 +28,63 @@ _MBIT_PER_GIB: Final = 8_590
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A surviving copy a lost store can come back from. loss_ms None: not known."""
+    """A surviving copy that a lost store can come back from."""
 
     at: str
     kind: str
     ready_ms: int
     loss_ms: int | None
+    """None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is left of one store under one pattern of lost members.
-
-    lost: no primary, no majority or no member; ready_ms: fence, then the quickest copy within the
-    rpo (NEVER without one); loss_ms: least data lost by any copy (UNKNOWN_MS, or NEVER if no copy
-    is left); copies: what could be promoted or restored; votes_gone, votes: of a quorum.
-    """
+    """What is left of one store under one pattern of lost members."""
 
     lost: bool
+    """No primary, no majority or no member is left."""
     ready_ms: int
+    """Fence, then the quickest copy within the rpo; NEVER without one."""
     loss_ms: int
+    """Least data lost by any copy; UNKNOWN_MS, or NEVER if no copy is left."""
     copies: tuple[Copy, ...]
+    """What could be promoted or restored."""
     data_members_left: int
     votes_gone: int
+    """Of a quorum."""
     votes: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StorePart:
-    """One store: the losses that take something of it, which of its outcomes each leads to, and whether
-    it is lost then; maybe (L,): see `StoreHits`, None where nothing is in doubt."""
+    """One store and the losses that take something of it."""
 
     store: Store
     losses: IndexColumn
     which: IndexColumn
+    """Which of its outcomes each loss leads to."""
     outcomes: tuple[Outcome, ...]
     lost: BoolColumn
+    """Whether it is lost then."""
     maybe: BoolColumn | None
+    """(L,) see `StoreHits`; None where nothing is in doubt."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoreHits:
-    """Pairs (store, loss) in which a member or backup of the store is gone, sorted by both.
-
-    outcome: number into `outcomes`; lost: (L, D); maybe: (L, D) lost if the members of which only
-    the site is known stand in the lost part of it; parts: store by store.
-    """
+    """Pairs (store, loss) in which a member or backup of the store is gone, sorted by both."""
 
     store: IndexColumn
     loss: IndexColumn
     outcome: IndexColumn
+    """Number into `outcomes`."""
     outcomes: tuple[Outcome, ...]
     lost: BoolColumn
+    """(L, D)"""
     maybe: BoolColumn
+    """(L, D) lost if the members of which only the site is known are in the lost part of it."""
     parts: tuple[StorePart, ...]
+    """Store by store."""
 
     def of(self, store: int) -> list[tuple[int, Outcome]]:
         """(loss, outcome) for every loss that takes something of a store."""
@@ -252,17 +255,16 @@ def within_rpo(store: Store, loss_ms: int | None) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FamilyHits:
-    """For each store family some service needs: the losses in which no instance of it is left.
-
-    losses[f]: their numbers, sorted; ready_ms[f]: when the quickest instance is back; open[f]: (L,)
-    no instance is surely left.
-    """
+    """For each store family that some service needs: the losses in which no instance of it is left."""
 
     names: tuple[str, ...]
     index: dict[str, int]
     losses: tuple[IndexColumn, ...]
+    """By family, their numbers, sorted."""
     ready_ms: tuple[IntColumn, ...]
+    """By family, when the quickest instance is back."""
     open: tuple[BoolColumn, ...]
+    """By family, (L,) whether no instance is surely left."""
 
 
 def family_hits(graph: ServiceGraph, hits: StoreHits) -> FamilyHits:

@@ -1,8 +1,4 @@
-"""Findings that a company has decided to live with, for a reason and until a day.
-
-A suppression without a reason or an end date does nothing and is itself a finding, as is one that
-has ended: what was put off comes back.
-"""
+"""Findings that a company accepts: a baseline, and suppressions with a reason and an end."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
-from evac.audit.findings import Finding
+from evac.audit.findings import Finding, at_least
 from evac.model.diagnostic import Place, Severity
 
 INVALID_RULE: Final = ("suppression-invalid", "EV190")
@@ -59,18 +55,18 @@ def apply_suppressions(
     """
     given = tuple(suppressions)
     active = tuple(s for s in given if not _complaint(s, as_of))
-    kept: list[Finding] = [found for s in given if (found := _complaint(s, as_of))]
+    found_open: list[Finding] = [found for s in given if (found := _complaint(s, as_of))]
     put_aside: list[Suppressed] = []
     used: set[int] = set()
     for finding in findings:
         index = next((i for i, s in enumerate(active) if s.covers(finding)), None)
         if index is None:
-            kept.append(finding)
+            found_open.append(finding)
         else:
             used.add(index)
             put_aside.append(Suppressed(finding, active[index]))
-    kept += [_unused(s) for i, s in enumerate(active) if i not in used]
-    return tuple(sorted(kept, key=lambda f: f.sort_key)), tuple(put_aside)
+    found_open += [_unused(s) for i, s in enumerate(active) if i not in used]
+    return tuple(sorted(found_open, key=lambda f: f.sort_key)), tuple(put_aside)
 
 
 def _complaint(suppression: Suppression, as_of: date | None) -> Finding | None:
@@ -118,3 +114,46 @@ def _finding(
         fix=fix,
         place=suppression.place,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Fingerprints of known findings, with the severity each had."""
+
+    known: tuple[tuple[str, Severity], ...] = ()
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        return frozenset(fingerprint for fingerprint, _ in self.known)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """new: not in the baseline, or graver than it was there; known: as before; mended: gone since."""
+
+    new: tuple[Finding, ...]
+    known: tuple[Finding, ...]
+    mended: tuple[str, ...]
+
+
+def baseline_of(findings: Iterable[Finding]) -> Baseline:
+    """The baseline that accepts exactly these findings."""
+    gravest: dict[str, Severity] = {}
+    for finding in findings:
+        before = gravest.get(finding.fingerprint)
+        if before is None or at_least(finding.severity, before):
+            gravest[finding.fingerprint] = finding.severity
+    return Baseline(tuple(sorted(gravest.items())))
+
+
+def compare(findings: Iterable[Finding], baseline: Baseline) -> Compared:
+    """What is new against a baseline. A finding that has become graver is new."""
+    before = dict(baseline.known)
+    new: list[Finding] = []
+    known: list[Finding] = []
+    seen: set[str] = set()
+    for finding in findings:
+        seen.add(finding.fingerprint)
+        level = before.get(finding.fingerprint)
+        (known if level is not None and at_least(level, finding.severity) else new).append(finding)
+    return Compared(tuple(new), tuple(known), tuple(sorted(baseline.fingerprints - seen)))

@@ -1,4 +1,4 @@
-"""From a seed to the options of a story: what there is, what fails how often, and what happens when.
+"""From a seed to a story of a fire: what there is, what fails how often, and which acts happen when.
 
 Every option is drawn here, once, and printed with a failing seed; a story draws nothing else but the order
 and the length of things. Rare branches are made common: each kind of trouble is on in some stories and off in
@@ -7,38 +7,43 @@ others, so that quiet stories find what loud ones hide.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
 from evac.model.run_policy import Envelope, Patience, Proof, RunPolicy, StorePolicy, WatchProfile
-from tests.sim.faulty_store import Weather
-from tests.sim.world import SITES, Faults
+from tests.sim.story import Act, Options
+from tests.sim.world import SITES
 
 WATCHING: Final = WatchProfile("simulated", 500, 250, 3, 1_500, 500, 2_000, 2, 400, 4_000)
 WHOLE_ONE_IN: Final = 16
 """One story in so many has witnesses, votes and verdicts too; the others begin where a loss is known."""
 
 
+WITH_SYNC: Final[tuple[tuple[Proof, ...], ...]] = (("sync", "attest"), ("sync", "network"))
+"""Ladders of proofs of stores that have a synchronous copy."""
+WORSE: Final = (
+    *(
+        "kill",
+        "kill",
+        "stop",
+        "stop",
+        "kill leader",
+        "kill leader",
+        "stop leader",
+        "stop leader",
+        "burn",
+        "cut",
+    ),
+    *("cut link", "mend", "restore", "flap", "clock", "replan", "drift", "hold", "restore run"),
+)
+"""What makes a fire worse, each as often as it is named."""
+
+
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """at_ms: when; turns: or after how many more callbacks from then on, so that it strikes at any await."""
+class FireOptions(Options):
+    """All that a seed stands for."""
 
-    at_ms: int
-    what: str
-    site: str = ""
-    turns: int = 0
-    for_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """All that a seed stands for. strike: at which boundary whoever leads is struck, how, for how long.
-    brief: whether the chaos ends as soon as there was a run, and it is over or asks a person. calm_ms: for
-    how long nothing may happen any more at the end.
-    """
-
-    seed: int
     whole: bool
     mode: str
     databases: tuple[tuple[str, str, str, str], ...]
@@ -53,14 +58,16 @@ class Options:
     store_lost_too: bool
     weather: dict[str, int]
     faults: dict[str, int]
-    happenings: tuple[Happening, ...]
     chaos_ms: int
     person_every_ms: int
     pause_verbs: bool
     strike: tuple[int, str, int] = (0, "", 0)
+    """At which boundary the leader is struck, how, and for how many ms."""
     brief: bool = False
+    """Whether the chaos ends as soon as there was a run and it has ended or asks a person."""
     calm_ms: int = 2_000
-    sites: tuple[str, ...] = field(default=SITES)
+    """For how long nothing may happen any more at the end."""
+    sites: tuple[str, ...] = SITES
 
     def policy(self) -> RunPolicy:
         stores = {
@@ -76,22 +83,15 @@ class Options:
             patience=Patience(4, 4, 1_500, 100, 1_000, 2),
         )
 
-    def lines(self) -> list[str]:
-        """One line an option, for people."""
-        found = [
-            f"{one.name} = {getattr(self, one.name)}" for one in fields(self) if one.name != "happenings"
-        ]
-        return found + [f"happening: {one}" for one in self.happenings]
 
-
-def draw(seed: int, whole: bool | None = None) -> Options:
+def draw(seed: int, whole: bool | None = None) -> FireOptions:
     """The options of a seed."""
     random = Random(seed)
     whole = seed % WHOLE_ONE_IN == WHOLE_ONE_IN - 1 if whole is None else whole
     databases, proofs = _stores(random)
     loud = random.random()
     chaos_ms = 4_000 + int(random.random() * (14_000 if whole else 8_000))
-    return Options(
+    return FireOptions(
         seed=seed,
         whole=whole,
         mode="act" if random.random() < 0.85 else "hold",
@@ -107,7 +107,7 @@ def draw(seed: int, whole: bool | None = None) -> Options:
         store_lost_too=random.random() < 0.5,
         weather=_weather(random, loud),
         faults=_faults(random, loud),
-        happenings=_happenings(random, databases, chaos_ms, whole),
+        acts=_acts(random, databases, chaos_ms, whole),
         chaos_ms=chaos_ms,
         person_every_ms=random.choice((0, 0, 700, 1_500)),
         pause_verbs=random.random() < 0.3,
@@ -116,21 +116,20 @@ def draw(seed: int, whole: bool | None = None) -> Options:
 
 
 def _stores(random: Random) -> tuple[Any, Any]:
-    ladders: list[tuple[Proof, ...]] = [
-        ("sync", "attest"),
-        ("sync", "network"),
+    ladders: tuple[tuple[Proof, ...], ...] = (
+        *WITH_SYNC,
         ("network", "attest"),
         ("power",),
         ("attest",),
         ("sync",),
-    ]
+    )
     databases, proofs = [], []
     for number in range(1 + int(random.random() * 2.5)):
         name = f"messages-{number}"
         primary, sync = random.sample(SITES, 2) if random.random() < 0.5 else ("pangyo", "anyang")
         has_sync = random.random() < 0.85
         databases.append((name, "postgres", primary, sync if has_sync else ""))
-        proofs.append((name, random.choice(ladders[:2] if has_sync and random.random() < 0.7 else ladders)))
+        proofs.append((name, random.choice(WITH_SYNC if has_sync and random.random() < 0.7 else ladders)))
     if random.random() < 0.5:
         databases.append(("presence", "redis", "pangyo", ""))
         proofs.append(("presence", ("none",)))
@@ -171,7 +170,7 @@ def _faults(random: Random, loud: float) -> dict[str, int]:
     }
 
 
-def _happenings(random: Random, databases: Any, chaos_ms: int, whole: bool) -> tuple[Happening, ...]:
+def _acts(random: Random, databases: Any, chaos_ms: int, whole: bool) -> tuple[Act, ...]:
     """Fires first: of the site with a primary, of the synchronous copy, or any; then what makes it worse."""
     primary, sync = databases[0][2], databases[0][3]
     first = random.choice((primary, primary, sync or primary, random.choice(SITES)))
@@ -179,60 +178,31 @@ def _happenings(random: Random, databases: Any, chaos_ms: int, whole: bool) -> t
     fire = random.choice(("burn", "burn", "burn", "cut", "cut one way", "evacuate"))
     if whole and random.random() < 0.5:
         fire = "cut link"
-    found = [Happening(begin_ms + int(random.random() * 300), fire, first)]
+    found = [_act(begin_ms + int(random.random() * 300), fire, first)]
     if whole:
         found += _doubts(random, begin_ms, chaos_ms)
     for _ in range(int(random.random() * 5)):
         at_ms = begin_ms + int(random.random() * chaos_ms)
-        what = random.choice(
-            (
-                "kill",
-                "kill",
-                "stop",
-                "stop",
-                "kill leader",
-                "kill leader",
-                "stop leader",
-                "stop leader",
-                "burn",
-                "cut",
-                "cut link",
-                "mend",
-                "restore",
-                "flap",
-                "clock",
-                "replan",
-                "drift",
-                "hold",
-                "restore run",
-            )
-        )
-        for_ms = int(random.random() * 5_000)
-        found.append(Happening(at_ms, what, random.choice(SITES), int(random.random() * 60), for_ms))
+        what, for_ms = random.choice(WORSE), int(random.random() * 5_000)
+        found.append(_act(at_ms, what, random.choice(SITES), for_ms, int(random.random() * 60)))
     if random.random() < 0.5:
         site = random.choice((first, first, random.choice(SITES)))
-        found.append(Happening(begin_ms + 2_000 + int(random.random() * chaos_ms / 2), "restore", site))
-        found.append(
-            Happening(begin_ms + 4_000 + int(random.random() * chaos_ms / 2), "burn", random.choice(SITES))
-        )
-    return tuple(sorted(found, key=lambda one: (one.at_ms, one.what, one.site)))
+        found.append(_act(begin_ms + 2_000 + int(random.random() * chaos_ms / 2), "restore", site))
+        at_ms = begin_ms + 4_000 + int(random.random() * chaos_ms / 2)
+        found.append(_act(at_ms, "burn", random.choice(SITES)))
+    return tuple(sorted(found, key=lambda one: (one.at_s, one.what, one.name)))
 
 
-def _doubts(random: Random, begin_ms: int, chaos_ms: int) -> list[Happening]:
+def _doubts(random: Random, begin_ms: int, chaos_ms: int) -> list[Act]:
     """What makes witnesses disagree: one link cut, controllers gone for longer than their votes last."""
     found = []
     for what in ("cut link", "kill", "kill", "stop"):
         if random.random() < 0.6:
             at_ms = begin_ms + int(random.random() * chaos_ms / 2)
-            found.append(
-                Happening(at_ms, what, random.choice(SITES), 0, 2_000 + int(random.random() * 6_000))
-            )
+            site, for_ms = random.choice(SITES), 2_000 + int(random.random() * 6_000)
+            found.append(_act(at_ms, what, site, for_ms))
     return found
 
 
-def weather_of(options: Options) -> Weather:
-    return Weather(**options.weather)
-
-
-def faults_of(options: Options) -> Faults:
-    return Faults(**options.faults)
+def _act(at_ms: int, what: str, site: str, for_ms: int = 0, turns: int = 0) -> Act:
+    return Act(at_ms / 1_000, what, site, for_ms / 1_000, turns=turns)

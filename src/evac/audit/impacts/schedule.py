@@ -14,10 +14,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.audit.closure import Order, RowNumbers
+from evac.audit.impacts.dependencies import Order, RowNumbers
+from evac.audit.impacts.recovery import Recovery, Times
+from evac.audit.impacts.stores import NEVER, Outcome, StoreHits
 from evac.audit.in_line import UNLIMITED, Asked, Gates, Pace, Ways, in_line, lists_of
-from evac.audit.recovery import Recovery, Times
-from evac.audit.stores import NEVER, Outcome, StoreHits
 from evac.derive.affected import ServiceGraph
 from evac.model.domain import Topology, site_of
 from evac.model.estate import Estate, Store

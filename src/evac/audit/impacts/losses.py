@@ -1,0 +1,387 @@
+"""Every loss an audit tries, as rows over racks: what goes at once, and where that is.
+
+All that is bound to a server is known by its rack. What has no rack (servers without one, pools,
+replicas of which only the site is known) stands on a row of its own per site, lost with the site.
+A server that is tried by itself gets a row of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evac.model.domain import Domain, Topology, domains, loss, resolve, resolve_each, server_row
+from evac.model.estate import Estate
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IndexColumn, IntColumn, Replicas
+from evac.model.units import ceil_share
+
+LossKind = Literal["site", "hall", "feed", "rack", "group", "server", "pair"]
+PAIR_SEPARATOR: Final = " + "
+_NOWHERE: Final = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The finest things that are lost at once: racks, then one row a site, then single servers."""
+
+    count: int
+    site: IndexColumn
+    """(R,) index of the site of each row."""
+    of_server: IndexColumn
+    """(servers,) row of each server of the fleet."""
+    of_site: IndexColumn
+    """(sites,) row of what is known by its site only."""
+    single: dict[int, tuple[int, int]]
+    """Server -> (its row, the row it was taken from)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Losses:
+    """L losses, as compressed rows: loss l takes `row[start[l]:start[l + 1]]`."""
+
+    ids: tuple[str, ...]
+    kinds: tuple[LossKind, ...]
+    members: tuple[tuple[str, ...], ...]
+    """The domains that go at once: one, unless the kind is pair."""
+    site: IndexColumn
+    """(L,) the one site that a loss touches, -1 if several."""
+    sites: BoolColumn
+    """(L, sites) lost as a whole."""
+    halls: BoolColumn
+    """(L, halls) lost as a whole."""
+    start: IntColumn
+    row: IndexColumn
+    rows: Rows
+    index: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows_of(self, number: int) -> IndexColumn:
+        return self.row[self.start[number] : self.start[number + 1]]
+
+    def of_kind(self, *kinds: str) -> IndexColumn:
+        """Numbers of the losses of some kinds."""
+        return np.flatnonzero(np.isin(np.array(self.kinds, "U6"), kinds)).astype(np.int32)
+
+
+def rows_of_estate(top: Topology, single: Iterable[str] = ()) -> Rows:
+    """Rows of an estate; `single` names servers that are tried alone."""
+    estate = top.estate
+    racks, sites = len(estate.racks), len(estate.sites)
+    of_site = racks + np.arange(sites, dtype=np.int32)
+    fleet = estate.fleet
+    of_server = np.where(fleet.rack >= 0, fleet.rack, racks + fleet.site).astype(np.int32)
+    taken: dict[int, tuple[int, int]] = {}
+    for name in sorted(set(single)):
+        server = server_row(estate, name)
+        taken[server] = (racks + sites + len(taken), int(of_server[server]))
+        of_server[server] = taken[server][0]
+    site = np.concatenate([top.rack_site, np.arange(sites, dtype=np.int32), fleet.site[list(taken)]]).astype(
+        np.int32
+    )
+    return Rows(len(site), site, of_server, of_site, taken)
+
+
+def losses(top: Topology, requested: Sequence[str] | None = None) -> Losses:
+    """Every fault domain above a server, or the ones named. Raises UnknownDomain."""
+    chosen = domains(top.estate) if requested is None else resolve_each(top, requested)
+    rows = rows_of_estate(top, (d.id for d in chosen if d.kind == "server"))
+    parts = _Parts(top, rows)
+    taken = [parts.of(domain) for domain in chosen]
+    return _assemble(top, rows, taken, [(d.id,) for d in chosen], [d.kind for d in chosen])
+
+
+def pairs(top: Topology) -> Losses:
+    """Pairs of domains above racks that neither contain each other nor fail apart.
+
+    Sites, groups and halls are paired with each other. Two feeds are paired where a rack hangs on
+    both; a feed with anything else takes no more than the two losses apart.
+    """
+    estate = top.estate
+    large = [d for d in domains(estate) if d.kind in ("site", "group", "hall")]
+    found = [
+        (a.id, b.id)
+        for place, a in enumerate(large)
+        for b in large[place + 1 :]
+        if not _contains(a, b) and not _contains(b, a)
+    ]
+    found += sorted({tuple(sorted(r.feeds)) for r in estate.racks if len(r.feeds) == 2})  # type: ignore[misc]
+    rows = rows_of_estate(top)
+    taken = [_lost_rows(top, rows, pair) for pair in found]
+    return _assemble(top, rows, taken, [tuple(pair) for pair in found], ["pair"] * len(found))
+
+
+def together(top: Topology, requested: Sequence[str]) -> Losses:
+    """One loss: all the named domains at once, like a group that fails together. Raises UnknownDomain."""
+    names = tuple(dict.fromkeys(requested))
+    servers = (domain.id for domain in resolve_each(top, names) if domain.kind == "server")
+    rows = rows_of_estate(top, servers)
+    taken = [_lost_rows_with_servers(top, rows, names)]
+    return _assemble(top, rows, taken, [names], ["group"])
+
+
+def _lost_rows_with_servers(top: Topology, rows: Rows, names: tuple[str, ...]) -> _LostRows:
+    """As `_taken`, where servers named by themselves have rows of their own."""
+    found = _lost_rows(top, rows, names)
+    own = [rows.single[server_row(top.estate, n)][0] for n in names if resolve(top, n).kind == "server"]
+    taken = np.unique(np.concatenate([found.rows, np.array(own, np.int32)])).astype(np.int32)
+    return _LostRows(taken, found.sites, found.halls)
+
+
+def _contains(outer: Domain, inner: Domain) -> bool:
+    return outer.kind == "site" and inner.kind != "group" and inner.site == outer.id
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LostRows:
+    rows: IndexColumn
+    sites: tuple[int, ...]
+    halls: tuple[int, ...]
+
+
+class _Parts:
+    """Lookups from a domain to its rows, built once so that thousands of racks cost nothing."""
+
+    def __init__(self, top: Topology, rows: Rows) -> None:
+        self._top, self._rows = top, rows
+        single_fed = top.rack_feed_count[top.feed_racks] == 1
+        feeds, racks = top.feed_rows[single_fed], top.feed_racks[single_fed]
+        order = np.lexsort((racks, feeds))
+        self._feed, self._feed_rack = feeds[order], racks[order]
+
+    def of(self, domain: Domain) -> _LostRows:
+        top = self._top
+        if domain.kind == "rack":
+            return _LostRows(self._with_single(np.array([top.rack_index[domain.id]], np.int32)), (), ())
+        if domain.kind == "feed":
+            return _LostRows(self._with_single(self._racks_of_feed(top.feed_index[domain.id])), (), ())
+        if domain.kind == "hall":
+            hall = top.hall_index[domain.id]
+            racks = np.flatnonzero(top.rack_hall == hall).astype(np.int32)
+            return _LostRows(self._with_single(racks), (), (hall,))
+        if domain.kind == "server":
+            row = self._rows.single[server_row(top.estate, domain.id)][0]
+            return _LostRows(np.array([row], np.int32), (), ())
+        return _lost_rows(top, self._rows, (domain.id,))
+
+    def _racks_of_feed(self, feed: int) -> IndexColumn:
+        first, last = np.searchsorted(self._feed, (feed, feed + 1))
+        return np.asarray(self._feed_rack[first:last])
+
+    def _with_single(self, racks: IndexColumn) -> IndexColumn:
+        extra = [row for row, origin in self._rows.single.values() if origin in racks]
+        return np.concatenate([racks, np.array(extra, np.int32)]) if extra else racks
+
+
+def _lost_rows(top: Topology, rows: Rows, paths: tuple[str, ...]) -> _LostRows:
+    """Rows of any mixture of domains, by the general definition of a loss."""
+    lost = loss(top, paths)
+    gone = np.zeros(rows.count, np.bool_)
+    gone[: len(lost.racks)] = lost.racks
+    gone[rows.of_site[lost.sites]] = True
+    for row, origin in rows.single.values():
+        gone[row] = gone[origin]
+    return _LostRows(
+        np.flatnonzero(gone).astype(np.int32),
+        tuple(np.flatnonzero(lost.sites).tolist()),
+        tuple(np.flatnonzero(lost.halls).tolist()),
+    )
+
+
+def _assemble(
+    top: Topology,
+    rows: Rows,
+    taken: list[_LostRows],
+    members: list[tuple[str, ...]],
+    kinds: Sequence[LossKind],
+) -> Losses:
+    sites = _table(len(top.estate.sites), [t.sites for t in taken])
+    halls = _table(len(top.estate.halls), [t.halls for t in taken])
+    start = np.zeros(len(taken) + 1, np.int64)
+    np.cumsum([len(t.rows) for t in taken], out=start[1:])
+    row = np.concatenate([t.rows for t in taken]) if taken else np.empty(0, np.int32)
+    ids = tuple(PAIR_SEPARATOR.join(names) for names in members)
+    return Losses(
+        ids=ids,
+        kinds=tuple(kinds),
+        members=tuple(members),
+        site=_one_site(top, rows, taken, members),
+        sites=sites,
+        halls=halls,
+        start=start,
+        row=row.astype(np.int32),
+        rows=rows,
+        index={name: number for number, name in enumerate(ids)},
+    )
+
+
+def _table(columns: int, chosen: list[tuple[int, ...]]) -> BoolColumn:
+    table = np.zeros((len(chosen), columns), np.bool_)
+    for number, names in enumerate(chosen):
+        table[number, list(names)] = True
+    return table
+
+
+def _one_site(
+    top: Topology, rows: Rows, taken: list[_LostRows], members: list[tuple[str, ...]]
+) -> IndexColumn:
+    found = np.full(len(taken), _NOWHERE, np.int32)
+    for number, part in enumerate(taken):
+        touched = set(rows.site[part.rows].tolist()) | set(part.sites)
+        if not touched:
+            touched = {_site_index(top, name) for name in members[number]}
+        if len(touched) == 1:
+            found[number] = touched.pop()
+    return found
+
+
+def _site_index(top: Topology, name: str) -> int:
+    site = resolve(top, name).site
+    return top.site_index[site] if site is not None else _NOWHERE
+
+
+def site_names(estate: Estate) -> tuple[str, ...]:
+    """Ids of the sites by index."""
+    return tuple(site.id for site in estate.sites)
+
+
+CountTable = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Presence:
+    """How many replicas run where."""
+
+    counts: CountTable
+    """(rows, S) replicas."""
+    per_site: CountTable
+    """(sites, S) replicas."""
+    n: IntColumn
+    """(S,) replicas in all."""
+    m: IntColumn
+    """(S,) smallest count that serves."""
+    counted: BoolColumn
+    """(S,) whether n is known."""
+    loose: BoolColumn
+    """(sites, S) runs there, in no known part of the site."""
+    pooled: BoolColumn
+    """(pools, S) runs on a pool whose servers are known."""
+
+
+def presence(top: Topology, rows: Rows) -> Presence:
+    """Replica counts of an estate; linear in bindings and in rows x services."""
+    estate = top.estate
+    replicas, named = estate.replicas, estate.services
+    key = _row_of_binding(top, rows, replicas).astype(np.int64) * len(named) + replicas.service
+    weights = replicas.count.astype(np.float64)
+    counts = np.bincount(key, weights, rows.count * len(named)).astype(np.int32)
+    counts = counts.reshape(rows.count, len(named))
+    counted = np.asarray(counts.sum(axis=0) > 0)
+    for number, service in enumerate(named):
+        if not counted[number]:
+            for site in service.sites:
+                counts[rows.of_site[top.site_index[site]], number] = 1
+    per_site = np.zeros((len(estate.sites), len(named)), np.int32)
+    for number in range(len(estate.sites)):
+        per_site[number] = counts[rows.site == number].sum(axis=0)
+    n = per_site.sum(axis=0).astype(np.int64)
+    m = np.array(
+        [
+            ceil_share(s.share.numerator, s.share.denominator, int(k)) if k else 0
+            for s, k in zip(named, n, strict=True)
+        ],
+        np.int64,
+    )
+    m[~counted] = np.minimum(n, 1)[~counted]
+    loose, pooled = _loose(top, rows, replicas, counts, counted)
+    return Presence(counts, per_site, n, m, counted, loose, pooled)
+
+
+def _row_of_binding(top: Topology, rows: Rows, replicas: Replicas) -> IntColumn:
+    row = np.zeros(len(replicas), np.int64)
+    lookups = ((ON_SERVER, rows.of_server), (ON_POOL, rows.of_site[top.pool_site]), (AT_SITE, rows.of_site))
+    for kind, lookup in lookups:
+        here = replicas.kind == kind
+        row[here] = lookup[replicas.target[here]]
+    return row
+
+
+def _loose(
+    top: Topology, rows: Rows, replicas: Replicas, counts: CountTable, counted: BoolColumn
+) -> tuple[BoolColumn, BoolColumn]:
+    """What is known by its site only. Pools whose member servers are known are kept apart."""
+    estate = top.estate
+    shape = (len(estate.pools), counts.shape[1])
+    pooled, loose = np.zeros(shape, np.bool_), np.zeros((len(estate.sites), shape[1]), np.bool_)
+    members = estate.fleet.pool[estate.fleet.pool >= 0]
+    with_servers = np.bincount(members, minlength=shape[0]) > 0
+    on_pool = np.flatnonzero(replicas.kind == ON_POOL)
+    pool, service = replicas.target[on_pool], replicas.service[on_pool]
+    apart = with_servers[pool]
+    pooled[pool[apart], service[apart]] = True
+    loose[top.pool_site[pool[~apart]], service[~apart]] = True
+    at_site = replicas.kind == AT_SITE
+    loose[replicas.target[at_site], replicas.service[at_site]] = True
+    rackless = np.flatnonzero(replicas.kind == ON_SERVER)
+    rackless = rackless[estate.fleet.rack[replicas.target[rackless]] < 0]
+    loose[estate.fleet.site[replicas.target[rackless]], replicas.service[rackless]] = True
+    loose |= (counts[rows.of_site] > 0) & ~counted[None, :]
+    return loose, pooled
+
+
+def lost_counts(found: Presence, losses: Losses) -> CountTable:
+    """(L, S) replicas each loss takes."""
+    lost = np.zeros((len(losses), found.counts.shape[1]), np.int32)
+    sizes = np.diff(losses.start)
+    one = np.flatnonzero(sizes == 1)
+    lost[one] = found.counts[losses.row[losses.start[one]]]
+    for number in np.flatnonzero(sizes > 1):
+        lost[number] = found.counts[losses.rows_of(int(number))].sum(axis=0)
+    return lost
+
+
+def endpoints_lost(found: Presence, losses: Losses, lost: CountTable) -> BoolColumn:
+    """(L, S) whether a service loses all it had at some site: its traffic must go elsewhere."""
+    gone = np.zeros(lost.shape, np.bool_)
+    single = np.flatnonzero(losses.site >= 0)
+    gone[single] = (lost[single] > 0) & (lost[single] == found.per_site[losses.site[single]])
+    for number in np.flatnonzero(losses.site < 0):
+        rows = losses.rows_of(int(number))
+        for site in np.unique(losses.rows.site[rows]):
+            here = found.counts[rows[losses.rows.site[rows] == site]].sum(axis=0)
+            gone[number] |= (here > 0) & (here == found.per_site[site])
+    return gone
+
+
+def unjudged(top: Topology, found: Presence, losses: Losses) -> BoolColumn:
+    """(L, S) what a loss below a site may or may not take, because only the site is known."""
+    open_question = np.zeros((len(losses), found.n.shape[0]), np.bool_)
+    below = ~losses.sites.any(axis=1)
+    single = np.flatnonzero((losses.site >= 0) & below)
+    open_question[single] = found.loose[losses.site[single]]
+    for number in np.flatnonzero(losses.site < 0):
+        rows = losses.rows_of(int(number))
+        partly = np.setdiff1d(np.unique(losses.rows.site[rows]), np.flatnonzero(losses.sites[number]))
+        if len(partly):
+            open_question[number] = found.loose[partly].any(axis=0)
+    if found.pooled.any():
+        _judge_pools(top, found, losses, open_question)
+    return open_question
+
+
+def _judge_pools(top: Topology, found: Presence, losses: Losses, open_question: BoolColumn) -> None:
+    """A pool that loses some of its servers decides for itself what stops: not known beforehand."""
+    fleet = top.estate.fleet
+    members = np.flatnonzero(fleet.pool >= 0)
+    holds = np.zeros((losses.rows.count, len(top.estate.pools)), np.bool_)
+    holds[losses.rows.of_server[members], fleet.pool[members]] = True
+    for number in range(len(losses)):
+        pools = holds[losses.rows_of(number)].any(axis=0)
+        pools &= ~losses.sites[number][top.pool_site]
+        if pools.any():
+            open_question[number] |= found.pooled[pools].any(axis=0)

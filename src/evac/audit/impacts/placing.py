@@ -1,0 +1,222 @@
+"""Placing what a loss takes: first fit over shapes of servers, a service at a time.
+
+Quick enough for every site and hall, exact in vector capacity and fragmentation up to the rounding
+of the shapes; spread by server and by site is kept, spread by rack and feed and conflict groups are
+left to `evac plan`. For small losses a sufficient test is enough: each lost replica gets a server
+of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Final, Literal
+
+import numpy as np
+
+from evac.audit.first_fit import (
+    STAGE_DARK,
+    STAGES,
+    Fitted,
+    Shapes,
+    blocks_of,
+    first_fit,
+    fitting_servers,
+    holding_servers,
+    open_shapes,
+    splits_of,
+)
+from evac.audit.impacts.free_capacity import (
+    Headroom,
+    Reserves,
+    Used,
+    Wants,
+    demands,
+    headroom_of,
+    reserves,
+    used_amounts,
+    useful_shapes,
+    wants_of,
+)
+from evac.audit.impacts.losses import Losses, Presence, Rows
+from evac.model.domain import Topology
+from evac.model.estate import Estate
+from evac.model.fleet import ON_SERVER, BoolColumn, IntColumn
+from evac.model.units import UNBOUNDED
+
+_NO_DEMAND: Final = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stock:
+    """Shapes of servers, what services ask of them, and which of them hold anything (G,).
+
+    used: what the shapes were made of.
+    """
+
+    headroom: Headroom
+    wants: Wants
+    useful: BoolColumn
+    used: Used
+
+
+def stock_of(headroom: Headroom, wants: Wants, used: Used) -> Stock:
+    """What may be placed where."""
+    return Stock(headroom, wants, useful_shapes(headroom, wants), used)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """What found a place: base and top (S,) replicas; boot_rank (S,): how many dark servers of its
+    site are up before the last one a service needs, 0 where it needs none; left: the shapes afterwards."""
+
+    base: IntColumn
+    top: IntColumn
+    boot_rank: IntColumn
+    left: Shapes
+
+
+def open_packing(stock: Stock, gone: IntColumn, lost_sites: BoolColumn, requested: IntColumn) -> Shapes:
+    """The shapes that a loss leaves and that hold anything; wanted (S,): what will be placed."""
+    headroom, wants, sites = stock.headroom, stock.wants, len(lost_sites)
+    left = np.where(stock.useful & ~lost_sites[headroom.site], headroom.count - gone, 0)
+    entries = len(left) + splits_of(requested, wants.site_cap < UNBOUNDED, sites)
+    resources, blocks = len(headroom.free), blocks_of(entries)
+    shapes = Shapes(
+        free=np.empty((entries, resources), np.int64),
+        servers=np.empty(entries, np.int64),
+        pool=np.empty(entries, np.int32),
+        site=np.empty(entries, np.int32),
+        stage=np.empty(entries, np.int32),
+        is_pool=np.empty(entries, np.bool_),
+        size=np.zeros(2, np.int64),
+        boots=np.zeros(sites, np.int64),
+        bounds=np.zeros((STAGES, len(headroom.pool_site), 2), np.int64),
+        refused=np.full((len(wants.kinds), sites + 1, resources), _NO_DEMAND),
+        most=np.zeros((blocks, resources), np.int64),
+        loose=np.zeros(blocks, np.bool_),
+    )
+    open_shapes(
+        shapes, left, headroom.amounts, headroom.pool, headroom.site, headroom.stage, headroom.is_pool
+    )
+    return shapes
+
+
+def pack(shapes: Shapes, wants: Wants, base: IntColumn, top: IntColumn, at_site: IntColumn) -> Placed:
+    """Place base replicas (S,) of all services, then top ones, each in the order of `wants`.
+
+    at_site (sites, S): replicas that survive, for the cap per site. The shapes are used up.
+    """
+    fitted = Fitted(*(np.zeros(len(base), np.int64) for _ in range(3)))
+    first_fit(shapes, wants.asking, base, top, at_site.copy(), fitted)
+    return Placed(fitted.base, fitted.top, fitted.rank, shapes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fits:
+    """(S, sites) servers that could take one replica, on and dark; those that hold the service already are
+    taken off the first."""
+
+    on: IntColumn
+    dark: IntColumn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Offer:
+    """What an estate has, and what its services ask for."""
+
+    estate: Estate
+    headroom: Headroom
+    wants: Wants
+
+
+def fits_of(offer: Offer) -> Fits:
+    """Linear in services x shapes, and in bindings."""
+    headroom, wants, replicas = offer.headroom, offer.wants, offer.estate.replicas
+    found = Fits(*(np.zeros((len(wants.known), len(offer.estate.sites)), np.int64) for _ in range(2)))
+    dark = headroom.stage == STAGE_DARK
+    for table, stage in ((found.on, ~dark), (found.dark, dark)):
+        rows = np.flatnonzero(stage & ~headroom.is_pool)
+        if len(rows):
+            columns = headroom.amounts[rows], headroom.pool[rows], headroom.site[rows], headroom.count[rows]
+            fitting_servers(wants.asking, *columns, table)
+    rows = np.flatnonzero(replicas.kind == ON_SERVER)
+    server, service = replicas.target[rows], replicas.service[rows]
+    shape, site = headroom.server_shape[server], offer.estate.fleet.site[server]
+    holding_servers(wants.asking, headroom.amounts, headroom.pool, service, shape, site, found.on)
+    return found
+
+
+Variant = Literal["shed", "power"]
+
+
+@dataclass(eq=False)
+class Supply:
+    """Room of an estate, built once. demand (S, R), known (S,): of a replica, see `room.demands`."""
+
+    top: Topology
+    rows: Rows
+    presence: Presence
+    found: Reserves
+    demand: IntColumn
+    known: BoolColumn
+    stock: Stock
+    fits: Fits
+    _extra: dict[Variant, Stock] = field(default_factory=dict)
+
+    @property
+    def headroom(self) -> Headroom:
+        return self.stock.headroom
+
+    @property
+    def wants(self) -> Wants:
+        return self.stock.wants
+
+    @cached_property
+    def firm(self) -> BoolColumn:
+        """(S,) services that may not be shed."""
+        return np.array([not s.sheddable for s in self.top.estate.services], np.bool_)
+
+    @cached_property
+    def label_of_kind(self) -> list[str]:
+        """(K,) the kinds of servers that services of a kind may use, in words."""
+        return [_label(self, row) for row in self.wants.kinds]
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """(S,) the kinds of servers each service may use, in words."""
+        return tuple(map(self.label_of_kind.__getitem__, self.wants.kind.tolist()))
+
+    def variant(self, name: Variant) -> Stock:
+        """`shed`: without services that may be shed; `power`: without power budgets."""
+        if name not in self._extra:
+            found, used = self.found, self.stock.used
+            if name == "shed":
+                used = used_amounts(self.top, self.demand, self.firm)
+            else:
+                found = replace(found, usable=found.usable | found.over_power)
+            headroom = headroom_of(self.top, self.rows, found, used)
+            # What services ask for is the same where the pools are.
+            wants = self.wants
+            if headroom.pool_names != self.headroom.pool_names:
+                wants = wants_of(self.top, headroom, self.demand, self.known, self.presence.n)
+            self._extra[name] = stock_of(headroom, wants, used)
+        return self._extra[name]
+
+
+def supply_of(top: Topology, losses: Losses, found: Presence) -> Supply:
+    """The room of an estate as it stands."""
+    held = reserves(top)
+    demand, known = demands(top)
+    used = used_amounts(top, demand)
+    headroom = headroom_of(top, losses.rows, held, used)
+    wants = wants_of(top, headroom, demand, known, found.n)
+    fits = fits_of(Offer(top.estate, headroom, wants))
+    return Supply(top, losses.rows, found, held, demand, known, stock_of(headroom, wants, used), fits)
+
+
+def _label(supply: Supply, eligible: BoolColumn) -> str:
+    headroom, estate = supply.headroom, supply.top.estate
+    pools = np.flatnonzero(eligible)
+    names = {estate.classes[c].id if c >= 0 else "" for c in headroom.pool_class[pools].tolist()}
+    return "+".join(sorted(names - {""})) or "pools"
