@@ -7,7 +7,7 @@ import time
 from bench import labs
 from bench.figures import Figure, Table, median
 from evac.model.errors import EvacError
-from evac_lab import episodes, faults, leadership, losses, world
+from evac_lab import episodes, faults, world
 from evac_lab.site_servers import Ground
 from evac_lab.state import LabFolder
 
@@ -30,7 +30,7 @@ def cuts(table: Table, options: world.Options, times: int) -> None:
                 firsts += [first] if first is not None else []
                 double += labs.double_primary_seconds(folder)
                 ground = Ground(folder, folder.need().topology)
-                lost += len(losses.lost_messages(folder, ground.database))
+                lost += len(episodes.lost_messages(folder, ground.database))
                 done += 1
         except (labs.NotAtRest, EvacError) as error:
             table.trouble(f"a cut could not be measured: {error}")
@@ -51,7 +51,7 @@ def cuts(table: Table, options: world.Options, times: int) -> None:
 def _cut(table: Table, folder: LabFolder, leader: bool) -> float | None:
     site = labs.settle(folder).primary
     topology = folder.need().topology
-    leadership.move(folder, site if leader else topology.others(site)[0].name)
+    episodes.move(folder, site if leader else topology.others(site)[0].name)
     labs.settle(folder)
     fire = episodes.cut(folder, site, episodes.Patience(LONGEST_SECONDS), reason="bench")
     faults.heal(folder, site)
@@ -84,7 +84,7 @@ def flaps(table: Table, options: world.Options, times: int) -> None:
                     table.trouble(f"flaps of {sites[turn % len(sites)].name}: {', '.join(sorted(made))}")
                     break
             double = labs.double_primary_seconds(folder)
-            lost = len(losses.lost_messages(folder, Ground(folder, folder.need().topology).database))
+            lost = len(episodes.lost_messages(folder, Ground(folder, folder.need().topology).database))
     except (labs.NotAtRest, EvacError) as error:
         table.trouble(f"flaps could not be measured to the end: {error}")
     table.add(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench import lab_cuts, lab_fires, lab_losses, lab_noise, lab_patroni, labs
 from bench.figures import Table, parts_of
-from evac_lab import ground_checks
+from evac_lab import doctor
 from evac_lab.world import Options
 
 PARTS = ("fires", "patroni", "replica", "cuts", "noise", "wan")
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     parts = parts_of(given.only, PARTS, parser)
     table = Table(f"The lab: three real sites, {given.clients} clients, {given.world} world")
     table.open()
-    if missing := ground_checks.missing_programs():
+    if missing := doctor.missing_programs():
         names = ", ".join(one.program for one in missing)
         table.trouble(f"not installed here: {names}; see evac doctor")
         return table.close(given.json) or 1

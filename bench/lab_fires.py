@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from bench import labs
 from bench.figures import Figure, Table, median, worst
 from evac.model.errors import EvacError
-from evac_lab import episodes, leadership, losses, world
-from evac_lab.fires import Fire
+from evac_lab import episodes, world
+from evac_lab.episodes import Fire
 from evac_lab.site_servers import Ground
 from evac_lab.state import LabFolder
 
@@ -69,7 +69,7 @@ def _one(table: Table, folder: LabFolder, task: Task, found: Series) -> str:
     roles = labs.settle(folder)
     site = roles.primary if task.what == "primary" else roles.synchronous
     other = next(one.name for one in folder.need().topology.others(site))
-    leadership.move(folder, site if task.leader else other)
+    episodes.move(folder, site if task.leader else other)
     labs.settle(folder)
     time.sleep(REST_SECONDS)
     fire = episodes.burn(folder, site, episodes.Patience(LONGEST_SECONDS), reason="bench")
@@ -94,7 +94,7 @@ def _close(table: Table, folder: LabFolder, found: Series) -> None:
     found.double_primary_seconds += labs.double_primary_seconds(folder)
     try:
         ground = Ground(folder, folder.need().topology)
-        found.lost += len(losses.lost_messages(folder, ground.database))
+        found.lost += len(episodes.lost_messages(folder, ground.database))
     except EvacError as error:
         table.trouble(f"the ledger could not be compared at the end: {error.message}")
         found.lost += sum(fire.lost or 0 for fire in found.fires)

@@ -24,23 +24,11 @@ from evac.engine.runs.requests import Request
 from evac.model.errors import EvacError
 from evac.run.view import RunView
 from evac.store.port import Store
-from evac_lab import (
-    episodes,
-    faults,
-    journal_facts,
-    leadership,
-    ledger,
-    losses,
-    namespaces,
-    proc_table,
-    restoring,
-    world,
-)
+from evac_lab import clients, episodes, faults, namespaces, proc_table, restoring, status, world
+from evac_lab.episodes import Fire
 from evac_lab.faults import Struck
-from evac_lab.fires import Fire
 from evac_lab.site_servers import Ground
-from evac_lab.state import LabFolder
-from evac_lab.topology import NAMESPACE_OFFSETS
+from evac_lab.state import NAMESPACE_OFFSETS, LabFolder
 
 DELAYS_MS = (5.0, 50.0)
 BEHIND_SECONDS = 0.33
@@ -70,7 +58,7 @@ class Person:
         topology = self.folder.need().topology
         while not self.stop.is_set():
             try:
-                journal_facts.ask(topology, self._look, topology.others(self.burnt)[0].name)
+                status.ask(topology, self._look, topology.others(self.burnt)[0].name)
             except EvacError as error:
                 self.trouble = error.message
             time.sleep(0.2)
@@ -154,7 +142,7 @@ async def _ask(ground: Ground, site: str) -> None:
 def _one(table: Table, folder: LabFolder, delay: float) -> None:
     key = f"wan_{delay:g}_ms"
     site = labs.settle(folder, synchronous=False).primary
-    leadership.move(folder, folder.need().topology.others(site)[0].name)
+    episodes.move(folder, folder.need().topology.others(site)[0].name)
     labs.settle(folder, synchronous=False)
     person = Person(folder, site)
     thread = threading.Thread(target=person.run)
@@ -211,7 +199,7 @@ def _words(fire: Fire) -> str:
 def _named(table: Table, folder: LabFolder, site: str, fire: Fire, key: str, shown: float | None) -> None:
     """Counts what clients lost, brings the old primary back, and looks for it in what evac archived."""
     ground = Ground(folder, folder.need().topology)
-    lost = set(losses.lost_messages(folder, ground.database))
+    lost = set(episodes.lost_messages(folder, ground.database))
     restoring.start_site(folder, site)
     back = labs.rejoin(table, folder, site)
     evidence = back.rejoined.get(labs.DATA, {})
@@ -255,5 +243,5 @@ def _archived(folder: Path) -> str:
 
 def _span(folder: LabFolder, lost: set[str], burnt_at: float) -> float:
     """Seconds from the acknowledgement of the oldest lost message to the fire; 0 where none was lost."""
-    at = [row.at for row in ledger.read_ledger(folder.ledger) if row.kind == "ack" and row.id in lost]
+    at = [row.at for row in clients.read_ledger(folder.ledger) if row.kind == "ack" and row.id in lost]
     return max(0.0, burnt_at - min(at)) if at else 0.0

@@ -17,11 +17,10 @@ from pathlib import Path
 from bench import labs
 from bench.figures import Figure, Table
 from evac.model.errors import EvacError
-from evac_lab import faults, losses, namespaces, proc_table, world
+from evac_lab import episodes, faults, namespaces, proc_table, world
 from evac_lab.process import Process
 from evac_lab.site_servers import Ground
-from evac_lab.state import LabFolder, living
-from evac_lab.topology import NAMESPACE_OFFSETS
+from evac_lab.state import NAMESPACE_OFFSETS, LabFolder, living
 
 PAUSE_SECONDS = 2.0
 LOSS = 0.3
@@ -78,7 +77,7 @@ def _one(
             time.sleep(AFTER_SECONDS)
             runs = labs.runs_made(folder)
             double = labs.double_primary_seconds(folder)
-            lost = len(losses.lost_messages(folder, Ground(folder, folder.need().topology).database))
+            lost = len(episodes.lost_messages(folder, Ground(folder, folder.need().topology).database))
     except (labs.NotAtRest, EvacError) as error:
         table.trouble(f"noise, profile {profile}: {error}")
     table.add(

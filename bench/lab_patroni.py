@@ -34,7 +34,7 @@ from evac_lab.process import MissingProgram, ServerFailed, find_program
 from evac_lab.servers.etcd import EtcdServer, wait_for_all
 from evac_lab.servers.patroni import PACKAGE, PatroniMember, Timers, patroni
 from evac_lab.servers.postgres import USER
-from evac_lab.topology import Site, topology
+from evac_lab.state import Site, topology
 
 SETS = (Timers(30, 10, 10), Timers(20, 4, 4))
 """Its default, and the smallest ttl that it accepts."""

@@ -30,11 +30,9 @@ from evac.model.errors import EvacError
 from evac.model.estate import Estate
 from evac.model.observation import Observation, observed
 from evac.store.port import Store
-from evac_lab import ground_checks, journal_facts, ledger, own_processes, restoring, returning, status, world
+from evac_lab import clients, doctor, restoring, site_servers, status, world
 from evac_lab.site_servers import Ground
-from evac_lab.starting import Starter
-from evac_lab.state import LabError, LabFolder
-from evac_lab.topology import topology
+from evac_lab.state import LabError, LabFolder, Starter, store_url, topology
 
 SETTLE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.5
@@ -56,7 +54,7 @@ class Roles:
 def free_offset(first: int, last: int = 59) -> int:
     """The first lab number from `first` on whose addresses nobody uses. Raises `LabError`."""
     for offset in range(first, last + 1):
-        if not ground_checks.taken_ports(topology("loopback", offset)):
+        if not doctor.taken_ports(topology("loopback", offset)):
             return offset
     raise LabError("lab-offset", f"somebody listens in all labs from {first} to {last}", "evac lab down")
 
@@ -86,9 +84,9 @@ def start_controllers(folder: LabFolder) -> None:
         starter = Starter(folder, state, lambda share, words: None)
         ground = Ground(folder, state.topology)
         for site in state.topology.sites:
-            starter.launch(site.name, "controller", own_processes.controller(ground, site, {}))
+            starter.launch(site.name, "controller", site_servers.controller(ground, site, {}))
         world.wait_for(
-            lambda: bool(journal_facts.leader_site(state.topology)), world.READY_SECONDS, "electing a leader"
+            lambda: bool(status.leader_site(state.topology)), world.READY_SECONDS, "electing a leader"
         )
         starter.check()
         starter.let_go()
@@ -134,7 +132,7 @@ def _synchronous(words: str) -> str:
 def _controllers(folder: LabFolder, since_ms: int, synchronous: bool) -> str:
     """What evac's controllers lack to meet the next fire; "" where they are ready."""
     topology = folder.need().topology
-    if not journal_facts.leader_site(topology):
+    if not status.leader_site(topology):
         return "nobody leads"
 
     async def question(store: Store) -> str:
@@ -150,7 +148,7 @@ def _controllers(folder: LabFolder, since_ms: int, synchronous: bool) -> str:
         return f"not active: {', '.join(gone)}" if gone else ""
 
     try:
-        return journal_facts.ask(topology, question)
+        return status.ask(topology, question)
     except EvacError as error:
         return error.message
 
@@ -186,16 +184,16 @@ def bring_back(table: Table, folder: LabFolder, site: str) -> None:
         table.trouble(f"{site} did not come back at the first try: {words}")
 
 
-def rejoin(table: Table, folder: LabFolder, site: str) -> returning.Returned:
+def rejoin(table: Table, folder: LabFolder, site: str) -> restoring.Returned:
     """Brings back the data of a site whose servers run again, with a second try; says what went wrong."""
     topology = folder.need().topology
-    url = journal_facts.store_url(topology, topology.others(site)[0].name)
+    url = store_url(topology, topology.others(site)[0].name)
     for last in (False, True):
-        back = asyncio.run(returning.bring_back(folder, url, site, "restore", "bench", lambda words: None))
+        back = asyncio.run(restoring.bring_back(folder, url, site, "restore", "bench", lambda words: None))
         if back.whole:
             break
         which = "" if last else " at the first try"
-        table.trouble(f"{site} did not come back{which}: {' / '.join(returning.as_words(back))}")
+        table.trouble(f"{site} did not come back{which}: {' / '.join(restoring.as_words(back))}")
     return back
 
 
@@ -206,9 +204,9 @@ def runs_made(folder: LabFolder) -> tuple[str, ...]:
         names = [entry.key.removeprefix("incident/") for entry in await store.list("incident/")]
         return tuple(name for name in names if "-restore-" not in name and "-failback-" not in name)
 
-    return journal_facts.ask(folder.need().topology, question)
+    return status.ask(folder.need().topology, question)
 
 
 def double_primary_seconds(folder: LabFolder) -> float:
     """Over the whole life of the lab."""
-    return ledger.double_primary_seconds(ledger.read_ledger(folder.ledger))
+    return clients.double_primary_seconds(clients.read_ledger(folder.ledger))

@@ -11,8 +11,7 @@ import dns.update
 
 from evac_lab.primaries import Connection
 from evac_lab.site_servers import KEY_NAME, Ground
-from evac_lab.state import LabFolder
-from evac_lab.topology import PORTS, SERVICE, ZONE
+from evac_lab.state import PORTS, SERVICE, ZONE, LabFolder
 
 
 def ground_of(folder: LabFolder) -> Ground:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from evac_lab import ground_checks, ledger, world
-from evac_lab.state import LabFolder
-from evac_lab.topology import LOOPBACK_OFFSETS, topology
+from evac_lab import clients, doctor, world
+from evac_lab.state import LOOPBACK_OFFSETS, LabFolder, topology
 from evac_lab.world import Options
 
 
@@ -24,13 +23,13 @@ def free_offset() -> int:
     first = os.getpid() % (LOOPBACK_OFFSETS - 10)
     for step in range(LOOPBACK_OFFSETS - 10):
         offset = 10 + (first + step) % (LOOPBACK_OFFSETS - 10)
-        if not ground_checks.taken_ports(topology("loopback", offset)):
+        if not doctor.taken_ports(topology("loopback", offset)):
             return offset
     raise AssertionError("no lab number is free")
 
 
 def need_servers() -> None:
-    if missing := ground_checks.missing_programs():
+    if missing := doctor.missing_programs():
         pytest.skip(f"not installed: {', '.join(one.program for one in missing)}")
 
 
@@ -89,9 +88,9 @@ def folder() -> Iterator[LabFolder]:
 
 def writes(lab: LabFolder, at_least: int = 5, within_s: float = 8.0) -> int:
     """Waits for new acknowledged writes; returns how many came."""
-    offset, deadline = ledger.size(lab.ledger), time.monotonic() + within_s
+    offset, deadline = clients.size(lab.ledger), time.monotonic() + within_s
     found = 0
     while found < at_least and time.monotonic() < deadline:
         time.sleep(0.1)
-        found = len(ledger.acknowledged(ledger.read_ledger(lab.ledger, offset)))
+        found = len(clients.acknowledged(clients.read_ledger(lab.ledger, offset)))
     return found

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evac_lab.fleet.addresses import address_of
+from evac_lab.fleet.ground import address_of
 
 _READY_SECONDS = 30.0
 

@@ -22,8 +22,8 @@ from evac.drivers.process.driver import ProcessDriver
 from evac.drivers.process.peers import peer_of
 from evac.model.errors import Permanent
 from evac.store.generation import Newer, read_newer
-from evac_lab import agent_certificates, faults, journal_facts, ledger, restoring, status
-from evac_lab.state import LabFolder
+from evac_lab import authorities, clients, faults, restoring, status
+from evac_lab.state import LabFolder, store_url
 from tests.lab.conftest import running_lab, writes
 
 pytestmark = [pytest.mark.servers, pytest.mark.enable_socket, pytest.mark.slow]
@@ -38,7 +38,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[LabFolder]:
     monkeypatch.delenv("EVAC_STORE", raising=False)
     monkeypatch.setenv("EVAC_WHO", "kim")
     with running_lab() as folder:
-        for name, path in agent_certificates.environment(folder.certificates).items():
+        for name, path in authorities.environment(folder.certificates).items():
             monkeypatch.setenv(name, path)
         yield folder
 
@@ -54,7 +54,7 @@ def make_bundle(lab: LabFolder, laptop: Path) -> Path:
     """Of the running lab; its secrets are under lock, and two of three people open them."""
     people = laptop / "people"
     people.mkdir(parents=True)
-    store = journal_facts.store_url(lab.need().topology)
+    store = store_url(lab.need().topology)
     told = ["bundle", str(lab.estate), "-o", str(laptop / "lab.bundle"), "--store", store, "--share", "2/3"]
     assert run([*told, "--shares-to", str(people), "--quiet"]) == exits.DONE
     return laptop / "lab.bundle"
@@ -108,12 +108,12 @@ def recover(laptop: Laptop) -> None:
 
 
 def newer_in(lab: LabFolder) -> Newer | None:
-    return journal_facts.ask(lab.need().topology, read_newer, "anyang")
+    return status.ask(lab.need().topology, read_newer, "anyang")
 
 
 def leads(lab: LabFolder) -> str:
     """Who leads the old store."""
-    return journal_facts.leader_site(lab.need().topology, "anyang")
+    return status.leader_site(lab.need().topology, "anyang")
 
 
 def test_a_laptop_goes_on_and_the_old_quorum_is_refused(
@@ -121,7 +121,7 @@ def test_a_laptop_goes_on_and_the_old_quorum_is_refused(
 ) -> None:
     assert writes(lab) >= 5
     bundle = make_bundle(lab, tmp_path)
-    begun, offset = time.time(), ledger.size(lab.ledger)
+    begun, offset = time.time(), clients.size(lab.ledger)
     for site in LOST:
         faults.burn(lab, site)
     laptop = Laptop(tmp_path, bundle)
@@ -152,7 +152,7 @@ def test_a_laptop_goes_on_and_the_old_quorum_is_refused(
         assert writes(lab) >= 5
     finally:
         laptop.end()
-    measured = ledger.measure(ledger.read_ledger(lab.ledger, offset), begun)
+    measured = clients.measure(clients.read_ledger(lab.ledger, offset), begun)
     assert measured.double_primary_seconds == 0.0
     roles = {site.name: site.postgres for site in status.look(lab, lab.need()).sites}
     assert roles["ansan"].startswith("primary")

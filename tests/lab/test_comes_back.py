@@ -11,9 +11,8 @@ import pytest
 
 from evac.cli import exits
 from evac.cli.main import run
-from evac_lab import episodes, journal_facts, leadership, restoring, status
-from evac_lab.episodes import Patience
-from evac_lab.fires import Fire
+from evac_lab import episodes, restoring, status
+from evac_lab.episodes import Fire, Patience
 from evac_lab.state import LabFolder
 from tests.lab.conftest import running_lab, writes
 
@@ -45,8 +44,8 @@ def test_a_site_burns_comes_back_and_the_next_one_burns(
     lab: LabFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert writes(lab) >= 5
-    leadership.move(lab, "pangyo")
-    assert journal_facts.leader_site(lab.need().topology, "ansan") == "pangyo"
+    episodes.move(lab, "pangyo")
+    assert status.leader_site(lab.need().topology, "ansan") == "pangyo"
     first = episodes.burn(lab, "pangyo", Patience(45), reason="a test")
     is_good(first)
     assert first.leader_burnt

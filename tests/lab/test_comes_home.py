@@ -16,7 +16,7 @@ from evac.app import runs
 from evac.run.view import RunView
 from evac.run.waits import waiting
 from evac.store.port import Store
-from evac_lab import episodes, faults, journal_facts, losses, restoring, status, world
+from evac_lab import episodes, faults, restoring, status, world
 from evac_lab.episodes import Patience
 from evac_lab.site_servers import Ground
 from evac_lab.state import LabFolder
@@ -35,14 +35,14 @@ def runs_of(lab: LabFolder) -> list[dict[str, Any]]:
     async def look(store: Store) -> list[dict[str, Any]]:
         return list(await runs.list_runs(store))
 
-    return journal_facts.ask(lab.need().topology, look, "anyang")
+    return status.ask(lab.need().topology, look, "anyang")
 
 
 def last_run(lab: LabFolder) -> RunView:
     async def look(store: Store) -> RunView:
         return await runs.view_of(store, (await runs.list_runs(store))[-1]["run"])
 
-    return journal_facts.ask(lab.need().topology, look, "anyang")
+    return status.ask(lab.need().topology, look, "anyang")
 
 
 def told(lab: LabFolder) -> str:
@@ -68,7 +68,7 @@ def until(happens: Callable[[], object], within_s: float) -> bool:
 
 
 def lost(lab: LabFolder) -> list[str]:
-    return list(losses.lost_messages(lab, Ground(lab, lab.need().topology).database))
+    return list(episodes.lost_messages(lab, Ground(lab, lab.need().topology).database))
 
 
 def test_primaries_and_traffic_come_home_in_shares_and_nothing_is_lost(lab: LabFolder) -> None:

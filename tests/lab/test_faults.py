@@ -14,8 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from evac_lab import faults, status
-from evac_lab.state import LabError, LabFolder, living
-from evac_lab.topology import HALLS, PORTS
+from evac_lab.state import HALLS, PORTS, LabError, LabFolder, living
 from tests.lab import by_hand
 from tests.lab.conftest import running_lab, writes
 

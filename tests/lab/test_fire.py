@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from evac_lab import episodes, faults, fires, ledger, restoring, status
+from evac_lab import clients, episodes, faults, restoring, status
 from evac_lab.episodes import Patience
 from evac_lab.state import LabError, LabFolder, living
 from tests.lab import by_hand
@@ -41,7 +41,7 @@ def test_a_fire_that_people_put_out_by_hand(lab: LabFolder) -> None:
     assert fire.last_client_seconds is not None
     assert 0 < fire.first_write_seconds <= fire.last_client_seconds < 10
     assert fire.clients == fire.clients_recovered == 6
-    assert fires.read_all(lab) == [fire]
+    assert episodes.read_all(lab) == [fire]
     assert fire.reason == "a test"
     assert any("last client" in words for words in told)
     found = {site.name: site for site in status.look(lab, lab.need()).sites}
@@ -64,7 +64,7 @@ def test_two_primaries_and_a_lost_message_are_found(lab: LabFolder) -> None:
         by_hand.point_names(lab, "pangyo")
         # The messenger follows the newest timeline; whoever writes to the old primary loses it later.
         by_hand.sql(lab, "pangyo", "insert into messages values ('only-here', 'r', 's', 't') returning id")
-        writer = ledger.LedgerWriter(lab.ledger)
+        writer = clients.LedgerWriter(lab.ledger)
         writer.write("ack", time.time(), client=0, id="only-here", number=1, address="x", site="pangyo")
         writer.close()
         time.sleep(1.0)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from evac_lab.fleet import detached
-from evac_lab.fleet.running import read_state
-from evac_lab.fleet.serving import FleetFailed
+from evac_lab.fleet import running
+from evac_lab.fleet.running import FleetFailed, read_state
 
 FREE = ("--port", "0", "--admin-port", "0", "--quiet")
 
@@ -40,10 +39,10 @@ def test_nothing_is_left_of_one_that_does_not_start(tmp_path: Path, monkeypatch:
     program.write_text(f"#!/bin/sh\ntrap '' TERM\necho $$ > {tmp_path}/pid\nwhile :; do sleep 0.1; done\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    monkeypatch.setattr(detached, "START_S", 1.0)
-    monkeypatch.setattr(detached, "STOP_S", 0.2)
+    monkeypatch.setattr(running, "START_S", 1.0)
+    monkeypatch.setattr(running, "STOP_S", 0.2)
     with pytest.raises(FleetFailed, match="did not start"):
-        detached.begin(["lab", "fleet"], tmp_path / "state")
+        running.begin(["lab", "fleet"], tmp_path / "state")
     group, deadline = int((tmp_path / "pid").read_text()), time.monotonic() + 10.0
     while (lives := _lives(group)) and time.monotonic() < deadline:
         time.sleep(0.05)  # init takes what was below it a moment to reap

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from evac_lab.fleet.addresses import address_of
+from evac_lab.fleet.ground import address_of
 from tests.lab.fleets import Running, running
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]

@@ -25,7 +25,7 @@ from evac.model.run_policy import Patience
 from evac.run.values import Event, RunSpec, RunStep
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
-from evac_lab.fleet.addresses import address_of
+from evac_lab.fleet.ground import address_of
 from tests.lab.fleets import Running, running
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]

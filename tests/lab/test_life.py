@@ -12,11 +12,9 @@ from evac.cli import exits
 from evac.cli.main import run
 from evac.estate import check
 from evac.estate.codecs.policy import load_policy
-from evac_lab import doctor, ground_checks, proc_table, world
+from evac_lab import doctor, proc_table, world
 from evac_lab.process import Process
-from evac_lab.starting import Starter
-from evac_lab.state import LabError, LabFolder, LabState, living
-from evac_lab.topology import topology
+from evac_lab.state import LabError, LabFolder, LabState, Starter, living, topology
 from evac_lab.world import Options
 from tests.lab.conftest import free_offset
 
@@ -46,7 +44,7 @@ def test_up_look_and_down_without_a_trace(folder: LabFolder, capsys: pytest.Capt
     pids = living(state, folder)
     assert run(["lab", "down", "--folder", str(folder.path)]) == exits.DONE
     assert not {pid for pid in pids if proc_table.started(pid)}
-    assert ground_checks.taken_ports(topology("loopback", offset)) == ()
+    assert doctor.taken_ports(topology("loopback", offset)) == ()
     assert {path.name for path in folder.path.iterdir()} <= {"lock", "fires"}
 
 
@@ -92,7 +90,7 @@ def test_taken_ports_and_no_space_are_clear_errors(
         assert f"{host}:6379" in raised.value.message
         ports = {one.subject: one for one in doctor.examine(folder, offset).checkups}["ports"]
         assert ports.verdict == "missing"
-    monkeypatch.setattr(ground_checks, "SPACE_MIB", 1 << 40)
+    monkeypatch.setattr(doctor, "SPACE_MIB", 1 << 40)
     with pytest.raises(LabError) as raised:
         world.up(Options(offset=offset), folder)
     assert raised.value.code == "lab-space"

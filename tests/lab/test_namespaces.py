@@ -9,9 +9,8 @@ import time
 
 import pytest
 
-from evac_lab import faults, ledger, namespaces
-from evac_lab.state import LabFolder, living
-from evac_lab.topology import PORTS, topology
+from evac_lab import clients, faults, namespaces
+from evac_lab.state import PORTS, LabFolder, living, topology
 from evac_lab.world import Options
 from tests.lab.conftest import running_lab
 
@@ -76,7 +75,7 @@ def _connect_ms(host: str, port: int) -> float:
 
 
 def _writes_within(lab: LabFolder, seconds: float) -> None:
-    offset, deadline = ledger.size(lab.ledger), time.monotonic() + seconds
-    while not ledger.acknowledged(ledger.read_ledger(lab.ledger, offset)):
+    offset, deadline = clients.size(lab.ledger), time.monotonic() + seconds
+    while not clients.acknowledged(clients.read_ledger(lab.ledger, offset)):
         assert time.monotonic() < deadline, "no write was acknowledged"
         time.sleep(0.1)

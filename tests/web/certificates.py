@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from evac_lab.agent_certificates import key_usage
+from evac_lab.authorities import key_usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,121 @@
-"""What is missing on this machine for the lab, and the one command that installs it."""
+"""What is missing on this machine for the lab: programs, packages, ports, space; what installs it."""
 
 from __future__ import annotations
 
+import errno
 import platform
+import shutil
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 from evac.app.certificates import end_of, own_certificates, words_of
 from evac.drivers.process.peers import CERT
-from evac_lab import clocks, ground_checks, namespaces
-from evac_lab.state import LabError, LabFolder, living
-from evac_lab.topology import topology
+from evac_lab import faults, namespaces
+from evac_lab.process import MissingProgram, find_program
+from evac_lab.servers import dns, etcd, haproxy, postgres, redis
+from evac_lab.state import PORTS, LabError, LabFolder, Topology, living, topology
+
+SPACE_MIB: Final = 1_500
+_PROGRAMS: Final = (
+    ("etcd", etcd.PACKAGE),
+    ("redis-server", redis.PACKAGE),
+    ("haproxy", haproxy.PACKAGE),
+    ("knotd", dns.PACKAGE),
+)
+_HOST_OF_PORT: Final = {"peer": "etcd", "runtime": "haproxy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A program that is not here, and Debian's package that has it."""
+
+    program: str
+    package: str
+
+
+def missing_programs() -> tuple[Missing, ...]:
+    """Every program that the lab needs and that is not installed."""
+    found = []
+    for program, package in _PROGRAMS:
+        try:
+            find_program(program, package)
+        except MissingProgram:
+            found.append(Missing(program, package))
+    try:
+        postgres.program_folder()
+    except MissingProgram:
+        found.append(Missing("postgres", postgres.PACKAGE))
+    return tuple(found)
+
+
+def missing_modules() -> tuple[str, ...]:
+    """Python packages of the extra `lab` that are not installed."""
+    from importlib.util import find_spec
+
+    return tuple(name for name in ("asyncpg", "redis") if find_spec(name) is None)
+
+
+def addresses(topology: Topology) -> Iterable[tuple[str, str, int]]:
+    """(site, host, port) of everything that will listen."""
+    for site in topology.sites:
+        for name, port in PORTS.items():
+            yield site.name, site.host(_HOST_OF_PORT.get(name, name)), port
+
+
+def taken_ports(topology: Topology) -> tuple[str, ...]:
+    """`host:port` of what somebody else listens at. In namespaces of its own a lab can meet nobody."""
+    if topology.world != "loopback":
+        return ()
+    return tuple(f"{host}:{port}" for _, host, port in addresses(topology) if _taken(host, port))
+
+
+def _taken(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def free_mib(folder: Path) -> int:
+    """Free space where the folder is, or will be."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free >> 20
+
+
+def install_command(missing: Iterable[Missing]) -> str:
+    """The one command that installs what is missing; "" when nothing is."""
+    packages = sorted({one.package for one in missing})
+    return f"sudo apt-get install --no-install-recommends {' '.join(packages)}" if packages else ""
+
+
+def require(topology: Topology, folder: Path) -> None:
+    """Raises `LabError` for the first thing that stands in the way."""
+    if missing := missing_programs():
+        names = ", ".join(one.program for one in missing)
+        raise LabError("lab-programs", f"not installed: {names}", install_command(missing))
+    if modules := missing_modules():
+        raise LabError("lab-programs", f"Python lacks: {', '.join(modules)}", "pip install 'evac[lab]'")
+    if taken := taken_ports(topology):
+        shown = ", ".join(taken[:4]) + (" ..." if len(taken) > 4 else "")
+        raise LabError(
+            "lab-ports", f"somebody listens at {shown}", "end it, or take another lab: evac lab up --offset 1"
+        )
+    if (free := free_mib(folder)) < SPACE_MIB:
+        raise LabError(
+            "lab-space",
+            f"{free} MiB are free at {folder}, the lab needs {SPACE_MIB}",
+            "free some, or set EVAC_LAB",
+        )
+
 
 Verdict = Literal["good", "missing", "note"]
 _MODULES: Final = "pip install 'evac[lab]'"
@@ -42,7 +145,7 @@ class Diagnosis:
 
 def examine(folder: LabFolder, offset: int = 0) -> Diagnosis:
     """Looks at programs, Python packages, ports, space, an old lab, and what only some worlds need."""
-    missing = ground_checks.missing_programs()
+    missing = missing_programs()
     rows = [
         _programs(missing),
         _modules(),
@@ -54,18 +157,18 @@ def examine(folder: LabFolder, offset: int = 0) -> Diagnosis:
         _clocks(),
         *_certificates(),
     ]
-    return Diagnosis(tuple(rows), ground_checks.install_command(missing))
+    return Diagnosis(tuple(rows), install_command(missing))
 
 
-def _programs(missing: Sequence[ground_checks.Missing]) -> Checkup:
+def _programs(missing: Sequence[Missing]) -> Checkup:
     if not missing:
         return Checkup("servers", "good", "etcd, PostgreSQL, Redis, HAProxy and Knot are installed")
     names = ", ".join(one.program for one in missing)
-    return Checkup("servers", "missing", f"not installed: {names}", ground_checks.install_command(missing))
+    return Checkup("servers", "missing", f"not installed: {names}", install_command(missing))
 
 
 def _modules() -> Checkup:
-    lacking = ground_checks.missing_modules()
+    lacking = missing_modules()
     if lacking:
         return Checkup("python", "missing", f"packages not installed: {', '.join(lacking)}", _MODULES)
     return Checkup("python", "good", f"Python {platform.python_version()} with the packages of the lab")
@@ -86,7 +189,7 @@ def _old_lab(folder: LabFolder) -> Checkup:
 
 
 def _ports(folder: LabFolder, offset: int) -> Checkup:
-    taken = ground_checks.taken_ports(topology("loopback", offset))
+    taken = taken_ports(topology("loopback", offset))
     if not taken:
         return Checkup("ports", "good", "all addresses of the lab are free")
     if living(None, folder):
@@ -96,10 +199,10 @@ def _ports(folder: LabFolder, offset: int) -> Checkup:
 
 
 def _space(folder: LabFolder) -> Checkup:
-    free = ground_checks.free_mib(folder.path)
+    free = free_mib(folder.path)
     words = f"{free:,} MiB are free at {folder.path}"
-    if free < ground_checks.SPACE_MIB:
-        return Checkup("space", "missing", f"{words}, {ground_checks.SPACE_MIB:,} are needed", "free some")
+    if free < SPACE_MIB:
+        return Checkup("space", "missing", f"{words}, {SPACE_MIB:,} are needed", "free some")
     return Checkup("space", "good", words)
 
 
@@ -118,8 +221,8 @@ def _namespaces() -> Checkup:
 
 
 def _clocks() -> Checkup:
-    if clocks.library() is None:
-        cure = f"sudo apt-get install {clocks.PACKAGE}"
+    if faults.library() is None:
+        cure = f"sudo apt-get install {faults.PACKAGE}"
         return Checkup("clocks", "note", "libfaketime is not installed: no clock-jump", cure)
     return Checkup("clocks", "good", "libfaketime is installed")
 

@@ -15,7 +15,7 @@ import yaml
 from evac.model.run_policy import PROFILES
 from evac_lab.servers import postgres
 from evac_lab.site_servers import KEY_NAME, Ground
-from evac_lab.topology import PORTS, SERVICE, SITES, ZONE, Site
+from evac_lab.state import PORTS, SERVICE, SITES, ZONE, Site
 
 ROUND_TRIPS: Final = 20
 """Of a fence or a promotion of a PostgreSQL in another site, its connection included."""

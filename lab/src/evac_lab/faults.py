@@ -1,6 +1,8 @@
 """What may happen to a site: it burns, half of it burns, it is cut off, flaps, is slow, its disk is full.
 
-Each fault changes the world at once and says when it did; what evac makes of it is not its business.
+Each fault changes the world at once and says when it did; what evac makes of it is not its business. Clocks
+jump by libfaketime, where the lab came up with it: only those of evac's own processes, and never the
+monotonic one, as a real jump leaves it.
 """
 
 from __future__ import annotations
@@ -9,17 +11,16 @@ import pwd
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from evac_lab import proc_table
-from evac_lab.network import network_of
+from evac_lab.namespaces import network_of
 from evac_lab.process import ServerFailed, find_program, run_once
-from evac_lab.state import LabError, LabFolder, LabState, Running, living
-from evac_lab.topology import HALLS
+from evac_lab.state import HALLS, LabError, LabFolder, LabState, Running, living
 
 SLOW_PERIOD_SECONDS: Final = 0.1
 Sleep = Callable[[float], None]
@@ -113,7 +114,7 @@ def disturb(
     is not. Until `heal`. Raises `LabError` on loopback, which has no links.
     """
     from evac_lab import namespaces
-    from evac_lab.wan_router import Links
+    from evac_lab.namespaces import Links
 
     with _changing(folder) as state:
         _check(state, site)
@@ -215,12 +216,10 @@ def _limit_files(pid: int, full: bool) -> None:
 
 def clock_jump(folder: LabFolder, site: str, seconds: float) -> Struck:
     """The wall clock of evac's processes in the site jumps. Raises `LabError` without libfaketime."""
-    from evac_lab import clocks
-
     with _changing(folder) as state:
         _check(state, site)
         at = time.time()
-        clocks.jump(folder, state, site, seconds)
+        jump(folder, state, site, seconds)
     return Struck("clock-jump", site, at, 0)
 
 
@@ -234,3 +233,54 @@ def _check(state: LabState, site: str) -> None:
     state.topology.site(site)
     if site in state.burnt:
         raise LabError("lab-burnt", f"{site} has burnt already", f"evac lab restore {site}")
+
+
+PACKAGE: Final = "faketime"
+_LIBRARIES: Final = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib/faketime/libfaketime.so.1")
+
+
+def library() -> Path | None:
+    """Where libfaketime is."""
+    found = [path for pattern in _LIBRARIES for path in Path("/").glob(pattern.lstrip("/"))]
+    return found[0] if found else None
+
+
+def clock_file(folder: LabFolder, site: str) -> Path:
+    return folder.path / "clocks" / site
+
+
+def environment(folder: LabFolder, site: str) -> Mapping[str, str]:
+    """What a process is started with so that its clock may jump later. Raises `LabError` without it."""
+    found = library()
+    if found is None:
+        raise LabError("lab-clocks", "libfaketime is not installed", f"sudo apt-get install {PACKAGE}")
+    path = clock_file(folder, site)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.write_text("+0", encoding="ascii")
+    return {
+        "LD_PRELOAD": str(found),
+        "FAKETIME_TIMESTAMP_FILE": str(path),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+def ahead(folder: LabFolder, sites: Iterable[str]) -> dict[str, float]:
+    """Site -> how many seconds its clock is ahead of the true one; behind where negative."""
+    found = {}
+    for site in sites:
+        with suppress(OSError, ValueError):
+            found[site] = float(clock_file(folder, site).read_text(encoding="ascii"))
+    return found
+
+
+def jump(folder: LabFolder, state: LabState, site: str, seconds: float) -> None:
+    """Sets the clock of a site ahead (or back). Raises `LabError` where the lab came up without clocks."""
+    if not any("FAKETIME_TIMESTAMP_FILE" in one.env for one in state.of_site(site)):
+        raise LabError(
+            "lab-clocks",
+            "this lab came up without clocks that jump",
+            "evac lab down, then evac lab up --clocks",
+        )
+    clock_file(folder, site).write_text(f"{seconds:+g}", encoding="ascii")

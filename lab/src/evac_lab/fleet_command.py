@@ -123,17 +123,17 @@ def _folder(options: Mapping[str, Any]) -> Path:
 
 def _detach(folder: Path, quiet: bool) -> int:
     """The same command again, in the background."""
-    from evac_lab.fleet import detached
+    from evac_lab.fleet import running
 
-    about = detached.begin([word for word in sys.argv[1:] if word != "--detach"], folder)
+    about = running.begin([word for word in sys.argv[1:] if word != "--detach"], folder)
     _tell(about, quiet, f"end it: evac lab fleet --end --folder {folder}")
     return exits.DONE
 
 
 def _end(folder: Path, quiet: bool) -> int:
-    from evac_lab.fleet import detached
+    from evac_lab.fleet import running
 
-    ended = detached.end(folder)
+    ended = running.end(folder)
     say("the fleet has ended" if ended else f"no fleet runs in {folder}", quiet)
     return exits.DONE
 
@@ -151,19 +151,18 @@ def _ground(options: Mapping[str, Any]) -> Ground:
     if options["estate"] is not None:
         if options["out"] is not None:
             raise InvalidInput("fleet-folder", "the estate is there already", "leave out -o or --estate")
-        from evac_lab.fleet import from_estate
+        from evac_lab.fleet import estates
 
-        return from_estate.read(options["estate"], options["site"])
-    from evac_lab.fleet import made_up
+        return estates.read(options["estate"], options["site"])
+    from evac_lab.fleet import estates
 
-    return made_up.make(options["servers"], options["site"], options["power_on"])
+    return estates.make_up(options["servers"], options["site"], options["power_on"])
 
 
 def _wish(options: Mapping[str, Any]) -> Wish:
-    from evac_lab.fleet.faults import DEFAULT_SHARES, Shares, read_shares
     from evac_lab.fleet.fleet import Settings
-    from evac_lab.fleet.running import Wish
-    from evac_lab.fleet.serving import Ports
+    from evac_lab.fleet.ground import DEFAULT_SHARES, Shares, read_shares
+    from evac_lab.fleet.running import Ports, Wish
 
     start: Literal["off", "on", "open"] = options["at_start"]
     settings = Settings(

@@ -1,7 +1,9 @@
-"""evac lab: three real sites on this machine, to burn."""
+"""evac lab: three real sites on this machine, to burn; evac doctor: what is missing for it."""
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,16 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from evac import __version__
 from evac.cli import exits
-from evac.cli.options import Command, output_option, quiet_option
-from evac.cli.output import emit, progress, say, screen
+from evac.cli.options import Command, Length, output_option, quiet_option
+from evac.cli.output import emit, progress, say, screen, write_whole
 from evac.model.errors import InvalidInput
 from evac_lab.fleet_command import fleet
-from evac_lab.october_command import october_2022
 
 if TYPE_CHECKING:
-    from evac_lab.fires import Fire
+    from evac_lab.episodes import Fire
     from evac_lab.state import LabFolder, LabState
+
 
 _SEVERE_HINT = "say so: --confirm SITE --reason WHY"
 
@@ -124,7 +127,7 @@ def up(
 
 def _plans_lacking(state: LabState) -> str:
     """A line that says so where the loss of a site has no plan yet, or a store no proof; else nothing."""
-    from evac_lab.journal_facts import watchers
+    from evac_lab.status import watchers
     from evac_lab.world import SYNCHRONOUS
 
     seen = watchers(state.topology)
@@ -149,7 +152,7 @@ def status(live: bool, output: str, folder: Path | None) -> None:
     """What lives, who takes writes, how the clients fare."""
     import json
 
-    from evac_lab import screen as screens
+    from evac_lab import status as screens
     from evac_lab.status import look
 
     place = _place(folder)
@@ -169,7 +172,7 @@ def status(live: bool, output: str, folder: Path | None) -> None:
 
 def _to_show(state: LabState, run: str) -> str:
     """The command that shows a run of this lab, as it can be typed."""
-    from evac_lab.journal_facts import store_url
+    from evac_lab.state import store_url
 
     up = [site.name for site in state.topology.sites if site.name not in {*state.burnt, *state.cut}]
     return f"evac run show {run} --store {store_url(state.topology, up[0] if up else '')}"
@@ -196,14 +199,14 @@ def burn(
     quiet: bool,
 ) -> int:
     """Kill everything in a site at the same instant; returns when the run has ended."""
-    from evac_lab import episodes, faults, leadership
+    from evac_lab import episodes, faults
 
     place = _place(folder)
     place.need().topology.site(site)
     _confirm(site, confirm)
     if leader:
         say(f"moving the leader to {site}", quiet)
-        leadership.move(place, site)
+        episodes.move(place, site)
     if no_wait:
         struck = faults.burn(place, site)
         say(f"{site} burns: {struck.processes} processes killed", quiet)
@@ -215,7 +218,7 @@ def burn(
 
 def _show(fire: Fire, output: str, folder: LabFolder) -> int:
     """What was measured, and the exit code that says whether it is over; where it is not, where to look."""
-    from evac_lab import report as reports
+    from evac_lab import episodes as reports
 
     emit(reports.as_json([fire]) if output == "json" else reports.timeline(fire), None)
     if fire.state in ("over", "succeeded", "succeeded_with_exceptions"):
@@ -270,7 +273,7 @@ def disturb(
 def heal(site: str, folder: Path | None, quiet: bool) -> None:
     """Join a site that was cut off."""
     from evac_lab import faults
-    from evac_lab.journal_facts import left_sites
+    from evac_lab.status import left_sites
 
     place = _place(folder)
     faults.heal(place, site)
@@ -376,10 +379,10 @@ def restore(
 @folder_option
 def report(output: str, folder: Path | None) -> None:
     """The timeline of the fires, as the clients measured them."""
-    from evac_lab import fires
-    from evac_lab import report as reports
+    from evac_lab import episodes
+    from evac_lab import episodes as reports
 
-    found = fires.read_all(_place(folder))
+    found = episodes.read_all(_place(folder))
     emit(reports.as_json(found) if output == "json" else reports.as_text(found), None)
 
 
@@ -393,6 +396,113 @@ def down(folder: Path | None, quiet: bool) -> None:
     place = _place(folder)
     ended = end(place)
     say(f"the lab is down: {ended} processes ended", quiet)
+
+
+PAGE = "october-2022.html"
+
+
+@click.command("october-2022")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("october-2022"),
+    show_default=True,
+    help="Folder for the page and all that was made on the way.",
+)
+@click.option(
+    "--servers",
+    type=click.IntRange(3_000, 90_000),
+    default=90_000,
+    show_default=True,
+    help="Of the whole company; Pangyo has 32,000 of every 90,000.",
+)
+@click.option(
+    "--speed",
+    type=click.IntRange(1, 600),
+    default=100,
+    show_default=True,
+    help="Seconds of the cold start in one second here.",
+)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Same seed, same faults.")
+@click.option(
+    "--budget",
+    type=Length(most_s=600),
+    default="5s",
+    show_default=True,
+    help="Search effort of each plan, like 60s; counted in work.",
+)
+@quiet_option
+def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, quiet: bool) -> int:
+    """15 October 2022 again: Pangyo goes dark, and everything that follows.
+
+    The fire, the evacuation, 17.5 hours without power, the cold start of 32,000 servers by real Redfish
+    requests to a simulated fleet, and the way home. Ends with a page that puts 127 h 30 min beside evac's
+    hours, with every assumption and where it came from.
+    """
+    from evac.views.october_page import october_page, october_text
+    from evac_lab.october.story import Setting, october
+
+    if out.exists() and any(out.iterdir()) and not (out / "company").is_dir():
+        raise InvalidInput("october-folder", f"{out} holds something else", "name an empty folder: -o DIR")
+    out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+
+    def tell(words: str) -> None:
+        say(f"{time.monotonic() - began:6.1f} s  {words}", quiet)
+
+    story = october(Setting(out.absolute(), servers, speed, seed, budget), tell)
+    page = out / PAGE
+    write_whole(page, october_page(story, f"evac {__version__}; seed {seed}").encode())
+    emit(october_text(story), None)
+    say(f"\nthe page: {page}", quiet)
+    return exits.DONE if not story.wave.trips and not story.missing else exits.FAILED
+
+
+@click.command()
+@click.option(
+    "--install", is_flag=True, help="Run the one command that installs what is missing; asks first."
+)
+@click.option("--yes", is_flag=True, help="With --install: do not ask.")
+@click.option("--offset", type=click.IntRange(0, 59), default=0, help="Which lab: see evac lab up.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path, file_okay=False), help="Where the lab keeps its state."
+)
+@output_option("text", "json")
+def doctor(install: bool, yes: bool, offset: int, folder: Path | None, output: str) -> int:
+    """What is missing on this machine for the lab, and the one command that installs it."""
+    import json
+    from dataclasses import asdict
+
+    from evac_lab import doctor as doctors
+    from evac_lab.state import LabFolder, default_folder
+
+    place = LabFolder((folder or default_folder()).absolute())
+    found = doctors.examine(place, offset)
+    if install and found.command:
+        _install(found.command, yes)
+        found = doctors.examine(place, offset)
+    if output == "json":
+        emit(json.dumps({"schema_version": 1, "well": found.well, **asdict(found)}, indent=2), None)
+    else:
+        emit(doctors.as_text(found), None)
+    return exits.DONE if found.well else exits.FAILED
+
+
+def _install(command: str, yes: bool) -> None:
+    """Runs it after the user has agreed; a package manager is never started unasked."""
+    if not yes and not sys.stdin.isatty():
+        say(f"not installed, because nobody could be asked: {command}")
+        return
+    if yes or click.confirm(f"run: {command}", err=True):
+        words = shlex.split(command)
+        subprocess.run(_without_sudo(words), check=False)
+
+
+def _without_sudo(words: list[str]) -> list[str]:
+    import os
+
+    return words[1:] if words[0] == "sudo" and os.geteuid() == 0 else words
 
 
 lab.add_command(fleet)

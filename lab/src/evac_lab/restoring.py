@@ -1,30 +1,60 @@
-"""A burnt site comes back: power, network and its servers; its data only as evac says.
-
-Everything is started as it was but what stood here as a primary: that must not come up as one. A Redis
-follows whoever takes writes now; a PostgreSQL that was a primary stays down until evac has archived what it
-had alone, rewound it and lets it rejoin; where nobody was promoted in its place it runs on as it was. The
-agent starts its own units again.
-"""
+"""A site comes back: it starts, what its old primary had alone is archived, it follows, traffic returns."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
+import orjson
+
+from evac import estate as estates
+from evac.app import runs
+from evac.app.controlling import hands_of
+from evac.app.observed_stores import KEY, decode, merged
+from evac.app.observing import observe
+from evac.app.planner.plans import Question, make_plan, scenario_of
+from evac.drivers.port import Action, Evidence, Order
 from evac.drivers.process.peers import Lines
-from evac_lab import agent_certificates, proc_table
-from evac_lab.journal_facts import store_url
-from evac_lab.network import network_of
+from evac.drivers.registry import Drivers
+from evac.engine.clock import SystemClock
+from evac.engine.lead.leadership import LEADER
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.requests import Request
+from evac.engine.runs.step_actions import rejoin_action
+from evac.engine.stores.datasets import DataSets
+from evac.engine.stores.guards import SITES_KEY
+from evac.model.errors import ActionError, EvacError, Retryable
+from evac.model.estate import Endpoint, Estate
+from evac.model.observation import Observation, observed
+from evac.model.step_id import StepId
+from evac.run.values import ENDED
+from evac.run.view import RunView
+from evac.run.waits import waiting
+from evac.store.opening import open_store
+from evac.store.port import Store
+from evac.views.wait_words import words_of
+from evac_lab import authorities, proc_table
+from evac_lab.namespaces import network_of
 from evac_lab.primaries import redis_master
 from evac_lab.site_servers import Ground
-from evac_lab.starting import Starter
-from evac_lab.state import LabFolder, LabState, Running
-from evac_lab.topology import PORTS
-from evac_lab.waiting import answers, takes_connections, wait_for
+from evac_lab.state import (
+    PORTS,
+    LabError,
+    LabFolder,
+    LabState,
+    Running,
+    Starter,
+    answers,
+    store_url,
+    takes_connections,
+    wait_for,
+)
 
 _REDIS: Final = "redis"
 _FIRST: Final = ("etcd", "dns", "haproxy", "agent")
@@ -81,7 +111,7 @@ def wait_until_ready(
             wait_for(listens, READY_SECONDS, f"{role} of {site}")
     if "agent" in roles:
         url = f"{one.url('agent')}/v1/health"
-        line = Lines(agent_certificates.operator(folder.certificates)).to(url)
+        line = Lines(authorities.operator(folder.certificates)).to(url)
         wait_for(lambda: answers(url, line=line), READY_SECONDS, f"the agent of {site}")
     told(f"{site} answers again")
 
@@ -120,8 +150,6 @@ def restore(
     folder: LabFolder, site: str, told: Told = lambda words: None, *, failback: bool = False, reason: str = ""
 ) -> Restored:
     """The site starts, then evac brings its data back. Returns when that has ended."""
-    from evac_lab import returning
-
     started = start_site(folder, site, told)
     state = folder.need()
     if not any(one.role == "controller" for one in state.processes):
@@ -129,12 +157,12 @@ def restore(
     url = store_url(state.topology, state.topology.others(site)[0].name)
     words: list[str] = []
     whole = True
-    if asyncio.run(returning.as_it_was(folder, url, site, partial(_old_primary, folder, site))):
+    if asyncio.run(as_it_was(folder, url, site, partial(_old_primary, folder, site))):
         words.append("nobody else was promoted: its PostgreSQL runs on as the primary")
         started = (*started, "postgres")
     for question in ("restore", "failback") if failback else ("restore",):
-        back = asyncio.run(returning.bring_back(folder, url, site, question, reason, told))
-        words += returning.as_words(back)
+        back = asyncio.run(bring_back(folder, url, site, question, reason, told))
+        words += as_words(back)
         whole = whole and back.whole
         if not whole:
             break
@@ -175,3 +203,238 @@ def adopt_postgres(folder: LabFolder, site: str) -> bool:
             return False
         folder.write(state.with_process(replace(old, pid=pid, started=since)))
     return True
+
+
+REJOIN_SECONDS: Final = 60.0
+LEADER_SECONDS: Final = 20.0
+LEFT_SECONDS: Final = 20.0
+RUN_SECONDS: Final = 60.0
+START_MS: Final = 10_000
+"""How long the lease of a store lasts in which an old primary is started; it is renewed meanwhile."""
+PLAN_BUDGET_MS: Final = 1_000
+_PAUSE_SECONDS: Final = 0.25
+_WHO: Final = "evac lab"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """rejoined: store -> evidence of its member; trouble: what did not work, one sentence each; run: and how
+    it ended; idle: why there was nothing to do.
+    """
+
+    rejoined: Mapping[str, Evidence]
+    trouble: tuple[str, ...]
+    run: str = ""
+    phase: str = ""
+    idle: str = ""
+
+    @property
+    def whole(self) -> bool:
+        return not self.trouble and (bool(self.idle) or self.phase.startswith("succeeded"))
+
+
+async def bring_back(
+    folder: LabFolder, store_url: str, site: str, question: str, reason: str, told: Told
+) -> Returned:
+    """For `restore` members rejoin first; then a run of the plan `question` (`restore` or `failback`) is
+    carried out.
+    """
+    async with AsyncExitStack() as open_till_the_end:
+        store, drivers = open_store(store_url), Drivers()
+        open_till_the_end.push_async_callback(store.close)
+        open_till_the_end.push_async_callback(drivers.close)
+        token = await _leading(store)
+        await _until_left(store, site)
+        files = estates.load(folder.estate)
+        drivers.know(hands_of(files, authorities.operator(folder.certificates)))
+        rejoined: Mapping[str, Evidence] = {}
+        if question == "restore":
+            now = await _observed(files, drivers, store)
+            rejoined, trouble = await _rejoin_all(store, now, drivers, site, token, told)
+            if trouble:
+                return Returned(rejoined, trouble)
+            if not rejoined and not await _was_left(store, site):
+                return Returned({}, (), idle=f"{site} was not left: there is nothing to bring back")
+        now = await _observed(files, drivers, store)
+        run, phase, why = await _carry_out(store, now, site, question, reason or f"{site} came back", told)
+        return Returned(rejoined, why, run, phase)
+
+
+async def _leading(store: Store) -> int:
+    """The token of whoever leads; waits for an election. Raises `LabError`."""
+    deadline = time.monotonic() + LEADER_SECONDS
+    while time.monotonic() < deadline:
+        lease = await store.holder(LEADER)
+        if lease is not None:
+            return lease.token
+        await asyncio.sleep(_PAUSE_SECONDS)
+    raise LabError("lab-no-leader", "no controller leads", "evac lab status")
+
+
+async def as_it_was(folder: LabFolder, store_url: str, site: str, start: Callable[[], bool]) -> bool:
+    """Calls `start` where evac's epoch says that the primary of the PostgreSQL store is still here and nobody
+    is being promoted; under the lease of the store, so that nobody is meanwhile. Returns what it returned.
+    """
+    async with AsyncExitStack() as open_till_the_end:
+        store = open_store(store_url)
+        open_till_the_end.push_async_callback(store.close)
+        await _leading(store)
+        await _until_left(store, site)
+        declared = next(one for one in estates.load(folder.estate).stores if one.engine == "postgresql")
+        sets = DataSets(store, f"{_WHO}/{site}", SystemClock())
+        async with AsyncExitStack() as started:
+            held = await _once_free(lambda: started.enter_async_context(sets.hold(declared.id, START_MS)))
+            epoch = await sets.read(declared.id)
+            home = declared.primary.at if declared.primary is not None else ""
+            if not epoch.settled or (epoch.holder or home) != site:
+                return False
+            return await held.during(asyncio.to_thread(start))
+
+
+async def _until_left(store: Store, site: str) -> None:
+    """A site that is back in the middle of its evacuation is brought back after it: until then roles move."""
+    deadline = time.monotonic() + LEFT_SECONDS
+    while time.monotonic() < deadline:
+        names = [entry.key.removeprefix(OPEN) for entry in await store.list(OPEN)]
+        views = [await runs.view_of(store, name) for name in names if name.startswith(f"{site}-lost")]
+        if not any(view.phase == "running" for view in views):
+            return
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _was_left(store: Store, site: str) -> bool:
+    """Whether a run took the site out of service. One that was cut off for a moment was not left, and a plan
+    for its return would take its stores for dark.
+    """
+    entry = await store.get(SITES_KEY)
+    return entry is None or orjson.loads(entry.value).get(site) != "active"
+
+
+async def _observed(files: Estate, drivers: Drivers, store: Store) -> Estate:
+    """The estate with the roles that its stores have now. Where an old primary still believes that it is one,
+    what the controllers last saw for certain stands.
+    """
+    entry = await store.get(KEY)
+    before = Observation(0) if entry is None else decode(entry.value)
+    seen = await observe(files, drivers, time.time_ns() // 1_000_000)
+    return observed(files, merged(before, seen))
+
+
+async def _rejoin_all(
+    store: Store, now: Estate, drivers: Drivers, site: str, token: int, told: Told
+) -> tuple[dict[str, Evidence], tuple[str, ...]]:
+    rejoined: dict[str, Evidence] = {}
+    trouble: list[str] = []
+    for data_set in now.stores:
+        primary = next((member.at for member in data_set.members if member.mode == "primary"), "")
+        ends = {one.at: one for one in now.endpoints if one.subject == data_set.id}
+        if primary == site or site not in ends or primary not in ends:
+            continue
+        action = _rejoin(now, ends[site], ends[primary])
+        epoch = await _epoch(store, data_set.id)
+        step, key = str(StepId("rejoin", data_set.id)), f"lab/{site}/{data_set.id}"
+        order = Order("lab", step, 1, token, epoch, "the site came back", REJOIN_SECONDS, key)
+        try:
+            driver = drivers.get(action.driver)
+            rejoined[data_set.id] = await _once_free(partial(driver.execute, action, order))
+            told(f"{data_set.id} at {site} follows {primary}: {_words(rejoined[data_set.id])}")
+        except ActionError as error:
+            trouble.append(f"{data_set.id} at {site}: {error.message}")
+    return rejoined, tuple(trouble)
+
+
+async def _once_free(ask: Callable[[], Awaitable[T]]) -> T:
+    """Asks again while that is all an error wants: a site that has just come back is not all there, and
+    whoever changes the roles of a store keeps its lease a moment longer than its run.
+    """
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            return await ask()
+        except Retryable as error:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(max(_PAUSE_SECONDS, error.after_ms / 1_000))
+
+
+def _rejoin(now: Estate, member: Endpoint, primary: Endpoint) -> Action:
+    """By the agent's hand where there is something to rewind; rows that only it had are written out too."""
+    action = rejoin_action(now, member, primary)
+    return replace(action, parameters={**action.parameters, "archive_rows": "*"})
+
+
+def _words(evidence: Evidence) -> str:
+    """What became of what the member had alone."""
+    alone = evidence.get("diverged_transactions", 0)
+    if not alone:
+        return "it had nothing that nobody else has"
+    return f"{alone} transactions that nobody else has are kept in {evidence.get('archive')}"
+
+
+async def _epoch(store: Store, name: str) -> int:
+    """The epoch of a data set, as the controllers wrote it; 0 where it never moved."""
+    entry = await store.get(f"epoch/{name}")
+    return 0 if entry is None else int(orjson.loads(entry.value).get("epoch", 0))
+
+
+async def _carry_out(
+    store: Store, now: Estate, site: str, question: str, reason: str, told: Told
+) -> tuple[str, str, tuple[str, ...]]:
+    """Plans, proposes, approves, and follows the run to its end, or to where it needs a person: its id, how
+    it stands, and what it waits for.
+    """
+    asked = Question(restore=(site,)) if question == "restore" else Question(failback=(site,))
+    made = await asyncio.to_thread(make_plan, now, scenario_of(now, asked), budget_ms=PLAN_BUDGET_MS)
+    proposal = runs.proposal_of(made.data, f"{site}-{question}-{_now_ms()}", reason, ())
+    run = await _patiently(lambda: runs.propose(store, proposal, _now_ms()))
+    told(f"run {run}")
+    view = await runs.view_of(store, run)
+    request = Request(
+        runs.new_id(_now_ms()), "approve", _WHO, reason, at_ms=_now_ms(), envelope=view.spec.envelope
+    )
+    await runs.ask(store, run, request)
+    view = await _followed(store, run)
+    return (
+        run,
+        view.phase,
+        () if view.phase in ENDED else (f"{run} is {view.phase}", *map(words_of, waiting(view))),
+    )
+
+
+async def _patiently(work: Callable[[], Awaitable[str]]) -> str:
+    """Tries again while the roles that the leader knows are a moment older than ours."""
+    for _ in range(20):
+        try:
+            return await work()
+        except EvacError as error:
+            if error.code not in ("plan-stale", "store-conflict"):
+                raise
+            await asyncio.sleep(_PAUSE_SECONDS * 2)
+    raise LabError("lab-stale", "the roles of stores do not come to rest", "evac observe")
+
+
+async def _followed(store: Store, run: str) -> RunView:
+    """To its end. A pause that evac made may end by itself, when what it waits for comes back."""
+    deadline = time.monotonic() + RUN_SECONDS
+    while True:
+        view = await runs.view_of(store, run)
+        if view.phase in ENDED or time.monotonic() > deadline:
+            return view
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def as_words(returned: Returned) -> Sequence[str]:
+    """For people."""
+    lines = list(returned.trouble)
+    for name, evidence in returned.rejoined.items():
+        lines.append(f"{name}: {_words(evidence)}")
+    if returned.run:
+        lines.append(f"run {returned.run}: {returned.phase}")
+    if returned.idle:
+        lines.append(returned.idle)
+    return lines

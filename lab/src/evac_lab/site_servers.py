@@ -1,4 +1,4 @@
-"""The real servers of the three sites: what is configured how, so that together they are one lab.
+"""The servers of the three sites, evac's own among them: how each is configured and started.
 
 Each function lays out or starts one kind of server in one site. Knows addresses from the topology and secrets
 from the lab's folder; which order they start in is `world`'s.
@@ -6,16 +6,23 @@ from the lab's folder; which order they start in is `world`'s.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import secrets as randomness
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evac_lab import messenger
+from evac.drivers.port import Action, Order
+from evac.drivers.process.driver import ProcessDriver
+from evac.drivers.process.peers import Peer
+from evac_lab import authorities, messenger, proc_table
 from evac_lab.primaries import Database
+from evac_lab.process import Process
 from evac_lab.servers import dns, etcd, haproxy, postgres, redis
-from evac_lab.state import LabFolder
-from evac_lab.topology import PORTS, SERVICE, SITES, ZONE, Site, Topology
+from evac_lab.state import PORTS, SERVICE, SITES, ZONE, LabFolder, Site, Topology, store_url
 
 KEY_NAME: Final = "evac-lab"
 TTL_SECONDS: Final = 1
@@ -187,3 +194,91 @@ def messenger_config(ground: Ground, site: Site) -> Path:
 def follower_order(primary: str) -> tuple[str, ...]:
     """Sites that may take over, the best first."""
     return tuple(name for name in SITES if name != primary)
+
+
+INSTANCES_MOST: Final = 4
+_START_SECONDS: Final = 15.0
+
+
+def agent(ground: Ground, site: Site, env: Mapping[str, str]) -> Process:
+    """The agent of a site, with its file written, not started. env: more variables."""
+    path = ground.folder.data(site.name, "agent") / "agent.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(agent_file(ground, site), encoding="utf-8")
+    log = ground.folder.logs / f"{site.name}-agent.log"
+    return Process(
+        f"agent {site.name}",
+        (sys.executable, "-m", "evac", "agent", str(path)),
+        log,
+        prefix=site.prefix,
+        env=env,
+    )
+
+
+def controller(ground: Ground, site: Site, env: Mapping[str, str]) -> Process:
+    """The controller of a site, not started. It stands on the etcd of all sites, its own member first."""
+    store = store_url(ground.topology, site.name)
+    estate = str(ground.folder.estate)
+    argv = (sys.executable, "-m", "evac", "serve", estate, "--site", site.name, "--store", store)
+    log = ground.folder.logs / f"{site.name}-controller.log"
+    # A mistake of ours shall leave its trace in the log.
+    known = authorities.environment(ground.folder.certificates, site.name)
+    debug = {**env, **known, "EVAC_DEBUG": "1"}
+    return Process(f"controller {site.name}", argv, log, prefix=site.prefix, env=debug)
+
+
+def agent_file(ground: Ground, site: Site) -> str:
+    """TOML. The unit carries the lab's mark itself, because an agent passes on no variable of its own."""
+    argv = (sys.executable, "-m", "evac_lab.messenger", str(messenger_config(ground, site)))
+    mark = f"{ground.folder.mark}{site.name}"
+    certificates = ground.folder.certificates
+    names = [authorities.client_name(one.name) for one in ground.topology.sites]
+    names.append(authorities.client_name())
+    return "\n".join(
+        [
+            f"site = {_toml(site.name)}",
+            f"host = {_toml(site.host('agent'))}",
+            f"port = {PORTS['agent']}",
+            'state = "state"',
+            f"secret = {_toml(ground.secrets.reference('agent'))}",
+            "",
+            "[tls]",
+            f"cert = {_toml(f'file:{certificates}/agent-{site.name}.pem')}",
+            f"key = {_toml(f'file:{certificates}/agent-{site.name}.key')}",
+            f"ca = {_toml(f'file:{certificates}/ca.pem')}",
+            f"names = [{', '.join(_toml(name) for name in names)}]",
+            "",
+            "[[units]]",
+            f"name = {_toml(SERVICE)}",
+            f"argv = [{', '.join(_toml(word) for word in argv)}]",
+            f"check_url = {_toml(site.url('messenger') + '/health')}",
+            f"most = {INSTANCES_MOST}",
+            "stop_ms = 1000",
+            f"env = {{ {proc_table.MARK} = {_toml(mark)} }}",
+            "",
+        ]
+    )
+
+
+def _toml(text: str) -> str:
+    """A basic string of TOML is a string of JSON."""
+    return json.dumps(text)
+
+
+def start_messenger(ground: Ground, site: Site) -> None:
+    """Orders one instance and waits until it answers. Raises `ActionError`.
+
+    The token is the lowest there is, so that the first leader is obeyed after it.
+    """
+    settings = {"agent": site.url("agent"), "secret": ground.secrets.reference("agent"), "unit": SERVICE}
+    action = Action("scale", SERVICE, "process", site.name, settings, {"replicas": 1})
+    order = Order("lab", "up", 1, 1, 0, "the lab comes up", _START_SECONDS, f"lab/{site.name}")
+    asyncio.run(_execute(action, order, authorities.operator(ground.folder.certificates)))
+
+
+async def _execute(action: Action, order: Order, peer: Peer) -> None:
+    driver = ProcessDriver(peer)
+    try:
+        await driver.execute(action, order)
+    finally:
+        await driver.close()

@@ -1,7 +1,8 @@
-"""What the lab remembers between two commands: one folder, one JSON file that is written whole, one lock.
+"""Where everything of the lab is: sites, addresses, ports, its folder, and the processes that it started.
 
-Owns the layout of the folder. A process is remembered with its pid, the moment it started and all that is
-needed to start it again, so that any later command finds exactly what an earlier one started.
+Two worlds share one plan. On loopback each site is a /16 of 127/8, which needs no rights at all. With network
+namespaces each site is a namespace with addresses of 198.18.0.0/15, the range that is set aside for
+benchmarks (RFC 2544) and that nothing routes. An offset moves a whole lab, so that several never collide.
 """
 
 from __future__ import annotations
@@ -10,16 +11,138 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
+import ssl
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from evac.model.errors import EvacError
+from evac.model.errors import EvacError, InvalidInput
 from evac_lab import proc_table
-from evac_lab.process import Process
-from evac_lab.topology import Topology, World, topology
+from evac_lab.process import Process, ServerFailed
+
+World = Literal["loopback", "namespaces"]
+
+SITES: Final = ("pangyo", "anyang", "ansan")
+"""Where the primary stands at first, where the synchronous replica, where the asynchronous one."""
+
+HOSTS: Final = {
+    "etcd": 2,
+    "postgres": 3,
+    "redis": 4,
+    "dns": 5,
+    "haproxy": 6,
+    "messenger": 7,
+    "agent": 8,
+    "controller": 9,
+}
+PORTS: Final = {
+    "etcd": 2379,
+    "peer": 2380,
+    "postgres": 5432,
+    "redis": 6379,
+    "dns": 5353,
+    "haproxy": 8080,
+    "runtime": 9999,
+    "messenger": 8000,
+    "agent": 7070,
+    "controller": 7071,
+}
+HALLS: Final = {
+    "hall-1": ("etcd", "postgres", "controller"),
+    "hall-2": ("redis", "dns", "haproxy", "agent", "messenger"),
+}
+"""What burns together when only half of a site does; an agent stands with the units that it runs."""
+
+ZONE: Final = "lab"
+SERVICE: Final = "messenger"
+SERVICE_NAME: Final = f"{SERVICE}.{ZONE}"
+LOOPBACK_OFFSETS: Final = 60
+NAMESPACE_OFFSETS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One site. number: 1, 2, 3. net: what its addresses begin with. namespace: "" on loopback."""
+
+    name: str
+    number: int
+    net: str
+    namespace: str = ""
+
+    def host(self, role: str) -> str:
+        """Address of a server; every kind has its own, so ports are the same everywhere."""
+        return f"{self.net}.{HOSTS[role]}"
+
+    def url(self, role: str) -> str:
+        return f"http{'s' if role == 'agent' else ''}://{self.host(role)}:{PORTS[role]}"
+
+    @property
+    def member(self) -> str:
+        """Its name as a PostgreSQL member. The prefix is needed: Patroni reads `anyang` as `ANY`, `ang`."""
+        return f"dc-{self.name}"
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What stands before a command that shall run inside the site."""
+        return ("ip", "netns", "exec", self.namespace) if self.namespace else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A whole lab. clients: the address from which clients speak, outside every site."""
+
+    world: World
+    offset: int
+    sites: tuple[Site, ...]
+    clients: str
+
+    def site(self, name: str) -> Site:
+        """Raises `InvalidInput` for a name that is none of the three."""
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise InvalidInput("lab-site", f"the lab has no site '{name[:40]}'", f"one of: {', '.join(SITES)}")
+
+    def others(self, name: str) -> tuple[Site, ...]:
+        return tuple(site for site in self.sites if site.name != self.site(name).name)
+
+    def hosts(self, role: str) -> tuple[str, ...]:
+        return tuple(site.host(role) for site in self.sites)
+
+    def etcd_urls(self, first: str = "") -> tuple[str, ...]:
+        """Client URLs of all members, the one of site `first` first."""
+        order = sorted(self.sites, key=lambda site: site.name != first)
+        return tuple(site.url("etcd") for site in order)
+
+
+def topology(world: World = "loopback", offset: int = 0) -> Topology:
+    """The lab of a world. Raises `InvalidInput` for an offset out of range."""
+    if world == "loopback":
+        _check_offset(offset, LOOPBACK_OFFSETS)
+        first = 1 if offset == 0 else 10 + 4 * (offset - 1)
+        nets = [f"127.{first + number}.0" for number in range(len(SITES))]
+        clients = "127.9.0.1" if offset == 0 else f"127.{first + 3}.0.1"
+        names = [""] * len(SITES)
+    else:
+        _check_offset(offset, NAMESPACE_OFFSETS)
+        nets = [f"198.18.{16 * offset + number + 1}" for number in range(len(SITES))]
+        clients = f"198.18.{16 * offset + 9}.1"
+        names = [f"evac{offset}-{name}" for name in SITES]
+    sites = tuple(
+        Site(name, number + 1, net, namespace)
+        for number, (name, net, namespace) in enumerate(zip(SITES, nets, names, strict=True))
+    )
+    return Topology(world, offset, sites, clients)
+
+
+def _check_offset(offset: int, most: int) -> None:
+    if not 0 <= offset < most:
+        raise InvalidInput("lab-offset", f"no lab number {offset}", f"one of 0 to {most - 1}")
+
 
 VERSION: Final = 1
 STATE_FILE: Final = "lab.json"
@@ -221,3 +344,123 @@ def living(state: LabState | None, folder: LabFolder, site: str | None = None) -
     roots |= proc_table.marked(f"{folder.mark}{site or ''}", rows)
     roots |= proc_table.working_in(folder.path / (site or ""), _TITLED, rows)
     return proc_table.descendants(roots, rows)
+
+
+Progress = Callable[[float, str], None]
+"""(share done, words)."""
+
+
+class Starter:
+    """Starts processes, from several threads at once, and writes each into the state at once.
+
+    Ends no process: who started the lab may be gone long before it.
+    """
+
+    def __init__(self, folder: LabFolder, state: LabState, progress: Progress, steps: int = 0) -> None:
+        self.folder = folder
+        self._state = state
+        self._progress = progress
+        self._steps = max(1, steps)
+        self._done = 0
+        self._lock = threading.Lock()
+        self._started: list[Process] = []
+
+    @property
+    def state(self) -> LabState:
+        with self._lock:
+            return self._state
+
+    def change(self, **values: object) -> None:
+        """Changes what is remembered, and writes it."""
+        with self._lock:
+            self._state = replace(self._state, **values)  # type: ignore[arg-type]
+            self.folder.write(self._state)
+
+    def launch(self, site: str, role: str, process: Process) -> Process:
+        """Starts it and remembers it; does not wait until it is ready."""
+        process.env = {**process.env, proc_table.MARK: f"{self.folder.mark}{site}"}
+        process.start()
+        running = Running(
+            site,
+            role,
+            process.pid,
+            proc_table.started(process.pid),
+            process.argv,
+            str(process.log),
+            process.user,
+            process.prefix,
+            str(process.cwd or ""),
+            dict(process.env),
+        )
+        with self._lock:
+            self._started.append(process)
+            self._state = self._state.with_process(running)
+            self.folder.write(self._state)
+        return process
+
+    def wait(
+        self, process: Process, ready: Callable[[], bool], timeout_s: float = 20.0, words: str = ""
+    ) -> None:
+        """Waits until it is ready. Raises `ServerFailed` with the end of its log."""
+        process.wait_until(ready, timeout_s)
+        self.tell(words or process.name)
+
+    def tell(self, words: str) -> None:
+        """One more step is done."""
+        with self._lock:
+            self._done += 1
+            share = min(1.0, self._done / self._steps)
+        self._progress(share, words)
+
+    def let_go(self) -> None:
+        """From here on they are not our children to wait for; they live on when this command ends."""
+        for process in self._started:
+            if process.popen is not None and process.popen.returncode is None:
+                process.popen.returncode = 0
+        self._started.clear()
+
+    def check(self) -> None:
+        """Raises `ServerFailed` for the first process that ended by itself."""
+        for process in self._started:
+            if not process.alive:
+                raise ServerFailed("server-failed", f"{process.name} ended: {process.last_lines()}")
+
+
+def takes_connections(host: str, port: int, timeout_s: float = 0.5) -> bool:
+    """Whether something listens there."""
+    try:
+        socket.create_connection((host, port), timeout_s).close()
+    except OSError:
+        return False
+    return True
+
+
+def answers(url: str, timeout_s: float = 0.5, line: ssl.SSLContext | None = None) -> bool:
+    """Whether a URL answers with 200. line: of https."""
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s, context=line) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
+    except (OSError, ValueError):
+        return False
+
+
+def wait_for(ready: Callable[[], bool], timeout_s: float, what: str, pause_s: float = 0.05) -> None:
+    """Waits for something that no one process stands for. Raises `LabError` when it takes too long."""
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        if time.monotonic() > deadline:
+            raise LabError(
+                "lab-slow", f"{what} took more than {timeout_s:g} s", "see the logs in the lab's folder"
+            )
+        time.sleep(pause_s)
+
+
+def store_url(topology: Topology, first: str = "") -> str:
+    """The store of the lab's controllers, the member of site `first` first."""
+    return f"etcd:{','.join(topology.etcd_urls(first))}"

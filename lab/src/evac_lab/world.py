@@ -6,6 +6,7 @@ Nothing here acts for evac; faults are in `faults`, figures in `fires`.
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,18 +16,16 @@ from typing import Final
 
 from evac.drivers.process.peers import Lines
 from evac_lab import (
-    agent_certificates,
+    authorities,
     clients,
-    clocks,
-    commands,
+    doctor,
     estate_files,
-    ground_checks,
+    faults,
     messenger,
     namespaces,
-    own_processes,
     proc_table,
+    site_servers,
 )
-from evac_lab.journal_facts import leader_site, watchers
 from evac_lab.process import Process
 from evac_lab.servers import dns, haproxy, postgres
 from evac_lab.site_servers import (
@@ -40,10 +39,24 @@ from evac_lab.site_servers import (
     postgres_standby,
     redis_server,
 )
-from evac_lab.starting import Progress, Starter
-from evac_lab.state import LabError, LabFolder, LabState, default_folder, living
-from evac_lab.topology import PORTS, SERVICE_NAME, Site, Topology, World, topology
-from evac_lab.waiting import answers, wait_for
+from evac_lab.state import (
+    PORTS,
+    SERVICE_NAME,
+    LabError,
+    LabFolder,
+    LabState,
+    Progress,
+    Site,
+    Starter,
+    Topology,
+    World,
+    answers,
+    default_folder,
+    living,
+    topology,
+    wait_for,
+)
+from evac_lab.status import leader_site, watchers
 
 READY_SECONDS: Final = 30.0
 PLANS_SECONDS: Final = 60.0
@@ -80,7 +93,7 @@ def up(
     place = folder or LabFolder(default_folder())
     with place.locked():
         _refuse_second(place)
-        ground_checks.require(topology(options.world, options.offset), place.path)
+        doctor.require(topology(options.world, options.offset), place.path)
         _empty(place)
         state = LabState(options.world, options.offset, time.time(), delay_ms=options.delay_ms)
         place.write(state)
@@ -150,7 +163,7 @@ def _start_all(starter: Starter, options: Options) -> None:
     ground = Ground(starter.folder, starter.state.topology)
     starter.folder.path.chmod(0o755)
     Secrets(starter.folder.secrets).make()
-    agent_certificates.make(starter.folder.certificates, ground.topology)
+    authorities.make(starter.folder.certificates, ground.topology)
     estate_files.write(ground, options.delay_ms)
     if options.world == "namespaces":
         namespaces.build(starter, ground.topology, options.delay_ms)
@@ -222,7 +235,7 @@ def _start_simple(starter: Starter, ground: Ground, site: Site) -> None:
 
 def _start_messenger(starter: Starter, ground: Ground, site: Site) -> None:
     """Through the site's agent, as its unit."""
-    own_processes.start_messenger(ground, site)
+    site_servers.start_messenger(ground, site)
     wait_for(
         lambda: answers(f"{site.url('messenger')}/ready"), READY_SECONDS, f"the messenger of {site.name}"
     )
@@ -230,16 +243,16 @@ def _start_messenger(starter: Starter, ground: Ground, site: Site) -> None:
 
 
 def _start_agent(starter: Starter, ground: Ground, site: Site, clocks_too: bool) -> None:
-    env = clocks.environment(starter.folder, site.name) if clocks_too else {}
-    process = starter.launch(site.name, "agent", own_processes.agent(ground, site, env))
+    env = faults.environment(starter.folder, site.name) if clocks_too else {}
+    process = starter.launch(site.name, "agent", site_servers.agent(ground, site, env))
     url = f"{site.url('agent')}/v1/health"
-    line = Lines(agent_certificates.operator(ground.folder.certificates)).to(url)
+    line = Lines(authorities.operator(ground.folder.certificates)).to(url)
     starter.wait(process, lambda: answers(url, line=line), READY_SECONDS, f"agent of {site.name}")
 
 
 def _start_controller(starter: Starter, ground: Ground, site: Site, clocks_too: bool) -> None:
-    env = clocks.environment(starter.folder, site.name) if clocks_too else {}
-    starter.launch(site.name, "controller", own_processes.controller(ground, site, env))
+    env = faults.environment(starter.folder, site.name) if clocks_too else {}
+    starter.launch(site.name, "controller", site_servers.controller(ground, site, env))
     starter.tell(f"controller of {site.name}")
 
 
@@ -288,7 +301,7 @@ def start_clients(starter: Starter, ground: Ground, options: Options) -> None:
         options.pause_s,
     )
     clients.write_config(path, config)
-    process = _own(starter, commands.clients(path), None, "clients")
+    process = _own(starter, (sys.executable, "-m", "evac_lab.clients", str(path)), None, "clients")
     starter.wait(process, lambda: _written(starter.folder.ledger), READY_SECONDS, "clients")
 
 

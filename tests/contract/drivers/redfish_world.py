@@ -9,7 +9,7 @@ from typing import Any
 from evac.drivers.port import Action, Evidence, Value, Verb
 from evac.drivers.redfish.driver import RedfishDriver
 from evac.model.errors import ActionError
-from evac_lab.fleet.addresses import address_of
+from evac_lab.fleet.ground import address_of
 from tests.contract.drivers.suite import order
 from tests.lab.fleets import Running, running
 

@@ -14,7 +14,7 @@ from evac.drivers.port import Checked, Observed, Value
 from evac.drivers.process.remote import RemoteDriver
 from evac.drivers.redfish.driver import RedfishDriver
 from evac.model.errors import ActionError, Permanent, Retryable
-from evac_lab.fleet.addresses import address_of
+from evac_lab.fleet.ground import address_of
 from tests.contract.drivers.redfish_world import (
     SERVERS,
     SERVERS_LEFT,

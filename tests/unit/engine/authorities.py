@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from evac.net.tls import TlsFiles
-from evac_lab.agent_certificates import key_usage
+from evac_lab.authorities import key_usage
 
 DAY = timedelta(days=1)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evac_lab.ledger import (
+from evac_lab.clients import (
     LedgerReader,
     LedgerWriter,
     Record,

@@ -12,7 +12,7 @@ from evac.engine.plans.library import key_of
 from evac.model.observation import Observation
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
-from evac_lab.journal_facts import plans_ready
+from evac_lab.status import plans_ready
 
 
 def plan(site: str, estate: str) -> Put:

@@ -12,8 +12,7 @@ import pytest
 
 from evac_lab import proc_table
 from evac_lab.process import Process
-from evac_lab.starting import Starter
-from evac_lab.state import LabError, LabFolder, LabState, Running, living
+from evac_lab.state import LabError, LabFolder, LabState, Running, Starter, living
 
 # A parent whose child leads a session of its own, as the children of PostgreSQL do.
 FAMILY = """

@@ -11,7 +11,7 @@ from evac.engine.lead.leadership import LEADER
 from evac.engine.stores.datasets import Epoch, encode, key_of
 from evac.store.opening import open_store
 from evac.store.port import Compare, Put
-from evac_lab import returning
+from evac_lab import restoring
 from evac_lab.state import LabFolder
 
 ESTATE = """evac: 1
@@ -40,7 +40,7 @@ async def asked(tmp_path: Path, site: str, epoch: Epoch | None, held_ms: int = 0
         return True
 
     try:
-        return await returning.as_it_was(folder, url, site, start), len(starts)
+        return await restoring.as_it_was(folder, url, site, start), len(starts)
     finally:
         await store.close()
 

@@ -5,8 +5,8 @@ import ipaddress
 import pytest
 
 from evac.model.errors import InvalidInput
-from evac_lab.ground_checks import addresses
-from evac_lab.topology import HALLS, HOSTS, LOOPBACK_OFFSETS, NAMESPACE_OFFSETS, SITES, World, topology
+from evac_lab.doctor import addresses
+from evac_lab.state import HALLS, HOSTS, LOOPBACK_OFFSETS, NAMESPACE_OFFSETS, SITES, World, topology
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,22 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from evac_lab import clocks, doctor, estate_files, fires, report, screen
+from evac_lab import doctor, episodes, estate_files, faults, status
+from evac_lab.episodes import Fire
 from evac_lab.faults import Struck
-from evac_lab.fires import Fire
-from evac_lab.journal_facts import RunFacts, Watchers, facts, is_withdrawn, moved, site_in, together
+from evac_lab.namespaces import Links, read_links, write_links
 from evac_lab.state import LabFolder
-from evac_lab.status import SiteStatus, Status
-from evac_lab.wan_router import Links, read_links, write_links
+from evac_lab.status import (
+    RunFacts,
+    SiteStatus,
+    Status,
+    Watchers,
+    facts,
+    is_withdrawn,
+    moved,
+    site_in,
+    together,
+)
 
 CONTRACT = {
     "lost_site",
@@ -49,14 +58,14 @@ FIRE = Fire(
 
 
 def test_the_contract_of_a_fire() -> None:
-    (row,) = json.loads(report.as_json([FIRE]))["fires"]
+    (row,) = json.loads(episodes.as_json([FIRE]))["fires"]
     assert set(row) >= CONTRACT
     assert (row["lost_site"], row["leader_burnt"], row["detected_seconds"]) == ("pangyo", True, 1.75)
     assert (row["first_write_seconds"], row["lost"], row["fenced_seconds"]) == (2.2, 0, 1.9)
 
 
 def test_a_timeline_is_in_the_order_of_time() -> None:
-    lines = report.timeline(FIRE).splitlines()
+    lines = episodes.timeline(FIRE).splitlines()
     moments = [float(line.split()[0]) for line in lines if " s  " in line and line.split()[0][0].isdigit()]
     assert moments == sorted(moments)
     assert len(moments) == 8
@@ -66,34 +75,36 @@ def test_a_timeline_is_in_the_order_of_time() -> None:
 
 def test_a_fence_that_no_store_needed_is_no_gap_of_a_run_that_is_whole() -> None:
     seconds = {**FIRE.seconds, "fenced": None, "shifted": None}
-    told = report.timeline(replace(FIRE, seconds=seconds))
+    told = episodes.timeline(replace(FIRE, seconds=seconds))
     assert "old primary fenced" not in told
     assert "traffic shifted: not seen" in told
-    assert "old primary fenced: not seen" in report.timeline(replace(FIRE, seconds=seconds, state="not over"))
+    assert "old primary fenced: not seen" in episodes.timeline(
+        replace(FIRE, seconds=seconds, state="not over")
+    )
 
 
 def test_what_was_not_seen_and_not_counted_is_said() -> None:
-    text = report.timeline(replace(FIRE, seconds={}, lost=None, first_write_seconds=None))
+    text = episodes.timeline(replace(FIRE, seconds={}, lost=None, first_write_seconds=None))
     assert "detected: not seen" in text
     assert "not counted yet" in text
 
 
 def test_medians_leave_out_what_did_not_happen() -> None:
     rows = [replace(FIRE, number=n, first_write_seconds=value) for n, value in enumerate((2.0, None, 4.0), 1)]
-    assert "3.00 s" in report.table(rows).splitlines()[-1]
+    assert "3.00 s" in episodes.table(rows).splitlines()[-1]
 
 
 def test_fires_are_remembered_in_order(tmp_path: Path) -> None:
     folder = LabFolder(tmp_path)
     for site in ("pangyo", "anyang"):
-        fires.begin(folder, Struck("burn", site, 5.0, 3), 0, leader_burnt=False)
-    fires.write(folder, replace(FIRE, number=11, lost_ids=("a", "b")))
-    assert [(fire.number, fire.lost_site) for fire in fires.read_all(folder)] == [
+        episodes.begin(folder, Struck("burn", site, 5.0, 3), 0, leader_burnt=False)
+    episodes.write(folder, replace(FIRE, number=11, lost_ids=("a", "b")))
+    assert [(fire.number, fire.lost_site) for fire in episodes.read_all(folder)] == [
         (1, "pangyo"),
         (2, "anyang"),
         (11, "pangyo"),
     ]
-    assert fires.read_all(folder)[-1].lost_ids == ("a", "b")
+    assert episodes.read_all(folder)[-1].lost_ids == ("a", "b")
 
 
 def test_milestones_are_read_from_the_journal() -> None:
@@ -145,9 +156,9 @@ def test_a_run_that_evac_took_back_is_no_answer_to_a_fire() -> None:
 
 def test_a_leader_whose_clock_is_ahead_is_read_as_a_true_clock_would_have_dated_it(tmp_path: Path) -> None:
     folder = LabFolder(tmp_path)
-    clocks.clock_file(folder, "anyang").parent.mkdir(parents=True)
-    clocks.clock_file(folder, "anyang").write_text("+3600")
-    assert clocks.ahead(folder, ["pangyo", "anyang"]) == {"anyang": 3_600.0}
+    faults.clock_file(folder, "anyang").parent.mkdir(parents=True)
+    faults.clock_file(folder, "anyang").write_text("+3600")
+    assert faults.ahead(folder, ["pangyo", "anyang"]) == {"anyang": 3_600.0}
     events = moved([["run_created", 3_701_800, "", 0, {}]], 3_600_000)
     watched = moved([["verdict", 3_701_500, "pangyo", "lost", {"state": "lost"}]], 3_600_000)
     assert facts("r", events, watched, "pangyo", 100.0).seconds == {"decided": 1.8, "detected": 1.5}
@@ -199,13 +210,13 @@ def _status(watchers: Watchers | None) -> Status:
 
 def test_the_status_says_who_leads_and_for_which_loss_a_plan_lies_ready() -> None:
     seen = Watchers("anyang", ("pangyo",), {"ansan": "no room"}, ("run-7",))
-    text = screen.as_text(_status(seen), 80, colour=False)
+    text = status.as_text(_status(seen), 80, colour=False)
     rows = {line.split("  ")[0]: line for line in text.splitlines()}
     assert rows["evac"].split()[1:] == ["watches", "leads", "watches"]
     assert rows["plan for it"].split()[3:] == ["ready", "being", "made", "none"]
     assert "under way: run-7" in text
     assert max(len(line) for line in text.splitlines()) <= 80
-    assert "no answer" in screen.as_text(_status(None), 80, colour=False)
+    assert "no answer" in status.as_text(_status(None), 80, colour=False)
 
 
 def test_over_long_links_a_probe_has_time_to_open_a_connection_and_to_ask() -> None:

@@ -14,14 +14,12 @@ import numpy.typing as npt
 import orjson
 
 from evac.model.errors import EvacError, InvalidInput
-from evac_lab.fleet import circuits
-from evac_lab.fleet.addresses import address_of
-from evac_lab.fleet.answers import Answer, Json, Request
+from evac_lab.fleet import resources
 from evac_lab.fleet.connections import Connection
-from evac_lab.fleet.faults import FAULTS, code_of
 from evac_lab.fleet.fleet import Fleet
+from evac_lab.fleet.ground import FAULTS, INRUSH, NO_LIMIT, STEADY, address_of, code_of
 from evac_lab.fleet.machines import OFF, ON
-from evac_lab.fleet.power import INRUSH, NO_LIMIT, STEADY
+from evac_lab.fleet.resources import Answer, Json, Request
 
 SERVERS_SHOWN: Final = 1_000
 _POINTS: Final = 1_000
@@ -146,7 +144,7 @@ class AdminDoor:
         """Every feed, hall and rack: load, peak, budget, breaker, and its circuit if it is a feed."""
         self.fleet.now()
         grid = self.fleet.grid
-        circuit = {domain: row + 1 for row, domain in enumerate(circuits.feeds(self.fleet))}
+        circuit = {domain: row + 1 for row, domain in enumerate(resources.feeds(self.fleet))}
         found = [
             {
                 "id": id,
@@ -159,7 +157,7 @@ class AdminDoor:
                 "peak_inrush_watts": grid.peak[row][INRUSH],
                 "budget_watts": _known(grid.budget[row][STEADY]),
                 "budget_inrush_watts": _known(grid.budget[row][INRUSH]),
-                **({"circuit": f"/redfish/v1/{circuits.FEEDERS}/{circuit[row]}"} if row in circuit else {}),
+                **({"circuit": f"/redfish/v1/{resources.FEEDERS}/{circuit[row]}"} if row in circuit else {}),
             }
             for row, id in enumerate(grid.ids)
         ]

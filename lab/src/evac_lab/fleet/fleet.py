@@ -1,19 +1,203 @@
-"""One running fleet: the ground it stands on, its machines, its clock, its accounts and what it counts."""
+"""One running fleet: the ground it stands on, its machines, its clock, its account and what it counts."""
 
 from __future__ import annotations
 
+import base64
+import hmac
+import secrets
+import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from evac.model.errors import InvalidInput
-from evac_lab.fleet import faults
-from evac_lab.fleet.accounts import Accounts
-from evac_lab.fleet.clock import FleetClock
-from evac_lab.fleet.faults import Shares
-from evac_lab.fleet.ground import Ground
+from evac_lab.fleet.ground import Ground, PowerGrid, Shares, code_of, draw, draw_racks
 from evac_lab.fleet.machines import Machines
-from evac_lab.fleet.power import PowerGrid
-from evac_lab.fleet.stats import Stats
+
+
+class FleetClock:
+    """A speed of 60 makes a minute of the fleet of each second."""
+
+    def __init__(self, speed: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.speed = speed
+        self._monotonic = monotonic
+        self._began = monotonic()
+        self._began_wall = datetime.now(UTC).timestamp()
+
+    def now(self) -> int:
+        return int((self._monotonic() - self._began) * self.speed * 1_000)
+
+    def seconds_until(self, at_ms: int) -> float:
+        """Of the wall's time."""
+        return max(0.0, at_ms / 1_000 / self.speed - (self._monotonic() - self._began))
+
+    def wall_seconds(self, ms: int) -> float:
+        """How long a duration of the fleet takes on the wall."""
+        return ms / 1_000 / self.speed
+
+    def words(self, at_ms: int) -> str:
+        """A moment as Redfish writes it, as if the fleet's time had been the world's."""
+        moment = datetime.fromtimestamp(self._began_wall + at_ms / 1_000, UTC)
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(slots=True)
+class Stats:
+    """requests: V, of each controller; at_once: V, answers that are awaited now; most_at_once: V."""
+
+    servers: int
+    requests: npt.NDArray[np.uint32] = field(init=False)
+    at_once: npt.NDArray[np.uint16] = field(init=False)
+    most_at_once: npt.NDArray[np.uint16] = field(init=False)
+    total: int = 0
+    circuits: int = 0
+    nobody: int = 0
+    connections: int = 0
+    connections_most: int = 0
+    connections_in_all: int = 0
+    connections_refused: int = 0
+    unauthorized: int = 0
+    lockouts: int = 0
+    sessions_opened: int = 0
+    sessions_refused: int = 0
+    sessions_expired: int = 0
+    sessions_closed: int = 0
+    sessions_most: int = 0
+    statuses: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.requests = np.zeros(self.servers, np.uint32)
+        self.at_once = np.zeros(self.servers, np.uint16)
+        self.most_at_once = np.zeros(self.servers, np.uint16)
+
+    def begin(self, server: int) -> None:
+        """A request has come whole; it is answered when `end` is called."""
+        self.total += 1
+        if server < 0:
+            self.circuits += 1
+            return
+        self.requests[server] += 1
+        self.at_once[server] += 1
+        if self.at_once[server] > self.most_at_once[server]:
+            self.most_at_once[server] = self.at_once[server]
+
+    def end(self, server: int) -> None:
+        if server >= 0:
+            self.at_once[server] -= 1
+
+    def answered(self, status: int) -> None:
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+
+
+SESSIONS_MOST: Final = 8
+SESSION_IDLE_MS: Final = 300_000
+LOCKOUT_THRESHOLD: Final = 5
+LOCKOUT_MS: Final = 300_000
+_HEADERS_KEPT: Final = 1_024
+
+
+@dataclass(slots=True)
+class Session:
+    """A login that holds until it is closed, or idle for too long."""
+
+    id: str
+    token: str
+    used_at: int
+
+
+class Accounts:
+    """The account and sessions of all controllers."""
+
+    def __init__(self, user: str, password: str, stats: Stats) -> None:
+        self.user, self._password, self._stats = user, password, stats
+        self._wrong: dict[int, int] = {}
+        self._locked_until: dict[int, int] = {}
+        self._sessions: dict[int, dict[str, Session]] = {}
+        self._decoded: dict[str, tuple[str, str] | None] = {}
+        self._next_id = 1
+
+    def basic(self, server: int, header: str, now: int, changed: bool = False) -> bool:
+        """Whether a Basic header is right. Wrong passwords are counted.
+
+        changed: the password on this controller is one that nobody told.
+        """
+        if header not in self._decoded:
+            if len(self._decoded) >= _HEADERS_KEPT:
+                self._decoded.clear()
+            self._decoded[header] = _decoded(header)
+        known = self._decoded[header]
+        return known is not None and self.login(server, *known, now, changed)
+
+    def login(self, server: int, user: str, password: str, now: int, changed: bool = False) -> bool:
+        """Whether user and password are right and the account is not locked."""
+        if user != self.user or now < self._locked_until.get(server, 0):
+            return False
+        if changed or not hmac.compare_digest(password.encode(), self._password.encode()):
+            self._wrong[server] = self._wrong.get(server, 0) + 1
+            if self._wrong[server] >= LOCKOUT_THRESHOLD:
+                del self._wrong[server]
+                self._locked_until[server] = now + LOCKOUT_MS
+                self._stats.lockouts += 1
+            return False
+        self._wrong.pop(server, None)
+        return True
+
+    def sessions(self, server: int, now: int) -> dict[str, Session]:
+        """The sessions of a controller; what was idle for too long is gone."""
+        held = self._sessions.get(server, {})
+        for id, session in list(held.items()):
+            if now - session.used_at > SESSION_IDLE_MS:
+                del held[id]
+                self._stats.sessions_expired += 1
+        return held
+
+    def open_session(self, server: int, now: int) -> Session | None:
+        """A new session; None when the controller has no room for another."""
+        held = self.sessions(server, now)
+        if len(held) >= SESSIONS_MOST:
+            self._stats.sessions_refused += 1
+            return None
+        session = Session(str(self._next_id), secrets.token_hex(16), now)
+        self._next_id += 1
+        self._sessions.setdefault(server, {})[session.id] = session
+        self._stats.sessions_opened += 1
+        self._stats.sessions_most = max(self._stats.sessions_most, len(self._sessions[server]))
+        return session
+
+    def close_session(self, server: int, id: str) -> None:
+        if self._sessions.get(server, {}).pop(id, None) is not None:
+            self._stats.sessions_closed += 1
+
+    def by_token(self, server: int, token: str, now: int) -> bool:
+        for session in self.sessions(server, now).values():
+            if hmac.compare_digest(session.token.encode(), token.encode("latin-1", "replace")):
+                session.used_at = now
+                return True
+        return False
+
+    def forget_sessions(self, server: int) -> None:
+        """The controller restarted, or lost power."""
+        self._sessions.pop(server, None)
+
+    @property
+    def sessions_open(self) -> int:
+        return sum(len(held) for held in self._sessions.values())
+
+
+def _decoded(header: str) -> tuple[str, str] | None:
+    scheme, _, rest = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, colon, password = base64.b64decode(rest, validate=True).decode().partition(":")
+    except ValueError:
+        return None
+    return (user, password) if colon else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +236,7 @@ class Fleet:
         self.clock = clock or FleetClock(settings.speed)
         self.stats = Stats(len(ground))
         self.grid = PowerGrid(ground, settings.closed)
-        drawn = faults.draw(len(ground), shares, settings.seed)
+        drawn = draw(len(ground), shares, settings.seed)
         self.machines = Machines(
             ground, self.grid, drawn, settings.seed, settings.spread, settings.bmc_boot_ms
         )
@@ -66,8 +250,8 @@ class Fleet:
 
     def _strike(self, settings: Settings) -> None:
         """What else is broken from the start, or will be."""
-        for rack in faults.draw_racks(len(self.ground.racks), settings.racks_down, settings.seed):
-            self.machines.fault[self.ground.rack == rack] = faults.code_of("dead")
+        for rack in draw_racks(len(self.ground.racks), settings.racks_down, settings.seed):
+            self.machines.fault[self.ground.rack == rack] = code_of("dead")
         for id, at in settings.dying:
             self.machines.boot_server_dies(self.boot_server(id), at)
 

@@ -7,17 +7,15 @@ HTTP.
 
 from __future__ import annotations
 
+import heapq
+from array import array
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from evac.model.errors import InvalidInput
-from evac_lab.fleet import faults
-from evac_lab.fleet.agenda import Agenda, Timeline
-from evac_lab.fleet.faults import FAULTS
-from evac_lab.fleet.ground import Ground
-from evac_lab.fleet.power import PowerGrid, Trip
+from evac_lab.fleet.ground import FAULTS, Ground, PowerGrid, Trip, code_of
 
 OFF: Final = 0
 ON: Final = 1
@@ -345,7 +343,7 @@ class Machines:
 
     def set_faults(self, servers: npt.NDArray[np.int64], fault: str, now: int) -> None:
         """Servers get a fault, or lose it (`none`). A boot under way goes on by the new one."""
-        self.fault[servers] = faults.code_of(fault)
+        self.fault[servers] = code_of(fault)
         booting = servers[(self.state[servers] == ON) & ~self.up[servers]]
         for server in booting.tolist():
             self._resume(server, now, min(now - int(self.reset_at[server]), self._takes_ms(server) - 1))
@@ -366,3 +364,61 @@ class Machines:
     def was_running(self) -> None:
         """Dark now, but on before: policy `last` will switch on."""
         self.was_on[:] = True
+
+
+_AT: Final = 112
+_ORDER: Final = 64
+_WHAT: Final = 60
+_SERVER: Final = 32
+_TURN: Final = 2**32 - 1
+_NUMBER: Final = 2**28 - 1
+POINTS_MOST: Final = 100_000
+
+
+class Agenda:
+    """Events in the order in which they are due; of one moment, in the order in which they were noted.
+
+    An event is one number of 160 bits: a tuple would take four times the memory.
+    """
+
+    def __init__(self) -> None:
+        self._due: list[int] = []
+        self._sequence = 0
+
+    def note(self, at: int, what: int, server: int, turn: int) -> None:
+        """at: ms, 0 or more; what: below 16; server: below 2^28; turn: below 2^32."""
+        self._sequence += 1
+        order = at << _AT | self._sequence << _ORDER
+        heapq.heappush(self._due, order | what << _WHAT | server << _SERVER | turn)
+
+    def next_at(self) -> int | None:
+        return self._due[0] >> _AT if self._due else None
+
+    def pop(self) -> tuple[int, int, int, int]:
+        """(at, what, server, turn) of the first event."""
+        due = heapq.heappop(self._due)
+        return due >> _AT, due >> _WHAT & 0xF, due >> _SERVER & _NUMBER, due & _TURN
+
+
+class Timeline:
+    """A count over time. When it is full, every second point is forgotten, never the last one."""
+
+    def __init__(self) -> None:
+        self._at = array("q", [0])
+        self._count = array("i", [0])
+
+    def note(self, at: int, count: int) -> None:
+        if self._at[-1] == at:
+            self._count[-1] = count
+            return
+        if len(self._at) >= POINTS_MOST:
+            self._at, self._count = self._at[::2], self._count[::2]
+        self._at.append(at)
+        self._count.append(count)
+
+    def points(self, most: int = POINTS_MOST) -> list[tuple[int, int]]:
+        """(at, count), evenly thinned to about `most` points; the last one is always there."""
+        step = -(-len(self._at) // most)
+        found = list(zip(self._at[::step], self._count[::step], strict=True))
+        last = (self._at[-1], self._count[-1])
+        return found if found[-1] == last else [*found, last]

@@ -1,4 +1,4 @@
-"""What a management controller shows of its server: the JSON of each resource, made when it is asked for.
+"""What a controller and the switchgear show: the JSON of each resource, and errors as Redfish says them.
 
 Names and shape are those of the Redfish schemas; the values come from the machines. Reads only.
 """
@@ -6,14 +6,142 @@ Names and shape are those of the Redfish schemas; the values come from the machi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from evac_lab.fleet.accounts import SESSION_IDLE_MS
-from evac_lab.fleet.answers import Json
-from evac_lab.fleet.fleet import Fleet
-from evac_lab.fleet.ground import Kind
-from evac_lab.fleet.machines import BOOT_TARGETS, OFF, OVERRIDES, POWER_STATES
+import orjson
+
+from evac_lab.fleet.fleet import SESSION_IDLE_MS, Fleet
+from evac_lab.fleet.ground import INRUSH, NO_LIMIT, STEADY, Kind
+from evac_lab.fleet.machines import (
+    BOOT_TARGETS,
+    OFF,
+    OVERRIDES,
+    POWER_STATES,
+)
+
+REGISTRY: Final = "Base.1.18"
+
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. headers: lower-case names."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """status, JSON, and headers beside those of every answer."""
+
+    status: int = 200
+    body: Json | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    allow: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of the Base registry. words: `%1` stands for the first argument."""
+
+    words: str
+    severity: str
+    resolution: str
+    arguments: int = 0
+
+
+MESSAGES: Final = MappingProxyType(
+    {
+        "GeneralError": Message("A general error has occurred.", "Critical", "Try again."),
+        "MalformedJSON": Message("The body is no JSON object.", "Critical", "Send another body."),
+        "ResourceMissingAtURI": Message("There is no resource at %1.", "Critical", "Ask for another.", 1),
+        "OperationNotAllowed": Message("The method is not allowed.", "Critical", "Use one that Allow names."),
+        "ActionParameterMissing": Message("The action %1 needs %2.", "Critical", "Send the parameter.", 2),
+        "ActionParameterNotSupported": Message("%1 is no parameter of %2.", "Warning", "Leave it out.", 2),
+        "ActionParameterValueNotInList": Message(
+            "%1 is no value of %2 of %3.", "Warning", "Use an allowed value.", 3
+        ),
+        "PropertyMissing": Message("The property %1 is missing.", "Warning", "Send the property.", 1),
+        "PropertyNotWritable": Message("The property %1 cannot be written.", "Warning", "Leave it out.", 1),
+        "PropertyValueNotInList": Message("%1 is no value of %2.", "Warning", "Use a value of the list.", 2),
+        "PropertyValueTypeError": Message(
+            "%1 has the wrong type for %2.", "Warning", "Use the right one.", 2
+        ),
+        "InsufficientPrivilege": Message("The user may not do this.", "Critical", "Use another account."),
+        "NoValidSession": Message("There is no valid session.", "Critical", "Log in first."),
+        "SessionLimitExceeded": Message(
+            "The maximum number of user sessions is reached.", "Critical", "Close one, or wait."
+        ),
+        "InternalError": Message("The service has met an error of its own.", "Critical", "Reset it."),
+    }
+)
+"""Words of our own for the keys of the registry."""
+
+
+def information(key: str, *arguments: str) -> Json:
+    """One entry of @Message.ExtendedInfo."""
+    message = MESSAGES[key]
+    words = message.words
+    for place, argument in enumerate(arguments, 1):
+        words = words.replace(f"%{place}", argument)
+    return {
+        "@odata.type": "#Message.v1_1_2.Message",
+        "MessageId": f"{REGISTRY}.{key}",
+        "Message": words,
+        "MessageArgs": list(arguments),
+        "MessageSeverity": message.severity,
+        "Resolution": message.resolution,
+    }
+
+
+def refused(
+    status: int,
+    key: str,
+    *arguments: str,
+    allow: str = "",
+    headers: tuple[tuple[str, str], ...] = (),
+) -> Answer:
+    """An error as Redfish says it."""
+    return refusals(status, [information(key, *arguments)], allow, headers)
+
+
+def refusals(
+    status: int, entries: list[Json], allow: str = "", headers: tuple[tuple[str, str], ...] = ()
+) -> Answer:
+    first = entries[0]
+    error = {"code": first["MessageId"], "message": first["Message"], "@Message.ExtendedInfo": entries}
+    return Answer(status, {"error": error}, headers, allow=allow)
+
+
+def encode(answer: Answer, head_only: bool, keep_alive: bool) -> bytes:
+    """The bytes of an answer."""
+    content = b"" if answer.body is None else orjson.dumps(answer.body)
+    lines = [
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        "OData-Version: 4.0",
+        "Cache-Control: no-cache",
+    ]
+    if answer.allow:
+        lines.append(f"Allow: {answer.allow}")
+    if content:
+        lines.append("Content-Type: application/json;charset=utf-8")
+    lines += [f"{name}: {value}" for name, value in answer.headers]
+    if answer.status != 204:
+        lines.append(f"Content-Length: {len(content)}")
+    if not keep_alive:
+        lines.append("Connection: close")
+    head = "\r\n".join((*lines, "\r\n")).encode("latin-1")
+    return head if head_only else head + content
+
 
 V1: Final = "/redfish/v1"
 RESETS: Final = (
@@ -334,5 +462,113 @@ OF_A_SERVER: Final[Mapping[str, Reader]] = MappingProxyType(
         f"{V1}/Chassis": fixed("Chassis", "Chassis", "Chassis", "1"),
         f"{V1}/Chassis/1": chassis,
         f"{V1}/Chassis/1/Power": power,
+    }
+)
+
+
+FEEDERS: Final = "PowerEquipment/Switchgear/1/Feeders"
+BREAKER_ACTION: Final = "Actions/Circuit.BreakerControl"
+BREAKER_STATES: Final = ("On", "Off")
+
+
+def switchgear_root(fleet: Fleet, server: int, _: int) -> Json:
+    root = root_of(fleet, server, "Simulated Switchgear")
+    return {**root, "PowerEquipment": link("PowerEquipment")}
+
+
+def equipment(_: Fleet, __: int, ___: int) -> Json:
+    return named(
+        "PowerEquipment.v1_2_1.PowerEquipment",
+        "PowerEquipment",
+        "PowerEquipment",
+        "Power Equipment",
+        Status={"State": "Enabled", "Health": "OK"},
+        Switchgear=link("PowerEquipment/Switchgear"),
+        Links={"ManagedBy": [link("Managers/1")]},
+    )
+
+
+def switchgear(_: Fleet, __: int, ___: int) -> Json:
+    return named(
+        "PowerDistribution.v1_3_1.PowerDistribution",
+        "PowerEquipment/Switchgear/1",
+        "1",
+        "Switchgear",
+        EquipmentType="Switchgear",
+        Manufacturer="Contoso",
+        Model="SG1",
+        Status={"State": "Enabled", "Health": "OK"},
+        Feeders=link(FEEDERS),
+        Links={"ManagedBy": [link("Managers/1")]},
+    )
+
+
+def feeds(fleet: Fleet) -> list[int]:
+    """The domains that are feeds; the circuit 1 is the first."""
+    return [row for row, kind in enumerate(fleet.grid.kinds) if kind == "feed"]
+
+
+def circuit_path(fleet: Fleet, feed: str) -> str:
+    """The path of a feed's circuit."""
+    return f"{V1}/{FEEDERS}/{feeds(fleet).index(fleet.grid.number(feed)) + 1}"
+
+
+def feed_at(fleet: Fleet, circuit: str) -> int | None:
+    """The domain of a circuit's id, such as `7`."""
+    known = feeds(fleet)
+    if not circuit.isascii() or not circuit.isdigit() or len(circuit) > 6:
+        return None
+    return known[int(circuit) - 1] if 1 <= int(circuit) <= len(known) else None
+
+
+def feeders(fleet: Fleet, _: int, __: int) -> Json:
+    return collection("Circuit", FEEDERS, "Feeders", [str(row + 1) for row in range(len(feeds(fleet)))])
+
+
+def circuit(fleet: Fleet, id: str, domain: int) -> Json:
+    """One feed. Its name is the feed's id; the budget stands as its rating in watts."""
+    grid = fleet.grid
+    closed, tripped = grid.closed[domain], grid.tripped[domain]
+    load, budget = grid.load[domain], grid.budget[domain]
+    path = f"{FEEDERS}/{id}"
+    found = named(
+        "Circuit.v1_7_0.Circuit",
+        path,
+        id,
+        grid.ids[domain],
+        UserLabel=grid.ids[domain],
+        CircuitType="Feeder",
+        PhaseWiringType="ThreePhase5Wire",
+        PowerState="On" if closed else "Off",
+        BreakerState="Normal" if closed else "Tripped" if tripped else "Off",
+        Status={"State": "Enabled" if closed else "Disabled", "Health": "Critical" if tripped else "OK"},
+        PowerWatts={"Reading": load[STEADY]},
+        Actions={
+            "#Circuit.BreakerControl": {
+                "target": f"{V1}/{path}/{BREAKER_ACTION}",
+                "PowerState@Redfish.AllowableValues": list(BREAKER_STATES),
+            }
+        },
+    )
+    budgets = {"InrushWatts": load[INRUSH], "BudgetWatts": _known(budget[STEADY])}
+    found["Oem"] = {"Evac": {**budgets, "InrushBudgetWatts": _known(budget[INRUSH])}}
+    return found
+
+
+def _known(watts: int) -> int | None:
+    return None if watts == NO_LIMIT else watts
+
+
+OF_THE_SWITCHGEAR: Final[Mapping[str, Reader]] = MappingProxyType(
+    {
+        **SHARED,
+        V1: switchgear_root,
+        f"{V1}/": switchgear_root,
+        f"{V1}/PowerEquipment": equipment,
+        f"{V1}/PowerEquipment/Switchgear": fixed(
+            "PowerDistribution", "PowerEquipment/Switchgear", "Switchgear", "1"
+        ),
+        f"{V1}/PowerEquipment/Switchgear/1": switchgear,
+        f"{V1}/{FEEDERS}": feeders,
     }
 )

@@ -1,27 +1,221 @@
-"""The life of a fleet's process: its folder, its password, its pid file, and one fleet a folder."""
+"""The process of a fleet: sockets, clockwork, folder, password and pid file; also in the background."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import ctypes
 import json
+import multiprocessing
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from evac.model.errors import InvalidInput
+from evac.app.side_process import raise_limit
+from evac.model.errors import EvacError, InvalidInput
 from evac_lab import proc_table
-from evac_lab.fleet import estate_files, tls
-from evac_lab.fleet.addresses import CIRCUITS_ADDRESS, SERVERS_MOST, address_of
-from evac_lab.fleet.estate_files import Reach
-from evac_lab.fleet.faults import Shares
+from evac_lab.fleet import estates
+from evac_lab.fleet.admin import AdminDoor
+from evac_lab.fleet.connections import (
+    CONNECTIONS_MOST,
+    TLS_CONNECTIONS_MOST,
+    Connection,
+    ControllerDoor,
+    Door,
+)
+from evac_lab.fleet.estates import Reach
 from evac_lab.fleet.fleet import Fleet, Settings
-from evac_lab.fleet.ground import Ground
-from evac_lab.fleet.serving import ADMIN_HOST, FleetFailed, Ports, serve
-from evac_lab.fleet.tls import Certificates
+from evac_lab.fleet.ground import CIRCUITS_ADDRESS, SERVERS_MOST, Ground, Shares, address_of
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Files, and the SHA-256 of the certificate as hex, to pin it."""
+
+    authority: Path
+    chain: Path
+    key: Path
+    pin: str
+
+    def context(self) -> ssl.SSLContext:
+        """What the fleet listens with."""
+        found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        found.minimum_version = ssl.TLSVersion.TLSv1_2
+        found.load_cert_chain(self.chain, self.key)
+        # Each ticket leaves a session in a cache of 20,000, and no controller is met twice in a hurry.
+        found.num_tickets = 0
+        return found
+
+
+def make_certificates(folder: Path) -> Certificates:
+    """New keys and certificates in a folder; the memory that making them takes goes with the process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_make_here, folder).result()
+
+
+def _make_here(folder: Path) -> Certificates:
+    from evac_lab import authorities
+
+    return authorities.make_for_fleet(folder)
+
+
+ADMIN_HOST: Final = "127.0.0.1"
+_BACKLOG: Final = 1_024
+_TICK_SECONDS: Final = 0.25
+_SWEEP_SECONDS: Final = 5.0
+_FILES_SPARE: Final = 64
+_M_MMAP_THRESHOLD: Final = -3
+
+
+class FleetFailed(EvacError):
+    """The fleet cannot be served here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """0 lets the machine choose."""
+
+    controllers: int
+    admin: int
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `FleetFailed` when the port is taken."""
+    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+        found.listen(_BACKLOG)
+    except OSError as error:
+        found.close()
+        where = f"port {port}" if host == "0.0.0.0" else f"{host}:{port}"
+        raise FleetFailed(
+            "fleet-port", f"{where} cannot be had: {error.strerror}", "take another: --port, --admin-port"
+        ) from error
+    found.setblocking(False)
+    return found
+
+
+def connections_most(wanted: int) -> int:
+    """How many connections the limit of open files leaves; the limit is raised as far as it may be."""
+    return max(16, min(wanted, raise_limit() - _FILES_SPARE))
+
+
+class Server:
+    """A fleet with its sockets."""
+
+    def __init__(
+        self, fleet: Fleet, ports: Ports, tls: ssl.SSLContext | None, about: Mapping[str, object]
+    ) -> None:
+        self.fleet, self._tls, self._about = fleet, tls, about
+        self._stopping = asyncio.Event()
+        self._controllers = listen("0.0.0.0", ports.controllers)
+        try:
+            self._admin = listen(ADMIN_HOST, ports.admin)
+        except FleetFailed:
+            self._controllers.close()
+            raise
+
+    @property
+    def ports(self) -> Ports:
+        return Ports(self._controllers.getsockname()[1], self._admin.getsockname()[1])
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def run(self, ready: Callable[[Ports], None], longest_s: float | None = None) -> None:
+        """Serves until it is told to stop, or for so long."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        most = connections_most(TLS_CONNECTIONS_MOST if self._tls else CONNECTIONS_MOST)
+        door = ControllerDoor(self.fleet, loop, most)
+        admin = AdminDoor(self.fleet, self._about)
+        servers = [
+            await loop.create_server(
+                _maker(door, loop), sock=self._controllers, ssl=self._tls, backlog=_BACKLOG
+            ),
+            await loop.create_server(_maker(admin, loop), sock=self._admin),
+        ]
+        clockwork = loop.create_task(self._clockwork(door))
+        try:
+            ready(self.ports)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), longest_s)
+        finally:
+            clockwork.cancel()
+            for server in servers:
+                server.close()
+            door.close()
+            admin.close()
+            with contextlib.suppress(asyncio.CancelledError):
+                await clockwork
+
+    async def _clockwork(self, door: ControllerDoor) -> None:
+        """Lets happen what is due, also while nobody asks."""
+        loop = asyncio.get_running_loop()
+        swept = loop.time()
+        while True:
+            self.fleet.now()
+            due = self.fleet.machines.next_due()
+            pause = _TICK_SECONDS if due is None else self.fleet.clock.seconds_until(due)
+            await asyncio.sleep(min(max(pause, 0.002), _TICK_SECONDS))
+            if loop.time() - swept > _SWEEP_SECONDS:
+                swept = loop.time()
+                door.sweep()
+
+
+def _maker(door: Door, loop: asyncio.AbstractEventLoop) -> Callable[[], Connection]:
+    return lambda: Connection(door, loop)
+
+
+def serve(
+    fleet: Fleet,
+    ports: Ports,
+    tls: ssl.SSLContext | None,
+    about: Mapping[str, object],
+    ready: Callable[[Ports], None],
+    longest_s: float | None = None,
+) -> None:
+    """Serves a fleet until SIGTERM or SIGINT, or for so long. With uvloop where it is installed."""
+
+    async def main() -> None:
+        await Server(fleet, ports, tls, about).run(ready, longest_s)
+
+    if tls is not None:
+        _map_large_blocks()
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        runner.run(main())
+
+
+def _map_large_blocks() -> None:
+    """Lets the C library map every block above 64 KiB by itself for good, and give it back when it is freed.
+
+    uvloop takes 256 KiB for each connection with TLS, and touches a few pages of them.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 65_536)
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return made
+
 
 STATE_FILE: Final = "fleet.json"
 PASSWORD_FILE: Final = "bmc-password"
@@ -54,7 +248,7 @@ def run(ground: Ground, wish: Wish, told: Callable[[Mapping[str, Any]], None]) -
     """Serves until SIGTERM or SIGINT. told: what is there, once it listens. Raises `FleetFailed`."""
     check_size(len(ground))
     if wish.out is not None:
-        estate_files.check_folder(wish.out)
+        estates.check_folder(wish.out)
     with _only_one(wish.folder):
         reference, password = _password(wish)
         made = _certificates(wish)
@@ -64,7 +258,7 @@ def run(ground: Ground, wish: Wish, told: Callable[[Mapping[str, Any]], None]) -
             signed = (made.pin, made.authority) if made else ("", None)
             reach = Reach(ports.controllers, wish.user, reference, *signed)
             if wish.out is not None:
-                estate_files.write(wish.out, fleet, reach)
+                estates.write(wish.out, fleet, reach)
             about = description(fleet, ports, reach, wish)
             _write(wish.folder / STATE_FILE, about)
             told(about)
@@ -116,7 +310,7 @@ def _password(wish: Wish) -> tuple[str, str]:
 
 
 def _certificates(wish: Wish) -> Certificates | None:
-    return tls.make(wish.folder) if wish.tls else None
+    return make_certificates(wish.folder) if wish.tls else None
 
 
 @contextmanager
@@ -149,3 +343,67 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
     new = file.with_suffix(".new")
     new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     new.replace(file)
+
+
+LOG_FILE: Final = "fleet.log"
+START_S: Final = 180.0
+END_S: Final = 30.0
+_LOOK_S: Final = 0.1
+STOP_S: Final = 5.0
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Of one that did not start: nothing of it is left when this returns."""
+    for number, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+            return
+
+
+def begin(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Starts `evac ARGUMENTS` in a session of its own; what the fleet says once it answers. Raises
+    `FleetFailed` with its last words where it ends before, or takes too long.
+    """
+    if (found := read_state(folder)) is not None:
+        raise FleetFailed(
+            "fleet-runs", f"a fleet runs here already, pid {found['pid']}", "end it: evac lab fleet --end"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOG_FILE).open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "evac", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    until = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < until:
+        about = read_state(folder)
+        if about is not None and about["pid"] == process.pid:
+            process.returncode = 0  # it lives on when this command ends: not ours to wait for
+            return about
+        time.sleep(_LOOK_S)
+    _end(process)
+    words = (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    raise FleetFailed(
+        "fleet-start", "it did not start: " + " ".join(words[-3:])[-400:], f"see {folder / LOG_FILE}"
+    )
+
+
+def end(folder: Path) -> bool:
+    """Ends the fleet of a folder; False where none runs. Raises `FleetFailed` where it does not end."""
+    found = read_state(folder)
+    if found is None:
+        return False
+    pid, started = int(found["pid"]), int(found["started"])
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + END_S
+    while proc_table.same(pid, started):
+        if time.monotonic() > until:
+            raise FleetFailed("fleet-end", f"pid {pid} does not end", f"kill -9 {pid}")
+        time.sleep(_LOOK_S)
+    return True

@@ -12,16 +12,27 @@ from typing import Final
 
 import orjson
 
-from evac_lab.fleet import circuits, resources
-from evac_lab.fleet.answers import Answer, Json, Request, information, refusals, refused
-from evac_lab.fleet.circuits import OF_THE_SWITCHGEAR
+from evac_lab.fleet import resources
 from evac_lab.fleet.fleet import Fleet
 from evac_lab.fleet.machines import BOOT_TARGETS, OVERRIDE_DISABLED, OVERRIDE_ONCE, OVERRIDES, Reset
-from evac_lab.fleet.resources import OF_A_SERVER, RESET_TARGET, RESETS, SESSIONS, V1
+from evac_lab.fleet.resources import (
+    OF_A_SERVER,
+    OF_THE_SWITCHGEAR,
+    RESET_TARGET,
+    RESETS,
+    SESSIONS,
+    V1,
+    Answer,
+    Json,
+    Request,
+    information,
+    refusals,
+    refused,
+)
 
 RETRY_AFTER_S: Final = 10
 _SYSTEM: Final = f"{V1}/Systems/1"
-_FEEDERS: Final = f"{V1}/{circuits.FEEDERS}/"
+_FEEDERS: Final = f"{V1}/{resources.FEEDERS}/"
 _PUBLIC: Final = frozenset({"/redfish", V1, f"{V1}/"})
 _CHALLENGE: Final = (("WWW-Authenticate", 'Basic realm="Redfish"'),)
 _HALF: Final = ("/Systems", "/Chassis", "/Managers")
@@ -129,8 +140,8 @@ class Controller:
         top, _, id = path.rpartition("/")
         if top == SESSIONS and id in self.fleet.accounts.sessions(server, now):
             return resources.session(id, self.fleet.accounts.user)
-        if server < 0 and f"{top}/" == _FEEDERS and (domain := circuits.feed_at(self.fleet, id)) is not None:
-            return circuits.circuit(self.fleet, id, domain)
+        if server < 0 and f"{top}/" == _FEEDERS and (domain := resources.feed_at(self.fleet, id)) is not None:
+            return resources.circuit(self.fleet, id, domain)
         return None
 
     def _methods(self, server: int, path: str) -> tuple[str, ...]:
@@ -139,7 +150,7 @@ class Controller:
             return ("POST",)
         if server >= 0 and path == _SYSTEM:
             return ("PATCH",)
-        if server < 0 and path.startswith(_FEEDERS) and path.endswith(circuits.BREAKER_ACTION):
+        if server < 0 and path.startswith(_FEEDERS) and path.endswith(resources.BREAKER_ACTION):
             return ("POST",)
         if path == SESSIONS:
             return ("POST",)
@@ -181,10 +192,10 @@ class Controller:
 
     def _move_breaker(self, path: str, request: Request, now: int) -> None:
         """#Circuit.BreakerControl."""
-        domain = circuits.feed_at(self.fleet, path[len(_FEEDERS) :].partition("/")[0])
+        domain = resources.feed_at(self.fleet, path[len(_FEEDERS) :].partition("/")[0])
         if domain is None:
             raise Refusal(refused(404, "ResourceMissingAtURI", request.path))
-        states = circuits.BREAKER_STATES
+        states = resources.BREAKER_STATES
         if _one_of("Circuit.BreakerControl", _given(request), "PowerState", states, "On") == "On":
             self.fleet.machines.close(domain, now)
         else:

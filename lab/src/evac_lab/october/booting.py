@@ -7,40 +7,50 @@ person who switches a breaker that evac cannot reach) takes a drawn time. Time r
 from __future__ import annotations
 
 import asyncio
+import json
+import select
+import signal
+import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from types import MappingProxyType
-from typing import Final
+from typing import IO, Any, Final, cast
 
 import numpy as np
 
 from evac.app.planner.plans import Made
 from evac.app.planner.replan import Mender
-from evac.drivers.port import Action, Driver, Value
+from evac.drivers.noop import NoopDriver
+from evac.drivers.port import Action, Driver, Evidence, Order, Value
 from evac.drivers.registry import create
 from evac.engine.boots.feed_watch import FeedWatch
 from evac.engine.boots.replan import Mending, Trouble, take_over_plan
-from evac.engine.clock import SystemClock
+from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.leadership import Leadership
-from evac.engine.runs.binding import Bound
+from evac.engine.runs.binding import Bound, bind
 from evac.engine.runs.execution import Hooks, RunExecution
 from evac.engine.runs.performing import Terms
 from evac.engine.runs.reading import create_run
 from evac.estate.codecs import plan as plan_codec
 from evac.model.estate import Endpoint, Estate
 from evac.model.plan import Plan
-from evac.model.step_id import StepId
-from evac.run.values import Event
+from evac.model.run_policy import Patience, RunPolicy
+from evac.model.step_id import StepId, plan_id
+from evac.run.values import Event, RunLimit, RunPhase, RunSpec, RunStep
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
+from evac.store.memory import MemoryStore
+from evac.store.port import Store
 from evac.store.sqlite import SqliteStore
-from evac_lab.fleet.addresses import CIRCUITS_ADDRESS, address_of
-from evac_lab.october.fleet_process import Fleet
-from evac_lab.october.playing import RUN, Played, TimedDriver, bound_plan, played
-from evac_lab.october.speeding import faster
+from evac_lab.fleet.ground import CIRCUITS_ADDRESS, address_of
+from evac_lab.process import ServerFailed
+from evac_lab.virtual_loop import Process, VirtualLoop, run
 
 LEASE_MS: Final = 600_000
 """Nobody else leads here, and a machine that does all of this at once may be slow to renew it."""
@@ -257,3 +267,244 @@ def _quick(action: Action, speed: int) -> Action:
     if "boot_ms" in told:
         told["boot_ms"] = int(told["boot_ms"]) // speed  # type: ignore[arg-type]
     return replace(action, parameters=MappingProxyType(told))
+
+
+READY_S: Final = 120.0
+STOP_S: Final = 10.0
+_ANSWER_S: Final = 30.0
+_ANSWER_BYTES: Final = 32_000_000
+_LINE_BYTES: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """How a running fleet is reached. password: a reference. admin: its URL, on loopback."""
+
+    port: int
+    user: str
+    password: str
+    admin: str
+
+    def ask(self, path: str) -> Mapping[str, Any]:
+        """What the admin interface answers. Raises OSError, ValueError."""
+        with urllib.request.urlopen(f"{self.admin}/{path}", timeout=_ANSWER_S) as answer:
+            return cast(Mapping[str, Any], json.loads(answer.read(_ANSWER_BYTES)))
+
+    def limit(self, domain: str, watts: int) -> None:
+        """What utility or cooling give a site, hall, feed or rack now. Raises OSError."""
+        body = json.dumps({"power_watts": watts}).encode()
+        request = urllib.request.Request(f"{self.admin}/budget/{domain}", body, method="PUT")
+        with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:
+            answer.read(_LINE_BYTES)
+
+
+@contextmanager
+def serving(estate: Path, site: str, folder: Path, seed: int, speed: int) -> Iterator[Fleet]:
+    """A fleet of the servers of a site, without power, as long as the block lasts. Raises ServerFailed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    argv = [
+        sys.executable,
+        "-m",
+        "evac",
+        "lab",
+        "fleet",
+        "--estate",
+        str(estate),
+        "--site",
+        site,
+        "--seed",
+        str(seed),
+        "--speed",
+        str(speed),
+        "--latency",
+        "0",
+        "--at-start",
+        "open",
+        "--quiet",
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+        "--folder",
+        str(folder),
+    ]
+    with (folder / "fleet.log").open("wb") as log:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+        try:
+            assert process.stdout is not None
+            yield _ready(process.stdout, folder / "fleet.log")
+        finally:
+            _end(process)
+
+
+def _ready(out: IO[bytes], log: Path) -> Fleet:
+    """Waits for the ready line: the first one."""
+    until = time.monotonic() + READY_S
+    line = b""
+    while not line.endswith(b"\n") and len(line) < _LINE_BYTES:
+        left = until - time.monotonic()
+        if left <= 0 or not select.select([out], [], [], left)[0]:
+            raise ServerFailed("fleet-silent", f"the fleet is not ready after {READY_S:g} s", f"see {log}")
+        part = out.read1(4_096)  # type: ignore[attr-defined]
+        if not part:
+            words = log.read_text("utf-8", "replace").strip().splitlines()
+            raise ServerFailed(
+                "fleet-failed", f"the fleet ended: {words[-1] if words else 'no words'}", f"see {log}"
+            )
+        line += part
+    about = json.loads(line)
+    return Fleet(int(about["port"]), str(about["user"]), str(about["password"]), str(about["admin"]))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+REQUESTS_MS = 3_000
+"""What is added to a deadline: a request takes as long as it takes, however fast the story runs."""
+MEND_LEAST_MS = 3_000
+MEND_STEP_US = 300
+"""The least wait for a mended plan, and more for each step: to mend one takes as long as it takes, too, and
+leaves the run little of two cores meanwhile.
+"""
+
+
+def faster(bound: Bound, speed: int) -> Bound:
+    """The same run with all durations, holds and windows divided by `speed`."""
+    return Bound(faster_spec(bound.spec, speed), bound.actions)
+
+
+def faster_spec(spec: RunSpec, speed: int) -> RunSpec:
+    patience = replace(
+        spec.patience,
+        deadline_least_ms=REQUESTS_MS,
+        backoff_ms=max(1, spec.patience.backoff_ms // speed),
+        backoff_most_ms=max(1, spec.patience.backoff_most_ms // speed),
+    )
+    return replace(
+        spec,
+        steps=tuple(_step(step, speed) for step in spec.steps),
+        limits=tuple(_limit(limit, speed) for limit in spec.limits),
+        patience=patience,
+        horizon_ms=0,
+        monitor_ms=spec.monitor_ms // speed,
+        mend_ms=max(_mend_least_ms(spec), spec.mend_ms // speed) if spec.mend_ms else 0,
+    )
+
+
+def _mend_least_ms(spec: RunSpec) -> int:
+    return MEND_LEAST_MS + len(spec.steps) * MEND_STEP_US // 1_000
+
+
+def _step(step: RunStep, speed: int) -> RunStep:
+    return replace(
+        step,
+        start_ms=step.start_ms // speed,
+        duration_ms=_shorter(step.duration_ms, speed),
+        lag_ms=_shorter(step.lag_ms, speed),
+        deadline_ms=step.deadline_ms // speed + REQUESTS_MS if step.deadline_ms else 0,
+        uses=tuple((name, units, _shorter(hold, speed)) for name, units, hold in step.uses),
+    )
+
+
+def _limit(limit: RunLimit, speed: int) -> RunLimit:
+    return replace(limit, window_ms=_shorter(limit.window_ms, speed))
+
+
+def _shorter(milliseconds: int, speed: int) -> int:
+    """Rounded up, so that no hold becomes none; nothing and `kept for good` stay what they are."""
+    return -(-milliseconds // speed) if milliseconds > 0 else milliseconds
+
+
+SLOWEST_PERMILLE: Final = 1_300
+FASTEST_PERMILLE: Final = 900
+RUN: Final = "october"
+_ACTION: Final = (Action("run", "step", "timed"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """How a run ended. steps: id -> (began, ended) in milliseconds since the run began, of what succeeded."""
+
+    phase: RunPhase
+    steps: Mapping[str, tuple[int, int]]
+    ended_ms: int
+
+
+class TimedDriver(NoopDriver):
+    """Every step takes its predicted duration times a draw; `speed` divides it for runs in real time."""
+
+    name = "timed"
+
+    def __init__(self, seed: int, speed: int = 1) -> None:
+        super().__init__()
+        self._seed, self._speed = seed, speed
+        self._takes: dict[str, int] = {}
+
+    def know(self, spec: RunSpec) -> None:
+        """Remembers how long the steps of a plan are predicted to take."""
+        self._takes.update((step.id, step.duration_ms) for step in spec.steps)
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        draw = Random(f"{self._seed} {order.step}").randint(FASTEST_PERMILLE, SLOWEST_PERMILLE)
+        takes_ms = self._takes[plan_id(order.step)] * draw
+        await asyncio.sleep(takes_ms / 1_000_000 / self._speed)
+        return await super().execute(action, order)
+
+
+def bound_plan(estate: Estate, plan: Plan, digest: str) -> Bound:
+    """The run of a plan for which nobody is asked: the story has approved it beforehand."""
+    policy = replace(RunPolicy(), approvals=0, patience=Patience(attempts=2, deadline_factor=8))
+    return bind(estate, plan, policy, run=RUN, incident="october-2022", digest=digest)
+
+
+def timed(bound: Bound) -> Bound:
+    """The same steps, waits and limits, every step done by the simulated driver and none by a person."""
+    steps = tuple(replace(step, manual=False, gate="") for step in bound.spec.steps)
+    return Bound(replace(bound.spec, steps=steps), dict.fromkeys((s.id for s in steps), _ACTION))
+
+
+def play(bound: Bound, seed: int) -> Played:
+    """Carries a bound run out in virtual time."""
+    loop = VirtualLoop(seed)
+    process = Process(loop, "evac")
+    driver = TimedDriver(seed)
+    driver.know(bound.spec)
+    return run(loop, _carry_out(loop, process, bound, driver))
+
+
+async def _carry_out(loop: VirtualLoop, clock: Process, bound: Bound, driver: TimedDriver) -> Played:
+    store = MemoryStore(loop.now_ms)
+    leading = await Leadership.acquire(store, "evac", LEASE_MS, clock)
+    terms = Terms(
+        bound.spec.run, lambda step: _ACTION, lambda name: driver, leading, bound.spec.patience, RUN
+    )
+    view = await execute(store, bound, leading, clock, terms)
+    await leading.release()
+    return played(view)
+
+
+async def execute(store: Store, bound: Bound, leading: Leadership, clock: Clock, terms: Terms) -> RunView:
+    """Creates the run and carries it out to its end."""
+    journal, view = await create_run(store, bound.spec, leading, clock, {"reason": "october 2022"})
+    execution = RunExecution(store, journal, view, leading, terms, clock)
+    await execution.run()
+    return execution.view
+
+
+def played(view: RunView) -> Played:
+    """What became of each step that succeeded, in milliseconds since the run started."""
+    began = view.started_ms
+    steps = {
+        step.id: (view.started[i] - began, view.ended[i] - began)
+        for i, step in enumerate(view.steps)
+        if view.phases[i] == "succeeded"
+    }
+    return Played(view.phase, steps, view.last_ms - began)

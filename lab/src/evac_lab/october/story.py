@@ -7,27 +7,40 @@ milliseconds since the fire.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from evac import estate as estates
-from evac.app.planner.plans import Question, scenario_of
+from evac.app.planner.plans import Made, Question, make_plan, scenario_of
 from evac.derive.after import estate_after
 from evac.estate.examples import pangyo
+from evac.model.errors import RunError
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.scenario import Scenario, lose
+from evac.model.step_id import StepId
 from evac.steps.registry import kind_of
-from evac.views.october_page import PUBLISHED_POWER_MS, Chapter, October, Wave
+from evac.verify import check
+from evac.views.october_page import PUBLISHED_POWER_MS, Assumption, Chapter, October, Wave
 from evac.views.words import duration, number, percent, plural
-from evac_lab.fleet.faults import DEFAULT_SHARES
-from evac_lab.october.assumed import assumptions
-from evac_lab.october.booting import Booted, boot, with_addresses, with_endpoints
-from evac_lab.october.chapters import Say, Told, planned, restored, tell
-from evac_lab.october.fleet_process import Fleet, serving
+from evac_lab.fleet.ground import DEFAULT_SHARES
+from evac_lab.october.booting import (
+    FASTEST_PERMILLE,
+    SLOWEST_PERMILLE,
+    Booted,
+    Fleet,
+    Played,
+    boot,
+    bound_plan,
+    play,
+    serving,
+    timed,
+    with_addresses,
+    with_endpoints,
+)
 
 SITE: Final = "pangyo"
 MESSENGER: Final = "messenger-chat-front"
@@ -276,3 +289,116 @@ def _told(estate: Estate, plan: Plan, book: _Book, wave: Wave, home: int) -> Oct
         missing=missing,
         assumptions=assumptions(estate, SITE, POWER_PERMILLE, shares),
     )
+
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One plan carried out. back: service -> milliseconds since the run began; real_ms: spent here."""
+
+    made: Made
+    played: Played
+    back: Mapping[str, int]
+    real_ms: int
+
+
+def planned(estate: Estate, scenario: Scenario, budget_ms: int, seed: int) -> Made:
+    """A plan that the independent checker agrees with. Raises RunError where it does not."""
+    made = make_plan(estate, scenario, budget_ms=budget_ms, seed=seed)
+    verdict = check(estate, made.plan)
+    if not verdict.holds:
+        raise RunError("story-plan-broken", f"the plan breaks a rule: {verdict.violations[0]}")
+    return made
+
+
+def tell(estate: Estate, scenario: Scenario, budget_ms: int, seed: int) -> Told:
+    """Plans, verifies and plays one scenario. Raises RunError where the run does not end well."""
+    began = time.monotonic()
+    made = planned(estate, scenario, budget_ms, seed)
+    outcome = play(timed(bound_plan(estate, made.plan, made.digest)), seed)
+    if outcome.phase not in ("succeeded", "succeeded_with_exceptions"):
+        raise RunError("story-run-ended", f"the run of {scenario.title} ended {outcome.phase}")
+    back = restored(made.plan, {name: end for name, (_, end) in outcome.steps.items()})
+    return Told(made, outcome, back, int((time.monotonic() - began) * 1_000))
+
+
+def restored(plan: Plan, ended: Mapping[str, int]) -> dict[str, int]:
+    """Service -> when its smallest share serves with its traffic there, of those that the plan brings back.
+
+    ended: step id -> end. A service whose last step did not succeed is left out.
+    """
+    found: dict[str, int] = {}
+    steps = {step.id for step in plan.steps}
+    for outcome in plan.outcomes:
+        if outcome.base_ms is None or outcome.state in ("shed", "unplaced"):
+            continue
+        shift = str(StepId("shift", outcome.service))
+        last = shift if shift in steps else str(StepId("verify", outcome.service, "base"))
+        if last in ended:
+            found[outcome.service] = ended[last]
+        elif last not in steps:
+            found[outcome.service] = 0
+    return found
+
+
+_PRESS: Final = "published: reports on the outage of 15 October 2022"
+UNKNOWN_SOURCE: Final = "assumed"
+
+
+def assumptions(
+    estate: Estate, site: str, share_permille: int, faults: Mapping[str, int]
+) -> tuple[Assumption, ...]:
+    """share_permille: of the power that is back; faults: words -> permille of the servers."""
+    sources = {fact.path: fact.source or UNKNOWN_SOURCE for fact in estate.facts}
+
+    def source(path: str) -> str:
+        parts = path.split("/")
+        found = ("/".join(parts[:n]) for n in range(len(parts), 0, -1))
+        return next((sources[one] for one in found if one in sources), UNKNOWN_SOURCE)
+
+    return (
+        Assumption("servers in the building", number(_servers_at(estate, site)), source(f"sites/{site}")),
+        Assumption("power is back after", duration(PUBLISHED_POWER_MS), f"{_PRESS}: most of it, after a day"),
+        Assumption(
+            "power that is back at first",
+            percent(share_permille),
+            f"{_PRESS}; that all feeds get the same share is assumed",
+        ),
+        Assumption("until the loss is believed", duration(estate.detection_ms), source("detection")),
+        Assumption("until a plan is approved", duration(estate.approval_ms), source("approval")),
+        *_classes(estate, source),
+        *_hands(estate, source),
+        *(
+            Assumption(words, percent(permille), "assumed: no figure was published; drawn from the seed")
+            for words, permille in sorted(faults.items())
+        ),
+        Assumption(
+            "how long steps take beside the plan",
+            f"{FASTEST_PERMILLE / 10:g} to {SLOWEST_PERMILLE / 10:g} %",
+            "assumed: drawn from the seed for each step; boots are timed by the simulated fleet",
+        ),
+        Assumption("messages can be sent", "messenger-chat-front", source("services/messenger-chat-front")),
+    )
+
+
+def _servers_at(estate: Estate, site: str) -> int:
+    row = next(n for n, one in enumerate(estate.sites) if one.id == site)
+    return int((estate.fleet.site == row).sum())
+
+
+def _classes(estate: Estate, source: Callable[[str], str]) -> Iterator[Assumption]:
+    for one in estate.classes:
+        if one.boot_ms is not None:
+            where = source(f"classes/{one.id}")
+            yield Assumption(f"boot of a {one.id} server", duration(one.boot_ms), where)
+
+
+def _hands(estate: Estate, source: Callable[[str], str]) -> Iterator[Assumption]:
+    limits = estate.limits
+    if limits.hands_at_once:
+        where = source("limits")
+        yield Assumption("people on the floor", number(limits.hands_at_once), where)
+        for kind, least in sorted(limits.manual_ms.items()):
+            yield Assumption(f"{kind} by hand takes at least", duration(least), where)

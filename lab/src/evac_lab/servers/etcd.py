@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evac_lab.process import Process, ServerFailed, find_program, run_once
-from evac_lab.servers.one_process import OneProcess
+from evac_lab.process import OneProcess, Process, ServerFailed, find_program, run_once
 
 PACKAGE = "etcd-server"
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evac_lab.process import Process, find_program, give_to, run_once
-from evac_lab.servers.family import kill_family, signal_family
+from evac_lab.process import Process, find_program, give_to, kill_family, run_once, signal_family
 from evac_lab.servers.postgres import DEFAULTS, USER, program_folder, remove_segment, shared_segment
 
 PACKAGE = "patroni python3-etcd"

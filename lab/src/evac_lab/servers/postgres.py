@@ -15,8 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evac.drivers.postgres.conninfo import format_conninfo, passfile_line
-from evac_lab.process import MissingProgram, Process, ServerFailed, find_program, give_to, run_once
-from evac_lab.servers.family import kill_family, signal_family
+from evac_lab.process import (
+    MissingProgram,
+    Process,
+    ServerFailed,
+    find_program,
+    give_to,
+    kill_family,
+    run_once,
+    signal_family,
+)
 
 USER = "postgres"
 PACKAGE = "postgresql"

@@ -7,8 +7,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evac_lab.process import Process, find_program
-from evac_lab.servers.one_process import OneProcess
+from evac_lab.process import OneProcess, Process, find_program
 
 PACKAGE = "redis-server"
 

@@ -7,13 +7,10 @@ import base64
 import numpy as np
 import orjson
 
-from evac_lab.fleet.answers import Answer, Request
-from evac_lab.fleet.clock import FleetClock
-from evac_lab.fleet.faults import Shares
-from evac_lab.fleet.fleet import Fleet, Settings
-from evac_lab.fleet.ground import Domain, Ground, Kind, RackPlace
+from evac_lab.fleet.fleet import Fleet, FleetClock, Settings
+from evac_lab.fleet.ground import Domain, Ground, Kind, PowerGrid, RackPlace, Shares
 from evac_lab.fleet.machines import Machines
-from evac_lab.fleet.power import PowerGrid
+from evac_lab.fleet.resources import Answer, Request
 from evac_lab.fleet.service import Controller
 
 USER, PASSWORD = "evac", "right-password"

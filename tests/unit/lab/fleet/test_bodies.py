@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evac_lab.fleet.admin import AdminDoor
-from evac_lab.fleet.answers import Request
+from evac_lab.fleet.resources import Request
 from tests.unit.lab.fleet.fleets import Client, json_of
 
 V1 = "/redfish/v1"

@@ -10,8 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from evac_lab.fleet.connections import WAITING_MOST, Connection
-from evac_lab.fleet.doors import ControllerDoor
+from evac_lab.fleet.connections import WAITING_MOST, Connection, ControllerDoor
 from tests.unit.lab.fleet.fleets import PASSWORD, USER, Client
 
 WORD = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()

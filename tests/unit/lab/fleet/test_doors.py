@@ -7,10 +7,9 @@ import asyncio
 import numpy as np
 import pytest
 
-from evac_lab.fleet.answers import Request
-from evac_lab.fleet.connections import Connection
-from evac_lab.fleet.doors import ControllerDoor
+from evac_lab.fleet.connections import Connection, ControllerDoor
 from evac_lab.fleet.fleet import Settings
+from evac_lab.fleet.resources import Request
 from tests.unit.lab.fleet.fleets import Client, ground
 
 

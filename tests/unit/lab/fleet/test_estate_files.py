@@ -11,11 +11,10 @@ import pytest
 from evac.estate.loading import load
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
-from evac_lab.fleet import estate_files, from_estate, made_up
-from evac_lab.fleet.addresses import address_of
-from evac_lab.fleet.estate_files import Reach
-from evac_lab.fleet.faults import Shares
+from evac_lab.fleet import estates
+from evac_lab.fleet.estates import Reach
 from evac_lab.fleet.fleet import Fleet, Settings
+from evac_lab.fleet.ground import Shares, address_of
 
 REACH = Reach(8_000, "evac", "env:FLEET", "ab" * 32)
 SERVERS = 460
@@ -24,14 +23,14 @@ SERVERS = 460
 @pytest.fixture(scope="module")
 def estate(tmp_path_factory: pytest.TempPathFactory) -> Estate:
     folder = tmp_path_factory.mktemp("estate")
-    fleet = Fleet(made_up.make(SERVERS), Shares({}), Settings(), "evac", "secret-word")
-    estate_files.write(folder, fleet, REACH)
+    fleet = Fleet(estates.make_up(SERVERS), Shares({}), Settings(), "evac", "secret-word")
+    estates.write(folder, fleet, REACH)
     assert "secret-word" not in "".join(path.read_text(encoding="utf-8") for path in folder.iterdir())
     return load(folder)
 
 
 def test_it_has_every_server_with_address_serial_and_position(estate: Estate) -> None:
-    ground = made_up.make(SERVERS)
+    ground = estates.make_up(SERVERS)
     row = estate.fleet.name.tolist().index(ground.name[300])
     assert estate.fleet.bmc_of(row) == (address_of(300), "SN0000300", ground.position_of(300))
     assert len(estate.fleet) == SERVERS
@@ -59,7 +58,7 @@ def test_replicas_fit_into_their_servers(estate: Estate) -> None:
 
 
 def test_the_way_back_gives_the_same_fleet(estate: Estate) -> None:
-    there, back = made_up.make(SERVERS), from_estate.ground_of(estate, "pangyo")
+    there, back = estates.make_up(SERVERS), estates.ground_of(estate, "pangyo")
     for column in ("name", "serial", "position", "watts", "boot_server"):
         assert (getattr(there, column) == getattr(back, column)).all(), column
     racks = [[ground.racks[row].id for row in ground.rack.tolist()] for ground in (there, back)]
@@ -80,26 +79,26 @@ def test_addresses_that_cannot_be_served_are_named(estate: Estate) -> None:
     address[5] = b"10.0.0.7"
     other = replace(estate, fleet=replace(estate.fleet, bmc_address=address))
     with pytest.raises(InvalidInput, match=r"10\.0\.0\.7"):
-        from_estate.ground_of(other, "pangyo")
+        estates.ground_of(other, "pangyo")
 
 
 def test_servers_without_addresses_are_served_in_the_order_of_their_names(estate: Estate) -> None:
     unknown = np.zeros(len(estate.fleet), "S1")
     other = replace(estate, fleet=replace(estate.fleet, bmc_address=unknown))
-    assert (from_estate.ground_of(other, "pangyo").name == estate.fleet.name).all()
+    assert (estates.ground_of(other, "pangyo").name == estate.fleet.name).all()
 
 
 @pytest.mark.parametrize(("site", "words"), [("nowhere", "there is no site"), ("anyang", "has no servers")])
 def test_a_site_that_cannot_be_a_fleet_is_refused(estate: Estate, site: str, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
-        from_estate.ground_of(estate, site)
+        estates.ground_of(estate, site)
 
 
 def test_only_a_folder_of_ours_is_written_over(tmp_path: Path) -> None:
-    estate_files.check_folder(tmp_path / "new")
-    estate_files.check_folder(tmp_path)
+    estates.check_folder(tmp_path / "new")
+    estates.check_folder(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(InvalidInput):
-        estate_files.check_folder(tmp_path)
-    (tmp_path / "estate.yaml").write_text(estate_files.MARK, encoding="utf-8")
-    estate_files.check_folder(tmp_path)
+        estates.check_folder(tmp_path)
+    (tmp_path / "estate.yaml").write_text(estates.MARK, encoding="utf-8")
+    estates.check_folder(tmp_path)

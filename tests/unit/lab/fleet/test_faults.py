@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evac.model.errors import InvalidInput
-from evac_lab.fleet.faults import DEFAULT_SHARES, FAULTS, MEANING, Shares, code_of, draw, read_shares
+from evac_lab.fleet.ground import DEFAULT_SHARES, FAULTS, MEANING, Shares, code_of, draw, read_shares
 
 
 def test_the_default_shares_of_32_000() -> None:

@@ -7,12 +7,18 @@ import random
 import numpy as np
 import pytest
 
-from evac_lab.fleet import made_up
-from evac_lab.fleet.agenda import Agenda, Timeline
-from evac_lab.fleet.faults import FAULTS
+from evac_lab.fleet import estates
 from evac_lab.fleet.fleet import Settings
-from evac_lab.fleet.machines import BOOT_TARGETS, GRACEFUL_OFF_MS, OVERRIDE_ONCE, OVERRIDES, Machines
-from evac_lab.fleet.power import PowerGrid
+from evac_lab.fleet.ground import FAULTS, PowerGrid
+from evac_lab.fleet.machines import (
+    BOOT_TARGETS,
+    GRACEFUL_OFF_MS,
+    OVERRIDE_ONCE,
+    OVERRIDES,
+    Agenda,
+    Machines,
+    Timeline,
+)
 from tests.unit.lab.fleet.fleets import HOUR, KIND, Client, ground, machines
 
 
@@ -46,7 +52,7 @@ def test_a_boot_goes_through_its_states_in_its_class_s_time() -> None:
 
 
 def test_boot_times_are_spread_by_the_seed_and_by_nothing_else() -> None:
-    of = made_up.make(2_000)
+    of = estates.make_up(2_000)
     times = [
         Machines(of, PowerGrid(of, True), np.zeros(2_000, np.uint8), seed, 0.2).boot_ms for seed in (1, 1, 2)
     ]
@@ -168,7 +174,7 @@ def test_the_timeline_counts_up_and_down() -> None:
 
 @pytest.mark.parametrize("servers", [1, 19, 20, 21, 1_000, 32_000])
 def test_a_made_up_site_carries_all_its_servers(servers: int) -> None:
-    of = made_up.make(servers)
+    of = estates.make_up(servers)
     made = Machines(of, PowerGrid(of, True), np.zeros(servers, np.uint8), 1, 0.1)
     made.start_all(0)
     assert made.up_count == servers

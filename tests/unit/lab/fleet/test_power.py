@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from evac.model.errors import InvalidInput
-from evac_lab.fleet.ground import Kind
+from evac_lab.fleet.ground import INRUSH, STEADY, Kind, PowerGrid
 from evac_lab.fleet.machines import Machines
-from evac_lab.fleet.power import INRUSH, STEADY, PowerGrid
 from tests.unit.lab.fleet.fleets import HOUR, KIND, ground, machines
 
 

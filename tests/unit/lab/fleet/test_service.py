@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from evac_lab.fleet.accounts import LOCKOUT_MS, LOCKOUT_THRESHOLD, SESSION_IDLE_MS, SESSIONS_MOST
-from evac_lab.fleet.answers import MESSAGES, Answer, encode
+from evac_lab.fleet.fleet import LOCKOUT_MS, LOCKOUT_THRESHOLD, SESSION_IDLE_MS, SESSIONS_MOST
+from evac_lab.fleet.resources import MESSAGES, Answer, encode
 from tests.unit.lab.fleet.fleets import PASSWORD, USER, Client, json_of, message_of
 
 V1 = "/redfish/v1"

@@ -1,14 +1,12 @@
-"""A made-up fleet as an estate: the files by which evac plans and drives it, in the format of any company.
-
-Two sites: the fleet's own, which can go dark, and a small one beside it that keeps what a dark site needs
-before anything. Figures are the fleet's own.
-"""
+"""Fleets and estates: a fleet written as an estate, one read from an estate's site, one that is made up."""
 
 from __future__ import annotations
 
 import csv
 import io
+import multiprocessing
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +14,22 @@ from typing import Any, Final
 import numpy as np
 import yaml
 
-from evac.model.errors import InvalidInput
-from evac_lab.fleet import circuits
-from evac_lab.fleet.addresses import CIRCUITS_ADDRESS, address_of
+from evac.model.errors import EvacError, InvalidInput
+from evac.model.estate import Estate, ServerClass
+from evac_lab.fleet import resources
 from evac_lab.fleet.fleet import Fleet
-from evac_lab.fleet.ground import Domain, Ground, Kind
+from evac_lab.fleet.ground import (
+    CIRCUITS_ADDRESS,
+    NOBODY,
+    Domain,
+    DomainKind,
+    Ground,
+    Kind,
+    Policy,
+    RackPlace,
+    address_of,
+    server_at,
+)
 
 MARK: Final = "# A simulated fleet as an estate: written by `evac lab fleet`.\n"
 REFUGE: Final = "anyang"
@@ -224,7 +233,7 @@ def endpoints(fleet: Fleet, reach: Reach) -> dict[str, Any]:
     for domain in ground.domains:
         if domain.kind == "feed":
             id = f"circuit-{domain.id.replace('/', '-')}"
-            circuit = circuits.circuit_path(fleet, domain.id)
+            circuit = resources.circuit_path(fleet, domain.id)
             settings = {**reach.settings, "address": CIRCUITS_ADDRESS, "circuit": circuit, "label": domain.id}
             found[id] = _endpoint(domain.id, ground.site, settings)
     return found
@@ -277,3 +286,226 @@ def racks_table(ground: Ground) -> str:
         for place in ground.racks
     ]
     return "\n".join(("rack,hall,feeds,power_budget_watts", *rows, ""))
+
+
+_WATTS: Final = 400
+_BOOT_MS: Final = 300_000
+"""Where the estate does not know."""
+_NO_RACK: Final = "no-rack"
+_NO_CLASS: Final = Kind("unknown", _WATTS, _BOOT_MS, 0, 0)
+
+
+def read(folder: Path, site: str) -> Ground:
+    """The site as a fleet. Raises `InvalidInput` where it cannot be one."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = pool.submit(_read, folder, site).result()
+    if isinstance(found, Ground):
+        return found
+    raise InvalidInput(*found)
+
+
+def _read(folder: Path, site: str) -> Ground | tuple[str, str, str]:
+    from evac.estate.loading import load
+
+    try:
+        return ground_of(load(folder), site)
+    except EvacError as error:
+        return error.code, error.message, error.hint
+
+
+def ground_of(estate: Estate, site: str) -> Ground:
+    """The servers of a site by their addresses; where none is known, by their names."""
+    sites = [one.id for one in estate.sites]
+    if site not in sites:
+        raise InvalidInput("fleet-site", f"there is no site {site[:80]}", f"--site {' or '.join(sites[:9])}")
+    fleet = estate.fleet
+    rows = np.flatnonzero(fleet.site == sites.index(site))
+    if not len(rows):
+        raise InvalidInput("fleet-site", f"{site} has no servers", "name another site")
+    rows = rows[_order(fleet.bmc_address[rows], site)]
+    racks = _racks(estate, site)
+    rack_ids = [rack.id for rack in racks]
+    number = {id: row for row, id in enumerate(rack_ids)}
+    rack = np.array(
+        [number.get(_rack_id(estate, int(one)), len(racks) - 1) for one in fleet.rack[rows]], np.int32
+    )
+    kinds = (*(_kind(one) for one in estate.classes), _NO_CLASS)
+    kind = np.where(fleet.server_class[rows] < 0, len(kinds) - 1, fleet.server_class[rows]).astype(np.int32)
+    nominal = np.array([one.watts for one in kinds], np.int64)[kind]
+    return Ground(
+        site=site,
+        name=fleet.name[rows],
+        serial=fleet.serial[rows],
+        position=fleet.position[rows],
+        rack=rack,
+        kind=kind,
+        boot_server=fleet.boot_server[rows].astype(np.int32),
+        watts=np.where(fleet.watts_known[rows], fleet.watts[rows], nominal),
+        racks=racks,
+        kinds=kinds,
+        boot_servers=tuple(one.id for one in estate.boot_servers),
+        domains=_estate_domains(estate, site, racks),
+    )
+
+
+def _order(addresses: np.ndarray, site: str) -> np.ndarray:
+    """Positions of the servers by their number. Raises `InvalidInput` where an address cannot be served."""
+    count = len(addresses)
+    if not addresses.astype(bool).any():
+        return np.arange(count)
+    found = np.array([_number(bytes(one).decode(), count) for one in addresses])
+    if (found == NOBODY).any() or len(set(found.tolist())) < count:
+        wrong = bytes(
+            addresses[int(np.flatnonzero(found == NOBODY)[0]) if (found == NOBODY).any() else 0]
+        ).decode()
+        raise InvalidInput(
+            "fleet-addresses",
+            f"the BMC addresses of {site} cannot be served: {wrong or 'one is missing'}",
+            f"give its servers {address_of(0)} to {address_of(count - 1)}, or no addresses",
+        )
+    return np.argsort(found)
+
+
+def _number(address: str, count: int) -> int:
+    host = address.partition(":")[0]
+    parts = host.split(".")
+    if len(parts) != 4 or not all(part.isdigit() for part in parts):
+        return NOBODY
+    number = server_at(host, count)
+    return number if number >= 0 else NOBODY
+
+
+def _rack_id(estate: Estate, row: int) -> str:
+    return estate.racks[row].id if row >= 0 else ""
+
+
+def _racks(estate: Estate, site: str) -> tuple[RackPlace, ...]:
+    """The racks of the site, and one that stands for servers without a rack."""
+    found = [RackPlace(one.id, one.hall or "", one.feeds) for one in estate.racks if one.site == site]
+    return (*found, RackPlace(f"{site}/{_NO_RACK}"))
+
+
+def _kind(one: ServerClass) -> Kind:
+    return Kind(
+        one.id,
+        one.watts or _WATTS,
+        one.boot_ms or _BOOT_MS,
+        one.inrush_watts or 0,
+        one.inrush_ms,
+        one.image_offset_ms,
+        one.power_on or "dark",
+    )
+
+
+def _estate_domains(estate: Estate, site: str, racks: tuple[RackPlace, ...]) -> tuple[Domain, ...]:
+    found = [Domain(one.id, "site", one.power_budget_watts) for one in estate.sites if one.id == site]
+    found += [Domain(one.id, "hall", one.power_budget_watts) for one in estate.halls if one.site == site]
+    found += [
+        Domain(one.id, "feed", one.power_budget_watts, one.inrush_budget_watts)
+        for one in estate.feeds
+        if one.site == site
+    ]
+    budgets = {one.id: one.power_budget_watts for one in estate.racks}
+    found += [Domain(rack.id, "rack", budgets.get(rack.id)) for rack in racks]
+    known = {one.id for one in found}
+    found += [Domain(id, "hall") for id in sorted({rack.hall for rack in racks} - known) if id]
+    found += [Domain(id, "feed") for id in sorted({feed for rack in racks for feed in rack.feeds} - known)]
+    return tuple(found)
+
+
+PER_RACK: Final = 20
+RACKS_PER_ROW: Final = 20
+ROWS_PER_HALL: Final = 20
+SERVERS_PER_BOOT_SERVER: Final = 2_000
+_SPARE: Final = 1.1
+_INRUSH_SHARE: Final = 8
+_UNITS_PER_SERVER: Final = 2
+
+
+def kinds(policy: Policy) -> tuple[Kind, ...]:
+    """Three classes; each rack holds one."""
+    return (
+        Kind("general", 450, 300_000, 800, 20_000, 60_000, policy),
+        Kind("storage", 600, 480_000, 1_200, 30_000, 90_000, policy, 24_000, 128, 96_000),
+        Kind("web", 300, 240_000, 550, 20_000, 60_000, policy, 32_000, 128, 1_024),
+    )
+
+
+_KIND_BY_RACK: Final = (0, 0, 0, 2, 0, 1, 0, 2, 0, 0)
+"""Of ten racks seven are general, one is storage, two are web."""
+
+
+def make_up(servers: int, site: str = "pangyo", policy: Policy = "dark") -> Ground:
+    """A site of so many servers. The same number gives the same site."""
+    number = np.arange(servers, dtype=np.int32)
+    rack = (number // PER_RACK).astype(np.int32)
+    rack_count = -(-servers // PER_RACK)
+    classes = kinds(policy)
+    kind = np.array(_KIND_BY_RACK, np.int32)[rack % len(_KIND_BY_RACK)]
+    places = tuple(_place(site, row) for row in range(rack_count))
+    watts = np.array([one.watts for one in classes], np.int64)[kind]
+    boots = -(-servers // SERVERS_PER_BOOT_SERVER)
+    return Ground(
+        site=site,
+        name=_names(places, servers, site),
+        serial=np.array([f"SN{row:07d}" for row in range(servers)], "S9"),
+        position=np.array([str(1 + _UNITS_PER_SERVER * (row % PER_RACK)) for row in range(servers)], "S3"),
+        rack=rack,
+        kind=kind,
+        boot_server=(number // SERVERS_PER_BOOT_SERVER).astype(np.int32),
+        watts=watts,
+        racks=places,
+        kinds=classes,
+        boot_servers=tuple(f"{site}-boot-{row + 1}" for row in range(boots)),
+        domains=tuple(_domains(site, places, kind, rack, classes)),
+    )
+
+
+def _place(site: str, rack: int) -> RackPlace:
+    row, hall = rack // RACKS_PER_ROW, rack // (RACKS_PER_ROW * ROWS_PER_HALL)
+    hall_id = f"{site}/hall-{hall + 1}"
+    feeds = tuple(f"{hall_id}/feed-{row % ROWS_PER_HALL + 1:02d}{side}" for side in "ab")
+    return RackPlace(f"{hall_id}/r{rack % (RACKS_PER_ROW * ROWS_PER_HALL) + 1:03d}", hall_id, feeds)
+
+
+def _names(
+    places: tuple[RackPlace, ...], servers: int, site: str
+) -> np.ndarray[tuple[int], np.dtype[np.bytes_]]:
+    short = [f"{site[:3]}-h{place.hall.rpartition('-')[2]}-{place.id.rpartition('/')[2]}" for place in places]
+    return np.array([f"{short[row // PER_RACK]}-s{row % PER_RACK + 1:02d}" for row in range(servers)], "S24")
+
+
+def _domains(
+    site: str, places: tuple[RackPlace, ...], kind: np.ndarray, rack: np.ndarray, classes: tuple[Kind, ...]
+) -> list[Domain]:
+    """Site, halls, feeds and racks with budgets that carry what hangs on them, and a little more."""
+    watts = np.bincount(rack, np.array([one.watts for one in classes])[kind], len(places)).astype(int)
+    inrush = np.bincount(rack, np.array([one.inrush_watts for one in classes])[kind], len(places)).astype(int)
+    load: dict[tuple[DomainKind, str], list[int]] = {}
+    for row, place in enumerate(places):
+        feeds: list[tuple[DomainKind, str]] = [("feed", feed) for feed in place.feeds]
+        above: list[tuple[DomainKind, str]] = [
+            ("site", site),
+            ("hall", place.hall),
+            ("rack", place.id),
+            *feeds,
+        ]
+        for of in above:
+            sums = load.setdefault(of, [0, 0])
+            sums[0] += int(watts[row])
+            sums[1] += int(inrush[row])
+    least = 2 * max(one.inrush_watts for one in classes)
+    return [
+        Domain(
+            id,
+            of,
+            _round(steady * _SPARE),
+            _round(max(rush / _INRUSH_SHARE, least)) if of == "feed" else None,
+        )
+        for (of, id), (steady, rush) in sorted(load.items())
+    ]
+
+
+def _round(watts: float) -> int:
+    """Up to whole hundreds."""
+    return -(-int(watts) // 100) * 100
