@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from evac.estate import load
 from evac.estate.format.problems import Problems
 from evac.estate.importers import ImportResult, SourceError, import_estate
-from evac.estate.importers.csv.reader import NAMES, STATES, understand
+from evac.estate.importers.csv.reader import NAMES, STATES, plain_number, understand
 from evac.estate.importers.source_files import CELL_MAX, COLUMNS_MAX, read_cells
 from evac.model.estate import Estate
 from evac.model.fleet import SERVER_STATES
@@ -42,7 +42,7 @@ def test_a_usual_list(tmp_path: Path) -> None:
         "\ufeffHostname;Data Center;Rack;Role;vCPUs;RAM (GiB);Disk;GPUs;Model;Status;Power;Owner\r\n"
         "web-1;fra;r1;shop, login;32;128;2 TB;0;R640;Active;350 W;joe\r\n"
         "web-2;fra;r2;shop;32;128;2 TB;;R640;standby;0.5 kW;joe\r\n"
-        "db-1;muc;r1;db;64;1,024;4TiB;2;R740;retired;-;ann\r\n",
+        "db-1;muc;r1;db;64;1024;4TiB;2;R740;retired;-;ann\r\n",
     )
     assert (result.services, result.servers) == (3, 3)
     assert [s.id for s in estate.sites] == ["fra", "muc"]
@@ -61,6 +61,54 @@ def test_a_usual_list(tmp_path: Path) -> None:
     assert [(s.id, s.replicas) for s in estate.services] == [("db", 1), ("login", 1), ("shop", 2)]
     assert [(d.code, str(d.place)) for d in result.diagnostics] == [("import-ignored", "hosts.csv:1:77")]
     assert "db-1" in next(u for u in result.unknown if u.what == "servers whose power is not known").names
+
+
+@pytest.mark.parametrize(
+    ("cells", "gib"),
+    [
+        (("7,68", "1,5"), (7, 1)),
+        (("7,68", "1.024"), (7, 1_024)),
+        (("7.68", "1,024"), (7, 1_024)),
+        (("1,048,576", "1,024"), (1_048_576, 1_024)),
+        (("1.048.576", "1.024"), (1_048_576, 1_024)),
+        (("1'024", "12'288,5"), (1_024, 12_288)),
+        (("1.024,5", "2,25"), (1_024, 2)),
+        (("1,024.5", "2.25"), (1_024, 2)),
+        (("1.024", "2"), (1, 2)),
+    ],
+)
+def test_a_number_is_read_as_its_column_writes_it(
+    tmp_path: Path, cells: tuple[str, str], gib: tuple[int, int]
+) -> None:
+    rows = "".join(f"h{n};x;{cell}\n" for n, cell in enumerate(cells))
+    estate, _ = imported(tmp_path, f"host;site;disk (GiB)\n{rows}")
+    assert tuple(estate.fleet.capacity[:, 2].tolist()) == gib
+
+
+@pytest.mark.parametrize("cells", [("1,024",), ("1,024", "512"), ("1,024", "2,5", "2.5")])
+def test_a_number_with_two_readings_is_refused_with_both(tmp_path: Path, cells: tuple[str, ...]) -> None:
+    rows = "".join(f"h{n};x;{cell}\n" for n, cell in enumerate(cells))
+    source = tmp_path / "hosts.csv"
+    source.write_text(f"host;site;disk (GiB)\n{rows}")
+    with pytest.raises(SourceError) as caught:
+        import_estate("csv", source, tmp_path / "estate")
+    (found,) = (one for one in caught.value.diagnostics if one.code == "import-cell")
+    assert found.place.line == 2
+    assert found.hint == "write 1024 or 1.024"
+
+
+@given(whole=st.integers(0, 10**9), fraction=st.integers(0, 99))
+def test_a_decimal_comma_is_never_read_as_thousands(whole: int, fraction: int) -> None:
+    assert plain_number(f"{whole},{fraction:02}", None) == f"{whole}.{fraction:02}"
+    assert plain_number(f"{whole},{fraction:03}", ",") == f"{whole}.{fraction:03}"
+
+
+@pytest.mark.parametrize("word", ["Planned", "Staged", "Inventory", "levitating", "unknown", "?"])
+def test_a_server_whose_state_is_not_known_is_no_capacity(tmp_path: Path, word: str) -> None:
+    estate, result = imported(tmp_path, f"host;site;state\na;x;{word}\nb;x;active\nc;x;\n")
+    assert [SERVER_STATES[code] for code in estate.fleet.state] == ["condemned", "serving", "serving"]
+    reported = [one for one in result.diagnostics if one.code == "import-word-unknown"]
+    assert bool(reported) == (word in ("levitating", "unknown", "?"))
 
 
 @pytest.mark.parametrize("meaning", sorted(NAMES))

@@ -48,10 +48,11 @@ STATE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "serving": "serving active inuse inservice production prod live online up running on deployed",
         "spare": "spare standby idle available free reserve",
         "dark": "dark off offline poweredoff poweroff stopped cold coldspare instock stored",
-        "condemned": "condemned retired decommissioned decommissioning decom broken failed faulty dead rma",
+        "condemned": "condemned retired decommissioned decommissioning decom broken failed faulty dead rma "
+        "planned staged inventory ordered",
     }
 )
-"""State of a server -> words for it in a cell; any other word is reported and the state left out."""
+"""State of a server -> words for it in a cell. Any other word is reported, and the server is no capacity."""
 
 STATES: Final[Mapping[str, str]] = MappingProxyType(
     {word: state for state, words in STATE_WORDS.items() for word in words.split()}
@@ -152,7 +153,18 @@ SOURCE_BYTES_MAX: Final = 512 * 2**20
 
 _NAME: Final = re.compile(r"[^\W_][\w.:@-]*")
 _PARTED: Final = re.compile(r"[;,|]|\s+")
-_AMOUNT: Final = re.compile(r"([0-9][0-9,']*(?:\.[0-9]+)?)\s*([A-Za-z]*)", re.ASCII)
+_AMOUNT: Final = re.compile(r"([0-9][0-9,.']*)\s*([A-Za-z]*)", re.ASCII)
+_NUMBER: Final = re.compile(
+    r"(?P<plain>\d+)"
+    r"|(?P<apostrophes>\d{1,3}(?:'\d{3})+(?:[.,]\d+)?)"
+    r"|(?P<either>\d{1,3}(?P<sign>[.,])\d{3})"
+    r"|(?P<decimal>\d+(?P<point>[.,])\d+)"
+    r"|(?P<grouped>\d{1,3}(?P<group>[.,])\d{3}(?:(?P=group)\d{3})*(?!(?P=group))(?:[.,]\d+)?)",
+    re.ASCII,
+)
+"""A number. either: three digits after one sign, which may be thousands or a fraction."""
+
+_UNKNOWN_STATES: Final = frozenset({"unknown", "?", "tbd"})
 _EMPTY: Final = frozenset({"", "-", "--", "n/a", "na", "none", "null", "unknown", "?", "tbd"})
 _QUANTITIES: Final[dict[str, Quantity]] = {
     "cpu": q.CORES_HELD,
@@ -184,6 +196,8 @@ class _Reading:
     spelled: dict[tuple[str, str], str] = field(default_factory=dict)
     changed: set[tuple[str, str]] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
+    decimal_signs: dict[str, str] = field(default_factory=dict)
+    """Column by meaning -> the sign before its fractions, where its cells settle that."""
 
     def note(self, code: str, message: str, row: Row, meaning: str, hint: str = "") -> None:
         """Note a problem of a cell; of one code and column the first twenty, then how many more."""
@@ -208,6 +222,7 @@ def read(source: Path, problems: Problems) -> Imported:
     if not {"host", "site"} <= columns.keys():
         return imported
     reading = _Reading(table, columns, problems)
+    reading.decimal_signs = _decimal_signs(table, columns)
     for row in table.rows:
         _read_row(row, reading)
     _report_nowhere(reading, imported)
@@ -279,18 +294,71 @@ def _cell(row: Row, meaning: str, reading: _Reading) -> str | None:
 
 def _fact(row: Row, meaning: str, reading: _Reading) -> str | None:
     """One fact of a host as the table `servers` states it; None where the list does not say."""
+    if meaning == "state":
+        return _state(row, reading)
     text = _cell(row, meaning, reading)
     if text is None:
         return None
     if meaning in _QUANTITIES:
         return _amount(text, row, meaning, reading)
-    if meaning == "state":
-        state = STATES.get(bare(text))
-        if state is None:
-            hint = f"write {', '.join(STATE_WORDS)}, or another word that docs/how-to/import.md lists"
-            reading.note("import-word-unknown", f"{shown(text)} is no state evac knows", row, meaning, hint)
-        return state
     return _id(text, row, meaning, reading)
+
+
+def _state(row: Row, reading: _Reading) -> str | None:
+    """The state of a server: no capacity where the stated one is not known; serving where nothing is."""
+    column = reading.columns.get("state")
+    text = "" if column is None else row.cells[column.position]
+    if text.lower() in _EMPTY - _UNKNOWN_STATES:
+        return None
+    state = STATES.get(bare(text))
+    if state is None:
+        hint = (
+            "it counts as no capacity until its state is known; "
+            f"write {', '.join(STATE_WORDS)}, or another word that docs/how-to/import.md lists"
+        )
+        reading.note("import-word-unknown", f"unknown state {shown(text)}", row, "state", hint)
+    return state or "condemned"
+
+
+def _decimal_signs(table: Cells, columns: dict[str, Column]) -> dict[str, str]:
+    """The sign before fractions in each column of amounts, where its cells settle that and agree."""
+    signs: dict[str, str] = {}
+    for meaning in _QUANTITIES:
+        if meaning not in columns:
+            continue
+        seen = set()
+        for row in table.rows:
+            amount = _AMOUNT.fullmatch(row.cells[columns[meaning].position])
+            number = None if amount is None else _NUMBER.fullmatch(amount[1])
+            if number is not None and number["point"]:
+                seen.add(number["point"])
+            elif number is not None and number["group"]:
+                seen.add("," if number["group"] == "." else ".")
+        if len(seen) == 1:
+            signs[meaning] = seen.pop()
+    return signs
+
+
+def plain_number(text: str, decimal_sign: str | None) -> str | None:
+    """A number with a decimal point and nothing else; None for no number, and where it has two readings.
+
+    decimal_sign: of the other cells of its column; None: they do not settle it. One point before three digits
+    is a fraction then; one comma has two readings.
+    """
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        return None
+    if match["either"]:
+        if decimal_sign is None and match["sign"] == ",":
+            return None
+        return (
+            text.replace(",", ".")
+            if match["sign"] == (decimal_sign or ".")
+            else text.replace(match["sign"], "")
+        )
+    if match["group"]:
+        text = text.replace(match["group"], "")
+    return text.replace("'", "").replace(",", ".")
 
 
 def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
@@ -314,7 +382,7 @@ def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
 
 
 def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
-    """A quantity in base units. A comma or apostrophe between thousands is allowed."""
+    """A quantity in base units. Signs between thousands are allowed; what has two readings is refused."""
     match = _AMOUNT.fullmatch(text)
     if match is None:
         reading.note(
@@ -325,7 +393,14 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
             "write it like 350 W or 350" if meaning == "watts" else "write it like 64 GiB or 32",
         )
         return None
-    number = match[1].replace(",", "").replace("'", "")
+    number = plain_number(match[1], reading.decimal_signs.get(meaning))
+    if number is None:
+        two = _NUMBER.fullmatch(match[1]) is not None
+        message = f"{shown(text)} has two readings" if two else f"{shown(text)} is no amount of {meaning}"
+        plain, fraction = match[1].replace(",", ""), match[1].replace(",", ".")
+        hint = f"write {plain} or {fraction}" if two else "write it like 1024 or 7.68"
+        reading.note("import-cell", message, row, meaning, hint)
+        return None
     unit = _unit(match[2], meaning, reading)
     if unit is None and meaning in ("memory", "disk", "watts"):
         example = "power_w" if meaning == "watts" else f"{meaning}_gib"
