@@ -5,6 +5,7 @@ set -eu -o pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 uv=${UV:-$(command -v uv || echo "$root/.tools/bin/uv")}
+case $uv in */*) uv=$(realpath "$uv") ;; esac # make names it from here, and commands run elsewhere
 python=${TRY_PYTHON:-$("$root/.venv/bin/python" -c 'import sys; print(sys._base_executable)')}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
