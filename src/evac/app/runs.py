@@ -198,12 +198,12 @@ async def resolve(store: Store, name: str) -> str:
     return str(orjson.loads(entry.value)["run"])
 
 
-async def ask(store: Store, run: str, request: requests.Request) -> None:
+async def ask(store: Store, run: str, request: requests.Request, named: str = "") -> None:
     """Writes what an operator asks for; the leader takes it. Raises RunError where the run has ended: then a
-    person can only still vouch for what it left in doubt.
+    person can only still vouch for what it left in doubt. named: how the operator named it, for the hint.
     """
     if await store.get(OPEN + run) is None and request.verb != "attest":
-        raise RunError("run-over", f"{run} has ended", f"evac run show {run}")
+        raise RunError("run-over", f"{run} has ended", f"evac run show {named or run}")
     key = requests.key_of(run, request.id)
     await store.transact((Compare(key, 0),), (Put(key, requests.encode(request)),))
 

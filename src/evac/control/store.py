@@ -110,7 +110,7 @@ class StoreControl:
         for number, request in enumerate(asked):
             ids.append(runs.new_id(now_ms + number))
             one = replace(request, id=ids[-1], who=request.who or who, at_ms=now_ms)
-            await runs.ask(self.store, found, one)
+            await runs.ask(self.store, found, one, name)
         left = await runs.unsettled(self.store, found, ids)
         refused = {
             str(event.data.get("request", "")): str(event.data.get("why", "refused"))

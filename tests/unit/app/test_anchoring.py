@@ -220,9 +220,8 @@ def test_a_person_proves_them_with_what_a_real_agent_kept(
             assert found["problems"] == ["cut-off: segment 3 was anchored; the journal ends at 2"]
             assert found["silent"] == []
             ends = Path(path, "endpoints.yaml")
-            other = (
-                ends.read_text().splitlines()[1].replace("unit:", "other:").replace("at: north", "at: south")
-            )
+            first = ends.read_text().splitlines()[1]
+            other = first.replace("  unit: {", "  other: {").replace("at: north", "at: south")
             ends.write_text(ends.read_text() + other.replace(str(made.port), "9") + "\n")
             code, found = await asyncio.to_thread(proved, capsys, "plans", *at)
             assert (code, found["silent"], found["anchors"]) == (exits.DONE, ["south"], 1)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.enable_socket
 KILLED = """\
 import os, signal, sys
 from pathlib import Path
-from evac.app import bundle_folder, bundle_opening, sealing
+from evac.bundle import folder as bundle_folder, opening as bundle_opening, sealing
 folder, bundle, store, *shares = sys.argv[1:]
 def killed(made):
     assert (made / "opened.json").exists()

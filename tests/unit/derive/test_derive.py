@@ -7,11 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evac.derive.affected import service_graph, service_graph_again
 from evac.derive.planning_instance import derive
 from evac.model.digest import estate_digest
 from evac.model.errors import InvalidInput
-from evac.model.estate import Dependency, Estate
+from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.observation import MemberSeen, Observation, Role, observed
 from evac.model.policy import Policy
@@ -167,17 +166,6 @@ def test_an_integer_that_json_readers_round_has_no_digest() -> None:
     for _ in range(2):
         with pytest.raises(InvalidInput, match="beyond 2"):
             estate_digest(large)
-
-
-def test_a_graph_after_a_change_is_that_of_the_changed_estate() -> None:
-    estate = two_sites()
-    first, second = estate.services
-    for needs in ((), (Dependency(second.id, "service", True),), (Dependency(second.id, "service", False),)):
-        changed = replace(estate, services=(replace(first, needs=needs), second))
-        again = service_graph_again(service_graph(estate), estate, changed)
-        whole = service_graph(changed)
-        for name in ("hard", "soft", "start_edges", "families", "family_stores", "index"):
-            assert getattr(again, name) == getattr(whole, name), name
 
 
 def test_on_the_way_home_only_what_was_seen_elsewhere_moves_and_only_to_where_it_belongs() -> None:

@@ -21,8 +21,8 @@ HEAVY = ("aiohttp", "dns", "asyncpg", "redis", "lightkube")
 NAMES = frozenset(DRIVERS)
 OTHER_MEANINGS = frozenset({"command", "dns", "etcd", "http", "kubernetes", "manual", "noop", "process"})
 """Names that are words of other things too, such as a scheme of URLs: they count next to a driver alone."""
-OTHER_ROOMS = ("drivers", "estate/importers", "estate/examples", "app/demo_company")
-"""Drivers themselves; names of images; examples."""
+OTHER_ROOMS = ("drivers", "estate/importers", "estate/examples", "app/demo_company", "model/extras")
+"""Drivers themselves; names of images; examples; extras of the package, which have names of their own."""
 
 
 def class_of(name: str) -> Any:

@@ -61,7 +61,7 @@ def test_a_run_that_cannot_be_read_silences_no_other_and_is_told_itself() -> Non
         watch = Watch(store)
         unread = f"run/{BAD}/unread"
         found = await watch.until(lambda keys: unread in keys and len(keys) > 1)
-        assert found[unread].startswith(f"{BAD} is open and cannot be read")
+        assert found[unread].startswith(f"{BAD}: its journal cannot be read")
         waits = {key for key in found if key.startswith(f"run/{RUN}/")}
         assert any(BROKEN in found[key] for key in waits)
         await watch.until(lambda _: len(watch.said) >= len(found))

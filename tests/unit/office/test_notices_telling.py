@@ -110,7 +110,9 @@ async def watched(store: Store, *rows: Notice) -> None:
 
 
 def verdict(site: str, state: str) -> Notice:
-    return Notice("verdict", NOW_MS, site, f"{site} is {state}: no votes", {"state": state})
+    return Notice(
+        "verdict", NOW_MS, site, f"{site} is {state}: no votes", {"state": state, "reason": "no votes"}
+    )
 
 
 async def lease_of(store: Store, name: str = "notices") -> Lease:
