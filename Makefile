@@ -58,7 +58,7 @@ lint: $(INSTALLED) ## check style and formatting
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-format: $(INSTALLED) ## mend what lint can mend by itself
+format: $(INSTALLED) ## fix what lint can fix by itself
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
