@@ -37,7 +37,7 @@ from evac.views.small_texts import verify_text
 def verify(
     plan: Path, estate: Path, observe: bool, as_of: date | None, output: str, target: Path | None
 ) -> int:
-    """Re-derive everything a PLAN says from the ESTATE, with code that shares nothing with the planner.
+    """Check everything a PLAN says against the ESTATE, with code that never sees the search of the planner.
 
     Exit 0: the plan holds. Exit 10: it does not. Exit 12: it was made from another estate.
     """

@@ -1,4 +1,4 @@
-"""The independent checker of plans and bounds: it shares nothing with `planning` but `model`.
+"""The independent checker of plans and bounds: with `planning` it shares `derive`, `steps` and `model` only.
 
 Rules F1 to F20 are those of docs/explanation/proof.md. A checker that cannot evaluate a rule
 reports a violation: what cannot be checked is not safe.
