@@ -59,23 +59,13 @@ def _graph(edges: list[_Edges], by_family: dict[str, tuple[int, ...]], index: di
     return ServiceGraph(hard, soft, start, families, by_family, index)
 
 
-def replica_loss(replicas: Replicas, lost: Loss) -> BoolColumn:
-    """(K,) whether a binding is lost: its server, its pool or its site is."""
-    gone = np.zeros(len(replicas), np.bool_)
-    for kind, mask in ((ON_SERVER, lost.servers), (ON_POOL, lost.pools), (AT_SITE, lost.sites)):
-        rows = replicas.kind == kind
-        gone[rows] = mask[replicas.target[rows]]
-    return gone
+def counts_by_service(replicas: Replicas, counts: IntColumn, services: int) -> IntColumn:
+    """(S,) the sum of (K,) counts over the bindings of each service."""
+    return np.bincount(replicas.service, counts.astype(np.float64), services).astype(np.int64)
 
 
-def counts_by_service(replicas: Replicas, rows: BoolColumn, services: int) -> IntColumn:
-    """(S,) replicas of each service on the chosen bindings."""
-    weights = np.where(rows, replicas.count, 0).astype(np.float64)
-    return np.bincount(replicas.service, weights=weights, minlength=services).astype(np.int64)
-
-
-def sites_left(top: Topology, gone: BoolColumn) -> BoolColumn:
-    """(S,) services that lose every replica they have at some site; `gone`: (K,) lost bindings."""
+def sites_left(top: Topology, gone: IntColumn) -> BoolColumn:
+    """(S,) services that lose every replica they have at some site; `gone`: (K,) lost replicas."""
     estate = top.estate
     replicas = estate.replicas
     site = np.full(len(replicas), -1, np.int64)
@@ -89,7 +79,7 @@ def sites_left(top: Topology, gone: BoolColumn) -> BoolColumn:
     size = len(estate.services) * width
     known = site >= 0
     before = np.bincount(key[known], replicas.count[known], size)
-    after = np.bincount(key[known & ~gone], replicas.count[known & ~gone], size)
+    after = np.bincount(key[known], (replicas.count - gone)[known], size)
     left = (before > 0) & (after == 0)
     return np.asarray(left.reshape(len(estate.services), width).any(axis=1), np.bool_)
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from evac.derive.affected import replica_loss
+from evac.derive.pools import replicas_lost
 from evac.model.domain import Loss, Topology, is_lost, loss, topology
 from evac.model.estate import Estate, Store
 from evac.model.fleet import (
@@ -24,7 +24,6 @@ from evac.model.fleet import (
     ON_SERVER,
     SERVING,
     SPARE,
-    BoolColumn,
     CodeColumn,
     Fleet,
     IndexColumn,
@@ -65,9 +64,10 @@ def estate_after(estate: Estate, plan: Plan) -> Estate:
 def _replicas(top: Topology, lost: Loss, plan: Plan, gone: bool) -> Replicas:
     """What survives, plus what was started, less what was shed; sorted as the tables are."""
     old = top.estate.replicas
-    dead = replica_loss(old, lost)
+    dead = replicas_lost(top, lost)
     service_of = {service.id: row for row, service in enumerate(top.estate.services)}
-    rows = [(old.service[~dead], old.kind[~dead], old.target[~dead], old.count[~dead])]
+    left = old.count > dead
+    rows = [(old.service[left], old.kind[left], old.target[left], (old.count - dead)[left])]
     rows.append(_changes(top, service_of, plan.steps))
     running = _summed(rows)
     if not gone:
@@ -86,10 +86,10 @@ def _columns(replicas: Replicas) -> Columns:
     return replicas.service, replicas.kind, replicas.target, replicas.count
 
 
-def _waiting(top: Topology, old: Replicas, dead: BoolColumn, missing: IntColumn, lost: Loss) -> list[Columns]:
+def _waiting(top: Topology, old: Replicas, dead: IntColumn, missing: IntColumn, lost: Loss) -> list[Columns]:
     """Bindings of what found no place: those that were lost, first come; the rest at the first lost site."""
     rows = np.flatnonzero(dead)
-    count, service = old.count[rows], old.service[rows]
+    count, service = dead[rows], old.service[rows]
     before = np.cumsum(count) - count
     first = np.searchsorted(service, service)
     offered = before - before[first] if len(rows) else before

@@ -6,7 +6,7 @@ Units become ticks, tables become rows, what is unknown is listed and taken as t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -17,25 +17,25 @@ from evac.derive.affected import (
     counts_by_service,
     families_without_instance,
     hit_by_dependency,
-    replica_loss,
     service_graph,
     sites_left,
     store_is_lost,
 )
 from evac.derive.affected import lost_members as members_lost
-from evac.derive.graph import components
+from evac.derive.graph import components, reachable
 from evac.derive.horizon import cut_to_horizon
 from evac.derive.limits import LimitTable, limits_of
+from evac.derive.pools import estimated, placement_of, replicas_lost, unjudged
 from evac.derive.restore import attests_of, reprotects_of
 from evac.derive.rows import RowSet, rows_of
 from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import BoolColumn, IntColumn
-from evac.model.instance import Candidate, Instance, LostStore, Services, ToolNeed
+from evac.model.instance import Candidate, Instance, LostStore, Services, Stuck, ToolNeed
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_WORDS, TICK_MS, UNBOUNDED, ceil_share, floor_share, ticks_up
-from evac.steps.registry import PLANNED, STATED_KINDS
+from evac.steps.registry import PLANNED, STATED_KINDS, base_kinds
 
 _MBIT_PER_GIB: Final = 8_590
 """Megabits in a GiB, rounded up: restores are never predicted too short."""
@@ -48,11 +48,13 @@ def derive(
     tick_ms: int = TICK_MS,
     top: Topology | None = None,
     rows: RowSet | None = None,
+    good: bool = False,
 ) -> Instance:
     """The planning instance of a scenario. Raises UnknownDomain.
 
     `top` spares building the topology again when many scenarios are derived from one estate; rows: of this
-    scenario, where somebody has them, or `no_rows` where only the rest is asked.
+    scenario, where somebody has them, or `no_rows` where only the rest is asked. good: what is lost of pools
+    is rounded in our favour.
     """
     top = top or topology(estate)
     lost = loss(top, scenario.domains)
@@ -60,10 +62,14 @@ def derive(
     unknown: set[str] = set()
     weights = policy.tier_weights or estate.tier_weights
     limits = limits_in(top, tick_ms)
-    rows = rows or rows_of(top, lost, scenario, limits, tick_ms)
+    rows = rows or rows_of(top, lost, scenario, limits, tick_ms, good)
     unknown |= rows.unknown
     stores, store_rows = _lost_stores(top, lost, policy, limits, tick_ms, scenario, unknown)
-    services = _services(top, lost, graph, rows, stores, store_rows, limits, weights, tick_ms, unknown)
+    services = _services(top, lost, graph, rows, stores, store_rows, limits, weights, tick_ms, unknown, good)
+    open_questions = _open_questions(top, lost, graph, store_rows, scenario)
+    unknown |= set(open_questions.values())
+    tools = _tools(estate, graph, services, limits, tick_ms, scenario)
+    services, stuck = without_circles(services, tools)
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
     horizon = estate.horizon_ms // tick_ms
     instance = Instance(
@@ -82,7 +88,7 @@ def derive(
         boot_kinds=rows.boot_kinds,
         power=rows.power,
         stores=stores,
-        tools=_tools(estate, graph, services, limits, tick_ms),
+        tools=tools,
         unknown=tuple(sorted(unknown)),
         notes=rows.notes,
         power_steps=rows.power_steps,
@@ -91,6 +97,9 @@ def derive(
         left_off=rows.left_off,
         attests=attests_of(estate, scenario, services, tick_ms),
         reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
+        unjudged=open_questions,
+        estimated=_estimated(top, lost, scenario),
+        stuck=stuck,
     )
     return cut_to_horizon(instance)
 
@@ -225,8 +234,9 @@ def _services(
     weights: tuple[int, ...],
     tick_ms: int,
     unknown: set[str],
+    good: bool,
 ) -> Services:
-    hit = _hits(top, lost, graph, stores, store_rows)
+    hit = _hits(top, lost, graph, stores, store_rows, good)
     same = top.once(
         ("services", weights, tick_ms),
         lambda: _same(top.estate, graph, limits, weights, tick_ms, hit.n, hit.m),
@@ -323,12 +333,12 @@ def _hits(
     graph: ServiceGraph,
     stores: tuple[LostStore, ...],
     store_rows: dict[int, int],
+    good: bool,
 ) -> _Hits:
     services, replicas = top.estate.services, top.estate.replicas
-    gone = replica_loss(replicas, lost)
-    lost_count = counts_by_service(replicas, gone, len(services))
-    surviving = counts_by_service(replicas, ~gone, len(services))
-    n = surviving + lost_count
+    gone = replicas_lost(top, lost, good)
+    n = counts_by_service(replicas, replicas.count, len(services))
+    surviving = n - counts_by_service(replicas, gone, len(services))
     m = top.once("least", lambda: _least(services, n))
     lost_stores, blocked = _store_edges(graph, stores, store_rows)
     left_a_site = sites_left(top, gone)
@@ -425,15 +435,96 @@ def _conflicts(estate: Estate) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     )
 
 
+def _open_questions(
+    top: Topology, lost: Loss, graph: ServiceGraph, store_rows: dict[int, int], scenario: Scenario
+) -> dict[int, str]:
+    """Service -> the fact without which nobody can say what becomes of it; on the way home nothing is lost."""
+    if scenario.kind == "failback":
+        return {}
+    without = np.zeros(len(top.estate.stores), np.bool_)
+    without[list(store_rows)] = True
+    return unjudged(top, lost, graph, without)
+
+
+def _estimated(top: Topology, lost: Loss, scenario: Scenario) -> tuple[str, ...]:
+    """Facts of which a plan takes one end and the bound the other: what a pool loses of each service."""
+    flags = estimated(top, lost)
+    return tuple(placement_of(top.estate.services[row].id) for row in np.flatnonzero(flags).tolist())
+
+
 def _tools(
-    estate: Estate, graph: ServiceGraph, services: Services, limits: LimitTable, tick_ms: int
+    estate: Estate,
+    graph: ServiceGraph,
+    services: Services,
+    limits: LimitTable,
+    tick_ms: int,
+    scenario: Scenario,
 ) -> dict[str, ToolNeed]:
+    """On the way home every tool serves until it has moved."""
     found: dict[str, ToolNeed] = {}
     for kind in sorted(STATED_KINDS):
-        roles = PLANNED[kind].tools
+        roles = PLANNED[kind].tools if scenario.kind != "failback" else ()
         needed = {graph.index[name] for role in roles for name in estate.tools.get(role, ())}
         affected = tuple(sorted(s for s in needed if services.base_lost[s]))
         manual = estate.limits.manual_ms.get(kind)
         ticks = None if manual is None else ticks_up(manual, tick_ms)
         found[kind] = ToolNeed(kind, affected, ticks, limits.hands)
     return found
+
+
+def tools_of_base(services: Services, tools: Mapping[str, ToolNeed], service: int) -> tuple[int, ...]:
+    """Tools without a manual way that the base of a service needs wherever it is placed."""
+    kinds = base_kinds(
+        starts=services.base_starts(service) > 0,
+        shifts=bool(services.shift[service]),
+        stores=bool(services.lost_stores[service]),
+    )
+    needs = [tools[kind.name] for kind in kinds if kind.name in tools]
+    return tuple(sorted({tool for need in needs if need.manual is None for tool in need.services}))
+
+
+def without_circles(services: Services, tools: Mapping[str, ToolNeed]) -> tuple[Services, dict[int, Stuck]]:
+    """The same services, where those that wait for themselves are blocked, with all that wait for them."""
+    stuck = _needs_themselves(services, tools)
+    if not stuck:
+        return services, stuck
+    return replace(services, blocked=services.blocked | _waiting_for(services, tools, stuck)), stuck
+
+
+def _waits(services: Services, tools: Mapping[str, ToolNeed]) -> list[tuple[int, ...]]:
+    """Of each lost service what its base waits for: lost services that it cannot do without, and tools."""
+    return [
+        (
+            *(other for other in services.hard[service] if services.base_lost[other]),
+            *tools_of_base(services, tools, service),
+        )
+        if services.base_lost[service]
+        else ()
+        for service in range(len(services))
+    ]
+
+
+def _needs_themselves(services: Services, tools: Mapping[str, ToolNeed]) -> dict[int, Stuck]:
+    """Services that wait for themselves, because a tool of their steps waits for them."""
+    waits = _waits(services, tools)
+    component = components(waits)
+    members: dict[int, list[int]] = {}
+    circular = set()
+    for service, own in enumerate(component):
+        members.setdefault(own, []).append(service)
+        if waits[service] and any(component[t] == own for t in tools_of_base(services, tools, service)):
+            circular.add(own)
+    return {
+        service: Stuck("tool-cycle", tuple(services.id[other] for other in members[own]))
+        for own in sorted(circular)
+        for service in members[own]
+    }
+
+
+def _waiting_for(services: Services, tools: Mapping[str, ToolNeed], stuck: Mapping[int, Stuck]) -> BoolColumn:
+    """(S,) services that are stuck, or wait for one that is."""
+    users: list[list[int]] = [[] for _ in range(len(services))]
+    for service, needed in enumerate(_waits(services, tools)):
+        for other in needed:
+            users[other].append(service)
+    return np.array(reachable(users, sorted(stuck)), np.bool_)

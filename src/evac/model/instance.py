@@ -147,6 +147,16 @@ class Reprotect:
 
 
 @dataclass(frozen=True, slots=True)
+class Stuck:
+    """Why the steps of a service can never begin: it waits for itself."""
+
+    kind: Literal["tool-cycle"]
+    """tool-cycle: a tool of its steps waits for it."""
+    services: tuple[str, ...]
+    """All that wait for each other, itself included, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolNeed:
     """Affected services a step of a kind must wait for, and what it costs people without them.
 
@@ -287,6 +297,12 @@ class Instance:
     left_off: tuple[LeftOff, ...] = ()
     attests: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     reprotects: tuple[Reprotect, ...] = ()
+    unjudged: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Service -> path of the fact without which nobody can say what becomes of it."""
+    estimated: tuple[str, ...] = ()
+    """Facts of which the plan takes the worse end and the bound the better one, sorted."""
+    stuck: Mapping[int, Stuck] = field(default_factory=lambda: MappingProxyType({}))
+    """Services that wait for themselves; what waits for them is blocked with them."""
 
     @property
     def to_boot(self) -> BoolColumn:

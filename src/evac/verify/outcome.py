@@ -34,7 +34,7 @@ def check_counts(reading: Reading, times: Milestones) -> None:
             if done > count:
                 reading.complain("F11", s.id[service], f"{milestone} has {done} starts and needs {count}")
         if s.blocked[service] and holds["base"]:
-            reading.complain("F12", s.id[service], "needs a store that never returns")
+            reading.complain("F12", s.id[service], "needs what never comes back")
 
 
 def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> None:
@@ -180,6 +180,7 @@ def check_outcomes(reading: Reading, times: Milestones) -> int:
     for service in range(len(s)):
         outcome = said.pop(s.id[service], None)
         affected = s.base_lost[service] or s.top_lost[service] or service in reading.sheds
+        affected = affected or service in reading.instance.unjudged
         if affected and outcome is None:
             reading.complain("F1", s.id[service], "is affected and has no outcome")
         elif outcome is not None:
@@ -214,6 +215,8 @@ def _check_outcome(
 
 def _state(reading: Reading, times: Milestones, service: int) -> str:
     horizon = reading.instance.horizon
+    if service in reading.instance.unjudged:
+        return "unknown"
     if times.base_gone[service] < horizon:
         return "shed"
     if times.base_at[service] >= horizon:

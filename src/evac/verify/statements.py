@@ -65,7 +65,7 @@ def _recovery_ms(reading: Reading, times: Milestones, service: int) -> int | Non
     """From the loss on, detection and approval included; an evacuation has no such lead."""
     instance, plan = reading.instance, reading.plan
     at = int(times.base_at[service])
-    if at >= instance.horizon or times.base_gone[service] < instance.horizon:
+    if at >= instance.horizon or times.base_gone[service] < instance.horizon or service in instance.unjudged:
         return None
     if not instance.services.base_lost[service]:
         return 0

@@ -27,14 +27,24 @@ def answer(planned: Planned) -> tuple[str, str]:
     """(sentence, state): the plan in one breath."""
     plan = planned.plan
     if not plan.outcomes:
-        return "Nothing is down: no service is touched.", "ok"
+        return "Nothing is down: no service is affected.", "ok"
+    found, unjudged = plan_view.tally(plan), plan_view.unjudged_words(plan)
+    if not found.known:
+        return f"The loss {unjudged}.", "unknown"
     back, last = _back(plan), _last(plan)
-    total = plural(len(plan.outcomes), "affected service")
-    words = f"{number(len(back))} of {total} come back"
-    if len(back) == len(plan.outcomes):
+    total = plural(found.known, "affected service")
+    words = f"{number(len(back))} of {total} {'comes' if len(back) == 1 else 'come'} back"
+    if len(back) == found.known:
         words = f"All {total} come back" if len(back) > 1 else "The one affected service comes back"
     words += f", the last {duration(last)} {since(plan.scenario.kind)}." if last is not None else "."
     state = "ok"
+    if found.degraded:
+        stay = "stays" if found.degraded == 1 else "stay"
+        words += f" {number(found.degraded)} of them {stay} degraded until the horizon."
+        state = "warning"
+    if found.unknown:
+        words += f" {number(found.unknown)} {unjudged}."
+        state = "unknown"
     for which, told in (("shed", "shed to make room"), ("unplaced", "not coming back")):
         found = [o for o in plan.outcomes if o.state == which]
         if found:
@@ -82,7 +92,11 @@ def cards(planned: Planned) -> list[Card]:
 
 def _grave(plan: Plan) -> str:
     states = {o.state for o in plan.outcomes}
-    return "error" if "unplaced" in states else ("warning" if "shed" in states else "ok")
+    if "unplaced" in states:
+        return "error"
+    if "unknown" in states:
+        return "unknown"
+    return "warning" if states & {"shed", "degraded"} else "ok"
 
 
 def _check(verdict: Verdict | None) -> Card:
@@ -100,8 +114,12 @@ def _objectives(plan: Plan) -> Card:
         return Card("miss their rto", "not known", "no affected service has an rto", "unknown")
     late = sum(1 for o in missed if o.state not in plan_view.GONE)
     more = f"of {number(len(stated))}: {number(late)} late, {number(len(missed) - late)} not back"
+    unknown = sum(1 for o in stated if o.meets_rto is None)
+    more += f", {number(unknown)} not known" if unknown else ""
     grave = "error" if late else _grave(plan)
-    return Card("miss their rto", number(len(missed)), more, grave if missed else "ok")
+    return Card(
+        "miss their rto", number(len(missed)), more, grave if missed else "unknown" if unknown else "ok"
+    )
 
 
 def _data(plan: Plan) -> Card:
@@ -117,6 +135,8 @@ def _data(plan: Plan) -> Card:
 
 
 def _gap(plan: Plan) -> Card:
+    if plan.objective == 0 and plan.unjudged:
+        return Card("above the best possible", "not known", "the loss cannot be judged", "unknown")
     if plan.objective == 0:
         return Card("above the best possible", "0 %", "nothing is lost")
     if plan.gap_permille is None:

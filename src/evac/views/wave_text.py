@@ -51,7 +51,7 @@ def wave_sections(page: Page, plan: Plan) -> None:
 
 
 def _returns(page: Page, plan: Plan) -> None:
-    back = [o for o in plan.outcomes if o.base_ms and o.state != "shed"]
+    back = [o for o in plan.outcomes if o.base_ms and o.state in ("restored", "degraded")]
     if not back:
         return
     page.line()

@@ -7,8 +7,9 @@ from typing import Final
 
 import numpy as np
 
-from evac.model.instance import Instance, LostStore
-from evac.model.plan import Outcome, ServiceState, StoreOutcome, needs_reason
+from evac.derive.planning_instance import tools_of_base
+from evac.model.instance import Instance, LostStore, Stuck
+from evac.model.plan import Outcome, ServiceState, StoreOutcome, needs_reason, unjudged_reason
 from evac.planning.assembly.milestones import Times, outages
 from evac.planning.assembly.steps import Draft
 from evac.planning.evacuation.board import FAILED_TIME, NEVER
@@ -28,6 +29,7 @@ def outcomes_of(
     found = []
     for service in range(len(s)):
         touched = s.base_lost[service] or s.top_lost[service] or base[service] or top[service]
+        touched = touched or service in instance.unjudged
         if not touched and times.top_gone[service] >= instance.horizon:
             continue
         state = state_of(instance, times, service)
@@ -54,8 +56,10 @@ def outcomes_of(
 
 
 def state_of(instance: Instance, times: Times, service: int) -> ServiceState:
-    """shed, unplaced, degraded or restored."""
+    """unknown, shed, unplaced, degraded or restored."""
     horizon = instance.horizon
+    if service in instance.unjudged:
+        return "unknown"
     if times.base_gone[service] < horizon:
         return "shed"
     if times.base_at[service] >= horizon:
@@ -68,7 +72,7 @@ def _recovery(
     instance: Instance, times: Times, service: int, state: ServiceState, lead_ms: int
 ) -> int | None:
     """From the loss on; nothing to wait for where the base never went; an evacuation has no lead."""
-    if state in ("shed", "unplaced"):
+    if state in ("shed", "unplaced", "unknown"):
         return None
     if not instance.services.base_lost[service]:
         return 0
@@ -99,6 +103,8 @@ def _reason(
     if state == "shed":
         some = sorted(helped.get(draft.instance.services.id[service], ()))
         return f"makes room for {', '.join(some[:3])}{' and others' if len(some) > 3 else ''}"
+    if state == "unknown":
+        return unjudged_reason(draft.instance.unjudged[service])
     if state != "unplaced":
         return ""
     others = _waits_in_vain(draft, times, service)
@@ -108,15 +114,31 @@ def _reason(
 
 
 def _waits_in_vain(draft: Draft, times: Times, service: int) -> str:
-    """The store or service that does not come back and that a service cannot do without; empty for none."""
+    """The store, service or tool that does not come back and that a service cannot do without; empty for
+    none."""
     instance, s = draft.instance, draft.instance.services
+    if service in instance.stuck:
+        return _stuck_words(instance.stuck[service], s.id[service])
     for store in s.lost_stores[service]:
         if not 0 <= draft.board.store[store]["primary_at"] < NEVER:
             return _no_data(instance.stores[store])
     for other in s.hard[service]:
         if times.base_at[other] >= instance.horizon and s.component[other] != s.component[service]:
             return needs_reason(s.id[other])
+    for tool in tools_of_base(s, instance.tools, service) if s.base_lost[service] else ():
+        if times.base_at[tool] >= instance.horizon and tool != service:
+            return needs_reason(s.id[tool])
     return ""
+
+
+def _stuck_words(stuck: Stuck, service: str) -> str:
+    """Why a service can never be restored, and what would change that."""
+    others = [other for other in stuck.services if other != service]
+    through = f", which needs {service}" if others else ""
+    return (
+        f"circular dependency: restoring {service} needs {others[0] if others else service}{through};"
+        " state a way without the tool under limits: manual"
+    )
 
 
 def _no_data(store: LostStore) -> str:
