@@ -93,8 +93,8 @@ def _fleet(estate: Estate, better: Estate) -> Fleet:
 def _room_as_planned(good: Instance, planned: Instance) -> IntColumn:
     """Room of each row in the planned instance, 0 where it has no such row.
 
-    Rows that carry more than they have were given what they carry, which lighter replicas would not show. What
-    is free in a pool is at least what the plan has there, though more replicas are left in it.
+    Rows that carry more than they have were given what they carry, which lighter replicas would not show.
+    What is free in a pool is at least what the plan has there, though more replicas are left in it.
     """
     index = {name: row for row, name in enumerate(planned.row_names)}
     same = np.array([index.get(name, -1) for name in good.row_names], np.int64)

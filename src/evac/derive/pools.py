@@ -1,8 +1,8 @@
 """What a loss takes of self-scheduling pools, and of which services nobody can say what it takes.
 
-A pool loses the share of its servers that a loss takes, and of its replicas as many, rounded against us: which
-replica ran on which server nobody knows. Where the servers of a pool are unknown, or only the site of a replica
-is known, a loss below the site cannot be judged at all.
+A pool loses the share of its servers that a loss takes, and its replicas in proportion, rounded against us:
+nobody knows which replica ran on which server. Where the servers of a pool are unknown, or only the site of a
+replica is known, a loss below the site cannot be judged at all.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def part_of(counts: IntColumn, share: Fraction, up: bool = True) -> IntColumn:
 
 
 def replicas_lost(top: Topology, lost: Loss, good: bool = False) -> IntColumn:
-    """(K,) replicas of each binding that are lost: all of them with their server, pool or site; in a pool that
-    loses some of its servers, its share. good: the least that can be, rounded in our favour.
+    """(K,) replicas of each binding that are lost: all of them with their server, pool or site; in a pool
+    that loses some of its servers, its share. good: the least that can be, rounded in our favour.
     """
     replicas = top.estate.replicas
     gone = np.zeros(len(replicas), np.bool_)

@@ -11,9 +11,8 @@ from fractions import Fraction
 import numpy as np
 
 from evac.derive.energising import Energy, energise, still_dark
-from evac.derive.limits import LimitTable
+from evac.derive.limits import POWER_COLUMNS, LimitTable, PowerTable, power_table
 from evac.derive.pools import pool_shares, replicas_lost, share_of_resources
-from evac.derive.power import POWER_COLUMNS, PowerTable, power_table
 from evac.model.domain import Loss, Topology
 from evac.model.estate import Estate
 from evac.model.fleet import (
@@ -435,8 +434,8 @@ def _pool_capacities(
     unknown: set[str],
 ) -> tuple[list[list[int]], IntColumn]:
     """(of each pool without its dark servers, of each chosen server): dark servers of a pool have their part
-    of it by their size, or equal parts where sizes are not known. Of a pool that loses some of its servers the
-    rest is left; on the way home, what had left.
+    of it by their size, or equal parts where sizes are not known. Of a pool that loses some of its servers
+    the rest is left; on the way home, what had left.
     """
     fleet, found = top.estate.fleet, []
     capacity = np.where(fleet.capacity_known[bare.chosen], fleet.capacity[bare.chosen], 0)

@@ -208,7 +208,7 @@ class Plan:
 
     @property
     def places_unknown(self) -> tuple[tuple[str, str], ...]:
-        """(`services` or `stores`, id) of what makes the loss impossible to judge: nobody knows where it is."""
+        """(`services` or `stores`, id) of what makes the loss impossible to judge: its place is unknown."""
         paths = [path.split("/") for path in self.unknown]
         return tuple((path[0], path[1]) for path in paths if len(path) == 3 and path[2] == PLACEMENT)
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.planning_instance import tools_of_base
+from evac.derive.circles import tools_of_base
 from evac.model.errors import InvalidInput
 from evac.model.instance import Instance, Use
 from evac.planning.evacuation import board as b
