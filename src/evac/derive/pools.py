@@ -76,30 +76,45 @@ def member_sizes(top: Topology, members: IntColumn) -> IntColumn:
 
 def pool_shares(top: Topology, lost: Loss) -> dict[int, PoolShare]:
     """Pool -> its share that is lost, for pools that lose some of their servers and not all of them."""
-    found = {}
-    for pool, members in pool_members(top).items():
-        gone = lost.servers[members]
-        if lost.pools[pool] or not gone.any():
-            continue
-        sizes = member_sizes(top, members)
-        whole, part = sizes.sum(axis=0).tolist(), sizes[gone].sum(axis=0).tolist()
-        found[pool] = PoolShare(tuple(Fraction(a, b) for a, b in zip(part, whole, strict=True)))
-    return found
+    return {
+        pool: _share_of(top, members, lost.servers)
+        for pool, members in pool_members(top).items()
+        if not lost.pools[pool] and lost.servers[members].any()
+    }
 
 
-def share_of_resources(top: Topology, lost: Loss, pool: int) -> tuple[Fraction, ...]:
-    """(R,) share of each resource of a pool that is lost with its servers."""
+def _share_of(top: Topology, members: IntColumn, gone: BoolColumn) -> PoolShare:
+    sizes, lost = member_sizes(top, members), gone[members]
+    whole, part = sizes.sum(axis=0).tolist(), sizes[lost].sum(axis=0).tolist()
+    return PoolShare(tuple(Fraction(a, b) for a, b in zip(part, whole, strict=True)))
+
+
+def share_of_resources(top: Topology, gone: BoolColumn, pool: int) -> tuple[Fraction, ...]:
+    """(R,) share of each resource of a pool that is lost with its servers; gone: (V,) lost servers."""
     members = pool_members(top).get(pool, np.zeros(0, np.int64))
-    gone, fleet = lost.servers[members], top.estate.fleet
-    if lost.pools[pool] or not gone.any():
-        return (Fraction(int(lost.pools[pool])),) * RESOURCE_COUNT
+    lost, fleet = gone[members], top.estate.fleet
+    if not lost.any():
+        return (Fraction(0),) * RESOURCE_COUNT
     found = []
     for resource in range(RESOURCE_COUNT):
         sizes = fleet.capacity[members, resource]
         if not fleet.capacity_known[members, resource].all() or not sizes.any():
             sizes = np.ones(len(members), np.int64)
-        found.append(Fraction(int(sizes[gone].sum()), int(sizes.sum())))
+        found.append(Fraction(int(sizes[lost].sum()), int(sizes.sum())))
     return tuple(found)
+
+
+def share_of_pool(top: Topology, gone: BoolColumn, pool: int) -> tuple[Fraction, tuple[Fraction, ...]]:
+    """(share of its replicas that is lost at worst, (R,) shares of its resources that are left); gone: (V,)
+    lost servers, some of which the pool owns.
+    """
+    fleet = top.estate.fleet
+    mine = (fleet.pool == pool) & (fleet.state != CONDEMNED)
+    if gone[mine].all():
+        return Fraction(1), (Fraction(0),) * RESOURCE_COUNT
+    members = pool_members(top).get(pool, np.zeros(0, np.int64))
+    share = _share_of(top, members, gone).worst if gone[members].any() else Fraction(0)
+    return share, tuple(1 - one for one in share_of_resources(top, gone, pool))
 
 
 def part_of(counts: IntColumn, share: Fraction, up: bool = True) -> IntColumn:

@@ -445,7 +445,8 @@ def _pool_capacities(
         live = (fleet.pool == number) & (np.isin(fleet.state, (SERVING, SPARE)) | rising)
         room = _pool_capacity(top, number, live, unknown)
         if scenario.kind != "restore":
-            taken = share_of_resources(top, lost, number)
+            whole = lost.pools[number]
+            taken = share_of_resources(top, lost.servers | whole, number)
             left = taken if scenario.kind == "failback" else tuple(1 - share for share in taken)
             room = [_part_of(whole, share, good) for whole, share in zip(room, left, strict=True)]
         found.append(room)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from evac.derive.affected import components, reachable
+from evac.derive.circles import without_circles
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import (
     BootKind,
@@ -128,6 +129,8 @@ def build(draft: Draft) -> Instance:
     eligible = np.array(
         [[s.sites is None or sites[p.site] in s.sites for p in pools] for s in draft.services], np.bool_
     ).reshape(len(draft.services), len(pools))
+    tools = _tools(draft)
+    services, stuck = without_circles(services, tools)
     return Instance(
         tick_ms=1_000,
         horizon=draft.horizon,
@@ -144,9 +147,10 @@ def build(draft: Draft) -> Instance:
         boot_kinds=draft.boots,
         power=draft.power,
         stores=_stores(draft),
-        tools=_tools(draft),
+        tools=tools,
         unknown=(),
         notes=(),
+        stuck=stuck,
     )
 
 

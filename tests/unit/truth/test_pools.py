@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 
 from evac.audit import audit
-from evac.audit.impacts.all_losses import FATES
+from evac.audit.impacts.all_losses import FATES, impacts
+from evac.audit.impacts.losses import losses
+from evac.derive.affected import counts_by_service
+from evac.derive.pools import replicas_lost
 from evac.model.domain import Loss, loss, topology
 from evac.model.estate import Estate
 from evac.model.plan import Outcome, Plan
@@ -29,8 +35,8 @@ pools:
   a-k8s: {site: a}
   b-k8s: {site: b, cpu: 64 cores, memory: 256 GiB}
 services:
-  shop: {tier: 0, people: 1000, rto: 1 h, replicas: {a-k8s: 4}, share: 50 %, start: 30 s, traffic: {kind: none},
-         demand: {cpu: 4 cores, memory: 8 GiB}}
+  shop: {tier: 0, people: 1000, rto: 1 h, replicas: {a-k8s: 4}, share: 50 %, start: 30 s,
+         traffic: {kind: none}, demand: {cpu: 4 cores, memory: 8 GiB}}
 """
 IN_ONE_HALL = servers(*(f"n{k},a,a/h1/r{k % 2 + 1},node,serving,a-k8s" for k in range(4)))
 IN_TWO_HALLS = servers(
@@ -42,7 +48,7 @@ IN_TWO_HALLS = servers(
 
 
 def fate(estate: Estate, domain: str, service: str) -> str:
-    report = audit(estate, [domain])
+    report = audit(estate, domains=(domain,))
     number = report.impacts.losses.index[domain]
     row = [s.id for s in estate.services].index(service)
     return FATES[int(report.impacts.fate[number, row])]
@@ -86,6 +92,7 @@ def test_what_is_left_of_a_pool_has_what_is_left_of_its_room(tmp_path: Path) -> 
     alone = ESTATE.replace("  b-k8s: {site: b, cpu: 64 cores, memory: 256 GiB}\n", "").replace(
         "cpu: 4 cores", "cpu: 12 cores"
     )
+    alone = alone.replace("b: {}", "b: {role: witness}")
     estate = written(tmp_path, alone, servers=IN_TWO_HALLS)
     made = plan(estate, lose("a/h1"))
     assert outcomes(made)["shop"].state == "unplaced"
@@ -148,3 +155,60 @@ def test_a_hall_is_restored_with_its_share_of_a_pool(tmp_path: Path) -> None:
     made = plan(estate, Scenario("restore", ("a/h1",)))
     assert check(estate, made).holds
     assert outcomes(made)["shop"].state == "restored"
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_audit_and_planning_take_the_same_of_any_pool(seed: int) -> None:
+    """Random sizes, places, states and replicas: every loss takes the same replicas by both."""
+    estate = random_pools(seed)
+    top = topology(estate)
+    every = losses(top)
+    found = impacts(top, every)
+    for number, members in enumerate(every.members):
+        gone = loss(top, members)
+        worst, least = replicas_lost(top, gone), replicas_lost(top, gone, good=True)
+        assert (least <= worst).all()
+        assert (worst <= estate.replicas.count).all()
+        taken = counts_by_service(estate.replicas, worst, len(estate.services))
+        assert found.lost[number].tolist() == taken.tolist()
+        made = plan(estate, lose(*members))
+        verdict = check(estate, made)
+        assert verdict.holds, verdict.violations
+        unknown = {
+            estate.services[s].id
+            for s in np.flatnonzero(found.fate[number] == FATES.index("unknown")).tolist()
+        }
+        assert set(made.unjudged) == unknown
+
+
+def random_pools(seed: int) -> Estate:
+    rng = random.Random(seed)
+    halls = [f"{site}/h{k}" for site in "ab" for k in (1, 2)]
+    racks = [f"{hall}/r{k}" for hall in halls for k in (1, 2)]
+    pools = [f"{site}-{k}" for site in "ab" for k in (1, 2)]
+    lines = []
+    for number in range(rng.randint(4, 16)):
+        pool = rng.choice(pools[:3])
+        rack = rng.choice([r for r in racks if r[0] == pool[0]])
+        size = rng.choice([("8000", "32768"), ("16000", "65536"), ("", "")])
+        state = rng.choice(["serving", "serving", "serving", "spare", "dark", "condemned"])
+        lines.append(f"n{number:02},{pool[0]},{rack},{state},{pool},{','.join(size)}")
+    text = "name: random\nsites: {a: {}, b: {}}\npools:\n"
+    for pool in pools:
+        text += f"  {pool}: {{site: {pool[0]}, cpu: {rng.randint(8, 64)} cores, memory: 256 GiB}}\n"
+    text += "services:\n"
+    for name in ("one", "two", "three"):
+        placed = {pool: rng.randint(1, 7) for pool in rng.sample(pools, rng.randint(1, 3))}
+        where = ", ".join(f"{pool}: {count}" for pool, count in placed.items())
+        text += (
+            f"  {name}: {{tier: {rng.randint(0, 2)}, people: 10, replicas: {{{where}}}, start: 20 s,"
+            f" share: {rng.choice([50, 100])} %, sheddable: {rng.choice(['true', 'false'])},"
+            f" demand: {{cpu: {rng.randint(1, 6)} cores, memory: 1 GiB}}, traffic: {{kind: none}}}}\n"
+        )
+    with TemporaryDirectory() as folder:
+        return written(
+            Path(folder),
+            text + "halls: {" + ", ".join(f"{hall}: {{}}" for hall in halls) + "}\n",
+            racks="rack\n" + "\n".join(racks) + "\n",
+            servers="server,site,rack,state,pool,cpu_millicores,memory_mib\n" + "\n".join(lines) + "\n",
+        )

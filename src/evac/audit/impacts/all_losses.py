@@ -29,9 +29,11 @@ from evac.audit.impacts.dependencies import (
 from evac.audit.impacts.losses import (
     CountTable,
     Losses,
+    PoolsTaken,
     Presence,
     endpoints_lost,
     lost_counts,
+    pools_taken,
     presence,
     unjudged,
 )
@@ -243,7 +245,7 @@ def ground_of(top: Topology, losses: Losses) -> Ground:
     """What every loss takes, and whether that finds a place."""
     found = presence(top, losses.rows)
     stands = _replicas_taken(top, losses, found)
-    headroom = capacity(supply_of(top, losses, found), losses, stands.lost, stands.taken)
+    headroom = capacity(supply_of(top, losses, found), losses, stands.lost, stands.taken, stands.pools)
     return Ground(top, losses, found, stands, headroom)
 
 
@@ -261,10 +263,13 @@ class ReplicasTaken:
     """Pairs where all of a service at some site is taken."""
     loose: BoolColumn
     """(L, S) may or may not be taken, because only the site is known."""
+    pools: PoolsTaken
+    """What losses below a site take of pools."""
 
 
 def _replicas_taken(top: Topology, losses: Losses, found: Presence) -> ReplicasTaken:
-    lost = lost_counts(found, losses)
+    pools = pools_taken(top, losses)
+    lost = lost_counts(found, losses, pools)
     taken = taken_of(lost)
     pairs = taken.pairs
     left = found.n[pairs.service] - taken.count
@@ -272,8 +277,9 @@ def _replicas_taken(top: Topology, losses: Losses, found: Presence) -> ReplicasT
         lost,
         taken,
         pairs.only(left < found.m[pairs.service]),
-        pairs_of(endpoints_lost(found, losses, lost)),
-        unjudged(top, found, losses),
+        pairs_of(endpoints_lost(top, found, losses, lost, pools)),
+        unjudged(found, losses),
+        pools,
     )
 
 
