@@ -1,8 +1,13 @@
-"""Services whose steps can never begin, because what they wait for waits for them."""
+"""Services whose steps can never begin, because what they wait for waits for them.
+
+Along a need to serve the base of what is needed holds no later than that of who needs it; along a need to
+start, or for a tool, it holds before the first step. So of services that wait for each other none comes back as
+soon as one of these waits is of the second kind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +16,8 @@ from evac.derive.affected import components, reachable
 from evac.model.fleet import BoolColumn
 from evac.model.instance import Services, Stuck, ToolNeed
 from evac.steps.registry import base_kinds
+
+Edges = Sequence[Sequence[int]]
 
 
 def tools_of_base(services: Services, tools: Mapping[str, ToolNeed], service: int) -> tuple[int, ...]:
@@ -24,12 +31,51 @@ def tools_of_base(services: Services, tools: Mapping[str, ToolNeed], service: in
     return tuple(sorted({tool for need in needs if need.manual is None for tool in need.services}))
 
 
-def without_circles(services: Services, tools: Mapping[str, ToolNeed]) -> tuple[Services, dict[int, Stuck]]:
-    """The same services, where those that wait for themselves are blocked, with all that wait for them."""
-    stuck = _needs_themselves(services, tools)
-    if not stuck:
-        return services, stuck
-    return replace(services, blocked=services.blocked | _waiting_for(services, tools, stuck)), stuck
+def start_circles(hard: Edges, start: Edges, starting: Sequence[bool]) -> dict[int, tuple[int, ...]]:
+    """Service -> all that need each other with it, where one of them needs another one to start. starting:
+    (S,) services that have to start: those that run already wait for nothing.
+    """
+    component = components(hard)
+    members: dict[int, list[int]] = {}
+    for service, own in enumerate(component):
+        members.setdefault(own, []).append(service)
+    circular = {
+        component[service]
+        for service, needed in enumerate(start)
+        if starting[service] and any(component[other] == component[service] for other in needed)
+    }
+    return {service: tuple(members[own]) for own in sorted(circular) for service in members[own]}
+
+
+def without_circles(
+    services: Services, tools: Mapping[str, ToolNeed], broken_by: int | None = None
+) -> tuple[Services, dict[int, Stuck], dict[int, int]]:
+    """(services, those that wait for themselves, those that a person frees): who waits for itself is blocked with
+    all that wait for it. broken_by: ticks in which people break a circle of needs to start, None where they have
+    no way; its members then wait for that, and need each other to serve only.
+    """
+    starting = [
+        bool(lost) and services.base_starts(s) > 0 for s, lost in enumerate(services.base_lost.tolist())
+    ]
+    circles = start_circles(services.hard, services.hard_start, starting)
+    freed: dict[int, int] = {}
+    if circles and broken_by is not None:
+        freed = {service: broken_by for service in circles if starting[service]}
+        start = tuple(
+            tuple(other for other in needed if other not in circles.get(service, ()))
+            for service, needed in enumerate(services.hard_start)
+        )
+        services, circles = replace(services, hard_start=start), {}
+    names = services.id
+    stuck = {
+        service: Stuck("start-cycle", tuple(names[other] for other in members))
+        for service, members in circles.items()
+    }
+    stuck.update(_tool_circles(services, tools))
+    if stuck:
+        blocked = services.blocked | _waiting_for(services, tools, stuck)
+        services = replace(services, blocked=blocked)
+    return services, stuck, freed
 
 
 def _waits(services: Services, tools: Mapping[str, ToolNeed]) -> list[tuple[int, ...]]:
@@ -45,8 +91,10 @@ def _waits(services: Services, tools: Mapping[str, ToolNeed]) -> list[tuple[int,
     ]
 
 
-def _needs_themselves(services: Services, tools: Mapping[str, ToolNeed]) -> dict[int, Stuck]:
-    """Services that wait for themselves, because a tool of their steps waits for them."""
+def _tool_circles(services: Services, tools: Mapping[str, ToolNeed]) -> dict[int, Stuck]:
+    """Services a tool of whose steps waits for them."""
+    if not any(need.services and need.manual is None for need in tools.values()):
+        return {}
     waits = _waits(services, tools)
     component = components(waits)
     members: dict[int, list[int]] = {}

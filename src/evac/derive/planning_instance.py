@@ -46,7 +46,7 @@ from evac.model.instance import (
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_WORDS, TICK_MS, UNBOUNDED, ceil_share, floor_share, ticks_up
-from evac.steps.registry import PLANNED, STATED_KINDS
+from evac.steps.registry import PLANNED, START_CYCLE, STATED_KINDS
 
 _DURATIONS: Final = ("start", "verify", "change", "settle", "shed")
 
@@ -136,8 +136,13 @@ def reprotects_of(
 
 def _ticks(estate: Estate, kind: str, tick_ms: int) -> int:
     """How long it takes a person; at most just over the horizon, which is never."""
-    most = estate.horizon_ms // tick_ms + 1
-    return min(ticks_up(estate.limits.manual_ms.get(kind, 0), tick_ms), most)
+    return _ticks_or_none(estate, kind, tick_ms) or 0
+
+
+def _ticks_or_none(estate: Estate, kind: str, tick_ms: int) -> int | None:
+    """The same; None where the estate states no such way."""
+    most, stated = estate.horizon_ms // tick_ms + 1, estate.limits.manual_ms.get(kind)
+    return None if stated is None else min(ticks_up(stated, tick_ms), most)
 
 
 _MBIT_PER_GIB: Final = 8_590
@@ -172,7 +177,7 @@ def derive(
     open_questions = _open_questions(top, lost, graph, store_rows, scenario)
     unknown |= set(open_questions.values())
     tools = _tools(estate, graph, services, limits, tick_ms, scenario)
-    services, stuck = without_circles(services, tools)
+    services, stuck, broken = without_circles(services, tools, _ticks_or_none(estate, START_CYCLE, tick_ms))
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
     horizon = estate.horizon_ms // tick_ms
     instance = Instance(
@@ -198,7 +203,7 @@ def derive(
         powered_by=rows.powered_by,
         bring_up=rows.bring_up,
         left_off=rows.left_off,
-        attests=attests_of(estate, scenario, services, tick_ms),
+        attests={**broken, **attests_of(estate, scenario, services, tick_ms)},
         reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
         unjudged=open_questions,
         estimated=_estimated(top, lost, scenario),
@@ -354,6 +359,7 @@ def _services(
         shift=hit.shift,
         blocked=hit.blocked,
         lost_stores=hit.lost_stores,
+        start_stores=hit.start_stores,
     )
 
 
@@ -407,8 +413,10 @@ def _same(
         base_weight=weight * (people - degraded),
         top_weight=weight * degraded,
         hard=graph.hard,
+        hard_start=graph.start_edges,
         soft=graph.soft,
         lost_stores=(),
+        start_stores=(),
         shift_uses=tuple(
             limits.shift(s.traffic.kind, ticks_up(s.traffic.change_ms, tick_ms)) for s in estate.services
         ),
@@ -428,6 +436,7 @@ class _Hits:
     shift: BoolColumn
     blocked: BoolColumn
     lost_stores: tuple[tuple[int, ...], ...]
+    start_stores: tuple[tuple[int, ...], ...]
 
 
 def _hits(
@@ -443,7 +452,7 @@ def _hits(
     n = counts_by_service(replicas, replicas.count, len(services))
     surviving = n - counts_by_service(replicas, gone, len(services))
     m = top.once("least", lambda: _least(services, n))
-    lost_stores, blocked = _store_edges(graph, stores, store_rows)
+    lost_stores, start_stores, blocked = _store_edges(graph, stores, store_rows)
     left_a_site = sites_left(top, gone)
     moves = [_traffic_moves(s, bool(m)) for s, m in zip(services, left_a_site, strict=True)]
     shift = np.array(moves, np.bool_)
@@ -451,7 +460,8 @@ def _hits(
     base_lost = hit_by_dependency(graph, (surviving < m) | shift | waits | blocked)
     soft_hit = np.array([any(base_lost[j] for j in soft) for soft in graph.soft], np.bool_)
     top_lost = base_lost | (surviving < n) | soft_hit
-    return _Hits(n, m, surviving, base_lost, top_lost, shift, hit_by_dependency(graph, blocked), lost_stores)
+    blocked = hit_by_dependency(graph, blocked)
+    return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, lost_stores, start_stores)
 
 
 def _least(services: tuple[Service, ...], n: IntColumn) -> IntColumn:
@@ -471,8 +481,9 @@ def _traffic_moves(service: Service, left_a_site: bool) -> bool:
 
 def _store_edges(
     graph: ServiceGraph, stores: tuple[LostStore, ...], store_rows: dict[int, int]
-) -> tuple[tuple[tuple[int, ...], ...], BoolColumn]:
-    """Lost stores each service waits for, one a family: the instance that can be back first."""
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...], BoolColumn]:
+    """Lost stores each service waits for, one a family: the instance that can be back first; those that it
+    needs to start; and services whose store never returns."""
     lost = np.zeros(max((max(d) for d in graph.family_stores.values()), default=-1) + 1, np.bool_)
     lost[list(store_rows)] = True
     chosen: dict[str, int] = {}
@@ -480,9 +491,12 @@ def _store_edges(
         chosen[family] = min(
             (store_rows[d] for d in graph.family_stores[family]), key=lambda k: _store_key(stores[k])
         )
-    edges = tuple(tuple(sorted({chosen[f] for f in fams if f in chosen})) for fams in graph.families)
-    blocked = np.array([any(not stores[k].allowed for k in wanted) for wanted in edges], np.bool_)
-    return edges, blocked
+    serve, start = (
+        tuple(tuple(sorted({chosen[f] for f in names if f in chosen})) for names in families)
+        for families in (graph.families, graph.start_families)
+    )
+    blocked = np.array([any(not stores[k].allowed for k in wanted) for wanted in serve], np.bool_)
+    return serve, start, blocked
 
 
 def _store_key(store: LostStore) -> tuple[int, int, str]:

@@ -150,8 +150,8 @@ class Reprotect:
 class Stuck:
     """Why the steps of a service can never begin: it waits for itself."""
 
-    kind: Literal["tool-cycle"]
-    """tool-cycle: a tool of its steps waits for it."""
+    kind: Literal["tool-cycle", "start-cycle"]
+    """tool-cycle: a tool of its steps waits for it; start-cycle: what it needs to start does."""
     services: tuple[str, ...]
     """All that wait for each other, itself included, sorted."""
 
@@ -207,8 +207,14 @@ class Services:
     base_weight: IntColumn
     top_weight: IntColumn
     hard: tuple[tuple[int, ...], ...]
+    """Services without which one does not serve."""
+    hard_start: tuple[tuple[int, ...], ...]
+    """Those of them without which it does not even start."""
     soft: tuple[tuple[int, ...], ...]
     lost_stores: tuple[tuple[int, ...], ...]
+    """Lost stores that one waits for."""
+    start_stores: tuple[tuple[int, ...], ...]
+    """Those of them that it needs to start."""
     shift_uses: tuple[tuple[Use, ...], ...]
 
     def __len__(self) -> int:

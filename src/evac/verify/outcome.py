@@ -332,8 +332,8 @@ def time_left(reading: Reading, times: Milestones, service: int, missing: int, r
     """
     instance, s = reading.instance, reading.instance.services
     members = times.members[int(s.component[service])]
-    ready, _ = dependencies_ready(reading, times, service)
-    ready = max([ready, *(instance.attests.get(member, 0) for member in members)])
+    freed = max(instance.attests.get(member, 0) for member in members)
+    ready = max(dependencies_ready(reading, times, service, to_start=True)[0], freed)
     slots, last = Slots(reading), ready
     pools = _pools_ready(slots, reading, times, ready_rows)
     while missing > 0:
@@ -345,6 +345,7 @@ def time_left(reading: Reading, times: Milestones, service: int, missing: int, r
         if first is None:
             return False
         missing, last = missing - slots.take(first, missing), max(last, first.end)
+    last = max(last, dependencies_ready(reading, times, service)[0])
     rest: list[tuple[StepKind, tuple[Use, ...], int]] = [("verify", (), int(s.verify[service]))]
     if s.shift[service]:
         rest.append(("shift", s.shift_uses[service], int(s.change[service] + s.settle[service])))

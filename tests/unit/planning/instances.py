@@ -57,8 +57,11 @@ class ServiceDraft:
     sheddable: bool = False
     shift: bool = True
     hard: tuple[str, ...] = ()
+    """Needed to start, but for those that `serve` names too."""
+    serve: tuple[str, ...] = ()
     soft: tuple[str, ...] = ()
     stores: tuple[str, ...] = ()
+    serve_stores: tuple[str, ...] = ()
     sites: tuple[str, ...] | None = None
     degraded: int | None = None
 
@@ -130,7 +133,7 @@ def build(draft: Draft) -> Instance:
         [[s.sites is None or sites[p.site] in s.sites for p in pools] for s in draft.services], np.bool_
     ).reshape(len(draft.services), len(pools))
     tools = _tools(draft)
-    services, stuck = without_circles(services, tools)
+    services, stuck, _ = without_circles(services, tools)
     return Instance(
         tick_ms=1_000,
         horizon=draft.horizon,
@@ -278,10 +281,16 @@ def _services(draft: Draft) -> Services:
         base_weight=weight * (people - degraded),
         top_weight=weight * degraded,
         hard=hard,
+        hard_start=_less(hard, [{index[n] for n in s.serve} for s in drafts]),
         soft=soft,
         lost_stores=stores,
+        start_stores=_less(stores, [{store_of[n] for n in s.serve_stores} for s in drafts]),
         shift_uses=tuple(_shift_uses(draft, s) for s in drafts),
     )
+
+
+def _less(lists: tuple[tuple[int, ...], ...], left_out: list[set[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(n for n in row if n not in out) for row, out in zip(lists, left_out, strict=True))
 
 
 def _shift_uses(draft: Draft, service: ServiceDraft) -> tuple[Use, ...]:

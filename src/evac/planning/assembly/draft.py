@@ -200,7 +200,7 @@ def _with_less_room(instance: Instance, steps: tuple[Step, ...], base: Ints, top
                 free[rows[name]] -= need
             else:
                 failed[step.milestone][service] = True
-    graph = ServiceGraph(s.hard, s.soft, s.hard, tuple(() for _ in s.id), {}, {})
+    graph = ServiceGraph(s.hard, s.soft, s.hard_start, (), (), {}, {})
     down = hit_by_dependency(graph, failed["base"])
     return np.where(down, horizon, base), np.where(down | failed["top"], horizon, top)
 
@@ -324,6 +324,11 @@ def _circle_words(stuck: Stuck, service: str) -> str:
     """Why a service can never be restored, and what would change that."""
     others = [other for other in stuck.services if other != service]
     through = f", which needs {service}" if others else ""
+    if stuck.kind == "start-cycle":
+        return (
+            f"start cycle: starting {service} needs {others[0] if others else service}{through};"
+            " limits: manual: start-cycle says how long people take to break it"
+        )
     return (
         f"circular dependency: restoring {service} needs {others[0] if others else service}{through};"
         " state a way without the tool under limits: manual"

@@ -270,12 +270,17 @@ def _graph(instance: Instance, heap: _Heap) -> None:
     members: list[list[int]] = [[] for _ in range(_components(instance))]
     stores: list[set[int]] = [set() for _ in members]
     running: list[set[int]] = [set() for _ in members]
+    first: list[set[int]] = [set() for _ in members]
+    first_stores: list[set[int]] = [set() for _ in members]
     users: list[list[int]] = [[] for _ in range(len(s))]
     for service in range(len(s)):
         if s.base_lost[service]:
-            members[int(s.component[service])].append(service)
+            own = int(s.component[service])
+            members[own].append(service)
             stores[int(s.component[service])] |= set(s.lost_stores[service])
             running[int(s.component[service])] |= {j for j in s.hard[service] if not s.base_lost[j]}
+            first[own] |= {int(s.component[j]) for j in s.hard_start[service] if s.base_lost[j]}
+            first_stores[own] |= set(s.start_stores[service])
         for other in s.hard[service]:
             users[other].append(service)
     conflicts: list[list[int]] = [[] for _ in range(int(s.conflict.max(initial=-1)) + 1)]
@@ -286,6 +291,8 @@ def _graph(instance: Instance, heap: _Heap) -> None:
     heap.ragged(b.WAIT, component_waits(instance))
     heap.ragged(b.NEED_STORE, [sorted(x) for x in stores])
     heap.ragged(b.NEED_UP, [sorted(x) for x in running])
+    heap.ragged(b.START_WAIT, [sorted(x - {c}) for c, x in enumerate(first)])
+    heap.ragged(b.START_STORE, [sorted(x) for x in first_stores])
     heap.ragged(b.SOFT, s.soft)
     heap.ragged(b.HARD_USER, users)
     heap.ragged(b.CONFLICT, conflicts)
