@@ -1,8 +1,8 @@
 """Services whose steps can never begin, because what they wait for waits for them.
 
-Along a need to serve the base of what is needed holds no later than that of who needs it; along a need to
-start, or for a tool, it holds before the first step. So of services that wait for each other none comes back as
-soon as one of these waits is of the second kind.
+Along a need to serve, the base of what is needed holds no later than that of who needs it; along a need to
+start, or for a tool, it holds before the first step. So of services that wait for each other none comes back
+as soon as one of these waits is of the second kind.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def start_circles(hard: Edges, start: Edges, starting: Sequence[bool]) -> dict[i
 def without_circles(
     services: Services, tools: Mapping[str, ToolNeed], broken_by: int | None = None
 ) -> tuple[Services, dict[int, Stuck], dict[int, int]]:
-    """(services, those that wait for themselves, those that a person frees): who waits for itself is blocked with
-    all that wait for it. broken_by: ticks in which people break a circle of needs to start, None where they have
-    no way; its members then wait for that, and need each other to serve only.
+    """(services, those that wait for themselves, those that a person frees): who waits for itself is blocked
+    with all that wait for it. broken_by: ticks in which people break a circle of needs to start, None where
+    they have no way; its members then wait for that, and need each other to serve only.
     """
     starting = [
         bool(lost) and services.base_starts(s) > 0 for s, lost in enumerate(services.base_lost.tolist())

@@ -68,7 +68,8 @@ class Heads:
     """r of bases and tops (S) and of stores (D), cut to H; e and z of components; v of bases; f of stores.
 
     outside: lost services outside a component and lost stores that its members hard-need, where a loss
-    affects any of them; first: those that they need to start; tails: A and B of section 5, of components they were asked for.
+    affects any of them; first: those that they need to start; tails: A and B of section 5, of components they
+    were asked for.
     """
 
     instance: Instance

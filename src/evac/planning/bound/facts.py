@@ -183,7 +183,7 @@ class _Arcs:
                 self._add(i, tool, delay)
 
     def _outside(self, members: list[int], to_start: bool = False) -> tuple[list[int], list[int]]:
-        """Milestones a lost component waits for to serve, or only to start, and running bases that it needs."""
+        """Milestones a lost component waits for to serve, or only to start, and running bases it needs."""
         services, inside = self.instance.services, set(members)
         hard, lost_stores = services.hard, services.lost_stores
         if to_start:

@@ -38,8 +38,8 @@ KINDS: Final[tuple[StepKind, ...]] = ("fence", "promote", "boot", "start", "veri
 
 MEMBER, WAIT, NEED_STORE, NEED_UP, START_WAIT, START_STORE, SOFT, HARD_USER, TOOL, ON_ROW = range(10)
 CONFLICT, USES, VICTIMS = range(10, 13)
-"""Ragged tables. MEMBER, WAIT, NEED_STORE, NEED_UP (what it hard-depends on and runs) by component, and of WAIT
-and NEED_STORE what its starts wait for: START_WAIT, START_STORE; SOFT,
+"""Ragged tables. MEMBER, WAIT, NEED_STORE, NEED_UP (what it hard-depends on and runs) by component, and of
+WAIT and NEED_STORE what its starts wait for: START_WAIT, START_STORE; SOFT,
 HARD_USER by service; TOOL by kind;
 ON_ROW: entries of present on a row that may be shed, least valuable first; CONFLICT: services of a
 group; USES: lines of `use` of a set (set 0 is empty); VICTIMS: one list, least valuable first."""

@@ -216,7 +216,7 @@ def recover_store(board: Board, store: int) -> int:
 
 @inner
 def _all_there(board: Board, component: int, waits: int, stores: int) -> int:
-    """When the components and stores of two tables are there that a component waits for. Generates the stores."""
+    """When what a component waits for by two tables is there: components and stores, which it generates."""
     at = board.item[component].release
     for k in range(board.heap[board.base[waits] + component], board.heap[board.base[waits] + component + 1]):
         at = max(at, board.item[board.heap[k]].at)
