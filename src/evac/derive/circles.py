@@ -14,7 +14,7 @@ import numpy as np
 
 from evac.derive.affected import components, reachable
 from evac.model.fleet import BoolColumn
-from evac.model.instance import Services, Stuck, ToolNeed
+from evac.model.instance import Instance, Services, Stuck, ToolNeed
 from evac.steps.registry import base_kinds
 
 Edges = Sequence[Sequence[int]]
@@ -48,11 +48,13 @@ def start_circles(hard: Edges, start: Edges, starting: Sequence[bool]) -> dict[i
 
 
 def without_circles(
-    services: Services, tools: Mapping[str, ToolNeed], broken_by: int | None = None
+    services: Services, tools: Mapping[str, ToolNeed], broken_by: int | None = None, grace: int = 0
 ) -> tuple[Services, dict[int, Stuck], dict[int, int]]:
     """(services, those that wait for themselves, those that a person frees): who waits for itself is blocked
     with all that wait for it. broken_by: ticks in which people break a circle of needs to start, None where
-    they have no way; its members then wait for that, and need each other to serve only.
+    they have no way; its members then wait for that, and need each other to serve only. grace: ticks in
+    which tools of a site that is left still serve: what needs them is then not lost for sure, and no plan of
+    ours uses that.
     """
     starting = [
         bool(lost) and services.base_starts(s) > 0 for s, lost in enumerate(services.base_lost.tolist())
@@ -72,10 +74,38 @@ def without_circles(
         for service, members in circles.items()
     }
     stuck.update(_tool_circles(services, tools))
-    if stuck:
-        blocked = services.blocked | _waiting_for(services, tools, stuck)
+    for_sure = {
+        service: why
+        for service, why in stuck.items()
+        if any(_is_strict(services, tools, names.index(one), why, grace) for one in why.services)
+    }
+    if for_sure:
+        blocked = services.blocked | _waiting_for(services, tools, for_sure)
         services = replace(services, blocked=blocked)
     return services, stuck, freed
+
+
+def _is_strict(
+    services: Services, tools: Mapping[str, ToolNeed], service: int, why: Stuck, grace: int
+) -> bool:
+    """Whether a step of a service that waits for its own circle begins before its base for sure: where all
+    steps take no time at all, they could be at one tick.
+    """
+    inside = {services.id.index(one) for one in why.services}
+    shift = int(services.change[service] + services.settle[service]) if services.shift[service] else 0
+    check = int(services.verify[service]) + shift
+    start = int(services.start[service]) + check if services.base_starts(service) else 0
+    if why.kind == "start-cycle":
+        return start > 0 and bool(inside.intersection(services.hard_start[service]))
+    lasts = {"start": start, "verify": check, "shift": shift, "fence": check, "promote": check}
+    needs = (tools[kind] for kind, ticks in lasts.items() if ticks > 0 and kind in tools)
+    return grace == 0 and any(n.manual is None and inside.intersection(n.services) for n in needs)
+
+
+def never_planned(instance: Instance) -> BoolColumn:
+    """(S,) services that no plan of ours brings back: they wait for themselves, or for what does."""
+    s = instance.services
+    return np.asarray(s.blocked | _waiting_for(s, instance.tools, instance.stuck), np.bool_)
 
 
 def _waits(services: Services, tools: Mapping[str, ToolNeed]) -> list[tuple[int, ...]]:
@@ -112,6 +142,8 @@ def _tool_circles(services: Services, tools: Mapping[str, ToolNeed]) -> dict[int
 
 def _waiting_for(services: Services, tools: Mapping[str, ToolNeed], stuck: Mapping[int, Stuck]) -> BoolColumn:
     """(S,) services that are stuck, or wait for one that is."""
+    if not stuck:
+        return np.zeros(len(services), np.bool_)
     users: list[list[int]] = [[] for _ in range(len(services))]
     for service, needed in enumerate(_waits(services, tools)):
         for other in needed:

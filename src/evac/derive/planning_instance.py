@@ -177,9 +177,10 @@ def derive(
     open_questions = _open_questions(top, lost, graph, store_rows, scenario)
     unknown |= set(open_questions.values())
     tools = _tools(estate, graph, services, limits, tick_ms, scenario)
-    services, stuck, broken = without_circles(services, tools, _ticks_or_none(estate, START_CYCLE, tick_ms))
-    grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
     horizon = estate.horizon_ms // tick_ms
+    grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
+    by_hand = _ticks_or_none(estate, START_CYCLE, tick_ms)
+    services, stuck, broken = without_circles(services, tools, by_hand, grace)
     instance = Instance(
         tick_ms=tick_ms,
         horizon=horizon,

@@ -6,7 +6,7 @@ bound and checker read. Amounts are base units, times ticks of one second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -133,7 +133,7 @@ def build(draft: Draft) -> Instance:
         [[s.sites is None or sites[p.site] in s.sites for p in pools] for s in draft.services], np.bool_
     ).reshape(len(draft.services), len(pools))
     tools = _tools(draft)
-    services, stuck, _ = without_circles(services, tools)
+    services, stuck, _ = without_circles(services, tools, grace=draft.grace)
     return Instance(
         tick_ms=1_000,
         horizon=draft.horizon,
@@ -281,12 +281,23 @@ def _services(draft: Draft) -> Services:
         base_weight=weight * (people - degraded),
         top_weight=weight * degraded,
         hard=hard,
-        hard_start=_less(hard, [{index[n] for n in s.serve} for s in drafts]),
+        hard_start=_less(hard, _needed_to_serve(drafts, index, hard)),
         soft=soft,
         lost_stores=stores,
         start_stores=_less(stores, [{store_of[n] for n in s.serve_stores} for s in drafts]),
         shift_uses=tuple(_shift_uses(draft, s) for s in drafts),
     )
+
+
+def _needed_to_serve(
+    drafts: Sequence[ServiceDraft], index: Mapping[str, int], hard: tuple[tuple[int, ...], ...]
+) -> list[set[int]]:
+    """Of each service what it needs to serve only: within a cycle nobody needs anybody to start."""
+    component = components(hard)
+    return [
+        {index[n] for n in s.serve} | {j for j in hard[row] if component[j] == component[row]}
+        for row, s in enumerate(drafts)
+    ]
 
 
 def _less(lists: tuple[tuple[int, ...], ...], left_out: list[set[int]]) -> tuple[tuple[int, ...], ...]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.circles import tools_of_base
+from evac.derive.circles import never_planned, tools_of_base
 from evac.model.errors import InvalidInput
 from evac.model.instance import Instance, Use
 from evac.planning.evacuation import board as b
@@ -236,7 +236,6 @@ def _services(instance: Instance, sets: _UseSets) -> Table:
         "shift",
         "base_lost",
         "top_lost",
-        "blocked",
         "surviving",
         "base_weight",
         "top_weight",
@@ -245,6 +244,7 @@ def _services(instance: Instance, sets: _UseSets) -> Table:
         "demand",
     ):
         table[name] = getattr(s, name)
+    table["blocked"] = never_planned(instance)
     table["serves"] = s.m
     table["base_starts"] = [s.base_starts(k) if s.base_lost[k] else 0 for k in range(count)]
     table["top_starts"] = [s.top_starts(k) if s.top_lost[k] else 0 for k in range(count)]
@@ -258,7 +258,7 @@ def component_waits(instance: Instance) -> list[list[int]]:
     included."""
     s = instance.services
     waits: list[set[int]] = [set() for _ in range(_components(instance))]
-    for service in np.flatnonzero(s.base_lost & ~s.blocked).tolist():
+    for service in np.flatnonzero(s.base_lost & ~never_planned(instance)).tolist():
         own = int(s.component[service])
         waits[own] |= {int(s.component[j]) for j in s.hard[service] if s.base_lost[j]}
         waits[own] |= {int(s.component[j]) for j in tools_of_base(s, instance.tools, service)}
