@@ -204,6 +204,12 @@ class Caller:
             self._loop = loop
         return self._session
 
+    async def __aenter__(self) -> Caller:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     async def close(self) -> None:
         session, self._session = self._session, None
         if session is not None:

@@ -487,7 +487,8 @@ async def _answers_as_primary(cluster: Cluster) -> bool:
     if not url:
         return False
     try:
-        found = (await Caller().call("GET", url, timeout_s=PEER_S)).values()
+        async with Caller() as caller:
+            found = (await caller.call("GET", url, timeout_s=PEER_S)).values()
     except (NotReached, NotAnswered, Permanent):
         return False
     return found.get("role") in ("primary", "master") and found.get("state") == "running"
@@ -565,7 +566,8 @@ async def _rest(dcs: Dcs, action: Action, method: str, path: str, body: Mapping[
     limit = max(0.1, dcs.left_s() - 0.2 if path == "/switchover" else min(REST_S, dcs.left_s()))
     content = json.dumps(body).encode()
     try:
-        answer = await Caller().call(method, url + path, timeout_s=limit, body=content, headers=headers)
+        async with Caller() as caller:
+            answer = await caller.call(method, url + path, timeout_s=limit, body=content, headers=headers)
     except NotReached as error:
         raise Retryable("patroni-unreachable", f"{url} cannot be reached", after_ms=300) from error
     except NotAnswered as error:
