@@ -45,8 +45,8 @@ from evac.estate.codecs.bundle import (
     open_bundle,
 )
 from evac.estate.codecs.policy import policy_beside
+from evac.estate.format.document import ACCESS_FILE, NOTICES_FILE, POLICY_FILE, find_files
 from evac.estate.format.problems import Problems
-from evac.estate.format.sources import ACCESS_FILE, NOTICES_FILE, POLICY_FILE, find_files
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate

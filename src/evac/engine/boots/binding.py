@@ -16,8 +16,7 @@ from typing import Final
 import numpy as np
 
 from evac.derive.energising import Energy, energise, still_dark
-from evac.derive.limits import LimitTable, less_margin, limits_of
-from evac.derive.power import PowerTable, power_table, stated_budgets
+from evac.derive.limits import LimitTable, PowerTable, less_margin, limits_of, power_table, stated_budgets
 from evac.drivers import manual
 from evac.drivers.capabilities import BootsServers, SwitchesPower
 from evac.drivers.port import Action, Value
