@@ -112,7 +112,7 @@ def plan_instance(
     facts are intervals) is what the bound is proved of, `counted` (where tiers weigh 0) counts people."""
     from evac.planning.assembly.milestones import outages, price, sensitivities, times_of
     from evac.planning.assembly.outcomes import outcomes_of, store_outcomes
-    from evac.planning.assembly.steps import add_stops, draft_steps, ordered
+    from evac.planning.assembly.steps import add_stops, add_stops_away, draft_steps, ordered
     from evac.planning.assembly.waves import left_off, wave_of
 
     iterations = BOUND_WORK if work > 0 else FIRST_BOUND_WORK
@@ -124,6 +124,7 @@ def plan_instance(
     draft = draft_steps(instance, board)
     if asked.kind == "evacuate":
         add_stops(draft, times)
+    add_stops_away(draft, times)
     steps = ordered(draft)
     progress(0.85, "proving")
     proved = prove(objective)
