@@ -40,7 +40,7 @@ from evac.agent.memory import TokenLedger
 from evac.agent.permits import Permits
 from evac.agent.tls import Door
 from evac.agent.units import Units
-from evac.drivers.process import remote, signing
+from evac.drivers.process import client, driver
 from evac.drivers.process.client import error_values
 from evac.drivers.process.driver import PATH as UNIT_PATH
 from evac.drivers.registry import Drivers, create
@@ -69,7 +69,7 @@ class Gate:
     def __init__(
         self, secret: Secret, window_ms: int, wall_ms: Callable[[], int], steady_ms: Callable[[], int]
     ) -> None:
-        least = signing.LEAST_KEY_BYTES
+        least = client.LEAST_KEY_BYTES
         if len(secret.reveal_bytes()) < least:
             raise Permanent("secret-short", f"{secret} is shorter than {least} bytes")
         self._steady_ms = steady_ms
@@ -86,15 +86,15 @@ class Gate:
 
     def believe(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> str:
         """The nonce of a request that our key signed. Raises `NotBelieved`. It may yet be old or repeated."""
-        nonce = headers.get(signing.NONCE, "")
-        stamp = headers.get(signing.TIMESTAMP, "")
-        said = headers.get(signing.SIGNATURE, "")
+        nonce = headers.get(client.NONCE, "")
+        stamp = headers.get(client.TIMESTAMP, "")
+        said = headers.get(client.SIGNATURE, "")
         if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 15):
             raise NotBelieved
         if not (_LEAST_NONCE <= len(nonce) <= _MOST_NONCE and nonce.isascii() and nonce.isalnum()):
             raise NotBelieved
-        wanted = signing.order_signature(self._secret, method, path, body, int(stamp), nonce)
-        if not signing.same(said, wanted):
+        wanted = client.order_signature(self._secret, method, path, body, int(stamp), nonce)
+        if not client.same(said, wanted):
             raise NotBelieved
         return nonce
 
@@ -124,7 +124,7 @@ class Gate:
         self._order.append((self._steady_ms(), nonce))
 
     def sign(self, status: int, body: bytes, nonce: str) -> str:
-        return signing.answer_signature(self._secret, status, body, nonce)
+        return client.answer_signature(self._secret, status, body, nonce)
 
     def _forget(self, now: int) -> None:
         """A nonce is kept for two windows: as long as its order could be admitted again."""
@@ -201,11 +201,11 @@ class Agent:
         self.door = None if config.tls is None else Door(config.tls, memory.wall_ms)
         self._routes: Mapping[str, _Handler] = {
             UNIT_PATH: self._acting.unit,
-            remote.ACT_PATH: self._acting.act,
-            remote.PERMIT_PATH: self._permit,
-            remote.ANCHOR_PATH: self._anchor,
-            remote.HEADS_PATH: self._heads,
-            remote.GENERATION_PATH: self._generation,
+            driver.ACT_PATH: self._acting.act,
+            driver.PERMIT_PATH: self._permit,
+            driver.ANCHOR_PATH: self._anchor,
+            driver.HEADS_PATH: self._heads,
+            driver.GENERATION_PATH: self._generation,
         }
 
     @property
@@ -301,7 +301,7 @@ class Agent:
         if self._listener is not None:
             self._listener.proven(request.transport)
         try:
-            self._gate.admit(int(request.headers[signing.TIMESTAMP]), nonce)
+            self._gate.admit(int(request.headers[client.TIMESTAMP]), nonce)
             status, values = 200, await self._routes[request.path](_table(body))
         except ActionError as error:
             status, values = _refusal(error)
@@ -310,7 +310,7 @@ class Agent:
             _log.exception("an order failed")
             status, values = _refusal(OutcomeUnknown("agent-failed", str(error)[:200], "observe it first"))
         data = orjson.dumps(values)
-        headers = {signing.SIGNATURE: self._gate.sign(status, data, nonce)}
+        headers = {client.SIGNATURE: self._gate.sign(status, data, nonce)}
         return web.Response(body=data, status=status, headers=headers, content_type="application/json")
 
     async def _permit(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from evac.drivers.process.peers import is_here, stamp_of
+from evac.drivers.process.client import is_here, stamp_of
 from evac.model.errors import EvacError
 from evac.net.tls import Renewed, TlsFiles, ends_ms, server_context
 
