@@ -60,6 +60,22 @@ def test_down_after_a_crash_that_wrote_nothing_down(folder: LabFolder) -> None:
     assert not {pid for pid in pids if proc_table.started(pid)}
 
 
+def test_a_lab_whose_processes_are_gone_does_not_block_the_next(folder: LabFolder) -> None:
+    offset = free_offset()
+    folder.write(LabState("loopback", offset, 0.0, phase="up"))
+    (folder.path / "pangyo").mkdir()
+    found = doctor.examine(folder, offset)
+    row = {one.subject: one for one in found.checkups}["old lab"]
+    assert (row.verdict, row.cure) == ("note", "evac lab up removes it")
+    assert "next: evac lab down" not in doctor.as_text(found)
+    with folder.locked():
+        world._clear_dead_lab(folder)
+    (folder.path / "lab.json").write_text("{ torn")
+    assert {one.subject: one for one in doctor.examine(folder).checkups}["old lab"].verdict == "note"
+    with folder.locked():
+        world._clear_dead_lab(folder)
+
+
 def test_the_estate_of_the_lab_is_one_that_evac_reads(folder: LabFolder) -> None:
     from evac_lab import estate_files
     from evac_lab.site_servers import Ground

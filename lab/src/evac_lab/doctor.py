@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from evac.app.certificates import end_of, own_certificates, words_of
-from evac.drivers.process.peers import CERT
+from evac.drivers.process.client import CERT
 from evac_lab import faults, namespaces
 from evac_lab.process import MissingProgram, find_program
 from evac_lab.servers import dns, etcd, haproxy, postgres, redis
@@ -178,13 +178,18 @@ def _old_lab(folder: LabFolder) -> Checkup:
     try:
         state = folder.read()
     except LabError as error:
-        return Checkup("old lab", "missing", error.message, error.hint)
+        if living(None, folder):
+            return Checkup("old lab", "missing", error.message, error.hint)
+        return Checkup("old lab", "note", f"{error.message}; nothing of it runs", "evac lab up removes it")
     alive = len(living(state, folder))
     if alive and state is not None and state.phase == "up":
         return Checkup("old lab", "note", f"a lab is up in {folder.path}: {alive} processes", "evac lab down")
-    if alive or state is not None:
-        words = f"a lab is left over in {folder.path}: {alive} processes"
+    if alive:
+        words = f"a lab that is not complete runs in {folder.path}: {alive} processes"
         return Checkup("old lab", "missing", words, "evac lab down")
+    if state is not None:
+        words = f"a lab was left in {folder.path}; nothing of it runs"
+        return Checkup("old lab", "note", words, "evac lab up removes it")
     return Checkup("old lab", "good", "none is left over")
 
 
@@ -249,7 +254,7 @@ def as_text(diagnosis: Diagnosis) -> str:
             lines.append(f"{'':<23}{one.cure}")
     if diagnosis.command:
         lines += ["", f"one command installs what is missing: {diagnosis.command}"]
-    up = any(one.subject == "old lab" and one.verdict == "note" for one in diagnosis.checkups)
+    up = any(one.subject == "old lab" and one.cure == "evac lab down" for one in diagnosis.checkups)
     well = "next: evac lab status" if up else "next: evac lab up"
     lines += ["", well if diagnosis.well else "next: mend what is missing, then evac doctor"]
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evac.drivers.process.peers import Lines
+from evac.drivers.process.client import Lines
 from evac_lab import (
     authorities,
     clients,
@@ -92,7 +92,7 @@ def up(
     """Brings a lab up, or leaves nothing of it. Raises `LabError`, `MissingProgram`, `ServerFailed`."""
     place = folder or LabFolder(default_folder())
     with place.locked():
-        _refuse_second(place)
+        _clear_dead_lab(place)
         doctor.require(topology(options.world, options.offset), place.path)
         _empty(place)
         state = LabState(options.world, options.offset, time.time(), delay_ms=options.delay_ms)
@@ -125,12 +125,19 @@ def down(folder: LabFolder | None = None) -> int:
         return ended
 
 
-def _refuse_second(place: LabFolder) -> None:
-    state = place.read()
+def _clear_dead_lab(place: LabFolder) -> None:
+    """Raise `LabError` when a lab runs in the folder; remove what a dead one left (a reboot, a kill)."""
+    try:
+        state = place.read()
+    except LabError:
+        if living(None, place):
+            raise
+        state = None
     if living(state, place):
         phase = state.phase if state is not None else "starting"
         what = "a lab is up" if phase == "up" else "a lab that never came up is left over"
         raise LabError("lab-up", f"{what} in {place.path}", "evac lab down")
+    _end_all(place, state)
 
 
 def _end_all(place: LabFolder, state: LabState | None) -> int:
