@@ -25,9 +25,14 @@ from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
 from evac.drivers import process
 from evac.drivers.port import Driver
-from evac.drivers.process.driver import ProcessDriver
-from evac.drivers.process.peers import Peer, agent_of, peer_of
-from evac.drivers.process.remote import AgentAnchors, AgentGenerations, AgentPermits, RemoteDriver
+from evac.drivers.process.client import Peer, agent_of, peer_of
+from evac.drivers.process.driver import (
+    AgentAnchors,
+    AgentGenerations,
+    AgentPermits,
+    ProcessDriver,
+    RemoteDriver,
+)
 from evac.drivers.registry import DRIVERS, Drivers, Maker
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.controller import AnchorSink, Controller, Parts

@@ -2,11 +2,15 @@
 
 Units become ticks, tables become rows, what is unknown is listed and taken as the docstrings of
 `instance` say. `rows_of` and `limits_of` do the two large parts.
+
+Steps that are longer than the horizon are cut to one tick more than it, as they never end within it either
+way. That keeps what planner, bound and checker lay out by ticks in proportion to the horizon, whatever an
+estate says of durations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -14,6 +18,7 @@ import numpy as np
 
 from evac.derive.affected import (
     ServiceGraph,
+    components,
     counts_by_service,
     families_without_instance,
     hit_by_dependency,
@@ -23,19 +28,108 @@ from evac.derive.affected import (
     store_is_lost,
 )
 from evac.derive.affected import lost_members as members_lost
-from evac.derive.graph import components
-from evac.derive.horizon import cut_to_horizon
 from evac.derive.limits import LimitTable, limits_of
-from evac.derive.restore import attests_of, reprotects_of
 from evac.derive.rows import RowSet, rows_of
 from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import BoolColumn, IntColumn
-from evac.model.instance import Candidate, Instance, LostStore, Services, ToolNeed
+from evac.model.instance import Candidate, Instance, LostStore, Reprotect, Services, ToolNeed, Use
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_WORDS, TICK_MS, UNBOUNDED, ceil_share, floor_share, ticks_up
 from evac.steps.registry import PLANNED, STATED_KINDS
+
+_DURATIONS: Final = ("start", "verify", "change", "settle", "shed")
+
+
+def cut_to_horizon(instance: Instance) -> Instance:
+    """The same instance with every duration, hold and offset at most one tick above the horizon."""
+    most = instance.horizon + 1
+    return replace(
+        instance,
+        services=_cut_services(instance.services, most),
+        pools=tuple(
+            replace(p, start_uses=_cut_uses(p.start_uses, most), shed_uses=_cut_uses(p.shed_uses, most))
+            for p in instance.pools
+        ),
+        boot_kinds=tuple(
+            replace(k, duration=min(k.duration, most), uses=_cut_uses(k.uses, most))
+            for k in instance.boot_kinds
+        ),
+        stores=tuple(_cut_store(store, most) for store in instance.stores),
+        tools=_cut_tools(instance.tools, most),
+    )
+
+
+def _cut_services(services: Services, most: int) -> Services:
+    columns = {name: np.minimum(getattr(services, name), most) for name in _DURATIONS}
+    return replace(services, **columns, shift_uses=tuple(_cut_uses(u, most) for u in services.shift_uses))
+
+
+def _cut_store(store: LostStore, most: int) -> LostStore:
+    found = tuple(_cut_candidate(candidate, most) for candidate in store.candidates)
+    return replace(store, fence=min(store.fence, most), candidates=found)
+
+
+def _cut_candidate(candidate: Candidate, most: int) -> Candidate:
+    return replace(candidate, duration=min(candidate.duration, most), uses=_cut_uses(candidate.uses, most))
+
+
+def _cut_tools(tools: Mapping[str, ToolNeed], most: int) -> dict[str, ToolNeed]:
+    return {
+        kind: need if need.manual is None else replace(need, manual=min(need.manual, most))
+        for kind, need in tools.items()
+    }
+
+
+def _cut_uses(uses: tuple[Use, ...], most: int) -> tuple[Use, ...]:
+    if all(use.hold <= most and use.offset <= most for use in uses):
+        return uses
+    return tuple(replace(use, hold=min(use.hold, most), offset=min(use.offset, most)) for use in uses)
+
+
+def attests_of(estate: Estate, scenario: Scenario, services: Services, tick_ms: int) -> dict[int, int]:
+    """After a restore a person frees what deletes old data by itself, and unseals what starts sealed."""
+    if scenario.kind != "restore":
+        return {}
+    ticks = _ticks(estate, "attest", tick_ms)
+    sealed = estate.tools.get("unseal", ())
+    return {
+        row: ticks
+        for row, service in enumerate(estate.services)
+        if (service.purges or service.id in sealed)
+        and (
+            services.base_starts(row) * services.base_lost[row]
+            or services.top_starts(row) * services.top_lost[row]
+        )
+    }
+
+
+def reprotects_of(
+    top: Topology, lost: Loss, scenario: Scenario, stores: tuple[LostStore, ...], tick_ms: int
+) -> tuple[Reprotect, ...]:
+    """Copies of a restored domain that are behind a primary elsewhere: of a store observed to have left its
+    home, the member there; of a lost one, every other member once one of them is promoted.
+    """
+    if scenario.kind != "restore":
+        return ()
+    ticks = _ticks(top.estate, "reprotect", tick_ms)
+    rows = {store.id: row for row, store in enumerate(stores)}
+    found = []
+    for store in top.estate.stores:
+        gone = members_lost(top, lost, store)
+        for member, dead in zip(store.members, gone, strict=True):
+            behind = store.id in rows or (store.home == member.at and member.mode != "primary")
+            if dead and behind and (member.mode != "none" or store.home == member.at):
+                found.append(Reprotect(store.id, member.at, rows.get(store.id, -1), ticks))
+    return tuple(sorted(found, key=lambda r: (r.store, r.member)))
+
+
+def _ticks(estate: Estate, kind: str, tick_ms: int) -> int:
+    """How long it takes a person; at most just over the horizon, which is never."""
+    most = estate.horizon_ms // tick_ms + 1
+    return min(ticks_up(estate.limits.manual_ms.get(kind, 0), tick_ms), most)
+
 
 _MBIT_PER_GIB: Final = 8_590
 """Megabits in a GiB, rounded up: restores are never predicted too short."""

@@ -11,8 +11,7 @@ import numpy as np
 
 from evac.derive.affected import replica_loss
 from evac.derive.energising import Energy, energise, still_dark
-from evac.derive.limits import LimitTable
-from evac.derive.power import POWER_COLUMNS, PowerTable, power_table
+from evac.derive.limits import POWER_COLUMNS, LimitTable, PowerTable, power_table
 from evac.model.domain import Loss, Topology
 from evac.model.estate import Estate
 from evac.model.fleet import (

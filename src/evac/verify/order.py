@@ -7,8 +7,8 @@ import numpy as np
 from evac.model.steps import FENCE_RUNGS
 from evac.steps.kind import Need
 from evac.steps.registry import kind_of
-from evac.verify.milestones import Milestones
 from evac.verify.reading import (
+    Milestones,
     Reading,
     Timed,
     boots_by_hand,

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 
 from evac.model.instance import WHOLE, Instance, LeftOff
 from evac.steps.registry import kind_of
+from evac.verify.bound_capacity import room_of
 from evac.verify.bound_heads import heads_of
-from evac.verify.bound_room import room_of
-from evac.verify.milestones import Milestones
-from evac.verify.reading import Reading, Timed
+from evac.verify.reading import Milestones, Reading, Timed
 
 
 def check_power_steps(reading: Reading) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.power import power_table
+from evac.derive.limits import power_table
 from evac.model.domain import topology
 from evac.model.estate import Estate
 from evac.model.fleet import IntColumn

@@ -26,7 +26,7 @@ import numpy as np
 
 from evac.app.planner.plans import Made
 from evac.app.planner.replan import Mender
-from evac.drivers.noop import NoopDriver
+from evac.drivers.manual import NoopDriver
 from evac.drivers.port import Action, Driver, Evidence, Order, Value
 from evac.drivers.registry import create
 from evac.engine.boots.feed_watch import FeedWatch

@@ -16,9 +16,8 @@ from typing import Final
 import numpy as np
 
 from evac.derive.energising import Energy, energise, still_dark
-from evac.derive.limits import LimitTable, less_margin, limits_of
-from evac.derive.power import PowerTable, power_table, stated_budgets
-from evac.drivers import noop
+from evac.derive.limits import LimitTable, PowerTable, less_margin, limits_of, power_table, stated_budgets
+from evac.drivers import manual
 from evac.drivers.capabilities import BootsServers, SwitchesPower
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import can
@@ -328,5 +327,5 @@ def fed_already(steps: Sequence[RunStep]) -> Iterator[tuple[RunStep, Action]]:
     for feed, site in sorted(feeds.items()):
         yield (
             RunStep(power_step(feed), "power", feed, 0, 0, site=site),
-            Action("start", feed, noop.DRIVER.name, site),
+            Action("start", feed, manual.NOOP.name, site),
         )

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from evac.drivers import manual, noop
+from evac.drivers import manual
 from evac.drivers.capabilities import Follows, Promotes, ProvesSync, RoutesTraffic, RunsUnits, Verifies
 from evac.drivers.port import Action, Value, Verb
-from evac.drivers.process.peers import agent_of
+from evac.drivers.process.client import agent_of
 from evac.drivers.registry import DRIVERS, can, proves
 from evac.drivers.spec import FENCE
 from evac.engine.boots.binding import Boots, boot_endpoint, boots_of, circuit_action, place_words
@@ -177,12 +177,12 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
     where: dict[str, Value] = {"old": old, "candidate": new} | _peer("old", old_end)
     if old == new:
         # Nobody gives a role up to himself: a primary that goes on must not be stopped on the way.
-        return (Action("demote", store.id, noop.DRIVER.name, new, {}, {"proof": "demote", **where}),)
+        return (Action("demote", store.id, manual.NOOP.name, new, {}, {"proof": "demote", **where}),)
     if ground.healthy and old_end is not None:
         return (_act("demote", old_end, proof="demote", **where),)
     for proof in ground.policy.store(store.id).proofs:
         if proof == "none":
-            return (Action("fence", store.id, noop.DRIVER.name, new, {}, {"proof": proof, **where}),)
+            return (Action("fence", store.id, manual.NOOP.name, new, {}, {"proof": proof, **where}),)
         if (
             proof == "sync"
             and new_end is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from itertools import pairwise
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evac.model.instance import Instance
 from evac.model.plan import Step
-from evac.planning.assembly.milestones import Times
+from evac.planning.assembly.draft import Draft, Times
 from evac.planning.assembly.waves import BY_ITSELF, attest_steps, boot_fields, power_steps, reprotect_steps
 from evac.planning.evacuation.board import NEVER, SHEDS, STARTS, Board
 from evac.steps.kind import Need
@@ -21,50 +21,11 @@ from evac.steps.places import Places
 from evac.steps.registry import PLANNED, kind_of
 
 MILES: Final = ("base", "top")
-_USUAL: Final[dict[str, dict[str, object]]] = {
-    kind.name: {"precheck": kind.precheck, "gate": kind.gate, "undo": kind.undo, "tools": kind.tools}
-    for kind in PLANNED.values()
-}
-"""What steps of a kind say, unless they say otherwise."""
 _FIELDS: Final = tuple(f.name for f in fields(Step))
 _VALUES_OF: Final = attrgetter(*_FIELDS)
 """Fields of a step, and what reads them at once: there are thousands of steps."""
 _LAST: Final = tuple(_FIELDS.index(name) for name in ("after", "wave", "uses"))
 """Places of the fields that are known when all steps are drafted."""
-
-
-@dataclass(slots=True, eq=False)
-class Draft:
-    """Steps by id, and the steps that end what others wait for."""
-
-    instance: Instance
-    board: Board
-    steps: dict[str, Step] = field(default_factory=dict)
-    boot_of: dict[int, str] = field(default_factory=dict)
-    sheds_on: dict[int, list[str]] = field(default_factory=dict)
-    starts_of: dict[tuple[int, int], list[str]] = field(default_factory=dict)
-    promote_of: dict[int, str] = field(default_factory=dict)
-    last_of: dict[int, str] = field(default_factory=dict)
-    members: dict[int, list[int]] = field(default_factory=dict)
-
-    def add(self, kind: str, target: str, name: str, start: int, end: int, **fields: object) -> str:
-        """Make a step of ticks; returns its id."""
-        tick = self.instance.tick_ms
-        told: dict[str, object] = {"deadline_ms": max(2 * (end - start), 1) * tick, **_USUAL[kind], **fields}
-        self.steps[name] = Step(
-            id=name,
-            kind=kind,
-            target=target,
-            start_ms=start * tick,
-            end_ms=end * tick,
-            **told,  # type: ignore[arg-type]
-        )
-        return name
-
-    def manual_ticks(self, kind: str, regular: int, manual: bool) -> int:
-        """How long a step takes: people need at least what the estate says."""
-        need = self.instance.tools[kind].manual if manual else None
-        return regular if need is None else max(regular, need)
 
 
 def draft_steps(instance: Instance, board: Board) -> Draft:

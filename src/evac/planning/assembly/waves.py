@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance, LeftOff
 from evac.model.plan import Wave
+from evac.planning.assembly.draft import Draft
 from evac.planning.evacuation.board import NEVER, Board
 from evac.steps.registry import kind_of
-
-if TYPE_CHECKING:
-    from evac.planning.assembly.steps import Draft
 
 BY_ITSELF = "by_itself"
 """Parameter of a boot of a server that comes on with its power: look, and do not press."""

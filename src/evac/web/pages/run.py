@@ -115,10 +115,10 @@ async def question(room: WarRoom, view: RunView, verb: str, step: str) -> Questi
 def names_to_type(view: RunView, verb: str) -> tuple[str, ...]:
     """Sites that the run leaves; of a run that leaves none, the name of its incident."""
     if verb == "approve":
-        return view.untyped
+        return view.approvals.untyped
     if verb not in CONFIRMED:
         return ()
-    return view.spec.envelope.sites or view.lost or (view.spec.incident,)
+    return view.spec.envelope.sites or view.replaced.lost or (view.spec.incident,)
 
 
 async def _agreed(room: WarRoom, view: RunView) -> tuple[list[tuple[str, str]], Envelope]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from evac.incident.event_words import told
 from evac.model.plan import Outcome, Plan
 from evac.office.values import RunShort, Situation
-from evac.run.boot_rules import why_waits
+from evac.run.boots.rules import why_waits
 from evac.run.values import CORRUPT, ENDED, SETTLED, Event
 from evac.run.view import RunView
 from evac.run.waits import Wait, run_verbs, step_verbs, waiting

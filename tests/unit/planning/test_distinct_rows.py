@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evac.planning.alike import alike
+from evac.planning.distinct_rows import alike
 
 rows = st.tuples(st.integers(-2, 2), st.integers(0, 1), st.integers(0, 2**40))
 

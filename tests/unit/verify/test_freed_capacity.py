@@ -14,8 +14,7 @@ from bench.wild_instances import wild_instance
 from evac.model.instance import Instance
 from evac.model.plan import Plan, Step
 from evac.planning.plan import plan_instance
-from evac.verify.capacity import FinalPlacement, final_state, free_room
-from evac.verify.made_room import NEVER, Bools, Displaced, EndState
+from evac.verify.capacity import NEVER, Bools, Displaced, EndState, FinalPlacement, final_state, free_room
 from evac.verify.reading import Reading, read
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from bench.wild_instances import wild_instance
 from evac.model.instance import Instance, Present
-from evac.verify import bound_room
-from evac.verify.bound_room import NEVER, Room, ServiceRoom, room_of
+from evac.verify import bound_capacity
+from evac.verify.bound_capacity import NEVER, Room, ServiceRoom, room_of
 from tests.unit.planning.instances import random_variant
 
 
@@ -106,9 +106,9 @@ def _enough(room: Room, fit: list[int], count: int) -> int:
 @contextmanager
 def ways(monkeypatch: pytest.MonkeyPatch, together: int, pairs: int, product: int) -> Iterator[None]:
     with monkeypatch.context() as patched:
-        patched.setattr(bound_room, "_TOGETHER", together)
-        patched.setattr(bound_room, "_MOST_PAIRS", pairs)
-        patched.setattr(bound_room, "_PRODUCT", product)
+        patched.setattr(bound_capacity, "_TOGETHER", together)
+        patched.setattr(bound_capacity, "_MOST_PAIRS", pairs)
+        patched.setattr(bound_capacity, "_PRODUCT", product)
         yield
 
 

@@ -11,8 +11,7 @@ import pytest
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import Infeasible
 from evac.model.instance import Instance
-from evac.planning.compiled import interpreted
-from evac.planning.plain import Grid, result, view
+from evac.planning.compiled import Grid, interpreted, result, view
 from evac.planning.plan import level_order, plan_instance
 from evac.planning.simulation.simulate import Simulation, simulate
 from tests.unit.planning.instances import random_variant, worked_example
