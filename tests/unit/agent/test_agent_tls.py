@@ -80,7 +80,7 @@ def test_each_side_proves_who_it_is_and_each_failure_has_its_own_code(tmp_path: 
     door = tls(good, ours.file, "controller.anyang.example", "controller.ansan.example")
     cases: list[tuple[TlsConfig, TlsFiles, str, type[ActionError]]] = [
         (door, replace(controller, ca=strangers.file), "tls-authority", Retryable),
-        (door, replace(controller, cert=None, key=None), "tls-client-missing", Permanent),
+        (door, replace(controller, cert=None, key=None), "tls-client-missing", OutcomeUnknown),
         (door, ours.sign("other", "evil.example"), "tls-client-name", Permanent),
         (
             door,

@@ -35,14 +35,14 @@ from evac.drivers.capabilities import BootsServers, SwitchesPower
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import can
 from evac.drivers.spec import FENCE
-from evac.model.domain import Topology, loss
+from evac.model.domain import Topology, lost_in
 from evac.model.errors import Retryable
 from evac.model.estate import Endpoint, Estate, Rack
 from evac.model.fleet import BMC_NO, SERVING, SPARE, IndexColumn
 from evac.model.instance import WHOLE, Use
 from evac.model.plan import Plan, Step
 from evac.model.step_id import LimitId, power_step
-from evac.run.boot_events import ARRIVES_MS, MAYBE_SENT
+from evac.run.boots.events import ARRIVES_MS, MAYBE_SENT
 from evac.run.patience import LATE
 from evac.run.values import KEPT, RunLimit, RunStep
 from evac.run.view import RunView
@@ -211,7 +211,7 @@ def sent_before(view: RunView) -> list[Before]:
     """Boots whose request an earlier leader sent, or may have, by the state as a new one takes it over."""
     return [
         Before(view.steps[i], view.last_ms - at_ms)
-        for i, at_ms in sorted(view.rush_ms.items())
+        for i, at_ms in sorted(view.boots.inrush_ms.items())
         if view.phases[i] in MAYBE_SENT
     ]
 
@@ -347,7 +347,7 @@ def boots_of(top: Topology, plan: Plan) -> Boots | None:
     ).tolist()
     rows = dict(zip(names, found, strict=True))
     power, table = power_table(top, plan.scenario), limits_of(estate, plan.tick_ms)
-    lost = loss(top, plan.scenario.domains)
+    lost = lost_in(top, plan.scenario)
     energy = energise(top, lost, plan.scenario, table, power, plan.tick_ms, set())
     on = np.isin(fleet.state, (SERVING, SPARE)) & fleet.watts_known
     if plan.scenario.kind != "failback":

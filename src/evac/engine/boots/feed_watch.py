@@ -35,10 +35,10 @@ from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.reading import Leading
 from evac.model.errors import Conflict, EvacError, RunError, StalePlan
 from evac.model.step_id import plan_id, power_step
-from evac.run.boot_events import GONE, SEVERAL
-from evac.run.boot_rules import is_waited_for
+from evac.run.boots.events import GONE, SEVERAL
+from evac.run.boots.rules import is_waited_for
+from evac.run.boots.silent_servers import is_unheard, tells
 from evac.run.replan import KEPT
-from evac.run.silent_servers import is_unheard, tells
 from evac.run.values import ENDED, SETTLED, Event, RunPhase, RunSpec, StepPhase
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
@@ -70,9 +70,9 @@ Mend = Callable[[str, Trouble], Awaitable[bytes | None]]
 
 def trouble_of(view: RunView) -> Trouble | None:
     """What to mend; None while nothing that has not begun waits for a server that does not come up."""
-    if not any(is_waited_for(view, i) for i in view.given_up):
+    if not any(is_waited_for(view, i) for i in view.boots.given_up):
         return None
-    out = {*view.given_up, *view.quarantined}
+    out = {*view.boots.given_up, *view.boots.quarantined}
     failed = frozenset(view.steps[i].target for i in out if kind_of(view.steps[i].kind).boots)
     begun = frozenset(
         plan_id(s.id) for i, s in enumerate(view.steps) if view.phases[i] in KEPT and i not in out
@@ -82,11 +82,11 @@ def trouble_of(view: RunView) -> Trouble | None:
 
 def is_due(view: RunView, now_ms: int) -> bool:
     """Whether it is time: others that fail at the same moment are mended together."""
-    waiting = [at_ms for i, at_ms in view.given_up.items() if is_waited_for(view, i)]
+    waiting = [at_ms for i, at_ms in view.boots.given_up.items() if is_waited_for(view, i)]
     if not waiting:
         return False
     hold_ms = view.spec.mend_ms
-    quiet = now_ms >= max(view.given_up.values()) + hold_ms * QUIET_PERMILLE // 1_000
+    quiet = now_ms >= max(view.boots.given_up.values()) + hold_ms * QUIET_PERMILLE // 1_000
     return quiet or now_ms >= min(waiting) + hold_ms * LATEST_PERMILLE // 1_000
 
 
@@ -101,9 +101,9 @@ async def take_over_plan(execution: RunExecution, spec: RunSpec, trouble: Troubl
     data = {
         "plan": spec.plan,
         "why": trouble.words,
-        "lost": list(view.accounted),
+        "lost": list(view.replaced.accounted),
         "approvals": view.spec.approvals,
-        "names": list(view.names),
+        "names": list(view.approvals.to_type),
         "given_up": "stays",
     }
     await execution.say(Event("plan_replaced", 0, data=data), fits=lambda now: now.plans[-1] == before)
@@ -223,7 +223,7 @@ def _has_circuit(feed: str, actions: ActionsOf) -> bool:
 def _has_power(view: RunView, feed: str) -> bool:
     """Whether the run takes it for fed."""
     closing = view.index.get(power_step(feed), -1)
-    return feed not in view.tripped and (closing < 0 or view.phases[closing] in SETTLED)
+    return feed not in view.boots.tripped and (closing < 0 or view.phases[closing] in SETTLED)
 
 
 def looks_tripped(view: RunView, mine: Sequence[int], asked: Asked) -> bool:
@@ -278,7 +278,7 @@ class FeedWatch:
         if steps is not self._steps:
             self._steps, self._behind, self._suspects = steps, servers_behind(view, self._actions), {}
             self._answered.clear()
-        self._alive -= view.tripped.keys()
+        self._alive -= view.boots.tripped.keys()
         feeds = [feed for feed in self._behind if _has_power(view, feed)]
         found = await asyncio.gather(*(self._look(view, feed) for feed in feeds))
         view = self._execution.view
@@ -296,7 +296,7 @@ class FeedWatch:
             asked = self._sample(view, feed)
             if not asked or not await self._is_gone(view, asked[0]):
                 return dict.fromkeys(asked[:1], False)
-            if not (feed in self._alive or feed in view.fed or view.phases[asked[0]] == UP):
+            if not (feed in self._alive or feed in view.boots.powered or view.phases[asked[0]] == UP):
                 return {asked[0]: True}
         gone = await asyncio.gather(*(self._is_gone(view, i) for i in asked))
         return dict(zip(asked, gone, strict=True))
@@ -354,7 +354,7 @@ class FeedWatch:
         self._suspects = {
             feed: list(asked)
             for feed, asked in looks.items()
-            if feed not in view.tripped and looks_tripped(view, self._behind[feed], asked)
+            if feed not in view.boots.tripped and looks_tripped(view, self._behind[feed], asked)
         }
         certain = [feed for feed in self._suspects if feed in before]
         if not answers and sum(1 for asked in looks.values() if asked) > 1:
@@ -374,12 +374,12 @@ class FeedWatch:
             feed
             for feed, asked in looks.items()
             if not self._answered.isdisjoint(asked)
-            and not (feed in view.fed or feed in view.tripped)
+            and not (feed in view.boots.powered or feed in view.boots.tripped)
             and not any(view.phases[i] == UP for i in asked)
         ]
         if new:
             event = Event("feeds_seen", 0, data={"feeds": new})
-            await self._say(view, event, lambda now: now.tripped.keys().isdisjoint(new))
+            await self._say(view, event, lambda now: now.boots.tripped.keys().isdisjoint(new))
 
     def _are_certain(self, certain: Sequence[str]) -> bool:
         """Nobody behind any of several feeds answers: whether that has lasted long enough."""
@@ -393,7 +393,7 @@ class FeedWatch:
         names = ", ".join(view.steps[i].target for i in gone[:SEVERAL])
         why = f"{len(gone)} of {asked} servers behind it that were asked fell silent or went off together"
         data = {"feed": feed, "why": why, "open": False, "evidence": {"servers": names}}
-        await self._say(view, Event("feed_tripped", 0, data=data), lambda now: feed not in now.tripped)
+        await self._say(view, Event("feed_tripped", 0, data=data), lambda now: feed not in now.boots.tripped)
         self._suspects.pop(feed, None)
 
     async def _say(self, view: RunView, event: Event, fits: Callable[[RunView], bool]) -> None:
