@@ -46,7 +46,9 @@ class LimitTable:
 
     def shift(self, kind: str | None, change_ticks: int) -> tuple[Use, ...]:
         """The control of a kind of traffic is held for the change, not for the settling."""
-        return self._one(limit_id("traffic", kind), hold=change_ticks) if change_ticks else ()
+        if kind is None or not change_ticks:
+            return ()
+        return self._one(limit_id("traffic", kind), hold=change_ticks)
 
     def start(self, pool: str) -> tuple[Use, ...]:
         """The rate of the pool and the rate of the deploy tool, each held for its window."""
