@@ -351,14 +351,10 @@ def _fix(fix: str, found: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _case(finding: Finding) -> dict[str, str]:
-    message, alone = finding.message, finding.message
-    if message.startswith((f"{finding.subject} ", f"{finding.subject}:")):
-        alone = message[len(finding.subject) :].lstrip(": ")
-    domains = "" if not finding.domains or finding.domains[0] in message else listed(list(finding.domains), 3)
     return {
         "subject": finding.subject,
-        "message": alone,
-        "domains": domains,
+        "message": finding.message,
+        "domains": listed(list(finding.domains), 3) if finding.domains else "",
         "place": str(finding.place) if finding.place.file and finding.place.line else "",
     }
 

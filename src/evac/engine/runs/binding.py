@@ -32,7 +32,7 @@ from evac.model.estate import Estate
 from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import Envelope, RunPolicy
-from evac.model.step_id import StepId
+from evac.model.step_id import StepId, limit_id
 from evac.run.values import RunLimit, RunSpec, RunStep
 from evac.steps.registry import kind_of
 from evac.steps.rejoin import Rejoin
@@ -73,7 +73,7 @@ def bind(
     ground = ground_of(estate, plan, policy)
     actions: dict[str, tuple[Action, ...]] = {}
     steps: list[RunStep] = []
-    totals = dict(ground.live)
+    totals = dict(ground.serving.live)
     last: dict[str, str] = {}
     uses = _limit_windows(estate, plan.tick_ms)
     for step in plan.steps:
@@ -129,7 +129,7 @@ def _run_step(
     held = [(limit, units, windows.get(limit, 0)) for limit, units in step.uses]
     for driver in sorted({action.driver for action in actions}):
         if driver in ground.policy.driver_limits:
-            held.append((f"driver:{driver}", 1, 0))
+            held.append((limit_id("driver", driver), 1, 0))
     kind = kind_of(step.kind)
     rejoins = kind.follows and any(action.verb == "rejoin" for action in actions)
     manual = all(is_by_person(action.driver) for action in actions)
@@ -262,7 +262,7 @@ def needed_envelope(ground: Ground, losses: Mapping[str, Loss]) -> Envelope:
     known = [(losses.get(store) or _planned_loss(ground, store)).most_ms for store in promoted]
     most = max((lost if lost is not None else ground.plan.horizon_ms for lost in known), default=0)
     shed = sum(o.people for o in ground.plan.outcomes if o.state == "shed")
-    return Envelope(tuple(sorted(ground.lost)), tuple(promoted), most, shed)
+    return Envelope(tuple(sorted(ground.left)), tuple(promoted), most, shed)
 
 
 def _limits(ground: Ground, steps: Sequence[RunStep]) -> tuple[RunLimit, ...]:
@@ -278,7 +278,8 @@ def _limits(ground: Ground, steps: Sequence[RunStep]) -> tuple[RunLimit, ...]:
         if limit.id in used
     ]
     found += [
-        RunLimit(f"driver:{driver}", "slots", most) for driver, most in ground.policy.driver_limits.items()
+        RunLimit(limit_id("driver", driver), "slots", most)
+        for driver, most in ground.policy.driver_limits.items()
     ]
     if ground.boots is not None:
         found += [limit for limit in ground.boots.limits if limit.id in used]
