@@ -52,8 +52,7 @@ from evac.model.errors import EvacError, InvalidInput, Permanent, StoreError
 from evac.store.journal import head_of
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
-from evac.views.status_feed import status_feed
-from evac.views.status_page import status_html, status_json
+from evac.views.status_page import status_feed, status_html, status_json
 
 FOLDER: Final = "{folder}"
 PUSH_S: Final = 120.0

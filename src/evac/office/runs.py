@@ -31,8 +31,7 @@ from evac.run.view import RunView
 from evac.run.waits import Wait, waiting
 from evac.store.journal import head_of, read, records_after, tail
 from evac.store.port import Store
-from evac.views.run_forecast import LARGE
-from evac.views.wait_words import words_of
+from evac.views.wait_words import LARGE, words_of
 
 LINES_MOST: Final = 10_000
 VIEWS_MOST: Final = 4

@@ -15,7 +15,7 @@ from evac.run.state import apply, replay
 from evac.run.values import KEPT, Event, RunLimit, RunSpec, RunStep
 from evac.run.view import RunView
 from evac.run.waits import Failure, Gate, Paused, waiting
-from evac.views.run_document import LimitRow, RunDocument, RunShown, run_document
+from evac.views.documents import LimitRow, RunDocument, RunShown, run_document
 from evac.views.run_report import run_text
 from evac.views.wait_words import words_of
 

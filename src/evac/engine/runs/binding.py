@@ -41,7 +41,7 @@ from evac.model.estate import Estate
 from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import Envelope, Pace, Patience, RunPolicy
-from evac.model.step_id import StepId
+from evac.model.step_id import StepId, limit_id
 from evac.run import envelope
 from evac.run.values import RunLimit, RunSpec, RunStep
 from evac.steps.registry import kind_of
@@ -140,7 +140,7 @@ def _run_step(
     held = [(limit, units, windows.get(limit, 0)) for limit, units in step.uses]
     for driver in sorted({action.driver for action in actions}):
         if driver in ground.policy.driver_limits:
-            held.append((f"driver:{driver}", 1, 0))
+            held.append((limit_id("driver", driver), 1, 0))
     kind = kind_of(step.kind)
     rejoins = kind.follows and any(action.verb == "rejoin" for action in actions)
     manual = all(is_by_person(action.driver) for action in actions)
@@ -289,7 +289,8 @@ def _limits(ground: Ground, steps: Sequence[RunStep]) -> tuple[RunLimit, ...]:
         if limit.id in used
     ]
     found += [
-        RunLimit(f"driver:{driver}", "slots", most) for driver, most in ground.policy.driver_limits.items()
+        RunLimit(limit_id("driver", driver), "slots", most)
+        for driver, most in ground.policy.driver_limits.items()
     ]
     if ground.boots is not None:
         found += [limit for limit in ground.boots.limits if limit.id in used]
