@@ -24,6 +24,7 @@ from evac.model.fleet import (
     SPARE,
     BoolColumn,
     IntColumn,
+    Replicas,
 )
 from evac.model.plan import PLACEMENT
 from evac.model.units import RESOURCE_COUNT
@@ -124,11 +125,14 @@ def part_of(counts: IntColumn, share: Fraction, up: bool = True) -> IntColumn:
     return np.asarray((exact * share.numerator + above) // share.denominator, np.int64)
 
 
-def replicas_lost(top: Topology, lost: Loss, good: bool = False) -> IntColumn:
+def replicas_lost(
+    top: Topology, lost: Loss, good: bool = False, replicas: Replicas | None = None
+) -> IntColumn:
     """(K,) replicas of each binding that are lost: all of them with their server, pool or site; in a pool
-    that loses some of its servers, its share. good: the least that can be, rounded in our favour.
+    that loses some of its servers, its share. good: the least that can be, rounded in our favour; replicas:
+    other ones than those of the estate.
     """
-    replicas = top.estate.replicas
+    replicas = top.estate.replicas if replicas is None else replicas
     gone = np.zeros(len(replicas), np.bool_)
     for kind, mask in ((ON_SERVER, lost.servers), (ON_POOL, lost.pools), (AT_SITE, lost.sites)):
         rows = replicas.kind == kind

@@ -157,6 +157,14 @@ class Stuck:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """Replicas of a service that stop elsewhere once all of it serves at home: (server or pool, replicas)."""
+
+    service: int
+    places: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ToolNeed:
     """Affected services a step of a kind must wait for, and what it costs people without them.
 
@@ -309,6 +317,8 @@ class Instance:
     """Facts of which the plan takes the worse end and the bound the better one, sorted."""
     stuck: Mapping[int, Stuck] = field(default_factory=lambda: MappingProxyType({}))
     """Services that wait for themselves; what waits for them is blocked with them."""
+    leaving: tuple[Leaving, ...] = ()
+    """Of a failback: what stops elsewhere, by service."""
 
     @property
     def to_boot(self) -> BoolColumn:

@@ -20,8 +20,8 @@ from evac.model.plan import Outcome, Plan
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
 from evac.verify import check
-from evac.views.plan_answer import Planned, answer
 from evac.views.plan_text import plan_text
+from evac.views.plan_view import Planned, answer
 from evac.views.small_texts import verify_text
 from tests.unit.truth.written import servers, written
 
