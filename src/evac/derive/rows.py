@@ -515,8 +515,8 @@ def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str])
 def _present(
     top: Topology, gone: IntColumn, bare: _Bare, pool_rows: list[int], shadows: list[int]
 ) -> Present:
-    """Surviving replicas that are on rows; gone: (K,) those that are lost. Nothing is on what is being restored;
-    on what is failed back to is what is known to be there, and by files alone nothing.
+    """Surviving replicas that are on rows; gone: (K,) those that are lost. Nothing is on what is being
+    restored; on what is failed back to is what is known to be there, and by files alone nothing.
     """
     estate = top.estate
     replicas = estate.replicas

@@ -452,8 +452,9 @@ def _of_pools_in_part(top: Topology, lost: Loss) -> dict[str, dict[str, int]]:
 def _with_waiting(
     before: Mapping[str, int], after: dict[str, int], inside: _Inside, in_part: Mapping[str, int]
 ) -> dict[str, int]:
-    """What runs, and what waits: first where it was lost, the rest at the first lost site. in_part: what pools
-    lost that lost some of their servers."""
+    """What runs, and what waits: first where it was lost, the rest at the first lost site. in_part: what
+    pools lost that lost some of their servers.
+    """
     runs = {
         place: count - in_part.get(place, 0) for place, count in after.items() if count and not inside(place)
     }

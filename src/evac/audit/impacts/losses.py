@@ -324,7 +324,7 @@ def _row_of_binding(top: Topology, rows: Rows, replicas: Replicas) -> IntColumn:
 
 def _loose(
     top: Topology, rows: Rows, replicas: Replicas, counts: CountTable, counted: BoolColumn
-) -> tuple[BoolColumn, BoolColumn]:
+) -> tuple[BoolColumn, CountTable]:
     """What is known by its site only. Pools whose member servers are known are kept apart."""
     estate = top.estate
     shape = (len(estate.pools), counts.shape[1])
