@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from evac.drivers.port import Driver
+from evac.drivers.port import Action, Driver
 from evac.engine.boots.replan import Mend
 from evac.engine.clock import Clock
 from evac.engine.lead.policies import Policies
@@ -20,6 +20,9 @@ from evac.engine.stores.sightings import Loss, as_known, up_to_date
 from evac.model.run_policy import RunPolicy
 from evac.run.view import RunView
 from evac.store.port import Store
+
+ActionsOf = Callable[[str], Sequence[Action]]
+"""Step of a run -> what it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Desk:
     """Whether a store got its primary at one of these sites, and plans do not know it yet."""
     check: Callable[[RunView, requests.Request], None] = lambda view, request: None
     """Raises NotAllowed for what a person may not request (signatures, approvers)."""
+    effects: Callable[[RunView, ActionsOf], Awaitable[bytes | None]] | None = None
+    """What a run that has ended left behind, as it is kept; None where it has no plan of an estate."""
     drift_ms: int = 1_800_000
     """How long what was done is watched."""
     drift_period_ms: int = 5_000
