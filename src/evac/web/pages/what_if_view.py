@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from evac.audit.words import amount
+from evac.audit.words import measured
 from evac.model.errors import EvacError, Unavailable
 from evac.office.facts import DomainFacts, EstateFacts, FindingFacts
 from evac.office.reckoning import DOMAINS_MOST
@@ -122,7 +122,8 @@ def _words(row: CapacityOf) -> dict[str, str]:
         "free": free,
     }
     name = SHORT[row.resource]
-    told = {key: amount(name, value).removesuffix(f" {name}") for key, value in amounts.items()}
+    parts = {key: measured(name, value) for key, value in amounts.items()}
+    told = {key: size if unit == name else f"{size} {unit}" for key, (size, unit) in parts.items()}
     return told | {"site": row.site, "resource": name, "share": _shares(row)}
 
 
