@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from evac.run.waits import (
     Approval,
@@ -41,6 +41,15 @@ class WaitRow:
     words: str
     next: str
     """The command that ends it; empty where none does."""
+
+
+FIRST: Final[tuple[WaitKind, ...]] = ("approval", "pause", "gate", "by_hand", "outcome", "failure")
+"""Kinds of waits by what is to be done first; what is not named comes last."""
+
+
+def urgency(wait: Wait | WaitRow) -> int:
+    """The lower, the more urgent."""
+    return FIRST.index(wait.kind) if wait.kind in FIRST else len(FIRST)
 
 
 def words_of(wait: Wait) -> str:
@@ -91,13 +100,19 @@ def wait_row(wait: Wait, run: str) -> WaitRow:
         verbs=wait.verbs,
         facts=asdict(wait.facts),
         words=words_of(wait),
-        next=command(wait, run),
+        next=", or ".join(commands(wait, run)),
     )
 
 
-def command(wait: Wait, run: str) -> str:
-    """What to type to end it; empty where no command does."""
+def commands(wait: Wait, run: str) -> tuple[str, ...]:
+    """What to type to end it, one or the other; none if no command does."""
+    if "retry" in wait.verbs:
+        return tuple(f"evac run {verb} {run} {wait.step} --reason WHY" for verb in ("retry", "skip"))
     verb = next(iter(wait.verbs), "")
+    return (_command(wait, run, verb),) if verb else ()
+
+
+def _command(wait: Wait, run: str, verb: Verb) -> str:
     if verb == "approve":
         facts = wait.facts
         sites = facts.to_type if isinstance(facts, Approval) else ()
@@ -105,11 +120,7 @@ def command(wait: Wait, run: str) -> str:
         return f"evac approve {run}{of} --reason WHY"
     if verb == "release":
         return "evac hold --release"
-    if "retry" in wait.verbs:
-        return (
-            f"evac run retry {run} {wait.step} --reason WHY, or evac run skip {run} {wait.step} --reason WHY"
-        )
-    return f"evac run {verb} {run}{f' {wait.step}' if wait.step else ''} --reason WHY" if verb else ""
+    return f"evac run {verb} {run}{f' {wait.step}' if wait.step else ''} --reason WHY"
 
 
 def _approval(facts: Approval) -> str:
