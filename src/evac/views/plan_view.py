@@ -21,7 +21,7 @@ from evac.planning.simulation.simulate import Simulation
 from evac.steps.registry import kind_of
 from evac.verify import Verdict
 from evac.views.svg import Card
-from evac.views.words import duration, number, people, percent, plural, since
+from evac.views.words import duration, number, people, percent, plural, since, user_minutes_number
 
 Ints = NDArray[np.int64]
 GONE = ("shed", "unplaced")
