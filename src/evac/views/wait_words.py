@@ -242,8 +242,7 @@ def commands(wait: Wait, run: str) -> tuple[str, ...]:
     """What to type to end it, one or the other; none if no command does."""
     if "retry" in wait.verbs:
         return tuple(f"evac run {verb} {run} {wait.step} --reason WHY" for verb in ("retry", "skip"))
-    verb = next(iter(wait.verbs), "")
-    return (_command(wait, run, verb),) if verb else ()
+    return (_command(wait, run, wait.verbs[0]),) if wait.verbs else ()
 
 
 def _command(wait: Wait, run: str, verb: Verb) -> str:
