@@ -77,6 +77,7 @@ def take_over(view: RunView, event: Event) -> Iterator[None]:
         boot_events.reroute_all(view)
     view.past, view.renamed = attempts, {**view.renamed, **merged.renamed}
     view.plans.append(merged.spec.plan)
+    view.bound = event.data.get("bound", "")
     view.lost = tuple(sorted({*view.lost, *event.data.get("lost", ())}))
     view.accounted = tuple(event.data.get("lost", ()))
     view.names = tuple(event.data.get("names", ()))

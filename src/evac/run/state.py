@@ -82,6 +82,7 @@ def _run_created(view: RunView, event: Event) -> None:
     view.created = True
     view.token, view.owner = event.data.get("token", 0), event.data.get("owner", "")
     view.names = tuple(event.data.get("names", ()))
+    view.bound = event.data.get("bound", "")
 
 
 def _plain(view: RunView, event: Event) -> None:

@@ -107,6 +107,10 @@ class RunView:
         self.accounted: tuple[str, ...] = ()
         self.origin: dict[str, tuple[str, str]] = {}
         self.plans = [spec.plan]
+        self.bound = ""
+        """SHA-256 of what the steps of the present plan do, as the journal names it; empty in older
+        journals.
+        """
         self.drift = 0
         self.pace_wait_ms = -1
         self.pace_next: dict[str, int] = {}

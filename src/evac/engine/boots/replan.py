@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from evac.engine.runs.binding import Bound
 from evac.engine.runs.execution import RunExecution
 from evac.model.errors import EvacError
 from evac.model.step_id import plan_id
 from evac.run.boot_rules import is_waited_for
 from evac.run.replan import KEPT
-from evac.run.values import ENDED, Event, RunSpec
+from evac.run.values import ENDED, Event
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 
@@ -67,12 +68,12 @@ def is_due(view: RunView, now_ms: int) -> bool:
     return quiet or now_ms >= min(waiting) + hold_ms * LATEST_PERMILLE // 1_000
 
 
-async def take_over_plan(execution: RunExecution, spec: RunSpec, trouble: Trouble) -> None:
+async def take_over_plan(execution: RunExecution, bound: Bound, trouble: Trouble) -> None:
     """The mended plan takes the place of the one that it was made of. A server that was given up since then
     is not switched on again because that plan still has it. Raises RunError, StalePlan where the run has
     another plan, or is over, by now.
     """
-    view = execution.view
+    view, spec = execution.view, bound.spec
     before = view.plans[-1]
     view.specs[spec.plan] = spec
     data = {
@@ -82,6 +83,7 @@ async def take_over_plan(execution: RunExecution, spec: RunSpec, trouble: Troubl
         "approvals": view.spec.approvals,
         "names": list(view.names),
         "given_up": "stays",
+        **({"bound": bound.digest} if bound.digest else {}),
     }
     await execution.say(Event("plan_replaced", 0, data=data), fits=lambda now: now.plans[-1] == before)
 

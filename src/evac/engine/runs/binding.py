@@ -55,6 +55,9 @@ class Bound:
 
     spec: RunSpec
     actions: Mapping[str, tuple[Action, ...]]
+    digest: str = ""
+    """SHA-256 of the document that the store keeps of it, which the journal names and approvals sign; empty
+    where it is made from the plan each time."""
 
 
 def bind(

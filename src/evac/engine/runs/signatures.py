@@ -21,7 +21,7 @@ from evac.model.canonical import canonical_json
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import Envelope, RunPolicy
 
-_PURPOSE: Final = "evac approval 1"
+_PURPOSE: Final = "evac approval 2"
 _KEY_FILE_BYTES: Final = 4_096
 
 
@@ -35,6 +35,8 @@ class Approval:
     who: str
     reason: str
     ticket: str = ""
+    bound: str = ""
+    """Digest of what the run's steps do (`RunHead.bound_digest`): drivers, settings, references, programs."""
 
     def message(self) -> bytes:
         """Canonical bytes; the purpose keeps a signature from being used for anything else."""
@@ -43,6 +45,7 @@ class Approval:
                 "purpose": _PURPOSE,
                 "run": self.run,
                 "plan": self.plan,
+                "bound": self.bound,
                 "who": self.who,
                 "reason": self.reason,
                 "ticket": self.ticket,
