@@ -174,7 +174,7 @@ async def _carry_out(folder: Path) -> dict[str, Any]:
         "on_ms": max(up) - view.started_ms,
         "forecast_ms": said - view.started_ms,
         "up": len(up),
-        "floor": len(view.quarantined),
+        "floor": len(view.boots.quarantined),
         "cpu_s": time.process_time(),
         "failures": dict(failures),
     }

@@ -28,9 +28,10 @@ from evac.derive.affected import (
     store_is_lost,
 )
 from evac.derive.affected import lost_members as members_lost
+from evac.derive.homing import WayHome, way_home
 from evac.derive.limits import LimitTable, limits_of
 from evac.derive.rows import RowSet, rows_of
-from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
+from evac.model.domain import Loss, Topology, is_lost, lost_in, lost_now, site_of, topology
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Candidate, Instance, LostStore, Reprotect, Services, ToolNeed, Use
@@ -149,7 +150,8 @@ def derive(
     scenario, where somebody has them, or `no_rows` where only the rest is asked.
     """
     top = top or topology(estate)
-    lost = loss(top, scenario.domains)
+    lost = lost_in(top, scenario)
+    homing = way_home(top, lost) if scenario.kind == "failback" else None
     graph = top.once("graph", lambda: service_graph(estate))
     unknown: set[str] = set()
     weights = policy.tier_weights or estate.tier_weights
@@ -157,7 +159,8 @@ def derive(
     rows = rows or rows_of(top, lost, scenario, limits, tick_ms)
     unknown |= rows.unknown
     stores, store_rows = _lost_stores(top, lost, policy, limits, tick_ms, scenario, unknown)
-    services = _services(top, lost, graph, rows, stores, store_rows, limits, weights, tick_ms, unknown)
+    hit = _hits(top, lost, graph, stores, store_rows, homing)
+    services = _services(top, hit, graph, rows, limits, weights, tick_ms, unknown)
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
     horizon = estate.horizon_ms // tick_ms
     instance = Instance(
@@ -185,6 +188,7 @@ def derive(
         left_off=rows.left_off,
         attests=attests_of(estate, scenario, services, tick_ms),
         reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
+        leaving=() if homing is None else homing.leaving,
     )
     return cut_to_horizon(instance)
 
@@ -223,12 +227,20 @@ def _lost_stores(
 
 
 def _moves(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> bool:
-    """Whether the primary must move: it is lost, or, on the way home, observed to be elsewhere. From files
-    alone a way home is planned as if everything had left.
+    """Whether the primary must move: it is lost, or, on the way home, known to be elsewhere. From files alone
+    a way home is planned as if everything had left.
     """
-    if scenario.kind != "failback" or not store.home or store.primary is None:
-        return store_is_lost(store, members_lost(top, lost, store))
+    if scenario.kind != "failback":
+        return store_is_lost(store, _out_of_reach(top, lost, store))
+    if not store.home or store.primary is None:
+        return top.estate.home is None and store_is_lost(store, members_lost(top, lost, store))
     return is_lost(top, lost, store.home) and not is_lost(top, lost, store.primary.at)
+
+
+def _out_of_reach(top: Topology, lost: Loss, store: Store) -> tuple[bool, ...]:
+    """Of each member, whether it is lost by this or was lost before."""
+    before = members_lost(top, lost_now(top), store)
+    return tuple(now or then for now, then in zip(members_lost(top, lost, store), before, strict=True))
 
 
 def _candidates(
@@ -277,13 +289,14 @@ class _Copy:
 def _copies(
     top: Topology, lost: Loss, store: Store, scenario: Scenario, unknown: set[str]
 ) -> Iterator[_Copy]:
-    """Members with data: the survivors of a loss, all of them once power is back, the home on failback.
+    """Members with data: the survivors of a loss, all in reach once power is back, the home on failback.
 
     Nothing is lost where the old primary still writes (evacuate, failback) or comes back itself.
     """
     gone = members_lost(top, lost, store)
     for member, dead in zip(store.members, gone, strict=True):
-        wanted = {"restore": True, "failback": member.at == (store.home or member.at) and dead}.get(
+        reached = dead or not is_lost(top, lost_now(top), member.at)
+        wanted = {"restore": reached, "failback": member.at == (store.home or member.at) and dead}.get(
             scenario.kind, not dead
         )
         if member.mode == "none" or not wanted:
@@ -299,7 +312,7 @@ def _copies(
 def _backups(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iterator[_Copy]:
     """Backups outside the loss whose size and restore rate are known."""
     for backup in store.backups:
-        if is_lost(top, lost, backup.at):
+        if is_lost(top, lost, backup.at) or is_lost(top, lost_now(top), backup.at):
             continue
         if backup.size_gib is None or not backup.restore_mbps:
             unknown.add(f"stores/{store.id}/backups")
@@ -310,19 +323,16 @@ def _backups(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iter
 
 def _services(
     top: Topology,
-    lost: Loss,
+    hit: _Hits,
     graph: ServiceGraph,
     rows: RowSet,
-    stores: tuple[LostStore, ...],
-    store_rows: dict[int, int],
     limits: LimitTable,
     weights: tuple[int, ...],
     tick_ms: int,
     unknown: set[str],
 ) -> Services:
-    hit = _hits(top, lost, graph, stores, store_rows)
     same = top.once(
-        ("services", weights, tick_ms),
+        ("services", weights, tick_ms, hit.homing),
         lambda: _same(top.estate, graph, limits, weights, tick_ms, hit.n, hit.m),
     )
     unknown |= same.unknown
@@ -409,6 +419,8 @@ class _Hits:
     shift: BoolColumn
     blocked: BoolColumn
     lost_stores: tuple[tuple[int, ...], ...]
+    homing: bool
+    """Whether counts are those of home."""
 
 
 def _hits(
@@ -417,22 +429,40 @@ def _hits(
     graph: ServiceGraph,
     stores: tuple[LostStore, ...],
     store_rows: dict[int, int],
+    homing: WayHome | None,
 ) -> _Hits:
     services, replicas = top.estate.services, top.estate.replicas
-    gone = replica_loss(replicas, lost)
-    lost_count = counts_by_service(replicas, gone, len(services))
-    surviving = counts_by_service(replicas, ~gone, len(services))
-    n = surviving + lost_count
-    m = top.once("least", lambda: _least(services, n))
+    if homing is None:
+        before = replica_loss(replicas, lost_now(top))
+        gone = replica_loss(replicas, lost) | before
+        surviving = counts_by_service(replicas, ~gone, len(services))
+        n = surviving + counts_by_service(replicas, gone, len(services))
+        left_a_site = sites_left(top, gone & ~before) | _sent_there(top, lost, sites_left(top, gone))
+    else:
+        n, surviving, left_a_site = homing.total, homing.total - homing.missing, homing.leaves
+    m = top.once(("least", homing is None), lambda: _least(services, n))
     lost_stores, blocked = _store_edges(graph, stores, store_rows)
-    left_a_site = sites_left(top, gone)
     moves = [_traffic_moves(s, bool(m)) for s, m in zip(services, left_a_site, strict=True)]
     shift = np.array(moves, np.bool_)
     waits = np.array([bool(d) for d in lost_stores], np.bool_)
     base_lost = hit_by_dependency(graph, (surviving < m) | shift | waits | blocked)
     soft_hit = np.array([any(base_lost[j] for j in soft) for soft in graph.soft], np.bool_)
     top_lost = base_lost | (surviving < n) | soft_hit
-    return _Hits(n, m, surviving, base_lost, top_lost, shift, hit_by_dependency(graph, blocked), lost_stores)
+    blocked = hit_by_dependency(graph, blocked)
+    return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, lost_stores, homing is not None)
+
+
+def _sent_there(top: Topology, lost: Loss, left_a_site: BoolColumn) -> BoolColumn:
+    """(S,) services whose users are sent to what is lost: where that is not known, those of which some site
+    has nothing left.
+    """
+    traffic, sites = top.estate.traffic, lost.sites | lost_now(top).sites
+    gone = {site.id for site, dead in zip(top.estate.sites, sites, strict=True) if dead}
+    found = left_a_site.copy()
+    for row, service in enumerate(top.estate.services):
+        if service.id in traffic:
+            found[row] = not gone.isdisjoint(traffic[service.id])
+    return found
 
 
 def _least(services: tuple[Service, ...], n: IntColumn) -> IntColumn:

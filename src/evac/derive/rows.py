@@ -12,7 +12,7 @@ import numpy as np
 from evac.derive.affected import replica_loss
 from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import POWER_COLUMNS, LimitTable, PowerTable, power_table
-from evac.model.domain import Loss, Topology
+from evac.model.domain import Loss, Topology, lost_now
 from evac.model.estate import Estate
 from evac.model.fleet import (
     AT_SITE,
@@ -132,7 +132,9 @@ def _usable(top: Topology, lost: Loss, scenario: Scenario) -> BoolColumn:
     fit: BoolColumn = (fleet.pool < 0) & (fleet.state != CONDEMNED) & full[fleet.site]
     if scenario.kind == "failback":
         return fit & lost.servers
-    return fit if scenario.kind == "restore" else fit & ~lost.servers
+    if scenario.kind == "restore":
+        return fit & (lost.servers | ~lost_now(top).servers)
+    return fit & ~lost.servers
 
 
 def _bare_rows(
@@ -328,8 +330,9 @@ def _pool_rows(top: Topology, lost: Loss, scenario: Scenario) -> list[int]:
     full = {s.id for s in top.estate.sites if s.role == "full"}
     rows = []
     for row, pool in enumerate(top.estate.pools):
-        gone = bool(lost.pools[row])
-        wanted = gone if scenario.kind == "failback" else (not gone or scenario.kind == "restore")
+        gone, before = bool(lost.pools[row]), bool(lost_now(top).pools[row])
+        wanted = gone if scenario.kind in ("failback", "restore") else not gone
+        wanted = wanted or (scenario.kind == "restore" and not before)
         if pool.site in full and wanted:
             rows.append(row)
     return rows
@@ -341,8 +344,9 @@ def _shadow_sites(top: Topology, lost: Loss, scenario: Scenario, unknown: set[st
     with_room = set(np.unique(estate.fleet.site).tolist()) | set(top.pool_site.tolist())
     found = []
     for row, site in enumerate(estate.sites):
-        gone = bool(lost.sites[row])
-        wanted = gone if scenario.kind == "failback" else (not gone or scenario.kind == "restore")
+        gone, before = bool(lost.sites[row]), bool(lost_now(top).sites[row])
+        wanted = gone if scenario.kind in ("failback", "restore") else not gone
+        wanted = wanted or (scenario.kind == "restore" and not before)
         if site.role == "full" and wanted and row not in with_room:
             unknown.add(f"sites/{site.id}/capacity")
             found.append(row)
@@ -484,10 +488,15 @@ def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str])
 def _present(
     top: Topology, lost: Loss, bare: _Bare, pool_rows: list[int], shadows: list[int], scenario: Scenario
 ) -> Present:
-    """Surviving replicas that stand on rows. Nothing stands on what is being restored or failed back to."""
+    """Surviving replicas that are on rows. Nothing is on what is being restored; on what is failed back to is
+    what is known to be there, and by files alone nothing.
+    """
     estate = top.estate
     replicas = estate.replicas
-    kept = ~replica_loss(replicas, lost)
+    if scenario.kind == "failback" and estate.home is not None:
+        kept = np.ones(len(replicas), np.bool_)
+    else:
+        kept = ~replica_loss(replicas, lost)
     row_of_server = np.full(len(estate.fleet), -1, np.int32)
     row_of_server[bare.chosen] = np.arange(len(bare.chosen), dtype=np.int32)
     row_of_pool = np.full(len(estate.pools), -1, np.int32)
@@ -548,12 +557,14 @@ def _eligible(
 
 
 def _runs_on(top: Topology) -> tuple[BoolColumn, BoolColumn]:
-    replicas = top.estate.replicas
+    """Now or at home: what moved to a pool may go home to a server."""
+    tables = [table for table in (top.estate.replicas, top.estate.home) if table is not None]
     count = len(top.estate.services)
     found = []
     for kind in (ON_SERVER, ON_POOL):
         flags = np.zeros(count, np.bool_)
-        flags[replicas.service[replicas.kind == kind]] = True
+        for replicas in tables:
+            flags[replicas.service[replicas.kind == kind]] = True
         found.append(flags)
     return found[0], found[1]
 

@@ -118,7 +118,7 @@ def plan_instance(
         store_outcomes,
         times_of,
     )
-    from evac.planning.assembly.steps import add_stops, draft_steps, ordered
+    from evac.planning.assembly.steps import add_stops, add_stops_away, draft_steps, ordered
     from evac.planning.assembly.waves import left_off, wave_of
 
     iterations = BOUND_WORK if work > 0 else FIRST_BOUND_WORK
@@ -130,6 +130,7 @@ def plan_instance(
     draft = draft_steps(instance, board)
     if asked.kind == "evacuate":
         add_stops(draft, times)
+    add_stops_away(draft, times)
     steps = ordered(draft)
     progress(0.85, "proving")
     proved = prove(objective)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.affected import replica_loss
-from evac.model.domain import Loss, Topology, loss, topology
+from evac.model.domain import Loss, Topology, lost_in, lost_now, topology
 from evac.model.estate import Estate
 from evac.model.fleet import AT_SITE, CONDEMNED, DARK, ON_POOL, ON_SERVER, BoolColumn
 from evac.model.plan import Outcome, Plan
@@ -119,8 +119,9 @@ def moved_by_site(estate: Estate, top: Topology, plan: Plan) -> Ints:
 def standing(estate: Estate, plan: Plan) -> Standing:
     """Who runs where. A site that is restored or failed back to is off before and on after."""
     top = topology(estate)
-    lost = loss(top, plan.scenario.domains)
-    survives = ~replica_loss(estate.replicas, lost)
+    lost, homing = lost_in(top, plan.scenario), plan.scenario.kind == "failback" and estate.home is not None
+    dead = replica_loss(estate.replicas, lost) | replica_loss(estate.replicas, lost_now(top))
+    survives = ~(dead & (not homing))
     left = by_site(estate, top, survives)
     returns = plan.scenario.kind in ("restore", "failback")
     before = left if returns else by_site(estate, top, np.ones_like(survives))
@@ -144,7 +145,7 @@ def matrix(estate: Estate, plan: Plan, where: Standing) -> tuple[MatrixRow, ...]
 def capacity(estate: Estate, plan: Plan, where: Standing) -> tuple[CapacityRow, ...]:
     """Per site that carries services and resource that any service asks for; sites in their order."""
     top = topology(estate)
-    lost = loss(top, plan.scenario.domains)
+    lost = lost_in(top, plan.scenario)
     demand = np.array([[a or 0 for a in s.demand] for s in estate.services], np.int64)
     demand = demand.reshape(-1, RESOURCE_COUNT)
     used = (where.before.T @ demand, where.after.T @ demand)

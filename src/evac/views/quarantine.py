@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import InvalidInput
-from evac.run import silent_servers
-from evac.run.boot_rules import silent_racks
-from evac.run.outages import lacks_image
+from evac.run.boots import silent_servers
+from evac.run.boots.outages import lacks_image
+from evac.run.boots.rules import silent_racks
 from evac.run.values import ENDED
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
@@ -94,14 +94,14 @@ def quarantine_of(view: RunView, place_of: Callable[[str], Place]) -> Quarantine
 
 
 def _is_down(view: RunView, i: int) -> bool:
-    return i in view.quarantined or i in view.doubtful or view.phases[i] == "failed"
+    return i in view.boots.quarantined or i in view.doubtful or view.phases[i] == "failed"
 
 
 def _down(
     view: RunView, i: int, place_of: Callable[[str], Place], racks: Mapping[str, int], is_unheard: bool
 ) -> Left:
     code, message = view.failures.get(i, ("", ""))
-    doubt = i in view.blind or (i in view.whys and view.phases[i] != "failed")
+    doubt = i in view.boots.blind or (i in view.whys and view.phases[i] != "failed")
     if not code or doubt:
         code, reason, remedy = _DOUBT
     elif code in BOOT_CODES:
@@ -112,7 +112,7 @@ def _down(
         remedy = NETWORK + (remedy if view.phase in ENDED else WAITS)
     elif view.steps[i].rack in racks:
         remedy = SWITCH + remedy
-    if lacks_image(view, i) and (server := view.image_of(i)) in view.alone:
+    if lacks_image(view, i) and (server := view.boots.server_of(i)) in view.boots.unreplaced:
         again = "" if view.phase in ENDED else ", and it is tried again"
         remedy = f"the boot server {server} does not serve, mend it first{again}; {remedy}"
     return _left(view, i, place_of, code, reason, remedy)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from evac.model.run_policy import Envelope
-from evac.run.boot_rules import why_waits
+from evac.run.boots.rules import why_waits
 from evac.run.values import ENDED, RunPhase, StepPhase
 from evac.run.view import RunView
 from evac.run.waits import waiting
@@ -169,7 +169,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "graceful": view.graceful,
         "held_by": view.held,
         "why": view.end_why,
-        "approved_by": tuple(sorted(view.approved_by)),
+        "approved_by": tuple(sorted(view.approvals.given)),
         "approvals_needed": view.spec.approvals,
         "envelope": Envelope(
             tuple(sorted(envelope.sites)),
@@ -177,7 +177,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
             envelope.most_lost_ms,
             envelope.most_shed,
         ),
-        "to_type": view.untyped,
+        "to_type": view.approvals.untyped,
         "events": view.events,
         "waits_for": tuple(one.words for one in waits),
         "most_lost": shown.losses,
@@ -186,7 +186,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "ended_at": moment(view.last_ms) if view.phase in ENDED else None,
         "as_of": moment(shown.now_ms),
         "in_doubt": len(view.doubtful),
-        "undo_failed": len(view.undo_broken),
+        "undo_failed": len(view.undo.broken),
         "counts": dict(sorted(view.counts.items())),
         "limits_changed": limits_changed(view),
         "waits": waits,
@@ -223,5 +223,5 @@ def step_row(view: RunView, i: int) -> StepRow:
         evidence=dict(view.evidence.get(i, {})),
         error=StepFailure(code, message) if code else None,
         waits_for=why_waits(view, i),
-        gate=view.gates.get(i) or step.gate,
+        gate=view.boots.gates.get(i) or step.gate,
     )

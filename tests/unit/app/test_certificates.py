@@ -14,7 +14,7 @@ from evac.app.certificates import CertificateChore, end_of, own_certificates, wo
 from evac.drivers.process.client import CERT, HERE, Peer
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
-from evac.web.certificates import Certificates
+from evac.web.metrics import Certificates
 from evac_lab.doctor import _certificates
 from tests.unit.agent.test_agent_tls import tls
 from tests.unit.engine.agents import REFERENCE, config, running

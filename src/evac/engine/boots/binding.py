@@ -22,7 +22,7 @@ from evac.drivers.capabilities import BootsServers, SwitchesPower
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import can
 from evac.drivers.spec import FENCE
-from evac.model.domain import Topology, loss
+from evac.model.domain import Topology, lost_in
 from evac.model.estate import Endpoint, Estate, Rack
 from evac.model.fleet import BMC_NO, SERVING, SPARE, IndexColumn
 from evac.model.instance import WHOLE, Use
@@ -162,7 +162,7 @@ def boots_of(top: Topology, plan: Plan) -> Boots | None:
     ).tolist()
     rows = dict(zip(names, found, strict=True))
     power, table = power_table(top, plan.scenario), limits_of(estate, plan.tick_ms)
-    lost = loss(top, plan.scenario.domains)
+    lost = lost_in(top, plan.scenario)
     energy = energise(top, lost, plan.scenario, table, power, plan.tick_ms, set())
     on = np.isin(fleet.state, (SERVING, SPARE)) & fleet.watts_known
     if plan.scenario.kind != "failback":

@@ -29,8 +29,8 @@ from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.reading import Leading
 from evac.model.errors import Conflict, EvacError, RunError, StalePlan
 from evac.model.step_id import power_step
-from evac.run.boot_events import GONE, SEVERAL
-from evac.run.silent_servers import is_unheard, tells
+from evac.run.boots.events import GONE, SEVERAL
+from evac.run.boots.silent_servers import is_unheard, tells
 from evac.run.values import SETTLED, Event, RunPhase, StepPhase
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
@@ -109,7 +109,7 @@ def _has_circuit(feed: str, actions: ActionsOf) -> bool:
 def _has_power(view: RunView, feed: str) -> bool:
     """Whether the run takes it for fed."""
     closing = view.index.get(power_step(feed), -1)
-    return feed not in view.tripped and (closing < 0 or view.phases[closing] in SETTLED)
+    return feed not in view.boots.tripped and (closing < 0 or view.phases[closing] in SETTLED)
 
 
 def looks_tripped(view: RunView, mine: Sequence[int], asked: Asked) -> bool:
@@ -164,7 +164,7 @@ class FeedWatch:
         if steps is not self._steps:
             self._steps, self._behind, self._suspects = steps, servers_behind(view, self._actions), {}
             self._answered.clear()
-        self._alive -= view.tripped.keys()
+        self._alive -= view.boots.tripped.keys()
         feeds = [feed for feed in self._behind if _has_power(view, feed)]
         found = await asyncio.gather(*(self._look(view, feed) for feed in feeds))
         view = self._execution.view
@@ -182,7 +182,7 @@ class FeedWatch:
             asked = self._sample(view, feed)
             if not asked or not await self._is_gone(view, asked[0]):
                 return dict.fromkeys(asked[:1], False)
-            if not (feed in self._alive or feed in view.fed or view.phases[asked[0]] == UP):
+            if not (feed in self._alive or feed in view.boots.powered or view.phases[asked[0]] == UP):
                 return {asked[0]: True}
         gone = await asyncio.gather(*(self._is_gone(view, i) for i in asked))
         return dict(zip(asked, gone, strict=True))
@@ -240,7 +240,7 @@ class FeedWatch:
         self._suspects = {
             feed: list(asked)
             for feed, asked in looks.items()
-            if feed not in view.tripped and looks_tripped(view, self._behind[feed], asked)
+            if feed not in view.boots.tripped and looks_tripped(view, self._behind[feed], asked)
         }
         certain = [feed for feed in self._suspects if feed in before]
         if not answers and sum(1 for asked in looks.values() if asked) > 1:
@@ -260,12 +260,12 @@ class FeedWatch:
             feed
             for feed, asked in looks.items()
             if not self._answered.isdisjoint(asked)
-            and not (feed in view.fed or feed in view.tripped)
+            and not (feed in view.boots.powered or feed in view.boots.tripped)
             and not any(view.phases[i] == UP for i in asked)
         ]
         if new:
             event = Event("feeds_seen", 0, data={"feeds": new})
-            await self._say(view, event, lambda now: now.tripped.keys().isdisjoint(new))
+            await self._say(view, event, lambda now: now.boots.tripped.keys().isdisjoint(new))
 
     def _are_certain(self, certain: Sequence[str]) -> bool:
         """Nobody behind any of several feeds answers: whether that has lasted long enough."""
@@ -279,7 +279,7 @@ class FeedWatch:
         names = ", ".join(view.steps[i].target for i in gone[:SEVERAL])
         why = f"{len(gone)} of {asked} servers behind it that were asked fell silent or went off together"
         data = {"feed": feed, "why": why, "open": False, "evidence": {"servers": names}}
-        await self._say(view, Event("feed_tripped", 0, data=data), lambda now: feed not in now.tripped)
+        await self._say(view, Event("feed_tripped", 0, data=data), lambda now: feed not in now.boots.tripped)
         self._suspects.pop(feed, None)
 
     async def _say(self, view: RunView, event: Event, fits: Callable[[RunView], bool]) -> None:

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 from evac.model.errors import Retryable
 from evac.model.step_id import LimitId
-from evac.run.boot_events import ARRIVES_MS, MAYBE_SENT
+from evac.run.boots.events import ARRIVES_MS, MAYBE_SENT
 from evac.run.patience import LATE
 from evac.run.values import RunStep
 from evac.run.view import RunView
@@ -191,6 +191,6 @@ def sent_before(view: RunView) -> list[Before]:
     """Boots whose request an earlier leader sent, or may have, by the state as a new one takes it over."""
     return [
         Before(view.steps[i], view.last_ms - at_ms)
-        for i, at_ms in sorted(view.rush_ms.items())
+        for i, at_ms in sorted(view.boots.inrush_ms.items())
         if view.phases[i] in MAYBE_SENT
     ]

@@ -15,7 +15,7 @@ from evac.engine.runs.binding import Bound
 from evac.engine.runs.execution import RunExecution
 from evac.model.errors import EvacError
 from evac.model.step_id import plan_id
-from evac.run.boot_rules import is_waited_for
+from evac.run.boots.rules import is_waited_for
 from evac.run.replan import KEPT
 from evac.run.values import ENDED, Event
 from evac.run.view import RunView
@@ -48,9 +48,9 @@ Mend = Callable[[str, Trouble], Awaitable[bytes | None]]
 
 def trouble_of(view: RunView) -> Trouble | None:
     """What to mend; None while nothing that has not begun waits for a server that does not come up."""
-    if not any(is_waited_for(view, i) for i in view.given_up):
+    if not any(is_waited_for(view, i) for i in view.boots.given_up):
         return None
-    out = {*view.given_up, *view.quarantined}
+    out = {*view.boots.given_up, *view.boots.quarantined}
     failed = frozenset(view.steps[i].target for i in out if kind_of(view.steps[i].kind).boots)
     begun = frozenset(
         plan_id(s.id) for i, s in enumerate(view.steps) if view.phases[i] in KEPT and i not in out
@@ -60,11 +60,11 @@ def trouble_of(view: RunView) -> Trouble | None:
 
 def is_due(view: RunView, now_ms: int) -> bool:
     """Whether it is time: others that fail at the same moment are mended together."""
-    waiting = [at_ms for i, at_ms in view.given_up.items() if is_waited_for(view, i)]
+    waiting = [at_ms for i, at_ms in view.boots.given_up.items() if is_waited_for(view, i)]
     if not waiting:
         return False
     hold_ms = view.spec.mend_ms
-    quiet = now_ms >= max(view.given_up.values()) + hold_ms * QUIET_PERMILLE // 1_000
+    quiet = now_ms >= max(view.boots.given_up.values()) + hold_ms * QUIET_PERMILLE // 1_000
     return quiet or now_ms >= min(waiting) + hold_ms * LATEST_PERMILLE // 1_000
 
 
@@ -79,9 +79,9 @@ async def take_over_plan(execution: RunExecution, bound: Bound, trouble: Trouble
     data = {
         "plan": spec.plan,
         "why": trouble.words,
-        "lost": list(view.accounted),
+        "lost": list(view.replaced.accounted),
         "approvals": view.spec.approvals,
-        "names": list(view.names),
+        "names": list(view.approvals.to_type),
         "given_up": "stays",
         **({"bound": bound.digest} if bound.digest else {}),
     }

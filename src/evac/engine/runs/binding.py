@@ -76,7 +76,7 @@ def bind(
     ground = ground_of(estate, plan, policy)
     actions: dict[str, tuple[Action, ...]] = {}
     steps: list[RunStep] = []
-    totals = dict(ground.live)
+    totals = dict(ground.serving.live)
     last: dict[str, str] = {}
     uses = _limit_windows(estate, plan.tick_ms)
     for step in plan.steps:
@@ -265,7 +265,7 @@ def needed_envelope(ground: Ground, losses: Mapping[str, Loss]) -> Envelope:
     known = [(losses.get(store) or _planned_loss(ground, store)).most_ms for store in promoted]
     most = max((lost if lost is not None else ground.plan.horizon_ms for lost in known), default=0)
     shed = sum(o.people for o in ground.plan.outcomes if o.state == "shed")
-    return Envelope(tuple(sorted(ground.lost)), tuple(promoted), most, shed)
+    return Envelope(tuple(sorted(ground.left)), tuple(promoted), most, shed)
 
 
 def _limits(ground: Ground, steps: Sequence[RunStep]) -> tuple[RunLimit, ...]:

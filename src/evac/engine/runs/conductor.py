@@ -380,7 +380,7 @@ class Conductor:
     def _resumed(self, run: InHand, event: Event) -> None:
         """A person resumed what health had stopped."""
         execution = run.execution
-        if event.data.get("who") == EVAC or execution is None or not execution.view.pace_stopped:
+        if event.data.get("who") == EVAC or execution is None or not execution.view.pacing.stopped:
             return
         assert self._tasks is not None
         begin(self._tasks, go_on(execution.view, str(event.data["who"]), execution.say))
@@ -405,7 +405,9 @@ class Conductor:
                 if asked and asked not in _asks(run):
                     continue
                 places = places_of(view, run.actions_of)
-                return Concerned(name, run.accounted, run.leaving, view.untyped, places, len(view.plans))
+                return Concerned(
+                    name, run.accounted, run.leaving, view.approvals.untyped, places, len(view.plans)
+                )
         return None
 
     def runs_in(self, phases: Collection[str]) -> list[RunExecution]:
@@ -450,7 +452,7 @@ class Conductor:
             run, leaving=tuple(sorted({*run.leaving, *lost})), mark="lost", ends=ends_after(run.ends, gone)
         )
         permit = Permit((), (Put(OPEN + name, after.opened()),))
-        typed = frozenset(view.typed)
+        typed = frozenset(view.approvals.typed)
         permit = permit | await leave(self._desk.guards, register, lost, names, typed, gone) | same
         data_of = {
             "plan": digest,
@@ -460,7 +462,9 @@ class Conductor:
             "names": names,
             **({"bound": bound.digest} if bound.digest else {}),
         }
-        await execution.say(Event("plan_replaced", 0, data=data_of), permit, lambda now: now.typed == typed)
+        await execution.say(
+            Event("plan_replaced", 0, data=data_of), permit, lambda now: now.approvals.typed == typed
+        )
         run.leaving, run.mark, run.ends = after.leaving, after.mark, after.ends
         return asks_of(execution.view, policy.envelope)
 
@@ -473,14 +477,17 @@ class Conductor:
         """A person typed the names of all sites that are left: from then on the register says so, unless one
         of them lives by now. Raises `NotAllowed` then, `Retryable` while nobody can tell.
         """
-        if not view.names:
+        if not view.approvals.to_type:
             return Permit()
         register, same = await read_register_as_is(self._desk.store)
-        for site in view.names:
+        for site in view.approvals.to_type:
             if register.get(site) == "active":
                 must_be_lost(site, self._state_of(site))
-        typed = {*view.typed, *event.data.get("typed", ())}
-        return await leave(self._desk.guards, register, view.names, view.names, typed) | same
+        typed = {*view.approvals.typed, *event.data.get("typed", ())}
+        return (
+            await leave(self._desk.guards, register, view.approvals.to_type, view.approvals.to_type, typed)
+            | same
+        )
 
     def _heard(self, run: InHand, events: Sequence[Event]) -> None:
         name = run.spec.run
@@ -542,4 +549,4 @@ def _asks(run: InHand) -> Collection[str]:
     if run.execution is None:
         return ()
     view = run.execution.view
-    return view.names if view.phase == "awaiting_approval" else view.untyped
+    return view.approvals.to_type if view.phase == "awaiting_approval" else view.approvals.untyped

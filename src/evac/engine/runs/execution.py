@@ -257,9 +257,9 @@ class RunExecution:
         """The present try of step i."""
         view = self.view
         step = view.steps[i]
-        tries = view.undo_tries.get(i, 1) if doing == "undo" else view.tries[i]
-        cycle = doing == "start" and i in view.cycled
-        return Try(step, step.id, view.attempts[i], tries, epoch, i in view.in_undo, cycle)
+        tries = view.undo.tries.get(i, 1) if doing == "undo" else view.tries[i]
+        cycle = doing == "start" and i in view.boots.cycled
+        return Try(step, step.id, view.attempts[i], tries, epoch, i in view.undo.unclear, cycle)
 
     async def _write(self, batch: list[Event], kept: int, works: list[Work]) -> None:
         """One write. A hold that came in between stops the starts, and only them."""

@@ -171,8 +171,8 @@ class InHand:
     def accounted(self) -> frozenset[str]:
         """Sites that its present plan takes as lost."""
         view = None if self.execution is None else self.execution.view
-        if view is not None and view.accounted:
-            return frozenset(view.accounted)
+        if view is not None and view.replaced.accounted:
+            return frozenset(view.replaced.accounted)
         return frozenset(self.leaving if self.mark == "lost" else ())
 
     def actions_of(self, view: RunView, step: str) -> tuple[Action, ...]:

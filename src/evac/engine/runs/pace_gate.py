@@ -114,7 +114,7 @@ class PaceGate:
 
     def _wanted(self, name: str) -> bool:
         view = self._view()
-        return name in view.index and view.index[name] in view.undo_wanted
+        return name in view.index and view.index[name] in view.undo.wanted
 
     def _moved(self, view: RunView, target: str) -> list[str]:
         """Shares of a service that were moved and stand, in their order."""

@@ -73,10 +73,10 @@ def ends_after(ends: Mapping[str, Mark], gone: Collection[str]) -> dict[str, Mar
 def asks_of(view: RunView, agreed: Envelope) -> tuple[str, ...]:
     """What a person must agree to before the run goes on; empty where nobody is asked."""
     needed = view.spec.envelope
-    given = (envelope.outside(one, needed) for one in view.approved_by.values())
+    given = (envelope.outside(one, needed) for one in view.approvals.given.values())
     closest = min(given, key=len, default=envelope.outside(agreed, needed))
-    asks = (closest or ("an approval",)) if view.approvals < view.spec.approvals else ()
-    return (*asks, *(f"the name of {site} typed" for site in view.untyped))
+    asks = (closest or ("an approval",)) if view.approvals.counted < view.spec.approvals else ()
+    return (*asks, *(f"the name of {site} typed" for site in view.approvals.untyped))
 
 
 @dataclass(frozen=True, slots=True)

@@ -318,6 +318,27 @@ def _waves(draft: Draft, after: dict[str, tuple[str, ...]]) -> dict[str, int]:
     return waves
 
 
+def add_stops_away(draft: Draft, times: Times) -> None:
+    """One stop a service that came home, of its replicas elsewhere; none before all of it serves at home."""
+    instance, s = draft.instance, draft.instance.services
+    for leaving in instance.leaving:
+        service, at = leaving.service, int(times.top_at[leaving.service])
+        name, length = s.id[service], int(s.shed[service])
+        if at + length >= instance.horizon:
+            continue
+        draft.add(
+            "stop",
+            name,
+            f"stop:{name}",
+            at,
+            at + length,
+            after=tuple(sorted(step.id for step in draft.steps.values() if step.target == name)),
+            servers=leaving.places,
+            count=sum(count for _, count in leaving.places),
+            precheck="all of it serves at home",
+        )
+
+
 def add_stops(draft: Draft, times: Times) -> None:
     """One stop a service that stands in the lost site: after it moved, or just before the deadline."""
     instance, s = draft.instance, draft.instance.services

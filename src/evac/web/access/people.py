@@ -29,9 +29,8 @@ from evac.model.estate import Rate
 from evac.net.secrets import secret_of
 from evac.store.port import Store
 from evac.web.access.guarding import is_open
-from evac.web.access.keeping import Session, SessionBook, SessionKeep
+from evac.web.access.keeping import Often, Session, SessionBook, SessionKeep, neighbourhood
 from evac.web.access.port import Actor, Proof, TooMany, Unauthenticated
-from evac.web.access.rate_limit import Often, neighbourhood
 
 if TYPE_CHECKING:
     from fastapi import APIRouter

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evac.app.planner.plans import make_plan
-from evac.derive.after import estate_after
+from evac.derive.situation import estate_after
 from evac.estate.examples import pangyo
 from evac.model.domain import loss, topology
 from evac.model.estate import Estate

@@ -11,7 +11,7 @@ from typing import Final
 
 from evac.model.boot_codes import BOOT_CODES
 from evac.model.step_id import power_step
-from evac.run import silent_servers
+from evac.run.boots import silent_servers
 from evac.run.transitions import refused, run_moves
 from evac.run.values import Event, StepPhase
 from evac.run.view import RunView
@@ -55,13 +55,13 @@ _SEEN_OFF: Final = frozenset({"not-ready", "not-done"})
 
 def is_begun(view: RunView, i: int) -> None:
     """A try of step i began: from which boot server. At another one than before it has all of its turns."""
-    server = view.image_of(i)
+    server = view.boots.server_of(i)
     if server != view.booted_from(i):
-        view.turns.pop(i, None)
+        view.boots.turns.pop(i, None)
     if server == view.steps[i].boot_server:
-        view.served.pop(i, None)
+        view.boots.served_by.pop(i, None)
     else:
-        view.served[i] = server
+        view.boots.served_by[i] = server
 
 
 def is_up(view: RunView, i: int) -> None:
@@ -69,42 +69,45 @@ def is_up(view: RunView, i: int) -> None:
     if i in view.keeps and i not in view.keeping:
         view.limits.take(view.keeps[i].kept, view.last_ms)
         view.keeping[i] = view.attempts[i]
-    view.quarantined.discard(i)
+    view.boots.quarantined.discard(i)
     _is_told(view, i)
-    view.turns.pop(i, None)
-    view.signs.pop(i, None)
-    view.given_up.pop(i, None)
+    view.boots.turns.pop(i, None)
+    view.boots.trip_signs.pop(i, None)
+    view.boots.given_up.pop(i, None)
     if kind_of(view.steps[i].kind).boots:
-        view.misset.clear()
+        view.boots.misconfigured.clear()
         if not view.steps[i].manual and "attested_by" not in view.evidence.get(i, ()):
             silent_servers.hears(view, view.steps[i].feeds, view.last_ms)
     step = view.steps[i]
     for feed in step.feeds:
-        view.gone.pop(feed, None)
+        view.boots.gone.pop(feed, None)
     _serves(view, i)
-    if view.tripped and kind_of(step.kind).gives_power:
-        view.tripped.pop(step.target, None)
-        view.gates.pop(i, None)
+    if view.boots.tripped and kind_of(step.kind).gives_power:
+        view.boots.tripped.pop(step.target, None)
+        view.boots.gates.pop(i, None)
 
 
 def _serves(view: RunView, i: int) -> None:
     """Step i came up: its boot server served when it began, and says nothing of those that began later."""
     server = view.booted_from(i)
-    later = {j: at for j, at in view.stalled.pop(server, {}).items() if view.started[j] > view.started[i]}
+    later = {
+        j: at for j, at in view.boots.stalled.pop(server, {}).items() if view.started[j] > view.started[i]
+    }
     if later:
-        view.stalled[server] = later
+        view.boots.stalled[server] = later
 
 
 def serves_again(view: RunView, i: int) -> None:
     """Step i came up. If it began after its boot server was given up, that server lives: the rest go on."""
     server = view.booted_from(i)
-    since = view.alone_ms.get(server, 0)
-    if not kind_of(view.steps[i].kind).boots or server not in view.alone or view.started[i] <= since:
+    boots = view.boots
+    since = boots.unreplaced_ms.get(server, 0)
+    if server not in boots.unreplaced or view.started[i] <= since or not kind_of(view.steps[i].kind).boots:
         return
-    view.alone.discard(server)
-    view.lost_servers.pop(server, None)
+    boots.unreplaced.discard(server)
+    boots.lost_servers.pop(server, None)
     for j in range(len(view.steps)):
-        tried = view.ended[j] > since and view.image_of(j) == server
+        tried = view.ended[j] > since and boots.server_of(j) == server
         if tried and _is_given_up(view, j) and _is_stalled(view, j):
             view.take_back(j)
 
@@ -117,19 +120,19 @@ def is_down(view: RunView, i: int, event: Event) -> None:
         view.release(i)
     if silent_servers.tells(code) and kind_of(view.steps[i].kind).boots:
         silent_servers.hears(view, view.steps[i].feeds, event.at_ms)
-    own = code in OWN or (view.refusing and _may_be_own(code))
+    own = code in OWN or (view.boots.refusing and _may_be_own(code))
     if code == REFUSED or (own and kind_of(view.steps[i].kind).boots):
         _refuses(view, code, event.data.get("message", ""))
         if view.phases[i] == "failed":
-            view.refused.add(i)
+            view.boots.refused.add(i)
     elif view.phases[i] == "failed" and kind_of(view.steps[i].kind).boots:
-        view.given_up[i] = event.at_ms
+        view.boots.given_up[i] = event.at_ms
         if _may_be_own(code):
             _is_misset(view, i, event)
         silent_servers.is_given_up(view, i)
     if not view.steps[i].feeds and not view.steps[i].boot_server:
         return
-    if view.is_dark(i) or (view.phases[i] == "failed" and view.was_dark(i)):
+    if view.boots.is_dark(i) or (view.phases[i] == "failed" and view.was_dark(i)):
         view.take_back(i)
     elif code == "server-power-fault":
         _note_gone(view, i, event.at_ms)
@@ -146,39 +149,39 @@ def _may_be_own(code: str) -> bool:
 
 def _refuses(view: RunView, code: str, words: str) -> None:
     """Nothing begins until a person goes on. What evac itself lacks is said before a password."""
-    view.refusing = True
+    view.boots.refusing = True
     if code != REFUSED:
-        view.lacks = f"{words} [{code}]"
+        view.boots.missing = f"{words} [{code}]"
 
 
 def _is_misset(view: RunView, i: int, event: Event) -> None:
     """Several in a row could not be asked: it is no server, and they are tried again once it is mended."""
-    view.misset.add(i)
-    if len(view.misset) >= SEVERAL_STALLED:
+    view.boots.misconfigured.add(i)
+    if len(view.boots.misconfigured) >= SEVERAL_STALLED:
         _refuses(view, event.data["code"], event.data.get("message", ""))
-        for j in view.misset:
-            view.refused.add(j)
-            view.given_up.pop(j, None)
-        view.misset.clear()
+        for j in view.boots.misconfigured:
+            view.boots.refused.add(j)
+            view.boots.given_up.pop(j, None)
+        view.boots.misconfigured.clear()
 
 
 def _is_told(view: RunView, i: int) -> None:
     """The last try of step i has a result."""
-    view.blind.discard(i)
-    view.hung.discard(i)
-    view.cycled.discard(i)
+    view.boots.blind.discard(i)
+    view.boots.hung.discard(i)
+    view.boots.cycled.discard(i)
 
 
 def is_retried(view: RunView, i: int, event: Event) -> None:
     """Step i is tried again: in its turn, or because a person said so, who gives it all of its turns back."""
-    view.cycled.discard(i)
+    view.boots.cycled.discard(i)
     turn = event.data.get("turn", 0)
     if not turn:
-        view.turns.pop(i, None)
+        view.boots.turns.pop(i, None)
         return
-    view.turns[i] = turn
+    view.boots.turns[i] = turn
     if event.data.get("cycle"):
-        view.cycled.add(i)
+        view.boots.cycled.add(i)
 
 
 def _draws_nothing(view: RunView, i: int, event: Event, code: str) -> bool:
@@ -195,7 +198,7 @@ def is_gone(view: RunView, i: int, event: Event) -> None:
     _may_refuse(view, i, event.data.get("code", ""), event.data.get("message", ""))
     if view.phases[i] != "unknown" or not view.steps[i].feeds:
         return
-    if view.is_dark(i):
+    if view.boots.is_dark(i):
         view.take_back(i)
     elif event.data.get("code", "") in GONE:
         _note_gone(view, i, event.at_ms)
@@ -214,10 +217,10 @@ def _may_refuse(view: RunView, i: int, code: str, words: str) -> None:
 
 
 def _note_gone(view: RunView, i: int, at_ms: int) -> None:
-    if view.signs.get(i, 0) >= SIGNS_MOST:
+    if view.boots.trip_signs.get(i, 0) >= SIGNS_MOST:
         return
     for feed in view.steps[i].feeds:
-        found = view.gone.setdefault(feed, {})
+        found = view.boots.gone.setdefault(feed, {})
         for j in [j for j, then in found.items() if at_ms - then > TOGETHER_MS]:
             del found[j]
         found[i] = at_ms
@@ -231,9 +234,9 @@ def is_stuck(view: RunView, i: int, event: Event) -> None:
 
 def _stalls(view: RunView, i: int, at_ms: int) -> None:
     """Step i does not come up: by itself, or because its boot server is dead."""
-    server, lost = view.booted_from(i), view.lost_servers.get(view.steps[i].boot_server)
-    if server not in view.lost_servers:
-        view.stalled.setdefault(server, {})[i] = at_ms
+    server, lost = view.booted_from(i), view.boots.lost_servers.get(view.steps[i].boot_server)
+    if server not in view.boots.lost_servers:
+        view.boots.stalled.setdefault(server, {})[i] = at_ms
     elif view.phases[i] in ("failed", "skipped") and lost and view.started[i] <= lost[1]:
         view.take_back(i)
 
@@ -243,11 +246,11 @@ def is_doubtful(view: RunView, i: int, code: str) -> None:
     that answers, and does not come up, may lack its image. Why an earlier try failed says nothing any more.
     """
     if kind_of(view.steps[i].kind).boots and i not in view.leftover:
-        view.given_up[i] = view.last_ms
-        view.blind.add(i)
-        view.hung.discard(i)
+        view.boots.given_up[i] = view.last_ms
+        view.boots.blind.add(i)
+        view.boots.hung.discard(i)
         if not code and view.steps[i].boot_server:
-            view.hung.add(i)
+            view.boots.hung.add(i)
             _stalls(view, i, view.last_ms)
 
 
@@ -255,10 +258,11 @@ def is_left_out(view: RunView, i: int, event: Event) -> None:
     """Step i is skipped: by evac, because its server goes to the people on the floor. If it began before its
     boot server was given up, it is tried again instead, once that lives.
     """
-    if i in view.given_up:
-        view.given_up.pop(i)
-        view.quarantined.add(i)
-        if view.started[i] <= view.alone_ms.get(view.image_of(i), -1) and _is_stalled(view, i):
+    boots = view.boots
+    if i in boots.given_up:
+        boots.given_up.pop(i)
+        boots.quarantined.add(i)
+        if view.started[i] <= boots.unreplaced_ms.get(boots.server_of(i), -1) and _is_stalled(view, i):
             view.take_back(i)
 
 
@@ -272,13 +276,13 @@ def seen_open(view: RunView, event: Event) -> None:
     """Somebody looked at what was done: a breaker that is open again."""
     step = view.steps[view.number(event.step)] if event.step else None
     if step is not None and kind_of(step.kind).gives_power:
-        view.opened_feeds.add(step.target)
+        view.boots.open_breakers.add(step.target)
 
 
 def feeds_seen(view: RunView, event: Event) -> None:
     """A server behind each of them answered: whoever leads next knows that they had power."""
     run_moves(view, event, event.kind)
-    view.fed.update(feed for feed in event.data["feeds"] if feed not in view.tripped)
+    view.boots.powered.update(feed for feed in event.data["feeds"] if feed not in view.boots.tripped)
     silent_servers.hears(view, event.data["feeds"], event.at_ms)
 
 
@@ -294,7 +298,7 @@ def switched_on(view: RunView, event: Event) -> None:
 
 def _rushes(view: RunView, i: int, at_ms: int, began_ms: int) -> None:
     """Its inrush begins at this time at the latest, and counts from then, not from when the step began."""
-    view.rush_ms[i] = at_ms
+    view.boots.inrush_ms[i] = at_ms
     for number, units, hold_ms in view.uses[i]:
         if hold_ms > 0 and view.limits.is_inrush(number):
             view.limits.hold_on(number, units, began_ms + hold_ms, at_ms + hold_ms)
@@ -305,8 +309,8 @@ def is_orphaned(view: RunView, i: int) -> None:
     the request is followed as one that was seen on.
     """
     view.tries[i] = max(0, view.tries[i] - 1)
-    if i in view.rush_ms:
-        view.booting.add(i)
+    if i in view.boots.inrush_ms:
+        view.boots.booting.add(i)
 
 
 def may_arrive(view: RunView, event: Event) -> None:
@@ -317,8 +321,8 @@ def may_arrive(view: RunView, event: Event) -> None:
     for i, phase in enumerate(view.phases):
         if not (view.attempts[i] and phase in MAYBE_SENT and kind_of(view.steps[i].kind).boots):
             continue
-        if i in view.rush_ms:
-            view.rush_ms[i] += later_ms
+        if i in view.boots.inrush_ms:
+            view.boots.inrush_ms[i] += later_ms
         else:
             _rushes(view, i, event.at_ms + ARRIVES_MS, view.started[i] + later_ms)
 
@@ -326,26 +330,26 @@ def may_arrive(view: RunView, event: Event) -> None:
 def is_undone(view: RunView, i: int) -> None:
     """Step i was taken back: a feed that it had closed is open."""
     if kind_of(view.steps[i].kind).gives_power:
-        view.fed.discard(view.steps[i].target)
-        view.heard.pop(view.steps[i].target, None)
+        view.boots.powered.discard(view.steps[i].target)
+        view.boots.heard.pop(view.steps[i].target, None)
 
 
 def feed_tripped(view: RunView, event: Event) -> None:
     """Takes back what was on behind the feed, and has a person look before it is closed again."""
     run_moves(view, event, event.kind)
     feed = event.data["feed"]
-    view.tripped[feed] = bool(event.data.get("open", False))
-    view.tripped_ms[feed] = event.at_ms
-    for i in view.gone.pop(feed, ()):
-        view.signs[i] = view.signs.get(i, 0) + 1
-    view.opened_feeds.discard(feed)
-    view.fed.discard(feed)
-    view.heard.pop(feed, None)
+    view.boots.tripped[feed] = bool(event.data.get("open", False))
+    view.boots.tripped_ms[feed] = event.at_ms
+    for i in view.boots.gone.pop(feed, ()):
+        view.boots.trip_signs[i] = view.boots.trip_signs.get(i, 0) + 1
+    view.boots.open_breakers.discard(feed)
+    view.boots.powered.discard(feed)
+    view.boots.heard.pop(feed, None)
     closing = _gate(view, feed)
     if closing >= 0 and view.phases[closing] in _BACK:
         view.take_back(closing)
     for i, step in enumerate(view.steps):
-        if feed in step.feeds and view.is_dark(i) and _comes_back(view, i, event.at_ms):
+        if feed in step.feeds and view.boots.is_dark(i) and _comes_back(view, i, event.at_ms):
             view.take_back(i)
 
 
@@ -353,14 +357,14 @@ def _gate(view: RunView, feed: str) -> int:
     """Nobody closes the feed before a person has looked. The step that does; -1 where there is none."""
     closing = view.index.get(power_step(feed), -1)
     if closing >= 0:
-        view.gates[closing] = f"{feed} tripped: find out why, then let it be closed again"
+        view.boots.gates[closing] = f"{feed} tripped: find out why, then let it be closed again"
         view.gates_open.discard(closing)
     return closing
 
 
 def gate_tripped(view: RunView) -> None:
     """A new plan does not know that a feed tripped."""
-    for feed in view.tripped:
+    for feed in view.boots.tripped:
         _gate(view, feed)
 
 
@@ -371,17 +375,17 @@ def boot_server_lost(view: RunView, event: Event) -> None:
     run_moves(view, event, event.kind)
     server, other = event.data["server"], event.data.get("other", "")
     before = event.data.get("stood_in", ())
-    view.lost_servers[server] = other, event.at_ms
-    view.lost_servers.update((name, (other or server, event.at_ms)) for name in before)
+    view.boots.lost_servers[server] = other, event.at_ms
+    view.boots.lost_servers.update((name, (other or server, event.at_ms)) for name in before)
     if event.data.get("holds"):
-        view.alone.add(server)
-        view.alone_ms[server] = event.at_ms
-    stalled = view.stalled.pop(server, {})
+        view.boots.unreplaced.add(server)
+        view.boots.unreplaced_ms[server] = event.at_ms
+    stalled = view.boots.stalled.pop(server, {})
     newer = "holds" in event.data  # an older version knew less
     lacks = _is_stalled if newer else _failed_for_image
     mine = [i for i, step in enumerate(view.steps) if step.boot_server in {server, *before}]
     for i in mine:
-        if not (view.phases[i] in ("pending", "ready", "failed") or i in view.quarantined):
+        if not (view.phases[i] in ("pending", "ready", "failed") or i in view.boots.quarantined):
             continue
         view.reroute(i)
         known = newer and i in stalled and _is_given_up(view, i)
@@ -391,12 +395,12 @@ def boot_server_lost(view: RunView, event: Event) -> None:
 
 
 def _is_given_up(view: RunView, i: int) -> bool:
-    return view.phases[i] == "failed" or i in view.quarantined
+    return view.phases[i] == "failed" or i in view.boots.quarantined
 
 
 def _is_stalled(view: RunView, i: int) -> bool:
     """Whether its last try ended without an image. Where nobody can tell what it did, a person looks."""
-    return i not in view.blind and _failed_for_image(view, i)
+    return i not in view.boots.blind and _failed_for_image(view, i)
 
 
 def _failed_for_image(view: RunView, i: int) -> bool:
@@ -406,14 +410,14 @@ def _failed_for_image(view: RunView, i: int) -> bool:
 def reroute_all(view: RunView) -> None:
     """A new plan may not know yet that a boot server is dead."""
     for i, step in enumerate(view.steps):
-        if step.boot_server in view.lost_servers:
+        if step.boot_server in view.boots.lost_servers:
             view.reroute(i)
 
 
 def _comes_back(view: RunView, i: int, at_ms: int) -> bool:
     """Whether what was done or tried is to be done again: of those left out, the ones of the same trouble."""
     if view.phases[i] == "skipped":
-        return i in view.quarantined and at_ms - view.ended[i] <= TOGETHER_MS
+        return i in view.boots.quarantined and at_ms - view.ended[i] <= TOGETHER_MS
     return view.phases[i] in _BACK
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from evac.run import outages, silent_servers
-from evac.run.boot_events import REFUSED, SEVERAL, SEVERAL_STALLED
+from evac.run.boots import outages, silent_servers
+from evac.run.boots.events import REFUSED, SEVERAL, SEVERAL_STALLED
 from evac.run.values import Event
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
@@ -39,13 +39,13 @@ class BootRules:
     def records(self, view: RunView, now_ms: int) -> list[Event]:
         """What must be written before anything else starts."""
         found: list[Event] = []
-        if view.opened_feeds or view.gone or view.stalled:
+        if view.boots.open_breakers or view.boots.gone or view.boots.stalled:
             found += self._trips(view, now_ms)
             found += islice(self._lost(view, now_ms), 1)  # where the next one goes depends on it
         if view.phase == "running" and not found:
-            if view.given_up:
+            if view.boots.given_up:
                 found += _left_out(view, now_ms)
-            if view.refused and not view.refusing:
+            if view.boots.refused and not view.boots.refusing:
                 found += _again(view, now_ms)
             if not found:
                 found += islice(self._lost_at_last(view, now_ms), 1)
@@ -54,12 +54,13 @@ class BootRules:
         return found
 
     def _trips(self, view: RunView, now_ms: int) -> Iterator[Event]:
-        for feed in sorted(view.opened_feeds):
-            if feed not in view.tripped:
+        for feed in sorted(view.boots.open_breakers):
+            if feed not in view.boots.tripped:
                 yield _tripped(feed, "its breaker was seen open", (), True, now_ms)
-        for feed, gone in sorted(view.gone.items()):
+        for feed, gone in sorted(view.boots.gone.items()):
             number = len(gone)
-            if feed in view.tripped or feed in view.opened_feeds or number < self._checked.get(feed, SEVERAL):
+            known = feed in view.boots.tripped or feed in view.boots.open_breakers
+            if known or number < self._checked.get(feed, SEVERAL):
                 continue
             self._checked[feed] = number + max(1, number // 4)
             if self._is_tripped(view, feed, gone):
@@ -76,7 +77,7 @@ class BootRules:
         return len(set(gone)) > sum(1 for i in mine if view.phases[i] == "running")
 
     def _lost(self, view: RunView, now_ms: int) -> Iterator[Event]:
-        for server, stalled in sorted(view.stalled.items()):
+        for server, stalled in sorted(view.boots.stalled.items()):
             number = len(stalled)
             if number < SEVERAL_STALLED:
                 self._checked.pop(server, None)
@@ -97,19 +98,19 @@ class BootRules:
         words = f"{which} did not come up; "
         words += f"the others boot from {other}" if other else f"there is no other at its site: {ALONE}"
         data: dict[str, Any] = {"server": server, "other": other, "why": words, "holds": not other}
-        before = sorted(name for name, (by, _) in view.lost_servers.items() if by == server)
+        before = sorted(name for name, (by, _) in view.boots.lost_servers.items() if by == server)
         if before:
             data["stood_in"] = before
         return Event("boot_server_lost", now_ms, data=data)
 
     def _other(self, view: RunView, server: str) -> str:
         """Another boot server that boots servers of the same site, and of which nobody knows that it died."""
-        site = view.steps[self._from(view, server)[0]].site
+        site, lost = view.steps[self._from(view, server)[0]].site, view.boots.lost_servers
         return next(
             (
                 name
                 for name, steps in sorted(self._by_server.items())
-                if name != server and name not in view.lost_servers and view.steps[steps[0]].site == site
+                if name not in {server, *lost} and view.steps[steps[0]].site == site
             ),
             "",
         )
@@ -117,10 +118,10 @@ class BootRules:
     def _from(self, view: RunView, server: str) -> Sequence[int]:
         """Boots from it, with those that it took over from others."""
         own = self._of(view, self._by_server, server)
-        if not view.served:
+        if not view.boots.served_by:
             return own
-        mine = [i for i in own if view.served.get(i, server) == server]
-        return [*mine, *sorted(i for i, by in view.served.items() if by == server)]
+        mine = [i for i in own if view.boots.served_by.get(i, server) == server]
+        return [*mine, *sorted(i for i, by in view.boots.served_by.items() if by == server)]
 
     def _of(self, view: RunView, table: dict[str, list[int]], name: str) -> Sequence[int]:
         if not self._by_feed:
@@ -151,8 +152,8 @@ def _again(view: RunView, now_ms: int) -> list[Event]:
             view.attempts[i],
             {"who": "evac", "reason": MENDED if _is_refused(view, i) else MADE_GOOD},
         )
-        for i in sorted(view.refused)[:_AT_ONCE]
-        if view.phases[i] == "failed" or i in view.quarantined
+        for i in sorted(view.boots.refused)[:_AT_ONCE]
+        if view.phases[i] == "failed" or i in view.boots.quarantined
     ]
 
 
@@ -165,8 +166,8 @@ def _next_turns(view: RunView, now_ms: int) -> Iterator[Event]:
     for it: nobody but evac, or a person since, has switched it on.
     """
     for _, i, why, last in outages.due(view, now_ms)[:_AT_ONCE]:
-        cycle = i in view.hung and view.steps[i].cold
-        turn = view.spec.patience.attempts if last else view.turns.get(i, 0) + 1
+        cycle = i in view.boots.hung and view.steps[i].cold
+        turn = view.spec.patience.attempts if last else view.boots.turns.get(i, 0) + 1
         data = {"who": "evac", "reason": why, "turn": turn, "cycle": cycle}
         yield Event("step_retried", now_ms, view.steps[i].id, view.attempts[i], data)
 
@@ -175,7 +176,7 @@ def _left_out(view: RunView, now_ms: int) -> Iterator[Event]:
     """The run goes on without servers that do not come up; what draws goes on being counted. What was to
     start on them is held for a while, so that a mended plan can start it elsewhere.
     """
-    for i, at_ms in list(view.given_up.items())[:_AT_ONCE]:
+    for i, at_ms in list(view.boots.given_up.items())[:_AT_ONCE]:
         held = now_ms < at_ms + view.spec.mend_ms and is_waited_for(view, i)
         if not held and view.phases[i] in ("failed", "unknown"):
             code = view.failures.get(i, ("", ""))[0] if view.phases[i] == "failed" else "bmc-silent"
@@ -193,17 +194,18 @@ def is_waited_for(view: RunView, i: int) -> bool:
 
 def next_ms(view: RunView) -> int | None:
     """When the run goes on without the first of the servers that it was held for."""
-    first = min(view.given_up.values(), default=None)
+    first = min(view.boots.given_up.values(), default=None)
     return None if first is None else first + view.spec.mend_ms
 
 
 def refusal(view: RunView) -> str:
     """Words for the pause that refused credentials are, or what evac itself lacks."""
-    names = [view.steps[i].target for i in sorted(view.refused)[:3]]
-    more = f" and {len(view.refused) - 3} more" if len(view.refused) > 3 else ""
-    if view.lacks:
+    names = [view.steps[i].target for i in sorted(view.boots.refused)[:3]]
+    more = f" and {len(view.boots.refused) - 3} more" if len(view.boots.refused) > 3 else ""
+    if view.boots.missing:
         which = f"boot {', '.join(names)}{more}" if names else "look at what it boots"
-        return f"evac itself cannot {which}: {view.lacks}; mend it, then resume; nothing is sent meanwhile"
+        missing = view.boots.missing
+        return f"evac itself cannot {which}: {missing}; mend it, then resume; nothing is sent meanwhile"
     of = f" by {', '.join(names)}" if names else ""
     return (
         f"user or password are refused{of}{more}: mend the password that evac was given, then resume; "
@@ -214,10 +216,10 @@ def refusal(view: RunView) -> str:
 
 def held_servers(view: RunView) -> dict[str, int]:
     """Boot servers that are dead, with no other at their site -> boots that wait for each."""
-    found = dict.fromkeys(sorted(view.alone), 0)
+    found = dict.fromkeys(sorted(view.boots.unreplaced), 0)
     if found:
         for i, phase in enumerate(view.phases):
-            if phase in ("ready", "pending") and (server := view.held_by(i)):
+            if phase in ("ready", "pending") and (server := view.boots.queue_of(i)):
                 found[server] += 1
         for server in found:
             found[server] += outages.held(view, server)
@@ -227,7 +229,7 @@ def held_servers(view: RunView) -> dict[str, int]:
 def why_waits(view: RunView, i: int) -> str:
     """What step i waits for, in words; empty where nothing is known of it."""
     why = view.whys.get(i, "")
-    if not why and view.phases[i] == "ready" and (server := view.held_by(i)):
+    if not why and view.phases[i] == "ready" and (server := view.boots.queue_of(i)):
         why = f"waits for the boot server {server}"
     return why
 

@@ -40,11 +40,11 @@ def tells(code: str) -> bool:
 
 def hears(view: RunView, feeds: Iterable[str], at_ms: int) -> None:
     """A management controller behind these feeds answered: those that were silent before are tried again."""
-    new = [feed for feed in feeds if feed not in view.heard and feed not in view.tripped]
+    new = [feed for feed in feeds if feed not in view.boots.heard and feed not in view.boots.tripped]
     if not new:
         return
-    unheard = [i for i in sorted({*view.quarantined, *view.given_up}) if is_unheard(view, i)]
-    view.heard.update(dict.fromkeys(new, at_ms))
+    unheard = [i for i in sorted({*view.boots.quarantined, *view.boots.given_up}) if is_unheard(view, i)]
+    view.boots.heard.update(dict.fromkeys(new, at_ms))
     for i in unheard:
         if any(feed in new for feed in view.steps[i].feeds):
             view.take_back(i)
@@ -54,7 +54,7 @@ def hears(view: RunView, feeds: Iterable[str], at_ms: int) -> None:
 
 def is_given_up(view: RunView, i: int) -> None:
     """Step i failed for good. A try that began before anything behind its feeds had answered says nothing."""
-    since_ms = max((view.heard.get(feed, -1) for feed in view.steps[i].feeds), default=-1)
+    since_ms = max((view.boots.heard.get(feed, -1) for feed in view.steps[i].feeds), default=-1)
     if view.started[i] <= since_ms and view.failures.get(i, ("",))[0] == SILENT:
         view.take_back(i)
 
@@ -64,11 +64,11 @@ def is_unheard(view: RunView, i: int) -> bool:
     can tell what its last try did, it is looked at first.
     """
     step = view.steps[i]
-    if step.manual or not step.feeds or not (i in view.quarantined or i in view.given_up):
+    if step.manual or not step.feeds or not (i in view.boots.quarantined or i in view.boots.given_up):
         return False
-    if view.phases[i] not in _GIVEN_UP or any(feed in view.heard for feed in step.feeds):
+    if view.phases[i] not in _GIVEN_UP or any(feed in view.boots.heard for feed in step.feeds):
         return False
-    return i not in view.hung if i in view.blind else view.failures.get(i, ("",))[0] == SILENT
+    return i not in view.boots.hung if i in view.boots.blind else view.failures.get(i, ("",))[0] == SILENT
 
 
 def waiting(view: RunView) -> dict[tuple[str, ...], int]:
@@ -83,7 +83,7 @@ def are_waiting(view: RunView) -> frozenset[int]:
 
 def _behind(view: RunView) -> dict[tuple[str, ...], list[int]]:
     found: dict[tuple[str, ...], list[int]] = {}
-    for i in {*view.quarantined, *view.given_up}:
+    for i in {*view.boots.quarantined, *view.boots.given_up}:
         if is_unheard(view, i):
             found.setdefault(view.steps[i].feeds, []).append(i)
     return found

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from evac.run.boot_events import SEVERAL_STALLED, STALLED
+from evac.run.boots.events import SEVERAL_STALLED, STALLED
 from evac.run.patience import deadline_ms
 from evac.run.view import BUSY, RunView
 from evac.steps.registry import kind_of
@@ -38,8 +38,8 @@ def lacks_image(view: RunView, i: int) -> bool:
     """Whether the last try of step i ended without a system though its controller answered; also where nobody
     can tell what that try did.
     """
-    if i in view.blind:
-        return i in view.hung
+    if i in view.boots.blind:
+        return i in view.boots.hung
     return view.failures.get(i, ("",))[0] in STALLED
 
 
@@ -78,7 +78,7 @@ def dead_at_last(view: RunView) -> Iterator[tuple[str, int]]:
     tries = _tries(view)
     for server, boots in sorted(_in_vain(view).items()):
         tried = [i for i in boots if view.booted_from(i) == server]
-        number = 0 if server in view.lost_servers else len(_unproved(view, tries[server], tried))
+        number = 0 if server in view.boots.lost_servers else len(_unproved(view, tries[server], tried))
         if number >= SEVERAL_STALLED and is_row(view, tries[server]):
             yield server, number
 
@@ -104,8 +104,8 @@ def tried_again(view: RunView) -> dict[str, tuple[int, int]]:
     """
     found: dict[str, tuple[int, int]] = {}
     for turn in _turns(view):
-        server = view.image_of(turn.i)
-        if server not in view.alone:
+        server = view.boots.server_of(turn.i)
+        if server not in view.boots.unreplaced:
             boots, at_ms = found.get(server, (0, turn.at_ms))
             found[server] = boots + 1, min(at_ms, turn.at_ms)
     return found
@@ -113,13 +113,13 @@ def tried_again(view: RunView) -> dict[str, tuple[int, int]]:
 
 def _turns(view: RunView) -> list[Turn]:
     """The next try of each that has one left; of a boot server that nobody replaces only the first."""
-    if view.phase != "running" or not (view.alone or view.hung or view.settled):
+    if view.phase != "running" or not (view.boots.unreplaced or view.boots.hung or view.settled):
         return []
     found: list[Turn] = []
     tries = _tries(view) if view.settled else defaultdict[str, list[int]](list)
     for server, boots in _in_vain(view).items():
         left = [i for i in boots if _has_tries(view, i)]
-        if server in view.alone:
+        if server in view.boots.unreplaced:
             found += _one_at_a_time(view, server, left)
             continue
         found += _of_doubt(view, server, left)
@@ -133,20 +133,22 @@ def _turns(view: RunView) -> list[Turn]:
 def _in_vain(view: RunView) -> dict[str, list[int]]:
     """Boot server -> servers that the run goes on without, because they got no image from it."""
     found: dict[str, list[int]] = {}
-    for i in sorted(view.quarantined):
-        server = view.image_of(i)
+    for i in sorted(view.boots.quarantined):
+        server = view.boots.server_of(i)
         if server and view.phases[i] == "skipped" and not view.steps[i].manual and lacks_image(view, i):
             found.setdefault(server, []).append(i)
     return found
 
 
 def _has_tries(view: RunView, i: int) -> bool:
-    return view.turns.get(i, 0) < view.spec.patience.attempts
+    return view.boots.turns.get(i, 0) < view.spec.patience.attempts
 
 
 def _one_at_a_time(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
     """The next turn at a boot server that nobody replaces, once all others have tried it."""
-    first = min(boots, key=lambda i: (view.turns.get(i, 0), i in view.hung, view.ended[i], i), default=-1)
+    first = min(
+        boots, key=lambda i: (view.boots.turns.get(i, 0), i in view.boots.hung, view.ended[i], i), default=-1
+    )
     if first < 0 or any(
         phase in _OPEN and _comes_from(view, j, server) for j, phase in enumerate(view.phases)
     ):
@@ -160,9 +162,9 @@ def _of_doubt(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
     """
     found = []
     for i in boots:
-        if i not in view.hung or (view.turns.get(i) and not view.steps[i].cold):
+        if i not in view.boots.hung or (view.boots.turns.get(i) and not view.steps[i].cold):
             continue
-        if view.booted_from(i) != server or server in view.alone_ms:
+        if view.booted_from(i) != server or server in view.boots.unreplaced_ms:
             found.append(Turn(view.ended[i], i, f"its boot server {server} serves again"))
         elif view.settled:
             found.append(Turn(_after_pause(view, i), i, "nobody could tell what its last try did"))
@@ -173,14 +175,14 @@ def _last_ones(view: RunView, server: str, boots: Iterable[int], tries: Sequence
     """Before the run ends: those that began together, once; and the few that began last, several times, as
     nothing says that their boot server serves. tries: all boots from it.
     """
-    left = [i for i in boots if i not in view.hung]
+    left = [i for i in boots if i not in view.boots.hung]
     unproved = _unproved(view, tries, left)
     if len(unproved) >= SEVERAL_STALLED:
         unproved = []
     why = f"nothing came up from the boot server {server} since it began"
     found = [Turn(_after_pause(view, i), i, why) for i in unproved]
     why = f"several that began together did not come up from the boot server {server}"
-    fresh = set(left).difference(unproved, view.turns)
+    fresh = set(left).difference(unproved, view.boots.turns)
     together = fresh.intersection(_together(view, tries)) if len(left) >= SEVERAL_STALLED else set[int]()
     found += [Turn(view.ended[i], i, why) for i in sorted(together)]
     row = fresh.intersection(_in_a_row(view, tries)) - together
@@ -245,7 +247,9 @@ def _unproved(view: RunView, tries: Iterable[int], boots: Iterable[int]) -> list
     left = []
     for i in boots:
         began, took, ended = view.started[i], view.steps[i].duration_ms, view.ended[i]
-        first = began if view.turns.get(i) else began + 1  # of many begun at once only some may have had it
+        first = (
+            began if view.boots.turns.get(i) else began + 1
+        )  # of many begun at once only some may have had it
         if not (_any_in(alike.get(took, ()), first, ended) or _any_in(every, began + took, ended)):
             left.append(i)
     return left
@@ -259,8 +263,8 @@ def _any_in(moments: Sequence[int], since: int, until: int) -> bool:
 
 def _after_pause(view: RunView, i: int) -> int:
     """The first turn comes at once, and so does one after another server came up; others later and later."""
-    turns = view.turns.get(i, 0)
-    if not turns or _serves_since(view, view.image_of(i), view.ended[i]):
+    turns = view.boots.turns.get(i, 0)
+    if not turns or _serves_since(view, view.boots.server_of(i), view.ended[i]):
         return view.ended[i]
     pause_ms = deadline_ms(view.spec.patience, view.steps[i]) << min(turns - 1, 30)
     return view.ended[i] + min(pause_ms, PAUSE_MOST_MS)
@@ -285,7 +289,7 @@ def _tries(view: RunView) -> defaultdict[str, list[int]]:
 
 def _comes_from(view: RunView, i: int, server: str) -> bool:
     """Whether step i boots from it, now or next."""
-    return _is_boot(view, i) and server in (view.image_of(i), view.booted_from(i))
+    return _is_boot(view, i) and server in (view.boots.server_of(i), view.booted_from(i))
 
 
 def _is_boot(view: RunView, i: int) -> bool:
