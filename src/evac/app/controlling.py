@@ -44,14 +44,13 @@ from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans.journal import PlanJournal
 from evac.engine.plans.library import Drawer
 from evac.engine.runs import requests
-from evac.engine.runs.binding import Bound, bind
-from evac.engine.runs.bound_store import get_bound, put_bound
+from evac.engine.runs.binding import Bound, bind, get_bound, put_bound
 from evac.engine.runs.desk import Desk
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import PROPOSAL
 from evac.engine.runs.reading import incident_key
 from evac.engine.runs.signatures import Approval, check
-from evac.engine.stores import sync_standby
+from evac.engine.stores import stalled_commits
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards, check_mode
 from evac.engine.stores.permits import LeaseDriver, Permitting
@@ -320,8 +319,8 @@ async def bind_once(
     since. Raises StalePlan where the store has lost it, and the plan was made from another estate than the
     present.
     """
-    if sync_standby.is_protection(data):
-        return sync_standby.bound_of(data, policy, run=run, incident=incident, digest=digest)
+    if stalled_commits.is_protection(data):
+        return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
     with contextlib.suppress(Corrupt):
         return await get_bound(store, run, digest)
     return await bind_anew(store, seen, policy, data, run, incident, digest)
@@ -336,8 +335,8 @@ async def bind_anew(
 
     Raises StalePlan for a plan that was made from another estate, Conflict for an incident that has its run.
     """
-    if sync_standby.is_protection(data):
-        return sync_standby.bound_of(data, policy, run=run, incident=incident, digest=digest)
+    if stalled_commits.is_protection(data):
+        return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
     plan = await asyncio.to_thread(decoded, data)
     must_fit(plan, seen.digest)
     bound = await asyncio.to_thread(
@@ -387,10 +386,10 @@ async def _protections(
     seen: SeenEstate,
     policies: Policies,
     lost: Sequence[str],
-    roles: Mapping[str, sync_standby.Roles],
+    roles: Mapping[str, stalled_commits.Roles],
     left: Collection[str],
 ) -> Mapping[str, bytes]:
-    return sync_standby.plans_for(seen.files, policies.now, lost, roles, left)
+    return stalled_commits.plans_for(seen.files, policies.now, lost, roles, left)
 
 
 async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] = lambda made: None) -> None:

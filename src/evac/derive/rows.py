@@ -29,6 +29,7 @@ from evac.model.fleet import (
 )
 from evac.model.instance import BootKind, LeftOff, PoolInfo, PowerBudget, PowerStep, Present, Rows
 from evac.model.scenario import Scenario
+from evac.model.step_id import limit_id
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED, ticks_up
 
 
@@ -289,7 +290,7 @@ def _ticks_by_hand(estate: Estate, tick_ms: int, unknown: set[str]) -> int:
 
 def _managed_halls(top: Topology, limits: LimitTable) -> IndexColumn:
     """(R + 1,) hall of a rack whose management network has a known limit, else -1."""
-    known = np.array([f"bmc:{h.id}" in limits.index for h in top.estate.halls] + [False], np.bool_)
+    known = np.array([limit_id("bmc", h.id) in limits.index for h in top.estate.halls] + [False], np.bool_)
     halls = np.where(known[top.rack_hall], top.rack_hall, -1)
     return np.asarray(np.r_[halls, -1], np.int32)
 

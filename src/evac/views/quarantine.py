@@ -1,7 +1,7 @@
-"""The list for the people on the floor: servers that did not come up, where they stand, what to do.
+"""The list for on-site staff: servers that did not come up, where they are, what to do.
 
-As text, CSV and JSON; `quarantine_page` prints it. Sorted as one walks: hall, rack, position. Servers that
-came up degraded are listed apart: they serve, and need a look.
+As text, CSV, JSON and on paper: A4, a head on every page, a box to tick for each server. Sorted as one
+walks: hall, rack, position. Servers that came up degraded are listed apart: they serve, and need a look.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
 from itertools import groupby
 from typing import Any, Final
+
+from jinja2 import DictLoader, Environment, StrictUndefined, Template
 
 from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import InvalidInput
@@ -271,3 +275,35 @@ def headline(found: Quarantine) -> str:
     if found.degraded:
         words += f"; {number(len(found.degraded))} of {number(up)} came up degraded"
     return words
+
+
+_NAME = "quarantine.html.j2"
+
+
+def quarantine_page(found: Quarantine, when: str) -> str:
+    """One self-contained page. when: the moment it says it was made. Same input, same bytes."""
+    parts = [
+        ("Did not come up", "down", _by_hall(found.down)),
+        ("Came up degraded", "degraded", _by_hall(found.degraded)),
+    ]
+    return _template().render(run=found.run, headline=headline(found), when=when, parts=parts)
+
+
+def _by_hall(rows: tuple[Left, ...]) -> list[tuple[str, list[Left]]]:
+    halls: dict[str, list[Left]] = {}
+    for one in rows:
+        halls.setdefault(one.hall, []).append(one)
+    return list(halls.items())
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    text = resources.files("evac.views").joinpath("templates", _NAME).read_text("utf-8")
+    environment = Environment(
+        loader=DictLoader({_NAME: text}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(_NAME)

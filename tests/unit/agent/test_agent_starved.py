@@ -24,9 +24,8 @@ from evac.agent.config import AgentConfig, FenceConfig
 from evac.agent.instance import OwnInstance, Running
 from evac.agent.listening import RESERVED, Listener, Reserve, connections_most
 from evac.agent.tls import TlsConfig
-from evac.drivers.process.client import AgentClient
-from evac.drivers.process.peers import Peer
-from evac.drivers.process.remote import PERMIT_PATH, AgentPermits
+from evac.drivers.process.client import AgentClient, Peer
+from evac.drivers.process.driver import PERMIT_PATH, AgentPermits
 from evac.model.errors import Retryable
 from tests.unit.engine import agents
 from tests.unit.engine.authorities import Authority

@@ -17,7 +17,7 @@ from evac.cli.main import run as command
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
 from evac.engine.runs import requests
-from evac.engine.runs.bound_store import get_bound
+from evac.engine.runs.binding import get_bound
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import Corrupt
 from evac.run.values import ENDED, SETTLED

@@ -19,7 +19,7 @@ from evac.run.limit_words import capacity_of
 from evac.run.state import RunView, apply, fingerprint, replay
 from evac.run.values import Event, RunStep
 from evac.run.waits import waiting
-from evac.views.run_document import step_row
+from evac.views.documents import step_row
 from evac.views.wait_words import words_of
 from tests.unit.run.waves import Wave, roomy, tight, watts_exceeded, wave
 

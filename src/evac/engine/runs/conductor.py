@@ -18,17 +18,15 @@ from typing import Any
 import orjson
 
 from evac.drivers.port import Action
-from evac.engine.boots.feed_watch import FeedWatch
-from evac.engine.boots.replan import Mending, Trouble, take_over_plan
+from evac.engine.boots.feed_watch import FeedWatch, Mending, Trouble, take_over_plan
 from evac.engine.clock import RunClock
 from evac.engine.lead.leadership import Leadership, begin
 from evac.engine.lead.watch_journal import Notice, of_event
 from evac.engine.plans.library import get_plan, put_plan
 from evac.engine.runs import requests
 from evac.engine.runs.admitting import GuardedAdmission
-from evac.engine.runs.attestation import Vouching
-from evac.engine.runs.desk import Desk
-from evac.engine.runs.done_steps import DoneSteps
+from evac.engine.runs.desk import Desk, PaceGate, go_on
+from evac.engine.runs.drift import DoneSteps
 from evac.engine.runs.execution import Hooks, RunExecution
 from evac.engine.runs.live_actions import LiveActions
 from evac.engine.runs.open_runs import (
@@ -43,12 +41,12 @@ from evac.engine.runs.open_runs import (
     policy_digest,
     read_opened,
 )
-from evac.engine.runs.pace_gate import PaceGate, go_on
 from evac.engine.runs.performing import Terms
 from evac.engine.runs.proposals import (
     PROPOSAL,
     REPLACEABLE,
     Concerned,
+    Vouching,
     Wanted,
     answered,
     asks_of,
@@ -58,8 +56,8 @@ from evac.engine.runs.proposals import (
     wanted_of,
 )
 from evac.engine.runs.reading import create_run, incident_key, take_over
-from evac.engine.stores.data_loss import LossGuard
 from evac.engine.stores.guards import Permit, read_register, read_register_as_is
+from evac.engine.stores.sightings import LossGuard
 from evac.model.errors import (
     Conflict,
     EvacError,

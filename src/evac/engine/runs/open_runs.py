@@ -28,8 +28,8 @@ from evac.drivers.port import Action
 from evac.engine.clock import Clock
 from evac.engine.lead import policies
 from evac.engine.lead.leadership import begin
-from evac.engine.runs.attestation import how_to_vouch
 from evac.engine.runs.execution import RunExecution
+from evac.engine.runs.proposals import how_to_vouch
 from evac.engine.runs.step_actions import old_of
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from evac.model.instance import Instance
 from evac.model.plan import Step
+from evac.model.step_id import batch_step, boot_step, milestone_step, target_step
 from evac.planning.assembly.draft import Draft, Times
 from evac.planning.assembly.waves import BY_ITSELF, attest_steps, boot_fields, power_steps, reprotect_steps
 from evac.planning.evacuation.board import NEVER, SHEDS, STARTS, Board
@@ -66,7 +67,7 @@ def _stores(draft: Draft) -> None:
         fence = draft.add(
             "fence",
             store.id,
-            f"fence:{store.id}",
+            target_step("fence", store.id),
             at,
             at + length,
             rung=store.fence_rung,
@@ -76,7 +77,7 @@ def _stores(draft: Draft) -> None:
         draft.promote_of[row] = draft.add(
             candidate.kind,
             store.id,
-            f"{candidate.kind}:{store.id}",
+            target_step(candidate.kind, store.id),
             int(entry["promote_at"]),
             int(entry["primary_at"]),
             candidate=candidate.id,
@@ -95,7 +96,7 @@ def _boots(draft: Draft) -> None:
         draft.boot_of[row] = draft.add(
             "boot",
             name,
-            f"boot:{name}",
+            boot_step(name),
             at,
             on_at,
             servers=((name, 1),),
@@ -157,7 +158,7 @@ def _sheds(draft: Draft) -> None:
         name = draft.add(
             "shed",
             s.id[batch.service],
-            f"shed:{s.id[batch.service]}:{number}",
+            batch_step("shed", s.id[batch.service], number),
             batch.at,
             batch.at + length,
             count=sum(placed.values()),
@@ -188,7 +189,7 @@ def _starts(draft: Draft) -> None:
     for batch, rows in _batches(lines):
         key = (batch.service, batch.mile)
         number = ordinal[key] = ordinal.get(key, 0) + 1
-        name = f"start:{s.id[batch.service]}:{MILES[batch.mile]}:{number}"
+        name = batch_step("start", s.id[batch.service], number, MILES[batch.mile])
         length = draft.manual_ticks("start", int(s.start[batch.service]), bool(batch.manual))
         boots = {draft.boot_of[row] for row in rows if row in draft.boot_of}
         tick = draft.instance.tick_ms
@@ -226,7 +227,7 @@ def _checks(draft: Draft) -> None:
                 continue
             manual = bool(entry["verify_manual"][mile])
             length = draft.manual_ticks("verify", int(s.verify[service]), manual)
-            name = f"verify:{s.id[service]}:{MILES[mile]}"
+            name = milestone_step("verify", s.id[service], MILES[mile])
             draft.add("verify", s.id[service], name, at, at + length, milestone=MILES[mile], manual=manual)
             if mile == 0:
                 draft.last_of[service] = name
@@ -238,7 +239,7 @@ def _checks(draft: Draft) -> None:
             draft.last_of[service] = draft.add(
                 "shift",
                 s.id[service],
-                f"shift:{s.id[service]}",
+                target_step("shift", s.id[service]),
                 at,
                 at + length,
                 milestone="base",
@@ -262,7 +263,7 @@ def _after(draft: Draft) -> dict[str, tuple[str, ...]]:
             if draft.instance.services.base_lost[service]:
                 after |= gates[component]
             if Need.RELEASE in needs and service in draft.instance.attests:
-                after.add(f"attest:{step.target}")
+                after.add(target_step("attest", step.target))
             if Need.STARTS in needs:
                 owners = draft.members[component] if mile == 0 else [service]
                 after |= {n for owner in owners for n in draft.starts_of.get((owner, mile), ())}
@@ -351,4 +352,4 @@ def add_stops(draft: Draft, times: Times) -> None:
         after = (draft.last_of[service],) if moved and service in draft.last_of else ()
         name = s.id[service]
         words = "its replacement serves" if moved else "the site still has power"
-        draft.add("stop", name, f"stop:{name}", at, at + length, after=after, precheck=words)
+        draft.add("stop", name, target_step("stop", name), at, at + length, after=after, precheck=words)

@@ -16,9 +16,7 @@ from evac.app.incidents import PaperForm, PaperKind
 from evac.app.status_export import URL, About
 from evac.incident.components import StatusPage
 from evac.views.sheet import Sheet, sheet_data
-from evac.views.status_feed import status_feed
-from evac.views.status_files import status_files
-from evac.views.status_page import status_json
+from evac.views.status_page import status_feed, status_files, status_json
 from evac.web.access.port import need
 from evac.web.api.incidents import IncidentName, public_names
 from evac.web.api.shapes import answers

@@ -21,7 +21,7 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, Unavailable
 from evac.office.values import ReadyPlan
 from evac.store.journal import head_of
-from evac.views.dry_run import DryRun
+from evac.views.documents import DryRun
 from evac.web.access.port import Actor, need
 from evac.web.api.incidents import KEY
 from evac.web.api.requests import answer_of, asked_of

@@ -16,9 +16,8 @@ from evac.office.runs import topic_of
 from evac.office.values import RunShort
 from evac.run.values import ENDED, Event
 from evac.store.anchors import Anchor
-from evac.views.quarantine import quarantine_csv, quarantine_json
-from evac.views.quarantine_page import quarantine_page
-from evac.views.run_document import LossRow, RunHead, RunShown, StepRow, by_need, run_head, step_row
+from evac.views.documents import LossRow, RunHead, RunShown, StepRow, by_need, run_head, step_row
+from evac.views.quarantine import quarantine_csv, quarantine_json, quarantine_page
 from evac.views.words import moment
 from evac.web.access.port import need
 from evac.web.api.shapes import LIMIT, After, AfterNumber, Amount, Limit, Numbered, RunName, answers, paged

@@ -22,8 +22,7 @@ from markupsafe import Markup
 
 from evac import __version__
 from evac.model.errors import EvacError, InvalidInput
-from evac.views.spelling import spelled
-from evac.views.words import duration, number, people, plural
+from evac.views.words import duration, number, people, plural, spelled
 from evac.web.problems import HINTS_FOR_PROGRAMS
 from evac.web.room import tag_of, tagged
 

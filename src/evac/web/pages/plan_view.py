@@ -27,8 +27,8 @@ from evac.office.values import ReadyPlan, RunShort, Situation
 from evac.steps.registry import PLANNED
 from evac.views import plan_charts, svg
 from evac.views import plan_view as views
-from evac.views.plan_answer import Planned, answer, cards, tier_rows
 from evac.views.plan_charts import Chain, seconds, step_words
+from evac.views.plan_view import Planned, answer, cards, tier_rows
 from evac.views.words import duration, number, people, percent, plural, user_minutes
 from evac.web.access.port import Actor, need
 from evac.web.api import plans as api

@@ -22,7 +22,7 @@ from evac.model.errors import EvacError, InvalidInput
 from evac.model.plan import Plan
 from evac.model.run_policy import Envelope
 from evac.run.view import RunView
-from evac.views.run_document import LossRow
+from evac.views.documents import LossRow
 from evac.web.access.port import Actor, need, need_to_ask
 from evac.web.api import requests
 from evac.web.api.requests import may_ask

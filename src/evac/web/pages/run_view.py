@@ -21,8 +21,8 @@ from evac.run.view import RunView
 from evac.run.waits import Wait, run_verbs, step_verbs, waiting
 from evac.steps.registry import kind_of
 from evac.views import svg
+from evac.views.documents import MOST_URGENT, LossRow, limits_changed
 from evac.views.plan_view import GONE
-from evac.views.run_document import MOST_URGENT, LossRow, limits_changed
 from evac.views.run_report import limit_words
 from evac.views.wait_words import words_of as wait_words
 from evac.views.words import duration, listed, number, plural
@@ -265,7 +265,7 @@ def _heading(said: Projection) -> str:
 
 
 def hour(at_ms: int) -> str:
-    from evac.views.run_forecast import clock
+    from evac.views.wait_words import clock
 
     return f"{clock(at_ms)} UTC" if at_ms > 0 else "-"
 

@@ -1,15 +1,100 @@
-"""Problems for machines: SARIF 2.1.0, JUnit XML, GitHub annotations."""
+"""Problems - diagnostics of files and findings of the audit - in one shape, and as SARIF 2.1.0, JUnit XML,
+GitHub annotations and Markdown.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
-from evac.views.alerts import Alert
-from evac.views.words import plural
+from evac.model.diagnostic import SEVERITIES, Diagnostic, Place, Severity
+from evac.views.words import listed, plural
+
+if TYPE_CHECKING:
+    from evac.audit.findings import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One problem: rule (a slug with a documentation page), words, what to do, where, a lasting name."""
+
+    rule: str
+    severity: Severity
+    subject: str
+    message: str
+    fix: str
+    place: Place
+    fingerprint: str
+    domains: tuple[str, ...] = ()
+
+
+def of_diagnostics(diagnostics: Iterable[Diagnostic]) -> tuple[Alert, ...]:
+    """Problems of an estate's files, in the order of files and lines."""
+    return tuple(
+        Alert(
+            d.code,
+            d.severity,
+            d.place.file,
+            d.message,
+            d.hint,
+            d.place,
+            _name(d.code, d.place.file, d.message),
+        )
+        for d in sorted(diagnostics, key=lambda d: d.sort_key)
+    )
+
+
+def of_findings(findings: Iterable[Finding]) -> tuple[Alert, ...]:
+    """Findings of an audit, in their order (gravest first)."""
+    return tuple(alert_of(finding) for finding in findings)
+
+
+def alert_of(f: Finding) -> Alert:
+    """One finding in the shape of every list of problems."""
+    return Alert(f.rule, f.severity, f.subject, f.message, f.fix, f.place, f.fingerprint, f.domains)
+
+
+def _name(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def counts(alerts: Iterable[Alert]) -> dict[Severity, int]:
+    """How many of each severity, all three named."""
+    found: dict[Severity, int] = dict.fromkeys(SEVERITIES, 0)
+    for alert in alerts:
+        found[alert.severity] += 1
+    return found
+
+
+def alerts_markdown(title: str, alerts: Sequence[Alert]) -> str:
+    """A heading, one line of counts, and a table; every cell is escaped."""
+    found = counts(alerts)
+    summary = ", ".join(plural(found[s], s) for s in found if found[s]) or "nothing found"
+    lines = [f"# {_cell(title)}", "", f"{summary}.", ""]
+    if alerts:
+        lines += ["| severity | rule | subject | what | what to do | where |", "|---|---|---|---|---|---|"]
+        lines += [_row(alert) for alert in alerts]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(alert: Alert) -> str:
+    where = str(alert.place) if alert.place.file else ""
+    what = alert.message + (f" ({listed(list(alert.domains), 3)})" if alert.domains else "")
+    cells = (alert.severity, alert.rule, alert.subject, what, alert.fix, where)
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+
+def _cell(words: str) -> str:
+    for character in "\\`*_<>[]|#":
+        words = words.replace(character, "\\" + character if character != "<" else "&lt;")
+    return words.replace("\n", " ").replace("\r", " ")
+
 
 SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 GITHUB_SHOWN: Final = 10
