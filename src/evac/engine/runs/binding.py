@@ -487,10 +487,10 @@ async def put_bound(
             await store.transact((same, *compares), (Put(key, part),), guard)
     for key, entry in there.items():
         await store.transact((Compare(key, entry.revision), *compares), (Delete(key),), guard)
-    return replace(bound, digest=_digest(data))
+    return replace(bound, digest=_bytes_digest(data))
 
 
-def _digest(data: bytes) -> str:
+def _bytes_digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
@@ -517,7 +517,7 @@ async def get_bound(store: Store, run: str, plan: str, digest: str = "") -> Boun
     if not parts:
         raise Corrupt(f"what the run {run} does is not in the store")
     data = b"".join(parts)
-    found = _digest(data)
+    found = _bytes_digest(data)
     if digest not in ("", found):
         raise Corrupt(f"what the run {run} does was changed in the store after the run was made")
     return replace(decode_bound(data), digest=found)
