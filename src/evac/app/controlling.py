@@ -310,7 +310,7 @@ async def _left_behind(store: Store, seen: SeenEstate, view: RunView, actions_of
     plans: dict[str, Plan] = {}
     for digest in view.plans:
         data = await get_plan(store, digest)
-        if sync_standby.is_protection(data):
+        if stalled_commits.is_protection(data):
             return None
         plans[digest] = await asyncio.to_thread(decoded, data)
     found = await asyncio.to_thread(effects.of_run, view, plans, actions_of, seen.estate)

@@ -22,8 +22,8 @@ import orjson
 from evac.derive.situation import Done, moved
 from evac.drivers.port import Action
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.stores.data_loss import pages
 from evac.engine.stores.guards import SITES_KEY, WHOLE
+from evac.engine.stores.sightings import pages
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
