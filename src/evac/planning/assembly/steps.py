@@ -30,6 +30,15 @@ _LAST: Final = tuple(_FIELDS.index(name) for name in ("after", "wave", "uses"))
 """Places of the fields that are known when all steps are drafted."""
 
 
+def draft_of(instance: Instance, board: Board, times: Times, leaves: bool) -> Draft:
+    """All steps of a plan. leaves: what is left is stopped there."""
+    draft = draft_steps(instance, board)
+    if leaves:
+        add_stops(draft, times)
+    add_stops_away(draft, times)
+    return draft
+
+
 def draft_steps(instance: Instance, board: Board) -> Draft:
     """All steps with `after`; sorted by start, then id, when read through `ordered`."""
     draft = Draft(instance, board)
@@ -62,6 +71,11 @@ def _stores(draft: Draft) -> None:
     for row, store in enumerate(draft.instance.stores):
         entry = draft.board.store[row]
         if not 0 <= entry["primary_at"] < NEVER:
+            continue
+        if store.elects:
+            elected, end = store.candidates[int(entry["candidate"])], int(entry["primary_at"])
+            name = f"{elected.kind}:{store.id}"
+            draft.promote_of[row] = draft.add(elected.kind, store.id, name, 0, end, candidate=elected.id)
             continue
         at = int(entry["fence_at"])
         length = draft.manual_ticks("fence", store.fence, bool(entry["fence_manual"]))
