@@ -23,7 +23,7 @@ from evac.model.errors import ActionError, Permanent
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.observation import MemberSeen, Observation, observed
 from evac.model.run_policy import RunPolicy
-from evac.watch import probes
+from evac.watch import witness
 from evac.watch.witness import Probe
 
 LOOK_S: Final = 2.0
@@ -175,4 +175,4 @@ def _probe(kind: ProbeKind, name: str, end: Endpoint, drivers: Drivers, timeout_
     async def ask() -> ProbeReport:
         return await drivers.able(end.driver, AnswersProbe).probe(action_of(end), timeout_s)
 
-    return Probe(kind, name, probes.asked(kind, ask))
+    return Probe(kind, name, witness.asked(kind, ask))

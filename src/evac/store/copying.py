@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from evac.model.errors import StoreError
+from evac.store.anchors import decode
 from evac.store.generation import KEY as GENERATION_KEY
 from evac.store.generation import SUPERSEDED_KEY
-from evac.store.limits import check_transaction
-from evac.store.port import MAX_CHANGES, Compare, Put, Store
-from evac.store.segments import decode
+from evac.store.port import MAX_CHANGES, Compare, Put, Store, check_transaction
 from evac.store.sqlite_file import connect, in_words, prepare
 
 JOURNALS: Final = "journal/"

@@ -20,7 +20,7 @@ from evac.drivers.port import NO_EVIDENCE, Action, Checked, Evidence, Observed, 
 from evac.drivers.registry import DRIVERS, Maker
 from evac.model.errors import Retryable
 from evac.model.estate import Estate
-from evac.watch.values import EvidenceKind, Seen
+from evac.watch.verdict import EvidenceKind, Seen
 from evac.watch.witness import Probe
 
 KINDS: Final[tuple[EvidenceKind, ...]] = ("user", "data", "agent")
