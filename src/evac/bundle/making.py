@@ -54,8 +54,7 @@ from evac.model.observation import observed
 from evac.model.run_policy import RunPolicy
 from evac.net.secrets import secret_of
 from evac.store.anchors import decode
-from evac.store.copying import Copied, copy_of
-from evac.store.generation import Generation, read_generation
+from evac.store.generation import Copied, Generation, copy_of, read_generation
 from evac.store.opening import open_store
 from evac.store.port import Entry
 

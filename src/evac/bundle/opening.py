@@ -39,9 +39,8 @@ from evac.model.generation import GENERATION_MOST, epoch_in, token_in
 from evac.net import secrets
 from evac.store.anchors import Anchor, Segment, decode, key_of, verify_chain
 from evac.store.anchors import encode as encode_segment
-from evac.store.copying import PAGE, fill, fill_store
 from evac.store.generation import KEY as GENERATION
-from evac.store.generation import Generation, encode, read_generation
+from evac.store.generation import PAGE, Generation, encode, fill, fill_store, read_generation
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Entry, Put, Store
