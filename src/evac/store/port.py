@@ -17,6 +17,8 @@ from evac.model.generation import token_in
 
 MAX_KEY_BYTES: Final = 512
 MAX_VALUE_BYTES: Final = 1 << 20
+SEAL_BYTES: Final = 32
+"""Length of what `evac.store.sealed` puts before each value."""
 MAX_CHANGES: Final = 64
 """Most compares, and most changes, of one transaction."""
 MAX_TRANSACTION_BYTES: Final = 1_400_000
@@ -71,6 +73,11 @@ class Put:
     key: str
     value: bytes
     lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedPut(Put):
+    """A put whose value has a seal of `SEAL_BYTES` before it, which counts for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +183,10 @@ def _size(change: Change) -> int:
     size = check_key(change.key)
     if not isinstance(change, Put):
         return size
-    if len(change.value) > MAX_VALUE_BYTES:
-        raise _beyond(f"the value of {change.key} has {len(change.value)} bytes, above {MAX_VALUE_BYTES}")
-    return size + len(change.value)
+    value = len(change.value) - (SEAL_BYTES if isinstance(change, SealedPut) else 0)
+    if value > MAX_VALUE_BYTES:
+        raise _beyond(f"the value of {change.key} has {value} bytes, above {MAX_VALUE_BYTES}")
+    return size + value
 
 
 def _beyond(message: str) -> StoreError:

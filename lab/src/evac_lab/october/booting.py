@@ -229,7 +229,7 @@ class _Wave:
             plan, bound, fast = await asyncio.to_thread(self._read, data)
             self._data, self.plan = data, plan
             self._know(bound, fast)
-            await take_over_plan(execution, fast.spec, trouble)
+            await take_over_plan(execution, fast, trouble)
 
         return take
 
