@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from evac.incident.event_words import told
+from evac.incident.timeline import told
 from evac.model.plan import Outcome, Plan
 from evac.office.values import RunShort, Situation
 from evac.run.boots.rules import why_waits
