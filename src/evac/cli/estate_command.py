@@ -24,9 +24,7 @@ from evac.cli.options import (
 )
 from evac.estate import CheckResult
 from evac.estate import check as check_estate
-from evac.estate.examples import describe, pangyo
 from evac.estate.importers import KINDS, ImportResult, import_estate
-from evac.estate.tables.all import TableFormat
 from evac.views.json_out import alert_rows, check_json, document, plain
 from evac.views.problems import Alert, alerts_markdown, github, junit, of_diagnostics, sarif
 from evac.views.small_texts import check_text
@@ -114,9 +112,10 @@ def example(
     pangyo is a company like the one of October 2022, with its published flaws; pangyo-mended is the
     same company after the cure. The files say of each number whether it was published or assumed.
     """
+    from evac.estate.examples import describe, pangyo
+
     made = pangyo(servers=servers, seed=seed, mended=name.endswith("mended"), as_of=as_of)
-    form: TableFormat = "parquet" if tables == "parquet" else "csv"
-    estates.write(made, target, tables=form, replace=replace)
+    estates.write(made, target, tables="parquet" if tables == "parquet" else "csv", replace=replace)
     for line in describe(made):
         say(line, quiet)
     say(f"written to {target}", quiet)
