@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import pytest
 
 from evac.drivers.port import Action, Observed, Order
-from evac.engine.boots.power_gate import PowerGate
+from evac.engine.boots.binding import PowerGate
 from evac.engine.runs import performing
 from evac.model.boot_codes import BOOTING
 from evac.run.boots import events as boot_events

@@ -14,11 +14,10 @@ import pytest
 from evac.app import incidents
 from evac.app.access import digest_of
 from evac.app.controlling import check_request
-from evac.engine.break_glass import issue
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import of_event
 from evac.engine.runs import requests
-from evac.engine.runs.signatures import Approval, new_key, read_key, sign
+from evac.engine.runs.signatures import Approval, issue, new_key, read_key, sign
 from evac.model.access import AccessRules, Grant, Person, Token
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import Approver, RunPolicy

@@ -24,7 +24,7 @@ from evac.app import runs
 from evac.app.runs import INCIDENT
 from evac.engine.plans.library import get_plan
 from evac.engine.runs.reading import decode_all
-from evac.engine.stores.sync_standby import is_protection
+from evac.engine.stores.stalled_commits import is_protection
 from evac.estate.codecs import plan as plan_codec
 from evac.incident.components import StatusPage, status_page
 from evac.incident.dora import classify

@@ -45,7 +45,7 @@ from evac.drivers.command.driver import run_program
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.stores.data_loss import pages
+from evac.engine.stores.sightings import pages
 from evac.incident.components import StatusPage, public_names, status_page
 from evac.incident.incident import Dossier, Summary
 from evac.model.errors import EvacError, InvalidInput, Permanent, StoreError

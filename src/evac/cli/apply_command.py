@@ -201,7 +201,8 @@ def approve(
             say(f"{loss.store} at {loss.candidate} may lose {loss.words}", quiet)
     signature = ""
     if key is not None and not step:
-        signed = Approval(document.run, document.plan_digest, needed, name, reason, ticket)
+        bound = document.bound_digest
+        signed = Approval(document.run, document.plan_digest, needed, name, reason, ticket, bound)
         signature = sign(signed, read_key(key))
     code = request(
         where,

@@ -23,10 +23,10 @@ from typing import Any, Final, TypeVar, cast
 import orjson
 
 from evac.app import runs
-from evac.engine.runs.bound_store import was_bound_again
+from evac.engine.runs.binding import was_bound_again
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import decode_all
-from evac.engine.stores.data_loss import pages
+from evac.engine.stores.sightings import pages
 from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
 from evac.office.hub import Hub, News
 from evac.office.values import RunShort

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from evac.engine.clock import Clock
-from evac.engine.lead.voting import VoteReader
+from evac.engine.lead.verdict_answers import VoteReader
 from evac.incident.values import Notice
 from evac.model.generation import GENERATION_BITS
 from evac.model.run_policy import WatchProfile

@@ -128,6 +128,8 @@ class RunHead:
     counts: Mapping[str, int]
     limits_changed: tuple[LimitRow, ...] = ()
     waits: tuple[WaitRow, ...] = ()
+    bound_digest: str = ""
+    """SHA-256 of what its steps do: drivers, settings, references. A signed approval covers it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "incident": view.spec.incident,
         "question": view.spec.labels.get("scenario", ""),
         "plan_digest": view.plans[-1],
+        "bound_digest": view.bound,
         "state": view.phase,
         "leader": shown.leader,
         "token": view.token,

@@ -21,7 +21,7 @@ from evac.planning.simulation.simulate import Simulation
 from evac.steps.registry import kind_of
 from evac.verify import Verdict
 from evac.views.svg import Card
-from evac.views.words import duration, number, people, percent, plural, since, user_minutes
+from evac.views.words import duration, number, people, percent, plural, since, user_minutes_number
 
 Ints = NDArray[np.int64]
 GONE = ("shed", "unplaced")
@@ -312,7 +312,7 @@ def cards(planned: Planned) -> list[Card]:
     plan = planned.plan
     back, total, last = _back(plan), len(plan.outcomes), _last(plan)
     lead = plan.detection_ms + plan.approval_ms
-    outage = user_minutes(plan.unweighted, plan.tick_ms).removesuffix(" user-minutes")
+    outage = user_minutes_number(plan.unweighted, plan.tick_ms)
     return [
         Card("come back", f"{number(len(back))} of {number(total)}", "affected services", _grave(plan)),
         Card("the last of them after", duration(last) if last is not None else "-", "from the loss on"),

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from evac.engine.runs.binding import Bound
-from evac.engine.runs.bound_store import decode_bound, encode_bound
+from evac.engine.runs.binding import Bound, decode_bound, encode_bound
 from evac.model.errors import RunError
 from evac.run.forecast import forecast
 from evac.run.limit_words import capacity_of

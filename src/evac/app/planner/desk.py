@@ -21,6 +21,7 @@ from evac import __version__
 from evac import estate as estates
 from evac.app.accepting import refused, why_not
 from evac.app.planner.kernels import kernels, search_s
+from evac.derive import situation
 from evac.derive.basis import (
     Basis,
     RowsSaid,
@@ -42,7 +43,7 @@ from evac.model.domain import Loss, Topology, domains, is_lost, loss, topology
 from evac.model.errors import EvacError
 from evac.model.estate import Estate
 from evac.model.instance import Instance
-from evac.model.observation import Observation, observed
+from evac.model.observation import Observation
 from evac.model.plan import Plan
 from evac.model.policy import Policy
 from evac.model.scenario import lose
@@ -102,8 +103,8 @@ class _Desk:
         self._places: tuple[str, ...] | None = None
 
     def look(self, observation: Observation) -> _Desk:
-        if self._seen is None or self._seen.members != observation.members:
-            self.estate = observed(self._files, observation)
+        if self._seen is None or self._seen.facts != observation.facts:
+            self.estate = situation.of(self._files, observation).estate
             self.digest, self.top = estate_digest(self.estate), topology(self.estate)
             self._tables = topology(read_by_rows(self.estate))
             limits = repr((__version__, TICK_MS, limits_in(self.top)))

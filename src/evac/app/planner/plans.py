@@ -20,7 +20,7 @@ from evac.app.planner.kernels import Report, kernels, search_s
 from evac.app.side_process import Apart
 from evac.derive.limits import BUDGETED, stated_budgets
 from evac.derive.planning_instance import derive
-from evac.engine.boots.replan import Mend, Trouble
+from evac.engine.boots.feed_watch import Mend, Trouble
 from evac.engine.plans.library import get_plan
 from evac.estate.codecs import plan as plan_codec
 from evac.estate.format import quantities

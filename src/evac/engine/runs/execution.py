@@ -17,12 +17,11 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from evac.engine.boots.power_gate import PowerGate, sent_before
+from evac.engine.boots.binding import PowerGate, sent_before
 from evac.engine.clock import Clock, RunClock
 from evac.engine.pool import Pool
 from evac.engine.runs import requests
-from evac.engine.runs.admitting import Admission, FreeAdmission
-from evac.engine.runs.delicate_steps import carry_out
+from evac.engine.runs.admitting import Admission, FreeAdmission, carry_out
 from evac.engine.runs.performing import LATE_AGAIN_MS, Outcome, Performer, Terms, Try
 from evac.engine.runs.reading import NOTHING, Leading, Recorder, reload
 from evac.engine.stores.datasets import HELD

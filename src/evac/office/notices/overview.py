@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from evac.engine.clock import Clock
-from evac.engine.stores.data_loss import pages
+from evac.engine.stores.sightings import pages
 from evac.model.errors import Conflict, Corrupt
 from evac.notices import values as boxes
 from evac.notices.codec import (
