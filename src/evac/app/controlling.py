@@ -42,10 +42,10 @@ from evac.engine.lead.generations import Generations
 from evac.engine.lead.policies import Policies
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans.journal import PlanJournal
-from evac.engine.plans.library import Drawer
-from evac.engine.runs import requests
+from evac.engine.plans.library import Drawer, get_plan
+from evac.engine.runs import effects, requests
 from evac.engine.runs.binding import Bound, bind, get_bound, put_bound
-from evac.engine.runs.desk import Desk
+from evac.engine.runs.desk import ActionsOf, Desk
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import PROPOSAL
 from evac.engine.runs.reading import incident_key
@@ -59,6 +59,7 @@ from evac.model.domain import topology
 from evac.model.errors import Corrupt, NotAllowed, StoreError
 from evac.model.estate import Estate
 from evac.model.observation import primary_site
+from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring
 from evac.run.view import RunView
@@ -297,10 +298,23 @@ def _desk(
         tell=tell,
         standing=seen.standing,
         loss=seen.loss,
+        effects=partial(_left_behind, store, seen),
         check=lambda view, request: check_request(policies.of(view.spec.run), view, request),
         boundary=setting.boundary,
         behind=seen.behind,
     )
+
+
+async def _left_behind(store: Store, seen: SeenEstate, view: RunView, actions_of: ActionsOf) -> bytes | None:
+    """What a run that has ended moved, as it is kept. None for one that has no plan of an estate."""
+    plans: dict[str, Plan] = {}
+    for digest in view.plans:
+        data = await get_plan(store, digest)
+        if stalled_commits.is_protection(data):
+            return None
+        plans[digest] = await asyncio.to_thread(decoded, data)
+    found = await asyncio.to_thread(effects.of_run, view, plans, actions_of, seen.estate)
+    return effects.encode(found)
 
 
 def pooled_of(estate: Estate) -> dict[str, tuple[str, ...]]:

@@ -27,6 +27,7 @@ from evac.engine.runs import requests
 from evac.engine.runs.admitting import GuardedAdmission
 from evac.engine.runs.desk import Desk, PaceGate, go_on
 from evac.engine.runs.drift import DoneSteps
+from evac.engine.runs.effects import EFFECTS
 from evac.engine.runs.execution import Hooks, RunExecution
 from evac.engine.runs.live_actions import LiveActions
 from evac.engine.runs.open_runs import (
@@ -272,7 +273,9 @@ class Conductor:
             beside = self._look_after(run, run.execution)
             phase = view.phase if view.phase in ENDED else await run.execution.run()
             if phase in ENDED:
-                await self._ending.end(run, name, run.execution.view.phase.startswith("succeeded"))
+                over = run.execution.view
+                kept = await self._left_behind(run, over)
+                await self._ending.end(run, name, over.phase.startswith("succeeded"), kept)
                 self._desk.policies.forget(name)
         except (LeaseLost, Conflict, Unavailable):
             raise
@@ -282,6 +285,21 @@ class Conductor:
             run.execution = None
             for task in beside:
                 task.cancel()
+
+    async def _left_behind(self, run: InHand, view: RunView) -> Sequence[Put]:
+        """What the run moved, so that the next plan begins with it."""
+        effects, name = self._desk.effects, view.spec.run
+        if effects is None:
+            return ()
+        try:
+            value = await self._patiently(lambda: effects(view, lambda step: run.actions_of(view, step)))
+        except LeaseLost:
+            raise
+        except EvacError as error:
+            words = f"what {name} moved cannot be kept, so plans do not know it: {error.message}"
+            self._trouble(words, {"run": name, "code": error.code})
+            return ()
+        return () if value is None else (Put(EFFECTS + name, value),)
 
     def _look_after(self, run: InHand, execution: RunExecution) -> Sequence[asyncio.Task[None]]:
         """Of a run that boots servers: watches its feeds, and has its plan mended when they do not come up,

@@ -150,6 +150,10 @@ async def go_on(view: RunView, who: str, say: Callable[[Event], Awaitable[None]]
             await say(Event("step_retried", 0, name, view.attempts[view.number(name)], told))
 
 
+ActionsOf = Callable[[str], Sequence[Action]]
+"""Step of a run -> what it does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """Of one controller."""
@@ -179,6 +183,8 @@ class Desk:
     """Whether a store got its primary at one of these sites, and plans do not know it yet."""
     check: Callable[[RunView, requests.Request], None] = lambda view, request: None
     """Raises NotAllowed for what a person may not request (signatures, approvers)."""
+    effects: Callable[[RunView, ActionsOf], Awaitable[bytes | None]] | None = None
+    """What a run that has ended left behind, as it is kept; None where it has no plan of an estate."""
     drift_ms: int = 1_800_000
     """How long what was done is watched."""
     drift_period_ms: int = 5_000

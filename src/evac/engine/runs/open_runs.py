@@ -40,7 +40,7 @@ from evac.model.run_policy import RunPolicy
 from evac.run.values import RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
-from evac.store.port import Delete, Entry, Lease, Store
+from evac.store.port import Delete, Entry, Lease, Put, Store
 from evac.watch.values import SiteState
 
 T = TypeVar("T")
@@ -246,13 +246,15 @@ class Ending:
         self._store, self._guards, self._sets = store, guards, sets
         self._guard, self._trouble = guard, trouble
 
-    async def end(self, run: InHand, name: str, succeeded: bool) -> None:
-        """Asks as long as the store is away, or changes meanwhile. Raises LeaseLost."""
+    async def end(self, run: InHand, name: str, succeeded: bool, left_behind: Sequence[Put] = ()) -> None:
+        """Asks as long as the store is away, or changes meanwhile. Raises LeaseLost. left_behind: what the
+        run moved, kept in the same transaction.
+        """
         while True:
             try:
                 permit = await self._marks(run.ends) if succeeded and run.ends else Permit()
                 permit = permit | await self._give_up_claims(name)
-                changes = (*permit.changes, Delete(OPEN + name))
+                changes = (*permit.changes, *left_behind, Delete(OPEN + name))
                 await self._store.transact(permit.compares, changes, self._guard)
                 return
             except NotAllowed as error:
