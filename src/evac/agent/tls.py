@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from evac.drivers.process.client import is_here, stamp_of
+from evac.drivers.process.client import stamp_of
 from evac.model.errors import EvacError
-from evac.net.tls import Renewed, TlsFiles, ends_ms, server_context
+from evac.net.tls import Renewed, TlsFiles, ends_ms, is_here, server_context
 
 LOOK_S: Final = 5.0
 SOON_MS: Final = 30 * 86_400_000

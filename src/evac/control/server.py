@@ -30,8 +30,8 @@ from evac.engine.runs.requests import Request
 from evac.incident.notes import Note
 from evac.incident.values import Notice
 from evac.model.errors import EvacError, Unavailable
+from evac.office.reckoning import WhatIf
 from evac.office.status_summary import NOTICES_SHOWN, drawer_row, status_document
-from evac.office.what_if import WhatIf
 from evac.run.envelope import to_data
 from evac.run.values import ENDED
 from evac.store.anchors import Anchor

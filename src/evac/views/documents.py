@@ -136,6 +136,8 @@ class RunHead:
     waits: tuple[WaitRow, ...] = ()
     verbs: tuple[Verb, ...] = ()
     """Requests that may be made of the run now."""
+    bound_digest: str = ""
+    """SHA-256 of what its steps do: drivers, settings, references. A signed approval covers it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "incident": view.spec.incident,
         "question": view.spec.labels.get("scenario", ""),
         "plan_digest": view.plans[-1],
+        "bound_digest": view.bound,
         "state": view.phase,
         "leader": shown.leader,
         "token": view.token,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_socket
 
-from evac.cli.exits import exit_code
+from evac.cli.console import exit_code
 from evac.control import server_stream
 from evac.control.port import PlanGiven
 from evac.control.server import ServerControl

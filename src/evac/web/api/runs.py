@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from evac.app import quarantine as floor
 from evac.app import runs as cases
+from evac.app import runs as floor
 from evac.office.hub import News
 from evac.office.runs import topic_of
 from evac.office.values import RunShort

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from evac.incident.event_words import told
+from evac.incident.timeline import told
 from evac.model.plan import Outcome, Plan
 from evac.office.values import RunShort
 from evac.run.values import CORRUPT, ENDED, SETTLED, Event
@@ -369,6 +369,8 @@ def _service(one: Outcome | None, name: str, shown: Shown, lost_ms: int, at_ms: 
 
 def _standing(one: Outcome | None, back: bool, late: bool, stated: bool, when: int) -> tuple[str, str]:
     if one is not None and (one.base_ms is None or one.state in GONE):
+        if one.state == "unknown":
+            return "cannot be judged", "unknown"
         return ("shed", "warning") if one.state == "shed" else ("not coming back", "error")
     if back:
         return ("back, late", "error") if late else ("back", "ok")
