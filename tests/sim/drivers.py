@@ -16,8 +16,7 @@ from typing import Any
 from evac.drivers import parameters
 from evac.drivers.command.driver import VERBS as COMMAND_VERBS
 from evac.drivers.http.driver import VERBS as HTTP_VERBS
-from evac.drivers.manual import ManualDriver
-from evac.drivers.noop import NoopDriver
+from evac.drivers.manual import ManualDriver, NoopDriver
 from evac.drivers.port import Action, Evidence, Observed, Order, Verb
 from evac.drivers.registry import Maker
 from evac.model.errors import Permanent, Retryable

@@ -21,8 +21,7 @@ from evac import estate as estates
 from evac.app import runs
 from evac.app.accepting import must_hold
 from evac.app.controlling import hands_of, read_policy
-from evac.app.observed_stores import merged
-from evac.app.observing import observe
+from evac.app.situations import situation_now
 from evac.drivers.port import Action, Checked, Order
 from evac.drivers.registry import Drivers, acts, is_by_person
 from evac.engine.lead.leadership import LEADER
@@ -34,13 +33,13 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError, NotAllowed, StalePlan, Superseded, Unavailable
 from evac.model.estate import Estate
-from evac.model.observation import Observation, observed
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.run.envelope import outside
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.opening import open_store
 from evac.store.port import Store
+from evac.views.situation_view import differences
 
 CHECK_S: Final = 5.0
 CHECKS_AT_ONCE: Final = 32
@@ -106,7 +105,7 @@ async def load(
         plan, digest = plan_codec.read(plan_path)
         data = plan_path.read_bytes()
     assert digest_of(data) == digest
-    return await fit(plan, data, digest, estate_path, policy_path, drivers, now_ms)
+    return await fit(plan, data, digest, estate_path, policy_path, drivers, now_ms, store)
 
 
 async def fit(
@@ -117,21 +116,31 @@ async def fit(
     policy_path: Path | None,
     drivers: Drivers,
     now_ms: int,
+    store: Store | None = None,
 ) -> Loaded:
-    """A plan that was read, with the estate and the roles of now. Raises StalePlan as `load`, UnsafePlan for
-    one that the checker refuses.
+    """A plan that was read, with the estate as it is now. Raises StalePlan as `load`, UnsafePlan for one that
+    the checker refuses.
     """
     estate = estates.load(estate_path)
     drivers.know(hands_of(estate))
     policy = read_policy(estate_path, policy_path, estate)
-    seen = merged(Observation(0), await observe(estate, drivers, now_ms))
-    now = observed(estate, seen)
+    found = await situation_now(estate, store, drivers, now_ms)
+    now = found.estate
     if plan.estate_digest != estate_digest(now):
-        changed = plan.estate_digest == estate_digest(estate)
-        words = "the roles of stores have changed since" if changed else "it was made from another estate"
-        raise StalePlan("plan-stale", f"this plan does not fit: {words}", "evac plan, and apply that")
+        by_files = plan.estate_digest == estate_digest(estate)
+        raise StalePlan("plan-stale", *stale_words(differences(found), by_files))
     must_hold(now, plan)
     return Loaded(plan, data, digest, now, policy)
+
+
+def stale_words(differs: str, by_files: bool) -> tuple[str, str]:
+    """Why a plan is not of the estate as it is now, and what to do. differs: from the files."""
+    again = "plan with what is now and apply that: evac plan ESTATE --observe"
+    if by_files:
+        return f"this plan was made from the files alone, and now {differs}", again
+    if differs:
+        return f"this plan was made from another estate, or before something changed; now {differs}", again
+    return "this plan was made from another estate; now everything is as the files declare", again
 
 
 def is_digest(plan: Path) -> bool:
@@ -271,7 +280,7 @@ def adopt(
     async def work() -> tuple[str, tuple[str, ...]]:
         drivers, store = Drivers(), open_store(url or runs.default_store())
         try:
-            loaded = await load(plan, estate, None, drivers, now_ms)
+            loaded = await load(plan, estate, None, drivers, now_ms, store)
             done = await look(loaded, drivers)
             await ensure_controller(
                 store, url or runs.default_store(), estate.absolute(), None, log, generation

@@ -23,14 +23,13 @@ from evac.engine.lead.watch_journal import Notice
 from evac.engine.lead.watch_journal import decode as decode_notice
 from evac.engine.plans.library import get_plan, put_plan
 from evac.engine.runs import requests
-from evac.engine.runs.bound_store import get_bound
+from evac.engine.runs.binding import get_bound
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import ANSWER, PROPOSAL
 from evac.engine.runs.reading import decode_all
-from evac.engine.stores.data_loss import fenced_ms, known_losses, read_sightings
 from evac.engine.stores.guards import HOLD_KEY
-from evac.engine.stores.sightings import Loss
-from evac.engine.stores.sync_standby import bound_of, is_protection
+from evac.engine.stores.sightings import Loss, fenced_ms, known_losses, read_sightings
+from evac.engine.stores.stalled_commits import bound_of, is_protection
 from evac.estate.codecs import plan as plan_codec
 from evac.model.error_kinds import error_of
 from evac.model.errors import (
@@ -250,17 +249,21 @@ async def view_of(store: Store, run: str) -> RunView:
 
 async def specs_of(store: Store, run: str, events: Sequence[Event]) -> tuple[RunSpec, list[RunSpec]]:
     """What a run executes by its first plan, and by those that took its place."""
-    first = await spec_of(store, run, str(events[0].data["incident"]), str(events[0].data["plan"]))
+    first = await spec_of(store, run, str(events[0].data["incident"]), events[0].data)
     opened = await store.get(OPEN + run)
     if opened is not None:
         first = replace(first, approvals=int(orjson.loads(opened.value).get("approvals", first.approvals)))
-    return first, [await spec_of(store, run, first.incident, plan) for plan in plans_of(events)]
+    replaced = [event.data for event in events if event.kind == "plan_replaced"]
+    return first, [await spec_of(store, run, first.incident, said) for said in replaced]
 
 
-async def spec_of(store: Store, run: str, incident: str, digest: str) -> RunSpec:
-    """What a run executes, as it was bound when it was made."""
+async def spec_of(store: Store, run: str, incident: str, said: Mapping[str, Any]) -> RunSpec:
+    """What a run executes, as it was bound when it was made. said: what the journal says of the plan. Raises
+    Corrupt where that was changed since.
+    """
+    digest = str(said["plan"])
     try:
-        return (await get_bound(store, run, digest)).spec
+        return (await get_bound(store, run, digest, str(said.get("bound", "")))).spec
     except Corrupt:
         data = await get_plan(store, digest)
         if not is_protection(data):
@@ -353,7 +356,8 @@ async def _in_force(store: Store, run: str, events: Sequence[Event]) -> tuple[st
     if not plans:
         return str(first.get("plan", "")), scenario
     with contextlib.suppress(Corrupt):
-        spec = await spec_of(store, run, str(first.get("incident", "")), plans[-1])
+        said = next(event.data for event in reversed(events) if event.kind == "plan_replaced")
+        spec = await spec_of(store, run, str(first.get("incident", "")), said)
         scenario = spec.labels.get("scenario", "")
     return plans[-1], scenario
 

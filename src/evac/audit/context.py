@@ -15,7 +15,6 @@ from evac.audit.findings import DOMAIN_CLASSES, Finding
 from evac.audit.impacts.all_losses import LOST, RECOVERS, Impacts
 from evac.audit.impacts.dependencies import Pairs
 from evac.audit.impacts.stores import NEVER, Outcome
-from evac.derive.affected import components
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn
@@ -33,6 +32,7 @@ ReasonKind = Literal[
     "no-headroom",
     "nowhere-else",
     "tools-lost",
+    "start-cycle",
 ]
 
 
@@ -43,6 +43,8 @@ class Reason:
     kind: ReasonKind
     loss: str
     stores: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    """Of `start-cycle`, all that need each other."""
     replicas: int = 0
     """That are left; of `no-headroom`, that find no place."""
     of: int = 0
@@ -70,6 +72,8 @@ class Reason:
                 return f"no room for {self.replicas:,} of the replicas it needs"
             case "nowhere-else":
                 return f"runs nowhere outside {self.loss}, and no room for it is known"
+            case "start-cycle":
+                return f"start cycle: {', '.join(self.services)} need each other to start"
             case "tools-lost":
                 return "the tools that start replicas are lost with it, and there is no way by hand"
 
@@ -365,17 +369,36 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
     missing = impacts.lost[number, service] and impacts.left(number, service) == 0
     if missing and not impacts.capacity.headroom_known[number, service]:
         return Reason("nowhere-else", loss)
+    circle = _start_circle(context, service, number)
+    if circle:
+        return Reason("start-cycle", loss, services=circle)
     if impacts.chains.tool_ready["start"][number] >= NEVER and "start" not in impacts.times.manual:
         return Reason("tools-lost", loss)
     return None
 
 
-def start_circles(edges: Edges) -> list[list[int]]:
-    """Services that need each other to start; each in the order of a walk."""
-    groups: dict[int, list[int]] = {}
-    for service, number in enumerate(components(edges)):
-        groups.setdefault(number, []).append(service)
-    return circles(groups.values(), edges)
+def _start_circle(context: Context, service: int, number: int) -> tuple[str, ...]:
+    """The services that need each other with one that can never start; empty where it is in no such circle,
+    or people break it."""
+    impacts = context.impacts
+    damage = impacts.damage
+    rows = damage.rows_of(number)
+    mine = rows[damage.pairs.service[rows] == service]
+    if impacts.times.start_cycle is not None or not damage.circle[mine].any():
+        return ()
+    members = impacts.order.members[impacts.order.component[service]]
+    return tuple(context.estate.services[member].id for member in members)
+
+
+def start_circles(context: Context) -> list[list[int]]:
+    """Services that need each other, one of them another one to start; each in the order of a walk."""
+    order, graph = context.impacts.order, context.impacts.graph
+    inner = {
+        order.component[service]
+        for service, needed in enumerate(graph.start_edges)
+        if any(order.component[other] == order.component[service] for other in needed)
+    }
+    return circles([order.members[own] for own in sorted(inner)], graph.hard)
 
 
 def circles(groups: Iterable[Sequence[int]], edges: Edges) -> list[list[int]]:

@@ -27,10 +27,15 @@ def duration(ms: int) -> str:
 
 def amount(resource: str, value: int) -> str:
     """A capacity in the larger unit once it is large: `227,341 cores`."""
+    return " ".join(measured(resource, value))
+
+
+def measured(resource: str, value: int) -> tuple[str, str]:
+    """The number and the unit of a capacity, in the larger unit once it is large."""
     size, unit = _LARGER.get(resource, (1, ""))
     if unit and value >= 10 * size:
-        return f"{-(-value // size):,} {unit}"
-    return f"{value:,} {_RESOURCE_UNITS.get(resource, resource)}"
+        return f"{-(-value // size):,}", unit
+    return f"{value:,}", _RESOURCE_UNITS.get(resource, resource)
 
 
 def bandwidth(mbps: int) -> str:

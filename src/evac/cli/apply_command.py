@@ -21,7 +21,7 @@ from evac.model.step_id import StepId
 
 if TYPE_CHECKING:
     from evac.control.port import Control, PlanGiven
-    from evac.views.run_document import LossRow, RunDocument
+    from evac.views.documents import LossRow, RunDocument
 
 
 @click.command()
@@ -85,8 +85,7 @@ def _given(plan: Path, estate: Path | None, policy: Path | None, where: Where) -
 
 
 def _dry(plan: Path, estate: Path | None, policy: Path | None, where: Where, output: str) -> int:
-    from evac.views.documents import document_json
-    from evac.views.dry_run import dry_run_text
+    from evac.views.documents import document_json, dry_run_text
 
     given = _given(plan, estate, policy, where)
     document = where.do(lambda control: control.rehearse(given))
@@ -178,7 +177,8 @@ def approve(
             say(f"{loss.store} at {loss.candidate} may lose {loss.words}", quiet)
     signature = ""
     if key is not None and not step:
-        signed = Approval(document.run, document.plan_digest, needed, name, reason, ticket)
+        bound = document.bound_digest
+        signed = Approval(document.run, document.plan_digest, needed, name, reason, ticket, bound)
         signature = sign(signed, read_key(key))
     code = request(
         where,

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import click
 
-from evac.drivers.process.peers import ALLOWED, CA, CERT, KEY, PLAIN
+from evac.drivers.process.client import ALLOWED, CA, CERT, KEY, PLAIN
 
 SEED_MAX: Final = 2**32 - 1
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -147,7 +147,7 @@ def store_option(command: Command) -> Command:
     return click.option(
         "--store",
         metavar="URL",
-        help="Where runs are kept: sqlite:PATH or etcd:http://HOST:2379,... "
+        help="Where runs are kept: sqlite:PATH or etcd:https://HOST:2379,... "
         "[default: $EVAC_STORE, else a SQLite file of this user]",
     )(command)
 

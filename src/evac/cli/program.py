@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "incident": ("evac.cli.incident_command:incident", "What happened, who commands, what is told to whom."),
     "hold": ("evac.cli.hold_command:hold", "Stop everything before its next effect."),
     "serve": ("evac.cli.serve_command:serve", "Run the controller of a site."),
+    "store": ("evac.cli.store_command:store", "Authenticate what is kept in the store."),
     "notices": ("evac.cli.notices_command:notices", "Who is told when something is wrong."),
     "bundle": ("evac.cli.bundle_command:bundle", "Everything that is needed when nothing else is left."),
     "access": ("evac.cli.access_command:access", "Who may do what in the war room."),

@@ -26,8 +26,7 @@ from typing import Any, Final
 import orjson
 
 from evac.app.estates.copies import Standing, edition_of, read_standing, words_of
-from evac.app.observed_stores import KEY as OBSERVED
-from evac.app.observed_stores import decode as decode_observed
+from evac.app.observed_stores import Published
 from evac.app.rehearsing import Rehearser
 from evac.app.war_room import NEITHER
 from evac.engine.clock import Clock, SystemClock
@@ -35,8 +34,8 @@ from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.lead.watch_journal import decode as decode_notice
 from evac.engine.plans import library
-from evac.engine.stores.data_loss import pages
 from evac.engine.stores.guards import HOLD_KEY, SITES_KEY
+from evac.engine.stores.sightings import pages
 from evac.incident.values import Notice
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.observation import Observation
@@ -121,6 +120,7 @@ class Office:
         self.rules: Rules | None = None
         self._reckoner = reckoner
         self._observation = Observation(0)
+        self._published = Published(store)
         self._reckoned: tuple[Observation, str] | None = None
         self._problem = "the estate is being read"
         self._ballots = Ballots(store, clock, PROFILES["cautious"], site)
@@ -229,10 +229,8 @@ class Office:
         self._marks = _marks(await self.store.get(SITES_KEY))
         found = [library.decode(entry) for entry in await pages(self.store, library.PREFIX)]
         self._drawer = tuple(ready for ready in found if ready is not None)
-        observed = await self.store.get(OBSERVED)
-        if observed is not None:
-            with contextlib.suppress(Corrupt):
-                self._observation = decode_observed(observed.value)
+        with contextlib.suppress(Corrupt):
+            self._observation = await self._published.get() or self._observation
         await self.register.look()
         await self.incidents.look()
         await self.board.look()
@@ -288,7 +286,7 @@ class Office:
         """Facts of the estate with the roles as last seen, unless they are known. What is wrong is said."""
         wanted, edition = self._observation, self._edition()
         known = self._reckoned
-        if known is not None and known[0].members == wanted.members and known[1] == edition:
+        if known is not None and known[0].facts == wanted.facts and known[1] == edition:
             return
         try:
             found = await self._reckoner.reckon(wanted)

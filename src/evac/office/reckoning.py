@@ -121,10 +121,10 @@ class _Books:
 
     def audited(self, observation: Observation) -> Any:
         from evac.audit import audit
+        from evac.derive import situation
         from evac.model.digest import estate_digest
-        from evac.model.observation import observed
 
-        seen = observed(self.estate, observation)
+        seen = situation.of(self.estate, observation).estate
         digest = self.digest if seen is self.estate else estate_digest(seen)
         if self.report is None or self.report.digest != digest:
             self.report = audit(seen, digest=digest)

@@ -58,8 +58,7 @@ def plan(
     known: the digest of the estate, and the instance of it for this scenario, where they were made already.
     beside: where the bound is proved meanwhile; long kernels of both need no lock of the interpreter.
 
-    Raises UnknownDomain for a domain the estate does not have, Infeasible where a tool needs itself
-    and people have no way.
+    Raises UnknownDomain for a domain the estate does not have.
     """
     digest, instance = known or (estate_digest(estate), derive(estate, scenario, policy, tick_ms))
     made = plan_instance(
@@ -78,7 +77,7 @@ def plan(
         progress=progress,
         beside=beside,
     )
-    return replace(made, intervals=interval_paths(estate))
+    return replace(made, intervals=tuple(sorted({*interval_paths(estate), *instance.estimated})))
 
 
 def _counted(
@@ -111,7 +110,7 @@ def plan_instance(
     """Plan an instance. `rto_ms`, `lead_ms` (detection, approval) only go into the outcomes; `better` (where
     facts are intervals) is what the bound is proved of, `counted` (where tiers weigh 0) counts people."""
     from evac.planning.assembly import draft as drafts
-    from evac.planning.assembly.steps import add_stops, draft_steps, ordered
+    from evac.planning.assembly.steps import add_stops, add_stops_away, draft_steps, ordered
     from evac.planning.assembly.waves import left_off, wave_of
 
     iterations = BOUND_WORK if work > 0 else FIRST_BOUND_WORK
@@ -123,6 +122,7 @@ def plan_instance(
     draft = draft_steps(instance, board)
     if asked.kind == "evacuate":
         add_stops(draft, times)
+    add_stops_away(draft, times)
     steps = ordered(draft)
     progress(0.85, "proving")
     proved = prove(objective)
@@ -157,6 +157,7 @@ def plan_instance(
         sensitivity=changes,
         wave=wave_of(instance, board, better or instance, proved.boot_tools),
         left_off=left_off(instance, board),
+        intervals=instance.estimated,
     )
 
 

@@ -10,9 +10,11 @@ from evac.store.port import (
     MAX_KEY_BYTES,
     MAX_TRANSACTION_BYTES,
     MAX_VALUE_BYTES,
+    SEAL_BYTES,
     Change,
     Compare,
     Put,
+    SealedPut,
 )
 
 PREFIX_END = "\U0010ffff"
@@ -53,9 +55,10 @@ def _size(change: Change) -> int:
     size = check_key(change.key)
     if not isinstance(change, Put):
         return size
-    if len(change.value) > MAX_VALUE_BYTES:
-        raise _beyond(f"the value of {change.key} has {len(change.value)} bytes, above {MAX_VALUE_BYTES}")
-    return size + len(change.value)
+    value = len(change.value) - (SEAL_BYTES if isinstance(change, SealedPut) else 0)
+    if value > MAX_VALUE_BYTES:
+        raise _beyond(f"the value of {change.key} has {value} bytes, above {MAX_VALUE_BYTES}")
+    return size + value
 
 
 def _beyond(message: str) -> StoreError:

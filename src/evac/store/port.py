@@ -14,6 +14,8 @@ from evac.model.generation import token_in
 
 MAX_KEY_BYTES: Final = 512
 MAX_VALUE_BYTES: Final = 1 << 20
+SEAL_BYTES: Final = 32
+"""Length of what `evac.store.sealed` puts before each value."""
 MAX_CHANGES: Final = 64
 """Most compares, and most changes, of one transaction."""
 MAX_TRANSACTION_BYTES: Final = 1_400_000
@@ -68,6 +70,11 @@ class Put:
     key: str
     value: bytes
     lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedPut(Put):
+    """A put whose value has a seal of `SEAL_BYTES` before it, which counts for no limit."""
 
 
 @dataclass(frozen=True, slots=True)

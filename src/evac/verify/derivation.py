@@ -22,6 +22,7 @@ from evac.model.fleet import BMC_NO
 from evac.model.instance import BootKind, Instance, LeftOff, LostStore, PowerBudget
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario
+from evac.model.step_id import limit_id
 from evac.verify.limits import Limits
 from evac.verify.power import Bools, Ints, Power
 
@@ -45,8 +46,8 @@ def derived_again(top: Topology, scenario: Scenario, shared: Instance) -> Instan
         pools=tuple(
             replace(
                 pool,
-                start_uses=limits.count(f"starts:{pool.id}") + starts,
-                shed_uses=limits.hold(f"sheds:{pool.id}"),
+                start_uses=limits.count(limit_id("starts", pool.id)) + starts,
+                shed_uses=limits.hold(limit_id("sheds", pool.id)),
             )
             for pool in pools
         ),
@@ -71,9 +72,9 @@ def better_again(
     back depends on the truth, so none of them holds a limit.
     """
     estate = top.estate
-    if not estate.intervals:
-        return own
     better = bound_instance(estate, scenario, policy, shared.tick_ms, shared)
+    if better is shared:
+        return own
     found = derived_again(topology(good_ends(estate)), scenario, better)
     planned = {budget.id: budget.watts for budget in own.power}
     family = {store.id: store.family for store in estate.stores}
@@ -95,7 +96,7 @@ def better_again(
 def _store(store: LostStore, estate: Estate, limits: Limits) -> LostStore:
     engine = next(one.engine for one in estate.stores if one.id == store.id)
     candidates = tuple(
-        replace(way, uses=limits.hold(f"promotions:{engine}:{way.site}")) for way in store.candidates
+        replace(way, uses=limits.hold(limit_id("promotions", engine, way.site))) for way in store.candidates
     )
     return replace(store, fence_uses=limits.hold("fences"), candidates=candidates)
 
@@ -168,7 +169,7 @@ class _Boots:
             numbers.setdefault(rack.feeds, len(numbers)) if rack.feeds else -1 for rack in power.estate.racks
         ]
         managed = [
-            halls[rack.hall] if rack.hall and f"bmc:{rack.hall}" in power.limits.number else -1
+            halls[rack.hall] if rack.hall and limit_id("bmc", rack.hall) in power.limits.number else -1
             for rack in power.estate.racks
         ]
         return np.array([*feeds, -1], np.int64), np.array([*managed, -1], np.int64)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from evac.model.estate import BootServer, Estate, Rate, ServerClass
 from evac.model.instance import WHOLE, Limit, Use
+from evac.model.step_id import limit_id
 
 BMC_REQUEST_MS = 1_000
 """A request that powers a server on keeps its management network busy for a second."""
@@ -48,7 +49,7 @@ class Limits:
 
     def shift(self, kind: str | None, change_ms: int) -> tuple[Use, ...]:
         """The control of traffic is held while it is changed, not while the change settles."""
-        return self.hold(f"traffic:{kind}", ticks=self.ticks(change_ms))
+        return () if kind is None else self.hold(limit_id("traffic", kind), ticks=self.ticks(change_ms))
 
     def boot(
         self, server: ServerClass, feeds: tuple[str, ...], source: BootServer | None, hall: str | None
@@ -58,15 +59,17 @@ class Limits:
         """
         held: list[Use] = []
         for feed in feeds:
-            held += self.hold(f"boots:{feed}")
-            held += self.hold(f"inrush:{feed}", server.inrush_watts or 0, 0, self.ticks(server.inrush_ms))
+            held += self.hold(limit_id("boots", feed))
+            held += self.hold(
+                limit_id("inrush", feed), server.inrush_watts or 0, 0, self.ticks(server.inrush_ms)
+            )
         if source is not None:
             begin, length = server.image_offset_ms // self._tick_ms, self.ticks(server.image_hold_ms)
-            held += self.hold(f"boots:{source.id}")
-            held += self.hold(f"image:{source.id}", server.image_mbps or 0, begin, length)
-            held += self.count(f"dhcp:{source.id}")
+            held += self.hold(limit_id("boots", source.id))
+            held += self.hold(limit_id("image", source.id), server.image_mbps or 0, begin, length)
+            held += self.count(limit_id("dhcp", source.id))
         if hall is not None:
-            held += self.hold(f"bmc:{hall}", ticks=self.ticks(BMC_REQUEST_MS))
+            held += self.hold(limit_id("bmc", hall), ticks=self.ticks(BMC_REQUEST_MS))
         return tuple(held)
 
 
@@ -83,22 +86,22 @@ def _stated(estate: Estate) -> Iterator[tuple[str, int | Rate | None]]:
     yield "starts", company.starts
     for service in estate.services:
         if service.traffic.kind is not None:
-            yield f"traffic:{service.traffic.kind}", company.traffic_changes_at_once
+            yield limit_id("traffic", service.traffic.kind), company.traffic_changes_at_once
     for site in estate.sites:
         for engine in {store.engine for store in estate.stores}:
-            yield f"promotions:{engine}:{site.id}", company.promotions_at_once
+            yield limit_id("promotions", engine, site.id), company.promotions_at_once
         for name in ("", *(server.id for server in estate.classes)):
-            yield f"sheds:{site.id}:{name}", company.sheds_at_once
+            yield limit_id("sheds", site.id, name), company.sheds_at_once
     for pool in estate.pools:
-        yield f"sheds:{pool.id}", company.sheds_at_once
-        yield f"starts:{pool.id}", pool.starts
+        yield limit_id("sheds", pool.id), company.sheds_at_once
+        yield limit_id("starts", pool.id), pool.starts
     for hall in estate.halls:
-        yield f"bmc:{hall.id}", hall.bmc_requests_at_once
+        yield limit_id("bmc", hall.id), hall.bmc_requests_at_once
     for feed in estate.feeds:
-        yield f"boots:{feed.id}", feed.boots_at_once
+        yield limit_id("boots", feed.id), feed.boots_at_once
         inrush = feed.inrush_budget_watts
-        yield f"inrush:{feed.id}", None if inrush is None else usable(inrush, estate)
+        yield limit_id("inrush", feed.id), None if inrush is None else usable(inrush, estate)
     for source in estate.boot_servers:
-        yield f"boots:{source.id}", source.boots_at_once
-        yield f"image:{source.id}", source.image_mbps
-        yield f"dhcp:{source.id}", source.boots
+        yield limit_id("boots", source.id), source.boots_at_once
+        yield limit_id("image", source.id), source.image_mbps
+        yield limit_id("dhcp", source.id), source.boots

@@ -16,6 +16,7 @@ from evac.model.estate import Estate
 from evac.model.fleet import CONDEMNED, SERVING, SPARE
 from evac.model.instance import WHOLE, PowerStep, Use
 from evac.model.scenario import Scenario
+from evac.model.step_id import limit_id
 from evac.verify.limits import Limits, usable
 
 Ints = NDArray[np.int64]
@@ -203,7 +204,7 @@ class Power:
             carries = f"{self.budgets.names[number]} carries {self.budgets.watts[number]} W"
             return f"{load[number]} W would be on by themselves, {carries}"
         for feed, watts in self._inrush_of(racks):
-            number = self.limits.number.get(f"inrush:{feed}")
+            number = self.limits.number.get(limit_id("inrush", feed))
             if number is not None and watts > self.limits.rows[number].capacity:
                 carries = f"{feed} stands {self.limits.rows[number].capacity} W"
                 return f"an inrush of {watts} W comes by itself, {carries}"
@@ -221,7 +222,7 @@ class Power:
         """Give power to racks as early as what it holds allows; the number of the step, -1: never."""
         uses = self.limits.hold("hands") if by_hand else ()
         for feed, watts in self._inrush_of(racks):
-            uses += self.limits.hold(f"inrush:{feed}", watts, length, int(self._lasts[racks].max()))
+            uses += self.limits.hold(limit_id("inrush", feed), watts, length, int(self._lasts[racks].max()))
         start = self._earliest(uses, length, max((self.steps[number].end for number in after), default=0))
         if start + length > self.limits.horizon:
             return -1

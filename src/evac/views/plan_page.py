@@ -11,9 +11,8 @@ from evac.model.estate import Estate
 from evac.model.plan import Plan, StoreOutcome
 from evac.steps.registry import PLANNED
 from evac.views import plan_charts, plan_view, svg
-from evac.views.plan_answer import Planned, answer, cards, tier_rows
-from evac.views.plan_charts import Chain, Curve, seconds
-from evac.views.wave_view import wave_context
+from evac.views.plan_charts import Chain, Curve, seconds, wave_context
+from evac.views.plan_view import Planned, answer, cards, tier_rows
 from evac.views.words import duration, number, people, percent, plural, user_minutes
 
 MATRIX_OPEN: Final = 25
@@ -213,7 +212,7 @@ def _room_words(row: plan_view.CapacityRow) -> dict[str, str]:
 def _given_up(plan: Plan) -> list[dict[str, Any]]:
     """By state, the gravest first; in each the reasons, those that most people feel first."""
     parts = []
-    for state, words in (("unplaced", "Not coming back"), ("shed", "Shed to make room")):
+    for state, words in plan_view.GIVEN_UP_WORDS:
         groups = [g for g in plan_view.given_up(plan) if g.state == state]
         if groups:
             count = sum(len(g.services) for g in groups)

@@ -1,15 +1,16 @@
-"""A plan on one screen: when everything is back, what is given up, how good the plan is, what next."""
+"""A plan on a terminal: when everything is back, what is given up, how good the plan is, what next; a cold
+start; and what changed between two plans.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from evac.model.plan import Outcome, Plan
-from evac.views.plan_view import recovery_times
+from evac.model.plan import Outcome, Plan, Step
+from evac.views.plan_view import GIVEN_UP_WORDS, GONE, recovery_times, verdict_words
 from evac.views.screen import Page
-from evac.views.wave_text import wave_facts, wave_sections
 from evac.views.words import (
     duration,
     listed,
@@ -21,6 +22,134 @@ from evac.views.words import (
     user_minutes,
 )
 
+MINUTE_MS: Final = 60_000
+LINES: Final = 24
+"""Lines at most of the list of services: times are grouped as coarsely as that takes."""
+_STRIDES: Final = (1, 2, 5, 10, 15, 30, 60, 120, 240, 480, 1_440)
+_SHOWN: Final = 8
+
+
+def wave_facts(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Rows for the facts of a plan; none where no domain is restored."""
+    if plan.scenario.power:
+        given = ", ".join(f"{name} {number(watts)} W" for name, watts in plan.scenario.power)
+        yield "power now", given, ""
+    wave = plan.wave
+    if wave is not None:
+        by = f" ({wave.limit})" if wave.limit else ""
+        words = f"all {number(wave.servers)} on after {duration(wave.on_ms)}"
+        if wave.bound_ms >= wave.on_ms:
+            yield "servers", f"{words}; no order is quicker{by}", ""
+        else:
+            yield "servers", f"{words}; no order can beat {duration(wave.bound_ms)}{by}", ""
+    off = sum(len(entry.servers) for entry in plan.left_off)
+    if off:
+        yield "stays off", plural(off, "server"), "warning"
+
+
+def wave_sections(page: Page, plan: Plan) -> None:
+    """What stays off with its reason, and the return of every service."""
+    if plan.left_off:
+        page.line()
+        page.line("Stays off", "bold")
+        rows = [
+            (entry.domain, number(len(entry.servers)), entry.reason, listed(entry.servers, 4))
+            for entry in plan.left_off[:_SHOWN]
+        ]
+        page.table(("where", "servers", "why", "which"), rows, right=(1,))
+        if len(plan.left_off) > _SHOWN:
+            page.line(f"and {number(len(plan.left_off) - _SHOWN)} more places", "dim")
+    if plan.scenario.kind == "restore":
+        _returns(page, plan)
+
+
+def _returns(page: Page, plan: Plan) -> None:
+    back = [o for o in plan.outcomes if o.base_ms and o.state in ("restored", "degraded")]
+    if not back:
+        return
+    page.line()
+    page.line("When each service is back, from the start of the plan", "bold")
+    rows = [
+        (f"by {duration(until)}", number(len(found)), ", ".join(o.service for o in found))
+        for until, found in grouped(back)
+    ]
+    page.table(("", "", "services, those that most people wait for first"), rows, right=(1,))
+
+
+def grouped(outcomes: list[Outcome]) -> list[tuple[int, list[Outcome]]]:
+    """(end of a stretch of time, services back within it): the finest stretches that fit on `LINES` lines."""
+    for stride in _STRIDES:
+        found: dict[int, list[Outcome]] = {}
+        for outcome in outcomes:
+            until = -(-(outcome.base_ms or 0) // (stride * MINUTE_MS)) * stride * MINUTE_MS
+            found.setdefault(until, []).append(outcome)
+        if len(found) <= LINES:
+            break
+    return [
+        (until, sorted(here, key=lambda o: (o.tier, -o.people, o.service)))
+        for until, here in sorted(found.items())
+    ]
+
+
+def diff(old: Plan, new: Plan) -> tuple[str, ...]:
+    """Lines: `+` only in the new plan, `-` only in the old, `~` changed. Empty where nothing changed."""
+    lines = [*_header(old, new), *_outcomes(old, new)]
+    before, after = {s.id: s for s in old.steps}, {s.id: s for s in new.steps}
+    for name in sorted(before.keys() | after.keys()):
+        if name not in before:
+            lines.append(f"+ {name} at {after[name].start_ms // 1000} s")
+        elif name not in after:
+            lines.append(f"- {name}")
+        else:
+            lines += _step(before[name], after[name])
+    return tuple(lines)
+
+
+def _header(old: Plan, new: Plan) -> list[str]:
+    lines = []
+    for name in ("estate_digest", "objective", "bound", "seed", "work", "planner_version"):
+        was, now = getattr(old, name), getattr(new, name)
+        if was != now:
+            lines.append(f"~ plan: {name} {was} -> {now}")
+    return lines
+
+
+def _outcomes(old: Plan, new: Plan) -> list[str]:
+    before, after = {o.service: o for o in old.outcomes}, {o.service: o for o in new.outcomes}
+    lines = []
+    for name in sorted(before.keys() | after.keys()):
+        was, now = before.get(name), after.get(name)
+        if was is None or now is None:
+            lines.append(
+                f"{'-' if now is None else '+'} {name}: {'no longer' if now is None else 'now'} affected"
+            )
+        elif (was.state, was.recovery_ms) != (now.state, now.recovery_ms):
+            lines.append(
+                f"~ {name}: {was.state} {_back(was.recovery_ms)} -> {now.state} {_back(now.recovery_ms)}"
+            )
+    return lines
+
+
+def _back(recovery_ms: int | None) -> str:
+    return "never" if recovery_ms is None else f"after {recovery_ms // 1000} s"
+
+
+def _step(was: Step, now: Step) -> list[str]:
+    changes = []
+    if was.start_ms != now.start_ms:
+        changes.append(f"at {was.start_ms // 1000} s -> {now.start_ms // 1000} s")
+    if was.end_ms - was.start_ms != now.end_ms - now.start_ms:
+        changes.append(
+            f"takes {(was.end_ms - was.start_ms) // 1000} s -> {(now.end_ms - now.start_ms) // 1000} s"
+        )
+    if was.servers != now.servers:
+        changes.append("other servers")
+    for name in ("candidate", "manual", "count"):
+        if getattr(was, name) != getattr(now, name):
+            changes.append(f"{name} {getattr(was, name)} -> {getattr(now, name)}")
+    return [f"~ {now.id}: {', '.join(changes)}"] if changes else []
+
+
 SHOWN: Final = 8
 
 
@@ -28,7 +157,7 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
     """The whole answer for a terminal; `saved_as` names the file for the next command."""
     page = Page(width, colour)
     title = plan.scenario.title
-    page.title(f"{title[:1].upper()}{title[1:]}: {_verdict(plan)}")
+    page.title(f"{title[:1].upper()}{title[1:]}: {verdict_words(plan)}")
     page.line()
     page.facts(_facts(plan, digest))
     _tiers(page, plan)
@@ -42,17 +171,6 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
     where = saved_as or "PLAN"
     page.line(f"next: evac verify {where} ESTATE, then evac simulate {where} ESTATE", "dim")
     return page.text()
-
-
-def _verdict(plan: Plan) -> str:
-    back = [o for o in plan.outcomes if o.base_ms is not None and o.state != "shed"]
-    if not plan.outcomes:
-        return "no service is touched"
-    gone = len(plan.outcomes) - len(back)
-    if gone == 0:
-        return f"all {number(len(back))} services come back"
-    affected = plural(len(plan.outcomes), "affected service")
-    return f"{number(len(back))} of {affected} come back, {number(gone)} do not"
 
 
 def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
@@ -78,14 +196,23 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
 def _objectives(outcomes: tuple[Outcome, ...]) -> tuple[str, str]:
     stated = [o for o in outcomes if o.rto_ms is not None]
     missed = sum(1 for o in stated if o.meets_rto is False)
+    unknown = sum(1 for o in stated if o.meets_rto is None)
+    if not outcomes:
+        return "no service is affected", ""
     if not stated:
         return "no rto is stated for any affected service", "unknown"
-    if not missed:
+    if not missed and not unknown:
         return f"all {number(len(stated))} meet their rto", "ok"
-    return f"{number(missed)} of {number(len(stated))} miss their rto", "error"
+    open_ones = f", of {number(unknown)} it is not known" if unknown else ""
+    return (
+        f"{number(missed)} of {number(len(stated))} miss their rto{open_ones}",
+        "error" if missed else "unknown",
+    )
 
 
 def _gap(plan: Plan) -> str:
+    if plan.objective == 0 and plan.unjudged:
+        return "not known: the loss cannot be judged"
     if plan.objective == 0:
         return "nothing is lost; no plan can be better"
     if plan.gap_permille is None:
@@ -111,7 +238,7 @@ def _tiers(page: Page, plan: Plan) -> None:
         mine = [o for o in plan.outcomes if o.tier == tier]
         times = recovery_times(mine)
         missed = sum(1 for o in mine if o.meets_rto is False)
-        gone = sum(1 for o in mine if o.state in ("shed", "unplaced"))
+        gone = sum(1 for o in mine if o.state in GONE)
         first, last = (duration(times[0]), duration(times[-1])) if times else ("-", "-")
         rows.append((f"tier {tier}", number(len(mine)), first, last, number(missed), number(gone)))
     if rows:
@@ -150,7 +277,7 @@ def _chain(outcome: Outcome) -> str:
 
 
 def _given_up(page: Page, plan: Plan) -> None:
-    for state, words in (("unplaced", "Not coming back"), ("shed", "Shed to make room")):
+    for state, words in GIVEN_UP_WORDS:
         found = [o for o in plan.outcomes if o.state == state]
         if not found:
             continue
@@ -203,5 +330,8 @@ def _unknown(page: Page, plan: Plan) -> None:
     if plan.intervals:
         words = "Within bounds, planned at the worse end and bounded at the better one"
         page.line(f"{words}: {listed(list(plan.intervals), 4)}", "unknown")
+    if plan.estimated:
+        words = "estimated by the share of the pool that is lost"
+        page.line(f"Replicas lost, {words}: {listed(list(plan.estimated), 4)}", "unknown")
     if plan.waivers:
         page.line(f"Waived by name: {listed(list(plan.waivers), 6)}", "warning")

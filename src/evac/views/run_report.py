@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from evac.model.step_id import LimitId
 from evac.run.values import CORRUPT, ENDED, Event
-from evac.views.run_document import MOST_URGENT, LimitRow, RunDocument, StepRow
-from evac.views.run_forecast import forecast_facts
+from evac.views.documents import MOST_URGENT, LimitRow, RunDocument, StepRow
 from evac.views.screen import Page
+from evac.views.wait_words import forecast_facts, urgency
 from evac.views.words import duration, listed, moment, moment_ms, number, plural, shown
 
 SHOWN: Final = 12
@@ -39,8 +39,6 @@ _TELLING: Final = (
 )
 _QUIET: Final = frozenset({"epoch", "version", "token", "limits", "kept_for_restart"})
 """Facts that programs read: they are in the JSON."""
-_FIRST: Final = ("approval", "pause", "gate", "by_hand", "outcome", "failure")
-"""Kinds of waits by what is to be done first; what is not named comes last."""
 _STYLE_OF: Final = {
     "succeeded": "ok",
     "succeeded_with_exceptions": "warning",
@@ -197,10 +195,9 @@ def _next(document: RunDocument) -> str:
     run = document.run
     if document.state in ENDED:
         return f"evac run verify {run}, then evac run events {run}"
-    rank = {kind: n for n, kind in enumerate(_FIRST)}
     waits = [one for one in document.waits if one.next]
     if waits:
-        return min(waits, key=lambda one: rank.get(one.kind, len(rank))).next
+        return min(waits, key=urgency).next
     return f"evac run watch {run}"
 
 

@@ -18,8 +18,7 @@ import pytest
 from evac.agent.config import AgentConfig, UnitConfig
 from evac.drivers.capabilities import AnswersProbe, RunsUnits, Verifies
 from evac.drivers.port import Action, Value
-from evac.drivers.process.driver import ProcessDriver
-from evac.drivers.process.remote import RemoteDriver
+from evac.drivers.process.driver import ProcessDriver, RemoteDriver
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from evac_lab.process import Process
 from tests.contract.capabilities import questions

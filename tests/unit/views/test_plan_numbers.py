@@ -22,8 +22,8 @@ from evac.planning.plan import plan
 from evac.steps.registry import PLANNED
 from evac.verify import check_instance
 from evac.views import plan_charts, plan_view
-from evac.views.plan_answer import Planned, answer, cards, tier_rows
 from evac.views.plan_page import curve_words
+from evac.views.plan_view import Planned, answer, cards, tier_rows
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 
@@ -283,7 +283,7 @@ def test_the_answer_names_everything_that_goes_wrong(worked: Plan) -> None:
     assert refused[0].startswith("Do not use this plan")
     assert refused[1] == "error"
     nothing = replace(worked, outcomes=())
-    assert answer(Planned(nothing, "d")) == ("Nothing is down: no service is touched.", "ok")
+    assert answer(Planned(nothing, "d")) == ("Nothing is down: no service is affected.", "ok")
 
 
 def test_cards_are_eight_and_count_right(worked: Plan) -> None:

@@ -18,17 +18,16 @@ from typing import Any
 import orjson
 
 from evac.drivers.port import Action
-from evac.engine.boots.feed_watch import FeedWatch
-from evac.engine.boots.replan import Mending, Trouble, take_over_plan
+from evac.engine.boots.feed_watch import FeedWatch, Mending, Trouble, take_over_plan
 from evac.engine.clock import RunClock
 from evac.engine.lead.leadership import Leadership, begin
 from evac.engine.lead.watch_journal import Notice, of_event
 from evac.engine.plans.library import get_plan, put_plan
 from evac.engine.runs import requests
 from evac.engine.runs.admitting import GuardedAdmission
-from evac.engine.runs.attestation import Vouching
-from evac.engine.runs.desk import Desk
-from evac.engine.runs.done_steps import DoneSteps
+from evac.engine.runs.desk import Desk, PaceGate, go_on
+from evac.engine.runs.drift import DoneSteps
+from evac.engine.runs.effects import EFFECTS
 from evac.engine.runs.execution import Hooks, RunExecution
 from evac.engine.runs.live_actions import LiveActions
 from evac.engine.runs.open_runs import (
@@ -38,15 +37,17 @@ from evac.engine.runs.open_runs import (
     Ending,
     InHand,
     leave,
+    must_be_as_made,
     must_be_lost,
+    policy_digest,
     read_opened,
 )
-from evac.engine.runs.pace_gate import PaceGate, go_on
 from evac.engine.runs.performing import Terms
 from evac.engine.runs.proposals import (
     PROPOSAL,
     REPLACEABLE,
     Concerned,
+    Vouching,
     Wanted,
     answered,
     asks_of,
@@ -56,8 +57,8 @@ from evac.engine.runs.proposals import (
     wanted_of,
 )
 from evac.engine.runs.reading import create_run, incident_key, take_over
-from evac.engine.stores.data_loss import LossGuard
 from evac.engine.stores.guards import Permit, read_register, read_register_as_is
+from evac.engine.stores.sightings import LossGuard
 from evac.model.errors import (
     Conflict,
     EvacError,
@@ -159,6 +160,9 @@ class Conductor:
             "mode": wanted.mode,
             "reason": wanted.reason,
             "names": sorted(wanted.names),
+            "approvals": approvals,
+            "policy": policy_digest(policy),
+            **({"bound": bound.digest} if bound.digest else {}),
             **({"who": wanted.who} if wanted.who else {}),
         }
         making = create_run(
@@ -239,9 +243,10 @@ class Conductor:
         self._desk.policies.keep(name, run.policy)
         clock = run.clock = RunClock(self._desk.clock)
 
-        async def spec_of(digest: str) -> RunSpec:
+        async def spec_of(digest: str, said: Mapping[str, Any]) -> RunSpec:
             data = await get_plan(self._desk.store, digest)
-            bound = await self._desk.bind(data, name, run.spec.incident, digest)
+            bound = await self._desk.as_bound(data, name, run.spec.incident, digest)
+            must_be_as_made(name, said, bound.digest, run)
             run.actions[digest] = bound.actions
             return replace(bound.spec, approvals=run.approvals)
 
@@ -268,7 +273,9 @@ class Conductor:
             beside = self._look_after(run, run.execution)
             phase = view.phase if view.phase in ENDED else await run.execution.run()
             if phase in ENDED:
-                await self._ending.end(run, name, run.execution.view.phase.startswith("succeeded"))
+                over = run.execution.view
+                kept = await self._left_behind(run, over)
+                await self._ending.end(run, name, over.phase.startswith("succeeded"), kept)
                 self._desk.policies.forget(name)
         except (LeaseLost, Conflict, Unavailable):
             raise
@@ -278,6 +285,21 @@ class Conductor:
             run.execution = None
             for task in beside:
                 task.cancel()
+
+    async def _left_behind(self, run: InHand, view: RunView) -> Sequence[Put]:
+        """What the run moved, so that the next plan begins with it."""
+        effects, name = self._desk.effects, view.spec.run
+        if effects is None:
+            return ()
+        try:
+            value = await self._patiently(lambda: effects(view, lambda step: run.actions_of(view, step)))
+        except LeaseLost:
+            raise
+        except EvacError as error:
+            words = f"what {name} moved cannot be kept, so plans do not know it: {error.message}"
+            self._trouble(words, {"run": name, "code": error.code})
+            return ()
+        return () if value is None else (Put(EFFECTS + name, value),)
 
     def _look_after(self, run: InHand, execution: RunExecution) -> Sequence[asyncio.Task[None]]:
         """Of a run that boots servers: watches its feeds, and has its plan mended when they do not come up,
@@ -290,9 +312,10 @@ class Conductor:
 
         async def take(data: bytes, trouble: Trouble) -> None:
             digest = await put_plan(desk.store, data, self.guard)
-            bound = await desk.bind(data, spec.run, spec.incident, digest)
+            had = digest in execution.view.plans
+            bound = await (desk.as_bound if had else desk.bind)(data, spec.run, spec.incident, digest)
             run.actions[digest] = bound.actions
-            await take_over_plan(execution, bound.spec, trouble)
+            await take_over_plan(execution, bound, trouble)
 
         def tell(words: str) -> None:
             self._tell("run", f"{spec.run}: {words}", {"run": spec.run})
@@ -373,7 +396,7 @@ class Conductor:
     def _resumed(self, run: InHand, event: Event) -> None:
         """A person resumed what health had stopped."""
         execution = run.execution
-        if event.data.get("who") == EVAC or execution is None or not execution.view.pace_stopped:
+        if event.data.get("who") == EVAC or execution is None or not execution.view.pacing.stopped:
             return
         assert self._tasks is not None
         begin(self._tasks, go_on(execution.view, str(event.data["who"]), execution.say))
@@ -398,7 +421,9 @@ class Conductor:
                 if asked and asked not in _asks(run):
                     continue
                 places = places_of(view, run.actions_of)
-                return Concerned(name, run.accounted, run.leaving, view.untyped, places, len(view.plans))
+                return Concerned(
+                    name, run.accounted, run.leaving, view.approvals.untyped, places, len(view.plans)
+                )
         return None
 
     def runs_in(self, phases: Collection[str]) -> list[RunExecution]:
@@ -424,7 +449,8 @@ class Conductor:
         await self._look_first(lost)
         await self._desk.accept(data)
         digest = await put_plan(self._desk.store, data, self.guard)
-        bound = await self._desk.bind(data, name, run.spec.incident, digest)
+        bind = self._desk.as_bound if digest in execution.view.plans else self._desk.bind
+        bound = await bind(data, name, run.spec.incident, digest)
         view, (register, same) = execution.view, await read_register_as_is(self._desk.store)
         left = {site for site, mark in register.items() if mark != "active"}
         if left - set(lost) or set(lost) - left - set(gone):
@@ -442,7 +468,7 @@ class Conductor:
             run, leaving=tuple(sorted({*run.leaving, *lost})), mark="lost", ends=ends_after(run.ends, gone)
         )
         permit = Permit((), (Put(OPEN + name, after.opened()),))
-        typed = frozenset(view.typed)
+        typed = frozenset(view.approvals.typed)
         permit = permit | await leave(self._desk.guards, register, lost, names, typed, gone) | same
         data_of = {
             "plan": digest,
@@ -450,8 +476,11 @@ class Conductor:
             "lost": sorted(lost),
             "approvals": approvals,
             "names": names,
+            **({"bound": bound.digest} if bound.digest else {}),
         }
-        await execution.say(Event("plan_replaced", 0, data=data_of), permit, lambda now: now.typed == typed)
+        await execution.say(
+            Event("plan_replaced", 0, data=data_of), permit, lambda now: now.approvals.typed == typed
+        )
         run.leaving, run.mark, run.ends = after.leaving, after.mark, after.ends
         return asks_of(execution.view, policy.envelope)
 
@@ -464,14 +493,17 @@ class Conductor:
         """A person typed the names of all sites that are left: from then on the register says so, unless one
         of them lives by now. Raises `NotAllowed` then, `Retryable` while nobody can tell.
         """
-        if not view.names:
+        if not view.approvals.to_type:
             return Permit()
         register, same = await read_register_as_is(self._desk.store)
-        for site in view.names:
+        for site in view.approvals.to_type:
             if register.get(site) == "active":
                 must_be_lost(site, self._state_of(site))
-        typed = {*view.typed, *event.data.get("typed", ())}
-        return await leave(self._desk.guards, register, view.names, view.names, typed) | same
+        typed = {*view.approvals.typed, *event.data.get("typed", ())}
+        return (
+            await leave(self._desk.guards, register, view.approvals.to_type, view.approvals.to_type, typed)
+            | same
+        )
 
     def _heard(self, run: InHand, events: Sequence[Event]) -> None:
         name = run.spec.run
@@ -533,4 +565,4 @@ def _asks(run: InHand) -> Collection[str]:
     if run.execution is None:
         return ()
     view = run.execution.view
-    return view.names if view.phase == "awaiting_approval" else view.untyped
+    return view.approvals.to_type if view.phase == "awaiting_approval" else view.approvals.untyped

@@ -17,15 +17,14 @@ import orjson
 
 from evac.app.incidents import EXPORTED, NOTED, published
 from evac.app.observed_stores import KEY as OBSERVED
-from evac.app.observed_stores import decode as decode_observed
-from evac.app.observed_stores import digest_in
+from evac.app.observed_stores import Published, digest_in
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.lead.watch_journal import decode as decode_record
 from evac.engine.plans import library
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.stores.data_loss import pages, read_sightings
 from evac.engine.stores.guards import SITES_KEY
+from evac.engine.stores.sightings import pages, read_sightings
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.observation import Observation
 from evac.notices import concerns
@@ -73,6 +72,7 @@ class Looker:
         self._store, self._reckoner, self._clock = store, reckoner, clock
         self._register = Register(store, Hub(), lambda: None)
         self._observation: Observation | None = None
+        self._situations = Published(store)
         self._reckoned_of: tuple[Observation, str] | None = None
         self.reckoned: Reckoned | None = None
         self._costs: OrderedDict[str, int] = OrderedDict()
@@ -91,7 +91,7 @@ class Looker:
     async def reckon(self) -> None:
         wanted, edition = self._observation or Observation(0), self._edition()
         known = self._reckoned_of
-        if known is not None and known[0].members == wanted.members and known[1] == edition:
+        if known is not None and known[0].facts == wanted.facts and known[1] == edition:
             return
         with contextlib.suppress(EvacError):
             self.reckoned = await self._reckoner.reckon(wanted)
@@ -103,7 +103,7 @@ class Looker:
         seen = await self._store.get(OBSERVED)
         if seen is not None:
             with contextlib.suppress(Corrupt):
-                self._observation = decode_observed(seen.value)
+                self._observation = await self._situations.read(seen.value)
         references, plans = concerns.of_plans(state.references, await self._drawn(seen))
         holds: dict[Kind, tuple[Concern, ...]] = {"site": concerns.of_sites(state.verdicts), "plan": plans}
         parts: dict[Kind, Callable[[], Awaitable[tuple[Concern, ...] | None]]] = {

@@ -64,13 +64,13 @@ _kept: dict[tuple[str, date | None], Any] = {}
 def _reckon(path: str, as_of: date | None, observation: Observation) -> Reckoned | tuple[str, str, str]:
     from evac import estate as estates
     from evac.audit import audit
+    from evac.derive import situation
     from evac.model.digest import estate_digest
-    from evac.model.observation import observed
 
     key = (path, as_of)
     try:
         files, report = _kept.get(key) or (estates.load(path, as_of), None)
-        seen = observed(files, observation)
+        seen = situation.of(files, observation).estate
         digest = estate_digest(seen)
         if report is None or report.digest != digest:
             report = audit(seen, digest=digest)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from evac.model.instance import Instance
 from evac.model.plan import Step
+from evac.model.step_id import batch_step, boot_step, milestone_step, target_step
 from evac.planning.assembly.draft import Draft, Times
 from evac.planning.assembly.waves import BY_ITSELF, attest_steps, boot_fields, power_steps, reprotect_steps
 from evac.planning.evacuation.board import NEVER, SHEDS, STARTS, Board
@@ -20,6 +21,7 @@ from evac.steps.kind import Need
 from evac.steps.places import Places
 from evac.steps.registry import PLANNED, kind_of
 
+_Needed = tuple[tuple[int, ...], ...]
 MILES: Final = ("base", "top")
 _FIELDS: Final = tuple(f.name for f in fields(Step))
 _VALUES_OF: Final = attrgetter(*_FIELDS)
@@ -66,7 +68,7 @@ def _stores(draft: Draft) -> None:
         fence = draft.add(
             "fence",
             store.id,
-            f"fence:{store.id}",
+            target_step("fence", store.id),
             at,
             at + length,
             rung=store.fence_rung,
@@ -76,7 +78,7 @@ def _stores(draft: Draft) -> None:
         draft.promote_of[row] = draft.add(
             candidate.kind,
             store.id,
-            f"{candidate.kind}:{store.id}",
+            target_step(candidate.kind, store.id),
             int(entry["promote_at"]),
             int(entry["primary_at"]),
             candidate=candidate.id,
@@ -95,7 +97,7 @@ def _boots(draft: Draft) -> None:
         draft.boot_of[row] = draft.add(
             "boot",
             name,
-            f"boot:{name}",
+            boot_step(name),
             at,
             on_at,
             servers=((name, 1),),
@@ -157,7 +159,7 @@ def _sheds(draft: Draft) -> None:
         name = draft.add(
             "shed",
             s.id[batch.service],
-            f"shed:{s.id[batch.service]}:{number}",
+            batch_step("shed", s.id[batch.service], number),
             batch.at,
             batch.at + length,
             count=sum(placed.values()),
@@ -188,7 +190,7 @@ def _starts(draft: Draft) -> None:
     for batch, rows in _batches(lines):
         key = (batch.service, batch.mile)
         number = ordinal[key] = ordinal.get(key, 0) + 1
-        name = f"start:{s.id[batch.service]}:{MILES[batch.mile]}:{number}"
+        name = batch_step("start", s.id[batch.service], number, MILES[batch.mile])
         length = draft.manual_ticks("start", int(s.start[batch.service]), bool(batch.manual))
         boots = {draft.boot_of[row] for row in rows if row in draft.boot_of}
         tick = draft.instance.tick_ms
@@ -226,7 +228,7 @@ def _checks(draft: Draft) -> None:
                 continue
             manual = bool(entry["verify_manual"][mile])
             length = draft.manual_ticks("verify", int(s.verify[service]), manual)
-            name = f"verify:{s.id[service]}:{MILES[mile]}"
+            name = milestone_step("verify", s.id[service], MILES[mile])
             draft.add("verify", s.id[service], name, at, at + length, milestone=MILES[mile], manual=manual)
             if mile == 0:
                 draft.last_of[service] = name
@@ -238,7 +240,7 @@ def _checks(draft: Draft) -> None:
             draft.last_of[service] = draft.add(
                 "shift",
                 s.id[service],
-                f"shift:{s.id[service]}",
+                target_step("shift", s.id[service]),
                 at,
                 at + length,
                 milestone="base",
@@ -250,19 +252,21 @@ def _checks(draft: Draft) -> None:
 def _after(draft: Draft) -> dict[str, tuple[str, ...]]:
     """What each step waits for: gates of dependencies and tools, its own starts, its own boots."""
     index = {name: n for n, name in enumerate(draft.instance.services.id)}
-    gates = {component: _gates(draft, component) for component in draft.members}
+    s = draft.instance.services
+    gates = {c: _gates(draft, c, s.hard, s.lost_stores) for c in draft.members}
+    start_gates = {c: _gates(draft, c, s.hard_start, s.start_stores) for c in draft.members}
     tools = {kind.name: _tool_gates(draft, kind.like) for kind in PLANNED.values()}
     found = {}
     for name, step in draft.steps.items():
         after, needs = set(step.after), kind_of(step.kind).needs
-        if Need.DEPENDENCIES in needs:
+        if needs & {Need.DEPENDENCIES, Need.START_DEPENDENCIES}:
             service = index[step.target]
             mile = MILES.index(step.milestone)
-            component = int(draft.instance.services.component[service])
-            if draft.instance.services.base_lost[service]:
-                after |= gates[component]
+            component = int(s.component[service])
+            if s.base_lost[service]:
+                after |= (gates if Need.DEPENDENCIES in needs else start_gates)[component]
             if Need.RELEASE in needs and service in draft.instance.attests:
-                after.add(f"attest:{step.target}")
+                after.add(target_step("attest", step.target))
             if Need.STARTS in needs:
                 owners = draft.members[component] if mile == 0 else [service]
                 after |= {n for owner in owners for n in draft.starts_of.get((owner, mile), ())}
@@ -272,17 +276,17 @@ def _after(draft: Draft) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _gates(draft: Draft, component: int) -> set[str]:
-    """Steps that end what a component hard-needs outside itself."""
+def _gates(draft: Draft, component: int, services: _Needed, stores: _Needed) -> set[str]:
+    """Steps that end what a component needs outside itself, of what each service needs."""
     s = draft.instance.services
     found: set[str] = set()
     for member in draft.members[component]:
-        for other in s.hard[member]:
+        for other in services[member]:
             if s.component[other] != component and s.base_lost[other]:
                 found |= {
                     draft.last_of[m] for m in draft.members[int(s.component[other])] if m in draft.last_of
                 }
-        found |= {draft.promote_of[store] for store in s.lost_stores[member] if store in draft.promote_of}
+        found |= {draft.promote_of[store] for store in stores[member] if store in draft.promote_of}
     return found
 
 
@@ -318,6 +322,27 @@ def _waves(draft: Draft, after: dict[str, tuple[str, ...]]) -> dict[str, int]:
     return waves
 
 
+def add_stops_away(draft: Draft, times: Times) -> None:
+    """One stop a service that came home, of its replicas elsewhere; none before all of it serves at home."""
+    instance, s = draft.instance, draft.instance.services
+    for leaving in instance.leaving:
+        service, at = leaving.service, int(times.top_at[leaving.service])
+        name, length = s.id[service], int(s.shed[service])
+        if at + length >= instance.horizon:
+            continue
+        draft.add(
+            "stop",
+            name,
+            f"stop:{name}",
+            at,
+            at + length,
+            after=tuple(sorted(step.id for step in draft.steps.values() if step.target == name)),
+            servers=leaving.places,
+            count=sum(count for _, count in leaving.places),
+            precheck="all of it serves at home",
+        )
+
+
 def add_stops(draft: Draft, times: Times) -> None:
     """One stop a service that stands in the lost site: after it moved, or just before the deadline."""
     instance, s = draft.instance, draft.instance.services
@@ -330,4 +355,4 @@ def add_stops(draft: Draft, times: Times) -> None:
         after = (draft.last_of[service],) if moved and service in draft.last_of else ()
         name = s.id[service]
         words = "its replacement serves" if moved else "the site still has power"
-        draft.add("stop", name, f"stop:{name}", at, at + length, after=after, precheck=words)
+        draft.add("stop", name, target_step("stop", name), at, at + length, after=after, precheck=words)
