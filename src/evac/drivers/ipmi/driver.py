@@ -13,6 +13,7 @@ from typing import Final
 
 from evac.drivers import parameters
 from evac.drivers.capabilities import BootsServers, Fences, PowerReport
+from evac.drivers.ipmi import DRIVER
 from evac.drivers.ipmi.program import Asker, Chassis, Target, Unanswered, read_target
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -201,6 +202,7 @@ class IpmiDriver(BootsServers, Fences):
 def _read(action: Action) -> Target:
     if action.verb not in VERBS:
         raise Permanent("verb-unknown", f"ipmi cannot {action.verb}")
+    parameters.refuse_proof(action, DRIVER.proofs)
     return read_target(action)
 
 

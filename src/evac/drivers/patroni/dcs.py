@@ -60,8 +60,8 @@ class Cluster:
     @property
     def standby_of(self) -> str:
         """The primary that a standby cluster follows; empty for an ordinary cluster."""
-        found = self.config.get("standby_cluster") or {}
-        return f"{found.get('host')}:{found.get('port')}" if found else ""
+        found = self.config.get("standby_cluster")
+        return f"{found.get('host')}:{found.get('port')}" if isinstance(found, dict) and found else ""
 
     def role(self, name: str) -> str:
         return str(self.members.get(name, {}).get("role", ""))
@@ -71,7 +71,7 @@ class Cluster:
 
     def evidence(self) -> dict[str, str | int | bool]:
         """For the journal. alone_s: about what Patroni would need without evac."""
-        ttl, loop_wait = int(self.config.get("ttl", 30)), int(self.config.get("loop_wait", 10))
+        ttl, loop_wait = number(self.config.get("ttl"), 30), number(self.config.get("loop_wait"), 10)
         seen: dict[str, str | int | bool] = {
             "leader": self.leader or "none",
             "sync": " ".join(self.sync),
@@ -79,9 +79,9 @@ class Cluster:
             "strict": bool(self.config.get("synchronous_mode_strict")),
             "ttl": ttl,
             "loop_wait": loop_wait,
-            "retry_timeout": int(self.config.get("retry_timeout", 10)),
+            "retry_timeout": number(self.config.get("retry_timeout"), 10),
             "alone_s": ttl + loop_wait,
-            "timeline": int(self.members.get(self.leader, {}).get("timeline", 0)),
+            "timeline": number(self.members.get(self.leader, {}).get("timeline")),
         }
         return seen | ({"standby_cluster_of": self.standby_of} if self.standby_of else {})
 
@@ -107,20 +107,28 @@ class MemberFacts:
     lag_ms: int | None = None
 
 
+def number(value: object, default: int = 0) -> int:
+    """A number of Patroni's records, which people may write too; the default for what is none."""
+    try:
+        return int(str(value))
+    except ValueError:
+        return default
+
+
 def member_facts(cluster: Cluster, name: str) -> MemberFacts:
     """Of one member. Raises `Retryable` where the cluster does not know it now."""
     seen = cluster.members.get(name)
     if seen is None:
         raise Retryable("member-unknown", f"{name} is no member of {cluster.scope} now", after_ms=500)
     leads = cluster.leader == name and seen.get("role") in ("primary", "master")
-    ahead = int(cluster.members.get(cluster.leader, {}).get("xlog_location") or 0)
-    own = int(seen.get("xlog_location") or 0)
+    ahead = number(cluster.members.get(cluster.leader, {}).get("xlog_location"))
+    own = number(seen.get("xlog_location"))
     return MemberFacts(
         role="primary" if leads else "standby",
         writable=leads and cluster.runs(name) and not cluster.standby_of,
         link_up=cluster.runs(name) and seen.get("replication_state") == "streaming",
         behind=0 if leads else max(0, ahead - own),
-        timeline=int(seen.get("timeline") or 0),
+        timeline=number(seen.get("timeline")),
         standbys=tuple(SyncMember(one) for one in cluster.sync) if leads else (),
     )
 
@@ -166,10 +174,11 @@ class Dcs:
         """The whole cluster in one transaction, so that its parts belong together."""
         asked = {"success": [_range(self.root, KEYS_MOST), _range_one(self.claim_key)]}
         answer = await self._post("/v3/kv/txn", asked, changes=False)
-        answers = [part.get("response_range", {}) for part in answer.get("responses", [])]
-        if len(answers) != 2:
-            raise Retryable("etcd-answer", "etcd's answer was not understood", after_ms=500)
-        return _cluster(self.scope, self.root, answers[0].get("kvs", []), answers[1].get("kvs", []))
+        try:
+            found, claims = (part["response_range"].get("kvs", []) for part in answer.get("responses", []))
+            return _cluster(self.scope, self.root, found, claims)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise Retryable("etcd-answer", "etcd's answer was not understood", after_ms=500) from error
 
     async def claim(self, seen: Cluster, order: Order, purpose: str) -> Cluster:
         """Writes this order's token and epoch, unless somebody newer did. Nothing is changed before."""
@@ -218,12 +227,14 @@ class Dcs:
                     content = await whole_answer(answer, MAX_ANSWER)
                     if answer.status == 200:
                         self.changed = self.changed or changes
-                        found: dict[str, Any] = json.loads(content)
+                        found = json.loads(content)
+                        if not isinstance(found, dict):
+                            raise ValueError("the answer is no object")
                         return found
                     last = Retryable("etcd-refused", f"{url} answered {answer.status}")
             except aiohttp.ClientConnectorError as error:
                 last = error
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
                 last = error
                 if changes:
                     self.changed = True
@@ -313,6 +324,6 @@ def _claim(claims: list[dict[str, Any]]) -> tuple[Claim, int]:
 def _json(words: str) -> dict[str, Any]:
     try:
         found = json.loads(words) if words else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -19,7 +19,15 @@ import aiohttp
 
 from evac.drivers.capabilities import Fences, Follows, Promotes, Protects, ReportsRole, RoleReport
 from evac.drivers.parameters import many, text
-from evac.drivers.patroni.dcs import Cluster, Dcs, MemberFacts, member_facts, refuse_stale, whole_answer
+from evac.drivers.patroni.dcs import (
+    Cluster,
+    Dcs,
+    MemberFacts,
+    member_facts,
+    number,
+    refuse_stale,
+    whole_answer,
+)
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.store_driver import StoreDriver
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -129,8 +137,8 @@ def _warnings(cluster: Cluster) -> dict[str, str | int | bool]:
     ]
     if cluster.synchronous and not cluster.config.get("synchronous_mode_strict"):
         found.append("not strict: it falls back to asynchronous by itself when its standby goes")
-    timers = [int(cluster.config.get(key, value)) for key, value in (("ttl", 30), ("loop_wait", 10))]
-    if timers[1] + 2 * int(cluster.config.get("retry_timeout", 10)) > timers[0]:
+    ttl, loop_wait = number(cluster.config.get("ttl"), 30), number(cluster.config.get("loop_wait"), 10)
+    if loop_wait + 2 * number(cluster.config.get("retry_timeout"), 10) > ttl:
         found.append("loop_wait + 2 x retry_timeout is more than ttl")
     return {"warnings": "; ".join(found)[:900]} if found else {}
 
@@ -169,10 +177,12 @@ async def _problems(action: Action, order: Order, cluster: Cluster) -> list[str]
         case "protect":
             return _problems_of_set(action, cluster)
         case "rejoin":
-            member = cluster.members.get(_name(action))
+            if cluster.leader == _name(action):
+                return [f"{cluster.leader} leads {cluster.scope}: another member must be promoted first"]
+            known = _name(action) in cluster.members
             return (
                 []
-                if member
+                if known
                 else [f"{_name(action)} is no member of {cluster.scope} now: is Patroni up there?"]
             )
         case _:
@@ -211,7 +221,7 @@ async def _answers_as_primary(cluster: Cluster) -> bool:
     try:
         async with asyncio.timeout(PEER_S), aiohttp.ClientSession() as session, session.get(url) as answer:
             found = json.loads(await whole_answer(answer, MAX_ANSWER))
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError):
         return False
     return (
         isinstance(found, dict)
@@ -298,7 +308,7 @@ async def _rest(dcs: Dcs, action: Action, method: str, path: str, body: Mapping[
             words = (await whole_answer(answer, MAX_ANSWER)).decode("utf-8", "replace")
     except aiohttp.ClientConnectorError as error:
         raise Retryable("patroni-unreachable", f"{url} cannot be reached", after_ms=300) from error
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         raise OutcomeUnknown("patroni-silent", f"{url} did not answer; it may have been done") from error
     if answer.status in (401, 403):
         raise Permanent("patroni-refused", f"{url} wants other credentials")

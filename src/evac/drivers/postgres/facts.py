@@ -23,10 +23,13 @@ from evac.drivers.capabilities import MemberRole, RoleReport
 from evac.drivers.parameters import stale_token
 from evac.drivers.port import Checked, Evidence, Order
 from evac.drivers.postgres.conninfo import SyncSet, literal, parse_sync_set
-from evac.model.errors import Permanent
+from evac.model.errors import Permanent, Retryable
 
 if TYPE_CHECKING:
     from evac.drivers.postgres.link import Link
+
+UNREADABLE = "postgres-unreadable"
+"""Code of something that answers, and not as PostgreSQL does."""
 
 _FACTS = """
 SELECT pg_is_in_recovery() AS standby,
@@ -200,7 +203,15 @@ def lsn_number(text: str) -> int:
 
 
 async def read_facts(link: Link) -> PostgresFacts:
-    """Asks the member. Raises what the link raises."""
+    """Asks the member. Raises what the link raises, and `Retryable` where it answers nothing of the kind."""
+    try:
+        return await _read(link)
+    except (LookupError, TypeError, ValueError) as error:
+        words = f"{link.member.address}: an answer cannot be read ({type(error).__name__})"
+        raise Retryable(UNREADABLE, words, after_ms=1_000) from error
+
+
+async def _read(link: Link) -> PostgresFacts:
     row = (await link.rows(_FACTS))[0]
     standby = bool(row["standby"])
     standbys = tuple(_standby(one) for one in orjson.loads(row["standbys"] or "[]"))

@@ -20,6 +20,7 @@ import asyncpg
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action, Value
 from evac.drivers.postgres.conninfo import SyncSet, literal
+from evac.drivers.postgres.facts import UNREADABLE
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net.secrets import Secret, resolve, scrub
 
@@ -30,7 +31,15 @@ ATTEMPT_S = 10.0
 CALL_S = 5.0
 """No single statement takes longer, however long the order's timeout is."""
 MAX_ROWS = 10_000
-FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
+"""What asyncpg lets out where an answer is none of the protocol."""
+FAILURES = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    *_UNREADABLE,
+)
 """How asyncpg ends a call; the internal one comes when a server dies between two of its messages."""
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -345,10 +354,13 @@ def translate(member: Member, error: Exception, changes: bool) -> ActionError:
     message = f"{member.address}: {words}"
     if isinstance(error, _REFUSED):
         return Permanent(REFUSED, message, "check user, password and rights of the endpoint")
+    unreadable = isinstance(error, _UNREADABLE) and not isinstance(error, asyncpg.InterfaceError)
+    if unreadable:
+        message = f"{member.address}: an answer cannot be read ({type(error).__name__})"
     if changes:
         # Even a clear error tells nothing of what was changed before it.
         return OutcomeUnknown("postgres-cut", f"{message}; it may have been done")
-    return Retryable("postgres-unreachable", message, after_ms=200)
+    return Retryable(UNREADABLE if unreadable else "postgres-unreachable", message, after_ms=200)
 
 
 POLL_S = 0.005

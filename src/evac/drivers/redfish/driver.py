@@ -10,9 +10,10 @@ import asyncio
 from functools import partial
 from typing import Final, TypeVar
 
+from evac.drivers import parameters
 from evac.drivers.capabilities import BootsServers, Fences, PowerReport, SwitchesPower
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.drivers.redfish import circuits, switch_off, system
+from evac.drivers.redfish import DRIVER, circuits, switch_off, system
 from evac.drivers.redfish.boot import (
     Boot,
     check_identity,
@@ -170,6 +171,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
     def _read(self, action: Action) -> Target:
         if action.verb not in VERBS:
             raise Permanent("verb-unknown", f"redfish cannot {action.verb}")
+        parameters.refuse_proof(action, DRIVER.proofs)
         target = self._reader.target(action)
         if action.verb == "start" and not target.circuit:
             raise Permanent(
