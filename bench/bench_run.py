@@ -21,7 +21,7 @@ from heapq import heappop, heappush
 from pathlib import Path
 
 from bench.figures import Figure, median
-from evac.drivers.noop import NoopDriver
+from evac.drivers.manual import NoopDriver
 from evac.drivers.port import Action, Driver, Evidence, Order
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import Leadership

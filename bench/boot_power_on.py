@@ -223,7 +223,7 @@ async def _last_power_on(about: dict[str, Any], servers: int) -> tuple[float, fl
 
 
 async def _sweep_all(about: dict[str, Any], folder: Path) -> dict[str, Any]:
-    from evac.drivers.power_sweep import sweep
+    from evac.drivers.credentials import sweep
 
     driver = RedfishDriver()
     asked = [(driver, found[0]) for found in actions_of(about, servers_of(about)).values()]

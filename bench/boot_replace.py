@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.figures import Figure
-from evac.drivers.noop import NoopDriver
+from evac.drivers.manual import NoopDriver
 from evac.drivers.port import Action, Evidence, Order
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import Leadership

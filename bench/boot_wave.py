@@ -27,8 +27,7 @@ from evac.drivers.redfish.driver import RedfishDriver
 from evac.engine.boots.feed_watch import FeedWatch
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import Leadership
-from evac.engine.runs.binding import Bound, bind
-from evac.engine.runs.bound_store import decode_bound, encode_bound
+from evac.engine.runs.binding import Bound, bind, decode_bound, encode_bound
 from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.performing import Terms
 from evac.engine.runs.reading import create_run, take_over
@@ -174,7 +173,7 @@ async def _carry_out(folder: Path) -> dict[str, Any]:
         "on_ms": max(up) - view.started_ms,
         "forecast_ms": said - view.started_ms,
         "up": len(up),
-        "floor": len(view.quarantined),
+        "floor": len(view.boots.quarantined),
         "cpu_s": time.process_time(),
         "failures": dict(failures),
     }

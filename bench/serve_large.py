@@ -11,8 +11,7 @@ import orjson
 from bench.bench_run import lead, wide_spec
 from evac.app.runs import INCIDENT
 from evac.engine.clock import SystemClock
-from evac.engine.runs.binding import Bound
-from evac.engine.runs.bound_store import put_bound
+from evac.engine.runs.binding import Bound, put_bound
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import create_run, encode_all
 from evac.run.values import Event

@@ -9,7 +9,7 @@ from evac.office.office import Office
 from evac.office.reckoning import Worker
 from evac.store.memory import MemoryStore
 from evac.web.access.port import Loopback
-from evac.web.application import application
+from evac.web.serving import application
 from evac.web.setting import WebSetting
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "openapi.json"

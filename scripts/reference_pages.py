@@ -16,12 +16,12 @@ from evac.estate.codecs.notices import CHANNEL_FIELDS
 from evac.estate.codecs.notices import FIELDS as NOTICES_FIELDS
 from evac.estate.codecs.policy import FIELDS as POLICY_FIELDS
 from evac.estate.codecs.policy import STORE_FIELDS
+from evac.estate.format import document
 from evac.estate.format import quantities as q
-from evac.estate.format import sources
-from evac.estate.format.codes import CODES
 from evac.estate.format.kinds import Field, Listed, Mapped, Record, Records, Scalar
-from evac.estate.format.provenance import TABLE_COLUMNS
+from evac.estate.format.problems import CODES
 from evac.estate.format.quantities import Quantity
+from evac.estate.format.reading import TABLE_COLUMNS
 from evac.estate.format.spec import FACT, HEAD, SECTIONS
 from evac.model.run_policy import PROFILES
 from evac.model.steps import TOOL_ROLES
@@ -247,7 +247,6 @@ def _nested(fields: tuple[Field, ...]) -> list[str]:
 
 
 def _bounds() -> str:
-    from evac.estate.format import document
     from evac.estate.tables import reading as tables
 
     return f"""\
@@ -255,10 +254,10 @@ def _bounds() -> str:
 
 | what | at most |
 |---|---|
-| bytes of a YAML file | {sources.YAML_BYTES_MAX:,} |
-| bytes of a table | {sources.TABLE_BYTES_MAX:,} |
-| bytes of a line | {sources.LINE_BYTES_MAX:,} |
-| YAML files | {sources.FILES_MAX:,} |
+| bytes of a YAML file | {document.YAML_BYTES_MAX:,} |
+| bytes of a table | {document.TABLE_BYTES_MAX:,} |
+| bytes of a line | {document.LINE_BYTES_MAX:,} |
+| YAML files | {document.FILES_MAX:,} |
 | values in a YAML file, aliases expanded | {document.NODES_MAX:,} |
 | aliases in a YAML file | {document.ALIASES_MAX:,} |
 | levels of nesting | {document.DEPTH_MAX} |

@@ -6,7 +6,7 @@ import pytest
 from scripts.reference_pages import PAGES
 
 from evac.estate import check, schema
-from evac.estate.format.codes import CODES
+from evac.estate.format.problems import CODES
 from tests.unit.estate.test_schema import VALIDATOR, as_json
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"

@@ -186,7 +186,7 @@ def test_two_persons_sign_and_the_run_may_be_named_by_its_incident(world: World)
     waits = json.loads(world.evac("run", "show", run, "--output", "json", code=13))["waits_for"]
     assert waits == ["needs approval by 1 more person"], "who agrees twice is one person"
     world.evac("approve", "inc-1", *words, "lee", "--key", lees)
-    assert world.until(run, "running", "fence:db").approved_by.keys() == {"kim", "lee"}
+    assert world.until(run, "running", "fence:db").approvals.given.keys() == {"kim", "lee"}
     world.evac("hold", "--reason", "wait")
     assert "on hold by kim" in world.evac("run", "show", run, code=13)
 

@@ -18,8 +18,8 @@ from evac.cli import exits
 from evac.cli.main import run
 from evac.drivers.port import Action, Driver, Order
 from evac.drivers.postgres.driver import PostgresDriver
+from evac.drivers.process.client import peer_of
 from evac.drivers.process.driver import ProcessDriver
-from evac.drivers.process.peers import peer_of
 from evac.model.errors import Permanent
 from evac.store.generation import Newer, read_newer
 from evac_lab import authorities, clients, faults, restoring, status

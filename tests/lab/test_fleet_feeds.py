@@ -136,7 +136,7 @@ async def _tripped(run: Carried) -> None:
             await asyncio.to_thread(fleet.admin, f"feeds/pangyo/hall-1/feed-01{side}/open", {})
         await run.until("feed_tripped", 2)
         view = execution.view
-        gates = [view.steps[i].target for i in view.gates]
+        gates = [view.steps[i].target for i in view.boots.gates]
         assert gates == ["pangyo/hall-1/feed-01a", "pangyo/hall-1/feed-01b"]
         assert view.counts["pending"] == 6, "its servers wait for it"
         for side in "ab":

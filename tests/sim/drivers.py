@@ -18,8 +18,7 @@ from evac.drivers import parameters
 from evac.drivers.capabilities import ABOUT, Fences, RoutesTraffic, RunsUnits, Verifies
 from evac.drivers.command.driver import VERBS as COMMAND_VERBS
 from evac.drivers.http.driver import VERBS as HTTP_VERBS
-from evac.drivers.manual import ManualDriver
-from evac.drivers.noop import NoopDriver
+from evac.drivers.manual import ManualDriver, NoopDriver
 from evac.drivers.port import Action, Evidence, Observed, Order, Verb
 from evac.drivers.registry import DRIVERS, Maker
 from evac.drivers.spec import DriverSpec

@@ -28,7 +28,7 @@ from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, kee
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.datasets import DataSets, Epoch, decode, key_of
 from evac.engine.stores.guards import Guards
-from evac.engine.stores.sync_standby import Roles, bound_of, is_protection
+from evac.engine.stores.stalled_commits import Roles, bound_of, is_protection
 from evac.net.internal_errors import INTERNAL
 from evac.run.values import ENDED, RunSpec
 from evac.store.anchors import Anchor, verify_chain

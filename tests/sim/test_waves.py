@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Iterable
 import pytest
 
 from evac.drivers.port import Action, Observed, Order
-from evac.engine.boots.power_gate import PowerGate
+from evac.engine.boots.binding import PowerGate
 from evac.engine.runs import performing
 from evac.model.boot_codes import BOOTING
-from evac.run import boot_events, outages
-from evac.run.boot_events import SEVERAL_STALLED
+from evac.run.boots import events as boot_events
+from evac.run.boots import outages
+from evac.run.boots.events import SEVERAL_STALLED
 from evac.run.limits import Limits
 from evac.run.values import Event
 from evac.run.view import RunView
@@ -167,7 +168,7 @@ def test_boots_in_flight_that_have_no_further_turn_are_found(monkeypatch: pytest
 def test_a_server_that_is_up_and_cut_off_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def hurried(view: RunView, i: int, event: Event) -> None:
         told(view, i, event)
-        view.cycled.add(i)
+        view.boots.cycled.add(i)
 
     told = boot_events.is_retried
     monkeypatch.setattr(boot_events, "is_retried", hurried)

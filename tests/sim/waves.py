@@ -23,8 +23,8 @@ from evac.engine.runs.reading import create_run, take_over
 from evac.engine.runs.requests import Request, RequestVerb
 from evac.model.errors import Conflict, LeaseLost, LockHeld, RunError
 from evac.model.step_id import LimitId, StepId, plan_id
-from evac.run import silent_servers
-from evac.run.boot_events import SEVERAL_STALLED
+from evac.run.boots import silent_servers
+from evac.run.boots.events import SEVERAL_STALLED
 from evac.run.patience import deadline_ms
 from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
@@ -91,7 +91,7 @@ class WaveStory(Story):
         floor, view = self.floor, self.view
         outcome.up, outcome.trips, outcome.samples = floor.up(), floor.trips, floor.samples
         if view is not None:
-            outcome.ends, outcome.hands_on = {RUN: view.phase}, len(view.quarantined)
+            outcome.ends, outcome.hands_on = {RUN: view.phase}, len(view.boots.quarantined)
 
     # What must be true at the end.
 
@@ -119,12 +119,12 @@ class WaveStory(Story):
             if server.fault not in HOPELESS:
                 continue
             i = view.index[f"boot:{server.name}"]
-            if i not in view.quarantined:
+            if i not in view.boots.quarantined:
                 raise Broken(f"{server.name} is hopeless, and is not on the hands-on list")
-            if i in view.hung and not view.turns.get(i):
+            if i in view.boots.hung and not view.boots.turns.get(i):
                 raise Broken(f"{server.name} was left in doubt, and is not looked at again")
             code = view.failures.get(i, ("",))[0]
-            named = code in ("server-no-boot", "bmc-silent") or i in view.blind
+            named = code in ("server-no-boot", "bmc-silent") or i in view.boots.blind
             if server.fault == "no-boot" and not named:
                 raise Broken(f"{server.name} does not boot, and the hands-on list says {code or 'nothing'}")
 
@@ -347,13 +347,13 @@ class WaveStory(Story):
             view = self.view
             if view is None:
                 continue
-            for i in sorted(set(view.gates) - view.gates_open):
+            for i in sorted(set(view.boots.gates) - view.gates_open):
                 if view.phases[i] in ("pending", "ready"):
                     self.ask("approve", step=view.steps[i].id)
             for feed in sorted({feed for feeds in silent_servers.waiting(view) for feed in feeds}):
                 if not self.floor.closed[feed]:
                     self.floor.close(feed)
-            if view.phase == "paused" and view.refusing and not self.floor.refuses:
+            if view.phase == "paused" and view.boots.refusing and not self.floor.refuses:
                 self.ask("resume")
 
 

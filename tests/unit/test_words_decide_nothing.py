@@ -57,7 +57,6 @@ NO_MESSAGES_OF_OURS = {
     "office/notices/ledger.py": "asks for a number among messages",
     "office/notices/sending.py": "the title of an update that a person wrote without one is its first line",
     "store/etcd.py": "reads what etcd says",
-    "views/audit_view.py": "leaves a name out of a finding that its page shows above it",
     "views/quarantine.py": "sorts names by the numbers in them",
     "views/screen.py": "never breaks a line that is a command to copy",
     "web/access/granting.py": "refuses a reason that looks like that of a break-glass credential",

@@ -11,8 +11,7 @@ import orjson
 from evac import __version__
 from evac.app.planner.plans import Made, make_plan
 from evac.engine.plans.library import key_of, put_plan
-from evac.engine.runs.binding import Bound
-from evac.engine.runs.bound_store import put_bound
+from evac.engine.runs.binding import Bound, put_bound
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import encode_all
 from evac.estate import load

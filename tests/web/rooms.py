@@ -17,7 +17,7 @@ from evac.office.reckoning import Worker
 from evac.store.memory import MemoryStore
 from evac.store.port import Store
 from evac.web.access.port import Access, Loopback
-from evac.web.application import application
+from evac.web.serving import application
 from evac.web.setting import WebSetting
 
 ESTATE = Path(__file__).resolve().parents[1] / "fixtures" / "estates" / "small"

@@ -14,11 +14,10 @@ import pytest
 from evac.app import incidents
 from evac.app.access import digest_of
 from evac.app.controlling import check_request
-from evac.engine.break_glass import issue
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import of_event
 from evac.engine.runs import requests
-from evac.engine.runs.signatures import Approval, new_key, read_key, sign
+from evac.engine.runs.signatures import Approval, issue, new_key, read_key, sign
 from evac.model.access import AccessRules, Grant, Person, Token
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import Approver, RunPolicy
@@ -26,7 +25,7 @@ from evac.office.office import Office
 from evac.run.state import apply, replay
 from evac.run.view import RunView
 from evac.web.access.people import People
-from evac.web.pages import run_asking
+from evac.web.pages import run
 from tests.web.burning import RUN, events_of, made, spec_of
 from tests.web.rooms import play
 from tests.web.test_access_sign_in import HTML
@@ -172,7 +171,7 @@ def test_one_that_is_none_any_more_is_refused_and_logged(
 def test_on_the_pages_it_leads_to_its_form_and_ends_with_its_key(
     signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_asking, "WAIT_S", 0)  # nobody leads here
+    monkeypatch.setattr(run, "WAIT_S", 0)  # nobody leads here
 
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         await with_fire(client, office)
@@ -222,10 +221,10 @@ def test_one_person_counts_once_by_whatever_way_she_approves(signer: Signer) -> 
         view = replay(spec, [first])
         for asked in await standing(office):
             apply(view, requests.event_of(view, asked, signer.now_ms, requests.Terms()))
-        assert view.approvals == 1
+        assert view.approvals.counted == 1
         lee = replace(asked, who="lee")
         apply(view, requests.event_of(view, lee, signer.now_ms, requests.Terms()))
-        assert view.approvals == 2
+        assert view.approvals.counted == 2
 
     play(story, access=signer.access)
 

@@ -15,8 +15,7 @@ from evac.control.server import ServerControl
 from evac.control.server_calls import Reply, ServerCalls
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import Leadership
-from evac.engine.runs.binding import Bound
-from evac.engine.runs.bound_store import put_bound
+from evac.engine.runs.binding import Bound, put_bound
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import create_run, encode
 from evac.office.office import Office

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from evac.office.office import Office
-from evac.web import shelf
+from evac.web import room
 from tests.web.rooms import play
 from tests.web.test_changes import Named
 
@@ -25,7 +25,7 @@ def test_the_second_answer_is_the_first_one_without_its_route(monkeypatch: pytes
             path: await client.get(path, headers={"If-None-Match": first[path].headers["etag"]})
             for path in PATHS[:1]
         }
-        monkeypatch.setattr(shelf.Shelf, "answer", None)  # no route can answer any more
+        monkeypatch.setattr(room.Shelf, "answer", None)  # no route can answer any more
         for path in PATHS:
             again = await client.get(path)
             assert (again.status_code, again.content) == (200, first[path].content)
@@ -67,8 +67,8 @@ def test_what_one_may_read_is_not_kept_for_another() -> None:
 
 
 def test_questions_and_bodies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "QUESTIONS_MOST", 4)
-    monkeypatch.setattr(shelf, "KEPT_MOST", 3)
+    monkeypatch.setattr(room, "QUESTIONS_MOST", 4)
+    monkeypatch.setattr(room, "KEPT_MOST", 3)
 
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         kept = client._transport.app.state.room.shelf  # type: ignore[attr-defined]

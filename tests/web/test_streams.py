@@ -11,7 +11,7 @@ from evac.office.hub import WAITING_MOST, Hub, News, TooManyViewers
 from evac.office.office import TOPIC_WATCH, Office
 from evac.store.journal import Journal
 from evac.store.memory import MemoryStore
-from evac.web import streams
+from evac.web.room import event_message, stream_answer
 from tests.web.rooms import office_of
 
 
@@ -39,9 +39,9 @@ def test_a_viewer_that_was_cut_off_gets_what_it_missed_and_what_comes_next() -> 
                 return [(n.number, "notice", n) for n in await office.notices(after, limit)]
 
             def say(news: News) -> bytes:
-                return streams.message("notice", news.value, news.number)
+                return event_message("notice", news.value, news.number)
 
-            answer = streams.stream(office.hub, (TOPIC_WATCH,), backlog, 2, say, 60.0)
+            answer = stream_answer(office.hub, (TOPIC_WATCH,), backlog, 2, say, 60.0)
             text = ""
             body = answer.body_iterator
             async with asyncio.timeout(60):
@@ -82,7 +82,7 @@ def test_a_quiet_stream_shows_that_it_is_alive() -> None:
         async def backlog(after: int, limit: int) -> list[tuple[int, str, object]]:
             return []
 
-        answer = streams.stream(hub, ("a",), backlog, 0, lambda news: b"", 0.01)
+        answer = stream_answer(hub, ("a",), backlog, 0, lambda news: b"", 0.01)
         pieces = []
         async for piece in answer.body_iterator:
             pieces.append(piece)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from evac.app.certificates import end_of, own_certificates, words_of
-from evac.drivers.process.peers import CERT
+from evac.drivers.process.client import CERT
 from evac_lab import faults, namespaces
 from evac_lab.process import MissingProgram, find_program
 from evac_lab.servers import dns, etcd, haproxy, postgres, redis

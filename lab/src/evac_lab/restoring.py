@@ -20,7 +20,7 @@ from evac.app.observed_stores import KEY, decode, merged
 from evac.app.observing import observe
 from evac.app.planner.plans import Question, make_plan, scenario_of
 from evac.drivers.port import Action, Evidence, Order
-from evac.drivers.process.peers import Lines
+from evac.drivers.process.client import Lines
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import LEADER

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from evac.drivers.port import Action, Order
+from evac.drivers.process.client import Peer
 from evac.drivers.process.driver import ProcessDriver
-from evac.drivers.process.peers import Peer
 from evac_lab import authorities, messenger, proc_table
 from evac_lab.primaries import Database
 from evac_lab.process import Process

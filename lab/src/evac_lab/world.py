@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evac.drivers.process.peers import Lines
+from evac.drivers.process.client import Lines
 from evac_lab import (
     authorities,
     clients,

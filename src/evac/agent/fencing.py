@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from evac.agent.config import FenceConfig
+from evac.agent.listening import Reserve
 from evac.agent.permits import Permits
 from evac.agent.units import Units
 from evac.drivers.command.driver import environment
@@ -22,6 +23,7 @@ from evac.model.errors import EvacError
 
 TICK_S: Final = 0.05
 _END_S: Final = 5.0
+AGAIN_S: Final = 0.5
 
 _log = logging.getLogger("evac.agent")
 
@@ -31,43 +33,82 @@ class FenceFailed(EvacError):
 
 
 class FenceHand:
-    """Fences every store whose permit runs out, each in its own thread: one that hangs delays no other."""
+    """Fences every store whose permit runs out. Each store has a thread that is there from the start, so that
+    one that hangs delays no other, and a process that can start no thread fences all the same. What was done
+    is written down by one more thread: a disk that hangs stops no fence, and no second try.
+    """
 
-    def __init__(self, permits: Permits, units: Units, make: Callable[[str], Driver], site: str) -> None:
+    def __init__(
+        self,
+        permits: Permits,
+        units: Units,
+        make: Callable[[str], Driver],
+        site: str,
+        reserve: Reserve | None = None,
+    ) -> None:
         self._permits, self._units, self._make, self._site = permits, units, make, site
+        self._reserve = reserve or Reserve(0)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="evac-fence", daemon=True)
+        self._to_write = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._watch, args=(fence,), name="evac-fence", daemon=True)
+            for fence in permits.fences
+        ]
+        self._writer = threading.Thread(target=self._write, name="evac-fence-file", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        """Begins to watch. Drivers are made once before: what they import is in memory when it is needed."""
+        for fence in self._permits.fences:
+            if fence.action:
+                driver = self._make(action_of(fence.action, fence.store, self._site).driver)
+                asyncio.get_running_loop().create_task(driver.close())
+        for thread in (*self._threads, self._writer):
+            thread.start()
 
     def close(self) -> None:
         """Ends the watching. A fence under way is not cut short; the next agent goes on with what is due."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(_END_S)
+        self._to_write.set()
+        deadline = time.monotonic() + _END_S
+        for thread in (*self._threads, self._writer):
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _watch(self) -> None:
+    def _watch(self, fence: FenceConfig) -> None:
         while not self._stop.wait(TICK_S):
             try:
-                for fence in self._permits.due():
-                    threading.Thread(target=self._fence, args=(fence,), daemon=True).start()
-            except Exception:  # no mistake may end the only thing that fences
-                _log.exception("the fence cannot begin")
+                if self._permits.due((fence.store,)):
+                    self._fence(fence)
+            except Exception as error:  # no mistake may end the only thing that fences
+                self._permits.settle(fence.store, type(error).__name__)
 
     def _fence(self, fence: FenceConfig) -> None:
         try:
-            self._do(fence)
+            with self._reserve.lend():
+                self._do(fence)
         except Exception as error:  # whatever it is, the store is not fenced, and it is tried again
+            self._permits.settle(fence.store, str(error) or type(error).__name__)
+            self._to_write.set()
             _log.error("the fence of %s is not complete: %s", fence.store, error)
-            self._settle(fence.store, str(error) or type(error).__name__)
         else:
+            self._permits.settle(fence.store)
+            self._to_write.set()
             _log.warning("the permit of %s ran out; it is fenced", fence.store)
-            self._settle(fence.store)
 
-    def _settle(self, store: str, why: str = "") -> None:
-        with contextlib.suppress(OSError):
-            self._permits.settle(store, why)
+    def _write(self) -> None:
+        """Writes what fences did, again and again until it is written."""
+        while True:
+            self._to_write.wait()
+            self._to_write.clear()
+            try:
+                self._units.keep_wanted()
+                self._permits.write()
+            except OSError:
+                self._to_write.set()
+                if self._stop.wait(AGAIN_S):
+                    return
+            if self._stop.is_set() and not self._to_write.is_set():
+                return
 
     def _do(self, fence: FenceConfig) -> None:
         """Units first, because nothing is faster or surer than SIGKILL; then the program; then the driver.
@@ -85,9 +126,6 @@ class FenceHand:
             _run(fence, deadline - time.monotonic(), self._permits.epoch(fence.store))
         if fence.action:
             asyncio.run(self._act(fence, deadline - time.monotonic()))
-        if fence.units:
-            with contextlib.suppress(OSError):
-                self._units.keep_wanted()
         if still is not None:
             raise still
 

@@ -37,11 +37,27 @@ class Running:
 
     @property
     def alive(self) -> bool:
-        return self.boot == boot_id() and start_ticks(self.pid) == self.ticks
+        """Whether this very process runs. One that cannot be looked at does: a fence is complete when it is
+        seen to be gone, not when nobody can tell.
+        """
+        if self.boot != boot_id():
+            return False
+        try:
+            return start_ticks(self.pid) == self.ticks
+        except OSError:
+            return _exists(self.pid)
+
+    @property
+    def same(self) -> bool:
+        """Whether it is certain that this very process runs, so that a signal meets no other."""
+        try:
+            return self.boot == boot_id() and start_ticks(self.pid) == self.ticks
+        except OSError:
+            return False
 
     def send(self, number: int) -> None:
         """A signal to its whole group; nothing happens if this very process is gone."""
-        if self.alive:
+        if self.same:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
@@ -53,6 +69,7 @@ def identify(pid: int) -> Running | None:
 
 
 def start_ticks(pid: int) -> int | None:
+    """Raises `OSError` where it cannot be looked at."""
     fields = _stat(pid)
     return None if fields is None or fields[0] in "ZX" else int(fields[19])
 
@@ -76,7 +93,7 @@ def family(running: Running) -> tuple[Running, ...]:
 def kill(members: Iterable[Running]) -> None:
     """SIGKILL to each that is still the same process."""
     for member in members:
-        if member.alive:
+        if member.same:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(member.pid, signal.SIGKILL)
 
@@ -106,11 +123,24 @@ def _pids() -> list[int]:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields after the name; the name in brackets may hold anything."""
+    """The fields after the name; the name in brackets may hold anything. None for a process that is not
+    there; raises `OSError` where that cannot be seen, as without a free descriptor.
+    """
     try:
         return (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def _exists(pid: int) -> bool:
+    """Whether any process has this pid; needs no descriptor."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 MAX_LOG_BYTES: Final = 16 << 20
@@ -198,11 +228,22 @@ class OwnInstance:
         self._forget()
 
     def kill_now(self) -> None:
-        """SIGKILL to all of it, at once and from any thread: a fence does not ask."""
+        """SIGKILL to all of it, at once and from any thread: a fence does not ask. Raises `OSError` where not
+        all of it could be found.
+        """
         running = self._running
-        if running is not None:
+        if running is None:
+            return
+        try:
             self._killed = family(running)
-            kill(self._killed)
+        except OSError:
+            # Its descendants cannot be found now. A child of ours that nobody waited for keeps its pid.
+            self._killed = (running,)
+            if self._child is not None and self._child.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(running.pid, signal.SIGKILL)
+            raise
+        kill(self._killed)
 
     def is_gone(self) -> bool:
         """Whether nothing of it is left, from any thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +18,11 @@ MAX_FILE_BYTES: Final = 4 << 20
 OPENER_MOST: Final = 64
 
 
+@cache
 def boot_id() -> str:
-    """Changes with every start of the machine: clocks and pids of another boot mean nothing."""
+    """Changes with every start of the machine: clocks and pids of another boot mean nothing. Read once: a
+    fence must not depend on whether one more file can be opened.
+    """
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 

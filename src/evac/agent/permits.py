@@ -72,14 +72,20 @@ class Permits:
             self._of(store, epoch)
         return self._keep(store, Standing(epoch, 0, self._boot, "unwatched"))
 
-    def due(self) -> tuple[FenceConfig, ...]:
-        """Stores whose fence must begin now. Each is said once, until `settle` or a new permit.
+    @property
+    def fences(self) -> tuple[FenceConfig, ...]:
+        return tuple(self._fences.values())
+
+    def due(self, stores: Iterable[str] | None = None) -> tuple[FenceConfig, ...]:
+        """Stores, of these or of all, whose fence must begin now. Each is named once, until `settle` or a new
+        permit.
 
         Nothing is written and no disk is waited for: one that is full or hangs must not stop a fence. What is
         on disk says that the permit is over, so the next agent fences again.
         """
         with self._guard:
-            found = [fence for store, fence in self._fences.items() if self._is_due(store)]
+            asked = self._fences if stores is None else stores
+            found = [self._fences[store] for store in asked if self._is_due(store)]
             for fence in found:
                 before = self._standings[fence.store]
                 self._set(fence.store, replace(before, state="fencing", tries=before.tries + 1))
@@ -87,17 +93,18 @@ class Permits:
 
     def settle(self, store: str, why: str = "") -> None:
         """The fence of a store is complete; with `why` it is not, and will be due again soon. What was
-        permitted or released meanwhile stays so. Raises `OSError` when it cannot be written; it holds all the
-        same.
+        permitted or released meanwhile stays so. Nothing is written: that is for `write`.
         """
         with self._guard:
             before = self._standings[store]
             if before.state != "fencing":
                 return
             self._again_ms[store] = self._now_ms() + self._fences[store].again_ms
-            after = replace(before, state="failed" if why else "fenced", why=why[:200])
-            self._set(store, after)
-        self._write(store, after)
+            self._set(store, replace(before, state="failed" if why else "fenced", why=why[:200]))
+
+    def write(self) -> None:
+        """Writes down what is true now. Raises `OSError`."""
+        self._write({})
 
     def epoch(self, store: str) -> int:
         """The highest epoch told for a store; 0 for one that no permit ever named."""
@@ -150,7 +157,7 @@ class Permits:
 
     def _keep(self, store: str, standing: Standing) -> Standing:
         """On disk first, then true: what was told is never forgotten."""
-        self._write(store, standing)
+        self._write({store: standing})
         self._set(store, standing)
         return standing
 
@@ -158,11 +165,11 @@ class Permits:
         with self._guard:
             self._standings = {**self._standings, store: standing}
 
-    def _write(self, store: str, standing: Standing) -> None:
+    def _write(self, changed: Mapping[str, Standing]) -> None:
         """Holds up other writers, and nobody who only asks what is due."""
         with self._writing:
             with self._guard:
-                standings = {**self._standings, store: standing}
+                standings = {**self._standings, **changed}
             write_values(self._path, {name: asdict(one) for name, one in standings.items()})
 
 

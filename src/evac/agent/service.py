@@ -35,11 +35,12 @@ from evac.agent.acting import Acting
 from evac.agent.anchors import Anchors, Head
 from evac.agent.config import AgentConfig
 from evac.agent.fencing import FenceHand
+from evac.agent.listening import Listener, Reserve, connections_most
 from evac.agent.memory import TokenLedger
 from evac.agent.permits import Permits
 from evac.agent.tls import Door
 from evac.agent.units import Units
-from evac.drivers.process import remote, signing
+from evac.drivers.process import client, driver
 from evac.drivers.process.client import error_values
 from evac.drivers.process.driver import PATH as UNIT_PATH
 from evac.drivers.registry import Drivers, create
@@ -68,7 +69,7 @@ class Gate:
     def __init__(
         self, secret: Secret, window_ms: int, wall_ms: Callable[[], int], steady_ms: Callable[[], int]
     ) -> None:
-        least = signing.LEAST_KEY_BYTES
+        least = client.LEAST_KEY_BYTES
         if len(secret.reveal_bytes()) < least:
             raise Permanent("secret-short", f"{secret} is shorter than {least} bytes")
         self._steady_ms = steady_ms
@@ -85,15 +86,15 @@ class Gate:
 
     def believe(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> str:
         """The nonce of a request that our key signed. Raises `NotBelieved`. It may yet be old or repeated."""
-        nonce = headers.get(signing.NONCE, "")
-        stamp = headers.get(signing.TIMESTAMP, "")
-        said = headers.get(signing.SIGNATURE, "")
+        nonce = headers.get(client.NONCE, "")
+        stamp = headers.get(client.TIMESTAMP, "")
+        said = headers.get(client.SIGNATURE, "")
         if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 15):
             raise NotBelieved
         if not (_LEAST_NONCE <= len(nonce) <= _MOST_NONCE and nonce.isascii() and nonce.isalnum()):
             raise NotBelieved
-        wanted = signing.order_signature(self._secret, method, path, body, int(stamp), nonce)
-        if not signing.same(said, wanted):
+        wanted = client.order_signature(self._secret, method, path, body, int(stamp), nonce)
+        if not client.same(said, wanted):
             raise NotBelieved
         return nonce
 
@@ -123,7 +124,7 @@ class Gate:
         self._order.append((self._steady_ms(), nonce))
 
     def sign(self, status: int, body: bytes, nonce: str) -> str:
-        return signing.answer_signature(self._secret, status, body, nonce)
+        return client.answer_signature(self._secret, status, body, nonce)
 
     def _forget(self, now: int) -> None:
         """A nonce is kept for two windows: as long as its order could be admitted again."""
@@ -166,6 +167,10 @@ class LoopLag:
 
 
 MAX_REQUEST_BYTES: Final = 1 << 20
+BODY_S: Final = 15.0
+"""A body that is not there by then is not waited for."""
+KEEPALIVE_S: Final = 60.0
+LINGER_S: Final = 1.0
 HEALTH_PATH: Final = "/v1/health"
 _STATUS: Final[Mapping[type[ActionError], int]] = {Retryable: 503, Permanent: 409, OutcomeUnknown: 504}
 _Handler = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
@@ -188,17 +193,19 @@ class Agent:
         self._units = Units(config)
         self._drivers = drivers or Drivers()
         self._acting = Acting(config, self._units, self._permits, self._ledger, self._drivers)
-        self._hand = FenceHand(self._permits, self._units, create, config.site)
+        self._reserve = Reserve()
+        self._hand = FenceHand(self._permits, self._units, create, config.site, self._reserve)
         self._lag = LoopLag()
         self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
         self.door = None if config.tls is None else Door(config.tls, memory.wall_ms)
         self._routes: Mapping[str, _Handler] = {
             UNIT_PATH: self._acting.unit,
-            remote.ACT_PATH: self._acting.act,
-            remote.PERMIT_PATH: self._permit,
-            remote.ANCHOR_PATH: self._anchor,
-            remote.HEADS_PATH: self._heads,
-            remote.GENERATION_PATH: self._generation,
+            driver.ACT_PATH: self._acting.act,
+            driver.PERMIT_PATH: self._permit,
+            driver.ANCHOR_PATH: self._anchor,
+            driver.HEADS_PATH: self._heads,
+            driver.GENERATION_PATH: self._generation,
         }
 
     @property
@@ -214,27 +221,51 @@ class Agent:
         self._lag.start()
         if self.door is not None:
             self.door.start()
-        doors = [self.door.middleware] if self.door is not None else []
-        app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=doors)
+        doors = [] if self.door is None else [self.door.middleware]
+        app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[self._noted(), *doors])
         app.router.add_get(HEALTH_PATH, self._health)
         for path in self._routes:
             app.router.add_post(path, self._answer)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
-        await self._runner.setup()
-        context = None if self.door is None else self.door.context
-        listening = web.TCPSite(
-            self._runner, self.config.host, self.config.port, reuse_address=True, ssl_context=context
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=2.0,
+            keepalive_timeout=KEEPALIVE_S,
+            lingering_time=LINGER_S,
         )
-        await listening.start()
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        context = None if self.door is None else self.door.context
+        self._listener = Listener(server, context, self._reserve, connections_most())
+        await self._listener.start(self.config.host, self.config.port)
+
+    def _noted(self) -> Any:
+        """Tells the listener that a whole head came; behind TLS, that the other side is let in."""
+
+        @web.middleware
+        async def noted(request: web.Request, handler: Callable[..., Awaitable[Any]]) -> web.StreamResponse:
+            assert self._listener is not None
+            self._listener.asked(request.transport)
+            answer: web.StreamResponse = await handler(request)
+            if self.door is not None and answer.status != 403:
+                self._listener.proven(request.transport)
+            return answer
+
+        return noted
 
     async def close(self) -> None:
         """Listens no more. Units go on; permits stay on disk for the next agent."""
+        if self._listener is not None:
+            await self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
         if self.door is not None:
             await self.door.close()
         await self._lag.close()
         self._hand.close()
+        self._reserve.close()
         await self._units.close()
         await self._drivers.close()
 
@@ -250,18 +281,27 @@ class Agent:
             "units": self._units.running_now(),
             "fences": self._permits.report(),
             "tls": None if self.door is None else self.door.report(),
+            "connections": None if self._listener is None else self._listener.report(),
         }
         return web.Response(body=orjson.dumps(values), content_type="application/json")
 
     async def _answer(self, request: web.Request) -> web.Response:
         """One signed order: believed, admitted once, obeyed, answered with a signature."""
-        body = await request.read()
+        try:
+            async with asyncio.timeout(BODY_S):
+                body = await request.read()
+        except TimeoutError:
+            slow = web.json_response({"error": {"code": "body-slow"}}, status=408)
+            slow.force_close()
+            return slow
         try:
             nonce = self._gate.believe(request.method, request.path_qs, body, request.headers)
         except NotBelieved as error:
             return web.json_response({"error": {"code": error.code}}, status=401)
+        if self._listener is not None:
+            self._listener.proven(request.transport)
         try:
-            self._gate.admit(int(request.headers[signing.TIMESTAMP]), nonce)
+            self._gate.admit(int(request.headers[client.TIMESTAMP]), nonce)
             status, values = 200, await self._routes[request.path](_table(body))
         except ActionError as error:
             status, values = _refusal(error)
@@ -270,7 +310,7 @@ class Agent:
             _log.exception("an order failed")
             status, values = _refusal(OutcomeUnknown("agent-failed", str(error)[:200], "observe it first"))
         data = orjson.dumps(values)
-        headers = {signing.SIGNATURE: self._gate.sign(status, data, nonce)}
+        headers = {client.SIGNATURE: self._gate.sign(status, data, nonce)}
         return web.Response(body=data, status=status, headers=headers, content_type="application/json")
 
     async def _permit(self, values: Mapping[str, Any]) -> dict[str, Any]:

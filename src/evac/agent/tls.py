@@ -1,15 +1,13 @@
 """Whom an agent lets speak to it: TLS with certificates of both sides, read again when their files change.
 
-The connection asks for a certificate, and a request without one, or with one of another name, is refused in
-words that the other side can tell apart: no order is read before. A certificate of a strange authority, or
-one that has ended, does not get through the handshake.
+A connection without a certificate, or with one of a strange authority or one that has ended, does not get
+through the handshake. One of another name is refused before an order is read, with a code of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from evac.drivers.process.peers import is_here, stamp_of
+from evac.drivers.process.client import is_here, stamp_of
 from evac.model.errors import EvacError
 from evac.net.tls import Renewed, TlsFiles, ends_ms, server_context
 
@@ -72,15 +70,10 @@ class Door:
     def __init__(self, tls: TlsConfig, wall_ms: Callable[[], int]) -> None:
         self._tls, self._wall_ms = tls, wall_ms
         self._stamp = stamp_of(tls.files)
-        self._renewed = Renewed(self._made())
+        self._renewed = Renewed(server_context(tls.files))
         self.context = self._renewed.context
         self.ends_ms, self.problem = ends_ms(tls.files.cert), ""
         self._looking: asyncio.Task[None] | None = None
-
-    def _made(self) -> ssl.SSLContext:
-        context = server_context(self._tls.files)
-        context.verify_mode = ssl.CERT_OPTIONAL  # who shows none is told so, instead of being cut off
-        return context
 
     def start(self) -> None:
         self._looking = asyncio.create_task(self._look(), name="certificates")
@@ -109,7 +102,7 @@ class Door:
             return
         self._stamp = stamp
         try:
-            self._renewed.take(self._made())
+            self._renewed.take(server_context(self._tls.files))
             self.ends_ms, self.problem = ends_ms(self._tls.files.cert), ""
         except EvacError as error:
             self.problem = f"{error.message} [{error.code}]"
@@ -137,7 +130,7 @@ class Door:
     def _refused(self, request: web.Request) -> str:
         line = request.transport
         shown: Mapping[str, Any] | None = None if line is None else line.get_extra_info("peercert")
-        if not shown:
+        if not shown:  # of a context that was taken before certificates were required
             return "tls-client-missing"
         if self._tls.names and not set(names_in(shown)) & set(self._tls.names):
             return "tls-client-name"

@@ -18,7 +18,7 @@ from evac.agent.config import AgentConfig, UnitConfig
 from evac.agent.instance import Instance, OwnInstance
 from evac.agent.memory import read_values, write_values
 from evac.agent.systemd import SystemdInstance, kill_now, states, states_now
-from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent
+from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent, Retryable
 from evac.net.http_calls import Caller
 from evac.net.internal_errors import internal
 
@@ -69,6 +69,9 @@ class Units:
             name: int(count) for name, count in read_values(self._file).items() if name in self._units
         }
         self._watching: asyncio.Task[None] | None = None
+        self._fences = 0
+        self._fenced: dict[str, int] = {}
+        """Unit -> number of the last fence that stopped it."""
 
     async def start(self) -> None:
         """Finds what an earlier agent started, and begins to watch."""
@@ -143,6 +146,8 @@ class Units:
         what may still run.
         """
         deadline = time.monotonic() + timeout_s
+        self._fences += 1
+        self._fenced |= dict.fromkeys(names, self._fences)
         self._wanted = {**self._wanted, **dict.fromkeys(names, 0)}
         own: list[tuple[str, Instance]] = []
         by_systemd: dict[str, bool] = {}
@@ -151,8 +156,12 @@ class Units:
             by_systemd |= {one.name: one.needed for one in _by_systemd(unit)}
             if not unit.config.systemd:
                 own += [(name, instance) for instance in list(unit.instances.values())]
-        for _, instance in own:
-            instance.kill_now()
+        trouble: list[str] = []
+        for name, instance in own:
+            try:
+                instance.kill_now()
+            except OSError as error:
+                trouble.append(f"{name} ({error.strerror or type(error).__name__})")
         if by_systemd:
             kill_now(self._config.systemctl, list(by_systemd), min(CALL_S, timeout_s))
         left = self._left(own, by_systemd)
@@ -161,6 +170,8 @@ class Units:
             left = self._left(own, by_systemd)
         if left:
             raise OutcomeUnknown("unit-not-stopped", f"killed, and still there: {', '.join(left)}")
+        if trouble:
+            raise OutcomeUnknown("unit-not-seen", f"what they started was not seen: {', '.join(trouble)}")
 
     def _left(self, own: list[tuple[str, Instance]], by_systemd: Mapping[str, bool]) -> list[str]:
         found = [name for name, instance in own if not instance.is_gone()]
@@ -181,13 +192,21 @@ class Units:
         return unit
 
     def _want(self, counts: Mapping[str, int]) -> None:
-        """Written down before it is done: after a crash the wish is still there."""
+        """Written down before it is done: after a crash the wish is still there. Raises `Retryable` where a
+        fence came while it was written: an order from before it starts nothing again.
+        """
+        begun = self._fences
         with self._guard:
             wanted = {**self._wanted, **counts}
             if wanted != self._wanted:
                 write_values(self._file, dict(wanted))
-                # A fence may have come meanwhile: only what was asked for is changed.
-                self._wanted = {**self._wanted, **counts}
+            late = sorted(
+                name for name, count in counts.items() if count and self._fenced.get(name, 0) > begun
+            )
+            if late:
+                raise Retryable("unit-fenced", f"{', '.join(late)} was fenced meanwhile", "ask again")
+            # A fence may have come meanwhile: only what was asked for is changed.
+            self._wanted = {**self._wanted, **counts}
 
     def _known(self, unit: _Unit) -> int:
         """How many instances there may be: wanted, or with a file of an earlier agent; all of those that

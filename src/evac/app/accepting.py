@@ -23,7 +23,7 @@ from typing import Final, Protocol
 
 from evac.engine.plans.library import Ready, digest_of
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.stores.sync_standby import is_protection
+from evac.engine.stores.stalled_commits import is_protection
 from evac.estate.codecs import plan as plan_codec
 from evac.model.collector import collector_at_rest
 from evac.model.errors import EvacError, StalePlan, UnsafePlan

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac import estate as estates
-from evac.drivers.process.peers import PLAIN_HINT, Peer, agent_endpoints, peer_of, plain_problem
-from evac.drivers.process.remote import AgentAnchors
+from evac.drivers.process.client import PLAIN_HINT, Peer, agent_endpoints, peer_of, plain_problem
+from evac.drivers.process.driver import AgentAnchors
 from evac.engine.clock import Clock
 from evac.engine.lead import watch_journal
 from evac.engine.lead.watch_journal import Notice, Tell

@@ -17,7 +17,7 @@ import aiohttp
 import orjson
 
 from evac.app.anchoring import AgentAt
-from evac.drivers.process.peers import CERT, Lines
+from evac.drivers.process.client import CERT, Lines
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.model.errors import EvacError

@@ -25,9 +25,14 @@ from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
 from evac.drivers import process
 from evac.drivers.port import Driver
-from evac.drivers.process.driver import ProcessDriver
-from evac.drivers.process.peers import Peer, agent_of, peer_of
-from evac.drivers.process.remote import AgentAnchors, AgentGenerations, AgentPermits, RemoteDriver
+from evac.drivers.process.client import Peer, agent_of, peer_of
+from evac.drivers.process.driver import (
+    AgentAnchors,
+    AgentGenerations,
+    AgentPermits,
+    ProcessDriver,
+    RemoteDriver,
+)
 from evac.drivers.registry import DRIVERS, Drivers, Maker
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.controller import AnchorSink, Controller, Parts
@@ -37,13 +42,12 @@ from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans.journal import PlanJournal
 from evac.engine.plans.library import Drawer
 from evac.engine.runs import requests
-from evac.engine.runs.binding import Bound, bind
-from evac.engine.runs.bound_store import get_bound, put_bound
+from evac.engine.runs.binding import Bound, bind, get_bound, put_bound
 from evac.engine.runs.desk import Desk
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import PROPOSAL
 from evac.engine.runs.signatures import Approval, check
-from evac.engine.stores import sync_standby
+from evac.engine.stores import stalled_commits
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards, check_mode
 from evac.engine.stores.permits import LeaseDriver, Permitting
@@ -307,8 +311,8 @@ async def bind_once(
 
     Raises StalePlan for a new run of a plan that was made from another estate than the present one.
     """
-    if sync_standby.is_protection(data):
-        return sync_standby.bound_of(data, policy, run=run, incident=incident, digest=digest)
+    if stalled_commits.is_protection(data):
+        return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
     kept = run != "envelope"
     if kept:
         with contextlib.suppress(Corrupt):
@@ -354,10 +358,10 @@ async def _protections(
     seen: SeenEstate,
     policies: Policies,
     lost: Sequence[str],
-    roles: Mapping[str, sync_standby.Roles],
+    roles: Mapping[str, stalled_commits.Roles],
     left: Collection[str],
 ) -> Mapping[str, bytes]:
-    return sync_standby.plans_for(seen.files, policies.now, lost, roles, left)
+    return stalled_commits.plans_for(seen.files, policies.now, lost, roles, left)
 
 
 async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] = lambda made: None) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 from evac.app import runs
 from evac.engine.plans.library import get_plan
 from evac.engine.runs.reading import decode_all
-from evac.engine.stores.sync_standby import is_protection
+from evac.engine.stores.stalled_commits import is_protection
 from evac.estate.codecs import plan as plan_codec
 from evac.incident.incident import Dossier, Summary, summary
 from evac.incident.services import Fate, Walk

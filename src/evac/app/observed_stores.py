@@ -23,10 +23,9 @@ from evac.app.observing import observe, standing_facts
 from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, RunClock
 from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, keep_standing
-from evac.engine.stores.data_loss import losses_of, pages, read_sightings
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.sightings import PREFIX as SIGHTING
-from evac.engine.stores.sightings import Following, Loss, Sighting, sighted
+from evac.engine.stores.sightings import Following, Loss, Sighting, losses_of, pages, read_sightings, sighted
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.estate import Estate

@@ -13,7 +13,7 @@ from typing import Final
 
 from evac.drivers.capabilities import AnswersProbe, ProbeReport, ProvesSync, ReportsRole
 from evac.drivers.port import Action
-from evac.drivers.process.peers import agent_endpoints, agent_of
+from evac.drivers.process.client import agent_endpoints, agent_of
 from evac.drivers.registry import Drivers, can, spec_of
 from evac.drivers.spec import ProbeKind
 from evac.engine.runs.live_actions import Standing

@@ -16,8 +16,8 @@ import numpy as np
 import orjson
 
 from evac.drivers.capabilities import BootsServers, PowerReport
+from evac.drivers.credentials import sweep
 from evac.drivers.port import Action
-from evac.drivers.power_sweep import sweep
 from evac.drivers.registry import Drivers
 from evac.engine.boots.binding import boot_endpoint
 from evac.model.errors import InvalidInput

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evac.app import runs
-from evac.engine.runs.bound_store import get_bound
+from evac.engine.runs.binding import get_bound
 from evac.store.port import Store
 from evac.views.quarantine import Quarantine, quarantine_of
 

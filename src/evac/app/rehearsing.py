@@ -15,7 +15,7 @@ from evac.app.applying import Loaded, dry_run, fit
 from evac.drivers.registry import Drivers
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import EvacError, InvalidInput, Unavailable
-from evac.views.dry_run import DryRun, StepChecked, dry_run_of
+from evac.views.documents import DryRun, StepChecked, dry_run_of
 
 ANSWER_S: Final = 120.0
 Answer = TypeVar("Answer")

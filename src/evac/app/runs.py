@@ -23,14 +23,13 @@ from evac.engine.lead.watch_journal import Notice
 from evac.engine.lead.watch_journal import decode as decode_notice
 from evac.engine.plans.library import get_plan, put_plan
 from evac.engine.runs import requests
-from evac.engine.runs.bound_store import get_bound
+from evac.engine.runs.binding import get_bound
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import ANSWER, PROPOSAL
 from evac.engine.runs.reading import decode_all
-from evac.engine.stores.data_loss import fenced_ms, known_losses, read_sightings
 from evac.engine.stores.guards import HOLD_KEY
-from evac.engine.stores.sightings import Loss
-from evac.engine.stores.sync_standby import bound_of, is_protection
+from evac.engine.stores.sightings import Loss, fenced_ms, known_losses, read_sightings
+from evac.engine.stores.stalled_commits import bound_of, is_protection
 from evac.estate.codecs import plan as plan_codec
 from evac.model.error_kinds import error_of
 from evac.model.errors import (

@@ -45,15 +45,14 @@ from evac.drivers.command.driver import run_program
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.stores.data_loss import pages
+from evac.engine.stores.sightings import pages
 from evac.incident.components import StatusPage, public_names, status_page
 from evac.incident.incident import Dossier, Summary
 from evac.model.errors import EvacError, InvalidInput, Permanent, StoreError
 from evac.store.journal import head_of
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
-from evac.views.status_feed import status_feed
-from evac.views.status_page import status_html, status_json
+from evac.views.status_page import status_feed, status_html, status_json
 
 FOLDER: Final = "{folder}"
 PUSH_S: Final = 120.0

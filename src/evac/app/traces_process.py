@@ -27,7 +27,7 @@ from evac.app.side_process import led_by_parent, until_ended
 from evac.app.tracing import tracer_of
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import decode_all
-from evac.engine.stores.data_loss import pages
+from evac.engine.stores.sightings import pages
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.store.anchors import Anchor
 from evac.store.journal import read

@@ -33,7 +33,7 @@ from evac.app.observed_stores import KEY as OBSERVED
 from evac.app.observed_stores import decode as decode_observed
 from evac.bundle import sealing
 from evac.bundle.plans import LeftOut, plans_of, without_small_plans
-from evac.drivers.process.peers import CA, CERT, KEY, agent_endpoints
+from evac.drivers.process.client import CA, CERT, KEY, agent_endpoints
 from evac.engine.stores import datasets
 from evac.estate.codecs.bundle import (
     MAX_READ_BYTES,
@@ -45,8 +45,8 @@ from evac.estate.codecs.bundle import (
     open_bundle,
 )
 from evac.estate.codecs.policy import policy_beside
+from evac.estate.format.document import ACCESS_FILE, NOTICES_FILE, POLICY_FILE, find_files
 from evac.estate.format.problems import Problems
-from evac.estate.format.sources import ACCESS_FILE, NOTICES_FILE, POLICY_FILE, find_files
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate

@@ -28,8 +28,8 @@ from evac.app.anchoring import AgentAt, agents_of
 from evac.bundle import sealing
 from evac.bundle.folder import GLASS, OPENED, STORE, UNPACKED, beside, put, remove_leftovers
 from evac.bundle.making import ENTRIES
-from evac.drivers.process.peers import CA, CERT, KEY
-from evac.drivers.process.remote import AgentGenerations
+from evac.drivers.process.client import CA, CERT, KEY
+from evac.drivers.process.driver import AgentGenerations
 from evac.engine.lead import watch_journal
 from evac.engine.stores import datasets
 from evac.engine.stores.guards import HOLD_KEY

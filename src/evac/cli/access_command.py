@@ -111,7 +111,7 @@ def break_glass(
     """
     import secrets
 
-    from evac.engine import break_glass as glass
+    from evac.engine.runs import signatures as glass
     from evac.model.access import Grant
 
     if bool(run) == bool(incident):

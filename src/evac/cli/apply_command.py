@@ -21,7 +21,7 @@ from evac.model.step_id import StepId
 
 if TYPE_CHECKING:
     from evac.control.port import Control, PlanGiven
-    from evac.views.run_document import LossRow, RunDocument
+    from evac.views.documents import LossRow, RunDocument
 
 
 @click.command()
@@ -85,8 +85,7 @@ def _given(plan: Path, estate: Path | None, policy: Path | None, where: Where) -
 
 
 def _dry(plan: Path, estate: Path | None, policy: Path | None, where: Where, output: str) -> int:
-    from evac.views.documents import document_json
-    from evac.views.dry_run import dry_run_text
+    from evac.views.documents import document_json, dry_run_text
 
     given = _given(plan, estate, policy, where)
     document = where.do(lambda control: control.rehearse(given))

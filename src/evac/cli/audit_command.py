@@ -27,12 +27,9 @@ from evac.estate.codecs.suppressions import encode_baseline, read_baseline, read
 from evac.model.diagnostic import SEVERITIES
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
-from evac.views.alerts import of_findings
-from evac.views.audit_text import audit_text
-from evac.views.audit_view import audit_context, audit_json
+from evac.views.audit_view import audit_context, audit_json, audit_text
 from evac.views.html_report import html_report
-from evac.views.machine import github, junit, sarif
-from evac.views.markdown import alerts_markdown
+from evac.views.problems import alerts_markdown, github, junit, of_findings, sarif
 from evac.views.words import plural
 
 

@@ -14,10 +14,8 @@ from evac.cli.options import as_of_option, estate_argument, fail_on_option, file
 from evac.cli.output import emit, screen
 from evac.estate import CheckResult
 from evac.estate import check as check_estate
-from evac.views.alerts import Alert, of_diagnostics
 from evac.views.json_out import check_json
-from evac.views.machine import github, junit, sarif
-from evac.views.markdown import alerts_markdown
+from evac.views.problems import Alert, alerts_markdown, github, junit, of_diagnostics, sarif
 from evac.views.small_texts import check_text
 from evac.views.words import plural
 
@@ -88,7 +86,7 @@ def schema(what: str, target: Path | None) -> None:
     from evac.estate import schema as estate_schema
     from evac.estate.codecs.access import access_schema
     from evac.estate.codecs.notices import notices_schema
-    from evac.views.schemas import AUDIT_SCHEMA, PLAN_SCHEMA
+    from evac.views.json_out import AUDIT_SCHEMA, PLAN_SCHEMA
 
     made = {
         "plan": lambda: PLAN_SCHEMA,

@@ -12,7 +12,7 @@ from evac import estate as estates
 from evac.cli.options import Day, quiet_option
 from evac.cli.output import say
 from evac.estate.examples import describe, pangyo
-from evac.estate.tables.writing import TableFormat
+from evac.estate.tables.all import TableFormat
 
 _NAMES: Final = ("pangyo", "pangyo-mended")
 _DAY: Final = date(2026, 11, 1)

@@ -10,8 +10,8 @@ from evac.cli import exits
 from evac.cli.options import output_option, quiet_option
 from evac.cli.output import say
 from evac.estate.importers import KINDS, ImportResult, import_estate
-from evac.views.alerts import of_diagnostics
 from evac.views.json_out import alert_rows, document, plain
+from evac.views.problems import of_diagnostics
 from evac.views.words import listed, plural
 
 

@@ -91,7 +91,7 @@ def _asked(seen: Observation) -> int:
 def _known(facts: PowerFacts | None) -> int:
     """Says of how many servers the power is not known, why, and what to do; the exit code for it."""
     from evac.drivers.credentials import CODE as REFUSED
-    from evac.drivers.power_sweep import NOT_ASKED
+    from evac.drivers.credentials import NOT_ASKED
     from evac.model.boot_codes import BOOT_CODES
     from evac.views.words import plural
 
@@ -111,7 +111,7 @@ def _known(facts: PowerFacts | None) -> int:
 
 
 def _why(code: str) -> str:
-    from evac.drivers.power_sweep import NOT_ASKED
+    from evac.drivers.credentials import NOT_ASKED
     from evac.model.boot_codes import BOOT_CODES
 
     if code == NOT_ASKED:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import click
 
-from evac.drivers.process.peers import ALLOWED, CA, CERT, KEY, PLAIN
+from evac.drivers.process.client import ALLOWED, CA, CERT, KEY, PLAIN
 
 SEED_MAX: Final = 2**32 - 1
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -28,7 +28,7 @@ from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 from evac.verify import Verdict, check
 from evac.views.html_report import Planned, html_report
-from evac.views.plan_diff import diff as plan_diff
+from evac.views.plan_text import diff as plan_diff
 from evac.views.plan_text import plan_text
 from evac.views.words import plural
 

@@ -26,7 +26,7 @@ from evac.model.step_id import boot_step
 
 if TYPE_CHECKING:
     from evac.control.port import Control, Document
-    from evac.views.run_document import RunDocument
+    from evac.views.documents import RunDocument
 
 run_argument = click.argument("run", metavar="RUN")
 step_argument = click.argument("step")

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from evac.cli.output import say
-from evac.views.run_document import RunDocument
+from evac.views.documents import RunDocument
 from evac.views.run_report import run_text
 
 _BESIDE_STEPS = 18

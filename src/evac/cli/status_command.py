@@ -22,7 +22,7 @@ def _json(document: Any) -> str:
 @output_option("text", "json")
 def status(where: Where, output: str) -> None:
     """How things stand: who leads, what is held, open runs, plans that lie ready, the last notices."""
-    from evac.views.status import status_text
+    from evac.views.small_texts import status_text
 
     document = where.do(lambda control: control.status())
     page = screen()
@@ -39,7 +39,7 @@ def drawer() -> None:
 @output_option("text", "json")
 def list_command(where: Where, output: str) -> None:
     """For each scenario the plan that lies ready, when it was made, or why there is none."""
-    from evac.views.status import drawer_text
+    from evac.views.small_texts import drawer_text
 
     rows = where.do(lambda control: control.plans())
     page = screen()
@@ -74,7 +74,7 @@ def get(plan: str, target: Path | None, where: Where) -> None:
 @output_option("text", "json")
 def what_if(domains: tuple[str, ...], estate: Path | None, where: Where, output: str) -> None:
     """What the loss of these fault domains at once would do, by the roles of stores as last seen."""
-    from evac.views.status import what_if_text
+    from evac.views.small_texts import what_if_text
 
     if estate is None and not where.server:
         raise click.UsageError("name the --estate, or a --server that has one")

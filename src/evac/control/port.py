@@ -16,8 +16,7 @@ from evac.app.incidents import PaperForm, PaperKind
 from evac.engine.runs.requests import Request
 from evac.incident.notes import Note
 from evac.store.anchors import Anchor
-from evac.views.dry_run import DryRun
-from evac.views.run_document import RunDocument
+from evac.views.documents import DryRun, RunDocument
 from evac.views.sheet import Sheet
 
 Document = Mapping[str, Any]

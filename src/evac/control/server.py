@@ -35,9 +35,7 @@ from evac.office.what_if import WhatIf
 from evac.run.envelope import to_data
 from evac.run.values import ENDED
 from evac.store.anchors import Anchor
-from evac.views.documents import Mismatch, read
-from evac.views.dry_run import DryRun
-from evac.views.run_document import RunDocument
+from evac.views.documents import DryRun, Mismatch, RunDocument, read
 from evac.views.sheet import Sheet, sheet_of
 from evac.views.words import moment
 

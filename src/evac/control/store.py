@@ -36,13 +36,11 @@ from evac.store.anchors import Anchor
 from evac.store.journal import records_after
 from evac.store.opening import check_store, open_store
 from evac.store.port import Store
-from evac.views.dry_run import DryRun
-from evac.views.quarantine import quarantine_csv, quarantine_json
-from evac.views.quarantine_page import quarantine_page
-from evac.views.run_document import LossRow, RunDocument, RunShown, run_document
+from evac.views.documents import DryRun, LossRow, RunDocument, RunShown, run_document
+from evac.views.quarantine import quarantine_csv, quarantine_json, quarantine_page
 from evac.views.run_report import event_row
 from evac.views.sheet import Sheet
-from evac.views.status_files import status_files
+from evac.views.status_page import status_files
 from evac.views.words import moment
 
 PAUSE_S: Final = 0.3

@@ -14,13 +14,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from evac.derive.limits import LimitTable
-from evac.derive.power import PowerTable
+from evac.derive.limits import LimitTable, PowerTable
 from evac.model.domain import Loss, Topology
 from evac.model.errors import UnknownDomain
 from evac.model.fleet import CONDEMNED, SERVING, SPARE, BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import WHOLE, PowerStep, Use
 from evac.model.scenario import Scenario
+from evac.model.step_id import limit_id
 from evac.model.units import ticks_up
 
 
@@ -239,7 +239,7 @@ class _Energising:
             name = self.power.names[number]
             return f"{load[number]} W would be on by themselves, {name} carries {self.budget[number]} W"
         for feed, watts in self._inrush_by_feed(racks).items():
-            row = self.limits.index.get(f"inrush:{feed}")
+            row = self.limits.index.get(limit_id("inrush", feed))
             if row is not None and watts > self.limits.limits[row].capacity:
                 carries = self.limits.limits[row].capacity
                 return f"an inrush of {watts} W comes by itself, {feed} stands {carries} W"

@@ -1,4 +1,9 @@
-"""Limits of an estate as numbered rows, and which of them each action uses."""
+"""Limits of an estate as numbered rows, and which of them each action uses; budgets of steady power: what
+every feed, hall, rack and site may carry now, and whom it carries.
+
+One table for planner, checker and run. A rack with two feeds may have to live on either, so its whole load
+counts on both.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
+from evac.model.domain import Topology, resolve
+from evac.model.errors import UnknownDomain
 from evac.model.estate import BootServer, Estate, Feed, Pool, Rate, ServerClass
+from evac.model.fleet import IndexColumn, IntColumn
 from evac.model.instance import Limit, Use
+from evac.model.scenario import Scenario
+from evac.model.step_id import limit_id
 from evac.model.units import ticks_up
 
 BMC_REQUEST_MS: Final = 1_000
@@ -30,19 +42,21 @@ class LimitTable:
 
     def promotion(self, engine: str, site: str) -> tuple[Use, ...]:
         """At once per engine and site."""
-        return self._one(f"promotions:{engine}:{site}")
+        return self._one(limit_id("promotions", engine, site))
 
     def shift(self, kind: str | None, change_ticks: int) -> tuple[Use, ...]:
         """The control of a kind of traffic is held for the change, not for the settling."""
-        return self._one(f"traffic:{kind}", hold=change_ticks) if change_ticks else ()
+        if kind is None or not change_ticks:
+            return ()
+        return self._one(limit_id("traffic", kind), hold=change_ticks)
 
     def start(self, pool: str) -> tuple[Use, ...]:
         """The rate of the pool and the rate of the deploy tool, each held for its window."""
-        rows = [self.index.get(f"starts:{pool}"), self.index.get("starts")]
+        rows = [self.index.get(limit_id("starts", pool)), self.index.get("starts")]
         return tuple(Use(r, 1, 0, self.limits[r].window or 1) for r in rows if r is not None)
 
     def shed(self, pool: str) -> tuple[Use, ...]:
-        return self._one(f"sheds:{pool}")
+        return self._one(limit_id("sheds", pool))
 
     def boot(
         self,
@@ -57,23 +71,23 @@ class LimitTable:
         uses: list[Use] = []
         inrush = ticks_up(server_class.inrush_ms, self.tick_ms)
         for feed in feeds:
-            uses += self._one(f"boots:{feed}")
+            uses += self._one(limit_id("boots", feed))
             if inrush:
-                uses += self._one(f"inrush:{feed}", server_class.inrush_watts or 0, 0, inrush)
+                uses += self._one(limit_id("inrush", feed), server_class.inrush_watts or 0, 0, inrush)
         if boot_server is not None:
-            uses += self._one(f"boots:{boot_server}")
+            uses += self._one(limit_id("boots", boot_server))
             hold = ticks_up(server_class.image_hold_ms, self.tick_ms)
             if hold:
                 offset = server_class.image_offset_ms // self.tick_ms
-                uses += self._one(f"image:{boot_server}", server_class.image_mbps or 0, offset, hold)
-            uses += self._rate(f"dhcp:{boot_server}")
+                uses += self._one(limit_id("image", boot_server), server_class.image_mbps or 0, offset, hold)
+            uses += self._rate(limit_id("dhcp", boot_server))
         if hall is not None:
-            uses += self._one(f"bmc:{hall}", 1, 0, ticks_up(BMC_REQUEST_MS, self.tick_ms))
+            uses += self._one(limit_id("bmc", hall), 1, 0, ticks_up(BMC_REQUEST_MS, self.tick_ms))
         return tuple(uses)
 
     def inrush(self, feeds: tuple[str, ...], watts: int, offset: int, hold: int) -> tuple[Use, ...]:
         """What servers draw that come on by themselves, from `offset` on."""
-        found = [self._one(f"inrush:{feed}", watts, offset, hold) for feed in feeds if hold]
+        found = [self._one(limit_id("inrush", feed), watts, offset, hold) for feed in feeds if hold]
         return tuple(use for uses in found for use in uses)
 
     def _rate(self, name: str) -> tuple[Use, ...]:
@@ -88,7 +102,7 @@ def limits_of(estate: Estate, tick_ms: int) -> LimitTable:
     for feed in estate.feeds:
         _feed(feed, estate.limits.power_margin_permille, rows)
     for hall in estate.halls:
-        _add(rows, f"bmc:{hall.id}", hall.bmc_requests_at_once)
+        _add(rows, limit_id("bmc", hall.id), hall.bmc_requests_at_once)
     for server in estate.boot_servers:
         _boot_server(server, tick_ms, rows)
     for pool in estate.pools:
@@ -116,12 +130,12 @@ def _company(estate: Estate, tick_ms: int, rows: dict[str, Limit]) -> None:
     _add(rows, "hands", limits.hands_at_once)
     _add_rate(rows, "starts", limits.starts, tick_ms)
     for kind in sorted({s.traffic.kind for s in estate.services if s.traffic.kind is not None}):
-        _add(rows, f"traffic:{kind}", limits.traffic_changes_at_once)
+        _add(rows, limit_id("traffic", kind), limits.traffic_changes_at_once)
     for engine in sorted({d.engine for d in estate.stores}):
         for site in estate.sites:
-            _add(rows, f"promotions:{engine}:{site.id}", limits.promotions_at_once)
+            _add(rows, limit_id("promotions", engine, site.id), limits.promotions_at_once)
     for pool in pool_names(estate):
-        _add(rows, f"sheds:{pool}", limits.sheds_at_once)
+        _add(rows, limit_id("sheds", pool), limits.sheds_at_once)
 
 
 def pool_names(estate: Estate) -> tuple[str, ...]:
@@ -132,9 +146,9 @@ def pool_names(estate: Estate) -> tuple[str, ...]:
 
 
 def _feed(feed: Feed, margin_permille: int, rows: dict[str, Limit]) -> None:
-    _add(rows, f"boots:{feed.id}", feed.boots_at_once)
+    _add(rows, limit_id("boots", feed.id), feed.boots_at_once)
     if feed.inrush_budget_watts is not None:
-        _add(rows, f"inrush:{feed.id}", less_margin(feed.inrush_budget_watts, margin_permille))
+        _add(rows, limit_id("inrush", feed.id), less_margin(feed.inrush_budget_watts, margin_permille))
 
 
 def less_margin(watts: int, margin_permille: int) -> int:
@@ -143,10 +157,90 @@ def less_margin(watts: int, margin_permille: int) -> int:
 
 
 def _boot_server(server: BootServer, tick_ms: int, rows: dict[str, Limit]) -> None:
-    _add_rate(rows, f"dhcp:{server.id}", server.boots, tick_ms)
-    _add(rows, f"boots:{server.id}", server.boots_at_once)
-    _add(rows, f"image:{server.id}", server.image_mbps)
+    _add_rate(rows, limit_id("dhcp", server.id), server.boots, tick_ms)
+    _add(rows, limit_id("boots", server.id), server.boots_at_once)
+    _add(rows, limit_id("image", server.id), server.image_mbps)
 
 
 def _pool(pool: Pool, tick_ms: int, rows: dict[str, Limit]) -> None:
-    _add_rate(rows, f"starts:{pool.id}", pool.starts, tick_ms)
+    _add_rate(rows, limit_id("starts", pool.id), pool.starts, tick_ms)
+
+
+POWER_COLUMNS: Final = 5
+"""First feed, second feed, hall, rack, site."""
+BUDGETED: Final = ("site", "hall", "feed", "rack")
+"""Kinds of domains that have a budget of power."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PowerTable:
+    """Budgets that are known. names, watts: one entry each; of_rack: (R + 1, 5) numbers of the budgets of a
+    rack, -1 unknown, the last line for servers without a rack; of_site: (sites,) number of its budget.
+    """
+
+    names: tuple[str, ...]
+    watts: tuple[int, ...]
+    of_rack: IndexColumn
+    of_site: IndexColumn
+
+    def of_servers(self, rack: IndexColumn, site: IndexColumn) -> IndexColumn:
+        """(V, 5) numbers of the budgets of servers."""
+        found = self.of_rack[rack].copy()
+        found[:, -1] = self.of_site[site]
+        return found
+
+    def sums(self, index: IndexColumn, watts: IntColumn) -> IntColumn:
+        """(budgets,) watts that servers or racks with these (N, 5) budgets draw from each."""
+        load = np.zeros(len(self.names), np.int64)
+        for column in range(POWER_COLUMNS):
+            known = index[:, column] >= 0
+            np.add.at(load, index[known, column], watts[known])
+        return load
+
+
+def power_table(top: Topology, scenario: Scenario) -> PowerTable:
+    """Budgets by what utility and cooling give now, less the margin. Raises UnknownDomain."""
+    if not scenario.power:
+        return top.once("power", lambda: _table(top, stated_budgets(top)))
+    budgets = stated_budgets(top)
+    for name, watts in scenario.power:
+        if resolve(top, name).kind not in BUDGETED:
+            raise UnknownDomain("unknown-domain", f"'{name[:200]}' has no budget of power", _HINT)
+        budgets[name] = min(watts, budgets.get(name, watts))
+    return _table(top, budgets)
+
+
+def _table(top: Topology, budgets: dict[str, int]) -> PowerTable:
+    margin = top.estate.limits.power_margin_permille
+    names = tuple(budgets)
+    index = {name: row for row, name in enumerate(names)}
+    racks = [
+        [
+            *(index.get(feed, -1) for feed in (*rack.feeds, "", "")[:2]),
+            index.get(rack.hall or "", -1),
+            index.get(rack.id, -1),
+            index.get(rack.site, -1),
+        ]
+        for rack in top.estate.racks
+    ]
+    return PowerTable(
+        names,
+        tuple(less_margin(watts, margin) for watts in budgets.values()),
+        np.array([*racks, [-1] * POWER_COLUMNS], np.int32),
+        np.array([*(index.get(site.id, -1) for site in top.estate.sites), -1], np.int32),
+    )
+
+
+_HINT: Final = "name a site, a hall, a feed or a rack"
+
+
+def stated_budgets(top: Topology) -> dict[str, int]:
+    """Domain -> watts it carries: of a hall no more than its cooling does. Unknown budgets are left out."""
+    estate = top.estate
+    found = [(f.id, f.power_budget_watts) for f in estate.feeds]
+    for hall in estate.halls:
+        known = [watts for watts in (hall.power_budget_watts, hall.cooling_watts) if watts is not None]
+        found.append((hall.id, min(known, default=None)))
+    found += [(r.id, r.power_budget_watts) for r in estate.racks]
+    found += [(s.id, s.power_budget_watts) for s in estate.sites]
+    return {name: watts for name, watts in found if watts is not None}

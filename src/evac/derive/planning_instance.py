@@ -2,11 +2,15 @@
 
 Units become ticks, tables become rows, what is unknown is listed and taken as the docstrings of
 `instance` say. `rows_of` and `limits_of` do the two large parts.
+
+Steps that are longer than the horizon are cut to one tick more than it, as they never end within it either
+way. That keeps what planner, bound and checker lay out by ticks in proportion to the horizon, whatever an
+estate says of durations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -14,6 +18,7 @@ import numpy as np
 
 from evac.derive.affected import (
     ServiceGraph,
+    components,
     counts_by_service,
     families_without_instance,
     hit_by_dependency,
@@ -23,19 +28,109 @@ from evac.derive.affected import (
     store_is_lost,
 )
 from evac.derive.affected import lost_members as members_lost
-from evac.derive.graph import components
-from evac.derive.horizon import cut_to_horizon
+from evac.derive.homing import WayHome, way_home
 from evac.derive.limits import LimitTable, limits_of
-from evac.derive.restore import attests_of, reprotects_of
 from evac.derive.rows import RowSet, rows_of
-from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
+from evac.model.domain import Loss, Topology, is_lost, lost_in, lost_now, site_of, topology
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import BoolColumn, IntColumn
-from evac.model.instance import Candidate, Instance, LostStore, Services, ToolNeed
+from evac.model.instance import Candidate, Instance, LostStore, Reprotect, Services, ToolNeed, Use
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_WORDS, TICK_MS, UNBOUNDED, ceil_share, floor_share, ticks_up
 from evac.steps.registry import PLANNED, STATED_KINDS
+
+_DURATIONS: Final = ("start", "verify", "change", "settle", "shed")
+
+
+def cut_to_horizon(instance: Instance) -> Instance:
+    """The same instance with every duration, hold and offset at most one tick above the horizon."""
+    most = instance.horizon + 1
+    return replace(
+        instance,
+        services=_cut_services(instance.services, most),
+        pools=tuple(
+            replace(p, start_uses=_cut_uses(p.start_uses, most), shed_uses=_cut_uses(p.shed_uses, most))
+            for p in instance.pools
+        ),
+        boot_kinds=tuple(
+            replace(k, duration=min(k.duration, most), uses=_cut_uses(k.uses, most))
+            for k in instance.boot_kinds
+        ),
+        stores=tuple(_cut_store(store, most) for store in instance.stores),
+        tools=_cut_tools(instance.tools, most),
+    )
+
+
+def _cut_services(services: Services, most: int) -> Services:
+    columns = {name: np.minimum(getattr(services, name), most) for name in _DURATIONS}
+    return replace(services, **columns, shift_uses=tuple(_cut_uses(u, most) for u in services.shift_uses))
+
+
+def _cut_store(store: LostStore, most: int) -> LostStore:
+    found = tuple(_cut_candidate(candidate, most) for candidate in store.candidates)
+    return replace(store, fence=min(store.fence, most), candidates=found)
+
+
+def _cut_candidate(candidate: Candidate, most: int) -> Candidate:
+    return replace(candidate, duration=min(candidate.duration, most), uses=_cut_uses(candidate.uses, most))
+
+
+def _cut_tools(tools: Mapping[str, ToolNeed], most: int) -> dict[str, ToolNeed]:
+    return {
+        kind: need if need.manual is None else replace(need, manual=min(need.manual, most))
+        for kind, need in tools.items()
+    }
+
+
+def _cut_uses(uses: tuple[Use, ...], most: int) -> tuple[Use, ...]:
+    if all(use.hold <= most and use.offset <= most for use in uses):
+        return uses
+    return tuple(replace(use, hold=min(use.hold, most), offset=min(use.offset, most)) for use in uses)
+
+
+def attests_of(estate: Estate, scenario: Scenario, services: Services, tick_ms: int) -> dict[int, int]:
+    """After a restore a person frees what deletes old data by itself, and unseals what starts sealed."""
+    if scenario.kind != "restore":
+        return {}
+    ticks = _ticks(estate, "attest", tick_ms)
+    sealed = estate.tools.get("unseal", ())
+    return {
+        row: ticks
+        for row, service in enumerate(estate.services)
+        if (service.purges or service.id in sealed)
+        and (
+            services.base_starts(row) * services.base_lost[row]
+            or services.top_starts(row) * services.top_lost[row]
+        )
+    }
+
+
+def reprotects_of(
+    top: Topology, lost: Loss, scenario: Scenario, stores: tuple[LostStore, ...], tick_ms: int
+) -> tuple[Reprotect, ...]:
+    """Copies of a restored domain that are behind a primary elsewhere: of a store observed to have left its
+    home, the member there; of a lost one, every other member once one of them is promoted.
+    """
+    if scenario.kind != "restore":
+        return ()
+    ticks = _ticks(top.estate, "reprotect", tick_ms)
+    rows = {store.id: row for row, store in enumerate(stores)}
+    found = []
+    for store in top.estate.stores:
+        gone = members_lost(top, lost, store)
+        for member, dead in zip(store.members, gone, strict=True):
+            behind = store.id in rows or (store.home == member.at and member.mode != "primary")
+            if dead and behind and (member.mode != "none" or store.home == member.at):
+                found.append(Reprotect(store.id, member.at, rows.get(store.id, -1), ticks))
+    return tuple(sorted(found, key=lambda r: (r.store, r.member)))
+
+
+def _ticks(estate: Estate, kind: str, tick_ms: int) -> int:
+    """How long it takes a person; at most just over the horizon, which is never."""
+    most = estate.horizon_ms // tick_ms + 1
+    return min(ticks_up(estate.limits.manual_ms.get(kind, 0), tick_ms), most)
+
 
 _MBIT_PER_GIB: Final = 8_590
 """Megabits in a GiB, rounded up: restores are never predicted too short."""
@@ -55,7 +150,8 @@ def derive(
     scenario, where somebody has them, or `no_rows` where only the rest is asked.
     """
     top = top or topology(estate)
-    lost = loss(top, scenario.domains)
+    lost = lost_in(top, scenario)
+    homing = way_home(top, lost) if scenario.kind == "failback" else None
     graph = top.once("graph", lambda: service_graph(estate))
     unknown: set[str] = set()
     weights = policy.tier_weights or estate.tier_weights
@@ -63,7 +159,8 @@ def derive(
     rows = rows or rows_of(top, lost, scenario, limits, tick_ms)
     unknown |= rows.unknown
     stores, store_rows = _lost_stores(top, lost, policy, limits, tick_ms, scenario, unknown)
-    services = _services(top, lost, graph, rows, stores, store_rows, limits, weights, tick_ms, unknown)
+    hit = _hits(top, lost, graph, stores, store_rows, homing)
+    services = _services(top, hit, graph, rows, limits, weights, tick_ms, unknown)
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
     horizon = estate.horizon_ms // tick_ms
     instance = Instance(
@@ -91,6 +188,7 @@ def derive(
         left_off=rows.left_off,
         attests=attests_of(estate, scenario, services, tick_ms),
         reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
+        leaving=() if homing is None else homing.leaving,
     )
     return cut_to_horizon(instance)
 
@@ -129,12 +227,20 @@ def _lost_stores(
 
 
 def _moves(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> bool:
-    """Whether the primary must move: it is lost, or, on the way home, observed to be elsewhere. From files
-    alone a way home is planned as if everything had left.
+    """Whether the primary must move: it is lost, or, on the way home, known to be elsewhere. From files alone
+    a way home is planned as if everything had left.
     """
-    if scenario.kind != "failback" or not store.home or store.primary is None:
-        return store_is_lost(store, members_lost(top, lost, store))
+    if scenario.kind != "failback":
+        return store_is_lost(store, _out_of_reach(top, lost, store))
+    if not store.home or store.primary is None:
+        return top.estate.home is None and store_is_lost(store, members_lost(top, lost, store))
     return is_lost(top, lost, store.home) and not is_lost(top, lost, store.primary.at)
+
+
+def _out_of_reach(top: Topology, lost: Loss, store: Store) -> tuple[bool, ...]:
+    """Of each member, whether it is lost by this or was lost before."""
+    before = members_lost(top, lost_now(top), store)
+    return tuple(now or then for now, then in zip(members_lost(top, lost, store), before, strict=True))
 
 
 def _candidates(
@@ -183,13 +289,14 @@ class _Copy:
 def _copies(
     top: Topology, lost: Loss, store: Store, scenario: Scenario, unknown: set[str]
 ) -> Iterator[_Copy]:
-    """Members with data: the survivors of a loss, all of them once power is back, the home on failback.
+    """Members with data: the survivors of a loss, all in reach once power is back, the home on failback.
 
     Nothing is lost where the old primary still writes (evacuate, failback) or comes back itself.
     """
     gone = members_lost(top, lost, store)
     for member, dead in zip(store.members, gone, strict=True):
-        wanted = {"restore": True, "failback": member.at == (store.home or member.at) and dead}.get(
+        reached = dead or not is_lost(top, lost_now(top), member.at)
+        wanted = {"restore": reached, "failback": member.at == (store.home or member.at) and dead}.get(
             scenario.kind, not dead
         )
         if member.mode == "none" or not wanted:
@@ -205,7 +312,7 @@ def _copies(
 def _backups(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iterator[_Copy]:
     """Backups outside the loss whose size and restore rate are known."""
     for backup in store.backups:
-        if is_lost(top, lost, backup.at):
+        if is_lost(top, lost, backup.at) or is_lost(top, lost_now(top), backup.at):
             continue
         if backup.size_gib is None or not backup.restore_mbps:
             unknown.add(f"stores/{store.id}/backups")
@@ -216,19 +323,16 @@ def _backups(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iter
 
 def _services(
     top: Topology,
-    lost: Loss,
+    hit: _Hits,
     graph: ServiceGraph,
     rows: RowSet,
-    stores: tuple[LostStore, ...],
-    store_rows: dict[int, int],
     limits: LimitTable,
     weights: tuple[int, ...],
     tick_ms: int,
     unknown: set[str],
 ) -> Services:
-    hit = _hits(top, lost, graph, stores, store_rows)
     same = top.once(
-        ("services", weights, tick_ms),
+        ("services", weights, tick_ms, hit.homing),
         lambda: _same(top.estate, graph, limits, weights, tick_ms, hit.n, hit.m),
     )
     unknown |= same.unknown
@@ -315,6 +419,8 @@ class _Hits:
     shift: BoolColumn
     blocked: BoolColumn
     lost_stores: tuple[tuple[int, ...], ...]
+    homing: bool
+    """Whether counts are those of home."""
 
 
 def _hits(
@@ -323,22 +429,40 @@ def _hits(
     graph: ServiceGraph,
     stores: tuple[LostStore, ...],
     store_rows: dict[int, int],
+    homing: WayHome | None,
 ) -> _Hits:
     services, replicas = top.estate.services, top.estate.replicas
-    gone = replica_loss(replicas, lost)
-    lost_count = counts_by_service(replicas, gone, len(services))
-    surviving = counts_by_service(replicas, ~gone, len(services))
-    n = surviving + lost_count
-    m = top.once("least", lambda: _least(services, n))
+    if homing is None:
+        before = replica_loss(replicas, lost_now(top))
+        gone = replica_loss(replicas, lost) | before
+        surviving = counts_by_service(replicas, ~gone, len(services))
+        n = surviving + counts_by_service(replicas, gone, len(services))
+        left_a_site = sites_left(top, gone & ~before) | _sent_there(top, lost, sites_left(top, gone))
+    else:
+        n, surviving, left_a_site = homing.total, homing.total - homing.missing, homing.leaves
+    m = top.once(("least", homing is None), lambda: _least(services, n))
     lost_stores, blocked = _store_edges(graph, stores, store_rows)
-    left_a_site = sites_left(top, gone)
     moves = [_traffic_moves(s, bool(m)) for s, m in zip(services, left_a_site, strict=True)]
     shift = np.array(moves, np.bool_)
     waits = np.array([bool(d) for d in lost_stores], np.bool_)
     base_lost = hit_by_dependency(graph, (surviving < m) | shift | waits | blocked)
     soft_hit = np.array([any(base_lost[j] for j in soft) for soft in graph.soft], np.bool_)
     top_lost = base_lost | (surviving < n) | soft_hit
-    return _Hits(n, m, surviving, base_lost, top_lost, shift, hit_by_dependency(graph, blocked), lost_stores)
+    blocked = hit_by_dependency(graph, blocked)
+    return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, lost_stores, homing is not None)
+
+
+def _sent_there(top: Topology, lost: Loss, left_a_site: BoolColumn) -> BoolColumn:
+    """(S,) services whose users are sent to what is lost: where that is not known, those of which some site
+    has nothing left.
+    """
+    traffic, sites = top.estate.traffic, lost.sites | lost_now(top).sites
+    gone = {site.id for site, dead in zip(top.estate.sites, sites, strict=True) if dead}
+    found = left_a_site.copy()
+    for row, service in enumerate(top.estate.services):
+        if service.id in traffic:
+            found[row] = not gone.isdisjoint(traffic[service.id])
+    return found
 
 
 def _least(services: tuple[Service, ...], n: IntColumn) -> IntColumn:

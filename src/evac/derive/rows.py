@@ -11,9 +11,8 @@ import numpy as np
 
 from evac.derive.affected import replica_loss
 from evac.derive.energising import Energy, energise, still_dark
-from evac.derive.limits import LimitTable
-from evac.derive.power import POWER_COLUMNS, PowerTable, power_table
-from evac.model.domain import Loss, Topology
+from evac.derive.limits import POWER_COLUMNS, LimitTable, PowerTable, power_table
+from evac.model.domain import Loss, Topology, lost_now
 from evac.model.estate import Estate
 from evac.model.fleet import (
     AT_SITE,
@@ -30,6 +29,7 @@ from evac.model.fleet import (
 )
 from evac.model.instance import BootKind, LeftOff, PoolInfo, PowerBudget, PowerStep, Present, Rows
 from evac.model.scenario import Scenario
+from evac.model.step_id import limit_id
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED, ticks_up
 
 
@@ -133,7 +133,9 @@ def _usable(top: Topology, lost: Loss, scenario: Scenario) -> BoolColumn:
     fit: BoolColumn = (fleet.pool < 0) & (fleet.state != CONDEMNED) & full[fleet.site]
     if scenario.kind == "failback":
         return fit & lost.servers
-    return fit if scenario.kind == "restore" else fit & ~lost.servers
+    if scenario.kind == "restore":
+        return fit & (lost.servers | ~lost_now(top).servers)
+    return fit & ~lost.servers
 
 
 def _bare_rows(
@@ -288,7 +290,7 @@ def _ticks_by_hand(estate: Estate, tick_ms: int, unknown: set[str]) -> int:
 
 def _managed_halls(top: Topology, limits: LimitTable) -> IndexColumn:
     """(R + 1,) hall of a rack whose management network has a known limit, else -1."""
-    known = np.array([f"bmc:{h.id}" in limits.index for h in top.estate.halls] + [False], np.bool_)
+    known = np.array([limit_id("bmc", h.id) in limits.index for h in top.estate.halls] + [False], np.bool_)
     halls = np.where(known[top.rack_hall], top.rack_hall, -1)
     return np.asarray(np.r_[halls, -1], np.int32)
 
@@ -329,8 +331,9 @@ def _pool_rows(top: Topology, lost: Loss, scenario: Scenario) -> list[int]:
     full = {s.id for s in top.estate.sites if s.role == "full"}
     rows = []
     for row, pool in enumerate(top.estate.pools):
-        gone = bool(lost.pools[row])
-        wanted = gone if scenario.kind == "failback" else (not gone or scenario.kind == "restore")
+        gone, before = bool(lost.pools[row]), bool(lost_now(top).pools[row])
+        wanted = gone if scenario.kind in ("failback", "restore") else not gone
+        wanted = wanted or (scenario.kind == "restore" and not before)
         if pool.site in full and wanted:
             rows.append(row)
     return rows
@@ -342,8 +345,9 @@ def _shadow_sites(top: Topology, lost: Loss, scenario: Scenario, unknown: set[st
     with_room = set(np.unique(estate.fleet.site).tolist()) | set(top.pool_site.tolist())
     found = []
     for row, site in enumerate(estate.sites):
-        gone = bool(lost.sites[row])
-        wanted = gone if scenario.kind == "failback" else (not gone or scenario.kind == "restore")
+        gone, before = bool(lost.sites[row]), bool(lost_now(top).sites[row])
+        wanted = gone if scenario.kind in ("failback", "restore") else not gone
+        wanted = wanted or (scenario.kind == "restore" and not before)
         if site.role == "full" and wanted and row not in with_room:
             unknown.add(f"sites/{site.id}/capacity")
             found.append(row)
@@ -485,10 +489,15 @@ def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str])
 def _present(
     top: Topology, lost: Loss, bare: _Bare, pool_rows: list[int], shadows: list[int], scenario: Scenario
 ) -> Present:
-    """Surviving replicas that stand on rows. Nothing stands on what is being restored or failed back to."""
+    """Surviving replicas that are on rows. Nothing is on what is being restored; on what is failed back to is
+    what is known to be there, and by files alone nothing.
+    """
     estate = top.estate
     replicas = estate.replicas
-    kept = ~replica_loss(replicas, lost)
+    if scenario.kind == "failback" and estate.home is not None:
+        kept = np.ones(len(replicas), np.bool_)
+    else:
+        kept = ~replica_loss(replicas, lost)
     row_of_server = np.full(len(estate.fleet), -1, np.int32)
     row_of_server[bare.chosen] = np.arange(len(bare.chosen), dtype=np.int32)
     row_of_pool = np.full(len(estate.pools), -1, np.int32)
@@ -549,12 +558,14 @@ def _eligible(
 
 
 def _runs_on(top: Topology) -> tuple[BoolColumn, BoolColumn]:
-    replicas = top.estate.replicas
+    """Now or at home: what moved to a pool may go home to a server."""
+    tables = [table for table in (top.estate.replicas, top.estate.home) if table is not None]
     count = len(top.estate.services)
     found = []
     for kind in (ON_SERVER, ON_POOL):
         flags = np.zeros(count, np.bool_)
-        flags[replicas.service[replicas.kind == kind]] = True
+        for replicas in tables:
+            flags[replicas.service[replicas.kind == kind]] = True
         found.append(flags)
     return found[0], found[1]
 

@@ -1,11 +1,15 @@
-"""Stops before accounts are locked out: how often one user and password may be refused.
+"""Stops before accounts are locked out: how often one user and password may be refused; and asks many
+controllers with one password.
 
 A credential that was never accepted is tried by a few requests at once only; when that many were refused with
 no success between, nothing more is sent with it for a while, then by one at a time. Tells one controller that
-has another password from a password that is wrong. Owns the counting; sends nothing.
+has another password from a password that is wrong.
 
 `Places` are a number of places, each taken by one at a time: what was begun is finished before more is begun,
 and of what has not begun the weightiest comes first.
+
+`sweep` looks at the power of many servers and changes nothing: one question each, at most one at once to each
+controller. A controller that does not answer is asked once and no more; what is not known is reported so.
 """
 
 from __future__ import annotations
@@ -14,12 +18,15 @@ import asyncio
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from typing import Final, Literal
 
-from evac.model.errors import Permanent
+from evac.drivers.capabilities import BootsServers, PowerReport
+from evac.drivers.port import Action
+from evac.model.collector import collect_seldom
+from evac.model.errors import ActionError, Permanent
 from evac.net.secrets import Secret, resolve
 
 CODE: Final = "credentials-refused"
@@ -214,3 +221,32 @@ class Places:
                 turn.set_result(None)
                 return
         self._free += 1
+
+
+ASKERS: Final = 512
+ASK_S: Final = 20.0
+NOT_ASKED: Final = "not-asked"
+
+
+async def sweep(asked: Sequence[tuple[BootsServers, Action]], within_s: float) -> list[PowerReport]:
+    """One for each action, in their order. Ends within the time; who was not asked by then is unknown."""
+    collect_seldom()
+    found = [PowerReport(action.target, "", why=NOT_ASKED) for _, action in asked]
+    queue = iter(enumerate(asked))
+    try:
+        async with asyncio.timeout(within_s), asyncio.TaskGroup() as tasks:
+            for _ in range(min(ASKERS, len(asked))):
+                tasks.create_task(_ask(queue, found))
+    except TimeoutError:
+        pass  # the rest stays unknown
+    return found
+
+
+async def _ask(queue: Iterable[tuple[int, tuple[BootsServers, Action]]], found: list[PowerReport]) -> None:
+    for number, (driver, action) in queue:
+        try:
+            found[number] = await driver.look(action, ASK_S)
+        except NothingSent:
+            found[number] = PowerReport(action.target, "", why=NOT_ASKED)
+        except ActionError as error:
+            found[number] = PowerReport(action.target, "", why=error.code)

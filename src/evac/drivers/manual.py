@@ -1,8 +1,11 @@
-"""The driver of people: says what a person must do, and is done when a person attests that it is.
+"""The drivers that reach no system: of people, and of nothing.
 
 A step that waits for a person is never done by itself: execute says so as an unknown outcome, and observe
 stays unclear until the action carries `attested_by` and `attested_reason`, which the engine adds from the
 journal.
+
+`noop` does nothing, and goes the way of every other driver: it is checked, executed, observed, undone. It is
+for measuring the engine and for plans that are tried out; what it did lives in this process only.
 """
 
 from __future__ import annotations
@@ -10,9 +13,54 @@ from __future__ import annotations
 from typing import Final, get_args
 
 from evac.drivers import parameters
-from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.port import NO_EVIDENCE, Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.spec import DriverSpec, Setting
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent
+
+_READY: Final = Checked()
+_DONE: Final = Observed("done")
+_ABSENT: Final = Observed("absent")
+
+
+class NoopDriver:
+    """Remembers which orders it carried out, by their key."""
+
+    name = "noop"
+    verbs: frozenset[Verb] = frozenset(get_args(Verb))
+
+    def __init__(self) -> None:
+        self._done: set[str] = set()
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        return _READY
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        if not order.dry_run:
+            self._done.add(order.key)
+        return NO_EVIDENCE
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        return _DONE if order.key in self._done else _ABSENT
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        if not order.dry_run:
+            self._done.discard(order.key)
+        return NO_EVIDENCE
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+NOOP = DriverSpec(
+    "noop",
+    "does nothing, for measuring; plans use it by themselves",
+    (),
+    (),
+    "evac.drivers.manual:NoopDriver",
+    acts=False,
+    agent_may=True,
+)
+
 
 VERBS: Final[frozenset[Verb]] = frozenset(get_args(Verb))
 _SHOWN: Final = 900

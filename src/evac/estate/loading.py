@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evac.estate.coverage import Coverage, coverage
-from evac.estate.format.assembling import Assembly, assemble, day_of
+from evac.estate.format.assembling import Assembly, assemble, day_of, merge_overlay
 from evac.estate.format.bindings import (
     ReplicaRows,
     ServerNames,
@@ -27,15 +27,19 @@ from evac.estate.format.bindings import (
     stated_in_yaml,
     with_counts,
 )
-from evac.estate.format.document import Node, read_document
-from evac.estate.format.extremes import check_extremes
+from evac.estate.format.checks import check_extremes, check_references, check_sense, known_names
+from evac.estate.format.document import (
+    YAML_BYTES_MAX,
+    EstateFiles,
+    Node,
+    decode,
+    find_files,
+    read_bytes,
+    read_document,
+)
 from evac.estate.format.kinds import Field, Mapped, Record, Records
-from evac.estate.format.names import check_references, check_sense, known_names
-from evac.estate.format.overlay import merge_overlay
 from evac.estate.format.problems import Problems
-from evac.estate.format.provenance import FactBook
-from evac.estate.format.reading import Ends, PlaceIndex, Reader
-from evac.estate.format.sources import YAML_BYTES_MAX, EstateFiles, decode, find_files, read_bytes
+from evac.estate.format.reading import Ends, FactBook, PlaceIndex, Reader
 from evac.estate.format.spec import HEAD, SECTIONS, Section
 from evac.model.diagnostic import Diagnostic
 from evac.model.errors import EstateError

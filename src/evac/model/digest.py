@@ -19,6 +19,8 @@ from evac.model.estate import BootServer, Estate, Feed, Hall, Limits, Service, S
 from evac.model.units import QUANTITY_LIMIT
 
 _LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of", "intervals"})
+_NOW = frozenset({"lost", "home", "traffic"})
+"""What only an estate as it is now has."""
 _LATER = frozenset({"bmc_address", "serial", "position"})
 """Columns that estates of older versions do not have: they count where anything is known."""
 
@@ -40,12 +42,20 @@ def estate_digest(estate: Estate) -> str:
 
 
 def _digest(estate: Estate) -> str:
-    summary = {f.name: _plain(getattr(estate, f.name)) for f in fields(estate) if f.name not in _LEFT_OUT}
+    apart = _LEFT_OUT | _NOW
+    summary = {f.name: _plain(getattr(estate, f.name)) for f in fields(estate) if f.name not in apart}
+    if estate.lost or estate.traffic:
+        summary["now"] = [list(estate.lost), _plain(estate.traffic)]
     summary["stores"] = [_store(store) for store in estate.stores]
     if estate.intervals:
         summary["intervals"] = _plain(estate.intervals)
     state = hashlib.sha256(written({name: summary[name] for name in keys_in_order(tuple(summary))}))
-    for table in (estate.fleet, estate.replicas):
+    tables = (
+        (estate.fleet, estate.replicas)
+        if estate.home is None
+        else (estate.fleet, estate.replicas, estate.home)
+    )
+    for table in tables:
         for column in fields(table):
             values = getattr(table, column.name)
             if column.name not in _LATER or values.any():

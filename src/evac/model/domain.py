@@ -16,6 +16,7 @@ import numpy as np
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate, SharedFate
 from evac.model.fleet import BoolColumn, IndexColumn
+from evac.model.scenario import Scenario
 
 Kept = TypeVar("Kept")
 DomainKind = Literal["site", "hall", "feed", "rack", "group", "server"]
@@ -216,6 +217,19 @@ def loss(top: Topology, paths: Iterable[str]) -> Loss:
     for name in named["server"]:
         servers[server_row(estate, name)] = True
     return Loss(wanted, sites, halls, feeds, racks, _gather(sites, top.pool_site), servers)
+
+
+def lost_now(top: Topology) -> Loss:
+    """What is lost or left in an estate as it is now; nothing in a declared one."""
+    return top.once("lost now", lambda: loss(top, top.estate.lost))
+
+
+def lost_in(top: Topology, scenario: Scenario) -> Loss:
+    """What a scenario is about: the domains that come back, or what is lost with its domains and with all
+    that is lost by now. Raises UnknownDomain.
+    """
+    leaves = scenario.kind in ("lose", "evacuate")
+    return loss(top, {*scenario.domains, *top.estate.lost} if leaves else scenario.domains)
 
 
 def _collect(top: Topology, path: str, named: dict[str, set[str]], seen: frozenset[str]) -> None:

@@ -388,6 +388,9 @@ class Interval:
 class Estate:
     """Everything evac knows of a company. All tuples are sorted by id.
 
+    `lost`, `home` and `traffic` are of an estate as it is now (`model.situation`), and empty in a declared
+    one.
+
     `tools` maps a role of `steps.TOOL_ROLES` to the services that fill it (each is needed);
     `places` maps a fact path such as `services/pay/rto` to where it was read, for diagnostics,
     and is no part of the digest; `changed` is when somebody last changed the estate. `intervals`
@@ -424,6 +427,12 @@ class Estate:
     fleet: Fleet = field(default_factory=empty_fleet)
     replicas: Replicas = field(default_factory=empty_replicas)
     places: Mapping[str, Place] = field(default_factory=lambda: MappingProxyType({}))
+    lost: tuple[str, ...] = ()
+    """Fault domains that are lost or evacuated now: they are in no loss to come, and hold no capacity."""
+    home: Replicas | None = None
+    """Where the files declare the replicas; None where `replicas` says the same."""
+    traffic: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Service -> sites that its users are sent to, where a run or a driver says so."""
 
     def place(self, *paths: str) -> Place:
         """The place of the first path that is known; the estate as a whole otherwise."""

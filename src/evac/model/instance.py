@@ -147,6 +147,14 @@ class Reprotect:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """Replicas of a service that stop elsewhere once all of it serves at home: (server or pool, replicas)."""
+
+    service: int
+    places: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ToolNeed:
     """Affected services a step of a kind must wait for, and what it costs people without them.
 
@@ -287,6 +295,8 @@ class Instance:
     left_off: tuple[LeftOff, ...] = ()
     attests: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     reprotects: tuple[Reprotect, ...] = ()
+    leaving: tuple[Leaving, ...] = ()
+    """Of a failback: what stops elsewhere, by service."""
 
     @property
     def to_boot(self) -> BoolColumn:

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from evac.model.canonical import digest
 from evac.model.domain import Topology, site_of, topology
 from evac.model.estate import Estate, ReplicationMode, Store, StoreMember
+from evac.model.situation import Effects, Rivals
 
 Role = Literal["primary", "sync", "async", "detached", "none", "unreachable"]
 _LAG_STEPS_MS: Final = (
@@ -52,11 +53,47 @@ class MemberSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class UnitsSeen:
+    """How many replicas of a service the driver that runs them is to keep at a site."""
+
+    service: str
+    site: str
+    replicas: int
+    driver: str
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficSeen:
+    """Sites that the users of a service are sent to, as what routes them says."""
+
+    service: str
+    sites: tuple[str, ...]
+    driver: str
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
-    """Facts of one look. at_ms: wall clock; members sorted by store, then site."""
+    """What is known beside the files at one time: what systems said, and what runs did."""
 
     at_ms: int
+    """Of the look, by the wall clock."""
     members: tuple[MemberSeen, ...] = ()
+    """Sorted by store, then site."""
+    units: tuple[UnitsSeen, ...] = ()
+    traffic: tuple[TrafficSeen, ...] = ()
+    rivals: tuple[Rivals, ...] = ()
+    """Stores with more than one writable member."""
+    effects: Effects | None = None
+    """None where nobody knows what runs did."""
+
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """All that an estate as it is now follows from: equal facts, the same estate."""
+        units = tuple((one.service, one.site, one.replicas) for one in self.units)
+        traffic = tuple((one.service, one.sites) for one in self.traffic)
+        return self.members, units, traffic, self.effects or Effects()
 
 
 def observation_digest(observation: Observation) -> str:
@@ -81,7 +118,7 @@ def _store(store: Store, seen: dict[str, MemberSeen], top: Topology) -> Store:
     if sum(member.role == "primary" for member in seen.values()) != 1:
         return store
     members = (_member(member, seen.get(site_of(top, member.at) or "")) for member in store.members)
-    home = "" if store.primary is None else store.primary.at
+    home = store.home or ("" if store.primary is None else store.primary.at)
     return replace(store, members=tuple(members), home=home)
 
 

@@ -80,13 +80,35 @@ def act(step: str, turn: int) -> str:
     return str(replace(StepId.parse(step), turn=turn))
 
 
+def target_step(kind: str, target: str) -> str:
+    """The id of a step that has no other of its kind for the same target. Plain text, as the three below: a
+    plan of a fleet has a hundred thousand of them.
+    """
+    return f"{kind}:{target}"
+
+
+def batch_step(kind: str, service: str, batch: int, milestone: str = "") -> str:
+    """The id of one of several steps that start or shed a service."""
+    return f"{kind}:{service}:{milestone}:{batch}" if milestone else f"{kind}:{service}:{batch}"
+
+
+def milestone_step(kind: str, service: str, milestone: str) -> str:
+    """The id of the step that checks a milestone."""
+    return f"{kind}:{service}:{milestone}"
+
+
+def member_step(kind: str, store: str, member: str) -> str:
+    """The id of a step of one copy of a store."""
+    return f"{kind}:{store}:{member}"
+
+
 def power_step(supply: str) -> str:
     """The id of the step that switches a feed or a rack on."""
-    return str(StepId("power", supply))
+    return target_step("power", supply)
 
 
 def boot_step(server: str) -> str:
-    return str(StepId("boot", server))
+    return target_step("boot", server)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +135,11 @@ class LimitId:
     def is_inrush(self) -> bool:
         """Whether it is about what servers draw while they are switched on, which lasts for a moment."""
         return self.kind == _INRUSH
+
+
+def limit_id(kind: str, *of: str) -> str:
+    """`boots:images-1`, `promotions:postgresql:seoul`, `hands`."""
+    return ":".join((kind, *of))
 
 
 _INRUSH: Final = "inrush"

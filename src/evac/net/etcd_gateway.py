@@ -140,7 +140,7 @@ class Gateway:
         while True:
             member, began = self._pick(), time.monotonic()
             try:
-                answer = await self._authorized(member, path, body, deadline)
+                answer = await self.ask(member, path, body, deadline)
             except NotSent as failure:
                 if not failure.again:
                     raise
@@ -194,9 +194,8 @@ class Gateway:
             self._avoid(member, began)
             raise Unavailable(f"{self.endpoints[member]} broke off") from error
 
-    async def _authorized(
-        self, member: int, path: str, body: Mapping[str, Any], deadline: float
-    ) -> dict[str, Any]:
+    async def ask(self, member: int, path: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+        """Of one member, by its place; no other is tried. Raises `NotSent`, `Unavailable`, `Refused`."""
         if self._user and not self._token:
             await self._log_in(member, deadline)
         try:

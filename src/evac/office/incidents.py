@@ -33,7 +33,7 @@ from evac.office.values import ExportSeen, RunShort
 from evac.store.journal import head_of
 from evac.store.port import Entry as StoreEntry
 from evac.store.port import Store
-from evac.views.run_forecast import LARGE
+from evac.views.wait_words import LARGE
 
 FILES_MOST: Final = 4
 EXPORTS_MOST: Final = 64

@@ -17,7 +17,7 @@ from evac.app import runs
 from evac.model.errors import Unavailable
 from evac.run.view import RunView
 from evac.store.port import Entry, Store
-from evac.views.run_forecast import FORECASTS
+from evac.views.wait_words import FORECASTS
 
 ANSWER_S: Final = 60.0
 Answer = TypeVar("Answer")

@@ -17,10 +17,10 @@ from typing import Final
 import orjson
 
 from evac.app import runs
-from evac.engine.runs.bound_store import was_bound_again
+from evac.engine.runs.binding import was_bound_again
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import decode_all
-from evac.engine.stores.data_loss import pages
+from evac.engine.stores.sightings import pages
 from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
 from evac.office.hub import Hub, News
 from evac.office.replay import Replayer
@@ -31,8 +31,7 @@ from evac.run.view import RunView
 from evac.run.waits import Wait, waiting
 from evac.store.journal import head_of, read, records_after, tail
 from evac.store.port import Store
-from evac.views.run_forecast import LARGE
-from evac.views.wait_words import words_of
+from evac.views.wait_words import LARGE, words_of
 
 LINES_MOST: Final = 10_000
 VIEWS_MOST: Final = 4

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from evac.engine.clock import Clock
-from evac.engine.lead.voting import VoteReader
+from evac.engine.lead.verdict_answers import VoteReader
 from evac.model.run_policy import WatchProfile
 from evac.office.values import SiteSeen, Standing, VoteSeen
 from evac.store.port import Store

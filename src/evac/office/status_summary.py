@@ -17,8 +17,8 @@ from evac.app.observed_stores import decode as decode_observed
 from evac.engine.lead.leadership import LEADER
 from evac.engine.plans import library
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.stores.data_loss import pages
 from evac.engine.stores.guards import SITES_KEY
+from evac.engine.stores.sightings import pages
 from evac.incident.values import Notice
 from evac.model.errors import Corrupt
 from evac.model.observation import Observation

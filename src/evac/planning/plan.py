@@ -110,9 +110,15 @@ def plan_instance(
 ) -> Plan:
     """Plan an instance. `rto_ms`, `lead_ms` (detection, approval) only go into the outcomes; `better` (where
     facts are intervals) is what the bound is proved of, `counted` (where tiers weigh 0) counts people."""
-    from evac.planning.assembly.milestones import outages, price, sensitivities, times_of
-    from evac.planning.assembly.outcomes import outcomes_of, store_outcomes
-    from evac.planning.assembly.steps import add_stops, draft_steps, ordered
+    from evac.planning.assembly.draft import (
+        outages,
+        outcomes_of,
+        price,
+        sensitivities,
+        store_outcomes,
+        times_of,
+    )
+    from evac.planning.assembly.steps import add_stops, add_stops_away, draft_steps, ordered
     from evac.planning.assembly.waves import left_off, wave_of
 
     iterations = BOUND_WORK if work > 0 else FIRST_BOUND_WORK
@@ -124,6 +130,7 @@ def plan_instance(
     draft = draft_steps(instance, board)
     if asked.kind == "evacuate":
         add_stops(draft, times)
+    add_stops_away(draft, times)
     steps = ordered(draft)
     progress(0.85, "proving")
     proved = prove(objective)
@@ -187,7 +194,7 @@ def _solved(instance: Instance, work: int, seed: int, progress: Progress) -> Boa
 
 def level_order(instance: Instance) -> int:
     """Z of the baseline that runbooks use: one dependency level after the other, ties by id."""
-    from evac.planning.assembly.milestones import outages, price, times_of
+    from evac.planning.assembly.draft import outages, price, times_of
     from evac.planning.evacuation.solve import level_by_level
 
     return price(instance, *outages(instance, times_of(instance, level_by_level(instance))))
@@ -196,7 +203,7 @@ def level_order(instance: Instance) -> int:
 def against_levels(instance: Instance, plan: Plan) -> tuple[int, int]:
     """(outage of a plan, of level order) in weighted person-ticks above the heads, over the milestones
     that both restore: what one of them leaves out pays the horizon, and says nothing of its order."""
-    from evac.planning.assembly.milestones import outages, times_of
+    from evac.planning.assembly.draft import outages, times_of
     from evac.planning.bound.facts import facts_of
     from evac.planning.evacuation.solve import level_by_level
 

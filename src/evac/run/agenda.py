@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Final
 
-from evac.run.boot_rules import BootRules
+from evac.run.boots.rules import BootRules
 from evac.run.fencing import fences_of, is_fenced
 from evac.run.limits import Uses
 from evac.run.patience import look_ms, stuck_ms
@@ -84,7 +84,7 @@ class Agenda:
         if rolling:
             self._count_standing(view)
         dull = {"pending", "skipped", "undone", "failed"}
-        if not rolling and not view.undo_wanted:
+        if not rolling and not view.undo.wanted:
             dull.add("succeeded")
         phases = view.phases
         for i in view.ranked:
@@ -104,7 +104,7 @@ class Agenda:
         while timers and timers[0][0] <= now_ms:
             _, what, i, attempt = heappop(timers)
             self._ring(view, what, i, attempt)
-        if self.blocked and not view.pace_stopped:
+        if self.blocked and not view.pacing.stopped:
             for i in [i for i, why in self.blocked.items() if why == "pace"]:
                 self.admit(view, i)
         if self.held or self.trying:
@@ -116,7 +116,7 @@ class Agenda:
         """
         for server in sorted({*self.held, *self.trying}):
             i = self.trying.get(server, -1)
-            gone = server not in view.alone
+            gone = server not in view.boots.unreplaced
             if gone or (i >= 0 and view.phases[i] not in BUSY and i not in self.offered):
                 self.trying.pop(server, None)
                 i = -1
@@ -156,7 +156,7 @@ class Agenda:
         elif phase == "unknown":
             self._doubt(view, i)
         elif phase == "succeeded":
-            if i in view.undo_wanted:
+            if i in view.undo.wanted:
                 self._want_undo(view, i)
             if kind_of(view.steps[i].kind).fences:
                 for j in [j for j, why in self.blocked.items() if why == "fence"]:
@@ -180,11 +180,11 @@ class Agenda:
 
     def _doubt(self, view: RunView, i: int) -> None:
         times = view.unclear.get(i, 0)
-        if not times and i not in view.booting:
+        if not times and i not in view.boots.booting:
             self.observe.append(i)
             return
         again = view.last_ms + (look_ms(view.spec.patience, view.steps[i], times) if times else 0)
-        if i in view.booting:  # as one that is followed: looked at when it should be up
+        if i in view.boots.booting:  # as one that is followed: looked at when it should be up
             took_ms = view.steps[i].duration_ms
             again = max(again, min(view.started[i], view.last_ms) + took_ms)
         heappush(self.timers, (again, _OBSERVE, i, view.attempts[i]))
@@ -197,12 +197,12 @@ class Agenda:
         if step.lag_ms:
             wake = max(wake, step.lag_ms + max((view.ended[view.index[j]] for j in step.after), default=0))
         if step.paced:
-            wake = max(wake, view.pace_next.get(step.target, 0))
-        if (step.gate or (view.gates and i in view.gates)) and i not in view.gates_open:
+            wake = max(wake, view.pacing.next_ms.get(step.target, 0))
+        if (step.gate or (view.boots.gates and i in view.boots.gates)) and i not in view.gates_open:
             self.blocked[i] = "gate"
         elif kind_of(step.kind).makes_primary and not is_fenced(view, i, self.fences):
             self.blocked[i] = "fence"
-        elif step.paced and view.pace_stopped:
+        elif step.paced and view.pacing.stopped:
             self.blocked[i] = "pace"
         elif view.tries[i] >= view.spec.patience.attempts:
             self.spent.append(i)
@@ -231,7 +231,7 @@ class Agenda:
                         continue
                     view.limits.promise(uses)
                     self.promised[i] = uses
-                if server := view.held_by(i):
+                if server := view.boots.queue_of(i):
                     self.trying[server] = i
                 self.offered[i] = "start"
                 return i
@@ -244,18 +244,18 @@ class Agenda:
             return True
         if view.steps[i].paced and self._held_back(view, i):
             return True
-        return bool(view.alone) and self._waits_for_image(view, i)
+        return bool(view.boots.unreplaced) and self._waits_for_image(view, i)
 
     def _held_back(self, view: RunView, i: int) -> bool:
         """Whether the pace changed while a step stood in the queue."""
-        if not view.pace_stopped and view.pace_next.get(view.steps[i].target, 0) <= self.now_ms:
+        if not view.pacing.stopped and view.pacing.next_ms.get(view.steps[i].target, 0) <= self.now_ms:
             return False
         self.admit(view, i)
         return True
 
     def _waits_for_image(self, view: RunView, i: int) -> bool:
         """Whether another boot tries the boot server of step i, which is given up."""
-        server = view.held_by(i)
+        server = view.boots.queue_of(i)
         if server not in self.trying:
             return False
         self.blocked[i] = "image"
@@ -368,11 +368,11 @@ class Agenda:
     def may_undo(self, view: RunView, i: int) -> bool:
         """Whether evac may take step i back: never a store, never what something done stands on."""
         step = view.steps[i]
-        if view.phases[i] != "succeeded" or i in view.undo_broken:
+        if view.phases[i] != "succeeded" or i in view.undo.broken:
             return False
         if step.data_set or kind_of(step.kind).makes_primary:
             return False
-        if i in view.undo_wanted:
+        if i in view.undo.wanted:
             return True
         return self.standing is not None and step.safe_undo and not self.standing[i]
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from evac.run import envelope, outages, silent_servers
+from evac.run import envelope
 from evac.run.agenda import Agenda
-from evac.run.boot_rules import next_ms as next_left_out_ms
-from evac.run.boot_rules import refusal
+from evac.run.boots import outages, silent_servers
+from evac.run.boots.rules import next_ms as next_left_out_ms
+from evac.run.boots.rules import refusal
 from evac.run.values import ENDED, Effect, Event, RunPhase
 from evac.run.view import RunView
 
@@ -70,7 +71,7 @@ def next_ms(view: RunView) -> int | None:
         times.append(view.started_ms + view.spec.horizon_ms)
     if (turn_ms := outages.next_ms(view)) is not None:
         times.append(turn_ms)
-    if view.spec.mend_ms and view.given_up and (left_out_ms := next_left_out_ms(view)) is not None:
+    if view.spec.mend_ms and view.boots.given_up and (left_out_ms := next_left_out_ms(view)) is not None:
         times.append(left_out_ms)
     looked_ms = -1 if agenda is None else agenda.now_ms  # what was due then needs an event, not time
     return min((time for time in times if time > looked_ms), default=None)
@@ -130,7 +131,7 @@ def _move(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
 
 
 def _is_approved(view: RunView) -> bool:
-    return view.approvals >= view.spec.approvals and not view.untyped
+    return view.approvals.counted >= view.spec.approvals and not view.approvals.untyped
 
 
 def _approval(view: RunView, now_ms: int) -> Event | None:
@@ -143,14 +144,14 @@ def _approval_needed(view: RunView, now_ms: int) -> Event:
     """Says what is new: what none of the approvals so far covers, or how many persons are missing."""
     needed = view.spec.envelope
     closest = min(
-        (envelope.outside(given, needed) for given in view.approved_by.values()), key=len, default=()
+        (envelope.outside(given, needed) for given in view.approvals.given.values()), key=len, default=()
     )
-    missing = view.spec.approvals - view.approvals
+    missing = view.spec.approvals - view.approvals.counted
     words = list(closest)
     if not words and missing > 0:
         words = [f"{missing} more approval{'s' if missing > 1 else ''} needed"]
-    if view.untyped:
-        words.append(f"more than one site is left: type the names of {', '.join(view.untyped)}")
+    if view.approvals.untyped:
+        words.append(f"more than one site is left: type the names of {', '.join(view.approvals.untyped)}")
     return _event("approval_needed", now_ms, outside=words)
 
 
@@ -182,7 +183,7 @@ def _running(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
         if view.spec.monitor_ms:
             return _event("monitoring_started", now_ms)
         return _ended(view, now_ms)
-    if view.refusing:
+    if view.boots.refusing:
         return _event("paused", now_ms, by="step", who=EVAC, reason=refusal(view), until_ms=0, then="stay")
     if view.held or _is_late(view, now_ms):
         return None
@@ -203,7 +204,7 @@ def is_blocked(view: RunView) -> bool:
     agenda: Agenda | None = view.agenda
     if agenda is None or agenda.undo or view.manual_running or view.settled or _hopes(view, agenda):
         return False
-    if not view.quiet or (view.spec.mend_ms and view.given_up):
+    if not view.quiet or (view.spec.mend_ms and view.boots.given_up):
         return False
     if outages.next_ms(view) is not None:
         return False
@@ -253,7 +254,7 @@ def _paused(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
         if kind == "cancelled" and pause.back == "rolling_back":
             kind = "resumed"
         return _event(kind, now_ms, who=EVAC, reason="the time of the pause is over")
-    by_itself = pause.who == EVAC and pause.by in ("step", "gate") and not view.refusing
+    by_itself = pause.who == EVAC and pause.by in ("step", "gate") and not view.boots.refusing
     if by_itself and not view.held and not _is_late(view, now_ms) and not is_blocked(view):
         return _event("resumed", now_ms, who=EVAC, reason="there is something to do again")
     return None
@@ -271,8 +272,8 @@ def _cancelling(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
 def _rolled_back(view: RunView, agenda: Agenda, now_ms: int) -> Event | None:
     if not view.quiet or agenda.offered or agenda.undo_due(view):
         return None
-    if view.undo_broken or view.doubtful:
-        left = ", ".join(sorted(view.steps[i].id for i in view.undo_broken | view.doubtful)[:5])
+    if view.undo.broken or view.doubtful:
+        left = ", ".join(sorted(view.steps[i].id for i in view.undo.broken | view.doubtful)[:5])
         return _event("run_ended", now_ms, phase="failed", why=f"the roll-back failed: {left}")
     phase = "failed" if view.counts.get("failed", 0) else "cancelled"
     return _event("run_ended", now_ms, phase=phase, why="rolled back")

@@ -6,6 +6,7 @@ A replan inside an approved envelope goes on; one outside it asks again, and say
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evac.model.run_policy import Envelope
@@ -47,3 +48,31 @@ def from_data(data: Mapping[str, Any]) -> Envelope:
         int(data.get("most_lost_ms", 0)),
         int(data.get("most_shed", 0)),
     )
+
+
+@dataclass(slots=True)
+class Approvals:
+    """Who approved a run, and what they approved."""
+
+    asked: bool = False
+    """Whether the run ever waited for an approval."""
+    given: dict[str, Envelope] = field(default_factory=dict)
+    """Person -> what this person's approval covers."""
+    counted: int = 0
+    """Persons whose approval covers all that the present plan needs."""
+    to_type: tuple[str, ...] = ()
+    """Sites whose names must be typed before the run goes on, because more than one is evacuated."""
+    typed: set[str] = field(default_factory=set)
+    """Names that were typed so far."""
+
+    @property
+    def untyped(self) -> tuple[str, ...]:
+        """Sites whose names must still be typed; all of them, not only the new one."""
+        return () if self.typed.issuperset(self.to_type) else self.to_type
+
+    def count(self, needed: Envelope) -> None:
+        """Counts again, for what the present plan needs."""
+        self.counted = sum(1 for given in self.given.values() if covers(given, needed))
+
+    def fork(self) -> Approvals:
+        return replace(self, given=self.given.copy(), typed=self.typed.copy())

@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.model.step_id import StepId
-from evac.run import outages, silent_servers
 from evac.run.agenda import Agenda
+from evac.run.boots import outages, silent_servers
 from evac.run.learning import Learned, Measured
 from evac.run.values import RunStep
 from evac.run.view import BUSY, RunView
@@ -52,9 +52,9 @@ def forecast(view: RunView, now_ms: int) -> Forecast:
     play.run()
     boots = [i for i, step in enumerate(view.steps) if kind_of(step.kind).boots]
     planned = max((view.steps[i].start_ms + view.steps[i].duration_ms for i in boots), default=0)
-    again = sum(outages.held(view, server) for server in view.alone)
-    open_ones = view.refused | silent_servers.are_waiting(view)
-    gone = len(view.quarantined - open_ones)
+    again = sum(outages.held(view, server) for server in view.boots.unreplaced)
+    open_ones = view.boots.refused | silent_servers.are_waiting(view)
+    gone = len(view.boots.quarantined - open_ones)
     lost = gone - again + sum(1 for i in boots if view.phases[i] == "failed" and i not in open_ones)
     return Forecast(
         now_ms,
@@ -79,9 +79,9 @@ class _Play:
         self.waits = view.phase in ("paused", "awaiting_approval", "pending") or bool(view.held)
         self.view = view.fork()
         self.view.phase, self.view.pause, self.view.held = "running", None, ""
-        self.view.tripped.clear()
-        self.waits = self.waits or bool(self.view.alone)
-        self.view.alone.clear()
+        self.view.boots.tripped.clear()
+        self.waits = self.waits or bool(self.view.boots.unreplaced)
+        self.view.boots.unreplaced.clear()
         self.under_way: list[tuple[int, int]] = []
         self.quantum = max(100, max((s.duration_ms for s in view.steps), default=0) // TURNS)
         self._prepare()
@@ -89,9 +89,9 @@ class _Play:
     def _prepare(self) -> None:
         """What is under way ends as drawn; what only a person can settle is settled at once."""
         view = self.view
-        again = view.refused | silent_servers.are_waiting(view)
+        again = view.boots.refused | silent_servers.are_waiting(view)
         for i, phase in enumerate(view.phases):
-            if phase in ("pending", "ready") and (i in view.gates or view.steps[i].gate):
+            if phase in ("pending", "ready") and (i in view.boots.gates or view.steps[i].gate):
                 self.waits = self.waits or phase == "ready"
                 view.gates_open.add(i)
             if phase in BUSY:
@@ -102,7 +102,7 @@ class _Play:
                 view.tries[i] = 0
                 view.turn(i, "ready")
             elif phase == "failed":
-                self.waits = self.waits or i not in view.given_up
+                self.waits = self.waits or i not in view.boots.given_up
                 view.turn(i, "skipped")
 
     def run(self) -> None:

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Final
 
-from evac.run import silent_servers
+from evac.run.boots import silent_servers
 from evac.run.values import RunStep
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
@@ -88,9 +88,9 @@ class Measured:
         took_ms = view.ended[i] - view.started[i]
         if phase == "succeeded":
             alike.found.append(took_ms * 1_000 // step.duration_ms)
-        elif i in view.refused or i in self._waiting:
+        elif i in view.boots.refused or i in self._waiting:
             return  # says nothing of the server: it is tried again once what it was for is mended
-        elif i in view.quarantined or phase == "failed":
+        elif i in view.boots.quarantined or phase == "failed":
             alike.failed += 1
             if kind_of(step.kind).boots:
                 self.failing.append(took_ms * max(1, view.tries[i]))
@@ -100,7 +100,7 @@ class Measured:
         if not self.failing:
             return 0.0
         most_ms = self.failing[len(self.failing) * 9 // 10]
-        begun = sum(1 for i in boots if i in view.quarantined or view.started[i] <= now_ms - most_ms)
+        begun = sum(1 for i in boots if i in view.boots.quarantined or view.started[i] <= now_ms - most_ms)
         return len(self.failing) / max(begun, len(self.failing), 1)
 
     def next_failure(self, ran_ms: int) -> int:

@@ -1,58 +1,30 @@
 """Another plan takes the place of the present one in the middle of a run. Pure.
 
 What is done stays done, and what is under way goes on; the steps that have not begun are those of the new
-plan. With tens of thousands of steps that takes a while, so it is done in parts: whoever has other things to
-do takes over on a copy of the view, does them between two parts, and puts the copy in its place at the end.
+plan. With tens of thousands of steps that takes a while, so it is done in parts: a caller that has other
+things to do takes over on a copy of the view, does them between two parts, and puts the copy in its place at
+the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from evac.model.errors import RunError
-from evac.run import boot_events, envelope, replan
+from evac.run import replan
+from evac.run.boots import events as boot_events
+from evac.run.boots.state import Boots
 from evac.run.limits import Limits
+from evac.run.renumbering import renumbered, renumbered_facts
 from evac.run.transitions import run_moves
 from evac.run.values import Event, RunStep, StepPhase
-from evac.run.view import BUSY, PART, RunView
+from evac.run.view import BUSY, PART, Replaced, RunView, Undo
 
-STEP_SETS: Final = (
-    "gates_open",
-    "manual_running",
-    "undo_wanted",
-    "in_undo",
-    "doubtful",
-    "stuck",
-    "undo_broken",
-    "leftover",
-    "quarantined",
-    "blind",
-    "hung",
-    "cycled",
-    "booting",
-)
-STEP_FACTS: Final = (
-    "unclear",
-    "undo_tries",
-    "not_before",
-    "evidence",
-    "failures",
-    "whys",
-    "given_up",
-    "turns",
-    "signs",
-    "served",
-    "rush_ms",
-)
-"""Fields of the view that hold numbers of steps, and those that hold something for such a number."""
-
-
-def count_approvals(view: RunView) -> None:
-    """How many persons have agreed to all that the present plan needs."""
-    needed = view.spec.envelope
-    view.approvals = sum(1 for given in view.approved_by.values() if envelope.covers(given, needed))
+STEP_SETS: Final = ("gates_open", "manual_running", "doubtful", "stuck", "leftover")
+STEP_FACTS: Final = ("unclear", "not_before", "evidence", "failures", "whys")
+"""Fields of the view itself that hold numbers of steps, and those that hold something for such a number."""
 
 
 def take_over(view: RunView, event: Event) -> Iterator[None]:
@@ -70,26 +42,30 @@ def take_over(view: RunView, event: Event) -> Iterator[None]:
     yield from view.laying_out(
         replace(merged.spec, approvals=event.data.get("approvals", merged.spec.approvals))
     )
-    view.origin = origin
+    view.replaced = Replaced(
+        origin,
+        attempts,
+        {**view.replaced.renamed, **merged.renamed},
+        tuple(sorted({*view.replaced.lost, *event.data.get("lost", ())})),
+        tuple(event.data.get("lost", ())),
+    )
     view.limits.carry_over(before.limits)
     view.carry_kept(before.kept, merged.renamed)
-    if view.lost_servers:
+    if view.boots.lost_servers:
         boot_events.reroute_all(view)
-    view.past, view.renamed = attempts, {**view.renamed, **merged.renamed}
     view.plans.append(merged.spec.plan)
-    view.lost = tuple(sorted({*view.lost, *event.data.get("lost", ())}))
-    view.accounted = tuple(event.data.get("lost", ()))
-    view.names = tuple(event.data.get("names", ()))
+    view.approvals.to_type = tuple(event.data.get("names", ()))
     view.monitoring_ms = 0
     view.agenda = None
     yield
     yield from _put_back(view, before, merged)
     boot_events.gate_tripped(view)
-    count_approvals(view)
+    view.approvals.count(view.spec.envelope)
 
 
 def _attempts(view: RunView) -> dict[str, int]:
-    return view.past | {step.id: n for step, n in zip(view.steps, view.attempts, strict=True) if n}
+    tried = {step.id: n for step, n in zip(view.steps, view.attempts, strict=True) if n}
+    return {**view.replaced.attempts, **tried}
 
 
 def _merging(
@@ -105,9 +81,9 @@ def _merging(
         step.id: (step, phase) for step, phase in zip(view.steps, view.phases, strict=True)
     }
     left: set[str] = set()
-    if view.given_up:  # servers for the floor stay known
+    if view.boots.given_up:  # servers for the floor stay known
         again = {step.id for step in new.steps}
-        for i in view.given_up:
+        for i in view.boots.given_up:
             step = view.steps[i]
             if step.id not in again:
                 phases[step.id] = step, "skipped"
@@ -127,14 +103,11 @@ def _origins(view: RunView, merged: replan.Merged, plan: str) -> dict[str, tuple
     }
 
 
-_Seen = dict[str, list[tuple[str, int]]]
-"""Feed or boot server -> steps by id, and when."""
-
-
 @dataclass(slots=True, init=False)
 class _Before:
-    """What was known of the steps before, by number, and by id where the new plan needs it so."""
+    """What was known of the steps before, by the numbers that they had."""
 
+    steps: Sequence[RunStep]
     index: Mapping[str, int]
     phases: list[StepPhase]
     tries: list[int]
@@ -143,31 +116,25 @@ class _Before:
     since: list[int]
     limits: Limits
     kept: Mapping[str, tuple[tuple[str, int], ...]]
-    in_undo: frozenset[int]
-    sets: dict[str, list[str]]
-    facts: dict[str, list[tuple[str, Any]]]
-    seen: tuple[_Seen, _Seen]
+    """What steps keep beyond their end, by id."""
+    undo: Undo
+    boots: Boots
+    sets: dict[str, set[int]]
+    """Fields of the view, by their names."""
+    facts: dict[str, dict[int, Any]]
 
     def __init__(self, view: RunView) -> None:
-        steps = view.steps
-        self.index, self.phases, self.tries = view.index, view.phases, view.tries
+        self.steps, self.index, self.phases, self.tries = view.steps, view.index, view.phases, view.tries
         self.started, self.ended, self.since = view.started, view.ended, view.since
         self.limits, self.kept = view.limits, view.kept_by_step()
-        self.sets = {name: [steps[i].id for i in getattr(view, name)] for name in STEP_SETS}
-        self.facts = {
-            name: [(steps[i].id, value) for i, value in getattr(view, name).items()] for name in STEP_FACTS
-        }
-        self.in_undo = frozenset(view.in_undo)
-        gone, stalled = (
-            {of: [(steps[i].id, at_ms) for i, at_ms in found.items()] for of, found in table.items()}
-            for table in (view.gone, view.stalled)
-        )
-        self.seen = gone, stalled
+        self.undo, self.boots = view.undo, view.boots
+        self.sets = {name: getattr(view, name) for name in STEP_SETS}
+        self.facts = {name: getattr(view, name) for name in STEP_FACTS}
 
 
 def _put_back(view: RunView, before: _Before, merged: replan.Merged) -> Iterator[None]:
     """Gives kept steps their state back, and every step the number of its attempts so far."""
-    kept, past = merged.kept, view.past
+    kept, past = merged.kept, view.replaced.attempts
     for i, step in enumerate(view.steps):
         if i % PART == PART - 1:
             yield
@@ -179,16 +146,20 @@ def _put_back(view: RunView, before: _Before, merged: replan.Merged) -> Iterator
         _turn_back(view, i, before, j)
         view.since[i] = before.since[j]
     yield
-    for name, ids in before.sets.items():
-        found = getattr(view, name)
-        found.update(view.index[id] for id in ids if id in kept)
-    for name, rows in before.facts.items():
-        getattr(view, name).update((view.index[id], value) for id, value in rows if id in kept)
+
+    def number_of(i: int) -> int | None:
+        return view.index.get(before.steps[i].id)
+
+    def number_if_kept(i: int) -> int | None:
+        return number_of(i) if before.steps[i].id in kept else None
+
+    for name, numbers in before.sets.items():
+        getattr(view, name).update(renumbered(numbers, number_if_kept))
+    for name, facts in before.facts.items():
+        getattr(view, name).update(renumbered_facts(facts, number_if_kept))
+    view.undo.carry_over(before.undo, number_if_kept)
     view.leftover.update(view.index[id] for id in merged.leftover)
-    view.gone, view.stalled = (
-        {of: {view.index[id]: at_ms for id, at_ms in rows if id in view.index} for of, rows in table.items()}
-        for table in before.seen
-    )
+    view.boots.carry_over(before.boots, number_of, number_if_kept)
 
 
 def _turn_back(view: RunView, i: int, before: _Before, j: int) -> None:
@@ -198,6 +169,6 @@ def _turn_back(view: RunView, i: int, before: _Before, j: int) -> None:
         for number, units, hold_ms in view.uses[i]:
             if not hold_ms:
                 view.limits.take(((number, units, 0),), since)
-    if phase == "undoing" or j in before.in_undo:
+    if phase == "undoing" or j in before.undo.unclear:
         view.turn(i, "succeeded")
     view.turn(i, phase)

@@ -6,7 +6,7 @@ What cannot be seen is not healthy: without enough requests to judge by, evac wa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from evac.model.run_policy import Pace
@@ -64,3 +64,18 @@ def judge(pace: Pace, wait_ms: int, health: Health) -> Judgement:
 def next_share(shares: Sequence[int], reached: int) -> int | None:
     """The share after `reached`, in permille; None at the end."""
     return next((share for share in sorted(shares) if share > reached), None)
+
+
+@dataclass(slots=True)
+class Pacing:
+    """How fast the shares of traffic of one run follow each other by now."""
+
+    wait_ms: int = -1
+    """Between two shares; negative: as the spec says."""
+    stopped: bool = False
+    """Health allows no further share."""
+    next_ms: dict[str, int] = field(default_factory=dict)
+    """Target -> when its next share may begin."""
+
+    def fork(self) -> Pacing:
+        return replace(self, next_ms=self.next_ms.copy())

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import RunError
-from evac.run import boot_events, envelope, new_plan
+from evac.run import envelope, new_plan
+from evac.run.boots import events as boot_events
 from evac.run.new_plan import STEP_FACTS, STEP_SETS
 from evac.run.patience import LATE, is_hopeless
 from evac.run.table import STEP_TABLE
@@ -81,7 +82,7 @@ def _run_created(view: RunView, event: Event) -> None:
         raise _refused(view, event, f"is of the plan {plan}, not of {view.spec.plan}")
     view.created = True
     view.token, view.owner = event.data.get("token", 0), event.data.get("owner", "")
-    view.names = tuple(event.data.get("names", ()))
+    view.approvals.to_type = tuple(event.data.get("names", ()))
 
 
 def _plain(view: RunView, event: Event) -> None:
@@ -90,14 +91,14 @@ def _plain(view: RunView, event: Event) -> None:
 
 def _approval_needed(view: RunView, event: Event) -> None:
     _run_moves(view, event, event.kind)
-    view.asked = True
+    view.approvals.asked = True
 
 
 def _approved(view: RunView, event: Event) -> None:
     _run_moves(view, event, event.kind)
-    view.approved_by[event.data["who"]] = envelope.from_data(event.data.get("envelope", {}))
-    view.typed.update(event.data.get("typed", ()))
-    new_plan.count_approvals(view)
+    view.approvals.given[event.data["who"]] = envelope.from_data(event.data.get("envelope", {}))
+    view.approvals.typed.update(event.data.get("typed", ()))
+    view.approvals.count(view.spec.envelope)
 
 
 def _run_started(view: RunView, event: Event) -> None:
@@ -119,7 +120,7 @@ def _leader_changed(view: RunView, event: Event) -> None:
     for i, phase in enumerate(view.phases if busy else ()):
         if phase in ("running", "undoing") and i not in view.manual_running:
             if phase == "undoing":
-                view.in_undo.add(i)
+                view.undo.unclear.add(i)
             elif kind_of(view.steps[i].kind).boots:
                 boot_events.is_orphaned(view, i)
             view.turn(i, STEP_TABLE[phase, "leader_changed"])
@@ -134,9 +135,9 @@ def _step_started(view: RunView, event: Event) -> None:
     view.attempts[i] = attempt
     view.tries[i] += 1
     view.started[i] = event[1]
-    if view.rush_ms:
-        view.rush_ms.pop(i, None)
-    if view.lost_servers or view.served:
+    if view.boots.inrush_ms:
+        view.boots.inrush_ms.pop(i, None)
+    if view.boots.lost_servers or view.boots.served_by:
         boot_events.is_begun(view, i)
     if view.uses[i]:
         view.limits.take(view.needs(i), event[1])
@@ -153,13 +154,14 @@ def _done(view: RunView, i: int, event: Event) -> None:
     evidence = event[4].get("evidence")
     if evidence:
         view.evidence[i] = evidence
-    if view.keeps or view.tripped or view.gone or view.stalled or view.turns or view.steps[i].feeds:
+    boots = view.boots
+    if view.keeps or boots.tripped or boots.gone or boots.stalled or boots.turns or view.steps[i].feeds:
         boot_events.is_up(view, i)
-    if view.alone:
+    if boots.unreplaced:
         boot_events.serves_again(view, i)
     if view.steps[i].paced:
-        wait_ms = view.spec.pace.wait_ms if view.pace_wait_ms < 0 else view.pace_wait_ms
-        view.pace_next[view.steps[i].target] = event[1] + wait_ms
+        wait_ms = view.spec.pace.wait_ms if view.pacing.wait_ms < 0 else view.pacing.wait_ms
+        view.pacing.next_ms[view.steps[i].target] = event[1] + wait_ms
 
 
 def _step_succeeded(view: RunView, event: Event) -> None:
@@ -195,7 +197,7 @@ def _step_unknown(view: RunView, event: Event) -> None:
     _of_attempt(view, event)
     i = view.number(event.step)
     if view.phases[i] == "undoing":
-        view.in_undo.add(i)
+        view.undo.unclear.add(i)
     _moves(view, event, "step_unknown")
     view.whys[i] = event.data.get("message", "")
     boot_events.is_gone(view, i, event)
@@ -212,12 +214,12 @@ def _step_observed(view: RunView, event: Event) -> None:
         ran_ms = event.at_ms - view.started[i]
         evidence = event.data.get("evidence", {})
         code = evidence.get("code", "")
-        (view.booting.add if evidence.get("state") == BOOTING else view.booting.discard)(i)
+        (view.boots.booting.add if evidence.get("state") == BOOTING else view.boots.booting.discard)(i)
         if is_hopeless(view.spec.patience, view.steps[i], view.unclear[i], ran_ms, code):
             view.doubtful.add(i)
             boot_events.is_doubtful(view, i, code)
         return
-    undone = outcome == "absent" and i in view.in_undo
+    undone = outcome == "absent" and i in view.undo.unclear
     gone = outcome == "absent" and not undone and i in view.leftover
     _moves(view, event, "step_observed:undone" if undone else f"step_observed:{outcome}")
     _resolved(view, i)
@@ -234,10 +236,10 @@ def _step_observed(view: RunView, event: Event) -> None:
 def _resolved(view: RunView, i: int) -> None:
     """The doubt about step i is over."""
     view.unclear.pop(i, None)
-    view.booting.discard(i)
+    view.boots.booting.discard(i)
     view.whys.pop(i, None)
     view.doubtful.discard(i)
-    view.in_undo.discard(i)
+    view.undo.unclear.discard(i)
     view.leftover.discard(i)
 
 
@@ -269,12 +271,12 @@ def _step_retried(view: RunView, event: Event) -> None:
     i = _moves(view, event, "step_retried")
     boot_events.is_retried(view, i, event)
     view.tries[i] = 0
-    view.refused.discard(i)
-    view.misset.discard(i)
-    view.given_up.pop(i, None)
-    view.quarantined.discard(i)
-    view.undo_broken.discard(i)
-    view.undo_wanted.discard(i)
+    view.boots.refused.discard(i)
+    view.boots.misconfigured.discard(i)
+    view.boots.given_up.pop(i, None)
+    view.boots.quarantined.discard(i)
+    view.undo.broken.discard(i)
+    view.undo.wanted.discard(i)
     view.not_before.pop(i, None)
 
 
@@ -290,14 +292,14 @@ def _gate_opened(view: RunView, event: Event) -> None:
 
 def _undo_asked(view: RunView, event: Event) -> None:
     i = _moves(view, event, "undo_asked")
-    view.undo_wanted.add(i)
-    view.undo_broken.discard(i)
-    view.undo_tries.pop(i, None)
+    view.undo.wanted.add(i)
+    view.undo.broken.discard(i)
+    view.undo.tries.pop(i, None)
 
 
 def _undo_started(view: RunView, event: Event) -> None:
     i = _moves(view, event, "undo_started")
-    view.undo_tries[i] = view.undo_tries.get(i, 0) + 1
+    view.undo.tries[i] = view.undo.tries.get(i, 0) + 1
     view.started[i] = event.at_ms
     view.stuck.discard(i)
     view.not_before.pop(i, None)
@@ -309,8 +311,8 @@ def _undone(view: RunView, i: int, event: Event) -> None:
     boot_events.is_undone(view, i)
     view.ended[i] = event.at_ms
     view.exceptions = True
-    view.undo_wanted.discard(i)
-    view.undo_tries.pop(i, None)
+    view.undo.wanted.discard(i)
+    view.undo.tries.pop(i, None)
 
 
 def _undo_done(view: RunView, event: Event) -> None:
@@ -324,8 +326,8 @@ def _undo_failed(view: RunView, event: Event) -> None:
     if again >= 0:
         view.not_before[i] = event.at_ms + again
         return
-    view.undo_broken.add(i)
-    view.undo_wanted.discard(i)
+    view.undo.broken.add(i)
+    view.undo.wanted.discard(i)
 
 
 def _paused(view: RunView, event: Event) -> None:
@@ -346,7 +348,7 @@ def _resumed(view: RunView, event: Event) -> None:
     rolling = view.pause is not None and view.pause.back == "rolling_back"
     _run_moves(view, event, "resumed:rolling_back" if rolling else "resumed")
     view.pause = None
-    view.refusing, view.lacks = False, ""
+    view.boots.refusing, view.boots.missing = False, ""
 
 
 def _held(view: RunView, event: Event) -> None:
@@ -384,10 +386,10 @@ def _made_ungraceful(view: RunView, event: Event) -> None:
 
 def _pace_changed(view: RunView, event: Event) -> None:
     _run_moves(view, event, event.kind)
-    view.pace_wait_ms = event.data.get("wait_ms", view.spec.pace.wait_ms)
-    view.pace_stopped = event.data.get("share", 1) == 0
-    for target, ready_ms in view.pace_next.items():
-        view.pace_next[target] = max(ready_ms, event.at_ms + view.pace_wait_ms)
+    view.pacing.wait_ms = event.data.get("wait_ms", view.spec.pace.wait_ms)
+    view.pacing.stopped = event.data.get("share", 1) == 0
+    for target, ready_ms in view.pacing.next_ms.items():
+        view.pacing.next_ms[target] = max(ready_ms, event.at_ms + view.pacing.wait_ms)
 
 
 def _drift_seen(view: RunView, event: Event) -> None:
@@ -456,6 +458,7 @@ _HANDLERS: Final[Mapping[str, Callable[[RunView, Event], None]]] = MappingProxyT
 
 def fingerprint(view: RunView) -> str:
     """A digest of all that the events determine. Two views with the same one decide alike."""
+    undo = view.undo
     steps = [
         (
             step.id,
@@ -467,19 +470,22 @@ def fingerprint(view: RunView) -> str:
             view.waits[i],
             [name for name in STEP_SETS if i in getattr(view, name)],
             [(name, _plainly(getattr(view, name)[i])) for name in STEP_FACTS if i in getattr(view, name)],
+            (i in undo.wanted, i in undo.unclear, i in undo.broken, undo.tries.get(i)),
         )
         for i, step in enumerate(view.steps)
     ]
-    approved = sorted((who, sorted(envelope.to_data(e).items())) for who, e in view.approved_by.items())
+    approvals, replaced = view.approvals, view.replaced
     whole = (
         view.spec.run,
         view.spec.plan,
         view.plans,
         view.phase,
         view.created,
-        view.asked,
-        approved,
-        view.approvals,
+        approvals.asked,
+        sorted((who, sorted(envelope.to_data(given).items())) for who, given in approvals.given.items()),
+        approvals.counted,
+        approvals.to_type,
+        sorted(approvals.typed),
         view.token,
         view.owner,
         view.held,
@@ -489,25 +495,26 @@ def fingerprint(view: RunView) -> str:
         view.rolled_back,
         view.graceful,
         view.exceptions,
-        view.lost,
         view.drift,
-        view.pace_wait_ms,
-        view.pace_stopped,
-        sorted(view.pace_next.items()),
+        view.pacing.wait_ms,
+        view.pacing.stopped,
+        sorted(view.pacing.next_ms.items()),
         view.started_ms,
         view.monitoring_ms,
         view.end_why,
         view.last_ms,
         view.events,
-        view.names,
-        sorted(view.typed),
-        view.accounted,
-        sorted(view.origin.items()),
-        sorted(view.past.items()),
-        sorted(view.renamed.items()),
+        replaced.lost,
+        replaced.accounted,
+        sorted(replaced.origin.items()),
+        sorted(replaced.attempts.items()),
+        sorted(replaced.renamed.items()),
         view.limits.held(view.last_ms),
+        view.limits.apart,
+        sorted(view.capacities.items()),
+        sorted(view.keeping.items()),
         steps,
-        *view.of_boots(),
+        view.boots.as_data(),
     )
     return hashlib.sha256(repr(whole).encode()).hexdigest()
 

@@ -1,7 +1,8 @@
-"""Where a run stands: one mutable aggregate, owned by one caller and changed by events alone.
+"""The state of one run: one mutable aggregate, owned by one caller and changed by events alone.
 
 What it holds follows from its specs and the events applied, in order; `run.state` applies them. Steps are
 numbered by their place in the spec and kept as columns, because a run may have a hundred thousand of them.
+What belongs together is a value of its own: `boots`, `approvals`, `pacing`, `undo`, `replaced`.
 Invariants: `counts` agrees with `phases`; `waits[i]` is the number of unsettled steps that step i is after;
 a step is `pending` exactly while it waits; the limits hold the uses of what is running, unknown or undoing.
 """
@@ -10,12 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from evac.model.errors import RunError
-from evac.model.run_policy import Envelope
 from evac.model.step_id import plan_id
+from evac.run.boots.state import Boots
+from evac.run.envelope import Approvals
 from evac.run.limits import Limits, Parts, Uses, parted
+from evac.run.pacing import Pacing
+from evac.run.renumbering import Renumber, renumbered, renumbered_facts
 from evac.run.values import SETTLED, RunPhase, RunSpec, StepPhase
 from evac.steps.registry import kind_of
 
@@ -23,26 +29,30 @@ BUSY = frozenset({"running", "unknown", "undoing"})
 """Step phases in which something may be under way in the world."""
 
 PART: Final = 8_192
-"""Steps at a time, where whoever lays a large plan out may do something else in between."""
+"""Steps at a time: between two parts of a large plan, the caller can do something else."""
 
 _TO_BEGIN: Final = frozenset({"ready", "pending"})
-_NOBODY: Sequence[int] = ()
-_SHARED = frozenset({"specs", "index", "dependents", "rank", "ranked", "evidence", "origin"})
+_NONE: Sequence[int] = ()
+_SHARED = frozenset({"specs", "index", "dependents", "rank", "ranked", "evidence"})
 
 
 class Pause(NamedTuple):
-    """Why a run pauses. by: operator, step, gate, pace. back: the phase it returns to."""
+    """Why a run pauses."""
 
     by: str
+    """operator, step, gate or pace."""
     who: str
     reason: str
     until_ms: int
+    """When it ends by itself; 0: never."""
     then: str
+    """What the run does then: resume, cancel or stay."""
     back: RunPhase
+    """The phase it returns to."""
 
 
 class StepView(NamedTuple):
-    """One step as people see it. failure: (code, message) of the last try. why: what it waits for."""
+    """One step as people see it."""
 
     id: str
     phase: StepPhase
@@ -51,125 +61,119 @@ class StepView(NamedTuple):
     ended_ms: int
     evidence: Mapping[str, Any]
     failure: tuple[str, str]
+    """Code and message of the last try that failed; empty if none did."""
     why: str
+    """What it waits for."""
+
+
+@dataclass(slots=True)
+class Undo:
+    """Steps that are rolled back, by number."""
+
+    wanted: set[int] = field(default_factory=set)
+    """People asked for it."""
+    unclear: set[int] = field(default_factory=set)
+    """Unknown steps whose undo is in doubt, not the step itself."""
+    broken: set[int] = field(default_factory=set)
+    """Their undo failed for good."""
+    tries: dict[int, int] = field(default_factory=dict)
+
+    def carry_over(self, old: Undo, number_of: Renumber) -> None:
+        """Takes over what was known before another plan gave the steps other numbers."""
+        self.wanted.update(renumbered(old.wanted, number_of))
+        self.unclear.update(renumbered(old.unclear, number_of))
+        self.broken.update(renumbered(old.broken, number_of))
+        self.tries.update(renumbered_facts(old.tries, number_of))
+
+    def fork(self) -> Undo:
+        return Undo(self.wanted.copy(), self.unclear.copy(), self.broken.copy(), self.tries.copy())
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """What replacements of the plan during the run have left."""
+
+    origin: Mapping[str, tuple[str, str]] = MappingProxyType({})
+    """Steps that do not come from the first plan -> their plan, and their id there."""
+    attempts: Mapping[str, int] = MappingProxyType({})
+    """Attempts of every step that earlier plans tried, by id."""
+    renamed: Mapping[str, str] = MappingProxyType({})
+    """Id in a plan -> id in the run, where they differ."""
+    lost: tuple[str, ...] = ()
+    """Sites that were lost during the run."""
+    accounted: tuple[str, ...] = ()
+    """Sites that the newest plan takes as lost."""
 
 
 class RunView:
-    """One run. Read its fields freely; only `run.state` and `run.decide` write them.
-
-    at_ms: of the event that is applied, or was last; phase_ms: since when the run is in its phase; held_ms:
-    since when it is on hold; since: of each step, since when it is in its phase. tries: of a step since a
-    person last said retry; attempts: of all. booting: in doubt, and known to
-    be on their way up when last heard of. rush_ms: of boots, by when the inrush of
-    this try began at the latest, if it did: when the controller took the request, or a while after its leader
-    was gone. unclear: observations in a row that did not tell. doubtful: unknown
-    steps that were looked at often enough to ask a person. undo_wanted: steps a person wants back. in_undo:
-    unknown steps of which the undo is in doubt. leftover: unresolved steps that the present plan does not
-    know. opened: 1 where what waits for the step was told that it is settled. changed: steps whose phase
-    changed since `decide` last looked. names: sites that a person must type; typed: what was typed so far.
-    accounted: sites that the newest plan takes as lost, empty for the first. origin: step -> (plan, its id
-    there), of steps that do not come from the first plan. keeps: of steps that hold something beyond their
-    end: their uses in parts; keeping: which hold it now, since which attempt. capacities: of limits that a
-    person changed. refused: steps that failed because credentials are refused, or what evac itself needs is
-    wrong; refusing: nobody has said go on since; lacks: what evac needs, in words; misset: boots in a row
-    that could not be asked for their settings. given_up: boots that failed for good, or that nobody can tell
-    of; quarantined: those that the run goes on without; blind: of whose last try nobody can tell; hung: of
-    these, those whose controller answered, and that were not up. turns: how often boots were tried again for
-    want of an image, at their boot server; cycled: those of them that are switched off first if they are
-    found on. gates: words of gates that the plan does not have. gone: feed -> boots that fell silent or went
-    off since the last sign of life there, with the time; signs: of how many trips each was a sign since it
-    last came up; fed: feeds behind which a server answered since they were closed; heard: those behind which
-    a management controller told anything, and since when; tripped: feeds without power (tripped_ms: when each
-    did last), and whether the breaker was seen open; opened_feeds: breakers seen open that nobody has thought
-    about yet. stalled: boot server -> boots that do not come up since the last one did; lost_servers: boot
-    servers that are given up: by whom they are replaced, and since when; where that one died as well, by the
-    next, and since then. served: boots whose last try was not from the boot server of the plan: from which.
-    alone: boot servers that nobody replaces: one boot at a time tries them. alone_ms: when each was last
-    given up so.
-    """
+    """One run. Read its fields freely; only the room `run` writes them."""
 
     def __init__(self, spec: RunSpec, others: Sequence[RunSpec] = ()) -> None:
         """others: specs of plans that replace the first during the run."""
         self.specs = {one.plan: one for one in (spec, *others)}
-        self.phase: RunPhase = "pending"
-        self.events = self.last_ms = self.monitoring_ms = self.token = 0
-        self.at_ms = self.phase_ms = self.held_ms = 0
-        self.started_ms = -1
-        self.owner = self.held = self.end_why = self.cancel_who = self.cancel_why = ""
-        self.created = self.asked = self.exceptions = self.rolled_back = self.pace_stopped = False
-        self.graceful = True
-        self.pause: Pause | None = None
-        self.approved_by: dict[str, Envelope] = {}
-        self.approvals = 0
-        self.lost: tuple[str, ...] = ()
-        self.names: tuple[str, ...] = ()
-        self.typed: set[str] = set()
-        self.accounted: tuple[str, ...] = ()
-        self.origin: dict[str, tuple[str, str]] = {}
+        """By the digest of the plan."""
         self.plans = [spec.plan]
-        self.drift = 0
-        self.pace_wait_ms = -1
-        self.pace_next: dict[str, int] = {}
-        self.past: dict[str, int] = {}
-        self.renamed: dict[str, str] = {}
-        self.agenda: Any = None
-        self.capacities: dict[str, int] = {}
-        self.refusing, self.lacks = False, ""
-        self.tripped: dict[str, bool] = {}
-        self.tripped_ms: dict[str, int] = {}
-        self.gone: dict[str, dict[int, int]] = {}
-        self.fed: set[str] = set()
-        self.heard: dict[str, int] = {}
-        self.opened_feeds: set[str] = set()
-        self.stalled: dict[str, dict[int, int]] = {}
-        self.lost_servers: dict[str, tuple[str, int]] = {}
-        self.alone: set[str] = set()
-        self.alone_ms: dict[str, int] = {}
-        self.lay_out(spec)
+        """Digests of the plans so far, the present one last."""
+        self.replaced = Replaced()
 
-    def is_dark(self, i: int) -> bool:
-        """Whether step i is of a server whose feeds have all tripped."""
-        feeds = self.steps[i].feeds
-        return bool(feeds) and all(feed in self.tripped for feed in feeds)
+        self.created = False
+        self.phase: RunPhase = "pending"
+        self.phase_ms = 0
+        """Since when the run is in its phase."""
+        self.events = 0
+        """How many were applied."""
+        self.at_ms = self.last_ms = 0
+        """Time of the event that is being applied, or was last; the latest of all."""
+        self.started_ms = -1
+        self.monitoring_ms = 0
+        """Since when it is monitored."""
+        self.token, self.owner = 0, ""
+        """Fencing token and name of the leader."""
+
+        self.approvals = Approvals()
+        self.pacing = Pacing()
+        self.pause: Pause | None = None
+        self.held, self.held_ms = "", 0
+        """Who put it on hold, and since when; empty if no one did."""
+        self.cancel_who, self.cancel_why = "", ""
+        self.graceful = True
+        """The sites that are left still work: a switchover, not a failover."""
+        self.rolled_back = False
+        self.exceptions = False
+        """Not every step was simply done: it ends with exceptions."""
+        self.end_why = ""
+        self.drift = 0
+        """How often something done was seen undone, or the like."""
+
+        self.capacities: dict[str, int] = {}
+        """Limits that a person changed -> what the run may hold."""
+        self.boots = Boots()
+        self.agenda: Any = None
+        """What `decide` keeps beside the view; derived from it, and not of the events."""
+        self.lay_out(spec)
 
     def was_dark(self, i: int) -> bool:
         """Whether all feeds of step i have tripped since it began."""
         feeds, since = self.steps[i].feeds, self.started[i]
-        return bool(feeds) and all(self.tripped_ms.get(feed, -1) >= since for feed in feeds)
-
-    def image_of(self, i: int) -> str:
-        """The boot server that step i boots from by now; empty where it has none."""
-        server = self.steps[i].boot_server
-        return (self.lost_servers[server][0] or server) if server in self.lost_servers else server
+        return bool(feeds) and all(self.boots.tripped_ms.get(feed, -1) >= since for feed in feeds)
 
     def booted_from(self, i: int) -> str:
         """The boot server that the last try of step i booted from; of one never tried, that of its first."""
         if not self.attempts[i]:
-            return self.image_of(i)
-        return self.served.get(i, self.steps[i].boot_server)
-
-    def held_by(self, i: int) -> str:
-        """The boot server that nobody replaces, where a boot from it takes its turn; empty where none does. A
-        person who boots by hand needs none.
-        """
-        server = self.image_of(i) if self.alone and not self.steps[i].manual else ""
-        return server if server in self.alone else ""
+            return self.boots.server_of(i)
+        return self.boots.served_by.get(i, self.steps[i].boot_server)
 
     def take_back(self, i: int) -> None:
         """What step i did is gone: it is to be done again. What it keeps it keeps, unless a breaker was seen
         open: silence alone does not say that nothing is drawn.
         """
-        if all(self.tripped.get(feed, False) for feed in self.steps[i].feeds):
+        if all(self.boots.tripped.get(feed, False) for feed in self.steps[i].feeds):
             self.release(i)
         self.tries[i] = 0
         self.unclear.pop(i, None)
-        self.booting.discard(i)
         self.doubtful.discard(i)
-        self.given_up.pop(i, None)
-        self.quarantined.discard(i)
-        self.refused.discard(i)
-        self.misset.discard(i)
         self.not_before.pop(i, None)
+        self.boots.begins_again(i)
         begun = [
             j
             for j in self.dependents[i]
@@ -189,6 +193,7 @@ class RunView:
     def laying_out(self, spec: RunSpec) -> Iterator[None]:
         """As `lay_out`, in parts: only when the last one is done does everything fit together again."""
         self.spec, self.steps = spec, spec.steps
+        """The present plan's."""
         number = len(self.steps)
         self.index = {step.id: i for i, step in enumerate(self.steps)}
         if len(self.index) != number:
@@ -196,8 +201,14 @@ class RunView:
         self.limits = Limits(spec.limits)
         yield from self._use()
         self._part()
-        self.attempts, self.tries = [0] * number, [0] * number
-        self.started, self.ended, self.since = [0] * number, [0] * number, [0] * number
+        self.attempts = [0] * number
+        """Of all plans."""
+        self.tries = [0] * number
+        """Since a person last asked for a retry."""
+        self.started, self.ended = [0] * number, [0] * number
+        """Times of the last attempt."""
+        self.since = [0] * number
+        """Since when each step is in its phase."""
         yield from self._wire()
         self._rank()
         yield
@@ -205,36 +216,38 @@ class RunView:
         ready = self.phases.count("ready")
         both = (("ready", ready), ("pending", number - ready))
         self.counts: dict[str, int] = {phase: count for phase, count in both if count}
+        """Phase -> how many steps."""
+        self.opened = bytearray(number)
+        """1 for steps that count as settled for what waits for them."""
+        self.changed: list[int] = []
+        """Steps whose phase changed since `decide` last looked."""
+        self.watched = False
+        """Whether `decide` looks at all."""
+
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing is known yet of what steps did or met."""
         self.gates_open: set[int] = set()
+        """Approved on their own."""
         self.manual_running: set[int] = set()
-        self.undo_wanted: set[int] = set()
-        self.in_undo: set[int] = set()
-        self.doubtful: set[int] = set()
-        self.stuck: set[int] = set()
-        self.leftover: set[int] = set()
-        self.undo_broken: set[int] = set()
-        self.unclear: dict[int, int] = {}
-        self.booting: set[int] = set()
-        self.undo_tries: dict[int, int] = {}
         self.not_before: dict[int, int] = {}
+        """When a step may begin again at the earliest."""
+        self.stuck: set[int] = set()
+        """Running for far longer than predicted."""
+        self.unclear: dict[int, int] = {}
+        """Observations in a row that did not show what an unknown step did."""
+        self.doubtful: set[int] = set()
+        """Unknown steps that were looked at often enough: a person is asked."""
+        self.leftover: set[int] = set()
+        """Steps without a result that the present plan does not have."""
+        self.undo = Undo()
         self.evidence: dict[int, Mapping[str, Any]] = {}
         self.failures: dict[int, tuple[str, str]] = {}
+        """Code and message of the last try that failed."""
         self.whys: dict[int, str] = {}
-        self.refused: set[int] = set()
-        self.misset: set[int] = set()
-        self.given_up: dict[int, int] = {}
-        self.quarantined: set[int] = set()
-        self.blind: set[int] = set()
-        self.hung: set[int] = set()
-        self.turns: dict[int, int] = {}
-        self.signs: dict[int, int] = {}
-        self.cycled: set[int] = set()
-        self.served: dict[int, str] = {}
-        self.rush_ms: dict[int, int] = {}
-        self.gates: dict[int, str] = {}
-        self.opened = bytearray(number)
-        self.changed: list[int] = []
-        self.watched = False
+        """What a step waits for, or why it is in doubt; for people."""
+        self.boots = self.boots.laid_out(self.steps)
 
     def _use(self) -> Iterator[None]:
         """What each step uses, by number. Steps that are alike share it."""
@@ -251,7 +264,9 @@ class RunView:
     def _part(self) -> None:
         """What outlasts each step, apart from the rest. Steps that are alike share it."""
         self.keeps: dict[int, Parts] = {}
+        """Steps that hold something beyond their end -> their uses in parts."""
         self.keeping: dict[int, int] = {}
+        """Those that hold it now -> since which attempt."""
         seen: dict[int, Parts] = {}
         for i, uses in enumerate(self.uses):
             if uses:
@@ -285,7 +300,7 @@ class RunView:
     def reroute(self, i: int) -> None:
         """Step i uses the limits of the boot server that it boots from next."""
         step = self.steps[i]
-        uses = self.limits.moved(self.limits.uses(step), step.boot_server, self.image_of(i))
+        uses = self.limits.moved(self.limits.uses(step), step.boot_server, self.boots.server_of(i))
         if uses == self.uses[i]:
             return
         self.uses[i] = uses
@@ -313,43 +328,12 @@ class RunView:
             for limit, units in holds:
                 self.limits.hold_apart(limit, units)
 
-    def of_boots(self) -> tuple[Any, ...]:
-        """What events of boots determine, for the fingerprint; nothing where there were none."""
-        found = (
-            sorted(self.keeping.items()),
-            self.limits.apart,
-            sorted(self.capacities.items()),
-            sorted(self.refused),
-            self.refusing,
-            self.lacks,
-            sorted(self.quarantined),
-            sorted(self.given_up.items()),
-            sorted(self.gates.items()),
-            sorted(self.tripped.items()),
-            sorted((feed, sorted(boots.items())) for feed, boots in self.gone.items()),
-            sorted(self.opened_feeds),
-            sorted(self.lost_servers.items()),
-            sorted(self.tripped_ms.items()),
-            sorted((name, sorted(boots.items())) for name, boots in self.stalled.items()),
-            sorted(self.alone),
-            sorted(self.alone_ms.items()),
-            sorted(self.blind),
-            sorted(self.hung),
-            sorted(self.turns.items()),
-            sorted(self.cycled),
-            sorted(self.signs.items()),
-            sorted(self.fed),
-            sorted(self.heard.items()),
-            sorted(self.misset),
-            sorted(self.rush_ms.items()),
-        )
-        return found if any(found) else ()
-
     def _wire(self) -> Iterator[None]:
-        """Who waits for whom."""
         steps, index = self.steps, self.index
         self.waits = [len(step.after) for step in steps]
-        self.dependents: list[Sequence[int]] = [_NOBODY] * len(steps)
+        """How many unsettled steps each is after."""
+        self.dependents: list[Sequence[int]] = [_NONE] * len(steps)
+        """Steps that are after it."""
         for i, step in enumerate(steps):
             if i % PART == PART - 1:
                 yield
@@ -364,9 +348,9 @@ class RunView:
                     self.dependents[j] = [i]
 
     def _rank(self) -> None:
-        """The order of starts."""
         steps = self.steps
         self.ranked = sorted(range(len(steps)), key=lambda i: (steps[i].start_ms, steps[i].id))
+        """Steps in the order of starts; `rank` is the place of each in it."""
         self.rank = [0] * len(steps)
         for rank, i in enumerate(self.ranked):
             self.rank[i] = rank
@@ -377,9 +361,8 @@ class RunView:
         for name, value in vars(self).items():
             if isinstance(value, list | set | dict | bytearray) and name not in _SHARED:
                 setattr(other, name, value.copy())
-        other.limits = self.limits.fork()
-        other.gone = {feed: boots.copy() for feed, boots in self.gone.items()}
-        other.stalled = {server: boots.copy() for server, boots in self.stalled.items()}
+        other.limits, other.boots, other.undo = self.limits.fork(), self.boots.fork(), self.undo.fork()
+        other.approvals, other.pacing = self.approvals.fork(), self.pacing.fork()
         other.agenda, other.watched, other.changed = None, False, []
         return other
 
@@ -389,7 +372,7 @@ class RunView:
 
     def gate_of(self, i: int) -> str:
         """What a person must agree to before step i starts; empty where nobody is asked, or one agreed."""
-        return "" if i in self.gates_open else self.gates.get(i) or self.steps[i].gate
+        return "" if i in self.gates_open else self.boots.gates.get(i) or self.steps[i].gate
 
     def number(self, step: str) -> int:
         """The number of a step. Raises RunError for one that the plan does not have."""
@@ -414,7 +397,8 @@ class RunView:
             self.changed.append(i)
         if old in BUSY and new not in BUSY and self.uses[i]:
             self.limits.give_back(self.uses[i])
-        if self.lost_servers and new in _TO_BEGIN and self.steps[i].boot_server in self.lost_servers:
+        lost = self.boots.lost_servers
+        if lost and new in _TO_BEGIN and self.steps[i].boot_server in lost:
             self.reroute(i)
         if self.dependents[i]:
             if new in SETTLED:
@@ -440,14 +424,9 @@ class RunView:
             if self.phases[j] == "ready":
                 self.turn(j, "pending")
 
-    @property
-    def untyped(self) -> tuple[str, ...]:
-        """Sites whose names a person must type before this goes on; all of them, not only the new one."""
-        return () if self.typed.issuperset(self.names) else self.names
-
     def origin_of(self, step: str) -> tuple[str, str]:
         """The plan that a step of the run comes from, and its id there."""
-        return self.origin.get(step) or (self.plans[0], step)
+        return self.replaced.origin.get(step) or (self.plans[0], step)
 
     @property
     def settled(self) -> bool:

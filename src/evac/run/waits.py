@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from evac.run import outages, silent_servers
-from evac.run.boot_rules import held_servers
+from evac.run.boots import outages, silent_servers
+from evac.run.boots.rules import held_servers
 from evac.run.decide import EVAC
 from evac.run.values import ENDED
 from evac.run.view import RunView
@@ -182,7 +182,7 @@ def waiting(view: RunView) -> list[Wait]:
     """What waits for a person. Of a run that has ended: what it left in doubt."""
     found: list[Wait] = []
     if view.phase == "awaiting_approval":
-        facts = Approval(view.approvals, view.spec.approvals, view.untyped)
+        facts = Approval(view.approvals.counted, view.spec.approvals, view.approvals.untyped)
         found.append(Wait(facts, ("approve",), since_ms=view.phase_ms))
     if view.held:
         found.append(Wait(Hold(view.held), ("release",), since_ms=view.held_ms))
@@ -191,7 +191,7 @@ def waiting(view: RunView) -> list[Wait]:
         facts_of_pause = Paused(by, who, reason, 0 if then == "stay" else until_ms, then)
         found.append(Wait(facts_of_pause, ("resume",), since_ms=view.phase_ms))
     for server, boots in held_servers(view).items():
-        found.append(Wait(DeadBootServer(server, boots), since_ms=view.alone_ms.get(server, 0)))
+        found.append(Wait(DeadBootServer(server, boots), since_ms=view.boots.unreplaced_ms.get(server, 0)))
     for server, (boots, at_ms) in outages.tried_again(view).items():
         found.append(Wait(DoubtfulBootServer(server, boots, at_ms)))
     for feeds, servers in silent_servers.waiting(view).items():
@@ -238,7 +238,7 @@ def _of_step(view: RunView, i: int, facts: Facts) -> Wait:
 def _ends_with_its_gates(view: RunView) -> bool:
     """Whether evac paused only because gates are closed: it goes on by itself when one is opened."""
     pause = view.pause
-    by_evac = pause is not None and pause.by == "gate" and pause.who == EVAC and not view.refusing
+    by_evac = pause is not None and pause.by == "gate" and pause.who == EVAC and not view.boots.refusing
     return by_evac and any(p == "ready" and view.gate_of(i) for i, p in enumerate(view.phases))
 
 
@@ -257,6 +257,6 @@ def _failures(view: RunView) -> Iterator[Wait]:
     """Failed steps that a person has retried or leaves out."""
     for i, phase in enumerate(view.phases):
         if phase == "failed":
-            if i in view.refused or (i in view.given_up and view.phase == "running"):
+            if i in view.boots.refused or (i in view.boots.given_up and view.phase == "running"):
                 continue  # retried once the password is fixed; or the run goes on without this server
             yield _of_step(view, i, Failure(*view.failures.get(i, ("", ""))))

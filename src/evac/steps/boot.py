@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from evac.model.instance import BootKind, Instance, Use
+from evac.model.plan import Step
+from evac.model.situation import Draft
 from evac.steps.kind import Capability, Entry, Need, Place, StepKind, Uncertainty
 
 
@@ -39,6 +41,9 @@ class Boot(StepKind):
     def own_uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
         kind = _kind_of(instance, at.row)
         return () if kind is None else kind.uses
+
+    def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
+        now.servers[step.target] = True
 
 
 def _kind_of(instance: Instance, row: int) -> BootKind | None:

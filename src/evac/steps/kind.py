@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from evac.model.instance import Instance, Use
 from evac.model.plan import Step
+from evac.model.situation import Draft
 
 Target = Literal["service", "store", "copy", "server", "supply", "plan"]
 """store: one that lost its primary; copy: a member of any store; supply: a feed or a rack."""
@@ -193,6 +194,11 @@ class StepKind:
     def own_uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
         """What one unit action holds whoever does it."""
         return ()
+
+    def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
+        """Changes what is now to what is once the step is done. to: sites that it sends users to."""
+        if self.replicas:
+            now.add(step.target, step.servers, self.replicas)
 
     def hands(self, instance: Instance, step: Step) -> tuple[Use, ...]:
         """What people hold of a step that they do."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from evac.model.instance import Candidate, Instance, Use
+from evac.model.plan import Step
+from evac.model.situation import Draft
 from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind, Uncertainty
 
 
@@ -50,3 +52,6 @@ class Promote(StepKind):
         """The way back that the step takes."""
         ways = instance.stores[at.store].candidates
         return next((way for way in ways if (way.kind, way.id) == (self.name, at.step.candidate)), None)
+
+    def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
+        now.primaries[step.target] = step.candidate

@@ -6,6 +6,8 @@ In a run it is a rejoin where something answers for the copy; else a person does
 from __future__ import annotations
 
 from evac.model.instance import Instance, Use
+from evac.model.plan import Step
+from evac.model.situation import Draft
 from evac.steps.kind import Capability, Entry, Need, Place, StepKind
 
 
@@ -27,3 +29,6 @@ class Reprotect(StepKind):
     def uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
         """Nothing that others share."""
         return ()
+
+    def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
+        now.following.setdefault(step.target, set()).add(step.candidate)

@@ -6,6 +6,8 @@ the backup and to attest it.
 
 from __future__ import annotations
 
+from evac.model.plan import Step
+from evac.model.situation import Draft
 from evac.steps.kind import Entry
 from evac.steps.promote import Promote
 
@@ -23,3 +25,6 @@ class Restore(Promote):
     performed_by = None
     restores = True
     doing = "restoring"
+
+    def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
+        """Its candidate is the place of a backup, which no member of the store names."""

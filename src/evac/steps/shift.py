@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from evac.model.instance import Instance, Use
+from evac.model.plan import Step
+from evac.model.situation import Draft
 from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind, Uncertainty
 
 
@@ -37,3 +39,7 @@ class Shift(StepKind):
 
     def own_uses(self, instance: Instance, at: Place) -> tuple[Use, ...]:
         return instance.services.shift_uses[at.service]
+
+    def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
+        if to:
+            now.traffic[step.target] = to

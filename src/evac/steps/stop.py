@@ -1,7 +1,9 @@
-"""Stop: what an evacuation leaves behind stops cleanly."""
+"""Stop: what an evacuation leaves behind, or a failback leaves away from home, stops cleanly."""
 
 from __future__ import annotations
 
+from evac.model.plan import Step
+from evac.model.situation import Draft
 from evac.steps.kind import Capability, Entry, Need, StepKind
 
 
@@ -19,3 +21,10 @@ class Stop(StepKind):
     needs = frozenset({Need.SERVING})
     performed_by = Capability.RUNS_UNITS
     replicas = -1
+
+    def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
+        """A failback names what it stops; an evacuation stops all that is in the site it leaves."""
+        if step.servers:
+            now.add(step.target, step.servers, self.replicas)
+        else:
+            now.leave(step.target)

@@ -10,8 +10,8 @@ import numpy as np
 
 from evac.model.certificate import Certificate
 from evac.model.instance import Instance
+from evac.verify.bound_capacity import room_of
 from evac.verify.bound_heads import Heads, heads_of
-from evac.verify.bound_room import room_of
 from evac.verify.bound_rows import (
     CertificateError,
     Milestone,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.steps import StepKind
-from evac.verify.bound_room import NEVER, Room
+from evac.verify.bound_capacity import NEVER, Room
 
 Ints = NDArray[np.int64]
 _PASSES = 64

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from evac.model.certificate import CapacityRow, PlacementRows, SupplyRow
 from evac.model.instance import WHOLE, Use
+from evac.verify.bound_capacity import NEVER, BootGroup
 from evac.verify.bound_heads import Heads, start_uses, wave
-from evac.verify.bound_room import NEVER, BootGroup
 
 Ints = NDArray[np.int64]
 Worth = NDArray[np.int64] | NDArray[np.object_]

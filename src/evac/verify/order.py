@@ -7,8 +7,8 @@ import numpy as np
 from evac.model.steps import FENCE_RUNGS
 from evac.steps.kind import Need
 from evac.steps.registry import kind_of
-from evac.verify.milestones import Milestones
 from evac.verify.reading import (
+    Milestones,
     Reading,
     Timed,
     boots_by_hand,
@@ -261,8 +261,11 @@ def latest_stop(reading: Reading, service: int) -> int:
 
 def check_stops(reading: Reading, times: Milestones) -> None:
     """F25: what an evacuation leaves is stopped once, and not before its replacement serves or its site goes
-    dark; nothing else is stopped.
+    dark; what came home is stopped elsewhere once all of it serves at home; nothing else is stopped.
     """
+    if reading.plan.scenario.kind == "failback":
+        _check_stops_away(reading, times)
+        return
     s = reading.instance.services
     stands = s.surviving < s.n if reading.plan.scenario.kind == "evacuate" else np.zeros(len(s), np.bool_)
     stopped: set[int] = set()
@@ -282,3 +285,24 @@ def check_stops(reading: Reading, times: Milestones) -> None:
     for service in np.flatnonzero(stands).tolist():
         if service not in stopped:
             reading.complain("F25", s.id[service], "stands in a site that is left, and nothing stops it")
+
+
+def _check_stops_away(reading: Reading, times: Milestones) -> None:
+    """Of a failback: as many replicas as are too many, in the places where home has none for them."""
+    instance, s = reading.instance, reading.instance.services
+    wanted = {one.service: one.places for one in instance.leaving}
+    stopped: set[int] = set()
+    for timed in reading.of_kind("stop"):
+        service, name, length = timed.service, timed.step.id, timed.end - timed.start
+        if timed.step.servers != wanted.get(service) or service in stopped:
+            reading.complain("F25", name, "stops what belongs there")
+            continue
+        stopped.add(service)
+        if length != s.shed[service]:
+            reading.complain("F25", name, f"takes {length} ticks, must take {int(s.shed[service])}")
+        if timed.start < times.top_at[service]:
+            reading.complain("F25", name, "stops what still serves, before all of it serves at home")
+    for service in wanted:
+        over = int(times.top_at[service]) + int(s.shed[service]) >= instance.horizon
+        if service not in stopped and not over:
+            reading.complain("F25", s.id[service], "runs elsewhere as well, and nothing stops it there")

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from evac.model.instance import WHOLE, Use
 from evac.model.plan import Outcome
 from evac.model.steps import StepKind
-from evac.verify.capacity import FinalPlacement, free_room, holdings
-from evac.verify.made_room import NEVER, Displaced, EndState, Ready
-from evac.verify.milestones import Milestones, outages
+from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_room, holdings
 from evac.verify.order import dependencies_ready
-from evac.verify.reading import Reading
+from evac.verify.reading import Milestones, Reading, outages
 
 Ints = NDArray[np.int64]
 

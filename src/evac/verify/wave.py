@@ -10,11 +10,11 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from evac.model.instance import WHOLE, Instance, LeftOff
+from evac.model.step_id import power_step
 from evac.steps.registry import kind_of
+from evac.verify.bound_capacity import room_of
 from evac.verify.bound_heads import heads_of
-from evac.verify.bound_room import room_of
-from evac.verify.milestones import Milestones
-from evac.verify.reading import Reading, Timed
+from evac.verify.reading import Milestones, Reading, Timed
 
 
 def check_power_steps(reading: Reading) -> None:
@@ -24,15 +24,15 @@ def check_power_steps(reading: Reading) -> None:
     if len(planned) != len(reading.of_kind("power")):
         reading.complain("F21", reading.plan.name, "energises something twice")
     for target in sorted(planned.keys() - {step.target for step in steps}):
-        reading.complain("F21", f"power:{target}", "the estate gives no such step")
+        reading.complain("F21", power_step(target), "the estate gives no such step")
     for step in steps:
         timed = planned.get(step.target)
         if timed is None:
-            reading.complain("F21", f"power:{step.target}", "is missing: nothing gives it power")
+            reading.complain("F21", power_step(step.target), "is missing: nothing gives it power")
             continue
-        before = tuple(f"power:{steps[number].target}" for number in step.after)
+        before = tuple(power_step(steps[number].target) for number in step.after)
         stated = (timed.start, timed.end, timed.step.manual, timed.step.after)
-        if timed.step.id != f"power:{step.target}" or stated != (step.start, step.end, step.manual, before):
+        if timed.step.id != power_step(step.target) or stated != (step.start, step.end, step.manual, before):
             reading.complain("F21", timed.step.id, "is not what the estate gives")
     for row, timed in sorted(reading.boots.items()):
         _ready(reading, row, timed)
@@ -53,7 +53,7 @@ def _ready(reading: Reading, row: int, timed: Timed) -> None:
     if kind.by_hand and not timed.step.manual:
         reading.complain("F15", timed.step.id, "has no management controller: only a person can boot it")
     step = int(instance.powered_by[row]) if len(instance.powered_by) else -1
-    if step >= 0 and f"power:{instance.power_steps[step].target}" not in timed.step.after:
+    if step >= 0 and power_step(instance.power_steps[step].target) not in timed.step.after:
         reading.complain("F5", timed.step.id, "after does not say that it waits for its power")
 
 

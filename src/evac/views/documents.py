@@ -1,18 +1,302 @@
-"""Documents as frozen values: read from JSON by their own types, so that no second list of keys is kept.
+"""Documents of runs as frozen values: a run, and a dry run. The one place that says what people and
+programs are shown of them.
 
+Text, JSON, pages, the OpenAPI document and the reader of a remote server are made of these classes; names
+of fields are the keys of the JSON, and JSON is read by the types, so that no second list of keys is kept.
 Keys that a document does not have are ignored, because a newer program may say more; a key with a default
-may be missing, because an older one says less.
+may be missing, because an older one says less. Times are ISO 8601, UTC; null for never.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import orjson
+
+from evac.model.run_policy import Envelope
+from evac.run.boots.rules import why_waits
+from evac.run.values import ENDED, RunPhase, StepPhase
+from evac.run.view import RunView
+from evac.run.waits import waiting
+from evac.views.screen import Page
+from evac.views.wait_words import FORECASTS, ForecastRow, WaitRow, forecast_row, wait_row
+from evac.views.words import moment, number, plural
+
+SCHEMA_VERSION: Final = 1
+LIMITS_MOST: Final = 100
+MOST_URGENT: Final = (
+    "failed",
+    "unknown",
+    "undoing",
+    "running",
+    "ready",
+    "pending",
+    "undone",
+    "skipped",
+    "succeeded",
+)
+"""Phases of steps, those first that need a look."""
+
+
+@dataclass(frozen=True, slots=True)
+class LossRow:
+    """The most that one promotion can lose."""
+
+    store: str
+    candidate: str
+    """The site that is to be promoted."""
+    milliseconds: int | None
+    """null: not known."""
+    basis: str
+    """synchronous, seen, declared or unknown."""
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRow:
+    """A limit that a person changed while the run went on, in watts or units."""
+
+    limit: str
+    now: int
+    whole: int
+    """As the estate says."""
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailure:
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One step of a run."""
+
+    id: str
+    kind: str
+    target: str
+    state: StepPhase
+    attempts: int
+    started_at: str | None
+    ended_at: str | None
+    evidence: Mapping[str, Any]
+    error: StepFailure | None
+    waits_for: str
+    gate: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunHead:
+    """One run without its steps, of which there may be a hundred thousand."""
+
+    schema_version: int
+    run: str
+    incident: str
+    question: str
+    plan_digest: str
+    state: RunPhase
+    leader: str
+    """Empty: no controller leads."""
+    token: int
+    graceful: bool
+    held_by: str
+    why: str
+    approved_by: tuple[str, ...]
+    approvals_needed: int
+    envelope: Envelope
+    """What an approval has to cover."""
+    to_type: tuple[str, ...]
+    """Sites that a person must name first."""
+    events: int
+    waits_for: tuple[str, ...]
+    """The sentences of `waits`."""
+    most_lost: tuple[LossRow, ...]
+    forecast: ForecastRow | None
+    started_at: str | None
+    ended_at: str | None
+    as_of: str | None
+    in_doubt: int
+    """How many steps."""
+    undo_failed: int
+    """How many steps."""
+    counts: Mapping[str, int]
+    limits_changed: tuple[LimitRow, ...] = ()
+    waits: tuple[WaitRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunDocument(RunHead):
+    """One run with its steps: all of them, or those first that need a look."""
+
+    steps: tuple[StepRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunShown:
+    """A run with what is known beside its journal: who leads now, and what its promotions can lose."""
+
+    view: RunView
+    leader: str
+    now_ms: int
+    losses: tuple[LossRow, ...] = ()
+
+
+def run_document(shown: RunShown, most: int | None = None) -> RunDocument:
+    """most: only so many steps, those first that need a look."""
+    view = shown.view
+    numbers = range(len(view.steps)) if most is None else by_need(view, most)
+    return RunDocument(**_head(shown), steps=tuple(step_row(view, i) for i in numbers))
+
+
+def run_head(shown: RunShown) -> RunHead:
+    return RunHead(**_head(shown))
+
+
+def _head(shown: RunShown) -> dict[str, Any]:
+    view = shown.view
+    waits, envelope = tuple(wait_row(one, view.spec.run) for one in waiting(view)), view.spec.envelope
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": view.spec.run,
+        "incident": view.spec.incident,
+        "question": view.spec.labels.get("scenario", ""),
+        "plan_digest": view.plans[-1],
+        "state": view.phase,
+        "leader": shown.leader,
+        "token": view.token,
+        "graceful": view.graceful,
+        "held_by": view.held,
+        "why": view.end_why,
+        "approved_by": tuple(sorted(view.approvals.given)),
+        "approvals_needed": view.spec.approvals,
+        "envelope": Envelope(
+            tuple(sorted(envelope.sites)),
+            tuple(sorted(envelope.stores)),
+            envelope.most_lost_ms,
+            envelope.most_shed,
+        ),
+        "to_type": view.approvals.untyped,
+        "events": view.events,
+        "waits_for": tuple(one.words for one in waits),
+        "most_lost": shown.losses,
+        "forecast": forecast_row(FORECASTS.of(view, shown.now_ms)),
+        "started_at": moment(view.started_ms),
+        "ended_at": moment(view.last_ms) if view.phase in ENDED else None,
+        "as_of": moment(shown.now_ms),
+        "in_doubt": len(view.doubtful),
+        "undo_failed": len(view.undo.broken),
+        "counts": dict(sorted(view.counts.items())),
+        "limits_changed": limits_changed(view),
+        "waits": waits,
+    }
+
+
+def limits_changed(view: RunView) -> tuple[LimitRow, ...]:
+    return tuple(LimitRow(*one) for one in view.limits.changed()[:LIMITS_MOST])
+
+
+def by_need(view: RunView, most: int) -> list[int]:
+    """Numbers of the steps that need a look, the most urgent first: failed, in doubt, running; then what was
+    done last.
+    """
+    rank = {phase: n for n, phase in enumerate(MOST_URGENT)}
+    return heapq.nsmallest(
+        most,
+        range(len(view.steps)),
+        key=lambda i: (rank[view.phases[i]], -view.ended[i] if view.phases[i] == "succeeded" else i),
+    )
+
+
+def step_row(view: RunView, i: int) -> StepRow:
+    step = view.steps[i]
+    code, message = view.failures.get(i, ("", ""))
+    return StepRow(
+        id=step.id,
+        kind=step.kind,
+        target=step.target,
+        state=view.phases[i],
+        attempts=view.attempts[i],
+        started_at=moment(view.started[i]),
+        ended_at=moment(view.ended[i]),
+        evidence=dict(view.evidence.get(i, {})),
+        error=StepFailure(code, message) if code else None,
+        waits_for=why_waits(view, i),
+        gate=view.boots.gates.get(i) or step.gate,
+    )
+
+
+SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class StepChecked:
+    """One step. actions, problems: in words."""
+
+    id: str
+    actions: tuple[str, ...]
+    problems: tuple[str, ...]
+    """What would keep it from working now."""
+    manual: bool
+    gate: str
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """The document of a dry run."""
+
+    schema_version: int
+    plan_digest: str
+    question: str
+    ready: bool
+    needs_approval: tuple[str, ...]
+    """What the envelope of the policy does not cover."""
+    steps: tuple[StepChecked, ...]
+
+
+def dry_run_of(
+    digest: str, title: str, steps: Sequence[StepChecked], needs_approval: Sequence[str]
+) -> DryRun:
+    is_ready = not any(step.problems for step in steps)
+    return DryRun(1, digest, title, is_ready, tuple(needs_approval), tuple(steps))
+
+
+def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> str:
+    """One screen: what stands in the way first, then the steps, then what an approval must cover."""
+    steps = document.steps
+    page = Page(width, colour)
+    stuck = [step for step in steps if step.problems]
+    by_hand = sum(1 for step in steps if step.manual)
+    verdict = "could begin now" if not stuck else f"{plural(len(stuck), 'step')} could not begin now"
+    page.title(f"Dry run, {document.question}: {verdict}")
+    page.line()
+    page.line(f"{plural(len(steps), 'step')}, {number(by_hand)} by hand; nothing was changed")
+    if stuck:
+        page.line()
+        page.line("In the way", "bold")
+        for step in stuck[:SHOWN]:
+            page.line(f"{step.id}: {'; '.join(step.problems)}", "error")
+    page.line()
+    page.table(("step", "what"), [(step.id, "; ".join(step.actions)) for step in steps[:SHOWN]])
+    if len(steps) > SHOWN:
+        page.line(f"and {plural(len(steps) - SHOWN, 'step')} more: --output json", "dim")
+    gates = [step for step in steps if step.gate]
+    if gates or document.needs_approval:
+        page.line()
+        page.line("A person must agree", "bold")
+        for reason in document.needs_approval:
+            page.line(f"it {reason}", "warning")
+        for step in gates[:SHOWN]:
+            page.line(f"{step.id}: {step.gate}", "warning")
+    page.line()
+    page.line(f"next: evac apply {saved_as} ESTATE --execute --reason WHY", "dim")
+    return page.text()
+
 
 Document = TypeVar("Document")
 

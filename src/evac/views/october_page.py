@@ -14,8 +14,7 @@ from typing import Any, Final
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from evac.views.card import Card
-from evac.views.svg import Part, Series, Shares, curves, shares
+from evac.views.svg import Card, Part, Series, Shares, curves, shares
 from evac.views.words import duration, number, people, plural
 
 PUBLISHED_LAST_MS: Final = 459_000_000

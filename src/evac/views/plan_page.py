@@ -11,9 +11,8 @@ from evac.model.estate import Estate
 from evac.model.plan import Plan, StoreOutcome
 from evac.steps.registry import PLANNED
 from evac.views import plan_charts, plan_view, svg
-from evac.views.plan_answer import Planned, answer, cards, tier_rows
-from evac.views.plan_charts import Chain, Curve, seconds
-from evac.views.wave_view import wave_context
+from evac.views.plan_charts import Chain, Curve, seconds, wave_context
+from evac.views.plan_view import Planned, answer, cards, tier_rows
 from evac.views.words import duration, number, people, percent, plural, user_minutes
 
 MATRIX_OPEN: Final = 25

@@ -1,15 +1,16 @@
-"""A plan on one screen: when everything is back, what is given up, how good the plan is, what next."""
+"""A plan on a terminal: when everything is back, what is given up, how good the plan is, what next; a cold
+start; and what changed between two plans.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from evac.model.plan import Outcome, Plan
+from evac.model.plan import Outcome, Plan, Step
 from evac.views.plan_view import recovery_times
 from evac.views.screen import Page
-from evac.views.wave_text import wave_facts, wave_sections
 from evac.views.words import (
     duration,
     listed,
@@ -20,6 +21,134 @@ from evac.views.words import (
     since,
     user_minutes,
 )
+
+MINUTE_MS: Final = 60_000
+LINES: Final = 24
+"""Lines at most of the list of services: times are grouped as coarsely as that takes."""
+_STRIDES: Final = (1, 2, 5, 10, 15, 30, 60, 120, 240, 480, 1_440)
+_SHOWN: Final = 8
+
+
+def wave_facts(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Rows for the facts of a plan; none where no domain is restored."""
+    if plan.scenario.power:
+        given = ", ".join(f"{name} {number(watts)} W" for name, watts in plan.scenario.power)
+        yield "power now", given, ""
+    wave = plan.wave
+    if wave is not None:
+        by = f" ({wave.limit})" if wave.limit else ""
+        words = f"all {number(wave.servers)} on after {duration(wave.on_ms)}"
+        if wave.bound_ms >= wave.on_ms:
+            yield "servers", f"{words}; no order is quicker{by}", ""
+        else:
+            yield "servers", f"{words}; no order can beat {duration(wave.bound_ms)}{by}", ""
+    off = sum(len(entry.servers) for entry in plan.left_off)
+    if off:
+        yield "stays off", plural(off, "server"), "warning"
+
+
+def wave_sections(page: Page, plan: Plan) -> None:
+    """What stays off with its reason, and the return of every service."""
+    if plan.left_off:
+        page.line()
+        page.line("Stays off", "bold")
+        rows = [
+            (entry.domain, number(len(entry.servers)), entry.reason, listed(entry.servers, 4))
+            for entry in plan.left_off[:_SHOWN]
+        ]
+        page.table(("where", "servers", "why", "which"), rows, right=(1,))
+        if len(plan.left_off) > _SHOWN:
+            page.line(f"and {number(len(plan.left_off) - _SHOWN)} more places", "dim")
+    if plan.scenario.kind == "restore":
+        _returns(page, plan)
+
+
+def _returns(page: Page, plan: Plan) -> None:
+    back = [o for o in plan.outcomes if o.base_ms and o.state != "shed"]
+    if not back:
+        return
+    page.line()
+    page.line("When each service is back, from the start of the plan", "bold")
+    rows = [
+        (f"by {duration(until)}", number(len(found)), ", ".join(o.service for o in found))
+        for until, found in grouped(back)
+    ]
+    page.table(("", "", "services, those that most people wait for first"), rows, right=(1,))
+
+
+def grouped(outcomes: list[Outcome]) -> list[tuple[int, list[Outcome]]]:
+    """(end of a stretch of time, services back within it): the finest stretches that fit on `LINES` lines."""
+    for stride in _STRIDES:
+        found: dict[int, list[Outcome]] = {}
+        for outcome in outcomes:
+            until = -(-(outcome.base_ms or 0) // (stride * MINUTE_MS)) * stride * MINUTE_MS
+            found.setdefault(until, []).append(outcome)
+        if len(found) <= LINES:
+            break
+    return [
+        (until, sorted(here, key=lambda o: (o.tier, -o.people, o.service)))
+        for until, here in sorted(found.items())
+    ]
+
+
+def diff(old: Plan, new: Plan) -> tuple[str, ...]:
+    """Lines: `+` only in the new plan, `-` only in the old, `~` changed. Empty where nothing changed."""
+    lines = [*_header(old, new), *_outcomes(old, new)]
+    before, after = {s.id: s for s in old.steps}, {s.id: s for s in new.steps}
+    for name in sorted(before.keys() | after.keys()):
+        if name not in before:
+            lines.append(f"+ {name} at {after[name].start_ms // 1000} s")
+        elif name not in after:
+            lines.append(f"- {name}")
+        else:
+            lines += _step(before[name], after[name])
+    return tuple(lines)
+
+
+def _header(old: Plan, new: Plan) -> list[str]:
+    lines = []
+    for name in ("estate_digest", "objective", "bound", "seed", "work", "planner_version"):
+        was, now = getattr(old, name), getattr(new, name)
+        if was != now:
+            lines.append(f"~ plan: {name} {was} -> {now}")
+    return lines
+
+
+def _outcomes(old: Plan, new: Plan) -> list[str]:
+    before, after = {o.service: o for o in old.outcomes}, {o.service: o for o in new.outcomes}
+    lines = []
+    for name in sorted(before.keys() | after.keys()):
+        was, now = before.get(name), after.get(name)
+        if was is None or now is None:
+            lines.append(
+                f"{'-' if now is None else '+'} {name}: {'no longer' if now is None else 'now'} affected"
+            )
+        elif (was.state, was.recovery_ms) != (now.state, now.recovery_ms):
+            lines.append(
+                f"~ {name}: {was.state} {_back(was.recovery_ms)} -> {now.state} {_back(now.recovery_ms)}"
+            )
+    return lines
+
+
+def _back(recovery_ms: int | None) -> str:
+    return "never" if recovery_ms is None else f"after {recovery_ms // 1000} s"
+
+
+def _step(was: Step, now: Step) -> list[str]:
+    changes = []
+    if was.start_ms != now.start_ms:
+        changes.append(f"at {was.start_ms // 1000} s -> {now.start_ms // 1000} s")
+    if was.end_ms - was.start_ms != now.end_ms - now.start_ms:
+        changes.append(
+            f"takes {(was.end_ms - was.start_ms) // 1000} s -> {(now.end_ms - now.start_ms) // 1000} s"
+        )
+    if was.servers != now.servers:
+        changes.append("other servers")
+    for name in ("candidate", "manual", "count"):
+        if getattr(was, name) != getattr(now, name):
+            changes.append(f"{name} {getattr(was, name)} -> {getattr(now, name)}")
+    return [f"~ {now.id}: {', '.join(changes)}"] if changes else []
+
 
 SHOWN: Final = 8
 

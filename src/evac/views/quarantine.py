@@ -1,7 +1,7 @@
-"""The list for the people on the floor: servers that did not come up, where they stand, what to do.
+"""The list for on-site staff: servers that did not come up, where they are, what to do.
 
-As text, CSV and JSON; `quarantine_page` prints it. Sorted as one walks: hall, rack, position. Servers that
-came up degraded are listed apart: they serve, and need a look.
+As text, CSV, JSON and on paper: A4, a head on every page, a box to tick for each server. Sorted as one
+walks: hall, rack, position. Servers that came up degraded are listed apart: they serve, and need a look.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
 from itertools import groupby
 from typing import Any, Final
 
+from jinja2 import DictLoader, Environment, StrictUndefined, Template
+
 from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import InvalidInput
-from evac.run import silent_servers
-from evac.run.boot_rules import silent_racks
-from evac.run.outages import lacks_image
+from evac.run.boots import silent_servers
+from evac.run.boots.outages import lacks_image
+from evac.run.boots.rules import silent_racks
 from evac.run.values import ENDED
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
@@ -94,14 +98,14 @@ def quarantine_of(view: RunView, place_of: Callable[[str], Place]) -> Quarantine
 
 
 def _is_down(view: RunView, i: int) -> bool:
-    return i in view.quarantined or i in view.doubtful or view.phases[i] == "failed"
+    return i in view.boots.quarantined or i in view.doubtful or view.phases[i] == "failed"
 
 
 def _down(
     view: RunView, i: int, place_of: Callable[[str], Place], racks: Mapping[str, int], is_unheard: bool
 ) -> Left:
     code, message = view.failures.get(i, ("", ""))
-    doubt = i in view.blind or (i in view.whys and view.phases[i] != "failed")
+    doubt = i in view.boots.blind or (i in view.whys and view.phases[i] != "failed")
     if not code or doubt:
         code, reason, remedy = _DOUBT
     elif code in BOOT_CODES:
@@ -112,7 +116,7 @@ def _down(
         remedy = NETWORK + (remedy if view.phase in ENDED else WAITS)
     elif view.steps[i].rack in racks:
         remedy = SWITCH + remedy
-    if lacks_image(view, i) and (server := view.image_of(i)) in view.alone:
+    if lacks_image(view, i) and (server := view.boots.server_of(i)) in view.boots.unreplaced:
         again = "" if view.phase in ENDED else ", and it is tried again"
         remedy = f"the boot server {server} does not serve, mend it first{again}; {remedy}"
     return _left(view, i, place_of, code, reason, remedy)
@@ -271,3 +275,35 @@ def headline(found: Quarantine) -> str:
     if found.degraded:
         words += f"; {number(len(found.degraded))} of {number(up)} came up degraded"
     return words
+
+
+_NAME = "quarantine.html.j2"
+
+
+def quarantine_page(found: Quarantine, when: str) -> str:
+    """One self-contained page. when: the moment it says it was made. Same input, same bytes."""
+    parts = [
+        ("Did not come up", "down", _by_hall(found.down)),
+        ("Came up degraded", "degraded", _by_hall(found.degraded)),
+    ]
+    return _template().render(run=found.run, headline=headline(found), when=when, parts=parts)
+
+
+def _by_hall(rows: tuple[Left, ...]) -> list[tuple[str, list[Left]]]:
+    halls: dict[str, list[Left]] = {}
+    for one in rows:
+        halls.setdefault(one.hall, []).append(one)
+    return list(halls.items())
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    text = resources.files("evac.views").joinpath("templates", _NAME).read_text("utf-8")
+    environment = Environment(
+        loader=DictLoader({_NAME: text}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(_NAME)

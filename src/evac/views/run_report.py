@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from evac.model.step_id import LimitId
 from evac.run.values import CORRUPT, ENDED, Event
-from evac.views.run_document import MOST_URGENT, LimitRow, RunDocument, StepRow
-from evac.views.run_forecast import forecast_facts
+from evac.views.documents import MOST_URGENT, LimitRow, RunDocument, StepRow
 from evac.views.screen import Page
+from evac.views.wait_words import forecast_facts
 from evac.views.words import duration, listed, moment, moment_ms, number, plural, shown
 
 SHOWN: Final = 12

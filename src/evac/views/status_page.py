@@ -1,17 +1,67 @@
-"""The public status page: one self-contained file that outlives every site, and the same as JSON."""
+"""The public status page: one self-contained file that outlives every site, the same as JSON, and its feed
+(RSS 2.0).
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from functools import lru_cache
+from hashlib import sha256
 from importlib import resources
 from typing import Any, Final
+from xml.sax.saxutils import escape
 
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 
 from evac.incident.components import Component, Day, PublicIncident, StatusPage
 from evac.views.sheet import utc
 from evac.views.words import plural
+
+ITEMS_MOST: Final = 200
+_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+def status_feed(page: StatusPage, link: str) -> str:
+    """link: the address of the page. Newest first, at most ITEMS_MOST. Same input, same bytes."""
+    items = [
+        (update.at_ms, update.title or one.title, update.text)
+        for one in page.incidents
+        for update in one.updates
+    ]
+    items.sort(key=lambda item: (-item[0], item[1], item[2]))
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        '<rss version="2.0">',
+        "<channel>",
+        f"<title>{_text(page.title)}</title>",
+        f"<link>{_text(link)}</link>",
+        f"<description>{_text(page.title)}: published updates</description>",
+        f"<lastBuildDate>{_date(page.made_ms)}</lastBuildDate>",
+    ]
+    for at_ms, title, text in items[:ITEMS_MOST]:
+        guid = sha256(f"{at_ms}\0{title}\0{text}".encode()).hexdigest()
+        lines += [
+            "<item>",
+            f"<title>{_text(title)}</title>",
+            f"<description>{_text(text)}</description>",
+            f'<guid isPermaLink="false">{guid}</guid>',
+            f"<pubDate>{_date(at_ms)}</pubDate>",
+            "</item>",
+        ]
+    return "\n".join([*lines, "</channel>", "</rss>", ""])
+
+
+def _text(words: str) -> str:
+    return escape(_CONTROL.sub(" ", words))
+
+
+def _date(at_ms: int) -> str:
+    """As RFC 822 has it, which RSS asks for."""
+    return format_datetime(datetime.fromtimestamp(at_ms // 1000, UTC))
+
 
 _NAME: Final = "status.html.j2"
 SCHEMA_VERSION: Final = 1
@@ -130,3 +180,8 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     return environment.get_template(_NAME)
+
+
+def status_files(page: StatusPage, url: str) -> tuple[str, str, str]:
+    """(the page, its feed, the same as JSON). url: the address of the page, for the feed."""
+    return status_html(page), status_feed(page, url), status_json(page)

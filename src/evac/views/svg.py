@@ -1,8 +1,8 @@
-"""SVG by hand where a chart is a few lines: axes, bars and steps, with words for who cannot see it.
+"""Figures and charts of pages: SVG by hand where a chart is a few lines, with words for who cannot see it.
 
-Every chart has a title and a description; colours are CSS classes, so that light, dark and print
-follow the page. Horizontal places are percentages and rows are placed by the style sheet
-(`--n` times `--pitch`), so that a chart fills any width while its letters keep their size.
+Every chart has a title and a description; colours are CSS classes, so that light, dark and print follow the
+page. Horizontal places are percentages and rows are placed by the style sheet (`--n` times `--pitch`), so
+that a chart fills any width while its letters keep their size.
 """
 
 from __future__ import annotations
@@ -13,6 +13,20 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Its name, the value in large letters, a line below, and its state.
+
+    state: error, warning, ok, unknown, or empty where the figure is neither good nor bad.
+    """
+
+    name: str
+    value: str
+    more: str = ""
+    state: str = ""
+
 
 LABEL_LIMIT: Final = 42
 """Letters of a row's label that fit beside a chart; the tooltip has the whole of it."""

@@ -1,12 +1,31 @@
-"""Quantities in the words a tired person reads without counting: short, rounded, with units."""
+"""Words that a tired person reads without counting: quantities, short, rounded, with units; and what is to
+be typed.
+
+What is to be typed is between backticks in text, and code in HTML.
+"""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Final
 
+from markupsafe import Markup, escape
+
 from evac.model.diagnostic import Severity
 from evac.model.scenario import ScenarioKind
+
+_TYPED: Final = re.compile(r"`([^`]+)`")
+
+
+def spelled(text: str) -> Markup:
+    """A sentence as HTML, with everything else in it escaped."""
+    found = _TYPED.split(text)
+    parts = [
+        Markup("<code>{}</code>").format(part) if n % 2 else escape(part) for n, part in enumerate(found)
+    ]
+    return Markup("").join(parts)
+
 
 NEVER_WORD: Final = "not within the horizon"
 SEVERITY_WORDS: Final[dict[Severity, str]] = {"error": "error", "warning": "warning", "note": "note"}

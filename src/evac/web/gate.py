@@ -30,8 +30,8 @@ from evac.web.access.guarding import SAFE, SignedOut, is_open, to_sign_in, while
 from evac.web.access.port import STATE, Access, Actor
 from evac.web.metrics import Metrics
 from evac.web.problems import REQUEST_ID, internal, problem_of
+from evac.web.room import READER, Kept, Shelf
 from evac.web.setting import WebSetting
-from evac.web.shelf import READER, Kept, Shelf
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "

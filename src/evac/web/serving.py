@@ -1,14 +1,15 @@
-"""The process of the war room: opens the office, serves it with uvicorn, and ends cleanly.
+"""The process of the war room: puts the application together, opens the office, serves it with uvicorn,
+ends cleanly.
 
 `python -m evac.web.serving` is what `evac serve --listen` starts beside the controller. It ends with its
-parent, whose pipe is its standard input.
-
-Connections that are held for nothing: whoever connects says a whole request soon, or is let go.
+parent, whose pipe is its standard input. Where the parts of the application hook in: API subjects in
+`api.ROUTERS`, pages in `pages.ROUTERS`, logins through the `Access` port. Everything is wrapped in the
+`Gate`.
 
 Anybody can connect, with a login or without one, and a process has only so many connections. uvicorn ends
-those that say nothing after an answer; this ends those that say nothing at all, and those that never come to
-an end, or come drop by drop. A plan over a slow line takes its time, up to a bound. Answers take as long as
-they take, streams too.
+those that say nothing after an answer; this ends those that say nothing at all, and those that never come
+to an end, or come drop by drop. A plan over a slow line takes its time, up to a bound. Answers take as long
+as they take, streams too.
 """
 
 from __future__ import annotations
@@ -27,19 +28,77 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import uvicorn
+from fastapi import Depends, FastAPI
 
+from evac import __version__
 from evac.app.runs import who_am_i
 from evac.app.side_process import give_way, parent_ends, raise_limit
 from evac.app.tracing import tracer_of
 from evac.engine.clock import SystemClock
 from evac.model.errors import EstateError, EvacError
-from evac.office.office import OfficeSetting, beside, open_office
+from evac.office.office import Office, OfficeSetting, beside, open_office
+from evac.office.requests import Counter
+from evac.web import api, pages
+from evac.web.access import sign_in
 from evac.web.access.opening import access_of, choose, setting_of
-from evac.web.access.port import Access
-from evac.web.application import application
-from evac.web.certificates import RoomCertificate
+from evac.web.access.port import Access, Declared, KeepsLogins
+from evac.web.api.shapes import Problem
+from evac.web.gate import Gate
+from evac.web.metrics import Certificates, Metrics, RoomCertificate
 from evac.web.pages import frame
+from evac.web.problems import add_handlers
+from evac.web.room import WarRoom
 from evac.web.setting import Listen, WebSetting, check_listen, listen_of
+
+DESCRIPTION = """What a company sees and says before, during and after the loss of a site.
+
+Reads carry an `ETag`; lists are paged by `after` and `limit`; what changes something says who and why, takes
+an `Idempotency-Key`, and where state may have moved an `If-Match`. Errors are problems (RFC 9457) with a
+stable `code` and a `hint`. Streams are server-sent events whose ids are journal numbers.
+"""
+
+
+def application(office: Office, access: Access, setting: WebSetting) -> FastAPI:
+    """The application without a server. The office is followed and closed by whoever opened it."""
+    app = FastAPI(
+        title="evac",
+        version=__version__,
+        description=DESCRIPTION,
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        separate_input_output_schemas=False,
+        dependencies=[Depends(Declared())],
+    )
+    if isinstance(access, KeepsLogins):
+        access.keep_in(office.store)
+    metrics = Metrics(office)
+    metrics.registry.register(Certificates(dict(setting.certificates)))
+    room = app.state.room = WarRoom(office, access, setting, Counter(office.store, office.clock), metrics)
+    for router in (*api.ROUTERS, *access.routers(), sign_in.router):
+        app.include_router(router)
+    for router in pages.ROUTERS:
+        app.include_router(router, include_in_schema=False)
+    pages.mount_static(app)
+    add_handlers(app, frame.problem)
+    _describe(app)
+    app.add_middleware(Gate, access=access, setting=setting, metrics=metrics, shelf=room.shelf)
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    """The OpenAPI document with the shape of problems, which routes name by reference."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        found = made()
+        shapes = found.setdefault("components", {}).setdefault("schemas", {})
+        shapes.setdefault("Problem", Problem.model_json_schema())
+        return found
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
 
 WAIT_S: Final = 15.0
 """A head is there after so long or twice as long, and so is a body that does not come steadily."""

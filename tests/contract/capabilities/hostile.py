@@ -1,8 +1,8 @@
 """Answers that a broken or a hostile server gives, put in the place of real ones on the way to a driver.
 
 A `Wire` is one way from a driver to its server: TCP, or the output of a program. `attacks` goes through the
-answers of a call one after the other, and exchanges each, and all that follow it, for something else: endless,
-nested without end, of the wrong type, cut, no text at all, or one byte at a time.
+answers of a call one after the other, and exchanges each, and all that follow it, for something else: it
+never ends, is nested too deep, of the wrong type, cut, no text at all, or comes one byte at a time.
 """
 
 from __future__ import annotations

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.drivers.patroni.dcs import Dcs
-from evac.drivers.patroni.driver import PatroniDriver, misread_name
+from evac.drivers.patroni.driver import Dcs, PatroniDriver, misread_name
 from evac.drivers.port import Value
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from tests.contract.adapters.patroni import cluster, until_ready

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from evac.drivers.port import Action
-from evac.drivers.process.driver import ProcessDriver
-from evac.drivers.process.remote import RemoteDriver
+from evac.drivers.process.driver import ProcessDriver, RemoteDriver
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from tests.contract.adapters import process
 from tests.contract.adapters.process import Site

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from evac.drivers.port import Checked, Observed, Value
-from evac.drivers.process.remote import RemoteDriver
+from evac.drivers.process.driver import RemoteDriver
 from evac.drivers.redfish.driver import RedfishDriver
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac_lab.fleet.ground import address_of

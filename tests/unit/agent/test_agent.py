@@ -19,9 +19,8 @@ import pytest
 from evac.agent.config import AgentConfig, FenceConfig, UnitConfig, read_config
 from evac.agent.service import MAX_REQUEST_BYTES, run_agent
 from evac.drivers.process import client as process_client
-from evac.drivers.process import signing
 from evac.drivers.process.client import AgentClient
-from evac.drivers.process.remote import AgentAnchors, AgentPermits
+from evac.drivers.process.driver import AgentAnchors, AgentPermits
 from evac.model.errors import InvalidInput, OutcomeUnknown, Permanent
 from evac.net.secrets import Secret
 from tests.unit.engine import agents
@@ -360,9 +359,9 @@ def signed(path: str, body: bytes) -> dict[str, str]:
     at_ms, nonce = time.time_ns() // 1_000_000, f"{time.monotonic_ns():032d}"
     key = Secret(agents.KEY)
     return {
-        signing.TIMESTAMP: str(at_ms),
-        signing.NONCE: nonce,
-        signing.SIGNATURE: signing.order_signature(key, "POST", path, body, at_ms, nonce),
+        process_client.TIMESTAMP: str(at_ms),
+        process_client.NONCE: nonce,
+        process_client.SIGNATURE: process_client.order_signature(key, "POST", path, body, at_ms, nonce),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evac.agent.service import NONCES_KEPT, Gate, NotBelieved
-from evac.drivers.process import signing
+from evac.drivers.process import client
 from evac.model.errors import Permanent, Retryable
 from evac.net.secrets import Secret
 
@@ -27,11 +27,11 @@ class Clock:
 def headers(
     body: bytes = b"{}", at_ms: int = NOW, nonce: str = NONCE, path: str = "/v1/unit"
 ) -> dict[str, str]:
-    signature = signing.order_signature(KEY, "POST", path, body, at_ms, nonce)
+    signature = client.order_signature(KEY, "POST", path, body, at_ms, nonce)
     return {
-        signing.TIMESTAMP: str(at_ms),
-        signing.NONCE: nonce,
-        signing.SIGNATURE: signature,
+        client.TIMESTAMP: str(at_ms),
+        client.NONCE: nonce,
+        client.SIGNATURE: signature,
     }
 
 
@@ -50,13 +50,13 @@ def test_a_signed_order_is_believed_and_admitted_once() -> None:
         ("POST", "/v1/act", b"{}", {}),
         ("POST", "/v1/unit?x=1", b"{}", {}),
         ("POST", "/v1/unit", b"{ }", {}),
-        ("POST", "/v1/unit", b"{}", {signing.TIMESTAMP: str(NOW + 1)}),
-        ("POST", "/v1/unit", b"{}", {signing.TIMESTAMP: "-1"}),
-        ("POST", "/v1/unit", b"{}", {signing.TIMESTAMP: ""}),
-        ("POST", "/v1/unit", b"{}", {signing.NONCE: NONCE[::-1]}),
-        ("POST", "/v1/unit", b"{}", {signing.NONCE: "short"}),
-        ("POST", "/v1/unit", b"{}", {signing.SIGNATURE: ""}),
-        ("POST", "/v1/unit", b"{}", {signing.SIGNATURE: "v1=äöü"}),
+        ("POST", "/v1/unit", b"{}", {client.TIMESTAMP: str(NOW + 1)}),
+        ("POST", "/v1/unit", b"{}", {client.TIMESTAMP: "-1"}),
+        ("POST", "/v1/unit", b"{}", {client.TIMESTAMP: ""}),
+        ("POST", "/v1/unit", b"{}", {client.NONCE: NONCE[::-1]}),
+        ("POST", "/v1/unit", b"{}", {client.NONCE: "short"}),
+        ("POST", "/v1/unit", b"{}", {client.SIGNATURE: ""}),
+        ("POST", "/v1/unit", b"{}", {client.SIGNATURE: "v1=äöü"}),
     ],
 )
 def test_nothing_may_be_changed_on_the_way(
@@ -114,7 +114,7 @@ def test_a_short_key_is_no_key() -> None:
 
 
 def test_an_answer_is_signed_for_its_own_order_only() -> None:
-    one = signing.answer_signature(KEY, 200, b"{}", NONCE)
+    one = client.answer_signature(KEY, 200, b"{}", NONCE)
     assert one == Clock().gate().sign(200, b"{}", NONCE)
-    assert one != signing.answer_signature(KEY, 200, b"{}", NONCE[::-1])
-    assert one != signing.answer_signature(KEY, 409, b"{}", NONCE)
+    assert one != client.answer_signature(KEY, 200, b"{}", NONCE[::-1])
+    assert one != client.answer_signature(KEY, 409, b"{}", NONCE)

@@ -119,6 +119,7 @@ def test_a_fence_nobody_saw_end_is_begun_again(book: Book) -> None:
     book.again()
     assert book.due() == ["chat-store"]
     book.permits.settle("chat-store")
+    book.permits.write()
     book.again()
     assert book.due() == []
 

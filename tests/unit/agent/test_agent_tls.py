@@ -17,11 +17,9 @@ from evac.agent.config import AgentConfig, read_config
 from evac.agent.tls import TlsConfig, names_in
 from evac.app.anchoring import check_agents
 from evac.drivers.port import Action
-from evac.drivers.process import remote
-from evac.drivers.process.client import AgentClient
-from evac.drivers.process.driver import ProcessDriver
-from evac.drivers.process.peers import ALLOWED, HERE, Lines, Peer, peer_of
-from evac.drivers.process.remote import AgentAnchors
+from evac.drivers.process import driver
+from evac.drivers.process.client import ALLOWED, HERE, AgentClient, Lines, Peer, peer_of
+from evac.drivers.process.driver import AgentAnchors, ProcessDriver
 from evac.estate import load
 from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent, Retryable
 from evac.model.estate import Endpoint, Estate
@@ -53,7 +51,7 @@ async def asked(url: str, peer: Peer, timeout_s: float = 5.0) -> Any:
     """What comes of an order: the answer, or the error."""
     client = AgentClient(peer)
     try:
-        return await client.send(url, REFERENCE, remote.PERMIT_PATH, MARK, timeout_s)
+        return await client.send(url, REFERENCE, driver.PERMIT_PATH, MARK, timeout_s)
     except ActionError as error:
         return error
     finally:
@@ -82,7 +80,7 @@ def test_each_side_proves_who_it_is_and_each_failure_has_its_own_code(tmp_path: 
     door = tls(good, ours.file, "controller.anyang.example", "controller.ansan.example")
     cases: list[tuple[TlsConfig, TlsFiles, str, type[ActionError]]] = [
         (door, replace(controller, ca=strangers.file), "tls-authority", Retryable),
-        (door, replace(controller, cert=None, key=None), "tls-client-missing", Permanent),
+        (door, replace(controller, cert=None, key=None), "tls-client-missing", OutcomeUnknown),
         (door, ours.sign("other", "evil.example"), "tls-client-name", Permanent),
         (
             door,
@@ -144,7 +142,7 @@ def test_two_agents_serve_everything_that_controllers_ask_over_tls(tmp_path: Pat
                 await keeper.put("run", 1, 3, "ab" * 32, 5.0)
                 assert [row["records"] for row in await keeper.heads("run", 5.0)] == [3]
                 await keeper.close()
-                teller = remote.AgentGenerations(agent.url, REFERENCE, peer)
+                teller = driver.AgentGenerations(agent.url, REFERENCE, peer)
                 assert (await teller.ask(7, "kim", 5.0))[0] == 7
                 await teller.close()
 

@@ -19,7 +19,7 @@ from evac.app.controlling import Composed, Setting, compose
 from evac.app.planner.plans import Made, Question, make_plan, scenario_of
 from evac.app.rehearsing import check_fit, rehearse
 from evac.engine.plans.library import Ready, digest_of
-from evac.engine.stores.sync_standby import plans_for
+from evac.engine.stores.stalled_commits import plans_for
 from evac.estate import load
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest

@@ -16,8 +16,8 @@ from evac.agent.anchors import Anchors, Head
 from evac.app.anchoring import JOURNALS, READ_ON, HeadChore, Sink, heard
 from evac.cli import exits
 from evac.cli.main import run
-from evac.drivers.process.peers import HERE
-from evac.drivers.process.remote import AgentAnchors
+from evac.drivers.process.client import HERE
+from evac.drivers.process.driver import AgentAnchors
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
 from evac.model.errors import EvacError, OutcomeUnknown, Permanent, Unavailable

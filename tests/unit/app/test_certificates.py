@@ -11,10 +11,10 @@ import pytest
 import pytest_socket
 
 from evac.app.certificates import CertificateChore, end_of, own_certificates, words_of
-from evac.drivers.process.peers import CERT, HERE, Peer
+from evac.drivers.process.client import CERT, HERE, Peer
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
-from evac.web.certificates import Certificates
+from evac.web.metrics import Certificates
 from evac_lab.doctor import _certificates
 from tests.unit.agent.test_agent_tls import tls
 from tests.unit.engine.agents import REFERENCE, config, running

@@ -9,8 +9,8 @@ import pytest
 
 from evac import estate as estates
 from evac.app.observed_stores import SeenEstate
-from evac.drivers.postgres.conninfo import SyncSet
 from evac.drivers.postgres.facts import PostgresFacts, StandbySeen
+from evac.drivers.postgres.link import SyncSet
 from evac.drivers.registry import Drivers
 from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import PROFILES, RunPolicy

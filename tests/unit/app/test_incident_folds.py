@@ -11,8 +11,7 @@ import pytest
 
 from evac.app import incident_folds, incidents
 from evac.app.incident_folds import KEPT, Folds, RunFold
-from evac.engine.runs.binding import Bound
-from evac.engine.runs.bound_store import put_bound
+from evac.engine.runs.binding import Bound, put_bound
 from evac.engine.runs.reading import decode_all, encode_all
 from evac.incident.incident import summary
 from evac.incident.timeline import timeline

@@ -17,8 +17,7 @@ from evac.cli.main import run as evac
 from evac.engine.lead.watch_journal import Notice as Told
 from evac.engine.lead.watch_journal import encode as encode_notice
 from evac.engine.plans.library import put_plan
-from evac.engine.runs.binding import Bound
-from evac.engine.runs.bound_store import put_bound
+from evac.engine.runs.binding import Bound, put_bound
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import encode_all
 from evac.estate.codecs import plan as plan_codec

@@ -9,8 +9,8 @@ import pytest
 
 from evac.app.planner.plans import Made, make_plan
 from evac.app.planner.replan import Mender, mended
-from evac.derive.after import estate_after
-from evac.engine.boots.replan import Trouble
+from evac.derive.situation import estate_after
+from evac.engine.boots.feed_watch import Trouble
 from evac.estate.codecs import plan as plan_codec
 from evac.estate.examples import pangyo
 from evac.model.digest import estate_digest

@@ -30,7 +30,7 @@ from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Delete, Put, Store
 from evac.views.run_spans import RunSpan
-from evac.web.application import application
+from evac.web.serving import application
 from tests.unit.views.test_run_spans import STORY
 from tests.web.rooms import BASE, Loopback, WebSetting, office_of, primed
 

@@ -16,8 +16,7 @@ from evac.cli.program import cli
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import Leadership
 from evac.engine.runs import requests
-from evac.engine.runs.binding import Bound
-from evac.engine.runs.bound_store import put_bound
+from evac.engine.runs.binding import Bound, put_bound
 from evac.engine.runs.reading import create_run, encode
 from evac.run.values import Event
 from evac.store.port import Put

@@ -19,7 +19,7 @@ from evac.model import errors
 from evac.run.values import RunPhase
 from evac.verify import Verdict
 from evac.verify.reading import Violation
-from evac.views.schemas import AUDIT_SCHEMA
+from evac.views.json_out import AUDIT_SCHEMA
 
 
 @pytest.fixture

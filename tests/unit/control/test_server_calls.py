@@ -23,7 +23,7 @@ from evac.incident.notes import Note
 from evac.model.errors import EvacError, NotAllowed
 from evac.net.secrets import Secret
 from evac.views import documents
-from evac.views.run_document import RunDocument
+from evac.views.documents import RunDocument
 from evac.views.run_report import run_text
 from tests.unit.app.false_servers import Asked, Told, always, answer, problem, serving
 from tests.web.certificates import papers

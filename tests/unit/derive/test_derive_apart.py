@@ -10,8 +10,7 @@ import pytest
 
 from bench.wild_instances import wild_instance
 from evac import estate as estates
-from evac.derive.basis import basis_of, rows_said
-from evac.derive.parts import OF_TOUCHED, no_rows, only_touched, read_by_rows
+from evac.derive.basis import OF_TOUCHED, basis_of, no_rows, only_touched, read_by_rows, rows_said
 from evac.derive.planning_instance import derive, limits_in
 from evac.derive.rows import rows_of
 from evac.model.domain import loss, topology

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evac.derive.graph import components, reachable
+from evac.derive.affected import components, reachable
 from evac.model.canonical import canonical_json, digest, written
 from evac.model.errors import InvalidInput
 

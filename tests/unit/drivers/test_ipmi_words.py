@@ -6,7 +6,7 @@ import pytest
 
 from evac.drivers.command.driver import Ended
 from evac.drivers.credentials import Refused
-from evac.drivers.ipmi.program import Target, Unanswered, understood
+from evac.drivers.ipmi.driver import Target, Unanswered, understood
 from evac.model.errors import ActionError, Permanent, Retryable
 
 TARGET = Target(

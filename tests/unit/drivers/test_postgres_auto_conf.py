@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from evac.drivers.postgres.conninfo import format_conninfo, parse_conninfo, passfile_line
 from evac.drivers.postgres.fence import upstream_of
-from evac.drivers.postgres.link import Member
+from evac.drivers.postgres.link import Member, format_conninfo, parse_conninfo, passfile_line
 from evac.drivers.postgres.rejoin import _quoted, _value_of
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evac.drivers.postgres.conninfo import (
+from evac.drivers.postgres.link import (
     SyncSet,
     all_of,
     format_conninfo,

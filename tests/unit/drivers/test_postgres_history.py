@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from evac.drivers.postgres.facts import lsn_number, lsn_text
-from evac.drivers.postgres.history import (
+from evac.drivers.postgres.facts import (
     ENDLESS,
     Control,
     Stretch,
     fork_of,
+    lsn_number,
+    lsn_text,
     parse_commit,
     parse_control,
     parse_history,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evac.drivers.redfish import boot, power, quirks
+from evac.drivers.redfish import boot, settings
 from evac.drivers.redfish import system as redfish_system
 from evac.drivers.redfish.settings import address_of, is_own_path, read_access
 from evac.drivers.redfish.system import read
@@ -17,23 +17,23 @@ def test_every_word_is_one_of_the_standard() -> None:
     constants = pytest.importorskip("sushy").resources.constants
     system = pytest.importorskip("sushy.resources.system.constants")
     resets = {one.value for one in constants.ResetType}
-    for row in (quirks.PLAIN, *quirks.VENDORS):
+    for row in (settings.PLAIN, *settings.VENDORS):
         assert {*row.on, *row.off, *row.graceful, *row.assumed} <= resets, row.name
     assert set(redfish_system._POWERS) == {one.value for one in constants.PowerState}
     states = {one.value for one in system.BootProgressStates}
     assert {*boot._STAGES, redfish_system.UP} <= states
-    assert set(power.SOURCES.values()) <= {one.value for one in system.BootSource}
+    assert set(redfish_system.SOURCES.values()) <= {one.value for one in system.BootSource}
 
 
 def test_a_maker_is_known_by_its_own_part_before_its_name() -> None:
-    found = quirks.quirks_of({"Manufacturer": "Supermicro", "Oem": {"OpenBmc": {}}})
+    found = settings.quirks_of({"Manufacturer": "Supermicro", "Oem": {"OpenBmc": {}}})
     assert found.name == "openbmc"
-    assert quirks.quirks_of({"Manufacturer": "Dell Inc."}).name == "idrac"
-    assert quirks.quirks_of({"Manufacturer": 7, "Oem": ["Dell"]}).name == "plain"
+    assert settings.quirks_of({"Manufacturer": "Dell Inc."}).name == "idrac"
+    assert settings.quirks_of({"Manufacturer": 7, "Oem": ["Dell"]}).name == "plain"
 
 
 def test_a_marks_belongs_to_one_row_only() -> None:
-    marks = [mark for row in quirks.VENDORS for mark in row.marks]
+    marks = [mark for row in settings.VENDORS for mark in row.marks]
     assert len(marks) == len(set(marks))
 
 

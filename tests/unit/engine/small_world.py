@@ -17,11 +17,10 @@ from evac.engine.lead.policies import Policies
 from evac.engine.lead.watch_journal import Notice
 from evac.engine.plans.library import Drawer
 from evac.engine.runs.binding import Bound
-from evac.engine.runs.desk import Desk
-from evac.engine.runs.pace_gate import HealthOf
+from evac.engine.runs.desk import Desk, HealthOf
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards
-from evac.engine.stores.sync_standby import bound_of, is_protection
+from evac.engine.stores.stalled_commits import bound_of, is_protection
 from evac.model.errors import Retryable, Unavailable, UnsafePlan
 from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, WatchProfile
 from evac.run.values import RunSpec, RunStep

@@ -10,8 +10,7 @@ import pytest
 
 from evac import estate as estates
 from evac.engine.boots.binding import in_time, longest_first
-from evac.engine.runs.binding import Bound, bind
-from evac.engine.runs.bound_store import decode_bound, encode_bound
+from evac.engine.runs.binding import Bound, bind, decode_bound, encode_bound
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import RunPolicy

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.engine.runs.bound_store import PART_BYTES, decode_bound, encode_bound, get_bound, put_bound
+from evac.engine.runs.binding import PART_BYTES, decode_bound, encode_bound, get_bound, put_bound
 from evac.model.errors import Conflict, Corrupt
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete
@@ -21,7 +21,7 @@ def test_it_comes_back_the_same(tmp_path: Path) -> None:
 
 
 def test_through_the_store_in_parts_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evac.engine.runs.bound_store.PART_BYTES", 300)
+    monkeypatch.setattr("evac.engine.runs.binding.PART_BYTES", 300)
     one = bound(estate(tmp_path))
     assert len(encode_bound(one)) > 3 * 300
     assert PART_BYTES > 300

@@ -13,7 +13,7 @@ from evac.engine.plans.library import digest_of, put_plan
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.reading import events_of
 from evac.engine.stores.guards import read_register
-from evac.engine.stores.sync_standby import Roles
+from evac.engine.stores.stalled_commits import Roles
 from evac.model.run_policy import Window
 from evac.run.values import RunStep
 from evac.store.anchors import verify_chain

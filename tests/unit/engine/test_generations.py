@@ -10,7 +10,7 @@ import pytest
 from evac.agent.config import FenceConfig
 from evac.agent.memory import TokenLedger
 from evac.drivers.port import Action, Order
-from evac.drivers.process.remote import AgentAnchors, AgentGenerations, AgentPermits
+from evac.drivers.process.driver import AgentAnchors, AgentGenerations, AgentPermits
 from evac.engine.clock import SystemClock
 from evac.engine.lead.generations import Generations, GuardedDriver
 from evac.engine.lead.watch_journal import STREAM, decode

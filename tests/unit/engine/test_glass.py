@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.cli.program import run
-from evac.engine.break_glass import PREFIX, SKEW_MS, check_time, issue, read
 from evac.engine.lead.watch_journal import of_event
-from evac.engine.runs.signatures import new_key, read_key
+from evac.engine.runs.signatures import PREFIX, SKEW_MS, check_time, issue, new_key, read, read_key
 from evac.model.access import GlassRules, GlassUse, Grant
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.run.values import Event

@@ -11,7 +11,7 @@ import pytest
 from evac.drivers.port import Action
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.reading import events_of
-from evac.engine.stores.sync_standby import is_protection
+from evac.engine.stores.stalled_commits import is_protection
 from evac.run.values import RunStep
 from evac.store.port import Entry, Put
 from tests.unit.engine.small_world import SiteStore, World, play, policy_of

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from evac.engine.lead.candidacy import LeaseSpan
+from evac.engine.lead.controller import LeaseSpan
 from evac.engine.lead.leadership import Leadership
 from evac.engine.runs.open_runs import OPEN
 from evac.model.errors import LeaseLost, Unavailable

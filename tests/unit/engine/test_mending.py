@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from evac.drivers.noop import NoopDriver
+from evac.drivers.manual import NoopDriver
 from evac.drivers.port import Action, Evidence, Order
-from evac.engine.boots.replan import Mending, Trouble, take_over_plan
+from evac.engine.boots.feed_watch import Mending, Trouble, take_over_plan
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import Leadership
 from evac.engine.runs.execution import RunExecution

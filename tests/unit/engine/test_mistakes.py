@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from evac.engine.plans.library import put_plan
-from evac.engine.runs.done_steps import DoneSteps
+from evac.engine.runs.drift import DoneSteps
 from evac.engine.runs.reading import events_of
 from evac.model.errors import Conflict, EvacError, LeaseLost, Unavailable
 from evac.net.internal_errors import INTERNAL, enduring, is_mistake

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import pytest
 
-from evac.drivers.noop import NoopDriver
+from evac.drivers.manual import NoopDriver
 from evac.drivers.port import Action, Order
 from evac.engine.clock import RunClock
 from evac.engine.pool import Pool

@@ -8,9 +8,9 @@ import random
 
 import pytest
 
-from evac.engine.boots.power_gate import TURN_S, Before, NoTurn, PowerGate
+from evac.engine.boots.binding import TURN_S, Before, NoTurn, PowerGate
 from evac.model.errors import LeaseLost
-from evac.run.boot_events import ARRIVES_MS
+from evac.run.boots.events import ARRIVES_MS
 from evac.run.values import RunStep
 from evac_lab.virtual_loop import VirtualLoop, run
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from evac.engine.stores.sync_standby import Roles, bound_of, is_protection, plans_for
+from evac.engine.stores.stalled_commits import Roles, bound_of, is_protection, plans_for
 from evac.model.errors import Corrupt
 from evac.model.estate import Endpoint, Estate, Site, Store, StoreMember
 from evac.model.run_policy import RunPolicy, StorePolicy, SyncLoss

@@ -7,17 +7,19 @@ from dataclasses import replace
 import pytest
 
 from evac.drivers.port import Action
-from evac.engine.stores.data_loss import LossGuard, labels_of, within
 from evac.engine.stores.sightings import (
     Following,
     Loss,
+    LossGuard,
     Sighting,
     as_known,
     decode_sighting,
+    labels_of,
     later,
     loss_in,
     loss_of,
     sighted,
+    within,
 )
 from evac.model.errors import NotAllowed, Retryable
 from evac.model.observation import MemberSeen

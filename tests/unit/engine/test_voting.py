@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from evac.engine.lead.voting import VotePublisher, VoteReader, decode, encode, key_of
+from evac.engine.lead.verdict_answers import VotePublisher, VoteReader, decode, encode, key_of
 from evac.model.errors import LeaseLost, Unavailable
 from evac.model.run_policy import WatchProfile
 from evac.store.memory import MemoryStore

@@ -9,7 +9,7 @@ import pytest
 
 from evac.engine.lead.watch_journal import Notice
 from evac.engine.runs import requests
-from evac.engine.runs.attestation import Vouching
+from evac.engine.runs.proposals import Vouching
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.model.errors import NotAllowed

@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from evac.net.deadline import Within
+from evac.engine.pool import Within
 
 
 def test_what_answers_at_once_needs_no_timer() -> None:

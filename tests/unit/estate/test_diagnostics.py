@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evac.estate import check
-from evac.estate.format.codes import CODES
+from evac.estate.format.problems import CODES
 from evac.model.diagnostic import Diagnostic
 
 MARK = "‹"

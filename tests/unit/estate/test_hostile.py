@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from evac.estate import check
-from evac.estate.format import sources as source_files
+from evac.estate.format import document as source_files
 
 SECONDS_MAX = 5.0
 MEMORY_MIB_MAX = 200

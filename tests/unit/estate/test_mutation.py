@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evac.estate import check, load, write
-from evac.estate.format.codes import CODES
+from evac.estate.format.problems import CODES
 from tests.unit.estate.large import large_estate
 
 ESTATES = Path(__file__).resolve().parents[2] / "fixtures" / "estates"

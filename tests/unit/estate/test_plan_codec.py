@@ -13,7 +13,7 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.certificate import Certificate
 from evac.model.errors import PlanError
 from evac.model.plan import Plan
-from evac.views.schemas import PLAN_SCHEMA
+from evac.views.json_out import PLAN_SCHEMA
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from evac.estate.format.extremes import REPLICAS_MAX
+from evac.estate.format.checks import REPLICAS_MAX
 from evac.model import estate as m
 from evac.model.fleet import AT_SITE, BMC_YES, ON_POOL, ON_SERVER, Fleet, NameColumn, Replicas, no_names
 from evac.model.steps import FENCE_RUNGS, TOOL_ROLES

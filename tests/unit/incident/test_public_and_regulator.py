@@ -17,8 +17,7 @@ from evac.incident.values import DAY_MS, Source
 from evac.model.errors import InvalidInput
 from evac.views.incident_view import report_sheet
 from evac.views.sheet import sheet_markdown
-from evac.views.status_feed import status_feed
-from evac.views.status_page import status_html, status_json
+from evac.views.status_page import status_feed, status_html, status_json
 from tests.unit.incident.stories import T0, fire, note
 
 NAMES = {"web": "Chat", "cart": "Chat", "gone": "Reports", "fine": "Mail"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from evac.derive.graph import components, reachable
+from evac.derive.affected import components, reachable
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import (
     BootKind,

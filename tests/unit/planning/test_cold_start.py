@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.derive.after import estate_after
+from evac.derive.situation import estate_after
 from evac.estate.codecs import plan as plan_codec
 from evac.model.fleet import ON_POOL
 from evac.model.observation import MemberSeen, Observation, observed

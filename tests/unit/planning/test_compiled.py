@@ -52,7 +52,7 @@ def package(tmp_path: Path) -> Path:
     for room in (found, found / "planning"):
         (room / "__init__.py").write_text("")
     source = Path(str(sys.modules["evac.planning.compiled"].__file__))
-    for name in ("compiled.py", "compiling.py", "plain.py"):
+    for name in ("compiled.py", "compiling.py"):
         (found / "planning" / name).write_text((source.parent / name).read_text("utf-8"), "utf-8")
     (found / "planning/inner.py").write_text(INNER.format(step=1))
     (found / "planning/outer.py").write_text(OUTER)

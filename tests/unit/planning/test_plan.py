@@ -20,7 +20,7 @@ from evac.model.policy import Policy
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import against_levels, level_order, plan, plan_instance
 from evac.verify import check, check_instance
-from evac.views.plan_diff import diff
+from evac.views.plan_text import diff
 from tests.unit.planning.instances import random_variant, worked_example
 
 OPTIMUM = 2_146_000

@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from evac.app.planner.plans import make_plan
-from evac.derive.after import estate_after
 from evac.derive.planning_instance import derive
+from evac.derive.situation import estate_after
 from evac.estate.examples import pangyo
 from evac.model.estate import Estate
 from evac.model.instance import Instance

@@ -55,12 +55,14 @@ def test_boots_that_were_moved_move_on_when_the_next_boot_server_dies_as_well() 
     fail(world, mine)
     second = events(world, "boot_server_lost")[1].data
     assert (second["server"], second["other"], second["stood_in"]) == ("b1", "b2", ["b0"])
-    assert {world.view.image_of(i) for i in mine} == {world.view.booted_from(i) for i in mine} == {"b2"}
+    assert (
+        {world.view.boots.server_of(i) for i in mine} == {world.view.booted_from(i) for i in mine} == {"b2"}
+    )
     assert used(world) == {"b0": 0, "b1": 0, "b2": 6}, "under the limits of whoever serves"
     for i in mine:
         up(world, i)
     assert world.finish() == "succeeded_with_exceptions", "four had been left out when it was noticed"
-    assert not world.view.quarantined
+    assert not world.view.boots.quarantined
     assert {world.view.attempts[i] for i in mine} == {3}
     assert replays(world)
 
@@ -71,7 +73,7 @@ def test_once_all_have_died_the_last_one_is_tried_by_one_at_a_time_and_none_goes
     fail(world, mine)
     lost = [(e.data["server"], e.data["other"], e.data["holds"]) for e in events(world, "boot_server_lost")]
     assert lost == [("b0", "b1", False), ("b1", "b2", False), ("b2", "", True)]
-    assert world.view.alone == {"b2"}
+    assert world.view.boots.unreplaced == {"b2"}
     for _ in range(8):
         (canary,) = [i for i in mine if world.view.phases[i] == "running"]
         assert world.view.booted_from(canary) == "b2"
@@ -84,7 +86,7 @@ def test_once_all_have_died_the_last_one_is_tried_by_one_at_a_time_and_none_goes
     (canary,) = [i for i in mine if world.view.phases[i] == "running"]
     up(world, canary)
     assert world.finish() == "succeeded_with_exceptions"
-    assert not world.view.quarantined
+    assert not world.view.boots.quarantined
     assert len(events(world, "boot_server_lost")) == 3
     assert replays(world)
 
@@ -98,7 +100,7 @@ def test_two_that_die_at_once_do_not_take_over_from_each_other() -> None:
     fail(world, mine)
     lost = [(e.data["server"], e.data["other"]) for e in events(world, "boot_server_lost")]
     assert lost == [("b0", "b1"), ("b1", "b2")]
-    assert {world.view.image_of(i) for i in boots(world, "b0")} == {"b2"}
+    assert {world.view.boots.server_of(i) for i in boots(world, "b0")} == {"b2"}
     assert world.view.booted_from(late) == "b0", "it was not tried again so far"
     for i in (late, *boots(world, "b1")):
         fails(world, i)
@@ -132,7 +134,7 @@ def test_one_broken_server_among_moved_ones_goes_to_the_floor() -> None:
         up(world, i)
     fail(world, [broken])
     assert world.finish() == "succeeded_with_exceptions"
-    assert world.view.quarantined == {broken}
+    assert world.view.boots.quarantined == {broken}
     assert len(events(world, "boot_server_lost")) == 1
 
 
@@ -145,7 +147,7 @@ def test_the_journal_of_a_version_that_did_not_move_boots_on_is_read_as_it_was_m
     ]
     lost = max(n for n, event in enumerate(old) if event.kind == "boot_server_lost")
     view = replay(world.spec, old[: lost + 1])
-    assert {view.image_of(i) for i in mine} == {"b1"}
+    assert {view.boots.server_of(i) for i in mine} == {"b1"}
     assert {view.phases[i] for i in mine} <= {"running", "failed", "skipped"}
 
 

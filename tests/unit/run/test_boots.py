@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from evac.engine.runs.requests import Request, check_event, event_of
 from evac.engine.runs.requests import Terms as RequestTerms
 from evac.model.errors import RunError
-from evac.run.boot_rules import held_servers
+from evac.run.boots.rules import held_servers
 from evac.run.decide import decide
 from evac.run.forecast import forecast
 from evac.run.limit_words import capacity_of
 from evac.run.state import RunView, apply, fingerprint, replay
 from evac.run.values import Event, RunStep
 from evac.run.waits import waiting
-from evac.views.run_document import step_row
+from evac.views.documents import step_row
 from evac.views.wait_words import words_of
 from tests.unit.run.waves import Wave, roomy, tight, watts_exceeded, wave
 
@@ -206,7 +206,7 @@ def test_what_evac_itself_lacks_sends_no_server_to_the_floor(code: str) -> None:
     assert world.view.pause is not None
     assert f"the file can be read by everybody [{code}]; mend it, then resume" in world.view.pause.reason
     assert "boot:s" not in " ".join(step for step, _ in world.acts)
-    assert len(world.view.quarantined) == 0
+    assert len(world.view.boots.quarantined) == 0
     said = forecast(world.view, world.now_ms)
     assert (said.floor, said.up, said.boots) == (0, 0, 24), "all come up once it is mended"
     world.lacking = frozenset()
@@ -242,7 +242,7 @@ def test_settings_that_are_wrong_for_few_servers_hold_up_nobody() -> None:
     world.code, world.lacking = "setting-wrong", frozenset({"boot:s3", "boot:s8", "boot:s20"})
     world.begin()
     assert world.finish() == "succeeded_with_exceptions"
-    assert {world.view.steps[i].id for i in world.view.quarantined} == world.lacking
+    assert {world.view.steps[i].id for i in world.view.boots.quarantined} == world.lacking
     assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
 
 
@@ -307,7 +307,7 @@ def test_servers_that_are_broken_themselves_do_not_trip_their_feed_for_ever() ->
         phase = world.finish()
     assert (phase, asked) == ("succeeded_with_exceptions", 2)
     assert [e.data["feed"] for e in world.events if e.kind == "feed_tripped"] == ["f0", "f0"]
-    left = {world.view.steps[i].target for i in world.view.quarantined}
+    left = {world.view.steps[i].target for i in world.view.boots.quarantined}
     assert left == {"s0", "s6", "s12"}
     assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
 
@@ -331,7 +331,7 @@ def test_a_breaker_that_is_seen_open_trips_its_feed_and_frees_its_watts() -> Non
         world.step()
     world.say("drift_seen", "power:f1", 1, evidence={"breaker": "Tripped"}, undone=False)
     world.settle()
-    assert "f1" in world.view.tripped
+    assert "f1" in world.view.boots.tripped
     assert world.view.limits.used("power:f1") <= 500 * world.view.counts.get("running", 0)
     world.finish()
     assert world.view.limits.used("power:f1") == 0
@@ -341,16 +341,16 @@ def test_that_a_feed_was_alive_is_known_until_it_trips_or_is_taken_back() -> Non
     world = begun(roomy())
     world.step()
     world.say("feeds_seen", feeds=["f0", "f1"])
-    assert world.view.fed == {"f0", "f1"}
+    assert world.view.boots.powered == {"f0", "f1"}
     world.say("feed_tripped", feed="f1", why="seen", open=False, evidence={})
     world.say("feeds_seen", feeds=["f1"])
-    assert world.view.fed == {"f0"}, "the look was made before it tripped"
+    assert world.view.boots.powered == {"f0"}, "the look was made before it tripped"
     assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
     world.say("undo_asked", "power:f0", who="mina", reason="smoke")
     world.settle()
     while world.view.phases[world.view.number("power:f0")] != "undone":
         assert world.step()
-    assert not world.view.fed
+    assert not world.view.boots.powered
 
 
 def test_boots_of_a_dead_boot_server_move_to_another_one() -> None:
@@ -401,7 +401,7 @@ def alone() -> Wave:
     (lost,) = [event.data for event in world.events if event.kind == "boot_server_lost"]
     assert (lost["server"], lost["other"], lost["holds"]) == ("b0", "", True)
     next_fails(world)  # it began in the moment in which that was said, and proves nothing
-    assert not world.view.quarantined
+    assert not world.view.boots.quarantined
     return world
 
 
@@ -436,23 +436,23 @@ def test_one_server_at_a_time_tries_a_dead_boot_server_that_nobody_replaces() ->
     assert forecast(world.view, world.now_ms).waits
     (i,) = running(world)
     world.say("step_succeeded", world.view.steps[i].id, world.view.attempts[i])
-    assert not world.view.alone
+    assert not world.view.boots.unreplaced
     world.settle()
     assert len(running(world)) > 1
     world.say("limit_changed", limit="power:hall", capacity=10**6, who="m", reason="all of it")
     world.finish()
     assert world.view.counts["succeeded"] == len(world.view.steps), "also those that the floor was told of"
-    assert not world.view.quarantined
+    assert not world.view.boots.quarantined
     assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
 
 
 def test_a_boot_that_began_before_proves_no_dead_boot_server_alive() -> None:
     world = alone()
-    view, since = world.view, world.view.alone_ms["b0"]
+    view, since = world.view, world.view.boots.unreplaced_ms["b0"]
     (i,) = running(world)
     view.started[i] = since
     world.say("step_succeeded", view.steps[i].id, view.attempts[i])
-    assert view.alone == {"b0"}
+    assert view.boots.unreplaced == {"b0"}
     world.settle()
     assert len(running(world)) == 1
 
@@ -471,7 +471,7 @@ def test_servers_that_never_get_an_image_end_on_the_floor() -> None:
             again.append(next_fails(world))
         assert again == tried, f"turn {turn}: one at a time, who waits longest first"
     assert world.finish() == "succeeded_with_exceptions"
-    assert len(world.view.quarantined) == 24
+    assert len(world.view.boots.quarantined) == 24
     assert not held_servers(world.view)["b0"]
 
 
@@ -488,7 +488,7 @@ def test_a_boot_in_doubt_is_tried_again_once_its_boot_server_serves() -> None:
             break
     world.now_ms = at_ms
     world.settle()
-    assert (world.view.phases[i], i in world.view.quarantined, i in world.view.blind) == (
+    assert (world.view.phases[i], i in world.view.boots.quarantined, i in world.view.boots.blind) == (
         "skipped",
         True,
         True,
@@ -496,7 +496,7 @@ def test_a_boot_in_doubt_is_tried_again_once_its_boot_server_serves() -> None:
     (other,) = running(world)
     world.now_ms += 10
     world.say("step_succeeded", world.view.steps[other].id, world.view.attempts[other])
-    assert not world.view.alone
+    assert not world.view.boots.unreplaced
     assert world.view.phases[i] == "skipped"
     world.settle()
     retried = [e for e in world.events if e.kind == "step_retried"]
@@ -512,7 +512,7 @@ def test_a_journal_of_before_holds_nothing() -> None:
         e._replace(data={**e.data, "holds": False}) if e.kind == "boot_server_lost" else e
         for e in world.events
     ]
-    assert not replay(world.spec, old).alone
+    assert not replay(world.spec, old).boots.unreplaced
 
 
 def test_a_boot_in_doubt_has_the_time_of_a_whole_try() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from evac.model.errors import RunError
-from evac.run.boot_events import ARRIVES_MS
+from evac.run.boots.events import ARRIVES_MS
 from evac.run.decide import decide
 from evac.run.limits import Limits
 from evac.run.state import fingerprint, replay
@@ -72,12 +72,12 @@ def test_a_new_leader_counts_what_rushes_for_the_rest_of_it_and_what_may_arrive_
     rest = (1, 9, 11, HOLD_MS - 1, HOLD_MS + 1, ARRIVES_MS + HOLD_MS - 1, ARRIVES_MS + HOLD_MS + 1)
     assert [held(world, took_over + ms) for ms in rest] == [300, 300, 200, 200, 100, 100, 0]
     again = replay(world.spec, world.events)
-    assert again.rush_ms == {0: took_over - 50, 1: took_over, 2: took_over + ARRIVES_MS}, (
+    assert again.boots.inrush_ms == {0: took_over - 50, 1: took_over, 2: took_over + ARRIVES_MS}, (
         "by the clock of the new leader"
     )
     world.now_ms = took_over + 2_000
     world.say("leader_changed", owner="c3", token=3)
-    assert world.view.rush_ms[2] == took_over + 2_000 + ARRIVES_MS, "no event says that time passed"
+    assert world.view.boots.inrush_ms[2] == took_over + 2_000 + ARRIVES_MS, "no event says that time passed"
     assert third in names(world)
 
 
@@ -102,7 +102,7 @@ def test_a_server_that_is_begun_anew_was_not_switched_on_yet() -> None:
     world.now_ms += HOLD_MS
     world.settle()
     assert world.view.attempts[0] == 2
-    assert 0 not in world.view.rush_ms
+    assert 0 not in world.view.boots.inrush_ms
     world.say("step_succeeded", names(world)[1], 1)
     with pytest.raises(RunError, match="which is succeeded"):
         world.say("switched_on", steps=[names(world)[1]])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from evac.run import silent_servers
+from evac.run.boots import silent_servers
 from evac.run.forecast import forecast
 from evac.run.state import fingerprint, replay
 from evac.run.values import Event, RunStep
@@ -57,7 +57,7 @@ def test_servers_whose_network_is_not_up_yet_wait_for_it() -> None:
     world.say("feeds_seen", feeds=["f0"])
     assert not silent_servers.waiting(world.view)
     assert world.finish() == "succeeded_with_exceptions"
-    assert {world.view.steps[i].target for i in world.view.quarantined} == {"s0", "s2", "s4"}
+    assert {world.view.steps[i].target for i in world.view.boots.quarantined} == {"s0", "s2", "s4"}
     assert fingerprint(world.view) == fingerprint(replay(world.spec, world.events))
 
 
@@ -91,5 +91,5 @@ def test_servers_that_are_silent_where_others_answer_go_to_the_floor(told: str) 
         world.say("step_retried", "boot:s0", 1, who="mina", reason="a new board")
         world.silent -= {"boot:s0"}
     assert world.finish() == "succeeded_with_exceptions"
-    assert len(world.view.quarantined) == {"feeds_seen": 12, "failed": 11, "few": 2}[told]
+    assert len(world.view.boots.quarantined) == {"feeds_seen": 12, "failed": 11, "few": 2}[told]
     assert not silent_servers.waiting(world.view)

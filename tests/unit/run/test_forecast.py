@@ -58,7 +58,7 @@ def played(
     assert said.services.keys() == {"web"}
     world.finish(100_000)
     boots = [i for i, step in enumerate(spec.steps) if step.kind == "boot"]
-    return said.on_ms, max(world.view.ended[i] for i in boots), said.floor, len(world.view.quarantined)
+    return said.on_ms, max(world.view.ended[i] for i in boots), said.floor, len(world.view.boots.quarantined)
 
 
 @pytest.mark.parametrize(("seed", "ratio", "dead"), [(1, 1.0, 0.0), (2, 1.2, 0.02), (3, 0.8, 0.05)])

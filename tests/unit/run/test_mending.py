@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from evac.run.boot_rules import is_waited_for
+from evac.run.boots.rules import is_waited_for
 from evac.run.decide import decide, next_ms
 from evac.run.state import apply, fingerprint, replay
 from evac.run.values import Event, RunSpec, RunStep
@@ -87,7 +87,7 @@ def test_a_mended_plan_starts_it_elsewhere_at_once_and_the_server_stays_on_the_l
     run.put(Event("plan_replaced", 2_000, data=data))
     assert run.go(2_000) == {"start:chat:base:1"}
     assert run.phase("boot:b") == "skipped"
-    assert run.view.index["boot:b"] in run.view.quarantined
+    assert run.view.index["boot:b"] in run.view.boots.quarantined
     assert fingerprint(replay(SPEC, run.events, (MENDED,))) == fingerprint(run.view)
 
 
@@ -106,7 +106,7 @@ def test_a_server_given_up_while_the_plan_is_mended_for_others_is_not_tried_agai
     }
     run.put(Event("plan_replaced", 2_000, data=data))
     assert ("boot:b" in run.go(2_000)) is not stays
-    assert not stays or (run.phase("boot:b"), run.view.index["boot:b"] in run.view.quarantined) == (
+    assert not stays or (run.phase("boot:b"), run.view.index["boot:b"] in run.view.boots.quarantined) == (
         "skipped",
         True,
     )

@@ -80,7 +80,7 @@ def tripped(seed: int = 5) -> Wave:
         world.step()
     world.say("drift_seen", "power:f1", 1, evidence={"breaker": "Tripped"}, undone=False)
     world.settle()
-    assert "f1" in world.view.tripped
+    assert "f1" in world.view.boots.tripped
     return world
 
 
@@ -111,8 +111,8 @@ def test_who_fell_silent_is_known_by_name_and_not_by_its_place_in_the_old_plan()
     for name in names:
         world.say("step_unknown", name, 1, message="silent", code="bmc-silent")
     world.say("plan_replaced", **REPLACED)
-    assert [world.view.steps[i].id for i in world.view.gone["f0"]] == names
-    assert list(world.view.gone["f0"]) != silent
+    assert [world.view.steps[i].id for i in world.view.boots.gone["f0"]] == names
+    assert list(world.view.boots.gone["f0"]) != silent
     decide(world.view, world.now_ms)
 
 
@@ -127,5 +127,5 @@ def test_a_fork_that_is_played_forward_changes_nothing_of_the_run() -> None:
     was = fingerprint(world.view)
     other = world.view.fork()
     apply(other, Event("step_unknown", world.now_ms, two, 1, {"message": "", "code": "bmc-silent"}))
-    assert len(other.gone["f0"]) == 2
+    assert len(other.boots.gone["f0"]) == 2
     assert fingerprint(world.view) == was

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from evac.run.boot_events import SEVERAL_STALLED
+from evac.run.boots.events import SEVERAL_STALLED
 from evac.run.forecast import forecast
 from evac.run.state import fingerprint, replay
 from evac.run.values import Event, RunSpec
@@ -106,7 +106,7 @@ def test_the_only_boot_server_that_dies_with_all_in_flight_is_tried_by_one_at_a_
     world.now_ms += 400
     for i in mine:
         fails(world, i)
-    assert world.view.alone == {"b0"}
+    assert world.view.boots.unreplaced == {"b0"}
     for _ in range(30):  # it stays dead for two rounds and a half
         (canary,) = [i for i in mine if world.view.phases[i] == "running"]
         world.pending.clear()
@@ -115,7 +115,9 @@ def test_the_only_boot_server_that_dies_with_all_in_flight_is_tried_by_one_at_a_
         while "running" not in world.view.phases:
             assert world.step()
             world.settle()
-    assert forecast(world.view, world.now_ms).floor <= 1 < len(world.view.quarantined), "they take turns"
+    assert forecast(world.view, world.now_ms).floor <= 1 < len(world.view.boots.quarantined), (
+        "they take turns"
+    )
     left = quarantine_of(world.view, lambda step: {}).down
     assert {one.remedy.partition(";")[0] for one in left} == {
         "the boot server b0 does not serve, mend it first, and it is tried again"
@@ -126,7 +128,7 @@ def test_the_only_boot_server_that_dies_with_all_in_flight_is_tried_by_one_at_a_
     up(world, canary)
     assert world.finish() == "succeeded_with_exceptions"
     assert all(world.view.phases[i] == "succeeded" for i in mine), "no hand was laid on any of them"
-    assert not world.view.quarantined
+    assert not world.view.boots.quarantined
     assert replays(world)
 
 
@@ -150,7 +152,7 @@ def test_broken_servers_that_end_last_are_no_dead_boot_server_and_are_tried_once
         fails(world, i)
     assert world.finish() == "succeeded_with_exceptions"
     assert len(retried(world)) == 8
-    assert {world.view.steps[i].id for i in world.view.quarantined} == {
+    assert {world.view.steps[i].id for i in world.view.boots.quarantined} == {
         world.view.steps[i].id for i in mine[:8]
     }
 
@@ -202,7 +204,7 @@ def test_broken_servers_here_and_there_are_left_to_the_floor_at_once() -> None:
         fails(world, i)
     assert not retried(world)
     assert world.view.phase == "succeeded_with_exceptions"
-    assert world.view.quarantined == set(broken)
+    assert world.view.boots.quarantined == set(broken)
 
 
 def test_one_of_a_few_that_comes_up_has_the_others_tried_at_once() -> None:
@@ -225,7 +227,7 @@ def test_one_of_a_few_that_comes_up_has_the_others_tried_at_once() -> None:
     world.settle()
     assert world.view.phases[mine[0]] == "running", "without a pause"
     assert world.finish() == "succeeded_with_exceptions"
-    assert not world.view.quarantined
+    assert not world.view.boots.quarantined
 
 
 @pytest.mark.parametrize("cold", [True, False])
@@ -237,13 +239,13 @@ def test_a_boot_in_doubt_is_looked_at_again_and_switched_off_only_if_it_was_off_
     in_doubt(world, first, power="on", state="booting")
     world.settle()
     assert retried(world) == [(world.view.steps[first].id, 1, cold)]
-    assert (world.view.phases[first], first in world.view.cycled) == ("running", cold)
+    assert (world.view.phases[first], first in world.view.boots.cycled) == ("running", cold)
     assert replays(world)
     world.pending.clear()
     world.view.started[others[0]] = world.now_ms + 10  # another one came up meanwhile
     world.now_ms += 400
     fails(world, first)
-    assert first not in world.view.cycled
+    assert first not in world.view.boots.cycled
     assert world.finish() == "succeeded_with_exceptions"
     (left,) = quarantine_of(world.view, lambda step: {}).down
     assert left.code == "server-no-boot", "it was followed to its end: nothing is in doubt any more"
@@ -273,7 +275,7 @@ def test_boots_in_doubt_go_to_the_boot_server_that_steps_in() -> None:
         fails(world, i)
     assert [e.data["other"] for e in events(world, "boot_server_lost")] == ["b1"]
     assert world.finish() == "succeeded_with_exceptions"
-    assert not world.view.quarantined
+    assert not world.view.boots.quarantined
     assert replays(world)
 
 
@@ -285,11 +287,11 @@ def test_a_person_who_retries_gives_a_server_all_of_its_turns_back() -> None:
     world.view.started[first] += 10
     world.now_ms += 400
     fails(world, first)
-    assert world.view.turns == {first: 1}
+    assert world.view.boots.turns == {first: 1}
     world.pending.clear()
     fails(world, first)
     world.say("step_retried", world.view.steps[first].id, 2, who="mina", reason="a new disk")
-    assert not world.view.turns
+    assert not world.view.boots.turns
 
 
 def test_turns_are_known_to_a_new_plan() -> None:
@@ -307,7 +309,7 @@ def test_turns_are_known_to_a_new_plan() -> None:
     in_doubt(world, first, power="on", state="booting")
     world.settle()
     world.say("plan_replaced", plan="p2", why="again")
-    assert (world.view.turns, world.view.cycled) == ({first: 1}, {first})
+    assert (world.view.boots.turns, world.view.boots.cycled) == ({first: 1}, {first})
 
 
 @pytest.mark.parametrize(
@@ -345,7 +347,7 @@ def test_a_few_in_a_row_are_tried_once_more_unless_so_many_are_broken(
         fails(world, mine[n])
     assert world.finish() == "succeeded_with_exceptions"
     assert len(retried(world)) == len(tried), "once"
-    assert world.view.quarantined == {mine[n] for n in broken}
+    assert world.view.boots.quarantined == {mine[n] for n in broken}
 
 
 def test_boots_that_began_long_after_each_other_are_no_row() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.derive.after import estate_after
+from evac.derive.situation import estate_after
 from evac.engine.runs.binding import bind
 from evac.estate.codecs.plan import decode, encode
 from evac.estate.loading import load

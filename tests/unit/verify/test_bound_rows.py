@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evac.verify.bound_room import BootGroup
+from evac.verify.bound_capacity import BootGroup
 from evac.verify.bound_rows import _booted
 
 

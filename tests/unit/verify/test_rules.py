@@ -12,10 +12,9 @@ from evac.model.certificate import Certificate, SupplyRow
 from evac.model.instance import Instance, Limit, ToolNeed, Use
 from evac.model.plan import Plan, Step
 from evac.verify import check_instance
-from evac.verify.made_room import NEVER, Ready
-from evac.verify.milestones import milestones
+from evac.verify.capacity import NEVER, Ready
 from evac.verify.outcome import Slots, time_left
-from evac.verify.reading import read
+from evac.verify.reading import milestones, read
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 

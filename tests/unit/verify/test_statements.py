@@ -11,8 +11,7 @@ import pytest
 from evac.estate import load
 from evac.model.instance import Instance
 from evac.model.plan import Plan
-from evac.verify.check import check_instance
-from evac.verify.statements import check_header
+from evac.verify.check import check_header, check_instance
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
 

@@ -16,9 +16,9 @@ from evac.views.quarantine import (
     quarantine_csv,
     quarantine_json,
     quarantine_of,
+    quarantine_page,
     quarantine_text,
 )
-from evac.views.quarantine_page import quarantine_page
 
 
 def place_of(step: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from evac.run.forecast import Forecast
-from evac.views.run_document import RunShown, run_document
-from evac.views.run_forecast import Forecaster, clock, forecast_facts, forecast_row
+from evac.views.documents import RunShown, run_document
 from evac.views.run_report import run_text
+from evac.views.wait_words import Forecaster, clock, forecast_facts, forecast_row
 from tests.unit.run.test_forecast import fleet
 from tests.unit.run.waves import Wave
 

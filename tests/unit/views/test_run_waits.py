@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from evac.engine.runs.binding import Bound
-from evac.engine.runs.bound_store import decode_bound, encode_bound
+from evac.engine.runs.binding import Bound, decode_bound, encode_bound
 from evac.model.errors import RunError
 from evac.run.forecast import forecast
 from evac.run.limit_words import capacity_of
@@ -16,7 +15,7 @@ from evac.run.state import apply, replay
 from evac.run.values import KEPT, Event, RunLimit, RunSpec, RunStep
 from evac.run.view import RunView
 from evac.run.waits import Failure, Gate, Paused, waiting
-from evac.views.run_document import LimitRow, RunDocument, RunShown, run_document
+from evac.views.documents import LimitRow, RunDocument, RunShown, run_document
 from evac.views.run_report import run_text
 from evac.views.wait_words import words_of
 

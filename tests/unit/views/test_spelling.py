@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evac.views.spelling import spelled
+from evac.views.words import spelled
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from evac.model.scenario import Scenario
 from evac.planning.plan import plan
 from evac.verify import check
 from evac.views.html_report import Planned, html_report
+from evac.views.plan_charts import wave_context
 from evac.views.plan_text import plan_text
-from evac.views.wave_view import wave_context
 from tests.unit.planning.dark import dark_site
 
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from evac.web.api.bodies import Ask
+from evac.web.api.shapes import Ask
 
 
 def test_a_whole_number_may_be_written_with_a_point() -> None:

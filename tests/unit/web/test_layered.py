@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from evac.web.layered import HEIGHT, Arrow, Box, drawing
+from evac.web.pages.what_if_graph import HEIGHT, Arrow, Box, drawing
 
 Graph = tuple[tuple[int, int], ...]
 GRAPHS: dict[str, Graph] = {

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from evac.run.waits import step_verbs, waiting
-from evac.views.run_document import RunShown, run_document
-from evac.views.run_forecast import forecast_facts
+from evac.views.documents import RunShown, run_document
+from evac.views.wait_words import forecast_facts
 from evac.web.pages.projection import projected
-from evac.web.pages.run_charts import charts
-from evac.web.pages.run_view import _wait, steps_page
+from evac.web.pages.run_view import _wait, charts, steps_page
 from tests.unit.run.test_boots import begun, forget, gone_silent, roomy
 from tests.unit.run.test_forecast import fleet
 from tests.unit.run.test_outages import boots, fails, in_flight, spec_of

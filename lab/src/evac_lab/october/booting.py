@@ -26,11 +26,10 @@ import numpy as np
 
 from evac.app.planner.plans import Made
 from evac.app.planner.replan import Mender
-from evac.drivers.noop import NoopDriver
+from evac.drivers.manual import NoopDriver
 from evac.drivers.port import Action, Driver, Evidence, Order, Value
 from evac.drivers.registry import create
-from evac.engine.boots.feed_watch import FeedWatch
-from evac.engine.boots.replan import Mending, Trouble, take_over_plan
+from evac.engine.boots.feed_watch import FeedWatch, Mending, Trouble, take_over_plan
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.leadership import Leadership
 from evac.engine.runs.binding import Bound, bind

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from evac import estate as estates
 from evac.app.planner.plans import Made, Question, make_plan, scenario_of
-from evac.derive.after import estate_after
+from evac.derive.situation import estate_after
 from evac.estate.examples import pangyo
 from evac.model.errors import RunError
 from evac.model.estate import Estate

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evac.drivers.postgres.conninfo import format_conninfo, passfile_line
+from evac.drivers.postgres.link import format_conninfo, passfile_line
 from evac_lab.process import (
     MissingProgram,
     Process,

@@ -33,8 +33,8 @@ from typing import Final
 import orjson
 
 from evac.estate.codecs.policy import policy_beside
+from evac.estate.format.document import POLICY_FILE, TABLE_BYTES_MAX, YAML_BYTES_MAX, find_files
 from evac.estate.format.problems import Problems
-from evac.estate.format.sources import POLICY_FILE, TABLE_BYTES_MAX, YAML_BYTES_MAX, find_files
 from evac.model.errors import EstateError, EvacError
 
 PREFIX: Final = "evac-estate-"

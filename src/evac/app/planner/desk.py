@@ -21,8 +21,16 @@ from evac import __version__
 from evac import estate as estates
 from evac.app.accepting import refused, why_not
 from evac.app.planner.kernels import kernels, search_s
-from evac.derive.basis import Basis, RowsSaid, basis_of, of_plan, rows_said
-from evac.derive.parts import no_rows, only_touched, read_by_rows
+from evac.derive.basis import (
+    Basis,
+    RowsSaid,
+    basis_of,
+    no_rows,
+    of_plan,
+    only_touched,
+    read_by_rows,
+    rows_said,
+)
 from evac.derive.planning_instance import derive, limits_in
 from evac.derive.rows import RowSet, rows_of
 from evac.engine.plans.queue import scenarios_of

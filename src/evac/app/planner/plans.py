@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from evac.app.planner.kernels import Report, kernels, search_s
+from evac.derive.limits import BUDGETED, stated_budgets
 from evac.derive.planning_instance import derive
-from evac.derive.power import BUDGETED, stated_budgets
 from evac.estate.codecs import plan as plan_codec
 from evac.estate.format import quantities
 from evac.model.collector import collector_at_rest

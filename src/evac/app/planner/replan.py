@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from evac.app.side_process import Apart
 from evac.derive.planning_instance import derive
-from evac.engine.boots.replan import Mend, Trouble
+from evac.engine.boots.feed_watch import Mend, Trouble
 from evac.engine.plans.library import get_plan
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest

@@ -14,8 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.affected import ServiceGraph
-from evac.derive.graph import components
+from evac.derive.affected import ServiceGraph, components
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 
 Kind = TypeVar("Kind", bound=np.generic)

@@ -24,8 +24,7 @@ from evac.audit.first_fit import (
     holds_any,
 )
 from evac.audit.impacts.losses import Rows
-from evac.derive.limits import less_margin
-from evac.derive.power import stated_budgets
+from evac.derive.limits import less_margin, stated_budgets
 from evac.model.domain import Topology
 from evac.model.estate import Service
 from evac.model.fleet import (
@@ -42,7 +41,7 @@ from evac.model.fleet import (
     Replicas,
 )
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED, floor_share
-from evac.planning.alike import alike, least_of
+from evac.planning.distinct_rows import alike, least_of
 
 SHAPES_WANTED: Final = 2_500
 MOST_BITS: Final = 6

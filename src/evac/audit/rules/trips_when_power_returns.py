@@ -11,8 +11,7 @@ from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
 from evac.audit.words import counted, listed
 from evac.derive.energising import energise
-from evac.derive.limits import limits_of
-from evac.derive.power import PowerTable, power_table
+from evac.derive.limits import PowerTable, limits_of, power_table
 from evac.model.domain import loss
 from evac.model.fleet import CONDEMNED
 from evac.model.scenario import Scenario

@@ -7,7 +7,7 @@ import orjson
 from evac.drivers.capabilities import AnswersProbe, ProbeReport
 from evac.drivers.parameters import text
 from evac.drivers.port import Action
-from evac.net.probing import Prober
+from evac.net.http_calls import Prober
 
 
 class EtcdDriver(AnswersProbe):

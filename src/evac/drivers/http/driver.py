@@ -33,8 +33,7 @@ from evac.drivers.parameters import text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net import secrets
-from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
-from evac.net.probing import Prober
+from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, Prober, check_url
 from evac.net.secrets import Secret
 
 VERBS: Final[frozenset[Verb]] = frozenset(

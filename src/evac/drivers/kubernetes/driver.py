@@ -1,37 +1,303 @@
 """The driver of Kubernetes: scales workloads, moves quotas, sets priorities, sees that pods are ready.
 
-The object itself keeps the highest token (an annotation), and every change stands on the version that was
-read: an older leader, or anybody at the same instant, changes nothing unseen.
+The object itself keeps the highest token (an annotation), and every change names the version that was read:
+an older leader, or anybody at the same instant, changes nothing unseen.
+
+`Wanted` is the part of an object that an action decides, in the object's own shape: it is the merge patch,
+and what it replaces is kept in an annotation, so that undo puts back exactly that. Objects are read and
+changed through lightkube, whose errors become ours.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 import orjson
+import yaml
+from lightkube import AsyncClient, KubeConfig
+from lightkube.core import exceptions
+from lightkube.core.exceptions import ApiError
+from lightkube.resources.apps_v1 import Deployment, ReplicaSet, StatefulSet
+from lightkube.resources.core_v1 import ResourceQuota
+from lightkube.resources.scheduling_v1 import PriorityClass
+from lightkube.types import PatchType
 from lightkube.utils.quantity import parse_quantity
 
 from evac.drivers import parameters
+from evac.drivers import parameters as given
 from evac.drivers.capabilities import RunsUnits, Verifies
-from evac.drivers.kubernetes.api import (
-    BEFORE,
-    PRIORITY,
-    TOKEN,
-    Changed,
-    Cluster,
-    Wanted,
-    evidence,
-    fits,
-    is_ready,
-    notes_of,
-    opened,
-    replaced,
-    seen_token,
-    wanted_of,
-)
-from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.net import secrets
+
+KINDS: Final[Mapping[str, Any]] = {
+    "Deployment": Deployment,
+    "StatefulSet": StatefulSet,
+    "ReplicaSet": ReplicaSet,
+    "ResourceQuota": ResourceQuota,
+    "PriorityClass": PriorityClass,
+}
+_TRANSPORT: Final[Any] = exceptions.httpx  # type: ignore[attr-defined]
+"""The HTTP library that this lightkube was built on."""
+_NOT_SENT: Final = (_TRANSPORT.ConnectError, _TRANSPORT.ConnectTimeout)
+_NO_ANSWER: Final = (TimeoutError, _TRANSPORT.HTTPError, ValueError, TypeError, KeyError, RecursionError)
+"""Silence, and answers that are no objects: they are read by the library."""
+
+
+class Changed(Exception):
+    """The object was changed by somebody else since it was read."""
+
+
+class Cluster:
+    """One cluster, for one call of the driver."""
+
+    def __init__(self, client: AsyncClient, kind: str, name: str, namespace: str | None) -> None:
+        self._client: Any = client
+        self.kind, self.name = kind, name
+        self._resource = KINDS[kind]
+        self._where: dict[str, Any] = {} if kind == "PriorityClass" else {"namespace": namespace}
+
+    async def get(self, timeout_s: float) -> dict[str, Any] | None:
+        """The object as it is now; None where there is none. Raises `Retryable`, `Permanent`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                found = await self._client.get(self._resource, self.name, **self._where)
+        except ApiError as error:
+            if _code(error) == 404:
+                return None
+            raise _refusal(error, reading=True) from error
+        except _NO_ANSWER as error:
+            raise Retryable("kubernetes-no-answer", _words(error)) from error
+        return _plain(found)
+
+    async def patch(self, part: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Merges `part` into the object. Raises `Changed`, `Retryable`, `Permanent`, `OutcomeUnknown`."""
+        return await self._change(
+            lambda: self._client.patch(
+                self._resource, self.name, dict(part), patch_type=PatchType.MERGE, **self._where
+            ),
+            timeout_s,
+        )
+
+    async def create(self, values: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Makes the object. Raises what `patch` raises."""
+        made = self._resource.from_dict({**values, "metadata": {"name": self.name, **values["metadata"]}})
+        return await self._change(lambda: self._client.create(made, **self._where), timeout_s)
+
+    async def delete(self, timeout_s: float) -> None:
+        """Removes the object. Raises what `patch` raises."""
+        await self._change(lambda: self._client.delete(self._resource, self.name, **self._where), timeout_s)
+
+    async def _change(self, call: Any, timeout_s: float) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(timeout_s):
+                found = await call()
+        except ApiError as error:
+            if _code(error) == 409:
+                raise Changed from error
+            raise _refusal(error, reading=False) from error
+        except _NOT_SENT as error:
+            raise Retryable("kubernetes-unreachable", _words(error)) from error
+        except _NO_ANSWER as error:
+            raise OutcomeUnknown("kubernetes-no-answer", _words(error), "observe it first") from error
+        return {} if found is None else _plain(found)
+
+
+@asynccontextmanager
+async def opened(settings: Mapping[str, Value], timeout_s: float) -> AsyncIterator[Cluster]:
+    """The cluster that `kubeconfig` (a reference) and `context` name. Raises `Permanent`."""
+    kind, name = parameters.text(settings, "kind"), parameters.text(settings, "name")
+    if kind not in KINDS:
+        raise Permanent("setting-wrong", f"kind must be one of {', '.join(sorted(KINDS))}")
+    config = _config(parameters.text(settings, "kubeconfig"), parameters.text(settings, "context", ""))
+    client = AsyncClient(config, timeout=_TRANSPORT.Timeout(max(timeout_s, 0.1)), lazy=False, trust_env=False)
+    try:
+        yield Cluster(client, kind, name, parameters.text(settings, "namespace", "") or None)
+    finally:
+        await client.close()
+
+
+def _config(reference: str, context: str) -> Any:
+    """The cause of an error is left out: it could show a part of the file, and that is a secret."""
+    secret = secrets.resolve(reference)
+    path = reference.removeprefix("file:") if reference.startswith("file:") else None
+    try:
+        values = yaml.safe_load(secret.reveal())
+        return KubeConfig.from_dict(values, fname=path).get(context or None)
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
+        raise Permanent("kubeconfig-unreadable", f"{secret} is not a kubeconfig") from None
+    except exceptions.ConfigError:
+        raise Permanent("kubeconfig-unreadable", f"{secret} has no context {context or 'set'}") from None
+
+
+def _plain(found: Any) -> dict[str, Any]:
+    values: dict[str, Any] = found.to_dict()
+    return values
+
+
+def _code(error: ApiError) -> int:
+    return int(error.response.status_code)
+
+
+def _refusal(error: ApiError, reading: bool) -> Retryable | Permanent | OutcomeUnknown:
+    """What the API server's answer means for the next try."""
+    code = _code(error)
+    words = f"the API server answers {code}: {str(error.status.message or '')[:200]}"
+    if code == 429 or (code >= 500 and reading):
+        after = str(error.response.headers.get("Retry-After", "0"))
+        return Retryable("kubernetes-busy", words, after_ms=int(after) * 1_000 if after.isdigit() else 0)
+    if code >= 500:
+        return OutcomeUnknown("kubernetes-failed", words, "observe it first")
+    return Permanent("kubernetes-refused", words, "check what the account may do, and the object")
+
+
+def _words(error: BaseException) -> str:
+    return f"the API server gave no answer: {type(error).__name__}"
+
+
+WORKLOADS: Final = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
+QUOTA: Final = "ResourceQuota"
+PRIORITY: Final = "PriorityClass"
+TOKEN: Final = "evac-fencing-token"
+BEFORE: Final = "evac-before"
+"""Annotations without a prefix are private to their user; these two are ours."""
+
+Values = Mapping[str, Any]
+Quantity = Callable[[str], Decimal | None]
+
+
+NO_MATTER: Final = -1
+AS_IT_SAYS: Final = -2
+"""All pods that the object asks for, one at the least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """part: what the object shall hold. ready: pods that must be ready then, or NO_MATTER, or AS_IT_SAYS."""
+
+    part: Values
+    ready: int = NO_MATTER
+
+
+def wanted_of(action: Action, kind: str) -> Wanted:
+    """What an action means for its kind of object. Raises `Permanent` where it means nothing."""
+    parameters = action.parameters
+    if kind in WORKLOADS and action.verb in ("scale", "start", "stop"):
+        count = 0 if action.verb == "stop" else given.whole(parameters, "replicas", most=100_000)
+        return Wanted({"spec": {"replicas": count}}, count)
+    if kind in WORKLOADS and action.verb == "verify":
+        expect = parameters.get("expect")
+        return Wanted({}, AS_IT_SAYS if expect is None else given.whole(parameters, "expect", most=100_000))
+    if kind in WORKLOADS and action.verb == "run" and "priority_class" in parameters:
+        name = given.text(parameters, "priority_class")
+        return Wanted({"spec": {"template": {"spec": {"priorityClassName": name}}}})
+    if kind == QUOTA and action.verb in ("scale", "verify"):
+        return Wanted({"spec": {"hard": _pairs(given.many(parameters, "hard"))}})
+    if kind == PRIORITY and action.verb in ("run", "verify"):
+        return Wanted({"value": given.whole(parameters, "value", most=1_000_000_000)})
+    raise Permanent("verb-unknown", f"kubernetes cannot {action.verb} a {kind}")
+
+
+def fits(found: Values, part: Values, quantity: Quantity) -> bool:
+    """Whether all of `part` is so in `found`; amounts are equal when they mean the same (1000m is 1)."""
+    for key, value in part.items():
+        now = found.get(key)
+        if isinstance(value, Mapping):
+            if not fits(now if isinstance(now, Mapping) else {}, value, quantity):
+                return False
+        elif now != value and not _same_amount(now, value, quantity):
+            return False
+    return True
+
+
+def is_ready(found: Values, wanted: Wanted) -> bool:
+    """Whether the cluster has done what its object says: every wanted pod is ready, none is too many."""
+    if wanted.ready == NO_MATTER:
+        return True
+    status, least = _table(found, "status"), wanted.ready
+    if least == AS_IT_SAYS:
+        least = max(1, int(_table(found, "spec").get("replicas") or 1))
+    if wanted.part and int(status.get("observedGeneration") or 0) < int(
+        _table(found, "metadata").get("generation") or 0
+    ):
+        return False
+    ready, there = int(status.get("readyReplicas") or 0), int(status.get("replicas") or 0)
+    return ready >= least and (not wanted.part or there == least)
+
+
+def replaced(found: Values, part: Values) -> dict[str, Any]:
+    """What `part` would replace, in its shape: the merge patch that takes it back (None removes a key)."""
+    was: dict[str, Any] = {}
+    for key, value in part.items():
+        now = found.get(key)
+        if isinstance(value, Mapping):
+            was[key] = replaced(now if isinstance(now, Mapping) else {}, value)
+        else:
+            was[key] = now
+    return was
+
+
+def notes_of(found: Values) -> Mapping[str, str]:
+    """Its annotations."""
+    notes: Mapping[str, str] = _table(_table(found, "metadata"), "annotations")
+    return notes
+
+
+def seen_token(found: Values) -> int:
+    """The highest token that changed this object; 0 for none. Raises `Permanent` for no number."""
+    words = notes_of(found).get(TOKEN, "0")
+    if not words.isdigit():
+        raise Permanent("token-unreadable", f"the annotation {TOKEN} holds something that is not a token")
+    return int(words)
+
+
+def evidence(kind: str, name: str, found: Values) -> dict[str, str | int | bool]:
+    """The few numbers of an object that say what it is now."""
+    status, spec = _table(found, "status"), _table(found, "spec")
+    said: dict[str, str | int | bool] = {"object": f"{kind}/{name}"}
+    for key, value in (
+        ("replicas", spec.get("replicas")),
+        ("ready", status.get("readyReplicas")),
+        ("value", found.get("value")),
+        ("version", _table(found, "metadata").get("resourceVersion")),
+    ):
+        if isinstance(value, int | str):
+            said[key] = value
+    if isinstance(spec.get("hard"), Mapping):
+        said["hard"] = ", ".join(f"{key}={value}" for key, value in sorted(spec["hard"].items()))[:400]
+    return said
+
+
+def _pairs(entries: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in entries:
+        key, separator, value = entry.partition("=")
+        if not (key and separator and value):
+            raise Permanent("setting-wrong", f"hard: {entry!r} is not resource=amount")
+        found[key.strip()] = value.strip()
+    if not found:
+        raise Permanent("setting-missing", "hard is not given", "write resource=amount for each limit")
+    return found
+
+
+def _same_amount(one: Any, other: Any, quantity: Quantity) -> bool:
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return False
+    try:
+        return quantity(one) == quantity(other)
+    except ValueError:
+        return False
+
+
+def _table(values: Values, key: str) -> Any:
+    found = values.get(key)
+    return found if isinstance(found, Mapping) else {}
+
 
 VERBS: Final[frozenset[Verb]] = frozenset({"scale", "start", "stop", "run", "verify"})
 TRIES_OF_A_CHANGE: Final = 3

@@ -1,16 +1,19 @@
 """Cutting members off: a candidate from its primary (the fence proof `sync`), a reachable primary from its
 clients (`demote`), and both taken back where that is safe.
 
-Also which members confirm commits, and whom a standby follows.
+Also which members confirm commits, whom a standby follows, and whether another member of the same data set
+takes writes: all are asked at once and briefly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
 
 from evac.drivers.parameters import many, text, whole
 from evac.drivers.port import Action, Evidence, Order
-from evac.drivers.postgres.conninfo import PASSFILE, SyncSet, all_of, format_conninfo, literal, parse_conninfo
 from evac.drivers.postgres.facts import (
     FENCE_MEMBER,
     Authority,
@@ -20,9 +23,83 @@ from evac.drivers.postgres.facts import (
     obey,
     read_facts,
 )
-from evac.drivers.postgres.link import POLL_S, Link, Member, reload, set_sync, set_system, stir
-from evac.drivers.postgres.peers import ask_peers, silent_of, writable_of
-from evac.model.errors import Permanent, Retryable
+from evac.drivers.postgres.link import (
+    PASSFILE,
+    POLL_S,
+    Link,
+    Member,
+    SyncSet,
+    all_of,
+    format_conninfo,
+    linked,
+    literal,
+    member_of,
+    parse_conninfo,
+    reload,
+    set_sync,
+    set_system,
+    stir,
+)
+from evac.drivers.store_driver import ANSWER_MS, CONNECT_MS, takes_connections
+from evac.model.errors import ActionError, Permanent, Retryable
+
+ANSWER_S: Final = ANSWER_MS / 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """facts: None of one that is silent."""
+
+    member: Member
+    facts: PostgresFacts | None = None
+
+
+def peers_of(action: Action) -> tuple[Member, ...]:
+    """Those that the parameters name: `peers` and `copies` (host:port or name=host:port), `old_host`,
+    `primary_host`.
+    """
+    own = member_of(action, "candidate")
+    found = [
+        member_of(action, prefix) for prefix in ("old", "primary") if f"{prefix}_host" in action.parameters
+    ]
+    for entry in (*many(action.parameters, "peers"), *many(action.parameters, "copies")):
+        host, _, port = entry.rpartition("=")[2].rpartition(":")
+        if not host or not port.isdigit():
+            raise Permanent("setting-wrong", f"peers: {entry[:80]!r} is not host:port")
+        found.append(Member(host, int(port), own.user, own.password, own.dbname))
+    unique = {peer.address: peer for peer in found if peer.address != own.address}
+    return tuple(unique.values())
+
+
+async def ask_peers(action: Action) -> tuple[Peer, ...]:
+    """All of them, as they answer. Parameter `peer_ms`: how long a connection may take."""
+    connect_s = whole(action.parameters, "peer_ms", CONNECT_MS, 60_000) / 1_000
+
+    async def ask(peer: Member) -> Peer:
+        if not await takes_connections(peer.host, peer.port, connect_s):
+            return Peer(peer)
+        try:
+            async with linked(peer, ANSWER_S, ANSWER_S) as link:
+                return Peer(peer, await read_facts(link))
+        except ActionError:
+            return Peer(peer)
+
+    return tuple(await asyncio.gather(*(ask(peer) for peer in peers_of(action))))
+
+
+def writable_of(peers: Iterable[Peer], system: str) -> list[str]:
+    """Addresses of those that answer as writable primaries of the same data."""
+    return [
+        one.member.address
+        for one in peers
+        if one.facts is not None and one.facts.writable and one.facts.system == system
+    ]
+
+
+def silent_of(peers: Iterable[Peer]) -> list[str]:
+    """Addresses of those that do not answer."""
+    return [one.member.address for one in peers if one.facts is None]
+
 
 UPSTREAM_FILE = "evac_upstream"
 """In the data folder: the primary_conninfo that a fence put aside, hex of its bytes."""

@@ -1,28 +1,146 @@
 """One bounded connection to one PostgreSQL member: every call ends by its own deadline.
 
 asyncpg waits for ever where nobody says otherwise, and a commit that waits for a dead standby never returns.
-Owns the translation of asyncpg's errors; knows nothing of roles.
+Owns the translation of asyncpg's errors; knows nothing of roles. Settings of a running member are changed
+through ALTER SYSTEM: nothing here commits a transaction that writes, because a commit waits for standbys, and
+those may be dead.
 
-Settings of a running member, changed through ALTER SYSTEM: nothing here commits a transaction that writes,
-because a commit waits for standbys, and those may be dead.
+libpq connection strings and member lists are read and written exactly, by the manual: "Connection Strings" of
+libpq, and `synchronous_standby_names`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 import asyncpg
 
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action, Value
-from evac.drivers.postgres.conninfo import SyncSet, literal
-from evac.drivers.postgres.facts import UNREADABLE
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net.secrets import Secret, resolve, scrub
+
+_PAIR = re.compile(r"\s*([A-Za-z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))", re.DOTALL)
+_TOKEN = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([A-Za-z_\x80-\xff][\w$\x80-\xff]*|\*)|(\d+)|([(),]))')
+
+
+def parse_conninfo(text: str) -> dict[str, str]:
+    """Keyword and value pairs. Raises `Permanent`; its message leaves the string out: it has a password."""
+    pairs: dict[str, str] = {}
+    position = 0
+    stripped = text.rstrip()
+    while position < len(stripped):
+        match = _PAIR.match(stripped, position)
+        if match is None:
+            raise Permanent("conninfo-unreadable", "primary_conninfo is not made of keywords and values")
+        value = match[2] if match[2] is not None else match[3]
+        pairs[match[1]] = re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
+        position = match.end()
+    return pairs
+
+
+def format_conninfo(pairs: Mapping[str, str]) -> str:
+    """The string libpq reads back as `pairs`, every value quoted."""
+    quoted = {key: value.replace("\\", "\\\\").replace("'", "\\'") for key, value in pairs.items()}
+    return " ".join(f"{key}='{value}'" for key, value in quoted.items())
+
+
+PASSFILE: Final = ".evac-pgpass"
+"""End of the name of the password file that evac writes beside a data folder."""
+
+
+def passfile_line(user: str, password: str) -> str:
+    """A password file of libpq: this password for this user, whatever the server and the database."""
+    escaped = [text.replace("\\", "\\\\").replace(":", "\\:") for text in (user, password)]
+    return f"*:*:*:{escaped[0]}:{escaped[1]}\n"
+
+
+def literal(text: str) -> str:
+    """An SQL string literal under standard_conforming_strings. Commands such as ALTER SYSTEM take no
+    arguments, so their values are written into the text.
+    """
+    if "\0" in text:
+        raise Permanent("setting-wrong", "a text holds a zero byte")
+    return "'" + text.replace("'", "''") + "'"
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSet:
+    """synchronous_standby_names. count: how many of `names` must confirm; 0 names: nobody must."""
+
+    method: Literal["first", "any"] = "first"
+    count: int = 0
+    names: tuple[str, ...] = ()
+
+    @property
+    def every_one(self) -> bool:
+        """Whether each of the named must confirm each commit, so that cutting off any of them stops all."""
+        return bool(self.names) and self.count >= len(self.names) and "*" not in self.names
+
+    def text(self) -> str:
+        """The value of the setting. Names are quoted, so that `any` and `first` may begin them."""
+        if not self.names:
+            return ""
+        quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in self.names)
+        return f"{self.method.upper()} {self.count} ({quoted})"
+
+
+def all_of(names: tuple[str, ...]) -> SyncSet:
+    """The strict set: every one of `names` confirms every commit."""
+    return SyncSet("first", len(names), names)
+
+
+def parse_sync_set(text: str) -> SyncSet:
+    """Reads the setting in each of its three forms. Raises `Permanent`."""
+    tokens = _tokens(text)
+    if not tokens:
+        return SyncSet()
+    method: Literal["first", "any"] = "first"
+    kinds = [kind for kind, _ in tokens]
+    head = tokens[0][1].lower() if tokens[0][0] == "word" else ""
+    if head in ("first", "any") and kinds[1:3] == ["number", "mark"]:
+        method = "any" if head == "any" else "first"
+        return SyncSet(method, int(tokens[1][1]), _names(tokens[2:], text, bracketed=True))
+    if kinds[0] == "number" and kinds[1:2] == ["mark"]:
+        return SyncSet("first", int(tokens[0][1]), _names(tokens[1:], text, bracketed=True))
+    return SyncSet("first", 1, _names(tokens, text, bracketed=False))
+
+
+def _tokens(text: str) -> list[tuple[str, str]]:
+    tokens: list[tuple[str, str]] = []
+    position, stripped = 0, text.rstrip()
+    while position < len(stripped):
+        match = _TOKEN.match(stripped, position)
+        if match is None:
+            raise _unreadable(text)
+        kinds = ("quoted", "word", "number", "mark")
+        index = next(number for number in range(4) if match[number + 1] is not None)
+        tokens.append((kinds[index], match[index + 1].replace('""', '"')))
+        position = match.end()
+    return tokens
+
+
+def _names(tokens: list[tuple[str, str]], text: str, *, bracketed: bool) -> tuple[str, ...]:
+    if bracketed:
+        if tokens[0] != ("mark", "(") or tokens[-1] != ("mark", ")"):
+            raise _unreadable(text)
+        tokens = tokens[1:-1]
+    names = tokens[::2]
+    if any(kind == "mark" for kind, _ in names) or any(token != ("mark", ",") for token in tokens[1::2]):
+        raise _unreadable(text)
+    if len(tokens) % 2 == 0:
+        raise _unreadable(text)
+    return tuple(name for _, name in names)
+
+
+def _unreadable(text: str) -> Permanent:
+    return Permanent("sync-set-unreadable", f"synchronous_standby_names cannot be read: {text[:200]}")
+
 
 GOODBYE_S = 1.0
 KEPT_S = 3.0
@@ -31,14 +149,14 @@ ATTEMPT_S = 10.0
 CALL_S = 5.0
 """No single statement takes longer, however long the order's timeout is."""
 MAX_ROWS = 10_000
-_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
+_NONSENSE = (ValueError, LookupError, TypeError, AttributeError)
 """What asyncpg lets out where an answer is none of the protocol."""
 FAILURES = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     OSError,
-    *_UNREADABLE,
+    *_NONSENSE,
 )
 """How asyncpg ends a call; the internal one comes when a server dies between two of its messages."""
 _REFUSED = (
@@ -52,6 +170,8 @@ _REFUSED = (
 
 REFUSED = "postgres-refused"
 """Code of a PostgreSQL that answers, and refuses us."""
+UNREADABLE = "postgres-unreadable"
+"""Code of something that answers, and not as PostgreSQL does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,13 +474,13 @@ def translate(member: Member, error: Exception, changes: bool) -> ActionError:
     message = f"{member.address}: {words}"
     if isinstance(error, _REFUSED):
         return Permanent(REFUSED, message, "check user, password and rights of the endpoint")
-    unreadable = isinstance(error, _UNREADABLE) and not isinstance(error, asyncpg.InterfaceError)
-    if unreadable:
+    nonsense = isinstance(error, _NONSENSE) and not isinstance(error, asyncpg.InterfaceError)
+    if nonsense:
         message = f"{member.address}: an answer cannot be read ({type(error).__name__})"
     if changes:
         # Even a clear error tells nothing of what was changed before it.
         return OutcomeUnknown("postgres-cut", f"{message}; it may have been done")
-    return Retryable(UNREADABLE if unreadable else "postgres-unreachable", message, after_ms=200)
+    return Retryable(UNREADABLE if nonsense else "postgres-unreachable", message, after_ms=200)
 
 
 POLL_S = 0.005

@@ -22,27 +22,36 @@ from evac.drivers.port import Action, Checked, Evidence, Order
 from evac.drivers.postgres.archive import (
     SETTINGS,
     Archived,
+    Place,
     archive,
     archive_folder,
+    control,
     holds_log_after,
+    place_of,
+    program,
     read_archive,
+    start,
+    stop,
 )
-from evac.drivers.postgres.conninfo import PASSFILE, passfile_line
 from evac.drivers.postgres.facts import (
     Authority,
+    Control,
     PostgresFacts,
+    Stretch,
     alone,
+    fork_of,
+    history_of,
     lsn_text,
     obey,
     parse_authority,
+    parse_history,
     read_facts,
     refuse_stale,
     seen_authority,
+    timeline_held,
 )
 from evac.drivers.postgres.fence import cut_off, follow, follows, upstream_of
-from evac.drivers.postgres.history import Control, Stretch, fork_of, history_of, parse_history, timeline_held
-from evac.drivers.postgres.link import Member, linked, member_of
-from evac.drivers.postgres.programs import Place, control, place_of, program, start, stop
+from evac.drivers.postgres.link import PASSFILE, Member, linked, member_of, passfile_line
 from evac.model.errors import ActionError, Permanent, Retryable
 
 OURS = (

@@ -1,10 +1,26 @@
-"""Sends signed orders to the agent of a site, and turns its answers into values or errors."""
+"""How this process speaks to the agents of sites: signed orders, and whom it believes.
+
+An order is signed by HMAC-SHA256 over the lines method, path with query, timestamp, nonce, SHA-256 of the
+body; an answer is signed over the nonce of its order, so that no answer of another order can replace it.
+
+An agent is reached at an `https://` address: its certificate has to be of the name or address in it, and of
+an authority that is believed; ours is shown to it. An `http://` address is taken for this machine only,
+unless `plain` says otherwise: orders are signed, and everybody on the way could read them. Certificates are
+files, and are read again when they change, so that a new one needs no new start.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import ipaddress
+import os
 import secrets as randomness
+import ssl
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -12,13 +28,148 @@ import aiohttp
 import orjson
 
 from evac.drivers.port import Checked, Observed, Order
-from evac.drivers.process import signing
-from evac.drivers.process.peers import HERE, Lines, Peer
-from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.drivers.process import DRIVER
+from evac.model.errors import ActionError, InvalidInput, OutcomeUnknown, Permanent, Retryable
+from evac.model.estate import Endpoint, Estate
 from evac.net import secrets
 from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
 from evac.net.secrets import Secret
-from evac.net.tls import TlsTrouble, why_cut
+from evac.net.tls import TlsFiles, TlsTrouble, client_context, why_cut
+
+CA, CERT, KEY, PLAIN = "EVAC_AGENT_CA", "EVAC_AGENT_CERT", "EVAC_AGENT_KEY", "EVAC_AGENT_PLAIN"
+ALLOWED: Final = "allowed"
+"""What `EVAC_AGENT_PLAIN` says, in so many words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """files: of TLS, PEM. plain: agents of other machines may be asked in the clear."""
+
+    files: TlsFiles = field(default_factory=TlsFiles)
+    plain: bool = False
+
+
+HERE: Final = Peer()
+"""Believes the authorities of this machine, and shows nothing."""
+
+
+def peer_of(environ: Mapping[str, str] = os.environ) -> Peer:
+    """As the environment of this process says. Raises InvalidInput for words that mean nothing."""
+    plain = environ.get(PLAIN, "")
+    if plain not in ("", ALLOWED):
+        raise InvalidInput(
+            "agent-plain", f"{PLAIN} says {plain[:20]!r}", f"write {PLAIN}={ALLOWED}, or leave it out"
+        )
+    found = {name: Path(environ[name]) for name in (CA, CERT, KEY) if environ.get(name)}
+    return Peer(TlsFiles(found.get(CA), found.get(CERT), found.get(KEY)), plain == ALLOWED)
+
+
+def is_here(host: str) -> bool:
+    """Whether a host is this machine, by its name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def plain_problem(url: str, peer: Peer) -> str:
+    """Why an agent may not be asked at that address; empty where it may."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or peer.plain or is_here(parts.hostname or ""):
+        return ""
+    return f"the agent at {parts.hostname} would be asked in the clear"
+
+
+PLAIN_HINT: Final = f"write https:// and give the agent a certificate; or say {PLAIN}={ALLOWED}"
+
+
+class Lines:
+    """Contexts of TLS for agents, made anew when a file changed."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self._made: tuple[tuple[object, ...], ssl.SSLContext] | None = None
+
+    def to(self, url: str) -> ssl.SSLContext | None:
+        """The context for an agent's address; None in the clear. Files that do not fit each other, as while a
+        certificate and its key are renewed one after the other: the ones before are used until they do.
+
+        Raises Permanent in the clear where that is refused; Retryable where no files ever fitted.
+        """
+        problem = plain_problem(url, self.peer)
+        if problem:
+            raise Permanent("agent-plain", problem, PLAIN_HINT)
+        if not url.startswith("https:"):
+            return None
+        stamp = stamp_of(self.peer.files)
+        if self._made is None or self._made[0] != stamp:
+            try:
+                self._made = (stamp, client_context(self.peer.files))
+            except InvalidInput as error:
+                if self._made is None:
+                    raise Retryable(error.code, error.message, error.hint) from error
+        return self._made[1]
+
+
+def stamp_of(files: TlsFiles) -> tuple[object, ...]:
+    """What the files are recognised by; one that cannot be seen is another one."""
+    found: list[object] = []
+    for path in (files.ca, files.cert, files.key):
+        try:
+            seen = path.stat() if path is not None else None
+        except OSError:
+            found.append(0)
+        else:
+            found.append(None if seen is None else (seen.st_mtime_ns, seen.st_size, seen.st_ino))
+    return tuple(found)
+
+
+def agent_endpoints(estate: Estate) -> dict[str, Endpoint]:
+    """Site -> the first endpoint that names its agent."""
+    found: dict[str, Endpoint] = {}
+    for end in estate.endpoints:
+        if end.driver == DRIVER.name and "agent" in end.settings:
+            found.setdefault(end.at, end)
+    return found
+
+
+def agent_of(estate: Estate, site: str) -> Endpoint | None:
+    """The endpoint that names the agent of a site; None if there is none."""
+    return agent_endpoints(estate).get(site)
+
+
+TIMESTAMP: Final = "Evac-Timestamp"
+NONCE: Final = "Evac-Nonce"
+SIGNATURE: Final = "Evac-Signature"
+LEAST_KEY_BYTES: Final = 16
+_VERSION: Final = "v1="
+
+
+def order_signature(secret: Secret, method: str, path: str, body: bytes, at_ms: int, nonce: str) -> str:
+    """The signature of an order. path: with its query, as it is sent."""
+    return _sign(secret, ("order", method.upper(), path, str(at_ms), nonce, _digest(body)))
+
+
+def answer_signature(secret: Secret, status: int, body: bytes, nonce: str) -> str:
+    """The signature of the answer to the order with this nonce."""
+    return _sign(secret, ("answer", str(status), nonce, _digest(body)))
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two signatures are equal, in a time that does not tell where they differ."""
+    return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
+
+
+def _sign(secret: Secret, lines: tuple[str, ...]) -> str:
+    content = "\n".join(lines).encode("utf-8")
+    return _VERSION + hmac.new(secret.reveal_bytes(), content, hashlib.sha256).hexdigest()
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
 
 ERRORS: Final[Mapping[str, type[ActionError]]] = {
     "retryable": Retryable,
@@ -61,8 +212,8 @@ class AgentClient:
         """The agent's answer. secret: a reference. Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
         check_url(agent)
         key = secrets.resolve(secret)
-        if len(key.reveal_bytes()) < signing.LEAST_KEY_BYTES:
-            raise Permanent("secret-short", f"{key} is shorter than {signing.LEAST_KEY_BYTES} bytes")
+        if len(key.reveal_bytes()) < LEAST_KEY_BYTES:
+            raise Permanent("secret-short", f"{key} is shorter than {LEAST_KEY_BYTES} bytes")
         body = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
         found = await self._ask(agent, key, path, body, timeout_s)
         if self._learned(agent, found):
@@ -78,9 +229,9 @@ class AgentClient:
         url = agent.rstrip("/") + path
         headers = {
             "Content-Type": "application/json",
-            signing.TIMESTAMP: str(at_ms),
-            signing.NONCE: nonce,
-            signing.SIGNATURE: signing.order_signature(key, "POST", urlsplit(url).path, body, at_ms, nonce),
+            TIMESTAMP: str(at_ms),
+            NONCE: nonce,
+            SIGNATURE: order_signature(key, "POST", urlsplit(url).path, body, at_ms, nonce),
         }
         try:
             answer = await self._caller.call(
@@ -158,9 +309,9 @@ def observed_of(answer: Mapping[str, Any]) -> Observed:
 def _understood(answer: Answer, key: Secret, nonce: str) -> dict[str, Any]:
     """The values of an answer whose signature holds. A refusal without one is believed: nothing was done."""
     values = answer.values()
-    said = answer.headers.get(signing.SIGNATURE.lower(), "")
-    wanted = signing.answer_signature(key, answer.status, answer.body, nonce)
-    if not signing.same(said, wanted):
+    said = answer.headers.get(SIGNATURE.lower(), "")
+    wanted = answer_signature(key, answer.status, answer.body, nonce)
+    if not same(said, wanted):
         refused = values.get("error")
         if answer.status == 403 and isinstance(refused, dict) and refused.get("code") in REFUSED:
             raise Permanent(str(refused["code"]), *REFUSED[refused["code"]])

@@ -29,8 +29,7 @@ from evac.drivers.redfish.connection import (
     TooLate,
     connect,
 )
-from evac.drivers.redfish.quirks import is_busy, message_id
-from evac.drivers.redfish.settings import Access, Target, fits, is_own_path
+from evac.drivers.redfish.settings import Access, Target, fits, is_busy, is_own_path, message_id
 from evac.model.errors import Permanent, Retryable
 from evac.net.http_calls import Answer
 

@@ -1,19 +1,23 @@
 """Drives servers and breakers through Redfish: power on and follow until up, off, fence, circuits of feeds.
 
-The driver puts the parts together: who is asked (`settings`), how (`calls`), what it said (`system`,
-`quirks`), and what is done (`boot`, `switch_off`, `circuits`).
+Who is asked is in `settings`, how in `calls`, what it said in `system`, and what is done to servers in
+`boot`. A breaker that tripped is closed like one that is open: whoever asks for it has decided that it may
+be.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from evac.drivers import parameters
 from evac.drivers.capabilities import BootsServers, Fences, PowerReport, SwitchesPower
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.drivers.redfish import DRIVER, circuits, switch_off, system
+from evac.drivers.redfish import DRIVER, boot, system
 from evac.drivers.redfish.boot import (
     Boot,
     check_identity,
@@ -23,12 +27,146 @@ from evac.drivers.redfish.boot import (
     is_wrong_image,
     on_type,
 )
-from evac.drivers.redfish.calls import Talk, Wire
-from evac.drivers.redfish.quirks import BUTTON
-from evac.drivers.redfish.settings import Access, Reader, Target
-from evac.drivers.redfish.system import UP, System
+from evac.drivers.redfish.calls import Talk, Wire, refusal
+from evac.drivers.redfish.settings import BUTTON, Access, Reader, Target, is_own_path
+from evac.drivers.redfish.system import UP, System, text, words_of
 from evac.model.boot_codes import BOOTING
-from evac.model.errors import ActionError, Permanent
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+
+BREAKER: Final = "#Circuit.BreakerControl"
+POWER: Final = "#Circuit.PowerControl"
+LOOK_PAUSE_S: Final = 0.5
+_WANTED: Final[Mapping[str, str]] = {"start": "On", "stop": "Off"}
+Fresh = Callable[[], "Circuit | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """power: On, Off, or "" where it is not told. breaker: Normal, Tripped, Off, or ""."""
+
+    label: str
+    power: str
+    breaker: str
+    action_path: str
+    allowed: frozenset[str]
+
+    @property
+    def closed(self) -> bool:
+        return self.power == "On" and self.breaker in ("Normal", "")
+
+    @property
+    def open(self) -> bool:
+        return self.power == "Off"
+
+
+async def see(talk: Talk, path: str) -> Circuit:
+    found = await talk.get(path)
+    actions = found.get("Actions")
+    action = next((one for one in (_part(actions, BREAKER), _part(actions, POWER)) if one), {})
+    target, allowed = action.get("target"), action.get("PowerState@Redfish.AllowableValues")
+    return Circuit(
+        text(found, "UserLabel") or text(found, "Name"),
+        text(found, "PowerState"),
+        text(found, "BreakerState"),
+        str(target) if is_own_path(target) else "",
+        words_of(allowed),
+    )
+
+
+async def look(wire: Wire, target: Target, ends: float) -> Circuit:
+    async with wire.talk(target, ends) as talk:
+        return await see(talk, target.circuit)
+
+
+async def move(
+    wire: Wire, target: Target, action: Action, order: Order, ends: float, fresh: Fresh
+) -> Evidence:
+    """Closes or opens the breaker, once, and looks until it is. fresh: what was seen of it a moment ago.
+    Raises `Permanent`, `Retryable`, or `OutcomeUnknown`.
+    """
+    wanted = _WANTED[action.verb]
+    async with wire.talk(target, ends, goes_on=True) as talk:
+        seen = fresh() or await see(talk, target.circuit)
+        check_movable(target, action, seen)
+        if order.dry_run:
+            return circuit_evidence(seen, target) | {"would_send": f"PowerState {wanted}"}
+        if is_as_wanted(action, seen):
+            return circuit_evidence(seen, target)
+        unheard = await _told(talk, seen, wanted)
+        if unheard is None or unheard.code != "bmc-busy":  # who wants no requests now is not asked
+            with contextlib.suppress(Retryable):
+                seen = await see(talk, target.circuit)
+                if is_as_wanted(action, seen):
+                    return circuit_evidence(seen, target)
+    if unheard is not None:
+        raise OutcomeUnknown(unheard.code, unheard.message, "look at the breaker") from unheard
+    return await _until(wire, target, action, ends)
+
+
+async def _told(talk: Talk, seen: Circuit, wanted: str) -> Retryable | None:
+    """Sends it. What it raised where nobody knows whether it arrived; None where it was accepted."""
+    address = talk.target.address
+    try:
+        answer = await talk.ask("POST", seen.action_path, {"PowerState": wanted})
+    except Retryable as error:
+        return error
+    if answer.status >= 500:
+        return Retryable("bmc-half-dead", f"{address} answers {answer.status}")
+    if answer.status >= 300:
+        raise refusal(address, answer)
+    return None
+
+
+async def _until(wire: Wire, target: Target, action: Action, ends: float) -> Evidence:
+    loop = asyncio.get_running_loop()
+    while loop.time() < ends - LOOK_PAUSE_S:
+        try:
+            seen = await look(wire, target, ends)
+        except Retryable as error:
+            raise OutcomeUnknown(error.code, error.message, "look at the breaker") from error
+        if is_as_wanted(action, seen):
+            return circuit_evidence(seen, target)
+        if action.verb == "start" and seen.breaker == "Tripped":
+            raise Permanent("feed-tripped", f"{action.target} tripped when it was closed")
+        await asyncio.sleep(LOOK_PAUSE_S)
+    raise OutcomeUnknown("bmc-lying", f"the breaker of {action.target} does not move", "look at the breaker")
+
+
+def check_movable(target: Target, action: Action, seen: Circuit) -> None:
+    """Raises `Permanent` where the circuit cannot be moved, or belongs to another feed."""
+    if not seen.action_path or (seen.allowed and _WANTED[action.verb] not in seen.allowed):
+        raise Permanent("bmc-unsupported", f"{target.address} cannot {action.verb} {target.circuit}")
+    label = action.settings.get("label")
+    if label and seen.label != label:
+        raise Permanent("circuit-wrong", f"{target.circuit} is {seen.label or 'without a name'}, not {label}")
+
+
+def observed(action: Action, seen: Circuit, target: Target) -> Observed:
+    evidence = circuit_evidence(seen, target)
+    if is_as_wanted(action, seen):
+        return Observed("done", evidence)
+    told = seen.closed or seen.open or seen.breaker == "Tripped"
+    return Observed("absent" if told else "unclear", evidence)
+
+
+def is_as_wanted(action: Action, seen: Circuit) -> bool:
+    return seen.closed if action.verb == "start" else seen.open
+
+
+def circuit_evidence(seen: Circuit, target: Target) -> dict[str, str | int | bool]:
+    return {
+        "circuit": target.circuit,
+        "label": seen.label,
+        "power": seen.power.lower() or "unknown",
+        "breaker": seen.breaker.lower() or "unknown",
+        "tls": target.access.trust.words,
+    }
+
+
+def _part(found: Any, key: str) -> dict[str, Any]:
+    part = found.get(key) if isinstance(found, dict) else None
+    return part if isinstance(part, dict) else {}
+
 
 _T = TypeVar("_T")
 VERBS: Final[frozenset[Verb]] = frozenset({"boot", "start", "stop", "fence"})
@@ -48,7 +186,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         self._reader = Reader()
         self._paths: dict[int, tuple[Access, str]] = {}
         self._looks: dict[str, tuple[float, System]] = {}
-        self._circuits: dict[str, tuple[float, circuits.Circuit]] = {}
+        self._circuits: dict[str, tuple[float, Circuit]] = {}
         self._done: dict[str, tuple[float, Evidence]] = {}
         self._on_since: dict[str, float] = {}
 
@@ -57,10 +195,10 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
             target = self._read(action)
             ends = _ends(order)
             if target.circuit:
-                circuit = await circuits.look(self._wire, target, ends)
-                circuits.check_movable(target, action, circuit)
+                circuit = await look(self._wire, target, ends)
+                check_movable(target, action, circuit)
                 self._keep(self._circuits, order.key, circuit)
-                return Checked((), circuits.evidence_of(circuit, target))
+                return Checked((), circuit_evidence(circuit, target))
             async with self._wire.talk(target, ends) as talk:
                 seen = await self._find(talk)
             _check_server(action, target, seen)
@@ -73,11 +211,11 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         target, ends = self._read(action), _ends(order)
         if target.circuit:
             fresh = partial(self._fresh_of, self._circuits, order.key)
-            evidence = await circuits.move(self._wire, target, action, order, ends, fresh)
+            evidence = await move(self._wire, target, action, order, ends, fresh)
         elif action.verb == "boot":
             evidence = await self._boot(action, target, order, ends)
         else:
-            evidence = await switch_off.switch_off(self._wire, target, action, order, ends, self._find)
+            evidence = await boot.switch_off(self._wire, target, action, order, ends, self._find)
         if not order.dry_run:
             self._keep(self._done, order.key, evidence)
         return evidence
@@ -108,8 +246,8 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         try:
             target, ends = self._read(action), _ends(order)
             if target.circuit:
-                circuit = await circuits.look(self._wire, target, ends)
-                return circuits.observed(action, circuit, target)
+                circuit = await look(self._wire, target, ends)
+                return observed(action, circuit, target)
             async with self._wire.talk(target, ends) as talk:
                 seen = await self._find(talk)
         except ActionError as error:
@@ -121,7 +259,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         if not seen.is_server(target.serial):
             return Observed("unclear", evidence | {"why": "another machine answers at this address"})
         if action.verb != "boot":
-            return switch_off.observed(action, seen, evidence)
+            return boot.observed(action, seen, evidence)
         if seen.power == "off":
             self._on_since.pop(target.address, None)
             return Observed("absent", evidence)
@@ -161,9 +299,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         self._done.pop(order.key, None)
         target = self._read(action)
         off = Action("stop", action.target, action.driver, action.at, action.settings, action.parameters)
-        return await switch_off.switch_off(
-            self._wire, target, off, order, _ends(order), self._find, insists=True
-        )
+        return await boot.switch_off(self._wire, target, off, order, _ends(order), self._find, insists=True)
 
     async def close(self) -> None:
         await self._wire.close()

@@ -1,24 +1,30 @@
-"""Feeds are watched while a run boots servers, by the servers that are up behind them.
+"""What a run that boots servers is watched for: feeds that trip, and servers that do not come up.
 
-A breaker that evac can ask is looked at again and again (`drift`). Most feeds have none that it can ask, and
-one that is closed has no power where the one above it is open. So a server that is up behind each feed is
-asked every few seconds, another one each time. If it is off or silent, several behind the feed are asked, and
-once more a moment later. The feed tripped if nearly all of them are gone, in more than one rack where it has
-several: a rack that falls silent alone is its switch. Where few are up, or in one rack only, some are asked
-that are off: their controllers answer as long as there is power, and once they did they tell when it is gone.
-That they did is written down while none is up: a leader that takes over would take a feed whose servers are
-all silent for one whose network is not up yet.
+A feed is watched by the servers that are up behind it. A breaker that evac can ask is looked at again and
+again (`drift`). Most feeds have none that it can ask, and one that is closed has no power where the one above
+it is open. So a server that is up behind each feed is asked every few seconds, another one each time. If it
+is off or silent, several behind the feed are asked, and once more a moment later. The feed tripped if nearly
+all of them are gone, in more than one rack where it has several: a rack that falls silent alone is its
+switch. Where few are up, or in one rack only, some are asked that are off: their controllers answer as long
+as there is power, and once they did they tell when it is gone. That they did is written down while none is
+up: a leader that takes over would take a feed whose servers are all silent for one whose network is not up
+yet.
 
 A server in a rack with several feeds goes dark when all of them did: where a feed has servers of its own,
 those are asked. If nobody behind any feed answers, it may be the way to the controllers as well: people are
 told at once, and the feeds count as tripped after a minute.
+
+What a server that does not come up should carry is started elsewhere. The run holds what waits for it for a
+while (`RunSpec.mend_ms`). Meanwhile the plan is mended, and takes the place of the old one: what is done
+stays done. Where nothing can be mended, the run goes on without.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -28,12 +34,120 @@ from evac.drivers.registry import can
 from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.reading import Leading
 from evac.model.errors import Conflict, EvacError, RunError, StalePlan
-from evac.model.step_id import power_step
-from evac.run.boot_events import GONE, SEVERAL
-from evac.run.silent_servers import is_unheard, tells
-from evac.run.values import SETTLED, Event, RunPhase, StepPhase
+from evac.model.step_id import plan_id, power_step
+from evac.run.boots.events import GONE, SEVERAL
+from evac.run.boots.rules import is_waited_for
+from evac.run.boots.silent_servers import is_unheard, tells
+from evac.run.replan import KEPT
+from evac.run.values import ENDED, SETTLED, Event, RunPhase, RunSpec, StepPhase
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
+
+MEND_LOOK_S: Final = 0.5
+MEND_LOOK_LEAST_S: Final = 0.05
+QUIET_PERMILLE: Final = 100
+"""Of the time that the run holds: how long no other server may fail until the plan is mended."""
+LATEST_PERMILLE: Final = 500
+"""Of the same: after this it is mended even while others still fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """failed: servers that do not come up; begun: steps of the plan that are done or under way."""
+
+    failed: frozenset[str]
+    begun: frozenset[str]
+
+    @property
+    def words(self) -> str:
+        number = len(self.failed)
+        return f"{number} server{' does' if number == 1 else 's do'} not come up"
+
+
+Mend = Callable[[str, Trouble], Awaitable[bytes | None]]
+"""(digest of the plan under way, what failed) -> the mended plan; None where nothing can be moved."""
+
+
+def trouble_of(view: RunView) -> Trouble | None:
+    """What to mend; None while nothing that has not begun waits for a server that does not come up."""
+    if not any(is_waited_for(view, i) for i in view.boots.given_up):
+        return None
+    out = {*view.boots.given_up, *view.boots.quarantined}
+    failed = frozenset(view.steps[i].target for i in out if kind_of(view.steps[i].kind).boots)
+    begun = frozenset(
+        plan_id(s.id) for i, s in enumerate(view.steps) if view.phases[i] in KEPT and i not in out
+    )
+    return Trouble(failed, begun)
+
+
+def is_due(view: RunView, now_ms: int) -> bool:
+    """Whether it is time: others that fail at the same moment are mended together."""
+    waiting = [at_ms for i, at_ms in view.boots.given_up.items() if is_waited_for(view, i)]
+    if not waiting:
+        return False
+    hold_ms = view.spec.mend_ms
+    quiet = now_ms >= max(view.boots.given_up.values()) + hold_ms * QUIET_PERMILLE // 1_000
+    return quiet or now_ms >= min(waiting) + hold_ms * LATEST_PERMILLE // 1_000
+
+
+async def take_over_plan(execution: RunExecution, spec: RunSpec, trouble: Trouble) -> None:
+    """The mended plan takes the place of the one that it was made of. A server that was given up since then
+    is not switched on again because that plan still has it. Raises RunError, StalePlan where the run has
+    another plan, or is over, by now.
+    """
+    view = execution.view
+    before = view.plans[-1]
+    view.specs[spec.plan] = spec
+    data = {
+        "plan": spec.plan,
+        "why": trouble.words,
+        "lost": list(view.replaced.accounted),
+        "approvals": view.spec.approvals,
+        "names": list(view.approvals.to_type),
+        "given_up": "stays",
+    }
+    await execution.say(Event("plan_replaced", 0, data=data), fits=lambda now: now.plans[-1] == before)
+
+
+class Mending:
+    """Looks after one run until it ends. take: puts the mended plan in the place of the present one."""
+
+    def __init__(
+        self,
+        execution: RunExecution,
+        mend: Mend,
+        take: Callable[[bytes, Trouble], Awaitable[None]],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._execution, self._mend, self._take, self._tell = execution, mend, take, tell
+        self._tried: frozenset[str] = frozenset()
+
+    async def run(self) -> None:
+        """Until the run has ended, or cancelled."""
+        while (view := self._execution.view).phase not in ENDED:
+            await asyncio.sleep(min(MEND_LOOK_S, max(MEND_LOOK_LEAST_S, view.spec.mend_ms / 10_000)))
+            await self.look()
+
+    async def look(self) -> bool:
+        """Mends the plan if it is time; whether it did. The same servers are never mended for twice."""
+        view = self._execution.view
+        if view.phase != "running" or not is_due(view, self._execution.now_ms()):
+            return False
+        trouble = trouble_of(view)
+        if trouble is None or trouble.failed == self._tried:
+            return False
+        self._tried = trouble.failed
+        try:
+            data = await self._mend(view.plans[-1], trouble)
+            if data is None:
+                return False
+            await self._take(data, trouble)
+        except EvacError as error:  # the run goes on without these servers
+            self._tell(f"{trouble.words}; the plan cannot be mended: {error.message}")
+            return False
+        self._tell(f"{trouble.words}; what was to start there starts elsewhere")
+        return True
+
 
 LOOK_S: Final = 5.0
 AGAIN_S: Final = 2.0
@@ -109,7 +223,7 @@ def _has_circuit(feed: str, actions: ActionsOf) -> bool:
 def _has_power(view: RunView, feed: str) -> bool:
     """Whether the run takes it for fed."""
     closing = view.index.get(power_step(feed), -1)
-    return feed not in view.tripped and (closing < 0 or view.phases[closing] in SETTLED)
+    return feed not in view.boots.tripped and (closing < 0 or view.phases[closing] in SETTLED)
 
 
 def looks_tripped(view: RunView, mine: Sequence[int], asked: Asked) -> bool:
@@ -164,7 +278,7 @@ class FeedWatch:
         if steps is not self._steps:
             self._steps, self._behind, self._suspects = steps, servers_behind(view, self._actions), {}
             self._answered.clear()
-        self._alive -= view.tripped.keys()
+        self._alive -= view.boots.tripped.keys()
         feeds = [feed for feed in self._behind if _has_power(view, feed)]
         found = await asyncio.gather(*(self._look(view, feed) for feed in feeds))
         view = self._execution.view
@@ -182,7 +296,7 @@ class FeedWatch:
             asked = self._sample(view, feed)
             if not asked or not await self._is_gone(view, asked[0]):
                 return dict.fromkeys(asked[:1], False)
-            if not (feed in self._alive or feed in view.fed or view.phases[asked[0]] == UP):
+            if not (feed in self._alive or feed in view.boots.powered or view.phases[asked[0]] == UP):
                 return {asked[0]: True}
         gone = await asyncio.gather(*(self._is_gone(view, i) for i in asked))
         return dict(zip(asked, gone, strict=True))
@@ -240,7 +354,7 @@ class FeedWatch:
         self._suspects = {
             feed: list(asked)
             for feed, asked in looks.items()
-            if feed not in view.tripped and looks_tripped(view, self._behind[feed], asked)
+            if feed not in view.boots.tripped and looks_tripped(view, self._behind[feed], asked)
         }
         certain = [feed for feed in self._suspects if feed in before]
         if not answers and sum(1 for asked in looks.values() if asked) > 1:
@@ -260,12 +374,12 @@ class FeedWatch:
             feed
             for feed, asked in looks.items()
             if not self._answered.isdisjoint(asked)
-            and not (feed in view.fed or feed in view.tripped)
+            and not (feed in view.boots.powered or feed in view.boots.tripped)
             and not any(view.phases[i] == UP for i in asked)
         ]
         if new:
             event = Event("feeds_seen", 0, data={"feeds": new})
-            await self._say(view, event, lambda now: now.tripped.keys().isdisjoint(new))
+            await self._say(view, event, lambda now: now.boots.tripped.keys().isdisjoint(new))
 
     def _are_certain(self, certain: Sequence[str]) -> bool:
         """Nobody behind any of several feeds answers: whether that has lasted long enough."""
@@ -279,7 +393,7 @@ class FeedWatch:
         names = ", ".join(view.steps[i].target for i in gone[:SEVERAL])
         why = f"{len(gone)} of {asked} servers behind it that were asked fell silent or went off together"
         data = {"feed": feed, "why": why, "open": False, "evidence": {"servers": names}}
-        await self._say(view, Event("feed_tripped", 0, data=data), lambda now: feed not in now.tripped)
+        await self._say(view, Event("feed_tripped", 0, data=data), lambda now: feed not in now.boots.tripped)
         self._suspects.pop(feed, None)
 
     async def _say(self, view: RunView, event: Event, fits: Callable[[RunView], bool]) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 import orjson
 
 from evac.engine.plans import library
-from evac.engine.stores.data_loss import pages
+from evac.engine.stores.sightings import pages
 from evac.model.errors import Conflict, Corrupt
 from evac.store.journal import Journal, head_of, records_after
 from evac.store.port import Lease, Store

@@ -2,6 +2,13 @@
 
 Pure: the same estate, plan and policy give the same run. A step for which no endpoint is known becomes the
 work of a person: driver `manual`, with words that say what to do.
+
+Bound runs in the store, so that every leader and every reader sees the same steps and actions.
+
+    bound/<run>/<plan digest>/<part:06d>     canonical JSON of spec and actions, written before the run is
+
+A run is bound once for each of its plans. Estate and policy may change afterwards; what a journal means may
+not.
 """
 
 from __future__ import annotations
@@ -10,10 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
+
+import orjson
 
 from evac.derive.limits import limits_of
-from evac.drivers.port import Action
+from evac.drivers.port import Action, Value
 from evac.drivers.registry import is_by_person
 from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
 from evac.engine.runs.step_actions import (
@@ -25,17 +34,19 @@ from evac.engine.runs.step_actions import (
     old_of,
     yielding,
 )
-from evac.engine.stores.data_loss import labels_of, within
 from evac.engine.stores.permits import wait_ms
-from evac.engine.stores.sightings import Basis, Loss
+from evac.engine.stores.sightings import Basis, Loss, labels_of, within
+from evac.model.errors import Corrupt, InvalidInput
 from evac.model.estate import Estate
 from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
-from evac.model.run_policy import Envelope, RunPolicy
-from evac.model.step_id import StepId
+from evac.model.run_policy import Envelope, Pace, Patience, RunPolicy
+from evac.model.step_id import StepId, limit_id
+from evac.run import envelope
 from evac.run.values import RunLimit, RunSpec, RunStep
 from evac.steps.registry import kind_of
 from evac.steps.rejoin import Rejoin
+from evac.store.port import Compare, Lease, Put, Store
 
 REJOIN_MS: Final = 60_000
 """To archive and to rewind what a copy had alone takes as long as that is, and nobody waits for it."""
@@ -73,7 +84,7 @@ def bind(
     ground = ground_of(estate, plan, policy)
     actions: dict[str, tuple[Action, ...]] = {}
     steps: list[RunStep] = []
-    totals = dict(ground.live)
+    totals = dict(ground.serving.live)
     last: dict[str, str] = {}
     uses = _limit_windows(estate, plan.tick_ms)
     for step in plan.steps:
@@ -129,7 +140,7 @@ def _run_step(
     held = [(limit, units, windows.get(limit, 0)) for limit, units in step.uses]
     for driver in sorted({action.driver for action in actions}):
         if driver in ground.policy.driver_limits:
-            held.append((f"driver:{driver}", 1, 0))
+            held.append((limit_id("driver", driver), 1, 0))
     kind = kind_of(step.kind)
     rejoins = kind.follows and any(action.verb == "rejoin" for action in actions)
     manual = all(is_by_person(action.driver) for action in actions)
@@ -262,7 +273,7 @@ def needed_envelope(ground: Ground, losses: Mapping[str, Loss]) -> Envelope:
     known = [(losses.get(store) or _planned_loss(ground, store)).most_ms for store in promoted]
     most = max((lost if lost is not None else ground.plan.horizon_ms for lost in known), default=0)
     shed = sum(o.people for o in ground.plan.outcomes if o.state == "shed")
-    return Envelope(tuple(sorted(ground.lost)), tuple(promoted), most, shed)
+    return Envelope(tuple(sorted(ground.left)), tuple(promoted), most, shed)
 
 
 def _limits(ground: Ground, steps: Sequence[RunStep]) -> tuple[RunLimit, ...]:
@@ -278,7 +289,8 @@ def _limits(ground: Ground, steps: Sequence[RunStep]) -> tuple[RunLimit, ...]:
         if limit.id in used
     ]
     found += [
-        RunLimit(f"driver:{driver}", "slots", most) for driver, most in ground.policy.driver_limits.items()
+        RunLimit(limit_id("driver", driver), "slots", most)
+        for driver, most in ground.policy.driver_limits.items()
     ]
     if ground.boots is not None:
         found += [limit for limit in ground.boots.limits if limit.id in used]
@@ -289,3 +301,200 @@ def _limit_windows(estate: Estate, tick_ms: int) -> dict[str, int]:
     """Limit -> how long a use of it lasts, where that is the window of a rate."""
     rows = limits_of(estate, tick_ms).limits
     return {limit.id: limit.window * tick_ms for limit in rows if limit.window is not None}
+
+
+PART_BYTES: Final = 512 * 1024
+PARTS_MOST: Final = 1_024
+_VERSION: Final = 1
+
+
+def encode_bound(bound: Bound) -> bytes:
+    """Bytes that are the same for the same run."""
+    spec = bound.spec
+    settings = _Settings()
+    actions = {
+        step: [_action_row(one, settings) for one in found] for step, found in sorted(bound.actions.items())
+    }
+    return orjson.dumps(
+        {
+            "version": _VERSION,
+            "run": spec.run,
+            "incident": spec.incident,
+            "plan": spec.plan,
+            "envelope": envelope.to_data(spec.envelope),
+            "approvals": spec.approvals,
+            "monitor_ms": spec.monitor_ms,
+            "horizon_ms": spec.horizon_ms,
+            "mend_ms": spec.mend_ms,
+            "labels": dict(spec.labels),
+            "patience": _fields(spec.patience),
+            "pace": _fields(spec.pace),
+            "limits": [_limit_row(limit) for limit in spec.limits],
+            "steps": [_step_row(step) for step in spec.steps],
+            "actions": actions,
+            "settings": settings.rows,
+        },
+        option=orjson.OPT_SORT_KEYS,
+    )
+
+
+def decode_bound(data: bytes) -> Bound:
+    """Raises Corrupt for what this program did not write."""
+    try:
+        found = orjson.loads(data)
+        if found["version"] != _VERSION:
+            raise Corrupt(f"a bound run of version {found['version']} cannot be read here")
+        pace = found["pace"]
+        spec = RunSpec(
+            run=found["run"],
+            incident=found["incident"],
+            plan=found["plan"],
+            steps=tuple(_step_of(row) for row in found["steps"]),
+            limits=tuple(RunLimit(*row) for row in found["limits"]),
+            envelope=envelope.from_data(found["envelope"]),
+            patience=Patience(**found["patience"]),
+            pace=Pace(**{**pace, "shares": tuple(pace["shares"])}),
+            approvals=found["approvals"],
+            monitor_ms=found["monitor_ms"],
+            horizon_ms=found["horizon_ms"],
+            mend_ms=found.get("mend_ms", 0),
+            labels=MappingProxyType(found["labels"]),
+        )
+        settings = [_values(one) for one in found.get("settings", ())]
+        actions = {
+            step: tuple(_action_of(row, settings) for row in rows) for step, rows in found["actions"].items()
+        }
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise Corrupt("a bound run in the store cannot be read") from error
+    return Bound(spec, MappingProxyType(actions))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _limit_row(limit: RunLimit) -> list[Any]:
+    row = [limit.id, limit.kind, limit.capacity, limit.window_ms]
+    return [*row, limit.whole, limit.beside] if limit.whole or limit.beside else row
+
+
+def _step_row(step: RunStep) -> list[Any]:
+    row = [
+        step.id,
+        step.kind,
+        step.target,
+        step.start_ms,
+        step.duration_ms,
+        list(step.after),
+        [list(use) for use in step.uses],
+        step.deadline_ms,
+        step.gate,
+        step.manual,
+        step.safe_undo,
+        step.data_set,
+        step.site,
+        step.paced,
+        step.act,
+    ]
+    of_boot = [step.rack, list(step.feeds), step.boot_server, step.lag_ms]
+    if step.cold:
+        return [*row, *of_boot, step.words, True]
+    if step.words:
+        return [*row, *of_boot, step.words]
+    return [*row, *of_boot] if any(of_boot) else row
+
+
+def _step_of(row: list[Any]) -> RunStep:
+    id, kind, target, start_ms, duration_ms, after, uses, *rest = row
+    if len(rest) > _FEEDS:
+        rest[_FEEDS] = tuple(rest[_FEEDS])
+    return RunStep(
+        id, kind, target, start_ms, duration_ms, tuple(after), tuple(tuple(use) for use in uses), *rest
+    )
+
+
+_FEEDS: Final = 9
+"""Place of the feeds in a row, counted from behind the uses."""
+
+
+class _Settings:
+    """Settings are of an endpoint and so of many actions: what is the same stands once."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._seen: dict[int, tuple[Mapping[str, Value], int]] = {}
+        self._numbers: dict[bytes, int] = {}
+
+    def number(self, settings: Mapping[str, Value]) -> int:
+        seen = self._seen.get(id(settings))
+        if seen is not None:
+            return seen[1]
+        plain = _plain(settings)
+        number = self._numbers.setdefault(orjson.dumps(plain), len(self.rows))
+        if number == len(self.rows):
+            self.rows.append(plain)
+        self._seen[id(settings)] = settings, number  # held, so that no other takes its id
+        return number
+
+
+def _action_row(action: Action, settings: _Settings) -> list[Any]:
+    number = settings.number(action.settings)
+    return [action.verb, action.target, action.driver, action.at, number, _plain(action.parameters)]
+
+
+def _plain(values: Mapping[str, Value]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in sorted(values.items())}
+
+
+def _action_of(row: list[Any], shared: Sequence[Mapping[str, Value]]) -> Action:
+    """Runs that are older have the settings in the row."""
+    verb, target, driver, at, settings, parameters = row
+    found = shared[settings] if isinstance(settings, int) else _values(settings)
+    return Action(verb, target, driver, at, found, _values(parameters))
+
+
+def _values(found: dict[str, Any]) -> Mapping[str, Value]:
+    return MappingProxyType(
+        {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+    )
+
+
+def _prefix(run: str, plan: str) -> str:
+    return f"bound/{run}/{plan}/"
+
+
+async def put_bound(store: Store, bound: Bound, guard: Lease | None) -> None:
+    """Writes it in parts; what is there already and the same is left. Raises Conflict where it differs."""
+    data = encode_bound(bound)
+    parts = [data[i : i + PART_BYTES] for i in range(0, len(data), PART_BYTES)]
+    if len(parts) > PARTS_MOST:
+        raise InvalidInput("run-size", f"a run of {len(data):,} bytes cannot be stored", "split the scenario")
+    for number, part in enumerate(parts):
+        key = f"{_prefix(bound.spec.run, bound.spec.plan)}{number:06d}"
+        entry = await store.get(key)
+        if entry is not None and entry.value == part:
+            continue
+        await store.transact((Compare(key, 0),), (Put(key, part),), guard)
+
+
+async def was_bound_again(store: Store, run: str, plan: str) -> bool:
+    """Whether a run was bound to another plan than its first one; that may never have taken over."""
+    prefix = f"bound/{run}/"
+    first = _prefix(run, plan)
+    later = await store.list(prefix, f"{first}~", 1)
+    return bool(later) or any(not entry.key.startswith(first) for entry in await store.list(prefix, "", 1))
+
+
+async def get_bound(store: Store, run: str, plan: str) -> Bound:
+    """Raises Corrupt where it is missing or not whole."""
+    parts: list[bytes] = []
+    prefix, after = _prefix(run, plan), ""
+    while page := await store.list(prefix, after, 8):
+        for entry in page:
+            if entry.key != f"{prefix}{len(parts):06d}" or len(parts) >= PARTS_MOST:
+                raise Corrupt(f"part {len(parts)} of the run {run} is missing")
+            parts.append(entry.value)
+        after = page[-1].key
+    if not parts:
+        raise Corrupt(f"what the run {run} does is not in the store")
+    return decode_bound(b"".join(parts))

@@ -18,17 +18,15 @@ from typing import Any
 import orjson
 
 from evac.drivers.port import Action
-from evac.engine.boots.feed_watch import FeedWatch
-from evac.engine.boots.replan import Mending, Trouble, take_over_plan
+from evac.engine.boots.feed_watch import FeedWatch, Mending, Trouble, take_over_plan
 from evac.engine.clock import RunClock
 from evac.engine.lead.leadership import Leadership, begin
 from evac.engine.lead.watch_journal import Notice, of_event
 from evac.engine.plans.library import get_plan, put_plan
 from evac.engine.runs import requests
 from evac.engine.runs.admitting import GuardedAdmission
-from evac.engine.runs.attestation import Vouching
-from evac.engine.runs.desk import Desk
-from evac.engine.runs.done_steps import DoneSteps
+from evac.engine.runs.desk import Desk, PaceGate, go_on
+from evac.engine.runs.drift import DoneSteps
 from evac.engine.runs.execution import Hooks, RunExecution
 from evac.engine.runs.live_actions import LiveActions
 from evac.engine.runs.open_runs import (
@@ -41,12 +39,12 @@ from evac.engine.runs.open_runs import (
     must_be_lost,
     read_opened,
 )
-from evac.engine.runs.pace_gate import PaceGate, go_on
 from evac.engine.runs.performing import Terms
 from evac.engine.runs.proposals import (
     PROPOSAL,
     REPLACEABLE,
     Concerned,
+    Vouching,
     Wanted,
     answered,
     asks_of,
@@ -56,8 +54,8 @@ from evac.engine.runs.proposals import (
     wanted_of,
 )
 from evac.engine.runs.reading import create_run, incident_key, take_over
-from evac.engine.stores.data_loss import LossGuard
 from evac.engine.stores.guards import Permit, read_register, read_register_as_is
+from evac.engine.stores.sightings import LossGuard
 from evac.model.errors import (
     Conflict,
     EvacError,
@@ -373,7 +371,7 @@ class Conductor:
     def _resumed(self, run: InHand, event: Event) -> None:
         """A person resumed what health had stopped."""
         execution = run.execution
-        if event.data.get("who") == EVAC or execution is None or not execution.view.pace_stopped:
+        if event.data.get("who") == EVAC or execution is None or not execution.view.pacing.stopped:
             return
         assert self._tasks is not None
         begin(self._tasks, go_on(execution.view, str(event.data["who"]), execution.say))
@@ -398,7 +396,9 @@ class Conductor:
                 if asked and asked not in _asks(run):
                     continue
                 places = places_of(view, run.actions_of)
-                return Concerned(name, run.accounted, run.leaving, view.untyped, places, len(view.plans))
+                return Concerned(
+                    name, run.accounted, run.leaving, view.approvals.untyped, places, len(view.plans)
+                )
         return None
 
     def runs_in(self, phases: Collection[str]) -> list[RunExecution]:
@@ -442,7 +442,7 @@ class Conductor:
             run, leaving=tuple(sorted({*run.leaving, *lost})), mark="lost", ends=ends_after(run.ends, gone)
         )
         permit = Permit((), (Put(OPEN + name, after.opened()),))
-        typed = frozenset(view.typed)
+        typed = frozenset(view.approvals.typed)
         permit = permit | await leave(self._desk.guards, register, lost, names, typed, gone) | same
         data_of = {
             "plan": digest,
@@ -451,7 +451,9 @@ class Conductor:
             "approvals": approvals,
             "names": names,
         }
-        await execution.say(Event("plan_replaced", 0, data=data_of), permit, lambda now: now.typed == typed)
+        await execution.say(
+            Event("plan_replaced", 0, data=data_of), permit, lambda now: now.approvals.typed == typed
+        )
         run.leaving, run.mark, run.ends = after.leaving, after.mark, after.ends
         return asks_of(execution.view, policy.envelope)
 
@@ -464,14 +466,17 @@ class Conductor:
         """A person typed the names of all sites that are left: from then on the register says so, unless one
         of them lives by now. Raises `NotAllowed` then, `Retryable` while nobody can tell.
         """
-        if not view.names:
+        if not view.approvals.to_type:
             return Permit()
         register, same = await read_register_as_is(self._desk.store)
-        for site in view.names:
+        for site in view.approvals.to_type:
             if register.get(site) == "active":
                 must_be_lost(site, self._state_of(site))
-        typed = {*view.typed, *event.data.get("typed", ())}
-        return await leave(self._desk.guards, register, view.names, view.names, typed) | same
+        typed = {*view.approvals.typed, *event.data.get("typed", ())}
+        return (
+            await leave(self._desk.guards, register, view.approvals.to_type, view.approvals.to_type, typed)
+            | same
+        )
 
     def _heard(self, run: InHand, events: Sequence[Event]) -> None:
         name = run.spec.run
@@ -533,4 +538,4 @@ def _asks(run: InHand) -> Collection[str]:
     if run.execution is None:
         return ()
     view = run.execution.view
-    return view.names if view.phase == "awaiting_approval" else view.untyped
+    return view.approvals.to_type if view.phase == "awaiting_approval" else view.approvals.untyped

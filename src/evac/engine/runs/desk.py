@@ -1,25 +1,153 @@
-"""What runs are conducted with: store, clock, policies, guards, planner, drivers, all of it given."""
+"""What runs are conducted with: store, clock, policies, guards, planner, drivers, all of it given; and the
+gate before each further share of traffic, which opens when what was moved so far is seen to be healthy.
+
+A share begins only when health was judged right before it; a leader that took over knows nothing and looks
+first. When too much fails, traffic goes back, share by share, and a person is asked; a store never goes back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from evac.drivers.port import Driver
-from evac.engine.boots.replan import Mend
+from evac.drivers.port import Action, Driver
+from evac.engine.boots.feed_watch import Mend
 from evac.engine.clock import Clock
 from evac.engine.lead.policies import Policies
 from evac.engine.lead.watch_journal import Tell
 from evac.engine.runs import requests
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.live_actions import Standing
-from evac.engine.runs.pace_gate import HealthOf
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards
 from evac.engine.stores.sightings import Loss, as_known, up_to_date
+from evac.model.errors import Retryable, RunError
 from evac.model.run_policy import RunPolicy
+from evac.run.pacing import Health, Judgement, judge
+from evac.run.patience import deadline_ms
+from evac.run.values import Event, RunStep
 from evac.run.view import RunView
 from evac.store.port import Store
+
+HealthOf = Callable[[str, str], Awaitable[Health | None]]
+"""Service, site -> what was seen of it there since the last time; None where nobody can tell."""
+
+UNSEEN_MOST: Final = 10
+"""How often too little may be known before a person is asked."""
+POLL_S: Final = 0.05
+LEAST_WAIT_MS: Final = 200
+
+
+class PaceGate:
+    """Of one run. view: as it is now. say: writes an event. A first share stands behind no gate."""
+
+    def __init__(
+        self,
+        view: Callable[[], RunView],
+        actions: Callable[[str], Sequence[Action]],
+        health: HealthOf,
+        say: Callable[[Event], Awaitable[None]],
+    ) -> None:
+        self._view, self._actions, self._health, self._say = view, actions, health, say
+        self._seen: dict[str, Health] = {}
+        self._unseen: dict[str, int] = {}
+        self._wait_ms: dict[str, int] = {}
+
+    async def __call__(self, step: RunStep) -> None:
+        """Raises Retryable unless the next share may be taken now."""
+        view = self._view()
+        if not step.paced or not self._moved(view, step.target):
+            return
+        pace = view.spec.pace
+        wait_ms = self._wait_ms.get(step.target, max(pace.wait_ms, LEAST_WAIT_MS))
+        found = judge(pace, wait_ms, await self._look(step))
+        if found.verdict == "wait":
+            found = self._still_unseen(step, found)
+        else:
+            self._forget(step.target)
+        if found.verdict == "go":
+            self._wait_ms.pop(step.target, None)
+            return
+        self._wait_ms[step.target] = max(found.wait_ms, LEAST_WAIT_MS)
+        if found.verdict == "stop":
+            await self._stop(step, found)
+        raise Retryable("paced", found.why, "it goes on when that is well", self._wait_ms[step.target])
+
+    async def _look(self, step: RunStep) -> Health:
+        """What was seen since the last share, as far as it was not judged yet."""
+        where = {str(action.parameters.get("to", "")) for action in self._actions(step.id)}
+        before = self._seen.get(step.target, Health(0, 0))
+        requests, errors = before.requests, before.errors
+        for site in sorted(where - {""}):
+            seen = await self._health(step.target, site)
+            if seen is not None:
+                requests, errors = requests + seen.requests, errors + seen.errors
+        self._seen[step.target] = Health(requests, errors)
+        return self._seen[step.target]
+
+    def _still_unseen(self, step: RunStep, found: Judgement) -> Judgement:
+        """Waits on, but not for ever."""
+        times = self._unseen[step.target] = self._unseen.get(step.target, 0) + 1
+        if times < UNSEEN_MOST:
+            return found
+        self._forget(step.target)
+        return Judgement("stop", found.wait_ms, False, found.why)
+
+    def _forget(self, target: str) -> None:
+        self._seen.pop(target, None)
+        self._unseen.pop(target, None)
+
+    async def _stop(self, step: RunStep, found: Judgement) -> None:
+        """No further share; what is safe to take back goes back, the last share first."""
+        data = {"share": 0, "wait_ms": found.wait_ms, "why": f"{step.target}: {found.why}"}
+        await self._say(Event("pace_changed", 0, data=data))
+        if not found.undo:
+            return
+        for name in reversed(self._moved(self._view(), step.target)):
+            told = {"who": "evac", "reason": found.why}
+            await self._say(Event("undo_asked", 0, name, 0, told))
+            await self._until_back(name)
+
+    async def _until_back(self, name: str) -> None:
+        """Bounded: an undo that hangs is for people to see."""
+        view = self._view()
+        limit_ms = 2 * deadline_ms(view.spec.patience, view.steps[view.number(name)])
+        try:
+            async with asyncio.timeout(limit_ms / 1_000):
+                while self._phase(name) == "undoing" or self._wanted(name):
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            return
+
+    def _phase(self, name: str) -> str:
+        view = self._view()
+        return view.phases[view.index[name]] if name in view.index else ""
+
+    def _wanted(self, name: str) -> bool:
+        view = self._view()
+        return name in view.index and view.index[name] in view.undo.wanted
+
+    def _moved(self, view: RunView, target: str) -> list[str]:
+        """Shares of a service that were moved and stand, in their order."""
+        return [
+            step.id
+            for i, step in enumerate(view.steps)
+            if step.paced and step.target == target and view.phases[i] == "succeeded"
+        ]
+
+
+async def go_on(view: RunView, who: str, say: Callable[[Event], Awaitable[None]]) -> None:
+    """A person resumed what health had stopped: the pace is free again, and what went back is moved anew."""
+    data = {"share": 1, "wait_ms": view.spec.pace.wait_ms, "why": f"resumed by {who}"}
+    back = [step.id for i, step in enumerate(view.steps) if step.paced and view.phases[i] == "undone"]
+    with contextlib.suppress(RunError):  # what is not allowed any more was decided otherwise meanwhile
+        await say(Event("pace_changed", 0, data=data))
+        for name in back:
+            told = {"who": who, "reason": "the pace was resumed"}
+            await say(Event("step_retried", 0, name, view.attempts[view.number(name)], told))
 
 
 @dataclass(frozen=True, slots=True)

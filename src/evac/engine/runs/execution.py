@@ -17,12 +17,11 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from evac.engine.boots.power_gate import PowerGate, sent_before
+from evac.engine.boots.binding import PowerGate, sent_before
 from evac.engine.clock import Clock, RunClock
 from evac.engine.pool import Pool
 from evac.engine.runs import requests
-from evac.engine.runs.admitting import Admission, FreeAdmission
-from evac.engine.runs.delicate_steps import carry_out
+from evac.engine.runs.admitting import Admission, FreeAdmission, carry_out
 from evac.engine.runs.performing import LATE_AGAIN_MS, Outcome, Performer, Terms, Try
 from evac.engine.runs.reading import NOTHING, Leading, Recorder, reload
 from evac.engine.stores.datasets import HELD
@@ -257,9 +256,9 @@ class RunExecution:
         """The present try of step i."""
         view = self.view
         step = view.steps[i]
-        tries = view.undo_tries.get(i, 1) if doing == "undo" else view.tries[i]
-        cycle = doing == "start" and i in view.cycled
-        return Try(step, step.id, view.attempts[i], tries, epoch, i in view.in_undo, cycle)
+        tries = view.undo.tries.get(i, 1) if doing == "undo" else view.tries[i]
+        cycle = doing == "start" and i in view.boots.cycled
+        return Try(step, step.id, view.attempts[i], tries, epoch, i in view.undo.unclear, cycle)
 
     async def _write(self, batch: list[Event], kept: int, works: list[Work]) -> None:
         """One write. A hold that came in between stops the starts, and only them."""

@@ -27,8 +27,8 @@ from evac.drivers.port import Action
 from evac.engine.clock import Clock
 from evac.engine.lead import policies
 from evac.engine.lead.leadership import begin
-from evac.engine.runs.attestation import how_to_vouch
 from evac.engine.runs.execution import RunExecution
+from evac.engine.runs.proposals import how_to_vouch
 from evac.engine.runs.step_actions import old_of
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets
@@ -169,8 +169,8 @@ class InHand:
     def accounted(self) -> frozenset[str]:
         """Sites that its present plan takes as lost."""
         view = None if self.execution is None else self.execution.view
-        if view is not None and view.accounted:
-            return frozenset(view.accounted)
+        if view is not None and view.replaced.accounted:
+            return frozenset(view.replaced.accounted)
         return frozenset(self.leaving if self.mark == "lost" else ())
 
     def actions_of(self, view: RunView, step: str) -> tuple[Action, ...]:

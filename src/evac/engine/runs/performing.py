@@ -16,11 +16,11 @@ from evac.drivers.capabilities import BootsServers
 from evac.drivers.port import Action, Driver, Evidence, Observed, Order
 from evac.drivers.registry import can
 from evac.drivers.store_driver import ANOTHER_PRIMARY
-from evac.engine.boots.power_gate import NoTurn
+from evac.engine.boots.binding import NoTurn
+from evac.engine.pool import Within
 from evac.model.boot_codes import BOOT_CODES, BOOTING
 from evac.model.errors import EvacError, LeaseLost, OutcomeUnknown, Permanent, Retryable
 from evac.model.run_policy import Patience
-from evac.net.deadline import Within
 from evac.run.patience import NO_MORE, again_ms, deadline_ms
 from evac.run.values import RunStep
 from evac.steps.registry import kind_of

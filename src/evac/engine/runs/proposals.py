@@ -1,4 +1,4 @@
-"""What a person wants to be run, and the answer that takes its place.
+"""What a person asks for: a run, or an end to doubt about one that has ended; and the answer.
 
     proposal/<id>      {"incident", "plan", "reason", "mode", "leaving", "mark", "ends", "typed", "who"}
     answer/<id>        {"run"} of the run that was made of it, or {"refused", "code", "kind", "hint"}
@@ -9,13 +9,18 @@ Who asked may take a proposal back while nobody answered it. So the answer is wr
 makes the run, and only while the proposal lies there as it was read: either there is a run with an answer, or
 the proposal was withdrawn and there is none.
 
-What shall be run: asked for by a person, or by the answer to a loss.
+Of a run that has ended a person says where the primary of a store is that it left in doubt.
 
-What another loss asks of a run under way, and what the register says when its plan was replaced. Pure.
+    request/<run>/<id>            what is asked of a run that nobody carries out any more
+    vouched/<store>/<epoch>       who said what, and why: written with the epoch, in one transaction
+
+While a promotion is in doubt no other one of its store can begin; only somebody who looked can end that.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -23,16 +28,23 @@ from typing import Any, Final
 import orjson
 
 from evac.drivers.port import Action
+from evac.engine.clock import Clock
+from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans.library import get_plan
+from evac.engine.runs import requests
 from evac.engine.runs.reading import incident_key
+from evac.engine.stores import datasets
+from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.guards import Mark, Permit
 from evac.model.error_kinds import kind_of
-from evac.model.errors import EvacError, NotAllowed, RunError
+from evac.model.errors import Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
 from evac.model.run_policy import Envelope
+from evac.model.step_id import StepId, plan_id
+from evac.net.internal_errors import foreseen
 from evac.run import envelope
 from evac.run.values import SETTLED
 from evac.run.view import RunView
-from evac.store.port import Compare, Delete, Entry, Put, Store
+from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
 
 REPLACEABLE: Final = frozenset({"pending", "awaiting_approval", "running", "paused", "monitoring"})
 """Phases in which a run takes another plan."""
@@ -73,10 +85,10 @@ def ends_after(ends: Mapping[str, Mark], gone: Collection[str]) -> dict[str, Mar
 def asks_of(view: RunView, agreed: Envelope) -> tuple[str, ...]:
     """What a person must agree to before the run goes on; empty where nobody is asked."""
     needed = view.spec.envelope
-    given = (envelope.outside(one, needed) for one in view.approved_by.values())
+    given = (envelope.outside(one, needed) for one in view.approvals.given.values())
     closest = min(given, key=len, default=envelope.outside(agreed, needed))
-    asks = (closest or ("an approval",)) if view.approvals < view.spec.approvals else ()
-    return (*asks, *(f"the name of {site} typed" for site in view.untyped))
+    asks = (closest or ("an approval",)) if view.approvals.counted < view.spec.approvals else ()
+    return (*asks, *(f"the name of {site} typed" for site in view.approvals.untyped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,3 +169,111 @@ async def _must_have_no_run(store: Store, incident: str) -> None:
     raise NotAllowed(
         "incident-has-run", words, f"evac run show {run}; for something else name another incident"
     )
+
+
+REQUESTS: Final = "request/"
+VOUCHED: Final = "vouched/"
+AGAIN_S: Final = 0.5
+
+
+class Vouching:
+    """Answers requests to ended runs while we lead. open_prefix: of the keys of runs that have not ended."""
+
+    def __init__(
+        self, store: Store, sets: DataSets, clock: Clock, guard: Lease, tell: Tell, open_prefix: str
+    ) -> None:
+        self._store, self._sets, self._clock = store, sets, clock
+        self._guard, self._tell, self._open_prefix = guard, tell, open_prefix
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `LeaseLost`."""
+        while True:
+            with contextlib.suppress(Unavailable):
+                async for _ in self._store.watch(REQUESTS):
+                    await self.turn()
+            await asyncio.sleep(AGAIN_S)
+
+    async def turn(self) -> None:
+        """Answers what stands now, of runs that have ended."""
+        for entry in await self._store.list(REQUESTS):
+            run = entry.key.removeprefix(REQUESTS).rpartition("/")[0]
+            if await self._store.get(self._open_prefix + run) is None:
+                await self._answer(run, entry)
+
+    async def _answer(self, run: str, entry: Entry) -> None:
+        """The request is gone, and its answer there, in one transaction with what it changes."""
+        about: dict[str, Any] = {"run": run}
+        try:
+            request = requests.decode(entry.key, entry.value)
+            permit, words = await self._vouch(run, request)
+            if request.glass is not None:
+                about["break_glass"] = request.glass.to_data()
+            answer = {"done": words}
+        except (LeaseLost, Unavailable):
+            raise
+        except Exception as error:
+            permit, words, answer = Permit(), "", refused(foreseen(error, entry.key, self._trouble))
+        key = ANSWER + entry.key.rpartition("/")[2]
+        with contextlib.suppress(Conflict):  # read again at the next change
+            await self._store.transact(
+                (Compare(entry.key, entry.revision), *permit.compares),
+                (Delete(entry.key), Put(key, orjson.dumps(answer)), *permit.changes),
+                self._guard,
+            )
+            if words:
+                self._tell(Notice("run", self._clock.now_ms(), "", words, about))
+
+    def _trouble(self, words: str, data: Mapping[str, Any]) -> None:
+        self._tell(Notice("trouble", self._clock.now_ms(), "", words, data))
+
+    async def _vouch(self, run: str, request: requests.Request) -> tuple[Permit, str]:
+        """Raises RunError, NotAllowed for what cannot be."""
+        if request.verb != "attest":
+            raise RunError("run-over", f"{run} has ended", f"see: evac run show {run}")
+        epoch = await self._in_doubt(run, plan_id(request.step))
+        primary = _primary(epoch, request)
+        after, permit = datasets.vouch(epoch, primary)
+        words = f"{request.who} vouches: the primary of {epoch.store} is at {primary} ({request.full_reason})"
+        record = {
+            "who": request.who,
+            "reason": request.full_reason,
+            "at_ms": self._clock.now_ms(),
+            "run": run,
+            "step": request.step,
+            "primary": primary,
+            "candidate": epoch.candidate,
+            "epoch": after.number,
+            "evidence": dict(request.evidence),
+        }
+        kept = Put(f"{VOUCHED}{epoch.store}/{epoch.number:06d}", orjson.dumps(record))
+        return permit | Permit((), (kept,)), words
+
+    async def _in_doubt(self, run: str, step: str) -> Epoch:
+        for epoch in (await self._sets.read_all()).values():
+            if epoch.run == run and not epoch.settled and step == step_of(epoch):
+                return epoch
+        raise RunError("run-over", f"{run} has ended, and it left nothing of {step or 'it'} in doubt")
+
+
+def step_of(epoch: Epoch) -> str:
+    """The id in its plan of the step whose outcome is in doubt."""
+    return str(StepId(epoch.purpose, epoch.store))
+
+
+def how_to_vouch(epoch: Epoch) -> str:
+    """The command that ends the doubt."""
+    sites = " or ".join(sorted({epoch.candidate, epoch.holder} - {""}))
+    return (
+        f"look where the primary of {epoch.store} is ({sites}), then say "
+        f"evac run attest {epoch.run} {step_of(epoch)} --seen primary=SITE --reason WHY"
+    )
+
+
+def _primary(epoch: Epoch, request: requests.Request) -> str:
+    """Where the primary is, as the person says. Raises NotAllowed where that says too little."""
+    if epoch.candidate in datasets.names_in(str(request.evidence.get("fenced", ""))):
+        return epoch.holder
+    named = str(request.evidence.get("primary", ""))
+    if named not in (epoch.candidate, epoch.holder) or not named:
+        raise NotAllowed("primary-unsaid", how_to_vouch(epoch))
+    return named

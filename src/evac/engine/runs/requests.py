@@ -236,12 +236,12 @@ _KINDS: Final[Mapping[str, str]] = MappingProxyType(
 
 def _check_typed(view: RunView, request: Request) -> None:
     """More than one site is left only by a person who typed all of their names."""
-    missing = [name for name in view.untyped if name not in {*view.typed, *request.typed}]
+    missing = [name for name in view.approvals.untyped if name not in {*view.approvals.typed, *request.typed}]
     if missing:
-        names = " ".join(f"--confirm {name}" for name in view.names)
+        names = " ".join(f"--confirm {name}" for name in view.approvals.to_type)
         raise NotAllowed(
             "second-site",
-            f"{', '.join(view.names)} are left at the same time: type all of their names "
+            f"{', '.join(view.approvals.to_type)} are left at the same time: type all of their names "
             f"(evac approve {view.spec.run} {names} --reason WHY)",
         )
 

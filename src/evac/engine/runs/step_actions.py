@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from evac.drivers import manual, noop
+from evac.derive.serving import Serving
+from evac.drivers import manual
 from evac.drivers.capabilities import Follows, Promotes, ProvesSync, RoutesTraffic, RunsUnits, Verifies
 from evac.drivers.port import Action, Value, Verb
-from evac.drivers.process.peers import agent_of
+from evac.drivers.process.client import agent_of
 from evac.drivers.registry import DRIVERS, can, proves
 from evac.drivers.spec import FENCE
 from evac.engine.boots.binding import Boots, boot_endpoint, boots_of, circuit_action, place_words
-from evac.model.domain import Loss, Topology, is_lost, loss, site_of, topology
+from evac.model.domain import Loss, Topology, loss, lost_now, site_of, topology
 from evac.model.errors import StalePlan
 from evac.model.estate import Endpoint, Estate, Store
-from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER
 from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import RunPolicy
@@ -33,22 +33,21 @@ BEFORE: Final = "from_replicas"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ground:
-    """What every step is bound with. lost: sites that are left; healthy: they still answer; live: (service,
-    site) -> replicas; candidates: store -> site of its next primary; started: service -> site -> starts.
+    """What every step is bound with. left: sites that the plan leaves; lost: those and all that were lost
+    before; healthy: sites that are left still answer; candidates: store -> site of its next primary.
     """
 
     estate: Estate
     plan: Plan
     policy: RunPolicy
     top: Topology
+    left: frozenset[str]
     lost: frozenset[str]
     healthy: bool
     endpoints: Mapping[tuple[str, str], tuple[Endpoint, ...]]
     stores: Mapping[str, Store]
-    live: Mapping[tuple[str, str], int]
+    serving: Serving
     candidates: Mapping[str, str]
-    pool_sites: Mapping[str, str]
-    started: Mapping[str, Mapping[str, int]]
     families: Mapping[str, tuple[str, ...]]
     by_family: Mapping[str, tuple[Store, ...]]
     boots: Boots | None = None
@@ -56,10 +55,8 @@ class Ground:
 
 def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
     top = topology(estate)
-    gone = loss(top, plan.scenario.domains)
-    lost = frozenset(site.id for site, is_gone in zip(estate.sites, gone.sites, strict=True) if is_gone)
-    leaving = plan.scenario.kind in ("lose", "evacuate")
-    pools = {pool.id: pool.site for pool in estate.pools}
+    named = _sites(top, loss(top, plan.scenario.domains))
+    left = named if plan.scenario.kind in ("lose", "evacuate") else frozenset()
     by_key: dict[tuple[str, str], tuple[Endpoint, ...]] = {}
     for endpoint in estate.endpoints:
         key = (endpoint.subject, endpoint.at)
@@ -72,16 +69,15 @@ def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
         plan=plan,
         policy=policy,
         top=top,
-        lost=lost if leaving else frozenset(),
+        left=left,
+        lost=left | (_sites(top, lost_now(top)) - named),
         healthy=plan.scenario.kind != "lose",
         endpoints=MappingProxyType(by_key),
         stores=MappingProxyType({store.id: store for store in estate.stores}),
-        live=MappingProxyType(_live(estate, top, gone)),
+        serving=Serving(top, plan),
         candidates=MappingProxyType(
             {s.store: site_of(top, s.candidate) or "" for s in plan.stores if s.candidate}
         ),
-        pool_sites=MappingProxyType(pools),
-        started=MappingProxyType(_started(top, pools, plan)),
         families=MappingProxyType(
             {s.id: tuple(d.target for d in s.needs if d.kind == "store" and d.hard) for s in estate.services}
         ),
@@ -90,40 +86,8 @@ def ground_of(estate: Estate, plan: Plan, policy: RunPolicy) -> Ground:
     )
 
 
-def _started(top: Topology, pools: Mapping[str, str], plan: Plan) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for step in plan.steps:
-        if kind_of(step.kind).replicas > 0:
-            sites = found.setdefault(step.target, {})
-            for name, count in step.servers:
-                site = pools.get(name) or site_of(top, name.removeprefix("site:")) or ""
-                sites[site] = sites.get(site, 0) + count
-    return found
-
-
-def _live(estate: Estate, top: Topology, gone: Loss) -> dict[tuple[str, str], int]:
-    """(service, site) -> replicas there, without those that a plan starts anew: at a site that is left, and
-    at one that comes back.
-    """
-    found: dict[tuple[str, str], int] = {}
-    replicas = estate.replicas
-    columns = (replicas.service, replicas.kind, replicas.target, replicas.count)
-    for service, kind, target, count in zip(*(column.tolist() for column in columns), strict=True):
-        site = _site_of_target(estate, top, kind, target)
-        if site and not is_lost(top, gone, site):
-            key = (estate.services[service].id, site)
-            found[key] = found.get(key, 0) + count
-    return found
-
-
-def _site_of_target(estate: Estate, top: Topology, kind: int, target: int) -> str:
-    if kind == AT_SITE:
-        return estate.sites[target].id
-    if kind == ON_POOL:
-        return estate.pools[target].site
-    assert kind == ON_SERVER
-    row = int(estate.fleet.site[target])
-    return estate.sites[row].id if row >= 0 else ""
+def _sites(top: Topology, gone: Loss) -> frozenset[str]:
+    return frozenset(site.id for site, dead in zip(top.estate.sites, gone.sites, strict=True) if dead)
 
 
 def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
@@ -177,12 +141,12 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
     where: dict[str, Value] = {"old": old, "candidate": new} | _peer("old", old_end)
     if old == new:
         # Nobody gives a role up to himself: a primary that goes on must not be stopped on the way.
-        return (Action("demote", store.id, noop.DRIVER.name, new, {}, {"proof": "demote", **where}),)
+        return (Action("demote", store.id, manual.NOOP.name, new, {}, {"proof": "demote", **where}),)
     if ground.healthy and old_end is not None:
         return (_act("demote", old_end, proof="demote", **where),)
     for proof in ground.policy.store(store.id).proofs:
         if proof == "none":
-            return (Action("fence", store.id, noop.DRIVER.name, new, {}, {"proof": proof, **where}),)
+            return (Action("fence", store.id, manual.NOOP.name, new, {}, {"proof": proof, **where}),)
         if (
             proof == "sync"
             and new_end is not None
@@ -319,15 +283,15 @@ def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tu
     """
     before: dict[str, int] = {}
     kind = kind_of(step.kind)
-    if kind.replicas < 0 and not kind.frees_room:
-        sites = {site for service, site in totals if service == step.target and site in ground.lost}
-        sites |= {site for site in ground.lost if (step.target, site) in ground.endpoints}
+    if kind.replicas < 0 and not step.servers:
+        sites = {site for service, site in totals if service == step.target and site in ground.left}
+        sites |= {site for site in ground.left if (step.target, site) in ground.endpoints}
         changes = dict.fromkeys(sorted(sites), 0)
         before = {site: totals.get((step.target, site), 0) for site in changes}
     else:
         changes = {}
         for name, count in step.servers:
-            site = _site_named(ground, name)
+            site = ground.serving.site_named(name)
             key = (step.target, site)
             before.setdefault(site, totals.get(key, 0))
             totals[key] = max(0, totals.get(key, 0) + kind.replicas * count)
@@ -345,33 +309,9 @@ def _units(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tu
     )
 
 
-def _site_named(ground: Ground, name: str) -> str:
-    """The site of a pool or of a server."""
-    return ground.pool_sites.get(name) or site_of(ground.top, name.removeprefix("site:")) or ""
-
-
-def _serving_sites(ground: Ground, service: str) -> tuple[str, ...]:
-    """Where a service stands once the plan is done: where its data is, most replicas, then by name."""
-    counts = dict(ground.started.get(service, {}))
-    for site in (site.id for site in ground.estate.sites if site.id not in ground.lost):
-        if (service, site) in ground.live:
-            counts[site] = counts.get(site, 0) + ground.live[service, site]
-    near = _data_sites(ground, service)
-    return tuple(sorted(counts, key=lambda site: (site not in near, -counts[site], site)))
-
-
-def _data_sites(ground: Ground, service: str) -> frozenset[str]:
-    """Where the primaries of the stores of a service will be: traffic goes to its data first."""
-    found: set[str] = set()
-    for family in ground.families.get(service, ()):
-        for store in ground.by_family.get(family, ()):
-            found.add(ground.candidates.get(store.id) or primary_site(ground.top, store))
-    return frozenset(found)
-
-
 def _verify(ground: Ground, step: Step) -> tuple[Action, ...]:
     """Asks the service where it will serve; base asks the first site, top every site."""
-    sites = _serving_sites(ground, step.target)
+    sites = ground.serving.sites(step.target)
     wanted = sites[:1] if step.milestone == "base" else sites
     ends = [_first(ground, step.target, site, Verifies) for site in wanted]
     if not ends or any(endpoint is None for endpoint in ends):
@@ -381,7 +321,7 @@ def _verify(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 def _shift(ground: Ground, step: Step) -> tuple[Action, ...]:
     """Every proxy and name server outside the lost site sends the traffic to where the service serves."""
-    sites = _serving_sites(ground, step.target)
+    sites = ground.serving.sites(step.target)
     if not sites:
         return ()
     away = ",".join(sorted(ground.lost)) or _left_for_home(ground, step.target, sites[0])
@@ -410,7 +350,7 @@ def _left_for_home(ground: Ground, service: str, home: str) -> str:
 def _boot(ground: Ground, step: Step) -> tuple[Action, ...]:
     """Through the BMC; by hand where the server has none, or nobody knows how to reach it."""
     assert ground.boots is not None
-    site = _site_named(ground, step.target)
+    site = ground.serving.site_named(step.target)
     endpoint = boot_endpoint(ground.endpoints.get((site, site), ()))
     told = ground.boots.parameters(step.target)
     if endpoint is not None and not step.manual and ground.boots.reached_by(step.target, endpoint):

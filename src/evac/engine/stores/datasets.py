@@ -25,6 +25,7 @@ from evac.engine.clock import Clock
 from evac.engine.stores.guards import Permit
 from evac.model.errors import LeaseLost, LockHeld, NotAllowed, Retryable, Unavailable
 from evac.model.run_policy import FENCE_PROOFS, StorePolicy
+from evac.model.step_id import target_step
 from evac.store.port import Compare, Entry, Lease, Put, Store
 
 Purpose = Literal["promote", "protect"]
@@ -202,7 +203,7 @@ def names_in(told: str) -> frozenset[str]:
 
 
 def _in_doubt(epoch: Epoch) -> NotAllowed:
-    step = f"{epoch.purpose}:{epoch.store}"
+    step = target_step(epoch.purpose, epoch.store)
     return NotAllowed(
         "candidate-unknown",
         f"{epoch.store}: what became of {epoch.candidate} in epoch {epoch.number} is not known; look, then "

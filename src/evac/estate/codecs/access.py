@@ -17,7 +17,15 @@ from urllib.parse import SplitResult, urlsplit
 
 from evac.estate.codecs.policy import ED25519_KEY, MOMENT
 from evac.estate.format import quantities as q
-from evac.estate.format.document import MAP, Node, read_document
+from evac.estate.format.document import (
+    ACCESS_FILE,
+    MAP,
+    YAML_BYTES_MAX,
+    Node,
+    decode,
+    read_bytes,
+    read_document,
+)
 from evac.estate.format.kinds import (
     Field,
     Listed,
@@ -33,10 +41,8 @@ from evac.estate.format.kinds import (
     text,
 )
 from evac.estate.format.problems import Problems, shown
-from evac.estate.format.provenance import FactBook
 from evac.estate.format.quantities import QuantityError
-from evac.estate.format.reading import BAD, Reader
-from evac.estate.format.sources import ACCESS_FILE, YAML_BYTES_MAX, decode, read_bytes
+from evac.estate.format.reading import BAD, FactBook, Reader
 from evac.model import access as a
 from evac.model.errors import EstateError
 

@@ -1,11 +1,9 @@
-"""An Estate to the files of the format: whole or not at all, the same bytes every time.
+"""An Estate to the files of the format, and the JSON Schema of these files: both made from the table of the
+format.
 
-Everything is written into a folder beside the wanted one, which then takes its name. Files that
-are not the estate's own (an overlay, notes) are carried over when a folder is replaced.
-
-Values of an Estate to YAML text: sorted, byte-stable, in units a person reads, never rounded.
-
-Works from the table of the format, so what it writes is what `reading` reads.
+What is written is what `reading` reads: sorted, the same bytes every time, in units that a person reads,
+never rounded. Everything is written into a folder beside the one that is asked for, which then takes its
+name. Files that are not the estate's own (an overlay, notes) are carried over when a folder is replaced.
 """
 
 from __future__ import annotations
@@ -18,13 +16,84 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from evac.estate.format.json_schema import schema
-from evac.estate.format.kinds import Field, Listed, Mapped, Placed, Record, Records, Scalar
-from evac.estate.format.sources import TABLES
-from evac.estate.format.spec import FACT, HEAD, SECTIONS, TOOLS, Section, hall_of
+from evac.estate.format.document import TABLES
+from evac.estate.format.kinds import (
+    ID_MAX,
+    Field,
+    Listed,
+    Mapped,
+    Placed,
+    Record,
+    Records,
+    Scalar,
+    record_schema,
+    with_fact,
+)
+from evac.estate.format.spec import FACT, FORMAT_VERSION, HEAD, SECTIONS, TOOLS, Section, hall_of
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Dependency, Estate, Fact, Rack, Store
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER
+
+SCHEMA_ID = "urn:evac:estate:1"
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of one YAML file of an estate."""
+    properties: dict[str, Any] = {
+        "evac": {
+            "description": "version of the format",
+            "anyOf": [{"const": FORMAT_VERSION}, {"const": str(FORMAT_VERSION)}],
+        }
+    }
+    for spec in HEAD:
+        properties[spec.key] = {"description": spec.doc, **with_fact(spec.kind)}
+    for section in SECTIONS:
+        properties[section.key] = {"description": section.doc, **_or_empty(_section(section))}
+    properties["tools"] = {
+        "description": "services that recovery itself needs, by role",
+        **_or_empty(TOOLS.schema()),
+    }
+    properties["facts"] = {
+        "description": "where values are from, by path such as services/pay/rto",
+        **_or_empty({"type": "object", "additionalProperties": record_schema(FACT.fields)}),
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        "title": "evac estate",
+        "description": "What a company runs, where, on what, and what needs what.",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "$defs": {"fact": _fact()},
+    }
+
+
+def _or_empty(inner: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [inner, {"type": "null"}]}
+
+
+def _section(section: Section) -> dict[str, Any]:
+    entry = record_schema(section.fields)
+    if section.style == "mapping":
+        return entry
+    if section.style == "list":
+        return {"type": "array", "items": entry}
+    keys = {"maxLength": ID_MAX, "pattern": "/" if section.path_id else "^[^/]"}
+    empty = {"anyOf": [entry, {"type": "null"}]} if "required" not in entry else entry
+    return {"type": "object", "propertyNames": keys, "additionalProperties": empty}
+
+
+def _fact() -> dict[str, Any]:
+    """A value with its provenance beside it; where it stands says what the value may be."""
+    described = {f.key: {"description": f.doc, **f.kind.schema()} for f in FACT.fields}
+    return {
+        "type": "object",
+        "properties": {"value": {}, **described},
+        "additionalProperties": False,
+        "required": ["value"],
+    }
+
 
 Tree = str | list["Tree"] | dict[str, "Tree"]
 """Text that is ready to be written, a list, or a mapping of such keys."""
@@ -237,7 +306,7 @@ def _block(key: str, tree: Tree, spread: int) -> list[str]:
 
 
 if TYPE_CHECKING:
-    from evac.estate.tables.writing import TableFormat
+    from evac.estate.tables.all import TableFormat
 
 SCHEMA_FILE: Final = "estate.schema.json"
 _SCHEMA_LINE: Final = f"yaml-language-server: $schema={SCHEMA_FILE}"
@@ -300,14 +369,14 @@ def _write_tables(estate: Estate, folder: Path, kind: TableFormat, counts_in_yam
     with_racks = len(estate.racks) > _RACKS_IN_YAML
     if not (with_racks or len(estate.fleet) or not counts_in_yaml):
         return
-    from evac.estate.tables import writing
+    from evac.estate.tables import all
 
     if with_racks:
-        writing.write_table(writing.racks_frame(estate.racks), folder / "racks", kind)
+        all.write_table(all.racks_frame(estate.racks), folder / "racks", kind)
     if len(estate.fleet):
-        writing.write_table(writing.servers_frame(estate), folder / "servers", kind)
+        all.write_table(all.servers_frame(estate), folder / "servers", kind)
     if not counts_in_yaml:
-        writing.write_table(writing.replicas_frame(estate), folder / "replicas", kind)
+        all.write_table(all.replicas_frame(estate), folder / "replicas", kind)
 
 
 def _counts_fit_yaml(estate: Estate) -> bool:

@@ -14,13 +14,19 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from evac.estate.codecs.access import read_reference
-from evac.estate.format.document import MAP, Node, read_document
+from evac.estate.format.document import (
+    MAP,
+    NOTICES_FILE,
+    YAML_BYTES_MAX,
+    Node,
+    decode,
+    read_bytes,
+    read_document,
+)
 from evac.estate.format.kinds import Field, Listed, Record, Scalar, choice, flag, record_schema, reference
 from evac.estate.format.problems import Problems, shown
-from evac.estate.format.provenance import FactBook
 from evac.estate.format.quantities import QuantityError
-from evac.estate.format.reading import BAD, Reader
-from evac.estate.format.sources import NOTICES_FILE, YAML_BYTES_MAX, decode, read_bytes
+from evac.estate.format.reading import BAD, FactBook, Reader
 from evac.model.errors import EstateError
 from evac.notices.values import KINDS, SEVERITIES, UPDATE, Channel, Kind, NoticeRules, Severity, Way
 

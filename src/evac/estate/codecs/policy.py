@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from evac.estate.format import quantities as q
-from evac.estate.format.document import Node, read_document
+from evac.estate.format.document import POLICY_FILE, YAML_BYTES_MAX, Node, decode, read_bytes, read_document
 from evac.estate.format.kinds import (
     Field,
     Listed,
@@ -33,10 +33,8 @@ from evac.estate.format.kinds import (
     text,
 )
 from evac.estate.format.problems import Problems, shown
-from evac.estate.format.provenance import FactBook
 from evac.estate.format.quantities import QuantityError
-from evac.estate.format.reading import BAD, Reader
-from evac.estate.format.sources import POLICY_FILE, YAML_BYTES_MAX, decode, read_bytes
+from evac.estate.format.reading import BAD, FactBook, Reader
 from evac.model import run_policy as rp
 from evac.model.errors import EstateError
 from evac.model.estate import Estate

@@ -14,9 +14,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac.audit.acceptance import Baseline, Suppression
-from evac.estate.format.document import LIST, MAP, SCALAR, Node, read_document
+from evac.estate.format.document import (
+    LIST,
+    MAP,
+    SCALAR,
+    YAML_BYTES_MAX,
+    Node,
+    decode,
+    read_bytes,
+    read_document,
+)
 from evac.estate.format.problems import Problems, shown
-from evac.estate.format.sources import YAML_BYTES_MAX, decode, read_bytes
 from evac.model.canonical import canonical_json
 from evac.model.diagnostic import SEVERITIES
 from evac.model.errors import EstateError, EvacError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from evac.estate.examples.build import pangyo
-from evac.estate.examples.description import describe
+from evac.estate.examples.build import describe, pangyo
 
 __all__ = ["describe", "pangyo"]

@@ -1,10 +1,7 @@
-"""Puts the example company together, flawed as in October 2022 or mended.
+"""Puts the example company together, flawed as in October 2022 or fixed, and describes it in a few counts.
 
-How the example is run: tools, limits, what expires, what undoes, what was rehearsed, links.
-
-Where each number of the example comes from: `published: ...` or `assumed: ...`, by fact path.
-
-One fact per entry covers all below it, so the list stays readable at any scale.
+Where each number of the example comes from is a fact by path, `published: ...` or `assumed: ...`. One fact
+per entry covers all below it, so the list stays readable at any scale.
 """
 
 from __future__ import annotations
@@ -16,26 +13,28 @@ from itertools import combinations
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 
 from evac.estate.examples.company import Blueprint, catalogue, service_target
-from evac.estate.examples.datastores import draw_stores, recovery_groups
 from evac.estate.examples.dependencies import Needs, add_flaws, draw_needs
 from evac.estate.examples.grounds import (
     FULL_SERVERS,
     LOST_SITE,
     SITE_IDS,
     WITNESS,
+    Machines,
     boot_servers,
     classes,
+    fleet_of,
     groups,
     lay_out,
+    stand_up,
+    with_budgets,
 )
-from evac.estate.examples.layout import site_counts
-from evac.estate.examples.machines import Machines, fleet_of, stand_up, with_budgets
 from evac.estate.examples.placing import Wanted, place
-from evac.estate.examples.services import Kit, services, spread_rules
-from evac.estate.examples.sizes import Sizes, draw_sizes
+from evac.estate.examples.services import Kit, draw_stores, recovery_groups, services, spread_rules
+from evac.estate.examples.sizes import Sizes, draw_sizes, site_counts
 from evac.model.errors import InvalidInput
 from evac.model.estate import (
     Automation,
@@ -51,8 +50,67 @@ from evac.model.estate import (
     SharedFate,
     Site,
 )
-from evac.model.fleet import SERVING, IntColumn, Replicas
+from evac.model.fleet import ON_SERVER, SERVER_STATES, SERVING, IntColumn, Replicas
 from evac.model.steps import TOOL_ROLES
+
+
+def describe(estate: Estate) -> tuple[str, ...]:
+    """Lines of counts: sites and fault domains, servers by state, services, replicas, stores, tools."""
+    domains = sum(map(len, (estate.sites, estate.halls, estate.feeds, estate.racks, estate.groups)))
+    families = {service.family for service in estate.services}
+    counted = (
+        (len(estate.sites), "sites"),
+        (len(estate.halls), "halls"),
+        (len(estate.feeds), "feeds"),
+        (len(estate.racks), "racks"),
+        (len(estate.groups), "shared fates"),
+    )
+    sites, witnesses = _sites_of(estate, "full"), _sites_of(estate, "witness")
+    replicas, needs = int(estate.replicas.count.sum()), _dependencies(estate)
+    return (
+        f"{estate.name}: {len(estate.fleet):,} servers at {sites} sites, {witnesses} more only vote",
+        *_site_lines(estate),
+        f"{domains:,} fault domains: " + ", ".join(f"{count:,} {word}" for count, word in counted),
+        f"{len(estate.services):,} services in {len(families)} families, {replicas:,} replicas,"
+        f" {needs:,} dependencies",
+        f"{len(estate.stores):,} stores, {_stores_inside(estate):,} of them with no copy outside one site",
+        f"{_single_site(estate):,} services stand at one site only",
+        f"{len(estate.tools)} recovery tools named, {len(estate.rehearsals)} losses rehearsed",
+    )
+
+
+def _sites_of(estate: Estate, role: str) -> int:
+    return sum(site.role == role for site in estate.sites)
+
+
+def _site_lines(estate: Estate) -> list[str]:
+    lines = []
+    for index, site in enumerate(estate.sites):
+        states = np.bincount(estate.fleet.state[estate.fleet.site == index], minlength=len(SERVER_STATES))
+        if states.sum():
+            parts = ", ".join(
+                f"{count:,} {word}" for count, word in zip(states, SERVER_STATES, strict=True) if count
+            )
+            lines.append(f"  {site.id}: {int(states.sum()):,} servers ({parts})")
+    return lines
+
+
+def _dependencies(estate: Estate) -> int:
+    return sum(len(service.needs) for service in estate.services)
+
+
+def _stores_inside(estate: Estate) -> int:
+    holds = [{m.at.split("/")[0] for m in store.members if m.mode != "none"} for store in estate.stores]
+    return sum(len(sites) == 1 for sites in holds)
+
+
+def _single_site(estate: Estate) -> int:
+    bound = estate.replicas.kind == ON_SERVER
+    pairs = np.unique(
+        np.stack((estate.replicas.service[bound], estate.fleet.site[estate.replicas.target[bound]])), axis=1
+    )
+    return int((np.bincount(pairs[0]) == 1).sum())
+
 
 _PRESS: Final = "published: reports on the Kakao outage of 15 October 2022"
 _CURE: Final = "assumed: the cure"

@@ -13,10 +13,8 @@ from typing import Final
 import numpy as np
 
 from evac.estate.examples.company import Blueprint
-from evac.estate.examples.grounds import CLASS_IDS, CLASSES, SITE_IDS, Ground
-from evac.estate.examples.layout import eligible_sites
-from evac.estate.examples.machines import Machines, spread_order
-from evac.estate.examples.sizes import SCARCE, Sizes
+from evac.estate.examples.grounds import CLASS_IDS, CLASSES, SITE_IDS, Ground, Machines, spread_order
+from evac.estate.examples.sizes import SCARCE, Sizes, eligible_sites
 from evac.model.estate import Spread
 from evac.model.fleet import DARK, ON_SERVER, SERVING, SPARE, BoolColumn, IndexColumn, IntColumn, Replicas
 from evac.model.units import UNBOUNDED, floor_share

@@ -1,17 +1,192 @@
-"""The problems of one reading: collected without end in sight, kept within bounds.
+"""The problems of one reading: every code with its severity and meaning, collected to the end and kept
+within bounds.
 
-Owns how a problem becomes a Diagnostic and how a near name is found; knows no file format.
+Owns how a problem becomes a Diagnostic and how a near name is found; knows no file format. The page
+docs/reference/diagnostics.md is made from the table of codes.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
-from evac.estate.format.codes import CODES
 from evac.model.diagnostic import Diagnostic, Place, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a stable code stands for; `area` groups codes on the page."""
+
+    severity: Severity
+    area: str
+    meaning: str
+
+
+_FILES: Final = "Files"
+_YAML: Final = "YAML"
+_VALUES: Final = "Values"
+_NAMES: Final = "Names"
+_SENSE: Final = "What cannot be"
+_TABLES: Final = "Tables"
+_FACTS: Final = "Facts and their shelf life"
+_IMPORTS: Final = "Imports"
+_NOTICES: Final = "Notices files"
+_ACCESS: Final = "Access files"
+
+_ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
+    ("estate-not-found", _FILES, "There is no file or folder of that name."),
+    ("estate-empty", _FILES, "The folder holds no YAML file."),
+    ("file-unreadable", _FILES, "The operating system refuses to open or read the file."),
+    ("file-special", _FILES, "The name belongs to a folder, pipe, socket or device, not to a plain file."),
+    ("file-outside", _FILES, "A symbolic link leads out of the estate's folder."),
+    ("file-too-large", _FILES, "The file is larger than evac reads (32 MiB of YAML, 2 GiB of a table)."),
+    ("too-many-files", _FILES, "The folder holds more YAML files than evac reads (1,000)."),
+    ("line-too-long", _FILES, "A line is longer than 65,536 bytes."),
+    ("not-utf-8", _FILES, "The bytes are not UTF-8 text."),
+    ("nul-byte", _FILES, "The file holds a NUL byte, so it is no text."),
+    ("yaml-syntax", _YAML, "The text is not YAML; nothing behind the place named was read."),
+    ("yaml-tag", _YAML, "An explicit tag such as !!python/object; tags are never used."),
+    ("several-documents", _YAML, "The file holds more than one YAML document."),
+    ("key-twice", _YAML, "The same key stands twice in one mapping."),
+    ("key-not-text", _YAML, "A key is a list or a mapping."),
+    ("merge-not-mapping", _YAML, "The merge key << is given something that is no mapping."),
+    ("alias-loop", _YAML, "An alias stands inside the value of its own anchor."),
+    ("too-many-aliases", _YAML, "More aliases than evac follows (20,000)."),
+    ("too-many-values", _YAML, "More values than evac reads (1,000,000), or aliases that expand to as many."),
+    ("too-deep", _YAML, "Nested more than 32 levels deep."),
+    ("value-too-long", _YAML, "One value of more than 4,096 characters."),
+    ("version-missing", _VALUES, "No file says which version of the format it is written in."),
+    ("version-unknown", _VALUES, "A version of the format that this program does not read."),
+    ("key-unknown", _VALUES, "A key that the format does not have."),
+    ("value-missing", _VALUES, "A value without which the entry says nothing is missing or unknown."),
+    ("wrong-type", _VALUES, "A list, a mapping or a single value where another of the three is wanted."),
+    ("not-a-number", _VALUES, "The text is no number with a unit."),
+    ("unit-missing", _VALUES, "A quantity that has a unit is written without one."),
+    ("unit-unknown", _VALUES, "A unit that evac does not know."),
+    ("unit-wrong-dimension", _VALUES, "A unit that measures something else than is wanted."),
+    ("negative", _VALUES, "A quantity below zero."),
+    ("quantity-too-large", _VALUES, "A quantity beyond 2^53 base units, which no JSON reader holds exactly."),
+    ("interval-ends", _VALUES, "An interval that does not have exactly two ends."),
+    ("interval-reversed", _VALUES, "An interval whose low end is above its high end."),
+    ("interval-windows", _VALUES, "An interval of rates over different windows."),
+    ("share-above-one", _VALUES, "A share of more than 100 %."),
+    ("share-zero", _VALUES, "A share of nothing."),
+    ("not-a-rate", _VALUES, "The text is no rate such as `600 per minute`."),
+    ("not-a-date", _VALUES, "The text is no date such as 2026-11-25."),
+    ("not-a-choice", _VALUES, "A word that is not one of the words allowed here."),
+    ("not-a-flag", _VALUES, "A text that is neither true nor false."),
+    ("not-a-key", _VALUES, "A text that is no ed25519 public key in base64."),
+    ("not-a-moment", _VALUES, "A text that is no moment such as 2026-11-25T03:00:00Z."),
+    ("text-too-long", _VALUES, "A text of more than 500 characters."),
+    ("out-of-range", _VALUES, "A number outside the range that makes sense here."),
+    ("id-invalid", _NAMES, "An id that is empty, too long, or holds characters that ids cannot have."),
+    ("id-twice", _NAMES, "The same id is described in two files."),
+    ("id-taken", _NAMES, "Two different things that share a name space have the same id."),
+    ("domain-path-invalid", _NAMES, "A hall, feed or rack whose path begins with no site of the estate."),
+    ("hall-unknown", _NAMES, "A rack stands in a hall that is not described."),
+    ("name-unknown", _NAMES, "A name that nothing in the estate has."),
+    ("target-ambiguous", _NAMES, "A need that names neither or both of a service and a store."),
+    ("group-cycle", _SENSE, "Shared-fate groups that contain each other."),
+    ("secret-in-clear", _SENSE, "A password or key is written down; name where it is: env:NAME, file:/path."),
+    (
+        "endpoint-never-asked",
+        _SENSE,
+        "An endpoint whose driver does nothing for what the endpoint is for, so no one ever asks it.",
+    ),
+    ("setting-missing", _SENSE, "A setting without which the driver of an endpoint cannot work."),
+    ("setting-unknown", _SENSE, "A setting that the driver of an endpoint does not read."),
+    ("setting-wrong", _SENSE, "A setting of an endpoint with a value that its driver cannot use."),
+    ("two-primaries", _SENSE, "A store with more than one primary."),
+    ("needs-itself", _SENSE, "A service that needs itself."),
+    ("same-ends", _SENSE, "A link whose two ends are the same site."),
+    ("link-twice", _SENSE, "Two links between the same two sites."),
+    ("replicas-stated-twice", _SENSE, "Replicas of a service are placed both in YAML and in the table."),
+    ("too-many-replicas", _SENSE, "More replicas of one service than can be planned (1,000,000)."),
+    ("table-twice", _TABLES, "A table exists both as CSV and as Parquet."),
+    ("table-unreadable", _TABLES, "The file is not readable as CSV or Parquet."),
+    ("table-too-large", _TABLES, "More rows than evac reads (20,000,000)."),
+    ("column-unknown", _TABLES, "A column that the table does not have."),
+    ("column-missing", _TABLES, "A column that the table must have is missing."),
+    ("column-twice", _TABLES, "The same column stands twice."),
+    ("row-length", _TABLES, "A row with more or fewer cells than the header."),
+    ("cell-invalid", _TABLES, "A cell that is no value of its column."),
+    ("cell-missing", _TABLES, "A cell that must not be empty is empty."),
+    ("row-twice", _TABLES, "Two rows that say the same thing: one server, one rack, or one replica target."),
+    ("bmc-contradiction", _TABLES, "A server that says it has no BMC, and where its BMC is."),
+    ("site-contradiction", _TABLES, "The site of a row is not the site of its rack or pool."),
+    ("fact-twice", _FACTS, "The provenance of one value is stated twice."),
+    ("fact-without-date", _FACTS, "A shelf life without the date from which it counts."),
+    ("import-source-missing", _IMPORTS, "The source, or a file it must have, is not there."),
+    ("import-shape", _IMPORTS, "The source is not laid out the way its kind is."),
+    ("import-column-missing", _IMPORTS, "A host list without a column of host names."),
+    ("import-row-length", _IMPORTS, "A row of a host list with more or fewer cells than its header."),
+    ("import-cell", _IMPORTS, "A cell of a host list that says nothing its column can hold."),
+    ("import-unit-missing", _IMPORTS, "A quantity of a host list without a unit in header or cell."),
+    ("import-host-twice", _IMPORTS, "Two rows of a host list that contradict each other about one host."),
+    ("import-name", _IMPORTS, "A name of the source that cannot be an id of an estate."),
+    ("nobody", _ACCESS, "Neither people nor an identity provider are named, so nobody could sign in."),
+    ("not-a-hash", _ACCESS, "A text that is no hash of a token as `evac access token` prints it."),
+    ("not-an-address", _ACCESS, "A text that is no address such as https://id.example.com."),
+    ("address-open", _ACCESS, "An address without TLS that others than this machine reach."),
+    ("not-a-host", _ACCESS, "A text that is no name of a host."),
+    ("not-a-path", _ACCESS, "A path that does not begin with /."),
+    ("subject-missing", _ACCESS, "It is not said who a person is at the identity provider."),
+    ("program-approves", _ACCESS, "A token that acts for nobody has a role that may approve."),
+    ("nobody-told", _NOTICES, "A notices file without a channel."),
+    ("channel-mixed", _NOTICES, "A channel for users that would also tell them what is internal."),
+    ("channel-way", _NOTICES, "A channel of neither way, of both, or with what belongs to the other one."),
+    ("too-many-channels", _NOTICES, "More channels than messages are sent to (16)."),
+)
+
+_WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
+    ("fact-unknown", _FACTS, "Provenance of a value that the estate does not state."),
+    ("need-twice", _SENSE, "The same need stands twice in one service."),
+    ("replicas-do-not-add-up", _SENSE, "The number of replicas stated is not the number placed."),
+    ("replicas-exceed-servers", _SENSE, "More replicas on one server than the spread of the service allows."),
+    ("server-over-committed", _SENSE, "The replicas on a server demand more than the server has."),
+    ("pool-over-committed", _SENSE, "The replicas in a pool demand more than its quota."),
+    ("bmc-address-twice", _SENSE, "Two servers with one BMC address: one of them cannot be reached."),
+    ("serial-twice", _SENSE, "Two servers with one serial number: which is which nobody can tell."),
+    ("replicas-at-witness", _SENSE, "Replicas at a site that only votes."),
+    ("degraded-above-people", _SENSE, "More people notice the degraded service than notice its loss."),
+    (
+        "overlay-only",
+        _FILES,
+        "The overlay describes something no other file has, and not enough to stand by itself.",
+    ),
+    (
+        "import-dangling",
+        _IMPORTS,
+        "The source says that something calls a service which the source does not have.",
+    ),
+    ("import-host-nowhere", _IMPORTS, "A host of a host list whose site is not known; it is left out."),
+    (
+        "import-word-unknown",
+        _IMPORTS,
+        "A word of the source whose meaning evac does not know; the fact stays unknown.",
+    ),
+    ("import-name-changed", _IMPORTS, "A name of the source had to be changed to become an id."),
+)
+
+_NOTES: Final[tuple[tuple[str, str, str], ...]] = (
+    ("more-problems", _FILES, "More problems of one code than are listed (200)."),
+    ("facts-never-expire", _FACTS, "No date is given, so no fact can be past its shelf life."),
+    ("fact-expired", _FACTS, "A fact is past its shelf life and counts as unknown."),
+    ("default-taken", _FACTS, "A value that cannot be unknown is unknown; its default counts."),
+    ("import-ignored", _IMPORTS, "A part of the source that evac has no use for and did not read."),
+)
+
+CODES: Final[Mapping[str, Code]] = MappingProxyType(
+    {code: Code("error", area, meaning) for code, area, meaning in _ERRORS}
+    | {code: Code("warning", area, meaning) for code, area, meaning in _WARNINGS}
+    | {code: Code("note", area, meaning) for code, area, meaning in _NOTES}
+)
+"""Stable code -> what it stands for."""
+
 
 KEPT_MAX: Final = 200
 """Diagnostics kept of one code; the rest is counted only, so that no flood hides another problem."""

@@ -1,15 +1,10 @@
-"""One import from end to end: read the source, write the folder, say what changed and what is open.
+"""One import from end to end: the register of importers, reading the source, the folder, what changed and
+what is open.
 
-What changed between two imports: facts by name, compared and sorted.
-
-Works on the texts of two imports, so that yesterday's files need no memory of their own.
-
-The folder an import writes into: what is there already, what may be replaced, what never is.
-
-Files of an import carry a mark in their first lines; a file without it belongs to somebody and
-stays. The overlay is written once, when there is none.
-
-What an estate still does not know, as a list a person can work down. Reads the Estate only.
+An importer is a module or a package with `read(source, problems)`, which gives the facts of a source as
+`Imported`; problems are added, with their places. Changes are found on the texts of two imports, so that
+yesterday's files need no memory of their own. Files of an import carry a mark in their first lines; a file
+without it belongs to somebody and stays. The overlay is written once, when there is none.
 """
 
 from __future__ import annotations
@@ -17,22 +12,56 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from evac.estate.format.document import LIST, MAP, Node, read_document
-from evac.estate.format.overlay import OVERLAY_FILES
+from evac.estate.format.assembling import OVERLAY_FILES
+from evac.estate.format.document import (
+    LIST,
+    MAP,
+    TABLE_BYTES_MAX,
+    YAML_BYTES_MAX,
+    Node,
+    decode,
+    read_bytes,
+    read_document,
+)
 from evac.estate.format.problems import Problems
-from evac.estate.format.sources import TABLE_BYTES_MAX, YAML_BYTES_MAX, decode, read_bytes
-from evac.estate.importers.emitting import HEADER_MARK, TABLES_MARK, document_text, table_text
-from evac.estate.importers.imported import TABLE_COLUMNS, Imported, ImportResult, SourceError, Unknown
-from evac.estate.importers.register import KINDS, read_source
+from evac.estate.importers.imported import (
+    HEADER_MARK,
+    TABLE_COLUMNS,
+    TABLES_MARK,
+    Imported,
+    ImportResult,
+    SourceError,
+    Unknown,
+    document_text,
+    table_text,
+)
 from evac.estate.loading import check
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate, Service, Store
 from evac.model.units import RESOURCE_WORDS
+
+IMPORTERS: Final[Mapping[str, str]] = {
+    "compose": "evac.estate.importers.compose",
+    "csv": "evac.estate.importers.csv",
+    "kubernetes": "evac.estate.importers.kubernetes.reader",
+    "wikimedia": "evac.estate.importers.wikimedia.reader",
+}
+"""Kind of source, as the command line names it -> the module that reads it."""
+
+KINDS: Final = tuple(sorted(IMPORTERS))
+
+
+def read_source(kind: str, source: Path, problems: Problems) -> Imported:
+    """The facts of a source of a known kind; problems are added."""
+    read: Callable[[Path, Problems], Imported] = import_module(IMPORTERS[kind]).read
+    return read(source, problems)
+
 
 _SERVICE_FACTS: Final[tuple[tuple[str, Callable[[Service], bool]], ...]] = (
     ("services without a number of replicas", lambda s: s.replicas is None),
@@ -409,7 +438,7 @@ def _example_overlay(kind: str, source: Path, imported: Imported) -> str:
 
 
 def _plain_name(name: str) -> str:
-    from evac.estate.importers.emitting import scalar_text
+    from evac.estate.importers.imported import scalar_text
 
     return scalar_text(name[:100])
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evac.estate.format.document import MAP, SCALAR, Node, read_document
+from evac.estate.format.document import MAP, SCALAR, YAML_BYTES_MAX, Node, decode, read_bytes, read_document
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
-from evac.estate.format.sources import YAML_BYTES_MAX, decode, read_bytes
 from evac.model.diagnostic import Place
 
 ROWS_MAX: Final = 2_000_000

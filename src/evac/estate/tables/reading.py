@@ -19,8 +19,8 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from evac.estate.format.document import TABLE_BYTES_MAX, decode, read_bytes
 from evac.estate.format.problems import Problems, shown
-from evac.estate.format.sources import TABLE_BYTES_MAX, decode, read_bytes
 from evac.model.diagnostic import Place
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import QUANTITY_LIMIT

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Final
 
 from evac.engine.clock import Clock
-from evac.engine.stores.data_loss import pages
+from evac.engine.stores.sightings import pages
 from evac.model.errors import Conflict, Corrupt
 from evac.notices import box as boxes
 from evac.notices.box import Box, Waiting

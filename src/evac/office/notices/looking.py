@@ -24,8 +24,8 @@ from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.lead.watch_journal import decode as decode_record
 from evac.engine.plans import library
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.stores.data_loss import pages, read_sightings
 from evac.engine.stores.guards import SITES_KEY
+from evac.engine.stores.sightings import pages, read_sightings
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.observation import Observation
 from evac.notices import concerns

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from evac.engine.stores.data_loss import pages
+from evac.engine.stores.sightings import pages
 from evac.model.errors import Corrupt
 from evac.notices.box import Box
 from evac.notices.codec import STREAM, Delivery, box_of, row_of, state_of

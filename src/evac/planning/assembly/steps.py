@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from itertools import pairwise
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from evac.model.instance import Instance
 from evac.model.plan import Step
-from evac.planning.assembly.milestones import Times
+from evac.model.step_id import batch_step, boot_step, milestone_step, target_step
+from evac.planning.assembly.draft import Draft, Times
 from evac.planning.assembly.waves import BY_ITSELF, attest_steps, boot_fields, power_steps, reprotect_steps
 from evac.planning.evacuation.board import NEVER, SHEDS, STARTS, Board
 from evac.steps.kind import Need
@@ -21,50 +22,11 @@ from evac.steps.places import Places
 from evac.steps.registry import PLANNED, kind_of
 
 MILES: Final = ("base", "top")
-_USUAL: Final[dict[str, dict[str, object]]] = {
-    kind.name: {"precheck": kind.precheck, "gate": kind.gate, "undo": kind.undo, "tools": kind.tools}
-    for kind in PLANNED.values()
-}
-"""What steps of a kind say, unless they say otherwise."""
 _FIELDS: Final = tuple(f.name for f in fields(Step))
 _VALUES_OF: Final = attrgetter(*_FIELDS)
 """Fields of a step, and what reads them at once: there are thousands of steps."""
 _LAST: Final = tuple(_FIELDS.index(name) for name in ("after", "wave", "uses"))
 """Places of the fields that are known when all steps are drafted."""
-
-
-@dataclass(slots=True, eq=False)
-class Draft:
-    """Steps by id, and the steps that end what others wait for."""
-
-    instance: Instance
-    board: Board
-    steps: dict[str, Step] = field(default_factory=dict)
-    boot_of: dict[int, str] = field(default_factory=dict)
-    sheds_on: dict[int, list[str]] = field(default_factory=dict)
-    starts_of: dict[tuple[int, int], list[str]] = field(default_factory=dict)
-    promote_of: dict[int, str] = field(default_factory=dict)
-    last_of: dict[int, str] = field(default_factory=dict)
-    members: dict[int, list[int]] = field(default_factory=dict)
-
-    def add(self, kind: str, target: str, name: str, start: int, end: int, **fields: object) -> str:
-        """Make a step of ticks; returns its id."""
-        tick = self.instance.tick_ms
-        told: dict[str, object] = {"deadline_ms": max(2 * (end - start), 1) * tick, **_USUAL[kind], **fields}
-        self.steps[name] = Step(
-            id=name,
-            kind=kind,
-            target=target,
-            start_ms=start * tick,
-            end_ms=end * tick,
-            **told,  # type: ignore[arg-type]
-        )
-        return name
-
-    def manual_ticks(self, kind: str, regular: int, manual: bool) -> int:
-        """How long a step takes: people need at least what the estate says."""
-        need = self.instance.tools[kind].manual if manual else None
-        return regular if need is None else max(regular, need)
 
 
 def draft_steps(instance: Instance, board: Board) -> Draft:
@@ -105,7 +67,7 @@ def _stores(draft: Draft) -> None:
         fence = draft.add(
             "fence",
             store.id,
-            f"fence:{store.id}",
+            target_step("fence", store.id),
             at,
             at + length,
             rung=store.fence_rung,
@@ -115,7 +77,7 @@ def _stores(draft: Draft) -> None:
         draft.promote_of[row] = draft.add(
             candidate.kind,
             store.id,
-            f"{candidate.kind}:{store.id}",
+            target_step(candidate.kind, store.id),
             int(entry["promote_at"]),
             int(entry["primary_at"]),
             candidate=candidate.id,
@@ -134,7 +96,7 @@ def _boots(draft: Draft) -> None:
         draft.boot_of[row] = draft.add(
             "boot",
             name,
-            f"boot:{name}",
+            boot_step(name),
             at,
             on_at,
             servers=((name, 1),),
@@ -196,7 +158,7 @@ def _sheds(draft: Draft) -> None:
         name = draft.add(
             "shed",
             s.id[batch.service],
-            f"shed:{s.id[batch.service]}:{number}",
+            batch_step("shed", s.id[batch.service], number),
             batch.at,
             batch.at + length,
             count=sum(placed.values()),
@@ -227,7 +189,7 @@ def _starts(draft: Draft) -> None:
     for batch, rows in _batches(lines):
         key = (batch.service, batch.mile)
         number = ordinal[key] = ordinal.get(key, 0) + 1
-        name = f"start:{s.id[batch.service]}:{MILES[batch.mile]}:{number}"
+        name = batch_step("start", s.id[batch.service], number, MILES[batch.mile])
         length = draft.manual_ticks("start", int(s.start[batch.service]), bool(batch.manual))
         boots = {draft.boot_of[row] for row in rows if row in draft.boot_of}
         tick = draft.instance.tick_ms
@@ -265,7 +227,7 @@ def _checks(draft: Draft) -> None:
                 continue
             manual = bool(entry["verify_manual"][mile])
             length = draft.manual_ticks("verify", int(s.verify[service]), manual)
-            name = f"verify:{s.id[service]}:{MILES[mile]}"
+            name = milestone_step("verify", s.id[service], MILES[mile])
             draft.add("verify", s.id[service], name, at, at + length, milestone=MILES[mile], manual=manual)
             if mile == 0:
                 draft.last_of[service] = name
@@ -277,7 +239,7 @@ def _checks(draft: Draft) -> None:
             draft.last_of[service] = draft.add(
                 "shift",
                 s.id[service],
-                f"shift:{s.id[service]}",
+                target_step("shift", s.id[service]),
                 at,
                 at + length,
                 milestone="base",
@@ -301,7 +263,7 @@ def _after(draft: Draft) -> dict[str, tuple[str, ...]]:
             if draft.instance.services.base_lost[service]:
                 after |= gates[component]
             if Need.RELEASE in needs and service in draft.instance.attests:
-                after.add(f"attest:{step.target}")
+                after.add(target_step("attest", step.target))
             if Need.STARTS in needs:
                 owners = draft.members[component] if mile == 0 else [service]
                 after |= {n for owner in owners for n in draft.starts_of.get((owner, mile), ())}
@@ -357,6 +319,27 @@ def _waves(draft: Draft, after: dict[str, tuple[str, ...]]) -> dict[str, int]:
     return waves
 
 
+def add_stops_away(draft: Draft, times: Times) -> None:
+    """One stop a service that came home, of its replicas elsewhere; none before all of it serves at home."""
+    instance, s = draft.instance, draft.instance.services
+    for leaving in instance.leaving:
+        service, at = leaving.service, int(times.top_at[leaving.service])
+        name, length = s.id[service], int(s.shed[service])
+        if at + length >= instance.horizon:
+            continue
+        draft.add(
+            "stop",
+            name,
+            f"stop:{name}",
+            at,
+            at + length,
+            after=tuple(sorted(step.id for step in draft.steps.values() if step.target == name)),
+            servers=leaving.places,
+            count=sum(count for _, count in leaving.places),
+            precheck="all of it serves at home",
+        )
+
+
 def add_stops(draft: Draft, times: Times) -> None:
     """One stop a service that stands in the lost site: after it moved, or just before the deadline."""
     instance, s = draft.instance, draft.instance.services
@@ -369,4 +352,4 @@ def add_stops(draft: Draft, times: Times) -> None:
         after = (draft.last_of[service],) if moved and service in draft.last_of else ()
         name = s.id[service]
         words = "its replacement serves" if moved else "the site still has power"
-        draft.add("stop", name, f"stop:{name}", at, at + length, after=after, precheck=words)
+        draft.add("stop", name, target_step("stop", name), at, at + length, after=after, precheck=words)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance, LeftOff
 from evac.model.plan import Wave
+from evac.model.step_id import member_step, power_step, target_step
+from evac.planning.assembly.draft import Draft
 from evac.planning.evacuation.board import NEVER, Board
 from evac.steps.registry import kind_of
-
-if TYPE_CHECKING:
-    from evac.planning.assembly.steps import Draft
 
 BY_ITSELF = "by_itself"
 """Parameter of a boot of a server that comes on with its power: look, and do not press."""
@@ -27,11 +26,11 @@ def power_steps(draft: Draft) -> None:
         draft.add(
             "power",
             step.target,
-            f"power:{step.target}",
+            power_step(step.target),
             step.start,
             step.end,
             manual=step.manual,
-            after=tuple(f"power:{steps[number].target}" for number in step.after),
+            after=tuple(power_step(steps[number].target) for number in step.after),
         )
 
 
@@ -40,7 +39,7 @@ def boot_fields(draft: Draft, row: int) -> dict[str, object]:
     instance = draft.instance
     fields: dict[str, object] = {}
     if len(instance.powered_by) and instance.powered_by[row] >= 0:
-        fields["after"] = (f"power:{instance.power_steps[int(instance.powered_by[row])].target}",)
+        fields["after"] = (power_step(instance.power_steps[int(instance.powered_by[row])].target),)
     if instance.boot_kinds[int(instance.rows.boot_kind[row])].by_itself:
         fields["parameters"] = {BY_ITSELF: True}
         fields["precheck"] = "its rack has power"
@@ -52,7 +51,7 @@ def attest_steps(draft: Draft) -> None:
     for service, ticks in sorted(draft.instance.attests.items()):
         name = draft.instance.services.id[service]
         if ticks <= draft.instance.horizon:
-            draft.add("attest", name, f"attest:{name}", 0, ticks, manual=True)
+            draft.add("attest", name, target_step("attest", name), 0, ticks, manual=True)
 
 
 def reprotect_steps(draft: Draft) -> None:
@@ -74,7 +73,7 @@ def reprotect_steps(draft: Draft) -> None:
             draft.add(
                 "reprotect",
                 copy.store,
-                f"reprotect:{copy.store}:{copy.member}",
+                member_step("reprotect", copy.store, copy.member),
                 since,
                 since + copy.ticks,
                 candidate=copy.member,

@@ -8,24 +8,37 @@ docs/explanation/bound.md).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evac.model.certificate import PlacementRows
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Instance, Use
+from evac.planning.bound.capacity import Needs, Room, Sweep, needs_of
 from evac.planning.bound.heads import Heads, by_hand, heads_of, needs_tools, pools_of
-from evac.planning.bound.room import Needs, Room, Sweep, needs_of
-
-if TYPE_CHECKING:
-    from evac.planning.bound.capacity import Curve
-    from evac.planning.bound.supply import Work
 
 Factors = tuple[tuple[int, int], ...]
 """Limit and factor of a supply row, sorted."""
 Prices = tuple[tuple[tuple[int, int], int], ...]
 """(pool, resource) and factor of a capacity row, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one milestone does on a row. amount: unit-ticks; lead: Q, so that q = lead / (2 amount);
+    release: tick before which none of it can be done."""
+
+    amount: int
+    lead: int
+    release: int
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Worth of what is on: `first` from tick 0, then `gains` of (tick, more worth), ticks rising."""
+
+    first: int
+    gains: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

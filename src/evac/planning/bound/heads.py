@@ -16,7 +16,7 @@ import numpy as np
 
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import WHOLE, Instance, Use
-from evac.planning.bound.room import AT_ONCE, NEVER, Needs, Room
+from evac.planning.bound.capacity import AT_ONCE, NEVER, Needs, Room
 from evac.planning.compiled import fill, inner, kernel
 
 _PASSES = 64

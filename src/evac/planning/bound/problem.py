@@ -12,11 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.graph import components
-from evac.planning.bound import capacity, supply
-from evac.planning.bound.capacity import Curve
-from evac.planning.bound.facts import Facts
-from evac.planning.bound.supply import Work
+from evac.derive.affected import components
+from evac.planning.bound import supply
+from evac.planning.bound.facts import Curve, Facts, Work
 
 _MOST_SUPPLY_ROWS = 12
 _FINEST = 2**20
@@ -93,8 +91,8 @@ def capacity_choice(facts: Facts, prices: FloatTable) -> CapacityChoice | None:
         return None
     whole = np.floor(prices * (_FINEST / largest) + 0.5).astype(np.int64)
     table = {(int(p), int(r)): int(whole[p, r]) for p, r in np.argwhere(whole > 0)}
-    sizes = capacity.sizes_of(facts, table)
-    curve = capacity.curve_of(facts, table)
+    sizes = supply.sizes_of(facts, table)
+    curve = supply.curve_of(facts, table)
     if sum(sizes.values()) <= curve.first:
         return None
     return CapacityChoice(table, {i: d for i, d in sizes.items() if not facts.fixed[i]}, curve)

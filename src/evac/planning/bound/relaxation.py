@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from evac.planning.bound.capacity import waits_of
 from evac.planning.bound.facts import Facts
 from evac.planning.bound.problem import CapacityChoice, FloatTable, Network
+from evac.planning.bound.supply import waits_of
 
 _INFINITE = float("inf")
 _ITERATIONS = 200_000

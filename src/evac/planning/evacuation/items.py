@@ -40,11 +40,14 @@ from evac.planning.evacuation.board import (
     WAIT,
     Board,
     Ints,
+    close_spread,
+    is_full,
+    open_spread,
+    survey,
+    untake_to,
 )
-from evac.planning.evacuation.given import start_given
-from evac.planning.evacuation.room import close_spread, is_full, open_spread, survey, untake_to
 from evac.planning.evacuation.shedding import delay_sheds_of, undo_sheds_to
-from evac.planning.evacuation.sources import delay_starts, last_end, start_replicas
+from evac.planning.evacuation.starts import delay_starts, last_end, start_given, start_replicas
 from evac.planning.evacuation.timing import (
     back_to_begun,
     begin_item,

@@ -37,8 +37,9 @@ from evac.planning.evacuation.board import (
     WAIT,
     Board,
     Ints,
+    close_spread,
+    open_spread,
 )
-from evac.planning.evacuation.room import close_spread, open_spread
 from evac.planning.evacuation.shedding import base_is_shed, is_dead
 from evac.planning.evacuation.timing import fits_at, hands, release_to, reserve, schedule, when
 

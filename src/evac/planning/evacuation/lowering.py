@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.graph import components
+from evac.derive.affected import components
 from evac.model.errors import Infeasible, InvalidInput
 from evac.model.instance import Instance, Use
 from evac.planning.evacuation import board as b

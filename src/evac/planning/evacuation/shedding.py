@@ -25,8 +25,9 @@ from evac.planning.evacuation.board import (
     VICTIM,
     VICTIMS,
     Board,
+    room_for,
+    within_spread,
 )
-from evac.planning.evacuation.room import room_for, within_spread
 from evac.planning.evacuation.timing import hands, latest_shed, lift, reserve, shed_length, when
 
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from evac.model.instance import Instance
 from evac.planning.compiled import kernel
 from evac.planning.evacuation.board import LEVELLED, NEVER, Board, Ints
-from evac.planning.evacuation.given import keep_rows, remember
 from evac.planning.evacuation.legality import breaches, breaks_rules, first_idle_shed
 from evac.planning.evacuation.lowering import lower, refuse_self_reference
 from evac.planning.evacuation.order import Items, closure_order, items_of, level_order, lost_tools, tier_order
@@ -32,7 +31,7 @@ from evac.planning.evacuation.search import (
     sweep,
     use_room,
 )
-from evac.planning.evacuation.sources import ON_FIRST
+from evac.planning.evacuation.starts import ON_FIRST, keep_rows, remember
 from evac.planning.evacuation.timing import boot, power_allows
 
 Progress = Callable[[int, int, int], None]

@@ -10,7 +10,7 @@ from the same tick; two sets may be held together (an action and the hands that 
 
 from __future__ import annotations
 
-from evac.derive.power import POWER_COLUMNS
+from evac.derive.limits import POWER_COLUMNS
 from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
     BOOT,

@@ -1,16 +1,17 @@
-"""Logins in the store, so that they outlive the process of a room, and hold in each room of one name.
+"""Logins and how often somebody may ask: in the memory of this process, and logins in the store, so that
+they outlive it and hold in each room of one name.
 
     session/<sha256 of the cookie>    {"name", "role", "proof", "rests", "made_ms", "seen_ms", "until_ms"}
 
 Nothing in it opens a room: not the cookie, whose hash is its key, nor the token of changes, which follows
-from the cookie. A login by a break-glass credential is not kept: the credential itself stands for it. While
-the store does not answer, logins go on as this process knows them: people sign in for the day of a fire.
+from the cookie. A login by a break-glass credential is not kept: it is used with the credential itself.
+While the store does not answer, logins go on as this process knows them: people sign in for the day of a
+fire.
 
-Logins of people: what a cookie stands for, in the memory of this process; `keeping` has them in the store.
-
-A cookie holds 256 random bits; only their hash is kept here. A login ends when nothing was asked for a while,
-after its whole length, and on signing out; `People` ends it when its person leaves the access file, or when
-what it was proved with changes there. Bounded: those that were used least recently make room for new ones.
+A cookie holds 256 random bits; only their hash is kept here. A login ends when nothing was asked for a
+while, after its whole length, and on signing out; `People` ends it when its person leaves the access file,
+or when what it was proved with changes there. All is bounded: the logins and names that were used least
+recently make room for new ones.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import ipaddress
 import os
 import re
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,7 +36,60 @@ from evac.model.errors import Conflict, EvacError
 from evac.model.estate import Rate
 from evac.store.port import Compare, Delete, Lease, Put, Store
 from evac.web.access.port import Proof, TooMany
-from evac.web.access.rate_limit import Often, neighbourhood
+
+NAMES_MOST: Final = 10_000
+
+
+class Often:
+    """now_ms: a clock that never goes back."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._seen: OrderedDict[str, deque[int]] = OrderedDict()
+
+    def wait_ms(self, name: str, rate: Rate) -> int:
+        """How long until one more is allowed; 0: now."""
+        found, now = self._seen.get(name), self._now_ms()
+        if found is None:
+            return 0
+        while found and now - found[0] >= rate.window_ms:
+            found.popleft()
+        return found[0] + rate.window_ms - now if len(found) >= rate.count else 0
+
+    def note(self, name: str, rate: Rate) -> None:
+        """One more happened."""
+        found = self._seen.get(name)
+        if found is None:
+            while len(self._seen) >= NAMES_MOST:
+                self._seen.popitem(last=False)
+            found = self._seen[name] = deque()
+        self._seen.move_to_end(name)
+        while len(found) >= rate.count:
+            found.popleft()
+        found.append(self._now_ms())
+
+    def take_back(self, name: str) -> None:
+        """The last one did not happen after all."""
+        found = self._seen.get(name)
+        if found:
+            found.pop()
+
+    def forget(self, name: str) -> None:
+        self._seen.pop(name, None)
+
+
+def neighbourhood(host: str) -> str:
+    """What addresses are counted by: of IPv6 the network of a customer, for its addresses cost nothing."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host[:64]
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((int(address), 64), strict=False).network_address)
+    return str(address)
+
 
 SESSIONS_MOST: Final = 10_000
 OF_ONE_MOST: Final = 20

@@ -20,8 +20,8 @@ import orjson
 from starlette.requests import HTTPConnection
 
 from evac.app.access import TOKEN_LONGEST, TOKEN_PREFIX, digest_of
-from evac.engine import break_glass
 from evac.engine.clock import Clock
+from evac.engine.runs import signatures
 from evac.estate.codecs.access import alike, load_access
 from evac.model.access import AccessRules, Person, Role, Token, least, role_for
 from evac.model.errors import EstateError, EvacError, NotAllowed
@@ -29,9 +29,8 @@ from evac.model.estate import Rate
 from evac.net.secrets import secret_of
 from evac.store.port import Store
 from evac.web.access.guarding import is_open
-from evac.web.access.keeping import Session, SessionBook, SessionKeep
+from evac.web.access.keeping import Often, Session, SessionBook, SessionKeep, neighbourhood
 from evac.web.access.port import Actor, Proof, TooMany, Unauthenticated
-from evac.web.access.rate_limit import Often, neighbourhood
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -95,7 +94,7 @@ class People:
     def _by_header(self, given: str, address: str) -> Actor:
         kind, _, text = given.partition(" ")
         text = text.strip()
-        if kind.lower() == "bearer" and text.startswith(break_glass.PREFIX):
+        if kind.lower() == "bearer" and text.startswith(signatures.PREFIX):
             return self.by_glass(text, address)
         if kind.lower() != "bearer" or not text.startswith(TOKEN_PREFIX) or len(text) > TOKEN_LONGEST:
             raise Unauthenticated("what was sent is no token of this room", "evac access token NAME", "token")
@@ -209,8 +208,8 @@ class People:
     def _actor_of(self, text: str) -> Actor:
         """Raises NotAllowed for a credential that is none, is over, or goes beyond its person's role."""
         keys = {one.name: one.key for one in self.rules.people.values() if one.key}
-        grant = break_glass.read(text, keys)
-        break_glass.check_time(grant, self.clock.now_ms(), self.rules.glass)
+        grant = signatures.read(text, keys)
+        signatures.check_time(grant, self.clock.now_ms(), self.rules.glass)
         role, needed = self.rules.people[grant.who].role, role_for(grant.verb)
         if least(role, needed) != needed:
             raise NotAllowed("role", f"{grant.who} is {role}; {grant.verb} needs {needed}", "ask an admin")

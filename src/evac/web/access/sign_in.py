@@ -21,8 +21,8 @@ from evac.model.errors import EvacError, NotAllowed
 from evac.web.access.guarding import NEXT_LONGEST, path_within
 from evac.web.access.people import People, address_of
 from evac.web.access.port import SIGN_IN, STATE, Actor, TooMany, Unauthenticated, need
-from evac.web.forms import fields_of, sentence
 from evac.web.pages import frame
+from evac.web.pages.frame import fields_of, sentence
 from evac.web.problems import status_of
 from evac.web.room import room_of
 

@@ -1,4 +1,4 @@
-"""The API under /v1, one module a subject. `ROUTERS` is the register: a new subject adds its router there."""
+"""The API under /v1, one module a subject. `ROUTERS` is the register; one router for each tag."""
 
 from __future__ import annotations
 
@@ -6,25 +6,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from evac.web.api import (
-    estate,
-    health,
-    hold,
-    incidents,
-    me,
-    notices,
-    papers,
-    plan_journal,
-    plans,
-    proofs,
-    proposals,
-    requests,
-    runbooks,
-    runs,
-    situation,
-    status,
-    what_if,
-)
+from evac.web.api import estate, incidents, papers, plans, requests, runs, situation
 
 ROUTERS: Sequence[APIRouter] = (
     situation.router,
@@ -32,16 +14,16 @@ ROUTERS: Sequence[APIRouter] = (
     plans.router,
     runs.router,
     requests.router,
-    hold.router,
-    what_if.router,
+    requests.hold_router,
+    estate.what_if_router,
     incidents.router,
-    notices.router,
-    plan_journal.router,
-    runbooks.router,
-    status.router,
-    proposals.router,
-    proofs.router,
+    situation.notices_router,
+    plans.journal_router,
+    incidents.runbooks_router,
+    papers.status_router,
+    plans.proposals_router,
+    runs.proofs_router,
     papers.router,
-    me.router,
-    health.router,
+    situation.me_router,
+    situation.health_router,
 )

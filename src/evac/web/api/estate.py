@@ -1,5 +1,5 @@
-"""The estate as it was read and audited: counts, domains, services, stores, findings, and what each loss
-does.
+"""The estate as it was read and audited: counts, domains, services, stores, findings, what each loss does,
+and what-ifs.
 
 Rows are made into bytes once for each digest of the estate; a page is cut out of them.
 """
@@ -14,10 +14,24 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from evac.model.errors import EvacError
 from evac.office import facts as f
-from evac.web.access.port import need
-from evac.web.answering import dump, page
-from evac.web.api.shapes import LIMIT, After, Limit, answers, paged
-from evac.web.room import WarRoom, room_of
+from evac.office.what_if import WhatIf
+from evac.web.access.port import Actor, need
+from evac.web.api.shapes import LIMIT, After, Limit, WhatIfBody, answers, paged
+from evac.web.room import JSON, WarRoom, dump, page, room_of
+
+what_if_router = APIRouter(prefix="/v1", tags=["what if"])
+
+
+@what_if_router.post("/what-if", responses=answers(WhatIf, 404, 400, 413, 422, 503))
+async def what_if(
+    request: Request, body: WhatIfBody, actor: Annotated[Actor, Depends(need("viewer"))]
+) -> Response:
+    """What is down, degraded or lost for good, when each service is back, and how each comes to be down.
+    Changes nothing.
+    """
+    found = await room_of(request).office.what_if(body.domains)
+    return Response(dump(found), 200, {"cache-control": "no-store"}, JSON)
+
 
 router = APIRouter(prefix="/v1", tags=["estate"], dependencies=[Depends(need("viewer"))])
 

@@ -1,33 +1,127 @@
-"""Incidents: all in a line each, one with its timeline, what people write down, and the report."""
+"""Incidents: all in a line each, one with its timeline, what people write down, its report, and a plan as a
+runbook for paper.
+
+There is one body for each kind of note, so that its shape says what it needs.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
+from evac.estate.codecs import plan as plan_codec
 from evac.incident.dora import Classification, classify
 from evac.incident.drafting import Draft, draft
-from evac.incident.notes import Note, in_order
-from evac.incident.regulator import Basics, Duty, basics, duties
+from evac.incident.notes import NAME_MOST, TEXT_MOST, ComponentState, Note, in_order
+from evac.incident.regulator import FACTS, Basics, Duty, basics, duties
+from evac.incident.runbook import Runbook, book
 from evac.incident.values import Entry
-from evac.model.errors import InvalidInput, RunError, Unavailable
+from evac.model.errors import EvacError, InvalidInput, RunError, Unavailable
 from evac.office.incidents import IncidentFile, IncidentShort, felt
 from evac.office.requests import Answer, Asked, body_digest
 from evac.views import incident_view as views
 from evac.views.sheet import Sheet, sheet_markdown, sheet_page
 from evac.views.words import listed
 from evac.web.access.port import Actor, need
-from evac.web.answering import JSON, dump, tag_of, tagged
-from evac.web.api.incident_bodies import KEY, IncidentBody, IncidentName, NoteBody, StateSaid, note_of
 from evac.web.api.requests import answer_of
-from evac.web.api.shapes import LIMIT, After, AfterNumber, IdempotencyKey, Limit, answers, paged
-from evac.web.room import WarRoom, room_of
+from evac.web.api.shapes import LIMIT, After, AfterNumber, Digest, IdempotencyKey, Limit, answers, paged
+from evac.web.room import JSON, WarRoom, dump, room_of, tag_of, tagged
+
+_PLAIN: Final = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff"
+WORDS: Final = rf"^[^{_PLAIN}]*$"
+SAID: Final = rf"^[^{_PLAIN}]*[^\s{_PLAIN}][^{_PLAIN}]*$"
+KEY: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
+Text = Annotated[str, Field(max_length=TEXT_MOST, pattern=WORDS)]
+Said = Annotated[str, Field(min_length=1, max_length=TEXT_MOST, pattern=SAID)]
+Name = Annotated[str, Field(max_length=NAME_MOST, pattern=WORDS)]
+Named = Annotated[str, Field(min_length=1, max_length=NAME_MOST, pattern=SAID)]
+IncidentName = Annotated[str, Path(max_length=512, description="An incident, or the run that answers it.")]
+
+
+class _Written(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    who: Annotated[Name, Field(description="Who writes; ignored where a login says it.")] = ""
+
+
+class NoteSaid(_Written):
+    """Something seen, thought or done."""
+
+    kind: Literal["note"]
+    text: Said
+
+
+class CommandSaid(_Written):
+    """Who commands from now on; an empty value: nobody does any more."""
+
+    kind: Literal["command"]
+    value: Name
+    text: Text = ""
+
+
+class UpdateSaid(_Written):
+    """A status update: a draft for people inside, or published, which is public at once. name: its title."""
+
+    kind: Literal["draft", "update"]
+    name: Name = ""
+    text: Said
+
+
+class StateSaid(_Written):
+    """A component of the status page is in a state from now on, because a person says so."""
+
+    kind: Literal["state"]
+    name: Named
+    value: ComponentState
+    text: Text = ""
+
+
+class FactSaid(_Written):
+    """A field of the report that no journal can know."""
+
+    kind: Literal["fact"]
+    name: Annotated[str, Field(json_schema_extra={"enum": sorted(FACTS)}, max_length=NAME_MOST)]
+    value: Said
+    text: Text = ""
+
+
+class ResolvedSaid(_Written):
+    """The incident is over."""
+
+    kind: Literal["resolved"]
+    text: Text = ""
+
+
+NoteBody = Annotated[
+    NoteSaid | CommandSaid | UpdateSaid | StateSaid | FactSaid | ResolvedSaid, Field(discriminator="kind")
+]
+
+
+class IncidentBody(_Written):
+    """An incident that people open by their first note, before anything is carried out."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"incident": "fire-7", "text": "smoke in hall 2"}]},
+    )
+    incident: Annotated[str, Field(pattern=KEY, max_length=128)]
+    text: Said
+
+
+def note_of(incident: str, body: _Written) -> Note:
+    """The note without its id, its writer and its moment."""
+    told = body.model_dump(mode="json", exclude={"who"})
+    return Note(
+        "", incident, told["kind"], "", 0, told.get("text", ""), told.get("name", ""), told.get("value", "")
+    )
+
 
 router = APIRouter(prefix="/v1", tags=["incidents"])
 READ: Final = [Depends(need("viewer"))]
@@ -313,3 +407,32 @@ def document(request: Request, body: bytes, form: str, name: str) -> Response:
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name if c.isascii())
     found.headers["content-disposition"] = f'attachment; filename="{safe}.{ENDINGS[form]}"'
     return found
+
+
+runbooks_router = APIRouter(prefix="/v1", tags=["plans"], dependencies=[Depends(need("viewer"))])
+
+
+@runbooks_router.get("/plans/{digest}/runbook", responses=documents(304, 404, 422, 503))
+async def runbook(request: Request, digest: Digest, form: Form = "json") -> Response:
+    """A plan as a list for paper: who does what, after what, with room to write down when it was done."""
+    made = await book_of(room_of(request), digest)
+
+    def body() -> bytes:
+        if form == "json":
+            return views.runbook_json(made).encode()
+        return written(views.runbook_sheet(made), form)
+
+    return document(request, await asyncio.to_thread(body), form, f"runbook-{digest[7:19]}")
+
+
+async def book_of(room: WarRoom, digest: str) -> Runbook:
+    """Raises EvacError for a plan that is not kept, and InvalidInput for one that no paper holds."""
+    office, facts = room.office, room.office.facts
+    if not await office.store.list(f"plan/{digest}/", limit=1):
+        raise EvacError(
+            "plan-unknown", f"no plan {digest[:19]} is kept", "GET /v1/plans lists what lies ready"
+        )
+    data = await office.plan(digest)
+    owners = {one.id: one.owner or "" for one in facts.services} if facts else {}
+    people = {one.id: one.people for one in facts.sites if one.people} if facts else {}
+    return await asyncio.to_thread(lambda: book(plan_codec.decode(data, digest), digest, owners, people))

@@ -1,4 +1,6 @@
-"""Papers of incidents, as `evac incident` writes them: to keep, or as a sheet that is shown elsewhere."""
+"""What is shown outside of the war room: papers of incidents, as `evac incident` writes them, and the
+public status.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,74 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel
 
 from evac.app import incidents
 from evac.app.incidents import PaperForm, PaperKind
+from evac.app.status_export import URL, About
+from evac.incident.components import StatusPage
 from evac.views.sheet import Sheet, sheet_data
+from evac.views.status_page import status_feed, status_files, status_json
 from evac.web.access.port import need
-from evac.web.answering import JSON, dump, tag_of, tagged
-from evac.web.api.incident_bodies import IncidentName
+from evac.web.api.incidents import IncidentName, public_names
 from evac.web.api.shapes import answers
-from evac.web.room import WarRoom, room_of
+from evac.web.room import JSON, WarRoom, dump, room_of, tag_of, tagged
+
+status_router = APIRouter(prefix="/v1", tags=["status"], dependencies=[Depends(need("viewer"))])
+RSS = "application/rss+xml"
+
+
+@status_router.get("/status", responses=answers(None, 304, 503, media=JSON))
+async def status(request: Request) -> Response:
+    """Components, 90 days of them, and published updates; nothing of sites, runs or people."""
+    body = status_json(await public_page(room_of(request))).encode()
+    return tagged(request, body, tag_of(body))
+
+
+@status_router.get("/status/feed", responses=answers(None, 304, 503, media=RSS))
+async def feed(request: Request) -> Response:
+    """Published updates as RSS."""
+    body = status_feed(await public_page(room_of(request)), URL).encode()
+    return tagged(request, body, tag_of(body), RSS)
+
+
+class StatusFilesTold(BaseModel):
+    """The three files of the page, and what it says in short."""
+
+    page: str
+    feed: str
+    document: str
+    overall: str
+    components: int
+
+
+Title = Annotated[str, Query(max_length=200, description="Whose page it is; the name of the estate.")]
+Address = Annotated[str, Query(max_length=500, pattern="^https?://[!-~]+$", description="Of the page.")]
+
+
+@status_router.get("/status/files", responses=answers(StatusFilesTold, 304, 422, 503))
+async def files(request: Request, title: Title = "", url: Address = URL) -> Response:
+    """The page, its feed and its document as static files, to be put outside all sites."""
+    room = room_of(request)
+    names = public_names(room)
+    found = await room.office.incidents.public(About(title or room.facts.name, names))
+    page, rss, document = status_files(found, url)
+    body = dump(
+        {
+            "page": page,
+            "feed": rss,
+            "document": document,
+            "overall": found.overall,
+            "components": len(found.components),
+        }
+    )
+    return tagged(request, body, tag_of(body))
+
+
+async def public_page(room: WarRoom) -> StatusPage:
+    """Raises Unavailable until the estate was read."""
+    return await room.office.incidents.public(About(room.facts.name, public_names(room)))
+
 
 router = APIRouter(prefix="/v1/papers", tags=["incidents"], dependencies=[Depends(need("viewer"))])
 Form = Annotated[

@@ -1,15 +1,211 @@
-"""Plans that lie ready, and any plan by its digest."""
+"""Plans: the library with its journal, any plan by its digest, and from a plan to a run.
+
+From a plan to a run: handing it over, rehearsing it, and asking the leader to make a run of it.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Request, Response
+import asyncio
+import contextlib
+from typing import Annotated, Any, Final
 
-from evac.engine.plans.library import find_plan
+import orjson
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from evac.app import runs as cases
+from evac.app.rehearsing import Rehearser
+from evac.engine.plans.journal import STREAM, PlanRecord, plan_records
+from evac.engine.plans.library import digest_of, find_plan, lend_plan
+from evac.estate.codecs import plan as plan_codec
+from evac.model.errors import EvacError, InvalidInput, NotAllowed, Unavailable
 from evac.office.values import ReadyPlan
-from evac.web.access.port import need
-from evac.web.answering import JSON, dump, page, tagged
-from evac.web.api.shapes import LIMIT, After, DigestBegun, Limit, answers, paged
-from evac.web.room import room_of
+from evac.store.journal import head_of
+from evac.views.documents import DryRun
+from evac.web.access.port import Actor, need
+from evac.web.api.incidents import KEY
+from evac.web.api.requests import answer_of, asked_of
+from evac.web.api.shapes import (
+    LIMIT,
+    After,
+    AfterNumber,
+    Body,
+    Digest,
+    DigestBegun,
+    IdempotencyKey,
+    Limit,
+    Name,
+    answers,
+    paged,
+)
+from evac.web.room import JSON, WarRoom, dump, page, room_of, tag_of, tagged
+
+proposals_router = APIRouter(prefix="/v1", tags=["plans"])
+WAIT_MOST_S: Final = 20
+PLAN: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {JSON: {"schema": {"type": "object", "description": "A plan file."}}},
+    }
+}
+
+
+class Propose(Body):
+    """plan: one that is kept. typed: names of the sites that the plan leaves, which a person typed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    plan: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    incident: Annotated[str, Field(pattern=KEY, max_length=128)]
+    typed: Annotated[list[Name], Field(default_factory=list, max_length=64)]
+
+
+class ProposalTold(BaseModel):
+    """state: `made`, with the run; `refused`, with code, why, the kind of error and what to do next;
+    `untaken`, where nobody took it in that time: it is withdrawn, and no run is made of it; `waiting`, where
+    it was not waited for (`wait_s=0`): ask again with the same key.
+    """
+
+    proposal: str
+    plan: str
+    incident: str
+    who: str
+    at_ms: int
+    state: str
+    run: str
+    code: str
+    why: str
+    kind: str
+    hint: str
+
+
+class PlanKept(BaseModel):
+    """A plan that is in the store now, for a day at least."""
+
+    plan: str
+
+
+@proposals_router.put(
+    "/plans/{digest}",
+    status_code=201,
+    responses=answers(PlanKept, 400, 409, 413, 422, 503, status=201),
+    openapi_extra=PLAN,
+)
+async def hand_over(
+    request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
+) -> Response:
+    """Keeps a plan for a day under its own digest, which makes handing it over twice the same as once; a run
+    that is made of it keeps it for good. 409 where the bytes are not those of the digest.
+    """
+    data = await request.body()
+    await asyncio.to_thread(_check_plan, data, digest)
+    office = room_of(request).office
+    await lend_plan(office.store, data, office.clock.now_ms())
+    return Response(dump({"plan": digest}), 201, {"cache-control": "no-store"}, JSON)
+
+
+def _check_plan(data: bytes, digest: str) -> None:
+    """Raises InvalidInput for what is no plan, EvacError for one of another digest."""
+    try:
+        whole = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput("plan-invalid", "this is no JSON", "send a plan file as it is") from error
+    if not isinstance(whole, dict):
+        raise InvalidInput("plan-invalid", "this is no plan", "send a plan file as it is")
+    if digest_of(data) != digest:
+        raise EvacError("plan-mismatch", "these bytes have another digest", "send the plan file as it is")
+    try:
+        plan_codec.decode(data, digest)
+    except EvacError as error:
+        raise InvalidInput(error.code, error.message, error.hint) from error
+
+
+@proposals_router.post("/plans/{digest}/dry-run", responses=answers(DryRun, 404, 409, 422, 503))
+async def rehearse(
+    request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
+) -> Response:
+    """Asks every system that the plan touches whether its step would work now; changes nothing, and takes as
+    long as they take. 409 where the plan does not fit the estate and the roles of now; 422 (`plan-wrong`)
+    where the checker does not accept it.
+    """
+    room = room_of(request)
+    data = await _kept(room, digest)
+    found = await _rehearser(room).rehearse(data, digest, room.office.clock.now_ms())
+    return Response(dump(found), 200, {"cache-control": "no-store"}, JSON)
+
+
+def _rehearser(room: WarRoom) -> Rehearser:
+    if room.office.rehearser is None:
+        raise Unavailable("this room reaches no systems")
+    return room.office.rehearser
+
+
+async def _kept(room: WarRoom, digest: str) -> bytes:
+    """Raises EvacError for a plan that is not kept."""
+    if not await room.office.store.list(f"plan/{digest}/", limit=1):
+        raise EvacError(
+            "plan-unknown", f"no plan {digest[:19]} is kept", "GET /v1/plans lists what lies ready"
+        )
+    return await room.office.plan(digest)
+
+
+Wait = Annotated[int, Query(ge=0, le=WAIT_MOST_S, description="Seconds to wait for the leader's answer.")]
+
+
+@proposals_router.post(
+    "/runs", status_code=202, responses=answers(ProposalTold, 404, 409, 400, 413, 422, 503, status=202)
+)
+async def propose(
+    request: Request,
+    body: Propose,
+    actor: Annotated[Actor, Depends(need("operator"))],
+    key: IdempotencyKey = "",
+    wait_s: Wait = WAIT_MOST_S,
+) -> Response:
+    """Asks whoever leads to make a run of a plan that is kept. The run waits for its approval first. 409
+    where the plan does not fit the estate and the roles of now, and where a site that it leaves is not named;
+    422 (`plan-wrong`) where the checker does not accept it.
+    """
+    room = room_of(request)
+    data = await _kept(room, body.plan)
+    asked = asked_of(actor, body, key, "run")
+    if await room.counter.known(asked) is None:
+        proposal = await asyncio.to_thread(
+            cases.proposal_of, data, body.incident, body.reason, tuple(body.typed), asked.who
+        )
+        if missing := proposal.unnamed():
+            raise NotAllowed("not-confirmed", f"{', '.join(missing)} was not confirmed", "name it in typed")
+        await _rehearser(room).check_fit(data, body.plan, room.office.clock.now_ms())
+        given = await room.counter.propose(asked, proposal, body.plan)
+    else:
+        given = await room.counter.propose(asked, cases.Proposal(body.incident, data, body.reason), body.plan)
+    answer = await cases.answer_to(room.office.store, str(given.told["proposal"]), wait_s)
+    told = {**given.told, "state": "untaken" if wait_s else "waiting", "run": ""}
+    told |= {"code": "", "why": "", "kind": "", "hint": ""}
+    if answer is not None and "run" in answer:
+        told |= {"state": "made", "run": str(answer["run"])}
+        with contextlib.suppress(Unavailable):
+            await room.office.look()
+            room.office.refresh()
+    elif answer is not None:
+        no = cases.Refusal.of(answer)
+        told |= {"state": "refused", "code": no.code, "why": no.why, "kind": no.kind, "hint": no.hint}
+    return answer_of(given, told)
+
+
+journal_router = APIRouter(prefix="/v1/drawer", tags=["plans"], dependencies=[Depends(need("viewer"))])
+
+
+@journal_router.get("/journal", responses=answers(paged(PlanRecord), 304, 422, 503))
+async def journal(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT) -> Response:
+    """Each plan that was put into the drawer, from the first one on; `next` is the number to go on after."""
+    store = room_of(request).office.store
+    rows = await plan_records(store, after, limit)
+    head = await head_of(store, STREAM)
+    total = head.records if head else 0
+    following = str(rows[-1].number) if rows and rows[-1].number < total else None
+    body = dump({"items": rows, "total": total, "next": following})
+    return tagged(request, body, tag_of(body))
+
 
 router = APIRouter(prefix="/v1", tags=["plans"], dependencies=[Depends(need("viewer"))])
 

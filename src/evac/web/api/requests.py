@@ -1,25 +1,131 @@
-"""What people ask of a run. The room writes it down; the leader takes it, or refuses it with words."""
+"""What people ask of runs, and the hold of all of them. The room writes it down; the leader does it, or
+refuses it with words.
+
+A break-glass credential is used for what it says and no more often, and loudly:
+
+    glass/<id>/<number>    one use: who asked what of which run, and when; made once and never changed
+
+A use is written before the request, in a transaction of its own, so that two rooms on one store never count
+to different ends; one whose request fails is spent all the same. The reason in the journal of the run
+begins with `BREAK-GLASS`, the leader makes a notice of it, and the incident gets a note.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, Final
 
+import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
+from evac.app import incidents, runs
 from evac.app import runs as cases
+from evac.engine.runs.requests import TEXT_MOST
 from evac.engine.runs.requests import Request as RunRequest
-from evac.model.errors import Unavailable
+from evac.incident.notes import Note
+from evac.model.access import BREAK_GLASS, GlassUse, Grant, role_for
+from evac.model.errors import Conflict, EvacError, InvalidInput, NotAllowed, Unavailable
 from evac.model.run_policy import Envelope
 from evac.office.requests import Answer, Asked, body_digest
-from evac.web.access.granting import check_may, check_reason, spend
-from evac.web.access.port import Actor, need_to_ask
-from evac.web.answering import JSON, check_match, dump
-from evac.web.api.bodies import Ask, Body, plain
+from evac.office.values import HoldSeen
+from evac.store.port import Compare, Put, Store
+from evac.web.access.people import LOG, address_of
+from evac.web.access.port import Actor, need, need_to_ask
 from evac.web.api.runs import run_tag
-from evac.web.api.shapes import IdempotencyKey, RunName, answers
-from evac.web.room import WarRoom, room_of
+from evac.web.api.shapes import Ask, Body, Hold, IdempotencyKey, RunName, answers, plain
+from evac.web.room import JSON, WarRoom, check_match, dump, room_of, tagged
+
+USED: Final = "glass/"
+SIGNED_FOR_MOST: Final = 400
+"""Letters of the reason of a credential that journals repeat: the reason of the asking follows it."""
+
+
+def may_ask(actor: Actor, verb: str) -> bool:
+    """Whether somebody may ask such a thing at all; of which run, is for `check_may`."""
+    return actor.has(role_for(verb)) or (actor.grant is not None and actor.grant.verb == verb)
+
+
+def check_may(actor: Actor, verb: str, run: str, incident: str) -> Grant | None:
+    """The grant that lets somebody ask, None where the role does. Raises NotAllowed."""
+    needed, grant = role_for(verb), actor.grant
+    if actor.has(needed):
+        return None
+    if grant is None:
+        raise NotAllowed("role", f"{actor.name} is {actor.role}; {verb} needs {needed}", f"ask an {needed}")
+    if grant.verb != verb or (grant.run or run) != run or (grant.incident or incident) != incident:
+        LOG.warning(
+            "break-glass %s of %s refused: it is for %s of %s, not for %s of %s",
+            grant.id,
+            actor.name,
+            grant.verb,
+            grant.run or grant.incident,
+            verb,
+            run,
+        )
+        raise NotAllowed(
+            "glass-purpose",
+            f"the credential is for {grant.verb} of {grant.run or grant.incident}, not for {verb} of {run}",
+            "sign one for what is needed: evac access break-glass",
+        )
+    return grant
+
+
+def check_reason(reason: str) -> None:
+    """Raises InvalidInput for a reason that looks as if such a credential had been used."""
+    if reason.strip().upper().startswith(BREAK_GLASS):
+        raise InvalidInput("reason-reserved", f"no reason begins with {BREAK_GLASS}", "begin it otherwise")
+
+
+async def spend(
+    request: Request, room: WarRoom, grant: Grant, asked: Asked, run: str, incident: str
+) -> Asked:
+    """Counts one use, and says so everywhere; what is asked, with the use that journals tell.
+
+    Raises NotAllowed where it was used up, Unavailable.
+    """
+    store, now_ms = room.office.store, room.office.clock.now_ms()
+    number = await _count(store, grant, asked, run, now_ms)
+    LOG.warning(
+        "break-glass %s of %s: use %d of %d, %s of %s, from %s",
+        grant.id,
+        grant.who,
+        number,
+        grant.uses,
+        grant.verb,
+        run,
+        address_of(request),
+    )
+    use = GlassUse(grant.id[:8], number, grant.uses, grant.reason[:SIGNED_FOR_MOST])
+    asking = f"{grant.who} asked for {grant.verb} of {run} without the identity provider: {asked.reason}"
+    text = f"{use.words}: {asking}"
+    plain = "".join(letter if letter.isprintable() else " " for letter in text[:TEXT_MOST])
+    note = Note(runs.new_id(now_ms), incident, "note", grant.who, now_ms, plain)
+    try:
+        await incidents.add_note(store, note, new=True)
+    except EvacError as error:  # the journal of the run tells it all the same
+        LOG.error("the note on break-glass %s is not written: %s [%s]", grant.id, error.message, error.code)
+    return replace(asked, glass=use)
+
+
+async def _count(store: Store, grant: Grant, asked: Asked, run: str, now_ms: int) -> int:
+    """The number of this use, from 1."""
+    told = orjson.dumps(
+        {"who": grant.who, "verb": grant.verb, "run": run, "at_ms": now_ms, "reason": asked.reason}
+    )
+    for number in range(1, grant.uses + 1):
+        key = f"{USED}{grant.id}/{number:03d}"
+        if await store.get(key) is not None:
+            continue
+        try:
+            await store.transact((Compare(key, 0),), (Put(key, told),))
+        except Conflict:
+            continue
+        return number
+    LOG.warning("break-glass %s of %s refused: used up", grant.id, grant.who)
+    raise NotAllowed("glass-spent", f"the credential {grant.id[:8]} is used up", "sign a new one")
+
 
 router = APIRouter(prefix="/v1", tags=["requests"])
 WAIT_MOST_S = 20
@@ -125,3 +231,83 @@ async def _outcome(room: WarRoom, run: str, number: str, wait_s: int) -> tuple[s
         why = await cases.answered(store, number)
         return ("refused", why) if why else ("taken", "")
     return "waiting", ""
+
+
+hold_router = APIRouter(prefix="/v1", tags=["hold"])
+
+
+class HoldTold(BaseModel):
+    """Who holds, and why."""
+
+    who: str
+    reason: str
+    at_ms: int
+
+
+class Released(BaseModel):
+    """Who ended the hold, and why."""
+
+    released: bool
+    who: str
+    reason: str
+    at_ms: int
+
+
+def _tag(hold: HoldSeen) -> str:
+    return f'"hold-{hold.revision}"'
+
+
+@hold_router.get("/hold", responses=answers(HoldSeen, 304, 404, 503), dependencies=[Depends(need("viewer"))])
+async def hold(request: Request) -> Response:
+    """Who holds everything, and why; 404 where nobody does."""
+    found = await _standing(room_of(request))
+    return tagged(request, dump(found), _tag(found))
+
+
+@hold_router.post("/hold", status_code=201, responses=answers(HoldTold, 409, 400, 413, 422, 503, status=201))
+async def begin(
+    request: Request, body: Hold, actor: Annotated[Actor, Depends(need("operator"))], key: IdempotencyKey = ""
+) -> Response:
+    """Stops everything before its next effect. 409 where a hold stands already."""
+    room = room_of(request)
+    try:
+        given = await room.counter.hold(asked_of(actor, body, key, "hold"))
+    except Conflict as error:
+        raise Conflict(error.key, "a hold stands already") from error
+    await _look(room)
+    return answer_of(given, dict(given.told))
+
+
+@hold_router.delete("/hold", responses=answers(Released, 404, 409, 412, 422, 503))
+async def end(
+    request: Request,
+    actor: Annotated[Actor, Depends(need("operator"))],
+    reason: Annotated[str, Query(min_length=1, max_length=2_000, pattern=r"\S")],
+    who: Annotated[str, Query(max_length=512)] = "",
+    key: IdempotencyKey = "",
+) -> Response:
+    """Ends the hold. `If-Match` ends only the one that was read."""
+    room = room_of(request)
+    asked = asked_of(actor, Body(reason=reason, who=who), key, "release")
+    known = await room.counter.known(asked)
+    if known is None:
+        standing = await _standing(room)
+        check_match(request, _tag(standing), "the hold")
+        known = await room.counter.release(asked, standing.revision)
+    await _look(room)
+    return answer_of(known, dict(known.told))
+
+
+async def _standing(room: WarRoom) -> HoldSeen:
+    """The hold as the store has it now. Raises EvacError where there is none."""
+    found = await room.office.standing_hold()
+    if found is None:
+        raise EvacError("no-hold", "nobody holds", "nothing needs to be done")
+    return found
+
+
+async def _look(room: WarRoom) -> None:
+    """What was just done is seen at once."""
+    with contextlib.suppress(Unavailable):
+        await room.office.look()
+        room.office.refresh()

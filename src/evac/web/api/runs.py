@@ -1,23 +1,124 @@
-"""Runs: all in a line each, one with what it waits for, its steps, its events, and the stream of these."""
+"""Runs: all in a line each, one with its steps, its events, their stream, and what its journal proves."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import asyncio
+from dataclasses import asdict
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
+from evac.app import quarantine as floor
 from evac.app import runs as cases
 from evac.office.hub import News
 from evac.office.runs import topic_of
 from evac.office.values import RunShort
 from evac.run.values import ENDED, Event
-from evac.views.run_document import LossRow, RunHead, RunShown, StepRow, by_need, run_head, step_row
+from evac.store.anchors import Anchor
+from evac.views.documents import LossRow, RunHead, RunShown, StepRow, by_need, run_head, step_row
+from evac.views.quarantine import quarantine_csv, quarantine_json, quarantine_page
 from evac.views.words import moment
-from evac.web import streams
 from evac.web.access.port import need
-from evac.web.answering import PART, dump, page, tag_of, tagged
-from evac.web.api.shapes import LIMIT, After, AfterNumber, Limit, Numbered, RunName, answers, paged
-from evac.web.room import WarRoom, room_of
+from evac.web.api.shapes import LIMIT, After, AfterNumber, Amount, Limit, Numbered, RunName, answers, paged
+from evac.web.room import (
+    JSON,
+    LAST_EVENT,
+    PART,
+    STREAM_MEDIA,
+    WarRoom,
+    after_of,
+    dump,
+    event_message,
+    page,
+    room_of,
+    stream_answer,
+    tag_of,
+    tagged,
+)
+
+proofs_router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[Depends(need("viewer"))])
+HEADS_MOST: Final = 10_000
+MEDIA: Final = {"json": JSON, "csv": "text/csv", "html": "text/html"}
+
+
+class Head(BaseModel):
+    """The head of a journal as somebody else kept it. records: in all, up to and with this segment."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    segment: Amount
+    records: Amount
+    hash: Annotated[str, Field(max_length=128)]
+
+
+class HeadsKept(BaseModel):
+    """Heads that others kept; without any, a cut-off end is not seen."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    heads: Annotated[list[Head], Field(max_length=HEADS_MOST)] = []
+
+
+class ProofTold(BaseModel):
+    """problems: what is missing, changed or cut off; empty where the journal is whole."""
+
+    stream: str
+    segments: int
+    records: int
+    anchors: int
+    problems: list[str]
+
+
+@proofs_router.post("/runs/{run}/proof", responses=answers(ProofTold, 400, 404, 413, 422, 503))
+async def proof(request: Request, run: RunName, body: HeadsKept) -> Response:
+    """Reads the journal of a run from its start and checks its chain. Changes nothing."""
+    office = room_of(request).office
+    name = office.register.resolve(run)
+    heads = [Anchor(name, head.segment, head.records, head.hash) for head in body.heads]
+    found = await office.incidents.reading(lambda store: asyncio.run(cases.verify(store, name, heads)))
+    return Response(dump(asdict(found)), 200, {"cache-control": "no-store"}, JSON)
+
+
+Stream = Literal["notices", "plans", "watch"]
+
+
+@proofs_router.post("/journals/{stream}/proof", responses=answers(ProofTold, 400, 413, 422, 503))
+async def proof_of_journal(request: Request, stream: Stream, body: HeadsKept) -> Response:
+    """The same of a journal that is no run's: what was watched (`watch`), notices, plans that lay ready."""
+    heads = [Anchor(stream, head.segment, head.records, head.hash) for head in body.heads]
+    incidents = room_of(request).office.incidents
+    found = await incidents.reading(lambda store: asyncio.run(cases.verify(store, stream, heads)))
+    return Response(dump(asdict(found)), 200, {"cache-control": "no-store"}, JSON)
+
+
+Form = Annotated[Literal["json", "csv", "html"], Query(alias="format", description="html prints on A4.")]
+
+
+def lists() -> dict[int | str, object]:
+    found = answers(None, 304, 404, 422, 503)
+    found[200]["content"] = {media: {} for media in MEDIA.values()}
+    return dict(found)
+
+
+@proofs_router.get("/runs/{run}/quarantine", responses=lists())  # type: ignore[arg-type]
+async def quarantine(request: Request, run: RunName, form: Form = "json") -> Response:
+    """Servers that did not come up, with what is wrong and what to do there, for the people on the floor."""
+    office = room_of(request).office
+    name, now_ms = office.register.resolve(run), office.clock.now_ms()
+
+    def made(store: object) -> bytes:
+        found = asyncio.run(floor.quarantine(store, name))  # type: ignore[arg-type]
+        if form == "json":
+            return quarantine_json(found).encode()
+        return (
+            quarantine_csv(found) if form == "csv" else quarantine_page(found, moment(now_ms) or "")
+        ).encode()
+
+    body = await office.incidents.reading(made)
+    told = tagged(request, body, tag_of(body), MEDIA[form] + ("" if form == "json" else "; charset=utf-8"))
+    if form != "json":
+        told.headers["content-disposition"] = f'attachment; filename="quarantine.{form}"'
+    return told
+
 
 router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[Depends(need("viewer"))])
 FORECAST_MS = 5_000
@@ -103,8 +204,8 @@ def numbered(number: int, event: Event) -> Numbered:
 
 @router.get(
     "/runs/{run}/stream",
-    responses=answers(None, 404, 422, 503, media=streams.MEDIA),
-    openapi_extra={"parameters": [streams.LAST_EVENT]},
+    responses=answers(None, 404, 422, 503, media=STREAM_MEDIA),
+    openapi_extra={"parameters": [LAST_EVENT]},
 )
 async def stream(request: Request, run: RunName, after: AfterNumber | None = None) -> Response:
     """Server-sent events of a run. `event`: its id is its number in the journal, and `Last-Event-ID` goes on
@@ -114,7 +215,7 @@ async def stream(request: Request, run: RunName, after: AfterNumber | None = Non
     room = room_of(request)
     register = room.office.register
     name = register.resolve(run)
-    begin = streams.after_of(request) or 0
+    begin = after_of(request) or 0
     view = await register.view(name)
 
     async def backlog(number: int, limit: int) -> list[tuple[int, str, Any]]:
@@ -122,9 +223,9 @@ async def stream(request: Request, run: RunName, after: AfterNumber | None = Non
         return [(n, "event", numbered(n, event)) for n, event in found]
 
     def say(news: News) -> bytes | None:
-        return streams.message("event", numbered(news.number, news.value), news.number)
+        return event_message("event", numbered(news.number, news.value), news.number)
 
-    return streams.stream(
+    return stream_answer(
         room.office.hub,
         (topic_of(name),),
         backlog,

@@ -1,20 +1,131 @@
-"""The situation as it is now, the notices of watching, and the stream of both."""
+"""The situation as it is now: its stream, alerts and updates, whether this process is alive and ready, and
+who asks.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel
 
 from evac.incident.values import Notice
 from evac.office.hub import News
+from evac.office.notices.overview import NoticesSeen, NoticeTold
 from evac.office.office import TOPIC_SITUATION, TOPIC_WATCH
 from evac.office.values import Situation
-from evac.web import streams
-from evac.web.access.port import need
-from evac.web.answering import dump, tag_of, tagged
+from evac.web import metrics as figures
+from evac.web.access.port import STATE, Actor, need
 from evac.web.api.shapes import LIMIT, AfterNumber, Limit, answers, paged
-from evac.web.room import room_of
+from evac.web.problems import REQUEST_ID, problem
+from evac.web.room import (
+    JSON,
+    LAST_EVENT,
+    STREAM_MEDIA,
+    after_of,
+    dump,
+    event_message,
+    room_of,
+    stream_answer,
+    tag_of,
+    tagged,
+)
+
+notices_router = APIRouter(prefix="/v1/notices", tags=["notices"], dependencies=[Depends(need("viewer"))])
+
+
+@notices_router.get("/told", responses=answers(paged(NoticeTold), 304, 422, 503))
+async def told(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT) -> Response:
+    """The last messages, in the order in which they were made, with how each stands in each channel: `waits`,
+    `delivered`, `given up`. `next` is the number to go on after.
+    """
+    board = room_of(request).office.board
+    rows = board.page(after, limit)
+    last = board.told[-1].number if board.told else 0
+    following = str(rows[-1].number) if rows and rows[-1].number < last else None
+    body = dump({"items": rows, "total": len(board.told), "next": following})
+    return tagged(request, body, tag_of(body))
+
+
+@notices_router.get("/channels", responses=answers(NoticesSeen, 304, 503))
+async def channels(request: Request) -> Response:
+    """Which site tells people now, over which channels, what waits there, and which concerns are open."""
+    body = dump(room_of(request).office.board.seen)
+    return tagged(request, body, tag_of(body))
+
+
+me_router = APIRouter(prefix="/v1", tags=["access"])
+
+
+class Me(BaseModel):
+    """named: whether the name was proven; else a request says one in `who`. grant: what a break-glass
+    credential lets its bearer ask besides, in words; empty without one.
+    """
+
+    name: str
+    role: str
+    named: bool
+    proof: str
+    grant: str
+
+
+@me_router.get("/me", responses=answers(Me))
+async def me(actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
+    """Whoever asks, with the role of now."""
+    grant = actor.grant
+    words = "" if grant is None else f"{grant.verb} of {grant.run or grant.incident}"
+    told = {
+        "name": actor.name,
+        "role": actor.role,
+        "named": actor.named,
+        "proof": actor.proof,
+        "grant": words,
+    }
+    return Response(dump(told), 200, {"cache-control": "no-store"}, JSON)
+
+
+health_router = APIRouter(tags=["health"])
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    alive: bool
+
+
+class Ready(BaseModel):
+    """What is shown can be believed: the store was read a moment ago, the controller beside it leads or
+    follows, and the estate was read.
+    """
+
+    ready: bool
+    looked_at_ms: int
+
+
+@health_router.get("/healthz", responses=answers(Alive))
+async def healthz() -> Response:
+    """The process answers; nothing else is asked."""
+    return Response(dump({"alive": True}), 200, {"cache-control": "no-store"}, JSON)
+
+
+@health_router.get("/readyz", responses=answers(Ready, 503))
+async def readyz(request: Request) -> Response:
+    """Whether what is shown can be believed; else a problem that says why not, to those who may read."""
+    office = room_of(request).office
+    if office.ready:
+        why = office.ready if request.scope.get(STATE) is not None else "sign in to see why"
+        return problem(503, "not-ready", why, "wait", str(request.scope.get(REQUEST_ID, "")))
+    told = {"ready": True, "looked_at_ms": office.looked_ms}
+    return Response(dump(told), 200, {"cache-control": "no-store"}, JSON)
+
+
+@health_router.get(
+    "/metrics", responses=answers(None, media="text/plain"), dependencies=[Depends(need("viewer"))]
+)
+async def metrics(request: Request) -> Response:
+    """Figures in the text format of Prometheus, all of them `evac_*`."""
+    return Response(room_of(request).metrics.text(), 200, {"cache-control": "no-store"}, figures.MEDIA)
+
 
 router = APIRouter(prefix="/v1", tags=["situation"], dependencies=[Depends(need("viewer"))])
 
@@ -42,8 +153,8 @@ async def notices(request: Request, after: AfterNumber = 0, limit: Limit = LIMIT
 
 @router.get(
     "/stream",
-    responses=answers(None, 422, 503, media=streams.MEDIA),
-    openapi_extra={"parameters": [streams.LAST_EVENT]},
+    responses=answers(None, 422, 503, media=STREAM_MEDIA),
+    openapi_extra={"parameters": [LAST_EVENT]},
 )
 async def stream(request: Request, after: AfterNumber | None = None) -> Response:
     """Server-sent events. `notice`: its id is its number in the journal, and `Last-Event-ID` goes on after
@@ -51,7 +162,7 @@ async def stream(request: Request, after: AfterNumber | None = None) -> Response
     unless `after` or `Last-Event-ID` says where.
     """
     room = room_of(request)
-    begin = streams.after_of(request)
+    begin = after_of(request)
     office = room.office
 
     async def backlog(number: int, limit: int) -> list[tuple[int, str, Any]]:
@@ -59,10 +170,10 @@ async def stream(request: Request, after: AfterNumber | None = None) -> Response
 
     def say(news: News) -> bytes | None:
         if news.topic == TOPIC_WATCH:
-            return streams.message("notice", news.value, news.number)
-        return streams.message("situation", {"version": news.value})
+            return event_message("notice", news.value, news.number)
+        return event_message("situation", {"version": news.value})
 
     start = office.situation.notice if begin is None else begin
-    return streams.stream(
+    return stream_answer(
         office.hub, (TOPIC_WATCH, TOPIC_SITUATION), backlog, start, say, room.setting.heartbeat_s
     )

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
 
-from evac.web.pages import create_run, frame, incident, notices, now_view, plan_view, run, what_if
+from evac.web.pages import frame, incident, notices, now_view, plan_view, run, what_if_view
 
 ROUTERS: Sequence[APIRouter] = (
     now_view.router,
-    what_if.router,
+    what_if_view.router,
     incident.router,
     notices.router,
     plan_view.router,
-    create_run.router,
+    plan_view.create_run_router,
     run.router,
     frame.router,
 )

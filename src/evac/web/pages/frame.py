@@ -1,4 +1,4 @@
-"""The frame of every page: templates, style, the menu, and times as people read them.
+"""The frame of every page: templates, style, the menu, times as people read them, and what forms send.
 
 A page module adds its entry to `NAVIGATION` here and its router to `pages.ROUTERS`, and renders with
 `render`.
@@ -8,22 +8,56 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from evac import __version__
-from evac.views.spelling import spelled
-from evac.views.words import duration, number, people, plural
-from evac.web.answering import tag_of, tagged
+from evac.model.errors import EvacError, InvalidInput
+from evac.views.words import duration, number, people, plural, spelled
 from evac.web.problems import HINTS_FOR_PROGRAMS
+from evac.web.room import tag_of, tagged
+
+
+def fields_of(body: bytes, most: int, strict: bool = False) -> dict[str, str]:
+    """The fields of a form, `most` of them; the last one of a name counts. strict: nothing but fields may
+    stand there. Raises InvalidInput.
+    """
+    try:
+        found = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=most, strict_parsing=strict)
+    except ValueError as error:
+        raise InvalidInput(
+            "request-invalid", "this is no form of this page", "go back, and fill it in"
+        ) from error
+    return dict(found)
+
+
+def confirmed(fields: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    """What was typed of the names that must be, where nothing is missing and a reason is given. Raises
+    InvalidInput.
+    """
+    typed = fields.get("typed", "").replace(",", " ").split()
+    missing = [name for name in names if name not in typed]
+    if missing:
+        raise InvalidInput("not-confirmed", f"type {' '.join(missing)} to confirm", "nothing was asked")
+    if not fields.get("reason", "").strip():
+        raise InvalidInput("reason", "say why: it stands in the journal")
+    return [name for name in typed if name in names]
+
+
+def sentence(error: EvacError) -> str:
+    """A problem in the words of a form."""
+    hint = f" ({error.hint})" if error.hint else ""
+    return f"{error.message[:1].upper()}{error.message[1:]}{hint}."
+
 
 HTML: Final = "text/html; charset=utf-8"
 NAVIGATION: Final[tuple[tuple[str, str], ...]] = (

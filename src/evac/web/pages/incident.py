@@ -1,25 +1,187 @@
-"""Pages of incidents: all of them, one with its timeline, forms, and what is printed: report and runbook."""
+"""Pages of incidents: all of them, one with its timeline, forms for what people write down, and what is
+printed.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Final
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import TypeAdapter, ValidationError
 
-from evac.model.errors import EvacError
+from evac.incident.notes import COMPONENT_STATES
+from evac.incident.regulator import FACTS
+from evac.model.errors import EvacError, InvalidInput
+from evac.office.incidents import IncidentFile
 from evac.views.incident_view import runbook_sheet
 from evac.views.status_page import OVERALL, component_rows
 from evac.web.access.port import Actor, need
 from evac.web.api import incidents as api
-from evac.web.api.incident_bodies import IncidentName
-from evac.web.api.runbooks import book_of
+from evac.web.api.incidents import IncidentBody, IncidentName, NoteBody, book_of
+from evac.web.api.papers import public_page
 from evac.web.api.shapes import Digest
-from evac.web.api.status import public_page
 from evac.web.pages import frame, incident_view
-from evac.web.pages import incident_writing as writing
 from evac.web.room import WarRoom, room_of
+
+Word = Literal["note", "command", "update", "state", "fact", "resolved", "new"]
+Kind = Annotated[Word, Query()]
+FIELDS_MOST: Final = 16
+_BODIES: Final[TypeAdapter[Any]] = TypeAdapter(NoteBody)
+_ASKED: Final[Mapping[str, tuple[str, str]]] = {
+    "note": ("Write a note", "Something seen, thought or done. People inside read it in the timeline."),
+    "command": (
+        "Say who commands",
+        "One person decides what is done, and says so here; whoever hands over names the next one.",
+    ),
+    "update": (
+        "Tell users",
+        "What is published can be read by anybody at once, on the status page and in its feed. "
+        "Nothing that is published is ever changed: another update puts it right.",
+    ),
+    "state": (
+        "Say how a component is",
+        "It holds on the public status page until the records show a change, or somebody says another.",
+    ),
+    "fact": (
+        "State a fact for the report",
+        "What no record can know. The report says that it is known from you; a later fact replaces it.",
+    ),
+    "resolved": (
+        "Say that it is over",
+        "Services that the records leave down count as back from now on, and the incident ends now.",
+    ),
+    "new": (
+        "Open an incident",
+        "Before any plan is carried out. A plan that is applied under its name joins it.",
+    ),
+}
+BUTTONS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "update": (("update", "Publish"), ("draft", "Keep as a draft")),
+}
+_SAVE: Final[Mapping[str, str]] = {
+    "note": "Write it down",
+    "command": "Write it down",
+    "state": "Publish",
+    "fact": "Write it down",
+    "resolved": "It is over",
+    "new": "Open it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One form. names, values: what may be chosen; empty: anything may be written."""
+
+    incident: str
+    kind: str
+    title: str
+    words: str
+    names: tuple[tuple[str, str], ...]
+    values: tuple[str, ...]
+    buttons: tuple[tuple[str, str], ...]
+    grave: bool
+
+
+def form_of(room: WarRoom, incident: str, kind: str) -> Form:
+    title, words = _ASKED[kind]
+    names: tuple[tuple[str, str], ...] = ()
+    if kind == "state":
+        names = tuple((name, name) for name in sorted(set(api.public_names(room).values())))
+    elif kind == "fact":
+        names = tuple((name, f"{name.replace('_', ' ')} ({FACTS[name]})") for name in FACTS)
+    values = COMPONENT_STATES if kind == "state" else ()
+    buttons = BUTTONS.get(kind, ((kind, _SAVE.get(kind, "")),))
+    return Form(incident, kind, title, words, names, values, buttons, kind == "resolved")
+
+
+def prefilled(room: WarRoom, file: IncidentFile | None, kind: str, actor: Actor) -> dict[str, str]:
+    """What a form shows when it is opened."""
+    fields = dict.fromkeys(("text", "name", "value", "who", "incident", "problem", "basis"), "")
+    if kind == "update" and file is not None:
+        made = api.draft_of(room, file)
+        fields |= {"name": made.title, "text": made.text, "basis": made.basis}
+    if kind == "command":
+        fields["value"] = actor.name
+    return fields | {"key": secrets.token_hex(16)}
+
+
+def fields_of(body: bytes) -> dict[str, str]:
+    """The fields of a form. Raises InvalidInput."""
+    told = dict.fromkeys(("kind", "as", "text", "name", "value", "who", "incident", "key", "basis"), "")
+    told |= {
+        name: value.replace("\r\n", "\n").strip()
+        for name, value in frame.fields_of(body, FIELDS_MOST).items()
+    }
+    if told["kind"] not in get_args(Word):
+        raise InvalidInput("request-invalid", "the form does not say what is written", "go back")
+    return told
+
+
+async def written(request: Request, actor: Actor, incident: str, fields: Mapping[str, str]) -> str:
+    """Writes it down; the incident. Raises EvacError with what is missing or not allowed."""
+    key = fields["key"] if fields["key"].isalnum() else ""
+    kind = fields["kind"]
+    try:
+        if kind == "new":
+            body = IncidentBody(incident=fields["incident"], text=fields["text"], who=fields["who"])
+            await api.begin(request, body, actor, key)
+            return body.incident
+        if kind == "update" and fields["as"] == "draft":
+            kind = "draft"
+        wanted = {"text": fields["text"], "name": fields["name"], "value": fields["value"], "kind": kind}
+        told = {name: wanted[name] for name in _names_of(kind)}
+        note = _BODIES.validate_python({**told, "who": fields["who"]})
+        await api.write(request, incident, note, actor, key)
+    except ValidationError as error:
+        raise InvalidInput("request-invalid", _sentence(error)) from error
+    return incident
+
+
+def _names_of(kind: str) -> tuple[str, ...]:
+    """Fields of each kind of note."""
+    more = {
+        "command": ("value",),
+        "draft": ("name",),
+        "update": ("name",),
+        "state": ("name", "value"),
+        "fact": ("name", "value"),
+    }
+    return ("kind", "text", *more.get(kind, ()))
+
+
+def problem_of(error: EvacError) -> str:
+    """A problem in the words of the form, which shows facts without underscores."""
+    words = frame.sentence(error)
+    for name in FACTS:
+        shown = name.replace("_", " ")
+        words = words.replace(name, shown).replace(name.capitalize(), shown.capitalize())
+    return words
+
+
+def _sentence(error: ValidationError) -> str:
+    """What is wrong with a field, in words of the form."""
+    first = error.errors()[0]
+    where = str(first["loc"][-1]) if first["loc"] else "it"
+    words = {
+        "text": "the text",
+        "name": "the name",
+        "value": "what you say",
+        "who": "your name",
+        "incident": "the name of the incident",
+    }.get(where, where)
+    if first["type"] in ("string_too_short", "missing") or not str(first.get("input", "")).strip():
+        return f"{words} is missing"
+    if first["type"] == "string_too_long":
+        return f"{words} is too long: at most {first['ctx']['max_length']:,} characters"
+    if where == "incident":
+        return f"{words} is made of letters, digits, '.', '_', ':' and '-'"
+    return f"{words} cannot be taken: write plain text"
+
 
 PATH: Final = "/incidents"
 ROWS: Final = 25
@@ -58,13 +220,13 @@ async def incidents(request: Request, begin: Begin = 0) -> Response:
 async def new(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
     """The form that opens an incident before any plan is carried out."""
     room = room_of(request)
-    return _form(room, actor, writing.form_of(room, "", "new"), writing.prefilled(room, None, "new", actor))
+    return _form(room, actor, form_of(room, "", "new"), prefilled(room, None, "new", actor))
 
 
 @router.post(PATH + "/new")
 async def open_new(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
     """Opens it, by the code of the API."""
-    return await _write(request, actor, "", writing.fields_of(await request.body()))
+    return await _write(request, actor, "", fields_of(await request.body()))
 
 
 @router.get(PATH + "/{incident}")
@@ -108,14 +270,14 @@ async def status(request: Request) -> Response:
 async def form(
     request: Request,
     incident: IncidentName,
-    kind: writing.Kind,
+    kind: Kind,
     actor: Annotated[Actor, Depends(need("operator"))],
 ) -> Response:
     """The form for one kind of note."""
     room = room_of(request)
     file = await room.office.incidents.file(incident)
     name = file.about.incident
-    return _form(room, actor, writing.form_of(room, name, kind), writing.prefilled(room, file, kind, actor))
+    return _form(room, actor, form_of(room, name, kind), prefilled(room, file, kind, actor))
 
 
 @router.post(PATH + "/{incident}/write")
@@ -123,7 +285,7 @@ async def write(
     request: Request, incident: IncidentName, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
     """Writes it down, by the code of the API. What is missing is said in the form."""
-    fields = writing.fields_of(await request.body())
+    fields = fields_of(await request.body())
     name = await room_of(request).office.incidents.check_known(incident)
     return await _write(request, actor, name, fields)
 
@@ -131,17 +293,15 @@ async def write(
 async def _write(request: Request, actor: Actor, incident: str, fields: dict[str, str]) -> Response:
     room = room_of(request)
     try:
-        found = await writing.written(request, actor, incident, fields)
+        found = await written(request, actor, incident, fields)
     except EvacError as error:
-        empty = writing.prefilled(room, None, fields["kind"], actor)
-        again = {**empty, **fields, "problem": writing.problem_of(error)}
-        return _form(room, actor, writing.form_of(room, incident, fields["kind"]), again, 422)
+        empty = prefilled(room, None, fields["kind"], actor)
+        again = {**empty, **fields, "problem": problem_of(error)}
+        return _form(room, actor, form_of(room, incident, fields["kind"]), again, 422)
     return Response(None, 303, {"location": f"{PATH}/{quote(found)}#main", "cache-control": "no-store"})
 
 
-def _form(
-    room: WarRoom, actor: Actor, wanted: writing.Form, fields: dict[str, str], status: int = 200
-) -> Response:
+def _form(room: WarRoom, actor: Actor, wanted: Form, fields: dict[str, str], status: int = 200) -> Response:
     context: dict[str, Any] = {"wanted": wanted, "fields": fields, "actor": actor}
     body = frame.render("incident_write.html.j2", PATH, _now_ms(room), **context)
     return Response(body, status, {"cache-control": "no-store"}, frame.HTML)

@@ -21,7 +21,7 @@ from evac.run.forecast import forecast
 from evac.run.values import ENDED, SETTLED
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
-from evac.views.run_forecast import servers_words
+from evac.views.wait_words import servers_words
 from evac.views.words import number
 from evac.web.room import WarRoom
 

@@ -1,6 +1,7 @@
-"""What the page What if says, as plain values for its template. Pure: facts and an answer in, words out.
+"""The page What if: fault domains are ticked, and the answer says what is down, what comes back, when, and
+what capacity is left.
 
-Room before and after a loss, by site and resource: bars, and the same in amounts. Pure.
+What it says are plain values for its template, made of facts and an answer.
 """
 
 from __future__ import annotations
@@ -8,15 +9,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from evac.audit.words import amount
+from evac.model.errors import EvacError, Unavailable
 from evac.office.facts import DomainFacts, EstateFacts, FindingFacts
+from evac.office.reckoning import DOMAINS_MOST
 from evac.office.what_if import CapacityOf, FateOf, WhatIf
 from evac.views import svg
 from evac.views.words import duration, number, people, plural
+from evac.web.access.port import need
+from evac.web.pages import frame
 from evac.web.pages.now_view import KINDS, VERDICT_CLASS, VERDICT_WORDS
 from evac.web.pages.what_if_graph import graph, gravity, row_of
+from evac.web.room import room_of
 
 ALL: Final = "all sites"
 SHORT: Final = {
@@ -259,3 +267,37 @@ def _findings(facts: EstateFacts, wanted: Sequence[str]) -> list[FindingFacts]:
     """What the audit says about these domains, the gravest first, as it lists them."""
     asked = set(wanted)
     return [finding for finding in facts.findings if asked.intersection(finding.domains)]
+
+
+PATH: Final = "/what-if"
+router = APIRouter(dependencies=[Depends(need("viewer"))])
+Name = Annotated[str, Query(max_length=512)]
+
+
+@router.get(PATH)
+async def what_if(
+    request: Request,
+    lose: Annotated[list[Annotated[str, Query(max_length=512)]], Query(max_length=DOMAINS_MOST)] = [],  # noqa: B006 - never changed
+    find: Annotated[str, Query(max_length=200)] = "",
+    begin: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+    of: Name = "",
+) -> Response:
+    """lose: domains that are lost at once. find: words that names of more domains to tick contain. begin:
+    from which service on they are listed. of: the service of which the graph shows all that it needs.
+    """
+    room = room_of(request)
+    facts = room.facts
+    wanted = tuple(sorted({name.strip() for name in lose if name.strip()}))
+    answer: WhatIf | None = None
+    problem = ""
+    if wanted:
+        try:
+            answer = await room.office.what_if(wanted)
+        except Unavailable:
+            raise
+        except EvacError as error:
+            problem = f"{error.message[:1].upper()}{error.message[1:]}."
+    told = context(facts, wanted, find.strip(), answer, begin, of)
+    now_ms = room.office.situation.at_ms
+    body = frame.render("what_if.html.j2", PATH, now_ms, problem=problem, **told)
+    return Response(body, 422 if problem else 200, {"cache-control": "no-cache"}, frame.HTML)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evac.model.certificate import SCALE, CapacityRow, Certificate, PlacementRows, SupplyRow
-from evac.planning.bound import capacity, supply
+from evac.planning.bound import supply
 from evac.planning.bound.facts import Facts
 
 
@@ -42,7 +42,7 @@ class Drawer:
         facts, pools = self.facts, self.facts.instance.pools
         drawn = {(p, r): int(self.rng.integers(0, 4)) for p in range(len(pools)) for r in range(2)}
         prices = {key: factor for key, factor in drawn.items() if factor}
-        sizes = capacity.sizes_of(facts, prices)
+        sizes = supply.sizes_of(facts, prices)
         free = [i for i in sizes if not facts.fixed[i]]
         if self.rng.random() < 0.5:
             each = self._number(0.0005)

@@ -10,8 +10,8 @@ import numpy as np
 
 from evac.model.instance import Instance
 from evac.model.steps import StepKind
+from evac.planning.bound.capacity import AT_ONCE, NEVER, Needs, Room
 from evac.planning.bound.heads import Heads, by_hand, needs_tools, outside
-from evac.planning.bound.room import AT_ONCE, NEVER, Needs, Room
 
 PASSES = 64
 

@@ -13,8 +13,7 @@ from evac import estate as estates
 from evac.derive.planning_instance import derive
 from evac.model.scenario import lose
 from evac.planning.bound import ascent, bound
-from evac.planning.bound.capacity import Curve, by_density, waits_of
-from evac.planning.bound.supply import Work, busy_times
+from evac.planning.bound.supply import Curve, Work, busy_times, by_density, waits_of
 from tests.web.rooms import ESTATE
 
 jobs = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 25), st.integers(0, 9)), min_size=1, max_size=7)

@@ -10,8 +10,8 @@ from evac.model.certificate import CapacityRow, Certificate, PlacementRows, Supp
 from evac.model.errors import PlanError
 from evac.model.instance import BootKind, Instance, Limit, Use
 from evac.planning.bound import bound
-from evac.planning.bound.evaluate import evaluate
 from evac.planning.bound.facts import Facts, facts_of
+from evac.planning.bound.solve import evaluate
 from evac.planning.bound.supply import works_of
 from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, StoreDraft, build, worked_example
 

@@ -12,8 +12,8 @@ from evac.estate.examples.build import pangyo
 from evac.model.estate import Estate
 from evac.model.scenario import Scenario, ScenarioKind
 from evac.planning.bound import bound
-from evac.planning.bound.evaluate import evaluate
 from evac.planning.bound.facts import facts_of
+from evac.planning.bound.solve import evaluate
 from evac.verify.bound import certified_bound
 from tests.unit.planning.bound.certificates import Drawer
 

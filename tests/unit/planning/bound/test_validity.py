@@ -12,8 +12,8 @@ import pytest
 from bench.wild_instances import wild_instance
 from evac.model.instance import Instance
 from evac.planning.bound import bound
-from evac.planning.bound.evaluate import evaluate
 from evac.planning.bound.facts import facts_of
+from evac.planning.bound.solve import evaluate
 from tests.unit.planning.bound.certificates import Drawer
 from tests.unit.planning.instances import random_variant
 

@@ -6,8 +6,8 @@ import pytest
 
 from evac.model.certificate import CapacityRow, Certificate, SupplyRow
 from evac.planning.bound import bound
-from evac.planning.bound.evaluate import evaluate
 from evac.planning.bound.facts import Facts, facts_of
+from evac.planning.bound.solve import evaluate
 from tests.unit.planning.instances import WORKED_OPTIMUM, worked_example
 
 PRINTED_BOUND = 2_079_017

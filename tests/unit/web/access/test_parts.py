@@ -12,8 +12,7 @@ from evac.model.estate import Rate
 from evac.net import secrets
 from evac.net.secrets import secret_of
 from evac.web.access import keeping as sessions_of
-from evac.web.access.keeping import OF_ONE_MOST, SessionBook
-from evac.web.access.rate_limit import NAMES_MOST, Often, neighbourhood
+from evac.web.access.keeping import NAMES_MOST, OF_ONE_MOST, Often, SessionBook, neighbourhood
 
 
 class Turned:

@@ -1,13 +1,11 @@
 """What Kubernetes manifests mean for an estate: workloads become services, volumes become stores.
 
-Manifests say nothing of sites, people, tiers or objectives, and not which cluster they are applied
-to: all of that is for the overlay and unknown until it is there.
-
-What a pod asks for, as amounts an estate file states.
-
-Quantities follow the Kubernetes API: a decimal number with a suffix (n, u, m, k, M, G, T, P, E or
-Ki, Mi, Gi, Ti, Pi, Ei) or an exponent. Requests count, limits do not: a request is what a pod is
-scheduled by. Exact arithmetic; rounded up once.
+Manifests say nothing of sites, people, tiers or objectives, and not which cluster they are applied to: all
+of that is for the overlay and unknown until it is there. Quantities follow the Kubernetes API: a decimal
+number with a suffix (n, u, m, k, M, G, T, P, E or Ki, Mi, Gi, Ti, Pi, Ei) or an exponent. Requests count,
+limits do not: a request is what a pod is scheduled by. Exact arithmetic; rounded up once. An emptyDir dies
+with its pod: a store in one has no other copy and can have no backup of the volume. Directories of anything
+but a database engine are scratch space and no store.
 """
 
 from __future__ import annotations
@@ -22,12 +20,59 @@ from evac.estate.format import quantities as q
 from evac.estate.format.document import LIST, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import show_share
+from evac.estate.importers.images import engine_of_image
 from evac.estate.importers.imported import Imported, Unknown, Value
 from evac.estate.importers.kubernetes.calls import Calls, exposed, find_calls
 from evac.estate.importers.kubernetes.source import Manifests, Object, Workload, read_manifests, selects
-from evac.estate.importers.kubernetes.stores import add_stores
-from evac.estate.importers.source_files import at, entries, word
+from evac.estate.importers.source_files import at, entries, is_id, word
 from evac.model.units import QUANTITY_LIMIT
+
+
+def engine_of(workload: Workload) -> str | None:
+    """The database engine among the images of a workload; None where there is none we know."""
+    engines = (engine_of_image(word(container, "image") or "") for container in workload.containers())
+    return next((engine for engine in engines if engine is not None), None)
+
+
+def add_stores(manifests: Manifests, imported: Imported, problems: Problems) -> dict[str, list[str]]:
+    """Add every store; return workload -> the stores it needs."""
+    needs: dict[str, list[str]] = {}
+    for workload in manifests.workloads:
+        for name, comment in _volumes(workload):
+            if not is_id(name, workload.object.place, problems):
+                continue
+            values: dict[str, Value] = {}
+            engine = engine_of(workload)
+            if engine is not None:
+                values["engine"] = engine
+            known = imported.sections.get("stores", {}).get(name)
+            if known is None or engine is not None:
+                imported.add("stores", name, values, comment)
+            needs.setdefault(workload.id, []).append(name)
+    return needs
+
+
+def _volumes(workload: Workload) -> list[tuple[str, str]]:
+    """(store, comment) of each volume that holds data."""
+    found = []
+    for volume in _items(at(workload.pod_spec, "volumes")):
+        name, claim = word(volume, "name") or "", word(volume, "persistentVolumeClaim", "claimName")
+        if claim is not None:
+            found.append((_qualified(claim, workload), f"volume claim {claim} of {workload.id}"))
+        elif at(volume, "emptyDir") is not None and engine_of(workload) is not None:
+            words = f"emptyDir {name} of {workload.id}: it dies with its pod, so no backup of it is possible"
+            found.append((f"{workload.id}-{name}", words))
+    for template in _items(at(workload.object.node, "spec", "volumeClaimTemplates")):
+        claim = word(template, "metadata", "name") or "data"
+        found.append((f"{workload.id}-{claim}", f"volume claim {claim} of each replica of {workload.id}"))
+    return found
+
+
+def _qualified(claim: str, workload: Workload) -> str:
+    """A claim is shared within a namespace; its id says the namespace where the workload's does."""
+    named = workload.id.startswith(f"{workload.namespace}.")
+    return f"{workload.namespace}.{claim}" if named else claim
+
 
 _QUANTITY: Final = re.compile(
     r"\+?(\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:e(\d{1,2})|E(\d{1,2})|([numkMGTPE]|[KMGTPE]i))?", re.ASCII

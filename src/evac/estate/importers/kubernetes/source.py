@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from evac.estate.format.document import LIST, MAP, Node, read_documents
+from evac.estate.format.document import LIST, MAP, YAML_BYTES_MAX, Node, read_documents
 from evac.estate.format.problems import Problems, shown
-from evac.estate.format.sources import YAML_BYTES_MAX
 from evac.estate.importers.source_files import at, entries, is_id, read_text, word, words
 from evac.model.diagnostic import Place
 

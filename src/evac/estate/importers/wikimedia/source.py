@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from evac.estate.format.document import LIST, SCALAR, Node
+from evac.estate.format.document import LIST, SCALAR, YAML_BYTES_MAX, Node
 from evac.estate.format.problems import Problems
-from evac.estate.format.sources import YAML_BYTES_MAX
 from evac.estate.importers.source_files import Row, at, entries, read_cells, read_text, read_tree, word, words
 from evac.model.diagnostic import Place
 

@@ -1,0 +1,276 @@
+"""The connections of an agent: few and short, so that nobody who can reach its port keeps it from fencing.
+
+A connection is *half-open* until an order of the site's key, or a client with a certificate that is let in,
+came over it. There are at most `MOST` connections; when one more comes, the oldest half-open one of the
+address that has most of them ends. A request's head has `HEAD_S` seconds from the moment of the connection,
+handshake of TLS included; a body has `BODY_S` (`evac.agent.service`).
+
+`Reserve` holds descriptors back for the fence: it lends them to a fence that runs, and as long as it does, no
+connection is accepted. A leak of descriptors anywhere in the agent therefore leaves the fence enough to work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import socket
+import ssl
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+MOST: Final = 256
+"""Connections at once. Controllers and witnesses of a hundred sites keep one each."""
+LEAST: Final = 8
+HEAD_S: Final = 10.0
+BACKLOG: Final = 128
+PAUSE_S: Final = 0.05
+RESERVED: Final = 32
+"""Descriptors for fences: pipes of a program, a loop and a socket of a driver, files of /proc."""
+SPARE: Final = 48
+"""Descriptors for everything else that the agent does: its files, programs of checks, clients of drivers."""
+
+_log = logging.getLogger("evac.agent")
+
+
+def descriptors_open() -> int:
+    """How many this process has open. 0 where nobody can say."""
+    try:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+    except OSError:
+        return 0
+
+
+def connections_most() -> int:
+    """As many as `MOST`, fewer where the limit of descriptors leaves no room for the fence. Raises that limit
+    as far as the machine lets it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return max(LEAST, min(MOST, soft - descriptors_open() - RESERVED - SPARE))
+
+
+class Reserve:
+    """Descriptors held back. May be used from any thread."""
+
+    def __init__(self, count: int = RESERVED) -> None:
+        self._count = count
+        self._guard = threading.Lock()
+        self._held: list[int] = []
+        self._users = 0
+        self._fill()
+
+    def is_lent(self) -> bool:
+        """Whether a fence uses them now."""
+        return self._users > 0
+
+    @contextmanager
+    def lend(self) -> Iterator[None]:
+        """Gives all of them back to the process until the last one who asked is done."""
+        with self._guard:
+            self._users += 1
+            self._empty()
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._users -= 1
+                if not self._users:
+                    self._fill()
+
+    def close(self) -> None:
+        with self._guard:
+            self._empty()
+
+    def _fill(self) -> None:
+        """Where there are too few, those that are to be had."""
+        with contextlib.suppress(OSError):
+            while len(self._held) < self._count:
+                self._held.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+
+    def _empty(self) -> None:
+        while self._held:
+            os.close(self._held.pop())
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """One connection, from the moment it was accepted."""
+
+    address: str
+    plain: socket.socket
+    opening: asyncio.Task[Any] | None = None
+    """Under way until the handshake is over."""
+    line: asyncio.Transport | None = None
+    """What the application writes to, once it is open."""
+    head: asyncio.TimerHandle | None = None
+    """Ends it, unless a request is there by then."""
+    proven: bool = False
+
+    def end(self) -> None:
+        if self.head is not None:
+            self.head.cancel()
+        if self.line is not None:
+            self.line.abort()
+        else:
+            # Not cancelled: a transport that is given up before its first event keeps its socket for long.
+            with contextlib.suppress(OSError):
+                self.plain.shutdown(socket.SHUT_RDWR)
+
+
+class _Watched(asyncio.Protocol):
+    """Passes everything on to a protocol of aiohttp, and says when its connection is open and over."""
+
+    def __init__(self, inner: asyncio.Protocol, connection: _Connection, over: Callable[[_Connection], None]):
+        self._inner, self._connection, self._over = inner, connection, over
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._connection.line = transport
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._over(self._connection)
+        self._inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+
+class Listener:
+    """Accepts for one `web.Server`. All of it in one loop."""
+
+    def __init__(
+        self,
+        make: Callable[[], asyncio.Protocol],
+        context: ssl.SSLContext | None,
+        reserve: Reserve,
+        most: int,
+        head_s: float = HEAD_S,
+    ) -> None:
+        self._make, self._context, self._reserve = make, context, reserve
+        self._most, self._head_s = most, head_s
+        self._sockets: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._connections: dict[_Connection, None] = {}
+
+    async def start(self, host: str, port: int) -> None:
+        """Listens at every address of the host. Raises `OSError` for a port that is taken."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(found):
+            listening = socket.create_server(address, family=family, backlog=BACKLOG)
+            listening.setblocking(False)
+            self._sockets.append(listening)
+        self._accepting = [asyncio.create_task(self._accept(one), name="accept") for one in self._sockets]
+
+    async def close(self) -> None:
+        """Accepts no more, and ends what is half-open; the server ends the rest."""
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for listening in self._sockets:
+            listening.close()
+        for one in list(self._connections):
+            if not one.proven:
+                one.end()
+
+    def asked(self, line: asyncio.BaseTransport | None) -> None:
+        """A whole head came over that line."""
+        one = self._of(line)
+        if one is not None and one.head is not None:
+            one.head.cancel()
+            one.head = None
+
+    def proven(self, line: asyncio.BaseTransport | None) -> None:
+        """Whoever speaks over that line has shown who it is."""
+        one = self._of(line)
+        if one is not None:
+            one.proven = True
+
+    def report(self) -> dict[str, int]:
+        half = sum(not one.proven for one in self._connections)
+        return {"open": len(self._connections), "half_open": half, "most": self._most}
+
+    def _of(self, line: asyncio.BaseTransport | None) -> _Connection | None:
+        return next((one for one in self._connections if one.line is line), None) if line else None
+
+    async def _accept(self, listening: socket.socket) -> None:
+        """Goes on whatever happens: without descriptors for one more, a half-open connection makes room."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._while_lent()
+            try:
+                plain, address = await loop.sock_accept(listening)
+            except OSError:
+                self._make_room()
+                await asyncio.sleep(PAUSE_S)
+                continue
+            await self._while_lent()
+            try:
+                self._admit(plain, str(address[0]))
+            except Exception:  # the only one who accepts must not end
+                _log.exception("a connection was not admitted")
+                plain.close()
+
+    async def _while_lent(self) -> None:
+        while self._reserve.is_lent():
+            await asyncio.sleep(PAUSE_S)
+
+    def _admit(self, plain: socket.socket, address: str) -> None:
+        if len(self._connections) >= self._most and not self._make_room():
+            plain.close()
+            return
+        one = _Connection(address, plain)
+        self._connections[one] = None
+        one.opening = asyncio.create_task(self._open(one))
+        one.opening.add_done_callback(lambda task: self._opened(one, task))
+        one.head = asyncio.get_running_loop().call_later(self._head_s, one.end)
+
+    async def _open(self, one: _Connection) -> None:
+        handshake = {} if self._context is None else {"ssl_handshake_timeout": self._head_s}
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: _Watched(self._make(), one, self._over), one.plain, ssl=self._context, **handshake
+        )
+
+    def _opened(self, one: _Connection, task: asyncio.Task[Any]) -> None:
+        """A handshake that failed, or was given up, leaves nothing behind."""
+        one.opening = None
+        if task.cancelled() or task.exception() is not None:
+            self._over(one)
+
+    def _over(self, one: _Connection) -> None:
+        if one.head is not None:
+            one.head.cancel()
+        self._connections.pop(one, None)
+
+    def _make_room(self) -> bool:
+        """Ends the oldest half-open connection of the address that has most of them. False: there is none."""
+        half = [one for one in self._connections if not one.proven]
+        if not half:
+            return False
+        shares = Counter(one.address for one in half)
+        most = max(shares.values())
+        victim = next(one for one in half if shares[one.address] == most)
+        self._connections.pop(victim)
+        victim.end()
+        return True

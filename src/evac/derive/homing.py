@@ -1,0 +1,73 @@
+"""What separates an estate from home: what a failback starts there, and what it stops elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evac.derive.affected import counts_by_service, replica_loss, sites_left
+from evac.model.domain import Loss, Topology
+from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas
+from evac.model.instance import Leaving
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WayHome:
+    """Of a failback to some domains. missing: (S,) replicas that belong there and are not there; total: (S,)
+    replicas at home; leaving: what stops elsewhere once they serve, by service.
+    """
+
+    missing: IntColumn
+    total: IntColumn
+    leaves: BoolColumn
+    """(S,) whether traffic moves home with the replicas."""
+    leaving: tuple[Leaving, ...]
+
+
+def way_home(top: Topology, lost: Loss) -> WayHome:
+    """lost: the domains that things come home to. By files alone, home is empty and all of it is missing."""
+    estate, services = top.estate, len(top.estate.services)
+    now, home = estate.replicas, estate.home
+    if home is None:
+        here = replica_loss(now, lost)
+        every = np.ones(len(now), np.bool_)
+        missing, total = counts_by_service(now, here, services), counts_by_service(now, every, services)
+        return WayHome(missing, total, sites_left(top, here), ())
+    belongs = counts_by_service(home, replica_loss(home, lost), services)
+    here = replica_loss(now, lost)
+    there = counts_by_service(now, here, services)
+    missing = np.maximum(0, belongs - there)
+    total = counts_by_service(home, np.ones(len(home), np.bool_), services)
+    surplus = counts_by_service(now, np.ones(len(now), np.bool_), services) + missing - total
+    return WayHome(missing, total, missing > 0, _leaving(top, now, home, here, missing, surplus))
+
+
+def _leaving(
+    top: Topology, now: Replicas, home: Replicas, here: BoolColumn, missing: IntColumn, surplus: IntColumn
+) -> tuple[Leaving, ...]:
+    """Of services that come home: replicas beyond what home has in their places, first in the table first."""
+    declared = dict(zip(_keys(home), home.count.tolist(), strict=True))
+    found: dict[int, dict[str, int]] = {}
+    for row, key in enumerate(_keys(now)):
+        service, left = key[0], int(surplus[key[0]])
+        if here[row] or left <= 0 or not missing[service]:
+            continue
+        stops = min(left, max(0, int(now.count[row]) - declared.get(key, 0)))
+        if stops:
+            surplus[service] -= stops
+            found.setdefault(service, {})[place_name(top, key[1], key[2])] = stops
+    return tuple(Leaving(service, tuple(sorted(places.items()))) for service, places in sorted(found.items()))
+
+
+def _keys(replicas: Replicas) -> list[tuple[int, int, int]]:
+    columns = (replicas.service.tolist(), replicas.kind.tolist(), replicas.target.tolist())
+    return list(zip(*columns, strict=True))
+
+
+def place_name(top: Topology, kind: int, target: int) -> str:
+    """The target of a binding as steps name it: a server, a pool, or `site:` and a site."""
+    estate = top.estate
+    if kind == AT_SITE:
+        return f"site:{estate.sites[target].id}"
+    return estate.pools[target].id if kind == ON_POOL else estate.fleet.server_name(target)

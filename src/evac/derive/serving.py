@@ -1,0 +1,87 @@
+"""Where services run and serve once a plan is done: what a shift sends users to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from evac.model.domain import Topology, is_lost, loss, lost_now, site_of
+from evac.model.fleet import AT_SITE, ON_POOL
+from evac.model.observation import primary_site
+from evac.model.plan import Plan
+from evac.steps.registry import kind_of
+
+
+class Serving:
+    """Of one plan. live: (service, site) -> replicas that are there before it begins, without those that it
+    starts again: at a site that is left, and at one that comes back.
+    """
+
+    def __init__(self, top: Topology, plan: Plan) -> None:
+        self._top, self._plan = top, plan
+        self.live: Mapping[tuple[str, str], int] = self._live()
+        self._changes = self._changed()
+        estate = top.estate
+        self._families = {
+            s.id: [d.target for d in s.needs if d.kind == "store" and d.hard] for s in estate.services
+        }
+        self._candidates = {s.store: site_of(top, s.candidate) or "" for s in plan.stores if s.candidate}
+
+    def _live(self) -> dict[tuple[str, str], int]:
+        top, estate, kind = self._top, self._top.estate, self._plan.scenario.kind
+        gone = lost_now(top)
+        if kind != "failback" or estate.home is None:
+            gone = loss(top, {*self._plan.scenario.domains, *estate.lost})
+        found: dict[tuple[str, str], int] = {}
+        r = estate.replicas
+        columns = (column.tolist() for column in (r.service, r.kind, r.target, r.count))
+        for service, place, target, count in zip(*columns, strict=True):
+            site = _site_of_target(top, place, target)
+            if site and not is_lost(top, gone, site):
+                key = (estate.services[service].id, site)
+                found[key] = found.get(key, 0) + count
+        return found
+
+    def _changed(self) -> dict[str, dict[str, int]]:
+        """Service -> site -> how many more, or fewer, replicas it has once the plan is done."""
+        found: dict[str, dict[str, int]] = {}
+        for step in self._plan.steps:
+            sign = kind_of(step.kind).replicas
+            for name, count in step.servers if sign else ():
+                sites = found.setdefault(step.target, {})
+                site = self.site_named(name)
+                sites[site] = sites.get(site, 0) + sign * count
+        return found
+
+    def site_named(self, name: str) -> str:
+        """The site of a pool, a server, or of `site:` and a site."""
+        top = self._top
+        if name in top.pool_index:
+            return top.estate.pools[top.pool_index[name]].site
+        return site_of(top, name.removeprefix("site:")) or ""
+
+    def sites(self, service: str) -> tuple[str, ...]:
+        """Where its data is, most replicas, then by name."""
+        counts = dict(self._changes.get(service, {}))
+        left = set(self._plan.scenario.domains) if self._plan.scenario.kind in ("lose", "evacuate") else set()
+        for site in (site.id for site in self._top.estate.sites if site.id not in left):
+            if (service, site) in self.live:
+                counts[site] = counts.get(site, 0) + self.live[service, site]
+        near = self._data_sites(service)
+        there = (site for site, count in counts.items() if count > 0 and site not in left)
+        return tuple(sorted(there, key=lambda site: (site not in near, -counts[site], site)))
+
+    def _data_sites(self, service: str) -> frozenset[str]:
+        """Where the primaries of its stores will be: traffic goes to its data first."""
+        families = self._families.get(service, ())
+        stores = (store for store in self._top.estate.stores if store.family in families)
+        return frozenset(self._candidates.get(s.id) or primary_site(self._top, s) for s in stores)
+
+
+def _site_of_target(top: Topology, kind: int, target: int) -> str:
+    estate = top.estate
+    if kind == AT_SITE:
+        return estate.sites[target].id
+    if kind == ON_POOL:
+        return estate.pools[target].site
+    row = int(estate.fleet.site[target])
+    return estate.sites[row].id if row >= 0 else ""

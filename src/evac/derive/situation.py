@@ -1,0 +1,516 @@
+"""The estate as it is now: what the files declare, what runs moved, and what systems say, in that order.
+
+`of` puts them together. `moved` says what a run left behind: each kind of step changes a draft by its
+`after`, in the order in which the steps ended. `estate_after` is the same of the steps that a plan promises,
+so that a plan, its dry run and the next plan cannot disagree on what a step does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from evac.derive.affected import replica_loss
+from evac.derive.homing import place_name
+from evac.derive.serving import Serving
+from evac.model.domain import Loss, Topology, is_lost, loss, lost_in, resolve, site_of, topology
+from evac.model.errors import UnknownDomain
+from evac.model.estate import Estate, ReplicationMode, Store
+from evac.model.fleet import (
+    AT_SITE,
+    CONDEMNED,
+    DARK,
+    ON_POOL,
+    ON_SERVER,
+    SERVING,
+    SPARE,
+    Fleet,
+    IntColumn,
+    Replicas,
+)
+from evac.model.observation import Observation, UnitsSeen, observed
+from evac.model.plan import Plan, Step
+from evac.model.scenario import Scenario
+from evac.model.situation import (
+    Away,
+    Cause,
+    Counts,
+    DomainState,
+    Draft,
+    Effects,
+    LostNow,
+    Moved,
+    Situation,
+    StoreAway,
+)
+from evac.steps.registry import kind_of
+
+_LEAVES: Final = frozenset({"lose", "evacuate"})
+NOTHING: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+_ROLES: Final[Mapping[str, ReplicationMode]] = MappingProxyType(
+    {"primary": "primary", "sync": "sync", "async": "async", "none": "none"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A step that was done. to: sites that it sends users to."""
+
+    step: Step
+    at_ms: int = 0
+    to: tuple[str, ...] = ()
+
+
+def of(estate: Estate, seen: Observation) -> Situation:
+    """estate: as its files declare it. O(services that moved + servers)."""
+    effects = seen.effects or Effects()
+    top = topology(estate)
+    lost = tuple(one for one in effects.lost if _is_known(top, one.domain))
+    gone = tuple(sorted({one.domain for one in lost if one.state != "evacuating"}))
+    placed, causes = _placed(top, effects.moved, seen.units)
+    traffic, sent = _traffic(top, effects.moved, seen)
+    replicas = _replicas(top, placed)
+    fleet = _fleet(estate.fleet, top, effects.moved, lost, replicas)
+    stores = tuple(_by_runs(store, effects.moved) for store in estate.stores)
+    now = estate
+    if effects.moved or gone or placed or traffic or stores != estate.stores or fleet is not estate.fleet:
+        now = replace(
+            estate,
+            fleet=fleet,
+            replicas=replicas,
+            stores=estate.stores if stores == estate.stores else stores,
+            home=estate.replicas if effects.moved or gone or placed else None,
+            lost=gone,
+            traffic=MappingProxyType(traffic),
+        )
+    now = observed(now, seen)
+    return Situation(
+        estate,
+        now,
+        seen.at_ms,
+        lost,
+        _away(top, now, causes, traffic, sent),
+        _stores_away(top, now, seen, effects.moved),
+        seen.rivals,
+    )
+
+
+def _is_known(top: Topology, domain: str) -> bool:
+    try:
+        resolve(top, domain)
+    except UnknownDomain:
+        return False
+    return True
+
+
+def _placed(
+    top: Topology, moved: Sequence[Moved], units: Sequence[UnitsSeen]
+) -> tuple[dict[str, dict[str, int]], dict[str, Cause]]:
+    """Service -> replicas by place, of each that a run or a driver speaks of, and who that was."""
+    names = {service.id for service in top.estate.services}
+    placed: dict[str, dict[str, int]] = {}
+    causes: dict[str, Cause] = {}
+    for one in moved:
+        for service, counts in one.placed.items():
+            if service in names:
+                placed[service] = dict(counts)
+                step, at_ms = one.steps.get(service, ("", one.ended_ms))
+                causes[service] = Cause("run", one.run, step, at_ms)
+    declared = _Counts(top)
+    for seen in units:
+        if seen.service not in names or seen.site not in top.site_index:
+            continue
+        there_now = placed[seen.service] if seen.service in placed else declared.of(seen.service)
+        there = {place: n for place, n in there_now.items() if declared.site(place) == seen.site}
+        if sum(there.values()) != seen.replicas:
+            rest = {place: n for place, n in there_now.items() if place not in there}
+            placed[seen.service] = rest | declared.spread(seen.service, seen.site, there, seen.replicas)
+            causes[seen.service] = Cause("observed", seen.driver, at_ms=seen.at_ms)
+    return placed, causes
+
+
+class _Counts:
+    """Replicas by place as a table has them, and where places are."""
+
+    def __init__(self, top: Topology) -> None:
+        self._top = top
+        self._row = {service.id: row for row, service in enumerate(top.estate.services)}
+        replicas = top.estate.replicas
+        self._begin = np.searchsorted(replicas.service, np.arange(len(self._row) + 1))
+
+    def of(self, service: str) -> dict[str, int]:
+        row, replicas = self._row[service], self._top.estate.replicas
+        found: dict[str, int] = {}
+        for i in range(int(self._begin[row]), int(self._begin[row + 1])):
+            name = place_name(self._top, int(replicas.kind[i]), int(replicas.target[i]))
+            found[name] = found.get(name, 0) + int(replicas.count[i])
+        return found
+
+    def site(self, place: str) -> str:
+        """The site of a server, a pool or `site:` and a site; empty for one that is not there any more."""
+        top = self._top
+        if place.startswith("site:"):
+            return place.removeprefix("site:")
+        if place in top.pool_index:
+            return top.estate.pools[top.pool_index[place]].site
+        try:
+            return site_of(top, place) or ""
+        except UnknownDomain:
+            return ""
+
+    def spread(self, service: str, site: str, there: Mapping[str, int], wanted: int) -> dict[str, int]:
+        """So many replicas at a site: where they are known to be, first by name; more of them in the pool
+        there, or somewhere at the site.
+        """
+        found: dict[str, int] = {}
+        for place, count in sorted(there.items()):
+            found[place] = min(count, wanted)
+            wanted -= found[place]
+        if wanted > 0:
+            pools = [pool.id for pool in self._top.estate.pools if pool.site == site]
+            place = next((p for p in found if p in pools), pools[0] if len(pools) == 1 else f"site:{site}")
+            found[place] = found.get(place, 0) + wanted
+        return {place: count for place, count in found.items() if count}
+
+
+def _traffic(
+    top: Topology, moved: Sequence[Moved], seen: Observation
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Cause]]:
+    """Service -> sites that its users are sent to, and who says so."""
+    names = {service.id for service in top.estate.services}
+    found: dict[str, tuple[str, ...]] = {}
+    causes: dict[str, Cause] = {}
+    for one in moved:
+        for service, sites in one.traffic.items():
+            if service in names:
+                found[service] = tuple(sorted(site for site in sites if site in top.site_index))
+                causes[service] = Cause("run", one.run, one.steps.get(service, ("", 0))[0], one.ended_ms)
+    for sent in seen.traffic:
+        if sent.service in names:
+            found[sent.service] = tuple(sorted(site for site in sent.sites if site in top.site_index))
+            causes[sent.service] = Cause("observed", sent.driver, at_ms=sent.at_ms)
+    return dict(sorted(found.items())), causes
+
+
+def _replicas(top: Topology, placed: Mapping[str, Mapping[str, int]]) -> Replicas:
+    """The table of bindings with some services elsewhere; the same object where they are where they were."""
+    old = top.estate.replicas
+    if not placed:
+        return old
+    row_of = {service.id: row for row, service in enumerate(top.estate.services)}
+    rows = sorted(row_of[service] for service in placed)
+    kept = ~np.isin(old.service, np.array(rows, np.int32))
+    found = [
+        (row_of[service], place, count)
+        for service, counts in placed.items()
+        for place, count in counts.items()
+        if count > 0
+    ]
+    places = _places(top, [place for _, place, _ in found])
+    known = [(row, *place, count) for (row, _, count), place in zip(found, places, strict=True) if place]
+    new = np.array(known, np.int64).reshape(-1, 4)
+    table = np.stack(
+        [c[kept].astype(np.int64) for c in (old.service, old.kind, old.target, old.count)], axis=1
+    )
+    made = _summed(np.concatenate([table, new]))
+    return old if _same(made, old) else made
+
+
+def _same(one: Replicas, other: Replicas) -> bool:
+    names = ("service", "kind", "target", "count")
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+def _summed(table: IntColumn) -> Replicas:
+    """Of rows (service, kind, target, count): one binding for each of the first three, sorted."""
+    unique, inverse = np.unique(table[:, :3], axis=0, return_inverse=True)
+    total = np.zeros(len(unique), np.int64)
+    np.add.at(total, inverse.reshape(-1), table[:, 3])
+    return Replicas(
+        unique[:, 0].astype(np.int32), unique[:, 1].astype(np.uint8), unique[:, 2].astype(np.int32), total
+    )
+
+
+def _places(top: Topology, names: list[str]) -> list[tuple[int, int] | None]:
+    """(kind, target) of servers, pools and whole sites by the names that steps have of them; None for what
+    the estate does not have. What starts on a server that a pool owns, the pool places.
+    """
+    estate = top.estate
+    pools = {pool.id: (ON_POOL, row) for row, pool in enumerate(estate.pools)}
+    known = pools | {f"site:{site.id}": (AT_SITE, row) for row, site in enumerate(estate.sites)}
+    bare = sorted({name for name in names if name not in known})
+    keys, fleet = np.array([name.encode() for name in bare], "S"), estate.fleet
+    rows = np.searchsorted(fleet.name, keys)
+    servers: dict[str, tuple[int, int]] = {}
+    for name, key, row in zip(bare, keys, rows.tolist(), strict=True):
+        if row < len(fleet) and fleet.name[row] == key:
+            pool = int(fleet.pool[row])
+            servers[name] = (ON_SERVER, row) if pool < 0 else (ON_POOL, pool)
+    return [known.get(name) or servers.get(name) for name in names]
+
+
+def _fleet(
+    fleet: Fleet, top: Topology, moved: Sequence[Moved], lost: Sequence[LostNow], replicas: Replicas
+) -> Fleet:
+    """Switched servers are as the last run left them, those of lost domains are dark, and what is on and
+    carries something serves.
+    """
+    state = fleet.state.copy()
+    switched: dict[str, bool] = {}
+    for one in moved:
+        switched.update(one.servers)
+    if switched:
+        names = np.array([name.encode() for name in sorted(switched)], "S")
+        rows = np.searchsorted(fleet.name, names)
+        for name, row in zip(names, rows.tolist(), strict=True):
+            if row < len(fleet) and fleet.name[row] == name and state[row] != CONDEMNED:
+                on = switched[bytes(name).decode()]
+                state[row] = DARK if not on else SPARE if state[row] == DARK else state[row]
+    dark = loss(top, [one.domain for one in lost if one.state == "lost"]).servers
+    state[dark & (state != CONDEMNED)] = DARK
+    if switched or replicas is not top.estate.replicas:
+        carries = np.unique(replicas.target[replicas.kind == ON_SERVER])
+        state[carries[np.isin(state[carries], (SERVING, SPARE))]] = SERVING
+    return fleet if np.array_equal(state, fleet.state) else replace(fleet, state=state)
+
+
+def _by_runs(store: Store, moved: Sequence[Moved]) -> Store:
+    """Roles as the last run that changed them left them; what systems say goes over it."""
+    roles = next((dict(one.roles[store.id]) for one in reversed(moved) if store.id in one.roles), None)
+    if roles is None:
+        return store
+    members = tuple(
+        replace(
+            member,
+            mode=_ROLES.get(roles[member.at], member.mode),
+            lag_ms=member.lag_ms
+            if roles[member.at] == member.mode
+            else None
+            if roles[member.at] == "primary"
+            else 0,
+        )
+        if member.at in roles
+        else member
+        for member in store.members
+    )
+    home = "" if store.primary is None else store.primary.at
+    return replace(store, members=members, home=home)
+
+
+def _away(
+    top: Topology,
+    now: Estate,
+    causes: Mapping[str, Cause],
+    traffic: Mapping[str, tuple[str, ...]],
+    sent: Mapping[str, Cause],
+) -> tuple[Away, ...]:
+    """Services with another count at some site than at home, or with their users sent where home has none."""
+    names = sorted({*causes, *sent})
+    home, there = _Counts(top), _Counts(topology(now))
+    found = []
+    for service in names:
+        declared, present = _per_site(home, service), _per_site(there, service, now.lost)
+        users = traffic.get(service, ())
+        if declared != present or not set(users) <= {site for site, _ in declared}:
+            cause = causes.get(service) or sent[service]
+            found.append(Away(service, declared, present, users, cause))
+    return tuple(found)
+
+
+def _per_site(counts: _Counts, service: str, lost: Sequence[str] = ()) -> Counts:
+    """Replicas by site, without those that wait for a lost one."""
+    found: dict[str, int] = {}
+    for place, count in counts.of(service).items():
+        site = counts.site(place)
+        if site not in lost:
+            found[site] = found.get(site, 0) + count
+    return tuple(sorted(found.items()))
+
+
+def _stores_away(
+    top: Topology, now: Estate, seen: Observation, moved: Sequence[Moved]
+) -> tuple[StoreAway, ...]:
+    found = []
+    for store in now.stores:
+        home = (site_of(top, store.home) or "") if store.home else ""
+        primary = "" if store.primary is None else site_of(top, store.primary.at) or ""
+        if home and primary != home:
+            one = next((run for run in reversed(moved) if store.id in run.roles), None)
+            cause = Cause("observed", at_ms=seen.at_ms)
+            if one is not None:
+                step, at_ms = one.steps.get(store.id, ("", one.ended_ms))
+                cause = Cause("run", one.run, step, at_ms)
+            found.append(StoreAway(store.id, home, primary, cause))
+    return tuple(found)
+
+
+def moved(
+    estate: Estate,
+    scenario: Scenario,
+    done: Iterable[Done],
+    *,
+    run: str = "",
+    began_ms: int = 0,
+    ended_ms: int = 0,
+    phase: str = "succeeded",
+) -> Moved:
+    """What a run of some scenario left behind. estate: as it was before; done: in the order in which they
+    ended.
+
+    Replicas that a loss took and that found no other place stay bound to what is lost, because that is what a
+    restore has to bring back; shed ones wait there too.
+    """
+    top = topology(estate)
+    lost, counts = lost_in(top, scenario), _Counts(top)
+    names = [service.id for service in estate.services]
+    inside = _Inside(top, lost)
+    draft = Draft(counts.of, inside)
+    steps: dict[str, tuple[str, int]] = {}
+    if scenario.kind == "restore" and (found := tuple(done)):
+        done = found
+        for row in _services_in(top, lost):
+            draft.leave(names[row])
+    for one in done:
+        kind_of(one.step.kind).after(draft, one.step, one.to)
+        steps[one.step.target] = (one.step.id, one.at_ms)
+    if scenario.kind in _LEAVES and (scenario.kind == "lose" or phase.startswith("succeeded")):
+        for service in draft.placed:
+            draft.placed[service] = _with_waiting(counts.of(service), draft.placed[service], inside)
+    for service in draft.placed:  # who moved and was not shifted has its users where they were
+        if service not in draft.traffic:
+            sites = {counts.site(place) for place, count in counts.of(service).items() if count}
+            draft.traffic[service] = estate.traffic.get(service) or tuple(sorted(sites))
+    servers = draft.servers
+    if scenario.kind == "restore" and phase.startswith("succeeded"):
+        servers = _after_restore(estate.fleet, lost, scenario, servers)
+    stores = {store.id: store for store in estate.stores}
+    turned = {*draft.primaries, *draft.following} & stores.keys()
+    return Moved(
+        run,
+        scenario.kind,
+        scenario.domains,
+        began_ms,
+        ended_ms,
+        phase,
+        {
+            service: tuple(sorted((place, count) for place, count in places.items() if count))
+            for service, places in sorted(draft.placed.items())
+        },
+        dict(sorted(draft.traffic.items())),
+        dict(sorted(servers.items())),
+        {name: _roles(top, lost, stores[name], draft, scenario) for name in sorted(turned)},
+        {
+            name: steps[name]
+            for name in sorted(steps)
+            if name in stores or name in draft.placed or name in draft.traffic
+        },
+    )
+
+
+class _Inside:
+    """Whether a place is in what is lost."""
+
+    def __init__(self, top: Topology, lost: Loss) -> None:
+        self._top, self._lost = top, lost
+        sites = np.flatnonzero(lost.sites).tolist()
+        self.first_site = top.estate.sites[sites[0]].id if sites else ""
+
+    def __call__(self, place: str) -> bool:
+        top, lost = self._top, self._lost
+        if place in top.pool_index:
+            return bool(lost.pools[top.pool_index[place]])
+        try:
+            return is_lost(top, lost, place.removeprefix("site:"))
+        except UnknownDomain:
+            return False
+
+
+def _services_in(top: Topology, lost: Loss) -> list[int]:
+    replicas = top.estate.replicas
+    found: list[int] = np.unique(replicas.service[replica_loss(replicas, lost)]).tolist()
+    return found
+
+
+def _with_waiting(before: Mapping[str, int], after: dict[str, int], inside: _Inside) -> dict[str, int]:
+    """What runs, and what waits: first where it was lost, the rest at the first lost site."""
+    runs = {place: count for place, count in after.items() if count and not inside(place)}
+    missing = sum(before.values()) - sum(runs.values())
+    for place, count in before.items():
+        if inside(place) and missing > 0:
+            runs[place] = min(count, missing)
+            missing -= runs[place]
+    site = inside.first_site
+    if missing > 0 and site:
+        runs[f"site:{site}"] = runs.get(f"site:{site}", 0) + missing
+    return runs
+
+
+def _after_restore(
+    fleet: Fleet, lost: Loss, scenario: Scenario, booted: Mapping[str, bool]
+) -> dict[str, bool]:
+    """Of the restored servers those are on that were booted, or were seen on."""
+    found = dict(booted)
+    on = {*booted, *scenario.on}
+    rows = np.flatnonzero(lost.servers & (fleet.state != CONDEMNED)).astype(np.int32)
+    for name in fleet.server_names(rows):
+        found[name] = name in on
+    return found
+
+
+def _roles(
+    top: Topology, lost: Loss, store: Store, draft: Draft, scenario: Scenario
+) -> tuple[tuple[str, str], ...]:
+    """The candidate is the primary; the old primary follows no one while its domain is lost."""
+    primary = draft.primaries.get(store.id, "")
+    follows = draft.following.get(store.id, set())
+    found = []
+    for member in store.members:
+        mode: str = member.mode
+        if primary and member.at == primary:
+            mode = "primary"
+        elif primary and mode == "primary":
+            leaves = scenario.kind in _LEAVES and is_lost(top, lost, member.at)
+            mode = "none" if leaves else "async"
+        elif member.at in follows or (
+            scenario.kind == "restore" and mode == "none" and is_lost(top, lost, member.at)
+        ):
+            mode = "async"
+        found.append((member.at, mode))
+    return tuple(found)
+
+
+def estate_after(estate: Estate, plan: Plan) -> Estate:
+    """The estate once a plan that was made from it is done: what the next plan begins with."""
+    return situation_after(estate, plan).estate
+
+
+def situation_after(estate: Estate, plan: Plan) -> Situation:
+    """As `of`, of the steps of a plan instead of those of a run. estate: what the plan was made from."""
+    scenario = plan.scenario
+    after = moved(estate, scenario, promised(estate, plan))
+    back = {*scenario.domains} if scenario.kind not in _LEAVES else set()
+    state: DomainState = "lost" if scenario.kind == "lose" else "evacuated"
+    gone = [LostNow(domain, "lost") for domain in estate.lost if domain not in back]
+    if scenario.kind in _LEAVES:
+        gone += [LostNow(domain, state) for domain in scenario.domains if domain not in estate.lost]
+    seen = Observation(0, effects=Effects(tuple(gone), (after,)))
+    traffic = {name: sites for name, sites in estate.traffic.items() if name not in after.traffic}
+    situation = of(replace(estate, lost=(), home=None, traffic=NOTHING), seen)
+    home = estate.replicas if estate.home is None else estate.home
+    now = replace(
+        situation.estate, home=home, traffic=MappingProxyType({**traffic, **situation.estate.traffic})
+    )
+    return replace(situation, estate=now)
+
+
+def promised(estate: Estate, plan: Plan) -> list[Done]:
+    """The steps of a plan as done, in the order in which they end, with where each shift sends users."""
+    serving = Serving(topology(estate), plan)
+    return [
+        Done(step, step.end_ms, serving.sites(step.target)[:1] if kind_of(step.kind).moves_traffic else ())
+        for step in sorted(plan.steps, key=lambda step: (step.end_ms, step.id))
+    ]

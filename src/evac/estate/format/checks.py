@@ -1,0 +1,364 @@
+"""What is wrong with an estate as a whole: names that do not exist, endpoints that cannot be asked, amounts
+beyond any company.
+
+Works on the assembled tuples; servers, which are many, are looked up in their column. Each amount alone may
+be as large as 2^53; together they could leave the integers that planner and checker count in, or fill
+memory. That is noted here, so that no later stage has to guard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from evac.drivers.capabilities import Subject
+from evac.drivers.registry import DRIVERS
+from evac.drivers.spec import FENCE, Setting
+from evac.estate.format.assembling import Assembly
+from evac.estate.format.bindings import ReplicaRows, ServerNames, totals
+from evac.estate.format.problems import Problems, shown
+from evac.estate.format.reading import Reader, Reference
+from evac.model.diagnostic import Place
+from evac.model.estate import Endpoint, Service, SharedFate, Store
+from evac.model.fleet import Fleet
+from evac.model.units import QUANTITY_LIMIT, RESOURCE_WORDS
+
+HORIZON_MIN_MS: Final = 1_000
+HORIZON_MAX_MS: Final = 366 * 86_400_000
+REPLICAS_MAX: Final = 1_000_000
+
+
+def check_extremes(assembly: Assembly, fleet: Fleet, rows: ReplicaRows, reader: Reader) -> None:
+    """Note what no plan could be made of. `rows`: where replicas are, from YAML and the table."""
+    values, problems = assembly.values, reader.problems
+    if not HORIZON_MIN_MS <= values["horizon_ms"] <= HORIZON_MAX_MS:
+        message = "the horizon is not between 1 second and 366 days"
+        problems.add("out-of-range", message, _place(reader, "horizon"), "write it like 24 h")
+    weights = values["tier_weights"] or (1,)
+    placed = totals(rows.replicas, len(values["services"])).tolist()
+    for service, count in zip(values["services"], placed, strict=True):
+        _check_weight(service, weights, reader)
+        whole = max(count, service.replicas or 0)
+        _check_count(service, whole, problems, reader)
+        _check_demand(service, min(whole, REPLICAS_MAX), reader)
+    _check_fleet(fleet, problems)
+
+
+def _check_weight(service: Service, weights: tuple[int, ...], reader: Reader) -> None:
+    tier = len(weights) - 1 if service.tier is None else min(service.tier, len(weights) - 1)
+    people = service.people or 0
+    if people * weights[tier] > QUANTITY_LIMIT:
+        message = f"{people:,} people times the weight {weights[tier]:,} of the tier is more than 2^53"
+        place = _place(reader, f"services/{service.id}/people")
+        reader.problems.add("quantity-too-large", message, place, "check people and tier_weights")
+
+
+def _check_demand(service: Service, count: int, reader: Reader) -> None:
+    for word, amount in zip(RESOURCE_WORDS, service.demand, strict=True):
+        if (amount or 0) * count > QUANTITY_LIMIT:
+            message = f"{count:,} replicas of {shown(service.id)} demand more than 2^53 base units of {word}"
+            place = _place(reader, f"services/{service.id}/demand/{word}")
+            reader.problems.add("quantity-too-large", message, place, "check the unit, and the count")
+
+
+def _check_fleet(fleet: Fleet, problems: Problems) -> None:
+    """Columns are added up in 64 bits, so the whole fleet has to stay well within them."""
+    for resource, word in enumerate(RESOURCE_WORDS):
+        if fleet.capacity[:, resource].sum(dtype=np.float64) > 2**61:
+            message = f"the servers have more than 2^61 base units of {word} together"
+            problems.add("quantity-too-large", message, Place("servers"), "check the unit of the column")
+
+
+def _check_count(service: Service, count: int, problems: Problems, reader: Reader) -> None:
+    if count > REPLICAS_MAX:
+        message = f"{shown(service.id)} has {count:,} replicas; at most {REPLICAS_MAX:,} can be planned"
+        place = _place(reader, f"services/{service.id}/replicas", f"services/{service.id}")
+        problems.add("too-many-replicas", message, place, "check the number")
+
+
+def _place(reader: Reader, *paths: str) -> Place:
+    row = next((reader.places[path] for path in paths if path in reader.places), None)
+    return Place("") if row is None else Place(*row)
+
+
+_SECRET_WORDS: Final = ("password", "secret", "token", "passphrase")
+_NOT_SECRET: Final = ("_name", "_algorithm", "_url")
+_SECTIONS: Final[Mapping[str, Subject]] = {
+    "services": "service",
+    "stores": "store",
+    "sites": "site",
+    "feeds": "feed",
+}
+
+
+def check_endpoints(assembly: Assembly, reader: Reader) -> None:
+    """Note each endpoint that is never asked, and each setting that is unknown, missing or wrong."""
+    subjects: dict[str, list[Subject]] = {}
+    for section, kind in _SECTIONS.items():
+        for entry in assembly.values[section]:
+            subjects.setdefault(entry.id, []).append(kind)
+    for endpoint in assembly.values["endpoints"]:
+        found = subjects.get(endpoint.subject, [])
+        used = [one for one in found if DRIVERS[endpoint.driver].serves(one, endpoint.settings)]
+        if found and not used:
+            _never_asked(endpoint, found[0], reader)
+        for key, value in endpoint.settings.items():
+            _check_setting(endpoint, key, value, found, reader)
+        missing = {one.key: one for kind in used for one in _missing(endpoint, kind)}
+        for one in missing.values():
+            message = f"{shown(endpoint.id)} lacks {one.key}: {one.meaning}"
+            hint = f"write {one.key} under settings"
+            reader.problems.add("setting-missing", message, _place(reader, f"endpoints/{endpoint.id}"), hint)
+
+
+def _missing(endpoint: Endpoint, kind: Subject) -> Sequence[Setting]:
+    return tuple(DRIVERS[endpoint.driver].missing(kind, endpoint.settings))
+
+
+def _never_asked(endpoint: Endpoint, kind: Subject, reader: Reader) -> None:
+    """Why nothing is asked of it, and which drivers would be."""
+    spec, proof = DRIVERS[endpoint.driver], endpoint.settings.get(FENCE)
+    if kind == "site" and proof is not None:
+        message = f"{endpoint.driver} cannot prove a fence by {shown(str(proof))}: nothing is asked of it"
+        others = {FENCE: proof}
+    else:
+        message = f"{endpoint.driver} does nothing for a {kind}: nothing is asked of {shown(endpoint.id)}"
+        others = {}
+    able = [name for name, one in DRIVERS.items() if one.serves(kind, others)]
+    hint = f"drivers for a {kind}: {', '.join(able)}"
+    proofs = [one for one in spec.proofs if one in ("network", "power")]
+    if kind == "site" and proof is None and proofs:
+        hint = f"if it fences the site, say so: {FENCE}: {' or '.join(proofs)}"
+    elif spec.by_person or not spec.acts:
+        hint = "leave it out: a step without an endpoint is done by a person"
+    path = f"endpoints/{endpoint.id}"
+    reader.problems.add("endpoint-never-asked", message, _place(reader, f"{path}/driver", path), hint)
+
+
+def _check_setting(
+    endpoint: Endpoint, key: str, value: object, kinds: Sequence[Subject], reader: Reader
+) -> None:
+    known = {one.key: one for one in DRIVERS[endpoint.driver].all_settings}
+    if kinds and "site" not in kinds:
+        del known[FENCE]
+    path = f"endpoints/{endpoint.id}"
+    place = _place(reader, f"{path}/settings/{key}", path)
+    setting = known.get(key)
+    worded = any(word in key for word in _SECRET_WORDS) and not key.endswith(_NOT_SECRET)
+    is_secret = worded if setting is None else worded or setting.kind == "secret"
+    if is_secret and not str(value).startswith(("env:", "file:")):
+        message = f"{key} of {shown(endpoint.id)} is written in clear"
+        reader.problems.add("secret-in-clear", message, place, "write env:NAME or file:/path; change it")
+    elif setting is None:
+        hint = reader.problems.suggest(key, known) or f"{endpoint.driver} reads: {', '.join(sorted(known))}"
+        reader.problems.add("setting-unknown", f"{endpoint.driver} has no setting {shown(key)}", place, hint)
+    elif problem := setting.problem(endpoint.settings[key]):
+        message = f"{key} of {shown(endpoint.id)} {problem}"
+        reader.problems.add("setting-wrong", message, place, setting.meaning)
+
+
+_DOMAIN_SECTIONS: Final = ("sites", "groups", "halls", "feeds", "racks")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Names by what they are names of. `servers` are looked up one at a time, not listed."""
+
+    names: dict[str, Collection[str]]
+    servers: ServerNames
+
+    def has(self, kind: str, name: str) -> bool:
+        return name in self.names[kind] or (kind == "domain" and self.servers.has(name))
+
+
+def known_names(assembly: Assembly, servers: ServerNames) -> Known:
+    """Every name, by the kinds that references use."""
+    values = assembly.values
+    domains = {entry.id: None for section in _DOMAIN_SECTIONS for entry in values[section]}
+    names: dict[str, Collection[str]] = {
+        "domain": domains,
+        "site": _ids(values["sites"]),
+        "hall": _ids(values["halls"]),
+        "feed": _ids(values["feeds"]),
+        "class": _ids(values["classes"]),
+        "service": _ids(values["services"]),
+        "store": _ids(values["stores"]),
+        "store family": {store.family: None for store in values["stores"]},
+        "site or pool": _ids([*values["sites"], *values["pools"]]),
+        "subject": _ids([*values["services"], *values["stores"], *values["sites"], *values["feeds"]]),
+    }
+    return Known(names, servers)
+
+
+def _ids(entries: Iterable[Any]) -> dict[str, None]:
+    return {entry.id: None for entry in entries}
+
+
+def check_references(reader: Reader, known: Known, assembly: Assembly) -> None:
+    """Note every name that nothing has. Entries refused for their own sake count as existing."""
+    described = {path.split("/", 1)[1]: None for path in assembly.entries}
+    for reference in reader.references:
+        if known.has(reference.names, reference.name) or (
+            reference.name in described and _refused(reference, assembly)
+        ):
+            continue
+        _dangling(reference, known, reader.problems)
+
+
+_SECTION_OF: Final = {
+    "site": "sites",
+    "hall": "halls",
+    "feed": "feeds",
+    "class": "classes",
+    "service": "services",
+    "store": "stores",
+}
+
+
+def _refused(reference: Reference, assembly: Assembly) -> bool:
+    """Whether the name is described, but its entry had a problem of its own."""
+    sections = (
+        (_SECTION_OF[reference.names],)
+        if reference.names in _SECTION_OF
+        else (*_DOMAIN_SECTIONS, "pools", "stores", "services")
+    )
+    return any(f"{section}/{reference.name}" in assembly.entries for section in sections)
+
+
+def _dangling(reference: Reference, known: Known, problems: Problems) -> None:
+    what = "fault domain or server" if reference.names == "domain" else reference.names
+    code = "hall-unknown" if reference.names == "hall" else "name-unknown"
+    hint = problems.suggest(reference.name, known.names[reference.names])
+    section = _SECTION_OF.get(reference.names, "")
+    hint = hint or (f"describe it under {section}:" if section else "")
+    problems.add(code, f"no {what} is named {shown(reference.name)}", reference.node.place, hint)
+
+
+def check_sense(assembly: Assembly, reader: Reader, known: Known) -> None:
+    """What cannot be, among sections: paths, shared name spaces, groups, stores, needs."""
+    _check_paths(assembly, reader, known)
+    _check_shared_names(assembly, reader, known)
+    _check_groups(assembly.values["groups"], reader)
+    for store in assembly.values["stores"]:
+        _check_store(store, reader)
+    check_endpoints(assembly, reader)
+    witnesses = {site.id for site in assembly.values["sites"] if site.role == "witness"}
+    for service in assembly.values["services"]:
+        _check_service(service, reader)
+    for placement in reader.placements:
+        if placement.target in witnesses:
+            message = f"{shown(placement.target)} is a witness: it votes and runs nothing"
+            reader.problems.add(
+                "replicas-at-witness",
+                message,
+                placement.node.place,
+                "give the site another role, or move them",
+            )
+    links = assembly.values["links"]
+    for row, link in enumerate(links[1:], 1):
+        if link.ends == links[row - 1].ends:
+            message = f"a second link between {link.ends[0]} and {link.ends[1]}"
+            reader.problems.add(
+                "link-twice", message, assembly.entries[f"links/{row}"].place, "add up their bandwidth"
+            )
+
+
+def _check_paths(assembly: Assembly, reader: Reader, known: Known) -> None:
+    sites = known.names["site"]
+    for section in ("halls", "feeds", "racks"):
+        for entry in assembly.values[section]:
+            node = assembly.entries.get(f"{section}/{entry.id}")
+            if entry.site not in sites and node is not None and f"sites/{entry.site}" not in assembly.entries:
+                hint = reader.problems.suggest(entry.site, sites) or "the first part of the path is a site"
+                message = f"no site is named {shown(entry.site)}"
+                reader.problems.add("domain-path-invalid", message, node.place, hint)
+    halls = known.names["hall"]
+    for rack in assembly.values["racks"]:
+        node = assembly.entries.get(f"racks/{rack.id}")
+        said = f"racks/{rack.id}/hall" in reader.places
+        if node is not None and rack.hall is not None and not said and rack.hall not in halls:
+            hint = (
+                reader.problems.suggest(rack.hall, halls)
+                or "describe it under halls:, or write hall: unknown"
+            )
+            message = f"rack {shown(rack.id)} stands in a hall {shown(rack.hall)} that is not described"
+            reader.problems.add("hall-unknown", message, node.place, hint)
+
+
+def _check_shared_names(assembly: Assembly, reader: Reader, known: Known) -> None:
+    """Domains and servers share one name space; so do sites, pools and servers as targets."""
+    for sections in (_DOMAIN_SECTIONS, ("sites", "pools")):
+        seen: dict[str, str] = {}
+        for section in sections:
+            for entry in assembly.values[section]:
+                node = assembly.entries.get(f"{section}/{entry.id}")
+                if node is None:
+                    continue
+                other = seen.setdefault(entry.id, section)
+                if other != section or known.servers.has(entry.id):
+                    what = other if other != section else "servers"
+                    message = f"{shown(entry.id)} is also the name of an entry of {what}"
+                    reader.problems.add("id-taken", message, node.place, "rename one of them")
+
+
+def _check_groups(groups: tuple[SharedFate, ...], reader: Reader) -> None:
+    """Note each group that contains itself, directly or through others; iterative, linear."""
+    inside = {group.id: group.members for group in groups}
+    done: set[str] = set()
+    for start in sorted(inside):
+        path: list[str] = []
+        rests = [iter((start,))]
+        while rests:
+            member = next((m for m in rests[-1] if m in inside and m not in done), None)
+            if member is None:
+                rests.pop()
+                done.update(path[-1:])
+                path = path[:-1]
+            elif member in path:
+                _note_cycle([*path[path.index(member) :], member], reader)
+            else:
+                path.append(member)
+                rests.append(iter(inside[member]))
+
+
+def _note_cycle(loop: list[str], reader: Reader) -> None:
+    shape = " > ".join(loop[:10])
+    place = _place(reader, f"groups/{loop[-2]}/members")
+    reader.problems.add("group-cycle", f"groups contain each other: {shape}", place, "take one of them out")
+
+
+def _check_store(store: Store, reader: Reader) -> None:
+    primaries = [row for row, member in enumerate(store.members) if member.mode == "primary"]
+    if len(primaries) > 1:
+        message = f"store {shown(store.id)} has {len(primaries)} primaries"
+        place = _place(reader, f"stores/{store.id}/members/{primaries[1]}")
+        reader.problems.add(
+            "two-primaries", message, place, "one member is primary; the others are sync, async or none"
+        )
+
+
+def _check_service(service: Service, reader: Reader) -> None:
+    seen = set()
+    for row, need in enumerate(service.needs):
+        place = f"services/{service.id}/needs/{row}"
+        if need.kind == "service" and need.target == service.id:
+            reader.problems.add(
+                "needs-itself", f"{shown(service.id)} needs itself", _place(reader, place), "take it out"
+            )
+        key = (need.kind, need.target, need.needed_to)
+        if key in seen:
+            message = f"{shown(service.id)} needs {shown(need.target)} twice"
+            reader.problems.add("need-twice", message, _place(reader, place), "keep one of the two")
+        seen.add(key)
+    degraded, people = service.degraded_people, service.people
+    if degraded is not None and people is not None and degraded > people:
+        message = (
+            f"{degraded:,} notice that {shown(service.id)} is degraded, but only {people:,} that it is down"
+        )
+        place = f"services/{service.id}/degraded_people"
+        reader.problems.add(
+            "degraded-above-people", message, _place(reader, place), "degraded_people counts at most people"
+        )

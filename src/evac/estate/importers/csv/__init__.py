@@ -1,1 +1,0 @@
-"""The importer of host lists: CSV, TSV and spreadsheet exports."""

@@ -1,0 +1,362 @@
+"""A plan in the making: its steps so far, when its milestones hold, what they cost, and what becomes of every
+affected service and store, with the chain of steps that decides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evac.derive.affected import ServiceGraph, hit_by_dependency
+from evac.model.instance import Instance, LostStore
+from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome, needs_reason
+from evac.planning.evacuation.board import FAILED_TIME, NEVER, SHEDS, Board
+from evac.planning.evacuation.legality import lack_time
+from evac.steps.registry import PLANNED, kind_of
+
+Ints = NDArray[np.int64]
+
+_USUAL: Final[dict[str, dict[str, object]]] = {
+    kind.name: {"precheck": kind.precheck, "gate": kind.gate, "undo": kind.undo, "tools": kind.tools}
+    for kind in PLANNED.values()
+}
+"""What steps of a kind say, unless they say otherwise."""
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """Steps by id, and the steps that end what others wait for."""
+
+    instance: Instance
+    board: Board
+    steps: dict[str, Step] = field(default_factory=dict)
+    boot_of: dict[int, str] = field(default_factory=dict)
+    sheds_on: dict[int, list[str]] = field(default_factory=dict)
+    starts_of: dict[tuple[int, int], list[str]] = field(default_factory=dict)
+    promote_of: dict[int, str] = field(default_factory=dict)
+    last_of: dict[int, str] = field(default_factory=dict)
+    members: dict[int, list[int]] = field(default_factory=dict)
+
+    def add(self, kind: str, target: str, name: str, start: int, end: int, **fields: object) -> str:
+        """Make a step of ticks; returns its id."""
+        tick = self.instance.tick_ms
+        told: dict[str, object] = {"deadline_ms": max(2 * (end - start), 1) * tick, **_USUAL[kind], **fields}
+        self.steps[name] = Step(
+            id=name,
+            kind=kind,
+            target=target,
+            start_ms=start * tick,
+            end_ms=end * tick,
+            **told,  # type: ignore[arg-type]
+        )
+        return name
+
+    def manual_ticks(self, kind: str, regular: int, manual: bool) -> int:
+        """How long a step takes: people need at least what the estate says."""
+        need = self.instance.tools[kind].manual if manual else None
+        return regular if need is None else max(regular, need)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Times:
+    """Ticks, S each, H where it never happens: base and top hold from `*_at` until `*_gone`."""
+
+    base_at: Ints
+    top_at: Ints
+    base_gone: Ints
+    top_gone: Ints
+
+
+def times_of(instance: Instance, board: Board) -> Times:
+    """Base from the board; top after own base, own verify and soft needs; a shed ends both."""
+    s, horizon = instance.services, instance.horizon
+    base = np.minimum(board.service["base_at"], horizon)
+    base_gone, top_gone = _gone(instance, board)
+    top = base.copy()
+    own = np.where(board.service["top_own"] < 0, horizon, np.minimum(board.service["top_own"], horizon))
+    for service in range(len(s)):
+        if s.top_lost[service] and s.top_starts(service):
+            top[service] = max(top[service], own[service])
+        for other in s.soft[service]:
+            top[service] = max(top[service], base[other])
+            top_gone[service] = min(top_gone[service], base_gone[other])
+    return Times(base, top, base_gone, np.minimum(top_gone, base_gone))
+
+
+def _gone(instance: Instance, board: Board) -> tuple[Ints, Ints]:
+    s, horizon = instance.services, instance.horizon
+    base = np.full(len(s), horizon, np.int64)
+    top = base.copy()
+    left = s.surviving.copy()
+    log = board.shed[: board.size[SHEDS]]
+    victim = board.present["service"][log["entry"]]
+    order = np.lexsort((victim, log["at"]))
+    columns = (victim[order].tolist(), log["at"][order].tolist(), log["count"][order].tolist())
+    for service, at, count in zip(*columns, strict=True):
+        left[service] -= count
+        top[service] = min(top[service], at)
+        if left[service] < s.m[service]:
+            base[service] = min(base[service], at)
+    return base, top
+
+
+def outages(instance: Instance, times: Times) -> tuple[Ints, Ints]:
+    """(S,) ticks without base and without top; a lost milestone counts from the grace on."""
+    horizon, grace = instance.horizon, instance.grace
+    base = np.maximum(times.base_at - grace, 0) + horizon - times.base_gone
+    top = np.maximum(times.top_at - grace, 0) + horizon - times.top_gone
+    return np.minimum(base, horizon), np.minimum(top, horizon)
+
+
+def price(instance: Instance, base: Ints, top: Ints, weighted: bool = True) -> int:
+    """Z of outages, or the same with weight 1 for everybody.
+
+    Of a tier that weighs nothing an instance does not hold who is without service: to count its people,
+    give an instance of other weights.
+    """
+    s = instance.services
+    base_weight, top_weight = s.base_weight.astype(object), s.top_weight.astype(object)
+    if not weighted:
+        tier = np.maximum(1, np.array(instance.tier_weights, np.int64))[s.tier]
+        base_weight, top_weight = base_weight // tier, top_weight // tier
+    return int((base_weight * base + top_weight * top).sum())
+
+
+CASES: Final = (
+    ("demand is 30 % higher", 130, 100),
+    ("demand is 30 % lower", 70, 100),
+    ("tier 0 and 1 weigh 30 % more", 100, 130),
+    ("tier 0 and 1 weigh 30 % less", 100, 70),
+)
+
+
+def sensitivities(
+    instance: Instance, steps: tuple[Step, ...], base: Ints, top: Ints
+) -> tuple[Sensitivity, ...]:
+    """What the objective becomes when demand or weights are off by 30 per cent: of the fixed plan, whose
+    outages are `base` and `top` in ticks, and of a new constructive plan. With more demand a start of the
+    fixed plan that no longer fits never happens, nor does what needs it.
+    """
+    from evac.planning.evacuation.solve import solve
+
+    found = []
+    for words, demand, weight in CASES:
+        changed = _changed(instance, demand, weight)
+        board = solve(changed, 0)
+        again = price(changed, *outages(changed, times_of(changed, board)))
+        fixed_base, fixed_top = (base, top) if demand <= 100 else _with_less_room(changed, steps, base, top)
+        found.append(Sensitivity(words, price(changed, fixed_base, fixed_top), again))
+    return tuple(found)
+
+
+def _changed(instance: Instance, demand: int, weight: int) -> Instance:
+    """Demand rounded up, rows at least what stands on them; weights of the two highest tiers scaled."""
+    s = instance.services
+    high = s.tier <= 1
+    scaled = -(-s.demand * demand // 100)
+    services = replace(
+        s,
+        demand=scaled,
+        base_weight=np.where(high, s.base_weight * weight // 100, s.base_weight),
+        top_weight=np.where(high, s.top_weight * weight // 100, s.top_weight),
+    )
+    present = instance.present
+    used = np.zeros_like(instance.rows.used)
+    np.add.at(used, present.row, services.demand[present.service] * present.count[:, None])
+    rows = replace(instance.rows, used=used, capacity=np.maximum(instance.rows.capacity, used))
+    return replace(instance, services=services, rows=rows)
+
+
+def _with_less_room(instance: Instance, steps: tuple[Step, ...], base: Ints, top: Ints) -> tuple[Ints, Ints]:
+    """Outages when starts take their rows in planned order and those that do not fit never happen."""
+    s, horizon = instance.services, instance.horizon
+    rows = {name: n for n, name in enumerate(instance.row_names)}
+    index = {name: n for n, name in enumerate(s.id)}
+    free = instance.rows.capacity - instance.rows.used
+    failed = {"base": np.zeros(len(s), np.bool_), "top": np.zeros(len(s), np.bool_)}
+    for step in steps:
+        sign = kind_of(step.kind).replicas
+        if not sign:
+            continue
+        service = index[step.target]
+        for name, count in step.servers:
+            need = s.demand[service] * count
+            if sign < 0:
+                free[rows[name]] += need
+            elif (free[rows[name]] >= need).all():
+                free[rows[name]] -= need
+            else:
+                failed[step.milestone][service] = True
+    graph = ServiceGraph(s.hard, s.soft, s.hard, tuple(() for _ in s.id), {}, {})
+    down = hit_by_dependency(graph, failed["base"])
+    return np.where(down, horizon, base), np.where(down | failed["top"], horizon, top)
+
+
+CHAIN_MOST: Final = 60
+
+
+def outcomes_of(
+    draft: Draft, times: Times, rto_ms: Mapping[str, int | None], lead_ms: int
+) -> tuple[Outcome, ...]:
+    """One for each service the loss touches, sorted by id. lead_ms: detection and approval."""
+    instance, s = draft.instance, draft.instance.services
+    base, top = outages(instance, times)
+    tick, late, helped = instance.tick_ms, _late(draft, times), _helped(draft)
+    found = []
+    for service in range(len(s)):
+        touched = s.base_lost[service] or s.top_lost[service] or base[service] or top[service]
+        if not touched and times.top_gone[service] >= instance.horizon:
+            continue
+        state = state_of(instance, times, service)
+        back = times.base_at[service] < instance.horizon
+        found.append(
+            Outcome(
+                service=s.id[service],
+                state=state,
+                base_ms=int(times.base_at[service]) * tick if back else None,
+                top_ms=int(times.top_at[service]) * tick
+                if times.top_at[service] < instance.horizon
+                else None,
+                base_outage_ms=int(base[service]) * tick,
+                top_outage_ms=int(top[service]) * tick,
+                recovery_ms=_recovery(instance, times, service, state, lead_ms),
+                rto_ms=rto_ms.get(s.id[service]),
+                people=int(s.people[service]),
+                tier=int(s.tier[service]),
+                critical=_chain(draft, service) if back and s.base_lost[service] else (),
+                reason=_reason(draft, times, service, state, late, helped),
+            )
+        )
+    return tuple(found)
+
+
+def state_of(instance: Instance, times: Times, service: int) -> ServiceState:
+    """shed, unplaced, degraded or restored."""
+    horizon = instance.horizon
+    if times.base_gone[service] < horizon:
+        return "shed"
+    if times.base_at[service] >= horizon:
+        return "unplaced"
+    full = times.top_at[service] < horizon and times.top_gone[service] >= horizon
+    return "restored" if full else "degraded"
+
+
+def _recovery(
+    instance: Instance, times: Times, service: int, state: ServiceState, lead_ms: int
+) -> int | None:
+    """From the loss on; nothing to wait for where the base never went; an evacuation has no lead."""
+    if state in ("shed", "unplaced"):
+        return None
+    if not instance.services.base_lost[service]:
+        return 0
+    late = max(0, int(times.base_at[service]) - instance.grace) * instance.tick_ms
+    return late if instance.grace else late + lead_ms
+
+
+def _chain(draft: Draft, service: int) -> tuple[str, ...]:
+    """Backwards through whatever ended last among what each step waited for."""
+    members = draft.members[int(draft.instance.services.component[service])]
+    ends = [draft.last_of[m] for m in members if m in draft.last_of]
+    chain: list[str] = []
+    name = max(ends, key=lambda n: (draft.steps[n].end_ms, n), default="")
+    while name and len(chain) < CHAIN_MOST:
+        chain.append(name)
+        name = max(draft.steps[name].after, key=lambda n: (draft.steps[n].end_ms, n), default="")
+    return tuple(reversed(chain))
+
+
+def _reason(
+    draft: Draft,
+    times: Times,
+    service: int,
+    state: ServiceState,
+    late: frozenset[int],
+    helped: Mapping[str, set[str]],
+) -> str:
+    if state == "shed":
+        some = sorted(helped.get(draft.instance.services.id[service], ()))
+        return f"makes room for {', '.join(some[:3])}{' and others' if len(some) > 3 else ''}"
+    if state != "unplaced":
+        return ""
+    others = _waits_in_vain(draft, times, service)
+    if others:
+        return others
+    return "it would not be back before the horizon" if service in late else "no room is left for it"
+
+
+def _waits_in_vain(draft: Draft, times: Times, service: int) -> str:
+    """The store or service that does not come back and that a service cannot do without; empty for none."""
+    instance, s = draft.instance, draft.instance.services
+    for store in s.lost_stores[service]:
+        if not 0 <= draft.board.store[store]["primary_at"] < NEVER:
+            return _no_data(instance.stores[store])
+    for other in s.hard[service]:
+        if times.base_at[other] >= instance.horizon and s.component[other] != s.component[service]:
+            return needs_reason(s.id[other])
+    return ""
+
+
+def _no_data(store: LostStore) -> str:
+    """Why a lost store does not come back, and what would change that."""
+    if any(c.allowed for c in store.candidates):
+        return f"store {store.id} would not be back before the horizon"
+    known = sorted((c.loss_ms, c.site, c.kind) for c in store.candidates if c.loss_ms is not None)
+    if known:
+        what = "backup" if kind_of(known[0][2]).restores else "copy"
+        words = f"its {what} at {known[0][1]} may lack more than its rpo allows"
+    elif store.candidates:
+        words = "nobody knows what its copy lacks"
+    else:
+        return f"store {store.id} has no copy and no backup that is left"
+    return f"store {store.id}: {words}; --waive {store.id} takes it all the same"
+
+
+def _late(draft: Draft, times: Times) -> frozenset[int]:
+    """Services that nothing keeps down but that they would not be back before the horizon."""
+    instance, board = draft.instance, draft.board
+    down = [
+        service
+        for service in range(len(instance.services))
+        if state_of(instance, times, service) == "unplaced" and not _waits_in_vain(draft, times, service)
+    ]
+    why = board.item["why"][instance.services.component[down]]
+    late = {service for service, one in zip(down, why.tolist(), strict=True) if one == FAILED_TIME}
+    open_ = sorted(set(down) - late, key=lambda service: (board.service["tier"][service], service))
+    flags = np.zeros(len(open_), np.int64)
+    if open_:
+        lack_time(board, np.array(open_, np.int64), flags)
+    return frozenset(late.union(service for service, one in zip(open_, flags.tolist(), strict=True) if one))
+
+
+def _helped(draft: Draft) -> dict[str, set[str]]:
+    """Of each service that is shed, those that it makes room for."""
+    found: dict[str, set[str]] = {}
+    for step in draft.steps.values():
+        if kind_of(step.kind).frees_room:
+            found.setdefault(step.target, set()).update(step.for_services)
+    return found
+
+
+def store_outcomes(draft: Draft) -> tuple[StoreOutcome, ...]:
+    """Every lost store: where it came back, when, and what was lost."""
+    tick = draft.instance.tick_ms
+    found = []
+    for row, store in enumerate(draft.instance.stores):
+        entry = draft.board.store[row]
+        back = 0 <= entry["primary_at"] < NEVER
+        candidate = store.candidates[int(entry["candidate"])] if back else None
+        found.append(
+            StoreOutcome(
+                store=store.id,
+                candidate=candidate.id if candidate else "",
+                primary_ms=int(entry["primary_at"]) * tick if back else None,
+                loss_ms=candidate.loss_ms if candidate else None,
+                waiver=store.id if candidate is not None and candidate.waived else "",
+                restored=candidate is not None and kind_of(candidate.kind).restores,
+            )
+        )
+    return tuple(found)

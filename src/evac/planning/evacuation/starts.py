@@ -1,0 +1,567 @@
+"""Where and when replicas start: rows are chosen together with the ticks at which they can start.
+
+A source is a stock of rows that are alike in time: rows that are on, rows whose boot is planned, dark
+rows of one boot kind, and rows freed by sheds. The source whose next replica can start first is used.
+
+A placement can also be kept while only its times are searched: `remember` keeps the rows and sheds of the
+generation on the board, and with `GIVEN` set the next ones put every replica where it was. No row is searched
+then, so a generation costs a small part of a free one.
+"""
+
+# Records are untyped to mypy, so what is read from them is Any.
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from evac.planning.compiled import inner, kernel, spliced
+from evac.planning.evacuation.board import (
+    BLOCK,
+    ENTRY,
+    GIVEN,
+    GROUP_ROW,
+    LEVEL,
+    MANUAL_TICKS,
+    NEVER,
+    ON_ROW,
+    SHEDS,
+    SOURCES,
+    START,
+    STARTS,
+    TURN,
+    VERSION,
+    VICTIM,
+    VICTIMS,
+    Board,
+    may_fit,
+    room_for,
+    survey,
+    take,
+    within_spread,
+)
+from evac.planning.evacuation.shedding import (
+    do_sheds,
+    freed_room,
+    last_level,
+    next_shed_row,
+    note_shed,
+    sheds_end,
+    sheds_for,
+)
+from evac.planning.evacuation.timing import (
+    boot,
+    boot_end,
+    fits_at,
+    hands,
+    latest,
+    lift,
+    power_allows,
+    reserve,
+    start_when,
+    when,
+)
+
+
+@inner
+def _item_of(board: Board, line: int) -> int:
+    entry = board.started[line]
+    if entry.mile == 1:
+        return board.components + entry.service
+    return board.service[entry.service].component
+
+
+@kernel
+def remember(board: Board) -> None:
+    """Keep the rows of every start by item, in the order of the log, and the sheds of every row."""
+    count = board.size[STARTS]
+    for item in board.item:
+        item.given_first, item.given_last = 0, 0
+    for line in range(count):
+        board.item[_item_of(board, line)].given_last += 1
+    total = 0
+    for item in board.item:
+        item.given_first = total
+        total += item.given_last
+        item.given_last = item.given_first
+    for line in range(count):
+        item = board.item[_item_of(board, line)]
+        board.given[item.given_last] = line
+        item.given_last += 1
+    for entry in board.present:
+        entry.given = 0
+    for line in range(board.size[SHEDS]):
+        board.present[board.shed[line].entry].given += board.shed[line].count
+    for k in range(count):
+        line = board.given[k]
+        board.given[k] = board.started[line].row * len(board.service) + board.started[line].service
+
+
+@kernel
+def keep_rows(board: Board, keep: int) -> None:
+    """From now on rows are given (1) or chosen (0)."""
+    board.size[GIVEN] = keep
+
+
+@spliced
+def _shed_given(board: Board, service: int, row: int) -> int:
+    """Do what the placement sheds on a row and is not shed yet; when the last of it is over."""
+    lines = 0
+    for k in range(board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]):
+        entry = board.heap[k]
+        pending = board.present[entry].given - (board.present[entry].count - board.present[entry].left)
+        if pending > 0:
+            if board.size[SHEDS] + lines >= len(board.shed):
+                return NEVER
+            note_shed(board, board.size[SHEDS] + lines, entry, pending, service)
+            lines += 1
+    return do_sheds(board, row, lines)
+
+
+@spliced
+def _ready(board: Board, service: int, row: int, since: int) -> tuple[int, int]:
+    """When a replica may start on its row: (tick, whether it waits for a shed)."""
+    if board.row[row].on_at < 0 and not boot(board, row, board.row[row].group):
+        return NEVER, 0
+    ready, waits = max(since, board.row[row].on_at), 0
+    if room_for(board, service, row, 0) < 1:
+        waits = 1
+        ready = max(ready, _shed_given(board, service, row))
+        if room_for(board, service, row, 1) < 1:
+            return NEVER, 0
+    return ready, waits
+
+
+@spliced
+def _start_one(board: Board, service: int, mile: int, row: int, since: int) -> bool:
+    ready, waits = _ready(board, service, row, since)
+    if ready >= NEVER:
+        return False
+    uses = board.pool[board.row[row].pool].start_set
+    at, length, by_hand = when(board, START, uses, board.service[service].start, 1, ready)
+    if at >= NEVER:
+        return False
+    reserve(board, uses, hands(board, START, by_hand), length, 1, at)
+    take(board, service, mile, row, at, by_hand, waits)
+    return True
+
+
+@inner
+def _is_plain(board: Board, service: int, row: int) -> bool:
+    """Whether a replica can start on a row at any time: on, and room without a shed."""
+    return board.row[row].on_at == 0 and room_for(board, service, row, 0) > 0
+
+
+@inner
+def _flush(board: Board, service: int, pool: int, batch: int, at: int, length: int, by_hand: int) -> None:
+    """Hold the uses of a batch of starts of one pool and tick."""
+    if batch > 0:
+        reserve(board, board.pool[pool].start_set, hands(board, START, by_hand), length, batch, at)
+
+
+@inner
+def start_given(board: Board, item: int, service: int, mile: int, since: int) -> bool:
+    """Start the replicas of a service on the rows given for an item; False when one cannot."""
+    services = len(board.service)
+    at, most, length, by_hand, pool, batch, done = since, 0, 0, 0, -1, 0, 0
+    for k in range(board.item[item].given_first, board.item[item].given_last):
+        row, owner = board.given[k] // services, board.given[k] % services
+        if owner != service:
+            continue
+        done += 1
+        plain = _is_plain(board, service, row)
+        if not plain or most == 0 or pool != board.row[row].pool:
+            _flush(board, service, pool, batch, at, length, by_hand)
+            batch, most = 0, 0
+        if not plain:
+            if not _start_one(board, service, mile, row, since):
+                return False
+            continue
+        if pool != board.row[row].pool:
+            pool, at = board.row[row].pool, since
+        if most == 0:
+            uses = board.pool[pool].start_set
+            at, length, by_hand = when(board, START, uses, board.service[service].start, 1, at)
+            if at >= NEVER:
+                return False
+            most = fits_at(board, uses, hands(board, START, by_hand), length, at)
+        take(board, service, mile, row, at, by_hand, 0)
+        batch += 1
+        most -= 1
+    _flush(board, service, pool, batch, at, length, by_hand)
+    return done > 0
+
+
+ON, BOOTED, DARK, FREED = range(4)
+"""Kinds of sources; a source record has its kind, its group or pool, the tick of its next start, and
+where it stands in its stock."""
+
+ON_FIRST, BOOTED_FIRST, SAVE_ON = range(3)
+"""Tastes: which stock is used when several can start a replica at the same tick."""
+
+
+@inner
+def _rank(kind: int, taste: int) -> int:
+    """Place of a kind of source among those that are ready at the same tick."""
+    if taste == 0:
+        return kind
+    if taste == 1:
+        return (1, 0, 2, 3)[kind]
+    return (2, 0, 1, 3)[kind]
+
+
+@inner
+def _add(board: Board, kind: int, number: int, time: int) -> None:
+    line = board.source[board.size[SOURCES]]
+    line.kind, line.number, line.time, line.cursor = kind, number, time, -1
+    board.size[SOURCES] += 1
+
+
+@inner
+def _open_sources(board: Board, service: int, since: int, shed_level: int, eager: int) -> None:
+    """All stocks a service may use; times are lower limits until they are looked at."""
+    board.size[SOURCES] = 0
+    for group in range(len(board.group)):
+        pool = board.group[group].pool
+        if not board.eligible[service, pool]:
+            continue
+        if board.group[group].dark:
+            _add(board, DARK, group, max(since, board.group[group].boot_bound))
+        else:
+            _add(board, ON, group, since)
+    for pool in range(len(board.pool)):
+        if board.eligible[service, pool] and board.pool[pool].last_dark > board.pool[pool].first_dark:
+            _add(board, BOOTED, pool, since)
+    if board.heap[board.base[VICTIMS] + 1] > board.heap[board.base[VICTIMS]]:
+        board.size[LEVEL], board.size[VICTIM], board.size[ENTRY] = 0, 0, -1
+        board.size[TURN] += 1
+        board.size[VERSION] += 1
+        _add(board, FREED, shed_level, since if eager else NEVER - 1)
+
+
+@inner
+def _reopen_booted(board: Board, service: int, since: int) -> None:
+    """Servers whose boots are planned, once more: those that this item has booted are among them now."""
+    for pool in range(len(board.pool)):
+        if board.eligible[service, pool] and board.pool[pool].booted_count > board.pool[pool].first_booted:
+            _add(board, BOOTED, pool, since)
+
+
+@inner
+def _fits_now(board: Board, service: int, row: int) -> bool:
+    """Whether one replica fits on a row that is on, with no shed to wait for."""
+    return room_for(board, service, row, 0) > 0 and within_spread(board, service, row) > 0
+
+
+@inner
+def _next_on(board: Board, service: int, source: int) -> int:
+    """Next row of an on-group with room, and the cursor on it; -1 if there is none."""
+    line = board.source[source]
+    group = line.number
+    at, base = max(line.cursor, board.group[group].first_open), board.base[GROUP_ROW]
+    while at < board.group[group].last:
+        block = (at - base) // BLOCK
+        whole = at == base + block * BLOCK
+        end = min(base + (block + 1) * BLOCK, board.group[group].last)
+        if not may_fit(board, service, block):
+            at = end
+            continue
+        while at < end:
+            row = board.heap[at]
+            if _fits_now(board, service, row):
+                line.cursor = at
+                return row
+            at += 1
+        if whole:
+            survey(board, block)
+    line.cursor = at
+    return -1
+
+
+@inner
+def _next_booted(board: Board, service: int, source: int) -> int:
+    """Next row of a pool whose boot is planned already, and which has room."""
+    line = board.source[source]
+    pool = line.number
+    first = board.pool[pool].first_dark
+    at = max(line.cursor, first + board.pool[pool].first_booted)
+    while at < first + board.pool[pool].booted_count:
+        row = board.row[at].booted
+        if _fits_now(board, service, row):
+            line.cursor = at
+            return row
+        at += 1
+    line.cursor = at
+    return -1
+
+
+@inner
+def _next_dark(board: Board, service: int, source: int) -> int:
+    """Next dark row of a group that may be booted and would have room."""
+    line = board.source[source]
+    group = line.number
+    at = max(line.cursor, board.group[group].next_dark)
+    while at < board.group[group].last:
+        row = board.heap[at]
+        if board.row[row].on_at < 0 and _fits_now(board, service, row) and power_allows(board, row):
+            line.cursor = at
+            return row
+        at += 1
+    line.cursor = at
+    return -1
+
+
+@inner
+def _start_when(board: Board, service: int, pool: int, since: int) -> tuple[int, int, int]:
+    return start_when(board, pool, board.service[service].start, since)
+
+
+@spliced
+def _look(board: Board, service: int, source: int, since: int) -> int:
+    """Next row of a source, with its tick brought up to date; -1 when the source is used up."""
+    line = board.source[source]
+    kind = line.kind
+    ready = since
+    row = -1
+    if kind == ON:
+        row = _next_on(board, service, source)
+    elif kind == BOOTED:
+        row = _next_booted(board, service, source)
+        if row >= 0:
+            ready = max(since, board.row[row].on_at)
+    elif kind == DARK:
+        row = _next_dark(board, service, source)
+        if row >= 0:
+            end = boot_end(board, line.number)
+            board.group[line.number].boot_bound = end
+            ready = max(since, end)
+    else:
+        return _look_freed(board, service, source, since)
+    if row < 0 or ready >= NEVER:
+        return -1
+    at, _, _ = _start_when(board, service, board.row[row].pool, ready)
+    if at >= NEVER:
+        return -1
+    line.time = at
+    return row
+
+
+@spliced
+def _look_freed(board: Board, service: int, source: int, since: int) -> int:
+    """As `_look`, of rows freed by sheds; where they take turns, the row is for when nothing else is left."""
+    line = board.source[source]
+    row = next_shed_row(board, service, line.number)
+    if row < 0:
+        return -1
+    ready, in_turns = _shed_ready(board, service, row)
+    if ready >= NEVER:
+        return -1
+    at, _, _ = _start_when(board, service, board.row[row].pool, max(since, ready))
+    if at >= NEVER:
+        return -1
+    line.time = NEVER - 1 if in_turns and board.size[SOURCES] > 1 else at
+    return row
+
+
+@spliced
+def _shed_ready(board: Board, service: int, row: int) -> tuple[int, bool]:
+    if room_for(board, service, row, 0) > 0:
+        return 0, False
+    lines = sheds_for(board, service, row, board.size[LEVEL])
+    return sheds_end(board, row, max(lines, 0))
+
+
+@inner
+def _drop(board: Board, source: int) -> None:
+    last = board.size[SOURCES] - 1
+    here, end = board.source[source], board.source[last]
+    here.kind, here.number, here.time, here.cursor = end.kind, end.number, end.time, end.cursor
+    board.size[SOURCES] = last
+
+
+@spliced
+def _first_source(board: Board, service: int, since: int, taste: int, favour: int) -> int:
+    """The source that can start a replica first, looked at; -1 when all are used up."""
+    while board.size[SOURCES] > 0:
+        best, best_time, best_rank = -1, NEVER, 9
+        for source in range(board.size[SOURCES]):
+            time = board.source[source].time
+            rank = _rank(board.source[source].kind, taste)
+            if favour >= 0 and _group_key(board, source) == favour:
+                rank = -1
+            if time < best_time or (time == best_time and rank < best_rank):
+                best, best_time, best_rank = source, time, rank
+        if _look(board, service, best, since) < 0:
+            _drop(board, best)
+        elif board.source[best].time <= best_time:
+            return best
+    return -1
+
+
+@inner
+def _group_key(board: Board, source: int) -> int:
+    """Pool of a source, by which an item may favour it."""
+    line = board.source[source]
+    if line.kind == BOOTED:
+        return line.number
+    return board.group[line.number].pool if line.kind != FREED else -1
+
+
+@spliced
+def _use_on(board: Board, service: int, mile: int, source: int, count: int) -> int:
+    """Start replicas on rows of an on-group at the tick of the source; how many, at most `count`."""
+    line = board.source[source]
+    at, group = line.time, line.number
+    pool = board.group[group].pool
+    uses, ticks = board.pool[pool].start_set, board.service[service].start
+    _, length, by_hand = when(board, START, uses, ticks, 1, at)
+    most = min(count, fits_at(board, uses, hands(board, START, by_hand), length, at))
+    done = 0
+    while done < most:
+        row = _next_on(board, service, source)
+        if row < 0:
+            break
+        here = min(room_for(board, service, row, 0), within_spread(board, service, row))
+        for _ in range(min(here, most - done)):
+            take(board, service, mile, row, at, by_hand, 0)
+            done += 1
+    if done > 0:
+        reserve(board, uses, hands(board, START, by_hand), length, done, at)
+    return done
+
+
+@inner
+def _use_row(board: Board, service: int, mile: int, row: int, ready: int, waits: int) -> int:
+    """Start one replica on a row at the earliest tick from `ready` on; 1, or 0 when it cannot."""
+    uses = board.pool[board.row[row].pool].start_set
+    at, length, by_hand = _start_when(board, service, board.row[row].pool, ready)
+    if at >= NEVER:
+        return 0
+    reserve(board, uses, hands(board, START, by_hand), length, 1, at)
+    take(board, service, mile, row, at, by_hand, waits)
+    return 1
+
+
+@spliced
+def _use_freed(board: Board, service: int, mile: int, row: int, since: int) -> int:
+    if room_for(board, service, row, 0) > 0:
+        return _use_row(board, service, mile, row, since, 0)
+    lines = sheds_for(board, service, row, board.size[LEVEL])
+    if lines < 0:
+        return 0
+    end = do_sheds(board, row, lines)
+    return 0 if end >= NEVER else _use_row(board, service, mile, row, max(since, end), 1)
+
+
+@inner
+def _room_in_group(board: Board, service: int, group: int, wanted: int) -> int:
+    """Replicas of the open service that rows of a group have room for, each row alone; stops at `wanted`."""
+    total, base = 0, board.base[GROUP_ROW]
+    at = board.group[group].first
+    while at < board.group[group].last and total < wanted:
+        block = (at - base) // BLOCK
+        end = min(base + (block + 1) * BLOCK, board.group[group].last)
+        if may_fit(board, service, block):
+            for place in range(at, end):
+                row = board.heap[place]
+                here = room_for(board, service, row, 0)
+                if here > 0 and (board.row[row].on_at >= 0 or power_allows(board, row)):
+                    total += max(0, min(here, within_spread(board, service, row)))
+        at = end
+    return total
+
+
+@inner
+def enough_room(board: Board, service: int, wanted: int) -> bool:
+    """Whether `wanted` replicas of the open service may fit without any shed; True is no promise."""
+    total = 0
+    for group in range(len(board.group)):
+        if total < wanted and board.eligible[service, board.group[group].pool]:
+            total += _room_in_group(board, service, group, wanted - total)
+    return total + freed_room(board, service) >= wanted
+
+
+@inner
+def start_replicas(
+    board: Board,
+    service: int,
+    mile: int,
+    count: int,
+    since: int,
+    taste: int,
+    eager: int,
+    favour: int,
+) -> bool:
+    """Start `count` replicas of the open service at or after `since`; False when they do not all fit.
+
+    taste, favour: which stock is used first where several are ready; eager 1: sheds compete with waiting
+    for boots, and tops may shed too.
+    """
+    level = last_level(board, service) if mile == 0 or eager == 1 else 0
+    if level == 0 and not enough_room(board, service, count):
+        return False
+    _open_sources(board, service, since, level, eager)
+    left, booted = count, False
+    while left > 0:
+        source = _first_source(board, service, since, taste, favour)
+        if source < 0 and booted:
+            booted = False
+            _reopen_booted(board, service, since)
+            continue
+        if source < 0:
+            return False
+        line = board.source[source]
+        kind, cursor = line.kind, line.cursor
+        if kind == ON:
+            done = _use_on(board, service, mile, source, left)
+        elif kind == BOOTED:
+            row = board.row[cursor].booted
+            done = _use_row(board, service, mile, row, max(since, board.row[row].on_at), 0)
+        elif kind == DARK:
+            row = board.heap[cursor]
+            done = 0
+            if boot(board, row, line.number):
+                done = _use_row(board, service, mile, row, max(since, board.row[row].on_at), 0)
+                booted = True
+        else:
+            done = _use_freed(board, service, mile, board.present[board.size[ENTRY]].row, since)
+        if done == 0:
+            return False
+        left -= done
+    return True
+
+
+@inner
+def last_end(board: Board, mark: int) -> int:
+    """When the last start since `mark` of the log has ended."""
+    end = 0
+    for k in range(mark, board.size[STARTS]):
+        entry = board.started[k]
+        end = max(end, entry.at + start_length(board, entry.service, entry.manual))
+    return end
+
+
+@inner
+def start_length(board: Board, service: int, by_hand: int) -> int:
+    """Ticks a start takes."""
+    return (
+        max(board.service[service].start, board.heap[board.base[MANUAL_TICKS] + START])
+        if by_hand
+        else board.service[service].start
+    )
+
+
+@inner
+def delay_starts(board: Board, mark: int, end: int) -> None:
+    """Starts that wait for sheds begin as late as they can and still end by `end`."""
+    for k in range(board.size[STARTS] - 1, mark - 1, -1):
+        entry = board.started[k]
+        if entry.waits == 0:
+            continue
+        uses = board.pool[board.row[entry.row].pool].start_set
+        by_hand = entry.manual
+        length = start_length(board, entry.service, by_hand)
+        manual = hands(board, START, by_hand)
+        lift(board, uses, manual, length, 1, entry.at)
+        at = latest(board, uses, manual, length, 1, entry.at, end - length)
+        if at > entry.at:
+            entry.at = at
+        reserve(board, uses, manual, length, 1, entry.at)

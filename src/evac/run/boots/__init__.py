@@ -1,0 +1,1 @@
+"""What the run of a cold start knows beyond the phases of its steps, and what follows from it."""

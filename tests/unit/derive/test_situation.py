@@ -1,0 +1,269 @@
+"""What is now, after any sequence of complete runs: the next plan starts and shifts what is there."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from evac.app.planner.plans import make_plan
+from evac.derive.situation import moved, of, promised, situation_after
+from evac.model.digest import estate_digest
+from evac.model.domain import topology
+from evac.model.estate import (
+    Dependency,
+    Estate,
+    Pool,
+    Service,
+    Site,
+    Spread,
+    Store,
+    StoreMember,
+    Traffic,
+)
+from evac.model.fleet import ON_POOL, Replicas
+from evac.model.observation import MemberSeen, Observation, TrafficSeen, UnitsSeen
+from evac.model.plan import Plan
+from evac.model.scenario import Scenario, lose
+from evac.model.situation import Effects, LostNow, Moved
+from evac.verify import check
+
+SITES = ("east", "north", "west")
+
+
+def estate_of(seed: int, sites: int = 3) -> Estate:
+    """Pools at two or three sites, services that are each at one site, stores with a copy at each."""
+    chance = random.Random(seed)
+    names = SITES[:sites] if sites == 3 else ("east", "west")
+    services, rows = [], []
+    for number in range(chance.randint(1, 5)):
+        replicas = chance.randint(1, 3)
+        home = chance.choice(names)
+        services.append(
+            Service(
+                f"s{number}",
+                f"s{number}",
+                tier=chance.randint(0, 2),
+                people=1_000 * chance.randint(1, 9),
+                demand=(1_000, 1_024, 0, None),
+                replicas=replicas,
+                share=Fraction(1, chance.randint(1, 2)),
+                spread=Spread(per_server=9),
+                sheddable=chance.random() < 0.5,
+                needs=(Dependency(f"d{number % 2}", "store"),) if chance.random() < 0.6 else (),
+                start_ms=10_000,
+                verify_ms=1_000,
+                traffic=Traffic(chance.choice(("dns", "load_balancer", "none")), 1_000, 1_000, 1_000),
+            )
+        )
+        rows.append((number, ON_POOL, names.index(home), replicas))
+    stores = tuple(
+        Store(
+            f"d{number}",
+            f"d{number}",
+            "postgres",
+            tuple(
+                StoreMember(name, mode, None if mode == "primary" else 0)
+                for name, mode in zip(names, ("primary", "sync", "async"), strict=False)
+            ),
+            rpo_ms=0,
+            fence_ms=1_000,
+            promote_ms=2_000,
+        )
+        for number in range(2)
+    )
+    table = [np.array(column) for column in zip(*sorted(rows), strict=True)]
+    return Estate(
+        "small",
+        sites=tuple(Site(name) for name in names),
+        pools=tuple(Pool(f"{name}-pool", name, (20_000, 65_536, None, None)) for name in names),
+        services=tuple(services),
+        stores=stores,
+        replicas=Replicas(
+            table[0].astype(np.int32),
+            table[1].astype(np.uint8),
+            table[2].astype(np.int32),
+            table[3].astype(np.int64),
+        ),
+    )
+
+
+class World:
+    """What systems and journals would say, while runs go by one after the other."""
+
+    def __init__(self, estate: Estate) -> None:
+        self.files = estate
+        self.lost: dict[str, str] = {}
+        self.moved: list[Moved] = []
+
+    @property
+    def seen(self) -> Observation:
+        lost = tuple(LostNow(site, state) for site, state in sorted(self.lost.items()))
+        return Observation(0, effects=Effects(lost, tuple(self.moved)))
+
+    @property
+    def now(self) -> Estate:
+        return of(self.files, self.seen).estate
+
+    def run(self, scenario: Scenario) -> Plan:
+        """A plan of what is now, and the run of all of its steps."""
+        before = self.now
+        plan = make_plan(before, scenario, budget_ms=0).plan
+        assert check(before, plan).holds, check(before, plan).violations
+        self.moved.append(moved(before, scenario, promised(before, plan), run=f"run-{len(self.moved)}"))
+        for site in scenario.domains:
+            if scenario.kind in ("lose", "evacuate"):
+                self.lost[site] = "lost" if scenario.kind == "lose" else "evacuated"
+            else:
+                self.lost.pop(site, None)
+        assert placement(self.now) == placement(situation_after(before, plan).estate)
+        assert roles(self.now) == roles(situation_after(before, plan).estate)
+        return plan
+
+
+def placement(estate: Estate) -> dict[tuple[str, str], int]:
+    """(service, site) -> replicas, of pools."""
+    top, r = topology(estate), estate.replicas
+    found: dict[tuple[str, str], int] = {}
+    for service, kind, target, count in zip(
+        r.service.tolist(), r.kind.tolist(), r.target.tolist(), r.count.tolist(), strict=True
+    ):
+        site = top.estate.pools[target].site if kind == ON_POOL else top.estate.sites[target].id
+        key = (estate.services[service].id, site)
+        found[key] = found.get(key, 0) + count
+    return found
+
+
+def roles(estate: Estate) -> dict[str, str]:
+    return {store.id: "" if store.primary is None else store.primary.at for store in estate.stores}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_after_fire_restore_and_failback_everything_is_home_and_the_next_fire_begins_there(seed: int) -> None:
+    world = World(estate_of(seed))
+    home, chance = placement(world.files), random.Random(seed)
+    for _ in range(3):
+        site = chance.choice(SITES)
+        world.run(lose(site))
+        assert all(where != site for (_, where) in placement(world.now)), "all of it fits elsewhere"
+        world.run(Scenario("restore", (site,)))
+        while away := sorted(
+            {s for (service, s), n in home.items() if placement(world.now).get((service, s)) != n}
+        ):
+            world.run(Scenario("failback", (away[0],)))
+        for store in of(world.files, world.seen).stores:
+            world.run(Scenario("failback", (store.home,)))
+        assert placement(world.now) == home
+        assert roles(world.now) == roles(world.files)
+        assert not of(world.files, world.seen).services
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_second_fire_starts_and_shifts_what_the_first_one_moved(seed: int) -> None:
+    world = World(estate_of(seed, sites=2))
+    first, second = random.Random(seed).sample(("east", "west"), 2)
+    world.run(lose(first))
+    world.run(Scenario("restore", (first,)))
+    there = {service for (service, site), _ in placement(world.now).items() if site == second}
+    plan = make_plan(world.now, lose(second), budget_ms=0).plan
+    started = {step.target for step in plan.steps if step.kind == "start"}
+    shifted = {step.target for step in plan.steps if step.kind == "shift"}
+    assert started == there
+    assert shifted == {s.id for s in world.files.services if s.id in there and s.traffic.kind != "none"}
+    assert {step.target for step in plan.steps if step.kind == "promote"} == {
+        store.id for store in world.now.stores if store.primary is not None and store.primary.at == second
+    }
+
+
+def test_what_is_lost_holds_no_capacity_and_nothing_starts_there() -> None:
+    world = World(estate_of(3))
+    world.run(lose("east"))
+    plan = make_plan(world.now, lose("west"), budget_ms=0).plan
+    places = {name for step in plan.steps for name, _ in step.servers}
+    assert places <= {"north-pool"}
+    assert check(world.now, plan).holds
+
+
+def test_an_evacuated_site_takes_nothing_until_it_is_failed_back_to() -> None:
+    world = World(estate_of(5))
+    world.run(Scenario("evacuate", ("west",), 3_600_000))
+    assert all(site != "west" for (_, site) in placement(world.now))
+    plan = make_plan(world.now, lose("north"), budget_ms=0).plan
+    assert {name for step in plan.steps for name, _ in step.servers} <= {"east-pool"}
+
+
+def test_a_run_that_was_cancelled_before_its_shift_leaves_the_traffic_where_it_was() -> None:
+    world = World(estate_of(1, sites=2))
+    scenario = lose("east")
+    plan = make_plan(world.files, scenario, budget_ms=0).plan
+    done = [one for one in promised(world.files, plan) if one.step.kind in ("fence", "promote", "start")]
+    world.moved.append(moved(world.files, scenario, done, run="half", phase="cancelled"))
+    world.lost["east"] = "lost"
+    again = make_plan(world.now, scenario, budget_ms=0).plan
+    shifts = {step.target for step in plan.steps if step.kind == "shift"}
+    assert shifts
+    assert {step.target for step in again.steps if step.kind == "shift"} == shifts
+    assert not [step for step in again.steps if step.kind == "start"]
+
+
+def test_an_undone_start_is_no_effect_and_nothing_known_is_the_declared_estate() -> None:
+    files = estate_of(2)
+    assert of(files, Observation(0)).estate is files
+    nothing = moved(files, lose("east"), [], run="undone", phase="cancelled")
+    seen = Observation(0, effects=Effects((), (nothing,)))
+    assert placement(of(files, seen).estate) == placement(files)
+
+
+def test_a_driver_that_counts_replicas_goes_over_the_last_run() -> None:
+    world = World(estate_of(0))
+    service = world.files.services[0].id
+    (_, site), count = next(item for item in placement(world.files).items() if item[0][0] == service)
+    other = next(name for name in SITES if name != site)
+    seen = Observation(
+        7,
+        units=(
+            UnitsSeen(service, site, 0, "kubernetes", 7),
+            UnitsSeen(service, other, count, "kubernetes", 7),
+        ),
+        traffic=(TrafficSeen(service, (other,), "dns", 7),),
+        effects=Effects(),
+    )
+    situation = of(world.files, seen)
+    assert placement(situation.estate) == {
+        **{key: n for key, n in placement(world.files).items() if key[0] != service},
+        (service, other): count,
+    }
+    (away,) = situation.services
+    assert (away.service, away.now, away.traffic, away.cause.by) == (
+        service,
+        ((other, count),),
+        (other,),
+        "kubernetes",
+    )
+
+
+def test_roles_that_are_seen_go_over_those_that_a_run_left() -> None:
+    world = World(estate_of(4))
+    world.run(lose("east"))
+    members = tuple(
+        MemberSeen("d0", site, role)
+        for site, role in (("east", "none"), ("north", "async"), ("west", "primary"))
+    )
+    situation = of(world.files, Observation(9, members, effects=world.seen.effects))
+    assert roles(situation.estate)["d0"] == "west"
+    assert {(one.store, one.home, one.now) for one in situation.stores} >= {("d0", "east", "west")}
+
+
+def test_the_digest_changes_with_what_is_lost_and_with_where_things_are() -> None:
+    files = estate_of(6)
+    lost = of(files, Observation(0, effects=Effects((LostNow("west", "lost"),)))).estate
+    assert len({estate_digest(files), estate_digest(lost)}) == 2
+
+
+def test_what_the_files_do_not_have_any_more_is_left_out() -> None:
+    files = estate_of(6)
+    old = Moved("old", "lose", ("gone",), 0, 1, "succeeded", {"ghost": (("east-pool", 1),)})
+    seen = Observation(0, effects=Effects((LostNow("gone", "lost"),), (old,)))
+    assert placement(of(files, seen).estate) == placement(files)

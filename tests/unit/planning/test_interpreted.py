@@ -1,0 +1,74 @@
+"""Kernels as plain Python give what compiled ones give, to the last bit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from evac.estate.codecs import plan as plan_codec
+from evac.model.errors import Infeasible
+from evac.model.instance import Instance
+from evac.planning.compiled import Grid, interpreted, result, view
+from evac.planning.plan import level_order, plan_instance
+from evac.planning.simulation.simulate import Simulation, simulate
+from tests.unit.planning.instances import random_variant, worked_example
+
+
+def answers(instance: Instance, work: int, seed: int) -> tuple[bytes, int, Simulation] | str:
+    """The bytes of a plan, the price of the baseline, and 70 trials of the plan."""
+    try:
+        made = plan_instance(instance, work=work, seed=seed, sensitivity=True)
+    except Infeasible as error:
+        return str(error)
+    return plan_codec.encode(made), level_order(instance), simulate(instance, made, trials=70, seed=seed)
+
+
+@pytest.mark.parametrize("first", range(0, 60, 10))
+def test_a_plain_search_finds_the_same_plan_as_a_compiled_one(first: int) -> None:
+    for seed in range(first, first + 10):
+        instance = random_variant(seed)
+        with interpreted():
+            plain = answers(instance, 60, seed)
+        assert plain == answers(instance, 60, seed), seed
+
+
+def test_the_worked_example_is_the_same_after_a_long_search() -> None:
+    with interpreted():
+        plain = answers(worked_example(), 600, 3)
+    assert plain == answers(worked_example(), 600, 3)
+
+
+def test_plain_kernels_need_no_compiler() -> None:
+    code = """
+import sys
+from evac.planning.compiled import interpreted
+from evac.planning.plan import plan_instance
+from evac.planning.simulation.simulate import simulate
+from evac.planning.warm import tiny_instance
+with interpreted():
+    simulate(tiny_instance(), plan_instance(tiny_instance(), work=24), trials=2)
+print("numba" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_a_view_reads_and_writes_the_memory_of_its_array() -> None:
+    table = np.zeros(2, np.dtype([("at", np.int64), ("room", np.int64, (3,))], align=True))
+    cube, column = np.zeros((2, 2, 2), np.int64), np.arange(3, dtype=np.int64)
+    rows, cells, numbers = view((table, cube, column))
+    rows[1].at, rows[1].room[2] = 7, 9
+    cells[1, 0, 1], cells[0][1][0] = 5, 6
+    numbers[0:2][1] = 4
+    assert (table["at"].tolist(), table["room"][1].tolist()) == ([0, 7], [0, 0, 9])
+    assert cube.tolist() == [[[0, 0], [6, 0]], [[0, 5], [0, 0]]]
+    assert (column.tolist(), type(numbers[0])) == ([0, 4, 2], int)
+    cells[1] = 3
+    assert cube[1].tolist() == [[3, 3], [3, 3]]
+    assert isinstance(cells, Grid)
+    assert result((numbers, 2))[0] is not None

@@ -1,0 +1,156 @@
+"""Room that lower tiers would leave, for all rows at once, is what looking row by row finds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+
+from bench.wild_instances import wild_instance
+from evac.model.instance import Instance
+from evac.model.plan import Plan, Step
+from evac.planning.plan import plan_instance
+from evac.verify.capacity import NEVER, Bools, Displaced, EndState, FinalPlacement, final_state, free_room
+from evac.verify.reading import Reading, read
+
+
+class Plain:
+    """The same for one service, row by row."""
+
+    def __init__(
+        self, reading: Reading, final: FinalPlacement, may: Bools, sheddable: Bools, service: int
+    ) -> None:
+        self.reading, self.service = reading, service
+        self.s, self.rows = reading.instance.services, reading.instance.rows
+        self.mine: Counter[int] = Counter()
+        self.stood: list[tuple[int, int, int]] = []
+        self.started: list[tuple[int, int, int]] = []
+        self.free = free_room(reading.instance, final, reading)
+        for victim, row, count, started in zip(
+            *(column.tolist() for column in (final.service, final.row, final.count, final.started)),
+            strict=True,
+        ):
+            if victim == service:
+                self.mine[row] += count
+            if self.s.tier[victim] > self.s.tier[service] and may[victim]:
+                self.started.append((victim, row, min(started, count)))
+                stands = max(count - started, 0) if sheddable[victim] else 0
+                self.stood.append((victim, row, stands))
+
+    def may_run(self, row: int) -> bool:
+        return bool(self.reading.instance.eligible[self.service][self.rows.pool[row]])
+
+    def anything(self) -> bool:
+        return any(
+            one + other > 0 and self.may_run(row)
+            for (_, row, one), (_, _, other) in zip(self.stood, self.started, strict=True)
+        )
+
+    def room(self) -> list[list[int]]:
+        """By row, with all that leaves."""
+        room: list[list[int]] = self.free.tolist()
+        for victim, row, count in (*self.stood, *self.started):
+            for resource, demand in enumerate(self.s.demand[victim].tolist()):
+                room[row][resource] += demand * count
+        return room
+
+    def fits(self, room: list[list[int]], row: int) -> int:
+        if not self.may_run(row):
+            return 0
+        demand = self.s.demand[self.service].tolist()
+        most = min([2**31, *(left // need for left, need in zip(room[row], demand, strict=True) if need)])
+        if not self.rows.is_pool[row]:
+            most = min(most, int(self.s.per_server[self.service]) - self.mine[row])
+            most = min(most, 1) if self.s.conflict[self.service] >= 0 else most
+        return max(most, 0)
+
+    def ready(self, room: list[list[int]]) -> list[tuple[int, int, int, int]]:
+        """(pool, on, done, due) of each row that would take a replica."""
+        found = []
+        for row in range(len(self.rows)):
+            if self.fits(room, row):
+                boot = self.reading.boots.get(row)
+                on = boot.end if boot is not None else 0
+                found.append((int(self.rows.pool[row]), on, *self.sheds(room[row], row)))
+        return found
+
+    def sheds(self, room: list[int], row: int) -> tuple[int, int]:
+        demand, before, done, due = self.s.demand.tolist(), list(room), NEVER, NEVER
+        for victim, steps in self.reading.sheds.items():
+            for where, gone in (pair for timed in steps for pair in timed.rows):
+                if where == row:
+                    before = [left - gone * need for left, need in zip(before, demand[victim], strict=True)]
+                    done = min(done, int(self.s.shed[victim]))
+        for victim, where, count in self.stood:
+            if where == row and count:
+                before = [left - count * need for left, need in zip(before, demand[victim], strict=True)]
+                due = min(due, int(self.s.shed[victim]))
+        if all(left >= need for left, need in zip(before, demand[self.service], strict=True)):
+            done = 0
+        return done, due
+
+    def most(self, room: list[list[int]]) -> int:
+        """By racks, by feeds and by sites alone, and by one after the other."""
+        s, rows, service = self.s, self.rows, self.service
+        bare: list[Callable[[int], int]] = [
+            lambda row: -1 if rows.is_pool[row] else int(rows.rack[row]),
+            lambda row: -1 if rows.is_pool[row] else int(rows.feed_group[row]),
+            lambda row: int(rows.site[row]),
+        ]
+        caps = [int(cap[service]) for cap in (s.rack_cap, s.feed_cap, s.site_cap)]
+        fit = {row: self.fits(room, row) for row in range(len(rows))}
+        left = [Counter[int]() for _ in caps]
+        counts = [sum(fit.values())]
+        for level, (place, cap) in enumerate(zip(bare, caps, strict=True)):
+            for row in fit:
+                left[level].setdefault(place(row), cap)
+                left[level][place(row)] -= self.mine[row]
+            total = Counter[int]()
+            for row, count in fit.items():
+                total[place(row)] += count
+            counts.append(sum(n if p < 0 else min(n, max(left[level][p], 0)) for p, n in total.items()))
+        chain = Counter[tuple[int, ...]]()
+        for row, count in fit.items():
+            chain[tuple(place(row) for place in bare)] += count
+        for level in range(3):
+            after = Counter[tuple[int, ...]]()
+            for (first, *rest), count in chain.items():
+                after[tuple(rest)] += count if first < 0 else min(count, max(left[level][first], 0))
+            chain = after
+        return min(*counts, sum(chain.values()))
+
+
+def disturbed(instance: Instance, plan: Plan, rng: Random) -> Plan:
+    """A plan that lacks some steps and has others twice, and sheds what stands there and what does not."""
+    steps = [step for step in plan.steps for _ in range(rng.choice((0, 1, 1, 1, 1, 1, 2)))]
+    for number in range(rng.randint(0, 12)):
+        row, count = rng.choice(instance.row_names), rng.randint(1, 2)
+        name = rng.choice(instance.services.id)
+        one = Step(f"shed:{name}:{number}", "shed", name, 0, 1_000, count=count, servers=((row, count),))
+        steps.append(one)
+    return replace(plan, steps=tuple(steps))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_would_fit_is_the_same(seed: int) -> None:
+    instance, rng = replace(wild_instance(seed), tools={}), Random(seed)
+    plan = plan_instance(instance, work=0)
+    for one in (plan, *(disturbed(instance, plan, rng) for _ in range(3))):
+        reading = read(instance, one)
+        final = final_state(reading)
+        end_state, count = EndState(reading, final), len(instance.services)
+        for service in range(count):
+            may, sheddable = (np.array([rng.random() < 0.8 for _ in range(count)], np.bool_) for _ in "ab")
+            found = Displaced(end_state, may, sheddable, service)
+            plain = Plain(reading, final, may, sheddable, service)
+            assert end_state.standing(service) == sum(plain.mine.values())
+            assert found.anything() == plain.anything()
+            most, ready = found.room()
+            room = plain.room()
+            assert most == plain.most(room)
+            columns = (column.tolist() for column in (ready.pool, ready.on, ready.done, ready.due))
+            assert list(zip(*columns, strict=True)) == plain.ready(room)
