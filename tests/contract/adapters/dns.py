@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from evac.drivers.port import Action, Value, Verb
 from evac_lab.process import MissingProgram, Process
 from evac_lab.servers import dns as servers
 from tests.contract.capabilities.hostile import TcpWire, with_settings
-from tests.contract.capabilities.story import Case, nothing, order
+from tests.contract.capabilities.story import Case, nothing, order, until_stopped
 from tests.contract.capabilities.suites import Adapter
 from tests.contract.ports import free_port
 
@@ -109,7 +108,7 @@ def case_of(zone: Zone, verb: Verb = "shift") -> Case:
 
     async def silence() -> None:
         zone.process.signal(signal.SIGSTOP)
-        await asyncio.sleep(0.1)  # a process stops when it is next scheduled
+        await until_stopped(zone.process.pid)
 
     async def speak() -> None:
         zone.process.signal(signal.SIGCONT)

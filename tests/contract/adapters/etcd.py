@@ -13,6 +13,7 @@ from evac.drivers.etcd import DRIVER
 from evac.drivers.etcd.driver import EtcdDriver
 from evac.drivers.port import Action
 from tests.contract.capabilities.hostile import TcpWire, with_settings
+from tests.contract.capabilities.story import until_stopped
 from tests.contract.capabilities.suites import Adapter, Asked, AskedProbe
 from tests.contract.ports import free_port
 from tests.contract.store.members import Members, etcd_program
@@ -31,6 +32,7 @@ def _probe(folder: Path) -> Iterator[Asked]:
 
     async def silence() -> None:
         members.hang(0)
+        await until_stopped(members.processes[0].pid)
 
     try:
         url = members.endpoints[0]

@@ -22,7 +22,7 @@ from evac.drivers.port import Action, Value, Verb
 from evac_lab.process import MissingProgram
 from evac_lab.servers import haproxy as servers
 from tests.contract.capabilities.hostile import TcpWire, with_settings
-from tests.contract.capabilities.story import Case, nothing, order
+from tests.contract.capabilities.story import Case, nothing, order, until_stopped
 from tests.contract.capabilities.suites import Adapter
 from tests.contract.ports import free_port
 
@@ -179,7 +179,7 @@ def _case(world: World, action: Action, is_done: Callable[[], Awaitable[bool]], 
 
     async def silence() -> None:
         world.process.signal(signal.SIGSTOP)
-        await asyncio.sleep(0.1)  # a process stops when it is next scheduled
+        await until_stopped(world.process.pid)
 
     async def speak() -> None:
         world.process.signal(signal.SIGCONT)

@@ -21,7 +21,7 @@ from evac.drivers.ipmi import DRIVER
 from evac.drivers.ipmi.driver import IpmiDriver
 from evac.drivers.port import Action, Value, Verb
 from tests.contract.capabilities.hostile import ProgramWire
-from tests.contract.capabilities.story import Case, order
+from tests.contract.capabilities.story import Case, order, until_stopped
 from tests.contract.capabilities.suites import Adapter, Asked, AskedPower
 
 PASSWORD = "of-the-simulator"
@@ -138,6 +138,7 @@ class Simulator:
 
     async def silence(self) -> None:
         os.killpg(self.process.pid, signal.SIGSTOP)
+        await until_stopped(self.process.pid)
 
     async def speak(self) -> None:
         os.killpg(self.process.pid, signal.SIGCONT)

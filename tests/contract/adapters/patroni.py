@@ -25,7 +25,7 @@ from evac_lab.servers.etcd import EtcdServer, etcd, wait_for_all
 from evac_lab.servers.patroni import PatroniMember, patroni, wait_for_sync
 from evac_lab.servers.postgres import PostgresServer
 from tests.contract.capabilities.hostile import TcpWire, with_settings
-from tests.contract.capabilities.story import Case, order
+from tests.contract.capabilities.story import Case, order, until_stopped
 from tests.contract.capabilities.suites import REAL, Adapter, Asked, AskedRole
 from tests.contract.ports import free_port
 
@@ -155,9 +155,9 @@ ENDS_S = 45.0
 
 
 def _wire(world: World) -> TcpWire:
-    return TcpWire(
-        world.store.host, world.store.client_port, "http", with_settings(etcd="http://{host}:{port}")
-    )
+    """To etcd, whose answers may be larger than what the suites send."""
+    way = with_settings(etcd="http://{host}:{port}")
+    return TcpWire(world.store.host, world.store.client_port, "http", way, bounded=False)
 
 
 @contextmanager
@@ -194,8 +194,10 @@ def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
             return world.key(AUTHORITY).endswith(" demote")
 
         async def is_synchronous() -> bool:
-            config, sync = (json.loads(world.key(f"/service/messages/{one}")) for one in ("config", "sync"))
-            return bool(config["synchronous_mode"]) and sync["sync_standby"] == "dc-anyang"
+            config, sync = (
+                json.loads(world.key(f"/service/messages/{one}") or "{}") for one in ("config", "sync")
+            )
+            return bool(config.get("synchronous_mode")) and sync.get("sync_standby") == "dc-anyang"
 
         async def follows() -> bool:
             return world.pangyo.sql("SELECT pg_is_in_recovery()") == "t"
@@ -223,6 +225,7 @@ def _case(world: World, driver: PatroniDriver, action: Action, is_done: Any, **c
 
     async def silence() -> None:
         world.store.pause()
+        await until_stopped(world.store.process.pid)
 
     async def speak() -> None:
         world.store.resume()
@@ -249,6 +252,7 @@ def _roles(folder: Path) -> Iterator[Asked]:
 
         async def silence() -> None:
             world.store.pause()
+            await until_stopped(world.store.process.pid)
 
         async def speak() -> None:
             world.store.resume()

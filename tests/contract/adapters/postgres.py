@@ -32,7 +32,7 @@ from evac_lab.process import MissingProgram
 from evac_lab.servers import postgres
 from evac_lab.servers.postgres import PostgresServer
 from tests.contract.capabilities.hostile import TcpWire, with_settings
-from tests.contract.capabilities.story import Case, order
+from tests.contract.capabilities.story import Case, order, until_stopped
 from tests.contract.capabilities.suites import Adapter, Asked, AskedProbe, AskedRole, AskedSync
 from tests.contract.ports import free_port
 
@@ -200,6 +200,7 @@ def _case(action: Action, server: PostgresServer, is_done: str, **changes: Any) 
 
     async def silence() -> None:
         server.pause()
+        await until_stopped(server.running_pid())
 
     async def speak() -> None:
         server.resume()
@@ -264,6 +265,7 @@ def _asks(folder: Path) -> Iterator[tuple[DataSet, dict[str, Any]]]:
 
         async def silence() -> None:
             world.pangyo.pause()
+            await until_stopped(world.pangyo.running_pid())
 
         async def speak() -> None:
             world.pangyo.resume()

@@ -22,7 +22,7 @@ from evac.drivers.powerdns import DRIVER
 from evac.drivers.powerdns.driver import PowerDnsDriver
 from evac_lab.process import Process
 from tests.contract.capabilities.hostile import TcpWire, with_settings
-from tests.contract.capabilities.story import Case, order
+from tests.contract.capabilities.story import Case, order, until_stopped
 from tests.contract.capabilities.suites import Adapter
 from tests.contract.ports import free_port
 
@@ -120,7 +120,7 @@ def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
 
         async def silence() -> None:
             zone.process.signal(signal.SIGSTOP)
-            await asyncio.sleep(0.1)  # a process stops when it is next scheduled
+            await until_stopped(zone.process.pid)
 
         async def speak() -> None:
             zone.process.signal(signal.SIGCONT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -20,7 +19,7 @@ from evac.drivers.process import DRIVER
 from evac.drivers.process.driver import ProcessDriver
 from evac_lab.process import Process
 from tests.contract.capabilities.hostile import TcpWire, with_settings
-from tests.contract.capabilities.story import Case, order
+from tests.contract.capabilities.story import Case, order, until_stopped
 from tests.contract.capabilities.suites import Adapter, Asked, AskedProbe
 from tests.contract.ports import free_port
 from tests.unit.engine import agents
@@ -70,7 +69,7 @@ class Site:
 
     async def silence(self) -> None:
         self.process.signal(signal.SIGSTOP)
-        await asyncio.sleep(0.1)  # a process stops when it is next scheduled
+        await until_stopped(self.process.pid, children=False)
 
     async def speak(self) -> None:
         self.process.signal(signal.SIGCONT)

@@ -22,7 +22,7 @@ from evac_lab.process import MissingProgram
 from evac_lab.servers.redis import RedisServer
 from evac_lab.servers.redis import redis as redis_server
 from tests.contract.capabilities.hostile import TcpWire, with_settings
-from tests.contract.capabilities.story import Case, order
+from tests.contract.capabilities.story import Case, order, until_stopped
 from tests.contract.capabilities.suites import Adapter, Asked, AskedProbe, AskedRole
 from tests.contract.ports import free_port
 
@@ -92,6 +92,7 @@ def _case(what: Action, server: RedisServer, is_done: Callable[[], Awaitable[boo
 
     async def silence() -> None:
         server.pause()
+        await until_stopped(server.process.pid)
 
     async def speak() -> None:
         server.resume()
@@ -161,6 +162,7 @@ def _asks(folder: Path) -> Iterator[dict[str, Any]]:
 
         async def silence() -> None:
             pangyo.pause()
+            await until_stopped(pangyo.process.pid)
 
         async def speak() -> None:
             pangyo.resume()

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from evac.drivers.port import Action, Driver, Evidence, Order
@@ -19,6 +20,7 @@ from evac.engine.lead.generations import Generations, GuardedDriver
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable, Superseded
 from evac.model.generation import token_in
 from evac.store.memory import MemoryStore
+from evac_lab.process import family
 from tests.contract.capabilities.hostile import Attack, Wire, attacks
 
 _T = TypeVar("_T")
@@ -26,6 +28,21 @@ Step = Callable[[], Awaitable[None]]
 SLACK_S = 2.0
 """What a call may take beyond its order's timeout, not counting how long a busy machine kept us waiting."""
 BEAT_S = 0.05
+
+
+async def until_stopped(pid: int, children: bool = True) -> None:
+    """After SIGSTOP: each thread of a process, and of its children, stops when it is next scheduled."""
+
+    def runs(thread: Path) -> bool:
+        try:
+            return (thread / "stat").read_text().rpartition(")")[2].split()[0] not in "TtZX"
+        except OSError:
+            return False
+
+    async with asyncio.timeout(20.0):
+        for one in family(pid) if children else (pid,):
+            while any(runs(thread) for thread in Path(f"/proc/{one}/task").glob("*")):
+                await asyncio.sleep(0.01)
 
 
 async def nothing() -> None:

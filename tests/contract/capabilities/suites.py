@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -135,13 +135,19 @@ def has(driver: Driver, capability: type) -> bool:
     return capability in type(driver).__mro__
 
 
-def acting(capability: type, *verbs: Verb) -> pytest.MarkDecorator:
-    """Runs a test, with its `case`, for every driver that acts by these verbs of the capability."""
+def acting(capability: type, *verbs: Verb, hostile: bool = True) -> pytest.MarkDecorator:
+    """Runs a test, with its `case`, for every driver that acts by these verbs of the capability. hostile: the
+    first verb is told over hostile wires too; a driver reads answers in one way for all its verbs.
+    """
     assert ABOUT[capability].verbs.issuperset(verbs)
     return pytest.mark.parametrize(
         "case",
         [
-            pytest.param(partial(_case, one.acts[capability], verb), id=_name(one, verb), marks=one.marks)
+            pytest.param(
+                partial(_case, one.acts[capability], verb, hostile and verb == verbs[0]),
+                id=_name(one, verb),
+                marks=one.marks,
+            )
             for one in adapters()
             if capability in one.acts
             for verb in verbs
@@ -164,8 +170,12 @@ def asking(capability: type) -> pytest.MarkDecorator:
     )
 
 
-def _case(opens: Acts, verb: Verb, folder: Path) -> AbstractContextManager[Case]:
-    return opens(folder, verb)
+@contextmanager
+def _case(opens: Acts, verb: Verb, hostile: bool, folder: Path) -> Iterator[Case]:
+    with opens(folder, verb) as made:
+        if not hostile:
+            made.wires = ()
+        yield made
 
 
 def _name(adapter: Adapter, *more: str) -> str:

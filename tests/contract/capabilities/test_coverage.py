@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 from evac.drivers.capabilities import ABOUT
@@ -65,3 +66,12 @@ def test_a_simulated_driver_declares_no_more_than_the_real_one() -> None:
                 __import__(real.make.partition(":")[0], fromlist=["x"]), real.make.partition(":")[2]
             ).verbs
         )
+
+
+def test_codes_of_silence_are_in_the_reference(project_root: Path) -> None:
+    page = (project_root / "docs" / "reference" / "drivers.md").read_text(encoding="utf-8")
+    for path in (project_root / "tests" / "contract" / "adapters").glob("*.py"):
+        if path.stem != "simulated":
+            for codes in re.findall(r"silent_codes=\(([^)]+)\)", path.read_text(encoding="utf-8")):
+                for code in re.findall(r'"([^"]+)"', codes):
+                    assert f"`{code}`" in page, f"{path.stem}: {code}"

@@ -49,7 +49,7 @@ def test_promote(case: Case) -> None:
     keep_contract(case, it_says_that_it_is_the_primary)
 
 
-@acting(Promotes, "demote")
+@acting(Promotes, "demote", hostile=False)
 def test_demote(case: Case) -> None:
     """What gave its role up takes no write (the world says), and is called no primary."""
 
@@ -108,7 +108,7 @@ def test_rejoin(case: Case) -> None:
     keep_contract(case, it_says_that_it_follows)
 
 
-@acting(Protects, "protect")
+@acting(Protects, "protect", hostile=False)
 def test_protect(case: Case) -> None:
     """The copies that shall confirm commits do."""
 
