@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -242,7 +242,7 @@ class WaveStory(Story):
                 return await Leadership.acquire(self.world.cluster, process.name, TTL_MS, process)
             await asyncio.sleep(0.5)
 
-    async def _spec(self, plan: str) -> RunSpec:
+    async def _spec(self, plan: str, said: Mapping[str, Any]) -> RunSpec:
         return self.bound.spec
 
     def _heard(self, events: Sequence[Event]) -> None:

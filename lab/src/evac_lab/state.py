@@ -19,8 +19,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from evac.model.errors import EvacError, InvalidInput
+from evac.net.tls import is_here
 from evac_lab import proc_table
 from evac_lab.process import Process, ServerFailed
 
@@ -462,5 +464,9 @@ def wait_for(ready: Callable[[], bool], timeout_s: float, what: str, pause_s: fl
 
 
 def store_url(topology: Topology, first: str = "") -> str:
-    """The store of the lab's controllers, the member of site `first` first."""
-    return f"etcd:{','.join(topology.etcd_urls(first))}"
+    """The store of the lab's controllers, the member of site `first` first. In namespaces its members are
+    other machines to evac, though nobody else reaches them.
+    """
+    members = topology.etcd_urls(first)
+    own = all(is_here(urlsplit(one).hostname or "") for one in members)
+    return f"etcd:{','.join(members)}{'' if own else '?plain=allowed&unsealed=allowed'}"

@@ -33,8 +33,10 @@ from evac.model.generation import SUPERSEDED
 from evac.net.tls import client_context
 from evac.notices import codec as notices
 from evac.store.anchors import Anchor
+from evac.store.etcd import EtcdStore
 from evac.store.journal import head_of, read
 from evac.store.port import Lease, Store
+from evac.store.sealed import SealedStore
 
 Sink = Callable[[Anchor], Awaitable[None]]
 """Leaves a head with one agent. Raises ActionError."""
@@ -93,6 +95,50 @@ def heard(site: str, keep: Sink, say: Callable[[str, Mapping[str, Any]], None]) 
         said.pop(head.stream, None)
 
     return kept
+
+
+STRANGE_LOOK_S: Final = 10.0
+STRANGE_NAMED: Final = 5
+
+
+class StrangeEntryChore:
+    """Of whoever leads: reports entries of the store that this installation did not write. They are ignored;
+    that they are there means that somebody else writes to the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        tell: Tell,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._store, self._clock, self._tell, self._pause = store, clock, tell, pause
+        self._reported: set[tuple[str, int]] = set()
+
+    async def chore(self, guard: Lease) -> None:
+        self.look()
+        await self._pause(STRANGE_LOOK_S)
+
+    def look(self) -> None:
+        found = set(strange_entries(self._store).items())
+        new = sorted(key for key, _ in found - self._reported)
+        if new:
+            self._reported = found
+            named = ", ".join(new[:STRANGE_NAMED]) + (" and more" if len(new) > STRANGE_NAMED else "")
+            words = f"someone else writes to the store; ignored: {named}"
+            self._tell(
+                Notice(
+                    "trouble", self._clock.now_ms(), "", words, {"code": "store-strange", "keys": new[:100]}
+                )
+            )
+
+
+def strange_entries(store: Store) -> dict[str, int]:
+    """Keys that were passed over because they were not written by this installation, with their revision."""
+    if isinstance(store, SealedStore):
+        return {**strange_entries(store.inner), **store.unsealed}
+    return dict(store.foreign) if isinstance(store, EtcdStore) else {}
 
 
 class HeadChore:

@@ -13,14 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
+
 from evac import estate as estates
 from evac.app.accepting import Checker, Forethought, decoded, must_fit
-from evac.app.anchoring import HeadChore, agents_of, check_agents, heard
+from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
-from evac.app.health import ServiceHealth
 from evac.app.observed_stores import SeenEstate
-from evac.app.observing import control_of, probes_of
-from evac.app.planner.replan import Mender
+from evac.app.observing import ServiceHealth, control_of, probes_of
+from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
 from evac.drivers import process
@@ -40,12 +41,13 @@ from evac.engine.lead.generations import Generations
 from evac.engine.lead.policies import Policies
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans.journal import PlanJournal
-from evac.engine.plans.library import Drawer
-from evac.engine.runs import requests
+from evac.engine.plans.library import Drawer, get_plan
+from evac.engine.runs import effects, requests
 from evac.engine.runs.binding import Bound, bind, get_bound, put_bound
-from evac.engine.runs.desk import Desk
+from evac.engine.runs.desk import ActionsOf, Desk
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import PROPOSAL
+from evac.engine.runs.reading import incident_key
 from evac.engine.runs.signatures import Approval, check
 from evac.engine.stores import stalled_commits
 from evac.engine.stores.datasets import DataSets
@@ -56,13 +58,14 @@ from evac.model.domain import topology
 from evac.model.errors import Corrupt, NotAllowed, StoreError
 from evac.model.estate import Estate
 from evac.model.observation import primary_site
+from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
 from evac.store.generation import raise_generation
 from evac.store.opening import open_store
-from evac.store.port import Store
+from evac.store.port import Compare, Store
 from evac.watch.witness import Probe
 
 LEADER_TTL_MS: Final = 4_000
@@ -209,6 +212,7 @@ async def compose(
         anchors=[heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items()],
         chores=(
             *(seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore),
+            StrangeEntryChore(store, clock, tell).chore,
             CertificateChore(agents_of(estate), clock, tell).chore,
             HeadChore(store, sinks, clock, tell, setting.site).chore,
         ),
@@ -273,6 +277,9 @@ def _desk(
     serving = [site.id for site in estate.sites if site.role == "full"]
     pooled = pooled_of(estate)
 
+    async def bind_new(data: bytes, run: str, incident: str, digest: str) -> Bound:
+        return await bind_anew(store, seen, policies.of(run), data, run, incident, digest)
+
     async def bound(data: bytes, run: str, incident: str, digest: str) -> Bound:
         return await bind_once(store, seen, policies.of(run), data, run, incident, digest)
 
@@ -284,15 +291,29 @@ def _desk(
         guards=Guards(store, clock, serving, pooled),
         sets=DataSets(store, owner, clock, LINGER_MS),
         accept=checker.accept,
-        bind=bound,
+        bind=bind_new,
+        bound=bound,
         driver=driver,
         tell=tell,
         standing=seen.standing,
         loss=seen.loss,
+        effects=partial(_left_behind, store, seen),
         check=lambda view, request: check_request(policies.of(view.spec.run), view, request),
         boundary=setting.boundary,
         behind=seen.behind,
     )
+
+
+async def _left_behind(store: Store, seen: SeenEstate, view: RunView, actions_of: ActionsOf) -> bytes | None:
+    """What a run that has ended moved, as it is kept. None for one that has no plan of an estate."""
+    plans: dict[str, Plan] = {}
+    for digest in view.plans:
+        data = await get_plan(store, digest)
+        if stalled_commits.is_protection(data):
+            return None
+        plans[digest] = await asyncio.to_thread(decoded, data)
+    found = await asyncio.to_thread(effects.of_run, view, plans, actions_of, seen.estate)
+    return effects.encode(found)
 
 
 def pooled_of(estate: Estate) -> dict[str, tuple[str, ...]]:
@@ -307,33 +328,62 @@ def pooled_of(estate: Estate) -> dict[str, tuple[str, ...]]:
 async def bind_once(
     store: Store, seen: SeenEstate, policy: RunPolicy, data: bytes, run: str, incident: str, digest: str
 ) -> Bound:
-    """The run of a plan: as it was bound the first time, whatever estate and policy have become since.
-
-    Raises StalePlan for a new run of a plan that was made from another estate than the present one.
+    """What a run does by a plan that it has: as it was bound then, whatever estate and policy have become
+    since. Raises StalePlan where the store has lost it, and the plan was made from another estate than the
+    present.
     """
     if stalled_commits.is_protection(data):
         return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
-    kept = run != "envelope"
-    if kept:
-        with contextlib.suppress(Corrupt):
-            return await get_bound(store, run, digest)
+    with contextlib.suppress(Corrupt):
+        return await get_bound(store, run, digest)
+    return await bind_anew(store, seen, policy, data, run, incident, digest)
+
+
+async def bind_anew(
+    store: Store, seen: SeenEstate, policy: RunPolicy, data: bytes, run: str, incident: str, digest: str
+) -> Bound:
+    """What a new run, or a new plan of a run, does: from the present estate and policy. What lies in the
+    store under its name was written by a leader who died before the run was made, or planted: it is written
+    over.
+
+    Raises StalePlan for a plan that was made from another estate, Conflict for an incident that has its run.
+    """
+    if stalled_commits.is_protection(data):
+        return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
     plan = await asyncio.to_thread(decoded, data)
     must_fit(plan, seen.digest)
     bound = await asyncio.to_thread(
         bind, seen.estate, plan, policy, run=run, incident=incident, digest=digest, losses=seen.losses(plan)
     )
-    if kept:
-        await put_bound(store, bound, None)
-    return bound
+    if run == "envelope":
+        return bound
+    made = await store.get(incident_key(incident))
+    same = Compare(incident_key(incident), 0 if made is None else made.revision)
+    if made is not None and orjson.loads(made.value) == {"run": run, "plan": digest}:
+        return await get_bound(store, run, digest)  # asked for twice: what it does by its first plan is fixed
+    return await put_bound(store, bound, None, (same,))
 
 
 def check_request(policy: RunPolicy, view: RunView, request: requests.Request) -> None:
-    """Approvals of a run are signed where policy lists approvers; other requests say who and why."""
+    """Nobody approves what they proposed, where policy wants four eyes. Approvals of a run are signed where
+    policy lists approvers; other requests say who and why. Raises NotAllowed.
+    """
+    own = request.who.strip().casefold() == view.proposer.strip().casefold()
+    if request.verb == "approve" and own and not policy.proposer_approves:
+        raise NotAllowed(
+            "four-eyes",
+            f"{request.who} proposed {view.spec.run}, so someone else has to approve it",
+            f"ask another person: evac approve {view.spec.run}",
+        )
     if request.verb != "approve" or request.step or not policy.approvers:
         return
     given = request.envelope or view.spec.envelope
     run, plan = view.spec.run, view.plans[-1]
-    check(Approval(run, plan, given, request.who, request.reason, request.ticket), request.signature, policy)
+    check(
+        Approval(run, plan, given, request.who, request.reason, request.ticket, view.bound),
+        request.signature,
+        policy,
+    )
 
 
 def _agents(estate: Estate, own: str) -> dict[str, AgentAnchors]:

@@ -1,6 +1,7 @@
-"""What the controllers of all sites know of the stores: roles as last seen for certain, and standing facts.
+"""What the controllers of all sites know beside the files: the situation, and standing facts of stores.
 
-    observed             roles of every store, as last seen with exactly one primary
+    observed             roles of every store, as last seen with exactly one primary; what is lost; which runs
+                         moved something, and stores with more than one writable member
     standing/<store>     facts of synchronous replication, checked while all was well
     sighting/<store>     where the primary stood at the last look, and up to when each copy holds all
 
@@ -15,13 +16,17 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
 
 from evac.app.observing import observe, standing_facts
+from evac.derive import situation
 from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, RunClock
+from evac.engine.runs.effects import EFFECTS, EffectsReader
+from evac.engine.runs.effects import decode as moved_in
 from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, keep_standing
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.sightings import PREFIX as SIGHTING
@@ -29,9 +34,10 @@ from evac.engine.stores.sightings import Following, Loss, Sighting, losses_of, p
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.estate import Estate
-from evac.model.observation import MemberSeen, Observation, Role, observed
+from evac.model.observation import MemberSeen, Observation, Role
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
+from evac.model.situation import Effects, LostNow, Moved, Rivals
 from evac.store.port import Lease, Put, Store
 
 KEY: Final = "observed"
@@ -73,6 +79,9 @@ class SeenEstate:
         self._check_s = SOON_S
         self._told_digest = ""
         self._heeded: dict[str, int] | None = None
+        self._effects = EffectsReader(store)
+        self._published = Published(store)
+        self._rivals: dict[str, Rivals] = {}
 
     @property
     def files(self) -> Estate:
@@ -86,7 +95,7 @@ class SeenEstate:
         while True:
             seen = self.observation
             now, digest = await asyncio.to_thread(_as_seen, estate, seen)
-            if seen.members == self.observation.members:
+            if seen.facts == self.observation.facts:
                 break
         with_it()
         self._files, self.estate, self.digest = estate, now, digest
@@ -122,7 +131,7 @@ class SeenEstate:
         began_ms = self._clock.monotonic_ms()
         entry = await self._store.get(KEY)
         if entry is not None:
-            self._take(decode(entry.value))
+            self._take(await self._published.read(entry.value))
             self._told_digest = digest_in(entry.value)
             self._heeded = changes_in(entry.value)
         facts: dict[str, Standing] = {}
@@ -145,8 +154,9 @@ class SeenEstate:
         with contextlib.suppress(Unavailable, Corrupt):
             await self.read()
         if not self.observation.members:
-            now = await observe(self._files, self._drivers, self._clock.now_ms())
-            self._take(merged(self.observation, now))
+            at_ms = self._clock.now_ms()
+            now = merged(self.observation, await observe(self._files, self._drivers, at_ms))
+            self._take(replace(now, effects=await self._effects.read(at_ms)))
 
     async def look(self, guard: Lease) -> None:
         """One look at the real systems by the leader, written where roles changed. Silent servers make a look
@@ -156,14 +166,17 @@ class SeenEstate:
         sets = DataSets(self._store, "", self._clock)
         before = await sets.read_all()
         now = await observe(self._files, self._drivers, self._clock.now_ms())
+        effects = await self._effects.read(self._clock.now_ms())
         self.note_waits(now)
         await self._keep_sightings(now, at_ms, guard)
         epochs = await sets.read_all()
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
         newer = {epoch.store: epoch.holder for epoch in self._unheeded(epochs)}
         seen = aged(merged(self.observation, now, holders, newer), self._sightings)
+        seen = replace(seen, effects=effects, rivals=self._still_rivals(now))
         heeded = {name: epoch.changes for name, epoch in before.items() if epoch.changes}
-        same = seen.members == self.observation.members and self._heeded == heeded
+        same = seen.facts == self.observation.facts and self._heeded == heeded
+        same = same and seen.rivals == self.observation.rivals
         if not same or self._told_digest not in ("", self.digest):
             files = self._files
             estate, digest = _as_seen(files, seen)
@@ -175,6 +188,16 @@ class SeenEstate:
                 self._take(seen)
         took_s = (self._clock.monotonic_ms() - began_ms) / 1_000
         await asyncio.sleep(max(LEAST_S, PERIOD_S - took_s))
+
+    def _still_rivals(self, now: Observation) -> tuple[Rivals, ...]:
+        """Stores of which two looks in a row found more than one writable member."""
+        found = {one.store: one for one in rivals_in(now)}
+        for name, one in found.items():
+            before = self._rivals.get(name)
+            found[name] = one if before is None else replace(one, since_ms=before.since_ms)
+        again = tuple(one for name, one in sorted(found.items()) if name in self._rivals)
+        self._rivals = found
+        return again
 
     def _unheeded(self, epochs: Mapping[str, Epoch]) -> list[Epoch]:
         """Those that changed since before the last look. None where nobody wrote what that look knew."""
@@ -297,15 +320,16 @@ class SeenEstate:
         return self._check_s
 
     def _take(self, seen: Observation) -> None:
-        if seen.members == self.observation.members:
+        if seen.facts == self.observation.facts:
+            self.observation = replace(self.observation, rivals=seen.rivals)
             return
         self.observation = seen
         self.estate, self.digest = _as_seen(self._files, seen)
 
 
 def _as_seen(files: Estate, seen: Observation) -> tuple[Estate, str]:
-    """The estate with the roles that were seen, and its digest."""
-    estate = observed(files, seen)
+    """The estate as it is now, and its digest."""
+    estate = situation.of(files, seen).estate
     return estate, estate_digest(estate)
 
 
@@ -402,12 +426,33 @@ def _by_store(observation: Observation) -> dict[str, dict[str, MemberSeen]]:
     return found
 
 
+def rivals_in(seen: Observation) -> tuple[Rivals, ...]:
+    """Stores of which more than one member takes writes."""
+    found = []
+    for store, members in sorted(_by_store(seen).items()):
+        sites = tuple(sorted(site for site, member in members.items() if member.role == "primary"))
+        if len(sites) > 1:
+            found.append(Rivals(store, sites, seen.at_ms))
+    return tuple(found)
+
+
 def encode(observation: Observation, digest: str, changes: Mapping[str, int]) -> bytes:
-    """digest: of the estate as observed, so that whoever has no files knows which plans are made of it.
-    changes: store -> changes of its epoch that were known before the look.
+    """digest: of the estate as it is now, so that whoever has no files knows which plans are made of it.
+    changes: store -> changes of its epoch that were known before the look. What runs moved is named, and kept
+    by run.
     """
     rows = [[m.store, m.site, m.role, *([] if m.lag_ms is None else [m.lag_ms])] for m in observation.members]
-    told = {"at_ms": observation.at_ms, "estate": digest, "members": rows, "changes": dict(changes)}
+    told: dict[str, Any] = {
+        "at_ms": observation.at_ms,
+        "estate": digest,
+        "members": rows,
+        "changes": dict(changes),
+    }
+    if observation.effects is not None:
+        told["lost"] = [[o.domain, o.state, o.since_ms, o.run] for o in observation.effects.lost]
+        told["runs"] = [one.run for one in observation.effects.moved]
+    if observation.rivals:
+        told["rivals"] = [[one.store, list(one.sites), one.since_ms] for one in observation.rivals]
     return orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
 
 
@@ -428,11 +473,44 @@ def digest_in(value: bytes) -> str:
         raise Corrupt("what was observed cannot be read from the store") from error
 
 
-def decode(value: bytes) -> Observation:
-    """Raises Corrupt for what is no observation."""
+def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> Observation:
+    """moved: what each run that is named left behind. Raises Corrupt for what is no observation."""
     try:
         found: Mapping[str, Any] = orjson.loads(value)
         rows = found["members"][:_MOST]
-        return Observation(int(found["at_ms"]), tuple(MemberSeen(*row) for row in rows))
+        effects = None
+        if "runs" in found:
+            lost = tuple(LostNow(*row) for row in found.get("lost", ()))
+            effects = Effects(lost, tuple(moved[run] for run in found["runs"] if run in moved))
+        return Observation(
+            int(found["at_ms"]),
+            tuple(MemberSeen(*row) for row in rows),
+            rivals=tuple(Rivals(name, tuple(sites), at) for name, sites, at in found.get("rivals", ())),
+            effects=effects,
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt("what was observed cannot be read from the store") from error
+
+
+class Published:
+    """What the leader wrote of the situation, for whoever reads a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._moved: dict[str, Moved] = {}
+
+    async def read(self, value: bytes) -> Observation:
+        """value: under `KEY`. Raises Corrupt, Unavailable."""
+        try:
+            runs = [str(run) for run in orjson.loads(value).get("runs", ())]
+        except (ValueError, AttributeError, TypeError) as error:
+            raise Corrupt("what was observed cannot be read from the store") from error
+        for run in runs:
+            if run not in self._moved and (entry := await self._store.get(EFFECTS + run)) is not None:
+                self._moved[run] = moved_in(entry.value)
+        return decode(value, self._moved)
+
+    async def get(self) -> Observation | None:
+        """None where no leader has written any. Raises Corrupt, Unavailable."""
+        entry = await self._store.get(KEY)
+        return None if entry is None else await self.read(entry.value)

@@ -1,6 +1,8 @@
 """What operators do with runs: propose one, look at it, ask for something, hold everything, prove it.
 
 Every function takes an open store and plain values. Nothing here performs a step: that is the controller's.
+
+Which servers of a run did not come up, with where they stand.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ from evac.steps.registry import kind_of
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.journal import read
 from evac.store.port import Compare, Delete, Put, Store
+from evac.views.quarantine import Quarantine, quarantine_of
 
 INCIDENT: Final = "incident/"
 ANSWER_S: Final = 30.0
@@ -249,17 +252,21 @@ async def view_of(store: Store, run: str) -> RunView:
 
 async def specs_of(store: Store, run: str, events: Sequence[Event]) -> tuple[RunSpec, list[RunSpec]]:
     """What a run executes by its first plan, and by those that took its place."""
-    first = await spec_of(store, run, str(events[0].data["incident"]), str(events[0].data["plan"]))
+    first = await spec_of(store, run, str(events[0].data["incident"]), events[0].data)
     opened = await store.get(OPEN + run)
     if opened is not None:
         first = replace(first, approvals=int(orjson.loads(opened.value).get("approvals", first.approvals)))
-    return first, [await spec_of(store, run, first.incident, plan) for plan in plans_of(events)]
+    replaced = [event.data for event in events if event.kind == "plan_replaced"]
+    return first, [await spec_of(store, run, first.incident, said) for said in replaced]
 
 
-async def spec_of(store: Store, run: str, incident: str, digest: str) -> RunSpec:
-    """What a run executes, as it was bound when it was made."""
+async def spec_of(store: Store, run: str, incident: str, said: Mapping[str, Any]) -> RunSpec:
+    """What a run executes, as it was bound when it was made. said: what the journal says of the plan. Raises
+    Corrupt where that was changed since.
+    """
+    digest = str(said["plan"])
     try:
-        return (await get_bound(store, run, digest)).spec
+        return (await get_bound(store, run, digest, str(said.get("bound", "")))).spec
     except Corrupt:
         data = await get_plan(store, digest)
         if not is_protection(data):
@@ -352,7 +359,8 @@ async def _in_force(store: Store, run: str, events: Sequence[Event]) -> tuple[st
     if not plans:
         return str(first.get("plan", "")), scenario
     with contextlib.suppress(Corrupt):
-        spec = await spec_of(store, run, str(first.get("incident", "")), plans[-1])
+        said = next(event.data for event in reversed(events) if event.kind == "plan_replaced")
+        spec = await spec_of(store, run, str(first.get("incident", "")), said)
         scenario = spec.labels.get("scenario", "")
     return plans[-1], scenario
 
@@ -437,3 +445,18 @@ def proposal_of(data: bytes, incident: str, reason: str, typed: tuple[str, ...],
             incident, data, reason, sites, "evacuating", dict.fromkeys(sites, "evacuated"), typed, who
         )
     return Proposal(incident, data, reason, (), "active", dict.fromkeys(sites, "active"), typed, who)
+
+
+async def quarantine(store: Store, run: str) -> Quarantine:
+    """As the journal stands now. Places are those that each boot was bound with."""
+    view = await view_of(store, run)
+    bound = {
+        plan: (await get_bound(store, view.spec.run, plan)).actions for plan in dict.fromkeys(view.plans)
+    }
+
+    def place_of(step: str) -> Mapping[str, Any]:
+        plan, there = view.origin_of(step)
+        actions = bound[plan].get(there, ())
+        return actions[0].parameters if actions else {}
+
+    return quarantine_of(view, place_of)

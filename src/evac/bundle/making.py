@@ -33,7 +33,10 @@ from evac.app.observed_stores import KEY as OBSERVED
 from evac.app.observed_stores import decode as decode_observed
 from evac.bundle import sealing
 from evac.bundle.plans import LeftOut, plans_of, without_small_plans
+from evac.derive import situation
 from evac.drivers.process.client import CA, CERT, KEY, agent_endpoints
+from evac.engine.runs.effects import EFFECTS
+from evac.engine.runs.effects import decode as decode_effects
 from evac.engine.stores import datasets
 from evac.estate.codecs.bundle import (
     MAX_READ_BYTES,
@@ -50,14 +53,12 @@ from evac.estate.format.problems import Problems
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate
-from evac.model.observation import observed
 from evac.model.run_policy import RunPolicy
 from evac.net.secrets import secret_of
-from evac.store.copying import Copied, copy_of
-from evac.store.generation import Generation, read_generation
+from evac.store.anchors import decode
+from evac.store.generation import Copied, Generation, copy_of, read_generation
 from evac.store.opening import open_store
 from evac.store.port import Entry
-from evac.store.segments import decode
 
 BUDGET_MS: Final = 60_000
 SEALED: Final = "sealed/break-glass.bin"
@@ -225,7 +226,14 @@ def _hand_out(made: Beside, making: _Making, shares: Sequence[sealing.Share]) ->
 
 def _as_seen(estate: Estate, copied: Copied) -> Estate:
     found = copied.entries.get(OBSERVED)
-    return estate if found is None else observed(estate, decode_observed(found))
+    if found is None:
+        return estate
+    moved = {
+        key.removeprefix(EFFECTS): decode_effects(value)
+        for key, value in copied.entries.items()
+        if key.startswith(EFFECTS)
+    }
+    return situation.of(estate, decode_observed(found, moved)).estate
 
 
 def _add_files(making: _Making) -> None:

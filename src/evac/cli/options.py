@@ -147,7 +147,7 @@ def store_option(command: Command) -> Command:
     return click.option(
         "--store",
         metavar="URL",
-        help="Where runs are kept: sqlite:PATH or etcd:http://HOST:2379,... "
+        help="Where runs are kept: sqlite:PATH or etcd:https://HOST:2379,... "
         "[default: $EVAC_STORE, else a SQLite file of this user]",
     )(command)
 

@@ -12,6 +12,7 @@ tls-failed           anything else
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import ssl
 from dataclasses import dataclass
@@ -61,6 +62,16 @@ class TlsTrouble:
     code: str
     words: str
     hint: str
+
+
+def is_here(host: str) -> bool:
+    """Whether a host is this machine, by its name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:

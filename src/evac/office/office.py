@@ -25,11 +25,10 @@ from typing import Any, Final
 
 import orjson
 
+from evac.app.applying import Rehearser
 from evac.app.estates.copies import Standing, edition_of, read_standing, words_of
-from evac.app.observed_stores import KEY as OBSERVED
-from evac.app.observed_stores import decode as decode_observed
-from evac.app.rehearsing import Rehearser
-from evac.app.war_room import NEITHER
+from evac.app.observed_stores import Published
+from evac.app.side_process import NEITHER
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.watch_journal import STREAM as WATCH
@@ -45,11 +44,11 @@ from evac.office.facts import EstateFacts
 from evac.office.hub import Hub, News
 from evac.office.incidents import IncidentDesk
 from evac.office.notices.overview import NoticeBoard
-from evac.office.reckoning import Reckoner, Rules, Worker
+from evac.office.reckoning import Reckoner, Rules, WhatIf, Worker
 from evac.office.runs import Register
-from evac.office.sites import Ballots
 from evac.office.values import (
     NOBODY,
+    Ballots,
     ControllerSeen,
     EstateOnDisk,
     HoldSeen,
@@ -60,7 +59,6 @@ from evac.office.values import (
     RunShort,
     Situation,
 )
-from evac.office.what_if import WhatIf
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.journal import head_of, records_after, tail
 from evac.store.opening import open_store
@@ -121,6 +119,7 @@ class Office:
         self.rules: Rules | None = None
         self._reckoner = reckoner
         self._observation = Observation(0)
+        self._published = Published(store)
         self._reckoned: tuple[Observation, str] | None = None
         self._problem = "the estate is being read"
         self._ballots = Ballots(store, clock, PROFILES["cautious"], site)
@@ -229,10 +228,8 @@ class Office:
         self._marks = _marks(await self.store.get(SITES_KEY))
         found = [library.decode(entry) for entry in await pages(self.store, library.PREFIX)]
         self._drawer = tuple(ready for ready in found if ready is not None)
-        observed = await self.store.get(OBSERVED)
-        if observed is not None:
-            with contextlib.suppress(Corrupt):
-                self._observation = decode_observed(observed.value)
+        with contextlib.suppress(Corrupt):
+            self._observation = await self._published.get() or self._observation
         await self.register.look()
         await self.incidents.look()
         await self.board.look()
@@ -288,7 +285,7 @@ class Office:
         """Facts of the estate with the roles as last seen, unless they are known. What is wrong is said."""
         wanted, edition = self._observation, self._edition()
         known = self._reckoned
-        if known is not None and known[0].members == wanted.members and known[1] == edition:
+        if known is not None and known[0].facts == wanted.facts and known[1] == edition:
             return
         try:
             found = await self._reckoner.reckon(wanted)

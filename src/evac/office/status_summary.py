@@ -12,8 +12,7 @@ import orjson
 
 from evac.app import runs
 from evac.app.incidents import watched
-from evac.app.observed_stores import KEY as OBSERVED
-from evac.app.observed_stores import decode as decode_observed
+from evac.app.observed_stores import Published
 from evac.engine.lead.leadership import LEADER
 from evac.engine.plans import library
 from evac.engine.runs.open_runs import OPEN
@@ -132,10 +131,8 @@ def drawer_row(
 async def what_if(store: Store, domains: Sequence[str], estate: Path) -> Mapping[str, Any]:
     """The answer to a what-if, by the roles of stores as last seen."""
     observation = Observation(0)
-    entry = await store.get(OBSERVED)
-    if entry is not None:
-        with contextlib.suppress(Corrupt):
-            observation = decode_observed(entry.value)
+    with contextlib.suppress(Corrupt):
+        observation = await Published(store).get() or observation
     from evac.office.reckoning import Worker
 
     worker = Worker(estate, apart=False)

@@ -54,6 +54,7 @@ def take_over(view: RunView, event: Event) -> Iterator[None]:
     if view.boots.lost_servers:
         boot_events.reroute_all(view)
     view.plans.append(merged.spec.plan)
+    view.bound = event.data.get("bound", "")
     view.approvals.to_type = tuple(event.data.get("names", ()))
     view.monitoring_ms = 0
     view.agenda = None

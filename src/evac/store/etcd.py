@@ -7,6 +7,7 @@ whether the transaction was done, so that it is never done twice. History is com
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from base64 import b64encode
@@ -28,14 +29,26 @@ from evac.net.etcd_gateway import (
     raw,
     text_key,
 )
-from evac.store.limits import PREFIX_END, check_key, check_lease, check_transaction
-from evac.store.port import Change, Compare, Entry, Lease, Put
+from evac.store.port import (
+    PREFIX_END,
+    Change,
+    Compare,
+    Entry,
+    Lease,
+    Put,
+    check_key,
+    check_lease,
+    check_transaction,
+)
 
 PAGE_ENTRIES: Final = 256
 WATCH_MOST_S: Final = 2.0
 HISTORY_MOST: Final = 64
+FOREIGN_MOST: Final = 100
 MARK_BYTES: Final = 16
 """Length of the line before each value: a random number in hexadecimal, without its end."""
+
+_log = logging.getLogger("evac.store")
 
 
 class EtcdStore:
@@ -73,12 +86,14 @@ class EtcdStore:
         self._entries = f"{prefix}/entry/"
         self._leases = f"{prefix}/lease/"
         self._closed = False
+        self.foreign: dict[str, int] = {}
+        """Keys that evac did not write, with the revision at which they were seen. At most `FOREIGN_MOST`."""
 
     async def get(self, key: str) -> Entry | None:
         check_key(key)
         answer = await self._gateway.call("/v3/kv/range", {"key": text_key(self._entries + key)})
-        found = self._read_entries(answer)
-        return found[0] if found else None
+        rows = answer.get("kvs", [])
+        return self._entry(rows[0]) if rows else None
 
     async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
         found: list[Entry] = []
@@ -86,25 +101,44 @@ class EtcdStore:
         while len(found) < limit:
             start = max(prefix, after + "\0" if after else "")
             try:
-                entries = await self._page(prefix, start, min(page, limit - len(found)), deadline)
+                entries, last = await self._page(prefix, start, min(page, limit - len(found)), deadline)
             except AnswerTooLarge:
                 if page == 1:
                     raise
                 page = max(1, page // 4)
                 continue
             found += entries
-            if len(entries) < page:
+            if not last:
                 break
-            after, deadline = entries[-1].key, time.monotonic() + self._gateway.deadline_s
+            after, deadline = last, time.monotonic() + self._gateway.deadline_s
         return found
 
-    async def _page(self, prefix: str, start: str, limit: int, deadline: float) -> Sequence[Entry]:
+    async def _page(
+        self, prefix: str, start: str, limit: int, deadline: float
+    ) -> tuple[Sequence[Entry], str]:
+        """Entries of one answer, and the last key that was read, where there may be more behind it. Keys that
+        evac did not write are passed over: whoever puts one there must not stop a controller.
+        """
         body = {
             "key": text_key(self._entries + start),
             "limit": limit,
             "range_end": text_key(self._entries + prefix + PREFIX_END),
         }
-        return self._read_entries(await self._gateway.call("/v3/kv/range", body, deadline))
+        rows = (await self._gateway.call("/v3/kv/range", body, deadline)).get("kvs", [])
+        found = []
+        for row in rows:
+            try:
+                found.append(self._entry(row))
+            except Corrupt as error:
+                self._pass_over(row, error)
+        last = self._key_of(rows[-1]) if len(rows) == limit else ""
+        return found, last
+
+    def _pass_over(self, row: dict[str, Any], error: Corrupt) -> None:
+        key, revision = self._key_of(row), int(row["mod_revision"])
+        if self.foreign.get(key) != revision and len(self.foreign) < FOREIGN_MOST:
+            self.foreign[key] = revision
+            _log.warning("passed over: %s", error)
 
     async def transact(
         self, compares: Sequence[Compare], changes: Sequence[Change], guard: Lease | None = None
@@ -303,11 +337,11 @@ class EtcdStore:
             return int(found[0]["create_revision"])
         raise LockHeld(name, _read_holder(name, found[0]).owner if found else "somebody")
 
-    def _read_entries(self, answer: dict[str, Any]) -> Sequence[Entry]:
-        return [self._entry(found) for found in answer.get("kvs", [])]
+    def _key_of(self, row: dict[str, Any]) -> str:
+        return raw(row["key"]).decode("utf-8", "replace")[len(self._entries) :]
 
     def _entry(self, found: dict[str, Any]) -> Entry:
-        key = raw(found["key"]).decode()[len(self._entries) :]
+        key = self._key_of(found)
         value = raw(found.get("value"))
         if value[MARK_BYTES : MARK_BYTES + 1] != b"\n":
             raise Corrupt(f"{key} in etcd was not written by evac")

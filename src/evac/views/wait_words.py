@@ -177,6 +177,15 @@ class WaitRow:
     """The command that ends it; empty where none does."""
 
 
+FIRST: Final[tuple[WaitKind, ...]] = ("approval", "pause", "gate", "by_hand", "outcome", "failure")
+"""Kinds of waits by what is to be done first; what is not named comes last."""
+
+
+def urgency(wait: Wait | WaitRow) -> int:
+    """The lower, the more urgent."""
+    return FIRST.index(wait.kind) if wait.kind in FIRST else len(FIRST)
+
+
 def words_of(wait: Wait) -> str:
     """One sentence without a full stop: what is wrong or missing, and what to do."""
     match wait.facts:
@@ -225,13 +234,18 @@ def wait_row(wait: Wait, run: str) -> WaitRow:
         verbs=wait.verbs,
         facts=asdict(wait.facts),
         words=words_of(wait),
-        next=command(wait, run),
+        next=", or ".join(commands(wait, run)),
     )
 
 
-def command(wait: Wait, run: str) -> str:
-    """What to type to end it; empty where no command does."""
-    verb = next(iter(wait.verbs), "")
+def commands(wait: Wait, run: str) -> tuple[str, ...]:
+    """What to type to end it, one or the other; none if no command does."""
+    if "retry" in wait.verbs:
+        return tuple(f"evac run {verb} {run} {wait.step} --reason WHY" for verb in ("retry", "skip"))
+    return (_command(wait, run, wait.verbs[0]),) if wait.verbs else ()
+
+
+def _command(wait: Wait, run: str, verb: Verb) -> str:
     if verb == "approve":
         facts = wait.facts
         sites = facts.to_type if isinstance(facts, Approval) else ()
@@ -239,11 +253,7 @@ def command(wait: Wait, run: str) -> str:
         return f"evac approve {run}{of} --reason WHY"
     if verb == "release":
         return "evac hold --release"
-    if "retry" in wait.verbs:
-        return (
-            f"evac run retry {run} {wait.step} --reason WHY, or evac run skip {run} {wait.step} --reason WHY"
-        )
-    return f"evac run {verb} {run}{f' {wait.step}' if wait.step else ''} --reason WHY" if verb else ""
+    return f"evac run {verb} {run}{f' {wait.step}' if wait.step else ''} --reason WHY"
 
 
 def _approval(facts: Approval) -> str:

@@ -112,12 +112,17 @@ def share(permille: int) -> str:
 
 def user_minutes(person_ticks: int, tick_ms: int) -> str:
     """Weighted or plain person-ticks as user-minutes, rounded to whole ones above a thousand."""
+    return f"{user_minutes_number(person_ticks, tick_ms)} user-minutes"
+
+
+def user_minutes_number(person_ticks: int, tick_ms: int) -> str:
+    """The same without its unit."""
     minutes = person_ticks * tick_ms / 60_000
     if minutes >= 1e9:
-        return f"{minutes / 1e9:,.2f} billion user-minutes"
+        return f"{minutes / 1e9:,.2f} billion"
     if minutes >= 1e6:
-        return f"{minutes / 1e6:,.1f} million user-minutes"
-    return f"{minutes:,.0f} user-minutes"
+        return f"{minutes / 1e6:,.1f} million"
+    return f"{minutes:,.0f}"
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -11,14 +11,22 @@ from pathlib import Path
 
 import pytest
 
+from evac.net.secrets import Secret
 from evac.store.etcd import EtcdStore
 from evac.store.memory import MemoryStore
 from evac.store.port import Compare, Lease, Put, Store
+from evac.store.sealed import Seal, SealedStore
 from evac.store.sqlite import SqliteStore
 from tests.contract.store.members import Members, etcd_program
 
 SERVERS = (pytest.mark.enable_socket, pytest.mark.servers)
-DRIVERS = ("memory", "sqlite", pytest.param("etcd", marks=SERVERS), pytest.param("etcd-three", marks=SERVERS))
+DRIVERS = (
+    "memory",
+    "sqlite",
+    "sealed",
+    pytest.param("etcd", marks=SERVERS),
+    pytest.param("etcd-three", marks=SERVERS),
+)
 
 
 @dataclass
@@ -39,6 +47,9 @@ class Case:
         """Another client of the same data; of memory there is only one."""
         if self.driver == "sqlite":
             return SqliteStore(self.folder / "evac.db")
+        if self.driver == "sealed":
+            inner = SqliteStore(self.folder / "evac.db")
+            return SealedStore(inner, Seal((Secret("key of the contract " * 2, "env:KEY"),)))
         if self.driver == "memory":
             self.memory = self.memory or MemoryStore()
             return self.memory

@@ -8,7 +8,7 @@ import pytest
 from evac.engine.runs.binding import PART_BYTES, decode_bound, encode_bound, get_bound, put_bound
 from evac.model.errors import Conflict, Corrupt
 from evac.store.memory import MemoryStore
-from evac.store.port import Delete
+from evac.store.port import Compare, Delete, Put
 from tests.unit.engine.test_binding import bound, estate
 
 
@@ -42,14 +42,21 @@ def test_through_the_store_in_parts_twice(tmp_path: Path, monkeypatch: pytest.Mo
     asyncio.run(story())
 
 
-def test_another_binding_of_the_same_run_is_refused(tmp_path: Path) -> None:
+def test_what_lies_there_is_written_over_while_its_compares_hold(tmp_path: Path) -> None:
     async def story() -> None:
         store = MemoryStore()
         (tmp_path / "a").mkdir()
         (tmp_path / "b").mkdir()
-        await put_bound(store, bound(estate(tmp_path / "a")), None)
+        first = await put_bound(store, bound(estate(tmp_path / "a")), None)
+        other = bound(estate(tmp_path / "b", ""))
+        await store.transact((), (Put("incident/i", b"made"),))
         with pytest.raises(Conflict):
-            await put_bound(store, bound(estate(tmp_path / "b", "")), None)
+            await put_bound(store, other, None, (Compare("incident/i", 0),))
+        assert (await get_bound(store, "r1", first.spec.plan, first.digest)).spec == first.spec
+        second = await put_bound(store, other, None)
+        assert second.digest != first.digest
+        with pytest.raises(Corrupt, match="changed in the store"):
+            await get_bound(store, "r1", first.spec.plan, first.digest)
 
     asyncio.run(story())
 

@@ -12,6 +12,7 @@ from evac.drivers.port import Action, Evidence, Order
 from evac.engine.boots.feed_watch import Mending, Trouble, take_over_plan
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import Leadership
+from evac.engine.runs.binding import Bound
 from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.performing import Terms
 from evac.engine.runs.reading import create_run, events_of
@@ -80,7 +81,7 @@ class Carried:
             return self.mends
 
         async def take(data: bytes, trouble: Trouble) -> None:
-            await take_over_plan(execution, MENDED, trouble)
+            await take_over_plan(execution, Bound(MENDED, {}), trouble)
 
         task = asyncio.create_task(Mending(execution, mend, take, self.told.append).run())
         self.phase = await execution.run()

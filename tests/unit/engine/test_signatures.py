@@ -23,6 +23,7 @@ def test_a_listed_person_signs_and_is_believed(tmp_path: Path) -> None:
     [
         replace(APPROVAL, run="run-2"),
         replace(APPROVAL, plan="sha256:2"),
+        replace(APPROVAL, bound="sha256:2"),
         replace(APPROVAL, envelope=Envelope(("pangyo", "anyang"), ("messages",), 0, 0)),
         replace(APPROVAL, envelope=Envelope(("pangyo",), ("messages",), 1, 0)),
         replace(APPROVAL, reason="drill"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -127,7 +127,7 @@ class Ground:
         )
 
     async def resume(self, leading: Leadership, hooks: Hooks | None = None, **more: Any) -> RunExecution:
-        async def spec(plan: str) -> RunSpec:
+        async def spec(plan: str, said: Mapping[str, Any]) -> RunSpec:
             return self.spec
 
         journal, view = await take_over(self.store, "run-1", spec, leading, LoopClock(), leading.lease.owner)

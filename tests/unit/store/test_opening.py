@@ -18,10 +18,22 @@ from evac.store.port import Put
         ("memory:", "memory", False),
         ("sqlite:{folder}/evac.db", "sqlite", False),
         ("etcd:http://127.0.0.1:1, http://127.0.0.1:2/", "etcd", True),
-        ("etcd:https://a:2379?user=evac&password=file:secret&ca=ca.pem&prefix=other", "etcd", True),
+        (
+            "etcd:https://a:2379?user=evac&password=file:secret&ca=ca.pem&prefix=other&unsealed=allowed",
+            "etcd",
+            True,
+        ),
+        ("etcd:http://10.1.0.2:2379?plain=allowed&unsealed=allowed", "etcd", True),
+        ("etcd:https://10.1.0.2:2379?seal=file:{folder}/key", "etcd", True),
+        ("etcd:http://[::1]:2379?seal=file:{folder}/new,file:{folder}/key", "etcd", True),
+        ("sqlite:{folder}/evac.db?seal=file:{folder}/key", "sqlite", False),
     ],
 )
 def test_a_url_names_a_store(tmp_path: Path, url: str, name: str, quorum: bool) -> None:
+    for name_of in ("key", "new"):
+        (tmp_path / name_of).write_text(name_of * 16)
+        (tmp_path / name_of).chmod(0o600)
+
     async def story() -> None:
         store = open_store(url.format(folder=tmp_path))
         assert (store.name, store.quorum) == (name, quorum)
@@ -51,6 +63,10 @@ def test_what_one_process_of_sqlite_wrote_the_next_reads(tmp_path: Path) -> None
         ("postgres:host", "names no store"),
         ("etcd:", "names no store"),
         ("etcd:127.0.0.1:2379", "no address"),
+        ("etcd:http://10.1.0.2:2379", "in the clear"),
+        ("etcd:http://127.0.0.1:2379,http://10.1.0.2:2379?seal=env:K", "in the clear"),
+        ("etcd:https://10.1.0.2:2379", "could make controllers run programs"),
+        ("etcd:https://10.1.0.2:2379?unsealed=yes", "unsealed is allowed or left out"),
         ("etcd:http://a:2379/v3", "no address"),
         ("etcd:http://user:hunter2@a:2379", "no address"),
         ("etcd:http://a:2379?pasword=env:P", "no option pasword"),
@@ -70,5 +86,5 @@ def test_other_urls_say_what_to_write(url: str, words: str) -> None:
 def test_a_check_makes_no_file(tmp_path: Path) -> None:
     check_store(f"sqlite:{tmp_path}/evac.db")
     check_store("memory:")
-    check_store("etcd:http://a:2379?user=evac")
+    check_store("etcd:http://localhost:2379?user=evac")
     assert not list(tmp_path.iterdir())

@@ -101,7 +101,7 @@ class PlanningWorker:
     def _now(self) -> _Known:
         """What is known of the estate as it is now."""
         seen = self._seen()
-        if self._known.seen.members != seen.members:
+        if self._known.seen.facts != seen.facts:
             self._known = _Known(seen)
         return self._known
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import os
 import secrets as randomness
 import ssl
@@ -34,7 +33,7 @@ from evac.model.estate import Endpoint, Estate
 from evac.net import secrets
 from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
 from evac.net.secrets import Secret
-from evac.net.tls import TlsFiles, TlsTrouble, client_context, why_cut
+from evac.net.tls import TlsFiles, TlsTrouble, client_context, is_here, why_cut
 
 CA, CERT, KEY, PLAIN = "EVAC_AGENT_CA", "EVAC_AGENT_CERT", "EVAC_AGENT_KEY", "EVAC_AGENT_PLAIN"
 ALLOWED: Final = "allowed"
@@ -62,16 +61,6 @@ def peer_of(environ: Mapping[str, str] = os.environ) -> Peer:
         )
     found = {name: Path(environ[name]) for name in (CA, CERT, KEY) if environ.get(name)}
     return Peer(TlsFiles(found.get(CA), found.get(CERT), found.get(KEY)), plain == ALLOWED)
-
-
-def is_here(host: str) -> bool:
-    """Whether a host is this machine, by its name or address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def plain_problem(url: str, peer: Peer) -> str:

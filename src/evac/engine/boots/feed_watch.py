@@ -31,6 +31,7 @@ from typing import Final
 from evac.drivers.capabilities import BootsServers
 from evac.drivers.port import Action, Driver, Order
 from evac.drivers.registry import can
+from evac.engine.runs.binding import Bound
 from evac.engine.runs.execution import RunExecution
 from evac.engine.runs.reading import Leading
 from evac.model.errors import Conflict, EvacError, RunError, StalePlan
@@ -39,7 +40,7 @@ from evac.run.boots.events import GONE, SEVERAL
 from evac.run.boots.rules import is_waited_for
 from evac.run.boots.silent_servers import is_unheard, tells
 from evac.run.replan import KEPT
-from evac.run.values import ENDED, SETTLED, Event, RunPhase, RunSpec, StepPhase
+from evac.run.values import ENDED, SETTLED, Event, RunPhase, StepPhase
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 
@@ -90,12 +91,12 @@ def is_due(view: RunView, now_ms: int) -> bool:
     return quiet or now_ms >= min(waiting) + hold_ms * LATEST_PERMILLE // 1_000
 
 
-async def take_over_plan(execution: RunExecution, spec: RunSpec, trouble: Trouble) -> None:
+async def take_over_plan(execution: RunExecution, bound: Bound, trouble: Trouble) -> None:
     """The mended plan takes the place of the one that it was made of. A server that was given up since then
     is not switched on again because that plan still has it. Raises RunError, StalePlan where the run has
     another plan, or is over, by now.
     """
-    view = execution.view
+    view, spec = execution.view, bound.spec
     before = view.plans[-1]
     view.specs[spec.plan] = spec
     data = {
@@ -105,6 +106,7 @@ async def take_over_plan(execution: RunExecution, spec: RunSpec, trouble: Troubl
         "approvals": view.spec.approvals,
         "names": list(view.approvals.to_type),
         "given_up": "stays",
+        **({"bound": bound.digest} if bound.digest else {}),
     }
     await execution.say(Event("plan_replaced", 0, data=data), fits=lambda now: now.plans[-1] == before)
 

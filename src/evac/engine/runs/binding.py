@@ -8,11 +8,12 @@ Bound runs in the store, so that every leader and every reader sees the same ste
     bound/<run>/<plan digest>/<part:06d>     canonical JSON of spec and actions, written before the run is
 
 A run is bound once for each of its plans. Estate and policy may change afterwards; what a journal means may
-not.
+not. The journal names the digest of the document, and whoever reads the document compares it.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -46,7 +47,7 @@ from evac.run import envelope
 from evac.run.values import RunLimit, RunSpec, RunStep
 from evac.steps.registry import kind_of
 from evac.steps.rejoin import Rejoin
-from evac.store.port import Compare, Lease, Put, Store
+from evac.store.port import Compare, Delete, Lease, Put, Store
 
 REJOIN_MS: Final = 60_000
 """To archive and to rewind what a copy had alone takes as long as that is, and nobody waits for it."""
@@ -66,6 +67,9 @@ class Bound:
 
     spec: RunSpec
     actions: Mapping[str, tuple[Action, ...]]
+    digest: str = ""
+    """SHA-256 of the document that the store keeps of it, which the journal names and approvals sign; empty
+    where it is made from the plan each time."""
 
 
 def bind(
@@ -463,18 +467,31 @@ def _prefix(run: str, plan: str) -> str:
     return f"bound/{run}/{plan}/"
 
 
-async def put_bound(store: Store, bound: Bound, guard: Lease | None) -> None:
-    """Writes it in parts; what is there already and the same is left. Raises Conflict where it differs."""
+async def put_bound(
+    store: Store, bound: Bound, guard: Lease | None, compares: Sequence[Compare] = ()
+) -> Bound:
+    """Writes it in parts, and gives it back with its digest. What lies there, of a leader who died before the
+    run was made or of anybody else, is written over as long as the compares hold. Raises Conflict.
+    """
     data = encode_bound(bound)
     parts = [data[i : i + PART_BYTES] for i in range(0, len(data), PART_BYTES)]
     if len(parts) > PARTS_MOST:
         raise InvalidInput("run-size", f"a run of {len(data):,} bytes cannot be stored", "split the scenario")
+    prefix = _prefix(bound.spec.run, bound.spec.plan)
+    there = {entry.key: entry for entry in await store.list(prefix, "", PARTS_MOST)}
     for number, part in enumerate(parts):
-        key = f"{_prefix(bound.spec.run, bound.spec.plan)}{number:06d}"
-        entry = await store.get(key)
-        if entry is not None and entry.value == part:
-            continue
-        await store.transact((Compare(key, 0),), (Put(key, part),), guard)
+        key = f"{prefix}{number:06d}"
+        entry = there.pop(key, None)
+        if entry is None or entry.value != part:
+            same = Compare(key, 0 if entry is None else entry.revision)
+            await store.transact((same, *compares), (Put(key, part),), guard)
+    for key, entry in there.items():
+        await store.transact((Compare(key, entry.revision), *compares), (Delete(key),), guard)
+    return replace(bound, digest=_bytes_digest(data))
+
+
+def _bytes_digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 async def was_bound_again(store: Store, run: str, plan: str) -> bool:
@@ -485,8 +502,10 @@ async def was_bound_again(store: Store, run: str, plan: str) -> bool:
     return bool(later) or any(not entry.key.startswith(first) for entry in await store.list(prefix, "", 1))
 
 
-async def get_bound(store: Store, run: str, plan: str) -> Bound:
-    """Raises Corrupt where it is missing or not whole."""
+async def get_bound(store: Store, run: str, plan: str, digest: str = "") -> Bound:
+    """digest: as the journal names it; journals of older versions name none. Raises Corrupt where it is
+    missing, not whole or another one.
+    """
     parts: list[bytes] = []
     prefix, after = _prefix(run, plan), ""
     while page := await store.list(prefix, after, 8):
@@ -497,4 +516,8 @@ async def get_bound(store: Store, run: str, plan: str) -> Bound:
         after = page[-1].key
     if not parts:
         raise Corrupt(f"what the run {run} does is not in the store")
-    return decode_bound(b"".join(parts))
+    data = b"".join(parts)
+    found = _bytes_digest(data)
+    if digest not in ("", found):
+        raise Corrupt(f"what the run {run} does was changed in the store after the run was made")
+    return replace(decode_bound(data), digest=found)

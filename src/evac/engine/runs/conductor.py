@@ -27,6 +27,7 @@ from evac.engine.runs import requests
 from evac.engine.runs.admitting import GuardedAdmission
 from evac.engine.runs.desk import Desk, PaceGate, go_on
 from evac.engine.runs.drift import DoneSteps
+from evac.engine.runs.effects import EFFECTS
 from evac.engine.runs.execution import Hooks, RunExecution
 from evac.engine.runs.live_actions import LiveActions
 from evac.engine.runs.open_runs import (
@@ -36,7 +37,9 @@ from evac.engine.runs.open_runs import (
     Ending,
     InHand,
     leave,
+    must_be_as_made,
     must_be_lost,
+    policy_digest,
     read_opened,
 )
 from evac.engine.runs.performing import Terms
@@ -73,7 +76,7 @@ from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
 from evac.store.port import Compare, Entry, Lease, Put
-from evac.watch.values import SiteState
+from evac.watch.verdict import SiteState
 
 _Taken = tuple[InHand, Journal, RunView]
 
@@ -157,6 +160,9 @@ class Conductor:
             "mode": wanted.mode,
             "reason": wanted.reason,
             "names": sorted(wanted.names),
+            "approvals": approvals,
+            "policy": policy_digest(policy),
+            **({"bound": bound.digest} if bound.digest else {}),
             **({"who": wanted.who} if wanted.who else {}),
         }
         making = create_run(
@@ -237,9 +243,10 @@ class Conductor:
         self._desk.policies.keep(name, run.policy)
         clock = run.clock = RunClock(self._desk.clock)
 
-        async def spec_of(digest: str) -> RunSpec:
+        async def spec_of(digest: str, said: Mapping[str, Any]) -> RunSpec:
             data = await get_plan(self._desk.store, digest)
-            bound = await self._desk.bind(data, name, run.spec.incident, digest)
+            bound = await self._desk.as_bound(data, name, run.spec.incident, digest)
+            must_be_as_made(name, said, bound.digest, run)
             run.actions[digest] = bound.actions
             return replace(bound.spec, approvals=run.approvals)
 
@@ -266,7 +273,9 @@ class Conductor:
             beside = self._look_after(run, run.execution)
             phase = view.phase if view.phase in ENDED else await run.execution.run()
             if phase in ENDED:
-                await self._ending.end(run, name, run.execution.view.phase.startswith("succeeded"))
+                over = run.execution.view
+                kept = await self._left_behind(run, over)
+                await self._ending.end(run, name, over.phase.startswith("succeeded"), kept)
                 self._desk.policies.forget(name)
         except (LeaseLost, Conflict, Unavailable):
             raise
@@ -276,6 +285,21 @@ class Conductor:
             run.execution = None
             for task in beside:
                 task.cancel()
+
+    async def _left_behind(self, run: InHand, view: RunView) -> Sequence[Put]:
+        """What the run moved, so that the next plan begins with it."""
+        effects, name = self._desk.effects, view.spec.run
+        if effects is None:
+            return ()
+        try:
+            value = await self._patiently(lambda: effects(view, lambda step: run.actions_of(view, step)))
+        except LeaseLost:
+            raise
+        except EvacError as error:
+            words = f"what {name} moved cannot be kept, so plans do not know it: {error.message}"
+            self._trouble(words, {"run": name, "code": error.code})
+            return ()
+        return () if value is None else (Put(EFFECTS + name, value),)
 
     def _look_after(self, run: InHand, execution: RunExecution) -> Sequence[asyncio.Task[None]]:
         """Of a run that boots servers: watches its feeds, and has its plan mended when they do not come up,
@@ -288,9 +312,10 @@ class Conductor:
 
         async def take(data: bytes, trouble: Trouble) -> None:
             digest = await put_plan(desk.store, data, self.guard)
-            bound = await desk.bind(data, spec.run, spec.incident, digest)
+            had = digest in execution.view.plans
+            bound = await (desk.as_bound if had else desk.bind)(data, spec.run, spec.incident, digest)
             run.actions[digest] = bound.actions
-            await take_over_plan(execution, bound.spec, trouble)
+            await take_over_plan(execution, bound, trouble)
 
         def tell(words: str) -> None:
             self._tell("run", f"{spec.run}: {words}", {"run": spec.run})
@@ -424,7 +449,8 @@ class Conductor:
         await self._look_first(lost)
         await self._desk.accept(data)
         digest = await put_plan(self._desk.store, data, self.guard)
-        bound = await self._desk.bind(data, name, run.spec.incident, digest)
+        bind = self._desk.as_bound if digest in execution.view.plans else self._desk.bind
+        bound = await bind(data, name, run.spec.incident, digest)
         view, (register, same) = execution.view, await read_register_as_is(self._desk.store)
         left = {site for site, mark in register.items() if mark != "active"}
         if left - set(lost) or set(lost) - left - set(gone):
@@ -450,6 +476,7 @@ class Conductor:
             "lost": sorted(lost),
             "approvals": approvals,
             "names": names,
+            **({"bound": bound.digest} if bound.digest else {}),
         }
         await execution.say(
             Event("plan_replaced", 0, data=data_of), permit, lambda now: now.approvals.typed == typed

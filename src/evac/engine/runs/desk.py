@@ -150,6 +150,10 @@ async def go_on(view: RunView, who: str, say: Callable[[Event], Awaitable[None]]
             await say(Event("step_retried", 0, name, view.attempts[view.number(name)], told))
 
 
+ActionsOf = Callable[[str], Sequence[Action]]
+"""Step of a run -> what it does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """Of one controller."""
@@ -164,9 +168,12 @@ class Desk:
     accept: Callable[[bytes], Awaitable[None]]
     """Raises UnsafePlan for the bytes of a plan that the checker refuses."""
     bind: Callable[[bytes, str, str, str], Awaitable[Bound]]
-    """Plan bytes, run, incident and digest to the steps of the run and their actions."""
+    """Plan bytes, run, incident and digest to the steps of a new run, or of a new plan of one, and their
+    actions. What the store holds under that name is not believed but written over."""
     driver: Callable[[str], Driver]
     tell: Tell
+    bound: Callable[[bytes, str, str, str], Awaitable[Bound]] | None = None
+    """The same of a plan that a run has already: as it was bound then. None: as `bind` says."""
     standing: Callable[[str], Standing | None] = lambda store: None
     """Facts of a store that were checked while all was well."""
     loss: Callable[[Loss, int, int], Loss] = as_known
@@ -176,6 +183,8 @@ class Desk:
     """Whether a store got its primary at one of these sites, and plans do not know it yet."""
     check: Callable[[RunView, requests.Request], None] = lambda view, request: None
     """Raises NotAllowed for what a person may not request (signatures, approvers)."""
+    effects: Callable[[RunView, ActionsOf], Awaitable[bytes | None]] | None = None
+    """What a run that has ended left behind, as it is kept; None where it has no plan of an estate."""
     drift_ms: int = 1_800_000
     """How long what was done is watched."""
     drift_period_ms: int = 5_000
@@ -184,6 +193,10 @@ class Desk:
     """Of traffic that is moved in shares; None: shares follow each other by time alone."""
     mend: Mend | None = None
     """The plan of a run whose servers do not come up; None: the run goes on without them."""
+
+    async def as_bound(self, data: bytes, run: str, incident: str, digest: str) -> Bound:
+        """What the run does by a plan that it has already. Raises Corrupt."""
+        return await (self.bound or self.bind)(data, run, incident, digest)
 
     @property
     def policy(self) -> RunPolicy:

@@ -16,6 +16,7 @@ until somebody else leads.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,13 +34,14 @@ from evac.engine.runs.step_actions import old_of
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards, Mark, Permit
-from evac.model.errors import Conflict, NotAllowed, Retryable, Unavailable
+from evac.model.canonical import canonical_json
+from evac.model.errors import Conflict, Corrupt, NotAllowed, Retryable, Unavailable
 from evac.model.run_policy import RunPolicy
 from evac.run.values import RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
-from evac.store.port import Delete, Entry, Lease, Store
-from evac.watch.values import SiteState
+from evac.store.port import Delete, Entry, Lease, Put, Store
+from evac.watch.verdict import SiteState
 
 T = TypeVar("T")
 LOOKS_MOST: Final = 60
@@ -197,6 +199,24 @@ class InHand:
         )
 
 
+def policy_digest(policy: RunPolicy) -> str:
+    """SHA-256 of the policy that a run was made under, as its journal names it."""
+    data = canonical_json(policies.to_data(policy))
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def must_be_as_made(name: str, said: Mapping[str, Any], bound: str, run: InHand) -> None:
+    """Compares what the store holds of a run with what its journal says of it. said: the data of
+    `run_created` or `plan_replaced`; journals of older versions say nothing of these. Raises Corrupt.
+    """
+    if said.get("bound", bound) != bound:
+        raise Corrupt(f"what {name} does was changed in the store after the run was made")
+    if said.get("policy", policy_digest(run.policy)) != policy_digest(run.policy):
+        raise Corrupt(f"the policy of {name} was changed in the store after the run was made")
+    if "policy" in said and said.get("approvals", run.approvals) != run.approvals:
+        raise Corrupt(f"the approvals that {name} needs were changed in the store after the run was made")
+
+
 def read_opened(name: str, value: bytes, policy: RunPolicy) -> InHand:
     """A run without its actions. policy: where none lies with it, because an older version made it. Raises
     ValueError, KeyError, TypeError for what cannot be read.
@@ -226,13 +246,15 @@ class Ending:
         self._store, self._guards, self._sets = store, guards, sets
         self._guard, self._trouble = guard, trouble
 
-    async def end(self, run: InHand, name: str, succeeded: bool) -> None:
-        """Asks as long as the store is away, or changes meanwhile. Raises LeaseLost."""
+    async def end(self, run: InHand, name: str, succeeded: bool, left_behind: Sequence[Put] = ()) -> None:
+        """Asks as long as the store is away, or changes meanwhile. Raises LeaseLost. left_behind: what the
+        run moved, kept in the same transaction.
+        """
         while True:
             try:
                 permit = await self._marks(run.ends) if succeeded and run.ends else Permit()
                 permit = permit | await self._give_up_claims(name)
-                changes = (*permit.changes, Delete(OPEN + name))
+                changes = (*permit.changes, *left_behind, Delete(OPEN + name))
                 await self._store.transact(permit.compares, changes, self._guard)
                 return
             except NotAllowed as error:

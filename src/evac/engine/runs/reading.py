@@ -13,7 +13,7 @@ Events to record lines of a journal and back: a JSON array `[kind, at_ms, step, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import orjson
@@ -23,7 +23,7 @@ from evac.engine.runs.performing import Authority, Boundary
 from evac.engine.stores.guards import Permit
 from evac.model.collector import collector_at_rest
 from evac.model.errors import Corrupt, RunError, Unavailable
-from evac.run.state import RunView, apply, plans_of, replay
+from evac.run.state import RunView, apply, replay
 from evac.run.values import ENDED, EVENT_DATA, Event, RunSpec
 from evac.store.journal import Journal, read
 from evac.store.port import Change, Compare, Lease, Store
@@ -123,8 +123,8 @@ class Recorder:
                 await asyncio.sleep(SETTLE_AGAIN_S)
 
 
-SpecOf = Callable[[str], Awaitable[RunSpec]]
-"""Plan digest -> what the run executes of it."""
+SpecOf = Callable[[str, Mapping[str, Any]], Awaitable[RunSpec]]
+"""Plan digest, and what the journal says of it (`bound`, `approvals`) -> what the run executes of it."""
 
 
 def incident_key(incident: str) -> str:
@@ -194,8 +194,8 @@ async def _read_back(store: Store, run: str, spec_of: SpecOf) -> tuple[Journal, 
 async def _view_of(run: str, events: list[Event], spec_of: SpecOf) -> RunView:
     if not events or events[0].kind != "run_created":
         raise Corrupt(f"the journal {run} does not begin with the run")
-    first = await spec_of(events[0].data["plan"])
-    others = [await spec_of(plan) for plan in plans_of(events)]
+    first = await spec_of(events[0].data["plan"], events[0].data)
+    others = [await spec_of(one.data["plan"], one.data) for one in events if one.kind == "plan_replaced"]
     if first.run != run:
         raise RunError("run-mixed", f"the plan of {run} was bound for {first.run}")
     return replay(first, events, others)

@@ -162,7 +162,7 @@ def _unreadable() -> NotAllowed:
     return NotAllowed("glass-unreadable", "this is no break-glass credential", "evac access break-glass")
 
 
-_PURPOSE: Final = "evac approval 1"
+_PURPOSE: Final = "evac approval 2"
 _KEY_FILE_BYTES: Final = 4_096
 
 
@@ -176,6 +176,8 @@ class Approval:
     who: str
     reason: str
     ticket: str = ""
+    bound: str = ""
+    """Digest of what the run's steps do (`RunHead.bound_digest`): drivers, settings, references, programs."""
 
     def message(self) -> bytes:
         """Canonical bytes; the purpose keeps a signature from being used for anything else."""
@@ -184,6 +186,7 @@ class Approval:
                 "purpose": _PURPOSE,
                 "run": self.run,
                 "plan": self.plan,
+                "bound": self.bound,
                 "who": self.who,
                 "reason": self.reason,
                 "ticket": self.ticket,

@@ -1,23 +1,27 @@
-"""Pages, rendered here and complete without a script. `ROUTERS` is their register; `frame.NAVIGATION` is
-the menu.
-"""
+"""Pages, rendered here and complete without a script. `PAGES` is their register and the menu."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
-from evac.web.pages import frame, incident, notices, now_view, plan_view, run, what_if_view
+from evac.web.pages import frame, incident, notices, now_view, plan_view, run, waiting, what_if_view
 
-ROUTERS: Sequence[APIRouter] = (
-    now_view.router,
-    what_if_view.router,
-    incident.router,
-    notices.router,
-    plan_view.router,
+PAGES: Final[Sequence[frame.Page]] = (
+    now_view.PAGE,
+    waiting.PAGE,
+    what_if_view.PAGE,
+    plan_view.PAGE,
+    run.PAGE,
+    incident.PAGE,
+    notices.PAGE,
+)
+"""In the order of the menu."""
+ROUTERS: Final[Sequence[APIRouter]] = (
+    *(page.router for page in PAGES),
     plan_view.create_run_router,
-    run.router,
     frame.router,
 )
 

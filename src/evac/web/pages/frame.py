@@ -1,7 +1,6 @@
 """The frame of every page: templates, style, the menu, times as people read them, and what forms send.
 
-A page module adds its entry to `NAVIGATION` here and its router to `pages.ROUTERS`, and renders with
-`render`.
+A page module declares itself as a `Page` and renders with `render`; `pages.PAGES` lists them.
 """
 
 from __future__ import annotations
@@ -16,13 +15,15 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from evac import __version__
+from evac.model.access import Role
 from evac.model.errors import EvacError, InvalidInput
 from evac.views.words import duration, number, people, plural, spelled
+from evac.web.access.port import need
 from evac.web.problems import HINTS_FOR_PROGRAMS
 from evac.web.room import tag_of, tagged
 
@@ -60,18 +61,20 @@ def sentence(error: EvacError) -> str:
 
 
 HTML: Final = "text/html; charset=utf-8"
-NAVIGATION: Final[tuple[tuple[str, str], ...]] = (
-    ("/now", "Now"),
-    ("/what-if", "What if"),
-    ("/plans", "Plans"),
-    ("/runs", "Runs"),
-    ("/incidents", "Incidents"),
-    ("/notices", "Notices"),
-)
-"""(path, word) in the order of the menu."""
 ROWS_MOST: Final = 64
 """Rows of one chart."""
 router = APIRouter()
+
+
+class Page:
+    """A page of the menu, declared in the module that has its routes."""
+
+    def __init__(self, path: str, word: str, role: Role = "viewer") -> None:
+        self.path = path
+        self.word = word
+        """In the menu."""
+        self.router = APIRouter(dependencies=[Depends(need(role))])
+        """Of all its routes; anyone without the role is refused."""
 
 
 def folder(name: str) -> Path:
@@ -117,12 +120,10 @@ async def css(request: Request) -> Response:
 
 
 def render(name: str, path: str, now_ms: int, /, **context: Any) -> bytes:
-    """A page of the template `name`; path: its entry in the menu; now_ms: for times that are told as ages."""
+    """A page of the template `name`; path: of its `Page`; now_ms: for times that are shown as ages."""
     page = _environment().get_template(name)
     ages = Ages(now_ms)
-    text = page.render(
-        navigation=NAVIGATION, here=path, version=_version(), evac=__version__, ages=ages, **context
-    )
+    text = page.render(here=path, version=_version(), evac=__version__, ages=ages, **context)
     return text.encode()
 
 
@@ -151,7 +152,9 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     made.filters.update(number=number, people=people, duration=duration, chart=chart, spelled=spelled)
-    made.globals.update(plural=plural, announced="")
+    from evac.web.pages import PAGES
+
+    made.globals.update(plural=plural, announced="", menu=PAGES)
     return made
 
 

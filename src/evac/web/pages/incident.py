@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
 from evac.incident.notes import COMPONENT_STATES
@@ -183,14 +183,13 @@ def _sentence(error: ValidationError) -> str:
     return f"{words} cannot be taken: write plain text"
 
 
-PATH: Final = "/incidents"
+PAGE: Final = frame.Page("/incidents", "Incidents")
 ROWS: Final = 25
 AGE_MS: Final = 10_000
-router = APIRouter(dependencies=[Depends(need("viewer"))])
 Begin = Annotated[int, Query(ge=0, le=10_000_000)]
 
 
-@router.get(PATH)
+@PAGE.router.get(PAGE.path)
 async def incidents(request: Request, begin: Begin = 0) -> Response:
     """Incidents under way first, then the others, newest first."""
     room, now_ms = room_of(request), _now_ms(room_of(request))
@@ -203,7 +202,7 @@ async def incidents(request: Request, begin: Begin = 0) -> Response:
     def make() -> bytes:
         return frame.render(
             "incidents.html.j2",
-            PATH,
+            PAGE.path,
             now_ms,
             rows=incident_view.list_rows(rows, now_ms),
             total=len(names),
@@ -216,20 +215,20 @@ async def incidents(request: Request, begin: Begin = 0) -> Response:
     return room.shelf.answer(request, f"page incidents {begin}", (tuple(rows), now_ms), make, frame.HTML)
 
 
-@router.get(PATH + "/new")
+@PAGE.router.get(PAGE.path + "/new")
 async def new(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
     """The form that opens an incident before any plan is carried out."""
     room = room_of(request)
     return _form(room, actor, form_of(room, "", "new"), prefilled(room, None, "new", actor))
 
 
-@router.post(PATH + "/new")
+@PAGE.router.post(PAGE.path + "/new")
 async def open_new(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
     """Opens it, by the code of the API."""
     return await _write(request, actor, "", fields_of(await request.body()))
 
 
-@router.get(PATH + "/{incident}")
+@PAGE.router.get(PAGE.path + "/{incident}")
 async def incident(
     request: Request, incident: IncidentName, whole: bool = False, begin: Begin = 0
 ) -> Response:
@@ -240,13 +239,13 @@ async def incident(
 
     def make() -> bytes:
         context = incident_view.context(file, made, whole, begin, now_ms, exports)
-        return frame.render("incident.html.j2", PATH, now_ms, **context)
+        return frame.render("incident.html.j2", PAGE.path, now_ms, **context)
 
     stamp = (id(file), made, exports, now_ms)
     return room.shelf.answer(request, f"page incident {incident} {whole} {begin}", stamp, make, frame.HTML)
 
 
-@router.get("/status")
+@PAGE.router.get("/status")
 async def status(request: Request) -> Response:
     """What users see outside, and how its export stands."""
     room, now_ms = room_of(request), _now_ms(room_of(request))
@@ -255,7 +254,7 @@ async def status(request: Request) -> Response:
     def make() -> bytes:
         return frame.render(
             "status.html.j2",
-            PATH,
+            PAGE.path,
             now_ms,
             page=page,
             overall=OVERALL[page.overall],
@@ -266,7 +265,7 @@ async def status(request: Request) -> Response:
     return room.shelf.answer(request, "page status", (page, exports, now_ms), make, frame.HTML)
 
 
-@router.get(PATH + "/{incident}/write")
+@PAGE.router.get(PAGE.path + "/{incident}/write")
 async def form(
     request: Request,
     incident: IncidentName,
@@ -280,7 +279,7 @@ async def form(
     return _form(room, actor, form_of(room, name, kind), prefilled(room, file, kind, actor))
 
 
-@router.post(PATH + "/{incident}/write")
+@PAGE.router.post(PAGE.path + "/{incident}/write")
 async def write(
     request: Request, incident: IncidentName, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
@@ -298,31 +297,37 @@ async def _write(request: Request, actor: Actor, incident: str, fields: dict[str
         empty = prefilled(room, None, fields["kind"], actor)
         again = {**empty, **fields, "problem": problem_of(error)}
         return _form(room, actor, form_of(room, incident, fields["kind"]), again, 422)
-    return Response(None, 303, {"location": f"{PATH}/{quote(found)}#main", "cache-control": "no-store"})
+    return Response(None, 303, {"location": f"{PAGE.path}/{quote(found)}#main", "cache-control": "no-store"})
 
 
 def _form(room: WarRoom, actor: Actor, wanted: Form, fields: dict[str, str], status: int = 200) -> Response:
     context: dict[str, Any] = {"wanted": wanted, "fields": fields, "actor": actor}
-    body = frame.render("incident_write.html.j2", PATH, _now_ms(room), **context)
+    body = frame.render("incident_write.html.j2", PAGE.path, _now_ms(room), **context)
     return Response(body, status, {"cache-control": "no-store"}, frame.HTML)
 
 
-@router.get(PATH + "/{incident}/report")
+@PAGE.router.get(PAGE.path + "/{incident}/report")
 async def report(request: Request, incident: IncidentName) -> Response:
     """What a regulator asks, to read and to print."""
     room = room_of(request)
     file = await room.office.incidents.file(incident)
     at_ms = room.office.clock.now_ms()
     name = quote(file.about.incident)
-    where = {"back": f"{PATH}/{name}", "back_words": "the incident", "document": f"/v1{PATH}/{name}/report"}
+    where = {
+        "back": f"{PAGE.path}/{name}",
+        "back_words": "the incident",
+        "document": f"/v1{PAGE.path}/{name}/report",
+    }
     return _paper(
         await room.office.incidents.apart(
-            lambda: frame.render("paper.html.j2", PATH, at_ms, sheet=api.report_sheet(file, at_ms), **where)
+            lambda: frame.render(
+                "paper.html.j2", PAGE.path, at_ms, sheet=api.report_sheet(file, at_ms), **where
+            )
         )
     )
 
 
-@router.get("/plans/{digest}/runbook")
+@PAGE.router.get("/plans/{digest}/runbook")
 async def runbook(request: Request, digest: Digest) -> Response:
     """A plan for paper: the same ids of steps, with room to write down when each was done."""
     room = room_of(request)

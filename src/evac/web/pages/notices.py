@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from evac.notices.values import UPDATE, Severity, rank
 from evac.office.notices.overview import ChannelSeen, DeliverySeen, NoticesSeen, NoticeTold
 from evac.views.words import plural
-from evac.web.access.port import need
 from evac.web.pages import frame
 from evac.web.room import room_of
 
-PATH: Final = "/notices"
+PAGE: Final = frame.Page("/notices", "Notices")
 AGE_MS: Final = 10_000
 ROWS: Final = 50
-router = APIRouter(dependencies=[Depends(need("viewer"))])
 Begin = Annotated[int, Query(ge=0, le=10_000_000)]
 
 _LOOK: Final[dict[Severity, str]] = {
@@ -43,7 +41,7 @@ class Line:
     text: str = ""
 
 
-@router.get(PATH)
+@PAGE.router.get(PAGE.path)
 async def notices(request: Request, begin: Begin = 0) -> Response:
     """What people are told, newest first."""
     room = room_of(request)
@@ -58,7 +56,7 @@ async def notices(request: Request, begin: Begin = 0) -> Response:
         concerns = sorted(seen.concerns, key=lambda one: (-rank(one.severity), -one.since_ms, one.key))
         return frame.render(
             "notices.html.j2",
-            PATH,
+            PAGE.path,
             now_ms,
             seen=seen,
             answer=answer_of(seen),

@@ -15,14 +15,13 @@ from datetime import date
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from evac.model.errors import EvacError
 from evac.office.facts import Amount, EstateFacts, LossFacts, ServiceAt, ServiceFacts, StoreFacts
 from evac.office.values import ReadyPlan, RunShort, SiteSeen, Situation
 from evac.run.values import CORRUPT
 from evac.views.words import listed, number, plural
-from evac.web.access.port import need
 from evac.web.api.shapes import LIMIT_MOST
 from evac.web.pages import frame
 from evac.web.room import room_of
@@ -487,14 +486,13 @@ def losses_context(facts: EstateFacts, kind: str, begin: int, most: int) -> dict
     }
 
 
-PATH: Final = "/now"
+PAGE: Final = frame.Page("/now", "Now")
 AGE_MS: Final = 10_000
 """Ages on a page are told anew so often, if nothing else changed."""
 ROWS: Final = 200
-router = APIRouter(dependencies=[Depends(need("viewer"))])
 
 
-@router.get(PATH)
+@PAGE.router.get(PAGE.path)
 async def now(request: Request) -> Response:
     """Sites as they stand, what each loss would do, services by site, room, runs and notices."""
     room = room_of(request)
@@ -504,13 +502,13 @@ async def now(request: Request) -> Response:
     def make() -> bytes:
         at_ms = max(now_ms, situation.at_ms)
         context = now_context(situation, facts, at_ms)
-        return frame.render("now.html.j2", PATH, at_ms, **context)
+        return frame.render("now.html.j2", PAGE.path, at_ms, **context)
 
     stamp = (situation.version, situation.estate, now_ms)
     return room.shelf.answer(request, "page now", stamp, make, frame.HTML)
 
 
-@router.get("/now/services/{family}")
+@PAGE.router.get("/now/services/{family}")
 async def services(request: Request, family: str) -> Response:
     """The services of one family, site by site."""
     room = room_of(request)
@@ -521,14 +519,14 @@ async def services(request: Request, family: str) -> Response:
 
     def make() -> bytes:
         context = family_context(situation, facts, name)
-        return frame.render("now_services.html.j2", PATH, situation.at_ms, **context)
+        return frame.render("now_services.html.j2", PAGE.path, situation.at_ms, **context)
 
     return room.shelf.answer(
         request, f"page family {name}", (situation.version, facts.digest), make, frame.HTML
     )
 
 
-@router.get("/now/losses")
+@PAGE.router.get("/now/losses")
 async def losses(
     request: Request,
     kind: Annotated[str, Query(pattern="^(site|group|hall|feed|rack)$")] = "site",
@@ -541,6 +539,6 @@ async def losses(
 
     def make() -> bytes:
         context = losses_context(facts, kind, begin, min(ROWS, LIMIT_MOST))
-        return frame.render("now_losses.html.j2", PATH, room.office.situation.at_ms, **context)
+        return frame.render("now_losses.html.j2", PAGE.path, room.office.situation.at_ms, **context)
 
     return room.shelf.answer(request, f"page losses {kind} {begin}", facts.digest, make, frame.HTML)

@@ -41,7 +41,7 @@ from evac.web.room import WarRoom, room_of
 FIELDS_MOST: Final = 12
 WAIT_S: Final = 8
 NAMES: Final = ("incident", "reason", "who", "typed", "problem")
-PATH: Final = "/plans"
+PAGE: Final = frame.Page("/plans", "Plans")
 create_run_router = APIRouter(dependencies=[Depends(need("operator"))])
 
 
@@ -61,7 +61,7 @@ def leaving(plan: Plan) -> tuple[str, ...]:
     return tuple(one for one in plan.scenario.domains if leaves and "/" not in one)
 
 
-@create_run_router.get(PATH + "/{digest}/carry-out")
+@create_run_router.get(PAGE.path + "/{digest}/carry-out")
 async def form(
     request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
@@ -70,7 +70,7 @@ async def form(
     return _form(room, actor, await _wanted(room, digest), {}, 200)
 
 
-@create_run_router.post(PATH + "/{digest}/carry-out")
+@create_run_router.post(PAGE.path + "/{digest}/carry-out")
 async def carry_out(
     request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
 ) -> Response:
@@ -128,7 +128,7 @@ async def _asked(request: Request, actor: Actor, wanted: Wanted, fields: Mapping
 def _form(room: WarRoom, actor: Actor, wanted: Wanted, fields: Mapping[str, str], status: int) -> Response:
     shown = {name: fields.get(name, "") for name in NAMES} | {"key": secrets.token_hex(16)}
     context: dict[str, Any] = {"wanted": wanted, "fields": shown, "actor": actor}
-    body = frame.render("carry_out.html.j2", PATH, room.office.clock.now_ms(), **context)
+    body = frame.render("carry_out.html.j2", PAGE.path, room.office.clock.now_ms(), **context)
     return Response(body, status, {"cache-control": "no-store"}, frame.HTML)
 
 
@@ -309,7 +309,11 @@ def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
 
 def _given_up(plan: Plan) -> list[dict[str, Any]]:
     """What is shed and what does not come back, by reason."""
-    words = {"shed": ("shed to make room", "warning"), "unplaced": ("not coming back", "error")}
+    words = {
+        "shed": ("shed to make room", "warning"),
+        "unplaced": ("not coming back", "error"),
+        "unknown": ("cannot be judged", "unknown"),
+    }
     return [
         {
             "words": words[g.state][0],
@@ -439,12 +443,11 @@ def _facts(plan: Plan, digest: str) -> list[tuple[str, str]]:
 
 AGE_MS: Final = 10_000
 ROWS: Final = 100
-router = APIRouter(dependencies=[Depends(need("viewer"))])
 Begin = Annotated[int, Query(ge=0, le=10_000_000)]
 Kind = Annotated[str, Query(pattern="^(|site|pair|group|hall|feed)$")]
 
 
-@router.get(PATH)
+@PAGE.router.get(PAGE.path)
 async def plans(request: Request, begin: Begin = 0, kind: Kind = "") -> Response:
     """The drawer: for each scenario the plan that lies ready, or why there is none. kind: of these alone."""
     room = room_of(request)
@@ -452,13 +455,13 @@ async def plans(request: Request, begin: Begin = 0, kind: Kind = "") -> Response
 
     def make() -> bytes:
         context = drawer_context(now, kind, begin, ROWS)
-        return frame.render("plans.html.j2", PATH, max(now_ms, now.at_ms), **context)
+        return frame.render("plans.html.j2", PAGE.path, max(now_ms, now.at_ms), **context)
 
     name = f"page plans {kind} {begin // ROWS}"
     return room.shelf.answer(request, name, (now.version, now_ms), make, frame.HTML)
 
 
-@router.get(PATH + "/{digest}")
+@PAGE.router.get(PAGE.path + "/{digest}")
 async def plan(request: Request, digest: Digest, services: Begin = 0, steps: Begin = 0) -> Response:
     """One plan. services, steps: from which row on these tables are shown."""
     room = room_of(request)
@@ -470,7 +473,7 @@ async def plan(request: Request, digest: Digest, services: Begin = 0, steps: Beg
 
     def make() -> bytes:
         context = plan_context(found, digest, now, services, steps)
-        return frame.render("plan.html.j2", PATH, max(now_ms, now.at_ms), **context)
+        return frame.render("plan.html.j2", PAGE.path, max(now_ms, now.at_ms), **context)
 
     name = f"page plan {digest} {services} {steps}"
     return room.shelf.answer(request, name, (now.version, now_ms), make, frame.HTML)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, get_args
 
 import orjson
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from evac.app import runs as cases
@@ -22,10 +22,10 @@ from evac.model.errors import EvacError, InvalidInput
 from evac.model.plan import Plan
 from evac.model.run_policy import Envelope
 from evac.run.view import RunView
-from evac.views.documents import LossRow
-from evac.web.access.port import Actor, need, need_to_ask
+from evac.web.access.port import Actor, need_to_ask
 from evac.web.api import requests
 from evac.web.api.requests import may_ask
+from evac.web.api.runs import shown_of
 from evac.web.api.shapes import Ask, EnvelopeBody, RunName
 from evac.web.pages import frame, run_view
 from evac.web.pages.frame import sentence
@@ -198,16 +198,15 @@ def _envelope(wanted: Question, fields: Mapping[str, str]) -> EnvelopeBody | Non
     )
 
 
-PATH: Final = "/runs"
+PAGE: Final = frame.Page("/runs", "Runs")
 ROWS: Final = 100
-router = APIRouter(dependencies=[Depends(need("viewer"))])
 Begin = Annotated[int, Query(ge=0, le=10_000_000)]
 Show = Annotated[
     str, Query(pattern="^(|failed|unknown|undoing|running|ready|pending|undone|skipped|succeeded)$")
 ]
 
 
-@router.get(PATH)
+@PAGE.router.get(PAGE.path)
 async def runs(request: Request, begin: Begin = 0) -> Response:
     """All runs: open ones first, then ended ones, newest first."""
     room = room_of(request)
@@ -220,7 +219,7 @@ async def runs(request: Request, begin: Begin = 0) -> Response:
         end = min(len(found), begin + ROWS)
         return frame.render(
             "runs.html.j2",
-            PATH,
+            PAGE.path,
             now_ms,
             rows=run_view.run_rows(found[begin:end]),
             total=len(found),
@@ -233,37 +232,34 @@ async def runs(request: Request, begin: Begin = 0) -> Response:
     return room.shelf.answer(request, f"page runs {begin}", (now.version, now_ms), make, frame.HTML)
 
 
-@router.get(PATH + "/{run}")
+@PAGE.router.get(PAGE.path + "/{run}")
 async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0) -> Response:
     """One run: where it stands, what waits for a person, where it is heading, its steps and last events."""
     room = room_of(request)
     register = room.office.register
-    view, now_ms = await register.view(run), room.office.clock.now_ms()
-    name, now = view.spec.run, room.office.situation
+    found, now_ms = await shown_of(room, run), room.office.clock.now_ms()
+    view, name = found.view, found.view.spec.run
     said = await projection_of(room, view, now_ms)
-    lost = await cases.losses_of(room.office.store, view, now_ms)
     plan = await _plan(room, view)
     begun = max(0, view.events - run_view.EVENTS)
     shown = run_view.Shown(
-        view,
+        found,
         said,
         plan,
         next((row.created_ms for row in room.office.runs() if row.run == name), 0),
-        tuple(LossRow(one.store, one.candidate, one.most_ms, one.basis, one.words) for one in lost),
-        now,
         await register.events(name, begun, run_view.EVENTS),
         show,
         begin,
     )
 
     def make() -> bytes:
-        return frame.render("run.html.j2", PATH, said.at_ms, **run_view.context(shown))
+        return frame.render("run.html.j2", PAGE.path, said.at_ms, **run_view.context(shown))
 
-    stamp = (stamp_of(view, now_ms), now.leader, view.phase)
+    stamp = (stamp_of(view, now_ms), found.leader, view.phase)
     return room.shelf.answer(request, f"page run {name} {show} {begin}", stamp, make, frame.HTML)
 
 
-@router.get(PATH + "/{run}/events")
+@PAGE.router.get(PAGE.path + "/{run}/events")
 async def events(
     request: Request, run: RunName, before: Annotated[int, Query(ge=0, le=2**53)] = 0
 ) -> Response:
@@ -275,7 +271,7 @@ async def events(
     found = await room.office.register.events(view.spec.run, begin, last - begin) if last > 0 else []
     body = frame.render(
         "run_events.html.j2",
-        PATH,
+        PAGE.path,
         _now_ms(room),
         run=view.spec.run,
         rows=run_view.event_rows(view, found),
@@ -287,7 +283,7 @@ async def events(
     return Response(body, 200, {"cache-control": "no-cache"}, frame.HTML)
 
 
-@router.get(PATH + "/{run}/ask")
+@PAGE.router.get(PAGE.path + "/{run}/ask")
 async def form(
     request: Request,
     run: RunName,
@@ -304,7 +300,7 @@ async def form(
     return _form(room, actor, wanted, {}, 200)
 
 
-@router.post(PATH + "/{run}/ask")
+@PAGE.router.post(PAGE.path + "/{run}/ask")
 async def ask(request: Request, run: RunName, actor: Annotated[Actor, Depends(need_to_ask())]) -> Response:
     """Asks, by the code of the API; then says what became of it. What is missing is said in the form."""
     room = room_of(request)
@@ -315,7 +311,7 @@ async def ask(request: Request, run: RunName, actor: Annotated[Actor, Depends(ne
         told = await asked(request, actor, wanted, fields)
     except EvacError as error:
         return _form(room, actor, wanted, fields | {"problem": sentence(error)}, 422)
-    body = frame.render("run_asked.html.j2", PATH, _now_ms(room), told=told, wanted=wanted)
+    body = frame.render("run_asked.html.j2", PAGE.path, _now_ms(room), told=told, wanted=wanted)
     return Response(body, 200, {"cache-control": "no-store"}, frame.HTML)
 
 
@@ -327,7 +323,7 @@ def _form(room: WarRoom, actor: Actor, wanted: Question, fields: dict[str, str],
         "may": may_ask(actor, wanted.verb),
         "needed": role_for(wanted.verb),
     }
-    body = frame.render("run_ask.html.j2", PATH, _now_ms(room), **context)
+    body = frame.render("run_ask.html.j2", PAGE.path, _now_ms(room), **context)
     return Response(body, status, {"cache-control": "no-store"}, frame.HTML)
 
 

@@ -11,16 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Query, Request, Response
 
-from evac.audit.words import amount
+from evac.audit.context import measured
 from evac.model.errors import EvacError, Unavailable
 from evac.office.facts import DomainFacts, EstateFacts, FindingFacts
-from evac.office.reckoning import DOMAINS_MOST
-from evac.office.what_if import CapacityOf, FateOf, WhatIf
+from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf
 from evac.views import svg
 from evac.views.words import duration, number, people, plural
-from evac.web.access.port import need
 from evac.web.pages import frame
 from evac.web.pages.now_view import KINDS, VERDICT_CLASS, VERDICT_WORDS
 from evac.web.pages.what_if_graph import graph, gravity, row_of
@@ -122,7 +120,8 @@ def _words(row: CapacityOf) -> dict[str, str]:
         "free": free,
     }
     name = SHORT[row.resource]
-    told = {key: amount(name, value).removesuffix(f" {name}") for key, value in amounts.items()}
+    parts = {key: measured(name, value) for key, value in amounts.items()}
+    told = {key: size if unit == name else f"{size} {unit}" for key, (size, unit) in parts.items()}
     return told | {"site": row.site, "resource": name, "share": _shares(row)}
 
 
@@ -269,12 +268,11 @@ def _findings(facts: EstateFacts, wanted: Sequence[str]) -> list[FindingFacts]:
     return [finding for finding in facts.findings if asked.intersection(finding.domains)]
 
 
-PATH: Final = "/what-if"
-router = APIRouter(dependencies=[Depends(need("viewer"))])
+PAGE: Final = frame.Page("/what-if", "What if")
 Name = Annotated[str, Query(max_length=512)]
 
 
-@router.get(PATH)
+@PAGE.router.get(PAGE.path)
 async def what_if(
     request: Request,
     lose: Annotated[list[Annotated[str, Query(max_length=512)]], Query(max_length=DOMAINS_MOST)] = [],  # noqa: B006 - never changed
@@ -299,5 +297,5 @@ async def what_if(
             problem = f"{error.message[:1].upper()}{error.message[1:]}."
     told = context(facts, wanted, find.strip(), answer, begin, of)
     now_ms = room.office.situation.at_ms
-    body = frame.render("what_if.html.j2", PATH, now_ms, problem=problem, **told)
+    body = frame.render("what_if.html.j2", PAGE.path, now_ms, problem=problem, **told)
     return Response(body, 422 if problem else 200, {"cache-control": "no-cache"}, frame.HTML)

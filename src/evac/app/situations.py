@@ -1,0 +1,59 @@
+"""The situation for a command: what the store knows, and what systems say where nobody looks for it.
+
+While a controller leads, its last look is the truth for everyone: a second look a moment later could only
+make two plans of one estate. Without one, systems are asked here, over what the last leader knew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from evac.app.observed_stores import Published, merged, rivals_in
+from evac.app.observing import observe
+from evac.derive import situation
+from evac.drivers.registry import Drivers
+from evac.engine.clock import SystemClock
+from evac.engine.lead.leadership import LEADER
+from evac.engine.runs.effects import EffectsReader
+from evac.engine.stores.datasets import DataSets
+from evac.model.errors import Corrupt
+from evac.model.estate import Estate
+from evac.model.observation import Observation
+from evac.model.situation import Situation
+from evac.store.port import Store
+
+
+async def facts_now(estate: Estate, store: Store | None, drivers: Drivers | None, now_ms: int) -> Observation:
+    """What is known beside the files. store None: nothing of runs; drivers None: no system is asked.
+
+    Raises Unavailable where the store does not answer.
+    """
+    before, holders = Observation(0), {}
+    if store is not None:
+        published = await _published(store)
+        if published is not None and published.members and await store.holder(LEADER) is not None:
+            return published
+        reader = EffectsReader(store)
+        if published is not None and published.effects is not None:
+            reader.begin_with(published.effects)
+        before = replace(published or before, effects=await reader.read(now_ms))
+        epochs = await DataSets(store, "", SystemClock()).read_all()
+        holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
+    if drivers is None:
+        return before
+    looked = await observe(estate, drivers, now_ms)
+    return replace(merged(before, looked, holders), effects=before.effects, rivals=rivals_in(looked))
+
+
+async def _published(store: Store) -> Observation | None:
+    try:
+        return await Published(store).get()
+    except Corrupt:
+        return None
+
+
+async def situation_now(
+    estate: Estate, store: Store | None, drivers: Drivers | None, now_ms: int
+) -> Situation:
+    """estate: as its files declare it. Raises Unavailable where the store does not answer."""
+    return situation.of(estate, await facts_now(estate, store, drivers, now_ms))

@@ -1,0 +1,224 @@
+"""What runs left behind, as the store keeps it, and what is lost by them.
+
+    effects/<run>        what a run moved, in full (`model.situation.Moved`), written in the
+                         transaction that ends it
+    cleared/<domain>     a person took back that it is lost: {"who", "reason", "at_ms", "mark"}
+
+A record is of the run alone and says everything of what the run touched: where things are is known without
+the journal and the plan of the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any, Final
+
+import orjson
+
+from evac.derive.situation import Done, moved
+from evac.drivers.port import Action
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.stores.guards import SITES_KEY, WHOLE
+from evac.engine.stores.sightings import pages
+from evac.model.errors import Corrupt, NotAllowed
+from evac.model.estate import Estate
+from evac.model.plan import Plan, Step
+from evac.model.situation import DomainState, Effects, LostNow, Moved
+from evac.run.view import RunView
+from evac.steps.registry import kind_of
+from evac.store.port import Compare, Entry, Put, Store
+
+EFFECTS: Final = "effects/"
+CLEARED: Final = "cleared/"
+_GONE: Final[Mapping[str, DomainState]] = MappingProxyType(
+    {"lost": "lost", "evacuated": "evacuated", "evacuating": "evacuating"}
+)
+
+
+def encode(one: Moved) -> bytes:
+    return zlib.compress(orjson.dumps(asdict(one), option=orjson.OPT_SORT_KEYS))
+
+
+def decode(value: bytes) -> Moved:
+    """Raises Corrupt."""
+    try:
+        found = orjson.loads(zlib.decompress(value))
+        return Moved(
+            found["run"],
+            found["scenario"],
+            tuple(found["domains"]),
+            found["began_ms"],
+            found["ended_ms"],
+            found["phase"],
+            {name: tuple((place, count) for place, count in rows) for name, rows in found["placed"].items()},
+            {name: tuple(sites) for name, sites in found["traffic"].items()},
+            dict(found["servers"]),
+            {name: tuple((at, mode) for at, mode in rows) for name, rows in found["roles"].items()},
+            {name: (step, at_ms) for name, (step, at_ms) in found["steps"].items()},
+        )
+    except (ValueError, KeyError, TypeError, zlib.error) as error:
+        raise Corrupt("what a run moved cannot be read from the store") from error
+
+
+def done_steps(
+    view: RunView, plans: Mapping[str, Plan], actions_of: Callable[[str], Sequence[Action]]
+) -> list[Done]:
+    """Steps of a run that are done and were not undone, as they ended. plans: by digest."""
+    by_id = {digest: {step.id: step for step in plan.steps} for digest, plan in plans.items()}
+    found: list[tuple[int, int, Done]] = []
+    for i, step in enumerate(view.steps):
+        if view.phases[i] != "succeeded":
+            continue
+        digest, name = view.origin_of(step.id)
+        planned = by_id.get(digest, {})
+        of_plan = planned.get(name) or _part_of(planned.values(), step.kind, step.target)
+        if of_plan is None:
+            continue  # added when the plan was bound: nothing of it is in the files
+        to: tuple[str, ...] = ()
+        if kind_of(step.kind).moves_traffic:
+            actions = actions_of(step.id)
+            if any(action.parameters.get("share", WHOLE) != WHOLE for action in actions):
+                continue  # a share of the traffic; the last one takes all of it along
+            to = tuple(sorted({str(a.parameters["to"]) for a in actions if "to" in a.parameters}))
+        found.append((view.ended[i], i, Done(of_plan, view.ended[i], to)))
+    return [done for *_, done in sorted(found, key=lambda row: row[:2])]
+
+
+def _part_of(steps: Iterable[Step], kind: str, target: str) -> Step | None:
+    """The step of a plan that was split when it was bound: a shift in shares."""
+    if not kind_of(kind).moves_traffic:
+        return None
+    return next((step for step in steps if (step.kind, step.target) == (kind, target)), None)
+
+
+def of_run(
+    view: RunView, plans: Mapping[str, Plan], actions_of: Callable[[str], Sequence[Action]], estate: Estate
+) -> Moved:
+    """What a run that has ended left behind. estate: as it was before the run."""
+    scenario = plans[view.plans[-1]].scenario
+    return moved(
+        estate,
+        scenario,
+        done_steps(view, plans, actions_of),
+        run=view.spec.run,
+        began_ms=max(0, view.started_ms),
+        ended_ms=view.last_ms,
+        phase=view.phase,
+    )
+
+
+class EffectsReader:
+    """Reads what runs left behind; a record is read once, for it does not change."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, Moved] = {}
+        self._open: set[str] | None = None
+        self._since: dict[tuple[str, str], int] = {}
+
+    def begin_with(self, effects: Effects) -> None:
+        """Since when things are lost, as whoever looked before has it."""
+        self._since |= {(one.domain, one.state): one.since_ms for one in effects.lost}
+
+    async def read(self, now_ms: int) -> Effects:
+        """Everything that runs left behind by now. Raises Unavailable."""
+        opened = await pages(self._store, OPEN)
+        under_way = {entry.key.removeprefix(OPEN) for entry in opened}
+        if self._open is None:
+            await self._keep(await pages(self._store, EFFECTS))
+        else:
+            ended = [await self._store.get(EFFECTS + run) for run in sorted(self._open - under_way)]
+            await self._keep([entry for entry in ended if entry is not None])
+        self._open = under_way
+        register = await self._store.get(SITES_KEY)
+        marks: dict[str, str] = {} if register is None else orjson.loads(register.value)
+        runs = tuple(sorted(self._known.values(), key=lambda one: (one.ended_ms, one.run)))
+        cleared = {
+            entry.key.removeprefix(CLEARED): int(cleared_in(entry.value)["at_ms"])
+            for entry in await pages(self._store, CLEARED)
+        }
+        lost = [*self._sites(marks, runs, _leaving(opened), now_ms), *_below_sites(runs, marks, cleared)]
+        self._since = {(one.domain, one.state): one.since_ms for one in lost}
+        return Effects(tuple(lost), runs)
+
+    async def _keep(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            with contextlib.suppress(Corrupt):
+                self._known[entry.key.removeprefix(EFFECTS)] = decode(entry.value)
+
+    def _sites(
+        self, marks: Mapping[str, str], runs: Sequence[Moved], leaving: Mapping[str, str], now_ms: int
+    ) -> Iterator[LostNow]:
+        for site, mark in sorted(marks.items()):
+            state = _GONE.get(mark)
+            if state is None:
+                continue
+            last = next((one for one in reversed(runs) if _leaves(one, site)), None)
+            began_ms = now_ms if last is None or site in leaving else last.began_ms
+            run = leaving.get(site) or ("" if last is None else last.run)
+            yield LostNow(site, state, self._since.get((site, state)) or began_ms, run)
+
+
+def _leaving(opened: Iterable[Entry]) -> dict[str, str]:
+    """Site -> the run under way that leaves it."""
+    found: dict[str, str] = {}
+    for entry in opened:
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            found |= dict.fromkeys(orjson.loads(entry.value).get("leaving", ()), entry.key.removeprefix(OPEN))
+    return found
+
+
+def _leaves(one: Moved, domain: str) -> bool:
+    return one.scenario in ("lose", "evacuate") and domain in one.domains
+
+
+def _below_sites(
+    runs: Sequence[Moved], marks: Mapping[str, str], cleared: Mapping[str, int]
+) -> list[LostNow]:
+    """Halls, feeds, racks and groups that a run left and none restored: the register knows only sites."""
+    found: dict[str, LostNow] = {}
+    for one in runs:
+        for domain in one.domains:
+            if domain in marks:
+                if one.scenario == "restore" and one.phase.startswith("succeeded"):
+                    found = {name: lost for name, lost in found.items() if not name.startswith(f"{domain}/")}
+            elif _leaves(one, domain) and (one.scenario == "lose" or one.phase.startswith("succeeded")):
+                state: DomainState = "lost" if one.scenario == "lose" else "evacuated"
+                found[domain] = LostNow(domain, state, one.began_ms, one.run)
+            elif one.phase.startswith("succeeded"):
+                found.pop(domain, None)
+    return [
+        one for name, one in sorted(found.items()) if not one.since_ms or cleared.get(name, 0) < one.since_ms
+    ]
+
+
+async def clear(store: Store, domain: str, who: str, reason: str, now_ms: int) -> None:
+    """Takes back that a domain is lost or evacuated. Raises NotAllowed where it is not, and while a run is
+    under way that leaves it; Conflict where the register changed meanwhile.
+    """
+    run = _leaving(await pages(store, OPEN)).get(domain)
+    if run is not None:
+        words = f"{run} is under way and takes {domain} as lost or evacuated"
+        raise NotAllowed("site-in-run", words, f"cancel it first: evac run cancel {run} --reason WHY")
+    marks = await store.get(SITES_KEY)
+    register = {} if marks is None else orjson.loads(marks.value)
+    effects = await EffectsReader(store).read(now_ms)
+    mark = next((one.state for one in effects.lost if one.domain == domain), None)
+    if mark is None:
+        words = f"{domain} is not marked as lost or evacuated"
+        raise NotAllowed("site-active", words, "evac status shows the marks")
+    said = {"who": who, "reason": reason, "at_ms": now_ms, "mark": mark}
+    changes: list[Put] = [Put(CLEARED + domain, orjson.dumps(said))]
+    if domain in register:
+        changes.append(Put(SITES_KEY, orjson.dumps(register | {domain: "active"})))
+    await store.transact((Compare(SITES_KEY, 0 if marks is None else marks.revision),), changes)
+
+
+def cleared_in(value: bytes) -> Mapping[str, Any]:
+    """What a person said when a mark was cleared."""
+    found: dict[str, Any] = orjson.loads(value)
+    return found

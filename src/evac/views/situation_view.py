@@ -1,0 +1,113 @@
+"""The situation in words and as data: what is not at home and why, what is lost, and what must not be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from evac.model.situation import Away, Cause, LostNow, Rivals, Situation, StoreAway
+from evac.views.words import listed, moment
+
+
+def when(at_ms: int, now_ms: int) -> str:
+    """`02:14 UTC`, with its date where that is not today; empty where it is not known."""
+    full, today = moment(at_ms, "minutes"), moment(now_ms, "minutes")
+    if full is None:
+        return ""
+    day, _, clock = full.rstrip("Z").partition("T")
+    return f"{clock} UTC" if today is not None and today.startswith(day) else f"{day} {clock} UTC"
+
+
+def cause_words(cause: Cause, now_ms: int) -> str:
+    """` since 02:14 UTC, run fire-1`, or who saw it."""
+    at = when(cause.at_ms, now_ms)
+    since = f" since {at}" if at else ""
+    if cause.source == "run":
+        return f"{since}, run {cause.by}"
+    return f", as {cause.by} reports{since}" if cause.by else f", as observed{since}"
+
+
+def service_words(one: Away, now_ms: int) -> str:
+    places = ", ".join(f"{site} ({count})" for site, count in one.now) or "nowhere"
+    home = ", ".join(f"{site} ({count})" for site, count in one.home) or "nowhere"
+    words = f"{one.service} runs in {places}{cause_words(one.cause, now_ms)}; home: {home}"
+    sites = {site for site, _ in one.now}
+    if one.traffic and not set(one.traffic) <= sites:
+        words += f"; its users are sent to {', '.join(one.traffic)}"
+    return words
+
+
+def store_words(one: StoreAway, now_ms: int) -> str:
+    where = f"has its primary in {one.now}" if one.now else "has no primary"
+    return f"{one.store} {where}{cause_words(one.cause, now_ms)}; home: {one.home}"
+
+
+def lost_words(one: LostNow, now_ms: int) -> str:
+    at = when(one.since_ms, now_ms)
+    words = f"{one.domain} is {one.state}" + (f" since {at}" if at else "")
+    return f"{words}, run {one.run}" if one.run else words
+
+
+def rivals_words(one: Rivals) -> str:
+    """The most severe thing that can be said of a store."""
+    return f"{one.store} has {len(one.sites)} writable primaries: {', '.join(one.sites)}"
+
+
+def rivals_hint(one: Rivals) -> str:
+    return (
+        f"stop writes to the old one now: fence it, or stop its database; then let it follow again: "
+        f"evac plan ESTATE --restore {one.sites[0]} (or the site of the old primary)"
+    )
+
+
+def lines_of(situation: Situation, now_ms: int) -> Iterator[str]:
+    """Everything that differs from the files, worst first."""
+    yield from (rivals_words(one) for one in situation.rivals)
+    yield from (lost_words(one, now_ms) for one in situation.lost)
+    yield from (store_words(one, now_ms) for one in situation.stores)
+    yield from (service_words(one, now_ms) for one in situation.services)
+
+
+def differences(situation: Situation, most: int = 3) -> str:
+    """What differs from the files, short; empty where nothing does."""
+    return listed([line.partition("; home")[0] for line in lines_of(situation, situation.at_ms)], most)
+
+
+def next_of(situation: Situation, estate: str) -> str:
+    """The command that comes next; empty where everything is at home."""
+    if situation.rivals:
+        return rivals_hint(situation.rivals[0]).replace("ESTATE", estate)
+    if situation.lost:
+        return f"evac plan {estate} --restore {situation.lost[0].domain}"
+    homes = {site for one in situation.services for site, _ in one.home}
+    homes |= {one.home for one in situation.stores}
+    return f"evac plan {estate} --failback {min(homes)}" if homes else ""
+
+
+def document(situation: Situation) -> dict[str, Any]:
+    """For JSON."""
+
+    def cause(one: Cause) -> dict[str, Any]:
+        return {"source": one.source, "by": one.by, "step": one.step, "at": moment(one.at_ms)}
+
+    lost = [(o.domain, o.state, moment(o.since_ms), o.run) for o in situation.lost]
+    return {
+        "lost": [dict(zip(("domain", "state", "since", "run"), row, strict=True)) for row in lost],
+        "services": [
+            {
+                "service": o.service,
+                "home": dict(o.home),
+                "now": dict(o.now),
+                "traffic": list(o.traffic),
+                "cause": cause(o.cause),
+            }
+            for o in situation.services
+        ],
+        "stores": [
+            {"store": o.store, "home": o.home, "now": o.now, "cause": cause(o.cause)}
+            for o in situation.stores
+        ],
+        "rivals": [
+            {"store": o.store, "sites": list(o.sites), "since": moment(o.since_ms)} for o in situation.rivals
+        ],
+    }

@@ -1,0 +1,112 @@
+"""The page Waiting: everything that waits for a person, in all runs, and what can be done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from fastapi import Request, Response
+
+from evac.office.values import RunShort, Situation
+from evac.run.values import CORRUPT
+from evac.run.waits import Wait
+from evac.views.wait_words import commands, urgency, words_of
+from evac.views.words import number, plural
+from evac.web.pages import frame
+from evac.web.room import room_of
+
+PAGE: Final = frame.Page("/waiting", "Waiting")
+AGE_MS: Final = 10_000
+ROWS_MOST: Final = 100
+"""A run of thousands of servers may have as many failed steps: the page of the run lists them all."""
+
+FAR_OFF: Final = 1 << 62
+"""Waits whose beginning is not known come last among their like."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitLine:
+    """One thing that waits, as a row of the page."""
+
+    run: str
+    question: str
+    words: str
+    since_ms: int
+    """0: not known."""
+    asks: tuple[tuple[str, str], ...]
+    """(word, address) of the forms that end it."""
+    step: str
+    commands: tuple[str, ...]
+    """What to type instead, one or the other."""
+
+
+@PAGE.router.get(PAGE.path)
+async def waiting(request: Request) -> Response:
+    """What waits for a person in any run, the most urgent first."""
+    room = room_of(request)
+    now = room.office.situation
+    now_ms = room.office.clock.now_ms() // AGE_MS * AGE_MS
+
+    def make() -> bytes:
+        lines = lines_of(now.open_runs, room.office.register.waits, now.hold is not None)
+        return frame.render(
+            "waiting.html.j2",
+            PAGE.path,
+            max(now_ms, now.at_ms),
+            answer=answer_of(now, lines),
+            hold=now.hold,
+            lines=lines[:ROWS_MOST],
+            rest=max(0, len(lines) - ROWS_MOST),
+            unread=[run for run in now.open_runs if run.state == CORRUPT],
+        )
+
+    return room.shelf.answer(request, "page waiting", (now.version, now_ms), make, frame.HTML)
+
+
+def lines_of(runs: Sequence[RunShort], waits: Mapping[str, Sequence[Wait]], on_hold: bool) -> list[WaitLine]:
+    """on_hold: the hold of all runs is shown once, not again for each run."""
+    of_runs = [
+        (urgency(wait), wait.since_ms or FAR_OFF, run, wait)
+        for run in runs
+        for wait in waits.get(run.run, ())
+        if not (on_hold and wait.kind == "hold")
+    ]
+    of_runs.sort(key=lambda one: (one[0], one[1], one[2].run, one[3].key))
+    return [_line(run, wait) for _, _, run, wait in of_runs]
+
+
+def _line(run: RunShort, wait: Wait) -> WaitLine:
+    return WaitLine(
+        run.run,
+        run.scenario,
+        words_of(wait),
+        wait.since_ms,
+        tuple(_asks(run.run, wait)),
+        wait.step,
+        commands(wait, run.run),
+    )
+
+
+def _asks(run: str, wait: Wait) -> Iterator[tuple[str, str]]:
+    """The hold of all runs is released on the page Now."""
+    of_step = f"&step={quote(wait.step, safe='')}" if wait.step else ""
+    for verb in wait.verbs:
+        if verb != "release":
+            yield verb.capitalize(), f"/runs/{quote(run, safe='')}/ask?verb={verb}{of_step}"
+
+
+def answer_of(now: Situation, lines: Sequence[WaitLine]) -> tuple[str, str]:
+    """(one sentence, how it is shown)."""
+    if now.problem and not now.open_runs:
+        return f"Not known: {now.problem}", "unknown"
+    count = len(lines) + (now.hold is not None)
+    words = "Nothing waits for a person."
+    if count:
+        runs = plural(len({line.run for line in lines}), "run")
+        many = "thing waits" if count == 1 else "things wait"
+        words = f"{number(count)} {many} for a person" + (f", in {runs}." if lines else ".")
+    if now.open_runs and not now.leader.owner:
+        return f"{words} No controller leads: no run continues until one does.", "error"
+    return words, "warning" if count else "ok"

@@ -1,0 +1,138 @@
+"""A store that authenticates what it keeps: strangers write nothing that is believed, and stop nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from evac.cli import console
+from evac.cli.main import run
+from evac.model.errors import Corrupt, StoreError
+from evac.net.secrets import Secret
+from evac.store import sealed
+from evac.store.memory import MemoryStore
+from evac.store.opening import open_store
+from evac.store.port import Compare, Put
+from evac.store.sealed import Seal, SealedStore, seal_all, seal_of
+
+OURS, NEXT, THEIRS = (Secret(letter * 40, f"file:/{letter}") for letter in "abc")
+
+
+def test_only_what_our_key_sealed_under_that_name_is_believed() -> None:
+    async def story() -> None:
+        inner = MemoryStore()
+        ours, theirs = SealedStore(inner, Seal((OURS,))), SealedStore(inner, Seal((THEIRS,)))
+        await ours.transact([], [Put("open/r1", b"approvals: 2")])
+        real = await inner.get("open/r1")
+        assert real is not None
+        assert (await ours.get("open/r1")).value == b"approvals: 2"  # type: ignore[union-attr]
+        await inner.transact([], [Put("open/plain", b"approvals: 0"), Put("open/r2", real.value)])
+        await inner.transact([], [Put("open/short", b""), Put("open/bit", real.value[:-1] + b"0")])
+        await theirs.transact([], [Put("open/theirs", b"approvals: 0")])
+        assert [one.key for one in await ours.list("open/")] == ["open/r1"]
+        assert set(ours.unsealed) == {"open/plain", "open/r2", "open/short", "open/bit", "open/theirs"}
+        for key in ours.unsealed:
+            with pytest.raises(Corrupt, match="not written with a key of this installation"):
+                await ours.get(key)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("good", [0, 3, 40])
+def test_entries_of_strangers_hide_none_of_ours(good: int) -> None:
+    async def story() -> None:
+        inner = MemoryStore()
+        ours = SealedStore(inner, Seal((OURS,)))
+        for number in range(50):
+            await inner.transact([], [Put(f"request/{number:03d}a", b"planted")])
+        for number in range(good):
+            await ours.transact([], [Put(f"request/{number:03d}b", b"asked")])
+        for limit in (1, 7, 1_000):
+            found, after = [], ""
+            while page := await ours.list("request/", after, limit):
+                found += [one.key for one in page]
+                after = page[-1].key
+            assert found == [f"request/{number:03d}b" for number in range(good)]
+
+    asyncio.run(story())
+
+
+def test_a_flood_of_strange_entries_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed, "SKIPPED_MOST", 20)
+
+    async def story() -> None:
+        inner = MemoryStore()
+        for number in range(100):
+            await inner.transact([], [Put(f"request/{number:03d}", b"planted")])
+        with pytest.raises(StoreError, match="were not written with our key"):
+            await SealedStore(inner, Seal((OURS,))).list("request/", limit=10)
+
+    asyncio.run(story())
+
+
+def test_a_key_is_replaced_without_a_gap() -> None:
+    async def story() -> None:
+        inner = MemoryStore()
+        old, both, new = (SealedStore(inner, Seal(keys)) for keys in ((OURS,), (NEXT, OURS), (NEXT,)))
+        await old.transact([], [Put("a", b"1"), Put("b", b"2")])
+        await inner.transact([], [Put("planted", b"x")])
+        assert [one.value for one in await both.list("")] == [b"1", b"2"]
+        assert await new.list("") == []
+        for sealed_now, good in ((2, 0), (0, 2)):
+            found = await seal_all(inner, Seal((NEXT, OURS)), trust_unsealed=False)
+            assert (found.sealed, found.good, found.left) == (sealed_now, good, ("planted",))
+        assert [one.value for one in await new.list("")] == [b"1", b"2"]
+        assert (await seal_all(inner, Seal((NEXT,)), trust_unsealed=True)).left == ()
+        assert (await new.get("planted")).value == b"x"  # type: ignore[union-attr]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("references", "words"),
+    [("", "1 to 4 keys"), ("file:/no/such/key", "a key of the store's seal"), ("env:SHORT", "fewer than 32")],
+)
+def test_keys_that_cannot_seal_are_refused(
+    monkeypatch: pytest.MonkeyPatch, references: str, words: str
+) -> None:
+    monkeypatch.setenv("SHORT", "x" * 31)
+    with pytest.raises(StoreError, match=words) as caught:
+        seal_of(references)
+    assert caught.value.code == "store-seal"
+    assert "x" * 31 not in str(caught.value)
+
+
+def test_an_embedded_store_is_sealed_and_sealed_again_by_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ONE", "1" * 40)
+    monkeypatch.setenv("TWO", "2" * 40)
+    plain = f"sqlite:{tmp_path / 'evac.sqlite'}"
+
+    async def put(url: str, key: str) -> None:
+        store = open_store(url)
+        await store.transact([Compare(key, 0)], [Put(key, b"value")])
+        await store.close()
+
+    async def keys(url: str) -> list[str]:
+        store = open_store(url)
+        try:
+            return [one.key for one in await store.list("")]
+        finally:
+            await store.close()
+
+    asyncio.run(put(plain, "before"))
+    assert run(["store", "seal", "--store", plain]) == console.FAILED
+    assert "names no seal" in capsys.readouterr().err
+    first = f"{plain}?seal=env:ONE"
+    assert run(["store", "seal", "--store", first]) == console.FINDINGS
+    assert "before" in capsys.readouterr().err
+    assert asyncio.run(keys(first)) == []
+    assert run(["store", "seal", "--store", first, "--trust-unsealed"]) == console.DONE
+    assert "entries sealed: 1; sealed already: 0" in capsys.readouterr().err
+    assert asyncio.run(keys(first)) == ["before"]
+    assert run(["store", "seal", "--store", f"{plain}?seal=env:TWO,env:ONE", "--quiet"]) == console.DONE
+    assert asyncio.run(keys(f"{plain}?seal=env:TWO")) == ["before"]
+    assert asyncio.run(keys(first)) == []
