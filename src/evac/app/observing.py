@@ -42,7 +42,7 @@ from evac.model.fleet import BMC_NO
 from evac.model.observation import MemberSeen, Observation, observed
 from evac.model.run_policy import RunPolicy
 from evac.run.pacing import SAMPLES_LEAST, Health
-from evac.watch import probes
+from evac.watch import witness
 from evac.watch.witness import Probe
 
 OLDEST_MS: Final = 3_600_000
@@ -328,7 +328,7 @@ def _probe(kind: ProbeKind, name: str, end: Endpoint, drivers: Drivers, timeout_
     async def ask() -> ProbeReport:
         return await drivers.able(end.driver, AnswersProbe).probe(action_of(end), timeout_s)
 
-    return Probe(kind, name, probes.asked(kind, ask))
+    return Probe(kind, name, witness.asked(kind, ask))
 
 
 ASK_S: Final = 2.0

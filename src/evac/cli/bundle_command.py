@@ -98,7 +98,7 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     """
     from evac.app.runs import who_am_i
     from evac.bundle import opening, sealing
-    from evac.bundle.folder import GLASS
+    from evac.bundle.sealing import GLASS
 
     assert asked.bundle is not None
     folder = asked.into or opening.default_folder(asked.bundle)

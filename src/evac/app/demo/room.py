@@ -40,7 +40,7 @@ from evac.model.errors import EvacError, InvalidInput, Retryable, Unavailable
 from evac.model.estate import Estate
 from evac.store.opening import open_store
 from evac.store.port import Store
-from evac.watch.values import EvidenceKind, Seen
+from evac.watch.verdict import EvidenceKind, Seen
 from evac.watch.witness import Probe
 
 KINDS: Final[tuple[EvidenceKind, ...]] = ("user", "data", "agent")
