@@ -19,10 +19,9 @@ from evac import estate as estates
 from evac.app.accepting import Checker, Forethought, decoded, must_fit
 from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
-from evac.app.health import ServiceHealth
 from evac.app.observed_stores import SeenEstate
-from evac.app.observing import control_of, probes_of
-from evac.app.planner.replan import Mender
+from evac.app.observing import ServiceHealth, control_of, probes_of
+from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
 from evac.drivers import process
