@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from evac.cli.console import emit, say, screen, write_whole
 from evac.cli.options import output_option
-from evac.cli.output import emit, say, screen, write_whole
 from evac.cli.target import Where, where_options
 
 

@@ -17,7 +17,7 @@ from typing import Final, TypeVar, cast
 import orjson
 
 from evac.app import incidents
-from evac.app.incident_folds import Folds, no_collecting
+from evac.app.incidents import Folds, no_collecting
 from evac.app.status_export import About, PublicStatus
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import STREAM as WATCH
@@ -27,8 +27,7 @@ from evac.incident.services import Fate
 from evac.incident.timeline import grouped, timeline
 from evac.incident.values import Entry, Notice
 from evac.model.errors import RunError
-from evac.office.replay import Borrowed
-from evac.office.runs import Register
+from evac.office.runs import Borrowed, Register
 from evac.office.values import ExportSeen, RunShort
 from evac.store.journal import head_of
 from evac.store.port import Entry as StoreEntry
@@ -47,9 +46,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class IncidentShort:
-    """An incident in one line. begun_by, ended_by: the record that proves it. people: between these bounds.
-    run: empty where people wrote notes and nothing is carried out.
-    """
+    """An incident in one line."""
 
     incident: str
     title: str
@@ -60,6 +57,7 @@ class IncidentShort:
     detected_ms: int
     ended_ms: int | None
     ended_by: str | None
+    """The record that proves it. people: between these bounds."""
     commander: str
     commander_since_ms: int
     people_least: int
@@ -67,19 +65,20 @@ class IncidentShort:
     still_down: tuple[str, ...]
     services: int
     run: str
+    """Empty where people wrote notes and nothing is carried out."""
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentFile:
-    """All of one incident: what is known, what it comes to, and its timeline. story: the entries that a
-    reader needs, those of one record together. digest: of the plan in force; empty without a run.
-    """
+    """All of one incident: what is known, what it comes to, and its timeline."""
 
     dossier: Dossier
     about: Summary
     entries: tuple[Entry, ...]
     story: tuple[tuple[Entry, ...], ...]
+    """The entries that a reader needs, those of one record together."""
     digest: str
+    """Of the plan in force; empty without a run."""
 
     @property
     def short(self) -> IncidentShort:

@@ -1,17 +1,24 @@
 """What the war room shows of the world as it is: one frozen value, replaced whole when anything changed.
 
-Owned here: the values only. Names of fields are the names that the API shows. Times are milliseconds since
-1970 (UTC) by the clock of this process, except where another clock is named.
+Names of fields are the names that the API shows. Times are milliseconds since 1970 (UTC) by the clock of
+this process, except where another clock is named. What the votes say of a site is judged by the rule that
+the controllers follow: a room in a site that is cut off believes nothing, like the controller there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
+from evac.engine.clock import Clock
+from evac.engine.lead.verdict_answers import VoteReader
 from evac.incident.values import Notice
 from evac.model.generation import GENERATION_BITS
+from evac.model.run_policy import WatchProfile
+from evac.store.port import Store
+from evac.watch.verdict import Ballot, judge
+from evac.watch.verdict import Standing as Judged
 
 Standing = Literal["healthy", "suspect", "lost", "isolated", "unknown", "unwatched"]
 """As `watch.values.SiteState`; unwatched: nobody votes on the site, so that there is nothing to judge."""
@@ -19,39 +26,46 @@ Standing = Literal["healthy", "suspect", "lost", "isolated", "unknown", "unwatch
 
 @dataclass(frozen=True, slots=True)
 class VoteSeen:
-    """What one site's witness says of another. fresh: it counts now. since_ms: by the witness's clock."""
+    """What one site's witness says of another."""
 
     witness: str
     opinion: str
     fresh: bool
+    """It counts now."""
     since_ms: int
+    """By the witness's clock."""
     reason: str
     evidence: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class SiteSeen:
-    """One site. state: the verdict of the votes, as read here; mark: what the register of sites calls it
-    (`active`, `evacuating`, `evacuated`, `lost`; empty without a register). by: witnesses that carry it.
-    """
+    """One site."""
 
     id: str
     role: str
     state: Standing
+    """The verdict of the votes, as read here."""
     since_ms: int
     reason: str
     by: tuple[str, ...]
+    """Witnesses that carry it."""
     kinds: tuple[str, ...]
     mark: str
+    """What the register of sites calls it (`active`, `evacuating`, `evacuated`, `lost`; empty without a
+    register).
+    """
     votes: tuple[VoteSeen, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderSeen:
-    """owner: site/process/nonce, empty where nobody leads. term: its fencing token; it only grows."""
+    """Who leads."""
 
     owner: str
+    """Site/process/nonce, empty where nobody leads."""
     term: int
+    """Its fencing token; it only grows."""
 
     @property
     def site(self) -> str:
@@ -65,74 +79,85 @@ class LeaderSeen:
 
 @dataclass(frozen=True, slots=True)
 class ControllerSeen:
-    """The controller beside this room, as it says itself. state: `leads`, `follows`, or `neither`, with why:
-    then what it shows may be old, and nothing that is asked here is done by it. since_ms: of this.
-    """
+    """The controller beside this room, as it says itself."""
 
     state: str
+    """`leads`, `follows`, or `neither`, with why: then what it shows may be old, and nothing that is asked
+    here is done by it.
+    """
     why: str
     since_ms: int
+    """Of this."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewerSeen:
-    """A generation that took the place of this store: nothing of it acts any more. by: who told of it."""
+    """A generation that took the place of this store: nothing of it acts any more."""
 
     generation: int
     by: str
+    """Who told of it."""
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class QuorumSeen:
-    """store: its name. survives: whether it outlives any one site. voting: sites with a fresh vote; needed: a
-    majority. answers: whether the store answered the last look; problem: why not, or why it cannot be read.
-    """
+    """How far the store can be relied on."""
 
     store: str
+    """Its name."""
     survives: bool
+    """Whether it outlives any one site."""
     voting: tuple[str, ...]
+    """Sites with a fresh vote."""
     needed: int
+    """A majority."""
     answers: bool
+    """Whether the store answered the last look."""
     since_ms: int
     problem: str = ""
+    """Why not, or why it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class HoldSeen:
-    """Everything stops before its next effect. revision: of the store, for If-Match."""
+    """Everything stops before its next effect."""
 
     who: str
     reason: str
     at_ms: int
     revision: int
+    """Of the store, for If-Match."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadyPlan:
-    """A plan in the drawer. plan: digest, empty where none could be made. current: whether it is of the
-    estate as it is now; None while that is not known. at_ms: when it was made, or last confirmed for the
-    estate as it was then; made_ms: when it was made; by the leader's clock. kind: of the domain, or `pair`;
-    people: whom the loss leaves without a service; searched: no better one is looked for.
-    """
+    """A plan in the drawer."""
 
     scenario: str
     lost: tuple[str, ...]
     plan: str
+    """Digest, empty where none could be made."""
     estate: str
     at_ms: int
+    """When it was made, or last confirmed for the estate as it was then."""
     took_ms: int
     problem: str
     current: bool | None
+    """Whether it is of the estate as it is now; None while that is not known."""
     kind: str = ""
+    """Of the domain, or `pair`."""
     people: int = 0
+    """Whom the loss leaves without a service."""
     searched: bool = True
+    """No better one is looked for."""
     made_ms: int = 0
+    """When it was made; by the leader's clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunShort:
-    """A run in one line. waits: what only a person can do now. events: number of the last event."""
+    """A run in one line."""
 
     run: str
     incident: str
@@ -143,9 +168,11 @@ class RunShort:
     started_ms: int
     ended_ms: int
     events: int
+    """Number of the last event."""
     steps: int
     counts: Mapping[str, int]
     waits: tuple[str, ...]
+    """What only a person can do now."""
     why: str
     held: str
     open: bool
@@ -153,46 +180,45 @@ class RunShort:
 
 @dataclass(frozen=True, slots=True)
 class ExportSeen:
-    """How the public status page stands outside, as one site writes it. ok_ms: when it was last written;
-    since_ms, problem: since when it cannot be, and why.
-    """
+    """How the public status page stands outside, as one site writes it."""
 
     site: str
     ok_ms: int
+    """When it was last written."""
     since_ms: int
     problem: str
+    """Since when it cannot be, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class EstateOnDisk:
-    """How the files of the estate stand to what evac goes by. taken_ms: when that was read; problems: how
-    many keep the files from being taken; first: the first one, with file and line; restart: what of them is
-    taken only by a new start; since_ms: since when either is so, 0: neither. words: a sentence, empty where
-    all is well. policy_ms: when the policy in use was read; policy: whether it alone is not taken.
-    """
+    """How the files of the estate stand to what evac goes by."""
 
     taken_ms: int
+    """When that was read."""
     problems: int
+    """How many keep the files from being taken."""
     first: str
+    """The first one, with file and line."""
     restart: str
+    """What of them is taken only by a new start."""
     since_ms: int
+    """Since when either is so, 0: neither."""
     words: str
+    """A sentence, empty where all is well."""
     policy_ms: int
+    """When the policy in use was read."""
     policy: bool
+    """Whether it alone is not taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Everything the page Now needs beside the facts of the estate. version grows with every change; at_ms:
-    when this came to be. estate: digest of the estate as last seen, empty until it was reckoned; problem: why
-    it could not be; on_disk: its files, where a controller watches them. notice: number of the last notice;
-    noted: grows with every note of a person. generation: of the store; newer: the one that took its place.
-    policy: digest of the policy in use, empty until it was read. controller: the one beside this room; None
-    where none said anything.
-    """
+    """Everything the page Now needs beside the facts of the estate. version grows with every change."""
 
     version: int
     at_ms: int
+    """When this came to be."""
     sites: tuple[SiteSeen, ...]
     leader: LeaderSeen
     quorum: QuorumSeen
@@ -202,15 +228,119 @@ class Situation:
     ended_runs: tuple[RunShort, ...]
     notices: tuple[Notice, ...]
     notice: int
+    """Number of the last notice."""
     estate: str
+    """Digest of the estate as last seen, empty until it was reckoned."""
     problem: str
+    """Why it could not be."""
     noted: int = 0
+    """Grows with every note of a person."""
     generation: int = 0
+    """Of the store."""
     newer: NewerSeen | None = None
+    """The one that took its place."""
     exports: tuple[ExportSeen, ...] = ()
     on_disk: EstateOnDisk | None = None
+    """Its files, where a controller watches them."""
     policy: str = ""
+    """Digest of the policy in use, empty until it was read."""
     controller: ControllerSeen | None = None
+    """The one beside this room; None where none said anything."""
 
 
 NOBODY = LeaderSeen("", 0)
+
+
+LEAST_S: Final = 0.5
+
+
+class Ballots:
+    """Reads votes and judges. `follow` says of which sites, and how fast to believe."""
+
+    def __init__(self, store: Store, clock: Clock, profile: WatchProfile, site: str) -> None:
+        self._store, self._clock, self._site = store, clock, site
+        self._profile = profile
+        self._sites: tuple[tuple[str, str], ...] = ()
+        self._reader = VoteReader(store, clock, profile)
+        self._standings: dict[str, Judged] = {}
+        self._since_ms: dict[str, tuple[str, int]] = {}
+
+    def follow(self, profile: WatchProfile, sites: Sequence[tuple[str, str]]) -> None:
+        """sites: (id, role). The profile decides when silence counts."""
+        self._sites = tuple(sites)
+        if profile != self._profile:
+            self._profile = profile
+            self._reader = VoteReader(self._store, self._clock, profile)
+
+    @property
+    def period_s(self) -> float:
+        return max(LEAST_S, self._profile.period_ms / 1_000)
+
+    async def read(self) -> None:
+        """Raises Unavailable; then what was read before grows older."""
+        await self._reader.refresh()
+
+    def judge(self) -> bool:
+        """Judges anew; whether any state, reason or vote may look different."""
+        names = [site for site, _ in self._sites]
+        before = self._standings
+        self._standings = judge(
+            self._reader.ballots, names, before, self._profile, self._clock.monotonic_ms(), self._site
+        )
+        return bool(names)
+
+    def voting(self) -> tuple[str, ...]:
+        """Sites whose witness has a fresh vote."""
+        fresh = {ballot.vote.witness for ballot in self._reader.ballots if self._is_fresh(ballot)}
+        return tuple(sorted(fresh.intersection(site for site, _ in self._sites)))
+
+    def sites(self, marks: Mapping[str, str]) -> tuple[SiteSeen, ...]:
+        """Every site with its verdict, in the order of their names."""
+        ballots = self._reader.ballots
+        found = []
+        for site, role in self._sites:
+            votes = sorted((b for b in ballots if b.vote.target == site), key=lambda b: b.vote.witness)
+            state, reason, by, kinds = self._verdict(site, bool(ballots))
+            found.append(
+                SiteSeen(
+                    site,
+                    role,
+                    state,
+                    self._since(site, state),
+                    reason,
+                    by,
+                    kinds,
+                    marks.get(site, ""),
+                    tuple(self._vote(ballot) for ballot in votes),
+                )
+            )
+        return tuple(found)
+
+    def _verdict(self, site: str, watched: bool) -> tuple[Standing, str, tuple[str, ...], tuple[str, ...]]:
+        judged = self._standings.get(site)
+        if not watched or judged is None:
+            return "unwatched", "no witness votes", (), ()
+        verdict = judged.verdict
+        return verdict.state, verdict.reason, verdict.by, verdict.kinds
+
+    def _since(self, site: str, state: str) -> int:
+        """Since when this process has seen the state."""
+        known = self._since_ms.get(site)
+        if known is None or known[0] != state:
+            known = self._since_ms[site] = (state, self._clock.now_ms())
+        return known[1]
+
+    def _vote(self, ballot: Ballot) -> VoteSeen:
+        vote = ballot.vote
+        return VoteSeen(
+            vote.witness,
+            vote.opinion,
+            self._is_fresh(ballot),
+            vote.since_ms,
+            vote.reason,
+            dict(vote.evidence),
+        )
+
+    def _is_fresh(self, ballot: Ballot) -> bool:
+        age_ms = self._clock.monotonic_ms() - ballot.seen_at_ms
+        return ballot.proven and age_ms <= self._profile.vote_ttl_ms

@@ -109,27 +109,20 @@ def plan_instance(
 ) -> Plan:
     """Plan an instance. `rto_ms`, `lead_ms` (detection, approval) only go into the outcomes; `better` (where
     facts are intervals) is what the bound is proved of, `counted` (where tiers weigh 0) counts people."""
-    from evac.planning.assembly.draft import (
-        outages,
-        outcomes_of,
-        price,
-        sensitivities,
-        store_outcomes,
-        times_of,
-    )
+    from evac.planning.assembly import draft as drafts
     from evac.planning.assembly.steps import draft_of, ordered
     from evac.planning.assembly.waves import left_off, wave_of
 
     asked, prove = scenario or lose("instance"), _proving(better or instance, work, beside)
     board = _solved(instance, work, seed, progress)
-    times = times_of(instance, board)
-    base, top = outages(instance, times)
-    objective = price(instance, base, top)
+    times = drafts.times_of(instance, board)
+    base, top = drafts.outages(instance, times)
+    objective = drafts.price(instance, base, top)
     draft = draft_of(instance, board, times, leaves=asked.kind == "evacuate")
     steps = ordered(draft)
     progress(0.85, "proving")
     proved = prove(objective)
-    stores, tick = store_outcomes(draft), instance.tick_ms
+    stores, tick = drafts.store_outcomes(draft), instance.tick_ms
     return Plan(
         name=name,
         scenario=asked,
@@ -142,10 +135,10 @@ def plan_instance(
         grace_ms=instance.grace * tick,
         tier_weights=instance.tier_weights,
         steps=steps,
-        outcomes=outcomes_of(draft, times, rto_ms or {}, sum(lead_ms)),
+        outcomes=drafts.outcomes_of(draft, times, rto_ms or {}, sum(lead_ms)),
         stores=stores,
         objective=objective,
-        unweighted=price(counted or instance, base, top, weighted=False),
+        unweighted=drafts.price(counted or instance, base, top, weighted=False),
         heads=proved.heads,
         bound=proved.bound,
         certificate=proved.certificate,
@@ -156,7 +149,7 @@ def plan_instance(
         attest=instance.unknown,
         unknown=instance.unknown,
         proof="partial" if instance.unknown else "full",
-        sensitivity=sensitivities(instance, steps, base, top) if sensitivity else (),
+        sensitivity=drafts.sensitivities(instance, steps, base, top) if sensitivity else (),
         wave=wave_of(instance, board, better or instance, proved.boot_tools),
         left_off=left_off(instance, board),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from evac.audit.words import amount
+from evac.audit.context import amount
 from evac.model.estate import Estate
 from evac.model.plan import Plan, StoreOutcome
 from evac.steps.registry import PLANNED
