@@ -23,9 +23,12 @@ from evac.cli.options import (
     quiet_option,
 )
 from evac.cli.output import emit, progress, reporter, say, screen, write_whole
+from evac.cli.situation import lines, situation_of
+from evac.cli.target import Where, where_options
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
+from evac.model.situation import Situation
 from evac.verify import Verdict, check
 from evac.views.html_report import Planned, html_report
 from evac.views.plan_text import diff as plan_diff
@@ -81,6 +84,7 @@ from evac.views.words import plural
     "--report", type=click.Path(path_type=Path, dir_okay=False), help="Also write a report page (HTML)."
 )
 @observe_option
+@where_options
 @as_of_option
 @output_option("text", "json", "html")
 @quiet_option
@@ -101,6 +105,7 @@ def plan(
     target: Path | None,
     report: Path | None,
     observe: bool,
+    where: Where,
     as_of: date | None,
     output: str,
     quiet: bool,
@@ -112,10 +117,11 @@ def plan(
     """
     before = plan_codec.read(older)[0] if older else None
     loaded = estates.load(estate, as_of)
-    if observe:
-        from evac.app.observing import as_it_stands
-
-        loaded = as_it_stands(loaded, time.time_ns() // 1_000_000)
+    found = situation_of(loaded, estate, where, observe)
+    for line in lines(found):
+        say(line, quiet)
+    _may_go_home(found, failback, str(estate))
+    loaded = found.estate
     on = _on(seen, restore) if seen is not None else ()
     scenario = scenario_of(loaded, Question(lose, evacuate, restore, failback, deadline, power, on))
     with progress("planning", quiet) as told:
@@ -146,6 +152,15 @@ def plan(
         shown = screen()
         emit(plan_text(made.plan, made.digest, shown.width, shown.colour, str(target or "")), None)
     return _accepted(verdict, target, f"{estate} --observe" if observe else str(estate))
+
+
+def _may_go_home(found: Situation, domains: tuple[str, ...], estate: str) -> None:
+    """Raises InvalidInput for a failback to what is lost: nothing runs there before it is restored."""
+    for one in found.lost:
+        if one.domain in domains and one.state == "lost":
+            hint = f"restore it first: evac plan {estate} --restore {one.domain}; if it was never lost: "
+            hint += f"evac site clear {one.domain} --reason WHY"
+            raise InvalidInput("failback-lost", f"{one.domain} is marked as lost: nothing runs there", hint)
 
 
 def _accepted(verdict: Verdict, target: Path | None, estate: str) -> int:

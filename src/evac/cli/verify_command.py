@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import date
 from pathlib import Path
 
@@ -19,11 +18,14 @@ from evac.cli.options import (
     plan_argument,
 )
 from evac.cli.output import emit, screen
+from evac.cli.situation import situation_of
+from evac.cli.target import Where, where_options
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import StalePlan
 from evac.verify import check
 from evac.views.json_out import verify_json
+from evac.views.situation_view import differences, stale_words
 from evac.views.small_texts import verify_text
 
 
@@ -31,11 +33,18 @@ from evac.views.small_texts import verify_text
 @plan_argument
 @estate_argument
 @observe_option
+@where_options
 @as_of_option
 @output_option("text", "json")
 @file_option
 def verify(
-    plan: Path, estate: Path, observe: bool, as_of: date | None, output: str, target: Path | None
+    plan: Path,
+    estate: Path,
+    observe: bool,
+    where: Where,
+    as_of: date | None,
+    output: str,
+    target: Path | None,
 ) -> int:
     """Check everything a PLAN says against the ESTATE, with code that never sees the search of the planner.
 
@@ -43,12 +52,11 @@ def verify(
     """
     made, digest = plan_codec.read(plan)
     loaded = estates.load(estate, as_of or made.as_of)
-    if observe:
-        from evac.app.observing import as_it_stands
-
-        loaded = as_it_stands(loaded, time.time_ns() // 1_000_000)
+    declared, found = loaded, situation_of(loaded, estate, where, observe)
+    loaded = found.estate
     if estate_digest(loaded) != made.estate_digest:
-        raise StalePlan("plan-stale", "the plan was made from another estate", "make it anew: evac plan")
+        by_files = estate_digest(declared) == made.estate_digest
+        raise StalePlan("plan-stale", *stale_words(differences(found), by_files))
     verdict = check(loaded, made)
     if output == "json":
         emit(verify_json(digest, verdict), target)
