@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
-from evac.cli import exits
+from evac.cli import console
 from evac.cli.main import run
 from evac.drivers.port import Action, Driver, Order
 from evac.drivers.postgres.driver import PostgresDriver
@@ -56,7 +56,7 @@ def make_bundle(lab: LabFolder, laptop: Path) -> Path:
     people.mkdir(parents=True)
     store = store_url(lab.need().topology)
     told = ["bundle", str(lab.estate), "-o", str(laptop / "lab.bundle"), "--store", store, "--share", "2/3"]
-    assert run([*told, "--shares-to", str(people), "--quiet"]) == exits.DONE
+    assert run([*told, "--shares-to", str(people), "--quiet"]) == console.DONE
     return laptop / "lab.bundle"
 
 
@@ -87,7 +87,7 @@ class Laptop:
         assert self.process.poll() is None, self.log.read_text()
         return words in self.log.read_text()
 
-    def ask(self, *words: str, ends: int = exits.DONE) -> None:
+    def ask(self, *words: str, ends: int = console.DONE) -> None:
         assert run([*words, *self.store, "--reason", "two sites burnt"]) == ends, words
 
     def end(self) -> None:
@@ -99,7 +99,7 @@ def recover(laptop: Laptop) -> None:
     """What a person does: the plan of the bundle, agreed to; the fence vouched for; the loss accepted."""
     plan, estate = laptop.folder / "evac/plans/anyang+pangyo.json", laptop.folder / "evac/estate"
     told = ["apply", str(plan), str(estate), "--execute", "--incident", RUN, *CONFIRM, "--detach"]
-    laptop.ask(*told, ends=exits.PAUSED)
+    laptop.ask(*told, ends=console.PAUSED)
     laptop.ask("approve", RUN, *CONFIRM)
     until(lambda: laptop.said(": began"), 10, "the run does not begin")
     laptop.ask("run", "attest", RUN, "fence:messages")
@@ -133,7 +133,7 @@ def test_a_laptop_goes_on_and_the_old_quorum_is_refused(
         until(lambda: laptop.said(": ended"), 10, "the run does not end")
 
         estate = str(tmp_path / "evac" / "estate")
-        assert run(["run", "verify", RUN, "--estate", estate, *laptop.store]) == exits.DONE
+        assert run(["run", "verify", RUN, "--estate", estate, *laptop.store]) == console.DONE
         assert "heads kept elsewhere" in capsys.readouterr().out
 
         for site in LOST:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from evac.cli import exits
+from evac.cli import console
 from evac.cli.main import run
 from evac_lab import episodes, restoring, status
 from evac_lab.episodes import Fire, Patience
@@ -62,6 +62,6 @@ def test_a_site_burns_comes_back_and_the_next_one_burns(
     second = episodes.burn(lab, "anyang", Patience(45))
     is_good(second)
     assert second.number == 2
-    assert run(["lab", "report", "--output", "json", "--folder", str(lab.path)]) == exits.DONE
+    assert run(["lab", "report", "--output", "json", "--folder", str(lab.path)]) == console.DONE
     rows = json.loads(capsys.readouterr().out)["fires"]
     assert [(row["lost_site"], row["lost"]) for row in rows] == [("pangyo", 0), ("anyang", 0)]

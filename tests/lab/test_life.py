@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.cli import exits
+from evac.cli import console
 from evac.cli.main import run
 from evac.estate import check
 from evac.estate.codecs.policy import load_policy
@@ -34,15 +34,15 @@ def test_up_look_and_down_without_a_trace(folder: LabFolder, capsys: pytest.Capt
     with pytest.raises(LabError) as raised:
         world.up(Options(offset=offset), folder)
     assert (raised.value.code, raised.value.hint) == ("lab-up", "evac lab down")
-    assert run(["lab", "status", "--output", "json", "--folder", str(folder.path)]) == exits.DONE
+    assert run(["lab", "status", "--output", "json", "--folder", str(folder.path)]) == console.DONE
     shown = json.loads(capsys.readouterr().out)
     assert [site["name"] for site in shown["sites"]] == ["pangyo", "anyang", "ansan"]
     assert "dc-anyang sync" in shown["sites"][0]["postgres"]
     assert "dc-ansan async" in shown["sites"][0]["postgres"]
-    assert run(["lab", "status", "--folder", str(folder.path)]) == exits.DONE
+    assert run(["lab", "status", "--folder", str(folder.path)]) == console.DONE
     assert "writes/s acknowledged" in capsys.readouterr().out
     pids = living(state, folder)
-    assert run(["lab", "down", "--folder", str(folder.path)]) == exits.DONE
+    assert run(["lab", "down", "--folder", str(folder.path)]) == console.DONE
     assert not {pid for pid in pids if proc_table.started(pid)}
     assert doctor.taken_ports(topology("loopback", offset)) == ()
     assert {path.name for path in folder.path.iterdir()} <= {"lock", "fires"}
@@ -127,16 +127,16 @@ def test_a_lab_that_cannot_come_up_leaves_nothing(folder: LabFolder, monkeypatch
 def test_what_is_severe_is_not_done_unasked(folder: LabFolder, capsys: pytest.CaptureFixture[str]) -> None:
     folder.write(LabState("loopback", 0, 0.0, "up"))
     where = ["--folder", str(folder.path)]
-    assert run(["lab", "burn", "pangyo", *where]) == exits.USAGE
-    assert run(["lab", "burn", "pangyo", "--confirm", "anyang", *where]) == exits.USAGE
-    assert run(["lab", "burn", "pangio", "--confirm", "pangio", *where]) == exits.USAGE
+    assert run(["lab", "burn", "pangyo", *where]) == console.USAGE
+    assert run(["lab", "burn", "pangyo", "--confirm", "anyang", *where]) == console.USAGE
+    assert run(["lab", "burn", "pangio", "--confirm", "pangio", *where]) == console.USAGE
     assert "--confirm SITE" in capsys.readouterr().err
     assert folder.need().burnt == {}
 
 
 def test_without_a_lab_every_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["status"], ["heal", "pangyo"], ["burn", "pangyo", "--confirm", "pangyo"]):
-        assert run(["lab", *words, "--folder", str(tmp_path)]) == exits.FAILED
+        assert run(["lab", *words, "--folder", str(tmp_path)]) == console.FAILED
         assert "evac lab up" in capsys.readouterr().err
-    assert run(["lab", "report", "--folder", str(tmp_path)]) == exits.DONE
-    assert run(["lab", "down", "--folder", str(tmp_path / "none")]) == exits.DONE
+    assert run(["lab", "report", "--folder", str(tmp_path)]) == console.DONE
+    assert run(["lab", "down", "--folder", str(tmp_path / "none")]) == console.DONE

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from evac.model.errors import EvacError, LockHeld, Unavailable
-from evac.store.limits import PREFIX_END
 from evac.store.memory import MemoryStore
-from evac.store.port import Change, Compare, Entry, Lease
+from evac.store.port import PREFIX_END, Change, Compare, Entry, Lease
 from evac_lab.virtual_loop import Process, VirtualLoop
 
 T = TypeVar("T")

@@ -33,7 +33,7 @@ from evac.net.internal_errors import INTERNAL
 from evac.run.values import ENDED, RunSpec
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.port import Lease, Put
-from evac.watch.values import EvidenceKind, Seen, Verdict
+from evac.watch.verdict import EvidenceKind, Seen, Verdict
 from evac.watch.verdict import Standing as Belief
 from evac.watch.witness import Probe
 from evac_lab.virtual_loop import Process

@@ -17,7 +17,7 @@ from evac.engine.plans.library import key_of
 from evac.notices.codec import State
 from evac.notices.rule import tell
 from evac.notices.values import UPDATE, Channel, Concern, Known, News
-from evac.office.notices.ledger import Ledger, new_messages
+from evac.office.notices.overview import Ledger, new_messages
 from evac.office.office import Office
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store

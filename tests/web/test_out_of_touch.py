@@ -14,7 +14,7 @@ import httpx2
 import pytest
 import pytest_socket
 
-from evac.app.war_room import controller_line
+from evac.app.side_process import controller_line
 from evac.model.errors import Corrupt, Unavailable
 from evac.office import office as offices
 from evac.office.office import Office

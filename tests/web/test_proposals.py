@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import orjson
 
-from evac.app.rehearsing import Rehearser
+from evac.app.applying import Rehearser
 from evac.engine.plans.library import digest_of, get_plan
 from evac.engine.runs.proposals import answered, refused
 from evac.estate.codecs import plan as plan_codec

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from evac.app import runs
 from evac.model.errors import RunError
-from evac.office import replay
-from evac.office.replay import Replayer
+from evac.office.runs import Replayer
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
 
@@ -29,7 +29,7 @@ def test_the_loop_goes_on_while_a_run_is_read_and_two_who_ask_are_answered_at_on
         assert go_on.wait(60), "the loop stands still"
         return run, entry.value, len(rows)
 
-    monkeypatch.setattr(replay.runs, "view_of", view_of)
+    monkeypatch.setattr(runs, "view_of", view_of)
 
     async def story() -> None:
         store = MemoryStore()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from evac.cli import exits
+from evac.cli import console
+from evac.cli.console import say
 from evac.cli.options import quiet_option
-from evac.cli.output import say
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def fleet(quiet: bool, **options: Any) -> int:
     if options["no_limits"]:
         ground = ground.without_limits()
     running.run(ground, _wish(options), lambda about: _tell(about, quiet))
-    return exits.DONE
+    return console.DONE
 
 
 def _folder(options: Mapping[str, Any]) -> Path:
@@ -127,7 +127,7 @@ def _detach(folder: Path, quiet: bool) -> int:
 
     about = running.begin([word for word in sys.argv[1:] if word != "--detach"], folder)
     _tell(about, quiet, f"end it: evac lab fleet --end --folder {folder}")
-    return exits.DONE
+    return console.DONE
 
 
 def _end(folder: Path, quiet: bool) -> int:
@@ -135,7 +135,7 @@ def _end(folder: Path, quiet: bool) -> int:
 
     ended = running.end(folder)
     say("the fleet has ended" if ended else f"no fleet runs in {folder}", quiet)
-    return exits.DONE
+    return console.DONE
 
 
 def _running() -> ModuleType:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from evac import __version__
-from evac.cli import exits
+from evac.cli import console
+from evac.cli.console import emit, progress, say, screen, write_whole
 from evac.cli.options import Command, Length, output_option, quiet_option
-from evac.cli.output import emit, progress, say, screen, write_whole
 from evac.model.errors import InvalidInput
 from evac_lab.fleet_command import fleet
 
@@ -210,7 +210,7 @@ def burn(
     if no_wait:
         struck = faults.burn(place, site)
         say(f"{site} burns: {struck.processes} processes killed", quiet)
-        return exits.DONE
+        return console.DONE
     patience = episodes.Patience(longest)
     fire = episodes.burn(place, site, patience, lambda words: say(words, quiet), reason)
     return _show(fire, output, place)
@@ -222,10 +222,10 @@ def _show(fire: Fire, output: str, folder: LabFolder) -> int:
 
     emit(reports.as_json([fire]) if output == "json" else reports.timeline(fire), None)
     if fire.state in ("over", "succeeded", "succeeded_with_exceptions"):
-        return exits.DONE
+        return console.DONE
     after = f"{_to_show(folder.need(), fire.run)}, or " if fire.run else ""
     say(f"it is not over: evac may wait for a person\nnext: {after}evac lab status")
-    return exits.FAILED
+    return console.FAILED
 
 
 @lab.command()
@@ -246,7 +246,7 @@ def cut(site: str, wait: bool, confirm: str | None, reason: str, folder: Path | 
         return _show(episodes.cut(place, site, episodes.Patience(), told, reason), "text", place)
     struck = faults.cut(place, site)
     say(f"{site} is cut off: {struck.processes} processes\nnext: evac lab heal {site}", quiet)
-    return exits.DONE
+    return console.DONE
 
 
 @lab.command()
@@ -371,7 +371,7 @@ def restore(
     _confirm(site, confirm)
     done = restoring.restore(place, site, lambda words: say(words, quiet), failback=failback, reason=reason)
     emit(done.as_text(), None)
-    return exits.DONE if done.whole else exits.FAILED
+    return console.DONE if done.whole else console.FAILED
 
 
 @lab.command()
@@ -456,7 +456,7 @@ def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, qu
     write_whole(page, october_page(story, f"evac {__version__}; seed {seed}").encode())
     emit(october_text(story), None)
     say(f"\nthe page: {page}", quiet)
-    return exits.DONE if not story.wave.trips and not story.missing else exits.FAILED
+    return console.DONE if not story.wave.trips and not story.missing else console.FAILED
 
 
 @click.command()
@@ -486,7 +486,7 @@ def doctor(install: bool, yes: bool, offset: int, folder: Path | None, output: s
         emit(json.dumps({"schema_version": 1, "well": found.well, **asdict(found)}, indent=2), None)
     else:
         emit(doctors.as_text(found), None)
-    return exits.DONE if found.well else exits.FAILED
+    return console.DONE if found.well else console.FAILED
 
 
 def _install(command: str, yes: bool) -> None:

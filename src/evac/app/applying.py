@@ -1,9 +1,9 @@
-"""Applying a plan: a rehearsal on paper that asks every system, or a proposal to whoever leads.
+"""Applying a plan: a rehearsal that asks every system and changes nothing, or a proposal to the leader.
 
-A dry run changes nothing: it binds the plan, asks each driver whether its action would work now, and says
-what an approval would have to cover.
-
-Beginning a run where its journal was lost: what the world shows as done is attested, the rest is run.
+A dry run binds the plan, asks each driver whether its action would work now, and says what an approval
+would have to cover. That takes seconds; `Rehearser` does it for a war room on a thread with a loop of its
+own, one plan at a time, so that no page waits for it. Where the journal of a run was lost, what the world
+shows as done is attested, and the rest is run.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from evac import estate as estates
 from evac.app import runs
@@ -28,11 +28,11 @@ from evac.drivers.registry import Drivers, acts, is_by_person
 from evac.engine.lead.leadership import LEADER
 from evac.engine.plans.library import digest_of, find_plan, get_plan
 from evac.engine.runs import requests
-from evac.engine.runs.binding import Bound, bind
+from evac.engine.runs.binding import bind
 from evac.engine.stores.guards import WHOLE
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
-from evac.model.errors import EvacError, NotAllowed, StalePlan, Superseded, Unavailable
+from evac.model.errors import EvacError, InvalidInput, NotAllowed, StalePlan, Superseded, Unavailable
 from evac.model.estate import Estate
 from evac.model.observation import Observation
 from evac.model.plan import Plan
@@ -42,6 +42,7 @@ from evac.run.envelope import outside
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.opening import open_store
 from evac.store.port import Store
+from evac.views.documents import DryRun, StepChecked, dry_run_of
 from evac.views.situation_view import differences, stale_words
 
 CHECK_S: Final = 5.0
@@ -64,26 +65,6 @@ class Loaded:
     digest: str
     estate: Estate
     policy: RunPolicy
-
-
-@dataclass(frozen=True, slots=True)
-class StepChecked:
-    """One step of a dry run: what would be done, and what would keep it from working now."""
-
-    id: str
-    words: tuple[str, ...]
-    problems: tuple[str, ...]
-    manual: bool
-    gate: str
-
-
-@dataclass(frozen=True, slots=True)
-class DryRun:
-    """needs_approval: what policy's own envelope does not cover, one sentence each."""
-
-    bound: Bound
-    steps: tuple[StepChecked, ...]
-    needs_approval: tuple[str, ...]
 
 
 async def load(
@@ -172,7 +153,8 @@ async def dry_run(loaded: Loaded, drivers: Drivers) -> DryRun:
         StepChecked(step.id, words_of(bound.actions[step.id]), found[step.id], step.manual, step.gate)
         for step in bound.spec.steps
     )
-    return DryRun(bound, steps, outside(loaded.policy.envelope, bound.spec.envelope))
+    needs_approval = outside(loaded.policy.envelope, bound.spec.envelope)
+    return dry_run_of(loaded.digest, loaded.plan.scenario.title, steps, needs_approval)
 
 
 def words_of(actions: Sequence[Action]) -> tuple[str, ...]:
@@ -348,3 +330,95 @@ async def _attest(store: Store, run: str, step: str, reason: str, at_ms: int) ->
         raise NotAllowed(
             "adopt-not-taken", f"the leader did not take what was seen of {step}", "evac run show"
         )
+
+
+ANSWER_S: Final = 120.0
+Answer = TypeVar("Answer")
+
+
+async def fitted(
+    data: bytes,
+    digest: str,
+    estate: Path,
+    policy: Path | None,
+    drivers: Drivers,
+    now_ms: int,
+    known: Observation | None,
+) -> Loaded:
+    """The plan with the estate as it is now. known: what is known beside the files, if anyone knows. Raises
+    StalePlan, UnsafePlan; InvalidInput for what is no plan.
+    """
+    try:
+        plan = plan_codec.decode(data, digest)
+    except EvacError as error:
+        raise InvalidInput(error.code, error.message, error.hint) from error
+    return await fit(plan, data, digest, estate, policy, drivers, now_ms, known=known)
+
+
+async def rehearse(
+    data: bytes,
+    digest: str,
+    estate: Path,
+    policy: Path | None,
+    now_ms: int,
+    known: Observation | None = None,
+) -> DryRun:
+    """The document of a dry run."""
+    drivers = Drivers()
+    try:
+        loaded = await fitted(data, digest, estate, policy, drivers, now_ms, known)
+        return await dry_run(loaded, drivers)
+    finally:
+        await drivers.close()
+
+
+async def check_fit(
+    data: bytes,
+    digest: str,
+    estate: Path,
+    policy: Path | None,
+    now_ms: int,
+    known: Observation | None = None,
+) -> None:
+    """Raises StalePlan where the plan does not fit the estate as it is now, UnsafePlan where the checker
+    refuses it.
+    """
+    drivers = Drivers()
+    try:
+        await fitted(data, digest, estate, policy, drivers, now_ms, known)
+    finally:
+        await drivers.close()
+
+
+class Rehearser:
+    """One for a war room, of its estate and policy. known: what the leader published of the situation."""
+
+    def __init__(
+        self,
+        estate: Path,
+        policy: Path | None = None,
+        known: Callable[[], Observation | None] = lambda: None,
+    ) -> None:
+        self._estate, self._policy, self._known = estate, policy, known
+        self._turn = asyncio.Lock()
+
+    def _files(self) -> tuple[Path, Path | None]:
+        """Of one edition, should a link to it be moved while they are read."""
+        return self._estate.resolve(), self._policy and self._policy.resolve()
+
+    async def rehearse(self, data: bytes, digest: str, now_ms: int) -> DryRun:
+        return await self._apart(lambda: rehearse(data, digest, *self._files(), now_ms, self._known()))
+
+    async def check_fit(self, data: bytes, digest: str, now_ms: int) -> None:
+        await self._apart(lambda: check_fit(data, digest, *self._files(), now_ms, self._known()))
+
+    async def _apart(self, work: Callable[[], Awaitable[Answer]]) -> Answer:
+        async def bounded() -> Answer:
+            async with asyncio.timeout(ANSWER_S):
+                return await work()
+
+        async with self._turn:
+            try:
+                return await asyncio.to_thread(lambda: asyncio.run(bounded()))
+            except TimeoutError as error:
+                raise Unavailable(f"the systems of the plan did not answer in {ANSWER_S:.0f} s") from error

@@ -19,10 +19,9 @@ from evac import estate as estates
 from evac.app.accepting import Checker, Forethought, decoded, must_fit
 from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
-from evac.app.health import ServiceHealth
 from evac.app.observed_stores import RivalWatch, SeenEstate
-from evac.app.observing import control_of, probes_of
-from evac.app.planner.replan import Mender
+from evac.app.observing import ServiceHealth, control_of, probes_of
+from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
 from evac.drivers import process
@@ -368,7 +367,16 @@ async def bind_anew(
 
 
 def check_request(policy: RunPolicy, view: RunView, request: requests.Request) -> None:
-    """Approvals of a run are signed where policy lists approvers; other requests say who and why."""
+    """Nobody approves what they proposed, where policy wants four eyes. Approvals of a run are signed where
+    policy lists approvers; other requests say who and why. Raises NotAllowed.
+    """
+    own = request.who.strip().casefold() == view.proposer.strip().casefold()
+    if request.verb == "approve" and own and not policy.proposer_approves:
+        raise NotAllowed(
+            "four-eyes",
+            f"{request.who} proposed {view.spec.run}, so someone else has to approve it",
+            f"ask another person: evac approve {view.spec.run}",
+        )
     if request.verb != "approve" or request.step or not policy.approvers:
         return
     given = request.envelope or view.spec.envelope

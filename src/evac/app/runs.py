@@ -1,6 +1,8 @@
 """What operators do with runs: propose one, look at it, ask for something, hold everything, prove it.
 
 Every function takes an open store and plain values. Nothing here performs a step: that is the controller's.
+
+Which servers of a run did not come up, with where they stand.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ from evac.steps.registry import kind_of
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.journal import read
 from evac.store.port import Compare, Delete, Put, Store
+from evac.views.quarantine import Quarantine, quarantine_of
 
 INCIDENT: Final = "incident/"
 ANSWER_S: Final = 30.0
@@ -442,3 +445,18 @@ def proposal_of(data: bytes, incident: str, reason: str, typed: tuple[str, ...],
             incident, data, reason, sites, "evacuating", dict.fromkeys(sites, "evacuated"), typed, who
         )
     return Proposal(incident, data, reason, (), "active", dict.fromkeys(sites, "active"), typed, who)
+
+
+async def quarantine(store: Store, run: str) -> Quarantine:
+    """As the journal stands now. Places are those that each boot was bound with."""
+    view = await view_of(store, run)
+    bound = {
+        plan: (await get_bound(store, view.spec.run, plan)).actions for plan in dict.fromkeys(view.plans)
+    }
+
+    def place_of(step: str) -> Mapping[str, Any]:
+        plan, there = view.origin_of(step)
+        actions = bound[plan].get(there, ())
+        return actions[0].parameters if actions else {}
+
+    return quarantine_of(view, place_of)

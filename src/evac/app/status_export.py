@@ -38,7 +38,7 @@ import orjson
 from evac import estate as estates
 from evac.app import incidents
 from evac.app.estates.copies import edition_of
-from evac.app.incident_folds import Folds
+from evac.app.incidents import Folds
 from evac.app.runs import INCIDENT
 from evac.app.side_process import until_ended
 from evac.drivers.command.driver import run_program

@@ -1,4 +1,7 @@
-"""What a rule is given: the estate, the impacts of every loss, judgements and chains of causes."""
+"""What a rule is given: the estate, the impacts of every loss, judgements and chains of causes.
+
+Also how amounts, times and lists read in messages.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,61 @@ from evac.audit.findings import DOMAIN_CLASSES, Finding
 from evac.audit.impacts.all_losses import LOST, RECOVERS, Impacts
 from evac.audit.impacts.dependencies import Pairs
 from evac.audit.impacts.stores import NEVER, Outcome
-from evac.derive.affected import components
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn
+
+_UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
+_RESOURCE_UNITS: Final = {"cpu": "mCPU", "memory": "MiB", "disk": "GiB", "accelerators": "accelerators"}
+_LARGER: Final = {"cpu": (1_000, "cores"), "memory": (1_024, "GiB"), "disk": (1_024, "TiB")}
+
+
+def duration(ms: int) -> str:
+    """A time in its two largest units: `2 h 5 min`; `never` for one that does not end."""
+    if ms >= NEVER:
+        return "never"
+    parts: list[str] = []
+    rest = ms
+    for size, name in _UNITS:
+        if rest >= size and len(parts) < 2:
+            parts.append(f"{rest // size} {name}")
+            rest %= size
+    return " ".join(parts) or f"{ms} ms"
+
+
+def amount(resource: str, value: int) -> str:
+    """A capacity in the larger unit once it is large: `227,341 cores`."""
+    return " ".join(measured(resource, value))
+
+
+def measured(resource: str, value: int) -> tuple[str, str]:
+    """The number and the unit of a capacity, in the larger unit once it is large."""
+    size, unit = _LARGER.get(resource, (1, ""))
+    if unit and value >= 10 * size:
+        return f"{-(-value // size):,}", unit
+    return f"{value:,}", _RESOURCE_UNITS.get(resource, resource)
+
+
+def bandwidth(mbps: int) -> str:
+    """`20 Gbit/s` or `150 Mbit/s`."""
+    return f"{mbps / 1_000:,.1f} Gbit/s" if mbps >= 10_000 else f"{mbps:,} Mbit/s"
+
+
+def listed(names: Sequence[str], most: int = 3, count: int | None = None) -> str:
+    """`a, b, c and 5 more`; count: how many there are, if only the first are given."""
+    shown = ", ".join(names[:most])
+    rest = (len(names) if count is None else count) - most
+    return f"{shown} and {rest:,} more" if rest > 0 else shown
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """`1 service`, `12 services`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def is_or_are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
 
 _CLASS_RANK: Final = {name: rank for rank, name in enumerate(DOMAIN_CLASSES)}
 
@@ -33,6 +87,7 @@ ReasonKind = Literal[
     "no-headroom",
     "nowhere-else",
     "tools-lost",
+    "start-cycle",
 ]
 
 
@@ -43,6 +98,8 @@ class Reason:
     kind: ReasonKind
     loss: str
     stores: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    """Of `start-cycle`, all that need each other."""
     replicas: int = 0
     """That are left; of `no-headroom`, that find no place."""
     of: int = 0
@@ -70,6 +127,8 @@ class Reason:
                 return f"no room for {self.replicas:,} of the replicas it needs"
             case "nowhere-else":
                 return f"runs nowhere outside {self.loss}, and no room for it is known"
+            case "start-cycle":
+                return f"start cycle: {', '.join(self.services)} need each other to start"
             case "tools-lost":
                 return "the tools that start replicas are lost with it, and there is no way by hand"
 
@@ -365,17 +424,36 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
     missing = impacts.lost[number, service] and impacts.left(number, service) == 0
     if missing and not impacts.capacity.headroom_known[number, service]:
         return Reason("nowhere-else", loss)
+    circle = _start_circle(context, service, number)
+    if circle:
+        return Reason("start-cycle", loss, services=circle)
     if impacts.chains.tool_ready["start"][number] >= NEVER and "start" not in impacts.times.manual:
         return Reason("tools-lost", loss)
     return None
 
 
-def start_circles(edges: Edges) -> list[list[int]]:
-    """Services that need each other to start; each in the order of a walk."""
-    groups: dict[int, list[int]] = {}
-    for service, number in enumerate(components(edges)):
-        groups.setdefault(number, []).append(service)
-    return circles(groups.values(), edges)
+def _start_circle(context: Context, service: int, number: int) -> tuple[str, ...]:
+    """The services that need each other with one that can never start; empty where it is in no such circle,
+    or people break it."""
+    impacts = context.impacts
+    damage = impacts.damage
+    rows = damage.rows_of(number)
+    mine = rows[damage.pairs.service[rows] == service]
+    if impacts.times.start_cycle is not None or not damage.circle[mine].any():
+        return ()
+    members = impacts.order.members[impacts.order.component[service]]
+    return tuple(context.estate.services[member].id for member in members)
+
+
+def start_circles(context: Context) -> list[list[int]]:
+    """Services that need each other, one of them another one to start; each in the order of a walk."""
+    order, graph = context.impacts.order, context.impacts.graph
+    inner = {
+        order.component[service]
+        for service, needed in enumerate(graph.start_edges)
+        if any(order.component[other] == order.component[service] for other in needed)
+    }
+    return circles([order.members[own] for own in sorted(inner)], graph.hard)
 
 
 def circles(groups: Iterable[Sequence[int]], edges: Edges) -> list[list[int]]:

@@ -26,12 +26,16 @@ class Lists(NamedTuple):
 
 
 class Ways(NamedTuple):
-    """By component: those that need it, those it needs, its services, its families of stores."""
+    """By component: those that need it and whether they do to start, those it needs, those it needs to start,
+    its services, its families of stores and those it needs to start."""
 
     behind: Lists
+    starts_behind: BoolColumn
     needs: Lists
+    first: Lists
     members: Lists
     families: Lists
+    first_families: Lists
 
 
 class Pace(NamedTuple):
@@ -70,21 +74,28 @@ class Gates(NamedTuple):
 
 class Asked(NamedTuple):
     """By service: starts, how many; moves: its traffic; boots: dark servers up before its last one.
-    live, by component: down, and comes back; stores, by family: when it is back (ms)."""
+    live, by component: down, and comes back; freed: how long people take before it can start; stores, by
+    family: when it is back (ms)."""
 
     starts: IntColumn
     moves: BoolColumn
     boots: IntColumn
     live: BoolColumn
+    freed: IntColumn
     stores: IntColumn
 
 
 class _Run(NamedTuple):
-    """begin, open, starting: by component; coming, waiting: heaps, length: of both; slots (kinds, at once):
-    when each is free, empty without a limit; ready: by service."""
+    """By component: begin, serve: when it may start and be checked; open, waits: how many of those that it
+    needs to start, and at all, are not there yet; started: when its starts have ended, -1 before; starting:
+    whether it has any. coming, waiting: heaps, length: of both; slots (kinds, at once): when each is free,
+    empty without a limit; ready: by service."""
 
     begin: IntColumn
+    serve: IntColumn
     open: IntColumn
+    waits: IntColumn
+    started: IntColumn
     starting: BoolColumn
     coming: IntColumn
     waiting: IntColumn
@@ -108,7 +119,10 @@ def in_line(ways: Ways, pace: Pace, gates: Gates, asked: Asked, slots: IntColumn
     components = pace.rank.shape[0]
     run = _Run(
         np.full(components, gates.released),
+        np.full(components, gates.released),
         np.zeros(components, np.int64),
+        np.zeros(components, np.int64),
+        np.full(components, -1),
         np.zeros(components, np.bool_),
         np.zeros(components + 1, np.int64),
         np.zeros(components + 1, np.int64),
@@ -121,8 +135,13 @@ def in_line(ways: Ways, pace: Pace, gates: Gates, asked: Asked, slots: IntColumn
             run.starting[pace.component[service]] = True
     for number in range(components):
         if asked.live[number]:
+            run.begin[number] += asked.freed[number]
             for place in range(ways.needs.start[number], ways.needs.start[number + 1]):
-                run.open[number] += asked.live[ways.needs.number[place]]
+                run.waits[number] += asked.live[ways.needs.number[place]]
+            for place in range(ways.first.start[number], ways.first.start[number + 1]):
+                run.open[number] += asked.live[ways.first.number[place]]
+            for place in range(ways.families.start[number], ways.families.start[number + 1]):
+                run.serve[number] = max(run.serve[number], asked.stores[ways.families.number[place]])
             if run.open[number] == 0:
                 _announce(ways, asked, run, number)
     _serve(ways, pace, gates, asked, run)
@@ -144,7 +163,7 @@ def _serve(ways: Ways, pace: Pace, gates: Gates, asked: Asked, run: _Run) -> Non
             elif run.starting[number]:
                 _push(run.waiting, run.length, 1, -pace.rank[number] * components + number)
             else:
-                _check(pace, gates, run, number, at)
+                _started(pace, gates, run, number, at)
         if run.length[1] > 0:
             key = _pop(run.waiting, run.length, 1)
             free = _start_all(ways, pace, gates, asked, run, key % components, free)
@@ -158,11 +177,19 @@ def _time(key: int, components: int) -> int:
 
 @inner
 def _announce(ways: Ways, asked: Asked, run: _Run, number: int) -> None:
-    """All a component waited for is there; its stores may still be on the way."""
-    for place in range(ways.families.start[number], ways.families.start[number + 1]):
-        run.begin[number] = max(run.begin[number], asked.stores[ways.families.number[place]])
+    """All that a component needs to start is there; its stores may still be on the way."""
+    for place in range(ways.first_families.start[number], ways.first_families.start[number + 1]):
+        run.begin[number] = max(run.begin[number], asked.stores[ways.first_families.number[place]])
     components = run.begin.shape[0]
     _push(run.coming, run.length, 0, run.begin[number] * 2 * components + number)
+
+
+@inner
+def _started(pace: Pace, gates: Gates, run: _Run, number: int, at: int) -> None:
+    """The starts of a component have ended: it is checked once all that it needs is there."""
+    run.started[number] = at
+    if run.waits[number] == 0:
+        _check(pace, gates, run, number, max(at, run.serve[number]))
 
 
 @inner
@@ -189,10 +216,15 @@ def _shift(ways: Ways, pace: Pace, gates: Gates, asked: Asked, run: _Run, number
     for place in range(ways.behind.start[number], ways.behind.start[number + 1]):
         other = ways.behind.number[place]
         if asked.live[other]:
-            run.begin[other] = max(run.begin[other], done)
-            run.open[other] -= 1
-            if run.open[other] == 0:
-                _announce(ways, asked, run, other)
+            run.serve[other] = max(run.serve[other], done)
+            run.waits[other] -= 1
+            if run.waits[other] == 0 and run.started[other] >= 0:
+                _check(pace, gates, run, other, max(run.started[other], run.serve[other]))
+            if ways.starts_behind[place]:
+                run.begin[other] = max(run.begin[other], done)
+                run.open[other] -= 1
+                if run.open[other] == 0:
+                    _announce(ways, asked, run, other)
 
 
 @inner
@@ -223,7 +255,7 @@ def _start_all(ways: Ways, pace: Pace, gates: Gates, asked: Asked, run: _Run, nu
                 begin = max(begin, 0 if pace.urgent[number] else gates.starts)
                 free, end = _by_tools(gates, asked.starts[service], pace.start[service], begin, free)
         latest = max(latest, end)
-    _check(pace, gates, run, number, latest)
+    _started(pace, gates, run, number, latest)
     return free
 
 

@@ -55,11 +55,10 @@ from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate
 from evac.model.run_policy import RunPolicy
 from evac.net.secrets import secret_of
-from evac.store.copying import Copied, copy_of
-from evac.store.generation import Generation, read_generation
+from evac.store.anchors import decode
+from evac.store.generation import Copied, Generation, copy_of, read_generation
 from evac.store.opening import open_store
 from evac.store.port import Entry
-from evac.store.segments import decode
 
 BUDGET_MS: Final = 60_000
 SEALED: Final = "sealed/break-glass.bin"

@@ -26,8 +26,8 @@ import orjson
 from evac import estate as estates
 from evac.app.anchoring import AgentAt, agents_of
 from evac.bundle import sealing
-from evac.bundle.folder import GLASS, OPENED, STORE, UNPACKED, beside, put, remove_leftovers
 from evac.bundle.making import ENTRIES
+from evac.bundle.sealing import GLASS, OPENED, STORE, UNPACKED, beside, put, remove_leftovers
 from evac.drivers.process.client import CA, CERT, KEY
 from evac.drivers.process.driver import AgentGenerations
 from evac.engine.lead import watch_journal
@@ -37,15 +37,13 @@ from evac.estate.codecs.bundle import Bundle, BundleDamaged, check_name, manifes
 from evac.model.errors import ActionError, Corrupt, EvacError, InvalidInput, NotAllowed, UnknownDomain
 from evac.model.generation import GENERATION_MOST, epoch_in, token_in
 from evac.net import secrets
-from evac.store.anchors import Anchor, verify_chain
-from evac.store.copying import PAGE, fill, fill_store
+from evac.store.anchors import Anchor, Segment, decode, key_of, verify_chain
+from evac.store.anchors import encode as encode_segment
 from evac.store.generation import KEY as GENERATION
-from evac.store.generation import Generation, encode, read_generation
+from evac.store.generation import PAGE, Generation, encode, fill, fill_store, read_generation
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Entry, Put, Store
-from evac.store.segments import Segment, decode, key_of
-from evac.store.segments import encode as encode_segment
 from evac.views.words import listed
 
 ASK_S: Final = 3.0

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evac.cli import exits
+from evac.cli import console
+from evac.cli.console import emit, say
 from evac.cli.options import Length, output_option, quiet_option
-from evac.cli.output import emit, say
 from evac.cli.run_command import now_ms
 from evac.engine.runs.requests import VERBS
 from evac.model.access import ROLES
@@ -65,7 +65,7 @@ def check(file: Path, output: str) -> int:
         issuer = rules.provider.issuer if rules.provider else ""
         told = {"schema_version": 1, "people": people, "tokens": tokens, "issuer": issuer}
         emit(json.dumps(told, indent=2, ensure_ascii=False) + "\n", None)
-        return exits.DONE
+        return console.DONE
     lines = [f"{one.name}: {one.role}" for one in rules.people.values()]
     lines += [
         f"token {one.name}: {one.role}" + (f", acts for {one.of}" if one.of else "")
@@ -75,7 +75,7 @@ def check(file: Path, output: str) -> int:
         roles = ", ".join(f"{value} -> {role}" for value, role in rules.provider.roles.items())
         lines.append(f"{rules.provider.issuer}: {roles or 'nobody but the people above'}")
     emit("\n".join(lines) + "\n", None)
-    return exits.DONE
+    return console.DONE
 
 
 @access.command(name="break-glass")

@@ -1,4 +1,6 @@
-"""evac apply: what a plan would do now, or carry it out. evac approve: agree to a run."""
+"""evac apply: what a plan would do now, or carry it out. evac approve: agree to a run. evac hold: stop
+before the next effect.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evac.cli import exits
+from evac.cli import console
+from evac.cli.console import emit, say, screen
 from evac.cli.options import output_option, plan_argument, quiet_option, reason_option, who_option
-from evac.cli.output import emit, say, screen
 from evac.cli.run_command import follow, now_ms, request, run_argument
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
@@ -22,6 +24,28 @@ from evac.model.step_id import StepId
 if TYPE_CHECKING:
     from evac.control.port import Control, PlanGiven
     from evac.views.documents import LossRow, RunDocument
+
+
+@click.command()
+@click.option("--release", "lift", is_flag=True, help="End the hold.")
+@click.option("--reason", default="", help="Why; it goes into the journal of every run.")
+@who_option
+@where_options
+@quiet_option
+def hold(lift: bool, reason: str, who: str | None, where: Where, quiet: bool) -> int:
+    """Stop every run of every site before its next effect; --release lets them go on."""
+    if lift:
+        ended = where.do(lambda control: control.release(who or "", reason))
+        say("released: runs go on" if ended else "nobody held anything", quiet)
+        return console.DONE
+    if not reason:
+        raise InvalidInput("reason-missing", "a hold says why", "evac hold --reason WHY")
+    found = where.do(lambda control: control.hold(who or "", reason))
+    words = "nothing begins any more, anywhere"
+    if found.already:
+        words = f"{found.who} holds already ({found.reason}); {words}"
+    say(f"held: {words}\nnext: evac hold --release", quiet)
+    return console.DONE
 
 
 @click.command()
@@ -67,7 +91,7 @@ def apply(
         raise InvalidInput("reason-missing", "carrying a plan out says why", "add --reason WHY")
     run = _propose(_given(plan, estate, policy, where), where, reason, incident, confirm, quiet)
     say(f"{run} is made\nnext: evac approve {run} --reason WHY", quiet)
-    return exits.PAUSED if detach else follow(where, run, quiet)
+    return console.PAUSED if detach else follow(where, run, quiet)
 
 
 def _given(plan: Path, estate: Path | None, policy: Path | None, where: Where) -> PlanGiven:
@@ -94,7 +118,7 @@ def _dry(plan: Path, estate: Path | None, policy: Path | None, where: Where, out
     else:
         page = screen()
         emit(dry_run_text(document, str(plan), page.width, page.colour), None)
-    return exits.DONE if document.ready else exits.REFUSED
+    return console.DONE if document.ready else console.REFUSED
 
 
 def _propose(
@@ -193,7 +217,7 @@ def approve(
         envelope=None if step else needed,
         typed=tuple(sorted({*confirm, *to_type})),
     )
-    if code == exits.DONE and not step:
+    if code == console.DONE and not step:
         after, _ = where.do(look)
         if after.state == "awaiting_approval":
             say(f"not started yet: {'; '.join(after.waits_for)}", quiet)

@@ -13,7 +13,8 @@ from evac import audit as audits
 from evac import estate as estates
 from evac.app.planner.kernels import audit_s, kernels
 from evac.audit import AuditReport, Finding
-from evac.cli import exits
+from evac.cli import console
+from evac.cli.console import emit, progress, reporter, say, screen, write_whole
 from evac.cli.options import (
     as_of_option,
     estate_argument,
@@ -22,7 +23,6 @@ from evac.cli.options import (
     output_option,
     quiet_option,
 )
-from evac.cli.output import emit, progress, reporter, say, screen, write_whole
 from evac.cli.situation import situation_of
 from evac.cli.target import Where, where_options
 from evac.estate.codecs.suppressions import encode_baseline, read_baseline, read_suppressions
@@ -107,9 +107,11 @@ def audit(
         say(f"{plural(len(report.findings), 'finding')} accepted in {new_baseline}", quiet)
     emit(_render(loaded, report, judged, output, whole), target)
     if fail_on == "never":
-        return exits.DONE
+        return console.DONE
     level = next(severity for severity in SEVERITIES if severity == fail_on)
-    return exits.FINDINGS if any(audits.at_least(f.severity, level) for f in judged.counted) else exits.DONE
+    return (
+        console.FINDINGS if any(audits.at_least(f.severity, level) for f in judged.counted) else console.DONE
+    )
 
 
 def _judge(report: AuditReport, baseline: Path | None, suppressions: Path | None) -> Judged:

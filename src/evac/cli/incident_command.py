@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evac.cli.console import emit, say, screen, write_whole
 from evac.cli.options import file_option, output_option, plan_argument, quiet_option, who_option
-from evac.cli.output import emit, say, screen, write_whole
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from evac.cli import exits
+from evac.cli import console
+from evac.cli.console import emit, say
 from evac.cli.options import output_option, quiet_option
-from evac.cli.output import emit, say
 
 
 @click.group()
@@ -35,7 +35,7 @@ def check(file: Path, output: str) -> int:
         }
         told = {"schema_version": 1, "room": rules.room, "page": rules.page, "channels": rows}
         emit(json.dumps(told, indent=2, ensure_ascii=False) + "\n", None)
-        return exits.DONE
+        return console.DONE
     lines = [
         f"{one.name}: {one.way}, for users: what is published"
         if one.public
@@ -43,7 +43,7 @@ def check(file: Path, output: str) -> int:
         for one in rules.channels.values()
     ]
     emit("\n".join(lines) + "\n", None)
-    return exits.DONE
+    return console.DONE
 
 
 @notices.command()
@@ -78,8 +78,8 @@ def test(file: Path, names: tuple[str, ...], quiet: bool) -> int:
     emit("\n".join(lines) + "\n", None)
     if any(outcomes.values()):
         say("next: mend what failed; addresses are resolved anew for every try", quiet)
-        return exits.FAILED
-    return exits.DONE
+        return console.FAILED
+    return console.DONE
 
 
 @notices.command()

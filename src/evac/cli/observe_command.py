@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evac.cli import exits
+from evac.cli import console
+from evac.cli.console import emit, say, screen
 from evac.cli.options import estate_argument, output_option
-from evac.cli.output import emit, say, screen
 from evac.cli.run_command import now_ms
 
 if TYPE_CHECKING:
-    from evac.app.power_observing import PowerFacts
+    from evac.app.observing import PowerFacts
     from evac.model.observation import MemberSeen, Observation
     from evac.views.screen import Page
 
@@ -96,7 +96,7 @@ def _asked(seen: Observation) -> int:
         say(f"error: {member.store} at {member.site}: {message} [{code}]")
         if hint:
             say(f"next: {hint}")
-    return exits.TWO_PRIMARIES if rivals else exits.UNKNOWN if told else exits.DONE
+    return console.TWO_PRIMARIES if rivals else console.UNKNOWN if told else console.DONE
 
 
 def _known(facts: PowerFacts | None) -> int:
@@ -108,7 +108,7 @@ def _known(facts: PowerFacts | None) -> int:
 
     unknown = {} if facts is None else facts.unknown()
     if facts is None or not unknown:
-        return exits.DONE
+        return console.DONE
     told = "; ".join(f"{_why(code)} ({count:,})" for code, count in unknown.items())
     many, of = sum(unknown.values()), plural(facts.asked, "server")
     say(f"error: the power of {many:,} of {of} is not known: {told} [power-unknown]")
@@ -118,7 +118,7 @@ def _known(facts: PowerFacts | None) -> int:
         first = next((code for code in unknown if code in BOOT_CODES), "")
         remedy = BOOT_CODES[first].remedy if first else "see what each said: --output json"
         say(f"next: {remedy}; then ask again" if unknown.keys() != {NOT_ASKED} else "next: ask again")
-    return exits.FAILED if many == facts.asked else exits.UNKNOWN
+    return console.FAILED if many == facts.asked else console.UNKNOWN
 
 
 def _why(code: str) -> str:
@@ -133,7 +133,7 @@ def _why(code: str) -> str:
 async def _look(estate: Path, power: bool) -> tuple[Observation, PowerFacts | None]:
     from evac import estate as estates
     from evac.app.observing import observe as look
-    from evac.app.power_observing import observe_power
+    from evac.app.observing import observe_power
     from evac.drivers.registry import Drivers
 
     drivers, loaded = Drivers(), estates.load(estate)

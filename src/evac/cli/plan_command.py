@@ -1,4 +1,4 @@
-"""evac plan."""
+"""evac plan, evac verify and evac simulate: a plan is made, checked and played."""
 
 from __future__ import annotations
 
@@ -11,29 +11,140 @@ import click
 from evac import __version__
 from evac import estate as estates
 from evac.app.accepting import why_not
+from evac.app.planner.kernels import kernels, simulation_s
 from evac.app.planner.plans import DEFAULT_BUDGET_MS, Made, Question, make_plan, scenario_of
-from evac.cli import exits
+from evac.cli import console
+from evac.cli.console import emit, progress, reporter, say, screen, write_whole
 from evac.cli.options import (
     SEED_MAX,
     Length,
     as_of_option,
     estate_argument,
+    file_option,
     observe_option,
     output_option,
+    plan_argument,
     quiet_option,
 )
-from evac.cli.output import emit, progress, reporter, say, screen, write_whole
 from evac.cli.situation import lines, situation_of
 from evac.cli.target import Where, where_options
+from evac.derive.planning_instance import derive
 from evac.estate.codecs import plan as plan_codec
-from evac.model.errors import InvalidInput
+from evac.model.digest import estate_digest
+from evac.model.errors import InvalidInput, StalePlan, UnsafePlan
 from evac.model.estate import Estate
+from evac.model.policy import Policy
 from evac.model.situation import Situation
+from evac.planning.simulation.simulate import parse_faults
+from evac.planning.simulation.simulate import simulate as play
 from evac.verify import Verdict, check
 from evac.views.html_report import Planned, html_report
+from evac.views.json_out import simulate_json, verify_json
 from evac.views.plan_text import diff as plan_diff
 from evac.views.plan_text import plan_text
+from evac.views.situation_view import differences, stale_words
+from evac.views.small_texts import simulate_text, verify_text
 from evac.views.words import plural
+
+
+@click.command()
+@plan_argument
+@estate_argument
+@as_of_option
+@click.option("--trials", type=int, default=1000, show_default=True, help="How often the plan is played.")
+@click.option(
+    "--seed", type=click.IntRange(0, SEED_MAX), default=0, show_default=True, help="Same seed, same answer."
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="KIND:FIELD=NUMBER",
+    help="For example boot:fail=0.1 or start:slow=2; may be repeated.",
+)
+@output_option("text", "json")
+@file_option
+@quiet_option
+def simulate(
+    plan: Path,
+    estate: Path,
+    as_of: date | None,
+    trials: int,
+    seed: int,
+    faults: tuple[str, ...],
+    output: str,
+    target: Path | None,
+    quiet: bool,
+) -> None:
+    """Play a PLAN with uncertain durations and failing steps, thousands of times.
+
+    Says when each tier is back at the 50th to 99th percentile, how likely each rto is met, and what is
+    most often on the critical chain. The plan is verified first.
+    """
+    uncertainty = parse_faults(faults)
+    made, digest = plan_codec.read(plan)
+    loaded = estates.load(estate, as_of or made.as_of)
+    if estate_digest(loaded) != made.estate_digest:
+        raise StalePlan("plan-stale", "the plan was made from another estate", "make it anew: evac plan")
+    wrong = check(loaded, made).violations
+    if wrong:
+        words = f"the plan does not hold: {wrong[0].rule} {wrong[0].subject}: {wrong[0].message}"
+        raise UnsafePlan("plan-wrong", words, f"see them all: evac verify {plan} {estate}")
+    instance = derive(loaded, made.scenario, Policy(made.waivers, made.tier_weights), made.tick_ms)
+    with (
+        progress("simulating", quiet) as told,
+        kernels(simulation_s(len(made.steps), trials), reporter(told, quiet)),
+    ):
+        found = play(
+            instance,
+            made,
+            trials=trials,
+            seed=seed,
+            uncertainty=uncertainty,
+            progress=lambda done: told(done, "trials"),
+        )
+    if output == "json":
+        emit(simulate_json(digest, found), target)
+    else:
+        shown = screen()
+        emit(simulate_text(made, found, shown.width, shown.colour), target)
+
+
+@click.command()
+@plan_argument
+@estate_argument
+@observe_option
+@where_options
+@as_of_option
+@output_option("text", "json")
+@file_option
+def verify(
+    plan: Path,
+    estate: Path,
+    observe: bool,
+    where: Where,
+    as_of: date | None,
+    output: str,
+    target: Path | None,
+) -> int:
+    """Check everything a PLAN says against the ESTATE, with code that never sees the search of the planner.
+
+    Exit 0: the plan holds. Exit 10: it does not. Exit 12: it was made from another estate.
+    """
+    made, digest = plan_codec.read(plan)
+    loaded = estates.load(estate, as_of or made.as_of)
+    declared, found = loaded, situation_of(loaded, estate, where, observe)
+    loaded = found.estate
+    if estate_digest(loaded) != made.estate_digest:
+        by_files = estate_digest(declared) == made.estate_digest
+        raise StalePlan("plan-stale", *stale_words(differences(found), by_files))
+    verdict = check(loaded, made)
+    if output == "json":
+        emit(verify_json(digest, verdict), target)
+    else:
+        shown = screen()
+        emit(verify_text(made, digest, verdict, shown.width, shown.colour), target)
+    return console.DONE if verdict.holds else console.REFUSED
 
 
 @click.command()
@@ -167,15 +278,15 @@ def _accepted(verdict: Verdict, target: Path | None, estate: str) -> int:
     """A plan that the checker refuses is written and shown all the same, and never passes in silence."""
     words = why_not(verdict)
     if not words:
-        return exits.DONE
+        return console.DONE
     say(f"error: the checker does not accept this plan: {words} [plan-wrong]")
     say(f"next: evac verify {target or 'PLAN'} {estate}, and report it: evac made a mistake")
-    return exits.REFUSED
+    return console.REFUSED
 
 
 def _on(seen: Path, restore: tuple[str, ...]) -> tuple[str, ...]:
     """Servers that a look saw on. Raises InvalidInput."""
-    from evac.app.power_observing import servers_on
+    from evac.app.observing import servers_on
 
     if not restore:
         raise InvalidInput("plan-seen", "--seen belongs to --restore", "leave it out")

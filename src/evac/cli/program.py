@@ -14,19 +14,19 @@ from typing import Final
 import click
 
 from evac import __version__
-from evac.cli import exits, next_command
+from evac.cli import console
 from evac.model.errors import EstateError, EvacError
 from evac.model.extras import extra_of, needs
 
 COMMANDS: Final = {
-    "example": ("evac.cli.example_command:example", "Write an example estate."),
-    "import": ("evac.cli.import_command:import_", "Make an estate out of what exists."),
-    "check": ("evac.cli.check_command:check", "Is the estate well formed, and what is missing?"),
-    "schema": ("evac.cli.check_command:schema", "Print the JSON Schema of estates, plans or audits."),
+    "example": ("evac.cli.estate_command:example", "Write an example estate."),
+    "import": ("evac.cli.estate_command:import_", "Make an estate out of what exists."),
+    "check": ("evac.cli.estate_command:check", "Is the estate well formed, and what is missing?"),
+    "schema": ("evac.cli.estate_command:schema", "Print the JSON Schema of estates, plans or audits."),
     "audit": ("evac.cli.audit_command:audit", "What would each possible loss take, and what must be mended?"),
     "plan": ("evac.cli.plan_command:plan", "A site is gone: what goes where, in which order, done when?"),
-    "verify": ("evac.cli.verify_command:verify", "Check a plan with code that does not trust the planner."),
-    "simulate": ("evac.cli.simulate_command:simulate", "Play a plan with delays and failures, many times."),
+    "verify": ("evac.cli.plan_command:verify", "Check a plan with code that does not trust the planner."),
+    "simulate": ("evac.cli.plan_command:simulate", "Play a plan with delays and failures, many times."),
     "observe": ("evac.cli.observe_command:observe", "What are the stores now, by what they say themselves?"),
     "apply": ("evac.cli.apply_command:apply", "What would a plan do now? With --execute: carry it out."),
     "approve": ("evac.cli.apply_command:approve", "Agree to a run, within its envelope."),
@@ -36,13 +36,13 @@ COMMANDS: Final = {
     "run": ("evac.cli.run_command:run", "Look at runs, and say what shall become of them."),
     "incident": ("evac.cli.incident_command:incident", "What happened, who commands, what is told to whom."),
     "site": ("evac.cli.site_command:site", "Take back that a site is lost or evacuated."),
-    "hold": ("evac.cli.hold_command:hold", "Stop everything before its next effect."),
+    "hold": ("evac.cli.apply_command:hold", "Stop everything before its next effect."),
     "serve": ("evac.cli.serve_command:serve", "Run the controller of a site."),
     "store": ("evac.cli.store_command:store", "Authenticate what is kept in the store."),
     "notices": ("evac.cli.notices_command:notices", "Who is told when something is wrong."),
     "bundle": ("evac.cli.bundle_command:bundle", "Everything that is needed when nothing else is left."),
     "access": ("evac.cli.access_command:access", "Who may do what in the war room."),
-    "agent": ("evac.cli.agent_command:agent", "Run the local hand of a site."),
+    "agent": ("evac.cli.serve_command:agent", "Run the local hand of a site."),
     "key": ("evac.cli.apply_command:new_key", "Make a key for approvals."),
 }
 OF_EXTRAS: Final = {
@@ -105,27 +105,27 @@ def cli() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    next_command.forget()
+    console.forget()
     try:
         code = cli.main(args=arguments, prog_name="evac", standalone_mode=False)
-        return code if isinstance(code, int) else exits.DONE
+        return code if isinstance(code, int) else console.DONE
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
-        return exits.USAGE
+        return console.USAGE
     except click.ClickException as error:
         error.show()
-        return exits.USAGE
+        return console.USAGE
     except click.exceptions.Exit as error:
         return int(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; nothing was left half-written", err=True)
-        return exits.INTERRUPTED
+        return console.INTERRUPTED
     except EvacError as error:
         show(error)
-        return exits.exit_code(error)
+        return console.exit_code(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.DONE
+        return console.DONE
     except OSError as error:
         return _system_error(error)
     except MemoryError:
@@ -133,7 +133,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             "error: out of memory [out-of-memory]\nnext: close other programs, or use a larger machine",
             err=True,
         )
-        return exits.FAILED
+        return console.FAILED
     except ModuleNotFoundError as error:
         extra = extra_of(error.name or "")
         if not extra:
@@ -142,7 +142,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         command = next((part for part in given if not part.startswith("-")), "")
         missing = needs(extra, f"evac {command}")
         show(missing)
-        return exits.exit_code(missing)
+        return console.exit_code(missing)
     except Exception as error:
         return _own_fault(error)
 
@@ -156,7 +156,7 @@ def show(error: EvacError) -> None:
                 click.echo(f"    {row.hint}", err=True)
     click.echo(f"error: {error.message} [{error.code}]", err=True)
     if error.hint:
-        click.echo(next_command.with_way(f"next: {error.hint}"), err=True)
+        click.echo(console.with_way(f"next: {error.hint}"), err=True)
 
 
 def _system_error(error: OSError) -> int:
@@ -165,7 +165,7 @@ def _system_error(error: OSError) -> int:
     click.echo(
         f"error: {where}{words} [system-error]\nnext: check the path, the permissions and the space", err=True
     )
-    return exits.FAILED
+    return console.FAILED
 
 
 def _own_fault(error: Exception) -> int:
@@ -178,4 +178,4 @@ def _own_fault(error: Exception) -> int:
     click.echo(
         "next: run it again with EVAC_DEBUG=1 and report what it prints; nothing was written", err=True
     )
-    return exits.FAILED
+    return console.FAILED

@@ -1,15 +1,20 @@
-"""evac run: look at runs, and say what shall become of them."""
+"""evac run: look at runs, and say what shall become of them.
+
+evac run quarantine: the list of servers for the people on the floor.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from evac.cli import exits, next_command
+from evac.cli import console
+from evac.cli.console import emit, say, screen
 from evac.cli.options import (
     Length,
     log_file,
@@ -19,14 +24,36 @@ from evac.cli.options import (
     store_option,
     who_option,
 )
-from evac.cli.output import emit, say, screen
-from evac.cli.quarantine_command import quarantine
 from evac.cli.target import Where, where_options
 from evac.model.step_id import boot_step
 
 if TYPE_CHECKING:
     from evac.control.port import Control, Document
     from evac.views.documents import RunDocument
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@where_options
+@output_option("text", "csv", "json", "html")
+@click.option("--to", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of the screen.")
+def quarantine(run: str, where: Where, output: str, to: Path | None) -> None:
+    """Servers that did not come up: hall, rack, position, serial, why, and what to do there.
+
+    Sorted as one walks; html prints on A4. Servers that came up degraded are listed apart.
+    """
+    from evac.views import quarantine as lists
+
+    if output in ("csv", "html"):
+        emit(where.do(lambda control: control.quarantine(run, "csv" if output == "csv" else "html")), to)
+        return
+    told = where.do(lambda control: control.quarantine(run, "json"))
+    if output == "json":
+        emit(told, to)
+    else:
+        shown = screen()
+        emit(lists.quarantine_text(lists.quarantine_read(told), shown.width, shown.colour and to is None), to)
+
 
 run_argument = click.argument("run", metavar="RUN")
 step_argument = click.argument("step")
@@ -98,7 +125,7 @@ def _page(document: RunDocument) -> None:
 def code_of(document: RunDocument) -> int:
     """The exit code that says how a run stands."""
     undone, in_doubt = not document.undo_failed, bool(document.in_doubt)
-    return exits.run_exit_code(document.state, undone, in_doubt, bool(document.held_by))
+    return console.run_exit_code(document.state, undone, in_doubt, bool(document.held_by))
 
 
 @run.command()
@@ -131,7 +158,7 @@ def follow(where: Where, run: str, quiet: bool) -> int:
         document = where.do(work)
     except KeyboardInterrupt:
         say(f"\ndetached; the run goes on\nnext: evac run watch {run}")
-        return exits.INTERRUPTED
+        return console.INTERRUPTED
     _page(document)
     return code_of(document)
 
@@ -162,8 +189,8 @@ def events(run: str, goes_on: bool, where: Where, output: str) -> int:
         if not goes_on:
             raise
         say(f"\ndetached; the run goes on\nnext: evac run events {run} --follow")
-        return exits.INTERRUPTED
-    return exits.DONE
+        return console.INTERRUPTED
+    return console.DONE
 
 
 @run.command()
@@ -201,7 +228,7 @@ def verify(run: str | None, where: Where, estate: str | None, output: str) -> in
             emit("\n".join(lines or [f"{name} {_whole(proof, estate)}"]) + "\n", None)
         if silent := sorted({site for proof in proofs for site in proof.get("silent", ())}):
             say(f"warning: what the agents of {', '.join(silent)} keep is not compared: they do not answer")
-    return exits.FAILED if any(proof["problems"] for proof in proofs) else exits.DONE
+    return console.FAILED if any(proof["problems"] for proof in proofs) else console.DONE
 
 
 async def _proof(control: Control, name: str, estate: str | None, generation: int) -> Document:
@@ -243,12 +270,12 @@ def request(where: Where, run: str, verb: Any, who: str | None, reason: str, qui
     answer = where.do(lambda control: control.ask(run, asked))
     if answer.refused:
         say(f"error: {answer.refused} [request-refused]\nnext: evac run show {run}")
-        return exits.REFUSED
+        return console.REFUSED
     if not answer.taken:
         say(f"no leader took it yet; it stands and is taken when one leads\nnext: evac run show {run}")
-        return exits.PAUSED
+        return console.PAUSED
     say(f"{verb}: done\nnext: evac run show {run}", quiet)
-    return exits.DONE
+    return console.DONE
 
 
 def request_each(
@@ -290,7 +317,7 @@ def request_each(
     if done:
         say(f"{verb}: done{f', {done} steps' if len(names) > 1 else ''}", quiet)
     say(f"next: evac run show {run}", quiet and not (refused or waiting))
-    return exits.REFUSED if refused else exits.PAUSED if waiting else exits.DONE
+    return console.REFUSED if refused else console.PAUSED if waiting else console.DONE
 
 
 async def _on_the_list(control: Control, run: str, racks: Named, halls: Named) -> list[str]:
@@ -444,7 +471,7 @@ def adopt(
 
     from evac.app.applying import adopt as adopted
 
-    next_command.remember({"--store": store}, server=False)
+    console.remember({"--store": store}, server=False)
     made, done = adopted(
         Path(plan), Path(estate), store, incident, reason, confirm, now_ms(), log_file(), generation
     )
@@ -454,4 +481,4 @@ def adopt(
         + f"\nnext: evac approve {made} --reason WHY",
         quiet,
     )
-    return exits.DONE
+    return console.DONE

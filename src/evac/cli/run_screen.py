@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from evac.cli.output import say
+from evac.cli.console import say
 from evac.views.documents import RunDocument
 from evac.views.run_report import run_text
 

@@ -1,27 +1,30 @@
-"""evac serve: the controller of a site."""
+"""evac serve: the controller of a site, with the public status page outside all sites. evac agent: the
+agent of a site.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from evac.cli import exits
-from evac.cli.bundle_serving import SITE as BUNDLE_SITE
-from evac.cli.bundle_serving import BundleAsked, bundle_options, open_bundle
+from evac.cli import console
+from evac.cli.bundle_command import SITE as BUNDLE_SITE
+from evac.cli.bundle_command import BundleAsked, bundle_options, open_bundle
+from evac.cli.console import say
 from evac.cli.options import Length, agent_options, as_of_option, store_option
-from evac.cli.output import say
-from evac.cli.status_options import StatusAsked, status_options
 from evac.model.errors import InvalidInput
 from evac.views.words import listed
 
@@ -29,6 +32,112 @@ if TYPE_CHECKING:
     from evac.app.controlling import Composed, Setting
     from evac.app.estates.copies import Copies
     from evac.engine.lead.controller import Controller
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def agent(file: Path) -> None:
+    """Run the agent of this site, as its FILE (TOML) says, until it is told to end.
+
+    It starts and stops local units, does what signed orders say near the systems they change, and is the hand
+    of a fence. What it started goes on when it ends.
+    """
+    import asyncio
+    import logging
+    import signal
+
+    from evac.agent.config import read_config
+    from evac.agent.service import run_agent
+    from evac.app.systemd_notify import Supervisor
+
+    config = read_config(file)
+    supervisor = Supervisor()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+
+    async def until_told() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        telling = asyncio.create_task(
+            supervisor.once_listening(config.host, config.port, f"the agent of {config.site}")
+        )
+        try:
+            await run_agent(config, stop)
+        finally:
+            supervisor.stopping()
+            telling.cancel()
+
+    asyncio.run(until_told())
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class StatusAsked:
+    """Where the public status page goes; folder None: nowhere."""
+
+    folder: Path | None
+    push: str
+    title: str
+    url: str
+
+    def arguments(self, setting: Setting) -> list[str] | None:
+        """Of the process that exports it. Raises InvalidInput before anything starts."""
+        if self.folder is None:
+            if self.push:
+                raise InvalidInput("status-push", "there is no folder to push", "add --status-page DIR")
+            return None
+        from evac.app.status_export import target_of
+
+        target_of(self.folder, self.push)
+        if setting.store == "memory:":
+            raise InvalidInput(
+                "status-store",
+                "a store in memory is seen by no other process",
+                "name one: --store sqlite:PATH",
+            )
+        if self.url and not self.url.startswith(("https://", "http://")):
+            raise InvalidInput(
+                "url-invalid", f"{self.url[:60]} is no address of a page", "begin it with https://"
+            )
+        told = [str(setting.estate), "--store", setting.store, "--site", setting.site]
+        told += ["--to", str(self.folder)]
+        for name, value in (("--push", self.push), ("--title", self.title), ("--url", self.url)):
+            told += [name, value] if value else []
+        return told + (["--as-of", setting.as_of.isoformat()] if setting.as_of else [])
+
+
+def status_options(command: Command) -> Command:
+    """Gives a command `status`, a StatusAsked."""
+
+    @click.option(
+        "--status-page",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="Keep the public status page there, anew at every change; outside all sites.",
+    )
+    @click.option(
+        "--status-push",
+        default="",
+        metavar="COMMAND",
+        help="Takes that folder elsewhere, without a shell: 'rsync -a {folder}/ HOST:/srv/status/'.",
+    )
+    @click.option("--status-title", default="", help="Whose page it is. [default: the name of the estate]")
+    @click.option("--status-url", default="", metavar="URL", help="Its address, for the feed.")
+    @functools.wraps(command)
+    def wrapped(
+        *values: Any,
+        status_page: Path | None,
+        status_push: str,
+        status_title: str,
+        status_url: str,
+        **named: Any,
+    ) -> Any:
+        asked = StatusAsked(status_page, status_push, status_title, status_url)
+        return command(*values, status=asked, **named)
+
+    return wrapped  # type: ignore[return-value]
 
 
 @click.command()
@@ -139,7 +248,7 @@ def serve(
     )
     room = _room(setting, listen, access, tls_cert, tls_key) if listen else None
     _run(setting, room, status.arguments(setting), _notices(setting, notices))
-    return exits.DONE
+    return console.DONE
 
 
 def _run(
@@ -188,7 +297,7 @@ def _demo(port: int | None) -> int:
     from evac.app.demo import room as demo_room
 
     demo_room.serve_demo(demo_room.PORT if port is None else port, say)
-    return exits.DONE
+    return console.DONE
 
 
 def _room(
@@ -197,7 +306,7 @@ def _room(
     """Arguments of the process of the war room. Raises EstateError, InvalidInput, NotAllowed before anything
     starts.
     """
-    from evac.app.war_room import check_libraries
+    from evac.app.side_process import check_libraries
     from evac.web.setting import listen_of
 
     address = listen_of(listen)
@@ -276,7 +385,7 @@ async def _serve(
     """The controller, and beside it, as long as it lives, the war room, the export of the status page, what
     tells people, and what takes a changed estate.
     """
-    from evac.app import controlling, war_room
+    from evac.app import controlling, side_process
     from evac.app.systemd_notify import Supervisor
 
     supervisor = Supervisor()
@@ -292,17 +401,19 @@ async def _serve(
         beside.append(asyncio.create_task(watching, name="systemd"))
 
     def line() -> bytes:
-        return b"".join(war_room.controller_line(one.leads, one.neither) for one in controllers)
+        return b"".join(side_process.controller_line(one.leads, one.neither) for one in controllers)
 
-    beside = [asyncio.create_task(war_room.keep(room, _log, line=line), name="war room")] if room else []
+    beside = [asyncio.create_task(side_process.keep(room, _log, line=line), name="war room")] if room else []
     if status:
-        export = war_room.keep(status, _log, module=war_room.EXPORT, name="the export of the status page")
+        export = side_process.keep(
+            status, _log, module=side_process.EXPORT, name="the export of the status page"
+        )
         beside.append(asyncio.create_task(export, name="status page"))
     if notices:
-        teller = war_room.keep(notices, _log, module=war_room.NOTICES, name="the process of notices")
+        teller = side_process.keep(notices, _log, module=side_process.NOTICES, name="the process of notices")
         beside.append(asyncio.create_task(teller, name="notices"))
     if traces := _traces(setting):
-        tracer = war_room.keep(traces, _log, module=war_room.TRACES, name="the process of traces")
+        tracer = side_process.keep(traces, _log, module=side_process.TRACES, name="the process of traces")
         beside.append(asyncio.create_task(tracer, name="traces"))
     try:
         await controlling.serve(setting, lambda notice: _log(controlling.notice_line(notice)), ready)

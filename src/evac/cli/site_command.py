@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from evac.cli import exits
+from evac.cli import console
+from evac.cli.console import say
 from evac.cli.options import quiet_option, reason_option, who_option
-from evac.cli.output import say
 from evac.cli.target import Where, where_options
 
 
@@ -29,4 +29,4 @@ def clear(domain: str, reason: str, who: str | None, where: Where, quiet: bool) 
     """
     where.do(lambda control: control.clear_site(domain, who or "", reason))
     say(f"{domain} is active again\nnext: evac status", quiet)
-    return exits.DONE
+    return console.DONE

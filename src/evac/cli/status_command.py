@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evac.cli.console import emit, say, screen, write_whole
 from evac.cli.options import output_option
-from evac.cli.output import emit, say, screen, write_whole
 from evac.cli.target import Where, where_options
 from evac.model.errors import EvacError
 from evac.model.situation import Situation
@@ -33,7 +33,7 @@ def status(estate: Path | None, where: Where, output: str) -> int:
     With the ESTATE also what is not where its files declare it, since when and by which run. Exit 17: a store
     has two writable primaries.
     """
-    from evac.cli import exits
+    from evac.cli import console
     from evac.views.small_texts import status_text
 
     async def ask(control: Control) -> tuple[dict[str, Any], Observation | None]:
@@ -47,7 +47,7 @@ def status(estate: Path | None, where: Where, output: str) -> int:
     document["situation"] = _situation(estate, facts)
     page = screen()
     emit(_json(document) if output == "json" else status_text(document, page.width, page.colour), None)
-    return exits.TWO_PRIMARIES if facts is not None and facts.rivals else exits.DONE
+    return console.TWO_PRIMARIES if facts is not None and facts.rivals else console.DONE
 
 
 def _situation(estate: Path | None, facts: Observation | None) -> dict[str, Any] | None:

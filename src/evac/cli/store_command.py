@@ -6,9 +6,9 @@ import asyncio
 
 import click
 
-from evac.cli import exits
+from evac.cli import console
+from evac.cli.console import say
 from evac.cli.options import quiet_option
-from evac.cli.output import say
 from evac.store.sealed import Sealing
 
 NAMED_MOST = 10
@@ -48,7 +48,7 @@ def seal(url: str, trust_unsealed: bool, quiet: bool) -> int:
     found = asyncio.run(work())
     say(f"entries sealed: {found.sealed:,}; sealed already: {found.good:,}", quiet)
     if not found.left:
-        return exits.DONE
+        return console.DONE
     named = "\n".join(f"  {key}" for key in found.left[:NAMED_MOST])
     more = f"\n  and {len(found.left) - NAMED_MOST:,} more" if len(found.left) > NAMED_MOST else ""
     say(
@@ -56,4 +56,4 @@ def seal(url: str, trust_unsealed: bool, quiet: bool) -> int:
         "next: evac store seal --trust-unsealed, if you know that evac wrote them",
         quiet=False,
     )
-    return exits.FINDINGS
+    return console.FINDINGS

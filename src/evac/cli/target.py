@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from evac.cli import next_command
+from evac.cli import console
 from evac.cli.options import Command
 from evac.model.errors import InvalidInput
 
@@ -140,7 +140,7 @@ def where_options(command: Command) -> Command:
             "--client-key": client_key,
             "--ca": ca,
         }
-        next_command.remember(told, server=bool(chosen))
+        console.remember(told, server=bool(chosen))
         where = Where(store, chosen, token_file, token_command, client_cert, client_key, ca)
         return command(*values, where=where, **named)
 

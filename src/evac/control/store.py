@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from evac import estate as estates
-from evac.app import applying, incidents, quarantine, runs
+from evac.app import applying, incidents, runs
 from evac.app.anchoring import JOURNALS
+from evac.app.applying import check_fit, rehearse
 from evac.app.incidents import PaperForm, PaperKind
-from evac.app.rehearsing import check_fit, rehearse
 from evac.app.situations import facts_now
 from evac.control.port import (
     Document,
@@ -131,7 +131,7 @@ class StoreControl:
         return asdict(await runs.verify(self.store, found, list(heads)))
 
     async def quarantine(self, name: str, form: QuarantineForm) -> str:
-        found = await quarantine.quarantine(self.store, name)
+        found = await runs.quarantine(self.store, name)
         if form == "csv":
             return quarantine_csv(found)
         if form == "html":

@@ -76,13 +76,14 @@ def reachable(edges: Sequence[Sequence[int]], starts: Sequence[int]) -> list[boo
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceGraph:
     """Dependencies by index. hard, soft: services a service needs; families: store families it
-    needs, hard ones only; start_edges: the hard service edges that are needed to start;
+    needs, hard ones only; start_edges, start_families: those of the hard ones that are needed to start;
     family_stores: family -> indices of its stores."""
 
     hard: tuple[tuple[int, ...], ...]
     soft: tuple[tuple[int, ...], ...]
     start_edges: tuple[tuple[int, ...], ...]
     families: tuple[tuple[str, ...], ...]
+    start_families: tuple[tuple[str, ...], ...]
     family_stores: dict[str, tuple[int, ...]]
     index: dict[str, int]
 
@@ -97,42 +98,34 @@ def service_graph(estate: Estate) -> ServiceGraph:
     return _graph(edges, by_family, index)
 
 
-_Edges = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...]]
+_Edges = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...], tuple[str, ...]]
 
 
 def _edges(service: Service, index: dict[str, int]) -> _Edges:
     """What one service needs, see `ServiceGraph`."""
     edges = [d for d in service.needs if d.kind == "service"]
+    stores = [d for d in service.needs if d.kind == "store" and d.hard]
     return (
         tuple(sorted({index[d.target] for d in edges if d.hard})),
         tuple(sorted({index[d.target] for d in edges if not d.hard})),
         tuple(sorted({index[d.target] for d in edges if d.hard and d.needed_to == "start"})),
-        tuple(sorted({d.target for d in service.needs if d.kind == "store" and d.hard})),
+        tuple(sorted({d.target for d in stores})),
+        tuple(sorted({d.target for d in stores if d.needed_to == "start"})),
     )
 
 
 def _graph(edges: list[_Edges], by_family: dict[str, tuple[int, ...]], index: dict[str, int]) -> ServiceGraph:
-    hard, soft, start, families = zip(*edges, strict=True) if edges else ((), (), (), ())
-    return ServiceGraph(hard, soft, start, families, by_family, index)
+    hard, soft, start, families, to_start = zip(*edges, strict=True) if edges else ((), (), (), (), ())
+    return ServiceGraph(hard, soft, start, families, to_start, by_family, index)
 
 
-def replica_loss(replicas: Replicas, lost: Loss) -> BoolColumn:
-    """(K,) whether a binding is lost: its server, its pool or its site is."""
-    gone = np.zeros(len(replicas), np.bool_)
-    for kind, mask in ((ON_SERVER, lost.servers), (ON_POOL, lost.pools), (AT_SITE, lost.sites)):
-        rows = replicas.kind == kind
-        gone[rows] = mask[replicas.target[rows]]
-    return gone
+def counts_by_service(replicas: Replicas, counts: IntColumn, services: int) -> IntColumn:
+    """(S,) the sum of (K,) counts over the bindings of each service."""
+    return np.bincount(replicas.service, counts.astype(np.float64), services).astype(np.int64)
 
 
-def counts_by_service(replicas: Replicas, rows: BoolColumn, services: int) -> IntColumn:
-    """(S,) replicas of each service on the chosen bindings."""
-    weights = np.where(rows, replicas.count, 0).astype(np.float64)
-    return np.bincount(replicas.service, weights=weights, minlength=services).astype(np.int64)
-
-
-def sites_left(top: Topology, gone: BoolColumn) -> BoolColumn:
-    """(S,) services that lose every replica they have at some site; `gone`: (K,) lost bindings."""
+def sites_left(top: Topology, gone: IntColumn) -> BoolColumn:
+    """(S,) services that lose every replica they have at some site; `gone`: (K,) lost replicas."""
     estate = top.estate
     replicas = estate.replicas
     site = np.full(len(replicas), -1, np.int64)
@@ -146,7 +139,7 @@ def sites_left(top: Topology, gone: BoolColumn) -> BoolColumn:
     size = len(estate.services) * width
     known = site >= 0
     before = np.bincount(key[known], replicas.count[known], size)
-    after = np.bincount(key[known & ~gone], replicas.count[known & ~gone], size)
+    after = np.bincount(key[known], (replicas.count - gone)[known], size)
     left = (before > 0) & (after == 0)
     return np.asarray(left.reshape(len(estate.services), width).any(axis=1), np.bool_)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evac.derive.affected import counts_by_service, replica_loss, sites_left
+from evac.derive.affected import counts_by_service, sites_left
+from evac.derive.pools import replicas_lost
 from evac.model.domain import Loss, Topology
 from evac.model.fleet import AT_SITE, ON_POOL, BoolColumn, IntColumn, Replicas
 from evac.model.instance import Leaving
@@ -30,17 +31,16 @@ def way_home(top: Topology, lost: Loss) -> WayHome:
     estate, services = top.estate, len(top.estate.services)
     now, home = estate.replicas, estate.home
     if home is None:
-        here = replica_loss(now, lost)
-        every = np.ones(len(now), np.bool_)
-        missing, total = counts_by_service(now, here, services), counts_by_service(now, every, services)
+        here = replicas_lost(top, lost)
+        missing, total = counts_by_service(now, here, services), counts_by_service(now, now.count, services)
         return WayHome(missing, total, sites_left(top, here), ())
-    belongs = counts_by_service(home, replica_loss(home, lost), services)
-    here = replica_loss(now, lost)
+    belongs = counts_by_service(home, replicas_lost(top, lost, replicas=home), services)
+    here = replicas_lost(top, lost)
     there = counts_by_service(now, here, services)
     missing = np.maximum(0, belongs - there)
-    total = counts_by_service(home, np.ones(len(home), np.bool_), services)
-    surplus = counts_by_service(now, np.ones(len(now), np.bool_), services) + missing - total
-    return WayHome(missing, total, missing > 0, _leaving(top, now, home, here, missing, surplus))
+    total = counts_by_service(home, home.count, services)
+    surplus = counts_by_service(now, now.count, services) + missing - total
+    return WayHome(missing, total, missing > 0, _leaving(top, now, home, here > 0, missing, surplus))
 
 
 def _leaving(

@@ -37,9 +37,9 @@ def bound_instance(
 
     Raises UnknownDomain.
     """
-    if not estate.intervals:
+    if not estate.intervals and not planned.estimated:
         return planned
-    good = derive(good_ends(estate), scenario, policy, tick_ms)
+    good = derive(good_ends(estate), scenario, policy, tick_ms, good=True)
     np.maximum(good.rows.capacity, _room_as_planned(good, planned), out=good.rows.capacity)
     return replace(good, power=_power(good, planned), stores=_stores(estate, good))
 
@@ -94,11 +94,15 @@ def _room_as_planned(good: Instance, planned: Instance) -> IntColumn:
     """Room of each row in the planned instance, 0 where it has no such row.
 
     Rows that carry more than they have were given what they carry, which lighter replicas would not show.
+    What is free in a pool is at least what the plan has there, though more replicas are left in it.
     """
     index = {name: row for row, name in enumerate(planned.row_names)}
     same = np.array([index.get(name, -1) for name in good.row_names], np.int64)
-    found = planned.rows.capacity[same] if len(planned.rows) else np.zeros_like(good.rows.capacity)
-    return np.where(same[:, None] >= 0, found, 0)
+    if not len(planned.rows):
+        return np.zeros_like(good.rows.capacity)
+    had, free = planned.rows.capacity[same], (planned.rows.capacity - planned.rows.used)[same]
+    free = np.where(good.rows.is_pool[:, None], good.rows.used + free, 0)
+    return np.where(same[:, None] >= 0, np.maximum(had, free), 0)
 
 
 def _power(good: Instance, planned: Instance) -> tuple[PowerBudget, ...]:

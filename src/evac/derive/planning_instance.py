@@ -22,23 +22,32 @@ from evac.derive.affected import (
     counts_by_service,
     families_without_instance,
     hit_by_dependency,
-    replica_loss,
     service_graph,
     sites_left,
     store_is_lost,
 )
 from evac.derive.affected import lost_members as members_lost
+from evac.derive.circles import without_circles
 from evac.derive.homing import WayHome, way_home
 from evac.derive.limits import LimitTable, limits_of
+from evac.derive.pools import estimated, placement_of, replicas_lost, unjudged
 from evac.derive.rows import RowSet, rows_of
 from evac.model.domain import Loss, Topology, is_lost, lost_in, lost_now, site_of, topology
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import BoolColumn, IntColumn
-from evac.model.instance import Candidate, Instance, LostStore, Reprotect, Services, ToolNeed, Use
+from evac.model.instance import (
+    Candidate,
+    Instance,
+    LostStore,
+    Reprotect,
+    Services,
+    ToolNeed,
+    Use,
+)
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_WORDS, TICK_MS, UNBOUNDED, ceil_share, floor_share, ticks_up
-from evac.steps.registry import PLANNED, STATED_KINDS
+from evac.steps.registry import PLANNED, START_CYCLE, STATED_KINDS
 
 _DURATIONS: Final = ("start", "verify", "change", "settle", "shed")
 
@@ -128,8 +137,13 @@ def reprotects_of(
 
 def _ticks(estate: Estate, kind: str, tick_ms: int) -> int:
     """How long it takes a person; at most just over the horizon, which is never."""
-    most = estate.horizon_ms // tick_ms + 1
-    return min(ticks_up(estate.limits.manual_ms.get(kind, 0), tick_ms), most)
+    return _ticks_or_none(estate, kind, tick_ms) or 0
+
+
+def _ticks_or_none(estate: Estate, kind: str, tick_ms: int) -> int | None:
+    """The same; None where the estate states no such way."""
+    most, stated = estate.horizon_ms // tick_ms + 1, estate.limits.manual_ms.get(kind)
+    return None if stated is None else min(ticks_up(stated, tick_ms), most)
 
 
 _MBIT_PER_GIB: Final = 8_590
@@ -143,11 +157,13 @@ def derive(
     tick_ms: int = TICK_MS,
     top: Topology | None = None,
     rows: RowSet | None = None,
+    good: bool = False,
 ) -> Instance:
     """The planning instance of a scenario. Raises UnknownDomain.
 
     `top` spares building the topology again when many scenarios are derived from one estate; rows: of this
-    scenario, where somebody has them, or `no_rows` where only the rest is asked.
+    scenario, where somebody has them, or `no_rows` where only the rest is asked. good: what is lost of pools
+    is rounded in our favour.
     """
     top = top or topology(estate)
     lost = lost_in(top, scenario)
@@ -156,13 +172,18 @@ def derive(
     unknown: set[str] = set()
     weights = policy.tier_weights or estate.tier_weights
     limits = limits_in(top, tick_ms)
-    rows = rows or rows_of(top, lost, scenario, limits, tick_ms)
+    rows = rows or rows_of(top, lost, scenario, limits, tick_ms, good)
     unknown |= rows.unknown
     stores, store_rows = _lost_stores(top, lost, policy, limits, tick_ms, scenario, unknown)
-    hit = _hits(top, lost, graph, stores, store_rows, homing)
+    hit = _hits(top, lost, graph, stores, store_rows, homing, good)
     services = _services(top, hit, graph, rows, limits, weights, tick_ms, unknown)
-    grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
+    open_questions = _open_questions(top, lost, graph, store_rows, scenario)
+    unknown |= set(open_questions.values())
+    tools = _tools(estate, graph, services, limits, tick_ms, scenario)
     horizon = estate.horizon_ms // tick_ms
+    grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
+    by_hand = _ticks_or_none(estate, START_CYCLE, tick_ms)
+    services, stuck, broken = without_circles(services, tools, by_hand, grace)
     instance = Instance(
         tick_ms=tick_ms,
         horizon=horizon,
@@ -179,15 +200,18 @@ def derive(
         boot_kinds=rows.boot_kinds,
         power=rows.power,
         stores=stores,
-        tools=_tools(estate, graph, services, limits, tick_ms),
+        tools=tools,
         unknown=tuple(sorted(unknown)),
         notes=rows.notes,
         power_steps=rows.power_steps,
         powered_by=rows.powered_by,
         bring_up=rows.bring_up,
         left_off=rows.left_off,
-        attests=attests_of(estate, scenario, services, tick_ms),
+        attests={**broken, **attests_of(estate, scenario, services, tick_ms)},
         reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
+        unjudged=open_questions,
+        estimated=_estimated(top, lost, scenario),
+        stuck=stuck,
         leaving=() if homing is None else homing.leaving,
     )
     return cut_to_horizon(instance)
@@ -345,6 +369,7 @@ def _services(
         shift=hit.shift,
         blocked=hit.blocked,
         lost_stores=hit.lost_stores,
+        start_stores=hit.start_stores,
     )
 
 
@@ -398,8 +423,10 @@ def _same(
         base_weight=weight * (people - degraded),
         top_weight=weight * degraded,
         hard=graph.hard,
+        hard_start=graph.start_edges,
         soft=graph.soft,
         lost_stores=(),
+        start_stores=(),
         shift_uses=tuple(
             limits.shift(s.traffic.kind, ticks_up(s.traffic.change_ms, tick_ms)) for s in estate.services
         ),
@@ -419,6 +446,7 @@ class _Hits:
     shift: BoolColumn
     blocked: BoolColumn
     lost_stores: tuple[tuple[int, ...], ...]
+    start_stores: tuple[tuple[int, ...], ...]
     homing: bool
     """Whether counts are those of home."""
 
@@ -430,18 +458,19 @@ def _hits(
     stores: tuple[LostStore, ...],
     store_rows: dict[int, int],
     homing: WayHome | None,
+    good: bool,
 ) -> _Hits:
     services, replicas = top.estate.services, top.estate.replicas
     if homing is None:
-        before = replica_loss(replicas, lost_now(top))
-        gone = replica_loss(replicas, lost) | before
-        surviving = counts_by_service(replicas, ~gone, len(services))
-        n = surviving + counts_by_service(replicas, gone, len(services))
-        left_a_site = sites_left(top, gone & ~before) | _sent_there(top, lost, sites_left(top, gone))
+        before = replicas_lost(top, lost_now(top), good)
+        gone = np.maximum(replicas_lost(top, lost, good), before)
+        n = counts_by_service(replicas, replicas.count, len(services))
+        surviving = n - counts_by_service(replicas, gone, len(services))
+        left_a_site = sites_left(top, gone - before) | _sent_there(top, lost, sites_left(top, gone))
     else:
         n, surviving, left_a_site = homing.total, homing.total - homing.missing, homing.leaves
     m = top.once(("least", homing is None), lambda: _least(services, n))
-    lost_stores, blocked = _store_edges(graph, stores, store_rows)
+    lost_stores, start_stores, blocked = _store_edges(graph, stores, store_rows)
     moves = [_traffic_moves(s, bool(m)) for s, m in zip(services, left_a_site, strict=True)]
     shift = np.array(moves, np.bool_)
     waits = np.array([bool(d) for d in lost_stores], np.bool_)
@@ -449,7 +478,8 @@ def _hits(
     soft_hit = np.array([any(base_lost[j] for j in soft) for soft in graph.soft], np.bool_)
     top_lost = base_lost | (surviving < n) | soft_hit
     blocked = hit_by_dependency(graph, blocked)
-    return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, lost_stores, homing is not None)
+    homing_now = homing is not None
+    return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, lost_stores, start_stores, homing_now)
 
 
 def _sent_there(top: Topology, lost: Loss, left_a_site: BoolColumn) -> BoolColumn:
@@ -482,8 +512,9 @@ def _traffic_moves(service: Service, left_a_site: bool) -> bool:
 
 def _store_edges(
     graph: ServiceGraph, stores: tuple[LostStore, ...], store_rows: dict[int, int]
-) -> tuple[tuple[tuple[int, ...], ...], BoolColumn]:
-    """Lost stores each service waits for, one a family: the instance that can be back first."""
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...], BoolColumn]:
+    """Lost stores each service waits for, one a family: the instance that can be back first; those that it
+    needs to start; and services whose store never returns."""
     lost = np.zeros(max((max(d) for d in graph.family_stores.values()), default=-1) + 1, np.bool_)
     lost[list(store_rows)] = True
     chosen: dict[str, int] = {}
@@ -491,9 +522,12 @@ def _store_edges(
         chosen[family] = min(
             (store_rows[d] for d in graph.family_stores[family]), key=lambda k: _store_key(stores[k])
         )
-    edges = tuple(tuple(sorted({chosen[f] for f in fams if f in chosen})) for fams in graph.families)
-    blocked = np.array([any(not stores[k].allowed for k in wanted) for wanted in edges], np.bool_)
-    return edges, blocked
+    serve, start = (
+        tuple(tuple(sorted({chosen[f] for f in names if f in chosen})) for names in families)
+        for families in (graph.families, graph.start_families)
+    )
+    blocked = np.array([any(not stores[k].allowed for k in wanted) for wanted in serve], np.bool_)
+    return serve, start, blocked
 
 
 def _store_key(store: LostStore) -> tuple[int, int, str]:
@@ -549,12 +583,35 @@ def _conflicts(estate: Estate) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     )
 
 
+def _open_questions(
+    top: Topology, lost: Loss, graph: ServiceGraph, store_rows: dict[int, int], scenario: Scenario
+) -> dict[int, str]:
+    """Service -> the fact without which nobody can say what becomes of it; on the way home none is."""
+    if scenario.kind == "failback":
+        return {}
+    without = np.zeros(len(top.estate.stores), np.bool_)
+    without[list(store_rows)] = True
+    return unjudged(top, lost, graph, without)
+
+
+def _estimated(top: Topology, lost: Loss, scenario: Scenario) -> tuple[str, ...]:
+    """Facts of which a plan takes one end and the bound the other: what a pool loses of each service."""
+    flags = estimated(top, lost)
+    return tuple(placement_of(top.estate.services[row].id) for row in np.flatnonzero(flags).tolist())
+
+
 def _tools(
-    estate: Estate, graph: ServiceGraph, services: Services, limits: LimitTable, tick_ms: int
+    estate: Estate,
+    graph: ServiceGraph,
+    services: Services,
+    limits: LimitTable,
+    tick_ms: int,
+    scenario: Scenario,
 ) -> dict[str, ToolNeed]:
+    """On the way home every tool serves until it has moved."""
     found: dict[str, ToolNeed] = {}
     for kind in sorted(STATED_KINDS):
-        roles = PLANNED[kind].tools
+        roles = PLANNED[kind].tools if scenario.kind != "failback" else ()
         needed = {graph.index[name] for role in roles for name in estate.tools.get(role, ())}
         affected = tuple(sorted(s for s in needed if services.base_lost[s]))
         manual = estate.limits.manual_ms.get(kind)

@@ -6,12 +6,13 @@ Vectorised over servers; the only Python loops are over classes, pools, feeds an
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
-from evac.derive.affected import replica_loss
 from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import POWER_COLUMNS, LimitTable, PowerTable, power_table
+from evac.derive.pools import pool_shares, replicas_lost, share_of_resources
 from evac.model.domain import Loss, Topology, lost_now
 from evac.model.estate import Estate
 from evac.model.fleet import (
@@ -76,8 +77,10 @@ def demand_of(top: Topology) -> IntColumn:
     return top.once("demand", lambda: _demand(top))
 
 
-def rows_of(top: Topology, lost: Loss, scenario: Scenario, limits: LimitTable, tick_ms: int) -> RowSet:
-    """All rows of an instance."""
+def rows_of(
+    top: Topology, lost: Loss, scenario: Scenario, limits: LimitTable, tick_ms: int, good: bool = False
+) -> RowSet:
+    """All rows of an instance. good: what is lost of pools is rounded in our favour."""
     estate, unknown = top.estate, set[str]()
     demand = demand_of(top)
     budgets = power_table(top, scenario)
@@ -90,11 +93,14 @@ def rows_of(top: Topology, lost: Loss, scenario: Scenario, limits: LimitTable, t
     names = estate.fleet.server_names(bare.chosen)
     names += [estate.pools[p].id for p in pool_rows] + [f"site:{estate.sites[s].id}" for s in shadow_sites]
     pools = _pool_table(top, pool_names, pool_rows, shadow_sites, limits)
-    rows = _assemble(top, bare, pool_rows, shadow_sites, len(pool_names), pool_of_bare, unknown)
+    pool_capacity = _pool_capacities(top, lost, scenario, bare, pool_rows, good, unknown)
+    rows = _assemble(top, bare, pool_rows, shadow_sites, len(pool_names), pool_of_bare, pool_capacity)
     rows.watts[: len(bare.chosen)][energy.by_itself[bare.chosen]] = 0
     power, power_index = _power(top, lost, on, bare, scenario, budgets, energy)
     rows.power[: len(bare.chosen)] = power_index
-    present = _present(top, lost, bare, pool_rows, shadow_sites, scenario)
+    at_home = scenario.kind == "failback" and top.estate.home is not None
+    gone = np.zeros(len(top.estate.replicas), np.int64) if at_home else replicas_lost(top, lost, good)
+    present = _present(top, gone, bare, pool_rows, shadow_sites)
     _fill_used(rows, present, demand)
     where = ("eligible", tuple(pool_names), tuple(pool_rows), tuple(shadow_sites))
     eligible = top.once(where, lambda: _eligible(top, pools, pool_names, len(pool_rows)))
@@ -329,11 +335,13 @@ def _within_odds(
 
 def _pool_rows(top: Topology, lost: Loss, scenario: Scenario) -> list[int]:
     full = {s.id for s in top.estate.sites if s.role == "full"}
-    rows = []
+    rows, shares = [], pool_shares(top, lost)
     for row, pool in enumerate(top.estate.pools):
         gone, before = bool(lost.pools[row]), bool(lost_now(top).pools[row])
-        wanted = gone if scenario.kind in ("failback", "restore") else not gone
-        wanted = wanted or (scenario.kind == "restore" and not before)
+        if scenario.kind == "restore":
+            wanted = gone or not before
+        else:
+            wanted = gone or row in shares if scenario.kind == "failback" else not gone
         if pool.site in full and wanted:
             rows.append(row)
     return rows
@@ -396,7 +404,7 @@ def _assemble(
     shadows: list[int],
     bare_pools: int,
     pool_of_bare: IndexColumn,
-    unknown: set[str],
+    pool_capacity: tuple[list[list[int]], IntColumn],
 ) -> Rows:
     fleet = top.estate.fleet
     v, extra = bare.chosen, len(pool_rows) + len(shadows)
@@ -405,10 +413,8 @@ def _assemble(
     def join(column: IndexColumn, tail: list[int]) -> IndexColumn:
         return np.concatenate([column, np.array(tail, np.int32)]).astype(np.int32)
 
-    capacity = np.where(fleet.capacity_known[v], fleet.capacity[v], 0)
-    room = _pool_room(top, bare, pool_rows, capacity, unknown) + [
-        [UNBOUNDED] * RESOURCE_COUNT for _ in shadows
-    ]
+    of_pools, capacity = pool_capacity
+    room = of_pools + [[UNBOUNDED] * RESOURCE_COUNT for _ in shadows]
     watts = np.where(fleet.watts_known[v] & bare.dark, fleet.watts[v], 0)
     return Rows(
         fleet_row=join(v, [-1] * extra),
@@ -426,18 +432,31 @@ def _assemble(
     )
 
 
-def _pool_room(
-    top: Topology, bare: _Bare, pool_rows: list[int], capacity: IntColumn, unknown: set[str]
-) -> list[list[int]]:
-    """Room of each pool without the servers of it that are dark: those have their part in `capacity`, by
-    their size, or equal parts where sizes are not known.
+def _pool_capacities(
+    top: Topology,
+    lost: Loss,
+    scenario: Scenario,
+    bare: _Bare,
+    pool_rows: list[int],
+    good: bool,
+    unknown: set[str],
+) -> tuple[list[list[int]], IntColumn]:
+    """(of each pool without its dark servers, of each chosen server): dark servers of a pool have their part
+    of it by their size, or equal parts where sizes are not known. Of a pool that loses some of its servers
+    the rest is left; on the way home, what had left.
     """
     fleet, found = top.estate.fleet, []
+    capacity = np.where(fleet.capacity_known[bare.chosen], fleet.capacity[bare.chosen], 0)
     rising = np.zeros(len(fleet), np.bool_)
     rising[bare.chosen[bare.bring_up]] = True
     for number in pool_rows:
         live = (fleet.pool == number) & (np.isin(fleet.state, (SERVING, SPARE)) | rising)
         room = _pool_capacity(top, number, live, unknown)
+        if scenario.kind != "restore":
+            whole = lost.pools[number]
+            taken = share_of_resources(top, lost.servers | whole, number)
+            left = taken if scenario.kind == "failback" else tuple(1 - share for share in taken)
+            room = [_part_of(whole, share, good) for whole, share in zip(room, left, strict=True)]
         found.append(room)
         mine = np.flatnonzero((fleet.pool[bare.chosen] == number) & bare.bring_up)
         if not len(mine):
@@ -448,7 +467,14 @@ def _pool_room(
             capacity[mine, resource] = parts[bare.chosen[mine]]
             if alone or whole != UNBOUNDED:
                 room[resource] = 0 if alone else whole - int(capacity[mine, resource].sum())
-    return found
+    return found, capacity
+
+
+def _part_of(whole: int, share: Fraction, up: bool) -> int:
+    """A share of a capacity; of one that is not limited, all of it."""
+    if whole == UNBOUNDED:
+        return whole if share else 0
+    return -(-whole * share.numerator // share.denominator) if up else int(whole * share)
 
 
 def _parts(sizes: IntColumn, known: BoolColumn, live: BoolColumn, whole: int) -> IntColumn:
@@ -487,17 +513,14 @@ def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str])
 
 
 def _present(
-    top: Topology, lost: Loss, bare: _Bare, pool_rows: list[int], shadows: list[int], scenario: Scenario
+    top: Topology, gone: IntColumn, bare: _Bare, pool_rows: list[int], shadows: list[int]
 ) -> Present:
-    """Surviving replicas that are on rows. Nothing is on what is being restored; on what is failed back to is
-    what is known to be there, and by files alone nothing.
+    """Surviving replicas that are on rows; gone: (K,) those that are lost. Nothing is on what is being
+    restored; on what is failed back to is what is known to be there, and by files alone nothing.
     """
     estate = top.estate
     replicas = estate.replicas
-    if scenario.kind == "failback" and estate.home is not None:
-        kept = np.ones(len(replicas), np.bool_)
-    else:
-        kept = ~replica_loss(replicas, lost)
+    kept = replicas.count > gone
     row_of_server = np.full(len(estate.fleet), -1, np.int32)
     row_of_server[bare.chosen] = np.arange(len(bare.chosen), dtype=np.int32)
     row_of_pool = np.full(len(estate.pools), -1, np.int32)
@@ -509,7 +532,7 @@ def _present(
         here = replicas.kind == kind
         row[here] = lookup[replicas.target[here]]
     here = kept & (row >= 0)
-    service, row, count = replicas.service[here], row[here], replicas.count[here]
+    service, row, count = replicas.service[here], row[here], (replicas.count - gone)[here]
     key = service.astype(np.int64) * (int(row.max(initial=0)) + 1) + row
     if (key[1:] >= key[:-1]).all():  # as the tables of most estates are
         return Present(service, row, count)

@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from evac.derive.affected import replica_loss
 from evac.derive.homing import place_name
+from evac.derive.pools import pool_shares, replicas_lost
 from evac.derive.serving import Serving
 from evac.model.domain import Loss, Topology, is_lost, loss, lost_in, resolve, site_of, topology
 from evac.model.errors import UnknownDomain
@@ -378,8 +378,10 @@ def moved(
         kind_of(one.step.kind).after(draft, one.step, one.to)
         steps[one.step.target] = (one.step.id, one.at_ms)
     if scenario.kind in _LEAVES and (scenario.kind == "lose" or phase.startswith("succeeded")):
-        for service in draft.placed:
-            draft.placed[service] = _with_waiting(counts.of(service), draft.placed[service], inside)
+        in_part = _of_pools_in_part(top, lost)
+        for service, placed in draft.placed.items():
+            taken = in_part.get(service, {})
+            draft.placed[service] = _with_waiting(counts.of(service), placed, inside, taken)
     for service in draft.placed:  # who moved and was not shifted has its users where they were
         if service not in draft.traffic:
             sites = {counts.site(place) for place, count in counts.of(service).items() if count}
@@ -431,18 +433,37 @@ class _Inside:
 
 def _services_in(top: Topology, lost: Loss) -> list[int]:
     replicas = top.estate.replicas
-    found: list[int] = np.unique(replicas.service[replica_loss(replicas, lost)]).tolist()
+    found: list[int] = np.unique(replicas.service[replicas_lost(top, lost) > 0]).tolist()
     return found
 
 
-def _with_waiting(before: Mapping[str, int], after: dict[str, int], inside: _Inside) -> dict[str, int]:
-    """What runs, and what waits: first where it was lost, the rest at the first lost site."""
-    runs = {place: count for place, count in after.items() if count and not inside(place)}
+def _of_pools_in_part(top: Topology, lost: Loss) -> dict[str, dict[str, int]]:
+    """Service -> pool -> replicas that are lost with a part of the servers of the pool."""
+    replicas, pools = top.estate.replicas, list(pool_shares(top, lost))
+    rows = np.flatnonzero((replicas.kind == ON_POOL) & np.isin(replicas.target, pools))
+    gone = replicas_lost(top, lost)[rows].tolist()
+    found: dict[str, dict[str, int]] = {}
+    for row, count in zip(rows.tolist(), gone, strict=True):
+        service = top.estate.services[int(replicas.service[row])].id
+        found.setdefault(service, {})[top.estate.pools[int(replicas.target[row])].id] = count
+    return found
+
+
+def _with_waiting(
+    before: Mapping[str, int], after: dict[str, int], inside: _Inside, in_part: Mapping[str, int]
+) -> dict[str, int]:
+    """What runs, and what waits: first where it was lost, the rest at the first lost site. in_part: what
+    pools lost that lost some of their servers.
+    """
+    runs = {
+        place: count - in_part.get(place, 0) for place, count in after.items() if count and not inside(place)
+    }
     missing = sum(before.values()) - sum(runs.values())
     for place, count in before.items():
-        if inside(place) and missing > 0:
-            runs[place] = min(count, missing)
-            missing -= runs[place]
+        waits = min(count if inside(place) else in_part.get(place, 0), max(missing, 0))
+        if waits:
+            runs[place] = runs.get(place, 0) + waits
+            missing -= waits
     site = inside.first_site
     if missing > 0 and site:
         runs[f"site:{site}"] = runs.get(f"site:{site}", 0) + missing

@@ -79,7 +79,7 @@ class Person:
 @dataclass(frozen=True, slots=True)
 class Token:
     """What a program shows. digest: SHA-256 of the token in hexadecimal. of: the person it acts for; empty: a
-    program of its own, which approves nothing. ends_ms: since 1970; 0: never.
+    program of its own, which neither approves nor attests. ends_ms: since 1970; 0: never.
     """
 
     name: str

@@ -15,7 +15,7 @@ import numpy as np
 
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate, SharedFate
-from evac.model.fleet import BoolColumn, IndexColumn
+from evac.model.fleet import CONDEMNED, BoolColumn, IndexColumn
 from evac.model.scenario import Scenario
 
 Kept = TypeVar("Kept")
@@ -38,7 +38,7 @@ class Loss:
     """What is lost, as masks over the tuples and columns of the estate.
 
     sites, halls, feeds, racks, pools: one bool an entry; servers: one bool a row. A pool is lost
-    with its site; what a smaller loss takes from a pool follows from its member servers.
+    with its site, or with all of its servers; what a smaller loss takes of it is in `derive.pools`.
     """
 
     domains: tuple[str, ...]
@@ -216,7 +216,8 @@ def loss(top: Topology, paths: Iterable[str]) -> Loss:
     servers = _gather(racks, estate.fleet.rack) | _gather(sites, estate.fleet.site)
     for name in named["server"]:
         servers[server_row(estate, name)] = True
-    return Loss(wanted, sites, halls, feeds, racks, _gather(sites, top.pool_site), servers)
+    pools = _gather(sites, top.pool_site) | _pools_without_server(top, servers)
+    return Loss(wanted, sites, halls, feeds, racks, pools, servers)
 
 
 def lost_now(top: Topology) -> Loss:
@@ -254,6 +255,15 @@ def _gather(mask: BoolColumn, rows: IndexColumn) -> BoolColumn:
     if not len(mask):
         return np.zeros(len(rows), np.bool_)
     return mask[rows] & (rows >= 0)
+
+
+def _pools_without_server(top: Topology, servers: BoolColumn) -> BoolColumn:
+    """(P,) pools whose servers are known and lost, all of them but those that are condemned."""
+    fleet = top.estate.fleet
+    mine = (fleet.pool >= 0) & (fleet.state != CONDEMNED)
+    had = np.bincount(fleet.pool[mine], minlength=len(top.pool_site))
+    gone = np.bincount(fleet.pool[mine & servers], minlength=len(top.pool_site))
+    return np.asarray((had > 0) & (gone == had), np.bool_)
 
 
 def _racks_without_feed(top: Topology, feeds: BoolColumn) -> BoolColumn:

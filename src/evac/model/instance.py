@@ -147,6 +147,16 @@ class Reprotect:
 
 
 @dataclass(frozen=True, slots=True)
+class Stuck:
+    """Why the steps of a service can never begin: it waits for itself."""
+
+    kind: Literal["tool-cycle", "start-cycle"]
+    """tool-cycle: a tool of its steps waits for it; start-cycle: what it needs to start does."""
+    services: tuple[str, ...]
+    """All that wait for each other, itself included, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leaving:
     """Replicas of a service that stop elsewhere once all of it serves at home: (server or pool, replicas)."""
 
@@ -205,8 +215,14 @@ class Services:
     base_weight: IntColumn
     top_weight: IntColumn
     hard: tuple[tuple[int, ...], ...]
+    """Services without which one does not serve."""
+    hard_start: tuple[tuple[int, ...], ...]
+    """Those of them without which it does not even start."""
     soft: tuple[tuple[int, ...], ...]
     lost_stores: tuple[tuple[int, ...], ...]
+    """Lost stores that one waits for."""
+    start_stores: tuple[tuple[int, ...], ...]
+    """Those of them that it needs to start."""
     shift_uses: tuple[tuple[Use, ...], ...]
 
     def __len__(self) -> int:
@@ -295,6 +311,12 @@ class Instance:
     left_off: tuple[LeftOff, ...] = ()
     attests: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     reprotects: tuple[Reprotect, ...] = ()
+    unjudged: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Service -> path of the fact without which nobody can say what becomes of it."""
+    estimated: tuple[str, ...] = ()
+    """Facts of which the plan takes the worse end and the bound the better one, sorted."""
+    stuck: Mapping[int, Stuck] = field(default_factory=lambda: MappingProxyType({}))
+    """Services that wait for themselves; what waits for them is blocked with them."""
     leaving: tuple[Leaving, ...] = ()
     """Of a failback: what stops elsewhere, by service."""
 

@@ -17,7 +17,9 @@ from evac.model.certificate import Certificate
 from evac.model.instance import LeftOff
 from evac.model.scenario import Scenario
 
-ServiceState = Literal["restored", "degraded", "shed", "unplaced", "running"]
+ServiceState = Literal["restored", "degraded", "shed", "unplaced", "unknown", "running"]
+"""degraded: it serves with less than all of its replicas, or without what it needs softly, until the horizon;
+unknown: nobody can say what the loss does to it."""
 Proof = Literal["full", "partial"]
 Parameter = int | str | bool
 
@@ -67,7 +69,18 @@ def needs_reason(service: str) -> str:
     return f"needs {service}, which does not come back"
 
 
+PLACEMENT: Final = "placement"
+"""The last part of the path of a fact that says where something runs."""
+
+
 _NEEDS: Final = re.compile(re.escape(needs_reason("@")).replace("@", r"(\S+)"))
+
+
+def unjudged_reason(path: str) -> str:
+    """The reason of a service that nobody can judge, by the fact that is missing."""
+    section, name, _ = path.split("/", 2)
+    what = f"the replicas of {name} run" if section == "services" else f"the members of store {name} are"
+    return f"cannot be judged: where {what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +115,12 @@ class Outcome:
 
     @property
     def meets_rto(self) -> bool | None:
-        """None where no objective is stated."""
+        """None where no objective is stated, or where nobody knows when the service is back."""
         if self.rto_ms is None:
             return None
-        return self.recovery_ms is not None and self.recovery_ms <= self.rto_ms
+        if self.recovery_ms is None:
+            return False if self.state in ("shed", "unplaced") else None
+        return self.recovery_ms <= self.rto_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +200,23 @@ class Plan:
     """Of a restored domain, what comes up."""
     left_off: tuple[LeftOff, ...] = ()
     """Of a restored domain, what stays off and why."""
+
+    @property
+    def unjudged(self) -> tuple[str, ...]:
+        """Services of which nobody can say what the loss does to them."""
+        return tuple(o.service for o in self.outcomes if o.state == "unknown")
+
+    @property
+    def places_unknown(self) -> tuple[tuple[str, str], ...]:
+        """(`services` or `stores`, id) of what makes the loss impossible to judge: its place is unknown."""
+        paths = [path.split("/") for path in self.unknown]
+        return tuple((path[0], path[1]) for path in paths if len(path) == 3 and path[2] == PLACEMENT)
+
+    @property
+    def estimated(self) -> tuple[str, ...]:
+        """Services in pools that lose a part of their servers: how many replicas go is reckoned by share."""
+        paths = [path.split("/") for path in self.intervals]
+        return tuple(path[1] for path in paths if path[2:] == [PLACEMENT])
 
     @property
     def gap_permille(self) -> int | None:

@@ -154,6 +154,13 @@ class RunPolicy:
     driver_limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     pause_most_ms: int = 3_600_000
     generation: GenerationCheck = "told"
+    four_eyes: bool = False
+    """The person who proposed a run does not approve it, however many approvals it needs."""
+
+    @property
+    def proposer_approves(self) -> bool:
+        """Whether the person who proposed a run may approve it: never where two people must agree."""
+        return not self.four_eyes and self.approvals < 2
 
     def store(self, name: str) -> StorePolicy:
         """The policy of a store; the careful default where none is written."""

@@ -10,9 +10,8 @@ from typing import Any, Final
 import orjson
 
 from evac.model.errors import Corrupt
-from evac.notices.box import Box, Waiting
-from evac.notices.concerns import Reference
-from evac.notices.values import Concern, Held, Kind, Memory, Message
+from evac.notices.rule import Reference
+from evac.notices.values import Box, Concern, Held, Kind, Memory, Message, Waiting
 
 STREAM: Final = "notices"
 """Of the journal that holds messages, and what became of each in each channel."""

@@ -1,18 +1,19 @@
 """The rule that makes notices: (what was known before, what is known now) -> (what is known, what is told).
 
-Invariants: of one concern `begins` and `over` take turns; nothing is told of what did not last as long as its
-patience; a kind that could not be looked at changes nothing; the same look twice tells nothing new. A concern
-that comes and goes within `QUIET_MS` is one concern. What held when findings and tools were looked at for the
-first time is told of nobody: it is no news.
+What each source that is looked at means for people comes first: plain facts in, concerns out. Invariants of
+the rule: of one concern `begins` and `over` take turns; nothing is told of what did not last as long as its
+patience; a kind that could not be looked at changes nothing; the same look twice tells nothing new. A
+concern that comes and goes within `QUIET_MS` is one concern. What held when findings and tools were looked
+at for the first time is told to nobody: it is no news.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from evac.notices.values import (
     UPDATE,
@@ -22,11 +23,240 @@ from evac.notices.values import (
     Known,
     Memory,
     Message,
+    MessageState,
     News,
     Severity,
-    State,
     rank,
 )
+
+SUSPECT_MS: Final = 30_000
+LAG_MS: Final = 10_000
+WAITS_MS: Final = 5_000
+PAGE_MS: Final = 120_000
+NO_PLAN_MS: Final = 60_000
+STALE_MS: Final = 900_000
+"""So long a suspicion, a lag, a run that waits, a page that is not written, a missing plan and one of an
+earlier estate are given to end by themselves."""
+WORSE: Final = (6, 5)
+GOOD_AGAIN: Final = (11, 10)
+"""A plan is worse from 20 % on, and good again at 10 %. That is a warning however much it is: after a loss
+most plans are worse, and whoever is woken then has other things to do."""
+PUBLISHED_MS: Final = 86_400_000
+"""An update that is older is told to nobody any more; those of twice the time are known by name."""
+TEXT_MOST: Final = 300
+PLANS_MOST: Final = 5_000
+
+_GOOD_ENDS: Final = frozenset({"succeeded", "succeeded_with_exceptions"})
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """A copy of a store, how far it is behind its primary as last seen, and what was promised."""
+
+    store: str
+    site: str
+    lag_ms: int
+    rpo_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The least that a plan for one loss did cost; whether the last one is called worse; what it costs."""
+
+    least: int
+    worse: bool = False
+    cost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What lies in the drawer for one loss. cost: weighted outage; None: not known. fits: whether it is of
+    the estate as it is now.
+    """
+
+    loss: str
+    cost: int | None
+    problem: str
+    fits: bool
+
+
+def short(words: str) -> str:
+    """One line that is not too long, without what could change how text is shown."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    return plain if len(plain) <= TEXT_MOST else plain[: TEXT_MOST - 1] + "…"
+
+
+def of_sites(verdicts: Mapping[str, tuple[str, str]]) -> tuple[Concern, ...]:
+    """Site -> (verdict, reason)."""
+    grave: Mapping[str, tuple[Severity, int]] = {
+        "lost": ("critical", 0),
+        "isolated": ("error", SUSPECT_MS),
+        "suspect": ("warning", SUSPECT_MS),
+    }
+    found = []
+    for site, (state, reason) in sorted(verdicts.items()):
+        if state in grave:
+            severity, patience_ms = grave[state]
+            words = short(f"{site} is {state}" + (f": {reason}" if reason else ""))
+            found.append(Concern(f"site/{site}", "site", severity, words, "look at page Now", patience_ms))
+    return tuple(found)
+
+
+def of_rivals(rows: Iterable[tuple[str, str, str]]) -> tuple[Concern, ...]:
+    """(store, words, hint) of each store with two writable primaries: no alert is more severe."""
+    return tuple(
+        Concern(f"rivals/{store}", "site", "critical", short(words), short(hint))
+        for store, words, hint in rows
+    )
+
+
+def of_findings(rows: Iterable[tuple[str, str, str, str]]) -> tuple[Concern, ...]:
+    """(fingerprint, code, message, fix) of each error of the audit."""
+    return tuple(
+        Concern(f"finding/{mark}", "finding", "error", short(f"{code} {message}"), short(fix))
+        for mark, code, message, fix in rows
+    )
+
+
+def of_tools(tools: Mapping[str, Collection[str]], gone: Collection[str]) -> tuple[Concern, ...]:
+    """Recovery tools -> sites where they stand. gone: sites that nobody can count on now."""
+    found = []
+    for tool, sites in sorted(tools.items()):
+        left = sorted(set(sites) - set(gone))
+        if len(left) > 1:
+            continue
+        where = f"stands in {left[0]} only" if left else "stands in no site any more"
+        severity: Severity = "error" if left else "critical"
+        words = f"{tool}, which recovery needs, {where}"
+        found.append(Concern(f"tool/{tool}", "tool", severity, words, "bring up a copy in another site"))
+    return tuple(found)
+
+
+def of_lags(lags: Iterable[Lag]) -> tuple[Concern, ...]:
+    found = []
+    for one in sorted(lags, key=lambda lag: (lag.store, lag.site)):
+        if one.lag_ms > one.rpo_ms:
+            words = f"{one.store}: the copy in {one.site} is {_span(one.lag_ms)} behind, promised are "
+            words += f"{_span(one.rpo_ms)}"
+            hint = "check replication; failing over now would exceed the RPO"
+            key = f"lag/{one.store}/{one.site}"
+            found.append(Concern(key, "lag", "error", short(words), hint, LAG_MS))
+    return tuple(found)
+
+
+def of_runs(waits: Mapping[str, Collection[tuple[str, str]]]) -> tuple[Concern, ...]:
+    """Open run -> (key, words) of each thing that only a person can do now."""
+    found = []
+    for run, wants in sorted(waits.items()):
+        for key, words in wants:
+            mark = hashlib.sha256(key.encode()).hexdigest()[:12]
+            told, hint = short(f"{run}: {words}"), f"evac run show {run}"
+            found.append(Concern(f"run/{run}/{mark}", "run", "critical", told, hint, WAITS_MS, run))
+    return tuple(found)
+
+
+def of_pages(exports: Iterable[tuple[str, int, str]], now_ms: int) -> tuple[Concern, ...]:
+    """(site, since_ms, problem) of each that writes the public status page."""
+    return tuple(
+        Concern(
+            f"status-page/{site}",
+            "status-page",
+            "warning",
+            short(f"the public status page is not written by {site}: {problem}"),
+            "check the status-page target",
+        )
+        for site, since_ms, problem in sorted(exports)
+        if problem and now_ms - since_ms >= PAGE_MS
+    )
+
+
+def of_plans(
+    before: Mapping[str, Reference], drawn: Iterable[Drawn]
+) -> tuple[dict[str, Reference], tuple[Concern, ...]]:
+    """References after a look, and what is to be said of the plans that lie ready."""
+    references, found, stale, all_of_them = dict(before), [], 0, 0
+    for one in sorted(drawn, key=lambda row: row.loss):
+        all_of_them += 1
+        stale += not one.fits
+        if one.problem:
+            words = short(f"there is no plan for the loss of {one.loss}: {one.problem}")
+            key = f"plan/none/{one.loss}"
+            found.append(Concern(key, "plan", "error", words, "look at page Plans", NO_PLAN_MS))
+        known = references.get(one.loss)
+        if one.cost is not None and (known is not None or len(references) < PLANS_MOST):
+            known = references[one.loss] = _compared(known, one.cost)
+        if known is not None and known.worse:
+            found.append(_worse(one.loss, known.least, known.cost))
+    if stale:
+        words = f"{stale} of {all_of_them} plans that lie ready are of the estate as it was earlier"
+        found.append(Concern("plan/stale", "plan", "warning", words, "look at page Plans", STALE_MS))
+    return references, tuple(found)
+
+
+def _compared(before: Reference | None, cost: int) -> Reference:
+    if before is None or cost <= before.least:
+        return Reference(cost)
+    if before.worse:
+        return replace(before, worse=cost * GOOD_AGAIN[1] > before.least * GOOD_AGAIN[0], cost=cost)
+    return replace(before, worse=cost * WORSE[1] >= before.least * WORSE[0], cost=cost)
+
+
+def _worse(loss: str, least: int, cost: int) -> Concern:
+    words = f"the plan for the loss of {loss} has {_more(least, cost)} it had, all services together"
+    return Concern(f"plan/worse/{loss}", "plan", "warning", words, "look at page Plans")
+
+
+def _more(least: int, cost: int) -> str:
+    """How much more outage, in words."""
+    if not least:
+        return "more outage than"
+    if cost >= 2 * least:
+        return f"{cost // least} times the outage that"
+    return f"{(cost - least) * 100 // least} % more outage than"
+
+
+def of_watching(kind: str, words: str, data: Mapping[str, Any]) -> News | None:
+    """What one record of the journal of watching is for people; None for what is for the journal alone.
+    Verdicts are concerns, see `of_sites`.
+    """
+    words = short(words)
+    if data.get("break_glass"):
+        return News("break-glass", "critical", words, "check that it was one of you")
+    if kind == "loss":
+        return News("site", "critical", words)
+    if kind in ("refused", "trouble"):
+        return News("trouble", "error", words, short(str(data.get("hint", ""))))
+    if kind == "run" and data.get("event") == "run_ended":
+        phase = str(data.get("phase", ""))
+        severity: Severity = "info" if phase in _GOOD_ENDS else "error"
+        return News("run", severity, f"{words}: {phase.replace('_', ' ')}" if phase else words)
+    return None
+
+
+def of_updates(
+    before: Mapping[str, int] | None, updates: Iterable[tuple[str, int, str, str]], now_ms: int
+) -> tuple[dict[str, int], tuple[News, ...]]:
+    """(key, when, title, text) of each that was published -> what is known after a look, and what is new, in
+    the order it was published. What was there at the first look is no news.
+    """
+    recent = (row for row in updates if now_ms - row[1] < 2 * PUBLISHED_MS)
+    rows = sorted(recent, key=lambda row: (row[1], row[0]))
+    known = {key: at_ms for key, at_ms, _, _ in rows}
+    fresh = [] if before is None else [row for row in rows if row[0] not in before]
+    return known, tuple(
+        News(UPDATE, "info", text, title=short(title))
+        for _, at_ms, title, text in fresh
+        if now_ms - at_ms < PUBLISHED_MS
+    )
+
+
+def _span(ms: int) -> str:
+    seconds = ms / 1_000
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{seconds:.1f}".removesuffix(".0") + " s"
+
 
 QUIET_MS: Final = 30_000
 """So long a concern must be gone before it is over."""
@@ -90,7 +320,7 @@ def _holds(before: Held | None, concern: Concern, now_ms: int) -> tuple[Held, li
         return held, []
     if held.told is not None and rank(concern.severity) <= rank(held.told):
         return held, []
-    state: State = "begins" if held.told is None else "worse"
+    state: MessageState = "begins" if held.told is None else "worse"
     return replace(held, told=concern.severity), [_draft(concern, state, concern.severity, now_ms)]
 
 
@@ -107,7 +337,7 @@ def _gone(held: dict[str, Held], one: Held, now_ms: int) -> list[Message]:
     return []
 
 
-def _draft(concern: Concern, state: State, severity: Severity, now_ms: int) -> Message:
+def _draft(concern: Concern, state: MessageState, severity: Severity, now_ms: int) -> Message:
     hint = "" if state == "over" else concern.hint
     return Message("", concern.kind, state, severity, concern.words, hint, now_ms, (concern.key,))
 
@@ -136,7 +366,7 @@ def _news(
 
 def bundled(drafts: Iterable[Message]) -> tuple[Message, ...]:
     """Many of one kind and state become one; the gravest first. What was published stays as it is."""
-    groups: dict[tuple[Kind, State], list[Message]] = {}
+    groups: dict[tuple[Kind, MessageState], list[Message]] = {}
     for draft in drafts:
         groups.setdefault((draft.kind, draft.state), []).append(draft)
     found: list[Message] = []
@@ -157,7 +387,7 @@ def _alone(draft: Message) -> Message:
     return replace(draft, words=f"Over: {draft.words}") if draft.state == "over" else draft
 
 
-def _bundle(kind: Kind, state: State, rows: list[Message]) -> Message:
+def _bundle(kind: Kind, state: MessageState, rows: list[Message]) -> Message:
     many = _OVER.get(kind, f"over: {_MANY[kind]}") if state == "over" else _MANY[kind]
     shown = "; ".join(row.words for row in rows[:SHOWN])
     words = f"{len(rows)} {many}: {shown}; and {len(rows) - SHOWN} more"

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from evac.audit import AuditReport, Finding, LossRow, headline
-from evac.audit.words import amount, counted, is_or_are
+from evac.audit.context import amount, counted, is_or_are
 from evac.model.domain import domains, site_of
 from evac.model.estate import Estate, Store
 from evac.model.fleet import SERVER_STATES, IntColumn

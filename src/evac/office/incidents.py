@@ -17,7 +17,7 @@ from typing import Final, TypeVar, cast
 import orjson
 
 from evac.app import incidents
-from evac.app.incident_folds import Folds, no_collecting
+from evac.app.incidents import Folds, no_collecting
 from evac.app.status_export import About, PublicStatus
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import STREAM as WATCH
@@ -27,8 +27,7 @@ from evac.incident.services import Fate
 from evac.incident.timeline import grouped, timeline
 from evac.incident.values import Entry, Notice
 from evac.model.errors import RunError
-from evac.office.replay import Borrowed
-from evac.office.runs import Register
+from evac.office.runs import Borrowed, Register
 from evac.office.values import ExportSeen, RunShort
 from evac.store.journal import head_of
 from evac.store.port import Entry as StoreEntry

@@ -25,10 +25,10 @@ from typing import Any, Final
 
 import orjson
 
+from evac.app.applying import Rehearser
 from evac.app.estates.copies import Standing, edition_of, read_standing, words_of
 from evac.app.observed_stores import Published
-from evac.app.rehearsing import Rehearser
-from evac.app.war_room import NEITHER
+from evac.app.side_process import NEITHER
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.watch_journal import STREAM as WATCH
@@ -44,11 +44,11 @@ from evac.office.facts import EstateFacts
 from evac.office.hub import Hub, News
 from evac.office.incidents import IncidentDesk
 from evac.office.notices.overview import NoticeBoard
-from evac.office.reckoning import Reckoner, Rules, Worker
+from evac.office.reckoning import Reckoner, Rules, WhatIf, Worker
 from evac.office.runs import Register
-from evac.office.sites import Ballots
 from evac.office.values import (
     NOBODY,
+    Ballots,
     ControllerSeen,
     EstateOnDisk,
     HoldSeen,
@@ -59,7 +59,6 @@ from evac.office.values import (
     RunShort,
     Situation,
 )
-from evac.office.what_if import WhatIf
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.journal import head_of, records_after, tail
 from evac.store.opening import open_store

@@ -1,18 +1,24 @@
 """Runs as the war room follows them: every open one replayed as it goes on, every ended one in a line.
 
-Memory is bounded: views of open runs, and of a few ended ones that somebody looked at last; of all others one
-line each, the newest `LINES_MOST`. Of a run that ended before, the first and the last segment are read.
+Memory is bounded: views of open runs, and of a few ended ones that somebody looked at last; of all others
+one line each, the newest `LINES_MOST`. Of a run that ended before, the first and the last segment are read.
+
+A run of 100,000 steps takes seconds to read, bind and replay, and a forecast of it takes one: that half is
+done on a thread of its own. Pages and streams go on meanwhile: only questions to the store come back to the
+loop, and what a thread looks at nobody changes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final, TypeVar, cast
 
 import orjson
 
@@ -23,15 +29,97 @@ from evac.engine.runs.reading import decode_all
 from evac.engine.stores.sightings import pages
 from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
 from evac.office.hub import Hub, News
-from evac.office.replay import Replayer
 from evac.office.values import RunShort
 from evac.run.state import apply
 from evac.run.values import CORRUPT, ENDED, Event
 from evac.run.view import RunView
 from evac.run.waits import Wait, waiting
 from evac.store.journal import head_of, read, records_after, tail
-from evac.store.port import Store
-from evac.views.wait_words import LARGE, words_of
+from evac.store.port import Entry, Store
+from evac.views.wait_words import FORECASTS, LARGE, words_of
+
+ANSWER_S: Final = 60.0
+Answer = TypeVar("Answer")
+
+
+class Borrowed:
+    """What a thread reads of a store that lives on the loop of another one.
+
+    Nothing here waits for a loop that is over: `end` gives up what is asked, and each answer has its time.
+    """
+
+    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+        self._store, self._loop = store, loop
+        self._asked: set[Future[Any]] = set()
+        self._over = threading.Event()
+
+    def end(self) -> None:
+        self._over.set()
+        for one in tuple(self._asked):
+            one.cancel()
+
+    async def get(self, key: str) -> Entry | None:
+        return await self._ask(self._store.get(key))
+
+    async def list(self, prefix: str, after: str = "", limit: int = 1_000) -> list[Entry]:
+        return await self._ask(self._store.list(prefix, after, limit))
+
+    async def _ask(self, question: Coroutine[Any, Any, Answer]) -> Answer:
+        if self._over.is_set() or self._loop.is_closed():
+            question.close()
+            raise Unavailable("the room closes")
+        asked = asyncio.run_coroutine_threadsafe(question, self._loop)
+        self._asked.add(asked)
+        if self._over.is_set():  # `end` may have looked before this was there to be found
+            asked.cancel()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await asyncio.wrap_future(asked)
+        except TimeoutError as error:
+            raise Unavailable(f"no answer of the store in {ANSWER_S:.0f} s") from error
+        finally:
+            self._asked.discard(asked)
+
+
+class Replayer:
+    """One thing at a time; who asks for what is under way waits for that."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._thread = ThreadPoolExecutor(1, "replaying")
+        self._under_way: dict[str, asyncio.Future[RunView]] = {}
+        self._borrowed: Borrowed | None = None
+
+    async def view_of(self, run: str) -> RunView:
+        """The run as its journal says, replayed. Raises as `runs.view_of`."""
+        asked = self._under_way.get(run)
+        if asked is None:
+            loop = asyncio.get_running_loop()
+            self._borrowed = self._borrowed or Borrowed(self._store, loop)
+            asked = loop.run_in_executor(self._thread, _view_of, self._borrowed, run)
+            self._under_way[run] = asked
+            asked.add_done_callback(lambda done: self._over(run, done))
+        return await asyncio.shield(asked)
+
+    def _over(self, run: str, done: asyncio.Future[RunView]) -> None:
+        self._under_way.pop(run, None)
+        if not done.cancelled():
+            done.exception()  # whoever asked may be gone
+
+    async def foretell(self, view: RunView, now_ms: int) -> None:
+        """Sees to it that the forecast of a run as of now is there, worked out on a copy of it."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, FORECASTS.of, view.fork(), now_ms)
+
+    def close(self) -> None:
+        if self._borrowed is not None:
+            self._borrowed.end()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _view_of(store: Borrowed, run: str) -> RunView:
+    return asyncio.run(runs.view_of(cast(Store, store), run))
+
 
 LINES_MOST: Final = 10_000
 VIEWS_MOST: Final = 4

@@ -58,8 +58,7 @@ def plan(
     known: the digest of the estate, and the instance of it for this scenario, where they were made already.
     beside: where the bound is proved meanwhile; long kernels of both need no lock of the interpreter.
 
-    Raises UnknownDomain for a domain the estate does not have, Infeasible where a tool needs itself
-    and people have no way.
+    Raises UnknownDomain for a domain the estate does not have.
     """
     digest, instance = known or (estate_digest(estate), derive(estate, scenario, policy, tick_ms))
     made = plan_instance(
@@ -78,7 +77,7 @@ def plan(
         progress=progress,
         beside=beside,
     )
-    return replace(made, intervals=interval_paths(estate))
+    return replace(made, intervals=tuple(sorted({*interval_paths(estate), *instance.estimated})))
 
 
 def _counted(
@@ -158,6 +157,7 @@ def plan_instance(
         sensitivity=changes,
         wave=wave_of(instance, board, better or instance, proved.boot_tools),
         left_off=left_off(instance, board),
+        intervals=instance.estimated,
     )
 
 

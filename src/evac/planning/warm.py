@@ -94,8 +94,10 @@ def _services() -> Services:
         base_weight=_long(1, 40),
         top_weight=_long(0, 40),
         hard=((), ()),
+        hard_start=((), ()),
         soft=((), ()),
         lost_stores=((), ()),
+        start_stores=((), ()),
         shift_uses=((), ()),
     )
 

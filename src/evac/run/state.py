@@ -83,6 +83,7 @@ def _run_created(view: RunView, event: Event) -> None:
     view.created = True
     view.token, view.owner = event.data.get("token", 0), event.data.get("owner", "")
     view.bound = event.data.get("bound", "")
+    view.proposer = event.data.get("who", "")
     view.approvals.to_type = tuple(event.data.get("names", ()))
 
 

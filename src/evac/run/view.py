@@ -115,6 +115,8 @@ class RunView:
         self.plans = [spec.plan]
         """Digests of the plans so far, the present one last."""
         self.replaced = Replaced()
+        self.proposer = ""
+        """The person who asked for the run. Empty: evac itself, or an older journal."""
         self.bound = ""
         """SHA-256 of what the steps of the present plan do, as the journal names it. Empty: an older
         journal.

@@ -35,7 +35,8 @@ class Capability(Enum):
 class Need(Enum):
     """What a step may wait for."""
 
-    DEPENDENCIES = "what its service cannot do without"
+    DEPENDENCIES = "what its service needs to serve"
+    START_DEPENDENCIES = "what its service needs to start"
     TOOLS = "the tools of its kind, unless people do it"
     POWER = "the power of its server or of the supply before it"
     RELEASE = "a person who frees its service"

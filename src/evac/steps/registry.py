@@ -47,6 +47,10 @@ PLANNED: Final[Mapping[str, StepKind]] = MappingProxyType({k.name: k for k in KI
 """The kinds that a plan file may have, by name."""
 STATED_KINDS: Final[tuple[str, ...]] = tuple(k.name for k in PLANNED.values() if k.like == k.name)
 """The kinds that an estate may speak of: how long people take, what an automation undoes."""
+START_CYCLE: Final = "start-cycle"
+"""What people may do besides: break a circle of services that need each other to start."""
+MANUAL_KINDS: Final[tuple[str, ...]] = (*STATED_KINDS, START_CYCLE)
+"""What an estate may give a manual duration."""
 
 
 def kind_of(name: str) -> StepKind:

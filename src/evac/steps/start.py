@@ -19,7 +19,7 @@ class Start(StepKind):
     gate = "replicas report ready"
     undo = "stop the replicas"
     is_undone_safely = True
-    needs = frozenset({Need.DEPENDENCIES, Need.RELEASE, Need.BOOTS, Need.SHEDS, Need.TOOLS})
+    needs = frozenset({Need.START_DEPENDENCIES, Need.RELEASE, Need.BOOTS, Need.SHEDS, Need.TOOLS})
     condition = Condition.STARTS
     planner_code = 3
     bound_code = 2

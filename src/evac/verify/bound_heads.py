@@ -65,10 +65,11 @@ class _Facts:
 
 @dataclass(slots=True, eq=False)
 class Heads:
-    """r of bases and tops (S) and of stores (D), cut to H; e of components; v of bases; f of stores.
+    """r of bases and tops (S) and of stores (D), cut to H; e and z of components; v of bases; f of stores.
 
     outside: lost services outside a component and lost stores that its members hard-need, where a loss
-    touches any of them; tails: A and B of section 5, of components they were asked for.
+    affects any of them; first: those that they need to start; tails: A and B of section 5, of components they
+    were asked for.
     """
 
     instance: Instance
@@ -77,10 +78,12 @@ class Heads:
     top: list[int]
     store: list[int]
     entry: dict[int, int] = field(default_factory=dict)
+    startable: dict[int, int] = field(default_factory=dict)
     verified: list[int] = field(default_factory=list)
     fenced: list[int] = field(default_factory=list)
     members: dict[int, list[int]] = field(default_factory=dict)
     outside: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    first: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     tails: dict[int, tuple[int, int]] = field(default_factory=dict)
     _waits: dict[StepKind, int] = field(default_factory=dict)
     _boot_wait: int = 0
@@ -150,7 +153,11 @@ def heads_of(instance: Instance, room: Room) -> Heads:
         heads.members.setdefault(component, []).append(service)
     lost = (instance.services.base_lost | instance.services.top_lost).tolist()
     touched = sorted(c for c, members in heads.members.items() if any(lost[member] for member in members))
-    heads.outside = {component: _outside(instance, heads.members[component]) for component in touched}
+    s = instance.services
+    for component in touched:
+        members = heads.members[component]
+        heads.outside[component] = _outside(instance, members, s.hard, s.lost_stores)
+        heads.first[component] = _outside(instance, members, s.hard_start, s.start_stores)
     powered, by_hand = instance.first_boot, instance.boots_by_hand
     behind = _behind_tools(heads, facts)
     again = [component for component in touched if component in behind]
@@ -186,10 +193,15 @@ def _behind_tools(heads: Heads, facts: _Facts) -> set[int]:
     return found
 
 
-def _outside(instance: Instance, members: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _outside(
+    instance: Instance,
+    members: list[int],
+    services: tuple[tuple[int, ...], ...],
+    lost_stores: tuple[tuple[int, ...], ...],
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     s, inside = instance.services, set(members)
-    needed = {other for member in members for other in s.hard[member]} - inside
-    stores = {store for member in members for store in s.lost_stores[member]}
+    needed = {other for member in members for other in services[member]} - inside
+    stores = {store for member in members for store in lost_stores[member]}
     return tuple(sorted(other for other in needed if s.base_lost[other])), tuple(sorted(stores))
 
 
@@ -208,14 +220,14 @@ def _stores(heads: Heads) -> None:
 
 def _component(heads: Heads, facts: _Facts, component: int, same_waits: bool) -> None:
     members, horizon = heads.members[component], heads.instance.horizon
-    services, stores = heads.outside[component]
-    entry = max([0, *(heads.base[other] for other in services), *(heads.store[store] for store in stores)])
-    if same_waits and heads.entry[component] == entry:
+    entry, startable = _all_there(heads, heads.outside[component]), _all_there(heads, heads.first[component])
+    known = heads.entry.get(component), heads.startable.get(component)
+    if same_waits and known == (entry, startable):
         return
-    heads.entry[component] = entry
+    heads.entry[component], heads.startable[component] = entry, startable
     if not facts.base_lost[members[0]]:
         return
-    done = max(_started(heads, facts, member, entry) for member in members)
+    done = max(entry, *(_started(heads, facts, member, startable) for member in members))
     last = 0
     for member in members:
         verified = heads.finish("verify", done, facts.verify[member])
@@ -227,6 +239,11 @@ def _component(heads: Heads, facts: _Facts, component: int, same_waits: bool) ->
         last = horizon
     for member in members:
         heads.base[member] = min(last, horizon)
+
+
+def _all_there(heads: Heads, needed: tuple[tuple[int, ...], tuple[int, ...]]) -> int:
+    services, stores = needed
+    return max([0, *(heads.base[other] for other in services), *(heads.store[store] for store in stores)])
 
 
 def _begins(heads: Heads, service: int, milestone: int) -> Begins | None:
@@ -261,7 +278,7 @@ def _top(heads: Heads, facts: _Facts, service: int) -> int:
         return horizon
     tick = 0
     if begins is not None:
-        entry = heads.entry[facts.component[service]] if facts.base_lost[service] else 0
+        entry = heads.startable[facts.component[service]] if facts.base_lost[service] else 0
         ready = max(heads.begin("start", entry) + begins.wave, heads.enough(begins.room_at))
         tick = heads.finish(
             "verify", heads.finish("start", ready, facts.start[service]), facts.verify[service]

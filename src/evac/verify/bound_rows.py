@@ -84,11 +84,12 @@ def _base_arcs(heads: Heads, service: int, add: _Add) -> None:
     if not lost:
         return
     longest, ending = tail_of_base(heads, component)
-    services, stores = heads.outside[component]
-    for other in services:
-        add(here, ("base", other), longest + ending)
-    for store in stores:
-        add(here, ("primary", store), longest + ending)
+    for needed, distance in ((heads.outside, ending), (heads.first, longest + ending)):
+        services, stores = needed[component]
+        for other in services:
+            add(here, ("base", other), distance)
+        for store in stores:
+            add(here, ("primary", store), distance)
     starts = int(heads.room.starts[service, 0])
     if starts:
         for tool in heads.tools("start"):
@@ -112,11 +113,12 @@ def _top_arcs(heads: Heads, service: int, add: _Add) -> None:
         return
     ending = int(s.verify[service])
     whole = wave(heads, service, int(heads.room.starts[service].sum())) + int(s.start[service]) + ending
-    services, stores = heads.outside[int(s.component[service])]
-    for other in services:
-        add(here, ("base", other), whole)
-    for store in stores:
-        add(here, ("primary", store), whole)
+    for needed, distance in ((heads.outside, ending), (heads.first, whole)):
+        services, stores = needed[int(s.component[service])] if s.base_lost[service] else ((), ())
+        for other in services:
+            add(here, ("base", other), distance)
+        for store in stores:
+            add(here, ("primary", store), distance)
     for tool in heads.tools("start"):
         add(here, ("base", tool), whole)
     for tool in heads.tools("verify"):
@@ -223,7 +225,7 @@ def _start_part(
     every = [pair for uses in by_pool for pair in uses]
     distance = min(2 * tail - 2 * u.offset - h for u, h, _ in every)
     lost_base = bool(s.base_lost[service])
-    entry = heads.entry[component] if lost_base else 0
+    entry = heads.startable[component] if lost_base else 0
     release = max(heads.begin("start", entry), heads.enough(heads.room.services[service].enough[1])) + min(
         u.offset for u, _, _ in every
     )

@@ -94,7 +94,7 @@ def _recovery_ms(reading: Reading, times: Milestones, service: int) -> int | Non
     """From the loss on, detection and approval included; an evacuation has no such lead."""
     instance, plan = reading.instance, reading.plan
     at = int(times.base_at[service])
-    if at >= instance.horizon or times.base_gone[service] < instance.horizon:
+    if at >= instance.horizon or times.base_gone[service] < instance.horizon or service in instance.unjudged:
         return None
     if not instance.services.base_lost[service]:
         return 0
@@ -209,7 +209,7 @@ def _header(estate: Estate, digest: str, instance: Instance, plan: Plan) -> list
         found.append(Violation("F1", plan.name, "grace is not what the scenario gives"))
     if plan.unknown != instance.unknown:
         found.append(Violation("F1", plan.name, "unknown facts are not those of the estate"))
-    if plan.intervals != interval_paths(estate):
+    if plan.intervals != tuple(sorted({*interval_paths(estate), *instance.estimated})):
         found.append(Violation("F1", plan.name, "facts known within bounds are not those of the estate"))
     if plan.proof != ("partial" if instance.unknown else "full"):
         found.append(Violation("F1", plan.name, "says another strength of proof than the estate allows"))

@@ -56,7 +56,7 @@ def _check_uses(reading: Reading, timed: Timed) -> None:
 def check_precedence(reading: Reading, times: Milestones) -> None:
     """F4 and F12: nothing begins before what it needs, re-derived from the estate."""
     for (service, milestone), steps in sorted(reading.starts.items()):
-        ready, why = dependencies_ready(reading, times, service)
+        ready, why = dependencies_ready(reading, times, service, to_start=True)
         for timed in steps:
             if timed.start < ready:
                 reading.complain("F12", timed.step.id, f"starts before {why} is there (tick {ready})")
@@ -72,15 +72,20 @@ def check_precedence(reading: Reading, times: Milestones) -> None:
             reading.complain("F4", timed.step.id, "traffic moves before the service is verified")
 
 
-def dependencies_ready(reading: Reading, times: Milestones, service: int) -> tuple[int, str]:
-    """First tick at which all hard dependencies outside the component hold, and the last of them."""
+def dependencies_ready(
+    reading: Reading, times: Milestones, service: int, to_start: bool = False
+) -> tuple[int, str]:
+    """First tick at which all hold that a component needs outside itself to serve, or only to start, and the
+    last of them.
+    """
     s = reading.instance.services
+    hard, stores = (s.hard_start, s.start_stores) if to_start else (s.hard, s.lost_stores)
     ready, why = 0, "nothing"
     for member in times.members[int(s.component[service])]:
-        for other in s.hard[member]:
+        for other in hard[member]:
             if s.component[other] != s.component[member] and times.base_at[other] > ready:
                 ready, why = int(times.base_at[other]), f"service {s.id[other]}"
-        for store in s.lost_stores[member]:
+        for store in stores[member]:
             if times.primary_at[store] > ready:
                 ready, why = int(times.primary_at[store]), f"store {reading.instance.stores[store].id}"
     return ready, why
@@ -192,12 +197,14 @@ def _gate_needs(reading: Reading, times: Milestones, timed: Timed) -> set[str]:
     found: set[str] = set()
     s = reading.instance.services
     needs = kind_of(timed.step.kind).needs
-    if Need.DEPENDENCIES in needs and s.base_lost[timed.service]:
+    if needs & {Need.DEPENDENCIES, Need.START_DEPENDENCIES} and s.base_lost[timed.service]:
+        to_serve = Need.DEPENDENCIES in needs
+        hard, stores = (s.hard, s.lost_stores) if to_serve else (s.hard_start, s.start_stores)
         for member in times.members[int(s.component[timed.service])]:
-            for other in s.hard[member]:
+            for other in hard[member]:
                 if s.component[other] != s.component[member] and s.base_lost[other]:
                     found |= _ends_base(reading, times, other)
-            found |= {reading.promotes[d].step.id for d in s.lost_stores[member] if d in reading.promotes}
+            found |= {reading.promotes[d].step.id for d in stores[member] if d in reading.promotes}
     if Need.FENCE in needs and timed.store in reading.fences:
         found.add(reading.fences[timed.store].step.id)
     if Need.VERIFY in needs and (timed.service, "base") in reading.verifies:

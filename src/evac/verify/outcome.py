@@ -32,7 +32,7 @@ def check_counts(reading: Reading, times: Milestones) -> None:
             if done > count:
                 reading.complain("F11", s.id[service], f"{milestone} has {done} starts and needs {count}")
         if s.blocked[service] and holds["base"]:
-            reading.complain("F12", s.id[service], "needs a store that never returns")
+            reading.complain("F12", s.id[service], "needs what never comes back")
 
 
 def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> None:
@@ -178,6 +178,7 @@ def check_outcomes(reading: Reading, times: Milestones) -> int:
     for service in range(len(s)):
         outcome = said.pop(s.id[service], None)
         affected = s.base_lost[service] or s.top_lost[service] or service in reading.sheds
+        affected = affected or service in reading.instance.unjudged
         if affected and outcome is None:
             reading.complain("F1", s.id[service], "is affected and has no outcome")
         elif outcome is not None:
@@ -212,6 +213,8 @@ def _check_outcome(
 
 def _state(reading: Reading, times: Milestones, service: int) -> str:
     horizon = reading.instance.horizon
+    if service in reading.instance.unjudged:
+        return "unknown"
     if times.base_gone[service] < horizon:
         return "shed"
     if times.base_at[service] >= horizon:
@@ -329,8 +332,8 @@ def time_left(reading: Reading, times: Milestones, service: int, missing: int, r
     """
     instance, s = reading.instance, reading.instance.services
     members = times.members[int(s.component[service])]
-    ready, _ = dependencies_ready(reading, times, service)
-    ready = max([ready, *(instance.attests.get(member, 0) for member in members)])
+    freed = max(instance.attests.get(member, 0) for member in members)
+    ready = max(dependencies_ready(reading, times, service, to_start=True)[0], freed)
     slots, last = Slots(reading), ready
     pools = _pools_ready(slots, reading, times, ready_rows)
     while missing > 0:
@@ -342,6 +345,7 @@ def time_left(reading: Reading, times: Milestones, service: int, missing: int, r
         if first is None:
             return False
         missing, last = missing - slots.take(first, missing), max(last, first.end)
+    last = max(last, dependencies_ready(reading, times, service)[0])
     rest: list[tuple[StepKind, tuple[Use, ...], int]] = [("verify", (), int(s.verify[service]))]
     if s.shift[service]:
         rest.append(("shift", s.shift_uses[service], int(s.change[service] + s.settle[service])))

@@ -75,7 +75,7 @@ _SERVICE: Final = _object(
         "top_outage_ms": _COUNT,
         "tier": _COUNT,
         "people": _COUNT,
-        "state": {"enum": ["restored", "degraded", "shed", "unplaced", "running"]},
+        "state": {"enum": ["restored", "degraded", "shed", "unplaced", "unknown", "running"]},
     },
 )
 

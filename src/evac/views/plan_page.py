@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from evac.audit.words import amount
+from evac.audit.context import amount
 from evac.model.estate import Estate
 from evac.model.plan import Plan, StoreOutcome
 from evac.steps.registry import PLANNED
@@ -212,7 +212,7 @@ def _room_words(row: plan_view.CapacityRow) -> dict[str, str]:
 def _given_up(plan: Plan) -> list[dict[str, Any]]:
     """By state, the gravest first; in each the reasons, those that most people feel first."""
     parts = []
-    for state, words in (("unplaced", "Not coming back"), ("shed", "Shed to make room")):
+    for state, words in plan_view.GIVEN_UP_WORDS:
         groups = [g for g in plan_view.given_up(plan) if g.state == state]
         if groups:
             count = sum(len(g.services) for g in groups)

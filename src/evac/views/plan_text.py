@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from evac.model.plan import Outcome, Plan, Step
-from evac.views.plan_view import recovery_times
+from evac.views.plan_view import GIVEN_UP_WORDS, GONE, recovery_times, verdict_words
 from evac.views.screen import Page
 from evac.views.words import (
     duration,
@@ -64,7 +64,7 @@ def wave_sections(page: Page, plan: Plan) -> None:
 
 
 def _returns(page: Page, plan: Plan) -> None:
-    back = [o for o in plan.outcomes if o.base_ms and o.state != "shed"]
+    back = [o for o in plan.outcomes if o.base_ms and o.state in ("restored", "degraded")]
     if not back:
         return
     page.line()
@@ -157,7 +157,7 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
     """The whole answer for a terminal; `saved_as` names the file for the next command."""
     page = Page(width, colour)
     title = plan.scenario.title
-    page.title(f"{title[:1].upper()}{title[1:]}: {_verdict(plan)}")
+    page.title(f"{title[:1].upper()}{title[1:]}: {verdict_words(plan)}")
     page.line()
     page.facts(_facts(plan, digest))
     _tiers(page, plan)
@@ -171,17 +171,6 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
     where = saved_as or "PLAN"
     page.line(f"next: evac verify {where} ESTATE, then evac simulate {where} ESTATE", "dim")
     return page.text()
-
-
-def _verdict(plan: Plan) -> str:
-    back = [o for o in plan.outcomes if o.base_ms is not None and o.state != "shed"]
-    if not plan.outcomes:
-        return "no service is touched"
-    gone = len(plan.outcomes) - len(back)
-    if gone == 0:
-        return f"all {number(len(back))} services come back"
-    affected = plural(len(plan.outcomes), "affected service")
-    return f"{number(len(back))} of {affected} come back, {number(gone)} do not"
 
 
 def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
@@ -207,14 +196,23 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
 def _objectives(outcomes: tuple[Outcome, ...]) -> tuple[str, str]:
     stated = [o for o in outcomes if o.rto_ms is not None]
     missed = sum(1 for o in stated if o.meets_rto is False)
+    unknown = sum(1 for o in stated if o.meets_rto is None)
+    if not outcomes:
+        return "no service is affected", ""
     if not stated:
         return "no rto is stated for any affected service", "unknown"
-    if not missed:
+    if not missed and not unknown:
         return f"all {number(len(stated))} meet their rto", "ok"
-    return f"{number(missed)} of {number(len(stated))} miss their rto", "error"
+    open_ones = f", of {number(unknown)} it is not known" if unknown else ""
+    return (
+        f"{number(missed)} of {number(len(stated))} miss their rto{open_ones}",
+        "error" if missed else "unknown",
+    )
 
 
 def _gap(plan: Plan) -> str:
+    if plan.objective == 0 and plan.unjudged:
+        return "not known: the loss cannot be judged"
     if plan.objective == 0:
         return "nothing is lost; no plan can be better"
     if plan.gap_permille is None:
@@ -240,7 +238,7 @@ def _tiers(page: Page, plan: Plan) -> None:
         mine = [o for o in plan.outcomes if o.tier == tier]
         times = recovery_times(mine)
         missed = sum(1 for o in mine if o.meets_rto is False)
-        gone = sum(1 for o in mine if o.state in ("shed", "unplaced"))
+        gone = sum(1 for o in mine if o.state in GONE)
         first, last = (duration(times[0]), duration(times[-1])) if times else ("-", "-")
         rows.append((f"tier {tier}", number(len(mine)), first, last, number(missed), number(gone)))
     if rows:
@@ -279,7 +277,7 @@ def _chain(outcome: Outcome) -> str:
 
 
 def _given_up(page: Page, plan: Plan) -> None:
-    for state, words in (("unplaced", "Not coming back"), ("shed", "Shed to make room")):
+    for state, words in GIVEN_UP_WORDS:
         found = [o for o in plan.outcomes if o.state == state]
         if not found:
             continue
@@ -332,5 +330,8 @@ def _unknown(page: Page, plan: Plan) -> None:
     if plan.intervals:
         words = "Within bounds, planned at the worse end and bounded at the better one"
         page.line(f"{words}: {listed(list(plan.intervals), 4)}", "unknown")
+    if plan.estimated:
+        words = "estimated by the share of the pool that is lost"
+        page.line(f"Replicas lost, {words}: {listed(list(plan.estimated), 4)}", "unknown")
     if plan.waivers:
         page.line(f"Waived by name: {listed(list(plan.waivers), 6)}", "warning")

@@ -4,6 +4,7 @@ capacity, what is given up.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.affected import replica_loss
+from evac.derive.pools import replicas_lost
 from evac.model.domain import Loss, Topology, lost_in, lost_now, topology
 from evac.model.estate import Estate
 from evac.model.fleet import AT_SITE, CONDEMNED, DARK, ON_POOL, ON_SERVER, BoolColumn
@@ -21,10 +22,83 @@ from evac.planning.simulation.simulate import Simulation
 from evac.steps.registry import kind_of
 from evac.verify import Verdict
 from evac.views.svg import Card
-from evac.views.words import duration, number, people, percent, plural, since, user_minutes_number
+from evac.views.words import duration, listed, number, people, percent, plural, since, user_minutes_number
 
 Ints = NDArray[np.int64]
-GONE = ("shed", "unplaced")
+GONE = ("shed", "unplaced", "unknown")
+"""States in which a service does not serve at the end, or nobody can say whether it does."""
+GIVEN_UP_WORDS = (
+    ("unplaced", "Not coming back"),
+    ("unknown", "Cannot be judged"),
+    ("shed", "Shed to make room"),
+)
+"""Titles of these states, the gravest first."""
+_PLACES_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many services a loss affects, by what becomes of them."""
+
+    restored: int
+    degraded: int
+    """They serve, with less than all, until the horizon."""
+    shed: int
+    unplaced: int
+    unknown: int
+
+    @property
+    def known(self) -> int:
+        return self.restored + self.degraded + self.shed + self.unplaced
+
+    @property
+    def back(self) -> int:
+        return self.restored + self.degraded
+
+
+def tally(plan: Plan) -> Tally:
+    """Every outcome of a plan, once."""
+    counts = Counter("restored" if o.state == "running" else o.state for o in plan.outcomes)
+    return Tally(*(counts[state] for state in ("restored", "degraded", "shed", "unplaced", "unknown")))
+
+
+def unjudged_words(plan: Plan) -> str:
+    """Why a loss cannot be judged, or not for all services; empty where it can."""
+    if not plan.unjudged:
+        return ""
+    found = {
+        section: [name for kind, name in plan.places_unknown if kind == section]
+        for section in ("services", "stores")
+    }
+    parts = []
+    if found["services"]:
+        parts.append(f"the replicas of {listed(found['services'], _PLACES_SHOWN)} run")
+    if found["stores"]:
+        noun = "store" if len(found["stores"]) == 1 else "stores"
+        parts.append(f"the members of {noun} {listed(found['stores'], _PLACES_SHOWN)} are")
+    return f"cannot be judged: where {' and where '.join(parts)}"
+
+
+def verdict_words(plan: Plan) -> str:
+    """What becomes of the services that a loss affects; a part of them, or of their service, is never all."""
+    found = tally(plan)
+    if not found.known:
+        return unjudged_words(plan) or "no service is affected"
+    total = plural(found.known, "affected service")
+    if found.restored == found.known:
+        all_of_it = f"all {plural(found.known, 'service')} come back"
+        words = all_of_it if found.known > 1 else "the one affected service comes back"
+    else:
+        words = f"{number(found.back)} of {total} {'comes' if found.back == 1 else 'come'} back"
+        if found.degraded:
+            stay = "stays" if found.degraded == 1 else "stay"
+            words += f", {number(found.degraded)} of them {stay} degraded until the horizon"
+        gone = found.shed + found.unplaced
+        if gone:
+            words += f", {number(gone)} {'does' if gone == 1 else 'do'} not"
+    if found.unknown:
+        words += f"; {number(found.unknown)} {unjudged_words(plan)}"
+    return words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,8 +160,8 @@ class GivenUp:
     services: tuple[str, ...]
 
 
-def by_site(estate: Estate, top: Topology, chosen: BoolColumn) -> Ints:
-    """(S, sites) replicas of each service on the chosen rows of the replica table."""
+def by_site(estate: Estate, top: Topology, counts: Ints) -> Ints:
+    """(S, sites) the sum of (K,) counts over the bindings of each service at each site."""
     table = np.zeros((len(estate.services), len(estate.sites)), np.int64)
     r = estate.replicas
     site = np.full(len(r), -1, np.int64)
@@ -96,8 +170,8 @@ def by_site(estate: Estate, top: Topology, chosen: BoolColumn) -> Ints:
         site[rows] = lookup[r.target[rows]]
     rows = r.kind == AT_SITE
     site[rows] = r.target[rows]
-    known = (site >= 0) & chosen
-    np.add.at(table, (r.service[known], site[known]), r.count[known])
+    known = site >= 0
+    np.add.at(table, (r.service[known], site[known]), counts[known])
     return table
 
 
@@ -126,11 +200,11 @@ def standing(estate: Estate, plan: Plan) -> Standing:
     """Who runs where. A site that is restored or failed back to is off before and on after."""
     top = topology(estate)
     lost, homing = lost_in(top, plan.scenario), plan.scenario.kind == "failback" and estate.home is not None
-    dead = replica_loss(estate.replicas, lost) | replica_loss(estate.replicas, lost_now(top))
-    survives = ~(dead & (not homing))
-    left = by_site(estate, top, survives)
+    count = estate.replicas.count
+    dead = np.maximum(replicas_lost(top, lost), replicas_lost(top, lost_now(top)))
+    left = by_site(estate, top, count if homing else count - dead)
     returns = plan.scenario.kind in ("restore", "failback")
-    before = left if returns else by_site(estate, top, np.ones_like(survives))
+    before = left if returns else by_site(estate, top, count)
     none = np.zeros_like(lost.sites)
     off = (lost.sites, none) if returns else (none, lost.sites)
     return Standing(before, left + moved_by_site(estate, top, plan), *off)
@@ -248,11 +322,19 @@ def outcome_rows(plan: Plan) -> Iterator[dict[str, str]]:
             "tier": str(o.tier),
             "people": people(o.people),
             "state": o.state,
-            "back": duration(o.recovery_ms) if o.state not in GONE else "-",
+            "back": "-"
+            if o.state in GONE
+            else "unknown"
+            if o.recovery_ms is None
+            else duration(o.recovery_ms),
             "rto": "-" if o.rto_ms is None else duration(o.rto_ms),
-            "met": {True: "met", False: "missed", None: "-"}[o.meets_rto],
+            "met": {True: "met", False: "missed", None: "-" if o.rto_ms is None else "unknown"}[o.meets_rto],
             "why": o.reason or _waits_for(o, targets),
         }
+
+
+def _back_words(outcome: Outcome) -> str:
+    return "unknown" if outcome.recovery_ms is None else duration(outcome.recovery_ms)
 
 
 def _waits_for(outcome: Outcome, targets: dict[str, str]) -> str:
@@ -276,14 +358,24 @@ def answer(planned: Planned) -> tuple[str, str]:
     """(sentence, state): the plan in one breath."""
     plan = planned.plan
     if not plan.outcomes:
-        return "Nothing is down: no service is touched.", "ok"
+        return "Nothing is down: no service is affected.", "ok"
+    counts, unjudged = tally(plan), unjudged_words(plan)
+    if not counts.known:
+        return f"The loss {unjudged}.", "unknown"
     back, last = _back(plan), _last(plan)
-    total = plural(len(plan.outcomes), "affected service")
-    words = f"{number(len(back))} of {total} come back"
-    if len(back) == len(plan.outcomes):
+    total = plural(counts.known, "affected service")
+    words = f"{number(len(back))} of {total} {'comes' if len(back) == 1 else 'come'} back"
+    if len(back) == counts.known:
         words = f"All {total} come back" if len(back) > 1 else "The one affected service comes back"
     words += f", the last {duration(last)} {since(plan.scenario.kind)}." if last is not None else "."
     state = "ok"
+    if counts.degraded:
+        stay = "stays" if counts.degraded == 1 else "stay"
+        words += f" {number(counts.degraded)} of them {stay} degraded until the horizon."
+        state = "warning"
+    if counts.unknown:
+        words += f" {number(counts.unknown)} {unjudged}."
+        state = "unknown"
     for which, told in (("shed", "shed to make room"), ("unplaced", "not coming back")):
         found = [o for o in plan.outcomes if o.state == which]
         if found:
@@ -331,7 +423,11 @@ def cards(planned: Planned) -> list[Card]:
 
 def _grave(plan: Plan) -> str:
     states = {o.state for o in plan.outcomes}
-    return "error" if "unplaced" in states else ("warning" if "shed" in states else "ok")
+    if "unplaced" in states:
+        return "error"
+    if "unknown" in states:
+        return "unknown"
+    return "warning" if states & {"shed", "degraded"} else "ok"
 
 
 def _check(verdict: Verdict | None) -> Card:
@@ -349,8 +445,11 @@ def _objectives(plan: Plan) -> Card:
         return Card("miss their rto", "not known", "no affected service has an rto", "unknown")
     late = sum(1 for o in missed if o.state not in GONE)
     more = f"of {number(len(stated))}: {number(late)} late, {number(len(missed) - late)} not back"
+    unknown = sum(1 for o in stated if o.meets_rto is None)
+    more += f", {number(unknown)} not known" if unknown else ""
     grave = "error" if late else _grave(plan)
-    return Card("miss their rto", number(len(missed)), more, grave if missed else "ok")
+    state = "unknown" if unknown else "ok"
+    return Card("miss their rto", number(len(missed)), more, grave if missed else state)
 
 
 def _data(plan: Plan) -> Card:
@@ -366,6 +465,8 @@ def _data(plan: Plan) -> Card:
 
 
 def _gap(plan: Plan) -> Card:
+    if plan.objective == 0 and plan.unjudged:
+        return Card("above the best possible", "not known", "the loss cannot be judged", "unknown")
     if plan.objective == 0:
         return Card("above the best possible", "0 %", "nothing is lost")
     if plan.gap_permille is None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from evac.model.plan import Plan
 from evac.planning.simulation.simulate import PERCENTILES, Simulation
 from evac.verify import Verdict
+from evac.views.plan_view import unjudged_words
 from evac.views.problems import Alert, counts
 from evac.views.screen import Page
 from evac.views.words import duration, listed, number, people, percent, plural, share, user_minutes
@@ -180,6 +181,11 @@ def verify_text(plan: Plan, digest: str, verdict: Verdict, width: int, colour: b
         page.title(
             f"The plan holds: {plural(verdict.steps, 'step')} checked against the estate, no rule broken"
         )
+        if plan.unjudged:
+            page.line(f"{plural(len(plan.unjudged), 'service')} {unjudged_words(plan)}", "unknown")
+        if plan.estimated:
+            words = "estimated by the share of the pool that is lost"
+            page.line(f"Replicas lost, {words}: {listed(list(plan.estimated), 4)}", "unknown")
     else:
         page.title(f"The plan does not hold: {plural(len(verdict.violations), 'violation')}")
         rows = [(v.rule, v.subject, v.message) for v in verdict.violations[: 3 * SHOWN]]

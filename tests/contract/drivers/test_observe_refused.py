@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.cli import exits
+from evac.cli import console
 from evac.cli.main import run
 
 pytestmark = [
@@ -72,7 +72,7 @@ def test_a_wrong_password_is_said_and_a_silent_copy_is_an_answer(
     tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     estate = estate_of(tmp_path, port, WRONG)
-    assert run(["observe", estate]) == exits.UNKNOWN
+    assert run(["observe", estate]) == console.UNKNOWN
     out, error = capsys.readouterr()
     assert [line.split()[:3] for line in out.splitlines()[1:3]] == [
         ["db", "a", "refused"],
@@ -82,7 +82,7 @@ def test_a_wrong_password_is_said_and_a_silent_copy_is_an_answer(
     assert "[redis-refused]" in error
     assert "next: check the password and rights of the endpoint" in error
     assert "db at b" not in error
-    assert run(["observe", estate, "--output", "json"]) == exits.UNKNOWN
+    assert run(["observe", estate, "--output", "json"]) == console.UNKNOWN
     out, error = capsys.readouterr()
     refused, silent = json.loads(out)["members"]
     assert (refused["role"], refused["error"]["code"]) == ("unreachable", "redis-refused")
@@ -93,7 +93,7 @@ def test_a_wrong_password_is_said_and_a_silent_copy_is_an_answer(
 def test_the_right_password_is_all_it_takes(
     tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["observe", estate_of(tmp_path, port, "right")]) == exits.DONE
+    assert run(["observe", estate_of(tmp_path, port, "right")]) == console.DONE
     out, error = capsys.readouterr()
     assert ["db", "a", "primary", "0", "ms"] in [line.split() for line in out.splitlines()]
     assert "error" not in error

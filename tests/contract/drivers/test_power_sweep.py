@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from evac.cli import exits
-from tests.contract.drivers.redfish_world import SERVERS, action, done, fleet_of, name_of
+from evac.cli import console
+from tests.contract.adapters.redfish import SERVERS, action, done, fleet_of, name_of
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 
 
-def observe(estate: str, *options: str, code: int = exits.DONE) -> subprocess.CompletedProcess[str]:
+def observe(estate: str, *options: str, code: int = console.DONE) -> subprocess.CompletedProcess[str]:
     """What the command prints, and that it ends with this code."""
     command = [sys.executable, "-m", "evac", "observe", estate, "--power", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -38,9 +38,9 @@ def test_every_server_is_on_off_or_unknown_for_a_reason(tmp_path: Path) -> None:
         for number, fault in enumerate(broken, 20):
             fleet.admin("faults", {"fault": fault, "servers": [name_of(fleet, number)]})
         estate = str(fleet.about["estate"])
-        power = json.loads(observe(estate, "--output", "json", code=exits.UNKNOWN).stdout)["power"]
+        power = json.loads(observe(estate, "--output", "json", code=console.UNKNOWN).stdout)["power"]
         fleet.admin("faults", {"fault": "none", "servers": [name_of(fleet, 21)]})
-        text = observe(estate, code=exits.UNKNOWN)
+        text = observe(estate, code=console.UNKNOWN)
         stats = fleet.admin("stats")
     site = next(one for one in power["sites"] if one["site"] == "pangyo")
     assert power["observed_at"].startswith("20")
@@ -71,8 +71,8 @@ def test_a_refused_password_fails_and_is_tried_a_handful_of_times(tmp_path: Path
         secret = Path(str(fleet.about["password"]).removeprefix("file:"))
         secret.write_text("not-the-password", encoding="utf-8")
         estate = str(fleet.about["estate"])
-        said = observe(estate, code=exits.FAILED)
-        told = json.loads(observe(estate, "--output", "json", code=exits.FAILED).stdout)["power"]
+        said = observe(estate, code=console.FAILED)
+        told = json.loads(observe(estate, "--output", "json", code=console.FAILED).stdout)["power"]
         stats = fleet.admin("stats")
     assert f"error: the power of {SERVERS} of {SERVERS} servers is not known: " in said.stderr
     assert "user or password are refused (5)" in said.stderr

@@ -19,11 +19,10 @@ from typing import Any
 
 import pytest
 
-from evac.agent import memory, permits, service, units
-from evac.agent.config import AgentConfig, FenceConfig
+from evac.agent import fencing, memory, service, units
+from evac.agent.config import AgentConfig, FenceConfig, TlsConfig
 from evac.agent.instance import OwnInstance, Running
 from evac.agent.listening import RESERVED, Listener, Reserve, connections_most
-from evac.agent.tls import TlsConfig
 from evac.drivers.process.client import AgentClient, Peer
 from evac.drivers.process.driver import PERMIT_PATH, AgentPermits
 from evac.model.errors import Retryable
@@ -257,7 +256,7 @@ def test_a_fence_needs_no_new_thread_and_waits_for_no_disk(
             renewed = time.monotonic()
             with monkeypatch.context() as patch:
                 patch.setattr(threading.Thread, "start", no_thread)
-                patch.setattr(permits, "write_values", hangs)
+                patch.setattr(fencing, "write_values", hangs)
                 patch.setattr(units, "write_values", hangs)
                 await agents.until(lambda: not agents.alive(pid), PERMIT_MS / 1_000)
                 assert time.monotonic() - renewed < PERMIT_MS / 1_000

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import pytest_socket
 
-from evac.agent.config import AgentConfig, read_config
-from evac.agent.tls import TlsConfig, names_in
+from evac.agent.config import AgentConfig, TlsConfig, names_in, read_config
 from evac.app.anchoring import check_agents
 from evac.drivers.port import Action
 from evac.drivers.process import driver

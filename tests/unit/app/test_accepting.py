@@ -15,9 +15,9 @@ import pytest
 
 from evac.app import accepting, runs
 from evac.app.accepting import Checker, Forethought, must_hold
+from evac.app.applying import check_fit, rehearse
 from evac.app.controlling import Composed, Setting, compose
 from evac.app.planner.plans import Made, Question, make_plan, scenario_of
-from evac.app.rehearsing import check_fit, rehearse
 from evac.engine.plans.library import Ready, digest_of
 from evac.engine.stores.stalled_commits import plans_for
 from evac.estate import load

@@ -12,21 +12,20 @@ from typing import Any
 
 import pytest
 
-from evac.agent.anchors import Anchors, Head
+from evac.agent.memory import Anchors, Head
 from evac.app.anchoring import JOURNALS, READ_ON, HeadChore, Sink, heard
-from evac.cli import exits
+from evac.cli import console
 from evac.cli.main import run
 from evac.drivers.process.client import HERE
 from evac.drivers.process.driver import AgentAnchors
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
 from evac.model.errors import EvacError, OutcomeUnknown, Permanent, Unavailable
-from evac.store.anchors import Anchor, verify_chain
+from evac.store.anchors import Anchor, key_of, verify_chain
 from evac.store.journal import Journal
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Delete, Put, Store
-from evac.store.segments import key_of
 from tests.unit.bundle.test_bundle import estate
 from tests.unit.engine import agents
 from tests.web.rooms import play
@@ -194,13 +193,13 @@ def test_a_person_proves_them_with_what_a_real_agent_kept(
             await left(store)
             await store.close()
             code, found = await asyncio.to_thread(proved, capsys, *at)
-            assert code == exits.DONE
+            assert code == console.DONE
             rows = {row.pop("stream"): row for row in found["journals"]}
             whole = {"segments": 3, "records": 2, "problems": [], "silent": []}
             assert rows == {"watch": {**whole, "anchors": 0}} | {
                 stream: {**whole, "anchors": 1} for stream in READ_ON
             }
-            assert await asyncio.to_thread(run, ["run", "verify", *at]) == exits.DONE
+            assert await asyncio.to_thread(run, ["run", "verify", *at]) == console.DONE
             lines = capsys.readouterr().out.splitlines()
             assert lines == [
                 "watch is whole: 2 events in 3 segments; no agent kept a head of it",
@@ -211,12 +210,12 @@ def test_a_person_proves_them_with_what_a_real_agent_kept(
                 file.execute("DELETE FROM entry WHERE key LIKE 'journal/notices/%3'")
             file.close()
             code, found = await asyncio.to_thread(proved, capsys, "--store", url)
-            assert code == exits.DONE, "without the agents nobody knows"
+            assert code == console.DONE, "without the agents nobody knows"
             code, found = await asyncio.to_thread(proved, capsys, *at)
-            assert code == exits.FAILED
+            assert code == console.FAILED
             assert [len(row["problems"]) for row in found["journals"]] == [0, 1, 0]
             code, found = await asyncio.to_thread(proved, capsys, "notices", *at)
-            assert (code, found["run"]) == (exits.FAILED, "notices")
+            assert (code, found["run"]) == (console.FAILED, "notices")
             assert found["problems"] == ["cut-off: segment 3 was anchored; the journal ends at 2"]
             assert found["silent"] == []
             ends = Path(path, "endpoints.yaml")
@@ -224,8 +223,8 @@ def test_a_person_proves_them_with_what_a_real_agent_kept(
             other = first.replace("  unit: {", "  other: {").replace("at: north", "at: south")
             ends.write_text(ends.read_text() + other.replace(str(made.port), "9") + "\n")
             code, found = await asyncio.to_thread(proved, capsys, "plans", *at)
-            assert (code, found["silent"], found["anchors"]) == (exits.DONE, ["south"], 1)
-            assert await asyncio.to_thread(run, ["run", "verify", "plans", *at]) == exits.DONE
+            assert (code, found["silent"], found["anchors"]) == (console.DONE, ["south"], 1)
+            assert await asyncio.to_thread(run, ["run", "verify", "plans", *at]) == console.DONE
             told = capsys.readouterr()
             assert "agrees with 1 heads kept elsewhere" in told.out
             assert "the agents of south keep is not compared: they do not answer" in told.err

@@ -22,7 +22,7 @@ from evac.model.errors import StalePlan
 from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import PROFILES, RunPolicy, StorePolicy
 from evac.model.scenario import lose
-from evac.office.notices.reckoning import NoticeReckoner
+from evac.office.notices.looking import NoticeReckoner
 from evac.office.reckoning import Worker
 
 pytestmark = pytest.mark.enable_socket

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from evac import estate as estates
-from evac.app.health import ServiceHealth
+from evac.app.observing import ServiceHealth
 from evac.drivers.registry import Drivers
 from evac.run.pacing import Health
 

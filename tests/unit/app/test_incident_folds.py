@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from evac.app import incident_folds, incidents
-from evac.app.incident_folds import KEPT, Folds, RunFold
+from evac.app import incidents
+from evac.app.incidents import KEPT, Folds, RunFold
 from evac.engine.runs.binding import Bound, put_bound
 from evac.engine.runs.reading import decode_all, encode_all
 from evac.incident.incident import summary
 from evac.incident.timeline import timeline
 from evac.model.errors import Corrupt, RunError
 from evac.run.values import Event
+from evac.store.anchors import prefix_of
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Put
-from evac.store.segments import prefix_of
 from tests.unit.app.test_incidents import burnt
 from tests.unit.incident.stories import T0
 
@@ -49,9 +49,9 @@ def test_what_is_read_on_says_the_same_as_what_is_read_anew(monkeypatch: pytest.
         grown = [await alike(store, folds)]
         for record in rest:
             await journal.append([record], lease)
-            monkeypatch.setattr(incident_folds, "decode_all", counted)
+            monkeypatch.setattr(incidents, "decode_all", counted)
             await folds.of("run-1", "fire-1").read_on(store)
-            monkeypatch.setattr(incident_folds, "decode_all", decode_all)
+            monkeypatch.setattr(incidents, "decode_all", decode_all)
             grown.append(await alike(store, folds))
         assert read == [1] * len(rest), "each record is read once"
         assert grown == sorted(grown)

@@ -8,7 +8,7 @@ import pytest
 
 from evac.app.planner import kernels as chosen
 from evac.app.planner.kernels import COMPILING_S, LOADING_S, PATIENCE_S, kernels, search_s
-from evac.cli import output
+from evac.cli import console
 from evac.model import extras
 from evac.model.errors import InvalidInput
 from evac.planning import compiled
@@ -102,13 +102,13 @@ def test_where_nothing_shows_a_live_line_one_is_written_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(output.time, "monotonic", lambda: now[0])
-    report = output.reporter(lambda share, words: None, quiet=False)
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    report = console.reporter(lambda share, words: None, quiet=False)
     for second in range(25):
         now[0] = float(second)
         report(f"line {second}")
     assert capsys.readouterr().err.split("\n") == ["line 0", "line 10", "line 20", ""]
-    output.reporter(lambda share, words: None, quiet=True)("quiet")
+    console.reporter(lambda share, words: None, quiet=True)("quiet")
     assert capsys.readouterr().err == ""
 
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from evac.app.planner.plans import Made, make_plan
-from evac.app.planner.replan import Mender, mended
+from evac.app.planner.plans import Made, Mender, make_plan, mended
 from evac.derive.situation import estate_after
 from evac.engine.boots.feed_watch import Trouble
 from evac.estate.codecs import plan as plan_codec

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from evac.app.observing import servers_on
 from evac.app.planner.plans import Question, scenario_of
-from evac.app.power_observing import servers_on
 from evac.derive.planning_instance import derive
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import InvalidInput, UnknownDomain

@@ -12,7 +12,7 @@ import pytest
 from evac import estate as estates
 from evac.app import controlling, runs
 from evac.app.controlling import Composed, Setting, compose
-from evac.app.demo.drivers import Company, company_of
+from evac.app.demo.room import Company, company_of
 from evac.app.estates import watch
 from evac.app.estates.copies import Copies
 from evac.app.estates.watch import EstateWatch

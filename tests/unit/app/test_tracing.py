@@ -18,9 +18,8 @@ import httpx2
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from evac.app import traces_process, tracing
-from evac.app.traces_process import PREFIX, RunTraces
-from evac.app.tracing import Tracer, tracer_of, wanted
+from evac.app import tracing
+from evac.app.tracing import PREFIX, RunTraces, Tracer, tracer_of, wanted
 from evac.engine.lead.leadership import LEADER
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import encode_all
@@ -196,7 +195,7 @@ def test_what_is_kept_of_runs_that_ended_unseen_is_worked_off(monkeypatch: pytes
         await journal.append(encode_all(STORY[8:]), None)
         await store.transact((), (Delete(OPEN + "run-1"), Put(PREFIX + "gone", b"7")))
         await store.transact((), (Put(PREFIX + "odd", b"x" * 40), Put(PREFIX + "old", b"9" * 40)))
-        monkeypatch.setattr(traces_process, "RUNS_MOST", 2)
+        monkeypatch.setattr(tracing, "RUNS_MOST", 2)
         traces = RunTraces(store, sent.append)
         await traces.look()
         assert [entry.key for entry in await store.list(PREFIX)] == [PREFIX + "old", PREFIX + "run-1"]
@@ -252,7 +251,7 @@ def test_requests_of_the_war_room_are_spans_by_the_template_of_their_route(colle
 @pytest.mark.enable_socket
 def test_the_process_sends_what_its_controller_leads(collector: Collector, tmp_path: Path) -> None:
     url = f"sqlite:{tmp_path / 'evac.sqlite'}"
-    command = [sys.executable, "-m", "evac.app.traces_process", "--store", url, "--site", "north"]
+    command = [sys.executable, "-m", "evac.app.tracing", "--store", url, "--site", "north"]
 
     async def fill() -> None:
         store = open_store(url)

@@ -13,9 +13,9 @@ from evac.derive.affected import (
     counts_by_service,
     families_without_instance,
     hit_by_dependency,
-    replica_loss,
     stores_lost,
 )
+from evac.derive.pools import replicas_lost
 from evac.estate.examples import pangyo
 from evac.model.domain import loss, topology
 from evac.model.errors import UnknownDomain
@@ -39,7 +39,7 @@ def test_replicas_and_stores_are_lost_as_the_model_says(mended: bool) -> None:
     estate, top = found.estate, found.top
     for number, members in enumerate(found.losses.members):
         gone = loss(top, members)
-        taken = counts_by_service(estate.replicas, replica_loss(estate.replicas, gone), len(estate.services))
+        taken = counts_by_service(estate.replicas, replicas_lost(top, gone), len(estate.services))
         assert found.lost[number].tolist() == taken.tolist()
         assert found.stores.lost[number].tolist() == stores_lost(top, gone).tolist()
 
@@ -110,9 +110,9 @@ def test_a_server_can_be_lost_alone() -> None:
     name = estate.fleet.server_name(0)
     alone = losses(top, (name, estate.sites[0].id))
     found = impacts(top, alone)
-    gone = replica_loss(estate.replicas, loss(top, (name,)))
+    gone = replicas_lost(top, loss(top, (name,))) > 0
     assert found.lost[0].sum() == estate.replicas.count[gone].sum()
-    whole = replica_loss(estate.replicas, loss(top, (estate.sites[0].id,)))
+    whole = replicas_lost(top, loss(top, (estate.sites[0].id,))) > 0
     assert found.lost[1].sum() == estate.replicas.count[whole].sum()
 
 
@@ -129,5 +129,5 @@ def test_pairs_lose_what_the_model_says() -> None:
     assert not any(name.startswith("anyang + anyang/") for name in both.ids)
     found = impacts(top, both)
     for number in range(0, len(both), 7):
-        gone = replica_loss(top.estate.replicas, loss(top, both.members[number]))
+        gone = replicas_lost(top, loss(top, both.members[number])) > 0
         assert int(found.lost[number].sum()) == int(top.estate.replicas.count[gone].sum())

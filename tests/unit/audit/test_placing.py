@@ -13,7 +13,7 @@ from evac.audit.impacts.all_losses import impacts
 from evac.audit.impacts.capacity import capacity
 from evac.audit.impacts.dependencies import taken_of
 from evac.audit.impacts.free_capacity import Headroom, Used, Wants, load_of, power_of, reserves
-from evac.audit.impacts.losses import Losses, Presence, losses, lost_counts, presence
+from evac.audit.impacts.losses import Losses, Presence, losses, lost_counts, pools_taken, presence
 from evac.audit.impacts.placing import Supply, open_packing, pack, stock_of, supply_of
 from evac.derive.planning_instance import derive
 from evac.estate.examples import pangyo
@@ -108,7 +108,7 @@ def test_shapes_place_what_first_fit_places(
     wants = _wants(demand, [s[3] for s in services], [s[4] for s in services], headroom)
     counts = [s[2] for s in services]
     packing = open_packing(
-        stock_of(headroom, wants, Used(free, free[:0])),
+        stock_of(headroom, wants, Used(free, free[:0]), np.ones(len(counts), np.bool_)),
         np.zeros(len(site), np.int64),
         np.zeros(2, np.bool_),
         np.array(counts),
@@ -183,9 +183,10 @@ def test_down_at_a_site_is_what_the_planning_instance_says(mended: bool) -> None
 
 
 def test_what_is_placed_is_what_was_lost_or_is_named_as_short() -> None:
-    _, every, found, supply = _company(False)
-    lost = lost_counts(found, every)
-    result = capacity(supply, every, lost, taken_of(lost))
+    top, every, found, supply = _company(False)
+    pools = pools_taken(top, every)
+    lost = lost_counts(found, every, pools)
+    result = capacity(supply, every, lost, taken_of(lost), pools)
     for number in range(len(every)):
         missing = int(result.to_place[number] - result.placed[number])
         short = result.short.get(number)

@@ -17,7 +17,7 @@ from evac.bundle import contents, sealing
 from evac.bundle import making as bundling
 from evac.bundle import opening as bundle_opening
 from evac.bundle.plans import without_small_plans
-from evac.cli import exits
+from evac.cli import console
 from evac.cli.main import run
 from evac.engine.clock import SystemClock
 from evac.engine.lead import watch_journal
@@ -416,22 +416,22 @@ def test_the_command_makes_shows_and_verifies(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1790000000")
     monkeypatch.delenv("EVAC_STORE", raising=False)
     path, target = estate(tmp_path), tmp_path / "b.zip"
-    assert run(["bundle", str(path), "-o", str(target)]) == exits.DONE
+    assert run(["bundle", str(path), "-o", str(target)]) == console.DONE
     digest = capsys.readouterr().out.split()[-1]
-    assert run(["bundle", "verify", str(target), "--digest", digest]) == exits.DONE
-    assert run(["bundle", "verify", str(target), "--digest", "sha256:00"]) == exits.FAILED
-    assert run(["bundle", "show", str(target), "--output", "json"]) == exits.DONE
+    assert run(["bundle", "verify", str(target), "--digest", digest]) == console.DONE
+    assert run(["bundle", "verify", str(target), "--digest", "sha256:00"]) == console.FAILED
+    assert run(["bundle", "show", str(target), "--output", "json"]) == console.DONE
     out = capsys.readouterr().out
     assert orjson.loads(out[out.index("{") :])["digest"] == digest
     data = target.read_bytes()
     damage(target, "estate/estate.yaml")
-    assert run(["bundle", "verify", str(target)]) == exits.FAILED
+    assert run(["bundle", "verify", str(target)]) == console.FAILED
     assert capsys.readouterr().out.startswith("estate/estate.yaml: ")
     target.write_bytes(data[:-30])
-    assert run(["bundle", "show", str(target)]) == exits.USAGE
+    assert run(["bundle", "show", str(target)]) == console.USAGE
     assert "bundle-damaged" in capsys.readouterr().err
-    assert run(["bundle", str(path), "-o", str(target), "--share", "two"]) == exits.USAGE
-    assert run(["bundle", str(path), "-o", str(target), "--share", "2/3"]) == exits.USAGE
+    assert run(["bundle", str(path), "-o", str(target), "--share", "two"]) == console.USAGE
+    assert run(["bundle", str(path), "-o", str(target), "--share", "2/3"]) == console.USAGE
 
 
 def test_plans_that_only_lie_ready_are_carried_once() -> None:

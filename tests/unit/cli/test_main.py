@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from evac.cli import exits, program
+from evac.cli import console, program
 from evac.cli.main import run
 from evac.cli.plan_command import _accepted
 from evac.model import errors
@@ -36,7 +36,7 @@ def test_help_imports_no_heavy_library() -> None:
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("example", "import", "check", "schema", "audit", "plan", "verify", "simulate"):
-        assert run([name, "--help"]) == exits.DONE
+        assert run([name, "--help"]) == console.DONE
     assert "Usage: evac simulate" in capsys.readouterr().out
 
 
@@ -44,14 +44,14 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_command_of_an_extra_names_it_where_it_is_not_installed(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run([command, "--help"]) == exits.DONE
+    assert run([command, "--help"]) == console.DONE
     capsys.readouterr()
     monkeypatch.setattr(program, "ENTRY_POINTS", "evac.commands.of-nobody")
-    assert run([command, "--help"]) == exits.USAGE
+    assert run([command, "--help"]) == console.USAGE
     assert capsys.readouterr().err.splitlines() == [
         f"error: evac {command} needs the packages of an extra: pip install 'evac[lab]' [extra-lab]",
     ]
-    assert run(["--help"]) == exits.DONE
+    assert run(["--help"]) == console.DONE
     assert f"  {command} " in capsys.readouterr().out
 
 
@@ -69,7 +69,7 @@ def test_a_command_of_an_extra_names_it_where_it_is_not_installed(
     ],
 )
 def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(arguments) == exits.USAGE
+    assert run(arguments) == console.USAGE
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -78,7 +78,7 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
 def test_a_seed_that_no_generator_takes_is_wrong_usage(
     command: tuple[str, ...], seed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([*command, "--seed", seed]) == exits.USAGE
+    assert run([*command, "--seed", seed]) == console.USAGE
     assert "--seed" in capsys.readouterr().err
 
 
@@ -97,17 +97,17 @@ def test_a_pipe_is_written_to_and_a_link_stays_one(small: str, tmp_path: Path) -
 
 
 def test_a_misspelt_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["pln"]) == exits.USAGE
+    assert run(["pln"]) == console.USAGE
     assert "Did you mean 'plan'?" in capsys.readouterr().err
 
 
 def test_a_missing_estate_is_2_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["plan", str(tmp_path / "none"), "--lose", "x"]) == exits.USAGE
+    assert run(["plan", str(tmp_path / "none"), "--lose", "x"]) == console.USAGE
     assert "none" in capsys.readouterr().err
 
 
 def test_check_says_what_is_there(small: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["check", small]) == exits.DONE
+    assert run(["check", small]) == console.DONE
     assert "20 services" in capsys.readouterr().out
 
 
@@ -119,14 +119,14 @@ def test_an_import_into_a_folder_that_is_no_estate_afterwards_says_so(
     target.mkdir()
     (target / "estate.yaml").write_text("evac: 1\nname: mine\nsites: {x: {}}\nservices: {shop: {tier: 1}}\n")
     words = ["import", "csv", str(hosts), "-o", str(target), "--quiet"]
-    assert run(words) == exits.USAGE
+    assert run(words) == console.USAGE
     said = capsys.readouterr().err
     assert "estate.yaml:" in said or "imported-csv.yaml:" in said
     assert "[import-not-whole]" in said
     assert f"next: mend the lines named, then evac check {target}" in said
-    assert run(["check", str(target)]) == exits.USAGE
+    assert run(["check", str(target)]) == console.USAGE
     (target / "estate.yaml").unlink()
-    assert run(words) == exits.DONE
+    assert run(words) == console.DONE
 
 
 def test_an_estate_without_a_site_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,13 +138,13 @@ def test_an_estate_without_a_site_says_so(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize("form", ["json", "sarif", "junit", "github", "markdown"])
 def test_check_in_every_format(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "e.yaml").write_text("evac: 1\nname: e\nsites: {a: {}}\nservices:\n  s: {needs: [nobody]}\n")
-    assert run(["check", str(tmp_path / "e.yaml"), "--output", form]) == exits.USAGE
+    assert run(["check", str(tmp_path / "e.yaml"), "--output", form]) == console.USAGE
     assert "nobody" in capsys.readouterr().out
 
 
 def test_schema_is_json(tmp_path: Path) -> None:
     target = tmp_path / "schema.json"
-    assert run(["schema", "-o", str(target)]) == exits.DONE
+    assert run(["schema", "-o", str(target)]) == console.DONE
     assert json.loads(target.read_text())["$schema"].startswith("https://json-schema.org/")
 
 
@@ -156,14 +156,14 @@ def test_what_is_no_plan_is_refused(
     small: str, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "p.json").write_bytes(content)
-    assert run(["verify", str(tmp_path / "p.json"), small]) == exits.FAILED
+    assert run(["verify", str(tmp_path / "p.json"), small]) == console.FAILED
     err = capsys.readouterr().err
     assert "[plan-" in err
     assert "Traceback" not in err
 
 
 def test_a_folder_is_no_plan(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["verify", str(tmp_path), small]) == exits.FAILED
+    assert run(["verify", str(tmp_path), small]) == console.FAILED
     assert "plan-missing" in capsys.readouterr().err
 
 
@@ -172,7 +172,7 @@ def test_a_mistake_of_our_own_is_said_plainly(
 ) -> None:
     monkeypatch.setattr("evac.cli.program.cli.main", lambda **_: 1 / 0)
     monkeypatch.delenv("EVAC_DEBUG", raising=False)
-    assert run(["check", "x"]) == exits.FAILED
+    assert run(["check", "x"]) == console.FAILED
     err = capsys.readouterr().err
     assert "internal-error" in err
     assert "Traceback" not in err
@@ -191,7 +191,7 @@ def test_a_mistake_of_our_own_is_said_plainly(
     ],
 )
 def test_each_kind_of_error_has_its_code(error: errors.EvacError, code: int) -> None:
-    assert exits.exit_code(error) == code
+    assert console.exit_code(error) == code
 
 
 @pytest.mark.parametrize(
@@ -209,14 +209,14 @@ def test_each_kind_of_error_has_its_code(error: errors.EvacError, code: int) -> 
 def test_a_run_that_waits_for_a_person_is_13_also_while_a_hold_stands(
     phase: RunPhase, held: bool, code: int
 ) -> None:
-    assert exits.run_exit_code(phase, True, False, held) == code
-    assert exits.run_exit_code(phase, True, True, held) == exits.UNKNOWN
+    assert console.run_exit_code(phase, True, False, held) == code
+    assert console.run_exit_code(phase, True, True, held) == console.UNKNOWN
 
 
 def test_what_was_seen_is_a_key_and_a_value(capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in ("anyang", "primary=", "=anyang"):
         words = ["run", "attest", "r", "s", "--seen", wrong, "--reason", "x", "--store", "memory:"]
-        assert run(words) == exits.USAGE
+        assert run(words) == console.USAGE
         assert "KEY=VALUE" in capsys.readouterr().err
 
 
@@ -247,7 +247,7 @@ def planned(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     """An estate and a plan made from it by the command line."""
     estate = str(project_root / "tests" / "fixtures" / "estates" / "small")
     target = tmp_path_factory.mktemp("plans") / "plan.json"
-    assert run(["plan", estate, "--lose", "hill", "--budget", "1s", "-o", str(target), "-q"]) == exits.DONE
+    assert run(["plan", estate, "--lose", "hill", "--budget", "1s", "-o", str(target), "-q"]) == console.DONE
     return estate, str(target)
 
 
@@ -255,9 +255,9 @@ def test_a_plan_is_made_verified_and_simulated(
     planned: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     estate, plan = planned
-    assert run(["verify", plan, estate]) == exits.DONE
+    assert run(["verify", plan, estate]) == console.DONE
     assert "The plan holds" in capsys.readouterr().out
-    assert run(["simulate", plan, estate, "--trials", "20", "--output", "json"]) == exits.DONE
+    assert run(["simulate", plan, estate, "--trials", "20", "--output", "json"]) == console.DONE
     assert json.loads(capsys.readouterr().out)["kind"] == "evac-simulation"
 
 
@@ -290,8 +290,8 @@ def test_a_plan_of_another_estate_is_stale(
     planned: tuple[str, str], project_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = str(project_root / "tests" / "fixtures" / "estates" / "first")
-    assert run(["verify", planned[1], other]) == exits.STALE
-    assert run(["simulate", planned[1], other]) == exits.STALE
+    assert run(["verify", planned[1], other]) == console.STALE
+    assert run(["simulate", planned[1], other]) == console.STALE
     assert capsys.readouterr().err.count("plan-stale") == 2
 
 
@@ -301,9 +301,9 @@ def test_an_altered_plan_is_refused(
     document = json.loads(Path(planned[1]).read_text())
     document["objective"] -= 1000
     (tmp_path / "p.json").write_text(json.dumps(document))
-    assert run(["verify", str(tmp_path / "p.json"), planned[0]]) == exits.REFUSED
+    assert run(["verify", str(tmp_path / "p.json"), planned[0]]) == console.REFUSED
     assert "F19" in capsys.readouterr().out
-    assert run(["simulate", str(tmp_path / "p.json"), planned[0]]) == exits.REFUSED
+    assert run(["simulate", str(tmp_path / "p.json"), planned[0]]) == console.REFUSED
     assert "F19" in capsys.readouterr().err
 
 
@@ -317,21 +317,21 @@ def test_an_altered_plan_is_not_applied(
     document["objective"] -= 1000
     altered, store = tmp_path / "p.json", tmp_path / "evac.sqlite"
     altered.write_text(json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n")
-    assert run(["apply", str(altered), planned[0], "--store", f"sqlite:{store}", *way]) == exits.REFUSED
+    assert run(["apply", str(altered), planned[0], "--store", f"sqlite:{store}", *way]) == console.REFUSED
     said = capsys.readouterr().err
     assert "the checker does not accept this plan: F19" in said
     assert "[plan-wrong]" in said
     assert "evac verify" in said
-    assert run(["run", "list", "--store", f"sqlite:{store}", "--output", "json"]) == exits.DONE
+    assert run(["run", "list", "--store", f"sqlite:{store}", "--output", "json"]) == console.DONE
     assert json.loads(capsys.readouterr().out)["runs"] == []
 
 
 def test_a_store_that_is_none_is_refused_before_a_dry_run(
     planned: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["apply", planned[1], planned[0], "--store", "nonsense:x"]) == exits.FAILED
+    assert run(["apply", planned[1], planned[0], "--store", "nonsense:x"]) == console.FAILED
     assert "names no store" in capsys.readouterr().err
-    assert run(["apply", planned[1], planned[0], "--store", f"sqlite:{tmp_path}/none/x"]) == exits.FAILED
+    assert run(["apply", planned[1], planned[0], "--store", f"sqlite:{tmp_path}/none/x"]) == console.FAILED
     assert "no folder" in capsys.readouterr().err
 
 
@@ -339,7 +339,7 @@ def test_a_store_that_is_none_is_refused_before_a_dry_run(
 def test_audit_in_every_format(
     form: str, planned: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["audit", planned[0], "--output", form, "--fail-on", "never"]) == exits.DONE
+    assert run(["audit", planned[0], "--output", form, "--fail-on", "never"]) == console.DONE
     out = capsys.readouterr().out
     assert out
     if form == "json":
@@ -348,9 +348,9 @@ def test_audit_in_every_format(
 
 def test_a_baseline_lets_only_new_findings_fail(planned: tuple[str, str], tmp_path: Path) -> None:
     base = str(tmp_path / "base.json")
-    assert run(["audit", planned[0], "--write-baseline", base, "--fail-on", "never", "-q"]) == exits.DONE
-    assert run(["audit", planned[0], "--fail-on", "note", "-q"]) == exits.FINDINGS
-    assert run(["audit", planned[0], "--baseline", base, "--fail-on", "note", "-q"]) == exits.DONE
+    assert run(["audit", planned[0], "--write-baseline", base, "--fail-on", "never", "-q"]) == console.DONE
+    assert run(["audit", planned[0], "--fail-on", "note", "-q"]) == console.FINDINGS
+    assert run(["audit", planned[0], "--baseline", base, "--fail-on", "note", "-q"]) == console.DONE
 
 
 @pytest.mark.parametrize("share", range(1, 10))
@@ -369,7 +369,7 @@ def test_an_interrupt_while_modules_are_read_leaves_no_trace(share: int, small: 
         f"main(['check', {small!r}])\n"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert found.returncode == exits.INTERRUPTED, found.stderr
+    assert found.returncode == console.INTERRUPTED, found.stderr
     assert "Traceback" not in found.stderr
 
 
@@ -378,7 +378,7 @@ def test_without_a_place_for_words_it_still_works(small: str) -> None:
     closed = [sys.executable, "-c", "from evac.cli.main import main; main()", "check", small]
     for streams in (">&-", "2>&-", ">&- 2>&-"):
         command = ["sh", "-c", f'exec "$@" {streams}', "sh", *closed]
-        assert subprocess.run(command, capture_output=True, check=False).returncode == exits.DONE, streams
+        assert subprocess.run(command, capture_output=True, check=False).returncode == console.DONE, streams
 
 
 def test_a_reader_that_goes_away_is_no_error(project_root: Path) -> None:
@@ -386,14 +386,14 @@ def test_a_reader_that_goes_away_is_no_error(project_root: Path) -> None:
     found = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
     )
-    assert (found.returncode, found.stdout, found.stderr) == (exits.DONE, "{\n", "")
+    assert (found.returncode, found.stdout, found.stderr) == (console.DONE, "{\n", "")
 
 
 def test_a_plan_that_the_checker_refuses_never_passes_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
     wrong = Verdict((Violation("F16", "batch", "could have stayed on s1"),) * 3, 0, 0, 5)
-    assert _accepted(wrong, Path("plan.json"), "estate") == exits.REFUSED
+    assert _accepted(wrong, Path("plan.json"), "estate") == console.REFUSED
     said = capsys.readouterr().err
     assert "F16 batch: could have stayed on s1, and 2 more [plan-wrong]" in said
     assert "evac verify plan.json estate" in said
-    assert _accepted(replace(wrong, violations=()), None, "estate") == exits.DONE
+    assert _accepted(replace(wrong, violations=()), None, "estate") == console.DONE
     assert capsys.readouterr().err == ""

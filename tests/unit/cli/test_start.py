@@ -12,7 +12,7 @@ HEAVY = ("numba", "llvmlite", "polars", "highspy")
 
 @pytest.mark.parametrize(
     "module",
-    ["evac.cli.check_command", "evac.control.store", "evac.app.applying", "evac.app.controlling"],
+    ["evac.cli.estate_command", "evac.control.store", "evac.app.applying", "evac.app.controlling"],
 )
 def test_it_starts_without_what_only_planning_needs(module: str) -> None:
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"

@@ -6,28 +6,28 @@ from collections.abc import Iterator
 
 import pytest
 
-from evac.cli import next_command
+from evac.cli import console
 from evac.views.screen import Page
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    next_command.forget()
+    console.forget()
     yield
-    next_command.forget()
+    console.forget()
 
 
 def test_options_of_this_command_are_repeated_in_the_next() -> None:
     text = "3 runs\n  next: evac run verify r1, then evac run events r1\n"
-    assert next_command.with_way(text) == text, "nothing was given"
-    next_command.remember(
+    assert console.with_way(text) == text, "nothing was given"
+    console.remember(
         {"--store": None, "--server": "https://evac.example:8400", "--ca": "my ca.pem"}, server=True
     )
     options = "--server https://evac.example:8400 --ca 'my ca.pem'"
-    assert next_command.with_way(text) == (
+    assert console.with_way(text) == (
         f"3 runs\n  next: evac run verify r1 {options}, then evac run events r1 {options}\n"
     )
-    assert next_command.with_way("error: no [x]\nnext: evac hold --release") == (
+    assert console.with_way("error: no [x]\nnext: evac hold --release") == (
         f"error: no [x]\nnext: evac hold --release {options}"
     )
 
@@ -62,22 +62,22 @@ def test_options_of_this_command_are_repeated_in_the_next() -> None:
 def test_only_commands_that_are_named_as_the_next_are_completed(
     said: str, with_server: str | None, with_store: str | None
 ) -> None:
-    next_command.remember({"--server": "W"}, server=True)
-    assert next_command.with_way(said) == (with_server or said).replace(" W", " --server W")
-    next_command.remember({"--store": "W"}, server=False)
-    assert next_command.with_way(said) == (with_store or with_server or said).replace(" W", " --store W")
+    console.remember({"--server": "W"}, server=True)
+    assert console.with_way(said) == (with_server or said).replace(" W", " --server W")
+    console.remember({"--store": "W"}, server=False)
+    assert console.with_way(said) == (with_store or with_server or said).replace(" W", " --store W")
 
 
 def test_a_password_in_an_address_is_not_repeated() -> None:
-    next_command.remember({"--store": "etcd:http://kim:secret@10.0.0.1:2379"}, server=False)
-    assert next_command.with_way("next: evac run list") == "next: evac run list --store URL"
+    console.remember({"--store": "etcd:http://kim:secret@10.0.0.1:2379"}, server=False)
+    assert console.with_way("next: evac run list") == "next: evac run list --store URL"
 
 
 def test_a_line_that_names_a_command_is_never_broken() -> None:
     page = Page(40, True)
     page.line("next: evac approve a-run-with-a-very-long-name-of-many-words --reason WHY", "dim")
     page.line("a sentence of many words that is as long as that, and is broken where it ends")
-    next_command.remember({"--store": "s"}, server=False)
-    lines = next_command.with_way(page.text()).splitlines()
+    console.remember({"--store": "s"}, server=False)
+    lines = console.with_way(page.text()).splitlines()
     assert "words --reason WHY --store s" in lines[0]
     assert len(lines) > 2

@@ -18,7 +18,7 @@ from typing import Any
 from evac.agent.config import AgentConfig, FenceConfig, UnitConfig
 from evac.agent.service import Agent, start_agent
 from evac_lab.process import Process
-from tests.contract.drivers.ports import free_port
+from tests.contract.ports import free_port
 
 KEY = "key-of-the-agents-0123456789"
 REFERENCE = "env:EVAC_TEST_AGENT_KEY"

@@ -27,7 +27,7 @@ from evac.run.values import RunSpec, RunStep
 from evac.store.anchors import Anchor
 from evac.store.memory import MemoryStore
 from evac.store.port import Change, Compare, Entry, Lease, Store
-from evac.watch.values import EvidenceKind, Seen
+from evac.watch.verdict import EvidenceKind, Seen
 from evac.watch.witness import Probe
 from evac_lab.virtual_loop import Process, VirtualLoop
 from evac_lab.virtual_loop import run as run_virtually

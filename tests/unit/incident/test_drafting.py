@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evac.incident.drafting import draft
+from evac.incident.components import draft
 from evac.incident.incident import Dossier, summary
 from tests.unit.incident.stories import T0, carried_out, fire, note, plan_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evac.incident.event_words import told
+from evac.incident.timeline import told
 from evac.run.values import Event
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evac.model.errors import Corrupt
-from evac.notices import box as b
+from evac.notices import values as b
 from evac.notices.codec import (
     Delivery,
     State,
@@ -20,8 +20,7 @@ from evac.notices.codec import (
     state_bytes,
     state_of,
 )
-from evac.notices.concerns import TEXT_MOST, Reference
-from evac.notices.rule import OPEN_MOST, tell
+from evac.notices.rule import OPEN_MOST, TEXT_MOST, Reference, tell
 from evac.notices.values import KINDS, Channel, Concern, Known, Memory, Message
 from evac.store.port import MAX_VALUE_BYTES
 

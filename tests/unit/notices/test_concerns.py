@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evac.notices.concerns import (
+from evac.notices.rule import (
     PAGE_MS,
     PUBLISHED_MS,
     TEXT_MOST,

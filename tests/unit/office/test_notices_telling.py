@@ -29,14 +29,12 @@ from evac.incident.notes import Note
 from evac.model.errors import LeaseLost, Unavailable
 from evac.model.generation import token_in
 from evac.model.observation import Observation
-from evac.notices.box import Box
 from evac.notices.codec import STREAM, Delivery, State, box_of, row_of, state_of
 from evac.notices.rule import tell
-from evac.notices.values import Channel, Message
-from evac.office.notices.ledger import BOX, STATE, Ledger, new_messages
-from evac.office.notices.looking import PLANS_MS, Looker
+from evac.notices.values import Box, Channel, Message
+from evac.office.notices.looking import PLANS_MS, Looker, NoticeReckoner, Reckoned
+from evac.office.notices.overview import BOX, STATE, Ledger, new_messages
 from evac.office.notices.process import Teller, changed
-from evac.office.notices.reckoning import NoticeReckoner, Reckoned
 from evac.office.notices.sending import Outcome
 from evac.store import generation as generations
 from evac.store.journal import Journal, read, records_after

@@ -9,7 +9,7 @@ import pytest
 
 from evac import estate as estates
 from evac.audit import AuditReport, audit
-from evac.office.what_if import WhatIf, what_if_of
+from evac.office.reckoning import WhatIf, what_if_of
 from tests.web.rooms import ESTATE
 
 LOSSES = (("south",), ("north",), ("hill",), ("river-utility",), ("north", "south"))

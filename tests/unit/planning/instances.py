@@ -6,12 +6,13 @@ bound and checker read. Amounts are base units, times ticks of one second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from evac.derive.affected import components, reachable
+from evac.derive.circles import without_circles
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import (
     BootKind,
@@ -56,8 +57,11 @@ class ServiceDraft:
     sheddable: bool = False
     shift: bool = True
     hard: tuple[str, ...] = ()
+    """Needed to start, but for those that `serve` names too."""
+    serve: tuple[str, ...] = ()
     soft: tuple[str, ...] = ()
     stores: tuple[str, ...] = ()
+    serve_stores: tuple[str, ...] = ()
     sites: tuple[str, ...] | None = None
     degraded: int | None = None
 
@@ -128,6 +132,8 @@ def build(draft: Draft) -> Instance:
     eligible = np.array(
         [[s.sites is None or sites[p.site] in s.sites for p in pools] for s in draft.services], np.bool_
     ).reshape(len(draft.services), len(pools))
+    tools = _tools(draft)
+    services, stuck, _ = without_circles(services, tools, grace=draft.grace)
     return Instance(
         tick_ms=1_000,
         horizon=draft.horizon,
@@ -144,9 +150,10 @@ def build(draft: Draft) -> Instance:
         boot_kinds=draft.boots,
         power=draft.power,
         stores=_stores(draft),
-        tools=_tools(draft),
+        tools=tools,
         unknown=(),
         notes=(),
+        stuck=stuck,
     )
 
 
@@ -274,10 +281,27 @@ def _services(draft: Draft) -> Services:
         base_weight=weight * (people - degraded),
         top_weight=weight * degraded,
         hard=hard,
+        hard_start=_less(hard, _needed_to_serve(drafts, index, hard)),
         soft=soft,
         lost_stores=stores,
+        start_stores=_less(stores, [{store_of[n] for n in s.serve_stores} for s in drafts]),
         shift_uses=tuple(_shift_uses(draft, s) for s in drafts),
     )
+
+
+def _needed_to_serve(
+    drafts: Sequence[ServiceDraft], index: Mapping[str, int], hard: tuple[tuple[int, ...], ...]
+) -> list[set[int]]:
+    """Of each service what it needs to serve only: within a cycle nobody needs anybody to start."""
+    component = components(hard)
+    return [
+        {index[n] for n in s.serve} | {j for j in hard[row] if component[j] == component[row]}
+        for row, s in enumerate(drafts)
+    ]
+
+
+def _less(lists: tuple[tuple[int, ...], ...], left_out: list[set[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(n for n in row if n not in out) for row, out in zip(lists, left_out, strict=True))
 
 
 def _shift_uses(draft: Draft, service: ServiceDraft) -> tuple[Use, ...]:

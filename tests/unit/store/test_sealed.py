@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.cli import exits
+from evac.cli import console
 from evac.cli.main import run
 from evac.model.errors import Corrupt, StoreError
 from evac.net.secrets import Secret
@@ -124,15 +124,15 @@ def test_an_embedded_store_is_sealed_and_sealed_again_by_command(
             await store.close()
 
     asyncio.run(put(plain, "before"))
-    assert run(["store", "seal", "--store", plain]) == exits.FAILED
+    assert run(["store", "seal", "--store", plain]) == console.FAILED
     assert "names no seal" in capsys.readouterr().err
     first = f"{plain}?seal=env:ONE"
-    assert run(["store", "seal", "--store", first]) == exits.FINDINGS
+    assert run(["store", "seal", "--store", first]) == console.FINDINGS
     assert "before" in capsys.readouterr().err
     assert asyncio.run(keys(first)) == []
-    assert run(["store", "seal", "--store", first, "--trust-unsealed"]) == exits.DONE
+    assert run(["store", "seal", "--store", first, "--trust-unsealed"]) == console.DONE
     assert "entries sealed: 1; sealed already: 0" in capsys.readouterr().err
     assert asyncio.run(keys(first)) == ["before"]
-    assert run(["store", "seal", "--store", f"{plain}?seal=env:TWO,env:ONE", "--quiet"]) == exits.DONE
+    assert run(["store", "seal", "--store", f"{plain}?seal=env:TWO,env:ONE", "--quiet"]) == console.DONE
     assert asyncio.run(keys(f"{plain}?seal=env:TWO")) == ["before"]
     assert asyncio.run(keys(first)) == []

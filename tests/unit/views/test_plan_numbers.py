@@ -283,7 +283,7 @@ def test_the_answer_names_everything_that_goes_wrong(worked: Plan) -> None:
     assert refused[0].startswith("Do not use this plan")
     assert refused[1] == "error"
     nothing = replace(worked, outcomes=())
-    assert answer(Planned(nothing, "d")) == ("Nothing is down: no service is touched.", "ok")
+    assert answer(Planned(nothing, "d")) == ("Nothing is down: no service is affected.", "ok")
 
 
 def test_cards_are_eight_and_count_right(worked: Plan) -> None:

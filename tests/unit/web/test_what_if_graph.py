@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from evac.office.facts import EstateFacts, LossFacts
-from evac.office.what_if import FateOf, WhatIf
+from evac.office.reckoning import FateOf, WhatIf
 from evac.web.pages.what_if_graph import BOXES_MOST, REASONS_MOST, graph
 
 LOSS = LossFacts("south", "site", "loss", 0, 0, 0, 0, 0, 0, 0, 0, None, 0, 0, 0, 0, False, "", "")

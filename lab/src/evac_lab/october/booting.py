@@ -24,8 +24,7 @@ from typing import IO, Any, Final, cast
 
 import numpy as np
 
-from evac.app.planner.plans import Made
-from evac.app.planner.replan import Mender
+from evac.app.planner.plans import Made, Mender
 from evac.drivers.manual import NoopDriver
 from evac.drivers.port import Action, Driver, Evidence, Order, Value
 from evac.drivers.registry import create

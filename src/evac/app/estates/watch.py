@@ -45,8 +45,7 @@ from evac import estate as estates
 from evac.app.anchoring import agents_of
 from evac.app.controlling import Composed, pooled_of
 from evac.app.estates.copies import Copies, Edition, Stamp, Standing, words_of
-from evac.app.health import ServiceHealth
-from evac.app.observing import probes_of
+from evac.app.observing import ServiceHealth, probes_of
 from evac.app.planner.worker import waivers_of
 from evac.engine.clock import Clock
 from evac.engine.lead.policies import changes, digest_of

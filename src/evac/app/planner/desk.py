@@ -134,7 +134,7 @@ class _Desk:
             if known is None or known.key != key:
                 known = rows_said(self._rows_of(taken, lost), key)
             rest = derive(self.estate, lose(*lost), self.policy, top=self.top, rows=no_rows(self.top))
-            found = basis_of(only_touched(rest), known, self._more, self._about)
+            found = basis_of(only_touched(rest), known, self._more(rest), self._about)
             self._based[taken] = Based(found, known)
         return self._based[taken]
 
@@ -153,11 +153,11 @@ class _Desk:
             self._rows = (taken, rows_of(self._tables, where, lose(*lost), limits_in(self.top), TICK_MS))
         return self._rows[1]
 
-    @property
-    def _more(self) -> tuple[object, ...]:
-        """What else a plan is made of. Where facts are intervals, a basis holds for this estate alone."""
+    def _more(self, instance: Instance) -> tuple[object, ...]:
+        """What else a plan is made of. Where facts are known within bounds, a basis holds for this estate
+        only."""
         estate = self.estate
-        whole = self.digest if estate.intervals else ""
+        whole = self.digest if estate.intervals or instance.estimated else ""
         return __version__, estate.detection_ms, estate.approval_ms, self._place.waivers, whole
 
     @property
@@ -167,11 +167,11 @@ class _Desk:
 
 
 def _taken(top: Topology, places: tuple[str, ...], lost: Loss) -> str:
-    """Two losses that take the same have the same; their names and their feeds are not looked at. places:
-    where stores and their backups are.
+    """Two losses that take the same have the same; their names are not looked at. places: where stores and
+    their backups are.
     """
     state = hashlib.sha256()
-    for mask in (lost.sites, lost.halls, lost.racks, lost.pools, lost.servers):
+    for mask in (lost.sites, lost.halls, lost.feeds, lost.racks, lost.pools, lost.servers):
         state.update(np.packbits(mask).tobytes())
     state.update(bytes(is_lost(top, lost, place) for place in places))
     return state.hexdigest()

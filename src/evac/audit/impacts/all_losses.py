@@ -29,9 +29,11 @@ from evac.audit.impacts.dependencies import (
 from evac.audit.impacts.losses import (
     CountTable,
     Losses,
+    PoolsTaken,
     Presence,
     endpoints_lost,
     lost_counts,
+    pools_taken,
     presence,
     unjudged,
 )
@@ -243,7 +245,7 @@ def ground_of(top: Topology, losses: Losses) -> Ground:
     """What every loss takes, and whether that finds a place."""
     found = presence(top, losses.rows)
     stands = _replicas_taken(top, losses, found)
-    headroom = capacity(supply_of(top, losses, found), losses, stands.lost, stands.taken)
+    headroom = capacity(supply_of(top, losses, found), losses, stands.lost, stands.taken, stands.pools)
     return Ground(top, losses, found, stands, headroom)
 
 
@@ -261,10 +263,13 @@ class ReplicasTaken:
     """Pairs where all of a service at some site is taken."""
     loose: BoolColumn
     """(L, S) may or may not be taken, because only the site is known."""
+    pools: PoolsTaken
+    """What losses below a site take of pools."""
 
 
 def _replicas_taken(top: Topology, losses: Losses, found: Presence) -> ReplicasTaken:
-    lost = lost_counts(found, losses)
+    pools = pools_taken(top, losses)
+    lost = lost_counts(found, losses, pools)
     taken = taken_of(lost)
     pairs = taken.pairs
     left = found.n[pairs.service] - taken.count
@@ -272,8 +277,9 @@ def _replicas_taken(top: Topology, losses: Losses, found: Presence) -> ReplicasT
         lost,
         taken,
         pairs.only(left < found.m[pairs.service]),
-        pairs_of(endpoints_lost(found, losses, lost)),
-        unjudged(top, found, losses),
+        pairs_of(endpoints_lost(top, found, losses, lost, pools)),
+        unjudged(found, losses),
+        pools,
     )
 
 
@@ -303,7 +309,7 @@ def down_by(ground: Ground, wiring: Wiring) -> Down:
 def judged(ground: Ground, wiring: Wiring) -> Impacts:
     """Who is down, for how long, and for good."""
     hit = down_by(ground, wiring)
-    damage = _damage(ground, hit)
+    damage = _damage(ground, wiring, hit)
     levels = levels_of(wiring.order)
     paths = Chains(wiring.graph, levels, wiring.families, damage.pairs, len(ground.losses))
     chains = recovery(ground.top.estate, wiring.times, paths, damage)
@@ -382,7 +388,7 @@ def _open(ground: Ground, wiring: Wiring) -> BoolColumn:
     return spread_table(wiring.order, doubtful) if doubtful.any() else doubtful
 
 
-def _damage(ground: Ground, hit: Down) -> Damage:
+def _damage(ground: Ground, wiring: Wiring, hit: Down) -> Damage:
     """What must be started, moved, booted, and what has no place."""
     pairs, headroom = hit.down, ground.capacity
     lost = pairs.of(ground.lost).astype(np.int64)
@@ -399,16 +405,35 @@ def _damage(ground: Ground, hit: Down) -> Damage:
     for number, short in headroom.short.items():
         rows = by_loss[edges[number] : edges[number + 1]]
         stuck[rows] |= short.for_good[pairs.service[rows]] > 0
+    circle = _in_start_circle(wiring, pairs, starts, len(ground.losses))
+    stuck &= pairs.of(hit.direct)
     return Damage(
         pairs,
         len(ground.losses),
         starts,
         pairs.of(hit.moved),
-        stuck & pairs.of(hit.direct),
+        stuck | (circle & (wiring.times.start_cycle is None)),
         boots,
+        circle,
         by_loss,
         edges,
     )
+
+
+def _in_start_circle(wiring: Wiring, pairs: Pairs, starts: IntColumn, losses: int) -> BoolColumn:
+    """Pairs of services that need each other, one of which has to start and needs another one to do so."""
+    component = np.array(wiring.order.component, np.int64)
+    inner = np.array(
+        [
+            any(component[other] == component[service] for other in needed)
+            for service, needed in enumerate(wiring.graph.start_edges)
+        ],
+        np.bool_,
+    )
+    if not inner.any():
+        return np.zeros(len(pairs), np.bool_)
+    key = component[pairs.service] * losses + pairs.loss
+    return np.isin(key, key[inner[pairs.service] & (starts > 0)])
 
 
 def _task(headroom: Capacity, damage: Damage, number: int) -> Task:
@@ -416,7 +441,7 @@ def _task(headroom: Capacity, damage: Damage, number: int) -> Task:
     named = damage.pairs.service[rows]
     rank = headroom.boot_rank.get(number)
     up = damage.boots[rows].astype(np.int64) if rank is None else rank[named]
-    return Task(number, rows, named, damage.starts[rows], damage.shift[rows], up)
+    return Task(number, rows, named, damage.starts[rows], damage.shift[rows], up, damage.circle[rows])
 
 
 def _untimed(ground: Ground, wiring: Wiring, damage: Damage) -> BoolColumn:

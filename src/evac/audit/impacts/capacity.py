@@ -15,9 +15,10 @@ import numpy as np
 
 from evac.audit.first_fit import Shapes, own_servers
 from evac.audit.impacts.dependencies import RowNumbers, Taken
-from evac.audit.impacts.free_capacity import Headroom, Reserves
-from evac.audit.impacts.losses import CountTable, Losses, Presence
+from evac.audit.impacts.free_capacity import Headroom, Reserves, pool_quota
+from evac.audit.impacts.losses import CountTable, Losses, PoolsTaken, Presence
 from evac.audit.impacts.placing import Placed, Stock, Supply, open_packing, pack
+from evac.derive.pools import part_of
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.units import RESOURCE_WORDS, UNBOUNDED
 
@@ -92,6 +93,7 @@ class Capacity:
     """(L, S) whether anything is known that could carry a service elsewhere."""
     reserves: Reserves
     supply: Supply
+    pools: PoolsTaken
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +115,7 @@ class _Question:
     supply: Supply
     losses: Losses
     lost: CountTable
+    pools: PoolsTaken
 
     @cached_property
     def capped(self) -> RowNumbers:
@@ -126,14 +129,14 @@ class _Question:
         return np.bincount(key, minlength=sites * budgets).reshape(sites, budgets)
 
 
-def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken) -> Capacity:
+def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken, pools: PoolsTaken) -> Capacity:
     """Placement of what every loss takes. lost: (L, S); taken: where that is anything."""
     known = _headroom_known(_sites_with_headroom(supply), losses)
     requested = requested_of(taken, known, losses)
     to_place, placed = requested.in_all
     own = settled(supply, losses, requested)
-    result = Capacity(to_place, placed.copy(), own.boots, {}, {}, known, supply.found, supply)
-    question = _Question(supply, losses, lost)
+    result = Capacity(to_place, placed.copy(), own.boots, {}, {}, known, supply.found, supply, pools)
+    question = _Question(supply, losses, lost, pools)
     for number in np.flatnonzero(~own.fits & (placed > 0)).tolist():
         _place_one(question, result, number)
     return result
@@ -202,14 +205,15 @@ def taken_by_placing(found: Capacity, losses: Losses, lost: CountTable, number: 
     """(sites, R) what replicas that one loss moves take of the room of each site, by first fit without
     shedding. lost: (L, S). What finds no place takes nothing.
     """
-    question, supply = _Question(found.supply, losses, lost), found.supply
+    question, supply = _Question(found.supply, losses, lost, found.pools), found.supply
     sites = losses.sites.shape[1]
     taken = np.zeros((sites, len(RESOURCE_WORDS)), np.int64)
     if not found.placed[number]:
         return taken
     requested, base = _asked(supply.presence, lost[number], found.headroom_known[number])
     gone = supply.stock.headroom.lost_shapes(losses.rows_of(number))
-    packing = open_packing(supply.stock, gone, losses.sites[number], requested)
+    amounts = _amounts_left(question, supply.stock, number)
+    packing = open_packing(supply.stock, gone, losses.sites[number], requested, amounts)
     pools = supply.wants.eligible.shape[1]
     before = _free_by_pool(packing, pools)
     at_site = _surviving_at_site(question, number)
@@ -224,8 +228,27 @@ def _packed(
     losses, rows = question.losses, question.losses.rows_of(number)
     # Of a site that is lost as a whole nothing is left, whatever is counted there.
     gone = stock.headroom.lost_shapes(rows[~losses.sites[number][losses.rows.site[rows]]])
-    packing = open_packing(stock, gone, losses.sites[number], base + more)
+    amounts = _amounts_left(question, stock, number)
+    packing = open_packing(stock, gone, losses.sites[number], base + more, amounts)
     return pack(packing, stock.wants, base, more, at_site)
+
+
+def _amounts_left(question: _Question, stock: Stock, number: int) -> IntColumn | None:
+    """(G, R) what is free on each shape, where a loss takes a part of a pool; None where it takes none."""
+    supply, pools, entries = question.supply, question.pools, question.pools.of_loss(number)
+    if not len(entries):
+        return None
+    amounts = stock.headroom.amounts.copy()
+    for entry in entries:
+        pool = int(pools.pool[entry])
+        shape = stock.headroom.shape_of_pool.get(supply.top.estate.pools[pool].id)
+        if shape is not None:
+            running = supply.presence.in_pool[pool]
+            kept = np.where(stock.counted, running - part_of(running, pools.share[entry]), 0)
+            whole = pool_quota(supply.top, pool)
+            left = [int(amount * share) for amount, share in zip(whole, pools.left[entry], strict=True)]
+            amounts[shape] = np.maximum(np.array(left, np.int64) - kept @ supply.demand, 0)
+    return amounts
 
 
 def _surviving_at_site(question: _Question, number: int) -> IntColumn:

@@ -33,6 +33,8 @@ class Order:
     component: tuple[int, ...]
     members: tuple[tuple[int, ...], ...]
     outside: tuple[tuple[int, ...], ...]
+    to_start: tuple[tuple[int, ...], ...]
+    """Those of outside that they need to start."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +84,7 @@ def order_of(graph: ServiceGraph) -> Order:
         tuple(component),
         tuple(map(tuple, members)),
         tuple(_outside(graph.hard, component, own) for own in members),
+        tuple(_outside(graph.start_edges, component, own) for own in members),
     )
 
 

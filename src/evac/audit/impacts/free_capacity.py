@@ -99,6 +99,12 @@ class Headroom:
     row_server: IndexColumn
 
     @cached_property
+    def shape_of_pool(self) -> dict[str, int]:
+        """Declared pool -> its shape."""
+        rows = np.flatnonzero(self.is_pool).tolist()
+        return {self.pool_names[int(self.pool[row])]: row for row in rows}
+
+    @cached_property
     def amounts(self) -> IntColumn:
         """(G, R) free amounts, shape by shape."""
         return np.ascontiguousarray(self.free.T)
@@ -254,10 +260,7 @@ def _declared(top: Topology, used: IntColumn) -> tuple[IntColumn, list[int]]:
     for number, pool in enumerate(estate.pools):
         total = pool_capacity(top, number)
         if pool.site in full and (total[0] is not None or total[1] is not None):
-            left = [
-                UNBOUNDED if t is None else t * pool.quota_permille // 1000 - int(u)
-                for t, u in zip(total, used[number], strict=True)
-            ]
+            left = [t - int(u) for t, u in zip(pool_quota(top, number), used[number], strict=True)]
             free.append([max(0, amount) for amount in left])
             numbers.append(number)
     return np.array(free, np.int64).reshape(len(numbers), RESOURCE_COUNT), numbers
@@ -273,6 +276,12 @@ def pool_capacity(top: Topology, number: int) -> list[int | None]:
             total = int(estate.fleet.capacity[live, resource].sum())
         found.append(total)
     return found
+
+
+def pool_quota(top: Topology, number: int) -> list[int]:
+    """What of each resource of a declared pool may be filled; `UNBOUNDED` where its total is not known."""
+    quota = top.estate.pools[number].quota_permille
+    return [UNBOUNDED if t is None else t * quota // 1_000 for t in pool_capacity(top, number)]
 
 
 def wants_of(top: Topology, headroom: Headroom, demand: IntColumn, known: BoolColumn, n: IntColumn) -> Wants:

@@ -9,14 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.derive.pools import part_of, pools_with_servers, share_of_pool
 from evac.model.domain import Domain, Topology, domains, loss, resolve, resolve_each, server_row
 from evac.model.estate import Estate
-from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IndexColumn, IntColumn, Replicas
+from evac.model.fleet import (
+    AT_SITE,
+    CONDEMNED,
+    ON_POOL,
+    ON_SERVER,
+    BoolColumn,
+    IndexColumn,
+    IntColumn,
+    Replicas,
+)
 from evac.model.units import ceil_share
 
 LossKind = Literal["site", "hall", "feed", "rack", "group", "server", "pair"]
@@ -269,8 +280,8 @@ class Presence:
     """(S,) whether n is known."""
     loose: BoolColumn
     """(sites, S) runs there, in no known part of the site."""
-    pooled: BoolColumn
-    """(pools, S) runs on a pool whose servers are known."""
+    in_pool: CountTable
+    """(pools, S) replicas in pools whose servers are known."""
 
 
 def presence(top: Topology, rows: Rows) -> Presence:
@@ -298,8 +309,8 @@ def presence(top: Topology, rows: Rows) -> Presence:
         np.int64,
     )
     m[~counted] = np.minimum(n, 1)[~counted]
-    loose, pooled = _loose(top, rows, replicas, counts, counted)
-    return Presence(counts, per_site, n, m, counted, loose, pooled)
+    loose, in_pool = _loose(top, rows, replicas, counts, counted)
+    return Presence(counts, per_site, n, m, counted, loose, in_pool)
 
 
 def _row_of_binding(top: Topology, rows: Rows, replicas: Replicas) -> IntColumn:
@@ -313,17 +324,15 @@ def _row_of_binding(top: Topology, rows: Rows, replicas: Replicas) -> IntColumn:
 
 def _loose(
     top: Topology, rows: Rows, replicas: Replicas, counts: CountTable, counted: BoolColumn
-) -> tuple[BoolColumn, BoolColumn]:
+) -> tuple[BoolColumn, CountTable]:
     """What is known by its site only. Pools whose member servers are known are kept apart."""
     estate = top.estate
     shape = (len(estate.pools), counts.shape[1])
-    pooled, loose = np.zeros(shape, np.bool_), np.zeros((len(estate.sites), shape[1]), np.bool_)
-    members = estate.fleet.pool[estate.fleet.pool >= 0]
-    with_servers = np.bincount(members, minlength=shape[0]) > 0
+    in_pool, loose = np.zeros(shape, np.int32), np.zeros((len(estate.sites), shape[1]), np.bool_)
     on_pool = np.flatnonzero(replicas.kind == ON_POOL)
     pool, service = replicas.target[on_pool], replicas.service[on_pool]
-    apart = with_servers[pool]
-    pooled[pool[apart], service[apart]] = True
+    apart = pools_with_servers(top)[pool]
+    in_pool[pool[apart], service[apart]] = replicas.count[on_pool[apart]]
     loose[top.pool_site[pool[~apart]], service[~apart]] = True
     at_site = replicas.kind == AT_SITE
     loose[replicas.target[at_site], replicas.service[at_site]] = True
@@ -331,10 +340,53 @@ def _loose(
     rackless = rackless[estate.fleet.rack[replicas.target[rackless]] < 0]
     loose[estate.fleet.site[replicas.target[rackless]], replicas.service[rackless]] = True
     loose |= (counts[rows.of_site] > 0) & ~counted[None, :]
-    return loose, pooled
+    return loose, in_pool
 
 
-def lost_counts(found: Presence, losses: Losses) -> CountTable:
+@dataclass(frozen=True, slots=True, eq=False)
+class PoolsTaken:
+    """What losses below a site take of pools whose servers are known: one entry a pair (loss, pool), sorted.
+
+    share: of the replicas; left: (R,) shares of each resource that are left.
+    """
+
+    loss: IndexColumn
+    pool: IndexColumn
+    share: tuple[Fraction, ...]
+    left: tuple[tuple[Fraction, ...], ...]
+
+    def of_loss(self, number: int) -> range:
+        first, last = np.searchsorted(self.loss, (number, number + 1)).tolist()
+        return range(first, last)
+
+
+def pools_taken(top: Topology, losses: Losses) -> PoolsTaken:
+    """The pairs of losses and pools some of whose servers they take, the sites not lost as a whole."""
+    fleet, rows, count = top.estate.fleet, losses.rows, len(top.estate.pools)
+    members = np.flatnonzero((fleet.pool >= 0) & (fleet.state != CONDEMNED))
+    holds = np.unique(rows.of_server[members].astype(np.int64) * max(1, count) + fleet.pool[members])
+    if not len(holds):
+        empty = np.empty(0, np.int32)
+        return PoolsTaken(empty, empty, (), ())
+    row_of, pool_of = np.divmod(holds, count)
+    first, last = (np.searchsorted(row_of, losses.row, side) for side in ("left", "right"))
+    each = last - first
+    number = np.repeat(np.repeat(np.arange(len(losses)), np.diff(losses.start)), each)
+    place = np.arange(int(each.sum())) - np.repeat(np.cumsum(each) - each, each) + np.repeat(first, each)
+    pairs = np.unique(number * count + pool_of[place])
+    loss, pool = np.divmod(pairs, count)
+    below = ~losses.sites[loss, top.pool_site[pool]]
+    shares, left = [], []
+    for one, which in zip(loss[below].tolist(), pool[below].tolist(), strict=True):
+        gone = np.zeros(rows.count, np.bool_)
+        gone[losses.rows_of(one)] = True
+        share, rest = share_of_pool(top, gone[rows.of_server], which)
+        shares.append(share)
+        left.append(rest)
+    return PoolsTaken(loss[below].astype(np.int32), pool[below].astype(np.int32), tuple(shares), tuple(left))
+
+
+def lost_counts(found: Presence, losses: Losses, pools: PoolsTaken) -> CountTable:
     """(L, S) replicas each loss takes."""
     lost = np.zeros((len(losses), found.counts.shape[1]), np.int32)
     sizes = np.diff(losses.start)
@@ -342,10 +394,14 @@ def lost_counts(found: Presence, losses: Losses) -> CountTable:
     lost[one] = found.counts[losses.row[losses.start[one]]]
     for number in np.flatnonzero(sizes > 1):
         lost[number] = found.counts[losses.rows_of(int(number))].sum(axis=0)
+    for number, pool, share in zip(pools.loss.tolist(), pools.pool.tolist(), pools.share, strict=True):
+        lost[number] += part_of(found.in_pool[pool], share).astype(np.int32)
     return lost
 
 
-def endpoints_lost(found: Presence, losses: Losses, lost: CountTable) -> BoolColumn:
+def endpoints_lost(
+    top: Topology, found: Presence, losses: Losses, lost: CountTable, pools: PoolsTaken
+) -> BoolColumn:
     """(L, S) whether a service loses all it had at some site: its traffic must go elsewhere."""
     gone = np.zeros(lost.shape, np.bool_)
     single = np.flatnonzero(losses.site >= 0)
@@ -354,11 +410,14 @@ def endpoints_lost(found: Presence, losses: Losses, lost: CountTable) -> BoolCol
         rows = losses.rows_of(int(number))
         for site in np.unique(losses.rows.site[rows]):
             here = found.counts[rows[losses.rows.site[rows] == site]].sum(axis=0)
+            for entry in pools.of_loss(int(number)):
+                if top.pool_site[pools.pool[entry]] == site:
+                    here = here + part_of(found.in_pool[pools.pool[entry]], pools.share[entry])
             gone[number] |= (here > 0) & (here == found.per_site[site])
     return gone
 
 
-def unjudged(top: Topology, found: Presence, losses: Losses) -> BoolColumn:
+def unjudged(found: Presence, losses: Losses) -> BoolColumn:
     """(L, S) what a loss below a site may or may not take, because only the site is known."""
     open_question = np.zeros((len(losses), found.n.shape[0]), np.bool_)
     below = ~losses.sites.any(axis=1)
@@ -369,19 +428,4 @@ def unjudged(top: Topology, found: Presence, losses: Losses) -> BoolColumn:
         partly = np.setdiff1d(np.unique(losses.rows.site[rows]), np.flatnonzero(losses.sites[number]))
         if len(partly):
             open_question[number] = found.loose[partly].any(axis=0)
-    if found.pooled.any():
-        _judge_pools(top, found, losses, open_question)
     return open_question
-
-
-def _judge_pools(top: Topology, found: Presence, losses: Losses, open_question: BoolColumn) -> None:
-    """A pool that loses some of its servers decides for itself what stops: not known beforehand."""
-    fleet = top.estate.fleet
-    members = np.flatnonzero(fleet.pool >= 0)
-    holds = np.zeros((losses.rows.count, len(top.estate.pools)), np.bool_)
-    holds[losses.rows.of_server[members], fleet.pool[members]] = True
-    for number in range(len(losses)):
-        pools = holds[losses.rows_of(number)].any(axis=0)
-        pools &= ~losses.sites[number][top.pool_site]
-        if pools.any():
-            open_question[number] |= found.pooled[pools].any(axis=0)

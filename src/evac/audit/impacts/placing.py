@@ -51,18 +51,19 @@ _NO_DEMAND: Final = np.iinfo(np.int64).max
 class Stock:
     """Shapes of servers, what services ask of them, and which of them hold anything (G,).
 
-    used: what the shapes were made of.
+    used: what the shapes were made of; counted (S,): of which services.
     """
 
     headroom: Headroom
     wants: Wants
     useful: BoolColumn
     used: Used
+    counted: BoolColumn
 
 
-def stock_of(headroom: Headroom, wants: Wants, used: Used) -> Stock:
+def stock_of(headroom: Headroom, wants: Wants, used: Used, counted: BoolColumn) -> Stock:
     """What may be placed where."""
-    return Stock(headroom, wants, useful_shapes(headroom, wants), used)
+    return Stock(headroom, wants, useful_shapes(headroom, wants), used, counted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,8 +77,15 @@ class Placed:
     left: Shapes
 
 
-def open_packing(stock: Stock, gone: IntColumn, lost_sites: BoolColumn, requested: IntColumn) -> Shapes:
-    """The shapes that a loss leaves and that hold anything; wanted (S,): what will be placed."""
+def open_packing(
+    stock: Stock,
+    gone: IntColumn,
+    lost_sites: BoolColumn,
+    requested: IntColumn,
+    amounts: IntColumn | None = None,
+) -> Shapes:
+    """The shapes that a loss leaves and that hold anything; wanted (S,): what will be placed; amounts (G, R):
+    what is free on each, where that is less than before the loss."""
     headroom, wants, sites = stock.headroom, stock.wants, len(lost_sites)
     left = np.where(stock.useful & ~lost_sites[headroom.site], headroom.count - gone, 0)
     entries = len(left) + splits_of(requested, wants.site_cap < UNBOUNDED, sites)
@@ -97,7 +105,13 @@ def open_packing(stock: Stock, gone: IntColumn, lost_sites: BoolColumn, requeste
         loose=np.zeros(blocks, np.bool_),
     )
     open_shapes(
-        shapes, left, headroom.amounts, headroom.pool, headroom.site, headroom.stage, headroom.is_pool
+        shapes,
+        left,
+        headroom.amounts if amounts is None else amounts,
+        headroom.pool,
+        headroom.site,
+        headroom.stage,
+        headroom.is_pool,
     )
     return shapes
 
@@ -190,9 +204,9 @@ class Supply:
     def variant(self, name: Variant) -> Stock:
         """`shed`: without services that may be shed; `power`: without power budgets."""
         if name not in self._extra:
-            found, used = self.found, self.stock.used
+            found, used, counted = self.found, self.stock.used, self.stock.counted
             if name == "shed":
-                used = used_amounts(self.top, self.demand, self.firm)
+                used, counted = used_amounts(self.top, self.demand, self.firm), self.firm
             else:
                 found = replace(found, usable=found.usable | found.over_power)
             headroom = headroom_of(self.top, self.rows, found, used)
@@ -200,7 +214,7 @@ class Supply:
             wants = self.wants
             if headroom.pool_names != self.headroom.pool_names:
                 wants = wants_of(self.top, headroom, self.demand, self.known, self.presence.n)
-            self._extra[name] = stock_of(headroom, wants, used)
+            self._extra[name] = stock_of(headroom, wants, used, counted)
         return self._extra[name]
 
 
@@ -212,7 +226,8 @@ def supply_of(top: Topology, losses: Losses, found: Presence) -> Supply:
     headroom = headroom_of(top, losses.rows, held, used)
     wants = wants_of(top, headroom, demand, known, found.n)
     fits = fits_of(Offer(top.estate, headroom, wants))
-    return Supply(top, losses.rows, found, held, demand, known, stock_of(headroom, wants, used), fits)
+    stock = stock_of(headroom, wants, used, np.ones(len(known), np.bool_))
+    return Supply(top, losses.rows, found, held, demand, known, stock, fits)
 
 
 def _label(supply: Supply, eligible: BoolColumn) -> str:

@@ -20,7 +20,7 @@ from evac.audit.impacts.stores import NEVER, FamilyHits
 from evac.derive.affected import ServiceGraph
 from evac.model.estate import Estate, Rate
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
-from evac.steps.registry import PLANNED, STATED_KINDS
+from evac.steps.registry import PLANNED, START_CYCLE, STATED_KINDS
 
 WAITED_KINDS: Final = tuple(name for name in STATED_KINDS if PLANNED[name].is_audited)
 """Kinds of steps whose tools chains wait for."""
@@ -31,7 +31,8 @@ _UNTOUCHED = -1
 @dataclass(frozen=True, slots=True, eq=False)
 class Times:
     """Milliseconds per service (S,): start, verify (warm-up included), change, settle; manual: step
-    kind -> least time by hand; tools: step kind -> services it cannot do without; tool_closure:
+    kind -> least time by hand; start_cycle: to break a circle of needs to
+    start, None where people have no way; tools: step kind -> services it cannot do without; tool_closure:
     those services and all they hard-depend on, in component order; boot: slowest boot of a class;
     start_known (S,)."""
 
@@ -40,6 +41,7 @@ class Times:
     change: IntColumn
     settle: IntColumn
     manual: dict[str, int]
+    start_cycle: int | None
     tools: dict[str, tuple[int, ...]]
     tool_closure: tuple[int, ...]
     boot: int
@@ -59,6 +61,7 @@ def times_of(estate: Estate, graph: ServiceGraph, order: Order) -> Times:
         manual={
             kind: estate.limits.manual_ms[kind] for kind in STATED_KINDS if kind in estate.limits.manual_ms
         },
+        start_cycle=estate.limits.manual_ms.get(START_CYCLE),
         tools=tools,
         tool_closure=_closure(graph, order, {t for found in tools.values() for t in found}),
         boot=max((c.boot_ms or 0 for c in estate.classes), default=0),
@@ -98,6 +101,8 @@ class Damage:
     """Has no place, or nothing to start from."""
     boots: BoolColumn
     """Waits for dark servers."""
+    circle: BoolColumn
+    """Is of a circle of needs to start that people have to break first."""
     by_loss: RowNumbers
     """Rows in order of their loss."""
     edges: RowNumbers
@@ -195,6 +200,8 @@ class _Depth:
     waiting: RowNumbers
     needed: RowNumbers
     needed_first: RowNumbers
+    to_start: BoolColumn
+    """Of each entry of needed, whether it is needed to start."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,6 +213,8 @@ class Levels:
     depth: IntColumn
     start: IntColumn
     outside: IntColumn
+    to_start: BoolColumn
+    """Of each entry of outside, whether it is needed to start."""
 
 
 def levels_of(order: Order) -> Levels:
@@ -213,7 +222,15 @@ def levels_of(order: Order) -> Levels:
     start = np.zeros(len(order.outside) + 1, np.int64)
     np.cumsum([len(found) for found in order.outside], out=start[1:])
     outside = np.array([service for found in order.outside for service in found], np.int64)
-    return Levels(np.array(order.component, np.int64), _depths(order), start, outside)
+    to_start = np.array(
+        [
+            service in needed
+            for found, needed in zip(order.outside, map(frozenset, order.to_start), strict=True)
+            for service in found
+        ],
+        np.bool_,
+    )
+    return Levels(np.array(order.component, np.int64), _depths(order), start, outside, to_start)
 
 
 class Chains:
@@ -226,7 +243,8 @@ class Chains:
         self._component = levels.component[pairs.service]
         self._depth = levels.depth[self._component]
         self._key = pairs.service.astype(np.int64) * losses + pairs.loss
-        self.store, self.has_store = self._stores(graph, families)
+        self.store, self.has_store = self._stores(graph.families, families)
+        self.start_store, self.has_start_store = self._stores(graph.start_families, families)
         self.depths = self._split(np.arange(len(pairs)))
 
     def of_components(self, requested: tuple[int, ...]) -> list[_Depth]:
@@ -250,7 +268,8 @@ class Chains:
         place = np.arange(int(lengths.sum())) + np.repeat(levels.start[component] - before, lengths)
         waiting = np.flatnonzero(lengths)
         needed = self._row_of(levels.outside[place], np.repeat(loss, lengths))
-        return _Depth(rows, np.cumsum(starts) - 1, first, loss, waiting, needed, before[waiting])
+        to_start = levels.to_start[place]
+        return _Depth(rows, np.cumsum(starts) - 1, first, loss, waiting, needed, before[waiting], to_start)
 
     def _row_of(self, service: IntColumn, loss: IndexColumn) -> RowNumbers:
         """Rows of some pairs; the untouched row for those that are not down."""
@@ -259,12 +278,15 @@ class Chains:
         found = self._key[np.minimum(place, len(self._key) - 1)] == requested
         return np.where(found, place, _UNTOUCHED)
 
-    def _stores(self, graph: ServiceGraph, families: FamilyHits) -> tuple[IntColumn, BoolColumn]:
-        """Time from a fence to the last of the stores of each pair, and whether it has lost any."""
+    def _stores(
+        self, needed: tuple[tuple[str, ...], ...], families: FamilyHits
+    ) -> tuple[IntColumn, BoolColumn]:
+        """Time from a fence to the last of the stores that each pair needs, and whether it has lost any.
+        needed: families by service."""
         longest = np.zeros(len(self._key) + 1, np.int64)
         found = [
             (service, family)
-            for service, names in enumerate(graph.families)
+            for service, names in enumerate(needed)
             for name in names
             if (family := families.index.get(name)) is not None and len(families.losses[family])
         ]
@@ -294,28 +316,52 @@ class _Walk:
         begin = self._step("promote", fenced, 0, tool_ready, None)
         up = self._step("boot", released, self.times.boot, tool_ready, None)
         for depth in depths:
-            waits = released[depth.loss]
-            if len(depth.waiting):
-                latest = np.maximum.reduceat(ready[depth.needed], depth.needed_first)
-                waits[depth.waiting] = np.maximum(waits[depth.waiting], latest)
             loss = self.damage.pairs.loss[depth.rows]
-            back = np.minimum(begin[loss] + chains.store[depth.rows], NEVER)
-            back = np.where(chains.has_store[depth.rows], back, 0)
-            waits = np.maximum(waits, np.maximum.reduceat(back, depth.first))
-            done = self._own(depth, waits[depth.unit], up[loss], tool_ready)
+            stores = chains.store[depth.rows], chains.has_store[depth.rows]
+            serves = self._there(depth, released, ready[depth.needed], begin[loss], *stores)
+            stores = chains.start_store[depth.rows], chains.has_start_store[depth.rows]
+            needed = np.where(depth.to_start, ready[depth.needed], 0)
+            starts = self._there(depth, released, needed, begin[loss], *stores)
+            done = self._own(depth, starts[depth.unit], serves[depth.unit], up[loss], tool_ready)
             together = np.minimum(np.maximum.reduceat(done, depth.first), NEVER)
             ready[depth.rows] = together[depth.unit]
         return ready[:-1]
 
-    def _own(
-        self, depth: _Depth, waits: IntColumn, up: IntColumn, tool_ready: dict[str, IntColumn]
+    def _there(
+        self,
+        depth: _Depth,
+        released: IntColumn,
+        needed: IntColumn,
+        begin: IntColumn,
+        store: IntColumn,
+        has_store: BoolColumn,
     ) -> IntColumn:
-        """Own steps of each service after what its component waits for."""
+        """When all is there that each unit waits for: needed, what it needs outside; store: of its rows,
+        after what begins at `begin`."""
+        waits = released[depth.loss]
+        if len(depth.waiting):
+            latest = np.maximum.reduceat(needed, depth.needed_first)
+            waits[depth.waiting] = np.maximum(waits[depth.waiting], latest)
+        back = np.where(has_store, np.minimum(begin + store, NEVER), 0)
+        return np.maximum(waits, np.maximum.reduceat(back, depth.first))
+
+    def _own(
+        self,
+        depth: _Depth,
+        startable: IntColumn,
+        waits: IntColumn,
+        up: IntColumn,
+        tool_ready: dict[str, IntColumn],
+    ) -> IntColumn:
+        """Own steps of each service: its starts after what its component needs to start, its check after all
+        starts of the component and all that it needs."""
         times, damage, rows = self.times, self.damage, depth.rows
         service, loss, starts = damage.pairs.service[rows], damage.pairs.loss[rows], damage.starts[rows]
-        begin = np.maximum(waits, np.where(damage.boots[rows], up, 0))
+        begin = np.maximum(startable, np.where(damage.boots[rows], up, 0))
+        begin = np.where(damage.circle[rows], begin + (times.start_cycle or 0), begin)
         started = self._step("start", begin, times.start[service], tool_ready, loss) + self._wave(starts)
-        done = np.where(starts > 0, started, waits)
+        together = np.maximum.reduceat(np.where(starts > 0, started, 0), depth.first)
+        done = np.minimum(np.maximum(together[depth.unit], waits), NEVER)
         done = self._step("verify", done, times.verify[service], tool_ready, loss)
         moved = self._step("shift", done, times.change[service], tool_ready, loss) + times.settle[service]
         done = np.where(damage.shift[rows], moved, done)

@@ -53,19 +53,31 @@ class Course:
 
 def course_of(graph: ServiceGraph, order: Order) -> Course:
     """Components that wait for each other, in both directions."""
-    needed = tuple(tuple(sorted({order.component[other] for other in outside})) for outside in order.outside)
+    needed, first = (
+        tuple(tuple(sorted({order.component[other] for other in outside})) for outside in table)
+        for table in (order.outside, order.to_start)
+    )
     behind: list[list[int]] = [[] for _ in order.members]
+    starts_behind: list[list[int]] = [[] for _ in order.members]
     for number in range(len(needed) - 1, -1, -1):
         for other in needed[number]:
             behind[other].append(number)
+            starts_behind[other].append(other in first[number])
     families = {
         name: number for number, name in enumerate(sorted({f for names in graph.families for f in names}))
     }
-    stores = tuple(
-        tuple(families[f] for s in members for f in graph.families[s]) for members in order.members
+    stores, start_stores = (
+        tuple(tuple(families[f] for s in members for f in table[s]) for members in order.members)
+        for table in (graph.families, graph.start_families)
     )
     ways = Ways(
-        lists_of(tuple(map(tuple, behind))), lists_of(needed), lists_of(order.members), lists_of(stores)
+        lists_of(tuple(map(tuple, behind))),
+        np.array([flag for flags in starts_behind for flag in flags], np.bool_),
+        lists_of(needed),
+        lists_of(first),
+        lists_of(order.members),
+        lists_of(stores),
+        lists_of(start_stores),
     )
     return Course(needed, ways, families)
 
@@ -141,6 +153,8 @@ class Task:
     starts: IntColumn
     shift: BoolColumn
     boot_rank: IntColumn
+    circle: BoolColumn
+    """Of each, whether people have to break a circle of needs to start before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +222,9 @@ def schedule(
     at_once = top.estate.limits.traffic_changes_at_once
     slots = np.zeros((line.kinds, 0 if at_once is None else max(1, at_once)), np.int64)
     gates = _gates(top.estate, times, line, chains, task.number)
-    ready = in_line(line.ways, line.pace, gates, Asked(starts, moves, boots, live, back), slots)
+    freed = np.zeros(len(line.pace.rank), np.int64)
+    freed[line.pace.component[task.named[task.circle]]] = times.start_cycle or 0
+    ready = in_line(line.ways, line.pace, gates, Asked(starts, moves, boots, live, freed, back), slots)
     return np.maximum(ready[task.named], soonest)
 
 

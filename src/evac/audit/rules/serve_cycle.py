@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule, circles, start_circles
+from evac.audit.context import Context, Rule, circles, listed, start_circles
 from evac.audit.findings import Finding
-from evac.audit.words import listed
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Note: a plan starts them as one group. Circles that cannot start are EV115."""
-    starting = {service for group in start_circles(context.impacts.graph.start_edges) for service in group}
+    starting = {service for group in start_circles(context) for service in group}
     for members in circles(context.impacts.order.members, context.impacts.graph.hard):
         if starting.issuperset(members):
             continue

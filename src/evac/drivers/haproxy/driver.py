@@ -13,6 +13,7 @@ from typing import Final
 
 from evac.drivers import parameters
 from evac.drivers.capabilities import Fences, RoutesTraffic
+from evac.drivers.haproxy import DRIVER
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
@@ -142,6 +143,7 @@ def _read(action: Action) -> _Job:
     settings = action.settings
     if action.verb not in VERBS:
         raise Permanent("verb-unknown", f"haproxy cannot {action.verb}")
+    parameters.refuse_proof(action, DRIVER.proofs)
     sites = parameters.by_site(parameters.many(settings, "servers"), "servers", "=")
     for names in sites.values():
         for name in names:
@@ -372,7 +374,7 @@ async def see(endpoint: Endpoint, backend: str, timeout_s: float) -> Seen:
         servers,
         _pid(answer),
         frozenset(name for name, row in stats.items() if row.get("bck") == "1"),
-        {name: int(row.get("scur") or 0) for name, row in stats.items()},
+        {name: int(row["scur"]) for name, row in stats.items() if row.get("scur", "").isdigit()},
     )
 
 
@@ -400,9 +402,10 @@ def _servers(answer: str, backend: str, stats: Mapping[str, Mapping[str, str]]) 
             header = line[2:].split()
         elif header and line[:1].isdigit() and len(fields := line.split()) >= len(header):
             row = dict(zip(header, fields, strict=False))
-            if row["be_name"] == backend:
-                status = stats.get(row["srv_name"], {}).get("status", "")
-                found[row["srv_name"]] = _server(row, proven=status in _PROVEN)
+            if row.get("be_name") == backend:
+                status = stats.get(row.get("srv_name", ""), {}).get("status", "")
+                server = _server(row, proven=status in _PROVEN)
+                found[server.name] = server
         elif header and line.strip():
             break
     return found
@@ -411,12 +414,12 @@ def _servers(answer: str, backend: str, stats: Mapping[str, Mapping[str, str]]) 
 def _server(row: Mapping[str, str], proven: bool) -> ServerState:
     try:
         bits, weight = int(row["srv_admin_state"]), int(row["srv_uweight"])
-        initial = int(row["srv_iweight"])
+        initial, name = int(row["srv_iweight"]), row["srv_name"]
         running = int(row["srv_op_state"]) == _RUNNING
     except (KeyError, ValueError) as error:
         raise Permanent("haproxy-answer", "the state of a server cannot be read") from error
     admin = "maint" if bits & _MAINTENANCE else "drain" if bits & _DRAIN else "ready"
-    return ServerState(row["srv_name"], admin, running, weight, initial, proven)
+    return ServerState(name, admin, running, weight, initial, proven)
 
 
 def _pid(answer: str) -> int:
@@ -434,5 +437,5 @@ def _stats(answer: str) -> dict[str, dict[str, str]]:
             header = line[2:].split(",")
         elif header and line.count(",") >= len(header) - 1:
             row = dict(zip(header, line.split(","), strict=False))
-            found[row["svname"]] = row
+            found[row.get("svname", "")] = row
     return found

@@ -23,6 +23,7 @@ from evac.drivers.capabilities import BootsServers, Fences, PowerReport
 from evac.drivers.command.driver import Ended, environment, run_program
 from evac.drivers.credentials import CODE as REFUSED
 from evac.drivers.credentials import Credential, Credentials, Places, Refused, Verdict
+from evac.drivers.ipmi import DRIVER
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.drivers.redfish.settings import (
     ANSWER_S,
@@ -466,6 +467,7 @@ class IpmiDriver(BootsServers, Fences):
 def _read(action: Action) -> Target:
     if action.verb not in VERBS:
         raise Permanent("verb-unknown", f"ipmi cannot {action.verb}")
+    parameters.refuse_proof(action, DRIVER.proofs)
     return read_target(action)
 
 

@@ -45,6 +45,8 @@ KINDS: Final[Mapping[str, Any]] = {
 _TRANSPORT: Final[Any] = exceptions.httpx  # type: ignore[attr-defined]
 """The HTTP library that this lightkube was built on."""
 _NOT_SENT: Final = (_TRANSPORT.ConnectError, _TRANSPORT.ConnectTimeout)
+_NO_ANSWER: Final = (TimeoutError, _TRANSPORT.HTTPError, ValueError, TypeError, KeyError, RecursionError)
+"""Silence, and answers that are no objects: they are read by the library."""
 
 
 class Changed(Exception):
@@ -69,7 +71,7 @@ class Cluster:
             if _code(error) == 404:
                 return None
             raise _refusal(error, reading=True) from error
-        except (TimeoutError, _TRANSPORT.HTTPError, ValueError) as error:
+        except _NO_ANSWER as error:
             raise Retryable("kubernetes-no-answer", _words(error)) from error
         return _plain(found)
 
@@ -101,7 +103,7 @@ class Cluster:
             raise _refusal(error, reading=False) from error
         except _NOT_SENT as error:
             raise Retryable("kubernetes-unreachable", _words(error)) from error
-        except (TimeoutError, _TRANSPORT.HTTPError, ValueError) as error:
+        except _NO_ANSWER as error:
             raise OutcomeUnknown("kubernetes-no-answer", _words(error), "observe it first") from error
         return {} if found is None else _plain(found)
 

@@ -66,8 +66,8 @@ class Cluster:
     @property
     def standby_of(self) -> str:
         """The primary that a standby cluster follows; empty for an ordinary cluster."""
-        found = self.config.get("standby_cluster") or {}
-        return f"{found.get('host')}:{found.get('port')}" if found else ""
+        found = self.config.get("standby_cluster")
+        return f"{found.get('host')}:{found.get('port')}" if isinstance(found, dict) and found else ""
 
     def role(self, name: str) -> str:
         return str(self.members.get(name, {}).get("role", ""))
@@ -77,7 +77,7 @@ class Cluster:
 
     def evidence(self) -> dict[str, str | int | bool]:
         """For the journal. alone_s: about what Patroni would need without evac."""
-        ttl, loop_wait = int(self.config.get("ttl", 30)), int(self.config.get("loop_wait", 10))
+        ttl, loop_wait = _number(self.config.get("ttl"), 30), _number(self.config.get("loop_wait"), 10)
         seen: dict[str, str | int | bool] = {
             "leader": self.leader or "none",
             "sync": " ".join(self.sync),
@@ -85,9 +85,9 @@ class Cluster:
             "strict": bool(self.config.get("synchronous_mode_strict")),
             "ttl": ttl,
             "loop_wait": loop_wait,
-            "retry_timeout": int(self.config.get("retry_timeout", 10)),
+            "retry_timeout": _number(self.config.get("retry_timeout"), 10),
             "alone_s": ttl + loop_wait,
-            "timeline": int(self.members.get(self.leader, {}).get("timeline", 0)),
+            "timeline": _number(self.members.get(self.leader, {}).get("timeline")),
         }
         return seen | ({"standby_cluster_of": self.standby_of} if self.standby_of else {})
 
@@ -113,20 +113,28 @@ class MemberFacts:
     lag_ms: int | None = None
 
 
+def _number(value: object, default: int = 0) -> int:
+    """A number of Patroni's records, which people may write too; the default for what is none."""
+    try:
+        return int(str(value))
+    except ValueError:
+        return default
+
+
 def member_facts(cluster: Cluster, name: str) -> MemberFacts:
     """Of one member. Raises `Retryable` where the cluster does not know it now."""
     seen = cluster.members.get(name)
     if seen is None:
         raise Retryable("member-unknown", f"{name} is no member of {cluster.scope} now", after_ms=500)
     leads = cluster.leader == name and seen.get("role") in ("primary", "master")
-    ahead = int(cluster.members.get(cluster.leader, {}).get("xlog_location") or 0)
-    own = int(seen.get("xlog_location") or 0)
+    ahead = _number(cluster.members.get(cluster.leader, {}).get("xlog_location"))
+    own = _number(seen.get("xlog_location"))
     return MemberFacts(
         role="primary" if leads else "standby",
         writable=leads and cluster.runs(name) and not cluster.standby_of,
         link_up=cluster.runs(name) and seen.get("replication_state") == "streaming",
         behind=0 if leads else max(0, ahead - own),
-        timeline=int(seen.get("timeline") or 0),
+        timeline=_number(seen.get("timeline")),
         standbys=tuple(SyncMember(one) for one in cluster.sync) if leads else (),
     )
 
@@ -173,10 +181,11 @@ class Dcs:
         """The whole cluster in one transaction, so that its parts belong together."""
         asked = {"success": [_prefix(self.root, KEYS_MOST), _one(self.claim_key)]}
         answer = await self._transact(asked, changes=False)
-        answers = [part.get("response_range", {}) for part in answer.get("responses", [])]
-        if len(answers) != 2:
-            raise Retryable("etcd-answer", "etcd's answer was not understood", after_ms=500)
-        return _cluster(self.scope, self.root, answers[0].get("kvs", []), answers[1].get("kvs", []))
+        try:
+            found, claims = (part["response_range"].get("kvs", []) for part in answer.get("responses", []))
+            return _cluster(self.scope, self.root, found, claims)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise Retryable("etcd-answer", "etcd's answer was not understood", after_ms=500) from error
 
     async def claim(self, seen: Cluster, order: Order, purpose: str) -> Cluster:
         """Writes this order's token and epoch, unless somebody newer did. Nothing is changed before."""
@@ -299,7 +308,7 @@ def _claim(claims: list[dict[str, Any]]) -> tuple[Claim, int]:
 def _json(words: str) -> dict[str, Any]:
     try:
         found = json.loads(words) if words else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -407,8 +416,8 @@ def _warnings(cluster: Cluster) -> dict[str, str | int | bool]:
     ]
     if cluster.synchronous and not cluster.config.get("synchronous_mode_strict"):
         found.append("not strict: it falls back to asynchronous by itself when its standby goes")
-    timers = [int(cluster.config.get(key, value)) for key, value in (("ttl", 30), ("loop_wait", 10))]
-    if timers[1] + 2 * int(cluster.config.get("retry_timeout", 10)) > timers[0]:
+    ttl, loop_wait = _number(cluster.config.get("ttl"), 30), _number(cluster.config.get("loop_wait"), 10)
+    if loop_wait + 2 * _number(cluster.config.get("retry_timeout"), 10) > ttl:
         found.append("loop_wait + 2 x retry_timeout is more than ttl")
     return {"warnings": "; ".join(found)[:900]} if found else {}
 
@@ -447,10 +456,12 @@ async def _problems(action: Action, order: Order, cluster: Cluster) -> list[str]
         case "protect":
             return _problems_of_set(action, cluster)
         case "rejoin":
-            member = cluster.members.get(_name(action))
+            if cluster.leader == _name(action):
+                return [f"{cluster.leader} leads {cluster.scope}: another member must be promoted first"]
+            known = _name(action) in cluster.members
             return (
                 []
-                if member
+                if known
                 else [f"{_name(action)} is no member of {cluster.scope} now: is Patroni up there?"]
             )
         case _:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from evac.drivers import parameters
 from evac.drivers.capabilities import BootsServers, Fences, PowerReport, SwitchesPower
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
-from evac.drivers.redfish import boot, system
+from evac.drivers.redfish import DRIVER, boot, system
 from evac.drivers.redfish.boot import (
     Boot,
     check_identity,
@@ -306,6 +307,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
     def _read(self, action: Action) -> Target:
         if action.verb not in VERBS:
             raise Permanent("verb-unknown", f"redfish cannot {action.verb}")
+        parameters.refuse_proof(action, DRIVER.proofs)
         target = self._reader.target(action)
         if action.verb == "start" and not target.circuit:
             raise Permanent(

@@ -51,8 +51,7 @@ from evac.store.anchors import Anchor
 from evac.store.generation import Newer
 from evac.store.journal import Journal
 from evac.store.port import Lease, Put, Store
-from evac.watch.values import SiteState, Vote
-from evac.watch.verdict import Standing, judge
+from evac.watch.verdict import SiteState, Standing, Vote, judge
 from evac.watch.witness import Probe, Witness
 
 AGAIN_MS: Final = 30_000

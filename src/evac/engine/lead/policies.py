@@ -102,6 +102,7 @@ def stricter(made: RunPolicy, now: RunPolicy) -> RunPolicy:
         envelope=_within_both(made.envelope, now.envelope),
         stores=MappingProxyType({name: _store(made.store(name), now.store(name)) for name in names}),
         windows=tuple(dict.fromkeys((*made.windows, *now.windows))),
+        four_eyes=made.four_eyes or now.four_eyes,
         generation="asked" if "asked" in (made.generation, now.generation) else "told",
     )
 

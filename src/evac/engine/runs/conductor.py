@@ -76,7 +76,7 @@ from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
 from evac.store.port import Compare, Entry, Lease, Put
-from evac.watch.values import SiteState
+from evac.watch.verdict import SiteState
 
 _Taken = tuple[InHand, Journal, RunView]
 

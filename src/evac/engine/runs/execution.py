@@ -33,9 +33,9 @@ from evac.run.patience import LATE, deadline_ms
 from evac.run.state import apply, apply_in_parts
 from evac.run.values import ENDED, Effect, Event, RunPhase, RunStep
 from evac.run.view import RunView
+from evac.store.anchors import key_of
 from evac.store.journal import Journal
 from evac.store.port import Compare, Delete, Entry, Store
-from evac.store.segments import key_of
 
 BATCH: Final = 256
 """Starts decided at once; what they become fits a few segments."""

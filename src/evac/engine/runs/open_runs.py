@@ -41,7 +41,7 @@ from evac.run.values import RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
 from evac.store.port import Delete, Entry, Lease, Put, Store
-from evac.watch.values import SiteState
+from evac.watch.verdict import SiteState
 
 T = TypeVar("T")
 LOOKS_MOST: Final = 60

@@ -147,7 +147,11 @@ TOKEN_FIELDS: Final = (
     Field("role", "role", _ROLE, "what the token may do", required=True),
     Field("hash", "digest", _HASH, "hash of the token", required=True),
     Field(
-        "of", "of", reference("person"), "the person it acts for; without one it approves nothing", default=""
+        "of",
+        "of",
+        reference("person"),
+        "the person it acts for; without one it neither approves nor attests",
+        default="",
     ),
     Field("ends", "ends_ms", MOMENT, "from then on it is refused", default=0),
 )

@@ -147,7 +147,7 @@ def _step(step: Step) -> dict[str, Any]:
 
 def _service(outcome: Outcome) -> dict[str, Any]:
     body: dict[str, Any] = _plain(outcome)
-    back = outcome.state not in ("shed", "unplaced")
+    back = outcome.state not in ("shed", "unplaced", "unknown")
     body["restored_ms"] = outcome.base_ms if back else None
     return _in_order(body)
 

@@ -214,6 +214,13 @@ FIELDS: Final = (
         default="advise",
     ),
     Field("approvals", "approvals", small_count(1, 5), "persons who must approve", default=1),
+    Field(
+        "four_eyes",
+        "four_eyes",
+        flag(),
+        "true: the proposer of a run does not approve it; always so with two approvals or more",
+        default=False,
+    ),
     Field("approvers", "approvers", Mapped(text(), ED25519_KEY), "name -> ed25519 public key", default={}),
     Field(
         "envelope",

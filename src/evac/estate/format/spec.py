@@ -35,7 +35,7 @@ from evac.estate.format.kinds import (
 )
 from evac.model import estate as m
 from evac.model.steps import FENCE_RUNGS, TOOL_ROLES
-from evac.steps.registry import STATED_KINDS
+from evac.steps.registry import MANUAL_KINDS, STATED_KINDS
 
 FORMAT_VERSION: Final = 1
 _DURATION: Final = measure(q.DURATION)
@@ -348,7 +348,7 @@ _LIMITS: Final[tuple[Field, ...]] = (
     Field(
         "manual",
         "manual_ms",
-        Mapped(choice(STATED_KINDS), _TAKES),
+        Mapped(choice(MANUAL_KINDS), _TAKES),
         "how long a kind of step takes by hand, without the tools",
     ),
 )

@@ -1,7 +1,9 @@
 """Looks at what people may have to be told: what the leader, the runs and the audit left to be seen.
 
-Everything is read from the store, so that telling people needs nothing of the controller that it runs beside.
-What could not be looked at is left out, and changes nothing.
+Everything is read from the store, so that it needs nothing of the controller that it runs beside. What
+could not be looked at is left out, and changes nothing. What follows from the estate - its errors, where
+its tools run, what its stores promise - is worked out in a process of its own, for an audit takes a whole
+core for seconds. What travels is small.
 """
 
 from __future__ import annotations
@@ -10,14 +12,19 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 
+from evac.app.estates.copies import edition_of
 from evac.app.incidents import EXPORTED, NOTED, published
 from evac.app.observed_stores import KEY as OBSERVED
 from evac.app.observed_stores import Published, digest_in
+from evac.app.side_process import Apart
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.lead.watch_journal import decode as decode_record
@@ -25,19 +32,97 @@ from evac.engine.plans import library
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
 from evac.engine.stores.sightings import pages, read_sightings
-from evac.model.errors import Corrupt, EvacError, Unavailable
+from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
-from evac.notices import concerns
+from evac.notices import rule
 from evac.notices.codec import State
-from evac.notices.concerns import Drawn, Lag
+from evac.notices.rule import Drawn, Lag
 from evac.notices.values import Concern, Kind, Known, News
 from evac.office.hub import Hub
-from evac.office.notices.reckoning import Reckoned
 from evac.office.runs import OPEN_MOST, Register
 from evac.store.journal import head_of, records_after
 from evac.store.port import Entry, Store
 from evac.views.situation_view import rivals_hint, rivals_words
 from evac.views.wait_words import words_of
+
+ERRORS_MOST: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Reckoned:
+    """errors: (fingerprint, code, message, fix) of each error of the audit. tools: service -> sites where it
+    has replicas. rpos: store -> milliseconds, where one is promised.
+    """
+
+    errors: tuple[tuple[str, str, str, str], ...]
+    tools: Mapping[str, tuple[str, ...]]
+    rpos: Mapping[str, int]
+
+
+class NoticeReckoner:
+    """One worker process. apart: False reckons in this one, for tests."""
+
+    def __init__(self, path: Path, as_of: date | None = None, *, apart: bool = True) -> None:
+        self._where = (str(path), as_of)
+        self._apart = Apart() if apart else None
+
+    async def reckon(self, observation: Observation) -> Reckoned:
+        """Raises InvalidInput in the words of whoever found the problem, Unavailable."""
+        path, as_of = edition_of(self._where[0]), self._where[1]
+        if self._apart is None:
+            found = _reckon(path, as_of, observation)
+        else:
+            try:
+                found = await self._apart.ask(_reckon, path, as_of, observation)
+            except BrokenProcessPool as error:
+                raise Unavailable("the process that reckons ended; it is started again") from error
+        if isinstance(found, tuple):
+            raise InvalidInput(*found)
+        return found
+
+    def close(self) -> None:
+        if self._apart is not None:
+            self._apart.close()
+
+
+_worked_out: dict[tuple[str, date | None], Any] = {}
+"""In the worker: the estate as its files have it, and the last audit."""
+
+
+def _reckon(path: str, as_of: date | None, observation: Observation) -> Reckoned | tuple[str, str, str]:
+    from evac import estate as estates
+    from evac.audit import audit
+    from evac.derive import situation
+    from evac.model.digest import estate_digest
+
+    key = (path, as_of)
+    try:
+        files, report = _worked_out.get(key) or (estates.load(path, as_of), None)
+        seen = situation.of(files, observation).estate
+        digest = estate_digest(seen)
+        if report is None or report.digest != digest:
+            report = audit(seen, digest=digest)
+        _worked_out.clear()
+        _worked_out[key] = (files, report)
+        return reckoned(report)
+    except EvacError as error:
+        return error.code, error.message, error.hint
+
+
+def reckoned(report: Any) -> Reckoned:
+    """What notices need of an audit."""
+    impacts = report.impacts
+    estate, index, per_site = impacts.estate, impacts.graph.index, impacts.presence.per_site
+    grave = (one for one in report.findings if one.severity == "error")
+    errors = [(one.fingerprint, one.code, one.message, one.fix) for one in grave]
+    names = sorted({name for filled in estate.tools.values() for name in filled if name in index})
+    tools = {
+        name: tuple(site.id for n, site in enumerate(estate.sites) if per_site[n, index[name]] > 0)
+        for name in names
+    }
+    rpos = {store.id: store.rpo_ms for store in estate.stores if store.rpo_ms is not None}
+    return Reckoned(tuple(errors[:ERRORS_MOST]), {k: v for k, v in tools.items() if v}, rpos)
+
 
 BACK: Final = 2_000
 """Records of watching that the first look goes back to, for verdicts that still stand."""
@@ -105,10 +190,10 @@ class Looker:
         if seen is not None:
             with contextlib.suppress(Corrupt):
                 self._observation = await self._situations.read(seen.value)
-        references, plans = concerns.of_plans(state.references, await self._drawn(seen))
+        references, plans = rule.of_plans(state.references, await self._drawn(seen))
         rivals = () if self._observation is None else self._observation.rivals
         told = [(one.store, rivals_words(one), rivals_hint(one)) for one in rivals]
-        sites = (*concerns.of_sites(state.verdicts), *concerns.of_rivals(told))
+        sites = (*rule.of_sites(state.verdicts), *rule.of_rivals(told))
         holds: dict[Kind, tuple[Concern, ...]] = {"site": sites, "plan": plans}
         parts: dict[Kind, Callable[[], Awaitable[tuple[Concern, ...] | None]]] = {
             "finding": self._findings,
@@ -132,7 +217,7 @@ class Looker:
         revision = 0 if entry is None else entry.revision
         if self._noted is not None and self._noted[0] == revision and self._noted[1] is state.published:
             return state, ()
-        known, news = concerns.of_updates(state.published, await published(self._store), self._clock.now_ms())
+        known, news = rule.of_updates(state.published, await published(self._store), self._clock.now_ms())
         self._noted = revision, known
         return replace(state, published=known), news
 
@@ -149,12 +234,12 @@ class Looker:
                 one = decode_record(record)
                 if one.kind == "verdict":
                     _judge(verdicts, one.site, one.data)
-                found = None if first else concerns.of_watching(one.kind, one.words, one.data)
+                found = None if first else rule.of_watching(one.kind, one.words, one.data)
                 news += [found] if found is not None else []
         return replace(state, watched=max(0, begin), verdicts=verdicts), news
 
     async def _findings(self) -> tuple[Concern, ...] | None:
-        return None if self.reckoned is None else concerns.of_findings(self.reckoned.errors)
+        return None if self.reckoned is None else rule.of_findings(self.reckoned.errors)
 
     async def _tools(self, state: State) -> tuple[Concern, ...] | None:
         """Without sites that nobody counts on: lost by the verdict, or left."""
@@ -165,7 +250,7 @@ class Looker:
         with contextlib.suppress(ValueError, AttributeError):
             marks = {} if entry is None else orjson.loads(entry.value)
             gone |= {str(site) for site, mark in marks.items() if mark != _ACTIVE}
-        return concerns.of_tools(self.reckoned.tools, gone)
+        return rule.of_tools(self.reckoned.tools, gone)
 
     async def _lags(self) -> tuple[Concern, ...] | None:
         """How far each copy was behind at the last look that the leader wrote down; by its clock alone."""
@@ -176,7 +261,7 @@ class Looker:
             for copy in sighting.copies:
                 if name in rpos and copy.holds_ms:
                     found.append(Lag(name, copy.site, max(0, sighting.at_ms - copy.holds_ms), rpos[name]))
-        return concerns.of_lags(found)
+        return rule.of_lags(found)
 
     async def _drawn(self, seen: Entry | None) -> list[Drawn]:
         estate = ""
@@ -224,7 +309,7 @@ class Looker:
         beyond = sum(1 for run in unread if not self._register.follows(run))
         kept = _kept(state, unread)
         told = {run: [(wait.key, words_of(wait)) for wait in wants] for run, wants in waits.items()}
-        return *concerns.of_runs(told), *kept, *_unread(problems, beyond)
+        return *rule.of_runs(told), *kept, *_unread(problems, beyond)
 
     async def _exports(self) -> tuple[Concern, ...]:
         found = []
@@ -233,7 +318,7 @@ class Looker:
                 told = orjson.loads(entry.value)
                 site = entry.key.removeprefix(EXPORTED)
                 found.append((site, int(told["since_ms"]), str(told["problem"])))
-        return concerns.of_pages(found, self._clock.now_ms())
+        return rule.of_pages(found, self._clock.now_ms())
 
     async def close(self) -> None:
         self._reckoner.close()
@@ -273,16 +358,16 @@ def _unread(problems: Mapping[str, str], beyond: int) -> list[Concern]:
             _unread_key(run),
             "run",
             "error",
-            concerns.short(f"{run}: its journal cannot be read, so no alerts are sent for it: {why}"),
+            rule.short(f"{run}: its journal cannot be read, so no alerts are sent for it: {why}"),
             f"evac run verify {run}",
-            concerns.WAITS_MS,
+            rule.WAITS_MS,
             run,
         )
         for run, why in sorted(problems.items())
     ]
     if beyond:
         words = f"{beyond} open runs are not looked at: {OPEN_MOST} are at most"
-        found.append(Concern(_BEYOND, "run", "error", words, "evac run list", concerns.WAITS_MS))
+        found.append(Concern(_BEYOND, "run", "error", words, "evac run list", rule.WAITS_MS))
     return found
 
 

@@ -1,26 +1,196 @@
-"""Notices as the war room shows them: what is open, who is told and how that stands, and what was told.
+"""What is kept of notices in the store - their journal, what was known, and a box for each channel - and
+how the war room shows them.
 
-It follows the journal of notices and reads the boxes of the channels; it makes and sends nothing. Memory is
-bounded: the last `ROWS_MOST` records.
+    journal/notices/...     messages, and what became of each in each channel, in the order it happened
+    notices/state           what was known at the last look
+    notices/box/<channel>   what waits for a channel, with its tries
+
+A look that has something to tell writes all of it in one transaction under its lease: so a message is made
+once, whatever dies in between, and waits for every channel that wants it from then on. It leaves a box with
+the record that says what became of it, after it was sent: a process that dies between the two sends it
+again, under the same id.
+
+The war room follows the journal of notices and reads the boxes of the channels; it makes and sends nothing.
+Memory is bounded: the last `ROWS_MOST` records.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping
+import asyncio
+import contextlib
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from evac.engine.clock import Clock
 from evac.engine.stores.sightings import pages
-from evac.model.errors import Corrupt
-from evac.notices.box import Box
-from evac.notices.codec import STREAM, Delivery, box_of, row_of, state_of
-from evac.notices.values import Kind, Message, Severity, State
-from evac.office.notices.ledger import BOX, LEASE, STATE
+from evac.model.errors import Conflict, Corrupt
+from evac.notices import values as boxes
+from evac.notices.codec import (
+    STREAM,
+    Delivery,
+    State,
+    box_bytes,
+    box_of,
+    record_of,
+    row_of,
+    state_bytes,
+    state_of,
+)
+from evac.notices.values import Box, Channel, Kind, Message, MessageState, Severity, Waiting
 from evac.store.anchors import Anchor
-from evac.store.journal import head_of, read
-from evac.store.port import Store
+from evac.store.journal import Journal, head_of, read, records_after
+from evac.store.port import Change, Delete, Lease, Put, Store
+
+LEASE: Final = "notices"
+STATE: Final = "notices/state"
+BOX: Final = "notices/box/"
+KEPT: Final = 256
+"""Messages that are kept in memory; older ones are read again."""
+
+
+class Ledger:
+    """One time of telling, under one lease. Made by `open`; after any error of the store open another one."""
+
+    def __init__(self, store: Store, lease: Lease, clock: Clock, journal: Journal) -> None:
+        self._store, self._lease, self._clock, self._journal = store, lease, clock, journal
+        self._turn = asyncio.Lock()
+        self._messages: OrderedDict[int, Message] = OrderedDict()
+        self.state = State()
+        self.channels: Mapping[str, Channel] = {}
+        self.boxes: dict[str, Box] = {}
+
+    @classmethod
+    async def open(cls, store: Store, lease: Lease, clock: Clock, channels: Mapping[str, Channel]) -> Ledger:
+        """Raises LeaseLost, Conflict, Unavailable, and Corrupt where a box or the journal cannot be read."""
+        made = cls(store, lease, clock, await _journal(store, lease))
+        entry = await store.get(STATE)
+        if entry is not None:
+            with contextlib.suppress(
+                Corrupt
+            ):  # what was known is found out again, and what is open told again
+                made.state = state_of(entry.value)
+        kept = {one.key.removeprefix(BOX): box_of(one.value) for one in await pages(store, BOX)}
+        made.channels = channels
+        for name, channel in channels.items():
+            about = _about(channel)
+            known = kept.pop(name, None)
+            made.boxes[name] = replace(known, about=about) if known else made._new_box(about)
+        await made._let_go(kept)
+        changes = [Put(BOX + name, box_bytes(box)) for name, box in made.boxes.items()]
+        await store.transact((), changes, lease)
+        return made
+
+    def _new_box(self, about: str) -> Box:
+        """A channel is told what comes after it was named."""
+        return Box(after=self._journal.head.records, about=about)
+
+    async def _let_go(self, kept: Mapping[str, Box]) -> None:
+        """Boxes of channels that are named no more: what waited there is given up."""
+        for name, box in kept.items():
+            rows = [self._ended(name, one, "given up", "the channel is gone") for one in box.waiting]
+            await self._write(rows, [Delete(BOX + name)])
+
+    async def keep(self, state: State, messages: Sequence[Message] = ()) -> None:
+        """What is known after a look, with what is told of it: all or nothing."""
+        async with self._turn:
+            if not messages and state == self.state:
+                return
+            first = self._journal.head.records + 1
+            rows = list(enumerate(messages, first))
+            after = {name: self._filled(name, rows) for name in self.boxes} if rows else {}
+            changes: list[Change] = [Put(STATE, state_bytes(state))]
+            changes += [Put(BOX + name, box_bytes(box)) for name, box in after.items()]
+            await self._write(messages, changes)
+            self.state = state
+            self.boxes |= after
+            for number, message in rows:
+                self._remember(number, message)
+
+    def _filled(self, name: str, rows: Iterable[tuple[int, Message]]) -> Box:
+        wants = self.channels[name].wants
+        told = [(number, message.at_ms, wants(message)) for number, message in rows]
+        return boxes.put(self.boxes[name], told)
+
+    async def message(self, number: int) -> Message:
+        """Raises Corrupt where there is none."""
+        if number not in self._messages:
+            async for found, record in records_after(self._store, STREAM, number - 1, 1):
+                row = row_of(record)
+                if found == number and isinstance(row, Message):
+                    self._remember(number, row)
+        if number not in self._messages:
+            raise Corrupt(f"message {number} is not in the journal of notices")
+        return self._messages[number]
+
+    async def delivered(self, name: str, one: Waiting) -> None:
+        now_ms = self._clock.now_ms()
+        await self._leaves(name, one, "delivered", "", lambda box: boxes.delivered(box, one.number, now_ms))
+
+    async def given_up(self, name: str, one: Waiting, why: str) -> None:
+        await self._leaves(name, one, "given up", why, lambda box: boxes.given_up(box, one.number))
+
+    async def failed(self, name: str, one: Waiting, problem: str, after_ms: int, whole: bool) -> None:
+        """It waits for its next try."""
+        async with self._turn:
+            box = boxes.failed(self.boxes[name], one.number, problem, self._clock.now_ms(), after_ms, whole)
+            await self._store.transact((), (Put(BOX + name, box_bytes(box)),), self._lease)
+            self.boxes[name] = box
+
+    async def tidy(self, name: str) -> None:
+        """Gives up what is too old, or too much."""
+        for one in boxes.hopeless(self.boxes[name], self._clock.now_ms()):
+            why = one.problem or "too many waited"
+            await self.given_up(name, one, why)
+
+    async def _leaves(
+        self, name: str, one: Waiting, outcome: str, why: str, change: Callable[[Box], Box]
+    ) -> None:
+        async with self._turn:
+            after = change(self.boxes[name])
+            await self._write([self._ended(name, one, outcome, why)], [Put(BOX + name, box_bytes(after))])
+            self.boxes[name] = after
+
+    def _ended(self, name: str, one: Waiting, outcome: str, why: str) -> Delivery:
+        tries = one.tries + (outcome == "delivered")
+        return Delivery(one.number, name, outcome, tries, self._clock.now_ms(), why)
+
+    async def _write(self, rows: Sequence[Message | Delivery], changes: Sequence[Change]) -> None:
+        if rows:
+            await self._journal.append([record_of(row) for row in rows], self._lease, (), changes)
+        else:
+            await self._store.transact((), changes, self._lease)
+
+    def _remember(self, number: int, message: Message) -> None:
+        self._messages[number] = message
+        while len(self._messages) > KEPT:
+            self._messages.popitem(last=False)
+
+
+async def _journal(store: Store, lease: Lease) -> Journal:
+    head = await head_of(store, STREAM)
+    if head is not None:
+        return await Journal.open(store, STREAM, after=head)
+    try:
+        return await Journal.create(store, STREAM, lease)
+    except Conflict:
+        return await Journal.open(store, STREAM)
+
+
+def _about(channel: Channel) -> str:
+    """What a channel is, for people who may not see its address."""
+    if channel.public:
+        return f"{channel.way}; for users: what is published on the status page"
+    kinds = ", ".join(sorted(channel.kinds)) if channel.kinds else "all kinds"
+    return f"{channel.way}; {kinds}; {channel.least} and graver"
+
+
+def new_messages(drafts: Iterable[Message], make_id: Callable[[], str]) -> list[Message]:
+    """Drafts of the rule with ids of their own."""
+    return [replace(draft, id=make_id()) for draft in drafts]
+
 
 ROWS_MOST: Final = 1_000
 SEGMENTS_BACK: Final = 1_000
@@ -51,7 +221,7 @@ class NoticeTold:
     number: int
     id: str
     kind: Kind
-    state: State
+    state: MessageState
     severity: Severity
     words: str
     hint: str

@@ -24,12 +24,11 @@ from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.leadership import LEADER, Leadership
 from evac.estate.codecs.notices import load_notices
 from evac.model.errors import Conflict, Corrupt, EvacError, LeaseLost, LockHeld, StoreError, Unavailable
-from evac.notices import box as boxes
+from evac.notices import values as boxes
 from evac.notices.rule import tell
 from evac.notices.values import Channel
-from evac.office.notices.ledger import LEASE, Ledger, new_messages
-from evac.office.notices.looking import Looker
-from evac.office.notices.reckoning import NoticeReckoner
+from evac.office.notices.looking import Looker, NoticeReckoner
+from evac.office.notices.overview import LEASE, Ledger, new_messages
 from evac.office.notices.sending import Sending, check_ways, sending_of
 from evac.store.generation import read_generation
 from evac.store.opening import open_store

@@ -12,8 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.affected import ServiceGraph, hit_by_dependency
-from evac.model.instance import Instance, LostStore
-from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome, needs_reason
+from evac.derive.circles import tools_of_base
+from evac.model.instance import Instance, LostStore, Stuck
+from evac.model.plan import (
+    Outcome,
+    Sensitivity,
+    ServiceState,
+    Step,
+    StoreOutcome,
+    needs_reason,
+    unjudged_reason,
+)
 from evac.planning.evacuation.board import FAILED_TIME, NEVER, SHEDS, Board
 from evac.planning.evacuation.legality import lack_time
 from evac.steps.registry import PLANNED, kind_of
@@ -191,7 +200,7 @@ def _with_less_room(instance: Instance, steps: tuple[Step, ...], base: Ints, top
                 free[rows[name]] -= need
             else:
                 failed[step.milestone][service] = True
-    graph = ServiceGraph(s.hard, s.soft, s.hard, tuple(() for _ in s.id), {}, {})
+    graph = ServiceGraph(s.hard, s.soft, s.hard_start, (), (), {}, {})
     down = hit_by_dependency(graph, failed["base"])
     return np.where(down, horizon, base), np.where(down | failed["top"], horizon, top)
 
@@ -209,6 +218,7 @@ def outcomes_of(
     found = []
     for service in range(len(s)):
         touched = s.base_lost[service] or s.top_lost[service] or base[service] or top[service]
+        touched = touched or service in instance.unjudged
         if not touched and times.top_gone[service] >= instance.horizon:
             continue
         state = state_of(instance, times, service)
@@ -235,8 +245,10 @@ def outcomes_of(
 
 
 def state_of(instance: Instance, times: Times, service: int) -> ServiceState:
-    """shed, unplaced, degraded or restored."""
+    """unknown, shed, unplaced, degraded or restored."""
     horizon = instance.horizon
+    if service in instance.unjudged:
+        return "unknown"
     if times.base_gone[service] < horizon:
         return "shed"
     if times.base_at[service] >= horizon:
@@ -249,7 +261,7 @@ def _recovery(
     instance: Instance, times: Times, service: int, state: ServiceState, lead_ms: int
 ) -> int | None:
     """From the loss on; nothing to wait for where the base never went; an evacuation has no lead."""
-    if state in ("shed", "unplaced"):
+    if state in ("shed", "unplaced", "unknown"):
         return None
     if not instance.services.base_lost[service]:
         return 0
@@ -280,6 +292,8 @@ def _reason(
     if state == "shed":
         some = sorted(helped.get(draft.instance.services.id[service], ()))
         return f"makes room for {', '.join(some[:3])}{' and others' if len(some) > 3 else ''}"
+    if state == "unknown":
+        return unjudged_reason(draft.instance.unjudged[service])
     if state != "unplaced":
         return ""
     others = _waits_in_vain(draft, times, service)
@@ -289,15 +303,36 @@ def _reason(
 
 
 def _waits_in_vain(draft: Draft, times: Times, service: int) -> str:
-    """The store or service that does not come back and that a service cannot do without; empty for none."""
+    """The store, service or tool that does not come back and that a service cannot do without; empty for
+    none."""
     instance, s = draft.instance, draft.instance.services
+    if service in instance.stuck:
+        return _circle_words(instance.stuck[service], s.id[service])
     for store in s.lost_stores[service]:
         if not 0 <= draft.board.store[store]["primary_at"] < NEVER:
             return _no_data(instance.stores[store])
     for other in s.hard[service]:
         if times.base_at[other] >= instance.horizon and s.component[other] != s.component[service]:
             return needs_reason(s.id[other])
+    for tool in tools_of_base(s, instance.tools, service) if s.base_lost[service] else ():
+        if times.base_at[tool] >= instance.horizon and tool != service:
+            return needs_reason(s.id[tool])
     return ""
+
+
+def _circle_words(stuck: Stuck, service: str) -> str:
+    """Why a service can never be restored, and what would change that."""
+    others = [other for other in stuck.services if other != service]
+    through = f", which needs {service}" if others else ""
+    if stuck.kind == "start-cycle":
+        return (
+            f"start cycle: starting {service} needs {others[0] if others else service}{through};"
+            " limits: manual: start-cycle says how long people take to break it"
+        )
+    return (
+        f"circular dependency: restoring {service} needs {others[0] if others else service}{through};"
+        " state a way without the tool under limits: manual"
+    )
 
 
 def _no_data(store: LostStore) -> str:

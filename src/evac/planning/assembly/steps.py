@@ -21,6 +21,7 @@ from evac.steps.kind import Need
 from evac.steps.places import Places
 from evac.steps.registry import PLANNED, kind_of
 
+_Needed = tuple[tuple[int, ...], ...]
 MILES: Final = ("base", "top")
 _FIELDS: Final = tuple(f.name for f in fields(Step))
 _VALUES_OF: Final = attrgetter(*_FIELDS)
@@ -251,17 +252,19 @@ def _checks(draft: Draft) -> None:
 def _after(draft: Draft) -> dict[str, tuple[str, ...]]:
     """What each step waits for: gates of dependencies and tools, its own starts, its own boots."""
     index = {name: n for n, name in enumerate(draft.instance.services.id)}
-    gates = {component: _gates(draft, component) for component in draft.members}
+    s = draft.instance.services
+    gates = {c: _gates(draft, c, s.hard, s.lost_stores) for c in draft.members}
+    start_gates = {c: _gates(draft, c, s.hard_start, s.start_stores) for c in draft.members}
     tools = {kind.name: _tool_gates(draft, kind.like) for kind in PLANNED.values()}
     found = {}
     for name, step in draft.steps.items():
         after, needs = set(step.after), kind_of(step.kind).needs
-        if Need.DEPENDENCIES in needs:
+        if needs & {Need.DEPENDENCIES, Need.START_DEPENDENCIES}:
             service = index[step.target]
             mile = MILES.index(step.milestone)
-            component = int(draft.instance.services.component[service])
-            if draft.instance.services.base_lost[service]:
-                after |= gates[component]
+            component = int(s.component[service])
+            if s.base_lost[service]:
+                after |= (gates if Need.DEPENDENCIES in needs else start_gates)[component]
             if Need.RELEASE in needs and service in draft.instance.attests:
                 after.add(target_step("attest", step.target))
             if Need.STARTS in needs:
@@ -273,17 +276,17 @@ def _after(draft: Draft) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _gates(draft: Draft, component: int) -> set[str]:
-    """Steps that end what a component hard-needs outside itself."""
+def _gates(draft: Draft, component: int, services: _Needed, stores: _Needed) -> set[str]:
+    """Steps that end what a component needs outside itself, of what each service needs."""
     s = draft.instance.services
     found: set[str] = set()
     for member in draft.members[component]:
-        for other in s.hard[member]:
+        for other in services[member]:
             if s.component[other] != component and s.base_lost[other]:
                 found |= {
                     draft.last_of[m] for m in draft.members[int(s.component[other])] if m in draft.last_of
                 }
-        found |= {draft.promote_of[store] for store in s.lost_stores[member] if store in draft.promote_of}
+        found |= {draft.promote_of[store] for store in stores[member] if store in draft.promote_of}
     return found
 
 

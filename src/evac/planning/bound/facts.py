@@ -182,11 +182,14 @@ class _Arcs:
             for tool in self.instance.tools[kind].services:
                 self._add(i, tool, delay)
 
-    def _outside(self, members: list[int]) -> tuple[list[int], list[int]]:
-        """Milestones a lost component waits for, and running bases that it needs."""
+    def _outside(self, members: list[int], to_start: bool = False) -> tuple[list[int], list[int]]:
+        """Milestones a lost component waits for to serve, or only to start, and running bases it needs."""
         services, inside = self.instance.services, set(members)
-        needed = sorted({j for s in members for j in services.hard[s] if j not in inside})
-        stores = sorted({d for s in members for d in services.lost_stores[s]})
+        hard, lost_stores = services.hard, services.lost_stores
+        if to_start:
+            hard, lost_stores = services.hard_start, services.start_stores
+        needed = sorted({j for s in members for j in hard[s] if j not in inside})
+        stores = sorted({d for s in members for d in lost_stores[s]})
         first_store = 2 * len(services)
         lost = [j for j in needed if services.base_lost[j]] + [first_store + d for d in stores]
         return lost, [j for j in needed if not services.base_lost[j]]
@@ -204,8 +207,11 @@ class _Arcs:
         tail = heads.tail[members[0]]
         starting = [s for s in members if self.needs.base_starts[s] > 0]
         longest = max((heads.base_wave[s] + int(services.start[s]) for s in starting), default=0)
+        first, _ = self._outside(members, to_start=True)
         for s in members:
             for j in lost:
+                self._add(s, j, tail)
+            for j in first:
                 self._add(s, j, longest + tail)
             if self.needs.base_starts[s] > 0:
                 self._add_tools(s, "start", heads.base_wave[s] + int(services.start[s]) + tail)
@@ -224,6 +230,8 @@ class _Arcs:
         delay = heads.top_wave[s] + int(services.start[s] + services.verify[s])
         if services.base_lost[s]:
             for j in self._outside(self.members[s])[0]:
+                self._add(top, j, int(services.verify[s]))
+            for j in self._outside(self.members[s], to_start=True)[0]:
                 self._add(top, j, delay)
         self._add_tools(top, "start", delay)
         self._add_tools(top, "verify", int(services.verify[s]))

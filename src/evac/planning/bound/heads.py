@@ -100,11 +100,17 @@ def pools_of(room: Room) -> list[tuple[int, ...]]:
     return [tuple(p for p, n in enumerate(row) if n > 0) for row in room.per_pool.tolist()]
 
 
-def outside(instance: Instance, members: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Lost services and stores that members of a component hard-need and that are none of them."""
+def outside(
+    instance: Instance, members: list[int], to_start: bool = False
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Lost services and stores that members of a component need to serve, or only to start, and that are none
+    of them."""
     services = instance.services
-    needed = {j for s in members for j in services.hard[s]} - set(members)
-    stores = {d for s in members for d in services.lost_stores[s]}
+    hard, lost = services.hard, services.lost_stores
+    if to_start:
+        hard, lost = services.hard_start, services.start_stores
+    needed = {j for s in members for j in hard[s]} - set(members)
+    stores = {d for s in members for d in lost[s]}
     return tuple(sorted(j for j in needed if services.base_lost[j])), tuple(sorted(stores))
 
 
@@ -132,6 +138,7 @@ def _tables(instance: Instance, needs: Needs, room: Room, heads: Heads) -> Table
     """What passes are made of. Kinds of steps whose tools are lost come in the order of the instance."""
     s, stores = instance.services, instance.stores
     around = [outside(instance, members) for members in heads.components]
+    first = [outside(instance, members, to_start=True) for members in heads.components]
     kinds = [kind for kind, need in instance.tools.items() if need.services]
     tools = [instance.tools[kind] for kind in kinds]
     found = {name: np.zeros(len(s), np.int64) for name in ("base", "top", "begin", "verified", "shifting")}
@@ -140,6 +147,8 @@ def _tables(instance: Instance, needs: Needs, room: Room, heads: Heads) -> Table
         *_columns(heads.components),
         *_columns([services for services, _ in around]),
         *_columns([lost for _, lost in around]),
+        *_columns([services for services, _ in first]),
+        *_columns([lost for _, lost in first]),
         *_columns(s.soft),
         option_first,
         _column(c.duration for c in options),
@@ -168,6 +177,7 @@ def _tables(instance: Instance, needs: Needs, room: Room, heads: Heads) -> Table
         store=np.zeros(len(stores), np.int64),
         fenced=np.zeros(len(stores), np.int64),
         entered=np.full(len(heads.components), -1, np.int64),
+        startable=np.full(len(heads.components), -1, np.int64),
         waits=np.zeros(len(kinds), np.int64),
     )
 
@@ -197,11 +207,13 @@ class Tables(NamedTuple):
     """What passes read, and below the blank line what they find. Ragged tables: entry i
     owns values[first[i] : first[i + 1]].
 
-    member: services of each component; outside, outside_store: what a component needs outside of itself;
+    member: services of each component; outside, outside_store: what a component needs outside of itself, and
+    of that first, first_store: what it needs to start;
     soft: of each service; option: ways back of each store, promote 1 where it is promoted. tool: of each
     kind that has any, manual: ticks people take, -1 where they cannot; place: number of each of KINDS among
     these, -1 for none. top: services with a lost top; totals: replicas that base, and base with top, need.
-    entered: when all that each component needs was there, in the last pass.
+    entered, startable: when all that each component needs was there, and what it needs to start, in the last
+    pass.
     """
 
     member_first: IntColumn
@@ -210,6 +222,10 @@ class Tables(NamedTuple):
     outside: IntColumn
     outside_store_first: IntColumn
     outside_store: IntColumn
+    first_first: IntColumn
+    first: IntColumn
+    first_store_first: IntColumn
+    first_store: IntColumn
     soft_first: IntColumn
     soft: IntColumn
     option_first: IntColumn
@@ -245,6 +261,7 @@ class Tables(NamedTuple):
     shifting: IntColumn
     fenced: IntColumn
     entered: IntColumn
+    startable: IntColumn
     waits: IntColumn
 
 
@@ -336,12 +353,17 @@ def _components(t: Tables, horizon: int, boot_wait: int) -> bool:
             entry = max(entry, t.base[t.outside[k]])
         for k in range(t.outside_store_first[number], t.outside_store_first[number + 1]):
             entry = max(entry, t.store[t.outside_store[k]])
-        if entry == t.entered[number]:
+        startable = 0
+        for k in range(t.first_first[number], t.first_first[number + 1]):
+            startable = max(startable, t.base[t.first[k]])
+        for k in range(t.first_store_first[number], t.first_store_first[number + 1]):
+            startable = max(startable, t.store[t.first_store[k]])
+        if entry == t.entered[number] and startable == t.startable[number]:
             continue
-        t.entered[number] = entry
+        t.entered[number], t.startable[number] = entry, startable
         first, last = t.member_first[number], t.member_first[number + 1]
         if t.base_lost[t.member[first]]:
-            head = _component(t, first, last, entry, horizon, boot_wait)
+            head = _component(t, first, last, entry, startable, horizon, boot_wait)
             for k in range(first, last):
                 changed |= t.base[t.member[k]] != head
                 t.base[t.member[k]] = head
@@ -349,11 +371,13 @@ def _components(t: Tables, horizon: int, boot_wait: int) -> bool:
 
 
 @inner
-def _component(t: Tables, first: int, last: int, entry: int, horizon: int, boot_wait: int) -> int:
+def _component(
+    t: Tables, first: int, last: int, entry: int, startable: int, horizon: int, boot_wait: int
+) -> int:
     done, never, end = entry, False, 0
     for k in range(first, last):
         s = t.member[k]
-        t.begin[s] = _begin(t, START, entry)
+        t.begin[s] = _begin(t, START, startable)
         if t.base_starts[s] > 0:
             done = max(done, _started(t, s, t.base_wave[s], t.base_tick[s], boot_wait))
             never |= t.fits[s] < t.base_total[s]

@@ -36,13 +36,15 @@ FENCE, PROMOTE, BOOT, START, VERIFY, SHIFT, SHED = range(7)
 KINDS: Final[tuple[StepKind, ...]] = ("fence", "promote", "boot", "start", "verify", "shift", "shed")
 """Step kinds the kernels know, in the order of their codes."""
 
-MEMBER, WAIT, NEED_STORE, NEED_UP, SOFT, HARD_USER, TOOL, ON_ROW, CONFLICT, USES, VICTIMS = range(11)
-"""Ragged tables. MEMBER, WAIT, NEED_STORE, NEED_UP (what it hard-depends on and runs) by component; SOFT,
+MEMBER, WAIT, NEED_STORE, NEED_UP, START_WAIT, START_STORE, SOFT, HARD_USER, TOOL, ON_ROW = range(10)
+CONFLICT, USES, VICTIMS = range(10, 13)
+"""Ragged tables. MEMBER, WAIT, NEED_STORE, NEED_UP (what it hard-depends on and runs) by component, and of
+WAIT and NEED_STORE what its starts wait for: START_WAIT, START_STORE; SOFT,
 HARD_USER by service; TOOL by kind;
 ON_ROW: entries of present on a row that may be shed, least valuable first; CONFLICT: services of a
 group; USES: lines of `use` of a set (set 0 is empty); VICTIMS: one list, least valuable first."""
 GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TICKS, MANUAL_SET = range(
-    11, 18
+    13, 20
 )
 """Plain tables in the heap."""
 

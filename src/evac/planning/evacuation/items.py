@@ -34,6 +34,8 @@ from evac.planning.evacuation.board import (
     RELEASED,
     SHEDS,
     SHIFT,
+    START_STORE,
+    START_WAIT,
     STARTS,
     UNKNOWN,
     VERIFY,
@@ -213,16 +215,28 @@ def recover_store(board: Board, store: int) -> int:
 
 
 @inner
-def ready_at(board: Board, component: int) -> int:
-    """When all a component waits for is there: other components and stores. Generates the stores."""
+def _all_there(board: Board, component: int, waits: int, stores: int) -> int:
+    """When what a component waits for by two tables is there: components and stores, which it generates."""
     at = board.item[component].release
-    for k in range(board.heap[board.base[WAIT] + component], board.heap[board.base[WAIT] + component + 1]):
+    for k in range(board.heap[board.base[waits] + component], board.heap[board.base[waits] + component + 1]):
         at = max(at, board.item[board.heap[k]].at)
     for k in range(
-        board.heap[board.base[NEED_STORE] + component], board.heap[board.base[NEED_STORE] + component + 1]
+        board.heap[board.base[stores] + component], board.heap[board.base[stores] + component + 1]
     ):
         at = max(at, recover_store(board, board.heap[k]))
     return at
+
+
+@inner
+def ready_at(board: Board, component: int) -> int:
+    """When all is there that a component needs to serve."""
+    return _all_there(board, component, WAIT, NEED_STORE)
+
+
+@inner
+def _startable_at(board: Board, component: int) -> int:
+    """When all is there that a component needs to start."""
+    return _all_there(board, component, START_WAIT, START_STORE)
 
 
 @spliced
@@ -292,9 +306,10 @@ def _base(board: Board, component: int, options: Ints) -> None:
     board.item[component].at = NEVER
     if _is_out(board, component):
         return
-    since = ready_at(board, component)
-    if since >= NEVER:
+    ready = ready_at(board, component)
+    if ready >= NEVER:
         return
+    since = _startable_at(board, component)
     held, starts = board.size[HELD], board.size[STARTS]
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
     begin_item(board)
@@ -302,7 +317,7 @@ def _base(board: Board, component: int, options: Ints) -> None:
     board.item[component].at = AT_WORK
     board.item[component].why = FAILED_ROOM
     if _start_members(board, component, since, options):
-        started = max(since, last_end(board, starts))
+        started = max(ready, last_end(board, starts))
         delay_starts(board, starts, started)
         delay_sheds_of(board, sheds, starts)
         end = _verify_members(board, component, started, 1)
@@ -326,13 +341,13 @@ def _base(board: Board, component: int, options: Ints) -> None:
 @spliced
 def start_late(board: Board, component: int, options: Ints) -> None:
     """Start a component whose traffic cannot be moved before the horizon: it serves when that is over."""
-    since = ready_at(board, component)
+    ready, since = ready_at(board, component), _startable_at(board, component)
     held, starts = board.size[HELD], board.size[STARTS]
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
     begin_item(board)
     end = NEVER
-    if since < NEVER and _start_members(board, component, since, options):
-        end = _verify_members(board, component, max(since, last_end(board, starts)), 0)
+    if ready < NEVER and _start_members(board, component, since, options):
+        end = _verify_members(board, component, max(ready, last_end(board, starts)), 0)
     if end > board.horizon or board.size[SHEDS] > sheds:
         undo(board, held, starts, sheds, boots)
         for k in range(
@@ -346,13 +361,15 @@ def _top(board: Board, service: int, options: Ints) -> None:
     """Generate the top of a service, or undo all of it."""
     board.service[service].top_own = NEVER
     since = board.item[board.service[service].component].release
+    ready = since
     if (
         board.service[service].base_at >= NEVER
         or board.service[service].left < board.service[service].surviving
     ):
         return
     if board.service[service].base_lost:
-        since = ready_at(board, board.service[service].component)
+        ready = ready_at(board, board.service[service].component)
+        since = _startable_at(board, board.service[service].component)
     held, starts = board.size[HELD], board.size[STARTS]
     sheds, boots = board.size[SHEDS], board.size[BOOTS]
     begin_item(board)
@@ -360,12 +377,12 @@ def _top(board: Board, service: int, options: Ints) -> None:
     fits = _start(board, item, service, 1, board.service[service].top_starts, since, options)
     end = NEVER
     if fits:
-        started = max(since, last_end(board, starts))
+        started = max(ready, last_end(board, starts))
         delay_starts(
             board, starts, max(started, board.service[service].base_at - board.service[service].verify)
         )
         delay_sheds_of(board, sheds, starts)
-        started = max(since, last_end(board, starts))
+        started = max(ready, last_end(board, starts))
         at, end, by_hand = schedule(board, VERIFY, 0, board.service[service].verify, started)
         board.service[service].verify_at[1], board.service[service].verify_manual[1] = at, by_hand
     if end >= board.horizon:

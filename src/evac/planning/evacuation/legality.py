@@ -31,6 +31,8 @@ from evac.planning.evacuation.board import (
     SHEDS,
     SHIFT,
     START,
+    START_STORE,
+    START_WAIT,
     STARTS,
     TURN,
     VERIFY,
@@ -269,14 +271,14 @@ def _find_ready(board: Board, service: int) -> None:
 
 
 @inner
-def _needs_met(board: Board, service: int) -> int:
-    """From when all that a service waits for is there."""
+def _needs_met(board: Board, service: int, waits: int, stores: int) -> int:
+    """From when the components and stores of two tables are there that a service waits for."""
     component = board.service[service].component
     at = board.item[component].release
-    for k in range(board.heap[board.base[WAIT] + component], board.heap[board.base[WAIT] + component + 1]):
+    for k in range(board.heap[board.base[waits] + component], board.heap[board.base[waits] + component + 1]):
         at = max(at, board.item[board.heap[k]].at)
     for k in range(
-        board.heap[board.base[NEED_STORE] + component], board.heap[board.base[NEED_STORE] + component + 1]
+        board.heap[board.base[stores] + component], board.heap[board.base[stores] + component + 1]
     ):
         at = max(at, board.store[board.heap[k]].primary_at)
     return at
@@ -319,7 +321,9 @@ def _has_time(board: Board, service: int, wanted: int) -> bool:
     held = board.size[HELD]
     record = board.service[service]
     _find_ready(board, service)
-    end = _all_started(board, service, wanted, _needs_met(board, service))
+    end = _all_started(board, service, wanted, _needs_met(board, service, START_WAIT, START_STORE))
+    if end < NEVER:
+        end = max(end, _needs_met(board, service, WAIT, NEED_STORE))
     if end < NEVER:
         _, end, _ = schedule(board, VERIFY, 0, record.verify, end)
     if end < NEVER and record.shift:

@@ -1,6 +1,4 @@
-"""From an instance to its board: every table filled once, linear in rows, replicas and edges. Recovery tools
-that need themselves are found first, and named.
-"""
+"""From an instance to its board: every table filled once, linear in rows, replicas and edges."""
 
 from __future__ import annotations
 
@@ -13,12 +11,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.affected import components
-from evac.model.errors import Infeasible, InvalidInput
+from evac.derive.circles import never_planned, tools_of_base
+from evac.model.errors import InvalidInput
 from evac.model.instance import Instance, Use
 from evac.planning.evacuation import board as b
 from evac.planning.evacuation.board import Board, Ints, Table
-from evac.steps.registry import base_kinds
 
 CELLS_MAX: Final = 2_000_000_000
 """Limits times ticks: 8 GB."""
@@ -239,7 +236,6 @@ def _services(instance: Instance, sets: _UseSets) -> Table:
         "shift",
         "base_lost",
         "top_lost",
-        "blocked",
         "surviving",
         "base_weight",
         "top_weight",
@@ -248,6 +244,7 @@ def _services(instance: Instance, sets: _UseSets) -> Table:
         "demand",
     ):
         table[name] = getattr(s, name)
+    table["blocked"] = never_planned(instance)
     table["serves"] = s.m
     table["base_starts"] = [s.base_starts(k) if s.base_lost[k] else 0 for k in range(count)]
     table["top_starts"] = [s.top_starts(k) if s.top_lost[k] else 0 for k in range(count)]
@@ -257,28 +254,15 @@ def _services(instance: Instance, sets: _UseSets) -> Table:
 
 
 def component_waits(instance: Instance) -> list[list[int]]:
-    """Per component: components it must wait for, those of tools without a manual way included."""
+    """Per component that may come back: components it waits for, those of tools without a manual way
+    included."""
     s = instance.services
     waits: list[set[int]] = [set() for _ in range(_components(instance))]
-    for service in np.flatnonzero(s.base_lost).tolist():
+    for service in np.flatnonzero(s.base_lost & ~never_planned(instance)).tolist():
         own = int(s.component[service])
         waits[own] |= {int(s.component[j]) for j in s.hard[service] if s.base_lost[j]}
-        for kind in static_kinds(instance, service):
-            need = instance.tools.get(kind)
-            if need is not None and need.manual is None:
-                waits[own] |= {int(s.component[j]) for j in need.services}
+        waits[own] |= {int(s.component[j]) for j in tools_of_base(s, instance.tools, service)}
     return [sorted(w - {c}) for c, w in enumerate(waits)]
-
-
-def static_kinds(instance: Instance, service: int) -> tuple[str, ...]:
-    """Kinds of steps the base of a service needs whatever its placement."""
-    s = instance.services
-    kinds = base_kinds(
-        starts=s.base_starts(service) > 0,
-        shifts=bool(s.shift[service]),
-        stores=bool(s.lost_stores[service]),
-    )
-    return tuple(kind.name for kind in kinds)
 
 
 def _graph(instance: Instance, heap: _Heap) -> None:
@@ -286,12 +270,17 @@ def _graph(instance: Instance, heap: _Heap) -> None:
     members: list[list[int]] = [[] for _ in range(_components(instance))]
     stores: list[set[int]] = [set() for _ in members]
     running: list[set[int]] = [set() for _ in members]
+    first: list[set[int]] = [set() for _ in members]
+    first_stores: list[set[int]] = [set() for _ in members]
     users: list[list[int]] = [[] for _ in range(len(s))]
     for service in range(len(s)):
         if s.base_lost[service]:
-            members[int(s.component[service])].append(service)
+            own = int(s.component[service])
+            members[own].append(service)
             stores[int(s.component[service])] |= set(s.lost_stores[service])
             running[int(s.component[service])] |= {j for j in s.hard[service] if not s.base_lost[j]}
+            first[own] |= {int(s.component[j]) for j in s.hard_start[service] if s.base_lost[j]}
+            first_stores[own] |= set(s.start_stores[service])
         for other in s.hard[service]:
             users[other].append(service)
     conflicts: list[list[int]] = [[] for _ in range(int(s.conflict.max(initial=-1)) + 1)]
@@ -302,6 +291,8 @@ def _graph(instance: Instance, heap: _Heap) -> None:
     heap.ragged(b.WAIT, component_waits(instance))
     heap.ragged(b.NEED_STORE, [sorted(x) for x in stores])
     heap.ragged(b.NEED_UP, [sorted(x) for x in running])
+    heap.ragged(b.START_WAIT, [sorted(x - {c}) for c, x in enumerate(first)])
+    heap.ragged(b.START_STORE, [sorted(x) for x in first_stores])
     heap.ragged(b.SOFT, s.soft)
     heap.ragged(b.HARD_USER, users)
     heap.ragged(b.CONFLICT, conflicts)
@@ -437,54 +428,3 @@ def _victim_rank(instance: Instance) -> Ints:
     rank = np.empty(len(s), np.int64)
     rank[np.lexsort((np.arange(len(s)), density, -s.tier))] = np.arange(len(s))
     return rank
-
-
-def _edges(instance: Instance) -> list[list[int]]:
-    """Per lost service: lost services it hard-depends on, and tools it cannot do without."""
-    s = instance.services
-    edges: list[list[int]] = [[] for _ in range(len(s))]
-    for service in np.flatnonzero(s.base_lost).tolist():
-        edges[service] = [j for j in s.hard[service] if s.base_lost[j]] + _tool_edges(instance, service)
-    return edges
-
-
-def _tool_edges(instance: Instance, service: int) -> list[int]:
-    needs = [instance.tools.get(kind) for kind in static_kinds(instance, service)]
-    return sorted(
-        {tool for need in needs if need is not None and need.manual is None for tool in need.services}
-    )
-
-
-def refuse_self_reference(instance: Instance) -> None:
-    """Raise Infeasible where a tool waits for itself and people have no way without it."""
-    edges = _edges(instance)
-    found = components(edges)
-    for service in range(len(edges)):
-        for tool in _tool_edges(instance, service) if edges[service] else []:
-            if found[tool] == found[service]:
-                _refuse(instance, edges, tool, service)
-
-
-def _refuse(instance: Instance, edges: list[list[int]], tool: int, service: int) -> None:
-    names = instance.services.id
-    chain = " -> ".join(names[k] for k in _path(edges, tool, service))
-    raise Infeasible(
-        "tool-self-reference",
-        f"to bring {names[service]} back takes {names[tool]}, which waits for it: {chain} -> {names[tool]}",
-        "give people a way without the tool (limits.manual), or a copy of it elsewhere; then: evac audit",
-    )
-
-
-def _path(edges: list[list[int]], start: int, end: int) -> list[int]:
-    """A shortest way along edges, both ends included."""
-    before = {start: start}
-    queue = [start]
-    for node in queue:
-        for other in edges[node]:
-            if other not in before:
-                before[other] = node
-                queue.append(other)
-    path = [end]
-    while path[-1] != start:
-        path.append(before[path[-1]])
-    return path[::-1]

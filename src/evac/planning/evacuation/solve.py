@@ -18,7 +18,7 @@ from evac.model.instance import Instance
 from evac.planning.compiled import kernel
 from evac.planning.evacuation.board import LEVELLED, NEVER, Board, Ints
 from evac.planning.evacuation.legality import breaches, breaks_rules, first_idle_shed
-from evac.planning.evacuation.lowering import lower, refuse_self_reference
+from evac.planning.evacuation.lowering import lower
 from evac.planning.evacuation.order import Items, closure_order, items_of, level_order, lost_tools, tier_order
 from evac.planning.evacuation.search import (
     EAGER,
@@ -82,8 +82,7 @@ def default_options(board: Board, eager: int) -> Ints:
 
 
 def prepare(instance: Instance) -> tuple[Board, Items]:
-    """The board and items of an instance. Raises Infeasible for a tool that needs itself."""
-    refuse_self_reference(instance)
+    """The board and items of an instance."""
     board = lower(instance)
     return board, items_of(board, instance)
 

@@ -105,7 +105,8 @@ class People:
             raise Unauthenticated(f"the token {token.name} has ended", "ask for a new one", "token-ended")
         name = token.of or token.name
         role = least(token.role, self.rules.people[token.of].role) if token.of else token.role
-        return Actor(name, role, proof="token", alive=self._alive(lambda: self._good(token)))
+        alive = self._alive(lambda: self._good(token))
+        return Actor(name, role, proof="token", alive=alive, program=not token.of)
 
     def _good(self, token: Token) -> bool:
         """Whether a token is still what the file says it is, for answers that go on."""

@@ -81,6 +81,8 @@ class Actor:
     csrf: str = ""
     alive: Callable[[], Awaitable[bool]] | None = None
     grant: Grant | None = None
+    program: bool = False
+    """A token that acts for no person: it neither approves nor attests."""
 
     def has(self, role: Role) -> bool:
         return ROLES.index(self.role) >= ROLES.index(role)

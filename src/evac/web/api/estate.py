@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from evac.model.errors import EvacError
 from evac.office import facts as f
-from evac.office.what_if import WhatIf
+from evac.office.reckoning import WhatIf
 from evac.web.access.port import Actor, need
 from evac.web.api.shapes import LIMIT, After, Limit, WhatIfBody, answers, paged
 from evac.web.room import JSON, WarRoom, dump, page, room_of

@@ -17,8 +17,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from evac.estate.codecs import plan as plan_codec
+from evac.incident.components import Draft, draft
 from evac.incident.dora import Classification, classify
-from evac.incident.drafting import Draft, draft
 from evac.incident.notes import NAME_MOST, TEXT_MOST, ComponentState, Note, in_order
 from evac.incident.regulator import FACTS, Basics, Duty, basics, duties
 from evac.incident.runbook import Runbook, book

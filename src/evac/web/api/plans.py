@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from evac.app import runs as cases
-from evac.app.rehearsing import Rehearser
+from evac.app.applying import Rehearser
 from evac.engine.plans.journal import STREAM, PlanRecord, plan_records
 from evac.engine.plans.library import digest_of, find_plan, lend_plan
 from evac.estate.codecs import plan as plan_codec

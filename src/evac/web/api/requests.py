@@ -42,13 +42,25 @@ SIGNED_FOR_MOST: Final = 400
 """Letters of the reason of a credential that journals repeat: the reason of the asking follows it."""
 
 
+BY_PEOPLE: Final = frozenset({"approve", "attest"})
+"""Verbs by which a person vouches for something."""
+
+
 def may_ask(actor: Actor, verb: str) -> bool:
     """Whether somebody may ask such a thing at all; of which run, is for `check_may`."""
+    if actor.program and verb in BY_PEOPLE:
+        return False
     return actor.has(role_for(verb)) or (actor.grant is not None and actor.grant.verb == verb)
 
 
 def check_may(actor: Actor, verb: str, run: str, incident: str) -> Grant | None:
     """The grant that lets somebody ask, None where the role does. Raises NotAllowed."""
+    if actor.program and verb in BY_PEOPLE:
+        raise NotAllowed(
+            "program",
+            f"{actor.name} is a program; only a person may {verb}",
+            "use a token made with --of PERSON, or sign in",
+        )
     needed, grant = role_for(verb), actor.grant
     if actor.has(needed):
         return None

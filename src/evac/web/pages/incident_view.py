@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from evac.app.status_export import REFRESH_MS
-from evac.incident.drafting import Draft
+from evac.incident.components import Draft
 from evac.incident.notes import in_order
 from evac.incident.regulator import FACTS
 from evac.incident.timeline import grouped

@@ -309,7 +309,11 @@ def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
 
 def _given_up(plan: Plan) -> list[dict[str, Any]]:
     """What is shed and what does not come back, by reason."""
-    words = {"shed": ("shed to make room", "warning"), "unplaced": ("not coming back", "error")}
+    words = {
+        "shed": ("shed to make room", "warning"),
+        "unplaced": ("not coming back", "error"),
+        "unknown": ("cannot be judged", "unknown"),
+    }
     return [
         {
             "words": words[g.state][0],

@@ -19,7 +19,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from evac.office.facts import EstateFacts
-from evac.office.what_if import FateOf, WhatIf
+from evac.office.reckoning import FateOf, WhatIf
 from evac.views.words import duration, listed, people, plural
 
 _BOXES_MEANT: Final = 60

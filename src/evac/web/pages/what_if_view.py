@@ -13,11 +13,10 @@ from typing import Annotated, Any, Final
 
 from fastapi import Query, Request, Response
 
-from evac.audit.words import measured
+from evac.audit.context import measured
 from evac.model.errors import EvacError, Unavailable
 from evac.office.facts import DomainFacts, EstateFacts, FindingFacts
-from evac.office.reckoning import DOMAINS_MOST
-from evac.office.what_if import CapacityOf, FateOf, WhatIf
+from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf
 from evac.views import svg
 from evac.views.words import duration, number, people, plural
 from evac.web.pages import frame

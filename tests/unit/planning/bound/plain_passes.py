@@ -30,8 +30,8 @@ def plain_passes(instance: Instance, needs: Needs, room: Room, heads: Heads) -> 
 @dataclass(slots=True, eq=False)
 class PlainPasses:
     """Passes, one after the other, component by component. outside: services and stores that each component
-    needs outside of itself; fits (S): replicas that fit at all; entered: when all that each component needs
-    was there, last time.
+    needs outside of itself, first: to start; fits (S): replicas that fit at all; entered: when all that each
+    component needs was there, and what it needs to start, last time.
     """
 
     instance: Instance
@@ -40,7 +40,8 @@ class PlainPasses:
     heads: Heads
     outside: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     fits: list[int] = field(default_factory=list)
-    entered: list[int] = field(default_factory=list)
+    first: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    entered: list[tuple[int, int] | None] = field(default_factory=list)
     first_boot: int = 0
     boots_by_hand: bool = False
     top_lost: list[int] = field(default_factory=list)
@@ -49,7 +50,8 @@ class PlainPasses:
         instance, services = self.instance, self.instance.services
         self.outside = [outside(instance, members) for members in self.heads.components]
         self.fits = self.room.per_site.sum(axis=1).tolist()
-        self.entered = [-1] * len(self.heads.components)
+        self.first = [outside(instance, members, to_start=True) for members in self.heads.components]
+        self.entered = [None] * len(self.heads.components)
         self.first_boot, self.boots_by_hand = instance.first_boot, instance.boots_by_hand
         self.top_lost = np.flatnonzero(services.top_lost).tolist()
 
@@ -66,16 +68,19 @@ class PlainPasses:
         for d in range(len(self.instance.stores)):
             heads.store[d] = min(horizon, self._store(d))
         if before != (heads.waits, heads.boot_wait):
-            self.entered = [-1] * len(heads.components)
-        for number, (services, stores) in enumerate(self.outside):
-            entry = max([0, *(heads.base[j] for j in services), *(heads.store[d] for d in stores)])
-            if entry != self.entered[number]:
-                self.entered[number] = entry
-                members = heads.components[number]
+            self.entered = [None] * len(heads.components)
+        for number, members in enumerate(heads.components):
+            entry, startable = self._there(*self.outside[number]), self._there(*self.first[number])
+            if (entry, startable) != self.entered[number]:
+                self.entered[number] = entry, startable
                 if self.instance.services.base_lost[members[0]]:
-                    self._component(members, entry)
+                    self._component(members, entry, startable)
         for s in self.top_lost:
             heads.top[s] = min(horizon, self._top(s))
+
+    def _there(self, services: tuple[int, ...], stores: tuple[int, ...]) -> int:
+        heads = self.heads
+        return max([0, *(heads.base[j] for j in services), *(heads.store[d] for d in stores)])
 
     def _finish(self, kind: StepKind, tick: int, duration: int) -> int:
         need = self.instance.tools.get(kind)
@@ -116,11 +121,11 @@ class PlainPasses:
     def _impossible(self, s: int, count: int) -> bool:
         return self.fits[s] < count
 
-    def _component(self, members: list[int], earliest: int) -> None:
+    def _component(self, members: list[int], earliest: int, startable: int) -> None:
         services, heads = self.instance.services, self.heads
         done, never = earliest, False
         for s in members:
-            heads.begin[s] = self._begin("start", earliest)
+            heads.begin[s] = self._begin("start", startable)
             if self.needs.base_starts[s] > 0:
                 done = max(done, self._started(s, heads.base_wave[s], int(self.room.base_tick[s])))
                 never = never or self._impossible(s, int(self.needs.base_total[s]))

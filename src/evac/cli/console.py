@@ -1,0 +1,238 @@
+"""How a command ends: data to stdout or a file, words to stderr, progress on a terminal only, an exit code,
+and the next command.
+
+Exit codes have one meaning each, documented in docs/reference/exit-codes.md. The next command that is named
+goes the way that this one went: to the same server or store, as the same person. Options that this command
+was given are repeated; what the environment says holds for the next command as well. An address that may
+hold a password is not repeated, only named.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+
+from evac.model.errors import (
+    EstateError,
+    EvacError,
+    InvalidInput,
+    LockHeld,
+    NotAllowed,
+    OutcomeUnknown,
+    StalePlan,
+    UnknownDomain,
+    UnsafePlan,
+)
+from evac.run.values import ENDED, RunPhase
+
+COMMANDS: Final = ("status", "drawer", "what-if", "run", "approve", "apply", "incident", "hold")
+"""Those that have the options."""
+NAMES: Final = ("next: ", "to print: ", "error: ")
+"""How lines begin that name a command; an error does it in brackets."""
+_BEGINS: Final = r"^(?:\x1b\[[0-9;]*m|[ \t])*"
+_NEXT: Final = re.compile(rf"{_BEGINS}(?:next|to print): .*$", re.MULTILINE)
+_ERROR: Final = re.compile(rf"{_BEGINS}error: .*$", re.MULTILINE)
+_NAMED: Final = rf"\bevac (?:{'|'.join(COMMANDS)})\b(?![-\w])"
+_COMMAND: Final = re.compile(rf"{_NAMED}.*?(?=, or |, then |; |\)|\x1b|$)")
+_IN_BRACKETS: Final = re.compile(rf"(?<=\(){_NAMED}[^()]*(?=\))")
+_FILES: Final = re.compile(r" (?:--estate )?ESTATE\b")
+_OWN: Final = re.compile(r" --(?:store|server)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """options: words that are added, a space before each; server: one is asked, which takes no estate."""
+
+    options: str
+    server: bool
+
+
+_way: ContextVar[Way | None] = ContextVar("way", default=None)
+
+
+def forget() -> None:
+    """At the beginning of a command."""
+    _way.set(None)
+
+
+def remember(given: Mapping[str, object], *, server: bool) -> None:
+    """given: option -> what it was given; None and empty: it was not. server: one is asked."""
+    words = [f" {name} {_shown(name, str(value))}" for name, value in given.items() if value]
+    _way.set(Way("".join(words), server))
+
+
+def _shown(name: str, value: str) -> str:
+    if name in ("--store", "--server") and "@" in value:
+        return "URL"
+    return shlex.quote(value)
+
+
+def with_way(text: str) -> str:
+    """The text, in which the commands on such lines can be typed as they stand."""
+    if _way.get() is None or not any(name in text for name in NAMES):
+        return text
+    text = _NEXT.sub(lambda line: _COMMAND.sub(_completed, line[0]), text)
+    return _ERROR.sub(lambda line: _IN_BRACKETS.sub(_completed, line[0]), text)
+
+
+def _completed(found: re.Match[str]) -> str:
+    way, command = _way.get(), found[0].rstrip()
+    if way is None or _OWN.search(command):
+        return found[0]
+    if way.server:
+        command = _FILES.sub("", command)
+    return command + way.options + found[0][len(found[0].rstrip()) :]
+
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+FINDINGS: Final = 3
+NOT_ALLOWED: Final = 4
+REFUSED: Final = 10
+LOCKED: Final = 11
+STALE: Final = 12
+PAUSED: Final = 13
+ROLLED_BACK: Final = 14
+ROLL_BACK_FAILED: Final = 15
+UNKNOWN: Final = 16
+TWO_PRIMARIES: Final = 17
+"""A store has two writable primaries: nothing is more urgent."""
+INTERRUPTED: Final = 130
+
+
+def exit_code(error: EvacError) -> int:
+    """The exit code of an error that reached the command line."""
+    if isinstance(error, StalePlan):
+        return STALE
+    if isinstance(error, UnsafePlan):
+        return REFUSED
+    if isinstance(error, NotAllowed):
+        return NOT_ALLOWED
+    if isinstance(error, LockHeld):
+        return LOCKED
+    if isinstance(error, OutcomeUnknown):
+        return UNKNOWN
+    if isinstance(error, EstateError | UnknownDomain | InvalidInput):
+        return USAGE
+    return FAILED
+
+
+def run_exit_code(phase: RunPhase, undone: bool, in_doubt: bool, held: bool = False) -> int:
+    """The exit code that says how a run stands. undone: what was to be taken back was; in_doubt: a step whose
+    outcome nobody knows; held: a hold lets it begin nothing.
+    """
+    if in_doubt:
+        return UNKNOWN
+    if phase in ("succeeded", "succeeded_with_exceptions"):
+        return DONE
+    if phase in ("paused", "awaiting_approval") or (held and phase not in ENDED):
+        return PAUSED
+    if phase == "failed":
+        return ROLLED_BACK if undone else ROLL_BACK_FAILED
+    return FAILED if phase in ("cancelled", "timed_out") else DONE
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """How wide and whether in colour; decided once, here."""
+
+    width: int
+    colour: bool
+
+
+def screen() -> Screen:
+    """Width of the terminal (COLUMNS wins), colour only on one and never with NO_COLOR."""
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    colour = on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Screen(max(60, min(160, shutil.get_terminal_size((100, 40)).columns)), colour)
+
+
+def emit(text: str, target: Path | None) -> None:
+    """Text to stdout, or to a file that is whole or not there."""
+    if target is None:
+        text = with_way(text)
+        click.echo(text, nl=not text.endswith("\n"))
+    else:
+        write_whole(target, text.encode())
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write to a neighbour and rename, so that a crash leaves the old file or the new one.
+
+    A link is followed, so that it stays one; a device or pipe (/dev/stdout) is written to, never replaced.
+    """
+    if target.exists() and not target.is_file():
+        with target.open("wb") as stream:
+            stream.write(data)
+        return
+    target = target.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def say(words: str, quiet: bool = False) -> None:
+    """Words for a person, on stderr."""
+    if not quiet:
+        from evac.views.words import shown
+
+        click.echo(with_way(shown(words)), err=True)
+
+
+EVERY_S = 10.0
+"""Where no terminal shows a live line, one is written so often."""
+
+
+def reporter(shown: Callable[[float, str], None], quiet: bool) -> Callable[[str], None]:
+    """What delays an answer, in lines that change: `shown` has them on a terminal, stderr gets one now and
+    then elsewhere.
+    """
+    if quiet or sys.stderr is None or sys.stderr.isatty():
+        return lambda line: shown(0.0, line)
+    last = -EVERY_S
+
+    def write(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY_S:
+            last = time.monotonic()
+            say(line)
+
+    return write
+
+
+@contextmanager
+def progress(title: str, quiet: bool) -> Iterator[Callable[[float, str], None]]:
+    """A bar with an estimate on a terminal; nothing elsewhere. The callback takes (share done, words)."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield lambda share, words: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda share, words: bar.update(task, completed=share, description=f"{title}: {words}")

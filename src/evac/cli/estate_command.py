@@ -1,0 +1,202 @@
+"""evac example, evac import, evac check and evac schema: the files of an estate, made and checked."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+import click
+
+from evac import __version__
+from evac import estate as estates
+from evac.cli import console
+from evac.cli.console import emit, say, screen
+from evac.cli.options import (
+    Day,
+    as_of_option,
+    estate_argument,
+    fail_on_option,
+    file_option,
+    output_option,
+    quiet_option,
+)
+from evac.estate import CheckResult
+from evac.estate import check as check_estate
+from evac.estate.importers import KINDS, ImportResult, import_estate
+from evac.views.json_out import alert_rows, check_json, document, plain
+from evac.views.problems import Alert, alerts_markdown, github, junit, of_diagnostics, sarif
+from evac.views.small_texts import check_text
+from evac.views.words import listed, plural
+
+
+@click.command("import")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--out", "target", type=click.Path(path_type=Path), required=True, help="Folder of the estate."
+)
+@click.option(
+    "--overlay", type=click.Path(path_type=Path), help="What the source does not know; kept as it is."
+)
+@output_option("text", "json")
+@quiet_option
+def import_(kind: str, source: Path, target: Path, overlay: Path | None, output: str, quiet: bool) -> int:
+    """Make an estate out of SOURCE: compose, csv (a host list), kubernetes (manifests) or wikimedia.
+
+    What the source does not know comes from overlay.yaml in the folder, which is written once and then
+    yours. Importing again keeps it and shows what changed. Ends with 2 where the folder as it is then, with
+    all else that lies in it, is no estate that check accepts.
+    """
+    found = import_estate(kind, source, target, overlay=overlay)
+    if output == "json":
+        body = {
+            "files": found.files,
+            "services": found.services,
+            "servers": found.servers,
+            "unknown": found.unknown,
+            "diagnostics": alert_rows(of_diagnostics(found.diagnostics)),
+            "diff": found.diff,
+        }
+        click.echo(document("evac-import", plain(body)), nl=False)
+    else:
+        _tell(found, target, quiet)
+    return console.USAGE if any(d.severity == "error" for d in found.diagnostics) else console.DONE
+
+
+def _tell(found: ImportResult, target: Path, quiet: bool) -> None:
+    for line in found.diff:
+        click.echo(line)
+    for alert in of_diagnostics(found.diagnostics):
+        hidden = quiet and alert.severity != "error"
+        say(f"{alert.place}: {alert.severity}: {alert.message} [{alert.rule}]", hidden)
+        if alert.fix:
+            say(f"    {alert.fix}", hidden)
+    say(f"{plural(found.services, 'service')}, {plural(found.servers, 'server')} in {target}", quiet)
+    for gap in found.unknown:
+        names = f" ({listed(list(gap.names), 4)})" if gap.names else ""
+        say(f"unknown: {gap.what}, {gap.count:,}{names}", quiet)
+    if not found.diff and "overlay.yaml" not in found.files:
+        say("nothing changed since the last import", quiet)
+    errors = sum(d.severity == "error" for d in found.diagnostics)
+    if errors:
+        say(f"error: the folder has {plural(errors, 'error')}, named above [import-not-whole]")
+        say(f"next: mend the lines named, then evac check {target}")
+        return
+    say(f"next: fill in {target / 'overlay.yaml'}, then evac audit {target}", quiet)
+
+
+_NAMES: Final = ("pangyo", "pangyo-mended")
+_DAY: Final = date(2026, 11, 1)
+
+
+@click.command()
+@click.argument("name", type=click.Choice(_NAMES))
+@click.option(
+    "-o", "--out", "target", type=click.Path(path_type=Path), required=True, help="Folder to write."
+)
+@click.option("--servers", type=int, default=90_000, show_default=True, help="Size, 1,000 to 1,000,000.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=20_221_015, show_default=True, help="Same seed, same company."
+)
+@click.option("--as-of", type=Day(), default=_DAY, show_default=True, help="Day the example is made for.")
+@click.option("--tables", type=click.Choice(["csv", "parquet"]), default="parquet", show_default=True)
+@click.option("--replace", is_flag=True, help="Replace the files of an estate that is already there.")
+@quiet_option
+def example(
+    name: str, target: Path, servers: int, seed: int, as_of: date, tables: str, replace: bool, quiet: bool
+) -> None:
+    """Write an example estate: NAME is pangyo or pangyo-mended.
+
+    pangyo is a company like the one of October 2022, with its published flaws; pangyo-mended is the
+    same company after the cure. The files say of each number whether it was published or assumed.
+    """
+    from evac.estate.examples import describe, pangyo
+
+    made = pangyo(servers=servers, seed=seed, mended=name.endswith("mended"), as_of=as_of)
+    estates.write(made, target, tables="parquet" if tables == "parquet" else "csv", replace=replace)
+    for line in describe(made):
+        say(line, quiet)
+    say(f"written to {target}", quiet)
+    say(f"next: evac audit {target}", quiet)
+
+
+@click.command()
+@estate_argument
+@as_of_option
+@fail_on_option("error")
+@output_option("text", "json", "sarif", "junit", "github", "markdown")
+@file_option
+def check(estate: Path, as_of: date | None, fail_on: str, output: str, target: Path | None) -> int:
+    """Is the estate well formed? Names every problem with file, line and column.
+
+    Also says how much of what a verdict depends on is known, and the ten facts most worth adding.
+    """
+    found = check_estate(estate, as_of)
+    alerts = of_diagnostics(found.diagnostics)
+    emit(_render(estate, found, alerts, output), target)
+    if found.estate is None:
+        return console.USAGE
+    order = ("error", "warning", "note")
+    if fail_on == "never":
+        return console.DONE
+    return (
+        console.FINDINGS
+        if any(order.index(a.severity) <= order.index(fail_on) for a in alerts)
+        else console.DONE
+    )
+
+
+def _render(estate: Path, found: CheckResult, alerts: tuple[Alert, ...], output: str) -> str:
+    missing = [(m.path, m.what, m.why, m.count) for m in found.coverage.missing] if found.coverage else []
+    score = found.coverage.score_permille if found.coverage else None
+    if output == "json":
+        return check_json(str(estate), alerts, score, missing)
+    if output == "sarif":
+        return sarif(alerts, __version__)
+    if output == "junit":
+        return junit(alerts, "evac check")
+    if output == "github":
+        return github(alerts)
+    if output == "markdown":
+        return alerts_markdown(f"evac check {estate}", alerts)
+    shown = screen()
+    return check_text(str(estate), _contents(found), alerts, score, missing, shown.width, shown.colour)
+
+
+def _contents(found: CheckResult) -> str:
+    if found.estate is None:
+        return ""
+    e = found.estate
+    parts = (
+        plural(len(e.sites), "site"),
+        plural(len(e.services), "service"),
+        plural(len(e.stores), "store"),
+        plural(len(e.fleet), "server"),
+        plural(int(e.replicas.count.sum()), "replica"),
+        *([plural(len(e.intervals), "fact") + " within bounds"] if e.intervals else []),
+    )
+    return ", ".join(parts)
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["estate", "plan", "audit", "access", "notices"]), default="estate")
+@file_option
+def schema(what: str, target: Path | None) -> None:
+    """Print a JSON Schema: of the estate, of access or notices files (for editors), of plan files, or of the
+    audit's JSON.
+    """
+    from evac.estate import schema as estate_schema
+    from evac.estate.codecs.access import access_schema
+    from evac.estate.codecs.notices import notices_schema
+    from evac.views.json_out import AUDIT_SCHEMA, PLAN_SCHEMA
+
+    made = {
+        "plan": lambda: PLAN_SCHEMA,
+        "audit": lambda: AUDIT_SCHEMA,
+        "access": access_schema,
+        "notices": notices_schema,
+    }
+    found = made.get(what, estate_schema)()
+    emit(json.dumps(found, indent=2, ensure_ascii=False) + "\n", target)

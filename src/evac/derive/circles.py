@@ -1,0 +1,151 @@
+"""Services whose steps can never begin, because what they wait for waits for them.
+
+Along a need to serve, the base of what is needed holds no later than that of who needs it; along a need to
+start, or for a tool, it holds before the first step. So of services that wait for each other none comes back
+as soon as one of these waits is of the second kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from evac.derive.affected import components, reachable
+from evac.model.fleet import BoolColumn
+from evac.model.instance import Instance, Services, Stuck, ToolNeed
+from evac.steps.registry import base_kinds
+
+Edges = Sequence[Sequence[int]]
+
+
+def tools_of_base(services: Services, tools: Mapping[str, ToolNeed], service: int) -> tuple[int, ...]:
+    """Tools without a manual way that the base of a service needs wherever it is placed."""
+    kinds = base_kinds(
+        starts=services.base_starts(service) > 0,
+        shifts=bool(services.shift[service]),
+        stores=bool(services.lost_stores[service]),
+    )
+    needs = [tools[kind.name] for kind in kinds if kind.name in tools]
+    return tuple(sorted({tool for need in needs if need.manual is None for tool in need.services}))
+
+
+def start_circles(hard: Edges, start: Edges, starting: Sequence[bool]) -> dict[int, tuple[int, ...]]:
+    """Service -> all that need each other with it, where one of them needs another one to start. starting:
+    (S,) services that have to start: those that run already wait for nothing.
+    """
+    component = components(hard)
+    members: dict[int, list[int]] = {}
+    for service, own in enumerate(component):
+        members.setdefault(own, []).append(service)
+    circular = {
+        component[service]
+        for service, needed in enumerate(start)
+        if starting[service] and any(component[other] == component[service] for other in needed)
+    }
+    return {service: tuple(members[own]) for own in sorted(circular) for service in members[own]}
+
+
+def without_circles(
+    services: Services, tools: Mapping[str, ToolNeed], broken_by: int | None = None, grace: int = 0
+) -> tuple[Services, dict[int, Stuck], dict[int, int]]:
+    """(services, those that wait for themselves, those that a person frees): who waits for itself is blocked
+    with all that wait for it. broken_by: ticks in which people break a circle of needs to start, None where
+    they have no way; its members then wait for that, and need each other to serve only. grace: ticks in
+    which tools of a site that is left still serve: what needs them is then not lost for sure, and no plan of
+    ours uses that.
+    """
+    starting = [
+        bool(lost) and services.base_starts(s) > 0 for s, lost in enumerate(services.base_lost.tolist())
+    ]
+    circles = start_circles(services.hard, services.hard_start, starting)
+    freed: dict[int, int] = {}
+    if circles and broken_by is not None:
+        freed = {service: broken_by for service in circles if starting[service]}
+        start = tuple(
+            tuple(other for other in needed if other not in circles.get(service, ()))
+            for service, needed in enumerate(services.hard_start)
+        )
+        services, circles = replace(services, hard_start=start), {}
+    names = services.id
+    stuck = {
+        service: Stuck("start-cycle", tuple(names[other] for other in members))
+        for service, members in circles.items()
+    }
+    stuck.update(_tool_circles(services, tools))
+    for_sure = {
+        service: why
+        for service, why in stuck.items()
+        if any(_is_strict(services, tools, names.index(one), why, grace) for one in why.services)
+    }
+    if for_sure:
+        blocked = services.blocked | _waiting_for(services, tools, for_sure)
+        services = replace(services, blocked=blocked)
+    return services, stuck, freed
+
+
+def _is_strict(
+    services: Services, tools: Mapping[str, ToolNeed], service: int, why: Stuck, grace: int
+) -> bool:
+    """Whether a step of a service that waits for its own circle begins before its base for sure: where all
+    steps take no time at all, they could be at one tick.
+    """
+    inside = {services.id.index(one) for one in why.services}
+    shift = int(services.change[service] + services.settle[service]) if services.shift[service] else 0
+    check = int(services.verify[service]) + shift
+    start = int(services.start[service]) + check if services.base_starts(service) else 0
+    if why.kind == "start-cycle":
+        return start > 0 and bool(inside.intersection(services.hard_start[service]))
+    lasts = {"start": start, "verify": check, "shift": shift, "fence": check, "promote": check}
+    needs = (tools[kind] for kind, ticks in lasts.items() if ticks > 0 and kind in tools)
+    return grace == 0 and any(n.manual is None and inside.intersection(n.services) for n in needs)
+
+
+def never_planned(instance: Instance) -> BoolColumn:
+    """(S,) services that no plan of ours brings back: they wait for themselves, or for what does."""
+    s = instance.services
+    return np.asarray(s.blocked | _waiting_for(s, instance.tools, instance.stuck), np.bool_)
+
+
+def _waits(services: Services, tools: Mapping[str, ToolNeed]) -> list[tuple[int, ...]]:
+    """Of each lost service what its base waits for: lost services that it cannot do without, and tools."""
+    return [
+        (
+            *(other for other in services.hard[service] if services.base_lost[other]),
+            *tools_of_base(services, tools, service),
+        )
+        if services.base_lost[service]
+        else ()
+        for service in range(len(services))
+    ]
+
+
+def _tool_circles(services: Services, tools: Mapping[str, ToolNeed]) -> dict[int, Stuck]:
+    """Services a tool of whose steps waits for them."""
+    if not any(need.services and need.manual is None for need in tools.values()):
+        return {}
+    waits = _waits(services, tools)
+    component = components(waits)
+    members: dict[int, list[int]] = {}
+    circular = set()
+    for service, own in enumerate(component):
+        members.setdefault(own, []).append(service)
+        if waits[service] and any(component[t] == own for t in tools_of_base(services, tools, service)):
+            circular.add(own)
+    return {
+        service: Stuck("tool-cycle", tuple(services.id[other] for other in members[own]))
+        for own in sorted(circular)
+        for service in members[own]
+    }
+
+
+def _waiting_for(services: Services, tools: Mapping[str, ToolNeed], stuck: Mapping[int, Stuck]) -> BoolColumn:
+    """(S,) services that are stuck, or wait for one that is."""
+    if not stuck:
+        return np.zeros(len(services), np.bool_)
+    users: list[list[int]] = [[] for _ in range(len(services))]
+    for service, needed in enumerate(_waits(services, tools)):
+        for other in needed:
+            users[other].append(service)
+    return np.array(reachable(users, sorted(stuck)), np.bool_)

@@ -1,0 +1,243 @@
+"""What a loss takes of self-scheduling pools, and of which services nobody can say what it takes.
+
+A pool loses the share of its servers that a loss takes, and its replicas in proportion, rounded against us:
+nobody knows which replica ran on which server. Where the servers of a pool are unknown, or only the site of a
+replica is known, a loss below the site cannot be judged at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from evac.derive.affected import ServiceGraph, hit_by_dependency, lost_members, store_is_lost
+from evac.model.domain import Loss, Topology
+from evac.model.fleet import (
+    AT_SITE,
+    CONDEMNED,
+    ON_POOL,
+    ON_SERVER,
+    SERVING,
+    SPARE,
+    BoolColumn,
+    IntColumn,
+    Replicas,
+)
+from evac.model.plan import PLACEMENT
+from evac.model.units import RESOURCE_COUNT
+
+_WIDE = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class PoolShare:
+    """The share of a pool that a loss takes: of each resource; of servers where sizes are unknown."""
+
+    of_resource: tuple[Fraction, ...]
+
+    @property
+    def worst(self) -> Fraction:
+        return max(self.of_resource)
+
+    @property
+    def least(self) -> Fraction:
+        return min(self.of_resource)
+
+
+def pool_members(top: Topology) -> Mapping[int, IntColumn]:
+    """Pool -> rows of its servers that are on, for pools that have any."""
+
+    def work() -> dict[int, IntColumn]:
+        fleet = top.estate.fleet
+        rows = np.flatnonzero((fleet.pool >= 0) & np.isin(fleet.state, (SERVING, SPARE)))
+        return {int(pool): rows[fleet.pool[rows] == pool] for pool in np.unique(fleet.pool[rows])}
+
+    return top.once("pool members", work)
+
+
+def pools_with_servers(top: Topology) -> BoolColumn:
+    """(P,) pools some of whose servers are known."""
+    fleet = top.estate.fleet
+    known = (fleet.pool >= 0) & (fleet.state != CONDEMNED)
+    return np.bincount(fleet.pool[known], minlength=len(top.estate.pools)) > 0
+
+
+def member_sizes(top: Topology, members: IntColumn) -> IntColumn:
+    """(members, columns) what each server of a pool counts for: in every resource that all sizes are known of
+    and that any has, and by itself where there is none such.
+    """
+    fleet = top.estate.fleet
+    known = fleet.capacity_known[members].all(axis=0) & fleet.capacity[members].any(axis=0)
+    columns = [fleet.capacity[members, resource] for resource in np.flatnonzero(known)]
+    return np.stack(columns or [np.ones(len(members), np.int64)], axis=1)
+
+
+def pool_shares(top: Topology, lost: Loss) -> dict[int, PoolShare]:
+    """Pool -> its share that is lost, for pools that lose some of their servers and not all of them."""
+    return {
+        pool: _share_of(top, members, lost.servers)
+        for pool, members in pool_members(top).items()
+        if not lost.pools[pool] and lost.servers[members].any()
+    }
+
+
+def _share_of(top: Topology, members: IntColumn, gone: BoolColumn) -> PoolShare:
+    sizes, lost = member_sizes(top, members), gone[members]
+    whole, part = sizes.sum(axis=0).tolist(), sizes[lost].sum(axis=0).tolist()
+    return PoolShare(tuple(Fraction(a, b) for a, b in zip(part, whole, strict=True)))
+
+
+def share_of_resources(top: Topology, gone: BoolColumn, pool: int) -> tuple[Fraction, ...]:
+    """(R,) share of each resource of a pool that is lost with its servers; gone: (V,) lost servers."""
+    members = pool_members(top).get(pool, np.zeros(0, np.int64))
+    lost, fleet = gone[members], top.estate.fleet
+    if not lost.any():
+        return (Fraction(0),) * RESOURCE_COUNT
+    found = []
+    for resource in range(RESOURCE_COUNT):
+        sizes = fleet.capacity[members, resource]
+        if not fleet.capacity_known[members, resource].all() or not sizes.any():
+            sizes = np.ones(len(members), np.int64)
+        found.append(Fraction(int(sizes[lost].sum()), int(sizes.sum())))
+    return tuple(found)
+
+
+def share_of_pool(top: Topology, gone: BoolColumn, pool: int) -> tuple[Fraction, tuple[Fraction, ...]]:
+    """(share of its replicas that is lost at worst, (R,) shares of its resources that are left); gone: (V,)
+    lost servers, some of which the pool owns.
+    """
+    fleet = top.estate.fleet
+    mine = (fleet.pool == pool) & (fleet.state != CONDEMNED)
+    if gone[mine].all():
+        return Fraction(1), (Fraction(0),) * RESOURCE_COUNT
+    members = pool_members(top).get(pool, np.zeros(0, np.int64))
+    share = _share_of(top, members, gone).worst if gone[members].any() else Fraction(0)
+    return share, tuple(1 - one for one in share_of_resources(top, gone, pool))
+
+
+def part_of(counts: IntColumn, share: Fraction, up: bool = True) -> IntColumn:
+    """(N,) the share of each count, rounded up or down."""
+    exact = counts.astype(object) if share.denominator >= _WIDE else counts.astype(np.int64)
+    above = share.denominator - 1 if up else 0
+    return np.asarray((exact * share.numerator + above) // share.denominator, np.int64)
+
+
+def replicas_lost(
+    top: Topology, lost: Loss, good: bool = False, replicas: Replicas | None = None
+) -> IntColumn:
+    """(K,) replicas of each binding that are lost: all of them with their server, pool or site; in a pool
+    that loses some of its servers, its share. good: the least that can be, rounded in our favour; replicas:
+    other ones than those of the estate.
+    """
+    replicas = top.estate.replicas if replicas is None else replicas
+    gone = np.zeros(len(replicas), np.bool_)
+    for kind, mask in ((ON_SERVER, lost.servers), (ON_POOL, lost.pools), (AT_SITE, lost.sites)):
+        rows = replicas.kind == kind
+        gone[rows] = mask[replicas.target[rows]]
+    found = np.where(gone, replicas.count, 0).astype(np.int64)
+    for pool, share in pool_shares(top, lost).items():
+        rows = (replicas.kind == ON_POOL) & (replicas.target == pool)
+        found[rows] = part_of(replicas.count[rows], share.least if good else share.worst, up=not good)
+    return found
+
+
+def estimated(top: Topology, lost: Loss) -> BoolColumn:
+    """(S,) services some of whose replicas are in a pool that loses a part of its servers."""
+    replicas = top.estate.replicas
+    flags = np.zeros(len(top.estate.services), np.bool_)
+    shares = list(pool_shares(top, lost))
+    flags[replicas.service[(replicas.kind == ON_POOL) & np.isin(replicas.target, shares)]] = True
+    return flags
+
+
+def sites_in_part(top: Topology, lost: Loss) -> tuple[BoolColumn, BoolColumn]:
+    """(sites,) of which a loss takes a part and not the whole: anything, and more than single servers."""
+    parts = np.zeros(len(top.estate.sites), np.bool_)
+    for mask, site in (
+        (lost.halls, top.hall_site),
+        (lost.feeds, top.feed_site),
+        (lost.racks, top.rack_site),
+    ):
+        parts[site[mask]] = True
+    some = parts.copy()
+    some[top.estate.fleet.site[lost.servers]] = True
+    return some & ~lost.sites, parts & ~lost.sites
+
+
+def loose_services(top: Topology, lost: Loss) -> BoolColumn:
+    """(S,) services of which a loss may or may not take replicas, because only their site is known, or the
+    site of the pool that they are in; or no replica is known at all of one that is there.
+    """
+    estate, replicas = top.estate, top.estate.replicas
+    some, parts = sites_in_part(top, lost)
+    flags = np.zeros(len(estate.services), np.bool_)
+    at_site = replicas.kind == AT_SITE
+    flags[replicas.service[at_site][some[replicas.target[at_site]]]] = True
+    on_pool = np.flatnonzero(replicas.kind == ON_POOL)
+    pool = replicas.target[on_pool]
+    open_pools = some[top.pool_site] & ~pools_with_servers(top)
+    flags[replicas.service[on_pool[open_pools[pool]]]] = True
+    bare = np.flatnonzero(replicas.kind == ON_SERVER)
+    server = replicas.target[bare]
+    rackless = (estate.fleet.rack[server] < 0) & ~lost.servers[server] & parts[estate.fleet.site[server]]
+    flags[replicas.service[bare[rackless]]] = True
+    counted = np.bincount(replicas.service, minlength=len(flags)) > 0
+    for row in np.flatnonzero(~counted).tolist():
+        here = [top.site_index[site] for site in estate.services[row].sites]
+        flags[row] |= bool((some | lost.sites)[here].any())
+    return flags
+
+
+def loose_stores(top: Topology, lost: Loss) -> BoolColumn:
+    """(D,) stores that are not lost as far as is known, and would be if members of which only the site is
+    known were in the part of it that is.
+    """
+    some, _ = sites_in_part(top, lost)
+    flags = np.zeros(len(top.estate.stores), np.bool_)
+    for row, store in enumerate(top.estate.stores):
+        gone = lost_members(top, lost, store)
+        maybe = tuple(
+            dead or bool(some[top.site_index[member.at]] if member.at in top.site_index else False)
+            for member, dead in zip(store.members, gone, strict=True)
+        )
+        flags[row] = maybe != gone and store_is_lost(store, maybe) and not store_is_lost(store, gone)
+    return flags
+
+
+def unjudged(top: Topology, lost: Loss, graph: ServiceGraph, without_store: BoolColumn) -> dict[int, str]:
+    """Service -> path of the fact without which nobody can say what a loss does to it. without_store: (D,)
+    stores that are lost.
+    """
+    estate = top.estate
+    causes: list[tuple[str, BoolColumn]] = []
+    for row in np.flatnonzero(loose_services(top, lost)).tolist():
+        causes.append((placement_of(estate.services[row].id), _only(row, len(estate.services))))
+    loose = loose_stores(top, lost)
+    for family, stores in graph.family_stores.items():
+        gone = without_store[list(stores)] | loose[list(stores)]
+        doubtful = [d for d in stores if loose[d]]
+        if doubtful and gone.all():
+            users = np.array([family in names for names in graph.families], np.bool_)
+            causes.append((f"stores/{estate.stores[doubtful[0]].id}/{PLACEMENT}", users))
+    found: dict[int, str] = {}
+    for path, direct in causes:
+        for row in np.flatnonzero(direct).tolist():
+            found.setdefault(row, path)
+    for path, direct in causes:
+        for row in np.flatnonzero(hit_by_dependency(graph, direct)).tolist():
+            found.setdefault(row, path)
+    return found
+
+
+def placement_of(service: str) -> str:
+    """The path of the fact where the replicas of a service run."""
+    return f"services/{service}/{PLACEMENT}"
+
+
+def _only(row: int, count: int) -> BoolColumn:
+    flags = np.zeros(count, np.bool_)
+    flags[row] = True
+    return flags
