@@ -186,10 +186,11 @@ def _bare_rows(
         usable &= ~dark | (fleet.bmc != BMC_NO)
     usable = _within_odds(top, usable, dark, feed_group, unknown)
     chosen = np.flatnonzero(usable | (rises & known & powered)).astype(np.int32)
+    boot_kind, kinds = _that_occur(np.where(dark[chosen], kind[chosen], -1), kinds)
     return _Bare(
         chosen,
         dark[chosen],
-        np.where(dark[chosen], kind[chosen], -1).astype(np.int32),
+        boot_kind,
         kinds,
         feed_group,
         only_boots=~usable[chosen],
@@ -198,6 +199,14 @@ def _bare_rows(
         left_off=_left_off(top, rises, known, energy),
         member=(owned & usable)[chosen],
     )
+
+
+def _that_occur(kind: IndexColumn, kinds: tuple[BootKind, ...]) -> tuple[IndexColumn, tuple[BootKind, ...]]:
+    """Kinds of boots that some row has, numbered again, and the kind of each row; -1 stays."""
+    occurring = np.unique(kind[kind >= 0])
+    number = np.full(len(kinds) + 1, -1, np.int32)
+    number[occurring] = np.arange(len(occurring), dtype=np.int32)
+    return number[kind], tuple(kinds[k] for k in occurring.tolist())
 
 
 def _powered(top: Topology, energy: Energy) -> BoolColumn:

@@ -81,11 +81,7 @@ TOPIC_SITUATION: Final = "situation"
 
 @dataclass(frozen=True, slots=True)
 class OfficeSetting:
-    """Which estate and store, and in which site the room stands: its own network decides what it may believe.
-
-    apart: reckon in a process of its own. standing: file in which a controller says how the estate on disk
-    stands to the one in use.
-    """
+    """Which estate and store, and at which site the room runs: its network decides what it may believe."""
 
     estate: Path
     store: str
@@ -93,7 +89,9 @@ class OfficeSetting:
     policy: Path | None = None
     as_of: date | None = None
     apart: bool = True
+    """Reckon in a process of its own."""
     standing: Path | None = None
+    """File in which a controller says how the estate on disk stands to the one in use."""
 
 
 class Office:

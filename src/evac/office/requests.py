@@ -38,24 +38,26 @@ TEXT_MOST: Final = requests.TEXT_MOST
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asks, why, and the key that makes it once; body: a digest of everything that was asked. glass: of
-    the break-glass credential that it was asked with.
-    """
+    """Who asks, why, and the key that makes it once."""
 
     who: str
     reason: str
     key: str = ""
     body: str = ""
+    """A digest of everything that was asked."""
     glass: GlassUse | None = None
+    """Of the break-glass credential that it was asked with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """status: of HTTP, kept so that the second asking gets the same; again: whether it was asked before."""
+    """An answer that is kept."""
 
     status: int
+    """Of HTTP, kept so that the second asking gets the same."""
     told: Mapping[str, Any]
     again: bool = False
+    """Whether it was asked before."""
 
 
 class Counter:

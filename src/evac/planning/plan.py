@@ -109,25 +109,23 @@ def plan_instance(
 ) -> Plan:
     """Plan an instance. `rto_ms`, `lead_ms` (detection, approval) only go into the outcomes; `better` (where
     facts are intervals) is what the bound is proved of, `counted` (where tiers weigh 0) counts people."""
-    from evac.planning.assembly import draft as drafting
+    from evac.planning.assembly import draft as drafts
     from evac.planning.assembly.steps import add_stops, draft_steps, ordered
     from evac.planning.assembly.waves import left_off, wave_of
 
     iterations = BOUND_WORK if work > 0 else FIRST_BOUND_WORK
     asked, prove = scenario or lose("instance"), _proving(better or instance, iterations, beside)
     board = _solved(instance, work, seed, progress)
-    times = drafting.times_of(instance, board)
-    base, top = drafting.outages(instance, times)
-    objective = drafting.price(instance, base, top)
+    times = drafts.times_of(instance, board)
+    base, top = drafts.outages(instance, times)
+    objective = drafts.price(instance, base, top)
     draft = draft_steps(instance, board)
     add_stops(draft, times, asked.kind == "evacuate")
     steps = ordered(draft)
     progress(0.85, "proving")
     proved = prove(objective)
-    changes: tuple[Sensitivity, ...] = (
-        drafting.sensitivities(instance, steps, base, top) if sensitivity else ()
-    )
-    stores, tick = drafting.store_outcomes(draft), instance.tick_ms
+    changes: tuple[Sensitivity, ...] = drafts.sensitivities(instance, steps, base, top) if sensitivity else ()
+    stores, tick = drafts.store_outcomes(draft), instance.tick_ms
     return Plan(
         name=name,
         scenario=asked,
@@ -140,10 +138,10 @@ def plan_instance(
         grace_ms=instance.grace * tick,
         tier_weights=instance.tier_weights,
         steps=steps,
-        outcomes=drafting.outcomes_of(draft, times, rto_ms or {}, sum(lead_ms)),
+        outcomes=drafts.outcomes_of(draft, times, rto_ms or {}, sum(lead_ms)),
         stores=stores,
         objective=objective,
-        unweighted=drafting.price(counted or instance, base, top, weighted=False),
+        unweighted=drafts.price(counted or instance, base, top, weighted=False),
         heads=proved.heads,
         bound=proved.bound,
         certificate=proved.certificate,

@@ -20,13 +20,16 @@ _NAME = "sheet.html.j2"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """words: a sentence above; facts: (name, value); head and rows: a table."""
+    """One part of a sheet."""
 
     title: str
     words: str = ""
+    """A sentence above."""
     facts: Sequence[tuple[str, str]] = ()
+    """(name, value)"""
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    """A table."""
 
 
 @dataclass(frozen=True, slots=True)

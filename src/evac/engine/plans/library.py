@@ -75,7 +75,6 @@ LEFT: Final = "plan-left/"
 LEFT_MS: Final = 86_400_000
 """A plan that lies in no drawer can be read for so long: somebody may hold its digest."""
 SWEEP_MOST: Final = 32
-DELETES_MOST: Final = 64
 _log = logging.getLogger(__name__)
 _NAMED: Final = re.compile(r"sha256:[0-9a-f]{12,64}")
 
@@ -87,19 +86,22 @@ is none.
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A plan that the checker accepted. basis: what it was made of; searched: no better one is looked for;
-    confirmed: it is the plan that lay there, for the estate as it is now."""
+    """A plan that the checker accepted."""
 
     data: bytes
     basis: str = ""
+    """What it was made of."""
     searched: bool = True
+    """No better one is looked for."""
     confirmed: bool = False
+    """It is the plan that lay there, for the estate as it is now."""
 
 
 class Planning(Protocol):
-    """A planner that keeps many plans. lanes: how many scenarios it works at side by side."""
+    """A planner that keeps many plans."""
 
     lanes: int
+    """How many scenarios it works at side by side."""
 
     async def scenarios(self) -> Sequence[Wanted]:
         """Everything that wants a plan, by the estate as it is now. Raises EvacError."""

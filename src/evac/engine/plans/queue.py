@@ -22,38 +22,42 @@ KINDS: Final = ("site", "pair", "group", "hall", "feed")
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What lies in the drawer for one scenario. plan: digest, empty where none could be made, with the
-    problem. estate: the digest of the estate (as observed) that it fits; empty where the checker of this
-    version did not accept it.
-
-    at_ms: wall clock of its making, or of the last time that it was confirmed; made_ms: of its making alone.
-    basis: what the plan was made of, see `model.basis`; kind: of the domain, or `pair`; people: whom the loss
-    leaves without a service; searched: no better one is looked for.
-    """
+    """What lies in the drawer for one scenario."""
 
     lost: tuple[str, ...]
     plan: str
+    """Digest, empty where none could be made, with the problem."""
     estate: str
+    """The digest of the estate (as observed) that it fits; empty where the checker of this version did not
+    accept it.
+    """
     at_ms: int
+    """Wall clock of its making, or of the last time that it was confirmed."""
     took_ms: int = 0
     problem: str = ""
     basis: str = ""
+    """What the plan was made of, see `model.basis`."""
     kind: str = ""
+    """Of the domain, or `pair`."""
     people: int = 0
+    """Whom the loss leaves without a service."""
     searched: bool = True
+    """No better one is looked for."""
     made_ms: int = 0
+    """Of its making alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A scenario that wants a plan. kind: `site`, `pair`, or of the domain; people: see `Ready`. takes: the
-    same for scenarios of which one plan is enough, empty where that is not known.
-    """
+    """A scenario that wants a plan."""
 
     lost: tuple[str, ...]
     kind: str
+    """`site`, `pair`, or of the domain."""
     people: int = 0
+    """See `Ready`."""
     takes: str = ""
+    """The same for scenarios of which one plan is enough, empty where that is not known."""
 
     @property
     def name(self) -> str:

@@ -49,10 +49,12 @@ Doing = Literal["start", "observe", "undo"]
 
 
 class Admitted(Protocol):
-    """One delicate step, admitted. epoch: of its data set; permit: rides with the event of its start."""
+    """One delicate step, admitted."""
 
     epoch: int
+    """Of its data set."""
     permit: Permit
+    """Rides with the event of its start."""
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
         """The work, under whatever must be held meanwhile. Raises `LeaseLost` when that is lost."""

@@ -33,21 +33,23 @@ BEFORE: Final = "from_replicas"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ground:
-    """What every step is bound with. left: sites that the plan leaves; lost: those and all that were lost
-    before; healthy: sites that are left still answer; candidates: store -> site of its next primary.
-    """
+    """What every step is bound with."""
 
     estate: Estate
     plan: Plan
     policy: RunPolicy
     top: Topology
     left: frozenset[str]
+    """Sites that the plan leaves."""
     lost: frozenset[str]
+    """Those and all that were lost before."""
     healthy: bool
+    """Sites that are left still answer."""
     endpoints: Mapping[tuple[str, str], tuple[Endpoint, ...]]
     stores: Mapping[str, Store]
     serving: Serving
     candidates: Mapping[str, str]
+    """Store -> site of its next primary."""
     families: Mapping[str, tuple[str, ...]]
     by_family: Mapping[str, tuple[Store, ...]]
     boots: Boots | None = None

@@ -50,13 +50,14 @@ ERRORS_MOST: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Reckoned:
-    """errors: (fingerprint, code, message, fix) of each error of the audit. tools: service -> sites where it
-    has replicas. rpos: store -> milliseconds, where one is promised.
-    """
+    """What alerts need to know of the estate."""
 
     errors: tuple[tuple[str, str, str, str], ...]
+    """(fingerprint, code, message, fix) of each error of the audit."""
     tools: Mapping[str, tuple[str, ...]]
+    """Service -> sites where it has replicas."""
     rpos: Mapping[str, int]
+    """Store -> milliseconds, where one is promised."""
 
 
 class NoticeReckoner:

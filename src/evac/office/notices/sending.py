@@ -38,14 +38,16 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one try went. problem: empty where it was taken. after_ms: not again before then. whole: nothing
-    else would get through now. hopeless: it will never be taken.
-    """
+    """How one try went."""
 
     problem: str = ""
+    """Empty where it was taken."""
     after_ms: int = 0
+    """Not again before then."""
     whole: bool = True
+    """Nothing else would get through now."""
     hopeless: bool = False
+    """It will never be taken."""
 
 
 class Sending(Protocol):
