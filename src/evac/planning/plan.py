@@ -110,7 +110,7 @@ def plan_instance(
     """Plan an instance. `rto_ms`, `lead_ms` (detection, approval) only go into the outcomes; `better` (where
     facts are intervals) is what the bound is proved of, `counted` (where tiers weigh 0) counts people."""
     from evac.planning.assembly import draft as drafts
-    from evac.planning.assembly.steps import draft_of, ordered
+    from evac.planning.assembly.steps import add_stops, draft_steps, ordered
     from evac.planning.assembly.waves import left_off, wave_of
 
     asked, prove = scenario or lose("instance"), _proving(better or instance, work, beside)
@@ -118,7 +118,8 @@ def plan_instance(
     times = drafts.times_of(instance, board)
     base, top = drafts.outages(instance, times)
     objective = drafts.price(instance, base, top)
-    draft = draft_of(instance, board, times, leaves=asked.kind == "evacuate")
+    draft = draft_steps(instance, board)
+    add_stops(draft, times, asked.kind == "evacuate")
     steps = ordered(draft)
     progress(0.85, "proving")
     proved = prove(objective)

@@ -30,15 +30,6 @@ _LAST: Final = tuple(_FIELDS.index(name) for name in ("after", "wave", "uses"))
 """Places of the fields that are known when all steps are drafted."""
 
 
-def draft_of(instance: Instance, board: Board, times: Times, leaves: bool) -> Draft:
-    """All steps of a plan. leaves: what is left is stopped there."""
-    draft = draft_steps(instance, board)
-    if leaves:
-        add_stops(draft, times)
-    add_stops_away(draft, times)
-    return draft
-
-
 def draft_steps(instance: Instance, board: Board) -> Draft:
     """All steps with `after`; sorted by start, then id, when read through `ordered`."""
     draft = Draft(instance, board)
@@ -336,7 +327,7 @@ def _waves(draft: Draft, after: dict[str, tuple[str, ...]]) -> dict[str, int]:
     return waves
 
 
-def add_stops_away(draft: Draft, times: Times) -> None:
+def _add_stops_away(draft: Draft, times: Times) -> None:
     """One stop a service that came home, of its replicas elsewhere; none before all of it serves at home."""
     instance, s = draft.instance, draft.instance.services
     for leaving in instance.leaving:
@@ -357,8 +348,13 @@ def add_stops_away(draft: Draft, times: Times) -> None:
         )
 
 
-def add_stops(draft: Draft, times: Times) -> None:
-    """One stop a service that stands in the lost site: after it moved, or just before the deadline."""
+def add_stops(draft: Draft, times: Times, leaves: bool) -> None:
+    """One stop a service that is in a site that is evacuated: after it moved, or just before the deadline;
+    and of what came home elsewhere. leaves: whether a site is evacuated.
+    """
+    _add_stops_away(draft, times)
+    if not leaves:
+        return
     instance, s = draft.instance, draft.instance.services
     for service in range(len(s)):
         if s.surviving[service] >= s.n[service]:
