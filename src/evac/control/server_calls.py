@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import random
 import secrets as randomness
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -26,7 +25,7 @@ from evac.model.error_kinds import error_of
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, OutcomeUnknown
 from evac.net.http_calls import open_session
 from evac.net.secrets import Secret
-from evac.net.tls import TlsFiles, TlsTrouble, client_context, trouble_of, why_cut
+from evac.net.tls import TlsFiles, TlsTrouble, client_context, is_here, trouble_of, why_cut
 
 TRIES: Final = 3
 UNREACHABLE: Final = "server-unreachable"
@@ -345,22 +344,13 @@ def checked_url(server: Server) -> str:
             "write it like https://evac.example:8400; tokens go into EVAC_TOKEN or --token-file",
         )
     if parts.scheme == "http":
-        if (server.token is not None or server.cert is not None) and not _is_here(parts.hostname or ""):
+        if (server.token is not None or server.cert is not None) and not is_here(parts.hostname or ""):
             raise InvalidInput(
                 "server-plain", f"{parts.hostname} would be told the token in the clear", "use https://"
             )
         if server.cert is not None or server.ca is not None:
             raise InvalidInput("server-plain", "certificates belong to https://", "use https://")
     return server.url.rstrip("/")
-
-
-def _is_here(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _tls(base: str, trouble: TlsTrouble) -> EvacError:
