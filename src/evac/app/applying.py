@@ -54,7 +54,7 @@ IDLE: Final = "20s"
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedPlan:
     """A plan with the estate it fits, as the estate stands now."""
 
     plan: Plan
@@ -71,7 +71,7 @@ async def load(
     drivers: Drivers,
     now_ms: int,
     store: Store | None = None,
-) -> Loaded:
+) -> LoadedPlan:
     """Raises StalePlan where the plan was made from another estate, or other roles, than those of now, and
     UnsafePlan where the checker refuses it.
 
@@ -98,7 +98,7 @@ async def fit(
     drivers: Drivers,
     now_ms: int,
     store: Store | None = None,
-) -> Loaded:
+) -> LoadedPlan:
     """A plan that was read, with the estate as it is now. Raises StalePlan as `load`, UnsafePlan for one that
     the checker refuses.
     """
@@ -111,7 +111,7 @@ async def fit(
         by_files = plan.estate_digest == estate_digest(estate)
         raise StalePlan("plan-stale", *stale_words(differences(found), by_files))
     must_hold(now, plan)
-    return Loaded(plan, data, digest, now, policy)
+    return LoadedPlan(plan, data, digest, now, policy)
 
 
 def stale_words(differs: str, by_files: bool) -> tuple[str, str]:
@@ -129,7 +129,7 @@ def is_digest(plan: Path) -> bool:
     return str(plan).startswith("sha256:") and not plan.exists()
 
 
-async def dry_run(loaded: Loaded, drivers: Drivers) -> DryRun:
+async def dry_run(loaded: LoadedPlan, drivers: Drivers) -> DryRun:
     """Asks every system that the plan touches, all at once within bounds."""
     bound = bind(loaded.estate, loaded.plan, loaded.policy, run="dry", incident="dry", digest=loaded.digest)
     gate = asyncio.Semaphore(CHECKS_AT_ONCE)
@@ -278,7 +278,7 @@ def adopt(
     return asyncio.run(work())
 
 
-async def look(loaded: Loaded, drivers: Drivers) -> tuple[str, ...]:
+async def look(loaded: LoadedPlan, drivers: Drivers) -> tuple[str, ...]:
     """Steps all of whose actions the real systems say are done, in the order of the plan."""
     bound = bind(
         loaded.estate, loaded.plan, loaded.policy, run="adopt", incident="adopt", digest=loaded.digest
@@ -328,7 +328,7 @@ Answer = TypeVar("Answer")
 
 async def fitted(
     data: bytes, digest: str, estate: Path, policy: Path | None, drivers: Drivers, now_ms: int
-) -> Loaded:
+) -> LoadedPlan:
     """The plan with the estate as it stands now. Raises StalePlan, UnsafePlan; InvalidInput for what is no
     plan.
     """
