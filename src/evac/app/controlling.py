@@ -19,7 +19,7 @@ from evac import estate as estates
 from evac.app.accepting import Checker, Forethought, decoded, must_fit
 from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
-from evac.app.observed_stores import SeenEstate
+from evac.app.observed_stores import RivalWatch, SeenEstate
 from evac.app.observing import ServiceHealth, control_of, probes_of
 from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
@@ -212,6 +212,8 @@ async def compose(
         anchors=[heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items()],
         chores=(
             *(seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore),
+            effects.ClearedMarks(store, clock, tell).chore,
+            RivalWatch(seen, clock, tell).chore,
             StrangeEntryChore(store, clock, tell).chore,
             CertificateChore(agents_of(estate), clock, tell).chore,
             HeadChore(store, sinks, clock, tell, setting.site).chore,

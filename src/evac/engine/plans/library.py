@@ -75,7 +75,6 @@ LEFT: Final = "plan-left/"
 LEFT_MS: Final = 86_400_000
 """A plan that lies in no drawer can be read for so long: somebody may hold its digest."""
 SWEEP_MOST: Final = 32
-DELETES_MOST: Final = 64
 _log = logging.getLogger(__name__)
 _NAMED: Final = re.compile(r"sha256:[0-9a-f]{12,64}")
 

@@ -42,6 +42,7 @@ from evac.office.hub import Hub
 from evac.office.runs import OPEN_MOST, Register
 from evac.store.journal import head_of, records_after
 from evac.store.port import Entry, Store
+from evac.views.situation_view import rivals_hint, rivals_words
 from evac.views.wait_words import words_of
 
 ERRORS_MOST: Final = 10_000
@@ -191,7 +192,10 @@ class Looker:
             with contextlib.suppress(Corrupt):
                 self._observation = await self._situations.read(seen.value)
         references, plans = rule.of_plans(state.references, await self._drawn(seen))
-        holds: dict[Kind, tuple[Concern, ...]] = {"site": rule.of_sites(state.verdicts), "plan": plans}
+        rivals = () if self._observation is None else self._observation.rivals
+        told = [(one.store, rivals_words(one), rivals_hint(one)) for one in rivals]
+        sites = (*rule.of_sites(state.verdicts), *rule.of_rivals(told))
+        holds: dict[Kind, tuple[Concern, ...]] = {"site": sites, "plan": plans}
         parts: dict[Kind, Callable[[], Awaitable[tuple[Concern, ...] | None]]] = {
             "finding": self._findings,
             "tool": lambda: self._tools(state),
