@@ -270,7 +270,7 @@ SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class StepChecked:
-    """One step. actions, problems: in words."""
+    """One step, in words."""
 
     id: str
     actions: tuple[str, ...]
