@@ -143,7 +143,7 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RedfishTarget:
     """One controller and what is known of its server. address: `host:port`; serial "", boot_ms 0: unknown."""
 
     access: Access
@@ -172,12 +172,12 @@ class Reader:
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Mapping[str, Value], Access]] = {}
 
-    def target(self, action: Action) -> Target:
+    def target(self, action: Action) -> RedfishTarget:
         """Raises `Permanent`."""
         access = self._access(action.settings)
         told = action.parameters
         address = parameters.text(told, "address", "") or parameters.text(action.settings, "address")
-        return Target(
+        return RedfishTarget(
             access,
             address_of(address, access.port),
             parameters.text(told, "network", "") or action.at,
