@@ -26,7 +26,7 @@ from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
 from evac.drivers import process
 from evac.drivers.port import Driver
-from evac.drivers.process.client import Peer, agent_of, peer_of
+from evac.drivers.process.client import AgentPeer, agent_of, peer_of
 from evac.drivers.process.driver import (
     AgentAnchors,
     AgentGenerations,
@@ -228,7 +228,7 @@ async def compose(
     return Composed(made[0], store, drivers, worker, seen, closed, agents, mender, forethought)
 
 
-def hands_of(estate: Estate, peer: Peer | None = None) -> dict[str, Maker]:
+def hands_of(estate: Estate, peer: AgentPeer | None = None) -> dict[str, Maker]:
     """Drivers by the hand of each site's agent, such as `postgres@pangyo`, and the one of its units. peer:
     how agents are spoken to, if not as the environment says. Raises InvalidInput.
     """

@@ -326,7 +326,7 @@ def judged(ground: Ground, wiring: Wiring) -> Impacts:
         fate=_fates(ground, wiring, hit, ready >= NEVER, open_question),
         ready_ms=_by_loss(hit.down, ready, size),
         untimed=_untimed(ground, wiring, damage),
-        methods=_methods(ground.losses),
+        methods=tuple(SCHEDULED if kind in SCHEDULED_KINDS else CHAINED for kind in ground.losses.kinds),
     )
 
 
@@ -335,10 +335,6 @@ def _by_loss(pairs: Pairs, ready: IntColumn, size: tuple[int, int]) -> CountTabl
     table = np.zeros(size, np.int32)
     table[pairs.loss, pairs.service] = ready
     return table
-
-
-def _methods(losses: Losses) -> tuple[Method, ...]:
-    return tuple(SCHEDULED if kind in SCHEDULED_KINDS else CHAINED for kind in losses.kinds)
 
 
 def _ready(ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery) -> IntColumn:
