@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.intervals import bound_instance, good_ends
-from evac.model.domain import Topology, loss, topology
+from evac.model.domain import Topology, lost_in, topology
 from evac.model.estate import Estate
 from evac.model.fleet import BMC_NO
 from evac.model.instance import BootKind, Instance, LeftOff, LostStore, PowerBudget
@@ -33,7 +33,7 @@ def derived_again(top: Topology, scenario: Scenario, shared: Instance) -> Instan
     Linear in servers and racks. Raises UnknownDomain.
     """
     estate, limits = top.estate, Limits(top.estate, shared.tick_ms)
-    lost = loss(top, scenario.domains)
+    lost = lost_in(top, scenario)
     power = Power(estate, lost, scenario, limits)
     boots = _Boots(power, shared)
     services, pools = shared.services, shared.pools

@@ -265,6 +265,9 @@ def test_planner_and_checker_derive_the_same_of_a_dark_site(facts: dict[str, str
         agree(estate, Scenario("restore", domains))
     agree(estate, Scenario("restore", ("a",), None, (("a", 1_000), ("a/h1", 900))))
     agree(estate, Scenario("restore", ("a",), None, (), ("a11w0", "a22x")))
+    burnt = replace(estate, lost=("a/h1",))
+    for scenario in (lose("a/h2"), Scenario("restore", ("a/h1",)), Scenario("restore", ("a/h2",))):
+        agree(burnt, scenario)
 
 
 @pytest.mark.parametrize("mended", [False, True])
