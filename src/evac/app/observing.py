@@ -39,7 +39,7 @@ from evac.model.domain import site_of, topology
 from evac.model.errors import ActionError, InvalidInput, Permanent
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.fleet import BMC_NO
-from evac.model.observation import MemberSeen, Observation, observed
+from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import RunPolicy
 from evac.run.pacing import SAMPLES_LEAST, Health
 from evac.watch import witness
@@ -181,20 +181,6 @@ def _endpoint(estate: Estate, site: str) -> Endpoint | None:
 
 LOOK_S: Final = 2.0
 AT_ONCE: Final = 32
-
-
-def as_it_stands(estate: Estate, now_ms: int) -> Estate:
-    """The estate with the roles that its stores have now; where that is not certain, as the files say."""
-    from evac.app.observed_stores import merged
-
-    async def look() -> Observation:
-        drivers = Drivers()
-        try:
-            return await observe(estate, drivers, now_ms)
-        finally:
-            await drivers.close()
-
-    return observed(estate, merged(Observation(0), asyncio.run(look())))
 
 
 def store_endpoints(estate: Estate) -> tuple[Endpoint, ...]:

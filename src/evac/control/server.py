@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ import orjson
 from evac.app import runs
 from evac.app.anchoring import JOURNALS
 from evac.app.incidents import PaperForm, PaperKind, check_note
+from evac.app.observed_stores import facts_from
 from evac.control.port import (
     Document,
     Held,
@@ -34,6 +36,7 @@ from evac.engine.runs.requests import Request
 from evac.incident.notes import Note
 from evac.incident.values import Notice
 from evac.model.errors import EvacError, Unavailable
+from evac.model.observation import Observation
 from evac.office.reckoning import WhatIf
 from evac.office.status_summary import NOTICES_SHOWN, drawer_row, status_document
 from evac.run.envelope import to_data
@@ -351,6 +354,13 @@ class ServerControl:
         if told["state"] != "made":
             raise Unavailable("no controller leads, so nobody took the plan")
         return str(told["run"])
+
+    async def facts(self, estate: Path | None, look: bool) -> Observation:
+        return facts_from(await self._read(_path("situation", "facts")))
+
+    async def clear_site(self, domain: str, who: str, reason: str) -> None:
+        body = {"domain": domain, "reason": reason, "who": who or runs.who_am_i()}
+        await self._change("POST", _path("sites", "clear"), body, self._calls.new_key())
 
     async def hold(self, who: str, reason: str) -> Held:
         body = {"reason": reason, "who": who or runs.who_am_i()}

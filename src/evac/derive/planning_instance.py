@@ -25,13 +25,12 @@ from evac.derive.affected import (
     service_graph,
     sites_left,
 )
-from evac.derive.affected import lost_members as members_lost
 from evac.derive.circles import without_circles
 from evac.derive.homing import WayHome, way_home
 from evac.derive.limits import LimitTable, limits_of
+from evac.derive.lost_stores import lost_stores_of, reprotects_of
 from evac.derive.pools import estimated, placement_of, replicas_lost, unjudged
 from evac.derive.rows import RowSet, rows_of
-from evac.derive.stores import lost_stores_of
 from evac.model.domain import Loss, Topology, lost_in, lost_now, topology
 from evac.model.estate import Estate, Service
 from evac.model.fleet import BoolColumn, IntColumn
@@ -39,7 +38,6 @@ from evac.model.instance import (
     Candidate,
     Instance,
     LostStore,
-    Reprotect,
     Services,
     ToolNeed,
     Use,
@@ -113,26 +111,6 @@ def attests_of(estate: Estate, scenario: Scenario, services: Services, tick_ms: 
             or services.top_starts(row) * services.top_lost[row]
         )
     }
-
-
-def reprotects_of(
-    top: Topology, lost: Loss, scenario: Scenario, stores: tuple[LostStore, ...], tick_ms: int
-) -> tuple[Reprotect, ...]:
-    """Copies of a restored domain that are behind a primary elsewhere: of a store observed to have left its
-    home, the member there; of a lost one, every other member once one of them is promoted.
-    """
-    if scenario.kind != "restore":
-        return ()
-    ticks = _ticks(top.estate, "reprotect", tick_ms)
-    rows = {store.id: row for row, store in enumerate(stores)}
-    found = []
-    for store in top.estate.stores:
-        gone = members_lost(top, lost, store)
-        for member, dead in zip(store.members, gone, strict=True):
-            behind = store.id in rows or (store.home == member.at and member.mode != "primary")
-            if dead and behind and (member.mode != "none" or store.home == member.at):
-                found.append(Reprotect(store.id, member.at, rows.get(store.id, -1), ticks))
-    return tuple(sorted(found, key=lambda r: (r.store, r.member)))
 
 
 def _ticks(estate: Estate, kind: str, tick_ms: int) -> int:

@@ -10,18 +10,15 @@ later hash.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import orjson
 
-from evac.model.errors import Conflict, Corrupt, StoreError
+from evac.model.errors import Corrupt, StoreError
 from evac.store.port import Entry, Store
 
 FORMAT: Final = 1
@@ -129,7 +126,6 @@ def _header(line: bytes, stream: str, number: int) -> dict[str, Any]:
     return header
 
 
-MAX_ANCHOR_BYTES: Final = 1_024
 PAGE_SEGMENTS: Final = 32
 
 
@@ -141,21 +137,6 @@ class Anchor:
     segment: int
     records: int
     hash: str
-
-    def to_line(self) -> bytes:
-        """One line without its end."""
-        return orjson.dumps([self.stream, self.segment, self.records, self.hash])
-
-    @staticmethod
-    def from_line(line: bytes) -> Anchor:
-        """Raises `Corrupt` for a line that is no anchor."""
-        parts: Any = None
-        if len(line) <= MAX_ANCHOR_BYTES:
-            with contextlib.suppress(orjson.JSONDecodeError):
-                parts = orjson.loads(line)
-        if not isinstance(parts, list) or [type(part) for part in parts] != [str, int, int, str]:
-            raise Corrupt("a line of the anchors is no anchor")
-        return Anchor(*parts)
 
 
 ProblemKind = Literal["missing", "changed", "cut-off", "token-fell", "unreadable"]
@@ -258,50 +239,3 @@ class _Walk:
 
     def _add(self, kind: ProblemKind, segment: int, message: str) -> None:
         self.problems.append(ChainProblem(kind, segment, message))
-
-
-class AnchorFile:
-    """Anchors in a file of this site, one a line, on the disk before `add` returns. It never goes back.
-
-    The last line of a crash may be torn; it was never acknowledged and is cut away.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._heads: dict[str, Anchor] = {}
-        self._cut_torn_line()
-        for anchor in self.read():
-            self._heads[anchor.stream] = anchor
-
-    def head(self, stream: str) -> Anchor | None:
-        """The newest anchor of a stream."""
-        return self._heads.get(stream)
-
-    def read(self, stream: str | None = None) -> list[Anchor]:
-        """All anchors, or those of one stream, oldest first. Raises `Corrupt`."""
-        if not self._path.exists():
-            return []
-        anchors = [Anchor.from_line(line) for line in self._path.read_bytes().splitlines()]
-        return [anchor for anchor in anchors if stream in (None, anchor.stream)]
-
-    def add(self, anchor: Anchor) -> None:
-        """Keeps one. Raises `Conflict` when the same journal was anchored otherwise, or further on."""
-        head = self._heads.get(anchor.stream)
-        if head == anchor:
-            return
-        if head is not None and (anchor.segment <= head.segment or anchor.records < head.records):
-            raise Conflict(
-                anchor.stream, f"{anchor.stream} was anchored at segment {head.segment}: {head.hash[:12]}"
-            )
-        with self._path.open("ab") as file:
-            file.write(anchor.to_line() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._heads[anchor.stream] = anchor
-
-    def _cut_torn_line(self) -> None:
-        if not self._path.exists():
-            return
-        whole = self._path.read_bytes().rfind(b"\n") + 1
-        if whole < self._path.stat().st_size:
-            os.truncate(self._path, whole)

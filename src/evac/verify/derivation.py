@@ -51,7 +51,7 @@ def derived_again(top: Topology, scenario: Scenario, shared: Instance) -> Instan
             )
             for pool in pools
         ),
-        stores=tuple(_store(store, estate, limits) for store in shared.stores),
+        stores=tuple(_store(store, estate, scenario, limits) for store in shared.stores),
         tools={kind: replace(need, manual_uses=hands) for kind, need in shared.tools.items()},
         boot_kinds=boots.kinds,
         rows=replace(shared.rows, boot_kind=boots.kind, watts=boots.watts, power=boots.budgets),
@@ -93,12 +93,16 @@ def better_again(
     )
 
 
-def _store(store: LostStore, estate: Estate, limits: Limits) -> LostStore:
-    engine = next(one.engine for one in estate.stores if one.id == store.id)
-    candidates = tuple(
-        replace(way, uses=limits.hold(limit_id("promotions", engine, way.site))) for way in store.candidates
+def _store(store: LostStore, estate: Estate, scenario: Scenario, limits: Limits) -> LostStore:
+    """What its fence and its promotion hold: nothing where the majority that is left elects a primary."""
+    one = next(one for one in estate.stores if one.id == store.id)
+    goes_on = scenario.kind in ("lose", "evacuate") and one.quorum and store.has_majority
+    candidates = (
+        replace(way, uses=() if way.by_itself else limits.hold(limit_id("promotions", one.engine, way.site)))
+        for way in store.candidates
     )
-    return replace(store, fence_uses=limits.hold("fences"), candidates=candidates)
+    fence = () if goes_on else limits.hold("fences")
+    return replace(store, fence_uses=fence, candidates=tuple(candidates))
 
 
 def power_budgets(power: Power) -> tuple[PowerBudget, ...]:

@@ -19,7 +19,7 @@ _NAME = "sheet.html.j2"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SheetPart:
     """One part of a sheet."""
 
     title: str
@@ -36,7 +36,7 @@ class Part:
 class Sheet:
     title: str
     lead: str
-    parts: tuple[Part, ...]
+    parts: tuple[SheetPart, ...]
     footer: str = ""
 
 
@@ -49,7 +49,7 @@ def sheet_of(data: Any) -> Sheet:
     """The sheet of plain values. Raises InvalidInput for what is none."""
     try:
         parts = tuple(
-            Part(
+            SheetPart(
                 str(part["title"]),
                 str(part["words"]),
                 [(str(name), str(value)) for name, value in part["facts"]],

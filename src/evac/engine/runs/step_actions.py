@@ -94,6 +94,10 @@ def _sites(top: Topology, gone: Loss) -> frozenset[str]:
 
 def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
     """What a step does, in order; a person does it where nothing that evac reaches can."""
+    if kind_of(step.kind).is_awaited:
+        return (
+            Action("verify", step.target, manual.NOOP.name, ground.candidates.get(step.target, ""), {}, {}),
+        )
     capability = kind_of(step.kind).performed_by
     found = () if capability is None else _ACTIONS[capability](ground, step, totals)
     return found or (_by_hand(ground, step),)
