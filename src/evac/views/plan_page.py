@@ -177,13 +177,19 @@ def _bars(rows: Iterable[plan_view.CapacityRow]) -> list[svg.Shares]:
         bars = []
         for when, room in (("before", row.before), ("after", row.after)):
             pieces = (("used", room.used), ("dark", room.dark), ("gone", room.gone))
-            bars.append(tuple(_part(when, kind, value, row.whole) for kind, value in pieces if value))
+            bars.append(
+                tuple(
+                    svg.Part(
+                        value / row.whole,
+                        f"{kind} {when}",
+                        f"{when}: {kind} {svg.percent_of(value, row.whole)}",
+                    )
+                    for kind, value in pieces
+                    if value
+                )
+            )
         found.append(svg.Shares(row.resource, tuple(bars), _used(row)))
     return found
-
-
-def _part(when: str, kind: str, value: int, whole: int) -> svg.Part:
-    return svg.Part(value / whole, f"{kind} {when}", f"{when}: {kind} {svg.percent_of(value, whole)}")
 
 
 def _used(row: plan_view.CapacityRow) -> str:

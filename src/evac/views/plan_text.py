@@ -264,16 +264,11 @@ def _late(page: Page, plan: Plan) -> None:
             people(o.people),
             duration(o.recovery_ms),
             duration(o.rto_ms),
-            _chain(o),
+            " > ".join(o.critical[-3:]) if o.critical else "-",
         )
         for o in late[:SHOWN]
     ]
     page.table(("service", "", "people", "back after", "rto", "what decides it"), rows, right=(2, 3, 4))
-
-
-def _chain(outcome: Outcome) -> str:
-    """The last few steps of the critical chain, in order."""
-    return " > ".join(outcome.critical[-3:]) if outcome.critical else "-"
 
 
 def _given_up(page: Page, plan: Plan) -> None:

@@ -88,17 +88,17 @@ def quarantine_of(view: RunView, place_of: Callable[[str], Place]) -> Quarantine
     """place_of: what the boot of a step was told."""
     racks, unheard_ones = silent_racks(view), silent_servers.are_waiting(view)
     boots = [i for i, step in enumerate(view.steps) if kind_of(step.kind).boots]
-    down = [_down(view, i, place_of, racks, i in unheard_ones) for i in boots if _is_down(view, i)]
+    down = [
+        _down(view, i, place_of, racks, i in unheard_ones)
+        for i in boots
+        if i in view.boots.quarantined or i in view.doubtful or view.phases[i] == "failed"
+    ]
     degraded = [
         _degraded(view, i, place_of)
         for i in boots
         if view.phases[i] == "succeeded" and view.evidence.get(i, {}).get("state") == "degraded"
     ]
     return Quarantine(view.spec.run, len(boots), _sorted(down), _sorted(degraded))
-
-
-def _is_down(view: RunView, i: int) -> bool:
-    return i in view.boots.quarantined or i in view.doubtful or view.phases[i] == "failed"
 
 
 def _down(
@@ -179,13 +179,10 @@ def quarantine_csv(found: Quarantine) -> str:
     writer.writerow(("state", *COLUMNS))
     for state, rows in (("down", found.down), ("degraded", found.degraded)):
         for one in rows:
-            writer.writerow((state, *(_plain(cell) for cell in _row(one))))
+            # no cell is a formula to a spreadsheet
+            cells = (f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in _row(one))
+            writer.writerow((state, *cells))
     return stream.getvalue()
-
-
-def _plain(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def quarantine_json(found: Quarantine) -> str:
@@ -247,7 +244,7 @@ def quarantine_text(found: Quarantine, width: int, colour: bool) -> str:
                 ("rack", "unit", "server", "serial", "what is wrong, what to do"),
                 [
                     (
-                        _short(o.rack, hall) or "-",
+                        (o.rack.removeprefix(f"{hall}/") if hall else o.rack) or "-",
                         o.position or "-",
                         o.server,
                         o.serial or "-",
@@ -262,11 +259,6 @@ def quarantine_text(found: Quarantine, width: int, colour: bool) -> str:
         f"next: evac run retry {found.run} boot:SERVER --reason WHY, or --rack RACK for all there", "dim"
     )
     return page.text()
-
-
-def _short(rack: str, hall: str) -> str:
-    """The rack as it is called inside its hall."""
-    return rack.removeprefix(f"{hall}/") if hall else rack
 
 
 def headline(found: Quarantine) -> str:

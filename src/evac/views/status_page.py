@@ -93,11 +93,15 @@ Bars = list[tuple[int, str, str]]
 
 def component_rows(page: StatusPage) -> list[tuple[Component, str, str, Bars]]:
     """(component, its state as a class of styles, its days in words, a bar for each day)."""
-    return [(one, one.state.replace(" ", "-"), summary_words(one), _bars(one)) for one in page.components]
-
-
-def _bars(component: Component) -> Bars:
-    return [(n, day.state.replace(" ", "-"), day_words(day)) for n, day in enumerate(component.days)]
+    return [
+        (
+            one,
+            one.state.replace(" ", "-"),
+            summary_words(one),
+            [(n, day.state.replace(" ", "-"), day_words(day)) for n, day in enumerate(one.days)],
+        )
+        for one in page.components
+    ]
 
 
 def day_words(day: Day) -> str:
