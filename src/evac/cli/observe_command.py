@@ -18,7 +18,7 @@ from evac.cli.run_command import now_ms
 if TYPE_CHECKING:
     from evac.app.observing import PowerFacts
     from evac.model.observation import MemberSeen, Observation
-    from evac.views.screen import Page
+    from evac.views.sheet import Page
 
 
 @click.command()
@@ -34,7 +34,7 @@ def observe(estate: Path, power: bool, output: str) -> int:
     no controller told any. A password that is refused is tried a handful of times, all controllers together,
     and no more.
     """
-    from evac.views.screen import Page
+    from evac.views.sheet import Page
     from evac.views.words import moment
 
     seen, facts = asyncio.run(_look(estate, power))

@@ -27,8 +27,7 @@ from evac.control.server_calls import Server, ServerCalls, shown, strange
 from evac.control.server_stream import messages
 from evac.engine.plans.library import digest_of
 from evac.engine.runs.requests import Request
-from evac.incident.notes import Note
-from evac.incident.values import Notice
+from evac.incident.records import Note, Notice
 from evac.model.errors import EvacError, Unavailable
 from evac.office.reckoning import WhatIf
 from evac.office.status_summary import NOTICES_SHOWN, drawer_row, status_document

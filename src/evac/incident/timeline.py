@@ -16,9 +16,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from evac.incident.incident import Dossier, Summary, belongs, note_source, summary
-from evac.incident.notes import Note, in_order
+from evac.incident.records import WATCH, Entry, Note, RunRecord, Source, Weight, in_order
 from evac.incident.services import Fate, Level
-from evac.incident.values import WATCH, Entry, RunRecord, Source, Weight
 from evac.run.state import apply
 from evac.run.values import Event, RunSpec, RunStep
 from evac.run.view import RunView

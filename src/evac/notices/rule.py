@@ -25,6 +25,7 @@ from evac.notices.values import (
     Message,
     MessageState,
     News,
+    Reference,
     Severity,
     rank,
 )
@@ -57,15 +58,6 @@ class Lag:
     site: str
     lag_ms: int
     rpo_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """The least that a plan for one loss did cost; whether the last one is called worse; what it costs."""
-
-    least: int
-    worse: bool = False
-    cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Final
 
 from evac.model.plan import Outcome, Plan, Step
 from evac.views.plan_view import GIVEN_UP_WORDS, GONE, recovery_times, verdict_words
-from evac.views.screen import Page
+from evac.views.sheet import Page
 from evac.views.words import (
     duration,
     listed,

@@ -12,12 +12,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
 from itertools import groupby
 from typing import Any, Final
-
-from jinja2 import DictLoader, Environment, StrictUndefined, Template
 
 from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import InvalidInput
@@ -27,7 +23,8 @@ from evac.run.boots.rules import silent_racks
 from evac.run.values import ENDED
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
-from evac.views.screen import Page
+from evac.views import rendered
+from evac.views.sheet import Page
 from evac.views.words import number, plural
 
 SCHEMA_VERSION: Final = 1
@@ -269,16 +266,13 @@ def headline(found: Quarantine) -> str:
     return words
 
 
-_NAME = "quarantine.html.j2"
-
-
 def quarantine_page(found: Quarantine, when: str) -> str:
     """One self-contained page. when: the moment it says it was made. Same input, same bytes."""
     parts = [
         ("Did not come up", "down", _by_hall(found.down)),
         ("Came up degraded", "degraded", _by_hall(found.degraded)),
     ]
-    return _template().render(run=found.run, headline=headline(found), when=when, parts=parts)
+    return rendered("quarantine.html.j2", run=found.run, headline=headline(found), when=when, parts=parts)
 
 
 def _by_hall(rows: tuple[Left, ...]) -> list[tuple[str, list[Left]]]:
@@ -286,16 +280,3 @@ def _by_hall(rows: tuple[Left, ...]) -> list[tuple[str, list[Left]]]:
     for one in rows:
         halls.setdefault(one.hall, []).append(one)
     return list(halls.items())
-
-
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    text = resources.files("evac.views").joinpath("templates", _NAME).read_text("utf-8")
-    environment = Environment(
-        loader=DictLoader({_NAME: text}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(_NAME)

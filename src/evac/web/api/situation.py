@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
-from evac.incident.values import Notice
+from evac.incident.records import Notice
 from evac.office.hub import News
 from evac.office.notices.overview import NoticesSeen, NoticeTold
 from evac.office.office import TOPIC_SITUATION, TOPIC_WATCH
