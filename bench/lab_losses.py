@@ -24,7 +24,8 @@ from evac.engine.runs.requests import Request
 from evac.model.errors import EvacError
 from evac.run.view import RunView
 from evac.store.port import Store
-from evac_lab import clients, episodes, faults, namespaces, proc_table, restoring, status, world
+from evac_lab import clients, episodes, faults, namespaces, restoring, status, world
+from evac_lab import process as processes
 from evac_lab.episodes import Fire
 from evac_lab.faults import Struck
 from evac_lab.site_servers import Ground
@@ -180,7 +181,7 @@ def _burn_behind(folder: LabFolder, site: str) -> Struck:
     """The replicas fall behind, then the site burns."""
     roots = [one for one in folder.need().of_site(site) if one.role == "postgres"]
     senders = {pid for pid in faults.family(roots) if b"walsender" in _title(pid)}
-    proc_table.pause(senders)
+    processes.pause(senders)
     time.sleep(BEHIND_SECONDS)
     return faults.burn(folder, site)
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from bench import labs
 from bench.figures import Figure, Table
 from evac.model.errors import EvacError
-from evac_lab import episodes, faults, namespaces, proc_table, world
+from evac_lab import episodes, faults, namespaces, world
+from evac_lab import process as processes
 from evac_lab.process import Process
 from evac_lab.site_servers import Ground
 from evac_lab.state import NAMESPACE_OFFSETS, LabFolder, living
@@ -117,11 +118,11 @@ def _make(folder: LabFolder, kinds: Sequence[tuple[str, Trouble]], seconds: floa
 
 
 def _pause(pids: set[int]) -> None:
-    proc_table.pause(pids)
+    processes.pause(pids)
     try:
         time.sleep(PAUSE_SECONDS)
     finally:
-        proc_table.resume(pids)
+        processes.resume(pids)
 
 
 def _pause_watchers(folder: LabFolder, site: str, _: random.Random) -> None:

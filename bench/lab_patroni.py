@@ -28,7 +28,7 @@ import asyncpg
 
 from bench.figures import Figure, Table, median, worst
 from evac.model.errors import EvacError
-from evac_lab import proc_table
+from evac_lab import process as processes
 from evac_lab.primaries import Failures
 from evac_lab.process import MissingProgram, ServerFailed, find_program
 from evac_lab.servers.etcd import EtcdServer, wait_for_all
@@ -90,7 +90,7 @@ class Cluster:
     def burn(self, name: str) -> None:
         """Everything in the site, at once; then waits until it is gone."""
         roots = {self.etcd[name].process.pid, self.members[name].process.pid, self.members[name].postmaster()}
-        proc_table.send(proc_table.descendants(roots, proc_table.table()), signal.SIGKILL)
+        processes.send(processes.descendants(roots, processes.table()), signal.SIGKILL)
         self.members[name].kill()
         self.etcd[name].kill()
 

@@ -117,7 +117,7 @@ async def _live(loop: _Loop, folder: Path) -> None:
     from evac.app.controlling import Setting, compose
     from evac.office.office import Office
     from evac.office.reckoning import Worker
-    from evac.watch.values import Seen
+    from evac.watch.verdict import Seen
     from evac.watch.witness import Probe
 
     clock, told = _Clock(loop), []

@@ -12,7 +12,8 @@ from evac.cli import console
 from evac.cli.main import run
 from evac.estate import check
 from evac.estate.codecs.policy import load_policy
-from evac_lab import doctor, proc_table, world
+from evac_lab import doctor, world
+from evac_lab import process as processes
 from evac_lab.process import Process
 from evac_lab.state import LabError, LabFolder, LabState, Starter, living, topology
 from evac_lab.world import Options
@@ -43,7 +44,7 @@ def test_up_look_and_down_without_a_trace(folder: LabFolder, capsys: pytest.Capt
     assert "writes/s acknowledged" in capsys.readouterr().out
     pids = living(state, folder)
     assert run(["lab", "down", "--folder", str(folder.path)]) == console.DONE
-    assert not {pid for pid in pids if proc_table.started(pid)}
+    assert not {pid for pid in pids if processes.started(pid)}
     assert doctor.taken_ports(topology("loopback", offset)) == ()
     assert {path.name for path in folder.path.iterdir()} <= {"lock", "fires"}
 
@@ -57,7 +58,7 @@ def test_down_after_a_crash_that_wrote_nothing_down(folder: LabFolder) -> None:
     found = {one.subject: one for one in doctor.examine(folder).checkups}["old lab"]
     assert (found.verdict, found.cure) == ("missing", "evac lab down")
     assert world.down(folder) >= len(state.processes)
-    assert not {pid for pid in pids if proc_table.started(pid)}
+    assert not {pid for pid in pids if processes.started(pid)}
 
 
 def test_a_lab_whose_processes_are_gone_does_not_block_the_next(folder: LabFolder) -> None:
@@ -77,12 +78,12 @@ def test_a_lab_whose_processes_are_gone_does_not_block_the_next(folder: LabFolde
 
 
 def test_the_estate_of_the_lab_is_one_that_evac_reads(folder: LabFolder) -> None:
-    from evac_lab import estate_files
+    from evac_lab import world
     from evac_lab.site_servers import Ground
 
     ground = Ground(folder, topology("loopback", 3))
     ground.secrets.make()
-    estate_files.write(ground)
+    world.write(ground)
     found = check(folder.estate)
     assert found.diagnostics == ()
     assert found.estate is not None

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.drivers import parameters
+from evac.drivers.capabilities import Fences, Follows, Promotes, Protects
 from evac.drivers.port import Action, Evidence, Order, Verb
 from evac.drivers.store_driver import another_primary, only_others
 from evac.model.errors import ActionError, Permanent, Retryable
@@ -53,9 +54,10 @@ class _DatabaseDriver(SimulatedDriver):
     def rejoin(self, action: Action, order: Order) -> Evidence:
         member = self.member(action)
         primary = parameters.text(action.parameters, "primary_host")
-        member.obey(order)
+        member.refuse_stale(order)
         by_hand = parameters.text(action.parameters, "how", "") != "follow"
         self.database(action).follow(member.site, primary, by_hand)
+        member.obey(order)
         self.world.check_primaries()
         return member.evidence()
 
@@ -64,13 +66,31 @@ class _DatabaseDriver(SimulatedDriver):
         reached = self.world.reach(self.site(action), primary.site)
         return [] if primary.writable and reached else [f"{primary.name} is not a primary that answers"]
 
+    def known_primary(self, action: Action, member: Member) -> str:
+        """Where another primary may be, as far as the candidate knows."""
+        return parameters.text(action.parameters, "old_host", "")
+
+    def others(self, action: Action, member: Member) -> list[str]:
+        """Members that take writes, as far as the candidate knows of them and reaches them."""
+        known = self.known_primary(action, member)
+        return [
+            one.name
+            for one in self.database(action).members.values()
+            if one is not member
+            and one.writable
+            and one.path
+            and one.powered
+            and self.world.reach(member.site, one.site)
+            and one.site == known
+        ]
+
     def follows(self, action: Action) -> bool:
         database, member = self.database(action), self.member(action)
         primary = database.of(parameters.text(action.parameters, "primary_host"))
         return database.streams(primary, member)
 
 
-class PostgresSimulated(_DatabaseDriver):
+class PostgresSimulated(_DatabaseDriver, Promotes, Fences, Follows, Protects):
     """Plain PostgreSQL."""
 
     name = "postgres"
@@ -88,7 +108,7 @@ class PostgresSimulated(_DatabaseDriver):
                 standing = self._standing_problems(action, member)
                 return standing + ([] if member.role == "standby" else ["a primary cannot be cut off"])
             case "promote":
-                told = [another_primary(name).message for name in self._others(action, member)]
+                told = [another_primary(name).message for name in self.others(action, member)]
                 return told + self._promote_problems(action, member)
             case "protect":
                 return self._protect_problems(action, member)
@@ -109,19 +129,7 @@ class PostgresSimulated(_DatabaseDriver):
         if action.verb != "promote" or self.is_done(action, order):
             return None
         member = self.member(action)
-        return only_others(self._others(action, member), self._promote_problems(action, member))
-
-    def _others(self, action: Action, member: Member) -> list[str]:
-        return [
-            one.name
-            for one in self.database(action).members.values()
-            if one is not member
-            and one.writable
-            and one.path
-            and one.powered
-            and self.world.reach(member.site, one.site)
-            and one.site == parameters.text(action.parameters, "old_host", "")
-        ]
+        return only_others(self.others(action, member), self._promote_problems(action, member))
 
     def _promote_problems(self, action: Action, member: Member) -> list[str]:
         others: list[str] = []
@@ -152,7 +160,7 @@ class PostgresSimulated(_DatabaseDriver):
                 return self._unfence(order, member)
             case "promote":
                 if member.role == "standby":
-                    if others := self._others(action, member):
+                    if others := self.others(action, member):
                         raise another_primary(others[0])
                     if problems := self._promote_problems(action, member):
                         raise Permanent("promote-refused", problems[0])
@@ -241,30 +249,48 @@ def _short_of(member: Member, least: int) -> str:
     return f"{member.name} holds {len(member.log)}, and {least} is the least that may be promoted"
 
 
-class RedisSimulated(_DatabaseDriver):
+class RedisSimulated(_DatabaseDriver, Promotes, Follows, Protects):
     """Redis: asynchronous, and nothing here is a fence proof."""
 
     name = "redis"
     verbs: frozenset[Verb] = frozenset({"promote", "demote", "protect", "rejoin", "verify"})
 
+    def known_primary(self, action: Action, member: Member) -> str:
+        return member.upstream
+
     def do(self, action: Action, order: Order) -> Evidence:
         member = self.member(action)
         match action.verb:
             case "promote":
+                if not member.writable and (others := self.others(action, member)):
+                    raise another_primary(others[0])
                 return self.promote(action, order)
             case "rejoin":
                 return self.rejoin(action, order)
-            case "demote" | "protect":
+            case "demote":
                 member.obey(order)
-                member.read_only = action.verb == "demote"
+                member.read_only = True
+            case "protect":
+                member.obey(order)
+                member.sync = parameters.many(action.parameters, "synchronous")
         return member.evidence()
 
     def problems(self, action: Action, order: Order) -> list[str]:
-        self.member(action).refuse_stale(order)
-        return []
+        member = self.member(action)
+        member.refuse_stale(order)
+        if self.is_done(action, order):
+            return []
+        if action.verb == "promote":
+            return [another_primary(name).message for name in self.others(action, member)]
+        return self.rejoin_problems(action) if action.verb == "rejoin" else []
 
     def is_done(self, action: Action, order: Order) -> bool:
         member = self.member(action)
-        if action.verb == "rejoin":
-            return self.follows(action)
-        return member.demoted if action.verb == "demote" else member.writable
+        match action.verb:
+            case "rejoin":
+                return self.follows(action)
+            case "demote":
+                return member.demoted
+            case "protect":
+                return member.writable and member.sync == parameters.many(action.parameters, "synchronous")
+        return member.writable

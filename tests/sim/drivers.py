@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from evac.drivers import parameters
+from evac.drivers.capabilities import ABOUT, Fences, RoutesTraffic, RunsUnits, Verifies
 from evac.drivers.command.driver import VERBS as COMMAND_VERBS
 from evac.drivers.http.driver import VERBS as HTTP_VERBS
 from evac.drivers.manual import ManualDriver, NoopDriver
 from evac.drivers.port import Action, Evidence, Observed, Order, Verb
-from evac.drivers.registry import Maker
+from evac.drivers.registry import DRIVERS, Maker
+from evac.drivers.spec import DriverSpec
 from evac.model.errors import Permanent, Retryable
-from evac_lab.virtual_loop import Process
+from evac_lab.virtual_loop import VirtualProcess
 from tests.sim.database_drivers import PostgresSimulated, RedisSimulated
 from tests.sim.databases import Member
 from tests.sim.floor_driver import RedfishSimulated
@@ -41,9 +44,16 @@ class _TrafficDriver(SimulatedDriver):
         now = set(self.now(action).to)
         if action.verb == "shift":
             to, away, share = parameters.shares(action)
+            for site in to:
+                self._known(site)
             return (now | set(to)) - (set(away) if share == parameters.PERMILLE else set())
-        site = parameters.text(action.parameters, "site", action.at)
+        site = self._known(parameters.text(action.parameters, "site", action.at))
         return now - {site} if action.verb == "drain" else now | {site}
+
+    def _known(self, site: str) -> str:
+        if site not in self.world.sites:
+            raise Permanent("setting-missing", f"nothing is named of the site {site}")
+        return site
 
     def refuse_stale(self, action: Action, order: Order) -> None:
         if self.tokens and order.token < self.now(action).token:
@@ -71,7 +81,7 @@ class _TrafficDriver(SimulatedDriver):
         return self.do(parameters.reversed_traffic(action), order)
 
 
-class HaproxySimulated(_TrafficDriver):
+class HaproxySimulated(_TrafficDriver, RoutesTraffic):
     """The proxy of a site. It keeps no token. A fence takes the way of clients to a store's old primary."""
 
     name = "haproxy"
@@ -81,7 +91,7 @@ class HaproxySimulated(_TrafficDriver):
         return self.world.proxies[action.target, self.site(action)]
 
 
-class DnsSimulated(_TrafficDriver):
+class DnsSimulated(_TrafficDriver, RoutesTraffic):
     """An authoritative server; the highest token is kept in its zone."""
 
     name = "dns"
@@ -93,7 +103,7 @@ class DnsSimulated(_TrafficDriver):
         return self.world.names[action.target, self.site(action)]
 
 
-class ProcessSimulated(SimulatedDriver):
+class ProcessSimulated(SimulatedDriver, RunsUnits, Verifies):
     """The agent of a site and its units; it remembers the highest token of a unit."""
 
     name = "process"
@@ -178,7 +188,7 @@ def _what(action: Action, order: Order) -> str:
     return f"{order.run}/{order.step}/{action.verb}/{action.target}/{action.at}"
 
 
-class HttpSimulated(_KeyedDriver):
+class HttpSimulated(_KeyedDriver, Fences):
     """A signed webhook with an idempotency key, served in the site that its URL names."""
 
     name = "http"
@@ -186,7 +196,7 @@ class HttpSimulated(_KeyedDriver):
     host_key = "url"
 
 
-class CommandSimulated(_KeyedDriver):
+class CommandSimulated(_KeyedDriver, Fences):
     """A program that the controller starts in its own site."""
 
     name = "command"
@@ -196,13 +206,32 @@ class CommandSimulated(_KeyedDriver):
         return self.process.site
 
 
-def makers(world: World, process: Process) -> dict[str, Maker]:
+KINDS: Final[tuple[Any, ...]] = (
+    CommandSimulated,
+    DnsSimulated,
+    HaproxySimulated,
+    HttpSimulated,
+    PostgresSimulated,
+    ProcessSimulated,
+    RedfishSimulated,
+    RedisSimulated,
+)
+SPECS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
+    {
+        kind.name: replace(
+            DRIVERS[kind.name],
+            capabilities=tuple(one for one in ABOUT if one in kind.__mro__),
+            make=f"{kind.__module__}:{kind.__qualname__}",
+        )
+        for kind in KINDS
+    }
+)
+"""What simulated drivers declare: what the real one does, as far as it is simulated."""
+
+
+def makers(world: World, process: VirtualProcess) -> dict[str, Maker]:
     """How each driver is made for one process (`registry.Drivers`); people and nothing are the real ones."""
-    kinds: tuple[Any, ...] = (
-        *(PostgresSimulated, RedisSimulated, HaproxySimulated, DnsSimulated, ProcessSimulated, HttpSimulated),
-        *(CommandSimulated, RedfishSimulated),
-    )
-    found: dict[str, Maker] = {kind.name: partial(kind, world, process) for kind in kinds}
+    found: dict[str, Maker] = {kind.name: partial(kind, world, process) for kind in KINDS}
     return {**found, "manual": ManualDriver, "noop": partial(SharedNoop, world)}
 
 

@@ -145,12 +145,15 @@ class Floor:
     # What happens to it.
 
     def trip(self, feed: str, why: str) -> None:
-        """The breaker opens; what has no other feed is off."""
-        if not self.closed[feed]:
-            return
+        """The breaker opens by itself."""
+        if self.closed[feed]:
+            self.trips += 1
+            self.say(f"{feed} trips: {why}")
+            self.open(feed)
+
+    def open(self, feed: str) -> None:
+        """What has no other feed is off."""
         self.closed[feed] = False
-        self.trips += 1
-        self.say(f"{feed} trips: {why}")
         for server in self.servers.values():
             if feed in server.feeds and not self.has_power(server):
                 self.switch_off(server)

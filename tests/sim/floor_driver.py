@@ -6,10 +6,11 @@ import asyncio
 from contextlib import nullcontext
 from typing import Final
 
+from evac.drivers.capabilities import BootsServers, PowerReport, SwitchesPower
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
-from evac_lab.virtual_loop import Process
+from evac_lab.virtual_loop import VirtualProcess
 from tests.sim.floor import Floor, Server
 from tests.sim.world import World
 
@@ -27,13 +28,13 @@ PEEK: Final = "/feed"
 """How keys of the looks of a feed watch end: nobody boots a server because of these."""
 
 
-class RedfishSimulated:
+class RedfishSimulated(BootsServers, SwitchesPower):
     """One of it for each process that acts; what a dead process had sent arrives."""
 
     name = "redfish"
     verbs: frozenset[Verb] = frozenset({"boot", "start", "stop"})
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: World, process: VirtualProcess) -> None:
         self._world, self._process, self._draw = world, process, world.loop.random.random
 
     async def check(self, action: Action, order: Order) -> Checked:
@@ -46,10 +47,12 @@ class RedfishSimulated:
 
     async def execute(self, action: Action, order: Order) -> Evidence:
         floor = self._world.floors[action.at]
-        if action.verb == "start":
+        if order.dry_run:
+            return {"dry_run": f"would {action.verb} {action.target}"}
+        if action.verb != "boot":
             await self._go(0.5)
-            floor.close(action.target)
-            return {"breaker": "normal"}
+            (floor.close if action.verb == "start" else floor.open)(action.target)
+            return {"breaker": "closed" if action.verb == "start" else "open"}
         server = await self._look(action, REQUEST_S)
         self._identify(server)
         found = server.on
@@ -63,9 +66,10 @@ class RedfishSimulated:
         return await self._follow(action, server, order, found)
 
     async def observe(self, action: Action, order: Order) -> Observed:
-        if action.verb == "start":
+        if action.verb != "boot":
             await self._go(0.1)
-            return Observed("done" if self._world.floors[action.at].closed[action.target] else "absent")
+            closed = self._world.floors[action.at].closed[action.target]
+            return Observed("done" if closed is (action.verb == "start") else "absent")
         try:
             server = await self._look(action, counts=not order.key.endswith(PEEK))
         except ActionError as error:
@@ -79,10 +83,17 @@ class RedfishSimulated:
         return Observed("unclear", {"power": "on", "state": BOOTING})
 
     async def undo(self, action: Action, order: Order) -> Evidence:
+        if action.verb != "boot":
+            raise Permanent("not-undone", f"{action.verb} of a circuit is not taken back")
         server = await self._look(action)
         self._identify(server)
         self._world.floors[action.at].cut_off(server)
         return {"power": "off"}
+
+    async def look(self, action: Action, within_s: float) -> PowerReport:
+        server = await self._look(action, counts=False)
+        self._identify(server)
+        return PowerReport(server.name, "on" if server.on else "off")
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -18,11 +18,10 @@ from evac.engine.stores import datasets
 from evac.run import agenda, replan, state
 from evac.run.limits import Limits
 from evac.store import journal as journals
-from evac.store.anchors import Anchor
+from evac.store.anchors import Anchor, Segment
 from evac.store.journal import Journal, read
-from evac.store.segments import Segment
 from evac.watch import verdict
-from evac.watch.values import Vote
+from evac.watch.verdict import Vote
 from tests.sim.fires import play
 
 Patch = tuple[Any, str, Any]

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from evac.drivers import parameters
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.registry import DRIVERS
 from evac.model.errors import ActionError, Permanent
-from evac_lab.virtual_loop import Process
+from evac_lab.virtual_loop import VirtualProcess
 from tests.sim.world import World
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ class SimulatedDriver(ABC):
     takes_s: Mapping[str, float] = MappingProxyType({})
     host_key = "host"
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: World, process: VirtualProcess) -> None:
         self.world, self.process = world, process
 
     async def check(self, action: Action, order: Order) -> Checked:
@@ -135,6 +136,7 @@ class SimulatedDriver(ABC):
     def _refuse_others(self, action: Action) -> None:
         if action.verb not in self.verbs:
             raise Permanent("verb-unknown", f"{self.name} cannot {action.verb}")
+        parameters.refuse_proof(action, DRIVERS[self.name].proofs)
 
     def _where(self, action: Action) -> tuple[str, str, str]:
         return self.name, action.target, self.site(action)

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from evac_lab import clients, faults, proc_table, status
+from evac_lab import clients, faults, status
+from evac_lab import process as processes
 from evac_lab.clients import LedgerReader, Record
 from evac_lab.faults import Struck, family
 from evac_lab.primaries import Connection, Database, Failures, find_primary
@@ -386,13 +387,13 @@ def move(folder: LabFolder, site: str) -> None:
     try:
         _stop_until(state.topology, site, others)
     finally:
-        proc_table.resume(family(others))
+        processes.resume(family(others))
     move_etcd(state.topology, site)
     _wait(lambda: status.leader_site(state.topology, site) == site, f"leading from {site}")
 
 
 def _stop_until(topology: Topology, site: str, others: list[Running]) -> None:
-    proc_table.send(family(others), signal.SIGSTOP)
+    processes.send(family(others), signal.SIGSTOP)
     _wait(lambda: status.leader_site(topology, site) == site, f"moving the leader to {site}")
 
 
@@ -426,8 +427,3 @@ def _ask(url: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
     except OSError as error:
         raise LabError("lab-etcd", f"etcd at {url} does not answer: {error}", "evac lab status") from error
     return found
-
-
-def leading_now(state: LabState) -> str:
-    """Site of the leader; "" where none leads."""
-    return status.leader_site(state.topology)

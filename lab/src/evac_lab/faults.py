@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from evac_lab import proc_table
+from evac_lab import process as processes
 from evac_lab.namespaces import network_of
 from evac_lab.process import ServerFailed, find_program, run_once
 from evac_lab.state import HALLS, LabError, LabFolder, LabState, Running, living
@@ -54,8 +54,8 @@ def burn(folder: LabFolder, site: str) -> Struck:
         at = time.time()
         if state.world != "loopback":
             network.isolate(site)
-        proc_table.send(pids, signal.SIGKILL)
-        proc_table.wait_gone(pids, 5.0)
+        processes.send(pids, signal.SIGKILL)
+        processes.wait_gone(pids, 5.0)
         _finish(state, folder, site)
         until = time.time()
         folder.write(replace(state, burnt={**state.burnt, site: at}))
@@ -66,8 +66,8 @@ def _finish(state: LabState, folder: LabFolder, site: str) -> None:
     """Kills what was being born at that moment."""
     deadline = time.monotonic() + 5.0
     while (left := living(state, folder, site)) and time.monotonic() < deadline:
-        proc_table.send(left, signal.SIGKILL)
-        proc_table.wait_gone(left, 0.5)
+        processes.send(left, signal.SIGKILL)
+        processes.wait_gone(left, 0.5)
     if left:
         raise LabError("lab-burn", f"{len(left)} processes of {site} do not end", "evac lab down")
 
@@ -80,8 +80,8 @@ def half(folder: LabFolder, site: str, hall: str = "hall-1") -> Struck:
             raise LabError("lab-hall", f"no hall {hall[:40]}", f"one of: {', '.join(HALLS)}")
         pids = family([one for one in state.of_site(site) if one.role in HALLS[hall]])
         at = time.time()
-        proc_table.send(pids, signal.SIGKILL)
-        proc_table.wait_gone(pids)
+        processes.send(pids, signal.SIGKILL)
+        processes.wait_gone(pids)
     return Struck("half", site, at, len(pids))
 
 
@@ -174,12 +174,12 @@ def slow(
     try:
         while time.monotonic() < end:
             pids = living(state, folder, site)
-            proc_table.pause(pids)
+            processes.pause(pids)
             sleep(SLOW_PERIOD_SECONDS * share)
-            proc_table.resume(pids)
+            processes.resume(pids)
             sleep(SLOW_PERIOD_SECONDS * (1 - share))
     finally:
-        proc_table.resume(living(state, folder, site))
+        processes.resume(living(state, folder, site))
     return Struck("slow", site, at, 0)
 
 
@@ -225,7 +225,7 @@ def clock_jump(folder: LabFolder, site: str, seconds: float) -> Struck:
 
 def family(roots: list[Running]) -> set[int]:
     """Pids of some processes and of all their children."""
-    return proc_table.descendants([one.pid for one in roots if one.alive], proc_table.table())
+    return processes.descendants([one.pid for one in roots if one.alive], processes.table())
 
 
 def _check(state: LabState, site: str) -> None:

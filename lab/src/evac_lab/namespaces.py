@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from evac_lab import proc_table
+from evac_lab import process as processes
 from evac_lab.process import Process, find_program, run_once
 from evac_lab.state import HOSTS, LabError, LabFolder, LabState, Site, Starter, Topology, living
 
@@ -223,10 +223,10 @@ class StandStill:
         self._state = state
 
     def isolate(self, site: str) -> None:
-        proc_table.pause(living(self._state, self._folder, site))
+        processes.pause(living(self._state, self._folder, site))
 
     def join(self, site: str) -> None:
-        proc_table.resume(living(self._state, self._folder, site))
+        processes.resume(living(self._state, self._folder, site))
 
 
 def network_of(folder: LabFolder, state: LabState) -> Isolation:
@@ -347,7 +347,7 @@ class Network:
         links = to(read_links(path))
         write_links(path, links)
         routers = [one for one in self._state.processes if one.role == _ROUTER and one.alive]
-        proc_table.send([one.pid for one in routers], signal.SIGHUP)
+        processes.send([one.pid for one in routers], signal.SIGHUP)
         deadline = time.monotonic() + 1.0
         while routers and seen(path) != links.number and time.monotonic() < deadline:
             time.sleep(0.002)

@@ -39,7 +39,8 @@ from evac.run.waits import waiting
 from evac.store.opening import open_store
 from evac.store.port import Store
 from evac.views.wait_words import words_of
-from evac_lab import authorities, proc_table
+from evac_lab import authorities
+from evac_lab import process as processes
 from evac_lab.namespaces import network_of
 from evac_lab.primaries import redis_master
 from evac_lab.site_servers import Ground
@@ -198,7 +199,7 @@ def adopt_postgres(folder: LabFolder, site: str) -> bool:
             pid = int(path.read_text(encoding="ascii").split()[0])
         except (OSError, ValueError, IndexError):
             return False
-        since = proc_table.started(pid)
+        since = processes.started(pid)
         if old is None or old.alive or not since:
             return False
         folder.write(state.with_process(replace(old, pid=pid, started=since)))

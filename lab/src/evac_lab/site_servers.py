@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Final
 
 from evac.drivers.port import Action, Order
-from evac.drivers.process.client import Peer
+from evac.drivers.process.client import AgentPeer
 from evac.drivers.process.driver import ProcessDriver
-from evac_lab import authorities, messenger, proc_table
+from evac_lab import authorities, messenger
+from evac_lab import process as processes
 from evac_lab.primaries import Database
 from evac_lab.process import Process
 from evac_lab.servers import dns, etcd, haproxy, postgres, redis
-from evac_lab.state import PORTS, SERVICE, SITES, ZONE, LabFolder, Site, Topology, store_url
+from evac_lab.state import PORTS, SERVICE, ZONE, LabFolder, Site, Topology, store_url
 
 KEY_NAME: Final = "evac-lab"
-TTL_SECONDS: Final = 1
 _SECRETS: Final = ("postgres", "messenger", "redis", "dns", "agent")
 
 
@@ -191,11 +191,6 @@ def messenger_config(ground: Ground, site: Site) -> Path:
     return path
 
 
-def follower_order(primary: str) -> tuple[str, ...]:
-    """Sites that may take over, the best first."""
-    return tuple(name for name in SITES if name != primary)
-
-
 INSTANCES_MOST: Final = 4
 _START_SECONDS: Final = 15.0
 
@@ -254,7 +249,7 @@ def agent_file(ground: Ground, site: Site) -> str:
             f"check_url = {_toml(site.url('messenger') + '/health')}",
             f"most = {INSTANCES_MOST}",
             "stop_ms = 1000",
-            f"env = {{ {proc_table.MARK} = {_toml(mark)} }}",
+            f"env = {{ {processes.MARK} = {_toml(mark)} }}",
             "",
         ]
     )
@@ -276,7 +271,7 @@ def start_messenger(ground: Ground, site: Site) -> None:
     asyncio.run(_execute(action, order, authorities.operator(ground.folder.certificates)))
 
 
-async def _execute(action: Action, order: Order, peer: Peer) -> None:
+async def _execute(action: Action, order: Order, peer: AgentPeer) -> None:
     driver = ProcessDriver(peer)
     try:
         await driver.execute(action, order)

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from evac.model.errors import EvacError, InvalidInput
 from evac.net.tls import is_here
-from evac_lab import proc_table
+from evac_lab import process as processes
 from evac_lab.process import Process, ServerFailed
 
 World = Literal["loopback", "namespaces"]
@@ -179,7 +179,7 @@ class Running:
 
     @property
     def alive(self) -> bool:
-        return proc_table.same(self.pid, self.started)
+        return processes.same(self.pid, self.started)
 
     def again(self) -> Process:
         """The same process, not started."""
@@ -334,7 +334,7 @@ def living(state: LabState | None, folder: LabFolder, site: str | None = None) -
     """Pids of everything that lives of the lab, or of one site: what was recorded, its children, and what
     carries the mark (a crash may have come before a pid was written down).
     """
-    rows = proc_table.table()
+    rows = processes.table()
     known: Iterable[Running] = state.processes if state is not None else ()
     roots = {
         running.pid
@@ -343,9 +343,9 @@ def living(state: LabState | None, folder: LabFolder, site: str | None = None) -
         and (found := rows.get(running.pid)) is not None
         and found.started == running.started
     }
-    roots |= proc_table.marked(f"{folder.mark}{site or ''}", rows)
-    roots |= proc_table.working_in(folder.path / (site or ""), _TITLED, rows)
-    return proc_table.descendants(roots, rows)
+    roots |= processes.marked(f"{folder.mark}{site or ''}", rows)
+    roots |= processes.working_in(folder.path / (site or ""), _TITLED, rows)
+    return processes.descendants(roots, rows)
 
 
 Progress = Callable[[float, str], None]
@@ -380,13 +380,13 @@ class Starter:
 
     def launch(self, site: str, role: str, process: Process) -> Process:
         """Starts it and remembers it; does not wait until it is ready."""
-        process.env = {**process.env, proc_table.MARK: f"{self.folder.mark}{site}"}
+        process.env = {**process.env, processes.MARK: f"{self.folder.mark}{site}"}
         process.start()
         running = Running(
             site,
             role,
             process.pid,
-            proc_table.started(process.pid),
+            processes.started(process.pid),
             process.argv,
             str(process.log),
             process.user,

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final, cast, get_args
 
 from evac.agent.config import AgentConfig
+from evac.agent.fencing import Permits
 from evac.agent.memory import TokenLedger
-from evac.agent.permits import Permits
 from evac.agent.units import Units, UnitSeen
 from evac.drivers.port import Action, Driver, Order, Verb
 from evac.drivers.process.client import error_values

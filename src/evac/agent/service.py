@@ -32,13 +32,10 @@ from aiohttp import web
 
 from evac.agent import memory
 from evac.agent.acting import Acting
-from evac.agent.anchors import Anchors, Head
-from evac.agent.config import AgentConfig
-from evac.agent.fencing import FenceHand
+from evac.agent.config import AgentConfig, Door
+from evac.agent.fencing import FenceHand, Permits
 from evac.agent.listening import Listener, Reserve, connections_most
-from evac.agent.memory import TokenLedger
-from evac.agent.permits import Permits
-from evac.agent.tls import Door
+from evac.agent.memory import Anchors, Head, TokenLedger
 from evac.agent.units import Units
 from evac.drivers.process import client, driver
 from evac.drivers.process.client import error_values

@@ -21,7 +21,8 @@ from evac import estate as estates
 from evac.app import runs
 from evac.app.accepting import must_hold
 from evac.app.controlling import hands_of, read_policy
-from evac.app.situations import situation_now
+from evac.app.situations import facts_now
+from evac.derive.situation import of
 from evac.drivers.port import Action, Checked, Order
 from evac.drivers.registry import Drivers, acts, is_by_person
 from evac.engine.lead.leadership import LEADER
@@ -33,14 +34,16 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, StalePlan, Superseded, Unavailable
 from evac.model.estate import Estate
+from evac.model.observation import Observation
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
+from evac.model.situation import Situation
 from evac.run.envelope import outside
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.opening import open_store
 from evac.store.port import Store
 from evac.views.documents import DryRun, StepChecked, dry_run_of
-from evac.views.situation_view import differences
+from evac.views.situation_view import differences, stale_words
 
 CHECK_S: Final = 5.0
 CHECKS_AT_ONCE: Final = 32
@@ -54,7 +57,7 @@ IDLE: Final = "20s"
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedPlan:
     """A plan with the estate it fits, as the estate stands now."""
 
     plan: Plan
@@ -71,7 +74,7 @@ async def load(
     drivers: Drivers,
     now_ms: int,
     store: Store | None = None,
-) -> Loaded:
+) -> LoadedPlan:
     """Raises StalePlan where the plan was made from another estate, or other roles, than those of now, and
     UnsafePlan where the checker refuses it.
 
@@ -86,7 +89,7 @@ async def load(
         plan, digest = plan_codec.read(plan_path)
         data = plan_path.read_bytes()
     assert digest_of(data) == digest
-    return await fit(plan, data, digest, estate_path, policy_path, drivers, now_ms, store)
+    return await fit(plan, data, digest, estate_path, policy_path, drivers, now_ms, store=store)
 
 
 async def fit(
@@ -97,31 +100,38 @@ async def fit(
     policy_path: Path | None,
     drivers: Drivers,
     now_ms: int,
+    *,
     store: Store | None = None,
-) -> Loaded:
-    """A plan that was read, with the estate as it is now. Raises StalePlan as `load`, UnsafePlan for one that
-    the checker refuses.
+    known: Observation | None = None,
+) -> LoadedPlan:
+    """A plan that was read, with the estate as it is now. known: what is known beside the files; else the
+    store and the systems are asked. Raises StalePlan as `load`, UnsafePlan for one that the checker refuses.
     """
     estate = estates.load(estate_path)
     drivers.know(hands_of(estate))
     policy = read_policy(estate_path, policy_path, estate)
-    found = await situation_now(estate, store, drivers, now_ms)
+    found = of(estate, known or await facts_now(estate, store, drivers, now_ms))
     now = found.estate
     if plan.estate_digest != estate_digest(now):
+        _must_not_be_left(plan, found)
         by_files = plan.estate_digest == estate_digest(estate)
         raise StalePlan("plan-stale", *stale_words(differences(found), by_files))
     must_hold(now, plan)
-    return Loaded(plan, data, digest, now, policy)
+    return LoadedPlan(plan, data, digest, now, policy)
 
 
-def stale_words(differs: str, by_files: bool) -> tuple[str, str]:
-    """Why a plan is not of the estate as it is now, and what to do. differs: from the files."""
-    again = "plan with what is now and apply that: evac plan ESTATE --observe"
-    if by_files:
-        return f"this plan was made from the files alone, and now {differs}", again
-    if differs:
-        return f"this plan was made from another estate, or before something changed; now {differs}", again
-    return "this plan was made from another estate; now everything is as the files declare", again
+def _must_not_be_left(plan: Plan, found: Situation) -> None:
+    """Raises NotAllowed where a plan leaves what is marked as left already: that says more than that it is
+    stale.
+    """
+    for one in found.lost if plan.scenario.kind in ("lose", "evacuate") else ():
+        if one.domain in plan.scenario.domains:
+            by = f" by {one.run}" if one.run else ""
+            hint = (
+                "go on with that run: evac run list; or plan with what is now: evac plan ESTATE --observe; "
+            )
+            hint += f"if {one.domain} is well: evac site clear {one.domain} --reason WHY"
+            raise NotAllowed("site-left", f"{one.domain} is {one.state} already{by}", hint)
 
 
 def is_digest(plan: Path) -> bool:
@@ -129,7 +139,7 @@ def is_digest(plan: Path) -> bool:
     return str(plan).startswith("sha256:") and not plan.exists()
 
 
-async def dry_run(loaded: Loaded, drivers: Drivers) -> DryRun:
+async def dry_run(loaded: LoadedPlan, drivers: Drivers) -> DryRun:
     """Asks every system that the plan touches, all at once within bounds."""
     bound = bind(loaded.estate, loaded.plan, loaded.policy, run="dry", incident="dry", digest=loaded.digest)
     gate = asyncio.Semaphore(CHECKS_AT_ONCE)
@@ -278,7 +288,7 @@ def adopt(
     return asyncio.run(work())
 
 
-async def look(loaded: Loaded, drivers: Drivers) -> tuple[str, ...]:
+async def look(loaded: LoadedPlan, drivers: Drivers) -> tuple[str, ...]:
     """Steps all of whose actions the real systems say are done, in the order of the plan."""
     bound = bind(
         loaded.estate, loaded.plan, loaded.policy, run="adopt", incident="adopt", digest=loaded.digest
@@ -327,44 +337,69 @@ Answer = TypeVar("Answer")
 
 
 async def fitted(
-    data: bytes, digest: str, estate: Path, policy: Path | None, drivers: Drivers, now_ms: int
-) -> Loaded:
-    """The plan with the estate as it stands now. Raises StalePlan, UnsafePlan; InvalidInput for what is no
-    plan.
+    data: bytes,
+    digest: str,
+    estate: Path,
+    policy: Path | None,
+    drivers: Drivers,
+    now_ms: int,
+    known: Observation | None,
+) -> LoadedPlan:
+    """The plan with the estate as it is now. known: what is known beside the files, if anyone knows. Raises
+    StalePlan, UnsafePlan; InvalidInput for what is no plan.
     """
     try:
         plan = plan_codec.decode(data, digest)
     except EvacError as error:
         raise InvalidInput(error.code, error.message, error.hint) from error
-    return await fit(plan, data, digest, estate, policy, drivers, now_ms)
+    return await fit(plan, data, digest, estate, policy, drivers, now_ms, known=known)
 
 
-async def rehearse(data: bytes, digest: str, estate: Path, policy: Path | None, now_ms: int) -> DryRun:
+async def rehearse(
+    data: bytes,
+    digest: str,
+    estate: Path,
+    policy: Path | None,
+    now_ms: int,
+    known: Observation | None = None,
+) -> DryRun:
     """The document of a dry run."""
     drivers = Drivers()
     try:
-        loaded = await fitted(data, digest, estate, policy, drivers, now_ms)
+        loaded = await fitted(data, digest, estate, policy, drivers, now_ms, known)
         return await dry_run(loaded, drivers)
     finally:
         await drivers.close()
 
 
-async def check_fit(data: bytes, digest: str, estate: Path, policy: Path | None, now_ms: int) -> None:
-    """Raises StalePlan where the plan does not fit the estate and the roles of now, UnsafePlan where the
-    checker refuses it.
+async def check_fit(
+    data: bytes,
+    digest: str,
+    estate: Path,
+    policy: Path | None,
+    now_ms: int,
+    known: Observation | None = None,
+) -> None:
+    """Raises StalePlan where the plan does not fit the estate as it is now, UnsafePlan where the checker
+    refuses it.
     """
     drivers = Drivers()
     try:
-        await fitted(data, digest, estate, policy, drivers, now_ms)
+        await fitted(data, digest, estate, policy, drivers, now_ms, known)
     finally:
         await drivers.close()
 
 
 class Rehearser:
-    """One for a war room, of its estate and policy."""
+    """One for a war room, of its estate and policy. known: what the leader published of the situation."""
 
-    def __init__(self, estate: Path, policy: Path | None = None) -> None:
-        self._estate, self._policy = estate, policy
+    def __init__(
+        self,
+        estate: Path,
+        policy: Path | None = None,
+        known: Callable[[], Observation | None] = lambda: None,
+    ) -> None:
+        self._estate, self._policy, self._known = estate, policy, known
         self._turn = asyncio.Lock()
 
     def _files(self) -> tuple[Path, Path | None]:
@@ -372,10 +407,10 @@ class Rehearser:
         return self._estate.resolve(), self._policy and self._policy.resolve()
 
     async def rehearse(self, data: bytes, digest: str, now_ms: int) -> DryRun:
-        return await self._apart(lambda: rehearse(data, digest, *self._files(), now_ms))
+        return await self._apart(lambda: rehearse(data, digest, *self._files(), now_ms, self._known()))
 
     async def check_fit(self, data: bytes, digest: str, now_ms: int) -> None:
-        await self._apart(lambda: check_fit(data, digest, *self._files(), now_ms))
+        await self._apart(lambda: check_fit(data, digest, *self._files(), now_ms, self._known()))
 
     async def _apart(self, work: Callable[[], Awaitable[Answer]]) -> Answer:
         async def bounded() -> Answer:

@@ -19,14 +19,14 @@ from evac import estate as estates
 from evac.app.accepting import Checker, Forethought, decoded, must_fit
 from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
-from evac.app.observed_stores import SeenEstate
+from evac.app.observed_stores import RivalWatch, SeenEstate
 from evac.app.observing import ServiceHealth, control_of, probes_of
 from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
 from evac.drivers import process
 from evac.drivers.port import Driver
-from evac.drivers.process.client import Peer, agent_of, peer_of
+from evac.drivers.process.client import AgentPeer, agent_of, peer_of
 from evac.drivers.process.driver import (
     AgentAnchors,
     AgentGenerations,
@@ -212,6 +212,8 @@ async def compose(
         anchors=[heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items()],
         chores=(
             *(seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore),
+            effects.ClearedMarks(store, clock, tell).chore,
+            RivalWatch(seen, clock, tell).chore,
             StrangeEntryChore(store, clock, tell).chore,
             CertificateChore(agents_of(estate), clock, tell).chore,
             HeadChore(store, sinks, clock, tell, setting.site).chore,
@@ -227,7 +229,7 @@ async def compose(
     return Composed(made[0], store, drivers, worker, seen, closed, agents, mender, forethought)
 
 
-def hands_of(estate: Estate, peer: Peer | None = None) -> dict[str, Maker]:
+def hands_of(estate: Estate, peer: AgentPeer | None = None) -> dict[str, Maker]:
     """Drivers by the hand of each site's agent, such as `postgres@pangyo`, and the one of its units. peer:
     how agents are spoken to, if not as the environment says. Raises InvalidInput.
     """

@@ -25,7 +25,8 @@ from evac.app.observing import observe, standing_facts
 from evac.derive import situation
 from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, RunClock
-from evac.engine.runs.effects import EFFECTS, EffectsReader
+from evac.engine.lead.watch_journal import Notice, Tell
+from evac.engine.runs.effects import EFFECTS, EffectsReader, moved_from
 from evac.engine.runs.effects import decode as moved_in
 from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, keep_standing
 from evac.engine.stores.datasets import DataSets, Epoch
@@ -34,11 +35,12 @@ from evac.engine.stores.sightings import Following, Loss, Sighting, losses_of, p
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.estate import Estate
-from evac.model.observation import MemberSeen, Observation, Role
+from evac.model.observation import MemberSeen, Observation, Role, TrafficSeen, UnitsSeen
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.model.situation import Effects, LostNow, Moved, Rivals
 from evac.store.port import Lease, Put, Store
+from evac.views.situation_view import rivals_hint, rivals_words
 
 KEY: Final = "observed"
 PERIOD_S: Final = 2.0
@@ -492,6 +494,28 @@ def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> O
         raise Corrupt("what was observed cannot be read from the store") from error
 
 
+class RivalWatch:
+    """Says that a store has two writable primaries, and that it has no longer: in the log and the journal."""
+
+    def __init__(self, seen: SeenEstate, clock: Clock, tell: Tell) -> None:
+        self._seen, self._clock, self._tell = seen, clock, tell
+        self._told: dict[str, tuple[str, ...]] = {}
+
+    async def chore(self, guard: Lease) -> None:
+        now = {one.store: one for one in self._seen.observation.rivals}
+        for name, one in now.items():
+            if self._told.get(name) != one.sites:
+                self._say(f"{rivals_words(one)}; {rivals_hint(one)}", name, one.sites)
+        for name in self._told.keys() - now.keys():
+            self._say(f"{name} has one writable primary again", name, ())
+        self._told = {name: one.sites for name, one in now.items()}
+        await asyncio.sleep(PERIOD_S)
+
+    def _say(self, words: str, store: str, sites: tuple[str, ...]) -> None:
+        data = {"code": "two-primaries", "store": store, "sites": list(sites)}
+        self._tell(Notice("trouble", self._clock.now_ms(), "", words, data))
+
+
 class Published:
     """What the leader wrote of the situation, for whoever reads a store."""
 
@@ -514,3 +538,23 @@ class Published:
         """None where no leader has written any. Raises Corrupt, Unavailable."""
         entry = await self._store.get(KEY)
         return None if entry is None else await self.read(entry.value)
+
+
+def facts_from(found: Mapping[str, Any]) -> Observation:
+    """An observation as its fields say it, as the API shows it. Raises Corrupt for what is none."""
+    try:
+        effects, kept = found.get("effects"), None
+        if effects is not None:
+            lost = tuple(LostNow(**one) for one in effects["lost"])
+            kept = Effects(lost, tuple(moved_from(one) for one in effects["moved"]))
+        members = ({**m, "waits_for": tuple(m["waits_for"]), "error": None} for m in found["members"])
+        return Observation(
+            int(found["at_ms"]),
+            tuple(MemberSeen(**one) for one in members),
+            tuple(UnitsSeen(**one) for one in found["units"]),
+            tuple(TrafficSeen(**{**one, "sites": tuple(one["sites"])}) for one in found["traffic"]),
+            tuple(Rivals(**{**one, "sites": tuple(one["sites"])}) for one in found["rivals"]),
+            kept,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt("what the server says of the situation cannot be read") from error

@@ -39,10 +39,10 @@ from evac.model.domain import site_of, topology
 from evac.model.errors import ActionError, InvalidInput, Permanent
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.fleet import BMC_NO
-from evac.model.observation import MemberSeen, Observation, observed
+from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import RunPolicy
 from evac.run.pacing import SAMPLES_LEAST, Health
-from evac.watch import probes
+from evac.watch import witness
 from evac.watch.witness import Probe
 
 OLDEST_MS: Final = 3_600_000
@@ -183,20 +183,6 @@ LOOK_S: Final = 2.0
 AT_ONCE: Final = 32
 
 
-def as_it_stands(estate: Estate, now_ms: int) -> Estate:
-    """The estate with the roles that its stores have now; where that is not certain, as the files say."""
-    from evac.app.observed_stores import merged
-
-    async def look() -> Observation:
-        drivers = Drivers()
-        try:
-            return await observe(estate, drivers, now_ms)
-        finally:
-            await drivers.close()
-
-    return observed(estate, merged(Observation(0), asyncio.run(look())))
-
-
 def store_endpoints(estate: Estate) -> tuple[Endpoint, ...]:
     """Endpoints of copies of stores, sorted by store, then site."""
     stores = {store.id for store in estate.stores}
@@ -328,7 +314,7 @@ def _probe(kind: ProbeKind, name: str, end: Endpoint, drivers: Drivers, timeout_
     async def ask() -> ProbeReport:
         return await drivers.able(end.driver, AnswersProbe).probe(action_of(end), timeout_s)
 
-    return Probe(kind, name, probes.asked(kind, ask))
+    return Probe(kind, name, witness.asked(kind, ask))
 
 
 ASK_S: Final = 2.0

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from evac.app.observed_stores import Published, merged, rivals_in
 from evac.app.observing import observe
-from evac.derive import situation
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import LEADER
@@ -19,12 +18,14 @@ from evac.engine.stores.datasets import DataSets
 from evac.model.errors import Corrupt
 from evac.model.estate import Estate
 from evac.model.observation import Observation
-from evac.model.situation import Situation
 from evac.store.port import Store
 
 
-async def facts_now(estate: Estate, store: Store | None, drivers: Drivers | None, now_ms: int) -> Observation:
-    """What is known beside the files. store None: nothing of runs; drivers None: no system is asked.
+async def facts_now(
+    estate: Estate | None, store: Store | None, drivers: Drivers | None, now_ms: int
+) -> Observation:
+    """What is known beside the files. store None: nothing of runs; estate or drivers None: no system is
+    asked.
 
     Raises Unavailable where the store does not answer.
     """
@@ -39,7 +40,7 @@ async def facts_now(estate: Estate, store: Store | None, drivers: Drivers | None
         before = replace(published or before, effects=await reader.read(now_ms))
         epochs = await DataSets(store, "", SystemClock()).read_all()
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
-    if drivers is None:
+    if drivers is None or estate is None:
         return before
     looked = await observe(estate, drivers, now_ms)
     return replace(merged(before, looked, holders), effects=before.effects, rivals=rivals_in(looked))
@@ -50,10 +51,3 @@ async def _published(store: Store) -> Observation | None:
         return await Published(store).get()
     except Corrupt:
         return None
-
-
-async def situation_now(
-    estate: Estate, store: Store | None, drivers: Drivers | None, now_ms: int
-) -> Situation:
-    """estate: as its files declare it. Raises Unavailable where the store does not answer."""
-    return situation.of(estate, await facts_now(estate, store, drivers, now_ms))

@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-from evac.audit.acceptance import (
-    Baseline,
-    Compared,
-    Suppressed,
-    Suppression,
-    apply_suppressions,
-    baseline_of,
-    compare,
-)
 from evac.audit.auditing import (
     AuditReport,
     Headline,
@@ -21,7 +12,17 @@ from evac.audit.auditing import (
     headline,
     summary,
 )
-from evac.audit.findings import Finding, at_least
+from evac.audit.findings import (
+    Baseline,
+    Compared,
+    Finding,
+    Suppressed,
+    Suppression,
+    apply_suppressions,
+    at_least,
+    baseline_of,
+    compare,
+)
 from evac.audit.rules import RULES
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.audit.context import Cause, Context, why_lost
+from evac.audit.context import Cause, Context, counted, duration, listed, why_lost
 from evac.audit.findings import Finding, merged
 from evac.audit.impacts.all_losses import (
     DEGRADED,
@@ -28,7 +28,6 @@ from evac.audit.impacts.losses import LossKind, losses, together
 from evac.audit.impacts.losses import pairs as losses_of_pairs
 from evac.audit.impacts.stores import NEVER, UNKNOWN_MS
 from evac.audit.rules import RULES
-from evac.audit.words import counted, duration, listed
 from evac.model.collector import collector_at_rest
 from evac.model.domain import topology
 from evac.model.estate import Estate

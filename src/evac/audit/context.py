@@ -1,4 +1,7 @@
-"""What a rule is given: the estate, the impacts of every loss, judgements and chains of causes."""
+"""What a rule is given: the estate, the impacts of every loss, judgements and chains of causes.
+
+Also how amounts, times and lists read in messages.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,58 @@ from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn
 
+_UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
+_RESOURCE_UNITS: Final = {"cpu": "mCPU", "memory": "MiB", "disk": "GiB", "accelerators": "accelerators"}
+_LARGER: Final = {"cpu": (1_000, "cores"), "memory": (1_024, "GiB"), "disk": (1_024, "TiB")}
+
+
+def duration(ms: int) -> str:
+    """A time in its two largest units: `2 h 5 min`; `never` for one that does not end."""
+    if ms >= NEVER:
+        return "never"
+    parts: list[str] = []
+    rest = ms
+    for size, name in _UNITS:
+        if rest >= size and len(parts) < 2:
+            parts.append(f"{rest // size} {name}")
+            rest %= size
+    return " ".join(parts) or f"{ms} ms"
+
+
+def amount(resource: str, value: int) -> str:
+    """A capacity in the larger unit once it is large: `227,341 cores`."""
+    return " ".join(measured(resource, value))
+
+
+def measured(resource: str, value: int) -> tuple[str, str]:
+    """The number and the unit of a capacity, in the larger unit once it is large."""
+    size, unit = _LARGER.get(resource, (1, ""))
+    if unit and value >= 10 * size:
+        return f"{-(-value // size):,}", unit
+    return f"{value:,}", _RESOURCE_UNITS.get(resource, resource)
+
+
+def bandwidth(mbps: int) -> str:
+    """`20 Gbit/s` or `150 Mbit/s`."""
+    return f"{mbps / 1_000:,.1f} Gbit/s" if mbps >= 10_000 else f"{mbps:,} Mbit/s"
+
+
+def listed(names: Sequence[str], most: int = 3, count: int | None = None) -> str:
+    """`a, b, c and 5 more`; count: how many there are, if only the first are given."""
+    shown = ", ".join(names[:most])
+    rest = (len(names) if count is None else count) - most
+    return f"{shown} and {rest:,} more" if rest > 0 else shown
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """`1 service`, `12 services`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def is_or_are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
 _CLASS_RANK: Final = {name: rank for rank, name in enumerate(DOMAIN_CLASSES)}
 
 
@@ -29,6 +84,7 @@ ReasonKind = Literal[
     "traffic",
     "fewer-replicas",
     "no-copy",
+    "majority-lost",
     "no-headroom",
     "nowhere-else",
     "tools-lost",
@@ -68,6 +124,8 @@ class Reason:
                 return f"{self.replicas:,} of {self.of:,} replicas left"
             case "no-copy":
                 return f"store {stores} has no copy within its rpo outside {self.loss}"
+            case "majority-lost":
+                return f"store {stores} loses the majority of its votes with {self.loss}, so writes stop"
             case "no-headroom":
                 return f"no room for {self.replicas:,} of the replicas it needs"
             case "nowhere-else":
@@ -362,7 +420,10 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
             continue
         place = int(impacts.families.losses[row].searchsorted(number))
         if impacts.families.ready_ms[row][place] >= NEVER:
-            return Reason("no-copy", loss, _stores(context, family))
+            stores = impacts.graph.family_stores[family]
+            outcomes = [impacts.stores.at(store, number) for store in stores]
+            tied = any(o is not None and not o.has_majority and o.data_members_left for o in outcomes)
+            return Reason("majority-lost" if tied else "no-copy", loss, _stores(context, family))
     short = impacts.capacity.short.get(number)
     if short is not None and short.for_good[service] > 0:
         return Reason("no-headroom", loss, replicas=int(short.for_good[service]))

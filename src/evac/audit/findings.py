@@ -2,13 +2,17 @@
 
 A finding speaks of one subject and lists every loss it holds for, the worst first, so that
 thousands of fault domains give a report that a person can read.
+
+Findings that a company accepts: a baseline, and suppressions with a reason and an end.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Final
 
 from evac.model.diagnostic import SEVERITIES, Place, Severity
@@ -96,3 +100,151 @@ def _joined(group: list[Finding]) -> Finding:
     domains = dict.fromkeys(domain for finding in ordered for domain in finding.domains)
     gravest_class = min((f.domain_class for f in ordered), key=lambda name: _CLASS_RANK[name])
     return replace(ordered[0], domains=tuple(domains), domain_class=gravest_class)
+
+
+INVALID_RULE: Final = ("suppression-invalid", "EV190")
+ENDED_RULE: Final = ("suppression-ended", "EV191")
+UNUSED_RULE: Final = ("suppression-unused", "EV192")
+
+_NOT_IN_A_FILE: Final = Place("")
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """`rule`: slug or code, `subject`: name or shell pattern, `domain`: a pattern over the losses."""
+
+    rule: str
+    subject: str = "*"
+    domain: str = "*"
+    reason: str = ""
+    until: date | None = None
+    place: Place = _NOT_IN_A_FILE
+
+    def covers(self, finding: Finding) -> bool:
+        """Whether it speaks of this finding; every domain of the finding must match."""
+        return (
+            self.rule in (finding.rule, finding.code)
+            and fnmatch.fnmatchcase(finding.subject, self.subject)
+            and all(fnmatch.fnmatchcase(d, self.domain) for d in finding.domains or ("",))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Suppressed:
+    """A finding that is not reported as open, and what put it aside."""
+
+    finding: Finding
+    by: Suppression
+
+
+def apply_suppressions(
+    findings: Iterable[Finding], suppressions: Iterable[Suppression], as_of: date | None
+) -> tuple[tuple[Finding, ...], tuple[Suppressed, ...]]:
+    """Open findings (those about suppressions among them), and the suppressed ones.
+
+    Without a date nothing can be shown to be still in force, so nothing is suppressed.
+    """
+    given = tuple(suppressions)
+    active = tuple(s for s in given if not _complaint(s, as_of))
+    found_open: list[Finding] = [found for s in given if (found := _complaint(s, as_of))]
+    put_aside: list[Suppressed] = []
+    used: set[int] = set()
+    for finding in findings:
+        index = next((i for i, s in enumerate(active) if s.covers(finding)), None)
+        if index is None:
+            found_open.append(finding)
+        else:
+            used.add(index)
+            put_aside.append(Suppressed(finding, active[index]))
+    found_open += [_unused(s) for i, s in enumerate(active) if i not in used]
+    return tuple(sorted(found_open, key=lambda f: f.sort_key)), tuple(put_aside)
+
+
+def _complaint(suppression: Suppression, as_of: date | None) -> Finding | None:
+    if not suppression.reason.strip() or suppression.until is None:
+        missing = "a reason" if not suppression.reason.strip() else "an end date"
+        return _finding(
+            suppression,
+            INVALID_RULE,
+            "error",
+            f"has no {missing[2:].strip()} and does nothing",
+            "Write `reason:` and `until:`.",
+        )
+    if as_of is None:
+        return _finding(
+            suppression,
+            INVALID_RULE,
+            "error",
+            "does nothing: the date of the audit is unknown",
+            "Write `as_of:` in the estate or pass --as-of.",
+        )
+    if suppression.until < as_of:
+        return _finding(
+            suppression,
+            ENDED_RULE,
+            "warning",
+            f"ended on {suppression.until}",
+            "Mend what it put aside, or decide again and write a new end date.",
+        )
+    return None
+
+
+def _unused(suppression: Suppression) -> Finding:
+    return _finding(suppression, UNUSED_RULE, "note", "matches no finding", "Remove it.")
+
+
+def _finding(
+    suppression: Suppression, rule: tuple[str, str], severity: Severity, words: str, fix: str
+) -> Finding:
+    return Finding(
+        rule=rule[0],
+        code=rule[1],
+        severity=severity,
+        subject=f"{suppression.rule} {suppression.subject}",
+        message=f"the suppression of {suppression.rule} for {suppression.subject} {words}",
+        fix=fix,
+        place=suppression.place,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Fingerprints of known findings, with the severity each had."""
+
+    known: tuple[tuple[str, Severity], ...] = ()
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        return frozenset(fingerprint for fingerprint, _ in self.known)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """new: not in the baseline, or graver than it was there; known: as before; mended: gone since."""
+
+    new: tuple[Finding, ...]
+    known: tuple[Finding, ...]
+    mended: tuple[str, ...]
+
+
+def baseline_of(findings: Iterable[Finding]) -> Baseline:
+    """The baseline that accepts exactly these findings."""
+    gravest: dict[str, Severity] = {}
+    for finding in findings:
+        before = gravest.get(finding.fingerprint)
+        if before is None or at_least(finding.severity, before):
+            gravest[finding.fingerprint] = finding.severity
+    return Baseline(tuple(sorted(gravest.items())))
+
+
+def compare(findings: Iterable[Finding], baseline: Baseline) -> Compared:
+    """What is new against a baseline. A finding that has become graver is new."""
+    before = dict(baseline.known)
+    new: list[Finding] = []
+    known: list[Finding] = []
+    seen: set[str] = set()
+    for finding in findings:
+        seen.add(finding.fingerprint)
+        level = before.get(finding.fingerprint)
+        (known if level is not None and at_least(level, finding.severity) else new).append(finding)
+    return Compared(tuple(new), tuple(known), tuple(sorted(baseline.fingerprints - seen)))

@@ -55,11 +55,10 @@ from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate
 from evac.model.run_policy import RunPolicy
 from evac.net.secrets import secret_of
-from evac.store.copying import Copied, copy_of
-from evac.store.generation import Generation, read_generation
+from evac.store.anchors import decode
+from evac.store.generation import Copied, Generation, copy_of, read_generation
 from evac.store.opening import open_store
 from evac.store.port import Entry
-from evac.store.segments import decode
 
 BUDGET_MS: Final = 60_000
 SEALED: Final = "sealed/break-glass.bin"
@@ -90,7 +89,7 @@ EXTRAS: Final = "all"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BundleRequest:
     """store: None: nothing of a store is carried. shares: (k, n) where secrets are locked up; shares_to:
     folders of the people. sealed: more references, or files, to be locked up. at_ms: when it is made.
     """
@@ -124,7 +123,7 @@ class Written:
 class _Making:
     """What comes together."""
 
-    asked: Asked
+    asked: BundleRequest
     estate: Estate
     sources: list[Source] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -135,7 +134,7 @@ class _Making:
 
 
 def make_bundle(
-    asked: Asked,
+    asked: BundleRequest,
     tell: Callable[[float, str], None] = lambda share, words: None,
     draw: sealing.Draw = os.urandom,
 ) -> Written:

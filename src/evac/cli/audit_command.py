@@ -23,6 +23,8 @@ from evac.cli.options import (
     output_option,
     quiet_option,
 )
+from evac.cli.situation import situation_of
+from evac.cli.target import Where, where_options
 from evac.estate.codecs.suppressions import encode_baseline, read_baseline, read_suppressions
 from evac.model.diagnostic import SEVERITIES
 from evac.model.digest import estate_digest
@@ -65,6 +67,7 @@ class Judged:
     help="YAML list of what to live with: rule, subject, reason, until.",
 )
 @click.option("--all", "whole", is_flag=True, help="List every loss and every finding, not the gravest only.")
+@where_options
 @as_of_option
 @fail_on_option("error")
 @output_option("text", "json", "sarif", "junit", "github", "markdown", "html")
@@ -78,6 +81,7 @@ def audit(
     new_baseline: Path | None,
     suppressions: Path | None,
     whole: bool,
+    where: Where,
     as_of: date | None,
     fail_on: str,
     output: str,
@@ -89,7 +93,7 @@ def audit(
     Tries every site, hall, feed, rack and shared fate in turn. Exit 3: something at or above --fail-on
     was found.
     """
-    loaded = estates.load(estate, as_of)
+    loaded = situation_of(estates.load(estate, as_of), estate, where, False).estate
     with (
         progress("auditing", quiet) as told,
         kernels(audit_s(loaded, lose, pairs), reporter(told, quiet)),

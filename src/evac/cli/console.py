@@ -109,6 +109,8 @@ PAUSED: Final = 13
 ROLLED_BACK: Final = 14
 ROLL_BACK_FAILED: Final = 15
 UNKNOWN: Final = 16
+TWO_PRIMARIES: Final = 17
+"""A store has two writable primaries: nothing is more urgent."""
 INTERRUPTED: Final = 130
 
 

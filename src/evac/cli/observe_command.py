@@ -29,11 +29,12 @@ def observe(estate: Path, power: bool, output: str) -> int:
     """Ask every copy of every store what it is now: primary, synchronous, how far behind.
 
     A copy that does not answer is unreachable, which is an answer; one that answers and receives nothing
-    just now is detached. Exit 16: one refuses us, or what the
+    just now is detached. Exit 17: a store has two writable primaries. Exit 16: one refuses us, or what the
     estate says of it cannot be used. With --power, exit 16: the power of some servers is not known; exit 1:
     no controller told any. A password that is refused is tried a handful of times, all controllers together,
     and no more.
     """
+    from evac.app.observed_stores import rivals_in
     from evac.views.sheet import Page
     from evac.views.words import moment
 
@@ -47,6 +48,7 @@ def observe(estate: Path, power: bool, output: str) -> int:
             "schema_version": 1,
             "observed_at": moment(seen.at_ms),
             "members": rows,
+            "two_primaries": [{"store": one.store, "sites": list(one.sites)} for one in rivals_in(seen)],
         }
         if facts is not None:
             document["power"] = {"observed_at": moment(facts.at_ms), "sites": _power_rows(facts)}
@@ -81,13 +83,22 @@ def _error(member: MemberSeen) -> dict[str, str] | None:
 
 
 def _asked(seen: Observation) -> int:
-    """Says which copies could not be asked though they may well live; the exit code for it."""
+    """Says which stores have two writable members, and which copies could not be asked though they may well
+    live; the exit code for it.
+    """
+    from evac.app.observed_stores import rivals_in
+    from evac.views.situation_view import rivals_hint, rivals_words
+
+    rivals = rivals_in(seen)
+    for one in rivals:
+        say(f"error: {rivals_words(one)} [two-primaries]")
+        say(f"next: {rivals_hint(one)}")
     told = [(member, *member.error) for member in seen.members if member.error is not None]
     for member, code, message, hint in told:
         say(f"error: {member.store} at {member.site}: {message} [{code}]")
         if hint:
             say(f"next: {hint}")
-    return console.UNKNOWN if told else console.DONE
+    return console.TWO_PRIMARIES if rivals else console.UNKNOWN if told else console.DONE
 
 
 def _known(facts: PowerFacts | None) -> int:

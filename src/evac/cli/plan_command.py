@@ -26,12 +26,15 @@ from evac.cli.options import (
     plan_argument,
     quiet_option,
 )
+from evac.cli.situation import lines, situation_of
+from evac.cli.target import Where, where_options
 from evac.derive.planning_instance import derive
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import InvalidInput, StalePlan, UnsafePlan
 from evac.model.estate import Estate
 from evac.model.policy import Policy
+from evac.model.situation import Situation
 from evac.planning.simulation.simulate import parse_faults
 from evac.planning.simulation.simulate import simulate as play
 from evac.verify import Verdict, check
@@ -40,6 +43,7 @@ from evac.views.json_out import simulate_json, verify_json
 from evac.views.plan_text import diff as plan_diff
 from evac.views.plan_text import plan_text
 from evac.views.plan_view import Planned
+from evac.views.situation_view import differences, stale_words
 from evac.views.small_texts import simulate_text, verify_text
 from evac.views.words import plural
 
@@ -111,11 +115,18 @@ def simulate(
 @plan_argument
 @estate_argument
 @observe_option
+@where_options
 @as_of_option
 @output_option("text", "json")
 @file_option
 def verify(
-    plan: Path, estate: Path, observe: bool, as_of: date | None, output: str, target: Path | None
+    plan: Path,
+    estate: Path,
+    observe: bool,
+    where: Where,
+    as_of: date | None,
+    output: str,
+    target: Path | None,
 ) -> int:
     """Check everything a PLAN says against the ESTATE, with code that never sees the search of the planner.
 
@@ -123,12 +134,11 @@ def verify(
     """
     made, digest = plan_codec.read(plan)
     loaded = estates.load(estate, as_of or made.as_of)
-    if observe:
-        from evac.app.observing import as_it_stands
-
-        loaded = as_it_stands(loaded, time.time_ns() // 1_000_000)
+    declared, found = loaded, situation_of(loaded, estate, where, observe)
+    loaded = found.estate
     if estate_digest(loaded) != made.estate_digest:
-        raise StalePlan("plan-stale", "the plan was made from another estate", "make it anew: evac plan")
+        by_files = estate_digest(declared) == made.estate_digest
+        raise StalePlan("plan-stale", *stale_words(differences(found), by_files))
     verdict = check(loaded, made)
     if output == "json":
         emit(verify_json(digest, verdict), target)
@@ -186,6 +196,7 @@ def verify(
     "--report", type=click.Path(path_type=Path, dir_okay=False), help="Also write a report page (HTML)."
 )
 @observe_option
+@where_options
 @as_of_option
 @output_option("text", "json", "html")
 @quiet_option
@@ -206,6 +217,7 @@ def plan(
     target: Path | None,
     report: Path | None,
     observe: bool,
+    where: Where,
     as_of: date | None,
     output: str,
     quiet: bool,
@@ -217,10 +229,11 @@ def plan(
     """
     before = plan_codec.read(older)[0] if older else None
     loaded = estates.load(estate, as_of)
-    if observe:
-        from evac.app.observing import as_it_stands
-
-        loaded = as_it_stands(loaded, time.time_ns() // 1_000_000)
+    found = situation_of(loaded, estate, where, observe)
+    for line in lines(found):
+        say(line, quiet)
+    _may_go_home(found, failback, str(estate))
+    loaded = found.estate
     on = _on(seen, restore) if seen is not None else ()
     scenario = scenario_of(loaded, Question(lose, evacuate, restore, failback, deadline, power, on))
     with progress("planning", quiet) as told:
@@ -251,6 +264,15 @@ def plan(
         shown = screen()
         emit(plan_text(made.plan, made.digest, shown.width, shown.colour, str(target or "")), None)
     return _accepted(verdict, target, f"{estate} --observe" if observe else str(estate))
+
+
+def _may_go_home(found: Situation, domains: tuple[str, ...], estate: str) -> None:
+    """Raises InvalidInput for a failback to what is lost: nothing runs there before it is restored."""
+    for one in found.lost:
+        if one.domain in domains and one.state == "lost":
+            hint = f"restore it first: evac plan {estate} --restore {one.domain}; if it was never lost: "
+            hint += f"evac site clear {one.domain} --reason WHY"
+            raise InvalidInput("failback-lost", f"{one.domain} is marked as lost: nothing runs there", hint)
 
 
 def _accepted(verdict: Verdict, target: Path | None, estate: str) -> int:

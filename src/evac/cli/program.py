@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "what-if": ("evac.cli.status_command:what_if", "What the loss of these fault domains would do."),
     "run": ("evac.cli.run_command:run", "Look at runs, and say what shall become of them."),
     "incident": ("evac.cli.incident_command:incident", "What happened, who commands, what is told to whom."),
+    "site": ("evac.cli.site_command:site", "Take back that a site is lost or evacuated."),
     "hold": ("evac.cli.apply_command:hold", "Stop everything before its next effect."),
     "serve": ("evac.cli.serve_command:serve", "Run the controller of a site."),
     "store": ("evac.cli.store_command:store", "Authenticate what is kept in the store."),

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from evac.cli.console import emit, say, screen, write_whole
 from evac.cli.options import output_option
 from evac.cli.target import Where, where_options
+from evac.model.errors import EvacError
+from evac.model.situation import Situation
+
+if TYPE_CHECKING:
+    from evac.control.port import Control
+    from evac.model.observation import Observation
 
 
 def _json(document: Any) -> str:
@@ -18,15 +24,52 @@ def _json(document: Any) -> str:
 
 
 @click.command()
+@click.argument("estate", type=click.Path(path_type=Path), required=False)
 @where_options
 @output_option("text", "json")
-def status(where: Where, output: str) -> None:
-    """How things stand: who leads, what is held, open runs, plans that lie ready, the last notices."""
+def status(estate: Path | None, where: Where, output: str) -> int:
+    """What is now: who leads, what is held or lost, open runs, plans that are ready, the last notices.
+
+    With the ESTATE also what is not where its files declare it, since when and by which run. Exit 17: a store
+    has two writable primaries.
+    """
+    from evac.cli import console
     from evac.views.small_texts import status_text
 
-    document = where.do(lambda control: control.status())
+    async def ask(control: Control) -> tuple[dict[str, Any], Observation | None]:
+        document = dict(await control.status())
+        try:
+            return document, await control.facts(None, False)
+        except EvacError:  # no leader has published any yet
+            return document, None
+
+    document, facts = where.do(ask)
+    document["situation"] = _situation(estate, facts)
     page = screen()
     emit(_json(document) if output == "json" else status_text(document, page.width, page.colour), None)
+    return console.TWO_PRIMARIES if facts is not None and facts.rivals else console.DONE
+
+
+def _situation(estate: Path | None, facts: Observation | None) -> dict[str, Any] | None:
+    """What differs from the files, as data and in words; without the files only what is lost, and rivals."""
+    if facts is None:
+        return None
+    import time
+
+    from evac import estate as estates
+    from evac.derive import situation
+    from evac.model.estate import Estate
+    from evac.views.situation_view import document, lines_of, next_of
+
+    now_ms = time.time_ns() // 1_000_000
+    if estate is None:
+        lost = facts.effects.lost if facts.effects is not None else ()
+        found = Situation(Estate(""), Estate(""), facts.at_ms, lost, rivals=facts.rivals)
+    else:
+        found = situation.of(estates.load(estate), facts)
+    words = list(lines_of(found, now_ms))
+    next_words = next_of(found, str(estate or "ESTATE"))
+    return {"compared": estate is not None, **document(found), "words": words, "next": next_words}
 
 
 @click.group()

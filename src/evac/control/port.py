@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from evac.app.incidents import PaperForm, PaperKind
 from evac.engine.runs.requests import Request
 from evac.incident.records import Note
+from evac.model.observation import Observation
 from evac.store.anchors import Anchor
 from evac.views.documents import DryRun, RunDocument
 from evac.views.sheet import Sheet
@@ -139,6 +140,14 @@ class Control(Protocol):
 
     async def release(self, who: str, reason: str) -> bool:
         """Ends the hold; False where nobody held anything."""
+        ...
+
+    async def facts(self, estate: Path | None, look: bool) -> Observation:
+        """What is known beside the files: what runs did, and what systems say. look: systems may be asked."""
+        ...
+
+    async def clear_site(self, domain: str, who: str, reason: str) -> None:
+        """Takes back that a site, or a domain below one, is lost or evacuated."""
         ...
 
     async def status(self) -> Document:

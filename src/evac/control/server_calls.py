@@ -24,6 +24,7 @@ import orjson
 from evac import __version__
 from evac.model.error_kinds import error_of
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, OutcomeUnknown
+from evac.net.http_calls import open_session
 from evac.net.secrets import Secret
 from evac.net.tls import TlsFiles, TlsTrouble, client_context, trouble_of, why_cut
 
@@ -228,7 +229,6 @@ class ServerCalls:
                 data=body or None,
                 headers=sent,
                 allow_redirects=False,
-                timeout=self._patience(),
             ) as response:
                 await self._check(response)
                 yield response
@@ -298,21 +298,16 @@ class ServerCalls:
             str(told.get("kind", "")), status, code, words or f"it answers {status}", hint or AGAIN
         )
 
-    def _patience(self) -> aiohttp.ClientTimeout:
-        return aiohttp.ClientTimeout(total=None, sock_connect=self.server.connect_s)
-
     def _authority(self) -> dict[str, str]:
         token = self.server.token
         return {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            context: Any = self._context or False
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=8, ssl=context),
-                timeout=self._patience(),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
+            self._session = open_session(
+                limit=8,
+                line=self._context,
+                connect_s=self.server.connect_s,
                 auto_decompress=False,
                 headers={"User-Agent": f"evac/{__version__}", "Accept-Encoding": "identity"},
                 max_line_size=16_384,

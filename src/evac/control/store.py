@@ -9,10 +9,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
+from evac import estate as estates
 from evac.app import applying, incidents, runs
 from evac.app.anchoring import JOURNALS
 from evac.app.applying import check_fit, rehearse
 from evac.app.incidents import PaperForm, PaperKind
+from evac.app.situations import facts_now
 from evac.control.port import (
     Document,
     Held,
@@ -22,14 +24,17 @@ from evac.control.port import (
     StatusFiles,
     Taken,
 )
+from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.plans.library import find_plan, get_plan
+from evac.engine.runs import effects
 from evac.engine.runs.reading import decode_all
 from evac.engine.runs.requests import Request
 from evac.incident.components import public_names
 from evac.incident.incident import summary
 from evac.incident.records import Note
 from evac.model.errors import InvalidInput
+from evac.model.observation import Observation
 from evac.office import status_summary
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
@@ -140,11 +145,14 @@ class StoreControl:
         return await status_summary.drawer_rows(self.store)
 
     async def rehearse(self, plan: PlanGiven) -> DryRun:
-        return await rehearse(plan.data, plan.digest, _estate(plan.estate), plan.policy, self._clock.now_ms())
+        estate, known = _estate(plan.estate), await self.facts(plan.estate, True)
+        now_ms = self._clock.now_ms()
+        return await rehearse(plan.data, plan.digest, estate, plan.policy, now_ms, known)
 
     async def ready(self, plan: PlanGiven) -> str:
         estate = _estate(plan.estate)
-        await check_fit(plan.data, plan.digest, estate, plan.policy, self._clock.now_ms())
+        known = await self.facts(plan.estate, True)
+        await check_fit(plan.data, plan.digest, estate, plan.policy, self._clock.now_ms(), known)
         return await applying.ensure_controller(
             self.store, self._url, estate.absolute(), plan.policy, self._log
         )
@@ -152,6 +160,19 @@ class StoreControl:
     async def propose(self, plan: PlanGiven, incident: str, reason: str, typed: tuple[str, ...]) -> str:
         proposal = runs.proposal_of(plan.data, incident, reason, typed)
         return await runs.propose(self.store, proposal, self._clock.now_ms())
+
+    async def facts(self, estate: Path | None, look: bool) -> Observation:
+        now_ms = self._clock.now_ms()
+        if not look:
+            return await facts_now(None, self.store, None, now_ms)
+        loaded, drivers = estates.load(_estate(estate)), Drivers()
+        try:
+            return await facts_now(loaded, self.store, drivers, now_ms)
+        finally:
+            await drivers.close()
+
+    async def clear_site(self, domain: str, who: str, reason: str) -> None:
+        await effects.clear(self.store, domain, await self.name(who), reason, self._clock.now_ms())
 
     async def hold(self, who: str, reason: str) -> Held:
         standing = await runs.held(self.store)
@@ -185,8 +206,6 @@ class StoreControl:
         return await incidents.add_note(self.store, made, new)
 
     async def status_page(self, about: StatusAbout) -> StatusFiles:
-        from evac import estate as estates
-
         loaded = estates.load(_estate(about.estate))
         title, names = about.title or loaded.name, public_names(loaded)
         page = await incidents.public_status(self.store, title, names, self._clock.now_ms())

@@ -1,1 +1,3 @@
-"""Estate, situation and scenario to the planning instance: the one thing that planner and checker share."""
+"""Estate, situation and scenario to the planning instance: shared by planner and checker, which
+derives limits and power again by code of its own.
+"""

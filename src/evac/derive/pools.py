@@ -13,7 +13,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from evac.derive.affected import ServiceGraph, hit_by_dependency, lost_members, store_is_lost
+from evac.derive.affected import ServiceGraph, hit_by_dependency, lost_members
+from evac.derive.stores import store_is_lost
 from evac.model.domain import Loss, Topology
 from evac.model.fleet import (
     AT_SITE,
@@ -27,7 +28,7 @@ from evac.model.fleet import (
     Replicas,
 )
 from evac.model.plan import PLACEMENT
-from evac.model.units import RESOURCE_COUNT
+from evac.model.units import RESOURCE_COUNT, UNBOUNDED
 
 _WIDE = 2**31
 
@@ -241,3 +242,24 @@ def _only(row: int, count: int) -> BoolColumn:
     flags = np.zeros(count, np.bool_)
     flags[row] = True
     return flags
+
+
+def capacity_part(whole: int, share: Fraction, up: bool) -> int:
+    """A share of a capacity; of one that is not limited, all of it."""
+    if whole == UNBOUNDED:
+        return whole if share else 0
+    return -(-whole * share.numerator // share.denominator) if up else int(whole * share)
+
+
+def server_parts(sizes: IntColumn, known: BoolColumn, live: BoolColumn, whole: int) -> IntColumn:
+    """(V,) what each server of a pool gives of the whole, rounded down."""
+    if whole == UNBOUNDED:
+        return np.full(len(sizes), UNBOUNDED, np.int64)
+    weight = np.where(live, sizes if known[live].all() else 1, 0)
+    return np.asarray(whole * weight // max(1, int(weight.sum())), np.int64)
+
+
+def unknown_servers(top: Topology, lost: Loss, pools: list[int]) -> set[str]:
+    """Of pools of a dark site that nobody knows the servers of: their capacity counts from the beginning."""
+    named = set(np.unique(top.estate.fleet.pool).tolist())
+    return {f"pools/{top.estate.pools[p].id}/servers" for p in pools if lost.pools[p] and p not in named}

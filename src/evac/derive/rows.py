@@ -6,13 +6,19 @@ Vectorised over servers; the only Python loops are over classes, pools, feeds an
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import numpy as np
 
 from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import POWER_COLUMNS, LimitTable, PowerTable, power_table
-from evac.derive.pools import pool_shares, replicas_lost, share_of_resources
+from evac.derive.pools import (
+    capacity_part,
+    pool_shares,
+    replicas_lost,
+    server_parts,
+    share_of_resources,
+    unknown_servers,
+)
 from evac.model.domain import Loss, Topology, lost_now
 from evac.model.estate import Estate
 from evac.model.fleet import (
@@ -105,7 +111,8 @@ def rows_of(
     where = ("eligible", tuple(pool_names), tuple(pool_rows), tuple(shadow_sites))
     eligible = top.once(where, lambda: _eligible(top, pools, pool_names, len(pool_rows)))
     notes = ("some rows carry more than their capacity; they take nothing more",) if _clip(rows) else ()
-    _totals_only(top, lost, scenario, pool_rows, unknown)
+    if scenario.kind == "restore":
+        unknown |= unknown_servers(top, lost, pool_rows)
     others = len(rows) - len(bare.chosen)
     bring_up = np.r_[bare.bring_up, np.zeros(others, np.bool_)]
     powered_by = np.r_[bare.powered_by, np.full(others, -1, np.int32)].astype(np.int32)
@@ -186,10 +193,11 @@ def _bare_rows(
         usable &= ~dark | (fleet.bmc != BMC_NO)
     usable = _within_odds(top, usable, dark, feed_group, unknown)
     chosen = np.flatnonzero(usable | (rises & known & powered)).astype(np.int32)
+    boot_kind, kinds = _that_occur(np.where(dark[chosen], kind[chosen], -1), kinds)
     return _Bare(
         chosen,
         dark[chosen],
-        np.where(dark[chosen], kind[chosen], -1).astype(np.int32),
+        boot_kind,
         kinds,
         feed_group,
         only_boots=~usable[chosen],
@@ -198,6 +206,14 @@ def _bare_rows(
         left_off=_left_off(top, rises, known, energy),
         member=(owned & usable)[chosen],
     )
+
+
+def _that_occur(kind: IndexColumn, kinds: tuple[BootKind, ...]) -> tuple[IndexColumn, tuple[BootKind, ...]]:
+    """Kinds of boots that some row has, numbered again, and the kind of each row; -1 stays."""
+    occurring = np.unique(kind[kind >= 0])
+    number = np.full(len(kinds) + 1, -1, np.int32)
+    number[occurring] = np.arange(len(occurring), dtype=np.int32)
+    return number[kind], tuple(kinds[k] for k in occurring.tolist())
 
 
 def _powered(top: Topology, energy: Energy) -> BoolColumn:
@@ -456,44 +472,18 @@ def _pool_capacities(
             whole = lost.pools[number]
             taken = share_of_resources(top, lost.servers | whole, number)
             left = taken if scenario.kind == "failback" else tuple(1 - share for share in taken)
-            room = [_part_of(whole, share, good) for whole, share in zip(room, left, strict=True)]
+            room = [capacity_part(whole, share, good) for whole, share in zip(room, left, strict=True)]
         found.append(room)
         mine = np.flatnonzero((fleet.pool[bare.chosen] == number) & bare.bring_up)
         if not len(mine):
             continue
         alone = not (live & ~rising).any()
         for resource, whole in enumerate(room):
-            parts = _parts(fleet.capacity[:, resource], fleet.capacity_known[:, resource], live, whole)
+            parts = server_parts(fleet.capacity[:, resource], fleet.capacity_known[:, resource], live, whole)
             capacity[mine, resource] = parts[bare.chosen[mine]]
             if alone or whole != UNBOUNDED:
                 room[resource] = 0 if alone else whole - int(capacity[mine, resource].sum())
     return found, capacity
-
-
-def _part_of(whole: int, share: Fraction, up: bool) -> int:
-    """A share of a capacity; of one that is not limited, all of it."""
-    if whole == UNBOUNDED:
-        return whole if share else 0
-    return -(-whole * share.numerator // share.denominator) if up else int(whole * share)
-
-
-def _parts(sizes: IntColumn, known: BoolColumn, live: BoolColumn, whole: int) -> IntColumn:
-    """(V,) what each server of a pool gives of the whole, rounded down."""
-    if whole == UNBOUNDED:
-        return np.full(len(sizes), UNBOUNDED, np.int64)
-    weight = np.where(live, sizes if known[live].all() else 1, 0)
-    return np.asarray(whole * weight // max(1, int(weight.sum())), np.int64)
-
-
-def _totals_only(
-    top: Topology, lost: Loss, scenario: Scenario, pool_rows: list[int], unknown: set[str]
-) -> None:
-    """Pools of a dark site of which nobody knows the servers: their room counts from the beginning."""
-    if scenario.kind == "restore":
-        named = set(np.unique(top.estate.fleet.pool).tolist())
-        unknown |= {
-            f"pools/{top.estate.pools[p].id}/servers" for p in pool_rows if lost.pools[p] and p not in named
-        }
 
 
 def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str]) -> list[int]:

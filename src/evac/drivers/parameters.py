@@ -6,7 +6,7 @@ Knows no driver by name. Values are checked here, because they come from files t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from evac.drivers.port import Action, Order, Value, Verb
@@ -118,6 +118,13 @@ def reversed_traffic(action: Action) -> Action:
     else:
         raise Permanent("undo-nothing", f"{verb} changes nothing that could be taken back")
     return Action(verb, action.target, action.driver, action.at, action.settings, parameters)
+
+
+def refuse_proof(action: Action, proofs: Sequence[str]) -> None:
+    """Raises `Permanent` for a fence by a proof that the driver does not declare: its word would count."""
+    proof = text(action.parameters, "proof", "") if action.verb == "fence" else ""
+    if proof and proof not in proofs:
+        raise Permanent("proof-unknown", f"the driver {action.driver} cannot prove a fence by {proof}")
 
 
 def proof_of(action: Action) -> dict[str, str | int | bool]:

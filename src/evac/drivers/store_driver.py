@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
-from evac.drivers.parameters import text
+from evac.drivers.parameters import refuse_proof
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, Permanent, Retryable
 
@@ -68,10 +68,7 @@ class StoreDriver(ABC):
         """Raises `Permanent` for verbs and fence proofs of other drivers."""
         if action.verb not in self.verbs:
             raise Permanent("verb-unknown", f"the driver {self.name} cannot {action.verb}")
-        if action.verb == "fence":
-            proof = text(action.parameters, "proof", self.proofs[0])
-            if proof not in self.proofs:
-                raise Permanent("proof-unknown", f"the driver {self.name} cannot prove a fence by {proof}")
+        refuse_proof(action, self.proofs)
 
     @abstractmethod
     async def _check(self, action: Action, order: Order) -> Checked: ...

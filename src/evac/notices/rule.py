@@ -94,6 +94,14 @@ def of_sites(verdicts: Mapping[str, tuple[str, str]]) -> tuple[Concern, ...]:
     return tuple(found)
 
 
+def of_rivals(rows: Iterable[tuple[str, str, str]]) -> tuple[Concern, ...]:
+    """(store, words, hint) of each store with two writable primaries: no alert is more severe."""
+    return tuple(
+        Concern(f"rivals/{store}", "site", "critical", short(words), short(hint))
+        for store, words, hint in rows
+    )
+
+
 def of_findings(rows: Iterable[tuple[str, str, str, str]]) -> tuple[Concern, ...]:
     """(fingerprint, code, message, fix) of each error of the audit."""
     return tuple(

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from evac.audit import AuditReport, Finding, LossRow, headline
-from evac.audit.words import amount, counted, is_or_are
+from evac.audit.context import amount, counted, is_or_are
 from evac.model.domain import domains, site_of
 from evac.model.estate import Estate, Store
 from evac.model.fleet import SERVER_STATES, IntColumn
@@ -37,18 +37,19 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Headroom of one kind of servers at a site, or of a pool; kind: `class`, `pool`."""
+    """Headroom of one kind of servers at a site, or of a pool."""
 
     site: str
     name: str
     kind: str
+    """`class`, `pool`."""
     servers: int
     amounts: tuple[Amount, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SiteFacts:
-    """A site as the files have it. drilled: day of its last rehearsed loss; None: never, as far as known."""
+    """A site as the files have it."""
 
     id: str
     role: str
@@ -60,21 +61,21 @@ class SiteFacts:
     services: int
     headroom: tuple[Amount, ...]
     drilled: date | None
+    """Day of its last rehearsed loss; None: never, as far as known."""
     drill_kind: str
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceAt:
-    """A service at a site. role: `primary` or `copy` by its stores there, empty where it has none.
-
-    fate, recovery_ms: what the loss of this site alone does to the service.
-    """
+    """A service at a site."""
 
     site: str
     replicas: int
     role: str
+    """`primary` or `copy` by its stores there, empty where it has none."""
     fate: str
     recovery_ms: int | None
+    """What the loss of this site alone does to the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class CopyFacts:
 
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
-    """restored: day of the last restore of a backup that was verified; None: never, as far as known."""
+    """A store as the files have it."""
 
     id: str
     family: str
@@ -114,6 +115,7 @@ class StoreFacts:
     copies: tuple[CopyFacts, ...]
     backups: int
     restored: date | None
+    """Day of the last restore of a backup that was verified; None: never, as far as known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,7 @@ class DomainFacts:
 
 @dataclass(frozen=True, slots=True)
 class LossFacts:
-    """What one loss does. text: one sentence; what: the same without its name and without why; because: the
-    reason that holds most services back.
-    """
+    """What one loss does."""
 
     domain: str
     kind: str
@@ -149,8 +149,11 @@ class LossFacts:
     placed: int
     sheds: bool
     text: str
+    """One sentence."""
     because: str
+    """The reason that holds most services back."""
     what: str = ""
+    """The same without its name and without why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +173,14 @@ class FindingFacts:
 
 @dataclass(frozen=True, slots=True)
 class EstateFacts:
-    """Everything above of one estate. digest: of the estate with the roles of stores as last seen; files: of
-    the estate as its files have it.
-    """
+    """Everything above of one estate."""
 
     name: str
     as_of: date | None
     digest: str
+    """Of the estate with the roles of stores as last seen."""
     files: str
+    """Of the estate as its files have it."""
     counts: Mapping[str, int]
     sites: tuple[SiteFacts, ...]
     rooms: tuple[Room, ...]

@@ -28,11 +28,13 @@ class TooManyViewers(EvacError):
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """kind: `notice`, `event`, `situation`. number: place in its journal; 0 for what has none."""
+    """One piece of news for viewers."""
 
     topic: str
     kind: str
+    """`notice`, `event`, `situation`."""
     number: int
+    """Place in its journal; 0 for what has none."""
     value: Any
 
 

@@ -46,9 +46,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class IncidentShort:
-    """An incident in one line. begun_by, ended_by: the record that proves it. people: between these bounds.
-    run: empty where people wrote notes and nothing is carried out.
-    """
+    """An incident in one line."""
 
     incident: str
     title: str
@@ -59,6 +57,7 @@ class IncidentShort:
     detected_ms: int
     ended_ms: int | None
     ended_by: str | None
+    """The record that proves it. people: between these bounds."""
     commander: str
     commander_since_ms: int
     people_least: int
@@ -66,19 +65,20 @@ class IncidentShort:
     still_down: tuple[str, ...]
     services: int
     run: str
+    """Empty where people wrote notes and nothing is carried out."""
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentFile:
-    """All of one incident: what is known, what it comes to, and its timeline. story: the entries that a
-    reader needs, those of one record together. digest: of the plan in force; empty without a run.
-    """
+    """All of one incident: what is known, what it comes to, and its timeline."""
 
     dossier: Dossier
     about: Summary
     entries: tuple[Entry, ...]
     story: tuple[tuple[Entry, ...], ...]
+    """The entries that a reader needs, those of one record together."""
     digest: str
+    """Of the plan in force; empty without a run."""
 
     @property
     def short(self) -> IncidentShort:

@@ -81,11 +81,7 @@ TOPIC_SITUATION: Final = "situation"
 
 @dataclass(frozen=True, slots=True)
 class OfficeSetting:
-    """Which estate and store, and in which site the room stands: its own network decides what it may believe.
-
-    apart: reckon in a process of its own. standing: file in which a controller says how the estate on disk
-    stands to the one in use.
-    """
+    """Which estate and store, and at which site the room runs: its network decides what it may believe."""
 
     estate: Path
     store: str
@@ -93,7 +89,9 @@ class OfficeSetting:
     policy: Path | None = None
     as_of: date | None = None
     apart: bool = True
+    """Reckon in a process of its own."""
     standing: Path | None = None
+    """File in which a controller says how the estate on disk stands to the one in use."""
 
 
 class Office:
@@ -184,6 +182,11 @@ class Office:
         if known is None or (known.state, known.why) != (state, why):
             self._controller = ControllerSeen(state, why, self.clock.now_ms())
             self._bell.set()
+
+    @property
+    def published(self) -> Observation | None:
+        """What the leader knows beside the files; None where none has published it."""
+        return self._observation if self._observation.effects is not None else None
 
     async def what_if(self, domains: Sequence[str]) -> WhatIf:
         """What the loss of these domains at once does, by the roles as last seen. Raises InvalidInput."""
@@ -366,8 +369,9 @@ class Office:
 def open_office(setting: OfficeSetting, clock: Clock | None = None) -> Office:
     """Opens the store and prepares the reckoning. Raises StoreError. The estate is read by `run`."""
     worker = Worker(setting.estate, setting.as_of, setting.policy, apart=setting.apart)
-    rehearser = Rehearser(setting.estate, setting.policy)
-    return Office(
+    made: list[Office] = []
+    rehearser = Rehearser(setting.estate, setting.policy, lambda: made[0].published)
+    office = Office(
         open_store(setting.store),
         worker,
         clock or SystemClock(),
@@ -376,6 +380,8 @@ def open_office(setting: OfficeSetting, clock: Clock | None = None) -> Office:
         lambda: edition_of(setting.estate),
         lambda: None if setting.standing is None else read_standing(setting.standing),
     )
+    made.append(office)
+    return office
 
 
 async def beside(office: Office, work: Callable[[], Awaitable[Any]]) -> Any:

@@ -36,10 +36,7 @@ from evac.office.facts import EstateFacts, LossFacts, loss_facts
 
 @dataclass(frozen=True, slots=True)
 class FateOf:
-    """What a loss does to one service that is not unaffected. chain: from its name along what it needs to
-    the reason, in words. needs: services it cannot do without that are down as well; wants: services it
-    likes to use that are down; stores: families of stores it needs of which nothing is left.
-    """
+    """What a loss does to one service that is not unaffected."""
 
     service: str
     tier: int | None
@@ -48,38 +45,42 @@ class FateOf:
     recovery_ms: int | None
     rto_ms: int | None
     chain: tuple[str, ...]
+    """From its name along what it needs to the reason, in words."""
     needs: tuple[str, ...] = ()
+    """Services it cannot do without that are down as well."""
     wants: tuple[str, ...] = ()
+    """Services it likes to use that are down."""
     stores: tuple[str, ...] = ()
+    """Families of stores it needs of which nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityOf:
-    """One resource of one site, of servers and pools that may take replicas. total, used: before the loss.
-    total_left, used_left: right after it. moved_in: what replicas that find a place there take of the rest,
-    by first fit and before anything is shed.
-    """
+    """One resource of one site, of servers and pools that may take replicas."""
 
     site: str
     resource: str
     total: int
     used: int
+    """Before the loss."""
     total_left: int
     used_left: int
+    """Right after it."""
     moved_in: int
+    """What replicas that find a place there take of the rest, by first fit and before anything is shed."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """The answer to the loss of some domains at once. estate: the digest that it was worked out from.
-    capacity: by site and resource, where there is any.
-    """
+    """The answer to the loss of some domains at once."""
 
     domains: tuple[str, ...]
     estate: str
+    """The digest that it was worked out from."""
     loss: LossFacts
     services: tuple[FateOf, ...]
     capacity: tuple[CapacityOf, ...] = ()
+    """By site and resource, where there is any."""
 
 
 def what_if_of(report: AuditReport, wanted: tuple[str, ...]) -> WhatIf:
@@ -171,14 +172,14 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the war room needs of the policy. approvers: names of those who may approve; empty: not said.
-    digest: of the whole policy.
-    """
+    """What the war room needs of the policy."""
 
     mode: Mode
     profile: WatchProfile
     approvers: tuple[str, ...] = ()
+    """Names of those who may approve; empty: not said."""
     digest: str = ""
+    """Of the whole policy."""
 
 
 @dataclass(frozen=True, slots=True)

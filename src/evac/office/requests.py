@@ -21,6 +21,7 @@ import orjson
 from evac.app import incidents, runs
 from evac.engine.clock import Clock
 from evac.engine.runs import requests
+from evac.engine.runs.effects import may_clear
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import HOLD_KEY
 from evac.incident.records import Note
@@ -37,24 +38,26 @@ TEXT_MOST: Final = requests.TEXT_MOST
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asks, why, and the key that makes it once; body: a digest of everything that was asked. glass: of
-    the break-glass credential that it was asked with.
-    """
+    """Who asks, why, and the key that makes it once."""
 
     who: str
     reason: str
     key: str = ""
     body: str = ""
+    """A digest of everything that was asked."""
     glass: GlassUse | None = None
+    """Of the break-glass credential that it was asked with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """status: of HTTP, kept so that the second asking gets the same; again: whether it was asked before."""
+    """An answer that is kept."""
 
     status: int
+    """Of HTTP, kept so that the second asking gets the same."""
     told: Mapping[str, Any]
     again: bool = False
+    """Whether it was asked before."""
 
 
 class Counter:
@@ -114,6 +117,18 @@ class Counter:
         told = {"who": asked.who, "reason": asked.reason, "at_ms": now_ms}
         compares = (Compare(HOLD_KEY, 0),)
         return await self._once(asked, 201, told, compares, (Put(HOLD_KEY, orjson.dumps(told)),))
+
+    async def clear_site(self, asked: Asked, domain: str) -> Answer:
+        """Takes back that a domain is lost or evacuated. Raises NotAllowed, Conflict."""
+        known = await self.known(asked)
+        if known is not None:
+            return known
+        if not asked.who.strip() or not asked.reason.strip() or len(asked.reason) > TEXT_MOST:
+            raise InvalidInput("clear-unsigned", "clearing a mark says who does and why", "send a reason")
+        now_ms = self._clock.now_ms()
+        permit = await may_clear(self._store, domain, asked.who, asked.reason, now_ms)
+        told = {"domain": domain, "who": asked.who, "reason": asked.reason, "at_ms": now_ms}
+        return await self._once(asked, 201, told, permit.compares, permit.changes)
 
     async def release(self, asked: Asked, revision: int) -> Answer:
         """Ends the hold of a revision. Raises Conflict where another one stands."""

@@ -26,39 +26,46 @@ Standing = Literal["healthy", "suspect", "lost", "isolated", "unknown", "unwatch
 
 @dataclass(frozen=True, slots=True)
 class VoteSeen:
-    """What one site's witness says of another. fresh: it counts now. since_ms: by the witness's clock."""
+    """What one site's witness says of another."""
 
     witness: str
     opinion: str
     fresh: bool
+    """It counts now."""
     since_ms: int
+    """By the witness's clock."""
     reason: str
     evidence: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class SiteSeen:
-    """One site. state: the verdict of the votes, as read here; mark: what the register of sites calls it
-    (`active`, `evacuating`, `evacuated`, `lost`; empty without a register). by: witnesses that carry it.
-    """
+    """One site."""
 
     id: str
     role: str
     state: Standing
+    """The verdict of the votes, as read here."""
     since_ms: int
     reason: str
     by: tuple[str, ...]
+    """Witnesses that carry it."""
     kinds: tuple[str, ...]
     mark: str
+    """What the register of sites calls it (`active`, `evacuating`, `evacuated`, `lost`; empty without a
+    register).
+    """
     votes: tuple[VoteSeen, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderSeen:
-    """owner: site/process/nonce, empty where nobody leads. term: its fencing token; it only grows."""
+    """Who leads."""
 
     owner: str
+    """Site/process/nonce, empty where nobody leads."""
     term: int
+    """Its fencing token; it only grows."""
 
     @property
     def site(self) -> str:
@@ -72,74 +79,85 @@ class LeaderSeen:
 
 @dataclass(frozen=True, slots=True)
 class ControllerSeen:
-    """The controller beside this room, as it says itself. state: `leads`, `follows`, or `neither`, with why:
-    then what it shows may be old, and nothing that is asked here is done by it. since_ms: of this.
-    """
+    """The controller beside this room, as it says itself."""
 
     state: str
+    """`leads`, `follows`, or `neither`, with why: then what it shows may be old, and nothing that is asked
+    here is done by it.
+    """
     why: str
     since_ms: int
+    """Of this."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewerSeen:
-    """A generation that took the place of this store: nothing of it acts any more. by: who told of it."""
+    """A generation that took the place of this store: nothing of it acts any more."""
 
     generation: int
     by: str
+    """Who told of it."""
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class QuorumSeen:
-    """store: its name. survives: whether it outlives any one site. voting: sites with a fresh vote; needed: a
-    majority. answers: whether the store answered the last look; problem: why not, or why it cannot be read.
-    """
+    """How far the store can be relied on."""
 
     store: str
+    """Its name."""
     survives: bool
+    """Whether it outlives any one site."""
     voting: tuple[str, ...]
+    """Sites with a fresh vote."""
     needed: int
+    """A majority."""
     answers: bool
+    """Whether the store answered the last look."""
     since_ms: int
     problem: str = ""
+    """Why not, or why it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class HoldSeen:
-    """Everything stops before its next effect. revision: of the store, for If-Match."""
+    """Everything stops before its next effect."""
 
     who: str
     reason: str
     at_ms: int
     revision: int
+    """Of the store, for If-Match."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadyPlan:
-    """A plan in the drawer. plan: digest, empty where none could be made. current: whether it is of the
-    estate as it is now; None while that is not known. at_ms: when it was made, or last confirmed for the
-    estate as it was then; made_ms: when it was made; by the leader's clock. kind: of the domain, or `pair`;
-    people: whom the loss leaves without a service; searched: no better one is looked for.
-    """
+    """A plan in the drawer."""
 
     scenario: str
     lost: tuple[str, ...]
     plan: str
+    """Digest, empty where none could be made."""
     estate: str
     at_ms: int
+    """When it was made, or last confirmed for the estate as it was then."""
     took_ms: int
     problem: str
     current: bool | None
+    """Whether it is of the estate as it is now; None while that is not known."""
     kind: str = ""
+    """Of the domain, or `pair`."""
     people: int = 0
+    """Whom the loss leaves without a service."""
     searched: bool = True
+    """No better one is looked for."""
     made_ms: int = 0
+    """When it was made; by the leader's clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunShort:
-    """A run in one line. waits: what only a person can do now. events: number of the last event."""
+    """A run in one line."""
 
     run: str
     incident: str
@@ -150,9 +168,11 @@ class RunShort:
     started_ms: int
     ended_ms: int
     events: int
+    """Number of the last event."""
     steps: int
     counts: Mapping[str, int]
     waits: tuple[str, ...]
+    """What only a person can do now."""
     why: str
     held: str
     open: bool
@@ -160,46 +180,45 @@ class RunShort:
 
 @dataclass(frozen=True, slots=True)
 class ExportSeen:
-    """How the public status page stands outside, as one site writes it. ok_ms: when it was last written;
-    since_ms, problem: since when it cannot be, and why.
-    """
+    """How the public status page stands outside, as one site writes it."""
 
     site: str
     ok_ms: int
+    """When it was last written."""
     since_ms: int
     problem: str
+    """Since when it cannot be, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class EstateOnDisk:
-    """How the files of the estate stand to what evac goes by. taken_ms: when that was read; problems: how
-    many keep the files from being taken; first: the first one, with file and line; restart: what of them is
-    taken only by a new start; since_ms: since when either is so, 0: neither. words: a sentence, empty where
-    all is well. policy_ms: when the policy in use was read; policy: whether it alone is not taken.
-    """
+    """How the files of the estate stand to what evac goes by."""
 
     taken_ms: int
+    """When that was read."""
     problems: int
+    """How many keep the files from being taken."""
     first: str
+    """The first one, with file and line."""
     restart: str
+    """What of them is taken only by a new start."""
     since_ms: int
+    """Since when either is so, 0: neither."""
     words: str
+    """A sentence, empty where all is well."""
     policy_ms: int
+    """When the policy in use was read."""
     policy: bool
+    """Whether it alone is not taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Everything the page Now needs beside the facts of the estate. version grows with every change; at_ms:
-    when this came to be. estate: digest of the estate as last seen, empty until it was reckoned; problem: why
-    it could not be; on_disk: its files, where a controller watches them. notice: number of the last notice;
-    noted: grows with every note of a person. generation: of the store; newer: the one that took its place.
-    policy: digest of the policy in use, empty until it was read. controller: the one beside this room; None
-    where none said anything.
-    """
+    """Everything the page Now needs beside the facts of the estate. version grows with every change."""
 
     version: int
     at_ms: int
+    """When this came to be."""
     sites: tuple[SiteSeen, ...]
     leader: LeaderSeen
     quorum: QuorumSeen
@@ -209,15 +228,24 @@ class Situation:
     ended_runs: tuple[RunShort, ...]
     notices: tuple[Notice, ...]
     notice: int
+    """Number of the last notice."""
     estate: str
+    """Digest of the estate as last seen, empty until it was reckoned."""
     problem: str
+    """Why it could not be."""
     noted: int = 0
+    """Grows with every note of a person."""
     generation: int = 0
+    """Of the store."""
     newer: NewerSeen | None = None
+    """The one that took its place."""
     exports: tuple[ExportSeen, ...] = ()
     on_disk: EstateOnDisk | None = None
+    """Its files, where a controller watches them."""
     policy: str = ""
+    """Digest of the policy in use, empty until it was read."""
     controller: ControllerSeen | None = None
+    """The one beside this room; None where none said anything."""
 
 
 NOBODY = LeaderSeen("", 0)

@@ -15,7 +15,7 @@ from evac.derive.planning_instance import derive
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
 from evac.model.instance import Instance
-from evac.model.plan import Plan, Sensitivity
+from evac.model.plan import Plan
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario, lose
 from evac.model.units import TICK_MS
@@ -109,32 +109,21 @@ def plan_instance(
 ) -> Plan:
     """Plan an instance. `rto_ms`, `lead_ms` (detection, approval) only go into the outcomes; `better` (where
     facts are intervals) is what the bound is proved of, `counted` (where tiers weigh 0) counts people."""
-    from evac.planning.assembly.draft import (
-        outages,
-        outcomes_of,
-        price,
-        sensitivities,
-        store_outcomes,
-        times_of,
-    )
-    from evac.planning.assembly.steps import add_stops, add_stops_away, draft_steps, ordered
+    from evac.planning.assembly import draft as drafts
+    from evac.planning.assembly.steps import add_stops, draft_steps, ordered
     from evac.planning.assembly.waves import left_off, wave_of
 
-    iterations = BOUND_WORK if work > 0 else FIRST_BOUND_WORK
-    asked, prove = scenario or lose("instance"), _proving(better or instance, iterations, beside)
+    asked, prove = scenario or lose("instance"), _proving(better or instance, work, beside)
     board = _solved(instance, work, seed, progress)
-    times = times_of(instance, board)
-    base, top = outages(instance, times)
-    objective = price(instance, base, top)
+    times = drafts.times_of(instance, board)
+    base, top = drafts.outages(instance, times)
+    objective = drafts.price(instance, base, top)
     draft = draft_steps(instance, board)
-    if asked.kind == "evacuate":
-        add_stops(draft, times)
-    add_stops_away(draft, times)
+    add_stops(draft, times, asked.kind == "evacuate")
     steps = ordered(draft)
     progress(0.85, "proving")
     proved = prove(objective)
-    changes: tuple[Sensitivity, ...] = sensitivities(instance, steps, base, top) if sensitivity else ()
-    stores, tick = store_outcomes(draft), instance.tick_ms
+    stores, tick = drafts.store_outcomes(draft), instance.tick_ms
     return Plan(
         name=name,
         scenario=asked,
@@ -147,10 +136,10 @@ def plan_instance(
         grace_ms=instance.grace * tick,
         tier_weights=instance.tier_weights,
         steps=steps,
-        outcomes=outcomes_of(draft, times, rto_ms or {}, sum(lead_ms)),
+        outcomes=drafts.outcomes_of(draft, times, rto_ms or {}, sum(lead_ms)),
         stores=stores,
         objective=objective,
-        unweighted=price(counted or instance, base, top, weighted=False),
+        unweighted=drafts.price(counted or instance, base, top, weighted=False),
         heads=proved.heads,
         bound=proved.bound,
         certificate=proved.certificate,
@@ -161,10 +150,9 @@ def plan_instance(
         attest=instance.unknown,
         unknown=instance.unknown,
         proof="partial" if instance.unknown else "full",
-        sensitivity=changes,
+        sensitivity=drafts.sensitivities(instance, steps, base, top) if sensitivity else (),
         wave=wave_of(instance, board, better or instance, proved.boot_tools),
         left_off=left_off(instance, board),
-        intervals=instance.estimated,
     )
 
 
@@ -174,9 +162,10 @@ def _proving(instance: Instance, work: int, beside: Beside | None) -> Callable[[
     """
     from evac.planning.bound import bound
 
+    iterations = BOUND_WORK if work > 0 else FIRST_BOUND_WORK
     if beside is None:
-        return lambda objective: bound(instance, work=work, best_objective=objective)
-    proved = beside(partial(bound, instance, work=work))
+        return lambda objective: bound(instance, work=iterations, best_objective=objective)
+    proved = beside(partial(bound, instance, work=iterations))
     return lambda objective: proved()
 
 

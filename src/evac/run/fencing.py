@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class SyncFacts:
     """Seen while all was well, `age_ms` ago: strict synchronous replication to exactly `candidates`, no
-    `synchronous_commit` below it. receiver_stopped: at the fire, the candidate stopped receiving for good.
+    `synchronous_commit` below it.
     """
 
     age_ms: int
@@ -30,31 +30,33 @@ class SyncFacts:
     candidate_site: str
     commit_below: bool
     receiver_stopped: bool = False
+    """At the fire, the candidate stopped receiving for good."""
 
 
 @dataclass(frozen=True, slots=True)
 class FenceFacts:
-    """What is known of one store's old primary; None where nothing is known.
-
-    lease_over_ms: how long ago its members' lease ended, by the clock of whoever asks. network_closed,
-    power_off: confirmed by the device itself. attested_by: the person who vouches, with the reason.
-    """
+    """What is known of one store's old primary; None where nothing is known."""
 
     lost_sites: tuple[str, ...] = ()
     lease_over_ms: int | None = None
+    """How long ago its members' lease ended, by the clock of whoever asks."""
     sync: SyncFacts | None = None
     network_closed: bool | None = None
     power_off: bool | None = None
+    """Confirmed by the device itself."""
     attested_by: str = ""
+    """The person who vouches, with the reason."""
     attest_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """proof: the rung that holds. fences_reads: whether clients can still read old data from it."""
+    """A rung of the ladder holds."""
 
     proof: Proof
+    """The rung that holds."""
     fences_reads: bool
+    """Whether clients can still read old data from it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,22 +27,25 @@ TURNS: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """at_ms: when it was made; all times are of the wall clock, 0 where nothing can be said. boots, up: in
-    all, and on by now; floor: how many will not come up; on_ms, planned_on_ms: when the last boot ends, and
-    when the plan said so; end_ms: of the run; services: when each is back, those that are back left out.
-    waits: something waits for a person, and is taken as done at once.
-    """
+    """Where a run is heading."""
 
     at_ms: int
+    """When it was made; all times are of the wall clock, 0 where nothing can be said."""
     boots: int
     up: int
+    """In all, and on by now."""
     floor: int
+    """How many will not come up."""
     on_ms: int
     planned_on_ms: int
+    """When the last boot ends, and when the plan said so."""
     end_ms: int
+    """Of the run."""
     services: Mapping[str, int]
+    """When each is back, those that are back left out."""
     learned: tuple[Learned, ...]
     waits: bool = False
+    """Something waits for a person, and is taken as done at once."""
 
 
 def forecast(view: RunView, now_ms: int) -> Forecast:

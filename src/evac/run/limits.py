@@ -32,12 +32,15 @@ class Parts(NamedTuple):
 
 
 class LimitShown(NamedTuple):
-    """A limit as people say it. now: what may be held; whole: as the estate says; held: by whomever."""
+    """A limit as people say it."""
 
     limit: str
     now: int
+    """What may be held."""
     whole: int
+    """As the estate says."""
     held: int
+    """By whomever."""
 
 
 def parted(uses: Uses) -> Parts:

@@ -19,14 +19,12 @@ WAIT_MOST_MS: Final = 600_000
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Of what was moved: requests seen since the last share, and how many of them failed.
-
-    baseline_permille: errors of the same service before the move; they are nobody's fault.
-    """
+    """Of what was moved: requests seen since the last share, and how many of them failed."""
 
     requests: int
     errors: int
     baseline_permille: int = 0
+    """Errors of the same service before the move; they are nobody's fault."""
 
     @property
     def errors_permille(self) -> int:

@@ -24,14 +24,15 @@ _PART: Final = 8_192
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """spec: the steps of both plans. renamed: id in the new plan -> id in the run, where they differ.
-    leftover: kept steps that the new plan does not have and that have no result yet.
-    """
+    """What a run executes once another plan has taken over."""
 
     spec: RunSpec
+    """The steps of both plans."""
     renamed: Mapping[str, str]
+    """Id in the new plan -> id in the run, where they differ."""
     kept: frozenset[str]
     leftover: frozenset[str]
+    """Kept steps that the new plan does not have and that have no result yet."""
 
 
 def ids_of(step: str, plans: int) -> Iterator[str]:

@@ -109,10 +109,11 @@ cycle: found on, it is switched off first. stood_in: boot servers that the one t
 
 
 class Event(NamedTuple):
-    """One fact of a run. at_ms: wall clock of the writer, for people; order is the order in the journal."""
+    """One fact of a run."""
 
     kind: str
     at_ms: int
+    """Wall clock of the writer, for people; order is the order in the journal."""
     step: str = ""
     attempt: int = 0
     data: Mapping[str, Any] = MappingProxyType({})
@@ -124,30 +125,21 @@ KEPT: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class RunLimit:
-    """slots: at most `capacity` units held. rate: at most `capacity` units begun in any `window_ms`. whole:
-    what the estate says of it, 0 where that is the capacity; beside: what of it is held by others.
-    """
+    """slots: at most `capacity` units held. rate: at most `capacity` units begun in any `window_ms`."""
 
     id: str
     kind: Literal["slots", "rate"]
     capacity: int
     window_ms: int = 0
     whole: int = 0
+    """What the estate says of it, 0 where that is the capacity."""
     beside: int = 0
+    """What of it is held by others."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """A step as the run needs it. uses: (limit, units, hold_ms), hold 0 for the whole step, KEPT from its
-    start until it is undone, fails with nothing drawn, or is seen off; of a rate limit the window. after:
-    ids. gate: a person must say go on before it starts. safe_undo: evac may take it back by itself (never
-    for a store). data_set: the store whose lease and epoch it needs, for fence and promote. act: what tells
-    it from another step of the same id in another plan; of a fence what its proof is about, `old` site or
-    `old>candidate` where it holds for one candidate only. rack, feeds, boot_server: of a boot; lag_ms: how
-    long after what it is after it begins at the earliest. words: what a person does, of a manual step. cold:
-    of a boot, that its server had no power before the run and stays off when power comes: who finds it on
-    knows that it was switched on since.
-    """
+    """A step as the run needs it."""
 
     id: str
     kind: str
@@ -155,32 +147,42 @@ class RunStep:
     start_ms: int
     duration_ms: int
     after: tuple[str, ...] = ()
+    """Ids."""
     uses: tuple[tuple[str, int, int], ...] = ()
+    """(limit, units, hold_ms), hold 0 for the whole step, KEPT from its start until it is undone, fails with
+    nothing drawn, or is seen off; of a rate limit the window.
+    """
     deadline_ms: int = 0
     gate: str = ""
+    """A person must say go on before it starts."""
     manual: bool = False
     safe_undo: bool = False
+    """evac may take it back by itself (never for a store)."""
     data_set: str = ""
+    """The store whose lease and epoch it needs, for fence and promote."""
     site: str = ""
     paced: bool = False
     act: str = ""
+    """What tells it from another step of the same id in another plan; of a fence what its proof is about,
+    `old` site or `old>candidate` where it holds for one candidate only.
+    """
     rack: str = ""
     feeds: tuple[str, ...] = ()
     boot_server: str = ""
+    """Of a boot."""
     lag_ms: int = 0
+    """How long after what it is after it begins at the earliest."""
     words: str = ""
+    """What a person does, of a manual step."""
     cold: bool = False
+    """Of a boot, that its server had no power before the run and stays off when power comes: who finds it on
+    knows that it was switched on since.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What a run executes: made once from plan, limits and policy; its plan digest is in the journal.
-
-    envelope: what this plan needs; an approval must cover it. approvals: persons needed, 0 where policy has
-    agreed beforehand. horizon_ms: after its start the run begins nothing more and ends as timed out; 0: none.
-    mend_ms: how long what waits for a server that does not come up is held, so that a mended plan can start
-    it elsewhere; then the run goes on without it.
-    """
+    """What a run executes: made once from plan, limits and policy; its plan digest is in the journal."""
 
     run: str
     incident: str
@@ -188,12 +190,18 @@ class RunSpec:
     steps: tuple[RunStep, ...]
     limits: tuple[RunLimit, ...] = ()
     envelope: Envelope = field(default_factory=Envelope)
+    """What this plan needs; an approval must cover it."""
     patience: Patience = field(default_factory=Patience)
     pace: Pace = field(default_factory=Pace)
     approvals: int = 1
+    """Persons needed, 0 where policy has agreed beforehand."""
     monitor_ms: int = 0
     horizon_ms: int = 0
+    """After its start the run begins nothing more and ends as timed out; 0: none."""
     mend_ms: int = 0
+    """How long what waits for a server that does not come up is held, so that a mended plan can start it
+    elsewhere; then the run goes on without it.
+    """
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 

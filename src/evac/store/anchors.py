@@ -1,24 +1,131 @@
-"""Anchors: heads of journals kept in other places, and the check that a journal still leads up to them.
+"""The format of journals, and anchors: heads kept in other places, up to which a journal must still lead.
+Pure.
 
 A hash chain alone shows a change in the middle. Only an anchor shows that the end was cut off or rewritten.
+
+A segment of a journal is one value: a header line and record lines. hash(segment) is the SHA-256 of the whole
+value. Each header names the hash of the segment before, so that a change anywhere is seen by whoever holds a
+later hash.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import orjson
 
-from evac.model.errors import Conflict, Corrupt
+from evac.model.errors import Corrupt, StoreError
 from evac.store.port import Entry, Store
-from evac.store.segments import Segment, decode, hash_of, prefix_of
 
-MAX_ANCHOR_BYTES: Final = 1_024
+FORMAT: Final = 1
+MAX_RECORDS: Final = 256
+MAX_BODY_BYTES: Final = 768 * 1024
+MAX_HEADER_BYTES: Final = 2_048
+MAX_STREAM_BYTES: Final = 200
+_KINDS: Final = (
+    ("segment", int),
+    ("first", int),
+    ("count", int),
+    ("token", int),
+    ("stream", str),
+    ("previous", str),
+)
+HEADER_FIELDS: Final = frozenset({"v", "stream", "segment", "first", "count", "token", "previous"})
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One segment as read. number: from 1; first: number of its first record, from 1 over the stream;
+    token: fencing token of its writer; previous: hash of the segment before ("" for the first).
+    """
+
+    stream: str
+    number: int
+    first: int
+    token: int
+    previous: str
+    hash: str
+    records: tuple[bytes, ...]
+
+    @property
+    def last(self) -> int:
+        """Number of its last record; of the last one before it where it has none."""
+        return self.first + len(self.records) - 1
+
+
+@lru_cache(maxsize=1_024)
+def prefix_of(stream: str) -> str:
+    """The prefix of a stream's keys. Raises `StoreError` for a name that would mix with another stream."""
+    if not stream or "/" in stream or not stream.isprintable() or len(stream.encode()) > MAX_STREAM_BYTES:
+        hint = f"use a name without a slash, of {MAX_STREAM_BYTES} bytes at most"
+        raise StoreError("journal-stream", f"{stream[:80]!r} cannot name a journal", hint)
+    return f"journal/{stream}/"
+
+
+def key_of(stream: str, number: int) -> str:
+    return f"{prefix_of(stream)}{number:012d}"
+
+
+def hash_of(value: bytes) -> str:
+    return hashlib.sha256(value).hexdigest()
+
+
+def encode(
+    stream: str, number: int, first: int, token: int, previous: str, records: Sequence[bytes]
+) -> bytes:
+    """The value of a segment."""
+    header = {
+        "v": FORMAT,
+        "stream": stream,
+        "segment": number,
+        "first": first,
+        "count": len(records),
+        "token": token,
+        "previous": previous,
+    }
+    return b"\n".join((orjson.dumps(header), *records))
+
+
+def decode(stream: str, number: int, value: bytes) -> Segment:
+    """The segment under a key. Raises `Corrupt` when it does not say what its place says."""
+    head, *records = value.split(b"\n")
+    header = _header(head, stream, number)
+    if header["stream"] != stream or header["segment"] != number:
+        raise Corrupt(f"segment {number} of {stream} says it is another: it was moved or copied")
+    if header["count"] != len(records):
+        raise Corrupt(f"segment {number} of {stream} has {len(records)} records, not {header['count']}")
+    return Segment(
+        stream, number, header["first"], header["token"], header["previous"], hash_of(value), tuple(records)
+    )
+
+
+def check_record(record: bytes) -> int:
+    """The size a record takes. Raises `StoreError` for one that cannot be a line."""
+    if b"\n" in record or len(record) >= MAX_BODY_BYTES:
+        raise StoreError(
+            "journal-record", "a record is one line of less than 768 KiB", "keep large values elsewhere"
+        )
+    return len(record) + 1
+
+
+def _header(line: bytes, stream: str, number: int) -> dict[str, Any]:
+    where = f"{stream}/{number}"
+    try:
+        header = orjson.loads(line) if len(line) <= MAX_HEADER_BYTES else None
+    except orjson.JSONDecodeError as error:
+        raise Corrupt(f"the header of segment {where} cannot be read") from error
+    if not isinstance(header, dict) or header.keys() != HEADER_FIELDS or header["v"] != FORMAT:
+        raise Corrupt(f"the header of segment {where} is not one of this format")
+    for name, kind in _KINDS:
+        if type(header[name]) is not kind:
+            raise Corrupt(f"the header of segment {where} holds values of the wrong kind")
+    return header
+
+
 PAGE_SEGMENTS: Final = 32
 
 
@@ -30,21 +137,6 @@ class Anchor:
     segment: int
     records: int
     hash: str
-
-    def to_line(self) -> bytes:
-        """One line without its end."""
-        return orjson.dumps([self.stream, self.segment, self.records, self.hash])
-
-    @staticmethod
-    def from_line(line: bytes) -> Anchor:
-        """Raises `Corrupt` for a line that is no anchor."""
-        parts: Any = None
-        if len(line) <= MAX_ANCHOR_BYTES:
-            with contextlib.suppress(orjson.JSONDecodeError):
-                parts = orjson.loads(line)
-        if not isinstance(parts, list) or [type(part) for part in parts] != [str, int, int, str]:
-            raise Corrupt("a line of the anchors is no anchor")
-        return Anchor(*parts)
 
 
 ProblemKind = Literal["missing", "changed", "cut-off", "token-fell", "unreadable"]
@@ -147,50 +239,3 @@ class _Walk:
 
     def _add(self, kind: ProblemKind, segment: int, message: str) -> None:
         self.problems.append(ChainProblem(kind, segment, message))
-
-
-class AnchorFile:
-    """Anchors in a file of this site, one a line, on the disk before `add` returns. It never goes back.
-
-    The last line of a crash may be torn; it was never acknowledged and is cut away.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._heads: dict[str, Anchor] = {}
-        self._cut_torn_line()
-        for anchor in self.read():
-            self._heads[anchor.stream] = anchor
-
-    def head(self, stream: str) -> Anchor | None:
-        """The newest anchor of a stream."""
-        return self._heads.get(stream)
-
-    def read(self, stream: str | None = None) -> list[Anchor]:
-        """All anchors, or those of one stream, oldest first. Raises `Corrupt`."""
-        if not self._path.exists():
-            return []
-        anchors = [Anchor.from_line(line) for line in self._path.read_bytes().splitlines()]
-        return [anchor for anchor in anchors if stream in (None, anchor.stream)]
-
-    def add(self, anchor: Anchor) -> None:
-        """Keeps one. Raises `Conflict` when the same journal was anchored otherwise, or further on."""
-        head = self._heads.get(anchor.stream)
-        if head == anchor:
-            return
-        if head is not None and (anchor.segment <= head.segment or anchor.records < head.records):
-            raise Conflict(
-                anchor.stream, f"{anchor.stream} was anchored at segment {head.segment}: {head.hash[:12]}"
-            )
-        with self._path.open("ab") as file:
-            file.write(anchor.to_line() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._heads[anchor.stream] = anchor
-
-    def _cut_torn_line(self) -> None:
-        if not self._path.exists():
-            return
-        whole = self._path.read_bytes().rfind(b"\n") + 1
-        if whole < self._path.stat().st_size:
-            os.truncate(self._path, whole)

@@ -29,8 +29,17 @@ from evac.net.etcd_gateway import (
     raw,
     text_key,
 )
-from evac.store.limits import PREFIX_END, check_key, check_lease, check_transaction
-from evac.store.port import Change, Compare, Entry, Lease, Put
+from evac.store.port import (
+    PREFIX_END,
+    Change,
+    Compare,
+    Entry,
+    Lease,
+    Put,
+    check_key,
+    check_lease,
+    check_transaction,
+)
 
 PAGE_ENTRIES: Final = 256
 WATCH_MOST_S: Final = 2.0

@@ -15,12 +15,12 @@ from itertools import takewhile
 from typing import Final
 
 from evac.model.errors import Conflict, Corrupt, EvacError, Unavailable
-from evac.store.anchors import PAGE_SEGMENTS, Anchor
-from evac.store.port import MAX_KEY_BYTES, MAX_TRANSACTION_BYTES, Change, Compare, Entry, Lease, Put, Store
-from evac.store.segments import (
+from evac.store.anchors import (
     MAX_BODY_BYTES,
     MAX_HEADER_BYTES,
     MAX_RECORDS,
+    PAGE_SEGMENTS,
+    Anchor,
     Segment,
     check_record,
     decode,
@@ -29,6 +29,7 @@ from evac.store.segments import (
     key_of,
     prefix_of,
 )
+from evac.store.port import MAX_KEY_BYTES, MAX_TRANSACTION_BYTES, Change, Compare, Entry, Lease, Put, Store
 
 TRIES: Final = 3
 """Tries of one segment before the caller is told that its outcome is not known."""

@@ -12,8 +12,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from evac.model.errors import Conflict, LeaseLost, LockHeld, Unavailable
-from evac.store.limits import PREFIX_END, check_key, check_lease, check_transaction
-from evac.store.port import Change, Compare, Entry, Lease, Put
+from evac.store.port import (
+    PREFIX_END,
+    Change,
+    Compare,
+    Entry,
+    Lease,
+    Put,
+    check_key,
+    check_lease,
+    check_transaction,
+)
 
 WATCH_MOST_MS = 2_000
 

@@ -19,8 +19,17 @@ from typing import Final
 
 from evac.model.errors import Corrupt, Permanent, StoreError
 from evac.net.secrets import Secret, resolve
-from evac.store.limits import check_transaction
-from evac.store.port import SEAL_BYTES, Change, Compare, Entry, Lease, Put, SealedPut, Store
+from evac.store.port import (
+    SEAL_BYTES,
+    Change,
+    Compare,
+    Entry,
+    Lease,
+    Put,
+    SealedPut,
+    Store,
+    check_transaction,
+)
 
 KEY_LEAST: Final = 32
 """Bytes of a key at least: as many as the tag has."""

@@ -19,10 +19,26 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from evac.model.errors import EvacError, Unavailable
-from evac.store.limits import PREFIX_END, check_key, check_lease, check_transaction
-from evac.store.port import Change, Compare, Entry, Lease
-from evac.store.sqlite_file import HostClock, connect, in_words, prepare, translated
-from evac.store.sqlite_turn import Turn, read_entries, read_holder
+from evac.store.port import (
+    PREFIX_END,
+    Change,
+    Compare,
+    Entry,
+    Lease,
+    check_key,
+    check_lease,
+    check_transaction,
+)
+from evac.store.sqlite_file import (
+    HostClock,
+    Turn,
+    connect,
+    in_words,
+    prepare,
+    read_entries,
+    read_holder,
+    translated,
+)
 
 BATCH_MOST: Final = 256
 WAITING_MOST: Final = 10_000

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evac.derive.intervals import bound_instance, interval_paths
+from evac.derive.intervals import interval_paths
 from evac.derive.planning_instance import derive
 from evac.model.collector import collector_at_rest
 from evac.model.digest import estate_digest
+from evac.model.domain import topology
 from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan, StoreOutcome
@@ -29,6 +30,7 @@ from evac.verify.capacity import (
     check_spread,
     final_state,
 )
+from evac.verify.derivation import better_again, derived_again
 from evac.verify.order import (
     check_after,
     check_components,
@@ -178,9 +180,13 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
     if unreckonable is not None:
         return Verdict((Violation("F1", plan.name, unreckonable),), 0, 0, len(plan.steps))
     policy = Policy(waivers=plan.waivers, tier_weights=plan.tier_weights)
-    digest, instance = known or (estate_digest(estate), derive(estate, plan.scenario, policy, plan.tick_ms))
-    better = bound_instance(estate, plan.scenario, policy, plan.tick_ms, instance)
-    verdict = check_instance(instance, plan, better)
+    top = topology(estate)
+    digest, shared = known or (
+        estate_digest(estate),
+        derive(estate, plan.scenario, policy, plan.tick_ms, top),
+    )
+    instance = derived_again(top, plan.scenario, shared)
+    verdict = check_instance(instance, plan, better_again(top, plan.scenario, policy, shared, instance))
     header = (*_header(estate, digest, instance, plan), *check_header(estate, plan))
     return Verdict(
         tuple(sorted({*header, *verdict.violations})), verdict.objective, verdict.bound, verdict.steps

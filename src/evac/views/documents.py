@@ -22,10 +22,10 @@ from evac.model.run_policy import Envelope
 from evac.run.boots.rules import why_waits
 from evac.run.values import ENDED, RunPhase, StepPhase
 from evac.run.view import RunView
-from evac.run.waits import waiting
+from evac.run.waits import Verb, run_verbs, step_verbs, waiting
 from evac.views.sheet import Page
 from evac.views.wait_words import FORECASTS, ForecastRow, WaitRow, forecast_row, wait_row
-from evac.views.words import moment, number, plural
+from evac.views.words import moment, moment_ms, number, plural
 
 SCHEMA_VERSION: Final = 1
 LIMITS_MOST: Final = 100
@@ -89,6 +89,12 @@ class StepRow:
     error: StepFailure | None
     waits_for: str
     gate: str
+    """Why it needs an approval of its own, whether that was given or not."""
+    planned_at: str | None = None
+    """When it was to begin; null until the run has begun."""
+    predicted_ms: int = 0
+    verbs: tuple[Verb, ...] = ()
+    """Requests that may be made of it now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,8 @@ class RunHead:
     counts: Mapping[str, int]
     limits_changed: tuple[LimitRow, ...] = ()
     waits: tuple[WaitRow, ...] = ()
+    verbs: tuple[Verb, ...] = ()
+    """Requests that may be made of the run now."""
     bound_digest: str = ""
     """SHA-256 of what its steps do: drivers, settings, references. A signed approval covers it."""
 
@@ -197,6 +205,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "counts": dict(sorted(view.counts.items())),
         "limits_changed": limits_changed(view),
         "waits": waits,
+        "verbs": run_verbs(view),
     }
 
 
@@ -231,7 +240,29 @@ def step_row(view: RunView, i: int) -> StepRow:
         error=StepFailure(code, message) if code else None,
         waits_for=why_waits(view, i),
         gate=view.boots.gates.get(i) or step.gate,
+        planned_at=moment(view.started_ms + step.start_ms) if view.started_ms > 0 else None,
+        predicted_ms=step.duration_ms,
+        verbs=step_verbs(view, i),
     )
+
+
+def took_ms(row: StepRow, now_ms: int) -> int | None:
+    """How long its last try took, or has taken so far; None of a step that was never tried."""
+    began, ended = moment_ms(row.started_at), moment_ms(row.ended_at)
+    return max(0, (ended if ended >= began else now_ms) - began) if began else None
+
+
+def trouble_of(row: StepRow) -> str:
+    """What a step waits for, or what went wrong with it; empty if neither. What it waits for is newer than
+    what an earlier try failed for.
+    """
+    if row.state in ("pending", "ready", "unknown"):
+        asked = row.gate if row.state == "ready" and "approve" in row.verbs else ""
+        if asked or row.waits_for:
+            return asked or row.waits_for
+    if row.error and row.state != "succeeded":
+        return f"{row.error.message} [{row.error.code}]"
+    return row.waits_for
 
 
 SHOWN = 20
@@ -239,7 +270,7 @@ SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class StepChecked:
-    """One step. actions, problems: in words."""
+    """One step, in words."""
 
     id: str
     actions: tuple[str, ...]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from evac.audit.words import amount
+from evac.audit.context import amount
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step, StoreOutcome
 from evac.planning.simulation.simulate import PERCENTILES, Critical, Simulation

@@ -27,15 +27,17 @@ _HOUR_S: Final = 3_600
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """One part of the story. facts: sentences, the gravest first; real_ms: what it took on this machine."""
+    """One part of the story."""
 
     title: str
     begin_ms: int
     end_ms: int
     style: str
     facts: tuple[str, ...]
+    """Sentences, the gravest first."""
     how: str
     real_ms: int
+    """What it took on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,45 +51,45 @@ class Assumption:
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """The cold start as the fleet and the journal counted it. bound_ms: no order can be faster than this.
-    speed: how much faster than life time ran while it was carried out.
-
-    trips: feeds that went above their limit; again: servers that were switched on once more after a try that
-    failed; up: (milliseconds since the fire, servers that are up), in rising time.
-    """
+    """The cold start as the fleet and the journal counted it."""
 
     servers: int
     came_up: int
     degraded: int
     to_the_floor: int
     trips: int
+    """Feeds that went above their limit."""
     again: int
+    """Servers that were switched on once more after a try that failed."""
     began_ms: int
     ended_ms: int
     bound_ms: int
+    """No order can be faster than this."""
     up: tuple[tuple[int, int], ...]
+    """(milliseconds since the fire, servers that are up), in rising time."""
     speed: int = 1
+    """How much faster than life time ran while it was carried out."""
 
 
 @dataclass(frozen=True, slots=True)
 class October:
-    """All of it. burnt: servers in the building. back: (milliseconds since the fire, services that are not
-    back yet), in rising time.
-
-    messenger_ms: when messages could be sent again; last_ms: when the last service was back; home_ms: when
-    everything stood again where the files say.
-    """
+    """All of it."""
 
     servers: int
     burnt: int
+    """Servers in the building."""
     services: int
     people: int
     chapters: tuple[Chapter, ...]
     back: tuple[tuple[int, int], ...]
+    """(milliseconds since the fire, services that are not back yet), in rising time."""
     wave: Wave
     messenger_ms: int | None
+    """When messages could be sent again."""
     last_ms: int | None
+    """When the last service was back."""
     home_ms: int
+    """When everything stood again where the files say."""
     missing: tuple[str, ...]
     assumptions: tuple[Assumption, ...]
 

@@ -103,15 +103,13 @@ def verdict_words(plan: Plan) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standing:
-    """Replicas of each service at each site, (S, sites), before the plan and once it is done.
-
-    off_before, off_after: sites that are lost or without power then.
-    """
+    """Replicas of each service at each site, (S, sites), before the plan and once it is done."""
 
     before: Ints
     after: Ints
     off_before: BoolColumn
     off_after: BoolColumn
+    """Sites that are lost or without power then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +125,14 @@ class MatrixRow:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Room of one resource at one site at one time, in base units.
-
-    used: what replicas ask for (an unknown demand counts as nothing); dark: of servers that are
-    off and may be booted; gone: of servers and pools that are lost or without power.
-    """
+    """Room of one resource at one site at one time, in base units."""
 
     used: int
+    """What replicas ask for (an unknown demand counts as nothing)"""
     dark: int
+    """Of servers that are off and may be booted."""
     gone: int
+    """Of servers and pools that are lost or without power."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +148,13 @@ class CapacityRow:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """Services that end alike for the same reason; people: of all of them, counted once a service."""
+    """Services that end alike for the same reason."""
 
     state: str
     reason: str
     tiers: tuple[int, ...]
     people: int
+    """Of all of them, counted once a service."""
     services: tuple[str, ...]
 
 

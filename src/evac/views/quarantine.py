@@ -57,7 +57,7 @@ Place = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """One server. reason: what is the matter; remedy: what a person does; draws: power may still flow."""
+    """One server."""
 
     hall: str
     rack: str
@@ -66,19 +66,25 @@ class Left:
     serial: str
     code: str
     reason: str
+    """What is the matter."""
     remedy: str
+    """What a person does."""
     draws: bool
+    """Power may still flow."""
     tries: int
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """down: servers that did not come up; degraded: that came up, and need a look; boots: all of the run."""
+    """Servers that people have to look at."""
 
     run: str
     boots: int
+    """All of the run."""
     down: tuple[Left, ...]
+    """Servers that did not come up."""
     degraded: tuple[Left, ...]
+    """That came up, and need a look."""
 
 
 def quarantine_of(view: RunView, place_of: Callable[[str], Place]) -> Quarantine:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from evac.model.step_id import LimitId
 from evac.run.values import CORRUPT, ENDED, Event
-from evac.views.documents import MOST_URGENT, LimitRow, RunDocument, StepRow
+from evac.views.documents import MOST_URGENT, LimitRow, RunDocument, StepRow, took_ms, trouble_of
 from evac.views.sheet import Page
 from evac.views.wait_words import forecast_facts, urgency
 from evac.views.words import duration, listed, moment, moment_ms, number, plural, shown
@@ -151,29 +151,16 @@ def _table(page: Page, document: RunDocument, width: int, most: int) -> None:
 
 
 def _took(row: StepRow, now_ms: int) -> str:
-    began, ended = moment_ms(row.started_at), moment_ms(row.ended_at)
-    if not began:
-        return "-"
-    return duration(max(0, (ended if ended >= began else now_ms) - began))
+    took = took_ms(row, now_ms)
+    return "-" if took is None else duration(took)
 
 
 def _detail(row: StepRow, width: int) -> str:
     """In full what went wrong or is waited for; of what is done as much as fits on the line."""
-    error = row.error
-    if row.state in ("pending", "ready"):
-        if row.state == "ready" and row.gate:
-            return row.gate
-        if row.waits_for:
-            return row.waits_for
-        if row.evidence:
-            return "was done, and is to be done again"
-    if row.state == "unknown" and row.waits_for:  # newer than what an earlier try failed for
-        return row.waits_for
-    if row.state == "failed" or (error and row.state != "succeeded"):
-        return f"{error.message} [{error.code}]" if error else " []"
-    if row.waits_for:
-        return row.waits_for
-    return _short(row.evidence, max(width, _LEAST_DETAIL)) or row.gate or "-"
+    words = trouble_of(row)
+    if row.state in ("pending", "ready") and row.evidence and not row.waits_for and not row.verbs:
+        return "was done, and is to be done again"
+    return words or _short(row.evidence, max(width, _LEAST_DETAIL)) or row.gate or "-"
 
 
 def _short(evidence: Mapping[str, Any], width: int) -> str:

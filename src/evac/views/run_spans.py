@@ -40,19 +40,20 @@ _WAITS: Final = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class RunSpan:
-    """A span that is over. trace, id, parent: 16, 8 and 8 bytes; parent empty for the run itself. error: a
-    class of error, empty where there was none. moments: (when, name) of what happened meanwhile.
-    """
+    """A span that is over."""
 
     name: str
     trace: bytes
     id: bytes
     parent: bytes
+    """16, 8 and 8 bytes; parent empty for the run itself."""
     begin_ms: int
     end_ms: int
     attributes: Mapping[str, str | int]
     error: str = ""
+    """A class of error, empty where there was none."""
     moments: tuple[tuple[int, str], ...] = ()
+    """(when, name) of what happened meanwhile."""
 
 
 @dataclass(slots=True)

@@ -108,21 +108,24 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """words: a sentence above; facts: (name, value); head and rows: a table."""
+class SheetPart:
+    """One part of a sheet."""
 
     title: str
     words: str = ""
+    """A sentence above."""
     facts: Sequence[tuple[str, str]] = ()
+    """(name, value)"""
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    """A table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
     title: str
     lead: str
-    parts: tuple[Part, ...]
+    parts: tuple[SheetPart, ...]
     footer: str = ""
 
 
@@ -135,7 +138,7 @@ def sheet_of(data: Any) -> Sheet:
     """The sheet of plain values. Raises InvalidInput for what is none."""
     try:
         parts = tuple(
-            Part(
+            SheetPart(
                 str(part["title"]),
                 str(part["words"]),
                 [(str(name), str(value)) for name, value in part["facts"]],

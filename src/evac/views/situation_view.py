@@ -73,6 +73,16 @@ def differences(situation: Situation, most: int = 3) -> str:
     return listed([line.partition("; home")[0] for line in lines_of(situation, situation.at_ms)], most)
 
 
+def stale_words(differs: str, by_files: bool) -> tuple[str, str]:
+    """Why a plan is not of the estate as it is now, and what to do. differs: from the files."""
+    again = "plan with what is now and apply that: evac plan ESTATE --observe"
+    if by_files:
+        return f"this plan was made from the files alone, and now {differs}", again
+    if differs:
+        return f"this plan was made from another estate, or before something changed; now {differs}", again
+    return "this plan was made from another estate; now everything is as the files declare", again
+
+
 def next_of(situation: Situation, estate: str) -> str:
     """The command that comes next; empty where everything is at home."""
     if situation.rivals:

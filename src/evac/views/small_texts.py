@@ -46,6 +46,7 @@ def status_text(document: Document, width: int, colour: bool) -> str:
         *((site, mark, "" if mark == "active" else "warning") for site, mark in document["sites"].items()),
     ]
     page.facts(rows)
+    _differences(page, document.get("situation"))
     if runs:
         page.line()
         page.table(
@@ -64,6 +65,19 @@ def status_text(document: Document, width: int, colour: bool) -> str:
     page.line()
     page.line(f"next: evac run show {runs[0]['run']}" if runs else "next: evac drawer list", "dim")
     return page.text()
+
+
+def _differences(page: Page, situation: Document | None) -> None:
+    """What is not as the files declare it, worst first."""
+    if situation is None or not (situation["words"] or situation["compared"]):
+        return
+    page.line()
+    page.line("Not at home" if situation["words"] else "Everything is where the files declare it.", "bold")
+    severe = len(situation["rivals"])
+    for place, words in enumerate(situation["words"]):
+        page.line(words, "error" if place < severe else "")
+    if situation["next"]:
+        page.line(f"next: {situation['next']}", "dim")
 
 
 _DRAWER: Final = ("if lost", "plan", "made, UTC", "")

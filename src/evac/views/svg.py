@@ -17,15 +17,13 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Its name, the value in large letters, a line below, and its state.
-
-    state: error, warning, ok, unknown, or empty where the figure is neither good nor bad.
-    """
+    """Its name, the value in large letters, a line below, and its state."""
 
     name: str
     value: str
     more: str = ""
     state: str = ""
+    """Error, warning, ok, unknown, or empty where the figure is neither good nor bad."""
 
 
 LABEL_LIMIT: Final = 42
@@ -84,15 +82,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A step function: (seconds, value) pairs in rising time; each value holds until the next.
-
-    filled: the area under it is drawn, not its line.
-    """
+    """A step function: (seconds, value) pairs in rising time; each value holds until the next."""
 
     label: str
     style: str
     points: tuple[tuple[float, float], ...]
     filled: bool = False
+    """The area under it is drawn, not its line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +102,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """One line of bars of shares: each of `bars` is drawn under the one before; value: words at the end."""
+    """One line of bars of shares: each of `bars` is drawn under the one before."""
 
     label: str
     bars: tuple[tuple[Part, ...], ...]
     value: str = ""
+    """Words at the end."""
 
 
 def clock(seconds: float) -> str:

@@ -3,31 +3,50 @@
 Every probe runs beside all others and has its own hard deadline; the rounds of one target never wait for
 those of another. This module owns the loops; what a probe does, and where votes go, is given to it.
 
-A witness doubts itself: its own loop lag, and a control probe that must answer. Pure.
+A witness doubts itself by its own loop lag, and a control probe that must answer. A slow observer sees
+everybody else as dead (Lifeguard: to doubt oneself first removed 49 of 50 false positives). So a round in
+which the observer was slow counts for nothing: no miss, and the vote is unknown.
 
-A slow observer sees everybody else as dead (Lifeguard: to doubt oneself first removed 49 of 50 false
-positives). So a round in which the observer was slow counts for nothing: no miss, and the vote is unknown.
-
-What one witness has seen of one target: misses counted into opinions, and opinions into a vote. Pure.
-
-A probe turns down after `misses` in a row, and up again with one answer. A kind is up when any probe of it
-is, down when all of them are. The target is down when user requests are, or where nobody probes those, when
-everything that is known is; a kind that is up beside it stays in the evidence, where the verdict finds it.
+Misses are counted into opinions, and opinions into a vote. A probe turns down after `misses` in a row, and up
+again with one answer. A kind is up when any probe of it is, down when all of them are. The target is down
+when user requests are, or where nobody probes those, when everything that is known is; a kind that is up
+beside it stays in the evidence, where the verdict finds it.
 
 A probe that never answered says nothing at all: it may be misspelt, or its site may not be built yet, and
 neither is a loss.
+
+Every probe is one question to a real system, `async () -> Seen`, bounded in time by the witness. A connection
+alone is never an answer: a stopped process and a host with a dead disk still accept one. An error of the
+network is raised as it is, for the witness knows which of them mean silence.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from evac.drivers.capabilities import ProbeReport
 from evac.model.run_policy import WatchProfile
-from evac.watch.values import EvidenceKind, Opinion, Seen, Vote
+from evac.watch.verdict import EvidenceKind, Opinion, Seen, Vote
+
+Ask = Callable[[], Awaitable[Seen]]
+
+
+def asked(kind: EvidenceKind, ask: Callable[[], Awaitable[ProbeReport]]) -> Ask:
+    """The probe that a driver answers (`AnswersProbe`)."""
+
+    async def seen() -> Seen:
+        began = time.monotonic()
+        report = await ask()
+        took_ms = int((time.monotonic() - began) * 1_000)
+        return Seen(kind, "up" if report.up else "down", took_ms, report.detail)
+
+    return seen
+
 
 Evidence = tuple[tuple[EvidenceKind, Opinion], ...]
 

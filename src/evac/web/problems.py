@@ -33,6 +33,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "run-unknown": 404,
     "plan-unknown": 404,
     "unknown-domain": 404,
+    "no-facts": 404,
     "no-hold": 404,
     "not-found": 404,
     "cursor-unknown": 404,

@@ -1,31 +1,21 @@
-"""The command driver with real programs: contract, exit codes, bounds, and what a program may not inherit."""
+"""What is particular to the driver `command`: exit codes, bounds, and what a program may not inherit."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import stat
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from evac.drivers.capabilities import Fences
 from evac.drivers.command.driver import MAX_OUTPUT_BYTES, CommandDriver
 from evac.drivers.port import Action, Value
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
-from tests.contract.drivers.suite import Case, covers, keep_contract, order
-
-SECRET = "pass-word-of-the-router"
-
-
-def script(folder: Path, name: str, *lines: str) -> str:
-    path = folder / name
-    path.write_text("#!/bin/sh\n" + "\n".join(lines) + "\n", encoding="utf-8")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return str(path)
+from tests.contract.adapters.command import SECRET, script
+from tests.contract.capabilities.story import order
 
 
 def action(*argv: str, **settings: Value) -> Action:
@@ -45,57 +35,6 @@ def until_gone(pid: int) -> bool:
     while not gone(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     return gone(pid)
-
-
-@covers("command", Fences)
-def test_the_contract_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROUTER_KEY", SECRET)
-    done, slow = tmp_path / "done", tmp_path / "slow"
-    wait = f"while [ -e {slow} ]; do sleep 0.05; done"
-    case = Case(
-        CommandDriver(),
-        action(
-            script(tmp_path, "do", wait, f"[ -e {done} ] || echo $EVAC_PARAMETER_TO > {done}", "echo $KEY"),
-            observe_argv=(script(tmp_path, "look", wait, f"test -e {done}"),),
-            undo_argv=(script(tmp_path, "undo", f"rm -f {done}"),),
-            env=("KEY=env:ROUTER_KEY",),
-        ),
-        state=_contents(tmp_path),
-        is_done=_exists(done),
-        silence=_touch(slow),
-        speak=_remove(slow),
-        undo="done",
-        secrets=(SECRET,),
-    )
-    asyncio.run(keep_contract(case))
-
-
-def _contents(folder: Path):  # type: ignore[no-untyped-def]
-    async def state() -> object:
-        return sorted((path.name, path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir())
-
-    return state
-
-
-def _exists(path: Path):  # type: ignore[no-untyped-def]
-    async def is_done() -> bool:
-        return path.exists()
-
-    return is_done
-
-
-def _touch(path: Path):  # type: ignore[no-untyped-def]
-    async def silence() -> None:
-        path.touch()
-
-    return silence
-
-
-def _remove(path: Path):  # type: ignore[no-untyped-def]
-    async def speak() -> None:
-        path.unlink()
-
-    return speak
 
 
 @pytest.mark.parametrize(

@@ -1,120 +1,31 @@
-"""The DNS driver against real Knot servers: the contract, tokens kept in the zone, batches, other servers."""
+"""What is particular to the driver `dns`: tokens kept in the zone, batches, other servers, clocks."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import dns.message
-import dns.query
-import dns.rdatatype
 import pytest
 
-from evac.drivers.capabilities import RoutesTraffic
 from evac.drivers.dns import wire
 from evac.drivers.dns.driver import DnsDriver
-from evac.drivers.port import Action, Value
+from evac.drivers.port import Action
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
-from evac_lab.process import MissingProgram, Process
 from evac_lab.servers import dns as servers
-from tests.contract.drivers.ports import free_port
-from tests.contract.drivers.suite import Case, covers, keep_contract, order
+from tests.contract.adapters.dns import ANYANG, PANGYO, TTL_S, ZONE, Zone, case_of, server
+from tests.contract.capabilities.story import keep_contract, order
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
-
-ZONE = "evac.test"
-PANGYO, ANYANG = "192.0.2.1", "192.0.2.2"
-TTL_S = 7
-
-
-class Zone:
-    """One running server, and what it answers when asked without the driver."""
-
-    def __init__(self, folder: Path, name: str = "dns", names: int = 2) -> None:
-        secret = servers.make_secret(os.urandom(32))
-        self.names = tuple(f"chat{number}" for number in range(names))
-        self.server = servers.DnsServer(
-            name, "127.0.0.1", free_port(), folder / name, ZONE, "evac-key", secret
-        )
-        servers.prepare(self.server, [(name, "A", PANGYO) for name in self.names], TTL_S)
-        self.process: Process = servers.start(self.server)
-        os.environ["EVAC_TEST_DNS_KEY"] = secret
-
-    def answer(self, name: str, kind: str = "A") -> tuple[tuple[str, ...], int]:
-        query = dns.message.make_query(f"{name}.{ZONE}", kind)
-        answer = dns.query.tcp(query, self.server.host, 5, self.server.port).answer
-        if not answer:
-            return (), 0
-        return tuple(sorted(str(item) for item in answer[0])), answer[0].ttl
-
-    def serial(self) -> int:
-        answer = dns.query.tcp(dns.message.make_query(ZONE, "SOA"), self.server.host, 5, self.server.port)
-        serial: int = answer.answer[0][0].serial
-        return serial
-
-    def settings(self, **more: Value) -> dict[str, Value]:
-        return {
-            "server": self.server.host,
-            "port": self.server.port,
-            "zone": ZONE,
-            "key_name": "evac-key",
-            "key_secret": "env:EVAC_TEST_DNS_KEY",
-            "key_algorithm": "hmac-sha256",
-            "records": tuple(f"{name}=pangyo:{PANGYO},anyang:{ANYANG}" for name in self.names),
-            **more,
-        }
-
-    def shift(self, share: int = 1_000, **more: Value) -> Action:
-        parameters: dict[str, Value] = {"to": "anyang", "away": "pangyo", "share": share}
-        return Action("shift", ZONE, "dns", "anyang", self.settings(**more), parameters)
 
 
 @pytest.fixture
 def zone(server_folder: Path) -> Iterator[Zone]:
-    try:
-        made = Zone(server_folder)
-    except MissingProgram as error:
-        pytest.skip(str(error))
-    yield made
-    made.process.signal(signal.SIGCONT)
-    made.process.stop()
-
-
-def contract_case(zone: Zone) -> Case:
-    async def state() -> object:
-        return zone.serial(), [zone.answer(name) for name in zone.names]
-
-    async def is_done() -> bool:
-        return all(zone.answer(name) == ((ANYANG,), TTL_S) for name in zone.names)
-
-    async def silence() -> None:
-        zone.process.signal(signal.SIGSTOP)
-        await asyncio.sleep(0.1)  # a process stops when it is next scheduled
-
-    async def speak() -> None:
-        zone.process.signal(signal.SIGCONT)
-
-    return Case(
-        DnsDriver(),
-        zone.shift(),
-        state,
-        is_done,
-        silence=silence,
-        speak=speak,
-        tokens=True,
-        undo="done",
-        secrets=(zone.server.key_secret,),
-    )
-
-
-@covers("dns", RoutesTraffic)
-def test_the_contract_is_kept(zone: Zone) -> None:
-    asyncio.run(keep_contract(contract_case(zone)))
+    with server(server_folder) as made:
+        yield made
 
 
 def test_what_was_there_before_a_restart_of_the_server_is_there_after_it(zone: Zone) -> None:
@@ -190,7 +101,7 @@ def test_a_clock_that_jumped_keeps_no_traffic_from_moving(
     zone: Zone, monkeypatch: pytest.MonkeyPatch, ahead_s: int
 ) -> None:
     monkeypatch.setattr(wire, "_now_s", lambda: int(time.time()) + ahead_s)
-    asyncio.run(keep_contract(contract_case(zone)))
+    keep_contract(case_of(zone))
 
 
 def test_a_server_that_is_gone_is_asked_again_later(zone: Zone) -> None:
@@ -201,30 +112,21 @@ def test_a_server_that_is_gone_is_asked_again_later(zone: Zone) -> None:
 
 def test_it_is_not_done_until_the_others_named_answer_too(zone: Zone, server_folder: Path) -> None:
     key = os.environ["EVAC_TEST_DNS_KEY"]
-    second = Zone(server_folder, "second")
-    os.environ["EVAC_TEST_DNS_KEY"] = key
-    try:
+    with server(server_folder, "second") as second:
+        os.environ["EVAC_TEST_DNS_KEY"] = key
         action = zone.shift(verify=(f"127.0.0.1:{second.server.port}",))
         with pytest.raises(OutcomeUnknown, match="answers something else"):
             asyncio.run(DnsDriver().execute(action, order(timeout_s=1.0)))
         assert asyncio.run(DnsDriver().observe(action, order())).outcome == "unclear"
-    finally:
-        second.process.stop()
 
 
 def test_a_thousand_names_move_in_a_few_updates(server_folder: Path) -> None:
-    try:
-        zone = Zone(server_folder, "big", names=1_000)
-    except MissingProgram as error:
-        pytest.skip(str(error))
-    try:
+    with server(server_folder, "big", names=1_000) as zone:
         serial = zone.serial()
         evidence = asyncio.run(DnsDriver().execute(zone.shift(), order()))
         assert evidence["names"] == 1_000
         assert zone.answer("chat999")[0] == (ANYANG,)
         assert zone.serial() - serial == 4
-    finally:
-        zone.process.stop()
 
 
 def test_looking_changes_nothing_and_says_when_it_is_not_as_expected(zone: Zone) -> None:

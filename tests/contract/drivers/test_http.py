@@ -1,130 +1,32 @@
-"""The webhook driver against a receiver that checks signatures and has one effect a key."""
+"""What is particular to the driver `http`: keys, signatures, what each answer means, and URLs."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import email.utils
-import hashlib
-import hmac
-import http.server
-import json
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from evac.drivers.capabilities import AnswersProbe, Fences, ReportsHealth, Verifies
 from evac.drivers.http.driver import HttpDriver, signed_headers
-from evac.drivers.port import Action, Value
+from evac.drivers.port import Action
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from evac.net.http_calls import MAX_ANSWER_BYTES, Answer
 from evac.net.secrets import Secret
-from tests.contract.capabilities import questions
-from tests.contract.drivers.ports import free_port
-from tests.contract.drivers.suite import Case, covers, keep_contract, order
+from tests.contract.adapters.http import Receiver, action, serving
+from tests.contract.capabilities.story import order
+from tests.contract.ports import free_port
 
 pytestmark = [pytest.mark.enable_socket]
-
-KEY = b"a key of the receiver, 32 bytes!"
-SECRET = "whsec_" + base64.b64encode(KEY).decode()
-
-
-class Receiver:
-    """Another system. answers: (status, headers, body) to give instead of doing what is asked."""
-
-    def __init__(self) -> None:
-        self.done = False
-        self.effects: dict[str, int] = {}
-        self.highest = 0
-        self.refused = 0
-        self.silent = threading.Event()
-        self.slow = 0.0
-        self.answers: list[tuple[int, dict[str, str], bytes]] = []
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
-        self.thread.start()
-
-    def close(self) -> None:
-        self.silent.clear()
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-    def answer(self, method: str, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        if path == "/seen-by-users":
-            return self.answers.pop(0) if self.answers else (200, {}, b"")
-        if not self._signed(headers, body):
-            self.refused += 1
-            return 401, {}, b""
-        if self.answers and (method == "POST" or path == "/observe-as-told"):
-            return self.answers.pop(0)
-        if method == "GET":
-            return 200, {}, json.dumps({"outcome": "done" if self.done else "absent"}).encode()
-        if int(headers["Evac-Token"]) < self.highest:
-            return 409, {}, b'{"why":"an older leader"}'
-        self.highest = int(headers["Evac-Token"])
-        key = headers["Idempotency-Key"]
-        if key not in self.effects:
-            self.done = path == "/do"
-        self.effects[key] = self.effects.get(key, 0) + 1
-        return 200, {}, b'{"accepted":true,"note":"ok"}'
-
-    def _signed(self, headers: Any, body: bytes) -> bool:
-        content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
-        wanted = base64.b64encode(hmac.new(KEY, content, hashlib.sha256).digest()).decode()
-        fresh = abs(time.time() - int(headers["webhook-timestamp"] or 0)) < 300
-        return fresh and headers["webhook-signature"] == "v1," + wanted
-
-    def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
-        receiver = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                while receiver.silent.is_set():
-                    time.sleep(0.02)
-                status, headers, data = receiver.answer(self.command, self.path, self.headers, body)
-                try:
-                    self.send_response(status)
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(data)))
-                    self.end_headers()
-                    self.wfile.write(data)
-                except OSError:
-                    return
-
-            do_POST = do_GET
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Says nothing."""
-
-        return Handler
 
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    monkeypatch.setenv("EVAC_TEST_HOOK", SECRET)
-    made = Receiver()
-    yield made
-    made.close()
-
-
-def action(receiver: Receiver, **settings: Value) -> Action:
-    given: dict[str, Value] = {
-        "url": receiver.url + "/do",
-        "undo_url": receiver.url + "/undo",
-        "secret": "env:EVAC_TEST_HOOK",
-        "observe_url": receiver.url + "/observe?pass=hush",
-        **settings,
-    }
-    return Action("drain", "edge", "http", "pangyo", given, {"site": "pangyo"})
+    with serving() as made:
+        yield made
 
 
 def execute(wanted: Action, **changes: Any) -> Any:
@@ -149,34 +51,6 @@ def observe(wanted: Action) -> Any:
             await driver.close()
 
     return asyncio.run(story())
-
-
-def test_the_contract_is_kept(receiver: Receiver) -> None:
-    async def state() -> object:
-        return receiver.done, receiver.highest
-
-    async def is_done() -> bool:
-        return receiver.done
-
-    async def silence() -> None:
-        receiver.silent.set()
-
-    async def speak() -> None:
-        receiver.silent.clear()
-
-    case = Case(
-        HttpDriver(),
-        action(receiver),
-        state,
-        is_done,
-        silence=silence,
-        speak=speak,
-        tokens=True,
-        refusals=("http-refused",),
-        undo="done",
-        secrets=(SECRET, SECRET.removeprefix("whsec_"), "hush"),
-    )
-    asyncio.run(keep_contract(case))
 
 
 def test_every_try_of_a_step_has_the_same_key_and_one_effect(receiver: Receiver) -> None:
@@ -286,7 +160,6 @@ def test_only_a_clear_word_is_clear(receiver: Receiver, answer: Any, outcome: st
     assert all(isinstance(value, str | int | bool) for value in seen.evidence.values())
 
 
-@covers("http", Verifies)
 def test_a_verify_only_asks_and_takes_a_plain_good_answer(receiver: Receiver) -> None:
     health = receiver.url + "/observe-as-told"
     look = Action(
@@ -300,13 +173,6 @@ def test_a_verify_only_asks_and_takes_a_plain_good_answer(receiver: Receiver) ->
     receiver.answers = [(200, {}, b'{"outcome":"absent"}')]
     assert observe(look).outcome == "absent"
     assert (receiver.done, receiver.effects) == (False, {})
-
-
-@covers("http", Fences)
-def test_a_fence_says_which_proof_it_gave(receiver: Receiver) -> None:
-    fence = replace(action(receiver), verb="fence", parameters={"old": "pangyo", "proof": "power"})
-    assert execute(fence)["proof"] == "power"
-    assert observe(fence).evidence["proof"] == "power"
 
 
 def test_a_wrong_key_is_not_tried_again(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,26 +221,3 @@ def test_a_driver_outlives_the_loop_it_was_first_used_in(receiver: Receiver) -> 
         await driver.close()
 
     asyncio.run(again())
-
-
-@covers("http", AnswersProbe, ReportsHealth)
-def test_probe_and_health(receiver: Receiver) -> None:
-    asked = Action("verify", "chat", "http", "anyang", {"url": receiver.url + "/seen-by-users"})
-    gone = replace(asked, settings={"url": f"http://127.0.0.1:{free_port()}/"})
-
-    async def silence() -> None:
-        receiver.silent.set()
-
-    async def fails() -> None:
-        receiver.answers = [(503, {}, b"")] * 5
-
-    async def told() -> None:
-        driver = HttpDriver()
-        try:
-            await questions.reports_health(driver, asked, fails)
-            await questions.answers_probe(driver, asked, silence, gone)
-        finally:
-            receiver.silent.clear()
-            await driver.close()
-
-    asyncio.run(told())

@@ -1,4 +1,4 @@
-"""The Kubernetes driver against recorded answers that keep to the published schema."""
+"""What is particular to the driver `kubernetes`: kinds of objects, races, errors of the API, kubeconfigs."""
 
 from __future__ import annotations
 
@@ -11,97 +11,47 @@ import pytest
 
 pytest.importorskip("lightkube", reason="the extra k8s is not installed")
 
-from evac.drivers.capabilities import RunsUnits, Verifies
 from evac.drivers.kubernetes.driver import KubernetesDriver
-from evac.drivers.port import Action, Value
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
-from tests.contract.drivers.kubernetes_server import ApiServer, check_schema, deployment, quota
-from tests.contract.drivers.suite import Case, covers, keep_contract, order
+from tests.contract.adapters.kubernetes import (
+    BEARER,
+    CHAT,
+    LIMIT,
+    action,
+    api_server,
+    case_of,
+    kubeconfig_of,
+)
+from tests.contract.capabilities.story import keep_contract, order
+from tests.contract.drivers.kubernetes_server import ApiServer, check_schema, deployment
 
 pytestmark = [pytest.mark.enable_socket]
-
-BEARER = "bearer-of-the-cluster-account"
-CHAT = "/apis/apps/v1/namespaces/chat/deployments/chat"
-LIMIT = "/api/v1/namespaces/chat/resourcequotas/limit"
 URGENT = "/apis/scheduling.k8s.io/v1/priorityclasses/urgent"
 
 
 @pytest.fixture
 def server() -> Iterator[ApiServer]:
-    made = ApiServer()
-    made.put(CHAT, deployment("chat", 2))
-    made.put(LIMIT, quota("limit", cpu="4", memory="8Gi"))
-    yield made
-    made.close()
-    assert made.problems == []
+    with api_server() as made:
+        yield made
 
 
 @pytest.fixture
 def kubeconfig(tmp_path: Path, server: ApiServer) -> str:
-    path = tmp_path / "kubeconfig"
-    path.write_text(
-        "apiVersion: v1\nkind: Config\ncurrent-context: anyang\n"
-        f"clusters: [{{name: anyang, cluster: {{server: '{server.url}'}}}}]\n"
-        f"users: [{{name: evac, user: {{token: {BEARER}}}}}]\n"
-        "contexts: [{name: anyang, context: {cluster: anyang, user: evac, namespace: chat}}]\n"
-    )
-    path.chmod(0o600)
-    return f"file:{path}"
+    return kubeconfig_of(server.url, tmp_path)
 
 
-def action(kubeconfig: str, verb: str, kind: str, name: str, **parameters: Value) -> Action:
-    settings = {"kubeconfig": kubeconfig, "kind": kind, "name": name, "namespace": "chat"}
-    return Action(verb, name, "kubernetes", "anyang", settings, parameters)  # type: ignore[arg-type]
-
-
-def contract(server: ApiServer, wanted: Action, path: str, done: object) -> Case:
-    async def state() -> object:
-        return server.state()
-
-    async def is_done() -> bool:
-        found = server.objects.get(path, {})
-        return (
-            found.get("spec", {}).get("replicas"),
-            found.get("spec", {}).get("hard"),
-            found.get("value"),
-        ) == done
-
-    async def silence() -> None:
-        server.silent.set()
-
-    async def speak() -> None:
-        server.silent.clear()
-
-    return Case(
-        KubernetesDriver(),
-        wanted,
-        state,
-        is_done,
-        silence=silence,
-        speak=speak,
-        tokens=True,
-        undo="done",
-        secrets=(BEARER,),
-    )
-
-
-@covers("kubernetes", RunsUnits)
-def test_the_contract_is_kept_for_a_scale(server: ApiServer, kubeconfig: str) -> None:
-    wanted = action(kubeconfig, "scale", "Deployment", "chat", replicas=6)
-    asyncio.run(keep_contract(contract(server, wanted, CHAT, (6, None, None))))
-
-
-def test_the_contract_is_kept_for_a_quota(server: ApiServer, kubeconfig: str) -> None:
+def test_the_contract_is_kept_for_a_quota(server: ApiServer, kubeconfig: str, tmp_path: Path) -> None:
     wanted = action(kubeconfig, "scale", "ResourceQuota", "limit", hard=("cpu=12",))
-    case = contract(server, wanted, LIMIT, (None, {"cpu": "12", "memory": "8Gi"}, None))
-    asyncio.run(keep_contract(case))
+    done = (None, {"cpu": "12", "memory": "8Gi"}, None)
+    keep_contract(replace(case_of(server, wanted, LIMIT, done, tmp_path), wires=()))
 
 
 def test_the_contract_is_kept_for_a_priority_class_that_is_not_there_yet(
-    server: ApiServer, kubeconfig: str
+    server: ApiServer, kubeconfig: str, tmp_path: Path
 ) -> None:
     wanted = action(kubeconfig, "run", "PriorityClass", "urgent", value=100_000)
-    asyncio.run(keep_contract(contract(server, wanted, URGENT, (None, None, 100_000))))
+    done = (None, None, 100_000)
+    keep_contract(replace(case_of(server, wanted, URGENT, done, tmp_path), wires=()))
 
 
 def test_written_is_not_ready(server: ApiServer, kubeconfig: str) -> None:
@@ -118,7 +68,6 @@ def test_written_is_not_ready(server: ApiServer, kubeconfig: str) -> None:
 
 
 @pytest.mark.parametrize(("asked", "ready", "outcome"), [(2, 2, "done"), (2, 1, "absent"), (0, 0, "absent")])
-@covers("kubernetes", Verifies)
 def test_a_plan_that_says_no_number_wants_all_pods_that_the_object_asks_for(
     server: ApiServer, kubeconfig: str, asked: int, ready: int, outcome: str
 ) -> None:

@@ -7,17 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from evac.drivers.capabilities import Follows, Protects, ReportsRole
 from evac.drivers.patroni.driver import PatroniDriver
 from evac.drivers.port import Action
-from tests.contract.capabilities import questions
-from tests.contract.drivers.patroni_world import cluster, standby_cluster, until_ready
-from tests.contract.drivers.suite import covers, order
+from tests.contract.adapters.patroni import cluster, standby_cluster, until_ready
+from tests.contract.capabilities.story import order
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers, pytest.mark.slow]
 
 
-@covers("patroni", Follows)
 def test_a_switchover_is_orderly_and_the_old_primary_rejoins(server_folder: Path) -> None:
     with cluster(server_folder) as world:
 
@@ -75,26 +72,3 @@ def test_a_standby_cluster_is_promoted_by_its_settings(server_folder: Path) -> N
             assert world.pangyo.sql("SELECT id FROM kept") == "1"
 
         asyncio.run(story())
-
-
-@covers("patroni", ReportsRole, Protects)
-def test_roles_and_who_confirms(server_folder: Path) -> None:
-    with cluster(server_folder) as world:
-
-        async def silence() -> None:
-            world.store.pause()
-
-        async def story() -> None:
-            driver = PatroniDriver()
-            await until_ready(driver, world.action("promote", world.anyang, proof="demote"))
-            protect = world.action("protect", world.pangyo, synchronous=("dc-anyang",))
-            evidence = await driver.execute(protect, order(timeout_s=30.0))
-            assert evidence
-            assert (await driver.observe(protect, order())).outcome == "done"
-            primary, replica = world.action("verify", world.pangyo), world.action("verify", world.anyang)
-            await questions.reports_roles(driver, primary, replica, silence, ("dc-anyang",))
-
-        try:
-            asyncio.run(story())
-        finally:
-            world.store.resume()

@@ -24,9 +24,9 @@ from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.model.scenario import lose
 from evac.planning.plan import plan
 from evac_lab.servers.postgres import PostgresServer
-from tests.contract.drivers.ports import free_port
-from tests.contract.drivers.postgres_world import SITES, DataSet, data_set, query
-from tests.contract.drivers.suite import order
+from tests.contract.adapters.postgres import SITES, DataSet, data_set, query
+from tests.contract.capabilities.story import order
+from tests.contract.ports import free_port
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 POLICY = RunPolicy(stores={"messages": StorePolicy("messages", ("sync",), on_sync_loss="next")})

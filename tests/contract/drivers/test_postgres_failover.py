@@ -16,7 +16,7 @@ from evac.drivers.postgres.link import format_conninfo, literal
 from evac.drivers.store_driver import ANOTHER_PRIMARY
 from evac.model.errors import Permanent, Retryable
 from evac_lab.servers.postgres import PostgresServer
-from tests.contract.drivers.postgres_world import (
+from tests.contract.adapters.postgres import (
     PASSWORD,
     SITES,
     DataSet,
@@ -26,7 +26,7 @@ from tests.contract.drivers.postgres_world import (
     query,
     write_all_the_time,
 )
-from tests.contract.drivers.suite import order
+from tests.contract.capabilities.story import order
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 GOES_ON_S = 8.0

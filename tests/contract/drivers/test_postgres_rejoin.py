@@ -12,8 +12,8 @@ from evac.drivers.port import Action
 from evac.drivers.postgres.driver import PostgresDriver
 from evac.model.errors import Permanent
 from evac_lab.servers.postgres import PostgresServer
-from tests.contract.drivers.postgres_world import DataSet, data_set, query
-from tests.contract.drivers.suite import order
+from tests.contract.adapters.postgres import DataSet, data_set, query
+from tests.contract.capabilities.story import order
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 PATIENT = order(timeout_s=60.0)

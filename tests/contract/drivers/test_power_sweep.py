@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from evac.cli import console
-from tests.contract.drivers.redfish_world import SERVERS, action, done, fleet_of, name_of
+from tests.contract.adapters.redfish import SERVERS, action, done, fleet_of, name_of
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 

@@ -1,13 +1,8 @@
-"""The process driver, and any driver through an agent: real agents, real processes."""
+"""What is particular to the driver `process`, and any driver through an agent: real ones."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-import signal
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,98 +10,21 @@ from typing import Any
 
 import pytest
 
-from evac.agent.config import AgentConfig, UnitConfig
-from evac.drivers.capabilities import AnswersProbe, RunsUnits, Verifies
-from evac.drivers.port import Action, Value
+from evac.drivers.port import Action
 from evac.drivers.process.driver import ProcessDriver, RemoteDriver
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
-from evac_lab.process import Process
-from tests.contract.capabilities import questions
-from tests.contract.drivers.ports import free_port
-from tests.contract.drivers.suite import Case, covers, keep_contract, order
+from tests.contract.adapters import process
+from tests.contract.adapters.process import Site
+from tests.contract.capabilities.story import Case, keep_contract, order
 from tests.unit.engine import agents
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 
 
-class Site:
-    """A site with an agent in a process of its own, and one service of two instances."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.unit: UnitConfig = agents.service(folder, count=2)
-        self.config: AgentConfig = agents.config(folder, self.unit)
-        argv = json.dumps(list(self.unit.argv))
-        self.text = agents.header(self.config) + (
-            'drivers = ["manual", "command"]\n'
-            f'[[units]]\nname = "chat"\nargv = {argv}\nport = {self.unit.port}\n'
-            f'check_url = "{self.unit.check_url}"\ncount = 2\nmost = 4\nstop_ms = 500\n'
-        )
-        self.process: Process = agents.own_process(self.config, self.text)
-
-    def close(self) -> None:
-        self.process.signal(signal.SIGCONT)
-        self.process.kill()
-        for index in range(4):
-            pid = agents.pid_of(self.config, "chat", index)
-            if pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
-
-    def answering(self) -> int:
-        return sum(self._answers(self.unit.port + index) for index in range(4))
-
-    def _answers(self, port: int) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def action(self, verb: str, **parameters: Value) -> Action:
-        settings = {
-            "agent": f"http://127.0.0.1:{self.config.port}",
-            "secret": agents.REFERENCE,
-            "unit": "chat",
-        }
-        return Action(verb, "chat", "process", "pangyo", settings, parameters)  # type: ignore[arg-type]
-
-
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path)
-    yield made
-    made.close()
-
-
-@covers("process", RunsUnits)
-def test_the_contract_is_kept(site: Site) -> None:
-    async def state() -> object:
-        pids = [agents.pid_of(site.config, "chat", index) for index in range(4)]
-        return site.answering(), pids, agents.health(site.config)["units"]
-
-    async def is_done() -> bool:
-        return site.answering() == 2
-
-    async def silence() -> None:
-        site.process.signal(signal.SIGSTOP)
-        await asyncio.sleep(0.1)  # a process stops when it is next scheduled
-
-    async def speak() -> None:
-        site.process.signal(signal.SIGCONT)
-
-    case = Case(
-        ProcessDriver(),
-        site.action("start"),
-        state,
-        is_done,
-        silence=silence,
-        speak=speak,
-        tokens=True,
-        undo="done",
-        secrets=(agents.KEY,),
-    )
-    asyncio.run(keep_contract(case))
+    with process.site(tmp_path) as made:
+        yield made
 
 
 def test_a_scale_is_exact_and_goes_back_only_to_what_was_written_down(site: Site) -> None:
@@ -142,7 +60,6 @@ def test_a_scale_is_exact_and_goes_back_only_to_what_was_written_down(site: Site
     asyncio.run(story())
 
 
-@covers("process", Verifies)
 def test_what_runs_and_does_not_work_is_not_done(site: Site) -> None:
     async def story() -> None:
         driver = ProcessDriver()
@@ -197,25 +114,19 @@ def test_a_driver_through_the_agent_keeps_the_contract_of_its_own(site: Site) ->
     async def is_done() -> bool:
         return done.exists()
 
-    async def silence() -> None:
-        site.process.signal(signal.SIGSTOP)
-        await asyncio.sleep(0.1)  # a process stops when it is next scheduled
-
-    async def speak() -> None:
-        site.process.signal(signal.SIGCONT)
-
     case = Case(
         driver,
         Action("run", "router", "command", "pangyo", settings),
         state,
         is_done,
-        silence=silence,
-        speak=speak,
+        silence=site.silence,
+        speak=site.speak,
         tokens=True,
         undo="done",
         secrets=(agents.KEY,),
+        silent_codes=("agent-no-answer",),
     )
-    asyncio.run(keep_contract(case))
+    keep_contract(case)
 
 
 def test_an_agent_does_only_what_its_file_allows(site: Site) -> None:
@@ -233,22 +144,3 @@ def test_an_agent_does_only_what_its_file_allows(site: Site) -> None:
         await people.close()
 
     asyncio.run(story())
-
-
-@covers("process", AnswersProbe)
-def test_probe(site: Site) -> None:
-    async def silence() -> None:
-        site.process.signal(signal.SIGSTOP)
-        await asyncio.sleep(0.1)  # a process stops when it is next scheduled
-
-    asked = site.action("verify")
-    gone = replace(asked, settings={**asked.settings, "agent": f"http://127.0.0.1:{free_port()}"})
-
-    async def told() -> None:
-        driver = ProcessDriver()
-        try:
-            await questions.answers_probe(driver, asked, silence, gone)
-        finally:
-            await driver.close()
-
-    asyncio.run(told())

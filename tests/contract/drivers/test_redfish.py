@@ -1,4 +1,4 @@
-"""The Redfish driver against a simulated fleet: the contract, and every fault told apart."""
+"""What is particular to the driver `redfish`: every fault told apart, many breakers at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from evac.drivers.capabilities import BootsServers, Fences, SwitchesPower
 from evac.drivers.port import Checked
 from evac.drivers.redfish.driver import RedfishDriver
 from evac.engine.runs.performing import Outcome, Performer, Terms, Try
@@ -19,7 +18,7 @@ from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 from evac.model.run_policy import Patience
 from evac.run.values import RunStep
-from tests.contract.drivers.redfish_world import (
+from tests.contract.adapters.redfish import (
     BOOT_MS,
     SERVERS_LEFT,
     action,
@@ -29,7 +28,7 @@ from tests.contract.drivers.redfish_world import (
     name_of,
     shown,
 )
-from tests.contract.drivers.suite import Case, covers, keep_contract, order
+from tests.contract.capabilities.story import order
 from tests.lab.fleets import Running
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
@@ -39,34 +38,6 @@ pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with fleet_of(tmp_path_factory.mktemp("plain")) as found:
         yield found
-
-
-@covers("redfish", BootsServers)
-def test_the_contract_is_kept_by_a_boot(fleet: Running) -> None:
-    server = SERVERS_LEFT.take(fleet)
-
-    async def state() -> object:
-        found = await asyncio.to_thread(shown, fleet, server)
-        return found["power"], found["up"], found["resets"], found["power_ons"]
-
-    async def is_done() -> bool:
-        return bool((await asyncio.to_thread(shown, fleet, server))["up"])
-
-    async def strike(fault: str) -> None:
-        await asyncio.to_thread(fleet.admin, "faults", {"fault": fault, "servers": [name_of(fleet, server)]})
-
-    case = Case(
-        RedfishDriver(),
-        action(fleet, server),
-        state,
-        is_done,
-        silence=lambda: strike("hanging"),
-        speak=lambda: strike("none"),
-        undo="done",
-        secrets=(fleet.password,),
-    )
-    asyncio.run(keep_contract(case))
-    assert shown(fleet, server)["power_ons"] == 1
 
 
 BEFORE_POWER = {
@@ -175,35 +146,6 @@ def test_that_the_controller_took_the_request_is_told_before_the_server_is_up(fl
     assert told(not_allowed) == []
 
 
-def test_a_server_that_is_on_is_left_alone(fleet: Running) -> None:
-    server = SERVERS_LEFT.take(fleet)
-    done(action(fleet, server))
-    before = shown(fleet, server)["resets"]
-    (evidence,) = done(action(fleet, server))
-    assert not isinstance(evidence, ActionError)
-    assert (evidence["found"], evidence["state"]) == ("on", "up")
-    assert shown(fleet, server)["resets"] == before
-
-
-@covers("redfish", Fences)
-def test_the_contract_is_kept_by_a_fence(fleet: Running) -> None:
-    server = SERVERS_LEFT.take(fleet)
-    done(action(fleet, server))
-
-    async def state() -> object:
-        found = await asyncio.to_thread(shown, fleet, server)
-        return found["power"], found["resets"]
-
-    async def is_done() -> bool:
-        return bool((await asyncio.to_thread(shown, fleet, server))["power"] == "off")
-
-    case = Case(RedfishDriver(), action(fleet, server, "fence", proof="power"), state, is_done)
-    asyncio.run(keep_contract(case))
-    (evidence,) = done(action(fleet, server, "fence", proof="power"))
-    assert not isinstance(evidence, ActionError)
-    assert (evidence["proof"], evidence["power"]) == ("power", "off")
-
-
 def test_a_stop_is_graceful_and_a_forced_one_is_not(fleet: Running) -> None:
     gentle, forced, lying = (SERVERS_LEFT.take(fleet) for _ in range(3))
     done(*(action(fleet, one) for one in (gentle, forced, lying)))
@@ -221,27 +163,12 @@ def test_a_stop_is_graceful_and_a_forced_one_is_not(fleet: Running) -> None:
     assert third.code == "bmc-lying"
 
 
-@covers("redfish", SwitchesPower)
-def test_the_contract_is_kept_by_the_breaker_of_a_feed(tmp_path: Path) -> None:
-    with fleet_of(tmp_path, "--at-start", "open") as fleet:
-
-        async def state() -> object:
-            found = await asyncio.to_thread(fleet.admin, "power")
-            return [(one["id"], one["closed"]) for one in found["domains"] if one["kind"] == "feed"]
-
-        async def is_done() -> bool:
-            return dict(await state())["pangyo/hall-1/feed-01a"] is True  # type: ignore[call-overload]
-
-        case = Case(RedfishDriver(), circuit_of(fleet, "start"), state, is_done, secrets=(fleet.password,))
-        asyncio.run(keep_contract(case))
-        (opened,) = done(circuit_of(fleet, "stop"))
-        assert not isinstance(opened, ActionError)
-        assert opened["power"] == "off"
-        assert asyncio.run(is_done()) is False
-        (wrong,) = done(circuit_of(fleet, "start", label="pangyo/hall-1/feed-01b"))
+def test_a_breaker_with_another_label_is_left_alone(tmp_path: Path) -> None:
+    with fleet_of(tmp_path) as fleet:
+        (wrong,) = done(circuit_of(fleet, "stop", label="pangyo/hall-1/feed-01b"))
         assert isinstance(wrong, Permanent)
         assert wrong.code == "circuit-wrong"
-        assert asyncio.run(is_done()) is False
+        assert all(one["closed"] for one in fleet.admin("power")["domains"] if one["kind"] == "feed")
 
 
 def test_of_many_breakers_at_one_controller_each_is_closed_before_all_are_looked_at(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from evac.drivers.process.driver import RemoteDriver
 from evac.drivers.redfish.driver import RedfishDriver
 from evac.model.errors import ActionError, Permanent, Retryable
 from evac_lab.fleet.ground import address_of
-from tests.contract.drivers.redfish_world import (
+from tests.contract.adapters.redfish import (
     SERVERS,
     SERVERS_LEFT,
     action,
@@ -24,7 +24,7 @@ from tests.contract.drivers.redfish_world import (
     settings_of,
     shown,
 )
-from tests.contract.drivers.suite import order
+from tests.contract.capabilities.story import order
 from tests.lab.fleets import Running
 from tests.unit.engine import agents
 

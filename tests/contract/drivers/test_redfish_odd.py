@@ -11,8 +11,8 @@ import pytest
 
 from evac.drivers.redfish.driver import RedfishDriver
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from tests.contract.capabilities.story import order
 from tests.contract.drivers.odd_bmc import RESET, SYSTEM, SYSTEMS, OddBmc, http, serving
-from tests.contract.drivers.suite import order
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 

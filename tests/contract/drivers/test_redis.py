@@ -1,171 +1,21 @@
-"""Every verb of the driver `redis` keeps the contract, against real servers; and what it says of a loss."""
+"""What is particular to the driver `redis`: tokens in the data, what a loss took, and links that are down."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import redis.asyncio as client
 
-from evac.drivers.capabilities import AnswersProbe, Follows, Promotes, Protects, ReportsRole
-from evac.drivers.port import Action, Value, Verb
 from evac.drivers.redis.driver import RedisDriver
 from evac.drivers.store_driver import ANOTHER_PRIMARY
 from evac.model.errors import Permanent, Retryable
-from evac.model.generation import token_in
-from evac_lab.process import MissingProgram
-from evac_lab.servers.redis import RedisServer
-from evac_lab.servers.redis import redis as redis_server
-from tests.contract.capabilities import questions
-from tests.contract.drivers.ports import free_port
-from tests.contract.drivers.suite import Case, covers, keep_contract, order
+from tests.contract.adapters.redis import PASSWORD, action, ask, two_servers
+from tests.contract.capabilities.story import order
+from tests.contract.ports import free_port
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
-PASSWORD = "quiet-harbour-418"
-
-
-@pytest.fixture(autouse=True)
-def _password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVAC_TEST_REDIS", PASSWORD)
-
-
-@contextmanager
-def two_servers(folder: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
-    """A primary and its replica, connected."""
-    servers: list[RedisServer] = []
-    try:
-        try:
-            servers.append(redis_server(folder / "a", "127.0.0.1", free_port(), "pangyo", password=PASSWORD))
-        except MissingProgram as error:
-            pytest.skip(str(error))
-        servers[0].start()
-        servers.append(
-            redis_server(folder / "b", "127.0.0.1", free_port(), "anyang", of=servers[0], password=PASSWORD)
-        )
-        servers[1].start()
-        asyncio.run(_until_connected(servers[1]))
-        yield servers[0], servers[1]
-    finally:
-        for server in servers:
-            server.resume()
-            server.kill()
-
-
-async def _until_connected(server: RedisServer) -> None:
-    async with asyncio.timeout(10):
-        while (await ask(server, "ROLE"))[3] != "connected":
-            await asyncio.sleep(0.02)
-
-
-async def ask(server: RedisServer, *command: str) -> Any:
-    """One command, past every driver."""
-    link = client.Redis(host=server.host, port=server.port, password=PASSWORD, decode_responses=True)
-    try:
-        return await link.execute_command(*command)
-    finally:
-        await link.aclose()
-
-
-def action(verb: Verb, server: RedisServer, **parameters: Value) -> Action:
-    settings: dict[str, Value] = {
-        "host": server.host,
-        "port": server.port,
-        "password": "env:EVAC_TEST_REDIS",
-    }
-    return Action(verb, "store-presence", "redis", "anyang", settings, parameters)
-
-
-def case(what: Action, server: RedisServer, is_done: Callable[[], Awaitable[bool]], **changes: Any) -> Case:
-    async def state() -> object:
-        # A replica's offset grows by pings alone; what it is and what it was told do not.
-        return [
-            (await ask(server, "ROLE"))[0],
-            await ask(server, "GET", "evac:authority"),
-            await ask(server, "CONFIG", "GET", "min-replicas-to-write"),
-        ]
-
-    async def silence() -> None:
-        server.pause()
-
-    async def speak() -> None:
-        server.resume()
-
-    return Case(
-        RedisDriver(),
-        what,
-        state,
-        is_done,
-        silence=silence,
-        speak=speak,
-        tokens=True,
-        secrets=(PASSWORD,),
-        **changes,
-    )
-
-
-def _address(server: RedisServer) -> str:
-    return f"{server.host}:{server.port}"
-
-
-@covers("redis", Promotes)
-def test_promote(server_folder: Path) -> None:
-    with two_servers(server_folder) as (pangyo, anyang):
-
-        async def prepare() -> None:
-            pangyo.kill()
-
-        async def is_done() -> bool:
-            return bool((await ask(anyang, "ROLE"))[0] == "master")
-
-        asyncio.run(keep_contract(case(action("promote", anyang), anyang, is_done, prepare=prepare)))
-
-
-def test_demote(server_folder: Path) -> None:
-    with two_servers(server_folder) as (pangyo, anyang):
-
-        async def is_done() -> bool:
-            try:
-                await ask(pangyo, "SET", "presence:1", "here")
-            except client.ResponseError as error:
-                return "NOREPLICAS" in str(error)
-            return False
-
-        demote = action("demote", pangyo, peers=(_address(anyang),))
-        asyncio.run(keep_contract(case(demote, pangyo, is_done, undo="done")))
-
-
-@covers("redis", Protects)
-def test_protect(server_folder: Path) -> None:
-    with two_servers(server_folder) as (pangyo, _):
-
-        async def is_done() -> bool:
-            found = await ask(pangyo, "CONFIG", "GET", "min-replicas-to-write")
-            return "1" in (found.values() if isinstance(found, dict) else found)
-
-        protect = action("protect", pangyo, synchronous=("anyang",))
-        asyncio.run(keep_contract(case(protect, pangyo, is_done)))
-
-
-@covers("redis", Follows)
-def test_rejoin(server_folder: Path) -> None:
-    with two_servers(server_folder) as (pangyo, anyang):
-
-        async def prepare() -> None:
-            driver, given = RedisDriver(), order(token=token_in(1, 7))
-            await driver.execute(action("demote", pangyo), given)
-            await driver.execute(action("promote", anyang), given)
-
-        async def is_done() -> bool:
-            role = await ask(pangyo, "ROLE")
-            return bool(role[0] == "slave" and role[2] == anyang.port and role[3] == "connected")
-
-        rejoin = action("rejoin", pangyo, primary_host=anyang.host, primary_port=anyang.port)
-        asyncio.run(keep_contract(case(rejoin, pangyo, is_done, prepare=prepare)))
 
 
 def test_a_replica_of_a_primary_that_takes_writes_is_not_promoted(server_folder: Path) -> None:
@@ -183,7 +33,7 @@ def test_a_replica_of_a_primary_that_takes_writes_is_not_promoted(server_folder:
             await driver.execute(action("demote", pangyo), order())
             await driver.execute(promote, order())
             with pytest.raises(Permanent, match="not certain"):
-                await driver.undo(action("demote", pangyo, peers=(_address(anyang),)), order())
+                await driver.undo(action("demote", pangyo, peers=(f"{anyang.host}:{anyang.port}",)), order())
 
         asyncio.run(story())
 
@@ -246,22 +96,3 @@ def test_an_orderly_promotion_waits_for_a_link_that_is_down(server_folder: Path)
             assert await ask(anyang, "GET", "presence:1") == "here"
 
         asyncio.run(story())
-
-
-@covers("redis", ReportsRole, AnswersProbe)
-def test_roles_and_probe(server_folder: Path) -> None:
-    with two_servers(server_folder) as (pangyo, anyang):
-
-        async def silence() -> None:
-            pangyo.pause()
-
-        primary, replica = action("verify", pangyo), action("verify", anyang)
-        gone = replace(primary, settings={**primary.settings, "port": free_port()})
-
-        async def told() -> None:
-            driver = RedisDriver()
-            await questions.reports_roles(driver, primary, replica, silence)
-            pangyo.resume()
-            await questions.answers_probe(driver, primary, silence, gone)
-
-        asyncio.run(told())

@@ -8,10 +8,18 @@ from contextlib import aclosing
 import pytest
 
 from evac.model.errors import Conflict, Corrupt, LeaseLost, StoreError
-from evac.store.anchors import Anchor, verify_chain
+from evac.store.anchors import (
+    MAX_BODY_BYTES,
+    MAX_RECORDS,
+    Anchor,
+    Segment,
+    decode,
+    encode,
+    key_of,
+    verify_chain,
+)
 from evac.store.journal import Journal, head_of, read, records_after, tail
 from evac.store.port import Compare, Delete, Lease, Put, Store
-from evac.store.segments import MAX_BODY_BYTES, MAX_RECORDS, Segment, decode, encode, key_of
 from tests.contract.store.conftest import Case, create, opened, tell
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from evac.agent import anchors as agent_anchors
-from evac.agent.anchors import Anchors, Head
-from evac.agent.memory import TokenLedger, append_line, read_values, write_values
+from evac.agent import memory as agent_anchors
+from evac.agent.memory import Anchors, Head, TokenLedger, append_line, read_values, write_values
 from evac.model.errors import Corrupt, Permanent
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evac.agent.config import FenceConfig
-from evac.agent.permits import Permits
+from evac.agent.fencing import Permits
 from evac.model.errors import Permanent
 
 FENCE = FenceConfig("chat-store", margin_ms=3_000, units=("postgres",))

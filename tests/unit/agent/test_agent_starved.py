@@ -19,12 +19,11 @@ from typing import Any
 
 import pytest
 
-from evac.agent import memory, permits, service, units
-from evac.agent.config import AgentConfig, FenceConfig
+from evac.agent import fencing, memory, service, units
+from evac.agent.config import AgentConfig, FenceConfig, TlsConfig
 from evac.agent.instance import OwnInstance, Running
 from evac.agent.listening import RESERVED, Listener, Reserve, connections_most
-from evac.agent.tls import TlsConfig
-from evac.drivers.process.client import AgentClient, Peer
+from evac.drivers.process.client import AgentClient, AgentPeer
 from evac.drivers.process.driver import PERMIT_PATH, AgentPermits
 from evac.model.errors import Retryable
 from tests.unit.engine import agents
@@ -166,7 +165,7 @@ def test_clients_without_a_certificate_do_not_keep_a_controller_out(
     door = TlsConfig(f"file:{good.cert}", f"file:{good.key}", f"file:{ours.file}")
     (tmp_path / "pangyo").mkdir()
     made = agents.config(tmp_path / "pangyo", tls=door)
-    peer = Peer(ours.sign("controller", "controller.example"))
+    peer = AgentPeer(ours.sign("controller", "controller.example"))
 
     async def story() -> None:
         async with agents.running(made) as agent:
@@ -257,7 +256,7 @@ def test_a_fence_needs_no_new_thread_and_waits_for_no_disk(
             renewed = time.monotonic()
             with monkeypatch.context() as patch:
                 patch.setattr(threading.Thread, "start", no_thread)
-                patch.setattr(permits, "write_values", hangs)
+                patch.setattr(fencing, "write_values", hangs)
                 patch.setattr(units, "write_values", hangs)
                 await agents.until(lambda: not agents.alive(pid), PERMIT_MS / 1_000)
                 assert time.monotonic() - renewed < PERMIT_MS / 1_000

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from evac.agent.anchors import Anchors, Head
+from evac.agent.memory import Anchors, Head
 from evac.app.anchoring import JOURNALS, READ_ON, HeadChore, Sink, heard
 from evac.cli import console
 from evac.cli.main import run
@@ -21,12 +21,11 @@ from evac.drivers.process.driver import AgentAnchors
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
 from evac.model.errors import EvacError, OutcomeUnknown, Permanent, Unavailable
-from evac.store.anchors import Anchor, verify_chain
+from evac.store.anchors import Anchor, key_of, verify_chain
 from evac.store.journal import Journal
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Delete, Put, Store
-from evac.store.segments import key_of
 from tests.unit.bundle.test_bundle import estate
 from tests.unit.engine import agents
 from tests.web.rooms import play

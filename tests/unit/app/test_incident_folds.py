@@ -17,9 +17,9 @@ from evac.incident.incident import summary
 from evac.incident.timeline import timeline
 from evac.model.errors import Corrupt, RunError
 from evac.run.values import Event
+from evac.store.anchors import prefix_of
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Put
-from evac.store.segments import prefix_of
 from tests.unit.app.test_incidents import burnt
 from tests.unit.incident.stories import T0
 

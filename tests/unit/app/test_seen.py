@@ -1,15 +1,17 @@
 """What controllers believe of stores: certain roles only, no old primary while the true one burns."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import orjson
 import pytest
 
-from evac.app.observed_stores import aged, changes_in, decode, encode, merged
+from evac.app.observed_stores import aged, changes_in, decode, encode, facts_from, merged, rivals_in
 from evac.engine.stores.sightings import CopySeen, Following, Sighting
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt
 from evac.model.estate import Estate, Site, Store, StoreMember
 from evac.model.observation import MemberSeen, Observation, Role, observed
+from evac.model.situation import Effects, LostNow, Moved, Rivals
 
 
 def seen(**roles: Role) -> Observation:
@@ -145,3 +147,22 @@ def test_through_the_store() -> None:
     for value in (b"", b"{}", b'{"at_ms": 1, "members": [1]}'):
         with pytest.raises(Corrupt):
             decode(value)
+
+
+def test_what_the_leader_published_comes_back_with_what_runs_moved() -> None:
+    one = Moved("fire-1", "lose", ("east",), 1, 2, "succeeded", {"shop": (("west-pool", 2),)})
+    seen = Observation(
+        7,
+        (MemberSeen("orders", "west", "primary"),),
+        rivals=(Rivals("orders", ("east", "west"), 5),),
+        effects=Effects((LostNow("east", "lost", 1, "fire-1"),), (one,)),
+    )
+    assert decode(encode(seen, "sha256:0", {}), {"fire-1": one}) == seen
+    assert facts_from(orjson.loads(orjson.dumps(asdict(seen)))) == seen
+
+
+def test_two_writable_members_are_rivals_and_one_is_none() -> None:
+    members = [MemberSeen("orders", site, "primary") for site in ("east", "west")]
+    (found,) = rivals_in(Observation(3, tuple(members)))
+    assert (found.store, found.sites, found.since_ms) == ("orders", ("east", "west"), 3)
+    assert not rivals_in(Observation(3, (members[0], MemberSeen("orders", "west", "sync"))))

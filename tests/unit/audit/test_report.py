@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from evac.audit import RULES, audit, headline, summary
-from evac.audit.words import amount, duration, listed
+from evac.audit.context import amount, duration, listed
 from evac.model.estate import Estate, Service, Site
 from evac.model.fleet import AT_SITE
 from tests.unit.audit.estates import HOUR, bindings, found, manual, service, sound, with_service

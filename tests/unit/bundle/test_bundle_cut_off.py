@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from evac.bundle import folder as bundle_folder
 from evac.bundle import sealing
+from evac.bundle import sealing as bundle_folder
 from evac.model.errors import InvalidInput, StoreError
 from evac.net import secrets
 from evac.store.generation import read_generation
@@ -25,14 +25,15 @@ pytestmark = pytest.mark.enable_socket
 KILLED = """\
 import os, signal, sys
 from pathlib import Path
-from evac.bundle import folder as bundle_folder, opening as bundle_opening, sealing
+from evac.bundle import opening as bundle_opening, sealing
+from evac.bundle import sealing as bundle_folder
 folder, bundle, store, *shares = sys.argv[1:]
 def killed(made):
     assert (made / "opened.json").exists()
     os.kill(os.getpid(), signal.SIGKILL)
 bundle_folder._make_durable = killed
 bundle_opening.open_from(
-    bundle_opening.Asked(
+    bundle_opening.OpeningRequest(
         Path(bundle), Path(folder) / "laptop", "kim", "fire",
         [sealing.read_share_file(Path(share)) for share in shares], ("north",), store=store,
     ),

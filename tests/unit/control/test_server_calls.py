@@ -13,11 +13,10 @@ import pytest
 import pytest_socket
 
 from evac.cli.console import exit_code
-from evac.control import server_stream
+from evac.control import server
 from evac.control.port import PlanGiven
-from evac.control.server import ServerControl
+from evac.control.server import Message, Parser, ServerControl, messages
 from evac.control.server_calls import Server, ServerCalls, checked_url
-from evac.control.server_stream import Message, Parser, messages
 from evac.engine.runs.requests import Request
 from evac.incident.records import Note
 from evac.model.errors import EvacError, NotAllowed
@@ -377,7 +376,7 @@ async def listen(calls: ServerCalls) -> list[Message]:
 
 
 def test_a_stream_that_is_cut_goes_on_behind_the_last_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_stream, "AGAIN_S", 0.0)
+    monkeypatch.setattr(server, "AGAIN_S", 0.0)
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\nretry: 1\n\n"
     first = b'id: 3\nevent: event\ndata: {"n":3}\n\nid: 4\nevent: event\ndata: {"n'
     rest = b'id: 3\nevent: event\ndata: {"n":3}\n\nid: 4\nevent: event\ndata: {"n":4}\n\n: alive\n\n'
@@ -394,7 +393,7 @@ def test_a_stream_that_is_cut_goes_on_behind_the_last_number(monkeypatch: pytest
     assert [one.headers.get("last-event-id") for one in asked] == ["2", "3", "3"]
     assert refused(always(problem(403, "role", "not-allowed")), listen).code == "role"
     assert refused(always(answer({})), listen).code == "server-answer"
-    monkeypatch.setattr(server_stream, "SILENCE_S", 0.02)
+    monkeypatch.setattr(server, "SILENCE_S", 0.02)
 
     async def silent(asked: Asked, writer: asyncio.StreamWriter) -> None:
         writer.write(head)
@@ -462,7 +461,7 @@ def test_who_follows_a_run_is_told_when_the_stream_is_refused() -> None:
 
 
 def test_a_stream_whose_answer_never_begins_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_stream, "AGAIN_S", 0.0)
+    monkeypatch.setattr(server, "AGAIN_S", 0.0)
     error = refused(hang, listen, timeout_s=0.02)
     assert (error.code, error.message) == ("server-timeout", "the stream did not begin in 0.02 s")
 

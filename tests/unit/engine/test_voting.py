@@ -11,7 +11,7 @@ from evac.model.errors import LeaseLost, Unavailable
 from evac.model.run_policy import WatchProfile
 from evac.store.memory import MemoryStore
 from evac.store.port import Entry, Lease, Put
-from evac.watch.values import Vote
+from evac.watch.verdict import Vote
 from tests.unit.virtual_time import LOOP_MS, run_virtually
 
 QUICK = WatchProfile("quick", 20, 10, 3, 60, 0, 100, 2, 200, 300)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evac_lab import proc_table
+from evac_lab import process as processes
 from evac_lab.process import Process
 from evac_lab.state import LabError, LabFolder, LabState, Running, Starter, living
 
@@ -29,25 +29,25 @@ def parent() -> Iterator[subprocess.Popen[bytes]]:
     assert started.stdout is not None
     assert started.stdout.readline() == b"ready\n"
     yield started
-    for pid in proc_table.descendants([started.pid], proc_table.table()):
+    for pid in processes.descendants([started.pid], processes.table()):
         os.kill(pid, signal.SIGKILL)
     started.wait(10)
     started.stdout.close()
 
 
 def test_a_family_is_found_across_sessions_and_ends_whole(parent: subprocess.Popen[bytes]) -> None:
-    family = proc_table.descendants([parent.pid], proc_table.table())
+    family = processes.descendants([parent.pid], processes.table())
     assert len(family) == 2
-    proc_table.send(family, signal.SIGKILL)
+    processes.send(family, signal.SIGKILL)
     parent.wait(10)
-    assert proc_table.wait_gone(family) == set()
+    assert processes.wait_gone(family) == set()
 
 
 def test_the_same_pid_at_another_moment_is_another_process(parent: subprocess.Popen[bytes]) -> None:
-    since = proc_table.started(parent.pid)
-    assert proc_table.same(parent.pid, since)
-    assert not proc_table.same(parent.pid, since - 1)
-    assert not proc_table.same(parent.pid, 0)
+    since = processes.started(parent.pid)
+    assert processes.same(parent.pid, since)
+    assert not processes.same(parent.pid, since - 1)
+    assert not processes.same(parent.pid, 0)
 
 
 def test_what_a_crash_left_behind_is_found_by_its_mark(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_what_a_crash_left_behind_is_found_by_its_mark(tmp_path: Path) -> None:
         assert len(living(folder.need(), folder, "pangyo")) == 1
     finally:
         left = living(None, folder)
-        proc_table.send(left, signal.SIGKILL)
-        assert proc_table.wait_gone(left) == set()
+        processes.send(left, signal.SIGKILL)
+        assert processes.wait_gone(left) == set()
     assert living(folder.need(), folder) == set()
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from evac_lab import doctor, episodes, estate_files, faults, status
+from evac_lab import doctor, episodes, faults, status, world
 from evac_lab.episodes import Fire
 from evac_lab.faults import Struck
 from evac_lab.namespaces import Links, read_links, write_links
@@ -220,6 +220,6 @@ def test_the_status_says_who_leads_and_for_which_loss_a_plan_lies_ready() -> Non
 
 
 def test_over_long_links_a_probe_has_time_to_open_a_connection_and_to_ask() -> None:
-    assert estate_files.watch(0) == "{profile: lab}"
-    assert estate_files.watch(5) == "{profile: lab, deadline: 270 ms, period: 500 ms}"
-    assert estate_files.watch(100) == "{profile: lab, deadline: 650 ms, period: 650 ms}"
+    assert world.watch(0) == "{profile: lab}"
+    assert world.watch(5) == "{profile: lab, deadline: 270 ms, period: 500 ms}"
+    assert world.watch(100) == "{profile: lab, deadline: 650 ms, period: 650 ms}"

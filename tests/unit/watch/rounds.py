@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 from evac.model.run_policy import WatchProfile
-from evac.watch.values import EvidenceKind, Seen
-from evac.watch.verdict import Ballot, Standing, judge
+from evac.watch.verdict import Ballot, EvidenceKind, Seen, Standing, judge
 from evac.watch.witness import SelfDoubt, Tally, Voter
 
 SITES = ("anyang", "ansan", "pangyo")

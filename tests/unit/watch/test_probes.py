@@ -17,8 +17,8 @@ from evac.drivers.capabilities import AnswersProbe, ProbeReport
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import DRIVERS, Drivers
 from evac.model.run_policy import WatchProfile
-from evac.watch import probes
-from evac.watch.values import Seen
+from evac.watch import witness
+from evac.watch.verdict import Seen
 from evac.watch.witness import Probe, Witness
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
@@ -31,7 +31,7 @@ def _free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-async def _answer(ask: probes.Ask) -> Seen:
+async def _answer(ask: witness.Ask) -> Seen:
     """Under the deadline and the reading of errors that the witness has."""
     profile = WatchProfile("test", 1_000, 500, 1, 0, 0, 0)
     witness = Witness("ansan", {}, profile, _Clock(), lambda vote: None)
@@ -91,7 +91,7 @@ async def _asking() -> AsyncIterator[Callable[..., Awaitable[Seen]]]:
 
         kind = DRIVERS[driver].probe
         assert kind is not None
-        return await _answer(probes.asked(kind, report))
+        return await _answer(witness.asked(kind, report))
 
     try:
         yield ask
@@ -174,8 +174,8 @@ def test_what_a_driver_reports_is_what_is_seen() -> None:
         return ProbeReport(False, "messages: no answer")
 
     async def play() -> None:
-        assert await _answer(probes.asked("data", up)) == Seen("data", "up", 0)
-        seen = await _answer(probes.asked("data", down))
+        assert await _answer(witness.asked("data", up)) == Seen("data", "up", 0)
+        seen = await _answer(witness.asked("data", down))
         assert (seen.opinion, seen.detail) == ("down", "messages: no answer")
 
     asyncio.run(play())

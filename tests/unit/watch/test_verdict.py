@@ -7,8 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evac.model.run_policy import PROFILES, WatchProfile
-from evac.watch.values import EvidenceKind, Opinion, Vote
-from evac.watch.verdict import Ballot, Standing, judge, quorum_of, still_votes_ms, weigh
+from evac.watch.verdict import (
+    Ballot,
+    EvidenceKind,
+    Opinion,
+    Standing,
+    Vote,
+    judge,
+    quorum_of,
+    still_votes_ms,
+    weigh,
+)
 
 SITES = ("anyang", "ansan", "pangyo")
 FIVE = ("anyang", "ansan", "pangyo", "sejong", "chuncheon")

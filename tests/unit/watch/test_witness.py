@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from evac.model.run_policy import WatchProfile
-from evac.watch.values import EvidenceKind, Seen, Vote
+from evac.watch.verdict import EvidenceKind, Seen, Vote
 from evac.watch.witness import Probe, SelfDoubt, Tally, Witness, opinion_of
 
 QUICK = WatchProfile("quick", 60, 30, 3, 180, 0, 300, 2, 200, 1_000)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from evac.run.waits import step_verbs, waiting
-from evac.views.documents import RunShown, run_document
+from evac.run.waits import step_verbs
+from evac.views.documents import RunShown, run_document, run_head
 from evac.views.wait_words import forecast_facts
 from evac.web.pages.projection import projected
-from evac.web.pages.run_view import _wait, charts, steps_page
+from evac.web.pages.run_view import charts, steps_page, wait_line
 from tests.unit.run.test_boots import begun, forget, gone_silent, roomy
 from tests.unit.run.test_forecast import fleet
 from tests.unit.run.test_outages import boots, fails, in_flight, spec_of
@@ -26,7 +26,7 @@ def test_a_tripped_feed_can_be_let_in_again_from_its_page() -> None:
     closing = world.view.index["power:f0"]
     assert not world.view.steps[closing].gate, "the plan asks nobody; the trip does"
     assert step_verbs(world.view, closing) == ("approve", "skip")
-    told = [_wait(world.view, one) for one in waiting(world.view)]
+    told = [wait_line(one) for one in run_head(RunShown(world.view, "c1", world.now_ms)).waits]
     gate = next(row for row in told if row["step"] == "power:f0")
     assert gate["verbs"] == ["approve", "skip"]
     assert not any("--step" in row["words"] for row in told), "the page has buttons, and no command line"

@@ -25,7 +25,6 @@ POWER_STATES: Final = ("Off", "On", "PoweringOff")
 BOOT_TARGETS: Final = ("None", "Pxe", "Hdd", "Cd", "Usb", "BiosSetup", "UefiHttp")
 OVERRIDE_DISABLED: Final = 0
 OVERRIDE_ONCE: Final = 1
-OVERRIDE_CONTINUOUS: Final = 2
 OVERRIDES: Final = ("Disabled", "Once", "Continuous")
 
 PROGRESS: Final = (

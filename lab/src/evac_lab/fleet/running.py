@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from evac.app.side_process import raise_limit
 from evac.model.errors import EvacError, InvalidInput
-from evac_lab import proc_table
+from evac_lab import process as processes
 from evac_lab.fleet import estates
 from evac_lab.fleet.admin import AdminDoor
 from evac_lab.fleet.connections import (
@@ -277,7 +277,7 @@ def description(fleet: Fleet, ports: Ports, reach: Reach, wish: Wish) -> dict[st
     """What a client must know, and the pid."""
     return {
         "pid": os.getpid(),
-        "started": proc_table.started(os.getpid()),
+        "started": processes.started(os.getpid()),
         "servers": len(fleet.ground),
         "site": fleet.ground.site,
         "scheme": "https" if reach.pin else "http",
@@ -336,7 +336,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if proc_table.same(int(found.get("pid", 0)), int(found.get("started", 0))) else None
+    return found if processes.same(int(found.get("pid", 0)), int(found.get("started", 0))) else None
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
@@ -402,7 +402,7 @@ def end(folder: Path) -> bool:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
     until = time.monotonic() + END_S
-    while proc_table.same(pid, started):
+    while processes.same(pid, started):
         if time.monotonic() > until:
             raise FleetFailed("fleet-end", f"pid {pid} does not end", f"kill -9 {pid}")
         time.sleep(_LOOK_S)

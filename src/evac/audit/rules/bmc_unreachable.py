@@ -7,9 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
-from evac.audit.words import counted, listed
 from evac.model.diagnostic import Severity
 from evac.model.fleet import BMC_YES, CONDEMNED, BoolColumn, NameColumn
 

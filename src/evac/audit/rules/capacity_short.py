@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, amount, counted, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.capacity import Short, Shortfall
-from evac.audit.words import amount, counted, listed
 from evac.model.diagnostic import Severity
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
-from evac.audit.words import listed
 
 _CHECKED: Final = ("identity", "registry", "secrets", "vpn")
 """Roles whose services prove by certificates who they are."""

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Rule, start_circles
+from evac.audit.context import Context, Rule, listed, start_circles
 from evac.audit.findings import Finding
-from evac.audit.words import listed
 from evac.model.diagnostic import Severity
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, duration, listed
 from evac.audit.findings import Finding
-from evac.audit.words import duration, listed
 from evac.model.estate import Service
 
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Final
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
-from evac.audit.words import listed
 from evac.model.diagnostic import Severity
 from evac.model.domain import resolve
 from evac.model.errors import UnknownDomain

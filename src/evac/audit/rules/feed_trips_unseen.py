@@ -7,9 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
-from evac.audit.words import counted, listed
 from evac.drivers.capabilities import BootsServers, SwitchesPower
 from evac.drivers.registry import can
 from evac.model.fleet import BMC_NO, CONDEMNED, BoolColumn, IntColumn

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Rule, by_service, chain_to
+from evac.audit.context import Context, Rule, by_service, chain_to, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.dependencies import pairs_of, spread_table
-from evac.audit.words import listed
 from evac.model.diagnostic import Severity
 from evac.model.domain import site_of
 from evac.model.fleet import BoolColumn

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, bandwidth, listed
 from evac.audit.findings import Finding
-from evac.audit.words import bandwidth, listed
 from evac.model.diagnostic import Severity
 from evac.model.fleet import BoolColumn, IntColumn
 

@@ -8,9 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
-from evac.audit.words import counted, listed
 from evac.derive.limits import less_margin
 from evac.model.fleet import CONDEMNED, IntColumn
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.stores import NEVER
-from evac.audit.words import listed
 from evac.model.estate import Store
 from evac.steps.kind import Condition
 from evac.steps.registry import kinds_for

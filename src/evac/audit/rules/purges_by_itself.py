@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
-from evac.audit.words import listed
 from evac.model.fleet import ON_SERVER
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule, by_service, why_down
+from evac.audit.context import Context, Rule, by_service, duration, listed, why_down
 from evac.audit.findings import Finding
-from evac.audit.words import duration, listed
 from evac.model.diagnostic import Severity
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, duration, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.stores import NEVER, UNKNOWN_MS
-from evac.audit.words import duration, listed
 from evac.model.estate import RecoveryGroup
 
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Rule, by_service
+from evac.audit.context import Context, Rule, by_service, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.dependencies import Pairs
-from evac.audit.words import listed
 from evac.model.diagnostic import Severity
 from evac.model.fleet import IndexColumn, IntColumn
 

@@ -7,9 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
-from evac.audit.words import listed
 from evac.model.diagnostic import Severity
 from evac.model.estate import Automation
 from evac.steps.registry import PLANNED

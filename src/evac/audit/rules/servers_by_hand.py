@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, counted, duration
 from evac.audit.findings import Finding
-from evac.audit.words import counted, duration
 from evac.model.diagnostic import Severity
 from evac.model.fleet import BMC_NO, BMC_UNKNOWN, CONDEMNED
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule, by_service, why_lost
+from evac.audit.context import Context, Rule, by_service, listed, why_lost
 from evac.audit.findings import Finding
-from evac.audit.words import listed
 from evac.model.diagnostic import Severity
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
-from evac.audit.words import counted, listed
 
 
 def check(context: Context) -> Iterator[Finding]:

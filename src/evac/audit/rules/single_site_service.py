@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, duration
 from evac.audit.findings import Finding
 from evac.audit.impacts.all_losses import LOST
-from evac.audit.words import duration
 from evac.model.diagnostic import Severity
 
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
-from evac.audit.words import counted, listed
 from evac.model.diagnostic import Severity
 from evac.model.estate import SharedFate
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
-from evac.audit.words import counted, listed
 from evac.derive.energising import energise
 from evac.derive.limits import PowerTable, limits_of, power_table
 from evac.model.domain import loss

@@ -7,10 +7,9 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.all_losses import UNKNOWN
-from evac.audit.words import counted, listed
 from evac.model.diagnostic import Severity
 from evac.model.estate import Store
 

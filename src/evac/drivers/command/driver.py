@@ -26,6 +26,7 @@ from typing import Final
 
 from evac.drivers import parameters
 from evac.drivers.capabilities import Fences
+from evac.drivers.command import DRIVER
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net import secrets
@@ -112,6 +113,7 @@ async def _do(action: Action, order: Order, key: str, what: str) -> Evidence:
 
 
 async def _run(action: Action, order: Order, key: str, what: str) -> tuple[Ended, tuple[Secret, ...]]:
+    parameters.refuse_proof(action, DRIVER.proofs)
     variables, hidden = _variables(action, order, what)
     ended = await run_program(
         parameters.many(action.settings, key),

@@ -66,6 +66,9 @@ def wanted(names: Names, action: Action, seen: Answers) -> Answers:
     A share below one half moves nothing, and from one half on both sites are answered: DNS has no weights,
     and never gives more than was asked. Raises `Permanent` where nothing would be answered any more.
     """
+    site = parameters.text(action.parameters, "site", action.at)
+    if action.verb in ("drain", "ready") and not any(site in sites for sites in names.records.values()):
+        raise Permanent("setting-missing", f"records names no address of the site {site}")
     result = {
         key: _wanted_of(sites, action, seen.get(key, frozenset())) for key, sites in names.records.items()
     }

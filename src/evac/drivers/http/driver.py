@@ -28,6 +28,7 @@ import orjson
 
 from evac.drivers import parameters
 from evac.drivers.capabilities import AnswersProbe, Fences, HealthReport, ProbeReport, ReportsHealth, Verifies
+from evac.drivers.http import DRIVER
 from evac.drivers.parameters import text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -62,7 +63,7 @@ class HttpDriver(Verifies, ReportsHealth, AnswersProbe, Fences):
             observed, answer = await self._look(action, order, order.timeout_s)
         except ActionError as error:
             return Checked((error.message,))
-        if answer is None or (action.verb != "verify" and answer.status not in (200, 404)):
+        if answer is None or (action.verb != "verify" and not _tells(answer)):
             why = observed.evidence.get("why", "nothing can be asked")
             return Checked((f"observe_url cannot be asked: {why}",), observed.evidence)
         return Checked((), observed.evidence)
@@ -187,6 +188,7 @@ def _key(secret: Secret) -> bytes:
 
 
 def _request_url(action: Action, which: str) -> str:
+    parameters.refuse_proof(action, DRIVER.proofs)
     url = parameters.text(action.settings, which)
     check_url(url)
     return url
@@ -255,6 +257,12 @@ def _outcome(action: Action, answer: Answer) -> Observed:
     if answer.status == 200 and said == "absent":
         return Observed("absent", evidence)
     return Observed("unclear", {**evidence, "why": f"it answers {answer.status}"})
+
+
+def _tells(answer: Answer) -> bool:
+    """Whether what is asked will ever be able to say that it is done."""
+    said = answer.values().get("outcome") in ("done", "absent", "unclear")
+    return answer.status == 404 or (answer.status == 200 and said)
 
 
 def _plain(answer: Answer) -> dict[str, str | int | bool]:

@@ -46,7 +46,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class PatroniCluster:
     """One reading of a cluster. sync: names in /sync that may take over; members: name -> what each said."""
 
     scope: str
@@ -66,8 +66,8 @@ class Cluster:
     @property
     def standby_of(self) -> str:
         """The primary that a standby cluster follows; empty for an ordinary cluster."""
-        found = self.config.get("standby_cluster") or {}
-        return f"{found.get('host')}:{found.get('port')}" if found else ""
+        found = self.config.get("standby_cluster")
+        return f"{found.get('host')}:{found.get('port')}" if isinstance(found, dict) and found else ""
 
     def role(self, name: str) -> str:
         return str(self.members.get(name, {}).get("role", ""))
@@ -77,7 +77,7 @@ class Cluster:
 
     def evidence(self) -> dict[str, str | int | bool]:
         """For the journal. alone_s: about what Patroni would need without evac."""
-        ttl, loop_wait = int(self.config.get("ttl", 30)), int(self.config.get("loop_wait", 10))
+        ttl, loop_wait = _number(self.config.get("ttl"), 30), _number(self.config.get("loop_wait"), 10)
         seen: dict[str, str | int | bool] = {
             "leader": self.leader or "none",
             "sync": " ".join(self.sync),
@@ -85,9 +85,9 @@ class Cluster:
             "strict": bool(self.config.get("synchronous_mode_strict")),
             "ttl": ttl,
             "loop_wait": loop_wait,
-            "retry_timeout": int(self.config.get("retry_timeout", 10)),
+            "retry_timeout": _number(self.config.get("retry_timeout"), 10),
             "alone_s": ttl + loop_wait,
-            "timeline": int(self.members.get(self.leader, {}).get("timeline", 0)),
+            "timeline": _number(self.members.get(self.leader, {}).get("timeline")),
         }
         return seen | ({"standby_cluster_of": self.standby_of} if self.standby_of else {})
 
@@ -113,20 +113,28 @@ class MemberFacts:
     lag_ms: int | None = None
 
 
-def member_facts(cluster: Cluster, name: str) -> MemberFacts:
+def _number(value: object, default: int = 0) -> int:
+    """A number of Patroni's records, which people may write too; the default for what is none."""
+    try:
+        return int(str(value))
+    except ValueError:
+        return default
+
+
+def member_facts(cluster: PatroniCluster, name: str) -> MemberFacts:
     """Of one member. Raises `Retryable` where the cluster does not know it now."""
     seen = cluster.members.get(name)
     if seen is None:
         raise Retryable("member-unknown", f"{name} is no member of {cluster.scope} now", after_ms=500)
     leads = cluster.leader == name and seen.get("role") in ("primary", "master")
-    ahead = int(cluster.members.get(cluster.leader, {}).get("xlog_location") or 0)
-    own = int(seen.get("xlog_location") or 0)
+    ahead = _number(cluster.members.get(cluster.leader, {}).get("xlog_location"))
+    own = _number(seen.get("xlog_location"))
     return MemberFacts(
         role="primary" if leads else "standby",
         writable=leads and cluster.runs(name) and not cluster.standby_of,
         link_up=cluster.runs(name) and seen.get("replication_state") == "streaming",
         behind=0 if leads else max(0, ahead - own),
-        timeline=int(seen.get("timeline") or 0),
+        timeline=_number(seen.get("timeline")),
         standbys=tuple(SyncMember(one) for one in cluster.sync) if leads else (),
     )
 
@@ -169,16 +177,17 @@ class Dcs:
         message = f"the cluster {self.scope} did not get there in time"
         return (OutcomeUnknown if self.changed else Retryable)("patroni-slow", message)
 
-    async def read(self) -> Cluster:
+    async def read(self) -> PatroniCluster:
         """The whole cluster in one transaction, so that its parts belong together."""
         asked = {"success": [_prefix(self.root, KEYS_MOST), _one(self.claim_key)]}
         answer = await self._transact(asked, changes=False)
-        answers = [part.get("response_range", {}) for part in answer.get("responses", [])]
-        if len(answers) != 2:
-            raise Retryable("etcd-answer", "etcd's answer was not understood", after_ms=500)
-        return _cluster(self.scope, self.root, answers[0].get("kvs", []), answers[1].get("kvs", []))
+        try:
+            found, claims = (part["response_range"].get("kvs", []) for part in answer.get("responses", []))
+            return _cluster(self.scope, self.root, found, claims)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise Retryable("etcd-answer", "etcd's answer was not understood", after_ms=500) from error
 
-    async def claim(self, seen: Cluster, order: Order, purpose: str) -> Cluster:
+    async def claim(self, seen: PatroniCluster, order: Order, purpose: str) -> PatroniCluster:
         """Writes this order's token and epoch, unless somebody newer did. Nothing is changed before."""
         refuse_stale(seen, order)
         wanted = Claim(order.token, max(order.epoch, seen.claim.epoch), purpose)
@@ -188,7 +197,7 @@ class Dcs:
                 raise Retryable("patroni-raced", f"another order on {self.scope} came first", after_ms=200)
         return await self.read()
 
-    async def free_leader(self, seen: Cluster, candidate: str) -> bool:
+    async def free_leader(self, seen: PatroniCluster, candidate: str) -> bool:
         """Deletes the leader key that was read, while the claim is still ours. This key is Patroni's
         protection against two primaries: only after the old one is fenced.
         """
@@ -239,7 +248,7 @@ class Dcs:
         ) from last
 
 
-def refuse_stale(seen: Cluster, order: Order) -> None:
+def refuse_stale(seen: PatroniCluster, order: Order) -> None:
     """Raises `Permanent` for an order of an older leader, or for an epoch that is over."""
     if order.token < seen.claim.token or (order.epoch and order.epoch < seen.claim.epoch):
         raise stale_token(seen.scope, seen.claim.token, order)
@@ -259,7 +268,9 @@ def _unchanged(key: str, revision: int) -> object:
     return {"key": text_key(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(revision)}
 
 
-def _cluster(scope: str, root: str, kvs: list[dict[str, Any]], claims: list[dict[str, Any]]) -> Cluster:
+def _cluster(
+    scope: str, root: str, kvs: list[dict[str, Any]], claims: list[dict[str, Any]]
+) -> PatroniCluster:
     values: dict[str, str] = {}
     revisions: dict[str, int] = {}
     for entry in kvs:
@@ -273,7 +284,7 @@ def _cluster(scope: str, root: str, kvs: list[dict[str, Any]], claims: list[dict
         if key.startswith("members/")
     }
     claim, revision = _claim(claims)
-    return Cluster(
+    return PatroniCluster(
         scope=scope,
         leader=values.get("leader", ""),
         config=_json(values.get("config", "")),
@@ -299,7 +310,7 @@ def _claim(claims: list[dict[str, Any]]) -> tuple[Claim, int]:
 def _json(words: str) -> dict[str, Any]:
     try:
         found = json.loads(words) if words else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -360,7 +371,7 @@ class PatroniDriver(StoreDriver, ReportsRole, Promotes, Fences, Follows, Protect
             return Observed("absent", cluster.evidence())
         return Observed("done", _evidence(action, cluster))
 
-    async def cluster(self, action: Action, timeout_s: float) -> Cluster:
+    async def cluster(self, action: Action, timeout_s: float) -> PatroniCluster:
         """Leader, synchronous members, timers, for probes and plans. Raises `Retryable`, `Permanent`."""
         async with Dcs(action.settings, timeout_s).open() as dcs:
             return await dcs.read()
@@ -400,20 +411,20 @@ def _old_leader(action: Action) -> str:
     return text(action.parameters, "old_name", "")
 
 
-def _warnings(cluster: Cluster) -> dict[str, str | int | bool]:
+def _warnings(cluster: PatroniCluster) -> dict[str, str | int | bool]:
     """What does not stop anything today."""
     found = [
         f"{name} can never take over: rename it" for name in sorted(cluster.members) if misread_name(name)
     ]
     if cluster.synchronous and not cluster.config.get("synchronous_mode_strict"):
         found.append("not strict: it falls back to asynchronous by itself when its standby goes")
-    timers = [int(cluster.config.get(key, value)) for key, value in (("ttl", 30), ("loop_wait", 10))]
-    if timers[1] + 2 * int(cluster.config.get("retry_timeout", 10)) > timers[0]:
+    ttl, loop_wait = _number(cluster.config.get("ttl"), 30), _number(cluster.config.get("loop_wait"), 10)
+    if loop_wait + 2 * _number(cluster.config.get("retry_timeout"), 10) > ttl:
         found.append("loop_wait + 2 x retry_timeout is more than ttl")
     return {"warnings": "; ".join(found)[:900]} if found else {}
 
 
-def _problems_of_candidate(cluster: Cluster, name: str) -> list[str]:
+def _problems_of_candidate(cluster: PatroniCluster, name: str) -> list[str]:
     problems: list[str] = []
     if name not in cluster.members:
         problems.append(f"{name} is no member of {cluster.scope} now")
@@ -429,7 +440,7 @@ def _problems_of_candidate(cluster: Cluster, name: str) -> list[str]:
     return problems
 
 
-async def _problems(action: Action, order: Order, cluster: Cluster) -> list[str]:
+async def _problems(action: Action, order: Order, cluster: PatroniCluster) -> list[str]:
     """What keeps the verb from working now; none when it is done already."""
     if _is_done(action, order, cluster):
         return []
@@ -447,23 +458,25 @@ async def _problems(action: Action, order: Order, cluster: Cluster) -> list[str]
         case "protect":
             return _problems_of_set(action, cluster)
         case "rejoin":
-            member = cluster.members.get(_name(action))
+            if cluster.leader == _name(action):
+                return [f"{cluster.leader} leads {cluster.scope}: another member must be promoted first"]
+            known = _name(action) in cluster.members
             return (
                 []
-                if member
+                if known
                 else [f"{_name(action)} is no member of {cluster.scope} now: is Patroni up there?"]
             )
         case _:
             return [f"{_name(action)} is {cluster.role(_name(action)) or 'unknown'}, and not as expected"]
 
 
-def _problems_of_set(action: Action, cluster: Cluster) -> list[str]:
+def _problems_of_set(action: Action, cluster: PatroniCluster) -> list[str]:
     wanted = set(many(action.parameters, "synchronous"))
     away = sorted(name for name in wanted if not cluster.runs(name))
     return [f"{name} does not run now" for name in away]
 
 
-async def _problems_of_promote(action: Action, cluster: Cluster) -> list[str]:
+async def _problems_of_promote(action: Action, cluster: PatroniCluster) -> list[str]:
     proof = text(action.parameters, "proof", "")
     name, old = _name(action), _old_leader(action)
     if proof not in PROOFS | {"demote"}:
@@ -481,7 +494,7 @@ async def _problems_of_promote(action: Action, cluster: Cluster) -> list[str]:
     return problems
 
 
-async def _answers_as_primary(cluster: Cluster) -> bool:
+async def _answers_as_primary(cluster: PatroniCluster) -> bool:
     """Asks the leader's own REST API; a dead one is silent."""
     url = str(cluster.members.get(cluster.leader, {}).get("api_url", ""))
     if not url:
@@ -494,7 +507,7 @@ async def _answers_as_primary(cluster: Cluster) -> bool:
     return found.get("role") in ("primary", "master") and found.get("state") == "running"
 
 
-def _is_done(action: Action, order: Order, cluster: Cluster) -> bool:
+def _is_done(action: Action, order: Order, cluster: PatroniCluster) -> bool:
     name = _name(action)
     match action.verb:
         case "promote":
@@ -516,7 +529,7 @@ def _is_done(action: Action, order: Order, cluster: Cluster) -> bool:
             return cluster.leader == name and cluster.runs(name)
 
 
-def _evidence(action: Action, cluster: Cluster) -> dict[str, str | int | bool]:
+def _evidence(action: Action, cluster: PatroniCluster) -> dict[str, str | int | bool]:
     evidence = {**cluster.evidence(), **_warnings(cluster), "member": _name(action)}
     if action.verb == "fence":
         return {
@@ -531,7 +544,7 @@ def _evidence(action: Action, cluster: Cluster) -> dict[str, str | int | bool]:
     return evidence
 
 
-async def _act(dcs: Dcs, action: Action, order: Order, cluster: Cluster) -> str:
+async def _act(dcs: Dcs, action: Action, order: Order, cluster: PatroniCluster) -> str:
     """Sets it going, and says how. What it leads to is seen in etcd."""
     if action.verb == "protect":
         names = many(action.parameters, "synchronous")

@@ -18,18 +18,15 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import orjson
 
 from evac.drivers.capabilities import MemberRole, RoleReport
 from evac.drivers.parameters import stale_token
 from evac.drivers.port import Checked, Evidence, Order
-from evac.drivers.postgres.link import Link, SyncSet, literal, parse_sync_set
-from evac.model.errors import ActionError, Permanent
-
-if TYPE_CHECKING:
-    from evac.drivers.postgres.link import Link
+from evac.drivers.postgres.link import UNREADABLE, Link, SyncSet, literal, parse_sync_set
+from evac.model.errors import ActionError, Permanent, Retryable
 
 _FACTS = """
 SELECT pg_is_in_recovery() AS standby,
@@ -203,7 +200,15 @@ def lsn_number(text: str) -> int:
 
 
 async def read_facts(link: Link) -> PostgresFacts:
-    """Asks the member. Raises what the link raises."""
+    """Asks the member. Raises what the link raises, and `Retryable` where it answers nothing of the kind."""
+    try:
+        return await _read(link)
+    except (LookupError, TypeError, ValueError) as error:
+        words = f"{link.member.address}: an answer cannot be read ({type(error).__name__})"
+        raise Retryable(UNREADABLE, words, after_ms=1_000) from error
+
+
+async def _read(link: Link) -> PostgresFacts:
     row = (await link.rows(_FACTS))[0]
     standby = bool(row["standby"])
     standbys = tuple(_standby(one) for one in orjson.loads(row["standbys"] or "[]"))

@@ -149,7 +149,15 @@ ATTEMPT_S = 10.0
 CALL_S = 5.0
 """No single statement takes longer, however long the order's timeout is."""
 MAX_ROWS = 10_000
-FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+_NONSENSE = (ValueError, LookupError, TypeError, AttributeError)
+"""What asyncpg lets out where an answer is none of the protocol."""
+FAILURES = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    *_NONSENSE,
+)
 """How asyncpg ends a call; the internal one comes when a server dies between two of its messages."""
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -162,6 +170,8 @@ _REFUSED = (
 
 REFUSED = "postgres-refused"
 """Code of a PostgreSQL that answers, and refuses us."""
+UNREADABLE = "postgres-unreadable"
+"""Code of something that answers, and not as PostgreSQL does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,10 +474,13 @@ def translate(member: Member, error: Exception, changes: bool) -> ActionError:
     message = f"{member.address}: {words}"
     if isinstance(error, _REFUSED):
         return Permanent(REFUSED, message, "check user, password and rights of the endpoint")
+    nonsense = isinstance(error, _NONSENSE) and not isinstance(error, asyncpg.InterfaceError)
+    if nonsense:
+        message = f"{member.address}: an answer cannot be read ({type(error).__name__})"
     if changes:
         # Even a clear error tells nothing of what was changed before it.
         return OutcomeUnknown("postgres-cut", f"{message}; it may have been done")
-    return Retryable("postgres-unreachable", message, after_ms=200)
+    return Retryable(UNREADABLE if nonsense else "postgres-unreachable", message, after_ms=200)
 
 
 POLL_S = 0.005

@@ -8,7 +8,7 @@ transaction that changes the role.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -191,7 +191,9 @@ class RedisDriver(StoreDriver, ReportsRole, Promotes, Follows, Protects, Answers
         try:
             writer.write(b"*1\r\n$4\r\nPING\r\n")
             await writer.drain()
-            line = await reader.readline()
+            line = await reader.readuntil(b"\n")
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            line = b""
         finally:
             writer.close()
         answered = line.startswith((b"+PONG", b"-NOAUTH", b"-LOADING", b"-BUSY", b"-MASTERDOWN"))
@@ -250,23 +252,10 @@ class _Server:
             token, epoch = (int(part) for part in seen.split())
         except ValueError as error:
             raise Permanent("authority-unreadable", f"{KEY} of {self.address} cannot be read") from error
-        primary = info.get("role") == "master"
-        offset = info.get("master_repl_offset" if primary else "slave_repl_offset", "0")
-        return RedisFacts(
-            role="primary" if primary else "replica",
-            offset=int(offset),
-            upstream="" if primary else f"{info.get('master_host')}:{info.get('master_port')}",
-            link_up=info.get("master_link_status") == "up",
-            lag_ms=0 if primary else max(0, int(info.get("master_last_io_seconds_ago", "-1"))) * 1_000,
-            replicas=int(info.get("connected_slaves", "0")),
-            needed=_needed(needed),
-            version=info.get("redis_version", ""),
-            history=info.get("master_replid", ""),
-            forked_history=info.get("master_replid2", ""),
-            forked_at=int(info.get("second_repl_offset", "-1")),
-            token=token,
-            epoch=epoch,
-        )
+        try:
+            return _facts(info, _needed(needed), token, epoch)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise self._translated(error) from error
 
     async def transact(
         self, commands: Sequence[Sequence[str | int]], order: Order, *, record_first: bool = False
@@ -323,16 +312,21 @@ class _Server:
             raise Retryable(
                 "redis-raced", f"{self.address}: another order came first", after_ms=100
             ) from error
-        except (RedisError, OSError, TimeoutError) as error:
+        except ActionError:
+            raise
+        except Exception as error:  # its client lets out whatever it met in an answer that is none
             raise self._translated(error) from error
 
     def _translated(self, error: Exception) -> ActionError:
-        words = scrub(str(error) or type(error).__name__, [self._secret] if self._secret else [])[:300]
-        message = f"{self.address}: {words}"
+        known = isinstance(error, RedisError | OSError | TimeoutError)
+        words = (str(error) if known else "") or type(error).__name__
+        message = f"{self.address}: {scrub(words, [self._secret] if self._secret else [])[:300]}"
         if isinstance(error, AuthenticationError | NoPermissionError):
             return Permanent("redis-refused", message, "check the password and rights of the endpoint")
         if self._changed and not isinstance(error, ResponseError):
             return OutcomeUnknown("redis-silent", f"{message}; it may have been done")
+        if not known:
+            return Retryable("redis-unreadable", f"{message}: an answer cannot be read", after_ms=1_000)
         return Retryable("redis-unreachable", message, after_ms=200)
 
 
@@ -344,10 +338,30 @@ def _info(answer: Any) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
+def _facts(info: Mapping[str, str], needed: int, token: int, epoch: int) -> RedisFacts:
+    """Raises `KeyError` or `ValueError` for what no server of Redis says."""
+    primary = {"master": True, "slave": False}[info["role"]]
+    return RedisFacts(
+        role="primary" if primary else "replica",
+        offset=int(info.get("master_repl_offset" if primary else "slave_repl_offset", "0")),
+        upstream="" if primary else f"{info.get('master_host')}:{info.get('master_port')}",
+        link_up=info.get("master_link_status") == "up",
+        lag_ms=0 if primary else max(0, int(info.get("master_last_io_seconds_ago", "-1"))) * 1_000,
+        replicas=int(info.get("connected_slaves", "0")),
+        needed=needed,
+        version=info.get("redis_version", ""),
+        history=info.get("master_replid", ""),
+        forked_history=info.get("master_replid2", ""),
+        forked_at=int(info.get("second_repl_offset", "-1")),
+        token=token,
+        epoch=epoch,
+    )
+
+
 def _needed(answer: Any) -> int:
     """min-replicas-to-write of CONFIG GET, in either protocol."""
     pairs = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=False))
-    return int(pairs.get("min-replicas-to-write", 0))
+    return int(pairs["min-replicas-to-write"])
 
 
 def _address(action: Action) -> str:

@@ -59,12 +59,13 @@ LOOK_S: Final = 0.1
 
 
 class Before(NamedTuple):
-    """A boot of an earlier leader. on_for_ms: how long ago its controller took the request at the latest;
-    negative where the request may arrive for so long yet, if it was ever sent.
-    """
+    """A boot of an earlier leader."""
 
     step: RunStep
     on_for_ms: int = -ARRIVES_MS
+    """How long ago its controller took the request at the latest; negative where the request may arrive for
+    so long yet, if it was ever sent.
+    """
 
 
 _Held = list[float]
@@ -231,21 +232,22 @@ def boot_endpoint(ends: Iterable[Endpoint]) -> Endpoint | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Boots:
-    """What every boot is bound with. rows: server -> its row in the fleet; budgets: (V, 5) numbers of its
-    budgets of power; first: limit -> ticks from the start of a boot to the first use of it by any; dark:
-    feeds and racks that the plan gives power to.
-    """
+    """What every boot is bound with."""
 
     estate: Estate
     tick_ms: int
     rows: Mapping[str, int]
+    """Server -> its row in the fleet."""
     power: PowerTable
     budgets: IndexColumn
+    """(V, 5) numbers of its budgets of power."""
     table: LimitTable
     energy: Energy
     first: Mapping[int, int]
+    """Limit -> ticks from the start of a boot to the first use of it by any."""
     limits: tuple[RunLimit, ...]
     dark: frozenset[str]
+    """Feeds and racks that the plan gives power to."""
 
     def rack(self, server: str) -> Rack | None:
         row = int(self.estate.fleet.rack[self.rows[server]])

@@ -54,10 +54,12 @@ LATEST_PERMILLE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """failed: servers that do not come up; begun: steps of the plan that are done or under way."""
+    """Servers that do not come up, and what is behind them."""
 
     failed: frozenset[str]
+    """Servers that do not come up."""
     begun: frozenset[str]
+    """Steps of the plan that are done or under way."""
 
     @property
     def words(self) -> str:

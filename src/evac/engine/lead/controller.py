@@ -51,8 +51,7 @@ from evac.store.anchors import Anchor
 from evac.store.generation import Newer
 from evac.store.journal import Journal
 from evac.store.port import Lease, Put, Store
-from evac.watch.values import SiteState, Vote
-from evac.watch.verdict import Standing, judge
+from evac.watch.verdict import SiteState, Standing, Vote, judge
 from evac.watch.witness import Probe, Witness
 
 AGAIN_MS: Final = 30_000
@@ -173,28 +172,32 @@ LEAD_AGAIN_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a controller is made of. sites: all that vote, this one included. targets: site -> its probes.
-    protections: lost sites -> store -> plan bytes that make another replica synchronous. hangs: store -> the
-    sites of synchronous copies that have not followed for too long, though the sites may live. commits_go_on:
-    stores whose commits have waited for nobody for as long. estate: digest of what plans are made of now.
-    leader_ttl_ms: how long a dead leader keeps the others waiting, up to four times that where all is slow.
-    generations: None: no agent is asked.
-    """
+    """What a controller is made of."""
 
     site: str
     sites: tuple[str, ...]
+    """All that vote, this one included."""
     desk: Desk
     drawer: Drawer
     targets: Mapping[str, Sequence[Probe]]
+    """Site -> its probes."""
     control: Probe | None = None
     protections: Protections | None = None
+    """Lost sites -> store -> plan bytes that make another replica synchronous."""
     hangs: Hangs | None = None
+    """Store -> the sites of synchronous copies that have not followed for too long, though the sites may
+    live.
+    """
     commits_go_on: Callable[[], Collection[str]] | None = None
+    """Stores whose commits have waited for nobody for as long."""
     anchors: Sequence[AnchorSink] = ()
     chores: Sequence[Chore] = ()
     leader_ttl_ms: int = 5_000
+    """How long a dead leader keeps the others waiting, up to four times that where all is slow."""
     generations: Generations | None = None
+    """None: no agent is asked."""
     estate: Callable[[], str] = lambda: ""
+    """Digest of what plans are made of now."""
 
 
 @dataclass(slots=True)

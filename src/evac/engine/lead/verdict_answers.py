@@ -41,8 +41,7 @@ from evac.model.run_policy import WatchProfile
 from evac.net.internal_errors import enduring
 from evac.run import envelope
 from evac.store.port import MAX_CHANGES, Entry, Lease, Put, Store
-from evac.watch.values import Vote
-from evac.watch.verdict import Ballot, Standing
+from evac.watch.verdict import Ballot, Standing, Vote
 
 PREFIX: Final = "votes/"
 _OPINIONS: Final = frozenset({"up", "down", "unknown"})

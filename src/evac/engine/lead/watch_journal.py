@@ -60,13 +60,14 @@ NoticeKind = Literal["verdict", "leader", "loss", "run", "drift", "refused", "tr
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that people should know. data: small plain values, never a secret."""
+    """Something that people should know."""
 
     kind: NoticeKind
     at_ms: int
     site: str
     words: str
     data: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """Small plain values, never a secret."""
 
 
 Tell = Callable[[Notice], None]

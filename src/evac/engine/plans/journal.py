@@ -30,12 +30,14 @@ BATCH: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """One record. number: in its journal, from 1. plan: a digest; empty where none could be made."""
+    """One record."""
 
     number: int
+    """In its journal, from 1."""
     at_ms: int
     scenario: str
     plan: str
+    """A digest; empty where none could be made."""
     estate: str
     problem: str
 

@@ -22,38 +22,42 @@ KINDS: Final = ("site", "pair", "group", "hall", "feed")
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What lies in the drawer for one scenario. plan: digest, empty where none could be made, with the
-    problem. estate: the digest of the estate (as observed) that it fits; empty where the checker of this
-    version did not accept it.
-
-    at_ms: wall clock of its making, or of the last time that it was confirmed; made_ms: of its making alone.
-    basis: what the plan was made of, see `model.basis`; kind: of the domain, or `pair`; people: whom the loss
-    leaves without a service; searched: no better one is looked for.
-    """
+    """What lies in the drawer for one scenario."""
 
     lost: tuple[str, ...]
     plan: str
+    """Digest, empty where none could be made, with the problem."""
     estate: str
+    """The digest of the estate (as observed) that it fits; empty where the checker of this version did not
+    accept it.
+    """
     at_ms: int
+    """Wall clock of its making, or of the last time that it was confirmed."""
     took_ms: int = 0
     problem: str = ""
     basis: str = ""
+    """What the plan was made of, see `model.basis`."""
     kind: str = ""
+    """Of the domain, or `pair`."""
     people: int = 0
+    """Whom the loss leaves without a service."""
     searched: bool = True
+    """No better one is looked for."""
     made_ms: int = 0
+    """Of its making alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A scenario that wants a plan. kind: `site`, `pair`, or of the domain; people: see `Ready`. takes: the
-    same for scenarios of which one plan is enough, empty where that is not known.
-    """
+class WantedPlan:
+    """A scenario that wants a plan."""
 
     lost: tuple[str, ...]
     kind: str
+    """`site`, `pair`, or of the domain."""
     people: int = 0
+    """See `Ready`."""
     takes: str = ""
+    """The same for scenarios of which one plan is enough, empty where that is not known."""
 
     @property
     def name(self) -> str:
@@ -62,7 +66,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    wanted: Wanted
+    wanted: WantedPlan
     work: Work
 
 
@@ -74,17 +78,17 @@ def scenarios_of(sites: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return (*single, *pairs)
 
 
-def in_order(sites: Sequence[str], more: Sequence[Wanted]) -> tuple[Wanted, ...]:
+def in_order(sites: Sequence[str], more: Sequence[WantedPlan]) -> tuple[WantedPlan, ...]:
     """All scenarios, what is wanted most first, each once. more: known of those, and of other domains."""
     known = {one.lost: one for one in more}
     kinds = ("site", "pair")
-    first = [known.pop(lost, Wanted(lost, kinds[len(lost) - 1])) for lost in scenarios_of(sites)]
+    first = [known.pop(lost, WantedPlan(lost, kinds[len(lost) - 1])) for lost in scenarios_of(sites)]
     rest = sorted(known.values(), key=lambda one: (RANK.get(one.kind, 2), -one.people, one.lost))
     return (*first, *(one for one in rest if one.lost))
 
 
 def choose(
-    wanted: Sequence[Wanted],
+    wanted: Sequence[WantedPlan],
     ready: Mapping[tuple[str, ...], Ready],
     estate: str,
     busy: Collection[tuple[str, ...]],

@@ -76,7 +76,7 @@ from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
 from evac.store.port import Compare, Entry, Lease, Put
-from evac.watch.values import SiteState
+from evac.watch.verdict import SiteState
 
 _Taken = tuple[InHand, Journal, RunView]
 
@@ -189,12 +189,13 @@ class Conductor:
         return name
 
     async def _still_to_leave(self, wanted: Wanted) -> tuple[str, ...]:
-        """Sites that the register must change for. One that was left before, by a run that has ended, may be
-        among them; while a run is under way that leaves it, the guard refuses.
+        """Sites that the register must change for. Those that were left before, by a run that has ended, may
+        be among them, or all of them: then what that run did not do is done. While a run is under way that
+        leaves them, the guard refuses.
         """
         register = await read_register(self._desk.store)
         new = tuple(site for site in wanted.leaving if register.get(site) == "active")
-        return wanted.leaving if self.concerned() is not None or not new else new
+        return wanted.leaving if self.concerned() is not None else new
 
     async def _resume(self, entry: Entry, waiting: set[str]) -> None:
         """Takes over a run that whoever led before left unfinished."""
@@ -375,7 +376,7 @@ class Conductor:
                 pace=self._pace(run, view, actions),
                 loss=LossGuard(now, policy, desk.loss, RunClock(clock, view.last_ms).now_ms),
             ),
-            request_terms=requests.Terms(run.policy.pause_most_ms, desk.check),
+            request_terms=requests.RequestTerms(run.policy.pause_most_ms, desk.check),
             hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),
         )
 

@@ -43,26 +43,28 @@ SAMPLES: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """An action that was carried out. order: under which it was done; it is observed under the same."""
+    """An action that was carried out."""
 
     step: str
     action: Action
     order: Order
+    """Under which it was done; it is observed under the same."""
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What was done and is not any more. undone: whether evac put it right again; failure: why it could
-    not. times: how often it was so by now, for it is told the first time, the second, the fourth...
-    """
+    """What was done and is not any more."""
 
     step: str
     action: Action
     evidence: Evidence
     undone: bool
+    """Whether evac put it right again."""
     failure: str = ""
+    """Why it could not."""
     times: int = 1
+    """How often it was so by now, for it is told the first time, the second, the fourth..."""
 
     @property
     def words(self) -> str:
@@ -187,15 +189,16 @@ class DriftWatch:
 
 @dataclass(slots=True)
 class _Watched:
-    """absent: how often in a row it looked undone. told: whether that was reported and stands. times: how
-    often it was undone.
-    """
+    """One action that is looked at again."""
 
     done: Done
     due_ms: int
     absent: int = 0
+    """How often in a row it looked undone."""
     told: bool = False
+    """Whether that was reported and stands."""
     times: int = 0
+    """How often it was undone."""
 
 
 def _is_watched(action: Action) -> bool:

@@ -10,6 +10,7 @@ the journal and the plan of the run.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,8 +22,10 @@ import orjson
 
 from evac.derive.situation import Done, moved
 from evac.drivers.port import Action
+from evac.engine.clock import Clock
+from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.stores.guards import SITES_KEY, WHOLE
+from evac.engine.stores.guards import SITES_KEY, WHOLE, Permit
 from evac.engine.stores.sightings import pages
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Estate
@@ -30,10 +33,11 @@ from evac.model.plan import Plan, Step
 from evac.model.situation import DomainState, Effects, LostNow, Moved
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
-from evac.store.port import Compare, Entry, Put, Store
+from evac.store.port import Compare, Entry, Lease, Put, Store
 
 EFFECTS: Final = "effects/"
 CLEARED: Final = "cleared/"
+CLEARED_S: Final = 2.0
 _GONE: Final[Mapping[str, DomainState]] = MappingProxyType(
     {"lost": "lost", "evacuated": "evacuated", "evacuating": "evacuating"}
 )
@@ -46,22 +50,26 @@ def encode(one: Moved) -> bytes:
 def decode(value: bytes) -> Moved:
     """Raises Corrupt."""
     try:
-        found = orjson.loads(zlib.decompress(value))
-        return Moved(
-            found["run"],
-            found["scenario"],
-            tuple(found["domains"]),
-            found["began_ms"],
-            found["ended_ms"],
-            found["phase"],
-            {name: tuple((place, count) for place, count in rows) for name, rows in found["placed"].items()},
-            {name: tuple(sites) for name, sites in found["traffic"].items()},
-            dict(found["servers"]),
-            {name: tuple((at, mode) for at, mode in rows) for name, rows in found["roles"].items()},
-            {name: (step, at_ms) for name, (step, at_ms) in found["steps"].items()},
-        )
+        return moved_from(orjson.loads(zlib.decompress(value)))
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise Corrupt("what a run moved cannot be read from the store") from error
+
+
+def moved_from(found: Mapping[str, Any]) -> Moved:
+    """Of its fields as JSON has them. Raises ValueError, KeyError, TypeError."""
+    return Moved(
+        found["run"],
+        found["scenario"],
+        tuple(found["domains"]),
+        found["began_ms"],
+        found["ended_ms"],
+        found["phase"],
+        {name: tuple((place, count) for place, count in rows) for name, rows in found["placed"].items()},
+        {name: tuple(sites) for name, sites in found["traffic"].items()},
+        dict(found["servers"]),
+        {name: tuple((at, mode) for at, mode in rows) for name, rows in found["roles"].items()},
+        {name: (step, at_ms) for name, (step, at_ms) in found["steps"].items()},
+    )
 
 
 def done_steps(
@@ -196,9 +204,9 @@ def _below_sites(
     ]
 
 
-async def clear(store: Store, domain: str, who: str, reason: str, now_ms: int) -> None:
-    """Takes back that a domain is lost or evacuated. Raises NotAllowed where it is not, and while a run is
-    under way that leaves it; Conflict where the register changed meanwhile.
+async def may_clear(store: Store, domain: str, who: str, reason: str, now_ms: int) -> Permit:
+    """To take back that a domain is lost or evacuated, because a person says so. Raises NotAllowed where it
+    is not, and while a run is under way that leaves it.
     """
     run = _leaving(await pages(store, OPEN)).get(domain)
     if run is not None:
@@ -215,7 +223,32 @@ async def clear(store: Store, domain: str, who: str, reason: str, now_ms: int) -
     changes: list[Put] = [Put(CLEARED + domain, orjson.dumps(said))]
     if domain in register:
         changes.append(Put(SITES_KEY, orjson.dumps(register | {domain: "active"})))
-    await store.transact((Compare(SITES_KEY, 0 if marks is None else marks.revision),), changes)
+    return Permit((Compare(SITES_KEY, 0 if marks is None else marks.revision),), tuple(changes))
+
+
+async def clear(store: Store, domain: str, who: str, reason: str, now_ms: int) -> None:
+    """Raises NotAllowed as `may_clear`; Conflict where the register changed meanwhile."""
+    permit = await may_clear(store, domain, who, reason, now_ms)
+    await store.transact(permit.compares, permit.changes)
+
+
+class ClearedMarks:
+    """Writes into the journal of watching who cleared which mark, once."""
+
+    def __init__(self, store: Store, clock: Clock, tell: Tell) -> None:
+        self._store, self._clock, self._tell = store, clock, tell
+
+    async def chore(self, guard: Lease) -> None:
+        for entry in await pages(self._store, CLEARED):
+            said = cleared_in(entry.value)
+            if said.get("told"):
+                continue
+            domain = entry.key.removeprefix(CLEARED)
+            told = orjson.dumps({**said, "told": True})
+            await self._store.transact((Compare(entry.key, entry.revision),), (Put(entry.key, told),), guard)
+            words = f"{domain}: the mark {said['mark']} was cleared by {said['who']}: {said['reason']}"
+            self._tell(Notice("loss", int(said["at_ms"]), domain, words, dict(said)))
+        await asyncio.sleep(CLEARED_S)
 
 
 def cleared_in(value: bytes) -> Mapping[str, Any]:

@@ -33,9 +33,9 @@ from evac.run.patience import LATE, deadline_ms
 from evac.run.state import apply, apply_in_parts
 from evac.run.values import ENDED, Effect, Event, RunPhase, RunStep
 from evac.run.view import RunView
+from evac.store.anchors import key_of
 from evac.store.journal import Journal
 from evac.store.port import Compare, Delete, Entry, Store
-from evac.store.segments import key_of
 
 BATCH: Final = 256
 """Starts decided at once; what they become fits a few segments."""
@@ -52,14 +52,14 @@ _EXPECTED: Final = {"start": "running", "observe": "unknown", "undo": "undoing"}
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """heard: is shown events when they are durable. boundary: is told the number of every boundary between a
-    journal record and an effect, when it is reached. consent: what rides with an approval, besides; raises
-    NotAllowed for one that cannot stand.
-    """
+    """What takes part in an execution from outside."""
 
     heard: Callable[[Sequence[Event]], None] = lambda events: None
+    """Is shown events when they are durable."""
     boundary: Callable[[int], None] | None = None
+    """Is told the number of every boundary between a journal record and an effect, when it is reached."""
     consent: Callable[[RunView, Event], Awaitable[Permit]] | None = None
+    """What rides with an approval, besides; raises NotAllowed for one that cannot stand."""
 
 
 class Work(NamedTuple):
@@ -68,13 +68,14 @@ class Work(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """An event that a delicate step wants written, with what rides along. fits: asked right before."""
+    """An event that a delicate step wants written, with what rides along."""
 
     event: Event
     permit: Permit
     answer: asyncio.Future[None]
     step: RunStep | None = None
     fits: Callable[[RunView], bool] | None = None
+    """Asked right before."""
 
 
 class RunExecution:
@@ -90,7 +91,7 @@ class RunExecution:
         clock: Clock,
         *,
         admission: Admission | None = None,
-        request_terms: requests.Terms | None = None,
+        request_terms: requests.RequestTerms | None = None,
         hooks: Hooks | None = None,
     ) -> None:
         self.view = view
@@ -104,7 +105,7 @@ class RunExecution:
         self._switched_on: list[Try] = []
         self._performer = Performer(terms, boundary, gate, self._switched_on.append)
         self._admission: Admission = admission or FreeAdmission()
-        self._request_terms = request_terms or requests.Terms()
+        self._request_terms = request_terms or requests.RequestTerms()
         self._pool: Pool[Work] = Pool(self._perform, FLYING_MOST, self._fail)
         self._flying: set[str] = set()
         self._results: list[tuple[Work, Outcome]] = []

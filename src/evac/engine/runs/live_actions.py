@@ -30,9 +30,7 @@ PREFIX: Final = "standing/"
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Checked at `at_ms` on the healthy primary: each commit of `store` needs `member`, at `candidate`.
-    changes: of the store's epoch, as read before the check began.
-    """
+    """Checked at `at_ms` on the healthy primary: each commit of `store` needs `member`, at `candidate`."""
 
     store: str
     member: str
@@ -40,6 +38,7 @@ class Standing:
     primary: str
     at_ms: int
     changes: int
+    """Of the store's epoch, as read before the check began."""
 
     def encode(self) -> bytes:
         return orjson.dumps(

@@ -41,7 +41,7 @@ from evac.run.values import RunSpec
 from evac.run.view import RunView
 from evac.store.journal import Journal
 from evac.store.port import Delete, Entry, Lease, Put, Store
-from evac.watch.values import SiteState
+from evac.watch.verdict import SiteState
 
 T = TypeVar("T")
 LOOKS_MOST: Final = 60
@@ -151,19 +151,22 @@ OPEN: Final = "open/"
 
 @dataclass(slots=True)
 class InHand:
-    """actions: plan -> its step -> what is done. policy: it was made under. leaving: sites that it leaves;
-    mark: what the register says of them meanwhile. clock: since we have it in hand; no jump of the machine's.
-    """
+    """An open run, as its leader holds it."""
 
     spec: RunSpec
     ends: Mapping[str, Mark]
     actions: dict[str, Mapping[str, tuple[Action, ...]]]
+    """Plan -> its step -> what is done."""
     policy: RunPolicy
+    """It was made under."""
     leaving: tuple[str, ...] = ()
+    """Sites that it leaves."""
     mark: Mark = "lost"
+    """What the register says of them meanwhile."""
     approvals: int = 1
     epochs: dict[str, int] = field(default_factory=dict)
     clock: Clock | None = None
+    """Since we have it in hand; no jump of the machine's."""
     execution: RunExecution | None = None
     journal: Journal | None = None
 

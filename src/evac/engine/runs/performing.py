@@ -64,27 +64,28 @@ class Authority(Protocol):
 
 
 class Try(NamedTuple):
-    """tries: how many were begun since a person last said retry, this one included. in_undo: of an unknown
-    step: whether its undo is what is in doubt. cycle: a boot that is found on, and not up, is switched off.
-    """
+    """One try of one step."""
 
     step: RunStep
+    """Whether its undo is what is in doubt."""
     name: str
     attempt: int
     tries: int = 1
+    """How many were begun since a person last said retry, this one included."""
     epoch: int = 0
     in_undo: bool = False
+    """Of an unknown."""
     cycle: bool = False
+    """A boot that is found on, and not up, is switched off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Of all steps of a run: what every order says. actions: of a step, by its id in the run; yields: how the
-    old primary of a promotion gives its role up; proofs: its fences that somebody can switch back.
-    """
+    """Of all steps of a run: what every order says."""
 
     run: str
     actions: Callable[[str], Sequence[Action]]
+    """Of a step, by its id in the run."""
     driver: Callable[[str], Driver]
     authority: Authority
     patience: Patience
@@ -92,7 +93,9 @@ class Terms:
     ticket: str = ""
     dry_run: bool = False
     yields: Callable[[str], Sequence[Action]] = lambda step: ()
+    """How the old primary of a promotion gives its role up."""
     proofs: Callable[[str], Sequence[str]] = lambda step: ()
+    """Its fences that somebody can switch back."""
 
 
 class Performer:

@@ -52,16 +52,18 @@ REPLACEABLE: Final = frozenset({"pending", "awaiting_approval", "running", "paus
 
 @dataclass(frozen=True, slots=True)
 class Concerned:
-    """A run under way, as another loss sees it. accounted: sites that its plan takes as lost. untyped: sites
-    whose names it waits for. places: sites at which it still does something. plans: how many it had.
-    """
+    """A run under way, as another loss sees it."""
 
     run: str
     accounted: frozenset[str]
+    """Sites that its plan takes as lost."""
     leaving: tuple[str, ...]
     untyped: tuple[str, ...]
+    """Sites whose names it waits for."""
     places: frozenset[str]
+    """Sites at which it still does something."""
     plans: int
+    """How many it had."""
 
 
 def places_of(view: RunView, actions_of: Callable[[RunView, str], Sequence[Action]]) -> frozenset[str]:
@@ -93,12 +95,7 @@ def asks_of(view: RunView, agreed: Envelope) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What shall be run. leaving, mark: sites that are left by it, and what the register says of them
-    meanwhile; ends: what it says of which sites once the run succeeded. approvals: None as policy says, 0
-    where policy has agreed beforehand. typed: names of sites that a person typed. names: sites that a person
-    must type before it goes on; until then the register does not say that they are left. who: asked for it;
-    empty where evac itself did.
-    """
+    """What shall be run."""
 
     incident: str
     plan: bytes
@@ -106,11 +103,19 @@ class Wanted:
     mode: str
     leaving: tuple[str, ...] = ()
     mark: Mark = "lost"
+    """Sites that are left by it, and what the register says of them meanwhile."""
     ends: Mapping[str, Mark] = field(default_factory=dict)
+    """What it says of which sites once the run succeeded."""
     approvals: int | None = None
+    """None as policy says, 0 where policy has agreed beforehand."""
     typed: tuple[str, ...] = ()
+    """Names of sites that a person typed."""
     names: tuple[str, ...] = ()
+    """Sites that a person must type before it goes on; until then the register does not say that they are
+    left.
+    """
     who: str = ""
+    """Asked for it; empty where evac itself did."""
 
 
 PROPOSAL: Final = "proposal/"

@@ -50,32 +50,34 @@ VALUE_MOST: Final = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One thing asked. id: unique, made by whoever asks.
-
-    step: of retry, skip, undo, attest; of approve: the step whose gate is opened, empty for the run. undo
-    without a step takes the run back. for_ms, then: of pause (0: the longest that policy allows), and what
-    happens at its end. typed: of approve, names of sites that the person typed, because more than one is
-    left. limit, value: of limit; value in units, or in percent of what the estate says. glass: of a
-    break-glass credential that it was asked with; journals put it before the reason. The reason stays as
-    it was given: approvals sign it.
-    """
+    """One thing asked."""
 
     id: str
+    """Unique, made by whoever asks."""
     verb: RequestVerb
     who: str
     reason: str
     step: str = ""
+    """Of retry, skip, undo, attest; of approve: the step whose gate is opened, empty for the run. undo
+    without a step takes the run back.
+    """
     at_ms: int = 0
     for_ms: int = 0
     then: Literal["resume", "cancel", "stay"] = "stay"
+    """Of pause (0: the longest that policy allows), and what happens at its end."""
     ticket: str = ""
     envelope: Envelope | None = None
     signature: str = ""
     evidence: Mapping[str, str | int | bool] = field(default_factory=lambda: MappingProxyType({}))
     typed: tuple[str, ...] = ()
+    """Of approve, names of sites that the person typed, because more than one is left."""
     limit: str = ""
     value: str = ""
+    """Of limit; value in units, or in percent of what the estate says."""
     glass: GlassUse | None = None
+    """Of a break-glass credential that it was asked with; journals put it before the reason. The reason stays
+    as it was given: approvals sign it.
+    """
 
     @property
     def full_reason(self) -> str:
@@ -176,16 +178,17 @@ def _check(request: Request) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What policy says of requests. check: raises NotAllowed for a request to this run that its person may
-    not make, or that is not signed as it must be.
-    """
+class RequestTerms:
+    """What policy says of requests."""
 
     pause_most_ms: int = 3_600_000
     check: Callable[[RunView, Request], None] = lambda view, request: None
+    """Raises NotAllowed for a request to this run that its person may not make, or that is not signed as it
+    must be.
+    """
 
 
-def event_of(view: RunView, request: Request, now_ms: int, terms: Terms) -> Event:
+def event_of(view: RunView, request: Request, now_ms: int, terms: RequestTerms) -> Event:
     """The event that the request becomes. Raises RunError (the state does not allow it), NotAllowed."""
     terms.check(view, request)
     kind = _KINDS[request.verb]

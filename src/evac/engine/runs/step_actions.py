@@ -33,21 +33,23 @@ BEFORE: Final = "from_replicas"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ground:
-    """What every step is bound with. left: sites that the plan leaves; lost: those and all that were lost
-    before; healthy: sites that are left still answer; candidates: store -> site of its next primary.
-    """
+    """What every step is bound with."""
 
     estate: Estate
     plan: Plan
     policy: RunPolicy
     top: Topology
     left: frozenset[str]
+    """Sites that the plan leaves."""
     lost: frozenset[str]
+    """Those and all that were lost before."""
     healthy: bool
+    """Sites that are left still answer."""
     endpoints: Mapping[tuple[str, str], tuple[Endpoint, ...]]
     stores: Mapping[str, Store]
     serving: Serving
     candidates: Mapping[str, str]
+    """Store -> site of its next primary."""
     families: Mapping[str, tuple[str, ...]]
     by_family: Mapping[str, tuple[Store, ...]]
     boots: Boots | None = None
@@ -92,6 +94,10 @@ def _sites(top: Topology, gone: Loss) -> frozenset[str]:
 
 def actions_of(ground: Ground, step: Step, totals: dict[tuple[str, str], int]) -> tuple[Action, ...]:
     """What a step does, in order; a person does it where nothing that evac reaches can."""
+    if kind_of(step.kind).is_awaited:
+        return (
+            Action("verify", step.target, manual.NOOP.name, ground.candidates.get(step.target, ""), {}, {}),
+        )
     capability = kind_of(step.kind).performed_by
     found = () if capability is None else _ACTIONS[capability](ground, step, totals)
     return found or (_by_hand(ground, step),)

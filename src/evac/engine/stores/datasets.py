@@ -45,25 +45,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Where the roles of one store stand. holder: the site of its primary, as last settled. candidate: the
-    site that is being made the primary, or of which the synchronous set changes; empty when all is settled.
-    rung: the fence proof that was complete in this epoch. begun: whether the candidate may be the primary
-    by now: its promotion was started, and nobody has seen yet what became of it. revision: of the key; 0
-    where it is not written yet. changes: how often it may have changed who confirms commits; what was seen of
-    that under another number proves nothing.
-    """
+    """Where the roles of one store stand."""
 
     store: str
     number: int = 0
     holder: str = ""
+    """The site of its primary, as last settled."""
     candidate: str = ""
+    """The site that is being made the primary, or of which the synchronous set changes; empty when all is
+    settled.
+    """
     purpose: str = ""
     rung: str = ""
+    """The fence proof that was complete in this epoch."""
     run: str = ""
     begun: bool = False
+    """Whether the candidate may be the primary by now: its promotion was started, and nobody has seen yet
+    what became of it.
+    """
     synchronous: tuple[str, ...] = ()
     revision: int = 0
+    """Of the key; 0 where it is not written yet."""
     changes: int = 0
+    """How often it may have changed who confirms commits; what was seen of that under another number proves
+    nothing.
+    """
 
     @property
     def settled(self) -> bool:

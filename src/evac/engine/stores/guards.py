@@ -143,7 +143,8 @@ class Guards:
                 raise NotAllowed(
                     "site-left",
                     f"{site} is {register.get(site, 'not in the register')} already",
-                    "evac run list shows the run that leaves it",
+                    f"evac run list shows the run that leaves it; if {site} is well and none does: "
+                    f"evac site clear {site} --reason WHY",
                 )
         left = [site for site, state in register.items() if state != "active" and site not in leaving]
         names = {*leaving, *left}

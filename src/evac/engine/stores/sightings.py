@@ -46,30 +46,34 @@ Basis = Literal["synchronous", "seen", "declared", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class CopySeen:
-    """at_ms: when it last answered; holds_ms: it holds everything acknowledged until then; 0: not known."""
+    """A copy of a store, as last seen."""
 
     site: str
     position: int
     at_ms: int
+    """When it last answered."""
     holds_ms: int = 0
+    """It holds everything acknowledged until then; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """The last look at which a store had one primary that answered. position: bytes of its log; history: of
-    which line of it; marks: (when, position) of looks, oldest first. token: of the leader that looked;
-    kept: its look before this one, and when that was certainly written; (0, 0): it wrote none.
-    """
+    """The last look at which a store had one primary that answered."""
 
     store: str
     primary: str
     history: str
+    """Of which line of it."""
     position: int
+    """Bytes of its log."""
     at_ms: int
     copies: tuple[CopySeen, ...] = ()
     marks: tuple[tuple[int, int], ...] = ()
+    """(when, position) of looks, oldest first."""
     token: int = 0
+    """Of the leader that looked."""
     kept: tuple[int, int] = (0, 0)
+    """Its look before this one, and when that was certainly written; (0, 0): it wrote none."""
 
     @property
     def name(self) -> str:
@@ -157,12 +161,13 @@ class Following:
 
     What a writer says of its write before (`kept`), and when the reader last looked without finding that one,
     bound how far the writer's clock is behind: a look is then never taken for younger than it is, and for
-    older by no more than reading and writing take. raw: as written last; absent_ms: when a read that did not
-    find it began, None: it lay there at the first one.
+    older by no more than reading and writing take.
     """
 
     raw: Sighting | None = None
+    """As written last."""
     absent_ms: int | None = None
+    """When a read that did not find it began, None: it lay there at the first one."""
     known: Sighting | None = None
     _behind: dict[int, int] = field(default_factory=dict)
 
@@ -200,19 +205,23 @@ def _line(sighting: Sighting) -> tuple[str, str]:
 @dataclass(frozen=True, slots=True)
 class Loss:
     """The most that making `candidate` the primary can lose, of writes that were acknowledged. most_ms None:
-    nobody knows. primary: the site of the old one. basis seen: until_ms less the time up to which the
-    candidate was seen to hold everything. seen_ms: when the primary was last seen. sighting: its name.
+    nobody knows.
     """
 
     store: str
     primary: str
+    """The site of the old one. basis seen: until_ms less the time up to which the candidate was seen to hold
+    everything.
+    """
     candidate: str
     most_ms: int | None
     basis: Basis
     seen_ms: int = 0
+    """When the primary was last seen."""
     behind_ms: int = 0
     until_ms: int = 0
     sighting: str = ""
+    """Its name."""
 
     @property
     def words(self) -> str:

@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
-from evac.audit.acceptance import Baseline, Suppression
+from evac.audit.findings import Baseline, Suppression
 from evac.estate.format.document import (
     LIST,
     MAP,

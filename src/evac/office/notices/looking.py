@@ -41,20 +41,22 @@ from evac.office.hub import Hub
 from evac.office.runs import OPEN_MOST, Register
 from evac.store.journal import head_of, records_after
 from evac.store.port import Entry, Store
+from evac.views.situation_view import rivals_hint, rivals_words
 from evac.views.wait_words import words_of
 
 ERRORS_MOST: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Reckoned:
-    """errors: (fingerprint, code, message, fix) of each error of the audit. tools: service -> sites where it
-    has replicas. rpos: store -> milliseconds, where one is promised.
-    """
+class AlertFacts:
+    """What alerts need to know of the estate."""
 
     errors: tuple[tuple[str, str, str, str], ...]
+    """(fingerprint, code, message, fix) of each error of the audit."""
     tools: Mapping[str, tuple[str, ...]]
+    """Service -> sites where it has replicas."""
     rpos: Mapping[str, int]
+    """Store -> milliseconds, where one is promised."""
 
 
 class NoticeReckoner:
@@ -64,7 +66,7 @@ class NoticeReckoner:
         self._where = (str(path), as_of)
         self._apart = Apart() if apart else None
 
-    async def reckon(self, observation: Observation) -> Reckoned:
+    async def reckon(self, observation: Observation) -> AlertFacts:
         """Raises InvalidInput in the words of whoever found the problem, Unavailable."""
         path, as_of = edition_of(self._where[0]), self._where[1]
         if self._apart is None:
@@ -87,7 +89,7 @@ _worked_out: dict[tuple[str, date | None], Any] = {}
 """In the worker: the estate as its files have it, and the last audit."""
 
 
-def _reckon(path: str, as_of: date | None, observation: Observation) -> Reckoned | tuple[str, str, str]:
+def _reckon(path: str, as_of: date | None, observation: Observation) -> AlertFacts | tuple[str, str, str]:
     from evac import estate as estates
     from evac.audit import audit
     from evac.derive import situation
@@ -107,7 +109,7 @@ def _reckon(path: str, as_of: date | None, observation: Observation) -> Reckoned
         return error.code, error.message, error.hint
 
 
-def reckoned(report: Any) -> Reckoned:
+def reckoned(report: Any) -> AlertFacts:
     """What notices need of an audit."""
     impacts = report.impacts
     estate, index, per_site = impacts.estate, impacts.graph.index, impacts.presence.per_site
@@ -119,7 +121,7 @@ def reckoned(report: Any) -> Reckoned:
         for name in names
     }
     rpos = {store.id: store.rpo_ms for store in estate.stores if store.rpo_ms is not None}
-    return Reckoned(tuple(errors[:ERRORS_MOST]), {k: v for k, v in tools.items() if v}, rpos)
+    return AlertFacts(tuple(errors[:ERRORS_MOST]), {k: v for k, v in tools.items() if v}, rpos)
 
 
 BACK: Final = 2_000
@@ -136,10 +138,10 @@ _BEYOND: Final = "run/beyond/unread"
 Looked = TypeVar("Looked")
 
 
-class Reckoner(Protocol):
+class AlertReckoner(Protocol):
     """Works out what notices need of the estate. Raises EvacError."""
 
-    async def reckon(self, observation: Observation) -> Reckoned: ...
+    async def reckon(self, observation: Observation) -> AlertFacts: ...
 
     def close(self) -> None: ...
 
@@ -150,7 +152,7 @@ class Looker:
     """
 
     def __init__(
-        self, store: Store, reckoner: Reckoner, clock: Clock, edition: Callable[[], str] = lambda: ""
+        self, store: Store, reckoner: AlertReckoner, clock: Clock, edition: Callable[[], str] = lambda: ""
     ) -> None:
         self._edition = edition
         self._store, self._reckoner, self._clock = store, reckoner, clock
@@ -158,7 +160,7 @@ class Looker:
         self._observation: Observation | None = None
         self._situations = Published(store)
         self._reckoned_of: tuple[Observation, str] | None = None
-        self.reckoned: Reckoned | None = None
+        self.reckoned: AlertFacts | None = None
         self._costs: OrderedDict[str, int] = OrderedDict()
         self._ready: list[library.Ready] = []
         self._ready_ms: int | None = None
@@ -189,7 +191,10 @@ class Looker:
             with contextlib.suppress(Corrupt):
                 self._observation = await self._situations.read(seen.value)
         references, plans = rule.of_plans(state.references, await self._drawn(seen))
-        holds: dict[Kind, tuple[Concern, ...]] = {"site": rule.of_sites(state.verdicts), "plan": plans}
+        rivals = () if self._observation is None else self._observation.rivals
+        told = [(one.store, rivals_words(one), rivals_hint(one)) for one in rivals]
+        sites = (*rule.of_sites(state.verdicts), *rule.of_rivals(told))
+        holds: dict[Kind, tuple[Concern, ...]] = {"site": sites, "plan": plans}
         parts: dict[Kind, Callable[[], Awaitable[tuple[Concern, ...] | None]]] = {
             "finding": self._findings,
             "tool": lambda: self._tools(state),

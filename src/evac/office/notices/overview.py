@@ -206,34 +206,36 @@ Stands = Literal["waits", "delivered", "given up"]
 
 @dataclass(frozen=True, slots=True)
 class DeliverySeen:
-    """How one message stands in one channel. at_ms: when it was delivered or given up; next_ms: when what
-    waits is tried again, 0: at once. problem: of the last try.
-    """
+    """How one message stands in one channel."""
 
     channel: str
     state: Stands
     tries: int
     at_ms: int
+    """When it was delivered or given up."""
     next_ms: int
+    """When what waits is tried again, 0: at once."""
     problem: str
+    """Of the last try."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoticeTold:
-    """One message. number: in the journal of notices; state: `begins`, `worse`, `over`, `once`; title: of an
-    update for users.
-    """
+    """One message."""
 
     number: int
+    """In the journal of notices."""
     id: str
     kind: Kind
     state: MessageState
+    """`begins`, `worse`, `over`, `once`."""
     severity: Severity
     words: str
     hint: str
     at_ms: int
     deliveries: tuple[DeliverySeen, ...]
     title: str = ""
+    """Of an update for users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,12 +252,13 @@ class ConcernOpen:
 
 @dataclass(frozen=True, slots=True)
 class ChannelSeen:
-    """A channel, without its address. oldest_ms: since when the first message waits; 0: nothing does."""
+    """A channel, without its address."""
 
     name: str
     about: str
     waiting: int
     oldest_ms: int
+    """Since when the first message waits; 0: nothing does."""
     next_ms: int
     problem: str
     sent: int
@@ -265,9 +268,10 @@ class ChannelSeen:
 
 @dataclass(frozen=True, slots=True)
 class NoticesSeen:
-    """Who tells, over which channels, and of what. by: the site that tells now; empty: nobody does."""
+    """Who tells, over which channels, and of what."""
 
     by: str
+    """The site that tells now; empty: nobody does."""
     channels: tuple[ChannelSeen, ...]
     concerns: tuple[ConcernOpen, ...]
 

@@ -63,6 +63,11 @@ def _stores(draft: Draft) -> None:
         entry = draft.board.store[row]
         if not 0 <= entry["primary_at"] < NEVER:
             continue
+        if store.elects:
+            elected, end = store.candidates[int(entry["candidate"])], int(entry["primary_at"])
+            name = f"{elected.kind}:{store.id}"
+            draft.promote_of[row] = draft.add(elected.kind, store.id, name, 0, end, candidate=elected.id)
+            continue
         at = int(entry["fence_at"])
         length = draft.manual_ticks("fence", store.fence, bool(entry["fence_manual"]))
         fence = draft.add(
@@ -322,7 +327,7 @@ def _waves(draft: Draft, after: dict[str, tuple[str, ...]]) -> dict[str, int]:
     return waves
 
 
-def add_stops_away(draft: Draft, times: Times) -> None:
+def _add_stops_away(draft: Draft, times: Times) -> None:
     """One stop a service that came home, of its replicas elsewhere; none before all of it serves at home."""
     instance, s = draft.instance, draft.instance.services
     for leaving in instance.leaving:
@@ -343,8 +348,13 @@ def add_stops_away(draft: Draft, times: Times) -> None:
         )
 
 
-def add_stops(draft: Draft, times: Times) -> None:
-    """One stop a service that stands in the lost site: after it moved, or just before the deadline."""
+def add_stops(draft: Draft, times: Times, leaves: bool) -> None:
+    """One stop a service that is in a site that is evacuated: after it moved, or just before the deadline;
+    and of what came home elsewhere. leaves: whether a site is evacuated.
+    """
+    _add_stops_away(draft, times)
+    if not leaves:
+        return
     instance, s = draft.instance, draft.instance.services
     for service in range(len(s)):
         if s.surviving[service] >= s.n[service]:

@@ -26,12 +26,13 @@ _OPEN: Final = BUSY | {"ready"}
 
 
 class Turn(NamedTuple):
-    """One more try of step i, at `at_ms`. last: it has no other after it, however few it had."""
+    """One more try of step i, at `at_ms`."""
 
     at_ms: int
     i: int
     why: str
     last: bool = False
+    """It has no other after it, however few it had."""
 
 
 def lacks_image(view: RunView, i: int) -> bool:

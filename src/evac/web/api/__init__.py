@@ -15,6 +15,7 @@ ROUTERS: Sequence[APIRouter] = (
     runs.router,
     requests.router,
     requests.hold_router,
+    requests.sites_router,
     estate.what_if_router,
     incidents.router,
     situation.notices_router,

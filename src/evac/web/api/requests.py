@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from evac.app import incidents, runs
 from evac.app import runs as cases
@@ -323,3 +323,37 @@ async def _look(room: WarRoom) -> None:
     with contextlib.suppress(Unavailable):
         await room.office.look()
         room.office.refresh()
+
+
+sites_router = APIRouter(prefix="/v1/sites", tags=["sites"])
+
+
+class ClearSite(Body):
+    """Which mark is taken back, and why."""
+
+    domain: str = Field(min_length=1, max_length=256)
+
+
+class SiteCleared(BaseModel):
+    domain: str
+    who: str
+    reason: str
+    at_ms: int
+
+
+@sites_router.post(
+    "/clear", status_code=201, responses=answers(SiteCleared, 400, 403, 413, 422, 503, status=201)
+)
+async def clear(
+    request: Request,
+    body: ClearSite,
+    actor: Annotated[Actor, Depends(need("operator"))],
+    key: IdempotencyKey = "",
+) -> Response:
+    """Takes back that a site, or a domain below one, is lost or evacuated. Refused while a run is under way
+    that leaves it.
+    """
+    room = room_of(request)
+    given = await room.counter.clear_site(asked_of(actor, body, key, "clear"), body.domain)
+    await _look(room)
+    return answer_of(given, dict(given.told))

@@ -156,13 +156,18 @@ async def run_tag(room: WarRoom, name: str) -> str:
 
 async def head_of(room: WarRoom, name: str) -> RunHead:
     """The document of a run without its steps, as of now."""
+    return run_head(await shown_of(room, name))
+
+
+async def shown_of(room: WarRoom, name: str) -> RunShown:
+    """A run as of now, for its document and its page."""
     office = room.office
     view = await office.register.view(name)
     now_ms = office.clock.now_ms() // FORECAST_MS * FORECAST_MS
     await office.register.foretell(view, now_ms)
     lost = await cases.losses_of(office.store, view, now_ms)
     told = tuple(LossRow(one.store, one.candidate, one.most_ms, one.basis, one.words) for one in lost)
-    return run_head(RunShown(view, office.situation.leader.owner, now_ms, told))
+    return RunShown(view, office.situation.leader.owner, now_ms, told)
 
 
 Order = Annotated[Literal["plan", "need"], Query(description="need: failed, in doubt and under way first.")]

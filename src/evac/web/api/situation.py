@@ -10,6 +10,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
 from evac.incident.records import Notice
+from evac.model.errors import EvacError
+from evac.model.observation import Observation
 from evac.office.hub import News
 from evac.office.notices.overview import NoticesSeen, NoticeTold
 from evac.office.office import TOPIC_SITUATION, TOPIC_WATCH
@@ -138,6 +140,19 @@ async def situation(request: Request) -> Response:
     return room.shelf.answer(
         request, "situation", lambda: office.situation.version, lambda: dump(office.situation)
     )
+
+
+@router.get("/situation/facts", responses=answers(Observation, 304, 404, 503))
+async def facts(request: Request) -> Response:
+    """What is known beside the files, as the leader published it: roles of stores, what runs moved, what is
+    lost. A plan that is made with it is a plan of what the leader sees. 404 where no leader has published
+    any.
+    """
+    known = room_of(request).office.published
+    if known is None:
+        raise EvacError("no-facts", "no leader has published the situation", "start a controller: evac serve")
+    body = dump(known)
+    return tagged(request, body, tag_of(body))
 
 
 @router.get("/notices", responses=answers(paged(Notice), 304, 422, 503))

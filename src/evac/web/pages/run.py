@@ -22,10 +22,10 @@ from evac.model.errors import EvacError, InvalidInput
 from evac.model.plan import Plan
 from evac.model.run_policy import Envelope
 from evac.run.view import RunView
-from evac.views.documents import LossRow
 from evac.web.access.port import Actor, need_to_ask
 from evac.web.api import requests
 from evac.web.api.requests import may_ask
+from evac.web.api.runs import shown_of
 from evac.web.api.shapes import Ask, EnvelopeBody, RunName
 from evac.web.pages import frame, run_view
 from evac.web.pages.frame import sentence
@@ -237,19 +237,16 @@ async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0)
     """One run: where it stands, what waits for a person, where it is heading, its steps and last events."""
     room = room_of(request)
     register = room.office.register
-    view, now_ms = await register.view(run), room.office.clock.now_ms()
-    name, now = view.spec.run, room.office.situation
+    found, now_ms = await shown_of(room, run), room.office.clock.now_ms()
+    view, name = found.view, found.view.spec.run
     said = await projection_of(room, view, now_ms)
-    lost = await cases.losses_of(room.office.store, view, now_ms)
     plan = await _plan(room, view)
     begun = max(0, view.events - run_view.EVENTS)
     shown = run_view.Shown(
-        view,
+        found,
         said,
         plan,
         next((row.created_ms for row in room.office.runs() if row.run == name), 0),
-        tuple(LossRow(one.store, one.candidate, one.most_ms, one.basis, one.words) for one in lost),
-        now,
         await register.events(name, begun, run_view.EVENTS),
         show,
         begin,
@@ -258,7 +255,7 @@ async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0)
     def make() -> bytes:
         return frame.render("run.html.j2", PAGE.path, said.at_ms, **run_view.context(shown))
 
-    stamp = (stamp_of(view, now_ms), now.leader, view.phase)
+    stamp = (stamp_of(view, now_ms), found.leader, view.phase)
     return room.shelf.answer(request, f"page run {name} {show} {begin}", stamp, make, frame.HTML)
 
 

@@ -14,18 +14,25 @@ from typing import Any, Final
 
 from evac.incident.timeline import told
 from evac.model.plan import Outcome, Plan
-from evac.office.values import RunShort, Situation
-from evac.run.boots.rules import why_waits
+from evac.office.values import RunShort
 from evac.run.values import CORRUPT, ENDED, SETTLED, Event
 from evac.run.view import RunView
-from evac.run.waits import Wait, run_verbs, step_verbs, waiting
 from evac.steps.registry import kind_of
 from evac.views import svg
-from evac.views.documents import MOST_URGENT, LossRow, limits_changed
+from evac.views.documents import (
+    MOST_URGENT,
+    RunHead,
+    RunShown,
+    StepRow,
+    run_head,
+    step_row,
+    took_ms,
+    trouble_of,
+)
 from evac.views.plan_view import GONE
 from evac.views.run_report import limit_words
-from evac.views.wait_words import words_of as wait_words
-from evac.views.words import duration, listed, number, plural
+from evac.views.wait_words import WaitRow
+from evac.views.words import duration, listed, moment_ms, number, plural
 from evac.web.pages.projection import TOLERANCE_MS, Projection
 
 SERVICES: Final = 30
@@ -185,41 +192,44 @@ FAR_OFF: Final = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Everything that a page of a run is made of. plan None: it is not kept, so objectives are not known."""
+    """Everything that a page of a run is made of."""
 
-    view: RunView
+    run: RunShown
     said: Projection
     plan: Plan | None
+    """None: it is not kept, so objectives are not known."""
     created_ms: int
-    losses: tuple[LossRow, ...]
-    now: Situation
     events: Sequence[tuple[int, Event]]
+    """The last ones, with their numbers."""
     show: str = ""
+    """Only steps in this phase; empty: all."""
     begin: int = 0
+    """The first step of the page of them."""
 
 
 def context(shown: Shown) -> dict[str, Any]:
     """Everything the page shows."""
-    view, said = shown.view, shown.said
+    view, said, document = shown.run.view, shown.said, run_head(shown.run)
     services = service_rows(shown)
     late = [row for row in services if row["late"]]
-    wants = waiting(view) if view.phase not in ENDED else []
+    ended = document.state in ENDED
+    wants = () if ended else document.waits
     return {
-        "run": view.spec.run,
-        "incident": view.spec.incident,
+        "run": document.run,
+        "incident": document.incident,
         "at_ms": said.at_ms,
-        "scenario": view.spec.labels.get("scenario", ""),
-        "plan": view.plans[-1],
-        "answer": _answer(shown, len(wants), len(late)),
-        "cards": _cards(shown, services, late),
-        "waits": [_wait(view, one) for one in wants[:WAITS_MOST]],
+        "scenario": document.question,
+        "plan": document.plan_digest,
+        "answer": _answer(document, said, len(wants), len(late)),
+        "cards": _cards(document, shown, services, late),
+        "waits": [wait_line(one) for one in wants[:WAITS_MOST]],
         "waits_rest": max(0, len(wants) - WAITS_MOST),
-        "asks": run_verbs(view),
-        "held": view.held,
+        "asks": document.verbs,
+        "held": document.held_by,
         "servers": said.servers,
-        "losses": shown.losses,
-        "ended": view.phase in ENDED,
-        "limits": [limit_words(row) for row in limits_changed(view)],
+        "losses": document.most_lost,
+        "ended": ended,
+        "limits": [limit_words(row) for row in document.limits_changed],
         "charts": charts(view, said, shown.plan.outcomes if shown.plan else ()),
         "services": services[:SERVICES_MOST],
         "services_rest": max(0, len(services) - SERVICES_MOST),
@@ -227,31 +237,31 @@ def context(shown: Shown) -> dict[str, Any]:
         "waits_counted": said.waits,
         "steps": steps_page(view, shown.show, shown.begin, said.at_ms),
         "events": event_rows(view, shown.events),
-        "events_all": view.events,
-        "events_after": max(0, view.events - len(shown.events)),
+        "events_all": document.events,
+        "events_after": max(0, document.events - len(shown.events)),
     }
 
 
-def _answer(shown: Shown, wants: int, late: int) -> tuple[str, str]:
-    """(sentence, state): where the run stands, in one breath."""
-    view, said = shown.view, shown.said
-    done = sum(view.counts.get(phase, 0) for phase in ("succeeded", "skipped"))
-    state = view.phase.replace("_", " ")
-    words = f"{state[:1].upper()}{state[1:]}: {number(done)} of {plural(len(view.steps), 'step')} done"
-    if view.phase in ENDED:
+def _answer(document: RunHead, said: Projection, wants: int, late: int) -> tuple[str, str]:
+    """(sentence, state): how far the run is, in one breath."""
+    counts = document.counts
+    done = sum(counts.get(phase, 0) for phase in ("succeeded", "skipped"))
+    state = document.state.replace("_", " ")
+    words = f"{state[:1].upper()}{state[1:]}: {number(done)} of {plural(sum(counts.values()), 'step')} done"
+    if document.state in ENDED:
         took = f" after {duration(max(0, said.end_ms - said.begun_ms))}" if said.begun_ms else ""
-        why = f" {view.end_why[:1].upper()}{view.end_why[1:]}." if view.end_why else ""
-        return f"{words}{took}.{why}", RUN_CLASS.get(view.phase, "")
+        why = f" {document.why[:1].upper()}{document.why[1:]}." if document.why else ""
+        return f"{words}{took}.{why}", RUN_CLASS.get(document.state, "")
     words += "."
     if wants:
         words += f" {plural(wants, 'thing')} {'waits' if wants == 1 else 'wait'} for a person."
-    if not shown.now.leader.owner:
+    if not document.leader:
         return f"{words} No controller leads: nothing moves until one does.", "error"
     if said.begun_ms:
         words += f" {_heading(said)}"
     if late:
         words += f" {plural(late, 'service')} will be back later than promised."
-    bad = view.counts.get("failed", 0) or late
+    bad = counts.get("failed", 0) or late
     grave = "error" if bad else "warning" if wants or said.late_ms > TOLERANCE_MS else "ok"
     return words, grave
 
@@ -279,9 +289,12 @@ def beside(late_ms: int) -> str:
 
 
 def _cards(
-    shown: Shown, services: Sequence[Mapping[str, Any]], late: Sequence[Mapping[str, Any]]
+    document: RunHead,
+    shown: Shown,
+    services: Sequence[Mapping[str, Any]],
+    late: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, str]]:
-    view, said = shown.view, shown.said
+    counts, said = document.counts, shown.said
     grave = "warning" if said.late_ms > TOLERANCE_MS else ""
     name = "ended" if said.over else "projected finish"
     cards = [_card(name, hour(said.end_ms), beside(said.late_ms) if said.begun_ms else "not begun", grave)]
@@ -292,8 +305,8 @@ def _cards(
         stated = sum(1 for row in services if row["limit_ms"])
         more = f"of {plural(stated, 'service')} with an objective"
         cards.append(_card("past their objective", number(len(late)), more, "error" if late else "ok"))
-    failed, doubt = view.counts.get("failed", 0), view.counts.get("unknown", 0)
-    more = f"{number(view.counts.get('running', 0))} under way, {number(doubt)} in doubt"
+    failed, doubt = counts.get("failed", 0), counts.get("unknown", 0)
+    more = f"{number(counts.get('running', 0))} under way, {number(doubt)} in doubt"
     cards.append(_card("failed steps", number(failed), more, "error" if failed else "ok"))
     return cards
 
@@ -302,14 +315,10 @@ def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
     return {"name": name, "value": value, "more": more, "state": state}
 
 
-def _wait(view: RunView, wait: Wait) -> dict[str, Any]:
-    """What waits, in words, and what a person can ask of the run about it."""
-    verbs = [
-        verb for verb in wait.verbs if verb != "release"
-    ]  # that is asked of the hold, at the top of the page
-    code, message = view.failures.get(view.index.get(wait.step, -1), ("", ""))
-    why = f"{message} [{code}]" if code else ""
-    return {"words": wait_words(wait), "step": wait.step, "verbs": verbs, "why": why}
+def wait_line(row: WaitRow) -> dict[str, Any]:
+    """What waits, and what can be asked of the run about it; a hold is released on the page Now."""
+    verbs = [verb for verb in row.verbs if verb != "release"]
+    return {"words": row.words, "step": row.step, "verbs": verbs, "code": row.facts.get("code", "")}
 
 
 def service_rows(shown: Shown) -> list[dict[str, Any]]:
@@ -383,7 +392,7 @@ def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, A
     begin = min(begin, max(0, len(found) - 1)) // STEPS * STEPS
     end = min(len(found), begin + STEPS)
     return {
-        "rows": [_step(view, i, now_ms) for i in found[begin:end]],
+        "rows": [step_line(step_row(view, i), now_ms) for i in found[begin:end]],
         "total": len(found),
         "begin": begin,
         "end": end,
@@ -396,30 +405,20 @@ def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, A
     }
 
 
-def _step(view: RunView, i: int, now_ms: int) -> dict[str, Any]:
-    step, phase = view.steps[i], view.phases[i]
-    code, message = view.failures.get(i, ("", ""))
-    detail = why_waits(view, i) or (view.gate_of(i) if phase == "ready" else "")
-    newer = bool(detail) and phase in ("pending", "ready", "unknown")  # than what an earlier try failed for
-    if code and phase != "succeeded" and not newer:
-        detail = f"{message} [{code}]"
-    took = "-"
-    if view.started[i]:
-        end = view.ended[i] if view.ended[i] >= view.started[i] else now_ms
-        took = duration(max(0, end - view.started[i]))
-    planned = view.started_ms + step.start_ms if view.started_ms > 0 else 0
+def step_line(row: StepRow, now_ms: int) -> dict[str, Any]:
+    took = took_ms(row, now_ms)
     return {
-        "id": step.id,
-        "kind": words_of(step.kind),
-        "state": STEP_CLASS.get(phase, ""),
-        "words": STEP_STATE.get(phase, phase),
-        "tries": view.attempts[i],
-        "planned": hour(planned),
-        "began": hour(view.started[i]),
-        "took": took,
-        "predicted": duration(step.duration_ms),
-        "detail": detail,
-        "verbs": step_verbs(view, i),
+        "id": row.id,
+        "kind": words_of(row.kind),
+        "state": STEP_CLASS.get(row.state, ""),
+        "words": STEP_STATE.get(row.state, row.state),
+        "tries": row.attempts,
+        "planned": hour(moment_ms(row.planned_at)),
+        "began": hour(moment_ms(row.started_at)),
+        "took": "-" if took is None else duration(took),
+        "predicted": duration(row.predicted_ms),
+        "detail": trouble_of(row),
+        "verbs": row.verbs,
     }
 
 

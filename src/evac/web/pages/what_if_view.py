@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import Query, Request, Response
 
-from evac.audit.words import measured
+from evac.audit.context import measured
 from evac.model.errors import EvacError, Unavailable
 from evac.office.facts import DomainFacts, EstateFacts
 from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf

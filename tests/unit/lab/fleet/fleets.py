@@ -7,11 +7,11 @@ import base64
 import numpy as np
 import orjson
 
+from evac_lab.fleet.connections import Controller
 from evac_lab.fleet.fleet import Fleet, FleetClock, Settings
 from evac_lab.fleet.ground import Domain, Ground, Kind, PowerGrid, RackPlace, Shares
 from evac_lab.fleet.machines import Machines
 from evac_lab.fleet.resources import Answer, Request
-from evac_lab.fleet.service import Controller
 
 USER, PASSWORD = "evac", "right-password"
 KIND = Kind("plain", 400, 300_000, 700, 20_000, 60_000)

@@ -1,0 +1,32 @@
+"""evac site: marks of sites that a person takes back."""
+
+from __future__ import annotations
+
+import click
+
+from evac.cli import console
+from evac.cli.console import say
+from evac.cli.options import quiet_option, reason_option, who_option
+from evac.cli.target import Where, where_options
+
+
+@click.group()
+def site() -> None:
+    """What is marked as lost or evacuated."""
+
+
+@site.command()
+@click.argument("domain", metavar="SITE")
+@reason_option
+@who_option
+@where_options
+@quiet_option
+def clear(domain: str, reason: str, who: str | None, where: Where, quiet: bool) -> int:
+    """Say that a SITE, or a domain below one, is not lost or evacuated: after a drill, or a false alarm.
+
+    Plans count on it again from then on. Services do not move: evac plan --failback brings them home. Refused
+    while a run is under way that leaves it.
+    """
+    where.do(lambda control: control.clear_site(domain, who or "", reason))
+    say(f"{domain} is active again\nnext: evac status", quiet)
+    return console.DONE

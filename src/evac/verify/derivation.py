@@ -1,0 +1,228 @@
+"""The instance of a plan with its limits and everything about power derived again, by the checker's own code.
+
+Planner and checker share `derive`: which servers and replicas there are, who is affected, and how long things
+take. A wrong limit or power budget would be invisible if the checker took these from there too. So here every
+limit, what each action holds of it, the budgets of power, what a boot draws, when a server can boot and in
+which order feeds get power are worked out from estate and scenario alone, and take the place of what `derive`
+says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evac.derive.intervals import bound_instance, good_ends
+from evac.model.domain import Topology, loss, topology
+from evac.model.estate import Estate
+from evac.model.fleet import BMC_NO
+from evac.model.instance import BootKind, Instance, LeftOff, LostStore, PowerBudget
+from evac.model.policy import Policy
+from evac.model.scenario import Scenario
+from evac.model.step_id import limit_id
+from evac.verify.limits import Limits
+from evac.verify.power import Bools, Ints, Power
+
+
+def derived_again(top: Topology, scenario: Scenario, shared: Instance) -> Instance:
+    """What `derive` made of an estate and a scenario, with limits and power of the checker's own.
+
+    Linear in servers and racks. Raises UnknownDomain.
+    """
+    estate, limits = top.estate, Limits(top.estate, shared.tick_ms)
+    lost = loss(top, scenario.domains)
+    power = Power(estate, lost, scenario, limits)
+    boots = _Boots(power, shared)
+    services, pools = shared.services, shared.pools
+    shifts = [limits.shift(s.traffic.kind, s.traffic.change_ms) for s in estate.services]
+    hands, starts = limits.hold("hands"), limits.count("starts")
+    return replace(
+        shared,
+        limits=limits.rows,
+        services=replace(services, shift_uses=tuple(shifts)),
+        pools=tuple(
+            replace(
+                pool,
+                start_uses=limits.count(limit_id("starts", pool.id)) + starts,
+                shed_uses=limits.hold(limit_id("sheds", pool.id)),
+            )
+            for pool in pools
+        ),
+        stores=tuple(_store(store, estate, limits) for store in shared.stores),
+        tools={kind: replace(need, manual_uses=hands) for kind, need in shared.tools.items()},
+        boot_kinds=boots.kinds,
+        rows=replace(shared.rows, boot_kind=boots.kind, watts=boots.watts, power=boots.budgets),
+        power=power_budgets(power),
+        power_steps=tuple(power.steps),
+        powered_by=boots.step,
+        bring_up=boots.rises,
+        left_off=boots.left_off(),
+    )
+
+
+def better_again(
+    top: Topology, scenario: Scenario, policy: Policy, shared: Instance, own: Instance
+) -> Instance:
+    """What a bound must be true of: `own` where all is known exactly, else the same of the better ends.
+
+    No budget is below the one that was planned with. Which of several lost stores of a family a plan brings
+    back depends on the truth, so none of them holds a limit.
+    """
+    estate = top.estate
+    better = bound_instance(estate, scenario, policy, shared.tick_ms, shared)
+    if better is shared:
+        return own
+    found = derived_again(topology(good_ends(estate)), scenario, better)
+    planned = {budget.id: budget.watts for budget in own.power}
+    family = {store.id: store.family for store in estate.stores}
+    lost = [family[store.id] for store in found.stores]
+    return replace(
+        found,
+        power=tuple(replace(b, watts=max(b.watts, planned.get(b.id, 0))) for b in found.power),
+        stores=tuple(
+            store
+            if lost.count(family[store.id]) == 1
+            else replace(
+                store, fence_uses=(), candidates=tuple(replace(c, uses=()) for c in store.candidates)
+            )
+            for store in found.stores
+        ),
+    )
+
+
+def _store(store: LostStore, estate: Estate, limits: Limits) -> LostStore:
+    engine = next(one.engine for one in estate.stores if one.id == store.id)
+    candidates = tuple(
+        replace(way, uses=limits.hold(limit_id("promotions", engine, way.site))) for way in store.candidates
+    )
+    return replace(store, fence_uses=limits.hold("fences"), candidates=candidates)
+
+
+def power_budgets(power: Power) -> tuple[PowerBudget, ...]:
+    """What each may carry and what is on without a boot; where that is more, it may stay on."""
+    fleet, budgets = power.estate.fleet, power.budgets
+    on = power.on & fleet.watts_known
+    drawn = budgets.draw(power.rack[on], power.site[on], fleet.watts[on])
+    columns = budgets.names, np.maximum(budgets.watts, drawn).tolist(), drawn.tolist()
+    return tuple(PowerBudget(*budget) for budget in zip(*columns, strict=True))
+
+
+class _Boots:
+    """How each row of an instance boots: V entries, those of pools filled with what says nothing."""
+
+    def __init__(self, power: Power, shared: Instance) -> None:
+        self._power, rows = power, shared.rows
+        estate, fleet = power.estate, power.estate.fleet
+        bare = np.flatnonzero(rows.fleet_row >= 0)
+        server = rows.fleet_row[bare]
+        rack, site = power.rack[server], power.site[server]
+        self._known = np.array([one.boot_ms is not None for one in estate.classes] + [False], np.bool_)
+        self._has_power: Bools = ~power.is_refused[power.rack]
+        boots = rows.dark[bare] & self._known[fleet.server_class[server]] & self._has_power[server]
+        self.budgets = np.full((len(rows), power.budgets.of(rack[:0], site[:0]).shape[1]), -1, np.int32)
+        self.budgets[bare] = power.budgets.of(rack, site)
+        self.watts = np.zeros(len(rows), np.int64)
+        draws = rows.dark[bare] & fleet.watts_known[server] & ~power.by_itself[server]
+        self.watts[bare[draws]] = fleet.watts[server[draws]]
+        self.rises: Bools = np.zeros(len(rows), np.bool_)
+        self.rises[bare] = power.rises[server] & boots
+        self.step = np.full(len(rows), -1, np.int32)
+        self.step[bare] = np.where(power.dark[server], power.step_of[rack], -1)
+        self.kind = np.full(len(rows), -1, np.int32)
+        self.kinds: tuple[BootKind, ...] = ()
+        self._number(bare[boots], server[boots])
+
+    def _number(self, rows: NDArray[np.intp], server: NDArray[np.int32]) -> None:
+        """Boots are alike in class, feeds, boot server, management network, and in when and how they begin.
+
+        Of all this a rack decides the most, so servers are put together by rack first.
+        """
+        power, fleet = self._power, self._power.estate.fleet
+        columns = (power.rack, fleet.server_class, fleet.boot_server, power.dark, power.by_itself, fleet.bmc)
+        same, some = _alike([column[server] for column in columns])
+        server = server[some]
+        rack, itself = power.rack[server], power.by_itself[server]
+        hand = (fleet.bmc[server] == BMC_NO) & ~itself
+        network = np.where(itself | hand, 0, power.network[rack])
+        ready, least = (
+            np.where(power.dark[server], at[rack] + network, 0) for at in (power.power_at, power.least)
+        )
+        feeds, halls = self._racks()
+        kind = fleet.server_class[server], feeds[rack], fleet.boot_server[server], halls[rack]
+        number, first = _alike([*kind, ready, least, itself, hand])
+        self.kind[rows] = number[same]
+        self.kinds = tuple(
+            self._kind(int(server[at]), int(ready[at]), int(least[at]), bool(itself[at]), bool(hand[at]))
+            for at in first.tolist()
+        )
+
+    def _racks(self) -> tuple[Ints, Ints]:
+        """(R + 1,) number of the set of feeds of each rack, in order of the racks, and of its hall if its
+        management network has a limit.
+        """
+        power, numbers = self._power, dict[tuple[str, ...], int]()
+        halls = {hall.id: row for row, hall in enumerate(power.estate.halls)}
+        feeds = [
+            numbers.setdefault(rack.feeds, len(numbers)) if rack.feeds else -1 for rack in power.estate.racks
+        ]
+        managed = [
+            halls[rack.hall] if rack.hall and limit_id("bmc", rack.hall) in power.limits.number else -1
+            for rack in power.estate.racks
+        ]
+        return np.array([*feeds, -1], np.int64), np.array([*managed, -1], np.int64)
+
+    def _kind(self, server: int, ready: int, least: int, itself: bool, hand: bool) -> BootKind:
+        """What comes on by itself holds nothing: its power step does. By hand it takes what people take."""
+        power, limits, fleet = self._power, self._power.limits, self._power.estate.fleet
+        one = power.estate.classes[fleet.server_class[server]]
+        rack = power.estate.racks[fleet.rack[server]] if fleet.rack[server] >= 0 else None
+        number = int(fleet.boot_server[server])
+        source = power.estate.boot_servers[number] if number >= 0 else None
+        feeds, hall = (rack.feeds, rack.hall) if rack is not None else ((), None)
+        ticks = limits.ticks(one.boot_ms or 0)
+        uses = () if itself else limits.boot(one, feeds, source, None if hand else hall)
+        if hand:
+            uses += limits.hold("hands")
+            ticks = max(ticks, limits.ticks(power.estate.limits.manual_ms.get("boot", 0)))
+        return BootKind(f"{one.id}|{'+'.join(feeds)}", ticks, uses, ready, least, itself, hand)
+
+    def left_off(self) -> tuple[LeftOff, ...]:
+        """What stays off of a restored domain: racks without power, and what nothing says how to boot."""
+        power, estate = self._power, self._power.estate
+        unknown = power.rises & self._has_power & ~self._known[estate.fleet.server_class]
+        refused = _by_place(power.rack, power.rises & ~self._has_power)
+        strange = _by_place(power.site, unknown)
+        return (
+            *(LeftOff(estate.racks[r].id, power.refused[r], self._names(rows)) for r, rows in refused),
+            *(
+                LeftOff(estate.sites[s].id, "nothing says how long they boot", self._names(rows))
+                for s, rows in strange
+            ),
+        )
+
+    def _names(self, servers: Ints) -> tuple[str, ...]:
+        return tuple(self._power.estate.fleet.server_names(servers.astype(np.int32)))
+
+
+def _by_place(place: Ints, chosen: Bools) -> list[tuple[int, Ints]]:
+    """Each place of which any servers are chosen, with their rows, both ascending."""
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(place[rows], kind="stable")]
+    places, first = np.unique(place[rows], return_index=True)
+    return list(zip(places.tolist(), np.split(rows, first[1:]), strict=True)) if len(rows) else []
+
+
+def _alike(columns: list[NDArray[Any]]) -> tuple[Ints, Ints]:
+    """Number of each row among the different ones, in order of the columns; first row of each number."""
+    key = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        low = int(column.min(initial=0))
+        width = int(column.max(initial=0)) - low + 1
+        if int(key.max(initial=0)) >= 2**62 // width:
+            key = np.unique(key, return_inverse=True)[1].reshape(-1)
+        key = key * width + (column.astype(np.int64) - low)
+    _, first, number = np.unique(key, return_index=True, return_inverse=True)
+    return number.reshape(-1), first

@@ -1,0 +1,285 @@
+"""The simulated drivers of `tests/sim`, each in a world of its own in virtual time, for the suites."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evac.drivers.capabilities import BootsServers
+from evac.drivers.port import Action, Order, Value, Verb
+from evac.engine.lead.leadership import LEADER
+from evac_lab.virtual_loop import VirtualLoop, VirtualProcess, run
+from tests.contract.capabilities.story import Case, nothing, order
+from tests.contract.capabilities.suites import Adapter, Asked, AskedPower
+from tests.sim.drivers import SPECS, makers
+from tests.sim.faulty_store import at_once
+from tests.sim.floor import Server
+from tests.sim.world import World
+
+FEED, RACK = "feed-a", "rack-1"
+_SERVER: Mapping[str, Any] = {
+    "rack": RACK,
+    "feeds": (FEED,),
+    "boot_server": "pxe",
+    "watts": 400,
+    "inrush_watts": 900,
+    "inrush_s": 1.0,
+    "boot_s": 10.0,
+}
+
+
+class Stands(World):
+    """A world without a referee of leases: the suites play an older leader on purpose."""
+
+    def begins(self, process: VirtualProcess, action: Action, order: Order) -> None:
+        self.effects += 1
+
+
+class Stage:
+    """A store, a cache, a service and a hall of servers, and a controller in ansan that reaches them."""
+
+    def __init__(self) -> None:
+        self.loop = VirtualLoop(7)
+        self.world = Stands(self.loop)
+        self.world.add_store("messages", "postgres", "pangyo", "anyang")
+        self.world.add_store("presence", "redis", "pangyo", fenced=False)
+        self.world.add_service("web", ("pangyo",))
+        servers = [Server(name, **_SERVER) for name in ("web-1", "web-2", "web-3")]
+        servers[2].fault = "wrong-serial"
+        limits = {"halls": {RACK: "hall-1"}, "budgets": {FEED: 10_000}, "inrush": {FEED: 10_000}}
+        self.floor = self.world.add_floor("anyang", servers, **limits)
+        # Its referee forbids controllers to switch off what is up; an undo is asked to.
+        self.floor.cut_off = self.floor.switch_off  # type: ignore[method-assign]
+        self.process = VirtualProcess(self.loop, "ansan-1", "ansan")
+        lease = None
+        while lease is None or lease.token < 7:
+            if lease is not None:
+                at_once(self.world.cluster.release(lease))
+            lease = at_once(self.world.cluster.acquire(LEADER, "ansan-1", 10_000_000))
+        self.order: Order = order(token=lease.token)
+
+    def member(self, site: str, store: str = "messages") -> Any:
+        return self.world.databases[store].of(site)
+
+    def driver(self, name: str) -> Any:
+        return makers(self.world, self.process)[name]()
+
+    def play(self, story: Any) -> None:
+        run(self.loop, story)
+
+    def members(self, store: str) -> object:
+        return [
+            (m.site, m.role, m.upstream, m.sync, m.read_only, m.powered, m.path, m.fence, m.token, m.epoch)
+            for m in self.world.databases[store].members.values()
+        ]
+
+    async def silence(self) -> None:
+        for site in ("pangyo", "anyang"):
+            self.world.cut_link("ansan", site)
+
+    async def speak(self) -> None:
+        self.world.mend()
+
+    async def dark(self) -> None:
+        """The switch of the management controllers."""
+        self.floor.dark_switches.add(RACK)
+
+    async def light(self) -> None:
+        self.floor.dark_switches.clear()
+
+
+def later(ask: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    async def answer() -> Any:
+        return ask()
+
+    return answer
+
+
+def _case(
+    stage: Stage, action: Action, state: Callable[[], object], is_done: Callable[[], bool], **changes: Any
+) -> Case:
+    found: dict[str, Any] = {
+        "silence": stage.silence,
+        "speak": stage.speak,
+        "silent_codes": ("unreachable", "silent"),
+        "order": stage.order,
+        **changes,
+    }
+    return Case(stage.driver(action.driver), action, later(state), later(is_done), run=stage.play, **found)
+
+
+def _of_store(stage: Stage, driver: str, verb: Verb) -> Case:
+    store = {"postgres": "messages", "redis": "presence"}[driver]
+    anyang, pangyo = stage.member("anyang", store), stage.member("pangyo", store)
+    site = "pangyo" if verb in ("demote", "protect") else "anyang"
+    told: dict[str, dict[str, Value]] = {
+        "fence": {"proof": "sync", "old": "pangyo", "standing": "dc-anyang", "standing_age_ms": 10},
+        "promote": {"candidate": "anyang"},
+        "demote": {},
+        "protect": {"synchronous": ("dc-ansan",)},
+        "rejoin": {"primary_host": "ansan"},
+    }
+    done: dict[str, Callable[[], bool]] = {
+        "fence": lambda: anyang.cut_off,
+        "promote": lambda: anyang.writable,
+        "demote": lambda: pangyo.read_only,
+        "protect": lambda: pangyo.sync == ("dc-ansan",),
+        "rejoin": lambda: anyang.upstream == "ansan",
+    }
+
+    def lost() -> None:
+        anyang.upstream, anyang.fence, pangyo.path, pangyo.powered = "", 3, False, False
+
+    def moved() -> None:
+        pangyo.powered = False
+        stage.world.databases[store].promote("ansan", ())
+
+    prepare = {"promote": later(lost), "rejoin": later(moved)}.get(verb, nothing)
+    return _case(
+        stage,
+        Action(verb, store, driver, site, {"host": site, "port": 1, "name": f"dc-{site}"}, told[verb]),
+        partial(stage.members, store),
+        done[verb],
+        prepare=prepare,
+        tokens=True,
+        epochs=True,
+        undo="done" if verb == "fence" else "refused",
+    )
+
+
+def _of_traffic(stage: Stage, driver: str, verb: Verb) -> Case:
+    traffic = {"haproxy": stage.world.proxies, "dns": stage.world.names}[driver]["web", "anyang"]
+    site = {"drain": "pangyo", "ready": "anyang"}.get(verb, "anyang")
+    shift: dict[str, Value] = {"to": "anyang", "away": "pangyo", "share": 1_000}
+    after = {"shift": {"anyang"}, "drain": {"anyang"}, "ready": {"pangyo", "anyang"}}[verb]
+
+    def another_takes_work() -> None:
+        traffic.to = {"pangyo", "anyang"}
+
+    return _case(
+        stage,
+        Action(
+            verb,
+            "web",
+            driver,
+            site,
+            {"host": "anyang", "server": "anyang"},
+            shift if verb == "shift" else {"site": site},
+        ),
+        lambda: sorted(traffic.to),
+        lambda: traffic.to == after,
+        prepare=later(another_takes_work) if verb == "drain" else nothing,
+        tokens=driver == "dns",
+        undo="done",
+    )
+
+
+def _of_units(stage: Stage, verb: Verb) -> Case:
+    units = stage.world.units["web", "anyang"]
+    told: dict[str, dict[str, Value]] = {
+        "start": {"replicas": 2},
+        "scale": {"replicas": 2, "from_replicas": 0},
+        "stop": {"from_replicas": 2},
+        "verify": {"expect": 2},
+    }
+    wanted = 0 if verb == "stop" else 2
+
+    def two() -> None:
+        units.count = 2
+
+    return _case(
+        stage,
+        Action(verb, "web", "process", "anyang", {"agent": "anyang"}, told[verb]),
+        lambda: (units.count, units.token),
+        lambda: units.count == wanted,
+        prepare=later(two) if verb in ("stop", "verify") else nothing,
+        tokens=True,
+        undo="done",
+    )
+
+
+def _of_keys(stage: Stage, driver: str, verb: Verb) -> Case:
+    member = stage.member("pangyo")
+    proof = {"http": "network", "command": "power"}[driver]
+    case = _case(
+        stage,
+        Action(verb, "messages", driver, "anyang", {"url": "anyang"}, {"proof": proof, "old": "pangyo"}),
+        lambda: (member.powered, member.path),
+        lambda: not (member.powered and member.path),
+    )
+    return replace(case, silence=None) if driver == "command" else case
+
+
+def _of_floor(stage: Stage, verb: Verb) -> Case:
+    if verb != "boot":
+        stage.floor.closed[FEED] = verb == "stop"
+        return _case(
+            stage,
+            Action(verb, FEED, "redfish", "anyang"),
+            lambda: stage.floor.closed[FEED],
+            lambda: stage.floor.closed[FEED] is (verb == "start"),
+            silence=None,
+        )
+    stage.floor.close(FEED)
+    server = stage.floor.servers["web-1"]
+    return _case(
+        stage,
+        Action(verb, "web-1", "redfish", "anyang"),
+        lambda: (server.on, server.starts),
+        lambda: server.up,
+        silence=stage.dark,
+        speak=stage.light,
+        silent_codes=("bmc-silent",),
+        silent_timeout_s=6.0,
+        order=replace(stage.order, timeout_s=40.0),
+        undo="done",
+    )
+
+
+def _made(stage: Stage, driver: str, verb: Verb) -> Case:
+    match driver:
+        case "postgres" | "redis":
+            return _of_store(stage, driver, verb)
+        case "haproxy" | "dns":
+            return _of_traffic(stage, driver, verb)
+        case "process":
+            return _of_units(stage, verb)
+        case "http" | "command":
+            return _of_keys(stage, driver, verb)
+        case _:
+            return _of_floor(stage, verb)
+
+
+@contextmanager
+def _acts(driver: str, folder: Path, verb: Verb) -> Iterator[Case]:
+    stage = Stage()
+    yield _made(stage, driver, verb)
+    stage.loop.close()
+
+
+@contextmanager
+def _looks(folder: Path) -> Iterator[Asked]:
+    stage = Stage()
+    stage.floor.close(FEED)
+    stage.floor.switch_on(stage.floor.servers["web-2"])
+    off, on, another = (Action("boot", f"web-{number}", "redfish", "anyang") for number in (1, 2, 3))
+    yield AskedPower(
+        stage.driver("redfish"), off, stage.dark, stage.light, play=stage.play, on=on, another=another
+    )
+    stage.loop.close()
+
+
+ADAPTERS = tuple(
+    Adapter(
+        spec,
+        acts=dict.fromkeys(spec.capabilities, partial(_acts, name)),
+        asks={BootsServers: _looks} if spec.can(BootsServers) else {},
+        marks=(),
+        world="simulated",
+    )
+    for name, spec in SPECS.items()
+)

@@ -1,0 +1,123 @@
+"""What every driver of services keeps: RunsUnits, RoutesTraffic, Verifies, ReportsHealth, AnswersProbe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from evac.drivers.capabilities import AnswersProbe, ReportsHealth, RoutesTraffic, RunsUnits, Verifies
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from tests.contract.capabilities.asked import (
+    TIMEOUT_S,
+    ask,
+    good,
+    refuses_hostile_answers,
+    silently,
+)
+from tests.contract.capabilities.story import Case, keep_contract
+from tests.contract.capabilities.suites import AskedHealth, AskedProbe, acting, asking
+
+
+@acting(RunsUnits, "start", "scale", "stop")
+def test_units(case: Case) -> None:
+    """As many as the plan says run (the world counts), and as many as before once it is undone."""
+    assert case.undo == "done"
+    keep_contract(case)
+
+
+@acting(RoutesTraffic, "shift", "drain", "ready")
+def test_traffic(case: Case) -> None:
+    """Traffic goes where it shall, and back; never to a site that no endpoint names."""
+
+    async def an_unknown_site_gets_none(case: Case) -> None:
+        before = await case.state()
+        key = "to" if case.action.verb == "shift" else "site"
+        nowhere = replace(case.action, parameters={**case.action.parameters, key: "nowhere"})
+        another = replace(case.order, step="step-2", key="run-1/step-2")
+        assert not (await case.driver.check(nowhere, another)).ready
+        with pytest.raises(Permanent) as raised:
+            await case.driver.execute(nowhere, another)
+        case.hear(raised.value)
+        assert await case.state() == before
+
+    assert case.undo == "done"
+    keep_contract(case, an_unknown_site_gets_none)
+
+
+@acting(RoutesTraffic, "drain")
+def test_the_last_site_is_never_drained(case: Case) -> None:
+    """Before `prepare`, the site of the action is the only one with traffic."""
+
+    async def story() -> None:
+        before = await case.state()
+        try:
+            assert not (await case.driver.check(case.action, case.order)).ready
+            with pytest.raises(Permanent):
+                await case.driver.execute(case.action, case.order)
+            assert await case.state() == before
+        finally:
+            await case.driver.close()
+
+    case.run(story())
+
+
+@acting(Verifies, "verify")
+def test_verify(case: Case) -> None:
+    """What does not work is never called good, and a look changes nothing. `prepare` makes it work."""
+
+    async def story() -> None:
+        driver, action = case.driver, case.action
+        brief = replace(case.order, timeout_s=case.silent_timeout_s)
+        try:
+            before = await case.state()
+            with pytest.raises((Retryable, OutcomeUnknown)) as raised:
+                await driver.execute(action, brief)
+            assert raised.value.code
+            assert (await driver.observe(action, case.order)).outcome in ("absent", "unclear")
+            assert await case.state() == before, "a look changed the world"
+            await case.prepare()
+            before = await case.state()
+            assert (await driver.check(action, case.order)).ready
+            assert await driver.execute(action, case.order)
+            assert (await driver.observe(action, case.order)).outcome == "done"
+            with pytest.raises(Permanent):
+                await driver.undo(action, case.order)
+            assert await case.state() == before, "a look changed the world"
+            if case.silence is not None:
+                await case.silence()
+                with pytest.raises(ActionError):
+                    await driver.execute(action, brief)
+                assert (await driver.observe(action, brief)).outcome == "unclear"
+                await case.speak()
+        finally:
+            await driver.close()
+
+    case.run(story())
+
+
+@asking(ReportsHealth)
+def test_health(asked: AskedHealth) -> None:
+    """Good answers are no errors; what fails, or is silent, is counted or left out, and is never raised."""
+
+    async def story() -> None:
+        assert await asked.driver.report_health(asked.action, TIMEOUT_S, 5) == asked.seen
+        await refuses_hostile_answers(asked, "report_health", 5)
+        await asked.fails()
+        assert await ask(asked, "report_health", TIMEOUT_S, 5) == asked.failed
+
+    asked.run(story())
+
+
+@asking(AnswersProbe)
+def test_probe(asked: AskedProbe) -> None:
+    """What lives is up; what accepts and says nothing, and what is not there, never is."""
+
+    async def story() -> None:
+        assert (await asked.driver.probe(asked.action, TIMEOUT_S)).up
+        assert not good(await ask(asked, "probe", TIMEOUT_S, action=asked.gone))
+        await refuses_hostile_answers(asked, "probe")
+        async with silently(asked) as within_s:
+            assert not good(await ask(asked, "probe", within_s))
+
+    asked.run(story())

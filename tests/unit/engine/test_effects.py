@@ -1,0 +1,110 @@
+"""What runs left behind, in a store: kept, read once, and taken back by a person."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+import pytest
+
+from evac.engine.runs.effects import EFFECTS, EffectsReader, clear, decode, encode
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.stores.guards import SITES_KEY
+from evac.model.errors import Corrupt, NotAllowed
+from evac.model.situation import Moved
+from evac.store.memory import MemoryStore
+from evac.store.port import Delete, Put, Store
+
+
+def moved(run: str, scenario: str, *domains: str, at_ms: int, phase: str = "succeeded") -> Moved:
+    return Moved(
+        run,
+        scenario,  # type: ignore[arg-type]
+        domains,
+        at_ms,
+        at_ms + 5,
+        phase,
+        {"shop": (("west-pool", 2),)},
+        {"shop": ("west",)},
+        {"w1": True},
+        {"orders": (("east", "none"), ("west", "primary"))},
+        {"shop": ("shift:shop", at_ms + 4)},
+    )
+
+
+async def put(store: Store, *records: Moved, **marks: str) -> None:
+    changes = [Put(EFFECTS + one.run, encode(one)) for one in records]
+    await store.transact((), (*changes, Put(SITES_KEY, orjson.dumps(marks))))
+
+
+def test_a_record_comes_back_as_it_was() -> None:
+    one = moved("fire-1", "lose", "east", at_ms=10)
+    assert decode(encode(one)) == one
+    with pytest.raises(Corrupt):
+        decode(b"no record")
+
+
+def test_a_lost_site_has_its_run_and_its_time_and_records_are_in_the_order_of_their_ends() -> None:
+    async def work() -> None:
+        store = MemoryStore()
+        await put(
+            store,
+            moved("b-first", "lose", "east", at_ms=10),
+            moved("a-second", "restore", "north", at_ms=20),
+            east="lost",
+            west="active",
+        )
+        found = await EffectsReader(store).read(99)
+        assert [one.run for one in found.moved] == ["b-first", "a-second"]
+        (lost,) = found.lost
+        assert (lost.domain, lost.state, lost.since_ms, lost.run) == ("east", "lost", 10, "b-first")
+
+    asyncio.run(work())
+
+
+def test_a_run_under_way_marks_its_site_and_counts_once_it_has_ended() -> None:
+    async def work() -> None:
+        store, opened = MemoryStore(), orjson.dumps({"leaving": ["east"]})
+        await put(store, east="lost", west="active")
+        await store.transact((), (Put(OPEN + "fire-1", opened),))
+        reader = EffectsReader(store)
+        before = await reader.read(50)
+        assert (before.lost[0].run, before.lost[0].since_ms, before.moved) == ("fire-1", 50, ())
+        kept = Put(EFFECTS + "fire-1", encode(moved("fire-1", "lose", "east", at_ms=40)))
+        await store.transact((), (kept, Delete(OPEN + "fire-1")))
+        after = await reader.read(90)
+        assert [one.run for one in after.moved] == ["fire-1"]
+        assert after.lost[0].since_ms == 50
+
+    asyncio.run(work())
+
+
+def test_a_hall_is_lost_until_it_is_restored_or_cleared() -> None:
+    async def work() -> None:
+        store = MemoryStore()
+        await put(store, moved("fire", "lose", "east/h1", "east/h2", at_ms=10), east="active")
+        assert [one.domain for one in (await EffectsReader(store).read(20)).lost] == ["east/h1", "east/h2"]
+        await put(store, moved("power", "restore", "east/h1", at_ms=30), east="active")
+        assert [one.domain for one in (await EffectsReader(store).read(40)).lost] == ["east/h2"]
+        await clear(store, "east/h2", "kim", "it never burnt", 50)
+        assert not (await EffectsReader(store).read(60)).lost
+
+    asyncio.run(work())
+
+
+def test_a_mark_is_cleared_by_a_person_and_not_while_a_run_leaves_the_site() -> None:
+    async def work() -> None:
+        store = MemoryStore()
+        await put(store, east="evacuated", west="active")
+        await store.transact((), (Put(OPEN + "fire-1", orjson.dumps({"leaving": ["east"]})),))
+        with pytest.raises(NotAllowed, match="fire-1 is under way"):
+            await clear(store, "east", "kim", "a drill", 50)
+        await store.transact((), (Delete(OPEN + "fire-1"),))
+        await clear(store, "east", "kim", "a drill", 60)
+        entry = await store.get(SITES_KEY)
+        assert entry is not None
+        assert orjson.loads(entry.value) == {"east": "active", "west": "active"}
+        with pytest.raises(NotAllowed, match="not marked"):
+            await clear(store, "east", "kim", "a drill", 70)
+
+    asyncio.run(work())
