@@ -368,7 +368,7 @@ def _without_store(graph: ServiceGraph, families: FamilyHits) -> Pairs:
 
 
 def _open(ground: Ground, wiring: Wiring) -> BoolColumn:
-    """(L, S) not known whether a service is down.
+    """(L, S) not known whether a service is down, or not proved that it comes back.
 
     One that still has some replicas, where no room elsewhere is known, may or may not be filled up.
     """
@@ -376,6 +376,8 @@ def _open(ground: Ground, wiring: Wiring) -> BoolColumn:
     left = ground.presence.n[short.service] - short.of(ground.lost)
     doubtful = short.only(~short.of(ground.capacity.headroom_known) & (left > 0)).marked(*ground.lost.shape)
     doubtful |= ground.loose
+    for number, missing in ground.capacity.short.items():
+        doubtful[number] |= missing.not_proved > 0
     open_ones = [bool(found.any()) for found in families.open]
     for service, names in enumerate(wiring.graph.families):
         for family in (families.index[name] for name in names if name in families.index):
