@@ -289,8 +289,8 @@ def pool_capacities(
         live = (fleet.pool == number) & (np.isin(fleet.state, (SERVING, SPARE)) | rising)
         room = _pool_capacity(top, number, live, unknown)
         if scenario.kind != "restore":
-            whole = lost.pools[number]
-            taken = share_of_resources(top, lost.servers | whole, number)
+            all_of_it = (Fraction(1),) * RESOURCE_COUNT
+            taken = all_of_it if lost.pools[number] else share_of_resources(top, lost.servers, number)
             left = taken if scenario.kind == "failback" else tuple(1 - share for share in taken)
             room = [capacity_part(whole, share, good) for whole, share in zip(room, left, strict=True)]
         found.append(room)

@@ -55,7 +55,8 @@ def test_primaries_stand_where_the_plan_put_them(burnt: tuple[Estate, Plan, Esta
     _, plan, after = burnt
     primary = {store.id: store.primary for store in after.stores}
     moved = [s for s in plan.stores if s.primary_ms is not None and not s.restored]
-    assert moved
+    # Of the flawed one no store can move: those with a copy left have lost the majority of their votes.
+    assert moved or all(s.primary_ms is None for s in plan.stores)
     for outcome in moved:
         found = primary[outcome.store]
         assert found is not None

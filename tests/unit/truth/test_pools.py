@@ -229,3 +229,10 @@ def random_pools(seed: int) -> Estate:
             racks="rack\n" + "\n".join(racks) + "\n",
             servers="server,site,rack,state,pool,cpu_millicores,memory_mib\n" + "\n".join(lines) + "\n",
         )
+
+
+def test_a_pool_of_which_only_totals_are_known_takes_its_services_home(tmp_path: Path) -> None:
+    estate = written(tmp_path, UNKNOWN)
+    made = plan(estate, Scenario("failback", ("a",)))
+    assert check(estate, made).holds
+    assert {name for step in made.steps if step.kind == "start" for name, _ in step.servers} == {"a-k8s"}
