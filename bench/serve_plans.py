@@ -25,7 +25,7 @@ from evac import estate as estates
 from evac.app.planner.worker import PlanningWorker
 from evac.engine.clock import SystemClock
 from evac.engine.plans.library import Drawer, Made, decode
-from evac.engine.plans.queue import Wanted, Work
+from evac.engine.plans.queue import WantedPlan, Work
 from evac.model.digest import estate_digest
 from evac.model.run_policy import RunPolicy
 from evac.store.opening import open_store
@@ -161,7 +161,7 @@ class _Counting:
         self._worker, self._told = worker, told
         self.lanes = worker.lanes
 
-    async def scenarios(self) -> Sequence[Wanted]:
+    async def scenarios(self) -> Sequence[WantedPlan]:
         return await self._worker.scenarios()
 
     async def stand(self, lane: int, lost: tuple[str, ...], work: Work, known: Any, load: Any) -> Made:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from evac.views.sheet import Part, Sheet, sheet_page
+from evac.views.sheet import Sheet, SheetPart, sheet_page
 
 pytestmark = pytest.mark.browser
 
@@ -30,7 +30,7 @@ ROW = (
 
 def test_a_runbook_keeps_its_steps_whole_and_has_room_to_write(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "book.html"
-    path.write_text(sheet_page(Sheet("Runbook", "", (Part("Wave 0", head=HEAD, rows=(ROW,)),))), "utf-8")
+    path.write_text(sheet_page(Sheet("Runbook", "", (SheetPart("Wave 0", head=HEAD, rows=(ROW,)),))), "utf-8")
     page = browser.new_page(viewport={"width": A4_PX, "height": 900})
     page.goto(path.as_uri())
     page.emulate_media(media="print")

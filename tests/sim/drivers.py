@@ -23,7 +23,7 @@ from evac.drivers.port import Action, Evidence, Observed, Order, Verb
 from evac.drivers.registry import DRIVERS, Maker
 from evac.drivers.spec import DriverSpec
 from evac.model.errors import Permanent, Retryable
-from evac_lab.virtual_loop import Process
+from evac_lab.virtual_loop import VirtualProcess
 from tests.sim.database_drivers import PostgresSimulated, RedisSimulated
 from tests.sim.databases import Member
 from tests.sim.floor_driver import RedfishSimulated
@@ -229,7 +229,7 @@ SPECS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
 """What simulated drivers declare: what the real one does, as far as it is simulated."""
 
 
-def makers(world: World, process: Process) -> dict[str, Maker]:
+def makers(world: World, process: VirtualProcess) -> dict[str, Maker]:
     """How each driver is made for one process (`registry.Drivers`); people and nothing are the real ones."""
     found: dict[str, Maker] = {kind.name: partial(kind, world, process) for kind in KINDS}
     return {**found, "manual": ManualDriver, "noop": partial(SharedNoop, world)}

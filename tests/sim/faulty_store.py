@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from evac.model.errors import EvacError, LockHeld, Unavailable
 from evac.store.memory import MemoryStore
 from evac.store.port import PREFIX_END, Change, Compare, Entry, Lease
-from evac_lab.virtual_loop import Process, VirtualLoop
+from evac_lab.virtual_loop import VirtualLoop, VirtualProcess
 
 T = TypeVar("T")
 DEADLINE_S: Final = 1.0
@@ -184,7 +184,7 @@ class SiteStore:
     quorum = True
 
     def __init__(
-        self, cluster: Cluster, loop: VirtualLoop, process: Process, connected: Callable[[], bool]
+        self, cluster: Cluster, loop: VirtualLoop, process: VirtualProcess, connected: Callable[[], bool]
     ) -> None:
         self.cluster, self.loop, self._process = cluster, loop, process
         self._connected, self._random = connected, loop.random.random

@@ -36,7 +36,7 @@ from evac.store.port import Lease, Put
 from evac.watch.verdict import EvidenceKind, Seen, Verdict
 from evac.watch.verdict import Standing as Belief
 from evac.watch.witness import Probe
-from evac_lab.virtual_loop import Process
+from evac_lab.virtual_loop import VirtualProcess
 from tests.sim import plans
 from tests.sim.databases import Engine
 from tests.sim.drivers import makers
@@ -65,7 +65,7 @@ class Struck(BaseException):
 class _Node:
     """The controller of one site, as it runs now."""
 
-    process: Process
+    process: VirtualProcess
     controller: Controller
     store: SiteStore
 
@@ -105,7 +105,7 @@ class FireStory(Story):
             return
         number = self.options.sites.index(site)
         self._starts += 1
-        process = Process(self.loop, f"{site}-{self._starts}", site, self.options.drift_ppm[number])
+        process = VirtualProcess(self.loop, f"{site}-{self._starts}", site, self.options.drift_ppm[number])
         process.offset_ms = 1_700_000_000_000 + self.options.wall_offset_ms[number]
         store = SiteStore(self.world.cluster, self.loop, process, partial(self.world.connected, site))
         controller = Controller(self._parts(process, store))
@@ -116,7 +116,7 @@ class FireStory(Story):
         if not self.options.whole:
             self._believe(site)
 
-    def _parts(self, process: Process, store: SiteStore) -> Parts:
+    def _parts(self, process: VirtualProcess, store: SiteStore) -> Parts:
         options, world, policy, owner = self.options, self.world, self.policy, process.name
         pooled = dict.fromkeys(options.services, options.sites)
         guards = Guards(store, process, options.sites, pooled)
@@ -160,7 +160,7 @@ class FireStory(Story):
             leader_ttl_ms=options.ttl_ms,
         )
 
-    def _probes(self, process: Process, target: str) -> list[Probe]:
+    def _probes(self, process: VirtualProcess, target: str) -> list[Probe]:
         def probe(kind: EvidenceKind) -> Probe:
             async def ask() -> Seen:
                 if not self.world.reach(process.site, target):
@@ -229,7 +229,7 @@ class FireStory(Story):
         value = self.world.cluster.value(PREFIX + store)
         return None if value is None else decode_standing(store, value)
 
-    async def _look(self, store: SiteStore, process: Process, lease: Lease) -> None:
+    async def _look(self, store: SiteStore, process: VirtualProcess, lease: Lease) -> None:
         """A leader's chore: what roles there are, where that is certain."""
         await asyncio.sleep(LOOK_S)
         before = self.roles()
@@ -266,7 +266,7 @@ class FireStory(Story):
         database = self.world.databases[name]
         return self.world.reach(at, holder) and database.alive(database.of(holder))
 
-    async def _check(self, store: SiteStore, process: Process, lease: Lease) -> None:
+    async def _check(self, store: SiteStore, process: VirtualProcess, lease: Lease) -> None:
         """A leader's chore: which replica confirms every commit, checked while all is well. Looking at all of
         them takes its time, and what is written was seen before.
         """
@@ -278,7 +278,7 @@ class FireStory(Story):
             await keep_standing(store, fact, epochs[fact.store], lease)
         await asyncio.sleep(STANDING_S)
 
-    def _confirming(self, epoch: Epoch, process: Process) -> list[Standing]:
+    def _confirming(self, epoch: Epoch, process: VirtualProcess) -> list[Standing]:
         """The replica without which the primary confirms nothing, where a process can see that."""
         name, database, found = epoch.store, self.world.databases[epoch.store], []
         for primary in database.members.values():
@@ -348,7 +348,7 @@ class FireStory(Story):
                 if one.execution is not None:
                     self.referee.compare(one.execution.view)
 
-    def _boundary(self, process: Process) -> None:
+    def _boundary(self, process: VirtualProcess) -> None:
         """Between a record and an effect: whoever is dead goes no further, and the one to be struck is."""
         if not process.alive:
             raise Struck
@@ -423,7 +423,7 @@ class FireStory(Story):
             self.world.say(f"{process.name} is stopped")
             process.stop()
 
-    def go_on(self, site: str, process: Process) -> None:
+    def go_on(self, site: str, process: VirtualProcess) -> None:
         if process.stopped:
             self.world.say(f"{process.name} goes on")
             process.resume()

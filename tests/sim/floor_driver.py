@@ -10,7 +10,7 @@ from evac.drivers.capabilities import BootsServers, PowerReport, SwitchesPower
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
-from evac_lab.virtual_loop import Process
+from evac_lab.virtual_loop import VirtualProcess
 from tests.sim.floor import Floor, Server
 from tests.sim.world import World
 
@@ -34,7 +34,7 @@ class RedfishSimulated(BootsServers, SwitchesPower):
     name = "redfish"
     verbs: frozenset[Verb] = frozenset({"boot", "start", "stop"})
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: World, process: VirtualProcess) -> None:
         self._world, self._process, self._draw = world, process, world.loop.random.random
 
     async def check(self, action: Action, order: Order) -> Checked:

@@ -12,7 +12,7 @@ from evac.drivers import parameters
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.registry import DRIVERS
 from evac.model.errors import ActionError, Permanent
-from evac_lab.virtual_loop import Process
+from evac_lab.virtual_loop import VirtualProcess
 from tests.sim.world import World
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class SimulatedDriver(ABC):
     takes_s: Mapping[str, float] = MappingProxyType({})
     host_key = "host"
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: World, process: VirtualProcess) -> None:
         self.world, self.process = world, process
 
     async def check(self, action: Action, order: Order) -> Checked:

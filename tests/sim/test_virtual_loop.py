@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from evac_lab.virtual_loop import Idle, Process, VirtualLoop, run
+from evac_lab.virtual_loop import Idle, VirtualLoop, VirtualProcess, run
 
 
 def _order(seed: int) -> list[int]:
@@ -56,7 +56,7 @@ def test_there_are_no_threads() -> None:
 
 def test_a_stopped_process_does_nothing_and_its_clock_goes_on() -> None:
     loop, seen = VirtualLoop(1), list[int]()
-    process = Process(loop, "one")
+    process = VirtualProcess(loop, "one")
 
     async def tick() -> None:
         while True:
@@ -80,7 +80,10 @@ def test_a_stopped_process_does_nothing_and_its_clock_goes_on() -> None:
 
 def test_clocks_drift_and_jump_each_on_its_own() -> None:
     loop = VirtualLoop(1)
-    fast, slow = Process(loop, "fast", drift_ppm=10_000), Process(loop, "slow", drift_ppm=-10_000)
+    fast, slow = (
+        VirtualProcess(loop, "fast", drift_ppm=10_000),
+        VirtualProcess(loop, "slow", drift_ppm=-10_000),
+    )
     fast.offset_ms = 5_000
 
     async def main() -> None:

@@ -29,7 +29,7 @@ from evac.run.patience import deadline_ms
 from evac.run.values import ENDED, Event, RunSpec
 from evac.run.view import RunView
 from evac.store.port import Put
-from evac_lab.virtual_loop import Process
+from evac_lab.virtual_loop import VirtualProcess
 from tests.sim.drivers import makers
 from tests.sim.faulty_store import Weather
 from tests.sim.floor import HOPELESS, STEPS_IN_S, Server
@@ -67,7 +67,7 @@ class WaveStory(Story):
         )
         self.bound = wave(options, RUN)
         self.view: RunView | None = None
-        self.leader: Process | None = None
+        self.leader: VirtualProcess | None = None
         self.excused: set[str] = set()
         self._tripped = "", -SEEN_S
         self._seen_at_trip, self._fed = False, set[str]()
@@ -183,13 +183,13 @@ class WaveStory(Story):
         number = 0
         while self.view is None or self.view.phase not in ENDED:
             number += 1
-            self.leader = process = Process(self.loop, f"c{number}", self.world.sites[0])
+            self.leader = process = VirtualProcess(self.loop, f"c{number}", self.world.sites[0])
             task = process.spawn(self._carry_out(process))
             await asyncio.wait([task])
             if process.alive and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
 
-    async def _carry_out(self, process: Process) -> None:
+    async def _carry_out(self, process: VirtualProcess) -> None:
         store = self.world.cluster
         leading = await self._acquire(process)
         self._led_since = self.loop.now
@@ -236,7 +236,7 @@ class WaveStory(Story):
             order = Order(RUN, step, 1, 0, 0, "it drifted", 10.0, f"{RUN}/{step}/again")
             self._watch.add(step, self.bound.actions[step], order)
 
-    async def _acquire(self, process: Process) -> Leadership:
+    async def _acquire(self, process: VirtualProcess) -> Leadership:
         while True:
             with contextlib.suppress(LockHeld):
                 return await Leadership.acquire(self.world.cluster, process.name, TTL_MS, process)

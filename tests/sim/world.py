@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from evac.drivers.port import Action, Order
 from evac.engine.lead.leadership import LEADER
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
-from evac_lab.virtual_loop import Process, VirtualLoop
+from evac_lab.virtual_loop import VirtualLoop, VirtualProcess
 from tests.sim.databases import Database, Engine, Member
 from tests.sim.faulty_store import Cluster, Weather
 from tests.sim.floor import Floor, Server
@@ -254,7 +254,7 @@ class World:
             raise Broken(f"{database.store} lost {len(missing)} acknowledged writes: {sorted(missing)[:5]}")
         self.check_primaries()
 
-    def begins(self, process: Process, action: Action, order: Order) -> None:
+    def begins(self, process: VirtualProcess, action: Action, order: Order) -> None:
         """An effect begins, as its controller believes under a lease that is held."""
         self.effects += 1
         holder = self.cluster.token_of(LEADER)
@@ -280,7 +280,7 @@ class World:
 
     async def ask(
         self,
-        process: Process,
+        process: VirtualProcess,
         site: str,
         serve: Callable[[], T],
         order: Order,

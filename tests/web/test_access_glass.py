@@ -220,10 +220,10 @@ def test_one_person_counts_once_by_whatever_way_she_approves(signer: Signer) -> 
         first = events_of(spec, signer.now_ms, 600_000, "")[0]
         view = replay(spec, [first])
         for asked in await standing(office):
-            apply(view, requests.event_of(view, asked, signer.now_ms, requests.Terms()))
+            apply(view, requests.event_of(view, asked, signer.now_ms, requests.RequestTerms()))
         assert view.approvals.counted == 1
         lee = replace(asked, who="lee")
-        apply(view, requests.event_of(view, lee, signer.now_ms, requests.Terms()))
+        apply(view, requests.event_of(view, lee, signer.now_ms, requests.RequestTerms()))
         assert view.approvals.counted == 2
 
     play(story, access=signer.access)
@@ -247,7 +247,7 @@ def test_a_policy_that_wants_signatures_gets_them_with_a_credential_too(signer: 
         check_request(policy, view, signed)
         with pytest.raises(NotAllowed):
             check_request(policy, view, bare)
-        event = requests.event_of(view, signed, signer.now_ms, requests.Terms())
+        event = requests.event_of(view, signed, signer.now_ms, requests.RequestTerms())
         assert event.data["reason"].startswith("BREAK-GLASS 00000000, use 1 of 1: ")
         assert event.data["reason"].endswith("; people inside")
         notice = of_event(RUN, event)

@@ -265,7 +265,7 @@ def test_a_token_acts_for_its_person_and_never_beyond(tmp_path: Path) -> None:
 
 
 def test_whoever_asks_too_often_waits(tmp_path: Path) -> None:
-    from evac.model.access import Limits
+    from evac.model.access import AccessLimits
 
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         by = {"authorization": f"Bearer {TOKEN}"}
@@ -275,7 +275,7 @@ def test_whoever_asks_too_often_waits(tmp_path: Path) -> None:
         assert (told.status_code, told.json()["code"]) == (429, "too-many-requests")
         assert told.headers["retry-after"] == "60"
 
-    play(story, access=people(tmp_path, limits=Limits(requests=Rate(3, 60_000))))
+    play(story, access=people(tmp_path, limits=AccessLimits(requests=Rate(3, 60_000))))
 
 
 def test_a_changed_file_counts_at_once_and_a_broken_one_does_not(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from evac.drivers.process.client import CA, CERT, KEY, Peer, peer_of
+from evac.drivers.process.client import CA, CERT, KEY, AgentPeer, peer_of
 from evac_lab.fleet.ground import CIRCUITS_ADDRESS, address_of
 from evac_lab.fleet.running import Certificates
 from evac_lab.state import ZONE, Topology
@@ -59,7 +59,7 @@ def environment(folder: Path, site: str = "") -> Mapping[str, str]:
     }
 
 
-def operator(folder: Path) -> Peer:
+def operator(folder: Path) -> AgentPeer:
     return peer_of(environment(folder))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from evac.drivers.port import Action, Order
-from evac.drivers.process.client import Peer
+from evac.drivers.process.client import AgentPeer
 from evac.drivers.process.driver import ProcessDriver
 from evac_lab import authorities, messenger
 from evac_lab import process as processes
@@ -271,7 +271,7 @@ def start_messenger(ground: Ground, site: Site) -> None:
     asyncio.run(_execute(action, order, authorities.operator(ground.folder.certificates)))
 
 
-async def _execute(action: Action, order: Order, peer: Peer) -> None:
+async def _execute(action: Action, order: Order, peer: AgentPeer) -> None:
     driver = ProcessDriver(peer)
     try:
         await driver.execute(action, order)

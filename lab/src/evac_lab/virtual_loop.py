@@ -22,14 +22,14 @@ T = TypeVar("T")
 LATER_PERMILLE: Final = 20
 """How often a ready callback is kept for the next turn."""
 
-_PROCESS: ContextVar[Process | None] = ContextVar("evac.process", default=None)
+_PROCESS: ContextVar[VirtualProcess | None] = ContextVar("evac.process", default=None)
 
 
 class Idle(RuntimeError):
     """Everything waits, and nothing will ever happen."""
 
 
-class Process:
+class VirtualProcess:
     """One process of the simulation: its tasks, and its clocks, which are its own (the port `Clock`).
 
     offset_ms: of the wall clock; drift_ppm: how much faster its clocks go than the world's. ahead_ms: what
@@ -110,7 +110,7 @@ class Process:
         return None
 
 
-def current_process() -> Process | None:
+def current_process() -> VirtualProcess | None:
     """Whose code runs now; None for the world itself."""
     return _PROCESS.get()
 
@@ -158,7 +158,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.random = Random(seed)
         self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign]
         self.ready: list[_Callback] = []
-        self.processes: list[Process] = []
+        self.processes: list[VirtualProcess] = []
         self.turns = 0
         self.stopped = 0
         self.now = 0.0

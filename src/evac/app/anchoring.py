@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac import estate as estates
-from evac.drivers.process.client import PLAIN_HINT, Peer, agent_endpoints, peer_of, plain_problem
+from evac.drivers.process.client import PLAIN_HINT, AgentPeer, agent_endpoints, peer_of, plain_problem
 from evac.drivers.process.driver import AgentAnchors
 from evac.engine.clock import Clock
 from evac.engine.lead import watch_journal
@@ -31,7 +31,7 @@ from evac.model.errors import (
 from evac.model.estate import Estate
 from evac.model.generation import SUPERSEDED
 from evac.net.tls import client_context
-from evac.notices import codec as notices
+from evac.notices import values as notices
 from evac.store.anchors import Anchor
 from evac.store.etcd import EtcdStore
 from evac.store.journal import head_of, read
@@ -51,7 +51,7 @@ SAID_MOST: Final = 64
 """Journals of one site of which something is said at a time."""
 
 
-AgentAt = tuple[str, str, Peer]
+AgentAt = tuple[str, str, AgentPeer]
 """URL, reference of the key, how TLS is spoken."""
 
 

@@ -57,7 +57,7 @@ IDLE: Final = "20s"
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedPlan:
     """A plan with the estate it fits, as the estate stands now."""
 
     plan: Plan
@@ -74,7 +74,7 @@ async def load(
     drivers: Drivers,
     now_ms: int,
     store: Store | None = None,
-) -> Loaded:
+) -> LoadedPlan:
     """Raises StalePlan where the plan was made from another estate, or other roles, than those of now, and
     UnsafePlan where the checker refuses it.
 
@@ -103,7 +103,7 @@ async def fit(
     *,
     store: Store | None = None,
     known: Observation | None = None,
-) -> Loaded:
+) -> LoadedPlan:
     """A plan that was read, with the estate as it is now. known: what is known beside the files; else the
     store and the systems are asked. Raises StalePlan as `load`, UnsafePlan for one that the checker refuses.
     """
@@ -117,7 +117,7 @@ async def fit(
         by_files = plan.estate_digest == estate_digest(estate)
         raise StalePlan("plan-stale", *stale_words(differences(found), by_files))
     must_hold(now, plan)
-    return Loaded(plan, data, digest, now, policy)
+    return LoadedPlan(plan, data, digest, now, policy)
 
 
 def _must_not_be_left(plan: Plan, found: Situation) -> None:
@@ -139,7 +139,7 @@ def is_digest(plan: Path) -> bool:
     return str(plan).startswith("sha256:") and not plan.exists()
 
 
-async def dry_run(loaded: Loaded, drivers: Drivers) -> DryRun:
+async def dry_run(loaded: LoadedPlan, drivers: Drivers) -> DryRun:
     """Asks every system that the plan touches, all at once within bounds."""
     bound = bind(loaded.estate, loaded.plan, loaded.policy, run="dry", incident="dry", digest=loaded.digest)
     gate = asyncio.Semaphore(CHECKS_AT_ONCE)
@@ -288,7 +288,7 @@ def adopt(
     return asyncio.run(work())
 
 
-async def look(loaded: Loaded, drivers: Drivers) -> tuple[str, ...]:
+async def look(loaded: LoadedPlan, drivers: Drivers) -> tuple[str, ...]:
     """Steps all of whose actions the real systems say are done, in the order of the plan."""
     bound = bind(
         loaded.estate, loaded.plan, loaded.policy, run="adopt", incident="adopt", digest=loaded.digest
@@ -344,7 +344,7 @@ async def fitted(
     drivers: Drivers,
     now_ms: int,
     known: Observation | None,
-) -> Loaded:
+) -> LoadedPlan:
     """The plan with the estate as it is now. known: what is known beside the files, if anyone knows. Raises
     StalePlan, UnsafePlan; InvalidInput for what is no plan.
     """

@@ -13,14 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import aiohttp
-import orjson
-
 from evac.app.anchoring import AgentAt
 from evac.drivers.process.client import CERT, Lines
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.model.errors import EvacError
+from evac.net.http_calls import Caller, NotAnswered, NotReached
 from evac.net.tls import ends_ms
 from evac.store.port import Lease
 
@@ -28,7 +26,6 @@ SOON_MS: Final = 30 * 86_400_000
 LOOK_S: Final = 600.0
 AGAIN_MS: Final = 86_400_000
 ASK_S: Final = 3.0
-ANSWER_MOST: Final = 262_144
 
 
 def own_certificates(environ: Mapping[str, str] = os.environ) -> dict[str, Path]:
@@ -93,15 +90,9 @@ class CertificateChore:
         """0 where it does not answer or says nothing: others say that."""
         url, _, peer = at
         try:
-            line = Lines(peer).to(url)
-            async with (
-                asyncio.timeout(ASK_S),
-                aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as session,
-                session.get(
-                    f"{url.rstrip('/')}/v1/health", allow_redirects=False, ssl=line or True
-                ) as answer,
-            ):
-                told = orjson.loads(await answer.content.read(ANSWER_MOST))
-            return int(told["tls"]["ends_ms"])
-        except (aiohttp.ClientError, EvacError, OSError, TimeoutError, ValueError, KeyError, TypeError):
+            health = f"{url.rstrip('/')}/v1/health"
+            async with Caller() as caller:
+                answer = await caller.call("GET", health, timeout_s=ASK_S, line=Lines(peer).to(url))
+            return int(answer.values()["tls"]["ends_ms"])
+        except (NotReached, NotAnswered, EvacError, ValueError, KeyError, TypeError):
             return 0

@@ -26,7 +26,7 @@ from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
 from evac.drivers import process
 from evac.drivers.port import Driver
-from evac.drivers.process.client import Peer, agent_of, peer_of
+from evac.drivers.process.client import AgentPeer, agent_of, peer_of
 from evac.drivers.process.driver import (
     AgentAnchors,
     AgentGenerations,
@@ -218,7 +218,8 @@ async def compose(
             CertificateChore(agents_of(estate), clock, tell).chore,
             HeadChore(store, sinks, clock, tell, setting.site).chore,
         ),
-        leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy),
+        leader_ttl_ms=setting.leader_ttl_ms
+        or (LAB_TTL_MS if policy.profile.name == "lab" else LEADER_TTL_MS),
         generations=generations,
         estate=lambda: seen.digest,
     )
@@ -228,7 +229,7 @@ async def compose(
     return Composed(made[0], store, drivers, worker, seen, closed, agents, mender, forethought)
 
 
-def hands_of(estate: Estate, peer: Peer | None = None) -> dict[str, Maker]:
+def hands_of(estate: Estate, peer: AgentPeer | None = None) -> dict[str, Maker]:
     """Drivers by the hand of each site's agent, such as `postgres@pangyo`, and the one of its units. peer:
     how agents are spoken to, if not as the environment says. Raises InvalidInput.
     """
@@ -258,10 +259,6 @@ def _permitter(estate: Estate, made: dict[str, AgentPermits], site: str) -> Agen
 def _primary_of(seen: SeenEstate, name: str) -> str:
     store = next((one for one in seen.estate.stores if one.id == name), None)
     return "" if store is None else primary_site(topology(seen.estate), store)
-
-
-def _ttl_ms(policy: RunPolicy) -> int:
-    return LAB_TTL_MS if policy.profile.name == "lab" else LEADER_TTL_MS
 
 
 def _desk(

@@ -84,6 +84,7 @@ ReasonKind = Literal[
     "traffic",
     "fewer-replicas",
     "no-copy",
+    "majority-lost",
     "no-headroom",
     "nowhere-else",
     "tools-lost",
@@ -123,6 +124,8 @@ class Reason:
                 return f"{self.replicas:,} of {self.of:,} replicas left"
             case "no-copy":
                 return f"store {stores} has no copy within its rpo outside {self.loss}"
+            case "majority-lost":
+                return f"store {stores} loses the majority of its votes with {self.loss}, so writes stop"
             case "no-headroom":
                 return f"no room for {self.replicas:,} of the replicas it needs"
             case "nowhere-else":
@@ -417,7 +420,10 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
             continue
         place = int(impacts.families.losses[row].searchsorted(number))
         if impacts.families.ready_ms[row][place] >= NEVER:
-            return Reason("no-copy", loss, _stores(context, family))
+            stores = impacts.graph.family_stores[family]
+            outcomes = [impacts.stores.at(store, number) for store in stores]
+            tied = any(o is not None and not o.has_majority and o.data_members_left for o in outcomes)
+            return Reason("majority-lost" if tied else "no-copy", loss, _stores(context, family))
     short = impacts.capacity.short.get(number)
     if short is not None and short.for_good[service] > 0:
         return Reason("no-headroom", loss, replicas=int(short.for_good[service]))

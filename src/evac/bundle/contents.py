@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from evac.bundle.opening import check_journals
 from evac.estate.codecs.bundle import BundleDamaged, manifest_of, open_bundle
-from evac.views.sheet import Part, Sheet, utc
+from evac.views.sheet import Sheet, SheetPart, utc
 from evac.views.words import duration
 
 
@@ -93,15 +93,15 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
         for row in told["journals"]
     ]
     parts = (
-        Part("", facts=facts),
-        Part("Plans", head=("loss", "kind", "made", "digest", "part"), rows=plans),
-        Part("Journals", head=("stream", "segments", "records", "head"), rows=journals),
-        Part(
+        SheetPart("", facts=facts),
+        SheetPart("Plans", head=("loss", "kind", "made", "digest", "part"), rows=plans),
+        SheetPart("Journals", head=("stream", "segments", "records", "head"), rows=journals),
+        SheetPart(
             "Data sets",
             head=("store", "epoch", "primary"),
             rows=[(row["store"], str(row["epoch"]), row["holder"] or "-") for row in told["epochs"]],
         ),
-        Part(
+        SheetPart(
             "What drivers need",
             head=("reference", "for", "under lock"),
             rows=[
@@ -109,7 +109,7 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
                 for row in told["references"]
             ],
         ),
-        Part(
+        SheetPart(
             "What is missing",
             head=("what", "why"),
             rows=[(row["what"], row["why"]) for row in told["left_out"]],

@@ -89,7 +89,7 @@ EXTRAS: Final = "all"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BundleRequest:
     """store: None: nothing of a store is carried. shares: (k, n) where secrets are locked up; shares_to:
     folders of the people. sealed: more references, or files, to be locked up. at_ms: when it is made.
     """
@@ -123,7 +123,7 @@ class Written:
 class _Making:
     """What comes together."""
 
-    asked: Asked
+    asked: BundleRequest
     estate: Estate
     sources: list[Source] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -134,7 +134,7 @@ class _Making:
 
 
 def make_bundle(
-    asked: Asked,
+    asked: BundleRequest,
     tell: Callable[[float, str], None] = lambda share, words: None,
     draw: sealing.Draw = os.urandom,
 ) -> Written:

@@ -50,7 +50,7 @@ ASK_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class OpeningRequest:
     """into: a folder that is not there yet, or the one of this very bundle. confirm: sites that a person says
     are lost. generation: to be opened; 0: the next one. store: an empty store to be filled, in place of a new
     file in the folder.
@@ -100,7 +100,7 @@ def default_folder(bundle: Path) -> Path:
         return base / f"bundle-{found.digest[:16]}"
 
 
-def open_from(asked: Asked, now_ms: int) -> Opened:
+def open_from(asked: OpeningRequest, now_ms: int) -> Opened:
     """Raises BundleDamaged with the names of all parts that are, InvalidInput, NotAllowed, StoreError."""
     remove_leftovers(asked.into)
     with open_bundle(asked.bundle) as bundle:
@@ -142,7 +142,7 @@ def open_from(asked: Asked, now_ms: int) -> Opened:
     return replace(found, held=held, told=tuple(sorted(known)), silent=tuple(silent))
 
 
-def _kept(asked: Asked, bundle: Bundle) -> dict[str, Any] | None:
+def _kept(asked: OpeningRequest, bundle: Bundle) -> dict[str, Any] | None:
     """What an earlier opening of this bundle wrote; None where the folder is not there. Shares open what is
     not open yet. Raises InvalidInput where something else is asked for than was opened.
     """
@@ -222,7 +222,7 @@ def _unpack(bundle: Bundle, place: Path) -> None:
             bundle.copy(name, target)
 
 
-def _unlock(bundle: Bundle, asked: Asked, place: Path) -> None:
+def _unlock(bundle: Bundle, asked: OpeningRequest, place: Path) -> None:
     """What the shares open, where there are any, under `place`. Raises InvalidInput."""
     sealed = bundle.values["sealed"]
     if not asked.shares:
@@ -276,7 +276,7 @@ def _ask_agents(
 
 
 def _next(
-    bundle: Bundle, asked: Asked, known: Mapping[str, tuple[int, str]], silent: Mapping[str, str]
+    bundle: Bundle, asked: OpeningRequest, known: Mapping[str, tuple[int, str]], silent: Mapping[str, str]
 ) -> int:
     """The generation to be opened. Raises NotAllowed."""
     unnamed = sorted(set(silent) - set(asked.confirm))
@@ -319,7 +319,7 @@ class _Contents:
     held: tuple[str, ...]
 
 
-def _contents(bundle: Bundle, generation: Generation, asked: Asked) -> _Contents:
+def _contents(bundle: Bundle, generation: Generation, asked: OpeningRequest) -> _Contents:
     """Raises BundleDamaged for a journal that is not what its chain says."""
     entries = _entries(bundle)
     journals = _journals(bundle)
@@ -338,7 +338,7 @@ def _contents(bundle: Bundle, generation: Generation, asked: Asked) -> _Contents
 
 
 def _make_store(
-    path: Path, bundle: Bundle, generation: Generation, asked: Asked, *, filled: bool
+    path: Path, bundle: Bundle, generation: Generation, asked: OpeningRequest, *, filled: bool
 ) -> tuple[str, ...]:
     """The new store, or one elsewhere; returns the runs that are held. filled: it has everything already.
     Raises BundleDamaged, StoreError.
@@ -353,7 +353,7 @@ def _make_store(
     return made.held
 
 
-def _cut_off(bundle: Bundle, asked: Asked, number: int) -> Generation | None:
+def _cut_off(bundle: Bundle, asked: OpeningRequest, number: int) -> Generation | None:
     """The generation that this very opening left in the store elsewhere when it was cut off before it had a
     folder: the store holds all that it would write, from the same person for the same reason, and no more.
     """
@@ -392,7 +392,7 @@ def _above(key: str, value: bytes, generation: int) -> bytes:
 
 
 def _first_words(
-    heads: Sequence[Segment], generation: Generation, asked: Asked, bundle: Bundle, token: int
+    heads: Sequence[Segment], generation: Generation, asked: OpeningRequest, bundle: Bundle, token: int
 ) -> dict[str, bytes]:
     """The first record that the new generation writes: who opened it, from what, and why."""
     stream = watch_journal.STREAM

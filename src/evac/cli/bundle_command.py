@@ -109,7 +109,7 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     if asked.ask_shares and not (folder / GLASS).is_dir():
         shares += _prompted(asked.bundle, len({share.point for share in shares}))
     opened = opening.open_from(
-        opening.Asked(
+        opening.OpeningRequest(
             asked.bundle, folder, who_am_i(), asked.reason, shares, asked.confirm, generation, store
         ),
         time.time_ns() // 1_000_000,
@@ -233,7 +233,7 @@ def make(
     """
     from evac.bundle import making as bundling
 
-    asked = bundling.Asked(
+    asked = bundling.BundleRequest(
         estate,
         target,
         _now_ms(),

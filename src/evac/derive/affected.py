@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evac.derive.stores import store_is_lost
 from evac.model.domain import Loss, Topology, is_lost
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IntColumn, Replicas
@@ -147,22 +148,6 @@ def sites_left(top: Topology, gone: IntColumn) -> BoolColumn:
 def lost_members(top: Topology, lost: Loss, store: Store) -> tuple[bool, ...]:
     """Whether each member of a store is lost, in the order of `store.members`."""
     return tuple(is_lost(top, lost, member.at) for member in store.members)
-
-
-def store_is_lost(store: Store, gone: tuple[bool, ...]) -> bool:
-    """A store is lost when its primary is, or its majority of votes, or every member.
-
-    A store that lists no member stands nowhere and is never lost: that is a finding, not a loss.
-    """
-    if not store.members:
-        return False
-    if all(gone):
-        return True
-    if store.quorum:
-        alive = sum(m.votes for m, dead in zip(store.members, gone, strict=True) if not dead)
-        return 2 * alive <= sum(m.votes for m in store.members)
-    primaries = [dead for m, dead in zip(store.members, gone, strict=True) if m.mode == "primary"]
-    return any(primaries)
 
 
 def stores_lost(top: Topology, lost: Loss) -> BoolColumn:

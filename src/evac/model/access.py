@@ -148,7 +148,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AccessLimits:
     """sign_in: false proofs from one address. requests: of one person or program."""
 
     sign_in: Rate = field(default_factory=lambda: Rate(10, 300_000))
@@ -167,4 +167,4 @@ class AccessRules:
     hosts: tuple[str, ...] = ()
     sessions: Sessions = Sessions()
     glass: GlassRules = GlassRules()
-    limits: Limits = Limits()
+    limits: AccessLimits = AccessLimits()

@@ -261,8 +261,9 @@ class Backup:
 class Store:
     """Data: an engine, a primary, copies. Stores of one `family` are alternatives of each other.
 
-    `quorum` True: a member writes only with a majority of votes (etcd, Kafka, Patroni's DCS). `home`: of a
-    store as it was observed, where the files say that its primary belongs; empty where nothing was observed.
+    `quorum` True: a member writes only with a majority of votes (etcd, Kafka, Patroni's DCS). A member of
+    mode `none` votes and has no data; one of 0 votes has data and does not count. `home`: of a store as it
+    was observed, where the files say that its primary belongs; empty where nothing was observed.
     """
 
     id: str
@@ -277,6 +278,8 @@ class Store:
     promote_ms: int | None = None
     fence_rung: str = "isolate"
     home: str = ""
+    elect_ms: int | None = None
+    """How long a majority that is left takes to elect a primary, where it does so by itself."""
 
     @property
     def primary(self) -> StoreMember | None:

@@ -112,12 +112,16 @@ class Candidate:
 
     id: str
     site: str
-    kind: Literal["promote", "restore"]
+    kind: Literal["elect", "promote", "force-quorum", "restore"]
     duration: int
     uses: tuple[Use, ...]
     loss_ms: int | None
     allowed: bool
     waived: bool = False
+    by_itself: bool = False
+    """Whether the members of the store do it by themselves."""
+    forced: bool = False
+    """Whether people force a new cluster from a minority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,13 @@ class LostStore:
     fence_rung: str
     fence_uses: tuple[Use, ...]
     candidates: tuple[Candidate, ...]
+    has_majority: bool = True
+    """Whether more than half of its votes are left, where it writes only with a majority."""
+
+    @property
+    def elects(self) -> bool:
+        """Whether its members elect a primary by themselves: no one acts, and nothing is fenced."""
+        return any(candidate.by_itself for candidate in self.candidates)
 
     @property
     def allowed(self) -> tuple[Candidate, ...]:

@@ -18,7 +18,9 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from evac.model.errors import StoreError, Unavailable
+from evac.model.errors import InvalidInput, StoreError, Unavailable
+from evac.net.http_calls import open_session
+from evac.net.tls import TlsFiles, client_context
 
 ANSWER_MOST_BYTES: Final = 64 << 20
 LARGE_BYTES: Final = 512 << 10
@@ -241,23 +243,20 @@ class Gateway:
             raise NotSent("the store is closed", again=False)
         if self._session is None:
             secure = any(endpoint.startswith("https:") for endpoint in self.endpoints)
-            connector = aiohttp.TCPConnector(limit=64, ssl=self._context() if secure else True)
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._attempt_s * 0.8)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+            line = self._context() if secure else None
+            self._session = open_session(line=line, connect_s=self._attempt_s * 0.8)
         return self._session
 
     def _context(self) -> ssl.SSLContext:
-        authority, certificate, key = self._tls
+        authority, certificate, key = (Path(one) if one else None for one in self._tls)
         try:
-            context = ssl.create_default_context(cafile=authority or None)
-            context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as `actions.tls.judge_alike`
-            if certificate:
-                context.load_cert_chain(certificate, key or None)
-        except (OSError, ssl.SSLError) as error:
+            return client_context(TlsFiles(authority, certificate, key if certificate else None))
+        except InvalidInput as error:
             raise StoreError(
-                "store-tls", f"the TLS files of etcd cannot be used: {error}", "check ca, cert and key"
+                "store-tls",
+                f"the TLS files of etcd cannot be used: {error.message}",
+                "check ca, cert and key",
             ) from error
-        return context
 
     def _pick(self) -> int:
         """The first member that is not avoided; else the one whose time is over first."""

@@ -64,10 +64,7 @@ class Prober:
     def _opened(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         if self._session is None or self._session.closed or self._loop is not loop:
-            connector = aiohttp.TCPConnector(force_close=True, limit=0, use_dns_cache=False)
-            self._session = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-            )
+            self._session = open_session(limit=0, force_close=True, dns_cache=False)
             self._loop = loop
         return self._session
 
@@ -123,6 +120,34 @@ class NotAnswered(Exception):
     def __init__(self, words: str, trouble: TlsTrouble | None = None) -> None:
         super().__init__(words)
         self.trouble = trouble
+
+
+def open_session(
+    *,
+    limit: int = 64,
+    per_host: int = 0,
+    force_close: bool = False,
+    dns_cache: bool = True,
+    line: ssl.SSLContext | None = None,
+    connect_s: float | None = None,
+    total_s: float | None = None,
+    **more: Any,
+) -> aiohttp.ClientSession:
+    """A session without cookies, and without the proxies of the environment. limit, per_host: connections at
+    once, 0: any number. line: of https, None: as this machine believes. more: of `aiohttp.ClientSession`.
+    """
+    connector = aiohttp.TCPConnector(
+        limit=limit,
+        limit_per_host=per_host,
+        force_close=force_close,
+        use_dns_cache=dns_cache,
+        ssl=True if line is None else line,
+    )
+    timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=connect_s)
+    jar = aiohttp.DummyCookieJar()
+    return aiohttp.ClientSession(
+        connector=connector, timeout=timeout, cookie_jar=jar, trust_env=False, **more
+    )
 
 
 class Caller:
@@ -192,7 +217,7 @@ class Caller:
         if not url.startswith("https:"):
             yield await self._opened()
             return
-        async with _session(force_close=False) as session:
+        async with open_session(per_host=16) as session:
             yield session
 
     async def _opened(self) -> aiohttp.ClientSession:
@@ -200,7 +225,7 @@ class Caller:
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop:
             await self.close()
-            self._session = _session(force_close=True)
+            self._session = open_session(per_host=16, force_close=True)
             self._loop = loop
         return self._session
 
@@ -214,15 +239,6 @@ class Caller:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
-
-
-def _session(force_close: bool) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=64, limit_per_host=16, force_close=force_close),
-        timeout=aiohttp.ClientTimeout(total=None),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
-    )
 
 
 def check_url(url: str) -> None:

@@ -15,7 +15,7 @@ from evac.derive.planning_instance import derive
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
 from evac.model.instance import Instance
-from evac.model.plan import Plan, Sensitivity
+from evac.model.plan import Plan
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario, lose
 from evac.model.units import TICK_MS
@@ -113,8 +113,7 @@ def plan_instance(
     from evac.planning.assembly.steps import add_stops, draft_steps, ordered
     from evac.planning.assembly.waves import left_off, wave_of
 
-    iterations = BOUND_WORK if work > 0 else FIRST_BOUND_WORK
-    asked, prove = scenario or lose("instance"), _proving(better or instance, iterations, beside)
+    asked, prove = scenario or lose("instance"), _proving(better or instance, work, beside)
     board = _solved(instance, work, seed, progress)
     times = drafts.times_of(instance, board)
     base, top = drafts.outages(instance, times)
@@ -124,7 +123,6 @@ def plan_instance(
     steps = ordered(draft)
     progress(0.85, "proving")
     proved = prove(objective)
-    changes: tuple[Sensitivity, ...] = drafts.sensitivities(instance, steps, base, top) if sensitivity else ()
     stores, tick = drafts.store_outcomes(draft), instance.tick_ms
     return Plan(
         name=name,
@@ -152,10 +150,9 @@ def plan_instance(
         attest=instance.unknown,
         unknown=instance.unknown,
         proof="partial" if instance.unknown else "full",
-        sensitivity=changes,
+        sensitivity=drafts.sensitivities(instance, steps, base, top) if sensitivity else (),
         wave=wave_of(instance, board, better or instance, proved.boot_tools),
         left_off=left_off(instance, board),
-        intervals=instance.estimated,
     )
 
 
@@ -165,9 +162,10 @@ def _proving(instance: Instance, work: int, beside: Beside | None) -> Callable[[
     """
     from evac.planning.bound import bound
 
+    iterations = BOUND_WORK if work > 0 else FIRST_BOUND_WORK
     if beside is None:
-        return lambda objective: bound(instance, work=work, best_objective=objective)
-    proved = beside(partial(bound, instance, work=work))
+        return lambda objective: bound(instance, work=iterations, best_objective=objective)
+    proved = beside(partial(bound, instance, work=iterations))
     return lambda objective: proved()
 
 

@@ -141,6 +141,8 @@ class StepKind:
     """Whether the instance says how long it takes and what it uses."""
     uncertainty: ClassVar[Uncertainty | None] = None
 
+    is_awaited: ClassVar[bool] = False
+    """Whether it happens by itself: nobody performs it, and a run only waits for what follows."""
     performed_by: ClassVar[Capability | None] = None
     """What performs it in a run; None: a person does."""
 

@@ -17,12 +17,12 @@ class Promote(StepKind):
     work = "bring stores back"
     sentence = "bring {target} back{where}"
     entry = Entry("promoted", "{target} takes writes{where}", "main")
-    tools = ("evac", "secrets", "vpn")
+    tools: ClassVar[tuple[str, ...]] = ("evac", "secrets", "vpn")
     precheck = "the old primary is fenced; lag is known"
     gate = "the new primary takes writes"
     undo = "none: a store that moved stays"
     needs = frozenset({Need.FENCE, Need.TOOLS})
-    condition = Condition.STORES
+    condition: ClassVar[Condition | None] = Condition.STORES
     is_gate = True
     opens_wave = True
     planner_code = 1

@@ -9,7 +9,9 @@ from typing import Final
 from evac.steps.approve import Approve
 from evac.steps.attest import Attest
 from evac.steps.boot import Boot
+from evac.steps.elect import Elect
 from evac.steps.fence import Fence
+from evac.steps.force_quorum import ForceQuorum
 from evac.steps.kind import Condition, StepKind
 from evac.steps.power import Power
 from evac.steps.promote import Promote
@@ -28,6 +30,8 @@ KINDS: Final[tuple[StepKind, ...]] = (
     Fence(),
     Promote(),
     Restore(),
+    Elect(),
+    ForceQuorum(),
     Boot(),
     Start(),
     Verify(),
@@ -49,7 +53,7 @@ STATED_KINDS: Final[tuple[str, ...]] = tuple(k.name for k in PLANNED.values() if
 """The kinds that an estate may speak of: how long people take, what an automation undoes."""
 START_CYCLE: Final = "start-cycle"
 """What people may do besides: break a circle of services that need each other to start."""
-MANUAL_KINDS: Final[tuple[str, ...]] = (*STATED_KINDS, START_CYCLE)
+MANUAL_KINDS: Final[tuple[str, ...]] = (*STATED_KINDS, ForceQuorum.name, START_CYCLE)
 """What an estate may give a manual duration."""
 
 

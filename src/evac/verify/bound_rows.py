@@ -127,7 +127,7 @@ def _top_arcs(heads: Heads, service: int, add: _Add) -> None:
 
 def _store_arcs(heads: Heads, store: int, add: _Add) -> None:
     lost = heads.instance.stores[store]
-    if not lost.allowed:
+    if not lost.allowed or lost.elects:
         return
     least = min(c.duration for c in lost.allowed)
     for tool in heads.tools("fence"):

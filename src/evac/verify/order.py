@@ -134,6 +134,8 @@ def check_stores(reading: Reading) -> None:
             )
         elif candidate.waived and lost.id not in waived:
             reading.complain("F2", timed.step.id, "promotes beyond the rpo and the plan names no waiver")
+        if lost.elects:
+            continue
         fence = reading.fences.get(store)
         if fence is None or fence.end > timed.start:
             reading.complain("F14", timed.step.id, "the old primary is not fenced before")

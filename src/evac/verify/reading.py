@@ -154,7 +154,7 @@ def _file(reading: Reading, timed: Timed) -> None:
     step, kind = timed.step, kind_of(timed.step.kind)
     if kind.fences:
         _file_once(reading, reading.fences, timed.store, timed, "F14")
-    elif kind.makes_primary:
+    elif kind.makes_primary or kind.is_awaited:
         _file_once(reading, reading.promotes, timed.store, timed, "F14")
     elif kind.boots:
         _file_once(reading, reading.boots, timed.rows[0][0], timed, "F7")

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from evac.incident.dora import Classification
 from evac.incident.incident import Summary
+from evac.incident.records import Entry
 from evac.incident.regulator import Basics, Duty, Stated
 from evac.incident.runbook import Runbook
-from evac.incident.values import Entry
-from evac.views.sheet import Part, Sheet, utc
+from evac.views.sheet import Sheet, SheetPart, utc
 from evac.views.words import duration, listed, number, people, plural
 
 SCHEMA_VERSION: Final = 1
@@ -70,7 +70,7 @@ def list_sheet(rows: Sequence[Summary]) -> Sheet:
     ]
     head = ("incident", "state", "question", "first sign", "down", "commander")
     words = "" if found else "no incidents yet"
-    return Sheet(f"{plural(len(found), 'incident')}", words, (Part("", "", (), head, found),))
+    return Sheet(f"{plural(len(found), 'incident')}", words, (SheetPart("", "", (), head, found),))
 
 
 def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
@@ -90,11 +90,11 @@ def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
         ("people", _people(about)),
     ]
     newest = [e for e in entries if e.weight == "main"][-12:]
-    last = Part("Last entries", "", (), _TIMELINE, [_entry(e) for e in newest])
+    last = SheetPart("Last entries", "", (), _TIMELINE, [_entry(e) for e in newest])
     return Sheet(
         f"{about.incident}: {about.state}",
         "",
-        (Part("", "", facts), last),
+        (SheetPart("", "", facts), last),
         f"next: evac incident timeline {about.incident}",
     )
 
@@ -116,7 +116,7 @@ def timeline_sheet(about: Summary, entries: Sequence[Entry]) -> Sheet:
     return Sheet(
         f"Timeline of {about.incident}",
         f"{about.title}; {about.state}. {plural(len(entries), 'entry', 'entries')}.",
-        (Part("", "", (), _TIMELINE, [_entry(e) for e in entries]),),
+        (SheetPart("", "", (), _TIMELINE, [_entry(e) for e in entries]),),
         "Each entry names the journal and the number of the record that proves it.",
     )
 
@@ -172,39 +172,39 @@ def report_sheet(report: Basics, dora: Classification, duties: Sequence[Duty]) -
     ]
     left = f"and {report.actions_left_out} more in the timeline" if report.actions_left_out else ""
     parts = (
-        Part("What happened", "", facts),
-        Part(
+        SheetPart("What happened", "", facts),
+        SheetPart(
             "Services",
             "" if services else "No service was down.",
             (),
             ("service", "tier", "people", "down since", "back", "down for", "proved by"),
             services,
         ),
-        Part(
+        SheetPart(
             "Data lost, at most",
             "" if report.losses else "No promotion is on record.",
             [(one.store, one.words) for one in report.losses],
         ),
-        Part(
+        SheetPart(
             "Korea",
             "Whether an exception applies is a question of law and not answered here.",
             [row for duty in duties for row in _duty(duty)],
         ),
-        Part(
+        SheetPart(
             "EU DORA: classification",
             f"A major incident: {dora.major}. {dora.why}.",
             (),
             ("threshold", "article", "met", "why"),
             [(c.name, c.article, c.met, c.why) for c in dora.criteria],
         ),
-        Part(
+        SheetPart(
             "EU DORA: fields of the template",
             "",
             (),
             ("field", "name", "value", "basis"),
             [(f.number, f.name, _said(f.stated, f.number in _MOMENTS), f.stated.basis) for f in dora.fields],
         ),
-        Part("Actions", left, (), _TIMELINE, [_entry(e) for e in report.actions]),
+        SheetPart("Actions", left, (), _TIMELINE, [_entry(e) for e in report.actions]),
     )
     lead = f"{report.title}; {report.state}, as of {utc(report.at_ms)}. What nobody knows is said so."
     return Sheet(
@@ -238,7 +238,7 @@ def runbook_sheet(book: Runbook) -> Sheet:
     """For paper: two empty columns to write in."""
     head = ("step", "what", "where", "begins", "takes", "after", "who", "done at", "by")
     parts = [
-        Part(
+        SheetPart(
             part.title,
             "Times count from the release of the plan.",
             (),
@@ -272,7 +272,7 @@ def runbook_sheet(book: Runbook) -> Sheet:
         )
         for s in book.services
     ]
-    last = Part(
+    last = SheetPart(
         "When each service is back",
         "From the loss on, as planned.",
         (),
@@ -281,7 +281,7 @@ def runbook_sheet(book: Runbook) -> Sheet:
     )
     facts = [("plan", book.digest), ("estate", book.estate_digest or "not said"), *book.people.items()]
     lead = "Write down when a step was done and by whom; afterwards: evac run attest RUN STEP --reason WHY."
-    return Sheet(f"Runbook: {book.title}", lead, (Part("", "", facts), *parts, last), "Made by evac.")
+    return Sheet(f"Runbook: {book.title}", lead, (SheetPart("", "", facts), *parts, last), "Made by evac.")
 
 
 def runbook_json(book: Runbook) -> str:

@@ -149,7 +149,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AskedBefore:
     """What was asked before. name: of the body that answered it; route: as figures name it."""
 
     name: str
@@ -162,7 +162,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._questions: OrderedDict[tuple[str, bytes], Question] = OrderedDict()
+        self._questions: OrderedDict[tuple[str, bytes], AskedBefore] = OrderedDict()
         self._bytes = 0
 
     def answer(
@@ -176,7 +176,7 @@ class Shelf:
         else:
             self._kept.move_to_end(name)
         if callable(stamp):
-            self._remember(request.scope, Question(name, stamp, request.scope.get("route")))
+            self._remember(request.scope, AskedBefore(name, stamp, request.scope.get("route")))
         return tagged(request, found.body, found.tag, found.media)
 
     def asked_before(self, scope: Scope) -> Kept | None:
@@ -193,7 +193,7 @@ class Shelf:
         scope["route"] = question.route
         return found
 
-    def _remember(self, scope: Scope, question: Question) -> None:
+    def _remember(self, scope: Scope, question: AskedBefore) -> None:
         key = (scope["path"], scope["query_string"])
         if len(key[0]) + len(key[1]) > QUESTION_LONGEST:
             return

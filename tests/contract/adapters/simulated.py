@@ -12,7 +12,7 @@ from typing import Any
 from evac.drivers.capabilities import BootsServers
 from evac.drivers.port import Action, Order, Value, Verb
 from evac.engine.lead.leadership import LEADER
-from evac_lab.virtual_loop import Process, VirtualLoop, run
+from evac_lab.virtual_loop import VirtualLoop, VirtualProcess, run
 from tests.contract.capabilities.story import Case, nothing, order
 from tests.contract.capabilities.suites import Adapter, Asked, AskedPower
 from tests.sim.drivers import SPECS, makers
@@ -35,7 +35,7 @@ _SERVER: Mapping[str, Any] = {
 class Stands(World):
     """A world without a referee of leases: the suites play an older leader on purpose."""
 
-    def begins(self, process: Process, action: Action, order: Order) -> None:
+    def begins(self, process: VirtualProcess, action: Action, order: Order) -> None:
         self.effects += 1
 
 
@@ -54,7 +54,7 @@ class Stage:
         self.floor = self.world.add_floor("anyang", servers, **limits)
         # Its referee forbids controllers to switch off what is up; an undo is asked to.
         self.floor.cut_off = self.floor.switch_off  # type: ignore[method-assign]
-        self.process = Process(self.loop, "ansan-1", "ansan")
+        self.process = VirtualProcess(self.loop, "ansan-1", "ansan")
         lease = None
         while lease is None or lease.token < 7:
             if lease is not None:

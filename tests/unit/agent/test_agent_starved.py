@@ -23,7 +23,7 @@ from evac.agent import fencing, memory, service, units
 from evac.agent.config import AgentConfig, FenceConfig, TlsConfig
 from evac.agent.instance import OwnInstance, Running
 from evac.agent.listening import RESERVED, Listener, Reserve, connections_most
-from evac.drivers.process.client import AgentClient, Peer
+from evac.drivers.process.client import AgentClient, AgentPeer
 from evac.drivers.process.driver import PERMIT_PATH, AgentPermits
 from evac.model.errors import Retryable
 from tests.unit.engine import agents
@@ -165,7 +165,7 @@ def test_clients_without_a_certificate_do_not_keep_a_controller_out(
     door = TlsConfig(f"file:{good.cert}", f"file:{good.key}", f"file:{ours.file}")
     (tmp_path / "pangyo").mkdir()
     made = agents.config(tmp_path / "pangyo", tls=door)
-    peer = Peer(ours.sign("controller", "controller.example"))
+    peer = AgentPeer(ours.sign("controller", "controller.example"))
 
     async def story() -> None:
         async with agents.running(made) as agent:

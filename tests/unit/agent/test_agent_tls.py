@@ -17,7 +17,7 @@ from evac.agent.config import AgentConfig, TlsConfig, names_in, read_config
 from evac.app.anchoring import check_agents
 from evac.drivers.port import Action
 from evac.drivers.process import driver
-from evac.drivers.process.client import ALLOWED, HERE, AgentClient, Lines, Peer, peer_of
+from evac.drivers.process.client import ALLOWED, HERE, AgentClient, AgentPeer, Lines, peer_of
 from evac.drivers.process.driver import AgentAnchors, ProcessDriver
 from evac.estate import load
 from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent, Retryable
@@ -46,7 +46,7 @@ def behind(folder: Path, made: TlsConfig, site: str = "pangyo") -> AgentConfig:
     return replace(config(folder / site, tls=made), site=site)
 
 
-async def asked(url: str, peer: Peer, timeout_s: float = 5.0) -> Any:
+async def asked(url: str, peer: AgentPeer, timeout_s: float = 5.0) -> Any:
     """What comes of an order: the answer, or the error."""
     client = AgentClient(peer)
     try:
@@ -57,7 +57,7 @@ async def asked(url: str, peer: Peer, timeout_s: float = 5.0) -> Any:
         await client.close()
 
 
-async def seen(url: str, peer: Peer) -> str:
+async def seen(url: str, peer: AgentPeer) -> str:
     """What a witness makes of the agent."""
     driver = ProcessDriver(peer)
     try:
@@ -111,24 +111,26 @@ def test_each_side_proves_who_it_is_and_each_failure_has_its_own_code(tmp_path: 
     async def story() -> None:
         async with running(behind(tmp_path, door)) as agent:
             assert agent.url.startswith("https://")
-            assert (await asked(agent.url, Peer(controller)))["mark"]
-            assert await seen(agent.url, Peer(controller)) == "up"
-            plain = await asked(agent.url.replace("https", "http"), Peer(controller))
+            assert (await asked(agent.url, AgentPeer(controller)))["mark"]
+            assert await seen(agent.url, AgentPeer(controller)) == "up"
+            plain = await asked(agent.url.replace("https", "http"), AgentPeer(controller))
             assert isinstance(plain, OutcomeUnknown), "nobody is heard in the clear"
         for made, files, code, kind in cases:
             async with running(behind(tmp_path, made)) as agent:
-                error = await asked(agent.url, Peer(files))
+                error = await asked(agent.url, AgentPeer(files))
                 assert isinstance(error, kind), (code, error)
                 assert error.code == code
                 assert error.hint
-                assert await seen(agent.url, Peer(files)) in ("unknown", "up"), "trust says nothing of a site"
+                assert await seen(agent.url, AgentPeer(files)) in ("unknown", "up"), (
+                    "trust says nothing of a site"
+                )
 
     asyncio.run(story())
 
 
 def test_two_agents_serve_everything_that_controllers_ask_over_tls(tmp_path: Path) -> None:
     ours = Authority(tmp_path)
-    peer = Peer(ours.sign("controller", "controller.anyang.example"))
+    peer = AgentPeer(ours.sign("controller", "controller.anyang.example"))
     doors = {site: tls(ours.sign(site, "127.0.0.1"), ours.file) for site in ("pangyo", "anyang")}
 
     async def story() -> None:
@@ -162,8 +164,8 @@ def test_new_certificates_are_taken_on_both_sides_without_a_new_start(tmp_path: 
 
     install(old)
     now = tmp_path / "now"
-    peer = Peer(TlsFiles(now / "ca.pem", now / "controller.pem", now / "controller.key"))
-    stale = Peer(TlsFiles(old.file, tmp_path / "controller.pem", tmp_path / "controller.key"))
+    peer = AgentPeer(TlsFiles(now / "ca.pem", now / "controller.pem", now / "controller.key"))
+    stale = AgentPeer(TlsFiles(old.file, tmp_path / "controller.pem", tmp_path / "controller.key"))
 
     async def story() -> None:
         made = tls(TlsFiles(None, now / "agent.pem", now / "agent.key"), now / "ca.pem")
@@ -193,7 +195,7 @@ def test_a_renewal_that_is_half_done_fails_no_order(tmp_path: Path) -> None:
     """Certificate and key are two files: between the two writes they do not fit each other."""
     url, authority = "https://127.0.0.1:7070", Authority(tmp_path)
     files = authority.sign("controller", "127.0.0.1")
-    lines = Lines(Peer(files))
+    lines = Lines(AgentPeer(files))
     before = lines.to(url)
     assert files.key is not None
     old_key = files.key.read_bytes()
@@ -202,7 +204,7 @@ def test_a_renewal_that_is_half_done_fails_no_order(tmp_path: Path) -> None:
     files.key.write_bytes(old_key)
     assert lines.to(url) is before, "the ones before are used"
     with pytest.raises(Retryable, match="cannot be used"):
-        Lines(Peer(files)).to(url)
+        Lines(AgentPeer(files)).to(url)
     files.key.write_bytes(new_key)
     after = lines.to(url)
     assert after is not None
@@ -220,7 +222,7 @@ def test_nothing_is_plain_where_others_can_reach_it_unless_it_is_said(tmp_path: 
     for url in ("http://10.1.0.8:7070", "http://agent.example:7070"):
         with pytest.raises(Permanent, match="in the clear"):
             Lines(HERE).to(url)
-        assert Lines(Peer(plain=True)).to(url) is None
+        assert Lines(AgentPeer(plain=True)).to(url) is None
     assert Lines(HERE).to("http://127.0.0.1:7070") is None
     assert peer_of({"EVAC_AGENT_PLAIN": ALLOWED}).plain
     with pytest.raises(EvacError, match="EVAC_AGENT_PLAIN"):
@@ -277,7 +279,10 @@ def test_a_name_of_the_subject_counts_only_where_there_is_no_other() -> None:
 
 def test_an_authority_that_says_nothing_of_keys_is_believed_by_every_python(tmp_path: Path) -> None:
     ours = Authority(tmp_path, bare=True)
-    door, peer = tls(ours.sign("agent", "127.0.0.1"), ours.file), Peer(ours.sign("controller", "controller"))
+    door, peer = (
+        tls(ours.sign("agent", "127.0.0.1"), ours.file),
+        AgentPeer(ours.sign("controller", "controller")),
+    )
 
     async def story() -> None:
         async with running(behind(tmp_path, door)) as agent:

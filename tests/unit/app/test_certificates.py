@@ -11,7 +11,7 @@ import pytest
 import pytest_socket
 
 from evac.app.certificates import CertificateChore, end_of, own_certificates, words_of
-from evac.drivers.process.client import CERT, HERE, Peer
+from evac.drivers.process.client import CERT, HERE, AgentPeer
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
 from evac.web.metrics import Certificates
@@ -59,7 +59,7 @@ def test_whoever_leads_tells_once_a_day_of_each_that_ends_soon(
     async def story() -> None:
         async with running(config(tmp_path, tls=door)) as agent:
             agents = {
-                "pangyo": (agent.url, REFERENCE, Peer(mine)),
+                "pangyo": (agent.url, REFERENCE, AgentPeer(mine)),
                 "anyang": ("http://127.0.0.1:9", REFERENCE, HERE),
             }
             chore = CertificateChore(agents, clock, told.append)

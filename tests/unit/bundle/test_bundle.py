@@ -111,7 +111,7 @@ def make(folder: Path, **changes: Any) -> Path:
         "at_ms": NOW_MS,
         "store": f"sqlite:{folder}/old.sqlite",
     }
-    return bundling.make_bundle(bundling.Asked(**(asked | changes))).target
+    return bundling.make_bundle(bundling.BundleRequest(**(asked | changes))).target
 
 
 def opening(folder: Path, bundle: Path, **changes: Any) -> bundle_opening.Opened:
@@ -122,7 +122,7 @@ def opening(folder: Path, bundle: Path, **changes: Any) -> bundle_opening.Opened
         "reason": "fire",
         "confirm": ("north",),
     }
-    return bundle_opening.open_from(bundle_opening.Asked(**(asked | changes)), NOW_MS)
+    return bundle_opening.open_from(bundle_opening.OpeningRequest(**(asked | changes)), NOW_MS)
 
 
 def test_a_bundle_is_stable_and_carries_what_it_says(tmp_path: Path) -> None:

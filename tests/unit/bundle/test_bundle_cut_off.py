@@ -33,7 +33,7 @@ def killed(made):
     os.kill(os.getpid(), signal.SIGKILL)
 bundle_folder._make_durable = killed
 bundle_opening.open_from(
-    bundle_opening.Asked(
+    bundle_opening.OpeningRequest(
         Path(bundle), Path(folder) / "laptop", "kim", "fire",
         [sealing.read_share_file(Path(share)) for share in shares], ("north",), store=store,
     ),

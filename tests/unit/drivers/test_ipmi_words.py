@@ -6,10 +6,10 @@ import pytest
 
 from evac.drivers.command.driver import Ended
 from evac.drivers.credentials import Refused
-from evac.drivers.ipmi.driver import Target, Unanswered, understood
+from evac.drivers.ipmi.driver import IpmiTarget, Unanswered, understood
 from evac.model.errors import ActionError, Permanent, Retryable
 
-TARGET = Target(
+TARGET = IpmiTarget(
     host="192.0.2.7",
     port="623",
     server="web-1",

@@ -29,7 +29,7 @@ from evac.store.memory import MemoryStore
 from evac.store.port import Change, Compare, Entry, Lease, Store
 from evac.watch.verdict import EvidenceKind, Seen
 from evac.watch.witness import Probe
-from evac_lab.virtual_loop import Process, VirtualLoop
+from evac_lab.virtual_loop import VirtualLoop, VirtualProcess
 from evac_lab.virtual_loop import run as run_virtually
 
 SITES = ("anyang", "ansan", "pangyo")
@@ -155,7 +155,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.loop = VirtualLoop(1) if self.connect is None else None
-        self.clock: Clock = SystemClock() if self.loop is None else Process(self.loop, "all sites")
+        self.clock: Clock = SystemClock() if self.loop is None else VirtualProcess(self.loop, "all sites")
         self.store: Store = (
             MemoryStore(self.clock.monotonic_ms, quorum=self.quorum)
             if self.connect is None

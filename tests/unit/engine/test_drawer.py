@@ -26,7 +26,7 @@ from evac.engine.plans.library import (
     put_plan,
     scenarios_of,
 )
-from evac.engine.plans.queue import Wanted, Work
+from evac.engine.plans.queue import WantedPlan, Work
 from evac.model.errors import Corrupt, Infeasible, InvalidInput, LeaseLost, PlanError, UnsafePlan
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Entry, Lease, Put
@@ -274,12 +274,12 @@ class _Keeper:
     lanes = 2
 
     def __init__(self) -> None:
-        self.more = [Wanted(("pangyo/hall",), "hall", 40), Wanted(("pangyo/feed",), "feed", 90)]
+        self.more = [WantedPlan(("pangyo/hall",), "hall", 40), WantedPlan(("pangyo/feed",), "feed", 90)]
         self.asked: list[tuple[int, str, str]] = []
         self.fails: dict[str, PlanError] = {}
         self.same = True
 
-    async def scenarios(self) -> list[Wanted]:
+    async def scenarios(self) -> list[WantedPlan]:
         if self.more is None:
             raise PlanError("planner-died", "the planning process ended")
         return self.more

@@ -13,7 +13,7 @@ from evac.engine.clock import RunClock
 from evac.engine.pool import Pool
 from evac.engine.runs import requests
 from evac.engine.runs.reading import decode, decode_all, encode
-from evac.engine.runs.requests import Request, Terms, event_of
+from evac.engine.runs.requests import Request, RequestTerms, event_of
 from evac.model.errors import Corrupt, NotAllowed, RunError
 from evac.model.run_policy import Envelope
 from evac.run.decide import decide
@@ -179,23 +179,23 @@ def test_what_is_no_request_is_refused() -> None:
 
 def test_requests_become_events_where_the_state_allows_it() -> None:
     view = _view()
-    pause = event_of(view, Request("r", "pause", "mina", "look", for_ms=1_000), 50, Terms())
+    pause = event_of(view, Request("r", "pause", "mina", "look", for_ms=1_000), 50, RequestTerms())
     assert pause.data["until_ms"] == 1_050
-    longest = event_of(view, Request("r", "pause", "mina", "look", then="resume"), 50, Terms(2_000))
+    longest = event_of(view, Request("r", "pause", "mina", "look", then="resume"), 50, RequestTerms(2_000))
     assert longest.data["until_ms"] == 2_050, "without a length it lasts as long as policy allows"
     apply(view, pause)
     with pytest.raises(RunError, match="s0 is running"):
-        event_of(view, Request("r", "retry", "mina", "again", step="s0"), 60, Terms())
+        event_of(view, Request("r", "retry", "mina", "again", step="s0"), 60, RequestTerms())
     with pytest.raises(RunError, match="no step"):
-        event_of(view, Request("r", "skip", "mina", "again", step="zz"), 60, Terms())
+        event_of(view, Request("r", "skip", "mina", "again", step="zz"), 60, RequestTerms())
     with pytest.raises(NotAllowed, match="a run pause for 1 h at most"):
-        event_of(view, Request("r", "pause", "mina", "long", for_ms=3_600_001), 60, Terms())
+        event_of(view, Request("r", "pause", "mina", "long", for_ms=3_600_001), 60, RequestTerms())
 
     def nobody(view: RunView, request: Request) -> None:
         raise NotAllowed("approver", "not one of the approvers")
 
     with pytest.raises(NotAllowed):
-        event_of(view, Request("r", "approve", "eve", "please"), 60, Terms(check=nobody))
+        event_of(view, Request("r", "approve", "eve", "please"), 60, RequestTerms(check=nobody))
 
 
 def test_a_store_stays_moved_and_what_carries_something_stays_too() -> None:
@@ -214,10 +214,10 @@ def test_a_store_stays_moved_and_what_carries_something_stays_too() -> None:
     for event in world.events[:-1]:
         apply(view, event)
     with pytest.raises(NotAllowed, match="moved a store"):
-        event_of(view, Request("r", "undo", "mina", "back", step="promote"), 1, Terms())
+        event_of(view, Request("r", "undo", "mina", "back", step="promote"), 1, RequestTerms())
     with pytest.raises(RunError, match="shift stands on start"):
-        event_of(view, Request("r", "undo", "mina", "back", step="start"), 1, Terms())
-    undo = event_of(view, Request("r", "undo", "mina", "back", step="shift"), 1, Terms())
+        event_of(view, Request("r", "undo", "mina", "back", step="start"), 1, RequestTerms())
+    undo = event_of(view, Request("r", "undo", "mina", "back", step="shift"), 1, RequestTerms())
     assert undo.kind == "undo_asked"
     apply(view, undo)
     assert [effect.kind for effect in decide(view, 2)] == ["undo"]

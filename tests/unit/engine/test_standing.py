@@ -7,14 +7,14 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evac.engine.plans.queue import Choice, Ready, Wanted, choose, in_order
+from evac.engine.plans.queue import Choice, Ready, WantedPlan, choose, in_order
 
 SITES = ("a", "b", "c")
 MORE = (
-    Wanted(("a/hall",), "hall", 10),
-    Wanted(("a/feed",), "feed", 500),
-    Wanted(("a",), "site", 7),
-    Wanted(("campus",), "group", 500),
+    WantedPlan(("a/hall",), "hall", 10),
+    WantedPlan(("a/feed",), "feed", 500),
+    WantedPlan(("a",), "site", 7),
+    WantedPlan(("campus",), "group", 500),
 )
 ORDER = in_order(SITES, MORE)
 
@@ -78,7 +78,11 @@ def test_after_a_change_each_scenario_is_chosen_once_in_order(
     assert chosen == [one.lost for one in ORDER if one.lost in order[done:]]
 
 
-FIRST, TWIN, OTHER = Wanted(("a",), "feed", 9, "x"), Wanted(("b",), "feed", 9, "x"), Wanted(("c",), "feed", 1)
+FIRST, TWIN, OTHER = (
+    WantedPlan(("a",), "feed", 9, "x"),
+    WantedPlan(("b",), "feed", 9, "x"),
+    WantedPlan(("c",), "feed", 1),
+)
 NAMES = (FIRST, TWIN, OTHER)
 
 
@@ -91,5 +95,5 @@ def test_of_two_that_take_the_same_one_is_made_at_a_time() -> None:
 
 
 def test_what_is_not_known_to_take_the_same_does_not_wait() -> None:
-    unknown = (OTHER, Wanted(("d",), "feed"))
+    unknown = (OTHER, WantedPlan(("d",), "feed"))
     assert choose(unknown, {}, "one", [OTHER.lost], 0, False) == Choice(unknown[1], "make")

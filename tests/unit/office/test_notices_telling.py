@@ -25,14 +25,13 @@ from evac.engine.lead.watch_journal import Notice, encode
 from evac.engine.plans import library
 from evac.engine.stores.sightings import PREFIX as SIGHTING
 from evac.engine.stores.sightings import CopySeen, Sighting
-from evac.incident.notes import Note
+from evac.incident.records import Note
 from evac.model.errors import LeaseLost, Unavailable
 from evac.model.generation import token_in
 from evac.model.observation import Observation
-from evac.notices.codec import STREAM, Delivery, State, box_of, row_of, state_of
 from evac.notices.rule import tell
-from evac.notices.values import Box, Channel, Message
-from evac.office.notices.looking import PLANS_MS, Looker, NoticeReckoner, Reckoned
+from evac.notices.values import STREAM, Box, Channel, Delivery, Message, State, box_of, row_of, state_of
+from evac.office.notices.looking import PLANS_MS, AlertFacts, Looker, NoticeReckoner
 from evac.office.notices.overview import BOX, STATE, Ledger, new_messages
 from evac.office.notices.process import Teller, changed
 from evac.office.notices.sending import Outcome
@@ -49,7 +48,7 @@ CHANNELS = {
     "desk": Channel("desk", "webhook", "env:A", "env:B"),
     "plans": Channel("plans", "apprise", "env:A", kinds=frozenset({"plan"})),
 }
-RECKONED = Reckoned(
+RECKONED = AlertFacts(
     (("f1", "EV103", "dns is lost with what it recovers", "move it"),),
     {"dns": ("north", "south")},
     {"ledger": 60_000},
@@ -72,10 +71,10 @@ class Hand(Clock):
 class Told:
     """A reckoner that is told what it finds."""
 
-    def __init__(self, found: Reckoned = RECKONED) -> None:
+    def __init__(self, found: AlertFacts = RECKONED) -> None:
         self.found = found
 
-    async def reckon(self, observation: Observation) -> Reckoned:
+    async def reckon(self, observation: Observation) -> AlertFacts:
         return self.found
 
     def close(self) -> None:

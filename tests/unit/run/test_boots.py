@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evac.engine.runs.requests import Request, check_event, event_of
-from evac.engine.runs.requests import Terms as RequestTerms
+from evac.engine.runs.requests import Request, RequestTerms, check_event, event_of
 from evac.model.errors import RunError
 from evac.run.boots.rules import held_servers
 from evac.run.decide import decide

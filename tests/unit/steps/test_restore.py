@@ -56,8 +56,9 @@ def test_a_plan_says_that_it_restores_and_from_where(estate: Estate, made: Plan)
 
 
 def test_what_waits_for_its_data_waits_for_the_restore(made: Plan) -> None:
-    (start,) = (step for step in made.steps if step.kind == "start")
-    assert "restore:db" in start.after
+    steps = {step.kind: step for step in made.steps}
+    assert "restore:db" in steps["verify"].after
+    assert "restore:db" not in steps["start"].after  # its data is needed to serve, not to start
 
 
 def test_the_checker_refuses_a_promotion_of_a_backup(estate: Estate, made: Plan) -> None:

@@ -48,7 +48,7 @@ from evac.store.port import Store
 from evac.store.sqlite import SqliteStore
 from evac_lab.fleet.ground import CIRCUITS_ADDRESS, address_of
 from evac_lab.process import ServerFailed
-from evac_lab.virtual_loop import Process, VirtualLoop, run
+from evac_lab.virtual_loop import VirtualLoop, VirtualProcess, run
 
 LEASE_MS: Final = 600_000
 """Nobody else leads here, and a machine that does all of this at once may be slow to renew it."""
@@ -472,13 +472,13 @@ def timed(bound: Bound) -> Bound:
 def play(bound: Bound, seed: int) -> Played:
     """Carries a bound run out in virtual time."""
     loop = VirtualLoop(seed)
-    process = Process(loop, "evac")
+    process = VirtualProcess(loop, "evac")
     driver = TimedDriver(seed)
     driver.know(bound.spec)
     return run(loop, _carry_out(loop, process, bound, driver))
 
 
-async def _carry_out(loop: VirtualLoop, clock: Process, bound: Bound, driver: TimedDriver) -> Played:
+async def _carry_out(loop: VirtualLoop, clock: VirtualProcess, bound: Bound, driver: TimedDriver) -> Played:
     store = MemoryStore(loop.now_ms)
     leading = await Leadership.acquire(store, "evac", LEASE_MS, clock)
     terms = Terms(

@@ -35,7 +35,7 @@ from evac.engine.clock import SystemClock
 from evac.engine.plans import library
 from evac.engine.runs import requests
 from evac.engine.runs.open_runs import OPEN
-from evac.incident.notes import Note
+from evac.incident.records import Note
 from evac.model.errors import EvacError, InvalidInput, Retryable, Unavailable
 from evac.model.estate import Estate
 from evac.store.opening import open_store
@@ -55,7 +55,7 @@ GROWS: Final = 4_096
 
 
 @dataclass(slots=True)
-class Copies:
+class DemoCopies:
     """One store: site -> name of its copy, and which of them takes writes."""
 
     names: Mapping[str, str]
@@ -72,7 +72,7 @@ class Company:
     """
 
     seed: int
-    stores: dict[str, Copies]
+    stores: dict[str, DemoCopies]
     slow: str = ""
     speed: float = 1.0
     burnt: set[str] = field(default_factory=set)
@@ -114,7 +114,7 @@ class Company:
 def company_of(estate: Estate, seed: int, slow: str = "", speed: float = 1.0) -> Company:
     names = {(e.subject, e.at): str(e.settings["name"]) for e in estate.endpoints if "name" in e.settings}
     stores = {
-        store.id: Copies(
+        store.id: DemoCopies(
             {member.at: names[store.id, member.at] for member in store.members},
             next(member.at for member in store.members if member.mode == "primary"),
             any(member.mode == "sync" for member in store.members),

@@ -60,17 +60,17 @@ from evac.model.run_policy import RunPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedEstate:
     """An estate, and the policy beside it."""
 
     estate: Estate
     policy: RunPolicy
 
 
-def load(estate: Path, policy: Path | None, as_of: date | None) -> Loaded:
+def load(estate: Path, policy: Path | None, as_of: date | None) -> LoadedEstate:
     """Raises EstateError with every problem."""
     found = estates.load(estate, as_of)
-    return Loaded(found, RunPolicy() if policy is None else load_policy(policy, found))
+    return LoadedEstate(found, RunPolicy() if policy is None else load_policy(policy, found))
 
 
 def needs_restart(old: Estate, new: Estate, site: str, watches: bool) -> str:
@@ -119,7 +119,7 @@ def check_new_mode(new: RunPolicy, path: Path, quorum: bool, voters: int) -> Non
         raise NotAllowed(error.code, f"{place}: {error.message}", error.hint) from error
 
 
-async def turn(made: Composed, loaded: Loaded, path: Path, use: Callable[[], None]) -> None:
+async def turn(made: Composed, loaded: LoadedEstate, path: Path, use: Callable[[], None]) -> None:
     """Everything that is made from now on is made of the new estate, by the new policy. path: where planners
     read the estate; it must not change. use: has the processes beside do the same; where it raises, nothing
     has changed.
@@ -237,7 +237,7 @@ class EstateWatch:
         await self._turn(edition, new, restart)
         return True
 
-    async def _turn(self, edition: Edition, new: Loaded, restart: str) -> None:
+    async def _turn(self, edition: Edition, new: LoadedEstate, restart: str) -> None:
         before, policy = self._made.seen.digest, self._policies.now
         await turn(self._made, new, edition.estate, lambda: self._copies.use(edition))
         self._digest, self._waits = edition.digest, restart

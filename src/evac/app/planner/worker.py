@@ -24,7 +24,7 @@ from evac.app.planner.desk import Based, Domain, Place, Told
 from evac.app.side_process import Apart
 from evac.derive.basis import RowsSaid, may_keep
 from evac.engine.plans.library import Made, digest_of
-from evac.engine.plans.queue import Ready, Wanted, Work
+from evac.engine.plans.queue import Ready, WantedPlan, Work
 from evac.model.errors import Corrupt, EvacError, InvalidInput, PlanError, UnsafePlan
 from evac.model.observation import Observation
 from evac.model.run_policy import RunPolicy
@@ -105,7 +105,7 @@ class PlanningWorker:
             self._known = _Known(seen)
         return self._known
 
-    async def scenarios(self) -> Sequence[Wanted]:
+    async def scenarios(self) -> Sequence[WantedPlan]:
         """See `Planning`. The other workers read the estate meanwhile; what keeps one of them from that, it
         says when it is asked for a plan.
         """
@@ -121,7 +121,7 @@ class PlanningWorker:
         now.takes = {one.lost: one.takes for one in found}
         self._rows = {takes: self._rows[takes] for takes in now.takes.values() if takes in self._rows}
         self._stood = {lost: lying for lost, lying in self._stood.items() if lost in now.takes}
-        return [Wanted(one.lost, one.kind, one.people, one.takes) for one in found]
+        return [WantedPlan(one.lost, one.kind, one.people, one.takes) for one in found]
 
     async def stand(
         self,

@@ -243,8 +243,10 @@ class Chains:
         self._component = levels.component[pairs.service]
         self._depth = levels.depth[self._component]
         self._key = pairs.service.astype(np.int64) * losses + pairs.loss
-        self.store, self.has_store = self._stores(graph.families, families)
-        self.start_store, self.has_start_store = self._stores(graph.start_families, families)
+        self.stores = self._stores(graph.families, families, False)
+        self.start_stores = self._stores(graph.start_families, families, False)
+        self.elected = self._stores(graph.families, families, True)
+        self.start_elected = self._stores(graph.start_families, families, True)
         self.depths = self._split(np.arange(len(pairs)))
 
     def of_components(self, requested: tuple[int, ...]) -> list[_Depth]:
@@ -279,10 +281,10 @@ class Chains:
         return np.where(found, place, _UNTOUCHED)
 
     def _stores(
-        self, needed: tuple[tuple[str, ...], ...], families: FamilyHits
+        self, needed: tuple[tuple[str, ...], ...], families: FamilyHits, elected: bool
     ) -> tuple[IntColumn, BoolColumn]:
-        """Time from a fence to the last of the stores that each pair needs, and whether it has lost any.
-        needed: families by service."""
+        """Time from a fence to the last of the stores that each pair needs, and whether it has lost any; the
+        same of those that elect a primary, from the beginning. needed: families by service."""
         longest = np.zeros(len(self._key) + 1, np.int64)
         found = [
             (service, family)
@@ -291,10 +293,16 @@ class Chains:
             if (family := families.index.get(name)) is not None and len(families.losses[family])
         ]
         if found:
-            each = np.array([len(families.losses[family]) for _, family in found], np.int64)
+            chosen = [families.elected[family] == elected for _, family in found]
+            each = np.array([int(some.sum()) for some in chosen], np.int64)
             service = np.repeat(np.array([service for service, _ in found], np.int64), each)
-            rows = self._row_of(service, np.concatenate([families.losses[family] for _, family in found]))
-            ready = np.concatenate([families.ready_ms[family] for _, family in found])
+            lost = np.concatenate(
+                [families.losses[family][some] for (_, family), some in zip(found, chosen, strict=True)]
+            )
+            rows = self._row_of(service, lost)
+            ready = np.concatenate(
+                [families.ready_ms[family][some] for (_, family), some in zip(found, chosen, strict=True)]
+            )
             np.maximum.at(longest, rows, ready + 1)
         longest = longest[:-1]
         return np.maximum(longest - 1, 0), longest > 0
@@ -317,11 +325,11 @@ class _Walk:
         up = self._step("boot", released, self.times.boot, tool_ready, None)
         for depth in depths:
             loss = self.damage.pairs.loss[depth.rows]
-            stores = chains.store[depth.rows], chains.has_store[depth.rows]
-            serves = self._there(depth, released, ready[depth.needed], begin[loss], *stores)
-            stores = chains.start_store[depth.rows], chains.has_start_store[depth.rows]
+            after = begin[loss], released[loss]
+            serves = self._there(depth, ready[depth.needed], after, (chains.stores, chains.elected))
             needed = np.where(depth.to_start, ready[depth.needed], 0)
-            starts = self._there(depth, released, needed, begin[loss], *stores)
+            starts = self._there(depth, needed, after, (chains.start_stores, chains.start_elected))
+            serves, starts = (np.maximum(one, released[depth.loss]) for one in (serves, starts))
             done = self._own(depth, starts[depth.unit], serves[depth.unit], up[loss], tool_ready)
             together = np.minimum(np.maximum.reduceat(done, depth.first), NEVER)
             ready[depth.rows] = together[depth.unit]
@@ -330,20 +338,21 @@ class _Walk:
     def _there(
         self,
         depth: _Depth,
-        released: IntColumn,
         needed: IntColumn,
-        begin: IntColumn,
-        store: IntColumn,
-        has_store: BoolColumn,
+        after: tuple[IntColumn, ...],
+        stores: tuple[tuple[IntColumn, BoolColumn], ...],
     ) -> IntColumn:
-        """When all is there that each unit waits for: needed, what it needs outside; store: of its rows,
-        after what begins at `begin`."""
-        waits = released[depth.loss]
+        """When all is there that each unit waits for: needed, what it needs outside, and stores, each kind of
+        them after what its own begins after."""
+        waits = np.zeros(len(depth.loss), np.int64)
         if len(depth.waiting):
             latest = np.maximum.reduceat(needed, depth.needed_first)
             waits[depth.waiting] = np.maximum(waits[depth.waiting], latest)
-        back = np.where(has_store, np.minimum(begin + store, NEVER), 0)
-        return np.maximum(waits, np.maximum.reduceat(back, depth.first))
+        for begin, (store, has_store) in zip(after, stores, strict=True):
+            back = np.minimum(begin + store[depth.rows], NEVER)
+            back = np.where(has_store[depth.rows], back, 0)
+            waits = np.maximum(waits, np.maximum.reduceat(back, depth.first))
+        return waits
 
     def _own(
         self,

@@ -166,6 +166,7 @@ class Return:
     site: str
     fence_ms: int
     duration_ms: int
+    elects: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,9 +187,9 @@ def stores_of(top: Topology, hits: StoreHits) -> Stores:
 def _return(top: Topology, store: Store, outcome: Outcome) -> Return | None:
     if not outcome.lost or outcome.ready_ms >= NEVER:
         return None
-    duration = outcome.ready_ms - store.fence_ms
+    fence_ms, duration = outcome.fence_ms, outcome.ready_ms - outcome.fence_ms
     at = min((c for c in outcome.copies if c.ready_ms == duration), key=lambda c: c.at).at
-    return Return(store.family, store.engine, site_of(top, at) or "", store.fence_ms, duration)
+    return Return(store.family, store.engine, site_of(top, at) or "", fence_ms, duration, outcome.elects)
 
 
 class _Slots:
@@ -267,9 +268,12 @@ def _stores_back(top: Topology, line: Line, stores: Stores, chains: Recovery, nu
     fences = _Slots(limits.fences_at_once)
     promotions: dict[tuple[str, str], _Slots] = {}
     for store in _in_line(line, stores, number):
-        fenced = fences.take(begin, store.fence_ms) + store.fence_ms
-        slots = promotions.setdefault((store.engine, store.site), _Slots(limits.promotions_at_once))
-        back = slots.take(fenced, store.duration_ms) + store.duration_ms
+        if store.elects:
+            back = int(chains.released[number]) + store.duration_ms
+        else:
+            fenced = fences.take(begin, store.fence_ms) + store.fence_ms
+            slots = promotions.setdefault((store.engine, store.site), _Slots(limits.promotions_at_once))
+            back = slots.take(fenced, store.duration_ms) + store.duration_ms
         family = line.families.get(store.family)
         if family is not None:
             found[family] = min(int(found[family]), back)

@@ -13,7 +13,16 @@ from typing import Final
 import numpy as np
 
 from evac.audit.impacts.losses import Losses
-from evac.derive.affected import ServiceGraph, store_is_lost
+from evac.derive.affected import ServiceGraph
+from evac.derive.stores import (
+    Way,
+    has_majority,
+    is_fenced,
+    restoration,
+    store_is_lost,
+    surviving_ways,
+    within_rpo,
+)
 from evac.model.domain import Topology, is_lost, loss, resolve, server_row
 from evac.model.estate import Store
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
@@ -21,9 +30,6 @@ from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 NEVER: Final = 2**31 - 1
 """Milliseconds that stand for 'does not come back' and for 'nothing is left'."""
 UNKNOWN_MS: Final = -1
-
-_MBIT_PER_GIB: Final = 8_590
-"""Megabits in a GiB, rounded up: a restore is never predicted too short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,12 @@ class Outcome:
     """No primary, no majority or no member is left."""
     ready_ms: int
     """Fence, then the quickest copy within the rpo; NEVER without one."""
+    fence_ms: int
+    """Of that, the fence."""
+    elects: bool
+    """Whether its members elect a primary by themselves: no tool and no person is waited for."""
+    has_majority: bool
+    """Whether more than half of its votes are left, where it writes only with a majority."""
     loss_ms: int
     """Least data lost by any copy; UNKNOWN_MS, or NEVER if no copy is left."""
     copies: tuple[Copy, ...]
@@ -215,15 +227,23 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
     """What is left of a store when some of its members, then some of its backups, are gone."""
     members = len(store.members)
     lost = store_is_lost(store, gone[:members])
-    copies = (*_promotable(store, gone[:members]), *_restorable(store, gone[members:]))
-    allowed = [c.ready_ms for c in copies if within_rpo(store, c.loss_ms)]
+    ways = surviving_ways(store, gone[:members], None)
+    elects = lost and any(way.by_itself for way in ways)
+    ways += () if elects else _restorable(store, gone[members:])
+    copies = tuple(Copy(way.at, way.kind, way.duration_ms or 0, way.loss_ms) for way in ways)
+    usable = zip(ways, copies, strict=True)
+    allowed = [c.ready_ms for way, c in usable if within_rpo(store, c.loss_ms) and not way.only_waived]
+    fence_ms = store.fence_ms if is_fenced(store, gone[:members]) else 0
     losses = [UNKNOWN_MS if c.loss_ms is None else c.loss_ms for c in copies]
     known = [value for value in losses if value >= 0]
     least = min(known) if known else (UNKNOWN_MS if losses else NEVER)
     data = [dead for m, dead in zip(store.members, gone, strict=False) if m.mode != "none"]
     return Outcome(
         lost=lost,
-        ready_ms=(store.fence_ms + min(allowed) if allowed else NEVER) if lost else 0,
+        ready_ms=(fence_ms + min(allowed) if allowed else NEVER) if lost else 0,
+        fence_ms=fence_ms,
+        elects=elects,
+        has_majority=not store.quorum or has_majority(store, gone[:members]),
         loss_ms=least if lost else 0,
         copies=copies,
         data_members_left=sum(not dead for dead in data),
@@ -232,25 +252,9 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
     )
 
 
-def _promotable(store: Store, gone: tuple[bool, ...]) -> tuple[Copy, ...]:
-    return tuple(
-        Copy(m.at, "promote", (store.promote_ms or 0) + m.replay_ms, 0 if m.mode == "sync" else m.lag_ms)
-        for m, dead in zip(store.members, gone, strict=True)
-        if not dead and m.mode != "none"
-    )
-
-
-def _restorable(store: Store, gone: tuple[bool, ...]) -> tuple[Copy, ...]:
-    return tuple(
-        Copy(b.at, "restore", -(-b.size_gib * _MBIT_PER_GIB * 1_000 // b.restore_mbps), b.age_ms)
-        for b, dead in zip(store.backups, gone, strict=True)
-        if not dead and b.size_gib is not None and b.restore_mbps
-    )
-
-
-def within_rpo(store: Store, loss_ms: int | None) -> bool:
-    """A loss that is not known is beyond any rpo; a store without an rpo allows whatever is known."""
-    return store.rpo_ms is None or (loss_ms is not None and loss_ms <= store.rpo_ms)
+def _restorable(store: Store, gone: tuple[bool, ...]) -> tuple[Way, ...]:
+    found = (restoration(b) for b, dead in zip(store.backups, gone, strict=True) if not dead)
+    return tuple(way for way in found if way is not None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -263,6 +267,8 @@ class FamilyHits:
     """By family, their numbers, sorted."""
     ready_ms: tuple[IntColumn, ...]
     """By family, when the quickest instance is back."""
+    elected: tuple[BoolColumn, ...]
+    """By family, whether that is by an election, for which nothing is waited for."""
     open: tuple[BoolColumn, ...]
     """By family, (L,) whether no instance is surely left."""
 
@@ -271,23 +277,29 @@ def family_hits(graph: ServiceGraph, hits: StoreHits) -> FamilyHits:
     """Families over all losses, from the outcomes of their stores."""
     names = tuple(sorted(graph.family_stores))
     ready_ms = np.array([o.ready_ms for o in hits.outcomes], np.int64)
-    found = [_family(hits, ready_ms, graph.family_stores[name]) for name in names]
-    losses, ready, doubtful = zip(*found, strict=True) if found else ((), (), ())
-    return FamilyHits(names, {n: i for i, n in enumerate(names)}, losses, ready, doubtful)
+    elects = np.array([o.elects for o in hits.outcomes], np.bool_)
+    found = [_family(hits, ready_ms, elects, graph.family_stores[name]) for name in names]
+    losses, ready, elected, doubtful = zip(*found, strict=True) if found else ((), (), (), ())
+    return FamilyHits(names, {n: i for i, n in enumerate(names)}, losses, ready, elected, doubtful)
 
 
 def _family(
-    hits: StoreHits, ready_ms: IntColumn, named: tuple[int, ...]
-) -> tuple[IndexColumn, IntColumn, BoolColumn]:
-    """The losses that leave no store of a family, when the first is back, and which may leave none."""
+    hits: StoreHits, ready_ms: IntColumn, elects: BoolColumn, named: tuple[int, ...]
+) -> tuple[IndexColumn, IntColumn, BoolColumn, BoolColumn]:
+    """The losses that leave no store of a family, when the first is back, whether by election, and which may
+    leave none."""
     stores = list(named)
     gone = np.asarray(hits.lost[:, stores].all(axis=1))
     numbers = np.flatnonzero(gone).astype(np.int32)
     times = np.full(len(numbers), NEVER, np.int64)
+    elected = np.zeros(len(numbers), np.bool_)
     for store in stores:
-        times = np.minimum(times, _ready_at(hits, ready_ms, store, numbers))
+        own = _ready_at(hits, ready_ms, store, numbers)
+        sooner = own < times
+        elected[sooner] = _ready_at(hits, elects.astype(np.int64), store, numbers)[sooner] > 0
+        times = np.minimum(times, own)
     possible = (hits.lost[:, stores] | hits.maybe[:, stores]).all(axis=1)
-    return numbers, times, np.asarray(possible & ~gone)
+    return numbers, times, elected, np.asarray(possible & ~gone)
 
 
 def _ready_at(hits: StoreHits, ready_ms: IntColumn, store: int, numbers: IndexColumn) -> IntColumn:

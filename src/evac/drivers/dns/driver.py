@@ -14,7 +14,7 @@ from evac.drivers import parameters
 from evac.drivers.capabilities import RoutesTraffic
 from evac.drivers.dns import records, wire
 from evac.drivers.dns.records import Answers, Names, RecordKey
-from evac.drivers.dns.wire import Found, Key, NoAnswer, Rewrite, Server, TokenMark
+from evac.drivers.dns.wire import Found, Key, NoDnsAnswer, Rewrite, Server, TokenMark
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net import secrets
@@ -28,7 +28,7 @@ _NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _DnsJob:
     """An action, read: where, with which key, which names, and who else must answer."""
 
     server: Server
@@ -57,7 +57,7 @@ class DnsDriver(RoutesTraffic):
             job = _read(action)
             found, token = await _see(job, order.timeout_s)
             records.wanted(job.names, action, wire.values(found))
-        except (ActionError, NoAnswer) as error:
+        except (ActionError, NoDnsAnswer) as error:
             return Checked((str(error),))
         problems = [
             f"{words} is answered, which the estate does not know"
@@ -78,7 +78,7 @@ class DnsDriver(RoutesTraffic):
             job = _read(action)
             found, token = await _see(job, order.timeout_s)
             wanted = records.wanted(job.names, action, wire.values(found))
-        except (ActionError, NoAnswer) as error:
+        except (ActionError, NoDnsAnswer) as error:
             return Observed("unclear", {"why": str(error)[:200]})
         evidence = _evidence(job, found, token)
         if wire.values(found) != wanted:
@@ -97,7 +97,7 @@ class DnsDriver(RoutesTraffic):
         for _ in range(TRIES_OF_A_CHANGE):
             try:
                 found, token = await _see(job, deadline - loop.time())
-            except NoAnswer as error:
+            except NoDnsAnswer as error:
                 raise Retryable("dns-unreachable", str(error)) from error
             if token > order.token:
                 raise parameters.stale_token(job.names.zone, token, order)
@@ -118,7 +118,7 @@ class DnsDriver(RoutesTraffic):
         raise Retryable("dns-changed", f"{job.names.zone} is being changed by somebody else", after_ms=500)
 
 
-def _read(action: Action) -> _Job:
+def _read(action: Action) -> _DnsJob:
     settings = action.settings
     if action.verb not in VERBS:
         raise Permanent("verb-unknown", f"dns cannot {action.verb}")
@@ -130,7 +130,7 @@ def _read(action: Action) -> _Job:
     )
     names = records.read_names(settings, parameters.many(action.parameters, "names"))
     others = tuple(_other(words) for words in parameters.many(settings, "verify"))
-    return _Job(server, key, names, others, parameters.whole(settings, "ttl", DEFAULT_TTL_S, 604_800))
+    return _DnsJob(server, key, names, others, parameters.whole(settings, "ttl", DEFAULT_TTL_S, 604_800))
 
 
 def _other(words: str) -> Server:
@@ -140,11 +140,11 @@ def _other(words: str) -> Server:
     return Server(host.strip("[]"), int(port))
 
 
-async def _see(job: _Job, timeout_s: float) -> tuple[dict[RecordKey, Found], int]:
+async def _see(job: _DnsJob, timeout_s: float) -> tuple[dict[RecordKey, Found], int]:
     """What the server answers now, and the highest token its zone has seen (0 for none)."""
     found, texts = await wire.ask_with_texts(job.server, job.keys, job.token_name, timeout_s)
     if len(texts) > 1 or (texts and not texts[0].isdigit()):
-        raise NoAnswer(f"{job.token_name} holds something that is not a token")
+        raise NoDnsAnswer(f"{job.token_name} holds something that is not a token")
     return found, int(texts[0]) if texts else 0
 
 
@@ -153,7 +153,7 @@ def _mark(token: int) -> tuple[str, ...]:
 
 
 async def _write(
-    job: _Job, found: dict[RecordKey, Found], wanted: Answers, mark: TokenMark, deadline: float
+    job: _DnsJob, found: dict[RecordKey, Found], wanted: Answers, mark: TokenMark, deadline: float
 ) -> None:
     """One update where all fit in one; what is right already is left alone."""
     loop = asyncio.get_running_loop()
@@ -171,14 +171,14 @@ async def _write(
         mark = TokenMark(mark.name, _mark(mark.token), mark.token)
 
 
-async def _verified(job: _Job, wanted: Answers, deadline: float) -> Evidence:
+async def _verified(job: _DnsJob, wanted: Answers, deadline: float) -> Evidence:
     """Asks until this server, and every other that must, answers what is wanted."""
     loop = asyncio.get_running_loop()
     while True:
         left = deadline - loop.time()
         try:
             found, token = await _see(job, left)
-        except NoAnswer as error:
+        except NoDnsAnswer as error:
             raise OutcomeUnknown("dns-not-seen", str(error), "ask the server what it answers") from error
         right = wire.values(found) == wanted
         behind = await _behind(job, wanted, deadline - loop.time()) if right else str(job.server)
@@ -189,7 +189,7 @@ async def _verified(job: _Job, wanted: Answers, deadline: float) -> Evidence:
         await asyncio.sleep(_PAUSE_S)
 
 
-async def _expected(job: _Job, wanted: Answers, deadline: float) -> Evidence:
+async def _expected(job: _DnsJob, wanted: Answers, deadline: float) -> Evidence:
     """As `_verified`, for an action that only looks: nothing was done, whatever was seen."""
     try:
         return await _verified(job, wanted, deadline)
@@ -197,20 +197,20 @@ async def _expected(job: _Job, wanted: Answers, deadline: float) -> Evidence:
         raise Retryable("not-as-expected", error.message, after_ms=500) from error
 
 
-async def _behind(job: _Job, wanted: Answers, timeout_s: float) -> str:
+async def _behind(job: _DnsJob, wanted: Answers, timeout_s: float) -> str:
     """The first of the other servers that does not answer what is wanted; empty where all do."""
 
     async def one(server: Server) -> bool:
         try:
             return wire.values(await wire.ask(server, job.keys, max(0.0, timeout_s))) == wanted
-        except NoAnswer:
+        except NoDnsAnswer:
             return False
 
     right = await asyncio.gather(*(one(server) for server in job.others))
     return next((str(server) for server, good in zip(job.others, right, strict=True) if not good), "")
 
 
-def _evidence(job: _Job, found: dict[RecordKey, Found], token: int) -> dict[str, str | int | bool]:
+def _evidence(job: _DnsJob, found: dict[RecordKey, Found], token: int) -> dict[str, str | int | bool]:
     shown = [f"{key.name} {'+'.join(sorted(found[key].values))}" for key in job.keys[:_NAMED]]
     return {
         "server": str(job.server),
@@ -221,7 +221,7 @@ def _evidence(job: _Job, found: dict[RecordKey, Found], token: int) -> dict[str,
     }
 
 
-def _planned(job: _Job, found: dict[RecordKey, Found], wanted: Answers) -> Evidence:
+def _planned(job: _DnsJob, found: dict[RecordKey, Found], wanted: Answers) -> Evidence:
     changes = [key for key in job.keys if found[key].values != wanted[key]]
     shown = [f"{key.name} {'+'.join(sorted(wanted[key]))}" for key in changes[:_NAMED]]
     return {"server": str(job.server), "would_change": len(changes), "would_answer": ", ".join(shown)[:800]}

@@ -80,7 +80,7 @@ class Found:
     ttl: int = -1
 
 
-class NoAnswer(Exception):
+class NoDnsAnswer(Exception):
     """The server said nothing in time, or nothing that counts."""
 
 
@@ -110,9 +110,9 @@ async def _ask_all(server: Server, questions: list[tuple[str, str]], timeout_s: 
                 part = questions[first : first + ASKED_AT_ONCE]
                 found += await _exchange(server, reader, writer, part)
     except TimeoutError as error:
-        raise NoAnswer(f"{server} did not answer in {max(timeout_s, 0):.1f} s") from error
+        raise NoDnsAnswer(f"{server} did not answer in {max(timeout_s, 0):.1f} s") from error
     except (OSError, EOFError, dns.exception.DNSException) as error:
-        raise NoAnswer(f"{server} cannot be asked: {type(error).__name__}") from error
+        raise NoDnsAnswer(f"{server} cannot be asked: {type(error).__name__}") from error
     return found
 
 
@@ -129,18 +129,18 @@ async def _exchange(
     for _ in queries:
         answer = dns.message.from_wire(await _read_framed(reader))
         if answer.id >= len(queries) or not queries[answer.id].is_response(answer):
-            raise NoAnswer(f"{server} answers what was not asked")
+            raise NoDnsAnswer(f"{server} answers what was not asked")
         found[answer.id] = _judged(server, answer, *part[answer.id])
     if len(found) != len(queries):
-        raise NoAnswer(f"{server} answers one question twice")
+        raise NoDnsAnswer(f"{server} answers one question twice")
     return [found[number] for number in range(len(queries))]
 
 
 def _judged(server: Server, answer: dns.message.Message, name: str, kind: str) -> Found:
     if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-        raise NoAnswer(f"{server} answers {dns.rcode.to_text(answer.rcode())} for {name}")
+        raise NoDnsAnswer(f"{server} answers {dns.rcode.to_text(answer.rcode())} for {name}")
     if not answer.flags & dns.flags.AA:
-        raise NoAnswer(f"{server} has no authority for {name}")
+        raise NoDnsAnswer(f"{server} has no authority for {name}")
     return _found(answer, dns.name.from_text(name), dns.rdatatype.from_text(kind))
 
 

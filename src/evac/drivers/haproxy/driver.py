@@ -34,7 +34,7 @@ class _Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _HaproxyJob:
     endpoint: Endpoint
     backend: str
     sites: Mapping[str, tuple[str, ...]]
@@ -97,13 +97,13 @@ async def _change(action: Action, order: Order, towards: Action) -> Evidence:
     return {**seen_after, **parameters.proof_of(towards)}
 
 
-async def _send(job: _Job, commands: tuple[str, ...], deadline: float) -> None:
+async def _send(job: _HaproxyJob, commands: tuple[str, ...], deadline: float) -> None:
     if commands:
         left = max(0.0, deadline - asyncio.get_running_loop().time())
         await change(job.endpoint, commands, left)
 
 
-async def _until_up(job: _Job, wanted: Mapping[str, _Wanted], deadline: float) -> None:
+async def _until_up(job: _HaproxyJob, wanted: Mapping[str, _Wanted], deadline: float) -> None:
     """Waits until one server that shall take work does. Raises `Retryable`: nobody was taken out yet."""
     loop = asyncio.get_running_loop()
     names = [name for name, want in wanted.items() if want.up]
@@ -122,7 +122,7 @@ def _takes_work(state: ServerState, hard: bool) -> bool:
 
 
 async def _confirmed(
-    job: _Job, wanted: Mapping[str, _Wanted], deadline: float, looked_only: bool
+    job: _HaproxyJob, wanted: Mapping[str, _Wanted], deadline: float, looked_only: bool
 ) -> Evidence:
     left = max(0.0, deadline - asyncio.get_running_loop().time())
     try:
@@ -139,7 +139,7 @@ async def _confirmed(
     return _evidence(job, seen)
 
 
-def _read(action: Action) -> _Job:
+def _read(action: Action) -> _HaproxyJob:
     settings = action.settings
     if action.verb not in VERBS:
         raise Permanent("verb-unknown", f"haproxy cannot {action.verb}")
@@ -150,21 +150,21 @@ def _read(action: Action) -> _Job:
             parameters.plain_name(name, "server")
     backend = parameters.plain_name(parameters.text(settings, "backend"), "backend")
     hard = parameters.flag(action.parameters, "hard")
-    return _Job(read_endpoint(settings), backend, sites, hard)
+    return _HaproxyJob(read_endpoint(settings), backend, sites, hard)
 
 
-def _of(job: _Job, site: str) -> tuple[str, ...]:
+def _of(job: _HaproxyJob, site: str) -> tuple[str, ...]:
     names = job.sites.get(site)
     if not names:
         raise Permanent("setting-missing", f"servers names none of the site {site}")
     return names
 
 
-def _all_of(job: _Job, sites: tuple[str, ...]) -> tuple[str, ...]:
+def _all_of(job: _HaproxyJob, sites: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for site in sites for name in _of(job, site))
 
 
-def _wanted(job: _Job, action: Action) -> dict[str, _Wanted]:
+def _wanted(job: _HaproxyJob, action: Action) -> dict[str, _Wanted]:
     """What every server that the action touches shall be."""
     out = _Wanted("maint" if job.hard else "drain")
     if action.verb == "shift":
@@ -195,7 +195,7 @@ def _shared(to: tuple[str, ...], away: tuple[str, ...], share: int, out: _Wanted
     )
 
 
-def _problems(job: _Job, action: Action, seen: Seen, wanted: Mapping[str, _Wanted]) -> tuple[str, ...]:
+def _problems(job: _HaproxyJob, action: Action, seen: Seen, wanted: Mapping[str, _Wanted]) -> tuple[str, ...]:
     """Why it cannot be done, or must not: a backend is never left without a server that takes work."""
     missing = sorted(set(wanted) - set(seen.servers))
     if missing:
@@ -213,7 +213,7 @@ def _problems(job: _Job, action: Action, seen: Seen, wanted: Mapping[str, _Wante
 
 
 def _commands(
-    job: _Job, seen: Seen, wanted: Mapping[str, _Wanted]
+    job: _HaproxyJob, seen: Seen, wanted: Mapping[str, _Wanted]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Commands that let servers in, and those that take others out; none for what is right already."""
     into: list[str] = []
@@ -254,7 +254,7 @@ def _weighs(state: ServerState, want: _Wanted) -> bool:
     )
 
 
-def _evidence(job: _Job, seen: Seen) -> dict[str, str | int | bool]:
+def _evidence(job: _HaproxyJob, seen: Seen) -> dict[str, str | int | bool]:
     shown = {f"server_{name}": str(state) for name, state in sorted(seen.servers.items())[:_NAMED]}
     sessions = sum(seen.sessions.get(name, 0) for name in seen.servers)
     return {"runtime_api": str(job.endpoint), "worker": seen.pid, "sessions": sessions, **shown}

@@ -60,7 +60,7 @@ Their reasons are none of the command's (lib/ipmi_picmg.c and lib/ipmi_vita.c of
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class IpmiTarget:
     """One controller and what is known of its server. password: a reference; boot_ms 0: unknown."""
 
     host: str
@@ -93,13 +93,13 @@ class Chassis:
     drives: str = ""
 
 
-def read_target(action: Action) -> Target:
+def read_target(action: Action) -> IpmiTarget:
     """Raises `Permanent` for a setting that is missing or wrong."""
     settings, told = action.settings, action.parameters
     port = parameters.whole(settings, "port", PORT, 65_535)
     address = parameters.text(told, "address", "") or parameters.text(settings, "address")
     host, _, number = address_of(address, port).rpartition(":")
-    return Target(
+    return IpmiTarget(
         host.strip("[]"),
         number,
         parameters.text(told, "server", action.target),
@@ -140,7 +140,7 @@ class Asker:
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
         self.credentials = Credentials()
 
-    async def chassis(self, target: Target, ends: float) -> Chassis:
+    async def chassis(self, target: IpmiTarget, ends: float) -> Chassis:
         """Its power, and what it says is broken."""
         words = fields(await self.ask(target, ends, "chassis", "status"))
         power = {"on": "on", "off": "off"}.get(words.get("system power", ""), "")
@@ -154,11 +154,11 @@ class Asker:
         drives = "drive fault" if words.get("drive fault") == "true" else ""
         return Chassis(power, ", ".join(faults), drives)
 
-    async def serials(self, target: Target, ends: float) -> tuple[str, ...]:
+    async def serials(self, target: IpmiTarget, ends: float) -> tuple[str, ...]:
         """Every serial number that its inventory names."""
         return tuple(_SERIAL.findall(await self.ask(target, ends, "fru", "print", "0"))[:SERIALS_MOST])
 
-    async def ask(self, target: Target, ends: float, *command: str) -> str:
+    async def ask(self, target: IpmiTarget, ends: float, *command: str) -> str:
         """What the program writes. Raises `Permanent`, `Retryable`, `Unanswered`."""
         credential = self.credentials.of(target.user, target.password, target.refusals_at_most)
         self._of_this_loop()
@@ -199,7 +199,7 @@ class Asker:
             self._turns[address] = (lock, users - 1)
 
     async def _identified(
-        self, target: Target, credential: Credential, ends: float, command: tuple[str, ...]
+        self, target: IpmiTarget, credential: Credential, ends: float, command: tuple[str, ...]
     ) -> str:
         await credential.enter(target.address)
         verdict: Verdict = "unknown"
@@ -216,7 +216,7 @@ class Asker:
             credential.leave(target.address, verdict)
 
 
-def arguments(target: Target, command: tuple[str, ...]) -> list[str]:
+def arguments(target: IpmiTarget, command: tuple[str, ...]) -> list[str]:
     """-v: without it a refused password looks like silence."""
     cipher = ["-C", target.cipher] if target.cipher else []
     return [
@@ -248,7 +248,7 @@ def verdict_of(ended: Ended) -> Verdict:
     return "refused" if _says(ended, _REFUSED) else "unknown"
 
 
-def understood(target: Target, ended: Ended) -> str:
+def understood(target: IpmiTarget, ended: Ended) -> str:
     """Its words when it went well. Raises what they mean else."""
     if ended.code == 0:
         return ended.output
@@ -359,7 +359,7 @@ class IpmiDriver(BootsServers, Fences):
     async def close(self) -> None:
         """Nothing is kept open between calls."""
 
-    async def _seen(self, target: Target, ends: float) -> Chassis:
+    async def _seen(self, target: IpmiTarget, ends: float) -> Chassis:
         """Raises unless it is the machine of the inventory, and tells its power."""
         if target.serial:
             serials = await self._asker.serials(target, ends)
@@ -369,7 +369,7 @@ class IpmiDriver(BootsServers, Fences):
                 raise Permanent("bmc-wrong-serial", words)
         return await self._asker.chassis(target, ends)
 
-    async def _boot(self, target: Target, ends: float, order: Order) -> Evidence:
+    async def _boot(self, target: IpmiTarget, ends: float, order: Order) -> Evidence:
         seen = await self._seen(target, ends)
         if order.dry_run:
             words = "nothing: it is on" if seen.power == "on" else "chassis power on"
@@ -389,7 +389,7 @@ class IpmiDriver(BootsServers, Fences):
         evidence = await self._follow(target, ends, sure)
         return {**evidence, "found": "on"} if found_on else evidence
 
-    async def _follow(self, target: Target, ends: float, sure: bool) -> Evidence:
+    async def _follow(self, target: IpmiTarget, ends: float, sure: bool) -> Evidence:
         """Until it has been on for as long as a boot takes. sure: whether the request arrived."""
         loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
         silent = off = 0
@@ -422,13 +422,15 @@ class IpmiDriver(BootsServers, Fences):
             wait = min(wait * 2, PAUSE_MOST_S)
         raise OutcomeUnknown("bmc-silent", f"{target.server} was not seen up in time", "look at it")
 
-    def _stays_off(self, target: Target, seen: Chassis) -> None:
+    def _stays_off(self, target: IpmiTarget, seen: Chassis) -> None:
         if seen.fault or target.address in self._on_since:
             words = seen.fault or "the power came on and went away"
             raise Permanent("server-power-fault", f"{target.server}: {words}")
         raise Permanent("bmc-lying", f"{target.server}: its controller said done, and it stays off")
 
-    async def _off(self, target: Target, action: Action, ends: float, how: str, dry_run: bool) -> Evidence:
+    async def _off(
+        self, target: IpmiTarget, action: Action, ends: float, how: str, dry_run: bool
+    ) -> Evidence:
         seen = await self._seen(target, ends)
         if dry_run:
             words = "nothing: it is off" if seen.power == "off" else f"chassis power {how}"
@@ -440,7 +442,7 @@ class IpmiDriver(BootsServers, Fences):
         self._on_since.pop(target.address, None)
         return _evidence(target, seen) | parameters.proof_of(action)
 
-    async def _until_off(self, target: Target, ends: float) -> Chassis:
+    async def _until_off(self, target: IpmiTarget, ends: float) -> Chassis:
         loop, pause, trouble = asyncio.get_running_loop(), 0.25, ""
         while loop.time() + pause < ends:
             await asyncio.sleep(pause)
@@ -456,7 +458,7 @@ class IpmiDriver(BootsServers, Fences):
         words = trouble or f"{target.server} is still on"
         raise OutcomeUnknown("bmc-silent" if trouble else "bmc-lying", words, "look at the power light")
 
-    def _on_for_s(self, target: Target) -> float:
+    def _on_for_s(self, target: IpmiTarget) -> float:
         """How long it has been seen on."""
         now = asyncio.get_running_loop().time()
         if len(self._on_since) > KEPT_MOST:
@@ -464,14 +466,14 @@ class IpmiDriver(BootsServers, Fences):
         return now - self._on_since.setdefault(target.address, now)
 
 
-def _read(action: Action) -> Target:
+def _read(action: Action) -> IpmiTarget:
     if action.verb not in VERBS:
         raise Permanent("verb-unknown", f"ipmi cannot {action.verb}")
     parameters.refuse_proof(action, DRIVER.proofs)
     return read_target(action)
 
 
-def _boot_s(target: Target) -> float:
+def _boot_s(target: IpmiTarget) -> float:
     return target.boot_ms / 1_000 or UNKNOWN_BOOT_S
 
 
@@ -479,7 +481,7 @@ def _state(seen: Chassis) -> dict[str, Plain]:
     return {"state": "degraded", "why": seen.drives} if seen.drives else {"state": "up"}
 
 
-def _evidence(target: Target, seen: Chassis) -> dict[str, Plain]:
+def _evidence(target: IpmiTarget, seen: Chassis) -> dict[str, Plain]:
     health = seen.fault or seen.drives or "unknown"
     return {"power": seen.power, "health": health, "serial": target.serial, "tls": TRUST}
 

@@ -53,7 +53,7 @@ class Changed(Exception):
     """The object was changed by somebody else since it was read."""
 
 
-class Cluster:
+class KubernetesCluster:
     """One cluster, for one call of the driver."""
 
     def __init__(self, client: AsyncClient, kind: str, name: str, namespace: str | None) -> None:
@@ -109,7 +109,7 @@ class Cluster:
 
 
 @asynccontextmanager
-async def opened(settings: Mapping[str, Value], timeout_s: float) -> AsyncIterator[Cluster]:
+async def opened(settings: Mapping[str, Value], timeout_s: float) -> AsyncIterator[KubernetesCluster]:
     """The cluster that `kubeconfig` (a reference) and `context` name. Raises `Permanent`."""
     kind, name = parameters.text(settings, "kind"), parameters.text(settings, "name")
     if kind not in KINDS:
@@ -117,7 +117,7 @@ async def opened(settings: Mapping[str, Value], timeout_s: float) -> AsyncIterat
     config = _config(parameters.text(settings, "kubeconfig"), parameters.text(settings, "context", ""))
     client = AsyncClient(config, timeout=_TRANSPORT.Timeout(max(timeout_s, 0.1)), lazy=False, trust_env=False)
     try:
-        yield Cluster(client, kind, name, parameters.text(settings, "namespace", "") or None)
+        yield KubernetesCluster(client, kind, name, parameters.text(settings, "namespace", "") or None)
     finally:
         await client.close()
 
@@ -366,7 +366,7 @@ class KubernetesDriver(RunsUnits, Verifies):
 
 
 def _problems(
-    cluster: Cluster, found: dict[str, Any] | None, wanted: Wanted, order: Order
+    cluster: KubernetesCluster, found: dict[str, Any] | None, wanted: Wanted, order: Order
 ) -> tuple[str, ...]:
     if found is None:
         return () if cluster.kind == PRIORITY else (f"there is no {cluster.kind} {cluster.name}",)
@@ -379,14 +379,14 @@ def _problems(
     return tuple(problems)
 
 
-def _there(cluster: Cluster, found: dict[str, Any] | None, wanted: Wanted) -> dict[str, Any]:
+def _there(cluster: KubernetesCluster, found: dict[str, Any] | None, wanted: Wanted) -> dict[str, Any]:
     """The object, or for a class that shall be made, nothing yet."""
     if found is None and cluster.kind != PRIORITY:
         raise Permanent("kubernetes-no-object", f"there is no {cluster.kind} {cluster.name}")
     return found or {}
 
 
-async def _until_written(cluster: Cluster, wanted: Wanted, order: Order, deadline: float) -> None:
+async def _until_written(cluster: KubernetesCluster, wanted: Wanted, order: Order, deadline: float) -> None:
     for _ in range(TRIES_OF_A_CHANGE):
         try:
             return await _write(cluster, wanted, order, deadline)
@@ -395,12 +395,12 @@ async def _until_written(cluster: Cluster, wanted: Wanted, order: Order, deadlin
     raise _busy(cluster)
 
 
-def _busy(cluster: Cluster) -> Retryable:
+def _busy(cluster: KubernetesCluster) -> Retryable:
     words = f"{cluster.name} is being changed by somebody else"
     return Retryable("kubernetes-changed", words, after_ms=500)
 
 
-async def _write(cluster: Cluster, wanted: Wanted, order: Order, deadline: float) -> None:
+async def _write(cluster: KubernetesCluster, wanted: Wanted, order: Order, deadline: float) -> None:
     """One change, with what it replaces, if the object is not as wanted yet."""
     found = _there(cluster, await cluster.get(_left(deadline)), wanted)
     if found and (token := seen_token(found)) > order.token:
@@ -421,7 +421,7 @@ async def _write(cluster: Cluster, wanted: Wanted, order: Order, deadline: float
     await cluster.patch(_standing_on(found, {} if right else wanted.part, notes), _left(deadline))
 
 
-async def _put_back(cluster: Cluster, wanted: Wanted, order: Order, deadline: float) -> Evidence:
+async def _put_back(cluster: KubernetesCluster, wanted: Wanted, order: Order, deadline: float) -> Evidence:
     found = await cluster.get(_left(deadline))
     if found is None:
         _there(cluster, found, wanted)
@@ -440,7 +440,9 @@ async def _put_back(cluster: Cluster, wanted: Wanted, order: Order, deadline: fl
     return _evidence(cluster, found)
 
 
-async def _until_ready(cluster: Cluster, wanted: Wanted, deadline: float, looked_only: bool) -> Evidence:
+async def _until_ready(
+    cluster: KubernetesCluster, wanted: Wanted, deadline: float, looked_only: bool
+) -> Evidence:
     """Looks until the cluster has done it. Raises `OutcomeUnknown`, or `Retryable` where nothing was done."""
     while True:
         try:
@@ -483,7 +485,7 @@ def _kept(found: dict[str, Any], order: Order) -> dict[str, Any] | None:
     return note if isinstance(note, dict) and note.get("key") == order.key and "was" in note else None
 
 
-def _evidence(cluster: Cluster, found: dict[str, Any] | None) -> dict[str, str | int | bool]:
+def _evidence(cluster: KubernetesCluster, found: dict[str, Any] | None) -> dict[str, str | int | bool]:
     if not found:
         return {"object": f"{cluster.kind}/{cluster.name}", "exists": False}
     return evidence(cluster.kind, cluster.name, found)

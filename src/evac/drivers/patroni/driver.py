@@ -46,7 +46,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class PatroniCluster:
     """One reading of a cluster. sync: names in /sync that may take over; members: name -> what each said."""
 
     scope: str
@@ -121,7 +121,7 @@ def _number(value: object, default: int = 0) -> int:
         return default
 
 
-def member_facts(cluster: Cluster, name: str) -> MemberFacts:
+def member_facts(cluster: PatroniCluster, name: str) -> MemberFacts:
     """Of one member. Raises `Retryable` where the cluster does not know it now."""
     seen = cluster.members.get(name)
     if seen is None:
@@ -177,9 +177,11 @@ class Dcs:
         message = f"the cluster {self.scope} did not get there in time"
         return (OutcomeUnknown if self.changed else Retryable)("patroni-slow", message)
 
-    async def read(self) -> Cluster:
+    async def read(self) -> PatroniCluster:
         """The whole cluster in one transaction, so that its parts belong together."""
-        asked = {"success": [_prefix(self.root, KEYS_MOST), _one(self.claim_key)]}
+        asked = {
+            "success": [_prefix(self.root, KEYS_MOST), {"request_range": {"key": text_key(self.claim_key)}}]
+        }
         answer = await self._transact(asked, changes=False)
         try:
             found, claims = (part["response_range"].get("kvs", []) for part in answer.get("responses", []))
@@ -187,7 +189,7 @@ class Dcs:
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise Retryable("etcd-answer", "etcd's answer was not understood", after_ms=500) from error
 
-    async def claim(self, seen: Cluster, order: Order, purpose: str) -> Cluster:
+    async def claim(self, seen: PatroniCluster, order: Order, purpose: str) -> PatroniCluster:
         """Writes this order's token and epoch, unless somebody newer did. Nothing is changed before."""
         refuse_stale(seen, order)
         wanted = Claim(order.token, max(order.epoch, seen.claim.epoch), purpose)
@@ -197,7 +199,7 @@ class Dcs:
                 raise Retryable("patroni-raced", f"another order on {self.scope} came first", after_ms=200)
         return await self.read()
 
-    async def free_leader(self, seen: Cluster, candidate: str) -> bool:
+    async def free_leader(self, seen: PatroniCluster, candidate: str) -> bool:
         """Deletes the leader key that was read, while the claim is still ours. This key is Patroni's
         protection against two primaries: only after the old one is fenced.
         """
@@ -248,7 +250,7 @@ class Dcs:
         ) from last
 
 
-def refuse_stale(seen: Cluster, order: Order) -> None:
+def refuse_stale(seen: PatroniCluster, order: Order) -> None:
     """Raises `Permanent` for an order of an older leader, or for an epoch that is over."""
     if order.token < seen.claim.token or (order.epoch and order.epoch < seen.claim.epoch):
         raise stale_token(seen.scope, seen.claim.token, order)
@@ -259,16 +261,14 @@ def _prefix(prefix: str, limit: int) -> object:
     return {"request_range": {"key": text_key(prefix), "range_end": text_key(end), "limit": str(limit)}}
 
 
-def _one(key: str) -> object:
-    return {"request_range": {"key": text_key(key)}}
-
-
 def _unchanged(key: str, revision: int) -> object:
     """The key is as it was read; revision 0: it does not exist."""
     return {"key": text_key(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(revision)}
 
 
-def _cluster(scope: str, root: str, kvs: list[dict[str, Any]], claims: list[dict[str, Any]]) -> Cluster:
+def _cluster(
+    scope: str, root: str, kvs: list[dict[str, Any]], claims: list[dict[str, Any]]
+) -> PatroniCluster:
     values: dict[str, str] = {}
     revisions: dict[str, int] = {}
     for entry in kvs:
@@ -282,7 +282,7 @@ def _cluster(scope: str, root: str, kvs: list[dict[str, Any]], claims: list[dict
         if key.startswith("members/")
     }
     claim, revision = _claim(claims)
-    return Cluster(
+    return PatroniCluster(
         scope=scope,
         leader=values.get("leader", ""),
         config=_json(values.get("config", "")),
@@ -369,7 +369,7 @@ class PatroniDriver(StoreDriver, ReportsRole, Promotes, Fences, Follows, Protect
             return Observed("absent", cluster.evidence())
         return Observed("done", _evidence(action, cluster))
 
-    async def cluster(self, action: Action, timeout_s: float) -> Cluster:
+    async def cluster(self, action: Action, timeout_s: float) -> PatroniCluster:
         """Leader, synchronous members, timers, for probes and plans. Raises `Retryable`, `Permanent`."""
         async with Dcs(action.settings, timeout_s).open() as dcs:
             return await dcs.read()
@@ -409,7 +409,7 @@ def _old_leader(action: Action) -> str:
     return text(action.parameters, "old_name", "")
 
 
-def _warnings(cluster: Cluster) -> dict[str, str | int | bool]:
+def _warnings(cluster: PatroniCluster) -> dict[str, str | int | bool]:
     """What does not stop anything today."""
     found = [
         f"{name} can never take over: rename it" for name in sorted(cluster.members) if misread_name(name)
@@ -422,7 +422,7 @@ def _warnings(cluster: Cluster) -> dict[str, str | int | bool]:
     return {"warnings": "; ".join(found)[:900]} if found else {}
 
 
-def _problems_of_candidate(cluster: Cluster, name: str) -> list[str]:
+def _problems_of_candidate(cluster: PatroniCluster, name: str) -> list[str]:
     problems: list[str] = []
     if name not in cluster.members:
         problems.append(f"{name} is no member of {cluster.scope} now")
@@ -438,7 +438,7 @@ def _problems_of_candidate(cluster: Cluster, name: str) -> list[str]:
     return problems
 
 
-async def _problems(action: Action, order: Order, cluster: Cluster) -> list[str]:
+async def _problems(action: Action, order: Order, cluster: PatroniCluster) -> list[str]:
     """What keeps the verb from working now; none when it is done already."""
     if _is_done(action, order, cluster):
         return []
@@ -468,13 +468,13 @@ async def _problems(action: Action, order: Order, cluster: Cluster) -> list[str]
             return [f"{_name(action)} is {cluster.role(_name(action)) or 'unknown'}, and not as expected"]
 
 
-def _problems_of_set(action: Action, cluster: Cluster) -> list[str]:
+def _problems_of_set(action: Action, cluster: PatroniCluster) -> list[str]:
     wanted = set(many(action.parameters, "synchronous"))
     away = sorted(name for name in wanted if not cluster.runs(name))
     return [f"{name} does not run now" for name in away]
 
 
-async def _problems_of_promote(action: Action, cluster: Cluster) -> list[str]:
+async def _problems_of_promote(action: Action, cluster: PatroniCluster) -> list[str]:
     proof = text(action.parameters, "proof", "")
     name, old = _name(action), _old_leader(action)
     if proof not in PROOFS | {"demote"}:
@@ -492,7 +492,7 @@ async def _problems_of_promote(action: Action, cluster: Cluster) -> list[str]:
     return problems
 
 
-async def _answers_as_primary(cluster: Cluster) -> bool:
+async def _answers_as_primary(cluster: PatroniCluster) -> bool:
     """Asks the leader's own REST API; a dead one is silent."""
     url = str(cluster.members.get(cluster.leader, {}).get("api_url", ""))
     if not url:
@@ -505,7 +505,7 @@ async def _answers_as_primary(cluster: Cluster) -> bool:
     return found.get("role") in ("primary", "master") and found.get("state") == "running"
 
 
-def _is_done(action: Action, order: Order, cluster: Cluster) -> bool:
+def _is_done(action: Action, order: Order, cluster: PatroniCluster) -> bool:
     name = _name(action)
     match action.verb:
         case "promote":
@@ -527,7 +527,7 @@ def _is_done(action: Action, order: Order, cluster: Cluster) -> bool:
             return cluster.leader == name and cluster.runs(name)
 
 
-def _evidence(action: Action, cluster: Cluster) -> dict[str, str | int | bool]:
+def _evidence(action: Action, cluster: PatroniCluster) -> dict[str, str | int | bool]:
     evidence = {**cluster.evidence(), **_warnings(cluster), "member": _name(action)}
     if action.verb == "fence":
         return {
@@ -542,7 +542,7 @@ def _evidence(action: Action, cluster: Cluster) -> dict[str, str | int | bool]:
     return evidence
 
 
-async def _act(dcs: Dcs, action: Action, order: Order, cluster: Cluster) -> str:
+async def _act(dcs: Dcs, action: Action, order: Order, cluster: PatroniCluster) -> str:
     """Sets it going, and says how. What it leads to is seen in etcd."""
     if action.verb == "protect":
         names = many(action.parameters, "synchronous")

@@ -49,7 +49,7 @@ from evac.drivers.postgres.facts import (
 )
 from evac.drivers.postgres.fence import (
     ANSWER_S,
-    Peer,
+    ReplicaPeer,
     ask_peers,
     cut,
     cut_off,
@@ -183,7 +183,7 @@ _HAS_SLOT = "SELECT current_setting('primary_slot_name') <> ''"
 
 
 async def catch_up(
-    link: Link, facts: PostgresFacts, copies: Sequence[Peer]
+    link: Link, facts: PostgresFacts, copies: Sequence[ReplicaPeer]
 ) -> tuple[PostgresFacts, Evidence]:
     """The facts of a candidate that now holds what the fullest of the other copies does, cut off again, and
     what was done. What cannot be fetched in time is left: the copy is rewound then, as ever.
@@ -210,11 +210,11 @@ async def catch_up(
     return facts, told if whole else {**told, "short_of": lsn_text(wanted)}
 
 
-def _lsn(peer: Peer) -> int:
+def _lsn(peer: ReplicaPeer) -> int:
     return peer.facts.lsn if peer.facts is not None else 0
 
 
-def _is_fuller(peer: Peer, facts: PostgresFacts) -> bool:
+def _is_fuller(peer: ReplicaPeer, facts: PostgresFacts) -> bool:
     theirs = peer.facts
     return (
         theirs is not None
@@ -224,7 +224,7 @@ def _is_fuller(peer: Peer, facts: PostgresFacts) -> bool:
     )
 
 
-async def _of_one_history(link: Link, facts: PostgresFacts, peer: Peer) -> bool:
+async def _of_one_history(link: Link, facts: PostgresFacts, peer: ReplicaPeer) -> bool:
     """Whether what the other copy holds goes on where this one ends."""
     assert peer.facts is not None
     try:
@@ -238,7 +238,7 @@ async def _of_one_history(link: Link, facts: PostgresFacts, peer: Peer) -> bool:
         return False
 
 
-async def _fetch(link: Link, facts: PostgresFacts, peer: Peer, wanted: int) -> bool:
+async def _fetch(link: Link, facts: PostgresFacts, peer: ReplicaPeer, wanted: int) -> bool:
     """Follows the peer until all that it was seen to hold is here; False where that took too long."""
     await put_aside(link, facts)
     ours = replace(link.member, name=FETCH_NAME)

@@ -47,7 +47,7 @@ ANSWER_S: Final = ANSWER_MS / 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class ReplicaPeer:
     """facts: None of one that is silent."""
 
     member: Member
@@ -71,23 +71,23 @@ def peers_of(action: Action) -> tuple[Member, ...]:
     return tuple(unique.values())
 
 
-async def ask_peers(action: Action) -> tuple[Peer, ...]:
+async def ask_peers(action: Action) -> tuple[ReplicaPeer, ...]:
     """All of them, as they answer. Parameter `peer_ms`: how long a connection may take."""
     connect_s = whole(action.parameters, "peer_ms", CONNECT_MS, 60_000) / 1_000
 
-    async def ask(peer: Member) -> Peer:
+    async def ask(peer: Member) -> ReplicaPeer:
         if not await takes_connections(peer.host, peer.port, connect_s):
-            return Peer(peer)
+            return ReplicaPeer(peer)
         try:
             async with linked(peer, ANSWER_S, ANSWER_S) as link:
-                return Peer(peer, await read_facts(link))
+                return ReplicaPeer(peer, await read_facts(link))
         except ActionError:
-            return Peer(peer)
+            return ReplicaPeer(peer)
 
     return tuple(await asyncio.gather(*(ask(peer) for peer in peers_of(action))))
 
 
-def writable_of(peers: Iterable[Peer], system: str) -> list[str]:
+def writable_of(peers: Iterable[ReplicaPeer], system: str) -> list[str]:
     """Addresses of those that answer as writable primaries of the same data."""
     return [
         one.member.address
@@ -96,7 +96,7 @@ def writable_of(peers: Iterable[Peer], system: str) -> list[str]:
     ]
 
 
-def silent_of(peers: Iterable[Peer]) -> list[str]:
+def silent_of(peers: Iterable[ReplicaPeer]) -> list[str]:
     """Addresses of those that do not answer."""
     return [one.member.address for one in peers if one.facts is None]
 

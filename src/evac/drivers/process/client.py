@@ -41,18 +41,18 @@ ALLOWED: Final = "allowed"
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class AgentPeer:
     """files: of TLS, PEM. plain: agents of other machines may be asked in the clear."""
 
     files: TlsFiles = field(default_factory=TlsFiles)
     plain: bool = False
 
 
-HERE: Final = Peer()
+HERE: Final = AgentPeer()
 """Believes the authorities of this machine, and shows nothing."""
 
 
-def peer_of(environ: Mapping[str, str] = os.environ) -> Peer:
+def peer_of(environ: Mapping[str, str] = os.environ) -> AgentPeer:
     """As the environment of this process says. Raises InvalidInput for words that mean nothing."""
     plain = environ.get(PLAIN, "")
     if plain not in ("", ALLOWED):
@@ -60,10 +60,10 @@ def peer_of(environ: Mapping[str, str] = os.environ) -> Peer:
             "agent-plain", f"{PLAIN} says {plain[:20]!r}", f"write {PLAIN}={ALLOWED}, or leave it out"
         )
     found = {name: Path(environ[name]) for name in (CA, CERT, KEY) if environ.get(name)}
-    return Peer(TlsFiles(found.get(CA), found.get(CERT), found.get(KEY)), plain == ALLOWED)
+    return AgentPeer(TlsFiles(found.get(CA), found.get(CERT), found.get(KEY)), plain == ALLOWED)
 
 
-def plain_problem(url: str, peer: Peer) -> str:
+def plain_problem(url: str, peer: AgentPeer) -> str:
     """Why an agent may not be asked at that address; empty where it may."""
     parts = urlsplit(url)
     if parts.scheme != "http" or peer.plain or is_here(parts.hostname or ""):
@@ -77,7 +77,7 @@ PLAIN_HINT: Final = f"write https:// and give the agent a certificate; or say {P
 class Lines:
     """Contexts of TLS for agents, made anew when a file changed."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: AgentPeer) -> None:
         self.peer = peer
         self._made: tuple[tuple[object, ...], ssl.SSLContext] | None = None
 
@@ -191,7 +191,7 @@ class AgentClient:
     spoken.
     """
 
-    def __init__(self, peer: Peer = HERE) -> None:
+    def __init__(self, peer: AgentPeer = HERE) -> None:
         self._caller, self._lines = Caller(), Lines(peer)
         self._ahead_ms: dict[str, int] = {}
 

@@ -15,7 +15,7 @@ from evac.drivers import parameters as given
 from evac.drivers.capabilities import AnswersProbe, ProbeReport, RunsUnits, Verifies
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.process import client
-from evac.drivers.process.client import HERE, AgentClient, Lines, Peer
+from evac.drivers.process.client import HERE, AgentClient, AgentPeer, Lines
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.model.generation import GENERATION_MOST
 from evac.net.http_calls import Prober
@@ -33,7 +33,9 @@ class RemoteDriver:
     `postgres`, by the hand of pangyo. agent: its URL; secret: a reference.
     """
 
-    def __init__(self, name: str, verbs: frozenset[Verb], agent: str, secret: str, peer: Peer = HERE) -> None:
+    def __init__(
+        self, name: str, verbs: frozenset[Verb], agent: str, secret: str, peer: AgentPeer = HERE
+    ) -> None:
         self.name = name
         self._local = name.partition("@")[0]
         self.verbs = verbs
@@ -86,7 +88,7 @@ class AgentPermits:
     held up on its way never grants more time than its sender believes.
     """
 
-    def __init__(self, agent: str, secret: str, peer: Peer = HERE) -> None:
+    def __init__(self, agent: str, secret: str, peer: AgentPeer = HERE) -> None:
         self._agent, self._secret = agent, secret
         self._client = AgentClient(peer)
         self._marks: dict[str, str] = {}
@@ -132,7 +134,7 @@ class AgentPermits:
 class AgentAnchors:
     """Leaves the heads of journals at an agent of another site, and reads them back."""
 
-    def __init__(self, agent: str, secret: str, peer: Peer = HERE) -> None:
+    def __init__(self, agent: str, secret: str, peer: AgentPeer = HERE) -> None:
         self._agent, self._secret = agent, secret
         self._client = AgentClient(peer)
 
@@ -168,7 +170,7 @@ GENERATION_PATH: Final = "/v1/generation"
 class AgentGenerations:
     """One agent. agent: its URL; secret: a reference."""
 
-    def __init__(self, agent: str, secret: str, peer: Peer = HERE) -> None:
+    def __init__(self, agent: str, secret: str, peer: AgentPeer = HERE) -> None:
         self._agent, self._secret = agent, secret
         self._client = AgentClient(peer)
 
@@ -202,7 +204,7 @@ class ProcessDriver(RunsUnits, Verifies, AnswersProbe):
     name = "process"
     verbs = VERBS
 
-    def __init__(self, peer: Peer = HERE) -> None:
+    def __init__(self, peer: AgentPeer = HERE) -> None:
         self._client = AgentClient(peer)
         self._prober, self._lines = Prober(), Lines(peer)
 

@@ -18,8 +18,8 @@ from typing import Final, Literal
 from evac.drivers import parameters
 from evac.drivers.port import Action, Evidence, Observed, Order, PowerTurn
 from evac.drivers.redfish import system
-from evac.drivers.redfish.calls import NoAnswer, Talk, Wire, refusal
-from evac.drivers.redfish.settings import Target, choose
+from evac.drivers.redfish.calls import NoBmcAnswer, Talk, Wire, refusal
+from evac.drivers.redfish.settings import RedfishTarget, choose
 from evac.drivers.redfish.system import UP, System, healthy_storage, set_boot_source, switch
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
@@ -76,7 +76,7 @@ class _Course:
 class Boot:
     """One boot. path: of the system at its controller; ends: by the loop's clock."""
 
-    def __init__(self, wire: Wire, target: Target, ends: float, order: Order) -> None:
+    def __init__(self, wire: Wire, target: RedfishTarget, ends: float, order: Order) -> None:
         self._power: PowerTurn = order.power or nullcontext
         self._switched_on = order.switched_on
         self._wire, self._target = wire, target
@@ -97,7 +97,7 @@ class Boot:
         try:
             async with self._power():
                 answer = await switch(talk, seen, how)
-        except NoAnswer:
+        except NoBmcAnswer:
             return "unsure"
         if answer.status >= 500 and answer.status != 501:
             return "unsure"
@@ -256,7 +256,7 @@ class Boot:
         raise Permanent(code, f"{self._target.server}: {words}")
 
 
-def on_type(target: Target, seen: System) -> str:
+def on_type(target: RedfishTarget, seen: System) -> str:
     """How it is switched on. Raises `Permanent` where its controller cannot."""
     how = choose(seen.quirks.on, seen.reset_types, seen.quirks)
     if not how or not seen.reset_path:
@@ -264,7 +264,7 @@ def on_type(target: Target, seen: System) -> str:
     return how
 
 
-def check_identity(target: Target, seen: System) -> None:
+def check_identity(target: RedfishTarget, seen: System) -> None:
     """Raises `Permanent` unless it is the machine of the inventory. What cannot be compared is not it."""
     if seen.is_server(target.serial):
         return
@@ -274,12 +274,12 @@ def check_identity(target: Target, seen: System) -> None:
     )
 
 
-def check_power_told(target: Target, seen: System) -> None:
+def check_power_told(target: RedfishTarget, seen: System) -> None:
     if not seen.power:
         raise Retryable("bmc-half-dead", f"{target.address} does not say whether {target.server} is on")
 
 
-def is_up(seen: System, target: Target, on_for_s: float) -> bool:
+def is_up(seen: System, target: RedfishTarget, on_for_s: float) -> bool:
     """On, and its system runs. Where the controller knows no BootProgress: on for as long as a boot takes,
     with a known health.
     """
@@ -290,18 +290,18 @@ def is_up(seen: System, target: Target, on_for_s: float) -> bool:
     return _as_long(seen, target, on_for_s)
 
 
-def _as_long(seen: System, target: Target, on_for_s: float) -> bool:
+def _as_long(seen: System, target: RedfishTarget, on_for_s: float) -> bool:
     started = not seen.quirks.progress or not seen.progress or seen.progress == "OSBootStarted"
     return started and bool(seen.health) and on_for_s >= (target.boot_ms / 1_000 or UNKNOWN_BOOT_S)
 
 
-def is_wrong_image(seen: System, target: Target) -> bool:
+def is_wrong_image(seen: System, target: RedfishTarget) -> bool:
     name = seen.host_name.casefold()
     own = target.server.casefold()
     return bool(name) and name not in (own, own.partition(".")[0]) and name.partition(".")[0] != own
 
 
-def evidence_of(seen: System, target: Target) -> dict[str, str | int | bool]:
+def evidence_of(seen: System, target: RedfishTarget) -> dict[str, str | int | bool]:
     """What every look says of a server."""
     return {
         "power": seen.power,
@@ -318,7 +318,13 @@ Find = Callable[[Talk], Awaitable[System]]
 
 
 async def switch_off(
-    wire: Wire, target: Target, action: Action, order: Order, ends: float, find: Find, insists: bool = False
+    wire: Wire,
+    target: RedfishTarget,
+    action: Action,
+    order: Order,
+    ends: float,
+    find: Find,
+    insists: bool = False,
 ) -> Evidence:
     """insists: by force when it has not gone down gracefully in half of the time."""
     forced = action.verb == "fence" or parameters.flag(action.parameters, "force")
@@ -345,7 +351,7 @@ async def switch_off(
         return await _until_off(wire, target, action, seen.path, ends)
 
 
-def _how(target: Target, seen: System, forced: bool) -> str:
+def _how(target: RedfishTarget, seen: System, forced: bool) -> str:
     how = choose(seen.quirks.off if forced else seen.quirks.graceful, seen.reset_types, seen.quirks)
     if not how or not seen.reset_path:
         words = "force" if forced else "graceful shutdown"
@@ -357,13 +363,13 @@ async def _send(talk: Talk, seen: System, how: str) -> None:
     """Asks once; what is not answered is seen by looking."""
     try:
         answer = await switch(talk, seen, how)
-    except NoAnswer:
+    except NoBmcAnswer:
         return
     if 300 <= answer.status < 500 or answer.status == 501:
         raise refusal(talk.target.address, answer)
 
 
-async def _until_off(wire: Wire, target: Target, action: Action, path: str, ends: float) -> Evidence:
+async def _until_off(wire: Wire, target: RedfishTarget, action: Action, path: str, ends: float) -> Evidence:
     loop = asyncio.get_running_loop()
     pause, trouble = FIRST_PAUSE_S, ""
     while (left := ends - loop.time()) > FIRST_PAUSE_S / 2:
@@ -390,5 +396,5 @@ def observed(action: Action, seen: System, evidence: dict[str, str | int | bool]
     return Observed("absent" if seen.power == "on" else "unclear", evidence)
 
 
-def _evidence(action: Action, seen: System, target: Target) -> dict[str, str | int | bool]:
+def _evidence(action: Action, seen: System, target: RedfishTarget) -> dict[str, str | int | bool]:
     return evidence_of(seen, target) | parameters.proof_of(action)

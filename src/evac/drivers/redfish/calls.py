@@ -29,7 +29,7 @@ from evac.drivers.redfish.connection import (
     TooLate,
     connect,
 )
-from evac.drivers.redfish.settings import Access, Target, fits, is_busy, is_own_path, message_id
+from evac.drivers.redfish.settings import Access, RedfishTarget, fits, is_busy, is_own_path, message_id
 from evac.model.errors import Permanent, Retryable
 from evac.net.http_calls import Answer
 
@@ -75,7 +75,7 @@ class Wire:
         self.credentials = Credentials()
         self.sent = 0
 
-    def talk(self, target: Target, ends: float, goes_on: bool = False) -> Talk:
+    def talk(self, target: RedfishTarget, ends: float, goes_on: bool = False) -> Talk:
         """A conversation with one controller; nobody else talks with it meanwhile. ends: by the loop.
         goes_on: before all who have not begun: of many circuits, one is finished before the next is begun.
         """
@@ -103,7 +103,7 @@ class Wire:
                     return
                 await asyncio.sleep(0)
 
-    def keep(self, target: Target, connection: Connection) -> None:
+    def keep(self, target: RedfishTarget, connection: Connection) -> None:
         """For the next conversation with the same controller, which often follows at once."""
         key = (target.address, id(target.access))
         if len(self._idle) >= IDLE_MOST or key in self._idle:
@@ -115,7 +115,7 @@ class Wire:
     def _expire(self, key: tuple[str, int]) -> None:
         self._idle.pop(key)[0].close()
 
-    def _kept(self, target: Target) -> Connection | None:
+    def _kept(self, target: RedfishTarget) -> Connection | None:
         found = self._idle.pop((target.address, id(target.access)), None)
         if found is None:
             return None
@@ -124,11 +124,11 @@ class Wire:
         connection.reused = True
         return connection if connection.usable else None
 
-    def goes_on(self, target: Target) -> bool:
+    def goes_on(self, target: RedfishTarget) -> bool:
         """Whether a connection is open that was used a moment ago: it is used up before others are opened."""
         return (target.address, id(target.access)) in self._idle
 
-    def network(self, target: Target) -> Places:
+    def network(self, target: RedfishTarget) -> Places:
         found = self._networks.get(target.network)
         if found is None:
             found = Places(target.access.requests_at_once)
@@ -173,7 +173,7 @@ class Wire:
             raise Retryable("bmc-busy", f"{address} asks to be left alone", after_ms=int(left * 1_000) + 1)
         del self._busy_until[address]
 
-    async def connection(self, target: Target, timeout_s: float) -> Connection:
+    async def connection(self, target: RedfishTarget, timeout_s: float) -> Connection:
         """One that was kept, or a new one, whose other end is believed. Raises `Permanent`, `Retryable`."""
         kept = self._kept(target)
         if kept is not None:
@@ -201,7 +201,9 @@ class Wire:
             raise Permanent("bmc-tls", f"the certificate of {target.address} is not the one that is known")
         return made
 
-    async def send(self, target: Target, connection: Connection, request: bytes, timeout_s: float) -> Answer:
+    async def send(
+        self, target: RedfishTarget, connection: Connection, request: bytes, timeout_s: float
+    ) -> Answer:
         """One request. Raises `NoAnswer`, `Untouched`."""
         await self._all.take()
         self.sent += 1
@@ -214,7 +216,12 @@ class Wire:
 
 
 def packed(
-    target: Target, method: Method, path: str, headers: Mapping[str, str], body: bytes | None, last: bool
+    target: RedfishTarget,
+    method: Method,
+    path: str,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    last: bool,
 ) -> bytes:
     """A request as it goes over the wire."""
     lines = [
@@ -231,11 +238,11 @@ def packed(
     return "\r\n".join((*lines, "", "")).encode("latin-1") + (body or b"")
 
 
-class NoAnswer(Retryable):
+class NoBmcAnswer(Retryable):
     """The request may have arrived; no whole answer came."""
 
 
-class Starved(NoAnswer):
+class Starved(NoBmcAnswer):
     """No answer in time, but it is this process that was late: nothing is known of the controller."""
 
 
@@ -243,7 +250,7 @@ class OurselvesLate(Retryable):
     """No connection in time, but it is this process that was late: nothing is known of the controller."""
 
 
-class Untouched(NoAnswer):
+class Untouched(NoBmcAnswer):
     """A connection that had been kept was closed before a byte of an answer came."""
 
 
@@ -265,17 +272,17 @@ def _not_answered(error: Broken, address: str, connection: Connection) -> NoRetu
         if error.late_s > LATE_S:
             words = f"this machine is too slow: it was {error.late_s:.1f} s late to hear {address}"
             raise Starved("bmc-busy", words, after_ms=1_000) from error
-        raise NoAnswer("bmc-hanging", f"{address}: {error}") from error
+        raise NoBmcAnswer("bmc-hanging", f"{address}: {error}") from error
     if isinstance(error, Closed):
-        kind = Untouched if error.untouched and connection.reused else NoAnswer
+        kind = Untouched if error.untouched and connection.reused else NoBmcAnswer
         raise kind("bmc-silent", f"{address}: {error}") from error
-    raise NoAnswer("bmc-half-dead", f"{address}: {error}") from error
+    raise NoBmcAnswer("bmc-half-dead", f"{address}: {error}") from error
 
 
 class Talk:
     """One conversation: requests one after the other, on one connection where it is kept."""
 
-    def __init__(self, wire: Wire, target: Target, ends: float, goes_on: bool = False) -> None:
+    def __init__(self, wire: Wire, target: RedfishTarget, ends: float, goes_on: bool = False) -> None:
         self._wire, self.target, self._ends, self._goes_on = wire, target, ends, goes_on
         self._turn: _Turn | None = None
         self._connection: Connection | None = None

@@ -28,7 +28,7 @@ from evac.drivers.redfish.boot import (
     on_type,
 )
 from evac.drivers.redfish.calls import Talk, Wire, refusal
-from evac.drivers.redfish.settings import BUTTON, Access, Reader, Target, is_own_path
+from evac.drivers.redfish.settings import BUTTON, Access, Reader, RedfishTarget, is_own_path
 from evac.drivers.redfish.system import UP, System, text, words_of
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -73,13 +73,13 @@ async def see(talk: Talk, path: str) -> Circuit:
     )
 
 
-async def look(wire: Wire, target: Target, ends: float) -> Circuit:
+async def look(wire: Wire, target: RedfishTarget, ends: float) -> Circuit:
     async with wire.talk(target, ends) as talk:
         return await see(talk, target.circuit)
 
 
 async def move(
-    wire: Wire, target: Target, action: Action, order: Order, ends: float, fresh: Fresh
+    wire: Wire, target: RedfishTarget, action: Action, order: Order, ends: float, fresh: Fresh
 ) -> Evidence:
     """Closes or opens the breaker, once, and looks until it is. fresh: what was seen of it a moment ago.
     Raises `Permanent`, `Retryable`, or `OutcomeUnknown`.
@@ -117,7 +117,7 @@ async def _told(talk: Talk, seen: Circuit, wanted: str) -> Retryable | None:
     return None
 
 
-async def _until(wire: Wire, target: Target, action: Action, ends: float) -> Evidence:
+async def _until(wire: Wire, target: RedfishTarget, action: Action, ends: float) -> Evidence:
     loop = asyncio.get_running_loop()
     while loop.time() < ends - LOOK_PAUSE_S:
         try:
@@ -132,7 +132,7 @@ async def _until(wire: Wire, target: Target, action: Action, ends: float) -> Evi
     raise OutcomeUnknown("bmc-lying", f"the breaker of {action.target} does not move", "look at the breaker")
 
 
-def check_movable(target: Target, action: Action, seen: Circuit) -> None:
+def check_movable(target: RedfishTarget, action: Action, seen: Circuit) -> None:
     """Raises `Permanent` where the circuit cannot be moved, or belongs to another feed."""
     if not seen.action_path or (seen.allowed and _WANTED[action.verb] not in seen.allowed):
         raise Permanent("bmc-unsupported", f"{target.address} cannot {action.verb} {target.circuit}")
@@ -141,7 +141,7 @@ def check_movable(target: Target, action: Action, seen: Circuit) -> None:
         raise Permanent("circuit-wrong", f"{target.circuit} is {seen.label or 'without a name'}, not {label}")
 
 
-def observed(action: Action, seen: Circuit, target: Target) -> Observed:
+def observed(action: Action, seen: Circuit, target: RedfishTarget) -> Observed:
     evidence = circuit_evidence(seen, target)
     if is_as_wanted(action, seen):
         return Observed("done", evidence)
@@ -153,7 +153,7 @@ def is_as_wanted(action: Action, seen: Circuit) -> bool:
     return seen.closed if action.verb == "start" else seen.open
 
 
-def circuit_evidence(seen: Circuit, target: Target) -> dict[str, str | int | bool]:
+def circuit_evidence(seen: Circuit, target: RedfishTarget) -> dict[str, str | int | bool]:
     return {
         "circuit": target.circuit,
         "label": seen.label,
@@ -220,7 +220,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
             self._keep(self._done, order.key, evidence)
         return evidence
 
-    async def _boot(self, action: Action, target: Target, order: Order, ends: float) -> Evidence:
+    async def _boot(self, action: Action, target: RedfishTarget, order: Order, ends: float) -> Evidence:
         boot = Boot(self._wire, target, ends, order)
         async with self._wire.talk(target, ends) as talk:
             seen = self._fresh(order.key) or await self._find(talk)
@@ -254,7 +254,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
             return Observed("unclear", {"why": error.message[:200], "code": error.code})
         return self._judged(action, target, seen)
 
-    def _judged(self, action: Action, target: Target, seen: System) -> Observed:
+    def _judged(self, action: Action, target: RedfishTarget, seen: System) -> Observed:
         evidence = evidence_of(seen, target)
         if not seen.is_server(target.serial):
             return Observed("unclear", evidence | {"why": "another machine answers at this address"})
@@ -272,7 +272,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         told = bool(seen.progress) and seen.progress not in ("None", UP)
         return Observed("unclear", evidence | ({"state": BOOTING} if told else {}))
 
-    def _on_for_s(self, target: Target) -> float:
+    def _on_for_s(self, target: RedfishTarget) -> float:
         """How long it has been seen on: for controllers that do not tell when a system is up."""
         now = asyncio.get_running_loop().time()
         if len(self._on_since) > KEPT_MOST:
@@ -304,7 +304,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
     async def close(self) -> None:
         await self._wire.close()
 
-    def _read(self, action: Action) -> Target:
+    def _read(self, action: Action) -> RedfishTarget:
         if action.verb not in VERBS:
             raise Permanent("verb-unknown", f"redfish cannot {action.verb}")
         parameters.refuse_proof(action, DRIVER.proofs)
@@ -330,7 +330,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         kept[key] = (asyncio.get_running_loop().time(), value)
 
 
-def _check_server(action: Action, target: Target, seen: System) -> None:
+def _check_server(action: Action, target: RedfishTarget, seen: System) -> None:
     """Raises unless it is the right machine, and can be switched as wanted."""
     check_identity(target, seen)
     check_power_told(target, seen)
@@ -338,7 +338,7 @@ def _check_server(action: Action, target: Target, seen: System) -> None:
         on_type(target, seen)
 
 
-def _would(target: Target, seen: System) -> dict[str, str | int | bool]:
+def _would(target: RedfishTarget, seen: System) -> dict[str, str | int | bool]:
     if seen.power in ("on", "rising"):
         return {"found": "on", "would_send": "nothing: it is on"}
     source = target.access.boot_source

@@ -20,8 +20,8 @@ from typing import Any, Final, TypeGuard
 
 from evac.drivers import parameters
 from evac.drivers.port import Action, Value
-from evac.model.errors import Permanent
-from evac.net.tls import judge_alike
+from evac.model.errors import InvalidInput, Permanent
+from evac.net.tls import TlsFiles, client_context, unverified_context
 
 ON_TYPES: Final = ("On", "ForceOn", "PushPowerButton")
 OFF_TYPES: Final = ("ForceOff",)
@@ -143,7 +143,7 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RedfishTarget:
     """One controller and what is known of its server. address: `host:port`; serial "", boot_ms 0: unknown."""
 
     access: Access
@@ -172,12 +172,12 @@ class Reader:
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Mapping[str, Value], Access]] = {}
 
-    def target(self, action: Action) -> Target:
+    def target(self, action: Action) -> RedfishTarget:
         """Raises `Permanent`."""
         access = self._access(action.settings)
         told = action.parameters
         address = parameters.text(told, "address", "") or parameters.text(action.settings, "address")
-        return Target(
+        return RedfishTarget(
             access,
             address_of(address, access.port),
             parameters.text(told, "network", "") or action.at,
@@ -289,27 +289,17 @@ def read_trust(settings: Mapping[str, Value], scheme: str) -> Trust:
         return Trust("none: plain http")
     name = parameters.text(settings, "tls_name", "")
     if chosen == ["insecure"]:
-        return Trust(f"not verified: {parameters.text(settings, 'insecure')[:200]}", _unverified())
+        return Trust(f"not verified: {parameters.text(settings, 'insecure')[:200]}", unverified_context())
     if chosen == ["pin"]:
-        return Trust("pinned", _unverified(), _pins(parameters.text(settings, "pin")))
+        return Trust("pinned", unverified_context(), _pins(parameters.text(settings, "pin")))
     return Trust("verified by CA", _verified(parameters.text(settings, "ca", "")), name=name)
 
 
-def _unverified() -> ssl.SSLContext:
-    """Proves nothing by itself: a pin is compared before anything is sent."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def _verified(reference: str) -> ssl.SSLContext:
-    if not reference:
-        return judge_alike(ssl.create_default_context())
-    path = _path(reference, "ca")
+    path = _path(reference, "ca") if reference else None
     try:
-        return judge_alike(ssl.create_default_context(cafile=str(path)))
-    except (OSError, ssl.SSLError) as error:
+        return client_context(TlsFiles(path))
+    except InvalidInput as error:
         raise Permanent("setting-wrong", f"ca: {path} holds no certificates that can be read") from error
 
 

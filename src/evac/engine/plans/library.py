@@ -36,7 +36,7 @@ import orjson
 
 from evac import __version__
 from evac.engine.clock import Clock
-from evac.engine.plans.queue import Choice, Ready, Wanted, Work, choose, in_order, scenarios_of
+from evac.engine.plans.queue import Choice, Ready, WantedPlan, Work, choose, in_order, scenarios_of
 from evac.model.errors import (
     Conflict,
     Corrupt,
@@ -103,7 +103,7 @@ class Planning(Protocol):
     lanes: int
     """How many scenarios it works at side by side."""
 
-    async def scenarios(self) -> Sequence[Wanted]:
+    async def scenarios(self) -> Sequence[WantedPlan]:
         """Everything that wants a plan, by the estate as it is now. Raises EvacError."""
         ...
 
@@ -122,7 +122,7 @@ class Planning(Protocol):
         ...
 
 
-class _Plain:
+class _PlainPlanner:
     """A planner of one plan at a time, of which nothing is known but its plans."""
 
     lanes = 1
@@ -130,7 +130,7 @@ class _Plain:
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
 
-    async def scenarios(self) -> Sequence[Wanted]:
+    async def scenarios(self) -> Sequence[WantedPlan]:
         return ()
 
     async def stand(
@@ -277,10 +277,10 @@ class Drawer:
         plan_ms: int = 600_000,
     ) -> None:
         self._store, self._clock, self._estate = store, clock, estate
-        self._planning: Planning = _Plain(planner) if callable(planner) else planner
+        self._planning: Planning = _PlainPlanner(planner) if callable(planner) else planner
         self._sites = tuple(sites)
         self._most_age_ms, self._look_ms, self._plan_ms = most_age_ms, look_ms, plan_ms
-        self._wanted: tuple[str, tuple[Wanted, ...]] | None = None
+        self._wanted: tuple[str, tuple[WantedPlan, ...]] | None = None
         self._table: dict[tuple[str, ...], Ready] | None = None
         self._busy: set[tuple[str, ...]] = set()
         self._choosing, self._writing = asyncio.Lock(), asyncio.Lock()
@@ -333,11 +333,11 @@ class Drawer:
         searches = self._planning.lanes == 1 or lane < self._planning.lanes - 1
         return choose(wanted, table, estate, self._busy, old_before_ms, searches)
 
-    async def _scenarios(self, estate: str, guard: Lease) -> tuple[Wanted, ...]:
+    async def _scenarios(self, estate: str, guard: Lease) -> tuple[WantedPlan, ...]:
         """By the estate as it is now; while the planner cannot say, as known before; it is asked again."""
         if self._wanted is not None and self._wanted[0] == estate:
             return self._wanted[1]
-        more: Sequence[Wanted] = ()
+        more: Sequence[WantedPlan] = ()
         if self._sites:
             try:
                 more = await self._planning.scenarios()
@@ -377,7 +377,7 @@ class Drawer:
     async def plan_now(self, lost: Sequence[str], guard: Lease) -> tuple[Ready, bytes] | None:
         """Makes the plan of a loss at once: where the drawer has none, or for more sites than a pair."""
         names = tuple(sorted(lost))
-        wanted = Wanted(names, "site" if len(names) == 1 else "pair")
+        wanted = WantedPlan(names, "site" if len(names) == 1 else "pair")
         ready = await self._make(Choice(wanted, "make"), self._estate(), guard, self._planning.lanes - 1)
         return (ready, await get_plan(self._store, ready.plan)) if ready.plan else None
 

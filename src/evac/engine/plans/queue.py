@@ -48,7 +48,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedPlan:
     """A scenario that wants a plan."""
 
     lost: tuple[str, ...]
@@ -66,7 +66,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    wanted: Wanted
+    wanted: WantedPlan
     work: Work
 
 
@@ -78,17 +78,17 @@ def scenarios_of(sites: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return (*single, *pairs)
 
 
-def in_order(sites: Sequence[str], more: Sequence[Wanted]) -> tuple[Wanted, ...]:
+def in_order(sites: Sequence[str], more: Sequence[WantedPlan]) -> tuple[WantedPlan, ...]:
     """All scenarios, what is wanted most first, each once. more: known of those, and of other domains."""
     known = {one.lost: one for one in more}
     kinds = ("site", "pair")
-    first = [known.pop(lost, Wanted(lost, kinds[len(lost) - 1])) for lost in scenarios_of(sites)]
+    first = [known.pop(lost, WantedPlan(lost, kinds[len(lost) - 1])) for lost in scenarios_of(sites)]
     rest = sorted(known.values(), key=lambda one: (RANK.get(one.kind, 2), -one.people, one.lost))
     return (*first, *(one for one in rest if one.lost))
 
 
 def choose(
-    wanted: Sequence[Wanted],
+    wanted: Sequence[WantedPlan],
     ready: Mapping[tuple[str, ...], Ready],
     estate: str,
     busy: Collection[tuple[str, ...]],

@@ -134,10 +134,10 @@ class GuardedAdmission:
         if self._pace is not None and step.paced and doing == "start":
             await self._pace(step)
         if not kind_of(step.kind).joins_epoch:
-            yield _Plain(0, await self._guard(step, actions, doing))
+            yield _PlainAdmission(0, await self._guard(step, actions, doing))
             return
         permit, epoch = await _both(self._guard(step, actions, doing), self._sets.read(step.target))
-        yield _Plain(epoch.number, permit | datasets.stay(epoch))
+        yield _PlainAdmission(epoch.number, permit | datasets.stay(epoch))
 
     @asynccontextmanager
     async def _enter_store(self, run: str, step: RunStep, doing: Doing) -> AsyncIterator[Admitted]:
@@ -192,7 +192,7 @@ class GuardedAdmission:
         return datasets.begin(claimed, candidate, run, policy)
 
 
-class _Plain:
+class _PlainAdmission:
     def __init__(self, epoch: int, permit: Permit) -> None:
         self.epoch, self.permit = epoch, permit
 

@@ -376,7 +376,7 @@ class Conductor:
                 pace=self._pace(run, view, actions),
                 loss=LossGuard(now, policy, desk.loss, RunClock(clock, view.last_ms).now_ms),
             ),
-            request_terms=requests.Terms(run.policy.pause_most_ms, desk.check),
+            request_terms=requests.RequestTerms(run.policy.pause_most_ms, desk.check),
             hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),
         )
 

@@ -91,7 +91,7 @@ class RunExecution:
         clock: Clock,
         *,
         admission: Admission | None = None,
-        request_terms: requests.Terms | None = None,
+        request_terms: requests.RequestTerms | None = None,
         hooks: Hooks | None = None,
     ) -> None:
         self.view = view
@@ -105,7 +105,7 @@ class RunExecution:
         self._switched_on: list[Try] = []
         self._performer = Performer(terms, boundary, gate, self._switched_on.append)
         self._admission: Admission = admission or FreeAdmission()
-        self._request_terms = request_terms or requests.Terms()
+        self._request_terms = request_terms or requests.RequestTerms()
         self._pool: Pool[Work] = Pool(self._perform, FLYING_MOST, self._fail)
         self._flying: set[str] = set()
         self._results: list[tuple[Work, Outcome]] = []

@@ -178,7 +178,7 @@ def _check(request: Request) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RequestTerms:
     """What policy says of requests."""
 
     pause_most_ms: int = 3_600_000
@@ -188,7 +188,7 @@ class Terms:
     """
 
 
-def event_of(view: RunView, request: Request, now_ms: int, terms: Terms) -> Event:
+def event_of(view: RunView, request: Request, now_ms: int, terms: RequestTerms) -> Event:
     """The event that the request becomes. Raises RunError (the state does not allow it), NotAllowed."""
     terms.check(view, request)
     kind = _KINDS[request.verb]

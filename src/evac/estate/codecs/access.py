@@ -209,14 +209,15 @@ _GLASS: Final = Record(
     ),
     a.GlassRules,
 )
+_DEFAULTS: Final = a.AccessLimits()
 _LIMITS: Final = Record(
     (
-        Field("sign_in", "sign_in", rate(), "false proofs from one address", default=a.Limits().sign_in),
+        Field("sign_in", "sign_in", rate(), "false proofs from one address", default=_DEFAULTS.sign_in),
         Field(
-            "requests", "requests", rate(), "requests of one person or program", default=a.Limits().requests
+            "requests", "requests", rate(), "requests of one person or program", default=_DEFAULTS.requests
         ),
     ),
-    a.Limits,
+    a.AccessLimits,
 )
 
 FIELDS: Final = (
@@ -226,7 +227,7 @@ FIELDS: Final = (
     Field("tls", "tls", _TLS, "certificate of the room"),
     Field("sessions", "sessions", _SESSIONS, "how long a login lasts", default=a.Sessions()),
     Field("break_glass", "glass", _GLASS, "bounds of credentials signed offline", default=a.GlassRules()),
-    Field("limits", "limits", _LIMITS, "how often", default=a.Limits()),
+    Field("limits", "limits", _LIMITS, "how often", default=_DEFAULTS),
 )
 _PERSON_RECORD: Final = Record(PERSON_FIELDS, _person)
 _TOKEN_RECORD: Final = Record(TOKEN_FIELDS, _token)

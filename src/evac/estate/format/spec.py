@@ -309,6 +309,7 @@ _STORE: Final[tuple[Field, ...]] = (
         default="isolate",
     ),
     Field("promote", "promote_ms", _TAKES, "how long it takes to make a replica the primary"),
+    Field("elect", "elect_ms", _TAKES, "how long members take to elect a primary by themselves; else 30 s"),
     Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
 )
 

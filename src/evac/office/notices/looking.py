@@ -35,9 +35,8 @@ from evac.engine.stores.sightings import pages, read_sightings
 from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 from evac.notices import rule
-from evac.notices.codec import State
 from evac.notices.rule import Drawn, Lag
-from evac.notices.values import Concern, Kind, Known, News
+from evac.notices.values import Concern, Kind, Known, News, State
 from evac.office.hub import Hub
 from evac.office.runs import OPEN_MOST, Register
 from evac.store.journal import head_of, records_after
@@ -49,7 +48,7 @@ ERRORS_MOST: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Reckoned:
+class AlertFacts:
     """What alerts need to know of the estate."""
 
     errors: tuple[tuple[str, str, str, str], ...]
@@ -67,7 +66,7 @@ class NoticeReckoner:
         self._where = (str(path), as_of)
         self._apart = Apart() if apart else None
 
-    async def reckon(self, observation: Observation) -> Reckoned:
+    async def reckon(self, observation: Observation) -> AlertFacts:
         """Raises InvalidInput in the words of whoever found the problem, Unavailable."""
         path, as_of = edition_of(self._where[0]), self._where[1]
         if self._apart is None:
@@ -90,7 +89,7 @@ _worked_out: dict[tuple[str, date | None], Any] = {}
 """In the worker: the estate as its files have it, and the last audit."""
 
 
-def _reckon(path: str, as_of: date | None, observation: Observation) -> Reckoned | tuple[str, str, str]:
+def _reckon(path: str, as_of: date | None, observation: Observation) -> AlertFacts | tuple[str, str, str]:
     from evac import estate as estates
     from evac.audit import audit
     from evac.derive import situation
@@ -110,7 +109,7 @@ def _reckon(path: str, as_of: date | None, observation: Observation) -> Reckoned
         return error.code, error.message, error.hint
 
 
-def reckoned(report: Any) -> Reckoned:
+def reckoned(report: Any) -> AlertFacts:
     """What notices need of an audit."""
     impacts = report.impacts
     estate, index, per_site = impacts.estate, impacts.graph.index, impacts.presence.per_site
@@ -122,7 +121,7 @@ def reckoned(report: Any) -> Reckoned:
         for name in names
     }
     rpos = {store.id: store.rpo_ms for store in estate.stores if store.rpo_ms is not None}
-    return Reckoned(tuple(errors[:ERRORS_MOST]), {k: v for k, v in tools.items() if v}, rpos)
+    return AlertFacts(tuple(errors[:ERRORS_MOST]), {k: v for k, v in tools.items() if v}, rpos)
 
 
 BACK: Final = 2_000
@@ -139,10 +138,10 @@ _BEYOND: Final = "run/beyond/unread"
 Looked = TypeVar("Looked")
 
 
-class Reckoner(Protocol):
+class AlertReckoner(Protocol):
     """Works out what notices need of the estate. Raises EvacError."""
 
-    async def reckon(self, observation: Observation) -> Reckoned: ...
+    async def reckon(self, observation: Observation) -> AlertFacts: ...
 
     def close(self) -> None: ...
 
@@ -153,7 +152,7 @@ class Looker:
     """
 
     def __init__(
-        self, store: Store, reckoner: Reckoner, clock: Clock, edition: Callable[[], str] = lambda: ""
+        self, store: Store, reckoner: AlertReckoner, clock: Clock, edition: Callable[[], str] = lambda: ""
     ) -> None:
         self._edition = edition
         self._store, self._reckoner, self._clock = store, reckoner, clock
@@ -161,7 +160,7 @@ class Looker:
         self._observation: Observation | None = None
         self._situations = Published(store)
         self._reckoned_of: tuple[Observation, str] | None = None
-        self.reckoned: Reckoned | None = None
+        self.reckoned: AlertFacts | None = None
         self._costs: OrderedDict[str, int] = OrderedDict()
         self._ready: list[library.Ready] = []
         self._ready_ms: int | None = None

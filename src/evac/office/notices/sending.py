@@ -25,6 +25,7 @@ import orjson
 from evac.estate.codecs.access import is_hidden
 from evac.model import extras
 from evac.model.errors import EvacError, InvalidInput
+from evac.net.http_calls import open_session
 from evac.net.secrets import secret_of
 from evac.notices.values import UPDATE, Channel, Message, Way
 
@@ -180,7 +181,7 @@ class Webhook:
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_S))
+            self._session = open_session(total_s=ANSWER_S)
         async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
             return outcome_of(answer.status, answer.headers.get("retry-after", ""))
 

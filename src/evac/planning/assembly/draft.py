@@ -339,6 +339,12 @@ def _no_data(store: LostStore) -> str:
     """Why a lost store does not come back, and what would change that."""
     if any(c.allowed for c in store.candidates):
         return f"store {store.id} would not be back before the horizon"
+    forced = any(c.forced for c in store.candidates)
+    if forced and not store.has_majority:
+        return (
+            f"store {store.id} lost the majority of its votes, so writes stop;"
+            f" --waive {store.id} plans to force a new cluster from what is left"
+        )
     known = sorted((c.loss_ms, c.site, c.kind) for c in store.candidates if c.loss_ms is not None)
     if known:
         what = "backup" if kind_of(known[0][2]).restores else "copy"

@@ -63,6 +63,11 @@ def _stores(draft: Draft) -> None:
         entry = draft.board.store[row]
         if not 0 <= entry["primary_at"] < NEVER:
             continue
+        if store.elects:
+            elected, end = store.candidates[int(entry["candidate"])], int(entry["primary_at"])
+            name = f"{elected.kind}:{store.id}"
+            draft.promote_of[row] = draft.add(elected.kind, store.id, name, 0, end, candidate=elected.id)
+            continue
         at = int(entry["fence_at"])
         length = draft.manual_ticks("fence", store.fence, bool(entry["fence_manual"]))
         fence = draft.add(

@@ -239,7 +239,7 @@ class _Arcs:
     def add_store(self, d: int) -> None:
         store, primary = self.instance.stores[d], 2 * len(self.instance.services) + d
         allowed = store.allowed
-        if not allowed:
+        if not allowed or store.elects:
             return
         least = min(c.duration for c in allowed)
         self._add_tools(primary, "fence", store.fence + least)

@@ -157,6 +157,7 @@ def _tables(instance: Instance, needs: Needs, room: Room, heads: Heads) -> Table
         manual=_column(-1 if need.manual is None else need.manual for need in tools),
         place=_column(kinds.index(kind) if kind in kinds else -1 for kind in KINDS),
         fence=_column(store.fence for store in stores),
+        elects=np.array([store.elects for store in stores], np.bool_),
         base_lost=s.base_lost,
         blocked=s.blocked,
         shifts=s.shift,
@@ -236,6 +237,7 @@ class Tables(NamedTuple):
     manual: IntColumn
     place: IntColumn
     fence: IntColumn
+    elects: BoolColumn
     base_lost: BoolColumn
     blocked: BoolColumn
     shifts: BoolColumn
@@ -331,7 +333,7 @@ def _begin(t: Tables, step: int, tick: int) -> int:
 def _stores(t: Tables, horizon: int) -> bool:
     changed = False
     for d in range(len(t.store)):
-        fenced = _finish(t, FENCE, 0, t.fence[d])
+        fenced = 0 if t.elects[d] else _finish(t, FENCE, 0, t.fence[d])
         t.fenced[d] = fenced
         end = NEVER
         for k in range(t.option_first[d], t.option_first[d + 1]):

@@ -175,6 +175,13 @@ def recover_store(board: Board, store: int) -> int:
     first, last = board.store[store].first_candidate, board.store[store].last_candidate
     if first == last:
         return NEVER
+    if board.store[store].elects:
+        end = board.heap[board.base[CANDIDATE_TICKS] + first]
+        if end > board.horizon:
+            return NEVER
+        board.store[store].candidate = board.heap[board.base[CANDIDATE] + first]
+        board.store[store].primary_at = end
+        return end
     held = board.size[HELD]
     at, fenced, by_hand = schedule(board, FENCE, board.store[store].fence_set, board.store[store].fence, 0)
     if at >= NEVER:

@@ -321,6 +321,7 @@ def _stores(instance: Instance, sets: _UseSets, heap: _Heap) -> Table:
         chosen = _candidates(instance, d)
         distinct = list(dict.fromkeys(_freshness(instance, d, k) for k in chosen))
         table[d]["fence"], table[d]["fence_set"] = store.fence, sets.number(store.fence_uses)
+        table[d]["elects"] = int(store.elects)
         table[d]["first_candidate"], table[d]["last_candidate"] = len(columns), len(columns) + len(chosen)
         for k in chosen:
             option = store.candidates[k]

@@ -31,6 +31,7 @@ from evac.engine.clock import Clock
 from evac.estate.codecs.access import alike, is_hidden
 from evac.model.access import ROLES, AccessRules, Provider, Role
 from evac.model.errors import EvacError, NotAllowed, Permanent
+from evac.net.http_calls import open_session
 from evac.net.secrets import secret_of
 from evac.web.access.guarding import going_on, path_within
 from evac.web.access.people import LOG, People, address_of
@@ -215,10 +216,9 @@ class Oidc:
         self, url: str, form: dict[str, str] | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, Any]]:
         """(status, document). Raises ProviderDown."""
-        limit = aiohttp.ClientTimeout(total=TIMEOUT_S)
         try:
             async with (
-                aiohttp.ClientSession(timeout=limit, trust_env=False) as session,
+                open_session(total_s=TIMEOUT_S) as session,
                 session.request(
                     "GET" if form is None else "POST", url, data=form, headers=headers, allow_redirects=False
                 ) as answer,

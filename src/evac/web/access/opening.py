@@ -19,6 +19,7 @@ from evac.engine.clock import Clock
 from evac.estate.codecs.access import access_beside, load_access
 from evac.model.access import AccessRules, Tls
 from evac.model.errors import InvalidInput, NotAllowed
+from evac.net.tls import TlsFiles, server_context
 from evac.web.access.people import People
 from evac.web.access.port import Access, Loopback
 from evac.web.setting import NAMES_HERE, Listen, WebSetting, check_listen
@@ -78,30 +79,17 @@ def access_of(opened: Opened, name: str, clock: Clock) -> Access:
 def context_of(tls: Tls) -> ssl.SSLContext:
     """Raises InvalidInput for files that cannot be used, NotAllowed for a key that others can read."""
     _check_key(tls.key)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    authority = Path(tls.client_ca) if tls.client_ca else None
     try:
-        context.load_cert_chain(tls.cert, tls.key, password=_no_password)
-        if tls.client_ca:
-            context.load_verify_locations(tls.client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError, ValueError) as error:
+        return server_context(TlsFiles(authority, Path(tls.cert), Path(tls.key)))
+    except InvalidInput as error:
+        cause = error.__cause__
+        words = getattr(cause, "reason", None) or getattr(cause, "strerror", None) or str(cause)
         raise InvalidInput(
             "tls-unusable",
-            f"the certificate cannot be used: {_said(error)}",
+            f"the certificate cannot be used: {str(words)[:200]}",
             "name PEM files: the certificate with those above it, and its key without a password",
         ) from error
-    return context
-
-
-def _no_password() -> str:
-    """Nobody is there to type one."""
-    return ""
-
-
-def _said(error: Exception) -> str:
-    words = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-    return str(words)[:200]
 
 
 def _check_key(path: str) -> None:

@@ -106,7 +106,7 @@ class PlainPasses:
 
     def _store(self, d: int) -> int:
         store = self.instance.stores[d]
-        fenced = self._finish("fence", 0, store.fence)
+        fenced = 0 if store.elects else self._finish("fence", 0, store.fence)
         self.heads.fenced[d] = fenced
         ends = [
             self._finish("promote", fenced, c.duration) if c.kind == "promote" else fenced + c.duration

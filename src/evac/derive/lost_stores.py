@@ -1,0 +1,169 @@
+"""Lost stores of a scenario in whole numbers: how each is fenced, and by which ways it can come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from evac.derive.affected import lost_members as members_lost
+from evac.derive.limits import LimitTable
+from evac.derive.stores import (
+    Way,
+    has_majority,
+    is_fenced,
+    promotion,
+    restoration,
+    store_is_lost,
+    surviving_ways,
+    within_rpo,
+)
+from evac.model.domain import Loss, Topology, is_lost, lost_now, site_of
+from evac.model.estate import Store
+from evac.model.instance import Candidate, LostStore, Reprotect
+from evac.model.policy import Policy
+from evac.model.scenario import Scenario
+from evac.model.units import ticks_up
+from evac.steps.force_quorum import ForceQuorum
+
+_LEAVES: Final = ("lose", "evacuate")
+
+
+def lost_stores_of(
+    top: Topology,
+    lost: Loss,
+    policy: Policy,
+    limits: LimitTable,
+    tick_ms: int,
+    scenario: Scenario,
+    unknown: set[str],
+) -> tuple[tuple[LostStore, ...], dict[int, int]]:
+    """Stores that lose their primary or their majority, and the row of each by its number in the estate."""
+    found: list[LostStore] = []
+    rows: dict[int, int] = {}
+    for row, store in enumerate(top.estate.stores):
+        if not _moves(top, lost, store, scenario):
+            continue
+        rows[row] = len(found)
+        rung = store.fence_rung if scenario.kind in ("lose", "restore") else "demote"
+        gone = _out_of_reach(top, lost, store)
+        fenced = scenario.kind not in _LEAVES or is_fenced(store, gone)
+        found.append(
+            LostStore(
+                id=store.id,
+                fence=ticks_up(store.fence_ms, tick_ms) if fenced else 0,
+                fence_rung=rung if fenced else "none",
+                fence_uses=limits.fence if fenced else (),
+                has_majority=not store.quorum or has_majority(store, gone),
+                candidates=_candidates(top, lost, store, policy, limits, tick_ms, scenario, unknown),
+            )
+        )
+    return tuple(found), rows
+
+
+def _moves(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> bool:
+    """Whether the primary must move: it is lost, or, on the way home, known to be elsewhere. From files alone
+    a way home is planned as if everything had left.
+    """
+    if scenario.kind != "failback":
+        return store_is_lost(store, _out_of_reach(top, lost, store))
+    if not store.home or store.primary is None:
+        return top.estate.home is None and store_is_lost(store, members_lost(top, lost, store))
+    return is_lost(top, lost, store.home) and not is_lost(top, lost, store.primary.at)
+
+
+def _out_of_reach(top: Topology, lost: Loss, store: Store) -> tuple[bool, ...]:
+    """Of each member, whether it is lost by this or was lost before."""
+    before = members_lost(top, lost_now(top), store)
+    return tuple(now or then for now, then in zip(members_lost(top, lost, store), before, strict=True))
+
+
+def _candidates(
+    top: Topology,
+    lost: Loss,
+    store: Store,
+    policy: Policy,
+    limits: LimitTable,
+    tick_ms: int,
+    scenario: Scenario,
+    unknown: set[str],
+) -> tuple[Candidate, ...]:
+    """Copies first, then backups; places are unique and sorted within each kind. Where the members elect a
+    primary by themselves, that is the only way."""
+    waived = store.id in policy.waivers
+    found: dict[tuple[str, str], Candidate] = {}
+    copies = tuple(_copies(top, lost, store, scenario))
+    backups = () if any(way.by_itself for way in copies) else tuple(_backups(top, lost, store, unknown))
+    for way in (*copies, *backups):
+        within = within_rpo(store, way.loss_ms) and not way.only_waived
+        site = site_of(top, way.at) or ""
+        if way.duration_ms is None:
+            unknown.add("limits/manual/force-quorum" if way.only_waived else f"stores/{store.id}/promote")
+        candidate = Candidate(
+            id=way.at,
+            site=site,
+            kind=way.kind,
+            duration=ticks_up(way.duration_ms or 0, tick_ms),
+            uses=() if way.by_itself else limits.promotion(store.engine, site),
+            loss_ms=way.loss_ms,
+            allowed=within or waived,
+            waived=waived and not within,
+            by_itself=way.by_itself,
+            forced=way.only_waived,
+        )
+        found.setdefault((way.kind, way.at), candidate)
+    return tuple(found[key] for key in sorted(found))
+
+
+def _copies(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> Iterator[Way]:
+    """Ways back by members with data: the survivors of a loss, all in reach once power is back, the home on
+    failback.
+
+    Nothing is lost where the old primary still writes (evacuate, failback) or comes back itself.
+    """
+    if scenario.kind in _LEAVES:
+        orderly = scenario.kind == "evacuate"
+        detached = {member.at for member in store.members if member.detached}
+        force_ms = top.estate.limits.manual_ms.get(ForceQuorum.name)
+        for way in surviving_ways(store, _out_of_reach(top, lost, store), force_ms):
+            yield replace(way, loss_ms=0) if orderly and way.at not in detached else way
+        return
+    home = scenario.kind == "failback"
+    for member, dead in zip(store.members, members_lost(top, lost, store), strict=True):
+        reached = dead or not is_lost(top, lost_now(top), member.at)
+        wanted = member.at == (store.home or member.at) and dead if home else reached
+        if member.mode != "none" and wanted:
+            yield promotion(store, member, loses=not home)
+
+
+def _backups(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iterator[Way]:
+    """Backups outside the loss whose size and restore rate are known."""
+    for backup in store.backups:
+        if is_lost(top, lost, backup.at) or is_lost(top, lost_now(top), backup.at):
+            continue
+        way = restoration(backup)
+        if way is None:
+            unknown.add(f"stores/{store.id}/backups")
+        else:
+            yield way
+
+
+def reprotects_of(
+    top: Topology, lost: Loss, scenario: Scenario, stores: tuple[LostStore, ...], tick_ms: int
+) -> tuple[Reprotect, ...]:
+    """Copies of a restored domain that are behind a primary elsewhere: of a store observed to have left its
+    home, the member there; of a lost one, every other member once one of them is promoted.
+    """
+    if scenario.kind != "restore":
+        return ()
+    most = top.estate.horizon_ms // tick_ms + 1
+    ticks = min(ticks_up(top.estate.limits.manual_ms.get("reprotect", 0), tick_ms), most)
+    rows = {store.id: row for row, store in enumerate(stores)}
+    found = []
+    for store in top.estate.stores:
+        gone = members_lost(top, lost, store)
+        for member, dead in zip(store.members, gone, strict=True):
+            behind = store.id in rows or (store.home == member.at and member.mode != "primary")
+            if dead and behind and (member.mode != "none" or store.home == member.at):
+                found.append(Reprotect(store.id, member.at, rows.get(store.id, -1), ticks))
+    return tuple(sorted(found, key=lambda r: (r.store, r.member)))

@@ -1,0 +1,99 @@
+"""What is left of a store, and how it comes back.
+
+Votes and data are different things. A store that writes only with a majority of votes goes on while a
+majority is left: where its primary is lost, the rest elects another one by itself, or evac promotes one, and
+no fence is needed, as the minority cannot acknowledge. Without a majority writes stop, and only people can
+force a new cluster from what is left; what the lost majority had acknowledged may be missing there, so
+somebody waives that by name. A witness votes and has no data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from evac.model.estate import Backup, Store, StoreMember
+
+ELECTION_MS: Final = 30_000
+"""How long an election takes where the estate does not say."""
+MBIT_PER_GIB: Final = 8_590
+"""Megabits in a GiB, rounded up: restores are never predicted too short."""
+
+WayKind = Literal["elect", "promote", "force-quorum", "restore"]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way back to a primary: where, how long it takes after a fence, and what would be lost."""
+
+    kind: WayKind
+    at: str
+    duration_ms: int | None
+    """None where nothing says."""
+    loss_ms: int | None
+    """None where it is not known: beyond any rpo that is stated."""
+    by_itself: bool = False
+    """Whether the members do it by themselves: nobody acts, and nothing is fenced."""
+    only_waived: bool = False
+    """Whether it is taken only where somebody waives the data by name, whatever the rpo."""
+
+
+def has_majority(store: Store, gone: tuple[bool, ...]) -> bool:
+    """Whether more than half of the votes are left."""
+    left = sum(m.votes for m, dead in zip(store.members, gone, strict=True) if not dead)
+    return 2 * left > sum(m.votes for m in store.members)
+
+
+def store_is_lost(store: Store, gone: tuple[bool, ...]) -> bool:
+    """A store is lost when its primary is, or its majority of votes, or every member.
+
+    A store that lists no member is nowhere and is never lost: that is a finding, not a loss.
+    """
+    if not store.members:
+        return False
+    if all(gone) or (store.quorum and not has_majority(store, gone)):
+        return True
+    return any(dead for m, dead in zip(store.members, gone, strict=True) if m.mode == "primary")
+
+
+def is_fenced(store: Store, gone: tuple[bool, ...]) -> bool:
+    """Whether a lost primary has to be fenced before another one: not where a majority is left without it."""
+    return not (store.quorum and has_majority(store, gone))
+
+
+def within_rpo(store: Store, loss_ms: int | None) -> bool:
+    """A loss that is not known is beyond any stated rpo; a store that states none accepts every loss."""
+    return store.rpo_ms is None or (loss_ms is not None and loss_ms <= store.rpo_ms)
+
+
+def surviving_ways(store: Store, gone: tuple[bool, ...], force_ms: int | None) -> tuple[Way, ...]:
+    """The ways back from copies that a loss leaves, in the order of the members. force_ms: what people take
+    to force a new cluster.
+    """
+    left = [m for m, dead in zip(store.members, gone, strict=True) if not dead and m.mode != "none"]
+    if store.quorum and not has_majority(store, gone):
+        return tuple(Way("force-quorum", m.at, force_ms, m.lag_ms, only_waived=True) for m in left)
+    ways = tuple(promotion(store, m) for m in left)
+    if store.quorum and store.automatic:
+        voters = {m.at for m in left if m.votes > 0}
+        within = [w for w in ways if w.at in voters and within_rpo(store, w.loss_ms)]
+        best = min(within, key=lambda w: (-1 if w.loss_ms is None else w.loss_ms, w.at), default=None)
+        if best is not None:
+            elect_ms = ELECTION_MS if store.elect_ms is None else store.elect_ms
+            return (Way("elect", best.at, elect_ms, best.loss_ms, by_itself=True),)
+    return ways
+
+
+def promotion(store: Store, member: StoreMember, loses: bool = True) -> Way:
+    """The way back by a copy. loses: not where the old primary still writes, or comes back itself."""
+    duration = None if store.promote_ms is None else store.promote_ms + member.replay_ms
+    live = not loses or member.mode in ("sync", "primary")
+    return Way("promote", member.at, duration, 0 if live else member.lag_ms)
+
+
+def restoration(backup: Backup) -> Way | None:
+    """The way back by a backup; None where its size or the rate of restores is not known."""
+    if backup.size_gib is None or not backup.restore_mbps:
+        return None
+    duration = -(-backup.size_gib * MBIT_PER_GIB * 1_000 // backup.restore_mbps)
+    return Way("restore", backup.at, duration, backup.age_ms)

@@ -1,0 +1,31 @@
+"""Elect: the members of a store that are left elect a primary by themselves."""
+
+from __future__ import annotations
+
+from evac.steps.kind import Entry, Uncertainty
+from evac.steps.promote import Promote
+
+
+class Elect(Promote):
+    name = "elect"
+    title = "the store elects a new primary by itself"
+    work = "wait for elections"
+    sentence = "{target} elects a primary{where}"
+    entry = Entry("elected", "{target} elected a new primary{where}", "main")
+    tools = ()
+    precheck = "a majority of its votes is left"
+    undo = "none: a store that moved stays"
+    needs = frozenset()
+    condition = None
+    planner_code = -1
+    bound_code = -1
+    is_audited = False
+    uncertainty = Uncertainty(0.35, 0.15, 0.0)
+    performed_by = None
+    is_awaited = True
+    makes_primary = False
+    claims_epoch = False
+
+    def approval(self, target: str, loss: str | None) -> str:
+        """Nobody is asked."""
+        return ""

@@ -1,0 +1,30 @@
+"""Force quorum: people force a new cluster of a store from the minority that is left.
+
+What the lost majority had acknowledged may be missing there, so it is planned only where somebody waives the
+data of the store by name. People do it, after a proof that the lost members cannot come back by themselves: a
+run asks for an attestation.
+"""
+
+from __future__ import annotations
+
+from evac.steps.kind import Entry
+from evac.steps.promote import Promote
+
+
+class ForceQuorum(Promote):
+    name = "force-quorum"
+    planned_as = "promote"
+    title = "force a new cluster from the members that are left"
+    work = "force new clusters"
+    sentence = "force a new cluster of {target}{where}"
+    entry = Entry("forced", "a new cluster of {target} was forced{where}", "main")
+    precheck = "the lost members are fenced and cannot come back by themselves"
+    gate = "the new cluster takes writes"
+    undo = "none: the lost members join the new cluster"
+    planner_code = -1
+    bound_code = -1
+    performed_by = None
+
+    def approval(self, target: str, loss: str | None) -> str:
+        most = "an unknown part of its newest writes" if loss is None else f"its newest writes, up to {loss}"
+        return f"forcing a new cluster of {target} from a minority may lose {most}"
