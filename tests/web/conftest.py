@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.conftest import CHROMIUM_ARGUMENTS, PROGRAMS
+from tests.contract.ports import free_port
 from tests.web.rooms import ESTATE
 
 START_S = 180
@@ -41,13 +41,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         process.stdin.close()  # it ends with its parent
         process.wait(60)
         pytest_socket.disable_socket(allow_unix_socket=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-    return found
 
 
 def until_ready(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -11,7 +11,6 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 from evac_lab import clients, faults, status
@@ -94,7 +93,7 @@ def with_losses(fire: Fire, lost: Sequence[str]) -> Fire:
 
 def write(folder: LabFolder, fire: Fire) -> None:
     folder.fires.mkdir(parents=True, exist_ok=True)
-    path = _path(folder, fire.number)
+    path = folder.fires / f"fire-{fire.number:04d}.json"
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(asdict(fire), indent=1), encoding="utf-8")
     fresh.replace(path)
@@ -107,10 +106,6 @@ def read_all(folder: LabFolder) -> list[Fire]:
         data = json.loads(path.read_text(encoding="utf-8"))
         found.append(Fire(**{**data, "lost_ids": tuple(data["lost_ids"])}))
     return sorted(found, key=lambda fire: fire.number)
-
-
-def _path(folder: LabFolder, number: int) -> Path:
-    return folder.fires / f"fire-{number:04d}.json"
 
 
 _WORDS: Final = {

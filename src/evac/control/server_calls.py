@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import random
 import secrets as randomness
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -26,7 +25,7 @@ from evac.model.error_kinds import error_of
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, OutcomeUnknown
 from evac.net.http_calls import open_session
 from evac.net.secrets import Secret
-from evac.net.tls import TlsFiles, TlsTrouble, client_context, trouble_of, why_cut
+from evac.net.tls import TlsFiles, TlsTrouble, client_context, is_here, trouble_of, why_cut
 
 TRIES: Final = 3
 UNREACHABLE: Final = "server-unreachable"
@@ -176,7 +175,7 @@ class ServerCalls:
                     raise (cut if lasting and cut is not None else later.error) from later
                 pause_s = max(PAUSE_S, later.after_s)
             except EvacError as error:
-                if cut is None or not _met_no_room(error):
+                if cut is None or not error.code.startswith(NO_ROOM):
                     raise
                 if not left or error.code != UNREACHABLE:
                     raise (cut if lasting else error) from error
@@ -200,7 +199,11 @@ class ServerCalls:
                 asyncio.timeout(whole_s),
                 self.asked(method, path, params, body, headers or {}) as response,
             ):
-                return Reply(response.status, _headers(response), await _whole(response, ANSWER_MOST))
+                return Reply(
+                    response.status,
+                    {name.lower(): value for name, value in response.headers.items()},
+                    await _whole(response, ANSWER_MOST),
+                )
         except TimeoutError as error:
             raise Cut(
                 "server-timeout", f"{self._base} did not answer in {whole_s:g} s", "try again"
@@ -220,7 +223,10 @@ class ServerCalls:
         """
         session = self._opened()
         sent = {"Accept": "application/json", **self._authority(), **headers}
-        plain = {name: _text(value) for name, value in (params or {}).items()}
+        plain = {
+            name: str(value).lower() if isinstance(value, bool) else str(value)
+            for name, value in (params or {}).items()
+        }
         try:
             async with session.request(
                 method,
@@ -338,26 +344,13 @@ def checked_url(server: Server) -> str:
             "write it like https://evac.example:8400; tokens go into EVAC_TOKEN or --token-file",
         )
     if parts.scheme == "http":
-        if (server.token is not None or server.cert is not None) and not _is_here(parts.hostname or ""):
+        if (server.token is not None or server.cert is not None) and not is_here(parts.hostname or ""):
             raise InvalidInput(
                 "server-plain", f"{parts.hostname} would be told the token in the clear", "use https://"
             )
         if server.cert is not None or server.ca is not None:
             raise InvalidInput("server-plain", "certificates belong to https://", "use https://")
     return server.url.rstrip("/")
-
-
-def _met_no_room(error: EvacError) -> bool:
-    return error.code.startswith(NO_ROOM)
-
-
-def _is_here(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _tls(base: str, trouble: TlsTrouble) -> EvacError:
@@ -395,10 +388,6 @@ def _where_to_look(path: str) -> str:
     return f"evac run show {name}" if name else "evac run list"
 
 
-def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.headers.items()}
-
-
 def shown(words: object) -> str:
     """Words of a server as they may be shown: no control letters, and not without end."""
     text = "".join(one if one.isprintable() else " " for one in str(words)[:WORDS_MOST])
@@ -412,7 +401,3 @@ def _bare(url: str) -> str:
 
 def _seconds(text: str) -> float:
     return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 5.0
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -24,11 +24,13 @@ from evac.model.fleet import (
     SERVING,
     SPARE,
     BoolColumn,
+    IndexColumn,
     IntColumn,
     Replicas,
 )
 from evac.model.plan import PLACEMENT
-from evac.model.units import RESOURCE_COUNT, UNBOUNDED
+from evac.model.scenario import Scenario
+from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED
 
 _WIDE = 2**31
 
@@ -263,3 +265,58 @@ def unknown_servers(top: Topology, lost: Loss, pools: list[int]) -> set[str]:
     """Of pools of a dark site that nobody knows the servers of: their capacity counts from the beginning."""
     named = set(np.unique(top.estate.fleet.pool).tolist())
     return {f"pools/{top.estate.pools[p].id}/servers" for p in pools if lost.pools[p] and p not in named}
+
+
+def pool_capacities(
+    top: Topology,
+    lost: Loss,
+    scenario: Scenario,
+    chosen: IndexColumn,
+    bring_up: BoolColumn,
+    pool_rows: list[int],
+    good: bool,
+    unknown: set[str],
+) -> tuple[list[list[int]], IntColumn]:
+    """(of each pool without its dark servers, of each chosen server): dark servers of a pool have their part
+    of it by their size, or equal parts where sizes are not known. Of a pool that loses some of its servers
+    the rest is left; on the way home, what had left.
+    """
+    fleet, found = top.estate.fleet, []
+    capacity = np.where(fleet.capacity_known[chosen], fleet.capacity[chosen], 0)
+    rising = np.zeros(len(fleet), np.bool_)
+    rising[chosen[bring_up]] = True
+    for number in pool_rows:
+        live = (fleet.pool == number) & (np.isin(fleet.state, (SERVING, SPARE)) | rising)
+        room = _pool_capacity(top, number, live, unknown)
+        if scenario.kind != "restore":
+            whole = lost.pools[number]
+            taken = share_of_resources(top, lost.servers | whole, number)
+            left = taken if scenario.kind == "failback" else tuple(1 - share for share in taken)
+            room = [capacity_part(whole, share, good) for whole, share in zip(room, left, strict=True)]
+        found.append(room)
+        mine = np.flatnonzero((fleet.pool[chosen] == number) & bring_up)
+        if not len(mine):
+            continue
+        alone = not (live & ~rising).any()
+        for resource, whole in enumerate(room):
+            parts = server_parts(fleet.capacity[:, resource], fleet.capacity_known[:, resource], live, whole)
+            capacity[mine, resource] = parts[chosen[mine]]
+            if alone or whole != UNBOUNDED:
+                room[resource] = 0 if alone else whole - int(capacity[mine, resource].sum())
+    return found, capacity
+
+
+def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str]) -> list[int]:
+    """Totals of a pool times its quota; from its servers that are on, or will be, where none is stated."""
+    estate, pool = top.estate, top.estate.pools[row]
+    room = []
+    for resource, total in enumerate(pool.capacity):
+        if total is None and live.any() and estate.fleet.capacity_known[live, resource].all():
+            total = int(estate.fleet.capacity[live, resource].sum())
+        if total is None:
+            if any(s.demand[resource] for s in estate.services):
+                unknown.add(f"pools/{pool.id}/{RESOURCE_WORDS[resource]}")
+            room.append(UNBOUNDED)
+        else:
+            room.append(total * pool.quota_permille // 1000)
+    return room

@@ -11,14 +11,7 @@ import numpy as np
 
 from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import POWER_COLUMNS, LimitTable, PowerTable, power_table
-from evac.derive.pools import (
-    capacity_part,
-    pool_shares,
-    replicas_lost,
-    server_parts,
-    share_of_resources,
-    unknown_servers,
-)
+from evac.derive.pools import pool_capacities, pool_shares, replicas_lost, unknown_servers
 from evac.model.domain import Loss, Topology, lost_now
 from evac.model.estate import Estate
 from evac.model.fleet import (
@@ -37,7 +30,7 @@ from evac.model.fleet import (
 from evac.model.instance import BootKind, LeftOff, PoolInfo, PowerBudget, PowerStep, Present, Rows
 from evac.model.scenario import Scenario
 from evac.model.step_id import limit_id
-from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED, ticks_up
+from evac.model.units import RESOURCE_COUNT, UNBOUNDED, ticks_up
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +92,7 @@ def rows_of(
     names = estate.fleet.server_names(bare.chosen)
     names += [estate.pools[p].id for p in pool_rows] + [f"site:{estate.sites[s].id}" for s in shadow_sites]
     pools = _pool_table(top, pool_names, pool_rows, shadow_sites, limits)
-    pool_capacity = _pool_capacities(top, lost, scenario, bare, pool_rows, good, unknown)
+    pool_capacity = pool_capacities(top, lost, scenario, bare.chosen, bare.bring_up, pool_rows, good, unknown)
     rows = _assemble(top, bare, pool_rows, shadow_sites, len(pool_names), pool_of_bare, pool_capacity)
     rows.watts[: len(bare.chosen)][energy.by_itself[bare.chosen]] = 0
     power, power_index = _power(top, lost, on, bare, scenario, budgets, energy)
@@ -446,60 +439,6 @@ def _assemble(
         boot_kind=join(bare.boot_kind, [-1] * extra),
         power=np.full((len(v) + extra, POWER_COLUMNS), -1, np.int32),
     )
-
-
-def _pool_capacities(
-    top: Topology,
-    lost: Loss,
-    scenario: Scenario,
-    bare: _Bare,
-    pool_rows: list[int],
-    good: bool,
-    unknown: set[str],
-) -> tuple[list[list[int]], IntColumn]:
-    """(of each pool without its dark servers, of each chosen server): dark servers of a pool have their part
-    of it by their size, or equal parts where sizes are not known. Of a pool that loses some of its servers
-    the rest is left; on the way home, what had left.
-    """
-    fleet, found = top.estate.fleet, []
-    capacity = np.where(fleet.capacity_known[bare.chosen], fleet.capacity[bare.chosen], 0)
-    rising = np.zeros(len(fleet), np.bool_)
-    rising[bare.chosen[bare.bring_up]] = True
-    for number in pool_rows:
-        live = (fleet.pool == number) & (np.isin(fleet.state, (SERVING, SPARE)) | rising)
-        room = _pool_capacity(top, number, live, unknown)
-        if scenario.kind != "restore":
-            whole = lost.pools[number]
-            taken = share_of_resources(top, lost.servers | whole, number)
-            left = taken if scenario.kind == "failback" else tuple(1 - share for share in taken)
-            room = [capacity_part(whole, share, good) for whole, share in zip(room, left, strict=True)]
-        found.append(room)
-        mine = np.flatnonzero((fleet.pool[bare.chosen] == number) & bare.bring_up)
-        if not len(mine):
-            continue
-        alone = not (live & ~rising).any()
-        for resource, whole in enumerate(room):
-            parts = server_parts(fleet.capacity[:, resource], fleet.capacity_known[:, resource], live, whole)
-            capacity[mine, resource] = parts[bare.chosen[mine]]
-            if alone or whole != UNBOUNDED:
-                room[resource] = 0 if alone else whole - int(capacity[mine, resource].sum())
-    return found, capacity
-
-
-def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str]) -> list[int]:
-    """Totals of a pool times its quota; from its servers that are on, or will be, where none is stated."""
-    estate, pool = top.estate, top.estate.pools[row]
-    room = []
-    for resource, total in enumerate(pool.capacity):
-        if total is None and live.any() and estate.fleet.capacity_known[live, resource].all():
-            total = int(estate.fleet.capacity[live, resource].sum())
-        if total is None:
-            if any(s.demand[resource] for s in estate.services):
-                unknown.add(f"pools/{pool.id}/{RESOURCE_WORDS[resource]}")
-            room.append(UNBOUNDED)
-        else:
-            room.append(total * pool.quota_permille // 1000)
-    return room
 
 
 def _present(

@@ -62,6 +62,21 @@ class Setting:
         return ""
 
 
+CONTROLLER = (
+    Setting(
+        "boot_source", "text", "from where it boots, this once", "left as it is", choices=("disk", "pxe")
+    ),
+    Setting("requests_at_once", "number", "in one management network (a hall)", "64", most=4_096),
+    Setting(
+        "refusals_at_most",
+        "number",
+        "in a row, then nothing more is sent with this password",
+        "5",
+        most=100,
+    ),
+    Setting("answer_s", "number", "seconds that one request may take", "10", most=120),
+)
+"""Settings of drivers that ask management controllers."""
 PROBED: Mapping[ProbeKind, frozenset[Subject]] = {
     "user": frozenset({"service", "site"}),
     "data": frozenset({"store"}),

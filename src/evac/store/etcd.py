@@ -271,7 +271,7 @@ class EtcdStore:
         key = text_key(self._entries + change.key)
         if not isinstance(change, Put):
             return {"request_delete_range": {"key": key}}
-        put = {"key": key, "value": _stored(mark, change.value)}
+        put = {"key": key, "value": b64encode(mark + b"\n" + change.value).decode()}
         if change.lease is not None:
             put["lease"] = change.lease.id or "1"
         return {"request_put": put}
@@ -346,10 +346,6 @@ class EtcdStore:
         if value[MARK_BYTES : MARK_BYTES + 1] != b"\n":
             raise Corrupt(f"{key} in etcd was not written by evac")
         return Entry(key, value[MARK_BYTES + 1 :], int(found["mod_revision"]))
-
-
-def _stored(mark: bytes, value: bytes) -> str:
-    return b64encode(mark + b"\n" + value).decode()
 
 
 def _witness(compares: Sequence[Compare], changes: Sequence[Change]) -> Compare | None:

@@ -175,7 +175,7 @@ def _weigh_fresh(
 ) -> Weighed:
     downs = tuple(sorted(v.witness for v in votes if v.opinion == "down"))
     ups = tuple(sorted(v.witness for v in votes if v.opinion == "up"))
-    living = _kinds_up(votes)
+    living = tuple(sorted({kind for vote in votes for kind, opinion in vote.evidence if opinion == "up"}))
     answered = alive or bool(ups or living)
     if ups and downs:
         said = f"{', '.join(ups)} says up, {', '.join(downs)} says down"
@@ -196,10 +196,6 @@ def _weigh_fresh(
         few = f"{len(dead)} kinds of evidence are down; {profile.kinds} are needed"
         return Weighed("doubtful", downs, dead, few, answered)
     return Weighed("down", downs, dead, f"no answer to {', '.join(downs)}", answered)
-
-
-def _kinds_up(votes: Sequence[Vote]) -> tuple[EvidenceKind, ...]:
-    return tuple(sorted({kind for vote in votes for kind, opinion in vote.evidence if opinion == "up"}))
 
 
 def _kinds_down(votes: Sequence[Vote]) -> tuple[EvidenceKind, ...]:

@@ -23,6 +23,7 @@ from evac.drivers.port import Action, Value, Verb
 from tests.contract.capabilities.hostile import ProgramWire
 from tests.contract.capabilities.story import Case, order, until_stopped
 from tests.contract.capabilities.suites import Adapter, Asked, AskedPower
+from tests.contract.ports import free_port
 
 PASSWORD = "of-the-simulator"
 SERIAL = "SN0000042"
@@ -91,9 +92,7 @@ class Simulator:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = found.getsockname()[1]
+        self.port = free_port()
         (folder / "state").mkdir()
         (folder / "power").write_text("0\n", encoding="ascii")
         self.control = folder / "control"

@@ -14,6 +14,7 @@ import pytest
 
 from evac.cli import console
 from evac.cli.main import run
+from tests.contract.ports import free_port
 
 pytestmark = [
     pytest.mark.servers,
@@ -24,15 +25,9 @@ HOST = "127.0.0.1"
 WRONG = "not-what-it-is"
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind((HOST, 0))
-        return int(one.getsockname()[1])
-
-
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    found = _free_port()
+    found = free_port()
     words = ["redis-server", "--bind", HOST, "--port", str(found), "--save", "", "--dir", str(tmp_path)]
     server = subprocess.Popen([*words, "--requirepass", "right"], stdout=subprocess.DEVNULL)
     try:
@@ -58,7 +53,7 @@ def estate_of(tmp_path: Path, port: int, password: str) -> str:
     ends = "".join(
         f"  db-{site}: {{for: db, at: {site}, driver: redis, settings: "
         f"{{host: {HOST}, port: {there}, password: 'file:{tmp_path}/password'}}}}\n"
-        for site, there in (("a", port), ("b", _free_port()))
+        for site, there in (("a", port), ("b", free_port()))
     )
     (folder / "estate.yaml").write_text(
         "evac: 1\nsites: {a: {}, b: {}}\nservices: {}\n"

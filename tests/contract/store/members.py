@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -13,18 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evac_lab.process import Process
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has now: all bound at once, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+from tests.contract.ports import free_port
 
 
 def etcd_program() -> str | None:
@@ -47,7 +35,7 @@ class Members:
         return tuple(f"{self.scheme}://127.0.0.1:{self.ports[2 * i]}" for i in range(self.count))
 
     def start(self) -> None:
-        self.ports = free_ports(2 * self.count)
+        self.ports = [free_port() for _ in range(2 * self.count)]
         cluster = ",".join(f"m{i}=http://127.0.0.1:{self.ports[2 * i + 1]}" for i in range(self.count))
         for i in range(self.count):
             peer, client = f"http://127.0.0.1:{self.ports[2 * i + 1]}", self.endpoints[i]

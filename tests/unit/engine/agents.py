@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import socket
 import sys
 import time
 import urllib.request
@@ -18,7 +16,7 @@ from typing import Any
 from evac.agent.config import AgentConfig, FenceConfig, UnitConfig
 from evac.agent.service import Agent, start_agent
 from evac_lab.process import Process
-from tests.contract.ports import free_port
+from tests.contract.ports import free_port, free_ports
 
 KEY = "key-of-the-agents-0123456789"
 REFERENCE = "env:EVAC_TEST_AGENT_KEY"
@@ -32,19 +30,6 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_): pass
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 """
-
-
-def free_ports(count: int) -> int:
-    """The first of so many free ports in a row, below those that the kernel gives out to anybody."""
-    for first in range(15_000 + os.getpid() % 500 * 20, 30_000, count):
-        with contextlib.ExitStack() as held:
-            try:
-                for port in range(first, first + count):
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return first
-    raise AssertionError("no free ports in a row")
 
 
 def sleeper(**changes: Any) -> UnitConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from evac.model.run_policy import PROFILES
 from evac.store.etcd import EtcdStore
 from evac.store.port import Store
 from evac_lab.servers.etcd import EtcdServer, etcd, wait_for_all
+from tests.contract.ports import free_port
 from tests.unit.engine.small_world import SITES, World, play, policy_of
 
 pytestmark = [
@@ -26,18 +26,12 @@ HOSTS = {"anyang": "127.0.42.1", "ansan": "127.0.42.2", "pangyo": "127.0.42.3"}
 MOST_S = 15.0
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as taken:
-        taken.bind((host, 0))
-        return int(taken.getsockname()[1])
-
-
 @pytest.fixture
 def members(tmp_path: Path) -> Iterator[dict[str, EtcdServer]]:
-    peer_ports = {site: _free_port(host) for site, host in HOSTS.items()}
+    peer_ports = {site: free_port(host) for site, host in HOSTS.items()}
     peers = {site: f"http://{HOSTS[site]}:{port}" for site, port in peer_ports.items()}
     servers = {
-        site: etcd(tmp_path / site, HOSTS[site], _free_port(HOSTS[site]), peer_ports[site], site, peers)
+        site: etcd(tmp_path / site, HOSTS[site], free_port(HOSTS[site]), peer_ports[site], site, peers)
         for site in SITES
     }
     for server in servers.values():

@@ -251,7 +251,7 @@ def run(ground: Ground, wish: Wish, told: Callable[[Mapping[str, Any]], None]) -
         estates.check_folder(wish.out)
     with _only_one(wish.folder):
         reference, password = _password(wish)
-        made = _certificates(wish)
+        made = make_certificates(wish.folder) if wish.tls else None
         fleet = Fleet(ground, wish.shares, wish.settings, wish.user, password)
 
         def ready(ports: Ports) -> None:
@@ -307,10 +307,6 @@ def _password(wish: Wish) -> tuple[str, str]:
         file.touch(mode=0o600)
         file.write_text(secrets.token_urlsafe(15), encoding="utf-8")
     return f"file:{file}", file.read_text(encoding="utf-8").strip()
-
-
-def _certificates(wish: Wish) -> Certificates | None:
-    return make_certificates(wish.folder) if wish.tls else None
 
 
 @contextmanager

@@ -175,7 +175,7 @@ def _cold_start(
         (setting.folder / "cold-start.plan.json").write_bytes(made.data)
         wave = made.plan.wave
         bound_ms = 0 if wave is None else wave.bound_ms
-        wave_ms = _on_ms(made.plan)
+        wave_ms = max((step.end_ms for step in made.plan.steps if kind_of(step.kind).boots), default=0)
         say(
             f"power is back, {POWER_PERMILLE // 10} % of it; the wave shall take {duration(wave_ms)}, "
             f"here {duration(wave_ms // setting.speed)}"
@@ -219,10 +219,6 @@ def _give_less(fleet: Fleet, scenario: Scenario) -> None:
     """The simulated feeds carry no more than the plan was told, so that a bad plan trips them."""
     for domain, watts in scenario.power:
         fleet.limit(domain, watts)
-
-
-def _on_ms(plan: Plan) -> int:
-    return max((step.end_ms for step in plan.steps if kind_of(step.kind).boots), default=0)
 
 
 def _fail_back(estate: Estate, setting: Setting, book: _Book) -> int:

@@ -326,7 +326,7 @@ def judged(ground: Ground, wiring: Wiring) -> Impacts:
         fate=_fates(ground, wiring, hit, ready >= NEVER, open_question),
         ready_ms=_by_loss(hit.down, ready, size),
         untimed=_untimed(ground, wiring, damage),
-        methods=_methods(ground.losses),
+        methods=tuple(SCHEDULED if kind in SCHEDULED_KINDS else CHAINED for kind in ground.losses.kinds),
     )
 
 
@@ -335,10 +335,6 @@ def _by_loss(pairs: Pairs, ready: IntColumn, size: tuple[int, int]) -> CountTabl
     table = np.zeros(size, np.int32)
     table[pairs.loss, pairs.service] = ready
     return table
-
-
-def _methods(losses: Losses) -> tuple[Method, ...]:
-    return tuple(SCHEDULED if kind in SCHEDULED_KINDS else CHAINED for kind in losses.kinds)
 
 
 def _ready(ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery) -> IntColumn:
@@ -372,7 +368,7 @@ def _without_store(graph: ServiceGraph, families: FamilyHits) -> Pairs:
 
 
 def _open(ground: Ground, wiring: Wiring) -> BoolColumn:
-    """(L, S) not known whether a service is down.
+    """(L, S) not known whether a service is down, or not proved that it comes back.
 
     One that still has some replicas, where no room elsewhere is known, may or may not be filled up.
     """
@@ -380,6 +376,8 @@ def _open(ground: Ground, wiring: Wiring) -> BoolColumn:
     left = ground.presence.n[short.service] - short.of(ground.lost)
     doubtful = short.only(~short.of(ground.capacity.headroom_known) & (left > 0)).marked(*ground.lost.shape)
     doubtful |= ground.loose
+    for number, missing in ground.capacity.short.items():
+        doubtful[number] |= missing.not_proved > 0
     open_ones = [bool(found.any()) for found in families.open]
     for service, names in enumerate(wiring.graph.families):
         for family in (families.index[name] for name in names if name in families.index):

@@ -50,6 +50,9 @@ class Shortfall:
     """(S,) before anything is shed."""
     after_shedding: IntColumn
     """(S,) base replicas of services that may not be shed, with all capacity of those that may."""
+    not_proved: IntColumn
+    """(S,) base replicas that fit with all capacity of those that may be shed, and not with what a plan sheds
+    for sure: lower tiers that nobody needs."""
     firm: BoolColumn
     """(S,) may not be shed."""
     by_power: int
@@ -188,16 +191,28 @@ def _shortfall(question: _Question, number: int, found: _Placement, free: IntCol
     base, at_site, missing_base = found.base, found.at_site, found.missing_base
     after, by_power = np.where(firm, missing_base, 0), 0
     budgets: tuple[str, ...] = ()
+    not_proved = np.zeros_like(after)
     if after.any() and losses.kinds[number] in LARGE_KINDS:
         firm_base = np.where(firm, base, 0)
         after = (
             firm_base - _packed(question, supply.variant("shed"), number, firm_base, base * 0, at_site).base
         )
         by_power, budgets = _power_gain(question, number, base, missing_base, at_site)
+        sure = supply.without_lower(int(supply.tiers[after < missing_base].min(initial=2**31)))
+        not_proved = firm_base - _packed(question, sure, number, firm_base, base * 0, at_site).base - after
     shorts = _shorts(supply, free, missing_base + found.missing_top)
     for_good = _shorts(supply, free, np.where(firm, after, missing_base))
     return Shortfall(
-        missing_base, found.missing_top, after, firm, by_power, budgets, shorts, for_good, supply.labels
+        missing_base,
+        found.missing_top,
+        after,
+        np.maximum(not_proved, 0),
+        firm,
+        by_power,
+        budgets,
+        shorts,
+        for_good,
+        supply.labels,
     )
 
 

@@ -39,6 +39,7 @@ from evac.audit.impacts.free_capacity import (
     wants_of,
 )
 from evac.audit.impacts.losses import Losses, Presence, Rows
+from evac.derive.affected import reachable, service_graph
 from evac.model.domain import Topology
 from evac.model.estate import Estate
 from evac.model.fleet import ON_SERVER, BoolColumn, IntColumn
@@ -176,7 +177,7 @@ class Supply:
     known: BoolColumn
     stock: Stock
     fits: Fits
-    _extra: dict[Variant, Stock] = field(default_factory=dict)
+    _extra: dict[Variant | int, Stock] = field(default_factory=dict)
 
     @property
     def headroom(self) -> Headroom:
@@ -188,8 +189,16 @@ class Supply:
 
     @cached_property
     def firm(self) -> BoolColumn:
-        """(S,) services that may not be shed."""
-        return np.array([not s.sheddable for s in self.top.estate.services], np.bool_)
+        """(S,) services that may not be shed, and all that those need."""
+        services = self.top.estate.services
+        kept = [row for row, service in enumerate(services) if not service.sheddable]
+        return np.array(reachable(service_graph(self.top.estate).hard, kept), np.bool_)
+
+    @cached_property
+    def tiers(self) -> IntColumn:
+        """(S,) tier of each, the last where it is not known."""
+        last = len(self.top.estate.tier_weights) - 1
+        return np.array([last if s.tier is None else s.tier for s in self.top.estate.services], np.int64)
 
     @cached_property
     def label_of_kind(self) -> list[str]:
@@ -203,12 +212,26 @@ class Supply:
 
     def variant(self, name: Variant) -> Stock:
         """`shed`: without services that may be shed; `power`: without power budgets."""
+        if name == "shed":
+            return self.kept(name, self.found, self.firm)
+        found = replace(self.found, usable=self.found.usable | self.found.over_power)
+        return self.kept(name, found, self.stock.counted)
+
+    def without_lower(self, tier: int) -> Stock:
+        """Without services of tiers below one that may be shed and that no other one needs: what a plan can
+        shed for sure."""
+        needed = {other for hard in service_graph(self.top.estate).hard for other in hard}
+        last = len(self.top.estate.tier_weights) - 1
+        stays = [
+            not service.sheddable or row in needed or (last if service.tier is None else service.tier) <= tier
+            for row, service in enumerate(self.top.estate.services)
+        ]
+        return self.kept(tier, self.found, np.array(stays, np.bool_))
+
+    def kept(self, name: Variant | int, found: Reserves, counted: BoolColumn) -> Stock:
+        """What is free where only some services are counted, made once."""
         if name not in self._extra:
-            found, used, counted = self.found, self.stock.used, self.stock.counted
-            if name == "shed":
-                used, counted = used_amounts(self.top, self.demand, self.firm), self.firm
-            else:
-                found = replace(found, usable=found.usable | found.over_power)
+            used = used_amounts(self.top, self.demand, counted)
             headroom = headroom_of(self.top, self.rows, found, used)
             # What services ask for is the same where the pools are.
             wants = self.wants

@@ -1,7 +1,7 @@
 """Servers through IPMI, where there is no Redfish."""
 
 from evac.drivers.capabilities import BootsServers, Fences
-from evac.drivers.spec import DriverSpec, Need, Setting
+from evac.drivers.spec import CONTROLLER, DriverSpec, Need, Setting
 
 _ALL: tuple[Need, ...] = ("site",)
 
@@ -18,18 +18,7 @@ DRIVER = DriverSpec(
             "privilege", "text", "of the session", "`ADMINISTRATOR`", choices=("ADMINISTRATOR", "OPERATOR")
         ),
         Setting("cipher", "number", "number of a cipher suite", "the best that both know", most=99),
-        Setting(
-            "boot_source", "text", "from where it boots, this once", "left as it is", choices=("disk", "pxe")
-        ),
-        Setting("requests_at_once", "number", "in one management network (a hall)", "64", most=4_096),
-        Setting(
-            "refusals_at_most",
-            "number",
-            "in a row, then nothing more is sent with this password",
-            "5",
-            most=100,
-        ),
-        Setting("answer_s", "number", "seconds that one request may take", "10", most=120),
+        *CONTROLLER,
         Setting("program", "text", "another path of the program", "`ipmitool`"),
     ),
     "evac.drivers.ipmi.driver:IpmiDriver",

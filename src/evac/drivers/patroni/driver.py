@@ -179,7 +179,9 @@ class Dcs:
 
     async def read(self) -> PatroniCluster:
         """The whole cluster in one transaction, so that its parts belong together."""
-        asked = {"success": [_prefix(self.root, KEYS_MOST), _one(self.claim_key)]}
+        asked = {
+            "success": [_prefix(self.root, KEYS_MOST), {"request_range": {"key": text_key(self.claim_key)}}]
+        }
         answer = await self._transact(asked, changes=False)
         try:
             found, claims = (part["response_range"].get("kvs", []) for part in answer.get("responses", []))
@@ -257,10 +259,6 @@ def refuse_stale(seen: PatroniCluster, order: Order) -> None:
 def _prefix(prefix: str, limit: int) -> object:
     end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
     return {"request_range": {"key": text_key(prefix), "range_end": text_key(end), "limit": str(limit)}}
-
-
-def _one(key: str) -> object:
-    return {"request_range": {"key": text_key(key)}}
 
 
 def _unchanged(key: str, revision: int) -> object:

@@ -18,7 +18,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 
@@ -211,7 +211,10 @@ async def read_facts(link: Link) -> PostgresFacts:
 async def _read(link: Link) -> PostgresFacts:
     row = (await link.rows(_FACTS))[0]
     standby = bool(row["standby"])
-    standbys = tuple(_standby(one) for one in orjson.loads(row["standbys"] or "[]"))
+    standbys = tuple(
+        StandbySeen(one["name"], one["state"], one["sync_state"] or "", one["behind"], one["lag_ms"])
+        for one in orjson.loads(row["standbys"] or "[]")
+    )
     held = max(row["received"], row["replayed"])
     return PostgresFacts(
         role="standby" if standby else "primary",
@@ -236,10 +239,6 @@ async def _read(link: Link) -> PostgresFacts:
     )
 
 
-def _standby(row: Mapping[str, Any]) -> StandbySeen:
-    return StandbySeen(row["name"], row["state"], row["sync_state"] or "", row["behind"], row["lag_ms"])
-
-
 async def precheck_sync(link: Link, candidate: str, sites: Mapping[str, str], may_be_lost: str) -> Checked:
     """Whether losing `may_be_lost` could be fenced by cutting `candidate` off: asked of the healthy primary.
 
@@ -252,7 +251,11 @@ async def precheck_sync(link: Link, candidate: str, sites: Mapping[str, str], ma
     problems = [
         *_problems_of_set(facts, candidate),
         *_problems_of_place(candidate, sites, may_be_lost),
-        *(f"{row['what']} sets {row['setting']}" for row in lowered if not _confirmed(str(row["setting"]))),
+        *(
+            f"{row['what']} sets {row['setting']}"
+            for row in lowered
+            if str(row["setting"]).partition("=")[2] not in CONFIRMED
+        ),
     ]
     evidence: Evidence = {
         **facts.evidence(),
@@ -261,10 +264,6 @@ async def precheck_sync(link: Link, candidate: str, sites: Mapping[str, str], ma
         "limits": "reads are not fenced; a session may lower synchronous_commit for itself",
     }
     return Checked(tuple(dict.fromkeys(problems)), evidence)
-
-
-def _confirmed(setting: str) -> bool:
-    return setting.partition("=")[2] in CONFIRMED
 
 
 def _problems_of_set(facts: PostgresFacts, candidate: str) -> list[str]:

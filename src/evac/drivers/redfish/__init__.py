@@ -1,7 +1,7 @@
 """Servers and power circuits, through Redfish."""
 
 from evac.drivers.capabilities import BootsServers, Fences, SwitchesPower
-from evac.drivers.spec import DriverSpec, Need, Setting
+from evac.drivers.spec import CONTROLLER, DriverSpec, Need, Setting
 
 _ALL: tuple[Need, ...] = ("site", "feed")
 
@@ -23,18 +23,7 @@ DRIVER = DriverSpec(
             "pin", "text", "the sha256 of the certificate, or `file:/path` with lines `address=hex`", "none"
         ),
         Setting("insecure", "text", "why the certificate is not checked", "none"),
-        Setting(
-            "boot_source", "text", "from where it boots, this once", "left as it is", choices=("disk", "pxe")
-        ),
-        Setting("requests_at_once", "number", "in one management network (a hall)", "64", most=4_096),
-        Setting(
-            "refusals_at_most",
-            "number",
-            "in a row, then nothing more is sent with this password",
-            "5",
-            most=100,
-        ),
-        Setting("answer_s", "number", "seconds that one request may take", "10", most=120),
+        *CONTROLLER,
         Setting(
             "address",
             "text",

@@ -157,7 +157,7 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
             proof == "sync"
             and new_end is not None
             and can(new_end.driver, ProvesSync)
-            and _was_sync(ground, store, new)
+            and any(m.mode == "sync" and site_of(ground.top, m.at) == new for m in store.members)
         ):
             return (_act("fence", new_end, proof=proof, **where),)
         if proof == "lease" and ground.policy.store(store.id).self_fence:
@@ -171,10 +171,6 @@ def _fence(ground: Ground, step: Step) -> tuple[Action, ...]:
         if closers:
             return tuple(_act("fence", endpoint, proof=proof, **where) for endpoint in closers)
     return ()
-
-
-def _was_sync(ground: Ground, store: Store, site: str) -> bool:
-    return any(m.mode == "sync" and site_of(ground.top, m.at) == site for m in store.members)
 
 
 def _peer(prefix: str, endpoint: Endpoint | None) -> dict[str, Value]:

@@ -1,0 +1,50 @@
+"""Shedding never takes what a service that stays, or one that is restored, needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evac.audit import audit
+from evac.audit.impacts.all_losses import FATES
+from evac.model.scenario import lose
+from evac.planning.plan import plan
+from evac.verify import check
+from tests.unit.truth.written import written
+
+ESTATE = """
+name: shedding
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 8 cores, memory: 64 GiB}}
+services:
+  front: {tier: 0, people: 9, replicas: {pa: 1}, start: 60 s, needs: [SHOP], sheddable: false,
+          demand: {cpu: 4 cores, memory: 1 GiB}, traffic: {kind: none}}
+  middle: {tier: 1, people: 9, replicas: {pb: 1}, needs: [base], sheddable: true,
+           demand: {cpu: 2 cores, memory: 1 GiB}, traffic: {kind: none}}
+  base: {tier: 2, people: 9, replicas: {pb: 1}, sheddable: true,
+         demand: {cpu: 6 cores, memory: 1 GiB}, traffic: {kind: none}}
+"""
+
+
+def verdicts(folder: Path, needs: str, text: str = ESTATE) -> tuple[str, str, bool]:
+    """What plan and audit say of front after the loss of a, and whether anything is shed."""
+    estate = written(folder, text.replace("SHOP", needs))
+    made = plan(estate, lose("a"))
+    assert check(estate, made).holds
+    found = audit(estate)
+    row = [s.id for s in estate.services].index("front")
+    fate = FATES[int(found.impacts.fate[found.impacts.losses.index["a"], row])]
+    state = next(o.state for o in made.outcomes if o.service == "front")
+    return state, fate, any(step.kind == "shed" for step in made.steps)
+
+
+def test_what_nobody_needs_makes_way(tmp_path: Path) -> None:
+    alone = ESTATE.replace("needs: [base], ", "")
+    assert verdicts(tmp_path, "", alone) == ("restored", "recovers", True)
+
+
+def test_what_takes_more_than_one_shed_is_not_proved(tmp_path: Path) -> None:
+    assert verdicts(tmp_path, "") == ("unplaced", "unknown", False)
+
+
+def test_what_a_restored_service_needs_through_another_stays(tmp_path: Path) -> None:
+    assert verdicts(tmp_path, "middle") == ("unplaced", "lost", False)
