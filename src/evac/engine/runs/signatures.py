@@ -101,8 +101,8 @@ def _parts(credential: str) -> tuple[bytes, bytes]:
     except (ValueError, binascii.Error):
         raise _unreadable() from None
     if [
-        _credential(payload),
-        _credential(signature),
+        _text(payload),
+        _text(signature),
     ] != pieces:  # the last letter has room for more than one spelling
         raise _unreadable()
     return payload, signature
