@@ -24,7 +24,8 @@ from evac.planning.plan import plan
 from evac.planning.simulation.simulate import simulate
 from evac.verify import check_instance
 from evac.views.audit_view import audit_context
-from evac.views.html_report import Planned, html_report
+from evac.views.html_report import html_report
+from evac.views.plan_view import Planned
 
 CHROMIUM_ARGUMENTS = (
     "--no-sandbox",

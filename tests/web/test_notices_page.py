@@ -14,9 +14,8 @@ from playwright.sync_api import Browser
 from evac.engine.clock import SystemClock
 from evac.engine.plans.journal import PlanJournal
 from evac.engine.plans.library import key_of
-from evac.notices.codec import State
 from evac.notices.rule import tell
-from evac.notices.values import UPDATE, Channel, Concern, Known, News
+from evac.notices.values import UPDATE, Channel, Concern, Known, News, State
 from evac.office.notices.overview import Ledger, new_messages
 from evac.office.office import Office
 from evac.store.memory import MemoryStore

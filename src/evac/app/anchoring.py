@@ -31,7 +31,7 @@ from evac.model.errors import (
 from evac.model.estate import Estate
 from evac.model.generation import SUPERSEDED
 from evac.net.tls import client_context
-from evac.notices import codec as notices
+from evac.notices import values as notices
 from evac.store.anchors import Anchor
 from evac.store.etcd import EtcdStore
 from evac.store.journal import head_of, read

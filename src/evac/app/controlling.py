@@ -218,7 +218,8 @@ async def compose(
             CertificateChore(agents_of(estate), clock, tell).chore,
             HeadChore(store, sinks, clock, tell, setting.site).chore,
         ),
-        leader_ttl_ms=setting.leader_ttl_ms or _ttl_ms(policy),
+        leader_ttl_ms=setting.leader_ttl_ms
+        or (LAB_TTL_MS if policy.profile.name == "lab" else LEADER_TTL_MS),
         generations=generations,
         estate=lambda: seen.digest,
     )
@@ -258,10 +259,6 @@ def _permitter(estate: Estate, made: dict[str, AgentPermits], site: str) -> Agen
 def _primary_of(seen: SeenEstate, name: str) -> str:
     store = next((one for one in seen.estate.stores if one.id == name), None)
     return "" if store is None else primary_site(topology(seen.estate), store)
-
-
-def _ttl_ms(policy: RunPolicy) -> int:
-    return LAB_TTL_MS if policy.profile.name == "lab" else LEADER_TTL_MS
 
 
 def _desk(

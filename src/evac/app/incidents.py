@@ -29,11 +29,21 @@ from evac.estate.codecs import plan as plan_codec
 from evac.incident.components import StatusPage, status_page
 from evac.incident.dora import classify
 from evac.incident.incident import Dossier, Summary, summary
-from evac.incident.notes import NOTES_MOST, Note, checked_new, from_data, to_data
+from evac.incident.records import (
+    NOTES_MOST,
+    Entry,
+    Note,
+    Notice,
+    RunRecord,
+    Source,
+    StoreLoss,
+    checked_new,
+    from_data,
+    to_data,
+)
 from evac.incident.regulator import basics, check_fact, duties
 from evac.incident.services import Fate, Walk
 from evac.incident.timeline import Telling, timeline
-from evac.incident.values import Entry, Notice, RunRecord, Source, StoreLoss
 from evac.model.errors import Corrupt, EvacError, InvalidInput, RunError
 from evac.model.plan import Plan
 from evac.run.values import Event

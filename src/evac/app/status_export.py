@@ -110,7 +110,11 @@ def target_of(folder: Path, push: str = "") -> Target:
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    _clear(folder)
+    # Removes what a process that was killed in the middle of writing left behind.
+    for left in folder.glob(f".*{BESIDE}"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT_S:
+                left.unlink()
     for name, body in files.items():
         mine = secrets.token_hex(8)  # a controller elsewhere may write here too, under the same process id
         beside = folder / f".{name}.{mine}{BESIDE}"
@@ -128,14 +132,6 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
         os.fsync(handle)  # else a rename may be forgotten when the power goes
     finally:
         os.close(handle)
-
-
-def _clear(folder: Path) -> None:
-    """Removes what a process that was killed in the middle of writing left behind."""
-    for left in folder.glob(f".*{BESIDE}"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > LEFT_S:
-                left.unlink()
 
 
 async def _run(arguments: list[str]) -> None:

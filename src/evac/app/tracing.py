@@ -41,7 +41,7 @@ from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.store.anchors import Anchor
 from evac.store.journal import read
 from evac.store.opening import open_store
-from evac.store.port import Delete, Entry, Put, Store
+from evac.store.port import Delete, Put, Store
 from evac.views.run_spans import RunSpan, RunSpans
 
 LIBRARIES: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
@@ -253,7 +253,12 @@ class RunTraces:
     async def look(self) -> None:
         """One look at all runs that are open, and a last one at those that ended. Raises Unavailable."""
         opened = [entry.key.removeprefix(OPEN) for entry in await pages(self._store, OPEN)]
-        kept = {entry.key.removeprefix(PREFIX): _number(entry) for entry in await pages(self._store, PREFIX)}
+        kept = {
+            entry.key.removeprefix(PREFIX): (
+                int(entry.value) if entry.value.isdigit() and len(entry.value) < 19 else 0
+            )
+            for entry in await pages(self._store, PREFIX)
+        }
         ended = sorted(kept.keys() - set(opened))[:RUNS_MOST]
         for run in [*opened[:RUNS_MOST], *ended]:
             if run not in self._following:
@@ -286,10 +291,6 @@ class RunTraces:
     def forget(self) -> None:
         """Another controller leads: its process goes on."""
         self._following.clear()
-
-
-def _number(entry: Entry) -> int:
-    return int(entry.value) if entry.value.isdigit() and len(entry.value) < 19 else 0
 
 
 async def follow(traces: RunTraces, leads: Callable[[], Awaitable[bool]]) -> None:

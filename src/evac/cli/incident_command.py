@@ -104,7 +104,7 @@ def note(
     quiet: bool,
 ) -> None:
     """Write something down. An update is public; a draft is not."""
-    from evac.incident.notes import Note
+    from evac.incident.records import Note
 
     made = Note("", incident, kind, who or "", 0, text, name, value)  # type: ignore[arg-type]
     key = where.do(lambda control: control.note(made, new))

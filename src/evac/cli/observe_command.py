@@ -18,7 +18,7 @@ from evac.cli.run_command import now_ms
 if TYPE_CHECKING:
     from evac.app.observing import PowerFacts
     from evac.model.observation import MemberSeen, Observation
-    from evac.views.screen import Page
+    from evac.views.sheet import Page
 
 
 @click.command()
@@ -35,7 +35,7 @@ def observe(estate: Path, power: bool, output: str) -> int:
     and no more.
     """
     from evac.app.observed_stores import rivals_in
-    from evac.views.screen import Page
+    from evac.views.sheet import Page
     from evac.views.words import moment
 
     seen, facts = asyncio.run(_look(estate, power))
@@ -58,7 +58,13 @@ def observe(estate: Path, power: bool, output: str) -> int:
     page = Page(shown.width, shown.colour)
     if seen.members:
         rows_text = [
-            (m.store, m.site, m.role if m.error is None else "refused", _lag(m)) for m in seen.members
+            (
+                m.store,
+                m.site,
+                m.role if m.error is None else "refused",
+                "-" if m.lag_ms is None else f"{m.lag_ms} ms",
+            )
+            for m in seen.members
         ]
         page.table(("store", "site", "role", "lag"), rows_text)
     elif facts is None:
@@ -67,10 +73,6 @@ def observe(estate: Path, power: bool, output: str) -> int:
         _power_page(page, facts)
     emit(page.text(), None)
     return max(_asked(seen), _known(facts))
-
-
-def _lag(member: MemberSeen) -> str:
-    return "-" if member.lag_ms is None else f"{member.lag_ms} ms"
 
 
 def _error(member: MemberSeen) -> dict[str, str] | None:

@@ -38,10 +38,11 @@ from evac.model.situation import Situation
 from evac.planning.simulation.simulate import parse_faults
 from evac.planning.simulation.simulate import simulate as play
 from evac.verify import Verdict, check
-from evac.views.html_report import Planned, html_report
+from evac.views.html_report import html_report
 from evac.views.json_out import simulate_json, verify_json
 from evac.views.plan_text import diff as plan_diff
 from evac.views.plan_text import plan_text
+from evac.views.plan_view import Planned
 from evac.views.situation_view import differences, stale_words
 from evac.views.small_texts import simulate_text, verify_text
 from evac.views.words import plural

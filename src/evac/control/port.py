@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from evac.app.incidents import PaperForm, PaperKind
 from evac.engine.runs.requests import Request
-from evac.incident.notes import Note
+from evac.incident.records import Note
 from evac.model.observation import Observation
 from evac.store.anchors import Anchor
 from evac.views.documents import DryRun, RunDocument

@@ -33,8 +33,7 @@ from evac.control.port import (
 from evac.control.server_calls import Cut, Later, Server, ServerCalls, shown, strange
 from evac.engine.plans.library import digest_of
 from evac.engine.runs.requests import Request
-from evac.incident.notes import Note
-from evac.incident.values import Notice
+from evac.incident.records import Note, Notice
 from evac.model.errors import EvacError, Unavailable
 from evac.model.observation import Observation
 from evac.office.reckoning import WhatIf

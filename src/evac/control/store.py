@@ -32,7 +32,7 @@ from evac.engine.runs.reading import decode_all
 from evac.engine.runs.requests import Request
 from evac.incident.components import public_names
 from evac.incident.incident import summary
-from evac.incident.notes import Note
+from evac.incident.records import Note
 from evac.model.errors import InvalidInput
 from evac.model.observation import Observation
 from evac.office import status_summary

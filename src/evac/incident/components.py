@@ -17,9 +17,8 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from evac.incident.incident import Dossier, Summary
-from evac.incident.notes import ComponentState, Note, in_order, open_draft
+from evac.incident.records import DAY_MS, ComponentState, Note, in_order, open_draft
 from evac.incident.services import Fate, Level
-from evac.incident.values import DAY_MS
 from evac.model.estate import Estate
 
 DAYS: Final = 90

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from evac.incident.incident import Dossier, Summary
+from evac.incident.records import HOUR_MS
 from evac.incident.regulator import Basics, Said, Stated
-from evac.incident.values import HOUR_MS
 
 Met = Literal["met", "not met", "not known"]
 CLIENTS_MOST: Final = 100_000

@@ -8,10 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from evac.incident import notes as people
-from evac.incident.notes import Note
+from evac.incident import records as people
+from evac.incident.records import DAY_MS, HOUR_MS, WATCH, Note, Notice, RunRecord, Source, StoreLoss
 from evac.incident.services import Fate, ended, fates, merged
-from evac.incident.values import DAY_MS, HOUR_MS, WATCH, Notice, RunRecord, Source, StoreLoss
 
 LOOK_BACK_MS: Final = DAY_MS
 """How long before a run a doubt about its sites may have begun and still belong to it."""

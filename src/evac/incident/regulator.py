@@ -21,12 +21,11 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final, Literal
 
-from evac.incident import notes as people
+from evac.incident import records as people
 from evac.incident.incident import Dossier, Summary
-from evac.incident.notes import Note, in_order
+from evac.incident.records import DAY_MS, Entry, Note, StoreLoss, in_order
 from evac.incident.services import Fate
 from evac.incident.timeline import timeline
-from evac.incident.values import DAY_MS, Entry, StoreLoss
 from evac.model.errors import InvalidInput
 
 FactKind = Literal["text", "count", "yes or no", "moment"]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from evac.incident.values import RunRecord, Source
+from evac.incident.records import RunRecord, Source
 from evac.model.plan import Outcome, Plan
 from evac.model.step_id import StepId
 from evac.run.state import apply

@@ -16,9 +16,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from evac.incident.incident import Dossier, Summary, belongs, note_source, summary
-from evac.incident.notes import Note, in_order
+from evac.incident.records import WATCH, Entry, Note, RunRecord, Source, Weight, in_order
 from evac.incident.services import Fate, Level
-from evac.incident.values import WATCH, Entry, RunRecord, Source, Weight
 from evac.run.state import apply
 from evac.run.values import Event, RunSpec, RunStep
 from evac.run.view import RunView
@@ -324,7 +323,8 @@ def _of_services(dossier: Dossier, about: Summary, told_by: Iterable[Telling]) -
             kind, words = _LEVEL_WORDS[change.level]
             if change.level == "degraded" and _came_from_down(fate, change.at_ms):
                 kind, words = "restored", "serves again, not in full yet"
-            if change.level == "up" and _moved(fate):
+            moved = any(other.level == "moving" for other in fate.changes) and not fate.was_down
+            if change.level == "up" and moved:
                 kind, words = "moved", "has moved"
             run = change.source.stream if change.source.stream in runs else ""
             entry = Entry(
@@ -343,10 +343,6 @@ def _of_services(dossier: Dossier, about: Summary, told_by: Iterable[Telling]) -
 def _came_from_down(fate: Fate, at_ms: int) -> bool:
     before = [change.level for change in fate.changes if change.at_ms < at_ms]
     return bool(before) and before[-1] == "down"
-
-
-def _moved(fate: Fate) -> bool:
-    return any(change.level == "moving" for change in fate.changes) and not fate.was_down
 
 
 def _of_people(dossier: Dossier) -> Iterator[_Placed]:

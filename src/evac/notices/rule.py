@@ -25,6 +25,7 @@ from evac.notices.values import (
     Message,
     MessageState,
     News,
+    Reference,
     Severity,
     rank,
 )
@@ -57,15 +58,6 @@ class Lag:
     site: str
     lag_ms: int
     rpo_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """The least that a plan for one loss did cost; whether the last one is called worse; what it costs."""
-
-    least: int
-    worse: bool = False
-    cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,16 +367,16 @@ def bundled(drafts: Iterable[Message]) -> tuple[Message, ...]:
             found += rows
             continue
         rows.sort(key=lambda one: (-rank(one.severity), one.words))
-        found += [_alone(row) for row in rows] if len(rows) <= SINGLE_MOST else [_bundle(kind, state, rows)]
+        found += (
+            [replace(row, words=f"Over: {row.words}") if row.state == "over" else row for row in rows]
+            if len(rows) <= SINGLE_MOST
+            else [_bundle(kind, state, rows)]
+        )
     return tuple(sorted(found, key=_place))
 
 
 def _place(one: Message) -> tuple[int, str, str, str]:
     return -rank(one.severity), one.kind, one.state, "" if one.kind == UPDATE else one.words
-
-
-def _alone(draft: Message) -> Message:
-    return replace(draft, words=f"Over: {draft.words}") if draft.state == "over" else draft
 
 
 def _bundle(kind: Kind, state: MessageState, rows: list[Message]) -> Message:

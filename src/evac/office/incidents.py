@@ -23,9 +23,9 @@ from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.incident.components import StatusPage
 from evac.incident.incident import Dossier, Summary
+from evac.incident.records import Entry, Notice
 from evac.incident.services import Fate
 from evac.incident.timeline import grouped, timeline
-from evac.incident.values import Entry, Notice
 from evac.model.errors import RunError
 from evac.office.runs import Borrowed, Register
 from evac.office.values import ExportSeen, RunShort

@@ -36,7 +36,7 @@ from evac.engine.lead.watch_journal import decode as decode_notice
 from evac.engine.plans import library
 from evac.engine.stores.guards import HOLD_KEY, SITES_KEY
 from evac.engine.stores.sightings import pages
-from evac.incident.values import Notice
+from evac.incident.records import Notice
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.observation import Observation
 from evac.model.run_policy import PROFILES

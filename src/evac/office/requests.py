@@ -24,7 +24,7 @@ from evac.engine.runs import requests
 from evac.engine.runs.effects import may_clear
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import HOLD_KEY
-from evac.incident.notes import Note
+from evac.incident.records import Note
 from evac.model.access import GlassUse
 from evac.model.errors import Conflict, InvalidInput, RunError
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store

@@ -18,7 +18,7 @@ from evac.engine.plans import library
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
 from evac.engine.stores.sightings import pages
-from evac.incident.values import Notice
+from evac.incident.records import Notice
 from evac.model.errors import Corrupt
 from evac.model.observation import Observation
 from evac.store.generation import read_generation, read_newer, takes_place_of

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from evac.engine.clock import Clock
 from evac.engine.lead.verdict_answers import VoteReader
-from evac.incident.values import Notice
+from evac.incident.records import Notice
 from evac.model.generation import GENERATION_BITS
 from evac.model.run_policy import WatchProfile
 from evac.store.port import Store

@@ -15,7 +15,7 @@ from evac.model.diagnostic import SEVERITIES
 from evac.views import svg
 from evac.views.json_out import alert_rows, document
 from evac.views.problems import alert_of
-from evac.views.screen import Page
+from evac.views.sheet import Page
 from evac.views.svg import Card
 from evac.views.words import duration, listed, number, people, plural
 

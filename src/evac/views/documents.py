@@ -23,7 +23,7 @@ from evac.run.boots.rules import why_waits
 from evac.run.values import ENDED, RunPhase, StepPhase
 from evac.run.view import RunView
 from evac.run.waits import Verb, run_verbs, step_verbs, waiting
-from evac.views.screen import Page
+from evac.views.sheet import Page
 from evac.views.wait_words import FORECASTS, ForecastRow, WaitRow, forecast_row, wait_row
 from evac.views.words import moment, moment_ms, number, plural
 

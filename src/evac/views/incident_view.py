@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from evac.incident.dora import Classification
 from evac.incident.incident import Summary
+from evac.incident.records import Entry
 from evac.incident.regulator import Basics, Duty, Stated
 from evac.incident.runbook import Runbook
-from evac.incident.values import Entry
 from evac.views.sheet import Sheet, SheetPart, utc
 from evac.views.words import duration, listed, number, people, plural
 

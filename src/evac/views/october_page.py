@@ -7,13 +7,11 @@ compare numbers; every assumption stands with where it came from.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
 from typing import Any, Final
 
-from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
+from evac.views import rendered
 from evac.views.svg import Card, Part, Series, Shares, curves, shares
 from evac.views.words import duration, number, people, plural
 
@@ -24,7 +22,6 @@ PUBLISHED_MESSENGER_MS: Final = 36_000_000
 PUBLISHED_POWER_MS: Final = 63_000_000
 """17 h 30 min: until nine tenths of the power were back in Pangyo."""
 
-_TEMPLATES: Final = ("october.html.j2", "parts.html.j2")
 _HOUR_S: Final = 3_600
 
 
@@ -122,9 +119,8 @@ def october_page(story: October, footer: str) -> str:
         "missing": story.missing,
         "assumptions": story.assumptions,
         "footer": footer,
-        "style": Markup(_file("report.css")),
     }
-    return str(_environment().get_template("october.html.j2").render(context))
+    return rendered("october.html.j2", **context)
 
 
 def october_text(story: October) -> str:
@@ -265,18 +261,3 @@ def _wave_words(wave: Wave) -> list[str]:
         f"Servers switched on once more after a failed try: {number(wave.again)}.",
         *([late] if wave.speed > 1 else []),
     ]
-
-
-def _file(name: str) -> str:
-    return resources.files("evac.views").joinpath("templates", name).read_text("utf-8")
-
-
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
-    return Environment(
-        loader=DictLoader({name: _file(name) for name in _TEMPLATES}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -10,7 +10,7 @@ from typing import Final
 
 from evac.model.plan import Outcome, Plan, Step
 from evac.views.plan_view import GIVEN_UP_WORDS, GONE, recovery_times, verdict_words
-from evac.views.screen import Page
+from evac.views.sheet import Page
 from evac.views.words import (
     duration,
     listed,
@@ -264,16 +264,11 @@ def _late(page: Page, plan: Plan) -> None:
             people(o.people),
             duration(o.recovery_ms),
             duration(o.rto_ms),
-            _chain(o),
+            " > ".join(o.critical[-3:]) if o.critical else "-",
         )
         for o in late[:SHOWN]
     ]
     page.table(("service", "", "people", "back after", "rto", "what decides it"), rows, right=(2, 3, 4))
-
-
-def _chain(outcome: Outcome) -> str:
-    """The last few steps of the critical chain, in order."""
-    return " > ".join(outcome.critical[-3:]) if outcome.critical else "-"
 
 
 def _given_up(page: Page, plan: Plan) -> None:

@@ -168,7 +168,7 @@ def junit(alerts: Sequence[Alert], suite: str) -> str:
 
 def _case(alert: Alert) -> list[str]:
     name = f"{alert.subject} [{alert.fingerprint}]"
-    words = _text(f"{alert.place}: {alert.message} {alert.fix}".strip())
+    words = escape(_CONTROL.sub("?", f"{alert.place}: {alert.message} {alert.fix}".strip()))
     head = f"    <testcase classname={_attribute(alert.rule)} name={_attribute(name)}>"
     if alert.severity == "error":
         return [
@@ -177,10 +177,6 @@ def _case(alert: Alert) -> list[str]:
             "    </testcase>",
         ]
     return [head, f"      <system-out>{alert.severity}: {words}</system-out>", "    </testcase>"]
-
-
-def _text(words: str) -> str:
-    return escape(_CONTROL.sub("?", words))
 
 
 def _attribute(words: str) -> str:

@@ -12,12 +12,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
 from itertools import groupby
 from typing import Any, Final
-
-from jinja2 import DictLoader, Environment, StrictUndefined, Template
 
 from evac.model.boot_codes import BOOT_CODES
 from evac.model.errors import InvalidInput
@@ -27,7 +23,8 @@ from evac.run.boots.rules import silent_racks
 from evac.run.values import ENDED
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
-from evac.views.screen import Page
+from evac.views import rendered
+from evac.views.sheet import Page
 from evac.views.words import number, plural
 
 SCHEMA_VERSION: Final = 1
@@ -94,17 +91,17 @@ def quarantine_of(view: RunView, place_of: Callable[[str], Place]) -> Quarantine
     """place_of: what the boot of a step was told."""
     racks, unheard_ones = silent_racks(view), silent_servers.are_waiting(view)
     boots = [i for i, step in enumerate(view.steps) if kind_of(step.kind).boots]
-    down = [_down(view, i, place_of, racks, i in unheard_ones) for i in boots if _is_down(view, i)]
+    down = [
+        _down(view, i, place_of, racks, i in unheard_ones)
+        for i in boots
+        if i in view.boots.quarantined or i in view.doubtful or view.phases[i] == "failed"
+    ]
     degraded = [
         _degraded(view, i, place_of)
         for i in boots
         if view.phases[i] == "succeeded" and view.evidence.get(i, {}).get("state") == "degraded"
     ]
     return Quarantine(view.spec.run, len(boots), _sorted(down), _sorted(degraded))
-
-
-def _is_down(view: RunView, i: int) -> bool:
-    return i in view.boots.quarantined or i in view.doubtful or view.phases[i] == "failed"
 
 
 def _down(
@@ -185,13 +182,10 @@ def quarantine_csv(found: Quarantine) -> str:
     writer.writerow(("state", *COLUMNS))
     for state, rows in (("down", found.down), ("degraded", found.degraded)):
         for one in rows:
-            writer.writerow((state, *(_plain(cell) for cell in _row(one))))
+            # no cell is a formula to a spreadsheet
+            cells = (f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in _row(one))
+            writer.writerow((state, *cells))
     return stream.getvalue()
-
-
-def _plain(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def quarantine_json(found: Quarantine) -> str:
@@ -253,7 +247,7 @@ def quarantine_text(found: Quarantine, width: int, colour: bool) -> str:
                 ("rack", "unit", "server", "serial", "what is wrong, what to do"),
                 [
                     (
-                        _short(o.rack, hall) or "-",
+                        (o.rack.removeprefix(f"{hall}/") if hall else o.rack) or "-",
                         o.position or "-",
                         o.server,
                         o.serial or "-",
@@ -270,11 +264,6 @@ def quarantine_text(found: Quarantine, width: int, colour: bool) -> str:
     return page.text()
 
 
-def _short(rack: str, hall: str) -> str:
-    """The rack as it is called inside its hall."""
-    return rack.removeprefix(f"{hall}/") if hall else rack
-
-
 def headline(found: Quarantine) -> str:
     up = found.boots - len(found.down)
     words = f"{found.run}: {plural(len(found.down), 'server')} of {number(found.boots)} not up"
@@ -283,16 +272,13 @@ def headline(found: Quarantine) -> str:
     return words
 
 
-_NAME = "quarantine.html.j2"
-
-
 def quarantine_page(found: Quarantine, when: str) -> str:
     """One self-contained page. when: the moment it says it was made. Same input, same bytes."""
     parts = [
         ("Did not come up", "down", _by_hall(found.down)),
         ("Came up degraded", "degraded", _by_hall(found.degraded)),
     ]
-    return _template().render(run=found.run, headline=headline(found), when=when, parts=parts)
+    return rendered("quarantine.html.j2", run=found.run, headline=headline(found), when=when, parts=parts)
 
 
 def _by_hall(rows: tuple[Left, ...]) -> list[tuple[str, list[Left]]]:
@@ -300,16 +286,3 @@ def _by_hall(rows: tuple[Left, ...]) -> list[tuple[str, list[Left]]]:
     for one in rows:
         halls.setdefault(one.hall, []).append(one)
     return list(halls.items())
-
-
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    text = resources.files("evac.views").joinpath("templates", _NAME).read_text("utf-8")
-    environment = Environment(
-        loader=DictLoader({_NAME: text}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(_NAME)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from evac.model.step_id import LimitId
 from evac.run.values import CORRUPT, ENDED, Event
 from evac.views.documents import MOST_URGENT, LimitRow, RunDocument, StepRow, took_ms, trouble_of
-from evac.views.screen import Page
+from evac.views.sheet import Page
 from evac.views.wait_words import forecast_facts, urgency
 from evac.views.words import duration, listed, moment, moment_ms, number, plural, shown
 

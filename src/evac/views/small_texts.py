@@ -10,7 +10,7 @@ from evac.planning.simulation.simulate import PERCENTILES, Simulation
 from evac.verify import Verdict
 from evac.views.plan_view import unjudged_words
 from evac.views.problems import Alert, counts
-from evac.views.screen import Page
+from evac.views.sheet import Page
 from evac.views.words import duration, listed, number, people, percent, plural, share, user_minutes
 
 Document = Mapping[str, Any]

@@ -8,15 +8,12 @@ import json
 import re
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from functools import lru_cache
 from hashlib import sha256
-from importlib import resources
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
-from jinja2 import DictLoader, Environment, StrictUndefined, Template
-
 from evac.incident.components import Component, Day, PublicIncident, StatusPage
+from evac.views import rendered
 from evac.views.sheet import utc
 from evac.views.words import plural
 
@@ -63,7 +60,6 @@ def _date(at_ms: int) -> str:
     return format_datetime(datetime.fromtimestamp(at_ms // 1000, UTC))
 
 
-_NAME: Final = "status.html.j2"
 SCHEMA_VERSION: Final = 1
 OVERALL: Final = {
     "operational": "Everything works",
@@ -76,7 +72,8 @@ OVERALL: Final = {
 
 def status_html(page: StatusPage) -> str:
     """No script, no request to anywhere. Same input, same bytes."""
-    return _template().render(
+    return rendered(
+        "status.html.j2",
         page=page,
         overall=OVERALL[page.overall],
         made=utc(page.made_ms),
@@ -93,11 +90,15 @@ Bars = list[tuple[int, str, str]]
 
 def component_rows(page: StatusPage) -> list[tuple[Component, str, str, Bars]]:
     """(component, its state as a class of styles, its days in words, a bar for each day)."""
-    return [(one, one.state.replace(" ", "-"), summary_words(one), _bars(one)) for one in page.components]
-
-
-def _bars(component: Component) -> Bars:
-    return [(n, day.state.replace(" ", "-"), day_words(day)) for n, day in enumerate(component.days)]
+    return [
+        (
+            one,
+            one.state.replace(" ", "-"),
+            summary_words(one),
+            [(n, day.state.replace(" ", "-"), day_words(day)) for n, day in enumerate(one.days)],
+        )
+        for one in page.components
+    ]
 
 
 def day_words(day: Day) -> str:
@@ -167,19 +168,6 @@ def _incident(one: PublicIncident) -> dict[str, Any]:
         "components": list(one.components),
         "updates": [{"at": utc(u.at_ms), "title": u.title, "text": u.text} for u in one.updates],
     }
-
-
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    text = resources.files("evac.views").joinpath("templates", _NAME).read_text("utf-8")
-    environment = Environment(
-        loader=DictLoader({_NAME: text}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(_NAME)
 
 
 def status_files(page: StatusPage, url: str) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from evac.cli import console
-from evac.views.screen import Page
+from evac.views.sheet import Page
 
 
 @pytest.fixture(autouse=True)

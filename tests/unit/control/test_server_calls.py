@@ -18,7 +18,7 @@ from evac.control.port import PlanGiven
 from evac.control.server import Message, Parser, ServerControl, messages
 from evac.control.server_calls import Server, ServerCalls, checked_url
 from evac.engine.runs.requests import Request
-from evac.incident.notes import Note
+from evac.incident.records import Note
 from evac.model.errors import EvacError, NotAllowed
 from evac.net.secrets import Secret
 from evac.views import documents

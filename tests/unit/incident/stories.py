@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from evac.incident.incident import Dossier
-from evac.incident.notes import Note
-from evac.incident.values import Notice, RunRecord, StoreLoss
+from evac.incident.records import Note, Notice, RunRecord, StoreLoss
 from evac.model.certificate import Certificate
 from evac.model.plan import Outcome, Plan, Step
 from evac.model.scenario import Scenario, ScenarioKind

@@ -7,11 +7,10 @@ import random
 import pytest
 
 from evac.incident.incident import Dossier, summary
-from evac.incident.notes import NOTE_KINDS, Note, checked, commander, from_data, open_draft, to_data
+from evac.incident.records import NOTE_KINDS, Note, Source, checked, commander, from_data, open_draft, to_data
 from evac.incident.runbook import runbook
 from evac.incident.services import fates
 from evac.incident.timeline import TOGETHER, grouped, timeline
-from evac.incident.values import Source
 from evac.model.errors import InvalidInput, RunError
 from tests.unit.incident.stories import (
     DIGEST,

@@ -10,10 +10,9 @@ import pytest
 from evac.incident.components import DAYS, StatusPage, listed, status_page
 from evac.incident.dora import Classification, classify, span
 from evac.incident.incident import Dossier, summary
-from evac.incident.notes import Note
+from evac.incident.records import DAY_MS, Note, Source
 from evac.incident.regulator import basics, check_fact, duties
 from evac.incident.services import Change, Fate
-from evac.incident.values import DAY_MS, Source
 from evac.model.errors import InvalidInput
 from evac.views.incident_view import report_sheet
 from evac.views.sheet import sheet_markdown

@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 
 from evac.model.errors import Corrupt
 from evac.notices import values as b
-from evac.notices.codec import (
+from evac.notices.rule import OPEN_MOST, TEXT_MOST, tell
+from evac.notices.values import (
+    KINDS,
+    Channel,
+    Concern,
     Delivery,
+    Known,
+    Memory,
+    Message,
+    Reference,
     State,
     box_bytes,
     box_of,
@@ -20,8 +28,6 @@ from evac.notices.codec import (
     state_bytes,
     state_of,
 )
-from evac.notices.rule import OPEN_MOST, TEXT_MOST, Reference, tell
-from evac.notices.values import KINDS, Channel, Concern, Known, Memory, Message
 from evac.store.port import MAX_VALUE_BYTES
 
 MESSAGE = Message("m1", "site", "begins", "critical", "a is lost", "look", 5, ("site/a",))

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from evac.engine.runs.open_runs import OPEN
-from evac.notices.codec import State
 from evac.notices.rule import tell
+from evac.notices.values import State
 from evac.office import runs
 from evac.office.notices.looking import Looker
 from evac.store.anchors import key_of

@@ -25,13 +25,12 @@ from evac.engine.lead.watch_journal import Notice, encode
 from evac.engine.plans import library
 from evac.engine.stores.sightings import PREFIX as SIGHTING
 from evac.engine.stores.sightings import CopySeen, Sighting
-from evac.incident.notes import Note
+from evac.incident.records import Note
 from evac.model.errors import LeaseLost, Unavailable
 from evac.model.generation import token_in
 from evac.model.observation import Observation
-from evac.notices.codec import STREAM, Delivery, State, box_of, row_of, state_of
 from evac.notices.rule import tell
-from evac.notices.values import Box, Channel, Message
+from evac.notices.values import STREAM, Box, Channel, Delivery, Message, State, box_of, row_of, state_of
 from evac.office.notices.looking import PLANS_MS, AlertFacts, Looker, NoticeReckoner
 from evac.office.notices.overview import BOX, STATE, Ledger, new_messages
 from evac.office.notices.process import Teller, changed

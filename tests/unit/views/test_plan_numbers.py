@@ -22,7 +22,7 @@ from evac.planning.plan import plan
 from evac.steps.registry import PLANNED
 from evac.verify import check_instance
 from evac.views import plan_charts, plan_view
-from evac.views.plan_page import curve_words
+from evac.views.html_report import curve_words
 from evac.views.plan_view import Planned, answer, cards, tier_rows
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan

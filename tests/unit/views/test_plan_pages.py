@@ -14,8 +14,9 @@ from evac.model.plan import Plan, Sensitivity
 from evac.model.scenario import lose
 from evac.planning.simulation.simulate import simulate
 from evac.verify import check_instance
-from evac.views.html_report import Planned, html_report
+from evac.views.html_report import html_report
 from evac.views.plan_text import plan_text
+from evac.views.plan_view import Planned
 from evac.views.small_texts import simulate_text, verify_text
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan

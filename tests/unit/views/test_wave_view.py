@@ -10,9 +10,10 @@ from evac.model.plan import Plan
 from evac.model.scenario import Scenario
 from evac.planning.plan import plan
 from evac.verify import check
-from evac.views.html_report import Planned, html_report
+from evac.views.html_report import html_report
 from evac.views.plan_charts import wave_context
 from evac.views.plan_text import plan_text
+from evac.views.plan_view import Planned
 from tests.unit.planning.dark import dark_site
 
 

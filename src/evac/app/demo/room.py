@@ -35,7 +35,7 @@ from evac.engine.clock import SystemClock
 from evac.engine.plans import library
 from evac.engine.runs import requests
 from evac.engine.runs.open_runs import OPEN
-from evac.incident.notes import Note
+from evac.incident.records import Note
 from evac.model.errors import EvacError, InvalidInput, Retryable, Unavailable
 from evac.model.estate import Estate
 from evac.store.opening import open_store

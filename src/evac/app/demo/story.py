@@ -28,8 +28,8 @@ from evac.model.scenario import lose
 from evac.planning.simulation.simulate import Simulation, simulate
 from evac.verify import Verdict, check
 from evac.views.audit_view import audit_context
-from evac.views.html_report import Planned, html_report
-from evac.views.plan_view import recovery_times
+from evac.views.html_report import html_report
+from evac.views.plan_view import Planned, recovery_times
 from evac.views.words import duration, number, percent, plural
 
 SOURCE: Final = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "wikimedia"

@@ -290,18 +290,14 @@ def still(
         desk = _at(place, observation)
         found = _headed(desk.estate, desk.digest, lost, plan_codec.decode(data))
         document = plan_codec.document_of(found)
-        body = _body(document)
+        # Of a plan without its head; every other key in canonical order.
+        bare = {key: value for key, value in document.items() if key not in _HEAD}
+        body = hashlib.sha256(written(bare)).hexdigest()
         if body != accepted and not check(desk.estate, found, (desk.digest, desk.instance(lost))).holds:
             return None
         return replace(_as_told(document, desk.based(lost).basis), body=body)
 
     return _told(work)
-
-
-def _body(document: dict[str, Any]) -> str:
-    """Of a plan without its head; every other key in canonical order."""
-    bare = {key: value for key, value in document.items() if key not in _HEAD}
-    return hashlib.sha256(written(bare)).hexdigest()
 
 
 def _as_told(document: dict[str, Any], basis: Basis) -> Told:

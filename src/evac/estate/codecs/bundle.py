@@ -450,13 +450,10 @@ def _check(value: Any, shape: Any, where: str) -> None:
             raise _wrong(where)
         for row in value:
             _check(row, shape[0], where)
-    elif type(value) is not shape or not _is_plain(value):
+    elif type(value) is not shape or not (
+        value.isprintable() if isinstance(value, str) else 0 <= value < MOST
+    ):
         raise _wrong(where)
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether it can be shown and counted with."""
-    return value.isprintable() if isinstance(value, str) else 0 <= value < MOST
 
 
 def _wrong(where: str) -> BundleDamaged:

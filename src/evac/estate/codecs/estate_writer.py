@@ -216,7 +216,9 @@ class Teller:
             return "unknown" if path in self._facts else None
         if path in self._intervals:
             return self._value(spec.kind, value, path)
-        if not spec.required and (value == spec.default or _is_derived(spec, thing, value)):
+        if not spec.required and (
+            value == spec.default or (isinstance(thing, Store) and spec.key == "family" and value == thing.id)
+        ):
             return None
         tree = self._value(spec.kind, value, path)
         return tree if tree or spec.required or not isinstance(spec.kind, Record | Mapped) else None
@@ -262,11 +264,6 @@ class Teller:
             said = self._rows[service] in self._in_table or path in self._facts
             return "unknown" if said else None
         return kind.count.show(nominal)
-
-
-def _is_derived(spec: Field, thing: Any, value: Any) -> bool:
-    """Whether the reader would come to this value by itself."""
-    return isinstance(thing, Store) and spec.key == "family" and value == thing.id
 
 
 def placed_by_service(estate: Estate) -> dict[int, list[tuple[str, int]]]:

@@ -64,7 +64,9 @@ def document_of(plan: Plan) -> dict[str, Any]:
         "placements": _placements(plan),
         "steps": [_step(step) for step in plan.steps],
         "shed": _sheds(plan),
-        "unplaced": _unplaced(plan),
+        "unplaced": [
+            {"reason": o.reason, "service": o.service} for o in plan.outcomes if o.state == "unplaced"
+        ],
         "services": [_service(outcome) for outcome in plan.outcomes],
         "objective": plan.objective * tick,
         "bound": plan.bound * tick,
@@ -90,11 +92,6 @@ _DERIVED: Final = frozenset(
         "unplaced",
     }
 )
-
-
-def _unplaced(plan: Plan) -> list[dict[str, Any]]:
-    """Services that never come back within the horizon, and why."""
-    return [{"reason": o.reason, "service": o.service} for o in plan.outcomes if o.state == "unplaced"]
 
 
 def _placements(plan: Plan) -> list[dict[str, Any]]:

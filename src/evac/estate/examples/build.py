@@ -23,7 +23,6 @@ from evac.estate.examples.grounds import (
     LOST_SITE,
     SITE_IDS,
     WITNESS,
-    Machines,
     boot_servers,
     classes,
     fleet_of,
@@ -50,7 +49,7 @@ from evac.model.estate import (
     SharedFate,
     Site,
 )
-from evac.model.fleet import ON_SERVER, SERVER_STATES, SERVING, IntColumn, Replicas
+from evac.model.fleet import ON_SERVER, SERVER_STATES, SERVING, IntColumn
 from evac.model.steps import TOOL_ROLES
 
 
@@ -66,7 +65,7 @@ def describe(estate: Estate) -> tuple[str, ...]:
         (len(estate.groups), "shared fates"),
     )
     sites, witnesses = _sites_of(estate, "full"), _sites_of(estate, "witness")
-    replicas, needs = int(estate.replicas.count.sum()), _dependencies(estate)
+    replicas, needs = int(estate.replicas.count.sum()), sum(len(service.needs) for service in estate.services)
     return (
         f"{estate.name}: {len(estate.fleet):,} servers at {sites} sites, {witnesses} more only vote",
         *_site_lines(estate),
@@ -93,10 +92,6 @@ def _site_lines(estate: Estate) -> list[str]:
             )
             lines.append(f"  {site.id}: {int(states.sum()):,} servers ({parts})")
     return lines
-
-
-def _dependencies(estate: Estate) -> int:
-    return sum(len(service.needs) for service in estate.services)
 
 
 def _stores_inside(estate: Estate) -> int:
@@ -355,11 +350,16 @@ def pangyo(
     sizes = draw_sizes(blueprints, machines, _draw(seed, 1))
     counts = site_counts(blueprints, sizes, machines, mended, _draw(seed, 2))
     needs = _needs(blueprints, mended, seed)
-    conflicts = _conflicts(blueprints)
+    # Three stores with heavy disk use that must not share a server.
+    heavy = [row for row, b in enumerate(blueprints) if b.component == "data" and b.rank == 0]
+    conflicts = frozenset(heavy[:3])
     huddled = frozenset() if mended else _huddled(blueprints, sizes, counts)
     spread = spread_rules(blueprints, machines, mended, huddled)
     replicas = place(ground, machines, Wanted(blueprints, sizes, counts, spread, conflicts, huddled))
-    machines = _lit(machines, replicas)
+    # Spare and reserve servers that had to take replicas are serving.
+    state = machines.state.copy()
+    state[replicas.target] = SERVING
+    machines = replace(machines, state=state)
     found = services(blueprints, sizes, needs, Kit(mended, as_of, spread, conflicts), _draw(seed, 4))
     stores = draw_stores(blueprints, counts, mended, as_of, _draw(seed, 5))
     fleet = fleet_of(ground, machines, mended)
@@ -406,12 +406,6 @@ def _needs(blueprints: tuple[Blueprint, ...], mended: bool, seed: int) -> Needs:
     return needs
 
 
-def _conflicts(blueprints: tuple[Blueprint, ...]) -> frozenset[int]:
-    """Three stores with heavy disk use that must not share a server."""
-    heavy = [row for row, b in enumerate(blueprints) if b.component == "data" and b.rank == 0]
-    return frozenset(heavy[:3])
-
-
 def _huddled(blueprints: tuple[Blueprint, ...], sizes: Sizes, counts: IntColumn) -> frozenset[int]:
     """A flaw: one in four small services that stand at one site only share a rack as well."""
     rows = [
@@ -420,10 +414,3 @@ def _huddled(blueprints: tuple[Blueprint, ...], sizes: Sizes, counts: IntColumn)
         if b.level >= 2 and int(sizes.replicas[row]) <= 16 and int((counts[row] > 0).sum()) == 1
     ]
     return frozenset(rows[::4])
-
-
-def _lit(machines: Machines, replicas: Replicas) -> Machines:
-    """Spare and reserve servers that had to take replicas are serving."""
-    state = machines.state.copy()
-    state[replicas.target] = SERVING
-    return replace(machines, state=state)

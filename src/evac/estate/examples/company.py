@@ -271,7 +271,10 @@ def _feature(family: Family, feature: str, rank: int) -> list[Blueprint]:
     position = rank / len(family.features)
     tier = min(2, family.tier + (position >= 0.35) + (position >= 0.8))
     engine = _DATA_ENGINES[(rank + len(family.id)) % len(_DATA_ENGINES)]
-    users = _front_users(family, rank)
+    # Users of the feature of this rank: Zipf over ranks with exponent 1, two digits kept.
+    users = family.users // (rank + 1)
+    digits = str(users)
+    users = int(digits[:2].ljust(len(digits), "0"))
     parts = [
         _part(family, feature, rank, component, level, tier, machine, engine, users)
         for component, level, machine in _STACK
@@ -313,10 +316,3 @@ def _part(
         None,
         people,
     )
-
-
-def _front_users(family: Family, rank: int) -> int:
-    """Users of the feature of this rank: Zipf over ranks with exponent 1, two digits kept."""
-    users = family.users // (rank + 1)
-    digits = str(users)
-    return int(digits[:2].ljust(len(digits), "0"))

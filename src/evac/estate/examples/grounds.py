@@ -303,7 +303,7 @@ def fleet_of(ground: Ground, machines: Machines, mended: bool) -> Fleet:
     count = len(machines.rack)
     state, bmc = machines.state.copy(), np.full(count, BMC_YES, np.uint8)
     if not mended:
-        state[(state == DARK) & _old_racks(ground, machines)] = CONDEMNED
+        state[(state == DARK) & np.asarray(ground.spread[machines.rack] % 2 == 0)] = CONDEMNED
         bmc[_by_hand(machines, state)] = BMC_NO
     capacity = np.array([c.capacity for c in CLASSES], np.int64)
     watts = np.array([c.watts for c in CLASSES], np.int64)
@@ -322,7 +322,7 @@ def fleet_of(ground: Ground, machines: Machines, mended: bool) -> Fleet:
         bmc=bmc,
         bmc_address=_addresses(bmc),
         serial=_serials(count),
-        position=_positions(machines.slot),
+        position=_as_names(pl.Series(machines.slot + 1).cast(pl.String)),
     )
 
 
@@ -339,16 +339,8 @@ def _serials(count: int) -> NameColumn:
     return _as_names("KX" + numbers)
 
 
-def _positions(slot: IndexColumn) -> NameColumn:
-    return _as_names(pl.Series(slot + 1).cast(pl.String))
-
-
 def _as_names(text: pl.Series) -> NameColumn:
     return np.array(text.cast(pl.Binary).to_list())
-
-
-def _old_racks(ground: Ground, machines: Machines) -> BoolColumn:
-    return np.asarray(ground.spread[machines.rack] % 2 == 0)
 
 
 def _by_hand(machines: Machines, state: CodeColumn) -> BoolColumn:

@@ -76,7 +76,10 @@ def draw_sizes(blueprints: tuple[Blueprint, ...], machines: Machines, draw: Gene
     serving = [
         int(((machines.machine == c) & (machines.state == SERVING)).sum()) for c in range(len(CLASS_IDS))
     ]
-    popularity = _popularity(blueprints, draw)
+    noise = draw.lognormal(0.0, _SIGMA, size=len(blueprints))
+    rank = np.array([max(0, b.rank) for b in blueprints], np.float64)
+    weight = np.array([_WEIGHT[b.component] for b in blueprints])
+    popularity = np.asarray(weight * noise / np.sqrt(1.0 + rank))
     luck = draw.uniform(size=len(blueprints))
     ratios = draw.uniform(0.5, 0.95, size=(len(blueprints), 3))
     share = tuple(_share(b, draw) for b in blueprints)
@@ -89,13 +92,6 @@ def draw_sizes(blueprints: tuple[Blueprint, ...], machines: Machines, draw: Gene
         replicas[rows] = _counts(popularity[rows], least, totals[index], _most(serving[index]))
         demand[rows] = _demands(index, replicas[rows], luck[rows], ratios[rows], serving[index])
     return Sizes(replicas, demand, share)
-
-
-def _popularity(blueprints: tuple[Blueprint, ...], draw: Generator) -> NDArray[np.float64]:
-    noise = draw.lognormal(0.0, _SIGMA, size=len(blueprints))
-    rank = np.array([max(0, b.rank) for b in blueprints], np.float64)
-    weight = np.array([_WEIGHT[b.component] for b in blueprints])
-    return np.asarray(weight * noise / np.sqrt(1.0 + rank))
 
 
 def _share(blueprint: Blueprint, draw: Generator) -> Fraction:
@@ -152,7 +148,13 @@ def _demands(
     capacity = np.array(CLASSES[index].capacity, np.int64)
     name = CLASS_IDS[index]
     scarce = SCARCE[name]
-    share = _fractions(luck, replicas, _wanted_servers(name, serving), scarce == 3)
+    share = _fractions(
+        luck,
+        replicas,
+        # full servers that the replicas amount to; few servers are harder to fill than many
+        serving * FILL_PERMILLE[name] / 1_000.0 * (1.0 - min(0.25, 1.5 / float(np.sqrt(serving)))),
+        scarce == 3,
+    )
     demand = np.zeros((len(replicas), 4), np.int64)
     demand[:, scarce] = _grained(share * capacity[scarce], scarce)
     for position, resource in enumerate(r for r in range(4) if r != scarce):
@@ -160,11 +162,6 @@ def _demands(
             slack = 4.0 if resource == 2 else 1.0
             demand[:, resource] = _grained(share * ratios[:, position] * capacity[resource] / slack, resource)
     return demand
-
-
-def _wanted_servers(machine: str, serving: int) -> float:
-    """Full servers that the replicas of a class amount to; few servers are harder to fill than many."""
-    return serving * FILL_PERMILLE[machine] / 1_000.0 * (1.0 - min(0.25, 1.5 / float(np.sqrt(serving))))
 
 
 def _grained(amount: NDArray[np.float64], resource: int) -> IntColumn:

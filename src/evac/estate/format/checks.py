@@ -16,7 +16,7 @@ import numpy as np
 
 from evac.drivers.capabilities import Subject
 from evac.drivers.registry import DRIVERS
-from evac.drivers.spec import FENCE, Setting
+from evac.drivers.spec import FENCE
 from evac.estate.format.assembling import Assembly
 from evac.estate.format.bindings import ReplicaRows, ServerNames, totals
 from evac.estate.format.problems import Problems, shown
@@ -107,15 +107,13 @@ def check_endpoints(assembly: Assembly, reader: Reader) -> None:
             _never_asked(endpoint, found[0], reader)
         for key, value in endpoint.settings.items():
             _check_setting(endpoint, key, value, found, reader)
-        missing = {one.key: one for kind in used for one in _missing(endpoint, kind)}
+        missing = {
+            one.key: one for kind in used for one in DRIVERS[endpoint.driver].missing(kind, endpoint.settings)
+        }
         for one in missing.values():
             message = f"{shown(endpoint.id)} lacks {one.key}: {one.meaning}"
             hint = f"write {one.key} under settings"
             reader.problems.add("setting-missing", message, _place(reader, f"endpoints/{endpoint.id}"), hint)
-
-
-def _missing(endpoint: Endpoint, kind: Subject) -> Sequence[Setting]:
-    return tuple(DRIVERS[endpoint.driver].missing(kind, endpoint.settings))
 
 
 def _never_asked(endpoint: Endpoint, kind: Subject, reader: Reader) -> None:

@@ -138,7 +138,9 @@ def _read_open(
     parts: list[bytes] = []
     size = line = 0
     while chunk := os.read(handle, LINE_BYTES_MAX):
-        if lines_checked and _too_long(chunk):
+        # a full block without a line end is inside one line that is at least as long
+        full = len(chunk) == LINE_BYTES_MAX
+        if lines_checked and full and b"\n" not in chunk and b"\r" not in chunk:
             message = f"a line is longer than {LINE_BYTES_MAX:,} bytes"
             problems.add("line-too-long", message, Place(place.file, line + 1, 1), "break the line")
             return None
@@ -151,11 +153,6 @@ def _read_open(
             return None
         parts.append(chunk)
     return b"".join(parts)
-
-
-def _too_long(chunk: bytes) -> bool:
-    """A full block without a line end lies inside one line that is at least as long."""
-    return len(chunk) == LINE_BYTES_MAX and b"\n" not in chunk and b"\r" not in chunk
 
 
 def decode(data: bytes, name: str, problems: Problems) -> str | None:

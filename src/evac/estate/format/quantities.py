@@ -162,7 +162,9 @@ def parse(quantity: Quantity, text: str) -> int:
     """
     value = _exact(quantity, text)
     whole = -(-value.numerator // value.denominator) if quantity.up else value.numerator // value.denominator
-    return _bounded(whole, text)
+    if whole > QUANTITY_LIMIT:
+        raise QuantityError("quantity-too-large", f"{text} is more than 2^53 base units", "check the unit")
+    return whole
 
 
 def _exact(quantity: Quantity, text: str) -> Fraction:
@@ -206,12 +208,6 @@ def _unknown_unit(quantity: Quantity, unit: str) -> QuantityError:
         near = next((known for known in quantity.units if known.lower() == unit.lower()), "")
     hint = f"did you mean '{near}'?" if near else f"units: {', '.join(quantity.units) or 'none'}"
     return QuantityError("unit-unknown", f"unknown unit '{unit[:20]}' for {quantity.name}", hint)
-
-
-def _bounded(value: int, text: str) -> int:
-    if value > QUANTITY_LIMIT:
-        raise QuantityError("quantity-too-large", f"{text} is more than 2^53 base units", "check the unit")
-    return value
 
 
 def show(quantity: Quantity, value: int) -> str:

@@ -88,7 +88,12 @@ _RESOURCE_WORDS: Final = {"accelerators": "number of accelerators"}
 
 def open_facts(estate: Estate) -> tuple[Unknown, ...]:
     """Groups of facts nobody states, the groups that hide most first; groups of nothing left out."""
-    found = [*_of_sites(estate), *_of_services(estate), *_of_stores(estate), *_of_servers(estate)]
+    found = [
+        *_of_sites(estate),
+        *_of_services(estate),
+        *(_group(what, (s.id for s in estate.stores if is_open(s))) for what, is_open in _STORE_FACTS),
+        *_of_servers(estate),
+    ]
     return tuple(group for group in found if group.count)
 
 
@@ -110,10 +115,6 @@ def _of_services(estate: Estate) -> list[Unknown]:
     for what, is_open in _SERVICE_FACTS:
         groups.append(_group(what, (s.id for s in estate.services if is_open(s))))
     return groups
-
-
-def _of_stores(estate: Estate) -> list[Unknown]:
-    return [_group(what, (s.id for s in estate.stores if is_open(s))) for what, is_open in _STORE_FACTS]
 
 
 def _of_servers(estate: Estate) -> list[Unknown]:
@@ -301,8 +302,9 @@ def _add_entry(noun: str, name: str, entry: Node, facts: dict[str, str]) -> None
     for key, (_, value) in entry.fields.items():
         if key == "needs" and value.kind == LIST:
             for item in value.items:
-                target, words = _need(item)
-                facts[f"need {name} -> {target}"] = words
+                kind = "store" if item.kind == MAP and "store" in item.fields else "service"
+                target, words = _parts(item, kind)
+                facts[f"need {name} -> {kind} {target}"] = words
         elif key == "members" and value.kind == LIST:
             for item in value.items:
                 at, words = _parts(item, "at")
@@ -312,12 +314,6 @@ def _add_entry(noun: str, name: str, entry: Node, facts: dict[str, str]) -> None
                 facts[f"replica {name} on {target}"] = _flow(count)
         else:
             facts[f"{noun} {name}: {key}"] = _flow(value)
-
-
-def _need(item: Node) -> tuple[str, str]:
-    kind = "store" if item.kind == MAP and "store" in item.fields else "service"
-    target, words = _parts(item, kind)
-    return f"{kind} {target}", words
 
 
 def _parts(item: Node, key: str) -> tuple[str, str]:

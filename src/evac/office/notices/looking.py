@@ -35,9 +35,8 @@ from evac.engine.stores.sightings import pages, read_sightings
 from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 from evac.notices import rule
-from evac.notices.codec import State
 from evac.notices.rule import Drawn, Lag
-from evac.notices.values import Concern, Kind, Known, News
+from evac.notices.values import Concern, Kind, Known, News, State
 from evac.office.hub import Hub
 from evac.office.runs import OPEN_MOST, Register
 from evac.store.journal import head_of, records_after

@@ -28,10 +28,17 @@ from evac.engine.clock import Clock
 from evac.engine.stores.sightings import pages
 from evac.model.errors import Conflict, Corrupt
 from evac.notices import values as boxes
-from evac.notices.codec import (
+from evac.notices.values import (
     STREAM,
+    Box,
+    Channel,
     Delivery,
+    Kind,
+    Message,
+    MessageState,
+    Severity,
     State,
+    Waiting,
     box_bytes,
     box_of,
     record_of,
@@ -39,7 +46,6 @@ from evac.notices.codec import (
     state_bytes,
     state_of,
 )
-from evac.notices.values import Box, Channel, Kind, Message, MessageState, Severity, Waiting
 from evac.store.anchors import Anchor
 from evac.store.journal import Journal, head_of, read, records_after
 from evac.store.port import Change, Delete, Lease, Put, Store

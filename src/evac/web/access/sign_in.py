@@ -109,8 +109,8 @@ def page(people: People, where: str, error: EvacError | None = None, name: str =
         token=token,
         name=name,
         problem="" if error is None else sentence(error),
-        passwords=_passwords(people),
-        keys=_keys(people),
+        passwords=any(person.password for person in people.rules.people.values()),
+        keys=any(person.key for person in people.rules.people.values()),
         provider="" if provider is None else provider.issuer,
     )
     found = Response(body, 200 if error is None else status_of(error), NO_STORE, frame.HTML)
@@ -146,14 +146,6 @@ def check_form(people: People, request: Request, fields: dict[str, str]) -> None
     given = fields.get("form", "")
     if not known or not hmac.compare_digest(known.encode(), given.encode("utf-8", "surrogatepass")):
         raise NotAllowed("form-stale", "this form is too old, or the browser takes no cookies", "try again")
-
-
-def _passwords(people: People) -> bool:
-    return any(person.password for person in people.rules.people.values())
-
-
-def _keys(people: People) -> bool:
-    return any(person.key for person in people.rules.people.values())
 
 
 def _form_cookie(people: People) -> str:

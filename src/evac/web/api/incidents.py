@@ -19,10 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from evac.estate.codecs import plan as plan_codec
 from evac.incident.components import Draft, draft
 from evac.incident.dora import Classification, classify
-from evac.incident.notes import NAME_MOST, TEXT_MOST, ComponentState, Note, in_order
+from evac.incident.records import NAME_MOST, TEXT_MOST, ComponentState, Entry, Note, in_order
 from evac.incident.regulator import FACTS, Basics, Duty, basics, duties
 from evac.incident.runbook import Runbook, book
-from evac.incident.values import Entry
 from evac.model.errors import EvacError, InvalidInput, RunError, Unavailable
 from evac.office.incidents import IncidentFile, IncidentShort, felt
 from evac.office.requests import Answer, Asked, body_digest

@@ -24,7 +24,7 @@ from evac.app import incidents, runs
 from evac.app import runs as cases
 from evac.engine.runs.requests import TEXT_MOST
 from evac.engine.runs.requests import Request as RunRequest
-from evac.incident.notes import Note
+from evac.incident.records import Note
 from evac.model.access import BREAK_GLASS, GlassUse, Grant, role_for
 from evac.model.errors import Conflict, EvacError, InvalidInput, NotAllowed, Unavailable
 from evac.model.run_policy import Envelope

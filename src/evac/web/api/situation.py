@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
-from evac.incident.values import Notice
+from evac.incident.records import Notice
 from evac.model.errors import EvacError
 from evac.model.observation import Observation
 from evac.office.hub import News

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from fastapi import Depends, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
-from evac.incident.notes import COMPONENT_STATES
+from evac.incident.records import COMPONENT_STATES
 from evac.incident.regulator import FACTS
 from evac.model.errors import EvacError, InvalidInput
 from evac.office.incidents import IncidentFile

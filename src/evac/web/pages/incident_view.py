@@ -8,10 +8,9 @@ from urllib.parse import quote
 
 from evac.app.status_export import REFRESH_MS
 from evac.incident.components import Draft
-from evac.incident.notes import in_order
+from evac.incident.records import WATCH, Entry, Source, in_order
 from evac.incident.regulator import FACTS
 from evac.incident.timeline import grouped
-from evac.incident.values import WATCH, Entry, Source
 from evac.office.incidents import IncidentFile, IncidentShort, felt
 from evac.office.values import ExportSeen
 from evac.views.words import duration, listed, number, people, plural

@@ -9,7 +9,7 @@ The page Now, and its two lists in full: services of one product family, and los
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Any, Final
@@ -337,10 +337,6 @@ def _gravest(facts: EstateFacts) -> list[dict[str, Any]]:
     return [loss_row(loss) for loss in sorted(found, key=_gravity)[:LOSSES_MOST]]
 
 
-def _at(service: ServiceFacts) -> dict[str, ServiceAt]:
-    return {place.site: place for place in service.sites}
-
-
 def _families(facts: EstateFacts, seen: Mapping[str, SiteSeen]) -> Iterator[dict[str, Any]]:
     """Product families by site: how many services run there, and for how many their data is primary there."""
     groups: dict[str, list[ServiceFacts]] = {}
@@ -399,7 +395,7 @@ def _why(service: ServiceFacts, seen: Mapping[str, SiteSeen], bad: set[str], mov
 
 def service_row(service: ServiceFacts, seen: Mapping[str, SiteSeen]) -> dict[str, Any]:
     """One service, site by site."""
-    places = _at(service)
+    places = {place.site: place for place in service.sites}
     return {
         "id": service.id,
         "tier": "-" if service.tier is None else str(service.tier),
@@ -463,11 +459,11 @@ def family_context(now: Situation, facts: EstateFacts, family: str) -> dict[str,
     """All services of one family."""
     seen = {site.id: site for site in now.sites}
     rows = [service_row(s, seen) for s in facts.services if s.family == family]
-    return {"family": family or "no family", "site_ids": list(seen), "rows": _by_tier(rows)}
-
-
-def _by_tier(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(rows, key=lambda row: (row["tier_key"], -row["people_key"], row["id"]))
+    return {
+        "family": family or "no family",
+        "site_ids": list(seen),
+        "rows": sorted(rows, key=lambda row: (row["tier_key"], -row["people_key"], row["id"])),
+    }
 
 
 def losses_context(facts: EstateFacts, kind: str, begin: int, most: int) -> dict[str, Any]:

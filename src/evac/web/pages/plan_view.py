@@ -23,7 +23,7 @@ from evac.engine.runs.requests import to_apply
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.plan import Plan, Step
 from evac.model.steps import FENCE_RUNGS
-from evac.office.values import ReadyPlan, RunShort, Situation
+from evac.office.values import ReadyPlan, Situation
 from evac.steps.registry import PLANNED
 from evac.views import plan_charts, svg
 from evac.views import plan_view as views
@@ -234,7 +234,7 @@ def plan_context(plan: Plan, digest: str, now: Situation, services: int, steps: 
         "unjudged": bool(waits and ready and not ready.estate),
         "cards": cards(planned)[:-1],
         "tiers": tier_rows(plan),
-        "runs": _runs(digest, now),
+        "runs": [run for run in (*now.open_runs, *now.ended_runs) if run.plan == digest][:RUNS],
         "lead": duration(plan.detection_ms + plan.approval_ms),
         "work": _work(plan, upto),
         "gantt": _gantt(plan),
@@ -255,11 +255,6 @@ def _typed(plan: Plan, digest: str, now: Situation) -> str:
     if any(run.plan == digest for run in now.open_runs):
         return ""
     return to_apply(digest, leaving(plan))
-
-
-def _runs(digest: str, now: Situation) -> list[RunShort]:
-    """Runs of this plan, open ones first."""
-    return [run for run in (*now.open_runs, *now.ended_runs) if run.plan == digest][:RUNS]
 
 
 def _work(plan: Plan, upto: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from fastapi import Query, Request, Response
 
 from evac.audit.context import measured
 from evac.model.errors import EvacError, Unavailable
-from evac.office.facts import DomainFacts, EstateFacts, FindingFacts
+from evac.office.facts import DomainFacts, EstateFacts
 from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf
 from evac.views import svg
 from evac.views.words import duration, number, people, plural
@@ -198,7 +198,9 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
     rows = sorted(answer.services, key=gravity)
     begin = min(begin, max(0, len(rows) - 1)) // SERVICES * SERVICES
     end = min(len(rows), begin + SERVICES)
-    findings = _findings(facts, answer.domains)
+    # What the audit says about these domains, the gravest first, as it lists them.
+    asked = set(answer.domains)
+    findings = [finding for finding in facts.findings if asked.intersection(finding.domains)]
     return {
         "verdict": (VERDICT_WORDS[loss.verdict], VERDICT_CLASS[loss.verdict]),
         "text": loss.text,
@@ -260,12 +262,6 @@ def _row(one: FateOf) -> dict[str, Any]:
         "back": "-" if one.recovery_ms is None or one.fate != "recovers" else duration(one.recovery_ms),
         "rto": "-" if one.rto_ms is None else duration(one.rto_ms),
     }
-
-
-def _findings(facts: EstateFacts, wanted: Sequence[str]) -> list[FindingFacts]:
-    """What the audit says about these domains, the gravest first, as it lists them."""
-    asked = set(wanted)
-    return [finding for finding in facts.findings if asked.intersection(finding.domains)]
 
 
 PAGE: Final = frame.Page("/what-if", "What if")

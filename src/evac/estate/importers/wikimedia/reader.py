@@ -135,15 +135,14 @@ def example_lines(found: WikimediaSource, imported: Imported) -> list[str]:
         members = ", ".join(
             [f"{{at: {primary}, mode: primary}}", *(f"{{at: {s}, mode: async, lag: 5 s}}" for s in others)]
         )
-        lines += [f"  {name}: {{members: [{members}]}}" for name in sorted(_sections(found))]
+        lines += [
+            f"  {name}: {{members: [{members}]}}"
+            for name in sorted({name for names in found.sections.values() for name in names})
+        ]
     return [
         *lines,
         "tools: {}  # which services recovery itself needs, such as {registry: docker-registry}",
     ]
-
-
-def _sections(found: WikimediaSource) -> set[str]:
-    return {name for names in found.sections.values() for name in names}
 
 
 POOL_SERVICE: Final = "kubesvc"
@@ -159,7 +158,10 @@ def read(source: Path, problems: Problems) -> Imported:
     imported = Imported()
     if problems.has_errors:
         return imported
-    hosts = _hosts_by_service(found)
+    # (cluster, conftool service) -> site -> hosts.
+    hosts: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for b in found.bindings:
+        hosts.setdefault((b.cluster, b.service), {}).setdefault(b.site, []).append(b.host)
     sites = _add_sites(found, imported, problems)
     _add_servers(found, imported, problems)
     needs: Needs = defaultdict(dict)
@@ -170,14 +172,6 @@ def read(source: Path, problems: Problems) -> Imported:
     _report_open(found, hosts, imported)
     imported.examples = example_lines(found, imported)
     return imported
-
-
-def _hosts_by_service(found: WikimediaSource) -> Hosts:
-    """(cluster, conftool service) -> site -> hosts."""
-    hosts: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for b in found.bindings:
-        hosts.setdefault((b.cluster, b.service), {}).setdefault(b.site, []).append(b.host)
-    return hosts
 
 
 def _add_sites(found: WikimediaSource, imported: Imported, problems: Problems) -> tuple[str, ...]:
@@ -259,7 +253,10 @@ def _add_services(
     imported: Imported,
     problems: Problems,
 ) -> None:
-    led = _led_by_geodns(found)
+    # Services whose addresses geographic DNS hands out: by name, and all that share their addresses.
+    named = [found.catalogue.get(record.removesuffix(_GEODNS_ENDING)) for record in found.geodns]
+    addresses = frozenset(address for entry in named if entry is not None for address in entry.addresses)
+    led = frozenset(name for name, entry in found.catalogue.items() if entry.addresses & addresses)
     for name, entry in found.catalogue.items():
         if not is_id(name, entry.place, problems):
             continue
@@ -323,13 +320,6 @@ def _share(entry: CatalogueEntry, counts: dict[str, int], problems: Problems) ->
 def _as_fraction(text: str) -> str:
     value = Fraction(text)
     return f"{value.numerator}/{value.denominator}"
-
-
-def _led_by_geodns(found: WikimediaSource) -> frozenset[str]:
-    """Services whose addresses geographic DNS hands out: by name, and all that share their addresses."""
-    named = [found.catalogue.get(record.removesuffix(_GEODNS_ENDING)) for record in found.geodns]
-    addresses = frozenset(address for entry in named if entry is not None for address in entry.addresses)
-    return frozenset(name for name, entry in found.catalogue.items() if entry.addresses & addresses)
 
 
 def _comment(entry: CatalogueEntry) -> str:
