@@ -58,7 +58,6 @@ def test_a_standby_cluster_is_promoted_by_its_settings(server_folder: Path) -> N
 
         async def story() -> None:
             driver = PatroniDriver()
-            await asyncio.sleep(0.1)
             promote = world.action("promote", world.pangyo, proof="network")
             assert "standby_cluster_of" in (await driver.check(promote, order())).evidence
             unproven = world.action("promote", world.pangyo)

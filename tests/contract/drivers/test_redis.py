@@ -46,7 +46,9 @@ def test_a_new_token_is_kept_by_the_data_set_through_a_promotion(server_folder: 
             await driver.execute(
                 action("protect", pangyo, synchronous=("anyang",)), replace(order(), token=9)
             )
-            await asyncio.sleep(0.2)
+            async with asyncio.timeout(10):
+                while await ask(anyang, "GET", "evac:authority") != "9 3":
+                    await asyncio.sleep(0.01)
             pangyo.kill()
             with pytest.raises(Permanent, match="older leader"):
                 await driver.execute(action("promote", anyang), order())
