@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.intervals import bound_instance, good_ends
-from evac.model.domain import Topology, loss, topology
+from evac.model.domain import Topology, lost_in, topology
 from evac.model.estate import Estate
 from evac.model.fleet import BMC_NO
 from evac.model.instance import BootKind, Instance, LeftOff, LostStore, PowerBudget
@@ -33,7 +33,7 @@ def derived_again(top: Topology, scenario: Scenario, shared: Instance) -> Instan
     Linear in servers and racks. Raises UnknownDomain.
     """
     estate, limits = top.estate, Limits(top.estate, shared.tick_ms)
-    lost = loss(top, scenario.domains)
+    lost = lost_in(top, scenario)
     power = Power(estate, lost, scenario, limits)
     boots = _Boots(power, shared)
     services, pools = shared.services, shared.pools
@@ -51,7 +51,7 @@ def derived_again(top: Topology, scenario: Scenario, shared: Instance) -> Instan
             )
             for pool in pools
         ),
-        stores=tuple(_store(store, estate, limits) for store in shared.stores),
+        stores=tuple(_store(store, estate, scenario, limits) for store in shared.stores),
         tools={kind: replace(need, manual_uses=hands) for kind, need in shared.tools.items()},
         boot_kinds=boots.kinds,
         rows=replace(shared.rows, boot_kind=boots.kind, watts=boots.watts, power=boots.budgets),
@@ -93,12 +93,16 @@ def better_again(
     )
 
 
-def _store(store: LostStore, estate: Estate, limits: Limits) -> LostStore:
-    engine = next(one.engine for one in estate.stores if one.id == store.id)
-    candidates = tuple(
-        replace(way, uses=limits.hold(limit_id("promotions", engine, way.site))) for way in store.candidates
+def _store(store: LostStore, estate: Estate, scenario: Scenario, limits: Limits) -> LostStore:
+    """What its fence and its promotion hold: nothing where the majority that is left elects a primary."""
+    one = next(one for one in estate.stores if one.id == store.id)
+    goes_on = scenario.kind in ("lose", "evacuate") and one.quorum and store.has_majority
+    candidates = (
+        replace(way, uses=() if way.by_itself else limits.hold(limit_id("promotions", one.engine, way.site)))
+        for way in store.candidates
     )
-    return replace(store, fence_uses=limits.hold("fences"), candidates=candidates)
+    fence = () if goes_on else limits.hold("fences")
+    return replace(store, fence_uses=fence, candidates=tuple(candidates))
 
 
 def power_budgets(power: Power) -> tuple[PowerBudget, ...]:

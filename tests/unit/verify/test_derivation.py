@@ -15,16 +15,17 @@ from evac.derive.limits import LimitTable, PowerTable
 from evac.derive.planning_instance import derive
 from evac.estate.examples import pangyo
 from evac.model.domain import topology
-from evac.model.estate import Estate
+from evac.model.estate import Estate, StoreMember
 from evac.model.instance import Instance, Limit, Use
 from evac.model.plan import Plan
-from evac.model.scenario import Scenario, lose
+from evac.model.scenario import Scenario, ScenarioKind, lose
 from evac.planning.plan import plan
 from evac.verify import check
 from evac.verify.derivation import derived_again
 from tests.unit.planning.dark import dark_site
 
 Patch = pytest.MonkeyPatch
+KINDS: tuple[ScenarioKind, ...] = ("lose", "restore", "failback", "evacuate")
 RESTORE = Scenario("restore", ("a",))
 
 
@@ -259,12 +260,15 @@ SITES: list[dict[str, str]] = [
 @pytest.mark.parametrize("facts", SITES)
 def test_planner_and_checker_derive_the_same_of_a_dark_site(facts: dict[str, str], tmp_path: Path) -> None:
     estate = dark_site(tmp_path, **facts)
-    for kind in ("lose", "restore", "failback", "evacuate"):
+    for kind in KINDS:
         agree(estate, Scenario(kind, ("a",)))
     for domains in (("a/h1",), ("a/h1/f1",), ("a/h1/r1", "a/h2/f1"), ("a/h1/f1", "a/h1/f2")):
         agree(estate, Scenario("restore", domains))
     agree(estate, Scenario("restore", ("a",), None, (("a", 1_000), ("a/h1", 900))))
     agree(estate, Scenario("restore", ("a",), None, (), ("a11w0", "a22x")))
+    burnt = replace(estate, lost=("a/h1",))
+    for scenario in (lose("a/h2"), Scenario("restore", ("a/h1",)), Scenario("restore", ("a/h2",))):
+        agree(burnt, scenario)
 
 
 @pytest.mark.parametrize("mended", [False, True])
@@ -278,3 +282,15 @@ def test_planner_and_checker_derive_the_same_of_a_company(mended: bool) -> None:
         lose(estate.feeds[0].id),
     ):
         agree(estate, scenario)
+
+
+@pytest.mark.parametrize("third", ["b1", "a/h1"])
+def test_planner_and_checker_derive_the_same_of_a_store_with_votes(third: str, tmp_path: Path) -> None:
+    """With a majority left nothing is fenced and no promotion is held; without one a cluster is forced."""
+    estate = dark_site(tmp_path, LIMITS="fences_at_once: 1, promotions_at_once: 1")
+    members = (StoreMember("a", "primary"), StoreMember("b", "sync"), StoreMember(third, "sync"))
+    voting = replace(
+        estate, stores=tuple(replace(one, quorum=True, members=members) for one in estate.stores)
+    )
+    for kind in KINDS:
+        agree(voting, Scenario(kind, ("a",)))
