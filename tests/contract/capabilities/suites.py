@@ -35,8 +35,8 @@ Asks = Callable[[Path], AbstractContextManager[Any]]
 class Adapter:
     """One driver in one kind of world.
 
-    acts: by capability, opens a world for one verb, and yields its case. asks: by capability, opens a world for
-    its questions, and yields the dataclass below that its suite asks with.
+    acts: by capability, opens a world for one verb, and yields its case. asks: by capability, opens a world
+    for its questions, and yields the dataclass below that its suite asks with.
     """
 
     spec: DriverSpec
