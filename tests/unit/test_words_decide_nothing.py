@@ -49,7 +49,6 @@ NO_MESSAGES_OF_OURS = {
     "cli/bundle_command.py": "reads an option",
     "cli/console.py": "completes commands in a finished screen, and ends a text with a line break",
     "cli/target.py": "reads an option",
-    "engine/runs/signatures.py": "reads a credential",
     "engine/runs/open_runs.py": "asks for a key of a document",
     "incident/records.py": "reads what people type",
     "model/plan.py": "the one reader of the reasons in plan files, beside their one writer",
