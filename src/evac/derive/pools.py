@@ -291,7 +291,10 @@ def pool_capacities(
         if scenario.kind != "restore":
             whole = lost.pools[number]
             taken = share_of_resources(top, lost.servers | whole, number)
-            left = taken if scenario.kind == "failback" else tuple(1 - share for share in taken)
+            if scenario.kind == "failback":
+                left = (Fraction(1),) * RESOURCE_COUNT if whole else taken
+            else:
+                left = tuple(1 - share for share in taken)
             room = [capacity_part(whole, share, good) for whole, share in zip(room, left, strict=True)]
         found.append(room)
         mine = np.flatnonzero((fleet.pool[chosen] == number) & bring_up)

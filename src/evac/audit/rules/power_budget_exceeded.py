@@ -8,11 +8,16 @@ import numpy as np
 
 from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
+from evac.audit.impacts.free_capacity import load_of, power_of
 from evac.model.diagnostic import Severity
+from evac.model.fleet import SERVING, SPARE
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error where a loss goes short because of it; warning where a budget cannot carry what hangs on it."""
+    """Error where a budget is below what it carries today, or once the other feed of its racks is lost, and
+    where a loss goes short because of it; warning where it cannot carry what hangs on it.
+    """
+    yield from _overloaded(context)
     found = context.impacts.capacity.reserves
     counts = np.bincount(found.held_by[found.over_power], minlength=len(found.budgets))
     needed: dict[str, list[int]] = {}
@@ -32,6 +37,32 @@ def check(context: Context) -> Iterator[Finding]:
             f"the power budget of {name} leaves {counted(int(counts[row]), 'dark server')} off{when}",
             "Raise the budget, or move dark servers to where there is power for them.",
             losses=losses,
+            paths=_paths(context, name),
+        )
+
+
+def _overloaded(context: Context) -> Iterator[Finding]:
+    """Budgets that do not carry what is on. A rack draws evenly from its feeds, and all from the one that is
+    left when the other one is lost."""
+    top, losses = context.impacts.top, context.impacts.losses.index
+    power, fleet = power_of(top), context.estate.fleet
+    whole = load_of(top, power)
+    on = np.isin(fleet.state, (SERVING, SPARE)) & fleet.watts_known & (fleet.rack >= 0)
+    watts = np.bincount(fleet.rack[on], fleet.watts[on], len(context.estate.racks)).astype(np.int64)
+    for name, budget, load in zip(power.names, power.budgets, whole.tolist(), strict=True):
+        if load <= budget:
+            continue
+        racks = [(row, rack) for row, rack in enumerate(context.estate.racks) if name in rack.feeds]
+        today = load if not racks else sum(-(-int(watts[row]) // len(rack.feeds)) for row, rack in racks)
+        others = sorted({feed for _, rack in racks for feed in rack.feeds if feed != name})
+        when = f"{today:,} W today" if today > budget else f"{load:,} W once {listed(others)} is lost"
+        yield RULE.finding(
+            context,
+            "error",
+            name,
+            f"{name} carries {when}, and may carry {budget:,} W",
+            "Raise the budget, or move servers to where there is power for them.",
+            losses=[losses[feed] for feed in others if today <= budget and feed in losses],
             paths=_paths(context, name),
         )
 
