@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
+from evac import __version__
 from evac.model.diagnostic import SEVERITIES, Diagnostic, Place, Severity
 from evac.views.words import listed, plural
 
 if TYPE_CHECKING:
-    from evac import __version__
-from evac.audit.findings import Finding
+    from evac.audit.findings import Finding
 
 
 @dataclass(frozen=True, slots=True)
