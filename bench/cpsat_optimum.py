@@ -28,7 +28,6 @@ from ortools.sat.python import cp_model  # noqa: E402
 
 from bench.wild_instances import wild_instance  # noqa: E402
 from evac.model.instance import WHOLE, Instance, Use  # noqa: E402
-from evac.model.steps import StepKind  # noqa: E402
 from tests.unit.planning.instances import random_variant, worked_example  # noqa: E402
 
 
@@ -82,7 +81,7 @@ class Model:
             self.held[use.limit].append((interval, use.units))
 
     def action(
-        self, kind: StepKind, duration: int, uses: tuple[Use, ...], done: Any, name: str
+        self, kind: str, duration: int, uses: tuple[Use, ...], done: Any, name: str
     ) -> tuple[Any, Any]:
         """Start and end of a step that waits for its tools or is done by hand."""
         m, start, end = self.model, self.time(f"{name}.start"), self.time(f"{name}.end")

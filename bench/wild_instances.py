@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 
 from evac.model.instance import BootKind, Instance, Limit, PowerBudget, Use
-from evac.model.steps import StepKind
 from evac.model.units import UNBOUNDED
 from tests.unit.planning.instances import Draft, ServerDraft, ServiceDraft, StoreDraft, build
 
@@ -147,9 +146,9 @@ def _stores(rng: np.random.Generator) -> tuple[StoreDraft, ...]:
 
 def _tools(
     rng: np.random.Generator, services: int
-) -> dict[StepKind, tuple[tuple[str, ...], int | None, tuple[Use, ...]]]:
-    found: dict[StepKind, tuple[tuple[str, ...], int | None, tuple[Use, ...]]] = {}
-    kinds: tuple[StepKind, ...] = ("fence", "promote", "boot", "start", "verify", "shift", "shed")
+) -> dict[str, tuple[tuple[str, ...], int | None, tuple[Use, ...]]]:
+    found: dict[str, tuple[tuple[str, ...], int | None, tuple[Use, ...]]] = {}
+    kinds: tuple[str, ...] = ("fence", "promote", "boot", "start", "verify", "shift", "shed")
     for kind in kinds:
         if rng.random() < 0.25:
             manual = int(rng.choice([10, 60, 150])) if rng.random() < 0.7 else None

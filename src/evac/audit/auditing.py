@@ -28,7 +28,9 @@ from evac.audit.impacts.losses import LossKind, losses, together
 from evac.audit.impacts.losses import pairs as losses_of_pairs
 from evac.audit.impacts.stores import NEVER, UNKNOWN_MS
 from evac.audit.rules import RULES
+from evac.derive.situation import can_be_lost, without_lost
 from evac.model.collector import collector_at_rest
+from evac.model.domain import domains as every_domain
 from evac.model.domain import topology
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn
@@ -64,10 +66,14 @@ def audit(
 
     domains: only these losses, each by itself; None is every fault domain above a server. pairs:
     pairs of domains above racks too. as_of: the date of the audit, the estate's own if None.
-    digest: of the estate, to tell whether a rehearsal was done on it. Raises UnknownDomain.
+    digest: of the estate, to tell whether a rehearsal was done on it. What is lost by now is in no loss to
+    come, and holds no capacity. Raises UnknownDomain.
     """
-    top = topology(estate)
-    today = as_of or estate.as_of
+    if estate.lost and domains is None:
+        now = topology(estate)
+        domains = tuple(one.id for one in every_domain(estate) if can_be_lost(now, one.id))
+    estate = without_lost(estate)
+    top, today = topology(estate), as_of or estate.as_of
     context = Context(estate, impacts(top, losses(top, domains)), today, digest)
     findings = merged(finding for rule in RULES for finding in rule.check(context))
     rows = loss_rows(context.impacts)

@@ -31,7 +31,7 @@ from evac.model.digest import estate_digest
 from evac.model.estate import Estate
 from evac.views.audit_view import audit_context, audit_json, audit_text
 from evac.views.html_report import html_report
-from evac.views.problems import alerts_markdown, github, junit, of_findings, sarif
+from evac.views.problems import in_format, of_findings
 from evac.views.words import plural
 
 
@@ -131,14 +131,8 @@ def _render(estate: Estate, report: AuditReport, judged: Judged, output: str, wh
     alerts = of_findings(judged.counted)
     if output == "json":
         return audit_json(report, judged.counted)
-    if output == "sarif":
-        return sarif(alerts, __version__)
-    if output == "junit":
-        return junit(alerts, "evac audit")
-    if output == "github":
-        return github(alerts)
-    if output == "markdown":
-        return alerts_markdown(f"Audit of {report.estate}", alerts)
+    if (problems := in_format(output, alerts, "evac audit", f"Audit of {report.estate}")) is not None:
+        return problems
     if output == "html":
         return _page(estate, report, judged)
     shown = screen()

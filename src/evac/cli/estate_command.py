@@ -9,7 +9,6 @@ from typing import Final
 
 import click
 
-from evac import __version__
 from evac import estate as estates
 from evac.cli import console
 from evac.cli.console import emit, say, screen
@@ -26,7 +25,7 @@ from evac.estate import CheckResult
 from evac.estate import check as check_estate
 from evac.estate.importers import KINDS, ImportResult, import_estate
 from evac.views.json_out import alert_rows, check_json, document, plain
-from evac.views.problems import Alert, alerts_markdown, github, junit, of_diagnostics, sarif
+from evac.views.problems import Alert, in_format, of_diagnostics
 from evac.views.small_texts import check_text
 from evac.views.words import listed, plural
 
@@ -153,14 +152,8 @@ def _render(estate: Path, found: CheckResult, alerts: tuple[Alert, ...], output:
     score = found.coverage.score_permille if found.coverage else None
     if output == "json":
         return check_json(str(estate), alerts, score, missing)
-    if output == "sarif":
-        return sarif(alerts, __version__)
-    if output == "junit":
-        return junit(alerts, "evac check")
-    if output == "github":
-        return github(alerts)
-    if output == "markdown":
-        return alerts_markdown(f"evac check {estate}", alerts)
+    if (problems := in_format(output, alerts, "evac check", f"evac check {estate}")) is not None:
+        return problems
     shown = screen()
     return check_text(str(estate), _contents(found), alerts, score, missing, shown.width, shown.colour)
 

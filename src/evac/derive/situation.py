@@ -17,7 +17,7 @@ import numpy as np
 from evac.derive.homing import place_name
 from evac.derive.pools import pool_shares, replicas_lost
 from evac.derive.serving import Serving
-from evac.model.domain import Loss, Topology, is_lost, loss, lost_in, resolve, site_of, topology
+from evac.model.domain import Loss, Topology, is_lost, loss, lost_in, lost_now, resolve, site_of, topology
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate, ReplicationMode, Store
 from evac.model.fleet import (
@@ -535,3 +535,53 @@ def promised(estate: Estate, plan: Plan) -> list[Done]:
         Done(step, step.end_ms, serving.sites(step.target)[:1] if kind_of(step.kind).moves_traffic else ())
         for step in sorted(plan.steps, key=lambda step: (step.end_ms, step.id))
     ]
+
+
+def without_lost(estate: Estate) -> Estate:
+    """An estate as it is now without what is lost: nothing there can be lost again, and it holds no capacity.
+    The same object where nothing is lost.
+    """
+    if not estate.lost:
+        return estate
+    top = topology(estate)
+    gone, old = lost_now(top), estate.replicas
+    state = estate.fleet.state.copy()
+    state[gone.servers] = CONDEMNED
+    left = old.count - replicas_lost(top, gone)
+    kept, nothing = left > 0, (0, 0, 0, 0)
+    return replace(
+        estate,
+        fleet=replace(estate.fleet, state=state),
+        replicas=Replicas(old.service[kept], old.kind[kept], old.target[kept], left[kept]),
+        sites=tuple(
+            replace(site, role="edge") if dead else site
+            for site, dead in zip(estate.sites, gone.sites.tolist(), strict=True)
+        ),
+        pools=tuple(
+            replace(pool, capacity=nothing) if dead else pool
+            for pool, dead in zip(estate.pools, gone.pools.tolist(), strict=True)
+        ),
+        stores=tuple(
+            replace(
+                store,
+                members=tuple(member for member in store.members if not is_lost(top, gone, member.at)),
+                backups=tuple(backup for backup in store.backups if not is_lost(top, gone, backup.at)),
+            )
+            for store in estate.stores
+        ),
+        lost=(),
+    )
+
+
+def can_be_lost(top: Topology, domain: str) -> bool:
+    """Whether a domain is not within what is lost already."""
+    gone = lost_now(top)
+    return not gone.domains or not _within(top, gone, domain)
+
+
+def _within(top: Topology, gone: Loss, domain: str) -> bool:
+    """A group is gone once all of its members are."""
+    if resolve(top, domain).kind == "group":
+        group = top.estate.groups[top.group_index[domain]]
+        return all(_within(top, gone, member) for member in group.members)
+    return is_lost(top, gone, domain)

@@ -15,7 +15,6 @@ from typing import Final, Literal
 import numpy as np
 
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
-from evac.model.steps import StepKind
 
 WHOLE: Final = -1
 """Hold of a use that lasts as long as the step itself."""
@@ -184,7 +183,7 @@ class ToolNeed:
     where people have no way. manual_uses: hands on the floor.
     """
 
-    kind: StepKind
+    kind: str
     services: tuple[int, ...]
     manual: int | None
     manual_uses: tuple[Use, ...]
@@ -313,7 +312,7 @@ class Instance:
     boot_kinds: tuple[BootKind, ...]
     power: tuple[PowerBudget, ...]
     stores: tuple[LostStore, ...]
-    tools: Mapping[StepKind, ToolNeed]
+    tools: Mapping[str, ToolNeed]
     unknown: tuple[str, ...]
     notes: tuple[str, ...]
     power_steps: tuple[PowerStep, ...] = ()

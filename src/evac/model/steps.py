@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-StepKind = str
-"""Name of a kind of step; `evac.steps` says what there is to know of it."""
-
 TOOL_ROLES: Final = (
     "deploy",
     "registry",

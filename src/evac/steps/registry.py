@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -55,6 +55,11 @@ START_CYCLE: Final = "start-cycle"
 """What people may do besides: break a circle of services that need each other to start."""
 MANUAL_KINDS: Final[tuple[str, ...]] = (*STATED_KINDS, ForceQuorum.name, START_CYCLE)
 """What an estate may give a manual duration."""
+
+
+def planned_in_order(code: Callable[[StepKind], int]) -> tuple[str, ...]:
+    """Names of the kinds that have a code in the kernels of a planner, in the order of these codes."""
+    return tuple(kind.name for kind in sorted(PLANNED.values(), key=code) if code(kind) >= 0)
 
 
 def kind_of(name: str) -> StepKind:

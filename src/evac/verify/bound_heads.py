@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance, Use
-from evac.model.steps import StepKind
 from evac.verify.bound_capacity import NEVER, Room
 
 Ints = NDArray[np.int64]
 _PASSES = 64
-_OF_SERVICES: Final[tuple[StepKind, ...]] = ("start", "verify", "shift")
+_OF_SERVICES: Final[tuple[str, ...]] = ("start", "verify", "shift")
 
 
 Pace = tuple[int, int]
@@ -85,25 +84,25 @@ class Heads:
     outside: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     first: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     tails: dict[int, tuple[int, int]] = field(default_factory=dict)
-    _waits: dict[StepKind, int] = field(default_factory=dict)
+    _waits: dict[str, int] = field(default_factory=dict)
     _boot_wait: int = 0
     _paces: dict[tuple[tuple[int, ...], int], tuple[Pace, ...]] = field(default_factory=dict)
     _held: dict[tuple[int, int], list[tuple[Use, int]]] = field(default_factory=dict)
     _begins: dict[tuple[int, int], Begins | None] = field(default_factory=dict)
 
-    def tools(self, kind: StepKind) -> tuple[int, ...]:
+    def tools(self, kind: str) -> tuple[int, ...]:
         """Affected tools that a step of the kind must wait for whatever it does."""
         need = self.instance.tools.get(kind)
         return () if need is None or need.manual is not None else need.services
 
-    def finish(self, kind: StepKind, tick: int, length: int) -> int:
+    def finish(self, kind: str, tick: int, length: int) -> int:
         need = self.instance.tools.get(kind)
         if need is None or not need.services:
             return tick + length
         with_tools = max(tick, self._waits[kind]) + length
         return with_tools if need.manual is None else min(with_tools, tick + max(length, need.manual))
 
-    def begin(self, kind: StepKind, tick: int) -> int:
+    def begin(self, kind: str, tick: int) -> int:
         return max(tick, self._waits[kind]) if self.tools(kind) else tick
 
     def wait(self, powered: int, by_hand: bool) -> None:

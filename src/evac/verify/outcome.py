@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Use
 from evac.model.plan import Outcome
-from evac.model.steps import StepKind
 from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_room, holdings
 from evac.verify.order import dependencies_ready
 from evac.verify.reading import Milestones, Reading, outages
@@ -241,7 +240,7 @@ class Slots:
         self._held: dict[int, Ints] = {}
 
     def look(
-        self, times: Milestones, kind: StepKind, uses: tuple[Use, ...], regular: int, since: int
+        self, times: Milestones, kind: str, uses: tuple[Use, ...], regular: int, since: int
     ) -> Action | None:
         """One action of a kind from `since` on, as early as limits allow, with its tools or by hand,
         whichever ends first; None where it would end after the horizon."""
@@ -262,7 +261,7 @@ class Slots:
         return taken
 
     def _ways(
-        self, times: Milestones, kind: StepKind, uses: tuple[Use, ...], regular: int, since: int
+        self, times: Milestones, kind: str, uses: tuple[Use, ...], regular: int, since: int
     ) -> list[tuple[int, int, tuple[Use, ...]]]:
         """(first tick, ticks, uses) with tools and by hand."""
         need = self._instance.tools.get(kind)
@@ -346,7 +345,7 @@ def time_left(reading: Reading, times: Milestones, service: int, missing: int, r
             return False
         missing, last = missing - slots.take(first, missing), max(last, first.end)
     last = max(last, dependencies_ready(reading, times, service)[0])
-    rest: list[tuple[StepKind, tuple[Use, ...], int]] = [("verify", (), int(s.verify[service]))]
+    rest: list[tuple[str, tuple[Use, ...], int]] = [("verify", (), int(s.verify[service]))]
     if s.shift[service]:
         rest.append(("shift", s.shift_uses[service], int(s.change[service] + s.settle[service])))
     for kind, uses, regular in rest:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
+from evac import __version__
 from evac.model.diagnostic import SEVERITIES, Diagnostic, Place, Severity
 from evac.views.words import listed, plural
 
@@ -209,3 +210,17 @@ def _data(words: str) -> str:
 
 def _property(words: str) -> str:
     return _data(words).replace(":", "%3A").replace(",", "%2C")
+
+
+def in_format(output: str, alerts: tuple[Alert, ...], suite: str, title: str) -> str | None:
+    """Problems in a format that programs read, or as Markdown; None for any other format."""
+    match output:
+        case "sarif":
+            return sarif(alerts, __version__)
+        case "junit":
+            return junit(alerts, suite)
+        case "github":
+            return github(alerts)
+        case "markdown":
+            return alerts_markdown(title, alerts)
+    return None

@@ -168,8 +168,8 @@ def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
             case "ready":
                 yield case(world.site_action("ready", "anyang"), lambda: served_by("pangyo", "anyang"))
             case "fence":
-                told = {"old": "pangyo", "proof": "network"}
-                fence = Action("fence", "chat-store", "haproxy", "pangyo", world.settings(), told)
+                given = {"old": "pangyo", "proof": "network"}
+                fence = Action("fence", "chat-store", "haproxy", "pangyo", world.settings(), given)
                 yield case(fence, is_closed)
 
 

@@ -155,7 +155,7 @@ class Simulator:
 
     def action(self, verb: Verb = "boot", settings: dict[str, Value] | None = None, **more: Value) -> Action:
         given: dict[str, Value] = {"user": "evac", "password": f"file:{self.secret}", **(settings or {})}
-        told: dict[str, Value] = {
+        parameters: dict[str, Value] = {
             "server": "web-1",
             "address": f"127.0.0.1:{self.port}",
             "serial": SERIAL,
@@ -163,7 +163,7 @@ class Simulator:
             "boot_ms": 300,
             **more,
         }
-        return Action(verb, "web-1", "ipmi", "pangyo", given, told)
+        return Action(verb, "web-1", "ipmi", "pangyo", given, parameters)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def case_of(server: ApiServer, wanted: Action, path: str, done: object, folder: 
 def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
     with api_server() as server:
         chat = server.objects[CHAT]
-        told: dict[str, dict[str, Value]] = {
+        given: dict[str, dict[str, Value]] = {
             "start": {"replicas": 4},
             "scale": {"replicas": 6},
             "stop": {},
@@ -115,7 +115,7 @@ def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
         async def healthy() -> None:
             chat["status"]["readyReplicas"] = 2
 
-        wanted = action(kubeconfig_of(server.url, folder), verb, "Deployment", "chat", **told[verb])
+        wanted = action(kubeconfig_of(server.url, folder), verb, "Deployment", "chat", **given[verb])
         made = case_of(server, wanted, CHAT, (done, None, None), folder)
         made.prepare = healthy if verb == "verify" else nothing
         yield made

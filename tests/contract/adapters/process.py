@@ -91,7 +91,7 @@ def site(folder: Path) -> Iterator[Site]:
 @contextmanager
 def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
     with site(folder) as world:
-        told: dict[str, dict[str, Value]] = {
+        given: dict[str, dict[str, Value]] = {
             "start": {},
             "scale": {"replicas": 3, "from_replicas": 0},
             "stop": {"replicas": 0, "from_replicas": 2},
@@ -114,7 +114,7 @@ def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
 
         yield Case(
             ProcessDriver(),
-            world.action(verb, **told[verb]),
+            world.action(verb, **given[verb]),
             state,
             is_done,
             prepare,

@@ -82,7 +82,7 @@ def settings_of(fleet: Running, **more: Value) -> dict[str, Value]:
 def action(
     fleet: Running, server: int, verb: Verb = "boot", settings: dict[str, Value] | None = None, **more: Value
 ) -> Action:
-    told: dict[str, Value] = {
+    given: dict[str, Value] = {
         "server": name_of(fleet, server),
         "address": address_of(server),
         "serial": serial_of(server),
@@ -90,7 +90,7 @@ def action(
         "boot_ms": BOOT_MS,
         **more,
     }
-    return Action(verb, name_of(fleet, server), "redfish", "pangyo", settings or settings_of(fleet), told)
+    return Action(verb, name_of(fleet, server), "redfish", "pangyo", settings or settings_of(fleet), given)
 
 
 def shown(fleet: Running, server: int) -> dict[str, Any]:
@@ -123,8 +123,8 @@ def done(*actions: Action, timeout_s: float = 15.0, step: str = "execute") -> li
 def circuit_of(fleet: Running, verb: Verb, **more: Value) -> Action:
     settings = settings_of(fleet, **{"label": "pangyo/hall-1/feed-01a", **more})
     path = "/redfish/v1/PowerEquipment/Switchgear/1/Feeders/1"
-    told = {"address": fleet.about["circuits"], "circuit": path}
-    return Action(verb, "pangyo/hall-1/feed-01a", "redfish", "pangyo", settings, told)
+    given = {"address": fleet.about["circuits"], "circuit": path}
+    return Action(verb, "pangyo/hall-1/feed-01a", "redfish", "pangyo", settings, given)
 
 
 FEED = "pangyo/hall-1/feed-01a"
@@ -142,8 +142,8 @@ def _strikes(fleet: Running, server: int) -> Iterator[dict[str, Any]]:
     """How the controller of one server falls silent, and answers again."""
 
     async def strike(fault: str) -> None:
-        told = {"fault": fault, "servers": [name_of(fleet, server)]}
-        await asyncio.to_thread(fleet.admin, "faults", told)
+        given = {"fault": fault, "servers": [name_of(fleet, server)]}
+        await asyncio.to_thread(fleet.admin, "faults", given)
 
     yield {"silence": lambda: strike("hanging"), "speak": lambda: strike("none")}
 
@@ -165,10 +165,10 @@ def _server(folder: Path, verb: Verb) -> Iterator[Case]:
             await driver.execute(action(fleet, 0), order())
             await driver.close()
 
-        told: dict[str, Value] = {} if verb == "boot" else {"proof": "power"}
+        given: dict[str, Value] = {} if verb == "boot" else {"proof": "power"}
         yield Case(
             RedfishDriver(),
-            action(fleet, 0, verb, **told),
+            action(fleet, 0, verb, **given),
             state,
             is_done,
             nothing if verb == "boot" else is_on,

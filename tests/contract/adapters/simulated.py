@@ -32,7 +32,7 @@ _SERVER: Mapping[str, Any] = {
 }
 
 
-class Stands(World):
+class Unrefereed(World):
     """A world without a referee of leases: the suites play an older leader on purpose."""
 
     def begins(self, process: VirtualProcess, action: Action, order: Order) -> None:
@@ -44,7 +44,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.loop = VirtualLoop(7)
-        self.world = Stands(self.loop)
+        self.world = Unrefereed(self.loop)
         self.world.add_store("messages", "postgres", "pangyo", "anyang")
         self.world.add_store("presence", "redis", "pangyo", fenced=False)
         self.world.add_service("web", ("pangyo",))
@@ -116,7 +116,7 @@ def _of_store(stage: Stage, driver: str, verb: Verb) -> Case:
     store = {"postgres": "messages", "redis": "presence"}[driver]
     anyang, pangyo = stage.member("anyang", store), stage.member("pangyo", store)
     site = "pangyo" if verb in ("demote", "protect") else "anyang"
-    told: dict[str, dict[str, Value]] = {
+    given: dict[str, dict[str, Value]] = {
         "fence": {"proof": "sync", "old": "pangyo", "standing": "dc-anyang", "standing_age_ms": 10},
         "promote": {"candidate": "anyang"},
         "demote": {},
@@ -141,7 +141,7 @@ def _of_store(stage: Stage, driver: str, verb: Verb) -> Case:
     prepare = {"promote": later(lost), "rejoin": later(moved)}.get(verb, nothing)
     return _case(
         stage,
-        Action(verb, store, driver, site, {"host": site, "port": 1, "name": f"dc-{site}"}, told[verb]),
+        Action(verb, store, driver, site, {"host": site, "port": 1, "name": f"dc-{site}"}, given[verb]),
         partial(stage.members, store),
         done[verb],
         prepare=prepare,
@@ -180,7 +180,7 @@ def _of_traffic(stage: Stage, driver: str, verb: Verb) -> Case:
 
 def _of_units(stage: Stage, verb: Verb) -> Case:
     units = stage.world.units["web", "anyang"]
-    told: dict[str, dict[str, Value]] = {
+    given: dict[str, dict[str, Value]] = {
         "start": {"replicas": 2},
         "scale": {"replicas": 2, "from_replicas": 0},
         "stop": {"from_replicas": 2},
@@ -193,7 +193,7 @@ def _of_units(stage: Stage, verb: Verb) -> Case:
 
     return _case(
         stage,
-        Action(verb, "web", "process", "anyang", {"agent": "anyang"}, told[verb]),
+        Action(verb, "web", "process", "anyang", {"agent": "anyang"}, given[verb]),
         lambda: (units.count, units.token),
         lambda: units.count == wanted,
         prepare=later(two) if verb in ("stop", "verify") else nothing,

@@ -278,11 +278,11 @@ def with_settings(**names: str) -> Callable[[Action, str, int], Action]:
     """For `TcpWire.through`: settings by name, each made from `{host}` and `{port}`."""
 
     def through(action: Action, host: str, port: int) -> Action:
-        told: dict[str, Value] = {
+        given: dict[str, Value] = {
             name: words.format(host=host, port=port) if "{" in words else words
             for name, words in names.items()
         }
-        found = {name: int(value) if name == "port" else value for name, value in told.items()}
+        found = {name: int(value) if name == "port" else value for name, value in given.items()}
         return Action(
             action.verb,
             action.target,

@@ -259,9 +259,9 @@ async def an_older_generation_is_refused(case: Case) -> None:
 
 
 async def a_superseded_controller_changes_nothing(case: Case) -> None:
-    """Whether or not the system keeps tokens: what an agent told is known before anything begins."""
+    """Whether or not the system keeps tokens: what an agent has seen is known before anything begins."""
     before = await case.state()
-    known = Generations(MemoryStore(lambda: 0), SystemClock(), {"there": _Told()})
+    known = Generations(MemoryStore(lambda: 0), SystemClock(), {"there": _Newer()})
     driver = GuardedDriver(case.driver, known)
     for call in (driver.execute, driver.undo):
         try:
@@ -273,8 +273,8 @@ async def a_superseded_controller_changes_nothing(case: Case) -> None:
     assert await case.state() == before
 
 
-class _Told:
-    """An agent that was told of a newer generation."""
+class _Newer:
+    """An agent that has seen a newer generation."""
 
     async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str]:
         return 2, "laptop"

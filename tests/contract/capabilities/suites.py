@@ -33,9 +33,10 @@ Asks = Callable[[Path], AbstractContextManager[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One driver in one kind of world. acts: by capability, opens a world in which a verb can be told to
-    something; its case says what `prepare` has to bring about. asks: opens one for the questions of a
-    capability, and yields the dataclass below that its suite asks with.
+    """One driver in one kind of world.
+
+    acts: by capability, opens a world for one verb, and yields its case. asks: by capability, opens a world
+    for its questions, and yields the dataclass below that its suite asks with.
     """
 
     spec: DriverSpec
@@ -137,7 +138,7 @@ def has(driver: Driver, capability: type) -> bool:
 
 def acting(capability: type, *verbs: Verb, hostile: bool = True) -> pytest.MarkDecorator:
     """Runs a test, with its `case`, for every driver that acts by these verbs of the capability. hostile: the
-    first verb is told over hostile wires too; a driver reads answers in one way for all its verbs.
+    first verb is tried over hostile wires too; a driver reads answers in one way for all its verbs.
     """
     assert ABOUT[capability].verbs.issuperset(verbs)
     return pytest.mark.parametrize(

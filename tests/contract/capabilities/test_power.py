@@ -15,10 +15,10 @@ from tests.contract.capabilities.suites import AskedPower, acting, asking
 
 
 class Meter:
-    """Counts the turns to draw power, and words that a controller took the request."""
+    """Counts the turns to draw power, and how often a controller confirmed the request."""
 
     def __init__(self) -> None:
-        self.turns = self.inside = self.told = 0
+        self.turns = self.inside = self.confirmed = 0
 
     @property
     def power(self) -> PowerTurn:
@@ -34,20 +34,20 @@ class Meter:
         return turn
 
     def switched_on(self) -> None:
-        self.told += 1
+        self.confirmed += 1
 
 
 @acting(BootsServers, "boot")
 def test_boot(case: Case) -> None:
-    """Power is drawn in one turn and confirmed once, however often a server is told to boot."""
+    """Power is drawn in one turn and confirmed once, however often a boot is ordered."""
     meter = Meter()
     case.order = replace(case.order, power=meter.power, switched_on=meter.switched_on)
 
     async def it_drew_power_once(case: Case) -> None:
-        assert (meter.turns, meter.inside, meter.told) == (1, 0, 1)
+        assert (meter.turns, meter.inside, meter.confirmed) == (1, 0, 1)
 
     keep_contract(case, it_drew_power_once)
-    assert meter.told == 1
+    assert meter.confirmed == 1
 
 
 @asking(BootsServers)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from evac.app.planner.plans import make_plan
+from evac.audit import audit
 from evac.derive.situation import moved, of, promised, situation_after
 from evac.model.digest import estate_digest
 from evac.model.domain import topology
@@ -267,3 +268,18 @@ def test_what_the_files_do_not_have_any_more_is_left_out() -> None:
     old = Moved("old", "lose", ("gone",), 0, 1, "succeeded", {"ghost": (("east-pool", 1),)})
     seen = Observation(0, effects=Effects((LostNow("gone", "lost"),), (old,)))
     assert placement(of(files, seen).estate) == placement(files)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_lost_is_in_no_table_of_losses_and_its_capacity_counts_for_nothing(seed: int) -> None:
+    world = World(estate_of(seed))
+    world.run(lose("east"))
+    report = audit(world.now)
+    assert {row.domain for row in report.rows} == {"north", "west"}
+    for row in report.rows:
+        for one in row.fates(report.services):
+            assert one.fate != "unknown", one
+    both = make_plan(world.now, lose("west"), budget_ms=0).plan
+    assert both == make_plan(world.now, lose("east", "west"), budget_ms=0).plan or {
+        step.pool for step in both.steps if step.pool
+    } <= {"north-pool"}

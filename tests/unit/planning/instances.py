@@ -28,7 +28,6 @@ from evac.model.instance import (
     ToolNeed,
     Use,
 )
-from evac.model.steps import StepKind
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED, ceil_share
 
 
@@ -109,9 +108,7 @@ class Draft:
     fence_uses: tuple[Use, ...] = ()
     promote_uses: tuple[Use, ...] = ()
     power: tuple[PowerBudget, ...] = ()
-    tools: Mapping[StepKind, tuple[tuple[str, ...], int | None, tuple[Use, ...]]] = field(
-        default_factory=dict
-    )
+    tools: Mapping[str, tuple[tuple[str, ...], int | None, tuple[Use, ...]]] = field(default_factory=dict)
     tier_weights: tuple[int, ...] = (8, 4, 2, 1)
     grace: int = 0
 
@@ -225,7 +222,7 @@ def _stores(draft: Draft) -> tuple[LostStore, ...]:
     )
 
 
-def _tools(draft: Draft) -> dict[StepKind, ToolNeed]:
+def _tools(draft: Draft) -> dict[str, ToolNeed]:
     index = {s.id: row for row, s in enumerate(draft.services)}
     return {
         kind: ToolNeed(kind, tuple(sorted(index[n] for n in names)), manual, uses)

@@ -92,15 +92,18 @@ def check_time(grant: Grant, now_ms: int, rules: GlassRules) -> None:
         )
 
 
-def _parts(text: str) -> tuple[bytes, bytes]:
-    pieces = text.removeprefix(PREFIX).split(".")
-    if len(text) > LONGEST or not text.startswith(PREFIX) or len(pieces) != 2:
+def _parts(credential: str) -> tuple[bytes, bytes]:
+    pieces = credential.removeprefix(PREFIX).split(".")
+    if len(credential) > LONGEST or not credential.startswith(PREFIX) or len(pieces) != 2:
         raise _unreadable()
     try:
         payload, signature = (_bytes(piece) for piece in pieces)
     except (ValueError, binascii.Error):
         raise _unreadable() from None
-    if [_text(payload), _text(signature)] != pieces:  # the last letter has room for more than one spelling
+    if [
+        _text(payload),
+        _text(signature),
+    ] != pieces:  # the last letter has room for more than one spelling
         raise _unreadable()
     return payload, signature
 

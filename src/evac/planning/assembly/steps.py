@@ -65,7 +65,7 @@ def _stores(draft: Draft) -> None:
             continue
         if store.elects:
             elected, end = store.candidates[int(entry["candidate"])], int(entry["primary_at"])
-            name = f"{elected.kind}:{store.id}"
+            name = target_step(elected.kind, store.id)
             draft.promote_of[row] = draft.add(elected.kind, store.id, name, 0, end, candidate=elected.id)
             continue
         at = int(entry["fence_at"])
@@ -338,7 +338,7 @@ def _add_stops_away(draft: Draft, times: Times) -> None:
         draft.add(
             "stop",
             name,
-            f"stop:{name}",
+            target_step("stop", name),
             at,
             at + length,
             after=tuple(sorted(step.id for step in draft.steps.values() if step.target == name)),

@@ -18,6 +18,13 @@ from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import WHOLE, Instance, Use
 from evac.planning.bound.capacity import AT_ONCE, NEVER, Needs, Room
 from evac.planning.compiled import fill, inner, kernel
+from evac.steps.boot import Boot
+from evac.steps.fence import Fence
+from evac.steps.promote import Promote
+from evac.steps.registry import planned_in_order
+from evac.steps.shift import Shift
+from evac.steps.start import Start
+from evac.steps.verify import Verify
 
 _PASSES = 64
 
@@ -199,8 +206,13 @@ def _columns(lists: Iterable[Sequence[int]]) -> tuple[IntColumn, IntColumn]:
     return first, _column(entries)
 
 
-FENCE, PROMOTE, START, VERIFY, SHIFT, BOOT = range(6)
-KINDS: Final = ("fence", "promote", "start", "verify", "shift", "boot")
+FENCE: Final = Fence.bound_code
+PROMOTE: Final = Promote.bound_code
+START: Final = Start.bound_code
+VERIFY: Final = Verify.bound_code
+SHIFT: Final = Shift.bound_code
+BOOT: Final = Boot.bound_code
+KINDS: Final = planned_in_order(lambda kind: kind.bound_code)
 """Kinds of steps that heads ask for, in the order of their codes."""
 
 

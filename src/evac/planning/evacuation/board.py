@@ -20,9 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.limits import POWER_COLUMNS
-from evac.model.steps import StepKind
 from evac.model.units import RESOURCE_COUNT
 from evac.planning.compiled import inner
+from evac.steps.boot import Boot
+from evac.steps.fence import Fence
+from evac.steps.promote import Promote
+from evac.steps.registry import planned_in_order
+from evac.steps.shed import Shed
+from evac.steps.shift import Shift
+from evac.steps.start import Start
+from evac.steps.verify import Verify
 
 Ints = NDArray[np.int64]
 Table = NDArray[Any]
@@ -32,8 +39,14 @@ NEVER: Final = 2**60
 """A tick that does not come."""
 UNKNOWN: Final = -1
 
-FENCE, PROMOTE, BOOT, START, VERIFY, SHIFT, SHED = range(7)
-KINDS: Final[tuple[StepKind, ...]] = ("fence", "promote", "boot", "start", "verify", "shift", "shed")
+FENCE: Final = Fence.planner_code
+PROMOTE: Final = Promote.planner_code
+BOOT: Final = Boot.planner_code
+START: Final = Start.planner_code
+VERIFY: Final = Verify.planner_code
+SHIFT: Final = Shift.planner_code
+SHED: Final = Shed.planner_code
+KINDS: Final = planned_in_order(lambda kind: kind.planner_code)
 """Step kinds the kernels know, in the order of their codes."""
 
 MEMBER, WAIT, NEED_STORE, NEED_UP, START_WAIT, START_STORE, SOFT, HARD_USER, TOOL, ON_ROW = range(10)

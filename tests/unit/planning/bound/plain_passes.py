@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evac.model.instance import Instance
-from evac.model.steps import StepKind
 from evac.planning.bound.capacity import AT_ONCE, NEVER, Needs, Room
 from evac.planning.bound.heads import Heads, by_hand, needs_tools, outside
 
@@ -82,14 +81,14 @@ class PlainPasses:
         heads = self.heads
         return max([0, *(heads.base[j] for j in services), *(heads.store[d] for d in stores)])
 
-    def _finish(self, kind: StepKind, tick: int, duration: int) -> int:
+    def _finish(self, kind: str, tick: int, duration: int) -> int:
         need = self.instance.tools.get(kind)
         if need is None or not need.services:
             return tick + duration
         waiting = max(tick, self.heads.waits[kind]) + duration
         return waiting if need.manual is None else min(waiting, tick + max(duration, need.manual))
 
-    def _begin(self, kind: StepKind, tick: int) -> int:
+    def _begin(self, kind: str, tick: int) -> int:
         if needs_tools(self.instance, kind) and not by_hand(self.instance, kind):
             return max(tick, self.heads.waits[kind])
         return tick
