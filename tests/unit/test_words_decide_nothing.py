@@ -52,7 +52,6 @@ NO_MESSAGES_OF_OURS = {
     "cli/console.py": "completes commands in a finished screen, and ends a text with a line break",
     "cli/target.py": "reads an option",
     "engine/runs/open_runs.py": "asks for a key of a document",
-    "engine/runs/signatures.py": "reads a credential",
     "evac_lab/fleet/ground.py": "reads an option",
     "evac_lab/fleet_command.py": "reads an option",
     "evac_lab/october/booting.py": "asks for a parameter of an action",
