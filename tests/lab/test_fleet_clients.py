@@ -67,7 +67,7 @@ def test_sushy_boots_once_from_the_network(fleet: Running) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-def test_sushy_reads_what_stands_around_a_server(fleet: Running) -> None:
+def test_sushy_reads_without_lost_around_a_server(fleet: Running) -> None:
     with _sushy(fleet, 3) as (root, system):
         drives = system.storage.get_members()[0].drives
         assert [drive.status.health for drive in drives] == [sushy.Health.OK, sushy.Health.OK]

@@ -28,7 +28,7 @@ from evac.audit.impacts.losses import LossKind, losses, together
 from evac.audit.impacts.losses import pairs as losses_of_pairs
 from evac.audit.impacts.stores import NEVER, UNKNOWN_MS
 from evac.audit.rules import RULES
-from evac.derive.situation import can_be_lost, what_stands
+from evac.derive.situation import can_be_lost, without_lost
 from evac.model.collector import collector_at_rest
 from evac.model.domain import domains as every_domain
 from evac.model.domain import topology
@@ -72,7 +72,7 @@ def audit(
     if estate.lost and domains is None:
         now = topology(estate)
         domains = tuple(one.id for one in every_domain(estate) if can_be_lost(now, one.id))
-    estate = what_stands(estate)
+    estate = without_lost(estate)
     top, today = topology(estate), as_of or estate.as_of
     context = Context(estate, impacts(top, losses(top, domains)), today, digest)
     findings = merged(finding for rule in RULES for finding in rule.check(context))

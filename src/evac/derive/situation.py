@@ -537,7 +537,7 @@ def promised(estate: Estate, plan: Plan) -> list[Done]:
     ]
 
 
-def what_stands(estate: Estate) -> Estate:
+def without_lost(estate: Estate) -> Estate:
     """An estate as it is now without what is lost: nothing there can be lost again, and it holds no capacity.
     The same object where nothing is lost.
     """

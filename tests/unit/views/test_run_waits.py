@@ -83,7 +83,7 @@ def test_a_gate_is_told_with_the_command_that_opens_it() -> None:
     assert "next: evac approve dark-1 --step power:f1 --reason WHY" in text
 
 
-def test_what_a_feed_took_with_it_is_to_be_done_again_and_what_stands_on_it_can_wait() -> None:
+def test_what_a_feed_took_with_it_is_to_be_done_again_and_without_lost_on_it_can_wait() -> None:
     boot = RunStep("boot:s2", "boot", "s2", 0, 1, ("power:f1",), feeds=("f1",))
     start = RunStep("start:web", "start", "web", 0, 1, ("boot:s2",), manual=True)
     spec = RunSpec(

@@ -352,7 +352,7 @@ def _domains(desk: _Desk) -> Iterator[Domain]:
 
     every = (domain for domain in domains(desk.estate) if domain.kind in KINDS)
     chosen = [domain for domain in every if situation.can_be_lost(desk.top, domain.id)]
-    top = topology(situation.what_stands(desk.estate)) if desk.estate.lost else desk.top
+    top = topology(situation.without_lost(desk.estate)) if desk.estate.lost else desk.top
     rows = loss_rows(impacts(top, losses(top, [domain.id for domain in chosen])))
     for domain, row in zip(chosen, rows, strict=True):
         yield Domain((domain.id,), domain.kind, row.people_down, desk.taken((domain.id,)))

@@ -151,7 +151,7 @@ def test_the_published_causes_are_marked_so_in_the_flawed_company(flawed: Estate
     assert published(mended) == {"sites/pangyo", "services/messenger-chat-front/people"}
 
 
-def test_the_description_counts_what_stands_in_it(flawed: Estate, mended: Estate) -> None:
+def test_the_description_counts_without_lost_in_it(flawed: Estate, mended: Estate) -> None:
     text = "\n".join(describe(flawed))
     assert "pangyo: 32,000 servers" in text
     assert "200,000 replicas" in text
