@@ -32,6 +32,7 @@ LEAST: Final = 8
 HEAD_S: Final = 10.0
 BACKLOG: Final = 128
 PAUSE_S: Final = 0.05
+CLOSE_S: Final = 1.0
 RESERVED: Final = 32
 """Descriptors for fences: pipes of a program, a loop and a socket of a driver, files of /proc."""
 SPARE: Final = 48
@@ -170,7 +171,7 @@ class Listener:
         self._make, self._context, self._reserve = make, context, reserve
         self._most, self._head_s = most, head_s
         self._sockets: list[socket.socket] = []
-        self._accepting: list[asyncio.Task[None]] = []
+        self._handshakes: set[asyncio.Task[Any]] = set()
         self._connections: dict[_Connection, None] = {}
 
     async def start(self, host: str, port: int) -> None:
@@ -181,18 +182,20 @@ class Listener:
             listening = socket.create_server(address, family=family, backlog=BACKLOG)
             listening.setblocking(False)
             self._sockets.append(listening)
-        self._accepting = [asyncio.create_task(self._accept(one), name="accept") for one in self._sockets]
+            self._listen(listening)
 
     async def close(self) -> None:
         """Accepts no more, and ends what is half-open; the server ends the rest."""
-        for task in self._accepting:
-            task.cancel()
-        await asyncio.gather(*self._accepting, return_exceptions=True)
-        for listening in self._sockets:
+        sockets, self._sockets = self._sockets, []
+        for listening in sockets:
+            asyncio.get_running_loop().remove_reader(listening)
             listening.close()
         for one in list(self._connections):
             if not one.proven:
                 one.end()
+        if self._handshakes:
+            await asyncio.wait(self._handshakes, timeout=CLOSE_S)
+        await asyncio.sleep(0)  # what was ended gives its descriptor back in the next turn of the loop
 
     def asked(self, line: asyncio.BaseTransport | None) -> None:
         """A whole head came over that line."""
@@ -214,27 +217,35 @@ class Listener:
     def _of(self, line: asyncio.BaseTransport | None) -> _Connection | None:
         return next((one for one in self._connections if one.line is line), None) if line else None
 
-    async def _accept(self, listening: socket.socket) -> None:
-        """Goes on whatever happens: without descriptors for one more, a half-open connection makes room."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._while_lent()
-            try:
-                plain, address = await loop.sock_accept(listening)
-            except OSError:
-                self._make_room()
-                await asyncio.sleep(PAUSE_S)
-                continue
-            await self._while_lent()
-            try:
-                self._admit(plain, str(address[0]))
-            except Exception:  # the only one who accepts must not end
-                _log.exception("a connection was not admitted")
-                plain.close()
+    def _listen(self, listening: socket.socket) -> None:
+        if listening in self._sockets:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
-    async def _while_lent(self) -> None:
-        while self._reserve.is_lent():
-            await asyncio.sleep(PAUSE_S)
+    def _rest(self, listening: socket.socket) -> None:
+        """Accepts nothing for a moment."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening)
+        loop.call_later(PAUSE_S, self._listen, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Goes on whatever happens: without descriptors for one more, a half-open connection makes room."""
+        if self._reserve.is_lent():
+            self._rest(listening)
+            return
+        try:
+            plain, address = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError:
+            self._make_room()
+            self._rest(listening)
+            return
+        try:
+            plain.setblocking(False)
+            self._admit(plain, str(address[0]))
+        except Exception:  # a mistake with one connection must not end the accepting
+            _log.exception("a connection was not admitted")
+            plain.close()
 
     def _admit(self, plain: socket.socket, address: str) -> None:
         if len(self._connections) >= self._most and not self._make_room():
@@ -243,6 +254,7 @@ class Listener:
         one = _Connection(address, plain)
         self._connections[one] = None
         one.opening = asyncio.create_task(self._open(one))
+        self._handshakes.add(one.opening)
         one.opening.add_done_callback(lambda task: self._opened(one, task))
         one.head = asyncio.get_running_loop().call_later(self._head_s, one.end)
 
@@ -255,6 +267,7 @@ class Listener:
     def _opened(self, one: _Connection, task: asyncio.Task[Any]) -> None:
         """A handshake that failed, or was given up, leaves nothing behind."""
         one.opening = None
+        self._handshakes.discard(task)
         if task.cancelled() or task.exception() is not None:
             self._over(one)
 

@@ -297,8 +297,9 @@ def _by_runs(store: Store, moved: Sequence[Moved]) -> Store:
         else member
         for member in store.members
     )
-    home = "" if store.primary is None else store.primary.at
-    return replace(store, members=members, home=home)
+    home = store.home or ("" if store.primary is None else store.primary.at)
+    there = any(member.at == home and member.mode == "primary" for member in members)
+    return replace(store, members=members, home="" if there else home)
 
 
 def _away(
