@@ -16,9 +16,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from heapq import heappop, heappush
 from pathlib import Path
+from typing import Any
 
 from bench.figures import Figure, median
 from evac.drivers.manual import NoopDriver
@@ -118,7 +119,7 @@ async def recover(store: Store, spec: RunSpec) -> tuple[float, float, int]:
     """
     leading = await lead(store)
 
-    async def spec_of(plan: str) -> RunSpec:
+    async def spec_of(plan: str, said: Mapping[str, Any]) -> RunSpec:
         return spec
 
     begin, used = time.perf_counter(), time.process_time()

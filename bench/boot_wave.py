@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ async def _carry_out(folder: Path) -> dict[str, Any]:
             await asyncio.sleep(0.1)
     terms = Terms("bench", actions.__getitem__, lambda name: driver, leading, spec.patience, "bench")
 
-    async def spec_of(plan: str) -> RunSpec:
+    async def spec_of(plan: str, said: Mapping[str, Any]) -> RunSpec:
         return spec
 
     try:

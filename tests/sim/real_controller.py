@@ -12,6 +12,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ async def carry_out(folder: Path, url: str, at: int, number: signal.Signals, who
         if reached == at:
             os.kill(whom, number)
 
-    async def spec_of(plan: str) -> RunSpec:
+    async def spec_of(plan: str, said: Mapping[str, Any]) -> RunSpec:
         return SPEC
 
     store, driver, clock = open_store(url), FileDriver(folder / "effects"), SystemClock()

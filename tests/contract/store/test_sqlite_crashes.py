@@ -25,8 +25,14 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def python(*arguments: str, **more: object) -> subprocess.Popen[bytes]:
+    """Its output is read without a buffer: `communicate` knows nothing of what `readline` read ahead."""
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        bufsize=0,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **more,
     )  # type: ignore[call-overload, no-any-return]
 
 
