@@ -143,7 +143,10 @@ class _Counts:
         self._begin = np.searchsorted(replicas.service, np.arange(len(self._row) + 1))
 
     def of(self, service: str) -> dict[str, int]:
-        row, replicas = self._row[service], self._top.estate.replicas
+        """Nothing of a service that the estate does not have."""
+        row, replicas = self._row.get(service, -1), self._top.estate.replicas
+        if row < 0:
+            return {}
         found: dict[str, int] = {}
         for i in range(int(self._begin[row]), int(self._begin[row + 1])):
             name = place_name(self._top, int(replicas.kind[i]), int(replicas.target[i]))

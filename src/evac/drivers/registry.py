@@ -42,7 +42,7 @@ DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
             ipmi.DRIVER,
             kubernetes.DRIVER,
             manual.DRIVER,
-            manual.DRIVER,
+            manual.NOOP,
             patroni.DRIVER,
             postgres.DRIVER,
             powerdns.DRIVER,

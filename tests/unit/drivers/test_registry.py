@@ -10,7 +10,7 @@ import pytest
 
 from evac.drivers import registry
 from evac.drivers.manual import ManualDriver
-from evac.drivers.registry import DRIVERS, Drivers, create
+from evac.drivers.registry import DRIVERS, Drivers, acts, create
 from evac.drivers.spec import DriverSpec
 from evac.model.errors import Permanent
 
@@ -77,3 +77,10 @@ def test_drivers_are_made_once_and_all_are_closed() -> None:
         asyncio.run(drivers.close())
     assert len(closed) == 2
     asyncio.run(drivers.close())
+
+
+@pytest.mark.parametrize("name", ["manual", "noop"])
+def test_what_plans_use_by_themselves_can_be_made(name: str) -> None:
+    """No file names them, so nothing else would miss them."""
+    assert create(name).name == name
+    assert not acts(name)

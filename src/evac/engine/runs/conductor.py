@@ -68,7 +68,7 @@ from evac.model.errors import (
     Unavailable,
 )
 from evac.model.run_policy import RunPolicy
-from evac.net.internal_errors import enduring, foreseen
+from evac.net.internal_errors import enduring, foreseen, internal
 from evac.run import envelope, fencing
 from evac.run.decide import EVAC
 from evac.run.replan import ids_of
@@ -296,9 +296,10 @@ class Conductor:
             value = await self._patiently(lambda: effects(view, lambda step: run.actions_of(view, step)))
         except LeaseLost:
             raise
-        except EvacError as error:
-            words = f"what {name} moved cannot be kept, so plans do not know it: {error.message}"
-            self._trouble(words, {"run": name, "code": error.code})
+        except Exception as error:  # a run that is over ends, whatever becomes of the record of it
+            why = error if isinstance(error, EvacError) else internal(error)
+            words = f"what {name} moved cannot be kept, so plans do not know it: {why.message}"
+            self._trouble(words, {"run": name, "code": why.code})
             return ()
         return () if value is None else (Put(EFFECTS + name, value),)
 

@@ -342,7 +342,7 @@ class SiteCleared(BaseModel):
 
 
 @sites_router.post(
-    "/clear", status_code=201, responses=answers(SiteCleared, 400, 403, 413, 422, 503, status=201)
+    "/clear", status_code=201, responses=answers(SiteCleared, 400, 403, 409, 413, 422, 503, status=201)
 )
 async def clear(
     request: Request,
