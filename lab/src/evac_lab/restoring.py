@@ -19,6 +19,8 @@ from evac.app.controlling import hands_of
 from evac.app.observed_stores import KEY, decode, merged
 from evac.app.observing import observe
 from evac.app.planner.plans import Question, make_plan, scenario_of
+from evac.app.situations import facts_now
+from evac.derive import situation
 from evac.drivers.port import Action, Evidence, Order
 from evac.drivers.process.client import Lines
 from evac.drivers.registry import Drivers
@@ -257,8 +259,8 @@ async def bring_back(
                 return Returned(rejoined, trouble)
             if not rejoined and not await _was_left(store, site):
                 return Returned({}, (), idle=f"{site} was not left: there is nothing to bring back")
-        now = await _observed(files, drivers, store)
-        run, phase, why = await _carry_out(store, now, site, question, reason or f"{site} came back", told)
+        why_so = reason or f"{site} came back"
+        run, phase, why = await _carry_out(store, files, drivers, site, question, why_so, told)
         return Returned(rejoined, why, run, phase)
 
 
@@ -380,15 +382,21 @@ async def _epoch(store: Store, name: str) -> int:
 
 
 async def _carry_out(
-    store: Store, now: Estate, site: str, question: str, reason: str, told: Told
+    store: Store, files: Estate, drivers: Drivers, site: str, question: str, reason: str, told: Told
 ) -> tuple[str, str, tuple[str, ...]]:
-    """Plans, proposes, approves, and follows the run to its end, or to where it needs a person: its id, how
-    it stands, and what it waits for.
+    """Plans from what the leader knows, proposes, approves, and follows the run to its end, or to where it
+    needs a person: its id, how it stands, and what it waits for.
     """
     asked = Question(restore=(site,)) if question == "restore" else Question(failback=(site,))
-    made = await asyncio.to_thread(make_plan, now, scenario_of(now, asked), budget_ms=PLAN_BUDGET_MS)
-    proposal = runs.proposal_of(made.data, f"{site}-{question}-{_now_ms()}", reason, ())
-    run = await _patiently(lambda: runs.propose(store, proposal, _now_ms()))
+
+    async def propose() -> str:
+        seen = await facts_now(files, store, drivers, _now_ms())
+        now = situation.of(files, seen).estate
+        made = await asyncio.to_thread(make_plan, now, scenario_of(now, asked), budget_ms=PLAN_BUDGET_MS)
+        proposal = runs.proposal_of(made.data, f"{site}-{question}-{_now_ms()}", reason, ())
+        return await runs.propose(store, proposal, _now_ms())
+
+    run = await _patiently(propose)
     told(f"run {run}")
     view = await runs.view_of(store, run)
     request = Request(
