@@ -329,7 +329,7 @@ sites_router = APIRouter(prefix="/v1/sites", tags=["sites"])
 
 
 class ClearSite(Body):
-    """Which mark is taken back, and why."""
+    """The site whose mark is cleared, and why."""
 
     domain: str = Field(min_length=1, max_length=256)
 
