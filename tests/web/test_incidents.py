@@ -199,7 +199,7 @@ def test_resolving_lists_what_is_down_and_makes_nothing_operational(named: Path)
                 one["state"] for one in states
             ]
             report = (await client.get("/v1/incidents/fire-1/report")).json()
-            assert report["end"]["value"] is None
+            assert report["basics"]["end"]["value"] is None
             assert "Resolve incident" not in shown
             again = fields(
                 (await client.get(f"{PATH}/write?kind=reopened")).text, text="too early", who="lee"
