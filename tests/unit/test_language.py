@@ -7,6 +7,7 @@ words (two words or more). Docstrings count where users see them: those of comma
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ INDENTED = re.compile(r"^ {4,}\S.*$", re.MULTILINE)
 TAGS = re.compile(r"\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}|<[^>]*>", re.DOTALL)
 
 
+@functools.cache
 def phrases() -> list[tuple[re.Pattern[str], str]]:
     """What is banned, and what to write instead."""
     found = []
@@ -62,13 +64,15 @@ def _strings(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, ast.get_docstring(node) or ""
 
 
+@functools.cache
 def hits(path: Path) -> list[str]:
     """`line: what was found -> what to write` of one file."""
     readers = {".md": _page, ".html": _template, ".py": _strings}
+    banned = phrases()
     return [
         f"{line}: {found[0]!r} -> {better}"
         for line, text in readers[path.suffix](path)
-        for pattern, better in phrases()
+        for pattern, better in banned
         if (found := pattern.search(text))
     ]
 
@@ -83,6 +87,7 @@ def sources() -> list[Path]:
     return sorted([*pages, *top, *programs, *(ROOT / "src").rglob("*.html")])
 
 
+@functools.cache
 def waiting() -> dict[str, int]:
     lines = WAITING.read_text(encoding="utf-8").splitlines()
     return {path: int(count) for path, count in (line.rsplit(" ", 1) for line in lines)}
