@@ -26,7 +26,6 @@ from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
 from evac.drivers import process
-from evac.drivers.port import Driver
 from evac.drivers.process.client import AgentPeer, peer_of
 from evac.drivers.process.driver import (
     AgentAnchors,
@@ -187,18 +186,8 @@ async def compose(
     mender = Mender()
     checker = Checker(lambda: (seen.estate, seen.digest))
     desk = replace(
-        _desk(
-            setting,
-            estate,
-            policies,
-            store,
-            generations.guarded(drivers.get),
-            drivers,
-            clock,
-            seen,
-            tell,
-            checker,
-        ),
+        _desk(setting, estate, policies, store, drivers, clock, seen, tell, checker),
+        driver=generations.guarded(drivers.get),
         health=ServiceHealth(estate, drivers),
         mend=mender.of_store(store, lambda: seen.estate),
     )
@@ -274,7 +263,6 @@ def _desk(
     estate: Estate,
     policies: Policies,
     store: Store,
-    driver: Callable[[str], Driver],
     drivers: Drivers,
     clock: Clock,
     seen: SeenEstate,
@@ -304,7 +292,7 @@ def _desk(
         accept=checker.accept,
         bind=bind_new,
         bound=bound,
-        driver=driver,
+        driver=drivers.get,
         tell=tell,
         standing=seen.standing,
         loss=seen.loss,
