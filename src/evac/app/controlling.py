@@ -19,13 +19,13 @@ from evac import estate as estates
 from evac.app.accepting import Checker, Forethought, decoded, must_fit
 from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
+from evac.app.leaving import look_at
 from evac.app.observed_stores import RivalWatch, SeenEstate
 from evac.app.observing import ServiceHealth, control_of, probes_of
 from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
 from evac.drivers import process
-from evac.drivers.port import Driver
 from evac.drivers.process.client import AgentPeer, peer_of
 from evac.drivers.process.driver import (
     AgentAnchors,
@@ -57,7 +57,7 @@ from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.model.domain import topology
 from evac.model.errors import Corrupt, NotAllowed, StoreError
 from evac.model.estate import Estate
-from evac.model.observation import primary_site
+from evac.model.observation import SiteSeen, primary_site
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring
@@ -186,7 +186,8 @@ async def compose(
     mender = Mender()
     checker = Checker(lambda: (seen.estate, seen.digest))
     desk = replace(
-        _desk(setting, estate, policies, store, generations.guarded(drivers.get), clock, seen, tell, checker),
+        _desk(setting, estate, policies, store, drivers, clock, seen, tell, checker),
+        driver=generations.guarded(drivers.get),
         health=ServiceHealth(estate, drivers),
         mend=mender.of_store(store, lambda: seen.estate),
     )
@@ -262,7 +263,7 @@ def _desk(
     estate: Estate,
     policies: Policies,
     store: Store,
-    driver: Callable[[str], Driver],
+    drivers: Drivers,
     clock: Clock,
     seen: SeenEstate,
     tell: Tell,
@@ -274,6 +275,9 @@ def _desk(
 
     async def bind_new(data: bytes, run: str, incident: str, digest: str) -> Bound:
         return await bind_anew(store, seen, policies.of(run), data, run, incident, digest)
+
+    async def look(sites: Sequence[str]) -> tuple[SiteSeen, ...]:
+        return await look_at(seen.estate, drivers, sites, clock.now_ms())
 
     async def bound(data: bytes, run: str, incident: str, digest: str) -> Bound:
         return await bind_once(store, seen, policies.of(run), data, run, incident, digest)
@@ -288,11 +292,12 @@ def _desk(
         accept=checker.accept,
         bind=bind_new,
         bound=bound,
-        driver=driver,
+        driver=drivers.get,
         tell=tell,
         standing=seen.standing,
         loss=seen.loss,
         effects=partial(_left_behind, store, seen),
+        look=look,
         check=lambda view, request: check_request(policies.of(view.spec.run), view, request),
         boundary=setting.boundary,
         behind=seen.behind,

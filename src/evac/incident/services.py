@@ -107,16 +107,6 @@ def merged(parts: Iterable[tuple[Fate, ...]]) -> tuple[Fate, ...]:
     return tuple(rows[service] for service in sorted(rows))
 
 
-def ended(found: Iterable[Fate], at_ms: int, source: Source) -> tuple[Fate, ...]:
-    """As a person says that it is over: whatever was not up is up from then on."""
-    return tuple(
-        fate
-        if fate.level == "up" or fate.changes[-1].at_ms >= at_ms
-        else replace(fate, changes=(*fate.changes, Change(at_ms, "up", source)))
-        for fate in found
-    )
-
-
 class Walk:
     """Replays a run and looks, after each event, at the services that it touches. record: its plans are known
     from the start; of its events, those are taken that `read_on` is given.

@@ -196,6 +196,7 @@ _NOTE_KINDS: Final = {
     "state": "status",
     "fact": "fact",
     "resolved": "resolved",
+    "reopened": "reopened",
     "note": "note",
 }
 
@@ -318,8 +319,6 @@ def _of_services(dossier: Dossier, about: Summary, told_by: Iterable[Telling]) -
     runs = {telling.run: telling.places for telling in told_by}
     for number, fate in enumerate(about.fates):
         for change in fate.changes:
-            if change.source.stream.startswith("note/"):
-                continue
             kind, words = _LEVEL_WORDS[change.level]
             if change.level == "degraded" and _came_from_down(fate, change.at_ms):
                 kind, words = "restored", "serves again, not in full yet"
@@ -370,8 +369,8 @@ def _said(note: Note) -> str:
         return f"{note.who} says that {note.name} is {note.value}{more}"
     if note.kind == "fact":
         return f"{note.who} says: {note.name.replace('_', ' ')} is {' '.join(note.value.split())}{more}"
-    if note.kind == "resolved":
-        return f"{note.who} says that it is over{more}"
+    if note.kind in ("resolved", "reopened"):
+        return f"{note.kind} by {note.who}{more}"
     named = f"{note.name}: " if note.name else ""
     words = {"draft": "drafts", "update": "publishes", "note": "notes"}[note.kind]
     return f"{note.who} {words}: {named}{text}"
