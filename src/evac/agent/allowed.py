@@ -143,7 +143,7 @@ def _address(text: str, port: Value) -> str:
     if own.isdigit() and (host.startswith("[") or ":" not in host):
         return address(host.strip("[]"), int(own))
     host = text.strip("[]")
-    return address(host, int(port)) if str(port).isdigit() else host
+    return address(host, int(str(port))) if str(port).isdigit() else host
 
 
 def _lists_host(hosts: Iterable[str], words: str) -> bool:

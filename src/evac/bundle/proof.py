@@ -1,9 +1,9 @@
 """What shows that a bundle is the one that was made: its digest, its signature, or a seal that shares open.
 
 A bundle is carried about, so anyone who carries it could exchange it. Nothing in the file itself is a proof:
-a policy in it could name any approver. The digest is written down elsewhere and in every share file; the person
-who starts from it knows the public key of the one who signed it; and the seal covers all else in the file, so
-that the shares of its people open nothing in a changed one.
+a policy in it could name any approver. The digest is written down elsewhere and in every share file; the
+person who starts from it knows the public key of the one who signed it; and the seal covers all else in the
+file, so that the shares of its people open nothing in a changed one.
 """
 
 from __future__ import annotations
