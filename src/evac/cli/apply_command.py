@@ -19,7 +19,6 @@ from evac.cli.run_command import follow, now_ms, request, run_argument
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 from evac.model.run_policy import Envelope
-from evac.model.step_id import StepId
 
 if TYPE_CHECKING:
     from evac.control.port import Control, PlanGiven
@@ -178,8 +177,9 @@ def approve(
     where: Where,
     quiet: bool,
 ) -> int:
-    """Agree to a run: to its sites, its stores, the most that may be lost and shed. Shows them first."""
+    """Agree to a run, or to one step of it. Shows first what it does, what may be lost, and who waits."""
     from evac.engine.runs.signatures import Approval, read_key, sign
+    from evac.views.decisions import decision_text
 
     async def look(control: Control) -> tuple[RunDocument, str]:
         return await control.run(run, 1), await control.name(who or "") if key is not None else who or ""
@@ -196,9 +196,11 @@ def approve(
         )
         _refuse_others(confirm, {*needed.sites, *to_type})
         _confirmed(to_type, confirm)
-    for loss in losses:
-        if not step or StepId.parse(step).in_plan == StepId("promote", loss.store):
-            say(f"{loss.store} at {loss.candidate} may lose {loss.words}", quiet)
+    if step:
+        asked = where.do(lambda control: control.decision(run, step))
+        say(decision_text(asked, screen().width, False).rstrip(), quiet)
+    for loss in () if step else losses:
+        say(f"may be lost at worst, {loss.candidate} instead: {loss.sentence}", quiet)
     signature = ""
     if key is not None and not step:
         bound = document.bound_digest
