@@ -21,6 +21,7 @@ from evac import estate as estates
 from evac.app import runs
 from evac.app.accepting import must_hold
 from evac.app.controlling import hands_of, read_policy
+from evac.app.leaving import look_at
 from evac.app.situations import facts_now
 from evac.derive.situation import of
 from evac.drivers.port import Action, Checked, Order
@@ -139,7 +140,7 @@ def is_digest(plan: Path) -> bool:
     return str(plan).startswith("sha256:") and not plan.exists()
 
 
-async def dry_run(loaded: LoadedPlan, drivers: Drivers) -> DryRun:
+async def dry_run(loaded: LoadedPlan, drivers: Drivers, now_ms: int) -> DryRun:
     """Asks every system that the plan touches, all at once within bounds."""
     bound = bind(loaded.estate, loaded.plan, loaded.policy, run="dry", incident="dry", digest=loaded.digest)
     gate = asyncio.Semaphore(CHECKS_AT_ONCE)
@@ -154,7 +155,10 @@ async def dry_run(loaded: LoadedPlan, drivers: Drivers) -> DryRun:
         for step in bound.spec.steps
     )
     needs_approval = outside(loaded.policy.envelope, bound.spec.envelope)
-    return dry_run_of(loaded.digest, loaded.plan.scenario.title, steps, needs_approval)
+    scenario = loaded.plan.scenario
+    sites = [one for one in scenario.domains if scenario.kind == "lose" and "/" not in one]
+    leaving = await look_at(loaded.estate, drivers, sites, now_ms)
+    return dry_run_of(loaded.digest, scenario.title, steps, needs_approval, leaving)
 
 
 def words_of(actions: Sequence[Action]) -> tuple[str, ...]:
@@ -367,7 +371,7 @@ async def rehearse(
     drivers = Drivers()
     try:
         loaded = await fitted(data, digest, estate, policy, drivers, now_ms, known)
-        return await dry_run(loaded, drivers)
+        return await dry_run(loaded, drivers, now_ms)
     finally:
         await drivers.close()
 

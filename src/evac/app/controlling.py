@@ -19,6 +19,7 @@ from evac import estate as estates
 from evac.app.accepting import Checker, Forethought, decoded, must_fit
 from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
+from evac.app.leaving import look_at
 from evac.app.observed_stores import RivalWatch, SeenEstate
 from evac.app.observing import ServiceHealth, control_of, probes_of
 from evac.app.planner.plans import Mender
@@ -57,7 +58,7 @@ from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.model.domain import topology
 from evac.model.errors import Corrupt, NotAllowed, StoreError
 from evac.model.estate import Estate
-from evac.model.observation import primary_site
+from evac.model.observation import SiteSeen, primary_site
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring
@@ -186,7 +187,18 @@ async def compose(
     mender = Mender()
     checker = Checker(lambda: (seen.estate, seen.digest))
     desk = replace(
-        _desk(setting, estate, policies, store, generations.guarded(drivers.get), clock, seen, tell, checker),
+        _desk(
+            setting,
+            estate,
+            policies,
+            store,
+            generations.guarded(drivers.get),
+            drivers,
+            clock,
+            seen,
+            tell,
+            checker,
+        ),
         health=ServiceHealth(estate, drivers),
         mend=mender.of_store(store, lambda: seen.estate),
     )
@@ -267,6 +279,7 @@ def _desk(
     policies: Policies,
     store: Store,
     driver: Callable[[str], Driver],
+    drivers: Drivers,
     clock: Clock,
     seen: SeenEstate,
     tell: Tell,
@@ -278,6 +291,9 @@ def _desk(
 
     async def bind_new(data: bytes, run: str, incident: str, digest: str) -> Bound:
         return await bind_anew(store, seen, policies.of(run), data, run, incident, digest)
+
+    async def look(sites: Sequence[str]) -> tuple[SiteSeen, ...]:
+        return await look_at(seen.estate, drivers, sites, clock.now_ms())
 
     async def bound(data: bytes, run: str, incident: str, digest: str) -> Bound:
         return await bind_once(store, seen, policies.of(run), data, run, incident, digest)
@@ -297,6 +313,7 @@ def _desk(
         standing=seen.standing,
         loss=seen.loss,
         effects=partial(_left_behind, store, seen),
+        look=look,
         check=lambda view, request: check_request(policies.of(view.spec.run), view, request),
         boundary=setting.boundary,
         behind=seen.behind,

@@ -90,7 +90,7 @@ def new_id(now_ms: int) -> str:
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """leaving: sites that the plan leaves; mark: what the register calls them meanwhile; ends: afterwards.
-    who: asks for it.
+    who: asks for it. abandoned: sites that are left as lost although they answer.
     """
 
     incident: str
@@ -101,6 +101,7 @@ class Proposal:
     ends: Mapping[str, str] | None = None
     typed: tuple[str, ...] = ()
     who: str = ""
+    abandoned: tuple[str, ...] = ()
 
     def unnamed(self) -> list[str]:
         """Sites that whoever asks has still to name. A plan that leaves no site needs no name; but who names
@@ -174,6 +175,7 @@ def proposal_entry(number: str, digest: str, proposal: Proposal) -> tuple[str, b
         "ends": dict(proposal.ends or {}),
         "typed": list(proposal.typed),
         "who": proposal.who,
+        "abandoned": list(proposal.abandoned),
     }
     return PROPOSAL + number, orjson.dumps(told)
 

@@ -135,8 +135,17 @@ class Control(Protocol):
         """Who leads, after it was made sure that the plan fits and that somebody does."""
         ...
 
-    async def propose(self, plan: PlanGiven, incident: str, reason: str, typed: tuple[str, ...]) -> str:
-        """Has the leader make a run of a plan; its name."""
+    async def propose(
+        self,
+        plan: PlanGiven,
+        incident: str,
+        reason: str,
+        typed: tuple[str, ...],
+        abandoned: tuple[str, ...] = (),
+    ) -> str:
+        """Has the leader make a run of a plan; its name. abandoned: sites that are left as lost although they
+        answer.
+        """
         ...
 
     async def hold(self, who: str, reason: str) -> Held:

@@ -344,12 +344,20 @@ class ServerControl:
         """The bytes go under their own digest, so that it does not matter how often."""
         await self._calls.change("PUT", _path("plans", plan.digest), plan.data, timeout_s=LONG_S)
 
-    async def propose(self, plan: PlanGiven, incident: str, reason: str, typed: tuple[str, ...]) -> str:
+    async def propose(
+        self,
+        plan: PlanGiven,
+        incident: str,
+        reason: str,
+        typed: tuple[str, ...],
+        abandoned: tuple[str, ...] = (),
+    ) -> str:
         body = {
             "plan": plan.digest,
             "incident": incident,
             "reason": reason,
             "typed": list(typed),
+            "abandoned": list(abandoned),
             "who": runs.who_am_i(),
         }
         told = await self._change("POST", _path("runs"), body, self._calls.new_key(), {"wait_s": 20}, LONG_S)

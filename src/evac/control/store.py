@@ -160,8 +160,15 @@ class StoreControl:
             self.store, self._url, estate.absolute(), plan.policy, self._log
         )
 
-    async def propose(self, plan: PlanGiven, incident: str, reason: str, typed: tuple[str, ...]) -> str:
-        proposal = runs.proposal_of(plan.data, incident, reason, typed)
+    async def propose(
+        self,
+        plan: PlanGiven,
+        incident: str,
+        reason: str,
+        typed: tuple[str, ...],
+        abandoned: tuple[str, ...] = (),
+    ) -> str:
+        proposal = replace(runs.proposal_of(plan.data, incident, reason, typed), abandoned=abandoned)
         return await runs.propose(self.store, proposal, self._clock.now_ms())
 
     async def facts(self, estate: Path | None, look: bool) -> Observation:

@@ -7,8 +7,9 @@ not go stale because a replica is a few milliseconds further behind.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from evac.model.canonical import digest
 from evac.model.domain import Topology, site_of, topology
@@ -71,6 +72,35 @@ class TrafficSeen:
     sites: tuple[str, ...]
     driver: str
     at_ms: int = 0
+
+
+SiteAnswer = Literal["answers", "silent", "unknown"]
+"""silent: nothing there answered, which a cut does too; unknown: nothing there can be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSeen:
+    """What was seen of a site right before a run takes it for lost."""
+
+    site: str
+    state: SiteAnswer
+    at_ms: int = 0
+    answering: tuple[str, ...] = ()
+    """Its agent, and the subjects of the endpoints that answered, sorted."""
+    writable: tuple[str, ...] = ()
+    """Stores whose primary there accepts writes, sorted."""
+    services: int = 0
+    """How many have replicas there."""
+    people: int = 0
+    """Users of these services, once for each service."""
+    is_last: bool = False
+    """Whether no other site is left to serve."""
+
+
+def seen_in(fields: Mapping[str, Any]) -> SiteSeen:
+    """As its fields say it, in a journal."""
+    lists = {name: tuple(fields.get(name, ())) for name in ("answering", "writable")}
+    return SiteSeen(**{**fields, **lists})
 
 
 @dataclass(frozen=True, slots=True)

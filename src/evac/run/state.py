@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import RunError
+from evac.model.observation import seen_in
 from evac.run import envelope, new_plan
 from evac.run.boots import events as boot_events
 from evac.run.new_plan import STEP_FACTS, STEP_SETS
@@ -84,6 +85,7 @@ def _run_created(view: RunView, event: Event) -> None:
     view.token, view.owner = event.data.get("token", 0), event.data.get("owner", "")
     view.bound = event.data.get("bound", "")
     view.proposer = event.data.get("who", "")
+    view.seen = tuple(seen_in(one) for one in event.data.get("seen", ()))
     view.approvals.to_type = tuple(event.data.get("names", ()))
 
 

@@ -18,12 +18,14 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, ge
 
 import orjson
 
+from evac.model.observation import SiteSeen
 from evac.model.run_policy import Envelope
 from evac.run.boots.rules import why_waits
 from evac.run.values import ENDED, RunPhase, StepPhase
 from evac.run.view import RunView
 from evac.run.waits import Verb, run_verbs, step_verbs, waiting
 from evac.views.sheet import Page
+from evac.views.situation_view import abandon_hint, site_words
 from evac.views.wait_words import FORECASTS, ForecastRow, WaitRow, forecast_row, wait_row
 from evac.views.words import moment, moment_ms, number, plural
 
@@ -157,6 +159,8 @@ class RunHead:
     """Requests that may be made of the run now."""
     bound_digest: str = ""
     """SHA-256 of what its steps do: drivers, settings, references. A signed approval covers it."""
+    seen: tuple[SiteSeen, ...] = ()
+    """Of the sites that it leaves as lost, as the leader saw them when a person asked for the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +230,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "limits_changed": limits_changed(view),
         "waits": waits,
         "verbs": run_verbs(view),
+        "seen": view.seen,
     }
 
 
@@ -311,13 +316,19 @@ class DryRun:
     needs_approval: tuple[str, ...]
     """What the envelope of the policy does not cover."""
     steps: tuple[StepChecked, ...]
+    leaving: tuple[SiteSeen, ...] = ()
+    """Sites that it takes as lost, as they are seen now."""
 
 
 def dry_run_of(
-    digest: str, title: str, steps: Sequence[StepChecked], needs_approval: Sequence[str]
+    digest: str,
+    title: str,
+    steps: Sequence[StepChecked],
+    needs_approval: Sequence[str],
+    leaving: Sequence[SiteSeen] = (),
 ) -> DryRun:
     is_ready = not any(step.problems for step in steps)
-    return DryRun(1, digest, title, is_ready, tuple(needs_approval), tuple(steps))
+    return DryRun(1, digest, title, is_ready, tuple(needs_approval), tuple(steps), tuple(leaving))
 
 
 def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> str:
@@ -330,6 +341,8 @@ def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> s
     page.title(f"Dry run, {document.question}: {verdict}")
     page.line()
     page.line(f"{plural(len(steps), 'step')}, {number(by_hand)} by hand; nothing was changed")
+    for one in document.leaving:
+        page.line(f"now: {site_words(one)}", "warning" if one.state != "silent" or one.is_last else "")
     if stuck:
         page.line()
         page.line("In the way", "bold")
@@ -348,7 +361,11 @@ def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> s
         for step in gates[:SHOWN]:
             page.line(f"{step.id}: {step.gate}", "warning")
     page.line()
-    page.line(f"next: evac apply {saved_as} ESTATE --execute --reason WHY", "dim")
+    alive = [one.site for one in document.leaving if one.state == "answers"]
+    if alive:
+        page.line(abandon_hint(alive, f"evac apply {saved_as} ESTATE --execute --reason WHY"), "dim")
+    else:
+        page.line(f"next: evac apply {saved_as} ESTATE --execute --reason WHY", "dim")
     return page.text()
 
 

@@ -19,6 +19,7 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
 
+from evac.engine.runs.proposals import ANSWERS
 from evac.engine.runs.requests import to_apply
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.plan import Plan, Step
@@ -40,7 +41,7 @@ from evac.web.room import WarRoom, room_of
 
 FIELDS_MOST: Final = 12
 WAIT_S: Final = 8
-NAMES: Final = ("incident", "reason", "who", "typed", "problem")
+NAMES: Final = ("incident", "reason", "who", "typed", "abandoned", "answers", "problem")
 PAGE: Final = frame.Page("/plans", "Plans")
 create_run_router = APIRouter(dependencies=[Depends(need("operator"))])
 
@@ -86,7 +87,14 @@ async def carry_out(
     words = f"Refused: {told['why']}" + (f" ({told['hint']})" if told["hint"] else "") + "."
     if told["state"] != "refused":
         words = f"No leader took it in {plural(WAIT_S, 'second')}. It is withdrawn: no run is made of it."
-    return _form(room, actor, wanted, {**fields, "problem": words}, 409)
+    answers = "yes" if told["code"] == ANSWERS else fields.get("answers", "")
+    return _form(room, actor, wanted, {**fields, "problem": words, "answers": answers}, 409)
+
+
+def _abandoned(fields: Mapping[str, str], wanted: Wanted) -> list[str]:
+    """Sites that are left as lost although they answer: all of them, once a person typed that."""
+    given = fields.get("abandoned", "").replace(",", " ").split()
+    return list(wanted.confirm) if given == ["abandon", *wanted.confirm] else []
 
 
 async def _wanted(room: WarRoom, digest: str) -> Wanted:
@@ -111,6 +119,7 @@ async def _asked(request: Request, actor: Actor, wanted: Wanted, fields: Mapping
             plan=wanted.digest,
             incident=fields.get("incident", "").strip(),
             typed=typed,
+            abandoned=_abandoned(fields, wanted),
         )
     except ValidationError as error:
         first = error.errors()[0]
