@@ -26,8 +26,7 @@ from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
 from evac.drivers import process
-from evac.drivers.port import Driver
-from evac.drivers.process.client import AgentPeer, agent_of, peer_of
+from evac.drivers.process.client import AgentPeer, peer_of
 from evac.drivers.process.driver import (
     AgentAnchors,
     AgentGenerations,
@@ -187,18 +186,8 @@ async def compose(
     mender = Mender()
     checker = Checker(lambda: (seen.estate, seen.digest))
     desk = replace(
-        _desk(
-            setting,
-            estate,
-            policies,
-            store,
-            generations.guarded(drivers.get),
-            drivers,
-            clock,
-            seen,
-            tell,
-            checker,
-        ),
+        _desk(setting, estate, policies, store, drivers, clock, seen, tell, checker),
+        driver=generations.guarded(drivers.get),
         health=ServiceHealth(estate, drivers),
         mend=mender.of_store(store, lambda: seen.estate),
     )
@@ -247,24 +236,20 @@ def hands_of(estate: Estate, peer: AgentPeer | None = None) -> dict[str, Maker]:
     """
     peer = peer_of() if peer is None else peer
     found: dict[str, Maker] = {process.DRIVER.name: partial(ProcessDriver, peer)}
-    for site in (site.id for site in estate.sites):
-        end = agent_of(estate, site)
-        if end is None:
-            continue
-        url, secret = str(end.settings["agent"]), str(end.settings.get("secret", ""))
+    for site, (agent, _) in agents_of(estate).items():
         for spec in DRIVERS.values():
             if spec.agent_verbs:
                 name = f"{spec.name}@{site}"
-                found[name] = partial(RemoteDriver, name, spec.agent_verbs, url, secret, peer)
+                found[name] = partial(RemoteDriver, name, spec.agent_verbs, agent, peer)
     return found
 
 
 def _permitter(estate: Estate, made: dict[str, AgentPermits], site: str) -> AgentPermits | None:
-    end = agent_of(estate, site)
-    if end is None:
+    reach = agents_of(estate).get(site)
+    if reach is None:
         return None
     if site not in made:
-        made[site] = AgentPermits(str(end.settings["agent"]), str(end.settings.get("secret", "")), peer_of())
+        made[site] = AgentPermits(*reach)
     return made[site]
 
 
@@ -278,7 +263,6 @@ def _desk(
     estate: Estate,
     policies: Policies,
     store: Store,
-    driver: Callable[[str], Driver],
     drivers: Drivers,
     clock: Clock,
     seen: SeenEstate,
@@ -308,7 +292,7 @@ def _desk(
         accept=checker.accept,
         bind=bind_new,
         bound=bound,
-        driver=driver,
+        driver=drivers.get,
         tell=tell,
         standing=seen.standing,
         loss=seen.loss,

@@ -24,7 +24,7 @@ from typing import Any, Final
 import orjson
 
 from evac import estate as estates
-from evac.app.anchoring import AgentAt, agents_of
+from evac.app.anchoring import AgentReach, agents_of
 from evac.bundle import sealing
 from evac.bundle.making import ENTRIES
 from evac.bundle.sealing import GLASS, OPENED, STORE, UNPACKED, beside, put, remove_leftovers
@@ -258,7 +258,7 @@ def _ask_agents(
         raise UnknownDomain("unknown-domain", words, f"its sites are: {listed(sites, 20)}")
     agents = agents_of(estate)
 
-    async def one(at: AgentAt) -> tuple[int, str] | str:
+    async def one(at: AgentReach) -> tuple[int, str] | str:
         client = AgentGenerations(*at)
         try:
             return await client.ask(*own, ASK_S)

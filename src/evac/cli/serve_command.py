@@ -62,7 +62,7 @@ def agent(file: Path) -> None:
             supervisor.once_listening(config.host, config.port, f"the agent of {config.site}")
         )
         try:
-            await run_agent(config, stop)
+            await run_agent(config, stop, file)
         finally:
             supervisor.stopping()
             telling.cancel()

@@ -28,6 +28,7 @@ from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.plans.library import find_plan, get_plan
 from evac.engine.runs import effects
+from evac.engine.runs.dry_run import read_kept
 from evac.engine.runs.reading import decode_all
 from evac.engine.runs.requests import Request
 from evac.incident.components import public_names
@@ -147,7 +148,8 @@ class StoreControl:
     async def rehearse(self, plan: PlanGiven) -> DryRun:
         estate, known = _estate(plan.estate), await self.facts(plan.estate, True)
         now_ms = self._clock.now_ms()
-        return await rehearse(plan.data, plan.digest, estate, plan.policy, now_ms, known)
+        kept = await read_kept(self.store)
+        return await rehearse(plan.data, plan.digest, estate, plan.policy, now_ms, known, kept)
 
     async def ready(self, plan: PlanGiven) -> str:
         estate = _estate(plan.estate)

@@ -317,7 +317,10 @@ def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> s
     page = Page(width, colour)
     stuck = [step for step in steps if step.problems]
     by_hand = sum(1 for step in steps if step.manual)
-    verdict = "could begin now" if not stuck else f"{plural(len(stuck), 'step')} could not begin now"
+    alive = [one.site for one in document.leaving if one.state == "answers"]
+    verdict = f"would work once {' and '.join(alive)} is gone" if alive else "would work now"
+    if stuck:
+        verdict = f"{plural(len(stuck), 'step')} would not work"
     page.title(f"Dry run, {document.question}: {verdict}")
     page.line()
     page.line(f"{plural(len(steps), 'step')}, {number(by_hand)} by hand; nothing was changed")
@@ -341,7 +344,6 @@ def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> s
         for step in gates[:SHOWN]:
             page.line(f"{step.id}: {step.gate}", "warning")
     page.line()
-    alive = [one.site for one in document.leaving if one.state == "answers"]
     if alive:
         page.line(abandon_hint(alive, f"evac apply {saved_as} ESTATE --execute --reason WHY"), "dim")
     else:

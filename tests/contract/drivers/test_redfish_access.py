@@ -161,9 +161,7 @@ def test_through_an_agent_a_refusal_says_as_much_as_here(fleet: Running, tmp_pat
     process = agents.own_process(config, agents.header(config) + 'drivers = ["redfish"]\n')
 
     async def story() -> None:
-        driver = RemoteDriver(
-            "redfish", frozenset({"boot"}), f"http://127.0.0.1:{config.port}", agents.REFERENCE
-        )
+        driver = RemoteDriver("redfish", frozenset({"boot"}), agents.at(config))
         try:
             assert (await driver.check(action(fleet, good), order())).ready
             checked = await driver.check(action(fleet, bad), order())

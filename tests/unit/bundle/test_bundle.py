@@ -204,7 +204,7 @@ def test_a_silent_agent_must_be_of_a_site_that_a_person_names(tmp_path: Path) ->
 
 @pytest.mark.servers
 def test_agents_are_told_and_two_laptops_never_share_a_generation(tmp_path: Path) -> None:
-    made = agents.config(tmp_path)
+    made = agents.config(tmp_path, site="north")
     estate(tmp_path, f"http://{made.host}:{made.port}")
     bundle = make(tmp_path, store=None)
 

@@ -15,11 +15,18 @@ from typing import Any
 
 from evac.agent.config import AgentConfig, FenceConfig, UnitConfig
 from evac.agent.service import Agent, start_agent
+from evac.drivers.process.client import AgentAt
 from evac_lab.process import Process
 from tests.contract.ports import free_port, free_ports
 
 KEY = "key-of-the-agents-0123456789"
 REFERENCE = "env:EVAC_TEST_AGENT_KEY"
+
+
+def at(made: AgentConfig, url: str = "") -> AgentAt:
+    """The agent as an estate names it."""
+    return AgentAt(made.site, url or f"http://{made.host}:{made.port}", REFERENCE)
+
 
 SERVICE = """\
 import http.server, os, pathlib, sys
@@ -57,7 +64,8 @@ def config(
     folder: Path, *units: UnitConfig, fences: tuple[FenceConfig, ...] = (), **more: Any
 ) -> AgentConfig:
     os.environ["EVAC_TEST_AGENT_KEY"] = KEY
-    return AgentConfig("pangyo", "127.0.0.1", free_port(), folder / "agent", REFERENCE, units, fences, **more)
+    named = {"site": "pangyo", "host": "127.0.0.1", "port": free_port(), "state": folder / "agent"}
+    return AgentConfig(**{**named, "secret": REFERENCE, "units": units, "fences": fences, **more})
 
 
 @asynccontextmanager

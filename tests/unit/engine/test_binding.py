@@ -58,7 +58,7 @@ NAMES = (
     "key_name: evac, key_secret: 'env:KEY'"
 )
 PROXY = "host: 127.0.0.{n}, port: 9999, backend: m, servers: ['pangyo=p1']"
-UNIT = "agent: 'http://127.0.0.1:9', secret: 'env:AGENT', unit: messenger"
+UNIT = "agent: 'http://127.0.0.{n}:9', secret: 'env:AGENT{n}', unit: messenger"
 TRAFFIC = "".join(
     f"  {name}-{site}: {{for: messenger, at: {site}, driver: {driver}, settings: "
     f"{{{settings.format(n=n)}}}}}\n"
