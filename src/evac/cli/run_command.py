@@ -130,6 +130,25 @@ def code_of(document: RunDocument) -> int:
 
 @run.command()
 @run_argument
+@click.argument("step", default="")
+@where_options
+@output_option("text", "json")
+def decision(run: str, step: str, where: Where, output: str) -> None:
+    """What is asked about a STEP, or about the whole run.
+
+    What it does, what may be lost at worst and how that is known, who waits for it, and what follows from
+    approve, skip, wait and the like.
+    """
+    from evac.views.decisions import decision_text
+    from evac.views.documents import document_json
+
+    asked = where.do(lambda control: control.decision(run, step))
+    shown = screen()
+    emit(document_json(asked) if output == "json" else decision_text(asked, shown.width, shown.colour), None)
+
+
+@run.command()
+@run_argument
 @where_options
 @quiet_option
 def watch(run: str, where: Where, quiet: bool) -> int:

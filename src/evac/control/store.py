@@ -42,7 +42,8 @@ from evac.store.anchors import Anchor
 from evac.store.journal import records_after
 from evac.store.opening import check_store, open_store
 from evac.store.port import Store
-from evac.views.documents import DryRun, LossRow, RunDocument, RunShown, run_document
+from evac.views.decisions import Decision
+from evac.views.documents import DryRun, RunDocument, RunShown, run_document
 from evac.views.quarantine import quarantine_csv, quarantine_json, quarantine_page
 from evac.views.run_report import event_row
 from evac.views.sheet import Sheet
@@ -83,9 +84,11 @@ class StoreControl:
 
     async def _document(self, view: RunView, most: int | None) -> RunDocument:
         now_ms = self._clock.now_ms()
-        losses = await runs.losses_of(self.store, view, now_ms)
-        told = tuple(LossRow(o.store, o.candidate, o.most_ms, o.basis, o.words) for o in losses)
+        told = await runs.loss_rows(self.store, view, now_ms)
         return run_document(RunShown(view, await runs.leader_of(self.store), now_ms, told), most)
+
+    async def decision(self, name: str, step: str) -> Decision:
+        return await runs.decision(self.store, name, step, self._clock.now_ms())
 
     async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:
         async for view in runs.follow(self.store, name):

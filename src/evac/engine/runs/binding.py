@@ -255,13 +255,17 @@ def _follow_step(promote: Step, site: str) -> RunStep:
 
 
 def _gate(ground: Ground, step: Step, losses: Mapping[str, Loss]) -> str:
-    """Words of what a person must agree to first; empty where policy lets evac go on."""
+    """Words of what a person must agree to first; empty where policy lets evac go on. Without a figure where
+    one is known: until the old primary is fenced it grows, and whoever shows the run shows it as it is then.
+    """
     if not kind_of(step.kind).makes_primary or ground.healthy:
         return ""
-    loss = losses.get(step.target) or _planned_loss(ground, step.target)
+    known = losses.get(step.target)
+    loss = known or _planned_loss(ground, step.target)
     if loss.most_ms == 0 or within(loss, ground.policy):
         return ""
-    return kind_of(step.kind).approval(step.target, None if loss.most_ms is None else loss.words)
+    words = None if loss.most_ms is None else loss.words if known is None else ""
+    return kind_of(step.kind).approval(step.target, words)
 
 
 def _planned_loss(ground: Ground, store: str) -> Loss:

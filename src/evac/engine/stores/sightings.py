@@ -224,17 +224,27 @@ class Loss:
     """Its name."""
 
     @property
+    def figure(self) -> str:
+        """How much, for people."""
+        match self.basis:
+            case "synchronous":
+                return "nothing"
+            case "unknown":
+                return "an unknown part"
+        return _seconds(self.most_ms)
+
+    @property
     def words(self) -> str:
         """How much, and how that is known."""
         match self.basis:
             case "synchronous":
-                return "nothing: it confirms every commit"
+                return f"{self.figure}: it confirms every commit"
             case "declared":
-                return f"{_seconds(self.most_ms)}, as the estate declares: nothing was ever seen of it"
+                return f"{self.figure}, as the estate declares: nothing was ever seen of it"
             case "unknown":
-                return "an unknown part: nothing was seen of it, and nothing is declared"
+                return f"{self.figure}: nothing was seen of it, and nothing is declared"
         age = _seconds(self.until_ms - self.seen_ms)
-        return f"{_seconds(self.most_ms)}: last seen {age} before, {_seconds(self.behind_ms)} behind then"
+        return f"{self.figure}: last seen {age} before, {_seconds(self.behind_ms)} behind then"
 
     def again(self, sighting: Sighting | None, until_ms: int) -> Loss:
         """By a later look at the same primary, or for another end. What never was seen stays as declared."""
