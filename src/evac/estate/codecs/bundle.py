@@ -197,7 +197,7 @@ def _packed(
     beside: Path, manifest: bytes, ordered: Sequence[Source], parts: Sequence[Part], stored: frozenset[str]
 ) -> list[zipfile.ZipInfo]:
     """The archive with these parts; stored: names of what is not deflated. Raises InvalidInput."""
-    with zipfile.ZipFile(beside, "w") as archive:
+    with open(beside, "wb", opener=_private) as file, zipfile.ZipFile(file, "w") as archive:
         for source, part in zip([Source(MANIFEST, manifest), *ordered], [None, *parts], strict=True):
             try:
                 with archive.open(_entry(source.name, stored), "w") as target:
@@ -236,6 +236,10 @@ def _too_large(part: str) -> InvalidInput:
         f"{what} {MAX_FILE_BYTES:,} bytes (2 GiB), which no bundle has",
         "carry less: fewer wheels in --wheelhouse, a smaller --budget, or no --store",
     )
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _entry(name: str, stored: frozenset[str]) -> zipfile.ZipInfo:
