@@ -1,4 +1,4 @@
-"""Print figures of the source: lines, modules, headers, small helpers with one use, modules with one reader."""
+"""Print figures of the source: lines, modules, headers, small helpers, modules with one reader."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ import pytest
 
 from evac.app import runs
 from evac.app.applying import ensure_controller
+from evac.estate.codecs.bundle import open_bundle
 from evac.run.view import RunView
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
@@ -242,6 +243,8 @@ def test_a_run_under_way_goes_on_from_a_bundle_once_somebody_looked(world: World
     token = world.until(run, "running", "fence:db").token
     begun = list(world.until(run, "running", "start:web:base:1").attempts)
     world.evac("bundle", str(world.folder / "estate"), "-o", bundle, "--store", world.store, "--budget", "0s")
+    with open_bundle(Path(bundle)) as made:
+        digest = made.digest
     os.kill(world.controller(), signal.SIGKILL)
     into = world.folder / "laptop"
     argv = [
@@ -255,6 +258,8 @@ def test_a_run_under_way_goes_on_from_a_bundle_once_somebody_looked(world: World
         str(into),
         "--reason",
         "fire",
+        "--digest",
+        digest,
     ]
     with (world.folder / "laptop.log").open("wb") as log:
         laptop = subprocess.Popen(argv, env=world.env, stdout=log, stderr=log)

@@ -205,11 +205,13 @@ class Agent:
             self.keys.read_again()
 
     def read_again(self, path: Path | None = None) -> None:
-        """Takes certificates and keys as they are now. path: the agent's file, which may name other keys."""
+        """Takes certificates and keys as they are now. path: the agent's file, for its keys and `[allow]`."""
         if self.door is not None:
             self.door.read_again(always=True)
         try:
-            self.keys.read_again(None if path is None else read_config(path).secrets)
+            config = None if path is None else read_config(path)
+            self.keys.read_again(None if config is None else config.secrets)
+            self._acting.allow = self._acting.allow if config is None else config.allow
         except EvacError as error:
             _log.error("the agent's file was not read again: %s", error.message)
 

@@ -12,8 +12,8 @@ DRIVER = DriverSpec(
     (
         Setting("scope", "text", "the cluster", needed=_ALL),
         Setting("name", "text", "this member", needed=_ALL),
-        Setting("url", "text", "its REST API", needed=_ALL),
-        Setting("etcd", "list", "client URLs", needed=_ALL),
+        Setting("url", "text", "its REST API", needed=_ALL, reaches="host"),
+        Setting("etcd", "list", "client URLs", needed=_ALL, reaches="host"),
         Setting("namespace", "text", "as in Patroni's own file", "`/service`"),
         Setting("rest_user", "text", "of the REST API", "none"),
         Setting("rest_password", "secret", "a reference, without which no user is sent either", "none"),
