@@ -25,6 +25,8 @@ from evac.app.observing import ServiceHealth, control_of, probes_of
 from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
+from evac.derive.domains import topology
+from evac.derive.stores import primary_site
 from evac.drivers import process
 from evac.drivers.port import Value
 from evac.drivers.process.client import AgentPeer, peer_of
@@ -55,10 +57,9 @@ from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards, check_mode
 from evac.engine.stores.permits import LeaseDriver, Permitting
 from evac.estate.codecs.policy import load_policy, policy_beside
-from evac.model.domain import topology
 from evac.model.errors import Corrupt, NotAllowed, StoreError
 from evac.model.estate import Estate
-from evac.model.observation import SiteSeen, primary_site
+from evac.model.observation import SiteSeen
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring
