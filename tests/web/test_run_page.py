@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 
@@ -15,12 +16,13 @@ from evac.office.office import Office
 from evac.run.state import replay
 from evac.store.memory import MemoryStore
 from evac.web.pages.projection import TOLERANCE_MS, behind, projected
-from tests.web.burning import BROKEN, LOST, RUN, burn, burn_at, events_of, made, spec_of
+from tests.web.burning import BROKEN, LOST, RUN, burn, burn_at, events_of, loss_at, made, spec_of
 from tests.web.rooms import play
 from tests.web.test_now_page import opened
 
 NOW_MS = 1_790_000_000_000
 RAN_MS = 1_200_000
+GATED = "promote:carts"
 
 
 async def burning(office: Office, ran_ms: int = RAN_MS, approvals: int = 0) -> None:
@@ -97,6 +99,63 @@ def test_an_approval_covers_what_the_form_showed() -> None:
         await client.post(f"/runs/{RUN}/ask", data=fields(page, reason="seen"))
         (entry,) = await office.store.list(prefix_of(RUN))
         assert b'"sites":["north"]' in entry.value
+
+    play(story, MemoryStore())
+
+
+def test_approving_a_step_shows_one_figure_who_waits_and_what_each_answer_does() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        now_ms = office.clock.now_ms()
+        await burn(office.store, now_ms, RAN_MS * 3, loss=loss_at(now_ms - RAN_MS * 3), bad="")
+        await office.look()
+        while not office.runs():
+            await asyncio.sleep(0.01)
+        office.refresh()
+        document = (await client.get(f"/v1/runs/{RUN}/decision?step={GATED}")).json()
+        (lost,) = document["most_lost"]
+        assert lost["is_final"], "the old primary is fenced"
+        figure = lost["words"]
+        assert figure.startswith(lost["figure"])
+        form = (await client.get(f"/runs/{RUN}/ask?verb=approve&step={GATED}")).text
+        page, waits = (await client.get(f"/runs/{RUN}")).text, (await client.get("/waiting")).text
+        report = (await client.get("/incidents/fire-1/report")).text
+        rest = figure.removeprefix(lost["figure"])
+        for shown in (form, page, waits, report):
+            assert lost["figure"] in shown
+            assert rest in shown
+            assert set(re.findall(r"[\d.]+ s(?=: last seen| of writes)", shown)) == {lost["figure"]}
+        head = (await client.get(f"/v1/runs/{RUN}")).json()
+        assert head["most_lost"] == document["most_lost"]
+        assert any(figure in words for words in head["waits_for"])
+        assert "final, fenced at" in form
+        assert [one["service"] for one in document["waiting"]][:2] == ["cart", "web"]
+        assert "<strong>cart</strong> (2 million)" in form
+        assert "Cart (2 million people) and 1 more wait for it." in page
+        answers = {one["answer"]: one for one in document["choices"]}
+        assert set(answers) == {"approve", "skip", "wait"}
+        assert answers["skip"]["services"] == [one["service"] for one in document["waiting"]]
+        assert "does not grow" in answers["wait"]["words"]
+        assert all(one["words"] in form for one in document["choices"])
+
+    play(story, MemoryStore())
+
+
+def test_skip_cancel_and_undo_are_no_primary_buttons_and_list_what_they_do() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await burning(office)
+        page = (await client.get(f"/runs/{RUN}")).text
+        for verb in ("skip", "cancel", "undo"):
+            links = re.findall(rf'<a ([^>]*)href="/runs/{RUN}/ask\?verb={verb}[^>]*>', page)
+            assert links
+            assert all("button" not in given for given in links), verb
+        skip = (await client.get(f"/runs/{RUN}/ask?verb=skip&step={BROKEN}")).text
+        assert 'class="grave"' in skip
+        assert 'class="first"' not in skip
+        assert "Do not come back through this run: sso" in skip
+        cancel = (await client.get(f"/runs/{RUN}/ask?verb=cancel")).text
+        assert re.search(r"Left out: \d+ steps, ", cancel)
+        undo = (await client.get(f"/runs/{RUN}/ask?verb=undo")).text
+        assert "Completed steps are undone as far as evac may." in undo
 
     play(story, MemoryStore())
 

@@ -57,6 +57,25 @@ class LossRow:
     basis: str
     """synchronous, seen, declared or unknown."""
     words: str
+    figure: str = ""
+    """How much, for people: `20.8 s`, `nothing`, `an unknown part`."""
+    counted_to: str | None = None
+    """Until when the old primary may have taken writes: when its fence was complete, or the present."""
+    is_final: bool = False
+    """Whether the fence is complete, so that it no longer grows."""
+
+    @property
+    def sentence(self) -> str:
+        """`20.8 s of writes of sessions: last seen 17 s before, 2.1 s behind then; final since ...`."""
+        words = self.words
+        if self.milliseconds and self.figure:
+            words = words.replace(self.figure, f"{self.figure} of writes of {self.store}", 1)
+        else:
+            words = f"{self.store}: {words}"
+        if self.basis != "seen" or self.counted_to is None:
+            return words
+        at = f"{self.counted_to[11:19]} UTC"
+        return f"{words}; final, fenced at {at}" if self.is_final else f"{words}; as of {at}, and growing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +193,8 @@ def run_head(shown: RunShown) -> RunHead:
 
 def _head(shown: RunShown) -> dict[str, Any]:
     view = shown.view
-    waits, envelope = tuple(wait_row(one, view.spec.run) for one in waiting(view)), view.spec.envelope
+    envelope, lost = view.spec.envelope, {one.store: one.words for one in shown.losses}
+    waits = tuple(wait_row(one, view.spec.run, lost) for one in waiting(view))
     return {
         "schema_version": SCHEMA_VERSION,
         "run": view.spec.run,
@@ -317,7 +337,10 @@ def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> s
     page = Page(width, colour)
     stuck = [step for step in steps if step.problems]
     by_hand = sum(1 for step in steps if step.manual)
-    verdict = "could begin now" if not stuck else f"{plural(len(stuck), 'step')} could not begin now"
+    alive = [one.site for one in document.leaving if one.state == "answers"]
+    verdict = f"would work once {' and '.join(alive)} is gone" if alive else "would work now"
+    if stuck:
+        verdict = f"{plural(len(stuck), 'step')} would not work"
     page.title(f"Dry run, {document.question}: {verdict}")
     page.line()
     page.line(f"{plural(len(steps), 'step')}, {number(by_hand)} by hand; nothing was changed")
@@ -341,7 +364,6 @@ def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> s
         for step in gates[:SHOWN]:
             page.line(f"{step.id}: {step.gate}", "warning")
     page.line()
-    alive = [one.site for one in document.leaving if one.state == "answers"]
     if alive:
         page.line(abandon_hint(alive, f"evac apply {saved_as} ESTATE --execute --reason WHY"), "dim")
     else:

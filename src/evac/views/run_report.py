@@ -111,8 +111,8 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     beforehand = "by policy, beforehand" if agreed else "by nobody yet"
     yield "approved", listed(document.approved_by) or beforehand, ""
     for one in document.most_lost:
-        name = "lost at most" if state in ENDED else "may lose"
-        yield name, f"{one.store}: {one.words}", "" if one.milliseconds == 0 else "warning"
+        name = "lost at worst" if state in ENDED else "may be lost"
+        yield name, one.sentence, "" if one.milliseconds == 0 else "warning"
     if began_ms > 0:
         end_ms = moment_ms(document.ended_at or document.as_of)
         yield "running for", duration(max(0, end_ms - began_ms)), ""

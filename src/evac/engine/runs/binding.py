@@ -23,6 +23,7 @@ from typing import Any, Final
 import orjson
 
 from evac.derive.limits import limits_of
+from evac.derive.stores import primary_site
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import is_by_person
 from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
@@ -39,7 +40,6 @@ from evac.engine.stores.permits import wait_ms
 from evac.engine.stores.sightings import Basis, Loss, labels_of, within
 from evac.model.errors import Corrupt, InvalidInput
 from evac.model.estate import Estate
-from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import Envelope, Pace, Patience, RunPolicy
 from evac.model.step_id import StepId, limit_id
@@ -255,13 +255,17 @@ def _follow_step(promote: Step, site: str) -> RunStep:
 
 
 def _gate(ground: Ground, step: Step, losses: Mapping[str, Loss]) -> str:
-    """Words of what a person must agree to first; empty where policy lets evac go on."""
+    """Words of what a person must agree to first; empty where policy lets evac go on. Without a figure where
+    one is known: until the old primary is fenced it grows, and whoever shows the run shows it as it is then.
+    """
     if not kind_of(step.kind).makes_primary or ground.healthy:
         return ""
-    loss = losses.get(step.target) or _planned_loss(ground, step.target)
+    known = losses.get(step.target)
+    loss = known or _planned_loss(ground, step.target)
     if loss.most_ms == 0 or within(loss, ground.policy):
         return ""
-    return kind_of(step.kind).approval(step.target, None if loss.most_ms is None else loss.words)
+    words = None if loss.most_ms is None else loss.words if known is None else ""
+    return kind_of(step.kind).approval(step.target, words)
 
 
 def _planned_loss(ground: Ground, store: str) -> Loss:

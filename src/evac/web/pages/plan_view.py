@@ -33,10 +33,10 @@ from evac.views.plan_view import Planned, answer, cards, tier_rows
 from evac.views.words import duration, number, people, percent, plural, user_minutes
 from evac.web.access.port import Actor, need
 from evac.web.api import plans as api
+from evac.web.api.runs import plan_of
 from evac.web.api.shapes import Digest
 from evac.web.pages import frame
 from evac.web.pages.frame import sentence
-from evac.web.pages.projection import plan_of
 from evac.web.room import WarRoom, room_of
 
 FIELDS_MOST: Final = 12

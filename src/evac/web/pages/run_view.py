@@ -19,6 +19,7 @@ from evac.run.values import CORRUPT, ENDED, SETTLED, Event
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 from evac.views import svg
+from evac.views.decisions import decision_of, waiting_words
 from evac.views.documents import (
     MOST_URGENT,
     RunHead,
@@ -222,7 +223,7 @@ def context(shown: Shown) -> dict[str, Any]:
         "plan": document.plan_digest,
         "answer": _answer(document, said, len(wants), len(late)),
         "cards": _cards(document, shown, services, late),
-        "waits": [wait_line(one) for one in wants[:WAITS_MOST]],
+        "waits": [wait_line(one) | {"waiting": _waiting(one, shown)} for one in wants[:WAITS_MOST]],
         "waits_rest": max(0, len(wants) - WAITS_MOST),
         "asks": document.verbs,
         "held": document.held_by,
@@ -319,6 +320,14 @@ def wait_line(row: WaitRow) -> dict[str, Any]:
     """What waits, and what can be asked of the run about it; a hold is released on the page Now."""
     verbs = [verb for verb in row.verbs if verb != "release"]
     return {"words": row.words, "step": row.step, "verbs": verbs, "code": row.facts.get("code", "")}
+
+
+def _waiting(row: WaitRow, shown: Shown) -> str:
+    """Which services wait for a step that a person must approve."""
+    if row.kind != "gate":
+        return ""
+    words = waiting_words(decision_of(shown.run, row.step, shown.plan))
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
 
 
 def service_rows(shown: Shown) -> list[dict[str, Any]]:
