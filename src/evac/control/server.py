@@ -22,6 +22,7 @@ from evac.app.anchoring import JOURNALS
 from evac.app.incidents import PaperForm, PaperKind, check_note
 from evac.app.observed_stores import facts_from
 from evac.control.port import (
+    RELEASED,
     Document,
     Held,
     PlanGiven,
@@ -177,7 +178,6 @@ WAIT_S: Final = 15
 WAITS: Final = 2
 LONG_S: Final = 130.0
 """For what asks real systems."""
-RELEASED: Final = "released by evac hold --release"
 
 
 def _read(shape: type[Shape], value: Mapping[str, Any], what: str) -> Shape:
@@ -372,7 +372,7 @@ class ServerControl:
             found = await self._read(_path("hold"))
             return Held(str(found["who"]), str(found["reason"]), True)
 
-    async def release(self, who: str, reason: str) -> bool:
+    async def release(self, who: str, reason: str, key: Path | None = None) -> bool:
         params = {"reason": reason or RELEASED, "who": who or runs.who_am_i()}
         try:
             await self._calls.change("DELETE", _path("hold"), key=self._calls.new_key(), params=params)

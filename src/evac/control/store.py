@@ -16,6 +16,7 @@ from evac.app.applying import check_fit, rehearse
 from evac.app.incidents import PaperForm, PaperKind
 from evac.app.situations import facts_now
 from evac.control.port import (
+    RELEASED,
     Document,
     Held,
     PlanGiven,
@@ -182,8 +183,9 @@ class StoreControl:
         await runs.hold(self.store, name, reason, self._clock.now_ms())
         return Held(name, reason, False)
 
-    async def release(self, who: str, reason: str) -> bool:
-        return await runs.release(self.store)
+    async def release(self, who: str, reason: str, key: Path | None = None) -> bool:
+        name, why = await self.name(who), reason or RELEASED
+        return await runs.release(self.store, name, why, self._clock.now_ms(), key)
 
     async def status(self) -> Document:
         return await status_summary.status(self.store)

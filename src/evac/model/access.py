@@ -53,6 +53,50 @@ class GlassUse:
         return cls(str(data["id"]), *numbers, str(data.get("signed_for", "")))
 
 
+ProofKind = Literal["trust", "token", "password", "oidc", "break-glass", "signature"]
+"""How a person was proven. trust: not at all, a name was typed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What shows that the person who asks is who the request says."""
+
+    kind: ProofKind = "trust"
+    acr: str = ""
+    """How strong: the `acr` of an identity provider; `totp` for a password with a second factor."""
+    at_ms: int = 0
+    """When the person showed it."""
+    program: bool = False
+    """A token that acts for no person."""
+    room: str = ""
+    """The war room that saw it, by the id of its key; empty of a signature, which needs nobody else."""
+    mark: str = ""
+    """The signature of the person, or of the room."""
+
+    @property
+    def words(self) -> str:
+        """For people: `signature`, `oidc (acr gold)`, `name not proven`."""
+        if self.kind == "trust":
+            return "name not proven"
+        return f"{self.kind} ({self.acr})" if self.acr else self.kind
+
+    def to_data(self) -> dict[str, str | int | bool]:
+        told: dict[str, str | int | bool] = {"kind": self.kind}
+        for name in ("acr", "at_ms", "program", "room", "mark"):
+            if value := getattr(self, name):
+                told[name] = value
+        return told
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Proven:
+        """Raises ValueError for what is none."""
+        kind, texts = data.get("kind", "trust"), [data.get(name, "") for name in ("acr", "room", "mark")]
+        if kind not in get_args(ProofKind) or not all(type(text) is str for text in texts):
+            raise ValueError("no proof")
+        acr, room, mark = texts
+        return cls(kind, acr, int(data.get("at_ms", 0)), data.get("program") is True, room, mark)
+
+
 def role_for(verb: str) -> Role:
     """What a request to a run needs."""
     return "approver" if verb == "approve" else "operator"

@@ -25,6 +25,7 @@ _OTHER_COLUMNS: Final = 24
 _LEAST_DETAIL: Final = 20
 _TELLING: Final = (
     "attested_by",
+    "proven_by",
     "proof",
     "role",
     "synchronous",
@@ -109,7 +110,9 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     began_ms = moment_ms(document.started_at)
     agreed = not document.approvals_needed or began_ms > 0
     beforehand = "by policy, beforehand" if agreed else "by nobody yet"
-    yield "approved", listed(document.approved_by) or beforehand, ""
+    proofs = document.approval_proofs
+    people = [f"{who} ({proofs[who]})" if who in proofs else who for who in document.approved_by]
+    yield "approved", listed(people) or beforehand, ""
     for one in document.most_lost:
         name = "lost at most" if state in ENDED else "may lose"
         yield name, f"{one.store}: {one.words}", "" if one.milliseconds == 0 else "warning"

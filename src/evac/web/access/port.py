@@ -81,6 +81,10 @@ class Actor:
     csrf: str = ""
     alive: Callable[[], Awaitable[bool]] | None = None
     grant: Grant | None = None
+    acr: str = ""
+    """How strong the proof was: `acr` of the identity provider, `totp` with a second factor."""
+    proven_ms: int = 0
+    """When it was shown, by the wall clock; 0: with this request."""
     program: bool = False
     """A token that acts for no person: it neither approves nor attests."""
 
