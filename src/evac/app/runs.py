@@ -416,9 +416,9 @@ async def release(
         if time.monotonic() >= deadline:
             raise Unavailable("no controller leads, so the hold is not ended yet; it will be when one leads")
         await asyncio.sleep(0.1)
-    told = dict(orjson.loads(answer.value))
-    if "done" not in told:
-        raise refusal(Refusal.of(told))
+    row: Mapping[str, Any] = orjson.loads(answer.value)
+    if row.get("code"):
+        raise refusal(Refusal.of(row))
     return True
 
 

@@ -146,6 +146,14 @@ class Control(Protocol):
         """
         ...
 
+    async def logins(self) -> Sequence[Document]:
+        """Open logins: id, name, proof, acr, made_ms, seen_ms, until_ms."""
+        ...
+
+    async def end_logins(self, name: str, login: str = "") -> int:
+        """Ends all logins of a person, or the one of that id; how many."""
+        ...
+
     async def facts(self, estate: Path | None, look: bool) -> Observation:
         """What is known beside the files: what runs did, and what systems say. look: systems may be asked."""
         ...

@@ -354,6 +354,15 @@ class ServerControl:
             raise Unavailable("no controller leads, so nobody took the plan")
         return str(told["run"])
 
+    async def logins(self) -> Sequence[Document]:
+        found = await self._read(_path("logins"))
+        return [dict(row) for row in found["items"]]
+
+    async def end_logins(self, name: str, login: str = "") -> int:
+        params = {"name": name, "id": login}
+        reply = await self._calls.change("DELETE", _path("logins"), key=self._calls.new_key(), params=params)
+        return int(orjson.loads(reply.body)["ended"])
+
     async def facts(self, estate: Path | None, look: bool) -> Observation:
         return facts_from(await self._read(_path("situation", "facts")))
 

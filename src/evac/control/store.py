@@ -36,7 +36,7 @@ from evac.incident.incident import summary
 from evac.incident.records import Note
 from evac.model.errors import InvalidInput
 from evac.model.observation import Observation
-from evac.office import status_summary
+from evac.office import logins, status_summary
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
 from evac.store.journal import records_after
@@ -161,6 +161,12 @@ class StoreControl:
     async def propose(self, plan: PlanGiven, incident: str, reason: str, typed: tuple[str, ...]) -> str:
         proposal = runs.proposal_of(plan.data, incident, reason, typed)
         return await runs.propose(self.store, proposal, self._clock.now_ms())
+
+    async def logins(self) -> Sequence[Document]:
+        return [one for _, one in await logins.kept(self.store)]
+
+    async def end_logins(self, name: str, login: str = "") -> int:
+        return await logins.end(self.store, name, login)
 
     async def facts(self, estate: Path | None, look: bool) -> Observation:
         now_ms = self._clock.now_ms()

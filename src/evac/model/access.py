@@ -97,6 +97,10 @@ class Proven:
         return cls(kind, acr, int(data.get("at_ms", 0)), data.get("program") is True, room, mark)
 
 
+GRAVE: Final = frozenset({"approve", "attest", "undo", "cancel"})
+"""Verbs that only somebody asks who proved a moment ago who it is."""
+
+
 def role_for(verb: str) -> Role:
     """What a request to a run needs."""
     return "approver" if verb == "approve" else "operator"
@@ -109,15 +113,25 @@ def least(one: Role, other: Role) -> Role:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """password: a reference. key: an ed25519 public key (32 bytes, base64) for credentials that are signed
-    offline. subject: who this is at the identity provider; empty: nobody there; None: not said.
-    """
+    """One person of an access file."""
 
     name: str
     role: Role
     password: str = ""
+    """A reference."""
     key: str = ""
+    """An ed25519 public key (32 bytes, base64), for what the person signs."""
     subject: str | None = None
+    """Who this is at the identity provider; empty: nobody there; None: not said."""
+    password_hash: str = ""
+    """argon2id."""
+    totp: str = ""
+    """A reference to the secret of an authenticator: the password needs its code as well."""
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether there is a password."""
+        return bool(self.password or self.password_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +160,8 @@ class Provider:
     name_claim: str = "sub"
     role_claim: str = "groups"
     roles: Mapping[str, Role] = field(default_factory=lambda: MappingProxyType({}))
+    acr: str = ""
+    """How strong a login has to be there (`acr`); empty: as the provider likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +175,14 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """How long a login lasts: without anything asked, and in all."""
+    """How long a login lasts."""
 
     idle_ms: int = 3_600_000
+    """Without anything asked."""
     whole_ms: int = 43_200_000
+    """In all."""
+    grave_ms: int = 900_000
+    """For grave acts; after that the person signs in again first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +213,14 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class AccessLimits:
-    """sign_in: false proofs from one address. requests: of one person or program."""
+    """How often."""
 
     sign_in: Rate = field(default_factory=lambda: Rate(10, 300_000))
+    """False proofs from one address, before further tries are slowed down."""
     requests: Rate = field(default_factory=lambda: Rate(3_000, 60_000))
+    """Of one person or program."""
+    streams: int = 20
+    """Of one person or program, at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,3 +236,5 @@ class AccessRules:
     sessions: Sessions = Sessions()
     glass: GlassRules = GlassRules()
     limits: AccessLimits = AccessLimits()
+    proxies: tuple[str, ...] = ()
+    """Networks of proxies whose `X-Forwarded-For` is believed."""

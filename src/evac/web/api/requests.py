@@ -26,7 +26,7 @@ from evac.engine.runs.proving import BY_PEOPLE
 from evac.engine.runs.requests import TEXT_MOST
 from evac.engine.runs.requests import Request as RunRequest
 from evac.incident.records import Note
-from evac.model.access import BREAK_GLASS, GlassUse, Grant, Proven, role_for
+from evac.model.access import BREAK_GLASS, GRAVE, GlassUse, Grant, Proven, role_for
 from evac.model.errors import Conflict, EvacError, InvalidInput, NotAllowed, Unavailable
 from evac.model.run_policy import Envelope
 from evac.office.requests import Answer, Asked, body_digest
@@ -60,6 +60,12 @@ def check_may(actor: Actor, verb: str, run: str, incident: str) -> Grant | None:
         )
     needed, grant = role_for(verb), actor.grant
     if actor.has(needed):
+        if actor.stale and verb in GRAVE:
+            raise NotAllowed(
+                "step-up",
+                f"{verb} needs a login of the last minutes, and {actor.name} signed in earlier",
+                "sign in again: /sign-in?again=1",
+            )
         return None
     if grant is None:
         raise NotAllowed("role", f"{actor.name} is {actor.role}; {verb} needs {needed}", f"ask an {needed}")
