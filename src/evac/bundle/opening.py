@@ -230,7 +230,7 @@ def _unpack(bundle: Bundle, place: Path) -> None:
 
 def _unlock(bundle: Bundle, asked: OpeningRequest, place: Path) -> None:
     """What the shares open, where there are any, under `place`. Raises InvalidInput."""
-    sealed = bundle.values["sealed"]
+    sealed = bundle.values.get("sealed")
     if not asked.shares:
         return
     if sealed is None:

@@ -478,7 +478,7 @@ def manifest_of(bundle: Bundle) -> Mapping[str, Any]:
     named = [row["part"] for key in ("plans", "journals") for row in values[key]]
     named += [values["policy"]] if values["policy"] else []
     named += [f"estate/{values['estate_file']}"] if values["estate_file"] else []
-    named += [values["sealed"]["part"]] if values["sealed"] else []
+    named += [values["sealed"]["part"]] if values.get("sealed") else []
     for name in named:
         if name not in bundle.parts:
             raise BundleDamaged(f"{name} is named in the manifest, and is not in the bundle", name)
