@@ -27,8 +27,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from evac.derive.domains import Topology
 from evac.derive.rows import RowSet, demand_of
-from evac.model.domain import Topology
 from evac.model.estate import Estate, Service
 from evac.model.fleet import BoolColumn
 from evac.model.instance import Instance, Present, Rows

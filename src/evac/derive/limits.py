@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from evac.model.domain import Topology, resolve
+from evac.derive.domains import Topology, resolve
 from evac.model.errors import UnknownDomain
 from evac.model.estate import BootServer, Estate, Feed, Pool, Rate, ServerClass
 from evac.model.fleet import IndexColumn, IntColumn

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from evac.derive.situation import estate_after
+from evac.derive.stores import observed
 from evac.estate.codecs import plan as plan_codec
 from evac.model.fleet import ON_POOL
-from evac.model.observation import MemberSeen, Observation, observed
+from evac.model.observation import MemberSeen, Observation
 from evac.model.plan import Plan, Step
 from evac.model.scenario import Scenario
 from evac.planning.plan import plan

@@ -23,6 +23,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from evac.derive.limits import limits_of
+from evac.derive.stores import primary_site
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import is_by_person
 from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
@@ -39,7 +40,6 @@ from evac.engine.stores.permits import wait_ms
 from evac.engine.stores.sightings import Basis, Loss, labels_of, within
 from evac.model.errors import Corrupt, InvalidInput
 from evac.model.estate import Estate
-from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import Envelope, Pace, Patience, RunPolicy
 from evac.model.step_id import StepId, limit_id

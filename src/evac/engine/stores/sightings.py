@@ -24,12 +24,13 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from evac.derive.domains import site_of, topology
+from evac.derive.stores import primary_site
 from evac.drivers.port import Action
-from evac.model.domain import site_of, topology
 from evac.model.errors import EvacError, NotAllowed, Retryable
 from evac.model.estate import Estate, ReplicationMode
 from evac.model.estate import Store as DataSet
-from evac.model.observation import MemberSeen, primary_site
+from evac.model.observation import MemberSeen
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.run.values import RunSpec, RunStep
