@@ -136,6 +136,25 @@ def code_of(document: RunDocument) -> int:
 
 @run.command()
 @run_argument
+@click.argument("step", default="")
+@where_options
+@output_option("text", "json")
+def decision(run: str, step: str, where: Where, output: str) -> None:
+    """What is asked about a STEP, or about the whole run.
+
+    What it does, what may be lost at worst and how that is known, who waits for it, and what follows from
+    approve, skip, wait and the like.
+    """
+    from evac.views.decisions import decision_text
+    from evac.views.documents import document_json
+
+    asked = where.do(lambda control: control.decision(run, step))
+    shown = screen()
+    emit(document_json(asked) if output == "json" else decision_text(asked, shown.width, shown.colour), None)
+
+
+@run.command()
+@run_argument
 @where_options
 @quiet_option
 def watch(run: str, where: Where, quiet: bool) -> int:
@@ -209,6 +228,9 @@ def events(run: str, goes_on: bool, where: Where, output: str) -> int:
 def verify(run: str | None, where: Where, estate: str | None, output: str) -> int:
     """Prove that nothing is missing, changed or cut off in a journal.
 
+    Exit code 18: whole in itself, and not compared with the heads that agents keep, because --estate was not
+    given; someone with the store could have written it again from its start.
+
     Without RUN, in those that are no run's: what was watched (watch), what people were told (notices), and
     which plans lay ready (plans). Each of the three can also be named in place of RUN.
     """
@@ -234,7 +256,9 @@ def verify(run: str | None, where: Where, estate: str | None, output: str) -> in
             emit("\n".join(lines or [f"{name} {_whole(proof, estate)}"]) + "\n", None)
         if silent := sorted({site for proof in proofs for site in proof.get("silent", ())}):
             say(f"warning: what the agents of {', '.join(silent)} keep is not compared: they do not answer")
-    return console.FAILED if any(proof["problems"] for proof in proofs) else console.DONE
+    if any(proof["problems"] for proof in proofs):
+        return console.FAILED
+    return console.DONE if estate is not None else console.NOT_COMPARED
 
 
 async def _proof(control: Control, name: str, estate: str | None, generation: int) -> Document:

@@ -17,6 +17,7 @@ from evac.engine.runs.requests import Request
 from evac.incident.records import Note
 from evac.model.observation import Observation
 from evac.store.anchors import Anchor
+from evac.views.decisions import Decision
 from evac.views.documents import DryRun, RunDocument
 from evac.views.sheet import Sheet
 
@@ -90,6 +91,10 @@ class Control(Protocol):
         """One run with its steps, or with so many of them, those first that need a look."""
         ...
 
+    async def decision(self, name: str, step: str) -> Decision:
+        """What is asked about a step of a run, or about the run (step empty), and what each answer does."""
+        ...
+
     def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:
         """The same each time that the run changed, until it has ended."""
         ...
@@ -132,8 +137,17 @@ class Control(Protocol):
         """Who leads, after it was made sure that the plan fits and that somebody does."""
         ...
 
-    async def propose(self, plan: PlanGiven, incident: str, reason: str, typed: tuple[str, ...]) -> str:
-        """Has the leader make a run of a plan; its name."""
+    async def propose(
+        self,
+        plan: PlanGiven,
+        incident: str,
+        reason: str,
+        typed: tuple[str, ...],
+        abandoned: tuple[str, ...] = (),
+    ) -> str:
+        """Has the leader make a run of a plan; its name. abandoned: sites that are left as lost although they
+        answer.
+        """
         ...
 
     async def hold(self, who: str, reason: str) -> Held:

@@ -42,6 +42,7 @@ from evac.office.status_summary import NOTICES_SHOWN, drawer_row, status_documen
 from evac.run.envelope import to_data
 from evac.run.values import ENDED
 from evac.store.anchors import Anchor
+from evac.views.decisions import Decision
 from evac.views.documents import DryRun, Mismatch, RunDocument, read
 from evac.views.sheet import Sheet, sheet_of
 from evac.views.words import moment
@@ -230,6 +231,11 @@ class ServerControl:
             rows = _items(await self._read(path, {"order": "need", "limit": max(1, min(most, PAGE))}))
         return _read(RunDocument, head | {"steps": rows}, "run")
 
+    async def decision(self, name: str, step: str) -> Decision:
+        found = await self._read(_path("runs", name, "decision"), {"step": step})
+        _check_version(found)
+        return _read(Decision, found, "decision")
+
     async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:
         """The stream says that something happened; what, is read."""
         document = await self.run(name, most)
@@ -338,12 +344,20 @@ class ServerControl:
         """The bytes go under their own digest, so that it does not matter how often."""
         await self._calls.change("PUT", _path("plans", plan.digest), plan.data, timeout_s=LONG_S)
 
-    async def propose(self, plan: PlanGiven, incident: str, reason: str, typed: tuple[str, ...]) -> str:
+    async def propose(
+        self,
+        plan: PlanGiven,
+        incident: str,
+        reason: str,
+        typed: tuple[str, ...],
+        abandoned: tuple[str, ...] = (),
+    ) -> str:
         body = {
             "plan": plan.digest,
             "incident": incident,
             "reason": reason,
             "typed": list(typed),
+            "abandoned": list(abandoned),
             "who": runs.who_am_i(),
         }
         told = await self._change("POST", _path("runs"), body, self._calls.new_key(), {"wait_s": 20}, LONG_S)

@@ -21,7 +21,7 @@ from evac.incident.records import WATCH, Entry, Note, RunRecord, Source, Weight,
 from evac.incident.services import Fate, Level
 from evac.model.access import Proven
 from evac.run.state import apply
-from evac.run.values import Event, RunSpec, RunStep
+from evac.run.values import Event, RunSpec, RunStep, left_of, left_words
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 
@@ -57,7 +57,8 @@ def _by(data: Mapping[str, Any]) -> str:
 
 def _ended(data: Mapping[str, Any]) -> Told:
     phase = str(data.get("phase", "")).replace("_", " ")
-    return "ended", f"the run ended: {phase}" + (f"; {_cut(data['why'])}" if data.get("why") else ""), "main"
+    more = "; ".join(filter(None, (left_words(left_of(data.get("left", ()))), _cut(data.get("why", "")))))
+    return "ended", f"the run ended: {phase}" + (f"; {more}" if more else ""), "main"
 
 
 def _switched_on(data: Mapping[str, Any]) -> Told:
@@ -200,6 +201,7 @@ _NOTE_KINDS: Final = {
     "state": "status",
     "fact": "fact",
     "resolved": "resolved",
+    "reopened": "reopened",
     "note": "note",
 }
 
@@ -322,8 +324,6 @@ def _of_services(dossier: Dossier, about: Summary, told_by: Iterable[Telling]) -
     runs = {telling.run: telling.places for telling in told_by}
     for number, fate in enumerate(about.fates):
         for change in fate.changes:
-            if change.source.stream.startswith("note/"):
-                continue
             kind, words = _LEVEL_WORDS[change.level]
             if change.level == "degraded" and _came_from_down(fate, change.at_ms):
                 kind, words = "restored", "serves again, not in full yet"
@@ -374,8 +374,8 @@ def _said(note: Note) -> str:
         return f"{note.who} says that {note.name} is {note.value}{more}"
     if note.kind == "fact":
         return f"{note.who} says: {note.name.replace('_', ' ')} is {' '.join(note.value.split())}{more}"
-    if note.kind == "resolved":
-        return f"{note.who} says that it is over{more}"
+    if note.kind in ("resolved", "reopened"):
+        return f"{note.kind} by {note.who}{more}"
     named = f"{note.name}: " if note.name else ""
     words = {"draft": "drafts", "update": "publishes", "note": "notes"}[note.kind]
     return f"{note.who} {words}: {named}{text}"

@@ -14,6 +14,7 @@ from typing import Any, Final
 from evac.model.access import Proven
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import RunError
+from evac.model.observation import seen_in
 from evac.run import envelope, new_plan
 from evac.run.boots import events as boot_events
 from evac.run.new_plan import STEP_FACTS, STEP_SETS
@@ -23,7 +24,7 @@ from evac.run.transitions import moves as _moves
 from evac.run.transitions import of_attempt as _of_attempt
 from evac.run.transitions import refused as _refused
 from evac.run.transitions import run_moves as _run_moves
-from evac.run.values import Event, RunSpec
+from evac.run.values import Event, RunSpec, left_of
 from evac.run.view import Pause, RunView
 from evac.steps.registry import kind_of
 
@@ -95,6 +96,7 @@ def _run_created(view: RunView, event: Event) -> None:
     view.token, view.owner = event.data.get("token", 0), event.data.get("owner", "")
     view.bound = event.data.get("bound", "")
     view.proposer = event.data.get("who", "")
+    view.seen = tuple(seen_in(one) for one in event.data.get("seen", ()))
     view.approvals.to_type = tuple(event.data.get("names", ()))
 
 
@@ -425,6 +427,7 @@ def _run_ended(view: RunView, event: Event) -> None:
     _run_moves(view, event, f"run_ended:{event.data['phase']}")
     view.pause = None
     view.end_why = event.data.get("why", "")
+    view.left = left_of(event.data.get("left", ()))
 
 
 _HANDLERS: Final[Mapping[str, Callable[[RunView, Event], None]]] = MappingProxyType(
@@ -517,6 +520,7 @@ def fingerprint(view: RunView) -> str:
         view.started_ms,
         view.monitoring_ms,
         view.end_why,
+        view.left,
         view.last_ms,
         view.events,
         replaced.lost,

@@ -1,6 +1,7 @@
 """What a person asks for: a run, or an end to doubt about one that has ended; and the answer.
 
-    proposal/<id>      {"incident", "plan", "reason", "mode", "leaving", "mark", "ends", "typed", "who"}
+    proposal/<id>      {"incident", "plan", "reason", "mode", "leaving", "mark", "ends", "typed", "who",
+                        "abandoned"}
     answer/<id>        {"run"} of the run that was made of it, or {"refused", "code", "kind", "hint"}
 
 The answers of older leaders say neither kind nor hint.
@@ -39,6 +40,7 @@ from evac.engine.stores.guards import Mark, Permit
 from evac.model.access import Proven
 from evac.model.error_kinds import kind_of
 from evac.model.errors import Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
+from evac.model.observation import SiteSeen
 from evac.model.run_policy import Envelope
 from evac.model.step_id import StepId, plan_id
 from evac.net.internal_errors import foreseen
@@ -46,6 +48,7 @@ from evac.run import envelope
 from evac.run.values import SETTLED
 from evac.run.view import RunView
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
+from evac.views.situation_view import abandon_hint, site_words
 
 REPLACEABLE: Final = frozenset({"pending", "awaiting_approval", "running", "paused", "monitoring"})
 """Phases in which a run takes another plan."""
@@ -117,6 +120,8 @@ class Wanted:
     """
     who: str = ""
     """Asked for it; empty where evac itself did."""
+    abandoned: tuple[str, ...] = ()
+    """Sites that a person leaves as lost although they answer."""
 
 
 PROPOSAL: Final = "proposal/"
@@ -155,6 +160,7 @@ async def wanted_of(store: Store, entry: Entry) -> Wanted:
             tuple(told.get("typed", ())),
             (),
             str(told.get("who", "")),
+            tuple(told.get("abandoned", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise RunError("proposal-unreadable", f"{entry.key} cannot be read") from error
@@ -175,6 +181,19 @@ async def _must_have_no_run(store: Store, incident: str) -> None:
     raise NotAllowed(
         "incident-has-run", words, f"evac run show {run}; for something else name another incident"
     )
+
+
+ANSWERS: Final = "site-answers"
+
+
+def must_be_abandoned(seen: Sequence[SiteSeen], abandoned: Collection[str]) -> None:
+    """Raises NotAllowed for a site that answers, or is the last one, and that nobody said they abandon."""
+    asked = [one for one in seen if one.state == "answers" or one.is_last]
+    left = [one for one in asked if one.site not in abandoned]
+    if left:
+        words = "; ".join(site_words(one) for one in left)
+        command = "evac apply PLAN ESTATE --execute"
+        raise NotAllowed(ANSWERS, words, abandon_hint([one.site for one in left], command))
 
 
 REQUESTS: Final = "request/"
