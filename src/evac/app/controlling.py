@@ -39,6 +39,7 @@ from evac.drivers.process.driver import (
 )
 from evac.drivers.registry import DRIVERS, Drivers, Maker, spec_of
 from evac.engine.clock import Clock, SystemClock
+from evac.engine.lead.access_journal import AccessJournal
 from evac.engine.lead.controller import AnchorSink, Controller, Parts
 from evac.engine.lead.generations import Generations
 from evac.engine.lead.policies import Policies
@@ -190,8 +191,7 @@ async def compose(
     worker = PlanningWorker(
         setting.estate, setting.as_of, policy, setting.budget_ms, lambda: seen.observation, len(estate.fleet)
     )
-    agents: dict[str, AgentPermits] = {}
-    mender = Mender()
+    agents, mender = dict[str, AgentPermits](), Mender()
     checker = Checker(lambda: (seen.estate, seen.digest))
     people = KnownPeople(store, policies, clock, setting.access or access_beside(setting.estate))
     desk = replace(
@@ -204,8 +204,7 @@ async def compose(
     drawn = sites if setting.drawer and setting.watch else ()
     drawer = Drawer(store, clock, drawn, worker, lambda: seen.digest)
     deadline_s = policy.profile.deadline_ms / 1_000
-    if targets is None and setting.watch:
-        targets = probes_of(estate, drivers, deadline_s)
+    targets = probes_of(estate, drivers, deadline_s) if targets is None and setting.watch else targets
     anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
     sinks = {site: _sink(agent, generations) for site, agent in anchors.items()}
     made: list[Controller] = []
@@ -221,7 +220,8 @@ async def compose(
         commits_go_on=seen.commits_go_on,
         anchors=[heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items()],
         chores=(
-            *(seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore),
+            *(seen.look, seen.check_standing, permits[0].chore),
+            *(PlanJournal(store).chore, AccessJournal(store).chore),
             Releases(store, clock, tell, people.needed, people.prove).chore,
             effects.ClearedMarks(store, clock, tell).chore,
             RivalWatch(seen, clock, tell).chore,
@@ -236,8 +236,8 @@ async def compose(
     )
     made.append(Controller(parts))
     closed: list[AgentAnchors | AgentPermits | AgentGenerations] = [*anchors.values(), *tellers.values()]
-    forethought = Forethought(store, drawer, checker, drawn)
-    return Composed(made[0], store, drivers, worker, seen, closed, agents, mender, forethought)
+    ahead = Forethought(store, drawer, checker, drawn)
+    return Composed(made[0], store, drivers, worker, seen, closed, agents, mender, ahead)
 
 
 def hands_of(estate: Estate, peer: AgentPeer | None = None) -> dict[str, Maker]:

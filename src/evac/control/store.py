@@ -11,6 +11,7 @@ from typing import Final
 
 from evac import estate as estates
 from evac.app import applying, incidents, runs
+from evac.app.access_log import access_log
 from evac.app.anchoring import JOURNALS
 from evac.app.applying import check_fit, rehearse
 from evac.app.incidents import PaperForm, PaperKind
@@ -173,6 +174,9 @@ class StoreControl:
     ) -> str:
         proposal = replace(runs.proposal_of(plan.data, incident, reason, typed), abandoned=abandoned)
         return await runs.propose(self.store, proposal, self._clock.now_ms())
+
+    async def access_log(self, since_ms: int) -> Sequence[Document]:
+        return [asdict(one) for one in await access_log(self.store, since_ms)]
 
     async def logins(self) -> Sequence[Document]:
         return [one for _, one in await logins.kept(self.store)]
