@@ -92,7 +92,7 @@ def test_the_ladder_of_fence_proofs(facts: FenceFacts, proof: str | None) -> Non
 
 
 def test_nothing_need_be_fenced_only_where_policy_says_so() -> None:
-    assert prove(StorePolicy("cache", ("sync", "none")), FenceFacts()) == Proved("none", False)
+    assert prove(StorePolicy("cache", ("sync", "none")), FenceFacts()) == Proved("none")
     assert isinstance(prove(StorePolicy("cache"), FenceFacts()), NotProved)
 
 
