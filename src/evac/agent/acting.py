@@ -65,7 +65,6 @@ class Acting:
         """An action of a local driver. Raises `ActionError`."""
         order, action, what = read_order(values), read_action(values), _words(values, "what")
         driver = self._driver(action)
-        self.allow.refuse_other(action, self._config.site)
         if what not in _CHANGING:
             self._ledger.refuse(order.token)
         if what == "check":
@@ -108,6 +107,7 @@ class Acting:
                 f"the agent of {self._config.site} does nothing with {action.driver}",
                 "name it under drivers in the agent's file",
             )
+        self.allow.refuse_other(action, self._config.site)
         return self._drivers.get(action.driver)
 
     def _turn(self, target: str) -> _Turn:

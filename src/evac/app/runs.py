@@ -28,11 +28,15 @@ from evac.engine.runs import requests
 from evac.engine.runs.binding import get_bound
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import ANSWER, PROPOSAL
+from evac.engine.runs.proving import Act, sign_act
 from evac.engine.runs.reading import decode_all
+from evac.engine.runs.releases import OF_HOLD, RELEASE, hold_digest, proof_needed, released
+from evac.engine.runs.signatures import read_key
 from evac.engine.stores.guards import HOLD_KEY
 from evac.engine.stores.sightings import Loss, fenced_ms, known_losses, read_sightings
 from evac.engine.stores.stalled_commits import bound_of, is_protection
 from evac.estate.codecs import plan as plan_codec
+from evac.model.access import Proven
 from evac.model.error_kinds import error_of
 from evac.model.errors import (
     Corrupt,
@@ -412,11 +416,37 @@ async def hold(store: Store, who: str, reason: str, now_ms: int) -> None:
     await store.transact((), (Put(HOLD_KEY, value),))
 
 
-async def release(store: Store) -> bool:
-    """Ends the hold. False: there was none."""
-    if await store.get(HOLD_KEY) is None:
+async def release(
+    store: Store, who: str, reason: str, now_ms: int, key: Path | None = None, wait_s: float = ANSWER_S
+) -> bool:
+    """Ends the hold. False: there was none. key: to sign with; needed where the leader takes no typed name,
+    and then it is the leader who ends it. Raises NotAllowed, Unavailable where no leader answered.
+    """
+    entry = await store.get(HOLD_KEY)
+    if entry is None:
         return False
-    await store.transact((), (Delete(HOLD_KEY),))
+    if key is None:
+        if await proof_needed(store):
+            raise NotAllowed(
+                "unproven",
+                f"{who[:80]} is a typed name, and the end of a hold needs a person who is proven",
+                "sign it with --key FILE, or ask through the war room: --server URL",
+            )
+        changes = (Delete(HOLD_KEY), released(who, reason, now_ms, Proven()))
+        await store.transact((Compare(HOLD_KEY, entry.revision),), changes)
+        return True
+    request = requests.Request(new_id(now_ms), "resume", who, reason, at_ms=now_ms)
+    act = Act(OF_HOLD, request, bound=hold_digest(entry.value), at_ms=now_ms)
+    request = replace(request, signature=sign_act(act, read_key(key)))
+    await store.transact((), (Put(RELEASE + request.id, requests.encode(request)),))
+    deadline = time.monotonic() + wait_s
+    while (answer := await store.get(ANSWER + request.id)) is None:
+        if time.monotonic() >= deadline:
+            raise Unavailable("no controller leads, so the hold is not ended yet; it will be when one leads")
+        await asyncio.sleep(0.1)
+    row: Mapping[str, Any] = orjson.loads(answer.value)
+    if row.get("code"):
+        raise refusal(Refusal.of(row))
     return True
 
 

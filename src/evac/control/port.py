@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from evac.app.incidents import PaperForm, PaperKind
 from evac.engine.runs.requests import Request
@@ -22,6 +22,8 @@ from evac.views.documents import DryRun, RunDocument
 from evac.views.sheet import Sheet
 from evac.views.status_document import PlanLine, RunLine, StatusDocument
 
+RELEASED: Final = "released by evac hold --release"
+"""Why a hold ends where nobody says it."""
 Document = Mapping[str, Any]
 QuarantineForm = Literal["json", "csv", "html"]
 
@@ -153,8 +155,18 @@ class Control(Protocol):
         """Stops everything before its next effect."""
         ...
 
-    async def release(self, who: str, reason: str) -> bool:
-        """Ends the hold; False where nobody held anything."""
+    async def release(self, who: str, reason: str, key: Path | None = None) -> bool:
+        """Ends the hold; False where nobody held anything. key: to sign with, straight to the store; a war
+        room knows who asks by the login.
+        """
+        ...
+
+    async def logins(self) -> Sequence[Document]:
+        """Open logins: id, name, proof, acr, made_ms, seen_ms, until_ms."""
+        ...
+
+    async def end_logins(self, name: str, login: str = "") -> int:
+        """Ends all logins of a person, or the one of that id; how many."""
         ...
 
     async def facts(self, estate: Path | None, look: bool) -> Observation:

@@ -22,6 +22,7 @@ from evac.app.anchoring import JOURNALS
 from evac.app.incidents import PaperForm, PaperKind, check_note
 from evac.app.observed_stores import facts_from
 from evac.control.port import (
+    RELEASED,
     Document,
     Held,
     PlanGiven,
@@ -179,7 +180,6 @@ WAIT_S: Final = 15
 WAITS: Final = 2
 LONG_S: Final = 130.0
 """For what asks real systems."""
-RELEASED: Final = "released by evac hold --release"
 
 
 def _read(shape: type[Shape], value: Mapping[str, Any], what: str) -> Shape:
@@ -369,6 +369,15 @@ class ServerControl:
             raise Unavailable("no controller leads, so nobody took the plan")
         return str(told["run"])
 
+    async def logins(self) -> Sequence[Document]:
+        found = await self._read(_path("logins"))
+        return [dict(row) for row in found["items"]]
+
+    async def end_logins(self, name: str, login: str = "") -> int:
+        params = {"name": name, "id": login}
+        reply = await self._calls.change("DELETE", _path("logins"), key=self._calls.new_key(), params=params)
+        return int(orjson.loads(reply.body)["ended"])
+
     async def facts(self, estate: Path | None, look: bool) -> Observation:
         return facts_from(await self._read(_path("situation", "facts")))
 
@@ -387,7 +396,7 @@ class ServerControl:
             found = await self._read(_path("hold"))
             return Held(str(found["who"]), str(found["reason"]), True)
 
-    async def release(self, who: str, reason: str) -> bool:
+    async def release(self, who: str, reason: str, key: Path | None = None) -> bool:
         params = {"reason": reason or RELEASED, "who": who or runs.who_am_i()}
         try:
             await self._calls.change("DELETE", _path("hold"), key=self._calls.new_key(), params=params)

@@ -16,6 +16,7 @@ from evac.app.applying import check_fit, rehearse
 from evac.app.incidents import PaperForm, PaperKind
 from evac.app.situations import facts_now
 from evac.control.port import (
+    RELEASED,
     Document,
     Held,
     PlanGiven,
@@ -36,7 +37,7 @@ from evac.incident.incident import summary
 from evac.incident.records import Note
 from evac.model.errors import InvalidInput
 from evac.model.observation import Observation
-from evac.office import status_summary
+from evac.office import logins, status_summary
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
 from evac.store.journal import records_after
@@ -174,6 +175,12 @@ class StoreControl:
         proposal = replace(runs.proposal_of(plan.data, incident, reason, typed), abandoned=abandoned)
         return await runs.propose(self.store, proposal, self._clock.now_ms())
 
+    async def logins(self) -> Sequence[Document]:
+        return [one for _, one in await logins.kept(self.store)]
+
+    async def end_logins(self, name: str, login: str = "") -> int:
+        return await logins.end(self.store, name, login)
+
     async def facts(self, estate: Path | None, look: bool) -> Observation:
         now_ms = self._clock.now_ms()
         if not look:
@@ -195,8 +202,9 @@ class StoreControl:
         await runs.hold(self.store, name, reason, self._clock.now_ms())
         return Held(name, reason, False)
 
-    async def release(self, who: str, reason: str) -> bool:
-        return await runs.release(self.store)
+    async def release(self, who: str, reason: str, key: Path | None = None) -> bool:
+        name, why = await self.name(who), reason or RELEASED
+        return await runs.release(self.store, name, why, self._clock.now_ms(), key)
 
     async def status(self) -> StatusDocument:
         return await status_summary.status(self.store)

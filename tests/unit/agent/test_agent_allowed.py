@@ -59,7 +59,7 @@ def test_what_the_file_lists_may_be_named() -> None:
         ("postgres", POSTGRES | {"password": "file:/etc/shadow"}, {}, "add it to secrets"),
         ("postgres", POSTGRES | {"password": "env:HOME"}, {}, "env:HOME"),
         ("postgres", POSTGRES | {"password": "file:/etc/evac/pg,file:/etc/shadow"}, {}, "secrets"),
-        ("postgres", POSTGRES | {"bin": "/tmp/evil"}, {}, "add it to bin"),
+        ("postgres", POSTGRES | {"bin": "/opt/evil"}, {}, "add it to bin"),
         ("postgres", POSTGRES | {"bin": "/usr/lib/postgresql/17/bin/../../../../../tmp"}, {}, "bin"),
         ("postgres", POSTGRES | {"data": "/srv/pg/main/../other"}, {}, "add it to data"),
         ("postgres", POSTGRES | {"data": "/srv/pg/main2"}, {}, "data"),

@@ -462,7 +462,7 @@ async def plans(request: Request, begin: Begin = 0, kind: Kind = "") -> Response
         return frame.render("plans.html.j2", PAGE.path, max(now_ms, now.at_ms), **context)
 
     name = f"page plans {kind} {begin // ROWS}"
-    return room.shelf.answer(request, name, (now.version, now_ms), make, frame.HTML)
+    return frame.answer(request, name, (now.version, now_ms), make)
 
 
 @PAGE.router.get(PAGE.path + "/{digest}")
@@ -480,4 +480,4 @@ async def plan(request: Request, digest: Digest, services: Begin = 0, steps: Beg
         return frame.render("plan.html.j2", PAGE.path, max(now_ms, now.at_ms), **context)
 
     name = f"page plan {digest} {services} {steps}"
-    return room.shelf.answer(request, name, (now.version, now_ms), make, frame.HTML)
+    return frame.answer(request, name, (now.version, now_ms), make)

@@ -230,6 +230,8 @@ def context(shown: Shown) -> dict[str, Any]:
         "servers": said.servers,
         "losses": document.most_lost,
         "ended": ended,
+        "left": document.left[:SERVICES_MOST],
+        "left_rest": max(0, len(document.left) - SERVICES_MOST),
         "limits": [limit_words(row) for row in document.limits_changed],
         "charts": charts(view, said, shown.plan.outcomes if shown.plan else ()),
         "services": services[:SERVICES_MOST],
@@ -251,6 +253,11 @@ def _answer(document: RunHead, said: Projection, wants: int, late: int) -> tuple
     words = f"{state[:1].upper()}{state[1:]}: {number(done)} of {plural(sum(counts.values()), 'step')} done"
     if document.state in ENDED:
         took = f" after {duration(max(0, said.end_ms - said.begun_ms))}" if said.begun_ms else ""
+        if document.left:
+            counted = f"{number(done)} of {plural(sum(counts.values()), 'step')} done{took}"
+            return f"{state[:1].upper()}{state[1:]}: {document.why}. {counted}.", RUN_CLASS.get(
+                document.state, ""
+            )
         why = f" {document.why[:1].upper()}{document.why[1:]}." if document.why else ""
         return f"{words}{took}.{why}", RUN_CLASS.get(document.state, "")
     words += "."
@@ -317,7 +324,7 @@ def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
 
 
 def wait_line(row: WaitRow) -> dict[str, Any]:
-    """What waits, and what can be asked of the run about it; a hold is released on the page Now."""
+    """What waits, and what can be asked of the run about it; a hold is released on the page Hold."""
     verbs = [verb for verb in row.verbs if verb != "release"]
     return {"words": row.words, "step": row.step, "verbs": verbs, "code": row.facts.get("code", "")}
 
