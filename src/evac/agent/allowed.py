@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ _PREFIXES: Final = ("old_", "primary_", "candidate_")
 """Of parameters that name another member as settings name this one."""
 _PEERS: Final = frozenset({"peers", "copies"})
 _REFERENCES: Final = ("env:", "file:")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -140,10 +142,10 @@ def _address(text: str, port: Value) -> str:
             return text
     text = text.rpartition("=")[2].lower()
     host, _, own = text.rpartition(":")
-    if own.isdigit() and (host.startswith("[") or ":" not in host):
+    if _PORT.fullmatch(own) and (host.startswith("[") or ":" not in host):
         return address(host.strip("[]"), int(own))
     host = text.strip("[]")
-    return address(host, int(str(port))) if str(port).isdigit() else host
+    return address(host, int(str(port))) if _PORT.fullmatch(str(port)) else host
 
 
 def _lists_host(hosts: Iterable[str], words: str) -> bool:

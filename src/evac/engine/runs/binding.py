@@ -387,7 +387,7 @@ def decode_bound(data: bytes) -> Bound:
         actions = {
             step: tuple(_action_of(row, settings) for row in rows) for step, rows in found["actions"].items()
         }
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise Corrupt("a bound run in the store cannot be read") from error
     return Bound(spec, MappingProxyType(actions))
 
