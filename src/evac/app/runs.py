@@ -59,6 +59,7 @@ from evac.store.port import Compare, Delete, Put, Store
 from evac.views.decisions import Decision, decision_of
 from evac.views.documents import LossRow, RunShown
 from evac.views.quarantine import Quarantine, quarantine_of
+from evac.views.status_document import RunLine
 from evac.views.words import moment
 
 INCIDENT: Final = "incident/"
@@ -351,38 +352,33 @@ def _phase_in(events: Sequence[Event]) -> str:
     return phase
 
 
-async def list_runs(store: Store) -> list[dict[str, Any]]:
-    """All runs, oldest first: run, incident, plan_digest and scenario as they are in force, state,
-    started_at. One whose journal cannot be read hides no other: its state is `CORRUPT`, of which nothing else
-    is known.
+async def list_runs(store: Store) -> list[RunLine]:
+    """All runs, oldest first, with plan and scenario as they are in force. One whose journal cannot be read
+    hides no other: its state is `CORRUPT`, and nothing else is known of it.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[RunLine] = []
     after = INCIDENT
     while page := await store.list(INCIDENT, after if after != INCIDENT else "", 500):
         for entry in page:
             told = orjson.loads(entry.value)
-            head = {"run": told["run"], "incident": entry.key.removeprefix(INCIDENT)}
+            run, incident = str(told["run"]), entry.key.removeprefix(INCIDENT)
             try:
-                rows.append(head | await _row(store, told["run"]))
+                rows.append(await _line(store, run, incident))
             except (Corrupt, RunError):
-                rows.append(head | {"plan_digest": "", "state": CORRUPT, "scenario": "", "started_at": None})
+                rows.append(RunLine(run, incident, "", CORRUPT, "", None))
         after = page[-1].key
         if len(rows) >= RUNS_MOST:
             break
-    return sorted(rows, key=lambda row: (row["started_at"] or "", row["run"]))
+    return sorted(rows, key=lambda row: (row.started_at or "", row.run))
 
 
-async def _row(store: Store, run: str) -> dict[str, Any]:
+async def _line(store: Store, run: str, incident: str) -> RunLine:
     events = await events_of(store, run)
     ended = next((e.data["phase"] for e in reversed(events) if e.kind == "run_ended"), "")
     under_way = not ended and await store.get(OPEN + run) is not None
     plan, scenario = await _in_force(store, run, events)
-    return {
-        "plan_digest": plan,
-        "state": ended or (_phase_in(events) if under_way else "unfinished"),
-        "scenario": scenario,
-        "started_at": moment(events[0].at_ms),
-    }
+    state = ended or (_phase_in(events) if under_way else "unfinished")
+    return RunLine(run, incident, plan, state, scenario, moment(events[0].at_ms))
 
 
 async def _in_force(store: Store, run: str, events: Sequence[Event]) -> tuple[str, str]:

@@ -93,12 +93,14 @@ run.add_command(quarantine)
 def list_command(where: Where, output: str) -> None:
     """All runs, oldest first."""
     import json
+    from dataclasses import asdict
 
-    from evac.views.run_report import list_text
+    from evac.views.status_document import list_text
 
     rows = where.do(lambda control: control.runs())
     if output == "json":
-        emit(json.dumps({"schema_version": 1, "runs": rows}, indent=2) + "\n", None)
+        listed = [asdict(row) for row in rows]
+        emit(json.dumps({"schema_version": 1, "runs": listed}, indent=2) + "\n", None)
         return
     shown = screen()
     emit(list_text(rows, shown.width, shown.colour), None)
@@ -242,7 +244,7 @@ def verify(run: str | None, where: Where, estate: str | None, output: str) -> in
     names = (run,) if run is not None else JOURNALS
 
     async def work(control: Control) -> list[Document]:
-        generation = 0 if estate is None else int((await control.status())["generation"])
+        generation = 0 if estate is None else (await control.status()).generation
         return [await _proof(control, name, estate, generation) for name in names]
 
     proofs = where.do(work)

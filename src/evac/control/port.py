@@ -20,6 +20,7 @@ from evac.store.anchors import Anchor
 from evac.views.decisions import Decision
 from evac.views.documents import DryRun, RunDocument
 from evac.views.sheet import Sheet
+from evac.views.status_document import PlanLine, RunLine, StatusDocument
 
 RELEASED: Final = "released by evac hold --release"
 """Why a hold ends where nobody says it."""
@@ -83,8 +84,8 @@ class Control(Protocol):
         """The name that journals will say; who: the one that was asked for, if any."""
         ...
 
-    async def runs(self) -> Sequence[Document]:
-        """All runs, oldest first: run, incident, plan_digest, state, scenario, started_at."""
+    async def runs(self) -> Sequence[RunLine]:
+        """All runs, oldest first."""
         ...
 
     async def run(self, name: str, most: int | None = None) -> RunDocument:
@@ -125,8 +126,8 @@ class Control(Protocol):
         """A plan that is kept, by its digest or the first twelve letters of it or more."""
         ...
 
-    async def plans(self) -> Sequence[Document]:
-        """The drawer: scenario, lost, plan, estate, at, took_ms, problem."""
+    async def plans(self) -> Sequence[PlanLine]:
+        """The plans of the library."""
         ...
 
     async def rehearse(self, plan: PlanGiven) -> DryRun:
@@ -180,9 +181,7 @@ class Control(Protocol):
         """Takes back that a site, or a domain below one, is lost or evacuated."""
         ...
 
-    async def status(self) -> Document:
-        """Who leads, what is held, which sites are marked, open runs, the drawer, the last notices."""
-        ...
+    async def status(self) -> StatusDocument: ...
 
     async def what_if(self, domains: Sequence[str], estate: Path | None) -> Document:
         """What the loss of these domains at once does."""

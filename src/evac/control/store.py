@@ -49,6 +49,7 @@ from evac.views.documents import DryRun, RunDocument, RunShown, run_document
 from evac.views.quarantine import quarantine_csv, quarantine_json, quarantine_page
 from evac.views.run_report import event_row
 from evac.views.sheet import Sheet
+from evac.views.status_document import PlanLine, RunLine, StatusDocument
 from evac.views.status_page import status_files
 from evac.views.words import moment
 
@@ -78,7 +79,7 @@ class StoreControl:
     async def name(self, who: str) -> str:
         return who or runs.who_am_i()
 
-    async def runs(self) -> Sequence[Document]:
+    async def runs(self) -> Sequence[RunLine]:
         return await runs.list_runs(self.store)
 
     async def run(self, name: str, most: int | None = None) -> RunDocument:
@@ -147,8 +148,8 @@ class StoreControl:
     async def plan(self, named: str) -> bytes:
         return await get_plan(self.store, await find_plan(self.store, named))
 
-    async def plans(self) -> Sequence[Document]:
-        return await status_summary.drawer_rows(self.store)
+    async def plans(self) -> Sequence[PlanLine]:
+        return await status_summary.plan_lines(self.store)
 
     async def rehearse(self, plan: PlanGiven) -> DryRun:
         estate, known = _estate(plan.estate), await self.facts(plan.estate, True)
@@ -209,7 +210,7 @@ class StoreControl:
         name, why = await self.name(who), reason or RELEASED
         return await runs.release(self.store, name, why, self._clock.now_ms(), key)
 
-    async def status(self) -> Document:
+    async def status(self) -> StatusDocument:
         return await status_summary.status(self.store)
 
     async def what_if(self, domains: Sequence[str], estate: Path | None) -> Document:
