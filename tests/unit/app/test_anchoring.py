@@ -111,7 +111,7 @@ def test_a_journal_that_was_cut_off_or_changed_gets_no_new_head_and_it_is_said_o
         await written(store, 3, *READ_ON)
         await chore.look()
         kept = {stream: site.heads(stream) for stream in READ_ON}
-        cut, changed = READ_ON
+        cut, changed, *_ = READ_ON
         await store.transact((), (Delete(key_of(cut, 4)),))
         last = await store.get(key_of(changed, 4))
         assert last is not None
