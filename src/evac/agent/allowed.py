@@ -100,8 +100,8 @@ assert set(_TABLES) == set(get_args(Names)) - {""}
 
 
 def _named(action: Action) -> Iterable[tuple[Names, str, str]]:
-    """What an action reaches: what it is, which key names it, and how it is written. Raises `Permanent` for a key
-    that the driver does not declare: no one knows what it would reach.
+    """What an action reaches: what it is, which key names it, and how it is written. Raises `Permanent` for a
+    key that the driver does not declare: no one knows what it would reach.
     """
     spec = DRIVERS.get(action.driver)
     declared = {} if spec is None else {one.key: one for one in spec.all_settings}
