@@ -156,6 +156,7 @@ def _permitting(
         desk.clock,
         lambda site: _permitter(estate, agents, site),
         lambda name: _primary_of(seen, name),
+        seen.obeyed,
     )
 
 
@@ -298,6 +299,7 @@ def _desk(
         loss=seen.loss,
         effects=partial(_left_behind, store, seen),
         look=look,
+        obeyed=seen.obeyed,
         check=lambda view, request: check_request(policies.of(view.spec.run), view, request),
         boundary=setting.boundary,
         behind=seen.behind,

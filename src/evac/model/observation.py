@@ -8,7 +8,7 @@ not go stale because a replica is a few milliseconds further behind.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from evac.model.canonical import digest
@@ -51,6 +51,9 @@ class MemberSeen:
     position: int | None = None
     history: str = ""
     error: tuple[str, str, str] | None = None
+    token: int = field(default=0, compare=False)
+    epoch: int = field(default=0, compare=False)
+    """The highest token and epoch that it has obeyed, where it keeps them. No part of what the estate is."""
 
 
 @dataclass(frozen=True, slots=True)

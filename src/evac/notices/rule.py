@@ -220,6 +220,11 @@ def of_watching(kind: str, words: str, data: Mapping[str, Any]) -> News | None:
         return News("trouble", "error", words, short(str(data.get("hint", ""))))
     if kind == "run" and data.get("event") == "run_ended":
         phase = str(data.get("phase", ""))
+        if bare := data.get("unprotected"):
+            names = ", ".join(str(name) for name in bare)
+            hint = "lead a copy back: evac plan ESTATE --restore SITE"
+            words += f": {names} unprotected, no copy confirms commits"
+            return News("run", "critical", short(words), hint)
         severity: Severity = "info" if phase in _GOOD_ENDS else "error"
         return News("run", severity, f"{words}: {phase.replace('_', ' ')}" if phase else words)
     return None

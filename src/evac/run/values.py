@@ -119,6 +119,10 @@ class Event(NamedTuple):
     data: Mapping[str, Any] = MappingProxyType({})
 
 
+ATTESTED: Final = "attested"
+"""The label of a run that names stores whose fence a person may attest."""
+UNPROTECTED: Final = "unprotected"
+"""The label of a run that names stores which may lose nothing, and are left without a synchronous copy."""
 KEPT: Final = -1
 """hold_ms of a use that lasts beyond its step: a server that is on draws its watts until it is off."""
 

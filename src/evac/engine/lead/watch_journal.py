@@ -39,6 +39,7 @@ _KEYS: Final = (
     "server",
     "other",
     "break_glass",
+    "unprotected",
 )
 _TOLD: Final = MappingProxyType(
     {
