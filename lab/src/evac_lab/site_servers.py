@@ -243,6 +243,13 @@ def agent_file(ground: Ground, site: Site) -> str:
             f"ca = {_toml(f'file:{certificates}/ca.pem')}",
             f"names = [{', '.join(_toml(name) for name in names)}]",
             "",
+            "[allow]",
+            f"hosts = [{', '.join(_toml(host) for host in ground.topology.hosts('postgres'))}]",
+            f"secrets = [{_toml(ground.secrets.reference('postgres'))}]",
+            f"bin = [{_toml(postgres.program_folder())}]",
+            f"data = [{_toml(str(ground.folder.data(site.name, 'postgres')))}, "
+            f"{_toml(str(ground.folder.archive))}]",
+            "",
             "[[units]]",
             f"name = {_toml(SERVICE)}",
             f"argv = [{', '.join(_toml(word) for word in argv)}]",

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
+from evac.agent.allowed import Allowed
 from evac.drivers.process.client import address, stamp_of
 from evac.drivers.registry import DRIVERS
 from evac.model.errors import EvacError, InvalidInput
@@ -240,6 +241,8 @@ class AgentConfig:
     """It may listen without TLS where others can reach it."""
     addresses: tuple[str, ...] = ()
     """More `host:port` by which orders may name it."""
+    allow: Allowed = field(default_factory=Allowed)
+    """What orders may name."""
     older_orders: bool = False
     """It obeys orders that name no agent, as earlier versions sign them, while controllers are upgraded."""
 
@@ -275,6 +278,7 @@ def read_config(path: Path) -> AgentConfig:
     tls = values.pop("tls", None)
     if tls is not None:
         values["tls"] = _made(TlsConfig, tls, "tls")
+    values["allow"] = _made(Allowed, values.pop("allow", {}), "allow")
     if "state" in values:
         values["state"] = (path.parent / str(values["state"])).resolve()
     return _made(AgentConfig, {**values, "units": units, "fences": fences}, str(path))
@@ -307,6 +311,7 @@ def _problems(config: AgentConfig) -> Iterable[str]:
         yield from config.tls.problems
     elif config.host in _ANY and not config.addresses:
         yield f"{config.host} names no address: list the host:port of this agent under addresses"
+    yield from config.allow.problems
     if not _NAME.fullmatch(config.site):
         yield f"{config.site!r} is not the name of a site"
 

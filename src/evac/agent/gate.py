@@ -175,6 +175,14 @@ class Gate:
         self._seen.add(order.nonce)
         self._order.append((self._steady_ms(), order.nonce))
 
+    def is_from_us(self, order: Believed) -> bool:
+        """Whether a question that changes nothing is for this agent, and fresh. No disk is waited for."""
+        try:
+            self._refuse_other(order)
+        except Permanent:
+            return False
+        return abs(self.now_ms() - order.at_ms) <= self._window_ms
+
     def close(self) -> None:
         """Writes down what was admitted, and no more: the next agent need not begin ahead of the clock."""
         if self._newest < self._on_disk:

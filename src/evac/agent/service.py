@@ -1,6 +1,6 @@
 """The agent of a site: the local hand of evac. It knows no store, leads nothing, obeys signed orders only.
 
-    GET  /v1/health          that it lives, how late its loop is, what is wanted and permitted; not signed
+    GET  /v1/health          that it lives; signed, also how late its loop is, what is wanted and permitted
     POST /v1/unit            start, stop, scale, check a unit of this site
     POST /v1/act             an action of a local driver
     POST /v1/permit          mark, grant, release: the permission to hold the primary of a store
@@ -205,18 +205,34 @@ class Agent:
             self.keys.read_again()
 
     def read_again(self, path: Path | None = None) -> None:
-        """Takes certificates and keys as they are now. path: the agent's file, which may name other keys."""
+        """Takes certificates and keys as they are now. path: the agent's file, for its keys and `[allow]`."""
         if self.door is not None:
             self.door.read_again(always=True)
         try:
-            self.keys.read_again(None if path is None else read_config(path).secrets)
+            config = None if path is None else read_config(path)
+            self.keys.read_again(None if config is None else config.secrets)
+            self._acting.allow = self._acting.allow if config is None else config.allow
         except EvacError as error:
             _log.error("the agent's file was not read again: %s", error.message)
 
     async def _health(self, request: web.Request) -> web.Response:
-        """An answer of the application, not of the kernel: it comes from the loop that does the work."""
-        values = {
-            "answer": "evac agent",
+        """An answer of the application, not of the kernel: it comes from the loop that does the work. Without
+        a certificate or a signature it says that this is an agent, and no more.
+        """
+        values: dict[str, Any] = {"answer": "evac agent"}
+        if self.door is not None or self._is_signed(request):
+            values |= self._report()
+        return web.Response(body=orjson.dumps(values), content_type="application/json")
+
+    def _is_signed(self, request: web.Request) -> bool:
+        try:
+            asked = self._gate.believe(request.method, request.path_qs, b"", request.headers)
+        except NotBelieved:
+            return False
+        return self._gate.is_from_us(asked)
+
+    def _report(self) -> dict[str, Any]:
+        return {
             "site": self.config.site,
             "lag_ms": self._lag.worst_ms(),
             "at_ms": memory.wall_ms(),
@@ -227,7 +243,6 @@ class Agent:
             "tls": None if self.door is None else self.door.report(),
             "connections": None if self._listener is None else self._listener.report(),
         }
-        return web.Response(body=orjson.dumps(values), content_type="application/json")
 
     async def _answer(self, request: web.Request) -> web.Response:
         """One signed order: believed, admitted once, obeyed, answered with a signature."""

@@ -15,11 +15,10 @@ import click
 from evac.cli import console
 from evac.cli.console import emit, say, screen
 from evac.cli.options import output_option, plan_argument, quiet_option, reason_option, who_option
-from evac.cli.run_command import follow, now_ms, request, run_argument
+from evac.cli.run_command import follow, key_option, now_ms, request, run_argument
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.model.run_policy import Envelope
-from evac.model.step_id import StepId
 
 if TYPE_CHECKING:
     from evac.control.port import Control, PlanGiven
@@ -30,12 +29,13 @@ if TYPE_CHECKING:
 @click.option("--release", "lift", is_flag=True, help="End the hold.")
 @click.option("--reason", default="", help="Why; it goes into the journal of every run.")
 @who_option
+@key_option
 @where_options
 @quiet_option
-def hold(lift: bool, reason: str, who: str | None, where: Where, quiet: bool) -> int:
+def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Where, quiet: bool) -> int:
     """Stop every run of every site before its next effect; --release lets them go on."""
     if lift:
-        ended = where.do(lambda control: control.release(who or "", reason))
+        ended = where.do(lambda control: control.release(who or "", reason, key))
         say("released: runs go on" if ended else "nobody held anything", quiet)
         return console.DONE
     if not reason:
@@ -207,8 +207,9 @@ def approve(
     where: Where,
     quiet: bool,
 ) -> int:
-    """Agree to a run: to its sites, its stores, the most that may be lost and shed. Shows them first."""
+    """Agree to a run, or to one step of it. Shows first what it does, what may be lost, and who waits."""
     from evac.engine.runs.signatures import Approval, read_key, sign
+    from evac.views.decisions import decision_text
     from evac.views.situation_view import site_words
 
     async def look(control: Control) -> tuple[RunDocument, str]:
@@ -228,9 +229,11 @@ def approve(
             say(f"seen when the run was made: {site_words(site)}", quiet)
         _refuse_others(confirm, {*needed.sites, *to_type})
         _confirmed(to_type, confirm)
-    for loss in losses:
-        if not step or StepId.parse(step).in_plan == StepId("promote", loss.store):
-            say(f"{loss.store} at {loss.candidate} may lose {loss.words}", quiet)
+    if step:
+        asked = where.do(lambda control: control.decision(run, step))
+        say(decision_text(asked, screen().width, False).rstrip(), quiet)
+    for loss in () if step else losses:
+        say(f"may be lost at worst, {loss.candidate} instead: {loss.sentence}", quiet)
     signature = ""
     if key is not None and not step:
         bound = document.bound_digest
@@ -243,6 +246,7 @@ def approve(
         name,
         reason,
         quiet,
+        key if step else None,
         step=step,
         ticket=ticket,
         signature=signature,

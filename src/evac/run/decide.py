@@ -16,7 +16,7 @@ from evac.run.agenda import Agenda
 from evac.run.boots import outages, silent_servers
 from evac.run.boots.rules import next_ms as next_left_out_ms
 from evac.run.boots.rules import refusal
-from evac.run.values import ENDED, UNPROTECTED, Effect, Event, RunPhase
+from evac.run.values import ENDED, Effect, Event, RunPhase
 from evac.run.view import RunView
 
 EVAC: Final = "evac"
@@ -196,13 +196,10 @@ def _ended(view: RunView, now_ms: int) -> Event:
     if view.exceptions or view.leftover:
         phase = "succeeded_with_exceptions"
         why = "steps were skipped, attested, taken back or left in doubt"
-    bare = tuple(view.specs[view.plans[-1]].labels.get(UNPROTECTED, "").split())
-    if bare:
-        phase = "succeeded_with_exceptions"
-        words = f"{', '.join(bare)} unprotected: no copy confirms commits"
-        why = f"{words}; {why}" if why else words
-        return _event("run_ended", now_ms, phase=phase, why=why, unprotected=bare)
-    return _event("run_ended", now_ms, phase=phase, why=why)
+    if not view.spec.leaves:
+        return _event("run_ended", now_ms, phase=phase, why=why)
+    left = [list(one) for one in view.spec.leaves]
+    return _event("run_ended", now_ms, phase="succeeded_with_exceptions", why=why, left=left)
 
 
 def is_blocked(view: RunView) -> bool:

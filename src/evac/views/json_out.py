@@ -89,8 +89,6 @@ _SERVICE: Final = _object(
     ),
 )
 
-_PLACEMENT: Final = _object("Replicas started.", {"service": _TEXT, "server": _TEXT, "count": _COUNT})
-
 PLAN_SCHEMA: Final[dict[str, Any]] = {
     "$schema": _DIALECT,
     "title": "evac plan",

@@ -383,6 +383,21 @@ def test_health_tells_how_late_the_loop_is_and_no_secret(tmp_path: Path) -> None
     assert agents.KEY not in json.dumps(said)
 
 
+def test_health_says_nothing_to_a_stranger(tmp_path: Path) -> None:
+    made = agents.config(tmp_path, agents.sleeper())
+
+    async def story() -> tuple[bytes, bytes]:
+        async with agents.running(made) as agent, aiohttp.ClientSession() as session:
+            stranger = {"Evac-Signature": "v2=" + "0" * 64, "Evac-Timestamp": "1", "Evac-Nonce": "a" * 32}
+            answers = []
+            for headers in ({}, stranger):
+                async with session.get(agent.url + "/v1/health", headers=headers) as answer:
+                    answers.append(await answer.read())
+            return answers[0], answers[1]
+
+    assert asyncio.run(story()) == (b'{"answer":"evac agent"}', b'{"answer":"evac agent"}')
+
+
 def test_it_stops_when_told_and_its_port_is_free_again(tmp_path: Path) -> None:
     made = agents.config(tmp_path)
 

@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 
 from evac import estate as estates
+from evac.derive.stores import observed
 from evac.engine.boots.binding import boot_endpoint
 from evac.engine.runs.binding import Bound, _digest, bind
 from evac.engine.runs.step_actions import followers, ground_of
 from evac.estate.examples import pangyo
 from evac.model.errors import StalePlan
 from evac.model.estate import Endpoint, Estate
-from evac.model.observation import MemberSeen, Observation, observed
+from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import Pace, RunPolicy, StorePolicy
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
-from evac.run.values import UNPROTECTED
+from evac.run.values import Left
 
 ESTATE = """evac: 1
 horizon: 1 h
@@ -424,16 +425,16 @@ def test_a_way_home_and_a_return_end_with_a_copy_that_confirms_commits(tmp_path:
     (action,) = back.actions[protect.id]
     assert (action.at, action.parameters["synchronous"]) == ("anyang", ("dc-pangyo",))
     assert protect.after == ("reprotect:messages:pangyo",)
-    assert UNPROTECTED not in home.spec.labels.keys() | back.spec.labels.keys()
+    assert "unprotected" not in {one.state for one in (*home.spec.leaves, *back.spec.leaves)}
 
 
 def test_a_store_that_no_copy_is_left_to_protect_is_named(tmp_path: Path) -> None:
     alone = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="none")
     found = bound(alone, policy=CAREFUL)
     assert not [step for step in found.spec.steps if step.kind == "protect"]
-    assert found.spec.labels[UNPROTECTED] == "messages"
+    assert Left("messages", "unprotected") in found.spec.leaves
     may_lose = replace(alone, stores=(replace(alone.stores[0], rpo_ms=1_000),))
-    assert UNPROTECTED not in bound(may_lose, policy=CAREFUL).spec.labels
+    assert "unprotected" not in {one.state for one in bound(may_lose, policy=CAREFUL).spec.leaves}
 
 
 @pytest.mark.parametrize(("rpo_ms", "kept"), [(0, ("dc-ansan",)), (1_000, ()), (None, ())])

@@ -31,6 +31,7 @@ LAST_WORDS_S: Final = 1.0
 _KEYS: Final = (
     "phase",
     "why",
+    "left",
     "code",
     "message",
     "outside",
@@ -39,7 +40,6 @@ _KEYS: Final = (
     "server",
     "other",
     "break_glass",
-    "unprotected",
 )
 _TOLD: Final = MappingProxyType(
     {
