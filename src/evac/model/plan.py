@@ -76,6 +76,11 @@ PLACEMENT: Final = "placement"
 _NEEDS: Final = re.compile(re.escape(needs_reason("@")).replace("@", r"(\S+)"))
 
 
+NO_ROOM: Final = "no room is left for it"
+"""Of what no plan has room for: proved, and proved again by the checker."""
+NOT_FOUND: Final = "no room was found for it within the search budget"
+
+
 def unjudged_reason(path: str) -> str:
     """The reason of a service that nobody can judge, by the fact that is missing."""
     section, name, _ = path.split("/", 2)
@@ -96,7 +101,8 @@ class Outcome:
     """The O of the objective."""
     top_outage_ms: int
     recovery_ms: int | None
-    """From the loss on, detection and approval included: it is compared with `rto_ms`."""
+    """From the loss on, detection and approval included: it is compared with `rto_ms`. None where it does not
+    come back, or nobody knows when; times of milestones then leave out what is not known."""
     rto_ms: int | None
     people: int
     tier: int

@@ -16,7 +16,7 @@ from evac.views.words import duration, listed, number, people, percent, plural, 
 Document = Mapping[str, Any]
 ROWS: Final = 20
 _DIGEST: Final = 19
-_GRAVE: Final = ("lost", "recovers", "degraded")
+_GRAVE: Final = ("lost", "shed", "recovers", "degraded")
 
 
 def _generation(document: Document) -> list[tuple[str, str, str]]:
