@@ -57,8 +57,6 @@ def _as_planned(found: Impacts) -> Impacts:
     fate, ready, untimed = found.fate.copy(), found.ready_ms.copy(), found.untimed.copy()
     methods, reasons = list(found.methods), dict[tuple[int, int], str]()
     for number in range(len(losses)):
-        if not (found.down[number] | found.open[number]).any():
-            continue
         foreseen = foresee(estate, lose(*losses.members[number]), found.top)
         by_service = {outcome.service: outcome for outcome in foreseen.outcomes}
         methods[number] = PLANNED
