@@ -1,51 +1,73 @@
-"""Writes docs/reference/cli.md from the program itself, so that the page cannot drift from it."""
+"""Writes docs/reference/cli/ from the program itself, so that the pages cannot drift from it.
+
+One page for each command, with a section for each subcommand, and an index in the groups of `evac --help`.
+"""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
 
-from evac.cli.program import cli
+from evac.cli.program import GROUPS, cli, summary
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "cli.md"
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference" / "cli"
 OPENING = """# Command line
 
-This page is written from the program's own help by `make docs-pages`. Data goes to standard output,
-words go to standard error. [Exit codes](exit-codes.md) have a page of their own.
+`make docs-pages` writes these pages from the program's own help. Commands write data to standard
+output and messages to standard error. See also [exit codes](../exit-codes.md).
+
+`evac --help` lists the commands; `evac COMMAND --help` shows one of them.
 """
 
 
-def page_text() -> str:
-    """The whole page: one section for the program, one for each command, in alphabetical order."""
+def pages() -> Mapping[str, str]:
+    """File name -> text of every page."""
     root = click.Context(cli, info_name="evac")
-    return "\n".join([OPENING, *_sections(cli, root)])
+    made = {"index.md": _index()}
+    for name in cli.list_commands(root):
+        command = cli.get_command(root, name)
+        assert command is not None
+        sections = _sections(command, click.Context(command, info_name=name, parent=root), 1)
+        made[f"{name}.md"] = "\n".join(sections)
+    return made
 
 
-def _sections(command: click.Command, context: click.Context) -> Iterator[str]:
-    yield _section(command, context)
+def _index() -> str:
+    parts = [OPENING]
+    for title, names in GROUPS.items():
+        rows = [f"| [`evac {name}`]({name}.md) | {summary(name)} |" for name in names]
+        parts.append(f"## {title}\n\n| command | what it does |\n|---|---|\n" + "\n".join(rows) + "\n")
+    listed = "\n".join(name for names in GROUPS.values() for name in names)
+    parts.append("```{toctree}\n:hidden:\n\n" + listed + "\n```\n")
+    return "\n".join(parts)
+
+
+def _sections(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
+    formatter = click.HelpFormatter(width=100)
+    command.format_help(context, formatter)
+    yield f"{'#' * level} {context.command_path}\n\n```text\n{formatter.getvalue().rstrip()}\n```\n"
     if isinstance(command, click.Group):
         for name in sorted(command.list_commands(context)):
             child = command.get_command(context, name)
             if child is not None and not child.hidden:
-                yield from _sections(child, click.Context(child, info_name=name, parent=context))
-
-
-def _section(command: click.Command, context: click.Context) -> str:
-    formatter = click.HelpFormatter(width=100)
-    command.format_help(context, formatter)
-    return f"## {context.command_path}\n\n```text\n{formatter.getvalue().rstrip()}\n```\n"
+                yield from _sections(child, click.Context(child, info_name=name, parent=context), 2)
 
 
 def main() -> int:
-    """Write the page; with ``--check`` only say whether it is fresh."""
-    text = page_text()
+    """Write the pages; with ``--check`` only say whether they are fresh."""
+    made = pages()
     if "--check" not in sys.argv[1:]:
-        PAGE.write_text(text, encoding="utf-8")
+        FOLDER.mkdir(exist_ok=True)
+        for path in FOLDER.glob("*.md"):
+            if path.name not in made:
+                path.unlink()
+        for name, text in made.items():
+            (FOLDER / name).write_text(text, encoding="utf-8")
         return 0
-    if PAGE.read_text(encoding="utf-8") == text:
+    if {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")} == made:
         return 0
-    print("docs/reference/cli.md is stale; run: make docs-pages", file=sys.stderr)
+    print("docs/reference/cli is stale; run: make docs-pages", file=sys.stderr)
     return 1
 
 

@@ -293,7 +293,7 @@ names another. Without one the room listens on loopback only, and whoever reache
 room reads the file again when it changes; one that has become wrong is not taken, the log says why, and what
 was read before goes on. `evac access check FILE` names every problem with file, line and column, and
 `evac schema access` prints the JSON Schema. This page is made from the program's own table. How to set it up:
-[Say who may do what](../how-to/access.md).
+[Control access](../how-to/access.md).
 
 ```yaml
 address: https://war.example.com:8400
@@ -368,7 +368,7 @@ Who is told, over which channel, of what. One YAML file, `notices.yaml` in the f
 `evac serve --notices FILE` names another. `evac notices check FILE` names every problem with file, line and
 column, `evac notices test FILE` sends one message over each channel, and `evac schema notices` prints the
 JSON Schema. This page is made from the program's own table. How to set it up:
-[Be told](../how-to/notices.md).
+[Set up alerts](../how-to/notices.md).
 
 ```yaml
 room: https://war.example.com:8400

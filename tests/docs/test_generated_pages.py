@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 
-def test_the_command_line_page_is_fresh(project_root: Path) -> None:
+def test_the_command_line_pages_are_fresh(project_root: Path) -> None:
     command = [sys.executable, "scripts/cli_reference.py", "--check"]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -168,6 +168,52 @@ def test_a_draft_is_edited_and_published_on_the_page(named: Path) -> None:
     asyncio.run(story())
 
 
+def test_resolving_lists_what_is_down_and_makes_nothing_operational(named: Path) -> None:
+    async def story() -> None:
+        office = await primed(office_of(MemoryStore(), named))
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(room_of(office)), base_url=BASE
+        ) as client:
+            await with_fire(client, office)
+            down = (await client.get("/v1/incidents/fire-1")).json()["incident"]["still_down"]
+            states = (await client.get("/v1/status")).json()["components"]
+            page = (await client.get(f"{PATH}/write?kind=resolved")).text
+            assert "Still down by records" in page
+            assert "without a service" in page
+            assert all(f"<strong>{service}</strong>" in page for service in down)
+            for wrong in ({}, {"text": "enough"}, {"text": "enough", "value": "fire"}):
+                refused = await client.post(f"{PATH}/write", data=fields(page, who="ann", **wrong))
+                assert refused.status_code == 422, wrong
+                assert "Still down by records" in refused.text, "the list stays beside what is wrong"
+                bare = await client.post(NOTES, json={"kind": "resolved", **wrong})
+                assert bare.status_code == 422, wrong
+            assert await office.store.list("note/") == []
+            sent = fields(page, text="users were moved", value="fire-1", who="ann")
+            assert (await client.post(f"{PATH}/write", data=sent)).status_code == 303
+            row = (await client.get("/v1/incidents/fire-1")).json()["incident"]
+            assert (row["state"], row["still_down"]) == ("over, services down", down)
+            shown = (await client.get(PATH)).text
+            assert 'class="verdict warning"' in shown
+            assert "still down" in shown
+            assert [one["state"] for one in (await client.get("/v1/status")).json()["components"]] == [
+                one["state"] for one in states
+            ]
+            report = (await client.get("/v1/incidents/fire-1/report")).json()
+            assert report["basics"]["end"]["value"] is None
+            assert "Resolve incident" not in shown
+            again = fields(
+                (await client.get(f"{PATH}/write?kind=reopened")).text, text="too early", who="lee"
+            )
+            assert (await client.post(f"{PATH}/write", data=again)).status_code == 303
+            shown = (await client.get(PATH)).text
+            assert "resolved by ann: users were moved" in shown, "the timeline keeps both"
+            assert "reopened by lee: too early" in shown
+            assert (await client.get("/v1/incidents/fire-1")).json()["incident"]["state"] == "under way"
+        await office.close()
+
+    asyncio.run(story())
+
+
 def test_what_is_handed_in_and_printed_is_a_page_and_a_file() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         await with_fire(client, office)

@@ -19,14 +19,17 @@ from evac import estate as estates
 from evac.app.accepting import Checker, Forethought, decoded, must_fit
 from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
+from evac.app.leaving import look_at
 from evac.app.observed_stores import RivalWatch, SeenEstate
 from evac.app.observing import ServiceHealth, control_of, probes_of
 from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
+from evac.derive.domains import topology
+from evac.derive.stores import primary_site
 from evac.drivers import process
-from evac.drivers.port import Driver
-from evac.drivers.process.client import AgentPeer, agent_of, peer_of
+from evac.drivers.port import Value
+from evac.drivers.process.client import AgentPeer, peer_of
 from evac.drivers.process.driver import (
     AgentAnchors,
     AgentGenerations,
@@ -34,7 +37,7 @@ from evac.drivers.process.driver import (
     ProcessDriver,
     RemoteDriver,
 )
-from evac.drivers.registry import DRIVERS, Drivers, Maker
+from evac.drivers.registry import DRIVERS, Drivers, Maker, spec_of
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.controller import AnchorSink, Controller, Parts
 from evac.engine.lead.generations import Generations
@@ -47,17 +50,19 @@ from evac.engine.runs.binding import Bound, bind, get_bound, put_bound
 from evac.engine.runs.desk import ActionsOf, Desk
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import PROPOSAL
+from evac.engine.runs.proving import Asked, Provers, asked_of, asked_of_ended, prove, room_in
 from evac.engine.runs.reading import incident_key
-from evac.engine.runs.signatures import Approval, check
+from evac.engine.runs.releases import Releases
 from evac.engine.stores import stalled_commits
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards, check_mode
 from evac.engine.stores.permits import LeaseDriver, Permitting
+from evac.estate.codecs.access import access_beside, load_access
 from evac.estate.codecs.policy import load_policy, policy_beside
-from evac.model.domain import topology
-from evac.model.errors import Corrupt, NotAllowed, StoreError
+from evac.model.access import Person, Proven
+from evac.model.errors import Corrupt, EstateError, NotAllowed, StoreError
 from evac.model.estate import Estate
-from evac.model.observation import primary_site
+from evac.model.observation import SiteSeen
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring
@@ -66,6 +71,7 @@ from evac.store.anchors import Anchor
 from evac.store.generation import raise_generation
 from evac.store.opening import open_store
 from evac.store.port import Compare, Store
+from evac.store.sealed import SealedStore
 from evac.watch.witness import Probe
 
 LEADER_TTL_MS: Final = 4_000
@@ -98,6 +104,8 @@ class Setting:
     boundary: Callable[[int], None] | None = None
     budget_ms: int = BUDGET_MS
     anchors: bool = False
+    access: Path | None = None
+    """The access file, if not the one beside the estate."""
 
 
 @dataclass(slots=True)
@@ -185,8 +193,10 @@ async def compose(
     agents: dict[str, AgentPermits] = {}
     mender = Mender()
     checker = Checker(lambda: (seen.estate, seen.digest))
+    people = KnownPeople(store, policies, clock, setting.access or access_beside(setting.estate))
     desk = replace(
-        _desk(setting, estate, policies, store, generations.guarded(drivers.get), clock, seen, tell, checker),
+        _desk(setting, estate, policies, store, drivers, clock, seen, tell, checker, people),
+        driver=generations.guarded(drivers.get),
         health=ServiceHealth(estate, drivers),
         mend=mender.of_store(store, lambda: seen.estate),
     )
@@ -212,6 +222,7 @@ async def compose(
         anchors=[heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items()],
         chores=(
             *(seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore),
+            Releases(store, clock, tell, people.needed, people.prove).chore,
             effects.ClearedMarks(store, clock, tell).chore,
             RivalWatch(seen, clock, tell).chore,
             StrangeEntryChore(store, clock, tell).chore,
@@ -235,24 +246,20 @@ def hands_of(estate: Estate, peer: AgentPeer | None = None) -> dict[str, Maker]:
     """
     peer = peer_of() if peer is None else peer
     found: dict[str, Maker] = {process.DRIVER.name: partial(ProcessDriver, peer)}
-    for site in (site.id for site in estate.sites):
-        end = agent_of(estate, site)
-        if end is None:
-            continue
-        url, secret = str(end.settings["agent"]), str(end.settings.get("secret", ""))
+    for site, (agent, _) in agents_of(estate).items():
         for spec in DRIVERS.values():
             if spec.agent_verbs:
                 name = f"{spec.name}@{site}"
-                found[name] = partial(RemoteDriver, name, spec.agent_verbs, url, secret, peer)
+                found[name] = partial(RemoteDriver, name, spec.agent_verbs, agent, peer)
     return found
 
 
 def _permitter(estate: Estate, made: dict[str, AgentPermits], site: str) -> AgentPermits | None:
-    end = agent_of(estate, site)
-    if end is None:
+    reach = agents_of(estate).get(site)
+    if reach is None:
         return None
     if site not in made:
-        made[site] = AgentPermits(str(end.settings["agent"]), str(end.settings.get("secret", "")), peer_of())
+        made[site] = AgentPermits(*reach)
     return made[site]
 
 
@@ -266,11 +273,12 @@ def _desk(
     estate: Estate,
     policies: Policies,
     store: Store,
-    driver: Callable[[str], Driver],
+    drivers: Drivers,
     clock: Clock,
     seen: SeenEstate,
     tell: Tell,
     checker: Checker,
+    people: KnownPeople,
 ) -> Desk:
     owner = f"{setting.site}/{os.getpid()}/{os.urandom(4).hex()}"
     serving = [site.id for site in estate.sites if site.role == "full"]
@@ -278,6 +286,9 @@ def _desk(
 
     async def bind_new(data: bytes, run: str, incident: str, digest: str) -> Bound:
         return await bind_anew(store, seen, policies.of(run), data, run, incident, digest)
+
+    async def look(sites: Sequence[str]) -> tuple[SiteSeen, ...]:
+        return await look_at(seen.estate, drivers, sites, clock.now_ms())
 
     async def bound(data: bytes, run: str, incident: str, digest: str) -> Bound:
         return await bind_once(store, seen, policies.of(run), data, run, incident, digest)
@@ -292,12 +303,17 @@ def _desk(
         accept=checker.accept,
         bind=bind_new,
         bound=bound,
-        driver=driver,
+        driver=drivers.get,
         tell=tell,
         standing=seen.standing,
         loss=seen.loss,
         effects=partial(_left_behind, store, seen),
-        check=lambda view, request: check_request(policies.of(view.spec.run), view, request),
+        look=look,
+        check=lambda view, request, now_ms: check_request(
+            policies.of(view.spec.run), view, request, people.now, now_ms
+        ),
+        learn=people.learn,
+        vouched=people.vouched,
         boundary=setting.boundary,
         behind=seen.behind,
     )
@@ -333,9 +349,32 @@ async def bind_once(
     """
     if stalled_commits.is_protection(data):
         return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
-    with contextlib.suppress(Corrupt):
-        return await get_bound(store, run, digest)
-    return await bind_anew(store, seen, policy, data, run, incident, digest)
+    try:
+        bound = await get_bound(store, run, digest)
+    except Corrupt:
+        return await bind_anew(store, seen, policy, data, run, incident, digest)
+    must_reach_own(bound, seen.files)
+    return bound
+
+
+def must_reach_own(bound: Bound, estate: Estate) -> None:
+    """Whoever takes a run over does only what its own files say: addresses, programs, references. What was
+    bound with other settings was changed in the store, or in the files since. Raises NotAllowed.
+    """
+    own: dict[tuple[str, str], list[Mapping[str, Value]]] = {}
+    for end in estate.endpoints:
+        own.setdefault((end.driver, end.at), []).append(_reached(end.driver, end.settings))
+    for step, actions in bound.actions.items():
+        for action in actions:
+            reached = _reached(action.driver, action.settings)
+            if reached and reached not in own.get((action.driver.partition("@")[0], action.at), []):
+                raise NotAllowed(
+                    "bound-differs",
+                    f"{step} of {bound.spec.run} reaches with {action.driver} at {action.at} what no "
+                    f"endpoint of this controller's estate does: {', '.join(reached)}",
+                    "put the endpoint back as it was when the run was made, or let evac run adopt make "
+                    "another run; if nobody changed the estate, someone changed the store",
+                )
 
 
 async def bind_anew(
@@ -363,9 +402,72 @@ async def bind_anew(
     return await put_bound(store, bound, None, (same,))
 
 
-def check_request(policy: RunPolicy, view: RunView, request: requests.Request) -> None:
-    """Nobody approves what they proposed, where policy wants four eyes. Approvals of a run are signed where
-    policy lists approvers; other requests say who and why. Raises NotAllowed.
+def _reached(driver: str, settings: Mapping[str, Value]) -> Mapping[str, Value]:
+    """Of settings those that name an address, a program, a folder, a socket or a secret."""
+    spec = spec_of(driver)
+    found = {one.key for one in (() if spec is None else spec.all_settings) if one.names} | {"port"}
+    return {
+        key: value
+        for key, value in sorted(settings.items())
+        if key in found or any(kind in str(value) for kind in ("env:", "file:"))
+    }
+
+
+class KnownPeople:
+    """Who can prove a person, as the store and the access file say now."""
+
+    def __init__(self, store: Store, policies: Policies, clock: Clock, access: Path | None) -> None:
+        self._store, self._policies, self._clock, self._access = store, policies, clock, access
+        self._stamp: tuple[int, int] = (-1, -1)
+        self._people: Mapping[str, Person] = {}
+        self._rooms: dict[str, str] = {}
+
+    @property
+    def now(self) -> Provers:
+        return Provers(
+            self._access is not None, self._people, self._rooms, isinstance(self._store, SealedStore)
+        )
+
+    async def learn(self, request: requests.Request) -> None:
+        """Reads what is not known yet of the request's room, and the access file where it changed. A file
+        that cannot be read leaves people as they were: then it proves nobody new.
+        """
+        room = request.proof.room
+        if room and room not in self._rooms and (key := await room_in(self._store, room)):
+            self._rooms[room] = key
+        if self._access is None or not request.signature:
+            return
+        with contextlib.suppress(OSError, EstateError):
+            found = self._access.stat()
+            stamp = (found.st_mtime_ns, found.st_size)
+            if stamp != self._stamp:
+                self._people = (await asyncio.to_thread(load_access, self._access)).people
+                self._stamp = stamp
+
+    def needed(self) -> bool:
+        """Whether nothing is taken on a typed name."""
+        return self._access is not None or bool(self._policies.now.approvers)
+
+    async def vouched(self, run: str, request: requests.Request) -> Proven:
+        """Of a run that has ended. Raises NotAllowed."""
+        return await self.prove(await asked_of_ended(self._store, run, request), request)
+
+    async def prove(self, asked: Asked, request: requests.Request) -> Proven:
+        """Raises NotAllowed."""
+        await self.learn(request)
+        return prove(asked, request, self._policies.of(asked.run), self.now, self._clock.now_ms())
+
+
+def check_request(
+    policy: RunPolicy,
+    view: RunView,
+    request: requests.Request,
+    known: Provers | None = None,
+    now_ms: int = 0,
+) -> Proven:
+    """How the person of a request was proven. Nobody approves what they proposed, where policy wants four
+    eyes; where policy lists approvers, or people are told apart, nothing but a pause is taken on a typed
+    name. Raises NotAllowed.
     """
     own = request.who.strip().casefold() == view.proposer.strip().casefold()
     if request.verb == "approve" and own and not policy.proposer_approves:
@@ -374,15 +476,7 @@ def check_request(policy: RunPolicy, view: RunView, request: requests.Request) -
             f"{request.who} proposed {view.spec.run}, so someone else has to approve it",
             f"ask another person: evac approve {view.spec.run}",
         )
-    if request.verb != "approve" or request.step or not policy.approvers:
-        return
-    given = request.envelope or view.spec.envelope
-    run, plan = view.spec.run, view.plans[-1]
-    check(
-        Approval(run, plan, given, request.who, request.reason, request.ticket, view.bound),
-        request.signature,
-        policy,
-    )
+    return prove(asked_of(view, request), request, policy, known or Provers(), now_ms or request.at_ms)
 
 
 def _agents(estate: Estate, own: str) -> dict[str, AgentAnchors]:

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from evac.derive.domains import site_of, topology
 from evac.drivers.capabilities import (
     AnswersProbe,
     BootsServers,
@@ -35,7 +36,6 @@ from evac.drivers.spec import ProbeKind
 from evac.engine.boots.binding import boot_endpoint
 from evac.engine.runs.live_actions import Standing
 from evac.engine.stores.datasets import Epoch
-from evac.model.domain import site_of, topology
 from evac.model.errors import ActionError, InvalidInput, Permanent
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.fleet import BMC_NO
@@ -196,13 +196,14 @@ async def observe(estate: Estate, drivers: Drivers, now_ms: int, timeout_s: floa
 
     async def look(endpoint: Endpoint) -> MemberSeen:
         async with gate:
-            return await _member(endpoint, drivers, timeout_s)
+            return await seen_at(endpoint, drivers, timeout_s)
 
     found = await asyncio.gather(*(look(endpoint) for endpoint in store_endpoints(estate)))
     return Observation(now_ms, tuple(_with_sync(found)))
 
 
-async def _member(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> MemberSeen:
+async def seen_at(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> MemberSeen:
+    """One copy of a store, as its driver reports it."""
     unreachable = MemberSeen(endpoint.subject, endpoint.at, "unreachable")
     try:
         driver = drivers.able(endpoint.driver, ReportsRole)

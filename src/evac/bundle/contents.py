@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac.bundle.opening import check_journals
+from evac.bundle.proof import signed_by
 from evac.estate.codecs.bundle import BundleDamaged, manifest_of, open_bundle
 from evac.views.sheet import Sheet, SheetPart, utc
 from evac.views.words import duration
@@ -23,6 +24,8 @@ def look(path: Path, now_ms: int) -> dict[str, Any]:
             "made_at_ms": made_ms,
             "age_ms": max(0, now_ms - made_ms),
             "evac": told["evac"],
+            "signed_by": signed_by(bundle),
+            "encrypted": bool(told.get("encrypted")),
             **{name: told.get(name) for name in _SHOWN},
             "parts": [{"name": p.name, "size": p.size, "sha256": p.sha256} for p in bundle.parts.values()],
         }
@@ -50,6 +53,10 @@ def problems_of(path: Path) -> list[tuple[str, str]]:
     with open_bundle(path) as bundle:
         manifest_of(bundle)
         found = [(error.part, error.message) for error in bundle.problems()]
+        try:
+            signed_by(bundle)
+        except BundleDamaged as error:
+            found.append((error.part, error.message))
         if not found:
             try:
                 check_journals(bundle)
@@ -63,6 +70,10 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
     generation, sealed = told["generation"] or {}, told["sealed"]
     lock = "nothing"
     if sealed:
+        lock = (
+            f"everything; {sealed['needed']} of {sealed['people']} people open it (shares {sealed['name']})"
+        )
+    if sealed and not told["encrypted"]:
         secrets = sum(1 for row in told["references"] if row["sealed"])
         lock = (
             f"{secrets} secrets and {len(sealed['files'])} files; "
@@ -71,6 +82,8 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
     facts = (
         ("made", f"{utc(told['made_at_ms'])}, {duration(told['age_ms'])} ago, by evac {told['evac']}"),
         ("digest", told["digest"]),
+        ("signed by", told["signed_by"] or "nobody"),
+        ("encrypted", "all but START.txt and evac itself" if told["encrypted"] else "secrets only"),
         ("size", f"{told['bytes']:,} bytes in {len(told['parts'])} parts"),
         ("estate", f"{told['estate']['name']} {told['estate']['digest']}"),
         ("generation", f"{generation.get('number', 0)}; whoever starts from here opens the next one"),

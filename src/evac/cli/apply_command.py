@@ -15,11 +15,10 @@ import click
 from evac.cli import console
 from evac.cli.console import emit, say, screen
 from evac.cli.options import output_option, plan_argument, quiet_option, reason_option, who_option
-from evac.cli.run_command import follow, now_ms, request, run_argument
+from evac.cli.run_command import follow, key_option, now_ms, request, run_argument
 from evac.cli.target import Where, where_options
-from evac.model.errors import InvalidInput
+from evac.model.errors import InvalidInput, NotAllowed
 from evac.model.run_policy import Envelope
-from evac.model.step_id import StepId
 
 if TYPE_CHECKING:
     from evac.control.port import Control, PlanGiven
@@ -30,12 +29,13 @@ if TYPE_CHECKING:
 @click.option("--release", "lift", is_flag=True, help="End the hold.")
 @click.option("--reason", default="", help="Why; it goes into the journal of every run.")
 @who_option
+@key_option
 @where_options
 @quiet_option
-def hold(lift: bool, reason: str, who: str | None, where: Where, quiet: bool) -> int:
+def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Where, quiet: bool) -> int:
     """Stop every run of every site before its next effect; --release lets them go on."""
     if lift:
-        ended = where.do(lambda control: control.release(who or "", reason))
+        ended = where.do(lambda control: control.release(who or "", reason, key))
         say("released: runs go on" if ended else "nobody held anything", quiet)
         return console.DONE
     if not reason:
@@ -55,6 +55,12 @@ def hold(lift: bool, reason: str, who: str | None, where: Where, quiet: bool) ->
 @click.option("--reason", default="", help="Why; needed with --execute.")
 @click.option("--incident", help="The incident it belongs to; one run an incident and plan.")
 @click.option("--confirm", multiple=True, metavar="SITE", help="Name each site that is left.")
+@click.option(
+    "--abandon",
+    multiple=True,
+    metavar="SITE",
+    help="Leave a site as lost although it answers.",
+)
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file.")
 @click.option("--detach", is_flag=True, help="Do not follow the run.")
 @where_options
@@ -67,6 +73,7 @@ def apply(
     reason: str,
     incident: str | None,
     confirm: tuple[str, ...],
+    abandon: tuple[str, ...],
     policy: Path | None,
     detach: bool,
     where: Where,
@@ -89,7 +96,7 @@ def apply(
         return _dry(plan, estate, policy, where, output)
     if not reason:
         raise InvalidInput("reason-missing", "carrying a plan out says why", "add --reason WHY")
-    run = _propose(_given(plan, estate, policy, where), where, reason, incident, confirm, quiet)
+    run = _propose(_given(plan, estate, policy, where), where, reason, incident, confirm, abandon, quiet)
     say(f"{run} is made\nnext: evac approve {run} --reason WHY", quiet)
     return console.PAUSED if detach else follow(where, run, quiet)
 
@@ -121,8 +128,22 @@ def _dry(plan: Path, estate: Path | None, policy: Path | None, where: Where, out
     return console.DONE if document.ready else console.REFUSED
 
 
+def _abandoned(error: NotAllowed, sites: tuple[str, ...]) -> tuple[str, ...]:
+    """Sites that live and are left as lost all the same, once a person typed that. Raises the error."""
+    words = f"abandon {' '.join(sites)}"
+    if click.prompt(f"{error.message}\ntype '{words}' to leave it as lost all the same", err=True) != words:
+        raise error
+    return sites
+
+
 def _propose(
-    plan: PlanGiven, where: Where, reason: str, incident: str | None, confirm: tuple[str, ...], quiet: bool
+    plan: PlanGiven,
+    where: Where,
+    reason: str,
+    incident: str | None,
+    confirm: tuple[str, ...],
+    abandon: tuple[str, ...],
+    quiet: bool,
 ) -> str:
     from evac.app import runs
     from evac.estate.codecs import plan as plan_codec
@@ -131,14 +152,22 @@ def _propose(
     name = incident or f"{scenario.kind}-{now_ms()}"
     proposal = runs.proposal_of(plan.data, name, reason, confirm)
     leaving = proposal.leaving or proposal.unnamed()
-    _refuse_others(confirm, leaving)
+    _refuse_others((*confirm, *abandon), leaving)
     typed = _confirmed(leaving, confirm)
 
-    async def work(control: Control) -> str:
-        say(f"{await control.ready(plan)} leads", quiet)
-        return await control.propose(plan, name, reason, typed)
+    async def ready(control: Control) -> str:
+        return await control.ready(plan)
 
-    return where.do(work)
+    def propose(abandoned: tuple[str, ...]) -> str:
+        return where.do(lambda control: control.propose(plan, name, reason, typed, abandoned))
+
+    say(f"{where.do(ready)} leads", quiet)
+    try:
+        return propose(abandon)
+    except NotAllowed as error:
+        if error.code != "site-answers" or abandon or not sys.stdin.isatty():
+            raise
+        return propose(_abandoned(error, tuple(leaving)))
 
 
 def _confirmed(leaving: Sequence[str], confirm: tuple[str, ...]) -> tuple[str, ...]:
@@ -178,8 +207,10 @@ def approve(
     where: Where,
     quiet: bool,
 ) -> int:
-    """Agree to a run: to its sites, its stores, the most that may be lost and shed. Shows them first."""
+    """Agree to a run, or to one step of it. Shows first what it does, what may be lost, and who waits."""
     from evac.engine.runs.signatures import Approval, read_key, sign
+    from evac.views.decisions import decision_text
+    from evac.views.situation_view import site_words
 
     async def look(control: Control) -> tuple[RunDocument, str]:
         return await control.run(run, 1), await control.name(who or "") if key is not None else who or ""
@@ -194,11 +225,15 @@ def approve(
             f"of writes; sheds services of {needed.most_shed:,} people",
             quiet,
         )
+        for site in document.seen:
+            say(f"seen when the run was made: {site_words(site)}", quiet)
         _refuse_others(confirm, {*needed.sites, *to_type})
         _confirmed(to_type, confirm)
-    for loss in losses:
-        if not step or StepId.parse(step).in_plan == StepId("promote", loss.store):
-            say(f"{loss.store} at {loss.candidate} may lose {loss.words}", quiet)
+    if step:
+        asked = where.do(lambda control: control.decision(run, step))
+        say(decision_text(asked, screen().width, False).rstrip(), quiet)
+    for loss in () if step else losses:
+        say(f"may be lost at worst, {loss.candidate} instead: {loss.sentence}", quiet)
     signature = ""
     if key is not None and not step:
         bound = document.bound_digest
@@ -211,6 +246,7 @@ def approve(
         name,
         reason,
         quiet,
+        key if step else None,
         step=step,
         ticket=ticket,
         signature=signature,

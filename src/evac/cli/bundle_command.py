@@ -49,10 +49,13 @@ class BundleAsked:
     ask_shares: bool = False
     confirm: tuple[str, ...] = ()
     reason: str = ""
+    digest: str = ""
+    signer: str = ""
 
     @property
     def named(self) -> bool:
-        return bool(self.into or self.share or self.ask_shares or self.confirm or self.reason)
+        given = (self.into, self.share, self.ask_shares, self.confirm, self.reason, self.digest, self.signer)
+        return any(given)
 
 
 def bundle_options(command: Command) -> Command:
@@ -75,6 +78,10 @@ def bundle_options(command: Command) -> Command:
         help="Of --bundle: this site is lost; its agent cannot be told.",
     )
     @click.option("--reason", default="", help="Of --bundle: why; it goes into the journal.")
+    @click.option("--digest", default="", help="Of --bundle: its digest, as written down elsewhere.")
+    @click.option(
+        "--signer", default="", metavar="KEY", help="Of --bundle: the public key that it must be signed by."
+    )
     @functools.wraps(command)
     def wrapped(
         *values: Any,
@@ -84,9 +91,11 @@ def bundle_options(command: Command) -> Command:
         ask_shares: bool,
         confirm: tuple[str, ...],
         reason: str,
+        digest: str,
+        signer: str,
         **named: Any,
     ) -> Any:
-        asked = BundleAsked(bundle, into, share, ask_shares, confirm, reason)
+        asked = BundleAsked(bundle, into, share, ask_shares, confirm, reason, digest, signer)
         return command(*values, asked=asked, **named)
 
     return wrapped  # type: ignore[return-value]
@@ -98,6 +107,7 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     """
     from evac.app.runs import who_am_i
     from evac.bundle import opening, sealing
+    from evac.bundle.proof import DIGITS_LEAST
     from evac.bundle.sealing import GLASS
 
     assert asked.bundle is not None
@@ -108,9 +118,21 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     shares = [sealing.read_share_file(path) for path in asked.share]
     if asked.ask_shares and not (folder / GLASS).is_dir():
         shares += _prompted(asked.bundle, len({share.point for share in shares}))
+    digest = asked.digest
+    if not (again or digest or asked.signer or shares) and sys.stdin.isatty():
+        digest = click.prompt(f"the first {DIGITS_LEAST} letters of its digest, as written down elsewhere")
     opened = opening.open_from(
         opening.OpeningRequest(
-            asked.bundle, folder, who_am_i(), asked.reason, shares, asked.confirm, generation, store
+            asked.bundle,
+            folder,
+            who_am_i(),
+            asked.reason,
+            shares,
+            asked.confirm,
+            generation,
+            store,
+            digest,
+            asked.signer,
         ),
         time.time_ns() // 1_000_000,
     )
@@ -204,6 +226,17 @@ def bundle() -> None:
     multiple=True,
     help="Folder for the shares: one for all, or one a person.",
 )
+@click.option(
+    "--encrypt",
+    is_flag=True,
+    help="Lock up everything but evac itself; with --share. What is in it shows to no one who carries it.",
+)
+@click.option(
+    "--sign",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="KEYFILE",
+    help="Sign it with this private key (ed25519), as evac key makes one.",
+)
 @click.option("--seal", multiple=True, metavar="REF|FILE", help="One more reference or file to lock up.")
 @click.option(
     "--budget",
@@ -222,6 +255,8 @@ def make(
     wheelhouse: Path | None,
     share: str | None,
     shares_to: tuple[Path, ...],
+    encrypt: bool,
+    sign: Path | None,
     seal: tuple[str, ...],
     budget: int,
     as_of: date | None,
@@ -245,6 +280,8 @@ def make(
         seal,
         as_of,
         budget,
+        encrypt,
+        sign,
     )
     with progress("bundle", quiet) as told:
         made = bundling.make_bundle(asked, told)
@@ -281,9 +318,12 @@ def show(file: Path, output: str, target: Path | None) -> int:
 @bundle.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--digest", help="The digest that was written down when the bundle was made.")
-def verify(file: Path, digest: str | None) -> int:
+@click.option("--signer", metavar="KEY", help="The public key that it must be signed by, or its file.")
+def verify(file: Path, digest: str | None, signer: str | None) -> int:
     """Is every part what was written, and does every journal follow from its start? Names what is damaged."""
     from evac.bundle.contents import look, problems_of
+    from evac.bundle.proof import check_signer
+    from evac.estate.codecs import bundle as bundle_format
 
     found = problems_of(file)
     for part, words in found:
@@ -295,7 +335,12 @@ def verify(file: Path, digest: str | None) -> int:
     if digest is not None and digest.removeprefix("sha256:") != told["digest"].removeprefix("sha256:"):
         click.echo(f"{file}: whole in itself, and not the bundle whose digest was written down")
         return console.FAILED
+    if signer is not None:
+        with bundle_format.open_bundle(file) as opened:
+            check_signer(opened, signer)
     click.echo(f"{file}: {len(told['parts'])} parts are what was written; {told['digest']}")
+    if digest is None and signer is None:
+        say("whole in itself; who made it nothing shows: add --digest or --signer")
     return console.DONE
 
 

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from evac.cli import console
 from evac.cli.console import emit, say, screen, write_whole
-from evac.cli.options import file_option, output_option, plan_argument, quiet_option, who_option
+from evac.cli.options import (
+    file_option,
+    output_option,
+    plan_argument,
+    quiet_option,
+    reason_option,
+    who_option,
+)
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
     from evac.app.incidents import PaperKind
+    from evac.incident.records import Note
     from evac.views.sheet import Sheet
 
-_KINDS = ("note", "command", "draft", "update", "state", "fact", "resolved")
+_KINDS = ("note", "command", "draft", "update", "state", "fact")
 incident_argument = click.argument("incident", metavar="INCIDENT")
 
 
@@ -109,6 +120,53 @@ def note(
     made = Note("", incident, kind, who or "", 0, text, name, value)  # type: ignore[arg-type]
     key = where.do(lambda control: control.note(made, new))
     say(f"{key} is written\nnext: evac incident show {incident}", quiet)
+
+
+def _write(where: Where, note: Note, quiet: bool, done: str) -> int:
+    where.do(lambda control: control.note(note, False))
+    say(f"{done}\nnext: evac incident show {note.incident}", quiet)
+    return console.DONE
+
+
+@incident.command()
+@incident_argument
+@reason_option
+@click.option("--confirm", metavar="INCIDENT", default="", help="The name of the incident, typed once more.")
+@who_option
+@where_options
+@quiet_option
+def resolve(incident: str, reason: str, confirm: str, who: str | None, where: Where, quiet: bool) -> int:
+    """End an incident. Lists what is still down; no service and no component becomes operational by it.
+
+    Without --confirm it only lists, and exits with 10.
+    """
+    from evac.incident.records import Note
+    from evac.views.incident_view import still_down_words
+
+    told = json.loads(str(where.do(lambda control: control.paper(incident, "summary", "json"))))
+    say(still_down_words(told), quiet and bool(confirm))
+    name = str(told["incident"])
+    if not confirm:
+        say(f"next: evac incident resolve {name} --reason {shlex.quote(reason)} --confirm {name}")
+        return console.REFUSED
+    made = Note("", name, "resolved", who or "", 0, reason, value=confirm)
+    return _write(where, made, quiet, f"{name} is resolved; to reopen it: evac incident reopen {name}")
+
+
+@incident.command()
+@incident_argument
+@reason_option
+@who_option
+@where_options
+@quiet_option
+def reopen(incident: str, reason: str, who: str | None, where: Where, quiet: bool) -> int:
+    """Say that a resolved incident goes on. Its timeline keeps both."""
+    from evac.incident.records import Note
+
+    told = json.loads(str(where.do(lambda control: control.paper(incident, "summary", "json"))))
+    name = str(told["incident"])
+    made = Note("", name, "reopened", who or "", 0, reason)
+    return _write(where, made, quiet, f"{name} is reopened")
 
 
 @incident.command(name="status-page")

@@ -281,7 +281,7 @@ def _accepted(verdict: Verdict, target: Path | None, estate: str) -> int:
     if not words:
         return console.DONE
     say(f"error: the checker does not accept this plan: {words} [plan-wrong]")
-    say(f"next: evac verify {target or 'PLAN'} {estate}, and report it: evac made a mistake")
+    say(f"next: evac verify {target or 'PLAN'} {estate}, and report it: internal error")
     return console.REFUSED
 
 

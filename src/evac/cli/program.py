@@ -20,36 +20,54 @@ from evac.model.extras import extra_of, needs
 
 COMMANDS: Final = {
     "example": ("evac.cli.estate_command:example", "Write an example estate."),
-    "import": ("evac.cli.estate_command:import_", "Make an estate out of what exists."),
-    "check": ("evac.cli.estate_command:check", "Is the estate well formed, and what is missing?"),
+    "import": (
+        "evac.cli.estate_command:import_",
+        "Import an estate from an inventory, Kubernetes or Compose.",
+    ),
+    "check": ("evac.cli.estate_command:check", "Check estate files and list missing facts."),
     "schema": ("evac.cli.estate_command:schema", "Print the JSON Schema of estates, plans or audits."),
-    "audit": ("evac.cli.audit_command:audit", "What would each possible loss take, and what must be mended?"),
-    "plan": ("evac.cli.plan_command:plan", "A site is gone: what goes where, in which order, done when?"),
+    "audit": (
+        "evac.cli.audit_command:audit",
+        "Show what each possible loss would take down, and what to fix.",
+    ),
+    "plan": ("evac.cli.plan_command:plan", "Plan an evacuation, a cold start or a failback."),
     "verify": ("evac.cli.plan_command:verify", "Check a plan with code that does not trust the planner."),
-    "simulate": ("evac.cli.plan_command:simulate", "Play a plan with delays and failures, many times."),
-    "observe": ("evac.cli.observe_command:observe", "What are the stores now, by what they say themselves?"),
-    "apply": ("evac.cli.apply_command:apply", "What would a plan do now? With --execute: carry it out."),
-    "approve": ("evac.cli.apply_command:approve", "Agree to a run, within its envelope."),
-    "status": ("evac.cli.status_command:status", "How things stand: leader, hold, runs, plans, notices."),
-    "drawer": ("evac.cli.status_command:drawer", "Plans that lie ready before a fire."),
-    "what-if": ("evac.cli.status_command:what_if", "What the loss of these fault domains would do."),
-    "run": ("evac.cli.run_command:run", "Look at runs, and say what shall become of them."),
-    "incident": ("evac.cli.incident_command:incident", "What happened, who commands, what is told to whom."),
-    "site": ("evac.cli.site_command:site", "Take back that a site is lost or evacuated."),
-    "hold": ("evac.cli.apply_command:hold", "Stop everything before its next effect."),
-    "serve": ("evac.cli.serve_command:serve", "Run the controller of a site."),
-    "store": ("evac.cli.store_command:store", "Authenticate what is kept in the store."),
-    "notices": ("evac.cli.notices_command:notices", "Who is told when something is wrong."),
-    "bundle": ("evac.cli.bundle_command:bundle", "Everything that is needed when nothing else is left."),
-    "access": ("evac.cli.access_command:access", "Who may do what in the war room."),
-    "agent": ("evac.cli.serve_command:agent", "Run the local hand of a site."),
+    "simulate": ("evac.cli.plan_command:simulate", "Simulate a plan many times with delays and failures."),
+    "observe": ("evac.cli.observe_command:observe", "Ask every store, or every BMC, for its current state."),
+    "apply": ("evac.cli.apply_command:apply", "Dry-run a plan; with --execute, create a run."),
+    "approve": ("evac.cli.apply_command:approve", "Approve a run or a step."),
+    "status": ("evac.cli.status_command:status", "Show leader, hold, runs, plans and alerts."),
+    "drawer": ("evac.cli.status_command:drawer", "List and show standby plans."),
+    "what-if": ("evac.cli.status_command:what_if", "Show what the loss of some fault domains would do."),
+    "run": ("evac.cli.run_command:run", "Show and control runs."),
+    "incident": ("evac.cli.incident_command:incident", "Record an incident, update users, write reports."),
+    "site": ("evac.cli.site_command:site", "Clear a site's lost or evacuated mark."),
+    "hold": ("evac.cli.apply_command:hold", "Stop all runs before their next effect."),
+    "serve": ("evac.cli.serve_command:serve", "Run the controller of a site, or the demo."),
+    "store": ("evac.cli.store_command:store", "Seal the entries of the store."),
+    "notices": ("evac.cli.notices_command:notices", "Check and test alert channels."),
+    "bundle": ("evac.cli.bundle_command:bundle", "Make and verify recovery bundles."),
+    "access": (
+        "evac.cli.access_command:access",
+        "Check access files; make tokens and break-glass credentials.",
+    ),
+    "agent": ("evac.cli.serve_command:agent", "Run the agent of a site."),
     "key": ("evac.cli.apply_command:new_key", "Make a key for approvals."),
 }
 OF_EXTRAS: Final = {
-    "lab": ("lab", "Three real sites on this machine, to burn."),
-    "doctor": ("lab", "What is missing on this machine for the lab?"),
+    "lab": ("lab", "Run three real sites on this machine and burn one."),
+    "doctor": ("lab", "Show what the lab needs on this machine."),
 }
 """Commands of other distributions, with the extra that installs each."""
+GROUPS: Final = {
+    "Start": ("example", "import", "check", "schema"),
+    "Before a loss": ("audit", "what-if", "plan", "verify", "simulate", "drawer", "bundle"),
+    "During a loss": ("status", "observe", "apply", "approve", "run", "hold", "incident"),
+    "After a loss": ("site",),
+    "Operate": ("serve", "agent", "store", "access", "key", "notices"),
+    "Practise": ("lab", "doctor"),
+}
+"""How `evac --help` and the reference group the commands; each command is in one group."""
 ENTRY_POINTS: Final = "evac.commands"
 """The group of entry points where such a distribution names its commands."""
 
@@ -80,8 +98,14 @@ class LazyGroup(click.Group):
             ) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, words) for name, (_, words) in (COMMANDS | OF_EXTRAS).items()])
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(8), summary(name)) for name in names])
+
+
+def summary(name: str) -> str:
+    """What a command does, in one line."""
+    return (COMMANDS | OF_EXTRAS)[name][1]
 
 
 def _of_extra(name: str) -> click.Command:
@@ -99,7 +123,7 @@ def _of_extra(name: str) -> click.Command:
 def cli() -> None:
     """evac: lose a data centre, keep the service.
 
-    Start with: evac example pangyo -o pangyo, then evac audit pangyo.
+    Start with: evac serve --demo. Then: evac example pangyo -o pangyo, and evac audit pangyo.
     """
 
 
@@ -169,13 +193,13 @@ def _system_error(error: OSError) -> int:
 
 
 def _own_fault(error: Exception) -> int:
-    """A mistake of evac itself: said plainly; the trace only for who asks for it."""
+    """A bug in evac: reported plainly, with a traceback only when EVAC_DEBUG is set."""
     if os.environ.get("EVAC_DEBUG"):
         raise error
     click.echo(
-        f"error: evac made a mistake: {type(error).__name__}: {str(error)[:300]} [internal-error]", err=True
+        f"error: internal error: {type(error).__name__}: {str(error)[:300]} [internal-error]", err=True
     )
     click.echo(
-        "next: run it again with EVAC_DEBUG=1 and report what it prints; nothing was written", err=True
+        "next: run the command again with EVAC_DEBUG=1 and report the output; nothing was written", err=True
     )
     return console.FAILED

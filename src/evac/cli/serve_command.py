@@ -62,7 +62,7 @@ def agent(file: Path) -> None:
             supervisor.once_listening(config.host, config.port, f"the agent of {config.site}")
         )
         try:
-            await run_agent(config, stop)
+            await run_agent(config, stop, file)
         finally:
             supervisor.stopping()
             telling.cancel()
@@ -224,7 +224,7 @@ def serve(
         estate, policy, store, generation = opened.estate, opened.policy, opened.store, 0
         site = site or BUNDLE_SITE
     elif asked.named:
-        raise click.UsageError("--into, --share, --ask-shares, --confirm and --reason are of --bundle")
+        raise click.UsageError("--into, --share, --confirm, --reason, --digest and the like are of --bundle")
     if estate is None or site is None:
         raise click.UsageError("name an ESTATE and its --site; or --demo, which needs neither")
     if port is not None:
@@ -232,6 +232,7 @@ def serve(
     if listen is None and (idle := _given("access", "tls_cert", "tls_key")):
         raise click.UsageError(f"{listed(idle)} without --listen: no room is served that could heed it")
     from evac.app import controlling, runs
+    from evac.estate.codecs.access import access_beside
 
     setting = controlling.Setting(
         estate,
@@ -245,6 +246,7 @@ def serve(
         until_idle / 1_000,
         generation,
         anchors=asked.bundle is not None,
+        access=access or access_beside(estate),
     )
     room = _room(setting, listen, access, tls_cert, tls_key) if listen else None
     _run(setting, room, status.arguments(setting), _notices(setting, notices))

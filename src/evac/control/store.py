@@ -16,6 +16,7 @@ from evac.app.applying import check_fit, rehearse
 from evac.app.incidents import PaperForm, PaperKind
 from evac.app.situations import facts_now
 from evac.control.port import (
+    RELEASED,
     Document,
     Held,
     PlanGiven,
@@ -28,6 +29,7 @@ from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.plans.library import find_plan, get_plan
 from evac.engine.runs import effects
+from evac.engine.runs.dry_run import read_kept
 from evac.engine.runs.reading import decode_all
 from evac.engine.runs.requests import Request
 from evac.incident.components import public_names
@@ -35,16 +37,18 @@ from evac.incident.incident import summary
 from evac.incident.records import Note
 from evac.model.errors import InvalidInput
 from evac.model.observation import Observation
-from evac.office import status_summary
+from evac.office import logins, status_summary
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
 from evac.store.journal import records_after
 from evac.store.opening import check_store, open_store
 from evac.store.port import Store
-from evac.views.documents import DryRun, LossRow, RunDocument, RunShown, run_document
+from evac.views.decisions import Decision
+from evac.views.documents import DryRun, RunDocument, RunShown, run_document
 from evac.views.quarantine import quarantine_csv, quarantine_json, quarantine_page
 from evac.views.run_report import event_row
 from evac.views.sheet import Sheet
+from evac.views.status_document import PlanLine, RunLine, StatusDocument
 from evac.views.status_page import status_files
 from evac.views.words import moment
 
@@ -74,7 +78,7 @@ class StoreControl:
     async def name(self, who: str) -> str:
         return who or runs.who_am_i()
 
-    async def runs(self) -> Sequence[Document]:
+    async def runs(self) -> Sequence[RunLine]:
         return await runs.list_runs(self.store)
 
     async def run(self, name: str, most: int | None = None) -> RunDocument:
@@ -82,9 +86,11 @@ class StoreControl:
 
     async def _document(self, view: RunView, most: int | None) -> RunDocument:
         now_ms = self._clock.now_ms()
-        losses = await runs.losses_of(self.store, view, now_ms)
-        told = tuple(LossRow(o.store, o.candidate, o.most_ms, o.basis, o.words) for o in losses)
+        told = await runs.loss_rows(self.store, view, now_ms)
         return run_document(RunShown(view, await runs.leader_of(self.store), now_ms, told), most)
+
+    async def decision(self, name: str, step: str) -> Decision:
+        return await runs.decision(self.store, name, step, self._clock.now_ms())
 
     async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:
         async for view in runs.follow(self.store, name):
@@ -141,13 +147,14 @@ class StoreControl:
     async def plan(self, named: str) -> bytes:
         return await get_plan(self.store, await find_plan(self.store, named))
 
-    async def plans(self) -> Sequence[Document]:
-        return await status_summary.drawer_rows(self.store)
+    async def plans(self) -> Sequence[PlanLine]:
+        return await status_summary.plan_lines(self.store)
 
     async def rehearse(self, plan: PlanGiven) -> DryRun:
         estate, known = _estate(plan.estate), await self.facts(plan.estate, True)
         now_ms = self._clock.now_ms()
-        return await rehearse(plan.data, plan.digest, estate, plan.policy, now_ms, known)
+        kept = await read_kept(self.store)
+        return await rehearse(plan.data, plan.digest, estate, plan.policy, now_ms, known, kept)
 
     async def ready(self, plan: PlanGiven) -> str:
         estate = _estate(plan.estate)
@@ -157,9 +164,22 @@ class StoreControl:
             self.store, self._url, estate.absolute(), plan.policy, self._log
         )
 
-    async def propose(self, plan: PlanGiven, incident: str, reason: str, typed: tuple[str, ...]) -> str:
-        proposal = runs.proposal_of(plan.data, incident, reason, typed)
+    async def propose(
+        self,
+        plan: PlanGiven,
+        incident: str,
+        reason: str,
+        typed: tuple[str, ...],
+        abandoned: tuple[str, ...] = (),
+    ) -> str:
+        proposal = replace(runs.proposal_of(plan.data, incident, reason, typed), abandoned=abandoned)
         return await runs.propose(self.store, proposal, self._clock.now_ms())
+
+    async def logins(self) -> Sequence[Document]:
+        return [one for _, one in await logins.kept(self.store)]
+
+    async def end_logins(self, name: str, login: str = "") -> int:
+        return await logins.end(self.store, name, login)
 
     async def facts(self, estate: Path | None, look: bool) -> Observation:
         now_ms = self._clock.now_ms()
@@ -182,10 +202,11 @@ class StoreControl:
         await runs.hold(self.store, name, reason, self._clock.now_ms())
         return Held(name, reason, False)
 
-    async def release(self, who: str, reason: str) -> bool:
-        return await runs.release(self.store)
+    async def release(self, who: str, reason: str, key: Path | None = None) -> bool:
+        name, why = await self.name(who), reason or RELEASED
+        return await runs.release(self.store, name, why, self._clock.now_ms(), key)
 
-    async def status(self) -> Document:
+    async def status(self) -> StatusDocument:
         return await status_summary.status(self.store)
 
     async def what_if(self, domains: Sequence[str], estate: Path | None) -> Document:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evac.derive.circles import tools_of_base
-from evac.model.domain import Topology
+from evac.derive.domains import Topology
 from evac.model.estate import Estate
 from evac.model.instance import LostStore, Services, ToolNeed
 

@@ -299,7 +299,7 @@ def draft(dossier: Dossier, about: Summary, names: Mapping[str, str], now_ms: in
     if not felt:
         return Draft("", "", "nothing")
     title = trouble_with([one.name for one in felt])
-    if about.ended_ms is not None:
+    if about.ended_ms is not None and not about.still_down:
         words = f"{_names(felt)} {_verb(felt, 'works', 'work')} again"
         return Draft(f"{title}: over", f"{words} since {_moment(about.ended_ms, now_ms)}.", "records")
     down = [one for one in felt if one.level == "down"]

@@ -10,7 +10,7 @@ from typing import Final
 
 from evac.incident import records as people
 from evac.incident.records import DAY_MS, HOUR_MS, WATCH, Note, Notice, RunRecord, Source, StoreLoss
-from evac.incident.services import Fate, ended, fates, merged
+from evac.incident.services import Fate, fates, merged
 
 LOOK_BACK_MS: Final = DAY_MS
 """How long before a run a doubt about its sites may have begun and still belong to it."""
@@ -55,7 +55,10 @@ class Summary:
 
     @property
     def state(self) -> str:
-        return "over" if self.ended_ms is not None else "under way"
+        """`over, services down`: a person resolved it, and records leave services down."""
+        if self.ended_ms is None:
+            return "under way"
+        return "over, services down" if self.still_down else "over"
 
     @property
     def still_down(self) -> tuple[str, ...]:
@@ -123,11 +126,7 @@ def summary(dossier: Dossier, fates_of: FatesOf = fates) -> Summary:
     """
     since_ms, proof = begun(dossier)
     rows = merged(fates_of(record, since_ms, proof) for record in dossier.runs)
-    over = [note for note in dossier.notes if note.kind == "resolved"]
-    if over:
-        last = people.in_order(over)[-1]
-        rows = ended(rows, last.at_ms, note_source(last))
-    ended_ms, ended_by = _end(dossier, rows, over)
+    ended_ms, ended_by = _end(dossier, rows)
     who, who_ms = people.commander(dossier.notes)
     felt = [fate.people for fate in rows if fate.was_down]
     seen_ms, seen = detected(dossier)
@@ -158,11 +157,11 @@ def title_of(dossier: Dossier) -> str:
     return "no run yet" if not dossier.runs else "a run"
 
 
-def _end(dossier: Dossier, rows: Sequence[Fate], over: Sequence[Note]) -> tuple[int | None, Source | None]:
-    """A person's word; else the end of the last run, where every service is up by then."""
-    if over:
-        last = people.in_order(over)[-1]
-        return last.at_ms, note_source(last)
+def _end(dossier: Dossier, rows: Sequence[Fate]) -> tuple[int | None, Source | None]:
+    """A person's last word; else the end of the last run, where every service is up by then."""
+    last = people.resolution(dossier.notes)
+    if last is not None:
+        return (last.at_ms, note_source(last)) if last.kind == "resolved" else (None, None)
     times = [record.ended_ms for record in dossier.runs]
     if not times or None in times or any(fate.level in ("down", "moving") for fate in rows):
         return None, None

@@ -8,7 +8,8 @@ A note is made once and never changed; what was wrong is put right by a later on
     update    a status update as it was published; it is public
     state     a component of the status page is in a state from now on, because a person says so
     fact      one field of a regulator's report that no journal can know, by name
-    resolved  the incident is over
+    resolved  the incident is over, with the reason; it changes the state of no service and of no component
+    reopened  it is not over after all
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from evac.model.errors import InvalidInput
 from evac.model.plan import Plan
 from evac.run.values import Event, RunSpec
 
-NoteKind = Literal["note", "command", "draft", "update", "state", "fact", "resolved"]
+NoteKind = Literal["note", "command", "draft", "update", "state", "fact", "resolved", "reopened"]
 NOTE_KINDS: Final[tuple[NoteKind, ...]] = get_args(NoteKind)
 ComponentState = Literal["operational", "degraded", "partial outage", "major outage", "maintenance"]
 COMPONENT_STATES: Final[tuple[ComponentState, ...]] = get_args(ComponentState)
@@ -41,7 +42,8 @@ _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 @dataclass(frozen=True, slots=True)
 class Note:
     """name: of `state` the component, of `fact` the field, of `update` and `draft` a title. value: of `state`
-    the state, of `fact` what the field holds, of `command` who commands.
+    the state, of `fact` what the field holds, of `command` who commands, of `resolved` the name of the
+    incident, typed once more.
     """
 
     id: str
@@ -85,6 +87,10 @@ def checked_new(note: Note) -> Note:
     for what, words in (("who", note.who), ("text", note.text), ("name", note.name), ("value", note.value)):
         if _MISLEADING.search(words):
             raise _wrong(f"{what} holds letters that change how text is shown", "write plain text")
+    if note.kind in ("resolved", "reopened") and not note.text.strip():
+        raise _wrong(f"an incident is {note.kind} for a reason", "give the reason")
+    if note.kind == "resolved" and note.value.strip() != note.incident:
+        raise _wrong("resolving an incident needs its name", f"type {note.incident} to confirm")
     return checked(note)
 
 
@@ -144,9 +150,9 @@ def open_draft(notes: Sequence[Note]) -> Note | None:
     return last if last is not None and last.kind == "draft" else None
 
 
-def resolved_ms(notes: Sequence[Note]) -> int | None:
-    """When a person last said that it is over; None where nobody did."""
-    return max((note.at_ms for note in notes if note.kind == "resolved"), default=None)
+def resolution(notes: Sequence[Note]) -> Note | None:
+    """The last note that resolves or reopens the incident; None if no one did either."""
+    return next((n for n in reversed(in_order(notes)) if n.kind in ("resolved", "reopened")), None)
 
 
 WATCH: Final = "watch"

@@ -24,7 +24,7 @@ from typing import Final, Literal
 from evac.incident import records as people
 from evac.incident.incident import Dossier, Summary
 from evac.incident.records import DAY_MS, Entry, Note, StoreLoss, in_order
-from evac.incident.services import Fate
+from evac.incident.services import Change, Fate
 from evac.incident.timeline import timeline
 from evac.model.errors import InvalidInput
 
@@ -94,6 +94,7 @@ _ACTING: Final = frozenset(
         "command taken",
         "published",
         "resolved",
+        "reopened",
         "ended",
     }
 )
@@ -116,7 +117,9 @@ NOT_KNOWN: Final = Stated(None, "no record and no person says it")
 
 @dataclass(frozen=True, slots=True)
 class ServiceReport:
-    """down_ms: how long without service until the end, or until now; restored_ms None: not back."""
+    """down_ms: how long without service, until now if it is down still; restored_ms None: no record restores
+    it, whether a person resolved the incident or not.
+    """
 
     service: str
     tier: int
@@ -209,13 +212,14 @@ def basis_of(note: Note) -> str:
 def basics(dossier: Dossier, about: Summary, now_ms: int) -> Basics:
     """The report that every regulator's form is filled from."""
     said = Said(dossier.notes)
-    until_ms = about.until_ms(now_ms)
+    end = _end(about)
+    until_ms = int(end.value) if end.value is not None else now_ms
     occurred = said.moment("occurred_at")
     begun = Stated(about.begun_ms, f"first sign, {about.begun}") if about.begun_ms else NOT_KNOWN
     start = occurred if occurred.known else begun
     length = NOT_KNOWN
     if start.value is not None:
-        lasted = "end less start" if about.ended_ms is not None else "until now; it goes on"
+        lasted = "end less start" if end.known else "until now; it goes on"
         length = Stated(until_ms - int(start.value), lasted)
     entries = [e for e in timeline(dossier, about) if e.weight == "main" and e.kind in _ACTING]
     return Basics(
@@ -225,18 +229,40 @@ def basics(dossier: Dossier, about: Summary, now_ms: int) -> Basics:
         about.state,
         start,
         Stated(about.detected_ms, str(about.detected)) if about.detected_ms else NOT_KNOWN,
-        Stated(about.ended_ms, str(about.ended))
-        if about.ended_ms is not None
-        else Stated(None, "it goes on"),
+        end,
         length,
         said.text("cause"),
         affected(said, about),
         about.sites,
-        tuple(_service(fate, until_ms) for fate in about.fates if fate.was_down),
+        tuple(_service(fate, now_ms) for fate in about.fates if fate.was_down),
         dossier.losses,
         tuple(entries[:ACTIONS_MOST]),
         max(0, len(entries) - ACTIONS_MOST),
     )
+
+
+def _end(about: Summary) -> Stated:
+    """When it was over. A person who resolves it restores nothing: while a service is down by the records, it
+    is not known.
+    """
+    if about.ended_ms is None:
+        return Stated(None, "it goes on")
+    down = about.still_down
+    if down:
+        are = "is" if len(down) == 1 else "are"
+        return Stated(
+            None, f"resolved by a person ({about.ended}), but {', '.join(down)} {are} down by records"
+        )
+    last = _last_restored(about)
+    if last is not None and last.at_ms > about.ended_ms:
+        return Stated(last.at_ms, str(last.source))
+    return Stated(about.ended_ms, str(about.ended))
+
+
+def _last_restored(about: Summary) -> Change | None:
+    """When the last service was restored, by the records; None while one is down, or if none was."""
+    found = [fate.restored for fate in about.fates if fate.restored is not None]
+    return None if about.still_down else max(found, key=lambda change: change.at_ms, default=None)
 
 
 def affected(said: Said, about: Summary) -> Stated:
@@ -294,7 +320,10 @@ def duties(dossier: Dossier, about: Summary, report: Basics) -> tuple[Duty, ...]
     measures = said.text("measures")
     if not measures.known and report.actions:
         measures = Stated(f"{len(report.actions)} actions, listed below", "the journal")
-    due_ms = None if about.ended_ms is None else about.ended_ms + DAMAGES_DAYS * DAY_MS
+    last = _last_restored(about)
+    resumed_ms = last.at_ms if last is not None else about.ended_ms
+    goes_on = about.ended_ms is None or bool(about.still_down)
+    due_ms = None if goes_on or resumed_ms is None else resumed_ms + DAMAGES_DAYS * DAY_MS
     return (
         Duty(
             "Telecommunications Business Act, Article 33(2); Enforcement Decree, Article 37-13",

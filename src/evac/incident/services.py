@@ -107,16 +107,6 @@ def merged(parts: Iterable[tuple[Fate, ...]]) -> tuple[Fate, ...]:
     return tuple(rows[service] for service in sorted(rows))
 
 
-def ended(found: Iterable[Fate], at_ms: int, source: Source) -> tuple[Fate, ...]:
-    """As a person says that it is over: whatever was not up is up from then on."""
-    return tuple(
-        fate
-        if fate.level == "up" or fate.changes[-1].at_ms >= at_ms
-        else replace(fate, changes=(*fate.changes, Change(at_ms, "up", source)))
-        for fate in found
-    )
-
-
 class Walk:
     """Replays a run and looks, after each event, at the services that it touches. record: its plans are known
     from the start; of its events, those are taken that `read_on` is given.
@@ -215,7 +205,9 @@ class Walk:
         if not self._done(self._base, service):
             return "down" if outcome.base_outage_ms else "degraded"
         if service not in self._base and outcome.base_outage_ms:
-            back = outcome.base_ms is not None and self._view.phase == "succeeded"
+            view = self._view
+            is_whole = view.phase == "succeeded_with_exceptions" and not (view.exceptions or view.leftover)
+            back = outcome.base_ms is not None and (view.phase == "succeeded" or is_whole)
             return "up" if back else "down"
         if not self._done(self._top, service):
             return "degraded"

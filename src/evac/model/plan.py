@@ -6,7 +6,6 @@ JSON lives at the edge; this module owns the values.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,6 +14,7 @@ from typing import Final, Literal
 
 from evac.model.certificate import Certificate
 from evac.model.instance import LeftOff
+from evac.model.reason import Reason
 from evac.model.scenario import Scenario
 
 ServiceState = Literal["restored", "degraded", "shed", "unplaced", "unknown", "running"]
@@ -64,28 +64,8 @@ class Step:
     parameters: Mapping[str, Parameter] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def needs_reason(service: str) -> str:
-    """The reason of a service that cannot do without another one. Plan files carry it as text."""
-    return f"needs {service}, which does not come back"
-
-
 PLACEMENT: Final = "placement"
 """The last part of the path of a fact that says where something runs."""
-
-
-_NEEDS: Final = re.compile(re.escape(needs_reason("@")).replace("@", r"(\S+)"))
-
-
-NO_ROOM: Final = "no room is left for it"
-"""Of what no plan has room for: proved, and proved again by the checker."""
-NOT_FOUND: Final = "no room was found for it within the search budget"
-
-
-def unjudged_reason(path: str) -> str:
-    """The reason of a service that nobody can judge, by the fact that is missing."""
-    section, name, _ = path.split("/", 2)
-    what = f"the replicas of {name} run" if section == "services" else f"the members of store {name} are"
-    return f"cannot be judged: where {what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +88,20 @@ class Outcome:
     tier: int
     critical: tuple[str, ...] = ()
     """Ids of the steps that decide `base_ms`, first to last."""
-    reason: str = ""
-    """Why it is shed or unplaced."""
+    why: Reason | None = None
+    """Why it is shed, is unplaced or cannot be judged; None where it is none of them."""
+
+    @property
+    def reason(self) -> str:
+        """The same in words; empty where there is nothing to explain."""
+        return "" if self.why is None else self.why.words
 
     @property
     def needs(self) -> str:
         """The service that does not come back and that this one cannot do without; empty where that is not
         the reason.
         """
-        found = _NEEDS.fullmatch(self.reason)
-        return found[1] if found and self.state == "unplaced" else ""
+        return self.why.services[0] if self.why is not None and self.why.kind == "needs" else ""
 
     @property
     def meets_rto(self) -> bool | None:

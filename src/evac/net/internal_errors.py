@@ -62,7 +62,7 @@ def internal(error: Exception) -> EvacError:
         path = PurePath(frames[-1].filename)
         place = f"{'/'.join(path.parts[-2:])}:{frames[-1].lineno}"
     _log.debug("a mistake of evac", exc_info=error)
-    words = f"evac made a mistake ({kind} at {place})"
+    words = f"internal error ({kind} at {place})"
     return EvacError(INTERNAL, words, "report it, with what evac serve prints under EVAC_DEBUG=1")
 
 

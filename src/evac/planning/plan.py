@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import numpy as np
 
 from evac import __version__
+from evac.derive.domains import Topology
 from evac.derive.intervals import bound_instance, interval_paths
 from evac.derive.planning_instance import derive
 from evac.model.digest import estate_digest
-from evac.model.domain import Topology
 from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan

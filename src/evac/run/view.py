@@ -16,13 +16,14 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from evac.model.errors import RunError
+from evac.model.observation import SiteSeen
 from evac.model.step_id import plan_id
 from evac.run.boots.state import Boots
 from evac.run.envelope import Approvals
 from evac.run.limits import Limits, Parts, Uses, parted
 from evac.run.pacing import Pacing
 from evac.run.renumbering import Renumber, renumbered, renumbered_facts
-from evac.run.values import SETTLED, RunPhase, RunSpec, StepPhase
+from evac.run.values import SETTLED, Left, RunPhase, RunSpec, StepPhase
 from evac.steps.registry import kind_of
 
 BUSY = frozenset({"running", "unknown", "undoing"})
@@ -117,6 +118,8 @@ class RunView:
         self.replaced = Replaced()
         self.proposer = ""
         """The person who asked for the run. Empty: evac itself, or an older journal."""
+        self.seen: tuple[SiteSeen, ...] = ()
+        """Of the sites that it leaves as lost, as the leader saw them when it was made for a person."""
         self.bound = ""
         """SHA-256 of what the steps of the present plan do, as the journal names it. Empty: an older
         journal.
@@ -148,9 +151,13 @@ class RunView:
         self.exceptions = False
         """Not every step was simply done: it ends with exceptions."""
         self.end_why = ""
+        self.left: tuple[Left, ...] = ()
+        """What was not brought back, of a run that has ended."""
         self.drift = 0
         """How often something done was seen undone, or the like."""
 
+        self.marks: set[str] = set()
+        """Signatures of people and rooms that requests to this run came with: none counts twice."""
         self.capacities: dict[str, int] = {}
         """Limits that a person changed -> what the run may hold."""
         self.boots = Boots()

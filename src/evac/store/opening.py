@@ -23,7 +23,7 @@ ETCD_OPTIONS: Final = frozenset(
 )
 SEAL_MARK: Final = "?seal="
 ALLOWED: Final = "allowed"
-LOCK_HINT: Final = "see the page Lock the store"
+LOCK_HINT: Final = "see the page Secure the store"
 
 
 def open_store(url: str) -> Store:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance, Use
-from evac.model.plan import NO_ROOM, Outcome
+from evac.model.plan import Outcome
+from evac.model.reason import Reason
 from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_room, holdings
 from evac.verify.order import dependencies_ready
 from evac.verify.reading import Milestones, Reading, outages
@@ -172,7 +173,11 @@ def check_reasons(reading: Reading) -> None:
     rows = {name: row for row, name in enumerate(reading.instance.services.id)}
     for outcome in reading.plan.outcomes:
         service = rows.get(outcome.service)
-        if outcome.reason == NO_ROOM and service is not None and _may_fit(reading.instance, service):
+        if (
+            outcome.why == Reason("no-capacity")
+            and service is not None
+            and _may_fit(reading.instance, service)
+        ):
             reading.complain("F1", outcome.service, "may have room: the plan says that none is left")
 
 

@@ -55,6 +55,18 @@ def summary_row(about: Summary) -> dict[str, Any]:
     }
 
 
+def still_down_words(told: Mapping[str, Any]) -> str:
+    """What records leave down or degraded, and for how many people. told: as `summary_row` makes it."""
+    lines = [
+        f"  {row['service']}: {row['level']}, {people(row['people'])}, since {row['changes'][-1]['at']}"
+        for row in told["services"]
+        if row["level"] in ("down", "degraded")
+    ]
+    if not lines:
+        return "by records every service is restored"
+    return "\n".join(("not restored by records:", *lines))
+
+
 def list_sheet(rows: Sequence[Summary]) -> Sheet:
     """One line an incident, oldest first."""
     found = [

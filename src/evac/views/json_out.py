@@ -77,9 +77,17 @@ _SERVICE: Final = _object(
         "people": _COUNT,
         "state": {"enum": ["restored", "degraded", "shed", "unplaced", "unknown", "running"]},
     },
+    reason=_TEXT,
+    why=_object(
+        "The reason as data: its kind, and the services, store and site that it is about.",
+        {"kind": _TEXT},
+        services=_NAMES,
+        more=_COUNT,
+        store=_TEXT,
+        site=_TEXT,
+        backup={"type": "boolean"},
+    ),
 )
-
-_PLACEMENT: Final = _object("Replicas started.", {"service": _TEXT, "server": _TEXT, "count": _COUNT})
 
 PLAN_SCHEMA: Final[dict[str, Any]] = {
     "$schema": _DIALECT,

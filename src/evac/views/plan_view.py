@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
 from evac.derive.pools import replicas_lost
-from evac.model.domain import Loss, Topology, lost_in, lost_now, topology
 from evac.model.estate import Estate
 from evac.model.fleet import AT_SITE, CONDEMNED, DARK, ON_POOL, ON_SERVER, BoolColumn
 from evac.model.plan import Outcome, Plan
@@ -329,10 +329,6 @@ def outcome_rows(plan: Plan) -> Iterator[dict[str, str]]:
             "met": {True: "met", False: "missed", None: "-" if o.rto_ms is None else "unknown"}[o.meets_rto],
             "why": o.reason or _waits_for(o, targets),
         }
-
-
-def _back_words(outcome: Outcome) -> str:
-    return "unknown" if outcome.recovery_ms is None else duration(outcome.recovery_ms)
 
 
 def _waits_for(outcome: Outcome, targets: dict[str, str]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from evac.model.observation import SiteSeen
 from evac.model.situation import Away, Cause, LostNow, Rivals, Situation, StoreAway
-from evac.views.words import listed, moment
+from evac.views.words import listed, moment, people, plural
 
 
 def when(at_ms: int, now_ms: int) -> str:
@@ -51,6 +52,32 @@ def lost_words(one: LostNow, now_ms: int) -> str:
 def rivals_words(one: Rivals) -> str:
     """The most severe thing that can be said of a store."""
     return f"{one.store} has {len(one.sites)} writable primaries: {', '.join(one.sites)}"
+
+
+def site_words(one: SiteSeen) -> str:
+    """`west answers; its primary accepts writes (orders); 9 services, 41 million users`."""
+    if one.state == "answers":
+        words = f"{one.site} answers ({listed(one.answering, 3)})"
+    elif one.state == "silent":
+        words = f"{one.site} does not answer"
+    else:
+        words = f"whether {one.site} is up is unknown: nothing there can be asked"
+    if one.writable:
+        its = "its primary accepts" if len(one.writable) == 1 else "its primaries accept"
+        words += f"; {its} writes ({listed(one.writable, 3)})"
+    if one.services:
+        words += f"; {plural(one.services, 'service')}, {people(one.people)} users"
+    return words + ("; it is the last full site" if one.is_last else "")
+
+
+def abandon_hint(sites: Sequence[str], asked: str) -> str:
+    """asked: the command that was refused."""
+    words = " ".join(f"--abandon {site}" for site in sites)
+    where = ", ".join(sites)
+    return (
+        f"if {where} is healthy, move with evac plan ESTATE --evacuate {sites[0]}; to leave it as lost all "
+        f"the same: {asked} {words}"
+    )
 
 
 def rivals_hint(one: Rivals) -> str:

@@ -134,7 +134,7 @@ def test_units_are_looked_after_again_after_a_look_that_failed(
     asyncio.run(story())
     said = [one.getMessage() for one in caplog.records if "is not looked after" in one.getMessage()]
     assert said[0] == "sleeper is not looked after: [Errno 28] No space left on device"
-    assert said[1].startswith("sleeper is not looked after: evac made a mistake (KeyError at agent/")
+    assert said[1].startswith("sleeper is not looked after: internal error (KeyError at agent/")
     assert len(said) == 2, "each is said once"
 
 

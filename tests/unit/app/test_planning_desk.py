@@ -130,5 +130,5 @@ def test_a_mistake_in_one_plan_is_its_problem_alone(folder: Path, monkeypatch: p
     assert isinstance(told, tuple)
     code, words, hint = told
     assert (code, "hunter2" in words + hint) == ("internal-error", False)
-    assert words.startswith("evac made a mistake (IndexError at app/test_planning_desk.py:")
+    assert words.startswith("internal error (IndexError at app/test_planning_desk.py:")
     assert planned(where, "south").data

@@ -22,6 +22,7 @@ from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards
 from evac.engine.stores.stalled_commits import bound_of, is_protection
 from evac.model.errors import Retryable, Unavailable, UnsafePlan
+from evac.model.observation import SiteSeen
 from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, WatchProfile
 from evac.run.values import RunSpec, RunStep
 from evac.store.anchors import Anchor
@@ -195,6 +196,7 @@ class World:
             drift_period_ms=50,
             health=self.health,
             behind=self.behind,
+            look=self.look,
         )
         drawer = Drawer(store, clock, self.sites, self.plan, lambda: f"sha256:{self.primary}", look_ms=50)
         targets = {target: self._probes(site, target) for target in self.sites if target != site}
@@ -222,6 +224,15 @@ class World:
         found = bool(self.unseen & set(sites))
         self.asked_unseen += found
         return found
+
+    async def look(self, sites: Sequence[str]) -> tuple[SiteSeen, ...]:
+        """What a leader sees of sites that a person takes for lost."""
+        return tuple(
+            SiteSeen(site, "silent")
+            if site in self.burnt
+            else SiteSeen(site, "answers", 0, ("agent",), ("chat",), 9, 41_000_000)
+            for site in sites
+        )
 
     async def _anchor(self, anchor: Anchor) -> None:
         self.anchors.append(anchor)

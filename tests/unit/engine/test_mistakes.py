@@ -46,7 +46,7 @@ def test_work_that_fails_is_begun_anew_after_pauses_that_grow_and_said_once() ->
     pauses = [round(later - sooner) for sooner, later in pairwise(began)]
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     ((words, data),) = said
-    assert words.startswith("a run: evac made a mistake (KeyError at engine/test_mistakes.py:")
+    assert words.startswith("a run: internal error (KeyError at engine/test_mistakes.py:")
     assert SECRET not in words
     assert data == {"code": INTERNAL, "what": "a run"}
 
@@ -111,7 +111,7 @@ def test_a_run_that_meets_a_mistake_is_taken_over_from_its_journal_and_ends(
         assert (events[-1].kind, events[-1].data["phase"]) == ("run_ended", "succeeded")
         taken = [event for event in events if event.kind == "leader_changed"]
         assert len({event.data["token"] for event in taken}) == 1, "by whoever led all the time"
-        trouble = [words for words in world.words("trouble") if "evac made a mistake" in words]
+        trouble = [words for words in world.words("trouble") if "internal error" in words]
         assert trouble
         assert SECRET not in "".join(trouble)
         assert first.leads or world.leader
@@ -150,6 +150,6 @@ def test_a_proposal_that_meets_a_mistake_is_refused_and_the_next_one_made() -> N
         assert SECRET not in refused["refused"]
         assert (await propose("p2"))["run"].startswith("move-1-")
         (trouble,) = world.words("trouble")
-        assert trouble.startswith("proposal/p1: evac made a mistake (ZeroDivisionError at ")
+        assert trouble.startswith("proposal/p1: internal error (ZeroDivisionError at ")
 
     play(story, Mistaken(policy_of("hold")))

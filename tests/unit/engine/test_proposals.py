@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -21,6 +22,7 @@ from evac.model.errors import (
     Unavailable,
     UnsafePlan,
 )
+from evac.model.observation import seen_in
 from evac.store.memory import MemoryStore
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 from tests.unit.engine.small_world import World, play, policy_of
@@ -67,6 +69,45 @@ def test_no_run_is_made_of_a_proposal_that_was_withdrawn_meanwhile() -> None:
         assert len(await world.store.list("open/")) == 1
         assert await world.store.list("proposal/") == []
         assert (await read_register(world.store))["pangyo"] == "evacuating"
+
+    play(story, World(policy_of("hold")))
+
+
+def test_a_site_that_answers_is_left_as_lost_only_by_a_second_word() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        data = await world.plan(("pangyo",))
+        fire = runs.Proposal("fire-1", data, "fire", ("pangyo",), "lost", typed=("pangyo",))
+        with pytest.raises(NotAllowed) as error:
+            await runs.propose(world.store, fire, 1)
+        assert error.value.code == "site-answers"
+        assert error.value.message == (
+            "pangyo answers (agent); its primary accepts writes (chat); 9 services, 41 million users"
+        )
+        assert "evac plan ESTATE --evacuate pangyo" in error.value.hint
+        assert error.value.hint.endswith("--execute --abandon pangyo")
+        assert (await read_register(world.store))["pangyo"] == "active"
+        assert await world.store.list("open/") == []
+        run = await runs.propose(world.store, replace(fire, abandoned=("pangyo",)), 2)
+        seen = (await runs.events_of(world.store, run))[0].data["seen"]
+        assert [(one["site"], one["state"], one["people"]) for one in seen] == [
+            ("pangyo", "answers", 41_000_000)
+        ]
+        assert seen_in(seen[0]).writable == ("chat",)
+
+    play(story, World(policy_of("hold")))
+
+
+def test_a_site_that_is_silent_needs_no_second_word() -> None:
+    async def story(world: World) -> None:
+        await world.until_planned()
+        data = await world.plan(("pangyo",))
+        world.burnt.add("pangyo")
+        fire = runs.Proposal("fire-1", data, "fire", ("pangyo",), "lost", typed=("pangyo",))
+        run = await runs.propose(world.store, fire, 1)
+        assert [one["state"] for one in (await runs.events_of(world.store, run))[0].data["seen"]] == [
+            "silent"
+        ]
 
     play(story, World(policy_of("hold")))
 

@@ -10,9 +10,11 @@ import jsonschema
 import pytest
 
 from evac.estate.codecs import plan as plan_codec
+from evac.model.canonical import written
 from evac.model.certificate import Certificate
 from evac.model.errors import PlanError
 from evac.model.plan import Plan
+from evac.model.reason import Reason
 from evac.views.json_out import PLAN_SCHEMA
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
@@ -35,6 +37,31 @@ def test_a_plan_comes_back_as_it_was(plan: Plan) -> None:
     data = plan_codec.encode(plan)
     assert plan_codec.encode(plan_codec.decode(data)) == data
     assert plan_codec.decode(data).certificate == plan.certificate
+
+
+def test_reasons_are_data_and_words_and_earlier_files_have_words_only(plan: Plan) -> None:
+    why = Reason("loss-above-rpo", store="ledger", site="guro", backup=True)
+    outcomes = (replace(plan.outcomes[0], state="unplaced", why=why), *plan.outcomes[1:])
+    data = plan_codec.encode(replace(plan, outcomes=outcomes))
+    assert plan_codec.decode(data).outcomes == outcomes
+    document = json.loads(data)
+    jsonschema.validate(document, PLAN_SCHEMA)
+    row = document["services"][0]
+    assert row["why"] == {"backup": True, "kind": "loss-above-rpo", "site": "guro", "store": "ledger"}
+    assert row["reason"] == why.words == document["unplaced"][0]["reason"]
+
+    del row["why"]
+    earlier = written(document) + b"\n"
+    read = plan_codec.decode(earlier)
+    assert read.outcomes[0].why == Reason("text", text=why.words)
+    assert plan_codec.encode(read) == earlier
+
+    row["why"] = {"kind": "needs"}
+    with pytest.raises(PlanError, match="names no service"):
+        plan_codec.decode(written(document))
+    row["why"] = {"kind": "needs", "services": ["pay"]}
+    with pytest.raises(PlanError, match="twice and differently"):
+        plan_codec.decode(written(document))
 
 
 def test_the_shape_is_the_published_one(document: dict[str, Any]) -> None:

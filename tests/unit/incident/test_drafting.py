@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from evac.incident.components import draft
 from evac.incident.incident import Dossier, summary
-from tests.unit.incident.stories import T0, carried_out, fire, note, plan_of
+from tests.unit.incident.stories import OUTCOMES, T0, carried_out, fire, note, plan_of
 
 NAMES = {"web": "Web shop", "ads": "Adverts", "cart": "Web shop"}
 
@@ -47,6 +47,11 @@ def test_a_draft_of_a_person_goes_first_until_it_is_published() -> None:
 
 
 def test_an_end_is_said_as_one() -> None:
-    title, text, _ = said(replace(story(10_000), notes=(note("resolved", 50),)))
+    resolved = (note("resolved", 50),)
+    title, text, _ = said(replace(story(10_000), notes=resolved))
+    assert "Adverts is not available" in text, "it is still down, whoever resolved the incident"
+    assert "over" not in title
+    whole = plan_of(outcomes=[one for one in OUTCOMES if one.state == "restored"])
+    title, text, _ = said(fire(resolved, whole))
     assert title.endswith(": over")
-    assert "work again since" in text
+    assert "works again since" in text

@@ -97,8 +97,12 @@ def test_it_begins_with_the_first_doubt_that_was_not_over() -> None:
 def test_it_ends_when_all_is_up_or_a_person_says_so() -> None:
     assert summary(fire()).ended_ms is None, "two services are down still"
     over = summary(fire([note("resolved", 60_000)]))
-    assert over.ended_ms == T0 + 60_000
-    assert over.still_down == ()
+    assert (over.ended_ms, over.state) == (T0 + 60_000, "over, services down")
+    assert over.still_down == ("ads", "gone"), "to resolve an incident restores nothing"
+    assert over.fates == summary(fire()).fates
+    again = summary(fire([note("resolved", 60_000), note("reopened", 70_000)]))
+    assert (again.ended_ms, again.state) == (None, "under way")
+    assert summary(fire([note("resolved", 1), note("reopened", 2), note("resolved", 3)])).ended_ms == T0 + 3
     whole = plan_of(outcomes=[outcome("web", "restored", 1, 4_000)])
     about = summary(fire(plan=whole))
     assert about.ended_ms is not None

@@ -14,10 +14,11 @@ from evac.incident.records import DAY_MS, Note, Source
 from evac.incident.regulator import basics, check_fact, duties
 from evac.incident.services import Change, Fate
 from evac.model.errors import InvalidInput
+from evac.model.plan import Plan
 from evac.views.incident_view import report_sheet
 from evac.views.sheet import sheet_markdown
 from evac.views.status_page import status_feed, status_html, status_json
-from tests.unit.incident.stories import T0, fire, note
+from tests.unit.incident.stories import OUTCOMES, T0, fire, note, plan_of
 
 NAMES = {"web": "Chat", "cart": "Chat", "gone": "Reports", "fine": "Mail"}
 HOUR = 3_600_000
@@ -126,8 +127,13 @@ def test_the_report_counts_in_words_that_can_be_read() -> None:
     assert "1 threshold is met so far" in shown
 
 
-def told(*notes: Note, now_ms: int = T0 + 30 * HOUR) -> Classification:
-    dossier = fire(notes)
+def restored() -> Plan:
+    """A plan that leaves no service down."""
+    return plan_of(outcomes=[one for one in OUTCOMES if one.state in ("restored", "running")])
+
+
+def told(*notes: Note, now_ms: int = T0 + 30 * HOUR, plan: Plan | None = None) -> Classification:
+    dossier = fire(notes, plan)
     about = summary(dossier)
     return classify(dossier, about, basics(dossier, about, now_ms))
 
@@ -141,13 +147,13 @@ def met(found: Classification, article: str) -> str:
 
 
 def test_what_nobody_says_is_not_known() -> None:
-    found = told(note("resolved", 60_000))
+    found = told(note("resolved", 60_000), plan=restored())
     assert found.major == "not known"
     assert met(found, "Article 6") == met(found, "Article 9(6)") == met(found, "Article 9(4)") == "not known"
     assert met(found, "Article 9(1)") == "met", "one service alone has more than 100,000 people"
     values = {field.number: field.stated.value for field in found.fields}
     assert values["4.13"] is None
-    assert values["3.4"] == "150,000 to 190,015"
+    assert values["3.4"] == "150,000 to 190,000"
     assert values["3.15"] == "00:00:02"
 
 
@@ -156,11 +162,14 @@ def test_a_major_incident_needs_critical_services_and_two_thresholds() -> None:
     assert told(fact("critical_services", "yes")).major == "met"
     assert told(fact("critical_services", "no")).major == "not met"
     short = [note("resolved", 60_000), fact("critical_services", "yes")]
-    assert told(*short).major == "not known"
-    assert told(*short, fact("malicious_access", "yes")).major == "met"
+    whole = restored()
+    assert told(*short).major == "met", "two services are down for longer than a day, whoever resolved it"
+    assert told(*short, plan=whole).major == "not known"
+    assert told(*short, fact("malicious_access", "yes"), plan=whole).major == "met"
     nothing = [fact(name, "no") for name in ("malicious_access", "reputation_touched", "data_losses")]
-    assert told(*short, *nothing, fact("member_states", "1"), fact("costs_eur", "100000")).major == "not met"
-    assert told(*short, *nothing, fact("member_states", "1"), fact("costs_eur", "100001")).major == "met"
+    for costs, major in (("100000", "not met"), ("100001", "met")):
+        facts = (fact("member_states", "1"), fact("costs_eur", costs))
+        assert told(*short, *nothing, *facts, plan=whole).major == major
 
 
 @pytest.mark.parametrize(("count", "answer"), [("100000", "not known"), ("100001", "met")])
@@ -177,10 +186,28 @@ def test_a_fact_that_does_not_fit_is_refused(name: str, value: str) -> None:
         fact(name, value)
 
 
-def test_korean_damages_are_due_thirty_days_after_the_end() -> None:
-    for notes, due in (([], None), ([note("resolved", 60_000)], T0 + 60_000 + 30 * DAY_MS)):
-        dossier = fire(notes)
+def test_restore_times_are_of_records_and_never_of_who_resolves_it() -> None:
+    dossier = fire([note("resolved", 60_000)])
+    about = summary(dossier)
+    report = basics(dossier, about, T0 + HOUR)
+    assert {s.service: s.restored_ms for s in report.services if s.restored_ms is None} == {
+        "ads": None,
+        "gone": None,
+    }
+    (gone,) = (s for s in report.services if s.service == "gone")
+    assert gone.down_ms == T0 + HOUR - gone.down_since_ms, "it is down until now"
+    assert not report.end.known
+    assert "ads, gone are down by records" in report.end.basis
+    assert report.duration.basis == "until now; it goes on"
+
+
+def test_korean_damages_are_due_thirty_days_after_the_last_service_is_restored() -> None:
+    resolved = note("resolved", 60_000)
+    cases = (([], None, None), ([resolved], None, None), ([resolved], restored(), 30 * DAY_MS))
+    for notes, plan, due in cases:
+        dossier = fire(notes, plan)
         about = summary(dossier)
+        due = due and due + max(f.restored.at_ms for f in about.fates if f.restored is not None)
         found = duties(dossier, about, basics(dossier, about, T0 + HOUR))
         assert found[1].due_ms == due
         assert not found[1].told.known

@@ -10,11 +10,15 @@ import pytest
 from bench.contradictions import contradictions
 from bench.random_estates import random_estate
 from evac.audit import audit
-from evac.model.plan import NO_ROOM, NOT_FOUND, Outcome
+from evac.model.plan import Outcome
+from evac.model.reason import Reason
 from evac.model.scenario import lose
 from evac.planning.plan import plan
 from evac.verify import check
 from tests.unit.truth.written import written
+
+NO_ROOM = Reason("no-capacity")
+NOT_FOUND = Reason("capacity-not-found")
 
 
 @pytest.mark.parametrize("seed", [1, 3, 4, 7, 9, 12, 22, 25, 48, 57])
@@ -70,13 +74,13 @@ def test_a_known_recovery_of_an_unknown_start_is_refused(tmp_path: Path) -> None
 
 def test_no_room_is_said_where_it_is_proved(tmp_path: Path) -> None:
     outcome, fate, _ = outcome_of(tmp_path, pools(cores=5))
-    assert (outcome.state, outcome.reason, fate) == ("unplaced", NO_ROOM, "lost")
+    assert (outcome.state, outcome.why, fate) == ("unplaced", NO_ROOM, "lost")
 
 
 def test_that_no_room_is_left_is_refused_where_a_shed_makes_it(tmp_path: Path) -> None:
     estate = written(tmp_path, pools(cores=5, shed="true"))
     made = plan(estate, lose("a"))
-    lie = replace(made, outcomes=tuple(replace(o, reason=NO_ROOM) for o in made.outcomes))
+    lie = replace(made, outcomes=tuple(replace(o, why=NO_ROOM) for o in made.outcomes))
     assert "F1" in {v.rule for v in check(estate, lie).violations}
     assert check(estate, made).holds
 
@@ -87,7 +91,7 @@ def test_what_does_not_fit_beside_its_equals_was_not_found(tmp_path: Path) -> No
     )
     text = pools().replace("  wiki:", twin + "  wiki:")
     outcome, fate, _ = outcome_of(tmp_path, text, "twin")
-    assert (outcome.state, outcome.reason, fate) == ("unplaced", NOT_FOUND, "unknown")
+    assert (outcome.state, outcome.why, fate) == ("unplaced", NOT_FOUND, "unknown")
 
 
 DARK = """

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evac.derive.domains import is_lost, loss, topology
 from evac.estate import examples, load
-from evac.model.domain import is_lost, loss, topology
 from evac.model.estate import Estate
 from evac.model.fleet import AT_SITE, ON_POOL, SERVER_STATES
 from evac.model.plan import Outcome, Plan, Step
+from evac.model.reason import Reason
 from evac.model.scenario import Scenario, lose
 from evac.model.units import RESOURCE_WORDS
 from evac.planning.plan import plan
@@ -239,20 +240,20 @@ def test_a_shed_service_is_served_until_it_is_shed(worked: Plan) -> None:
 
 
 def test_who_waits_for_what_never_returns_stands_with_its_reason(worked: Plan) -> None:
-    def gone(outcome: Outcome, reason: str) -> Outcome:
-        return replace(outcome, state="unplaced", base_ms=None, reason=reason)
+    def gone(outcome: Outcome, why: Reason) -> Outcome:
+        return replace(outcome, state="unplaced", base_ms=None, why=why)
 
     by_name = {o.service: o for o in worked.outcomes}
     made = some(
         worked,
-        identity=gone(by_name["identity"], "store accounts does not come back"),
-        pay=gone(by_name["pay"], "needs identity, which does not come back"),
-        messenger=gone(by_name["messenger"], "needs pay, which does not come back"),
-        search=gone(by_name["search"], "needs search, which does not come back"),
+        identity=gone(by_name["identity"], Reason("no-copy", store="accounts")),
+        pay=gone(by_name["pay"], Reason("needs", ("identity",))),
+        messenger=gone(by_name["messenger"], Reason("needs", ("pay",))),
+        search=gone(by_name["search"], Reason("needs", ("search",))),
     )
     found = {g.reason: set(g.services) for g in plan_view.given_up(made) if g.state == "unplaced"}
     assert found == {
-        "store accounts does not come back": {"identity", "pay", "messenger"},
+        "store accounts has no copy and no backup that is left": {"identity", "pay", "messenger"},
         "needs search, which does not come back": {"search"},
     }
 
@@ -262,7 +263,7 @@ def test_circles_of_reasons_end(picked: list[int]) -> None:
     names = ("ads", "identity", "messenger", "pay", "search")
     base = worked_plan(worked_example())
     outcomes = tuple(
-        replace(o, state="unplaced", base_ms=None, reason=f"needs {names[n]}, which does not come back")
+        replace(o, state="unplaced", base_ms=None, why=Reason("needs", (names[n],)))
         for o, n in zip(base.outcomes, picked, strict=True)
     )
     groups = plan_view.given_up(replace(base, outcomes=outcomes))

@@ -11,6 +11,7 @@ import pytest
 from evac.estate import load
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Sensitivity
+from evac.model.reason import Reason
 from evac.model.scenario import lose
 from evac.planning.simulation.simulate import simulate
 from evac.verify import check_instance
@@ -35,7 +36,7 @@ def plan(estate: Estate) -> Plan:
             o,
             rto_ms=200_000,
             recovery_ms=None if o.state == "shed" else o.base_ms,
-            reason="<script>x</script>",
+            why=Reason("needs", ("<script>x</script>",)),
         )
         for o in made.outcomes
     )

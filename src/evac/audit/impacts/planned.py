@@ -25,7 +25,7 @@ from evac.audit.impacts.all_losses import (
 from evac.audit.impacts.dependencies import spread_table
 from evac.audit.impacts.stores import NEVER
 from evac.model.fleet import CodeColumn
-from evac.model.plan import NOT_FOUND, Outcome
+from evac.model.plan import Outcome
 from evac.model.scenario import lose
 from evac.planning.compiled import interpreted, kernels_are_kept
 from evac.planning.plan import Foreseen, foresee
@@ -86,7 +86,7 @@ def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool) ->
         while outcome.needs in others and outcome.needs not in seen:
             seen.add(outcome.needs)
             outcome = others[outcome.needs]
-        return UNKNOWN if outcome.reason == NOT_FOUND else LOST
+        return UNKNOWN if outcome.why is not None and outcome.why.kind == "capacity-not-found" else LOST
     return RECOVERS if down else DEGRADED
 
 

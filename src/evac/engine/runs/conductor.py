@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
@@ -52,6 +52,7 @@ from evac.engine.runs.proposals import (
     answered,
     asks_of,
     ends_after,
+    must_be_abandoned,
     places_of,
     refused,
     wanted_of,
@@ -67,6 +68,7 @@ from evac.model.errors import (
     StalePlan,
     Unavailable,
 )
+from evac.model.observation import SiteSeen
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring, foreseen, internal
 from evac.run import envelope, fencing
@@ -122,7 +124,7 @@ class Conductor:
                 tasks.create_task(self._resume(entry, waiting))
             tasks.create_task(self._serve_proposals())
             desk = self._desk
-            vouching = Vouching(desk.store, desk.sets, desk.clock, self.guard, desk.tell, OPEN)
+            vouching = Vouching(desk.store, desk.sets, desk.clock, self.guard, desk.tell, OPEN, desk.vouched)
             tasks.create_task(enduring("attestations", vouching.run, self._trouble))
 
     def lost(self) -> None:
@@ -140,6 +142,7 @@ class Conductor:
         assert self._tasks is not None
         if proposed is None:
             await self._look_first(wanted.leaving)
+        seen = await self._look_at(wanted) if proposed is not None else ()
         await self._desk.accept(wanted.plan)
         policy, digest = self._desk.policy, await put_plan(self._desk.store, wanted.plan, self.guard)
         name = f"{wanted.incident}-{digest.removeprefix('sha256:')[:8]}"
@@ -164,6 +167,7 @@ class Conductor:
             "policy": policy_digest(policy),
             **({"bound": bound.digest} if bound.digest else {}),
             **({"who": wanted.who} if wanted.who else {}),
+            **({"seen": [asdict(one) for one in seen]} if seen else {}),
         }
         making = create_run(
             self._desk.store,
@@ -187,6 +191,16 @@ class Conductor:
 
         begin(self._tasks, self._carry_on(OPEN + name, made_now))
         return name
+
+    async def _look_at(self, wanted: Wanted) -> Sequence[SiteSeen]:
+        """What is seen of the sites that a person wants to leave as lost. Raises NotAllowed for one that
+        lives and was not said to be abandoned.
+        """
+        if self._desk.look is None or wanted.mark != "lost" or not wanted.leaving:
+            return ()
+        seen = await self._desk.look(wanted.leaving)
+        must_be_abandoned(seen, wanted.abandoned)
+        return seen
 
     async def _still_to_leave(self, wanted: Wanted) -> tuple[str, ...]:
         """Sites that the register must change for. Those that were left before, by a run that has ended, may
@@ -377,7 +391,7 @@ class Conductor:
                 pace=self._pace(run, view, actions),
                 loss=LossGuard(now, policy, desk.loss, RunClock(clock, view.last_ms).now_ms),
             ),
-            request_terms=requests.RequestTerms(run.policy.pause_most_ms, desk.check),
+            request_terms=requests.RequestTerms(run.policy.pause_most_ms, desk.check, desk.learn),
             hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),
         )
 

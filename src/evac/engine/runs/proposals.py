@@ -1,6 +1,7 @@
 """What a person asks for: a run, or an end to doubt about one that has ended; and the answer.
 
-    proposal/<id>      {"incident", "plan", "reason", "mode", "leaving", "mark", "ends", "typed", "who"}
+    proposal/<id>      {"incident", "plan", "reason", "mode", "leaving", "mark", "ends", "typed", "who",
+                        "abandoned"}
     answer/<id>        {"run"} of the run that was made of it, or {"refused", "code", "kind", "hint"}
 
 The answers of older leaders say neither kind nor hint.
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -36,8 +37,10 @@ from evac.engine.runs.reading import incident_key
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.guards import Mark, Permit
+from evac.model.access import Proven
 from evac.model.error_kinds import kind_of
 from evac.model.errors import Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
+from evac.model.observation import SiteSeen
 from evac.model.run_policy import Envelope
 from evac.model.step_id import StepId, plan_id
 from evac.net.internal_errors import foreseen
@@ -45,6 +48,7 @@ from evac.run import envelope
 from evac.run.values import SETTLED
 from evac.run.view import RunView
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
+from evac.views.situation_view import abandon_hint, site_words
 
 REPLACEABLE: Final = frozenset({"pending", "awaiting_approval", "running", "paused", "monitoring"})
 """Phases in which a run takes another plan."""
@@ -116,6 +120,8 @@ class Wanted:
     """
     who: str = ""
     """Asked for it; empty where evac itself did."""
+    abandoned: tuple[str, ...] = ()
+    """Sites that a person leaves as lost although they answer."""
 
 
 PROPOSAL: Final = "proposal/"
@@ -154,6 +160,7 @@ async def wanted_of(store: Store, entry: Entry) -> Wanted:
             tuple(told.get("typed", ())),
             (),
             str(told.get("who", "")),
+            tuple(told.get("abandoned", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise RunError("proposal-unreadable", f"{entry.key} cannot be read") from error
@@ -176,17 +183,40 @@ async def _must_have_no_run(store: Store, incident: str) -> None:
     )
 
 
+ANSWERS: Final = "site-answers"
+
+
+def must_be_abandoned(seen: Sequence[SiteSeen], abandoned: Collection[str]) -> None:
+    """Raises NotAllowed for a site that answers, or is the last one, and that nobody said they abandon."""
+    asked = [one for one in seen if one.state == "answers" or one.is_last]
+    left = [one for one in asked if one.site not in abandoned]
+    if left:
+        words = "; ".join(site_words(one) for one in left)
+        command = "evac apply PLAN ESTATE --execute"
+        raise NotAllowed(ANSWERS, words, abandon_hint([one.site for one in left], command))
+
+
 REQUESTS: Final = "request/"
 VOUCHED: Final = "vouched/"
 AGAIN_S: Final = 0.5
 
 
 class Vouching:
-    """Answers requests to ended runs while we lead. open_prefix: of the keys of runs that have not ended."""
+    """Answers requests to ended runs while we lead. open_prefix: of the keys of runs that have not ended.
+    check: how the person was proven; raises NotAllowed.
+    """
 
     def __init__(
-        self, store: Store, sets: DataSets, clock: Clock, guard: Lease, tell: Tell, open_prefix: str
+        self,
+        store: Store,
+        sets: DataSets,
+        clock: Clock,
+        guard: Lease,
+        tell: Tell,
+        open_prefix: str,
+        check: Callable[[str, requests.Request], Awaitable[Proven]] | None = None,
     ) -> None:
+        self._check = check
         self._store, self._sets, self._clock = store, sets, clock
         self._guard, self._tell, self._open_prefix = guard, tell, open_prefix
 
@@ -235,6 +265,7 @@ class Vouching:
         """Raises RunError, NotAllowed for what cannot be."""
         if request.verb != "attest":
             raise RunError("run-over", f"{run} has ended", f"see: evac run show {run}")
+        proof = Proven() if self._check is None else await self._check(run, request)
         epoch = await self._in_doubt(run, plan_id(request.step))
         primary = _primary(epoch, request)
         after, permit = datasets.vouch(epoch, primary)
@@ -242,6 +273,7 @@ class Vouching:
         record = {
             "who": request.who,
             "reason": request.full_reason,
+            "proof": proof.to_data(),
             "at_ms": self._clock.now_ms(),
             "run": run,
             "step": request.step,

@@ -146,6 +146,10 @@ def _service(outcome: Outcome) -> dict[str, Any]:
     body: dict[str, Any] = _plain(outcome)
     back = outcome.state not in ("shed", "unplaced", "unknown")
     body["restored_ms"] = outcome.base_ms if back else None
+    if outcome.why is not None:
+        body["reason"] = outcome.reason
+        if outcome.why.kind == "text":
+            del body["why"]
     return _in_order(body)
 
 
@@ -225,7 +229,7 @@ def _arguments(document: dict[str, Any]) -> dict[str, Any]:
         "on": document.get("on", []),
     }
     body["steps"] = [_step_arguments(step) for step in document["steps"]]
-    body["outcomes"] = [{k: v for k, v in row.items() if k != "restored_ms"} for row in document["services"]]
+    body["outcomes"] = [_outcome_arguments(row) for row in document["services"]]
     return body
 
 
@@ -242,6 +246,14 @@ def _step_arguments(step: dict[str, Any]) -> dict[str, Any]:
     body = {key: value for key, value in step.items() if key not in ("duration_ms", "uses")}
     body["end_ms"] = _whole(step, "start_ms") + _whole(step, "duration_ms")
     body["uses"] = sorted(step["uses"].items())
+    return body
+
+
+def _outcome_arguments(row: dict[str, Any]) -> dict[str, Any]:
+    """Plans of earlier versions give reasons in words only: these are kept as they are."""
+    body = {key: value for key, value in row.items() if key not in ("restored_ms", "reason")}
+    if "reason" in row and "why" not in row:
+        body["why"] = {"kind": "text", "text": row["reason"]}
     return body
 
 

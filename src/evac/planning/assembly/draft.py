@@ -14,18 +14,9 @@ from numpy.typing import NDArray
 from evac.derive.affected import ServiceGraph, hit_by_dependency
 from evac.derive.circles import tools_of_base
 from evac.model.estate import Estate
-from evac.model.instance import Instance, LostStore, Stuck
-from evac.model.plan import (
-    NO_ROOM,
-    NOT_FOUND,
-    Outcome,
-    Sensitivity,
-    ServiceState,
-    Step,
-    StoreOutcome,
-    needs_reason,
-    unjudged_reason,
-)
+from evac.model.instance import Instance, LostStore
+from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome
+from evac.model.reason import NAMED_MOST, Reason
 from evac.model.units import UNBOUNDED
 from evac.planning.assembly.room import has_no_room
 from evac.planning.evacuation.board import FAILED_TIME, NEVER, SHEDS, STARTS, Board
@@ -243,7 +234,7 @@ def outcomes_of(
                 people=int(s.people[service]),
                 tier=int(s.tier[service]),
                 critical=_chain(draft, service) if back and s.base_lost[service] else (),
-                reason=_reason(draft, times, service, state, late, helped),
+                why=_reason(draft, times, service, state, late, helped),
             )
         )
     return tuple(found)
@@ -296,74 +287,53 @@ def _reason(
     state: ServiceState,
     late: frozenset[int],
     helped: Mapping[str, set[str]],
-) -> str:
+) -> Reason | None:
     if state == "shed":
         some = sorted(helped.get(draft.instance.services.id[service], ()))
-        return f"makes room for {', '.join(some[:3])}{' and others' if len(some) > 3 else ''}"
+        return Reason("capacity-for", tuple(some[:NAMED_MOST]), max(0, len(some) - NAMED_MOST))
     if state == "unknown":
-        return unjudged_reason(draft.instance.unjudged[service])
+        section, name, _ = draft.instance.unjudged[service].split("/", 2)
+        if section == "services":
+            return Reason("place-unknown", (name,))
+        return Reason("members-unknown", store=name)
     if state != "unplaced":
-        return ""
-    others = _waits_in_vain(draft, times, service)
-    if others:
-        return others
-    if service in late:
-        return "it would not be back before the horizon"
-    return NO_ROOM if has_no_room(draft.instance, service) else NOT_FOUND
+        return None
+    held = _waits_in_vain(draft, times, service)
+    if held is not None or service in late:
+        return held or Reason("late")
+    return Reason("no-capacity" if has_no_room(draft.instance, service) else "capacity-not-found")
 
 
-def _waits_in_vain(draft: Draft, times: Times, service: int) -> str:
-    """The store, service or tool that does not come back and that a service cannot do without; empty for
-    none."""
+def _waits_in_vain(draft: Draft, times: Times, service: int) -> Reason | None:
+    """The store, service or tool that does not come back and that a service cannot do without."""
     instance, s = draft.instance, draft.instance.services
     if service in instance.stuck:
-        return _circle_words(instance.stuck[service], s.id[service])
+        stuck, name = instance.stuck[service], s.id[service]
+        others = [other for other in stuck.services if other != name]
+        return Reason(stuck.kind, (others[0], name) if others else (name,))
     for store in s.lost_stores[service]:
         if not 0 <= draft.board.store[store]["primary_at"] < NEVER:
             return _no_data(instance.stores[store])
     for other in s.hard[service]:
         if times.base_at[other] >= instance.horizon and s.component[other] != s.component[service]:
-            return needs_reason(s.id[other])
+            return Reason("needs", (s.id[other],))
     for tool in tools_of_base(s, instance.tools, service) if s.base_lost[service] else ():
         if times.base_at[tool] >= instance.horizon and tool != service:
-            return needs_reason(s.id[tool])
-    return ""
+            return Reason("needs", (s.id[tool],))
+    return None
 
 
-def _circle_words(stuck: Stuck, service: str) -> str:
-    """Why a service can never be restored, and what would change that."""
-    others = [other for other in stuck.services if other != service]
-    through = f", which needs {service}" if others else ""
-    if stuck.kind == "start-cycle":
-        return (
-            f"start cycle: starting {service} needs {others[0] if others else service}{through};"
-            " limits: manual: start-cycle says how long people take to break it"
-        )
-    return (
-        f"circular dependency: restoring {service} needs {others[0] if others else service}{through};"
-        " state a way without the tool under limits: manual"
-    )
-
-
-def _no_data(store: LostStore) -> str:
-    """Why a lost store does not come back, and what would change that."""
+def _no_data(store: LostStore) -> Reason:
+    """Why a lost store does not come back."""
     if any(c.allowed for c in store.candidates):
-        return f"store {store.id} would not be back before the horizon"
-    forced = any(c.forced for c in store.candidates)
-    if forced and not store.has_majority:
-        return (
-            f"store {store.id} lost the majority of its votes, so writes stop;"
-            f" --waive {store.id} plans to force a new cluster from what is left"
-        )
+        return Reason("store-late", store=store.id)
+    if any(c.forced for c in store.candidates) and not store.has_majority:
+        return Reason("majority-lost", store=store.id)
     known = sorted((c.loss_ms, c.site, c.kind) for c in store.candidates if c.loss_ms is not None)
     if known:
-        what = "backup" if kind_of(known[0][2]).restores else "copy"
-        words = f"its {what} at {known[0][1]} may lack more than its rpo allows"
-    elif store.candidates:
-        words = "nobody knows what its copy lacks"
-    else:
-        return f"store {store.id} has no copy and no backup that is left"
-    return f"store {store.id}: {words}; --waive {store.id} takes it all the same"
+        _, site, kind = known[0]
+        return Reason("loss-above-rpo", store=store.id, site=site, backup=kind_of(kind).restores)
+    return Reason("loss-unknown" if store.candidates else "no-copy", store=store.id)
 
 
 def _late(draft: Draft, times: Times) -> frozenset[int]:

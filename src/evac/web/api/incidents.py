@@ -91,14 +91,25 @@ class FactSaid(_Written):
 
 
 class ResolvedSaid(_Written):
-    """The incident is over."""
+    """The incident is over. No service and no component becomes operational by it: `GET` the incident for
+    what is still down. text: the reason; value: the name of the incident, typed to confirm.
+    """
 
     kind: Literal["resolved"]
-    text: Text = ""
+    text: Said
+    value: Named
+
+
+class ReopenedSaid(_Written):
+    """The incident is not over after all. text: the reason."""
+
+    kind: Literal["reopened"]
+    text: Said
 
 
 NoteBody = Annotated[
-    NoteSaid | CommandSaid | UpdateSaid | StateSaid | FactSaid | ResolvedSaid, Field(discriminator="kind")
+    NoteSaid | CommandSaid | UpdateSaid | StateSaid | FactSaid | ResolvedSaid | ReopenedSaid,
+    Field(discriminator="kind"),
 ]
 
 
@@ -299,7 +310,8 @@ async def write(
     new: Annotated[bool, Query(description="The incident may be one that nobody knows yet.")] = False,
 ) -> Response:
     """Writes something down: a note, who commands, a draft or a published update, the state of a component, a
-    fact for the report, or that it is over. It is never changed; a later one puts right what was wrong.
+    fact for the report, that it is over, or that it is reopened. It is never changed; a later one puts right
+    what was wrong.
     """
     room = room_of(request)
     name = await _known(room, incident, new)

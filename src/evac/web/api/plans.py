@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 import orjson
@@ -51,12 +52,15 @@ PLAN: Final[dict[str, Any]] = {
 
 
 class Propose(Body):
-    """plan: one that is kept. typed: names of the sites that the plan leaves, which a person typed."""
+    """plan: one that is kept. typed: names of the sites that the plan leaves, which a person typed.
+    abandoned: those of them that are left as lost although they answer.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
     plan: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
     incident: Annotated[str, Field(pattern=KEY, max_length=128)]
     typed: Annotated[list[Name], Field(default_factory=list, max_length=64)]
+    abandoned: Annotated[list[Name], Field(default_factory=list, max_length=64)]
 
 
 class ProposalTold(BaseModel):
@@ -163,7 +167,8 @@ async def propose(
 ) -> Response:
     """Asks whoever leads to make a run of a plan that is kept. The run waits for its approval first. 409
     where the plan does not fit the estate and the roles of now, and where a site that it leaves is not named;
-    422 (`plan-wrong`) where the checker does not accept it.
+    422 (`plan-wrong`) where the checker does not accept it. The leader refuses (`site-answers`) to leave as
+    lost a site that answers and is not in `abandoned`.
     """
     room = room_of(request)
     data = await _kept(room, body.plan)
@@ -175,6 +180,7 @@ async def propose(
         if missing := proposal.unnamed():
             raise NotAllowed("not-confirmed", f"{', '.join(missing)} was not confirmed", "name it in typed")
         await _rehearser(room).check_fit(data, body.plan, room.office.clock.now_ms())
+        proposal = replace(proposal, abandoned=tuple(body.abandoned))
         given = await room.counter.propose(asked, proposal, body.plan)
     else:
         given = await room.counter.propose(asked, cases.Proposal(body.incident, data, body.reason), body.plan)

@@ -28,7 +28,7 @@ from evac.web.api.shapes import Digest
 from evac.web.pages import frame, incident_view
 from evac.web.room import WarRoom, room_of
 
-Word = Literal["note", "command", "update", "state", "fact", "resolved", "new"]
+Word = Literal["note", "command", "update", "state", "fact", "resolved", "reopened", "new"]
 Kind = Annotated[Word, Query()]
 FIELDS_MOST: Final = 16
 _BODIES: Final[TypeAdapter[Any]] = TypeAdapter(NoteBody)
@@ -52,8 +52,13 @@ _ASKED: Final[Mapping[str, tuple[str, str]]] = {
         "What no record can know. The report says that it is known from you; a later fact replaces it.",
     ),
     "resolved": (
-        "Say that it is over",
-        "Services that the records leave down count as back from now on, and the incident ends now.",
+        "Resolve incident",
+        "The incident ends. No service and no component becomes operational by this: what the records leave "
+        "down stays down, here and on the status page. It can be reopened.",
+    ),
+    "reopened": (
+        "Reopen incident",
+        "The incident goes on. Its timeline keeps that it was resolved.",
     ),
     "new": (
         "Open an incident",
@@ -68,7 +73,8 @@ _SAVE: Final[Mapping[str, str]] = {
     "command": "Write it down",
     "state": "Publish",
     "fact": "Write it down",
-    "resolved": "It is over",
+    "resolved": "Resolve incident",
+    "reopened": "Reopen incident",
     "new": "Open it",
 }
 
@@ -85,9 +91,13 @@ class Form:
     values: tuple[str, ...]
     buttons: tuple[tuple[str, str], ...]
     grave: bool
+    unwell: tuple[dict[str, Any], ...] = ()
+    """Services that are down or degraded, of a form that resolves."""
+    people: str = ""
+    """Who is without a service now, in words; empty if no one is."""
 
 
-def form_of(room: WarRoom, incident: str, kind: str) -> Form:
+def form_of(room: WarRoom, incident: str, kind: str, file: IncidentFile | None = None) -> Form:
     title, words = _ASKED[kind]
     names: tuple[tuple[str, str], ...] = ()
     if kind == "state":
@@ -96,7 +106,8 @@ def form_of(room: WarRoom, incident: str, kind: str) -> Form:
         names = tuple((name, f"{name.replace('_', ' ')} ({FACTS[name]})") for name in FACTS)
     values = COMPONENT_STATES if kind == "state" else ()
     buttons = BUTTONS.get(kind, ((kind, _SAVE.get(kind, "")),))
-    return Form(incident, kind, title, words, names, values, buttons, kind == "resolved")
+    unwell, without = incident_view.still_down(file) if kind == "resolved" and file else ((), "")
+    return Form(incident, kind, title, words, names, values, buttons, kind == "resolved", unwell, without)
 
 
 def prefilled(room: WarRoom, file: IncidentFile | None, kind: str, actor: Actor) -> dict[str, str]:
@@ -138,7 +149,7 @@ async def written(request: Request, actor: Actor, incident: str, fields: Mapping
         note = _BODIES.validate_python({**told, "who": fields["who"]})
         await api.write(request, incident, note, actor, key)
     except ValidationError as error:
-        raise InvalidInput("request-invalid", _sentence(error)) from error
+        raise InvalidInput("request-invalid", _sentence(error, kind in ("resolved", "reopened"))) from error
     return incident
 
 
@@ -150,6 +161,7 @@ def _names_of(kind: str) -> tuple[str, ...]:
         "update": ("name",),
         "state": ("name", "value"),
         "fact": ("name", "value"),
+        "resolved": ("value",),
     }
     return ("kind", "text", *more.get(kind, ()))
 
@@ -163,14 +175,14 @@ def problem_of(error: EvacError) -> str:
     return words
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, reasoned: bool) -> str:
     """What is wrong with a field, in words of the form."""
     first = error.errors()[0]
     where = str(first["loc"][-1]) if first["loc"] else "it"
     words = {
-        "text": "the text",
+        "text": "the reason" if reasoned else "the text",
         "name": "the name",
-        "value": "what you say",
+        "value": "the name of the incident" if reasoned else "what you say",
         "who": "your name",
         "incident": "the name of the incident",
     }.get(where, where)
@@ -212,7 +224,7 @@ async def incidents(request: Request, begin: Begin = 0) -> Response:
             after=end if end < len(names) else None,
         )
 
-    return room.shelf.answer(request, f"page incidents {begin}", (tuple(rows), now_ms), make, frame.HTML)
+    return frame.answer(request, f"page incidents {begin}", (tuple(rows), now_ms), make)
 
 
 @PAGE.router.get(PAGE.path + "/new")
@@ -242,7 +254,7 @@ async def incident(
         return frame.render("incident.html.j2", PAGE.path, now_ms, **context)
 
     stamp = (id(file), made, exports, now_ms)
-    return room.shelf.answer(request, f"page incident {incident} {whole} {begin}", stamp, make, frame.HTML)
+    return frame.answer(request, f"page incident {incident} {whole} {begin}", stamp, make)
 
 
 @PAGE.router.get("/status")
@@ -262,7 +274,7 @@ async def status(request: Request) -> Response:
             exported=incident_view.exported(exports, now_ms),
         )
 
-    return room.shelf.answer(request, "page status", (page, exports, now_ms), make, frame.HTML)
+    return frame.answer(request, "page status", (page, exports, now_ms), make)
 
 
 @PAGE.router.get(PAGE.path + "/{incident}/write")
@@ -276,7 +288,7 @@ async def form(
     room = room_of(request)
     file = await room.office.incidents.file(incident)
     name = file.about.incident
-    return _form(room, actor, form_of(room, name, kind), prefilled(room, file, kind, actor))
+    return _form(room, actor, form_of(room, name, kind, file), prefilled(room, file, kind, actor))
 
 
 @PAGE.router.post(PAGE.path + "/{incident}/write")
@@ -296,7 +308,8 @@ async def _write(request: Request, actor: Actor, incident: str, fields: dict[str
     except EvacError as error:
         empty = prefilled(room, None, fields["kind"], actor)
         again = {**empty, **fields, "problem": problem_of(error)}
-        return _form(room, actor, form_of(room, incident, fields["kind"]), again, 422)
+        file = await room.office.incidents.file(incident) if fields["kind"] == "resolved" else None
+        return _form(room, actor, form_of(room, incident, fields["kind"], file), again, 422)
     return Response(None, 303, {"location": f"{PAGE.path}/{quote(found)}#main", "cache-control": "no-store"})
 
 

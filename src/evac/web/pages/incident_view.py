@@ -53,6 +53,7 @@ KIND_CLASS: Final[Mapping[str, str]] = {
     "restored": "ok",
     "moved": "ok",
     "resolved": "ok",
+    "reopened": "warning",
     "published": "note",
     "command taken": "note",
     "approved": "note",
@@ -67,7 +68,8 @@ ASKS: Final[tuple[tuple[str, str], ...]] = (
     ("command", "Say who commands"),
     ("state", "Say how a component is"),
     ("fact", "State a fact"),
-    ("resolved", "Say that it is over"),
+    ("resolved", "Resolve incident"),
+    ("reopened", "Reopen incident"),
 )
 
 
@@ -104,7 +106,7 @@ def context(
         "one": row,
         "answer": _answer(row, len(services), now_ms),
         "cards": _cards(row, len(services), file.about.begun),
-        "asks": [ask for ask in ASKS if row.ended_ms is None or ask[0] != "resolved"],
+        "asks": [ask for ask in ASKS if ask[0] != ("resolved" if row.ended_ms is not None else "reopened")],
         "entries": _lines(file, whole, total - end, total - begin),
         "whole": whole,
         "begin": begin,
@@ -128,7 +130,7 @@ def context(
 
 def _state(row: IncidentShort) -> str:
     if row.ended_ms is not None:
-        return "ok"
+        return "warning" if row.still_down else "ok"
     return "error" if row.still_down else "warning"
 
 
@@ -152,7 +154,10 @@ def _answer(row: IncidentShort, touched: int, now_ms: int) -> tuple[str, str]:
     lasts = _lasts(row, now_ms)
     if row.ended_ms is not None:
         words = f"Over after {lasts}."
-        return f"{words} {_of(touched)} touched." if touched else words, "ok"
+        if row.still_down:
+            are = "is" if len(row.still_down) == 1 else "are"
+            return f"{words} By records {listed(row.still_down, 3)} {are} still down.", _state(row)
+        return f"{words} {_of(touched)} touched." if touched else words, _state(row)
     down = len(row.still_down)
     words = f"Under way for {lasts}: "
     if touched:
@@ -166,6 +171,26 @@ def _answer(row: IncidentShort, touched: int, now_ms: int) -> tuple[str, str]:
 
 def _of(count: int) -> str:
     return f"{plural(count, 'service')} {'was' if count == 1 else 'were'}"
+
+
+def still_down(file: IncidentFile) -> tuple[tuple[dict[str, Any], ...], str]:
+    """(services that are down or degraded now, worst first; who is without one in words)."""
+    unwell = [fate for fate in felt(file.about) if fate.level != "up"]
+    rows = tuple(
+        {
+            "id": fate.service,
+            "words": LEVEL_WORDS[fate.level],
+            "state": LEVEL_CLASS[fate.level],
+            "people": fate.people,
+            "since_ms": fate.changes[-1].at_ms,
+        }
+        for fate in unwell[:SERVICES_MOST]
+    )
+    without = [fate.people for fate in unwell if fate.level == "down"]
+    if not without:
+        return rows, ""
+    most = people(max(without))
+    return rows, most if len(without) == 1 else f"at least {most}"
 
 
 def exported(rows: Iterable[ExportSeen], now_ms: int) -> list[dict[str, Any]]:
@@ -191,7 +216,7 @@ def _cards(row: IncidentShort, touched: int, begun: Source) -> list[dict[str, An
             "still down",
             number(down),
             listed(row.still_down, 3) or "nothing",
-            "" if over else "error" if down else "ok",
+            "error" if down else "" if over else "ok",
         ),
         _card("people without a service", _people(row), more if row.people_most else "as far as records say"),
         _card(

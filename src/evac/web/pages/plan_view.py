@@ -19,6 +19,7 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
 
+from evac.engine.runs.proposals import ANSWERS
 from evac.engine.runs.requests import to_apply
 from evac.model.errors import EvacError, InvalidInput
 from evac.model.plan import Plan, Step
@@ -32,15 +33,15 @@ from evac.views.plan_view import Planned, answer, cards, tier_rows
 from evac.views.words import duration, number, people, percent, plural, user_minutes
 from evac.web.access.port import Actor, need
 from evac.web.api import plans as api
+from evac.web.api.runs import plan_of
 from evac.web.api.shapes import Digest
 from evac.web.pages import frame
 from evac.web.pages.frame import sentence
-from evac.web.pages.projection import plan_of
 from evac.web.room import WarRoom, room_of
 
 FIELDS_MOST: Final = 12
 WAIT_S: Final = 8
-NAMES: Final = ("incident", "reason", "who", "typed", "problem")
+NAMES: Final = ("incident", "reason", "who", "typed", "abandoned", "answers", "problem")
 PAGE: Final = frame.Page("/plans", "Plans")
 create_run_router = APIRouter(dependencies=[Depends(need("operator"))])
 
@@ -86,7 +87,14 @@ async def carry_out(
     words = f"Refused: {told['why']}" + (f" ({told['hint']})" if told["hint"] else "") + "."
     if told["state"] != "refused":
         words = f"No leader took it in {plural(WAIT_S, 'second')}. It is withdrawn: no run is made of it."
-    return _form(room, actor, wanted, {**fields, "problem": words}, 409)
+    answers = "yes" if told["code"] == ANSWERS else fields.get("answers", "")
+    return _form(room, actor, wanted, {**fields, "problem": words, "answers": answers}, 409)
+
+
+def _abandoned(fields: Mapping[str, str], wanted: Wanted) -> list[str]:
+    """Sites that are left as lost although they answer: all of them, once a person typed that."""
+    given = fields.get("abandoned", "").replace(",", " ").split()
+    return list(wanted.confirm) if given == ["abandon", *wanted.confirm] else []
 
 
 async def _wanted(room: WarRoom, digest: str) -> Wanted:
@@ -111,6 +119,7 @@ async def _asked(request: Request, actor: Actor, wanted: Wanted, fields: Mapping
             plan=wanted.digest,
             incident=fields.get("incident", "").strip(),
             typed=typed,
+            abandoned=_abandoned(fields, wanted),
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -453,7 +462,7 @@ async def plans(request: Request, begin: Begin = 0, kind: Kind = "") -> Response
         return frame.render("plans.html.j2", PAGE.path, max(now_ms, now.at_ms), **context)
 
     name = f"page plans {kind} {begin // ROWS}"
-    return room.shelf.answer(request, name, (now.version, now_ms), make, frame.HTML)
+    return frame.answer(request, name, (now.version, now_ms), make)
 
 
 @PAGE.router.get(PAGE.path + "/{digest}")
@@ -471,4 +480,4 @@ async def plan(request: Request, digest: Digest, services: Begin = 0, steps: Beg
         return frame.render("plan.html.j2", PAGE.path, max(now_ms, now.at_ms), **context)
 
     name = f"page plan {digest} {services} {steps}"
-    return room.shelf.answer(request, name, (now.version, now_ms), make, frame.HTML)
+    return frame.answer(request, name, (now.version, now_ms), make)

@@ -1,0 +1,107 @@
+"""Why a plan does not bring a service back, or stops it: data, and the words that are made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+ReasonKind = Literal[
+    "capacity-for",
+    "place-unknown",
+    "members-unknown",
+    "start-cycle",
+    "tool-cycle",
+    "needs",
+    "store-late",
+    "majority-lost",
+    "loss-above-rpo",
+    "loss-unknown",
+    "no-copy",
+    "late",
+    "no-capacity",
+    "capacity-not-found",
+    "text",
+]
+NAMED_MOST: Final = 3
+_NAMES_SERVICES: Final = frozenset({"capacity-for", "place-unknown", "start-cycle", "tool-cycle", "needs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a service is shed, does not come back or cannot be judged."""
+
+    kind: ReasonKind
+    services: tuple[str, ...] = ()
+    """Of `needs` and `place-unknown`, the other one; of `capacity-for`, those that get the capacity, the
+    first few; of a circle, what the service needs, and itself where that needs it in turn."""
+    more: int = 0
+    """How many more `services` there are."""
+    store: str = ""
+    site: str = ""
+    """Where the best copy or backup of `store` is."""
+    backup: bool = False
+    """Whether it is a backup."""
+    text: str = ""
+    """Of `text`, which only plans of earlier versions have: all that is known."""
+
+    def __post_init__(self) -> None:
+        if self.kind in _NAMES_SERVICES and not self.services:
+            raise ValueError(f"a reason of the kind {self.kind} names no service")
+
+    @property
+    def words(self) -> str:
+        """One sentence without its stop: what keeps the service down and how people can change that."""
+        match self.kind:
+            case "capacity-for":
+                return f"makes room for {', '.join(self.services)}{' and others' if self.more else ''}"
+            case "place-unknown":
+                return f"cannot be judged: where the replicas of {self.services[0]} run"
+            case "members-unknown":
+                return f"cannot be judged: where the members of store {self.store} are"
+            case "start-cycle":
+                return (
+                    f"start cycle: starting {self._circle};"
+                    " limits: manual: start-cycle says how long people take to break it"
+                )
+            case "tool-cycle":
+                return (
+                    f"circular dependency: restoring {self._circle};"
+                    " state a way without the tool under limits: manual"
+                )
+            case "needs":
+                return f"needs {self.services[0]}, which does not come back"
+            case "late":
+                return "it would not be back before the horizon"
+            case "no-capacity":
+                return "no room is left for it"
+            case "capacity-not-found":
+                return "no room was found for it within the search budget"
+            case "text":
+                return self.text
+            case _:
+                return self._store_words
+
+    @property
+    def _circle(self) -> str:
+        other, *itself = self.services
+        return f"{itself[0]} needs {other}, which needs {itself[0]}" if itself else f"{other} needs {other}"
+
+    @property
+    def _store_words(self) -> str:
+        store = f"store {self.store}"
+        anyway = f"--waive {self.store} takes it all the same"
+        match self.kind:
+            case "store-late":
+                return f"{store} would not be back before the horizon"
+            case "majority-lost":
+                return (
+                    f"{store} lost the majority of its votes, so writes stop;"
+                    f" --waive {self.store} plans to force a new cluster from what is left"
+                )
+            case "loss-above-rpo":
+                what = "backup" if self.backup else "copy"
+                return f"{store}: its {what} at {self.site} may lack more than its rpo allows; {anyway}"
+            case "loss-unknown":
+                return f"{store}: nobody knows what its copy lacks; {anyway}"
+            case _:
+                return f"{store} has no copy and no backup that is left"

@@ -1,0 +1,79 @@
+"""What is seen of a site before it is taken for lost: what answers, accepts writes and is served there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from evac.app.leaving import look_at
+from evac.drivers.capabilities import ProbeReport, RoleReport
+from evac.drivers.registry import Drivers
+from evac.model.errors import Permanent, Retryable
+from evac.model.estate import Endpoint, Estate, Service, Site, Store, StoreMember
+from evac.model.fleet import AT_SITE, Replicas
+from evac.model.observation import SiteSeen
+
+SITES = ("east", "west")
+ESTATE = Estate(
+    "two",
+    sites=tuple(Site(site) for site in SITES),
+    services=(Service("shop", people=40_000_000), Service("wiki", people=1_000_000)),
+    stores=(Store("db", "db", "postgresql", (StoreMember("west", "primary"), StoreMember("east", "sync"))),),
+    replicas=Replicas(
+        np.array([0, 0, 1], np.int32),
+        np.full(3, AT_SITE, np.uint8),
+        np.array([0, 1, 1], np.int32),
+        np.array([1, 2, 1], np.int64),
+    ),
+    endpoints=tuple(Endpoint(f"db-{site}", "db", site, "postgres", {"host": site}) for site in SITES),
+)
+
+
+class Databases:
+    """site -> its role, or the error that is raised."""
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        self._found = found
+
+    async def report_role(self, action: Any, timeout_s: float) -> RoleReport:
+        found = self._found[action.at]
+        if isinstance(found, Exception):
+            raise found
+        return RoleReport(found)
+
+    async def probe(self, action: Any, timeout_s: float) -> ProbeReport:
+        await self.report_role(action, timeout_s)
+        return ProbeReport(True)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def look(estate: Estate, **found: Any) -> SiteSeen:
+    drivers = Drivers({"postgres": lambda: Databases(found)})  # type: ignore[dict-item, return-value]
+    return asyncio.run(look_at(estate, drivers, ("west",), 7))[0]
+
+
+def test_says_what_answers_and_what_is_given_up() -> None:
+    seen = look(ESTATE, west="primary", east="replica")
+    assert seen == SiteSeen("west", "answers", 7, ("db",), ("db",), 2, 41_000_000)
+
+
+def test_a_database_that_lets_nobody_in_answers() -> None:
+    seen = look(ESTATE, west=Permanent("refused", "no password", "give one"), east="primary")
+    assert (seen.state, seen.writable) == ("answers", ())
+
+
+def test_silence_and_not_knowing_are_different() -> None:
+    gone = Retryable("unreachable", "it burns")
+    assert look(ESTATE, west=gone, east="replica").state == "silent"
+    assert look(Estate("two", sites=ESTATE.sites), west=gone).state == "unknown"
+
+
+def test_the_last_site_is_said_to_be_that() -> None:
+    assert look(replace(ESTATE, lost=("east",)), west="primary").is_last
+    assert not look(ESTATE, west="primary").is_last
