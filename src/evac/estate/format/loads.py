@@ -40,8 +40,8 @@ def _loads(estate: Estate) -> Iterator[tuple[str, str, str, int, int | None]]:
     for rack, watts in zip(estate.racks, racks, strict=True):
         yield f"racks/{rack.id}", "power_budget", "power budget", watts, rack.power_budget_watts
         of_hall[rack.hall or ""] = of_hall.get(rack.hall or "", 0) + watts
-        for feed in rack.feeds:
-            of_feed[feed] = of_feed.get(feed, 0) + watts // len(rack.feeds)
+        for name in rack.feeds:
+            of_feed[name] = of_feed.get(name, 0) + watts // len(rack.feeds)
     for feed in estate.feeds:
         yield (
             f"feeds/{feed.id}",
