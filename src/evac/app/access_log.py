@@ -37,10 +37,8 @@ async def access_log(store: Store, since_ms: int = 0, until_ms: int = 2**53) -> 
     found = await access_records(store)
     for row in await runs.list_runs(store):
         with contextlib.suppress(Corrupt, RunError):
-            events = await runs.events_of(store, str(row["run"]))
-            found += [
-                _act(str(row["run"]), one) for one in events if one.kind in ACTS and one.data.get("who")
-            ]
+            events = await runs.events_of(store, row.run)
+            found += [_act(row.run, one) for one in events if one.kind in ACTS and one.data.get("who")]
     inside = (one for one in found if since_ms <= one.at_ms < until_ms)
     return sorted(inside, key=lambda one: (one.at_ms, one.run, one.kind))
 
