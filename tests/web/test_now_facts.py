@@ -110,6 +110,20 @@ def test_what_is_lost_counts_for_nothing_and_is_cleared_by_name() -> None:
     play(story, MemoryStore())
 
 
+def test_the_form_that_makes_a_run_says_what_is_given_up_and_that_the_site_works() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await ready(office)
+        page = (await client.get(f"/plans/{made().digest}/carry-out")).text
+        assert verdict_of(made().digest, made().plan).words in page
+        assert f"{LOST} is not watched by the votes of witnesses" in page
+        sites = tuple(replace(s, state="healthy") if s.id == LOST else s for s in office.situation.sites)
+        office.situation = replace(office.situation, sites=sites)
+        page = (await client.get(f"/plans/{made().digest}/carry-out")).text
+        assert f"{LOST.capitalize()} answers: this plan leaves a working site as lost" in page
+
+    play(story, MemoryStore())
+
+
 def test_two_primaries_are_the_first_thing_on_the_page_and_it_says_what_to_do() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         rivals = (Rivals("carts", ("north", "south"), 1),)

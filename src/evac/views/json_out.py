@@ -119,7 +119,7 @@ _FATE: Final = _object(
     "A service that is not unaffected by a loss.",
     {
         "service": _TEXT,
-        "fate": {"enum": ["degraded", "recovers", "lost", "unknown"]},
+        "fate": {"enum": ["degraded", "recovers", "lost", "unknown", "shed"]},
         "recovery_ms": _COUNT_OR_NULL,
         "method": _TEXT,
     },

@@ -15,7 +15,7 @@ from evac.views.words import duration, listed, number, people, percent, plural, 
 
 Document = Mapping[str, Any]
 ROWS: Final = 20
-_GRAVE: Final = ("lost", "recovers", "degraded")
+_GRAVE: Final = ("lost", "shed", "recovers", "degraded")
 
 
 def what_if_text(document: Document, width: int, colour: bool) -> str:

@@ -141,6 +141,7 @@ FATES: Final = {
     "recovers": ("down, comes back", "warning"),
     "degraded": ("degraded", "warning"),
     "unknown": ("cannot be judged", "unknown"),
+    "shed": ("shed to make room", "warning"),
 }
 
 
