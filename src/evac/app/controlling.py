@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from evac import estate as estates
+from evac.app import detached
 from evac.app.accepting import Checker, Forethought, decoded, must_fit
 from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
@@ -49,8 +50,6 @@ from evac.engine.plans.library import Drawer, get_plan
 from evac.engine.runs import effects, requests
 from evac.engine.runs.binding import Bound, bind, get_bound, put_bound
 from evac.engine.runs.desk import ActionsOf, Desk
-from evac.engine.runs.open_runs import OPEN
-from evac.engine.runs.proposals import PROPOSAL
 from evac.engine.runs.proving import Asked, Provers, asked_of, asked_of_ended, prove, room_in
 from evac.engine.runs.reading import incident_key
 from evac.engine.runs.releases import Releases
@@ -80,7 +79,6 @@ LEADER_TTL_MS: Final = 4_000
 LAB_TTL_MS: Final = 2_000
 LINGER_MS: Final = 1_000
 ANCHOR_S: Final = 2.0
-IDLE_LOOK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,12 +555,12 @@ async def _until_idle(setting: Setting, store: Store) -> None:
     """Ends when a controller that was started for a run has had nothing to do for a while."""
     if setting.idle_s <= 0:
         await asyncio.Event().wait()
-    quiet_s = 0.0
-    while quiet_s < setting.idle_s:
-        await asyncio.sleep(IDLE_LOOK_S)
-        with contextlib.suppress(StoreError):
-            busy = await store.list(OPEN, limit=1) or await store.list(PROPOSAL, limit=1)
-            quiet_s = 0.0 if busy else quiet_s + IDLE_LOOK_S
+    policy = "" if setting.policy is None else str(setting.policy.absolute())
+    now_ms = SystemClock().now_ms()
+    started = detached.Started(os.getpid(), str(setting.estate.absolute()), policy, now_ms)
+    with contextlib.suppress(StoreError):
+        await detached.remember(store, started)
+    await detached.until_idle(store, setting.idle_s)
 
 
 def notice_line(notice: Notice) -> str:

@@ -117,6 +117,7 @@ class StoreControl:
     async def ask_all(self, name: str, asked: Sequence[Request]) -> list[Taken]:
         now_ms, who = self._clock.now_ms(), runs.who_am_i()
         found = await runs.resolve(self.store, name)
+        await applying.go_on(self.store, self._url, self._log)
         ids = []
         for number, request in enumerate(asked):
             ids.append(runs.new_id(now_ms + number))
