@@ -18,7 +18,7 @@ from evac.engine.stores.sightings import Loss, labels_of
 from evac.estate import load
 from evac.model.run_policy import Envelope
 from evac.model.scenario import lose
-from evac.run.values import Event, RunSpec, RunStep
+from evac.run.values import Event, Left, RunSpec, RunStep
 from evac.store.journal import Journal
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
@@ -39,6 +39,10 @@ def made() -> Made:
 def loss_at(now_ms: int) -> Loss:
     """What the promotion of a store could lose, as it was known when the run was made."""
     return Loss("carts", "north", "south", 18_600, "seen", now_ms - 17_000, 1_600, now_ms, "1:a:2:0")
+
+
+LEFT = (Left("reports", "down", 2_000), Left("ads", "shed", 0))
+"""What the plan does not bring back."""
 
 
 def spec_of(digest: str, approvals: int = 0, loss: Loss | None = None) -> RunSpec:
@@ -71,6 +75,7 @@ def spec_of(digest: str, approvals: int = 0, loss: Loss | None = None) -> RunSpe
         steps,
         envelope=Envelope((LOST,), ("carts",), 500, 10),
         approvals=approvals,
+        leaves=LEFT,
         labels={"scenario": title, **({} if loss is None else labels_of({loss.store: loss}))},
     )
 

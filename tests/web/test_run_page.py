@@ -5,23 +5,42 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from dataclasses import replace
 
 import httpx2
+import orjson
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
+from evac.app import runs
+from evac.engine.lead.watch_journal import of_event
+from evac.engine.plans.library import put_plan
+from evac.engine.runs.binding import Bound, put_bound
+from evac.engine.runs.reading import encode_all
 from evac.engine.runs.requests import prefix_of
+from evac.notices.rule import of_watching
+from evac.office.facts import LossFacts
 from evac.office.office import Office
+from evac.office.reckoning import WhatIf
 from evac.run.state import replay
+from evac.run.waits import Paused, Wait
+from evac.store.journal import Journal
 from evac.store.memory import MemoryStore
+from evac.store.port import Put
+from evac.views.documents import RunShown, run_document
+from evac.views.run_report import run_text
+from evac.views.wait_words import clock, words_of
 from evac.web.pages.projection import TOLERANCE_MS, behind, projected
+from evac.web.pages.run_view import hour
+from evac.web.pages.what_if_view import _cards
 from tests.web.burning import BROKEN, LOST, RUN, burn, burn_at, events_of, loss_at, made, spec_of
 from tests.web.rooms import play
 from tests.web.test_now_page import opened
 
 NOW_MS = 1_790_000_000_000
 RAN_MS = 1_200_000
+LOSS = LossFacts("south", "site", "loss", 1, 0, 0, 1, 0, 0, 10, 0, 0, 4, 4, 0, 0, False, "", "")
 GATED = "promote:carts"
 
 
@@ -138,6 +157,72 @@ def test_approving_a_step_shows_one_figure_who_waits_and_what_each_answer_does()
         assert all(one["words"] in form for one in document["choices"])
 
     play(story, MemoryStore())
+
+
+def test_a_run_that_leaves_services_down_ends_with_exceptions_everywhere() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        spec = replace(spec_of(made().digest), steps=())
+        now_ms, words = office.clock.now_ms(), "down: reports; shed: ads"
+        await put_plan(office.store, made().data)
+        lease = await office.store.acquire("leader", "south/1/a", 600_000)
+        await put_bound(office.store, Bound(spec, {}), lease)
+        events = events_of(spec, now_ms, 60_000, "")
+        assert events[-1].data["phase"] == "succeeded_with_exceptions"
+        await Journal.create(office.store, RUN, lease, records=encode_all(events))
+        told = orjson.dumps({"run": RUN, "plan": spec.plan})
+        await office.store.transact((), (Put("incident/fire-1", told),), lease)
+        await office.look()
+        office.refresh()
+        page = (await client.get(f"/runs/{RUN}")).text
+        assert f'class="verdict warning" role="status">Succeeded with exceptions: {words}.' in page
+        assert "<strong>reports</strong>" in page
+        assert "2,000 people" in page
+        head = (await client.get(f"/v1/runs/{RUN}")).json()
+        assert head["left"] == [
+            {"name": "reports", "state": "down", "people": 2_000},
+            {"name": "ads", "state": "shed", "people": 0},
+        ]
+        (line,) = (await client.get("/v1/runs")).json()["items"]
+        assert (line["state"], line["why"]) == ("succeeded_with_exceptions", words)
+        assert words in (await client.get("/incidents/fire-1")).text
+        document = await runs.view_of(office.store, RUN)
+        text = run_text(run_document(RunShown(document, "", now_ms)), 120, False)
+        assert f"succeeded with exceptions: {words}" in text
+        notice = of_event(RUN, events[-1])
+        assert notice is not None
+        news = of_watching("run", *notice)
+        assert news is not None
+        assert (news.severity, words in news.words) == ("warning", True)
+
+    play(story, MemoryStore())
+
+
+def test_what_is_and_what_is_expected_are_apart_and_other_days_are_named() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await burning(office, 60_000)
+        page = (await client.get(f"/runs/{RUN}")).text
+        table = page[page.index('id="h-services"') : page.index('id="h-steps"')]
+        rows = dict(re.findall(r'<tr><th scope="row">(\w[\w-]*)</th>(.*?)</tr>', table))
+        assert '<span class="state error">down</span>' in rows["cart"]
+        assert "expected before its objective" in rows["cart"] or "misses its objective" in rows["cart"]
+        assert "in time" not in table
+
+    play(story, MemoryStore())
+    day_ms = 86_400_000
+    assert hour(NOW_MS, NOW_MS) == clock(NOW_MS) + " UTC"
+    assert hour(NOW_MS + day_ms, NOW_MS).startswith("2026-")
+    paused = Wait(Paused("operator", "kim", "x", NOW_MS + day_ms, "resume"), since_ms=NOW_MS)
+    assert f"at {clock(NOW_MS + day_ms, NOW_MS)} UTC" in words_of(paused)
+    said = what_if_of_all_data_gone()
+    assert said == "all data of 4 stores"
+
+
+def what_if_of_all_data_gone() -> str:
+    """The figure for lost writes, where nothing of some stores is left."""
+    loss = replace(LOSS, data_loss_ms=0, stores_lost=4, stores_gone=4)
+    (card,) = (c for c in _cards(WhatIf(("south",), "", loss, ())) if c["name"] == "writes lost, at most")
+    assert card["state"] == "error"
+    return card["value"]
 
 
 def test_skip_cancel_and_undo_are_no_primary_buttons_and_list_what_they_do() -> None:

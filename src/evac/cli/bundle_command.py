@@ -227,6 +227,11 @@ def bundle() -> None:
     help="Folder for the shares: one for all, or one a person.",
 )
 @click.option(
+    "--encrypt",
+    is_flag=True,
+    help="Lock up everything but evac itself; with --share. What is in it shows to no one who carries it.",
+)
+@click.option(
     "--sign",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     metavar="KEYFILE",
@@ -250,6 +255,7 @@ def make(
     wheelhouse: Path | None,
     share: str | None,
     shares_to: tuple[Path, ...],
+    encrypt: bool,
     sign: Path | None,
     seal: tuple[str, ...],
     budget: int,
@@ -274,6 +280,7 @@ def make(
         seal,
         as_of,
         budget,
+        encrypt,
         sign,
     )
     with progress("bundle", quiet) as told:

@@ -29,6 +29,7 @@ from evac.model.step_id import boot_step
 
 if TYPE_CHECKING:
     from evac.control.port import Control, Document
+    from evac.engine.runs.requests import Request
     from evac.views.documents import RunDocument
 
 
@@ -65,6 +66,11 @@ rack_option = click.option(
     metavar="RACK",
     help="Every server there that is on the list for the floor.",
 )
+key_option = click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Private key to sign with, of a person whom policy or access file lists.",
+)
 hall_option = click.option("--hall", "halls", multiple=True, metavar="HALL", help="The same of a hall.")
 REFUSED_SHOWN = 10
 
@@ -87,12 +93,14 @@ run.add_command(quarantine)
 def list_command(where: Where, output: str) -> None:
     """All runs, oldest first."""
     import json
+    from dataclasses import asdict
 
-    from evac.views.run_report import list_text
+    from evac.views.status_document import list_text
 
     rows = where.do(lambda control: control.runs())
     if output == "json":
-        emit(json.dumps({"schema_version": 1, "runs": rows}, indent=2) + "\n", None)
+        listed = [asdict(row) for row in rows]
+        emit(json.dumps({"schema_version": 1, "runs": listed}, indent=2) + "\n", None)
         return
     shown = screen()
     emit(list_text(rows, shown.width, shown.colour), None)
@@ -225,8 +233,9 @@ def verify(run: str | None, where: Where, estate: str | None, output: str) -> in
     Exit code 18: whole in itself, and not compared with the heads that agents keep, because --estate was not
     given; someone with the store could have written it again from its start.
 
-    Without RUN, in those that are no run's: what was watched (watch), what people were told (notices), and
-    which plans lay ready (plans). Each of the three can also be named in place of RUN.
+    Without RUN, in those that are no run's: what was watched (watch), what people were told (notices), who
+    did what (access), and
+    which plans lay ready (plans). Each of the four can also be named in place of RUN.
     """
     import json
 
@@ -235,7 +244,7 @@ def verify(run: str | None, where: Where, estate: str | None, output: str) -> in
     names = (run,) if run is not None else JOURNALS
 
     async def work(control: Control) -> list[Document]:
-        generation = 0 if estate is None else int((await control.status())["generation"])
+        generation = 0 if estate is None else (await control.status()).generation
         return [await _proof(control, name, estate, generation) for name in names]
 
     proofs = where.do(work)
@@ -286,12 +295,40 @@ Option = Callable[[Work], Work]
 Named = tuple[str, ...]
 
 
-def request(where: Where, run: str, verb: Any, who: str | None, reason: str, quiet: bool, **more: Any) -> int:
+async def signed(control: Control, run: str, asked: Request, key: Path | None) -> Request:
+    """The request with the signature of its person, over the run and its step as they are now."""
+    from dataclasses import replace
+
+    from evac.engine.runs.proving import Act, sign_act
+    from evac.engine.runs.signatures import read_key
+
+    if key is None:
+        return asked
+    document = await control.run(run, None if asked.step else 1)
+    asked = replace(asked, who=await control.name(asked.who))
+    attempt = next((row.attempts for row in document.steps if row.id == asked.step), 0)
+    act = Act(document.run, asked, attempt, document.bound_digest, now_ms())
+    return replace(asked, signature=sign_act(act, read_key(key)))
+
+
+def request(
+    where: Where,
+    run: str,
+    verb: Any,
+    who: str | None,
+    reason: str,
+    quiet: bool,
+    key: Path | None = None,
+    **more: Any,
+) -> int:
     """Asks, waits until the leader took it, and says what became of it."""
     from evac.engine.runs.requests import Request
 
-    asked = Request("", verb, who or "", reason, **more)
-    answer = where.do(lambda control: control.ask(run, asked))
+    async def work(control: Control) -> Any:
+        asked = Request("", verb, who or "", reason, **more)
+        return await control.ask(run, await signed(control, run, asked, key))
+
+    answer = where.do(work)
     if answer.refused:
         say(f"error: {answer.refused} [request-refused]\nnext: evac run show {run}")
         return console.REFUSED
@@ -312,6 +349,7 @@ def request_each(
     steps: Named,
     racks: Named,
     halls: Named,
+    key: Path | None = None,
     **more: Any,
 ) -> int:
     """Asks the same of several steps, and of the servers of these racks and halls that are on the list for
@@ -324,7 +362,10 @@ def request_each(
 
     async def work(control: Control) -> tuple[list[str], list[Any]]:
         found = list(dict.fromkeys((*steps, *await _on_the_list(control, run, racks, halls))))
-        asked = [Request("", verb, who or "", reason, step=step, **more) for step in found]
+        asked = [
+            await signed(control, run, Request("", verb, who or "", reason, step=step, **more), key)
+            for step in found
+        ]
         return found, await control.ask_all(run, asked)
 
     names, answers = where.do(work)
@@ -364,7 +405,7 @@ def asking(*more: Option) -> Option:
     """What every command has that asks something of a run: which run, why, who, where; `more` stand
     between the run and the reason.
     """
-    always = (reason_option, who_option, where_options, quiet_option)
+    always = (reason_option, who_option, key_option, where_options, quiet_option)
     options: tuple[Option, ...] = (run_argument, *more, *always)
 
     def wrapped(command: Work) -> Work:
@@ -380,8 +421,10 @@ def _add(verb: str, words: str, *more: Option) -> None:
 
     @run.command(name=verb, help=words)
     @asking(*more)
-    def ask(run: str, where: Where, who: str | None, reason: str, quiet: bool, **asked: str) -> int:
-        return request(where, run, verb, who, reason, quiet, **asked)
+    def ask(
+        run: str, where: Where, who: str | None, reason: str, quiet: bool, key: Path | None, **asked: str
+    ) -> int:
+        return request(where, run, verb, who, reason, quiet, key, **asked)
 
 
 _add("resume", "Go on after a pause.")
@@ -402,9 +445,18 @@ _add(
         "--then", type=click.Choice(["resume", "cancel", "stay"]), default="stay", show_default=True
     ),
 )
-def pause(run: str, reason: str, who: str | None, length: int, then: str, where: Where, quiet: bool) -> int:
+def pause(
+    run: str,
+    reason: str,
+    who: str | None,
+    length: int,
+    then: str,
+    where: Where,
+    quiet: bool,
+    key: Path | None,
+) -> int:
     """Nothing new begins; what is under way ends."""
-    return request(where, run, "pause", who, reason, quiet, for_ms=length, then=then)
+    return request(where, run, "pause", who, reason, quiet, key, for_ms=length, then=then)
 
 
 @run.command()
@@ -418,16 +470,19 @@ def retry(
     who: str | None,
     where: Where,
     quiet: bool,
+    key: Path | None,
 ) -> int:
     """Try failed steps again: those named, or the servers of a rack or a hall that did not come up."""
-    return request_each(where, run, "retry", who, reason, quiet, steps, racks, halls)
+    return request_each(where, run, "retry", who, reason, quiet, steps, racks, halls, key)
 
 
 @run.command()
 @asking(steps_argument)
-def skip(run: str, steps: Named, reason: str, who: str | None, where: Where, quiet: bool) -> int:
+def skip(
+    run: str, steps: Named, reason: str, who: str | None, where: Where, quiet: bool, key: Path | None
+) -> int:
     """Leave steps out; what waits for them goes on."""
-    return request_each(where, run, "skip", who, reason, quiet, steps, (), ())
+    return request_each(where, run, "skip", who, reason, quiet, steps, (), (), key)
 
 
 @run.command()
@@ -447,6 +502,7 @@ def attest(
     seen: Named,
     where: Where,
     quiet: bool,
+    key: Path | None,
 ) -> int:
     """Vouch by name that steps are done: a fence that only a person can see, work done by hand, servers of a
     rack that people booted.
@@ -456,17 +512,26 @@ def attest(
     if wrong := [part for part in seen if not (part.partition("=")[0] and part.partition("=")[2])]:
         raise click.UsageError(f"--seen is written KEY=VALUE, and not {', '.join(wrong)}")
     pairs = dict(part.partition("=")[::2] for part in seen)
-    return request_each(where, run, "attest", who, reason, quiet, steps, racks, halls, evidence=pairs)
+    return request_each(where, run, "attest", who, reason, quiet, steps, racks, halls, key, evidence=pairs)
 
 
 @run.command()
 @asking(click.argument("limit"), click.argument("value"))
-def limit(run: str, limit: str, value: str, reason: str, who: str | None, where: Where, quiet: bool) -> int:
+def limit(
+    run: str,
+    limit: str,
+    value: str,
+    reason: str,
+    who: str | None,
+    where: Where,
+    quiet: bool,
+    key: Path | None,
+) -> int:
     """Change a limit of a run: LIMIT like power:pangyo/a, VALUE like 90%, 450kW or 200.
 
     Percent are of what the estate says. What is on stays on: below what is held nothing new starts.
     """
-    return request(where, run, "limit", who, reason, quiet, limit=limit, value=value)
+    return request(where, run, "limit", who, reason, quiet, key, limit=limit, value=value)
 
 
 @run.command()
@@ -475,8 +540,12 @@ def limit(run: str, limit: str, value: str, reason: str, who: str | None, where:
 @click.option("--incident", required=True, help="The incident whose journal was lost.")
 @reason_option
 @click.option("--confirm", metavar="SITE", multiple=True, help="Names of the sites that the plan leaves.")
+@click.option("--abandon", metavar="SITE", multiple=True, help="Leave a site as lost although it answers.")
 @click.option(
-    "--generation", type=click.IntRange(0, 4_000), default=0, help="Of a new store: above the old one's."
+    "--generation",
+    type=click.IntRange(0, 4_000),
+    default=0,
+    help="Of a new store; left out: above all that members of stores have obeyed.",
 )
 @store_option
 @quiet_option
@@ -486,6 +555,7 @@ def adopt(
     incident: str,
     reason: str,
     confirm: tuple[str, ...],
+    abandon: tuple[str, ...],
     generation: int,
     store: str | None,
     quiet: bool,
@@ -497,7 +567,7 @@ def adopt(
 
     console.remember({"--store": store}, server=False)
     made, done = adopted(
-        Path(plan), Path(estate), store, incident, reason, confirm, now_ms(), log_file(), generation
+        Path(plan), Path(estate), store, incident, reason, confirm, now_ms(), log_file(), generation, abandon
     )
     say(
         f"{made} is made; {len(done)} steps are done already, as the world shows"

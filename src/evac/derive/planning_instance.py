@@ -32,6 +32,7 @@ from evac.derive.limits import LimitTable, limits_of
 from evac.derive.lost_stores import lost_stores_of, reprotects_of
 from evac.derive.pools import estimated, placement_of, replicas_lost, unjudged
 from evac.derive.rows import RowSet, rows_of
+from evac.derive.untimed import untimed
 from evac.model.estate import Estate, Service
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import (
@@ -42,8 +43,7 @@ from evac.model.instance import (
     ToolNeed,
     Use,
 )
-from evac.model.policy import Policy
-from evac.model.scenario import Scenario
+from evac.model.scenario import Policy, Scenario
 from evac.model.units import RESOURCE_WORDS, TICK_MS, UNBOUNDED, ceil_share, floor_share, ticks_up
 from evac.steps.registry import PLANNED, START_CYCLE, STATED_KINDS
 
@@ -184,6 +184,7 @@ def derive(
         attests={**broken, **attests_of(estate, scenario, services, tick_ms)},
         reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
         unjudged=open_questions,
+        untimed=untimed(top, services, stores, tools),
         estimated=_estimated(top, lost, scenario),
         stuck=stuck,
         leaving=() if homing is None else homing.leaving,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -21,7 +21,7 @@ import orjson
 from evac.model.observation import SiteSeen
 from evac.model.run_policy import Envelope
 from evac.run.boots.rules import why_waits
-from evac.run.values import ENDED, RunPhase, StepPhase
+from evac.run.values import ENDED, RunPhase, StepPhase, left_words
 from evac.run.view import RunView
 from evac.run.waits import Verb, run_verbs, step_verbs, waiting
 from evac.views.sheet import Page
@@ -90,6 +90,17 @@ class LimitRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftRow:
+    """Something that the run did not bring back."""
+
+    name: str
+    state: str
+    """down, shed or unknown of a service; unprotected of a store."""
+    people: int
+    """Who use it."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepFailure:
     code: str
     message: str
@@ -134,6 +145,7 @@ class RunHead:
     graceful: bool
     held_by: str
     why: str
+    """Why it ended as it did: what is still down, shed or unprotected, then what else."""
     approved_by: tuple[str, ...]
     approvals_needed: int
     envelope: Envelope
@@ -157,8 +169,12 @@ class RunHead:
     waits: tuple[WaitRow, ...] = ()
     verbs: tuple[Verb, ...] = ()
     """Requests that may be made of the run now."""
+    left: tuple[LeftRow, ...] = ()
+    """Of a run that has ended: what it did not bring back."""
     bound_digest: str = ""
     """SHA-256 of what its steps do: drivers, settings, references. A signed approval covers it."""
+    approval_proofs: Mapping[str, str] = field(default_factory=dict)
+    """Person who approved -> how this person was proven: `signature`, `password`, `name not proven`."""
     seen: tuple[SiteSeen, ...] = ()
     """Of the sites that it leaves as lost, as the leader saw them when a person asked for the run."""
 
@@ -207,7 +223,8 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "token": view.token,
         "graceful": view.graceful,
         "held_by": view.held,
-        "why": view.end_why,
+        "why": end_words(view),
+        "left": tuple(LeftRow(*one) for one in view.left),
         "approved_by": tuple(sorted(view.approvals.given)),
         "approvals_needed": view.spec.approvals,
         "envelope": Envelope(
@@ -230,8 +247,14 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "limits_changed": limits_changed(view),
         "waits": waits,
         "verbs": run_verbs(view),
+        "approval_proofs": {who: proof.words for who, proof in sorted(view.approvals.proofs.items())},
         "seen": view.seen,
     }
+
+
+def end_words(view: RunView) -> str:
+    """Why a run ended as it did; empty if there is nothing to say."""
+    return "; ".join(filter(None, (left_words(view.left), view.end_why)))
 
 
 def limits_changed(view: RunView) -> tuple[LimitRow, ...]:

@@ -7,15 +7,15 @@ from a store, or read from the API of a war room.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from evac.model.step_id import LimitId
-from evac.run.values import CORRUPT, ENDED, Event
+from evac.run.values import ENDED, Event
 from evac.views.documents import MOST_URGENT, LimitRow, RunDocument, StepRow, took_ms, trouble_of
 from evac.views.sheet import Page
 from evac.views.wait_words import forecast_facts, urgency
-from evac.views.words import duration, listed, moment, moment_ms, number, plural, shown
+from evac.views.words import duration, listed, moment, moment_ms, number, people, plural, shown
 
 SHOWN: Final = 12
 _WIDE: Final = 100
@@ -25,6 +25,7 @@ _OTHER_COLUMNS: Final = 24
 _LEAST_DETAIL: Final = 20
 _TELLING: Final = (
     "attested_by",
+    "proven_by",
     "proof",
     "role",
     "synchronous",
@@ -94,12 +95,17 @@ def run_text(document: RunDocument, width: int, colour: bool, most: int = SHOWN)
 def _headline(document: RunDocument) -> str:
     counts = document.counts
     words = document.state.replace("_", " ")
+    if document.left:
+        words += f": {document.why}"
     done = sum(counts.get(phase, 0) for phase in ("succeeded", "skipped"))
     return f"{words}, {number(done)} of {plural(sum(counts.values()), 'step')} done"
 
 
 def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     state, why, plan = document.state, document.why, document.plan_digest
+    for one in document.left[:SHOWN]:
+        affected = f", {people(one.people)} people" if one.people else ""
+        yield "not brought back", f"{one.name}: {one.state}{affected}", "warning"
     yield "state", state.replace("_", " ") + (f" ({why})" if why else ""), _STYLE_OF.get(state, "")
     yield "incident", document.incident, ""
     yield "question", document.question or "-", ""
@@ -109,10 +115,12 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     began_ms = moment_ms(document.started_at)
     agreed = not document.approvals_needed or began_ms > 0
     beforehand = "by policy, beforehand" if agreed else "by nobody yet"
-    yield "approved", listed(document.approved_by) or beforehand, ""
-    for one in document.most_lost:
+    proofs = document.approval_proofs
+    named = [f"{who} ({proofs[who]})" if who in proofs else who for who in document.approved_by]
+    yield "approved", listed(named) or beforehand, ""
+    for lost in document.most_lost:
         name = "lost at worst" if state in ENDED else "may be lost"
-        yield name, one.sentence, "" if one.milliseconds == 0 else "warning"
+        yield name, lost.sentence, "" if lost.milliseconds == 0 else "warning"
     if began_ms > 0:
         end_ms = moment_ms(document.ended_at or document.as_of)
         yield "running for", duration(max(0, end_ms - began_ms)), ""
@@ -186,27 +194,3 @@ def _next(document: RunDocument) -> str:
     if waits:
         return min(waits, key=urgency).next
     return f"evac run watch {run}"
-
-
-def list_text(rows: Sequence[Mapping[str, Any]], width: int, colour: bool) -> str:
-    """One line a run: newest last."""
-    page = Page(width, colour)
-    heads: tuple[str, ...] = ("run", "state", "question", "started, UTC")
-    found = [_run_row(row) for row in rows]
-    if not found:
-        page.line("no runs yet")
-        page.line("next: evac apply PLAN ESTATE --execute --reason WHY", "dim")
-        return page.text()
-    needed = 2 + sum(2 + max(len(row[n]) for row in (heads, *found)) for n in range(len(heads)))
-    if needed > width:  # the name of a run says its question, too
-        heads, found = (heads[0], heads[1], heads[3]), [(row[0], row[1], row[3][5:16]) for row in found]
-    page.table(heads, found, whole=(0, 1))
-    for row in rows:
-        if row["state"] == CORRUPT:
-            page.line(f"next: evac run verify {row['run']}", "dim")
-    return page.text()
-
-
-def _run_row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    began = (row["started_at"] or "-")[:19].replace("T", " ")
-    return row["run"], row["state"].replace("_", " "), row["scenario"], began

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -27,6 +27,7 @@ from evac.derive.stores import primary_site
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import is_by_person
 from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
+from evac.engine.runs.protection import REJOIN_MS, protection_after
 from evac.engine.runs.step_actions import (
     BEFORE,
     Ground,
@@ -44,13 +45,11 @@ from evac.model.plan import Plan, Step
 from evac.model.run_policy import Envelope, Pace, Patience, RunPolicy
 from evac.model.step_id import StepId, limit_id
 from evac.run import envelope
-from evac.run.values import RunLimit, RunSpec, RunStep
+from evac.run.values import ATTESTED, Left, RunLimit, RunSpec, RunStep, left_of
 from evac.steps.registry import kind_of
 from evac.steps.rejoin import Rejoin
 from evac.store.port import Compare, Delete, Lease, Put, Store
 
-REJOIN_MS: Final = 60_000
-"""To archive and to rewind what a copy had alone takes as long as that is, and nobody waits for it."""
 PACE_LEAST_MS: Final = 1_000
 """Between two shares at the least: nothing is seen of traffic that has just come."""
 
@@ -107,6 +106,10 @@ def bind(
                 follow = _follow_step(step, site)
                 steps.append(follow)
                 actions[follow.id] = (action,)
+    protection = protection_after(ground, steps, actions)
+    for added, action in protection.steps:
+        steps.append(replace(added, act=_digest((action,))))
+        actions[added.id] = (action,)
     needed = needed_envelope(ground, losses)
     if last:
         steps = _after_the_last(steps, last)
@@ -129,9 +132,31 @@ def bind(
         approvals=policy.approvals,
         horizon_ms=plan.horizon_ms,
         mend_ms=MEND_MS if any(kind_of(step.kind).boots for step in steps) else 0,
-        labels=MappingProxyType({"scenario": plan.scenario.title, **labels_of(losses)}),
+        labels=MappingProxyType(
+            {"scenario": plan.scenario.title, **_attested(policy, steps), **labels_of(losses)}
+        ),
+        leaves=(*_leaves(plan), *(Left(name, "unprotected") for name in protection.missing)),
     )
     return Bound(spec, MappingProxyType(actions))
+
+
+def _attested(policy: RunPolicy, steps: Sequence[RunStep]) -> dict[str, str]:
+    """Stores of which policy takes a person's word for the fence, where no other proof can be had."""
+    fenced = {step.target for step in steps if kind_of(step.kind).fences}
+    found = sorted(store for store in fenced if "attest" in policy.store(store).proofs)
+    return {ATTESTED: " ".join(found)} if found else {}
+
+
+_LEFT: Final[Mapping[str, Literal["down", "shed", "unknown"]]] = MappingProxyType(
+    {"unplaced": "down", "shed": "shed", "unknown": "unknown"}
+)
+
+
+def _leaves(plan: Plan) -> tuple[Left, ...]:
+    """Services that the plan does not bring back, those first that matter most."""
+    gone = (one for one in plan.outcomes if one.state in _LEFT)
+    ordered = sorted(gone, key=lambda one: (one.tier, -one.people, one.service))
+    return tuple(Left(one.service, _LEFT[one.state], one.people) for one in ordered)
 
 
 def _run_step(
@@ -335,6 +360,7 @@ def encode_bound(bound: Bound) -> bytes:
             "horizon_ms": spec.horizon_ms,
             "mend_ms": spec.mend_ms,
             "labels": dict(spec.labels),
+            **({"leaves": [list(one) for one in spec.leaves]} if spec.leaves else {}),
             "patience": _fields(spec.patience),
             "pace": _fields(spec.pace),
             "limits": [_limit_row(limit) for limit in spec.limits],
@@ -367,12 +393,13 @@ def decode_bound(data: bytes) -> Bound:
             horizon_ms=found["horizon_ms"],
             mend_ms=found.get("mend_ms", 0),
             labels=MappingProxyType(found["labels"]),
+            leaves=left_of(found.get("leaves", ())),
         )
         settings = [_values(one) for one in found.get("settings", ())]
         actions = {
             step: tuple(_action_of(row, settings) for row in rows) for step, rows in found["actions"].items()
         }
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise Corrupt("a bound run in the store cannot be read") from error
     return Bound(spec, MappingProxyType(actions))
 

@@ -22,28 +22,25 @@ from pydantic import BaseModel, Field
 
 from evac.app import incidents, runs
 from evac.app import runs as cases
+from evac.engine.runs.proving import BY_PEOPLE
 from evac.engine.runs.requests import TEXT_MOST
 from evac.engine.runs.requests import Request as RunRequest
 from evac.incident.records import Note
-from evac.model.access import BREAK_GLASS, GlassUse, Grant, role_for
+from evac.model.access import BREAK_GLASS, GRAVE, GlassUse, Grant, Proven, role_for
 from evac.model.errors import Conflict, EvacError, InvalidInput, NotAllowed, Unavailable
 from evac.model.run_policy import Envelope
 from evac.office.requests import Answer, Asked, body_digest
 from evac.office.values import HoldSeen
 from evac.store.port import Compare, Put, Store
-from evac.web.access.people import LOG, address_of
-from evac.web.access.port import Actor, need, need_to_ask
+from evac.web.access.people import GLASS_USED, LOG, address_of
+from evac.web.access.port import Actor, KeepsLogins, need, need_to_ask
 from evac.web.api.runs import run_tag
 from evac.web.api.shapes import Ask, Body, Hold, IdempotencyKey, RunName, answers, plain
+from evac.web.problems import REQUEST_ID
 from evac.web.room import JSON, WarRoom, check_match, dump, room_of, tagged
 
-USED: Final = "glass/"
 SIGNED_FOR_MOST: Final = 400
 """Letters of the reason of a credential that journals repeat: the reason of the asking follows it."""
-
-
-BY_PEOPLE: Final = frozenset({"approve", "attest"})
-"""Verbs by which a person vouches for something."""
 
 
 def may_ask(actor: Actor, verb: str) -> bool:
@@ -63,6 +60,12 @@ def check_may(actor: Actor, verb: str, run: str, incident: str) -> Grant | None:
         )
     needed, grant = role_for(verb), actor.grant
     if actor.has(needed):
+        if actor.stale and verb in GRAVE:
+            raise NotAllowed(
+                "step-up",
+                f"{verb} needs a login of the last minutes, and {actor.name} signed in earlier",
+                "sign in again: /sign-in?again=1",
+            )
         return None
     if grant is None:
         raise NotAllowed("role", f"{actor.name} is {actor.role}; {verb} needs {needed}", f"ask an {needed}")
@@ -127,7 +130,7 @@ async def _count(store: Store, grant: Grant, asked: Asked, run: str, now_ms: int
         {"who": grant.who, "verb": grant.verb, "run": run, "at_ms": now_ms, "reason": asked.reason}
     )
     for number in range(1, grant.uses + 1):
-        key = f"{USED}{grant.id}/{number:03d}"
+        key = f"{GLASS_USED}{grant.id}/{number:03d}"
         if await store.get(key) is not None:
             continue
         try:
@@ -185,6 +188,7 @@ async def ask(
         if grant is not None:
             asked = await spend(request, room, grant, asked, name, incident)
     given = await room.counter.ask(name, asked, _request(body))
+    record(request, actor, "break-glass" if grant is not None else "asked", f"{body.verb} {body.step}", name)
     told = dict(given.told)
     state, why = await _outcome(room, name, str(told["request"]), wait_s)
     return answer_of(given, {**told, "state": state, "why": why})
@@ -196,7 +200,31 @@ def asked_of(actor: Actor, body: Body, key: str, *about: str) -> Asked:
     """
     check_reason(body.reason)
     who = actor.name if actor.named or not body.who.strip() else body.who.strip()
-    return Asked(who, body.reason, key, body_digest(about, plain(body)))
+    return Asked(who, body.reason, key, body_digest(about, plain(body)), proof=proof_of(actor))
+
+
+def record(request: Request, actor: Actor, kind: str, what: str, run: str = "") -> None:
+    """Into the journal of access, where people are told apart."""
+    access = room_of(request).access
+    proof = proof_of(actor)
+    if isinstance(access, KeepsLogins) and proof is not None:
+        number = str(request.scope.get(REQUEST_ID, ""))
+        access.seen.saw(
+            kind,
+            who=actor.name,
+            proof=proof.words,
+            address=address_of(request),
+            request=number,
+            what=what.strip(),
+            run=run,
+        )
+
+
+def proof_of(actor: Actor) -> Proven | None:
+    """What the person who asks showed; None where this room tells nobody apart."""
+    if actor.proof == "machine":
+        return None
+    return Proven(actor.proof, actor.acr, actor.proven_ms, actor.program)
 
 
 def answer_of(given: Answer, told: dict[str, Any]) -> Response:
@@ -306,6 +334,7 @@ async def end(
         standing = await _standing(room)
         check_match(request, _tag(standing), "the hold")
         known = await room.counter.release(asked, standing.revision)
+    record(request, actor, "asked", "release the hold")
     await _look(room)
     return answer_of(known, dict(known.told))
 

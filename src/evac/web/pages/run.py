@@ -246,7 +246,7 @@ async def runs(request: Request, begin: Begin = 0) -> Response:
             after=end if end < len(found) else None,
         )
 
-    return room.shelf.answer(request, f"page runs {begin}", (now.version, now_ms), make, frame.HTML)
+    return frame.answer(request, f"page runs {begin}", (now.version, now_ms), make)
 
 
 @PAGE.router.get(PAGE.path + "/{run}")
@@ -273,7 +273,7 @@ async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0)
         return frame.render("run.html.j2", PAGE.path, said.at_ms, **run_view.context(shown))
 
     stamp = (stamp_of(view, now_ms), found.leader, view.phase)
-    return room.shelf.answer(request, f"page run {name} {show} {begin}", stamp, make, frame.HTML)
+    return frame.answer(request, f"page run {name} {show} {begin}", stamp, make)
 
 
 @PAGE.router.get(PAGE.path + "/{run}/events")

@@ -71,7 +71,7 @@ async def waiting(request: Request) -> Response:
             unread=[run for run in now.open_runs if run.state == CORRUPT],
         )
 
-    return room.shelf.answer(request, "page waiting", (now.version, now_ms), make, frame.HTML)
+    return frame.answer(request, "page waiting", (now.version, now_ms), make)
 
 
 def lines_of(
@@ -106,7 +106,7 @@ def _line(run: RunShort, wait: Wait, losses: Mapping[str, str]) -> WaitLine:
 
 
 def _asks(run: str, wait: Wait) -> Iterator[tuple[str, str]]:
-    """The hold of all runs is released on the page Now."""
+    """The hold of all runs is released on the page Hold."""
     of_step = f"&step={quote(wait.step, safe='')}" if wait.step else ""
     for verb in wait.verbs:
         if verb != "release":
