@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def access() -> None:
-    """Who may do what in the war room."""
+    """Check access files; make tokens and break-glass credentials."""
 
 
 @access.command()
@@ -29,11 +29,11 @@ def access() -> None:
 @click.option("--role", type=click.Choice(ROLES), default="viewer", show_default=True, help="What it may do.")
 @click.option("--of", "person", default="", metavar="PERSON", help="The person it acts for.")
 @click.option(
-    "--for", "length", type=Length(), default=0, help="How long it is good, like 90d. [default: no end]"
+    "--for", "length", type=Length(), default=0, help="How long it is valid, like 90d. [default: no limit]"
 )
 @quiet_option
 def token(name: str, role: str, person: str, length: int, quiet: bool) -> None:
-    """Make a new token called NAME: print it once, and the line for the access file.
+    """Make a new token called NAME. Prints it once, with the line for the access file.
 
     The token goes to stdout, the line to stderr. Only its hash is kept, in that line.
     """
@@ -53,7 +53,7 @@ def token(name: str, role: str, person: str, length: int, quiet: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @output_option("text", "json")
 def check(file: Path, output: str) -> int:
-    """Read an access file: every problem with file, line and column, else who may do what."""
+    """Check an access file: show every problem with file, line and column, or who may do what."""
     import json
 
     from evac.estate.codecs.access import load_access
@@ -73,7 +73,7 @@ def check(file: Path, output: str) -> int:
     ]
     if rules.provider is not None:
         roles = ", ".join(f"{value} -> {role}" for value, role in rules.provider.roles.items())
-        lines.append(f"{rules.provider.issuer}: {roles or 'nobody but the people above'}")
+        lines.append(f"{rules.provider.issuer}: {roles or 'only the people above'}")
     emit("\n".join(lines) + "\n", None)
     return console.DONE
 
@@ -81,17 +81,19 @@ def check(file: Path, output: str) -> int:
 @access.command(name="break-glass")
 @click.option("--run", "run", default="", help="The run it is for.")
 @click.option("--incident", default="", help="Instead: the incident whose run it is for.")
-@click.option("--purpose", type=click.Choice(VERBS), required=True, help="The one thing that may be asked.")
+@click.option("--purpose", type=click.Choice(VERBS), required=True, help="The one request that it allows.")
 @click.option("--who", required=True, metavar="PERSON", help="Who signs; the access file knows the key.")
-@click.option("--reason", required=True, help="Why; it goes into the journal with every use.")
+@click.option("--reason", required=True, help="Reason, recorded in the journal with every use.")
 @click.option(
     "--key",
     required=True,
     metavar="REFERENCE",
     help="Your private key: file:/path, env:NAME or command:/path.",
 )
-@click.option("--minutes", type=click.IntRange(1, 1_440), default=60, show_default=True, help="How long.")
-@click.option("--uses", type=click.IntRange(1, 100), default=1, show_default=True, help="How often.")
+@click.option(
+    "--minutes", type=click.IntRange(1, 1_440), default=60, show_default=True, help="Minutes of validity."
+)
+@click.option("--uses", type=click.IntRange(1, 100), default=1, show_default=True, help="Number of uses.")
 @quiet_option
 def break_glass(
     run: str,
@@ -104,10 +106,10 @@ def break_glass(
     uses: int,
     quiet: bool,
 ) -> None:
-    """Sign a credential for the day when nobody can sign in: offline, for one thing, for a while.
+    """Sign a credential offline for when nobody can sign in: for one purpose, for a limited time.
 
-    It needs no network and no store. It stands for a login, never for a role or for the policy, and its use
-    stands in the journal, in a notice and in the notes of the incident.
+    It needs no network and no store. It replaces a login, never a role or the policy, and its use
+    is recorded in the journal, in an alert and in the notes of the incident.
     """
     import secrets
 

@@ -56,7 +56,7 @@ def status_text(document: Document, width: int, colour: bool) -> str:
         )
     if document["plans"]:
         page.line()
-        page.line("Plans that lie ready", "bold")
+        page.line("Standby plans", "bold")
         page.table(_DRAWER, [_drawn(row) for row in document["plans"][:ROWS]])
     if document["notices"]:
         page.line()
@@ -92,7 +92,7 @@ def drawer_text(rows: Sequence[Document], width: int, colour: bool) -> str:
     """One line a scenario."""
     page = Page(width, colour)
     if not rows:
-        page.line("no plan lies ready; a controller that leads makes them: evac serve")
+        page.line("no plan is ready; a leading controller makes them: evac serve")
         return page.text()
     page.table(_DRAWER, [_drawn(row) for row in rows])
     page.line()
@@ -108,7 +108,7 @@ def what_if_text(document: Document, width: int, colour: bool) -> str:
     page.title(f"If {listed(document['domains'])} is lost: {plural(len(rows), 'service')} touched")
     page.line()
     if not rows:
-        page.line("every service goes on")
+        page.line("every service continues")
     else:
         heads = ("service", "what happens", "back after", "people", "because")
         page.table(heads, [_fate(row) for row in rows[:ROWS]])
@@ -168,7 +168,7 @@ def check_text(
     page.line(
         "next: evac audit ESTATE"
         if not found["error"]
-        else "next: mend the lines named, then evac check again",
+        else "next: fix these lines, then run evac check again",
         "dim",
     )
     return page.text()

@@ -14,7 +14,7 @@ DRIVER = DriverSpec(
         Setting("observe_url", "text", 'answers GET by `{"outcome": "done"}`, or `absent`, or `unclear`'),
         Setting("undo_url", "text", "what is asked to take it back"),
         Setting("probe", "flag", "`false`: the witness does not ask it as users do", "`true`"),
-        Setting("metrics", "text", 'answers `{"requests": N, "errors": N}`, counted for ever'),
+        Setting("metrics", "text", 'answers `{"requests": N, "errors": N}`, counted without end'),
     ),
     "evac.drivers.http.driver:HttpDriver",
     proofs=("network", "power"),

@@ -279,7 +279,7 @@ def _check_undo(view: RunView, request: Request, i: int) -> None:
     ]
     if above:
         raise RunError(
-            "undo-order", f"{', '.join(above[:5])} stands on {request.step}", "take that back first"
+            "undo-order", f"{', '.join(above[:5])} depends on {request.step}", "undo that first"
         )
 
 
