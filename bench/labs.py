@@ -24,11 +24,12 @@ from evac import estate as estates
 from evac.app.controlling import hands_of
 from evac.app.observed_stores import merged
 from evac.app.observing import observe
+from evac.derive.stores import observed
 from evac.drivers.registry import Drivers
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError
 from evac.model.estate import Estate
-from evac.model.observation import Observation, observed
+from evac.model.observation import Observation
 from evac.store.port import Store
 from evac_lab import clients, doctor, restoring, site_servers, status, world
 from evac_lab.site_servers import Ground

@@ -17,6 +17,7 @@ import pytest
 
 from evac.app import runs
 from evac.app.applying import ensure_controller
+from evac.estate.codecs.bundle import open_bundle
 from evac.run.view import RunView
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
@@ -159,7 +160,7 @@ def test_from_proposal_to_proof(world: World) -> None:
             world.evac("run", "attest", run, view.steps[i].id, "--reason", "seen")
         time.sleep(0.1)
     assert view.phase == "succeeded"
-    assert "whole" in world.evac("run", "verify", run)
+    assert "whole" in world.evac("run", "verify", run, code=18)
     assert "run-over" in world.evac("run", "pause", run, "--reason", "late", code=1)
     lines = [json.loads(line) for line in world.evac("run", "events", run).splitlines()]
     assert [line["event"] for line in lines] == list(range(1, len(lines) + 1))
@@ -242,6 +243,8 @@ def test_a_run_under_way_goes_on_from_a_bundle_once_somebody_looked(world: World
     token = world.until(run, "running", "fence:db").token
     begun = list(world.until(run, "running", "start:web:base:1").attempts)
     world.evac("bundle", str(world.folder / "estate"), "-o", bundle, "--store", world.store, "--budget", "0s")
+    with open_bundle(Path(bundle)) as made:
+        digest = made.digest
     os.kill(world.controller(), signal.SIGKILL)
     into = world.folder / "laptop"
     argv = [
@@ -255,6 +258,8 @@ def test_a_run_under_way_goes_on_from_a_bundle_once_somebody_looked(world: World
         str(into),
         "--reason",
         "fire",
+        "--digest",
+        digest,
     ]
     with (world.folder / "laptop.log").open("wb") as log:
         laptop = subprocess.Popen(argv, env=world.env, stdout=log, stderr=log)
@@ -275,7 +280,7 @@ def test_a_run_under_way_goes_on_from_a_bundle_once_somebody_looked(world: World
         assert list(view.attempts) == begun
         here.evac("hold", "--release")
         here.until(run, "running", "promote:db")
-        assert "whole" in here.evac("run", "verify", run)
+        assert "whole" in here.evac("run", "verify", run, code=18)
     finally:
         laptop.terminate()
         laptop.wait(10)

@@ -96,6 +96,17 @@ def test_the_recipe_locks_what_it_installs_and_runs_as_nobody_special() -> None:
     assert not re.search(r"^(ADD|RUN curl|RUN wget)", RECIPE, re.MULTILINE)
 
 
+def test_the_image_runs_code_that_it_cannot_change_and_was_built_from_known_files() -> None:
+    last = RECIPE.rpartition("\nFROM ")[2]
+    owned = re.findall(r"^COPY --from=build --chown=\S+ (\S+)", last, re.MULTILINE)
+    assert owned == ["/opt/evac-kernels"], "only compiled kernels are the service's own"
+    assert re.search(r"^COPY --from=build /opt/evac /opt/evac$", last, re.MULTILINE)
+    assert "--require-hashes" in RECIPE
+    assert not re.search(r"pip install (?!.*--require-hashes)", RECIPE)
+    pinned = (PACKAGING / "container" / "uv.txt").read_text()
+    assert re.match(r"uv==\d+\.\d+\.\d+ \\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+$", pinned)
+
+
 def test_the_recipe_names_what_there_is() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = set(re.findall(r"--extra (\S+)", RECIPE))

@@ -14,10 +14,11 @@ from evac.engine.plans.library import key_of, put_plan
 from evac.engine.runs.binding import Bound, put_bound
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import encode_all
+from evac.engine.stores.sightings import Loss, labels_of
 from evac.estate import load
 from evac.model.run_policy import Envelope
 from evac.model.scenario import lose
-from evac.run.values import Event, RunSpec, RunStep
+from evac.run.values import Event, Left, RunSpec, RunStep
 from evac.store.journal import Journal
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
@@ -35,7 +36,22 @@ def made() -> Made:
     return make_plan(load(ESTATE), lose(LOST), budget_ms=500)
 
 
-def spec_of(digest: str, approvals: int = 0) -> RunSpec:
+def loss_at(now_ms: int) -> Loss:
+    """What the promotion of a store could lose, as it was known when the run was made."""
+    return Loss("carts", "north", "south", 18_600, "seen", now_ms - 17_000, 1_600, now_ms, "1:a:2:0")
+
+
+LEFT = (Left("reports", "down", 2_000), Left("ads", "shed", 0))
+"""What the plan does not bring back."""
+
+
+def spec_of(digest: str, approvals: int = 0, loss: Loss | None = None) -> RunSpec:
+    """loss: of a store whose promotion needs an approval of its own; then no step is done by hand."""
+    gates = (
+        {}
+        if loss is None
+        else {f"promote:{loss.store}": f"promoting {loss.store} may lose its newest writes"}
+    )
     steps = tuple(
         RunStep(
             s.id,
@@ -44,7 +60,9 @@ def spec_of(digest: str, approvals: int = 0) -> RunSpec:
             s.start_ms,
             s.end_ms - s.start_ms,
             s.after,
-            manual=s.id == BY_HAND,
+            gate=gates.get(s.id, ""),
+            data_set=s.target if s.id in gates else "",
+            manual=s.id == BY_HAND and loss is None,
             safe_undo=s.kind in ("shed", "shift", "start"),
         )
         for s in made().plan.steps
@@ -57,7 +75,8 @@ def spec_of(digest: str, approvals: int = 0) -> RunSpec:
         steps,
         envelope=Envelope((LOST,), ("carts",), 500, 10),
         approvals=approvals,
-        labels={"scenario": title},
+        leaves=LEFT,
+        labels={"scenario": title, **({} if loss is None else labels_of({loss.store: loss}))},
     )
 
 
@@ -78,11 +97,16 @@ def events_of(spec: RunSpec, now_ms: int, ran_ms: int, bad: str, slow: float = 1
 
 
 async def burn(
-    store: Store, now_ms: int, ran_ms: int = 600_000, approvals: int = 0, bad: str = BROKEN
+    store: Store,
+    now_ms: int,
+    ran_ms: int = 600_000,
+    approvals: int = 0,
+    bad: str = BROKEN,
+    loss: Loss | None = None,
 ) -> str:
     """Writes plan, drawer and an open run; the digest of the plan."""
     digest = await put_plan(store, made().data)
-    spec = spec_of(digest, approvals)
+    spec = spec_of(digest, approvals, loss)
     lease = await store.acquire("leader", "south/1/a", 600_000)
     await put_bound(store, Bound(spec, {}), lease)
     told = encode_all(events_of(spec, now_ms, ran_ms, bad))
@@ -114,11 +138,13 @@ async def burn(
     return digest
 
 
-def burn_at(url: str, now_ms: int, ran_ms: int = 600_000, approvals: int = 0) -> str:
+def burn_at(
+    url: str, now_ms: int, ran_ms: int = 600_000, approvals: int = 0, loss: Loss | None = None
+) -> str:
     async def work() -> str:
         store = open_store(url)
         try:
-            return await burn(store, now_ms, ran_ms, approvals)
+            return await burn(store, now_ms, ran_ms, approvals, loss=loss)
         finally:
             await store.close()
 

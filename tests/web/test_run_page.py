@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+from dataclasses import replace
 
 import httpx2
+import orjson
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
+from evac.app import runs
+from evac.engine.lead.watch_journal import of_event
+from evac.engine.plans.library import put_plan
+from evac.engine.runs.binding import Bound, put_bound
+from evac.engine.runs.reading import encode_all
 from evac.engine.runs.requests import prefix_of
+from evac.notices.rule import of_watching
 from evac.office.office import Office
 from evac.run.state import replay
+from evac.store.journal import Journal
 from evac.store.memory import MemoryStore
+from evac.store.port import Put
+from evac.views.documents import RunShown, run_document
+from evac.views.run_report import run_text
 from evac.web.pages.projection import TOLERANCE_MS, behind, projected
-from tests.web.burning import BROKEN, LOST, RUN, burn, burn_at, events_of, made, spec_of
+from tests.web.burning import BROKEN, LOST, RUN, burn, burn_at, events_of, loss_at, made, spec_of
 from tests.web.rooms import play
 from tests.web.test_now_page import opened
 
 NOW_MS = 1_790_000_000_000
 RAN_MS = 1_200_000
+GATED = "promote:carts"
 
 
 async def burning(office: Office, ran_ms: int = RAN_MS, approvals: int = 0) -> None:
@@ -97,6 +111,101 @@ def test_an_approval_covers_what_the_form_showed() -> None:
         await client.post(f"/runs/{RUN}/ask", data=fields(page, reason="seen"))
         (entry,) = await office.store.list(prefix_of(RUN))
         assert b'"sites":["north"]' in entry.value
+
+    play(story, MemoryStore())
+
+
+def test_approving_a_step_shows_one_figure_who_waits_and_what_each_answer_does() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        now_ms = office.clock.now_ms()
+        await burn(office.store, now_ms, RAN_MS * 3, loss=loss_at(now_ms - RAN_MS * 3), bad="")
+        await office.look()
+        while not office.runs():
+            await asyncio.sleep(0.01)
+        office.refresh()
+        document = (await client.get(f"/v1/runs/{RUN}/decision?step={GATED}")).json()
+        (lost,) = document["most_lost"]
+        assert lost["is_final"], "the old primary is fenced"
+        figure = lost["words"]
+        assert figure.startswith(lost["figure"])
+        form = (await client.get(f"/runs/{RUN}/ask?verb=approve&step={GATED}")).text
+        page, waits = (await client.get(f"/runs/{RUN}")).text, (await client.get("/waiting")).text
+        report = (await client.get("/incidents/fire-1/report")).text
+        rest = figure.removeprefix(lost["figure"])
+        for shown in (form, page, waits, report):
+            assert lost["figure"] in shown
+            assert rest in shown
+            assert set(re.findall(r"[\d.]+ s(?=: last seen| of writes)", shown)) == {lost["figure"]}
+        head = (await client.get(f"/v1/runs/{RUN}")).json()
+        assert head["most_lost"] == document["most_lost"]
+        assert any(figure in words for words in head["waits_for"])
+        assert "final, fenced at" in form
+        assert [one["service"] for one in document["waiting"]][:2] == ["cart", "web"]
+        assert "<strong>cart</strong> (2 million)" in form
+        assert "Cart (2 million people) and 1 more wait for it." in page
+        answers = {one["answer"]: one for one in document["choices"]}
+        assert set(answers) == {"approve", "skip", "wait"}
+        assert answers["skip"]["services"] == [one["service"] for one in document["waiting"]]
+        assert "does not grow" in answers["wait"]["words"]
+        assert all(one["words"] in form for one in document["choices"])
+
+    play(story, MemoryStore())
+
+
+def test_a_run_that_leaves_services_down_ends_with_exceptions_everywhere() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        spec = replace(spec_of(made().digest), steps=())
+        now_ms, words = office.clock.now_ms(), "down: reports; shed: ads"
+        await put_plan(office.store, made().data)
+        lease = await office.store.acquire("leader", "south/1/a", 600_000)
+        await put_bound(office.store, Bound(spec, {}), lease)
+        events = events_of(spec, now_ms, 60_000, "")
+        assert events[-1].data["phase"] == "succeeded_with_exceptions"
+        await Journal.create(office.store, RUN, lease, records=encode_all(events))
+        told = orjson.dumps({"run": RUN, "plan": spec.plan})
+        await office.store.transact((), (Put("incident/fire-1", told),), lease)
+        await office.look()
+        office.refresh()
+        page = (await client.get(f"/runs/{RUN}")).text
+        assert f'class="verdict warning" role="status">Succeeded with exceptions: {words}.' in page
+        assert "<strong>reports</strong>" in page
+        assert "2,000 people" in page
+        head = (await client.get(f"/v1/runs/{RUN}")).json()
+        assert head["left"] == [
+            {"name": "reports", "state": "down", "people": 2_000},
+            {"name": "ads", "state": "shed", "people": 0},
+        ]
+        (line,) = (await client.get("/v1/runs")).json()["items"]
+        assert (line["state"], line["why"]) == ("succeeded_with_exceptions", words)
+        assert words in (await client.get("/incidents/fire-1")).text
+        document = await runs.view_of(office.store, RUN)
+        text = run_text(run_document(RunShown(document, "", now_ms)), 120, False)
+        assert f"succeeded with exceptions: {words}" in text
+        notice = of_event(RUN, events[-1])
+        assert notice is not None
+        news = of_watching("run", *notice)
+        assert news is not None
+        assert (news.severity, words in news.words) == ("warning", True)
+
+    play(story, MemoryStore())
+
+
+def test_skip_cancel_and_undo_are_no_primary_buttons_and_list_what_they_do() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await burning(office)
+        page = (await client.get(f"/runs/{RUN}")).text
+        for verb in ("skip", "cancel", "undo"):
+            links = re.findall(rf'<a ([^>]*)href="/runs/{RUN}/ask\?verb={verb}[^>]*>', page)
+            assert links
+            assert all("button" not in given for given in links), verb
+        skip = (await client.get(f"/runs/{RUN}/ask?verb=skip&step={BROKEN}")).text
+        assert 'class="grave"' in skip
+        assert 'class="first"' not in skip
+        assert "Do not come back through this run: sso" in skip
+        cancel = (await client.get(f"/runs/{RUN}/ask?verb=cancel")).text
+        assert re.search(r"Left out: \d+ steps, ", cancel)
+        undo = (await client.get(f"/runs/{RUN}/ask?verb=undo")).text
+        assert "Completed steps are undone as far as evac may." in undo
 
     play(story, MemoryStore())
 

@@ -21,6 +21,7 @@ from evac.app.observing import observe
 from evac.app.planner.plans import Question, make_plan, scenario_of
 from evac.app.situations import facts_now
 from evac.derive import situation
+from evac.derive.stores import observed
 from evac.drivers.port import Action, Evidence, Order
 from evac.drivers.process.client import Lines
 from evac.drivers.registry import Drivers
@@ -33,7 +34,7 @@ from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import SITES_KEY
 from evac.model.errors import ActionError, EvacError, Retryable
 from evac.model.estate import Endpoint, Estate
-from evac.model.observation import Observation, observed
+from evac.model.observation import Observation
 from evac.model.step_id import StepId
 from evac.run.values import ENDED
 from evac.run.view import RunView

@@ -23,10 +23,10 @@ from evac_lab import process as processes
 from evac_lab.primaries import Database
 from evac_lab.process import Process
 from evac_lab.servers import dns, etcd, haproxy, postgres, redis
-from evac_lab.state import PORTS, SERVICE, ZONE, LabFolder, Site, Topology, store_url
+from evac_lab.state import PORTS, SERVICE, SITES, ZONE, LabFolder, Site, Topology, store_url
 
 KEY_NAME: Final = "evac-lab"
-_SECRETS: Final = ("postgres", "messenger", "redis", "dns", "agent")
+_SECRETS: Final = ("postgres", "messenger", "redis", "dns", *(f"agent-{site}" for site in SITES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,13 +235,20 @@ def agent_file(ground: Ground, site: Site) -> str:
             f"host = {_toml(site.host('agent'))}",
             f"port = {PORTS['agent']}",
             'state = "state"',
-            f"secret = {_toml(ground.secrets.reference('agent'))}",
+            f"secret = {_toml(ground.secrets.reference(f'agent-{site.name}'))}",
             "",
             "[tls]",
             f"cert = {_toml(f'file:{certificates}/agent-{site.name}.pem')}",
             f"key = {_toml(f'file:{certificates}/agent-{site.name}.key')}",
             f"ca = {_toml(f'file:{certificates}/ca.pem')}",
             f"names = [{', '.join(_toml(name) for name in names)}]",
+            "",
+            "[allow]",
+            f"hosts = [{', '.join(_toml(host) for host in ground.topology.hosts('postgres'))}]",
+            f"secrets = [{_toml(ground.secrets.reference('postgres'))}]",
+            f"bin = [{_toml(postgres.program_folder())}]",
+            f"data = [{_toml(str(ground.folder.data(site.name, 'postgres')))}, "
+            f"{_toml(str(ground.folder.archive))}]",
             "",
             "[[units]]",
             f"name = {_toml(SERVICE)}",
@@ -265,7 +272,11 @@ def start_messenger(ground: Ground, site: Site) -> None:
 
     The token is the lowest there is, so that the first leader is obeyed after it.
     """
-    settings = {"agent": site.url("agent"), "secret": ground.secrets.reference("agent"), "unit": SERVICE}
+    settings = {
+        "agent": site.url("agent"),
+        "secret": ground.secrets.reference(f"agent-{site.name}"),
+        "unit": SERVICE,
+    }
     action = Action("scale", SERVICE, "process", site.name, settings, {"replicas": 1})
     order = Order("lab", "up", 1, 1, 0, "the lab comes up", _START_SECONDS, f"lab/{site.name}")
     asyncio.run(_execute(action, order, authorities.operator(ground.folder.certificates)))

@@ -193,7 +193,7 @@ def _data(ground: Ground, site: Site) -> list[Endpoint]:
     }
     password = secrets.reference("redis")
     presence = {"host": site.host("redis"), "port": PORTS["redis"], "password": password}
-    unit = {"agent": site.url("agent"), "secret": secrets.reference("agent"), "unit": SERVICE}
+    unit = {"agent": site.url("agent"), "secret": secrets.reference(f"agent-{site.name}"), "unit": SERVICE}
     return [
         ("messages", "messages", "postgres", messages),
         ("presence", "presence", "redis", presence),

@@ -1,4 +1,6 @@
-"""What an agent does when it is told: units, and actions of local drivers, in turn for each target."""
+"""What an agent does on orders: units, and actions of local drivers, in turn for each target. A question
+needs a leader's token as a change does, and names nothing that the agent's file does not list.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,7 @@ class Acting:
     ) -> None:
         self._config, self._units, self._permits = config, units, permits
         self._ledger, self._drivers = ledger, drivers
+        self.allow = config.allow
         self._room = AT_ONCE
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -40,6 +43,8 @@ class Acting:
         what, verb, name = _words(values, "what"), _words(values, "verb"), _words(values, "unit")
         replicas = _number({"replicas": -1, **values}, "replicas", least=-1)
         config, count = self._units.config(name), self._units.counts(name, replicas)
+        if what != "execute":
+            self._ledger.refuse(order.token)
         if what == "check":
             return {"problems": self._problems(order, config.store), "evidence": {"most": config.room}}
         if what == "observe" or verb == "verify":
@@ -60,6 +65,8 @@ class Acting:
         """An action of a local driver. Raises `ActionError`."""
         order, action, what = read_order(values), read_action(values), _words(values, "what")
         driver = self._driver(action)
+        if what not in _CHANGING:
+            self._ledger.refuse(order.token)
         if what == "check":
             checked = await _bounded(driver.check(action, order), order)
             said = {"problems": list(checked.problems), "evidence": dict(checked.evidence)}
@@ -89,8 +96,6 @@ class Acting:
 
     def _problems(self, order: Order, store: str) -> list[str]:
         found = []
-        if order.token < self._ledger.highest:
-            found.append(f"the agent has obeyed the token {self._ledger.highest}; {order.token} is older")
         if store and order.epoch < self._permits.epoch(store):
             found.append(f"{store} has the epoch {self._permits.epoch(store)}; {order.epoch} is older")
         return found
@@ -102,6 +107,7 @@ class Acting:
                 f"the agent of {self._config.site} does nothing with {action.driver}",
                 "name it under drivers in the agent's file",
             )
+        self.allow.refuse_other(action, self._config.site)
         return self._drivers.get(action.driver)
 
     def _turn(self, target: str) -> _Turn:

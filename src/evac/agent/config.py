@@ -19,10 +19,11 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
-from evac.drivers.process.client import stamp_of
+from evac.agent.allowed import Allowed
+from evac.drivers.process.client import address, stamp_of
 from evac.drivers.registry import DRIVERS
 from evac.model.errors import EvacError, InvalidInput
-from evac.net.tls import Renewed, TlsFiles, ends_ms, is_here, server_context
+from evac.net.tls import Renewed, TlsFiles, ends_ms, is_here, names_of, server_context
 
 LOOK_S: Final = 5.0
 SOON_MS: Final = 30 * 86_400_000
@@ -78,6 +79,7 @@ class Door:
         self._renewed = Renewed(server_context(tls.files))
         self.context = self._renewed.context
         self.ends_ms, self.problem = ends_ms(tls.files.cert), ""
+        self.names = names_of(tls.files.cert)
         self._looking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -109,6 +111,7 @@ class Door:
         try:
             self._renewed.take(server_context(self._tls.files))
             self.ends_ms, self.problem = ends_ms(self._tls.files.cert), ""
+            self.names = names_of(self._tls.files.cert)
         except EvacError as error:
             self.problem = f"{error.message} [{error.code}]"
             _log.error("new certificates are not taken: %s", self.problem)
@@ -156,6 +159,8 @@ def _left(left_ms: int) -> str:
 
 
 MAX_CONFIG_BYTES: Final = 1 << 20
+_ANY: Final = frozenset({"", "0.0.0.0", "::"})
+"""Listens everywhere, and says nothing of where."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _T = TypeVar("_T")
 
@@ -215,28 +220,47 @@ class FenceConfig:
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """One agent. state: its folder. secret: reference of the key that orders are signed with. systemctl: the
-    program that moves systemd's units. drivers: what it does for others. allow_plain: it may listen without
-    TLS where others can reach it.
-    """
+    """One agent."""
 
     site: str
     host: str
     port: int
     state: Path
-    secret: str
+    """Its folder."""
+    secret: str | tuple[str, ...]
+    """References of the keys that orders may be signed with; several while one replaces another."""
     units: tuple[UnitConfig, ...] = ()
     fences: tuple[FenceConfig, ...] = ()
     drivers: tuple[str, ...] = LOCAL_DRIVERS
+    """What it does for others."""
     systemctl: tuple[str, ...] = ("systemctl",)
+    """The program that moves systemd's units."""
     window_ms: int = 30_000
     tls: TlsConfig | None = None
     allow_plain: bool = False
+    """It may listen without TLS where others can reach it."""
+    addresses: tuple[str, ...] = ()
+    """More `host:port` by which orders may name it."""
+    allow: Allowed = field(default_factory=Allowed)
+    """What orders may name."""
+    older_orders: bool = False
+    """It obeys orders that name no agent, as earlier versions sign them, while controllers are upgraded."""
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
         if problems:
             raise InvalidInput("agent-config", "; ".join(problems), "fix the agent's file")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return (self.secret,) if isinstance(self.secret, str) else self.secret
+
+    def named(self, names: Iterable[str]) -> Iterable[str]:
+        """Every `host:port` that means this agent. names: those in its certificate."""
+        yield from (one.lower() for one in self.addresses)
+        for host in (self.host, *names):
+            if host not in _ANY:
+                yield address(host, self.port)
 
 
 def read_config(path: Path) -> AgentConfig:
@@ -254,6 +278,7 @@ def read_config(path: Path) -> AgentConfig:
     tls = values.pop("tls", None)
     if tls is not None:
         values["tls"] = _made(TlsConfig, tls, "tls")
+    values["allow"] = _made(Allowed, values.pop("allow", {}), "allow")
     if "state" in values:
         values["state"] = (path.parent / str(values["state"])).resolve()
     return _made(AgentConfig, {**values, "units": units, "fences": fences}, str(path))
@@ -284,6 +309,9 @@ def _problems(config: AgentConfig) -> Iterable[str]:
         yield problem
     if config.tls is not None:
         yield from config.tls.problems
+    elif config.host in _ANY and not config.addresses:
+        yield f"{config.host} names no address: list the host:port of this agent under addresses"
+    yield from config.allow.problems
     if not _NAME.fullmatch(config.site):
         yield f"{config.site!r} is not the name of a site"
 

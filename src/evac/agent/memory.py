@@ -116,6 +116,13 @@ class TokenLedger:
         """Raises `Permanent` for a token lower than any before, or none at all."""
         if generation_of(token) > GENERATION_MOST:
             raise Permanent("order-wrong", f"no store gives out the token {token}")
+        self.refuse(token)
+        if token > self.highest:
+            newer = generation_of(token) > self.generation
+            self._keep(token, max(self.generation, generation_of(token)), "" if newer else self.opener)
+
+    def refuse(self, token: int) -> None:
+        """Raises `Permanent` for a token that is lower than any before, or none at all; remembers nothing."""
         self.refuse_older(generation_of(max(token, 0)))
         if token < max(1, self.highest):
             raise Permanent(
@@ -123,9 +130,6 @@ class TokenLedger:
                 f"the agent has obeyed the token {self.highest}; {token} is of an older leader",
                 "stop: another controller leads",
             )
-        if token > self.highest:
-            newer = generation_of(token) > self.generation
-            self._keep(token, max(self.generation, generation_of(token)), "" if newer else self.opener)
 
     def heed(self, generation: int, opener: str) -> None:
         """Remembers a newer generation. The first who opens one keeps it: two never share a number here."""

@@ -1,19 +1,17 @@
 """The agent of a site: the local hand of evac. It knows no store, leads nothing, obeys signed orders only.
 
-    GET  /v1/health          that it lives, how late its loop is, what is wanted and permitted; not signed
+    GET  /v1/health          that it lives; signed, also how late its loop is, what is wanted and permitted
     POST /v1/unit            start, stop, scale, check a unit of this site
     POST /v1/act             an action of a local driver
     POST /v1/permit          mark, grant, release: the permission to hold the primary of a store
     POST /v1/anchors         keep the head of a journal; /v1/anchors/heads reads them back
     POST /v1/generation      be told of a generation, and tell the newest one known
 
-Every POST is signed with the site's key, and so is its answer. Orders, anchors and permits of a generation
-before the newest one known are refused. With `[tls]` in its file nobody is heard who shows no certificate
-that it believes.
+Every POST is signed with a key of the agent, and so is its answer (`evac.agent.gate`). Orders, anchors and
+permits of a generation before the newest one known are refused. With `[tls]` in its file a client without a
+certificate that it believes is not heard.
 
 How late a loop is: a sleep that takes longer than asked for tells of a starved or blocked process.
-
-Which requests an agent believes: signed with its key, fresh, never seen before.
 """
 
 from __future__ import annotations
@@ -25,6 +23,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -32,8 +31,9 @@ from aiohttp import web
 
 from evac.agent import memory
 from evac.agent.acting import Acting
-from evac.agent.config import AgentConfig, Door
+from evac.agent.config import LOOK_S, AgentConfig, Door, read_config
 from evac.agent.fencing import FenceHand, Permits
+from evac.agent.gate import Gate, Identity, Keys, NotBelieved
 from evac.agent.listening import Listener, Reserve, connections_most
 from evac.agent.memory import Anchors, Head, TokenLedger
 from evac.agent.units import Units
@@ -42,92 +42,6 @@ from evac.drivers.process.client import error_values
 from evac.drivers.process.driver import PATH as UNIT_PATH
 from evac.drivers.registry import Drivers, create
 from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent, Retryable
-from evac.net import secrets
-from evac.net.secrets import Secret
-
-NONCES_KEPT: Final = 20_000
-_LEAST_NONCE: Final = 16
-_MOST_NONCE: Final = 64
-
-
-class NotBelieved(EvacError):
-    """A request without a good signature. It is told nothing more."""
-
-    def __init__(self) -> None:
-        super().__init__("not-signed", "the signature is missing or wrong")
-
-
-class Gate:
-    """Admits signed requests once. window_ms: how far the sender's clock may be from ours, which begins at
-    the wall clock (`wall_ms`, read once) and goes on with one that nobody sets (`steady_ms`). A refusal tells
-    a sender that knows the key what time it is here, so that clocks that jumped keep nobody from acting.
-    """
-
-    def __init__(
-        self, secret: Secret, window_ms: int, wall_ms: Callable[[], int], steady_ms: Callable[[], int]
-    ) -> None:
-        least = client.LEAST_KEY_BYTES
-        if len(secret.reveal_bytes()) < least:
-            raise Permanent("secret-short", f"{secret} is shorter than {least} bytes")
-        self._steady_ms = steady_ms
-        self._secret = secret
-        self._window_ms = window_ms
-        self._started_ms = wall_ms()
-        self._ahead_ms = self._started_ms - steady_ms()
-        self._seen: set[str] = set()
-        self._order: deque[tuple[int, str]] = deque()
-
-    def now_ms(self) -> int:
-        """The time by which orders are judged."""
-        return self._steady_ms() + self._ahead_ms
-
-    def believe(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> str:
-        """The nonce of a request that our key signed. Raises `NotBelieved`. It may yet be old or repeated."""
-        nonce = headers.get(client.NONCE, "")
-        stamp = headers.get(client.TIMESTAMP, "")
-        said = headers.get(client.SIGNATURE, "")
-        if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 15):
-            raise NotBelieved
-        if not (_LEAST_NONCE <= len(nonce) <= _MOST_NONCE and nonce.isascii() and nonce.isalnum()):
-            raise NotBelieved
-        wanted = client.order_signature(self._secret, method, path, body, int(stamp), nonce)
-        if not client.same(said, wanted):
-            raise NotBelieved
-        return nonce
-
-    def admit(self, at_ms: int, nonce: str) -> None:
-        """Lets a believed request in, once. Raises `Retryable` (clocks, too many) and `Permanent` (repeated).
-
-        What was stamped before this agent started is not admitted: its nonces are forgotten.
-        """
-        now = self.now_ms()
-        self._forget(self._steady_ms())
-        if nonce in self._seen:
-            raise Permanent("order-repeated", "this very order was here before", "sign a new one")
-        if abs(now - at_ms) > self._window_ms:
-            raise Retryable(
-                "clock-skew",
-                f"the clocks of controller and agent are {abs(now - at_ms)} ms apart",
-                "set the clocks",
-                after_ms=5_000,
-            )
-        if at_ms < self._started_ms:
-            raise Retryable(
-                "agent-just-started", "the order is older than the agent", after_ms=self._started_ms - at_ms
-            )
-        if len(self._order) >= NONCES_KEPT:
-            raise Retryable("agent-busy", "too many orders at once", after_ms=1_000)
-        self._seen.add(nonce)
-        self._order.append((self._steady_ms(), nonce))
-
-    def sign(self, status: int, body: bytes, nonce: str) -> str:
-        return client.answer_signature(self._secret, status, body, nonce)
-
-    def _forget(self, now: int) -> None:
-        """A nonce is kept for two windows: as long as its order could be admitted again."""
-        while self._order and now - self._order[0][0] > 2 * self._window_ms:
-            self._seen.discard(self._order.popleft()[1])
-
 
 PERIOD_S: Final = 0.1
 KEPT: Final = 50
@@ -181,7 +95,15 @@ class Agent:
     def __init__(self, config: AgentConfig, drivers: Drivers | None = None) -> None:
         self.config = config
         config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._gate = Gate(secrets.resolve(config.secret), config.window_ms, memory.wall_ms, memory.boot_ms)
+        self.keys = Keys(config.secrets)
+        self._gate = Gate(
+            self.keys,
+            Identity(config.site, self._addresses, config.older_orders),
+            config.window_ms,
+            memory.wall_ms,
+            memory.boot_ms,
+            config.state / "newest.json",
+        )
         self._ledger = TokenLedger(config.state / "token.json")
         self._permits = Permits(
             config.fences, config.state / "permits.json", memory.boot_id(), memory.boot_ms
@@ -195,6 +117,7 @@ class Agent:
         self._lag = LoopLag()
         self._runner: web.AppRunner | None = None
         self._listener: Listener | None = None
+        self._looking: asyncio.Task[None] | None = None
         self.door = None if config.tls is None else Door(config.tls, memory.wall_ms)
         self._routes: Mapping[str, _Handler] = {
             UNIT_PATH: self._acting.unit,
@@ -204,6 +127,10 @@ class Agent:
             driver.HEADS_PATH: self._heads,
             driver.GENERATION_PATH: self._generation,
         }
+
+    def _addresses(self) -> frozenset[str]:
+        names = () if self.door is None else self.door.names
+        return frozenset(self.config.named(names))
 
     @property
     def url(self) -> str:
@@ -216,6 +143,7 @@ class Agent:
         await self._units.start()
         self._hand.start()
         self._lag.start()
+        self._looking = asyncio.create_task(self._look(), name="keys")
         if self.door is not None:
             self.door.start()
         doors = [] if self.door is None else [self.door.middleware]
@@ -263,13 +191,48 @@ class Agent:
         await self._lag.close()
         self._hand.close()
         self._reserve.close()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        with contextlib.suppress(OSError):  # what is on disk is later than that, and good enough
+            self._gate.close()
         await self._units.close()
         await self._drivers.close()
 
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.keys.read_again()
+
+    def read_again(self, path: Path | None = None) -> None:
+        """Takes certificates and keys as they are now. path: the agent's file, for its keys and `[allow]`."""
+        if self.door is not None:
+            self.door.read_again(always=True)
+        try:
+            config = None if path is None else read_config(path)
+            self.keys.read_again(None if config is None else config.secrets)
+            self._acting.allow = self._acting.allow if config is None else config.allow
+        except EvacError as error:
+            _log.error("the agent's file was not read again: %s", error.message)
+
     async def _health(self, request: web.Request) -> web.Response:
-        """An answer of the application, not of the kernel: it comes from the loop that does the work."""
-        values = {
-            "answer": "evac agent",
+        """An answer of the application, not of the kernel: it comes from the loop that does the work. Without
+        a certificate or a signature it says that this is an agent, and no more.
+        """
+        values: dict[str, Any] = {"answer": "evac agent"}
+        if self.door is not None or self._is_signed(request):
+            values |= self._report()
+        return web.Response(body=orjson.dumps(values), content_type="application/json")
+
+    def _is_signed(self, request: web.Request) -> bool:
+        try:
+            asked = self._gate.believe(request.method, request.path_qs, b"", request.headers)
+        except NotBelieved:
+            return False
+        return self._gate.is_from_us(asked)
+
+    def _report(self) -> dict[str, Any]:
+        return {
             "site": self.config.site,
             "lag_ms": self._lag.worst_ms(),
             "at_ms": memory.wall_ms(),
@@ -280,7 +243,6 @@ class Agent:
             "tls": None if self.door is None else self.door.report(),
             "connections": None if self._listener is None else self._listener.report(),
         }
-        return web.Response(body=orjson.dumps(values), content_type="application/json")
 
     async def _answer(self, request: web.Request) -> web.Response:
         """One signed order: believed, admitted once, obeyed, answered with a signature."""
@@ -292,13 +254,14 @@ class Agent:
             slow.force_close()
             return slow
         try:
-            nonce = self._gate.believe(request.method, request.path_qs, body, request.headers)
+            order = self._gate.believe(request.method, request.path_qs, body, request.headers)
         except NotBelieved as error:
-            return web.json_response({"error": {"code": error.code}}, status=401)
+            known = {client.ORDERS: client.VERSION}
+            return web.json_response({"error": {"code": error.code}}, status=401, headers=known)
         if self._listener is not None:
             self._listener.proven(request.transport)
         try:
-            self._gate.admit(int(request.headers[client.TIMESTAMP]), nonce)
+            self._gate.admit(order)
             status, values = 200, await self._routes[request.path](_table(body))
         except ActionError as error:
             status, values = _refusal(error)
@@ -307,7 +270,7 @@ class Agent:
             _log.exception("an order failed")
             status, values = _refusal(OutcomeUnknown("agent-failed", str(error)[:200], "observe it first"))
         data = orjson.dumps(values)
-        headers = {client.SIGNATURE: self._gate.sign(status, data, nonce)}
+        headers = {client.SIGNATURE: self._gate.sign(status, data, order)}
         return web.Response(body=data, status=status, headers=headers, content_type="application/json")
 
     async def _permit(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -355,15 +318,14 @@ async def start_agent(config: AgentConfig, drivers: Drivers | None = None) -> Ag
     return agent
 
 
-async def run_agent(config: AgentConfig, stop: asyncio.Event | None = None) -> None:
-    """Runs an agent until `stop` is set or the task is cancelled. SIGHUP: its certificates are read again,
-    which happens by itself too a moment after their files changed.
+async def run_agent(config: AgentConfig, stop: asyncio.Event | None = None, path: Path | None = None) -> None:
+    """Runs an agent until `stop` is set or the task is cancelled. SIGHUP: its certificates and keys are read
+    again, which happens by itself too a moment after their files changed. path: of its file, so that SIGHUP
+    takes keys that it names since.
     """
     agent = await start_agent(config)
-    if agent.door is not None:
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # a thread hears no signals
-            loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGHUP, agent.door.read_again, True)
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # a thread hears no signals
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, agent.read_again, path)
     _log.info("the agent of %s listens at %s", config.site, agent.url)
     try:
         await (stop or asyncio.Event()).wait()

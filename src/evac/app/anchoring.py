@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac import estate as estates
-from evac.drivers.process.client import PLAIN_HINT, AgentPeer, agent_endpoints, peer_of, plain_problem
+from evac.drivers.process.client import (
+    PLAIN_HINT,
+    AgentAt,
+    AgentPeer,
+    agent_endpoints,
+    peer_of,
+    plain_problem,
+)
 from evac.drivers.process.driver import AgentAnchors
 from evac.engine.clock import Clock
 from evac.engine.lead import watch_journal
@@ -30,6 +37,7 @@ from evac.model.errors import (
 )
 from evac.model.estate import Estate
 from evac.model.generation import SUPERSEDED
+from evac.net.secrets import Secret, resolve
 from evac.net.tls import client_context
 from evac.notices import values as notices
 from evac.store.anchors import Anchor
@@ -51,29 +59,43 @@ SAID_MOST: Final = 64
 """Journals of one site of which something is said at a time."""
 
 
-AgentAt = tuple[str, str, AgentPeer]
-"""URL, reference of the key, how TLS is spoken."""
+AgentReach = tuple[AgentAt, AgentPeer]
+"""The agent, and how TLS is spoken."""
 
 
-def agents_of(estate: Estate) -> dict[str, AgentAt]:
+def agents_of(estate: Estate) -> dict[str, AgentReach]:
     """Site -> how to reach its agent, by the estate's endpoints and the environment. Raises InvalidInput."""
     peer = peer_of()
-    found: dict[str, AgentAt] = {}
+    found: dict[str, AgentReach] = {}
     for site, end in agent_endpoints(estate).items():
-        found[site] = (str(end.settings["agent"]), str(end.settings.get("secret", "")), peer)
+        found[site] = (AgentAt(site, str(end.settings["agent"]), str(end.settings.get("secret", ""))), peer)
     return found
 
 
 def check_agents(estate: Estate) -> None:
-    """Raises NotAllowed where agents of other machines would be asked in the clear, InvalidInput for
-    certificates of ours that cannot be used.
+    """Raises NotAllowed where agents of other machines would be asked in the clear or where two agents have
+    one key, InvalidInput for certificates of ours that cannot be used.
     """
     found = agents_of(estate)
-    problems = {plain_problem(url, peer) for url, _, peer in found.values()} - {""}
+    problems = {plain_problem(at.url, peer) for at, peer in found.values()} - {""}
     if problems:
         raise NotAllowed("agent-plain", "; ".join(sorted(problems)), PLAIN_HINT)
-    if any(url.startswith("https:") for url, _, _ in found.values()):
-        client_context(next(iter(found.values()))[2].files)
+    keys: list[tuple[Secret, AgentAt]] = []
+    for at, _ in found.values():
+        try:
+            key = resolve(at.secret)
+        except Permanent:
+            continue  # an agent that cannot be asked now: others say that
+        other = next((at for known, at in keys if known == key), None)
+        keys.append((key, at))
+        if other is not None:
+            raise NotAllowed(
+                "agent-key-shared",
+                f"the agents of {other.site} and {at.site} have one key: {other.secret} and {at.secret}",
+                "give each agent a key of its own: one that is stolen then opens one site",
+            )
+    if any(at.url.startswith("https:") for at, _ in found.values()):
+        client_context(next(iter(found.values()))[1].files)
 
 
 def heard(site: str, keep: Sink, say: Callable[[str, Mapping[str, Any]], None]) -> Sink:

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -22,14 +22,16 @@ from evac.app import runs
 from evac.app.accepting import must_hold
 from evac.app.controlling import hands_of, read_policy
 from evac.app.leaving import look_at
+from evac.app.observing import observe, standing_facts
 from evac.app.situations import facts_now
 from evac.derive.situation import of
-from evac.drivers.port import Action, Checked, Order
+from evac.drivers.port import Action, Order
 from evac.drivers.registry import Drivers, acts, is_by_person
 from evac.engine.lead.leadership import LEADER
 from evac.engine.plans.library import digest_of, find_plan, get_plan
 from evac.engine.runs import requests
 from evac.engine.runs.binding import bind
+from evac.engine.runs.dry_run import ASKING_TOKEN, Kept, Known, problems_of
 from evac.engine.stores.guards import WHOLE
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
@@ -40,19 +42,16 @@ from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.model.situation import Situation
 from evac.run.envelope import outside
+from evac.steps.registry import kind_of
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.opening import open_store
 from evac.store.port import Store
 from evac.views.documents import DryRun, StepChecked, dry_run_of
 from evac.views.situation_view import differences, stale_words
 
-CHECK_S: Final = 5.0
-CHECKS_AT_ONCE: Final = 32
 START_S: Final = 90.0
 """How long a detached controller may take to lead: a busy machine reads a large estate slowly. One that ends
 is not waited for."""
-ASKING_TOKEN: Final = 2**52
-"""Of orders that only ask: nobody remembers it, and nobody finds it too small."""
 IDLE: Final = "20s"
 """How long a controller that was started for one run stays after the last one."""
 
@@ -141,24 +140,28 @@ def is_digest(plan: Path) -> bool:
     return str(plan).startswith("sha256:") and not plan.exists()
 
 
-async def dry_run(loaded: LoadedPlan, drivers: Drivers, now_ms: int) -> DryRun:
-    """Asks every system that the plan touches, all at once within bounds."""
+async def dry_run(loaded: LoadedPlan, drivers: Drivers, now_ms: int, kept: Kept) -> DryRun:
+    """Checks each step on the state that the steps before it leave. kept: what the controller keeps."""
     bound = bind(loaded.estate, loaded.plan, loaded.policy, run="dry", incident="dry", digest=loaded.digest)
-    gate = asyncio.Semaphore(CHECKS_AT_ONCE)
-
-    async def one(step_id: str) -> tuple[str, tuple[str, ...]]:
-        async with gate:
-            return step_id, await _problems(bound.actions[step_id], drivers)
-
-    found = dict(await asyncio.gather(*(one(step.id) for step in bound.spec.steps)))
-    steps = tuple(
-        StepChecked(step.id, words_of(bound.actions[step.id]), found[step.id], step.manual, step.gate)
-        for step in bound.spec.steps
-    )
-    needs_approval = outside(loaded.policy.envelope, bound.spec.envelope)
     scenario = loaded.plan.scenario
     sites = [one for one in scenario.domains if scenario.kind == "lose" and "/" not in one]
-    leaving = await look_at(loaded.estate, drivers, sites, now_ms)
+    seen, leaving = await asyncio.gather(
+        observe(loaded.estate, drivers, now_ms), look_at(loaded.estate, drivers, sites, now_ms)
+    )
+    roles: dict[str, dict[str, str]] = {}
+    for member in seen.members:
+        roles.setdefault(member.store, {})[member.site] = member.role
+    facts = await standing_facts(loaded.estate, loaded.policy, drivers, lambda: now_ms, kept.epochs)
+    kept = replace(kept, standing={**kept.standing, **{fact.store: fact for fact in facts}})
+    known = Known(roles, kept, loaded.policy, lambda: now_ms, sites)
+    found = await problems_of(bound, drivers.get, known)
+    steps = []
+    for step in bound.spec.steps:
+        problems, gate = found[step.id], step.gate
+        if problems and kind_of(step.kind).fences and "attest" in loaded.policy.store(step.target).proofs:
+            problems, gate = (), f"{'; '.join(problems)}; a person who has looked attests it instead"
+        steps.append(StepChecked(step.id, words_of(bound.actions[step.id]), problems, step.manual, gate))
+    needs_approval = outside(loaded.policy.envelope, bound.spec.envelope)
     return dry_run_of(loaded.digest, scenario.title, steps, needs_approval, leaving)
 
 
@@ -184,24 +187,6 @@ def _plain(key: str, value: object) -> str:
     if key in ("share", "from_share") and isinstance(value, int):
         return f"{value / 10:g} %"
     return " ".join(value) if isinstance(value, tuple) else str(value)
-
-
-async def _problems(actions: Sequence[Action], drivers: Drivers) -> tuple[str, ...]:
-    """What the first action of a step would meet; later ones depend on it and are not asked yet."""
-    problems: list[str] = []
-    for action in actions[:1]:
-        if action.driver == "lease":
-            continue  # only the leader knows who was permitted until when
-        order = Order("dry", action.target, 1, ASKING_TOKEN, 0, "dry run", CHECK_S, "dry", dry_run=True)
-        try:
-            async with asyncio.timeout(CHECK_S + 1):
-                checked: Checked = await drivers.get(action.driver).check(action, order)
-            problems += checked.problems
-        except TimeoutError:
-            problems.append(f"{action.driver} at {action.at} does not answer")
-        except EvacError as error:
-            problems.append(error.message)
-    return tuple(problems)
 
 
 async def ensure_controller(
@@ -367,12 +352,13 @@ async def rehearse(
     policy: Path | None,
     now_ms: int,
     known: Observation | None = None,
+    kept: Kept | None = None,
 ) -> DryRun:
-    """The document of a dry run."""
+    """The document of a dry run. kept: what the controller keeps of stores."""
     drivers = Drivers()
     try:
         loaded = await fitted(data, digest, estate, policy, drivers, now_ms, known)
-        return await dry_run(loaded, drivers, now_ms)
+        return await dry_run(loaded, drivers, now_ms, kept or Kept())
     finally:
         await drivers.close()
 
@@ -395,16 +381,24 @@ async def check_fit(
         await drivers.close()
 
 
+async def nothing_kept() -> Kept:
+    """Where no controller keeps anything."""
+    return Kept()
+
+
 class Rehearser:
-    """One for a war room, of its estate and policy. known: what the leader published of the situation."""
+    """One for a war room, of its estate and policy. known: what the leader published of the situation. kept:
+    what it keeps of stores.
+    """
 
     def __init__(
         self,
         estate: Path,
         policy: Path | None = None,
         known: Callable[[], Observation | None] = lambda: None,
+        kept: Callable[[], Awaitable[Kept]] = nothing_kept,
     ) -> None:
-        self._estate, self._policy, self._known = estate, policy, known
+        self._estate, self._policy, self._known, self._kept = estate, policy, known, kept
         self._turn = asyncio.Lock()
 
     def _files(self) -> tuple[Path, Path | None]:
@@ -412,7 +406,8 @@ class Rehearser:
         return self._estate.resolve(), self._policy and self._policy.resolve()
 
     async def rehearse(self, data: bytes, digest: str, now_ms: int) -> DryRun:
-        return await self._apart(lambda: rehearse(data, digest, *self._files(), now_ms, self._known()))
+        kept = await self._kept()  # read here: the other loop must not touch the store
+        return await self._apart(lambda: rehearse(data, digest, *self._files(), now_ms, self._known(), kept))
 
     async def check_fit(self, data: bytes, digest: str, now_ms: int) -> None:
         await self._apart(lambda: check_fit(data, digest, *self._files(), now_ms, self._known()))

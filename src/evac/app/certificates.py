@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from evac.app.anchoring import AgentAt
+from evac.app.anchoring import AgentReach
 from evac.drivers.process.client import CERT, Lines
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
@@ -56,7 +56,7 @@ class CertificateChore:
 
     def __init__(
         self,
-        agents: Mapping[str, AgentAt],
+        agents: Mapping[str, AgentReach],
         clock: Clock,
         tell: Tell,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -72,7 +72,7 @@ class CertificateChore:
         found = {
             f"our certificate for {name}": ("", end_of(path)) for name, path in own_certificates().items()
         }
-        secure = {site: at for site, at in self._agents.items() if at[0].startswith("https:")}
+        secure = {site: at for site, at in self._agents.items() if at[0].url.startswith("https:")}
         ends = await asyncio.gather(*(self._asked(at) for at in secure.values()))
         for site, end_ms in zip(secure, ends, strict=True):
             if end_ms:
@@ -86,9 +86,10 @@ class CertificateChore:
                     Notice("trouble", now_ms, site, words, {"code": "certificate-ends", "ends_ms": end_ms})
                 )
 
-    async def _asked(self, at: AgentAt) -> int:
+    async def _asked(self, at: AgentReach) -> int:
         """0 where it does not answer or says nothing: others say that."""
-        url, _, peer = at
+        agent, peer = at
+        url = agent.url
         try:
             health = f"{url.rstrip('/')}/v1/health"
             async with Caller() as caller:

@@ -25,9 +25,11 @@ from evac.app.observing import ServiceHealth, control_of, probes_of
 from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
+from evac.derive.domains import topology
+from evac.derive.stores import primary_site
 from evac.drivers import process
-from evac.drivers.port import Driver
-from evac.drivers.process.client import AgentPeer, agent_of, peer_of
+from evac.drivers.port import Value
+from evac.drivers.process.client import AgentPeer, peer_of
 from evac.drivers.process.driver import (
     AgentAnchors,
     AgentGenerations,
@@ -35,7 +37,7 @@ from evac.drivers.process.driver import (
     ProcessDriver,
     RemoteDriver,
 )
-from evac.drivers.registry import DRIVERS, Drivers, Maker
+from evac.drivers.registry import DRIVERS, Drivers, Maker, spec_of
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.controller import AnchorSink, Controller, Parts
 from evac.engine.lead.generations import Generations
@@ -55,10 +57,9 @@ from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards, check_mode
 from evac.engine.stores.permits import LeaseDriver, Permitting
 from evac.estate.codecs.policy import load_policy, policy_beside
-from evac.model.domain import topology
 from evac.model.errors import Corrupt, NotAllowed, StoreError
 from evac.model.estate import Estate
-from evac.model.observation import SiteSeen, primary_site
+from evac.model.observation import SiteSeen
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring
@@ -187,18 +188,8 @@ async def compose(
     mender = Mender()
     checker = Checker(lambda: (seen.estate, seen.digest))
     desk = replace(
-        _desk(
-            setting,
-            estate,
-            policies,
-            store,
-            generations.guarded(drivers.get),
-            drivers,
-            clock,
-            seen,
-            tell,
-            checker,
-        ),
+        _desk(setting, estate, policies, store, drivers, clock, seen, tell, checker),
+        driver=generations.guarded(drivers.get),
         health=ServiceHealth(estate, drivers),
         mend=mender.of_store(store, lambda: seen.estate),
     )
@@ -247,24 +238,20 @@ def hands_of(estate: Estate, peer: AgentPeer | None = None) -> dict[str, Maker]:
     """
     peer = peer_of() if peer is None else peer
     found: dict[str, Maker] = {process.DRIVER.name: partial(ProcessDriver, peer)}
-    for site in (site.id for site in estate.sites):
-        end = agent_of(estate, site)
-        if end is None:
-            continue
-        url, secret = str(end.settings["agent"]), str(end.settings.get("secret", ""))
+    for site, (agent, _) in agents_of(estate).items():
         for spec in DRIVERS.values():
             if spec.agent_verbs:
                 name = f"{spec.name}@{site}"
-                found[name] = partial(RemoteDriver, name, spec.agent_verbs, url, secret, peer)
+                found[name] = partial(RemoteDriver, name, spec.agent_verbs, agent, peer)
     return found
 
 
 def _permitter(estate: Estate, made: dict[str, AgentPermits], site: str) -> AgentPermits | None:
-    end = agent_of(estate, site)
-    if end is None:
+    reach = agents_of(estate).get(site)
+    if reach is None:
         return None
     if site not in made:
-        made[site] = AgentPermits(str(end.settings["agent"]), str(end.settings.get("secret", "")), peer_of())
+        made[site] = AgentPermits(*reach)
     return made[site]
 
 
@@ -278,7 +265,6 @@ def _desk(
     estate: Estate,
     policies: Policies,
     store: Store,
-    driver: Callable[[str], Driver],
     drivers: Drivers,
     clock: Clock,
     seen: SeenEstate,
@@ -308,7 +294,7 @@ def _desk(
         accept=checker.accept,
         bind=bind_new,
         bound=bound,
-        driver=driver,
+        driver=drivers.get,
         tell=tell,
         standing=seen.standing,
         loss=seen.loss,
@@ -350,9 +336,32 @@ async def bind_once(
     """
     if stalled_commits.is_protection(data):
         return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
-    with contextlib.suppress(Corrupt):
-        return await get_bound(store, run, digest)
-    return await bind_anew(store, seen, policy, data, run, incident, digest)
+    try:
+        bound = await get_bound(store, run, digest)
+    except Corrupt:
+        return await bind_anew(store, seen, policy, data, run, incident, digest)
+    must_reach_own(bound, seen.files)
+    return bound
+
+
+def must_reach_own(bound: Bound, estate: Estate) -> None:
+    """Whoever takes a run over does only what its own files say: addresses, programs, references. What was
+    bound with other settings was changed in the store, or in the files since. Raises NotAllowed.
+    """
+    own: dict[tuple[str, str], list[Mapping[str, Value]]] = {}
+    for end in estate.endpoints:
+        own.setdefault((end.driver, end.at), []).append(_reached(end.driver, end.settings))
+    for step, actions in bound.actions.items():
+        for action in actions:
+            reached = _reached(action.driver, action.settings)
+            if reached and reached not in own.get((action.driver.partition("@")[0], action.at), []):
+                raise NotAllowed(
+                    "bound-differs",
+                    f"{step} of {bound.spec.run} reaches with {action.driver} at {action.at} what no "
+                    f"endpoint of this controller's estate does: {', '.join(reached)}",
+                    "put the endpoint back as it was when the run was made, or let evac run adopt make "
+                    "another run; if nobody changed the estate, someone changed the store",
+                )
 
 
 async def bind_anew(
@@ -378,6 +387,17 @@ async def bind_anew(
     if made is not None and orjson.loads(made.value) == {"run": run, "plan": digest}:
         return await get_bound(store, run, digest)  # asked for twice: what it does by its first plan is fixed
     return await put_bound(store, bound, None, (same,))
+
+
+def _reached(driver: str, settings: Mapping[str, Value]) -> Mapping[str, Value]:
+    """Of settings those that name an address, a program, a folder, a socket or a secret."""
+    spec = spec_of(driver)
+    found = {one.key for one in (() if spec is None else spec.all_settings) if one.names} | {"port"}
+    return {
+        key: value
+        for key, value in sorted(settings.items())
+        if key in found or any(kind in str(value) for kind in ("env:", "file:"))
+    }
 
 
 def check_request(policy: RunPolicy, view: RunView, request: requests.Request) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 
 from evac.app.observing import probes_of, store_endpoints
 from evac.app.observing import seen_at as member_at
+from evac.derive.domains import Topology, topology
 from evac.drivers.registry import Drivers
-from evac.model.domain import Topology, topology
 from evac.model.estate import Estate
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn
 from evac.model.observation import MemberSeen, SiteSeen

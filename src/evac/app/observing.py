@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from evac.derive.domains import site_of, topology
 from evac.drivers.capabilities import (
     AnswersProbe,
     BootsServers,
@@ -35,7 +36,6 @@ from evac.drivers.spec import ProbeKind
 from evac.engine.boots.binding import boot_endpoint
 from evac.engine.runs.live_actions import Standing
 from evac.engine.stores.datasets import Epoch
-from evac.model.domain import site_of, topology
 from evac.model.errors import ActionError, InvalidInput, Permanent
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.fleet import BMC_NO

@@ -52,7 +52,10 @@ from evac.steps.registry import kind_of
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.journal import read
 from evac.store.port import Compare, Delete, Put, Store
+from evac.views.decisions import Decision, decision_of
+from evac.views.documents import LossRow, RunShown
 from evac.views.quarantine import Quarantine, quarantine_of
+from evac.views.words import moment
 
 INCIDENT: Final = "incident/"
 ANSWER_S: Final = 30.0
@@ -295,6 +298,35 @@ async def losses_of(store: Store, view: RunView, now_ms: int) -> tuple[Loss, ...
     return tuple(found)
 
 
+async def loss_rows(store: Store, view: RunView, now_ms: int) -> tuple[LossRow, ...]:
+    """The same for documents: the one figure that every page, paper and command shows."""
+    return tuple(
+        LossRow(
+            one.store,
+            one.candidate,
+            one.most_ms,
+            one.basis,
+            one.words,
+            one.figure,
+            moment(one.until_ms, "seconds"),
+            bool(fenced_ms(view, one.store)) or view.phase in ENDED,
+        )
+        for one in await losses_of(store, view, now_ms)
+    )
+
+
+async def decision(store: Store, name: str, step: str, now_ms: int) -> Decision:
+    """What is asked of people about a step of a run, or about the run, and what each answer does. Raises
+    RunError.
+    """
+    view = await view_of(store, name)
+    plan = None
+    with contextlib.suppress(EvacError):
+        plan = plan_codec.decode(await get_plan(store, view.plans[-1]))
+    shown = RunShown(view, await leader_of(store), now_ms, await loss_rows(store, view, now_ms))
+    return decision_of(shown, step, plan)
+
+
 async def leader_of(store: Store) -> str:
     """Who leads; empty where nobody does or nobody can say."""
     try:
@@ -337,8 +369,6 @@ async def list_runs(store: Store) -> list[dict[str, Any]]:
 
 
 async def _row(store: Store, run: str) -> dict[str, Any]:
-    from evac.views.words import moment
-
     events = await events_of(store, run)
     ended = next((e.data["phase"] for e in reversed(events) if e.kind == "run_ended"), "")
     under_way = not ended and await store.get(OPEN + run) is not None

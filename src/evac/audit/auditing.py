@@ -28,10 +28,10 @@ from evac.audit.impacts.losses import LossKind, losses, together
 from evac.audit.impacts.losses import pairs as losses_of_pairs
 from evac.audit.impacts.stores import NEVER, UNKNOWN_MS
 from evac.audit.rules import RULES
+from evac.derive.domains import domains as every_domain
+from evac.derive.domains import topology
 from evac.derive.situation import can_be_lost, without_lost
 from evac.model.collector import collector_at_rest
-from evac.model.domain import domains as every_domain
-from evac.model.domain import topology
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn
 

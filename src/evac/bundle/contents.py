@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac.bundle.opening import check_journals
+from evac.bundle.proof import signed_by
 from evac.estate.codecs.bundle import BundleDamaged, manifest_of, open_bundle
 from evac.views.sheet import Sheet, SheetPart, utc
 from evac.views.words import duration
@@ -23,6 +24,7 @@ def look(path: Path, now_ms: int) -> dict[str, Any]:
             "made_at_ms": made_ms,
             "age_ms": max(0, now_ms - made_ms),
             "evac": told["evac"],
+            "signed_by": signed_by(bundle),
             **{name: told.get(name) for name in _SHOWN},
             "parts": [{"name": p.name, "size": p.size, "sha256": p.sha256} for p in bundle.parts.values()],
         }
@@ -50,6 +52,10 @@ def problems_of(path: Path) -> list[tuple[str, str]]:
     with open_bundle(path) as bundle:
         manifest_of(bundle)
         found = [(error.part, error.message) for error in bundle.problems()]
+        try:
+            signed_by(bundle)
+        except BundleDamaged as error:
+            found.append((error.part, error.message))
         if not found:
             try:
                 check_journals(bundle)
@@ -71,6 +77,7 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
     facts = (
         ("made", f"{utc(told['made_at_ms'])}, {duration(told['age_ms'])} ago, by evac {told['evac']}"),
         ("digest", told["digest"]),
+        ("signed by", told["signed_by"] or "nobody"),
         ("size", f"{told['bytes']:,} bytes in {len(told['parts'])} parts"),
         ("estate", f"{told['estate']['name']} {told['estate']['digest']}"),
         ("generation", f"{generation.get('number', 0)}; starting from here opens the next one"),

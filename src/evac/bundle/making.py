@@ -33,6 +33,7 @@ from evac.app.observed_stores import KEY as OBSERVED
 from evac.app.observed_stores import decode as decode_observed
 from evac.bundle import sealing
 from evac.bundle.plans import LeftOut, plans_of, without_small_plans
+from evac.bundle.proof import signer
 from evac.derive import situation
 from evac.drivers.process.client import CA, CERT, KEY, agent_endpoints
 from evac.engine.runs.effects import EFFECTS
@@ -44,6 +45,8 @@ from evac.estate.codecs.bundle import (
     BundleDamaged,
     Source,
     bundle_beside,
+    content_digest,
+    listing,
     manifest_of,
     open_bundle,
 )
@@ -105,6 +108,8 @@ class BundleRequest:
     sealed: tuple[str, ...] = ()
     as_of: date | None = None
     budget_ms: int = BUDGET_MS
+    sign: Path | None = None
+    """The private key (ed25519) that the manifest is signed with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,7 @@ def _make(
     making.left_out += planned.left_out
     _add_store(making, copied, generation)
     wheels = _add_wheels(making)
-    shares = _add_sealed(making, draw)
+    material = _material(making)
     making.sources.append(Source("START.txt", _start(making).encode()))
     left_out = [{key: _printable(words) for key, words in row.items()} for row in making.left_out]
     values = {
@@ -177,8 +182,10 @@ def _make(
         "wheels": wheels,
         "estate": {"name": estate.name, "digest": estate_digest(estate)},
     }
+    shares = () if material is None else _seal(making, material, values, draw)
     _check_read(making.sources)
-    with bundle_beside(asked.target, values, making.sources) as made:
+    sign = None if asked.sign is None else signer(asked.sign)
+    with bundle_beside(asked.target, values, making.sources, sign) as made:
         _check_shape(made.path)
         files = _hand_out(made, making, shares)
     return Written(asked.target, made.digest, len(making.sources), len(planned.rows), tuple(left_out), files)
@@ -214,7 +221,7 @@ def _hand_out(made: Beside, making: _Making, shares: Sequence[sealing.Share]) ->
     if not shares:
         made.put()
         return ()
-    title = f"evac bundle of {making.estate.name}, manifest {made.digest[:16]}"
+    title = f"evac bundle of {making.estate.name}\nDigest of the bundle: sha256:{made.digest}"
     files = sealing.write_shares(shares, making.asked.shares_to, title)
     try:
         made.put()
@@ -330,8 +337,23 @@ def _add_wheels(making: _Making) -> list[str]:
     return [wheel.name for wheel in wheels]
 
 
-def _add_sealed(making: _Making, draw: sealing.Draw) -> tuple[sealing.Share, ...]:
-    """References of everything that drivers need; where people hold shares, their values under lock."""
+def _seal(
+    making: _Making, material: sealing.Material, values: dict[str, Any], draw: sealing.Draw
+) -> tuple[sealing.Share, ...]:
+    """Locks up the material last of all, bound to all else that the bundle holds and says."""
+    assert making.asked.shares is not None
+
+    def content(lock: sealing.Lock) -> str:
+        values["sealed"] = {**lock.values(), "part": SEALED, "files": sorted(material.files)}
+        return content_digest(values, listing(making.sources))
+
+    _, data, shares = sealing.lock_up(material, *making.asked.shares, draw, content)
+    making.sources.append(Source(SEALED, data))
+    return shares
+
+
+def _material(making: _Making) -> sealing.Material | None:
+    """References of everything that drivers need; where people hold shares, their values for under lock."""
     asked = making.asked
     rows = _references(making.estate)
     for one in asked.sealed:
@@ -354,12 +376,7 @@ def _add_sealed(making: _Making, draw: sealing.Draw) -> tuple[sealing.Share, ...
         for reference, needed in sorted(rows.items())
     ]
     making.values["sealed"] = None
-    if asked.shares is None:
-        return ()
-    lock, data, shares = sealing.lock_up(sealing.Material(values, files), *asked.shares, draw)
-    making.sources.append(Source(SEALED, data))
-    making.values["sealed"] = {**lock.values(), "part": SEALED, "files": sorted(files)}
-    return shares
+    return None if asked.shares is None else sealing.Material(values, files)
 
 
 def _files_of(sealed: Sequence[str]) -> dict[str, Path]:
@@ -418,13 +435,14 @@ def _file(path: Path) -> bytes:
 def _start(making: _Making) -> str:
     """The page that needs nothing but eyes."""
     needed = making.asked.shares[0] if making.asked.shares else 0
+    proof = "--share FILE " * needed if needed else "--digest DIGEST "
     return START.format(
         name=making.estate.name,
         file=making.asked.target.name,
         python="3.11",
         extras=EXTRAS,
         with_shares=f"with the shares of {needed} people and " if needed else "",
-        shares="--share FILE " * needed,
+        shares=proof,
     )
 
 

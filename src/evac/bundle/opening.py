@@ -24,9 +24,10 @@ from typing import Any, Final
 import orjson
 
 from evac import estate as estates
-from evac.app.anchoring import AgentAt, agents_of
+from evac.app.anchoring import AgentReach, agents_of
 from evac.bundle import sealing
 from evac.bundle.making import ENTRIES
+from evac.bundle.proof import prove
 from evac.bundle.sealing import GLASS, OPENED, STORE, UNPACKED, beside, put, remove_leftovers
 from evac.drivers.process.client import CA, CERT, KEY
 from evac.drivers.process.driver import AgentGenerations
@@ -64,6 +65,10 @@ class OpeningRequest:
     confirm: tuple[str, ...] = ()
     generation: int = 0
     store: str = ""
+    digest: str = ""
+    """Of the bundle, or its first letters, as they were written down elsewhere."""
+    signer: str = ""
+    """The public key, or its file, of who is believed to have signed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,7 @@ def open_from(asked: OpeningRequest, now_ms: int) -> Opened:
         kept = _kept(asked, bundle)
         if kept is not None:
             return _opened(asked.into, bundle, kept, again=True)
+        prove(bundle, asked.digest, asked.signer, by_shares=bool(asked.shares))
         asked.into.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with beside(asked.into) as place:
             _unpack(bundle, place)
@@ -224,13 +230,13 @@ def _unpack(bundle: Bundle, place: Path) -> None:
 
 def _unlock(bundle: Bundle, asked: OpeningRequest, place: Path) -> None:
     """What the shares open, where there are any, under `place`. Raises InvalidInput."""
-    sealed = bundle.values["sealed"]
+    sealed = bundle.values.get("sealed")
     if not asked.shares:
         return
     if sealed is None:
         raise InvalidInput("share-foreign", "this bundle has nothing under lock", "leave the shares out")
     lock = sealing.Lock(sealed["name"], sealed["needed"], sealed["people"])
-    material = sealing.unlock(lock, bundle.read(sealed["part"]), asked.shares)
+    material = sealing.unlock(lock, bundle.read(sealed["part"]), asked.shares, bundle.content)
     files = {secrets.name_of(reference): text.encode() for reference, text in material.values.items()}
     files |= {check_name(f"files/{name}"): held for name, held in material.files.items()}
     for name, data in files.items():
@@ -258,7 +264,7 @@ def _ask_agents(
         raise UnknownDomain("unknown-domain", words, f"its sites are: {listed(sites, 20)}")
     agents = agents_of(estate)
 
-    async def one(at: AgentAt) -> tuple[int, str] | str:
+    async def one(at: AgentReach) -> tuple[int, str] | str:
         client = AgentGenerations(*at)
         try:
             return await client.ask(*own, ASK_S)

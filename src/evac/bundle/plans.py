@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 from evac.app.planner.plans import make_plan
 from evac.app.planner.worker import waivers_of
+from evac.derive.domains import domains
 from evac.engine.plans import library
 from evac.estate.codecs import plan as plan_codec
 from evac.estate.codecs.bundle import Source
 from evac.incident import runbook as books
 from evac.model.digest import estate_digest
-from evac.model.domain import domains
 from evac.model.errors import EvacError
 from evac.model.estate import Estate
 from evac.model.run_policy import RunPolicy

@@ -2,7 +2,8 @@
 
 The key is drawn anew for each bundle and split by Shamir's scheme (pycryptodome, over GF(2^128)); fewer than
 k shares say nothing of it. It is stretched by HKDF and locks the material with ChaCha20-Poly1305, whose tag
-also covers the name of the lock, k and n. A share is one line of text with a checksum of its own, so that a
+also covers the name of the lock, k and n, and the digest of all else in the bundle: in a changed bundle the
+shares open nothing. A share is one line of text with a checksum of its own, so that a
 slip of the pen is told apart from a share of another bundle.
 
 The folder of an opened bundle is there whole, or not at all, and nothing opened is left beside it. It comes
@@ -243,9 +244,15 @@ class Share:
 
 
 def lock_up(
-    material: Material, needed: int, people: int, draw: Draw = os.urandom
+    material: Material,
+    needed: int,
+    people: int,
+    draw: Draw = os.urandom,
+    content: Callable[[Lock], str] = lambda lock: "",
 ) -> tuple[Lock, bytes, tuple[Share, ...]]:
-    """Locks the material: its lock, what the bundle carries, and the shares. Raises InvalidInput."""
+    """Locks the material: its lock, what the bundle carries, and the shares. content: the digest of all else
+    in the bundle, once the lock is known. Raises InvalidInput.
+    """
     if not 1 < needed <= people <= MOST:
         raise InvalidInput(
             "share-count",
@@ -258,13 +265,19 @@ def lock_up(
     shamir = _shamir()
     key, lock = draw(KEY_BYTES), Lock(draw(8).hex(), needed, people)
     nonce = draw(12)
-    sealed = nonce + _cipher(key, lock).encrypt(nonce, data, canonical_json(lock.values()))
+    sealed = nonce + _cipher(key, lock).encrypt(nonce, data, _bound(lock, content(lock)))
     parts = shamir.split(needed, people, key)
     return lock, sealed, tuple(Share(lock, point, bytes(part)) for point, part in parts)
 
 
-def unlock(lock: Lock, sealed: bytes, shares: Sequence[Share]) -> Material:
-    """Opens the material with the shares of enough people. Raises InvalidInput."""
+def _bound(lock: Lock, content: str) -> bytes:
+    return canonical_json({**lock.values(), **({"content": content} if content else {})})
+
+
+def unlock(lock: Lock, sealed: bytes, shares: Sequence[Share], content: str = "") -> Material:
+    """Opens the material with the shares of enough people. content: the digest of all else in the bundle.
+    Raises InvalidInput.
+    """
     from cryptography.exceptions import InvalidTag
 
     if not 1 < lock.needed <= lock.people <= MOST or not _NAME.fullmatch(lock.name):
@@ -284,12 +297,12 @@ def unlock(lock: Lock, sealed: bytes, shares: Sequence[Share]) -> Material:
     chosen = [found[point] for point in sorted(found)][: lock.needed]
     key = _shamir().combine([(share.point, share.part) for share in chosen])
     try:
-        data = _cipher(key, lock).decrypt(sealed[:12], sealed[12:], canonical_json(lock.values()))
+        data = _cipher(key, lock).decrypt(sealed[:12], sealed[12:], _bound(lock, content))
     except (InvalidTag, ValueError) as error:
         raise InvalidInput(
             "share-wrong",
-            "the shares do not open the material, or it was changed",
-            "check the digest of the bundle, and each share",
+            "the shares do not open the material, or something in this bundle was changed",
+            "compare its digest with the one in the share files; take another copy",
         ) from error
     return _material(data)
 

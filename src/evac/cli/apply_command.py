@@ -19,7 +19,6 @@ from evac.cli.run_command import follow, now_ms, request, run_argument
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.model.run_policy import Envelope
-from evac.model.step_id import StepId
 
 if TYPE_CHECKING:
     from evac.control.port import Control, PlanGiven
@@ -208,8 +207,9 @@ def approve(
     where: Where,
     quiet: bool,
 ) -> int:
-    """Approve a run: its sites, its stores, and the most that may be lost and shed. Shows them first."""
+    """Approve a run, or one step of it. First shows what it does, what may be lost, and who waits."""
     from evac.engine.runs.signatures import Approval, read_key, sign
+    from evac.views.decisions import decision_text
     from evac.views.situation_view import site_words
 
     async def look(control: Control) -> tuple[RunDocument, str]:
@@ -229,9 +229,11 @@ def approve(
             say(f"seen when the run was made: {site_words(site)}", quiet)
         _refuse_others(confirm, {*needed.sites, *to_type})
         _confirmed(to_type, confirm)
-    for loss in losses:
-        if not step or StepId.parse(step).in_plan == StepId("promote", loss.store):
-            say(f"{loss.store} at {loss.candidate} may lose {loss.words}", quiet)
+    if step:
+        asked = where.do(lambda control: control.decision(run, step))
+        say(decision_text(asked, screen().width, False).rstrip(), quiet)
+    for loss in () if step else losses:
+        say(f"may be lost at worst, {loss.candidate} instead: {loss.sentence}", quiet)
     signature = ""
     if key is not None and not step:
         bound = document.bound_digest

@@ -49,10 +49,13 @@ class BundleAsked:
     ask_shares: bool = False
     confirm: tuple[str, ...] = ()
     reason: str = ""
+    digest: str = ""
+    signer: str = ""
 
     @property
     def named(self) -> bool:
-        return bool(self.into or self.share or self.ask_shares or self.confirm or self.reason)
+        given = (self.into, self.share, self.ask_shares, self.confirm, self.reason, self.digest, self.signer)
+        return any(given)
 
 
 def bundle_options(command: Command) -> Command:
@@ -76,6 +79,10 @@ def bundle_options(command: Command) -> Command:
         help="With --bundle: this site is lost; its agent cannot be reached.",
     )
     @click.option("--reason", default="", help="With --bundle: reason, recorded in the journal.")
+    @click.option("--digest", default="", help="With --bundle: its digest, as recorded elsewhere.")
+    @click.option(
+        "--signer", default="", metavar="KEY", help="With --bundle: the public key that must have signed it."
+    )
     @functools.wraps(command)
     def wrapped(
         *values: Any,
@@ -85,9 +92,11 @@ def bundle_options(command: Command) -> Command:
         ask_shares: bool,
         confirm: tuple[str, ...],
         reason: str,
+        digest: str,
+        signer: str,
         **named: Any,
     ) -> Any:
-        asked = BundleAsked(bundle, into, share, ask_shares, confirm, reason)
+        asked = BundleAsked(bundle, into, share, ask_shares, confirm, reason, digest, signer)
         return command(*values, asked=asked, **named)
 
     return wrapped  # type: ignore[return-value]
@@ -99,6 +108,7 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     """
     from evac.app.runs import who_am_i
     from evac.bundle import opening, sealing
+    from evac.bundle.proof import DIGITS_LEAST
     from evac.bundle.sealing import GLASS
 
     assert asked.bundle is not None
@@ -109,9 +119,21 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     shares = [sealing.read_share_file(path) for path in asked.share]
     if asked.ask_shares and not (folder / GLASS).is_dir():
         shares += _prompted(asked.bundle, len({share.point for share in shares}))
+    digest = asked.digest
+    if not (again or digest or asked.signer or shares) and sys.stdin.isatty():
+        digest = click.prompt(f"the first {DIGITS_LEAST} letters of its digest, as written down elsewhere")
     opened = opening.open_from(
         opening.OpeningRequest(
-            asked.bundle, folder, who_am_i(), asked.reason, shares, asked.confirm, generation, store
+            asked.bundle,
+            folder,
+            who_am_i(),
+            asked.reason,
+            shares,
+            asked.confirm,
+            generation,
+            store,
+            digest,
+            asked.signer,
         ),
         time.time_ns() // 1_000_000,
     )
@@ -205,6 +227,12 @@ def bundle() -> None:
     multiple=True,
     help="Folder for the shares: one for all, or one for each person.",
 )
+@click.option(
+    "--sign",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="KEYFILE",
+    help="Sign it with this private key (ed25519), as evac key makes one.",
+)
 @click.option("--seal", multiple=True, metavar="REF|FILE", help="Another reference or file to seal.")
 @click.option(
     "--budget",
@@ -223,6 +251,7 @@ def make(
     wheelhouse: Path | None,
     share: str | None,
     shares_to: tuple[Path, ...],
+    sign: Path | None,
     seal: tuple[str, ...],
     budget: int,
     as_of: date | None,
@@ -246,6 +275,7 @@ def make(
         seal,
         as_of,
         budget,
+        sign,
     )
     with progress("bundle", quiet) as told:
         made = bundling.make_bundle(asked, told)
@@ -286,9 +316,12 @@ def show(file: Path, output: str, target: Path | None) -> int:
 @bundle.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--digest", help="The digest recorded when the bundle was made.")
-def verify(file: Path, digest: str | None) -> int:
+@click.option("--signer", metavar="KEY", help="The public key that must have signed it, or its file.")
+def verify(file: Path, digest: str | None, signer: str | None) -> int:
     """Verify that every part is intact and every journal complete. Lists what is damaged."""
     from evac.bundle.contents import look, problems_of
+    from evac.bundle.proof import check_signer
+    from evac.estate.codecs import bundle as bundle_format
 
     found = problems_of(file)
     for part, words in found:
@@ -300,7 +333,12 @@ def verify(file: Path, digest: str | None) -> int:
     if digest is not None and digest.removeprefix("sha256:") != told["digest"].removeprefix("sha256:"):
         click.echo(f"{file}: intact, but not the bundle with the recorded digest")
         return console.FAILED
+    if signer is not None:
+        with bundle_format.open_bundle(file) as opened:
+            check_signer(opened, signer)
     click.echo(f"{file}: {len(told['parts'])} parts are intact; {told['digest']}")
+    if digest is None and signer is None:
+        say("intact, but nothing shows who made it: add --digest or --signer")
     return console.DONE
 
 

@@ -110,6 +110,7 @@ ROLLED_BACK: Final = 14
 ROLL_BACK_FAILED: Final = 15
 UNKNOWN: Final = 16
 TWO_PRIMARIES: Final = 17
+NOT_COMPARED: Final = 18
 """A store has two writable primaries: nothing is more urgent."""
 INTERRUPTED: Final = 130
 

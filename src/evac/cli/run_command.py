@@ -134,6 +134,25 @@ def code_of(document: RunDocument) -> int:
 
 @run.command()
 @run_argument
+@click.argument("step", default="")
+@where_options
+@output_option("text", "json")
+def decision(run: str, step: str, where: Where, output: str) -> None:
+    """What is asked about a STEP, or about the whole run.
+
+    What it does, what may be lost at worst and how that is known, who waits for it, and what follows from
+    approve, skip, wait and the like.
+    """
+    from evac.views.decisions import decision_text
+    from evac.views.documents import document_json
+
+    asked = where.do(lambda control: control.decision(run, step))
+    shown = screen()
+    emit(document_json(asked) if output == "json" else decision_text(asked, shown.width, shown.colour), None)
+
+
+@run.command()
+@run_argument
 @where_options
 @quiet_option
 def watch(run: str, where: Where, quiet: bool) -> int:
@@ -207,6 +226,9 @@ def events(run: str, goes_on: bool, where: Where, output: str) -> int:
 def verify(run: str | None, where: Where, estate: str | None, output: str) -> int:
     """Verify that nothing is missing, changed or cut off in a journal.
 
+    Exit code 18: complete, but not compared with the heads that agents keep, because --estate is missing;
+    someone with access to the store could have rewritten it from the start.
+
     Without RUN, verify the journals that belong to no run: probes (watch), alerts (notices) and standby
     plans (plans). You can also name one of these three instead of RUN.
     """
@@ -232,7 +254,9 @@ def verify(run: str | None, where: Where, estate: str | None, output: str) -> in
             emit("\n".join(lines or [f"{name} {_whole(proof, estate)}"]) + "\n", None)
         if silent := sorted({site for proof in proofs for site in proof.get("silent", ())}):
             say(f"warning: not compared with the agents of {', '.join(silent)}: they do not answer")
-    return console.FAILED if any(proof["problems"] for proof in proofs) else console.DONE
+    if any(proof["problems"] for proof in proofs):
+        return console.FAILED
+    return console.DONE if estate is not None else console.NOT_COMPARED
 
 
 async def _proof(control: Control, name: str, estate: str | None, generation: int) -> Document:

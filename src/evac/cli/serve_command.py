@@ -62,7 +62,7 @@ def agent(file: Path) -> None:
             supervisor.once_listening(config.host, config.port, f"the agent of {config.site}")
         )
         try:
-            await run_agent(config, stop)
+            await run_agent(config, stop, file)
         finally:
             supervisor.stopping()
             telling.cancel()
@@ -230,7 +230,9 @@ def serve(
         estate, policy, store, generation = opened.estate, opened.policy, opened.store, 0
         site = site or BUNDLE_SITE
     elif asked.named:
-        raise click.UsageError("--into, --share, --ask-shares, --confirm and --reason need --bundle")
+        raise click.UsageError(
+            "--into, --share, --confirm, --reason, --digest and similar options need --bundle"
+        )
     if estate is None or site is None:
         raise click.UsageError("name an ESTATE and its --site; or --demo, which needs neither")
     if port is not None:

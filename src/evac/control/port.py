@@ -17,6 +17,7 @@ from evac.engine.runs.requests import Request
 from evac.incident.records import Note
 from evac.model.observation import Observation
 from evac.store.anchors import Anchor
+from evac.views.decisions import Decision
 from evac.views.documents import DryRun, RunDocument
 from evac.views.sheet import Sheet
 
@@ -86,6 +87,10 @@ class Control(Protocol):
 
     async def run(self, name: str, most: int | None = None) -> RunDocument:
         """One run with its steps, or with so many of them, those first that need a look."""
+        ...
+
+    async def decision(self, name: str, step: str) -> Decision:
+        """What is asked about a step of a run, or about the run (step empty), and what each answer does."""
         ...
 
     def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:

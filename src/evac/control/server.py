@@ -41,6 +41,7 @@ from evac.office.status_summary import NOTICES_SHOWN, drawer_row, status_documen
 from evac.run.envelope import to_data
 from evac.run.values import ENDED
 from evac.store.anchors import Anchor
+from evac.views.decisions import Decision
 from evac.views.documents import DryRun, Mismatch, RunDocument, read
 from evac.views.sheet import Sheet, sheet_of
 from evac.views.words import moment
@@ -229,6 +230,11 @@ class ServerControl:
         else:
             rows = _items(await self._read(path, {"order": "need", "limit": max(1, min(most, PAGE))}))
         return _read(RunDocument, head | {"steps": rows}, "run")
+
+    async def decision(self, name: str, step: str) -> Decision:
+        found = await self._read(_path("runs", name, "decision"), {"step": step})
+        _check_version(found)
+        return _read(Decision, found, "decision")
 
     async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:
         """The stream says that something happened; what, is read."""

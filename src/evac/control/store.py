@@ -28,6 +28,7 @@ from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.plans.library import find_plan, get_plan
 from evac.engine.runs import effects
+from evac.engine.runs.dry_run import read_kept
 from evac.engine.runs.reading import decode_all
 from evac.engine.runs.requests import Request
 from evac.incident.components import public_names
@@ -41,7 +42,8 @@ from evac.store.anchors import Anchor
 from evac.store.journal import records_after
 from evac.store.opening import check_store, open_store
 from evac.store.port import Store
-from evac.views.documents import DryRun, LossRow, RunDocument, RunShown, run_document
+from evac.views.decisions import Decision
+from evac.views.documents import DryRun, RunDocument, RunShown, run_document
 from evac.views.quarantine import quarantine_csv, quarantine_json, quarantine_page
 from evac.views.run_report import event_row
 from evac.views.sheet import Sheet
@@ -82,9 +84,11 @@ class StoreControl:
 
     async def _document(self, view: RunView, most: int | None) -> RunDocument:
         now_ms = self._clock.now_ms()
-        losses = await runs.losses_of(self.store, view, now_ms)
-        told = tuple(LossRow(o.store, o.candidate, o.most_ms, o.basis, o.words) for o in losses)
+        told = await runs.loss_rows(self.store, view, now_ms)
         return run_document(RunShown(view, await runs.leader_of(self.store), now_ms, told), most)
+
+    async def decision(self, name: str, step: str) -> Decision:
+        return await runs.decision(self.store, name, step, self._clock.now_ms())
 
     async def follow(self, name: str, most: int | None = None) -> AsyncGenerator[RunDocument, None]:
         async for view in runs.follow(self.store, name):
@@ -147,7 +151,8 @@ class StoreControl:
     async def rehearse(self, plan: PlanGiven) -> DryRun:
         estate, known = _estate(plan.estate), await self.facts(plan.estate, True)
         now_ms = self._clock.now_ms()
-        return await rehearse(plan.data, plan.digest, estate, plan.policy, now_ms, known)
+        kept = await read_kept(self.store)
+        return await rehearse(plan.data, plan.digest, estate, plan.policy, now_ms, known, kept)
 
     async def ready(self, plan: PlanGiven) -> str:
         estate = _estate(plan.estate)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evac.derive.domains import Loss, Topology, is_lost
 from evac.derive.stores import store_is_lost
-from evac.model.domain import Loss, Topology, is_lost
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn, IntColumn, Replicas
 

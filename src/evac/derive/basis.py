@@ -27,9 +27,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from evac.derive.limits import POWER_COLUMNS
+from evac.derive.domains import Topology
 from evac.derive.rows import RowSet, demand_of
-from evac.model.domain import Topology
 from evac.model.estate import Estate, Service
 from evac.model.fleet import BoolColumn
 from evac.model.instance import Instance, Present, Rows
@@ -53,7 +52,7 @@ def read_by_rows(estate: Estate) -> Estate:
 def no_rows(top: Topology) -> RowSet:
     """What stands for the rows of an instance of which only the rest is asked."""
     index, flags, amounts = np.zeros(0, np.int32), np.zeros(0, np.bool_), np.zeros(0, np.int64)
-    room, power = np.zeros((0, RESOURCE_COUNT), np.int64), np.zeros((0, POWER_COLUMNS), np.int32)
+    room, power = np.zeros((0, RESOURCE_COUNT), np.int64), np.zeros((0, 0), np.int32)
     rows = Rows(index, index, index, index, index, flags, flags, room, room, amounts, index, power)
     eligible = np.zeros((len(top.estate.services), 0), np.bool_)
     return RowSet(rows, (), Present(index, index, amounts), (), eligible, (), (), demand_of(top), ())

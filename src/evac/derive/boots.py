@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from evac.derive.domains import Loss, Topology
 from evac.derive.energising import Energy
 from evac.derive.limits import LimitTable
-from evac.model.domain import Loss, Topology
 from evac.model.estate import Estate
 from evac.model.fleet import BMC_NO, BoolColumn, IndexColumn
 from evac.model.instance import BootKind, LeftOff

@@ -14,8 +14,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from evac.derive.domains import Loss, Topology
 from evac.derive.limits import LimitTable, PowerTable
-from evac.model.domain import Loss, Topology
 from evac.model.errors import UnknownDomain
 from evac.model.fleet import CONDEMNED, SERVING, SPARE, BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import WHOLE, PowerStep, Use

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from evac.model.domain import Topology, resolve
+from evac.derive.domains import Topology, resolve
 from evac.model.errors import UnknownDomain
 from evac.model.estate import BootServer, Estate, Feed, Pool, Rate, ServerClass
 from evac.model.fleet import IndexColumn, IntColumn
@@ -166,35 +166,34 @@ def _pool(pool: Pool, tick_ms: int, rows: dict[str, Limit]) -> None:
     _add_rate(rows, limit_id("starts", pool.id), pool.starts, tick_ms)
 
 
-POWER_COLUMNS: Final = 5
-"""First feed, second feed, hall, rack, site."""
 BUDGETED: Final = ("site", "hall", "feed", "rack")
 """Kinds of domains that have a budget of power."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PowerTable:
-    """Budgets that are known. names, watts: one entry each; of_rack: (R + 1, 5) numbers of the budgets of a
-    rack, -1 unknown, the last line for servers without a rack; of_site: (sites,) number of its budget.
-    """
+    """Budgets that are known."""
 
     names: tuple[str, ...]
     watts: tuple[int, ...]
     of_rack: IndexColumn
+    """(R + 1, C) numbers of the budgets of a rack, -1 unknown: as many feeds as any rack has, hall, rack,
+    site; the last line for servers without a rack."""
     of_site: IndexColumn
+    """(sites,) number of its budget."""
 
     def of_servers(self, rack: IndexColumn, site: IndexColumn) -> IndexColumn:
-        """(V, 5) numbers of the budgets of servers."""
+        """(V, C) numbers of the budgets of servers."""
         found = self.of_rack[rack].copy()
         found[:, -1] = self.of_site[site]
         return found
 
     def sums(self, index: IndexColumn, watts: IntColumn) -> IntColumn:
-        """(budgets,) watts that servers or racks with these (N, 5) budgets draw from each."""
+        """(budgets,) watts that servers or racks with these (N, C) budgets draw from each."""
         load = np.zeros(len(self.names), np.int64)
-        for column in range(POWER_COLUMNS):
-            known = index[:, column] >= 0
-            np.add.at(load, index[known, column], watts[known])
+        for column in index.T:
+            known = column >= 0
+            np.add.at(load, column[known], watts[known])
         return load
 
 
@@ -214,19 +213,16 @@ def _table(top: Topology, budgets: dict[str, int]) -> PowerTable:
     margin = top.estate.limits.power_margin_permille
     names = tuple(budgets)
     index = {name: row for row, name in enumerate(names)}
-    racks = [
-        [
-            *(index.get(feed, -1) for feed in (*rack.feeds, "", "")[:2]),
-            index.get(rack.hall or "", -1),
-            index.get(rack.id, -1),
-            index.get(rack.site, -1),
-        ]
-        for rack in top.estate.racks
-    ]
+    feeds = max((len(rack.feeds) for rack in top.estate.racks), default=0)
+    of_rack = np.full((len(top.estate.racks) + 1, feeds + 3), -1, np.int32)
+    for row, rack in enumerate(top.estate.racks):
+        above = (*rack.feeds, rack.hall or "", rack.id)
+        of_rack[row, : len(above)] = [index.get(name, -1) for name in above]
+        of_rack[row, -1] = index.get(rack.site, -1)
     return PowerTable(
         names,
         tuple(less_margin(watts, margin) for watts in budgets.values()),
-        np.array([*racks, [-1] * POWER_COLUMNS], np.int32),
+        of_rack,
         np.array([*(index.get(site.id, -1) for site in top.estate.sites), -1], np.int32),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from evac.derive.affected import lost_members as members_lost
+from evac.derive.domains import Loss, Topology, is_lost, lost_now, site_of
 from evac.derive.limits import LimitTable
 from evac.derive.stores import (
     Way,
@@ -18,7 +19,6 @@ from evac.derive.stores import (
     surviving_ways,
     within_rpo,
 )
-from evac.model.domain import Loss, Topology, is_lost, lost_now, site_of
 from evac.model.estate import Store
 from evac.model.instance import Candidate, LostStore, Reprotect
 from evac.model.policy import Policy

@@ -26,12 +26,12 @@ from evac.derive.affected import (
     sites_left,
 )
 from evac.derive.circles import without_circles
+from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
 from evac.derive.homing import WayHome, way_home
 from evac.derive.limits import LimitTable, limits_of
 from evac.derive.lost_stores import lost_stores_of, reprotects_of
 from evac.derive.pools import estimated, placement_of, replicas_lost, unjudged
 from evac.derive.rows import RowSet, rows_of
-from evac.model.domain import Loss, Topology, lost_in, lost_now, topology
 from evac.model.estate import Estate, Service
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import (

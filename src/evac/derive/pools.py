@@ -14,8 +14,8 @@ from fractions import Fraction
 import numpy as np
 
 from evac.derive.affected import ServiceGraph, hit_by_dependency, lost_members
+from evac.derive.domains import Loss, Topology
 from evac.derive.stores import store_is_lost
-from evac.model.domain import Loss, Topology
 from evac.model.fleet import (
     AT_SITE,
     CONDEMNED,

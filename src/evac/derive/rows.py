@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evac.derive.boots import boot_kinds, feed_groups, left_off, that_occur, with_power, within_odds
+from evac.derive.domains import Loss, Topology, lost_now
 from evac.derive.energising import Energy, energise, still_dark
-from evac.derive.limits import POWER_COLUMNS, LimitTable, PowerTable, power_table
+from evac.derive.limits import LimitTable, PowerTable, power_table
 from evac.derive.pools import pool_capacities, pool_shares, replicas_lost, unknown_servers
-from evac.model.domain import Loss, Topology, lost_now
 from evac.model.fleet import (
     AT_SITE,
     BMC_NO,
@@ -92,10 +92,9 @@ def rows_of(
     names += [estate.pools[p].id for p in pool_rows] + [f"site:{estate.sites[s].id}" for s in shadow_sites]
     pools = _pool_table(top, pool_names, pool_rows, shadow_sites, limits)
     pool_capacity = pool_capacities(top, lost, scenario, bare.chosen, bare.bring_up, pool_rows, good, unknown)
-    rows = _assemble(top, bare, pool_rows, shadow_sites, len(pool_names), pool_of_bare, pool_capacity)
+    power, drawn = _power(top, lost, on, bare, scenario, budgets, energy)
+    rows = _assemble(top, bare, pool_rows, shadow_sites, len(pool_names), pool_of_bare, pool_capacity, drawn)
     rows.watts[: len(bare.chosen)][energy.by_itself[bare.chosen]] = 0
-    power, power_index = _power(top, lost, on, bare, scenario, budgets, energy)
-    rows.power[: len(bare.chosen)] = power_index
     at_home = scenario.kind == "failback" and top.estate.home is not None
     gone = np.zeros(len(top.estate.replicas), np.int64) if at_home else replicas_lost(top, lost, good)
     present = _present(top, gone, bare, pool_rows, shadow_sites)
@@ -272,6 +271,7 @@ def _assemble(
     bare_pools: int,
     pool_of_bare: IndexColumn,
     pool_capacity: tuple[list[list[int]], IntColumn],
+    drawn: IndexColumn,
 ) -> Rows:
     fleet = top.estate.fleet
     v, extra = bare.chosen, len(pool_rows) + len(shadows)
@@ -295,7 +295,7 @@ def _assemble(
         used=np.zeros((len(v) + extra, RESOURCE_COUNT), np.int64),
         watts=np.r_[watts, np.zeros(extra, np.int64)],
         boot_kind=join(bare.boot_kind, [-1] * extra),
-        power=np.full((len(v) + extra, POWER_COLUMNS), -1, np.int32),
+        power=np.concatenate([drawn, np.full((extra, drawn.shape[1]), -1, np.int32)]),
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from evac.model.domain import Topology, is_lost, loss, lost_now, site_of
+from evac.derive.domains import Topology, is_lost, loss, lost_now, site_of
+from evac.derive.stores import primary_site
 from evac.model.fleet import AT_SITE, ON_POOL
-from evac.model.observation import primary_site
 from evac.model.plan import Plan
 from evac.steps.registry import kind_of
 

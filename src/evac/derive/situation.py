@@ -14,10 +14,11 @@ from typing import Final
 
 import numpy as np
 
+from evac.derive.domains import Loss, Topology, is_lost, loss, lost_in, lost_now, resolve, site_of, topology
 from evac.derive.homing import place_name
 from evac.derive.pools import pool_shares, replicas_lost
 from evac.derive.serving import Serving
-from evac.model.domain import Loss, Topology, is_lost, loss, lost_in, lost_now, resolve, site_of, topology
+from evac.derive.stores import observed
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate, ReplicationMode, Store
 from evac.model.fleet import (
@@ -32,7 +33,7 @@ from evac.model.fleet import (
     IntColumn,
     Replicas,
 )
-from evac.model.observation import Observation, UnitsSeen, observed
+from evac.model.observation import Observation, UnitsSeen
 from evac.model.plan import Plan, Step
 from evac.model.scenario import Scenario
 from evac.model.situation import (

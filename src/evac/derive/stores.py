@@ -1,4 +1,8 @@
-"""What is left of a store, and how it comes back.
+"""Roles of the copies of a store as they were seen, what is left of a store, and how it comes back.
+
+Files say how things were meant to be; after a failover the primary is elsewhere. A plan is made from the
+estate as observed. Only roles change it, and a lag that is worse than stated, in coarse steps: a plan must
+not go stale because a replica is a few milliseconds further behind.
 
 Votes and data are different things. A store that writes only with a majority of votes goes on while a
 majority is left: where its primary is lost, the rest elects another one by itself, or evac promotes one, and
@@ -9,10 +13,12 @@ somebody waives that by name. A witness votes and has no data.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from evac.model.estate import Backup, Store, StoreMember
+from evac.derive.domains import Topology, site_of, topology
+from evac.model.estate import Backup, Estate, ReplicationMode, Store, StoreMember
+from evac.model.observation import MemberSeen, Observation
 
 ELECTION_MS: Final = 30_000
 """How long an election takes where the estate does not say."""
@@ -97,3 +103,68 @@ def restoration(backup: Backup) -> Way | None:
         return None
     duration = -(-backup.size_gib * MBIT_PER_GIB * 1_000 // backup.restore_mbps)
     return Way("restore", backup.at, duration, backup.age_ms)
+
+
+_LAG_STEPS_MS: Final = (
+    0,
+    1_000,
+    2_000,
+    5_000,
+    10_000,
+    30_000,
+    60_000,
+    300_000,
+    900_000,
+    3_600_000,
+    86_400_000,
+)
+
+
+def observed(estate: Estate, observation: Observation) -> Estate:
+    """The estate with the roles that were seen. The same object where nothing differs.
+
+    A store of which two primaries were seen is left as the files say: that is for people.
+    """
+    seen: dict[str, dict[str, MemberSeen]] = {}
+    for member in observation.members:
+        seen.setdefault(member.store, {})[member.site] = member
+    top = topology(estate)
+    stores = tuple(_store(store, seen.get(store.id, {}), top) for store in estate.stores)
+    return estate if stores == estate.stores else replace(estate, stores=stores)
+
+
+def _store(store: Store, seen: dict[str, MemberSeen], top: Topology) -> Store:
+    if sum(member.role == "primary" for member in seen.values()) != 1:
+        return store
+    members = (_member(member, seen.get(site_of(top, member.at) or "")) for member in store.members)
+    home = store.home or ("" if store.primary is None else store.primary.at)
+    return replace(store, members=tuple(members), home=home)
+
+
+def _member(member: StoreMember, seen: MemberSeen | None) -> StoreMember:
+    if seen is None:
+        return member
+    if seen.role == "unreachable":
+        return replace(member, mode="none") if member.mode == "primary" else member
+    if seen.role == "detached":
+        return replace(member, mode="async", lag_ms=seen.lag_ms, detached=True)
+    mode: ReplicationMode = seen.role
+    lag = _lag(member, seen)
+    return member if mode == member.mode and lag == member.lag_ms else replace(member, mode=mode, lag_ms=lag)
+
+
+def _lag(member: StoreMember, seen: MemberSeen) -> int | None:
+    """What a copy may be behind. What the files say counts only for the role that they say it of."""
+    stated = member.lag_ms if member.mode == seen.role else 0 if seen.role == "sync" else None
+    if seen.role in ("primary", "none") or seen.lag_ms is None:
+        return stated
+    return _coarse(max(stated or 0, seen.lag_ms))
+
+
+def _coarse(lag_ms: int) -> int:
+    return next((step for step in _LAG_STEPS_MS if step >= lag_ms), lag_ms)
+
+
+def primary_site(top: Topology, store: Store) -> str:
+    """Where the primary stands; empty where there is none or its site is not known."""
+    return "" if store.primary is None else site_of(top, store.primary.at) or ""

@@ -18,6 +18,8 @@ from evac.model.run_policy import Proof
 
 Kind = Literal["text", "number", "flag", "list", "secret"]
 """secret: a reference such as `env:NAME` or `file:/path`, never the secret itself."""
+Names = Literal["", "host", "secret", "program", "folder", "socket"]
+"""What the value of a setting reaches: an agent does only what its file lists."""
 ProbeKind = Literal["user", "data", "member", "agent"]
 """As whom a probe asks: a user, a client of the data, a member of the store, or the site's agent."""
 Need = Subject | Literal["fence"]
@@ -42,6 +44,12 @@ class Setting:
     """Another setting without which it is not needed."""
     choices: tuple[str, ...] = ()
     most: int = 2**53
+    reaches: Names = ""
+    """host: an address, a URL or a list of them; program: of a list, its first word."""
+
+    @property
+    def names(self) -> Names:
+        return "secret" if self.kind == "secret" else self.reaches
 
     def problem(self, value: Value) -> str:
         """What is wrong with a value; empty if nothing is."""

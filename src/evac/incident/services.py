@@ -205,7 +205,9 @@ class Walk:
         if not self._done(self._base, service):
             return "down" if outcome.base_outage_ms else "degraded"
         if service not in self._base and outcome.base_outage_ms:
-            back = outcome.base_ms is not None and self._view.phase == "succeeded"
+            view = self._view
+            is_whole = view.phase == "succeeded_with_exceptions" and not (view.exceptions or view.leftover)
+            back = outcome.base_ms is not None and (view.phase == "succeeded" or is_whole)
             return "up" if back else "down"
         if not self._done(self._top, service):
             return "degraded"

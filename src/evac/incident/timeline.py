@@ -19,7 +19,7 @@ from evac.incident.incident import Dossier, Summary, belongs, note_source, summa
 from evac.incident.records import WATCH, Entry, Note, RunRecord, Source, Weight, in_order
 from evac.incident.services import Fate, Level
 from evac.run.state import apply
-from evac.run.values import Event, RunSpec, RunStep
+from evac.run.values import Event, RunSpec, RunStep, left_of, left_words
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 
@@ -53,7 +53,8 @@ def _by(data: Mapping[str, Any]) -> str:
 
 def _ended(data: Mapping[str, Any]) -> Told:
     phase = str(data.get("phase", "")).replace("_", " ")
-    return "ended", f"the run ended: {phase}" + (f"; {_cut(data['why'])}" if data.get("why") else ""), "main"
+    more = "; ".join(filter(None, (left_words(left_of(data.get("left", ()))), _cut(data.get("why", "")))))
+    return "ended", f"the run ended: {phase}" + (f"; {more}" if more else ""), "main"
 
 
 def _switched_on(data: Mapping[str, Any]) -> Told:

@@ -254,7 +254,7 @@ class Rows:
     fleet_row: row in the Fleet, or -1 for a pool; name index through `names`; site, rack,
     feed_group, pool: indices (-1 unknown); is_pool: schedules itself (no spread below a site
     applies); dark: off, usable after a boot; capacity, used: (V, R); watts: what a boot adds;
-    boot_kind: index or -1; power: (V, 5) indices of PowerBudget, -1 filler.
+    boot_kind: index or -1; power: (V, C) indices of PowerBudget, -1 filler.
     """
 
     fleet_row: IndexColumn

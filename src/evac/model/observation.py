@@ -1,35 +1,15 @@
-"""What the real systems said, with its age, and an estate as it stands by that.
-
-Files say how things were meant to be; after a failover the primary stands elsewhere. A plan is made from the
-estate as observed. Only roles change it, and a lag that is worse than stated, in coarse steps: a plan must
-not go stale because a replica is a few milliseconds further behind.
-"""
+"""What the real systems said, with its age."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from evac.model.canonical import digest
-from evac.model.domain import Topology, site_of, topology
-from evac.model.estate import Estate, ReplicationMode, Store, StoreMember
 from evac.model.situation import Effects, Rivals
 
 Role = Literal["primary", "sync", "async", "detached", "none", "unreachable"]
-_LAG_STEPS_MS: Final = (
-    0,
-    1_000,
-    2_000,
-    5_000,
-    10_000,
-    30_000,
-    60_000,
-    300_000,
-    900_000,
-    3_600_000,
-    86_400_000,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,58 +109,3 @@ class Observation:
 def observation_digest(observation: Observation) -> str:
     """Over roles only: the same roles, the same digest."""
     return digest([[m.store, m.site, m.role] for m in observation.members])
-
-
-def observed(estate: Estate, observation: Observation) -> Estate:
-    """The estate with the roles that were seen. The same object where nothing differs.
-
-    A store of which two primaries were seen is left as the files say: that is for people.
-    """
-    seen: dict[str, dict[str, MemberSeen]] = {}
-    for member in observation.members:
-        seen.setdefault(member.store, {})[member.site] = member
-    top = topology(estate)
-    stores = tuple(_store(store, seen.get(store.id, {}), top) for store in estate.stores)
-    return estate if stores == estate.stores else replace(estate, stores=stores)
-
-
-def _store(store: Store, seen: dict[str, MemberSeen], top: Topology) -> Store:
-    if sum(member.role == "primary" for member in seen.values()) != 1:
-        return store
-    members = (_member(member, seen.get(site_of(top, member.at) or "")) for member in store.members)
-    home = store.home or ("" if store.primary is None else store.primary.at)
-    return replace(store, members=tuple(members), home=home)
-
-
-def _member(member: StoreMember, seen: MemberSeen | None) -> StoreMember:
-    if seen is None:
-        return member
-    if seen.role == "unreachable":
-        return replace(member, mode="none") if member.mode == "primary" else member
-    if seen.role == "detached":
-        return replace(member, mode="async", lag_ms=seen.lag_ms, detached=True)
-    mode: ReplicationMode = seen.role
-    lag = _lag(member, seen)
-    return member if mode == member.mode and lag == member.lag_ms else replace(member, mode=mode, lag_ms=lag)
-
-
-def _lag(member: StoreMember, seen: MemberSeen) -> int | None:
-    """What a copy may be behind. What the files say counts only for the role that they say it of."""
-    stated = member.lag_ms if member.mode == seen.role else 0 if seen.role == "sync" else None
-    if seen.role in ("primary", "none") or seen.lag_ms is None:
-        return stated
-    return _coarse(max(stated or 0, seen.lag_ms))
-
-
-def _coarse(lag_ms: int) -> int:
-    return next((step for step in _LAG_STEPS_MS if step >= lag_ms), lag_ms)
-
-
-def primary_site(top: Topology, store: Store) -> str:
-    """Where the primary stands; empty where there is none or its site is not known."""
-    return "" if store.primary is None else site_of(top, store.primary.at) or ""
-
-
-def sites_of_copies(top: Topology, store: Store) -> tuple[str, ...]:
-    """Sites of the live copies of a store, sorted."""
-    return tuple(sorted({site_of(top, m.at) or "" for m in store.members if m.mode != "none"} - {""}))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import ssl
 import time
 from base64 import b64decode, b64encode
@@ -18,8 +17,9 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from evac.model.errors import InvalidInput, StoreError, Unavailable
+from evac.model.errors import InvalidInput, Permanent, StoreError, Unavailable
 from evac.net.http_calls import open_session
+from evac.net.secrets import resolve
 from evac.net.tls import TlsFiles, client_context
 
 ANSWER_MOST_BYTES: Final = 64 << 20
@@ -69,20 +69,6 @@ def text_key(text: str) -> str:
 
 def raw(value: str | None) -> bytes:
     return b64decode(value or "")
-
-
-def resolve(reference: str) -> str:
-    """The secret behind `env:NAME` or `file:PATH`. Raises `StoreError`, never with the secret in it."""
-    kind, _, name = reference.partition(":")
-    if kind == "env" and name in os.environ:
-        return os.environ[name]
-    if kind == "file":
-        try:
-            return Path(name).read_text(encoding="utf-8").rstrip("\n")
-        except OSError as error:
-            raise StoreError("store-secret", f"{reference} cannot be read", "check its path") from error
-    where = reference if kind == "env" else "a password that is no reference"
-    raise StoreError("store-secret", f"{where} cannot be resolved", "write env:NAME or file:PATH")
 
 
 class Gateway:
@@ -209,7 +195,12 @@ class Gateway:
         return await self._send(member, path, body, deadline)
 
     async def _log_in(self, member: int, deadline: float) -> None:
-        body = {"name": self._user, "password": resolve(self._password)}
+        try:
+            secret = resolve(self._password)
+        except Permanent as error:
+            words = f"the password of etcd cannot be had: {error.message}"
+            raise StoreError("store-secret", words, error.hint) from error
+        body = {"name": self._user, "password": secret.reveal()}
         self._token = ""
         try:
             answer = await self._send(member, "/v3/auth/authenticate", body, deadline)

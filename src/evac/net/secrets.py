@@ -84,6 +84,14 @@ def opened(reference: str, environ: Mapping[str, str]) -> Secret | None:
     return Secret(_from_file(path), reference) if folder and path.is_file() else None
 
 
+def path_of(reference: str, environ: Mapping[str, str] | None = None) -> str:
+    """The file that `file:/path` names, for libraries that want a path; empty for no reference."""
+    variables = os.environ if environ is None else environ
+    folder = variables.get(OPENED, "")
+    inside = Path(folder) / name_of(reference)
+    return str(inside) if reference and folder and inside.is_file() else reference.removeprefix("file:")
+
+
 def name_of(reference: str) -> str:
     """The file of a reference among opened material: it shows nothing of the place that is meant."""
     return hashlib.sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()

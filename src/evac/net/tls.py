@@ -17,9 +17,12 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from evac.model.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 CERT_MOST: Final = 1 << 20
 _EXPIRED: Final = frozenset({9, 10})
@@ -202,15 +205,32 @@ def ends_ms(path: Path | None) -> int:
     """When the first certificate of a file ends, milliseconds since 1970; 0 where there is none. Raises
     InvalidInput.
     """
-    if path is None:
-        return 0
+    found = None if path is None else _certificate(path)
+    return 0 if found is None else int(found.not_valid_after_utc.timestamp() * 1_000)
+
+
+def names_of(path: Path | None) -> tuple[str, ...]:
+    """The DNS names and addresses that the first certificate of a file is of. Raises InvalidInput."""
+    from cryptography import x509
+
+    found = None if path is None else _certificate(path)
+    try:
+        names = found and found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        names = None
+    if not names:
+        return ()
+    addresses = (str(one) for one in names.get_values_for_type(x509.IPAddress))
+    return (*names.get_values_for_type(x509.DNSName), *addresses)
+
+
+def _certificate(path: Path) -> Certificate:
     from cryptography import x509
 
     try:
-        found = x509.load_pem_x509_certificate(path.read_bytes()[:CERT_MOST])
+        return x509.load_pem_x509_certificate(path.read_bytes()[:CERT_MOST])
     except (OSError, ValueError) as error:
         raise InvalidInput("tls-cert", f"{path} holds no certificate", "give a PEM file") from error
-    return int(found.not_valid_after_utc.timestamp() * 1_000)
 
 
 _ASK: Final = b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

@@ -29,6 +29,7 @@ from evac.notices.values import (
     Severity,
     rank,
 )
+from evac.run.values import left_of, left_words
 
 SUSPECT_MS: Final = 30_000
 LAG_MS: Final = 10_000
@@ -220,8 +221,10 @@ def of_watching(kind: str, words: str, data: Mapping[str, Any]) -> News | None:
         return News("trouble", "error", words, short(str(data.get("hint", ""))))
     if kind == "run" and data.get("event") == "run_ended":
         phase = str(data.get("phase", ""))
-        severity: Severity = "info" if phase in _GOOD_ENDS else "error"
-        return News("run", severity, f"{words}: {phase.replace('_', ' ')}" if phase else words)
+        left = left_of(data.get("left", ()))
+        severity: Severity = "warning" if left else "info" if phase in _GOOD_ENDS else "error"
+        said = f"{words}: {phase.replace('_', ' ')}" if phase else words
+        return News("run", severity, short(f"{said}: {left_words(left)}") if left else said)
     return None
 
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from evac.audit import AuditReport, Finding, LossRow, headline
 from evac.audit.context import amount, counted, is_or_are
-from evac.model.domain import domains, site_of
+from evac.derive.domains import domains, site_of
+from evac.derive.stores import primary_site
 from evac.model.estate import Estate, Store
 from evac.model.fleet import SERVER_STATES, IntColumn
-from evac.model.observation import primary_site
 from evac.model.units import RESOURCE_COUNT, RESOURCES
 
 REASONED_MOST: Final = 1_000

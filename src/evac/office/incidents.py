@@ -11,6 +11,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 
@@ -241,7 +242,7 @@ class IncidentDesk:
         """Does something long on the thread of incidents. Raises what it raises."""
         loop = asyncio.get_running_loop()
         self._borrowed = self._borrowed or Borrowed(self._store, loop)
-        return await loop.run_in_executor(self._thread, work)
+        return await loop.run_in_executor(self._thread, copy_context().run, work)
 
     async def reading(self, work: Callable[[Store], Answer]) -> Answer:
         """The same for what reads the store from there."""

@@ -34,6 +34,7 @@ from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.lead.watch_journal import decode as decode_notice
 from evac.engine.plans import library
+from evac.engine.runs.dry_run import read_kept
 from evac.engine.stores.guards import HOLD_KEY, SITES_KEY
 from evac.engine.stores.sightings import pages
 from evac.incident.records import Notice
@@ -370,7 +371,9 @@ def open_office(setting: OfficeSetting, clock: Clock | None = None) -> Office:
     """Opens the store and prepares the reckoning. Raises StoreError. The estate is read by `run`."""
     worker = Worker(setting.estate, setting.as_of, setting.policy, apart=setting.apart)
     made: list[Office] = []
-    rehearser = Rehearser(setting.estate, setting.policy, lambda: made[0].published)
+    rehearser = Rehearser(
+        setting.estate, setting.policy, lambda: made[0].published, lambda: read_kept(made[0].store)
+    )
     office = Office(
         open_store(setting.store),
         worker,

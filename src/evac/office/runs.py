@@ -31,11 +31,12 @@ from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
 from evac.office.hub import Hub, News
 from evac.office.values import RunShort
 from evac.run.state import apply
-from evac.run.values import CORRUPT, ENDED, Event
+from evac.run.values import CORRUPT, ENDED, Event, left_of, left_words
 from evac.run.view import RunView
 from evac.run.waits import Wait, waiting
 from evac.store.journal import head_of, read, records_after, tail
 from evac.store.port import Entry, Store
+from evac.views.documents import end_words
 from evac.views.wait_words import FORECASTS, LARGE, words_of
 
 ANSWER_S: Final = 60.0
@@ -150,10 +151,15 @@ def short_of(view: RunView, created_ms: int, waits: Sequence[Wait] = ()) -> RunS
         steps=len(view.steps),
         counts=dict(sorted(view.counts.items())),
         waits=() if ended else tuple(words_of(one) for one in waits[:WAITS_MOST]),
-        why=view.end_why,
+        why=end_words(view),
         held=view.held,
         open=not ended,
     )
+
+
+def _why(end: Event) -> str:
+    """As `end_words`, of the last event alone."""
+    return "; ".join(filter(None, (left_words(left_of(end.data.get("left", ()))), end.data.get("why", ""))))
 
 
 def _unread_line(run: str, incident: str, why: str, is_open: bool) -> RunShort:
@@ -319,7 +325,7 @@ class Register:
             steps=0,
             counts={},
             waits=(),
-            why=str(last.data.get("why", "")) if ended else "",
+            why=_why(last) if ended else "",
             held="",
             open=False,
         )

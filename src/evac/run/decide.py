@@ -196,7 +196,10 @@ def _ended(view: RunView, now_ms: int) -> Event:
     if view.exceptions or view.leftover:
         phase = "succeeded_with_exceptions"
         why = "steps were skipped, attested, rolled back or left in doubt"
-    return _event("run_ended", now_ms, phase=phase, why=why)
+    if not view.spec.leaves:
+        return _event("run_ended", now_ms, phase=phase, why=why)
+    left = [list(one) for one in view.spec.leaves]
+    return _event("run_ended", now_ms, phase="succeeded_with_exceptions", why=why, left=left)
 
 
 def is_blocked(view: RunView) -> bool:

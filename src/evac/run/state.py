@@ -23,7 +23,7 @@ from evac.run.transitions import moves as _moves
 from evac.run.transitions import of_attempt as _of_attempt
 from evac.run.transitions import refused as _refused
 from evac.run.transitions import run_moves as _run_moves
-from evac.run.values import Event, RunSpec
+from evac.run.values import Event, RunSpec, left_of
 from evac.run.view import Pause, RunView
 from evac.steps.registry import kind_of
 
@@ -414,6 +414,7 @@ def _run_ended(view: RunView, event: Event) -> None:
     _run_moves(view, event, f"run_ended:{event.data['phase']}")
     view.pause = None
     view.end_why = event.data.get("why", "")
+    view.left = left_of(event.data.get("left", ()))
 
 
 _HANDLERS: Final[Mapping[str, Callable[[RunView, Event], None]]] = MappingProxyType(
@@ -506,6 +507,7 @@ def fingerprint(view: RunView) -> str:
         view.started_ms,
         view.monitoring_ms,
         view.end_why,
+        view.left,
         view.last_ms,
         view.events,
         replaced.lost,

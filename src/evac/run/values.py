@@ -6,7 +6,7 @@ carries in `data` stands in `EVENT_DATA`; `run.table` says which state each lead
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
@@ -92,7 +92,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "request_refused": ("who", "verb", "why"),
         "drift_seen": ("evidence", "undone"),
         "monitoring_started": (),
-        "run_ended": ("phase", "why"),
+        "run_ended": ("phase", "why", "left"),
     }
 )
 """Kind of event -> keys of `data`. Steps are named by id in `step`; `attempt` counts from 1.
@@ -102,7 +102,8 @@ again_ms: how long until the next try; negative or missing: there is none. `appr
 the run needs, or of an envelope that does not cover what its plan needs, is kept and counts when it does.
 names: sites that a person must type before it goes on, because more than one is left; typed: what one typed.
 approvals of a new plan: persons that it needs; as before where it does not say. capacity: what the run may
-hold of the limit from now on. off of a failed step: it was seen off, so that it draws nothing. turn of a
+hold of the limit from now on. left: rows of a `Left`, of a run that ends
+with what its plan leaves down. off of a failed step: it was seen off, so that it draws nothing. turn of a
 boot that evac retries for want of an image: which one it is, from 1, the last of them where it has only one;
 cycle: found on, it is switched off first. stood_in: boot servers that the one that died had taken over from.
 """
@@ -180,6 +181,43 @@ class RunStep:
     """
 
 
+class Left(NamedTuple):
+    """Something that a plan does not bring back, so that its run ends with an exception."""
+
+    name: str
+    state: Literal["down", "shed", "unknown", "unprotected"]
+    """unprotected: of a store whose copies do not confirm what its `rpo` needs."""
+    people: int = 0
+    """Who use it."""
+
+
+_LEFT_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "down": "down",
+        "unknown": "cannot be judged",
+        "unprotected": "unprotected",
+        "shed": "shed",
+    }
+)
+LEFT_SHOWN: Final = 5
+
+
+def left_of(rows: Iterable[Sequence[Any]]) -> tuple[Left, ...]:
+    """As an event of a journal has them."""
+    return tuple(Left(str(row[0]), str(row[1]), int(row[2])) for row in rows)  # type: ignore[arg-type]
+
+
+def left_words(left: Sequence[Left]) -> str:
+    """`down: mail, maps; shed: ads`; empty if nothing is left."""
+    parts = []
+    for state, words in _LEFT_WORDS.items():
+        names = [one.name for one in left if one.state == state]
+        more = f" and {len(names) - LEFT_SHOWN} more" if len(names) > LEFT_SHOWN else ""
+        if names:
+            parts.append(f"{words}: {', '.join(names[:LEFT_SHOWN])}{more}")
+    return "; ".join(parts)
+
+
 @dataclass(frozen=True, slots=True)
 class RunSpec:
     """What a run executes: made once from plan, limits and policy; its plan digest is in the journal."""
@@ -203,6 +241,8 @@ class RunSpec:
     elsewhere; then the run goes on without it.
     """
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    leaves: tuple[Left, ...] = ()
+    """What the plan does not bring back: its run never ends as simply succeeded."""
 
 
 EffectKind = Literal["start", "observe", "undo", "record", "notify"]

@@ -23,7 +23,7 @@ from evac.run.envelope import Approvals
 from evac.run.limits import Limits, Parts, Uses, parted
 from evac.run.pacing import Pacing
 from evac.run.renumbering import Renumber, renumbered, renumbered_facts
-from evac.run.values import SETTLED, RunPhase, RunSpec, StepPhase
+from evac.run.values import SETTLED, Left, RunPhase, RunSpec, StepPhase
 from evac.steps.registry import kind_of
 
 BUSY = frozenset({"running", "unknown", "undoing"})
@@ -151,6 +151,8 @@ class RunView:
         self.exceptions = False
         """Not every step was simply done: it ends with exceptions."""
         self.end_why = ""
+        self.left: tuple[Left, ...] = ()
+        """What was not brought back, of a run that has ended."""
         self.drift = 0
         """How often something done was seen undone, or the like."""
 

@@ -26,5 +26,6 @@ class ForceQuorum(Promote):
     performed_by = None
 
     def approval(self, target: str, loss: str | None) -> str:
-        most = "an unknown part of its newest writes" if loss is None else f"its newest writes, up to {loss}"
+        most = "an unknown part of its newest writes" if loss is None else "its newest writes"
+        most += f", up to {loss}" if loss else ""
         return f"forcing a new cluster of {target} from a minority may lose {most}"

@@ -182,7 +182,7 @@ class StepKind:
     def approval(self, target: str, loss: str | None) -> str:
         """What a person approves first where writes may be lost; empty where nothing is asked.
 
-        loss: how much at the most, in words; None where that is not known.
+        loss: how much at the most, in words; empty where that is shown beside it; None where nobody knows.
         """
         return ""
 

@@ -38,7 +38,8 @@ class Promote(StepKind):
     def approval(self, target: str, loss: str | None) -> str:
         if loss is None:
             return f"{self.doing} {target} loses an unknown part of its newest writes"
-        return f"{self.doing} {target} may lose its newest writes, up to {loss}"
+        most = f", up to {loss}" if loss else ""
+        return f"{self.doing} {target} may lose its newest writes{most}"
 
     def ticks(self, instance: Instance, at: Place) -> int | None:
         found = self.candidate(instance, at)

@@ -6,6 +6,8 @@ so that a refused one leaves nothing behind in a transaction that others share.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import time
 import zlib
@@ -194,6 +196,8 @@ def translated(path: Path, error: sqlite3.Error) -> StoreError:
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection for one thread at a time. A commit is on the disk before it returns."""
+    with contextlib.suppress(OSError):  # SQLite would make it readable by all; its other files are like it
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(
         path, timeout=BUSY_MS / 1_000, isolation_level=None, check_same_thread=False, cached_statements=64
     )

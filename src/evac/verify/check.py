@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evac.derive.domains import topology
 from evac.derive.intervals import interval_paths
 from evac.derive.planning_instance import derive
 from evac.model.collector import collector_at_rest
 from evac.model.digest import estate_digest
-from evac.model.domain import topology
 from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan, StoreOutcome

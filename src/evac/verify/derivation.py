@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.derive.domains import Topology, lost_in, topology
 from evac.derive.intervals import bound_instance, good_ends
-from evac.model.domain import Topology, lost_in, topology
 from evac.model.estate import Estate
 from evac.model.fleet import BMC_NO
 from evac.model.instance import BootKind, Instance, LeftOff, LostStore, PowerBudget

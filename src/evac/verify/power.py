@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.model.domain import Loss
+from evac.derive.domains import Loss
 from evac.model.estate import Estate
 from evac.model.fleet import CONDEMNED, SERVING, SPARE
 from evac.model.instance import WHOLE, PowerStep, Use

@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.derive.domains import topology
 from evac.derive.limits import power_table
-from evac.model.domain import topology
 from evac.model.estate import Estate
 from evac.model.fleet import IntColumn
 from evac.model.instance import LeftOff

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
 from evac.derive.pools import replicas_lost
-from evac.model.domain import Loss, Topology, lost_in, lost_now, topology
 from evac.model.estate import Estate
 from evac.model.fleet import AT_SITE, CONDEMNED, DARK, ON_POOL, ON_SERVER, BoolColumn
 from evac.model.plan import Outcome, Plan

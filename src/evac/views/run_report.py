@@ -15,7 +15,7 @@ from evac.run.values import CORRUPT, ENDED, Event
 from evac.views.documents import MOST_URGENT, LimitRow, RunDocument, StepRow, took_ms, trouble_of
 from evac.views.sheet import Page
 from evac.views.wait_words import forecast_facts, urgency
-from evac.views.words import duration, listed, moment, moment_ms, number, plural, shown
+from evac.views.words import duration, listed, moment, moment_ms, number, people, plural, shown
 
 SHOWN: Final = 12
 _WIDE: Final = 100
@@ -94,12 +94,17 @@ def run_text(document: RunDocument, width: int, colour: bool, most: int = SHOWN)
 def _headline(document: RunDocument) -> str:
     counts = document.counts
     words = document.state.replace("_", " ")
+    if document.left:
+        words += f": {document.why}"
     done = sum(counts.get(phase, 0) for phase in ("succeeded", "skipped"))
     return f"{words}, {number(done)} of {plural(sum(counts.values()), 'step')} done"
 
 
 def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     state, why, plan = document.state, document.why, document.plan_digest
+    for one in document.left[:SHOWN]:
+        affected = f", {people(one.people)} people" if one.people else ""
+        yield "not restored", f"{one.name}: {one.state}{affected}", "warning"
     yield "state", state.replace("_", " ") + (f" ({why})" if why else ""), _STYLE_OF.get(state, "")
     yield "incident", document.incident, ""
     yield "question", document.question or "-", ""
@@ -110,9 +115,9 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     agreed = not document.approvals_needed or began_ms > 0
     beforehand = "by policy, beforehand" if agreed else "by nobody yet"
     yield "approved", listed(document.approved_by) or beforehand, ""
-    for one in document.most_lost:
-        name = "lost at most" if state in ENDED else "may lose"
-        yield name, f"{one.store}: {one.words}", "" if one.milliseconds == 0 else "warning"
+    for lost in document.most_lost:
+        name = "lost at worst" if state in ENDED else "may be lost"
+        yield name, lost.sentence, "" if lost.milliseconds == 0 else "warning"
     if began_ms > 0:
         end_ms = moment_ms(document.ended_at or document.as_of)
         yield "running for", duration(max(0, end_ms - began_ms)), ""

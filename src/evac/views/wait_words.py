@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from evac.run.forecast import Forecast, forecast
@@ -186,8 +187,13 @@ def urgency(wait: Wait | WaitRow) -> int:
     return FIRST.index(wait.kind) if wait.kind in FIRST else len(FIRST)
 
 
-def words_of(wait: Wait) -> str:
-    """One sentence without a full stop: what is wrong or missing, and what to do."""
+NO_LOSSES: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def words_of(wait: Wait, losses: Mapping[str, str] = NO_LOSSES) -> str:
+    """One sentence without a full stop: what is wrong or missing, and what to do. losses: store -> the most
+    that its promotion loses, as it is known now.
+    """
     match wait.facts:
         case Approval():
             return _approval(wait.facts)
@@ -213,8 +219,9 @@ def words_of(wait: Wait) -> str:
                 f"{' and '.join(feeds)}: no controller there has answered yet; "
                 f"{plural(servers, 'server waits', 'servers wait')}, and all are retried once one answers"
             )
-        case Gate(reason):
-            return f"{wait.step} needs approval: {reason}"
+        case Gate(reason, store):
+            most = f" (at most {losses[store]})" if store in losses else ""
+            return f"{wait.step} needs approval: {reason}{most}"
         case ByHand():
             return f"{wait.step} is done by hand: {_by_hand(wait.facts)}; attest it when it is done"
         case ByHandLater():
@@ -226,14 +233,14 @@ def words_of(wait: Wait) -> str:
             return f"{wait.step} failed{f' ({message})' if message else ''}; retry or skip it"
 
 
-def wait_row(wait: Wait, run: str) -> WaitRow:
+def wait_row(wait: Wait, run: str, losses: Mapping[str, str] = NO_LOSSES) -> WaitRow:
     return WaitRow(
         kind=wait.kind,
         step=wait.step,
         since=moment(wait.since_ms),
         verbs=wait.verbs,
         facts=asdict(wait.facts),
-        words=words_of(wait),
+        words=words_of(wait, losses),
         next=", or ".join(commands(wait, run)),
     )
 

@@ -35,6 +35,7 @@ class Site:
         argv = json.dumps(list(self.unit.argv))
         self.text = agents.header(self.config) + (
             'drivers = ["manual", "command"]\n'
+            'allow = {bin = ["/bin/sh", "/usr/bin/test", "/bin/rm"]}\n'
             f'[[units]]\nname = "chat"\nargv = {argv}\nport = {self.unit.port}\n'
             f'check_url = "{self.unit.check_url}"\ncount = 2\nmost = 4\nstop_ms = 500\n'
         )

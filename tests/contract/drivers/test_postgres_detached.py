@@ -15,11 +15,12 @@ import pytest
 from evac import estate as estates
 from evac.app.observed_stores import merged
 from evac.app.observing import observe
+from evac.derive.stores import observed
 from evac.drivers.postgres.driver import PostgresDriver
 from evac.drivers.registry import Drivers
 from evac.engine.runs.binding import bind
 from evac.model.estate import Estate
-from evac.model.observation import Observation, observed
+from evac.model.observation import Observation
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.model.scenario import lose
 from evac.planning.plan import plan

@@ -105,8 +105,7 @@ def test_a_driver_through_the_agent_keeps_the_contract_of_its_own(site: Site) ->
         "observe_argv": ("/usr/bin/test", "-e", str(done)),
         "undo_argv": ("/bin/rm", "-f", str(done)),
     }
-    agent = f"http://127.0.0.1:{site.config.port}"
-    driver = RemoteDriver("command", frozenset({"run"}), agent, agents.REFERENCE)
+    driver = RemoteDriver("command", frozenset({"run"}), agents.at(site.config))
 
     async def state() -> object:
         return done.stat().st_mtime_ns if done.exists() else 0
@@ -131,13 +130,12 @@ def test_a_driver_through_the_agent_keeps_the_contract_of_its_own(site: Site) ->
 
 def test_an_agent_does_only_what_its_file_allows(site: Site) -> None:
     async def story() -> None:
-        agent = f"http://127.0.0.1:{site.config.port}"
-        driver = RemoteDriver("redis", frozenset({"promote"}), agent, agents.REFERENCE)
+        driver = RemoteDriver("redis", frozenset({"promote"}), agents.at(site.config))
         promote = Action("promote", "presence", "redis", "pangyo")
         assert "does nothing with redis" in (await driver.check(promote, order())).problems[0]
         with pytest.raises(Permanent, match="does nothing with redis"):
             await driver.execute(promote, order())
-        people = RemoteDriver("manual", frozenset({"run"}), agent, agents.REFERENCE)
+        people = RemoteDriver("manual", frozenset({"run"}), agents.at(site.config))
         with pytest.raises(OutcomeUnknown, match="a person must do this"):
             await people.execute(Action("run", "feed-a", "manual", "pangyo"), order())
         await driver.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,15 +156,19 @@ def test_who_asks_first_does_not_take_one_other_password_for_a_wrong_one(fleet: 
     asyncio.run(story())
 
 
+def allowing(fleet: Running) -> str:
+    """The lines of an agent's file that let it ask this fleet."""
+    secrets = json.dumps([settings_of(fleet)["password"]])
+    return f'drivers = ["redfish"]\nallow = {{hosts = ["127.0.0.0/8"], secrets = {secrets}}}\n'
+
+
 def test_through_an_agent_a_refusal_says_as_much_as_here(fleet: Running, tmp_path: Path) -> None:
     bad, good = SERVERS_LEFT.take(fleet, "changed-password"), SERVERS_LEFT.take(fleet)
     config = agents.config(tmp_path)
-    process = agents.own_process(config, agents.header(config) + 'drivers = ["redfish"]\n')
+    process = agents.own_process(config, agents.header(config) + allowing(fleet))
 
     async def story() -> None:
-        driver = RemoteDriver(
-            "redfish", frozenset({"boot"}), f"http://127.0.0.1:{config.port}", agents.REFERENCE
-        )
+        driver = RemoteDriver("redfish", frozenset({"boot"}), agents.at(config))
         try:
             assert (await driver.check(action(fleet, good), order())).ready
             checked = await driver.check(action(fleet, bad), order())

@@ -286,6 +286,7 @@ def test_a_password_is_asked_for_by_reference_and_its_token_renewed(
     members = Members(tmp_path, 1, extra=("--auth-token-ttl", "1"))
     secret = tmp_path / "password"
     secret.write_text("correct horse\n")
+    secret.chmod(0o600)
     monkeypatch.setenv("EVAC_TEST_PASSWORD", "wrong horse")
 
     async def story() -> None:

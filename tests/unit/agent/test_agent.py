@@ -55,15 +55,14 @@ async def start_unit(made: AgentConfig, token: int = 5, epoch: int = 3) -> dict[
         "dry_run": False,
     }
     values = {"what": "execute", "verb": "start", "unit": "sleeper", "replicas": 1, "order": order}
-    url = f"http://{made.host}:{made.port}"
     try:
-        return await client.send(url, agents.REFERENCE, "/v1/unit", values, 5)
+        return await client.send(agents.at(made), "/v1/unit", values, 5)
     finally:
         await client.close()
 
 
 def permits_of(made: AgentConfig) -> AgentPermits:
-    return AgentPermits(f"http://{made.host}:{made.port}", agents.REFERENCE)
+    return AgentPermits(agents.at(made))
 
 
 def test_a_primary_is_fenced_before_its_permit_ends_and_not_while_it_is_renewed(tmp_path: Path) -> None:
@@ -291,8 +290,8 @@ def test_heads_of_journals_are_kept_and_never_go_back(tmp_path: Path) -> None:
     made = agents.config(tmp_path)
 
     async def story() -> None:
-        async with agents.running(made) as agent:
-            anchors = AgentAnchors(agent.url, agents.REFERENCE)
+        async with agents.running(made):
+            anchors = AgentAnchors(agents.at(made))
             await anchors.put("run-1", 0, 10, "a" * 64, 2)
             await anchors.put("run-1", 1, 20, "b" * 64, 2)
             with pytest.raises(Permanent, match="is before it"):
@@ -311,8 +310,8 @@ def test_a_sender_whose_clock_jumped_is_obeyed_by_the_time_of_the_agent(
     made = agents.config(tmp_path)
 
     async def story() -> None:
-        async with agents.running(made) as agent:
-            anchors = AgentAnchors(agent.url, agents.REFERENCE)
+        async with agents.running(made):
+            anchors = AgentAnchors(agents.at(made))
             await anchors.put("run-1", 0, 10, "a" * 64, 2)
             with monkeypatch.context() as patched:
                 patched.setattr(process_client, "_wall_ms", lambda: time.time_ns() // 1_000_000 + ahead_ms)
@@ -332,7 +331,7 @@ def test_hostile_requests_change_nothing(tmp_path: Path) -> None:
             body = b'{"what":"execute","verb":"start","unit":"sleeper","order":{"token":9}}'
             async with session.post(agent.url + "/v1/unit", data=body) as answer:
                 assert answer.status == 401
-            headers = signed("/v1/unit", body)
+            headers = signed(made, "/v1/unit", body)
             statuses = []
             for _ in range(2):
                 async with session.post(agent.url + "/v1/unit", data=body, headers=headers) as answer:
@@ -340,12 +339,12 @@ def test_hostile_requests_change_nothing(tmp_path: Path) -> None:
             assert statuses == [(200, ""), (409, "order-repeated")]
             for wrong in (b"", b"[]", b"{", b"\xff", b'{"order":7}', b'{"order":{"token":"9"},"what":[]}'):
                 async with session.post(
-                    agent.url + "/v1/unit", data=wrong, headers=signed("/v1/unit", wrong)
+                    agent.url + "/v1/unit", data=wrong, headers=signed(made, "/v1/unit", wrong)
                 ) as answer:
                     assert (answer.status, (await answer.json())["error"]["code"]) == (409, "order-wrong")
             large = b" " * (MAX_REQUEST_BYTES + 1)
             async with session.post(
-                agent.url + "/v1/unit", data=io.BytesIO(large), headers=signed("/v1/unit", large)
+                agent.url + "/v1/unit", data=io.BytesIO(large), headers=signed(made, "/v1/unit", large)
             ) as answer:
                 assert answer.status == 413
             async with session.get(agent.url + "/v1/unit") as answer:
@@ -355,13 +354,16 @@ def test_hostile_requests_change_nothing(tmp_path: Path) -> None:
     signal_group(agents.pid_of(made, "sleeper"))
 
 
-def signed(path: str, body: bytes) -> dict[str, str]:
+def signed(made: AgentConfig, path: str, body: bytes) -> dict[str, str]:
     at_ms, nonce = time.time_ns() // 1_000_000, f"{time.monotonic_ns():032d}"
     key = Secret(agents.KEY)
+    to = agents.at(made).addressee
     return {
         process_client.TIMESTAMP: str(at_ms),
         process_client.NONCE: nonce,
-        process_client.SIGNATURE: process_client.order_signature(key, "POST", path, body, at_ms, nonce),
+        process_client.SITE: to.site,
+        process_client.ADDRESS: to.address,
+        process_client.SIGNATURE: process_client.order_signature(key, "POST", path, body, at_ms, nonce, to),
     }
 
 
@@ -379,6 +381,21 @@ def test_health_tells_how_late_the_loop_is_and_no_secret(tmp_path: Path) -> None
     assert (said["answer"], said["site"], said["units"]) == ("evac agent", "pangyo", {"sleeper": 0})
     assert said["lag_ms"] >= 300
     assert agents.KEY not in json.dumps(said)
+
+
+def test_health_says_nothing_to_a_stranger(tmp_path: Path) -> None:
+    made = agents.config(tmp_path, agents.sleeper())
+
+    async def story() -> tuple[bytes, bytes]:
+        async with agents.running(made) as agent, aiohttp.ClientSession() as session:
+            stranger = {"Evac-Signature": "v2=" + "0" * 64, "Evac-Timestamp": "1", "Evac-Nonce": "a" * 32}
+            answers = []
+            for headers in ({}, stranger):
+                async with session.get(agent.url + "/v1/health", headers=headers) as answer:
+                    answers.append(await answer.read())
+            return answers[0], answers[1]
+
+    assert asyncio.run(story()) == (b'{"answer":"evac agent"}', b'{"answer":"evac agent"}')
 
 
 def test_it_stops_when_told_and_its_port_is_free_again(tmp_path: Path) -> None:

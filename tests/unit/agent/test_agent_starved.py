@@ -47,14 +47,14 @@ async def start_sleeper(made: AgentConfig) -> int:
     order |= {"reason": "test", "timeout_ms": 5_000, "key": "r/s", "ticket": "", "dry_run": False}
     values = {"what": "execute", "verb": "start", "unit": "sleeper", "replicas": 1, "order": order}
     try:
-        await client.send(f"http://{made.host}:{made.port}", agents.REFERENCE, "/v1/unit", values, 10)
+        await client.send(agents.at(made), "/v1/unit", values, 10)
     finally:
         await client.close()
     return agents.pid_of(made, "sleeper")
 
 
 def permits_of(made: AgentConfig) -> AgentPermits:
-    return AgentPermits(f"http://{made.host}:{made.port}", agents.REFERENCE)
+    return AgentPermits(agents.at(made))
 
 
 @contextlib.contextmanager
@@ -173,7 +173,7 @@ def test_clients_without_a_certificate_do_not_keep_a_controller_out(
             await asyncio.to_thread(silent.__enter__)
             client = AgentClient(peer)
             values = {"what": "mark", "store": STORE}
-            assert (await client.send(agent.url, agents.REFERENCE, PERMIT_PATH, values, 10))["mark"]
+            assert (await client.send(agents.at(made, agent.url), PERMIT_PATH, values, 10))["mark"]
             await client.close()
             bare = ssl.create_default_context(cafile=str(ours.file))
             answer = b""

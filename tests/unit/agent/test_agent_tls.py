@@ -17,13 +17,13 @@ from evac.agent.config import AgentConfig, TlsConfig, names_in, read_config
 from evac.app.anchoring import check_agents
 from evac.drivers.port import Action
 from evac.drivers.process import driver
-from evac.drivers.process.client import ALLOWED, HERE, AgentClient, AgentPeer, Lines, peer_of
+from evac.drivers.process.client import ALLOWED, HERE, AgentAt, AgentClient, AgentPeer, Lines, peer_of
 from evac.drivers.process.driver import AgentAnchors, ProcessDriver
 from evac.estate import load
 from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent, Retryable
 from evac.model.estate import Endpoint, Estate
 from evac.net.tls import TlsFiles
-from tests.unit.engine.agents import REFERENCE, config, running
+from tests.unit.engine.agents import REFERENCE, at, config, running
 from tests.unit.engine.authorities import Authority
 from tests.web.rooms import ESTATE
 
@@ -46,11 +46,11 @@ def behind(folder: Path, made: TlsConfig, site: str = "pangyo") -> AgentConfig:
     return replace(config(folder / site, tls=made), site=site)
 
 
-async def asked(url: str, peer: AgentPeer, timeout_s: float = 5.0) -> Any:
+async def asked(url: str, peer: AgentPeer, timeout_s: float = 5.0, site: str = "pangyo") -> Any:
     """What comes of an order: the answer, or the error."""
     client = AgentClient(peer)
     try:
-        return await client.send(url, REFERENCE, driver.PERMIT_PATH, MARK, timeout_s)
+        return await client.send(AgentAt(site, url, REFERENCE), driver.PERMIT_PATH, MARK, timeout_s)
     except ActionError as error:
         return error
     finally:
@@ -139,11 +139,11 @@ def test_two_agents_serve_everything_that_controllers_ask_over_tls(tmp_path: Pat
             running(behind(tmp_path, doors["anyang"], "anyang")) as two,
         ):
             for agent in (one, two):
-                keeper = AgentAnchors(agent.url, REFERENCE, peer)
+                keeper = AgentAnchors(at(agent.config, agent.url), peer)
                 await keeper.put("run", 1, 3, "ab" * 32, 5.0)
                 assert [row["records"] for row in await keeper.heads("run", 5.0)] == [3]
                 await keeper.close()
-                teller = driver.AgentGenerations(agent.url, REFERENCE, peer)
+                teller = driver.AgentGenerations(at(agent.config, agent.url), peer)
                 assert (await teller.ask(7, "kim", 5.0))[0] == 7
                 await teller.close()
 
@@ -218,7 +218,7 @@ def test_nothing_is_plain_where_others_can_reach_it_unless_it_is_said(tmp_path: 
     for host in ("0.0.0.0", "10.1.0.8", "agent.example", "::"):
         with pytest.raises(EvacError, match="allow_plain"):
             replace(made, host=host)
-        replace(made, host=host, allow_plain=True)
+        replace(made, host=host, allow_plain=True, addresses=("10.1.0.8:7070",))
     for url in ("http://10.1.0.8:7070", "http://agent.example:7070"):
         with pytest.raises(Permanent, match="in the clear"):
             Lines(HERE).to(url)
@@ -266,6 +266,28 @@ def test_controllers_refuse_to_begin_with_agents_in_the_clear(
         check_agents(estate("https://10.1.0.8:7070"))
     monkeypatch.setenv("EVAC_AGENT_PLAIN", ALLOWED)
     check_agents(estate("http://10.1.0.8:7070"))
+
+
+def test_controllers_refuse_to_begin_with_two_agents_of_one_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def estate(*secrets: str) -> Estate:
+        ends = tuple(
+            Endpoint(site, "web", site, "process", {"agent": f"http://{host}:7070", "secret": secret})
+            for site, host, secret in zip(
+                ("north", "south"), ("127.0.0.1", "127.0.0.2"), secrets, strict=True
+            )
+        )
+        return replace(load(ESTATE), endpoints=ends)
+
+    for name, text in (("A", "a" * 32), ("B", "b" * 32), ("COPY", "a" * 32)):
+        monkeypatch.setenv(name, text)
+    check_agents(estate("env:A", "env:B"))
+    check_agents(estate("env:A", "env:MISSING"))
+    with pytest.raises(EvacError) as caught:
+        check_agents(estate("env:A", "env:COPY"))
+    assert caught.value.code == "agent-key-shared"
+    assert "env:A and env:COPY" in caught.value.message
 
 
 def test_a_name_of_the_subject_counts_only_where_there_is_no_other() -> None:

@@ -11,13 +11,13 @@ import pytest
 import pytest_socket
 
 from evac.app.certificates import CertificateChore, end_of, own_certificates, words_of
-from evac.drivers.process.client import CERT, HERE, AgentPeer
+from evac.drivers.process.client import CERT, HERE, AgentAt, AgentPeer
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
 from evac.web.metrics import Certificates
 from evac_lab.doctor import _certificates
 from tests.unit.agent.test_agent_tls import tls
-from tests.unit.engine.agents import REFERENCE, config, running
+from tests.unit.engine.agents import REFERENCE, at, config, running
 from tests.unit.engine.authorities import Authority
 
 DAY_MS = 86_400_000
@@ -59,8 +59,8 @@ def test_whoever_leads_tells_once_a_day_of_each_that_ends_soon(
     async def story() -> None:
         async with running(config(tmp_path, tls=door)) as agent:
             agents = {
-                "pangyo": (agent.url, REFERENCE, AgentPeer(mine)),
-                "anyang": ("http://127.0.0.1:9", REFERENCE, HERE),
+                "pangyo": (at(agent.config, agent.url), AgentPeer(mine)),
+                "anyang": (AgentAt("anyang", "http://127.0.0.1:9", REFERENCE), HERE),
             }
             chore = CertificateChore(agents, clock, told.append)
             await chore.look()

@@ -6,11 +6,12 @@ import orjson
 import pytest
 
 from evac.app.observed_stores import aged, changes_in, decode, encode, facts_from, merged, rivals_in
+from evac.derive.stores import observed
 from evac.engine.stores.sightings import CopySeen, Following, Sighting
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt
 from evac.model.estate import Estate, Site, Store, StoreMember
-from evac.model.observation import MemberSeen, Observation, Role, observed
+from evac.model.observation import MemberSeen, Observation, Role
 from evac.model.situation import Effects, LostNow, Moved, Rivals
 
 

@@ -10,8 +10,8 @@ from evac.audit.impacts.capacity import requested_of, settled
 from evac.audit.impacts.dependencies import taken_of
 from evac.audit.impacts.losses import losses
 from evac.audit.impacts.placing import open_packing, pack
+from evac.derive.domains import topology
 from evac.estate.examples import pangyo
-from evac.model.domain import topology
 
 
 @pytest.mark.parametrize("mended", [False, True])

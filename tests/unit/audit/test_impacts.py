@@ -15,9 +15,9 @@ from evac.derive.affected import (
     hit_by_dependency,
     stores_lost,
 )
+from evac.derive.domains import loss, topology
 from evac.derive.pools import replicas_lost
 from evac.estate.examples import pangyo
-from evac.model.domain import loss, topology
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Estate
 

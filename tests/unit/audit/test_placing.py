@@ -15,9 +15,9 @@ from evac.audit.impacts.dependencies import taken_of
 from evac.audit.impacts.free_capacity import Headroom, Used, Wants, load_of, power_of, reserves
 from evac.audit.impacts.losses import Losses, Presence, losses, lost_counts, pools_taken, presence
 from evac.audit.impacts.placing import Supply, open_packing, pack, stock_of, supply_of
+from evac.derive.domains import Topology, topology
 from evac.derive.planning_instance import derive
 from evac.estate.examples import pangyo
-from evac.model.domain import Topology, topology
 from evac.model.fleet import BMC_NO, CONDEMNED, SERVING, SPARE
 from evac.model.scenario import lose
 

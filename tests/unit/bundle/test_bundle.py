@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import Awaitable, Callable
@@ -24,7 +25,7 @@ from evac.engine.lead import watch_journal
 from evac.engine.lead.leadership import LEADER, Leadership
 from evac.engine.stores import datasets
 from evac.estate.codecs.bundle import BundleDamaged, Source, open_bundle, write_bundle
-from evac.model.errors import InvalidInput, NotAllowed, StoreError, UnknownDomain
+from evac.model.errors import EvacError, InvalidInput, NotAllowed, StoreError, UnknownDomain
 from evac.model.estate import Endpoint, Estate, Site
 from evac.model.generation import generation_of
 from evac.net import secrets
@@ -121,8 +122,15 @@ def opening(folder: Path, bundle: Path, **changes: Any) -> bundle_opening.Opened
         "who": "kim",
         "reason": "fire",
         "confirm": ("north",),
+        "digest": digest_of(bundle),
     }
     return bundle_opening.open_from(bundle_opening.OpeningRequest(**(asked | changes)), NOW_MS)
+
+
+def digest_of(bundle: Path) -> str:
+    with contextlib.suppress(EvacError), open_bundle(bundle) as found:
+        return found.digest
+    return ""
 
 
 def test_a_bundle_is_stable_and_carries_what_it_says(tmp_path: Path) -> None:
@@ -204,7 +212,7 @@ def test_a_silent_agent_must_be_of_a_site_that_a_person_names(tmp_path: Path) ->
 
 @pytest.mark.servers
 def test_agents_are_told_and_two_laptops_never_share_a_generation(tmp_path: Path) -> None:
-    made = agents.config(tmp_path)
+    made = agents.config(tmp_path, site="north")
     estate(tmp_path, f"http://{made.host}:{made.port}")
     bundle = make(tmp_path, store=None)
 

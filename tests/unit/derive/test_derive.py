@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from evac.derive.planning_instance import derive
+from evac.derive.stores import observed
 from evac.model.digest import estate_digest
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 from evac.model.instance import Instance
-from evac.model.observation import MemberSeen, Observation, Role, observed
+from evac.model.observation import MemberSeen, Observation, Role
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario, lose
 from tests.unit.model.estates import WEB, two_sites

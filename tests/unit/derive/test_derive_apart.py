@@ -11,9 +11,9 @@ import pytest
 from bench.wild_instances import wild_instance
 from evac import estate as estates
 from evac.derive.basis import OF_TOUCHED, basis_of, no_rows, only_touched, read_by_rows, rows_said
+from evac.derive.domains import loss, topology
 from evac.derive.planning_instance import derive, limits_in
 from evac.derive.rows import rows_of
-from evac.model.domain import loss, topology
 from evac.model.estate import Estate
 from evac.model.scenario import lose
 from evac.model.units import TICK_MS

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from evac.app.planner.plans import make_plan
+from evac.derive.domains import loss, topology
 from evac.derive.situation import estate_after
 from evac.estate.examples import pangyo
-from evac.model.domain import loss, topology
 from evac.model.estate import Estate
 from evac.model.fleet import CONDEMNED, DARK, ON_SERVER, SERVING
 from evac.model.plan import Plan

@@ -10,9 +10,9 @@ import pytest
 
 from evac.app.planner.plans import make_plan
 from evac.audit import audit
+from evac.derive.domains import topology
 from evac.derive.situation import moved, of, promised, situation_after
 from evac.model.digest import estate_digest
-from evac.model.domain import topology
 from evac.model.estate import (
     Dependency,
     Estate,

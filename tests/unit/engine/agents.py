@@ -11,15 +11,25 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from evac.agent.config import AgentConfig, FenceConfig, UnitConfig
 from evac.agent.service import Agent, start_agent
+from evac.drivers.process import client
+from evac.drivers.process.client import AgentAt
+from evac.net.secrets import Secret
 from evac_lab.process import Process
 from tests.contract.ports import free_port, free_ports
 
 KEY = "key-of-the-agents-0123456789"
 REFERENCE = "env:EVAC_TEST_AGENT_KEY"
+
+
+def at(made: AgentConfig, url: str = "") -> AgentAt:
+    """The agent as an estate names it."""
+    return AgentAt(made.site, url or f"http://{made.host}:{made.port}", REFERENCE)
+
 
 SERVICE = """\
 import http.server, os, pathlib, sys
@@ -57,7 +67,8 @@ def config(
     folder: Path, *units: UnitConfig, fences: tuple[FenceConfig, ...] = (), **more: Any
 ) -> AgentConfig:
     os.environ["EVAC_TEST_AGENT_KEY"] = KEY
-    return AgentConfig("pangyo", "127.0.0.1", free_port(), folder / "agent", REFERENCE, units, fences, **more)
+    named = {"site": "pangyo", "host": "127.0.0.1", "port": free_port(), "state": folder / "agent"}
+    return AgentConfig(**{**named, "secret": REFERENCE, "units": units, "fences": fences, **more})
 
 
 @asynccontextmanager
@@ -70,8 +81,17 @@ async def running(made: AgentConfig, **more: Any) -> AsyncIterator[Agent]:
 
 
 def health(made: AgentConfig) -> dict[str, Any]:
-    """What its health page says, asked from outside."""
-    with urllib.request.urlopen(f"http://{made.host}:{made.port}/v1/health", timeout=2) as answer:
+    """What its health page says to who has its key, asked from outside."""
+    nonce, at_ms, to = token_hex(16), time.time_ns() // 1_000_000, at(made).addressee
+    headers = {
+        client.NONCE: nonce,
+        client.TIMESTAMP: str(at_ms),
+        client.SITE: to.site,
+        client.ADDRESS: to.address,
+        client.SIGNATURE: client.order_signature(Secret(KEY), "GET", "/v1/health", b"", at_ms, nonce, to),
+    }
+    asked = urllib.request.Request(f"http://{made.host}:{made.port}/v1/health", headers=headers)
+    with urllib.request.urlopen(asked, timeout=2) as answer:
         found: dict[str, Any] = json.load(answer)
         return found
 

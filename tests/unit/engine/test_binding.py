@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
+from evac.derive.stores import observed
 from evac.engine.boots.binding import boot_endpoint
 from evac.engine.runs.binding import Bound, _digest, bind
 from evac.engine.runs.step_actions import followers, ground_of
 from evac.estate.examples import pangyo
 from evac.model.errors import StalePlan
 from evac.model.estate import Endpoint, Estate
-from evac.model.observation import MemberSeen, Observation, observed
+from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import Pace, RunPolicy, StorePolicy
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
@@ -58,7 +59,7 @@ NAMES = (
     "key_name: evac, key_secret: 'env:KEY'"
 )
 PROXY = "host: 127.0.0.{n}, port: 9999, backend: m, servers: ['pangyo=p1']"
-UNIT = "agent: 'http://127.0.0.1:9', secret: 'env:AGENT', unit: messenger"
+UNIT = "agent: 'http://127.0.0.{n}:9', secret: 'env:AGENT{n}', unit: messenger"
 TRAFFIC = "".join(
     f"  {name}-{site}: {{for: messenger, at: {site}, driver: {driver}, settings: "
     f"{{{settings.format(n=n)}}}}}\n"

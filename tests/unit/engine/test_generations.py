@@ -50,9 +50,9 @@ def test_an_agent_obeys_nobody_of_an_older_generation(tmp_path: Path) -> None:
 
     async def story() -> None:
         async with agents.running(made) as agent:
-            told = AgentGenerations(agent.url, agents.REFERENCE)
-            anchors = AgentAnchors(agent.url, agents.REFERENCE)
-            permits = AgentPermits(agent.url, agents.REFERENCE)
+            told = AgentGenerations(agents.at(agent.config))
+            anchors = AgentAnchors(agents.at(agent.config))
+            permits = AgentPermits(agents.at(agent.config))
             await start_unit(made, token=900)
             await anchors.put("watch", 5, 50, "a" * 64, 2)
             assert await told.ask(0, "", 2) == (0, "")
@@ -73,7 +73,7 @@ def test_an_agent_obeys_nobody_of_an_older_generation(tmp_path: Path) -> None:
             for client in (told, anchors, permits):
                 await client.close()
         async with agents.running(made) as again:
-            told = AgentGenerations(again.url, agents.REFERENCE)
+            told = AgentGenerations(agents.at(again.config))
             assert await told.ask(0, "", 2) == (1, "laptop")
             await told.close()
 

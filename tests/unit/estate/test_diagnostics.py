@@ -130,6 +130,15 @@ YAML_CASES: list[tuple[str, str, str]] = [
         "      settings: {url: 'http://x', secret: ‹hunter2}}\n",
         "env:NAME",
     ),
+    (
+        "agent-key-shared",
+        f"{HEAD}services: {{x: {{}}}}\nendpoints:\n"
+        "  e: {for: x, at: a, driver: process,\n"
+        "      settings: {agent: 'http://localhost:1', secret: 'env:K', unit: x}}\n"
+        "  f: {for: x, at: b, driver: process,\n"
+        "      settings: {agent: 'http://localhost:2', unit: x, secret: ‹'env:K'}}\n",
+        "a key of its own",
+    ),
     ("endpoint-never-asked", _end("driver: ‹command"), "drivers for a store: patroni, postgres, redis"),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
     ("endpoint-never-asked", _end("driver: ‹manual"), "done by a person"),

@@ -1,13 +1,15 @@
 """A plan for a dark site: power, then every server, what people free, and a bound no order beats."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evac.derive.situation import estate_after
+from evac.derive.stores import observed
 from evac.estate.codecs import plan as plan_codec
 from evac.model.fleet import ON_POOL
-from evac.model.observation import MemberSeen, Observation, observed
+from evac.model.observation import MemberSeen, Observation
 from evac.model.plan import Plan, Step
 from evac.model.scenario import Scenario
 from evac.planning.plan import plan
@@ -140,6 +142,23 @@ def test_what_does_not_fit_into_the_power_stays_off_and_is_listed(tmp_path: Path
     drawn = sum(400 if step.target.endswith("x") else 300 for step in boots(made))
     assert drawn <= 1_980
     assert made.scenario.power == (("a", 2_000),)
+
+
+def test_a_rack_draws_from_all_its_feeds_however_many(tmp_path: Path) -> None:
+    usual = dark_site(tmp_path)
+    third = replace(usual.feeds[0], id="a/h1/f3", power_budget_watts=1_000)
+    racks = tuple(
+        replace(rack, feeds=(*rack.feeds, third.id)) if rack.hall == "a/h1" else rack for rack in usual.racks
+    )
+    feeds = tuple(sorted((*usual.feeds, third), key=lambda feed: feed.id))
+    estate = replace(usual, feeds=feeds, racks=racks)
+    made = plan(estate, Scenario("restore", ("a",)))
+    assert check(estate, made).violations == ()
+    drawn = [400 if step.target.endswith("x") else 300 for step in boots(made) if step.target < "a2"]
+    assert 600 < sum(drawn) <= 990
+    assert [(entry.reason, len(entry.servers)) for entry in made.left_off] == [
+        ("the power of a/h1/f3 does not reach", 8 - len(drawn))
+    ]
 
 
 def test_a_refused_rack_is_listed(tmp_path: Path) -> None:

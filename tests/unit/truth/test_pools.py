@@ -13,8 +13,8 @@ from evac.audit import audit
 from evac.audit.impacts.all_losses import FATES, Impacts, impacts
 from evac.audit.impacts.losses import losses
 from evac.derive.affected import counts_by_service
+from evac.derive.domains import Loss, loss, topology
 from evac.derive.pools import replicas_lost
-from evac.model.domain import Loss, loss, topology
 from evac.model.estate import Estate
 from evac.model.plan import Outcome, Plan
 from evac.model.scenario import Scenario, lose

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from evac.derive import energising, limits
+from evac.derive.domains import topology
 from evac.derive.limits import LimitTable, PowerTable
 from evac.derive.planning_instance import derive
 from evac.estate.examples import pangyo
-from evac.model.domain import topology
 from evac.model.estate import Estate, StoreMember
 from evac.model.instance import Instance, Limit, Use
 from evac.model.plan import Plan

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evac.derive.domains import is_lost, loss, topology
 from evac.estate import examples, load
-from evac.model.domain import is_lost, loss, topology
 from evac.model.estate import Estate
 from evac.model.fleet import AT_SITE, ON_POOL, SERVER_STATES
 from evac.model.plan import Outcome, Plan, Step

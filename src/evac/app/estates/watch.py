@@ -87,7 +87,7 @@ def needs_restart(old: Estate, new: Estate, site: str, watches: bool) -> str:
     ):
         if names:
             return f"the site {min(names)} is {words}"
-    agents, others = ({at: found[:2] for at, found in agents_of(one).items()} for one in (old, new))
+    agents, others = ({at: found[0] for at, found in agents_of(one).items()} for one in (old, new))
     changed = {at for at in agents.keys() | others.keys() if agents.get(at) != others.get(at)}
     return f"the agent of {min(changed)} is reached in another way" if changed else ""
 

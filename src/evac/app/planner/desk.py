@@ -32,6 +32,7 @@ from evac.derive.basis import (
     read_by_rows,
     rows_said,
 )
+from evac.derive.domains import Loss, Topology, domains, is_lost, loss, topology
 from evac.derive.planning_instance import derive, limits_in
 from evac.derive.rows import RowSet, rows_of
 from evac.engine.plans.queue import scenarios_of
@@ -39,7 +40,6 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.canonical import written
 from evac.model.collector import collector_at_rest
 from evac.model.digest import estate_digest
-from evac.model.domain import Loss, Topology, domains, is_lost, loss, topology
 from evac.model.errors import EvacError
 from evac.model.estate import Estate
 from evac.model.instance import Instance

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from evac.app.planner.kernels import Report, kernels, search_s
 from evac.app.side_process import Apart
+from evac.derive.domains import Topology, resolve, resolve_each, topology
 from evac.derive.limits import BUDGETED, stated_budgets
 from evac.derive.planning_instance import derive
 from evac.engine.boots.feed_watch import Mend, Trouble
@@ -26,7 +27,6 @@ from evac.estate.codecs import plan as plan_codec
 from evac.estate.format import quantities
 from evac.model.collector import collector_at_rest
 from evac.model.digest import estate_digest
-from evac.model.domain import Topology, resolve, resolve_each, topology
 from evac.model.errors import EvacError, InvalidInput, PlanError, StalePlan, UnknownDomain
 from evac.model.estate import Estate
 from evac.model.instance import Instance

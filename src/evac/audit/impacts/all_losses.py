@@ -59,7 +59,7 @@ from evac.audit.impacts.schedule import (
 )
 from evac.audit.impacts.stores import NEVER, FamilyHits, StoreHits, family_hits, store_hits
 from evac.derive.affected import ServiceGraph, service_graph
-from evac.model.domain import Topology
+from evac.derive.domains import Topology
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, CodeColumn, IntColumn
 

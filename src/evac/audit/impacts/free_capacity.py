@@ -24,8 +24,8 @@ from evac.audit.first_fit import (
     holds_any,
 )
 from evac.audit.impacts.losses import Rows
+from evac.derive.domains import Topology
 from evac.derive.limits import less_margin, stated_budgets
-from evac.model.domain import Topology
 from evac.model.estate import Service
 from evac.model.fleet import (
     BMC_NO,

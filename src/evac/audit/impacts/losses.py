@@ -15,8 +15,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from evac.derive.domains import Domain, Topology, domains, loss, resolve, resolve_each, server_row
 from evac.derive.pools import part_of, pools_with_servers, share_of_pool
-from evac.model.domain import Domain, Topology, domains, loss, resolve, resolve_each, server_row
 from evac.model.estate import Estate
 from evac.model.fleet import (
     AT_SITE,

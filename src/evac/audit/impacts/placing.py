@@ -40,7 +40,7 @@ from evac.audit.impacts.free_capacity import (
 )
 from evac.audit.impacts.losses import Losses, Presence, Rows
 from evac.derive.affected import reachable, service_graph
-from evac.model.domain import Topology
+from evac.derive.domains import Topology
 from evac.model.estate import Estate
 from evac.model.fleet import ON_SERVER, BoolColumn, IntColumn
 from evac.model.units import UNBOUNDED

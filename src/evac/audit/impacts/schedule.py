@@ -19,7 +19,7 @@ from evac.audit.impacts.recovery import Recovery, Times
 from evac.audit.impacts.stores import NEVER, Outcome, StoreHits
 from evac.audit.in_line import UNLIMITED, Asked, Gates, Pace, Ways, in_line, lists_of
 from evac.derive.affected import ServiceGraph
-from evac.model.domain import Topology, site_of
+from evac.derive.domains import Topology, site_of
 from evac.model.estate import Estate, Store
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from evac.audit.impacts.losses import Losses
 from evac.derive.affected import ServiceGraph
+from evac.derive.domains import Topology, is_lost, loss, resolve, server_row
 from evac.derive.stores import (
     Way,
     has_majority,
@@ -23,7 +24,6 @@ from evac.derive.stores import (
     surviving_ways,
     within_rpo,
 )
-from evac.model.domain import Topology, is_lost, loss, resolve, server_row
 from evac.model.estate import Store
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 

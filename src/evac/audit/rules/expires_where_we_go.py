@@ -8,8 +8,8 @@ from typing import Final
 
 from evac.audit.context import Context, Rule, listed
 from evac.audit.findings import Finding
+from evac.derive.domains import resolve
 from evac.model.diagnostic import Severity
-from evac.model.domain import resolve
 from evac.model.errors import UnknownDomain
 from evac.model.estate import Expiring
 

@@ -9,8 +9,8 @@ import numpy as np
 from evac.audit.context import Context, Rule, by_service, chain_to, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.dependencies import pairs_of, spread_table
+from evac.derive.domains import site_of
 from evac.model.diagnostic import Severity
-from evac.model.domain import site_of
 from evac.model.fleet import BoolColumn
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
-from evac.model.domain import resolve, server_row
+from evac.derive.domains import resolve, server_row
 from evac.model.estate import Store
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule
 from evac.audit.findings import Finding
-from evac.model.domain import site_of
+from evac.derive.domains import site_of
 
 
 def check(context: Context) -> Iterator[Finding]:

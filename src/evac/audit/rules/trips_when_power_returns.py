@@ -9,9 +9,9 @@ import numpy as np
 
 from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
+from evac.derive.domains import loss
 from evac.derive.energising import energise
 from evac.derive.limits import PowerTable, limits_of, power_table
-from evac.model.domain import loss
 from evac.model.fleet import CONDEMNED
 from evac.model.scenario import Scenario
 from evac.model.units import TICK_MS

@@ -13,11 +13,14 @@ DRIVER = DriverSpec(
             "list",
             "the program, by full path or by a name on the `PATH`, and its arguments",
             needed=("fence",),
+            reaches="program",
         ),
-        Setting("observe_argv", "list", "ends with 0 when it is done, with 1 when it is not"),
-        Setting("undo_argv", "list", "takes it back"),
+        Setting(
+            "observe_argv", "list", "ends with 0 when it is done, with 1 when it is not", reaches="program"
+        ),
+        Setting("undo_argv", "list", "takes it back", reaches="program"),
         Setting("env", "list", "`NAME=value` or `NAME=reference`"),
-        Setting("cwd", "text", "where it runs", "that of evac"),
+        Setting("cwd", "text", "where it runs", "that of evac", reaches="folder"),
     ),
     "evac.drivers.command.driver:CommandDriver",
     proofs=("network", "power"),

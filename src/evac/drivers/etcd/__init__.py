@@ -7,7 +7,7 @@ DRIVER = DriverSpec(
     "etcd",
     "asks the site's member of etcd whether it is alive; plans ask nothing of it",
     (AnswersProbe,),
-    (Setting("url", "text", "client URL of the member", needed=("site",)),),
+    (Setting("url", "text", "client URL of the member", needed=("site",), reaches="host"),),
     "evac.drivers.etcd.driver:EtcdDriver",
     probe="member",
 )

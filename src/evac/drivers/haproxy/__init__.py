@@ -10,8 +10,15 @@ DRIVER = DriverSpec(
     "takes the servers of a site out of one backend, puts them back, and shares work between sites",
     (RoutesTraffic, Fences),
     (
-        Setting("socket", "text", "path of the socket of the runtime API, in place of `host` and `port`"),
-        Setting("host", "text", "where the runtime API listens", needed=_ALL, unless="socket"),
+        Setting(
+            "socket",
+            "text",
+            "path of the socket of the runtime API, in place of `host` and `port`",
+            reaches="socket",
+        ),
+        Setting(
+            "host", "text", "where the runtime API listens", needed=_ALL, unless="socket", reaches="host"
+        ),
         Setting("port", "number", "its port", needed=_ALL, unless="socket", most=65_535),
         Setting("backend", "text", "whose servers", needed=_ALL),
         Setting("servers", "list", "`SITE=SERVER+SERVER` for each site", needed=_ALL),

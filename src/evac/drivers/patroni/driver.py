@@ -26,7 +26,7 @@ from evac.drivers.store_driver import StoreDriver
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable, StoreError
 from evac.net.etcd_gateway import Gateway, NotSent, Refused, text_key
 from evac.net.http_calls import Caller, NotAnswered, NotReached
-from evac.net.secrets import resolve, scrub
+from evac.net.secrets import path_of, resolve, scrub
 
 MEMBER_S: Final = 1.0
 LEAST_S: Final = 0.01
@@ -147,7 +147,15 @@ class Dcs:
         if not urls:
             raise Permanent("setting-missing", "etcd is not given", "write the client URLs of etcd's members")
         members = [(url if "://" in url else f"http://{url}").rstrip("/") for url in urls]
-        self._etcd = Gateway(members, attempt_s=MEMBER_S)
+        names = ("etcd_ca", "etcd_cert", "etcd_key")
+        authority, cert, key = (path_of(text(settings, name, "")) for name in names)
+        self._etcd = Gateway(
+            members,
+            user=text(settings, "etcd_user", ""),
+            password=text(settings, "etcd_password", ""),
+            tls=(authority, cert, key),
+            attempt_s=MEMBER_S,
+        )
         self.scope = text(settings, "scope")
         namespace = "/" + text(settings, "namespace", "/service").strip("/")
         self.root = f"{namespace}/{self.scope}/"

@@ -21,6 +21,7 @@ DRIVER = DriverSpec(
             "text",
             "where it takes connections, for every controller and every copy",
             needed=("store",),
+            reaches="host",
         ),
         Setting("port", "number", "its port", "5432", most=65_535),
         Setting("user", "text", "a superuser", "`postgres`"),
@@ -28,9 +29,20 @@ DRIVER = DriverSpec(
         Setting("dbname", "text", "the database to connect to", "`postgres`"),
         Setting("name", "text", "its `application_name`, as its primary sees it", "none"),
         Setting(
-            "data", "text", "its data folder, on the agent's machine; without it a copy is only led", "none"
+            "data",
+            "text",
+            "its data folder, on the agent's machine; without it a copy is only led",
+            "none",
+            reaches="folder",
         ),
-        Setting("bin", "text", "folder of PostgreSQL's programs there", needed=("store",), with_="data"),
+        Setting(
+            "bin",
+            "text",
+            "folder of PostgreSQL's programs there",
+            needed=("store",),
+            with_="data",
+            reaches="program",
+        ),
         Setting("system_user", "text", "owner of the data", "`postgres`"),
         Setting(
             "archive",
@@ -38,6 +50,7 @@ DRIVER = DriverSpec(
             "folder there, for what an old primary had alone",
             needed=("store",),
             with_="data",
+            reaches="folder",
         ),
         Setting("archive_rows", "list", "tables, or `*`, whose rows are written out as well", "none"),
         Setting("start", "text", "who starts it after a rewind", "`pg_ctl`", choices=("pg_ctl", "unit")),

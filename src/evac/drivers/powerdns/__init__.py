@@ -10,7 +10,7 @@ DRIVER = DriverSpec(
     "moves names between sites by the API of one PowerDNS server",
     (RoutesTraffic,),
     (
-        Setting("url", "text", "where the API listens", needed=_ALL),
+        Setting("url", "text", "where the API listens", needed=_ALL, reaches="host"),
         Setting("key", "secret", "a reference to the key of the API", needed=_ALL),
         Setting("server_id", "text", "which server the API knows it as", "`localhost`"),
         Setting("zone", "text", "a zone for which the server has authority", needed=_ALL),

@@ -10,7 +10,7 @@ DRIVER = DriverSpec(
     "starts, stops, scales and checks a unit through the agent of its site",
     (RunsUnits, Verifies, AnswersProbe),
     (
-        Setting("agent", "text", "its URL", needed=_ALL),
+        Setting("agent", "text", "its URL", needed=_ALL, reaches="host"),
         Setting("secret", "secret", "a reference to the key of the agent's file", needed=_ALL),
         Setting("unit", "text", "what the agent calls it", needed=("service",)),
     ),

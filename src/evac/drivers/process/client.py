@@ -1,7 +1,8 @@
 """How this process speaks to the agents of sites: signed orders, and whom it believes.
 
-An order is signed by HMAC-SHA256 over the lines method, path with query, timestamp, nonce, SHA-256 of the
-body; an answer is signed over the nonce of its order, so that no answer of another order can replace it.
+An order is signed by HMAC-SHA256 over the lines version, site and address of its agent, method, path with
+query, timestamp, nonce, SHA-256 of the body: an agent refuses what is meant for another one, whoever has its
+key. An answer is signed over the nonce of its order, so that no answer of another order can replace it.
 
 An agent is reached at an `https://` address: its certificate has to be of the name or address in it, and of
 an authority that is believed; ours is shown to it. An `http://` address is taken for this machine only,
@@ -131,19 +132,65 @@ def agent_of(estate: Estate, site: str) -> Endpoint | None:
 
 TIMESTAMP: Final = "Evac-Timestamp"
 NONCE: Final = "Evac-Nonce"
+SITE: Final = "Evac-Site"
+ADDRESS: Final = "Evac-Address"
 SIGNATURE: Final = "Evac-Signature"
+ORDERS: Final = "Evac-Orders"
+"""In a refusal: the version of orders that the agent takes. Those before version 2 say nothing."""
 LEAST_KEY_BYTES: Final = 16
-_VERSION: Final = "v1="
+VERSION: Final = "v2="
+OLDER: Final = "v1="
+"""Orders that name no agent."""
 
 
-def order_signature(secret: Secret, method: str, path: str, body: bytes, at_ms: int, nonce: str) -> str:
+@dataclass(frozen=True, slots=True)
+class AgentAt:
+    """An agent as an estate names it. secret: the reference of its key."""
+
+    site: str
+    url: str
+    secret: str
+
+    @property
+    def addressee(self) -> Addressee:
+        parts = urlsplit(self.url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return Addressee(self.site, address(parts.hostname or "", port))
+
+
+@dataclass(frozen=True, slots=True)
+class Addressee:
+    """Whom an order is for. address: `host:port`."""
+
+    site: str
+    address: str
+
+
+def address(host: str, port: int) -> str:
+    """How a place is written in orders: lower case, IPv6 in brackets."""
+    host = host.lower()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def order_signature(
+    secret: Secret,
+    method: str,
+    path: str,
+    body: bytes,
+    at_ms: int,
+    nonce: str,
+    to: Addressee,
+    version: str = VERSION,
+) -> str:
     """The signature of an order. path: with its query, as it is sent."""
-    return _sign(secret, ("order", method.upper(), path, str(at_ms), nonce, _digest(body)))
+    named = (version, to.site, to.address) if version != OLDER else ()
+    return _sign(secret, ("order", *named, method.upper(), path, str(at_ms), nonce, _digest(body)), version)
 
 
-def answer_signature(secret: Secret, status: int, body: bytes, nonce: str) -> str:
+def answer_signature(secret: Secret, status: int, body: bytes, nonce: str, version: str = VERSION) -> str:
     """The signature of the answer to the order with this nonce."""
-    return _sign(secret, ("answer", str(status), nonce, _digest(body)))
+    named = (version,) if version != OLDER else ()
+    return _sign(secret, ("answer", *named, str(status), nonce, _digest(body)), version)
 
 
 def same(one: str, other: str) -> bool:
@@ -151,9 +198,9 @@ def same(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
 
 
-def _sign(secret: Secret, lines: tuple[str, ...]) -> str:
-    content = "\n".join(lines).encode("utf-8")
-    return _VERSION + hmac.new(secret.reveal_bytes(), content, hashlib.sha256).hexdigest()
+def _sign(secret: Secret, lines: tuple[str, ...], version: str) -> str:
+    content = "\n".join(lines).encode("utf-8", "surrogateescape")
+    return version + hmac.new(secret.reveal_bytes(), content, hashlib.sha256).hexdigest()
 
 
 def _digest(body: bytes) -> str:
@@ -196,31 +243,35 @@ class AgentClient:
         self._ahead_ms: dict[str, int] = {}
 
     async def send(
-        self, agent: str, secret: str, path: str, values: Mapping[str, Any], timeout_s: float
+        self, agent: AgentAt, path: str, values: Mapping[str, Any], timeout_s: float
     ) -> dict[str, Any]:
-        """The agent's answer. secret: a reference. Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
-        check_url(agent)
-        key = secrets.resolve(secret)
+        """The agent's answer. Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
+        check_url(agent.url)
+        key = secrets.resolve(agent.secret)
         if len(key.reveal_bytes()) < LEAST_KEY_BYTES:
             raise Permanent("secret-short", f"{key} is shorter than {LEAST_KEY_BYTES} bytes")
         body = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
         found = await self._ask(agent, key, path, body, timeout_s)
-        if self._learned(agent, found):
+        if self._learned(agent.url, found):
             found = await self._ask(agent, key, path, body, timeout_s)
         error = found.get("error")
         if isinstance(error, dict):
             raise _error(error)
         return found
 
-    async def _ask(self, agent: str, key: Secret, path: str, body: bytes, timeout_s: float) -> dict[str, Any]:
+    async def _ask(
+        self, agent: AgentAt, key: Secret, path: str, body: bytes, timeout_s: float
+    ) -> dict[str, Any]:
         """One order, one answer. The agent's own errors are values."""
-        nonce, at_ms = randomness.token_hex(16), max(0, _wall_ms() + self._ahead_ms.get(agent, 0))
-        url = agent.rstrip("/") + path
+        nonce, at_ms = randomness.token_hex(16), max(0, _wall_ms() + self._ahead_ms.get(agent.url, 0))
+        url, to = agent.url.rstrip("/") + path, agent.addressee
         headers = {
             "Content-Type": "application/json",
             TIMESTAMP: str(at_ms),
             NONCE: nonce,
-            SIGNATURE: order_signature(key, "POST", urlsplit(url).path, body, at_ms, nonce),
+            SITE: to.site,
+            ADDRESS: to.address,
+            SIGNATURE: order_signature(key, "POST", urlsplit(url).path, body, at_ms, nonce, to),
         }
         try:
             answer = await self._caller.call(
@@ -233,9 +284,9 @@ class AgentClient:
         except NotAnswered as error:
             trouble = error.trouble or await self._why_cut(url, error)
             code = "agent-no-answer" if trouble is None else trouble.code
-            words = str(error) if trouble is None else f"{agent}: {trouble.words}"
+            words = str(error) if trouble is None else f"{agent.url}: {trouble.words}"
             raise OutcomeUnknown(code, words, "observe it first") from error
-        return _understood(answer, key, nonce)
+        return _understood(answer, agent, key, nonce)
 
     async def _why_cut(self, url: str, error: NotAnswered) -> TlsTrouble | None:
         """Whether an agent that hung up does so because of our certificate; it is told, and no more: what
@@ -295,7 +346,7 @@ def observed_of(answer: Mapping[str, Any]) -> Observed:
     return Observed("absent" if outcome == "absent" else "unclear", evidence_of(answer))
 
 
-def _understood(answer: Answer, key: Secret, nonce: str) -> dict[str, Any]:
+def _understood(answer: Answer, agent: AgentAt, key: Secret, nonce: str) -> dict[str, Any]:
     """The values of an answer whose signature holds. A refusal without one is believed: nothing was done."""
     values = answer.values()
     said = answer.headers.get(SIGNATURE.lower(), "")
@@ -304,6 +355,12 @@ def _understood(answer: Answer, key: Secret, nonce: str) -> dict[str, Any]:
         refused = values.get("error")
         if answer.status == 403 and isinstance(refused, dict) and refused.get("code") in REFUSED:
             raise Permanent(str(refused["code"]), *REFUSED[refused["code"]])
+        if answer.status == 401 and ORDERS.lower() not in answer.headers:
+            raise Permanent(
+                "agent-older",
+                f"the agent at {agent.url} is of an older version of evac: it takes no orders that name it",
+                "upgrade agents before controllers, with older_orders = true in their files until all are",
+            )
         if answer.status in (401, 404, 405, 413):
             raise Permanent(
                 "agent-refused", f"the agent answers {answer.status}", "check its key and address"

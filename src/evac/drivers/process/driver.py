@@ -15,7 +15,7 @@ from evac.drivers import parameters as given
 from evac.drivers.capabilities import AnswersProbe, ProbeReport, RunsUnits, Verifies
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.process import client
-from evac.drivers.process.client import HERE, AgentClient, AgentPeer, Lines
+from evac.drivers.process.client import HERE, AgentAt, AgentClient, AgentPeer, Lines
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.model.generation import GENERATION_MOST
 from evac.net.http_calls import Prober
@@ -30,16 +30,14 @@ _OLD_MARK: Final = frozenset({"mark-unknown", "permit-late"})
 
 class RemoteDriver:
     """A driver of the given name and verbs, done by an agent. name: `postgres@pangyo` is the agent's own
-    `postgres`, by the hand of pangyo. agent: its URL; secret: a reference.
+    `postgres`, by the hand of pangyo.
     """
 
-    def __init__(
-        self, name: str, verbs: frozenset[Verb], agent: str, secret: str, peer: AgentPeer = HERE
-    ) -> None:
+    def __init__(self, name: str, verbs: frozenset[Verb], agent: AgentAt, peer: AgentPeer = HERE) -> None:
         self.name = name
         self._local = name.partition("@")[0]
         self.verbs = verbs
-        self._agent, self._secret = agent, secret
+        self._agent = agent
         self._client = AgentClient(peer)
 
     async def check(self, action: Action, order: Order) -> Checked:
@@ -78,7 +76,7 @@ class RemoteDriver:
             },
             "order": client.order_values(order),
         }
-        return await self._client.send(self._agent, self._secret, ACT_PATH, values, order.timeout_s)
+        return await self._client.send(self._agent, ACT_PATH, values, order.timeout_s)
 
 
 class AgentPermits:
@@ -88,8 +86,8 @@ class AgentPermits:
     held up on its way never grants more time than its sender believes.
     """
 
-    def __init__(self, agent: str, secret: str, peer: AgentPeer = HERE) -> None:
-        self._agent, self._secret = agent, secret
+    def __init__(self, agent: AgentAt, peer: AgentPeer = HERE) -> None:
+        self._agent = agent
         self._client = AgentClient(peer)
         self._marks: dict[str, str] = {}
 
@@ -126,7 +124,7 @@ class AgentPermits:
             "token": token,
             "mark": self._marks.get(store, ""),
         }
-        answer = await self._client.send(self._agent, self._secret, PERMIT_PATH, values, timeout_s)
+        answer = await self._client.send(self._agent, PERMIT_PATH, values, timeout_s)
         self._marks[store] = str(answer.get("mark", ""))
         return answer
 
@@ -134,8 +132,8 @@ class AgentPermits:
 class AgentAnchors:
     """Leaves the heads of journals at an agent of another site, and reads them back."""
 
-    def __init__(self, agent: str, secret: str, peer: AgentPeer = HERE) -> None:
-        self._agent, self._secret = agent, secret
+    def __init__(self, agent: AgentAt, peer: AgentPeer = HERE) -> None:
+        self._agent = agent
         self._client = AgentClient(peer)
 
     async def put(
@@ -151,12 +149,12 @@ class AgentAnchors:
             "hash": digest,
             "generation": generation,
         }
-        return await self._client.send(self._agent, self._secret, ANCHOR_PATH, values, timeout_s)
+        return await self._client.send(self._agent, ANCHOR_PATH, values, timeout_s)
 
     async def heads(self, stream: str, timeout_s: float, generation: int = 0) -> list[Mapping[str, Any]]:
         """What the agent has of a stream of a generation, oldest first. Raises `ActionError`."""
         values = {"stream": stream, "generation": generation}
-        answer = await self._client.send(self._agent, self._secret, HEADS_PATH, values, timeout_s)
+        answer = await self._client.send(self._agent, HEADS_PATH, values, timeout_s)
         found = answer.get("anchors", [])
         return [one for one in found if isinstance(one, dict)]
 
@@ -168,16 +166,16 @@ GENERATION_PATH: Final = "/v1/generation"
 
 
 class AgentGenerations:
-    """One agent. agent: its URL; secret: a reference."""
+    """One agent."""
 
-    def __init__(self, agent: str, secret: str, peer: AgentPeer = HERE) -> None:
-        self._agent, self._secret = agent, secret
+    def __init__(self, agent: AgentAt, peer: AgentPeer = HERE) -> None:
+        self._agent = agent
         self._client = AgentClient(peer)
 
     async def ask(self, generation: int, opener: str, timeout_s: float) -> tuple[int, str]:
         """(newest generation, who opened it), after it was told of ours. Raises `ActionError`."""
         values = {"generation": generation, "opener": opener}
-        answer = await self._client.send(self._agent, self._secret, GENERATION_PATH, values, timeout_s)
+        answer = await self._client.send(self._agent, GENERATION_PATH, values, timeout_s)
         return _number(answer.get("generation")), str(answer.get("opener", ""))
 
     async def close(self) -> None:
@@ -285,8 +283,8 @@ class ProcessDriver(RunsUnits, Verifies, AnswersProbe):
             "replicas": _replicas(action),
             "order": ordered,
         }
-        agent, secret = given.text(action.settings, "agent"), given.text(action.settings, "secret")
-        return await self._client.send(agent, secret, PATH, values, timeout_s)
+        url, secret = given.text(action.settings, "agent"), given.text(action.settings, "secret")
+        return await self._client.send(AgentAt(action.at, url, secret), PATH, values, timeout_s)
 
 
 def _replicas(action: Action) -> int:

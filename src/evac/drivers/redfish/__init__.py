@@ -29,6 +29,7 @@ DRIVER = DriverSpec(
             "text",
             "of the switchgear of a feed, or of the one controller that a fence switches off",
             needed=("feed", "fence"),
+            reaches="host",
         ),
         Setting("circuit", "text", "of a feed: the path of its circuit", needed=("feed",)),
         Setting("label", "text", "of a feed: the name that its circuit must bear"),

@@ -8,7 +8,7 @@ DRIVER = DriverSpec(
     "leads Redis servers: who follows whom, who takes writes, how many replicas a write needs",
     (ReportsRole, Promotes, Follows, Protects, AnswersProbe),
     (
-        Setting("host", "text", "where it takes connections, without TLS", needed=("store",)),
+        Setting("host", "text", "where it takes connections, without TLS", needed=("store",), reaches="host"),
         Setting("port", "number", "its port", "6379", most=65_535),
         Setting("password", "secret", "a reference, of the default user", "none"),
         Setting("name", "text", "by which evac counts it among the copies that confirm", "none"),

@@ -28,6 +28,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from evac.derive.domains import Topology, lost_in
 from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import LimitTable, PowerTable, less_margin, limits_of, power_table, stated_budgets
 from evac.drivers import manual
@@ -35,7 +36,6 @@ from evac.drivers.capabilities import BootsServers, SwitchesPower
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import can
 from evac.drivers.spec import FENCE
-from evac.model.domain import Topology, lost_in
 from evac.model.errors import Retryable
 from evac.model.estate import Endpoint, Estate, Rack
 from evac.model.fleet import BMC_NO, SERVING, SPARE, IndexColumn

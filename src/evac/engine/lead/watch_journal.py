@@ -31,6 +31,7 @@ LAST_WORDS_S: Final = 1.0
 _KEYS: Final = (
     "phase",
     "why",
+    "left",
     "code",
     "message",
     "outside",

@@ -18,11 +18,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 
 from evac.derive.limits import limits_of
+from evac.derive.stores import primary_site
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import is_by_person
 from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
@@ -39,12 +40,11 @@ from evac.engine.stores.permits import wait_ms
 from evac.engine.stores.sightings import Basis, Loss, labels_of, within
 from evac.model.errors import Corrupt, InvalidInput
 from evac.model.estate import Estate
-from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import Envelope, Pace, Patience, RunPolicy
 from evac.model.step_id import StepId, limit_id
 from evac.run import envelope
-from evac.run.values import RunLimit, RunSpec, RunStep
+from evac.run.values import Left, RunLimit, RunSpec, RunStep, left_of
 from evac.steps.registry import kind_of
 from evac.steps.rejoin import Rejoin
 from evac.store.port import Compare, Delete, Lease, Put, Store
@@ -130,8 +130,21 @@ def bind(
         horizon_ms=plan.horizon_ms,
         mend_ms=MEND_MS if any(kind_of(step.kind).boots for step in steps) else 0,
         labels=MappingProxyType({"scenario": plan.scenario.title, **labels_of(losses)}),
+        leaves=_leaves(plan),
     )
     return Bound(spec, MappingProxyType(actions))
+
+
+_LEFT: Final[Mapping[str, Literal["down", "shed", "unknown"]]] = MappingProxyType(
+    {"unplaced": "down", "shed": "shed", "unknown": "unknown"}
+)
+
+
+def _leaves(plan: Plan) -> tuple[Left, ...]:
+    """Services that the plan does not bring back, those first that matter most."""
+    gone = (one for one in plan.outcomes if one.state in _LEFT)
+    ordered = sorted(gone, key=lambda one: (one.tier, -one.people, one.service))
+    return tuple(Left(one.service, _LEFT[one.state], one.people) for one in ordered)
 
 
 def _run_step(
@@ -255,13 +268,17 @@ def _follow_step(promote: Step, site: str) -> RunStep:
 
 
 def _gate(ground: Ground, step: Step, losses: Mapping[str, Loss]) -> str:
-    """Words of what a person must agree to first; empty where policy lets evac go on."""
+    """Words of what a person must agree to first; empty where policy lets evac go on. Without a figure where
+    one is known: until the old primary is fenced it grows, and whoever shows the run shows it as it is then.
+    """
     if not kind_of(step.kind).makes_primary or ground.healthy:
         return ""
-    loss = losses.get(step.target) or _planned_loss(ground, step.target)
+    known = losses.get(step.target)
+    loss = known or _planned_loss(ground, step.target)
     if loss.most_ms == 0 or within(loss, ground.policy):
         return ""
-    return kind_of(step.kind).approval(step.target, None if loss.most_ms is None else loss.words)
+    words = None if loss.most_ms is None else loss.words if known is None else ""
+    return kind_of(step.kind).approval(step.target, words)
 
 
 def _planned_loss(ground: Ground, store: str) -> Loss:
@@ -331,6 +348,7 @@ def encode_bound(bound: Bound) -> bytes:
             "horizon_ms": spec.horizon_ms,
             "mend_ms": spec.mend_ms,
             "labels": dict(spec.labels),
+            **({"leaves": [list(one) for one in spec.leaves]} if spec.leaves else {}),
             "patience": _fields(spec.patience),
             "pace": _fields(spec.pace),
             "limits": [_limit_row(limit) for limit in spec.limits],
@@ -363,12 +381,13 @@ def decode_bound(data: bytes) -> Bound:
             horizon_ms=found["horizon_ms"],
             mend_ms=found.get("mend_ms", 0),
             labels=MappingProxyType(found["labels"]),
+            leaves=left_of(found.get("leaves", ())),
         )
         settings = [_values(one) for one in found.get("settings", ())]
         actions = {
             step: tuple(_action_of(row, settings) for row in rows) for step, rows in found["actions"].items()
         }
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise Corrupt("a bound run in the store cannot be read") from error
     return Bound(spec, MappingProxyType(actions))
 

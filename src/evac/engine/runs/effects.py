@@ -43,6 +43,9 @@ _GONE: Final[Mapping[str, DomainState]] = MappingProxyType(
 )
 
 
+BYTES_MOST: Final = 64 << 20
+
+
 def encode(one: Moved) -> bytes:
     return zlib.compress(orjson.dumps(asdict(one), option=orjson.OPT_SORT_KEYS))
 
@@ -50,8 +53,12 @@ def encode(one: Moved) -> bytes:
 def decode(value: bytes) -> Moved:
     """Raises Corrupt."""
     try:
-        return moved_from(orjson.loads(zlib.decompress(value)))
-    except (ValueError, KeyError, TypeError, zlib.error) as error:
+        packed = zlib.decompressobj()
+        data = packed.decompress(value, BYTES_MOST)
+        if packed.unconsumed_tail:
+            raise ValueError("it is larger than anything that a run moves")
+        return moved_from(orjson.loads(data))
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise Corrupt("what a run moved cannot be read from the store") from error
 
 

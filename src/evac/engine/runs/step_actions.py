@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
+from evac.derive.domains import Loss, Topology, loss, lost_now, site_of, topology
 from evac.derive.serving import Serving
+from evac.derive.stores import primary_site
 from evac.drivers import manual
 from evac.drivers.capabilities import Follows, Promotes, ProvesSync, RoutesTraffic, RunsUnits, Verifies
 from evac.drivers.port import Action, Value, Verb
@@ -18,10 +20,8 @@ from evac.drivers.process.client import agent_of
 from evac.drivers.registry import DRIVERS, can, proves
 from evac.drivers.spec import FENCE
 from evac.engine.boots.binding import Boots, boot_endpoint, boots_of, circuit_action, place_words
-from evac.model.domain import Loss, Topology, loss, lost_now, site_of, topology
 from evac.model.errors import StalePlan
 from evac.model.estate import Endpoint, Estate, Store
-from evac.model.observation import primary_site
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import RunPolicy
 from evac.steps.kind import Capability

@@ -24,12 +24,13 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from evac.derive.domains import site_of, topology
+from evac.derive.stores import primary_site
 from evac.drivers.port import Action
-from evac.model.domain import site_of, topology
 from evac.model.errors import EvacError, NotAllowed, Retryable
 from evac.model.estate import Estate, ReplicationMode
 from evac.model.estate import Store as DataSet
-from evac.model.observation import MemberSeen, primary_site
+from evac.model.observation import MemberSeen
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.run.values import RunSpec, RunStep
@@ -224,17 +225,27 @@ class Loss:
     """Its name."""
 
     @property
+    def figure(self) -> str:
+        """How much, for people."""
+        match self.basis:
+            case "synchronous":
+                return "nothing"
+            case "unknown":
+                return "an unknown part"
+        return _seconds(self.most_ms)
+
+    @property
     def words(self) -> str:
         """How much, and how that is known."""
         match self.basis:
             case "synchronous":
-                return "nothing: it confirms every commit"
+                return f"{self.figure}: it confirms every commit"
             case "declared":
-                return f"{_seconds(self.most_ms)}, as the estate declares: nothing was ever seen of it"
+                return f"{self.figure}, as the estate declares: nothing was ever seen of it"
             case "unknown":
-                return "an unknown part: nothing was seen of it, and nothing is declared"
+                return f"{self.figure}: nothing was seen of it, and nothing is declared"
         age = _seconds(self.until_ms - self.seen_ms)
-        return f"{_seconds(self.most_ms)}: last seen {age} before, {_seconds(self.behind_ms)} behind then"
+        return f"{self.figure}: last seen {age} before, {_seconds(self.behind_ms)} behind then"
 
     def again(self, sighting: Sighting | None, until_ms: int) -> Loss:
         """By a later look at the same primary, or for another end. What never was seen stays as declared."""

@@ -24,6 +24,8 @@ from typing import Any, Final, get_args
 
 import orjson
 
+from evac.derive.domains import Topology, site_of, topology
+from evac.derive.stores import primary_site
 from evac.drivers.capabilities import Promotes
 from evac.drivers.port import Action
 from evac.drivers.registry import can
@@ -37,10 +39,8 @@ from evac.engine.runs.reading import incident_key
 from evac.engine.stores.datasets import Epoch
 from evac.engine.stores.guards import Permit, check_mode, read_register
 from evac.model.canonical import canonical_json
-from evac.model.domain import Topology, site_of, topology
 from evac.model.errors import Conflict, Corrupt, EvacError, LeaseLost, RunError, StalePlan, Unavailable
 from evac.model.estate import Endpoint, Estate, Store
-from evac.model.observation import primary_site
 from evac.model.run_policy import Envelope, RunPolicy
 from evac.model.step_id import StepId
 from evac.run.decide import EVAC

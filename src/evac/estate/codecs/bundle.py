@@ -16,7 +16,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -28,7 +28,9 @@ from evac.model.errors import InvalidInput
 from evac.model.generation import GENERATION_MOST
 
 KIND: Final = "evac-bundle"
-VERSION: Final = 1
+VERSION: Final = 2
+READ: Final = (1, VERSION)
+"""Of version 1 nothing says who made it, and its seal covers nothing but itself."""
 MANIFEST: Final = "manifest.json"
 MAX_FILE_BYTES: Final = (1 << 31) - 1
 """Of the file and of each part: a ZIP archive that is larger has another form, which is not read."""
@@ -98,6 +100,33 @@ class Beside:
             sync_folder(self._target.parent)
 
 
+def listing(sources: Sequence[Source]) -> list[dict[str, str | int]]:
+    """Name, size and SHA-256 of each part, as the manifest lists them. Raises InvalidInput."""
+    parts = [_measured(source) for source in sorted(sources, key=lambda one: one.name)]
+    return [{"name": part.name, "size": part.size, "sha256": part.sha256} for part in parts]
+
+
+def content_digest(values: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> str:
+    """The SHA-256 of all in a bundle but the sealed part and the signature: the seal is bound to it."""
+    sealed = (values.get("sealed") or {}).get("part")
+    rest = {key: value for key, value in values.items() if key not in _NOT_CONTENT}
+    others = [row for row in listed if row["name"] != sealed]
+    return hashlib.sha256(canonical_json({**rest, "parts": others})).hexdigest()
+
+
+_NOT_CONTENT: Final = frozenset({"kind", "version", "parts", "signature"})
+Sign = Callable[[bytes], Mapping[str, str]]
+"""The signature of a manifest, as the manifest has it: `key` and `value`."""
+
+
+def signed_bytes(values: Mapping[str, Any]) -> bytes:
+    """What the signature of a manifest is over."""
+    return _PURPOSE + canonical_json({key: value for key, value in values.items() if key != "signature"})
+
+
+_PURPOSE: Final = b"evac bundle manifest 1\n"
+
+
 def write_bundle(path: Path, values: Mapping[str, Any], sources: Sequence[Source]) -> str:
     """Writes the file at once or not at all; returns the SHA-256 of its manifest. values: what the manifest
     says beside the list of parts. Raises InvalidInput where it would be too large.
@@ -108,7 +137,9 @@ def write_bundle(path: Path, values: Mapping[str, Any], sources: Sequence[Source
 
 
 @contextlib.contextmanager
-def bundle_beside(path: Path, values: Mapping[str, Any], sources: Sequence[Source]) -> Iterator[Beside]:
+def bundle_beside(
+    path: Path, values: Mapping[str, Any], sources: Sequence[Source], sign: Sign | None = None
+) -> Iterator[Beside]:
     """The same in two steps, for what must have happened before the file takes its place. What is not put
     there is gone at the end.
     """
@@ -117,7 +148,10 @@ def bundle_beside(path: Path, values: Mapping[str, Any], sources: Sequence[Sourc
         raise InvalidInput("bundle-size", f"a bundle has fewer than {MAX_PARTS:,} parts, each once")
     parts = [_measured(source) for source in ordered]
     listed = [{"name": part.name, "size": part.size, "sha256": part.sha256} for part in parts]
-    manifest = canonical_json({**values, "kind": KIND, "version": VERSION, "parts": listed})
+    whole: dict[str, Any] = {**values, "kind": KIND, "version": VERSION, "parts": listed}
+    if sign is not None:
+        whole["signature"] = dict(sign(signed_bytes(whole)))
+    manifest = canonical_json(whole)
     if len(manifest) > MAX_MANIFEST_BYTES:
         raise InvalidInput("bundle-size", "the manifest of a bundle has at most 16 MB")
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
@@ -163,7 +197,7 @@ def _packed(
     beside: Path, manifest: bytes, ordered: Sequence[Source], parts: Sequence[Part], stored: frozenset[str]
 ) -> list[zipfile.ZipInfo]:
     """The archive with these parts; stored: names of what is not deflated. Raises InvalidInput."""
-    with zipfile.ZipFile(beside, "w") as archive:
+    with open(beside, "wb", opener=_private) as file, zipfile.ZipFile(file, "w") as archive:
         for source, part in zip([Source(MANIFEST, manifest), *ordered], [None, *parts], strict=True):
             try:
                 with archive.open(_entry(source.name, stored), "w") as target:
@@ -202,6 +236,10 @@ def _too_large(part: str) -> InvalidInput:
         f"{what} {MAX_FILE_BYTES:,} bytes (2 GiB), which no bundle has",
         "carry less: fewer wheels in --wheelhouse, a smaller --budget, or no --store",
     )
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _entry(name: str, stored: frozenset[str]) -> zipfile.ZipInfo:
@@ -253,6 +291,11 @@ class Bundle:
         self.digest = hashlib.sha256(manifest).hexdigest()
         self.values = _read_manifest(manifest)
         self.parts = {part.name: part for part in _parts(self.values)}
+
+    @property
+    def content(self) -> str:
+        """What its seal is bound to; empty for a bundle of version 1, whose seal is bound to nothing."""
+        return content_digest(self.values, self.values["parts"]) if self.values["version"] > 1 else ""
 
     def read(self, name: str) -> bytes:
         """The bytes of a part, which are those that were written. Raises BundleDamaged with its name."""
@@ -367,10 +410,10 @@ def _read_manifest(data: bytes) -> dict[str, Any]:
         raise BundleDamaged("the manifest is damaged", MANIFEST) from error
     if not isinstance(values, dict) or values.get("kind") != KIND:
         raise BundleDamaged("the manifest is not that of a bundle", MANIFEST)
-    if values.get("version") != VERSION:
+    if type(values.get("version")) is not int or values["version"] not in READ:
         raise InvalidInput(
             "bundle-version",
-            f"this bundle has the format {str(values.get('version'))[:20]}, not {VERSION}",
+            f"this bundle has the format {str(values.get('version'))[:20]}, not one of 1 to {VERSION}",
             "open it with the evac of its own wheelhouse",
         )
     return values
@@ -409,6 +452,7 @@ SHAPE: Final[Mapping[str, Any]] = {
     "left_out": [{"what": str, "why": str}],
     "references": [{"reference": str, "for": [str], "sealed": bool}],
 }
+SIGNATURE: Final[Mapping[str, Any]] = {"key": str, "value": str}
 SEALED: Final[Mapping[str, Any]] = {
     "name": str,
     "needed": int,
@@ -427,12 +471,14 @@ def manifest_of(bundle: Bundle) -> Mapping[str, Any]:
         _check(values.get(key), shape, key)
     if values.get("sealed") is not None:
         _check(values["sealed"], SEALED, "sealed")
+    if values.get("signature") is not None:
+        _check(values["signature"], SIGNATURE, "signature")
     if values["generation"]["number"] >= GENERATION_MOST:
         raise _wrong("generation")
     named = [row["part"] for key in ("plans", "journals") for row in values[key]]
     named += [values["policy"]] if values["policy"] else []
     named += [f"estate/{values['estate_file']}"] if values["estate_file"] else []
-    named += [values["sealed"]["part"]] if values["sealed"] else []
+    named += [values["sealed"]["part"]] if values.get("sealed") else []
     for name in named:
         if name not in bundle.parts:
             raise BundleDamaged(f"{name} is named in the manifest, and is not in the bundle", name)

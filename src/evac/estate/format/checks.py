@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from evac.drivers import process
 from evac.drivers.capabilities import Subject
+from evac.drivers.port import Value
 from evac.drivers.registry import DRIVERS
 from evac.drivers.spec import FENCE
 from evac.estate.format.assembling import Assembly
@@ -100,6 +102,7 @@ def check_endpoints(assembly: Assembly, reader: Reader) -> None:
     for section, kind in _SECTIONS.items():
         for entry in assembly.values[section]:
             subjects.setdefault(entry.id, []).append(kind)
+    keys: dict[Value, Endpoint] = {}
     for endpoint in assembly.values["endpoints"]:
         found = subjects.get(endpoint.subject, [])
         used = [one for one in found if DRIVERS[endpoint.driver].serves(one, endpoint.settings)]
@@ -110,10 +113,25 @@ def check_endpoints(assembly: Assembly, reader: Reader) -> None:
         missing = {
             one.key: one for kind in used for one in DRIVERS[endpoint.driver].missing(kind, endpoint.settings)
         }
+        _check_agent(endpoint, keys, reader)
         for one in missing.values():
             message = f"{shown(endpoint.id)} lacks {one.key}: {one.meaning}"
             hint = f"write {one.key} under settings"
             reader.problems.add("setting-missing", message, _place(reader, f"endpoints/{endpoint.id}"), hint)
+
+
+def _check_agent(endpoint: Endpoint, keys: dict[Value, Endpoint], reader: Reader) -> None:
+    """Two agents with one key: what is stolen in one site opens the other. keys: of agents seen before."""
+    key, agent = endpoint.settings.get("secret"), endpoint.settings.get("agent")
+    if endpoint.driver != process.DRIVER.name or not key or not agent:
+        return
+    first = keys.setdefault(key, endpoint)
+    if (first.at, first.settings["agent"]) != (endpoint.at, agent):
+        place = _place(reader, f"endpoints/{endpoint.id}/settings/secret", f"endpoints/{endpoint.id}")
+        message = (
+            f"{shown(endpoint.id)} and {shown(first.id)} are of two agents with one key, {shown(str(key))}"
+        )
+        reader.problems.add("agent-key-shared", message, place, "give each agent a key of its own")
 
 
 def _never_asked(endpoint: Endpoint, kind: Subject, reader: Reader) -> None:

@@ -97,6 +97,11 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
         _SENSE,
         "An endpoint whose driver does nothing for what the endpoint is for, so no one ever asks it.",
     ),
+    (
+        "agent-key-shared",
+        _SENSE,
+        "Two agents whose endpoints name one key: what is stolen in one site opens both.",
+    ),
     ("setting-missing", _SENSE, "A setting without which the driver of an endpoint cannot work."),
     ("setting-unknown", _SENSE, "A setting that the driver of an endpoint does not read."),
     ("setting-wrong", _SENSE, "A setting of an endpoint with a value that its driver cannot use."),

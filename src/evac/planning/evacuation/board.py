@@ -19,7 +19,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.derive.limits import POWER_COLUMNS
 from evac.model.units import RESOURCE_COUNT
 from evac.planning.compiled import inner
 from evac.steps.boot import Boot
@@ -50,14 +49,15 @@ KINDS: Final = planned_in_order(lambda kind: kind.planner_code)
 """Step kinds the kernels know, in the order of their codes."""
 
 MEMBER, WAIT, NEED_STORE, NEED_UP, START_WAIT, START_STORE, SOFT, HARD_USER, TOOL, ON_ROW = range(10)
-CONFLICT, USES, VICTIMS = range(10, 13)
+CONFLICT, USES, BUDGETS, VICTIMS = range(10, 14)
 """Ragged tables. MEMBER, WAIT, NEED_STORE, NEED_UP (what it hard-depends on and runs) by component, and of
 WAIT and NEED_STORE what its starts wait for: START_WAIT, START_STORE; SOFT,
 HARD_USER by service; TOOL by kind;
 ON_ROW: entries of present on a row that may be shed, least valuable first; CONFLICT: services of a
-group; USES: lines of `use` of a set (set 0 is empty); VICTIMS: one list, least valuable first."""
+group; USES: lines of `use` of a set (set 0 is empty); BUDGETS: budgets of power that rows draw from, of each
+list of them that occurs; VICTIMS: one list, least valuable first."""
 GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TICKS, MANUAL_SET = range(
-    13, 20
+    14, 21
 )
 """Plain tables in the heap."""
 
@@ -104,8 +104,7 @@ SERVICE_TYPE: Final = _record(
 )
 ROW_TYPE: Final = _record(
     ("room", *_VECTOR),
-    ("power", np.int64, (POWER_COLUMNS,)),
-    *_fields("site rack feed pool group place is_pool dark watts rises"),
+    *_fields("site rack feed budgets pool group place is_pool dark watts rises"),
     ("free", *_VECTOR),
     ("unshed", *_VECTOR),
     ("spare", *_VECTOR),

@@ -87,7 +87,7 @@ def lower(instance: Instance) -> Board:
     """The board of an instance, not reset yet."""
     sets, heap = _UseSets(), _Heap()
     service = _services(instance, sets)
-    rows = _rows(instance)
+    rows = _rows(instance, heap)
     store = _stores(instance, sets, heap)
     pool = _pools(instance, sets)
     group = _groups(instance, sets, heap, rows)
@@ -340,14 +340,15 @@ def _tools(instance: Instance, sets: _UseSets, heap: _Heap) -> None:
     heap.plain(b.MANUAL_SET, [0 if n is None else sets.number(n.manual_uses) for n in needs])
 
 
-def _rows(instance: Instance) -> Table:
+def _rows(instance: Instance, heap: _Heap) -> Table:
     rows = instance.rows
     table = np.zeros(len(rows), b.ROW_TYPE)
     for name in ("site", "rack", "pool", "is_pool", "dark", "watts"):
         table[name] = getattr(rows, name)
     table["rises"][instance.brought_up] = 1
-    table["power"] = -1
-    table["power"][:, : rows.power.shape[1]] = rows.power
+    alike, number = np.unique(rows.power, axis=0, return_inverse=True)
+    table["budgets"] = number.reshape(len(rows))
+    heap.ragged(b.BUDGETS, [[n for n in line if n >= 0] for line in alike.tolist()])
     table["feed"] = rows.feed_group
     table["room"] = rows.capacity - rows.used
     return table

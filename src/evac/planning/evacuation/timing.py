@@ -10,11 +10,11 @@ from the same tick; two sets may be held together (an action and the hands that 
 
 from __future__ import annotations
 
-from evac.derive.limits import POWER_COLUMNS
 from evac.planning.compiled import inner
 from evac.planning.evacuation.board import (
     BOOT,
     BOOTS,
+    BUDGETS,
     HELD,
     MANUAL_SET,
     MANUAL_TICKS,
@@ -343,9 +343,9 @@ def _boot_when(board: Board, group: int) -> tuple[int, int, int]:
 @inner
 def power_allows(board: Board, row: int) -> bool:
     """Whether every budget of a row still has its watts."""
-    for column in range(POWER_COLUMNS):
-        budget = board.row[row].power[column]
-        if budget >= 0 and board.budget[budget].left < board.row[row].watts:
+    place = board.base[BUDGETS] + board.row[row].budgets
+    for k in range(board.heap[place], board.heap[place + 1]):
+        if board.budget[board.heap[k]].left < board.row[row].watts:
             return False
     return True
 
@@ -353,10 +353,9 @@ def power_allows(board: Board, row: int) -> bool:
 @inner
 def draw_power(board: Board, row: int, sign: int) -> None:
     """Take (1) or give back (-1) the watts of a row from its budgets."""
-    for column in range(POWER_COLUMNS):
-        budget = board.row[row].power[column]
-        if budget >= 0:
-            board.budget[budget].left -= sign * board.row[row].watts
+    place = board.base[BUDGETS] + board.row[row].budgets
+    for k in range(board.heap[place], board.heap[place + 1]):
+        board.budget[board.heap[k]].left -= sign * board.row[row].watts
 
 
 @inner

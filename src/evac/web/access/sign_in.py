@@ -30,7 +30,7 @@ PATH: Final = "/who"
 router = APIRouter(include_in_schema=False)
 
 
-@router.get(PATH)
+@router.get(PATH, dependencies=[Depends(frame.read_hold)])
 async def who(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
     """Made for one person, and kept nowhere."""
     body = frame.render("who.html.j2", PATH, room_of(request).office.clock.now_ms(), actor=actor)

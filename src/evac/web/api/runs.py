@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from dataclasses import asdict
 from typing import Annotated, Any, Final, Literal
 
@@ -11,12 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evac.app import runs as cases
 from evac.app import runs as floor
+from evac.model.errors import EvacError
+from evac.model.plan import Plan
 from evac.office.hub import News
 from evac.office.runs import topic_of
 from evac.office.values import RunShort
 from evac.run.values import ENDED, Event
+from evac.run.view import RunView
 from evac.store.anchors import Anchor
-from evac.views.documents import LossRow, RunHead, RunShown, StepRow, by_need, run_head, step_row
+from evac.views.decisions import Decision, decision_of
+from evac.views.documents import RunHead, RunShown, StepRow, by_need, run_head, step_row
 from evac.views.quarantine import quarantine_csv, quarantine_json, quarantine_page
 from evac.views.words import moment
 from evac.web.access.port import need
@@ -121,6 +126,7 @@ async def quarantine(request: Request, run: RunName, form: Form = "json") -> Res
 
 
 router = APIRouter(prefix="/v1", tags=["runs"], dependencies=[Depends(need("viewer"))])
+PLANS_KEPT: Final = 4
 FORECAST_MS = 5_000
 """A forecast is as of a moment; it is made anew so often at most."""
 
@@ -165,9 +171,48 @@ async def shown_of(room: WarRoom, name: str) -> RunShown:
     view = await office.register.view(name)
     now_ms = office.clock.now_ms() // FORECAST_MS * FORECAST_MS
     await office.register.foretell(view, now_ms)
-    lost = await cases.losses_of(office.store, view, now_ms)
-    told = tuple(LossRow(one.store, one.candidate, one.most_ms, one.basis, one.words) for one in lost)
+    told = await cases.loss_rows(office.store, view, now_ms)
     return RunShown(view, office.situation.leader.owner, now_ms, told)
+
+
+StepOf = Annotated[str, Query(max_length=512, description="A step; empty: the whole run.")]
+
+
+@router.get("/runs/{run}/decision", responses=answers(Decision, 304, 404, 422, 503))
+async def decision(request: Request, run: RunName, step: StepOf = "") -> Response:
+    """What is asked of people about a step, or about the run: what it does, the most that may be lost and how
+    that is known, which services wait for it, and what approve, skip, wait and the like do.
+    """
+    body = dump(await decision_in(room_of(request), run, step))
+    return tagged(request, body, tag_of(body))
+
+
+async def decision_in(room: WarRoom, run: str, step: str) -> Decision:
+    """Raises RunError for a run or a step that is not there."""
+    shown = await shown_of(room, run)
+    return decision_of(shown, step, await kept_plan(room, shown.view))
+
+
+async def kept_plan(room: WarRoom, view: RunView) -> Plan | None:
+    """The plan in force; None where it can no longer be read."""
+    try:
+        return await plan_of(room, view.plans[-1])
+    except EvacError:
+        return None
+
+
+async def plan_of(room: WarRoom, digest: str) -> Plan:
+    """A plan that is kept, decoded; its digest says all of it. Raises Corrupt."""
+    from evac.estate.codecs import plan as plan_codec
+
+    kept: OrderedDict[str, Plan] = room.tables.setdefault("plans", OrderedDict())
+    if digest not in kept:
+        data = await room.office.plan(digest)
+        kept[digest] = await asyncio.to_thread(plan_codec.decode, data)
+        while len(kept) > PLANS_KEPT:
+            kept.popitem(last=False)
+    kept.move_to_end(digest)
+    return kept[digest]
 
 
 Order = Annotated[Literal["plan", "need"], Query(description="need: failed, in doubt and under way first.")]

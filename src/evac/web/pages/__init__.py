@@ -7,7 +7,7 @@ from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
-from evac.web.pages import frame, incident, notices, now_view, plan_view, run, waiting, what_if_view
+from evac.web.pages import frame, hold, incident, notices, now_view, plan_view, run, waiting, what_if_view
 
 PAGES: Final[Sequence[frame.Page]] = (
     now_view.PAGE,
@@ -17,8 +17,9 @@ PAGES: Final[Sequence[frame.Page]] = (
     run.PAGE,
     incident.PAGE,
     notices.PAGE,
+    hold.PAGE,
 )
-"""In the order of the menu."""
+"""In the order of the menu; one without a word is linked from elsewhere."""
 ROUTERS: Final[Sequence[APIRouter]] = (
     *(page.router for page in PAGES),
     plan_view.create_run_router,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from importlib import resources
@@ -22,10 +23,11 @@ from markupsafe import Markup
 from evac import __version__
 from evac.model.access import Role
 from evac.model.errors import EvacError, InvalidInput
+from evac.office.values import HoldSeen
 from evac.views.words import duration, number, people, plural, spelled
 from evac.web.access.port import need
 from evac.web.problems import HINTS_FOR_PROGRAMS
-from evac.web.room import tag_of, tagged
+from evac.web.room import room_of, tag_of, tagged
 
 
 def fields_of(body: bytes, most: int, strict: bool = False) -> dict[str, str]:
@@ -66,14 +68,28 @@ ROWS_MOST: Final = 64
 router = APIRouter()
 
 
+_hold: ContextVar[HoldSeen | None] = ContextVar("hold", default=None)
+"""Of the request under way: every page shows it."""
+
+
+async def read_hold(request: Request) -> None:
+    """Whatever a page is about, it shows whether everything is on hold."""
+    _hold.set(room_of(request).office.situation.hold)
+
+
+def answer(request: Request, name: str, stamp: object, make: Callable[[], bytes]) -> Response:
+    """A page that many look at, rendered once for each stamp of what it was made of."""
+    return room_of(request).shelf.answer(request, name, (stamp, _hold.get()), make, HTML)
+
+
 class Page:
     """A page of the menu, declared in the module that has its routes."""
 
     def __init__(self, path: str, word: str, role: Role = "viewer") -> None:
         self.path = path
         self.word = word
-        """In the menu."""
-        self.router = APIRouter(dependencies=[Depends(need(role))])
+        """In the menu; empty: it is not there."""
+        self.router = APIRouter(dependencies=[Depends(need(role)), Depends(read_hold)])
         """Of all its routes; anyone without the role is refused."""
 
 
@@ -154,7 +170,7 @@ def _environment() -> Environment:
     made.filters.update(number=number, people=people, duration=duration, chart=chart, spelled=spelled)
     from evac.web.pages import PAGES
 
-    made.globals.update(plural=plural, announced="", menu=PAGES)
+    made.globals.update(plural=plural, announced="", menu=PAGES, on_hold=_hold.get)
     return made
 
 

@@ -224,7 +224,7 @@ async def incidents(request: Request, begin: Begin = 0) -> Response:
             after=end if end < len(names) else None,
         )
 
-    return room.shelf.answer(request, f"page incidents {begin}", (tuple(rows), now_ms), make, frame.HTML)
+    return frame.answer(request, f"page incidents {begin}", (tuple(rows), now_ms), make)
 
 
 @PAGE.router.get(PAGE.path + "/new")
@@ -254,7 +254,7 @@ async def incident(
         return frame.render("incident.html.j2", PAGE.path, now_ms, **context)
 
     stamp = (id(file), made, exports, now_ms)
-    return room.shelf.answer(request, f"page incident {incident} {whole} {begin}", stamp, make, frame.HTML)
+    return frame.answer(request, f"page incident {incident} {whole} {begin}", stamp, make)
 
 
 @PAGE.router.get("/status")
@@ -274,7 +274,7 @@ async def status(request: Request) -> Response:
             exported=incident_view.exported(exports, now_ms),
         )
 
-    return room.shelf.answer(request, "page status", (page, exports, now_ms), make, frame.HTML)
+    return frame.answer(request, "page status", (page, exports, now_ms), make)
 
 
 @PAGE.router.get(PAGE.path + "/{incident}/write")

@@ -72,7 +72,7 @@ async def notices(request: Request, begin: Begin = 0) -> Response:
         )
 
     stamp = (seen, told[-1:], now_ms, begin, len(told))
-    return room.shelf.answer(request, f"page notices {begin}", stamp, make, frame.HTML)
+    return frame.answer(request, f"page notices {begin}", stamp, make)
 
 
 def answer_of(seen: NoticesSeen) -> tuple[str, str]:

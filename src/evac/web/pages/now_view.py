@@ -501,7 +501,7 @@ async def now(request: Request) -> Response:
         return frame.render("now.html.j2", PAGE.path, at_ms, **context)
 
     stamp = (situation.version, situation.estate, now_ms)
-    return room.shelf.answer(request, "page now", stamp, make, frame.HTML)
+    return frame.answer(request, "page now", stamp, make)
 
 
 @PAGE.router.get("/now/services/{family}")
@@ -517,9 +517,7 @@ async def services(request: Request, family: str) -> Response:
         context = family_context(situation, facts, name)
         return frame.render("now_services.html.j2", PAGE.path, situation.at_ms, **context)
 
-    return room.shelf.answer(
-        request, f"page family {name}", (situation.version, facts.digest), make, frame.HTML
-    )
+    return frame.answer(request, f"page family {name}", (situation.version, facts.digest), make)
 
 
 @PAGE.router.get("/now/losses")
@@ -537,4 +535,4 @@ async def losses(
         context = losses_context(facts, kind, begin, min(ROWS, LIMIT_MOST))
         return frame.render("now_losses.html.j2", PAGE.path, room.office.situation.at_ms, **context)
 
-    return room.shelf.answer(request, f"page losses {kind} {begin}", facts.digest, make, frame.HTML)
+    return frame.answer(request, f"page losses {kind} {begin}", facts.digest, make)

@@ -33,10 +33,10 @@ from evac.views.plan_view import Planned, answer, cards, tier_rows
 from evac.views.words import duration, number, people, percent, plural, user_minutes
 from evac.web.access.port import Actor, need
 from evac.web.api import plans as api
+from evac.web.api.runs import plan_of
 from evac.web.api.shapes import Digest
 from evac.web.pages import frame
 from evac.web.pages.frame import sentence
-from evac.web.pages.projection import plan_of
 from evac.web.room import WarRoom, room_of
 
 FIELDS_MOST: Final = 12
@@ -462,7 +462,7 @@ async def plans(request: Request, begin: Begin = 0, kind: Kind = "") -> Response
         return frame.render("plans.html.j2", PAGE.path, max(now_ms, now.at_ms), **context)
 
     name = f"page plans {kind} {begin // ROWS}"
-    return room.shelf.answer(request, name, (now.version, now_ms), make, frame.HTML)
+    return frame.answer(request, name, (now.version, now_ms), make)
 
 
 @PAGE.router.get(PAGE.path + "/{digest}")
@@ -480,4 +480,4 @@ async def plan(request: Request, digest: Digest, services: Begin = 0, steps: Beg
         return frame.render("plan.html.j2", PAGE.path, max(now_ms, now.at_ms), **context)
 
     name = f"page plan {digest} {services} {steps}"
-    return room.shelf.answer(request, name, (now.version, now_ms), make, frame.HTML)
+    return frame.answer(request, name, (now.version, now_ms), make)

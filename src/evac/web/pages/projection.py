@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from evac.model.plan import Plan
 from evac.model.step_id import StepId
 from evac.run.forecast import forecast
 from evac.run.values import ENDED, SETTLED
@@ -31,7 +30,6 @@ LARGE: Final = 2_000
 AGE_MS: Final = 5_000
 LARGE_AGE_MS: Final = 10_000
 RUNS_KEPT: Final = 8
-PLANS_KEPT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +83,6 @@ async def projection_of(room: WarRoom, view: RunView, now_ms: int) -> Projection
             kept.popitem(last=False)
     found: Projection = await asyncio.shield(kept[run][1])
     return found
-
-
-async def plan_of(room: WarRoom, digest: str) -> Plan:
-    """A plan that is kept, decoded; its digest says all of it. Raises Corrupt."""
-    from evac.estate.codecs import plan as plan_codec
-
-    kept: OrderedDict[str, Plan] = room.tables.setdefault("plans", OrderedDict())
-    if digest not in kept:
-        data = await room.office.plan(digest)
-        kept[digest] = await asyncio.to_thread(plan_codec.decode, data)
-        while len(kept) > PLANS_KEPT:
-            kept.popitem(last=False)
-    kept.move_to_end(digest)
-    return kept[digest]
 
 
 def projected(view: RunView, now_ms: int) -> Projection:

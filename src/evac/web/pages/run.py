@@ -1,7 +1,8 @@
 """Pages of runs: all of them, one with its trajectory, its events, and the forms that ask something of it.
 
-A form ends in the route of the API, so that both ask alike. What cannot be undone (cancel, undo) is
-confirmed by typing the names of the sites that the run leaves.
+A form ends in the route of the API, so that both ask alike, and shows the same decision as the API and the
+command line. What cannot be undone (cancel, undo) is confirmed by typing the names of the sites that the run
+leaves.
 """
 
 from __future__ import annotations
@@ -19,18 +20,17 @@ from evac.app import runs as cases
 from evac.engine.runs.requests import TEXT_MOST
 from evac.model.access import role_for
 from evac.model.errors import EvacError, InvalidInput
-from evac.model.plan import Plan
 from evac.model.run_policy import Envelope
 from evac.run.view import RunView
+from evac.views.decisions import Choice, Decision, people_words
 from evac.web.access.port import Actor, need_to_ask
 from evac.web.api import requests
 from evac.web.api.requests import may_ask
-from evac.web.api.runs import shown_of
+from evac.web.api.runs import decision_in, kept_plan, shown_of
 from evac.web.api.shapes import Ask, EnvelopeBody, RunName
 from evac.web.pages import frame, run_view
 from evac.web.pages.frame import sentence
-from evac.web.pages.projection import plan_of, projection_of, stamp_of
-from evac.web.pages.run_view import words_of
+from evac.web.pages.projection import projection_of, stamp_of
 from evac.web.room import WarRoom, room_of
 
 Word = Literal["approve", "pause", "resume", "retry", "skip", "undo", "attest", "cancel"]
@@ -40,6 +40,7 @@ MINUTES_MOST: Final = 60
 WAIT_S: Final = 5
 """So long a page waits for the leader's answer."""
 CONFIRMED: Final = frozenset({"cancel", "undo"})
+GRAVE: Final = CONFIRMED | {"skip"}
 TITLES: Final[Mapping[str, str]] = {
     "approve": "Approve",
     "pause": "Pause",
@@ -54,23 +55,21 @@ _OF_RUN: Final[Mapping[str, str]] = {
     "approve": "The run may begin, within what is listed here. It asks again for anything beyond.",
     "pause": "No step is begun until the pause ends. What is under way goes on.",
     "resume": "Steps are begun again.",
-    "undo": "What was done is taken back, as far as evac may; stores stay where they are.",
-    "cancel": "No step is begun any more; what is under way is waited for. What was done stays done.",
+    "undo": "Completed steps are undone as far as evac may. Stores stay where they are.",
+    "cancel": "No new steps start. Running steps finish. Completed steps are not rolled back. The run ends.",
 }
 _OF_STEP: Final[Mapping[str, str]] = {
-    "approve": "The step may begin.",
+    "approve": "The step starts.",
     "retry": "The step is tried once more.",
-    "skip": "The run goes on as if the step were done. What needs it may fail.",
-    "undo": "What the step did is taken back.",
-    "attest": "You looked, and it is done. Your name stands for it.",
+    "skip": "The step is not done, and the run goes on without it. Steps that depend on it may fail.",
+    "undo": "The step is undone.",
+    "attest": "The step counts as done because you checked it. Your name is recorded.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One thing that can be asked. confirm: names that must be typed; facts: (name, words) that a person
-    agrees to. envelope: what an approval of the run covers.
-    """
+    """One thing that can be asked."""
 
     run: str
     verb: str
@@ -78,9 +77,28 @@ class Question:
     title: str
     words: str
     confirm: tuple[str, ...]
+    """Names that must be typed."""
     facts: tuple[tuple[str, str], ...]
+    """(name, words) that a person agrees to, of an approval of the run."""
+    decision: Decision
+    failure: str
+    """Why the step failed last; empty if it did not."""
     envelope: Envelope | None = None
+    """What an approval of the run covers."""
     grave: bool = False
+
+    @property
+    def choice(self) -> Choice | None:
+        """What is asked, with what follows from it."""
+        return self.decision.choice(self.verb)
+
+    @property
+    def others(self) -> tuple[Choice, ...]:
+        return tuple(one for one in self.decision.choices if one.answer != self.verb)
+
+    @property
+    def people(self) -> str:
+        return people_words(self.decision)
 
 
 async def question(room: WarRoom, view: RunView, verb: str, step: str) -> Question:
@@ -93,22 +111,21 @@ async def question(room: WarRoom, view: RunView, verb: str, step: str) -> Questi
     envelope = None
     if verb == "approve" and not step:
         facts, envelope = await _agreed(room, view)
-    if step:
-        at = view.steps[view.number(step)]
-        facts = [("step", step), ("does", f"{words_of(at.kind)}: {at.target}")]
-        code, message = view.failures.get(view.index[step], ("", ""))
-        facts += [("last failure", f"{message} [{code}]")] if code else []
-    name = step or view.spec.run
+    decision = await decision_in(room, view.spec.run, step)
+    choice = decision.choice(verb)
+    code, message = view.failures.get(view.index[step], ("", "")) if step else ("", "")
     return Question(
         view.spec.run,
         verb,
         step,
-        f"{TITLES[verb]} {name}",
-        words,
+        f"{TITLES[verb]} {step or view.spec.run}",
+        words if choice is None else choice.words,
         names_to_type(view, verb),
         tuple(facts),
+        decision,
+        f"{message} [{code}]" if code else "",
         envelope,
-        verb in CONFIRMED,
+        verb in GRAVE,
     )
 
 
@@ -229,7 +246,7 @@ async def runs(request: Request, begin: Begin = 0) -> Response:
             after=end if end < len(found) else None,
         )
 
-    return room.shelf.answer(request, f"page runs {begin}", (now.version, now_ms), make, frame.HTML)
+    return frame.answer(request, f"page runs {begin}", (now.version, now_ms), make)
 
 
 @PAGE.router.get(PAGE.path + "/{run}")
@@ -240,7 +257,7 @@ async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0)
     found, now_ms = await shown_of(room, run), room.office.clock.now_ms()
     view, name = found.view, found.view.spec.run
     said = await projection_of(room, view, now_ms)
-    plan = await _plan(room, view)
+    plan = await kept_plan(room, view)
     begun = max(0, view.events - run_view.EVENTS)
     shown = run_view.Shown(
         found,
@@ -256,7 +273,7 @@ async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0)
         return frame.render("run.html.j2", PAGE.path, said.at_ms, **run_view.context(shown))
 
     stamp = (stamp_of(view, now_ms), found.leader, view.phase)
-    return room.shelf.answer(request, f"page run {name} {show} {begin}", stamp, make, frame.HTML)
+    return frame.answer(request, f"page run {name} {show} {begin}", stamp, make)
 
 
 @PAGE.router.get(PAGE.path + "/{run}/events")
@@ -329,11 +346,3 @@ def _form(room: WarRoom, actor: Actor, wanted: Question, fields: dict[str, str],
 
 def _now_ms(room: WarRoom) -> int:
     return room.office.clock.now_ms() // 10_000 * 10_000
-
-
-async def _plan(room: WarRoom, view: RunView) -> Plan | None:
-    """The plan in force, where it can be read: objectives and people come from it."""
-    try:
-        return await plan_of(room, view.plans[-1])
-    except EvacError:
-        return None

@@ -19,6 +19,7 @@ from evac.run.values import CORRUPT, ENDED, SETTLED, Event
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 from evac.views import svg
+from evac.views.decisions import decision_of, waiting_words
 from evac.views.documents import (
     MOST_URGENT,
     RunHead,
@@ -222,13 +223,15 @@ def context(shown: Shown) -> dict[str, Any]:
         "plan": document.plan_digest,
         "answer": _answer(document, said, len(wants), len(late)),
         "cards": _cards(document, shown, services, late),
-        "waits": [wait_line(one) for one in wants[:WAITS_MOST]],
+        "waits": [wait_line(one) | {"waiting": _waiting(one, shown)} for one in wants[:WAITS_MOST]],
         "waits_rest": max(0, len(wants) - WAITS_MOST),
         "asks": document.verbs,
         "held": document.held_by,
         "servers": said.servers,
         "losses": document.most_lost,
         "ended": ended,
+        "left": document.left[:SERVICES_MOST],
+        "left_rest": max(0, len(document.left) - SERVICES_MOST),
         "limits": [limit_words(row) for row in document.limits_changed],
         "charts": charts(view, said, shown.plan.outcomes if shown.plan else ()),
         "services": services[:SERVICES_MOST],
@@ -250,6 +253,11 @@ def _answer(document: RunHead, said: Projection, wants: int, late: int) -> tuple
     words = f"{state[:1].upper()}{state[1:]}: {number(done)} of {plural(sum(counts.values()), 'step')} done"
     if document.state in ENDED:
         took = f" after {duration(max(0, said.end_ms - said.begun_ms))}" if said.begun_ms else ""
+        if document.left:
+            counted = f"{number(done)} of {plural(sum(counts.values()), 'step')} done{took}"
+            return f"{state[:1].upper()}{state[1:]}: {document.why}. {counted}.", RUN_CLASS.get(
+                document.state, ""
+            )
         why = f" {document.why[:1].upper()}{document.why[1:]}." if document.why else ""
         return f"{words}{took}.{why}", RUN_CLASS.get(document.state, "")
     words += "."
@@ -316,9 +324,17 @@ def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
 
 
 def wait_line(row: WaitRow) -> dict[str, Any]:
-    """What waits, and what can be asked of the run about it; a hold is released on the page Now."""
+    """What waits, and what can be asked of the run about it; a hold is released on the page Hold."""
     verbs = [verb for verb in row.verbs if verb != "release"]
     return {"words": row.words, "step": row.step, "verbs": verbs, "code": row.facts.get("code", "")}
+
+
+def _waiting(row: WaitRow, shown: Shown) -> str:
+    """Which services wait for a step that a person must approve."""
+    if row.kind != "gate":
+        return ""
+    words = waiting_words(decision_of(shown.run, row.step, shown.plan))
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
 
 
 def service_rows(shown: Shown) -> list[dict[str, Any]]:

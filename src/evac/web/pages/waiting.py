@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
@@ -11,9 +12,10 @@ from fastapi import Request, Response
 
 from evac.office.values import RunShort, Situation
 from evac.run.values import CORRUPT
-from evac.run.waits import Wait
+from evac.run.waits import Gate, Wait
 from evac.views.wait_words import commands, urgency, words_of
 from evac.views.words import number, plural
+from evac.web.api.runs import shown_of
 from evac.web.pages import frame
 from evac.web.room import room_of
 
@@ -22,6 +24,7 @@ AGE_MS: Final = 10_000
 ROWS_MOST: Final = 100
 """A run of thousands of servers may have as many failed steps: the page of the run lists them all."""
 
+NO_LOSSES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 FAR_OFF: Final = 1 << 62
 """Waits whose beginning is not known come last among their like."""
 
@@ -48,9 +51,15 @@ async def waiting(request: Request) -> Response:
     room = room_of(request)
     now = room.office.situation
     now_ms = room.office.clock.now_ms() // AGE_MS * AGE_MS
+    waits = room.office.register.waits
+    losses = {
+        run: {one.store: one.words for one in (await shown_of(room, run)).losses}
+        for run, found in waits.items()
+        if any(isinstance(wait.facts, Gate) and wait.facts.store for wait in found)
+    }
 
     def make() -> bytes:
-        lines = lines_of(now.open_runs, room.office.register.waits, now.hold is not None)
+        lines = lines_of(now.open_runs, waits, now.hold is not None, losses)
         return frame.render(
             "waiting.html.j2",
             PAGE.path,
@@ -62,11 +71,18 @@ async def waiting(request: Request) -> Response:
             unread=[run for run in now.open_runs if run.state == CORRUPT],
         )
 
-    return room.shelf.answer(request, "page waiting", (now.version, now_ms), make, frame.HTML)
+    return frame.answer(request, "page waiting", (now.version, now_ms), make)
 
 
-def lines_of(runs: Sequence[RunShort], waits: Mapping[str, Sequence[Wait]], on_hold: bool) -> list[WaitLine]:
-    """on_hold: the hold of all runs is shown once, not again for each run."""
+def lines_of(
+    runs: Sequence[RunShort],
+    waits: Mapping[str, Sequence[Wait]],
+    on_hold: bool,
+    losses: Mapping[str, Mapping[str, str]] = NO_LOSSES,
+) -> list[WaitLine]:
+    """on_hold: the hold of all runs is shown once, not again for each run. losses: run -> store -> the most
+    that its promotion loses.
+    """
     of_runs = [
         (urgency(wait), wait.since_ms or FAR_OFF, run, wait)
         for run in runs
@@ -74,14 +90,14 @@ def lines_of(runs: Sequence[RunShort], waits: Mapping[str, Sequence[Wait]], on_h
         if not (on_hold and wait.kind == "hold")
     ]
     of_runs.sort(key=lambda one: (one[0], one[1], one[2].run, one[3].key))
-    return [_line(run, wait) for _, _, run, wait in of_runs]
+    return [_line(run, wait, losses.get(run.run, {})) for _, _, run, wait in of_runs]
 
 
-def _line(run: RunShort, wait: Wait) -> WaitLine:
+def _line(run: RunShort, wait: Wait, losses: Mapping[str, str]) -> WaitLine:
     return WaitLine(
         run.run,
         run.scenario,
-        words_of(wait),
+        words_of(wait, losses),
         wait.since_ms,
         tuple(_asks(run.run, wait)),
         wait.step,
@@ -90,7 +106,7 @@ def _line(run: RunShort, wait: Wait) -> WaitLine:
 
 
 def _asks(run: str, wait: Wait) -> Iterator[tuple[str, str]]:
-    """The hold of all runs is released on the page Now."""
+    """The hold of all runs is released on the page Hold."""
     of_step = f"&step={quote(wait.step, safe='')}" if wait.step else ""
     for verb in wait.verbs:
         if verb != "release":

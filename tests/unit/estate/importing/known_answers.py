@@ -3,7 +3,7 @@
 A service runs where it is declared or has replicas; a store family is there while one instance is.
 """
 
-from evac.model.domain import topology
+from evac.derive.domains import topology
 from evac.model.estate import Estate
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evac.model.domain import domains, is_lost, loss, resolve, resolve_each, topology
+from evac.derive.domains import domains, is_lost, loss, resolve, resolve_each, topology
 from evac.model.errors import UnknownDomain
 from tests.unit.model.estates import two_sites
 

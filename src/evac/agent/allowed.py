@@ -1,0 +1,168 @@
+"""What an order may name at an agent: hosts, references of secrets, programs, folders and sockets.
+
+An order brings the settings and parameters of a driver. What they reach is looked up in the agent's own file,
+so that the key of an agent opens what its file lists, and not every file and address that its user can reach.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, get_args
+from urllib.parse import urlsplit
+
+from evac.drivers.port import Action, Value
+from evac.drivers.process.client import address
+from evac.drivers.registry import DRIVERS
+from evac.drivers.spec import Names
+from evac.model.errors import Permanent
+
+_PREFIXES: Final = ("old_", "primary_", "candidate_")
+"""Of parameters that name another member as settings name this one."""
+_PEERS: Final = frozenset({"peers", "copies"})
+_REFERENCES: Final = ("env:", "file:")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The table `[allow]` of an agent's file. What is not listed is refused."""
+
+    hosts: tuple[str, ...] = ()
+    """`HOST`, `HOST:PORT` or a network such as `10.1.0.0/24`, of systems that drivers reach."""
+    secrets: tuple[str, ...] = ()
+    """References that drivers resolve here."""
+    bin: tuple[str, ...] = ()
+    """Programs, and folders of programs, that drivers run."""
+    data: tuple[str, ...] = ()
+    """Folders in which, or below which, drivers read and write."""
+    sockets: tuple[str, ...] = ()
+    """Local sockets that drivers speak to."""
+
+    def refuse_other(self, action: Action, site: str) -> None:
+        """Raises `Permanent` for the first thing that the action names and that is not listed."""
+        for names, where, words in _named(action):
+            if not self._has(names, words):
+                table = _TABLES[names]
+                raise Permanent(
+                    "order-not-allowed",
+                    f"the agent of {site} lets no order of {action.driver} name {words[:200]} ({where})",
+                    f"if it may, add it to {table} under [allow] in the agent's file",
+                )
+
+    def _has(self, names: Names, words: str) -> bool:
+        if names == "host":
+            return _lists_host(self.hosts, words)
+        if names == "secret":
+            return words in self.secrets
+        if names == "socket":
+            return _real(words) in map(_real, self.sockets)
+        if names == "program":
+            # A bare name is looked for on the PATH of the agent, so it is listed as such.
+            parent = _real(str(Path(words).parent)) if words.startswith("/") else ""
+            listed = [one if "/" not in one else _real(one) for one in self.bin]
+            return (_real(words) if "/" in words else words) in listed or parent in listed
+        path = _real(words.removeprefix("file:"))
+        return words.removeprefix("file:").startswith("/") and any(
+            path == top or path.startswith(top.rstrip("/") + "/") for top in map(_real, self.data)
+        )
+
+    @property
+    def problems(self) -> Iterable[str]:
+        """One sentence for each entry that cannot mean anything."""
+        for one in self.hosts:
+            if "/" in one:
+                try:
+                    ipaddress.ip_network(one)
+                except ValueError:
+                    yield f"hosts of [allow]: {one!r} is no network"
+        for one in self.secrets:
+            if not one.startswith(_REFERENCES):
+                yield "secrets of [allow] are references: env:NAME or file:/path"
+        for one in (*self.data, *self.sockets):
+            if not one.startswith("/"):
+                yield f"[allow]: {one!r} is no full path"
+
+
+_TABLES: Final[dict[Names, str]] = {
+    "host": "hosts",
+    "secret": "secrets",
+    "program": "bin",
+    "folder": "data",
+    "socket": "sockets",
+}
+assert set(_TABLES) == set(get_args(Names)) - {""}
+
+
+def _named(action: Action) -> Iterable[tuple[Names, str, str]]:
+    """What an action reaches: what it is, which key names it, and its words. Raises `Permanent` for a key
+    that the driver does not declare: no one knows what it would reach.
+    """
+    spec = DRIVERS.get(action.driver)
+    declared = {} if spec is None else {one.key: one for one in spec.all_settings}
+    for key, value in action.settings.items():
+        if key not in declared:
+            raise Permanent("setting-unknown", f"{action.driver} has no setting {key[:64]}")
+        yield from _parts(declared[key].names, f"setting {key}", value, action.settings.get("port", ""))
+    for key, value in action.parameters.items():
+        prefix = next((one for one in _PREFIXES if key.startswith(one)), "")
+        setting = declared.get(key.removeprefix(prefix))
+        names: Names = "host" if key in _PEERS else "" if setting is None else setting.names
+        yield from _parts(names, f"parameter {key}", value, action.parameters.get(f"{prefix}port", ""))
+
+
+def _parts(names: Names, where: str, value: Value, port: Value) -> Iterable[tuple[Names, str, str]]:
+    """Hosts may be written with commas. A reference of a secret counts wherever it is."""
+    texts = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+    if names == "program" and texts:
+        yield names, where, texts.pop(0)
+    for text in filter(None, texts):
+        if names == "host":
+            for part in filter(None, map(str.strip, text.split(","))):
+                yield names, where, _address(part, port)
+        elif names in ("folder", "socket", "secret"):
+            yield names, where, text
+        else:
+            found = (one for one in (text, text.partition("=")[2]) if one.startswith(_REFERENCES))
+            yield from (("secret", where, one) for one in found)
+
+
+def _address(text: str, port: Value) -> str:
+    """`HOST:PORT`, or `HOST` where none is said, of a URL, `NAME=HOST:PORT`, `HOST:PORT` or a host."""
+    if "://" in text:
+        parts = urlsplit(text)
+        try:
+            return address(parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0))
+        except ValueError:  # a port that is none
+            return text
+    text = text.rpartition("=")[2].lower()
+    host, _, own = text.rpartition(":")
+    if _PORT.fullmatch(own) and (host.startswith("[") or ":" not in host):
+        return address(host.strip("[]"), int(own))
+    host = text.strip("[]")
+    return address(host, int(str(port))) if _PORT.fullmatch(str(port)) else host
+
+
+def _lists_host(hosts: Iterable[str], words: str) -> bool:
+    host = words.rpartition(":")[0].strip("[]") if words.startswith("[") or words.count(":") == 1 else words
+    try:
+        number = ipaddress.ip_address(host)
+    except ValueError:
+        number = None
+    for one in hosts:
+        if "/" in one:
+            if number is not None and number in ipaddress.ip_network(one):
+                return True
+        elif one.lower() in (host, words):
+            return True
+    return False
+
+
+def _real(path: str) -> str:
+    """Without links and dots, whether it is there or not."""
+    return os.path.realpath(path) if path else ""

@@ -1,0 +1,234 @@
+"""Which orders an agent believes and admits: signed with a key of its own, for this agent, fresh, once.
+
+An order names the agent that it is for: site and address (`host:port`) are in its signed lines. The time by
+which orders are judged never goes back, over restarts and whatever is done to the clock of the machine: the
+newest moment that may have been admitted is on disk before an order is obeyed, and an agent that starts
+begins after it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from evac.agent.memory import read_values, write_values
+from evac.drivers.process import client
+from evac.model.errors import EvacError, Permanent, Retryable
+from evac.net import secrets
+from evac.net.secrets import Secret
+
+NONCES_KEPT: Final = 20_000
+KEYS_MOST: Final = 4
+AHEAD_MS: Final = 10_000
+"""The moment on disk is so far ahead, so that not every order waits for the disk."""
+_LEAST_NONCE: Final = 16
+_MOST_NONCE: Final = 64
+
+_log = logging.getLogger("evac.agent")
+
+
+class NotBelieved(EvacError):
+    """A request without a good signature. It gets no other answer than this code."""
+
+    def __init__(self) -> None:
+        super().__init__("not-signed", "the signature is missing or wrong")
+
+
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """An order that one of our keys signed. It may yet be old, repeated, or meant for another agent."""
+
+    nonce: str
+    at_ms: int
+    site: str
+    address: str
+    key: Secret
+    version: str
+
+
+class Keys:
+    """The keys that orders may be signed with, the newest first. Reading them again never leaves none."""
+
+    def __init__(self, references: Sequence[str]) -> None:
+        self._references = tuple(references)
+        self.now = _read(self._references)
+        self.problem = ""
+
+    def read_again(self, references: Sequence[str] | None = None) -> None:
+        """references: others from now on, if the agent's file names others. Keys that cannot be read are
+        logged, and those that were read before stay.
+        """
+        wanted = self._references if references is None else tuple(references)
+        try:
+            found = _read(wanted)
+        except EvacError as error:
+            words = f"{error.message} [{error.code}]"
+            if words != self.problem:
+                _log.error("the keys of this agent stay as they are: %s", words)
+            self.problem = words
+            return
+        if found != self.now:
+            _log.info("the keys of this agent were read again: %d accepted", len(found))
+        self._references, self.now, self.problem = wanted, found, ""
+
+
+def _read(references: Sequence[str]) -> tuple[Secret, ...]:
+    """Raises `Permanent`."""
+    if not 1 <= len(references) <= KEYS_MOST:
+        raise Permanent("secret-count", f"an agent has 1 to {KEYS_MOST} keys, not {len(references)}")
+    found = tuple(secrets.resolve(one) for one in references)
+    for key in found:
+        if len(key.reveal_bytes()) < client.LEAST_KEY_BYTES:
+            raise Permanent("secret-short", f"{key} is shorter than {client.LEAST_KEY_BYTES} bytes")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What an agent is called in orders."""
+
+    site: str
+    addresses: Callable[[], frozenset[str]]
+    """All of its `host:port`; those of its certificate change with it."""
+    older_orders: bool = False
+    """Whether orders of an evac that does not name the agent in them are believed."""
+
+
+class Gate:
+    """Admits signed orders once. window_ms: how far the sender's clock may be from ours, which begins at the
+    wall clock (`wall_ms`, read once), but never before `kept`, and goes on with one that nobody sets
+    (`steady_ms`). A refusal names our time to a sender that knows the key, so that a clock that jumped keeps
+    no one from acting. kept: the file of the newest moment; None: it is not kept.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        own: Identity,
+        window_ms: int,
+        wall_ms: Callable[[], int],
+        steady_ms: Callable[[], int],
+        kept: Path | None = None,
+    ) -> None:
+        self._keys, self._own, self._window_ms = keys, own, window_ms
+        self._steady_ms, self._kept = steady_ms, kept
+        self._on_disk = 0 if kept is None else int(read_values(kept).get("newest_ms", 0))
+        self._newest = self._on_disk
+        self._started_ms = max(wall_ms(), self._on_disk + 1)
+        self._ahead_ms = self._started_ms - steady_ms()
+        self._seen: set[str] = set()
+        self._order: deque[tuple[int, str]] = deque()
+
+    def now_ms(self) -> int:
+        """The time by which orders are judged."""
+        return self._steady_ms() + self._ahead_ms
+
+    def believe(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Believed:
+        """An order that one of our keys signed. Raises `NotBelieved`."""
+        nonce, stamp = headers.get(client.NONCE, ""), headers.get(client.TIMESTAMP, "")
+        said = headers.get(client.SIGNATURE, "")
+        if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 15):
+            raise NotBelieved
+        if not (_LEAST_NONCE <= len(nonce) <= _MOST_NONCE and nonce.isascii() and nonce.isalnum()):
+            raise NotBelieved
+        version = client.OLDER if said.startswith(client.OLDER) else client.VERSION
+        at = client.Addressee(headers.get(client.SITE, ""), headers.get(client.ADDRESS, ""))
+        for key in self._keys.now:
+            wanted = client.order_signature(key, method, path, body, int(stamp), nonce, at, version)
+            if client.same(said, wanted):
+                return Believed(nonce, int(stamp), at.site, at.address, key, version)
+        raise NotBelieved
+
+    def admit(self, order: Believed) -> None:
+        """Lets a believed order in, once. Raises `Retryable` (clocks, too many), `Permanent` (repeated, for
+        another agent, of an older evac).
+        """
+        self._refuse_other(order)
+        now, at_ms = self.now_ms(), order.at_ms
+        self._forget(self._steady_ms())
+        if order.nonce in self._seen:
+            raise Permanent("order-repeated", "this very order was here before", "sign a new one")
+        if abs(now - at_ms) > self._window_ms:
+            raise Retryable(
+                "clock-skew",
+                f"the clocks of controller and agent are {abs(now - at_ms)} ms apart",
+                "set the clocks",
+                after_ms=5_000,
+            )
+        if at_ms < self._started_ms:
+            raise Retryable(
+                "agent-just-started", "the order is older than the agent", after_ms=self._started_ms - at_ms
+            )
+        if len(self._order) >= NONCES_KEPT:
+            raise Retryable("agent-busy", "too many orders at once", after_ms=1_000)
+        if at_ms > self._on_disk:
+            try:
+                self._write(at_ms + AHEAD_MS)
+            except OSError as error:
+                words = f"the agent cannot write down what it admits: {error.strerror}"
+                raise Retryable("agent-disk", words, "make room on its disk", after_ms=1_000) from error
+        self._newest = max(self._newest, at_ms)
+        self._seen.add(order.nonce)
+        self._order.append((self._steady_ms(), order.nonce))
+
+    def is_from_us(self, order: Believed) -> bool:
+        """Whether a question that changes nothing is for this agent, and fresh. No disk is waited for."""
+        try:
+            self._refuse_other(order)
+        except Permanent:
+            return False
+        return abs(self.now_ms() - order.at_ms) <= self._window_ms
+
+    def close(self) -> None:
+        """Writes down what was admitted, and no more: the next agent need not begin ahead of the clock."""
+        if self._newest < self._on_disk:
+            self._write(self._newest)
+
+    def _write(self, newest_ms: int) -> None:
+        if self._kept is not None:
+            write_values(self._kept, {"newest_ms": newest_ms})
+        self._on_disk = newest_ms
+
+    def _refuse_other(self, order: Believed) -> None:
+        own = self._own
+        if order.version == client.OLDER:
+            if own.older_orders:
+                return
+            _log.error("an order of an older version of evac was refused: it names no agent")
+            raise Permanent(
+                "order-older",
+                f"the agent of {own.site} takes orders that name their agent; this one names none",
+                "upgrade this evac; until then older_orders = true in the agent's file",
+            )
+        if order.site != own.site:
+            _log.error(
+                "an order for the agent of %r was signed with a key of this one: two agents have one key, "
+                "or the endpoint is of another site",
+                order.site,
+            )
+            raise Permanent(
+                "order-elsewhere",
+                f"the order is for the agent of {order.site}, and this is the agent of {own.site}; "
+                "both have one key, or the endpoint is of another site",
+                "give each agent a key of its own, and check at and agent of the endpoint",
+            )
+        if order.address not in own.addresses():
+            raise Permanent(
+                "order-elsewhere",
+                f"the order is for the agent at {order.address}; this one is at "
+                f"{', '.join(sorted(own.addresses())[:4])}",
+                f'add addresses = ["{order.address}"] to the agent\'s file if this agent is meant',
+            )
+
+    def sign(self, status: int, body: bytes, order: Believed) -> str:
+        """With the key, and in the version, of the order."""
+        return client.answer_signature(order.key, status, body, order.nonce, order.version)
+
+    def _forget(self, now: int) -> None:
+        """A nonce is kept for two windows: as long as its order could be admitted again."""
+        while self._order and now - self._order[0][0] > 2 * self._window_ms:
+            self._seen.discard(self._order.popleft()[1])

@@ -1,0 +1,73 @@
+"""The page Hold: stops everything before its next effect, and lets it go on. Linked from every page."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from fastapi import Depends, Request, Response
+from pydantic import ValidationError
+
+from evac.model.errors import EvacError, InvalidInput
+from evac.web.access.port import Actor, need
+from evac.web.api import requests
+from evac.web.api.shapes import Hold
+from evac.web.pages import frame
+from evac.web.room import room_of
+
+PAGE: Final = frame.Page("/hold", "", "operator")
+FIELDS_MOST: Final = 8
+RUNS_MOST: Final = 20
+
+
+@PAGE.router.get(PAGE.path)
+async def hold(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
+    """The form that stops everything, or the one that ends it."""
+    return _form(request, actor, {})
+
+
+@PAGE.router.post(PAGE.path)
+async def begin(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
+    """Stops everything, by the code of the API."""
+    return await _done(request, actor, release=False)
+
+
+@PAGE.router.post(PAGE.path + "/release")
+async def end(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
+    """Ends the hold, by the code of the API."""
+    return await _done(request, actor, release=True)
+
+
+async def _done(request: Request, actor: Actor, release: bool) -> Response:
+    fields = frame.fields_of(await request.body(), FIELDS_MOST)
+    reason, who, key = (fields.get(name, "").strip() for name in ("reason", "who", "key"))
+    key = key if key.isalnum() else ""
+    try:
+        body = Hold(reason=reason, who=who)
+        if release:
+            await requests.end(request, actor, body.reason, body.who, key)
+        else:
+            await requests.begin(request, body, actor, key)
+    except ValidationError:
+        wrong = InvalidInput("reason", "a hold and its release have a reason", "nothing was changed")
+        return _form(request, actor, fields | {"problem": frame.sentence(wrong)}, 422)
+    except EvacError as error:
+        return _form(request, actor, fields | {"problem": frame.sentence(error)}, 422)
+    return Response(None, 303, {"location": PAGE.path, "cache-control": "no-store"})
+
+
+def _form(request: Request, actor: Actor, fields: Mapping[str, str], status: int = 200) -> Response:
+    room = room_of(request)
+    open_runs = room.office.situation.open_runs
+    shown = {name: fields.get(name, "") for name in ("reason", "who", "problem")}
+    body = frame.render(
+        "hold.html.j2",
+        PAGE.path,
+        room.office.clock.now_ms(),
+        actor=actor,
+        fields=shown | {"key": secrets.token_hex(16)},
+        runs=[run.run for run in open_runs[:RUNS_MOST]],
+        rest=max(0, len(open_runs) - RUNS_MOST),
+    )
+    return Response(body, status, {"cache-control": "no-store"}, frame.HTML)

@@ -1,0 +1,85 @@
+"""Someone who reads and writes every key of the store, and does not have the key of its seal.
+
+The worst they can do: delete entries, and put older ones of the same name back; runs stop, or ask again.
+They run no program, approve nothing, and what they write is passed over. What they plant for a run, and how
+a controller refuses it, is in `tests/unit/app/test_store_writer.py`; here is what is left of it when the
+seal itself is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evac import estate as estates
+from evac.app.controlling import must_reach_own
+from evac.drivers.port import Action, Value
+from evac.engine.runs.binding import Bound
+from evac.model.errors import Corrupt, NotAllowed
+from evac.model.estate import Endpoint
+from evac.run.values import RunSpec
+from evac.store.memory import MemoryStore
+from evac.store.port import Put
+from evac.store.sealed import SealedStore, seal_of
+
+SEAL = "env:EVAC_RED_SEAL"
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
+    monkeypatch.setenv("EVAC_RED_SEAL", "s" * 32)
+    return MemoryStore()
+
+
+def test_what_they_write_is_passed_over_and_stops_no_one(store: MemoryStore) -> None:
+    async def story() -> None:
+        sealed = SealedStore(store, seal_of(SEAL))
+        await sealed.transact([], [Put("request/run/1", b"ours")])
+        await store.transact([], [Put("request/run/2", b"theirs"), Put("request/run/3", bytes(64))])
+        assert [entry.value for entry in await sealed.list("request/run/")] == [b"ours"]
+        with pytest.raises(Corrupt):
+            await sealed.get("request/run/2")
+
+    asyncio.run(story())
+
+
+def test_an_entry_is_not_moved_to_another_name(store: MemoryStore) -> None:
+    async def story() -> None:
+        sealed = SealedStore(store, seal_of(SEAL))
+        await sealed.transact([], [Put("request/one/1", b"approve")])
+        entry = await store.get("request/one/1")
+        assert entry is not None
+        await store.transact([], [Put("request/two/1", entry.value)])
+        assert await sealed.list("request/two/") == []
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        ({}, False),
+        ({"takes": 5}, False),
+        ({"argv": ("/bin/sh", "-c", "id")}, True),
+        ({"observe_argv": ("/bin/sh", "-c", "id")}, True),
+        ({"env": ("TOKEN=file:/etc/evac/store-seal",)}, True),
+    ],
+)
+def test_even_with_the_seal_a_run_reaches_only_what_a_controllers_own_files_name(
+    tmp_path: Path, changed: dict[str, Value], refused: bool
+) -> None:
+    (tmp_path / "estate.yaml").write_text("evac: 1\nsites: {a: {}, b: {}}\n")
+    settings: dict[str, Value] = {"argv": ("/usr/sbin/fence", "a"), "fence": "network"}
+    end = Endpoint("isolate", "a", "a", "command", settings)
+    estate = replace(estates.load(tmp_path), endpoints=(end,))
+    action = Action("fence", "a", "command", "a", {**settings, **changed}, {"proof": "network"})
+    bound = Bound(RunSpec("r", "i", "p", ()), {"fence:db": (action,)})
+    if not refused:
+        must_reach_own(bound, estate)
+        return
+    with pytest.raises(NotAllowed, match="reaches with command at a what no endpoint") as caught:
+        must_reach_own(bound, estate)
+    assert caught.value.code == "bound-differs"

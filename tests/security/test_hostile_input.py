@@ -1,0 +1,44 @@
+"""What others could have written is read, or refused by an error of evac, and never ends in a traceback: a
+short run of `scripts/fuzz_hostile.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from evac.engine.runs import effects
+from evac.model.errors import Corrupt
+from fuzz_hostile import fuzz, targets
+
+CASES = 100
+
+
+def test_every_reader_refuses_what_it_does_not_understand(tmp_path: Path) -> None:
+    found = targets(tmp_path)
+    assert {"order-headers", "order-action", "entry-bound", "bundle"} <= found.keys()
+    findings = []
+    for name, target in found.items():
+        ends, wrong = fuzz(name, target, CASES, 7, time.monotonic() + 60)
+        assert ends["refused"] + ends["read"], name
+        findings += wrong
+    assert not findings
+
+
+def test_a_small_entry_that_unpacks_to_a_large_one_is_refused() -> None:
+    bomb = zlib.compress(b" " * (effects.BYTES_MOST + 1))
+    assert len(bomb) < 100_000
+    with pytest.raises(Corrupt):
+        effects.decode(bomb)
+
+
+@pytest.mark.parametrize("missing", [b"{}", b"[]", b"null", b'{"placed":[]}'])
+def test_an_entry_of_another_shape_is_corrupt_and_no_internal_error(missing: bytes) -> None:
+    with pytest.raises(Corrupt):
+        effects.decode(zlib.compress(missing))
