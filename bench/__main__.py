@@ -1,4 +1,6 @@
-"""`python -m bench [stages|optimum|placement|all|run|lab|boot|serve]`: every figure that is claimed.
+"""`python -m bench [PART]`: every figure that is claimed.
+
+PART is stages, optimum, placement, contradictions, all, run, lab, boot or serve.
 
 `run`, `lab`, `boot` and `serve` are the engine's, the fires', the cold start's and the war room's (see
 `run_figures`, `lab_figures`, `bench_boot`, `bench_serve`); `all` is the planner's.
@@ -47,6 +49,10 @@ def main(arguments: list[str]) -> int:
         from bench import optimum
 
         optimum.main(arguments[1:])
+    if what == "contradictions":
+        from bench import contradictions
+
+        contradictions.main(arguments[1:])
     if what in ("placement", "all"):
         from bench import placement
 

@@ -86,7 +86,7 @@ class World:
 
     def run(self) -> str:
         rows = self.ask(runs.list_runs)
-        return str(rows[-1]["run"]) if rows else ""
+        return rows[-1].run if rows else ""
 
     def controller(self) -> int:
         """The pid of whoever leads, as its name says; 0 where nobody does."""

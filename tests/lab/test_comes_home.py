@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
@@ -16,6 +15,7 @@ from evac.app import runs
 from evac.run.view import RunView
 from evac.run.waits import waiting
 from evac.store.port import Store
+from evac.views.status_document import RunLine
 from evac_lab import episodes, faults, restoring, status, world
 from evac_lab.episodes import Patience
 from evac_lab.site_servers import Ground
@@ -31,8 +31,8 @@ def lab() -> Iterator[LabFolder]:
         yield folder
 
 
-def runs_of(lab: LabFolder) -> list[dict[str, Any]]:
-    async def look(store: Store) -> list[dict[str, Any]]:
+def runs_of(lab: LabFolder) -> list[RunLine]:
+    async def look(store: Store) -> list[RunLine]:
         return list(await runs.list_runs(store))
 
     return status.ask(lab.need().topology, look, "anyang")
@@ -40,7 +40,7 @@ def runs_of(lab: LabFolder) -> list[dict[str, Any]]:
 
 def last_run(lab: LabFolder) -> RunView:
     async def look(store: Store) -> RunView:
-        return await runs.view_of(store, (await runs.list_runs(store))[-1]["run"])
+        return await runs.view_of(store, (await runs.list_runs(store))[-1].run)
 
     return status.ask(lab.need().topology, look, "anyang")
 
@@ -119,16 +119,16 @@ def test_a_site_that_is_joined_again_in_the_middle_of_its_evacuation_stops_nothi
     for site in [site.name for site in topology.sites if site.name in lab.need().burnt]:
         assert restoring.restore(lab, site, reason="a test").whole
     assert world.wait_for_plans(topology, within_s=30.0) == ()
-    before = {run["run"] for run in runs_of(lab)}
+    before = {run.run for run in runs_of(lab)}
     faults.cut(lab, "pangyo")
 
     def begun() -> set[str]:
-        return {run["run"] for run in runs_of(lab)} - before
+        return {run.run for run in runs_of(lab)} - before
 
     assert until(begun, 20.0)
     faults.heal(lab, "pangyo")
     (run,) = begun()
-    assert until(lambda: runs_of(lab)[-1]["state"] == "succeeded", 30.0), told(lab)
+    assert until(lambda: runs_of(lab)[-1].state == "succeeded", 30.0), told(lab)
     assert run.startswith("pangyo-lost")
     assert writes(lab, within_s=15.0) >= 5
     assert lost(lab) == []

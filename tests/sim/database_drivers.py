@@ -7,8 +7,18 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.drivers import parameters
-from evac.drivers.capabilities import Fences, Follows, Promotes, Protects
-from evac.drivers.port import Action, Evidence, Order, Verb
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    Fences,
+    Follows,
+    ProbeReport,
+    Promotes,
+    Protects,
+    ProvesSync,
+    ReportsRole,
+    RoleReport,
+)
+from evac.drivers.port import Action, Checked, Evidence, Order, Verb
 from evac.drivers.store_driver import another_primary, only_others
 from evac.model.errors import ActionError, Permanent, Retryable
 from tests.sim.databases import Database, Member
@@ -17,7 +27,7 @@ from tests.sim.simulated_driver import SimulatedDriver
 STANDING_MOST_MS: Final = 60_000
 
 
-class _DatabaseDriver(SimulatedDriver):
+class _DatabaseDriver(SimulatedDriver, ReportsRole, AnswersProbe):
     takes_s: Mapping[str, float] = MappingProxyType(
         {"fence": 0.03, "promote": 0.1, "rejoin": 0.2, "protect": 0.02}
     )
@@ -33,6 +43,28 @@ class _DatabaseDriver(SimulatedDriver):
         if not member.powered:
             raise Retryable("silent", f"{member.name} does not run", after_ms=200)
         return member
+
+    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
+        return await self._look(action, _question(timeout_s), lambda: self._role(action))
+
+    def _role(self, action: Action) -> RoleReport:
+        database, member = self.database(action), self.member(action)
+        held, members = len(member.log), database.members.values()
+        history = str(member.timeline)
+        if member.writable:
+            streaming = {one.name for one in members if database.streams(member, one)}
+            waits_for = () if streaming.intersection(member.sync) else member.sync
+            return RoleReport("primary", None, member.sync, waits_for, held, history)
+        primary = next((one for one in members if database.streams(one, member)), None)
+        if primary is None:
+            is_set = member.role == "standby" and member.upstream != ""
+            return RoleReport("detached" if is_set else "none", position=held, history=history)
+        lag_ms = 1_000 if len(primary.log) > held else 0
+        return RoleReport("replica", lag_ms, position=held, history=history)
+
+    async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
+        await self._look(action, _question(timeout_s), lambda: self.member(action))
+        return ProbeReport(True)
 
     def refuse_stale(self, action: Action, order: Order) -> None:
         self.member(action).refuse_stale(order)
@@ -90,7 +122,12 @@ class _DatabaseDriver(SimulatedDriver):
         return database.streams(primary, member)
 
 
-class PostgresSimulated(_DatabaseDriver, Promotes, Fences, Follows, Protects):
+def _question(timeout_s: float) -> Order:
+    """What is asked outside of any run."""
+    return Order("", "", 0, 0, 0, "", timeout_s, "")
+
+
+class PostgresSimulated(_DatabaseDriver, Promotes, Fences, ProvesSync, Follows, Protects):
     """Plain PostgreSQL."""
 
     name = "postgres"
@@ -117,6 +154,22 @@ class PostgresSimulated(_DatabaseDriver, Promotes, Fences, Follows, Protects):
             case "verify":
                 return [f"it is {member.role}, and not as expected"]
         return []
+
+    async def precheck_sync(
+        self, action: Action, timeout_s: float, candidate: str, sites: Mapping[str, str], may_be_lost: str
+    ) -> Checked:
+        def missing() -> tuple[str, ...]:
+            member = self.member(action)
+            left = [name for name in member.sync if sites.get(name) != may_be_lost]
+            if not member.writable or left != [candidate]:
+                return (f"not every commit of {member.name} needs {candidate}",)
+            streams = self.database(action).streams(member, self.database(action).of(sites[candidate]))
+            return () if streams else (f"{candidate} does not stream now",)
+
+        try:
+            return Checked(await self._look(action, _question(timeout_s), missing))
+        except ActionError as error:
+            return Checked((error.message,))
 
     def _standing_problems(self, action: Action, member: Member) -> list[str]:
         standing = parameters.text(action.parameters, "standing", "")

@@ -30,7 +30,12 @@ class IdentityProvider:
         self.keys = [_rsa()]
         self.key: Any = self.keys[0]
         self.header: dict[str, Any] = {"alg": "RS256", "kid": "one"}
-        self.person: dict[str, Any] = {"sub": "17", "email": "ann@example.com", "groups": ["sre", "other"]}
+        self.person: dict[str, Any] = {
+            "sub": "17",
+            "email": "ann@example.com",
+            "email_verified": True,
+            "groups": ["sre", "other"],
+        }
         self.change: Callable[[dict[str, Any]], dict[str, Any]] = lambda claims: claims
         self.token: Callable[[str], str] = lambda token: token
         self.about: dict[str, Any] = {}

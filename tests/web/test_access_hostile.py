@@ -29,7 +29,7 @@ BEARERS = (
     "x",
     "Bearer",
     "Bearer ",
-    f"Basic {base64.b64encode(b'kim:open sesame').decode()}",
+    f"Basic {base64.b64encode(b'kim:open sesame now').decode()}",
     f"Bearer {TOKEN}x",
     f"Bearer {TOKEN[:-1]}",
     "Bearer evac_",
@@ -49,7 +49,7 @@ def test_a_token_that_is_none_is_refused(tmp_path: Path, given: str) -> None:
             told = await client.get(path, headers={"authorization": given.encode("latin-1")})  # type: ignore[dict-item]
             assert told.status_code == 401
             assert told.headers["www-authenticate"] == "Bearer"
-            assert "open sesame" not in told.text
+            assert "open sesame now" not in told.text
 
     play(story, access=people(tmp_path))
 

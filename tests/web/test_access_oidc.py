@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hmac
 import json
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import aiohttp
 import httpx2
 import pytest
 import pytest_socket
-from joserfc import jwk
+from joserfc import jwk, jwt
 
 from evac.engine.clock import SystemClock
 from evac.model.access import AccessRules, Person, Provider
@@ -295,5 +296,85 @@ def test_a_provider_that_promises_to_say_who_answers_says_it(tmp_path: Path) -> 
         assert (await back(client, silent)).status_code == 403
         query = await at_provider(await to_provider(client))
         assert (await back(client, query | {"iss": provider.issuer})).status_code == 200
+
+    tell(tmp_path, story)
+
+
+@pytest.mark.parametrize("verified", [False, None, "true"])
+def test_an_address_that_the_provider_did_not_verify_names_nobody(tmp_path: Path, verified: object) -> None:
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        provider.person["email_verified"] = verified
+        told = await sign_in(client)
+        assert "does not say that this address was verified" in told.text
+        assert (await client.get("/v1/me")).status_code == 401
+
+    tell(tmp_path, story)
+
+
+def test_whoever_signs_in_again_proves_it_now(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        begun = await client.get("/sign-in/oidc?again=1", headers=HTML)
+        asked = parse_qs(urlsplit(begun.headers["location"]).query)
+        assert (asked["prompt"], asked["max_age"]) == (["login"], ["0"])
+        old = await back(client, await at_provider(begun.headers["location"]))
+        assert "you proved it just now" in old.text
+        provider.change = lambda claims: claims | {"auth_time": claims["iat"], "acr": "gold"}
+        begun = await client.get("/sign-in/oidc?again=1", headers=HTML)
+        await back(client, await at_provider(begun.headers["location"]))
+        actor = (await client.get("/v1/me")).json()
+        assert actor["name"] == "ann@example.com"
+        rows = await access.logins()
+        assert [(row.name, row.proof, row.acr, row.subject) for row in rows] == [
+            ("ann@example.com", "oidc", "gold", "17")
+        ]
+
+    tell(tmp_path, story)
+
+
+def test_a_login_that_is_weaker_than_the_file_wants_is_refused(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        where = await to_provider(client)
+        assert parse_qs(urlsplit(where).query)["acr_values"] == ["gold"]
+        assert "not of the strength gold" in (await back(client, await at_provider(where))).text
+        provider.change = lambda claims: claims | {"acr": "gold"}
+        await sign_in(client)
+        assert (await client.get("/v1/me")).status_code == 200
+
+    tell(tmp_path, story, acr="gold")
+
+
+def test_the_provider_ends_logins_and_nobody_else_does(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, provider: IdentityProvider, access: People) -> None:
+        await sign_in(client)
+        now = int(time.time())
+        claims = {
+            "iss": provider.issuer,
+            "aud": "evac",
+            "iat": now,
+            "jti": "1",
+            "sub": "17",
+            "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+        }
+
+        async def told(**other: Any) -> int:
+            token = jwt.encode(provider.header, claims | other, provider.key)
+            answer = await client.post("/sign-in/oidc/logout", data={"logout_token": token})
+            return answer.status_code
+
+        for other in (
+            {"aud": "other"},
+            {"iat": now - 1_000},
+            {"nonce": "n"},
+            {"events": {}},
+            {"sub": None},
+            {"iss": "http://elsewhere"},
+        ):
+            assert await told(**other) == 400, other
+        assert (await client.post("/sign-in/oidc/logout", data={"logout_token": "x"})).status_code == 400
+        assert await told(sub="18", jti="2") == 200
+        assert (await client.get("/v1/me")).status_code == 200, "it was somebody else's"
+        assert await told() == 200
+        assert (await client.get("/v1/me")).status_code == 401
+        assert await told() == 400, "once"
 
     tell(tmp_path, story)

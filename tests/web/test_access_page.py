@@ -41,7 +41,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         str(access),
     ]
     command += ["--access", str(access), "--store", f"sqlite:{folder / 'room.sqlite'}"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "KIM": "open sesame"})
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "KIM": "open sesame now"})
     try:
         until_ready(f"http://{listen}/healthz", process)
         yield f"http://{listen}"
@@ -63,7 +63,7 @@ def test_a_person_signs_in_looks_around_and_signs_out(browser: Browser, guarded:
     page.get_by_label("Password").fill("wrong")
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("alert").wait_for()
-    page.get_by_label("Password").fill("open sesame")
+    page.get_by_label("Password").fill("open sesame now")
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(f"{guarded}/now")
     assert page.evaluate("document.cookie") == ""

@@ -47,7 +47,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Papers
         f"sqlite:{folder / 'r.sqlite'}",
     ]
     command += ["--listen", f"127.0.0.1:{port}", "--access", str(access)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "KIM": "open sesame"})
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "KIM": "open sesame now"})
     try:
         _until_answers(port, found, process)
         yield port, found
@@ -82,7 +82,7 @@ def test_a_login_over_tls_and_a_stream_that_ends_with_it(room: tuple[int, Papers
     with line(*room) as client:
         form = re.search(r'name="form" value="([^"]+)"', client.get("/sign-in").text)
         assert form is not None
-        fields = {"form": form[1], "name": "kim", "password": "open sesame"}
+        fields = {"form": form[1], "name": "kim", "password": "open sesame now"}
         done = client.post("/sign-in", data=fields)
         assert done.status_code == 303
         assert done.headers["strict-transport-security"]

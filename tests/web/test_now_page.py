@@ -72,8 +72,8 @@ def test_what_happens_elsewhere_is_on_the_screen_without_a_reload(
     browser: Browser, served: tuple[str, str]
 ) -> None:
     page = opened(browser, served[0] + "/now")
-    assert page.locator(".warned", has_text="Held by").count() == 0
+    assert page.locator("aside.held").count() == 0
     told = {"reason": "smoke in the hall", "who": "ann"}
     answer = page.context.request.post(served[0] + "/v1/hold", data=told, timeout=PATIENCE_MS)
     assert answer.status == 201
-    page.locator(".warned", has_text="Held by ann: smoke in the hall").wait_for(timeout=PATIENCE_MS)
+    page.locator("aside.held", has_text="by ann: smoke in the hall").wait_for(timeout=PATIENCE_MS)

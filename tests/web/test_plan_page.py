@@ -8,7 +8,7 @@ import orjson
 from evac import __version__
 from evac.engine.plans.library import put_plan
 from evac.office.office import Office
-from evac.office.status_summary import NOT_JUDGED, drawer_rows
+from evac.office.status_summary import NOT_JUDGED, plan_lines
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
 from evac.views.words import percent
@@ -89,11 +89,11 @@ def test_a_plan_that_the_checker_of_this_version_has_not_judged_is_shown_as_none
             assert ready in text
             assert f">{words}<" in text
             told["judged"] = __version__
-        (row,) = await drawer_rows(office.store)
-        assert row["problem"] == ""
+        (row,) = await plan_lines(office.store)
+        assert row.problem == ""
         await office.store.transact((), (Put("drawer/south", orjson.dumps(told | {"judged": ""})),))
-        (row,) = await drawer_rows(office.store)
-        assert row["problem"] == NOT_JUDGED
+        (row,) = await plan_lines(office.store)
+        assert row.problem == NOT_JUDGED
 
     play(story, MemoryStore())
 

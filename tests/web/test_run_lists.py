@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, cast
 
 import httpx2
@@ -95,7 +96,7 @@ def alike_all(store: MemoryStore) -> list[dict[str, Any]]:
         found.extend(straight)
 
     play(story, store)
-    return [dict(line) for line in found]
+    return [asdict(line) for line in found]
 
 
 @pytest.mark.parametrize("ended", [True, False])

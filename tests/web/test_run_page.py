@@ -20,20 +20,27 @@ from evac.engine.runs.binding import Bound, put_bound
 from evac.engine.runs.reading import encode_all
 from evac.engine.runs.requests import prefix_of
 from evac.notices.rule import of_watching
+from evac.office.facts import LossFacts
 from evac.office.office import Office
+from evac.office.reckoning import WhatIf
 from evac.run.state import replay
+from evac.run.waits import Paused, Wait
 from evac.store.journal import Journal
 from evac.store.memory import MemoryStore
 from evac.store.port import Put
 from evac.views.documents import RunShown, run_document
 from evac.views.run_report import run_text
+from evac.views.wait_words import clock, words_of
 from evac.web.pages.projection import TOLERANCE_MS, behind, projected
+from evac.web.pages.run_view import hour
+from evac.web.pages.what_if_view import _cards
 from tests.web.burning import BROKEN, LOST, RUN, burn, burn_at, events_of, loss_at, made, spec_of
 from tests.web.rooms import play
 from tests.web.test_now_page import opened
 
 NOW_MS = 1_790_000_000_000
 RAN_MS = 1_200_000
+LOSS = LossFacts("south", "site", "loss", 1, 0, 0, 1, 0, 0, 10, 0, 0, 4, 4, 0, 0, False, "", "")
 GATED = "promote:carts"
 
 
@@ -188,6 +195,34 @@ def test_a_run_that_leaves_services_down_ends_with_exceptions_everywhere() -> No
         assert (news.severity, words in news.words) == ("warning", True)
 
     play(story, MemoryStore())
+
+
+def test_what_is_and_what_is_expected_are_apart_and_other_days_are_named() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await burning(office, 60_000)
+        page = (await client.get(f"/runs/{RUN}")).text
+        table = page[page.index('id="h-services"') : page.index('id="h-steps"')]
+        rows = dict(re.findall(r'<tr><th scope="row">(\w[\w-]*)</th>(.*?)</tr>', table))
+        assert '<span class="state error">down</span>' in rows["cart"]
+        assert "expected before its objective" in rows["cart"] or "misses its objective" in rows["cart"]
+        assert "in time" not in table
+
+    play(story, MemoryStore())
+    day_ms = 86_400_000
+    assert hour(NOW_MS, NOW_MS) == clock(NOW_MS) + " UTC"
+    assert hour(NOW_MS + day_ms, NOW_MS).startswith("2026-")
+    paused = Wait(Paused("operator", "kim", "x", NOW_MS + day_ms, "resume"), since_ms=NOW_MS)
+    assert f"at {clock(NOW_MS + day_ms, NOW_MS)} UTC" in words_of(paused)
+    said = what_if_of_all_data_gone()
+    assert said == "all data of 4 stores"
+
+
+def what_if_of_all_data_gone() -> str:
+    """The figure for lost writes, where nothing of some stores is left."""
+    loss = replace(LOSS, data_loss_ms=0, stores_lost=4, stores_gone=4)
+    (card,) = (c for c in _cards(WhatIf(("south",), "", loss, ())) if c["name"] == "writes lost, at most")
+    assert card["state"] == "error"
+    return card["value"]
 
 
 def test_skip_cancel_and_undo_are_no_primary_buttons_and_list_what_they_do() -> None:

@@ -11,7 +11,7 @@ from evac.office.office import Office
 from evac.office.status_summary import status
 from evac.store.generation import Newer, raise_generation, write_newer
 from evac.store.memory import MemoryStore
-from evac.views.small_texts import status_text
+from evac.views.status_document import status_text
 from tests.web.rooms import play
 
 

@@ -110,11 +110,6 @@ class VirtualProcess:
         return None
 
 
-def current_process() -> VirtualProcess | None:
-    """Whose code runs now; None for the world itself."""
-    return _PROCESS.get()
-
-
 class _Task(asyncio.Task[T]):
     """A task with a hash of its own: sets of tasks are in the same order in every run. It has its number
     before it is begun, for it is in the first set by then.

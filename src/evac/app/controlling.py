@@ -50,14 +50,17 @@ from evac.engine.runs.binding import Bound, bind, get_bound, put_bound
 from evac.engine.runs.desk import ActionsOf, Desk
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import PROPOSAL
+from evac.engine.runs.proving import Asked, Provers, asked_of, asked_of_ended, prove, room_in
 from evac.engine.runs.reading import incident_key
-from evac.engine.runs.signatures import Approval, check
+from evac.engine.runs.releases import Releases
 from evac.engine.stores import stalled_commits
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards, check_mode
 from evac.engine.stores.permits import LeaseDriver, Permitting
+from evac.estate.codecs.access import access_beside, load_access
 from evac.estate.codecs.policy import load_policy, policy_beside
-from evac.model.errors import Corrupt, NotAllowed, StoreError
+from evac.model.access import Person, Proven
+from evac.model.errors import Corrupt, EstateError, NotAllowed, StoreError
 from evac.model.estate import Estate
 from evac.model.observation import SiteSeen
 from evac.model.plan import Plan
@@ -68,6 +71,7 @@ from evac.store.anchors import Anchor
 from evac.store.generation import raise_generation
 from evac.store.opening import open_store
 from evac.store.port import Compare, Store
+from evac.store.sealed import SealedStore
 from evac.watch.witness import Probe
 
 LEADER_TTL_MS: Final = 4_000
@@ -100,6 +104,8 @@ class Setting:
     boundary: Callable[[int], None] | None = None
     budget_ms: int = BUDGET_MS
     anchors: bool = False
+    access: Path | None = None
+    """The access file, if not the one beside the estate."""
 
 
 @dataclass(slots=True)
@@ -187,8 +193,9 @@ async def compose(
     agents: dict[str, AgentPermits] = {}
     mender = Mender()
     checker = Checker(lambda: (seen.estate, seen.digest))
+    people = KnownPeople(store, policies, clock, setting.access or access_beside(setting.estate))
     desk = replace(
-        _desk(setting, estate, policies, store, drivers, clock, seen, tell, checker),
+        _desk(setting, estate, policies, store, drivers, clock, seen, tell, checker, people),
         driver=generations.guarded(drivers.get),
         health=ServiceHealth(estate, drivers),
         mend=mender.of_store(store, lambda: seen.estate),
@@ -215,6 +222,7 @@ async def compose(
         anchors=[heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items()],
         chores=(
             *(seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore),
+            Releases(store, clock, tell, people.needed, people.prove).chore,
             effects.ClearedMarks(store, clock, tell).chore,
             RivalWatch(seen, clock, tell).chore,
             StrangeEntryChore(store, clock, tell).chore,
@@ -270,6 +278,7 @@ def _desk(
     seen: SeenEstate,
     tell: Tell,
     checker: Checker,
+    people: KnownPeople,
 ) -> Desk:
     owner = f"{setting.site}/{os.getpid()}/{os.urandom(4).hex()}"
     serving = [site.id for site in estate.sites if site.role == "full"]
@@ -300,7 +309,11 @@ def _desk(
         loss=seen.loss,
         effects=partial(_left_behind, store, seen),
         look=look,
-        check=lambda view, request: check_request(policies.of(view.spec.run), view, request),
+        check=lambda view, request, now_ms: check_request(
+            policies.of(view.spec.run), view, request, people.now, now_ms
+        ),
+        learn=people.learn,
+        vouched=people.vouched,
         boundary=setting.boundary,
         behind=seen.behind,
     )
@@ -400,9 +413,61 @@ def _reached(driver: str, settings: Mapping[str, Value]) -> Mapping[str, Value]:
     }
 
 
-def check_request(policy: RunPolicy, view: RunView, request: requests.Request) -> None:
-    """Nobody approves what they proposed, where policy wants four eyes. Approvals of a run are signed where
-    policy lists approvers; other requests say who and why. Raises NotAllowed.
+class KnownPeople:
+    """Who can prove a person, as the store and the access file say now."""
+
+    def __init__(self, store: Store, policies: Policies, clock: Clock, access: Path | None) -> None:
+        self._store, self._policies, self._clock, self._access = store, policies, clock, access
+        self._stamp: tuple[int, int] = (-1, -1)
+        self._people: Mapping[str, Person] = {}
+        self._rooms: dict[str, str] = {}
+
+    @property
+    def now(self) -> Provers:
+        return Provers(
+            self._access is not None, self._people, self._rooms, isinstance(self._store, SealedStore)
+        )
+
+    async def learn(self, request: requests.Request) -> None:
+        """Reads what is not known yet of the request's room, and the access file where it changed. A file
+        that cannot be read leaves people as they were: then it proves nobody new.
+        """
+        room = request.proof.room
+        if room and room not in self._rooms and (key := await room_in(self._store, room)):
+            self._rooms[room] = key
+        if self._access is None or not request.signature:
+            return
+        with contextlib.suppress(OSError, EstateError):
+            found = self._access.stat()
+            stamp = (found.st_mtime_ns, found.st_size)
+            if stamp != self._stamp:
+                self._people = (await asyncio.to_thread(load_access, self._access)).people
+                self._stamp = stamp
+
+    def needed(self) -> bool:
+        """Whether nothing is taken on a typed name."""
+        return self._access is not None or bool(self._policies.now.approvers)
+
+    async def vouched(self, run: str, request: requests.Request) -> Proven:
+        """Of a run that has ended. Raises NotAllowed."""
+        return await self.prove(await asked_of_ended(self._store, run, request), request)
+
+    async def prove(self, asked: Asked, request: requests.Request) -> Proven:
+        """Raises NotAllowed."""
+        await self.learn(request)
+        return prove(asked, request, self._policies.of(asked.run), self.now, self._clock.now_ms())
+
+
+def check_request(
+    policy: RunPolicy,
+    view: RunView,
+    request: requests.Request,
+    known: Provers | None = None,
+    now_ms: int = 0,
+) -> Proven:
+    """How the person of a request was proven. Nobody approves what they proposed, where policy wants four
+    eyes; where policy lists approvers, or people are told apart, nothing but a pause is taken on a typed
+    name. Raises NotAllowed.
     """
     own = request.who.strip().casefold() == view.proposer.strip().casefold()
     if request.verb == "approve" and own and not policy.proposer_approves:
@@ -411,15 +476,7 @@ def check_request(policy: RunPolicy, view: RunView, request: requests.Request) -
             f"{request.who} proposed {view.spec.run}, so someone else has to approve it",
             f"ask another person: evac approve {view.spec.run}",
         )
-    if request.verb != "approve" or request.step or not policy.approvers:
-        return
-    given = request.envelope or view.spec.envelope
-    run, plan = view.spec.run, view.plans[-1]
-    check(
-        Approval(run, plan, given, request.who, request.reason, request.ticket, view.bound),
-        request.signature,
-        policy,
-    )
+    return prove(asked_of(view, request), request, policy, known or Provers(), now_ms or request.at_ms)
 
 
 def _agents(estate: Estate, own: str) -> dict[str, AgentAnchors]:

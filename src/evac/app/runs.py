@@ -28,11 +28,15 @@ from evac.engine.runs import requests
 from evac.engine.runs.binding import get_bound
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.proposals import ANSWER, PROPOSAL
+from evac.engine.runs.proving import Act, sign_act
 from evac.engine.runs.reading import decode_all
+from evac.engine.runs.releases import OF_HOLD, RELEASE, hold_digest, proof_needed, released
+from evac.engine.runs.signatures import read_key
 from evac.engine.stores.guards import HOLD_KEY
 from evac.engine.stores.sightings import Loss, fenced_ms, known_losses, read_sightings
 from evac.engine.stores.stalled_commits import bound_of, is_protection
 from evac.estate.codecs import plan as plan_codec
+from evac.model.access import Proven
 from evac.model.error_kinds import error_of
 from evac.model.errors import (
     Corrupt,
@@ -55,6 +59,7 @@ from evac.store.port import Compare, Delete, Put, Store
 from evac.views.decisions import Decision, decision_of
 from evac.views.documents import LossRow, RunShown
 from evac.views.quarantine import Quarantine, quarantine_of
+from evac.views.status_document import RunLine
 from evac.views.words import moment
 
 INCIDENT: Final = "incident/"
@@ -347,38 +352,33 @@ def _phase_in(events: Sequence[Event]) -> str:
     return phase
 
 
-async def list_runs(store: Store) -> list[dict[str, Any]]:
-    """All runs, oldest first: run, incident, plan_digest and scenario as they are in force, state,
-    started_at. One whose journal cannot be read hides no other: its state is `CORRUPT`, of which nothing else
-    is known.
+async def list_runs(store: Store) -> list[RunLine]:
+    """All runs, oldest first, with plan and scenario as they are in force. One whose journal cannot be read
+    hides no other: its state is `CORRUPT`, and nothing else is known of it.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[RunLine] = []
     after = INCIDENT
     while page := await store.list(INCIDENT, after if after != INCIDENT else "", 500):
         for entry in page:
             told = orjson.loads(entry.value)
-            head = {"run": told["run"], "incident": entry.key.removeprefix(INCIDENT)}
+            run, incident = str(told["run"]), entry.key.removeprefix(INCIDENT)
             try:
-                rows.append(head | await _row(store, told["run"]))
+                rows.append(await _line(store, run, incident))
             except (Corrupt, RunError):
-                rows.append(head | {"plan_digest": "", "state": CORRUPT, "scenario": "", "started_at": None})
+                rows.append(RunLine(run, incident, "", CORRUPT, "", None))
         after = page[-1].key
         if len(rows) >= RUNS_MOST:
             break
-    return sorted(rows, key=lambda row: (row["started_at"] or "", row["run"]))
+    return sorted(rows, key=lambda row: (row.started_at or "", row.run))
 
 
-async def _row(store: Store, run: str) -> dict[str, Any]:
+async def _line(store: Store, run: str, incident: str) -> RunLine:
     events = await events_of(store, run)
     ended = next((e.data["phase"] for e in reversed(events) if e.kind == "run_ended"), "")
     under_way = not ended and await store.get(OPEN + run) is not None
     plan, scenario = await _in_force(store, run, events)
-    return {
-        "plan_digest": plan,
-        "state": ended or (_phase_in(events) if under_way else "unfinished"),
-        "scenario": scenario,
-        "started_at": moment(events[0].at_ms),
-    }
+    state = ended or (_phase_in(events) if under_way else "unfinished")
+    return RunLine(run, incident, plan, state, scenario, moment(events[0].at_ms))
 
 
 async def _in_force(store: Store, run: str, events: Sequence[Event]) -> tuple[str, str]:
@@ -416,11 +416,37 @@ async def hold(store: Store, who: str, reason: str, now_ms: int) -> None:
     await store.transact((), (Put(HOLD_KEY, value),))
 
 
-async def release(store: Store) -> bool:
-    """Ends the hold. False: there was none."""
-    if await store.get(HOLD_KEY) is None:
+async def release(
+    store: Store, who: str, reason: str, now_ms: int, key: Path | None = None, wait_s: float = ANSWER_S
+) -> bool:
+    """Ends the hold. False: there was none. key: to sign with; needed where the leader takes no typed name,
+    and then it is the leader who ends it. Raises NotAllowed, Unavailable where no leader answered.
+    """
+    entry = await store.get(HOLD_KEY)
+    if entry is None:
         return False
-    await store.transact((), (Delete(HOLD_KEY),))
+    if key is None:
+        if await proof_needed(store):
+            raise NotAllowed(
+                "unproven",
+                f"{who[:80]} is a typed name, and the end of a hold needs a person who is proven",
+                "sign it with --key FILE, or ask through the war room: --server URL",
+            )
+        changes = (Delete(HOLD_KEY), released(who, reason, now_ms, Proven()))
+        await store.transact((Compare(HOLD_KEY, entry.revision),), changes)
+        return True
+    request = requests.Request(new_id(now_ms), "resume", who, reason, at_ms=now_ms)
+    act = Act(OF_HOLD, request, bound=hold_digest(entry.value), at_ms=now_ms)
+    request = replace(request, signature=sign_act(act, read_key(key)))
+    await store.transact((), (Put(RELEASE + request.id, requests.encode(request)),))
+    deadline = time.monotonic() + wait_s
+    while (answer := await store.get(ANSWER + request.id)) is None:
+        if time.monotonic() >= deadline:
+            raise Unavailable("no controller leads, so the hold is not ended yet; it will be when one leads")
+        await asyncio.sleep(0.1)
+    row: Mapping[str, Any] = orjson.loads(answer.value)
+    if row.get("code"):
+        raise refusal(Refusal.of(row))
     return True
 
 

@@ -18,6 +18,7 @@ from evac.audit.impacts.all_losses import (
     FATES,
     LOST,
     RECOVERS,
+    SHED,
     UNAFFECTED,
     UNKNOWN,
     Impacts,
@@ -26,6 +27,7 @@ from evac.audit.impacts.all_losses import (
 )
 from evac.audit.impacts.losses import LossKind, losses, together
 from evac.audit.impacts.losses import pairs as losses_of_pairs
+from evac.audit.impacts.planned import as_planned
 from evac.audit.impacts.stores import NEVER, UNKNOWN_MS
 from evac.audit.rules import RULES
 from evac.derive.domains import domains as every_domain
@@ -74,11 +76,11 @@ def audit(
         domains = tuple(one.id for one in every_domain(estate) if can_be_lost(now, one.id))
     estate = without_lost(estate)
     top, today = topology(estate), as_of or estate.as_of
-    context = Context(estate, impacts(top, losses(top, domains)), today, digest)
+    context = Context(estate, as_planned(impacts(top, losses(top, domains))), today, digest)
     findings = merged(finding for rule in RULES for finding in rule.check(context))
     rows = loss_rows(context.impacts)
     if pairs:
-        paired = Context(estate, impacts(top, losses_of_pairs(top)), today, digest)
+        paired = Context(estate, as_planned(impacts(top, losses_of_pairs(top))), today, digest)
         findings = merged((*findings, *_of_pairs(paired, findings)))
         rows = (*rows, *loss_rows(paired.impacts))
     return AuditReport(
@@ -98,7 +100,7 @@ def audit_together(report: AuditReport, requested: tuple[str, ...]) -> AuditRepo
 
     Raises UnknownDomain.
     """
-    found = impacts(report.impacts.top, together(report.impacts.top, requested))
+    found = as_planned(impacts(report.impacts.top, together(report.impacts.top, requested)))
     return replace(report, rows=loss_rows(found), findings=(), impacts=found)
 
 
@@ -171,6 +173,8 @@ class LossRow:
     """Replicas that find one."""
     sheds: bool
     """Whether services are shed to make space."""
+    shed: int
+    """Services that a plan sheds for good, where the loss was planned."""
     short: tuple[CapacityShort, ...]
     """What is missing."""
     service: IndexColumn
@@ -230,6 +234,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
     edges = np.searchsorted(number, np.arange(count + 1)).tolist()
     named = found.service.astype(np.int32)
     ready = np.where(found.vague, 0, ready)
+    less = [degraded + shed for degraded, shed in zip(counts[DEGRADED], counts[SHED], strict=True)]
     for n in range(count):
         part = slice(edges[n], edges[n + 1])
         data_loss, stores_lost, stores_gone = stores[n]
@@ -239,7 +244,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             kind=losses.kinds[n],
             members=losses.members[n],
             method=impacts.methods[n],
-            verdict=_verdict(counts[LOST][n], stores_gone, counts[UNKNOWN][n], down[n], counts[DEGRADED][n]),
+            verdict=_verdict(counts[LOST][n], stores_gone, counts[UNKNOWN][n], down[n], less[n]),
             down=down[n],
             recovered=counts[RECOVERS][n],
             degraded=counts[DEGRADED][n],
@@ -254,7 +259,8 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             stores_gone=stores_gone,
             to_place=int(impacts.capacity.to_place[n]),
             placed=int(impacts.capacity.placed[n]),
-            sheds=short is not None and short.sheds,
+            sheds=counts[SHED][n] > 0 or (short is not None and short.sheds),
+            shed=counts[SHED][n],
             short=()
             if short is None
             else tuple(CapacityShort(s.classes, s.resource, s.missing, s.replicas) for s in short.shorts),
@@ -332,6 +338,8 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
         parts.append(f"{row.untimed:,} {'comes' if row.untimed == 1 else 'come'} back at a time not known")
     if row.late:
         parts.append(f"{row.late:,} later than promised")
+    if row.shed:
+        parts.append(f"{row.shed:,} shed to make room")
     if row.unknown:
         parts.append(f"{row.unknown:,} cannot be judged")
     what = ", ".join(parts)

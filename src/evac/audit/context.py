@@ -89,6 +89,7 @@ ReasonKind = Literal[
     "nowhere-else",
     "tools-lost",
     "start-cycle",
+    "by-plan",
 ]
 
 
@@ -107,6 +108,8 @@ class Reason:
     """Replicas before the loss."""
     needed: int = 0
     """Replicas that serve."""
+    planned: str = ""
+    """Of `by-plan`, the reason that the plan gives."""
 
     @property
     def words(self) -> str:
@@ -132,6 +135,8 @@ class Reason:
                 return f"runs nowhere outside {self.loss}, and no room for it is known"
             case "start-cycle":
                 return f"start cycle: {', '.join(self.services)} need each other to start"
+            case "by-plan":
+                return self.planned
             case "tools-lost":
                 return "the tools that start replicas are lost with it, and there is no way by hand"
 
@@ -435,7 +440,8 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
         return Reason("start-cycle", loss, services=circle)
     if impacts.chains.tool_ready["start"][number] >= NEVER and "start" not in impacts.times.manual:
         return Reason("tools-lost", loss)
-    return None
+    planned = impacts.reasons.get((number, service))
+    return Reason("by-plan", loss, planned=planned) if planned else None
 
 
 def _start_circle(context: Context, service: int, number: int) -> tuple[str, ...]:

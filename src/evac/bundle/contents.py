@@ -25,6 +25,7 @@ def look(path: Path, now_ms: int) -> dict[str, Any]:
             "age_ms": max(0, now_ms - made_ms),
             "evac": told["evac"],
             "signed_by": signed_by(bundle),
+            "encrypted": bool(told.get("encrypted")),
             **{name: told.get(name) for name in _SHOWN},
             "parts": [{"name": p.name, "size": p.size, "sha256": p.sha256} for p in bundle.parts.values()],
         }
@@ -69,6 +70,10 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
     generation, sealed = told["generation"] or {}, told["sealed"]
     lock = "nothing"
     if sealed:
+        lock = (
+            f"everything; {sealed['needed']} of {sealed['people']} people open it (shares {sealed['name']})"
+        )
+    if sealed and not told["encrypted"]:
         secrets = sum(1 for row in told["references"] if row["sealed"])
         lock = (
             f"{secrets} secrets and {len(sealed['files'])} files; "
@@ -78,6 +83,7 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
         ("made", f"{utc(told['made_at_ms'])}, {duration(told['age_ms'])} ago, by evac {told['evac']}"),
         ("digest", told["digest"]),
         ("signed by", told["signed_by"] or "nobody"),
+        ("encrypted", "all but START.txt and evac itself" if told["encrypted"] else "secrets only"),
         ("size", f"{told['bytes']:,} bytes in {len(told['parts'])} parts"),
         ("estate", f"{told['estate']['name']} {told['estate']['digest']}"),
         ("generation", f"{generation.get('number', 0)}; starting from here opens the next one"),

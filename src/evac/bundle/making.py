@@ -49,6 +49,7 @@ from evac.estate.codecs.bundle import (
     listing,
     manifest_of,
     open_bundle,
+    write_bundle,
 )
 from evac.estate.codecs.policy import policy_beside
 from evac.estate.format.document import ACCESS_FILE, NOTICES_FILE, POLICY_FILE, find_files
@@ -65,6 +66,7 @@ from evac.store.port import Entry
 
 BUDGET_MS: Final = 60_000
 SEALED: Final = "sealed/break-glass.bin"
+LOCKED: Final = "sealed/bundle.bin"
 ENTRIES: Final = "store/entries.jsonl"
 WHEELS_MOST: Final = 2_000
 _REFERENCE: Final = re.compile(r"(env:[A-Za-z_]\w*|file:/[^\x00-\x1f]+|command:/[^\x00-\x1f]+)")
@@ -108,6 +110,8 @@ class BundleRequest:
     sealed: tuple[str, ...] = ()
     as_of: date | None = None
     budget_ms: int = BUDGET_MS
+    encrypt: bool = False
+    """Whether everything but evac itself is under the lock of the shares."""
     sign: Path | None = None
     """The private key (ed25519) that the manifest is signed with."""
 
@@ -150,6 +154,8 @@ def make_bundle(
         raise InvalidInput("share-count", "folders for shares are named without --share", "add --share 2/3")
     if asked.shares is not None and not asked.shares_to:
         raise InvalidInput("share-folders", "nobody would get the shares", "add --shares-to DIR")
+    if asked.encrypt and asked.shares is None:
+        raise InvalidInput("share-count", "no one could open it", "add --share 2/3 and --shares-to DIR")
     if asked.shares is not None:
         sealing.check_folders(asked.shares[1], asked.shares_to)
     _files_of(asked.sealed)
@@ -182,7 +188,10 @@ def _make(
         "wheels": wheels,
         "estate": {"name": estate.name, "digest": estate_digest(estate)},
     }
-    shares = () if material is None else _seal(making, material, values, draw)
+    inside = b""
+    if asked.encrypt:
+        inside, values = _inside(making, values, room), _blank(values)
+    shares = () if material is None else _seal(making, material, values, draw, inside)
     _check_read(making.sources)
     sign = None if asked.sign is None else signer(asked.sign)
     with bundle_beside(asked.target, values, making.sources, sign) as made:
@@ -338,18 +347,50 @@ def _add_wheels(making: _Making) -> list[str]:
 
 
 def _seal(
-    making: _Making, material: sealing.Material, values: dict[str, Any], draw: sealing.Draw
+    making: _Making, material: sealing.Material, values: dict[str, Any], draw: sealing.Draw, inside: bytes
 ) -> tuple[sealing.Share, ...]:
     """Locks up the material last of all, bound to all else that the bundle holds and says."""
     assert making.asked.shares is not None
 
     def content(lock: sealing.Lock) -> str:
-        values["sealed"] = {**lock.values(), "part": SEALED, "files": sorted(material.files)}
+        files = [] if inside else sorted(material.files)
+        values["sealed"] = {**lock.values(), "part": SEALED, "files": files}
         return content_digest(values, listing(making.sources))
 
-    _, data, shares = sealing.lock_up(material, *making.asked.shares, draw, content)
+    _, data, locked, shares = sealing.lock_up_all(material, inside, *making.asked.shares, draw, content)
     making.sources.append(Source(SEALED, data))
+    if inside:
+        making.sources.append(Source(LOCKED, locked))
     return shares
+
+
+def _inside(making: _Making, values: Mapping[str, Any], room: Path) -> bytes:
+    """The whole bundle but evac itself, for under the lock; only what is not in it stays a source."""
+    open_to_all = ("wheelhouse/", "START.txt")
+    hidden = [one for one in making.sources if not one.name.startswith(open_to_all)]
+    making.sources = [one for one in making.sources if one.name.startswith(open_to_all)]
+    _check_read(hidden)
+    path = room / sealing.INSIDE
+    write_bundle(path, {**values, "wheels": []}, hidden)
+    _check_shape(path)
+    if path.stat().st_size > MAX_READ_BYTES:
+        raise InvalidInput("bundle-size", "what is to be encrypted has more than 1 GiB", "leave --store out")
+    return path.read_bytes()
+
+
+def _blank(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest of an encrypted bundle says: nothing of the estate."""
+    lists = ("plans", "journals", "epochs", "open_runs", "left_out", "references")
+    return {
+        **{key: values[key] for key in ("evac", "made_at_ms", "wheels")},
+        **{key: [] for key in lists},
+        "estate": {"name": "", "digest": ""},
+        "estate_file": "",
+        "policy": "",
+        "generation": {"number": 0, "opener": ""},
+        "sealed": None,
+        "encrypted": LOCKED,
+    }
 
 
 def _material(making: _Making) -> sealing.Material | None:
@@ -437,7 +478,7 @@ def _start(making: _Making) -> str:
     needed = making.asked.shares[0] if making.asked.shares else 0
     proof = "--share FILE " * needed if needed else "--digest DIGEST "
     return START.format(
-        name=making.estate.name,
+        name=making.asked.target.name if making.asked.encrypt else making.estate.name,
         file=making.asked.target.name,
         python="3.11",
         extras=EXTRAS,

@@ -28,7 +28,7 @@ from evac.app.anchoring import AgentReach, agents_of
 from evac.bundle import sealing
 from evac.bundle.making import ENTRIES
 from evac.bundle.proof import prove
-from evac.bundle.sealing import GLASS, OPENED, STORE, UNPACKED, beside, put, remove_leftovers
+from evac.bundle.sealing import GLASS, INSIDE, OPENED, STORE, UNPACKED, beside, put, remove_leftovers
 from evac.drivers.process.client import CA, CERT, KEY
 from evac.drivers.process.driver import AgentGenerations
 from evac.engine.lead import watch_journal
@@ -108,19 +108,18 @@ def default_folder(bundle: Path) -> Path:
 def open_from(asked: OpeningRequest, now_ms: int) -> Opened:
     """Raises BundleDamaged with the names of all parts that are, InvalidInput, NotAllowed, StoreError."""
     remove_leftovers(asked.into)
-    with open_bundle(asked.bundle) as bundle:
-        manifest_of(bundle)
-        if problems := bundle.problems():
-            names = ", ".join(problem.part for problem in problems)
-            raise BundleDamaged(f"{asked.bundle.name} is damaged: {names}", problems[0].part)
-        kept = _kept(asked, bundle)
+    with contextlib.ExitStack() as reading:
+        outer = reading.enter_context(open_bundle(asked.bundle))
+        _check_whole(outer)
+        kept = _kept(asked, outer)
         if kept is not None:
-            return _opened(asked.into, bundle, kept, again=True)
-        prove(bundle, asked.digest, asked.signer, by_shares=bool(asked.shares))
+            return _opened(asked.into, outer, kept, again=True)
+        prove(outer, asked.digest, asked.signer, by_shares=bool(asked.shares))
         asked.into.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with beside(asked.into) as place:
+            bundle = reading.enter_context(_inside(outer, asked, place))
             _unpack(bundle, place)
-            _unlock(bundle, asked, place)
+            _unlock(outer, asked, place)
             with _with_secrets(place / GLASS):
                 known, silent = _ask_agents(place, bundle, (0, ""), asked.confirm)
                 number = _next(bundle, asked, known, silent)
@@ -128,7 +127,7 @@ def open_from(asked: OpeningRequest, now_ms: int) -> Opened:
                 opened = left or Generation(number, os.urandom(8).hex(), now_ms)
                 held = _make_store(place / STORE, bundle, opened, asked, filled=left is not None)
                 told = {
-                    "bundle": bundle.digest,
+                    "bundle": outer.digest,
                     "generation": number,
                     "opener": opened.opener,
                     "at_ms": opened.at_ms,
@@ -136,6 +135,8 @@ def open_from(asked: OpeningRequest, now_ms: int) -> Opened:
                     "reason": asked.reason,
                     "confirmed": list(asked.confirm),
                     "store": asked.store,
+                    "policy": bundle.values["policy"],
+                    "estate_file": bundle.values["estate_file"],
                 }
                 (place / OPENED).write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
                 put(place, asked.into)
@@ -146,6 +147,33 @@ def open_from(asked: OpeningRequest, now_ms: int) -> Opened:
         if answer != (number, opened.opener):
             raise _taken(site, answer[0])
     return replace(found, held=held, told=tuple(sorted(known)), silent=tuple(silent))
+
+
+def _check_whole(bundle: Bundle) -> None:
+    """Raises BundleDamaged with the names of all parts that are not what was written."""
+    manifest_of(bundle)
+    if problems := bundle.problems():
+        names = ", ".join(problem.part for problem in problems)
+        raise BundleDamaged(f"{bundle.path.name} is damaged: {names}", problems[0].part)
+
+
+@contextlib.contextmanager
+def _inside(outer: Bundle, asked: OpeningRequest, place: Path) -> Iterator[Bundle]:
+    """What is started from: the bundle itself, or the one that is under lock in it. Raises InvalidInput."""
+    part = outer.values.get("encrypted")
+    if not part:
+        yield outer
+        return
+    sealed = outer.values.get("sealed")
+    if not asked.shares or not sealed:
+        raise InvalidInput("bundle-encrypted", "all of this bundle is under lock", "add --share FILE")
+    lock = sealing.Lock(sealed["name"], sealed["needed"], sealed["people"])
+    path = place / INSIDE
+    _write_private(path, sealing.unlock_inside(lock, outer.read(part), asked.shares, outer.content))
+    with open_bundle(path) as found:
+        path.unlink()
+        _check_whole(found)
+        yield found
 
 
 def _kept(asked: OpeningRequest, bundle: Bundle) -> dict[str, Any] | None:
@@ -177,10 +205,11 @@ def _other_folder(folder: Path, why: str) -> InvalidInput:
 
 
 def _opened(folder: Path, bundle: Bundle, told: Mapping[str, Any], *, again: bool) -> Opened:
-    policy, other = bundle.values["policy"], str(told.get("store", ""))
+    values = {**bundle.values, **told}
+    policy, other = values["policy"], str(told.get("store", ""))
     return Opened(
         folder,
-        _estate(folder, bundle),
+        _estate(folder, values),
         folder / policy if policy else None,
         int(told["generation"]),
         again,
@@ -188,8 +217,8 @@ def _opened(folder: Path, bundle: Bundle, told: Mapping[str, Any], *, again: boo
     )
 
 
-def _estate(folder: Path, bundle: Bundle) -> Path:
-    name = bundle.values["estate_file"]
+def _estate(folder: Path, values: Mapping[str, Any]) -> Path:
+    name = values["estate_file"]
     return folder / "estate" / name if name else folder / "estate"
 
 
@@ -257,7 +286,7 @@ def _ask_agents(
     """(site -> (generation, opener) that its agent knows; sites whose agents are silent). Raises
     UnknownDomain for a confirmed site that there is not.
     """
-    estate = estates.load(_estate(folder, bundle))
+    estate = estates.load(_estate(folder, bundle.values))
     sites = [site.id for site in estate.sites]
     if strange := sorted(set(confirm).difference(sites)):
         words = f"the estate of the bundle has no site {listed(strange)} that could be confirmed as lost"

@@ -38,8 +38,10 @@ STORE: Final = "evac.sqlite"
 OPENED: Final = "opened.json"
 GLASS: Final = "break-glass"
 UNPACKED: Final = ("estate", "plans", "runbooks", "START.txt")
+INSIDE: Final = "inside.bundle"
+"""A bundle that was under lock in another one, for as long as it is read."""
 _OURS: Final = frozenset(
-    {*UNPACKED, OPENED, GLASS, STORE, *(f"{STORE}-{end}" for end in ("journal", "wal", "shm"))}
+    {*UNPACKED, OPENED, GLASS, INSIDE, STORE, *(f"{STORE}-{end}" for end in ("journal", "wal", "shm"))}
 )
 """All that an opening ever writes into it, at its top."""
 
@@ -253,6 +255,19 @@ def lock_up(
     """Locks the material: its lock, what the bundle carries, and the shares. content: the digest of all else
     in the bundle, once the lock is known. Raises InvalidInput.
     """
+    lock, sealed, _, shares = lock_up_all(material, b"", needed, people, draw, content)
+    return lock, sealed, shares
+
+
+def lock_up_all(
+    material: Material,
+    inside: bytes,
+    needed: int,
+    people: int,
+    draw: Draw = os.urandom,
+    content: Callable[[Lock], str] = lambda lock: "",
+) -> tuple[Lock, bytes, bytes, tuple[Share, ...]]:
+    """The same for the material and for a whole bundle, the third of what it returns. Raises InvalidInput."""
     if not 1 < needed <= people <= MOST:
         raise InvalidInput(
             "share-count",
@@ -264,10 +279,16 @@ def lock_up(
         raise InvalidInput("sealed-size", f"at most {MAX_MATERIAL_BYTES >> 20} MB are locked up")
     shamir = _shamir()
     key, lock = draw(KEY_BYTES), Lock(draw(8).hex(), needed, people)
-    nonce = draw(12)
-    sealed = nonce + _cipher(key, lock).encrypt(nonce, data, _bound(lock, content(lock)))
+    nonce, bound, cipher = draw(12), content(lock), _cipher(key, lock)
+    sealed = nonce + cipher.encrypt(nonce, data, _bound(lock, bound))
+    if inside:
+        nonce = draw(12)
+        inside = nonce + cipher.encrypt(nonce, inside, _INSIDE + _bound(lock, bound))
     parts = shamir.split(needed, people, key)
-    return lock, sealed, tuple(Share(lock, point, bytes(part)) for point, part in parts)
+    return lock, sealed, inside, tuple(Share(lock, point, bytes(part)) for point, part in parts)
+
+
+_INSIDE: Final = b"a whole bundle\n"
 
 
 def _bound(lock: Lock, content: str) -> bytes:
@@ -278,6 +299,15 @@ def unlock(lock: Lock, sealed: bytes, shares: Sequence[Share], content: str = ""
     """Opens the material with the shares of enough people. content: the digest of all else in the bundle.
     Raises InvalidInput.
     """
+    return _material(_opened(lock, sealed, shares, _bound(lock, content)))
+
+
+def unlock_inside(lock: Lock, locked: bytes, shares: Sequence[Share], content: str) -> bytes:
+    """The bundle that is under lock in another one. Raises InvalidInput."""
+    return _opened(lock, locked, shares, _INSIDE + _bound(lock, content))
+
+
+def _opened(lock: Lock, sealed: bytes, shares: Sequence[Share], bound: bytes) -> bytes:
     from cryptography.exceptions import InvalidTag
 
     if not 1 < lock.needed <= lock.people <= MOST or not _NAME.fullmatch(lock.name):
@@ -297,14 +327,13 @@ def unlock(lock: Lock, sealed: bytes, shares: Sequence[Share], content: str = ""
     chosen = [found[point] for point in sorted(found)][: lock.needed]
     key = _shamir().combine([(share.point, share.part) for share in chosen])
     try:
-        data = _cipher(key, lock).decrypt(sealed[:12], sealed[12:], _bound(lock, content))
+        return _cipher(key, lock).decrypt(sealed[:12], sealed[12:], bound)
     except (InvalidTag, ValueError) as error:
         raise InvalidInput(
             "share-wrong",
             "the shares do not open the material, or something in this bundle was changed",
             "compare its digest with the one in the share files; take another copy",
         ) from error
-    return _material(data)
 
 
 def read_share(text: str, where: str = "a share") -> Share:

@@ -11,6 +11,7 @@ from evac.cli import console
 from evac.cli.console import emit, say
 from evac.cli.options import Length, output_option, quiet_option
 from evac.cli.run_command import now_ms
+from evac.cli.target import Where, where_options
 from evac.engine.runs.requests import VERBS
 from evac.model.access import ROLES
 from evac.model.errors import InvalidInput
@@ -76,6 +77,95 @@ def check(file: Path, output: str) -> int:
         lines.append(f"{rules.provider.issuer}: {roles or 'only the people above'}")
     emit("\n".join(lines) + "\n", None)
     return console.DONE
+
+
+@access.command()
+@click.argument("name")
+@click.option("--stdin", "piped", is_flag=True, help="Read the password from stdin instead of asking.")
+@quiet_option
+def password(name: str, piped: bool, quiet: bool) -> None:
+    """Ask for the password of NAME, and print its argon2id hash for the access file."""
+    import sys
+
+    from evac.model import extras
+
+    try:
+        from evac.web.access.passwords import hash_of
+    except ImportError:
+        raise extras.needs("serve", "evac access password") from None
+    if piped:
+        text = sys.stdin.readline().rstrip("\n")
+    else:
+        text = click.prompt("password", hide_input=True, confirmation_prompt=True, err=True)
+    emit(f'password_hash: "{hash_of(text)}"', None)
+    say(f"put this line under people: {name}: in access.yaml, instead of password:", quiet)
+    say("its logins end as soon as the file is read again\nnext: evac access check access.yaml", quiet)
+
+
+@access.command()
+@click.argument("name")
+@click.option(
+    "--file",
+    "file",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the secret is written, for evac to read.",
+)
+@quiet_option
+def totp(name: str, file: Path, quiet: bool) -> None:
+    """Make a second factor for NAME: write its secret to FILE, and print the address for an authenticator.
+
+    Show the address as a QR code or type it in. Anyone who sees it has the second factor.
+    """
+    import os
+
+    from evac.model import extras
+
+    try:
+        from evac.web.access.passwords import new_totp
+    except ImportError:
+        raise extras.needs("serve", "evac access totp") from None
+    secret, address = new_totp(name)
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        raise InvalidInput("file-exists", f"{file} is there already", "name another file") from None
+    with os.fdopen(handle, "w") as target:
+        target.write(secret + "\n")
+    emit(address, None)
+    say(f"put this under people: {name}: in access.yaml\n  totp: file:{file.absolute()}", quiet)
+
+
+@access.command()
+@where_options
+@output_option("text", "json")
+def logins(where: Where, output: str) -> None:
+    """Who is signed in at the war rooms: by what proof, since when, until when."""
+    import json
+
+    from evac.views.words import moment
+
+    rows = where.do(lambda control: control.logins())
+    if output == "json":
+        emit(json.dumps({"schema_version": 1, "logins": [dict(row) for row in rows]}, indent=2) + "\n", None)
+        return
+    lines = [
+        f"{row['id']}  {row['name']}  {row['proof']}{' ' + row['acr'] if row['acr'] else ''}  "
+        f"since {moment(row['made_ms'])}, last seen {moment(row['seen_ms'])}, until {moment(row['until_ms'])}"
+        for row in rows
+    ]
+    emit("\n".join(lines or ["no one is signed in"]) + "\n", None)
+
+
+@access.command()
+@click.argument("name")
+@click.option("--login", default="", metavar="ID", help="Only this one, as `evac access logins` lists it.")
+@where_options
+@quiet_option
+def logout(name: str, login: str, where: Where, quiet: bool) -> None:
+    """End all logins of NAME at every war room, within seconds."""
+    count = where.do(lambda control: control.end_logins(name, login))
+    say(f"{count} login{'' if count == 1 else 's'} of {name} ended", quiet)
 
 
 @access.command(name="break-glass")

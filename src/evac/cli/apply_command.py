@@ -15,7 +15,7 @@ import click
 from evac.cli import console
 from evac.cli.console import emit, say, screen
 from evac.cli.options import output_option, plan_argument, quiet_option, reason_option, who_option
-from evac.cli.run_command import follow, now_ms, request, run_argument
+from evac.cli.run_command import follow, key_option, now_ms, request, run_argument
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.model.run_policy import Envelope
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 @click.option("--release", "lift", is_flag=True, help="End the hold.")
 @click.option("--reason", default="", help="Reason, recorded in the journal of every run.")
 @who_option
+@key_option
 @where_options
 @quiet_option
-def hold(lift: bool, reason: str, who: str | None, where: Where, quiet: bool) -> int:
+def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Where, quiet: bool) -> int:
     """Stop every run at every site before its next effect; --release lets them continue."""
     if lift:
-        ended = where.do(lambda control: control.release(who or "", reason))
+        ended = where.do(lambda control: control.release(who or "", reason, key))
         say("released: runs continue" if ended else "there was no hold", quiet)
         return console.DONE
     if not reason:
@@ -246,6 +247,7 @@ def approve(
         name,
         reason,
         quiet,
+        key if step else None,
         step=step,
         ticket=ticket,
         signature=signature,

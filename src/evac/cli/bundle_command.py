@@ -228,6 +228,11 @@ def bundle() -> None:
     help="Folder for the shares: one for all, or one for each person.",
 )
 @click.option(
+    "--encrypt",
+    is_flag=True,
+    help="Lock up everything but evac itself; with --share. What is in it shows to no one who carries it.",
+)
+@click.option(
     "--sign",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     metavar="KEYFILE",
@@ -251,6 +256,7 @@ def make(
     wheelhouse: Path | None,
     share: str | None,
     shares_to: tuple[Path, ...],
+    encrypt: bool,
     sign: Path | None,
     seal: tuple[str, ...],
     budget: int,
@@ -275,6 +281,7 @@ def make(
         seal,
         as_of,
         budget,
+        encrypt,
         sign,
     )
     with progress("bundle", quiet) as told:

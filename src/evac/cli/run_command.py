@@ -29,6 +29,7 @@ from evac.model.step_id import boot_step
 
 if TYPE_CHECKING:
     from evac.control.port import Control, Document
+    from evac.engine.runs.requests import Request
     from evac.views.documents import RunDocument
 
 
@@ -70,6 +71,11 @@ rack_option = click.option(
 hall_option = click.option(
     "--hall", "halls", multiple=True, metavar="HALL", help="Every server of this hall on the hands-on list."
 )
+key_option = click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Private key to sign with, of a person in the policy or the access file.",
+)
 REFUSED_SHOWN = 10
 
 
@@ -91,12 +97,14 @@ run.add_command(quarantine)
 def list_command(where: Where, output: str) -> None:
     """List all runs, oldest first."""
     import json
+    from dataclasses import asdict
 
-    from evac.views.run_report import list_text
+    from evac.views.status_document import list_text
 
     rows = where.do(lambda control: control.runs())
     if output == "json":
-        emit(json.dumps({"schema_version": 1, "runs": rows}, indent=2) + "\n", None)
+        listed = [asdict(row) for row in rows]
+        emit(json.dumps({"schema_version": 1, "runs": listed}, indent=2) + "\n", None)
         return
     shown = screen()
     emit(list_text(rows, shown.width, shown.colour), None)
@@ -239,7 +247,7 @@ def verify(run: str | None, where: Where, estate: str | None, output: str) -> in
     names = (run,) if run is not None else JOURNALS
 
     async def work(control: Control) -> list[Document]:
-        generation = 0 if estate is None else int((await control.status())["generation"])
+        generation = 0 if estate is None else (await control.status()).generation
         return [await _proof(control, name, estate, generation) for name in names]
 
     proofs = where.do(work)
@@ -290,12 +298,40 @@ Option = Callable[[Work], Work]
 Named = tuple[str, ...]
 
 
-def request(where: Where, run: str, verb: Any, who: str | None, reason: str, quiet: bool, **more: Any) -> int:
+async def signed(control: Control, run: str, asked: Request, key: Path | None) -> Request:
+    """The request with the signature of its person, over the run and its step as they are now."""
+    from dataclasses import replace
+
+    from evac.engine.runs.proving import Act, sign_act
+    from evac.engine.runs.signatures import read_key
+
+    if key is None:
+        return asked
+    document = await control.run(run, None if asked.step else 1)
+    asked = replace(asked, who=await control.name(asked.who))
+    attempt = next((row.attempts for row in document.steps if row.id == asked.step), 0)
+    act = Act(document.run, asked, attempt, document.bound_digest, now_ms())
+    return replace(asked, signature=sign_act(act, read_key(key)))
+
+
+def request(
+    where: Where,
+    run: str,
+    verb: Any,
+    who: str | None,
+    reason: str,
+    quiet: bool,
+    key: Path | None = None,
+    **more: Any,
+) -> int:
     """Asks, waits until the leader took it, and says what became of it."""
     from evac.engine.runs.requests import Request
 
-    asked = Request("", verb, who or "", reason, **more)
-    answer = where.do(lambda control: control.ask(run, asked))
+    async def work(control: Control) -> Any:
+        asked = Request("", verb, who or "", reason, **more)
+        return await control.ask(run, await signed(control, run, asked, key))
+
+    answer = where.do(work)
     if answer.refused:
         say(f"error: {answer.refused} [request-refused]\nnext: evac run show {run}")
         return console.REFUSED
@@ -318,6 +354,7 @@ def request_each(
     steps: Named,
     racks: Named,
     halls: Named,
+    key: Path | None = None,
     **more: Any,
 ) -> int:
     """Asks the same of several steps, and of the servers of these racks and halls that are on the list for
@@ -330,7 +367,10 @@ def request_each(
 
     async def work(control: Control) -> tuple[list[str], list[Any]]:
         found = list(dict.fromkeys((*steps, *await _on_the_list(control, run, racks, halls))))
-        asked = [Request("", verb, who or "", reason, step=step, **more) for step in found]
+        asked = [
+            await signed(control, run, Request("", verb, who or "", reason, step=step, **more), key)
+            for step in found
+        ]
         return found, await control.ask_all(run, asked)
 
     names, answers = where.do(work)
@@ -370,7 +410,7 @@ def asking(*more: Option) -> Option:
     """What every command has that asks something of a run: which run, why, who, where; `more` stand
     between the run and the reason.
     """
-    always = (reason_option, who_option, where_options, quiet_option)
+    always = (reason_option, who_option, key_option, where_options, quiet_option)
     options: tuple[Option, ...] = (run_argument, *more, *always)
 
     def wrapped(command: Work) -> Work:
@@ -386,8 +426,10 @@ def _add(verb: str, words: str, *more: Option) -> None:
 
     @run.command(name=verb, help=words)
     @asking(*more)
-    def ask(run: str, where: Where, who: str | None, reason: str, quiet: bool, **asked: str) -> int:
-        return request(where, run, verb, who, reason, quiet, **asked)
+    def ask(
+        run: str, where: Where, who: str | None, reason: str, quiet: bool, key: Path | None, **asked: str
+    ) -> int:
+        return request(where, run, verb, who, reason, quiet, key, **asked)
 
 
 _add("resume", "Resume after a pause.")
@@ -408,9 +450,18 @@ _add(
         "--then", type=click.Choice(["resume", "cancel", "stay"]), default="stay", show_default=True
     ),
 )
-def pause(run: str, reason: str, who: str | None, length: int, then: str, where: Where, quiet: bool) -> int:
+def pause(
+    run: str,
+    reason: str,
+    who: str | None,
+    length: int,
+    then: str,
+    where: Where,
+    quiet: bool,
+    key: Path | None,
+) -> int:
     """Pause a run: no new steps start; running steps finish."""
-    return request(where, run, "pause", who, reason, quiet, for_ms=length, then=then)
+    return request(where, run, "pause", who, reason, quiet, key, for_ms=length, then=then)
 
 
 @run.command()
@@ -424,16 +475,19 @@ def retry(
     who: str | None,
     where: Where,
     quiet: bool,
+    key: Path | None,
 ) -> int:
     """Retry failed steps: those named, or the servers of a rack or hall that did not come up."""
-    return request_each(where, run, "retry", who, reason, quiet, steps, racks, halls)
+    return request_each(where, run, "retry", who, reason, quiet, steps, racks, halls, key)
 
 
 @run.command()
 @asking(steps_argument)
-def skip(run: str, steps: Named, reason: str, who: str | None, where: Where, quiet: bool) -> int:
+def skip(
+    run: str, steps: Named, reason: str, who: str | None, where: Where, quiet: bool, key: Path | None
+) -> int:
     """Skip steps; steps that wait for them continue."""
-    return request_each(where, run, "skip", who, reason, quiet, steps, (), ())
+    return request_each(where, run, "skip", who, reason, quiet, steps, (), (), key)
 
 
 @run.command()
@@ -453,6 +507,7 @@ def attest(
     seen: Named,
     where: Where,
     quiet: bool,
+    key: Path | None,
 ) -> int:
     """Confirm by name that steps are done: a fence that only a person can see, work done by hand, servers
     of a
@@ -463,17 +518,26 @@ def attest(
     if wrong := [part for part in seen if not (part.partition("=")[0] and part.partition("=")[2])]:
         raise click.UsageError(f"write --seen as KEY=VALUE, not {', '.join(wrong)}")
     pairs = dict(part.partition("=")[::2] for part in seen)
-    return request_each(where, run, "attest", who, reason, quiet, steps, racks, halls, evidence=pairs)
+    return request_each(where, run, "attest", who, reason, quiet, steps, racks, halls, key, evidence=pairs)
 
 
 @run.command()
 @asking(click.argument("limit"), click.argument("value"))
-def limit(run: str, limit: str, value: str, reason: str, who: str | None, where: Where, quiet: bool) -> int:
+def limit(
+    run: str,
+    limit: str,
+    value: str,
+    reason: str,
+    who: str | None,
+    where: Where,
+    quiet: bool,
+    key: Path | None,
+) -> int:
     """Change a limit of a run: LIMIT like power:pangyo/a, VALUE like 90%, 450kW or 200.
 
     Percentages refer to the estate's value. Servers that are on stay on; nothing new starts above the limit.
     """
-    return request(where, run, "limit", who, reason, quiet, limit=limit, value=value)
+    return request(where, run, "limit", who, reason, quiet, key, limit=limit, value=value)
 
 
 @run.command()

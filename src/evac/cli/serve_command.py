@@ -240,6 +240,7 @@ def serve(
     if listen is None and (idle := _given("access", "tls_cert", "tls_key")):
         raise click.UsageError(f"{listed(idle)} needs --listen")
     from evac.app import controlling, runs
+    from evac.estate.codecs.access import access_beside
 
     setting = controlling.Setting(
         estate,
@@ -253,6 +254,7 @@ def serve(
         until_idle / 1_000,
         generation,
         anchors=asked.bundle is not None,
+        access=access or access_beside(estate),
     )
     room = _room(setting, listen, access, tls_cert, tls_key) if listen else None
     _run(setting, room, status.arguments(setting), _notices(setting, notices))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,19 +35,21 @@ def status(estate: Path | None, where: Where, output: str) -> int:
     has two writable primaries.
     """
     from evac.cli import console
-    from evac.views.small_texts import status_text
+    from evac.views.status_document import StatusDocument, status_text
 
-    async def ask(control: Control) -> tuple[dict[str, Any], Observation | None]:
-        document = dict(await control.status())
+    async def ask(control: Control) -> tuple[StatusDocument, Observation | None]:
+        document = await control.status()
         try:
             return document, await control.facts(None, False)
         except EvacError:  # no leader has published any yet
             return document, None
 
     document, facts = where.do(ask)
-    document["situation"] = _situation(estate, facts)
-    page = screen()
-    emit(_json(document) if output == "json" else status_text(document, page.width, page.colour), None)
+    situation, page = _situation(estate, facts), screen()
+    if output == "json":
+        emit(_json({**asdict(document), "situation": situation}), None)
+    else:
+        emit(status_text(document, page.width, page.colour, situation), None)
     return console.TWO_PRIMARIES if facts is not None and facts.rivals else console.DONE
 
 
@@ -82,11 +85,11 @@ def drawer() -> None:
 @output_option("text", "json")
 def list_command(where: Where, output: str) -> None:
     """For each scenario the standby plan, when it was made, or why there is none."""
-    from evac.views.small_texts import drawer_text
+    from evac.views.status_document import drawer_text
 
     rows = where.do(lambda control: control.plans())
     page = screen()
-    told = {"schema_version": 1, "plans": rows}
+    told = {"schema_version": 1, "plans": [asdict(row) for row in rows]}
     emit(_json(told) if output == "json" else drawer_text(rows, page.width, page.colour), None)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from evac.app.incidents import PaperForm, PaperKind
 from evac.engine.runs.requests import Request
@@ -20,7 +20,10 @@ from evac.store.anchors import Anchor
 from evac.views.decisions import Decision
 from evac.views.documents import DryRun, RunDocument
 from evac.views.sheet import Sheet
+from evac.views.status_document import PlanLine, RunLine, StatusDocument
 
+RELEASED: Final = "released by evac hold --release"
+"""Why a hold ends where nobody says it."""
 Document = Mapping[str, Any]
 QuarantineForm = Literal["json", "csv", "html"]
 
@@ -81,8 +84,8 @@ class Control(Protocol):
         """The name that journals will say; who: the one that was asked for, if any."""
         ...
 
-    async def runs(self) -> Sequence[Document]:
-        """All runs, oldest first: run, incident, plan_digest, state, scenario, started_at."""
+    async def runs(self) -> Sequence[RunLine]:
+        """All runs, oldest first."""
         ...
 
     async def run(self, name: str, most: int | None = None) -> RunDocument:
@@ -123,8 +126,8 @@ class Control(Protocol):
         """A plan that is kept, by its digest or the first twelve letters of it or more."""
         ...
 
-    async def plans(self) -> Sequence[Document]:
-        """The drawer: scenario, lost, plan, estate, at, took_ms, problem."""
+    async def plans(self) -> Sequence[PlanLine]:
+        """The plans of the library."""
         ...
 
     async def rehearse(self, plan: PlanGiven) -> DryRun:
@@ -152,8 +155,18 @@ class Control(Protocol):
         """Stops everything before its next effect."""
         ...
 
-    async def release(self, who: str, reason: str) -> bool:
-        """Ends the hold; False where nobody held anything."""
+    async def release(self, who: str, reason: str, key: Path | None = None) -> bool:
+        """Ends the hold; False where nobody held anything. key: to sign with, straight to the store; a war
+        room knows who asks by the login.
+        """
+        ...
+
+    async def logins(self) -> Sequence[Document]:
+        """Open logins: id, name, proof, acr, made_ms, seen_ms, until_ms."""
+        ...
+
+    async def end_logins(self, name: str, login: str = "") -> int:
+        """Ends all logins of a person, or the one of that id; how many."""
         ...
 
     async def facts(self, estate: Path | None, look: bool) -> Observation:
@@ -164,9 +177,7 @@ class Control(Protocol):
         """Takes back that a site, or a domain below one, is lost or evacuated."""
         ...
 
-    async def status(self) -> Document:
-        """Who leads, what is held, which sites are marked, open runs, the drawer, the last notices."""
-        ...
+    async def status(self) -> StatusDocument: ...
 
     async def what_if(self, domains: Sequence[str], estate: Path | None) -> Document:
         """What the loss of these domains at once does."""

@@ -22,6 +22,7 @@ from evac.app.anchoring import JOURNALS
 from evac.app.incidents import PaperForm, PaperKind, check_note
 from evac.app.observed_stores import facts_from
 from evac.control.port import (
+    RELEASED,
     Document,
     Held,
     PlanGiven,
@@ -37,13 +38,14 @@ from evac.incident.records import Note, Notice
 from evac.model.errors import EvacError, Unavailable
 from evac.model.observation import Observation
 from evac.office.reckoning import WhatIf
-from evac.office.status_summary import NOTICES_SHOWN, drawer_row, status_document
+from evac.office.status_summary import NOTICES_SHOWN, hold_line, notice_line, plan_line
 from evac.run.envelope import to_data
 from evac.run.values import ENDED
 from evac.store.anchors import Anchor
 from evac.views.decisions import Decision
 from evac.views.documents import DryRun, Mismatch, RunDocument, read
 from evac.views.sheet import Sheet, sheet_of
+from evac.views.status_document import PlanLine, RunLine, StatusDocument
 from evac.views.words import moment
 
 MEDIA: Final = "text/event-stream"
@@ -178,7 +180,6 @@ WAIT_S: Final = 15
 WAITS: Final = 2
 LONG_S: Final = 130.0
 """For what asks real systems."""
-RELEASED: Final = "released by evac hold --release"
 
 
 def _read(shape: type[Shape], value: Mapping[str, Any], what: str) -> Shape:
@@ -207,19 +208,19 @@ class ServerControl:
         told = await self._read(_path("me"))
         return str(told["name"]) if told.get("named") else who or runs.who_am_i()
 
-    async def runs(self) -> Sequence[Document]:
+    async def runs(self) -> Sequence[RunLine]:
         rows = [
-            {
-                "run": row["run"],
-                "incident": row["incident"],
-                "plan_digest": row["plan"],
-                "state": row["state"],
-                "scenario": row["scenario"],
-                "started_at": moment(row["created_ms"]),
-            }
+            RunLine(
+                row["run"],
+                row["incident"],
+                row["plan"],
+                row["state"],
+                row["scenario"],
+                moment(row["created_ms"]),
+            )
             for row in await self._rows(_path("runs"))
         ]
-        return sorted(rows, key=lambda row: (row["started_at"] or "", row["run"]))
+        return sorted(rows, key=lambda row: (row.started_at or "", row.run))
 
     async def run(self, name: str, most: int | None = None) -> RunDocument:
         head = await self._read(_path("runs", name))
@@ -323,8 +324,8 @@ class ServerControl:
             raise strange("a plan is not what its digest says")
         return data
 
-    async def plans(self) -> Sequence[Document]:
-        return [_drawn(row) for row in await self._rows(_path("plans"))]
+    async def plans(self) -> Sequence[PlanLine]:
+        return [_plan_line(row) for row in await self._rows(_path("plans"))]
 
     async def rehearse(self, plan: PlanGiven) -> DryRun:
         await self._hand_over(plan)
@@ -368,6 +369,15 @@ class ServerControl:
             raise Unavailable("no controller leads, so nobody took the plan")
         return str(told["run"])
 
+    async def logins(self) -> Sequence[Document]:
+        found = await self._read(_path("logins"))
+        return [dict(row) for row in found["items"]]
+
+    async def end_logins(self, name: str, login: str = "") -> int:
+        params = {"name": name, "id": login}
+        reply = await self._calls.change("DELETE", _path("logins"), key=self._calls.new_key(), params=params)
+        return int(orjson.loads(reply.body)["ended"])
+
     async def facts(self, estate: Path | None, look: bool) -> Observation:
         return facts_from(await self._read(_path("situation", "facts")))
 
@@ -386,7 +396,7 @@ class ServerControl:
             found = await self._read(_path("hold"))
             return Held(str(found["who"]), str(found["reason"]), True)
 
-    async def release(self, who: str, reason: str) -> bool:
+    async def release(self, who: str, reason: str, key: Path | None = None) -> bool:
         params = {"reason": reason or RELEASED, "who": who or runs.who_am_i()}
         try:
             await self._calls.change("DELETE", _path("hold"), key=self._calls.new_key(), params=params)
@@ -396,33 +406,24 @@ class ServerControl:
             return False
         return True
 
-    async def status(self) -> Document:
+    async def status(self) -> StatusDocument:
         told = await self._read(_path("situation"))
-        open_runs = {row["run"] for row in told["open_runs"]}
-        hold = told["hold"]
-        shown_hold = (
-            None
-            if hold is None
-            else {
-                "who": hold["who"],
-                "reason": hold["reason"],
-                "at": moment(hold["at_ms"]),
-            }
-        )
+        open_runs, hold = {row["run"] for row in told["open_runs"]}, told["hold"]
         notices = [
             Notice(one["number"], one["kind"], one["at_ms"], one["site"], one["words"])
             for one in told["notices"][-NOTICES_SHOWN:]
         ]
-        return status_document(
+        return StatusDocument(
+            SCHEMA_VERSION,
             told["quorum"]["store"],
             told["leader"]["owner"],
-            shown_hold,
-            {one["id"]: one["mark"] for one in told["sites"] if one["mark"]},
-            [row for row in await self.runs() if row["run"] in open_runs],
-            [_drawn(row) for row in told["drawer"]],
-            notices,
+            None if hold is None else hold_line(hold),
             told.get("generation", 0),
             (told.get("newer") or {"generation": 0})["generation"],
+            {one["id"]: one["mark"] for one in sorted(told["sites"], key=lambda x: x["id"]) if one["mark"]},
+            tuple(row for row in await self.runs() if row.run in open_runs),
+            tuple(map(_plan_line, told["drawer"])),
+            tuple(map(notice_line, notices)),
         )
 
     async def what_if(self, domains: Sequence[str], estate: object) -> Document:
@@ -533,8 +534,8 @@ def _event(row: Mapping[str, Any]) -> dict[str, Any]:
     return found | {"data": row["data"]}
 
 
-def _drawn(row: Mapping[str, Any]) -> dict[str, Any]:
-    return drawer_row(
+def _plan_line(row: Mapping[str, Any]) -> PlanLine:
+    return plan_line(
         row["scenario"], row["lost"], row["plan"], row["estate"], row["at_ms"], row["took_ms"], row["problem"]
     )
 

@@ -16,6 +16,7 @@ from evac.app.applying import check_fit, rehearse
 from evac.app.incidents import PaperForm, PaperKind
 from evac.app.situations import facts_now
 from evac.control.port import (
+    RELEASED,
     Document,
     Held,
     PlanGiven,
@@ -36,7 +37,7 @@ from evac.incident.incident import summary
 from evac.incident.records import Note
 from evac.model.errors import InvalidInput
 from evac.model.observation import Observation
-from evac.office import status_summary
+from evac.office import logins, status_summary
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
 from evac.store.journal import records_after
@@ -47,6 +48,7 @@ from evac.views.documents import DryRun, RunDocument, RunShown, run_document
 from evac.views.quarantine import quarantine_csv, quarantine_json, quarantine_page
 from evac.views.run_report import event_row
 from evac.views.sheet import Sheet
+from evac.views.status_document import PlanLine, RunLine, StatusDocument
 from evac.views.status_page import status_files
 from evac.views.words import moment
 
@@ -76,7 +78,7 @@ class StoreControl:
     async def name(self, who: str) -> str:
         return who or runs.who_am_i()
 
-    async def runs(self) -> Sequence[Document]:
+    async def runs(self) -> Sequence[RunLine]:
         return await runs.list_runs(self.store)
 
     async def run(self, name: str, most: int | None = None) -> RunDocument:
@@ -145,8 +147,8 @@ class StoreControl:
     async def plan(self, named: str) -> bytes:
         return await get_plan(self.store, await find_plan(self.store, named))
 
-    async def plans(self) -> Sequence[Document]:
-        return await status_summary.drawer_rows(self.store)
+    async def plans(self) -> Sequence[PlanLine]:
+        return await status_summary.plan_lines(self.store)
 
     async def rehearse(self, plan: PlanGiven) -> DryRun:
         estate, known = _estate(plan.estate), await self.facts(plan.estate, True)
@@ -173,6 +175,12 @@ class StoreControl:
         proposal = replace(runs.proposal_of(plan.data, incident, reason, typed), abandoned=abandoned)
         return await runs.propose(self.store, proposal, self._clock.now_ms())
 
+    async def logins(self) -> Sequence[Document]:
+        return [one for _, one in await logins.kept(self.store)]
+
+    async def end_logins(self, name: str, login: str = "") -> int:
+        return await logins.end(self.store, name, login)
+
     async def facts(self, estate: Path | None, look: bool) -> Observation:
         now_ms = self._clock.now_ms()
         if not look:
@@ -194,10 +202,11 @@ class StoreControl:
         await runs.hold(self.store, name, reason, self._clock.now_ms())
         return Held(name, reason, False)
 
-    async def release(self, who: str, reason: str) -> bool:
-        return await runs.release(self.store)
+    async def release(self, who: str, reason: str, key: Path | None = None) -> bool:
+        name, why = await self.name(who), reason or RELEASED
+        return await runs.release(self.store, name, why, self._clock.now_ms(), key)
 
-    async def status(self) -> Document:
+    async def status(self) -> StatusDocument:
         return await status_summary.status(self.store)
 
     async def what_if(self, domains: Sequence[str], estate: Path | None) -> Document:

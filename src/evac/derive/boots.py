@@ -128,9 +128,11 @@ def within_odds(
     usable: BoolColumn,
     dark: BoolColumn,
     feed_group: IndexColumn,
+    apart: BoolColumn,
     unknown: set[str],
 ) -> BoolColumn:
-    """Of the dark servers of one class and feed group, only floor(odds x count) count, first by name."""
+    """Of the dark servers of one class and feed group, only floor(odds x count) count, first by name; apart
+    (V,): servers that are counted by themselves."""
     fleet, classes = top.estate.fleet, top.estate.classes
     rows = np.flatnonzero(usable & dark)
     if not len(rows):
@@ -141,9 +143,10 @@ def within_odds(
     odds = np.array(
         [1000 if c.boot_odds_permille is None else c.boot_odds_permille for c in classes], np.int64
     )
-    order = np.lexsort((rows, feed_group[rows], fleet.server_class[rows]))
+    order = np.lexsort((rows, feed_group[rows], fleet.server_class[rows], apart[rows]))
     ordered = rows[order]
-    key = fleet.server_class[ordered].astype(np.int64) * (2**31) + feed_group[ordered]
+    kind = apart[ordered] * np.int64(len(classes) + 1) + fleet.server_class[ordered]
+    key = kind * (2**31) + feed_group[ordered]
     first = np.r_[True, key[1:] != key[:-1]]
     starts = np.flatnonzero(first)
     group = np.cumsum(first) - 1

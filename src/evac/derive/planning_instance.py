@@ -32,6 +32,7 @@ from evac.derive.limits import LimitTable, limits_of
 from evac.derive.lost_stores import lost_stores_of, reprotects_of
 from evac.derive.pools import estimated, placement_of, replicas_lost, unjudged
 from evac.derive.rows import RowSet, rows_of
+from evac.derive.untimed import untimed
 from evac.model.estate import Estate, Service
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import (
@@ -184,6 +185,7 @@ def derive(
         attests={**broken, **attests_of(estate, scenario, services, tick_ms)},
         reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
         unjudged=open_questions,
+        untimed=untimed(top, services, stores, tools),
         estimated=_estimated(top, lost, scenario),
         stuck=stuck,
         leaving=() if homing is None else homing.leaving,

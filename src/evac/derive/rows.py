@@ -153,7 +153,8 @@ def _bare_rows(
     tick_ms: int,
     unknown: set[str],
 ) -> _Bare:
-    """Servers that only hands can boot (no BMC) count when a site is restored, not when one is lost.
+    """Servers that only hands can boot (no BMC) count when a site is restored; when one is lost, where the
+    estate says how long people take.
 
     Restored, every server of the domain that is not condemned comes up, even where it takes no replicas; a
     self-scheduling pool has the room of those of its servers that are up. What was seen on is on, and empty.
@@ -180,9 +181,10 @@ def _bare_rows(
         top, lost, ((usable & dark) | rises) & powered, feed_group, limits, energy, tick_ms, unknown
     )
     usable &= ~dark | known
-    if scenario.kind != "restore":
+    if scenario.kind != "restore" and "boot" not in top.estate.limits.manual_ms:
         usable &= ~dark | (fleet.bmc != BMC_NO)
-    usable = within_odds(top, usable, dark, feed_group, unknown)
+    by_people = (fleet.bmc == BMC_NO) & (scenario.kind != "restore")
+    usable = within_odds(top, usable, dark, feed_group, by_people, unknown)
     chosen = np.flatnonzero(usable | (rises & known & powered)).astype(np.int32)
     boot_kind, kinds = that_occur(np.where(dark[chosen], kind[chosen], -1), kinds)
     return _Bare(

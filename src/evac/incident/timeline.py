@@ -9,6 +9,7 @@ what, by whom and why.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -18,6 +19,7 @@ from typing import Any, Final
 from evac.incident.incident import Dossier, Summary, belongs, note_source, summary
 from evac.incident.records import WATCH, Entry, Note, RunRecord, Source, Weight, in_order
 from evac.incident.services import Fate, Level
+from evac.model.access import Proven
 from evac.run.state import apply
 from evac.run.values import Event, RunSpec, RunStep, left_of, left_words
 from evac.run.view import RunView
@@ -46,8 +48,10 @@ def _cut(words: Any) -> str:
 
 
 def _by(data: Mapping[str, Any]) -> str:
-    """` by kim: reason`, as far as it is known."""
+    """` by kim (signature): reason`, as far as it is known."""
     who = f" by {_cut(data['who'])}" if data.get("who") else ""
+    with contextlib.suppress(AttributeError, TypeError, ValueError):
+        who += f" ({Proven.from_data(data['proof']).words})" if who and data.get("proof") else ""
     return who + (f": {_cut(data['reason'])}" if data.get("reason") else "")
 
 

@@ -53,6 +53,54 @@ class GlassUse:
         return cls(str(data["id"]), *numbers, str(data.get("signed_for", "")))
 
 
+ProofKind = Literal["trust", "token", "password", "oidc", "break-glass", "signature"]
+"""How a person was proven. trust: not at all, a name was typed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What shows that the person who asks is who the request says."""
+
+    kind: ProofKind = "trust"
+    acr: str = ""
+    """How strong: the `acr` of an identity provider; `totp` for a password with a second factor."""
+    at_ms: int = 0
+    """When the person showed it."""
+    program: bool = False
+    """A token that acts for no person."""
+    room: str = ""
+    """The war room that saw it, by the id of its key; empty of a signature, which needs nobody else."""
+    mark: str = ""
+    """The signature of the person, or of the room."""
+
+    @property
+    def words(self) -> str:
+        """For people: `signature`, `oidc (acr gold)`, `name not proven`."""
+        if self.kind == "trust":
+            return "name not proven"
+        return f"{self.kind} ({self.acr})" if self.acr else self.kind
+
+    def to_data(self) -> dict[str, str | int | bool]:
+        told: dict[str, str | int | bool] = {"kind": self.kind}
+        for name in ("acr", "at_ms", "program", "room", "mark"):
+            if value := getattr(self, name):
+                told[name] = value
+        return told
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Proven:
+        """Raises ValueError for what is none."""
+        kind, texts = data.get("kind", "trust"), [data.get(name, "") for name in ("acr", "room", "mark")]
+        if kind not in get_args(ProofKind) or not all(type(text) is str for text in texts):
+            raise ValueError("no proof")
+        acr, room, mark = texts
+        return cls(kind, acr, int(data.get("at_ms", 0)), data.get("program") is True, room, mark)
+
+
+GRAVE: Final = frozenset({"approve", "attest", "undo", "cancel"})
+"""Verbs that only somebody asks who proved a moment ago who it is."""
+
+
 def role_for(verb: str) -> Role:
     """What a request to a run needs."""
     return "approver" if verb == "approve" else "operator"
@@ -65,15 +113,25 @@ def least(one: Role, other: Role) -> Role:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """password: a reference. key: an ed25519 public key (32 bytes, base64) for credentials that are signed
-    offline. subject: who this is at the identity provider; empty: nobody there; None: not said.
-    """
+    """One person of an access file."""
 
     name: str
     role: Role
     password: str = ""
+    """A reference."""
     key: str = ""
+    """An ed25519 public key (32 bytes, base64), for what the person signs."""
     subject: str | None = None
+    """Who this is at the identity provider; empty: nobody there; None: not said."""
+    password_hash: str = ""
+    """argon2id."""
+    totp: str = ""
+    """A reference to the secret of an authenticator: the password needs its code as well."""
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether there is a password."""
+        return bool(self.password or self.password_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +160,8 @@ class Provider:
     name_claim: str = "sub"
     role_claim: str = "groups"
     roles: Mapping[str, Role] = field(default_factory=lambda: MappingProxyType({}))
+    acr: str = ""
+    """How strong a login has to be there (`acr`); empty: as the provider likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +175,14 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """How long a login lasts: without anything asked, and in all."""
+    """How long a login lasts."""
 
     idle_ms: int = 3_600_000
+    """Without anything asked."""
     whole_ms: int = 43_200_000
+    """In all."""
+    grave_ms: int = 900_000
+    """For grave acts; after that the person signs in again first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +213,14 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class AccessLimits:
-    """sign_in: false proofs from one address. requests: of one person or program."""
+    """How often."""
 
     sign_in: Rate = field(default_factory=lambda: Rate(10, 300_000))
+    """False proofs from one address, before further tries are slowed down."""
     requests: Rate = field(default_factory=lambda: Rate(3_000, 60_000))
+    """Of one person or program."""
+    streams: int = 20
+    """Of one person or program, at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,3 +236,5 @@ class AccessRules:
     sessions: Sessions = Sessions()
     glass: GlassRules = GlassRules()
     limits: AccessLimits = AccessLimits()
+    proxies: tuple[str, ...] = ()
+    """Networks of proxies whose `X-Forwarded-For` is believed."""

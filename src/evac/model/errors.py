@@ -40,10 +40,6 @@ class PlanError(EvacError):
     """A plan that cannot be made, read or used."""
 
 
-class Infeasible(PlanError):
-    """No plan exists: for example a tool that needs itself, with no manual path."""
-
-
 class UnsafePlan(PlanError):
     """A plan that policy refuses: no capacity, no fence, too much lost, too much at once."""
 

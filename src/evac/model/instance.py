@@ -323,6 +323,8 @@ class Instance:
     reprotects: tuple[Reprotect, ...] = ()
     unjudged: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
     """Service -> path of the fact without which nobody can say what becomes of it."""
+    untimed: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Service -> path of the duration that is not known, of those that come back at a time nobody knows."""
     estimated: tuple[str, ...] = ()
     """Facts of which the plan takes the worse end and the bound the better one, sorted."""
     stuck: Mapping[int, Stuck] = field(default_factory=lambda: MappingProxyType({}))

@@ -81,7 +81,8 @@ class Outcome:
     """The O of the objective."""
     top_outage_ms: int
     recovery_ms: int | None
-    """From the loss on, detection and approval included: it is compared with `rto_ms`."""
+    """From the loss on, detection and approval included: it is compared with `rto_ms`. None where it does not
+    come back, or nobody knows when; times of milestones then leave out what is not known."""
     rto_ms: int | None
     people: int
     tier: int

@@ -19,6 +19,7 @@ ReasonKind = Literal[
     "no-copy",
     "late",
     "no-capacity",
+    "capacity-not-found",
     "text",
 ]
 NAMED_MOST: Final = 3
@@ -73,6 +74,8 @@ class Reason:
                 return "it would not be back before the horizon"
             case "no-capacity":
                 return "no room is left for it"
+            case "capacity-not-found":
+                return "no room was found for it within the search budget"
             case "text":
                 return self.text
             case _:

@@ -154,6 +154,9 @@ class RunPolicy:
     driver_limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     pause_most_ms: int = 3_600_000
     generation: GenerationCheck = "told"
+    rooms: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """War rooms whose logins prove a person -> their ed25519 public keys. Empty: those that the store names,
+    if it is sealed or no approvers are listed."""
     four_eyes: bool = False
     """The person who proposed a run does not approve it, however many approvals it needs."""
 

@@ -19,6 +19,7 @@ from evac.derive.domains import domains, site_of
 from evac.derive.stores import primary_site
 from evac.model.estate import Estate, Store
 from evac.model.fleet import SERVER_STATES, IntColumn
+from evac.model.situation import Away, LostNow, Situation, StoreAway
 from evac.model.units import RESOURCE_COUNT, RESOURCES
 
 REASONED_MOST: Final = 1_000
@@ -154,6 +155,8 @@ class LossFacts:
     """The reason that holds most services back."""
     what: str = ""
     """The same without its name and without why."""
+    plan: str = ""
+    """The plan that is ready for it and whose verdict this is; empty: the estimate of the audit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +192,24 @@ class EstateFacts:
     domains: tuple[DomainFacts, ...]
     losses: tuple[LossFacts, ...]
     findings: tuple[FindingFacts, ...]
+    lost: tuple[LostNow, ...] = ()
+    """What is lost or evacuated by now: its capacity counts for nothing."""
+    services_away: tuple[Away, ...] = ()
+    stores_away: tuple[StoreAway, ...] = ()
+    """What is not where the files declare it, and why."""
+    plans: tuple[str, ...] = ()
+    """Plans whose verdicts are in `losses`."""
+
+    @property
+    def stamp(self) -> tuple[object, ...]:
+        """The same for the same facts."""
+        return self.digest, self.plans, self.lost, self.services_away, self.stores_away
 
 
-def facts_of(report: AuditReport, files: str) -> EstateFacts:
-    """The facts of an audited estate. files: the digest of the estate without what was observed."""
+def facts_of(report: AuditReport, files: str, now: Situation | None = None) -> EstateFacts:
+    """The facts of an audited estate. files: the digest of the estate without what was observed; now: what it
+    was audited by, None where it is as the files declare.
+    """
     estate = report.impacts.estate
     drilled = _drills(estate)
     rooms = tuple(_rooms(report))
@@ -207,9 +224,12 @@ def facts_of(report: AuditReport, files: str) -> EstateFacts:
         rooms=rooms,
         services=tuple(_services(report)),
         stores=tuple(_store(report, store) for store in estate.stores),
-        domains=tuple(_domains(report, drilled)),
+        domains=tuple(_domains(report, drilled, now is not None and bool(now.lost))),
         losses=losses,
         findings=tuple(finding_facts(finding) for finding in report.findings),
+        lost=() if now is None else now.lost,
+        services_away=() if now is None else now.services,
+        stores_away=() if now is None else now.stores,
     )
 
 
@@ -367,9 +387,14 @@ def _store(report: AuditReport, store: Store) -> StoreFacts:
     )
 
 
-def _domains(report: AuditReport, drilled: Mapping[str, tuple[date, str]]) -> Iterator[DomainFacts]:
+def _domains(
+    report: AuditReport, drilled: Mapping[str, tuple[date, str]], lost: bool
+) -> Iterator[DomainFacts]:
+    """lost: something is lost by now."""
     verdicts = {row.domain: row.verdict for row in report.rows}
     for one in domains(report.impacts.estate):
+        if lost and one.id not in verdicts:
+            continue  # what is lost cannot be lost again
         day, _ = drilled.get(one.id, (None, ""))
         yield DomainFacts(one.id, one.kind, one.site, verdicts.get(one.id, "unknown"), day)
 

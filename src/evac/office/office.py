@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -37,8 +37,9 @@ from evac.engine.plans import library
 from evac.engine.runs.dry_run import read_kept
 from evac.engine.stores.guards import HOLD_KEY, SITES_KEY
 from evac.engine.stores.sightings import pages
+from evac.estate.codecs import plan as plan_codec
 from evac.incident.records import Notice
-from evac.model.errors import Corrupt, EvacError, Unavailable
+from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 from evac.model.run_policy import PROFILES
 from evac.office.facts import EstateFacts
@@ -60,6 +61,7 @@ from evac.office.values import (
     RunShort,
     Situation,
 )
+from evac.office.verdicts import PlanVerdict, judged, verdict_of
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.journal import head_of, records_after, tail
 from evac.store.opening import open_store
@@ -76,6 +78,8 @@ SILENT_MS: Final = 30_000
 NOTICES_MOST: Final = 200
 ENDED_SHOWN: Final = 20
 SEGMENTS_BACK: Final = 64
+VERDICTS_A_LOOK: Final = 32
+VERDICTS_MOST: Final = 4_096
 TOPIC_WATCH: Final = "watch"
 TOPIC_SITUATION: Final = "situation"
 
@@ -115,6 +119,10 @@ class Office:
         self.store, self.clock, self.site, self.rehearser = store, clock, site, rehearser
         self.hub = Hub()
         self.facts: EstateFacts | None = None
+        self._estimated: EstateFacts | None = None
+        """Facts by the audit alone."""
+        self._verdicts: OrderedDict[str, PlanVerdict] = OrderedDict()
+        """Of plans that are ready, by their digests."""
         self.rules: Rules | None = None
         self._reckoner = reckoner
         self._observation = Observation(0)
@@ -234,12 +242,41 @@ class Office:
         self._drawer = tuple(ready for ready in found if ready is not None)
         with contextlib.suppress(Corrupt):
             self._observation = await self._published.get() or self._observation
+        await self._read_verdicts()
         await self.register.look()
         await self.incidents.look()
         await self.board.look()
         self.looked_ms, self._looked_at = self.clock.now_ms(), self.clock.monotonic_ms()
         self._unread = ""
         self._said(True)
+
+    async def _read_verdicts(self) -> None:
+        """What plans that are ready come to, so many at a look; then facts go by them."""
+        wanted = [one.plan for one in self._drawer if len(one.lost) == 1 and one.plan and not one.problem]
+        missing = [digest for digest in wanted if digest not in self._verdicts]
+        for digest in missing[:VERDICTS_A_LOOK]:
+            with contextlib.suppress(Corrupt, InvalidInput):
+                data = await library.get_plan(self.store, digest)
+                plan = await asyncio.to_thread(plan_codec.decode, data, digest)
+                self._verdicts[digest] = verdict_of(digest, plan)
+        while len(self._verdicts) > VERDICTS_MOST:
+            self._verdicts.popitem(last=False)
+        self._judge()
+
+    def _judge(self) -> None:
+        """Facts by the verdicts of plans of the estate as it is now, else by the audit."""
+        known = self._estimated
+        if known is None:
+            return
+        plans = {
+            one.lost[0]: self._verdicts[one.plan]
+            for one in self._drawer
+            if len(one.lost) == 1 and one.estate == known.digest and one.plan in self._verdicts
+        }
+        facts = judged(known, plans)
+        if self.facts is None or self.facts.stamp != facts.stamp:
+            self.facts = facts
+            self._bell.set()
 
     async def standing_hold(self) -> HoldSeen | None:
         """The hold as the store has it now. Raises Unavailable."""
@@ -296,7 +333,8 @@ class Office:
         except EvacError as error:
             self._problem = error.message
         else:
-            self.facts, self.rules, self._problem = found.facts, found.rules, ""
+            self._estimated, self.rules, self._problem = found.facts, found.rules, ""
+            self._judge()
             self._reckoned = wanted, edition
             self._ballots.follow(found.rules.profile, [(s.id, s.role) for s in found.facts.sites])
             self.refresh()  # whoever sees the facts sees the sites that go with them
@@ -352,6 +390,7 @@ class Office:
             on_disk=_on_disk(self._standing),
             policy=self.rules.digest if self.rules else "",
             controller=self._controller,
+            rivals=self._observation.rivals,
         )
 
     def runs(self) -> tuple[RunShort, ...]:

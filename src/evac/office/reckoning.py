@@ -30,6 +30,7 @@ from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.observation import Observation
 from evac.model.run_policy import Mode, RunPolicy, WatchProfile
+from evac.model.situation import Situation
 from evac.model.units import RESOURCE_COUNT, RESOURCES
 from evac.office.facts import EstateFacts, LossFacts, loss_facts
 
@@ -258,13 +259,15 @@ class _Books:
         self.policy = read_policy(Path(path), None if policy is None else Path(policy), self.estate)
         self.digest = estate_digest(self.estate)
         self.report: Any = None
+        self.now: Situation | None = None
 
     def audited(self, observation: Observation) -> Any:
         from evac.audit import audit
         from evac.derive import situation
         from evac.model.digest import estate_digest
 
-        seen = situation.of(self.estate, observation).estate
+        self.now = situation.of(self.estate, observation)
+        seen = self.now.estate
         digest = self.digest if seen is self.estate else estate_digest(seen)
         if self.report is None or self.report.digest != digest:
             self.report = audit(seen, digest=digest)
@@ -293,7 +296,8 @@ def _reckon(
     try:
         with _turn:
             books = _books_of(path, as_of, policy)
-            return Reckoned(facts_of(books.audited(observation), books.digest), rules_of(books.policy))
+            report = books.audited(observation)
+            return Reckoned(facts_of(report, books.digest, books.now), rules_of(books.policy))
     except EvacError as error:
         return error.code, error.message, error.hint
 

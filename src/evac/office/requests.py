@@ -23,10 +23,12 @@ from evac.engine.clock import Clock
 from evac.engine.runs import requests
 from evac.engine.runs.effects import may_clear
 from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.proving import RoomKey
+from evac.engine.runs.releases import proof_needed, released
 from evac.engine.stores.guards import HOLD_KEY
 from evac.incident.records import Note
-from evac.model.access import GlassUse
-from evac.model.errors import Conflict, InvalidInput, RunError
+from evac.model.access import GlassUse, Proven
+from evac.model.errors import Conflict, InvalidInput, NotAllowed, RunError
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 
 ASKED: Final = "asked/"
@@ -47,6 +49,8 @@ class Asked:
     """A digest of everything that was asked."""
     glass: GlassUse | None = None
     """Of the break-glass credential that it was asked with."""
+    proof: Proven | None = None
+    """What the person showed; None where people are not told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Counter:
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
+        self._key = RoomKey()
         self._lease: tuple[int, Lease] | None = None
         self._turn = asyncio.Lock()
 
@@ -82,6 +87,9 @@ class Counter:
             at_ms=now_ms,
             glass=asked.glass,
         )
+        if asked.proof is not None:
+            proof = asked.proof if asked.proof.at_ms else replace(asked.proof, at_ms=now_ms)
+            request = await self._key.seen(self._store, run, replace(request, proof=proof))
         value = requests.encode(request)
         if await self._store.get(OPEN + run) is None and request.verb != "attest":
             raise RunError("run-over", f"{run} has ended", f"GET /v1/runs/{run}")
@@ -135,9 +143,18 @@ class Counter:
         known = await self.known(asked)
         if known is not None:
             return known
-        told = {"released": True, "who": asked.who, "reason": asked.reason, "at_ms": self._clock.now_ms()}
+        told: dict[str, Any] = {
+            "released": True,
+            "who": asked.who,
+            "reason": asked.reason,
+            "at_ms": self._clock.now_ms(),
+        }
         compares = (Compare(HOLD_KEY, revision),)
-        return await self._once(asked, 200, told, compares, (Delete(HOLD_KEY),))
+        proof = asked.proof or Proven()
+        if asked.proof is None and await proof_needed(self._store):
+            raise NotAllowed("unproven", f"{asked.who[:80]} is a typed name", "sign in first")
+        changes = (Delete(HOLD_KEY), released(asked.who, asked.reason, told["at_ms"], proof))
+        return await self._once(asked, 200, told, compares, changes)
 
     async def note(self, asked: Asked, note: Note, new: bool = False, begins: bool = False) -> Answer:
         """Writes down what a person says of an incident, at this moment. new: the incident may be one that

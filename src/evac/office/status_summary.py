@@ -23,109 +23,59 @@ from evac.model.errors import Corrupt
 from evac.model.observation import Observation
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.port import Store
+from evac.views.status_document import SCHEMA_VERSION, HoldLine, NoticeLine, PlanLine, StatusDocument
 from evac.views.words import moment
 
-SCHEMA_VERSION: Final = 1
 NOTICES_SHOWN: Final = 10
 NOT_JUDGED: Final = "the checker of this version has not judged it yet"
 
 
-async def status(store: Store) -> dict[str, Any]:
+async def status(store: Store) -> StatusDocument:
     """The document of `evac status`."""
-    lease = await store.holder(LEADER)
-    held = await runs.held(store)
+    lease, hold = await store.holder(LEADER), await runs.held(store)
     opened = {entry.key.removeprefix(OPEN) for entry in await pages(store, OPEN)}
     marks = await store.get(SITES_KEY)
-    return status_document(
+    own, newer = await read_generation(store), await read_newer(store)
+    return StatusDocument(
+        SCHEMA_VERSION,
         store.name,
         "" if lease is None else lease.owner,
-        _hold(held),
-        {} if marks is None else orjson.loads(marks.value),
-        [row for row in await runs.list_runs(store) if row["run"] in opened],
-        await drawer_rows(store),
-        (await watched(store))[-NOTICES_SHOWN:],
-        *await _generations(store),
+        None if hold is None else hold_line(hold),
+        own.number,
+        newer.number if newer is not None and takes_place_of(newer, own) else 0,
+        {} if marks is None else dict(sorted(orjson.loads(marks.value).items())),
+        tuple(row for row in await runs.list_runs(store) if row.run in opened),
+        tuple(await plan_lines(store)),
+        tuple(map(notice_line, (await watched(store))[-NOTICES_SHOWN:])),
     )
 
 
-async def _generations(store: Store) -> tuple[int, int]:
-    """Of the store, and of the newer one that took its place; 0 for none."""
-    own, newer = await read_generation(store), await read_newer(store)
-    return own.number, newer.number if newer is not None and takes_place_of(newer, own) else 0
+def hold_line(held: Mapping[str, Any]) -> HoldLine:
+    """held: who, reason and at_ms, as the store or a war room has it."""
+    return HoldLine(str(held.get("who", "")), str(held.get("reason", "")), moment(int(held.get("at_ms", 0))))
 
 
-def _hold(held: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if held is None:
-        return None
-    return {
-        "who": str(held.get("who", "")),
-        "reason": str(held.get("reason", "")),
-        "at": moment(int(held.get("at_ms", 0))),
-    }
+def notice_line(one: Notice) -> NoticeLine:
+    return NoticeLine(one.number, moment(one.at_ms), one.kind, one.site, one.words)
 
 
-def status_document(
-    store: str,
-    leader: str,
-    hold: Mapping[str, Any] | None,
-    marks: Mapping[str, str],
-    open_runs: Sequence[Mapping[str, Any]],
-    plans: Sequence[Mapping[str, Any]],
-    notices: Sequence[Notice],
-    generation: int = 0,
-    newer: int = 0,
-) -> dict[str, Any]:
-    """hold: who, reason, at. open_runs: rows of `evac run list`; plans: rows of the drawer. newer: the
-    generation that took the place of this store, 0 for none.
-    """
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "store": store,
-        "leader": leader,
-        "hold": hold,
-        "generation": generation,
-        "newer_generation": newer,
-        "sites": dict(sorted(marks.items())),
-        "runs": list(open_runs),
-        "plans": list(plans),
-        "notices": [
-            {
-                "number": one.number,
-                "at": moment(one.at_ms),
-                "kind": one.kind,
-                "site": one.site,
-                "words": one.words,
-            }
-            for one in notices
-        ],
-    }
-
-
-async def drawer_rows(store: Store) -> list[dict[str, Any]]:
-    """The plans that lie ready, by scenario."""
+async def plan_lines(store: Store) -> list[PlanLine]:
+    """The plans of the library, by scenario."""
     found = [library.decode(entry) for entry in await pages(store, library.PREFIX)]
     return [
-        drawer_row("+".join(one.lost), one.lost, one.plan, one.estate, one.at_ms, one.took_ms, one.problem)
+        plan_line("+".join(one.lost), one.lost, one.plan, one.estate, one.at_ms, one.took_ms, one.problem)
         for one in found
         if one is not None
     ]
 
 
-def drawer_row(
+def plan_line(
     scenario: str, lost: Sequence[str], plan: str, estate: str, at_ms: int, took_ms: int, problem: str
-) -> dict[str, Any]:
+) -> PlanLine:
     """estate: empty for a plan that the checker of this version has not judged yet."""
     if plan and not estate:
         problem = problem or NOT_JUDGED
-    return {
-        "scenario": scenario,
-        "lost": list(lost),
-        "plan": plan,
-        "estate": estate,
-        "at": moment(at_ms),
-        "took_ms": took_ms,
-        "problem": problem,
-    }
+    return PlanLine(scenario, tuple(lost), plan, estate, moment(at_ms), took_ms, problem)
 
 
 async def what_if(store: Store, domains: Sequence[str], estate: Path) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from evac.engine.lead.verdict_answers import VoteReader
 from evac.incident.records import Notice
 from evac.model.generation import GENERATION_BITS
 from evac.model.run_policy import WatchProfile
+from evac.model.situation import Rivals
 from evac.store.port import Store
 from evac.watch.verdict import Ballot, judge
 from evac.watch.verdict import Standing as Judged
@@ -246,6 +247,8 @@ class Situation:
     """Digest of the policy in use, empty until it was read."""
     controller: ControllerSeen | None = None
     """The one beside this room; None where none said anything."""
+    rivals: tuple[Rivals, ...] = ()
+    """Stores with two writable primaries: nothing is more severe."""
 
 
 NOBODY = LeaderSeen("", 0)

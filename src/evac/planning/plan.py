@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import numpy as np
 
 from evac import __version__
+from evac.derive.domains import Topology
 from evac.derive.intervals import bound_instance, interval_paths
 from evac.derive.planning_instance import derive
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
 from evac.model.instance import Instance
-from evac.model.plan import Plan
+from evac.model.plan import Outcome, Plan
 from evac.model.policy import Policy
 from evac.model.scenario import Scenario, lose
 from evac.model.units import TICK_MS
@@ -78,6 +79,34 @@ def plan(
         beside=beside,
     )
     return replace(made, intervals=tuple(sorted({*interval_paths(estate), *instance.estimated})))
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What becomes of every affected service."""
+
+    outcomes: tuple[Outcome, ...] = ()
+    guessed: frozenset[str] = frozenset()
+    """Services that start where nobody knows whether they fit: their demand is not known, or the capacity."""
+
+
+def foresee(estate: Estate, scenario: Scenario, top: Topology | None = None) -> Foreseen:
+    """What becomes of every affected service by the constructive plan, without its proof.
+
+    Raises UnknownDomain.
+    """
+    from evac.planning.assembly import draft as drafts
+    from evac.planning.assembly.steps import draft_steps
+
+    instance = derive(estate, scenario, top=top)
+    if not (instance.services.top_lost.any() or instance.unjudged):
+        return Foreseen()
+    board = _solved(instance, 0, 0, lambda share, words: None)
+    times = drafts.times_of(instance, board)
+    rto_ms = {s.id: s.rto_ms for s in estate.services}
+    lead_ms = estate.detection_ms + estate.approval_ms
+    outcomes = drafts.outcomes_of(draft_steps(instance, board), times, rto_ms, lead_ms)
+    return Foreseen(outcomes, drafts.guessed(instance, board, estate))
 
 
 def _counted(

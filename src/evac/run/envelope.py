@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from evac.model.access import Proven
 from evac.model.run_policy import Envelope
 
 
@@ -58,6 +59,8 @@ class Approvals:
     """Whether the run ever waited for an approval."""
     given: dict[str, Envelope] = field(default_factory=dict)
     """Person -> what this person's approval covers."""
+    proofs: dict[str, Proven] = field(default_factory=dict)
+    """Person -> how this person was proven."""
     counted: int = 0
     """Persons whose approval covers all that the present plan needs."""
     to_type: tuple[str, ...] = ()
@@ -75,4 +78,4 @@ class Approvals:
         self.counted = sum(1 for given in self.given.values() if covers(given, needed))
 
     def fork(self) -> Approvals:
-        return replace(self, given=self.given.copy(), typed=self.typed.copy())
+        return replace(self, given=self.given.copy(), proofs=self.proofs.copy(), typed=self.typed.copy())

@@ -55,8 +55,6 @@ class Proved:
 
     proof: Proof
     """The rung that holds."""
-    fences_reads: bool
-    """Whether clients can still read old data from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ def prove(
             else _RUNGS[proof](policy, facts, margin_ms, shelf_ms)
         )
         if not why:
-            return Proved(proof, proof not in ("sync", "none"))
+            return Proved(proof)
         reasons.append(why)
     return NotProved(tuple(reasons))
 

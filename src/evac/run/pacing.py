@@ -5,7 +5,6 @@ What cannot be seen is not healthy: without enough requests to judge by, evac wa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -57,11 +56,6 @@ def judge(pace: Pace, wait_ms: int, health: Health) -> Judgement:
         longer = min(max(2 * wait_ms, pace.wait_ms, 1_000), WAIT_MOST_MS)
         return Judgement("slow", longer, False, words)
     return Judgement("go", max(pace.wait_ms, wait_ms // 2), False, words)
-
-
-def next_share(shares: Sequence[int], reached: int) -> int | None:
-    """The share after `reached`, in permille; None at the end."""
-    return next((share for share in sorted(shares) if share > reached), None)
 
 
 @dataclass(slots=True)

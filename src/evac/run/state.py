@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+from evac.model.access import Proven
 from evac.model.boot_codes import BOOTING
 from evac.model.errors import RunError
 from evac.model.observation import seen_in
@@ -39,10 +40,20 @@ def apply(view: RunView, event: Event) -> RunView:
         raise RunError("event-refused", f"{event[0]} before the run was created")
     view.at_ms = event[1]
     handler(view, event)
+    if "proof" in event[4] and (mark := _proof(event).mark):
+        view.marks.add(mark)
     view.events += 1
     if event[1] > view.last_ms:
         view.last_ms = event[1]
     return view
+
+
+def _proof(event: Event) -> Proven:
+    """How the person of an event was proven; events of older leaders do not say it."""
+    try:
+        return Proven.from_data(event.data.get("proof") or {})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise RunError("event-refused", f"{event.kind} has a proof that cannot be read") from error
 
 
 def apply_in_parts(view: RunView, event: Event) -> Iterator[RunView]:
@@ -101,6 +112,7 @@ def _approval_needed(view: RunView, event: Event) -> None:
 def _approved(view: RunView, event: Event) -> None:
     _run_moves(view, event, event.kind)
     view.approvals.given[event.data["who"]] = envelope.from_data(event.data.get("envelope", {}))
+    view.approvals.proofs[event.data["who"]] = _proof(event)
     view.approvals.typed.update(event.data.get("typed", ()))
     view.approvals.count(view.spec.envelope)
 
@@ -265,7 +277,8 @@ def _step_attested(view: RunView, event: Event) -> None:
     i = _moves(view, event, "step_attested")
     _resolved(view, i)
     view.ended[i] = event.at_ms
-    view.evidence[i] = {**event.data.get("evidence", {}), "attested_by": event.data["who"]}
+    proven = {"proven_by": _proof(event).words} if "proof" in event.data else {}
+    view.evidence[i] = {**event.data.get("evidence", {}), "attested_by": event.data["who"], **proven}
     boot_events.is_up(view, i)
     if not view.steps[i].manual:
         view.exceptions = True

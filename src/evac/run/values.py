@@ -57,7 +57,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "bound",
         ),
         "approval_needed": ("outside",),
-        "approved": ("who", "reason", "ticket", "envelope", "signature", "typed"),
+        "approved": ("who", "reason", "ticket", "envelope", "signature", "typed", "proof"),
         "run_started": ("token",),
         "leader_changed": ("owner", "token"),
         "step_started": ("token", "epoch", "deadline_ms"),
@@ -66,25 +66,25 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "step_unknown": ("message",),
         "step_observed": ("outcome", "evidence"),
         "step_waits": ("why", "again_ms"),
-        "step_skipped": ("who", "reason"),
-        "step_attested": ("who", "reason", "evidence"),
-        "step_retried": ("who", "reason", "turn", "cycle"),
+        "step_skipped": ("who", "reason", "proof"),
+        "step_attested": ("who", "reason", "evidence", "proof"),
+        "step_retried": ("who", "reason", "turn", "cycle", "proof"),
         "step_stuck": ("running_ms", "predicted_ms"),
-        "gate_opened": ("who", "reason"),
-        "undo_asked": ("who", "reason"),
+        "gate_opened": ("who", "reason", "proof"),
+        "undo_asked": ("who", "reason", "proof"),
         "undo_started": ("token", "who", "reason"),
         "undo_done": ("evidence",),
         "undo_failed": ("code", "message", "again_ms"),
-        "paused": ("by", "who", "reason", "until_ms", "then"),
-        "resumed": ("who", "reason"),
+        "paused": ("by", "who", "reason", "until_ms", "then", "proof"),
+        "resumed": ("who", "reason", "proof"),
         "held": ("who", "reason"),
-        "released": ("who", "reason"),
-        "cancelled": ("who", "reason"),
-        "rollback_started": ("who", "reason"),
+        "released": ("who", "reason", "proof"),
+        "cancelled": ("who", "reason", "proof"),
+        "rollback_started": ("who", "reason", "proof"),
         "plan_replaced": ("plan", "why", "lost", "approvals", "names", "bound"),
         "made_ungraceful": ("why",),
         "pace_changed": ("share", "wait_ms", "why"),
-        "limit_changed": ("limit", "capacity", "who", "reason"),
+        "limit_changed": ("limit", "capacity", "who", "reason", "proof"),
         "feeds_seen": ("feeds",),
         "switched_on": ("steps",),
         "feed_tripped": ("feed", "why", "evidence"),
@@ -98,6 +98,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 """Kind of event -> keys of `data`. Steps are named by id in `step`; `attempt` counts from 1.
 
 break_glass, of whatever a person asked: the use of a credential that was signed offline, if it took one.
+proof: how that person was proven (`Proven`); journals of older leaders do not say it.
 again_ms: how long until the next try; negative or missing: there is none. `approved` by fewer persons than
 the run needs, or of an envelope that does not cover what its plan needs, is kept and counts when it does.
 names: sites that a person must type before it goes on, because more than one is left; typed: what one typed.

@@ -156,6 +156,8 @@ class RunView:
         self.drift = 0
         """How often something done was seen undone, or the like."""
 
+        self.marks: set[str] = set()
+        """Signatures of people and rooms that requests to this run came with: none counts twice."""
         self.capacities: dict[str, int] = {}
         """Limits that a person changed -> what the run may hold."""
         self.boots = Boots()

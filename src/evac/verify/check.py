@@ -40,7 +40,7 @@ from evac.verify.order import (
     check_stores,
     check_tools,
 )
-from evac.verify.outcome import check_counts, check_outcomes, check_sheds, check_tiers
+from evac.verify.outcome import check_counts, check_outcomes, check_reasons, check_sheds, check_tiers
 from evac.verify.reading import Milestones, Reading, Violation, milestones, outages, read, way_of
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
@@ -100,6 +100,8 @@ def _recovery_ms(reading: Reading, times: Milestones, service: int) -> int | Non
         return None
     if not instance.services.base_lost[service]:
         return 0
+    if service in instance.untimed:
+        return None
     late = max(0, at - instance.grace) * instance.tick_ms
     return late if instance.grace else late + plan.detection_ms + plan.approval_ms
 
@@ -247,6 +249,7 @@ def check_instance(instance: Instance, plan: Plan, better: Instance | None = Non
     check_sheds(reading, times, final)
     check_tiers(reading, times, final)
     objective = check_outcomes(reading, times)
+    check_reasons(reading)
     check_statements(reading, times)
     bound = _check_bound(reading, better or instance, objective)
     violations = tuple(sorted(set(reading.violations)))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evac.model.instance import WHOLE, Use
+from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome
+from evac.model.reason import Reason
 from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_room, holdings
 from evac.verify.order import dependencies_ready
 from evac.verify.reading import Milestones, Reading, outages
@@ -165,6 +166,62 @@ def _tools_of(reading: Reading, service: int) -> list[int]:
     kinds += ["fence", "promote"] if s.lost_stores[service] else []
     needs = [tools[kind] for kind in tools if kind in kinds]
     return [tool for need in needs if need.manual is None for tool in need.services]
+
+
+def check_reasons(reading: Reading) -> None:
+    """F1: where a plan says that no room is left for a service, no plan has any."""
+    rows = {name: row for row, name in enumerate(reading.instance.services.id)}
+    for outcome in reading.plan.outcomes:
+        service = rows.get(outcome.service)
+        if (
+            outcome.why == Reason("no-capacity")
+            and service is not None
+            and _may_fit(reading.instance, service)
+        ):
+            reading.complain("F1", outcome.service, "may have room: the plan says that none is left")
+
+
+def _may_fit(instance: Instance, service: int) -> bool:
+    """Whether as many replicas as lack may fit once everything is shed that a plan which places the service
+    may shed; each rack, group of feeds and site with no more of the service than it may hold.
+    """
+    s, rows, present = instance.services, instance.rows, instance.present
+    chain = {service}
+    while more := {other for member in chain for other in s.hard[member]} - chain:
+        chain |= more
+    room = rows.capacity.copy()
+    own = np.zeros(len(rows), np.int64)
+    for victim, row, count in zip(present.service, present.row, present.count, strict=True):
+        if victim == service:
+            own[row] += count
+        if not s.sheddable[victim] or (victim in chain and s.surviving[victim] <= s.m[victim]):
+            room[row] -= count * s.demand[victim]
+    left = {("site", site): s.site_cap[service] for site in range(len(instance.site_names))}
+    places = []
+    for row in range(len(rows)):
+        keys: list[tuple[str, int]] = [("site", int(rows.site[row]))]
+        if not rows.is_pool[row]:
+            keys += [("rack", int(rows.rack[row])), ("feed", int(rows.feed_group[row]))]
+        keys = [key for key in keys if key[1] >= 0]
+        places.append(keys)
+        for key in keys:
+            left.setdefault(key, s.rack_cap[service] if key[0] == "rack" else s.feed_cap[service])
+            left[key] -= own[row]
+    missing = int(s.m[service] - s.surviving[service])
+    for row, keys in enumerate(places):
+        off = rows.dark[row] and rows.boot_kind[row] < 0
+        if off or not instance.eligible[service, rows.pool[row]]:
+            continue
+        most = min([missing, *(int(left[key]) for key in keys)])
+        if not rows.is_pool[row]:
+            most = min(most, int(s.per_server[service] - own[row]))
+        for amount, free in zip(s.demand[service].tolist(), room[row].tolist(), strict=True):
+            most = min(most, max(0, free) // amount) if amount else most
+        if most > 0:
+            missing -= most
+            for key in keys:
+                left[key] -= most
+    return missing <= 0
 
 
 def check_outcomes(reading: Reading, times: Milestones) -> int:

@@ -389,6 +389,7 @@ _AS_THEY_ARE: Final = (
     "to_place",
     "placed",
     "sheds",
+    "shed",
     "short",
 )
 

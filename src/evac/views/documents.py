@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -173,6 +173,8 @@ class RunHead:
     """Of a run that has ended: what it did not bring back."""
     bound_digest: str = ""
     """SHA-256 of what its steps do: drivers, settings, references. A signed approval covers it."""
+    approval_proofs: Mapping[str, str] = field(default_factory=dict)
+    """Person who approved -> how this person was proven: `signature`, `password`, `name not proven`."""
     seen: tuple[SiteSeen, ...] = ()
     """Of the sites that it leaves as lost, as the leader saw them when a person asked for the run."""
 
@@ -245,6 +247,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "limits_changed": limits_changed(view),
         "waits": waits,
         "verbs": run_verbs(view),
+        "approval_proofs": {who: proof.words for who, proof in sorted(view.approvals.proofs.items())},
         "seen": view.seen,
     }
 

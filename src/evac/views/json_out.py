@@ -89,8 +89,6 @@ _SERVICE: Final = _object(
     ),
 )
 
-_PLACEMENT: Final = _object("Replicas started.", {"service": _TEXT, "server": _TEXT, "count": _COUNT})
-
 PLAN_SCHEMA: Final[dict[str, Any]] = {
     "$schema": _DIALECT,
     "title": "evac plan",
@@ -121,7 +119,7 @@ _FATE: Final = _object(
     "A service that is not unaffected by a loss.",
     {
         "service": _TEXT,
-        "fate": {"enum": ["degraded", "recovers", "lost", "unknown"]},
+        "fate": {"enum": ["degraded", "recovers", "lost", "unknown", "shed"]},
         "recovery_ms": _COUNT_OR_NULL,
         "method": _TEXT,
     },

@@ -331,10 +331,6 @@ def outcome_rows(plan: Plan) -> Iterator[dict[str, str]]:
         }
 
 
-def _back_words(outcome: Outcome) -> str:
-    return "unknown" if outcome.recovery_ms is None else duration(outcome.recovery_ms)
-
-
 def _waits_for(outcome: Outcome, targets: dict[str, str]) -> str:
     """The services, stores and servers on the critical chain, in order, itself left out; at most four."""
     names = dict.fromkeys(targets.get(step, step) for step in outcome.critical)

@@ -7,11 +7,11 @@ from a store, or read from the API of a war room.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from evac.model.step_id import LimitId
-from evac.run.values import CORRUPT, ENDED, Event
+from evac.run.values import ENDED, Event
 from evac.views.documents import MOST_URGENT, LimitRow, RunDocument, StepRow, took_ms, trouble_of
 from evac.views.sheet import Page
 from evac.views.wait_words import forecast_facts, urgency
@@ -25,6 +25,7 @@ _OTHER_COLUMNS: Final = 24
 _LEAST_DETAIL: Final = 20
 _TELLING: Final = (
     "attested_by",
+    "proven_by",
     "proof",
     "role",
     "synchronous",
@@ -114,7 +115,9 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     began_ms = moment_ms(document.started_at)
     agreed = not document.approvals_needed or began_ms > 0
     beforehand = "by policy, beforehand" if agreed else "by nobody yet"
-    yield "approved", listed(document.approved_by) or beforehand, ""
+    proofs = document.approval_proofs
+    named = [f"{who} ({proofs[who]})" if who in proofs else who for who in document.approved_by]
+    yield "approved", listed(named) or beforehand, ""
     for lost in document.most_lost:
         name = "lost at worst" if state in ENDED else "may be lost"
         yield name, lost.sentence, "" if lost.milliseconds == 0 else "warning"
@@ -191,27 +194,3 @@ def _next(document: RunDocument) -> str:
     if waits:
         return min(waits, key=urgency).next
     return f"evac run watch {run}"
-
-
-def list_text(rows: Sequence[Mapping[str, Any]], width: int, colour: bool) -> str:
-    """One line a run: newest last."""
-    page = Page(width, colour)
-    heads: tuple[str, ...] = ("run", "state", "question", "started, UTC")
-    found = [_run_row(row) for row in rows]
-    if not found:
-        page.line("no runs yet")
-        page.line("next: evac apply PLAN ESTATE --execute --reason WHY", "dim")
-        return page.text()
-    needed = 2 + sum(2 + max(len(row[n]) for row in (heads, *found)) for n in range(len(heads)))
-    if needed > width:  # the name of a run says its question, too
-        heads, found = (heads[0], heads[1], heads[3]), [(row[0], row[1], row[3][5:16]) for row in found]
-    page.table(heads, found, whole=(0, 1))
-    for row in rows:
-        if row["state"] == CORRUPT:
-            page.line(f"next: evac run verify {row['run']}", "dim")
-    return page.text()
-
-
-def _run_row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    began = (row["started_at"] or "-")[:19].replace("T", " ")
-    return row["run"], row["state"].replace("_", " "), row["scenario"], began

@@ -1,4 +1,4 @@
-"""The screens of check, verify, simulate, status and what-if."""
+"""The screens of check, verify, simulate and what-if."""
 
 from __future__ import annotations
 
@@ -15,89 +15,7 @@ from evac.views.words import duration, listed, number, people, percent, plural, 
 
 Document = Mapping[str, Any]
 ROWS: Final = 20
-_DIGEST: Final = 19
-_GRAVE: Final = ("lost", "recovers", "degraded")
-
-
-def _generation(document: Document) -> list[tuple[str, str, str]]:
-    """Only where there was more than the first one."""
-    own, newer = document.get("generation", 0), document.get("newer_generation", 0)
-    if newer:
-        words = f"{own}, and {newer} was opened elsewhere: nothing of this store acts any more"
-        return [("generation", words, "error")]
-    return [("generation", str(own), "")] if own else []
-
-
-def status_text(document: Document, width: int, colour: bool) -> str:
-    """One screen: who leads, what is held, sites that are marked, open runs, the drawer, the last notices."""
-    page = Page(width, colour)
-    leader, hold, runs = document["leader"], document["hold"], document["runs"]
-    page.title(f"{plural(len(runs), 'run')} under way; {leader or 'nobody'} leads")
-    page.line()
-    rows = [
-        ("leader", leader or "nobody: nothing moves until a controller runs", "" if leader else "error"),
-        ("store", document["store"], ""),
-        *_generation(document),
-        (
-            "hold",
-            f"by {hold['who']} since {hold['at']}: {hold['reason']}" if hold else "none",
-            "warning" if hold else "",
-        ),
-        *((site, mark, "" if mark == "active" else "warning") for site, mark in document["sites"].items()),
-    ]
-    page.facts(rows)
-    _differences(page, document.get("situation"))
-    if runs:
-        page.line()
-        page.table(
-            ("run", "state", "question"),
-            [(row["run"], row["state"].replace("_", " "), row["scenario"]) for row in runs[:ROWS]],
-            whole=(0,),
-        )
-    if document["plans"]:
-        page.line()
-        page.line("Standby plans", "bold")
-        page.table(_DRAWER, [_drawn(row) for row in document["plans"][:ROWS]])
-    if document["notices"]:
-        page.line()
-        page.line("Last notices", "bold")
-        page.table(("when", "what"), [((one["at"] or "-")[:19], one["words"]) for one in document["notices"]])
-    page.line()
-    page.line(f"next: evac run show {runs[0]['run']}" if runs else "next: evac drawer list", "dim")
-    return page.text()
-
-
-def _differences(page: Page, situation: Document | None) -> None:
-    """What is not as the files declare it, worst first."""
-    if situation is None or not (situation["words"] or situation["compared"]):
-        return
-    page.line()
-    page.line("Not at home" if situation["words"] else "Everything is where the files declare it.", "bold")
-    severe = len(situation["rivals"])
-    for place, words in enumerate(situation["words"]):
-        page.line(words, "error" if place < severe else "")
-    if situation["next"]:
-        page.line(f"next: {situation['next']}", "dim")
-
-
-_DRAWER: Final = ("if lost", "plan", "made, UTC", "")
-
-
-def _drawn(row: Document) -> tuple[str, str, str, str]:
-    made = (row["at"] or "-")[:19].replace("T", " ")
-    return listed(row["lost"]), row["plan"][:_DIGEST] or "none", made, row["problem"]
-
-
-def drawer_text(rows: Sequence[Document], width: int, colour: bool) -> str:
-    """One line a scenario."""
-    page = Page(width, colour)
-    if not rows:
-        page.line("no plan is ready; a leading controller makes them: evac serve")
-        return page.text()
-    page.table(_DRAWER, [_drawn(row) for row in rows])
-    page.line()
-    page.line("next: evac drawer get sha256:..., or evac apply sha256:... ESTATE", "dim")
-    return page.text()
+_GRAVE: Final = ("lost", "shed", "recovers", "degraded")
 
 
 def what_if_text(document: Document, width: int, colour: bool) -> str:

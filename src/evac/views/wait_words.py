@@ -93,13 +93,14 @@ def forecast_facts(said: ForecastRow) -> Iterator[tuple[str, str, str]]:
         said.to_the_floor,
         _ms(said.all_on_at),
         _ms(said.planned_all_on_at),
+        _ms(said.made_at),
     )
     if said.waits_for_a_person:
         words, style = f"{words}; as if what waits for a person were done now", "warning"
     yield "servers", words, style
     back = sorted(said.services.items(), key=lambda one: (one[1] or "", one[0]))
     if back:
-        named = listed([f"{name} {_hours(at)}" for name, at in back[:SHOWN]])
+        named = listed([f"{name} {clock(_ms(at), _ms(said.made_at))}" for name, at in back[:SHOWN]])
         more = f", and {len(back) - SHOWN} more" if len(back) > SHOWN else ""
         yield "back at", named + more, ""
 
@@ -108,17 +109,17 @@ def servers_words(said: Forecast) -> tuple[str, str]:
     """How many servers are up, when all are, how many go to the floor; and style. Empty without boots."""
     if not said.boots:
         return "", ""
-    return _servers(said.boots, said.up, said.floor, said.on_ms, said.planned_on_ms)
+    return _servers(said.boots, said.up, said.floor, said.on_ms, said.planned_on_ms, said.at_ms)
 
 
-def _servers(boots: int, ups: int, floor: int, on_ms: int, planned_ms: int) -> tuple[str, str]:
+def _servers(boots: int, ups: int, floor: int, on_ms: int, planned_ms: int, now_ms: int) -> tuple[str, str]:
     up, late_ms = f"{number(ups)} of {number(boots)} up", on_ms - planned_ms
     if floor and ups + floor >= boots:
         words = f"{up}; the others do not come up and go to the floor"
     elif ups >= boots:
         words = up
     else:
-        words = f"{up}; all on at {clock(on_ms)}, {_beside_plan(late_ms)}"
+        words = f"{up}; all on at {clock(on_ms, now_ms)}, {_beside_plan(late_ms)}"
         words += f"; {number(floor)} of {number(boots - ups)} not up go to the floor" if floor else ""
     return words, "warning" if late_ms > 60_000 or floor else ""
 
@@ -127,19 +128,17 @@ def _ms(at: str | None) -> int:
     return 0 if at is None else round(datetime.fromisoformat(at).timestamp() * 1_000)
 
 
-def _hours(at: str | None) -> str:
-    return clock(_ms(at))
-
-
 def _beside_plan(late_ms: int) -> str:
     if abs(late_ms) < 60_000:
         return "as planned"
     return f"{duration(abs(late_ms) // 60_000 * 60_000)} {'later' if late_ms > 0 else 'earlier'} than planned"
 
 
-def clock(at_ms: int) -> str:
-    """Hours and minutes, UTC."""
-    return datetime.fromtimestamp(at_ms / 1_000, UTC).strftime("%H:%M")
+def clock(at_ms: int, now_ms: int = 0) -> str:
+    """Hours and minutes, UTC; with the date where that is not the one of `now_ms`."""
+    at = datetime.fromtimestamp(at_ms / 1_000, UTC)
+    other = now_ms > 0 and at.date() != datetime.fromtimestamp(now_ms / 1_000, UTC).date()
+    return at.strftime("%Y-%m-%d %H:%M" if other else "%H:%M")
 
 
 def forecast_row(said: Forecast | None) -> ForecastRow | None:
@@ -200,7 +199,7 @@ def words_of(wait: Wait, losses: Mapping[str, str] = NO_LOSSES) -> str:
         case Hold(who):
             return f"on hold by {who}: release the hold to continue"
         case Paused():
-            return _paused(wait.facts)
+            return _paused(wait.facts, wait.since_ms)
         case DeadBootServer(server, boots):
             waits = plural(boots, "boot waits", "boots wait")
             return (
@@ -271,12 +270,12 @@ def _approval(facts: Approval) -> str:
     return words
 
 
-def _paused(facts: Paused) -> str:
+def _paused(facts: Paused, since_ms: int) -> str:
     words = f"paused ({facts.by}: {facts.reason or 'no reason given'}): resume the run to continue"
     if facts.until_ms and facts.then == "resume":
-        words += f"; it resumes by itself at {clock(facts.until_ms)} UTC"
+        words += f"; it resumes by itself at {clock(facts.until_ms, since_ms)} UTC"
     if facts.until_ms and facts.then == "cancel":
-        words += f"; it is cancelled at {clock(facts.until_ms)} UTC"
+        words += f"; it is cancelled at {clock(facts.until_ms, since_ms)} UTC"
     return words
 
 

@@ -12,7 +12,6 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
-from evac.model.diagnostic import Severity
 from evac.model.scenario import ScenarioKind
 
 _TYPED: Final = re.compile(r"`([^`]+)`")
@@ -28,7 +27,6 @@ def spelled(text: str) -> Markup:
 
 
 NEVER_WORD: Final = "not within the horizon"
-SEVERITY_WORDS: Final[dict[Severity, str]] = {"error": "error", "warning": "warning", "note": "note"}
 
 
 _STEERS: Final = dict.fromkeys(

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evac.drivers.capabilities import BootsServers
+from evac.drivers.capabilities import AnswersProbe, BootsServers, ProvesSync, ReportsRole
 from evac.drivers.port import Action, Order, Value, Verb
 from evac.engine.lead.leadership import LEADER
 from evac_lab.virtual_loop import VirtualLoop, VirtualProcess, run
 from tests.contract.capabilities.story import Case, nothing, order
-from tests.contract.capabilities.suites import Adapter, Asked, AskedPower
+from tests.contract.capabilities.suites import Adapter, Asked, AskedPower, AskedProbe, AskedRole, AskedSync
 from tests.sim.drivers import SPECS, makers
 from tests.sim.faulty_store import at_once
 from tests.sim.floor import Server
@@ -273,11 +273,36 @@ def _looks(folder: Path) -> Iterator[Asked]:
     stage.loop.close()
 
 
+@contextmanager
+def _asks(kind: type, driver: str, folder: Path) -> Iterator[Asked]:
+    """Questions to the primary of a store in pangyo, whose copy is in anyang."""
+    stage = Stage()
+    store = {"postgres": "messages", "redis": "presence"}[driver]
+    here, there = (
+        Action("verify", store, driver, site, {"host": site, "port": 1, "name": f"dc-{site}"})
+        for site in ("pangyo", "anyang")
+    )
+    about = stage.driver(driver), here, stage.silence, stage.speak
+    if kind is ReportsRole:
+        confirms = stage.member("pangyo", store).sync
+        yield AskedRole(*about, play=stage.play, replica=there, confirms=confirms)
+    elif kind is ProvesSync:
+        sites = {f"dc-{site}": site for site in stage.world.sites}
+        yield AskedSync(*about, play=stage.play, candidate="dc-anyang", sites=sites)
+    else:
+        stage.member("anyang", store).powered = False
+        yield AskedProbe(*about, play=stage.play, gone=there)
+    stage.loop.close()
+
+
+_ASKED = (ReportsRole, ProvesSync, AnswersProbe)
 ADAPTERS = tuple(
     Adapter(
         spec,
-        acts=dict.fromkeys(spec.capabilities, partial(_acts, name)),
-        asks={BootsServers: _looks} if spec.can(BootsServers) else {},
+        acts=dict.fromkeys((one for one in spec.capabilities if one not in _ASKED), partial(_acts, name)),
+        asks={BootsServers: _looks}
+        if spec.can(BootsServers)
+        else {one: partial(_asks, one, name) for one in _ASKED if spec.can(one)},
         marks=(),
         world="simulated",
     )

@@ -254,7 +254,11 @@ def test_people_approve_pause_attest_and_are_refused_in_writing() -> None:
         assert await task == "succeeded"
         events = await events_of(ground.store, "run-1")
         assert [e.data["verb"] for e in events if e.kind == "request_refused"] == ["resume"]
-        assert execution.view.step("b").evidence == {"seen": "by eye", "attested_by": "mina"}
+        assert execution.view.step("b").evidence == {
+            "seen": "by eye",
+            "attested_by": "mina",
+            "proven_by": "name not proven",
+        }
         assert not await ground.store.list("request/")
         assert "execute run-1/b" not in ground.driver.log
         await leading.release()

@@ -14,6 +14,7 @@ from evac.engine.pool import Pool
 from evac.engine.runs import requests
 from evac.engine.runs.reading import decode, decode_all, encode
 from evac.engine.runs.requests import Request, RequestTerms, event_of
+from evac.model.access import Proven
 from evac.model.errors import Corrupt, NotAllowed, RunError
 from evac.model.run_policy import Envelope
 from evac.run.decide import decide
@@ -191,7 +192,7 @@ def test_requests_become_events_where_the_state_allows_it() -> None:
     with pytest.raises(NotAllowed, match="a run pause for 1 h at most"):
         event_of(view, Request("r", "pause", "mina", "long", for_ms=3_600_001), 60, RequestTerms())
 
-    def nobody(view: RunView, request: Request) -> None:
+    def nobody(view: RunView, request: Request, now_ms: int) -> Proven:
         raise NotAllowed("approver", "not one of the approvers")
 
     with pytest.raises(NotAllowed):

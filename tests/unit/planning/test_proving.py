@@ -13,7 +13,7 @@ from evac.app.planner import plans
 from evac.derive.planning_instance import derive
 from evac.estate.examples import pangyo
 from evac.model.certificate import Certificate
-from evac.model.errors import Infeasible
+from evac.model.errors import PlanError
 from evac.model.instance import Instance
 from evac.model.scenario import lose
 from evac.planning.bound import bound
@@ -82,10 +82,10 @@ def test_the_plan_of_a_large_estate_has_a_helper_that_is_gone_afterwards(
 
 def test_a_plan_that_cannot_be_made_ends_its_helper(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(instance: Instance) -> None:
-        raise Infeasible("no-plan", "nothing can be planned")
+        raise PlanError("no-plan", "nothing can be planned")
 
     monkeypatch.setattr("evac.planning.evacuation.solve.lower", refuse)
     before = threading.active_count()
-    with pytest.raises(Infeasible):
+    with pytest.raises(PlanError):
         plans.make_plan(pangyo(servers=1_000, mended=True), lose("pangyo"), budget_ms=0)
     assert threading.active_count() == before

@@ -14,7 +14,7 @@ from evac.model.run_policy import Envelope, Pace, Patience, StorePolicy
 from evac.run import envelope
 from evac.run.decide import decide, next_ms
 from evac.run.fencing import FenceFacts, NotProved, Proved, SyncFacts, prove
-from evac.run.pacing import Health, judge, next_share
+from evac.run.pacing import Health, judge
 from evac.run.patience import again_ms, backoff_ms, deadline_ms
 from evac.run.state import RunView, apply
 from evac.run.table import RUN_TABLE, STEP_TABLE, diagram
@@ -86,14 +86,13 @@ def test_the_ladder_of_fence_proofs(facts: FenceFacts, proof: str | None) -> Non
         return
     assert isinstance(found, Proved)
     assert found.proof == proof
-    assert found.fences_reads == (proof != "sync")
     narrow = replace(policy, proofs=tuple(p for p in policy.proofs if p != proof))
     others = replace(facts, lease_over_ms=None, sync=None)
     assert isinstance(prove(narrow, others), NotProved), "a proof that policy does not take proves nothing"
 
 
 def test_nothing_need_be_fenced_only_where_policy_says_so() -> None:
-    assert prove(StorePolicy("cache", ("sync", "none")), FenceFacts()) == Proved("none", False)
+    assert prove(StorePolicy("cache", ("sync", "none")), FenceFacts()) == Proved("none")
     assert isinstance(prove(StorePolicy("cache"), FenceFacts()), NotProved)
 
 
@@ -113,7 +112,6 @@ def test_pace_follows_health() -> None:
     assert (slow.verdict, slow.wait_ms, slow.undo) == ("slow", 2_000, False)
     stop = judge(pace, 1_000, Health(1_000, 101))
     assert (stop.verdict, stop.undo) == ("stop", True)
-    assert [next_share(pace.shares, reached) for reached in (0, 50, 1_000)] == [50, 250, None]
 
 
 def test_patience() -> None:

@@ -37,6 +37,8 @@ PATIENCE_S: Final = 900.0
 """Where no compiler is installed, an answer that takes longer than this in plain Python is refused."""
 LOSS_S: Final = 25e-6
 """An audit takes this for each service under each loss, in plain Python."""
+PLAN_S: Final = 6e-3
+"""The plan of one loss takes this for each service, server and pool of a small estate, in plain Python."""
 START_S: Final = 20e-6
 """A simulation takes this for each step of each trial, in plain Python."""
 LARGE: Final = 100
@@ -82,11 +84,14 @@ def kernels(plain_s: float, report: Report = lambda line: None) -> Iterator[None
 
 def audit_s(estate: Estate, lost: tuple[str, ...], pairs: bool) -> float:
     """What an audit takes in plain Python: of the losses that are named, or of every one; and of pairs."""
+    from evac.audit.impacts.planned import planned_size
+
     above = len(estate.sites) + len(estate.halls) + len(estate.feeds) + len(estate.groups)
     losses = len(lost) or above + len(estate.racks)
     if pairs:
         losses += above * (above - 1) // 2
-    return (losses * len(estate.services) + len(estate.fleet)) * LOSS_S
+    size = planned_size(losses, len(estate.services), len(estate.fleet), len(estate.pools))
+    return (losses * len(estate.services) + len(estate.fleet)) * LOSS_S + size * PLAN_S
 
 
 def simulation_s(steps: int, trials: int) -> float:

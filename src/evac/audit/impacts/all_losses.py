@@ -5,8 +5,10 @@ Arrays are (L, S): losses by services. Nothing here judges; rules and rows do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Final, Literal
 
 import numpy as np
@@ -68,9 +70,11 @@ DEGRADED: Final = 1
 RECOVERS: Final = 2
 LOST: Final = 3
 UNKNOWN: Final = 4
-FATES: Final = ("unaffected", "degraded", "recovers", "lost", "unknown")
+SHED: Final = 5
+FATES: Final = ("unaffected", "degraded", "recovers", "lost", "unknown", "shed")
 
-Method = Literal["constructive schedule", "per-service chain"]
+Method = Literal["plan", "constructive schedule", "per-service chain"]
+PLANNED: Final[Method] = "plan"
 SCHEDULED: Final[Method] = "constructive schedule"
 CHAINED: Final[Method] = "per-service chain"
 SCHEDULED_KINDS: Final = ("site", "hall", "group")
@@ -158,6 +162,8 @@ class Impacts:
     untimed: BoolColumn
     """(L, S) some duration on the way is not known, so that the time is too short."""
     methods: tuple[Method, ...]
+    reasons: Mapping[tuple[int, int], str] = field(default_factory=lambda: MappingProxyType({}))
+    """(loss, service) -> why a plan does not bring it back, where the loss was planned."""
 
     @property
     def top(self) -> Topology:
@@ -374,7 +380,8 @@ def _open(ground: Ground, wiring: Wiring) -> BoolColumn:
     """
     short, families = ground.short, wiring.families
     left = ground.presence.n[short.service] - short.of(ground.lost)
-    doubtful = short.only(~short.of(ground.capacity.headroom_known) & (left > 0)).marked(*ground.lost.shape)
+    some = (left > 0) | ground.capacity.reserves.last.any()
+    doubtful = short.only(~short.of(ground.capacity.headroom_known) & some).marked(*ground.lost.shape)
     doubtful |= ground.loose
     for number, missing in ground.capacity.short.items():
         doubtful[number] |= missing.not_proved > 0
@@ -396,6 +403,7 @@ def _damage(ground: Ground, wiring: Wiring, hit: Down) -> Damage:
     # Where nothing is known that could carry a service elsewhere, one that lost its last replica is
     # lost, as nothing says otherwise.
     stuck = (starts > 0) & ~pairs.of(headroom.headroom_known) & (left == 0)
+    stuck &= not headroom.reserves.last.any()
     boots = (starts > 0) & headroom.boots[pairs.loss]
     for number, rank in headroom.boot_rank.items():
         rows = by_loss[edges[number] : edges[number + 1]]

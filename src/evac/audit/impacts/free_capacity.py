@@ -373,6 +373,8 @@ class Reserves:
     """Only after a boot."""
     by_hand: BoolColumn
     """Dark servers without remote control."""
+    last: BoolColumn
+    """Those of them that people can boot, where it is stated how long that takes: used after all others."""
     over_power: BoolColumn
     """Dark servers that no budget can power."""
     held_by: IndexColumn
@@ -396,7 +398,8 @@ def reserves(top: Topology) -> Reserves:
     bootable = _within_odds(top, fit & dark & ~by_hand & boots[fleet.server_class], power.sets)
     held_by = _over_power(power, bootable & fleet.watts_known, fleet.watts, load_of(top, power))
     over = held_by >= 0
-    return Reserves((fit & ~dark) | (bootable & ~over), dark, by_hand, over, held_by, power.names)
+    last = by_hand & boots[fleet.server_class] & ("boot" in estate.limits.manual_ms)
+    return Reserves((fit & ~dark) | (bootable & ~over), dark, by_hand, last, over, held_by, power.names)
 
 
 def _within_odds(top: Topology, rows: BoolColumn, sets: IndexColumn) -> BoolColumn:

@@ -211,9 +211,11 @@ class Supply:
         return tuple(map(self.label_of_kind.__getitem__, self.wants.kind.tolist()))
 
     def variant(self, name: Variant) -> Stock:
-        """`shed`: without services that may be shed; `power`: without power budgets."""
+        """`shed`: without services that may be shed, and with servers that only people boot: more than a plan
+        has; `power`: without power budgets."""
         if name == "shed":
-            return self.kept(name, self.found, self.firm)
+            every = replace(self.found, usable=self.found.usable | self.found.last)
+            return self.kept(name, every, self.firm)
         found = replace(self.found, usable=self.found.usable | self.found.over_power)
         return self.kept(name, found, self.stock.counted)
 

@@ -22,7 +22,7 @@ def check(context: Context) -> Iterator[Finding]:
             context,
             severity,
             name,
-            f"{name} is back after {duration(ready)} at the soonest known ({impacts.methods[worst]});"
+            f"{name} is back after {duration(ready)} ({impacts.methods[worst]});"
             f" its rto is {duration(rto)} (loss of {listed(context.names(losses))})",
             "Shorten the longest part of its chain, or state an rto that can be kept.",
             losses=losses,

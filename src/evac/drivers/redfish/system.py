@@ -52,7 +52,6 @@ class System:
     pending_path: str
     storage_path: str
     quirks: Quirks
-    boots_from: str = ""
 
     @property
     def serial(self) -> str:

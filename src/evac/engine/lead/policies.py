@@ -99,6 +99,7 @@ def stricter(made: RunPolicy, now: RunPolicy) -> RunPolicy:
         mode=min(made.mode, now.mode, key=MODES.index),
         approvals=max(made.approvals, now.approvals),
         approvers=now.approvers or made.approvers,
+        rooms=now.rooms or made.rooms,
         envelope=_within_both(made.envelope, now.envelope),
         stores=MappingProxyType({name: _store(made.store(name), now.store(name)) for name in names}),
         windows=tuple(dict.fromkeys((*made.windows, *now.windows))),
@@ -147,6 +148,8 @@ def digest_of(policy: RunPolicy) -> str:
 def to_data(policy: RunPolicy) -> dict[str, Any]:
     """Plain values for JSON."""
     found: dict[str, Any] = _plain(policy)
+    if not policy.rooms:  # as before there was such a key: digests in journals stay what they are
+        del found["rooms"]
     return found
 
 
@@ -187,6 +190,7 @@ _PARTS: Final[Mapping[str, Any]] = MappingProxyType(
         "windows": lambda rows: tuple(Window(**_tuples(row)) for row in rows),
         "patience": lambda told: Patience(**told),
         "pace": lambda told: Pace(**_tuples(told)),
+        "rooms": lambda told: MappingProxyType(dict(told)),
         "driver_limits": lambda told: MappingProxyType({name: int(most) for name, most in told.items()}),
     }
 )

@@ -124,7 +124,7 @@ class Conductor:
                 tasks.create_task(self._resume(entry, waiting))
             tasks.create_task(self._serve_proposals())
             desk = self._desk
-            vouching = Vouching(desk.store, desk.sets, desk.clock, self.guard, desk.tell, OPEN)
+            vouching = Vouching(desk.store, desk.sets, desk.clock, self.guard, desk.tell, OPEN, desk.vouched)
             tasks.create_task(enduring("attestations", vouching.run, self._trouble))
 
     def lost(self) -> None:
@@ -393,7 +393,7 @@ class Conductor:
                 pace=self._pace(run, view, actions),
                 loss=LossGuard(now, policy, desk.loss, RunClock(clock, view.last_ms).now_ms),
             ),
-            request_terms=requests.RequestTerms(run.policy.pause_most_ms, desk.check),
+            request_terms=requests.RequestTerms(run.policy.pause_most_ms, desk.check, desk.learn),
             hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),
         )
 

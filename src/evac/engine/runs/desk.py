@@ -24,6 +24,7 @@ from evac.engine.runs.live_actions import Standing
 from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards
 from evac.engine.stores.sightings import Loss, as_known, up_to_date
+from evac.model.access import Proven
 from evac.model.errors import Retryable, RunError
 from evac.model.observation import SiteSeen
 from evac.model.run_policy import RunPolicy
@@ -182,8 +183,12 @@ class Desk:
     seen now."""
     behind: Callable[[Collection[str]], Awaitable[bool]] = up_to_date
     """Whether a store got its primary at one of these sites, and plans do not know it yet."""
-    check: Callable[[RunView, requests.Request], None] = lambda view, request: None
-    """Raises NotAllowed for what a person may not request (signatures, approvers)."""
+    check: Callable[[RunView, requests.Request, int], Proven] = lambda view, request, now_ms: Proven()
+    """How the person of a request was proven. Raises NotAllowed for what this person may not request."""
+    learn: Callable[[requests.Request], Awaitable[None]] | None = None
+    """Reads what `check` needs to know of a request."""
+    vouched: Callable[[str, requests.Request], Awaitable[Proven]] | None = None
+    """As `check`, of a run that has ended."""
     effects: Callable[[RunView, ActionsOf], Awaitable[bytes | None]] | None = None
     """What a run that has ended left behind, as it is kept; None where it has no plan of an estate."""
     look: Callable[[Sequence[str]], Awaitable[Sequence[SiteSeen]]] | None = None

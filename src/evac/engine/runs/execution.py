@@ -24,6 +24,7 @@ from evac.engine.runs import requests
 from evac.engine.runs.admitting import Admission, FreeAdmission, carry_out
 from evac.engine.runs.performing import LATE_AGAIN_MS, Outcome, Performer, Terms, Try
 from evac.engine.runs.reading import NOTHING, Leading, Recorder, reload
+from evac.engine.runs.releases import RELEASED
 from evac.engine.stores.datasets import HELD
 from evac.engine.stores.guards import HOLD_KEY, Permit
 from evac.model.collector import collect_seldom, collector_at_rest
@@ -480,12 +481,18 @@ class RunExecution:
     async def _read_hold(self, entry: Entry | None) -> None:
         if (entry is not None) == bool(self.view.held) or self.view.phase in ENDED:
             return
-        told: dict[str, Any] = {}
-        if entry is not None:
-            with contextlib.suppress(orjson.JSONDecodeError):
-                told = dict(orjson.loads(entry.value))
-        data = {"who": str(told.get("who", "somebody")), "reason": str(told.get("reason", ""))}
         kind = "held" if entry is not None else "released"
+        if entry is None:
+            entry = await self._store.get(RELEASED)
+        told: dict[str, Any] = {}
+        with contextlib.suppress(orjson.JSONDecodeError, ValueError):
+            told = {} if entry is None else dict(orjson.loads(entry.value))
+        data: dict[str, Any] = {
+            "who": str(told.get("who", "somebody")),
+            "reason": str(told.get("reason", "")),
+        }
+        if isinstance(told.get("proof"), dict):
+            data["proof"] = {key: value for key, value in told["proof"].items() if key != "mark"}
         await self._put(Event(kind, self._clock.now_ms(), data=data), NOTHING)
 
     async def _ingest(self, entry: Entry) -> None:
@@ -495,6 +502,8 @@ class RunExecution:
         try:
             request = requests.decode(entry.key, entry.value)
             verb, who = request.verb, request.who
+            if self._request_terms.learn is not None:
+                await self._request_terms.learn(request)
             event = requests.event_of(self.view, request, now_ms, self._request_terms)
             await self._put_admitted(event, taken)
         except EvacError as error:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ from evac.engine.runs.reading import incident_key
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.guards import Mark, Permit
+from evac.model.access import Proven
 from evac.model.error_kinds import kind_of
 from evac.model.errors import Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
 from evac.model.observation import SiteSeen
@@ -201,11 +202,21 @@ AGAIN_S: Final = 0.5
 
 
 class Vouching:
-    """Answers requests to ended runs while we lead. open_prefix: of the keys of runs that have not ended."""
+    """Answers requests to ended runs while we lead. open_prefix: of the keys of runs that have not ended.
+    check: how the person was proven; raises NotAllowed.
+    """
 
     def __init__(
-        self, store: Store, sets: DataSets, clock: Clock, guard: Lease, tell: Tell, open_prefix: str
+        self,
+        store: Store,
+        sets: DataSets,
+        clock: Clock,
+        guard: Lease,
+        tell: Tell,
+        open_prefix: str,
+        check: Callable[[str, requests.Request], Awaitable[Proven]] | None = None,
     ) -> None:
+        self._check = check
         self._store, self._sets, self._clock = store, sets, clock
         self._guard, self._tell, self._open_prefix = guard, tell, open_prefix
 
@@ -254,6 +265,7 @@ class Vouching:
         """Raises RunError, NotAllowed for what cannot be."""
         if request.verb != "attest":
             raise RunError("run-over", f"{run} has ended", f"see: evac run show {run}")
+        proof = Proven() if self._check is None else await self._check(run, request)
         epoch = await self._in_doubt(run, plan_id(request.step))
         primary = _primary(epoch, request)
         after, permit = datasets.vouch(epoch, primary)
@@ -261,6 +273,7 @@ class Vouching:
         record = {
             "who": request.who,
             "reason": request.full_reason,
+            "proof": proof.to_data(),
             "at_ms": self._clock.now_ms(),
             "run": run,
             "step": request.step,

@@ -8,14 +8,15 @@ What people are told to type when a plan or a run waits for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 import orjson
 
-from evac.model.access import GlassUse
+from evac.model.access import GlassUse, Proven
 from evac.model.errors import NotAllowed, RunError
 from evac.model.run_policy import Envelope
 from evac.run import envelope
@@ -78,6 +79,10 @@ class Request:
     """Of a break-glass credential that it was asked with; journals put it before the reason. The reason stays
     as it was given: approvals sign it.
     """
+    proof: Proven = field(default_factory=Proven)
+    """As the war room says that took it; believed only where that room is known."""
+    content: str = field(default="", compare=False)
+    """A digest of everything above as it is stored, without the mark of the proof: what a room signs."""
 
     @property
     def full_reason(self) -> str:
@@ -98,28 +103,42 @@ def key_of(run: str, request: str) -> str:
 def encode(request: Request) -> bytes:
     """The value under its key. Raises RunError for one that says too little or too much."""
     _check(request)
-    value = orjson.dumps(
-        {
-            "verb": request.verb,
-            "who": request.who,
-            "reason": request.reason,
-            "step": request.step,
-            "at_ms": request.at_ms,
-            "for_ms": request.for_ms,
-            "then": request.then,
-            "ticket": request.ticket,
-            "envelope": None if request.envelope is None else envelope.to_data(request.envelope),
-            "signature": request.signature,
-            "evidence": dict(request.evidence),
-            "typed": list(request.typed),
-            "limit": request.limit,
-            "value": request.value,
-            "glass": None if request.glass is None else request.glass.to_data(),
-        }
-    )
+    value = orjson.dumps(_told(request))
     if len(value) > VALUE_MOST:
         raise RunError("request-too-long", f"a request of {len(value)} bytes; {VALUE_MOST} are the most")
     return value
+
+
+def _told(request: Request) -> dict[str, Any]:
+    return {
+        "verb": request.verb,
+        "who": request.who,
+        "reason": request.reason,
+        "step": request.step,
+        "at_ms": request.at_ms,
+        "for_ms": request.for_ms,
+        "then": request.then,
+        "ticket": request.ticket,
+        "envelope": None if request.envelope is None else envelope.to_data(request.envelope),
+        "signature": request.signature,
+        "evidence": dict(request.evidence),
+        "typed": list(request.typed),
+        "limit": request.limit,
+        "value": request.value,
+        "glass": None if request.glass is None else request.glass.to_data(),
+        "proof": request.proof.to_data(),
+    }
+
+
+def content_of(request: Request) -> str:
+    """What `decode` will find as its content."""
+    return _digest(_told(request))
+
+
+def _digest(told: Mapping[str, Any]) -> str:
+    proof = {name: value for name, value in dict(told.get("proof") or {}).items() if name != "mark"}
+    written = orjson.dumps({**told, "proof": proof}, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(written).hexdigest()
 
 
 def decode(key: str, value: bytes) -> Request:
@@ -144,6 +163,8 @@ def decode(key: str, value: bytes) -> Request:
             told.get("limit", ""),
             told.get("value", ""),
             GlassUse.from_data(told["glass"]) if told.get("glass") else None,
+            Proven.from_data(told.get("proof") or {}),
+            _digest(told),
         )
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError("request-unreadable", f"{key} holds no request") from error
@@ -182,21 +203,23 @@ class RequestTerms:
     """What policy says of requests."""
 
     pause_most_ms: int = 3_600_000
-    check: Callable[[RunView, Request], None] = lambda view, request: None
-    """Raises NotAllowed for a request to this run that its person may not make, or that is not signed as it
-    must be.
+    check: Callable[[RunView, Request, int], Proven] = lambda view, request, now_ms: Proven()
+    """How the person of a request was proven. Raises NotAllowed for one that this person may not make, or
+    that is not proven as it must be.
     """
+    learn: Callable[[Request], Awaitable[None]] | None = None
+    """Called before `check` with what was asked: reads what the check needs to know."""
 
 
 def event_of(view: RunView, request: Request, now_ms: int, terms: RequestTerms) -> Event:
     """The event that the request becomes. Raises RunError (the state does not allow it), NotAllowed."""
-    terms.check(view, request)
+    proof = terms.check(view, request, now_ms)
     kind = _KINDS[request.verb]
     if request.step and request.verb in ("approve", "undo"):
         kind = {"approve": "gate_opened", "undo": "undo_asked"}[request.verb]
     i = view.number(request.step) if request.step else -1
     _check_state(view, request, kind, i)
-    data: dict[str, Any] = {"who": request.who, "reason": request.full_reason}
+    data: dict[str, Any] = {"who": request.who, "reason": request.full_reason, "proof": proof.to_data()}
     if request.glass is not None:
         data["break_glass"] = request.glass.to_data()
     if kind == "approved":

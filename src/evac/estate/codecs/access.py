@@ -7,6 +7,7 @@ references, tokens are hashes.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -48,6 +49,9 @@ from evac.model.errors import EstateError
 
 SCHEMA_ID: Final = "urn:evac:access:1"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_ARGON2ID: Final = re.compile(
+    r"\$argon2id\$v=19\$m=\d{4,8},t=\d{1,3},p=\d{1,2}\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{22,}"
+)
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?|::1")
 
@@ -66,6 +70,21 @@ def _read_digest(raw: str) -> str:
     if _DIGEST.fullmatch(raw):
         return raw.removeprefix("sha256:")
     raise QuantityError("not-a-hash", "this is no hash of a token", "evac access token NAME prints one")
+
+
+def _read_argon(raw: str) -> str:
+    if _ARGON2ID.fullmatch(raw):
+        return raw
+    raise QuantityError("not-a-hash", "this is no argon2id hash", "evac access password NAME prints one")
+
+
+def _read_network(raw: str) -> str:
+    try:
+        return str(ipaddress.ip_network(raw))
+    except ValueError as error:
+        raise QuantityError(
+            "not-a-network", f"'{raw[:60]}' is no network", "write it like 10.0.0.0/8 or 10.0.0.7"
+        ) from error
 
 
 def is_hidden(parts: SplitResult) -> bool:
@@ -114,6 +133,16 @@ _HASH: Final = Scalar(
     {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
     quoted=True,
 )
+_ARGON: Final = Scalar(
+    "argon2id hash, `$argon2id$...`",
+    _read_argon,
+    str,
+    {"type": "string", "pattern": "^[$]argon2id[$]"},
+    quoted=True,
+)
+_NETWORK: Final = Scalar(
+    "network or address, such as `10.0.0.0/8`", _read_network, str, {"type": "string"}, quoted=True
+)
 _URL: Final = Scalar("address, such as `https://id.example.com`", _read_url, str, _TEXT_SCHEMA, quoted=True)
 _HOST_NAME: Final = Scalar(
     "name of a host, such as `war.example.com`", _read_host, str, _TEXT_SCHEMA, quoted=True
@@ -138,7 +167,15 @@ def _provider(roles: Mapping[str, Any] | None = None, **values: Any) -> a.Provid
 PERSON_FIELDS: Final = (
     Field("role", "role", _ROLE, "what the person may do", required=True),
     Field("password", "password", _REFERENCE, "reference to the password for the sign-in page", default=""),
-    Field("key", "key", ED25519_KEY, "public key for break-glass credentials", default=""),
+    Field(
+        "password_hash",
+        "password_hash",
+        _ARGON,
+        "its argon2id hash, as printed by `evac access password`",
+        default="",
+    ),
+    Field("totp", "totp", _REFERENCE, "reference to the secret of an authenticator app", default=""),
+    Field("key", "key", ED25519_KEY, "public key for signed requests and break-glass", default=""),
     Field(
         "subject", "subject", text(), "`sub` of the person at the identity provider; `''`: not known there"
     ),
@@ -176,6 +213,7 @@ _PROVIDER: Final = Record(
         ),
         Field("role_claim", "role_claim", text(), "claim that holds groups or roles", default="groups"),
         Field("roles", "roles", Mapped(text(), _ROLE), "value of that claim -> role", default={}),
+        Field("acr", "acr", text(), "how strong a login must be there: its `acr`", default=""),
     ),
     _provider,
 )
@@ -199,6 +237,13 @@ _SESSIONS: Final = Record(
             "idle", "idle_ms", _DURATION, "how long a login lasts without anything asked", default=3_600_000
         ),
         Field("whole", "whole_ms", _DURATION, "how long it lasts in all", default=43_200_000),
+        Field(
+            "grave",
+            "grave_ms",
+            _DURATION,
+            "how long it is good for approve, attest, undo and cancel",
+            default=900_000,
+        ),
     ),
     a.Sessions,
 )
@@ -212,10 +257,17 @@ _GLASS: Final = Record(
 _DEFAULTS: Final = a.AccessLimits()
 _LIMITS: Final = Record(
     (
-        Field("sign_in", "sign_in", rate(), "false proofs from one address", default=_DEFAULTS.sign_in),
+        Field(
+            "sign_in",
+            "sign_in",
+            rate(),
+            "false proofs from one address before it is slowed down",
+            default=_DEFAULTS.sign_in,
+        ),
         Field(
             "requests", "requests", rate(), "requests of one person or program", default=_DEFAULTS.requests
         ),
+        Field("streams", "streams", small_count(1, 1_000), "streams of one person or program", default=20),
     ),
     a.AccessLimits,
 )
@@ -223,6 +275,13 @@ _LIMITS: Final = Record(
 FIELDS: Final = (
     Field("address", "address", _URL, "address of the room as browsers know it", default=""),
     Field("hosts", "hosts", Listed(_HOST_NAME), "more names that it goes by", default=()),
+    Field(
+        "trusted_proxies",
+        "proxies",
+        Listed(_NETWORK),
+        "networks of proxies whose X-Forwarded-For is believed",
+        default=(),
+    ),
     Field("oidc", "provider", _PROVIDER, "the identity provider"),
     Field("tls", "tls", _TLS, "certificate of the room"),
     Field("sessions", "sessions", _SESSIONS, "how long a login lasts", default=a.Sessions()),

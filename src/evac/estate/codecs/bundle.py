@@ -107,10 +107,10 @@ def listing(sources: Sequence[Source]) -> list[dict[str, str | int]]:
 
 
 def content_digest(values: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> str:
-    """The SHA-256 of all in a bundle but the sealed part and the signature: the seal is bound to it."""
-    sealed = (values.get("sealed") or {}).get("part")
+    """The SHA-256 of all in a bundle but what is under lock and the signature: the lock is bound to it."""
+    locked = ((values.get("sealed") or {}).get("part"), values.get("encrypted"))
     rest = {key: value for key, value in values.items() if key not in _NOT_CONTENT}
-    others = [row for row in listed if row["name"] != sealed]
+    others = [row for row in listed if row["name"] not in locked]
     return hashlib.sha256(canonical_json({**rest, "parts": others})).hexdigest()
 
 
@@ -479,6 +479,9 @@ def manifest_of(bundle: Bundle) -> Mapping[str, Any]:
     named += [values["policy"]] if values["policy"] else []
     named += [f"estate/{values['estate_file']}"] if values["estate_file"] else []
     named += [values["sealed"]["part"]] if values.get("sealed") else []
+    if values.get("encrypted") is not None:
+        _check(values["encrypted"], str, "encrypted")
+        named.append(values["encrypted"])
     for name in named:
         if name not in bundle.parts:
             raise BundleDamaged(f"{name} is named in the manifest, and is not in the bundle", name)

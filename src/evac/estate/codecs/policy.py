@@ -223,6 +223,13 @@ FIELDS: Final = (
     ),
     Field("approvers", "approvers", Mapped(text(), ED25519_KEY), "name -> ed25519 public key", default={}),
     Field(
+        "rooms",
+        "rooms",
+        Mapped(text(), ED25519_KEY),
+        "war rooms whose logins prove a person: name -> ed25519 public key",
+        default={},
+    ),
+    Field(
         "envelope",
         "envelope",
         _ENVELOPE,
@@ -274,6 +281,8 @@ def _policy(root: Node, estate: Estate | None, problems: Problems) -> rp.RunPoli
     _check_names(reader, estate)
     approvers = arguments.pop("approvers", {})
     arguments["approvers"] = tuple(rp.Approver(name, key) for name, key in sorted(approvers.items()))
+    if "rooms" in arguments:
+        arguments["rooms"] = MappingProxyType(dict(sorted(arguments["rooms"].items())))
     if "driver_limits" in arguments:
         arguments["driver_limits"] = MappingProxyType(dict(sorted(arguments["driver_limits"].items())))
     policy = rp.RunPolicy(**arguments, stores=MappingProxyType(stores))

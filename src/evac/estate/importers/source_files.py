@@ -185,9 +185,6 @@ def _checked(header: Row, body: list[Row], delimiter: str, problems: Problems) -
     return tuple(good)
 
 
-NAME_MAX: Final = 4_096
-
-
 def read_text(
     path: Path, root: Path, limit: int, problems: Problems, *, lines_checked: bool = True
 ) -> str | None:

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from evac.derive.affected import ServiceGraph, hit_by_dependency
 from evac.derive.circles import tools_of_base
+from evac.model.estate import Estate
 from evac.model.instance import Instance, LostStore
 from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome
 from evac.model.reason import NAMED_MOST, Reason
-from evac.planning.evacuation.board import FAILED_TIME, NEVER, SHEDS, Board
+from evac.model.units import UNBOUNDED
+from evac.planning.assembly.room import has_no_room
+from evac.planning.evacuation.board import FAILED_TIME, NEVER, SHEDS, STARTS, Board
 from evac.planning.evacuation.legality import lack_time
 from evac.steps.registry import PLANNED, kind_of
 
@@ -253,11 +256,14 @@ def state_of(instance: Instance, times: Times, service: int) -> ServiceState:
 def _recovery(
     instance: Instance, times: Times, service: int, state: ServiceState, lead_ms: int
 ) -> int | None:
-    """From the loss on; nothing to wait for where the base never went; an evacuation has no lead."""
+    """From the loss on; nothing to wait for where the base never went; an evacuation has no lead; None where
+    nothing brings it back, or a duration on the way is not known."""
     if state in ("shed", "unplaced", "unknown"):
         return None
     if not instance.services.base_lost[service]:
         return 0
+    if service in instance.untimed:
+        return None
     late = max(0, int(times.base_at[service]) - instance.grace) * instance.tick_ms
     return late if instance.grace else late + lead_ms
 
@@ -293,7 +299,9 @@ def _reason(
     if state != "unplaced":
         return None
     held = _waits_in_vain(draft, times, service)
-    return held or Reason("late" if service in late else "no-capacity")
+    if held is not None or service in late:
+        return held or Reason("late")
+    return Reason("no-capacity" if has_no_room(draft.instance, service) else "capacity-not-found")
 
 
 def _waits_in_vain(draft: Draft, times: Times, service: int) -> Reason | None:
@@ -352,6 +360,17 @@ def _helped(draft: Draft) -> dict[str, set[str]]:
         if kind_of(step.kind).frees_room:
             found.setdefault(step.target, set()).update(step.for_services)
     return found
+
+
+def guessed(instance: Instance, board: Board, estate: Estate) -> frozenset[str]:
+    """Services that start although their demand, or the capacity of their server, is not known."""
+    rows = instance.rows.capacity[:, :2].min(axis=1, initial=UNBOUNDED) >= UNBOUNDED
+    found = set()
+    for line in board.started[: board.size[STARTS]]:
+        service = estate.services[int(line["service"])]
+        if rows[int(line["row"])] or None in service.demand[:2]:
+            found.add(service.id)
+    return frozenset(found)
 
 
 def store_outcomes(draft: Draft) -> tuple[StoreOutcome, ...]:

@@ -110,6 +110,8 @@ ROW_TYPE: Final = _record(
     ("spare", *_VECTOR),
     *_fields("on_at boot_at boot_manual shed_end count conflict_mark boot_log marked conflicted booted"),
 )
+BY_HAND, BY_HAND_LAST = 1, 2
+"""Values of `by_hand` of a group: people boot it and are there anyway, or only where nothing else is left."""
 GROUP_TYPE: Final = _record(
     *_fields("first last pool dark boot_set boot_ticks ready by_itself by_hand"),
     *_fields(

@@ -384,12 +384,13 @@ def _groups(instance: Instance, sets: _UseSets, heap: _Heap, table_of_rows: Tabl
     table["pool"] = rows.pool[order[first]]
     table_of_rows["place"][order] = np.arange(count)
     table_of_rows["group"][order] = np.cumsum(np.r_[True, ordered[1:] != ordered[:-1]][:count]) - 1
+    visited = set(rows.boot_kind[instance.brought_up].tolist())
     for line, boot in zip(table, kind[order[first]].tolist(), strict=True):
         if boot >= 0:
             option = instance.boot_kinds[boot]
             line["dark"], line["boot_set"], line["boot_ticks"] = 1, sets.number(option.uses), option.duration
             line["ready"], line["by_itself"] = option.ready, int(option.by_itself)
-            line["by_hand"] = int(option.by_hand)
+            line["by_hand"] = int(option.by_hand) * (b.BY_HAND if boot in visited else b.BY_HAND_LAST)
     return table
 
 

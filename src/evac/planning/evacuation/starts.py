@@ -16,6 +16,7 @@ from __future__ import annotations
 from evac.planning.compiled import inner, kernel, spliced
 from evac.planning.evacuation.board import (
     BLOCK,
+    BY_HAND_LAST,
     ENTRY,
     GIVEN,
     GROUP_ROW,
@@ -316,11 +317,15 @@ def _start_when(board: Board, service: int, pool: int, since: int) -> tuple[int,
 
 @spliced
 def _look(board: Board, service: int, source: int, since: int) -> int:
-    """Next row of a source, with its tick brought up to date; -1 when the source is used up."""
+    """Next row of a source, with its tick brought up to date; -1 when the source is used up.
+
+    Where only people can boot, and nobody has to go there anyway, the row is for when nothing else is left.
+    """
     line = board.source[source]
     kind = line.kind
     ready = since
     row = -1
+    last = False
     if kind == ON:
         row = _next_on(board, service, source)
     elif kind == BOOTED:
@@ -333,6 +338,7 @@ def _look(board: Board, service: int, source: int, since: int) -> int:
             end = boot_end(board, line.number)
             board.group[line.number].boot_bound = end
             ready = max(since, end)
+            last = board.group[line.number].by_hand == BY_HAND_LAST
     else:
         return _look_freed(board, service, source, since)
     if row < 0 or ready >= NEVER:
@@ -340,7 +346,7 @@ def _look(board: Board, service: int, source: int, since: int) -> int:
     at, _, _ = _start_when(board, service, board.row[row].pool, ready)
     if at >= NEVER:
         return -1
-    line.time = at
+    line.time = NEVER - 1 if last and board.size[SOURCES] > 1 else at
     return row
 
 

@@ -34,6 +34,7 @@ from evac.engine.clock import Clock
 from evac.model.access import ROLES, Role, Sessions
 from evac.model.errors import Conflict, EvacError
 from evac.model.estate import Rate
+from evac.office.logins import ID_LETTERS, PREFIX, kept
 from evac.store.port import Compare, Delete, Lease, Put, Store
 from evac.web.access.port import Proof, TooMany
 
@@ -96,6 +97,35 @@ OF_ONE_MOST: Final = 20
 _VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
+@dataclass(frozen=True, slots=True)
+class ProofShown:
+    """What was shown when a login began."""
+
+    acr: str = ""
+    at_ms: int = 0
+    """When, by the wall clock."""
+    subject: str = ""
+    """Of the identity provider."""
+    session: str = ""
+    """The provider's own name for its login (`sid`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRow:
+    """One login, as those see it who may end it."""
+
+    id: str
+    """The first letters of its key in the store, which opens nothing."""
+    name: str
+    proof: str
+    acr: str
+    made_ms: int
+    seen_ms: int
+    until_ms: int
+    subject: str = ""
+    session: str = ""
+
+
 @dataclass(slots=True)
 class Session:
     """rests: a digest of what of the access file it was proved with. until_ms: by the clock of the book,
@@ -116,6 +146,7 @@ class Session:
     revision: int = 0
     saved_ms: int = 0
     confirmed_ms: int = 0
+    shown: ProofShown = ProofShown()
 
 
 class SessionBook:
@@ -138,6 +169,7 @@ class SessionBook:
         rules: Sessions,
         most_ms: int | None = None,
         glass: str = "",
+        shown: ProofShown = ProofShown(),
     ) -> str:
         """A new login; the value of its cookie. most_ms: it ends after so long at the latest."""
         now = self._now_ms()
@@ -150,7 +182,7 @@ class SessionBook:
             self._known.popitem(last=False)
         value = secrets.token_urlsafe(32)
         self._known[key_of(value)] = Session(
-            name, role, proof, rests, now, now, now + length, csrf_of(value), glass
+            name, role, proof, rests, now, now, now + length, csrf_of(value), glass, shown=shown
         )
         return value
 
@@ -181,6 +213,31 @@ class SessionBook:
             self._known.move_to_end(key)
         return found
 
+    def drop(self, key: bytes) -> None:
+        """Ends the login of a key."""
+        self._known.pop(key, None)
+
+    def rows(self, wall_ms: int) -> list[tuple[bytes, LoginRow]]:
+        """Logins that this process knows, with their keys. wall_ms: now, by the wall clock."""
+        ahead = wall_ms - self._now_ms()
+        return [
+            (
+                key,
+                LoginRow(
+                    key.hex()[:ID_LETTERS],
+                    one.name,
+                    one.proof,
+                    one.shown.acr,
+                    one.made_ms + ahead,
+                    one.seen_ms + ahead,
+                    one.until_ms + ahead,
+                    one.shown.subject,
+                    one.shown.session,
+                ),
+            )
+            for key, one in self._known.items()
+        ]
+
     def close(self, value: str) -> None:
         """Ends a login; nothing happens where there is none."""
         if is_value(value):
@@ -201,7 +258,6 @@ def csrf_of(value: str) -> str:
     return hashlib.sha256(b"csrf\0" + value.encode()).hexdigest()
 
 
-PREFIX: Final = "session/"
 CONFIRM_MS: Final = 5_000
 """So often at most the store is asked whether a login was ended elsewhere."""
 SEEN_MS: Final = 60_000
@@ -328,6 +384,12 @@ class SessionKeep:
                 revision,
                 now,
                 now,
+                ProofShown(
+                    str(told.get("acr", "")),
+                    int(told.get("proven_ms", told["made_ms"])),
+                    str(told.get("subject", "")),
+                    str(told.get("session", "")),
+                ),
             )
         except (KeyError, TypeError, ValueError):
             return None
@@ -354,6 +416,10 @@ class SessionKeep:
             "made_ms": wall - (now - session.made_ms),
             "seen_ms": wall - (now - session.seen_ms),
             "until_ms": wall + (session.until_ms - now),
+            "acr": session.shown.acr,
+            "proven_ms": session.shown.at_ms,
+            "subject": session.shown.subject,
+            "session": session.shown.session,
         }
         name = _name(key_of(value))
         with contextlib.suppress(EvacError, TimeoutError):
@@ -381,6 +447,17 @@ class SessionKeep:
             lease = await self._store.acquire(name, name, self._rules().whole_ms + 2 * HOUR_MS)
             self._lease = (hour, lease)
         return self._lease[1]
+
+    async def logins(self) -> list[tuple[bytes, LoginRow]]:
+        """Raises Unavailable."""
+        rows = await kept(self._store)
+        return [(bytes.fromhex(key.removeprefix(PREFIX)), LoginRow(**row)) for key, row in rows]
+
+    async def ended(self, key: bytes) -> None:
+        """Ends the login of a key, here and in every room."""
+        self._ended[key] = None
+        self._book.drop(key)
+        await self._drop(key)
 
 
 def _name(key: bytes) -> str:

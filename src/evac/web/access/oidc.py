@@ -17,9 +17,10 @@ import hmac
 import json
 import math
 import secrets
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
@@ -34,11 +35,17 @@ from evac.model.errors import EvacError, NotAllowed, Permanent
 from evac.net.http_calls import open_session
 from evac.net.secrets import secret_of
 from evac.web.access.guarding import going_on, path_within
+from evac.web.access.keeping import ProofShown
 from evac.web.access.people import LOG, People, address_of
 from evac.web.access.port import SIGN_IN
 from evac.web.access.sign_in import NO_STORE, Next, drop, page, set_cookie
+from evac.web.pages.frame import fields_of
 
 BACK: Final = f"{SIGN_IN}/oidc/back"
+LOGOUT: Final = f"{SIGN_IN}/oidc/logout"
+LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+LOGOUT_GOOD_S: Final = 300
+LOGOUT_FIELDS: Final = 8
 ALGORITHMS: Final = (
     "RS256",
     "RS384",
@@ -83,6 +90,8 @@ class Flow:
     verifier: str
     where: str
     made_ms: int
+    again: bool = False
+    """The person was asked to prove it now, whatever the provider remembers."""
 
 
 class Oidc:
@@ -95,12 +104,15 @@ class Oidc:
         self._about: tuple[int, dict[str, Any]] | None = None
         self._asking: asyncio.Task[dict[str, Any]] | None = None
         self._keys: tuple[int, list[jwk.Key]] | None = None
+        self._ended: OrderedDict[str, None] = OrderedDict()
 
-    async def begin(self, where: str) -> tuple[str, str]:
-        """(address at the provider, value of the cookie). Raises ProviderDown."""
+    async def begin(self, where: str, again: bool = False) -> tuple[str, str]:
+        """(address at the provider, value of the cookie). again: the provider asks for the proof now. Raises
+        ProviderDown.
+        """
         about = await self._discovered()
         state, nonce, verifier = (secrets.token_urlsafe(size) for size in (32, 32, 48))
-        flow = Flow(state, nonce, verifier, where, self._now())
+        flow = Flow(state, nonce, verifier, where, self._now(), again)
         challenge = _plain(hashlib.sha256(flow.verifier.encode()).digest())
         query = {
             "response_type": "code",
@@ -112,6 +124,10 @@ class Oidc:
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
+        if again:
+            query |= {"prompt": "login", "max_age": "0"}
+        if self.provider.acr:
+            query["acr_values"] = self.provider.acr
         where_to = about["authorization_endpoint"]
         return f"{where_to}{'&' if '?' in where_to else '?'}{urlencode(query)}", self._sealed(flow)
 
@@ -129,7 +145,9 @@ class Oidc:
         if issuer != self.provider.issuer or not query.get("code"):
             raise _refused("this is no answer of the identity provider")
         token = await self._exchanged(query["code"], flow.verifier)
-        return await self._proved(token, flow.nonce), flow.where
+        claims = await self._proved(token, flow.nonce)
+        check_strength(self.provider, claims, flow)
+        return claims, flow.where
 
     async def _exchanged(self, code: str, verifier: str) -> str:
         """The ID token for a code."""
@@ -160,6 +178,12 @@ class Oidc:
 
     async def _proved(self, token: str, nonce: str) -> dict[str, Any]:
         """The claims of an ID token. Raises NotAllowed unless it is for this client and login."""
+        claims = await self._signed_claims(token)
+        _check(claims, self.provider, nonce, self._now() / 1_000)
+        return claims
+
+    async def _signed_claims(self, token: str) -> dict[str, Any]:
+        """Raises NotAllowed for a token that the provider did not sign."""
         try:
             header = json.loads(_bytes(token.partition(".")[0]))
             kid = header.get("kid")
@@ -169,8 +193,31 @@ class Oidc:
         claims = next((found for key in keys if (found := _claims(token, key)) is not None), None)
         if claims is None:
             raise _refused("the ID token was not signed by the identity provider")
-        _check(claims, self.provider, nonce, self._now() / 1_000)
         return claims
+
+    async def ended(self, token: str) -> tuple[str, str]:
+        """(subject, session) whose logins the provider ended. Raises NotAllowed unless it says so, to this
+        client, a moment ago and for the first time.
+        """
+        claims = await self._signed_claims(token)
+        audience = claims.get("aud")
+        now_s, made = self._now() / 1_000, claims.get("iat")
+        whole = claims.get("iss") == self.provider.issuer and "nonce" not in claims
+        whole = whole and self.provider.client in (audience if isinstance(audience, list) else [audience])
+        whole = whole and isinstance(events := claims.get("events"), dict) and LOGOUT_EVENT in events
+        fresh = _is_time(made) and abs(now_s - float(made)) <= LOGOUT_GOOD_S
+        number = claims.get("jti")
+        if not whole or not fresh or not isinstance(number, str) or number in self._ended:
+            raise _refused("this is no logout of the identity provider")
+        subject, session = (
+            text if isinstance(text := claims.get(name), str) else "" for name in ("sub", "sid")
+        )
+        if not subject and not session:
+            raise _refused("this logout names nobody")
+        self._ended[number] = None
+        while len(self._ended) > KEYS_MOST * KEYS_MOST:
+            self._ended.popitem(last=False)
+        return subject, session
 
     async def _known_keys(self, kid: object) -> list[jwk.Key]:
         """Keys of that name, or all where the token names none; asked for anew where the name is new."""
@@ -283,7 +330,25 @@ def _check(claims: Mapping[str, Any], provider: Provider, nonce: str, now_s: flo
         raise _refused("the ID token names nobody")
 
 
-def _is_time(value: object) -> bool:
+def check_strength(provider: Provider, claims: Mapping[str, Any], flow: Flow) -> None:
+    """Raises NotAllowed for a login that is weaker than the file wants, or older than was asked for."""
+    if provider.acr and claims.get("acr") != provider.acr:
+        raise _refused(f"the login is not of the strength {provider.acr}")
+    shown = claims.get("auth_time")
+    if flow.again and (not _is_time(shown) or shown * 1_000 < flow.made_ms - LEEWAY_S * 1_000):
+        raise _refused("the identity provider does not say that you proved it just now")
+
+
+def shown_of(claims: Mapping[str, Any]) -> ProofShown:
+    """What a login at the provider shows: as old as the provider says."""
+    shown = claims.get("auth_time")
+    at_s = shown if _is_time(shown) else claims["iat"]
+    texts = (claims.get(name) for name in ("acr", "sub", "sid"))
+    acr, subject, session = (text[:NAME_LONGEST] if isinstance(text, str) else "" for text in texts)
+    return ProofShown(acr, int(min(at_s, claims["iat"]) * 1_000), subject, session)
+
+
+def _is_time(value: object) -> TypeGuard[float]:
     """Whether it is a number of seconds; what JSON readers take for numbers besides is none."""
     return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
@@ -352,10 +417,10 @@ def router_of(people: People) -> APIRouter:
         return known[-1]
 
     @router.get(f"{SIGN_IN}/oidc")
-    async def begin(following: Next = "/now") -> Response:
+    async def begin(following: Next = "/now", again: bool = False) -> Response:
         where = path_within(following)
         try:
-            address, cookie = await oidc().begin(where)
+            address, cookie = await oidc().begin(where, again)
         except (ProviderDown, NotAllowed) as error:
             LOG.warning("sign-in at the provider: %s [%s]", error.message, error.code)
             return page(people, where, error)
@@ -380,9 +445,33 @@ def router_of(people: People) -> APIRouter:
             return refused
         await people.sign_out(request.cookies.get(people.cookie))
         found = going_on(path_within(where))
-        set_cookie(people, found, people.cookie, await people.sign_in(name, role, "oidc", address))
+        set_cookie(
+            people,
+            found,
+            people.cookie,
+            await people.sign_in(name, role, "oidc", address, shown=shown_of(claims)),
+        )
         drop(people, found, flow)
         return found
+
+    @router.post(LOGOUT)
+    async def logout(request: Request) -> Response:
+        """The provider says that a login there has ended (OpenID Connect Back-Channel Logout 1.0)."""
+        fields = fields_of(await request.body(), LOGOUT_FIELDS)
+        try:
+            subject, session = await oidc().ended(fields.get("logout_token", ""))
+        except (ProviderDown, NotAllowed) as error:
+            LOG.warning("logout by the provider: %s [%s]", error.message, error.code)
+            return Response(b'{"error":"invalid_request"}', 400, NO_STORE, "application/json")
+        count = await people.end_logins(
+            lambda row: (
+                row.proof == "oidc"
+                and (not subject or row.subject == subject)
+                and (not session or row.session == session)
+            )
+        )
+        LOG.info("the provider ended %d logins", count)
+        return Response(None, 200, NO_STORE)
 
     return router
 
@@ -401,6 +490,12 @@ def person_of(rules: AccessRules, claims: Mapping[str, Any]) -> tuple[str, Role]
         if person.subject and person.subject == claims["sub"]:
             return person.name, person.role
     name = claims.get(rules.provider.name_claim)
+    if rules.provider.name_claim == "email" and claims.get("email_verified") is not True:
+        raise NotAllowed(
+            "oidc-email-unverified",
+            "the identity provider does not say that this address was verified",
+            "an admin chooses another name_claim, or has the provider verify addresses",
+        )
     if not isinstance(name, str) or not name.strip() or len(name) > NAME_LONGEST or not name.isprintable():
         raise NotAllowed("oidc-nameless", f"no name in {rules.provider.name_claim}", "ask an admin")
     name = name.strip()

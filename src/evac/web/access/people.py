@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
+import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +29,24 @@ from evac.model.estate import Rate
 from evac.net.secrets import secret_of
 from evac.store.port import Store
 from evac.web.access.guarding import is_open
-from evac.web.access.keeping import Often, Session, SessionBook, SessionKeep, neighbourhood
+from evac.web.access.keeping import (
+    LoginRow,
+    Often,
+    ProofShown,
+    Session,
+    SessionBook,
+    SessionKeep,
+    neighbourhood,
+)
+from evac.web.access.passwords import (
+    HASH_BEGINS,
+    PASSWORD_LEAST,
+    PASSWORD_LONGEST,
+    Codes,
+    Slow,
+    fits,
+    print_of,
+)
 from evac.web.access.port import Actor, Proof, TooMany, Unauthenticated
 
 if TYPE_CHECKING:
@@ -40,9 +57,10 @@ LOG: Final = logging.getLogger("evac.access")
 
 LOOK_MS: Final = 2_000
 """The file is looked at so often at most."""
-PASSWORD_LONGEST: Final = 1_024
-BY_NAME: Final = 5
-"""So many times as often as from one address a name may be tried from everywhere."""
+HASHES_AT_ONCE: Final = 2
+"""Anyone can have a password compared, and each takes 19 MiB and 30 ms."""
+ADDRESS: Final = "evac_address"
+HOPS_MOST: Final = 16
 COOKIE: Final = "evac_session"
 
 
@@ -60,7 +78,10 @@ class People:
         self.keep: SessionKeep | None = None
         self.cookie = f"__Host-{COOKIE}" if secure else COOKIE
         self._path, self._stamp, self._looked_ms = path, _stamp(path), clock.monotonic_ms()
-        self._wrong, self._asked = Often(clock.monotonic_ms), Often(clock.monotonic_ms)
+        self._asked, self._false = Often(clock.monotonic_ms), Often(clock.monotonic_ms)
+        self.slow, self._codes = Slow(clock.monotonic_ms), Codes()
+        self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
+        self._prints: dict[str, tuple[tuple[int, ...], str]] = {}
         self._turn = asyncio.Lock()
         self._tokens, self._names = _by_digest(rules), _names(rules)
 
@@ -76,6 +97,7 @@ class People:
     async def who(self, connection: HTTPConnection) -> Actor | None:
         """Raises Unauthenticated for a token that is none, TooMany."""
         await self._look_again()
+        connection.scope[ADDRESS] = _behind(connection, self.rules.proxies)
         given = connection.headers.get("authorization")
         found = (
             self._by_header(given, address_of(connection))
@@ -89,7 +111,7 @@ class People:
         if wait_ms:
             raise TooMany("too-many-requests", f"{found.name} asks more than {_words(rate)}", wait_ms)
         self._asked.note(found.name, rate)
-        return found
+        return replace(found, streams=self.rules.limits.streams)
 
     def _by_header(self, given: str, address: str) -> Actor:
         kind, _, text = given.partition(" ")
@@ -129,6 +151,8 @@ class People:
             raise
         touch = not _by_itself(connection)
         found = self.book.find(value, self.rules.sessions, touch=touch)
+        if found is not None and found.proof == "password" and found.name not in self._prints:
+            await self._look_at_password(found.name)
         actor = None if found is None else self._actor_in(found)
         if found is None or actor is None:
             self.book.close(value)
@@ -158,7 +182,11 @@ class People:
         person = self.rules.people.get(session.name)
         if person is None and session.proof != "oidc":
             return None
-        return Actor(session.name, session.role if person is None else person.role, proof=session.proof)
+        shown, role = session.shown, session.role if person is None else person.role
+        stale = self.clock.now_ms() - shown.at_ms >= self.rules.sessions.grave_ms
+        return Actor(
+            session.name, role, proof=session.proof, acr=shown.acr, proven_ms=shown.at_ms, stale=stale
+        )
 
     def _rests(self, proof: Proof, name: str) -> str:
         """A digest of what of the file vouches for a login: its password, its key, or the provider and who is
@@ -176,7 +204,9 @@ class People:
             return (self.rules.provider, known)
         if person is None:
             return None
-        return person.key if proof == "break-glass" else person.password
+        if proof == "break-glass":
+            return person.key
+        return (person.password, person.password_hash, person.totp, self._prints.get(name, ((), ""))[1])
 
     def _alive(self, stands: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
         """For answers that go on, which read the file again even if nobody asks anything else."""
@@ -195,8 +225,10 @@ class People:
         try:
             return self._actor_of(text)
         except NotAllowed as error:
-            self.check_tries("", address)
-            self.note_wrong("", address)
+            near, rate = _near(address), self.rules.limits.sign_in
+            if wait_ms := self._false.wait_ms(near, rate):
+                raise TooMany("too-many-tries", "too many false credentials", wait_ms) from error
+            self._false.note(near, rate)
             LOG.warning("break-glass from %s refused: %s [%s]", address, error.message, error.code)
             raise Unauthenticated(error.message, error.hint, error.code) from error
 
@@ -217,63 +249,131 @@ class People:
         alive = self._alive(lambda: self._granted(text) is not None)
         return Actor(grant.who, "viewer", proof="break-glass", grant=grant, alive=alive)
 
-    async def check_password(self, name: str, password: str, address: str) -> Person:
-        """The person of that name and password. Raises Unauthenticated, which does not say which of the two
-        was wrong, and TooMany. A try counts as false until it was found right, so that many at once are no
-        more than many in a row.
+    async def check_password(self, name: str, password: str, address: str, code: str = "") -> Person:
+        """The person, by password, and by a code where the file names an authenticator. Whoever was wrong
+        often waits before it is looked at. Raises Unauthenticated, TooMany.
         """
-        self.check_tries(name, address)
-        self.note_wrong(name, address)
+        near, named, rate = _near(address), _named(name), self.rules.limits.sign_in
+        await self.slow.turn(near, named, rate)
+        self.slow.wrong(near, named)
         person = self.rules.people.get(name)
         right = await self._is_password(person, password)
+        if right and person is not None and person.totp:
+            right = await self._is_code(person, code)
         if not right or person is None:
-            LOG.warning("sign-in of %.80r from %s refused: name or password", name, address)
-            raise Unauthenticated("name or password is wrong", "try again", "sign-in-wrong")
-        self._wrong.take_back(_near(address))
-        self._wrong.forget(_named(name))
+            LOG.warning("sign-in of %.80r from %s refused: name, password or code", name, address)
+            raise Unauthenticated("name, password or code is wrong", "try again", "sign-in-wrong")
+        self.slow.right(near, named)
         return person
+
+    async def _is_code(self, person: Person, code: str) -> bool:
+        try:
+            secret = await asyncio.to_thread(secret_of, person.totp)
+        except EvacError as error:
+            LOG.error("the authenticator of %s cannot be read: %s", person.name, error.message)
+            return False
+        return self._codes.fits(person.name, secret.reveal(), code, self.clock.now_ms())
 
     async def _is_password(self, person: Person | None, given: str) -> bool:
         """For somebody who has none another one is read, so that the time tells little of who is known."""
-        known = person is not None and bool(person.password)
-        others = (one for one in self.rules.people.values() if one.password)
+        known = person is not None and person.signs_in
+        others = (one for one in self.rules.people.values() if one.signs_in)
         read = person if known else next(others, None)
         if read is None or len(given) > PASSWORD_LONGEST:
             return False
-        try:
-            secret = await asyncio.to_thread(secret_of, read.password)
-        except EvacError as error:
-            LOG.error("the password of %s cannot be read: %s [%s]", read.name, error.message, error.code)
-            return False
-        same = hmac.compare_digest(secret.reveal_bytes(), given.encode("utf-8", "surrogatepass"))
+        async with self._hashing:
+            stored = await self._stored(read)
+            same = bool(stored) and await asyncio.to_thread(fits, stored, given)
         return known and same
 
-    def check_tries(self, name: str, address: str) -> None:
-        """Raises TooMany where there were too many false proofs from there, or of that name, if any."""
-        rate = self.rules.limits.sign_in
-        many = Rate(rate.count * BY_NAME, rate.window_ms)
-        wait_ms = max(self._wrong.wait_ms(_near(address), rate), self._wrong.wait_ms(_named(name), many))
-        if wait_ms:
-            LOG.warning("sign-in of %.80r from %s refused: too many tries", name, address)
-            raise TooMany("too-many-tries", "too many tries to sign in", wait_ms)
+    async def _stored(self, person: Person) -> str:
+        """The hash of a person, or the secret in the clear; empty where it cannot be read."""
+        if person.password_hash:
+            return person.password_hash
+        try:
+            secret = (await asyncio.to_thread(secret_of, person.password)).reveal()
+        except EvacError as error:
+            LOG.error("the password of %s cannot be read: %s [%s]", person.name, error.message, error.code)
+            return ""
+        if not secret.startswith(HASH_BEGINS) and len(secret) < PASSWORD_LEAST:
+            LOG.error(
+                "the password of %s is not taken: it has fewer than %d letters", person.name, PASSWORD_LEAST
+            )
+        return secret
 
-    def note_wrong(self, name: str, address: str) -> None:
-        rate = self.rules.limits.sign_in
-        self._wrong.note(_near(address), rate)
-        if name:
-            self._wrong.note(_named(name), Rate(rate.count * BY_NAME, rate.window_ms))
+    async def look_at_passwords(self) -> None:
+        """Notices passwords whose files have changed: logins that they proved end."""
+        for name in list(self._prints):
+            await self._look_at_password(name)
+
+    async def _look_at_password(self, name: str) -> None:
+        """What the logins of a person rest on, of a password that stands in a file."""
+        person = self.rules.people.get(name)
+        if person is None or not person.password.startswith("file:"):
+            self._prints.pop(name, None)
+            return
+        stamp = _stamp(Path(person.password.removeprefix("file:")))
+        if self._prints.get(name, ((), ""))[0] == stamp:
+            return
+        try:
+            secret = (await asyncio.to_thread(secret_of, person.password)).reveal()
+        except EvacError:  # it cannot be read: what it proved before stays proven
+            return
+        made = await asyncio.to_thread(print_of, secret, name)
+        self._prints[name] = (stamp, made)
 
     async def sign_in(
-        self, name: str, role: Role, proof: Proof, address: str, *, most_ms: int | None = None, text: str = ""
+        self,
+        name: str,
+        role: Role,
+        proof: Proof,
+        address: str,
+        *,
+        most_ms: int | None = None,
+        text: str = "",
+        shown: ProofShown | None = None,
     ) -> str:
-        """A new login; the value of its cookie. text: of a break-glass credential."""
+        """A new login; the value of its cookie. text: of a break-glass credential. shown: what proved it."""
+        await self._look_at_password(name)
         level = logging.WARNING if text else logging.INFO
         LOG.log(level, "%s signed in as %s by %s from %s", name, role, proof, address)
         rests = self._rests(proof, name)
-        value = self.book.open(name, role, proof, rests, self.rules.sessions, most_ms, text)
+        value = self.book.open(
+            name,
+            role,
+            proof,
+            rests,
+            self.rules.sessions,
+            most_ms,
+            text,
+            shown or ProofShown(at_ms=self.clock.now_ms()),
+        )
         if self.keep is not None:
             await self.keep.opened(value)
         return value
+
+    async def logins(self) -> list[LoginRow]:
+        """Those that are kept, and those that only this process knows. Raises Unavailable."""
+        kept = [] if self.keep is None else [row for _, row in await self.keep.logins()]
+        return [
+            *kept,
+            *(
+                row
+                for _, row in self.book.rows(self.clock.now_ms())
+                if row.id not in {one.id for one in kept}
+            ),
+        ]
+
+    async def end_logins(self, fits: Callable[[LoginRow], bool]) -> int:
+        """Ends logins here and in every room; how many. Raises Unavailable."""
+        keys = {key for key, row in self.book.rows(self.clock.now_ms()) if fits(row)}
+        if self.keep is not None:
+            keys |= {key for key, row in await self.keep.logins() if fits(row)}
+        for key in keys:
+            self.book.drop(key)
+            if self.keep is not None:
+                await self.keep.ended(key)
+        return len(keys)
 
     async def sign_out(self, value: str | None) -> None:
         """Ends the login of a cookie, if there is one."""
@@ -290,6 +390,7 @@ class People:
             return
         async with self._turn:
             self._looked_ms = now
+            await self.look_at_passwords()
             stamp = _stamp(self._path)
             if stamp == self._stamp:
                 return
@@ -360,5 +461,33 @@ def _words(rate: Rate) -> str:
 
 
 def address_of(connection: HTTPConnection) -> str:
-    """Where a request comes from, as its connection says; what headers say of it is not believed."""
+    """Where a request comes from: as its connection says, or a proxy that the access file trusts."""
+    found: str | None = connection.scope.get(ADDRESS)
+    if found is not None:
+        return found
     return connection.client.host if connection.client is not None else "?"
+
+
+def _behind(connection: HTTPConnection, proxies: Sequence[str]) -> str:
+    """The last address in front of the proxies that are trusted; what comes before it, anybody may write."""
+    host = connection.client.host if connection.client is not None else "?"
+    if not proxies:
+        return host
+    networks = [ipaddress.ip_network(one) for one in proxies]
+    given = ",".join(connection.headers.getlist("x-forwarded-for")).split(",")[-HOPS_MOST:]
+    for hop in reversed([one.strip() for one in given if one.strip()]):
+        if not _within(host, networks):
+            break
+        try:
+            host = str(ipaddress.ip_address(hop))
+        except ValueError:
+            break
+    return host
+
+
+def _within(host: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)

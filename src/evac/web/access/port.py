@@ -33,6 +33,7 @@ OPEN_PATHS: Final = frozenset(
         SIGN_IN,
         f"{SIGN_IN}/oidc",
         f"{SIGN_IN}/oidc/back",
+        f"{SIGN_IN}/oidc/logout",
         f"{SIGN_IN}/break-glass",
     }
 )
@@ -81,6 +82,14 @@ class Actor:
     csrf: str = ""
     alive: Callable[[], Awaitable[bool]] | None = None
     grant: Grant | None = None
+    acr: str = ""
+    """How strong the proof was: `acr` of the identity provider, `totp` with a second factor."""
+    proven_ms: int = 0
+    """When it was shown, by the wall clock; 0: with this request."""
+    stale: bool = False
+    """The login was proven too long ago for grave acts."""
+    streams: int = 0
+    """How many streams at once; 0: no bound."""
     program: bool = False
     """A token that acts for no person: it neither approves nor attests."""
 

@@ -8,6 +8,7 @@ The page that says who is signed in, as what, and the way out.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import secrets
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from evac.model.access import Grant
-from evac.model.errors import EvacError, NotAllowed
+from evac.model.errors import EvacError, NotAllowed, Unavailable
 from evac.web.access.guarding import NEXT_LONGEST, path_within
+from evac.web.access.keeping import LoginRow, ProofShown
 from evac.web.access.people import People, address_of
 from evac.web.access.port import SIGN_IN, STATE, Actor, TooMany, Unauthenticated, need
 from evac.web.pages import frame
@@ -33,8 +35,22 @@ router = APIRouter(include_in_schema=False)
 @router.get(PATH, dependencies=[Depends(frame.read_hold)])
 async def who(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
     """Made for one person, and kept nowhere."""
-    body = frame.render("who.html.j2", PATH, room_of(request).office.clock.now_ms(), actor=actor)
+    room = room_of(request)
+    mine: list[LoginRow] = []
+    if isinstance(room.access, People) and actor.csrf:
+        with contextlib.suppress(Unavailable):
+            mine = [one for one in await room.access.logins() if one.name == actor.name]
+    body = frame.render("who.html.j2", PATH, room.office.clock.now_ms(), actor=actor, logins=mine)
     return Response(body, 200, {"cache-control": "no-store"}, frame.HTML)
+
+
+@router.post(f"{PATH}/end")
+async def end(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
+    """Ends every login of whoever asks, this one too."""
+    access = room_of(request).access
+    if isinstance(access, People):
+        await access.end_logins(lambda row: row.name == actor.name)
+    return Response(None, 303, {"location": SIGN_IN, **NO_STORE})
 
 
 FORM_COOKIE: Final = "evac_form"
@@ -50,12 +66,12 @@ def routers(people: People) -> Sequence[APIRouter]:
     router = APIRouter(include_in_schema=False)
 
     @router.get(SIGN_IN)
-    async def form(request: Request, following: Next = "/now") -> Response:
-        """The form; whoever has signed in goes on."""
+    async def form(request: Request, following: Next = "/now", again: bool = False) -> Response:
+        """The form; whoever has signed in goes on, unless it is to be shown again who it is."""
         where = path_within(following)
-        if request.scope.get(STATE) is not None:
+        if request.scope.get(STATE) is not None and not again:
             return _see(where)
-        return page(people, where)
+        return page(people, where, again=again)
 
     @router.post(SIGN_IN)
     async def sign_in(request: Request) -> Response:
@@ -64,10 +80,13 @@ def routers(people: People) -> Sequence[APIRouter]:
         name, address = fields.get("name", "").strip(), address_of(request)
         try:
             check_form(people, request, fields)
-            person = await people.check_password(name[:NAME_LONGEST], fields.get("password", ""), address)
+            person = await people.check_password(
+                name[:NAME_LONGEST], fields.get("password", ""), address, fields.get("code", "")
+            )
         except (Unauthenticated, TooMany, NotAllowed) as error:
             return page(people, where, error, name[:NAME_LONGEST])
-        value = await people.sign_in(person.name, person.role, "password", address)
+        shown = ProofShown("totp" if person.totp else "", people.clock.now_ms())
+        value = await people.sign_in(person.name, person.role, "password", address, shown=shown)
         return await signed_in(people, request, value, where)
 
     @router.post(f"{SIGN_IN}/break-glass")
@@ -97,8 +116,10 @@ def routers(people: People) -> Sequence[APIRouter]:
     return (router, router_of(people))
 
 
-def page(people: People, where: str, error: EvacError | None = None, name: str = "") -> Response:
-    """The sign-in page, with what went wrong."""
+def page(
+    people: People, where: str, error: EvacError | None = None, name: str = "", *, again: bool = False
+) -> Response:
+    """The sign-in page, with what went wrong. again: of somebody who proves it once more."""
     token = secrets.token_urlsafe(32)
     provider = people.rules.provider
     body = frame.render(
@@ -108,8 +129,10 @@ def page(people: People, where: str, error: EvacError | None = None, name: str =
         where=where,
         token=token,
         name=name,
+        again=again,
         problem="" if error is None else sentence(error),
-        passwords=any(person.password for person in people.rules.people.values()),
+        passwords=any(person.signs_in for person in people.rules.people.values()),
+        codes=any(person.totp for person in people.rules.people.values()),
         keys=any(person.key for person in people.rules.people.values()),
         provider="" if provider is None else provider.issuer,
     )

@@ -51,7 +51,7 @@ class EstateShown:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    digest: str
+    stamp: tuple[object, ...]
     ids: list[str]
     rows: list[bytes]
     numbers: dict[str, int]
@@ -74,20 +74,20 @@ def _page(request: Request, name: str, after: str, limit: int, kind: str = "") -
         table = _table(room, name, kind)
         return page(table.rows, table.ids, after, limit, {"estate": facts.digest})
 
-    return room.shelf.answer(request, f"{name}?{kind}&{after}&{limit}", lambda: room.facts.digest, make)
+    return room.shelf.answer(request, f"{name}?{kind}&{after}&{limit}", lambda: room.facts.stamp, make)
 
 
 def _table(room: WarRoom, name: str, kind: str) -> _Table:
     """Rows as bytes, made anew when the estate changed; kind: of domains and losses, empty for all."""
     facts, key = room.facts, f"{name}:{kind}"
     known: _Table | None = room.tables.get(key)
-    if known is not None and known.digest == facts.digest:
+    if known is not None and known.stamp == facts.stamp:
         return known
     rows_of, id_of = _TABLES[name]
     rows = [row for row in rows_of(facts) if not kind or row.kind == kind]
     ids = [id_of(row) for row in rows]
     numbers = {name: number for number, name in enumerate(ids)}
-    table = room.tables[key] = _Table(facts.digest, ids, [dump(row) for row in rows], numbers)
+    table = room.tables[key] = _Table(facts.stamp, ids, [dump(row) for row in rows], numbers)
     return table
 
 
@@ -98,7 +98,7 @@ def _one(request: Request, name: str, wanted: str) -> Response:
     if number is None:
         raise EvacError("not-found", f"the estate has no {name.rstrip('s')} {wanted[:80]}", f"GET /v1/{name}")
     row = table.rows[number]
-    return room.shelf.answer(request, f"{name}/{wanted}", lambda: room.facts.digest, lambda: row)
+    return room.shelf.answer(request, f"{name}/{wanted}", lambda: room.facts.stamp, lambda: row)
 
 
 @router.get("/estate", responses=answers(EstateShown, 304, 503))
@@ -110,7 +110,7 @@ async def estate(request: Request) -> Response:
     shown = EstateShown(
         facts.name, day, facts.digest, facts.files, dict(facts.counts), facts.sites, facts.rooms
     )
-    return room.shelf.answer(request, "estate", lambda: room.facts.digest, lambda: dump(shown))
+    return room.shelf.answer(request, "estate", lambda: room.facts.stamp, lambda: dump(shown))
 
 
 Kind = Annotated[str, Query(pattern="^(site|group|hall|feed|rack)?$", description="Only of this kind.")]

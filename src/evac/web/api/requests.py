@@ -22,10 +22,11 @@ from pydantic import BaseModel, Field
 
 from evac.app import incidents, runs
 from evac.app import runs as cases
+from evac.engine.runs.proving import BY_PEOPLE
 from evac.engine.runs.requests import TEXT_MOST
 from evac.engine.runs.requests import Request as RunRequest
 from evac.incident.records import Note
-from evac.model.access import BREAK_GLASS, GlassUse, Grant, role_for
+from evac.model.access import BREAK_GLASS, GRAVE, GlassUse, Grant, Proven, role_for
 from evac.model.errors import Conflict, EvacError, InvalidInput, NotAllowed, Unavailable
 from evac.model.run_policy import Envelope
 from evac.office.requests import Answer, Asked, body_digest
@@ -40,10 +41,6 @@ from evac.web.room import JSON, WarRoom, check_match, dump, room_of, tagged
 USED: Final = "glass/"
 SIGNED_FOR_MOST: Final = 400
 """Letters of the reason of a credential that journals repeat: the reason of the asking follows it."""
-
-
-BY_PEOPLE: Final = frozenset({"approve", "attest"})
-"""Verbs by which a person vouches for something."""
 
 
 def may_ask(actor: Actor, verb: str) -> bool:
@@ -63,6 +60,12 @@ def check_may(actor: Actor, verb: str, run: str, incident: str) -> Grant | None:
         )
     needed, grant = role_for(verb), actor.grant
     if actor.has(needed):
+        if actor.stale and verb in GRAVE:
+            raise NotAllowed(
+                "step-up",
+                f"{verb} needs a login of the last minutes, and {actor.name} signed in earlier",
+                "sign in again: /sign-in?again=1",
+            )
         return None
     if grant is None:
         raise NotAllowed("role", f"{actor.name} is {actor.role}; {verb} needs {needed}", f"ask an {needed}")
@@ -196,7 +199,14 @@ def asked_of(actor: Actor, body: Body, key: str, *about: str) -> Asked:
     """
     check_reason(body.reason)
     who = actor.name if actor.named or not body.who.strip() else body.who.strip()
-    return Asked(who, body.reason, key, body_digest(about, plain(body)))
+    return Asked(who, body.reason, key, body_digest(about, plain(body)), proof=proof_of(actor))
+
+
+def proof_of(actor: Actor) -> Proven | None:
+    """What the person who asks showed; None where this room tells nobody apart."""
+    if actor.proof == "machine":
+        return None
+    return Proven(actor.proof, actor.acr, actor.proven_ms, actor.program)
 
 
 def answer_of(given: Answer, told: dict[str, Any]) -> Response:

@@ -7,7 +7,18 @@ from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
-from evac.web.pages import frame, hold, incident, notices, now_view, plan_view, run, waiting, what_if_view
+from evac.web.pages import (
+    frame,
+    hold,
+    incident,
+    notices,
+    now_view,
+    plan_view,
+    run,
+    site_clear,
+    waiting,
+    what_if_view,
+)
 
 PAGES: Final[Sequence[frame.Page]] = (
     now_view.PAGE,
@@ -18,6 +29,7 @@ PAGES: Final[Sequence[frame.Page]] = (
     incident.PAGE,
     notices.PAGE,
     hold.PAGE,
+    site_clear.PAGE,
 )
 """In the order of the menu; one without a word is linked from elsewhere."""
 ROUTERS: Final[Sequence[APIRouter]] = (

@@ -21,6 +21,7 @@ from evac.model.errors import EvacError
 from evac.office.facts import Amount, EstateFacts, LossFacts, ServiceAt, ServiceFacts, StoreFacts
 from evac.office.values import ReadyPlan, RunShort, SiteSeen, Situation
 from evac.run.values import CORRUPT
+from evac.views.situation_view import lost_words, rivals_hint, rivals_words, service_words, store_words
 from evac.views.words import listed, number, plural
 from evac.web.api.shapes import LIMIT_MOST
 from evac.web.pages import frame
@@ -51,7 +52,7 @@ VERDICT_CLASS: Final = {"loss": "error", "unknown": "unknown", "degraded": "warn
 VERDICT_WORDS: Final = {
     "loss": "services are lost",
     "unknown": "cannot be judged",
-    "degraded": "everything comes back",
+    "degraded": "no service is lost",
     "ok": "nothing stops",
 }
 RANK: Final = {"loss": 0, "unknown": 1, "degraded": 2, "ok": 3}
@@ -80,6 +81,7 @@ def now_context(now: Situation, facts: EstateFacts | None, at_ms: int) -> dict[s
         "ended": now.ended_runs[:5],
         "notices": now.notices[::-1][:NOTICES_MOST],
         "facts": facts,
+        "marked": _marked(now, facts, at_ms),
     }
     if facts is None:
         return shared
@@ -95,6 +97,7 @@ def now_context(now: Situation, facts: EstateFacts | None, at_ms: int) -> dict[s
         "unwell_rest": number(max(0, len(unwell) - UNWELL_MOST)),
         "unwell_more": len(unwell) > UNWELL_MOST,
         "rooms": list(_rooms(facts)),
+        "away": _away(facts, at_ms),
         "restores": _restores(facts.stores),
         "findings": _findings(facts),
     }
@@ -106,6 +109,9 @@ def words_of(state: str) -> str:
 
 def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     """(sentence, state): the world in one line; the gravest first."""
+    if now.rivals:
+        first, hint = now.rivals[0], rivals_hint(now.rivals[0])
+        return f"{rivals_words(first)}. {hint[:1].upper()}{hint[1:]}.", "error"
     bad = [site for site in now.sites if site.state in ("lost", "isolated")]
     doubtful = [site.id for site in now.sites if site.state == "suspect"]
     if now.newer is not None:
@@ -160,11 +166,7 @@ def _acting(now: Situation) -> str:
 
 
 def _warnings(now: Situation) -> list[str]:
-    found = []
-    if now.hold is not None:
-        found.append(
-            f"Held by {now.hold.who or 'somebody'}: {now.hold.reason}. Nothing takes effect until it ends."
-        )
+    found = [f"{rivals_words(one)}. {rivals_hint(one)}." for one in now.rivals[1:]]
     if not now.quorum.survives:
         found.append("The store stands in one place: it does not survive the loss of its site.")
     if now.leader.owner and (why := _neither(now)):
@@ -199,11 +201,18 @@ def _cards(now: Situation, facts: EstateFacts | None) -> Iterator[dict[str, str]
     if facts is not None:
         sites = [loss for loss in facts.losses if loss.kind == "site"]
         bad = [loss.domain for loss in sites if loss.verdict == "loss"]
+        doubt = [loss.domain for loss in sites if loss.verdict == "unknown"]
+        partly = [loss.domain for loss in sites if loss.verdict == "degraded" and _exceptions(loss)]
+        more = f"no service is lost; not all is restored in time after {listed(partly)}"
+        if not partly:
+            more = "every site can be lost" if sites else "no site is left to lose"
+        if doubt:
+            more = f"cannot be judged: {listed(doubt)}"
         yield _card(
             "sites that may not be lost",
             f"{len(bad)} of {len(sites)}",
-            listed(bad) or "every site can be lost",
-            "error" if bad else "ok",
+            listed(bad) or more,
+            "error" if bad else "unknown" if doubt else "warning" if partly or not sites else "ok",
         )
 
 
@@ -228,6 +237,7 @@ def _site(site: SiteSeen, facts: EstateFacts, now: Situation) -> dict[str, Any]:
         "room": [one for one in map(share, amounts[:2]) if one],
         "kinds": ", ".join(site.kinds),
         "left": site.mark in LEFT,
+        "clear": quote(site.id, safe=""),
         "votes": [
             f"{vote.witness} says {vote.opinion}{'' if vote.fresh else ' (old)'}"
             + (f": {vote.reason}" if vote.reason else "")
@@ -299,11 +309,42 @@ def _plan_ms(plan: ReadyPlan | None) -> int:
     return plan.at_ms if plan is not None and plan.plan else 0
 
 
+def _exceptions(loss: LossFacts) -> str:
+    """What does not come back in full and in time, of a loss that takes no service for good."""
+    if loss.late:
+        return "restored too late"
+    if loss.sheds:
+        return "lower tiers are shed"
+    return "restored in part" if loss.degraded else ""
+
+
+def verdict_words(loss: LossFacts) -> str:
+    if loss.verdict == "degraded":
+        return _exceptions(loss) or "everything comes back"
+    return VERDICT_WORDS[loss.verdict]
+
+
+def _marked(now: Situation, facts: EstateFacts | None, at_ms: int) -> list[dict[str, str]]:
+    """What is marked as lost or evacuated, with where to clear it."""
+    known = {one.domain: lost_words(one, at_ms) for one in facts.lost} if facts is not None else {}
+    for site in now.sites:
+        if site.mark in LEFT:
+            known.setdefault(site.id, f"{site.id} is {site.mark}")
+    return [{"domain": name, "words": words} for name, words in sorted(known.items())]
+
+
+def _away(facts: EstateFacts, at_ms: int) -> dict[str, Any]:
+    """What is not where the files declare it, and why; stores first."""
+    words = [store_words(one, at_ms) for one in facts.stores_away]
+    words += [service_words(one, at_ms) for one in facts.services_away]
+    return {"words": words[:UNWELL_MOST], "rest": max(0, len(words) - UNWELL_MOST)}
+
+
 def loss_row(loss: LossFacts) -> dict[str, Any]:
     """A loss in words."""
     return {
         "domain": loss.domain,
-        "verdict": VERDICT_WORDS[loss.verdict],
+        "verdict": verdict_words(loss),
         "state": VERDICT_CLASS[loss.verdict],
         "text": loss.what or f"{plural(loss.down, 'service')} down",
         "because": loss.because,
@@ -418,6 +459,8 @@ def _cell(place: ServiceAt | None, site: SiteSeen) -> Cell:
 def _rooms(facts: EstateFacts) -> Iterator[dict[str, Any]]:
     for room in facts.rooms:
         shares = [part for part in map(share, room.amounts) if part]
+        if not shares and not room.servers:
+            continue  # of a site that is lost nothing is left to count
         yield {
             "site": room.site,
             "name": room.name or "no class",
@@ -500,7 +543,7 @@ async def now(request: Request) -> Response:
         context = now_context(situation, facts, at_ms)
         return frame.render("now.html.j2", PAGE.path, at_ms, **context)
 
-    stamp = (situation.version, situation.estate, now_ms)
+    stamp = (situation.version, facts and facts.stamp, now_ms)
     return frame.answer(request, "page now", stamp, make)
 
 
@@ -517,7 +560,7 @@ async def services(request: Request, family: str) -> Response:
         context = family_context(situation, facts, name)
         return frame.render("now_services.html.j2", PAGE.path, situation.at_ms, **context)
 
-    return frame.answer(request, f"page family {name}", (situation.version, facts.digest), make)
+    return frame.answer(request, f"page family {name}", (situation.version, facts.stamp), make)
 
 
 @PAGE.router.get("/now/losses")
@@ -535,4 +578,4 @@ async def losses(
         context = losses_context(facts, kind, begin, min(ROWS, LIMIT_MOST))
         return frame.render("now_losses.html.j2", PAGE.path, room.office.situation.at_ms, **context)
 
-    return frame.answer(request, f"page losses {kind} {begin}", facts.digest, make)
+    return frame.answer(request, f"page losses {kind} {begin}", facts.stamp, make)

@@ -25,18 +25,20 @@ from evac.model.errors import EvacError, InvalidInput
 from evac.model.plan import Plan, Step
 from evac.model.steps import FENCE_RUNGS
 from evac.office.values import ReadyPlan, Situation
+from evac.office.verdicts import verdict_of
 from evac.steps.registry import PLANNED
 from evac.views import plan_charts, svg
 from evac.views import plan_view as views
 from evac.views.plan_charts import Chain, seconds, step_words
 from evac.views.plan_view import Planned, answer, cards, tier_rows
-from evac.views.words import duration, number, people, percent, plural, user_minutes
+from evac.views.words import duration, listed, number, people, percent, plural, user_minutes
 from evac.web.access.port import Actor, need
 from evac.web.api import plans as api
 from evac.web.api.runs import plan_of
 from evac.web.api.shapes import Digest
 from evac.web.pages import frame
 from evac.web.pages.frame import sentence
+from evac.web.pages.now_view import LEFT, words_of
 from evac.web.room import WarRoom, room_of
 
 FIELDS_MOST: Final = 12
@@ -48,12 +50,19 @@ create_run_router = APIRouter(dependencies=[Depends(need("operator"))])
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A plan that is to be carried out. confirm: names of the sites that it leaves."""
+    """A plan that is to be carried out."""
 
     digest: str
     title: str
     words: str
     confirm: tuple[str, ...]
+    """Names of the sites that it leaves."""
+    verdict: str
+    """What it brings back and what not."""
+    states: str
+    """How the sites are now that it leaves as lost; empty if it leaves none."""
+    against: str
+    """What speaks against it; empty if nothing does."""
 
 
 def leaving(plan: Plan) -> tuple[str, ...]:
@@ -106,7 +115,29 @@ async def _wanted(room: WarRoom, digest: str) -> Wanted:
         f"The leader makes a run of this plan: {plural(len(plan.steps), 'step')}. It begins when it is "
         "approved, and the page of the run asks for that."
     )
-    return Wanted(digest, plan.scenario.title, words, leaving(plan))
+    return Wanted(digest, plan.scenario.title, words, leaving(plan), *_at_stake(room, digest, plan))
+
+
+def _at_stake(room: WarRoom, digest: str, plan: Plan) -> tuple[str, str, str]:
+    """(what the plan comes to, how the sites are that it leaves, what speaks against it)."""
+    verdict = verdict_of(digest, plan).words
+    if plan.scenario.kind != "lose":
+        return verdict, "", ""
+    seen = {site.id: site for site in room.office.situation.sites}
+    left = [seen[name] for name in leaving(plan) if name in seen]
+    states = "; ".join(f"{site.id} is {words_of(site.state)} by the votes of witnesses" for site in left)
+    healthy = [site.id for site in left if site.state == "healthy" and site.mark not in LEFT]
+    others = [
+        site.id
+        for site in room.office.situation.sites
+        if site.role == "full" and site not in left and site.mark not in LEFT and site.state != "lost"
+    ]
+    against = []
+    if healthy:
+        against.append(f"{listed(healthy)} answers: this plan leaves a working site as lost")
+    if left and not others:
+        against.append("no other full site is left to serve")
+    return verdict, states, "; ".join(against)
 
 
 async def _asked(request: Request, actor: Actor, wanted: Wanted, fields: Mapping[str, str]) -> dict[str, Any]:

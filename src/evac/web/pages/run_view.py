@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from evac.incident.services import PLANNED
 from evac.incident.timeline import told
 from evac.model.plan import Outcome, Plan
 from evac.office.values import RunShort
@@ -32,7 +33,7 @@ from evac.views.documents import (
 )
 from evac.views.plan_view import GONE
 from evac.views.run_report import limit_words
-from evac.views.wait_words import WaitRow
+from evac.views.wait_words import WaitRow, clock
 from evac.views.words import duration, listed, moment_ms, number, plural
 from evac.web.pages.projection import TOLERANCE_MS, Projection
 
@@ -207,6 +208,11 @@ class Shown:
     begin: int = 0
     """The first step of the page of them."""
 
+    @property
+    def moves(self) -> bool:
+        """Whether the plan moves services that serve meanwhile."""
+        return self.plan is not None and self.plan.scenario.kind in PLANNED
+
 
 def context(shown: Shown) -> dict[str, Any]:
     """Everything the page shows."""
@@ -276,16 +282,15 @@ def _answer(document: RunHead, said: Projection, wants: int, late: int) -> tuple
 
 def _heading(said: Projection) -> str:
     """`Projected finish 14:52 UTC, 12 min later than planned: behind since 14:17 UTC.`"""
-    words = f"Projected finish {hour(said.end_ms)}, {beside(said.late_ms)}"
+    words = f"Projected finish {hour(said.end_ms, said.at_ms)}, {beside(said.late_ms)}"
     if said.behind.since_ms:
-        words += f": behind since {hour(said.behind.since_ms)}"
+        words += f": behind since {hour(said.behind.since_ms, said.at_ms)}"
     return words + (", if what waits for a person is done now." if said.waits else ".")
 
 
-def hour(at_ms: int) -> str:
-    from evac.views.wait_words import clock
-
-    return f"{clock(at_ms)} UTC" if at_ms > 0 else "-"
+def hour(at_ms: int, now_ms: int) -> str:
+    """`14:52 UTC`, with its date where that is not today; a dash for never."""
+    return f"{clock(at_ms, now_ms)} UTC" if at_ms > 0 else "-"
 
 
 def beside(late_ms: int) -> str:
@@ -305,8 +310,9 @@ def _cards(
     counts, said = document.counts, shown.said
     grave = "warning" if said.late_ms > TOLERANCE_MS else ""
     name = "ended" if said.over else "projected finish"
-    cards = [_card(name, hour(said.end_ms), beside(said.late_ms) if said.begun_ms else "not begun", grave)]
-    cards.append(_card("planned finish", hour(said.planned_ms), f"begun {hour(said.begun_ms)}", ""))
+    end, planned, begun = (hour(ms, said.at_ms) for ms in (said.end_ms, said.planned_ms, said.begun_ms))
+    cards = [_card(name, end, beside(said.late_ms) if said.begun_ms else "not begun", grave)]
+    cards.append(_card("planned finish", planned, f"begun {begun}", ""))
     if shown.plan is None:
         cards.append(_card("past their objective", "not known", "the plan is not kept any more", "unknown"))
     else:
@@ -365,17 +371,19 @@ def _service(one: Outcome | None, name: str, shown: Shown, lost_ms: int, at_ms: 
     when = at_ms or (0 if given_up or said.over else planned)
     past = limit and (said.end_ms if said.over else said.at_ms) > limit and not back
     late = bool(limit) and not given_up and not stays and (when > limit or bool(past))
-    words, state = ("stays up", "ok") if stays else _standing(one, back, late, bool(limit), when)
+    words, state = ("stays up", "ok") if stays else _standing(one, back, late, shown.moves)
+    forecast = "" if stays or back or given_up or said.over else _forecast(late, bool(limit), when)
     return {
         "id": name,
         "tier": "-" if one is None else str(one.tier),
         "tier_key": 9 if one is None else one.tier,
         "people_key": 0 if one is None else one.people,
         "people": None if one is None else one.people,
-        "planned": "-" if stays else hour(planned),
-        "when": "-" if stays else hour(when),
+        "planned": "-" if stays else hour(planned, said.at_ms),
+        "when": "-" if stays else hour(when, said.at_ms),
+        "forecast": forecast,
         "back": back,
-        "limit": hour(limit),
+        "limit": hour(limit, said.at_ms),
         "limit_ms": limit,
         "late": late,
         "words": words,
@@ -383,18 +391,28 @@ def _service(one: Outcome | None, name: str, shown: Shown, lost_ms: int, at_ms: 
     }
 
 
-def _standing(one: Outcome | None, back: bool, late: bool, stated: bool, when: int) -> tuple[str, str]:
+def _standing(one: Outcome | None, back: bool, late: bool, moves: bool) -> tuple[str, str]:
+    """How a service is now. moves: the plan moves services that serve meanwhile."""
     if one is not None and (one.base_ms is None or one.state in GONE):
         if one.state == "unknown":
             return "cannot be judged", "unknown"
         return ("shed", "warning") if one.state == "shed" else ("not coming back", "error")
     if back:
-        return ("back, late", "error") if late else ("back", "ok")
+        return ("restored, late", "error") if late else ("restored", "ok")
+    if moves:
+        return "serves, to be moved", "note"
+    if one is not None and not one.base_outage_ms:
+        return "degraded", "warning"
+    return "down", "error"
+
+
+def _forecast(late: bool, stated: bool, when: int) -> str:
+    """What is expected of a service that is not restored yet: never a state, and never in its colour."""
     if late:
-        return "will be late", "error"
+        return "misses its objective"
     if not when:
-        return "not known", "unknown"
-    return ("in time" if stated else "on its way"), "ok" if stated else ""
+        return "not known"
+    return "expected before its objective" if stated else "expected"
 
 
 def steps_page(view: RunView, show: str, begin: int, now_ms: int) -> dict[str, Any]:
@@ -429,8 +447,8 @@ def step_line(row: StepRow, now_ms: int) -> dict[str, Any]:
         "state": STEP_CLASS.get(row.state, ""),
         "words": STEP_STATE.get(row.state, row.state),
         "tries": row.attempts,
-        "planned": hour(moment_ms(row.planned_at)),
-        "began": hour(moment_ms(row.started_at)),
+        "planned": hour(moment_ms(row.planned_at), now_ms),
+        "began": hour(moment_ms(row.started_at), now_ms),
         "took": "-" if took is None else duration(took),
         "predicted": duration(row.predicted_ms),
         "detail": trouble_of(row),

@@ -243,9 +243,10 @@ STATES: Final = {
     "recovers": "warning",
     "degraded": "note",
     "unknown": "unknown",
+    "shed": "warning",
     "": "ok",
 }
-RANK: Final = {"lost": 0, "unknown": 1, "recovers": 2, "degraded": 3}
+RANK: Final = {"lost": 0, "unknown": 1, "shed": 2, "recovers": 3, "degraded": 4}
 
 
 def gravity(one: FateOf) -> tuple[int, int, int, str]:
@@ -261,7 +262,8 @@ def fate_words(one: FateOf | None) -> str:
         late = one.rto_ms is not None and one.recovery_ms is not None and one.recovery_ms > one.rto_ms
         back = "down" if one.recovery_ms is None else f"back after {duration(one.recovery_ms)}"
         return f"{back}, late" if late else back
-    return {"lost": "does not come back", "unknown": "cannot be judged"}.get(one.fate, one.fate)
+    words = {"lost": "does not come back", "unknown": "cannot be judged", "shed": "shed to make room"}
+    return words.get(one.fate, one.fate)
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ What it says are plain values for its template, made of facts and an answer.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -15,14 +16,17 @@ from fastapi import Query, Request, Response
 
 from evac.audit.context import measured
 from evac.model.errors import EvacError, Unavailable
+from evac.model.plan import Plan
 from evac.office.facts import DomainFacts, EstateFacts
 from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf
+from evac.office.verdicts import loss_by, verdict_of
 from evac.views import svg
 from evac.views.words import duration, number, people, plural
+from evac.web.api.runs import plan_of
 from evac.web.pages import frame
-from evac.web.pages.now_view import KINDS, VERDICT_CLASS, VERDICT_WORDS
+from evac.web.pages.now_view import KINDS, VERDICT_CLASS, VERDICT_WORDS, verdict_words
 from evac.web.pages.what_if_graph import graph, gravity, row_of
-from evac.web.room import room_of
+from evac.web.room import WarRoom, room_of
 
 ALL: Final = "all sites"
 SHORT: Final = {
@@ -137,6 +141,7 @@ FATES: Final = {
     "recovers": ("down, comes back", "warning"),
     "degraded": ("degraded", "warning"),
     "unknown": ("cannot be judged", "unknown"),
+    "shed": ("shed to make room", "warning"),
 }
 
 
@@ -202,7 +207,8 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
     asked = set(answer.domains)
     findings = [finding for finding in facts.findings if asked.intersection(finding.domains)]
     return {
-        "verdict": (VERDICT_WORDS[loss.verdict], VERDICT_CLASS[loss.verdict]),
+        "verdict": (verdict_words(loss), VERDICT_CLASS[loss.verdict]),
+        "plan": loss.plan,
         "text": loss.text,
         "because": loss.because,
         "cards": _cards(answer),
@@ -231,9 +237,11 @@ def _cards(answer: WhatIf) -> list[dict[str, str]]:
     worst = duration(loss.worst_recovery_ms) if counts["recovers"] else "-"
     stores = f"{number(loss.stores_lost)} of their primaries are lost, {number(loss.stores_gone)} for good"
     data = "not known" if loss.data_loss_ms is None else duration(loss.data_loss_ms)
+    if loss.stores_gone:
+        data = f"all data of {plural(loss.stores_gone, 'store')}"
     doubt, late = f"{number(counts['unknown'])} more cannot be judged", "error" if loss.late else ""
     told = f"{plural(loss.late, 'service')} later than promised"
-    grave = "warning" if loss.data_loss_ms or loss.stores_gone else ""
+    grave = "error" if loss.stores_gone else "warning" if loss.data_loss_ms else ""
     return [
         _card("do not come back", number(lost), doubt, "error" if lost else "ok"),
         _card("down, and back again", number(counts["recovers"]), f"the last after {worst}", ""),
@@ -264,6 +272,43 @@ def _row(one: FateOf) -> dict[str, Any]:
     }
 
 
+async def _answer(room: WarRoom, wanted: tuple[str, ...]) -> WhatIf:
+    """By the plan that is ready for it, where there is one of the estate as it is now; else by the audit.
+    Raises EvacError.
+    """
+    answer = await room.office.what_if(wanted)
+    for ready in room.office.situation.drawer:
+        if ready.lost == answer.domains and ready.current and ready.plan and ready.estate == answer.estate:
+            with contextlib.suppress(EvacError):
+                return by_plan(answer, ready.plan, await plan_of(room, ready.plan))
+    return answer
+
+
+def by_plan(answer: WhatIf, digest: str, plan: Plan) -> WhatIf:
+    """The answer as a verified plan gives it; why a service is down is known from the audit."""
+    known = {one.service: one for one in answer.services}
+    fates = {"restored": "recovers", "shed": "lost", "unplaced": "lost"}
+    services = []
+    for one in plan.outcomes:
+        fate = fates.get(one.state, one.state)
+        if one.state == "running":
+            continue
+        if one.state == "restored" and not one.base_outage_ms:
+            fate = "degraded"
+        seen = known.get(one.service) or FateOf(
+            one.service,
+            one.tier,
+            one.people,
+            fate,
+            one.recovery_ms,
+            one.rto_ms,
+            (one.service, one.reason or fate),
+        )
+        services.append(replace(seen, fate=fate, recovery_ms=one.recovery_ms, rto_ms=one.rto_ms))
+    loss = loss_by(answer.loss, verdict_of(digest, plan))
+    return replace(answer, loss=loss, services=tuple(services))
+
+
 PAGE: Final = frame.Page("/what-if", "What if")
 Name = Annotated[str, Query(max_length=512)]
 
@@ -286,7 +331,7 @@ async def what_if(
     problem = ""
     if wanted:
         try:
-            answer = await room.office.what_if(wanted)
+            answer = await _answer(room, wanted)
         except Unavailable:
             raise
         except EvacError as error:

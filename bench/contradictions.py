@@ -1,0 +1,83 @@
+"""Audit against plan over random estates: `python -m bench contradictions [--estates 10000]`.
+
+A contradiction is an answer of the audit that a plan denies: restored, and the plan does not restore it, or
+later; lost, and the plan restores it; not affected, and the plan sheds it or has it down. An answer that
+something is not proved, cannot be judged, or comes back at a time not known contradicts nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.random_estates import random_estate
+from evac.audit import audit
+from evac.model.estate import Estate
+from evac.model.plan import Outcome
+from evac.model.scenario import lose
+from evac.planning.plan import plan
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """What the audit and the plan say of one service after one loss."""
+
+    loss: str
+    service: str
+    audit: str
+    plan: str
+
+
+def contradictions(estate: Estate, work: int = 0) -> Iterator[Contradiction]:
+    """Every one of an estate. work: generations that the plans search."""
+    report = audit(estate)
+    for row in report.rows:
+        outcomes = {o.service: o for o in plan(estate, lose(*row.members), work=work).outcomes}
+        told = {one.service: (one.fate, one.recovery_ms) for one in row.fates(report.services)}
+        for service in report.services:
+            fate, back = told.get(service, ("unaffected", None))
+            outcome = outcomes.get(service)
+            if _denies(fate, back, outcome):
+                said = "unaffected" if outcome is None else f"{outcome.state} after {outcome.recovery_ms} ms"
+                yield Contradiction(row.domain, service, f"{fate} after {back} ms", said)
+
+
+def _denies(fate: str, back: int | None, outcome: Outcome | None) -> bool:
+    """Whether what a plan says of a service is the opposite of its fate in an audit."""
+    down = outcome is not None and outcome.state in ("shed", "unplaced")
+    if fate == "recovers":
+        later = back is not None and outcome is not None and (outcome.recovery_ms or 0) > back
+        return down or later
+    if fate in ("lost", "shed"):
+        return outcome is None or not (down or outcome.state == "unknown")
+    if fate in ("unaffected", "degraded"):
+        return down or (outcome is not None and (outcome.base_outage_ms > 0 or outcome.state == "unknown"))
+    return False
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Count the contradictions of as many estates as asked for, and print the first of each kind."""
+    parser = argparse.ArgumentParser(prog="python -m bench contradictions", description=__doc__)
+    parser.add_argument("--estates", type=int, default=10_000)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--work", type=int, default=0, help="generations that each plan searches")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
+    asked = parser.parse_args(arguments)
+    found, begin, done = Counter[str](), time.monotonic(), 0
+    for seed in range(asked.first_seed, asked.first_seed + asked.estates):
+        if time.monotonic() - begin > asked.seconds:
+            break
+        done += 1
+        for one in contradictions(random_estate(seed), asked.work):
+            kind = f"{one.audit.split()[0]} against {one.plan.split()[0]}"
+            if not found[kind]:
+                print(f"  seed {seed}: {one}")
+            found[kind] += 1
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
+    print(
+        f"audit against plan, work {asked.work}: {done:,} estates, {sum(found.values())} contradictions"
+        f"{': ' + kinds if kinds else ''}"
+    )

@@ -1,0 +1,100 @@
+"""One verdict: where an estate is small enough, every loss is planned, and the plan says what becomes of it.
+
+The estimate says what is down and why; whether a service comes back, and when, is then what `evac plan` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from evac.audit.impacts.all_losses import (
+    DEGRADED,
+    LOST,
+    PLANNED,
+    RECOVERS,
+    SHED,
+    UNAFFECTED,
+    UNKNOWN,
+    Impacts,
+)
+from evac.audit.impacts.dependencies import spread_table
+from evac.audit.impacts.stores import NEVER
+from evac.model.fleet import CodeColumn
+from evac.model.plan import Outcome
+from evac.model.scenario import lose
+from evac.planning.compiled import interpreted, kernels_are_kept
+from evac.planning.plan import Foreseen, foresee
+
+PLANNED_MOST: Final = 2_000
+"""Losses times what they are planned on (services, servers, pools): more of it is estimated."""
+PLAIN_MOST: Final = 300
+"""The same, up to which plans in plain Python are there before compiled kernels are loaded."""
+
+
+def planned_size(losses: int, services: int, servers: int, pools: int) -> int:
+    """How much the plans of so many losses are; 0 where they are estimated."""
+    size = losses * (services + servers + pools)
+    return size if size <= PLANNED_MOST else 0
+
+
+def as_planned(found: Impacts) -> Impacts:
+    """The same impacts with the verdicts of plans, where there are few enough to plan each loss."""
+    estate, losses = found.estate, found.losses
+    size = planned_size(len(losses), len(estate.services), len(estate.fleet), len(estate.pools))
+    if not size:
+        return found
+    with nullcontext() if size > PLAIN_MOST and kernels_are_kept() else interpreted():
+        return _as_planned(found)
+
+
+def _as_planned(found: Impacts) -> Impacts:
+    estate, losses = found.estate, found.losses
+    fate, ready, untimed = found.fate.copy(), found.ready_ms.copy(), found.untimed.copy()
+    methods, reasons = list(found.methods), dict[tuple[int, int], str]()
+    for number in range(len(losses)):
+        foreseen = foresee(estate, lose(*losses.members[number]), found.top)
+        by_service = {outcome.service: outcome for outcome in foreseen.outcomes}
+        methods[number] = PLANNED
+        for row, service in enumerate(estate.services):
+            outcome = by_service.get(service.id)
+            down = bool(found.down[number, row])
+            fate[number, row] = _fate(outcome, by_service, down)
+            back = None if outcome is None else outcome.recovery_ms
+            ready[number, row] = 0 if not down else NEVER if back is None else back
+            untimed[number, row] = fate[number, row] == RECOVERS and back is None
+            if outcome is not None and outcome.reason:
+                reasons[number, row] = outcome.reason
+        _doubt(found, number, foreseen, fate)
+    return replace(found, fate=fate, ready_ms=ready, untimed=untimed, methods=tuple(methods), reasons=reasons)
+
+
+def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool) -> int:
+    """The code of what a plan says of one service; down: right after the loss."""
+    if outcome is None:
+        return UNAFFECTED
+    if outcome.state == "unknown":
+        return UNKNOWN
+    if outcome.state == "shed":
+        return SHED
+    if outcome.state == "unplaced":
+        seen = set[str]()
+        while outcome.needs in others and outcome.needs not in seen:
+            seen.add(outcome.needs)
+            outcome = others[outcome.needs]
+        return UNKNOWN if outcome.why is not None and outcome.why.kind == "capacity-not-found" else LOST
+    return RECOVERS if down else DEGRADED
+
+
+def _doubt(found: Impacts, number: int, foreseen: Foreseen, fate: CodeColumn) -> None:
+    """What a plan puts where nobody knows that it fits is not proved to come back, nor is what needs it."""
+    if not foreseen.guessed:
+        return
+    index = found.graph.index
+    guessed = np.zeros((1, len(found.estate.services)), np.bool_)
+    guessed[0, [index[name] for name in foreseen.guessed]] = True
+    fate[number, (fate[number] == RECOVERS) & spread_table(found.order, guessed)[0]] = UNKNOWN

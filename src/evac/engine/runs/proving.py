@@ -1,0 +1,279 @@
+"""How the person of a request is proven: by a signature of that person, or by a war room that saw a login.
+
+A person signs what is asked (ed25519), and when:
+
+    <milliseconds since 1970>.<base64 of the signature over `Act.message`>
+
+A war room signs the request as it is stored with the key of its process, and names that key in the store:
+
+    room/<id>    {"key", "at_ms"}    id: the first letters of the SHA-256 of the public key
+
+Keys that the store names count where the store is sealed, or where policy lists no approvers: anyone who
+writes an open store could name one. Else those that policy lists under `rooms` count.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+import orjson
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from evac.engine.runs.reading import decode_all
+from evac.engine.runs.requests import Request, content_of
+from evac.engine.runs.signatures import Approval, check, public_text
+from evac.model.access import Person, Proven, least, role_for
+from evac.model.canonical import canonical_json
+from evac.model.errors import NotAllowed
+from evac.model.run_policy import Approver, RunPolicy
+from evac.run.view import RunView
+from evac.store.journal import read
+from evac.store.port import Put, Store
+
+ROOMS: Final = "room/"
+FREE: Final = frozenset({"pause"})
+"""Anyone may stop a run; to let it go on, a person is proven."""
+BY_PEOPLE: Final = frozenset({"approve", "attest"})
+"""Verbs by which a person vouches for something: no program does."""
+GOOD_MS: Final = 3_600_000
+"""A signature of a person counts for so long."""
+SKEW_MS: Final = 300_000
+_ACT: Final = "evac act 1"
+_SEEN: Final = "evac room 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What a person signs: this, of this run and step and attempt, for this reason, now."""
+
+    run: str
+    request: Request
+    attempt: int = 0
+    """Of the step, as it is now: a signature does not outlive a retry."""
+    bound: str = ""
+    """Digest of what the run's steps do."""
+    at_ms: int = 0
+
+    def message(self) -> bytes:
+        """Canonical bytes; the purpose keeps a signature from being used for anything else."""
+        asked = self.request
+        return canonical_json(
+            {
+                "purpose": _ACT,
+                "run": self.run,
+                "bound": self.bound,
+                "verb": asked.verb,
+                "step": asked.step,
+                "attempt": self.attempt,
+                "who": asked.who,
+                "reason": asked.reason,
+                "ticket": asked.ticket,
+                "evidence": dict(asked.evidence),
+                "for_ms": asked.for_ms,
+                "then": asked.then,
+                "limit": asked.limit,
+                "value": asked.value,
+                "at_ms": self.at_ms,
+            }
+        )
+
+
+def sign_act(act: Act, key: Ed25519PrivateKey) -> str:
+    return f"{act.at_ms}.{base64.b64encode(key.sign(act.message())).decode()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request is about, as the journal of the run says it."""
+
+    run: str
+    attempt: int = 0
+    bound: str = ""
+    marks: frozenset[str] | set[str] = frozenset()
+    """Signatures that were used in this run."""
+    approval: Approval | None = None
+    """Of a request that approves the run: what its person signs."""
+
+
+def asked_of(view: RunView, request: Request) -> Asked:
+    run, i = view.spec.run, view.index.get(request.step, -1)
+    approval = None
+    if request.verb == "approve" and not request.step:
+        given = request.envelope or view.spec.envelope
+        approval = Approval(
+            run, view.plans[-1], given, request.who, request.reason, request.ticket, view.bound
+        )
+    return Asked(run, view.attempts[i] if i >= 0 else 0, view.bound, view.marks, approval)
+
+
+async def asked_of_ended(store: Store, run: str, request: Request) -> Asked:
+    """The same of a run that has ended, without replaying it."""
+    bound, attempt, marks = "", 0, set()
+    async for segment in read(store, run):
+        for event in decode_all(segment.records):
+            if event.kind == "run_created":
+                bound = str(event.data.get("bound", ""))
+            if event.step == request.step:
+                attempt = max(attempt, event.attempt)
+            marks.add(str(dict(event.data.get("proof") or {}).get("mark", "")))
+    return Asked(run, attempt, bound, marks - {""})
+
+
+@dataclass(frozen=True, slots=True)
+class Provers:
+    """What the leader knows of those who can prove a person."""
+
+    needed: bool = False
+    """People are told apart here (there is an access file): a typed name is taken for nothing."""
+    people: Mapping[str, Person] = field(default_factory=lambda: MappingProxyType({}))
+    """Of the access file; those with a key may sign."""
+    rooms: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Ids of war rooms -> their public keys, as the store names them."""
+    sealed: bool = False
+    """Only holders of a key write the store."""
+
+
+def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now_ms: int) -> Proven:
+    """How the person of a request was proven. Raises NotAllowed for a false proof, and where a person must be
+    proven and is not.
+    """
+    if asked.approval is not None and (policy.approvers or request.signature):
+        found = _approval(asked.approval, request, policy, known, now_ms)
+    elif request.signature:
+        found = _signed(asked, request, policy, known, now_ms)
+    elif request.proof.room:
+        found = _seen(asked.run, request, policy, known)
+    else:
+        found = Proven()
+    if found.kind == "trust" and request.verb not in FREE and (policy.approvers or known.needed):
+        raise NotAllowed(
+            "unproven",
+            f"{request.who[:80]} is a typed name, and {request.verb} needs a person who is proven",
+            "sign it with --key FILE, or ask through the war room: --server URL",
+        )
+    if found.program and request.verb in BY_PEOPLE:
+        raise NotAllowed("program", f"{request.who[:80]} is a program; only a person may {request.verb}")
+    if request.verb == "approve" and policy.approvers:
+        _must_be_listed(request.who, policy)
+    if found.mark and asked.approval is None and found.mark in asked.marks:
+        raise NotAllowed("proof-used", "this request was taken before", "ask again")
+    return found
+
+
+def _approval(approval: Approval, request: Request, policy: RunPolicy, known: Provers, now_ms: int) -> Proven:
+    """Raises NotAllowed unless a person who may approve signed just this."""
+    if not policy.approvers:
+        able = (one for one in known.people.values() if one.key and one.role in ("approver", "admin"))
+        policy = replace(policy, approvers=tuple(Approver(one.name, one.key) for one in able))
+        if not policy.approvers:
+            return Proven()
+    check(approval, request.signature, policy)
+    return Proven("signature", at_ms=request.at_ms or now_ms, mark=request.signature)
+
+
+def _must_be_listed(who: str, policy: RunPolicy) -> None:
+    if all(who != one.name for one in policy.approvers):
+        names = ", ".join(one.name for one in policy.approvers)
+        raise NotAllowed("approver-unknown", f"{who[:80]} may not approve", f"approvers are: {names}")
+
+
+def _signed(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now_ms: int) -> Proven:
+    """By a key that policy lists, or that the access file has of a person whose role allows it."""
+    public = next((one.key for one in policy.approvers if one.name == request.who), "")
+    person = known.people.get(request.who)
+    if not public and person is not None and person.key:
+        needed = role_for(request.verb)
+        if least(person.role, needed) != needed:
+            raise NotAllowed("role", f"{request.who} is {person.role}; {request.verb} needs {needed}")
+        public = person.key
+    if not public:
+        raise NotAllowed(
+            "signer-unknown",
+            f"no key of {request.who[:80]} is known",
+            "list it under approvers of the policy, or as key of the person in the access file",
+        )
+    stamp, _, text = request.signature.partition(".")
+    at_ms = int(stamp) if stamp.isascii() and stamp.isdigit() and len(stamp) < 16 else 0
+    act = Act(asked.run, request, asked.attempt, asked.bound, at_ms)
+    try:
+        raw = base64.b64decode(text, validate=True)
+        Ed25519PublicKey.from_public_bytes(base64.b64decode(public)).verify(raw, act.message())
+    except (ValueError, InvalidSignature) as error:
+        raise NotAllowed(
+            "signature-invalid",
+            f"the signature is not {request.who}'s, or not of this {request.verb} as things are now",
+            f"sign again: evac run {request.verb} ... --key FILE",
+        ) from error
+    if not -SKEW_MS <= now_ms - at_ms < GOOD_MS:
+        raise NotAllowed("signature-old", "the signature is too old, or clocks differ", "sign again")
+    return Proven("signature", at_ms=at_ms, mark=request.signature)
+
+
+def _seen(run: str, request: Request, policy: RunPolicy, known: Provers) -> Proven:
+    """By a war room that saw the login."""
+    proof = request.proof
+    listed = {room_id(key): key for key in policy.rooms.values()}
+    named = known.rooms if known.sealed or not policy.approvers else {}
+    public = (listed or named).get(proof.room)
+    if public is None:
+        raise NotAllowed(
+            "room-unknown",
+            "no login of this war room is believed here",
+            "seal the store, or list the room's key under rooms of the policy; or sign with --key FILE",
+        )
+    try:
+        raw = base64.b64decode(proof.mark, validate=True)
+        message = _message(run, request.id, proof.room, request.content)
+        Ed25519PublicKey.from_public_bytes(base64.b64decode(public)).verify(raw, message)
+    except (ValueError, InvalidSignature) as error:
+        raise NotAllowed(
+            "proof-invalid", f"no war room saw {request.who[:80]} ask this", "ask again"
+        ) from error
+    return proof
+
+
+def _message(run: str, request: str, room: str, content: str) -> bytes:
+    return canonical_json(
+        {"purpose": _SEEN, "run": run, "request": request, "room": room, "content": content}
+    )
+
+
+def room_id(public: str) -> str:
+    return hashlib.sha256(base64.b64decode(public)).hexdigest()[:16]
+
+
+class RoomKey:
+    """The key of one war room. key: None for one of this process, which nobody else has."""
+
+    def __init__(self, key: Ed25519PrivateKey | None = None) -> None:
+        self._key = key or Ed25519PrivateKey.generate()
+        self.public = public_text(self._key.public_key())
+        self.id = room_id(self.public)
+        self._named = False
+
+    async def seen(self, store: Store, run: str, request: Request) -> Request:
+        """The request with the mark of this room over it, whose key the store names from now on."""
+        if not self._named:
+            value = orjson.dumps({"key": self.public, "at_ms": request.at_ms})
+            await store.transact((), (Put(ROOMS + self.id, value),))
+            self._named = True
+        request = replace(request, proof=replace(request.proof, room=self.id, mark=""))
+        message = _message(run, request.id, self.id, content_of(request))
+        mark = base64.b64encode(self._key.sign(message)).decode()
+        return replace(request, proof=replace(request.proof, mark=mark))
+
+
+async def room_in(store: Store, name: str) -> str:
+    """The public key that the store names for a room; empty where it names none."""
+    entry = await store.get(ROOMS + name)
+    try:
+        told: Any = None if entry is None else orjson.loads(entry.value)["key"]
+        return told if type(told) is str and room_id(told) == name else ""
+    except (ValueError, KeyError, TypeError):
+        return ""

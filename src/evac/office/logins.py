@@ -1,0 +1,48 @@
+"""Logins as the store keeps them: who is signed in, and their end."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Final
+
+import orjson
+
+from evac.store.port import Delete, Store
+
+PREFIX: Final = "session/"
+PAGE: Final = 500
+MOST: Final = 10_000
+KEY_LETTERS: Final = 64
+"""Of a SHA-256 in hexadecimal; a lease that keeps logins has a shorter name."""
+ID_LETTERS: Final = 16
+
+
+async def kept(store: Store) -> list[tuple[str, dict[str, Any]]]:
+    """Key in the store and what it says, oldest first. What is no login is left out."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    after = ""
+    while page := await store.list(PREFIX, after, PAGE):
+        for entry in page:
+            name = entry.key.removeprefix(PREFIX)
+            if len(name) != KEY_LETTERS:
+                continue
+            with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+                told = orjson.loads(entry.value)
+                row: dict[str, Any] = {"id": name[:ID_LETTERS]}
+                row |= {key: str(told.get(key, "")) for key in ("name", "proof", "acr", "subject", "session")}
+                row |= {key: int(told[key]) for key in ("made_ms", "seen_ms", "until_ms")}
+                found.append((entry.key, row))
+        after = page[-1].key
+        if len(found) >= MOST:
+            break
+    return sorted(found, key=lambda one: (one[1]["made_ms"], one[1]["id"]))
+
+
+async def end(store: Store, name: str, login: str = "") -> int:
+    """Ends the logins of a person, or the one of that id; how many. War rooms notice within seconds."""
+    keys = [
+        key for key, row in await kept(store) if row["name"] == name and (not login or row["id"] == login)
+    ]
+    for key in keys:
+        await store.transact((), (Delete(key),))
+    return len(keys)

@@ -1,0 +1,81 @@
+"""Proof that no plan has room for a service, whatever else is shed.
+
+A plan may shed what may be shed and what nobody needs who serves. So on each server this much stays for sure:
+replicas of services that may not be shed, and those of all that the service needs itself where no replica of
+them can be spared. Where the rest holds too few replicas, whatever is put where, no plan places the service.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.model.instance import Instance
+from evac.model.units import UNBOUNDED
+
+
+def has_no_room(instance: Instance, service: int) -> bool:
+    """Whether it is proved that the base of a service finds no room in any plan."""
+    s, rows = instance.services, instance.rows
+    missing = s.base_starts(service)
+    if not missing:
+        return False
+    present = instance.present
+    stays = _stays(instance, service)
+    held = np.zeros_like(rows.used)
+    kept = stays[present.service]
+    np.add.at(held, present.row[kept], s.demand[present.service[kept]] * present.count[kept, None])
+    free = np.maximum(rows.capacity - held, 0)
+    fits = np.where(rows.is_pool, UNBOUNDED, s.per_server[service]) - _here(instance, service) * ~rows.is_pool
+    for resource, amount in enumerate(s.demand[service].tolist()):
+        if amount:
+            fits = np.minimum(fits, free[:, resource] // amount)
+    usable = instance.eligible[service, rows.pool] & (~rows.dark | (rows.boot_kind >= 0))
+    fits = np.where(usable, np.clip(fits, 0, missing), 0)
+    return _within_spread(instance, service, fits) < missing
+
+
+def _stays(instance: Instance, service: int) -> BoolColumn:
+    """(S,) services of which every plan that places one keeps all that survives."""
+    s = instance.services
+    needed, queue = {service}, [service]
+    while queue:
+        for other in s.hard[queue.pop()]:
+            if other not in needed:
+                needed.add(other)
+                queue.append(other)
+    tight = np.zeros(len(s), np.bool_)
+    tight[sorted(needed)] = True
+    return np.asarray(~s.sheddable | (tight & (s.surviving <= s.m)), np.bool_)
+
+
+def _here(instance: Instance, service: int) -> IntColumn:
+    """(V,) replicas of a service that survive on each row."""
+    mine, found = instance.present.service == service, np.zeros(len(instance.rows), np.int64)
+    np.add.at(found, instance.present.row[mine], instance.present.count[mine])
+    return found
+
+
+def _within_spread(instance: Instance, service: int, fits: IntColumn) -> int:
+    """Most replicas that fit in all, within what racks, groups of feeds and sites may hold of the service."""
+    s, rows, here = instance.services, instance.rows, _here(instance, service)
+    for cap, place in ((s.rack_cap, rows.rack), (s.feed_cap, rows.feed_group)):
+        bare = ~rows.is_pool & (place >= 0)
+        if cap[service] < UNBOUNDED and bare.any():
+            left = np.full(int(place.max(initial=0)) + 1, cap[service], np.int64)
+            np.subtract.at(left, place[bare], here[bare])
+            fits = _cut(fits, place, bare, np.maximum(left, 0))
+    if s.site_cap[service] < UNBOUNDED:
+        left = np.full(len(instance.site_names), s.site_cap[service], np.int64)
+        np.subtract.at(left, rows.site, here)
+        fits = _cut(fits, rows.site, np.ones(len(rows), np.bool_), np.maximum(left, 0))
+    return int(fits.sum())
+
+
+def _cut(fits: IntColumn, place: IndexColumn, counts: BoolColumn, left: IntColumn) -> IntColumn:
+    """What fits, with no more at a place than is left there; places are filled row by row."""
+    found = fits.copy()
+    for row in np.flatnonzero(counts & (fits > 0)).tolist():
+        found[row] = min(found[row], left[place[row]])
+        left[place[row]] -= found[row]
+    return found

@@ -1,0 +1,196 @@
+"""What is now: open runs, the hold, plans that are ready, the last notices. As frozen documents and as text.
+
+`evac status`, `evac run list` and `evac drawer list` show them, asked of the store or of a war room. Names of
+fields are the keys of the JSON. Times are ISO 8601, UTC; null for never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from evac.run.values import CORRUPT
+from evac.views.sheet import Page
+from evac.views.words import listed, plural
+
+ROWS: Final = 20
+SCHEMA_VERSION: Final = 1
+_DIGEST: Final = 19
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """A run in a list."""
+
+    run: str
+    incident: str
+    plan_digest: str
+    """Of the plan in force; empty, as the scenario, where the journal cannot be read."""
+    state: str
+    scenario: str
+    started_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLine:
+    """A plan of the library, or why there is none."""
+
+    scenario: str
+    lost: tuple[str, ...]
+    plan: str
+    """Digest, empty where none could be made."""
+    estate: str
+    """Digest; empty for a plan that the checker of this version has not judged yet."""
+    at: str | None
+    took_ms: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class HoldLine:
+    """Who stopped everything before its next effect."""
+
+    who: str
+    reason: str
+    at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeLine:
+    """One record of watching."""
+
+    number: int
+    at: str | None
+    kind: str
+    site: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusDocument:
+    """What `evac status` shows."""
+
+    schema_version: int
+    store: str
+    leader: str
+    hold: HoldLine | None
+    generation: int
+    """Of the store."""
+    newer_generation: int
+    """That took the place of this store; 0 for none."""
+    sites: Mapping[str, str]
+    """Site -> its mark in the register, sorted."""
+    runs: tuple[RunLine, ...]
+    """Open ones."""
+    plans: tuple[PlanLine, ...]
+    notices: tuple[NoticeLine, ...]
+
+
+def _generation(document: StatusDocument) -> list[tuple[str, str, str]]:
+    """Only where there was more than the first one."""
+    own, newer = document.generation, document.newer_generation
+    if newer:
+        words = f"{own}, and {newer} was opened elsewhere: nothing of this store acts any more"
+        return [("generation", words, "error")]
+    return [("generation", str(own), "")] if own else []
+
+
+def status_text(
+    document: StatusDocument, width: int, colour: bool, situation: Mapping[str, Any] | None = None
+) -> str:
+    """One screen: who leads, what is held, sites that are marked, open runs, ready plans, the last
+    notices. situation: what is not as the files declare it.
+    """
+    page = Page(width, colour)
+    leader, hold, runs = document.leader, document.hold, document.runs
+    page.title(f"{plural(len(runs), 'run')} under way; {leader or 'nobody'} leads")
+    page.line()
+    rows = [
+        ("leader", leader or "nobody: nothing moves until a controller runs", "" if leader else "error"),
+        ("store", document.store, ""),
+        *_generation(document),
+        (
+            "hold",
+            f"by {hold.who} since {hold.at}: {hold.reason}" if hold else "none",
+            "warning" if hold else "",
+        ),
+        *((site, mark, "" if mark == "active" else "warning") for site, mark in document.sites.items()),
+    ]
+    page.facts(rows)
+    _differences(page, situation)
+    if runs:
+        page.line()
+        page.table(
+            ("run", "state", "question"),
+            [(row.run, row.state.replace("_", " "), row.scenario) for row in runs[:ROWS]],
+            whole=(0,),
+        )
+    if document.plans:
+        page.line()
+        page.line("Standby plans", "bold")
+        page.table(_DRAWER, [_drawn(row) for row in document.plans[:ROWS]])
+    if document.notices:
+        page.line()
+        page.line("Last notices", "bold")
+        page.table(("when", "what"), [((one.at or "-")[:19], one.words) for one in document.notices])
+    page.line()
+    page.line(f"next: evac run show {runs[0].run}" if runs else "next: evac drawer list", "dim")
+    return page.text()
+
+
+def _differences(page: Page, situation: Mapping[str, Any] | None) -> None:
+    """What is not as the files declare it, worst first."""
+    if situation is None or not (situation["words"] or situation["compared"]):
+        return
+    page.line()
+    page.line("Not at home" if situation["words"] else "Everything is where the files declare it.", "bold")
+    severe = len(situation["rivals"])
+    for place, words in enumerate(situation["words"]):
+        page.line(words, "error" if place < severe else "")
+    if situation["next"]:
+        page.line(f"next: {situation['next']}", "dim")
+
+
+_DRAWER: Final = ("if lost", "plan", "made, UTC", "")
+
+
+def _drawn(row: PlanLine) -> tuple[str, str, str, str]:
+    made = (row.at or "-")[:19].replace("T", " ")
+    return listed(row.lost), row.plan[:_DIGEST] or "none", made, row.problem
+
+
+def drawer_text(rows: Sequence[PlanLine], width: int, colour: bool) -> str:
+    """One line a scenario."""
+    page = Page(width, colour)
+    if not rows:
+        page.line("no plan is ready; a leading controller makes them: evac serve")
+        return page.text()
+    page.table(_DRAWER, [_drawn(row) for row in rows])
+    page.line()
+    page.line("next: evac drawer get sha256:..., or evac apply sha256:... ESTATE", "dim")
+    return page.text()
+
+
+def list_text(rows: Sequence[RunLine], width: int, colour: bool) -> str:
+    """One line a run: newest last."""
+    page = Page(width, colour)
+    heads: tuple[str, ...] = ("run", "state", "question", "started, UTC")
+    found = [_run_row(row) for row in rows]
+    if not found:
+        page.line("no runs yet")
+        page.line("next: evac apply PLAN ESTATE --execute --reason WHY", "dim")
+        return page.text()
+    needed = 2 + sum(2 + max(len(row[n]) for row in (heads, *found)) for n in range(len(heads)))
+    if needed > width:  # the name of a run says its question, too
+        heads, found = (heads[0], heads[1], heads[3]), [(row[0], row[1], row[3][5:16]) for row in found]
+    page.table(heads, found, whole=(0, 1))
+    for row in rows:
+        if row.state == CORRUPT:
+            page.line(f"next: evac run verify {row.run}", "dim")
+    return page.text()
+
+
+def _run_row(row: RunLine) -> tuple[str, ...]:
+    began = (row.started_at or "-")[:19].replace("T", " ")
+    return row.run, row.state.replace("_", " "), row.scenario, began

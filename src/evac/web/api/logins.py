@@ -1,0 +1,68 @@
+"""Logins that are open: a person sees and ends their own, an admin those of everybody."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel
+
+from evac.model.errors import NotAllowed
+from evac.web.access.keeping import LoginRow
+from evac.web.access.people import LOG, People
+from evac.web.access.port import Actor, need
+from evac.web.api.shapes import answers
+from evac.web.room import JSON, dump, room_of
+
+router = APIRouter(prefix="/v1", tags=["logins"])
+Name = Annotated[str, Query(max_length=512, description="A person. Empty: the caller.")]
+Id = Annotated[str, Query(max_length=64, pattern=r"^[0-9a-f]*$", description="One login; empty: all.")]
+
+
+class Login(BaseModel):
+    """One login. id: names it here, and opens nothing."""
+
+    id: str
+    name: str
+    proof: str
+    acr: str
+    made_ms: int
+    seen_ms: int
+    until_ms: int
+
+
+class Logins(BaseModel):
+    items: list[Login]
+
+
+class LoginsEnded(BaseModel):
+    ended: int
+
+
+@router.get("/logins", responses=answers(Logins, 503))
+async def logins(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
+    """Those of everybody for an admin, else one's own."""
+    access = room_of(request).access
+    rows = await access.logins() if isinstance(access, People) else []
+    told = {"items": [_row(one) for one in rows if actor.has("admin") or one.name == actor.name]}
+    return Response(dump(told), 200, {"cache-control": "no-store"}, JSON)
+
+
+@router.delete("/logins", responses=answers(LoginsEnded, 422, 503))
+async def end(
+    request: Request, actor: Annotated[Actor, Depends(need("viewer"))], name: Name = "", id: Id = ""
+) -> Response:
+    """Ends all logins of a person, or one of them, in every room, within seconds."""
+    whose = name or actor.name
+    if whose != actor.name and not actor.has("admin"):
+        raise NotAllowed("role", f"{actor.name} is {actor.role}; this needs admin", "ask an admin")
+    access = room_of(request).access
+    count = 0
+    if isinstance(access, People):
+        count = await access.end_logins(lambda row: row.name == whose and (not id or row.id == id))
+        LOG.warning("%s ended %d logins of %s", actor.name, count, whose)
+    return Response(dump({"ended": count}), 200, {"cache-control": "no-store"}, JSON)
+
+
+def _row(one: LoginRow) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in Login.model_fields}

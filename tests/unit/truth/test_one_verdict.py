@@ -1,0 +1,134 @@
+"""Audit and plan give one answer on estates of any shape, and what is not known never improves it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.contradictions import contradictions
+from bench.random_estates import random_estate
+from evac.audit import audit
+from evac.model.plan import Outcome
+from evac.model.reason import Reason
+from evac.model.scenario import lose
+from evac.planning.plan import plan
+from evac.verify import check
+from tests.unit.truth.written import written
+
+NO_ROOM = Reason("no-capacity")
+NOT_FOUND = Reason("capacity-not-found")
+
+
+@pytest.mark.parametrize("seed", [1, 3, 4, 7, 9, 12, 22, 25, 48, 57])
+def test_the_audit_says_what_the_plan_says(seed: int) -> None:
+    assert list(contradictions(random_estate(seed))) == []
+
+
+POOLS = """
+name: pools
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 6 cores, memory: 64 GiB}}
+services:
+  shop: {tier: 0, people: 9, replicas: {pa: 1}, START rto: 10 min, sheddable: false,
+         demand: {cpu: CORES cores, memory: 1 GiB}, traffic: {kind: none}}
+  wiki: {tier: 1, people: 9, replicas: {pb: 1}, start: 60 s, sheddable: SHED,
+         demand: {cpu: 2 cores, memory: 1 GiB}, traffic: {kind: none}}
+LIMITS
+"""
+
+
+def outcome_of(
+    folder: Path, text: str, service: str = "shop", **tables: str
+) -> tuple[Outcome, str, int | None]:
+    """What plan and audit say of a service after the loss of a: outcome, fate and recovery."""
+    estate = written(folder, text, **tables)
+    made = plan(estate, lose("a"))
+    assert check(estate, made).holds
+    row = next(row for row in audit(estate).rows if row.domain == "a")
+    names = tuple(s.id for s in estate.services)
+    one = next(one for one in row.fates(names) if one.service == service)
+    return next(o for o in made.outcomes if o.service == service), one.fate, one.recovery_ms
+
+
+def pools(start: str = "start: 60 s,", cores: int = 4, shed: str = "false", limits: str = "") -> str:
+    text = POOLS.replace("START", start).replace("CORES", str(cores)).replace("SHED", shed)
+    return text.replace("LIMITS", limits)
+
+
+def test_an_unknown_start_is_an_unknown_recovery(tmp_path: Path) -> None:
+    outcome, fate, back = outcome_of(tmp_path / "known", pools())
+    assert (outcome.state, outcome.recovery_ms, fate, back) == ("restored", 60_000, "recovers", 60_000)
+    outcome, fate, back = outcome_of(tmp_path / "unknown", pools(start=""))
+    assert (outcome.state, outcome.recovery_ms, outcome.meets_rto) == ("restored", None, None)
+    assert (fate, back) == ("recovers", None)
+
+
+def test_a_known_recovery_of_an_unknown_start_is_refused(tmp_path: Path) -> None:
+    estate = written(tmp_path, pools(start=""))
+    made = plan(estate, lose("a"))
+    lie = replace(made, outcomes=(replace(made.outcomes[0], recovery_ms=0),))
+    assert "F19" in {v.rule for v in check(estate, lie).violations}
+
+
+def test_no_room_is_said_where_it_is_proved(tmp_path: Path) -> None:
+    outcome, fate, _ = outcome_of(tmp_path, pools(cores=5))
+    assert (outcome.state, outcome.why, fate) == ("unplaced", NO_ROOM, "lost")
+
+
+def test_that_no_room_is_left_is_refused_where_a_shed_makes_it(tmp_path: Path) -> None:
+    estate = written(tmp_path, pools(cores=5, shed="true"))
+    made = plan(estate, lose("a"))
+    lie = replace(made, outcomes=tuple(replace(o, why=NO_ROOM) for o in made.outcomes))
+    assert "F1" in {v.rule for v in check(estate, lie).violations}
+    assert check(estate, made).holds
+
+
+def test_what_does_not_fit_beside_its_equals_was_not_found(tmp_path: Path) -> None:
+    twin = "  twin: {tier: 0, people: 8, replicas: {pa: 1}, start: 60 s, sheddable: false,\n" + (
+        "         demand: {cpu: 4 cores, memory: 1 GiB}, traffic: {kind: none}}\n"
+    )
+    text = pools().replace("  wiki:", twin + "  wiki:")
+    outcome, fate, _ = outcome_of(tmp_path, text, "twin")
+    assert (outcome.state, outcome.why, fate) == ("unplaced", NOT_FOUND, "unknown")
+
+
+DARK = """
+name: dark
+sites: {a: {}, b: {}}
+classes: {c: {cpu: 4 cores, memory: 64 GiB, boot: 60 s, boot_odds: 100 %}}
+limits: {LIMITS}
+services:
+  shop: {tier: 0, people: 9, replicas: 1, start: 60 s, demand: {cpu: 4 cores, memory: 1 GiB},
+         traffic: {kind: none}}
+"""
+ROWS = ("a1,a,,c,serving,,yes", "b1,b,,c,dark,,no", "b2,b,,c,dark,,BMC")
+
+
+def fleet(bmc: str) -> str:
+    head = "server,site,rack,class,state,pool,bmc"
+    return "\n".join([head, *ROWS]).replace("BMC", bmc) + "\n"
+
+
+BINDING = "service,target,count\nshop,a1,1\n"
+
+
+@pytest.mark.parametrize(
+    ("limits", "bmc", "booted"),
+    [
+        ("", "no", None),
+        ("manual: {boot: 10 min}", "no", ("b1", 660_000)),
+        ("manual: {boot: 1 s}", "yes", ("b2", 120_000)),
+    ],
+)
+def test_people_boot_servers_after_everything_else(
+    tmp_path: Path, limits: str, bmc: str, booted: tuple[str, int] | None
+) -> None:
+    text = DARK.replace("LIMITS", limits)
+    outcome, fate, back = outcome_of(tmp_path, text, servers=fleet(bmc), replicas=BINDING)
+    if booted is None:
+        assert (outcome.state, fate) == ("unplaced", "lost")
+        return
+    assert (outcome.state, fate, back) == ("restored", "recovers", booted[1])
+    assert f"boot:{booted[0]}" in outcome.critical

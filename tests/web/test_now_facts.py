@@ -1,0 +1,163 @@
+"""What Now says of losses, places and sites follows from plans that are ready and from what runs did."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import httpx2
+import orjson
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
+
+from evac import __version__
+from evac.app.observed_stores import KEY, encode
+from evac.engine.plans.library import key_of, put_plan
+from evac.engine.stores.guards import SITES_KEY
+from evac.model.observation import Observation
+from evac.model.situation import Away, Cause, Effects, LostNow, Rivals
+from evac.office.office import Office
+from evac.office.verdicts import verdict_of
+from evac.store.memory import MemoryStore
+from evac.store.port import Put
+from tests.web.burning import LOST, made
+from tests.web.rooms import play
+from tests.web.test_now_page import opened
+from tests.web.test_run_page import fields
+
+
+async def ready(office: Office) -> None:
+    """The plan for the loss of a site is ready, for the estate as it is now."""
+    assert office.facts is not None
+    digest = await put_plan(office.store, made().data)
+    told = {
+        "plan": digest,
+        "estate": office.facts.digest,
+        "at_ms": office.clock.now_ms(),
+        "took_ms": 9,
+        "problem": "",
+        "judged": __version__,
+    }
+    await office.store.transact((), (Put(key_of((LOST,)), orjson.dumps(told)),))
+    await office.look()
+    office.refresh()
+
+
+async def observed(office: Office, observation: Observation) -> None:
+    await office.store.transact((), (Put(KEY, encode(observation, "", {})),))
+    await office.look()
+    await office.reckon()
+    office.refresh()
+
+
+def test_the_verdict_of_a_plan_that_is_ready_is_what_every_page_says() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        estimated = (await client.get("/v1/audit/losses")).json()["items"]
+        assert all(row["plan"] == "" for row in estimated)
+        await ready(office)
+        words = verdict_of(made().digest, made().plan).words
+        assert "not coming back: reports (2,000 people)" in words
+        assert "shed: ads" in words
+        now, losses = (await client.get("/now")).text, (await client.get("/now/losses?kind=site")).text
+        asked = (await client.get(f"/what-if?lose={LOST}")).text
+        for page in (now, losses, asked):
+            assert words in page
+        (row,) = (r for r in (await client.get("/v1/audit/losses")).json()["items"] if r["domain"] == LOST)
+        assert (row["verdict"], row["what"], row["plan"]) == ("loss", words, made().digest)
+        (one,) = (r for r in (await client.get("/v1/domains")).json()["items"] if r["id"] == LOST)
+        assert one["verdict"] == "loss"
+        assert "every site can be lost" not in now
+        assert f'href="/plans/{made().digest}"' in asked
+
+    play(story, MemoryStore())
+
+
+def test_a_plan_of_another_estate_says_nothing() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await ready(office)
+        told = orjson.loads((await office.store.list("drawer/"))[0].value)
+        value = orjson.dumps({**told, "estate": "sha256:other"})
+        await office.store.transact((), (Put(key_of((LOST,)), value),))
+        await office.look()
+        rows = (await client.get("/v1/audit/losses")).json()["items"]
+        assert all(row["plan"] == "" for row in rows)
+
+    play(story, MemoryStore())
+
+
+def test_what_is_lost_counts_for_nothing_and_is_cleared_by_name() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        marks = orjson.dumps({LOST: "lost"})
+        await office.store.transact((), (Put(SITES_KEY, marks),))
+        lost = LostNow(LOST, "lost", office.clock.now_ms() - 3_600_000, "fire-1-north")
+        await observed(office, Observation(1, effects=Effects((lost,))))
+        page = (await client.get("/now")).text
+        assert f"{LOST} is lost since" in page
+        assert "run fire-1-north" in page
+        table = page[page.index('id="h-losses"') : page.index('id="h-matrix"')]
+        assert f'<th scope="row">{LOST}</th>' not in table, "what is lost cannot be lost again"
+        room = page[page.index('id="h-room"') : page.index('id="h-restores"')]
+        assert LOST not in room
+        assert all(one["id"] != LOST for one in (await client.get("/v1/domains")).json()["items"])
+        form = (await client.get(f"/sites/clear?domain={LOST}")).text
+        for wrong in ({"reason": "drill"}, {"reason": "drill", "typed": "south"}, {"typed": LOST}):
+            assert (await client.post("/sites/clear", data=fields(form, **wrong))).status_code == 422
+        assert (await office.store.get(SITES_KEY)).value == marks  # type: ignore[union-attr]
+        sent = fields(form, reason="the drill is over", typed=LOST, who="ann")
+        assert (await client.post("/sites/clear", data=sent)).headers["location"] == "/now"
+        assert b'"lost"' not in (await office.store.get(SITES_KEY)).value  # type: ignore[union-attr]
+
+    play(story, MemoryStore())
+
+
+def test_the_form_that_makes_a_run_says_what_is_given_up_and_that_the_site_works() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await ready(office)
+        page = (await client.get(f"/plans/{made().digest}/carry-out")).text
+        assert verdict_of(made().digest, made().plan).words in page
+        assert f"{LOST} is not watched by the votes of witnesses" in page
+        sites = tuple(replace(s, state="healthy") if s.id == LOST else s for s in office.situation.sites)
+        office.situation = replace(office.situation, sites=sites)
+        page = (await client.get(f"/plans/{made().digest}/carry-out")).text
+        assert f"{LOST.capitalize()} answers: this plan leaves a working site as lost" in page
+
+    play(story, MemoryStore())
+
+
+def test_two_primaries_are_the_first_thing_on_the_page_and_it_says_what_to_do() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        rivals = (Rivals("carts", ("north", "south"), 1),)
+        await observed(office, Observation(1, rivals=rivals, effects=Effects()))
+        page = (await client.get("/now")).text
+        verdict = page[page.index('class="verdict error"') :]
+        assert "carts has 2 writable primaries: north, south" in verdict[:400]
+        assert "Stop writes to the old one now" in verdict[:400]
+
+    play(story, MemoryStore())
+
+
+def test_what_runs_away_from_home_is_listed_with_its_cause() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await office.reckon()
+        assert office.facts is not None
+        cause = Cause("run", "fire-1", "start:cart", office.clock.now_ms() - 60_000)
+        away = Away("cart", (("north", 8),), (("south", 12),), (), cause)
+        office.facts = replace(office.facts, services_away=(away,))
+        page = (await client.get("/now")).text
+        assert "cart runs in south (12) since" in page
+        assert "run fire-1; home: north (8)" in page
+        assert "all data is at its home site" not in page
+
+    play(story, MemoryStore())
+
+
+@pytest.mark.browser
+def test_the_form_to_clear_a_site_fits_and_axe_finds_nothing(
+    browser: Browser, served: tuple[str, str]
+) -> None:
+    page = opened(browser, f"{served[0]}/sites/clear?domain=north", 1440, "dark")
+    assert Axe().run(page).response["violations"] == []
+    for width in (1440, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.context.close()
