@@ -545,12 +545,21 @@ def limit(
 @click.argument("estate", type=click.Path())
 @click.option("--incident", required=True, help="The incident whose journal was lost.")
 @reason_option
+<<<<<<< HEAD
 @click.option("--confirm", metavar="SITE", multiple=True, help="Each site that the plan leaves; repeat it.")
+=======
+@click.option("--confirm", metavar="SITE", multiple=True, help="Names of the sites that the plan leaves.")
+@click.option("--abandon", metavar="SITE", multiple=True, help="Leave a site as lost although it answers.")
+>>>>>>> main
 @click.option(
     "--generation",
     type=click.IntRange(0, 4_000),
     default=0,
+<<<<<<< HEAD
     help="For a new store: higher than the old store's.",
+=======
+    help="Of a new store; left out: above all that members of stores have obeyed.",
+>>>>>>> main
 )
 @store_option
 @quiet_option
@@ -560,6 +569,7 @@ def adopt(
     incident: str,
     reason: str,
     confirm: tuple[str, ...],
+    abandon: tuple[str, ...],
     generation: int,
     store: str | None,
     quiet: bool,
@@ -572,7 +582,7 @@ def adopt(
 
     console.remember({"--store": store}, server=False)
     made, done = adopted(
-        Path(plan), Path(estate), store, incident, reason, confirm, now_ms(), log_file(), generation
+        Path(plan), Path(estate), store, incident, reason, confirm, now_ms(), log_file(), generation, abandon
     )
     say(
         f"{made} is made; {len(done)} steps are already done"
