@@ -545,21 +545,13 @@ def limit(
 @click.argument("estate", type=click.Path())
 @click.option("--incident", required=True, help="The incident whose journal was lost.")
 @reason_option
-<<<<<<< HEAD
 @click.option("--confirm", metavar="SITE", multiple=True, help="Each site that the plan leaves; repeat it.")
-=======
-@click.option("--confirm", metavar="SITE", multiple=True, help="Names of the sites that the plan leaves.")
-@click.option("--abandon", metavar="SITE", multiple=True, help="Leave a site as lost although it answers.")
->>>>>>> main
+@click.option("--abandon", metavar="SITE", multiple=True, help="Treat a site as lost although it answers.")
 @click.option(
     "--generation",
     type=click.IntRange(0, 4_000),
     default=0,
-<<<<<<< HEAD
-    help="For a new store: higher than the old store's.",
-=======
-    help="Of a new store; left out: above all that members of stores have obeyed.",
->>>>>>> main
+    help="For a new store. [default: above everything that members of stores have obeyed]",
 )
 @store_option
 @quiet_option
