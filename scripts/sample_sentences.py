@@ -1,4 +1,4 @@
-"""Prints random sentences of the documentation and of the program's strings, for a person to judge their English.
+"""Prints random sentences of the docs and of the program's strings, for a person to judge their English.
 
 `python scripts/sample_sentences.py --count 100 --seed 1` prints both samples, each line with its place.
 """
