@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ("docs/reference/cli/", "docs/_build/")
-CODE = re.compile(r"```.*?^ *```|<!--.*?-->|^\|.*$|^ {4,}.*$|^#.*$", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"```[\s\S]*?^ *```|<!--[\s\S]*?-->|^\|.*$|^ {4,}.*$|^#.*$", re.MULTILINE)
 LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 SENTENCE = re.compile(r"(?<=[.?!:])\s+(?=[A-Z`*])")
 FEWEST_WORDS = 5
