@@ -292,8 +292,8 @@ Who may do what in the war room. One YAML file, `access.yaml` in the folder of t
 names another. Without one the war room listens on loopback only, and anyone who can reach it is admin. The
 war room reloads the file when it changes; it ignores an invalid file, the log says why, and the last valid
 version stays in use. `evac access check FILE` lists every problem with file, line and column, and
-`evac schema access` prints the JSON Schema. This page is generated from the program's own table. How to set it up:
-[Control access](../how-to/access.md).
+`evac schema access` prints the JSON Schema. This page is generated from the program's own
+table. How to set it up: [Control access](../how-to/access.md).
 
 ```yaml
 address: https://war.example.com:8400
