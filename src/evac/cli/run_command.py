@@ -237,8 +237,8 @@ def verify(run: str | None, where: Where, estate: str | None, output: str) -> in
     Exit code 18: complete, but not compared with the heads that agents keep, because --estate is missing;
     someone with access to the store could have rewritten it from the start.
 
-    Without RUN, verify the journals that belong to no run: probes (watch), alerts (notices) and standby
-    plans (plans). You can also name one of these three instead of RUN.
+    Without RUN, verify the journals that belong to no run: probes (watch), alerts (notices), who did what
+    (access) and standby plans (plans). You can also name one of these four instead of RUN.
     """
     import json
 
