@@ -168,6 +168,25 @@ def logout(name: str, login: str, where: Where, quiet: bool) -> None:
     say(f"{count} login{'' if count == 1 else 's'} of {name} ended", quiet)
 
 
+@access.command()
+@where_options
+@click.option("--last", "length", type=Length(), default=0, help="Only the last, like 24h. [default: all]")
+@output_option("jsonl", "cef")
+def log(where: Where, length: int, output: str) -> None:
+    """Export who signed in, who was refused, what people asked of runs, and how each was proven.
+
+    One record a line: JSON, or CEF for a SIEM. Journals are never shortened: keep what you export as long as
+    you have to. `evac run verify access` proves the part that war rooms saw.
+    """
+    from evac.model.access import AccessRecord
+    from evac.views.access_log import cef_line, json_line
+
+    since_ms = now_ms() - length if length else 0
+    line = json_line if output == "jsonl" else cef_line
+    for row in where.do(lambda control: control.access_log(since_ms)):
+        emit(line(AccessRecord(**row)), None)
+
+
 @access.command(name="break-glass")
 @click.option("--run", "run", default="", help="The run it is for.")
 @click.option("--incident", default="", help="Instead: the incident whose run it is for.")

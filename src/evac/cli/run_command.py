@@ -233,8 +233,9 @@ def verify(run: str | None, where: Where, estate: str | None, output: str) -> in
     Exit code 18: whole in itself, and not compared with the heads that agents keep, because --estate was not
     given; someone with the store could have written it again from its start.
 
-    Without RUN, in those that are no run's: what was watched (watch), what people were told (notices), and
-    which plans lay ready (plans). Each of the three can also be named in place of RUN.
+    Without RUN, in those that are no run's: what was watched (watch), what people were told (notices), who
+    did what (access), and
+    which plans lay ready (plans). Each of the four can also be named in place of RUN.
     """
     import json
 

@@ -232,7 +232,6 @@ def serve(
     if listen is None and (idle := _given("access", "tls_cert", "tls_key")):
         raise click.UsageError(f"{listed(idle)} without --listen: no room is served that could heed it")
     from evac.app import controlling, runs
-    from evac.estate.codecs.access import access_beside
 
     setting = controlling.Setting(
         estate,
@@ -246,7 +245,7 @@ def serve(
         until_idle / 1_000,
         generation,
         anchors=asked.bundle is not None,
-        access=access or access_beside(estate),
+        access=access,
     )
     room = _room(setting, listen, access, tls_cert, tls_key) if listen else None
     _run(setting, room, status.arguments(setting), _notices(setting, notices))
@@ -260,6 +259,9 @@ def _run(
     had. Raises EstateError.
     """
     from evac.app.estates.copies import Copies, NotCopied, arguments_of
+    from evac.estate.codecs.access import access_beside
+
+    setting = replace(setting, access=setting.access or access_beside(setting.estate))
 
     if os.environ.get("EVAC_DEBUG"):
         logging.basicConfig(format="%(asctime)s %(name)s %(message)s")

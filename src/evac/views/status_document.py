@@ -85,6 +85,8 @@ class StatusDocument:
     """Open ones."""
     plans: tuple[PlanLine, ...]
     notices: tuple[NoticeLine, ...]
+    background: str = ""
+    """The controller that a command started for its run, while it leads: pid, estate and since when."""
 
 
 def _generation(document: StatusDocument) -> list[tuple[str, str, str]]:
@@ -108,6 +110,7 @@ def status_text(
     page.line()
     rows = [
         ("leader", leader or "nobody: nothing moves until a controller runs", "" if leader else "error"),
+        *([("background", document.background, "")] if document.background else []),
         ("store", document.store, ""),
         *_generation(document),
         (

@@ -223,6 +223,9 @@ async def serve(
         told = "" if access.authenticates else "; it tells nobody apart: whoever reaches it acts as its admin"
         print(f"the war room listens on {listen.url(setting.secure)}{told}", file=sys.stderr, flush=True)
         tasks = [asyncio.create_task(parent_ends(told_to_end, opened.hear), name="parent")]
+        if isinstance(access, KeepsLogins):
+            access.seen.site = office.site
+            tasks.append(asyncio.create_task(access.seen.follow(opened.store), name="access log"))
         if certificate is not None:
             tasks.append(asyncio.create_task(certificate.follow(), name="certificate"))
         try:
