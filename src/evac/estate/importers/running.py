@@ -39,6 +39,7 @@ from evac.estate.importers.imported import (
     SourceError,
     Unknown,
     document_text,
+    scalar_text,
     table_text,
 )
 from evac.estate.loading import check
@@ -74,7 +75,7 @@ _SERVICE_FACTS: Final[tuple[tuple[str, Callable[[Service], bool]], ...]] = (
     ("services that may or may not be shed", lambda s: s.sheddable is None),
 )
 _STORE_FACTS: Final[tuple[tuple[str, Callable[[Store], bool]], ...]] = (
-    ("stores that stand nowhere", lambda s: not s.members),
+    ("stores without a location", lambda s: not s.members),
     ("stores whose primary is not known", lambda s: bool(s.members) and s.primary is None),
     (
         "stores with a copy whose lag is not known",
@@ -426,17 +427,11 @@ def _example_overlay(kind: str, source: Path, imported: Imported) -> str:
         "# It is merged over the imported facts, and what it says wins. Take the sign # away where you know",
         "# the answer; what stays unknown is treated as unknown, never guessed.",
         "evac: 1",
-        f"name: {_plain_name(name)}",
+        f"name: {scalar_text(name[:100])}",
         "",
         *(f"# {line}".rstrip() for line in imported.examples),
     ]
     return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def _plain_name(name: str) -> str:
-    from evac.estate.importers.imported import scalar_text
-
-    return scalar_text(name[:100])
 
 
 __all__ = ["import_estate", "overlay_in", "read_source"]
