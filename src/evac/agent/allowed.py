@@ -46,29 +46,29 @@ class Allowed:
 
     def refuse_other(self, action: Action, site: str) -> None:
         """Raises `Permanent` for the first thing that the action names and that is not listed."""
-        for names, where, words in _named(action):
-            if not self._has(names, words):
+        for names, where, named in _named(action):
+            if not self._has(names, named):
                 table = _TABLES[names]
                 raise Permanent(
                     "order-not-allowed",
-                    f"the agent of {site} lets no order of {action.driver} name {words[:200]} ({where})",
+                    f"the agent of {site} lets no order of {action.driver} name {named[:200]} ({where})",
                     f"if it may, add it to {table} under [allow] in the agent's file",
                 )
 
-    def _has(self, names: Names, words: str) -> bool:
+    def _has(self, names: Names, named: str) -> bool:
         if names == "host":
-            return _lists_host(self.hosts, words)
+            return _lists_host(self.hosts, named)
         if names == "secret":
-            return words in self.secrets
+            return named in self.secrets
         if names == "socket":
-            return _real(words) in map(_real, self.sockets)
+            return _real(named) in map(_real, self.sockets)
         if names == "program":
             # A bare name is looked for on the PATH of the agent, so it is listed as such.
-            parent = _real(str(Path(words).parent)) if words.startswith("/") else ""
+            parent = _real(str(Path(named).parent)) if named.startswith("/") else ""
             listed = [one if "/" not in one else _real(one) for one in self.bin]
-            return (_real(words) if "/" in words else words) in listed or parent in listed
-        path = _real(words.removeprefix("file:"))
-        return words.removeprefix("file:").startswith("/") and any(
+            return (_real(named) if "/" in named else named) in listed or parent in listed
+        path = _real(named.removeprefix("file:"))
+        return named.removeprefix("file:").startswith("/") and any(
             path == top or path.startswith(top.rstrip("/") + "/") for top in map(_real, self.data)
         )
 
@@ -100,8 +100,8 @@ assert set(_TABLES) == set(get_args(Names)) - {""}
 
 
 def _named(action: Action) -> Iterable[tuple[Names, str, str]]:
-    """What an action reaches: what it is, which key names it, and its words. Raises `Permanent` for a key
-    that the driver does not declare: no one knows what it would reach.
+    """What an action reaches: what it is, which key names it, and how it is written. Raises `Permanent` for a
+    key that the driver does not declare: no one knows what it would reach.
     """
     spec = DRIVERS.get(action.driver)
     declared = {} if spec is None else {one.key: one for one in spec.all_settings}
@@ -118,38 +118,38 @@ def _named(action: Action) -> Iterable[tuple[Names, str, str]]:
 
 def _parts(names: Names, where: str, value: Value, port: Value) -> Iterable[tuple[Names, str, str]]:
     """Hosts may be written with commas. A reference of a secret counts wherever it is."""
-    texts = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
-    if names == "program" and texts:
-        yield names, where, texts.pop(0)
-    for text in filter(None, texts):
+    entries = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+    if names == "program" and entries:
+        yield names, where, entries.pop(0)
+    for entry in filter(None, entries):
         if names == "host":
-            for part in filter(None, map(str.strip, text.split(","))):
+            for part in filter(None, map(str.strip, entry.split(","))):
                 yield names, where, _address(part, port)
         elif names in ("folder", "socket", "secret"):
-            yield names, where, text
+            yield names, where, entry
         else:
-            found = (one for one in (text, text.partition("=")[2]) if one.startswith(_REFERENCES))
+            found = (one for one in (entry, entry.partition("=")[2]) if one.startswith(_REFERENCES))
             yield from (("secret", where, one) for one in found)
 
 
-def _address(text: str, port: Value) -> str:
+def _address(entry: str, port: Value) -> str:
     """`HOST:PORT`, or `HOST` where none is said, of a URL, `NAME=HOST:PORT`, `HOST:PORT` or a host."""
-    if "://" in text:
-        parts = urlsplit(text)
+    if "://" in entry:
+        parts = urlsplit(entry)
         try:
             return address(parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0))
         except ValueError:  # a port that is none
-            return text
-    text = text.rpartition("=")[2].lower()
-    host, _, own = text.rpartition(":")
+            return entry
+    entry = entry.rpartition("=")[2].lower()
+    host, _, own = entry.rpartition(":")
     if _PORT.fullmatch(own) and (host.startswith("[") or ":" not in host):
         return address(host.strip("[]"), int(own))
-    host = text.strip("[]")
+    host = entry.strip("[]")
     return address(host, int(str(port))) if _PORT.fullmatch(str(port)) else host
 
 
-def _lists_host(hosts: Iterable[str], words: str) -> bool:
-    host = words.rpartition(":")[0].strip("[]") if words.startswith("[") or words.count(":") == 1 else words
+def _lists_host(hosts: Iterable[str], named: str) -> bool:
+    host = named.rpartition(":")[0].strip("[]") if named.startswith("[") or named.count(":") == 1 else named
     try:
         number = ipaddress.ip_address(host)
     except ValueError:
@@ -158,7 +158,7 @@ def _lists_host(hosts: Iterable[str], words: str) -> bool:
         if "/" in one:
             if number is not None and number in ipaddress.ip_network(one):
                 return True
-        elif one.lower() in (host, words):
+        elif one.lower() in (host, named):
             return True
     return False
 

@@ -130,16 +130,16 @@ class Gate:
     def believe(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Believed:
         """An order that one of our keys signed. Raises `NotBelieved`."""
         nonce, stamp = headers.get(client.NONCE, ""), headers.get(client.TIMESTAMP, "")
-        said = headers.get(client.SIGNATURE, "")
+        signature = headers.get(client.SIGNATURE, "")
         if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 15):
             raise NotBelieved
         if not (_LEAST_NONCE <= len(nonce) <= _MOST_NONCE and nonce.isascii() and nonce.isalnum()):
             raise NotBelieved
-        version = client.OLDER if said.startswith(client.OLDER) else client.VERSION
+        version = client.OLDER if signature.startswith(client.OLDER) else client.VERSION
         at = client.Addressee(headers.get(client.SITE, ""), headers.get(client.ADDRESS, ""))
         for key in self._keys.now:
             wanted = client.order_signature(key, method, path, body, int(stamp), nonce, at, version)
-            if client.same(said, wanted):
+            if client.same(signature, wanted):
                 return Believed(nonce, int(stamp), at.site, at.address, key, version)
         raise NotBelieved
 

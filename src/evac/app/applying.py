@@ -12,7 +12,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -37,11 +37,13 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, StalePlan, Superseded, Unavailable
 from evac.model.estate import Estate
+from evac.model.generation import generation_of
 from evac.model.observation import Observation
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.model.situation import Situation
 from evac.run.envelope import outside
+from evac.run.values import RunStep
 from evac.steps.registry import kind_of
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.opening import open_store
@@ -255,21 +257,28 @@ def adopt(
     now_ms: int,
     log: Path,
     generation: int,
+    abandoned: tuple[str, ...] = (),
 ) -> tuple[str, tuple[str, ...]]:
-    """The run that was made, which waits for approval, and the steps that the world shows as done."""
+    """The run that was made, which waits for approval, and the steps that the world shows as done.
+
+    generation: of a new store; 0: above whatever the members of stores have obeyed.
+    """
 
     async def work() -> tuple[str, tuple[str, ...]]:
         drivers, store = Drivers(), open_store(url or runs.default_store())
         try:
             loaded = await load(plan, estate, None, drivers, now_ms, store)
-            done = await look(loaded, drivers)
-            await ensure_controller(
-                store, url or runs.default_store(), estate.absolute(), None, log, generation
-            )
-            run = await runs.propose(store, runs.proposal_of(loaded.data, incident, reason, typed), now_ms)
-            for number, step in enumerate(done):
-                await _attest(store, run, step, f"seen to be done: {reason}", now_ms + number)
-            return run, done
+            found = await look(loaded, drivers)
+            number = generation or await _next_generation(store, loaded.estate, drivers, now_ms)
+            await ensure_controller(store, url or runs.default_store(), estate.absolute(), None, log, number)
+            proposal = runs.proposal_of(loaded.data, incident, reason, typed)
+            run = await runs.propose(store, replace(proposal, abandoned=abandoned), now_ms)
+            for i, step in enumerate(found.done):
+                await _say(store, run, "attest", step, f"seen to be done: {reason}", now_ms + i)
+            for i, step in enumerate(found.needless):
+                words = f"its store was seen to have its new primary: {reason}"
+                await _say(store, run, "skip", step, words, now_ms + len(found.done) + i)
+            return run, found.done
         finally:
             await drivers.close()
             await store.close()
@@ -277,8 +286,16 @@ def adopt(
     return asyncio.run(work())
 
 
-async def look(loaded: LoadedPlan, drivers: Drivers) -> tuple[str, ...]:
-    """Steps all of whose actions the real systems say are done, in the order of the plan."""
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What the world shows of a plan. needless: fences of stores whose promotion is done."""
+
+    done: tuple[str, ...]
+    needless: tuple[str, ...] = ()
+
+
+async def look(loaded: LoadedPlan, drivers: Drivers) -> Adopted:
+    """Asks the real systems which steps are done."""
     bound = bind(
         loaded.estate, loaded.plan, loaded.policy, run="adopt", incident="adopt", digest=loaded.digest
     )
@@ -290,7 +307,38 @@ async def look(loaded: LoadedPlan, drivers: Drivers) -> tuple[str, ...]:
         return bool(found) and all(found)
 
     answers = await asyncio.gather(*(is_done(step.id) for step in bound.spec.steps))
-    return tuple(step.id for step, done in zip(bound.spec.steps, answers, strict=True) if done)
+    seen = {step.id for step, done in zip(bound.spec.steps, answers, strict=True) if done}
+    return adopted(bound.spec.steps, seen)
+
+
+def adopted(steps: Sequence[RunStep], seen: Collection[str]) -> Adopted:
+    """What is taken as done of what was seen to be. A step counts only once everything before it does: a
+    service that answers proves nothing while its store has no primary, and no user is sent there.
+
+    A fence is never taken as done: that a copy is cut off now does not say by whose order. Where its store
+    has the new primary it is needless.
+    """
+    moved = {s.target for s in steps if kind_of(s.kind).makes_primary and s.id in seen}
+    needless = [s.id for s in steps if kind_of(s.kind).fences and s.target in moved]
+    counted, done = set(needless), list[str]()
+    left = [s for s in steps if s.id in seen and not kind_of(s.kind).fences]
+    while ready := [s for s in left if counted.issuperset(s.after)]:
+        done += [s.id for s in ready]
+        counted.update(s.id for s in ready)
+        left = [s for s in left if s.id not in counted]
+    order = {s.id: i for i, s in enumerate(steps)}
+    return Adopted(tuple(sorted(done, key=order.__getitem__)), tuple(needless))
+
+
+async def _next_generation(store: Store, estate: Estate, drivers: Drivers, now_ms: int) -> int:
+    """Of a store that nothing was ever written into: above all that members of stores have obeyed, so that
+    they obey its leader too. 0 where none obeyed anything, or the store has a history of its own.
+    """
+    if await store.holder(LEADER) is not None or await store.list("journal/", limit=1):
+        return 0
+    own = (await read_generation(store)).number
+    highest = max((one.token for one in (await observe(estate, drivers, now_ms)).members), default=0)
+    return max(own, generation_of(highest) + 1) if highest else own
 
 
 async def _seen(action: Action, drivers: Drivers) -> bool:
@@ -304,10 +352,12 @@ async def _seen(action: Action, drivers: Drivers) -> bool:
         return False
 
 
-async def _attest(store: Store, run: str, step: str, reason: str, at_ms: int) -> None:
+async def _say(
+    store: Store, run: str, verb: requests.RequestVerb, step: str, reason: str, at_ms: int
+) -> None:
     request = requests.Request(
         runs.new_id(at_ms),
-        "attest",
+        verb,
         f"evac adopt for {runs.who_am_i()}",
         reason,
         step=step,

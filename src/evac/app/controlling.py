@@ -164,6 +164,7 @@ def _permitting(
         desk.clock,
         lambda site: _permitter(estate, agents, site),
         lambda name: _primary_of(seen, name),
+        seen.obeyed,
     )
 
 
@@ -309,6 +310,7 @@ def _desk(
         loss=seen.loss,
         effects=partial(_left_behind, store, seen),
         look=look,
+        obeyed=seen.obeyed,
         check=lambda view, request, now_ms: check_request(
             policies.of(view.spec.run), view, request, people.now, now_ms
         ),

@@ -84,6 +84,17 @@ class SeenEstate:
         self._effects = EffectsReader(store)
         self._published = Published(store)
         self._rivals: dict[str, Rivals] = {}
+        self._obeyed: dict[str, int] = {}
+
+    def obeyed(self, store: str) -> int:
+        """The highest epoch that a member was seen to have obeyed: a store that took the place of a lost one
+        goes on above it.
+        """
+        return self._obeyed.get(store, 0)
+
+    def _note_obeyed(self, now: Observation) -> None:
+        for member in now.members:
+            self._obeyed[member.store] = max(self.obeyed(member.store), member.epoch)
 
     @property
     def files(self) -> Estate:
@@ -157,7 +168,9 @@ class SeenEstate:
             await self.read()
         if not self.observation.members:
             at_ms = self._clock.now_ms()
-            now = merged(self.observation, await observe(self._files, self._drivers, at_ms))
+            looked = await observe(self._files, self._drivers, at_ms)
+            self._note_obeyed(looked)
+            now = merged(self.observation, looked)
             self._take(replace(now, effects=await self._effects.read(at_ms)))
 
     async def look(self, guard: Lease) -> None:
@@ -169,6 +182,7 @@ class SeenEstate:
         before = await sets.read_all()
         now = await observe(self._files, self._drivers, self._clock.now_ms())
         effects = await self._effects.read(self._clock.now_ms())
+        self._note_obeyed(now)
         self.note_waits(now)
         await self._keep_sightings(now, at_ms, guard)
         epochs = await sets.read_all()

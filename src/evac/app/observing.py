@@ -223,6 +223,8 @@ async def seen_at(endpoint: Endpoint, drivers: Drivers, timeout_s: float) -> Mem
         report.waits_for,
         report.position,
         report.history,
+        token=report.token,
+        epoch=report.epoch,
     )
 
 

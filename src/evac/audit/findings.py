@@ -156,7 +156,11 @@ def apply_suppressions(
         else:
             used.add(index)
             put_aside.append(Suppressed(finding, active[index]))
-    found_open += [_unused(s) for i, s in enumerate(active) if i not in used]
+    found_open += [
+        _finding(s, UNUSED_RULE, "note", "matches no finding", "Remove it.")
+        for i, s in enumerate(active)
+        if i not in used
+    ]
     return tuple(sorted(found_open, key=lambda f: f.sort_key)), tuple(put_aside)
 
 
@@ -187,10 +191,6 @@ def _complaint(suppression: Suppression, as_of: date | None) -> Finding | None:
             "Mend what it put aside, or decide again and write a new end date.",
         )
     return None
-
-
-def _unused(suppression: Suppression) -> Finding:
-    return _finding(suppression, UNUSED_RULE, "note", "matches no finding", "Remove it.")
 
 
 def _finding(

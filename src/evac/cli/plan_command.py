@@ -33,7 +33,7 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import InvalidInput, StalePlan, UnsafePlan
 from evac.model.estate import Estate
-from evac.model.policy import Policy
+from evac.model.scenario import Policy
 from evac.model.situation import Situation
 from evac.planning.simulation.simulate import parse_faults
 from evac.planning.simulation.simulate import simulate as play

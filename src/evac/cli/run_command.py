@@ -539,8 +539,12 @@ def limit(
 @click.option("--incident", required=True, help="The incident whose journal was lost.")
 @reason_option
 @click.option("--confirm", metavar="SITE", multiple=True, help="Names of the sites that the plan leaves.")
+@click.option("--abandon", metavar="SITE", multiple=True, help="Leave a site as lost although it answers.")
 @click.option(
-    "--generation", type=click.IntRange(0, 4_000), default=0, help="Of a new store: above the old one's."
+    "--generation",
+    type=click.IntRange(0, 4_000),
+    default=0,
+    help="Of a new store; left out: above all that members of stores have obeyed.",
 )
 @store_option
 @quiet_option
@@ -550,6 +554,7 @@ def adopt(
     incident: str,
     reason: str,
     confirm: tuple[str, ...],
+    abandon: tuple[str, ...],
     generation: int,
     store: str | None,
     quiet: bool,
@@ -561,7 +566,7 @@ def adopt(
 
     console.remember({"--store": store}, server=False)
     made, done = adopted(
-        Path(plan), Path(estate), store, incident, reason, confirm, now_ms(), log_file(), generation
+        Path(plan), Path(estate), store, incident, reason, confirm, now_ms(), log_file(), generation, abandon
     )
     say(
         f"{made} is made; {len(done)} steps are done already, as the world shows"

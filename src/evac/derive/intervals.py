@@ -18,8 +18,7 @@ from evac.derive.planning_instance import derive
 from evac.model.estate import Estate, Interval
 from evac.model.fleet import Fleet, IntColumn
 from evac.model.instance import Instance, LostStore, PowerBudget
-from evac.model.policy import Policy
-from evac.model.scenario import Scenario
+from evac.model.scenario import Policy, Scenario
 from evac.model.units import RESOURCE_COUNT
 
 Tree = dict[str | int, Any]

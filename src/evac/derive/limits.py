@@ -15,7 +15,7 @@ import numpy as np
 
 from evac.derive.domains import Topology, resolve
 from evac.model.errors import UnknownDomain
-from evac.model.estate import BootServer, Estate, Feed, Pool, Rate, ServerClass
+from evac.model.estate import BootServer, Estate, Feed, Rate, ServerClass
 from evac.model.fleet import IndexColumn, IntColumn
 from evac.model.instance import Limit, Use
 from evac.model.scenario import Scenario
@@ -106,7 +106,7 @@ def limits_of(estate: Estate, tick_ms: int) -> LimitTable:
     for server in estate.boot_servers:
         _boot_server(server, tick_ms, rows)
     for pool in estate.pools:
-        _pool(pool, tick_ms, rows)
+        _add_rate(rows, limit_id("starts", pool.id), pool.starts, tick_ms)
     ordered = tuple(rows[name] for name in sorted(rows))
     index = {limit.id: row for row, limit in enumerate(ordered)}
     fence = (Use(index["fences"], 1),) if "fences" in index else ()
@@ -160,10 +160,6 @@ def _boot_server(server: BootServer, tick_ms: int, rows: dict[str, Limit]) -> No
     _add_rate(rows, limit_id("dhcp", server.id), server.boots, tick_ms)
     _add(rows, limit_id("boots", server.id), server.boots_at_once)
     _add(rows, limit_id("image", server.id), server.image_mbps)
-
-
-def _pool(pool: Pool, tick_ms: int, rows: dict[str, Limit]) -> None:
-    _add_rate(rows, limit_id("starts", pool.id), pool.starts, tick_ms)
 
 
 BUDGETED: Final = ("site", "hall", "feed", "rack")

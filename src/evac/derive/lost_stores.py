@@ -21,8 +21,7 @@ from evac.derive.stores import (
 )
 from evac.model.estate import Store
 from evac.model.instance import Candidate, LostStore, Reprotect
-from evac.model.policy import Policy
-from evac.model.scenario import Scenario
+from evac.model.scenario import Policy, Scenario
 from evac.model.units import ticks_up
 from evac.steps.force_quorum import ForceQuorum
 

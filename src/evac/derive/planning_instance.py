@@ -43,8 +43,7 @@ from evac.model.instance import (
     ToolNeed,
     Use,
 )
-from evac.model.policy import Policy
-from evac.model.scenario import Scenario
+from evac.model.scenario import Policy, Scenario
 from evac.model.units import RESOURCE_WORDS, TICK_MS, UNBOUNDED, ceil_share, floor_share, ticks_up
 from evac.steps.registry import PLANNED, START_CYCLE, STATED_KINDS
 

@@ -38,6 +38,10 @@ class RoleReport:
     position: int | None = None
     """Bytes of its log that it holds, comparable within one `history`; None where the engine does not say."""
     history: str = ""
+    token: int = 0
+    """The highest token that it has obeyed; 0 where the engine does not keep it."""
+    epoch: int = 0
+    """The highest epoch that it has obeyed, likewise."""
 
 
 @dataclass(frozen=True, slots=True)

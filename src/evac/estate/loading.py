@@ -38,6 +38,7 @@ from evac.estate.format.document import (
     read_document,
 )
 from evac.estate.format.kinds import Field, Mapped, Record, Records
+from evac.estate.format.loads import check_loads
 from evac.estate.format.problems import Problems
 from evac.estate.format.reading import Ends, FactBook, PlaceIndex, Reader
 from evac.estate.format.spec import HEAD, SECTIONS, Section
@@ -121,8 +122,13 @@ def load(path: Path | str, as_of: date | None = None) -> Estate:
 
 
 def check(path: Path | str, as_of: date | None = None) -> CheckResult:
-    """The estate, every diagnostic, and how much of what matters is known. Raises nothing."""
+    """The estate, every diagnostic, and how much of what matters is known. Raises nothing.
+
+    Budgets that are exceeded today are errors here, and do not keep `load` from reading the estate.
+    """
     estate, problems = _read(Path(path), as_of)
+    if estate is not None:
+        check_loads(estate, problems)
     return CheckResult(estate, problems.all(), None if estate is None else coverage(estate))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evac.model.canonical import digest
@@ -31,6 +31,9 @@ class MemberSeen:
     position: int | None = None
     history: str = ""
     error: tuple[str, str, str] | None = None
+    token: int = field(default=0, compare=False)
+    epoch: int = field(default=0, compare=False)
+    """The highest token and epoch that it has obeyed, where it keeps them. No part of what the estate is."""
 
 
 @dataclass(frozen=True, slots=True)

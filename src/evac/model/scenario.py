@@ -1,4 +1,6 @@
-"""What is lost, left, restored or failed back: the question a plan answers."""
+"""The question that a plan answers, and what a company allows the plan to do. What it allows a run to do is
+`run_policy`.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +32,15 @@ class Scenario:
             "failback": "failback to",
         }
         return f"{verb[self.kind]} {', '.join(self.domains)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """waivers: stores that may be promoted beyond their rpo; tier_weights: None takes the estate's."""
+
+    waivers: tuple[str, ...] = ()
+    tier_weights: tuple[int, ...] | None = None
+    fence_rung: str = "isolate"
 
 
 def lose(*domains: str) -> Scenario:

@@ -222,7 +222,10 @@ def of_watching(kind: str, words: str, data: Mapping[str, Any]) -> News | None:
     if kind == "run" and data.get("event") == "run_ended":
         phase = str(data.get("phase", ""))
         left = left_of(data.get("left", ()))
-        severity: Severity = "warning" if left else "info" if phase in _GOOD_ENDS else "error"
+        bare = any(one.state == "unprotected" for one in left)
+        severity: Severity = (
+            "error" if bare else "warning" if left else "info" if phase in _GOOD_ENDS else "error"
+        )
         said = f"{words}: {phase.replace('_', ' ')}" if phase else words
         return News("run", severity, short(f"{said}: {left_words(left)}") if left else said)
     return None

@@ -17,8 +17,7 @@ from evac.model.digest import estate_digest
 from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan
-from evac.model.policy import Policy
-from evac.model.scenario import Scenario, lose
+from evac.model.scenario import Policy, Scenario, lose
 from evac.model.units import TICK_MS
 
 if TYPE_CHECKING:

@@ -121,6 +121,8 @@ class Event(NamedTuple):
     data: Mapping[str, Any] = MappingProxyType({})
 
 
+ATTESTED: Final = "attested"
+"""The label of a run that names stores whose fence a person may attest."""
 KEPT: Final = -1
 """hold_ms of a use that lasts beyond its step: a server that is on draws its watts until it is off."""
 

@@ -12,8 +12,9 @@ from typing import ClassVar, Literal
 from evac.run.boots import outages, silent_servers
 from evac.run.boots.rules import held_servers
 from evac.run.decide import EVAC
-from evac.run.values import ENDED
+from evac.run.values import ATTESTED, ENDED
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 
 WaitKind = Literal[
     "approval",
@@ -186,7 +187,9 @@ def waiting(view: RunView) -> list[Wait]:
         found.append(Wait(facts, ("approve",), since_ms=view.phase_ms))
     if view.held:
         found.append(Wait(Hold(view.held), ("release",), since_ms=view.held_ms))
-    if view.phase == "paused" and view.pause is not None and not _ends_with_its_gates(view):
+    paused = view.phase == "paused" and view.pause is not None
+    if paused and not _ends_with_its_gates(view) and not _is_stuck(view):
+        assert view.pause is not None
         by, who, reason, until_ms, then, _ = view.pause
         facts_of_pause = Paused(by, who, reason, 0 if then == "stay" else until_ms, then)
         found.append(Wait(facts_of_pause, ("resume",), since_ms=view.phase_ms))
@@ -212,7 +215,7 @@ def step_verbs(view: RunView, i: int) -> tuple[Verb, ...]:
     if view.phase in ENDED:
         return ("attest",) if phase == "unknown" else ()
     if phase == "failed":
-        return ("retry", "skip")
+        return ("attest", "retry", "skip") if _may_be_attested(view, i) else ("retry", "skip")
     if phase == "unknown":
         return ("attest", "retry", "skip")
     if i in view.manual_running:
@@ -228,7 +231,26 @@ def run_verbs(view: RunView) -> tuple[Verb, ...]:
         return ()
     if view.phase == "awaiting_approval":
         return ("approve", "undo", "cancel")
-    return ("resume" if view.phase == "paused" else "pause", "undo", "cancel")
+    if view.phase == "paused":
+        return ("undo", "cancel") if _is_stuck(view) else ("resume", "undo", "cancel")
+    return ("pause", "undo", "cancel")
+
+
+def _may_be_attested(view: RunView, i: int) -> bool:
+    """Whether policy takes the word of a person for the fence that failed."""
+    step = view.steps[i]
+    stores = view.specs[view.plans[-1]].labels.get(ATTESTED, "").split()
+    return kind_of(step.kind).fences and (step.data_set or step.target) in stores
+
+
+def _is_stuck(view: RunView) -> bool:
+    """Whether evac paused because of steps that people have to look at: to resume would pause again at once,
+    and it resumes by itself as soon as there is something to do.
+    """
+    pause = view.pause
+    if view.phase != "paused" or pause is None or pause.who != EVAC or pause.by != "step":
+        return False
+    return bool(view.counts.get("failed", 0) or view.doubtful) and not view.boots.refusing
 
 
 def _of_step(view: RunView, i: int, facts: Facts) -> Wait:

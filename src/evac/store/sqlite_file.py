@@ -196,8 +196,10 @@ def translated(path: Path, error: sqlite3.Error) -> StoreError:
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection for one thread at a time. A commit is on the disk before it returns."""
-    with contextlib.suppress(OSError):  # SQLite would make it readable by all; its other files are like it
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    # SQLite would make it readable by all; its other files are like it. Only a new one is opened: closing a
+    # descriptor of a database ends every lock that this process has on it.
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(
         path, timeout=BUSY_MS / 1_000, isolation_level=None, check_same_thread=False, cached_statements=64
     )

@@ -18,7 +18,7 @@ from evac.model.digest import estate_digest
 from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan, StoreOutcome
-from evac.model.policy import Policy
+from evac.model.scenario import Policy
 from evac.model.units import QUANTITY_LIMIT
 from evac.steps.registry import kind_of
 from evac.verify.bound import proved

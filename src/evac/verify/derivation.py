@@ -20,8 +20,7 @@ from evac.derive.intervals import bound_instance, good_ends
 from evac.model.estate import Estate
 from evac.model.fleet import BMC_NO
 from evac.model.instance import BootKind, Instance, LeftOff, LostStore, PowerBudget
-from evac.model.policy import Policy
-from evac.model.scenario import Scenario
+from evac.model.scenario import Policy, Scenario
 from evac.model.step_id import limit_id
 from evac.verify.limits import Limits
 from evac.verify.power import Bools, Ints, Power

@@ -16,7 +16,7 @@ from evac.planning.simulation.simulate import PERCENTILES, Critical, Simulation
 from evac.steps.registry import PLANNED
 from evac.views import plan_charts, plan_view, rendered, svg
 from evac.views.plan_charts import Chain, Curve, seconds, step_words, wave_context
-from evac.views.plan_view import Planned, answer, cards, tier_rows
+from evac.views.plan_view import Planned, answer, cards, tier_rows, writes_words
 from evac.views.words import duration, number, people, percent, plural, share, user_minutes
 
 MATRIX_OPEN: Final = 25
@@ -38,6 +38,7 @@ def plan_context(estate: Estate, planned: Planned) -> dict[str, Any]:
         "answer": answer(planned),
         "cards": cards(planned),
         "tiers": tier_rows(plan),
+        "writes": writes_words(plan),
         "curves": [_curve(plan, curve) for curve in plan_charts.curves_by_tier(plan)],
         "work": _work(plan, upto),
         "lead_words": _lead_words(plan),

@@ -129,7 +129,8 @@ def october_text(story: October) -> str:
     width = max(len(chapter.title) for chapter in story.chapters)
     for chapter in story.chapters:
         first = chapter.facts[0] if chapter.facts else ""
-        lines.append(f"  {_span(chapter):>24}  {chapter.title:<{width}}  {first}")
+        span = f"{_begin(chapter)} to {duration(chapter.end_ms)}"
+        lines.append(f"  {span:>24}  {chapter.title:<{width}}  {first}")
     lines += ["", *(f"  {words}" for words in _wave_words(story.wave))]
     lines += ["", f"  {'':<34}{'published':>12}{'evac':>16}"]
     for what, published, ours in _rows(story):
@@ -193,10 +194,6 @@ def _rows(story: October) -> list[tuple[str, str, str]]:
 
 def _begin(chapter: Chapter) -> str:
     return duration(chapter.begin_ms) if chapter.begin_ms else "0"
-
-
-def _span(chapter: Chapter) -> str:
-    return f"{_begin(chapter)} to {duration(chapter.end_ms)}"
 
 
 def _beside(story: October) -> str:

@@ -9,7 +9,14 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from evac.model.plan import Outcome, Plan, Step
-from evac.views.plan_view import GIVEN_UP_WORDS, GONE, recovery_times, verdict_words
+from evac.views.plan_view import (
+    GIVEN_UP_WORDS,
+    GONE,
+    recovery_times,
+    verdict_words,
+    work_ms,
+    writes_words,
+)
 from evac.views.sheet import Page
 from evac.views.words import (
     duration,
@@ -179,6 +186,15 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
         half = times[(len(times) - 1) // 2]
         words = f"first {duration(times[0])}, half {duration(half)}, last {duration(times[-1])}"
         yield "back", f"{words} {since(plan.scenario.kind)}", ""
+    untimed = sum(1 for o in plan.outcomes if o.state in ("restored", "degraded") and o.recovery_ms is None)
+    if untimed:
+        be = "is" if untimed == 1 else "are"
+        yield "not known", f"when {plural(untimed, 'service')} {be} back", "unknown"
+    if plan.scenario.kind != "lose" and plan.steps:
+        yield "takes", f"{duration(work_ms(plan))}, then the last step is done", ""
+        writes = writes_words(plan)
+        if writes:
+            yield "writes", writes, "warning"
     yield from wave_facts(plan)
     yield "objectives", *_objectives(plan.outcomes)
     yield "outage", f"{user_minutes(plan.unweighted, plan.tick_ms)} in {duration(plan.horizon_ms)}", ""

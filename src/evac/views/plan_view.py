@@ -348,6 +348,37 @@ class Planned:
     simulation: Simulation | None = None
 
 
+def work_ms(plan: Plan) -> int:
+    """When the last step ends, from the start of the plan."""
+    return max((step.end_ms for step in plan.steps), default=0)
+
+
+def write_outages(plan: Plan) -> list[tuple[int, str]]:
+    """(milliseconds, store) of each store whose primary moves while it still writes, longest first: from the
+    fence of the old primary, or the promotion where nothing is fenced, until the new one takes writes.
+    """
+    if plan.scenario.kind not in ("evacuate", "failback"):
+        return []
+    ends = {store.store: store.primary_ms for store in plan.stores if store.primary_ms is not None}
+    begins = dict(ends)
+    for step in plan.steps:
+        if kind_of(step.kind).target == "store" and step.end_ms <= ends.get(step.target, -1):
+            begins[step.target] = min(step.start_ms, begins[step.target])
+    return sorted(((end - begins[store], store) for store, end in ends.items()), reverse=True)
+
+
+def writes_words(plan: Plan) -> str:
+    """How long writes stop while primaries move; empty where none moves."""
+    found = write_outages(plan)
+    if not found:
+        return ""
+    longest, store = found[0]
+    if len(found) == 1:
+        return f"writes of store {store} stop for {duration(longest)} while its primary moves"
+    words = f"writes of {number(len(found))} stores stop while their primaries move"
+    return f"{words}, the longest for {duration(longest)} ({store})"
+
+
 def answer(planned: Planned) -> tuple[str, str]:
     """(sentence, state): the plan in one breath."""
     plan = planned.plan
@@ -376,6 +407,13 @@ def answer(planned: Planned) -> tuple[str, str]:
             be = "is" if len(found) == 1 else "are"
             words += f" {number(len(found))} {be} {told} ({people(sum(o.people for o in found))} people)."
             state = "error" if which == "unplaced" else "warning"
+    untimed = sum(1 for o in back if o.recovery_ms is None)
+    if untimed:
+        words += f" When {number(untimed)} of them {'is' if untimed == 1 else 'are'} back is not known."
+    if plan.scenario.kind != "lose" and plan.steps:
+        words += f" The work is finished {duration(work_ms(plan))} after its start."
+        writes = writes_words(plan)
+        words += f" {writes[:1].upper()}{writes[1:]}." if writes else ""
     late = sum(1 for o in back if o.meets_rto is False)
     if late:
         words += f" {number(late)} {'comes' if late == 1 else 'come'} back later than promised."
@@ -399,9 +437,13 @@ def cards(planned: Planned) -> list[Card]:
     back, total, last = _back(plan), len(plan.outcomes), _last(plan)
     lead = plan.detection_ms + plan.approval_ms
     outage = user_minutes_number(plan.unweighted, plan.tick_ms)
+    outage_of = writes_words(plan) or f"user-minutes in {duration(plan.horizon_ms)}"
+    ends = Card("the last of them after", duration(last) if last is not None else "-", "from the loss on")
+    if plan.scenario.kind != "lose":
+        ends = Card("finished after", duration(work_ms(plan)), f"{number(len(plan.steps))} steps")
     return [
         Card("come back", f"{number(len(back))} of {number(total)}", "affected services", _grave(plan)),
-        Card("the last of them after", duration(last) if last is not None else "-", "from the loss on"),
+        ends,
         _objectives(plan),
         _data(plan),
         Card(
@@ -409,7 +451,7 @@ def cards(planned: Planned) -> list[Card]:
             duration(lead),
             f"{duration(plan.detection_ms)} to detect, {duration(plan.approval_ms)} to approve",
         ),
-        Card("outage", outage, f"user-minutes in {duration(plan.horizon_ms)}"),
+        Card("outage", outage, outage_of),
         _gap(plan),
         _check(planned.verdict),
     ]

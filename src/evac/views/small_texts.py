@@ -65,7 +65,9 @@ def check_text(
     """Problems with their places, then how much is known and what is most worth adding."""
     page = Page(width, colour)
     found = counts(alerts)
-    state = "cannot be used" if found["error"] else "is well formed"
+    state = "is well formed"
+    if found["error"]:
+        state = "cannot be used" if score_permille is None else "has errors"
     page.title(
         f"{title} {state}: " + (", ".join(plural(n, s) for s, n in found.items() if n) or "no problem")
     )

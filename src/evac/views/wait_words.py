@@ -229,7 +229,13 @@ def words_of(wait: Wait, losses: Mapping[str, str] = NO_LOSSES) -> str:
             because = f" ({why})" if why else ""
             return f"{wait.step}: outcome unknown{because}; {_once_checked(wait, step_kind)}"
         case Failure(_, message):
-            return f"{wait.step} failed{f' ({message})' if message else ''}; retry or skip it"
+            because = f" ({message})" if message else ""
+            if "attest" in wait.verbs:
+                return (
+                    f"{wait.step} failed{because}; make sure that the old primary cannot write, then attest "
+                    "it; or retry it"
+                )
+            return f"{wait.step} failed{because}; retry or skip it"
 
 
 def wait_row(wait: Wait, run: str, losses: Mapping[str, str] = NO_LOSSES) -> WaitRow:
@@ -247,7 +253,10 @@ def wait_row(wait: Wait, run: str, losses: Mapping[str, str] = NO_LOSSES) -> Wai
 def commands(wait: Wait, run: str) -> tuple[str, ...]:
     """What to type to end it, one or the other; none if no command does."""
     if "retry" in wait.verbs:
-        return tuple(f"evac run {verb} {run} {wait.step} --reason WHY" for verb in ("retry", "skip"))
+        verbs = (
+            ("attest", "retry") if wait.kind == "failure" and "attest" in wait.verbs else ("retry", "skip")
+        )
+        return tuple(f"evac run {verb} {run} {wait.step} --reason WHY" for verb in verbs)
     return (_command(wait, run, wait.verbs[0]),) if wait.verbs else ()
 
 

@@ -14,8 +14,7 @@ from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.observation import MemberSeen, Observation, Role
-from evac.model.policy import Policy
-from evac.model.scenario import Scenario, lose
+from evac.model.scenario import Policy, Scenario, lose
 from tests.unit.model.estates import WEB, two_sites
 
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from evac.model.observation import MemberSeen, Observation
 from evac.model.run_policy import Pace, RunPolicy, StorePolicy
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
+from evac.run.values import Left
 
 ESTATE = """evac: 1
 horizon: 1 h
@@ -390,6 +392,49 @@ def test_a_copy_that_follows_nobody_just_now_is_led_to_the_new_primary_after_all
     )
     ground = ground_of(observed(of, both), plan(of, lose("pangyo")), LAX)
     assert [end.at for end in followers(ground, ground.estate.stores[0], "")] == ["ansan", "anyang"]
+
+
+CAREFUL = RunPolicy(stores={"messages": StorePolicy("messages", ("sync", "attest"), on_sync_loss="ask")})
+
+
+def _seen(tmp_path: Path, **roles: Any) -> Estate:
+    """An estate whose store may lose nothing, with these roles."""
+    found = tuple(MemberSeen("messages", site, role) for site, role in sorted(roles.items()))
+    now = observed(estate(tmp_path), Observation(0, found))
+    return replace(now, stores=(replace(now.stores[0], rpo_ms=0),))
+
+
+def test_a_way_home_and_a_return_end_with_a_copy_that_confirms_commits(tmp_path: Path) -> None:
+    home = bound(
+        _seen(tmp_path, anyang="primary", ansan="async", pangyo="async"),
+        Scenario("failback", ("pangyo",)),
+        CAREFUL,
+    )
+    (protect,) = (step for step in home.spec.steps if step.kind == "protect")
+    (action,) = home.actions[protect.id]
+    assert (action.verb, action.at, action.parameters["synchronous"]) == ("protect", "pangyo", ("dc-ansan",))
+    assert protect.after == ("rejoin:messages:ansan", "promote:messages"), (
+        "until it follows, commits would hang"
+    )
+    back = bound(
+        _seen(tmp_path, anyang="primary", ansan="none", pangyo="none"),
+        Scenario("restore", ("pangyo",)),
+        CAREFUL,
+    )
+    (protect,) = (step for step in back.spec.steps if step.kind == "protect")
+    (action,) = back.actions[protect.id]
+    assert (action.at, action.parameters["synchronous"]) == ("anyang", ("dc-pangyo",))
+    assert protect.after == ("reprotect:messages:pangyo",)
+    assert "unprotected" not in {one.state for one in (*home.spec.leaves, *back.spec.leaves)}
+
+
+def test_a_store_that_no_copy_is_left_to_protect_is_named(tmp_path: Path) -> None:
+    alone = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="none")
+    found = bound(alone, policy=CAREFUL)
+    assert not [step for step in found.spec.steps if step.kind == "protect"]
+    assert Left("messages", "unprotected") in found.spec.leaves
+    may_lose = replace(alone, stores=(replace(alone.stores[0], rpo_ms=1_000),))
+    assert "unprotected" not in {one.state for one in bound(may_lose, policy=CAREFUL).spec.leaves}
 
 
 @pytest.mark.parametrize(("rpo_ms", "kept"), [(0, ("dc-ansan",)), (1_000, ()), (None, ())])

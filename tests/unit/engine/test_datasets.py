@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,6 +101,19 @@ def test_no_second_candidate_while_the_first_is_unknown() -> None:
         assert (second.rung, second.begun) == ("", False), "and a proof belongs to its epoch"
         with pytest.raises(NotAllowed, match="anyang did not claim"):
             begin(second, "anyang", "r1", POLICY)
+
+
+def test_a_claim_goes_above_every_epoch_that_members_have_obeyed() -> None:
+    """A store that took the place of a lost one begins at nothing, and its members do not."""
+    told = {"holder": "pangyo", "candidate": "anyang", "purpose": "promote", "run": "r1"}
+    first, _ = claim(Epoch("chat"), **told, obeyed=7)  # type: ignore[arg-type]
+    assert first.number == 8
+    again, _ = claim(first, **told, obeyed=8)  # type: ignore[arg-type]
+    assert again is first, "the members have obeyed this very claim"
+    above, _ = claim(first, **told, obeyed=9)  # type: ignore[arg-type]
+    assert above.number == 10, "what was claimed too low, before anybody could look, is claimed again"
+    begun = replace(first, begun=True)
+    assert claim(begun, **told, obeyed=9)[0] is begun  # type: ignore[arg-type]
 
 
 def test_a_person_says_where_the_primary_is_when_a_run_ended_in_doubt() -> None:

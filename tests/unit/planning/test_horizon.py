@@ -7,8 +7,7 @@ import pytest
 from evac.derive.planning_instance import derive
 from evac.estate import load
 from evac.model.errors import InvalidInput
-from evac.model.policy import Policy
-from evac.model.scenario import lose
+from evac.model.scenario import Policy, lose
 from evac.planning.plan import plan
 from evac.verify import check
 

@@ -15,8 +15,7 @@ from evac.estate.examples import pangyo
 from evac.estate.loading import load
 from evac.model.estate import Estate
 from evac.model.instance import Instance
-from evac.model.policy import Policy
-from evac.model.scenario import Scenario, lose
+from evac.model.scenario import Policy, Scenario, lose
 from evac.planning.plan import against_levels, level_order, plan, plan_instance
 from evac.verify import check, check_instance
 from evac.views.plan_text import diff

@@ -13,8 +13,7 @@ from evac.estate.examples import pangyo
 from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.plan import Plan
-from evac.model.policy import Policy
-from evac.model.scenario import Scenario, lose
+from evac.model.scenario import Policy, Scenario, lose
 from evac.planning.repair import Repaired, repair
 from evac.verify import check
 

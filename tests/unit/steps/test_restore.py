@@ -13,9 +13,8 @@ from evac.estate.codecs.plan import decode, encode
 from evac.estate.loading import load
 from evac.model.estate import Estate
 from evac.model.plan import Plan
-from evac.model.policy import Policy
 from evac.model.run_policy import RunPolicy
-from evac.model.scenario import lose
+from evac.model.scenario import Policy, lose
 from evac.planning.plan import plan
 from evac.verify import check
 from evac.views.plan_charts import place_words, step_words

@@ -10,8 +10,7 @@ from evac.audit import audit
 from evac.audit.impacts.all_losses import FATES
 from evac.model.estate import Estate
 from evac.model.plan import Plan
-from evac.model.policy import Policy
-from evac.model.scenario import lose
+from evac.model.scenario import Policy, lose
 from evac.planning.plan import plan
 from evac.verify import check
 from tests.unit.truth.written import written

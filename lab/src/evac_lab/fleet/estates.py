@@ -77,8 +77,9 @@ def write(folder: Path, fleet: Fleet, reach: Reach) -> None:
         "services.yaml": {"services": services(ground, fleet.settings.speed)},
         "endpoints.yaml": {"endpoints": endpoints(fleet, reach)},
     }
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the one in C is many times as fast
     for name, content in files.items():
-        text = yaml.dump(content, Dumper=_dumper(), sort_keys=False, width=110)
+        text = yaml.dump(content, Dumper=dumper, sort_keys=False, width=110)
         (folder / name).write_text(MARK + text, encoding="utf-8")
     (folder / "servers.csv").write_text(servers_table(ground), encoding="utf-8")
     (folder / "replicas.csv").write_text(replicas_table(ground), encoding="utf-8")
@@ -87,11 +88,6 @@ def write(folder: Path, fleet: Fleet, reach: Reach) -> None:
         (folder / "ca.pem").write_bytes(reach.authority.read_bytes())
     if not (folder / "policy.yaml").exists():
         (folder / "policy.yaml").write_text(_POLICY, encoding="utf-8")
-
-
-def _dumper() -> Any:
-    """The one written in C where it is installed: many times as fast."""
-    return getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def refuge_of(ground: Ground) -> str:

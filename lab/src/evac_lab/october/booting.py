@@ -40,7 +40,7 @@ from evac.model.estate import Endpoint, Estate
 from evac.model.plan import Plan
 from evac.model.run_policy import Patience, RunPolicy
 from evac.model.step_id import StepId, plan_id
-from evac.run.values import Event, RunLimit, RunPhase, RunSpec, RunStep
+from evac.run.values import Event, RunPhase, RunSpec, RunStep
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 from evac.store.memory import MemoryStore
@@ -389,7 +389,7 @@ def faster_spec(spec: RunSpec, speed: int) -> RunSpec:
     return replace(
         spec,
         steps=tuple(_step(step, speed) for step in spec.steps),
-        limits=tuple(_limit(limit, speed) for limit in spec.limits),
+        limits=tuple(replace(limit, window_ms=_shorter(limit.window_ms, speed)) for limit in spec.limits),
         patience=patience,
         horizon_ms=0,
         monitor_ms=spec.monitor_ms // speed,
@@ -410,10 +410,6 @@ def _step(step: RunStep, speed: int) -> RunStep:
         deadline_ms=step.deadline_ms // speed + REQUESTS_MS if step.deadline_ms else 0,
         uses=tuple((name, units, _shorter(hold, speed)) for name, units, hold in step.uses),
     )
-
-
-def _limit(limit: RunLimit, speed: int) -> RunLimit:
-    return replace(limit, window_ms=_shorter(limit.window_ms, speed))
 
 
 def _shorter(milliseconds: int, speed: int) -> int:

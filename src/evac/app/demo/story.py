@@ -23,8 +23,7 @@ from evac.estate.examples import pangyo
 from evac.estate.importers import import_estate
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
-from evac.model.policy import Policy
-from evac.model.scenario import lose
+from evac.model.scenario import Policy, lose
 from evac.planning.simulation.simulate import Simulation, simulate
 from evac.verify import Verdict, check
 from evac.views.audit_view import audit_context

@@ -45,8 +45,7 @@ from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.observation import Observation
 from evac.model.plan import Plan
-from evac.model.policy import Policy
-from evac.model.scenario import lose
+from evac.model.scenario import Policy, lose
 from evac.model.units import TICK_MS
 from evac.net.internal_errors import internal
 from evac.planning.compiled import kernels_are_kept

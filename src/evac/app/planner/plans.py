@@ -31,8 +31,7 @@ from evac.model.errors import EvacError, InvalidInput, PlanError, StalePlan, Unk
 from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.plan import Plan
-from evac.model.policy import Policy
-from evac.model.scenario import Scenario, ScenarioKind
+from evac.model.scenario import Policy, Scenario, ScenarioKind
 from evac.planning.repair import repair
 from evac.steps.registry import kind_of
 from evac.store.port import Store

@@ -148,7 +148,8 @@ def _variables(action: Action, order: Order, what: str) -> tuple[dict[str, str],
         "EVAC_REASON": order.reason,
     }
     for key, value in action.parameters.items():
-        variables[f"EVAC_PARAMETER_{_upper(key)}"] = _words(value)
+        name = re.sub(r"[^A-Z0-9_]", "_", key.upper())
+        variables[f"EVAC_PARAMETER_{name}"] = _words(value)
     given_ones, hidden = _given(action.settings)
     clean = {name: value.replace("\0", " ") for name, value in (given_ones | variables).items()}
     return clean, hidden
@@ -167,10 +168,6 @@ def _given(settings: Mapping[str, Value]) -> tuple[dict[str, str], tuple[Secret,
             value = secret.reveal()
         found[name] = value
     return found, tuple(hidden)
-
-
-def _upper(key: str) -> str:
-    return re.sub(r"[^A-Z0-9_]", "_", key.upper())
 
 
 def _words(value: Value) -> str:

@@ -205,17 +205,13 @@ async def send_update(
     """
     wire = _message(zone, mark, rewrites).to_wire(max_size=65_535)
     deadline = asyncio.get_running_loop().time() + timeout_s
-    answer, server_s = await _send(server, zone, key, wire, _now_s(), deadline)
+    answer, server_s = await _send(server, zone, key, wire, int(time.time()), deadline)
     if server_s is not None:
         # Nothing was done: only our time was refused, by a clock that is not ours.
         answer, server_s = await _send(server, zone, key, wire, server_s, deadline)
     if server_s is not None:
         raise Permanent("dns-refused", f"{server} refuses the time of an update twice", "check its clock")
     _judge(server, zone, answer)
-
-
-def _now_s() -> int:
-    return int(time.time())
 
 
 async def _send(

@@ -139,14 +139,25 @@ class PostgresFacts:
         follows.
         """
         position, history = self.lsn, f"{self.system}/{self.timeline}"
+        obeyed = self.obeyed()
         if self.role == "primary":
             confirms = tuple(one.name for one in self.standbys if one.sync_state in ("sync", "quorum"))
             role: MemberRole = "primary" if self.writable else "none"
-            return RoleReport(role, 0, confirms, self.waits_for(), position, history)
+            return RoleReport(role, 0, confirms, self.waits_for(), position, history, *obeyed)
         if self.receiver == "streaming":
-            return RoleReport("replica", self.lag_ms, position=position, history=history)
+            return RoleReport("replica", self.lag_ms, (), (), position, history, *obeyed)
         is_set = self.has_upstream or self.fetching
-        return RoleReport("detached" if is_set else "none", position=position, history=history)
+        return RoleReport("detached" if is_set else "none", None, (), (), position, history, *obeyed)
+
+    def obeyed(self) -> tuple[int, int]:
+        """The highest token and epoch that it has obeyed; none where its record of them is broken: then it
+        refuses every order, and says why.
+        """
+        try:
+            seen = seen_authority(self)
+        except Permanent:
+            return 0, 0
+        return seen.token, seen.epoch
 
     def waits_for(self) -> tuple[str, ...]:
         """Names of the synchronous members that a primary waits for, because too few of them stream: until

@@ -89,10 +89,10 @@ class RedisFacts:
         """A primary that was demoted is none. A replica whose link is down still follows."""
         if self.role == "primary":
             role: MemberRole = "primary" if self.writable else "none"
-            return RoleReport(role, 0, position=self.offset, history=self.history)
+            return RoleReport(role, 0, (), (), self.offset, self.history, self.token, self.epoch)
         if not self.link_up:
-            return RoleReport("detached", position=self.offset, history=self.history)
-        return RoleReport("replica", self.lag_ms, position=self.offset, history=self.history)
+            return RoleReport("detached", None, (), (), self.offset, self.history, self.token, self.epoch)
+        return RoleReport("replica", self.lag_ms, (), (), self.offset, self.history, self.token, self.epoch)
 
     def evidence(self) -> dict[str, str | int | bool]:
         """For the journal."""

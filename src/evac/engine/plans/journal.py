@@ -85,9 +85,8 @@ class PlanJournal:
             if one is not None:
                 scenario, told = "+".join(one.lost), (one.plan, one.problem)
                 if self._last.get(scenario) != told:
-                    news.append(
-                        (scenario, told, _record(one.at_ms, scenario, one.plan, one.estate, one.problem))
-                    )
+                    record = orjson.dumps((one.at_ms, scenario, one.plan, one.estate, one.problem))
+                    news.append((scenario, told, record))
         for i in range(0, len(news), BATCH):
             some = news[i : i + BATCH]
             await self._journal.append([record for _, _, record in some], guard)
@@ -104,7 +103,3 @@ async def plan_records(store: Store, after: int, limit: int) -> Sequence[PlanRec
         except (ValueError, TypeError) as error:
             raise Corrupt("a record of the journal of plans cannot be read") from error
     return found
-
-
-def _record(at_ms: int, scenario: str, plan: str, estate: str, problem: str) -> bytes:
-    return orjson.dumps((at_ms, scenario, plan, estate, problem))

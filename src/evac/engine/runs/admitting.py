@@ -97,7 +97,7 @@ Happened = Literal["done", "absent", "unclear"]
 class GuardedAdmission:
     """The admission of one run. policy: what holds for it now. actions: of a step, by its id in the run.
     pace: raises Retryable while a share of traffic must wait. loss: raises Retryable while a promotion would
-    lose more than was agreed.
+    lose more than was agreed. obeyed: the highest epoch that members of a store have obeyed.
     """
 
     def __init__(
@@ -109,10 +109,11 @@ class GuardedAdmission:
         set_ttl_ms: int = SET_TTL_MS,
         pace: Callable[[RunStep], Awaitable[None]] | None = None,
         loss: Callable[[RunStep, Sequence[Action]], None] = lambda step, actions: None,
+        obeyed: Callable[[str], int] = lambda store: 0,
     ) -> None:
         self._guards, self._sets, self._policy = guards, sets, policy
         self._actions, self._set_ttl_ms, self._pace = actions, set_ttl_ms, pace
-        self._loss = loss
+        self._loss, self._obeyed = loss, obeyed
 
     def concerns(self, step: RunStep) -> bool:
         """Delicate kinds, and every step while a maintenance window stands on its site."""
@@ -155,7 +156,7 @@ class GuardedAdmission:
                 stack.enter_async_context(self._sets.hold(store, self._set_ttl_ms)),
             )
             epoch, change = self._open(before, run, step, actions, doing)
-            work = _StoreWork(self._sets, self._policy, run, kind, actions, held)
+            work = _StoreWork(self._sets, self._policy, run, kind, actions, held, self._obeyed(store))
             forget = _forget(store) if doing == "start" and kind.protects else Permit()
             work.epoch, work.permit = epoch.number, permit | change | forget
             yield work
@@ -185,10 +186,24 @@ class GuardedAdmission:
         if kind.fences:
             for action in actions:
                 refuse_old_standing(action, before)
-            return datasets.claim(before, holder=old, candidate=candidate, purpose="promote", run=run)
+            return datasets.claim(
+                before,
+                holder=old,
+                candidate=candidate,
+                purpose="promote",
+                run=run,
+                obeyed=self._obeyed(before.store),
+            )
         if kind.makes_primary:
             return datasets.begin(before, candidate, run, policy)
-        claimed, _ = datasets.claim(before, holder=candidate, candidate=candidate, purpose="protect", run=run)
+        claimed, _ = datasets.claim(
+            before,
+            holder=candidate,
+            candidate=candidate,
+            purpose="protect",
+            run=run,
+            obeyed=self._obeyed(before.store),
+        )
         return datasets.begin(claimed, candidate, run, policy)
 
 
@@ -215,8 +230,9 @@ class _StoreWork:
         kind: StepKind,
         actions: Sequence[Action],
         held: HeldSet,
+        obeyed: int = 0,
     ) -> None:
-        self._sets, self._policy, self._run = sets, policy, run
+        self._sets, self._policy, self._run, self._obeyed = sets, policy, run, obeyed
         self._kind, self._actions, self._held = kind, actions, held
         self._ahead: asyncio.Future[Epoch] | None = None
 
@@ -274,6 +290,7 @@ class _StoreWork:
                 purpose="promote",
                 run=self._run,
                 fenced=" ".join(_fenced(event)),
+                obeyed=self._obeyed,
             )
             return datasets.prove(claimed, "attest", self._policy().store(epoch.store))[1]
         if self._kind.fences and happened == "done" and not epoch.settled:

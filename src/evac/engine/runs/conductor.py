@@ -390,6 +390,7 @@ class Conductor:
                 actions,
                 pace=self._pace(run, view, actions),
                 loss=LossGuard(now, policy, desk.loss, RunClock(clock, view.last_ms).now_ms),
+                obeyed=desk.obeyed,
             ),
             request_terms=requests.RequestTerms(run.policy.pause_most_ms, desk.check, desk.learn),
             hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),

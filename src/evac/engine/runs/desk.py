@@ -193,6 +193,8 @@ class Desk:
     """What a run that has ended left behind, as it is kept; None where it has no plan of an estate."""
     look: Callable[[Sequence[str]], Awaitable[Sequence[SiteSeen]]] | None = None
     """What is seen of sites that a person wants to leave as lost; None: nobody can look."""
+    obeyed: Callable[[str], int] = lambda store: 0
+    """The highest epoch that members of a store were seen to have obeyed."""
     drift_ms: int = 1_800_000
     """How long what was done is watched."""
     drift_period_ms: int = 5_000

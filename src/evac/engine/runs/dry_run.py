@@ -84,6 +84,8 @@ class _Store:
     fenced: set[str] = field(default_factory=set)
     """Sites whose primary can write no more."""
     is_moved: bool = False
+    is_led: bool = False
+    """Whether a copy was led to the primary."""
 
 
 async def problems_of(
@@ -140,6 +142,9 @@ class _DryRun:
             return await self._fence(step, store)
         if kind.makes_primary:
             return await self._promote(step, store)
+        if kind.protects and (store.is_moved or store.is_led):
+            return ()  # whether the copy follows by then is what the step before it does
+        store.is_led = store.is_led or kind.follows
         if kind.follows and store.is_moved:
             return await self._follow(step, store)
         return (await self._ask(self._bound.actions[step.id][0])).problems

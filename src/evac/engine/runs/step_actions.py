@@ -14,7 +14,15 @@ from evac.derive.domains import Loss, Topology, loss, lost_now, site_of, topolog
 from evac.derive.serving import Serving
 from evac.derive.stores import primary_site
 from evac.drivers import manual
-from evac.drivers.capabilities import Follows, Promotes, ProvesSync, RoutesTraffic, RunsUnits, Verifies
+from evac.drivers.capabilities import (
+    Follows,
+    Promotes,
+    Protects,
+    ProvesSync,
+    RoutesTraffic,
+    RunsUnits,
+    Verifies,
+)
 from evac.drivers.port import Action, Value, Verb
 from evac.drivers.process.client import agent_of
 from evac.drivers.registry import DRIVERS, can, proves
@@ -228,6 +236,21 @@ def synchronous_after(ground: Ground, store: Store, new: str) -> tuple[str, ...]
         return ()
     names = [str(e.settings["name"]) for e in followers(ground, store, new) if "name" in e.settings]
     return tuple(names[:1])
+
+
+def is_protected_by_us(ground: Ground, store: Store, primary: str) -> bool:
+    """Whether evac, and no cluster of its own, says which copies confirm the commits of a primary."""
+    target = _first(ground, store.id, primary, Protects)
+    return target is not None and not DRIVERS[target.driver].copies_follow_by_themselves
+
+
+def protect_action(ground: Ground, store: Store, primary: str, copy: str) -> Action | None:
+    """Makes the copy at a site confirm every commit of the primary; None where nothing here can."""
+    target, member = (_first(ground, store.id, at, Protects) for at in (primary, copy))
+    name = "" if member is None else str(member.settings.get("name", ""))
+    if target is None or not name:
+        return None
+    return _act("protect", target, candidate=primary, synchronous=(name,))
 
 
 def follow_actions(ground: Ground, step: Step) -> tuple[tuple[str, Action], ...]:

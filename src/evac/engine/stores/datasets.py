@@ -123,9 +123,17 @@ def encode(epoch: Epoch) -> bytes:
 
 
 def claim(
-    before: Epoch, *, holder: str, candidate: str, purpose: Purpose, run: str, fenced: str = ""
+    before: Epoch,
+    *,
+    holder: str,
+    candidate: str,
+    purpose: Purpose,
+    run: str,
+    fenced: str = "",
+    obeyed: int = 0,
 ) -> tuple[Epoch, Permit]:
-    """The next epoch for this candidate. The same claim again (after a crash) is the same epoch.
+    """The next epoch for this candidate. The same claim again (after a crash) is the same epoch. obeyed: the
+    highest one that members have obeyed, which is greater where this store took the place of a lost one.
 
     Raises `NotAllowed` while another candidate, purpose or run was begun and is not settled. One that was
     only claimed is overtaken: it can begin no more. fenced: sites that a person vouches cannot write.
@@ -137,13 +145,14 @@ def claim(
             "make a plan of the stores as they are now",
         )
     if not before.settled:
-        if (before.candidate, before.purpose, before.run) == (candidate, purpose, run):
+        is_same = (before.candidate, before.purpose, before.run) == (candidate, purpose, run)
+        if is_same and (before.begun or before.number >= obeyed):
             return before, Permit((_as_read(before),))
         if before.begun and before.candidate not in names_in(fenced):
             raise _in_doubt(before)
     after = Epoch(
         before.store,
-        before.number + 1,
+        max(before.number, obeyed) + 1,
         before.holder or holder,
         candidate,
         purpose,

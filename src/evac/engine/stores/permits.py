@@ -45,7 +45,8 @@ def wait_ms(ttl_ms: int) -> int:
 
 class Permitting:
     """Grants while we lead; stops for a store that is being fenced. agent: of a site, None where it has none;
-    holder: the site of a store's primary as the estate was last seen.
+    holder: the site of a store's primary as the estate was last seen. obeyed: the highest epoch that members
+    of a store have obeyed.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class Permitting:
         clock: Clock,
         agent: Callable[[str], Permitter | None],
         holder: Callable[[str], str],
+        obeyed: Callable[[str], int] = lambda store: 0,
     ) -> None:
+        self._obeyed = obeyed
         self._store, self._sets, self._policy, self._clock = store, sets, policy, clock
         self._agent, self._holder = agent, holder
         self._token = -1
@@ -91,7 +94,8 @@ class Permitting:
                 return
             ttl_ms = self._policy.store(store).lease_ttl_ms
             self._granted_ms[store] = self._clock.monotonic_ms()
-            await agent.renew(store, epoch.number, ttl_ms, guard.stamp, TIMEOUT_S)
+            number = max(epoch.number, self._obeyed(store))
+            await agent.renew(store, number, ttl_ms, guard.stamp, TIMEOUT_S)
             fact = orjson.dumps({"site": site, "ttl_ms": ttl_ms})
             if self._told.get(store) != fact:
                 await self._store.transact((), (Put(PREFIX + store, fact),), guard)

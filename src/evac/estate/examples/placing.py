@@ -94,15 +94,14 @@ class _Floor:
         for service in self._order():
             for site in np.flatnonzero(self.wanted.counts[service]).tolist():
                 count = int(self.wanted.counts[service, site])
-                left = count - self._put(service, site, count, self._own_class(service), SERVING)
+                left = count - self._put(
+                    service, site, count, CLASS_IDS.index(self.wanted.blueprints[service].machine), SERVING
+                )
                 if left:
                     missing.append((service, site, left))
         for service, site, count in missing:
             self._put_anywhere(service, site, count)
         return self._bindings()
-
-    def _own_class(self, service: int) -> int:
-        return CLASS_IDS.index(self.wanted.blueprints[service].machine)
 
     def _order(self) -> list[int]:
         """Biggest share of its server first; huddled services before all, while a rack still has room."""

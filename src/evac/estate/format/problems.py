@@ -90,6 +90,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("hall-unknown", _NAMES, "A rack stands in a hall that is not described."),
     ("name-unknown", _NAMES, "A name that nothing in the estate has."),
     ("target-ambiguous", _NAMES, "A need that names neither or both of a service and a store."),
+    ("load-above-budget", _SENSE, "What is on today draws more than a budget of power or cooling declares."),
     ("group-cycle", _SENSE, "Shared-fate groups that contain each other."),
     ("secret-in-clear", _SENSE, "A password or key is written down; name where it is: env:NAME, file:/path."),
     (

@@ -39,6 +39,7 @@ from evac.estate.importers.imported import (
     SourceError,
     Unknown,
     document_text,
+    scalar_text,
     table_text,
 )
 from evac.estate.loading import check
@@ -426,17 +427,11 @@ def _example_overlay(kind: str, source: Path, imported: Imported) -> str:
         "# It is merged over the imported facts, and what it says wins. Take the sign # away where you know",
         "# the answer; what stays unknown is treated as unknown, never guessed.",
         "evac: 1",
-        f"name: {_plain_name(name)}",
+        f"name: {scalar_text(name[:100])}",
         "",
         *(f"# {line}".rstrip() for line in imported.examples),
     ]
     return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def _plain_name(name: str) -> str:
-    from evac.estate.importers.imported import scalar_text
-
-    return scalar_text(name[:100])
 
 
 __all__ = ["import_estate", "overlay_in", "read_source"]

@@ -5,7 +5,6 @@ public status.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -101,11 +100,7 @@ async def all_incidents(request: Request, form: Form = "json") -> Response:
         found = asyncio.run(incidents.all_of(store, office.clock.now_ms()))
         return incidents.list_paper([about for _, about in found], form)
 
-    return _answer(request, await _apart(room_of(request), made), form)
-
-
-async def _apart(room: WarRoom, work: Callable[[Any], str | Sheet]) -> str | Sheet:
-    return await room.office.incidents.reading(work)
+    return _answer(request, await room_of(request).office.incidents.reading(made), form)
 
 
 @router.get("/incidents/{incident}/{paper}", responses=papers(304, 404, 422, 503))

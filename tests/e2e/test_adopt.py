@@ -1,0 +1,86 @@
+"""A store with its journals is lost, of databases that evac has moved before: adopt, and it promotes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.app import runs
+from tests.contract.adapters.postgres import PASSWORD, SITES, DataSet, connect, data_set, query
+from tests.contract.conftest import server_folder  # noqa: F401
+from tests.e2e.test_embedded_run import PATIENCE_S, World
+
+pytestmark = [pytest.mark.slow, pytest.mark.enable_socket, pytest.mark.servers]
+POLICY = "stores: {db: {fence_proofs: [sync, attest]}}\n"
+LAGS = {"primary": "0 s", "sync": "0 s", "async": "5 s"}
+MODES = {"pangyo": "primary", "anyang": "sync", "ansan": "async"}
+
+
+def estate(world: DataSet) -> str:
+    rows: dict[str, Any] = {
+        f"db-{site}": {"for": "db", "at": site, "driver": "postgres", "settings": world.settings(name)}
+        for name, site in SITES.items()
+    }
+    members = [{"at": site, "mode": mode, "lag": LAGS[mode]} for site, mode in MODES.items()]
+    members[0].pop("lag")
+    told = {
+        "evac": 1,
+        "horizon": "1 h",
+        "sites": {site: {} for site in MODES},
+        "stores": {
+            "db": {"engine": "postgresql", "fence": "1 s", "promote": "1 s", "rpo": "0 s", "members": members}
+        },
+        "endpoints": rows,
+    }
+    return json.dumps(told)
+
+
+def test_a_lost_store_is_adopted_above_what_the_members_have_obeyed(
+    server_folder: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    with data_set(server_folder, replicas=("dc-anyang", "dc-ansan")) as databases:
+        folder = tmp_path / "estate"
+        folder.mkdir()
+        (folder / "estate.yaml").write_text(estate(databases))
+        (folder / "policy.yaml").write_text(POLICY)
+        env = {**os.environ, "EVAC_WHO": "kim", "EVAC_TEST_PASSWORD": PASSWORD, "COLUMNS": "160"}
+        world = World(tmp_path, env, f"sqlite:{tmp_path}/new.sqlite")
+        plan, at = str(tmp_path / "p"), ("--store", world.store)
+        world.evac("plan", str(folder), "--observe", "--budget", "0s", "--lose", "pangyo", "-o", plan, *at)
+        said = world.evac("apply", plan, str(folder), *at)
+        assert "would work once pangyo is gone" in said
+        assert "pangyo answers (db); its primary accepts writes (db)" in said
+
+        async def obeyed_before() -> None:
+            for member in (databases.anyang, databases.members["dc-ansan"]):
+                connection = await connect(member)
+                for words in ("SET", "ALTER SYSTEM SET"):
+                    await connection.execute(f"{words} evac.authority = '9 5 0'")
+                await connection.execute("SELECT pg_reload_conf()")
+                await connection.close()
+
+        asyncio.run(obeyed_before())
+        databases.pangyo.kill()
+        words = ("--incident", "fire-9", "--confirm", "pangyo", "--reason", "the store burnt too")
+        world.evac("run", "adopt", plan, str(folder), *words, *at)
+        run = world.run()
+        world.evac("approve", run, "--reason", "agreed", *at)
+        told = world.evac("run", "attest", run, "fence:db", "--reason", "pangyo is ashes", *at, code=None)
+        deadline = time.monotonic() + PATIENCE_S
+        while "done" not in told:
+            assert time.monotonic() < deadline, told
+            told = world.evac("run", "attest", run, "fence:db", "--reason", "ashes", *at, code=None)
+        while not (view := world.ask(lambda store: runs.view_of(store, run))).phase.startswith("succeeded"):
+            assert time.monotonic() < deadline, (view.phase, view.failures)
+            time.sleep(0.2)
+        assert view.evidence[view.number("promote:db")]["epoch"] == 6
+        (row,) = asyncio.run(query(databases.anyang, "SELECT pg_is_in_recovery()"))
+        assert row[0] is False
+        os.kill(world.controller(), 15)
