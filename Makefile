@@ -15,7 +15,7 @@ ON_PYTHON := $(if $(UV_PYTHON),,$(if $(SYSTEM_PYTHON),--python $(SYSTEM_PYTHON))
 # Modules compiled to bytecode are kept whatever the machine says: tests start a thousand programs.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help packages setup demo lab test lint format types imports wheelhouse try-wheel docs docs-pages docs-check front-pictures bench bench-run bench-lab bench-boot bench-serve bench-referees torture ci clean
+.PHONY: help packages setup demo lab test lint format types imports wheelhouse try-wheel docs docs-pages docs-check front-pictures bench bench-run bench-lab bench-boot bench-serve bench-referees torture torture-lab ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -120,9 +120,13 @@ bench-referees: .venv-bench/.ready .venv-rebalancer/.ready ## install the refere
 	$(UV) pip install --quiet --python .venv-rebalancer/bin/python -r $<
 	@touch $@
 
+FIRES ?= 10
 SEEDS ?= 10000
 torture: $(READY) ## play simulated fires with every fault (SEEDS=100000)
 	$(PYTHON) -m tests.sim.torture --seeds $(SEEDS)
+
+torture-lab: $(READY) ## burn a lab of real servers again and again, with the way home between (FIRES=10)
+	$(PYTHON) -m evac_lab.torture --fires $(FIRES)
 
 ci: ## everything that must pass before a change goes in
 	.ci/run

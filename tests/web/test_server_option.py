@@ -278,6 +278,12 @@ def test_the_same_is_asked_both_ways(evac: Evac, fire: str, ways: Ways, way: str
         assert "[unproven]" in evac(way, "hold", "--release").words
     assert evac(way, "hold", "--release", *key).words.startswith("released")
     assert evac(way, "hold", "--release", *key).words.startswith("nobody held")
+    if key:
+        for words in (
+            ("site", "clear", "pangyo", "--reason", "over"),
+            ("incident", "reopen", fire, "--reason", "no"),
+        ):
+            assert "[unproven]" in evac(way, *words).words, words
     for words in (("pause", "--for", "10m", "--then", "stay"), ("resume",)):
         if key and words == ("resume",):
             assert evac(way, "run", "resume", fire, "--reason", "a break").code == 10

@@ -23,7 +23,7 @@ from evac.drivers.process.client import (
 )
 from evac.drivers.process.driver import AgentAnchors
 from evac.engine.clock import Clock
-from evac.engine.lead import watch_journal
+from evac.engine.lead import access_journal, watch_journal
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans import journal as plan_journal
 from evac.model.errors import (
@@ -51,7 +51,7 @@ Sink = Callable[[Anchor], Awaitable[None]]
 ASK_S: Final = 3.0
 LOOK_S: Final = 2.0
 KEEP_S: Final = 2.0
-READ_ON: Final = (notices.STREAM, plan_journal.STREAM)
+READ_ON: Final = (notices.STREAM, plan_journal.STREAM, access_journal.STREAM)
 JOURNALS: Final = (watch_journal.STREAM, *READ_ON)
 """Those that are no run's."""
 CONTRADICTED: Final = frozenset({"anchor-backwards", "anchor-changed"})

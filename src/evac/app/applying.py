@@ -21,6 +21,7 @@ from evac import estate as estates
 from evac.app import runs
 from evac.app.accepting import must_hold
 from evac.app.controlling import hands_of, read_policy
+from evac.app.detached import last_started
 from evac.app.leaving import look_at
 from evac.app.observing import observe, standing_facts
 from evac.app.situations import facts_now
@@ -32,6 +33,7 @@ from evac.engine.plans.library import digest_of, find_plan, get_plan
 from evac.engine.runs import requests
 from evac.engine.runs.binding import bind
 from evac.engine.runs.dry_run import ASKING_TOKEN, Kept, Known, problems_of
+from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import WHOLE
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
@@ -130,7 +132,8 @@ def _must_not_be_left(plan: Plan, found: Situation) -> None:
         if one.domain in plan.scenario.domains:
             by = f" by {one.run}" if one.run else ""
             hint = (
-                "go on with that run: evac run list; or plan with what is now: evac plan ESTATE --observe; "
+                "continue with that run: evac run list; or plan from what is now: "
+                "evac plan ESTATE --observe; "
             )
             hint += f"if {one.domain} is well: evac site clear {one.domain} --reason WHY"
             raise NotAllowed("site-left", f"{one.domain} is {one.state} already{by}", hint)
@@ -241,6 +244,18 @@ async def ensure_controller(
         if process.returncode is None:
             process.returncode = 0  # it lives on when this command ends: not ours to wait for
     raise Unavailable(f"the controller did not start; see {log}")
+
+
+async def go_on(store: Store, url: str, log: Path) -> None:
+    """Starts the controller of an embedded store again where it ended while runs wait. Raises Unavailable."""
+    if store.quorum or await store.holder(LEADER) is not None or not await store.list(OPEN, limit=1):
+        return
+    started = await last_started(store)
+    if started is None or not Path(started.estate).exists():
+        return
+    await ensure_controller(
+        store, url, Path(started.estate), Path(started.policy) if started.policy else None, log
+    )
 
 
 LOOK_S: Final = 5.0

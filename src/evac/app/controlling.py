@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from evac import estate as estates
+from evac.app import detached
 from evac.app.accepting import Checker, Forethought, decoded, must_fit
 from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
 from evac.app.certificates import CertificateChore
@@ -39,6 +40,7 @@ from evac.drivers.process.driver import (
 )
 from evac.drivers.registry import DRIVERS, Drivers, Maker, spec_of
 from evac.engine.clock import Clock, SystemClock
+from evac.engine.lead.access_journal import AccessJournal
 from evac.engine.lead.controller import AnchorSink, Controller, Parts
 from evac.engine.lead.generations import Generations
 from evac.engine.lead.policies import Policies
@@ -48,8 +50,6 @@ from evac.engine.plans.library import Drawer, get_plan
 from evac.engine.runs import effects, requests
 from evac.engine.runs.binding import Bound, bind, get_bound, put_bound
 from evac.engine.runs.desk import ActionsOf, Desk
-from evac.engine.runs.open_runs import OPEN
-from evac.engine.runs.proposals import PROPOSAL
 from evac.engine.runs.proving import Asked, Provers, asked_of, asked_of_ended, prove, room_in
 from evac.engine.runs.reading import incident_key
 from evac.engine.runs.releases import Releases
@@ -79,7 +79,6 @@ LEADER_TTL_MS: Final = 4_000
 LAB_TTL_MS: Final = 2_000
 LINGER_MS: Final = 1_000
 ANCHOR_S: Final = 2.0
-IDLE_LOOK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +190,7 @@ async def compose(
     worker = PlanningWorker(
         setting.estate, setting.as_of, policy, setting.budget_ms, lambda: seen.observation, len(estate.fleet)
     )
-    agents: dict[str, AgentPermits] = {}
-    mender = Mender()
+    agents, mender = dict[str, AgentPermits](), Mender()
     checker = Checker(lambda: (seen.estate, seen.digest))
     people = KnownPeople(store, policies, clock, setting.access or access_beside(setting.estate))
     desk = replace(
@@ -205,8 +203,7 @@ async def compose(
     drawn = sites if setting.drawer and setting.watch else ()
     drawer = Drawer(store, clock, drawn, worker, lambda: seen.digest)
     deadline_s = policy.profile.deadline_ms / 1_000
-    if targets is None and setting.watch:
-        targets = probes_of(estate, drivers, deadline_s)
+    targets = probes_of(estate, drivers, deadline_s) if targets is None and setting.watch else targets
     anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
     sinks = {site: _sink(agent, generations) for site, agent in anchors.items()}
     made: list[Controller] = []
@@ -222,7 +219,8 @@ async def compose(
         commits_go_on=seen.commits_go_on,
         anchors=[heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items()],
         chores=(
-            *(seen.look, seen.check_standing, permits[0].chore, PlanJournal(store).chore),
+            *(seen.look, seen.check_standing, permits[0].chore),
+            *(PlanJournal(store).chore, AccessJournal(store).chore),
             Releases(store, clock, tell, people.needed, people.prove).chore,
             effects.ClearedMarks(store, clock, tell).chore,
             RivalWatch(seen, clock, tell).chore,
@@ -237,8 +235,8 @@ async def compose(
     )
     made.append(Controller(parts))
     closed: list[AgentAnchors | AgentPermits | AgentGenerations] = [*anchors.values(), *tellers.values()]
-    forethought = Forethought(store, drawer, checker, drawn)
-    return Composed(made[0], store, drivers, worker, seen, closed, agents, mender, forethought)
+    ahead = Forethought(store, drawer, checker, drawn)
+    return Composed(made[0], store, drivers, worker, seen, closed, agents, mender, ahead)
 
 
 def hands_of(estate: Estate, peer: AgentPeer | None = None) -> dict[str, Maker]:
@@ -557,12 +555,12 @@ async def _until_idle(setting: Setting, store: Store) -> None:
     """Ends when a controller that was started for a run has had nothing to do for a while."""
     if setting.idle_s <= 0:
         await asyncio.Event().wait()
-    quiet_s = 0.0
-    while quiet_s < setting.idle_s:
-        await asyncio.sleep(IDLE_LOOK_S)
-        with contextlib.suppress(StoreError):
-            busy = await store.list(OPEN, limit=1) or await store.list(PROPOSAL, limit=1)
-            quiet_s = 0.0 if busy else quiet_s + IDLE_LOOK_S
+    policy = "" if setting.policy is None else str(setting.policy.absolute())
+    now_ms = SystemClock().now_ms()
+    started = detached.Started(os.getpid(), str(setting.estate.absolute()), policy, now_ms)
+    with contextlib.suppress(StoreError):
+        await detached.remember(store, started)
+    await detached.until_idle(store, setting.idle_s)
 
 
 def notice_line(notice: Notice) -> str:

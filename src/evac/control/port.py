@@ -161,6 +161,10 @@ class Control(Protocol):
         """
         ...
 
+    async def access_log(self, since_ms: int) -> Sequence[Document]:
+        """Records of access and of acts of people, oldest first: the fields of `AccessRecord`."""
+        ...
+
     async def logins(self) -> Sequence[Document]:
         """Open logins: id, name, proof, acr, made_ms, seen_ms, until_ms."""
         ...

@@ -369,6 +369,10 @@ class ServerControl:
             raise Unavailable("no controller leads, so nobody took the plan")
         return str(told["run"])
 
+    async def access_log(self, since_ms: int) -> Sequence[Document]:
+        found = await self._read(_path("access-log"), {"since_ms": since_ms})
+        return [dict(row) for row in found["items"]]
+
     async def logins(self) -> Sequence[Document]:
         found = await self._read(_path("logins"))
         return [dict(row) for row in found["items"]]

@@ -11,6 +11,7 @@ from typing import Final
 
 from evac import estate as estates
 from evac.app import applying, incidents, runs
+from evac.app.access_log import access_log
 from evac.app.anchoring import JOURNALS
 from evac.app.applying import check_fit, rehearse
 from evac.app.incidents import PaperForm, PaperKind
@@ -31,11 +32,12 @@ from evac.engine.plans.library import find_plan, get_plan
 from evac.engine.runs import effects
 from evac.engine.runs.dry_run import read_kept
 from evac.engine.runs.reading import decode_all
+from evac.engine.runs.releases import proof_needed
 from evac.engine.runs.requests import Request
 from evac.incident.components import public_names
 from evac.incident.incident import summary
 from evac.incident.records import Note
-from evac.model.errors import InvalidInput
+from evac.model.errors import InvalidInput, NotAllowed
 from evac.model.observation import Observation
 from evac.office import logins, status_summary
 from evac.run.view import RunView
@@ -115,6 +117,7 @@ class StoreControl:
     async def ask_all(self, name: str, asked: Sequence[Request]) -> list[Taken]:
         now_ms, who = self._clock.now_ms(), runs.who_am_i()
         found = await runs.resolve(self.store, name)
+        await applying.go_on(self.store, self._url, self._log)
         ids = []
         for number, request in enumerate(asked):
             ids.append(runs.new_id(now_ms + number))
@@ -175,6 +178,9 @@ class StoreControl:
         proposal = replace(runs.proposal_of(plan.data, incident, reason, typed), abandoned=abandoned)
         return await runs.propose(self.store, proposal, self._clock.now_ms())
 
+    async def access_log(self, since_ms: int) -> Sequence[Document]:
+        return [asdict(one) for one in await access_log(self.store, since_ms)]
+
     async def logins(self) -> Sequence[Document]:
         return [one for _, one in await logins.kept(self.store)]
 
@@ -192,6 +198,7 @@ class StoreControl:
             await drivers.close()
 
     async def clear_site(self, domain: str, who: str, reason: str) -> None:
+        await self._must_not_need_proof(await self.name(who), "clearing a site")
         await effects.clear(self.store, domain, await self.name(who), reason, self._clock.now_ms())
 
     async def hold(self, who: str, reason: str) -> Held:
@@ -221,7 +228,18 @@ class StoreControl:
         found = await incidents.dossier(self.store, name, now_ms)
         return incidents.paper(found, summary(found), kind, form, now_ms)
 
+    async def _must_not_need_proof(self, who: str, what: str) -> None:
+        """Raises NotAllowed where the last leader takes nothing on a typed name."""
+        if await proof_needed(self.store):
+            raise NotAllowed(
+                "unproven",
+                f"{who[:80]} is a typed name, and {what} needs a person who is proven",
+                "ask through the war room: --server URL",
+            )
+
     async def note(self, note: Note, new: bool) -> str:
+        if note.kind in ("resolved", "reopened"):
+            await self._must_not_need_proof(await self.name(note.who), f"an incident that is {note.kind}")
         now_ms = self._clock.now_ms()
         made = replace(note, id=runs.new_id(now_ms), who=await self.name(note.who), at_ms=now_ms)
         return await incidents.add_note(self.store, made, new)

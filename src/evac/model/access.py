@@ -238,3 +238,28 @@ class AccessRules:
     limits: AccessLimits = AccessLimits()
     proxies: tuple[str, ...] = ()
     """Networks of proxies whose `X-Forwarded-For` is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRecord:
+    """One thing that somebody did, or was kept from doing, at a war room."""
+
+    at_ms: int
+    kind: str
+    """`sign-in`, `sign-in-refused`, `sign-out`, `logins-ended`, `asked`, `refused`, `break-glass`,
+    `access-file` or `clock-jump`."""
+    who: str = ""
+    proof: str = ""
+    """How the person was proven, with the `acr` where there is one."""
+    address: str = ""
+    request: str = ""
+    """Id of the HTTP request, as answers and logs name it."""
+    what: str = ""
+    """What was asked: a verb and its object; or why it was refused."""
+    run: str = ""
+    code: str = ""
+    """Stable code of a refusal."""
+    count: int = 1
+    """How many alike: refusals of one address are counted together."""
+    site: str = ""
+    """Of the war room."""

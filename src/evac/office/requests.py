@@ -133,6 +133,8 @@ class Counter:
             return known
         if not asked.who.strip() or not asked.reason.strip() or len(asked.reason) > TEXT_MOST:
             raise InvalidInput("clear-unsigned", "clearing a mark says who does and why", "send a reason")
+        if asked.proof is None and await proof_needed(self._store):
+            raise NotAllowed("unproven", f"{asked.who[:80]} is a typed name", "sign in first")
         now_ms = self._clock.now_ms()
         permit = await may_clear(self._store, domain, asked.who, asked.reason, now_ms)
         told = {"domain": domain, "who": asked.who, "reason": asked.reason, "at_ms": now_ms}

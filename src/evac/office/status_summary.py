@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from evac.app import runs
+from evac.app import detached, runs
 from evac.app.incidents import watched
 from evac.app.observed_stores import Published
 from evac.engine.lead.leadership import LEADER
@@ -47,6 +47,19 @@ async def status(store: Store) -> StatusDocument:
         tuple(row for row in await runs.list_runs(store) if row.run in opened),
         tuple(await plan_lines(store)),
         tuple(map(notice_line, (await watched(store))[-NOTICES_SHOWN:])),
+        "" if lease is None else await _background(store, lease.owner),
+    )
+
+
+async def _background(store: Store, owner: str) -> str:
+    """In words; empty where no command started the controller that leads."""
+    started = await detached.last_started(store)
+    if started is None or f"/{started.pid}/" not in owner:
+        return ""
+    since = moment(started.since_ms, "minutes")
+    return (
+        f"process {started.pid}, started for a run of {started.estate} at {since}; ends by itself once its "
+        f"runs have ended, or have waited for people for {detached.PARKED_S / 60:.0f} min"
     )
 
 

@@ -85,6 +85,8 @@ class StatusDocument:
     """Open ones."""
     plans: tuple[PlanLine, ...]
     notices: tuple[NoticeLine, ...]
+    background: str = ""
+    """The controller that a command started for its run, while it leads: pid, estate and since when."""
 
 
 def _generation(document: StatusDocument) -> list[tuple[str, str, str]]:
@@ -108,6 +110,7 @@ def status_text(
     page.line()
     rows = [
         ("leader", leader or "nobody: nothing moves until a controller runs", "" if leader else "error"),
+        *([("background", document.background, "")] if document.background else []),
         ("store", document.store, ""),
         *_generation(document),
         (
@@ -128,7 +131,7 @@ def status_text(
         )
     if document.plans:
         page.line()
-        page.line("Plans that lie ready", "bold")
+        page.line("Standby plans", "bold")
         page.table(_DRAWER, [_drawn(row) for row in document.plans[:ROWS]])
     if document.notices:
         page.line()
@@ -164,7 +167,7 @@ def drawer_text(rows: Sequence[PlanLine], width: int, colour: bool) -> str:
     """One line a scenario."""
     page = Page(width, colour)
     if not rows:
-        page.line("no plan lies ready; a controller that leads makes them: evac serve")
+        page.line("no plan is ready; a leading controller makes them: evac serve")
         return page.text()
     page.table(_DRAWER, [_drawn(row) for row in rows])
     page.line()

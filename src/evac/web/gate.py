@@ -19,15 +19,17 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections import Counter
 from typing import Final
 from urllib.parse import urlsplit
 
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evac.model.errors import EvacError, InvalidInput, NotAllowed
 from evac.web.access.guarding import SAFE, SignedOut, is_open, to_sign_in, while_signed_in, with_token
-from evac.web.access.port import STATE, Access, Actor
+from evac.web.access.people import address_of
+from evac.web.access.port import STATE, Access, Actor, KeepsLogins, TooMany
 from evac.web.metrics import Metrics
 from evac.web.problems import REQUEST_ID, internal, problem_of
 from evac.web.room import READER, Kept, Shelf
@@ -37,6 +39,7 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+STREAM: Final = "evac_stream"
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 _HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
     (b"content-security-policy", POLICY.encode()),
@@ -65,6 +68,7 @@ class Gate:
     ) -> None:
         self._app, self._access, self._setting, self._metrics = app, access, setting, metrics
         self._shelf = shelf
+        self._streams: Counter[str] = Counter()
         self._fixed = (*_HEADERS, _TLS) if setting.secure else _HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,6 +104,7 @@ class Gate:
                 return
             if actor is not None and actor.csrf and scope["method"] not in SAFE:
                 bounded = await with_token(scope, headers, actor, bounded)
+            self._enter(scope, actor)
             kept = self._kept(scope, actor)
             if kept is not None:
                 known = headers.get(b"if-none-match")
@@ -108,6 +113,8 @@ class Gate:
                 await self._app(scope, bounded, while_signed_in(actor, answer))
         except SignedOut:
             pass  # the answer has been ended already
+        except ClientDisconnect:
+            pass  # whoever asked has gone away while the body came in: nothing is wrong here
         except EvacError as error:
             if not told.status:
                 await problem_of(error, number)(scope, receive, answer)
@@ -116,9 +123,38 @@ class Gate:
             if not told.status:
                 await found(scope, receive, answer)
         finally:
+            self._leave(scope)
+            if told.status in (401, 403) and isinstance(self._access, KeepsLogins):
+                self._record(scope, told.status)
             route = scope.get("route")
             path = getattr(route, "path", "") or "other"
             self._metrics.request(scope["method"], path, told.status, time.perf_counter() - began)
+
+    def _enter(self, scope: Scope, actor: Actor | None) -> None:
+        """Counts the streams of one person. Raises TooMany beyond what the access file lets them have."""
+        if actor is None or not actor.streams or not scope["path"].endswith("/stream"):
+            return
+        if self._streams[actor.name] >= actor.streams:
+            raise TooMany("too-many-streams", f"{actor.name} follows {actor.streams} streams already", 5_000)
+        self._streams[actor.name] += 1
+        scope[STREAM] = actor.name
+
+    def _leave(self, scope: Scope) -> None:
+        name = scope.pop(STREAM, None)
+        if name is not None:
+            self._streams[name] -= 1
+            if not self._streams[name]:
+                del self._streams[name]
+
+    def _record(self, scope: Scope, status: int) -> None:
+        """Somebody was kept from something."""
+        actor, connection = scope.get(STATE), HTTPConnection(scope)
+        assert isinstance(self._access, KeepsLogins)
+        if actor is None and scope["method"] in SAFE:
+            return  # a browser without a login that reads: it is sent to sign in
+        what = f"{scope['method']} {scope['path'][:200]}"
+        who = "" if actor is None else actor.name
+        self._access.seen.refused("refused", address_of(connection), f"http-{status}", who, what)
 
     def _kept(self, scope: Scope, actor: Actor | None) -> Kept | None:
         """What was answered to the same read before, for whoever may see it; everybody else goes the long

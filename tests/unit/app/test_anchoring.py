@@ -111,7 +111,7 @@ def test_a_journal_that_was_cut_off_or_changed_gets_no_new_head_and_it_is_said_o
         await written(store, 3, *READ_ON)
         await chore.look()
         kept = {stream: site.heads(stream) for stream in READ_ON}
-        cut, changed = READ_ON
+        cut, changed, *_ = READ_ON
         await store.transact((), (Delete(key_of(cut, 4)),))
         last = await store.get(key_of(changed, 4))
         assert last is not None
@@ -205,6 +205,7 @@ def test_a_person_proves_them_with_what_a_real_agent_kept(
                 "watch is whole: 2 events in 3 segments; no agent kept a head of it",
                 "notices is whole: 2 events in 3 segments and agrees with 1 heads kept elsewhere",
                 "plans is whole: 2 events in 3 segments and agrees with 1 heads kept elsewhere",
+                "access is whole: 2 events in 3 segments and agrees with 1 heads kept elsewhere",
             ]
             with sqlite3.connect(tmp_path / "s.sqlite") as file:
                 file.execute("DELETE FROM entry WHERE key LIKE 'journal/notices/%3'")
@@ -213,7 +214,7 @@ def test_a_person_proves_them_with_what_a_real_agent_kept(
             assert code == console.NOT_COMPARED, "without the agents nobody knows"
             code, found = await asyncio.to_thread(proved, capsys, *at)
             assert code == console.FAILED
-            assert [len(row["problems"]) for row in found["journals"]] == [0, 1, 0]
+            assert [len(row["problems"]) for row in found["journals"]] == [0, 1, 0, 0]
             code, found = await asyncio.to_thread(proved, capsys, "notices", *at)
             assert (code, found["run"]) == (console.FAILED, "notices")
             assert found["problems"] == ["cut-off: segment 3 was anchored; the journal ends at 2"]

@@ -76,7 +76,9 @@ def test_the_list_for_the_floor_comes_in_every_form(evac: Callable[..., Result],
         "serial": "SN1",
         "code": "bmc-wrong-serial",
         "reason": "another machine answers at this address",
-        "what_to_do": "compare the serial number on the box with the inventory; mend address or cable",
+        "what_to_do": (
+            "compare the serial number on the server with the inventory; fix the address or the cable"
+        ),
         "may_draw_power": False,
         "tries": 1,
     }
@@ -95,7 +97,7 @@ def test_show_says_when_all_are_on(evac: Callable[..., Result]) -> None:
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[requests.Request]]:
-    """What stands in the store, while nobody leads."""
+    """What is in the store, while nobody leads."""
 
     async def nobody(store: object, run: str, ids: Sequence[str], *more: object) -> frozenset[str]:
         return frozenset(ids)

@@ -27,15 +27,14 @@ from evac.derive.stores import primary_site
 from evac.drivers.port import Action, Value
 from evac.drivers.registry import is_by_person
 from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
+from evac.engine.runs.protection import REJOIN_MS, protection_after
 from evac.engine.runs.step_actions import (
     BEFORE,
     Ground,
     actions_of,
     follow_actions,
     ground_of,
-    is_protected_by_us,
     old_of,
-    protect_action,
     yielding,
 )
 from evac.engine.stores.permits import wait_ms
@@ -47,14 +46,10 @@ from evac.model.run_policy import Envelope, Pace, Patience, RunPolicy
 from evac.model.step_id import StepId, limit_id
 from evac.run import envelope
 from evac.run.values import ATTESTED, Left, RunLimit, RunSpec, RunStep, left_of
-from evac.steps.protect import Protect
 from evac.steps.registry import kind_of
 from evac.steps.rejoin import Rejoin
 from evac.store.port import Compare, Delete, Lease, Put, Store
 
-REJOIN_MS: Final = 60_000
-"""To archive and to rewind what a copy had alone takes as long as that is, and nobody waits for it."""
-PROTECT_MS: Final = 1_000
 PACE_LEAST_MS: Final = 1_000
 """Between two shares at the least: nothing is seen of traffic that has just come."""
 
@@ -114,9 +109,9 @@ def bind(
                 follow = _follow_step(step, site)
                 steps.append(follow)
                 actions[follow.id] = (action,)
-    protection = _protection(ground, plan, steps, actions)
+    protection = protection_after(ground, steps, actions)
     for added, action in protection.steps:
-        steps.append(added)
+        steps.append(replace(added, act=_digest((action,))))
         actions[added.id] = (action,)
     needed = needed_envelope(ground, losses)
     if last:
@@ -148,76 +143,18 @@ def bind(
     return Bound(spec, MappingProxyType(actions))
 
 
-def _critical(plan: Plan) -> frozenset[str]:
-    """Steps on the chain that decides when the last service is restored."""
-    times = [one.base_ms for one in plan.outcomes if one.base_ms is not None and one.base_outage_ms]
-    last = max(times, default=None)
-    return frozenset(name for one in plan.outcomes if one.base_ms == last for name in one.critical)
-
-
-@dataclass(frozen=True, slots=True)
-class _Protection:
-    """steps: that make copies confirm commits again. missing: stores that the run leaves without."""
-
-    steps: tuple[tuple[RunStep, Action], ...]
-    missing: tuple[str, ...]
-
-
-def _protection(
-    ground: Ground, plan: Plan, steps: Sequence[RunStep], actions: Mapping[str, tuple[Action, ...]]
-) -> _Protection:
-    """Of each store that the run moves or leads a copy of: a failover, a return and a way home end with a
-    copy that confirms every commit, where the store may lose nothing or had one before. The copy has to
-    follow first, for until then commits would hang.
-    """
-    found: list[tuple[RunStep, Action]] = []
-    missing: list[str] = []
-    for name, store in sorted(ground.stores.items()):
-        promotes = [s for s in steps if s.target == name and kind_of(s.kind).makes_primary]
-        follows = [s for s in steps if s.target == name and kind_of(s.kind).follows]
-        had_copy = any(m.mode == "sync" for m in store.members)
-        primary = ground.candidates.get(name, "") or primary_site(ground.top, store)
-        concerned = (promotes or follows) and (store.rpo_ms == 0 or had_copy)
-        if not concerned or not is_protected_by_us(ground, store, primary):
-            continue
-        promoting = [action for step in promotes for action in actions[step.id] if action.verb == "promote"]
-        if any(action.parameters.get("synchronous") for action in promoting) or (had_copy and not promotes):
-            continue
-        refused = ground.policy.store(name).on_sync_loss == "async" and plan.scenario.kind == "lose"
-        made = None
-        for follow in () if refused else follows:
-            copy = next((a.at for a in actions[follow.id] if a.verb == "rejoin"), "")
-            action = protect_action(ground, store, primary, copy) if copy not in ("", primary) else None
-            if action is not None:
-                made = _protect_step(follow, promotes, action), action
-                break
-        if made is not None:
-            found.append(made)
-        elif store.rpo_ms == 0:
-            missing.append(name)
-    return _Protection(tuple(found), tuple(missing))
-
-
-def _protect_step(follow: RunStep, promotes: Sequence[RunStep], action: Action) -> RunStep:
-    return RunStep(
-        id=str(StepId(Protect.name, action.target)),
-        kind=Protect.name,
-        target=action.target,
-        start_ms=follow.start_ms + follow.duration_ms,
-        duration_ms=PROTECT_MS,
-        after=tuple(dict.fromkeys((follow.id, *(step.id for step in promotes)))),
-        data_set=action.target,
-        site=action.at,
-        deadline_ms=REJOIN_MS,
-        act=_digest((action,)),
-    )
-
-
 def _attested(policy: RunPolicy, steps: Sequence[RunStep]) -> dict[str, str]:
     """Stores of which policy takes a person's word for the fence, where no other proof can be had."""
     fenced = {step.target for step in steps if kind_of(step.kind).fences}
     found = sorted(store for store in fenced if "attest" in policy.store(store).proofs)
     return {ATTESTED: " ".join(found)} if found else {}
+
+
+def _critical(plan: Plan) -> frozenset[str]:
+    """Steps on the chain that decides when the last service is restored."""
+    times = [one.base_ms for one in plan.outcomes if one.base_ms is not None and one.base_outage_ms]
+    last = max(times, default=None)
+    return frozenset(name for one in plan.outcomes if one.base_ms == last for name in one.critical)
 
 
 _LEFT: Final[Mapping[str, Literal["down", "shed", "unknown"]]] = MappingProxyType(

@@ -275,7 +275,7 @@ class SessionKeep:
     """One for a room. rules: as the access file says now."""
 
     def __init__(self, store: Store, book: SessionBook, clock: Clock, rules: Callable[[], Sessions]) -> None:
-        self._store, self._book, self._clock, self._rules = store, book, clock, rules
+        self.store, self._book, self._clock, self._rules = store, book, clock, rules
         self._lease: tuple[int, Lease] | None = None
         self._unknown: OrderedDict[bytes, int] = OrderedDict()
         self._ended: OrderedDict[bytes, None] = OrderedDict()
@@ -396,7 +396,7 @@ class SessionKeep:
 
     async def _read(self, key: bytes) -> tuple[Any, int] | None:
         async with asyncio.timeout(ANSWER_S):
-            entry = await self._store.get(_name(key))
+            entry = await self.store.get(_name(key))
         if entry is None:
             return None
         try:
@@ -426,7 +426,7 @@ class SessionKeep:
             async with asyncio.timeout(ANSWER_S):
                 put = Put(name, orjson.dumps(told), await self._term())
                 try:
-                    session.revision = await self._store.transact((Compare(name, session.revision),), (put,))
+                    session.revision = await self.store.transact((Compare(name, session.revision),), (put,))
                 except Conflict:
                     session.confirmed_ms = (
                         0  # another room wrote, or it was ended: the next request finds out
@@ -437,20 +437,20 @@ class SessionKeep:
     async def _drop(self, key: bytes) -> None:
         with contextlib.suppress(EvacError, TimeoutError):
             async with asyncio.timeout(ANSWER_S):
-                await self._store.transact((), (Delete(_name(key)),))
+                await self.store.transact((), (Delete(_name(key)),))
 
     async def _term(self) -> Lease:
         """A lease that is never renewed and ends after every login of this hour: then the store forgets."""
         hour = self._clock.monotonic_ms() // HOUR_MS
         if self._lease is None or self._lease[0] != hour:
             name = f"{PREFIX}{os.urandom(8).hex()}"
-            lease = await self._store.acquire(name, name, self._rules().whole_ms + 2 * HOUR_MS)
+            lease = await self.store.acquire(name, name, self._rules().whole_ms + 2 * HOUR_MS)
             self._lease = (hour, lease)
         return self._lease[1]
 
     async def logins(self) -> list[tuple[bytes, LoginRow]]:
         """Raises Unavailable."""
-        rows = await kept(self._store)
+        rows = await kept(self.store)
         return [(bytes.fromhex(key.removeprefix(PREFIX)), LoginRow(**row)) for key, row in rows]
 
     async def ended(self, key: bytes) -> None:

@@ -18,7 +18,7 @@ import json
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeGuard
 from urllib.parse import quote, urlencode, urlsplit
@@ -454,6 +454,11 @@ def router_of(people: People) -> APIRouter:
         drop(people, found, flow)
         return found
 
+    _add_logout(router, people, oidc)
+    return router
+
+
+def _add_logout(router: APIRouter, people: People, oidc: Callable[[], Oidc]) -> None:
     @router.post(LOGOUT)
     async def logout(request: Request) -> Response:
         """The provider says that a login there has ended (OpenID Connect Back-Channel Logout 1.0)."""
@@ -472,8 +477,6 @@ def router_of(people: People) -> APIRouter:
         )
         LOG.info("the provider ended %d logins", count)
         return Response(None, 200, NO_STORE)
-
-    return router
 
 
 def _told(error: EvacError) -> EvacError:

@@ -8,6 +8,7 @@ of a pen must not lock everybody out in the middle of a fire, nor let anybody in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import ipaddress
 import logging
@@ -23,8 +24,8 @@ from evac.app.access import TOKEN_LONGEST, TOKEN_PREFIX, digest_of
 from evac.engine.clock import Clock
 from evac.engine.runs import signatures
 from evac.estate.codecs.access import alike, load_access
-from evac.model.access import AccessRules, Person, Role, Token, least, role_for
-from evac.model.errors import EstateError, EvacError, NotAllowed
+from evac.model.access import AccessRules, Grant, Person, Role, Token, least, role_for
+from evac.model.errors import EstateError, EvacError, NotAllowed, Unavailable
 from evac.model.estate import Rate
 from evac.net.secrets import secret_of
 from evac.store.port import Store
@@ -48,6 +49,7 @@ from evac.web.access.passwords import (
     print_of,
 )
 from evac.web.access.port import Actor, Proof, TooMany, Unauthenticated
+from evac.web.access.recording import Recording
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -55,6 +57,10 @@ if TYPE_CHECKING:
 LOG: Final = logging.getLogger("evac.access")
 """Who signed in, who was refused, and why; never what was shown."""
 
+GLASS_USED: Final = "glass/"
+SPENT_READS_MS: Final = 60_000
+"""So long a credential reads on after its last use."""
+ANSWER_S: Final = 1.0
 LOOK_MS: Final = 2_000
 """The file is looked at so often at most."""
 HASHES_AT_ONCE: Final = 2
@@ -80,6 +86,7 @@ class People:
         self._path, self._stamp, self._looked_ms = path, _stamp(path), clock.monotonic_ms()
         self._asked, self._false = Often(clock.monotonic_ms), Often(clock.monotonic_ms)
         self.slow, self._codes = Slow(clock.monotonic_ms), Codes()
+        self.seen = Recording(clock)
         self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
         self._prints: dict[str, tuple[tuple[int, ...], str]] = {}
         self._turn = asyncio.Lock()
@@ -106,12 +113,29 @@ class People:
         )
         if found is None:
             return None
+        if found.grant is not None and await self._is_spent(found.grant):
+            raise Unauthenticated(
+                f"the credential {found.grant.id[:8]} is used up", "sign a new one", "glass-spent"
+            )
         rate = self.rules.limits.requests
         wait_ms = self._asked.wait_ms(found.name, rate)
         if wait_ms:
             raise TooMany("too-many-requests", f"{found.name} asks more than {_words(rate)}", wait_ms)
         self._asked.note(found.name, rate)
         return replace(found, streams=self.rules.limits.streams)
+
+    async def _is_spent(self, grant: Grant) -> bool:
+        """Whether a credential was used as often as it may be, and its person had a minute to see what became
+        of it. While the store does not answer, it may still read.
+        """
+        if self.keep is None:
+            return False
+        with contextlib.suppress(Unavailable, ValueError, KeyError, TypeError, TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                last = await self.keep.store.get(f"{GLASS_USED}{grant.id}/{grant.uses:03d}")
+            if last is not None:
+                return self.clock.now_ms() - int(orjson.loads(last.value)["at_ms"]) >= SPENT_READS_MS
+        return False
 
     def _by_header(self, given: str, address: str) -> Actor:
         kind, _, text = given.partition(" ")
@@ -229,6 +253,7 @@ class People:
             if wait_ms := self._false.wait_ms(near, rate):
                 raise TooMany("too-many-tries", "too many false credentials", wait_ms) from error
             self._false.note(near, rate)
+            self.seen.refused("sign-in-refused", address, error.code, "", "break-glass credential")
             LOG.warning("break-glass from %s refused: %s [%s]", address, error.message, error.code)
             raise Unauthenticated(error.message, error.hint, error.code) from error
 
@@ -261,6 +286,7 @@ class People:
         if right and person is not None and person.totp:
             right = await self._is_code(person, code)
         if not right or person is None:
+            self.seen.refused("sign-in-refused", address, "sign-in-wrong", name[:80], "password")
             LOG.warning("sign-in of %.80r from %s refused: name, password or code", name, address)
             raise Unauthenticated("name, password or code is wrong", "try again", "sign-in-wrong")
         self.slow.right(near, named)
@@ -337,6 +363,7 @@ class People:
         await self._look_at_password(name)
         level = logging.WARNING if text else logging.INFO
         LOG.log(level, "%s signed in as %s by %s from %s", name, role, proof, address)
+        self.seen.saw("sign-in", who=name, proof=proof, address=address, what=f"as {role}")
         rests = self._rests(proof, name)
         value = self.book.open(
             name,
@@ -379,6 +406,8 @@ class People:
         """Ends the login of a cookie, if there is one."""
         if value is None:
             return
+        if (found := self.book.peek(value)) is not None:
+            self.seen.saw("sign-out", who=found.name)
         self.book.close(value)
         if self.keep is not None:
             await self.keep.closed(value)
@@ -399,7 +428,11 @@ class People:
                 rules = await asyncio.to_thread(load_access, self._path)
             except EstateError as error:
                 said = "; ".join(f"{row.place}: {row.message} [{row.code}]" for row in error.diagnostics[:5])
-                LOG.error("%s is not taken, what was read before goes on: %s", self._path.name, said)
+                LOG.error(
+                    "%s is invalid and ignored, the last valid version stays in use: %s",
+                    self._path.name,
+                    said,
+                )
                 return
             if (rules.tls, rules.address, rules.hosts) != (
                 self.rules.tls,
@@ -408,6 +441,7 @@ class People:
             ):
                 LOG.warning("tls, address and hosts of %s count from the next start on", self._path.name)
             self.rules, self._tokens, self._names = rules, _by_digest(rules), _names(rules)
+            self.seen.saw("access-file", what=f"{self._path.name} was read again")
             LOG.info("%s was read again", self._path.name)
 
 

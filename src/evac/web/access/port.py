@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from evac.store.port import Store
+    from evac.web.access.recording import Recording
 
 STATE: Final = "evac_actor"
 SIGN_IN: Final = "/sign-in"
@@ -120,7 +121,9 @@ class Access(Protocol):
 
 @runtime_checkable
 class KeepsLogins(Protocol):
-    """An access that keeps logins beyond this process, in the store of the room."""
+    """An access that keeps logins beyond this process, in the store of the room, and records who did what."""
+
+    seen: Recording
 
     def keep_in(self, store: Store) -> None: ...
 

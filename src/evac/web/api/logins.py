@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
+from evac.app.access_log import access_log
 from evac.model.errors import NotAllowed
 from evac.web.access.keeping import LoginRow
 from evac.web.access.people import LOG, People
@@ -15,7 +17,7 @@ from evac.web.api.shapes import answers
 from evac.web.room import JSON, dump, room_of
 
 router = APIRouter(prefix="/v1", tags=["logins"])
-Name = Annotated[str, Query(max_length=512, description="A person. Empty: whoever asks.")]
+Name = Annotated[str, Query(max_length=512, description="A person. Empty: the caller.")]
 Id = Annotated[str, Query(max_length=64, pattern=r"^[0-9a-f]*$", description="One login; empty: all.")]
 
 
@@ -66,3 +68,19 @@ async def end(
 
 def _row(one: LoginRow) -> dict[str, Any]:
     return {name: getattr(one, name) for name in Login.model_fields}
+
+
+Since = Annotated[int, Query(ge=0, le=2**53, description="From this moment on, in ms since 1970.")]
+
+
+class AccessLog(BaseModel):
+    items: list[dict[str, Any]]
+
+
+@router.get("/access-log", responses=answers(AccessLog, 422, 503))
+async def log(
+    request: Request, actor: Annotated[Actor, Depends(need("admin"))], since_ms: Since = 0
+) -> Response:
+    """Who signed in, who was refused, what people asked and how they were proven; oldest first."""
+    rows = await access_log(room_of(request).office.store, since_ms)
+    return Response(dump({"items": [asdict(one) for one in rows]}), 200, {"cache-control": "no-store"}, JSON)

@@ -32,13 +32,13 @@ from evac.model.run_policy import Envelope
 from evac.office.requests import Answer, Asked, body_digest
 from evac.office.values import HoldSeen
 from evac.store.port import Compare, Put, Store
-from evac.web.access.people import LOG, address_of
-from evac.web.access.port import Actor, need, need_to_ask
+from evac.web.access.people import GLASS_USED, LOG, address_of
+from evac.web.access.port import Actor, KeepsLogins, need, need_to_ask
 from evac.web.api.runs import run_tag
 from evac.web.api.shapes import Ask, Body, Hold, IdempotencyKey, RunName, answers, plain
+from evac.web.problems import REQUEST_ID
 from evac.web.room import JSON, WarRoom, check_match, dump, room_of, tagged
 
-USED: Final = "glass/"
 SIGNED_FOR_MOST: Final = 400
 """Letters of the reason of a credential that journals repeat: the reason of the asking follows it."""
 
@@ -130,7 +130,7 @@ async def _count(store: Store, grant: Grant, asked: Asked, run: str, now_ms: int
         {"who": grant.who, "verb": grant.verb, "run": run, "at_ms": now_ms, "reason": asked.reason}
     )
     for number in range(1, grant.uses + 1):
-        key = f"{USED}{grant.id}/{number:03d}"
+        key = f"{GLASS_USED}{grant.id}/{number:03d}"
         if await store.get(key) is not None:
             continue
         try:
@@ -188,6 +188,7 @@ async def ask(
         if grant is not None:
             asked = await spend(request, room, grant, asked, name, incident)
     given = await room.counter.ask(name, asked, _request(body))
+    record(request, actor, "break-glass" if grant is not None else "asked", f"{body.verb} {body.step}", name)
     told = dict(given.told)
     state, why = await _outcome(room, name, str(told["request"]), wait_s)
     return answer_of(given, {**told, "state": state, "why": why})
@@ -200,6 +201,23 @@ def asked_of(actor: Actor, body: Body, key: str, *about: str) -> Asked:
     check_reason(body.reason)
     who = actor.name if actor.named or not body.who.strip() else body.who.strip()
     return Asked(who, body.reason, key, body_digest(about, plain(body)), proof=proof_of(actor))
+
+
+def record(request: Request, actor: Actor, kind: str, what: str, run: str = "") -> None:
+    """Into the journal of access, where people are told apart."""
+    access = room_of(request).access
+    proof = proof_of(actor)
+    if isinstance(access, KeepsLogins) and proof is not None:
+        number = str(request.scope.get(REQUEST_ID, ""))
+        access.seen.saw(
+            kind,
+            who=actor.name,
+            proof=proof.words,
+            address=address_of(request),
+            request=number,
+            what=what.strip(),
+            run=run,
+        )
 
 
 def proof_of(actor: Actor) -> Proven | None:
@@ -290,12 +308,12 @@ async def hold(request: Request) -> Response:
 async def begin(
     request: Request, body: Hold, actor: Annotated[Actor, Depends(need("operator"))], key: IdempotencyKey = ""
 ) -> Response:
-    """Stops everything before its next effect. 409 where a hold stands already."""
+    """Stops everything before its next effect. 409 where a hold is already in place."""
     room = room_of(request)
     try:
         given = await room.counter.hold(asked_of(actor, body, key, "hold"))
     except Conflict as error:
-        raise Conflict(error.key, "a hold stands already") from error
+        raise Conflict(error.key, "a hold is already in place") from error
     await _look(room)
     return answer_of(given, dict(given.told))
 
@@ -316,6 +334,7 @@ async def end(
         standing = await _standing(room)
         check_match(request, _tag(standing), "the hold")
         known = await room.counter.release(asked, standing.revision)
+    record(request, actor, "asked", "release the hold")
     await _look(room)
     return answer_of(known, dict(known.told))
 

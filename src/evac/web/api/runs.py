@@ -83,7 +83,7 @@ async def proof(request: Request, run: RunName, body: HeadsKept) -> Response:
     return Response(dump(asdict(found)), 200, {"cache-control": "no-store"}, JSON)
 
 
-Stream = Literal["notices", "plans", "watch"]
+Stream = Literal["access", "notices", "plans", "watch"]
 
 
 @proofs_router.post("/journals/{stream}/proof", responses=answers(ProofTold, 400, 413, 422, 503))

@@ -240,6 +240,7 @@ def context(shown: Shown) -> dict[str, Any]:
         "slow": slow_words(document),
         "left": document.left[:SERVICES_MOST],
         "left_rest": max(0, len(document.left) - SERVICES_MOST),
+        "approved": [f"{who} ({words})" for who, words in document.approval_proofs.items()],
         "limits": [limit_words(row) for row in document.limits_changed],
         "charts": charts(view, said, shown.plan.outcomes if shown.plan else ()),
         "services": services[:SERVICES_MOST],

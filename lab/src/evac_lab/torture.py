@@ -1,0 +1,188 @@
+"""Fires in a row, with the way home between them: the tenth as good as the first.
+
+    python -m evac_lab.torture --fires 10 --kind any
+
+A lab of its own burns, is restored and failed back, waits until its database is protected again, and burns
+again. Kinds: `any` (any site first), `leader` (every second time the leader burns with its site), `replica`
+(the site of the copy that confirms commits), `cut` (the network of a site), `half` (one hall). Each fire must
+end by itself, lose no acknowledged write and have no second of two primaries; else it exits with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from evac.app import runs
+from evac.engine.runs.live_actions import PREFIX, decode_standing
+from evac.run.waits import waiting
+from evac.store.port import Store
+from evac.views.wait_words import words_of
+from evac_lab import doctor, episodes, restoring, status, world
+from evac_lab.episodes import Fire, Patience
+from evac_lab.state import LOOPBACK_OFFSETS, LabError, LabFolder, topology
+from evac_lab.world import SYNCHRONOUS, Options
+
+KINDS: Final = ("any", "leader", "replica", "cut", "half")
+PATIENCE: Final = Patience(45.0)
+PROTECTED_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One fire and the way home after it. trouble: empty where all is well."""
+
+    fire: Fire
+    home_s: float
+    trouble: str = ""
+
+    def line(self) -> str:
+        fire = self.fire
+        first = "-" if fire.first_write_seconds is None else f"{fire.first_write_seconds:.1f} s"
+        with_leader = ", with the leader" if fire.leader_burnt else ""
+        return (
+            f"{fire.number:3} {fire.kind} {fire.lost_site}{with_leader}: {fire.state}, first write {first}, "
+            f"lost {fire.lost}, two primaries {fire.double_primary_seconds:.1f} s, home {self.home_s:.0f} s"
+            + (f"; {self.trouble}" if self.trouble else "")
+        )
+
+
+def play(
+    folder: LabFolder, kind: str, fires: int, random: Random, patience: Patience = PATIENCE
+) -> Iterator[Round]:
+    """So many fires of a kind in a row; stops after one that went wrong."""
+    names = [site.name for site in folder.need().topology.sites]
+    for number in range(fires):
+        site = random.choice(names)
+        if kind == "replica":
+            site = _replica(folder) or site
+        if kind == "leader" and number % 2 == 0:
+            episodes.move(folder, site)
+        fire = _strike(folder, kind, site, patience)
+        trouble = _trouble(folder, fire)
+        began = time.monotonic()
+        if not trouble:
+            trouble = _home(folder, site)
+        yield Round(fire, time.monotonic() - began, trouble)
+        if trouble:
+            return
+
+
+def _strike(folder: LabFolder, kind: str, site: str, patience: Patience) -> Fire:
+    if kind == "cut":
+        return episodes.cut(folder, site, patience, reason="torture")
+    if kind == "half":
+        return episodes.half(folder, site, "hall-1", patience, reason="torture")
+    return episodes.burn(folder, site, patience, reason="torture")
+
+
+def _trouble(folder: LabFolder, fire: Fire) -> str:
+    if fire.lost:
+        return f"{fire.lost} acknowledged writes are lost"
+    if fire.double_primary_seconds:
+        return f"two primaries for {fire.double_primary_seconds:.1f} s"
+    if fire.state not in ("succeeded", "succeeded_with_exceptions", "unharmed"):
+        return f"it is {fire.state}: {_waits(folder, fire)}"
+    return ""
+
+
+def _waits(folder: LabFolder, fire: Fire) -> str:
+    """What the newest run waits for."""
+
+    async def look(store: Store) -> str:
+        rows = await runs.list_runs(store)
+        if not rows:
+            return "no run was made"
+        view = await runs.view_of(store, rows[-1].run)
+        words = [words_of(one) for one in waiting(view)]
+        return f"{view.spec.run} is {view.phase}; {'; '.join(words) or 'it waits for nobody'}"
+
+    others = folder.need().topology.others(fire.lost_site)
+    return status.ask(folder.need().topology, look, others[0].name)
+
+
+def _home(folder: LabFolder, site: str) -> str:
+    """Restores a site, and brings home what is away; what went wrong."""
+    try:
+        back = restoring.restore(folder, site, failback=site == _home_site(folder), reason="torture")
+    except LabError as error:
+        return error.message
+    if not back.whole:
+        return f"restore: {'; '.join(back.words)}"
+    missing = world.wait_for_plans(folder.need().topology, within_s=PROTECTED_S)
+    return f"not ready after {PROTECTED_S:.0f} s: {', '.join(missing)}" if missing else ""
+
+
+def _home_site(folder: LabFolder) -> str:
+    return folder.need().topology.sites[0].name
+
+
+def _replica(folder: LabFolder) -> str:
+    """The site of the copy that confirms commits, by the proof that is kept; empty where none is."""
+
+    async def look(store: Store) -> str:
+        entry = await store.get(PREFIX + SYNCHRONOUS)
+        return "" if entry is None else decode_standing(SYNCHRONOUS, entry.value).candidate
+
+    return status.ask(folder.need().topology, look)
+
+
+@contextmanager
+def _lab() -> Iterator[LabFolder]:
+    """One of its own, at addresses that nobody has."""
+    offset = next(n for n in range(10, LOOPBACK_OFFSETS) if not doctor.taken_ports(topology("loopback", n)))
+    path = Path(tempfile.mkdtemp(prefix="evac-torture-"))
+    path.chmod(0o755)
+    folder = LabFolder(path)
+    try:
+        world.up(Options(offset=offset, writers=6, pause_s=0.1, controllers=True), folder)
+        yield folder
+    finally:
+        world.down(folder)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def summary(rounds: Sequence[Round]) -> str:
+    """One line over all fires of a kind."""
+    firsts = [one.fire.first_write_seconds for one in rounds if one.fire.first_write_seconds is not None]
+    good = sum(not one.trouble for one in rounds)
+    lost = sum(one.fire.lost or 0 for one in rounds)
+    double_s = sum(one.fire.double_primary_seconds for one in rounds)
+    times = f"first write {statistics.median(firsts):.1f} / {max(firsts):.1f} s" if firsts else "no write"
+    times += " (median, worst)" if firsts else ""
+    return f"{good} of {len(rounds)} by themselves; {times}; lost {lost}; two primaries {double_s:.1f} s"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit 1 where a fire went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--fires", type=int, default=10)
+    parser.add_argument("--kind", choices=KINDS, action="append")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--patience", type=float, default=PATIENCE.longest_s, help="seconds a fire may take")
+    given = parser.parse_args(argv)
+    failed = False
+    for kind in given.kind or KINDS:
+        print(f"{kind}: {given.fires} fires in a row", flush=True)
+        rounds: list[Round] = []
+        with _lab() as folder:
+            for one in play(folder, kind, given.fires, Random(given.seed), Patience(given.patience)):
+                print(one.line(), flush=True)
+                rounds.append(one)
+        failed = failed or len(rounds) < given.fires or any(one.trouble for one in rounds)
+        print(f"{kind}: {summary(rounds)}", flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

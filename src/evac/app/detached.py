@@ -1,0 +1,83 @@
+"""Controllers that a command started for a run of an embedded store: with what, and when they end.
+
+    detached    {"pid", "estate", "policy", "since_ms"}: by each at its start
+
+One ends a while after its last run. Where every run only waits for a person it ends too, later, instead of
+running on unseen: whoever then asks something of a run has it started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import orjson
+
+from evac.app import runs
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.proposals import PROPOSAL, REQUESTS
+from evac.model.errors import EvacError, StoreError
+from evac.store.port import Put, Store
+
+KEY: Final = "detached"
+LOOK_S: Final = 1.0
+PARKED_S: Final = 600.0
+"""How long runs may only wait for a person before their controller ends."""
+_WAITS: Final = frozenset({"awaiting_approval", "paused"})
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """With what a controller was started. policy: empty for the one beside the estate."""
+
+    pid: int
+    estate: str
+    policy: str
+    since_ms: int
+
+
+async def remember(store: Store, started: Started) -> None:
+    """Raises StoreError."""
+    await store.transact((), (Put(KEY, orjson.dumps(asdict(started))),))
+
+
+async def last_started(store: Store) -> Started | None:
+    """None where no command ever started one, or what it wrote cannot be read."""
+    entry = await store.get(KEY)
+    if entry is None:
+        return None
+    with contextlib.suppress(ValueError, TypeError):
+        return Started(**orjson.loads(entry.value))
+    return None
+
+
+async def until_idle(
+    store: Store,
+    idle_s: float,
+    parked_s: float = PARKED_S,
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Returns once there was no run for `idle_s`, or every run only waited for a person for `parked_s`."""
+    quiet_s = parked_for_s = 0.0
+    while quiet_s < idle_s and parked_for_s < parked_s:
+        await pause(LOOK_S)
+        with contextlib.suppress(StoreError):
+            opened = await store.list(OPEN)
+            asked = await store.list(PROPOSAL, limit=1) or await store.list(REQUESTS, limit=1)
+            quiet_s = 0.0 if opened or asked else quiet_s + LOOK_S
+            names = [entry.key.removeprefix(OPEN) for entry in opened]
+            parked = bool(names) and not asked and all([await _is_parked(store, name) for name in names])
+            parked_for_s = parked_for_s + LOOK_S if parked else 0.0
+
+
+async def _is_parked(store: Store, run: str) -> bool:
+    """Whether a run goes on only if a person does something. One that resumes by itself does not."""
+    try:
+        view = await runs.view_of(store, run)
+    except EvacError:
+        return False
+    goes_on = view.pause is not None and view.phase == "paused" and view.pause.then != "stay"
+    return view.phase in _WAITS and not goes_on and not view.manual_running

@@ -1,0 +1,80 @@
+"""Which copies confirm commits once a run is over: steps that a plan does not have, and what is left without.
+
+A promotion sets who confirms from its first commit on, where policy names the next copy. Where it does not, a
+copy has to follow first: then a step of its own makes it confirm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from evac.derive.stores import primary_site
+from evac.drivers.port import Action
+from evac.engine.runs.step_actions import Ground, is_protected_by_us, protect_action
+from evac.model.step_id import StepId
+from evac.run.values import RunStep
+from evac.steps.protect import Protect
+from evac.steps.registry import kind_of
+
+REJOIN_MS: Final = 60_000
+"""To archive and to rewind what a copy had alone takes as long as that is, and nobody waits for it."""
+PROTECT_MS: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """steps: that make copies confirm commits again. missing: stores that the run leaves without."""
+
+    steps: tuple[tuple[RunStep, Action], ...]
+    missing: tuple[str, ...]
+
+
+def protection_after(
+    ground: Ground, steps: Sequence[RunStep], actions: Mapping[str, tuple[Action, ...]]
+) -> Protection:
+    """Of each store that the run moves or leads a copy of: a failover, a return and a way home end with a
+    copy that confirms every commit, where the store may lose nothing or had one before. The copy has to
+    follow first, for until then commits would hang.
+    """
+    found: list[tuple[RunStep, Action]] = []
+    missing: list[str] = []
+    for name, store in sorted(ground.stores.items()):
+        promotes = [s for s in steps if s.target == name and kind_of(s.kind).makes_primary]
+        follows = [s for s in steps if s.target == name and kind_of(s.kind).follows]
+        had_copy = any(m.mode == "sync" for m in store.members)
+        primary = ground.candidates.get(name, "") or primary_site(ground.top, store)
+        concerned = (promotes or follows) and (store.rpo_ms == 0 or had_copy)
+        if not concerned or not is_protected_by_us(ground, store, primary):
+            continue
+        promoting = [action for step in promotes for action in actions[step.id] if action.verb == "promote"]
+        if any(action.parameters.get("synchronous") for action in promoting) or (had_copy and not promotes):
+            continue
+        refused = ground.policy.store(name).on_sync_loss == "async" and ground.plan.scenario.kind == "lose"
+        made = None
+        for follow in () if refused else follows:
+            copy = next((a.at for a in actions[follow.id] if a.verb == "rejoin"), "")
+            action = protect_action(ground, store, primary, copy) if copy not in ("", primary) else None
+            if action is not None:
+                made = _protect_step(follow, promotes, action), action
+                break
+        if made is not None:
+            found.append(made)
+        elif store.rpo_ms == 0:
+            missing.append(name)
+    return Protection(tuple(found), tuple(missing))
+
+
+def _protect_step(follow: RunStep, promotes: Sequence[RunStep], action: Action) -> RunStep:
+    return RunStep(
+        id=str(StepId(Protect.name, action.target)),
+        kind=Protect.name,
+        target=action.target,
+        start_ms=follow.start_ms + follow.duration_ms,
+        duration_ms=PROTECT_MS,
+        after=tuple(dict.fromkeys((follow.id, *(step.id for step in promotes)))),
+        data_set=action.target,
+        site=action.at,
+        deadline_ms=REJOIN_MS,
+    )

@@ -1,0 +1,90 @@
+"""Someone who has the login of a viewer.
+
+The worst they can do: read the estate, plans, runs, incidents and journals of runs, from as many streams as
+the access file lets one person have. They change nothing, ask nothing of a run, see nobody else's logins, do
+not read the log of access, and what they try is in it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from evac.app.access import digest_of
+from evac.engine.runs.requests import VERBS
+from evac.model.access import AccessRules, Person, Token
+from evac.office.office import Office
+from evac.web.access.people import People
+from evac.web.access.port import OPEN_PATHS
+from tests.web.burning import RUN
+from tests.web.rooms import play
+from tests.web.test_access_routes import CHANGES, OWN, READS, routes
+from tests.web.test_access_sign_in import HandClock
+from tests.web.test_incidents import with_fire
+
+VIEWER, OPERATOR = "evac_" + "v" * 43, "evac_" + "o" * 43
+
+
+def access() -> People:
+    people = {"vi": Person("vi", "viewer"), "kim": Person("kim", "admin")}
+    tokens = {"laptop": Token("laptop", "admin", digest_of(VIEWER), "vi")}
+    return People(AccessRules(people=people, tokens=tokens), HandClock(), secure=False)
+
+
+def by(token: str = VIEWER) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def test_they_change_nothing_whatever_they_send() -> None:
+    made = access()
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        before = {entry.key: entry.value for entry in await office.store.list("")}
+        for route in routes():
+            path = re.sub(r"\{run\}", RUN, route.path)
+            path = re.sub(r"\{[^}]*\}", "x", path)
+            for method in route.methods & CHANGES:
+                if route.path in (*READS, *OWN, *OPEN_PATHS):
+                    continue
+                for body in ({}, {"reason": "why", "who": "kim"}, {"reason": "why", "verb": "approve"}):
+                    told = await client.request(method, path, json=body, headers=by())
+                    assert told.status_code in (403, 404, 422), f"{method} {path}: {told.status_code}"
+        after = {entry.key: entry.value for entry in await office.store.list("")}
+        assert after == before
+        rows = [one for one in made.seen._waiting if one.kind == "refused"]
+        assert {one.who for one in rows} == {"vi"}, "what they tried is in the log of access"
+
+    play(story, access=made)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_they_ask_nothing_of_a_run(verb: str) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        body = {"verb": verb, "reason": "why", "who": "kim", "step": "fence:db"}
+        told = await client.post(f"/v1/runs/{RUN}/requests", json=body, headers=by())
+        assert told.status_code == 403
+        assert await office.store.list("request/") == []
+
+    play(story, access=access())
+
+
+def test_they_see_no_login_but_their_own_and_no_log_of_access() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        assert (await client.get("/v1/access-log", headers=by())).status_code == 403
+        assert (await client.get("/v1/logins", headers=by())).json()["items"] == []
+        assert (await client.delete("/v1/logins?name=kim", headers=by())).status_code == 403
+
+    play(story, access=access())
+
+
+def test_a_token_does_not_go_beyond_its_person(tmp_path: Path) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        me = (await client.get("/v1/me", headers=by())).json()
+        assert (me["name"], me["role"]) == ("vi", "viewer"), "the token says admin, its person is a viewer"
+
+    play(story, access=access())

@@ -1,0 +1,95 @@
+"""Someone who has the token of a program with the role of an operator.
+
+The worst they can do: stop things. They hold everything, pause and cancel runs, skip and retry steps, roll
+back what may be rolled back (never a store), and write notes, all under the name of the program. They approve
+and attest nothing, so they promote nothing and vouch for no fence, and no name but their own is in a journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import httpx2
+import pytest
+
+from evac.app.access import digest_of
+from evac.engine.runs import requests
+from evac.engine.runs.proving import Asked, Provers, prove, room_in
+from evac.engine.runs.requests import VERBS, Request
+from evac.model.access import AccessRules, Person, Proven, Token
+from evac.model.errors import NotAllowed
+from evac.model.run_policy import RunPolicy
+from evac.office.office import Office
+from evac.web.access.people import People
+from tests.web.burning import RUN
+from tests.web.rooms import play
+from tests.web.test_access_sign_in import HandClock
+from tests.web.test_incidents import with_fire
+
+TOKEN = "evac_" + "o" * 43
+BY_PEOPLE = ("approve", "attest")
+
+
+def access() -> People:
+    tokens = {"ci": Token("ci", "operator", digest_of(TOKEN))}
+    return People(
+        AccessRules(people={"kim": Person("kim", "admin")}, tokens=tokens), HandClock(), secure=False
+    )
+
+
+def by() -> dict[str, str]:
+    return {"authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.mark.parametrize("verb", BY_PEOPLE)
+def test_they_vouch_for_nothing(verb: str) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        for step in ("", "fence:db", "promote:db"):
+            body = {"verb": verb, "reason": "why", "who": "kim", "step": step}
+            told = await client.post(f"/v1/runs/{RUN}/requests", json=body, headers=by())
+            assert (told.status_code, told.json()["code"]) in ((403, "program"), (422, "request-invalid"))
+        assert await office.store.list("request/") == []
+
+    play(story, access=access())
+
+
+def test_what_they_ask_has_their_name_whatever_they_say() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        body = {"verb": "pause", "reason": "why", "who": "kim", "signature": "x"}
+        told = await client.post(f"/v1/runs/{RUN}/requests", json=body, headers=by())
+        assert (told.status_code, told.json()["who"]) == (202, "ci")
+        (entry,) = await office.store.list(requests.prefix_of(RUN))
+        asked = requests.decode(entry.key, entry.value)
+        assert (asked.who, asked.proof.kind, asked.proof.program) == ("ci", "token", True)
+
+    play(story, access=access())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_leader_refuses_them_too_where_a_room_did_not(verb: str) -> None:
+    """A war room with an error in it writes down what a program may not ask."""
+    from evac.engine.runs.proving import RoomKey
+    from evac.store.memory import MemoryStore
+
+    room, store = RoomKey(), MemoryStore()
+    request = Request("1", verb, "ci", "why", "fence:db", proof=Proven("token", program=True))  # type: ignore[arg-type]
+    asked = asyncio.run(room.seen(store, RUN, request))
+    asked = replace(asked, content=requests.content_of(asked))
+    known = Provers(True, rooms={room.id: asyncio.run(room_in(store, room.id))})
+    if verb in BY_PEOPLE:
+        with pytest.raises(NotAllowed) as caught:
+            prove(Asked(RUN), asked, RunPolicy(), known, 0)
+        assert caught.value.code == "program"
+    else:
+        assert prove(Asked(RUN), asked, RunPolicy(), known, 0).program
+
+
+def test_they_neither_read_the_log_of_access_nor_end_logins() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        assert (await client.get("/v1/access-log", headers=by())).status_code == 403
+        assert (await client.delete("/v1/logins?name=kim", headers=by())).status_code == 403
+
+    play(story, access=access())
