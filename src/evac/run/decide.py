@@ -195,7 +195,7 @@ def _ended(view: RunView, now_ms: int) -> Event:
     why = ""
     if view.exceptions or view.leftover:
         phase = "succeeded_with_exceptions"
-        why = "steps were skipped, attested, taken back or left in doubt"
+        why = "steps were skipped, attested, rolled back or left in doubt"
     if not view.spec.leaves:
         return _event("run_ended", now_ms, phase=phase, why=why)
     left = [list(one) for one in view.spec.leaves]
