@@ -230,9 +230,7 @@ def serve(
         estate, policy, store, generation = opened.estate, opened.policy, opened.store, 0
         site = site or BUNDLE_SITE
     elif asked.named:
-        raise click.UsageError(
-            "--into, --share, --confirm, --reason, --digest and similar options need --bundle"
-        )
+        raise click.UsageError("--into, --share, --confirm, --reason, --digest and the like need --bundle")
     if estate is None or site is None:
         raise click.UsageError("name an ESTATE and its --site; or --demo, which needs neither")
     if port is not None:

@@ -120,7 +120,7 @@ def test_a_limit_is_asked_for_and_stands_until_somebody_leads(
     evac: Callable[..., Result], asked: Asked
 ) -> None:
     said = evac("limit", "r", "power:pangyo/a", "80%", "--reason", "chiller 2 is down")
-    assert "no leader took it yet" in said.stderr
+    assert "no leader has accepted it yet" in said.stderr
     (request,) = asked()
     assert (request.verb, request.limit, request.value) == ("limit", "power:pangyo/a", "80%")
 
@@ -131,7 +131,7 @@ def test_the_servers_of_a_rack_that_are_on_the_list_are_named_at_once(
     evac: Callable[..., Result], asked: Asked, verb: str, place: tuple[str, str]
 ) -> None:
     said = evac(verb, "r", *place, "--reason", "the switch is mended")
-    assert "no leader took it yet" in said.stderr
+    assert "no leader has accepted it yet" in said.stderr
     assert [(one.verb, one.step) for one in asked()] == [(verb, "boot:s1")], "what is up is left alone"
 
 
