@@ -84,7 +84,7 @@ def demonstrate(port: int, picture: Path) -> Recording:
             recording.add(line, "bad" if " is lost" in line or " burns" in line else "")
             if "/runs/" in line:
                 run = line.rpartition(" ")[2]
-            if "approve it at" in line:
+            if "needs your approval:" in line:
                 time.sleep(4)
                 photograph(run, picture)
                 recording.last = time.monotonic()

@@ -289,11 +289,11 @@ _ACCESS_OPENING: Final = """\
 # Access files
 
 Who may do what in the war room. One YAML file, `access.yaml` in the folder of the estate; `--access FILE`
-names another. Without one the room listens on loopback only, and whoever reaches it acts as its admin. The
-room reads the file again when it changes; one that has become wrong is not taken, the log says why, and what
-was read before goes on. `evac access check FILE` names every problem with file, line and column, and
-`evac schema access` prints the JSON Schema. This page is made from the program's own table. How to set it up:
-[Control access](../how-to/access.md).
+names another. Without one the war room listens on loopback only, and anyone who can reach it is admin. The
+war room reloads the file when it changes; it ignores an invalid file, the log says why, and the last valid
+version stays in use. `evac access check FILE` lists every problem with file, line and column, and
+`evac schema access` prints the JSON Schema. This page is generated from the program's own
+table. How to set it up: [Control access](../how-to/access.md).
 
 ```yaml
 address: https://war.example.com:8400
@@ -364,10 +364,10 @@ def _absent_in_access(spec: Field) -> str:
 _NOTICES_OPENING: Final = """\
 # Notices files
 
-Who is told, over which channel, of what. One YAML file, `notices.yaml` in the folder of the estate;
-`evac serve --notices FILE` names another. `evac notices check FILE` names every problem with file, line and
+Who is notified of what, over which channel. One YAML file, `notices.yaml` in the folder of the estate;
+`evac serve --notices FILE` names another. `evac notices check FILE` lists every problem with file, line and
 column, `evac notices test FILE` sends one message over each channel, and `evac schema notices` prints the
-JSON Schema. This page is made from the program's own table. How to set it up:
+JSON Schema. This page is generated from the program's own table. How to set it up:
 [Set up alerts](../how-to/notices.md).
 
 ```yaml
@@ -379,24 +379,24 @@ channels:
     kinds: [finding, plan, lag], least: info}
 ```
 
-Nothing secret stands in it, addresses neither: whoever has the address of a chat can write there. They are
-references: `env:NAME`, `file:/path` (refused where others may read it), or `command:/path ARGUMENTS`, a
+It contains no secrets and no addresses, because anyone who has the address of a chat can write there. Use
+references: `env:NAME`, `file:/path` (rejected if other users can read it), or `command:/path ARGUMENTS`, a
 program without a shell whose first line of output counts.
 
 ## Kinds
 
-| kind | told when | severity |
+| kind | sent when | severity |
 |---|---|---|
 | `site` | a site is suspect for 30 s; lost; what is done about it | warning; critical |
 | `run` | it waits for a person; it ended; it cannot be read | critical; info, error if it failed; error |
-| `break-glass` | somebody used a credential that was signed offline | critical |
+| `break-glass` | someone used a credential that was signed offline | critical |
 | `trouble` | evac could not do something, or was refused | error |
-| `tool` | a tool of recovery stands in one site only since then; in none | error; critical |
+| `tool` | a recovery tool has come to run at one site only; at none | error; critical |
 | `lag` | a copy is behind its primary by more than its `rpo` for 10 s | error |
 | `plan` | a plan costs 20 % more outage than the best there was; is old; there is none | warning; error |
 | `finding` | the audit has an error that was not there before | error |
 | `status-page` | the public status page is not written for 2 min | warning |
-| `update` | somebody published an update for users | - |
+| `update` | someone published an update for users | - |
 
 A concern is told when it begins, when it becomes graver, and when it is over: gone for half a minute. More
 than three of one kind at once are one message. Errors and single-site tools that were there when evac first

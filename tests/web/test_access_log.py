@@ -11,11 +11,15 @@ import httpx2
 import orjson
 import pytest
 
+from evac.app.access_log import access_log
 from evac.engine.lead.access_journal import SEEN, STREAM, AccessJournal, access_records
+from evac.engine.runs.reading import encode_all
 from evac.model.access import AccessRecord
 from evac.office.office import Office
-from evac.store.journal import head_of
+from evac.run.values import Event
+from evac.store.journal import Journal, head_of
 from evac.store.memory import MemoryStore
+from evac.store.port import Put
 from evac.views.access_log import cef_line, json_line
 from evac.web.access.recording import Recording
 from tests.web.rooms import office_of, play, primed, room_of
@@ -190,3 +194,25 @@ def test_one_person_follows_so_much_and_no_more(tmp_path: Path) -> None:
         await office.close()
 
     asyncio.run(run())
+
+
+def test_acts_of_people_in_runs_are_in_the_log_with_their_proof() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        proof = {"kind": "oidc", "acr": "gold", "at_ms": 5, "mark": "m"}
+        events = (
+            Event("run_created", 1, data={"run": "r", "incident": "fire", "plan": "sha256:1"}),
+            Event("approved", 2, data={"who": "kim", "reason": "smoke", "proof": proof}),
+            Event("step_attested", 3, "fence:db", 1, {"who": "lee", "reason": "dark"}),
+            Event("run_ended", 4, data={"phase": "succeeded", "why": ""}),
+        )
+        await Journal.create(store, "r", None, records=encode_all(events))
+        await store.transact((), (Put("incident/fire", orjson.dumps({"run": "r", "plan": "sha256:1"})),))
+        found = [(one.kind, one.who, one.proof, one.what, one.run) for one in await access_log(store)]
+        assert found == [
+            ("approved", "kim", "oidc (gold)", "smoke", "r"),
+            ("step-attested", "lee", "", "fence:db: dark", "r"),
+        ]
+        assert [one.at_ms for one in await access_log(store, 3)] == [3]
+
+    asyncio.run(story())

@@ -108,7 +108,7 @@ def test_a_controller_takes_a_changed_estate_and_keeps_the_old_one_where_it_is_b
     assert b"start:mail" in urllib.request.urlopen(f"{running.url}/v1/plans/{second}", timeout=20).read()
 
     running.write(ESTATE + MAIL.replace("*d", "*e"))
-    words = "The estate on disk has 1 problem, evac goes on with that of"
+    words = "The estate on disk has 1 problem, evac continues with that of"
     until(lambda: words in running.text("/now"), "the page Now does not say it")
     assert "estate.yaml:" in running.situation()["on_disk"]["first"]
     assert "evac_estate_reload_problems 1.0" in running.text("/metrics")

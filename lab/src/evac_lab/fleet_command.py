@@ -92,14 +92,14 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="Where password, certificates and pid file lie. Default: in the lab's.",
 )
-@click.option("--detach", is_flag=True, help="Come back once it answers; it goes on in the background.")
+@click.option("--detach", is_flag=True, help="Return once it answers; it continues in the background.")
 @click.option("--end", "ending", is_flag=True, help="End the fleet that runs in this folder.")
 @quiet_option
 def fleet(quiet: bool, **options: Any) -> int:
     """Serve thousands of simulated servers that speak Redfish, until interrupted.
 
     Each has a BMC at an address of its own, 127.64.x.y, and a power model that trips a feed that is
-    overloaded. The admin interface on 127.0.0.1 tells what was counted. `evac lab down` leaves it alone:
+    overloaded. The admin interface on 127.0.0.1 shows counters. `evac lab down` leaves it alone:
     it is no part of the three sites.
     """
     running = _running()

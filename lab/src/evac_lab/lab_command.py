@@ -58,7 +58,7 @@ def _place(folder: Path | None) -> LabFolder:
 def _confirm(site: str, confirm: str | None) -> None:
     """Raises `InvalidInput` unless the site was named twice."""
     if confirm is None and sys.stdin.isatty():
-        confirm = click.prompt(f"type {site} to go on", err=True)
+        confirm = click.prompt(f"type {site} to continue", err=True)
     if confirm != site:
         raise InvalidInput("not-confirmed", f"{site} was not confirmed", _SEVERE_HINT)
 
@@ -75,7 +75,7 @@ def _confirm(site: str, confirm: str | None) -> None:
     "--offset",
     type=click.IntRange(0, 59),
     default=0,
-    help="Another lab beside the first one; in namespaces up to 15.",
+    help="Another lab next to the first one; up to 15 with namespaces.",
 )
 @click.option("--clients", "writers", type=click.IntRange(1, 500), default=20, show_default=True)
 @click.option(
@@ -135,7 +135,7 @@ def _plans_lacking(state: LabState) -> str:
     words = []
     if left:
         words.append(
-            f"no plan lies ready yet for the loss of {', '.join(left)}: a fire waits for the planner\n"
+            f"no plan is ready yet for the loss of {', '.join(left)}: a fire waits for the planner\n"
         )
     if seen is None or SYNCHRONOUS not in seen.proven:
         words.append(
@@ -279,7 +279,7 @@ def heal(site: str, folder: Path | None, quiet: bool) -> None:
     faults.heal(place, site)
     say(f"{site} is joined again", quiet)
     if site in left_sites(place.need().topology):
-        words = "evac left it meanwhile, and it serves nobody until it is brought back"
+        words = "evac left it in the meantime, and it serves nobody until it is restored"
         say(f"{words}\nnext: evac lab restore {site}")
 
 
@@ -290,7 +290,7 @@ def heal(site: str, folder: Path | None, quiet: bool) -> None:
 @folder_option
 @quiet_option
 def half(site: str, hall: str, confirm: str | None, reason: str, folder: Path | None, quiet: bool) -> int:
-    """Kill what stands in one hall of a site."""
+    """Kill everything in one hall of a site."""
     from evac_lab import episodes
 
     place = _place(folder)
@@ -437,8 +437,8 @@ def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, qu
     """15 October 2022 again: Pangyo goes dark, and everything that follows.
 
     The fire, the evacuation, 17.5 hours without power, the cold start of 32,000 servers by real Redfish
-    requests to a simulated fleet, and the way home. Ends with a page that puts 127 h 30 min beside evac's
-    hours, with every assumption and where it came from.
+    requests to a simulated fleet, and the failback. Ends with a page that compares the published 127 h 30 min
+    with evac's time, with every assumption and its source.
     """
     from evac.views.october_page import october_page, october_text
     from evac_lab.october.story import Setting, october

@@ -249,7 +249,7 @@ class AgentConfig:
     def __post_init__(self) -> None:
         problems = list(_problems(self))
         if problems:
-            raise InvalidInput("agent-config", "; ".join(problems), "mend the agent's file")
+            raise InvalidInput("agent-config", "; ".join(problems), "fix the agent's file")
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -485,7 +485,7 @@ def _read(names: Mapping[str, bool], output: str) -> dict[str, SystemdState]:
     """One block for each unit, in the order in which they were asked for."""
     blocks = [block for block in output.split("\n\n") if block.strip()]
     if len(blocks) != len(names):
-        raise _unseen(names, f"it tells of {len(blocks)} of {len(names)}")
+        raise _unseen(names, f"it reported {len(blocks)} of {len(names)}")
     found = {}
     for (name, needed), block in zip(names.items(), blocks, strict=True):
         told = dict(line.partition("=")[::2] for line in block.strip().splitlines())
@@ -494,7 +494,7 @@ def _read(names: Mapping[str, bool], output: str) -> dict[str, SystemdState]:
             raise Permanent(
                 "unit-not-there",
                 f"systemd knows no unit {name} ({_line(load) or 'it says nothing'})",
-                "mend its name in the agent's file",
+                "fix its name in the agent's file",
             )
         if not active:
             raise _unseen([name], "it does not say how the unit is")

@@ -73,7 +73,9 @@ def refused(words: str) -> UnsafePlan:
 
 def unsafe(words: str) -> UnsafePlan:
     """As whoever asked for it hears it, here or through a leader."""
-    return UnsafePlan(WRONG, words, "evac verify PLAN ESTATE says all that is wrong; evac plan makes it anew")
+    return UnsafePlan(
+        WRONG, words, "evac verify PLAN ESTATE shows every violation; evac plan makes a new plan"
+    )
 
 
 class Checker:

@@ -132,7 +132,8 @@ def _must_not_be_left(plan: Plan, found: Situation) -> None:
         if one.domain in plan.scenario.domains:
             by = f" by {one.run}" if one.run else ""
             hint = (
-                "go on with that run: evac run list; or plan with what is now: evac plan ESTATE --observe; "
+                "continue with that run: evac run list; or plan from what is now: "
+                "evac plan ESTATE --observe; "
             )
             hint += f"if {one.domain} is well: evac site clear {one.domain} --reason WHY"
             raise NotAllowed("site-left", f"{one.domain} is {one.state} already{by}", hint)

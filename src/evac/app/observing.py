@@ -49,7 +49,7 @@ OLDEST_MS: Final = 3_600_000
 """Power facts that are older say nothing about now: who has gone off since would never be booted."""
 _LARGEST_BYTES: Final = 64 << 20
 _ON: Final = frozenset({"on", "rising"})
-_HINT: Final = "make it anew: evac observe ESTATE --power --output json"
+_HINT: Final = "make a new one: evac observe ESTATE --power --output json"
 
 
 def servers_on(path: Path, now_ms: int) -> tuple[str, ...]:

@@ -408,6 +408,15 @@ def why_lost(context: Context, service: int, number: int) -> Chain:
     return Chain(_ids(context, path), _stuck(context, path[-1], number))
 
 
+def why_by_plan(context: Context, service: int, number: int) -> Chain:
+    """Why a plan sheds a service, or finds no room for it; just the service where nothing more is known."""
+    planned = context.impacts.reasons.get((number, service))
+    loss = context.impacts.losses.ids[number]
+    return Chain(
+        (context.estate.services[service].id,), Reason("by-plan", loss, planned=planned) if planned else None
+    )
+
+
 def _stuck(context: Context, service: int, number: int) -> Reason | None:
     """Why nothing brings a service back that is lost itself; None if it is not the one."""
     if (number, service) not in context.stuck_at:

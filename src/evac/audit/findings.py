@@ -188,7 +188,7 @@ def _complaint(suppression: Suppression, as_of: date | None) -> Finding | None:
             ENDED_RULE,
             "warning",
             f"ended on {suppression.until}",
-            "Mend what it put aside, or decide again and write a new end date.",
+            "Fix what it suppresses, or decide again and set a new end date.",
         )
     return None
 

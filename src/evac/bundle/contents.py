@@ -86,7 +86,7 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
         ("encrypted", "all but START.txt and evac itself" if told["encrypted"] else "secrets only"),
         ("size", f"{told['bytes']:,} bytes in {len(told['parts'])} parts"),
         ("estate", f"{told['estate']['name']} {told['estate']['digest']}"),
-        ("generation", f"{generation.get('number', 0)}; whoever starts from here opens the next one"),
+        ("generation", f"{generation.get('number', 0)}; starting from here opens the next one"),
         ("under way", ", ".join(told["open_runs"] or ()) or "no run"),
         ("under lock", lock),
         ("evac itself", f"{len(told['wheels'])} wheels" if told["wheels"] else "not in it"),

@@ -75,7 +75,7 @@ evac bundle of {name}
 
 This one file starts the controller of evac on a laptop that has Python {python} or later and no network.
 
-  1. Take evac out of it and install it (once):
+  1. Extract evac from it and install it (once):
        python3 -m zipfile -e {file} bundle
        python3 -m venv evac-venv
        evac-venv/bin/pip install --no-index --find-links bundle/wheelhouse 'evac[{extras}]'
@@ -87,8 +87,8 @@ This one file starts the controller of evac on a laptop that has Python {python}
          {shares}--confirm SITE --reason WHY
      It says where it unpacked everything and what to type next.
 
-Whoever starts it opens a new generation: from then on every agent, and every system that keeps tokens,
-refuses the controllers of the old sites. The runbooks can be printed: they need no computer at all.
+Starting it opens a new generation: from then on every agent, and every system that keeps tokens,
+rejects the controllers of the old sites. The runbooks can be printed: they need no computer at all.
 """
 EXTRAS: Final = "all"
 

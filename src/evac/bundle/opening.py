@@ -341,7 +341,7 @@ def _taken(site: str, number: int) -> NotAllowed:
     return NotAllowed(
         "generation-taken",
         f"the agent of {site} knows generation {number}, which somebody else opened",
-        f"go on with that controller; to take over from it: --generation {number + 1} --into NEWDIR",
+        f"continue with that controller; to take over from it: --generation {number + 1} --into NEWDIR",
     )
 
 

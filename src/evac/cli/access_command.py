@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def access() -> None:
-    """Who may do what in the war room."""
+    """Check access files; make tokens and break-glass credentials."""
 
 
 @access.command()
@@ -30,11 +30,11 @@ def access() -> None:
 @click.option("--role", type=click.Choice(ROLES), default="viewer", show_default=True, help="What it may do.")
 @click.option("--of", "person", default="", metavar="PERSON", help="The person it acts for.")
 @click.option(
-    "--for", "length", type=Length(), default=0, help="How long it is good, like 90d. [default: no end]"
+    "--for", "length", type=Length(), default=0, help="How long it is valid, like 90d. [default: no limit]"
 )
 @quiet_option
 def token(name: str, role: str, person: str, length: int, quiet: bool) -> None:
-    """Make a new token called NAME: print it once, and the line for the access file.
+    """Make a new token called NAME. Prints it once, with the line for the access file.
 
     The token goes to stdout, the line to stderr. Only its hash is kept, in that line.
     """
@@ -54,7 +54,7 @@ def token(name: str, role: str, person: str, length: int, quiet: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @output_option("text", "json")
 def check(file: Path, output: str) -> int:
-    """Read an access file: every problem with file, line and column, else who may do what."""
+    """Check an access file: show every problem with file, line and column, or who may do what."""
     import json
 
     from evac.estate.codecs.access import load_access
@@ -74,7 +74,7 @@ def check(file: Path, output: str) -> int:
     ]
     if rules.provider is not None:
         roles = ", ".join(f"{value} -> {role}" for value, role in rules.provider.roles.items())
-        lines.append(f"{rules.provider.issuer}: {roles or 'nobody but the people above'}")
+        lines.append(f"{rules.provider.issuer}: {roles or 'only the people above'}")
     emit("\n".join(lines) + "\n", None)
     return console.DONE
 
@@ -115,7 +115,7 @@ def password(name: str, piped: bool, quiet: bool) -> None:
 def totp(name: str, file: Path, quiet: bool) -> None:
     """Make a second factor for NAME: write its secret to FILE, and print the address for an authenticator.
 
-    Show the address as a QR code or type it in; whoever sees it has the second factor.
+    Show the address as a QR code or type it in. Anyone who sees it has the second factor.
     """
     import os
 
@@ -190,17 +190,19 @@ def log(where: Where, length: int, output: str) -> None:
 @access.command(name="break-glass")
 @click.option("--run", "run", default="", help="The run it is for.")
 @click.option("--incident", default="", help="Instead: the incident whose run it is for.")
-@click.option("--purpose", type=click.Choice(VERBS), required=True, help="The one thing that may be asked.")
+@click.option("--purpose", type=click.Choice(VERBS), required=True, help="The one request that it allows.")
 @click.option("--who", required=True, metavar="PERSON", help="Who signs; the access file knows the key.")
-@click.option("--reason", required=True, help="Why; it goes into the journal with every use.")
+@click.option("--reason", required=True, help="Reason, recorded in the journal with every use.")
 @click.option(
     "--key",
     required=True,
     metavar="REFERENCE",
     help="Your private key: file:/path, env:NAME or command:/path.",
 )
-@click.option("--minutes", type=click.IntRange(1, 1_440), default=60, show_default=True, help="How long.")
-@click.option("--uses", type=click.IntRange(1, 100), default=1, show_default=True, help="How often.")
+@click.option(
+    "--minutes", type=click.IntRange(1, 1_440), default=60, show_default=True, help="Minutes of validity."
+)
+@click.option("--uses", type=click.IntRange(1, 100), default=1, show_default=True, help="Number of uses.")
 @quiet_option
 def break_glass(
     run: str,
@@ -213,10 +215,10 @@ def break_glass(
     uses: int,
     quiet: bool,
 ) -> None:
-    """Sign a credential for the day when nobody can sign in: offline, for one thing, for a while.
+    """Sign a credential offline for when nobody can sign in: for one purpose, for a limited time.
 
-    It needs no network and no store. It stands for a login, never for a role or for the policy, and its use
-    stands in the journal, in a notice and in the notes of the incident.
+    It needs no network and no store. It replaces a login, never a role or the policy, and its use
+    is recorded in the journal, in an alert and in the notes of the incident.
     """
     import secrets
 

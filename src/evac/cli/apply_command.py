@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--release", "lift", is_flag=True, help="End the hold.")
-@click.option("--reason", default="", help="Why; it goes into the journal of every run.")
+@click.option("--reason", default="", help="Reason, recorded in the journal of every run.")
 @who_option
 @key_option
 @where_options
 @quiet_option
 def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Where, quiet: bool) -> int:
-    """Stop every run of every site before its next effect; --release lets them go on."""
+    """Stop every run at every site before its next effect; --release lets them continue."""
     if lift:
         ended = where.do(lambda control: control.release(who or "", reason, key))
-        say("released: runs go on" if ended else "nobody held anything", quiet)
+        say("released: runs continue" if ended else "there was no hold", quiet)
         return console.DONE
     if not reason:
-        raise InvalidInput("reason-missing", "a hold says why", "evac hold --reason WHY")
+        raise InvalidInput("reason-missing", "a hold needs a reason", "evac hold --reason WHY")
     found = where.do(lambda control: control.hold(who or "", reason))
-    words = "nothing begins any more, anywhere"
+    words = "held: nothing new starts anywhere"
     if found.already:
         words = f"{found.who} holds already ({found.reason}); {words}"
     say(f"held: {words}\nnext: evac hold --release", quiet)
@@ -51,15 +51,15 @@ def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Wher
 @click.command()
 @plan_argument
 @click.argument("estate", type=click.Path(path_type=Path), required=False)
-@click.option("--execute", is_flag=True, help="Do it. Without this nothing is changed.")
-@click.option("--reason", default="", help="Why; needed with --execute.")
-@click.option("--incident", help="The incident it belongs to; one run an incident and plan.")
-@click.option("--confirm", multiple=True, metavar="SITE", help="Name each site that is left.")
+@click.option("--execute", is_flag=True, help="Create the run. Without this nothing changes.")
+@click.option("--reason", default="", help="Reason; required with --execute.")
+@click.option("--incident", help="The incident of the run; one run for each incident and plan.")
+@click.option("--confirm", multiple=True, metavar="SITE", help="Each site that the plan leaves; repeat it.")
 @click.option(
     "--abandon",
     multiple=True,
     metavar="SITE",
-    help="Leave a site as lost although it answers.",
+    help="Treat a site as lost although it answers.",
 )
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file.")
 @click.option("--detach", is_flag=True, help="Do not follow the run.")
@@ -80,14 +80,15 @@ def apply(
     output: str,
     quiet: bool,
 ) -> int:
-    """Say what a plan would do now, asking every system; with --execute, carry it out.
+    """Ask every system whether a plan would work now; with --execute, create a run.
 
-    PLAN is a file, or the digest of a plan that a controller has ready (sha256:... and the first twelve
-    letters of it or more). ESTATE and --policy are read here; with a server they are refused: it has its own.
+    PLAN is a file, or the digest of a plan that a controller has ready (sha256:... and at least the first
+    twelve characters of it). ESTATE and --policy are read on this machine; with a server they are rejected,
+    because it has its own.
 
-    Exit 10: a step would not work now, or the checker does not accept the plan: nobody carries it out then.
+    Exit 10: a step would not work now, or the checker does not accept the plan, so no one will execute it.
 
-    The run waits for approval first: evac approve RUN.
+    A new run waits for approval: evac approve RUN.
     """
     if estate is None and not where.server:
         raise click.UsageError("name the ESTATE that the plan was made from, or a --server")
@@ -95,7 +96,7 @@ def apply(
     if not execute:
         return _dry(plan, estate, policy, where, output)
     if not reason:
-        raise InvalidInput("reason-missing", "carrying a plan out says why", "add --reason WHY")
+        raise InvalidInput("reason-missing", "executing a plan needs a reason", "add --reason WHY")
     run = _propose(_given(plan, estate, policy, where), where, reason, incident, confirm, abandon, quiet)
     say(f"{run} is made\nnext: evac approve {run} --reason WHY", quiet)
     return console.PAUSED if detach else follow(where, run, quiet)
@@ -131,7 +132,7 @@ def _dry(plan: Path, estate: Path | None, policy: Path | None, where: Where, out
 def _abandoned(error: NotAllowed, sites: tuple[str, ...]) -> tuple[str, ...]:
     """Sites that live and are left as lost all the same, once a person typed that. Raises the error."""
     words = f"abandon {' '.join(sites)}"
-    if click.prompt(f"{error.message}\ntype '{words}' to leave it as lost all the same", err=True) != words:
+    if click.prompt(f"{error.message}\ntype '{words}' to treat it as lost anyway", err=True) != words:
         raise error
     return sites
 
@@ -192,8 +193,8 @@ def _confirmed(leaving: Sequence[str], confirm: tuple[str, ...]) -> tuple[str, .
 @click.option(
     "--key", type=click.Path(path_type=Path, dir_okay=False), help="Your private key, to sign with."
 )
-@click.option("--step", default="", help="Open the gate of one step instead.")
-@click.option("--confirm", multiple=True, metavar="SITE", help="Type each site where more than one is left.")
+@click.option("--step", default="", help="Approve one step instead.")
+@click.option("--confirm", multiple=True, metavar="SITE", help="Each site, if the run leaves more than one.")
 @where_options
 @quiet_option
 def approve(
@@ -207,7 +208,7 @@ def approve(
     where: Where,
     quiet: bool,
 ) -> int:
-    """Agree to a run, or to one step of it. Shows first what it does, what may be lost, and who waits."""
+    """Approve a run, or one step of it. First shows what it does, what may be lost, and who waits."""
     from evac.engine.runs.signatures import Approval, read_key, sign
     from evac.views.decisions import decision_text
     from evac.views.situation_view import site_words

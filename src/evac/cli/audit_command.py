@@ -53,20 +53,22 @@ class Judged:
 )
 @click.option("--pairs", is_flag=True, help="Also try pairs of domains above racks.")
 @click.option(
-    "--baseline", type=click.Path(path_type=Path), help="Only findings that are new against this file count."
+    "--baseline", type=click.Path(path_type=Path), help="Count only findings that are not in this file."
 )
 @click.option(
     "--write-baseline",
     "new_baseline",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Accept what is found today, in this file.",
+    help="Accept today's findings and write them to this file.",
 )
 @click.option(
     "--suppressions",
     type=click.Path(path_type=Path),
-    help="YAML list of what to live with: rule, subject, reason, until.",
+    help="YAML list of accepted findings: rule, subject, reason, until.",
 )
-@click.option("--all", "whole", is_flag=True, help="List every loss and every finding, not the gravest only.")
+@click.option(
+    "--all", "whole", is_flag=True, help="List every loss and every finding, not only the most severe."
+)
 @where_options
 @as_of_option
 @fail_on_option("error")
@@ -88,10 +90,10 @@ def audit(
     target: Path | None,
     quiet: bool,
 ) -> int:
-    """What would each possible loss take, and what must be mended today?
+    """Show what each possible loss would take down, and what to fix today.
 
-    Tries every site, hall, feed, rack and shared fate in turn. Exit 3: something at or above --fail-on
-    was found.
+    Tries every site, hall, feed, rack and shared risk in turn. Exit 3: there is a finding at or above
+    --fail-on.
     """
     loaded = situation_of(estates.load(estate, as_of), estate, where, False).estate
     with (
@@ -123,7 +125,7 @@ def _judge(report: AuditReport, baseline: Path | None, suppressions: Path | None
         compared = audits.compare(findings, read_baseline(baseline))
         findings = compared.new
         mended = plural(len(compared.mended), "finding")
-        words.append(f"{plural(len(compared.known), 'finding')} known in {baseline}; {mended} of it mended")
+        words.append(f"{plural(len(compared.known), 'finding')} known in {baseline}; {mended} of it fixed")
     return Judged(findings, tuple(words))
 
 
@@ -145,7 +147,7 @@ def _page(estate: Estate, report: AuditReport, judged: Judged) -> str:
     return html_report(
         estate,
         title=f"Audit of {report.estate}",
-        lead=f"{losses} tried, {errors} to mend.",
+        lead=f"{losses} tried, {errors} to fix.",
         footer=f"evac {__version__}; as of {report.as_of or 'no stated day'}; estate {report.digest}",
         audit=audit_context(report, judged.counted),
     )

@@ -66,21 +66,22 @@ def bundle_options(command: Command) -> Command:
     @click.option(
         "--into",
         type=click.Path(path_type=Path, file_okay=False),
-        help="Of --bundle: the new "
-        "folder. [default: one by its digest, beside the other states of this user]",
+        help="Of --bundle: the new folder. [default: named after its digest, in this user's state folder]",
     )
-    @click.option("--share", type=file, multiple=True, help="Of --bundle: file with the share of a person.")
-    @click.option("--ask-shares", is_flag=True, help="Of --bundle: ask for shares at the terminal, unseen.")
+    @click.option("--share", type=file, multiple=True, help="With --bundle: file with one person's share.")
+    @click.option(
+        "--ask-shares", is_flag=True, help="With --bundle: ask for shares at the terminal, without echo."
+    )
     @click.option(
         "--confirm",
         multiple=True,
         metavar="SITE",
-        help="Of --bundle: this site is lost; its agent cannot be told.",
+        help="With --bundle: this site is lost; its agent cannot be reached.",
     )
-    @click.option("--reason", default="", help="Of --bundle: why; it goes into the journal.")
-    @click.option("--digest", default="", help="Of --bundle: its digest, as written down elsewhere.")
+    @click.option("--reason", default="", help="With --bundle: reason, recorded in the journal.")
+    @click.option("--digest", default="", help="With --bundle: its digest, as recorded elsewhere.")
     @click.option(
-        "--signer", default="", metavar="KEY", help="Of --bundle: the public key that it must be signed by."
+        "--signer", default="", metavar="KEY", help="With --bundle: the public key that must have signed it."
     )
     @functools.wraps(command)
     def wrapped(
@@ -114,7 +115,7 @@ def open_bundle(asked: BundleAsked, generation: int, store: str = "") -> Opened:
     folder = asked.into or opening.default_folder(asked.bundle)
     again = folder.exists()
     if not again and not asked.reason:
-        raise InvalidInput("bundle-reason", "a new generation is opened for a reason", "add --reason WHY")
+        raise InvalidInput("bundle-reason", "a new generation needs a reason", "add --reason WHY")
     shares = [sealing.read_share_file(path) for path in asked.share]
     if asked.ask_shares and not (folder / GLASS).is_dir():
         shares += _prompted(asked.bundle, len({share.point for share in shares}))
@@ -150,7 +151,7 @@ def _prompted(bundle: Path, have: int) -> list[Any]:
     if not sealed:
         return []
     if not sys.stdin.isatty():
-        raise InvalidInput("share-missing", "there is no terminal to ask at", "name files: --share FILE")
+        raise InvalidInput("share-missing", "there is no terminal", "name files: --share FILE")
     found = []
     for number in range(have, int(sealed["needed"])):
         words = f"share {number + 1} of {sealed['needed']} (it is not shown)"
@@ -159,12 +160,12 @@ def _prompted(bundle: Path, have: int) -> list[Any]:
 
 
 def _say(opened: Opened, told: Mapping[str, str]) -> None:
-    how = "goes on" if opened.again else "is open"
-    say(f"generation {opened.generation} {how} in {opened.folder}; the old sites' controllers are refused")
+    how = "continues" if opened.again else "is open"
+    say(f"generation {opened.generation} {how} in {opened.folder}; the old sites' controllers are rejected")
     if opened.told:
-        say(f"agents that know it: {', '.join(opened.told)}")
+        say(f"agents that were notified: {', '.join(opened.told)}")
     if opened.silent:
-        say(f"agents that do not answer, and are told as soon as they do: {', '.join(opened.silent)}")
+        say(f"agents that do not answer yet, and will be notified once they do: {', '.join(opened.silent)}")
     if opened.held:
         say(
             f"held: {', '.join(opened.held)} was under way when the bundle was made; look at it, then: "
@@ -187,8 +188,8 @@ class _MakesByDefault(click.Group):
 
 @click.group(cls=_MakesByDefault)
 def bundle() -> None:
-    """Everything that is needed when nothing else is left, in one file: estate, policy, plans and runbooks
-    for every fault domain above racks, journals, secrets under lock, and evac itself.
+    """Make and verify bundles: one file with estate, policy, plans and runbooks for every fault domain
+    above racks, journals, sealed secrets, and evac itself.
 
     `evac bundle ESTATE -o FILE` makes one (the word make may be left out).
     """
@@ -205,7 +206,7 @@ def bundle() -> None:
     help="The file to write.",
 )
 @click.option(
-    "--store", help="The store whose journals and registers are carried. [default: EVAC_STORE; else none]"
+    "--store", help="The store whose journals and registers are included. [default: EVAC_STORE; else none]"
 )
 @click.option(
     "--policy",
@@ -215,16 +216,16 @@ def bundle() -> None:
 @click.option(
     "--wheelhouse",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder with evac and all that it needs, as make wheelhouse writes it.",
+    help="Folder with evac and its dependencies, as make wheelhouse writes it.",
 )
 @click.option(
-    "--share", metavar="K/N", help="Lock up what the references of drivers name; K of N people open it."
+    "--share", metavar="K/N", help="Seal the secrets that drivers refer to; K of N people can open them."
 )
 @click.option(
     "--shares-to",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     multiple=True,
-    help="Folder for the shares: one for all, or one a person.",
+    help="Folder for the shares: one for all, or one for each person.",
 )
 @click.option(
     "--encrypt",
@@ -237,13 +238,13 @@ def bundle() -> None:
     metavar="KEYFILE",
     help="Sign it with this private key (ed25519), as evac key makes one.",
 )
-@click.option("--seal", multiple=True, metavar="REF|FILE", help="One more reference or file to lock up.")
+@click.option("--seal", multiple=True, metavar="REF|FILE", help="Another reference or file to seal.")
 @click.option(
     "--budget",
     type=Length(),
     default="60s",
     show_default=True,
-    help="Search for plans of halls, feeds and groups that do not lie ready, counted in work.",
+    help="Search effort for halls, feeds and groups without a standby plan, counted in work.",
 )
 @as_of_option
 @quiet_option
@@ -262,9 +263,9 @@ def make(
     as_of: date | None,
     quiet: bool,
 ) -> int:
-    """Write a bundle. The same input gives the same bytes, but for what is locked up.
+    """Write a bundle. The same input gives the same bytes, except for the sealed part.
 
-    SOURCE_DATE_EPOCH, seconds since 1970, stands for the present moment where it is set.
+    SOURCE_DATE_EPOCH, seconds since 1970, replaces the current time if it is set.
     """
     from evac.bundle import making as bundling
 
@@ -290,7 +291,11 @@ def make(
         say(f"left out: {row['what']}: {row['why']}", quiet)
     for path in made.shares:
         say(f"share: {path}", quiet)
-    say(f"next: evac bundle verify {made.target}; carry it out of every site, and its digest apart", quiet)
+    say(
+        f"next: evac bundle verify {made.target}; keep it outside every site, and its digest in "
+        f"another place",
+        quiet,
+    )
     return console.DONE
 
 
@@ -299,7 +304,7 @@ def make(
 @output_option("text", "json", "markdown", "html")
 @file_option
 def show(file: Path, output: str, target: Path | None) -> int:
-    """What is in a bundle, how old it is, what is missing."""
+    """Show what is in a bundle, how old it is, and what is missing."""
     from evac.bundle.contents import contents_sheet, look
     from evac.views.json_out import document
     from evac.views.sheet import sheet_markdown, sheet_page, sheet_text
@@ -317,10 +322,10 @@ def show(file: Path, output: str, target: Path | None) -> int:
 
 @bundle.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--digest", help="The digest that was written down when the bundle was made.")
-@click.option("--signer", metavar="KEY", help="The public key that it must be signed by, or its file.")
+@click.option("--digest", help="The digest recorded when the bundle was made.")
+@click.option("--signer", metavar="KEY", help="The public key that must have signed it, or its file.")
 def verify(file: Path, digest: str | None, signer: str | None) -> int:
-    """Is every part what was written, and does every journal follow from its start? Names what is damaged."""
+    """Verify that every part is intact and every journal complete. Lists what is damaged."""
     from evac.bundle.contents import look, problems_of
     from evac.bundle.proof import check_signer
     from evac.estate.codecs import bundle as bundle_format
@@ -333,14 +338,14 @@ def verify(file: Path, digest: str | None, signer: str | None) -> int:
         return console.FAILED
     told = look(file, _now_ms())
     if digest is not None and digest.removeprefix("sha256:") != told["digest"].removeprefix("sha256:"):
-        click.echo(f"{file}: whole in itself, and not the bundle whose digest was written down")
+        click.echo(f"{file}: intact, but not the bundle with the recorded digest")
         return console.FAILED
     if signer is not None:
         with bundle_format.open_bundle(file) as opened:
             check_signer(opened, signer)
-    click.echo(f"{file}: {len(told['parts'])} parts are what was written; {told['digest']}")
+    click.echo(f"{file}: {len(told['parts'])} parts are intact; {told['digest']}")
     if digest is None and signer is None:
-        say("whole in itself; who made it nothing shows: add --digest or --signer")
+        say("intact, but nothing shows who made it: add --digest or --signer")
     return console.DONE
 
 

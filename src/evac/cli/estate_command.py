@@ -37,16 +37,15 @@ from evac.views.words import listed, plural
     "-o", "--out", "target", type=click.Path(path_type=Path), required=True, help="Folder of the estate."
 )
 @click.option(
-    "--overlay", type=click.Path(path_type=Path), help="What the source does not know; kept as it is."
+    "--overlay", type=click.Path(path_type=Path), help="Facts that the source does not know; never changed."
 )
 @output_option("text", "json")
 @quiet_option
 def import_(kind: str, source: Path, target: Path, overlay: Path | None, output: str, quiet: bool) -> int:
-    """Make an estate out of SOURCE: compose, csv (a host list), kubernetes (manifests) or wikimedia.
+    """Import an estate from SOURCE: compose, csv (a host list), kubernetes (manifests) or wikimedia.
 
-    What the source does not know comes from overlay.yaml in the folder, which is written once and then
-    yours. Importing again keeps it and shows what changed. Ends with 2 where the folder as it is then, with
-    all else that lies in it, is no estate that check accepts.
+    Add what the source does not know in overlay.yaml, which the first import creates. Importing again keeps
+    it and shows what changed. Exit 2: evac check does not accept the folder after the import.
     """
     found = import_estate(kind, source, target, overlay=overlay)
     if output == "json":
@@ -81,7 +80,7 @@ def _tell(found: ImportResult, target: Path, quiet: bool) -> None:
     errors = sum(d.severity == "error" for d in found.diagnostics)
     if errors:
         say(f"error: the folder has {plural(errors, 'error')}, named above [import-not-whole]")
-        say(f"next: mend the lines named, then evac check {target}")
+        say(f"next: fix these lines, then run evac check {target}")
         return
     say(f"next: fill in {target / 'overlay.yaml'}, then evac audit {target}", quiet)
 
@@ -99,7 +98,9 @@ _DAY: Final = date(2026, 11, 1)
 @click.option(
     "--seed", type=click.IntRange(0), default=20_221_015, show_default=True, help="Same seed, same company."
 )
-@click.option("--as-of", type=Day(), default=_DAY, show_default=True, help="Day the example is made for.")
+@click.option(
+    "--as-of", type=Day(), default=_DAY, show_default=True, help="Date for which the example is made."
+)
 @click.option("--tables", type=click.Choice(["csv", "parquet"]), default="parquet", show_default=True)
 @click.option("--replace", is_flag=True, help="Replace the files of an estate that is already there.")
 @quiet_option
@@ -108,8 +109,8 @@ def example(
 ) -> None:
     """Write an example estate: NAME is pangyo or pangyo-mended.
 
-    pangyo is a company like the one of October 2022, with its published flaws; pangyo-mended is the
-    same company after the cure. The files say of each number whether it was published or assumed.
+    pangyo is a company like the one of October 2022, with its published flaws; pangyo-mended is the same
+    company after the fixes. The files state for each number whether it was published or assumed.
     """
     from evac.estate.examples import describe, pangyo
 
@@ -128,9 +129,9 @@ def example(
 @output_option("text", "json", "sarif", "junit", "github", "markdown")
 @file_option
 def check(estate: Path, as_of: date | None, fail_on: str, output: str, target: Path | None) -> int:
-    """Is the estate well formed? Names every problem with file, line and column.
+    """Check whether the estate is well formed. Lists every problem with file, line and column.
 
-    Also says how much of what a verdict depends on is known, and the ten facts most worth adding.
+    Also shows how much is known of what a verdict depends on, and the ten facts most worth adding.
     """
     found = check_estate(estate, as_of)
     alerts = of_diagnostics(found.diagnostics)

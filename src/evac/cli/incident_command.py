@@ -33,7 +33,7 @@ incident_argument = click.argument("incident", metavar="INCIDENT")
 
 @click.group()
 def incident() -> None:
-    """Incidents: what happened, who commands, what is told to users and to a regulator."""
+    """Record an incident, update users, write reports."""
 
 
 def _show(paper: str | Sheet, target: Path | None) -> None:
@@ -55,7 +55,7 @@ def _form(output: str) -> Any:
 @where_options
 @output_option("text", "json", "markdown")
 def list_command(where: Where, output: str) -> None:
-    """All incidents, oldest first."""
+    """List all incidents, oldest first."""
     _show(where.do(lambda control: control.incidents(_form(output))), None)
 
 
@@ -64,18 +64,18 @@ def list_command(where: Where, output: str) -> None:
 @where_options
 @output_option("text", "json", "markdown", "html")
 def show(incident: str, where: Where, output: str) -> None:
-    """Where an incident stands: since when, what is down, who commands."""
+    """Show an incident: since when, what is down, the commander."""
     _show(where.do(lambda control: control.paper(incident, "summary", _form(output))), None)
 
 
 @incident.command(name="timeline")
 @incident_argument
-@click.option("--all", "whole", is_flag=True, help="Every record; else what the story needs.")
+@click.option("--all", "whole", is_flag=True, help="Show every record, not only the important ones.")
 @where_options
 @output_option("text", "json", "markdown", "html")
 @file_option
 def timeline_command(incident: str, whole: bool, where: Where, output: str, target: Path | None) -> None:
-    """What happened, in order; each line names the record that proves it."""
+    """Show what happened, in order; each line names the record that proves it."""
     kind: PaperKind = "whole-timeline" if whole else "timeline"
     _show(where.do(lambda control: control.paper(incident, kind, _form(output))), target)
 
@@ -86,9 +86,9 @@ def timeline_command(incident: str, whole: bool, where: Where, output: str, targ
 @output_option("text", "json", "markdown", "html")
 @file_option
 def report(incident: str, where: Where, output: str, target: Path | None) -> None:
-    """The report for a regulator: start, cause, services, people, duration, actions; Korea and EU DORA.
+    """Write the report for a regulator: start, cause, services, people, duration, actions; Korea and EU DORA.
 
-    What no record and no person says is said to be not known; people say it: evac incident note --kind fact.
+    Unknown values are marked as such; enter them with evac incident note --kind fact.
     """
     _show(where.do(lambda control: control.paper(incident, "report", _form(output))), target)
 
@@ -96,10 +96,12 @@ def report(incident: str, where: Where, output: str, target: Path | None) -> Non
 @incident.command()
 @incident_argument
 @click.argument("text", default="")
-@click.option("--kind", type=click.Choice(_KINDS), default="note", show_default=True, help="What it is.")
+@click.option(
+    "--kind", type=click.Choice(_KINDS), default="note", show_default=True, help="The kind of note."
+)
 @click.option("--name", default="", help="The component, the fact, or the title of an update.")
-@click.option("--value", default="", help="The state, the fact itself, or who commands.")
-@click.option("--new", is_flag=True, help="The incident has no run and no note yet.")
+@click.option("--value", default="", help="The state, the fact, or the commander.")
+@click.option("--new", is_flag=True, help="Create an incident that has no run and no note yet.")
 @who_option
 @where_options
 @quiet_option
@@ -114,7 +116,7 @@ def note(
     where: Where,
     quiet: bool,
 ) -> None:
-    """Write something down. An update is public; a draft is not."""
+    """Add a note. An update is public; a draft is not."""
     from evac.incident.records import Note
 
     made = Note("", incident, kind, who or "", 0, text, name, value)  # type: ignore[arg-type]
@@ -131,12 +133,12 @@ def _write(where: Where, note: Note, quiet: bool, done: str) -> int:
 @incident.command()
 @incident_argument
 @reason_option
-@click.option("--confirm", metavar="INCIDENT", default="", help="The name of the incident, typed once more.")
+@click.option("--confirm", metavar="INCIDENT", default="", help="The name of the incident, to confirm.")
 @who_option
 @where_options
 @quiet_option
 def resolve(incident: str, reason: str, confirm: str, who: str | None, where: Where, quiet: bool) -> int:
-    """End an incident. Lists what is still down; no service and no component becomes operational by it.
+    """Resolve an incident. Lists what is still down; resolving makes no service or component operational.
 
     Without --confirm it only lists, and exits with 10.
     """
@@ -160,7 +162,7 @@ def resolve(incident: str, reason: str, confirm: str, who: str | None, where: Wh
 @where_options
 @quiet_option
 def reopen(incident: str, reason: str, who: str | None, where: Where, quiet: bool) -> int:
-    """Say that a resolved incident goes on. Its timeline keeps both."""
+    """Reopen a resolved incident. Its timeline keeps both events."""
     from evac.incident.records import Note
 
     told = json.loads(str(where.do(lambda control: control.paper(incident, "summary", "json"))))
@@ -179,16 +181,16 @@ def reopen(incident: str, reason: str, who: str | None, where: Where, quiet: boo
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for index.html, feed.xml and status.json.",
 )
-@click.option("--title", default="", help="Whose page it is. [default: the name of the estate]")
+@click.option("--title", default="", help="Title of the page. [default: the name of the estate]")
 @click.option(
     "--url", default="https://status.example/", show_default=True, help="Its address, for the feed."
 )
 @where_options
 @quiet_option
 def status_page(estate: Path | None, target: Path, title: str, url: str, where: Where, quiet: bool) -> None:
-    """The public status page as static files: no script, no request; put them outside all sites.
+    """Write the public status page as static files: no scripts, no requests; host them outside all sites.
 
-    ESTATE names the components; with a server it is refused, because that has its own.
+    ESTATE names the components; with a server it is rejected, because the server has its own.
     """
     from evac.control.port import StatusAbout
 
@@ -196,7 +198,7 @@ def status_page(estate: Path | None, target: Path, title: str, url: str, where: 
         raise click.UsageError("name the ESTATE, whose services have public names, or a --server")
     where.refuse(ESTATE=estate)
     if not url.startswith(("https://", "http://")):
-        raise InvalidInput("url-invalid", f"{url[:60]} is no address of a page", "begin it with https://")
+        raise InvalidInput("url-invalid", f"{url[:60]} is no address of a page", "start it with https://")
     files = where.do(lambda control: control.status_page(StatusAbout(estate, title, url)))
     write_whole(target / "status.json", files.document.encode())
     write_whole(target / "feed.xml", files.feed.encode())
@@ -206,11 +208,11 @@ def status_page(estate: Path | None, target: Path, title: str, url: str, where: 
 
 @incident.command()
 @plan_argument
-@click.option("--estate", type=click.Path(path_type=Path), help="Says who answers for what.")
+@click.option("--estate", type=click.Path(path_type=Path), help="Names the contacts.")
 @output_option("text", "json", "markdown", "html")
 @file_option
 def runbook(plan: Path, estate: Path | None, output: str, target: Path | None) -> None:
-    """A plan for paper, with the same ids of steps, for the day when no screen works."""
+    """Write a plan for paper, with the same step ids, for the day when no screen works."""
     from evac import estate as estates
     from evac.estate.codecs import plan as plan_codec
     from evac.incident import runbook as books

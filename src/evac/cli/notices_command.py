@@ -13,14 +13,14 @@ from evac.cli.options import output_option, quiet_option
 
 @click.group()
 def notices() -> None:
-    """Who is told when something is wrong."""
+    """Check and test alert channels."""
 
 
 @notices.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @output_option("text", "json")
 def check(file: Path, output: str) -> int:
-    """Read a notices file: every problem with file, line and column, else what goes where."""
+    """Check an alerts file: show every problem with file, line and column, or what goes where."""
     import json
 
     from evac.estate.codecs.notices import load_notices
@@ -39,7 +39,7 @@ def check(file: Path, output: str) -> int:
     lines = [
         f"{one.name}: {one.way}, for users: what is published"
         if one.public
-        else f"{one.name}: {one.way}, {', '.join(sorted(one.kinds)) or 'all kinds'}, {one.least} and graver"
+        else f"{one.name}: {one.way}, {', '.join(sorted(one.kinds)) or 'all kinds'}, {one.least} and above"
         for one in rules.channels.values()
     ]
     emit("\n".join(lines) + "\n", None)
@@ -51,9 +51,9 @@ def check(file: Path, output: str) -> int:
 @click.option("--channel", "names", multiple=True, metavar="NAME", help="Only this one; may be repeated.")
 @quiet_option
 def test(file: Path, names: tuple[str, ...], quiet: bool) -> int:
-    """Send one message over each channel now, whatever it takes otherwise, and say how that went.
+    """Send one test message over each channel and show the result.
 
-    Channels for users are left out unless --channel names them. Ends with 1 where one of them failed.
+    Channels for users are skipped unless --channel names them. Exit 1: a channel failed.
     """
     import asyncio
 
@@ -77,7 +77,7 @@ def test(file: Path, names: tuple[str, ...], quiet: bool) -> int:
     lines += [f"{name}: not tried, for users; name it with --channel {name}" for name in left]
     emit("\n".join(lines) + "\n", None)
     if any(outcomes.values()):
-        say("next: mend what failed; addresses are resolved anew for every try", quiet)
+        say("next: fix what failed; addresses are resolved again for every try", quiet)
         return console.FAILED
     return console.DONE
 
@@ -85,7 +85,7 @@ def test(file: Path, names: tuple[str, ...], quiet: bool) -> int:
 @notices.command()
 @quiet_option
 def key(quiet: bool) -> None:
-    """Make a new key to sign webhooks with, and print it: the receiver needs the same."""
+    """Make a new key for signing webhooks and print it: the receiver needs the same key."""
     import base64
     import secrets
 

@@ -23,16 +23,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @estate_argument
-@click.option("--power", is_flag=True, help="Ask every management controller too: which servers are on?")
+@click.option("--power", is_flag=True, help="Also ask every BMC which servers are on.")
 @output_option("text", "json")
 def observe(estate: Path, power: bool, output: str) -> int:
-    """Ask every copy of every store what it is now: primary, synchronous, how far behind.
+    """Ask every member of every store for its current state: primary, synchronous, how far behind.
 
-    A copy that does not answer is unreachable, which is an answer; one that answers and receives nothing
-    just now is detached. Exit 17: a store has two writable primaries. Exit 16: one refuses us, or what the
-    estate says of it cannot be used. With --power, exit 16: the power of some servers is not known; exit 1:
-    no controller told any. A password that is refused is tried a handful of times, all controllers together,
-    and no more.
+    A member that does not answer is unreachable; one that answers but receives nothing at the moment is
+    detached. Exit 17: a store has two writable primaries. Exit 16: a member refused evac, or its entry in
+    the estate cannot be used. With --power, exit 16: the power state of some servers is unknown; exit 1: no
+    BMC reported any. A refused password is tried only a few times in total, across all BMCs.
     """
     from evac.app.observed_stores import rivals_in
     from evac.views.sheet import Page
@@ -128,7 +127,7 @@ def _why(code: str) -> str:
     from evac.model.boot_codes import BOOT_CODES
 
     if code == NOT_ASKED:
-        return "it was not asked any more"
+        return "it was no longer asked"
     return BOOT_CODES[code].words if code in BOOT_CODES else code
 
 

@@ -33,7 +33,7 @@ class Day(click.ParamType[date]):
         try:
             return date.fromisoformat(value)
         except ValueError:
-            self.fail(f"'{value[:40]}' is no day; write it like 2026-11-25", param, ctx)
+            self.fail(f"'{value[:40]}' is not a date; write it like 2026-11-25", param, ctx)
 
 
 class Length(click.ParamType[int]):
@@ -54,7 +54,7 @@ class Length(click.ParamType[int]):
         digits = text[: len(text) - len(text.lstrip("0123456789"))]
         unit = text[len(digits) :].strip() or ("s" if digits.strip("0") == "" else "")
         if not digits or len(digits) > 12 or unit not in self._UNITS:
-            self.fail(f"'{text[:40]}' is no duration; write it like 90s, 15m or 2h", param, ctx)
+            self.fail(f"'{text[:40]}' is not a duration; write it like 90s, 15m or 2h", param, ctx)
         found: int = int(digits) * self._UNITS[unit]
         if self._most_s is not None and found > self._most_s * 1_000:
             self.fail(f"'{text[:40]}' is more than {self._most_s}s", param, ctx)
@@ -67,7 +67,9 @@ plan_argument = click.argument("plan", type=click.Path(path_type=Path))
 
 def as_of_option(command: Command) -> Command:
     return click.option(
-        "--as-of", type=Day(), help="Day the estate is read for; facts past their shelf life are unknown."
+        "--as-of",
+        type=Day(),
+        help="Date to evaluate the estate for; facts past their shelf life are unknown.",
     )(command)
 
 
@@ -75,7 +77,7 @@ def observe_option(command: Command) -> Command:
     return click.option(
         "--observe",
         is_flag=True,
-        help="Ask the stores first who is primary now.",
+        help="First ask the stores which member is primary now.",
     )(command)
 
 
@@ -101,7 +103,7 @@ def file_option(command: Command) -> Command:
 
 
 def quiet_option(command: Command) -> Command:
-    return click.option("-q", "--quiet", is_flag=True, help="No words on stderr, only errors.")(command)
+    return click.option("-q", "--quiet", is_flag=True, help="Print only errors on stderr.")(command)
 
 
 def fail_on_option(default: str) -> Callable[[Command], Command]:
@@ -110,7 +112,7 @@ def fail_on_option(default: str) -> Callable[[Command], Command]:
         type=click.Choice(["error", "warning", "note", "never"]),
         default=default,
         show_default=True,
-        help="Exit with 3 when something at or above this level is found.",
+        help="Exit with 3 if there is a finding at or above this level.",
     )
 
 
@@ -118,12 +120,12 @@ def agent_options(command: Command) -> Command:
     """Options that say for this process, and those that it starts, what its environment says else."""
     existing = click.Path(path_type=Path, dir_okay=False)
 
+    @click.option("--agent-ca", type=existing, help=f"CA of the agents' certificates, PEM. [default: ${CA}]")
     @click.option(
-        "--agent-ca", type=existing, help=f"Who signs the certificates of agents, PEM. [default: ${CA}]"
+        "--agent-cert", type=existing, help=f"Certificate to present to agents, PEM. [default: ${CERT}]"
     )
-    @click.option("--agent-cert", type=existing, help=f"What is shown to agents, PEM. [default: ${CERT}]")
     @click.option("--agent-key", type=existing, help=f"Its private key, PEM. [default: ${KEY}]")
-    @click.option("--agent-plain", is_flag=True, help="Ask agents of other machines in the clear.")
+    @click.option("--agent-plain", is_flag=True, help="Contact agents on other machines without TLS.")
     @functools.wraps(command)
     def wrapped(
         *values: Any,
@@ -153,11 +155,11 @@ def store_option(command: Command) -> Command:
 
 
 def reason_option(command: Command) -> Command:
-    return click.option("--reason", required=True, help="Why; it goes into the journal.")(command)
+    return click.option("--reason", required=True, help="Reason, recorded in the journal.")(command)
 
 
 def who_option(command: Command) -> Command:
-    return click.option("--who", help="Who asks. [default: the user]")(command)
+    return click.option("--who", help="Your name. [default: the user]")(command)
 
 
 def log_file() -> Path:

@@ -52,9 +52,9 @@ from evac.views.words import plural
 @plan_argument
 @estate_argument
 @as_of_option
-@click.option("--trials", type=int, default=1000, show_default=True, help="How often the plan is played.")
+@click.option("--trials", type=int, default=1000, show_default=True, help="Number of simulations.")
 @click.option(
-    "--seed", type=click.IntRange(0, SEED_MAX), default=0, show_default=True, help="Same seed, same answer."
+    "--seed", type=click.IntRange(0, SEED_MAX), default=0, show_default=True, help="Same seed, same result."
 )
 @click.option(
     "--fault",
@@ -77,16 +77,16 @@ def simulate(
     target: Path | None,
     quiet: bool,
 ) -> None:
-    """Play a PLAN with uncertain durations and failing steps, thousands of times.
+    """Simulate a PLAN thousands of times with uncertain durations and failing steps.
 
-    Says when each tier is back at the 50th to 99th percentile, how likely each rto is met, and what is
-    most often on the critical chain. The plan is verified first.
+    Shows when each tier is restored at the 50th to 99th percentile, how likely each rto is met, and which
+    steps are most often on the critical chain. Verifies the plan first.
     """
     uncertainty = parse_faults(faults)
     made, digest = plan_codec.read(plan)
     loaded = estates.load(estate, as_of or made.as_of)
     if estate_digest(loaded) != made.estate_digest:
-        raise StalePlan("plan-stale", "the plan was made from another estate", "make it anew: evac plan")
+        raise StalePlan("plan-stale", "the plan was made from another estate", "make a new one: evac plan")
     wrong = check(loaded, made).violations
     if wrong:
         words = f"the plan does not hold: {wrong[0].rule} {wrong[0].subject}: {wrong[0].message}"
@@ -128,7 +128,7 @@ def verify(
     output: str,
     target: Path | None,
 ) -> int:
-    """Check everything a PLAN says against the ESTATE, with code that never sees the search of the planner.
+    """Check everything in a PLAN against the ESTATE, with code that is independent of the planner.
 
     Exit 0: the plan holds. Exit 10: it does not. Exit 12: it was made from another estate.
     """
@@ -150,25 +150,28 @@ def verify(
 
 @click.command()
 @estate_argument
-@click.option("--lose", multiple=True, metavar="DOMAIN", help="What is lost; repeat for several at once.")
 @click.option(
-    "--evacuate", multiple=True, metavar="SITE", help="The orderly way out of a site that still runs."
+    "--lose", multiple=True, metavar="DOMAIN", help="The domain that is lost; repeat for several at once."
 )
-@click.option("--restore", multiple=True, metavar="DOMAIN", help="Power is back: boot and start again.")
-@click.option("--failback", multiple=True, metavar="SITE", help="Bring everything home.")
+@click.option("--evacuate", multiple=True, metavar="SITE", help="Evacuate a site that still works.")
+@click.option("--restore", multiple=True, metavar="DOMAIN", help="Cold-start a domain after power returned.")
+@click.option("--failback", multiple=True, metavar="SITE", help="Move everything back to its home site.")
 @click.option(
     "--power",
     multiple=True,
     metavar="DOMAIN=AMOUNT",
-    help="With --restore: what a site, hall, feed or rack gives now, like pangyo=90% or 300kW.",
+    help="With --restore: power available now to a site, hall, feed or rack, like pangyo=90% or 300kW.",
 )
 @click.option(
     "--seen",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="With --restore: what `evac observe --power --output json` said; what is on is not booted again.",
+    help="With --restore: output of `evac observe --power --output json`; servers that are on "
+    "are not booted.",
 )
-@click.option("--deadline", type=Length(), help="With --evacuate: how long the site still runs, like 15m.")
+@click.option(
+    "--deadline", type=Length(), help="With --evacuate: how long the site will still work, like 15m."
+)
 @click.option(
     "--budget",
     type=Length(),
@@ -180,7 +183,7 @@ def verify(
 )
 @click.option("--waive", multiple=True, metavar="STORE", help="A store that may be promoted beyond its rpo.")
 @click.option(
-    "--sensitivity", is_flag=True, help="Also say how the answer changes with demand and weights 30 % off."
+    "--sensitivity", is_flag=True, help="Also show how the result changes with demand and weights 30 % off."
 )
 @click.option(
     "--diff",
@@ -222,10 +225,11 @@ def plan(
     output: str,
     quiet: bool,
 ) -> int:
-    """A site is gone: what goes where, what is shed, in which order, done when.
+    """Plan an evacuation, a cold start or a failback: what goes where, what is shed, in which order, and
+    when.
 
-    The plan carries a proof: a bound that no plan can beat. Same input, same bytes. It is checked before it
-    is shown; exit 10: the checker does not accept it.
+    The plan contains a proof: a bound that no plan can beat. Same input, same bytes. The checker verifies
+    the plan first; exit 10: it does not accept it.
     """
     before = plan_codec.read(older)[0] if older else None
     loaded = estates.load(estate, as_of)
@@ -281,7 +285,7 @@ def _accepted(verdict: Verdict, target: Path | None, estate: str) -> int:
     if not words:
         return console.DONE
     say(f"error: the checker does not accept this plan: {words} [plan-wrong]")
-    say(f"next: evac verify {target or 'PLAN'} {estate}, and report it: internal error")
+    say(f"next: evac verify {target or 'PLAN'} {estate}, and report this internal error")
     return console.REFUSED
 
 

@@ -37,11 +37,13 @@ if TYPE_CHECKING:
 @click.argument("run", metavar="RUN")
 @where_options
 @output_option("text", "csv", "json", "html")
-@click.option("--to", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of the screen.")
+@click.option(
+    "--to", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead of the screen."
+)
 def quarantine(run: str, where: Where, output: str, to: Path | None) -> None:
-    """Servers that did not come up: hall, rack, position, serial, why, and what to do there.
+    """List servers that did not come up: hall, rack, position, serial number, reason, and what to do.
 
-    Sorted as one walks; html prints on A4. Servers that came up degraded are listed apart.
+    Sorted in walking order; html prints on A4. Servers that came up degraded are listed separately.
     """
     from evac.views import quarantine as lists
 
@@ -64,14 +66,16 @@ rack_option = click.option(
     "racks",
     multiple=True,
     metavar="RACK",
-    help="Every server there that is on the list for the floor.",
+    help="Every server of this rack on the hands-on list.",
+)
+hall_option = click.option(
+    "--hall", "halls", multiple=True, metavar="HALL", help="Every server of this hall on the hands-on list."
 )
 key_option = click.option(
     "--key",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Private key to sign with, of a person whom policy or access file lists.",
+    help="Private key to sign with, of a person in the policy or the access file.",
 )
-hall_option = click.option("--hall", "halls", multiple=True, metavar="HALL", help="The same of a hall.")
 REFUSED_SHOWN = 10
 
 
@@ -81,7 +85,7 @@ def now_ms() -> int:
 
 @click.group()
 def run() -> None:
-    """Runs: what is being carried out, what waits for a person, what was done."""
+    """Show and control runs."""
 
 
 run.add_command(quarantine)
@@ -91,7 +95,7 @@ run.add_command(quarantine)
 @where_options
 @output_option("text", "json")
 def list_command(where: Where, output: str) -> None:
-    """All runs, oldest first."""
+    """List all runs, oldest first."""
     import json
     from dataclasses import asdict
 
@@ -111,7 +115,7 @@ def list_command(where: Where, output: str) -> None:
 @where_options
 @output_option("text", "json")
 def show(run: str, where: Where, output: str) -> int:
-    """Where a run stands, step by step; the exit code says it too."""
+    """Show a run, step by step; the exit code reflects its state."""
     from evac.views.documents import document_json
     from evac.views.run_report import SHOWN
 
@@ -160,7 +164,7 @@ def decision(run: str, step: str, where: Where, output: str) -> None:
 @where_options
 @quiet_option
 def watch(run: str, where: Where, quiet: bool) -> int:
-    """Follow a run until it ends. Ctrl-C detaches; the run goes on."""
+    """Follow a run until it ends. Ctrl-C detaches; the run continues."""
     return follow(where, run, quiet)
 
 
@@ -184,7 +188,7 @@ def follow(where: Where, run: str, quiet: bool) -> int:
     try:
         document = where.do(work)
     except KeyboardInterrupt:
-        say(f"\ndetached; the run goes on\nnext: evac run watch {run}")
+        say(f"\ndetached; the run continues\nnext: evac run watch {run}")
         return console.INTERRUPTED
     _page(document)
     return code_of(document)
@@ -198,11 +202,11 @@ def _waits(document: RunDocument) -> bool:
 
 @run.command()
 @run_argument
-@click.option("--follow", "goes_on", is_flag=True, help="Go on with each new event, until the run has ended.")
+@click.option("--follow", "goes_on", is_flag=True, help="Keep printing new events until the run ends.")
 @where_options
 @output_option("jsonl", "text")
 def events(run: str, goes_on: bool, where: Where, output: str) -> int:
-    """The journal of a run, one event a line."""
+    """Print the journal of a run, one event per line."""
     from evac.views.run_report import event_line
 
     async def work(control: Control) -> None:
@@ -215,7 +219,7 @@ def events(run: str, goes_on: bool, where: Where, output: str) -> int:
     except KeyboardInterrupt:
         if not goes_on:
             raise
-        say(f"\ndetached; the run goes on\nnext: evac run events {run} --follow")
+        say(f"\ndetached; the run continues\nnext: evac run events {run} --follow")
         return console.INTERRUPTED
     return console.DONE
 
@@ -224,18 +228,17 @@ def events(run: str, goes_on: bool, where: Where, output: str) -> int:
 @click.argument("run", metavar="[RUN]", required=False)
 @where_options
 @click.option(
-    "--estate", type=click.Path(), help="Also ask the agents of this estate for the heads they kept."
+    "--estate", type=click.Path(), help="Also compare with the journal heads that this estate's agents keep."
 )
 @output_option("text", "json")
 def verify(run: str | None, where: Where, estate: str | None, output: str) -> int:
-    """Prove that nothing is missing, changed or cut off in a journal.
+    """Verify that nothing is missing, changed or cut off in a journal.
 
-    Exit code 18: whole in itself, and not compared with the heads that agents keep, because --estate was not
-    given; someone with the store could have written it again from its start.
+    Exit code 18: complete, but not compared with the heads that agents keep, because --estate is missing;
+    someone with access to the store could have rewritten it from the start.
 
-    Without RUN, in those that are no run's: what was watched (watch), what people were told (notices), who
-    did what (access), and
-    which plans lay ready (plans). Each of the four can also be named in place of RUN.
+    Without RUN, verify the journals that belong to no run: probes (watch), alerts (notices), who did what
+    (access) and standby plans (plans). You can also name one of these four instead of RUN.
     """
     import json
 
@@ -258,7 +261,7 @@ def verify(run: str | None, where: Where, estate: str | None, output: str) -> in
             lines = [f"- {'' if run else proof['stream'] + ': '}{words}" for words in proof["problems"]]
             emit("\n".join(lines or [f"{name} {_whole(proof, estate)}"]) + "\n", None)
         if silent := sorted({site for proof in proofs for site in proof.get("silent", ())}):
-            say(f"warning: what the agents of {', '.join(silent)} keep is not compared: they do not answer")
+            say(f"warning: not compared with the agents of {', '.join(silent)}: they do not answer")
     if any(proof["problems"] for proof in proofs):
         return console.FAILED
     return console.DONE if estate is not None else console.NOT_COMPARED
@@ -286,7 +289,7 @@ def _whole(proof: Document, estate: str | None) -> str:
     if proof["anchors"]:
         return f"{counted} and agrees with {proof['anchors']} heads kept elsewhere"
     if estate is None:
-        return f"{counted}; no head kept elsewhere was asked for: add --estate ESTATE"
+        return f"{counted}; not compared with agents: add --estate ESTATE"
     return f"{counted}; no agent kept a head of it"
 
 
@@ -333,7 +336,9 @@ def request(
         say(f"error: {answer.refused} [request-refused]\nnext: evac run show {run}")
         return console.REFUSED
     if not answer.taken:
-        say(f"no leader took it yet; it stands and is taken when one leads\nnext: evac run show {run}")
+        say(
+            f"no leader has accepted it yet; it will be accepted once there is one\nnext: evac run show {run}"
+        )
         return console.PAUSED
     say(f"{verb}: done\nnext: evac run show {run}", quiet)
     return console.DONE
@@ -358,7 +363,7 @@ def request_each(
     from evac.engine.runs.requests import Request
 
     if not (steps or racks or halls):
-        raise click.UsageError("name a STEP; or --rack or --hall, for every server there that is on the list")
+        raise click.UsageError("name a STEP, or use --rack or --hall for every listed server there")
 
     async def work(control: Control) -> tuple[list[str], list[Any]]:
         found = list(dict.fromkeys((*steps, *await _on_the_list(control, run, racks, halls))))
@@ -376,8 +381,8 @@ def request_each(
         say(f"error: {len(refused) - REFUSED_SHOWN} more were refused [request-refused]")
     waiting = sum(1 for one in answers if not one.taken)
     if waiting:
-        what = f"{waiting} of them yet; they stand and are" if len(names) > 1 else "it yet; it stands and is"
-        say(f"no leader took {what} taken when one leads")
+        what = f"{waiting} of them yet; they will be" if len(names) > 1 else "it yet; it will be"
+        say(f"no leader has accepted {what} accepted once there is one")
     done = len(names) - len(refused) - waiting
     if done:
         say(f"{verb}: done{f', {done} steps' if len(names) > 1 else ''}", quiet)
@@ -396,7 +401,7 @@ async def _on_the_list(control: Control, run: str, racks: Named, halls: Named) -
     found = [boot_step(one.server) for one in down if one.rack in racks or one.hall in halls]
     known = {one.rack for one in down} | {one.hall for one in down}
     if missing := [place for place in (*racks, *halls) if place not in known]:
-        words = f"no server of {', '.join(missing)} is on the list for the floor"
+        words = f"no server of {', '.join(missing)} is on the hands-on list"
         raise InvalidInput("nobody-listed", words, f"see who is: evac run quarantine {run}")
     return found
 
@@ -427,11 +432,11 @@ def _add(verb: str, words: str, *more: Option) -> None:
         return request(where, run, verb, who, reason, quiet, key, **asked)
 
 
-_add("resume", "Go on after a pause.")
-_add("cancel", "Begin nothing more, and end when what is under way has ended; nothing is taken back.")
+_add("resume", "Resume after a pause.")
+_add("cancel", "Start no new steps and end once running steps finish; nothing is rolled back.")
 _add(
     "undo",
-    "Take one step back, or the whole run; a store that moved stays moved.",
+    "Roll back one step, or the whole run; a store that moved stays where it is.",
     click.argument("step", default=""),
 )
 
@@ -439,7 +444,7 @@ _add(
 @run.command()
 @asking(
     click.option(
-        "--for", "length", type=Length(), default=0, help="How long, like 10m. [default: as policy allows]"
+        "--for", "length", type=Length(), default=0, help="How long, like 10m. [default: the policy's limit]"
     ),
     click.option(
         "--then", type=click.Choice(["resume", "cancel", "stay"]), default="stay", show_default=True
@@ -455,7 +460,7 @@ def pause(
     quiet: bool,
     key: Path | None,
 ) -> int:
-    """Nothing new begins; what is under way ends."""
+    """Pause a run: no new steps start; running steps finish."""
     return request(where, run, "pause", who, reason, quiet, key, for_ms=length, then=then)
 
 
@@ -472,7 +477,7 @@ def retry(
     quiet: bool,
     key: Path | None,
 ) -> int:
-    """Try failed steps again: those named, or the servers of a rack or a hall that did not come up."""
+    """Retry failed steps: those named, or the servers of a rack or hall that did not come up."""
     return request_each(where, run, "retry", who, reason, quiet, steps, racks, halls, key)
 
 
@@ -481,7 +486,7 @@ def retry(
 def skip(
     run: str, steps: Named, reason: str, who: str | None, where: Where, quiet: bool, key: Path | None
 ) -> int:
-    """Leave steps out; what waits for them goes on."""
+    """Skip steps; steps that wait for them continue."""
     return request_each(where, run, "skip", who, reason, quiet, steps, (), (), key)
 
 
@@ -490,7 +495,7 @@ def skip(
     steps_argument,
     rack_option,
     hall_option,
-    click.option("--seen", "seen", multiple=True, metavar="KEY=VALUE", help="What was seen; repeat it."),
+    click.option("--seen", "seen", multiple=True, metavar="KEY=VALUE", help="What you saw; repeat it."),
 )
 def attest(
     run: str,
@@ -504,13 +509,14 @@ def attest(
     quiet: bool,
     key: Path | None,
 ) -> int:
-    """Vouch by name that steps are done: a fence that only a person can see, work done by hand, servers of a
+    """Confirm by name that steps are done: a fence that only a person can see, work done by hand, servers
+    of a
     rack that people booted.
 
-    Of a promotion in doubt, also after its run has ended, say where the primary is: --seen primary=SITE.
+    For a promotion in doubt, even after its run has ended, state where the primary is: --seen primary=SITE.
     """
     if wrong := [part for part in seen if not (part.partition("=")[0] and part.partition("=")[2])]:
-        raise click.UsageError(f"--seen is written KEY=VALUE, and not {', '.join(wrong)}")
+        raise click.UsageError(f"write --seen as KEY=VALUE, not {', '.join(wrong)}")
     pairs = dict(part.partition("=")[::2] for part in seen)
     return request_each(where, run, "attest", who, reason, quiet, steps, racks, halls, key, evidence=pairs)
 
@@ -529,7 +535,7 @@ def limit(
 ) -> int:
     """Change a limit of a run: LIMIT like power:pangyo/a, VALUE like 90%, 450kW or 200.
 
-    Percent are of what the estate says. What is on stays on: below what is held nothing new starts.
+    Percentages refer to the estate's value. Servers that are on stay on; nothing new starts above the limit.
     """
     return request(where, run, "limit", who, reason, quiet, key, limit=limit, value=value)
 
@@ -539,13 +545,13 @@ def limit(
 @click.argument("estate", type=click.Path())
 @click.option("--incident", required=True, help="The incident whose journal was lost.")
 @reason_option
-@click.option("--confirm", metavar="SITE", multiple=True, help="Names of the sites that the plan leaves.")
-@click.option("--abandon", metavar="SITE", multiple=True, help="Leave a site as lost although it answers.")
+@click.option("--confirm", metavar="SITE", multiple=True, help="Each site that the plan leaves; repeat it.")
+@click.option("--abandon", metavar="SITE", multiple=True, help="Treat a site as lost although it answers.")
 @click.option(
     "--generation",
     type=click.IntRange(0, 4_000),
     default=0,
-    help="Of a new store; left out: above all that members of stores have obeyed.",
+    help="For a new store. [default: above everything that members of stores have obeyed]",
 )
 @store_option
 @quiet_option
@@ -560,7 +566,8 @@ def adopt(
     store: str | None,
     quiet: bool,
 ) -> int:
-    """Where a journal was lost: look at the world, and begin a run from what it shows as done."""
+    """Continue after a journal was lost: observe the real systems and create a run from what is already
+    done."""
     from pathlib import Path
 
     from evac.app.applying import adopt as adopted
@@ -570,7 +577,7 @@ def adopt(
         Path(plan), Path(estate), store, incident, reason, confirm, now_ms(), log_file(), generation, abandon
     )
     say(
-        f"{made} is made; {len(done)} steps are done already, as the world shows"
+        f"{made} is made; {len(done)} steps are already done"
         + "".join(f"\n  {step}" for step in done)
         + f"\nnext: evac approve {made} --reason WHY",
         quiet,

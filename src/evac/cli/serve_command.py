@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def agent(file: Path) -> None:
-    """Run the agent of this site, as its FILE (TOML) says, until it is told to end.
+    """Run the agent of this site, configured by FILE (TOML), until it is stopped.
 
-    It starts and stops local units, does what signed orders say near the systems they change, and is the hand
-    of a fence. What it started goes on when it ends.
+    It starts and stops local units, executes signed orders next to the systems they change, and fences its
+    site. Units that it started keep running when it ends.
     """
     import asyncio
     import logging
@@ -94,12 +94,12 @@ class StatusAsked:
         if setting.store == "memory:":
             raise InvalidInput(
                 "status-store",
-                "a store in memory is seen by no other process",
+                "no other process can see a store in memory",
                 "name one: --store sqlite:PATH",
             )
         if self.url and not self.url.startswith(("https://", "http://")):
             raise InvalidInput(
-                "url-invalid", f"{self.url[:60]} is no address of a page", "begin it with https://"
+                "url-invalid", f"{self.url[:60]} is no address of a page", "start it with https://"
             )
         told = [str(setting.estate), "--store", setting.store, "--site", setting.site]
         told += ["--to", str(self.folder)]
@@ -115,15 +115,16 @@ def status_options(command: Command) -> Command:
         "--status-page",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="Keep the public status page there, anew at every change; outside all sites.",
+        help="Keep the public status page there, updated at every change; outside all sites.",
     )
     @click.option(
         "--status-push",
         default="",
         metavar="COMMAND",
-        help="Takes that folder elsewhere, without a shell: 'rsync -a {folder}/ HOST:/srv/status/'.",
+        help="Command that copies the folder elsewhere, run without a shell: 'rsync -a {folder}/ "
+        "HOST:/srv/status/'.",
     )
-    @click.option("--status-title", default="", help="Whose page it is. [default: the name of the estate]")
+    @click.option("--status-title", default="", help="Title of the page. [default: the name of the estate]")
     @click.option("--status-url", default="", metavar="URL", help="Its address, for the feed.")
     @functools.wraps(command)
     def wrapped(
@@ -142,15 +143,20 @@ def status_options(command: Command) -> Command:
 
 @click.command()
 @click.argument("estate", type=click.Path(path_type=Path), required=False)
-@click.option("--site", help="The site this controller stands in.  [required]")
+@click.option("--site", help="The site of this controller.  [required]")
 @click.option(
     "--policy",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Policy file. [default: policy.yaml in the folder of the estate]",
 )
-@click.option("--no-watch", is_flag=True, help="Only carry out what is asked for: no probes, no verdicts.")
-@click.option("--until-idle", type=Length(), default=0, help="End after so long without a run.")
-@click.option("--generation", type=click.IntRange(0, 4_000), default=0, help="Above that of a lost store.")
+@click.option("--no-watch", is_flag=True, help="Only execute what is requested: no probes, no verdicts.")
+@click.option("--until-idle", type=Length(), default=0, help="End after this long without a run.")
+@click.option(
+    "--generation",
+    type=click.IntRange(0, 4_000),
+    default=0,
+    help="Higher than the generation of a lost store.",
+)
 @click.option("--listen", metavar="HOST:PORT", help="Also serve the war room there, like 127.0.0.1:8400.")
 @click.option(
     "--access",
@@ -160,23 +166,23 @@ def status_options(command: Command) -> Command:
 @click.option(
     "--notices",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Who is told when something is wrong. [default: notices.yaml in the folder of the estate]",
+    help="Alert channels. [default: notices.yaml in the folder of the estate]",
 )
 @click.option(
     "--tls-cert",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Certificate of the war room, PEM. [default: as the access file says]",
+    help="Certificate of the war room, PEM. [default: from the access file]",
 )
 @click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its private key, PEM.")
-@click.option("--demo", is_flag=True, help="Serve a simulated company, of which a site burns, instead.")
-@click.option("--port", type=click.IntRange(0, 65_535), help="Of --demo; 0: any free one. [default: 8400]")
+@click.option("--demo", is_flag=True, help="Instead: serve a simulated company that loses a site.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="With --demo; 0: any free port. [default: 8400]")
 @bundle_options
 @status_options
 @agent_options
 @click.option(
     "--lease",
     type=Length(),
-    help="How long the leader's lease lasts, like 5s; where all is slow up to four times that.",
+    help="Leader lease, like 5s; up to four times that on slow systems.",
 )
 @as_of_option
 @store_option
@@ -200,17 +206,17 @@ def serve(
     notices: Path | None,
     asked: BundleAsked,
 ) -> int:
-    """Run the controller of a site: watch the other sites, vote, lead, keep plans ready, carry out runs.
+    """Run the controller of a site: probe other sites, vote, lead, keep standby plans, execute runs.
 
-    One a site, all on the same store (etcd in three sites). On a SQLite file it is the only one. With
-    --listen, pages and the API are served by a process beside it: on loopback to whoever reaches it; with an
-    access file to people with roles; on any other address only with TLS as well.
+    Run one at each site, all on the same store (etcd at three sites), or a single one on a SQLite file. With
+    --listen, a process next to it serves pages and the API: on loopback, anyone who can reach it is admin;
+    with an access file, people sign in; any other address also needs TLS.
 
-    --demo needs nothing else: a company in a folder that is gone afterwards, a fire, its recovery.
+    --demo needs nothing else: a simulated company in a temporary folder, a fire, its recovery.
 
     --bundle needs no ESTATE and no store: it starts from the file of `evac bundle`, as a new generation.
-    Whatever of the old one comes back is refused from then on. With --store and --site it fills an empty
-    store of several sites instead, so as to come home from a laptop.
+    Controllers of the old generation are rejected from then on. With --store and --site it fills an empty
+    store of several sites instead, to move back from a laptop.
     """
     if demo:
         return _demo(port)
@@ -224,13 +230,13 @@ def serve(
         estate, policy, store, generation = opened.estate, opened.policy, opened.store, 0
         site = site or BUNDLE_SITE
     elif asked.named:
-        raise click.UsageError("--into, --share, --confirm, --reason, --digest and the like are of --bundle")
+        raise click.UsageError("--into, --share, --confirm, --reason, --digest and the like need --bundle")
     if estate is None or site is None:
         raise click.UsageError("name an ESTATE and its --site; or --demo, which needs neither")
     if port is not None:
-        raise click.UsageError("--port is of --demo; the war room listens where --listen says")
+        raise click.UsageError("--port needs --demo; for the war room, use --listen")
     if listen is None and (idle := _given("access", "tls_cert", "tls_key")):
-        raise click.UsageError(f"{listed(idle)} without --listen: no room is served that could heed it")
+        raise click.UsageError(f"{listed(idle)} needs --listen")
     from evac.app import controlling, runs
 
     setting = controlling.Setting(
@@ -270,7 +276,7 @@ def _run(
         copies = Copies(setting.estate, setting.policy)
     except (NotCopied, OSError) as error:
         words = error.message if isinstance(error, NotCopied) else error.strerror or type(error).__name__
-        say(f"the estate is read once, and not again while evac runs: no copy of it can be had ({words})")
+        say(f"the estate is read only once while evac runs: it cannot be copied ({words})")
         asyncio.run(_serve(setting, room, status, notices))
         return
     try:
@@ -297,7 +303,7 @@ def _given(*only: str) -> list[str]:
 def _demo(port: int | None) -> int:
     """Until somebody ends it. Raises InvalidInput."""
     if others := [name for name in _given() if name not in ("--demo", "--port")]:
-        raise click.UsageError(f"--demo has a company of its own: leave {listed(others)} out")
+        raise click.UsageError(f" --demo uses its own company: leave {listed(others)} out")
     from evac.app.demo import room as demo_room
 
     demo_room.serve_demo(demo_room.PORT if port is None else port, say)
@@ -320,7 +326,7 @@ def _room(
     opened = choose(setting.estate, address, access, cert, key)
     if setting.store == "memory:":
         raise InvalidInput(
-            "listen-store", "a store in memory is seen by no other process", "name one: --store sqlite:PATH"
+            "listen-store", "no other process can see a store in memory", "name one: --store sqlite:PATH"
         )
     told = [str(setting.estate), "--store", setting.store, "--listen", listen, "--site", setting.site]
     # By name: should the file go, a room that starts again is refused, and not open to everybody.
@@ -348,7 +354,7 @@ def _notices(setting: Setting, named: Path | None) -> list[str] | None:
     check_ways(load_notices(path).channels)
     if setting.store == "memory:":
         raise InvalidInput(
-            "notices-store", "a store in memory is seen by no other process", "name one: --store sqlite:PATH"
+            "notices-store", "no other process can see a store in memory", "name one: --store sqlite:PATH"
         )
     told = [str(setting.estate), "--store", setting.store, "--notices", str(path), "--site", setting.site]
     return told + (["--as-of", setting.as_of.isoformat()] if setting.as_of else [])

@@ -12,7 +12,7 @@ from evac.cli.target import Where, where_options
 
 @click.group()
 def site() -> None:
-    """What is marked as lost or evacuated."""
+    """Clear a site's lost or evacuated mark."""
 
 
 @site.command()
@@ -22,10 +22,10 @@ def site() -> None:
 @where_options
 @quiet_option
 def clear(domain: str, reason: str, who: str | None, where: Where, quiet: bool) -> int:
-    """Say that a SITE, or a domain below one, is not lost or evacuated: after a drill, or a false alarm.
+    """Clear the lost or evacuated mark of a SITE, or of a domain below one, after a drill or a false alarm.
 
-    Plans count on it again from then on. Services do not move: evac plan --failback brings them home. Refused
-    while a run is under way that leaves it.
+    Plans use it again from then on. Services do not move; use evac plan --failback for that. Rejected while
+    an open run leaves the site.
     """
     where.do(lambda control: control.clear_site(domain, who or "", reason))
     say(f"{domain} is active again\nnext: evac status", quiet)

@@ -29,9 +29,9 @@ def _json(document: Any) -> str:
 @where_options
 @output_option("text", "json")
 def status(estate: Path | None, where: Where, output: str) -> int:
-    """What is now: who leads, what is held or lost, open runs, plans that are ready, the last notices.
+    """Show the current state: leader, hold, lost sites, open runs, standby plans, recent alerts.
 
-    With the ESTATE also what is not where its files declare it, since when and by which run. Exit 17: a store
+    With ESTATE, also what is not where the files declare it, since when and by which run. Exit 17: a store
     has two writable primaries.
     """
     from evac.cli import console
@@ -77,14 +77,14 @@ def _situation(estate: Path | None, facts: Observation | None) -> dict[str, Any]
 
 @click.group()
 def drawer() -> None:
-    """Plans that lie ready before a fire."""
+    """List and show standby plans."""
 
 
 @drawer.command(name="list")
 @where_options
 @output_option("text", "json")
 def list_command(where: Where, output: str) -> None:
-    """For each scenario the plan that lies ready, when it was made, or why there is none."""
+    """For each scenario the standby plan, when it was made, or why there is none."""
     from evac.views.status_document import drawer_text
 
     rows = where.do(lambda control: control.plans())
@@ -104,7 +104,7 @@ def list_command(where: Where, output: str) -> None:
 )
 @where_options
 def get(plan: str, target: Path | None, where: Where) -> None:
-    """A plan that is kept, as evac plan -o writes it; sha256: and the first twelve letters will do."""
+    """Print a stored plan as evac plan -o writes it. sha256: and the first twelve characters are enough."""
     data = where.do(lambda control: control.plan(plan))
     if target is None:
         emit(data.decode(), None)
@@ -115,11 +115,14 @@ def get(plan: str, target: Path | None, where: Where) -> None:
 
 @click.command(name="what-if")
 @click.argument("domains", nargs=-1, required=True, metavar="DOMAIN...")
-@click.option("--estate", type=click.Path(path_type=Path), help="The estate; a server has its own.")
+@click.option(
+    "--estate", type=click.Path(path_type=Path), help="The estate; not with a server, which has its own."
+)
 @where_options
 @output_option("text", "json")
 def what_if(domains: tuple[str, ...], estate: Path | None, where: Where, output: str) -> None:
-    """What the loss of these fault domains at once would do, by the roles of stores as last seen."""
+    """Show what the simultaneous loss of these fault domains would do, with the roles of stores as last
+    observed."""
     from evac.views.small_texts import what_if_text
 
     if estate is None and not where.server:

@@ -16,7 +16,7 @@ NAMED_MOST = 10
 
 @click.group()
 def store() -> None:
-    """Look after the store that runs are kept in."""
+    """Maintain the store that runs are kept in."""
 
 
 @store.command()
@@ -26,14 +26,14 @@ def store() -> None:
 @click.option(
     "--trust-unsealed",
     is_flag=True,
-    help="Seal entries too that no key sealed: for a store that evac used before it had a seal.",
+    help="Also seal entries without a seal: for a store that evac used before it had one.",
 )
 @quiet_option
 def seal(url: str, trust_unsealed: bool, quiet: bool) -> int:
     """Seal every entry of the store with the first key that its URL names.
 
-    Run it once after a seal was added to the URL (with --trust-unsealed, while no controller runs), and once
-    after a key was replaced (seal=NEW,OLD). It can be repeated.
+    Run it once after you add a seal to the URL (with --trust-unsealed, while no controller runs), and once
+    after you replace a key (seal=NEW,OLD). You can repeat it.
     """
     from evac.store.opening import open_unsealed
     from evac.store.sealed import seal_all, seal_of

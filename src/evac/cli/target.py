@@ -75,7 +75,7 @@ class Where:
         from evac.net.secrets import resolve
 
         if self.token_file is not None and self.token_command:
-            raise InvalidInput("token-twice", "a token comes from one place", "keep one of the two options")
+            raise InvalidInput("token-twice", "there are two tokens", "keep one of the two options")
         if self.token_file is not None:
             return _printable(resolve(f"file:{self.token_file.absolute()}"))
         if self.token_command:
@@ -89,7 +89,7 @@ def _printable(token: Secret) -> Secret:
     """Raises InvalidInput for what no header holds."""
     text = token.reveal()
     if not text.isascii() or not text.isprintable() or " " in text:
-        hint = "it is one word, as evac access token prints it"
+        hint = "a token is one word, as evac access token prints it"
         raise InvalidInput("token-invalid", f"{token} holds no token", hint)
     return token
 
@@ -109,11 +109,11 @@ def where_options(command: Command) -> Command:
         metavar="URL",
         help="Instead: a controller's war room, like https://evac.example:8400. [default: $EVAC_SERVER]",
     )
-    @click.option("--token-file", type=existing, help="Who asks there. [default: $EVAC_TOKEN]")
+    @click.option("--token-file", type=existing, help="File with your token. [default: $EVAC_TOKEN]")
     @click.option("--token-command", default="", metavar="/PATH", help="A program that prints the token.")
     @click.option("--client-cert", type=existing, help="Certificate of this client, PEM.")
     @click.option("--client-key", type=existing, help="Its private key, PEM.")
-    @click.option("--ca", type=existing, help="Whose certificates are believed, PEM. [default: the system's]")
+    @click.option("--ca", type=existing, help="CA to trust, PEM. [default: the system's]")
     @functools.wraps(command)
     def wrapped(
         *values: Any,
@@ -127,10 +127,10 @@ def where_options(command: Command) -> Command:
         **named: Any,
     ) -> Any:
         if store and server:
-            raise click.UsageError("--store and --server are two ways to the same: name one")
+            raise click.UsageError("--store and --server exclude each other: name one")
         chosen = "" if store else server or os.environ.get("EVAC_SERVER", "")
         if not chosen and (token_file or token_command or client_cert or client_key or ca):
-            raise click.UsageError("tokens and certificates belong to --server: name one")
+            raise click.UsageError("tokens and certificates need --server")
         told = {
             "--store": store,
             "--server": server,

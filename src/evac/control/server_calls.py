@@ -346,7 +346,7 @@ def checked_url(server: Server) -> str:
     if parts.scheme == "http":
         if (server.token is not None or server.cert is not None) and not is_here(parts.hostname or ""):
             raise InvalidInput(
-                "server-plain", f"{parts.hostname} would be told the token in the clear", "use https://"
+                "server-plain", f"{parts.hostname} would get the token in plain text", "use https://"
             )
         if server.cert is not None or server.ca is not None:
             raise InvalidInput("server-plain", "certificates belong to https://", "use https://")

@@ -93,7 +93,7 @@ class Credential:
             raise NothingSent(
                 CODE,
                 f"controllers in a row refused {self.user}: nothing more is sent for five minutes",
-                "mend the password that evac was given, then begin anew",
+                "fix evac's password, then start again",
             )
         self._in_flight += 1
 

@@ -101,7 +101,9 @@ class ManualDriver:
 
     async def undo(self, action: Action, order: Order) -> Evidence:
         raise Permanent(
-            "undo-by-hand", "what a person did, a person takes back", "take it back by hand, then attest it"
+            "undo-by-hand",
+            "a person did it, so a person must undo it",
+            "take it back by hand, then attest it",
         )
 
     async def close(self) -> None:
@@ -128,9 +130,9 @@ def _attested(action: Action) -> Evidence | None:
 
 DRIVER = DriverSpec(
     "manual",
-    "tells a person what to do, and is done when a person attests it; plans use it by themselves",
+    "asks a person to do the step, which is done when a person attests it; plans use this driver by default",
     (),
-    (Setting("instructions", "text", "what a person is told where the step has no words"),),
+    (Setting("instructions", "text", "instructions for a step that has none"),),
     "evac.drivers.manual:ManualDriver",
     acts=False,
     by_person=True,

@@ -116,7 +116,7 @@ def reversed_traffic(action: Action) -> Action:
     elif verb in _OPPOSITES:
         verb = _OPPOSITES[verb]
     else:
-        raise Permanent("undo-nothing", f"{verb} changes nothing that could be taken back")
+        raise Permanent("undo-nothing", f"{verb} changes nothing that could be rolled back")
     return Action(verb, action.target, action.driver, action.at, action.settings, parameters)
 
 

@@ -58,7 +58,7 @@ class StoreDriver(ABC):
 
     async def undo(self, action: Action, order: Order) -> Evidence:
         """Nothing that moved a store is taken back."""
-        raise Permanent("not-undone", f"{action.verb} is not taken back: {STAYS}")
+        raise Permanent("not-undone", f"{action.verb} is not rolled back: {STAYS}")
 
     async def close(self) -> None:
         """Nothing is open between two actions."""

@@ -66,7 +66,7 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
         ),
         "services/*/rto": _group(5, "the longest outage that is accepted", "a recovery is judged against it"),
         "services/*/tier": _group(
-            4, "how much a service matters", "tiers say what is brought back and shed first"
+            4, "how much a service matters", "tiers decide what is restored first and shed first"
         ),
         "services/*/demand": _group(
             5, "cpu and memory of one replica", "without them nobody can say whether it fits elsewhere"
@@ -107,7 +107,7 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
         "servers/capacity": _group(
             2, "cpu and memory of servers, or their class", "unknown room is not counted on"
         ),
-        "servers/rack": _group(1, "which rack a server stands in", "losses below a site cannot be judged"),
+        "servers/rack": _group(1, "which rack a server is in", "losses below a site cannot be judged"),
         "servers/bmc": _group(1, "which servers can be powered on from afar", "the others wait for a hand"),
         "servers/bmc_address": _group(
             1, "where the BMC of a server is", "without it nothing powers the server on from afar"

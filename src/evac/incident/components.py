@@ -313,8 +313,8 @@ def draft(dossier: Dossier, about: Summary, names: Mapping[str, str], now_ms: in
         said.append(f"{_names(less)} {_verb(less, 'works', 'work')}, but not in full.")
     if back:
         since = _moment(max(one.since_ms for one in back), now_ms)
-        said.append(f"{_names(back)} {_verb(back, 'is', 'are')} back since {since}.")
-    said.append("We are at work on it and will say here when that changes.")
+        said.append(f"{_names(back)} {_verb(back, 'has', 'have')} been restored as of {since}.")
+    said.append("We're working on a fix and will post updates here.")
     return Draft(title, " ".join(said), "records")
 
 

@@ -146,7 +146,7 @@ def _duration(report: Basics, critical: Criterion) -> Criterion:
             article, name, "not known", "down for more than 2 hours; whether it is critical is not known"
         )
     if length is None or report.state != "over":
-        return Criterion(article, name, "not known", "it goes on, or its start is not known")
+        return Criterion(article, name, "not known", "it is ongoing, or its start is not known")
     return Criterion(
         article, name, "not met", "shorter than 24 hours, and no critical service down beyond 2 hours"
     )

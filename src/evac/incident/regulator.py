@@ -219,7 +219,7 @@ def basics(dossier: Dossier, about: Summary, now_ms: int) -> Basics:
     start = occurred if occurred.known else begun
     length = NOT_KNOWN
     if start.value is not None:
-        lasted = "end less start" if end.known else "until now; it goes on"
+        lasted = "end less start" if end.known else "until now; ongoing"
         length = Stated(until_ms - int(start.value), lasted)
     entries = [e for e in timeline(dossier, about) if e.weight == "main" and e.kind in _ACTING]
     return Basics(
@@ -246,7 +246,7 @@ def _end(about: Summary) -> Stated:
     is not known.
     """
     if about.ended_ms is None:
-        return Stated(None, "it goes on")
+        return Stated(None, "ongoing")
     down = about.still_down
     if down:
         are = "is" if len(down) == 1 else "are"

@@ -20,6 +20,7 @@ from evac.incident.incident import Dossier, Summary, belongs, note_source, summa
 from evac.incident.records import WATCH, Entry, Note, RunRecord, Source, Weight, in_order
 from evac.incident.services import Fate, Level
 from evac.model.access import Proven
+from evac.run.patience import is_alarm
 from evac.run.state import apply
 from evac.run.values import Event, RunSpec, RunStep, left_of, left_words
 from evac.run.view import RunView
@@ -97,7 +98,7 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
         "held": lambda d: ("held", f"everything was held{_by(d)}", "main"),
         "released": lambda d: ("released", f"the hold was released{_by(d)}", "main"),
         "cancelled": lambda d: ("cancelled", f"cancelled{_by(d)}", "main"),
-        "rollback_started": lambda d: ("rolled back", f"what was done is taken back{_by(d)}", "main"),
+        "rollback_started": lambda d: ("rolled back", f"completed steps are rolled back{_by(d)}", "main"),
         "plan_replaced": _replaced,
         "made_ungraceful": lambda d: ("decided", f"no grace any more: {_cut(d.get('why', ''))}", "main"),
         "pace_changed": lambda d: ("pace", f"the pace changed: {_cut(d.get('why', ''))}", "detail"),
@@ -144,7 +145,7 @@ def _of_step(event: Event, step: RunStep | None) -> Told:
     data = event.data
     by = _by(data)
     if kind == "step_attested":
-        return "vouched", f"{event.step}: vouched for as done{by}", "main"
+        return "vouched", f"{event.step}: confirmed as done{by}", "main"
     if kind == "step_failed":
         why = _cut(data.get("message") or data.get("code") or "no reason given")
         again = data.get("again_ms", -1)
@@ -160,19 +161,28 @@ def _of_step(event: Event, step: RunStep | None) -> Told:
         "step_waits": ("waits", f"{event.step} waits: {_cut(data.get('why', ''))}", "detail"),
         "step_skipped": ("skipped", f"{event.step} was left out{by}", "main"),
         "step_retried": ("retried", f"{event.step} is tried again{by}", "main"),
-        "step_stuck": ("stuck", f"{event.step} takes longer than it should", "main"),
-        "gate_opened": ("approved", f"{event.step} may go on{by}", "main"),
-        "undo_asked": ("undo", f"{event.step} is to be taken back{by}", "main"),
-        "undo_started": ("undo", f"{event.step} is being taken back", "detail"),
-        "undo_done": ("undone", f"{event.step} was taken back", "main"),
+        "step_stuck": (
+            "late",
+            f"{event.step} is late: {_seconds(data.get('running_ms', 0))} so far, "
+            f"{_seconds(data.get('predicted_ms', 0))} predicted",
+            "main" if is_alarm(data) else "detail",
+        ),
+        "gate_opened": ("approved", f"{event.step} may continue{by}", "main"),
+        "undo_asked": ("undo", f"{event.step} is to be rolled back{by}", "main"),
+        "undo_started": ("undo", f"{event.step} is being rolled back", "detail"),
+        "undo_done": ("undone", f"{event.step} was rolled back", "main"),
         "undo_failed": (
             "failed",
-            f"{event.step} could not be taken back: {_cut(data.get('message', ''))}",
+            f"{event.step} could not be rolled back: {_cut(data.get('message', ''))}",
             "main",
         ),
         "drift_seen": ("drift", f"somebody else changed what {event.step} did", "main"),
     }
     return plain.get(kind, ("noted", f"{event.step}: {kind.replace('_', ' ')}", "detail"))
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{-(-milliseconds // 1_000):,} s"
 
 
 def _done(step: RunStep | None, target: str, name: str) -> Told:

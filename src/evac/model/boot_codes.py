@@ -58,12 +58,12 @@ BOOT_CODES: Final = MappingProxyType(
         ),
         "bmc-wrong-serial": BootCode(
             "another machine answers at this address",
-            "compare the serial number on the box with the inventory; mend address or cable",
+            "compare the serial number on the server with the inventory; fix the address or the cable",
             False,
         ),
         "credentials-refused": BootCode(
             "user or password are refused",
-            "mend the password that evac was given before anything else is tried",
+            "fix evac's password before you try anything else",
             False,
         ),
         "bmc-password": BootCode(

@@ -27,7 +27,7 @@ class EstateError(EvacError):
         super().__init__(
             f"{where}-invalid",
             f"{errors} {noun} in the {where}",
-            "mend the lines named, then: evac check" if where == "estate" else "mend the lines named",
+            "fix these lines, then: evac check" if where == "estate" else "fix these lines",
         )
         self.diagnostics = diagnostics
 
@@ -87,7 +87,7 @@ class LeaseLost(StoreError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            "lease-lost", f"the lease {name} is no longer ours", "stop; whoever holds it goes on"
+            "lease-lost", f"the lease {name} is no longer ours", "stop; the current holder continues"
         )
         self.name = name
 
@@ -100,7 +100,7 @@ class Superseded(LeaseLost):
             self,
             "superseded",
             f"generation {newer} was opened; this store is of generation {own} and acts no more",
-            "go on with the controller that opened it; leave this one stopped",
+            "continue with the controller that opened it; leave this one stopped",
         )
         self.name, self.own, self.newer = "generation", own, newer
 

@@ -95,7 +95,7 @@ async def enduring(what: str, work: Callable[[], Awaitable[None]], say: Say) -> 
                 raise
             if loop.time() - began_s > PAUSE_MOST_S:
                 pause_s = PAUSE_S
-            words = f"{what}: {internal(error).message}; it is begun anew, and all else goes on"
+            words = f"{what}: {internal(error).message}; it is restarted, and everything else continues"
         if words != told:
             say(words, {"code": INTERNAL, "what": what})
             told = words

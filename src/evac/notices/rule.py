@@ -118,7 +118,7 @@ def of_tools(tools: Mapping[str, Collection[str]], gone: Collection[str]) -> tup
         left = sorted(set(sites) - set(gone))
         if len(left) > 1:
             continue
-        where = f"stands in {left[0]} only" if left else "stands in no site any more"
+        where = f"runs at {left[0]} only" if left else "runs at no site any more"
         severity: Severity = "error" if left else "critical"
         words = f"{tool}, which recovery needs, {where}"
         found.append(Concern(f"tool/{tool}", "tool", severity, words, "bring up a copy in another site"))
@@ -181,7 +181,7 @@ def of_plans(
         if known is not None and known.worse:
             found.append(_worse(one.loss, known.least, known.cost))
     if stale:
-        words = f"{stale} of {all_of_them} plans that lie ready are of the estate as it was earlier"
+        words = f"{stale} of {all_of_them} standby plans are for an earlier state of the estate"
         found.append(Concern("plan/stale", "plan", "warning", words, "look at page Plans", STALE_MS))
     return references, tuple(found)
 
@@ -274,7 +274,7 @@ _MANY: Final[Mapping[Kind, str]] = MappingProxyType(
         "run": "things wait for a person",
         "break-glass": "uses of break-glass",
         "trouble": "things could not be done",
-        "tool": "tools stand in one site only",
+        "tool": "tools run at one site only",
         "lag": "copies lag beyond what was promised",
         "plan": "plans got worse, or are missing",
         "finding": "new errors of the audit",

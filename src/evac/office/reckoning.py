@@ -22,7 +22,7 @@ import numpy as np
 from evac.app.estates.copies import edition_of
 from evac.app.side_process import Apart
 from evac.audit import AuditReport, LossRow, audit_together
-from evac.audit.context import Context, why_degraded, why_down, why_lost
+from evac.audit.context import Context, why_by_plan, why_degraded, why_down, why_lost
 from evac.audit.impacts.capacity import taken_by_placing
 from evac.audit.impacts.free_capacity import pool_capacity
 from evac.engine.lead.policies import digest_of
@@ -120,7 +120,7 @@ def _fates(report: AuditReport, row: LossRow) -> Iterator[FateOf]:
             one.fate,
             one.recovery_ms,
             service.rto_ms,
-            why[one.fate](context, place, number).words if one.fate in why else (),
+            why.get(one.fate, why_by_plan)(context, place, number).words,
             tuple(names[other] for other in graph.hard[place] if down[other]),
             tuple(names[other] for other in graph.soft[place] if down[other]),
             tuple(family for family in graph.families[place] if family in gone),

@@ -99,7 +99,9 @@ def _records(view: RunView, agenda: Agenda, now_ms: int) -> list[Event]:
 
 def _stuck(view: RunView, i: int, now_ms: int) -> Event:
     running_ms = now_ms - view.started[i]
-    data = {"running_ms": running_ms, "predicted_ms": view.steps[i].duration_ms}
+    data: dict[str, Any] = {"running_ms": running_ms, "predicted_ms": view.steps[i].duration_ms}
+    if view.steps[i].critical:
+        data["critical"] = True
     return Event("step_stuck", now_ms, view.steps[i].id, view.attempts[i], data)
 
 
@@ -195,7 +197,7 @@ def _ended(view: RunView, now_ms: int) -> Event:
     why = ""
     if view.exceptions or view.leftover:
         phase = "succeeded_with_exceptions"
-        why = "steps were skipped, attested, taken back or left in doubt"
+        why = "steps were skipped, attested, rolled back or left in doubt"
     if not view.spec.leaves:
         return _event("run_ended", now_ms, phase=phase, why=why)
     left = [list(one) for one in view.spec.leaves]

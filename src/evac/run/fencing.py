@@ -122,7 +122,7 @@ def _power(policy: StorePolicy, facts: FenceFacts, _: int, __: int) -> str:
 
 def _attest(policy: StorePolicy, facts: FenceFacts, _: int, __: int) -> str:
     if not facts.attested_by or not facts.attest_reason:
-        return "attest: nobody vouches for it by name and with a reason"
+        return "attest: nobody has confirmed it by name and with a reason"
     return ""
 
 

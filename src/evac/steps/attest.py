@@ -1,4 +1,4 @@
-"""Attest: a person vouches for a fact that evac cannot see, and frees a service by it."""
+"""Attest: a person confirms a fact that evac cannot see, and frees a service by it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from evac.steps.kind import Entry, Place, StepKind
 class Attest(StepKind):
     name = "attest"
     target = "service"
-    title = "a person vouches for a fact"
-    work = "vouch for a fact"
-    sentence = "vouch for {target}"
-    entry = Entry("vouched", "{target}: a person vouched for it", "main")
+    title = "a person confirms a fact"
+    work = "confirm a fact"
+    sentence = "confirm {target}"
+    entry = Entry("vouched", "{target}: a person confirmed it", "main")
     precheck = "what it would delete or unseal is known"
     gate = "a person has freed it"
     undo = "stop it again"

@@ -234,8 +234,8 @@ async def fill_store(store: Store, entries: Iterable[tuple[str, bytes]], last: t
         raise StoreError(
             "store-not-empty",
             "the store holds something already, and what it holds is not overwritten",
-            "name an empty one: new members, or another prefix (?prefix=NAME); what was cut off when the "
-            "store was full already goes on with the very same command",
+            "name an empty one: new members, or another prefix (?prefix=NAME); if the "
+            "command was interrupted after the store was full, run the very same command again",
         )
     batch: list[Put] = []
     size = 0

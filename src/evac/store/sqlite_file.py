@@ -187,7 +187,7 @@ def translated(path: Path, error: sqlite3.Error) -> StoreError:
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     if code & 0xFF in _BROKEN or code in _CUT_OFF:
         found: StoreError = Corrupt(f"{path} is damaged: {error}")
-        found.hint = "keep a copy as it is; restore the file, or go on without it: evac run adopt"
+        found.hint = "keep a copy as it is; restore the file, or continue without it: evac run adopt"
         return found
     found = Unavailable(f"{path} cannot be used: {error}")
     found.hint = _HINTS.get(code & 0xFF, "look at the file, its folder and the disk")

@@ -94,7 +94,7 @@ def _check_shed_present(reading: Reading, shed: Moves) -> None:
     for key in wanted[gone > there].tolist():
         name = reading.instance.services.id[key // rows]
         reading.complain(
-            "F2", name, f"sheds replicas that do not stand on {reading.instance.row_names[key % rows]}"
+            "F2", name, f"sheds replicas that do not run on {reading.instance.row_names[key % rows]}"
         )
 
 

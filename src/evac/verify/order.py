@@ -293,7 +293,7 @@ def check_stops(reading: Reading, times: Milestones) -> None:
             reading.complain("F25", name, "stops what still serves, before its replacement does")
     for service in np.flatnonzero(stands).tolist():
         if service not in stopped:
-            reading.complain("F25", s.id[service], "stands in a site that is left, and nothing stops it")
+            reading.complain("F25", s.id[service], "runs at a site that is left, and nothing stops it")
 
 
 def _check_stops_away(reading: Reading, times: Milestones) -> None:

@@ -35,7 +35,7 @@ def audit_text(
     words on what does not. `whole` lists everything."""
     page = Page(width, colour)
     counts = Counter(f.severity for f in findings)
-    found = ", ".join(plural(counts[s], s) for s in SEVERITIES if counts[s]) or "nothing to mend"
+    found = ", ".join(plural(counts[s], s) for s in SEVERITIES if counts[s]) or "nothing to fix"
     page.title(
         f"{report.estate}: {plural(len(report.rows), 'possible loss', 'possible losses')} tried, {found}"
     )
@@ -120,7 +120,7 @@ def _findings(page: Page, findings: Sequence[Finding], whole: bool) -> None:
     rows = [
         (f[0].severity, rule, number(len(f)), f[0].message) for rule, f in list(by_rule.items())[:RULES_SHOWN]
     ]
-    page.table(("to mend", "rule", "cases", "for example"), rows, right=(2,))
+    page.table(("to fix", "rule", "cases", "for example"), rows, right=(2,))
     rest = list(by_rule.items())[RULES_SHOWN:]
     if rest:
         words = listed([f"{rule} {number(len(found))}" for rule, found in rest], 30)
@@ -226,7 +226,7 @@ def _cards(report: AuditReport, findings: Sequence[Finding]) -> list[Card]:
         ),
         Card("bring services back too late", number(late), "losses miss an rto", "warning" if late else "ok"),
         Card(
-            "errors to mend",
+            "errors to fix",
             number(levels["error"]),
             f"and {plural(levels['warning'], 'warning')}, {plural(levels['note'], 'note')}",
             "error" if levels["error"] else "ok",

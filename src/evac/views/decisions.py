@@ -209,7 +209,7 @@ def _step_choices(
     if "attest" in verbs:
         yield Choice("attest", "The step counts as done because you checked it. Your name is recorded.")
     if "skip" in verbs:
-        words = "The step is not done, and the run goes on without it. Steps that depend on it may fail."
+        words = "The step is not done, and the run continues without it. Steps that depend on it may fail."
         if kind.makes_primary:
             words = f"{step.target} gets no primary through this run. {words}"
         yield Choice("skip", words, named)

@@ -398,7 +398,7 @@ def html_report(
         parts.append(("odds", "How sure"))
     if audit is not None:
         context |= dict(audit)
-        parts += [("losses", "Every loss"), ("findings", "What to mend")]
+        parts += [("losses", "Every loss"), ("findings", "What to fix")]
     if planned is not None:
         parts.append(("numbers", "All numbers"))
     context |= {

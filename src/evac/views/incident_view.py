@@ -218,14 +218,14 @@ def report_sheet(report: Basics, dora: Classification, duties: Sequence[Duty]) -
         ),
         SheetPart("Actions", left, (), _TIMELINE, [_entry(e) for e in report.actions]),
     )
-    lead = f"{report.title}; {report.state}, as of {utc(report.at_ms)}. What nobody knows is said so."
+    lead = f"{report.title}; {report.state}, as of {utc(report.at_ms)}. Unknown values are marked as such."
     return Sheet(
         f"Report on {report.incident}", lead, parts, "Made by evac from journals and notes of people."
     )
 
 
 def _duty(duty: Duty) -> Iterable[tuple[str, str]]:
-    due = f" (by {utc(duty.due_ms)})" if duty.due_ms else " (no day yet: it goes on)"
+    due = f" (by {utc(duty.due_ms)})" if duty.due_ms else " (no day yet: ongoing)"
     yield duty.words, f"{duty.due}{due}; done: {_said(duty.told, True)}. {duty.law}"
     for name, stated in duty.content:
         yield f"- {name}", _said(stated, moment=True)  # a number in the content of a duty is a time

@@ -142,7 +142,7 @@ def _lead(story: October) -> str:
     return (
         f"A fire takes a building with {number(story.burnt)} of {number(story.servers)} servers. "
         f"{plural(story.services, 'service')} and {people(story.people)} users are hit. "
-        "This is how the day goes with evac: planned, carried out and booted by the same program that "
+        "This is how the day goes with evac: planned, executed and booted by the same program that "
         "would do it for real."
     )
 

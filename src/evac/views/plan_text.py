@@ -272,7 +272,7 @@ def _late(page: Page, plan: Plan) -> None:
         return
     late.sort(key=lambda o: (o.tier, (o.rto_ms or 0) - (o.recovery_ms or 0), o.service))
     page.line()
-    page.line(f"Late, gravest first ({min(SHOWN, len(late))} of {number(len(late))})", "bold")
+    page.line(f"Late, most severe first ({min(SHOWN, len(late))} of {number(len(late))})", "bold")
     rows = [
         (
             o.service,
@@ -331,7 +331,7 @@ def _sensitivity(page: Page, plan: Plan) -> None:
     page.line(
         f"Weighted outage, {user_minutes(plan.objective, plan.tick_ms)}, if what is assumed is off", "bold"
     )
-    page.table(("", "with this plan", "planned anew"), rows, right=(1, 2))
+    page.table(("", "with this plan", "planned again"), rows, right=(1, 2))
 
 
 def _unknown(page: Page, plan: Plan) -> None:

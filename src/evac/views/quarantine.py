@@ -45,7 +45,7 @@ WAITS: Final = "then it is tried again by itself"
 SWITCH: Final = "every server here is silent: look at the switch of the rack first; "
 _DOUBT: Final = (
     "in-doubt",
-    "it was told to boot and is silent since",
+    "it was asked to boot and has been silent since",
     "look at the power light and the console",
 )
 _DEGRADED: Final = "run the checks of disks and RAID before it takes load"
@@ -121,7 +121,7 @@ def _down(
         remedy = SWITCH + remedy
     if lacks_image(view, i) and (server := view.boots.server_of(i)) in view.boots.unreplaced:
         again = "" if view.phase in ENDED else ", and it is tried again"
-        remedy = f"the boot server {server} does not serve, mend it first{again}; {remedy}"
+        remedy = f"the boot server {server} does not serve, fix it first{again}; {remedy}"
     return _left(view, i, place_of, code, reason, remedy)
 
 

@@ -26,7 +26,7 @@ def what_if_text(document: Document, width: int, colour: bool) -> str:
     page.title(f"If {listed(document['domains'])} is lost: {plural(len(rows), 'service')} touched")
     page.line()
     if not rows:
-        page.line("every service goes on")
+        page.line("every service continues")
     else:
         heads = ("service", "what happens", "back after", "people", "because")
         page.table(heads, [_fate(row) for row in rows[:ROWS]])
@@ -88,7 +88,7 @@ def check_text(
     page.line(
         "next: evac audit ESTATE"
         if not found["error"]
-        else "next: mend the lines named, then evac check again",
+        else "next: fix these lines, then run evac check again",
         "dim",
     )
     return page.text()

@@ -131,7 +131,7 @@ def status_text(
         )
     if document.plans:
         page.line()
-        page.line("Plans that lie ready", "bold")
+        page.line("Standby plans", "bold")
         page.table(_DRAWER, [_drawn(row) for row in document.plans[:ROWS]])
     if document.notices:
         page.line()
@@ -167,7 +167,7 @@ def drawer_text(rows: Sequence[PlanLine], width: int, colour: bool) -> str:
     """One line a scenario."""
     page = Page(width, colour)
     if not rows:
-        page.line("no plan lies ready; a controller that leads makes them: evac serve")
+        page.line("no plan is ready; a leading controller makes them: evac serve")
         return page.text()
     page.table(_DRAWER, [_drawn(row) for row in rows])
     page.line()

@@ -144,7 +144,7 @@ class _Situation(Collector):
         yield _one("evac_leader_term", "Fencing token of the leader, 0 where nobody leads.", now.leader.term)
         yield _one("evac_generation", "Generation of the store.", now.generation)
         yield _one("evac_superseded", "1 where a newer generation was opened.", int(now.newer is not None))
-        yield _one("evac_held", "1 while a hold stands.", int(now.hold is not None))
+        yield _one("evac_held", "1 while a hold is in place.", int(now.hold is not None))
         yield _one("evac_viewers", "Viewers that follow a stream.", self._office.hub.viewers)
         yield _one("evac_runs_open", "Runs under way.", len(now.open_runs))
         yield _one(
@@ -176,7 +176,7 @@ class _Situation(Collector):
         for labels, value in sorted(counts.items()):
             losses.add_metric(labels, value)
         yield losses
-        findings = GaugeMetricFamily("evac_findings", "What is to be mended.", labels=("severity",))
+        findings = GaugeMetricFamily("evac_findings", "What needs fixing.", labels=("severity",))
         for severity in ("error", "warning", "note"):
             findings.add_metric((severity,), sum(1 for f in facts.findings if f.severity == severity))
         yield findings
@@ -186,7 +186,7 @@ class _Situation(Collector):
 
 
 def _notices(seen: NoticesSeen) -> Iterator[Metric]:
-    yield _one("evac_notices_telling", "1 while somebody tells people.", int(bool(seen.by)))
+    yield _one("evac_notices_telling", "1 while a process sends alerts.", int(bool(seen.by)))
     open_ones = GaugeMetricFamily("evac_notices_open", "Concerns that are not over.", labels=("kind",))
     for kind in KINDS:
         open_ones.add_metric((kind,), sum(1 for one in seen.concerns if one.kind == kind))

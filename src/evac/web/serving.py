@@ -220,7 +220,7 @@ async def serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: asyncio.ensure_future(told_to_end()))
-        told = "" if access.authenticates else "; it tells nobody apart: whoever reaches it acts as its admin"
+        told = "" if access.authenticates else "; no sign-in is configured: anyone who can reach it is admin"
         print(f"the war room listens on {listen.url(setting.secure)}{told}", file=sys.stderr, flush=True)
         tasks = [asyncio.create_task(parent_ends(told_to_end, opened.hear), name="parent")]
         if isinstance(access, KeepsLogins):
@@ -264,7 +264,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--access", type=Path)
     parser.add_argument("--tls-cert", type=Path)
     parser.add_argument("--tls-key", type=Path)
-    parser.add_argument("--standing", type=Path, help="how the estate on disk stands, as a controller says")
+    parser.add_argument(
+        "--standing", type=Path, help="the state of the estate on disk, according to a controller"
+    )
     parser.add_argument("--demo", type=Path, help="folder of a demonstration; never outlives its parent")
     parser.add_argument("--socket", type=int, help="listens at --listen already")
     told = parser.parse_args(arguments)

@@ -146,7 +146,7 @@ def test_a_standing_is_read_as_it_was_said_and_put_into_words(folder: Path, tmp_
     copies.say(bad)
     assert read_standing(copies.standing) == bad
     assert words_of(bad) == (
-        "the estate on disk has 3 problems, evac goes on with that of 14:17 UTC; the first is "
+        "the estate on disk has 3 problems, evac continues with that of 14:17 UTC; the first is "
         "estate.yaml:4:2: no such site"
     )
     assert words_of(Standing(at_ms)) == ""

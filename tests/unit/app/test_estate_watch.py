@@ -228,7 +228,7 @@ def test_a_broken_policy_is_said_with_its_place_and_the_old_one_stays(tmp_path: 
         standing = await world.look()
         assert standing.first == "policy.yaml:2:20: the estate has no site 'pangy'"
         words = words_of(standing)
-        assert words.startswith("the policy on disk has 1 problem, evac goes on with that of ")
+        assert words.startswith("the policy on disk has 1 problem, evac continues with that of ")
         world.policy("approvals: 2\nmode: act\n")
         assert (await world.look()).first.startswith(
             "policy.yaml:2:7: mode act is refused: the store does not"
@@ -365,7 +365,7 @@ AGENT = """  p: {for: pangyo, at: pangyo, driver: process,
     ("old", "new", "why"),
     [
         ("anyang: {}", "ansan: {}", "the site anyang is gone"),
-        ("pangyo: {}, ", "", "the site pangyo, in which this controller stands, is gone"),
+        ("pangyo: {}, ", "", "the site pangyo, where this controller runs, is gone"),
         ("anyang: {}", "anyang: {role: witness}", "the site anyang is there for something else"),
         ("endpoints:\n", f"endpoints:\n{AGENT}", "the agent of pangyo is reached in another way"),
         ("tier: 0", "tier: 1", ""),

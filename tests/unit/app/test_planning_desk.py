@@ -1,4 +1,4 @@
-"""Standing plans: what a change touches is planned anew, the rest is kept if the checker agrees."""
+"""Standing plans: what a change touches is planned again, the rest is kept if the checker agrees."""
 
 from __future__ import annotations
 

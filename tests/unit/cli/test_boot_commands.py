@@ -76,7 +76,9 @@ def test_the_list_for_the_floor_comes_in_every_form(evac: Callable[..., Result],
         "serial": "SN1",
         "code": "bmc-wrong-serial",
         "reason": "another machine answers at this address",
-        "what_to_do": "compare the serial number on the box with the inventory; mend address or cable",
+        "what_to_do": (
+            "compare the serial number on the server with the inventory; fix the address or the cable"
+        ),
         "may_draw_power": False,
         "tries": 1,
     }
@@ -95,7 +97,7 @@ def test_show_says_when_all_are_on(evac: Callable[..., Result]) -> None:
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[requests.Request]]:
-    """What stands in the store, while nobody leads."""
+    """What is in the store, while nobody leads."""
 
     async def nobody(store: object, run: str, ids: Sequence[str], *more: object) -> frozenset[str]:
         return frozenset(ids)
@@ -118,7 +120,7 @@ def test_a_limit_is_asked_for_and_stands_until_somebody_leads(
     evac: Callable[..., Result], asked: Asked
 ) -> None:
     said = evac("limit", "r", "power:pangyo/a", "80%", "--reason", "chiller 2 is down")
-    assert "no leader took it yet" in said.stderr
+    assert "no leader has accepted it yet" in said.stderr
     (request,) = asked()
     assert (request.verb, request.limit, request.value) == ("limit", "power:pangyo/a", "80%")
 
@@ -129,7 +131,7 @@ def test_the_servers_of_a_rack_that_are_on_the_list_are_named_at_once(
     evac: Callable[..., Result], asked: Asked, verb: str, place: tuple[str, str]
 ) -> None:
     said = evac(verb, "r", *place, "--reason", "the switch is mended")
-    assert "no leader took it yet" in said.stderr
+    assert "no leader has accepted it yet" in said.stderr
     assert [(one.verb, one.step) for one in asked()] == [(verb, "boot:s1")], "what is up is left alone"
 
 

@@ -123,7 +123,7 @@ def test_an_import_into_a_folder_that_is_no_estate_afterwards_says_so(
     said = capsys.readouterr().err
     assert "estate.yaml:" in said or "imported-csv.yaml:" in said
     assert "[import-not-whole]" in said
-    assert f"next: mend the lines named, then evac check {target}" in said
+    assert f"next: fix these lines, then run evac check {target}" in said
     assert run(["check", str(target)]) == console.USAGE
     (target / "estate.yaml").unlink()
     assert run(words) == console.DONE

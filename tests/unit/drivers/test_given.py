@@ -127,5 +127,5 @@ def test_what_is_taken_back_is_what_was_there() -> None:
     assert given.reversed_traffic(Action("drain", "x", "dns", "pangyo")).verb == "ready"
     with pytest.raises(Permanent, match="wrote down"):
         given.reversed_traffic(shift(away="pangyo,ansan"))
-    with pytest.raises(Permanent, match="nothing that could be taken back"):
+    with pytest.raises(Permanent, match="nothing that could be rolled back"):
         given.reversed_traffic(Action("verify", "x", "dns"))

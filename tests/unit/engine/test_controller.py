@@ -229,7 +229,7 @@ def test_hold_stops_everything_until_it_is_released() -> None:
         hold = orjson.dumps({"who": "lee", "reason": "a drill", "at_ms": 1})
         await world.store.transact((), [Put("hold", hold)])
         world.burn("pangyo")
-        await world.until(lambda: any("goes on by itself" in words for words in world.words("loss")))
+        await world.until(lambda: any("starts without approval" in words for words in world.words("loss")))
         await asyncio.sleep(0.5)
         assert world.systems.log == []
         await world.store.transact((), [Delete("hold")])
@@ -250,7 +250,7 @@ def test_a_maintenance_window_holds_every_effect_on_its_sites_until_it_ends() ->
             world.start(site)
         await world.until_planned()
         world.burn("pangyo")
-        await world.until(lambda: any("goes on by itself" in words for words in world.words("loss")))
+        await world.until(lambda: any("starts without approval" in words for words in world.words("loss")))
         await world.until(lambda: bool(world.systems.log))
         assert world.clock.now_ms() >= window.end_ms, "nothing was touched inside it"
         await _end(world)

@@ -84,7 +84,7 @@ def test_nothing_is_promoted_once_the_device_was_switched_back() -> None:
     systems = Systems(fence="taken back")
     kind, data = tried(systems)
     assert (kind, data["code"]) == ("step_failed", "fence-gone")
-    assert data["message"].startswith("the fence of db at pangyo was taken back since it was proven")
+    assert data["message"].startswith("the fence of db at pangyo was rolled back after it was proven")
     assert data["again_ms"] > 0, "it may be fenced again by then"
     assert not [line for line in systems.log if line.startswith("promote")]
 

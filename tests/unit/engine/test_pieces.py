@@ -216,7 +216,7 @@ def test_a_store_stays_moved_and_what_carries_something_stays_too() -> None:
         apply(view, event)
     with pytest.raises(NotAllowed, match="moved a store"):
         event_of(view, Request("r", "undo", "mina", "back", step="promote"), 1, RequestTerms())
-    with pytest.raises(RunError, match="shift stands on start"):
+    with pytest.raises(RunError, match="shift depends on start"):
         event_of(view, Request("r", "undo", "mina", "back", step="start"), 1, RequestTerms())
     undo = event_of(view, Request("r", "undo", "mina", "back", step="shift"), 1, RequestTerms())
     assert undo.kind == "undo_asked"

@@ -159,7 +159,7 @@ def test_a_looser_policy_changes_no_run_that_is_under_way_nor_under_the_next_lea
     async def story(world: World) -> None:
         await world.until_planned()
         world.burn("pangyo")
-        await world.until(lambda: any("goes on by itself" in words for words in world.words("loss")))
+        await world.until(lambda: any("starts without approval" in words for words in world.words("loss")))
         run = await _run(world)
         await _until_told(world, run, "maintenance: new switches")
         world.policy = policy_of("act")

@@ -29,7 +29,7 @@ def _end(words: str, of: str = "s", mark: str = "") -> str:
 
 YAML_CASES: list[tuple[str, str, str]] = [
     ("yaml-syntax", "evac: 1\nsites: {a: ]‹", ""),
-    ("yaml-syntax", "evac: 1\n‹\tsites: {}\n", "a tab stands here"),
+    ("yaml-syntax", "evac: 1\n‹\tsites: {}\n", "there is a tab here"),
     ("yaml-tag", "evac: 1\nname: ‹!!python/object:os.system x\n", "write the plain value"),
     ("several-documents", "evac: 1\n‹---\nevac: 1\n", "one document"),
     ("key-twice", f"{HEAD}name: x\n‹name: y\n", "keep one"),

@@ -98,7 +98,7 @@ NOTICES = (
     Notice(3, "leader", T0 - 700_000, "anyang", "a1 leads", {"token": 1}),
     verdict(4, T0 - 60_000, "suspect"),
     verdict(5, T0 - 20_000, "lost"),
-    Notice(6, "loss", T0 - 10, "pangyo", "pangyo is lost; run-1 goes on by itself", {"run": "run-1"}),
+    Notice(6, "loss", T0 - 10, "pangyo", "pangyo is lost; run-1 starts without approval", {"run": "run-1"}),
     Notice(7, "run", T0 + 10, "", "another run", {"run": "run-9"}),
     verdict(8, T0 + 1_000, "suspect", "ansan"),
 )

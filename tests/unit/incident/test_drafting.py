@@ -27,7 +27,7 @@ def test_what_is_down_and_what_is_back_is_said_by_its_public_name() -> None:
     assert "Web shop is not available" in text
     assert "UTC" in text
     whole = said(story(10_000))
-    assert "Web shop is back since" in whole[1]
+    assert "Web shop has been restored as of" in whole[1]
     assert "Adverts is not available" in whole[1]
     for inside in ("web", "cart", "pangyo", "anyang", "fence"):
         assert inside not in text.replace("Web shop", "")

@@ -198,7 +198,7 @@ def test_restore_times_are_of_records_and_never_of_who_resolves_it() -> None:
     assert gone.down_ms == T0 + HOUR - gone.down_since_ms, "it is down until now"
     assert not report.end.known
     assert "ads, gone are down by records" in report.end.basis
-    assert report.duration.basis == "until now; it goes on"
+    assert report.duration.basis == "until now; ongoing"
 
 
 def test_korean_damages_are_due_thirty_days_after_the_last_service_is_restored() -> None:

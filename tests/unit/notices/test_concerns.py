@@ -55,8 +55,8 @@ def test_a_tool_is_a_concern_once_a_single_site_is_left_to_it() -> None:
     assert [one.key for one in of_tools(tools, ())] == ["tool/dns"]
     found = of_tools(tools, ("a",))
     assert [(one.key, one.severity) for one in found] == [("tool/deploy", "error"), ("tool/dns", "critical")]
-    assert found[0].words == "deploy, which recovery needs, stands in b only"
-    assert found[1].words == "dns, which recovery needs, stands in no site any more"
+    assert found[0].words == "deploy, which recovery needs, runs at b only"
+    assert found[1].words == "dns, which recovery needs, runs at no site any more"
 
 
 def test_a_lag_is_a_concern_beyond_what_was_promised_and_not_at_it() -> None:
@@ -124,7 +124,7 @@ def test_plans_that_are_missing_or_of_an_earlier_estate_are_told() -> None:
     rows = [Drawn("a", None, "no room", True), Drawn("b", 5, "", False), Drawn("a+b", 5, "", False)]
     _, found = of_plans({}, rows)
     assert [one.key for one in found] == ["plan/none/a", "plan/stale"]
-    assert found[1].words == "2 of 3 plans that lie ready are of the estate as it was earlier"
+    assert found[1].words == "2 of 3 standby plans are for an earlier state of the estate"
 
 
 def test_what_the_journal_of_watching_says_is_news_or_is_not() -> None:

@@ -165,7 +165,7 @@ def test_refused_credentials_stop_everything_until_a_person_goes_on() -> None:
     assert world.finish() == "paused"
     assert len(world.acts) == acts
     assert world.view.pause is not None
-    assert "mend the password" in world.view.pause.reason
+    assert "fix evac's password" in world.view.pause.reason
     assert not any(world.view.limits.used(f"power:f{f}") for f in range(2))
     world.say("resumed", who="mina", reason="mended")
     world.finish()
@@ -203,7 +203,7 @@ def test_what_evac_itself_lacks_sends_no_server_to_the_floor(code: str) -> None:
     world.begin()
     assert world.finish() == "paused"
     assert world.view.pause is not None
-    assert f"the file can be read by everybody [{code}]; mend it, then resume" in world.view.pause.reason
+    assert f"the file can be read by everybody [{code}]; fix it, then resume" in world.view.pause.reason
     assert "boot:s" not in " ".join(step for step, _ in world.acts)
     assert len(world.view.boots.quarantined) == 0
     said = forecast(world.view, world.now_ms)
@@ -229,7 +229,7 @@ def test_what_evac_lacks_to_look_at_servers_in_doubt_stops_the_run_as_well() -> 
     assert world.view.phase == "paused"
     assert world.view.pause is not None
     words = (
-        "evac itself cannot look at what it boots: the file can be read by everybody [secret-open]; mend it"
+        "evac itself cannot look at what it boots: the file can be read by everybody [secret-open]; fix it"
     )
     assert words in world.view.pause.reason
     world.say("resumed", who="mina", reason="mended")

@@ -136,7 +136,7 @@ def _evacuate(estate: Estate, setting: Setting, book: _Book, released: int) -> T
                 f"{number(len(told.back))} of {plural(affected, 'service')} are back elsewhere.",
                 *_messenger(book),
             ),
-            "planned, checked, and carried out by the engine in virtual time",
+            "planned, checked, and executed by the engine in virtual time",
             told.real_ms,
         )
     )
@@ -177,7 +177,7 @@ def _cold_start(
         bound_ms = 0 if wave is None else wave.bound_ms
         wave_ms = max((step.end_ms for step in made.plan.steps if kind_of(step.kind).boots), default=0)
         say(
-            f"power is back, {POWER_PERMILLE // 10} % of it; the wave shall take {duration(wave_ms)}, "
+            f"power is back, {POWER_PERMILLE // 10} % of it; the wave takes {duration(wave_ms)}, "
             f"here {duration(wave_ms // setting.speed)}"
         )
         booted = boot(estate, made, folder, setting.seed, setting.speed)
@@ -234,7 +234,7 @@ def _fail_back(estate: Estate, setting: Setting, book: _Book) -> int:
             end,
             "shift",
             (f"{plural(moved, 'service')} run in Pangyo again; nobody notices.",),
-            "planned, checked, and carried out by the engine in virtual time",
+            "planned, checked, and executed by the engine in virtual time",
             told.real_ms,
         )
     )
@@ -371,7 +371,7 @@ def assumptions(
             for words, permille in sorted(faults.items())
         ),
         Assumption(
-            "how long steps take beside the plan",
+            "how long steps take compared with the plan",
             f"{FASTEST_PERMILLE / 10:g} to {SLOWEST_PERMILLE / 10:g} %",
             "assumed: drawn from the seed for each step; boots are timed by the simulated fleet",
         ),

@@ -294,7 +294,7 @@ class _Demo:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         """Nothing of it ends by itself but the story, and nothing in silence."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.say(f"the {task.get_name()} broke off: {repr(error)[:300]}; what is left goes on")
+            self.say(f"the {task.get_name()} broke off: {repr(error)[:300]}; the rest continues")
 
     async def _room(self, estate: Path) -> None:
         handed = self.taken.fileno()
@@ -332,7 +332,7 @@ class _Demo:
         try:
             await _Story(self, company, store).tell()
         except EvacError as error:
-            self.say(f"the story broke off: {error.message}; the pages go on")
+            self.say(f"the story broke off: {error.message}; the pages keep working")
         finally:
             await store.close()
 
@@ -350,21 +350,21 @@ class _Story:
         await _until(self._room_is_ready, "the war room shows the company")
         address = f"http://{self.demo.place}"
         say(f"DEMO, a simulated company: open {address}/now")
-        plan = await _until(self._plan, f"a plan for the loss of {LOST} lies ready")
-        say(f"a plan for the loss of {LOST} lies ready: {address}/plans")
+        plan = await _until(self._plan, f"a plan for the loss of {LOST} is ready")
+        say(f"a plan for the loss of {LOST} is ready: {address}/plans")
         await asyncio.sleep(CALM_S / self.demo.speed)
         self._burn()
-        say(f"{LOST} burns; the witnesses of the other sites decide whether it is lost")
+        say(f"{LOST} is on fire; the other sites vote on whether it is lost")
         await _until(self._believed, f"{LOST} counts as lost")
-        plan = await _until(self._plan, "the plan still lies ready")
+        plan = await _until(self._plan, "the plan is still ready")
         run = await self._apply(plan)
-        say(f"{LOST} is lost, and its plan is applied: {address}/incidents/{INCIDENT}")
+        say(f"{LOST} is lost; its plan is being executed: {address}/incidents/{INCIDENT}")
         await self._approve(run)
-        say(f"the run goes on: {address}/runs/{run}")
+        say(f"the run is in progress: {address}/runs/{run}")
         await _until(lambda: self._waits(run), "something waits for a person")
-        say(f"one store may have lost its newest writes: approve it at {address}/runs/{run}")
+        say(f"one promotion may lose recent writes and needs your approval: {address}/runs/{run}")
         await _until(lambda: self._over(run), "the run ends", patience_s=float("inf"))
-        say("the run has ended; look around, and end the demonstration with Ctrl-C")
+        say("the run has ended; look around, then press Ctrl-C to end the demo")
 
     async def _room_is_ready(self) -> bool:
         """Whether its pages show the company: it says so under /readyz."""

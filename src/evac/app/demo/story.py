@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _tell(mended)
     _wikimedia(options.out)
     page = options.out / "pangyo-mended.html"
-    print(f"\nAll of it took {time.monotonic() - begun:.0f} s. Open {page}, or go on with:")
+    print(f"\nAll of it took {time.monotonic() - begun:.0f} s. Open {page}, or continue with:")
     print(f"  .venv/bin/evac audit {options.out / 'pangyo'}")
     print(f"  .venv/bin/evac plan {options.out / 'pangyo-mended'} --lose gasan")
     print("  .venv/bin/evac serve --demo    a smaller company burns while you watch, and waits for you")
@@ -141,7 +141,7 @@ def _tell(story: Story) -> None:
     whole = "is not whole again in a day" if p90 is None else f"is whole again within {duration(p90)}"
     print(f"""
   {headline(report, row).text}
-  The audit tried {losses} and found {plural(len(errors), "error")} to mend.
+  The audit tried {losses} and found {plural(len(errors), "error")} to fix.
   Recovery tools lost with what they must recover: {number(len(tools))}.
   {_verdict(story)}
   Later than promised: {number(late)}. Shed, or without room or data: {number(len(left))}.
@@ -160,7 +160,7 @@ def _proved(story: Story) -> str:
 
 def _wikimedia(out: Path) -> None:
     if not SOURCE.is_dir():
-        print("wikimedia: its data is not beside the project, so this part is left out")
+        print("wikimedia: its data is not available, so this part is skipped")
         return
     print("wikimedia (a real estate of two core sites)")
     with _step("import it"):

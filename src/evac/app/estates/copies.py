@@ -279,7 +279,7 @@ def words_of(standing: Standing) -> str:
     from evac.views.words import moment, plural
 
     what, since_ms = ("policy", standing.policy_ms) if standing.policy else ("estate", standing.taken_ms)
-    goes_on = f"evac goes on with that of {(moment(since_ms) or '')[11:16]} UTC"
+    goes_on = f"evac continues with that of {(moment(since_ms) or '')[11:16]} UTC"
     if standing.problems == 1 and not _PLACE.match(standing.first):
         return f"the {what} on disk is not taken: {standing.first}; {goes_on}"
     if standing.problems:
@@ -287,8 +287,9 @@ def words_of(standing: Standing) -> str:
         return f"the {what} on disk has {count}, {goes_on}; the first is {standing.first}"
     if standing.restart:
         return (
-            f"the {what} on disk is not taken while evac runs, because {standing.restart}; {goes_on}: start "
-            "evac serve anew to take it"
+            f"the {what} on disk is not taken while evac runs, because {standing.restart}; "
+            f"{goes_on}: restart "
+            "evac serve to load it"
         )
     return ""
 

@@ -79,7 +79,7 @@ def needs_restart(old: Estate, new: Estate, site: str, watches: bool) -> str:
     """
     was, now = ({one.id: one.role for one in estate.sites} for estate in (old, new))
     if watches and site not in now:
-        return f"the site {site}, in which this controller stands, is gone"
+        return f"the site {site}, where this controller runs, is gone"
     for words, names in (
         ("gone", was.keys() - now.keys()),
         ("new", now.keys() - was.keys()),
@@ -309,7 +309,7 @@ class EstateWatch:
         try:
             self._copies.say(self.standing)
         except OSError as error:
-            words = f"how the estate on disk stands cannot be shown: {error.strerror or error}"
+            words = f"the state of the estate on disk cannot be shown: {error.strerror or error}"
             self._say("trouble", words, {"code": "estate-reload"})
 
 

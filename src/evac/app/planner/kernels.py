@@ -90,7 +90,7 @@ def audit_s(estate: Estate, lost: tuple[str, ...], pairs: bool) -> float:
     losses = len(lost) or above + len(estate.racks)
     if pairs:
         losses += above * (above - 1) // 2
-    size = planned_size(losses, len(estate.services), len(estate.fleet), len(estate.pools))
+    size = planned_size(estate, losses)
     return (losses * len(estate.services) + len(estate.fleet)) * LOSS_S + size * PLAN_S
 
 

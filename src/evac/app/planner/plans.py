@@ -69,7 +69,7 @@ def _check_names(plan: Plan, instance: Instance) -> None:
 
 def _stale(what: str) -> StalePlan:
     return StalePlan(
-        "plan-stale", f"the estate was changed and has no {what} any more", "the run goes on by its plan"
+        "plan-stale", f"the estate was changed and has no {what} any more", "the run continues with its plan"
     )
 
 
@@ -87,7 +87,9 @@ class Mender:
         try:
             done = await self._apart.ask(_mended_apart, packed, data, trouble)
         except BrokenProcessPool as error:
-            raise PlanError("mend-failed", "the process that mends plans died", "the run goes on") from error
+            raise PlanError(
+                "mend-failed", "the process that repairs plans died", "the run continues"
+            ) from error
         if isinstance(done, tuple):
             code, message, hint = done
             raise PlanError(code, message, hint)
@@ -213,7 +215,7 @@ def power_now(top: Topology, stated: tuple[str, ...]) -> tuple[tuple[str, int], 
                 hint = "name a site, a hall, a feed or a rack"
                 raise InvalidInput("plan-power", f"{name[:200]} has no budget of power", hint)
             if name in found:
-                raise InvalidInput("plan-power", f"the power of {name} is said twice", "keep one of the two")
+                raise InvalidInput("plan-power", f"the power of {name} is given twice", "keep one of the two")
             found[name] = 0
             found[name] = _watts(name, amount.strip(), budgets.get(name))
         except (InvalidInput, UnknownDomain) as error:

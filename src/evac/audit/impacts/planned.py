@@ -24,6 +24,7 @@ from evac.audit.impacts.all_losses import (
 )
 from evac.audit.impacts.dependencies import spread_table
 from evac.audit.impacts.stores import NEVER
+from evac.model.estate import Estate
 from evac.model.fleet import CodeColumn
 from evac.model.plan import Outcome
 from evac.model.scenario import lose
@@ -31,21 +32,23 @@ from evac.planning.compiled import interpreted, kernels_are_kept
 from evac.planning.plan import Foreseen, foresee
 
 PLANNED_MOST: Final = 2_000
-"""Losses times what they are planned on (services, servers, pools): more of it is estimated."""
+"""Fault domains of an estate times what their losses are planned on (services, servers, pools): where it is
+more, losses are estimated, also where few are asked about, so that each question has one answer."""
 PLAIN_MOST: Final = 300
-"""The same, up to which plans in plain Python are there before compiled kernels are loaded."""
+"""The same, of the losses that are asked about, up to which plans in plain Python are there before compiled
+kernels are loaded."""
 
 
-def planned_size(losses: int, services: int, servers: int, pools: int) -> int:
+def planned_size(estate: Estate, losses: int) -> int:
     """How much the plans of so many losses are; 0 where they are estimated."""
-    size = losses * (services + servers + pools)
-    return size if size <= PLANNED_MOST else 0
+    each = len(estate.services) + len(estate.fleet) + len(estate.pools)
+    places = (estate.sites, estate.halls, estate.feeds, estate.racks, estate.groups)
+    return losses * each if sum(map(len, places)) * each <= PLANNED_MOST else 0
 
 
 def as_planned(found: Impacts) -> Impacts:
     """The same impacts with the verdicts of plans, where there are few enough to plan each loss."""
-    estate, losses = found.estate, found.losses
-    size = planned_size(len(losses), len(estate.services), len(estate.fleet), len(estate.pools))
+    size = planned_size(found.estate, len(found.losses))
     if not size:
         return found
     with nullcontext() if size > PLAIN_MOST and kernels_are_kept() else interpreted():

@@ -73,7 +73,7 @@ def _found(
 RULE = Rule(
     "bmc-unreachable",
     "EV132",
-    "BMCs that cannot be found or told apart",
+    "BMCs that cannot be found or identified",
     check,
     per_loss=False,
 )

@@ -35,7 +35,9 @@ def check(context: Context) -> Iterator[Finding]:
         boots = [role for role in missing if role in PLANNED["boot"].tools]
         severity: Severity = "error" if boots and not by_hand else "warning"
         what = listed([f"{names[0]} ({role})" for role, names in missing.items()], 6)
-        then = "hands must boot what they stand on first" if by_hand else "nothing there can boot"
+        then = (
+            "on-site staff must boot the servers they run on first" if by_hand else "nothing there can boot"
+        )
         first = next(iter(missing))
         yield RULE.finding(
             context,
@@ -51,6 +53,6 @@ def check(context: Context) -> Iterator[Finding]:
 RULE = Rule(
     "dark-site-alone",
     "EV131",
-    "What a dark site needs stands only there",
+    "What a dark site needs runs only there",
     check,
 )

@@ -31,7 +31,7 @@ def check(context: Context) -> Iterator[Finding]:
             severity,
             name,
             f"{int(impacts.lost[worst, service])} of {int(impacts.presence.n[service])} replicas of {name}"
-            f" stand in {listed(context.names([worst, *(n for n in losses if n != worst)]))}",
+            f" run in {listed(context.names([worst, *(n for n in losses if n != worst)]))}",
             "Spread its replicas: `spread: {per_rack: 10 %, per_feed: 50 %}`.",
             losses=[worst, *(n for n in losses if n != worst)],
             paths=(f"services/{name}/spread", f"services/{name}"),

@@ -22,7 +22,7 @@ def check(context: Context) -> Iterator[Finding]:
             severity,
             name,
             f"{name} does not come back after the loss of {listed(context.names(losses))}: {chain[-1]}",
-            "Give what stands at the end of the chain a copy, a way to start or room outside the domain.",
+            "Give the end of the chain a copy, a way to start, or capacity outside the domain.",
             losses=losses,
             chain=chain,
             paths=(f"services/{name}",),

@@ -23,7 +23,7 @@ def check(context: Context) -> Iterator[Finding]:
             context,
             severity,
             name,
-            f"{name} stands at {where} only{_outlook(context, service, number)}",
+            f"{name} runs at {where} only{_outlook(context, service, number)}",
             f"Run enough replicas of {name} to serve at a second site.",
             losses=(number,),
             paths=(f"services/{name}/replicas", f"services/{name}"),
@@ -41,7 +41,7 @@ def _outlook(context: Context, service: int, number: int) -> str:
 RULE = Rule(
     "single-site-service",
     "EV101",
-    "A service stands at one site only",
+    "A service runs at one site only",
     check,
     per_loss=False,
 )

@@ -77,7 +77,7 @@ def _missing(context: Context) -> dict[str, list[str]]:
 
 def _stores(context: Context) -> Iterator[Finding]:
     kinds: Sequence[tuple[str, Severity, Callable[[Store], bool], str]] = (
-        ("members", "warning", lambda d: not d.members, "where it stands"),
+        ("members", "warning", lambda d: not d.members, "where it runs"),
         ("rpo", "note", lambda d: d.rpo_ms is None, "how much data may be lost"),
         (
             "promote",
@@ -124,8 +124,8 @@ def _open_verdicts(context: Context) -> Iterator[Finding]:
             f"verdicts at {name}",
             f"{counted(len(losses), 'loss', 'losses')} at {name} cannot be judged for"
             f" {counted(len(services), 'service')}: {listed(services)}",
-            "Say on which servers or racks their replicas and stores stand, what room there is elsewhere,"
-            " and what a replica takes.",
+            "State on which servers or racks their replicas and stores run, what capacity there is elsewhere,"
+            " and what a replica needs.",
             losses=context.worst_first(losses),
             paths=(f"sites/{name}", ""),
         )

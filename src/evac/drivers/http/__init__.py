@@ -23,10 +23,10 @@ DRIVER = DriverSpec(
             'answers GET by `{"outcome": "done"}`, or `absent`, or `unclear`',
             reaches="host",
         ),
-        Setting("undo_url", "text", "what is asked to take it back", reaches="host"),
+        Setting("undo_url", "text", "what is asked to undo it", reaches="host"),
         Setting("probe", "flag", "`false`: the witness does not ask it as users do", "`true`"),
         Setting(
-            "metrics", "text", 'answers `{"requests": N, "errors": N}`, counted for ever', reaches="host"
+            "metrics", "text", 'answers `{"requests": N, "errors": N}`, counted without end', reaches="host"
         ),
     ),
     "evac.drivers.http.driver:HttpDriver",

@@ -343,7 +343,9 @@ class IpmiDriver(BootsServers, Fences):
     async def undo(self, action: Action, order: Order) -> Evidence:
         """Of a boot: off again, gracefully in the first half of the time. A fence is not taken back."""
         if action.verb != "boot":
-            raise Permanent("undo-unsafe", f"{action.verb} of {action.target} is not taken back by itself")
+            raise Permanent(
+                "undo-unsafe", f"{action.verb} of {action.target} is not rolled back automatically"
+            )
         target, ends = _read(action), _ends(order)
         try:
             return await self._off(target, action, ends - order.timeout_s / 2, "soft", order.dry_run)

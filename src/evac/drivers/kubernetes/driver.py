@@ -350,7 +350,7 @@ class KubernetesDriver(RunsUnits, Verifies):
     async def undo(self, action: Action, order: Order) -> Evidence:
         """Puts back what the annotation of this very step holds. Raises `Permanent` where there is none."""
         if action.verb == "verify":
-            raise Permanent("undo-nothing", "verify changes nothing that could be taken back")
+            raise Permanent("undo-nothing", "verify changes nothing that could be rolled back")
         wanted = wanted_of(action, parameters.text(action.settings, "kind"))
         deadline = asyncio.get_running_loop().time() + order.timeout_s
         async with opened(action.settings, order.timeout_s) as cluster:

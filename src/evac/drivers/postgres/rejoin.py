@@ -140,7 +140,7 @@ async def rejoin(action: Action, order: Order) -> Evidence:
 
 def _primary(action: Action) -> Member:
     if not text(action.parameters, "primary_host", ""):
-        raise Permanent("setting-missing", "primary_host is not given: whom shall it follow?")
+        raise Permanent("setting-missing", "primary_host is missing: which primary should it follow?")
     return member_of(action, "primary")
 
 

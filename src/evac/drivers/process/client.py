@@ -221,7 +221,7 @@ CLOCK_CODES: Final = frozenset({"clock-skew", "agent-just-started"})
 
 REFUSED: Final[Mapping[str, tuple[str, str]]] = {
     "tls-client-missing": (
-        "the agent wants a certificate of whoever asks",
+        "the agent requires a client certificate",
         "give one: EVAC_AGENT_CERT and EVAC_AGENT_KEY, or evac serve --agent-cert",
     ),
     "tls-client-name": (

@@ -240,7 +240,7 @@ class Boot:
             self._stays_off(course)
         if course.resets > 1:
             await self._give_up("server-boot-loop", f"it started {course.resets} times", course)
-        await self._give_up("server-no-boot", f"it stands at {seen.progress or 'an unknown state'}", course)
+        await self._give_up("server-no-boot", f"it is stuck at {seen.progress or 'an unknown state'}", course)
 
     async def _give_up(self, code: str, words: str, course: _Course) -> None:
         """Switches off what we switched on and will not come up: it holds no watts. Raises `Permanent`."""

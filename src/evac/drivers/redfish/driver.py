@@ -268,7 +268,7 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
         if is_up(seen, target, self._on_for_s(target)):
             degraded = seen.health in ("warning", "critical")
             return Observed("done", evidence | {"state": "degraded" if degraded else "up"})
-        evidence = evidence | {"why": f"it boots: {seen.progress or 'no state is told'}"}
+        evidence = evidence | {"why": f"it boots: {seen.progress or 'no state is reported'}"}
         told = bool(seen.progress) and seen.progress not in ("None", UP)
         return Observed("unclear", evidence | ({"state": BOOTING} if told else {}))
 
@@ -295,7 +295,9 @@ class RedfishDriver(BootsServers, SwitchesPower, Fences):
     async def undo(self, action: Action, order: Order) -> Evidence:
         """Of a boot: off again, gracefully where the system hears it. A feed or a fence is not taken back."""
         if action.verb != "boot":
-            raise Permanent("undo-unsafe", f"{action.verb} of {action.target} is not taken back by itself")
+            raise Permanent(
+                "undo-unsafe", f"{action.verb} of {action.target} is not rolled back automatically"
+            )
         self._done.pop(order.key, None)
         target = self._read(action)
         off = Action("stop", action.target, action.driver, action.at, action.settings, action.parameters)

@@ -147,7 +147,7 @@ class Mending:
                 return False
             await self._take(data, trouble)
         except EvacError as error:  # the run goes on without these servers
-            self._tell(f"{trouble.words}; the plan cannot be mended: {error.message}")
+            self._tell(f"{trouble.words}; the plan cannot be repaired: {error.message}")
             return False
         self._tell(f"{trouble.words}; what was to start there starts elsewhere")
         return True
@@ -390,7 +390,7 @@ class FeedWatch:
         now_ms = self._execution.now_ms()
         if self._nobody_since < 0 and certain:
             self._nobody_since = now_ms
-            self._tell(f"{NOBODY}; nothing is taken back for {ALL_MS // 1_000} s")
+            self._tell(f"{NOBODY}; nothing is rolled back for {ALL_MS // 1_000} s")
         return self._nobody_since >= 0 and now_ms - self._nobody_since >= ALL_MS
 
     async def _trip(self, view: RunView, feed: str, gone: Sequence[int], asked: int) -> None:

@@ -86,7 +86,7 @@ class LeaseSpan:
             except Unavailable:
                 continue
             self.ms = self._least_ms
-            leadership.trouble = ("it was kept for long enough, and is taken anew for a shorter time",)
+            leadership.trouble = ("it was kept for long enough, and is acquired again for a shorter time",)
             raise LeaseLost(LEADER)
 
 

@@ -313,7 +313,7 @@ class VerdictAnswers:
         leaving = tuple(one for one in lost if register.get(one) == "active")
         run = await self._conductor.create(self._wanted(site, leaving, data, approvals, names))
         goes = approvals == 0 and not names
-        words = "goes on by itself" if goes else f"waits for approval: {to_approve(run, names)}"
+        words = "starts without approval" if goes else f"waits for approval: {to_approve(run, names)}"
         self._say("loss", site, f"{site} is lost; {run} {words}", {"run": run, "plan": ready.plan})
 
     async def _answer_in_run(self, site: str, concerned: Concerned, register: Mapping[str, Mark]) -> None:
@@ -323,14 +323,14 @@ class VerdictAnswers:
             self._say("loss", site, f"{site} is lost; {run} takes that into account", {"run": run})
             return
         if site not in concerned.leaving and site not in concerned.places:
-            self._say_once(site, f"{site} is lost as well; {run} does nothing there and goes on first")
+            self._say_once(site, f"{site} is lost as well; {run} does nothing there and continues first")
             raise _NotYet
         found = await self._plan(site, self._lost(register))
         if found is None:
             return
         ready, data = found
         if self._desk.policies.of(run).mode == "advise":
-            words = f"{site} is lost while {run} is under way; it goes on as planned until somebody says "
+            words = f"{site} is lost while {run} is under way; it continues as planned until you run "
             words += f"evac run cancel {run} --reason WHY; the plan then: {to_apply(ready.plan, ready.lost)}"
             self._say("loss", site, words, {"run": run, "plan": ready.plan})
             return
@@ -338,7 +338,7 @@ class VerdictAnswers:
 
     async def _replace(self, site: str, run: str, data: bytes, why: str, lost: Sequence[str]) -> None:
         asks = await self._conductor.replace_plan(run, data, why, lost, sorted(self._lost_now()))
-        words = f"{why}; {run} has a new plan and goes on"
+        words = f"{why}; {run} has a new plan and continues"
         if asks:
             names = tuple(lost) if len(lost) > 1 else ()
             words = f"{why}; {run} has a new plan and waits for {', '.join(asks)}: {to_approve(run, names)}"
@@ -370,7 +370,7 @@ class VerdictAnswers:
             return None
         found = await drawer.take(lost)
         if found is None:
-            self._say_once(site, f"{site} is lost; no plan for that lies ready: one is made now")
+            self._say_once(site, f"{site} is lost; no plan for that is ready: one is being made now")
             found = await drawer.plan_now(lost, guard)
         if found is None:
             ready = await drawer.look(lost)

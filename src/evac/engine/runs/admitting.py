@@ -177,7 +177,7 @@ class GuardedAdmission:
             if doing == "undo" and (not kind.fences or before.begun):
                 raise NotAllowed(
                     "undo-store",
-                    f"what was done to {before.store} is not taken back: a store stays moved",
+                    f"what was done to {before.store} is not rolled back: a store stays where it moved to",
                     "plan the way back: evac plan --failback",
                 )
             return before, datasets.stay(before)
@@ -428,7 +428,7 @@ async def _begin(bench: Bench, admitted: Admitted, doing: Doing, step: RunStep, 
         data = {"token": bench.view.token, "epoch": admitted.epoch, "deadline_ms": limit_ms}
         await bench.ask("step_started", step, attempt, data, admitted.permit)
     elif doing == "undo":
-        told = {"token": bench.view.token, "who": bench.view.cancel_who, "reason": "taken back"}
+        told = {"token": bench.view.token, "who": bench.view.cancel_who, "reason": "rolled back"}
         await bench.ask("undo_started", step, attempt, told, admitted.permit)
 
 
@@ -514,7 +514,7 @@ async def _give_up(bench: Bench, doing: Doing, step: RunStep, attempt: int, erro
     """Refused for good, so that the run asks a person, or ends, instead of waiting for ever."""
     data = {"code": error.code, "message": error.message, "again_ms": NO_MORE}
     if doing == "undo":
-        told = {"token": bench.view.token, "who": bench.view.cancel_who, "reason": "taken back"}
+        told = {"token": bench.view.token, "who": bench.view.cancel_who, "reason": "rolled back"}
         await bench.ask("undo_started", step, attempt, told, Permit())
         await bench.ask("undo_failed", step, attempt, data, Permit(), under_way=True)
     else:

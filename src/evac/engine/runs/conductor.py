@@ -295,7 +295,9 @@ class Conductor:
         except (LeaseLost, Conflict, Unavailable):
             raise
         except EvacError as error:
-            self._tell("trouble", f"{name} cannot go on: {error.message}", {"run": name, "code": error.code})
+            self._tell(
+                "trouble", f"{name} cannot continue: {error.message}", {"run": name, "code": error.code}
+            )
         finally:
             run.execution = None
             for task in beside:
@@ -471,7 +473,7 @@ class Conductor:
         view, (register, same) = execution.view, await read_register_as_is(self._desk.store)
         left = {site for site, mark in register.items() if mark != "active"}
         if left - set(lost) or set(lost) - left - set(gone):
-            raise StalePlan("plan-stale", f"the sites that are left changed while {name} was planned anew")
+            raise StalePlan("plan-stale", f"the sites that are left changed while {name} was planned again")
         together = {*left, *lost} if set(lost) - left else set()
         names = sorted(together) if len(together) > 1 else []
         policy = self._desk.policies.of(name)
@@ -504,7 +506,9 @@ class Conductor:
     async def _look_first(self, lost: Collection[str]) -> None:
         """Raises StalePlan where the plan may take another site for the primary of a store that burnt."""
         if lost and await self._desk.behind(lost):
-            raise StalePlan("plan-stale", "stores changed since they were looked at; the next look tells")
+            raise StalePlan(
+                "plan-stale", "stores changed since they were last observed; the next observation decides"
+            )
 
     async def _consent(self, view: RunView, event: Event) -> Permit:
         """A person typed the names of all sites that are left: from then on the register says so, unless one

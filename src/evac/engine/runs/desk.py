@@ -76,7 +76,7 @@ class PaceGate:
         self._wait_ms[step.target] = max(found.wait_ms, LEAST_WAIT_MS)
         if found.verdict == "stop":
             await self._stop(step, found)
-        raise Retryable("paced", found.why, "it goes on when that is well", self._wait_ms[step.target])
+        raise Retryable("paced", found.why, "it continues when that is resolved", self._wait_ms[step.target])
 
     async def _look(self, step: RunStep) -> Health:
         """What was seen since the last share, as far as it was not judged yet."""

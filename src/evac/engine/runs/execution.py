@@ -247,7 +247,7 @@ class RunExecution:
                 batch.append(Event("step_started", now_ms, name, attempt, data))
                 apply(view, batch[-1])
             elif kind == "undo":
-                told = {"token": token, "who": view.cancel_who, "reason": "taken back"}
+                told = {"token": token, "who": view.cancel_who, "reason": "rolled back"}
                 batch.append(Event("undo_started", now_ms, name, attempt, told))
                 apply(view, batch[-1])
             if not step.manual or kind != "start":
@@ -580,7 +580,7 @@ def _check_same(view: RunView, step: RunStep | None) -> None:
 
 
 def _over(view: RunView) -> RunError:
-    return RunError("run-over", f"nobody carries the run out here any more; it is {view.phase}")
+    return RunError("run-over", f"nothing executes the run here any more; it is {view.phase}")
 
 
 def _nothing() -> None:

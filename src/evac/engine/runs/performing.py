@@ -206,7 +206,8 @@ class Performer:
             if yields and all([await self._seen(each, order) == "done" for each in yields]):
                 continue
             return (
-                f"the fence of {action.target} at {action.at or '-'} was taken back since it was proven, and "
+                f"the fence of {action.target} at {action.at or '-'} was rolled back after it was "
+                f"proven, and "
                 f"nothing is promoted: fence it again, then retry"
             )
         return ""
@@ -229,7 +230,7 @@ class Performer:
         seen = await driver.observe(action, order)
         if seen.outcome != "absent":
             return "step_unknown", {"message": "it was switched off, and is not seen off"}
-        words = "it was on and did not come up: it was switched off, and is booted anew"
+        words = "it was on and did not come up: it was switched off, and is booted again"
         kind, data = _failed("not-done", words, LATE_AGAIN_MS)
         return kind, data | {"off": True}
 

@@ -269,7 +269,7 @@ class Vouching:
         epoch = await self._in_doubt(run, plan_id(request.step))
         primary = _primary(epoch, request)
         after, permit = datasets.vouch(epoch, primary)
-        words = f"{request.who} vouches: the primary of {epoch.store} is at {primary} ({request.full_reason})"
+        words = f"{request.who} attests: the primary of {epoch.store} is at {primary} ({request.full_reason})"
         record = {
             "who": request.who,
             "reason": request.full_reason,

@@ -301,9 +301,7 @@ def _check_undo(view: RunView, request: Request, i: int) -> None:
         if view.phases[j] == "succeeded" or view.phases[j] in BUSY
     ]
     if above:
-        raise RunError(
-            "undo-order", f"{', '.join(above[:5])} stands on {request.step}", "take that back first"
-        )
+        raise RunError("undo-order", f"{', '.join(above[:5])} depends on {request.step}", "undo that first")
 
 
 def check_event(view: RunView, event: Event) -> None:

@@ -313,7 +313,7 @@ class DataSets:
             raise Retryable(
                 HELD,
                 f"{error.owner} is changing the roles of {store}",
-                "it goes on when that has ended",
+                "it continues when that has ended",
                 max(100, error.ttl_ms),
             ) from error
         return HeldSet(self._store, store, lease, self._clock, asked_ms)

@@ -152,7 +152,7 @@ class Guards:
             raise NotAllowed(
                 "second-site",
                 f"{', '.join(sorted(names))} would be left at the same time",
-                f"type all of the names to go on: {', '.join(sorted(names))}",
+                f"type all of the names to continue: {', '.join(sorted(names))}",
             )
         if not (self._serving - names):
             raise NotAllowed("every-site", "no site would be left to serve", "restore a site first")

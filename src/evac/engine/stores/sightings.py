@@ -440,7 +440,7 @@ class LossGuard:
             return
         raise Retryable(
             "loss-grown",
-            f"it would lose {loss.words}, and policy lets it go on by itself for less",
+            f"it would lose {loss.words}, and policy lets it continue automatically for less",
             f"agree to it: evac approve {view.spec.run} --step {step.id} --reason WHY",
             AGAIN_MS,
         )

@@ -3,7 +3,7 @@
     withdrawn/<store>     {"epoch", "times"}: how often a run that waited for a person was withdrawn since the
                           epoch stands, so that the next time its copy is gone it gets a run of its own
 
-Where the run waits for a person, to approve it or because its step failed, and commits go on by themselves
+Where the run waits for a person, to approve it or because its step failed, and commits continue automatically
 meanwhile, it is withdrawn: later it would change a store in which nothing is wrong. A copy that a run under
 way is bringing back to a new primary is waited for, and then looked at again: until then nothing else could
 change the roles anyway. A copy that could not confirm may be able to later: as long as commits hang, what
@@ -138,7 +138,7 @@ def _words(action: Action) -> str:
     if names:
         assert isinstance(names, tuple)
         return f"{action.target}: commits hang; let {', '.join(names)} confirm them"
-    return f"{action.target}: commits hang, and no copy is left; let them go on without one"
+    return f"{action.target}: commits hang, and no replica is left; let them continue without one"
 
 
 def _synchronous_sites(
@@ -333,7 +333,7 @@ class Hanging:
         times, written = await self._withdrawn(epoch)
         value = orjson.dumps({"epoch": epoch.number, "times": times + 1})
         permit = Permit((written,), (Put(written.key, value),))
-        words = f"the commits of {store} go on by themselves"
+        words = f"the commits of {store} continue automatically"
         await execution.say(Event("cancelled", 0, data={"who": EVAC, "reason": words}), permit, _asks)
         self._answered.pop(store, None)
         self._say("run", "", f"{words}; {run} is withdrawn", {"run": run})

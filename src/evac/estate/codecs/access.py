@@ -166,15 +166,15 @@ def _provider(roles: Mapping[str, Any] | None = None, **values: Any) -> a.Provid
 
 PERSON_FIELDS: Final = (
     Field("role", "role", _ROLE, "what the person may do", required=True),
-    Field("password", "password", _REFERENCE, "where the password for the sign-in page stands", default=""),
+    Field("password", "password", _REFERENCE, "reference to the password for the sign-in page", default=""),
     Field(
         "password_hash",
         "password_hash",
         _ARGON,
-        "its argon2id hash, which `evac access password` prints",
+        "its argon2id hash, as printed by `evac access password`",
         default="",
     ),
-    Field("totp", "totp", _REFERENCE, "where the secret of an authenticator stands", default=""),
+    Field("totp", "totp", _REFERENCE, "reference to the secret of an authenticator app", default=""),
     Field("key", "key", ED25519_KEY, "public key for signed requests and break-glass", default=""),
     Field(
         "subject", "subject", text(), "`sub` of the person at the identity provider; `''`: not known there"
@@ -196,7 +196,7 @@ _PROVIDER: Final = Record(
     (
         Field("issuer", "issuer", _URL, "its issuer, exactly as it calls itself", required=True),
         Field("client", "client", text(), "the client id that it gave to evac", required=True),
-        Field("client_secret", "secret", _REFERENCE, "where the client secret stands", default=""),
+        Field("client_secret", "secret", _REFERENCE, "reference to the client secret", default=""),
         Field(
             "scopes",
             "scopes",
@@ -225,7 +225,7 @@ _TLS: Final = Record(
             "client_ca",
             "client_ca",
             _PATH,
-            "whoever connects shows a certificate of this authority",
+            "clients must present a certificate from this CA",
             default="",
         ),
     ),
@@ -323,7 +323,7 @@ def access_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of an access file."""
     top = record_schema(FIELDS)
     for key, fields, words in (
-        ("people", PERSON_FIELDS, "people, by the one name that stands in the journal"),
+        ("people", PERSON_FIELDS, "people, by the one name used in the journal"),
         ("tokens", TOKEN_FIELDS, "tokens of programs, by name"),
     ):
         entries = {"type": "object", "additionalProperties": record_schema(fields)}

@@ -64,10 +64,10 @@ _LINK: Final = Scalar(
 )
 
 CHANNEL_FIELDS: Final = (
-    Field("apprise", "apprise", _REFERENCE, "where the URL stands that apprise sends to", default=""),
-    Field("webhook", "webhook", _REFERENCE, "or where the address of a signed webhook stands", default=""),
+    Field("apprise", "apprise", _REFERENCE, "reference to the URL that Apprise sends to", default=""),
+    Field("webhook", "webhook", _REFERENCE, "or reference to the address of a signed webhook", default=""),
     Field(
-        "secret", "secret", _REFERENCE, "where the key of a webhook stands, `whsec_` and base64", default=""
+        "secret", "secret", _REFERENCE, "reference to the key of a webhook, `whsec_` and base64", default=""
     ),
     Field(
         "kinds", "kinds", Listed(choice(KINDS), one_allowed=True), "only messages of these kinds", default=()
@@ -134,7 +134,7 @@ def notices_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
         "title": "evac notices",
-        "description": "Who is told, over which channel, of what.",
+        "description": "Who is notified of what, over which channel.",
         **top,
         "required": ["channels"],
         "$defs": {"fact": {"type": "object", "required": ["value"]}},
@@ -149,7 +149,7 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
     if pair is None or pair[1].is_unknown or (pair[1].kind == MAP and not pair[1].fields):
         problems.add(
             "nobody-told",
-            "no channel is named, so nobody is told anything",
+            "no channel is named, so no alerts are sent",
             root.place,
             "write channels: {NAME: {apprise: env:NAME}}",
         )

@@ -175,21 +175,21 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
         raise PlanError(
             "plan-version",
             f"{name} has schema version {version}; this evac reads {SCHEMA_VERSION}",
-            "make it anew: evac plan",
+            "make a new one: evac plan",
         )
     _name_restores(document)
     try:
         plan = _adapter().validate_python(_arguments(document))
     except ValidationError as error:
-        raise PlanError("plan-invalid", _problems(name, error), "make it anew: evac plan") from error
+        raise PlanError("plan-invalid", _problems(name, error), "make a new one: evac plan") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         words = f"{name} is not a valid plan: {_shape(error)}"
-        raise PlanError("plan-invalid", words, "make it anew: evac plan") from error
+        raise PlanError("plan-invalid", words, "make a new one: evac plan") from error
     if not own and document_of(plan) != document:
         raise PlanError(
             "plan-inconsistent",
             f"{name} says the same thing twice and differently",
-            "make it anew: evac plan",
+            "make a new one: evac plan",
         )
     return plan
 
@@ -278,7 +278,7 @@ def _document(data: bytes, name: str, own: bool) -> dict[str, Any]:
             raise PlanError(
                 "plan-too-deep",
                 f"{name} is nested deeper than {DEPTH_LIMIT} levels",
-                "make it anew: evac plan",
+                "make a new one: evac plan",
             )
         document = json.loads(
             data.decode(),
@@ -287,8 +287,8 @@ def _document(data: bytes, name: str, own: bool) -> dict[str, Any]:
             object_pairs_hook=None if own else _once_each,
         )
     except _TwiceError as error:
-        words = f"{name}: the key {error} stands twice"
-        raise PlanError("plan-format", words, "make it anew: evac plan") from error
+        words = f"{name}: the key {error} appears twice"
+        raise PlanError("plan-format", words, "make a new one: evac plan") from error
     except (ValueError, RecursionError) as error:
         raise PlanError("plan-format", f"{name} is not JSON: {_words(error)}", _FIRST) from error
     if not isinstance(document, dict):

@@ -73,7 +73,7 @@ def describe(estate: Estate) -> tuple[str, ...]:
         f"{len(estate.services):,} services in {len(families)} families, {replicas:,} replicas,"
         f" {needs:,} dependencies",
         f"{len(estate.stores):,} stores, {_stores_inside(estate):,} of them with no copy outside one site",
-        f"{_single_site(estate):,} services stand at one site only",
+        f"{_single_site(estate):,} services run at one site only",
         f"{len(estate.tools)} recovery tools named, {len(estate.rehearsals)} losses rehearsed",
     )
 

@@ -300,7 +300,7 @@ def _check_paths(assembly: Assembly, reader: Reader, known: Known) -> None:
                 reader.problems.suggest(rack.hall, halls)
                 or "describe it under halls:, or write hall: unknown"
             )
-            message = f"rack {shown(rack.id)} stands in a hall {shown(rack.hall)} that is not described"
+            message = f"rack {shown(rack.id)} is in a hall {shown(rack.hall)} that is not described"
             reader.problems.add("hall-unknown", message, node.place, hint)
 
 

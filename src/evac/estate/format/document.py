@@ -265,7 +265,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str, problems:
     rows = text.split("\n", line)[:line]
     hint = "quote a value that holds ': ', ' #' or starts with a sign such as % or @"
     if rows and "\t" in rows[-1]:
-        hint = "a tab stands here; YAML wants spaces"
+        hint = "there is a tab here; YAML needs spaces"
     words = " ".join(part for part in (error.context, error.problem) if part)
     if "exceeded maximum nesting depth" in words:
         problems.add("too-deep", _TOO_DEEP, Place(file, line, column), _ENOUGH)
@@ -364,7 +364,7 @@ class _Composer:
                 merged.append(value)
             elif key.text in fields:
                 first = fields[key.text][0]
-                message = f"{shown(key.text)} stands twice in one mapping, first at {first.place}"
+                message = f"{shown(key.text)} appears twice in one mapping, first at {first.place}"
                 self._problems.add("key-twice", message, key.place, "keep one of the two")
             else:
                 fields[key.text] = (key, value)

@@ -51,10 +51,10 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("yaml-syntax", _YAML, "The text is not YAML; nothing behind the place named was read."),
     ("yaml-tag", _YAML, "An explicit tag such as !!python/object; tags are never used."),
     ("several-documents", _YAML, "The file holds more than one YAML document."),
-    ("key-twice", _YAML, "The same key stands twice in one mapping."),
+    ("key-twice", _YAML, "The same key appears twice in one mapping."),
     ("key-not-text", _YAML, "A key is a list or a mapping."),
     ("merge-not-mapping", _YAML, "The merge key << is given something that is no mapping."),
-    ("alias-loop", _YAML, "An alias stands inside the value of its own anchor."),
+    ("alias-loop", _YAML, "An alias is used inside the value of its own anchor."),
     ("too-many-aliases", _YAML, "More aliases than evac follows (20,000)."),
     ("too-many-values", _YAML, "More values than evac reads (1,000,000), or aliases that expand to as many."),
     ("too-deep", _YAML, "Nested more than 32 levels deep."),
@@ -87,7 +87,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("id-twice", _NAMES, "The same id is described in two files."),
     ("id-taken", _NAMES, "Two different things that share a name space have the same id."),
     ("domain-path-invalid", _NAMES, "A hall, feed or rack whose path begins with no site of the estate."),
-    ("hall-unknown", _NAMES, "A rack stands in a hall that is not described."),
+    ("hall-unknown", _NAMES, "A rack is in a hall that is not described."),
     ("name-unknown", _NAMES, "A name that nothing in the estate has."),
     ("target-ambiguous", _NAMES, "A need that names neither or both of a service and a store."),
     ("load-above-budget", _SENSE, "What is on today draws more than a budget of power or cooling declares."),
@@ -117,7 +117,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("table-too-large", _TABLES, "More rows than evac reads (20,000,000)."),
     ("column-unknown", _TABLES, "A column that the table does not have."),
     ("column-missing", _TABLES, "A column that the table must have is missing."),
-    ("column-twice", _TABLES, "The same column stands twice."),
+    ("column-twice", _TABLES, "The same column appears twice."),
     ("row-length", _TABLES, "A row with more or fewer cells than the header."),
     ("cell-invalid", _TABLES, "A cell that is no value of its column."),
     ("cell-missing", _TABLES, "A cell that must not be empty is empty."),
@@ -150,7 +150,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
 
 _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ("fact-unknown", _FACTS, "Provenance of a value that the estate does not state."),
-    ("need-twice", _SENSE, "The same need stands twice in one service."),
+    ("need-twice", _SENSE, "The same need appears twice in one service."),
     ("replicas-do-not-add-up", _SENSE, "The number of replicas stated is not the number placed."),
     ("replicas-exceed-servers", _SENSE, "More replicas on one server than the spread of the service allows."),
     ("server-over-committed", _SENSE, "The replicas on a server demand more than the server has."),
@@ -162,7 +162,7 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "overlay-only",
         _FILES,
-        "The overlay describes something no other file has, and not enough to stand by itself.",
+        "The overlay describes something that no other file has, without enough facts to be complete.",
     ),
     (
         "import-dangling",
@@ -263,7 +263,7 @@ class Problems:
         if self._more:
             parts = ", ".join(f"{count:,} {code}" for code, count in sorted(self._more.items()))
             message = f"and more that are not listed: {parts}"
-            found.append(Diagnostic("more-problems", message, self._last_place, "note", "mend these first"))
+            found.append(Diagnostic("more-problems", message, self._last_place, "note", "fix these first"))
         return tuple(found)
 
 

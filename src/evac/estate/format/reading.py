@@ -258,7 +258,7 @@ class Reader:
         single = replace(kind, worse="")
         ends = [self.scalar(single, item, path) for item in node.items]
         if len(ends) != 2:
-            message = f"an interval has two ends, {len(ends)} stand here"
+            message = f"an interval has two ends, {len(ends)} found"
             self.problems.add("interval-ends", message, node.place, "write [LOW, HIGH]")
             return BAD
         if BAD in ends:
@@ -359,6 +359,6 @@ class Reader:
         return total
 
     def _wrong_type(self, node: Node, wanted: str) -> _Bad:
-        message = f"{KIND_WORDS[node.kind]} stands here, but {wanted} is wanted"
+        message = f"{KIND_WORDS[node.kind]} found, but {wanted} is needed"
         self.problems.add("wrong-type", message, node.place)
         return BAD

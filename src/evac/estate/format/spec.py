@@ -110,7 +110,7 @@ _TRAFFIC: Final = Record(
 _NEED: Final = Record(
     (
         Field("service", "service", reference("service"), "the service that is needed"),
-        Field("store", "store", reference("store family"), "the family of stores one of which is needed"),
+        Field("store", "store", reference("store family"), "a family of stores; one of them is needed"),
         Field("hard", "hard", flag(), "false: without it the service is worse, not down", default=True),
         Field(
             "needed_to",
@@ -125,7 +125,7 @@ _NEED: Final = Record(
 )
 _MEMBER: Final = Record(
     (
-        Field("at", "at", _DOMAIN, "where the copy stands", required=True),
+        Field("at", "at", _DOMAIN, "where the copy is", required=True),
         Field(
             "mode",
             "mode",
@@ -254,7 +254,7 @@ _SERVICE: Final[tuple[Field, ...]] = (
     Field("replicas", "replicas", Placed(_COUNT), "replicas in all, or by site and pool"),
     Field("sites", "sites", Listed(reference("site")), "where it runs, if counts are not known", default=()),
     Field("share", "share", share(), "smallest share of the replicas that still serves", default=Fraction(1)),
-    Field("spread", "spread", _SPREAD, "how many replicas may stand together", default=m.Spread()),
+    Field("spread", "spread", _SPREAD, "how many replicas may run together", default=m.Spread()),
     Field("conflict_group", "conflict_group", text(), "services of one group never share a server"),
     Field(
         "eligible_classes",
@@ -395,7 +395,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 "bmc_requests_at_once",
                 "bmc_requests_at_once",
                 _AT_ONCE,
-                "requests to BMCs that its management network stands at one time",
+                "simultaneous requests to BMCs that its management network can take",
             ),
         ),
         _hall,
@@ -408,7 +408,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "ids",
         (
             Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
-            Field("inrush_budget", "inrush_budget_watts", _POWER, "power it stands during boots"),
+            Field("inrush_budget", "inrush_budget_watts", _POWER, "power it can take during boots"),
             Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot behind it at one time"),
             Field("close", "close_ms", _TAKES, "how long closing its breaker from afar takes", default=0),
         ),
@@ -421,7 +421,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "racks",
         "ids",
         (
-            Field("hall", "hall", reference("hall"), "the hall it stands in; else what its path says"),
+            Field("hall", "hall", reference("hall"), "the hall it is in; otherwise taken from its path"),
             Field("feeds", "feeds", Listed(reference("feed")), "its feeds; lost when all are", default=()),
             Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
         ),

@@ -77,7 +77,7 @@ class _Variables:
                     "import-word-unknown",
                     f"the variable {shown(name)} is not set",
                     node.place,
-                    f"what uses it stays unknown; set {name} in the .env file beside the Compose file",
+                    f"what uses it stays unknown; set {name} in the .env file next to the Compose file",
                 )
         return None if missing else filled
 

@@ -480,7 +480,7 @@ def _report_nowhere(reading: _Reading, imported: Imported) -> None:
     nowhere = {name: host for name, host in reading.hosts.items() if "site" not in host.facts}
     for name, host in nowhere.items():
         message = f"{shown(name)} is at no site: it and its replicas are left out"
-        reading.note("import-host-nowhere", message, host.row, "site", "say where it stands")
+        reading.note("import-host-nowhere", message, host.row, "site", "say where it is")
     if nowhere:
         imported.unknown.append(
             Unknown("hosts without a site; left out", len(nowhere), tuple(sorted(nowhere)))

@@ -52,7 +52,7 @@ class SourceError(EstateError):
         noun = "problem" if errors == 1 else "problems"
         self.code = "import-impossible"
         self.message = f"{errors} {noun} in the source; nothing was written"
-        self.hint = "mend the lines named, then run the import again"
+        self.hint = "fix these lines, then run the import again"
         self.args = (self.message,)
 
 
@@ -124,7 +124,7 @@ def document_text(kind: str, imported: Imported) -> str:
     tables = sorted(f"{name}.csv" for name, rows in imported.tables.items() if rows)
     lines = [
         f"{HEADER_MARK}{kind}",
-        "# Do not edit: the next import writes it anew. Your own facts belong in overlay.yaml.",
+        "# Do not edit: the next import overwrites it. Your own facts belong in overlay.yaml.",
         f"{TABLES_MARK}{', '.join(tables) or 'none'}",
         f"evac: {FORMAT_VERSION}",
     ]

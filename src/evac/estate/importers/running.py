@@ -75,7 +75,7 @@ _SERVICE_FACTS: Final[tuple[tuple[str, Callable[[Service], bool]], ...]] = (
     ("services that may or may not be shed", lambda s: s.sheddable is None),
 )
 _STORE_FACTS: Final[tuple[tuple[str, Callable[[Store], bool]], ...]] = (
-    ("stores that stand nowhere", lambda s: not s.members),
+    ("stores without a location", lambda s: not s.members),
     ("stores whose primary is not known", lambda s: bool(s.members) and s.primary is None),
     (
         "stores with a copy whose lag is not known",

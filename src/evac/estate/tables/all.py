@@ -270,7 +270,7 @@ def _check(table: Table, racks: list[Rack], assembly: Assembly, problems: Proble
     column = "hall" if "hall" in table.columns else "rack"
     hint = "describe the hall under halls:, or write unknown in the column hall"
     table.report(
-        problems, _mask(no_hall), column, "hall-unknown", "{} stands in a hall that is not described", hint
+        problems, _mask(no_hall), column, "hall-unknown", "{} is in a hall that is not described", hint
     )
     _check_feeds(table, racks, feeds, problems)
 

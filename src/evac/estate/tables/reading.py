@@ -109,7 +109,7 @@ def _check_columns(
                 hint = "part the cells by commas"
             problems.add("column-unknown", f"unknown column {shown(name)}", place, hint)
         elif name in found[:position]:
-            problems.add("column-twice", f"the column {name} stands twice", place, "keep one of the two")
+            problems.add("column-twice", f"the column {name} appears twice", place, "keep one of the two")
     for name in required:
         if name not in found:
             problems.add(
@@ -269,7 +269,7 @@ def _guarded(read: Any, file: str, problems: Problems) -> Any:
     except (pl.exceptions.PolarsError, OSError, ValueError, MemoryError, OverflowError) as error:
         words = (str(error).splitlines() or [""])[0][:160]
         words = "its bytes are damaged" if "Panic" in words else words
-    problems.add("table-unreadable", f"{file} is not readable: {words}", Place(file), "write the table anew")
+    problems.add("table-unreadable", f"{file} is not readable: {words}", Place(file), "write the table again")
     return None
 
 

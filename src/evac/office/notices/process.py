@@ -74,7 +74,7 @@ class Teller:
             except (Unavailable, Conflict, LeaseLost, LockHeld):
                 pass
             except Corrupt as error:
-                self._say(f"notices cannot be told: {error.message}")
+                self._say(f"alerts cannot be sent: {error.message}")
                 await asyncio.sleep(30 * AGAIN_S)
             await asyncio.sleep(AGAIN_S)
 

@@ -125,7 +125,7 @@ async def try_channels(channels: Sequence[Channel], room: str = "", page: str = 
     async def once(channel: Channel) -> str:
         sending = sending_of(channel, room, page=page)
         name = f"evac_{secrets.token_hex(16)}"
-        words = "this is a test: whoever reads it is told when something is wrong"
+        words = "this is a test: this channel gets alerts when something is wrong"
         message = Message(name, "run", "once", "info", words, "", at_ms)
         if channel.public:
             words = "This is a test of this channel. Nothing is wrong."

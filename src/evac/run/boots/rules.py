@@ -205,12 +205,12 @@ def refusal(view: RunView) -> str:
     if view.boots.missing:
         which = f"boot {', '.join(names)}{more}" if names else "look at what it boots"
         missing = view.boots.missing
-        return f"evac itself cannot {which}: {missing}; mend it, then resume; nothing is sent meanwhile"
+        return f"evac itself cannot {which}: {missing}; fix it, then resume; nothing is sent until then"
     of = f" by {', '.join(names)}" if names else ""
     return (
-        f"user or password are refused{of}{more}: mend the password that evac was given, then resume; "
-        "where only theirs is another one, skip their steps before; "
-        "nothing is sent meanwhile, so that no account is locked out"
+        f"user or password are refused{of}{more}: fix evac's password, then resume; "
+        "if only these have another password, skip their steps first; "
+        "nothing is sent until then, so that no account is locked"
     )
 
 

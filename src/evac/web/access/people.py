@@ -428,7 +428,11 @@ class People:
                 rules = await asyncio.to_thread(load_access, self._path)
             except EstateError as error:
                 said = "; ".join(f"{row.place}: {row.message} [{row.code}]" for row in error.diagnostics[:5])
-                LOG.error("%s is not taken, what was read before goes on: %s", self._path.name, said)
+                LOG.error(
+                    "%s is invalid and ignored, the last valid version stays in use: %s",
+                    self._path.name,
+                    said,
+                )
                 return
             if (rules.tls, rules.address, rules.hosts) != (
                 self.rules.tls,

@@ -440,9 +440,7 @@ async def book_of(room: WarRoom, digest: str) -> Runbook:
     """Raises EvacError for a plan that is not kept, and InvalidInput for one that no paper holds."""
     office, facts = room.office, room.office.facts
     if not await office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError(
-            "plan-unknown", f"no plan {digest[:19]} is kept", "GET /v1/plans lists what lies ready"
-        )
+        raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "GET /v1/plans lists standby plans")
     data = await office.plan(digest)
     owners = {one.id: one.owner or "" for one in facts.services} if facts else {}
     people = {one.id: one.people for one in facts.sites if one.people} if facts else {}

@@ -17,7 +17,7 @@ from evac.web.api.shapes import answers
 from evac.web.room import JSON, dump, room_of
 
 router = APIRouter(prefix="/v1", tags=["logins"])
-Name = Annotated[str, Query(max_length=512, description="A person. Empty: whoever asks.")]
+Name = Annotated[str, Query(max_length=512, description="A person. Empty: the caller.")]
 Id = Annotated[str, Query(max_length=64, pattern=r"^[0-9a-f]*$", description="One login; empty: all.")]
 
 

@@ -146,9 +146,7 @@ def _rehearser(room: WarRoom) -> Rehearser:
 async def _kept(room: WarRoom, digest: str) -> bytes:
     """Raises EvacError for a plan that is not kept."""
     if not await room.office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError(
-            "plan-unknown", f"no plan {digest[:19]} is kept", "GET /v1/plans lists what lies ready"
-        )
+        raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "GET /v1/plans lists standby plans")
     return await room.office.plan(digest)
 
 

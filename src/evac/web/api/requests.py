@@ -308,12 +308,12 @@ async def hold(request: Request) -> Response:
 async def begin(
     request: Request, body: Hold, actor: Annotated[Actor, Depends(need("operator"))], key: IdempotencyKey = ""
 ) -> Response:
-    """Stops everything before its next effect. 409 where a hold stands already."""
+    """Stops everything before its next effect. 409 where a hold is already in place."""
     room = room_of(request)
     try:
         given = await room.counter.hold(asked_of(actor, body, key, "hold"))
     except Conflict as error:
-        raise Conflict(error.key, "a hold stands already") from error
+        raise Conflict(error.key, "a hold is already in place") from error
     await _look(room)
     return answer_of(given, dict(given.told))
 

@@ -155,4 +155,4 @@ def test_the_description_counts_without_lost_in_it(flawed: Estate, mended: Estat
     text = "\n".join(describe(flawed))
     assert "pangyo: 32,000 servers" in text
     assert "200,000 replicas" in text
-    assert "\n0 services stand at one site only" in "\n".join(describe(mended))
+    assert "\n0 services run at one site only" in "\n".join(describe(mended))

@@ -204,7 +204,7 @@ def test_a_service_that_selects_nothing_and_one_that_selects_two(tmp_path: Path)
     web = next(s for s in estate.services if s.id == "web")
     assert [(need.target, need.hard) for need in web.needs] == [("blue", False), ("green", False)]
     assert [d.message for d in result.diagnostics] == [
-        "'web' calls 'void' (A_ADDR), but no workload stands behind that service"
+        "'web' calls 'void' (A_ADDR), but no workload is behind that service"
     ]
 
 

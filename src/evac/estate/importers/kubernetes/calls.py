@@ -123,9 +123,7 @@ def _add_call(
     targets = [w for w in behind[key] if w.id != workload.id]
     if not behind[key]:
         calls.dangling.add(f"{workload.id} -> {host}")
-        message = (
-            f"{shown(workload.id)} calls {shown(host)} ({why}), but no workload stands behind that service"
-        )
+        message = f"{shown(workload.id)} calls {shown(host)} ({why}), but no workload is behind that service"
         problems.add("import-dangling", message, node.place, "describe it in the overlay if it exists")
     known = calls.needs.setdefault(workload.id, {})
     for target in targets:

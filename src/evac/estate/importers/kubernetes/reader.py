@@ -340,7 +340,7 @@ def _items(node: Node | None) -> list[Node]:
 def _examples(imported: Imported) -> list[str]:
     """Lines for a first overlay; every one is valid once the comment sign is taken away."""
     services = imported.sections.get("services", {})
-    lines = ["sites:                       # where the clusters stand", "  east: {}", "  west: {}"]
+    lines = ["sites:                       # where the clusters are", "  east: {}", "  west: {}"]
     lines += [
         "pools:                       # one for each cluster",
         "  east-k8s: {site: east, cpu: 400 cores, memory: 2 TiB}",
