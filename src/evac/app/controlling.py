@@ -196,7 +196,6 @@ async def compose(
     desk = replace(
         _desk(setting, estate, policies, store, drivers, clock, seen, tell, checker, people),
         driver=generations.guarded(drivers.get),
-        health=ServiceHealth(estate, drivers),
         mend=mender.of_store(store, lambda: seen.estate),
     )
     permits.append(_permitting(desk, policy, estate, agents, seen))
@@ -303,6 +302,7 @@ def _desk(
         bind=bind_new,
         bound=bound,
         driver=drivers.get,
+        health=ServiceHealth(estate, drivers),
         tell=tell,
         standing=seen.standing,
         loss=seen.loss,

@@ -20,6 +20,7 @@ from evac.incident.incident import Dossier, Summary, belongs, note_source, summa
 from evac.incident.records import WATCH, Entry, Note, RunRecord, Source, Weight, in_order
 from evac.incident.services import Fate, Level
 from evac.model.access import Proven
+from evac.run.patience import is_alarm
 from evac.run.state import apply
 from evac.run.values import Event, RunSpec, RunStep, left_of, left_words
 from evac.run.view import RunView
@@ -160,7 +161,12 @@ def _of_step(event: Event, step: RunStep | None) -> Told:
         "step_waits": ("waits", f"{event.step} waits: {_cut(data.get('why', ''))}", "detail"),
         "step_skipped": ("skipped", f"{event.step} was left out{by}", "main"),
         "step_retried": ("retried", f"{event.step} is tried again{by}", "main"),
-        "step_stuck": ("stuck", f"{event.step} takes longer than it should", "main"),
+        "step_stuck": (
+            "late",
+            f"{event.step} is late: {_seconds(data.get('running_ms', 0))} so far, "
+            f"{_seconds(data.get('predicted_ms', 0))} predicted",
+            "main" if is_alarm(data) else "detail",
+        ),
         "gate_opened": ("approved", f"{event.step} may continue{by}", "main"),
         "undo_asked": ("undo", f"{event.step} is to be rolled back{by}", "main"),
         "undo_started": ("undo", f"{event.step} is being rolled back", "detail"),
@@ -173,6 +179,10 @@ def _of_step(event: Event, step: RunStep | None) -> Told:
         "drift_seen": ("drift", f"somebody else changed what {event.step} did", "main"),
     }
     return plain.get(kind, ("noted", f"{event.step}: {kind.replace('_', ' ')}", "detail"))
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{-(-milliseconds // 1_000):,} s"
 
 
 def _done(step: RunStep | None, target: str, name: str) -> Told:

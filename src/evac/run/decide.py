@@ -99,7 +99,9 @@ def _records(view: RunView, agenda: Agenda, now_ms: int) -> list[Event]:
 
 def _stuck(view: RunView, i: int, now_ms: int) -> Event:
     running_ms = now_ms - view.started[i]
-    data = {"running_ms": running_ms, "predicted_ms": view.steps[i].duration_ms}
+    data: dict[str, Any] = {"running_ms": running_ms, "predicted_ms": view.steps[i].duration_ms}
+    if view.steps[i].critical:
+        data["critical"] = True
     return Event("step_stuck", now_ms, view.steps[i].id, view.attempts[i], data)
 
 

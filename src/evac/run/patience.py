@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from evac.model.run_policy import Patience
 from evac.run.values import RunStep
 from evac.steps.registry import kind_of
@@ -10,6 +13,8 @@ NO_MORE = -1
 """again_ms of a step that is not tried again."""
 LATE = "late"
 """Code of a try that we were too late to begin: nothing of it was done, and it does not count as one."""
+FAR_BEYOND = 3
+"""Times its prediction: people are told of a step that takes longer, wherever it is in the plan."""
 LOOK_LEAST_MS = 1_000
 LOOKS = 20
 """At a boot in doubt during the time that it is predicted to take."""
@@ -26,9 +31,19 @@ def deadline_ms(patience: Patience, step: RunStep) -> int:
 
 
 def stuck_ms(patience: Patience, step: RunStep) -> int:
-    """How long a try may run until people are told; never later than its deadline."""
-    predicted = patience.stuck_factor * step.duration_ms
+    """How long a try may run until it counts as late; never later than its deadline. A boot that is late soon
+    says something of the server that it boots from; else only what is on the critical chain matters soon.
+    """
+    soon = step.critical or kind_of(step.kind).boots
+    factor = patience.stuck_factor if soon else max(patience.stuck_factor, FAR_BEYOND)
+    predicted = factor * step.duration_ms
     return min(predicted or deadline_ms(patience, step), deadline_ms(patience, step))
+
+
+def is_alarm(data: Mapping[str, Any]) -> bool:
+    """Whether people are told of a late step at once. data: of its event."""
+    running, predicted = int(data.get("running_ms", 0)), int(data.get("predicted_ms", 0))
+    return bool(data.get("critical")) or running >= FAR_BEYOND * predicted
 
 
 def backoff_ms(patience: Patience, tries: int) -> int:

@@ -69,7 +69,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "step_skipped": ("who", "reason", "proof"),
         "step_attested": ("who", "reason", "evidence", "proof"),
         "step_retried": ("who", "reason", "turn", "cycle", "proof"),
-        "step_stuck": ("running_ms", "predicted_ms"),
+        "step_stuck": ("running_ms", "predicted_ms", "critical"),
         "gate_opened": ("who", "reason", "proof"),
         "undo_asked": ("who", "reason", "proof"),
         "undo_started": ("token", "who", "reason"),
@@ -181,6 +181,10 @@ class RunStep:
     cold: bool = False
     """Of a boot, that its server had no power before the run and stays off when power comes: who finds it on
     knows that it was switched on since.
+    """
+    critical: bool = False
+    """Whether it is on the chain of steps that decides when the last service is restored: only there it
+    matters at once that a step is late.
     """
 
 

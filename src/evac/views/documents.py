@@ -31,6 +31,7 @@ from evac.views.words import moment, moment_ms, number, plural
 
 SCHEMA_VERSION: Final = 1
 LIMITS_MOST: Final = 100
+SLOW_SHOWN: Final = 3
 MOST_URGENT: Final = (
     "failed",
     "unknown",
@@ -169,6 +170,9 @@ class RunHead:
     waits: tuple[WaitRow, ...] = ()
     verbs: tuple[Verb, ...] = ()
     """Requests that may be made of the run now."""
+    slow: tuple[str, ...] = ()
+    """Steps that run for longer than predicted, and of which no alarm was raised: the first of them."""
+    slow_all: int = 0
     left: tuple[LeftRow, ...] = ()
     """Of a run that has ended: what it did not bring back."""
     bound_digest: str = ""
@@ -211,6 +215,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
     view = shown.view
     envelope, lost = view.spec.envelope, {one.store: one.words for one in shown.losses}
     waits = tuple(wait_row(one, view.spec.run, lost) for one in waiting(view))
+    slow = _slow(view, shown.now_ms)
     return {
         "schema_version": SCHEMA_VERSION,
         "run": view.spec.run,
@@ -225,6 +230,8 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "held_by": view.held,
         "why": end_words(view),
         "left": tuple(LeftRow(*one) for one in view.left),
+        "slow": tuple(slow[:SLOW_SHOWN]),
+        "slow_all": len(slow),
         "approved_by": tuple(sorted(view.approvals.given)),
         "approvals_needed": view.spec.approvals,
         "envelope": Envelope(
@@ -250,6 +257,29 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "approval_proofs": {who: proof.words for who, proof in sorted(view.approvals.proofs.items())},
         "seen": view.seen,
     }
+
+
+def _slow(view: RunView, now_ms: int) -> list[str]:
+    if view.phase in ENDED or not view.counts.get("running", 0):
+        return []
+    return [
+        step.id
+        for i, step in enumerate(view.steps)
+        if view.phases[i] == "running"
+        and i not in view.stuck
+        and i not in view.manual_running
+        and now_ms - view.started[i] > step.duration_ms > 0
+    ]
+
+
+def slow_words(document: RunHead) -> str:
+    """One line for all steps that are late and do not matter yet; empty if there are none."""
+    if not document.slow_all:
+        return ""
+    take = "takes" if document.slow_all == 1 else "take"
+    words = f"{plural(document.slow_all, 'step')} {take} longer than predicted: {', '.join(document.slow)}"
+    more = document.slow_all - len(document.slow)
+    return f"{words} and {number(more)} more" if more else words
 
 
 def end_words(view: RunView) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from evac.model.step_id import LimitId
 from evac.run.values import ENDED, Event
-from evac.views.documents import MOST_URGENT, LimitRow, RunDocument, StepRow, took_ms, trouble_of
+from evac.views.documents import MOST_URGENT, LimitRow, RunDocument, StepRow, slow_words, took_ms, trouble_of
 from evac.views.sheet import Page
 from evac.views.wait_words import forecast_facts, urgency
 from evac.views.words import duration, listed, moment, moment_ms, number, people, plural, shown
@@ -128,6 +128,8 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
         yield from forecast_facts(document.forecast)
     for row in document.limits_changed[:SHOWN]:
         yield "limit", limit_words(row), "warning" if row.held >= row.now else ""
+    if slow := slow_words(document):
+        yield "late", slow, ""
     counts = document.counts
     yield "steps", ", ".join(f"{number(counts[p])} {p}" for p in MOST_URGENT if counts.get(p)) or "none", ""
 

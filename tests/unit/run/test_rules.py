@@ -15,7 +15,7 @@ from evac.run import envelope
 from evac.run.decide import decide, next_ms
 from evac.run.fencing import FenceFacts, NotProved, Proved, SyncFacts, prove
 from evac.run.pacing import Health, judge
-from evac.run.patience import again_ms, backoff_ms, deadline_ms
+from evac.run.patience import again_ms, backoff_ms, deadline_ms, is_alarm
 from evac.run.state import RunView, apply
 from evac.run.table import RUN_TABLE, STEP_TABLE, diagram
 from evac.run.values import ENDED, EVENT_DATA, Event, RunLimit, RunSpec, RunStep
@@ -271,7 +271,8 @@ def test_room_goes_to_the_first_planned_of_all_that_wait_for_it(seed: int) -> No
 
 def test_what_is_overdue_and_waits_for_an_event_wakes_nobody() -> None:
     """At the horizon a step still runs: there is nothing to do until it ends, however often one looks."""
-    spec = RunSpec("r", "i", "p1", (RunStep("a", "start", "a", 0, 50),), approvals=0, horizon_ms=200)
+    step = RunStep("a", "start", "a", 0, 50, critical=True)
+    spec = RunSpec("r", "i", "p1", (step,), approvals=0, horizon_ms=200)
     world = World(spec)
     world.begin()
     world.settle()
@@ -281,6 +282,24 @@ def test_what_is_overdue_and_waits_for_an_event_wakes_nobody() -> None:
         world.settle()
         assert next_ms(world.view) == due_ms
     assert world.view.phase == "running"
+
+
+def test_a_late_step_is_an_alarm_on_the_critical_chain_or_far_beyond_its_prediction() -> None:
+    steps = (RunStep("a", "start", "a", 0, 50, critical=True), RunStep("b", "start", "b", 0, 50))
+    world = World(RunSpec("r", "i", "p1", steps, approvals=0))
+    world.begin()
+    world.settle()
+    world.pending.clear()
+    late: list[tuple[int, str]] = []
+    for now_ms in (90, 100, 140, 150, 500):
+        seen = len(world.events)
+        world.now_ms = now_ms
+        world.settle()
+        stuck = [event for event in world.events[seen:] if event.kind == "step_stuck"]
+        assert all(is_alarm(event.data) for event in stuck)
+        late += [(now_ms, event.step) for event in stuck]
+    assert late == [(100, "a"), (150, "b")]
+    assert not is_alarm({"running_ms": 100, "predicted_ms": 50})
 
 
 def test_a_large_plan_is_decided_in_steps_and_edges_not_their_square() -> None:

@@ -15,7 +15,7 @@ from evac.run.state import apply, replay
 from evac.run.values import KEPT, Event, RunLimit, RunSpec, RunStep
 from evac.run.view import RunView
 from evac.run.waits import Failure, Gate, Paused, waiting
-from evac.views.documents import LimitRow, RunDocument, RunShown, run_document
+from evac.views.documents import LimitRow, RunDocument, RunShown, run_document, run_head, slow_words
 from evac.views.run_report import run_text
 from evac.views.wait_words import words_of
 
@@ -140,6 +140,16 @@ def test_what_failed_for_a_password_alone_is_tried_again_by_itself_when_the_paus
     )
     assert [one.facts for one in waiting(view)] == [Paused("step", "evac", "mend the password", 0, "stay")]
     assert sentences(view) == ["paused (step: mend the password): resume the run to continue"]
+
+
+def test_steps_that_are_late_and_do_not_matter_yet_are_one_line() -> None:
+    steps = tuple(RunStep(f"start:s{n}", "start", f"s{n}", 0, 50) for n in range(5))
+    spec = RunSpec("fire-1", "fire", "p1", steps, approvals=0)
+    view = under_way(*(Event("step_started", 2, step.id, 1, {"token": 1}) for step in steps), spec=spec)
+    assert slow_words(run_head(RunShown(view, "c1", 40))) == ""
+    late = run_document(RunShown(view, "c1", 80))
+    assert slow_words(late) == ("5 steps take longer than predicted: start:s0, start:s1, start:s2 and 2 more")
+    assert "longer than predicted" in run_text(late, 120, False)
 
 
 def test_a_pause_that_ends_when_a_gate_is_opened_is_no_second_thing_to_do() -> None:

@@ -17,6 +17,7 @@ import orjson
 
 from evac.model.access import GlassUse
 from evac.model.errors import Conflict, Corrupt, StoreError, Unavailable
+from evac.run.patience import is_alarm
 from evac.run.values import Event
 from evac.store.journal import Journal, head_of
 from evac.store.port import Lease, Store
@@ -105,7 +106,7 @@ def of_event(run: str, event: Event) -> tuple[str, dict[str, Any]] | None:
     words = _TOLD.get(event.kind)
     if glass := event.data.get("break_glass"):
         words = f"{GlassUse.from_data(glass).words}: {event.data.get('who', 'somebody')} {event.kind}"
-    if words is None:
+    if words is None or (event.kind == "step_stuck" and not is_alarm(event.data)):
         return None
     of = event.step or event.data.get("feed") or event.data.get("server")
     what = f" ({of})" if of else ""

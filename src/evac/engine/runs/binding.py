@@ -85,6 +85,7 @@ def bind(
     by what was seen; of others what the plan says.
     """
     ground = ground_of(estate, plan, policy)
+    critical = _critical(plan)
     actions: dict[str, tuple[Action, ...]] = {}
     steps: list[RunStep] = []
     totals = dict(ground.serving.live)
@@ -93,6 +94,8 @@ def bind(
     for step in plan.steps:
         found = actions_of(ground, step, totals)
         made = with_power(ground.boots, step, _run_step(ground, step, found, uses, losses))
+        if step.id in critical:
+            made = replace(made, critical=True)
         parts = _in_shares(ground, made, found)
         for part, done in parts:
             steps.append(part)
@@ -145,6 +148,13 @@ def _attested(policy: RunPolicy, steps: Sequence[RunStep]) -> dict[str, str]:
     fenced = {step.target for step in steps if kind_of(step.kind).fences}
     found = sorted(store for store in fenced if "attest" in policy.store(store).proofs)
     return {ATTESTED: " ".join(found)} if found else {}
+
+
+def _critical(plan: Plan) -> frozenset[str]:
+    """Steps on the chain that decides when the last service is restored."""
+    times = [one.base_ms for one in plan.outcomes if one.base_ms is not None and one.base_outage_ms]
+    last = max(times, default=None)
+    return frozenset(name for one in plan.outcomes if one.base_ms == last for name in one.critical)
 
 
 _LEFT: Final[Mapping[str, Literal["down", "shed", "unknown"]]] = MappingProxyType(
@@ -432,6 +442,8 @@ def _step_row(step: RunStep) -> list[Any]:
         step.act,
     ]
     of_boot = [step.rack, list(step.feeds), step.boot_server, step.lag_ms]
+    if step.critical:
+        return [*row, *of_boot, step.words, step.cold, True]
     if step.cold:
         return [*row, *of_boot, step.words, True]
     if step.words:
