@@ -214,9 +214,8 @@ def serve(
 
     --demo needs nothing else: a simulated company in a temporary folder, a fire, its recovery.
 
-    --bundle needs no ESTATE and no store: it starts from the file of `evac bundle`, as a new generation.
-    Controllers of the old generation are rejected from then on. With --store and --site it fills an empty
-    store of several sites instead, to move back from a laptop.
+    --bundle needs no ESTATE and no store: it starts from the file of `evac bundle`, as a new generation that
+    rejects the old one. With --store and --site it fills an empty store of several sites instead.
     """
     if demo:
         return _demo(port)
@@ -251,10 +250,9 @@ def serve(
         until_idle / 1_000,
         generation,
         anchors=asked.bundle is not None,
-        access=access,
     )
     room = _room(setting, listen, access, tls_cert, tls_key) if listen else None
-    _run(setting, room, status.arguments(setting), _notices(setting, notices))
+    _run(replace(setting, access=access), room, status.arguments(setting), _notices(setting, notices))
     return console.DONE
 
 
