@@ -58,7 +58,6 @@ NO_MESSAGES_OF_OURS = {
     "evac_lab/process.py": "reads what the kernel says of processes",
     "evac_lab/status.py": "asks for a site among those without a plan",
     "incident/records.py": "reads what people type",
-    "model/plan.py": "the one reader of the reasons in plan files, beside their one writer",
     "office/notices/overview.py": "asks for a number among messages",
     "office/notices/sending.py": "the title of an update that a person wrote without one is its first line",
     "store/etcd.py": "reads what etcd says",

@@ -271,7 +271,7 @@ def test_what_a_server_would_not_read_is_refused(
 @pytest.mark.parametrize("way", ["server", "store"])
 def test_the_same_is_asked_both_ways(evac: Evac, fire: str, ways: Ways, way: str) -> None:
     key = ("--key", str(ways.folder / "kim.key")) if way == "store" else ()
-    assert evac(way, "hold", "--reason", "smoke").words.startswith("held: nothing begins")
+    assert evac(way, "hold", "--reason", "smoke").words.startswith("held: nothing new starts")
     again = evac("store" if way == "server" else "server", "hold", "--reason", "more smoke")
     assert (again.code, "kim holds already (smoke)" in again.words) == (0, True)
     if key:

@@ -41,7 +41,7 @@ def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Wher
     if not reason:
         raise InvalidInput("reason-missing", "a hold needs a reason", "evac hold --reason WHY")
     found = where.do(lambda control: control.hold(who or "", reason))
-    words = "held: nothing new starts anywhere"
+    words = "nothing new starts anywhere"
     if found.already:
         words = f"{found.who} holds already ({found.reason}); {words}"
     say(f"held: {words}\nnext: evac hold --release", quiet)
