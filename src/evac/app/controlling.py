@@ -62,7 +62,7 @@ from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.model.access import Person, Proven
 from evac.model.errors import Corrupt, EstateError, NotAllowed, StoreError
 from evac.model.estate import Estate
-from evac.model.observation import SiteSeen
+from evac.model.observation import LeavingSite
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring
@@ -285,7 +285,7 @@ def _desk(
     async def bind_new(data: bytes, run: str, incident: str, digest: str) -> Bound:
         return await bind_anew(store, seen, policies.of(run), data, run, incident, digest)
 
-    async def look(sites: Sequence[str]) -> tuple[SiteSeen, ...]:
+    async def look(sites: Sequence[str]) -> tuple[LeavingSite, ...]:
         return await look_at(seen.estate, drivers, sites, clock.now_ms())
 
     async def bound(data: bytes, run: str, incident: str, digest: str) -> Bound:

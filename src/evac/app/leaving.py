@@ -18,7 +18,7 @@ from evac.derive.domains import Topology, topology
 from evac.drivers.registry import Drivers
 from evac.model.estate import Estate
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, BoolColumn
-from evac.model.observation import MemberSeen, SiteSeen
+from evac.model.observation import LeavingSite, MemberSeen
 from evac.watch.witness import Probe
 
 LOOK_S: Final = 2.0
@@ -27,7 +27,7 @@ AGENT: Final = "agent"
 
 async def look_at(
     estate: Estate, drivers: Drivers, sites: Sequence[str], now_ms: int, timeout_s: float = LOOK_S
-) -> tuple[SiteSeen, ...]:
+) -> tuple[LeavingSite, ...]:
     """Asks everything at these sites that can be asked, all at once. estate: as it is now."""
     probes = probes_of(estate, drivers, timeout_s)
     return tuple(
@@ -45,7 +45,7 @@ async def _site(
     probes: Sequence[Probe],
     now_ms: int,
     timeout_s: float,
-) -> SiteSeen:
+) -> LeavingSite:
     ends = [end for end in store_endpoints(estate) if end.at == site]
     subjects = {end.id: end.subject for end in estate.endpoints}
     members, ups = await asyncio.gather(
@@ -56,7 +56,7 @@ async def _site(
     answering |= {subjects.get(probe.name, AGENT) for probe, up in zip(probes, ups, strict=True) if up}
     there = _served_from(topology(estate), site)
     others = {one.id for one in estate.sites if one.role == "full"} - {*estate.lost, *leaving}
-    return SiteSeen(
+    return LeavingSite(
         site,
         "answers" if answering else "silent" if ends or probes else "unknown",
         now_ms,

@@ -62,7 +62,7 @@ SiteAnswer = Literal["answers", "silent", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
-class SiteSeen:
+class LeavingSite:
     """What was seen of a site right before a run takes it for lost."""
 
     site: str
@@ -80,10 +80,10 @@ class SiteSeen:
     """Whether no other site is left to serve."""
 
 
-def seen_in(fields: Mapping[str, Any]) -> SiteSeen:
+def seen_in(fields: Mapping[str, Any]) -> LeavingSite:
     """As its fields say it, in a journal."""
     lists = {name: tuple(fields.get(name, ())) for name in ("answering", "writable")}
-    return SiteSeen(**{**fields, **lists})
+    return LeavingSite(**{**fields, **lists})
 
 
 @dataclass(frozen=True, slots=True)

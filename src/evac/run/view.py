@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from evac.model.errors import RunError
-from evac.model.observation import SiteSeen
+from evac.model.observation import LeavingSite
 from evac.model.step_id import plan_id
 from evac.run.boots.state import Boots
 from evac.run.envelope import Approvals
@@ -118,7 +118,7 @@ class RunView:
         self.replaced = Replaced()
         self.proposer = ""
         """The person who asked for the run. Empty: evac itself, or an older journal."""
-        self.seen: tuple[SiteSeen, ...] = ()
+        self.seen: tuple[LeavingSite, ...] = ()
         """Of the sites that it leaves as lost, as the leader saw them when it was made for a person."""
         self.bound = ""
         """SHA-256 of what the steps of the present plan do, as the journal names it. Empty: an older

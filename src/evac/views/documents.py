@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, ge
 
 import orjson
 
-from evac.model.observation import SiteSeen
+from evac.model.observation import LeavingSite
 from evac.model.run_policy import Envelope
 from evac.run.boots.rules import why_waits
 from evac.run.values import ENDED, RunPhase, StepPhase, left_words
@@ -179,7 +179,7 @@ class RunHead:
     """SHA-256 of what its steps do: drivers, settings, references. A signed approval covers it."""
     approval_proofs: Mapping[str, str] = field(default_factory=dict)
     """Person who approved -> how this person was proven: `signature`, `password`, `name not proven`."""
-    seen: tuple[SiteSeen, ...] = ()
+    seen: tuple[LeavingSite, ...] = ()
     """Of the sites that it leaves as lost, as the leader saw them when a person asked for the run."""
 
 
@@ -369,7 +369,7 @@ class DryRun:
     needs_approval: tuple[str, ...]
     """What the envelope of the policy does not cover."""
     steps: tuple[StepChecked, ...]
-    leaving: tuple[SiteSeen, ...] = ()
+    leaving: tuple[LeavingSite, ...] = ()
     """Sites that it takes as lost, as they are seen now."""
 
 
@@ -378,7 +378,7 @@ def dry_run_of(
     title: str,
     steps: Sequence[StepChecked],
     needs_approval: Sequence[str],
-    leaving: Sequence[SiteSeen] = (),
+    leaving: Sequence[LeavingSite] = (),
 ) -> DryRun:
     is_ready = not any(step.problems for step in steps)
     return DryRun(1, digest, title, is_ready, tuple(needs_approval), tuple(steps), tuple(leaving))

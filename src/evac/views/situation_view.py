@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from evac.model.observation import SiteSeen
+from evac.model.observation import LeavingSite
 from evac.model.situation import Away, Cause, LostNow, Rivals, Situation, StoreAway
 from evac.views.words import listed, moment, people, plural
 
@@ -54,7 +54,7 @@ def rivals_words(one: Rivals) -> str:
     return f"{one.store} has {len(one.sites)} writable primaries: {', '.join(one.sites)}"
 
 
-def site_words(one: SiteSeen) -> str:
+def site_words(one: LeavingSite) -> str:
     """`west answers; its primary accepts writes (orders); 9 services, 41 million users`."""
     if one.state == "answers":
         words = f"{one.site} answers ({listed(one.answering, 3)})"

@@ -15,7 +15,7 @@ from evac.drivers.registry import Drivers
 from evac.model.errors import Permanent, Retryable
 from evac.model.estate import Endpoint, Estate, Service, Site, Store, StoreMember
 from evac.model.fleet import AT_SITE, Replicas
-from evac.model.observation import SiteSeen
+from evac.model.observation import LeavingSite
 
 SITES = ("east", "west")
 ESTATE = Estate(
@@ -53,14 +53,14 @@ class Databases:
         """Nothing is open."""
 
 
-def look(estate: Estate, **found: Any) -> SiteSeen:
+def look(estate: Estate, **found: Any) -> LeavingSite:
     drivers = Drivers({"postgres": lambda: Databases(found)})  # type: ignore[dict-item, return-value]
     return asyncio.run(look_at(estate, drivers, ("west",), 7))[0]
 
 
 def test_says_what_answers_and_what_is_given_up() -> None:
     seen = look(ESTATE, west="primary", east="replica")
-    assert seen == SiteSeen("west", "answers", 7, ("db",), ("db",), 2, 41_000_000)
+    assert seen == LeavingSite("west", "answers", 7, ("db",), ("db",), 2, 41_000_000)
 
 
 def test_a_database_that_lets_nobody_in_answers() -> None:

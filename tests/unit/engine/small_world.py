@@ -22,7 +22,7 @@ from evac.engine.stores.datasets import DataSets
 from evac.engine.stores.guards import Guards
 from evac.engine.stores.stalled_commits import bound_of, is_protection
 from evac.model.errors import Retryable, Unavailable, UnsafePlan
-from evac.model.observation import SiteSeen
+from evac.model.observation import LeavingSite
 from evac.model.run_policy import Envelope, Patience, RunPolicy, StorePolicy, WatchProfile
 from evac.run.values import RunSpec, RunStep
 from evac.store.anchors import Anchor
@@ -225,12 +225,12 @@ class World:
         self.asked_unseen += found
         return found
 
-    async def look(self, sites: Sequence[str]) -> tuple[SiteSeen, ...]:
+    async def look(self, sites: Sequence[str]) -> tuple[LeavingSite, ...]:
         """What a leader sees of sites that a person takes for lost."""
         return tuple(
-            SiteSeen(site, "silent")
+            LeavingSite(site, "silent")
             if site in self.burnt
-            else SiteSeen(site, "answers", 0, ("agent",), ("chat",), 9, 41_000_000)
+            else LeavingSite(site, "answers", 0, ("agent",), ("chat",), 9, 41_000_000)
             for site in sites
         )
 

@@ -68,7 +68,7 @@ from evac.model.errors import (
     StalePlan,
     Unavailable,
 )
-from evac.model.observation import SiteSeen
+from evac.model.observation import LeavingSite
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring, foreseen, internal
 from evac.run import envelope, fencing
@@ -192,7 +192,7 @@ class Conductor:
         begin(self._tasks, self._carry_on(OPEN + name, made_now))
         return name
 
-    async def _look_at(self, wanted: Wanted) -> Sequence[SiteSeen]:
+    async def _look_at(self, wanted: Wanted) -> Sequence[LeavingSite]:
         """What is seen of the sites that a person wants to leave as lost. Raises NotAllowed for one that
         lives and was not said to be abandoned.
         """

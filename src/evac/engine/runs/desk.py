@@ -26,7 +26,7 @@ from evac.engine.stores.guards import Guards
 from evac.engine.stores.sightings import Loss, as_known, up_to_date
 from evac.model.access import Proven
 from evac.model.errors import Retryable, RunError
-from evac.model.observation import SiteSeen
+from evac.model.observation import LeavingSite
 from evac.model.run_policy import RunPolicy
 from evac.run.pacing import Health, Judgement, judge
 from evac.run.patience import deadline_ms
@@ -191,7 +191,7 @@ class Desk:
     """As `check`, of a run that has ended."""
     effects: Callable[[RunView, ActionsOf], Awaitable[bytes | None]] | None = None
     """What a run that has ended left behind, as it is kept; None where it has no plan of an estate."""
-    look: Callable[[Sequence[str]], Awaitable[Sequence[SiteSeen]]] | None = None
+    look: Callable[[Sequence[str]], Awaitable[Sequence[LeavingSite]]] | None = None
     """What is seen of sites that a person wants to leave as lost; None: nobody can look."""
     obeyed: Callable[[str], int] = lambda store: 0
     """The highest epoch that members of a store were seen to have obeyed."""

@@ -40,7 +40,7 @@ from evac.engine.stores.guards import Mark, Permit
 from evac.model.access import Proven
 from evac.model.error_kinds import kind_of
 from evac.model.errors import Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
-from evac.model.observation import SiteSeen
+from evac.model.observation import LeavingSite
 from evac.model.run_policy import Envelope
 from evac.model.step_id import StepId, plan_id
 from evac.net.internal_errors import foreseen
@@ -186,7 +186,7 @@ async def _must_have_no_run(store: Store, incident: str) -> None:
 ANSWERS: Final = "site-answers"
 
 
-def must_be_abandoned(seen: Sequence[SiteSeen], abandoned: Collection[str]) -> None:
+def must_be_abandoned(seen: Sequence[LeavingSite], abandoned: Collection[str]) -> None:
     """Raises NotAllowed for a site that answers, or is the last one, and that nobody said they abandon."""
     asked = [one for one in seen if one.state == "answers" or one.is_last]
     left = [one for one in asked if one.site not in abandoned]
