@@ -84,7 +84,8 @@ answers() {
     exit 1
 }
 
-commands() { "$evac" --help | awk '/^Commands:/ {on = 1; next} on && /^  [a-z]/ {print $1}'; }
+# The commands of all groups: each begins with a line such as "Before a loss:".
+commands() { "$evac" --help | awk '/^[A-Z][a-z ]*:$/ {on = !/^Options/; next} on && /^  [a-z]/ {print $1}'; }
 
 files() {
     mkdir -p "$work/tried-$1/shop" "$work/tried-$1/manifests" && cd "$work/tried-$1"
