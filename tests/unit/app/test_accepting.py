@@ -282,7 +282,7 @@ def test_every_power_that_cannot_be_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as error:
         scenario_of(estate, Question(restore=("a",), power=("a=-5%", "nowhere=3kW", "a=2kW", "a")))
     assert error.value.code == "plan-power"
-    for words in ("a=-5%", "'nowhere'", "said twice"):
+    for words in ("a=-5%", "'nowhere'", "given twice"):
         assert words in error.value.message
     assert error.value.message.count(";") == 3
 

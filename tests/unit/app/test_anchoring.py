@@ -229,7 +229,7 @@ def test_a_person_proves_them_with_what_a_real_agent_kept(
             assert await asyncio.to_thread(run, ["run", "verify", "plans", *at]) == console.DONE
             told = capsys.readouterr()
             assert "agrees with 1 heads kept elsewhere" in told.out
-            assert "the agents of south keep is not compared: they do not answer" in told.err
+            assert "not compared with the agents of south: they do not answer" in told.err
 
     asyncio.run(story())
 

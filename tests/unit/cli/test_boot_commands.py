@@ -139,7 +139,7 @@ def test_several_steps_are_asked_for_in_order_and_each_once(
     evac: Callable[..., Result], asked: Asked
 ) -> None:
     said = evac("skip", "r", "boot:s4", "boot:s3", "boot:s4", "--reason", "condemned")
-    assert "no leader took 2 of them yet" in said.stderr
+    assert "no leader has accepted 2 of them yet" in said.stderr
     assert [(one.verb, one.step, one.reason) for one in asked()] == [
         ("skip", "boot:s4", "condemned"),
         ("skip", "boot:s3", "condemned"),
@@ -149,8 +149,8 @@ def test_several_steps_are_asked_for_in_order_and_each_once(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "name a STEP; or --rack or --hall"),
-        (("--rack", "pangyo/h1/r9", "--hall", "h7"), "no server of pangyo/h1/r9, h7 is on the list"),
+        ((), "name a STEP, or use --rack or --hall"),
+        (("--rack", "pangyo/h1/r9", "--hall", "h7"), "no server of pangyo/h1/r9, h7 is on the hands-on list"),
     ],
 )
 def test_a_place_where_nobody_is_listed_is_refused_and_nothing_is_asked(

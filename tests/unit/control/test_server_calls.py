@@ -298,7 +298,7 @@ def test_a_token_goes_to_the_named_server_only_and_never_in_the_clear() -> None:
         ask(always(answer(b"", "307 Go", more="location: /elsewhere\r\n")), read, token=TOKEN)
     )
     assert (error.code, len(asked)) == ("server-redirect", 1)
-    with pytest.raises(EvacError, match="in the clear"):
+    with pytest.raises(EvacError, match="in plain text"):
         checked_url(Server("http://evac.example:8400", TOKEN))
     for url in (
         "evac.example",

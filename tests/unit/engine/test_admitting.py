@@ -281,13 +281,13 @@ def test_while_one_works_on_a_store_nobody_else_does() -> None:
 def test_a_store_that_moved_is_never_taken_back() -> None:
     async def story(desk: _Desk) -> None:
         await desk.go("fence", data=DONE)
-        with pytest.raises(NotAllowed, match="a store stays moved"):
+        with pytest.raises(NotAllowed, match="a store stays where it moved to"):
             await desk.go("promote", "undo_done", doing="undo")
         await desk.go("fence", "undo_done", doing="undo")
         assert (await desk.epoch()).settled
         await desk.go("fence", data=DONE, run="r2")
         await desk.go("promote", "step_unknown", {"message": "?"}, run="r2")
-        with pytest.raises(NotAllowed, match="a store stays moved"):
+        with pytest.raises(NotAllowed, match="a store stays where it moved to"):
             await desk.go("fence", "undo_done", run="r2", doing="undo")
 
     _story(story)

@@ -266,7 +266,7 @@ def test_a_new_plan_in_the_middle_keeps_what_is_done_and_what_runs() -> None:
             await execution.say(Event("plan_replaced", 0, data={"plan": "plan-3", "why": "", "lost": []}))
         await execution.say(Event("plan_replaced", 0, data={"plan": "plan-2", "why": "loss", "lost": ["z"]}))
         assert await task == "succeeded"
-        with pytest.raises(RunError, match="nobody carries"):
+        with pytest.raises(RunError, match="nothing executes the run"):
             await execution.say(Event("drift_seen", 0, data={"evidence": {}, "undone": False}))
         executed = [line for line in ground.driver.log if line.startswith("execute")]
         assert executed == ["execute run-1/a", "execute run-1/b", "execute run-1/d"]
