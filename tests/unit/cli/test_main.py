@@ -186,7 +186,7 @@ def test_a_mistake_of_our_own_is_said_plainly(
         (errors.InvalidInput("c", "m"), 2),
         (errors.UnsafePlan("c", "m"), 10),
         (errors.StalePlan("c", "m"), 12),
-        (errors.Infeasible("c", "m"), 1),
+        (errors.PlanError("c", "m"), 1),
         (errors.EvacError("c", "m"), 1),
     ],
 )

@@ -103,6 +103,19 @@ def test_no_second_candidate_while_the_first_is_unknown() -> None:
             begin(second, "anyang", "r1", POLICY)
 
 
+def test_a_promotion_overtakes_a_change_of_the_set_and_what_was_seen_of_it() -> None:
+    """The primary burns while it is not known whether its set of synchronous copies was changed."""
+    claimed, _ = claim(Epoch("chat"), holder="pangyo", candidate="pangyo", purpose="protect", run="r1")
+    begun, _ = begin(claimed, "pangyo", "r1", POLICY)
+    promoted, permit = _claim(begun)
+    assert (promoted.number, promoted.candidate, promoted.begun) == (2, "anyang", False)
+    assert (promoted.holder, promoted.rung) == ("pangyo", ""), "it needs a fence of its own"
+    assert promoted.changes == begun.changes + 1, "a late order may still change who confirms commits"
+    assert permit.changes
+    with pytest.raises(NotAllowed, match="what became of pangyo"):
+        claim(begun, holder="pangyo", candidate="pangyo", purpose="protect", run="r2")
+
+
 def test_a_claim_goes_above_every_epoch_that_members_have_obeyed() -> None:
     """A store that took the place of a lost one begins at nothing, and its members do not."""
     told = {"holder": "pangyo", "candidate": "anyang", "purpose": "promote", "run": "r1"}

@@ -27,12 +27,12 @@ from evac.engine.plans.library import (
     scenarios_of,
 )
 from evac.engine.plans.queue import WantedPlan, Work
-from evac.model.errors import Corrupt, Infeasible, InvalidInput, LeaseLost, PlanError, UnsafePlan
+from evac.model.errors import Corrupt, InvalidInput, LeaseLost, PlanError, UnsafePlan
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Entry, Lease, Put
 
 SITES = ("anyang", "ansan", "pangyo")
-NO_LUCK = Infeasible("no-plan", "no luck")
+NO_LUCK = PlanError("no-plan", "no luck")
 
 
 class _Clock:
@@ -58,7 +58,7 @@ class _World:
     async def _plan(self, lost: tuple[str, ...]) -> bytes:
         self.asked.append(lost)
         if lost == ("anyang", "ansan"):
-            raise Infeasible("no-plan", "nothing is left to serve from")
+            raise PlanError("no-plan", "nothing is left to serve from")
         return f"{self.estate} without {lost}".encode()
 
     async def fill(self) -> None:
@@ -139,7 +139,7 @@ def test_old_plans_are_made_anew_one_at_a_time() -> None:
 def test_a_loss_without_a_plan_says_why_and_is_not_tried_again_at_once() -> None:
     async def story(world: _World) -> None:
         async def fail(lost: tuple[str, ...]) -> bytes:
-            raise Infeasible("no-plan", "nothing is left to serve from")
+            raise PlanError("no-plan", "nothing is left to serve from")
 
         world.drawer = Drawer(world.store, world.clock, SITES, fail, lambda: "e")
         assert await world.drawer.fill_one(world.guard)

@@ -7,8 +7,9 @@
 An epoch is claimed before the fence, begun in the transaction that says that the promotion starts, and
 settled after the world said what became of it. While a candidate that was begun is not settled no other one
 can claim, however long that takes and whoever leads by then. Promotions and changes of the synchronous set
-share one epoch, so neither can overtake the other. What this module allows it answers as a permit, which
-rides in the transaction of the journal event that says so.
+share one epoch. A promotion overtakes only a change of the set: that leaves the primary where it is, its
+late order has an older epoch, and what was seen of who confirms commits proves nothing any more. What this
+module allows it answers as a permit, which rides in the transaction of the journal event that says so.
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ def claim(
         is_same = (before.candidate, before.purpose, before.run) == (candidate, purpose, run)
         if is_same and (before.begun or before.number >= obeyed):
             return before, Permit((_as_read(before),))
-        if before.begun and before.candidate not in names_in(fenced):
+        keeps_primary = (before.purpose, purpose) == ("protect", "promote")
+        if before.begun and not keeps_primary and before.candidate not in names_in(fenced):
             raise _in_doubt(before)
     after = Epoch(
         before.store,
@@ -161,7 +163,7 @@ def claim(
         False,
         before.synchronous,
         before.revision,
-        before.changes,
+        before.changes + (before.purpose == "protect" and before.begun),
     )
     return after, _change(before, after)
 
