@@ -12,6 +12,7 @@ from evac.derive.circles import tools_of_base
 from evac.derive.domains import Topology
 from evac.model.estate import Estate
 from evac.model.instance import LostStore, Services, ToolNeed
+from evac.steps.registry import kind_of
 
 
 def untimed(
@@ -57,8 +58,9 @@ def _of_store(estate: Estate, store: LostStore) -> str:
     """The fact that is missing for some way back of a store that a plan may take; empty for none."""
     stated = next(one for one in estate.stores if one.id == store.id)
     for way in store.allowed:
-        if way.kind == "promote" and stated.promote_ms is None:
+        if way.forced:
+            if "force-quorum" not in estate.limits.manual_ms:
+                return "limits/manual/force-quorum"
+        elif kind_of(way.kind).makes_primary and stated.promote_ms is None:
             return f"stores/{store.id}/promote"
-        if way.forced and "force-quorum" not in estate.limits.manual_ms:
-            return "limits/manual/force-quorum"
     return ""

@@ -33,7 +33,7 @@ def test_a_file_is_told_and_a_wrong_one_with_its_places(
 ) -> None:
     assert run(["notices", "check", str(file)]) == 0
     assert capsys.readouterr().out == (
-        "chat: apprise, all kinds, warning and graver\ndesk: webhook, plan, site, info and graver\n"
+        "chat: apprise, all kinds, warning and above\ndesk: webhook, plan, site, info and above\n"
     )
     assert run(["notices", "check", str(file), "--output", "json"]) == 0
     told = json.loads(capsys.readouterr().out)

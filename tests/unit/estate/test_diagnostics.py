@@ -358,9 +358,10 @@ ELSEWHERE = {
     "not-a-path",
     "subject-missing",
     "program-approves",
+    "load-above-budget",
 }
 """Codes of whole files, whose tests are in test_hostile.py, of policy files, of access files (in
-test_access_file.py), and of the tests just above.
+test_access_file.py), of loads (in truth/test_loads.py), and of the tests just above.
 """
 
 
