@@ -127,12 +127,11 @@ def of_run(
 
 
 class EffectsReader:
-    """Reads what runs left behind; a record is read once, for it does not change."""
+    """Reads what runs left behind; a record is decoded once, for it does not change."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[str, Moved] = {}
-        self._open: set[str] | None = None
         self._since: dict[tuple[str, str], int] = {}
 
     def begin_with(self, effects: Effects) -> None:
@@ -142,13 +141,12 @@ class EffectsReader:
     async def read(self, now_ms: int) -> Effects:
         """Everything that runs left behind by now. Raises Unavailable."""
         opened = await pages(self._store, OPEN)
-        under_way = {entry.key.removeprefix(OPEN) for entry in opened}
-        if self._open is None:
-            await self._keep(await pages(self._store, EFFECTS))
-        else:
-            ended = [await self._store.get(EFFECTS + run) for run in sorted(self._open - under_way)]
-            await self._keep([entry for entry in ended if entry is not None])
-        self._open = under_way
+        # All of them: a run may begin and end between two looks.
+        for entry in await pages(self._store, EFFECTS):
+            run = entry.key.removeprefix(EFFECTS)
+            if run not in self._known:
+                with contextlib.suppress(Corrupt):
+                    self._known[run] = decode(entry.value)
         register = await self._store.get(SITES_KEY)
         marks: dict[str, str] = {} if register is None else orjson.loads(register.value)
         runs = tuple(sorted(self._known.values(), key=lambda one: (one.ended_ms, one.run)))
@@ -159,11 +157,6 @@ class EffectsReader:
         lost = [*self._sites(marks, runs, _leaving(opened), now_ms), *_below_sites(runs, marks, cleared)]
         self._since = {(one.domain, one.state): one.since_ms for one in lost}
         return Effects(tuple(lost), runs)
-
-    async def _keep(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            with contextlib.suppress(Corrupt):
-                self._known[entry.key.removeprefix(EFFECTS)] = decode(entry.value)
 
     def _sites(
         self, marks: Mapping[str, str], runs: Sequence[Moved], leaving: Mapping[str, str], now_ms: int
