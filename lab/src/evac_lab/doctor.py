@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import platform
+import shlex
 import shutil
 import socket
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from evac.app.certificates import end_of, own_certificates, words_of
+from evac.app.detached import in_background
 from evac.drivers.process.client import CERT
 from evac.model.errors import EvacError
 from evac.store.locks import open_locks
@@ -162,6 +164,7 @@ def examine(folder: LabFolder, offset: int = 0, store: str = "") -> Diagnosis:
         _clocks(),
         *_certificates(),
         *_locks(store or _store_of(folder)),
+        *_controllers(),
     ]
     return Diagnosis(tuple(rows), install_command(missing))
 
@@ -270,6 +273,19 @@ def _locks(store: str) -> list[Checkup]:
     if not found:
         return [Checkup("store", "good", "locked: TLS, certificates, a user for evac's keys only, a seal")]
     return [Checkup("store", "note", one.words, one.cure) for one in found]
+
+
+def _controllers() -> list[Checkup]:
+    """Controllers that a command started for a run and that still run."""
+    return [
+        Checkup(
+            "controller",
+            "note",
+            f"process {one.pid} runs in the background for runs of {one.estate}",
+            f"evac status --store {shlex.quote(one.store)} shows what it waits for",
+        )
+        for one in in_background()
+    ]
 
 
 def as_text(diagnosis: Diagnosis) -> str:
