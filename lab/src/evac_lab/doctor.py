@@ -263,8 +263,8 @@ def _store_of(folder: LabFolder) -> str:
 
 
 def _locks(store: str) -> list[Checkup]:
-    """A line for each thing that is not locked. The lab comes up all the same."""
-    if not store:
+    """A line for each thing of an etcd that is not locked. The lab comes up all the same."""
+    if not store.startswith("etcd:"):
         return []
     try:
         found = asyncio.run(open_locks(store))
