@@ -220,7 +220,7 @@ def _show(fire: Fire, output: str, folder: LabFolder) -> int:
     emit(reports.as_json([fire]) if output == "json" else reports.timeline(fire), None)
     if fire.state in ("over", "succeeded", "succeeded_with_exceptions"):
         return console.DONE
-    after = f"{_to_show(folder.need(), fire.run)}, or " if fire.run else ""
+    after = f"{_to_show(folder, fire.run)}, or " if fire.run else ""
     say(f"it is not over: evac may wait for a person\nnext: {after}evac lab status")
     return console.FAILED
 

@@ -85,7 +85,8 @@ async def _of_etcd(members: Sequence[str], options: Mapping[str, str]) -> list[O
                 "start etcd with --client-cert-auth and --trusted-ca-file",
             )
         )
-    if await _reads(members, tls, prefix, deadline):
+    asked = not await _reads(members, tls, prefix, deadline)
+    if not asked:
         found.append(
             OpenLock(
                 "no-user",
@@ -93,14 +94,12 @@ async def _of_etcd(members: Sequence[str], options: Mapping[str, str]) -> list[O
                 "add a user and a role for the prefix, then: etcdctl auth enable",
             )
         )
-        users: dict[str, str] = {}
-    else:
-        users = {"user": options.get("user", ""), "password": options.get("password", "")}
-    gateway = Gateway(members, tls=tls, **users)
+    user = options.get("user", "") if asked else ""
+    gateway = Gateway(members, user=user, password=options.get("password", ""), tls=tls)
     try:
-        if users.get("user"):
-            found += await _of_the_role(gateway, users["user"], prefix, deadline)
-        elif users:
+        if user:
+            found += await _of_the_role(gateway, user, prefix, deadline)
+        elif asked:
             words = "etcd asks for a user, and the URL of the store names none"
             found.append(OpenLock("not-checked", words, "add user=NAME and password=file:/path to the URL"))
             return found
