@@ -184,7 +184,7 @@ def _covered(one: Rule, other: Rule) -> Iterator[Diagnostic]:
         for name in _SHARED
     )
     same = one.when == other.when and one.excludes == other.excludes and not one.used
-    caps = one.cap is one.cap_ppm is one.floor is None
+    caps = one.cap is None and one.cap_ppm is None and one.floor is None
     less = other.formula.money.minor <= one.formula.money.minor
     if wider and same and caps and less and one.paid in (None, other.paid):
         message = f"never pays more than {one.id}, which covers the same accounts"

@@ -255,7 +255,7 @@ def load_rules(path: Path) -> r.RuleSet:
 
 def _rule_set(values: dict[str, Any], root: Node) -> tuple[r.RuleSet | None, list[Diagnostic]]:
     node = root.fields["rules"][1]
-    places = {}
+    places: dict[str, list[Place]] = {}
     for item in node.items:
         name = item.fields.get("id")
         if name is not None:

@@ -136,7 +136,7 @@ def _window(row: _Row, number: int, name: str, problems: Problems) -> Window | N
         times["from"] or 0,
         times["to"] or 0,
         values["site"],
-        kind or "outage",  # type: ignore[arg-type]
+        kind or "outage",
         users,
         name,
         place,
