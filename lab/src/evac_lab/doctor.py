@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import platform
+import shlex
 import shutil
 import socket
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from evac.app.certificates import end_of, own_certificates, words_of
+from evac.app.detached import in_background
 from evac.drivers.process.client import CERT
 from evac_lab import faults, namespaces
 from evac_lab.process import MissingProgram, find_program
@@ -156,6 +158,7 @@ def examine(folder: LabFolder, offset: int = 0) -> Diagnosis:
         _namespaces(),
         _clocks(),
         *_certificates(),
+        *_controllers(),
     ]
     return Diagnosis(tuple(rows), install_command(missing))
 
@@ -242,6 +245,19 @@ def _certificates() -> list[Checkup]:
         cure = f"renew the file that {CERT} names; it is read again by itself"
         rows.append(Checkup("trust", "note" if words else "good", words or good, cure if words else ""))
     return rows
+
+
+def _controllers() -> list[Checkup]:
+    """Controllers that a command started for a run and that still run."""
+    return [
+        Checkup(
+            "controller",
+            "note",
+            f"process {one.pid} runs in the background for runs of {one.estate}",
+            f"evac status --store {shlex.quote(one.store)} shows what it waits for",
+        )
+        for one in in_background()
+    ]
 
 
 def as_text(diagnosis: Diagnosis) -> str:
