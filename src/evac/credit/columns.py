@@ -65,6 +65,7 @@ LINES: Final = pl.Schema(
         "site": pl.String(),
         "channel": pl.String(),
         "fee": pl.Int64(),
+        "tax_included": pl.Boolean(),
         "invoice": pl.String(),
         "invoice_line": pl.String(),
     }
