@@ -79,6 +79,7 @@ def test_the_page_and_its_banner_fit_and_axe_finds_nothing(browser: Browser, ser
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth") <= width
     finally:
+        page.goto(f"{served[0]}/hold")
         page.get_by_label("Reason").fill("they are out")
         page.get_by_role("button", name="Release hold").click()
         page.get_by_role("heading", name="Hold everything").wait_for()
