@@ -38,8 +38,8 @@ def _lead(case: Document) -> str:
     accounts = ledger["accounts"]
     have, needed = len(case["approvals"]), case["approvals_needed"]
     return (
-        f"{owed} for {accounts['credited']:,} of {accounts['rows']:,} rows of accounts "
-        f"({ledger['lines']:,} lines); {have} of {needed} persons approved."
+        f"{owed} for {accounts['credited']:,} accounts ({ledger['lines']:,} lines from {accounts['rows']:,} rows); "
+        f"{have} of {needed} persons approved."
     )
 
 
