@@ -37,10 +37,8 @@ def _lead(case: Document) -> str:
     owed = ", ".join(_sums(ledger["envelope"])) or "nothing"
     accounts = ledger["accounts"]
     have, needed = len(case["approvals"]), case["approvals_needed"]
-    return (
-        f"{owed} for {accounts['credited']:,} of {accounts['rows']:,} rows of accounts "
-        f"({ledger['lines']:,} lines); {have} of {needed} persons approved."
-    )
+    lines = f"{ledger['lines']:,} lines from {accounts['rows']:,} rows"
+    return f"{owed} for {accounts['credited']:,} accounts ({lines}); {have} of {needed} persons approved."
 
 
 def _sums(rows: Sequence[Document]) -> Iterator[str]:
