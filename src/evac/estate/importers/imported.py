@@ -56,6 +56,16 @@ class SourceError(EstateError):
         self.args = (self.message,)
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the caller says about a source that the source does not say itself."""
+
+    site: str | None = None
+    """The site that everything in the source is at."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to import; all if empty."""
+
+
 Value: TypeAlias = "str | int | bool | list[Value] | dict[str, Value] | None"
 UNKNOWN: Final = None
 """Written as `unknown`: the source names the thing and does not say its value."""
@@ -73,7 +83,7 @@ Sections: TypeAlias = dict[str, dict[str, Entry]]
 Rows: TypeAlias = list[tuple[str, ...]]
 
 TABLE_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "racks": ("rack", "hall"),
+    "racks": ("rack", "hall", "feeds"),
     "replicas": ("service", "target", "count"),
     "servers": (
         "server",
@@ -87,6 +97,9 @@ TABLE_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
         "disk_gib",
         "accelerators",
         "watts",
+        "serial",
+        "position",
+        "bmc_address",
     ),
 }
 
@@ -171,8 +184,9 @@ def scalar_text(text: str) -> str:
 
 
 def table_text(name: str, rows: Rows) -> str:
-    """A table as CSV: sorted rows, columns that no row fills left out."""
+    """A table as CSV: sorted rows, columns that no row fills left out. A short row ends in empty cells."""
     columns = TABLE_COLUMNS[name]
+    rows = [(*row, *("" for _ in columns[len(row) :])) for row in rows]
     kept = [i for i in range(len(columns)) if i == 0 or any(row[i] for row in rows)]
     lines = [",".join(columns[i] for i in kept)]
     lines.extend(",".join(row[i] for i in kept) for row in sorted(rows))

@@ -64,13 +64,16 @@ class HeadsKept(BaseModel):
 
 
 class ProofTold(BaseModel):
-    """problems: what is missing, changed or cut off; empty where the journal is whole."""
+    """problems: what is missing, changed or cut off; empty where the journal is whole. signed: heads that
+    controllers signed, as the store holds them; the policy lists their keys.
+    """
 
     stream: str
     segments: int
     records: int
     anchors: int
     problems: list[str]
+    signed: list[dict[str, str | int]]
 
 
 @proofs_router.post("/runs/{run}/proof", responses=answers(ProofTold, 400, 404, 413, 422, 503))
