@@ -25,6 +25,7 @@ from evac.planning.evacuation.board import (
     VICTIM,
     VICTIMS,
     Board,
+    is_barred,
     room_for,
     within_spread,
 )
@@ -379,7 +380,9 @@ def _row_of_victim(board: Board, service: int, victim: int) -> int:
 @inner
 def _is_hopeless(board: Board, service: int, row: int) -> bool:
     """Whether a row takes no replica of the open service, now or later in its turn, whatever is shed."""
-    if not board.eligible[service, board.row[row].pool] or within_spread(board, service, row) <= 0:
+    if not board.eligible[service, board.row[row].pool] or is_barred(board, row):
+        return True
+    if within_spread(board, service, row) <= 0:
         return True
     return not _could_cover(board, service, row)
 
