@@ -15,6 +15,7 @@ from typing import Final, Literal
 import numpy as np
 
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.model.reason import OffReason
 
 WHOLE: Final = -1
 """Hold of a use that lasts as long as the step itself."""
@@ -88,8 +89,13 @@ class LeftOff:
     """Servers of a dark domain that stay off, and why; names sorted."""
 
     domain: str
-    reason: str
+    why: OffReason
     servers: tuple[str, ...]
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        return self.why.words
 
 
 @dataclass(frozen=True, slots=True)
