@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evac.model.errors import InvalidInput
-from evac_lab.fleet.ground import FAULTS, Ground, PowerGrid, Trip, code_of
+from evac_lab.fleet.ground import FAULTS, FleetGround, PowerGrid, Trip, code_of
 
 OFF: Final = 0
 ON: Final = 1
@@ -58,7 +58,7 @@ class Machines:
 
     def __init__(
         self,
-        ground: Ground,
+        ground: FleetGround,
         grid: PowerGrid,
         fault: npt.NDArray[np.uint8],
         seed: int,
