@@ -73,7 +73,7 @@ def test_a_rack_that_trips_its_feed_alone_is_refused_with_its_servers(tmp_path: 
         for hall in (1, 2)
         for rack in (1, 2)
     ]
-    assert found.left_off[0].why == OffReason("above-inrush-limit", "a/h1/f1", 800, 700)
+    assert found.left_off[0].why == OffReason("above-inrush-limit", "a/h1/f1", 800, 693)
     assert not found.bring_up.any()
 
 

@@ -137,7 +137,7 @@ def network_forgotten(patch: Patch) -> None:
 
 
 def no_rack_is_refused(patch: Patch) -> None:
-    patch.setattr(energising._Energising, "_breaks", lambda self, racks: "")
+    patch.setattr(energising._Energising, "_breaks", lambda self, racks: None)
 
 
 def nothing_comes_on_by_itself(patch: Patch) -> None:
