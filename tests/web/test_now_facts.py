@@ -110,6 +110,21 @@ def test_what_is_lost_counts_for_nothing_and_is_cleared_by_name() -> None:
     play(story, MemoryStore())
 
 
+def test_what_is_lost_is_said_before_anything_is_reckoned_of_it() -> None:
+    """On a busy machine an audit takes minutes, and after a fire the mark is what people look for."""
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        hall = LostNow(f"{LOST}/h1", "lost", office.clock.now_ms() - 60_000, "fire-1")
+        seen = Observation(1, effects=Effects((hall,)))
+        await office.store.transact((), (Put(KEY, encode(seen, "", {})),))
+        await office.look()
+        office.refresh()
+        assert office.situation.lost == (hall,)
+        assert f"{LOST}/h1 is lost since" in (await client.get("/now")).text
+
+    play(story, MemoryStore())
+
+
 def test_the_form_that_makes_a_run_says_what_is_given_up_and_that_the_site_works() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         await ready(office)
@@ -129,7 +144,7 @@ def test_two_primaries_are_the_first_thing_on_the_page_and_it_says_what_to_do() 
         rivals = (Rivals("carts", ("north", "south"), 1),)
         await observed(office, Observation(1, rivals=rivals, effects=Effects()))
         page = (await client.get("/now")).text
-        verdict = page[page.index('class="verdict error"') :]
+        verdict = page[page.index('class="answer error"') :]
         assert "carts has 2 writable primaries: north, south" in verdict[:400]
         assert "Stop writes to the old one now" in verdict[:400]
 

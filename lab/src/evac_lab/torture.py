@@ -24,8 +24,11 @@ from random import Random
 from typing import Final
 
 from evac.app import runs
+from evac.engine.lead.watch_journal import STREAM, Notice, decode
 from evac.engine.runs.live_actions import PREFIX, decode_standing
+from evac.model.errors import EvacError
 from evac.run.waits import waiting
+from evac.store.journal import read
 from evac.store.port import Store
 from evac.views.wait_words import words_of
 from evac_lab import doctor, episodes, restoring, status, world
@@ -36,6 +39,8 @@ from evac_lab.world import SYNCHRONOUS, Options
 KINDS: Final = ("any", "leader", "replica", "cut", "half")
 PATIENCE: Final = Patience(45.0)
 PROTECTED_S: Final = 60.0
+BEFORE_S: Final = 5.0
+"""How long before a fire the story of one that went wrong begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,24 @@ def _waits(folder: LabFolder, fire: Fire) -> str:
     return status.ask(folder.need().topology, look, others[0].name)
 
 
+def story(folder: LabFolder, fire: Fire) -> Iterator[str]:
+    """What the controllers wrote since a fire was lit, each with its seconds after it: why it went wrong."""
+
+    async def look(store: Store) -> list[Notice]:
+        return [decode(record) async for segment in read(store, STREAM) for record in segment.records]
+
+    first = folder.need().topology.others(fire.lost_site)[0].name
+    try:
+        notices = status.ask(folder.need().topology, look, first)
+    except EvacError as error:
+        yield f"the store does not answer: {error.message}"
+        return
+    for one in notices:
+        at_s = one.at_ms / 1_000 - fire.burnt_at
+        if at_s >= -BEFORE_S:
+            yield f"{at_s:8.2f} s  {one.kind} {one.site}: {one.words}"
+
+
 def _home(folder: LabFolder, site: str) -> str:
     """Restores a site, and brings home what is away; what went wrong."""
     try:
@@ -170,6 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kind", choices=KINDS, action="append")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--patience", type=float, default=PATIENCE.longest_s, help="seconds a fire may take")
+    parser.add_argument("--logs", type=Path, help="keep the logs of a fire that went wrong in this folder")
     given = parser.parse_args(argv)
     failed = False
     for kind in given.kind or KINDS:
@@ -179,6 +203,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             for one in play(folder, kind, given.fires, Random(given.seed), Patience(given.patience)):
                 print(one.line(), flush=True)
                 rounds.append(one)
+                if one.trouble:
+                    print("\n".join(story(folder, one.fire)), flush=True)
+                    if given.logs is not None:
+                        shutil.copytree(folder.logs, given.logs / kind, dirs_exist_ok=True)
         failed = failed or len(rounds) < given.fires or any(one.trouble for one in rounds)
         print(f"{kind}: {summary(rounds)}", flush=True)
     return int(failed)

@@ -529,6 +529,9 @@ async def serve(setting: Setting, tell: Tell, ready: Callable[[Composed], None] 
             asyncio.create_task(enduring("plans judged ahead", made.ahead.run, trouble), name="ahead"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
+        if setting.watch and setting.drawer:
+            opening = enduring("planner kept open", made.worker.stay_open, trouble)
+            tasks.append(asyncio.create_task(opening, name="planner"))
         ready(made)
         done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in rest:

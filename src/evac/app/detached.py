@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
 import orjson
@@ -52,6 +53,29 @@ async def last_started(store: Store) -> Started | None:
     with contextlib.suppress(ValueError, TypeError):
         return Started(**orjson.loads(entry.value))
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """A controller on this machine that a command started for a run."""
+
+    pid: int
+    estate: str
+    store: str
+
+
+def in_background(processes: Path = Path("/proc")) -> tuple[Background, ...]:
+    """All of this machine whose command line may be read, the first started first; none where there is no
+    table of processes.
+    """
+    found = []
+    for folder in processes.glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if "--until-idle" in words and words[1:4] == ["-m", "evac", "serve"] and "--store" in words:
+                store = words[words.index("--store") + 1]
+                found.append(Background(int(folder.name), words[4], store))
+    return tuple(sorted(found, key=lambda one: one.pid))
 
 
 async def until_idle(

@@ -109,6 +109,7 @@ def _candidates(
             waived=waived and not within,
             by_itself=way.by_itself,
             forced=way.only_waived,
+            confirms=way.confirms,
         )
         found.setdefault((way.kind, way.at), candidate)
     return tuple(found[key] for key in sorted(found))
@@ -125,7 +126,8 @@ def _copies(top: Topology, lost: Loss, store: Store, scenario: Scenario) -> Iter
         detached = {member.at for member in store.members if member.detached}
         force_ms = top.estate.limits.manual_ms.get(ForceQuorum.name)
         for way in surviving_ways(store, _out_of_reach(top, lost, store), force_ms):
-            yield replace(way, loss_ms=0) if orderly and way.at not in detached else way
+            follows = orderly and way.at not in detached
+            yield replace(way, loss_ms=0, confirms=True) if follows else way
         return
     home = scenario.kind == "failback"
     for member, dead in zip(store.members, members_lost(top, lost, store), strict=True):

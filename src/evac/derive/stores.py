@@ -42,6 +42,8 @@ class Way:
     """Whether the members do it by themselves: nobody acts, and nothing is fenced."""
     only_waived: bool = False
     """Whether it is taken only where somebody waives the data by name, whatever the rpo."""
+    confirms: bool = False
+    """Whether every commit needed it: a copy that is said to be 0 s behind is not that."""
 
 
 def has_majority(store: Store, gone: tuple[bool, ...]) -> bool:
@@ -94,7 +96,7 @@ def promotion(store: Store, member: StoreMember, loses: bool = True) -> Way:
     """The way back by a copy. loses: not where the old primary still writes, or comes back itself."""
     duration = None if store.promote_ms is None else store.promote_ms + member.replay_ms
     live = not loses or member.mode in ("sync", "primary")
-    return Way("promote", member.at, duration, 0 if live else member.lag_ms)
+    return Way("promote", member.at, duration, 0 if live else member.lag_ms, confirms=live)
 
 
 def restoration(backup: Backup) -> Way | None:

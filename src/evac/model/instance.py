@@ -127,6 +127,10 @@ class Candidate:
     """Whether the members of the store do it by themselves."""
     forced: bool = False
     """Whether people force a new cluster from a minority."""
+    confirms: bool = False
+    """Whether it has every commit: each needed it, or the old primary still writes. Preferred to a copy that
+    is only said to be 0 s behind.
+    """
 
 
 @dataclass(frozen=True, slots=True)

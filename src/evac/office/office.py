@@ -390,6 +390,7 @@ class Office:
             policy=self.rules.digest if self.rules else "",
             controller=self._controller,
             rivals=self._observation.rivals,
+            lost=self._observation.effects.lost if self._observation.effects is not None else (),
         )
 
     def runs(self) -> tuple[RunShort, ...]:

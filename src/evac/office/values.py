@@ -16,7 +16,7 @@ from evac.engine.lead.verdict_answers import VoteReader
 from evac.incident.records import Notice
 from evac.model.generation import GENERATION_BITS
 from evac.model.run_policy import WatchProfile
-from evac.model.situation import Rivals
+from evac.model.situation import LostNow, Rivals
 from evac.store.port import Store
 from evac.views.status_document import HoldLine, PlanLine, RunLine
 from evac.watch.verdict import Ballot, judge
@@ -232,6 +232,8 @@ class Situation:
     """The one beside this room; None where none said anything."""
     rivals: tuple[Rivals, ...] = ()
     """Stores with two writable primaries: nothing is more severe."""
+    lost: tuple[LostNow, ...] = ()
+    """What is lost or evacuated, as the leader published it: known before anything is reckoned of it."""
 
 
 NOBODY = LeaderSeen("", 0)

@@ -9,6 +9,7 @@ else; a store is never promoted before its fences are done; what moved a store i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from evac.run import envelope
@@ -16,8 +17,9 @@ from evac.run.agenda import Agenda
 from evac.run.boots import outages, silent_servers
 from evac.run.boots.rules import next_ms as next_left_out_ms
 from evac.run.boots.rules import refusal
-from evac.run.values import ENDED, Effect, Event, RunPhase
+from evac.run.values import ENDED, Effect, Event, Left, RunPhase
 from evac.run.view import RunView
+from evac.steps.registry import kind_of
 
 EVAC: Final = "evac"
 """Who decides where no person did."""
@@ -198,10 +200,26 @@ def _ended(view: RunView, now_ms: int) -> Event:
     if view.exceptions or view.leftover:
         phase = "succeeded_with_exceptions"
         why = "steps were skipped, attested, rolled back or left in doubt"
-    if not view.spec.leaves:
+    left = [list(one) for one in (*view.spec.leaves, *_passed_over(view))]
+    if not left:
         return _event("run_ended", now_ms, phase=phase, why=why)
-    left = [list(one) for one in view.spec.leaves]
     return _event("run_ended", now_ms, phase="succeeded_with_exceptions", why=why, left=left)
+
+
+def _passed_over(view: RunView) -> Iterator[Left]:
+    """Services and stores of which a step was skipped or undone: nobody knows whether they are back."""
+    known = {one.name for one in view.spec.leaves}
+    for i, step in enumerate(view.steps):
+        if view.phases[i] not in ("skipped", "undone") or i in view.leftover or step.target in known:
+            continue
+        kind = kind_of(step.kind)
+        if kind.follows or kind.protects:
+            yield Left(step.target, "unprotected")
+        elif kind.phase or kind.makes_primary:
+            yield Left(step.target, "unknown")
+        else:
+            continue
+        known.add(step.target)
 
 
 def is_blocked(view: RunView) -> bool:

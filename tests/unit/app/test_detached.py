@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evac.app import detached
-from evac.app.detached import Started, last_started, remember, until_idle
+from evac.app.detached import Background, Started, in_background, last_started, remember, until_idle
 from evac.engine.runs.open_runs import OPEN
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Put
@@ -66,3 +67,17 @@ def test_what_it_was_started_with_is_kept() -> None:
         assert await last_started(store) is None
 
     asyncio.run(story())
+
+
+def test_controllers_in_the_background_are_found_among_all_processes(tmp_path: Path) -> None:
+    def process(pid: str, *words: str) -> None:
+        (tmp_path / pid).mkdir()
+        (tmp_path / pid / "cmdline").write_bytes("\0".join((*words, "")).encode())
+
+    serve = ("python3", "-m", "evac", "serve", "/srv/estate", "--site", "local", "--no-watch")
+    process("71", *serve, "--until-idle", "30 s", "--store", "sqlite:/srv/evac.sqlite")
+    process("8", *serve, "--store", "sqlite:/srv/evac.sqlite")
+    process("9", "vim", "--until-idle", "--store")
+    (tmp_path / "12").mkdir()
+    assert in_background(tmp_path) == (Background(71, "/srv/estate", "sqlite:/srv/evac.sqlite"),)
+    assert in_background(tmp_path / "none") == ()

@@ -117,6 +117,24 @@ def test_the_other_workers_read_the_estate_while_one_lists_scenarios(room: _Room
     asyncio.run(story())
 
 
+def test_what_is_wanted_at_once_has_a_worker_that_is_open_before_and_searches_for_nothing(
+    room: _Room,
+) -> None:
+    async def story() -> None:
+        urgent = _Here()
+        room.worker._workers[-1] = urgent  # type: ignore[call-overload]
+        keeping = asyncio.create_task(room.worker.stay_open())
+        while not urgent.asked["opened"]:
+            await asyncio.sleep(0.01)
+        keeping.cancel()
+        made = await room.worker.stand(room.worker.lanes, ("south",), "now", None, room._load)
+        assert _holds(room, made, "south")
+        assert not made.searched, "a better one is looked for later"
+        assert (urgent.asked["plan"], room.here.asked.total()) == (1, 0)
+
+    asyncio.run(story())
+
+
 def test_after_a_change_one_of_two_equal_plans_is_checked_and_both_stay(
     room: _Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:

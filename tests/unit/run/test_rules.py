@@ -18,7 +18,7 @@ from evac.run.pacing import Health, judge
 from evac.run.patience import again_ms, backoff_ms, deadline_ms, is_alarm
 from evac.run.state import RunView, apply
 from evac.run.table import RUN_TABLE, STEP_TABLE, diagram
-from evac.run.values import ENDED, EVENT_DATA, Event, RunLimit, RunSpec, RunStep
+from evac.run.values import ENDED, EVENT_DATA, Event, Left, RunLimit, RunSpec, RunStep
 from tests.unit.run.test_replay import random_spec
 from tests.unit.run.world import World, overused, seeded_outcomes
 
@@ -300,6 +300,33 @@ def test_a_late_step_is_an_alarm_on_the_critical_chain_or_far_beyond_its_predict
         late += [(now_ms, event.step) for event in stuck]
     assert late == [(100, "a"), (150, "b")]
     assert not is_alarm({"running_ms": 100, "predicted_ms": 50})
+
+
+@pytest.mark.parametrize(
+    ("skipped", "left"),
+    [
+        ("start:mail", [["mail", "unknown", 0]]),
+        ("shift:mail", [["mail", "unknown", 0]]),
+        ("rejoin:db:ansan", [["db", "unprotected", 0]]),
+        ("start:ads", [["ads", "shed", 9]]),
+        ("stop:mail", []),
+    ],
+)
+def test_the_end_names_what_a_skipped_step_may_have_left_down(skipped: str, left: list[list[object]]) -> None:
+    kind, target = skipped.split(":")[:2]
+    leaves = (Left("ads", "shed", 9),) if target == "ads" else ()
+    step = RunStep(skipped, kind, target, 0, 1_000)
+    world = World(RunSpec("r", "i", "p", (step,), leaves=leaves), outcome=lambda step, attempt: "refuse")
+    world.begin()
+    world.say("approved", who="kim", reason="fire")
+    while world.view.phases[0] != "failed":
+        assert world.step()
+    world.say("step_skipped", skipped, 1, who="kim", reason="done by hand")
+    while world.step():
+        pass
+    assert world.view.phase == "succeeded_with_exceptions"
+    (end,) = [event for event in world.events if event.kind == "run_ended"]
+    assert end.data.get("left", []) == left
 
 
 def test_a_large_plan_is_decided_in_steps_and_edges_not_their_square() -> None:

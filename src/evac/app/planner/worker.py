@@ -4,7 +4,9 @@ A worker loads the estate once from its files; what travels are roles and plan b
 to a core than the controller has. A worker has every plan judged by the checker before it hands it over, so
 that what lies ready can be carried out: the loop of a leader waits for no verdict. After a change of the
 estate a plan that was made of the same is kept, if the checker accepts it for the estate as it is now; two
-scenarios that are made of the same share one plan. The checker is not asked where it was given all that
+scenarios that are made of the same share one plan. For a site that burns while no plan of it lies ready there
+is one worker more, with the right of a controller: it is open before it is needed, also where another
+controller leads, and searches for nothing. The checker is not asked where it was given all that
 before: what this process saw accepted, it knows by digest. After a new start it knows nothing, and asks.
 """
 
@@ -33,6 +35,8 @@ BUDGET_MS: Final = 5_000
 SMALL: Final = 300
 """Servers of an estate up to which a plan is searched for at once, by one worker."""
 LANES: Final = 2
+OPEN_S: Final = 1.0
+"""How often it is looked whether the worker for what is wanted at once knows what was seen last."""
 NICENESS: Final = 10
 
 
@@ -85,7 +89,7 @@ class PlanningWorker:
         self._place = Place(str(path), as_of, waivers_of(policy))
         self._budget_ms, self._seen, self._large = budget_ms, seen, servers > SMALL
         self.lanes = lanes_for(servers)
-        self._workers = [Apart(NICENESS) for _ in range(self.lanes)]
+        self._workers = [*(Apart(NICENESS) for _ in range(self.lanes)), Apart()]
         self._known = _Known(Observation(0))
         self._rows: dict[str, RowsSaid] = {}
         self._stood: dict[tuple[str, ...], _Lying] = {}
@@ -104,6 +108,19 @@ class PlanningWorker:
         if self._known.seen.facts != seen.facts:
             self._known = _Known(seen)
         return self._known
+
+    async def stay_open(self) -> None:
+        """Keeps the worker for what is wanted at once open, with the estate as it is now, until cancelled."""
+        from evac.app.planner import desk
+
+        opened: Observation | None = None
+        while True:
+            seen = self._seen()
+            if opened is None or opened.facts != seen.facts or not self._workers[self.lanes].pids:
+                with contextlib.suppress(EvacError):
+                    await self._ask(self.lanes, desk.opened, seen)
+                    opened = seen
+            await asyncio.sleep(OPEN_S)
 
     async def scenarios(self) -> Sequence[WantedPlan]:
         """See `Planning`. The other workers read the estate meanwhile; what keeps one of them from that, it
@@ -143,7 +160,7 @@ class PlanningWorker:
             found = await self._shared(lane, lost, work, now, based, load)
         if found is not None:
             return found
-        ms = 0 if self._large and work == "make" else self._budget_ms
+        ms = 0 if work == "now" or (self._large and work == "make") else self._budget_ms
         try:
             told: Told = await self._ask(lane, desk.plan, now.seen, lost, ms)
         except EvacError as error:

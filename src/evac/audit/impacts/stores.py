@@ -50,7 +50,7 @@ class Outcome:
     lost: bool
     """No primary, no majority or no member is left."""
     ready_ms: int
-    """Fence, then the quickest copy within the rpo; NEVER without one."""
+    """Fence, then the quickest of the freshest copies within the rpo; NEVER without one."""
     fence_ms: int
     """Of that, the fence."""
     elects: bool
@@ -231,8 +231,9 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
     elects = lost and any(way.by_itself for way in ways)
     ways += () if elects else _restorable(store, gone[members:])
     copies = tuple(Copy(way.at, way.kind, way.duration_ms or 0, way.loss_ms) for way in ways)
-    usable = zip(ways, copies, strict=True)
-    allowed = [c.ready_ms for way, c in usable if within_rpo(store, c.loss_ms) and not way.only_waived]
+    usable = [w for w in ways if within_rpo(store, w.loss_ms) and not w.only_waived]
+    best = min(map(_freshness, usable), default=None)
+    allowed = [w.duration_ms or 0 for w in usable if _freshness(w) == best]
     fence_ms = store.fence_ms if is_fenced(store, gone[:members]) else 0
     losses = [UNKNOWN_MS if c.loss_ms is None else c.loss_ms for c in copies]
     known = [value for value in losses if value >= 0]
@@ -250,6 +251,11 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
         votes_gone=sum(m.votes for m, dead in zip(store.members, gone, strict=False) if dead),
         votes=sum(m.votes for m in store.members),
     )
+
+
+def _freshness(way: Way) -> tuple[int, bool]:
+    """The least is taken, however long it takes: less data lost, then a copy that every commit needed."""
+    return NEVER if way.loss_ms is None else way.loss_ms, not way.confirms
 
 
 def _restorable(store: Store, gone: tuple[bool, ...]) -> tuple[Way, ...]:

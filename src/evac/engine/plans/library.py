@@ -101,7 +101,7 @@ class Planning(Protocol):
     """A planner that keeps many plans."""
 
     lanes: int
-    """How many scenarios it works at side by side."""
+    """How many scenarios it works at side by side. One lane more is for what is wanted `now`."""
 
     async def scenarios(self) -> Sequence[WantedPlan]:
         """Everything that wants a plan, by the estate as it is now. Raises EvacError."""
@@ -261,7 +261,7 @@ class Drawer:
 
     sites: whose loss, alone and in pairs, always wants one. A plan of another estate is looked at anew, one
     older than `most_age_ms` as well. A planner of several lanes works at several scenarios side by side; one
-    lane never searches where there are several, so that a plan that is asked for at once waits for no search.
+    lane never searches where there are several, so that a change of the estate waits for no search.
     """
 
     def __init__(
@@ -378,7 +378,7 @@ class Drawer:
         """Makes the plan of a loss at once: where the drawer has none, or for more sites than a pair."""
         names = tuple(sorted(lost))
         wanted = WantedPlan(names, "site" if len(names) == 1 else "pair")
-        ready = await self._make(Choice(wanted, "make"), self._estate(), guard, self._planning.lanes - 1)
+        ready = await self._make(Choice(wanted, "now"), self._estate(), guard, self._planning.lanes)
         return (ready, await get_plan(self._store, ready.plan)) if ready.plan else None
 
     async def _make(self, choice: Choice, estate: str, guard: Lease, lane: int) -> Ready:
@@ -402,7 +402,11 @@ class Drawer:
         """The entry of a scenario, the bytes of its plan, none where there is a problem, and whether what
         lies there stays then.
         """
-        began_ms, wanted, stays = self._clock.monotonic_ms(), choice.wanted, choice.work != "make"
+        began_ms, wanted, stays = (
+            self._clock.monotonic_ms(),
+            choice.wanted,
+            choice.work not in ("now", "make"),
+        )
         made, problem = Made(b""), ""
         try:
             async with asyncio.timeout(self._plan_ms / 1_000):

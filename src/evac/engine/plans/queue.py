@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final, Literal
 
-Work = Literal["make", "search", "confirm"]
-"""make: the first plan that fits, as quickly as it can be had. search: a better one, in what time is left.
-confirm: the one that lies there is looked at again."""
+Work = Literal["now", "make", "search", "confirm"]
+"""now: the first plan that fits, before everything else: a site burns. make: the first plan that fits.
+search: a better one, in what time is left. confirm: the one that lies there is looked at again.
+"""
 
 RANK: Final[Mapping[str, int]] = {"site": 0, "pair": 1}
 KINDS: Final = ("site", "pair", "group", "hall", "feed")

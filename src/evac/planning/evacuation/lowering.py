@@ -302,16 +302,16 @@ def _candidates(instance: Instance, store: int) -> list[int]:
     """Allowed candidates of a store: freshest first, then the quickest, then by id."""
     options = instance.stores[store].candidates
 
-    def key(k: int) -> tuple[bool, int, int, str, str]:
+    def key(k: int) -> tuple[bool, int, bool, int, str, str]:
         option = options[k]
         return (*_freshness(instance, store, k), option.duration, option.kind, option.id)
 
     return sorted((k for k, option in enumerate(options) if option.allowed), key=key)
 
 
-def _freshness(instance: Instance, store: int, candidate: int) -> tuple[bool, int]:
+def _freshness(instance: Instance, store: int, candidate: int) -> tuple[bool, int, bool]:
     option = instance.stores[store].candidates[candidate]
-    return option.waived, b.NEVER if option.loss_ms is None else option.loss_ms
+    return option.waived, b.NEVER if option.loss_ms is None else option.loss_ms, not option.confirms
 
 
 def _stores(instance: Instance, sets: _UseSets, heap: _Heap) -> Table:

@@ -81,7 +81,7 @@ def now_context(now: Situation, facts: EstateFacts | None, at_ms: int) -> dict[s
         "ended": now.ended_runs[:5],
         "notices": now.notices[::-1][:NOTICES_MOST],
         "facts": facts,
-        "marked": _marked(now, facts, at_ms),
+        "marked": _marked(now, at_ms),
     }
     if facts is None:
         return shared
@@ -324,9 +324,9 @@ def verdict_words(loss: LossFacts) -> str:
     return VERDICT_WORDS[loss.verdict]
 
 
-def _marked(now: Situation, facts: EstateFacts | None, at_ms: int) -> list[dict[str, str]]:
-    """What is marked as lost or evacuated, with where to clear it."""
-    known = {one.domain: lost_words(one, at_ms) for one in facts.lost} if facts is not None else {}
+def _marked(now: Situation, at_ms: int) -> list[dict[str, str]]:
+    """What is marked as lost or evacuated, with where to clear it; nothing of it waits for an audit."""
+    known = {one.domain: lost_words(one, at_ms) for one in now.lost}
     for site in now.sites:
         if site.mark in LEFT:
             known.setdefault(site.id, f"{site.id} is {site.mark}")
@@ -525,7 +525,7 @@ def losses_context(facts: EstateFacts, kind: str, begin: int, most: int) -> dict
     }
 
 
-PAGE: Final = frame.Page("/now", "Now")
+PAGE: Final = frame.Page("/now", "Now", icon="now")
 AGE_MS: Final = 10_000
 """Ages on a page are told anew so often, if nothing else changed."""
 ROWS: Final = 200

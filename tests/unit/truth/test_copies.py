@@ -1,0 +1,49 @@
+"""Which copy of a lost store is promoted: what it has counts before what is said of it, then its time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evac.audit import audit
+from evac.model.scenario import Scenario, lose
+from evac.planning.plan import plan
+from evac.verify import check
+from tests.unit.truth.written import written
+
+COPIES = """
+name: copies
+detection: 0 s
+approval: 0 s
+sites: {a: {}, b: {}, c: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pc: {site: c, cpu: 8 cores, memory: 64 GiB}}
+services:
+  shop: {tier: 0, people: 9, replicas: {pc: 1}, start: 1 s, demand: {cpu: 1 cores, memory: 1 GiB},
+         needs: [{store: orders}], traffic: {kind: none}}
+stores:
+  orders:
+    engine: postgresql
+    fence: 1 s
+    promote: 5 s
+    rpo: 1 min
+    members: [{at: a, mode: primary}, {at: b, mode: async, LAG}, {at: c, mode: sync, lag: 30 s}]
+"""
+
+
+@pytest.mark.parametrize("lag", ["lag: 0 s", "lag: 1 s"])
+def test_a_synchronous_copy_goes_before_one_that_is_said_to_lag_by_nothing(tmp_path: Path, lag: str) -> None:
+    estate = written(tmp_path, COPIES.replace("LAG", lag))
+    made = plan(estate, lose("a"))
+    assert check(estate, made).holds
+    (store,) = made.stores
+    assert (store.candidate, store.loss_ms) == ("c", 0)
+    row = next(row for row in audit(estate).rows if row.domain == "a")
+    (fate,) = row.fates(("shop",))
+    assert fate.recovery_ms == made.outcomes[0].recovery_ms == 36_000
+
+
+def test_while_the_old_primary_writes_both_catch_up_and_the_quicker_one_takes_over(tmp_path: Path) -> None:
+    estate = written(tmp_path, COPIES.replace("LAG", "lag: 1 s"))
+    (store,) = plan(estate, Scenario("evacuate", ("a",))).stores
+    assert (store.candidate, store.loss_ms) == ("b", 0)
