@@ -59,7 +59,6 @@ def quarantine(run: str, where: Where, output: str, to: Path | None) -> None:
 
 
 run_argument = click.argument("run", metavar="RUN")
-step_argument = click.argument("step")
 steps_argument = click.argument("steps", metavar="[STEP]...", nargs=-1)
 rack_option = click.option(
     "--rack",

@@ -364,9 +364,3 @@ class Instance:
     def brought_up(self) -> IndexColumn:
         """Rows that boot though no service may need it, ascending."""
         return np.flatnonzero(self.bring_up).astype(np.int32)
-
-    @property
-    def total_weight(self) -> int:
-        """Weighted people over all lost milestones."""
-        s = self.services
-        return int(s.base_weight[s.base_lost].sum() + s.top_weight[s.top_lost].sum())

@@ -201,17 +201,14 @@ class Machines:
         self.state[server] = ON
         self.boots[server] += 1
         self.reset_at[server] = now
-        self._choose_source(server)
+        self.booted_from[server] = self.target[server] if self.override[server] else 0
+        if self.override[server] == OVERRIDE_ONCE:
+            self.override[server], self.target[server] = OVERRIDE_DISABLED, 0
         self.stalled_at[server] = -1
         self._later(now + int(self._inrush_ms[server]), _CALM, server)
         self._go_on(server, now, 0)
         for domain in self.grid.rush(server):
             self.trip(domain, now)
-
-    def _choose_source(self, server: int) -> None:
-        self.booted_from[server] = self.target[server] if self.override[server] else 0
-        if self.override[server] == OVERRIDE_ONCE:
-            self.override[server], self.target[server] = OVERRIDE_DISABLED, 0
 
     def _takes_ms(self, server: int) -> int:
         slow = _SLOW_BOOT_FACTOR if self.has_fault(server, "slow-boot") else 1
