@@ -20,6 +20,7 @@ import orjson
 
 from evac.app.accepting import WRONG, unsafe
 from evac.engine.lead.leadership import LEADER
+from evac.engine.lead.signed_heads import signed_heads
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.lead.watch_journal import Notice
 from evac.engine.lead.watch_journal import decode as decode_notice
@@ -462,6 +463,8 @@ class Proof:
     records: int
     anchors: int
     problems: tuple[str, ...]
+    signed: tuple[Mapping[str, Any], ...] = ()
+    """Heads that controllers signed, as the store holds them: who verifies has the keys, and checks them."""
 
 
 async def verify(store: Store, run: str, anchors: list[Anchor]) -> Proof:
@@ -471,7 +474,14 @@ async def verify(store: Store, run: str, anchors: list[Anchor]) -> Proof:
         async for segment in read(store, run):
             segments, records = segments + 1, records + len(segment.records)
     problems = await verify_chain(store, run, anchors)
-    return Proof(run, segments, records, len(anchors), tuple(str(problem) for problem in problems))
+    return Proof(
+        run,
+        segments,
+        records,
+        len(anchors),
+        tuple(str(problem) for problem in problems),
+        await signed_heads(store, run),
+    )
 
 
 async def notices(store: Store) -> list[Notice]:

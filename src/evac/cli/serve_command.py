@@ -24,7 +24,7 @@ from evac.cli import console
 from evac.cli.bundle_command import SITE as BUNDLE_SITE
 from evac.cli.bundle_command import BundleAsked, bundle_options, open_bundle
 from evac.cli.console import say
-from evac.cli.options import Length, agent_options, as_of_option, store_option
+from evac.cli.options import Length, agent_options, as_of_option, signing_options, store_option
 from evac.model.errors import InvalidInput
 from evac.views.words import listed
 
@@ -179,6 +179,7 @@ def status_options(command: Command) -> Command:
 @bundle_options
 @status_options
 @agent_options
+@signing_options
 @click.option(
     "--lease",
     type=Length(),

@@ -20,6 +20,7 @@ import orjson
 
 from evac.app import incidents, runs
 from evac.engine.clock import Clock
+from evac.engine.lead.signed_heads import key_named
 from evac.engine.runs import requests
 from evac.engine.runs.effects import may_clear
 from evac.engine.runs.open_runs import OPEN
@@ -29,6 +30,7 @@ from evac.engine.stores.guards import HOLD_KEY
 from evac.incident.records import Note
 from evac.model.access import GlassUse, Proven
 from evac.model.errors import Conflict, InvalidInput, NotAllowed, RunError
+from evac.net.secrets import ROOM_KEY
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 from evac.views.status_document import HoldLine
 
@@ -137,7 +139,7 @@ class Counter:
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
-        self._key = RoomKey()
+        self._key = RoomKey(key_named(ROOM_KEY))
         self._lease: tuple[int, Lease] | None = None
         self._turn = asyncio.Lock()
 

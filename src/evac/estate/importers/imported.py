@@ -83,7 +83,7 @@ Sections: TypeAlias = dict[str, dict[str, Entry]]
 Rows: TypeAlias = list[tuple[str, ...]]
 
 TABLE_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "racks": ("rack", "hall"),
+    "racks": ("rack", "hall", "feeds"),
     "replicas": ("service", "target", "count"),
     "servers": (
         "server",
@@ -97,6 +97,9 @@ TABLE_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
         "disk_gib",
         "accelerators",
         "watts",
+        "serial",
+        "position",
+        "bmc_address",
     ),
 }
 
@@ -181,8 +184,9 @@ def scalar_text(text: str) -> str:
 
 
 def table_text(name: str, rows: Rows) -> str:
-    """A table as CSV: sorted rows, columns that no row fills left out."""
+    """A table as CSV: sorted rows, columns that no row fills left out. A short row ends in empty cells."""
     columns = TABLE_COLUMNS[name]
+    rows = [(*row, *("" for _ in columns[len(row) :])) for row in rows]
     kept = [i for i in range(len(columns)) if i == 0 or any(row[i] for row in rows)]
     lines = [",".join(columns[i] for i in kept)]
     lines.extend(",".join(row[i] for i in kept) for row in sorted(rows))

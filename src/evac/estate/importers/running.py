@@ -49,9 +49,14 @@ from evac.model.estate import Estate, Service, Store
 from evac.model.units import RESOURCE_WORDS
 
 IMPORTERS: Final[Mapping[str, str]] = {
+    "ansible": "evac.estate.importers.ansible",
+    "backstage": "evac.estate.importers.backstage",
+    "catalogue": "evac.estate.importers.catalogue",
     "compose": "evac.estate.importers.compose",
     "csv": "evac.estate.importers.csv",
     "kubernetes": "evac.estate.importers.kubernetes.reader",
+    "netbox": "evac.estate.importers.netbox",
+    "terraform": "evac.estate.importers.terraform",
     "wikimedia": "evac.estate.importers.wikimedia.reader",
 }
 """Kind of source, as the command line names it -> the module that reads it."""
