@@ -41,6 +41,8 @@ class ImportResult:
     unknown: tuple[Unknown, ...]
     diagnostics: tuple[Diagnostic, ...]
     diff: tuple[str, ...]
+    worth: tuple[tuple[str, int, str], ...] = ()
+    """What is most worth adding, the best first: what, of how many, and what cannot be said without it."""
 
 
 class SourceError(EstateError):
@@ -114,6 +116,8 @@ class Imported:
     tables: dict[str, Rows] = field(default_factory=dict)
     unknown: list[Unknown] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
+    facts: dict[str, dict[str, Value]] = field(default_factory=dict)
+    """Path of a fact -> where it is from and of which day it is."""
 
     def add(
         self, section: str, name: str, values: Mapping[str, Value] | None = None, comment: str = ""
@@ -147,6 +151,11 @@ def document_text(kind: str, imported: Imported) -> str:
             lines.append(f"{section.key}:")
             for name in sorted(entries):
                 lines.extend(_entry_lines(name, entries[name]))
+    if imported.facts:
+        lines.append("facts:")
+        lines += [
+            f"  {scalar_text(path)}: {value_text(imported.facts[path])}" for path in sorted(imported.facts)
+        ]
     return "\n".join(lines) + "\n"
 
 
