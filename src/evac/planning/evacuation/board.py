@@ -3,7 +3,9 @@
 Tables are arrays of records, so that a kernel takes one argument and reads `board.service[s].tier`.
 Fields above the blank line of each table are fixed; those below change while a schedule is generated.
 Ragged tables lie in one `heap`: entry i of table T owns heap[heap[base[T] + i] : heap[base[T] + i + 1]].
-An item is a milestone to be scheduled: 0..C-1 the bases of components, C..C+S-1 the tops of services.
+An item is what is to be scheduled: 0..C-1 the bases of components, C..C+S-1 the tops of services, and from
+C+S on stores, and then once more the components, to start ahead of what they need only to serve. An order has
+stores and starts ahead only where it is searched; else what needs a store recovers it.
 
 The kernels at the end count how many replicas of a service fit on a row, within spread, and take capacity or
 give it back.
@@ -49,30 +51,34 @@ KINDS: Final = planned_in_order(lambda kind: kind.planner_code)
 """Step kinds the kernels know, in the order of their codes."""
 
 MEMBER, WAIT, NEED_STORE, NEED_UP, START_WAIT, START_STORE, SOFT, HARD_USER, TOOL, ON_ROW = range(10)
-CONFLICT, USES, BUDGETS, VICTIMS = range(10, 14)
+CONFLICT, USES, BUDGETS, AHEAD_WAIT, VICTIMS = range(10, 15)
 """Ragged tables. MEMBER, WAIT, NEED_STORE, NEED_UP (what it hard-depends on and runs) by component, and of
-WAIT and NEED_STORE what its starts wait for: START_WAIT, START_STORE; SOFT,
-HARD_USER by service; TOOL by kind;
+WAIT and NEED_STORE what its starts wait for: START_WAIT, START_STORE; AHEAD_WAIT: of WAIT all but what it
+only needs to serve; SOFT, HARD_USER by service; TOOL by kind;
 ON_ROW: entries of present on a row that may be shed, least valuable first; CONFLICT: services of a
 group; USES: lines of `use` of a set (set 0 is empty); BUDGETS: budgets of power that rows draw from, of each
 list of them that occurs; VICTIMS: one list, least valuable first."""
 GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TICKS, MANUAL_SET = range(
-    14, 21
+    15, 22
 )
 """Plain tables in the heap."""
 
 HELD, STARTS, SHEDS, BOOTS, RAN, RECOVERED, MARKED, CONFLICTED, SOURCES, LEVEL, VICTIM, ENTRY = range(12)
 FLOOR, REACHED, AT_LEVEL, LEVELLED, PINNED, TURN, VERSION, RELEASED = range(12, 20)
+BARRED, SPOILED = range(20, 22)
 """Places in `Board.size`: lengths of logs and scratch lists, the cursor over what may be shed, the
 tick before which nothing more may begin, the last one reached, the level at work, whether levels are
 finished one by one (1), whether rows are pinned (1) or chosen (0), the services that were started so far,
-what was refused how often (see `Board.refused`), and how often something was held no longer."""
+what was refused how often (see `Board.refused`), how often something was held no longer, the rows that the
+item at work leaves alone (see `is_barred`), and whether an item that started ahead never served (1)."""
 FAILED_ROOM, FAILED_TIME = 1, 2
 """Why an item is not there: no capacity for it, or no time before the horizon."""
 NEED, LEAST = range(2)
 """Rows of `Board.vector`: what a shed must free; the least any service needs of each resource."""
 BLOCK = 64
 """Rows of `GROUP_ROW` that share one upper limit of capacity, so that full stretches are passed over."""
+BARS = 62
+"""Rows that an item can leave alone one by one; of more rows every 62nd together."""
 STRETCH = 64
 """Ticks that share one count of full ticks, so that busy stretches are passed over."""
 
@@ -137,7 +143,9 @@ STORE_TYPE: Final = _record(
 PRESENT_TYPE: Final = _record(*_fields("service row count", "left to_shed kept"))
 LIMIT_TYPE: Final = _record(*_fields("cap least", "high"))
 USE_TYPE: Final = _record(*_fields("limit units offset hold"))
-ITEM_TYPE: Final = _record(*_fields("release", "done at why stack ran pinned_first pinned_last level seen"))
+ITEM_TYPE: Final = _record(
+    *_fields("release", "done at why stack ran pinned_first pinned_last level seen ahead")
+)
 OUTSET_TYPE: Final = _record(*_fields("uses ticks at"))
 HELD_TYPE: Final = _record(*_fields("uses hands ticks count at"))
 STARTED_TYPE: Final = _record(("unshed", *_VECTOR), *_fields("service mile row at manual next waits"))
@@ -156,7 +164,9 @@ class Board(NamedTuple):
     when a row is on (UNKNOWN: not booted); started, shed, held: logs; `waits` 1: the start uses capacity
     that a shed frees; pinned: rows of an earlier placement, by item; base_at, top_at: from when a
     milestone holds (NEVER: not at all); outset: what is held before anything is planned (power steps);
-    ready: tick before which a group cannot boot; release: before which an item cannot begin.
+    ready: tick before which a group cannot boot; release: before which an item cannot begin; ahead:
+    when the starts of a base that were made before what it needs to serve are over (UNKNOWN: none were,
+    NEVER: they could not be).
     busy_from, busy_to: between them no start in a pool fits that takes `busy_ticks` or more, with tools and
     by hand, unless something was released since `busy_at`; *_begun, begun_*: as it was when the item at
     work was begun; refused: by row, see `next_shed_row`.
@@ -279,6 +289,12 @@ def within_spread(board: Board, service: int, row: int) -> int:
     if board.row[row].feed >= 0:
         most = min(most, board.service[service].feed_cap - board.place[board.row[row].feed].feed)
     return most
+
+
+@inner
+def is_barred(board: Board, row: int) -> bool:
+    """Whether the item at work leaves a row alone: the search says so, bit by bit."""
+    return board.size[BARRED] != 0 and board.size[BARRED] >> (row % BARS) & 1 > 0
 
 
 @inner

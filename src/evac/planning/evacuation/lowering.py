@@ -155,7 +155,7 @@ def _scratch(
     places = max(_size(rows["rack"]), _size(rows["feed"]), _size(rows["site"]), 1)
     components = _size(service["component"])
     return {
-        "item": np.zeros(2 * (components + len(service)) + 8, b.ITEM_TYPE),
+        "item": np.zeros(2 * (components + len(service) + len(store)) + 8, b.ITEM_TYPE),
         "held": np.zeros(held, b.HELD_TYPE),
         "started": np.zeros(starts + 1, b.STARTED_TYPE),
         "shed": np.zeros(sheds, b.SHED_TYPE),
@@ -265,6 +265,16 @@ def component_waits(instance: Instance) -> list[list[int]]:
     return [sorted(w - {c}) for c, w in enumerate(waits)]
 
 
+def _ahead_waits(instance: Instance) -> list[list[int]]:
+    """Per component what of its waits is needed to start, or a tool that nobody can do without."""
+    s = instance.services
+    waits: list[set[int]] = [set() for _ in range(_components(instance))]
+    for service in np.flatnonzero(s.base_lost & ~never_planned(instance)).tolist():
+        needed = {*s.hard_start[service], *tools_of_base(s, instance.tools, service)}
+        waits[int(s.component[service])] |= {int(s.component[j]) for j in needed if s.base_lost[j]}
+    return [sorted(w - {c}) for c, w in enumerate(waits)]
+
+
 def _graph(instance: Instance, heap: _Heap) -> None:
     s = instance.services
     members: list[list[int]] = [[] for _ in range(_components(instance))]
@@ -292,6 +302,7 @@ def _graph(instance: Instance, heap: _Heap) -> None:
     heap.ragged(b.NEED_STORE, [sorted(x) for x in stores])
     heap.ragged(b.NEED_UP, [sorted(x) for x in running])
     heap.ragged(b.START_WAIT, [sorted(x - {c}) for c, x in enumerate(first)])
+    heap.ragged(b.AHEAD_WAIT, _ahead_waits(instance))
     heap.ragged(b.START_STORE, [sorted(x) for x in first_stores])
     heap.ragged(b.SOFT, s.soft)
     heap.ragged(b.HARD_USER, users)

@@ -26,6 +26,7 @@ from evac.planning.evacuation.board import (
     VICTIMS,
     Board,
     capacity_for,
+    is_barred,
     within_spread,
 )
 from evac.planning.evacuation.timing import hands, latest_shed, lift, reserve, shed_length, when
@@ -384,7 +385,9 @@ def _row_of_victim(board: Board, service: int, victim: int) -> int:
 @inner
 def _is_hopeless(board: Board, service: int, row: int) -> bool:
     """Whether a row takes no replica of the open service, now or later in its turn, whatever is shed."""
-    if not board.eligible[service, board.row[row].pool] or within_spread(board, service, row) <= 0:
+    if not board.eligible[service, board.row[row].pool] or is_barred(board, row):
+        return True
+    if within_spread(board, service, row) <= 0:
         return True
     return not _could_cover(board, service, row)
 

@@ -16,14 +16,20 @@ from numpy.typing import NDArray
 
 from evac.model.instance import Instance
 from evac.planning.compiled import kernel
-from evac.planning.evacuation.board import LEVELLED, NEVER, Board, Ints
+from evac.planning.evacuation.board import AHEAD_WAIT, LEVELLED, NEED_STORE, NEVER, WAIT, Board, Ints
+from evac.planning.evacuation.items import EAGER, FAVOUR, TASTE
 from evac.planning.evacuation.legality import breaches, breaks_rules, first_idle_shed
 from evac.planning.evacuation.lowering import lower
-from evac.planning.evacuation.order import Items, closure_order, items_of, level_order, lost_tools, tier_order
+from evac.planning.evacuation.order import (
+    Items,
+    closure_order,
+    entries,
+    items_of,
+    level_order,
+    lost_tools,
+    tier_order,
+)
 from evac.planning.evacuation.search import (
-    EAGER,
-    FAVOUR,
-    TASTE,
     anneal,
     as_run,
     generate,
@@ -41,9 +47,9 @@ SMALL = 3_000
 """Rows and starts up to which rows are chosen anew in every generation."""
 HEAT_DIVISOR = 100_000
 CHUNKS = 12
-COOLINGS = (100, 400, 1_600, 6_400)
+COOLINGS = (20, 100, 400, 1_600)
 """Descents begin at the objective over each of these in turn; when all have failed, the search ends."""
-OPTION_SHARE = 30
+OPTION_SHARE = 50
 SEEK_LEGAL = 400
 """Generations spent on an order that keeps the tiers where no constructive one does."""
 MENDS = 8
@@ -75,7 +81,8 @@ class Found:
 
 def default_options(board: Board, eager: int) -> Ints:
     """Rows that are on first, no pool preferred. eager 1: bases shed rather than wait for boots."""
-    options = np.zeros((board.components + len(board.service), 3), np.int64)
+    items = 2 * board.components + len(board.service) + len(board.store)
+    options = np.zeros((items, 4), np.int64)
     options[:, TASTE], options[:, FAVOUR] = ON_FIRST, -1
     options[: board.components, EAGER] = eager
     return options
@@ -226,7 +233,7 @@ def _search_small(
     board: Board, found: Found, random: NDArray[np.uint64], work: int, progress: Progress | None
 ) -> Found:
     """Annealing over order and options, rows chosen anew each time; the best of several descents."""
-    best, barren = found, 0
+    best, barren = _in_full(board, found), 0
     for chunk in range(CHUNKS):
         share = max(1, work // CHUNKS)
         again = _anneal(
@@ -240,6 +247,29 @@ def _search_small(
         if barren >= len(COOLINGS):
             break
     return best
+
+
+def _in_full(board: Board, found: Found) -> Found:
+    """The same order with every store before the first item that recovers it, and before every base that may
+    start ahead an item for that, so that they can be moved too.
+    """
+    keep_rows(board, 0)
+    generate(board, found.order, found.options, NEVER)
+    ran = found.order.copy()
+    as_run(board, ran)
+    first, seen = board.components + len(board.service), dict[int, None]()
+    for item in ran.tolist():
+        if item < board.components:
+            seen |= {first + int(store): None for store in entries(board, NEED_STORE, item)}
+            if len(entries(board, WAIT, item)) > len(entries(board, AHEAD_WAIT, item)):
+                seen[first + len(board.store) + item] = None
+        seen[item] = None
+    seen |= {first + store: None for store in range(len(board.store))}
+    order = np.array(list(seen), np.int64)
+    value = generate(board, order, found.options, NEVER)
+    if value > found.value or (found.legal and breaks_rules(board)):
+        return found
+    return Found(order, found.options, value, found.pinned, found.legal)
 
 
 def _search_large(

@@ -34,6 +34,7 @@ from evac.planning.evacuation.board import (
     VICTIMS,
     Board,
     capacity_for,
+    is_barred,
     may_fit,
     survey,
     take,
@@ -248,8 +249,12 @@ def _reopen_booted(board: Board, service: int, since: int) -> None:
 
 @inner
 def _fits_now(board: Board, service: int, row: int) -> bool:
-    """Whether one replica fits on a row that is on, with no shed to wait for."""
-    return capacity_for(board, service, row, 0) > 0 and within_spread(board, service, row) > 0
+    """Whether one replica fits on a row that is on and not left alone, with no shed to wait for."""
+    return (
+        not is_barred(board, row)
+        and capacity_for(board, service, row, 0) > 0
+        and within_spread(board, service, row) > 0
+    )
 
 
 @inner
