@@ -193,7 +193,7 @@ def test_resolving_lists_what_is_down_and_makes_nothing_operational(named: Path)
             row = (await client.get("/v1/incidents/fire-1")).json()["incident"]
             assert (row["state"], row["still_down"]) == ("over, services down", down)
             shown = (await client.get(PATH)).text
-            assert 'class="verdict warning"' in shown
+            assert 'class="answer warning"' in shown
             assert "still down" in shown
             assert [one["state"] for one in (await client.get("/v1/status")).json()["components"]] == [
                 one["state"] for one in states

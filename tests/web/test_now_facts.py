@@ -144,7 +144,7 @@ def test_two_primaries_are_the_first_thing_on_the_page_and_it_says_what_to_do() 
         rivals = (Rivals("carts", ("north", "south"), 1),)
         await observed(office, Observation(1, rivals=rivals, effects=Effects()))
         page = (await client.get("/now")).text
-        verdict = page[page.index('class="verdict error"') :]
+        verdict = page[page.index('class="answer error"') :]
         assert "carts has 2 writable primaries: north, south" in verdict[:400]
         assert "Stop writes to the old one now" in verdict[:400]
 

@@ -47,7 +47,7 @@ def test_a_plan_shows_every_service_against_its_rto_and_its_proof() -> None:
         assert "carry-out" not in text
         last = (await client.get(f"/plans/{digest}?steps=1000000&services=1000000")).text
         final = max(made().plan.steps, key=lambda step: (step.start_ms, step.id))
-        assert f'<th scope="row">{final.id}</th>' in last
+        assert f'<th scope="row" class="id">{final.id}</th>' in last
 
     play(story, MemoryStore())
 

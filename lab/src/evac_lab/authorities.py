@@ -1,4 +1,5 @@
-"""The certificates of the lab's agents and controllers, and of a fleet; each has an authority of its own.
+"""The certificates of the lab (agents, members of etcd, controllers) and of a fleet. Each of the two has
+an authority of its own.
 
 The key of the lab's authority is forgotten at once. Its certificates are good for twenty years to both sides
 of now: a lab may be told that its clocks have jumped. One certificate cannot carry the 32,000 addresses of a
@@ -9,7 +10,7 @@ controllers that are known by their address. Keys are elliptic (P-256).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -21,12 +22,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from evac.drivers.process.client import CA, CERT, KEY, AgentPeer, peer_of
+from evac.net.tls import TlsFiles
 from evac_lab.fleet.ground import CIRCUITS_ADDRESS, address_of
 from evac_lab.fleet.running import Certificates
-from evac_lab.state import ZONE, Topology
+from evac_lab.state import HOSTS, OPERATOR, ZONE, Site, Topology
 
-OPERATOR: Final = "operator"
-"""Who looks into the lab from outside of it."""
 _GOOD: Final = timedelta(days=20 * 365)
 _AUTHORITY: Final = "authority of the lab"
 
@@ -35,13 +35,24 @@ def make(folder: Path, topology: Topology) -> None:
     """Files of everybody, readable by this user only."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = ec.generate_private_key(ec.SECP256R1())
-    authority = _signed(_AUTHORITY, key.public_key(), key, None)
+    authority = _signed(_AUTHORITY, key.public_key(), key)
     (folder / "ca.pem").write_bytes(authority.public_bytes(Encoding.PEM))
     for site in topology.sites:
         address = x509.IPAddress(ipaddress.ip_address(site.host("agent")))
-        _write(folder, f"agent-{site.name}", key, address)
-        _write(folder, f"controller-{site.name}", key, x509.DNSName(client_name(site.name)))
-    _write(folder, OPERATOR, key, x509.DNSName(client_name()))
+        _write(folder, f"agent-{site.name}", key, [address])
+        _write(folder, f"etcd-{site.name}", key, _member_names(site))
+        _write(folder, f"controller-{site.name}", key, [x509.DNSName(client_name(site.name))])
+        _write(folder, f"store-{site.name}", key, [x509.DNSName(client_name(site.name))], nameless=True)
+    _write(folder, OPERATOR, key, [x509.DNSName(client_name())])
+    _write(folder, f"store-{OPERATOR}", key, [x509.DNSName(client_name())], nameless=True)
+
+
+def _member_names(site: Site) -> list[x509.GeneralName]:
+    """A member of etcd shows its peers a certificate of the address that it calls from. On loopback that is
+    the first address of the machine, in a namespace it may be any address of the site.
+    """
+    hosts = ["127.0.0.1", *(site.host(role) for role in HOSTS)]
+    return [x509.IPAddress(ipaddress.ip_address(host)) for host in hosts]
 
 
 def client_name(site: str = "") -> str:
@@ -59,39 +70,62 @@ def environment(folder: Path, site: str = "") -> Mapping[str, str]:
     }
 
 
+def member_files(folder: Path, site: str) -> TlsFiles:
+    """Of a member of etcd, towards clients and the other members."""
+    return TlsFiles(folder / "ca.pem", folder / f"etcd-{site}.pem", folder / f"etcd-{site}.key")
+
+
+def store_files(folder: Path) -> TlsFiles:
+    """Of an operator, towards etcd."""
+    shown = folder / f"store-{OPERATOR}"
+    return TlsFiles(folder / "ca.pem", shown.with_suffix(".pem"), shown.with_suffix(".key"))
+
+
 def operator(folder: Path) -> AgentPeer:
     return peer_of(environment(folder))
 
 
-def _write(folder: Path, name: str, authority: ec.EllipticCurvePrivateKey, san: x509.GeneralName) -> None:
+def _write(
+    folder: Path,
+    name: str,
+    authority: ec.EllipticCurvePrivateKey,
+    names: Sequence[x509.GeneralName],
+    nameless: bool = False,
+) -> None:
+    """nameless: without a common name, which etcd's gateway wants of its clients once it has users."""
     key = ec.generate_private_key(ec.SECP256R1())
     secret = folder / f"{name}.key"
     secret.touch(mode=0o600)
     secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    cert = _signed(name, key.public_key(), authority, san)
+    cert = _signed("" if nameless else name, key.public_key(), authority, names)
     (folder / f"{name}.pem").write_bytes(cert.public_bytes(Encoding.PEM))
 
 
 def _signed(
-    name: str, key: ec.EllipticCurvePublicKey, by: ec.EllipticCurvePrivateKey, san: x509.GeneralName | None
+    name: str,
+    key: ec.EllipticCurvePublicKey,
+    by: ec.EllipticCurvePrivateKey,
+    names: Sequence[x509.GeneralName] = (),
 ) -> x509.Certificate:
-    """san None: of the authority itself."""
+    """names: of whom it is; none: of the authority itself."""
     now = datetime.now(UTC)
+    subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "evac lab")]
+    subject += [x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []
     made = (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _AUTHORITY)]))
+        .subject_name(x509.Name(subject))
+        .issuer_name(x509.Name([subject[0], x509.NameAttribute(NameOID.COMMON_NAME, _AUTHORITY)]))
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _GOOD)
         .not_valid_after(now + _GOOD)
-        .add_extension(x509.BasicConstraints(ca=san is None, path_length=None), critical=True)
-        .add_extension(key_usage(signs_certificates=san is None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=not names, path_length=None), critical=True)
+        .add_extension(key_usage(signs_certificates=not names), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False)
     )
-    if san is not None:
-        made = made.add_extension(x509.SubjectAlternativeName([san]), critical=False)
+    if names:
+        made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return made.sign(by, hashes.SHA256())
 
 

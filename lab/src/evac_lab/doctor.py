@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import platform
 import shlex
@@ -16,6 +17,8 @@ from typing import Final, Literal
 from evac.app.certificates import end_of, own_certificates, words_of
 from evac.app.detached import in_background
 from evac.drivers.process.client import CERT
+from evac.model.errors import EvacError
+from evac.store.locks import open_locks
 from evac_lab import faults, namespaces
 from evac_lab.process import MissingProgram, find_program
 from evac_lab.servers import dns, etcd, haproxy, postgres, redis
@@ -145,8 +148,10 @@ class Diagnosis:
         return all(one.verdict != "missing" for one in self.checkups)
 
 
-def examine(folder: LabFolder, offset: int = 0) -> Diagnosis:
-    """Looks at programs, Python packages, ports, space, an old lab, and what only some worlds need."""
+def examine(folder: LabFolder, offset: int = 0, store: str = "") -> Diagnosis:
+    """Looks at programs, Python packages, ports, space, an old lab, and what only some worlds need. store: a
+    URL: then also at what of that store is not locked, without one of the lab that is up.
+    """
     missing = missing_programs()
     rows = [
         _programs(missing),
@@ -158,6 +163,7 @@ def examine(folder: LabFolder, offset: int = 0) -> Diagnosis:
         _namespaces(),
         _clocks(),
         *_certificates(),
+        *_locks(store or _store_of(folder)),
         *_controllers(),
     ]
     return Diagnosis(tuple(rows), install_command(missing))
@@ -245,6 +251,28 @@ def _certificates() -> list[Checkup]:
         cure = f"renew the file that {CERT} names; it is read again by itself"
         rows.append(Checkup("trust", "note" if words else "good", words or good, cure if words else ""))
     return rows
+
+
+def _store_of(folder: LabFolder) -> str:
+    """The store of the lab that is up; "" where none is."""
+    try:
+        up = folder.read() is not None and living(None, folder)
+        return folder.store.read_text(encoding="utf-8").strip() if up else ""
+    except (LabError, OSError):
+        return ""
+
+
+def _locks(store: str) -> list[Checkup]:
+    """A line for each thing of an etcd that is not locked. The lab comes up all the same."""
+    if not store.startswith("etcd:"):
+        return []
+    try:
+        found = asyncio.run(open_locks(store))
+    except EvacError as error:
+        return [Checkup("store", "note", error.message, error.hint)]
+    if not found:
+        return [Checkup("store", "good", "locked: TLS, certificates, a user for evac's keys only, a seal")]
+    return [Checkup("store", "note", one.words, one.cure) for one in found]
 
 
 def _controllers() -> list[Checkup]:

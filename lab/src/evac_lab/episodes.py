@@ -7,18 +7,18 @@ import json
 import signal
 import statistics
 import time
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from evac.model.errors import EvacError
 from evac_lab import clients, faults, status
 from evac_lab import process as processes
 from evac_lab.clients import LedgerReader, Record
 from evac_lab.faults import Struck, family
 from evac_lab.primaries import Connection, Database, Failures, find_primary
-from evac_lab.site_servers import Ground
+from evac_lab.site_servers import Ground, root_of_etcd
 from evac_lab.state import LabError, LabFolder, LabState, Running, Topology
 from evac_lab.status import Before
 
@@ -383,7 +383,7 @@ def move(folder: LabFolder, site: str) -> None:
         _stop_until(state.topology, site, others)
     finally:
         processes.resume(family(others))
-    move_etcd(state.topology, site)
+    move_etcd(Ground(folder, state.topology), site)
     _wait(lambda: status.leader_site(state.topology, site) == site, f"leading from {site}")
 
 
@@ -400,25 +400,30 @@ def _wait(ready: Any, what: str) -> None:
         time.sleep(0.1)
 
 
-def move_etcd(topology: Topology, site: str) -> None:
+def move_etcd(ground: Ground, site: str) -> None:
     """Hands etcd's own leadership to the member of a site: an election re-arms leases, and that is the case
-    worth measuring.
+    worth measuring. Raises `LabError`.
     """
-    here = _ask(topology.site(site).url("etcd"), "/v3/maintenance/status", {})
+    here = _ask(ground, site, "/v3/maintenance/status", {})
     member, leader = here["header"]["member_id"], here["leader"]
     if member == leader:
         return
-    for other in topology.others(site):
-        if _ask(other.url("etcd"), "/v3/maintenance/status", {})["header"]["member_id"] == leader:
-            _ask(other.url("etcd"), "/v3/maintenance/transfer-leadership", {"targetID": member})
+    for other in ground.topology.others(site):
+        if _ask(ground, other.name, "/v3/maintenance/status", {})["header"]["member_id"] == leader:
+            _ask(ground, other.name, "/v3/maintenance/transfer-leadership", {"targetID": member})
             return
 
 
-def _ask(url: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(f"{url}{path}", json.dumps(body).encode(), method="POST")
+def _ask(ground: Ground, site: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def asked() -> dict[str, Any]:
+        gateway = root_of_etcd(ground, ground.topology.site(site))
+        try:
+            return await gateway.call(path, body)
+        finally:
+            await gateway.close()
+
     try:
-        with urllib.request.urlopen(request, timeout=2.0) as answer:
-            found: dict[str, Any] = json.loads(answer.read(65_536))
-    except OSError as error:
-        raise LabError("lab-etcd", f"etcd at {url} does not answer: {error}", "evac lab status") from error
-    return found
+        return asyncio.run(asked())
+    except EvacError as error:
+        words = f"etcd in {site} does not answer: {error}"
+        raise LabError("lab-etcd", words, "evac lab status") from error

@@ -167,15 +167,12 @@ def status(live: bool, output: str, folder: Path | None) -> None:
     shown = screen()
     emit(screens.as_text(found, shown.width, shown.colour), None)
     for run in found.watchers.open_runs if found.watchers is not None else ():
-        say(f"next: {_to_show(state, run)}")
+        say(f"next: {_to_show(place, run)}")
 
 
-def _to_show(state: LabState, run: str) -> str:
+def _to_show(place: LabFolder, run: str) -> str:
     """The command that shows a run of this lab, as it can be typed."""
-    from evac_lab.state import store_url
-
-    up = [site.name for site in state.topology.sites if site.name not in {*state.burnt, *state.cut}]
-    return f"evac run show {run} --store {store_url(state.topology, up[0] if up else '')}"
+    return f'evac run show {run} --store "$(cat {shlex.quote(str(place.store))})"'
 
 
 @lab.command()
@@ -223,7 +220,7 @@ def _show(fire: Fire, output: str, folder: LabFolder) -> int:
     emit(reports.as_json([fire]) if output == "json" else reports.timeline(fire), None)
     if fire.state in ("over", "succeeded", "succeeded_with_exceptions"):
         return console.DONE
-    after = f"{_to_show(folder.need(), fire.run)}, or " if fire.run else ""
+    after = f"{_to_show(folder, fire.run)}, or " if fire.run else ""
     say(f"it is not over: evac may wait for a person\nnext: {after}evac lab status")
     return console.FAILED
 
@@ -468,9 +465,12 @@ def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, qu
 @click.option(
     "--folder", type=click.Path(path_type=Path, file_okay=False), help="Where the lab keeps its state."
 )
+@click.option("--store", envvar="EVAC_STORE", default="", help="Also say what of this store is not locked.")
 @output_option("text", "json")
-def doctor(install: bool, yes: bool, offset: int, folder: Path | None, output: str) -> int:
-    """What is missing on this machine for the lab, and the one command that installs it."""
+def doctor(install: bool, yes: bool, offset: int, folder: Path | None, store: str, output: str) -> int:
+    """What is missing on this machine for the lab, and the one command that installs it; and what of a store
+    is not locked (without --store: of the lab that is up).
+    """
     import json
     from dataclasses import asdict
 
@@ -478,10 +478,10 @@ def doctor(install: bool, yes: bool, offset: int, folder: Path | None, output: s
     from evac_lab.state import LabFolder, default_folder
 
     place = LabFolder((folder or default_folder()).absolute())
-    found = doctors.examine(place, offset)
+    found = doctors.examine(place, offset, store)
     if install and found.command:
         _install(found.command, yes)
-        found = doctors.examine(place, offset)
+        found = doctors.examine(place, offset, store)
     if output == "json":
         emit(json.dumps({"schema_version": 1, "well": found.well, **asdict(found)}, indent=2), None)
     else:

@@ -18,15 +18,25 @@ from typing import Final
 from evac.drivers.port import Action, Order
 from evac.drivers.process.client import AgentPeer
 from evac.drivers.process.driver import ProcessDriver
+from evac.net.etcd_gateway import Gateway
 from evac_lab import authorities, messenger
 from evac_lab import process as processes
 from evac_lab.primaries import Database
 from evac_lab.process import Process
 from evac_lab.servers import dns, etcd, haproxy, postgres, redis
-from evac_lab.state import PORTS, SERVICE, SITES, ZONE, LabFolder, Site, Topology, store_url
+from evac_lab.state import PORTS, SERVICE, SITES, STORE_USER, ZONE, LabFolder, Site, Topology, store_url
 
 KEY_NAME: Final = "evac-lab"
-_SECRETS: Final = ("postgres", "messenger", "redis", "dns", *(f"agent-{site}" for site in SITES))
+_SECRETS: Final = (
+    "postgres",
+    "messenger",
+    "redis",
+    "dns",
+    "etcd",
+    "etcd-root",
+    "store-seal",
+    *(f"agent-{site}" for site in SITES),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,7 @@ class Ground:
 
 
 def etcd_member(ground: Ground, site: Site, fresh: bool = True) -> etcd.EtcdServer:
-    peers = {one.name: f"http://{one.host('etcd')}:{PORTS['peer']}" for one in ground.topology.sites}
+    peers = {one.name: f"https://{one.host('etcd')}:{PORTS['peer']}" for one in ground.topology.sites}
     return etcd.etcd(
         ground.folder.data(site.name, "etcd"),
         site.host("etcd"),
@@ -88,7 +98,26 @@ def etcd_member(ground: Ground, site: Site, fresh: bool = True) -> etcd.EtcdServ
         peers,
         prefix=site.prefix,
         fresh=fresh,
+        tls=authorities.member_files(ground.folder.certificates, site.name),
     )
+
+
+def root_of_etcd(ground: Ground, site: Site, user: str = etcd.ROOT) -> Gateway:
+    """The way to a member of etcd for the one who may do everything there. user: "" before there are any."""
+    files = authorities.store_files(ground.folder.certificates)
+    tls = (str(files.ca), str(files.cert), str(files.key))
+    password = ground.secrets.reference("etcd-root")
+    return Gateway([site.url("etcd")], user=user, password=password, tls=tls)
+
+
+async def lock_etcd(ground: Ground) -> None:
+    """Users from now on: one for controllers, which reaches evac's own keys only."""
+    gateway = root_of_etcd(ground, ground.topology.sites[0], "")
+    users = {STORE_USER: (ground.secrets.value("etcd"), "evac/")}
+    try:
+        await etcd.add_users(gateway, ground.secrets.value("etcd-root"), users)
+    finally:
+        await gateway.close()
 
 
 def postgres_primary(ground: Ground, site: Site) -> postgres.PostgresServer:

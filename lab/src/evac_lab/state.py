@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlencode
 
 from evac.model.errors import EvacError, InvalidInput
-from evac.net.tls import is_here
 from evac_lab import process as processes
 from evac_lab.process import Process, ServerFailed
 
@@ -59,6 +58,7 @@ HALLS: Final = {
 }
 """What burns together when only half of a site does; an agent stands with the units that it runs."""
 
+_WITH_TLS: Final = frozenset({"etcd", "agent"})
 ZONE: Final = "lab"
 SERVICE: Final = "messenger"
 SERVICE_NAME: Final = f"{SERVICE}.{ZONE}"
@@ -80,7 +80,7 @@ class Site:
         return f"{self.net}.{HOSTS[role]}"
 
     def url(self, role: str) -> str:
-        return f"http{'s' if role == 'agent' else ''}://{self.host(role)}:{PORTS[role]}"
+        return f"http{'s' if role in _WITH_TLS else ''}://{self.host(role)}:{PORTS[role]}"
 
     @property
     def member(self) -> str:
@@ -95,12 +95,15 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A whole lab. clients: the address from which clients speak, outside every site."""
+    """A whole lab. clients: the address from which clients speak, outside every site. folder: of the lab that
+    is up there, with what opens its store; "" for addresses only.
+    """
 
     world: World
     offset: int
     sites: tuple[Site, ...]
     clients: str
+    folder: str = ""
 
     def site(self, name: str) -> Site:
         """Raises `InvalidInput` for a name that is none of the three."""
@@ -121,7 +124,7 @@ class Topology:
         return tuple(site.url("etcd") for site in order)
 
 
-def topology(world: World = "loopback", offset: int = 0) -> Topology:
+def topology(world: World = "loopback", offset: int = 0, folder: str = "") -> Topology:
     """The lab of a world. Raises `InvalidInput` for an offset out of range."""
     if world == "loopback":
         _check_offset(offset, LOOPBACK_OFFSETS)
@@ -138,7 +141,7 @@ def topology(world: World = "loopback", offset: int = 0) -> Topology:
         Site(name, number + 1, net, namespace)
         for number, (name, net, namespace) in enumerate(zip(SITES, nets, names, strict=True))
     )
-    return Topology(world, offset, sites, clients)
+    return Topology(world, offset, sites, clients, folder)
 
 
 def _check_offset(offset: int, most: int) -> None:
@@ -146,7 +149,9 @@ def _check_offset(offset: int, most: int) -> None:
         raise InvalidInput("lab-offset", f"no lab number {offset}", f"one of 0 to {most - 1}")
 
 
-VERSION: Final = 1
+OPERATOR: Final = "operator"
+"""Who looks into the lab from outside of it."""
+VERSION: Final = 2
 STATE_FILE: Final = "lab.json"
 _LOCK_FILE: Final = "lock"
 _LOCK_SECONDS: Final = 5.0
@@ -199,10 +204,11 @@ class LabState:
     processes: tuple[Running, ...] = ()
     cut: tuple[str, ...] = ()
     burnt: Mapping[str, float] = field(default_factory=dict)
+    folder: str = ""
 
     @property
     def topology(self) -> Topology:
-        return topology(self.world, self.offset)
+        return topology(self.world, self.offset, self.folder)
 
     def of_site(self, site: str) -> tuple[Running, ...]:
         return tuple(running for running in self.processes if running.site == site)
@@ -263,6 +269,11 @@ class LabFolder:
     def certificates(self) -> Path:
         """Of the agents, and of those that ask them."""
         return self.path / "certificates"
+
+    @property
+    def store(self) -> Path:
+        """The URL of the store, for commands: `--store "$(cat LAB/store)"`."""
+        return self.path / "store"
 
     def data(self, site: str, role: str) -> Path:
         return self.path / site / role
@@ -463,10 +474,22 @@ def wait_for(ready: Callable[[], bool], timeout_s: float, what: str, pause_s: fl
         time.sleep(pause_s)
 
 
+STORE_USER: Final = "evac"
+"""In etcd, of controllers: it may read and write the keys below `evac/`, and nothing else."""
+
+
 def store_url(topology: Topology, first: str = "") -> str:
-    """The store of the lab's controllers, the member of site `first` first. In namespaces its members are
-    other machines to evac, though nobody else reaches them.
+    """The store of the lab's controllers, the member of site `first` first: with the certificate of that
+    site, or of an operator, and sealed.
     """
-    members = topology.etcd_urls(first)
-    own = all(is_here(urlsplit(one).hostname or "") for one in members)
-    return f"etcd:{','.join(members)}{'' if own else '?plain=allowed&unsealed=allowed'}"
+    folder = LabFolder(Path(topology.folder))
+    shown = folder.certificates / f"store-{first or OPERATOR}"
+    options = {
+        "ca": str(folder.certificates / "ca.pem"),
+        "cert": f"{shown}.pem",
+        "key": f"{shown}.key",
+        "user": STORE_USER,
+        "password": f"file:{folder.secrets / 'etcd'}",
+        "seal": f"file:{folder.secrets / 'store-seal'}",
+    }
+    return f"etcd:{','.join(topology.etcd_urls(first))}?{urlencode(options, safe='/:')}"

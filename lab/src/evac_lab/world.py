@@ -6,6 +6,7 @@ Nothing here acts for evac; faults are in `faults`.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import shutil
 import sys
@@ -53,6 +54,7 @@ from evac_lab.state import (
     answers,
     default_folder,
     living,
+    store_url,
     topology,
     wait_for,
 )
@@ -197,9 +199,15 @@ def _data(ground: Ground, site: Site) -> list[Endpoint]:
     return [
         ("messages", "messages", "postgres", messages),
         ("presence", "presence", "redis", presence),
-        ("member", site.name, "etcd", {"url": site.url("etcd")}),
+        ("member", site.name, "etcd", {"url": site.url("etcd"), **_shown_to_etcd(ground)}),
         ("unit", SERVICE, "process", unit),
     ]
+
+
+def _shown_to_etcd(ground: Ground) -> Mapping[str, str]:
+    """A witness shows what an operator shows: it asks whether the member lives, and has no user."""
+    files = authorities.store_files(ground.folder.certificates)
+    return {"ca": f"file:{files.ca}", "cert": f"file:{files.cert}", "key": f"file:{files.key}"}
 
 
 def _traffic(ground: Ground, site: Site) -> list[Endpoint]:
@@ -265,7 +273,9 @@ def up(
         _clear_dead_lab(place)
         doctor.require(topology(options.world, options.offset), place.path)
         _empty(place)
-        state = LabState(options.world, options.offset, time.time(), delay_ms=options.delay_ms)
+        state = LabState(
+            options.world, options.offset, time.time(), delay_ms=options.delay_ms, folder=str(place.path)
+        )
         place.write(state)
         starter = Starter(place, state, progress, _STEPS)
         try:
@@ -340,6 +350,8 @@ def _start_all(starter: Starter, options: Options) -> None:
     ground = Ground(starter.folder, starter.state.topology)
     starter.folder.path.chmod(0o755)
     Secrets(starter.folder.secrets).make()
+    starter.folder.store.touch(mode=0o600)
+    starter.folder.store.write_text(store_url(ground.topology) + "\n", encoding="utf-8")
     authorities.make(starter.folder.certificates, ground.topology)
     write(ground, options.delay_ms)
     if options.world == "namespaces":
@@ -351,6 +363,7 @@ def _start_all(starter: Starter, options: Options) -> None:
         rest = [pool.submit(_start_simple, starter, ground, site) for site in sites]
         rest += [pool.submit(_start_agent, starter, ground, site, options.clocks) for site in sites]
         _results(quorum)
+        asyncio.run(site_servers.lock_etcd(ground))
         if options.controllers:
             rest += [pool.submit(_start_controller, starter, ground, site, options.clocks) for site in sites]
         _results(rest)

@@ -20,10 +20,10 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 
 from evac.agent.allowed import Allowed
-from evac.drivers.process.client import address, stamp_of
+from evac.drivers.process.client import address
 from evac.drivers.registry import DRIVERS
 from evac.model.errors import EvacError, InvalidInput
-from evac.net.tls import Renewed, TlsFiles, ends_ms, is_here, names_of, server_context
+from evac.net.tls import Renewed, TlsFiles, ends_ms, is_here, names_of, server_context, stamp_of
 
 LOOK_S: Final = 5.0
 SOON_MS: Final = 30 * 86_400_000

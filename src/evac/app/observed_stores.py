@@ -82,6 +82,7 @@ class SeenEstate:
         self._told_digest = ""
         self._heeded: dict[str, int] | None = None
         self._effects = EffectsReader(store)
+        self._is_late = asyncio.Event()
         self._published = Published(store)
         self._rivals: dict[str, Rivals] = {}
         self._obeyed: dict[str, int] = {}
@@ -168,20 +169,22 @@ class SeenEstate:
             await self.read()
         if not self.observation.members:
             at_ms = self._clock.now_ms()
+            effects = await self._effects.read(at_ms)
             looked = await observe(self._files, self._drivers, at_ms)
             self._note_obeyed(looked)
-            now = merged(self.observation, looked)
-            self._take(replace(now, effects=await self._effects.read(at_ms)))
+            self._take(replace(merged(self.observation, looked), effects=effects))
 
     async def look(self, guard: Lease) -> None:
         """One look at the real systems by the leader, written where roles changed. Silent servers make a look
-        long, and not the time from one to the next.
+        long, and not the time from one to the next. What runs did is read before the systems are asked: so
+        what is known of a run that ended is never newer than the roles that it left.
         """
+        self._is_late.clear()
         began_ms, at_ms = self._clock.monotonic_ms(), self._steady.now_ms()
+        effects = await self._effects.read(self._clock.now_ms())
         sets = DataSets(self._store, "", self._clock)
         before = await sets.read_all()
         now = await observe(self._files, self._drivers, self._clock.now_ms())
-        effects = await self._effects.read(self._clock.now_ms())
         self._note_obeyed(now)
         self.note_waits(now)
         await self._keep_sightings(now, at_ms, guard)
@@ -203,7 +206,10 @@ class SeenEstate:
             else:  # others were adopted meanwhile; the next look says so
                 self._take(seen)
         took_s = (self._clock.monotonic_ms() - began_ms) / 1_000
-        await asyncio.sleep(max(LEAST_S, PERIOD_S - took_s))
+        await asyncio.sleep(LEAST_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, PERIOD_S - LEAST_S - took_s)):
+                await self._is_late.wait()
 
     def _still_rivals(self, now: Observation) -> tuple[Rivals, ...]:
         """Stores of which two looks in a row found more than one writable member."""
@@ -222,11 +228,15 @@ class SeenEstate:
         return [epoch for epoch in changed if epoch.holder]
 
     async def behind(self, sites: Collection[str]) -> bool:
-        """Whether a store got its primary at one of these sites since the last look: a plan of the roles as
-        they are known here would take another site for it. The next look knows.
+        """Whether a run ended, or a store got its primary at one of these sites, since the last look: a plan
+        of what is known here would leave out what was moved. The next look knows, and begins at once.
         """
         epochs = await DataSets(self._store, "", self._clock).read_all()
-        return any(epoch.holder in sites for epoch in self._unheeded(epochs))
+        late = any(epoch.holder in sites for epoch in self._unheeded(epochs))
+        if late or await self._effects.has_newer(self.observation.effects):
+            self._is_late.set()
+            return True
+        return False
 
     async def _keep_sightings(self, now: Observation, at_ms: int, guard: Lease) -> None:
         """Written at each look that saw a primary: how old the last one is, is what can be lost. at_ms: when

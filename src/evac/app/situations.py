@@ -6,7 +6,10 @@ make two plans of one estate. Without one, systems are asked here, over what the
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import replace
+from typing import Final
 
 from evac.app.observed_stores import Published, merged, rivals_in
 from evac.app.observing import observe
@@ -20,6 +23,9 @@ from evac.model.estate import Estate
 from evac.model.observation import Observation
 from evac.store.port import Store
 
+CAUGHT_UP_S: Final = 3.0
+"""How long the leader is waited for while it does not know yet what a run moved that has ended."""
+
 
 async def facts_now(
     estate: Estate | None, store: Store | None, drivers: Drivers | None, now_ms: int
@@ -31,10 +37,13 @@ async def facts_now(
     """
     before, holders = Observation(0), {}
     if store is not None:
+        reader, until_s = EffectsReader(store), time.monotonic() + CAUGHT_UP_S
         published = await _published(store)
-        if published is not None and published.members and await store.holder(LEADER) is not None:
-            return published
-        reader = EffectsReader(store)
+        while published is not None and published.members and await store.holder(LEADER) is not None:
+            if time.monotonic() > until_s or not await reader.has_newer(published.effects):
+                return published
+            await asyncio.sleep(0.1)
+            published = await _published(store)
         if published is not None and published.effects is not None:
             reader.begin_with(published.effects)
         before = replace(published or before, effects=await reader.read(now_ms))

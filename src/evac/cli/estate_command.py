@@ -23,7 +23,7 @@ from evac.cli.options import (
 )
 from evac.estate import CheckResult
 from evac.estate import check as check_estate
-from evac.estate.importers import KINDS, ImportResult, import_estate
+from evac.estate.importers import KINDS, ImportResult, Options, import_estate
 from evac.views.json_out import alert_rows, check_json, document, plain
 from evac.views.problems import Alert, in_format, of_diagnostics
 from evac.views.small_texts import check_text
@@ -39,15 +39,29 @@ from evac.views.words import listed, plural
 @click.option(
     "--overlay", type=click.Path(path_type=Path), help="Facts that the source does not know; never changed."
 )
+@click.option("--site", help="The site that everything in the source is at, if the source does not say.")
+@click.option("--namespace", "namespaces", multiple=True, help="Kubernetes: only this namespace; repeatable.")
+@click.option("--strict", is_flag=True, help="Refuse the source if one object in it cannot be used.")
 @output_option("text", "json")
 @quiet_option
-def import_(kind: str, source: Path, target: Path, overlay: Path | None, output: str, quiet: bool) -> int:
-    """Import an estate from SOURCE: compose, csv (a host list), kubernetes (manifests) or wikimedia.
+def import_(
+    kind: str,
+    source: Path,
+    target: Path,
+    overlay: Path | None,
+    site: str | None,
+    namespaces: tuple[str, ...],
+    strict: bool,
+    output: str,
+    quiet: bool,
+) -> int:
+    """Import an estate from SOURCE: a host list, manifests, a dump, ...
 
     Add what the source does not know in overlay.yaml, which the first import creates. Importing again keeps
     it and shows what changed. Exit 2: evac check does not accept the folder after the import.
     """
-    found = import_estate(kind, source, target, overlay=overlay)
+    options = Options(site=site, namespaces=namespaces)
+    found = import_estate(kind, source, target, overlay=overlay, options=options, strict=strict)
     if output == "json":
         body = {
             "files": found.files,

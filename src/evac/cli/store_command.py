@@ -1,14 +1,16 @@
-"""evac store seal: authenticate every entry of a store with the key that its URL names."""
+"""evac store: check what of a store is not locked, and seal every entry with the key that its URL names."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import asdict
 
 import click
 
 from evac.cli import console
-from evac.cli.console import say
-from evac.cli.options import quiet_option
+from evac.cli.console import emit, say
+from evac.cli.options import output_option, quiet_option
 from evac.store.sealed import Sealing
 
 NAMED_MOST = 10
@@ -17,6 +19,29 @@ NAMED_MOST = 10
 @click.group()
 def store() -> None:
     """Maintain the store that runs are kept in."""
+
+
+@store.command()
+@click.option("--store", "url", required=True, envvar="EVAC_STORE", help="The store, as controllers name it.")
+@output_option("text", "json")
+@quiet_option
+def check(url: str, output: str, quiet: bool) -> int:
+    """Say in one line each what is not locked: no seal, etcd in the clear, without certificates or users,
+    a role for more than evac's keys, members that speak to each other in the clear.
+
+    Asks etcd itself and changes nothing. Ends with 3 where something is not locked.
+    """
+    from evac.store.locks import open_locks
+
+    found = asyncio.run(open_locks(url))
+    if output == "json":
+        emit(json.dumps({"schema_version": 1, "open": [asdict(one) for one in found]}, indent=2), None)
+    else:
+        for one in found:
+            say(f"{one.code:<15} {one.words}\n{'':<15} next: {one.cure}", quiet=False)
+        if not found:
+            say("nothing is left open: this store is locked", quiet)
+    return console.FINDINGS if found else console.DONE
 
 
 @store.command()

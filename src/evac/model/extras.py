@@ -33,6 +33,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "notices": ("apprise", "standardwebhooks"),
         "otel": ("opentelemetry",),
         "bundle": ("Crypto",),
+        "credit": ("duckdb",),
         "lab": ("evac_lab",),
     }
 )

@@ -33,6 +33,10 @@ GRPC_UNAVAILABLE: Final = 14
 GRPC_UNAUTHENTICATED: Final = 16
 NOT_PROPOSED: Final = ("etcdserver: no leader", "etcdserver: too many requests", "etcdserver: not leader")
 """Refusals before anything was proposed: the same call may be sent again."""
+COMMON_NAME: Final = b"CommonName of client"
+"""What the gateway says to a client whose certificate names it in the subject, once etcd has users: it could
+not act as the user of that name.
+"""
 
 
 class Refused(StoreError):
@@ -290,6 +294,10 @@ def _answer(endpoint: str, status: int, content: bytes) -> dict[str, Any]:
     try:
         answer = orjson.loads(content)
     except orjson.JSONDecodeError as error:
+        if status == 400 and content.startswith(COMMON_NAME):
+            words = f"{endpoint} refuses our certificate, because its subject has a common name"
+            hint = "make one with names as alternatives only, such as: openssl req -subj /O=evac"
+            raise StoreError("store-common-name", words, hint) from error
         raise Unavailable(f"{endpoint} gave no JSON (HTTP {status})") from error
     if not isinstance(answer, dict):
         raise Unavailable(f"{endpoint} gave an answer of the wrong kind")

@@ -58,6 +58,19 @@ class TlsFiles:
     key: Path | None = None
 
 
+def stamp_of(files: TlsFiles) -> tuple[object, ...]:
+    """What the files are recognised by; one that cannot be seen is another one."""
+    found: list[object] = []
+    for path in (files.ca, files.cert, files.key):
+        try:
+            seen = path.stat() if path is not None else None
+        except OSError:
+            found.append(0)
+        else:
+            found.append(None if seen is None else (seen.st_mtime_ns, seen.st_size, seen.st_ino))
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True)
 class TlsTrouble:
     """code: stable; words: in a sentence that begins with the other side's address; hint: what to do."""

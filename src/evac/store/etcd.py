@@ -180,8 +180,11 @@ class EtcdStore:
     async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
         check_lease(name, ttl_ms)
         deadline = time.monotonic() + self._gateway.deadline_s
-        if (held := await self.holder(name)) is not None:
+        row = await self._lease_row(name)
+        if row is not None and (held := self._held(name, row)) is not None:
             raise LockHeld(name, held.owner)
+        if row is not None:
+            await self._remove_foreign(name, row, deadline)
         lease_id = secrets.randbits(62) | 1  # chosen here, so that granting it twice is no harm
         await self._grant(lease_id, ttl_ms, deadline)
         try:
@@ -211,9 +214,32 @@ class EtcdStore:
 
     async def holder(self, name: str) -> Lease | None:
         check_key(name)
+        row = await self._lease_row(name)
+        return None if row is None else self._held(name, row)
+
+    async def _lease_row(self, name: str) -> dict[str, Any] | None:
         answer = await self._gateway.call("/v3/kv/range", {"key": text_key(self._leases + name)})
-        found = answer.get("kvs", [])
-        return _read_holder(name, found[0]) if found else None
+        found: list[dict[str, Any]] = answer.get("kvs", [])
+        return found[0] if found else None
+
+    def _held(self, name: str, row: dict[str, Any]) -> Lease | None:
+        """None for what evac did not write: it cannot be read, or has no lease of etcd that ends it. Nobody
+        would ever let it go, and so it must not keep controllers from leading.
+        """
+        try:
+            if not int(row.get("lease", 0)):
+                raise Corrupt(f"the lease {name} in etcd was not written by evac: it never ends")
+            return _read_holder(name, row)
+        except Corrupt as error:
+            self._pass_over(row, error)
+            return None
+
+    async def _remove_foreign(self, name: str, row: dict[str, Any], deadline: float) -> None:
+        """Only as it was read: what somebody else has put there since stays."""
+        key = text_key(self._leases + name)
+        as_read = {"key": key, "target": "MOD", "result": "EQUAL", "mod_revision": str(row["mod_revision"])}
+        body = {"compare": [as_read], "success": [{"request_delete_range": {"key": key}}], "failure": []}
+        await self._gateway.call("/v3/kv/txn", body, deadline)
 
     async def watch(self, prefix: str) -> AsyncIterator[None]:
         body = {
@@ -335,7 +361,8 @@ class EtcdStore:
         found = answer["responses"][0]["response_range"].get("kvs", [])
         if found and int(found[0].get("lease", 0)) == lease_id:  # a try before this one did it
             return int(found[0]["create_revision"])
-        raise LockHeld(name, _read_holder(name, found[0]).owner if found else "somebody")
+        held = self._held(name, found[0]) if found else None
+        raise LockHeld(name, held.owner if held is not None else "somebody")
 
     def _key_of(self, row: dict[str, Any]) -> str:
         return raw(row["key"]).decode("utf-8", "replace")[len(self._entries) :]

@@ -81,6 +81,17 @@ def check_store(url: str) -> None:
         raise _no_store(url)
 
 
+def store_kind(url: str) -> str:
+    """`memory`, `sqlite` or `etcd`. Raises `StoreError` where a URL cannot name a store."""
+    check_store(url)
+    return url.partition(":")[0]
+
+
+def etcd_members(url: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Addresses and options of `etcd:...`, the own member first. Raises `StoreError`."""
+    return _read_etcd(url.partition(":")[2])
+
+
 def _no_store(url: str) -> StoreError:
     return StoreError("store-url", f"{_without_secrets(url)!r} names no store", f"write one of: {FORMS}")
 

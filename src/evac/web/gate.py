@@ -36,7 +36,7 @@ from evac.web.room import READER, Kept, Shelf
 from evac.web.setting import WebSetting
 
 POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 STREAM: Final = "evac_stream"

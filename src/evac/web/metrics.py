@@ -18,10 +18,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from evac.app.certificates import end_of
-from evac.drivers.process.client import stamp_of
 from evac.model.access import Tls
 from evac.model.errors import EvacError
-from evac.net.tls import Renewed, TlsFiles
+from evac.net.tls import Renewed, TlsFiles, stamp_of
 from evac.notices.values import KINDS
 from evac.office.notices.overview import NoticesSeen
 from evac.office.office import Office

@@ -79,6 +79,23 @@ def test_a_run_under_way_marks_its_site_and_counts_once_it_has_ended() -> None:
     asyncio.run(work())
 
 
+def test_a_run_that_began_and_ended_between_two_looks_is_read() -> None:
+    async def work() -> None:
+        store, now = MemoryStore(), 99
+        reader = EffectsReader(store)
+        before = await reader.read(now)
+        assert not await reader.has_newer(before)
+        await put(store, moved("short", "lose", "east", at_ms=10))
+        assert await reader.has_newer(before)
+        after = await reader.read(now)
+        assert [one.run for one in after.moved] == ["short"]
+        assert not await reader.has_newer(after)
+        await store.transact((), (Put(EFFECTS + "odd", b"no record"),))
+        assert not await reader.has_newer(after), "what nobody can read moved nothing"
+
+    asyncio.run(work())
+
+
 def test_a_hall_is_lost_until_it_is_restored_or_cleared() -> None:
     async def work() -> None:
         store = MemoryStore()

@@ -28,7 +28,7 @@ def test_the_first_lab_is_where_the_documentation_says() -> None:
     plan = topology()
     assert [site.host("postgres") for site in plan.sites] == ["127.1.0.3", "127.2.0.3", "127.3.0.3"]
     assert plan.clients == "127.9.0.1"
-    assert plan.etcd_urls("anyang")[0] == "http://127.2.0.2:2379"
+    assert plan.etcd_urls("anyang")[0] == "https://127.2.0.2:2379"
 
 
 def test_no_member_has_a_name_that_patroni_takes_for_a_word() -> None:

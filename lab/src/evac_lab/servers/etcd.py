@@ -1,24 +1,33 @@
 """Real etcd members on given loopback addresses. Timers are etcd's own defaults: 300 ms instead of a second
-would only invite elections on a loaded machine.
+would only invite elections on a loaded machine. With TLS files a member takes nobody without a certificate.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ssl
 import subprocess
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from evac.net.etcd_gateway import Gateway, text_key
+from evac.net.tls import TlsFiles, client_context
 from evac_lab.process import OneProcess, Process, ServerFailed, find_program, run_once
 
 PACKAGE = "etcd-server"
 
 
-@dataclass(slots=True)
+ROOT = "root"
+
+
+@dataclass
 class EtcdServer(OneProcess):
-    """One member. peers: name -> URL of every member, itself included."""
+    """One member. peers: name -> URL of every member, itself included. tls: of clients and peers; None: in
+    the clear.
+    """
 
     name: str
     host: str
@@ -28,6 +37,7 @@ class EtcdServer(OneProcess):
     peers: Mapping[str, str]
     prefix: tuple[str, ...] = ()
     fresh: bool = True
+    tls: TlsFiles | None = None
     process: Process = field(init=False)
 
     def __post_init__(self) -> None:
@@ -36,7 +46,7 @@ class EtcdServer(OneProcess):
         )
 
     def _argv(self) -> tuple[str, ...]:
-        peer = f"http://{self.host}:{self.peer_port}"
+        peer = f"{self._scheme}://{self.host}:{self.peer_port}"
         return (
             find_program("etcd", PACKAGE),
             "--name",
@@ -65,12 +75,34 @@ class EtcdServer(OneProcess):
             "1h",
             "--log-level",
             "warn",
+            *self._lock(),
         )
+
+    def _lock(self) -> tuple[str, ...]:
+        if self.tls is None:
+            return ()
+        ca, cert, key = str(self.tls.ca), str(self.tls.cert), str(self.tls.key)
+        return (
+            *("--cert-file", cert, "--key-file", key, "--trusted-ca-file", ca, "--client-cert-auth"),
+            *("--peer-cert-file", cert, "--peer-key-file", key, "--peer-trusted-ca-file", ca),
+            "--peer-client-cert-auth",
+            # Passwords here are 32 random bytes: nothing is gained where they are slow to try.
+            *("--bcrypt-cost", "4"),
+        )
+
+    @property
+    def _scheme(self) -> str:
+        return "http" if self.tls is None else "https"
 
     @property
     def url(self) -> str:
         """What clients connect to."""
-        return f"http://{self.host}:{self.client_port}"
+        return f"{self._scheme}://{self.host}:{self.client_port}"
+
+    @cached_property
+    def _line(self) -> ssl.SSLContext | None:
+        """How this member is asked: with its own certificate."""
+        return None if self.tls is None else client_context(self.tls)
 
     def start(self) -> None:
         """Starts it and does not wait: one member alone is never ready. See `wait_for_all`."""
@@ -83,7 +115,7 @@ class EtcdServer(OneProcess):
             return self._answers_in_its_namespace()
         with (
             contextlib.suppress(OSError),
-            urllib.request.urlopen(f"{self.url}/health", timeout=1.0) as answer,
+            urllib.request.urlopen(f"{self.url}/health", timeout=1.0, context=self._line) as answer,
         ):
             return b'"true"' in answer.read(4_096)
         return False
@@ -93,6 +125,8 @@ class EtcdServer(OneProcess):
             *self.prefix,
             find_program("etcdctl", "etcd-client"),
             f"--endpoints={self.url}",
+            *(() if self.tls is None else (f"--cacert={self.tls.ca}", f"--cert={self.tls.cert}")),
+            *(() if self.tls is None else (f"--key={self.tls.key}",)),
             "--dial-timeout=1s",
             "--command-timeout=1s",
             "endpoint",
@@ -113,14 +147,38 @@ def etcd(
     *,
     prefix: tuple[str, ...] = (),
     fresh: bool = True,
+    tls: TlsFiles | None = None,
 ) -> EtcdServer:
     """A member under `folder`, not started; alone when `peers` is not given."""
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = dict(peers) if peers else {name: f"http://{host}:{peer_port}"}
-    return EtcdServer(name, host, client_port, peer_port, folder, cluster, prefix, fresh)
+    cluster = dict(peers) if peers else {name: f"http{'' if tls is None else 's'}://{host}:{peer_port}"}
+    return EtcdServer(name, host, client_port, peer_port, folder, cluster, prefix, fresh, tls)
 
 
 def wait_for_all(members: Sequence[EtcdServer], timeout_s: float = 20.0) -> None:
     """Waits for every member: one successful write proves only two of three."""
     for member in members:
         member.process.wait_until(member.answers, timeout_s)
+
+
+async def add_users(gateway: Gateway, root: str, users: Mapping[str, tuple[str, str]]) -> None:
+    """Lets nobody in without a password from now on. root: the password of the one who may do everything.
+    users: name -> its password, and the prefix of the only keys that it may read and write.
+    """
+    await gateway.call("/v3/auth/user/add", {"name": ROOT, "password": root})
+    await gateway.call("/v3/auth/user/grant", {"user": ROOT, "role": ROOT})
+    for name, (password, prefix) in users.items():
+        await add_user(gateway, name, password, prefix)
+    await gateway.call("/v3/auth/enable", {})
+
+
+async def add_user(
+    gateway: Gateway, name: str, password: str, prefix: str, access: str = "READWRITE"
+) -> None:
+    """A user, and a role of the same name for the keys below a prefix. access: or READ."""
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    keys = {"permType": access, "key": text_key(prefix), "range_end": text_key(end)}
+    await gateway.call("/v3/auth/role/add", {"name": name})
+    await gateway.call("/v3/auth/role/grant", {"name": name, "perm": keys})
+    await gateway.call("/v3/auth/user/add", {"name": name, "password": password})
+    await gateway.call("/v3/auth/user/grant", {"user": name, "role": name})

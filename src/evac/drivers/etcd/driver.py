@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
 import orjson
 
 from evac.drivers.capabilities import AnswersProbe, ProbeReport
 from evac.drivers.parameters import text
-from evac.drivers.port import Action
+from evac.drivers.port import Action, Value
+from evac.model.errors import InvalidInput, Permanent
 from evac.net.http_calls import Prober
+from evac.net.secrets import path_of
+from evac.net.tls import TlsFiles, client_context, stamp_of
 
 
 class EtcdDriver(AnswersProbe):
@@ -17,18 +24,36 @@ class EtcdDriver(AnswersProbe):
 
     def __init__(self) -> None:
         self._prober = Prober()
+        self._contexts: dict[TlsFiles, tuple[tuple[object, ...], ssl.SSLContext]] = {}
 
     async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
         """Asks the member alone (`serializable`): one that waits for an election is alive, and a site must
         not look dead because another one is.
         """
         url = text(action.settings, "url").rstrip("/") + "/health?serializable=true"
-        _, body = await self._prober.get(url)
+        line = self._context(action.settings) if url.startswith("https:") else None
+        _, body = await self._prober.get(url, line)
         try:
             alive = "health" in orjson.loads(body)
         except (orjson.JSONDecodeError, TypeError):
             alive = False
         return ProbeReport(alive, "" if alive else f"{url}: no health in it")
+
+    def _context(self, settings: Mapping[str, Value]) -> ssl.SSLContext:
+        """Made again when a file has changed; while new files do not fit each other, the old ones count.
+
+        Raises Permanent where no files ever fitted.
+        """
+        paths = (path_of(text(settings, name, "")) for name in ("ca", "cert", "key"))
+        files = TlsFiles(*(Path(one) if one else None for one in paths))
+        stamp, made = stamp_of(files), self._contexts.get(files)
+        if made is None or made[0] != stamp:
+            try:
+                made = self._contexts[files] = (stamp, client_context(files))
+            except InvalidInput as error:
+                if made is None:
+                    raise Permanent(error.code, error.message, error.hint) from error
+        return made[1]
 
     async def close(self) -> None:
         await self._prober.close()

@@ -34,7 +34,7 @@ from evac.model.estate import Endpoint, Estate
 from evac.net import secrets
 from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
 from evac.net.secrets import Secret
-from evac.net.tls import TlsFiles, TlsTrouble, client_context, is_here, why_cut
+from evac.net.tls import TlsFiles, TlsTrouble, client_context, is_here, stamp_of, why_cut
 
 CA, CERT, KEY, PLAIN = "EVAC_AGENT_CA", "EVAC_AGENT_CERT", "EVAC_AGENT_KEY", "EVAC_AGENT_PLAIN"
 ALLOWED: Final = "allowed"
@@ -101,19 +101,6 @@ class Lines:
                 if self._made is None:
                     raise Retryable(error.code, error.message, error.hint) from error
         return self._made[1]
-
-
-def stamp_of(files: TlsFiles) -> tuple[object, ...]:
-    """What the files are recognised by; one that cannot be seen is another one."""
-    found: list[object] = []
-    for path in (files.ca, files.cert, files.key):
-        try:
-            seen = path.stat() if path is not None else None
-        except OSError:
-            found.append(0)
-        else:
-            found.append(None if seen is None else (seen.st_mtime_ns, seen.st_size, seen.st_ino))
-    return tuple(found)
 
 
 def agent_endpoints(estate: Estate) -> dict[str, Endpoint]:

@@ -140,8 +140,7 @@ class Conductor:
         """
         await self._found.wait()  # else a run of ours may be taken for one that was left unfinished
         assert self._tasks is not None
-        if proposed is None:
-            await self._look_first(wanted.leaving)
+        await self._look_first(wanted.leaving if proposed is None else ())
         seen = await self._look_at(wanted) if proposed is not None else ()
         await self._desk.accept(wanted.plan)
         policy, digest = self._desk.policy, await put_plan(self._desk.store, wanted.plan, self.guard)
@@ -504,10 +503,14 @@ class Conductor:
         return asks_of(execution.view, policy.envelope)
 
     async def _look_first(self, lost: Collection[str]) -> None:
-        """Raises StalePlan where the plan may take another site for the primary of a store that burnt."""
-        if lost and await self._desk.behind(lost):
+        """Raises StalePlan where the plan may not know what a run moved that has ended, or takes another site
+        for the primary of a store that burnt.
+        """
+        if await self._desk.behind(lost):
             raise StalePlan(
-                "plan-stale", "stores changed since they were last observed; the next observation decides"
+                "plan-stale",
+                "a run ended or a store changed after the last look at the systems",
+                "make the plan again in a few seconds: evac plan",
             )
 
     async def _consent(self, view: RunView, event: Event) -> Permit:

@@ -141,12 +141,7 @@ class EffectsReader:
     async def read(self, now_ms: int) -> Effects:
         """Everything that runs left behind by now. Raises Unavailable."""
         opened = await pages(self._store, OPEN)
-        # All of them: a run may begin and end between two looks.
-        for entry in await pages(self._store, EFFECTS):
-            run = entry.key.removeprefix(EFFECTS)
-            if run not in self._known:
-                with contextlib.suppress(Corrupt):
-                    self._known[run] = decode(entry.value)
+        await self._read_new()
         register = await self._store.get(SITES_KEY)
         marks: dict[str, str] = {} if register is None else orjson.loads(register.value)
         runs = tuple(sorted(self._known.values(), key=lambda one: (one.ended_ms, one.run)))
@@ -157,6 +152,19 @@ class EffectsReader:
         lost = [*self._sites(marks, runs, _leaving(opened), now_ms), *_below_sites(runs, marks, cleared)]
         self._since = {(one.domain, one.state): one.since_ms for one in lost}
         return Effects(tuple(lost), runs)
+
+    async def has_newer(self, effects: Effects | None) -> bool:
+        """Whether a run ended of which these effects say nothing. Raises Unavailable."""
+        await self._read_new()
+        return not self._known.keys() <= {one.run for one in (effects or Effects()).moved}
+
+    async def _read_new(self) -> None:
+        """All of them: a run may begin and end between two looks. What cannot be read moved nothing."""
+        for entry in await pages(self._store, EFFECTS):
+            run = entry.key.removeprefix(EFFECTS)
+            if run not in self._known:
+                with contextlib.suppress(Corrupt):
+                    self._known[run] = decode(entry.value)
 
     def _sites(
         self, marks: Mapping[str, str], runs: Sequence[Moved], leaving: Mapping[str, str], now_ms: int

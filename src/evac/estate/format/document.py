@@ -244,25 +244,39 @@ def read_document(text: str, file: str, problems: Problems) -> Node | None:
 
 
 def read_documents(
-    text: str, file: str, problems: Problems, scalar_max: int = SCALAR_MAX, several: bool = True
+    text: str,
+    file: str,
+    problems: Problems,
+    scalar_max: int = SCALAR_MAX,
+    several: bool = True,
+    *,
+    first_line: int = 1,
+    core_tags: bool = False,
 ) -> list[Node] | None:
-    """The roots of every document of a YAML stream; None, with diagnostics, where it is refused."""
+    """The roots of every document of a YAML stream; None, with diagnostics, where it is refused.
+
+    first_line: the line of the file that the text begins with; core_tags: whether tags that only repeat
+    what a value is (`!!str`, `!!merge`) are accepted.
+    """
     try:
-        return _Composer(text, file, problems, scalar_max).compose_all(several)
+        return _Composer(text, file, problems, scalar_max, first_line, core_tags).compose_all(several)
     except _Refused:
         return None
     except yaml.MarkedYAMLError as error:
-        _syntax_problem(error, text, file, problems)
+        _syntax_problem(error, text, file, problems, first_line)
         return None
     except yaml.YAMLError as error:
         problems.add("yaml-syntax", f"this is not YAML: {str(error).splitlines()[0][:120]}", Place(file))
         return None
 
 
-def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str, problems: Problems) -> None:
+def _syntax_problem(
+    error: yaml.MarkedYAMLError, text: str, file: str, problems: Problems, first_line: int
+) -> None:
     mark = error.problem_mark or error.context_mark
-    line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
-    rows = text.split("\n", line)[:line]
+    line, column = (mark.line + first_line, mark.column + 1) if mark is not None else (0, 0)
+    count = mark.line + 1 if mark is not None else 0
+    rows = text.split("\n", count)[:count]
     hint = "quote a value that holds ': ', ' #' or starts with a sign such as % or @"
     if rows and "\t" in rows[-1]:
         hint = "there is a tab here; YAML needs spaces"
@@ -276,8 +290,12 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str, problems:
 class _Composer:
     """Builds the tree. The invariant: `size` of every finished node counts its aliases expanded."""
 
-    def __init__(self, text: str, file: str, problems: Problems, scalar_max: int = SCALAR_MAX) -> None:
+    def __init__(
+        self, text: str, file: str, problems: Problems, scalar_max: int, first_line: int, core_tags: bool
+    ) -> None:
         self._parser = CParser(text)
+        self._first_line = first_line
+        self._core_tags = core_tags
         self._scalar_max = scalar_max
         self._file = file
         self._problems = problems
@@ -310,8 +328,8 @@ class _Composer:
             return self._alias(event)
         mark = event.start_mark
         self._count(event)
-        node = Node(_KINDS[kind], self._file, mark.line + 1, mark.column + 1)
-        if event.tag is not None:
+        node = Node(_KINDS[kind], self._file, mark.line + self._first_line, mark.column + 1)
+        if event.tag is not None and not (self._core_tags and event.tag in _CORE_TAGS):
             self._refuse(
                 "yaml-tag", f"the tag {shown(event.tag)} is not used here", event, "write the plain value"
             )
@@ -319,7 +337,7 @@ class _Composer:
             self._anchors[event.anchor] = node
         if kind is yaml.ScalarEvent:
             node.text = event.value
-            node.plain = event.implicit[0]
+            node.plain = event.implicit[0] or event.tag == _MERGE_TAG
             if len(node.text) > self._scalar_max:
                 self._refuse(
                     "value-too-long",
@@ -416,8 +434,14 @@ class _Composer:
 
     def _refuse(self, code: str, message: str, event: Any, hint: str = "") -> NoReturn:
         mark = event.start_mark
-        self._problems.add(code, message, Place(self._file, mark.line + 1, mark.column + 1), hint)
+        place = Place(self._file, mark.line + self._first_line, mark.column + 1)
+        self._problems.add(code, message, place, hint)
         raise _Refused
 
 
+_MERGE_TAG: Final = "tag:yaml.org,2002:merge"
+_CORE_TAGS: Final = frozenset(
+    f"tag:yaml.org,2002:{name}"
+    for name in ("binary", "bool", "float", "int", "map", "merge", "null", "seq", "str", "timestamp")
+)
 _KINDS: Final = {yaml.ScalarEvent: SCALAR, yaml.SequenceStartEvent: LIST, yaml.MappingStartEvent: MAP}

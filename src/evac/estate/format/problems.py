@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -127,6 +127,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("fact-twice", _FACTS, "The provenance of one value is stated twice."),
     ("fact-without-date", _FACTS, "A shelf life without the date from which it counts."),
     ("import-source-missing", _IMPORTS, "The source, or a file it must have, is not there."),
+    ("import-truncated", _IMPORTS, "The source ends in the middle: it was not written to its end."),
     ("import-shape", _IMPORTS, "The source is not laid out the way its kind is."),
     ("import-column-missing", _IMPORTS, "A host list without a column of host names."),
     ("import-row-length", _IMPORTS, "A row of a host list with more or fewer cells than its header."),
@@ -174,6 +175,17 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "import-word-unknown",
         _IMPORTS,
         "A word of the source whose meaning evac does not know; the fact stays unknown.",
+    ),
+    (
+        "import-skipped",
+        _IMPORTS,
+        "One object of the source cannot be used and is skipped; everything else is imported.",
+    ),
+    ("import-twice", _IMPORTS, "The source describes one thing twice; the first description counts."),
+    (
+        "import-no-volume",
+        _IMPORTS,
+        "A database without a volume: its data is lost when its container ends.",
     ),
     ("import-name-changed", _IMPORTS, "A name of the source had to be changed to become an id."),
 )
@@ -248,6 +260,13 @@ class Problems:
         folded = {candidate.lower(): candidate for candidate in candidates}
         near = difflib.get_close_matches(name.lower(), folded, 1, 0.6)
         return f"did you mean '{folded[near[0]]}'?" if near else ""
+
+    def sharpen(self, codes: Collection[str]) -> None:
+        """Make errors of every problem of these codes."""
+        self._kept = {
+            key: replace(one, severity="error") if one.code in codes else one
+            for key, one in self._kept.items()
+        }
 
     @property
     def has_errors(self) -> bool:

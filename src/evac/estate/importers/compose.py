@@ -19,7 +19,7 @@ from evac.estate.format import quantities as q
 from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.images import engine_of_image
-from evac.estate.importers.imported import Imported, Unknown, Value
+from evac.estate.importers.imported import Imported, Options, Unknown, Value
 from evac.estate.importers.source_files import at, entries, is_id, read_text, read_tree
 from evac.model.diagnostic import Place
 from evac.model.units import QUANTITY_LIMIT
@@ -82,7 +82,7 @@ class _Variables:
         return None if missing else filled
 
 
-def read(source: Path, problems: Problems) -> Imported:
+def read(source: Path, problems: Problems, options: Options) -> Imported:
     """The facts of a Compose file, or of the one in a folder; problems are added."""
     imported = Imported()
     path = _file(source, problems)
@@ -104,6 +104,10 @@ def read(source: Path, problems: Problems) -> Imported:
     outside: set[str] = set()
     for name, node in services.items():
         values, notes = _service(node, variables)
+        if options.site is not None:
+            imported.add("sites", options.site)
+            known = values.pop("replicas", None)
+            values |= {"sites": [options.site]} if known is None else {"replicas": {options.site: known}}
         needs = _needs(name, node, services, variables, outside)
         stores = _stores(name, node, tree, variables, imported)
         if needs or stores:

@@ -23,7 +23,7 @@ from evac.estate.format import quantities as q
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
-from evac.estate.importers.imported import Imported, Rows, Unknown
+from evac.estate.importers.imported import Imported, Options, Rows, Unknown
 from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, read_cells, read_text
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -207,7 +207,7 @@ class _Reading:
             self.problems.add(code, message, place, hint)
 
 
-def read(source: Path, problems: Problems) -> Imported:
+def read(source: Path, problems: Problems, options: Options) -> Imported:
     """The facts of a host list; problems are added."""
     imported = Imported()
     text = read_text(source, source, SOURCE_BYTES_MAX, problems)
@@ -216,15 +216,19 @@ def read(source: Path, problems: Problems) -> Imported:
         return imported
     columns = _columns(table, problems)
     for meaning, words in (("host", "no column holds the names of hosts"), ("site", "no column holds sites")):
-        if meaning not in columns:
+        if meaning not in columns and (meaning == "host" or options.site is None):
             hint = f"name one column {', '.join(NAMES[meaning][:5])}"
+            hint += ", or name the site of all hosts with --site" if meaning == "site" else ""
             problems.add("import-column-missing", words, table.header.place(), hint)
-    if not {"host", "site"} <= columns.keys():
+    if "host" not in columns or ("site" not in columns and options.site is None):
         return imported
     reading = _Reading(table, columns, problems)
     reading.decimal_signs = _decimal_signs(table, columns)
     for row in table.rows:
         _read_row(row, reading)
+    if options.site is not None:
+        for host in reading.hosts.values():
+            host.facts.setdefault("site", options.site)
     _report_nowhere(reading, imported)
     _note_rest(reading)
     _add_hosts(reading, imported)

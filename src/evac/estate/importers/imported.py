@@ -56,6 +56,16 @@ class SourceError(EstateError):
         self.args = (self.message,)
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the caller says about a source that the source does not say itself."""
+
+    site: str | None = None
+    """The site that everything in the source is at."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to import; all if empty."""
+
+
 Value: TypeAlias = "str | int | bool | list[Value] | dict[str, Value] | None"
 UNKNOWN: Final = None
 """Written as `unknown`: the source names the thing and does not say its value."""

@@ -36,6 +36,7 @@ from evac.estate.importers.imported import (
     TABLES_MARK,
     Imported,
     ImportResult,
+    Options,
     SourceError,
     Unknown,
     document_text,
@@ -58,10 +59,10 @@ IMPORTERS: Final[Mapping[str, str]] = {
 KINDS: Final = tuple(sorted(IMPORTERS))
 
 
-def read_source(kind: str, source: Path, problems: Problems) -> Imported:
+def read_source(kind: str, source: Path, problems: Problems, options: Options) -> Imported:
     """The facts of a source of a known kind; problems are added."""
-    read: Callable[[Path, Problems], Imported] = import_module(IMPORTERS[kind]).read
-    return read(source, problems)
+    read: Callable[[Path, Problems, Options], Imported] = import_module(IMPORTERS[kind]).read
+    return read(source, problems, options)
 
 
 _SERVICE_FACTS: Final[tuple[tuple[str, Callable[[Service], bool]], ...]] = (
@@ -371,19 +372,33 @@ def _cut(value: str) -> str:
     return value if len(value) <= _SHOWN_MAX else value[: _SHOWN_MAX - 3] + "..."
 
 
-def import_estate(kind: str, source: Path, target: Path, *, overlay: Path | None = None) -> ImportResult:
+_LEFT_OUT: Final = frozenset(("import-skipped", "import-twice"))
+"""Codes of objects that were left out."""
+
+
+def import_estate(
+    kind: str,
+    source: Path,
+    target: Path,
+    *,
+    overlay: Path | None = None,
+    options: Options | None = None,
+    strict: bool = False,
+) -> ImportResult:
     """Make an estate in the folder `target` out of `source`; again, to take up what changed there.
 
     `overlay`: a file to begin the overlay of the folder with; without it a commented one is made.
-    Raises SourceError with every problem of the source, and InvalidInput where the folder or the
-    overlay stand in the way; nothing is written then.
+    `strict`: an object that cannot be used is an error. Raises SourceError with every problem of the source,
+    and InvalidInput where the folder or the overlay is in the way; nothing is written then.
     """
     if kind not in KINDS:
         raise InvalidInput(
             "import-kind-unknown", f"no source of kind '{kind[:40]}' is known", f"kinds: {', '.join(KINDS)}"
         )
     problems = Problems()
-    imported = read_source(kind, source, problems)
+    imported = read_source(kind, source, problems, options or Options())
+    if strict:
+        problems.sharpen(_LEFT_OUT)
     if problems.has_errors:
         raise SourceError(problems.all())
     before = read_before(target, kind)

@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from evac.estate.format.document import MAP, SCALAR, YAML_BYTES_MAX, Node, decode, read_bytes, read_document
 from evac.estate.format.kinds import ID, ID_MAX
@@ -199,6 +199,16 @@ def read_text(
         return None
     data = read_bytes(path, root, limit, lines_checked, problems)
     return None if data is None else decode(data, path.name, problems)
+
+
+def open_text(path: Path, root: Path, problems: Problems) -> TextIO | None:
+    """A plain file inside `root`, open to be read piece by piece; None, with diagnostics, otherwise."""
+    if read_bytes(path, root, 0, False, scratch := Problems()) is None:
+        for one in scratch.all():
+            if one.code != "file-too-large":
+                problems.add(one.code, one.message, one.place, one.hint)
+                return None
+    return path.open(encoding="utf-8-sig", errors="strict", newline="")
 
 
 def read_tree(path: Path, root: Path, problems: Problems) -> Node | None:

@@ -14,7 +14,7 @@ from evac.web.access.port import CSRF_FIELD, CSRF_HEADER, OPEN_PATHS, SIGN_IN, A
 from evac.web.problems import problem_of
 
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-STATIC: Final = "/static/vendor/"
+STATIC: Final = "/static/"
 FORM: Final = b"application/x-www-form-urlencoded"
 FIELDS_MOST: Final = 128
 NEXT_LONGEST: Final = 2_000

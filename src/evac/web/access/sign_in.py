@@ -32,7 +32,7 @@ PATH: Final = "/who"
 router = APIRouter(include_in_schema=False)
 
 
-@router.get(PATH, dependencies=[Depends(frame.read_hold)])
+@router.get(PATH, dependencies=[Depends(frame.look_around)])
 async def who(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
     """Made for one person, and kept nowhere."""
     room = room_of(request)

@@ -22,11 +22,11 @@ from evac.web.pages import (
 
 PAGES: Final[Sequence[frame.Page]] = (
     now_view.PAGE,
-    waiting.PAGE,
     what_if_view.PAGE,
     plan_view.PAGE,
-    run.PAGE,
     incident.PAGE,
+    waiting.PAGE,
+    run.PAGE,
     notices.PAGE,
     hold.PAGE,
     site_clear.PAGE,
@@ -40,7 +40,7 @@ ROUTERS: Final[Sequence[APIRouter]] = (
 
 
 def mount_static(app: FastAPI) -> None:
-    """Scripts of others, as files."""
+    """Scripts, fonts and icons, as files."""
     from starlette.staticfiles import StaticFiles
 
-    app.mount("/static/vendor", StaticFiles(directory=frame.folder("static") / "vendor"), name="vendor")
+    app.mount("/static", StaticFiles(directory=frame.folder("static")), name="static")

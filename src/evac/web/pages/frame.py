@@ -9,12 +9,13 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import APIRouter, Depends, Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -25,6 +26,7 @@ from evac.model.access import Role
 from evac.model.errors import EvacError, InvalidInput
 from evac.office.values import HoldSeen
 from evac.views.words import duration, number, people, plural, spelled
+from evac.web.access.guarding import path_within
 from evac.web.access.port import need
 from evac.web.problems import HINTS_FOR_PROGRAMS
 from evac.web.room import room_of, tag_of, tagged
@@ -68,28 +70,100 @@ ROWS_MOST: Final = 64
 router = APIRouter()
 
 
-_hold: ContextVar[HoldSeen | None] = ContextVar("hold", default=None)
-"""Of the request under way: every page shows it."""
+THEMES: Final = ("light", "dark")
+THEME_COOKIE: Final = "evac_theme"
+DONE: Final[Mapping[str, str]] = {
+    "approved": "Approved. The leader starts what was approved.",
+    "taken": "Done. The leader accepted it.",
+    "asked": "Recorded. It takes effect as soon as a controller leads.",
+    "held": "Everything is on hold.",
+    "released": "The hold is released. Runs continue.",
+    "published": "Published. The status page shows it now.",
+    "draft": "Saved as a draft. Nobody outside sees it.",
+    "noted": "Saved in the timeline.",
+    "resolved": "The incident is resolved. It can be reopened.",
+    "reopened": "The incident is open again.",
+    "opened": "The incident is open.",
+    "cleared": "The mark is cleared.",
+    "created": "The run is created.",
+}
+"""What a page says after an action, by the word in its address."""
 
 
-async def read_hold(request: Request) -> None:
-    """Whatever a page is about, it shows whether everything is on hold."""
-    _hold.set(room_of(request).office.situation.hold)
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What every page shows of the world around it, of the request under way."""
+
+    hold: HoldSeen | None = None
+    lost: tuple[str, ...] = ()
+    """Sites that are lost or cut off."""
+    lost_ms: int = 0
+    """Since when, as seen here."""
+    waits: int = 0
+    """Runs that wait for a person."""
+    running: int = 0
+    """Runs under way."""
+    theme: str = ""
+    """Empty: as the system has it."""
+    done: str = ""
+    """What was just done, a key of `DONE`."""
+
+    @property
+    def alarm(self) -> bool:
+        return bool(self.lost)
+
+
+_around: ContextVar[Around] = ContextVar("around", default=Around())  # noqa: B039 (frozen)
+
+
+async def look_around(request: Request) -> None:
+    """Whatever a page is about, it shows what is lost, what is on hold and what waits."""
+    now = room_of(request).office.situation
+    lost = [site for site in now.sites if site.state in ("lost", "isolated")]
+    theme, done = request.cookies.get(THEME_COOKIE, ""), request.query_params.get("done", "")
+    found = Around(
+        now.hold,
+        tuple(site.id for site in lost),
+        min((site.since_ms for site in lost), default=0),
+        sum(1 for run in now.open_runs if run.waits),
+        len(now.open_runs),
+        theme if theme in THEMES else "",
+        done if done in DONE else "",
+    )
+    _around.set(found)
 
 
 def answer(request: Request, name: str, stamp: object, make: Callable[[], bytes]) -> Response:
     """A page that many look at, rendered once for each stamp of what it was made of."""
-    return room_of(request).shelf.answer(request, name, (stamp, _hold.get()), make, HTML)
+    around = _around.get()
+    if around.done:
+        return Response(make(), 200, {"cache-control": "no-store"}, HTML)
+    shown = f"{name} {around.theme}" if around.theme else name
+    return room_of(request).shelf.answer(request, shown, (stamp, around), make, HTML)
+
+
+def back_to(path: str, done: str) -> Response:
+    """After an action: the page that the person came from, which says what was done."""
+    where, _, anchor = path.partition("#")
+    mark = "&" if "?" in where else "?"
+    address = f"{where}{mark}done={done}" + (f"#{anchor}" if anchor else "")
+    return Response(None, 303, {"location": address, "cache-control": "no-store"})
 
 
 class Page:
     """A page of the menu, declared in the module that has its routes."""
 
-    def __init__(self, path: str, word: str, role: Role = "viewer") -> None:
+    def __init__(
+        self, path: str, word: str, role: Role = "viewer", *, icon: str = "", group: str = ""
+    ) -> None:
         self.path = path
         self.word = word
         """In the menu; empty: it is not there."""
-        self.router = APIRouter(dependencies=[Depends(need(role)), Depends(read_hold)])
+        self.icon = icon
+        """A symbol of `vendor/lucide.svg`."""
+        self.group = group
+        """Of the menu, with others of the same word."""
+        self.router = APIRouter(dependencies=[Depends(need(role)), Depends(look_around)])
         """Of all its routes; anyone without the role is refused."""
 
 
@@ -99,10 +173,36 @@ def folder(name: str) -> Path:
 
 @lru_cache(maxsize=1)
 def style() -> tuple[bytes, str]:
-    """The one style sheet with its tag: that of the reports, so that both look alike, then what pages add."""
-    report = resources.files("evac.views").joinpath("templates", "report.css").read_bytes()
-    body = report + folder("static").joinpath("room.css").read_bytes() + _places().encode()
+    """The one style sheet with its tag: the colour scales, then everything else."""
+    scales = folder("static").joinpath("vendor", "radix-colors.css").read_bytes()
+    sheet = folder("static").joinpath("evac.css").read_bytes()
+    order, _, rest = sheet.partition(b"\n@font-face")
+    body = b"".join((order, b"\n@layer tokens {\n", scales, b"}\n@font-face", rest, _places().encode()))
     return body, tag_of(body)
+
+
+SPRITE: Final = "<!--symbols-->"
+_USED: Final = re.compile(r'href="#i-([a-z]+)"')
+
+
+@lru_cache(maxsize=1)
+def symbols() -> Mapping[str, str]:
+    """Icons by name, each as a `<symbol>`."""
+    text = folder("static").joinpath("vendor", "lucide.svg").read_text("utf-8")
+    return dict(re.findall(r'(?m)^(?=<symbol id="i-([a-z]+)")(.*)$', text))
+
+
+def icon(name: str) -> Markup:
+    """One icon. It says nothing by itself: a word is next to it."""
+    return Markup('<svg class="i" aria-hidden="true"><use href="#i-{}"/></svg>').format(name)
+
+
+def _with_symbols(text: str) -> str:
+    """The page with the symbols that it uses, once."""
+    known = symbols()
+    used = "".join(known[name] for name in sorted(set(_USED.findall(text))))
+    sprite = f'<svg id="symbols" width="0" height="0" aria-hidden="true" class="unseen">{used}</svg>'
+    return text.replace(SPRITE, sprite, 1)
 
 
 def _places() -> str:
@@ -140,7 +240,7 @@ def render(name: str, path: str, now_ms: int, /, **context: Any) -> bytes:
     page = _environment().get_template(name)
     ages = Ages(now_ms)
     text = page.render(here=path, version=_version(), evac=__version__, ages=ages, **context)
-    return text.encode()
+    return _with_symbols(text).encode()
 
 
 def problem(told: Mapping[str, Any]) -> bytes:
@@ -170,7 +270,16 @@ def _environment() -> Environment:
     made.filters.update(number=number, people=people, duration=duration, chart=chart, spelled=spelled)
     from evac.web.pages import PAGES
 
-    made.globals.update(plural=plural, announced="", menu=PAGES, on_hold=_hold.get)
+    made.globals.update(
+        plural=plural,
+        announced="",
+        menu=PAGES,
+        on_hold=lambda: _around.get().hold,
+        around=_around.get,
+        done=DONE,
+        icon=icon,
+        symbols_here=Markup(SPRITE),
+    )
     return made
 
 
@@ -221,6 +330,20 @@ class Ages:
         if days < 0:
             return f"{day.isoformat()}, not yet"
         return f"{day.isoformat()}, {'today' if days == 0 else plural(days, 'day') + ' ago'}"
+
+
+@router.get("/theme", dependencies=[Depends(need("viewer"))])
+async def theme(request: Request, to: str = "") -> Response:
+    """Light, dark, or as the system has it; then back to the page that asked."""
+    came = urlsplit(request.headers.get("referer", ""))
+    here = came.netloc.lower() == request.headers.get("host", "").lower()
+    path = path_within(came.path + (f"?{came.query}" if came.query else "")) if here else "/now"
+    found = Response(None, 303, {"location": path, "cache-control": "no-store"})
+    if to in THEMES:
+        found.set_cookie(THEME_COOKIE, to, max_age=31_536_000, httponly=True, samesite="lax")
+    else:
+        found.delete_cookie(THEME_COOKIE)
+    return found
 
 
 @router.get("/")

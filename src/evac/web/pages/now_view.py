@@ -525,7 +525,7 @@ def losses_context(facts: EstateFacts, kind: str, begin: int, most: int) -> dict
     }
 
 
-PAGE: Final = frame.Page("/now", "Now")
+PAGE: Final = frame.Page("/now", "Now", icon="now")
 AGE_MS: Final = 10_000
 """Ages on a page are told anew so often, if nothing else changed."""
 ROWS: Final = 200

@@ -44,7 +44,7 @@ from evac.web.room import WarRoom, room_of
 FIELDS_MOST: Final = 12
 WAIT_S: Final = 8
 NAMES: Final = ("incident", "reason", "who", "typed", "abandoned", "answers", "problem")
-PAGE: Final = frame.Page("/plans", "Plans")
+PAGE: Final = frame.Page("/plans", "Plans", icon="plans", group="Prepare")
 create_run_router = APIRouter(dependencies=[Depends(need("operator"))])
 
 

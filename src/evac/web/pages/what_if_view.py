@@ -309,7 +309,7 @@ def by_plan(answer: WhatIf, digest: str, plan: Plan) -> WhatIf:
     return replace(answer, loss=loss, services=tuple(services))
 
 
-PAGE: Final = frame.Page("/what-if", "What if")
+PAGE: Final = frame.Page("/what-if", "What if", icon="whatif", group="Prepare")
 Name = Annotated[str, Query(max_length=512)]
 
 

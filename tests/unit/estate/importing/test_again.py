@@ -72,6 +72,8 @@ def test_edges_and_counts_of_manifests_are_in_the_difference(tmp_path: Path) -> 
     )
     assert import_estate("kubernetes", source, tmp_path / "estate").diff == (
         "- need web -> service db",
+        "+ need web -> service no.example (hard false)",
+        "+ service no.example",
         "~ service web: replicas: 2 -> 3",
         "~ service web: spread: {per_server: 2} -> {per_server: 3}",
     )

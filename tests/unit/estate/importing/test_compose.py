@@ -10,6 +10,7 @@ from evac.estate import load
 from evac.estate.format.problems import Problems
 from evac.estate.importers import ImportResult, SourceError, import_estate
 from evac.estate.importers.compose import read
+from evac.estate.importers.imported import Options
 from evac.model.estate import Dependency, Estate
 
 SHOP = """\
@@ -137,4 +138,4 @@ def test_mutated_files_never_end_in_a_traceback(tmp_path: Path, data: st.DataObj
         )
     source = tmp_path / "compose.yaml"
     source.write_text("".join(text))
-    read(source, Problems())
+    read(source, Problems(), Options())

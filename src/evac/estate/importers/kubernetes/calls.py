@@ -1,170 +1,324 @@
-"""Who calls whom: addresses in environment variables, and URLs in them and in commands.
+"""Who calls whom: addresses that containers are given in variables, arguments and configuration.
 
-An address names a Kubernetes Service (`name`, `name.namespace`, `name.namespace.svc...`), and the
-Service selects the workloads behind it. An address that nothing answers is reported with its place.
+An address names a Kubernetes Service (`name`, `name.namespace`, `name.namespace.svc...`) or a pod behind
+one (`db-0.db`), and the Service selects the workloads behind it; an operator makes the Services of its
+databases. An address that nothing in the source answers is a service outside of it, which is needed softly:
+how bad its loss is only people know.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from evac.estate.format.document import LIST, MAP, SCALAR, Node
+from evac.estate.format.document import LIST, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.kubernetes.source import Manifests, Object, Workload, texts
+from evac.estate.importers.kubernetes.objects import Object
+from evac.estate.importers.kubernetes.operators import has_secret, hosts_of
+from evac.estate.importers.kubernetes.source import Manifests, Workload, texts
 from evac.estate.importers.source_files import at, entries, word
 
+Target = tuple[str, str]
+"""`service` or `store`, and its id."""
+
 _HOST: Final = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?"
-_URL: Final = re.compile(rf"\b[a-z][a-z0-9+.-]{{1,20}}://(?:[^\s/@]{{1,200}}@)?({_HOST})(?=[:/?#\s\"',;]|$)")
-_ADDRESS: Final = re.compile(rf"({_HOST})(?::\d{{1,5}})?")
-_ADDRESS_NAME: Final = re.compile(
-    r".*_(?:ADDR|ADDRS|ADDRESS|ADDRESSES|HOST|HOSTS|HOSTNAME|ENDPOINT|ENDPOINTS|SERVER|SERVERS|BROKERS)"
+_URL: Final = re.compile(
+    r"\b[a-z][a-z0-9+.-]{1,20}://(?:[^\s/@]{1,200}@)?"
+    rf"({_HOST}(?::\d{{1,5}})?(?:,{_HOST}(?::\d{{1,5}})?){{0,20}})(?=[:/?#\s\"',;)\]]|$)"
 )
-_OWN_MACHINE: Final = re.compile(r"localhost|[0-9.]+")
+_WORDS: Final = re.compile(
+    r"(?:^|[;\s])(?:host|server|data source|address|addr|network address)\s*=\s*"
+    rf"(?:tcp:|np:)?'?({_HOST}(?:,{_HOST}){{0,20}})(?=[:,;\s\\'\"]|$)",
+    re.IGNORECASE,
+)
+"""Hosts in connection strings of libpq and of ADO: `host=pg dbname=x`, `Host=pg;Port=5432`."""
+
+_ORACLE: Final = re.compile(rf"\bjdbc:oracle:thin:@(?://)?({_HOST})(?=[:/])")
+_ADDRESS: Final = re.compile(rf"({_HOST})(?::\d{{1,5}})?(?:/\S*)?")
+_WITH_PORT: Final = re.compile(rf"(?<![\w./-])({_HOST}):\d{{2,5}}\b")
+_ADDRESS_NAME: Final = re.compile(
+    r"(?:.*_)?(?:ADDR|ADDRS|ADDRESS|ADDRESSES|HOST|HOSTS|HOSTNAME|ENDPOINT|ENDPOINTS|SERVER|SERVERS|BROKERS)"
+)
+_VARIABLE: Final = re.compile(r"\$\(([A-Za-z_.-][\w.-]*)\)|\$\{([A-Za-z_]\w*)\}|\$\$")
+_OWN_MACHINE: Final = re.compile(r"localhost(?:\.localdomain)?|[0-9.]+|kubernetes(?:\.default(?:\.svc.*)?)?")
 _TEXT_MAX: Final = 65_536
+_ROUNDS_MAX: Final = 8
+"""How often values of variables inside values of variables are filled in."""
 
 
 @dataclass(slots=True)
 class Calls:
-    """`needs`: caller -> callee -> (hard, needed to start); `outside`: hosts outside the manifests;
-    `dangling`: caller and host of calls that nothing answers."""
+    """Who needs what."""
 
-    needs: dict[str, dict[str, tuple[bool, bool]]] = field(default_factory=dict)
-    outside: set[str] = field(default_factory=set)
-    dangling: set[str] = field(default_factory=set)
+    needs: dict[str, dict[Target, tuple[bool, bool]]] = field(default_factory=dict)
+    """Caller -> what it calls -> (hard, needed to start)."""
+    outside: dict[str, set[str]] = field(default_factory=dict)
+    """Host that the source does not describe -> its callers."""
+
+    def add(self, caller: str, target: Target, hard: bool, start: bool) -> None:
+        known = self.needs.setdefault(caller, {})
+        was_hard, was_start = known.get(target, (False, False))
+        known[target] = (was_hard or hard, was_start or start)
 
 
-def find_calls(manifests: Manifests, problems: Problems) -> Calls:
-    """Every call. What a container needs before the main ones begin is needed to start."""
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What answers to a name inside the cluster."""
+
+    behind: Mapping[tuple[str, str], list[Target]]
+    """Namespace and name of a Service -> what is behind it."""
+    aliases: Mapping[tuple[str, str], str]
+    """Namespace and name of a Service -> the host that it is another name of."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A host that a container is given."""
+
+    host: str
+    node: Node
+    why: str
+    """Name of the variable, or where else it is written."""
+    is_sure: bool
+    """Whether it is certainly an address; else it counts only if a Service of that name is known."""
+
+
+def find_calls(manifests: Manifests, stores: Mapping[tuple[str, str], str], problems: Problems) -> Calls:
+    """Every call. What a container needs before the main ones begin is needed to start.
+
+    stores: namespace and name of the database of an operator -> id of its store.
+    """
     calls = Calls()
-    services = {(s.namespace, s.name): s for s in manifests.of("Service")}
-    behind = {key: _workloads(service, manifests) for key, service in services.items()}
+    names = _names(manifests, stores)
     configs = {(c.namespace, c.name): at(c.node, "data") for c in manifests.of("ConfigMap")}
     for workload in manifests.workloads:
         for init in (True, False):
             for container in workload.containers(init=init):
-                for host, node, why in _hosts(container, workload, configs):
-                    _add_call(workload, host, node, why, init, behind, calls, problems)
+                for given in _given(container, workload, configs):
+                    _add_call(workload, given, init, names, calls, problems)
+                for secret in _secrets(container):
+                    for database in manifests.databases:
+                        if database.namespace == workload.namespace and has_secret(database, secret):
+                            store = stores[database.namespace, database.name]
+                            calls.add(workload.id, ("store", store), True, init)
+        for given in _mounted(workload, configs):
+            _add_call(workload, given, False, names, calls, problems)
     return calls
 
 
-def _workloads(service: Object, manifests: Manifests) -> list[Workload]:
+def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> _Names:
+    behind: dict[tuple[str, str], list[Target]] = {}
+    aliases: dict[tuple[str, str], str] = {}
+    for service in manifests.of("Service"):
+        key = (service.namespace, service.name)
+        alias = word(service.node, "spec", "externalName")
+        if alias is not None:
+            aliases[key] = alias.rstrip(".")
+        else:
+            behind[key] = [("service", w.id) for w in workloads_behind(service, manifests)]
+    for database in manifests.databases:
+        store = stores[database.namespace, database.name]
+        for host in hosts_of(database):
+            if not behind.get((database.namespace, host)):
+                behind[database.namespace, host] = [("store", store)]
+    for pooler in manifests.of("Pooler"):
+        found = stores.get((pooler.namespace, word(pooler.node, "spec", "cluster", "name") or ""))
+        if found is not None:
+            behind[pooler.namespace, pooler.name] = [("store", found)]
+    return _Names(behind, aliases)
+
+
+def workloads_behind(service: Object, manifests: Manifests) -> list[Workload]:
+    """The workloads whose pods a Service selects."""
     return manifests.with_labels(service.namespace, texts(at(service.node, "spec", "selector")))
 
 
-def _hosts(
-    container: Node, workload: Workload, configs: dict[tuple[str, str], Node | None]
-) -> Iterator[tuple[str, Node, str]]:
-    """(host, where it stands, under which name) of every address a container is given."""
-    for name, node in _variables(container, workload, configs):
-        text = node.text[:_TEXT_MAX]
-        for match in _URL.finditer(text):
-            yield match[1], node, name
-        if "://" not in text and _ADDRESS_NAME.fullmatch(name.upper()):
-            for part in text.split(","):
-                address = _ADDRESS.fullmatch(part.strip())
-                if address is not None:
-                    yield address[1], node, name
+def _given(
+    container: Node, workload: Workload, configs: Mapping[tuple[str, str], Node | None]
+) -> Iterator[_Given]:
+    """Every host that a container is given in its variables, its command and its arguments."""
+    variables = list(variables_of(container, workload, configs))
+    values = {name: node.text[:_TEXT_MAX] for name, node in variables}
+    for name, node in variables:
+        text = _filled(node.text[:_TEXT_MAX], values)
+        hosts = _hosts_in(text)
+        for host in hosts:
+            yield _Given(host, node, name, True)
+        if hosts or "://" in text:
+            continue
+        is_sure = _ADDRESS_NAME.fullmatch(name.upper()) is not None
+        for part in text.split(","):
+            address = _ADDRESS.fullmatch(part.strip())
+            if address is not None and (is_sure or ":" in part):
+                yield _Given(address[1], node, name, is_sure)
     for key in ("command", "args"):
         items = at(container, key)
         for node in items.items if items is not None and items.kind == LIST else ():
-            for match in _URL.finditer(node.text[:_TEXT_MAX]):
-                yield match[1], node, key
+            text = _filled(node.text[:_TEXT_MAX], values)
+            for host in _hosts_in(text):
+                yield _Given(host, node, key, True)
+            for match in _WITH_PORT.finditer(text):
+                yield _Given(match[1], node, key, False)
 
 
-def _variables(
-    container: Node, workload: Workload, configs: dict[tuple[str, str], Node | None]
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    """A text with the variables of its container filled in, `$(NAME)` and `${NAME}`; unknown ones stay."""
+    for _ in range(_ROUNDS_MAX):
+        if "$" not in text:
+            break
+        before = text
+        text = _VARIABLE.sub(lambda match: values.get(match[1] or match[2] or "", match[0]), text)[:_TEXT_MAX]
+        if text == before:
+            break
+    return text
+
+
+def _hosts_in(text: str) -> list[str]:
+    """Hosts of URLs and connection strings in a text."""
+    found = [match[1] for pattern in (_URL, _ORACLE) for match in pattern.finditer(text)]
+    if "=" in text and "://" not in text:
+        found += [match[1] for match in _WORDS.finditer(text)]
+    return [one.partition(":")[0] for part in found for one in part.split(",")]
+
+
+def variables_of(
+    container: Node, workload: Workload, configs: Mapping[tuple[str, str], Node | None]
 ) -> Iterator[tuple[str, Node]]:
     """Names and values of environment variables, those out of ConfigMaps included."""
-    env = at(container, "env")
-    for item in env.items if env is not None and env.kind == LIST else ():
-        name, value = word(item, "name"), at(item, "value")
-        if value is None:
-            source = at(item, "valueFrom", "configMapKeyRef")
-            config = configs.get((workload.namespace, word(source, "name") or ""))
-            value = at(config, word(source, "key") or "")
-        if name is not None and value is not None and value.kind == SCALAR:
-            yield name, value
     sources = at(container, "envFrom")
     for item in sources.items if sources is not None and sources.kind == LIST else ():
         config = configs.get((workload.namespace, word(item, "configMapRef", "name") or ""))
+        prefix = word(item, "prefix") or ""
         for name, _, value in entries(config):
             if value.kind == SCALAR:
-                yield name, value
+                yield f"{prefix}{name}", value
+    env = at(container, "env")
+    for item in env.items if env is not None and env.kind == LIST else ():
+        found, value_node = word(item, "name"), at(item, "value")
+        if value_node is None:
+            source = at(item, "valueFrom", "configMapKeyRef")
+            config = configs.get((workload.namespace, word(source, "name") or ""))
+            value_node = at(config, word(source, "key") or "")
+        if found is not None and value_node is not None and value_node.kind == SCALAR:
+            yield found, value_node
+
+
+def _secrets(container: Node) -> Iterator[str]:
+    """Names of the secrets that a container reads variables from."""
+    for key, path in (("env", ("valueFrom", "secretKeyRef", "name")), ("envFrom", ("secretRef", "name"))):
+        items = at(container, key)
+        for item in items.items if items is not None and items.kind == LIST else ():
+            name = word(item, *path)
+            if name is not None:
+                yield name
+
+
+def _mounted(workload: Workload, configs: Mapping[tuple[str, str], Node | None]) -> Iterator[_Given]:
+    """Hosts in configuration files that are mounted: text for people too, so only known names count."""
+    volumes = at(workload.pod_spec, "volumes")
+    for volume in volumes.items if volumes is not None and volumes.kind == LIST else ():
+        name = word(volume, "configMap", "name")
+        for key, _, value in entries(configs.get((workload.namespace, name or ""))):
+            text = value.text[:_TEXT_MAX] if value.kind == SCALAR else ""
+            for host in _hosts_in(text):
+                yield _Given(host, value, f"{name}/{key}", False)
+            for match in _WITH_PORT.finditer(text):
+                yield _Given(match[1], value, f"{name}/{key}", False)
 
 
 def _add_call(
-    workload: Workload,
-    host: str,
-    node: Node,
-    why: str,
-    init: bool,
-    behind: dict[tuple[str, str], list[Workload]],
-    calls: Calls,
-    problems: Problems,
+    workload: Workload, given: _Given, init: bool, names: _Names, calls: Calls, problems: Problems
 ) -> None:
-    key, inside = _service_key(host, workload.namespace, behind)
+    host, key = given.host.lower().rstrip("."), None
+    for _ in range(_ROUNDS_MAX):
+        key = _service_key(host, workload.namespace, names)
+        if key is None or key not in names.aliases:
+            break
+        host = names.aliases[key].lower()
+        key = None
     if key is None:
-        if inside:
-            calls.dangling.add(f"{workload.id} -> {host}")
-            message = (
-                f"{shown(workload.id)} calls {shown(host)} ({why}), but no manifest describes that service"
-            )
-            hint = (
-                problems.suggest(host, [name for _, name in behind])
-                or "describe it in the overlay if it exists"
-            )
-            problems.add("import-dangling", message, node.place, hint)
-        elif not _OWN_MACHINE.fullmatch(host):
-            calls.outside.add(f"{workload.id} -> {host}")
+        if given.is_sure and not _OWN_MACHINE.fullmatch(host):
+            _add_outside(workload, host, given, names, calls, problems)
         return
-    targets = [w for w in behind[key] if w.id != workload.id]
-    if not behind[key]:
-        calls.dangling.add(f"{workload.id} -> {host}")
-        message = f"{shown(workload.id)} calls {shown(host)} ({why}), but no workload is behind that service"
-        problems.add("import-dangling", message, node.place, "describe it in the overlay if it exists")
-    known = calls.needs.setdefault(workload.id, {})
-    for target in targets:
-        # Several workloads behind one Service stand in for each other, so none of them is needed alone.
-        hard, start = known.get(target.id, (False, False))
-        known[target.id] = (hard or len(behind[key]) == 1, start or init)
+    behind = names.behind[key]
+    if not behind and given.is_sure:
+        calls.outside.setdefault(host, set()).add(workload.id)
+        message = (
+            f"{shown(workload.id)} calls {shown(host)} ({given.why}), but no workload is behind that service"
+        )
+        hint = "it is imported as an external service with a soft need; describe it in the overlay"
+        problems.add("import-dangling", message, given.node.place, hint)
+    for target in behind:
+        # Several workloads behind one Service can replace each other, so none of them is needed by itself.
+        if target != ("service", workload.id):
+            calls.add(workload.id, target, len(behind) == 1, init)
 
 
-def _service_key(
-    host: str, namespace: str, behind: dict[tuple[str, str], list[Workload]]
-) -> tuple[tuple[str, str] | None, bool]:
-    """The Service a host name means, if any; and whether the name is one inside the cluster."""
-    labels = host.lower().split(".")
-    if len(labels) == 1:
-        key = (namespace, labels[0])
-        return (key if key in behind else None), not _OWN_MACHINE.fullmatch(host)
-    key = (labels[1], labels[0])
+def _add_outside(
+    workload: Workload, host: str, given: _Given, names: _Names, calls: Calls, problems: Problems
+) -> None:
+    """A host that nothing in the source answers. That of another network needs no word; one that looks like
+    a Service of the cluster may be a slip.
+    """
+    if "." not in host or ".svc" in host:
+        message = (
+            f"{shown(workload.id)} calls {shown(host)} ({given.why}), but no manifest describes that service"
+        )
+        hint = (
+            problems.suggest(host, [name for _, name in names.behind])
+            or "it is imported as an external service with a soft need; describe it in the overlay"
+        )
+        problems.add("import-dangling", message, given.node.place, hint)
+    calls.outside.setdefault(host, set()).add(workload.id)
+
+
+def _service_key(host: str, namespace: str, names: _Names) -> tuple[str, str] | None:
+    """The Service that a host name means, if any. `a.b` may be a Service of another namespace, or a pod
+    behind a Service of this one.
+    """
+    labels = host.split(".")
     inside = len(labels) > 2 and labels[2] == "svc"
-    return (key if key in behind and (inside or len(labels) == 2) else None), inside
+    wanted = [(namespace, labels[0])] if len(labels) == 1 else []
+    if len(labels) == 2 or inside:
+        wanted.append((labels[1], labels[0]))
+    if len(labels) == 2:
+        wanted.append((namespace, labels[1]))
+    if len(labels) > 3 and labels[3] == "svc":
+        wanted.append((labels[2], labels[1]))
+    if len(labels) == 3 and not inside:
+        wanted.append((labels[2], labels[1]))
+    return next((key for key in wanted if key in names.behind or key in names.aliases), None)
+
+
+_ROUTES: Final = ("HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "Route", "Ingress")
 
 
 def exposed(manifests: Manifests) -> frozenset[str]:
-    """Workloads that a load balancer or an ingress leads users to."""
-    backends = {name for item in manifests.of("Ingress") for name in _backends(item.node, item.namespace)}
+    """Workloads that a load balancer, an ingress or a gateway leads users to."""
+    backends = {
+        backend for kind in _ROUTES for item in manifests.of(kind) for backend in _backends(item.node, item)
+    }
     found = set()
     for service in manifests.of("Service"):
         if (
             word(service.node, "spec", "type") == "LoadBalancer"
             or (service.namespace, service.name) in backends
         ):
-            found |= {w.id for w in _workloads(service, manifests)}
+            found |= {w.id for w in workloads_behind(service, manifests)}
     return frozenset(found)
 
 
-def _backends(node: Node, namespace: str) -> Iterator[tuple[str, str]]:
-    """Services an Ingress names, wherever in it; the tree is bounded when it is read."""
+def _backends(node: Node, item: Object) -> Iterator[tuple[str, str]]:
+    """Services that a route or an Ingress names, wherever in it; the tree is bounded when it is read."""
     name = word(node, "backend", "service", "name") or word(node, "defaultBackend", "service", "name")
     if name is not None:
-        yield namespace, name
-    below = (
-        node.items if node.kind == LIST else [v for _, v in node.fields.values()] if node.kind == MAP else []
-    )
-    for item in below:
-        yield from _backends(item, namespace)
+        yield item.namespace, name
+    found = at(node, "backendRefs")
+    for ref in found.items if found is not None and found.kind == LIST else ():
+        yield word(ref, "namespace") or item.namespace, word(ref, "name") or ""
+    if item.kind == "Route" and (to := word(node, "to", "name")) is not None:
+        yield item.namespace, to
+    for below in [*node.items, *(value for _, value in node.fields.values())]:
+        yield from _backends(below, item)

@@ -1,11 +1,8 @@
-"""What Kubernetes manifests mean for an estate: workloads become services, volumes become stores.
+"""What Kubernetes manifests and dumps mean for an estate: workloads become services, volumes and the
+databases of operators become stores, nodes become servers.
 
 Manifests say nothing of sites, people, tiers or objectives, and not which cluster they are applied to: all
-of that is for the overlay and unknown until it is there. Quantities follow the Kubernetes API: a decimal
-number with a suffix (n, u, m, k, M, G, T, P, E or Ki, Mi, Gi, Ti, Pi, Ei) or an exponent. Requests count,
-limits do not: a request is what a pod is scheduled by. Exact arithmetic; rounded up once. An emptyDir dies
-with its pod: a store in one has no other copy and can have no backup of the volume. Directories of anything
-but a database engine are scratch space and no store.
+of that is for the overlay and unknown until it is there. A dump of a cluster says more: see `cluster`.
 """
 
 from __future__ import annotations
@@ -16,148 +13,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-from evac.estate.format import quantities as q
 from evac.estate.format.document import LIST, Node
+from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import show_share
-from evac.estate.importers.images import engine_of_image
-from evac.estate.importers.imported import Imported, Unknown, Value
+from evac.estate.importers.imported import Imported, Options, Unknown, Value
+from evac.estate.importers.kubernetes.amounts import demand
 from evac.estate.importers.kubernetes.calls import Calls, exposed, find_calls
-from evac.estate.importers.kubernetes.source import Manifests, Object, Workload, read_manifests, selects
-from evac.estate.importers.source_files import at, entries, is_id, word
-from evac.model.units import QUANTITY_LIMIT
-
-
-def engine_of(workload: Workload) -> str | None:
-    """The database engine among the images of a workload; None where there is none we know."""
-    engines = (engine_of_image(word(container, "image") or "") for container in workload.containers())
-    return next((engine for engine in engines if engine is not None), None)
-
-
-def add_stores(manifests: Manifests, imported: Imported, problems: Problems) -> dict[str, list[str]]:
-    """Add every store; return workload -> the stores it needs."""
-    needs: dict[str, list[str]] = {}
-    for workload in manifests.workloads:
-        for name, comment in _volumes(workload):
-            if not is_id(name, workload.object.place, problems):
-                continue
-            values: dict[str, Value] = {}
-            engine = engine_of(workload)
-            if engine is not None:
-                values["engine"] = engine
-            known = imported.sections.get("stores", {}).get(name)
-            if known is None or engine is not None:
-                imported.add("stores", name, values, comment)
-            needs.setdefault(workload.id, []).append(name)
-    return needs
-
-
-def _volumes(workload: Workload) -> list[tuple[str, str]]:
-    """(store, comment) of each volume that holds data."""
-    found = []
-    for volume in _items(at(workload.pod_spec, "volumes")):
-        name, claim = word(volume, "name") or "", word(volume, "persistentVolumeClaim", "claimName")
-        if claim is not None:
-            found.append((_qualified(claim, workload), f"volume claim {claim} of {workload.id}"))
-        elif at(volume, "emptyDir") is not None and engine_of(workload) is not None:
-            words = f"emptyDir {name} of {workload.id}: it dies with its pod, so no backup of it is possible"
-            found.append((f"{workload.id}-{name}", words))
-    for template in _items(at(workload.object.node, "spec", "volumeClaimTemplates")):
-        claim = word(template, "metadata", "name") or "data"
-        found.append((f"{workload.id}-{claim}", f"volume claim {claim} of each replica of {workload.id}"))
-    return found
-
-
-def _qualified(claim: str, workload: Workload) -> str:
-    """A claim is shared within a namespace; its id says the namespace where the workload's does."""
-    named = workload.id.startswith(f"{workload.namespace}.")
-    return f"{workload.namespace}.{claim}" if named else claim
-
-
-_QUANTITY: Final = re.compile(
-    r"\+?(\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:e(\d{1,2})|E(\d{1,2})|([numkMGTPE]|[KMGTPE]i))?", re.ASCII
-)
-_SUFFIXES: Final = {
-    "n": Fraction(1, 10**9),
-    "u": Fraction(1, 10**6),
-    "m": Fraction(1, 1_000),
-    **{letter: Fraction(10 ** (3 * power)) for power, letter in enumerate("kMGTPE", 1)},
-    **{f"{letter}i": Fraction(2 ** (10 * power)) for power, letter in enumerate("KMGTPE", 1)},
-}
-_ACCELERATOR: Final = re.compile(r"[a-z0-9.-]+/(?:gpu|tpu|fpga|neuron\w*|gaudi|mig-.*)", re.ASCII)
-_RESOURCES: Final = ("cpu", "memory", "ephemeral-storage")
-
-
-def parse_amount(text: str) -> Fraction | None:
-    """A Kubernetes quantity in units of one (cores, bytes); None where it is none."""
-    match = _QUANTITY.fullmatch(text)
-    if match is None:
-        return None
-    number, small, large, suffix = match.groups()
-    value = Fraction(number.removesuffix(".")) * Fraction(10) ** int(small or large or 0)
-    return value * _SUFFIXES.get(suffix or "", Fraction(1))
-
-
-def demand(workload: Workload, problems: Problems) -> dict[str, Value]:
-    """What one replica asks for. A resource that some container does not ask for is unknown."""
-    steady = workload.containers()
-    first = workload.containers(init=True)
-    sidecars = [c for c in first if word(c, "restartPolicy") == "Always"]
-    amounts: dict[str, Value] = {}
-    for resource in _RESOURCES:
-        need = _total([*steady, *sidecars], resource, problems)
-        if need is not None:
-            once = [_request(c, resource, problems) for c in first if c not in sidecars]
-            amounts |= _stated(resource, max([need, *(amount for amount in once if amount is not None)]))
-    devices = sum((_devices(c, problems) for c in steady), Fraction(0))
-    if devices:
-        amounts["accelerators"] = -(-devices.numerator // devices.denominator)
-    return amounts
-
-
-def _total(containers: list[Node], resource: str, problems: Problems) -> Fraction | None:
-    amounts = [_request(container, resource, problems) for container in containers]
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known, Fraction(0)) if known and len(known) == len(amounts) else None
-
-
-def _request(container: Node, resource: str, problems: Problems) -> Fraction | None:
-    node = at(container, "resources", "requests", resource)
-    if node is None or node.is_unknown:
-        return None
-    amount = parse_amount(node.text)
-    if amount is None or amount > QUANTITY_LIMIT:
-        problems.add(
-            "import-word-unknown",
-            f"{shown(node.text)} is no amount of {resource}",
-            node.place,
-            "the demand stays unknown; write it like 500m or 2Gi",
-        )
-        return None
-    return amount
-
-
-def _devices(container: Node, problems: Problems) -> Fraction:
-    """Accelerators. The API takes the limit of a device as its request, so either counts."""
-    found: dict[str, Fraction] = {}
-    for part in ("limits", "requests"):
-        for name, _, node in entries(container, "resources", part):
-            if _ACCELERATOR.fullmatch(name):
-                found[name] = parse_amount(node.text) or Fraction(0)
-    return sum(found.values(), Fraction(0))
-
-
-def _stated(resource: str, amount: Fraction) -> dict[str, Value]:
-    if resource == "cpu":
-        return {"cpu": q.show(q.CORES_NEEDED, _up(amount * 1_000))}
-    if resource == "memory":
-        return {"memory": q.show(q.MEMORY_NEEDED, _up(amount / 2**20))}
-    return {"disk": q.show(q.DISK_NEEDED, _up(amount / 2**30))}
-
-
-def _up(value: Fraction) -> int:
-    return -(-value.numerator // value.denominator)
-
+from evac.estate.importers.kubernetes.cluster import Cluster, read_cluster
+from evac.estate.importers.kubernetes.objects import Object
+from evac.estate.importers.kubernetes.source import Manifests, Workload, read_manifests, selects
+from evac.estate.importers.kubernetes.stores import add_stores
+from evac.estate.importers.source_files import at, word
 
 _WHOLE: Final = re.compile(r"\d{1,7}", re.ASCII)
 _PERCENT: Final = re.compile(r"(\d{1,3})%", re.ASCII)
@@ -171,6 +38,17 @@ class _Rules:
 
     budgets: dict[str, list[Object]]
     scalers: dict[tuple[str, str | None, str | None], Object]
+    tiers: dict[str, int]
+    """Priority class -> tier."""
+    usual: str | None
+    """The priority class of pods that name none."""
+
+    def tier_of(self, name: str | None) -> tuple[int | None, str]:
+        """The tier of what has a priority class, and why."""
+        known = name or self.usual
+        if known is None:
+            return None, ""
+        return self.tiers.get(known), f"priority class {known}"
 
 
 def _rules(manifests: Manifests) -> _Rules:
@@ -182,50 +60,99 @@ def _rules(manifests: Manifests) -> _Rules:
     for scaler in manifests.of("HorizontalPodAutoscaler"):
         target = at(scaler.node, "spec", "scaleTargetRef")
         scalers[scaler.namespace, word(target, "kind"), word(target, "name")] = scaler
-    return _Rules(budgets, scalers)
+    return _Rules(budgets, scalers, *_tiers(manifests))
 
 
-def read(source: Path, problems: Problems) -> Imported:
-    """The facts of manifests; problems are added."""
-    manifests = read_manifests(source, problems)
+_OF_THE_SYSTEM: Final = ("system-cluster-critical", "system-node-critical")
+_TIERS_MAX: Final = 100
+
+
+def _tiers(manifests: Manifests) -> tuple[dict[str, int], str | None]:
+    """Tiers by priority class, and the class of pods that name none: the highest priority is tier 0.
+
+    Classes of equal priority share a tier. Without a class of its own, a source says nothing of importance.
+    """
+    values = {
+        item.name: int(text)
+        for item in manifests.of("PriorityClass")
+        if item.name not in _OF_THE_SYSTEM
+        and re.fullmatch(r"-?\d{1,10}", text := word(item.node, "value") or "", re.ASCII)
+    }
+    if not values:
+        return {}, None
+    order = sorted(set(values.values()), reverse=True)
+    tiers = {name: min(order.index(value), _TIERS_MAX) for name, value in values.items()}
+    usual = (
+        item.name for item in manifests.of("PriorityClass") if word(item.node, "globalDefault") == "true"
+    )
+    return tiers | dict.fromkeys(_OF_THE_SYSTEM, 0), next(usual, None)
+
+
+def read(source: Path, problems: Problems, options: Options) -> Imported:
+    """The facts of manifests or of a dump; problems are added."""
+    manifests = read_manifests(source, problems, options)
     imported = Imported()
-    stores = add_stores(manifests, imported, problems)
-    calls = find_calls(manifests, problems)
+    cluster = read_cluster(manifests, imported, options, problems)
+    stores = add_stores(manifests, cluster, imported, problems)
+    calls = find_calls(manifests, stores.of_databases, problems)
     users = exposed(manifests)
     rules = _rules(manifests)
+    outside = _outside(calls, {workload.id for workload in manifests.workloads})
     for workload in manifests.workloads:
-        values, notes = _service(workload, rules, problems)
-        needs = _needs(workload.id, calls, stores)
+        values, notes = _service(workload, rules, cluster, problems)
+        needs = _needs(workload.id, calls, stores.of_workloads.get(workload.id, []))
+        needs += [
+            {"service": service, "hard": False}
+            for service, host in sorted(outside.items())
+            if workload.id in calls.outside[host]
+        ]
         if needs:
             values["needs"] = needs
         if workload.id in users:
             values["traffic"] = {"kind": "load_balancer"}
         imported.add("services", workload.id, values, "; ".join(notes))
-    for what, names in (
-        ("calls that no manifest answers; left out", calls.dangling),
-        ("calls to hosts outside the manifests; left out", calls.outside),
-    ):
-        if names:
-            imported.unknown.append(Unknown(what, len(names), tuple(sorted(names))))
+    for service, host in outside.items():
+        imported.add("services", service, {}, f"external: nothing in the source describes {host}")
+    if outside:
+        what = "external services: called, but not described by the source"
+        imported.unknown.append(Unknown(what, len(outside), tuple(sorted(outside))))
     imported.examples = _examples(imported)
     return imported
 
 
-def _needs(workload: str, calls: Calls, stores: dict[str, list[str]]) -> list[Value]:
-    found: list[Value] = []
-    for target, (hard, start) in sorted(calls.needs.get(workload, {}).items()):
-        need: dict[str, Value] = {"service": target}
-        if not hard:
-            need["hard"] = False
-        if start:
-            need["needed_to"] = "start"
-        found.append(need)
-    found.extend({"store": store} for store in sorted(set(stores.get(workload, ()))))
+def _outside(calls: Calls, taken: set[str]) -> dict[str, str]:
+    """Id of an external service -> its host."""
+    found = {}
+    for host in sorted(calls.outside):
+        service = f"external:{host}" if host in taken else host
+        if ID.fullmatch(service) and len(service) <= ID_MAX:
+            found[service] = host
     return found
 
 
-def _service(workload: Workload, rules: _Rules, problems: Problems) -> tuple[dict[str, Value], list[str]]:
-    """Values of a service, and notes for who reads the file."""
+def _needs(workload: str, calls: Calls, stores: list[str]) -> list[Value]:
+    """Calls, and the stores on the volumes of the workload itself."""
+    known = calls.needs.get(workload, {})
+    found: list[Value] = []
+    for kind in ("service", "store"):
+        for (target_kind, target), (hard, start) in sorted(known.items()):
+            if target_kind != kind:
+                continue
+            need: dict[str, Value] = {kind: target}
+            if not hard:
+                need["hard"] = False
+            if start:
+                need["needed_to"] = "start"
+            found.append(need)
+    own = {store for store in stores if ("store", store) not in known}
+    found.extend({"store": store} for store in sorted(own))
+    return found
+
+
+def _service(
+    workload: Workload, rules: _Rules, cluster: Cluster, problems: Problems
+) -> tuple[dict[str, Value], list[str]]:
+    """Values of a service, and notes for people who read the file."""
     kind = workload.object.kind
     values: dict[str, Value] = {}
     notes = [f"{kind} in {workload.namespace}"]
@@ -236,17 +163,28 @@ def _service(workload: Workload, rules: _Rules, problems: Problems) -> tuple[dic
     if amounts:
         values["demand"] = amounts
     replicas = _replicas(workload, rules, notes, problems)
+    placed = cluster.placed.get(workload.id)
+    if placed:
+        replicas = sum(placed.values())
     if replicas is not None:
         values["replicas"] = replicas
+        if not placed and cluster.only_pool is not None:
+            values["replicas"] = {cluster.only_pool: replicas}
     values |= _share(workload, replicas, rules, problems)
     if replicas is not None and replicas > 1:
-        values |= _spread(workload, replicas, notes)
-    if kind == "CronJob":
+        values |= _spread(workload, replicas, max(placed.values()) if placed else 1, notes)
+    if kind in ("CronJob", "Job"):
         values["single_run"] = True
-        notes.append(f"schedule {word(workload.object.node, 'spec', 'schedule') or 'not stated'}")
-    priority = word(workload.pod_spec, "priorityClassName")
-    if priority is not None:
-        notes.append(f"priority class {priority}")
+        notes.append(
+            "runs once"
+            if kind == "Job"
+            else f"schedule {word(workload.object.node, 'spec', 'schedule') or 'not stated'}"
+        )
+    tier, why = rules.tier_of(word(workload.pod_spec, "priorityClassName"))
+    if tier is not None:
+        values["tier"] = {"value": tier, "source": why}
+    elif why:
+        notes.append(why)
     return values, notes
 
 
@@ -256,7 +194,7 @@ def _replicas(workload: Workload, rules: _Rules, notes: list[str], problems: Pro
     if kind == "DaemonSet":
         notes.append("one replica on every node")
         return None
-    if kind in ("CronJob", "Pod"):
+    if kind in ("CronJob", "Job", "Pod"):
         return 1
     stated = _whole(at(workload.object.node, "spec", "replicas"), problems)
     scaler = rules.scalers.get((workload.namespace, kind, workload.object.name))
@@ -309,10 +247,11 @@ def _budget(budget: Object, replicas: int | None, problems: Problems) -> tuple[F
     return None, ""
 
 
-def _spread(workload: Workload, replicas: int, notes: list[str]) -> dict[str, Value]:
-    """How many replicas may stand on one node: one by required anti-affinity, the skew by a hard
-    topology constraint, else any number, for the scheduler then prefers but does not promise.
-    Rules over zones and regions are noted: which of them is a site only the overlay knows."""
+def _spread(workload: Workload, replicas: int, seen: int, notes: list[str]) -> dict[str, Value]:
+    """How many replicas may be on one node: one by required anti-affinity, the skew by a hard topology
+    constraint, else any number, for the scheduler then prefers but does not promise. At least as many as
+    were `seen` on one. Rules over zones and regions are noted: which of them is a site only people know.
+    """
     most = replicas
     for term in _items(
         at(workload.pod_spec, "affinity", "podAntiAffinity", "requiredDuringSchedulingIgnoredDuringExecution")
@@ -330,6 +269,7 @@ def _spread(workload: Workload, replicas: int, notes: list[str]) -> dict[str, Va
             most = min(most, max(1, int(skew)))
         else:
             notes.append(f"spread over {key} with a skew of {skew}" + ("" if strict else ", if possible"))
+    most = max(most, seen)
     return {"spread": {"per_server": most}} if most > 1 else {}
 
 
@@ -340,17 +280,25 @@ def _items(node: Node | None) -> list[Node]:
 def _examples(imported: Imported) -> list[str]:
     """Lines for a first overlay; every one is valid once the comment sign is taken away."""
     services = imported.sections.get("services", {})
-    lines = ["sites:                       # where the clusters are", "  east: {}", "  west: {}"]
-    lines += [
-        "pools:                       # one for each cluster",
-        "  east-k8s: {site: east, cpu: 400 cores, memory: 2 TiB}",
-    ]
-    lines += ["  west-k8s: {site: west, cpu: 400 cores, memory: 2 TiB}", "services:"]
+    sites = sorted(imported.sections.get("sites", {}))
+    lines = []
+    if not sites:
+        lines += ["sites:                       # where the clusters are", "  east: {}", "  west: {}"]
+        lines += [
+            "pools:                       # one for each cluster",
+            "  east-k8s: {site: east, cpu: 400 cores, memory: 2 TiB}",
+            "  west-k8s: {site: west, cpu: 400 cores, memory: 2 TiB}",
+        ]
+    lines.append("services:")
     for name in sorted(services):
         count = services[name].values.get("replicas")
-        placed = f"replicas: {{east-k8s: {count if isinstance(count, int) else 1}}}"
-        lines.append(f"  {name}: {{{placed}, tier: 1, people: 10 K, rto: 1 h}}")
-    stores = sorted(imported.sections.get("stores", {}))
+        placed = f"replicas: {{east-k8s: {count if isinstance(count, int) else 1}}}, "
+        lines.append(f"  {name}: {{{'' if sites else placed}tier: 1, people: 10 K, rto: 1 h}}")
+    stores = {name: entry.values for name, entry in sorted(imported.sections.get("stores", {}).items())}
     if stores:
-        lines += ["stores:", *(f"  {name}: {{members: [{{at: east, mode: primary}}]}}" for name in stores)]
+        lines.append("stores:")
+        for name, values in stores.items():
+            where = sites[0] if sites else "east"
+            known = "rpo: 5 min" if values.get("members") else f"members: [{{at: {where}, mode: primary}}]"
+            lines.append(f"  {name}: {{{known}}}")
     return lines

@@ -1,66 +1,83 @@
-"""Kubernetes manifests as objects with their place: read, told apart, named; nothing inferred.
+"""Kubernetes manifests and dumps as objects with their place: read, told apart, named; nothing inferred.
 
-A source is a file or a folder of them, each a stream of YAML documents. Knows how manifests are
-laid out; what they mean for an estate is for `kubernetes`.
+A source is a file or a folder of them. Knows how manifests are laid out, who owns whom and where pods run;
+what that means for an estate is for `reader`, `cluster` and `operators`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from evac.estate.format.document import LIST, MAP, YAML_BYTES_MAX, Node, read_documents
+from evac.estate.format.document import LIST, MAP, YAML_BYTES_MAX, Node
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.source_files import at, entries, is_id, read_text, word, words
+from evac.estate.importers.imported import Options
+from evac.estate.importers.kubernetes.objects import (
+    DUMP_AGAIN,
+    JsonObjects,
+    NotJson,
+    Object,
+    Skipped,
+    inside,
+    text_in,
+    yaml_objects,
+)
+from evac.estate.importers.kubernetes.operators import OPERATORS
+from evac.estate.importers.source_files import at, entries, is_id, open_text, read_text, word, words
 from evac.model.diagnostic import Place
-
-SCALAR_MAX: Final = 2**20
-"""Longest text in a manifest: what a ConfigMap may hold in all."""
 
 FILES_MAX: Final = 5_000
 FOLDERS_MAX: Final = 5_000
-NO_NAMESPACE: Final = "default"
+OWNERS_MAX: Final = 8
+"""Most owners above a pod that are followed; Kubernetes itself knows two."""
 
-_POD_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
+POD_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "Deployment": ("spec", "template"),
     "StatefulSet": ("spec", "template"),
     "DaemonSet": ("spec", "template"),
     "ReplicaSet": ("spec", "template"),
+    "ReplicationController": ("spec", "template"),
+    "DeploymentConfig": ("spec", "template"),
+    "Rollout": ("spec", "template"),
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
+    "Job": ("spec", "template"),
     "Pod": (),
 }
-"""Kinds that run something, and where their pod stands."""
+"""Kinds that run something, and where their pod is described."""
 
 _USED: Final = frozenset(
     {
-        "Service",
         "ConfigMap",
-        "PodDisruptionBudget",
+        "GRPCRoute",
+        "HTTPRoute",
         "HorizontalPodAutoscaler",
         "Ingress",
+        "KafkaNodePool",
+        "Node",
+        "PersistentVolume",
         "PersistentVolumeClaim",
+        "PodDisruptionBudget",
+        "Pooler",
+        "PriorityClass",
+        "Route",
+        "ScheduledBackup",
+        "Service",
+        "TCPRoute",
+        "TLSRoute",
     }
 )
+_FOLDED: Final = frozenset({"StrimziPodSet"})
+_CLUSTER_WIDE: Final = frozenset({"Node", "PersistentVolume", "PriorityClass"})
 _ENDINGS: Final = (".yaml", ".yml", ".json")
-
-
-@dataclass(frozen=True, slots=True)
-class Object:
-    """One object of a manifest."""
-
-    kind: str
-    namespace: str
-    name: str
-    node: Node
-
-    @property
-    def place(self) -> Place:
-        found = at(self.node, "metadata", "name")
-        return (found or self.node).place
+_IS_JSON: Final = re.compile(r"\s*\{\s*\"")
+_HEAD_CHARACTERS: Final = 2**16
+_HASH: Final = re.compile(r"(.+)-[a-z0-9]{6,10}")
+"""Name of a ReplicaSet: that of its Deployment, and a hash of the template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +106,32 @@ class Workload:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """Where one pod is. `owner`: kind, namespace and name of what it belongs to in the end, the pod itself
+    if nothing owns it; `claims`: its volume claims; `role`: what an operator says it is, such as primary.
+    """
+
+    owner: tuple[str, str, str]
+    name: str
+    node: str
+    claims: tuple[str, ...] = ()
+    role: str = ""
+
+
 @dataclass(slots=True)
 class Manifests:
-    """Everything read. `by_kind`: the other objects that say something evac uses; `labelled`:
-    namespace, label and its value -> the workloads whose pods have it."""
+    """Everything read."""
 
     workloads: list[Workload] = field(default_factory=list)
     by_kind: dict[str, list[Object]] = field(default_factory=dict)
+    """The other objects that say something evac uses."""
+    databases: list[Object] = field(default_factory=list)
+    """Objects of operators that run databases, in the order of the source."""
+    pods: list[Pod] = field(default_factory=list)
+    """Pods that are on a node."""
     labelled: dict[tuple[str, str, str], list[Workload]] = field(default_factory=dict)
+    """Namespace, label and its value -> the workloads whose pods have it."""
 
     def of(self, kind: str) -> list[Object]:
         return self.by_kind.get(kind, [])
@@ -115,29 +150,26 @@ class Manifests:
         return [w for w in some if w.namespace == namespace and selects(selector, w.labels)]
 
 
-def read_manifests(source: Path, problems: Problems) -> Manifests:
+def read_manifests(source: Path, problems: Problems, options: Options) -> Manifests:
     """Every manifest of a file or folder; problems are added."""
-    objects: list[Object] = []
+    skipped = Skipped()
+    sorting = _Sorting(options, skipped, problems)
     for path in _files(source, problems):
         root = source if source.is_dir() else path
-        text = read_text(path, root, YAML_BYTES_MAX, problems, lines_checked=False)
         name = path.relative_to(source).as_posix() if source.is_dir() else path.name
-        documents = None if text is None else read_documents(text, name, problems, SCALAR_MAX)
-        if text is not None and documents is None and "{{" in text:
-            message = f"{name} is a template, not a manifest"
-            problems.add(
-                "import-shape", message, Place(name), "render it first, for example with helm template"
-            )
-        for document in documents or ():
-            objects.extend(_objects(document))
-    if not objects and not problems.has_errors:
+        for item in _objects_of(path, root, name, skipped, problems):
+            sorting.add(item)
+    found = sorting.finish()
+    is_empty = not (found.workloads or found.databases or found.by_kind or sorting.ignored)
+    skipped.report(problems, as_errors=is_empty)
+    if is_empty and not problems.has_errors:
         problems.add(
             "import-shape",
             "no Kubernetes object in it",
             Place(source.name),
-            "give rendered manifests, not templates",
+            "give rendered manifests, or a dump: kubectl get ... -A -o json",
         )
-    return _sorted_out(objects, problems)
+    return found
 
 
 def _files(source: Path, problems: Problems) -> list[Path]:
@@ -161,82 +193,214 @@ def _files(source: Path, problems: Problems) -> list[Path]:
     return found
 
 
-def _objects(document: Node) -> Iterator[Object]:
-    """The objects of a document; a List holds several."""
-    if document.kind != MAP:
+def _objects_of(path: Path, root: Path, name: str, skipped: Skipped, problems: Problems) -> Iterator[Object]:
+    """The objects of one file, JSON or YAML, whatever its ending says."""
+    if not os.path.lexists(path):
+        read_text(path, root, YAML_BYTES_MAX, problems)
         return
-    kind, name = word(document, "kind"), word(document, "metadata", "name")
-    items = at(document, "items")
-    if kind is not None and kind.endswith("List") and items is not None and items.kind == LIST:
-        for item in items.items:
-            yield from _objects(item)
-    elif kind is not None and name is not None:
-        yield Object(kind, word(document, "metadata", "namespace") or NO_NAMESPACE, name, document)
+    handle = open_text(path, root, problems)
+    if handle is None:
+        return
+    with handle:
+        try:
+            is_json = _IS_JSON.match(handle.read(_HEAD_CHARACTERS)) is not None
+            if is_json:
+                handle.seek(0)
+                yield from JsonObjects(handle, name)
+                return
+        except NotJson as error:
+            if error.ended:
+                problems.add(
+                    "import-truncated", f"{name} ends in the middle of an object", error.place, DUMP_AGAIN
+                )
+            else:
+                message = f"{name} is not JSON: {error.words}"
+                problems.add("import-shape", message, error.place, "is this the file that kubectl wrote?")
+            return
+        except UnicodeDecodeError:
+            message = f"{name} is not UTF-8 text"
+            problems.add("not-utf-8", message, Place(name), "save the file as UTF-8")
+            return
+    if path.stat().st_size > YAML_BYTES_MAX:
+        message = f"{name}: more than {YAML_BYTES_MAX // 2**20} MiB of YAML"
+        hint = "save the dump as JSON, which is read at any size: kubectl get ... -o json"
+        problems.add("file-too-large", message, Place(name), hint)
+        return
+    text = read_text(path, root, YAML_BYTES_MAX, problems, lines_checked=False)
+    if text is not None:
+        yield from yaml_objects(text, name, _is_used, skipped, problems)
 
 
-def _sorted_out(objects: list[Object], problems: Problems) -> Manifests:
-    found = Manifests()
-    seen: dict[tuple[str, str, str], Object] = {}
-    ignored: dict[str, Object] = {}
-    counts: Counter[str] = Counter()
-    runs = []
-    for item in objects:
-        key = (item.kind, item.namespace, item.name)
-        if key in seen:
-            message = f"{item.kind} {shown(item.name)} is described twice, first at {seen[key].place}"
-            problems.add("id-twice", message, item.place, "keep one of the two")
-        elif item.kind in _POD_PATHS:
-            runs.append(item)
+def _is_used(kind: str) -> bool:
+    return kind in _USED or kind in POD_PATHS or kind in OPERATORS or kind in _FOLDED
+
+
+class _Sorting:
+    """Objects as they arrive: pods are folded at once, so that a hundred thousand of them take little."""
+
+    def __init__(self, options: Options, skipped: Skipped, problems: Problems) -> None:
+        self._namespaces = frozenset(options.namespaces)
+        self._skipped = skipped
+        self._problems = problems
+        self._seen: dict[tuple[str, str, str, str], Place] = {}
+        self._first_ignored: dict[str, Place] = {}
+        self._runs: list[Object] = []
+        self._owners: dict[tuple[str, str, str], tuple[str, str]] = {}
+        self._patterns: dict[tuple[str, str, str], Object] = {}
+        """Owner of a pod -> one of its pods, which says what they all look like."""
+        self._pods: list[Pod] = []
+        self._found = Manifests()
+        self.ignored: Counter[str] = Counter()
+
+    def add(self, item: Object) -> None:
+        if self._namespaces and item.namespace not in self._namespaces and item.kind not in _CLUSTER_WIDE:
+            return
+        if not item.name or not _is_used(item.kind):
+            self.ignored[item.kind] += 1
+            self._first_ignored.setdefault(item.kind, item.place)
+            return
+        key = (item.group, *item.key)
+        if key in self._seen:
+            message = f"{item.kind} {shown(item.name)} is described twice, first at {self._seen[key]}"
+            self._problems.add("import-twice", message, item.place, "the first counts; import one of the two")
+            return
+        self._seen[key] = item.place
+        if item.kind == "Pod":
+            self._add_pod(item)
+            return
+        owner = _owner_of(item.raw) if item.kind in POD_PATHS or item.kind in _FOLDED else None
+        if owner is not None:
+            self._owners[item.key] = owner
+        elif item.kind in POD_PATHS:
+            if not (item.kind == "Job" and inside(item.raw, "status", "completionTime")):
+                self._runs.append(item)
+        elif (item.group, item.kind) in OPERATORS.get(item.kind, {}):
+            self._found.databases.append(item)
         elif item.kind in _USED:
-            found.by_kind.setdefault(item.kind, []).append(item)
-        else:
-            ignored.setdefault(item.kind, item)
-            counts[item.kind] += 1
-        seen.setdefault(key, item)
-    found.workloads = _named(runs, problems)
-    for workload in found.workloads:
-        for label, value in workload.labels.items():
-            found.labelled.setdefault((workload.namespace, label, value), []).append(workload)
-    for kind, first in sorted(ignored.items()):
-        problems.add(
-            "import-ignored", f"{counts[kind]:,} of kind {kind}: nothing in them that evac uses", first.place
-        )
-    return found
+            self._found.by_kind.setdefault(item.kind, []).append(item)
+
+    def _add_pod(self, item: Object) -> None:
+        raw = item.raw
+        if text_in(raw, "status", "phase") in ("Succeeded", "Failed"):
+            return
+        owner = _owner_of(raw)
+        kind, name = owner or ("Pod", item.name)
+        key = (kind, item.namespace, name)
+        if key not in self._patterns:
+            self._patterns[key] = item
+        node = text_in(raw, "spec", "nodeName")
+        if node:
+            self._pods.append(Pod(key, item.name, node, _claims(raw), _role(raw)))
+
+    def finish(self) -> Manifests:
+        """Pods with what they belong to in the end, and all that runs with its name."""
+        known = {item.key for item in (*self._runs, *self._found.databases)}
+        tops = {key: self._top(key, known) for key in self._patterns}
+        for key, top in tops.items():
+            pattern = self._patterns[key]
+            if top not in known and top[0] not in ("Node", "Job"):
+                known.add(top)
+                head = (pattern.group, *top)
+                self._runs.append(Object(head, pattern.place, raw=pattern.raw))
+        self._found.pods = [
+            Pod(tops[pod.owner], pod.name, pod.node, pod.claims, pod.role) for pod in self._pods
+        ]
+        found = self._found
+        found.workloads = self._named(self._runs)
+        for workload in found.workloads:
+            for label, value in workload.labels.items():
+                found.labelled.setdefault((workload.namespace, label, value), []).append(workload)
+        for kind, place in sorted(self._first_ignored.items()):
+            message = f"{self.ignored[kind]:,} of kind {kind}: nothing in them that evac uses"
+            self._problems.add("import-ignored", message, place)
+        return found
+
+    def _top(self, key: tuple[str, str, str], known: set[tuple[str, str, str]]) -> tuple[str, str, str]:
+        """What an object belongs to in the end."""
+        for _ in range(OWNERS_MAX):
+            owner = self._owners.get(key)
+            if owner is not None:
+                key = (owner[0], key[1], owner[1])
+                continue
+            if key[0] == "ReplicaSet" and key not in known:
+                # A dump without ReplicaSets: their names still say the Deployment.
+                match = _HASH.fullmatch(key[2])
+                if match is not None:
+                    return "Deployment", key[1], match[1]
+            return key
+        return key
+
+    def _named(self, runs: list[Object]) -> list[Workload]:
+        """Workloads with the shortest id that no other has: the name, else with namespace, else with kind."""
+        names = Counter(item.name for item in runs)
+        full = Counter((item.namespace, item.name) for item in runs)
+        made = []
+        for item in runs:
+            name = item.name
+            if names[item.name] > 1:
+                name = f"{item.namespace}.{item.name}"
+            if full[item.namespace, item.name] > 1:
+                name = f"{name}.{item.kind.lower()}"
+            scratch = Problems()
+            if is_id(name, item.place, scratch) and _is_whole(item, scratch):
+                pod = at(item.node, *_pod_path(item)) or item.node
+                made.append(Workload(name, item, pod, texts(at(pod, "metadata", "labels"))))
+            self._skipped.take(f"{item.kind} {shown(item.name)}", scratch)
+        return sorted(made, key=lambda w: w.id)
 
 
-def _named(runs: list[Object], problems: Problems) -> list[Workload]:
-    """Workloads with the shortest id that no other has: the name, else with namespace, else with kind."""
-    names = Counter(item.name for item in runs)
-    full = Counter((item.namespace, item.name) for item in runs)
-    made = []
-    for item in runs:
-        name = item.name
-        if names[item.name] > 1:
-            name = f"{item.namespace}.{item.name}"
-        if full[item.namespace, item.name] > 1:
-            name = f"{name}.{item.kind.lower()}"
-        if is_id(name, item.place, problems):
-            _check_shape(item, problems)
-            pod = at(item.node, *_POD_PATHS[item.kind]) or item.node
-            made.append(Workload(name, item, pod, texts(at(pod, "metadata", "labels"))))
-    return sorted(made, key=lambda w: w.id)
+def _pod_path(item: Object) -> tuple[str, ...]:
+    """Where the pod of an object is; what is known by its pods only is described by one of them."""
+    path = POD_PATHS.get(item.kind, ())
+    return path if at(item.node, *path) is not None else ()
 
 
-def _check_shape(item: Object, problems: Problems) -> None:
+def _owner_of(raw: Any) -> tuple[str, str] | None:
+    """Kind and name of the controller that owns an object."""
+    owners = inside(raw, "metadata", "ownerReferences")
+    for owner in owners if isinstance(owners, list) else ():
+        kind, name = text_in(owner, "kind"), text_in(owner, "name")
+        if kind and name and text_in(owner, "controller").lower() != "false":
+            return kind, name
+    return None
+
+
+def _claims(raw: Any) -> tuple[str, ...]:
+    volumes = inside(raw, "spec", "volumes")
+    names = [
+        text_in(volume, "persistentVolumeClaim", "claimName")
+        for volume in (volumes if isinstance(volumes, list) else ())
+    ]
+    return tuple(name for name in names if name)
+
+
+_ROLES: Final = ("cnpg.io/instanceRole", "spilo-role", "role", "redis-role", "mongodb.com/role")
+
+
+def _role(raw: Any) -> str:
+    labels = inside(raw, "metadata", "labels")
+    if not isinstance(labels, dict):
+        return ""
+    return next((str(labels[label]) for label in _ROLES if label in labels), "")
+
+
+def _is_whole(item: Object, problems: Problems) -> bool:
     """What leads to the containers are mappings, and they are a list: an estate of less would be a guess."""
     node: Node | None = item.node
-    for key in (*_POD_PATHS[item.kind], "spec"):
+    for key in (*_pod_path(item), "spec"):
         node = at(node, key)
         if node is None:
-            return
+            return True
         if node.kind != MAP:
             message = f"{key} of {item.kind} {shown(item.name)} is no mapping"
             problems.add("import-shape", message, node.place, "is this the manifest that is applied?")
-            return
+            return False
     containers = at(node, "containers")
     if containers is not None and containers.kind != LIST:
         message = f"containers of {item.kind} {shown(item.name)} are no list"
         problems.add("import-shape", message, containers.place, "is this the manifest that is applied?")
+        return False
+    return True
 
 
 def texts(node: Node | None) -> dict[str, str]:

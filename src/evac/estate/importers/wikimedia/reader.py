@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import QuantityError, parse_share, show_share
-from evac.estate.importers.imported import UNKNOWN, Imported, Rows, Unknown, Value
+from evac.estate.importers.imported import UNKNOWN, Imported, Options, Rows, Unknown, Value
 from evac.estate.importers.source_files import is_id
 from evac.estate.importers.wikimedia.source import CatalogueEntry, WikimediaSource, read_wikimedia
 
@@ -152,7 +152,7 @@ _GEODNS_ENDING: Final = "-addrs"
 Hosts = Mapping[tuple[str, str], dict[str, list[str]]]
 
 
-def read(source: Path, problems: Problems) -> Imported:
+def read(source: Path, problems: Problems, options: Options) -> Imported:
     """The facts of a Wikimedia folder; problems are added."""
     found = read_wikimedia(source, problems)
     imported = Imported()

@@ -1,0 +1,166 @@
+"""A case: one folder with the windows, rules, accounts, ledgers and deliveries of one outage.
+
+    journal.jsonl            every decision, each line with the SHA-256 of the line before it
+    rules/<digest>.json      rule sets as they were used
+    accounts/<digest>/       accounts in partitions
+    ledgers/<id>/            one ledger: part-NNNN.parquet, part-NNNN.json, and ledger.json once it is whole
+    deliveries/<tranche>-N/  what is handed over
+
+Files are made once and never changed; only the journal grows. One process at a time changes a case.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from evac.credit.windows import Correction, Window, Windows
+from evac.model.canonical import canonical_json
+from evac.model.errors import Corrupt, EvacError, InvalidInput, LockHeld
+
+JOURNAL: Final = "journal.jsonl"
+_LOCK: Final = ".lock"
+_FIRST: Final = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One decision. number: from 1."""
+
+    number: int
+    kind: str
+    at_ms: int
+    who: str
+    data: Mapping[str, Any]
+
+
+class Case:
+    """A folder that is read, and, under `changing`, written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    def entries(self) -> list[Entry]:
+        """The whole journal. Raises InvalidInput where there is none, Corrupt where it was changed.
+
+        A last line without an end was being written when the process ended: it was never acknowledged.
+        """
+        path = self.folder / JOURNAL
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            hint = "begin with: evac credit windows CASE --import FILE"
+            raise InvalidInput("case-unknown", f"{self.folder} is no case for credits", hint) from None
+        found, before = [], _FIRST
+        for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
+            try:
+                row = orjson.loads(line)
+                whole = row["previous"] == before and row["number"] == number
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                whole = False
+            if not whole:
+                raise Corrupt(f"{path} was changed at line {number}")
+            found.append(Entry(number, row["kind"], row["at_ms"], row["who"], row["data"]))
+            before = hashlib.sha256(line).hexdigest()
+        return found
+
+    @contextmanager
+    def changing(self, create: bool = False) -> Iterator[None]:
+        """Holds the case for this process. Raises LockHeld while another one changes it."""
+        if create:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        elif not (self.folder / JOURNAL).exists():
+            self.entries()
+        handle = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LockHeld(str(self.folder), "another evac credit command") from None
+            yield
+        finally:
+            os.close(handle)
+
+    def record(self, kind: str, at_ms: int, who: str, data: Mapping[str, Any]) -> None:
+        """Append a decision, durably. Call it under `changing`."""
+        path = self.folder / JOURNAL
+        known = path.read_bytes() if path.exists() else b""
+        whole = known[: known.rfind(b"\n") + 1]
+        lines = whole.splitlines()
+        before = hashlib.sha256(lines[-1]).hexdigest() if lines else _FIRST
+        row = {
+            "number": len(lines) + 1,
+            "previous": before,
+            "kind": kind,
+            "at_ms": at_ms,
+            "who": who,
+            "data": data,
+        }
+        with path.open("r+b" if path.exists() else "x+b") as file:
+            file.truncate(len(whole))
+            file.seek(len(whole))
+            file.write(canonical_json(row) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def windows(self) -> Windows:
+        """As the journal has them. Raises InvalidInput where there are none yet."""
+        found: Windows | None = None
+        for entry in self.entries():
+            if entry.kind == "windows":
+                rows = tuple(Window(**row) for row in entry.data["windows"])
+                old = found or Windows(())
+                found = Windows((*old.recorded, *rows), old.corrections)
+            elif entry.kind == "correction" and found is not None:
+                found = Windows(found.recorded, (*found.corrections, Correction(**entry.data)))
+        if found is None:
+            hint = "evac credit windows CASE --import FILE"
+            raise InvalidInput("windows-missing", f"{self.folder} has no outage windows yet", hint)
+        return found
+
+    def ledger(self, id: str = "") -> dict[str, Any]:
+        """The document of a ledger; else of the last one. Raises InvalidInput where there is none."""
+        if not id:
+            made = [entry for entry in self.entries() if entry.kind == "computed"]
+            if not made:
+                hint = "evac credit compute CASE --rules RULES --accounts FILE"
+                raise InvalidInput("ledger-missing", f"{self.folder} has no ledger yet", hint)
+            id = str(made[-1].data["ledger"])
+        document: dict[str, Any] = orjson.loads((self.folder / "ledgers" / id / "ledger.json").read_bytes())
+        return document
+
+
+def write_once(path: Path, data: bytes) -> None:
+    """Durably and whole: a reader sees all of it or nothing. What is there already stays."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise no_space(path, error) from error
+
+
+def no_space(path: Path, error: OSError) -> EvacError:
+    """The error for a file that could not be written; what was finished before it stays."""
+    words = error.strerror or str(error)
+    hint = "free space or name another folder, then run the same command: it continues"
+    return EvacError("case-unwritable", f"cannot write {path}: {words}", hint)

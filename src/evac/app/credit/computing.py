@@ -1,0 +1,238 @@
+"""A ledger, partition by partition: computed, recomputed by the other engine, sampled with fractions, kept.
+
+A partition is done when its mark (`part-NNNN.json`) is there; its mark is written last.
+So a computation that ends at any moment continues where it was: no line is there twice, none is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import orjson
+import polars as pl
+
+from evac.app.credit import intake
+from evac.app.credit.case import Case, no_space, write_once
+from evac.credit import columns, sql
+from evac.credit.exact import Account, lines_of
+from evac.credit.ledger import TOTAL_FIELDS, Total, envelope, line_id, summed
+from evac.credit.rules import MONEY, Rule, RuleSet
+from evac.credit.windows import Window, Windows
+from evac.model.canonical import canonical_json, digest
+from evac.model.errors import EvacError
+
+SCHEMA_VERSION: Final = 1
+LARGEST: Final = 10
+SAMPLED: Final = 100
+"""Rows of each partition that are computed again with fractions."""
+_FORMAT: Final = "evac credit ledger 1"
+Progress = Callable[[int, int], None]
+
+
+class LedgersDiffer(EvacError):
+    """Two engines do not agree on a line. Nothing of the partition was kept."""
+
+
+def compute(
+    case: Case,
+    rules: RuleSet,
+    windows: Windows,
+    accounts: str,
+    partitions: int,
+    progress: Progress = lambda done, of: None,
+) -> dict[str, Any]:
+    """The document of the ledger, whose digest is what persons approve. Call it under `case.changing`.
+
+    accounts: digest of `intake.take_in`. Raises LedgersDiffer, EvacError.
+    """
+    about = {"format": _FORMAT, "rules": rules.digest, "windows": windows.digest, "accounts": accounts}
+    id = hashlib.sha256(canonical_json(about)).hexdigest()[:16]
+    folder = case.folder / "ledgers" / id
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / "ledger.json"
+    if not made.exists():
+        now = windows.now
+        for number in range(partitions):
+            if not _mark(folder, number).exists():
+                _part(folder, number, rules, now, intake.partition(case, accounts, number))
+            progress(number + 1, partitions)
+        document = _document(folder, partitions, rules, windows, about | {"id": id})
+        write_once(case.folder / "rules" / f"{rules.digest.removeprefix('sha256:')}.json", _rules(rules))
+        write_once(made, canonical_json(document) + b"\n")
+    found: dict[str, Any] = orjson.loads(made.read_bytes())
+    return found
+
+
+def ledger_digest(document: dict[str, Any]) -> str:
+    """What an approval names."""
+    return digest(document)
+
+
+def _rules(rules: RuleSet) -> bytes:
+    return canonical_json(rules.to_data()) + b"\n"
+
+
+def _mark(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:04}.json"
+
+
+def part_file(folder: Path, number: int) -> Path:
+    """The lines of a partition."""
+    return folder / f"part-{number:04}.parquet"
+
+
+def _part(
+    folder: Path, number: int, rules: RuleSet, windows: Sequence[Window], files: Sequence[Path]
+) -> None:
+    rows = pl.read_parquet(list(files)) if files else pl.DataFrame(schema=columns.ROWS)
+    lines = columns.ledger(rules, windows, rows)
+    target = part_file(folder, number)
+    draft = target.with_name(f".{target.name}.draft")
+    try:
+        lines.write_parquet(draft, compression="lz4")
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        if files:
+            recompute(rules, windows, files, draft)
+        _sample(rules, windows, rows, lines)
+        draft.replace(target)
+    except OSError as error:
+        raise no_space(target, error) from error
+    finally:
+        draft.unlink(missing_ok=True)
+    write_once(_mark(folder, number), canonical_json(_facts(lines, len(rows))))
+
+
+def recompute(rules: RuleSet, windows: Sequence[Window], files: Sequence[Path], ledger: Path) -> None:
+    """Raises LedgersDiffer, with the line, unless DuckDB finds the same lines in the accounts."""
+    listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+    with duckdb.connect(config={"memory_limit": "2GB", "threads": os.cpu_count() or 1}) as link:
+        link.execute("SET preserve_insertion_order = false")
+        link.execute(f"CREATE VIEW accounts AS SELECT * FROM read_parquet([{listed}])")
+        link.execute(
+            "CREATE TABLE windows (service TEXT, site TEXT, kind TEXT, from_ms BIGINT, to_ms BIGINT)"
+        )
+        for window in windows:
+            values = [window.service, window.site, window.kind, window.from_ms, window.to_ms]
+            link.execute("INSERT INTO windows VALUES (?, ?, ?, ?, ?)", values)
+        names = ", ".join(sql.COMPARED)
+        path = str(ledger).replace("'", "''")
+        link.execute(f"CREATE TABLE again AS {sql.statement(rules)}")
+        link.execute(f"CREATE VIEW kept AS SELECT {names} FROM read_parquet('{path}')")
+        sums = f"SELECT count(*), sum(CAST(hash({names}) AS HUGEINT)), bit_xor(hash({names})) FROM"
+        if link.execute(f"{sums} again").fetchall() == link.execute(f"{sums} kept").fetchall():
+            return
+        found = link.execute(
+            f"(SELECT 'second engine', {names} FROM (SELECT * FROM again EXCEPT ALL SELECT * FROM kept)) "
+            f"UNION ALL (SELECT 'ledger', {names} FROM (SELECT * FROM kept EXCEPT ALL SELECT * FROM again)) "
+            "ORDER BY 2, 3, 4, 5, 1 LIMIT 4"
+        ).fetchall()
+    raise _differ(found)
+
+
+def _differ(found: Sequence[tuple[Any, ...]]) -> LedgersDiffer:
+    words = "; ".join(
+        f"{row[0]}: account {row[1]}, {row[2]} {row[3]}, rule {row[4]}: "
+        f"{row[5]} {row[6]} {row[7]}, tax {row[9]}"
+        for row in found
+    )
+    hint = "nothing was kept; report it with the rules and one such row"
+    return LedgersDiffer("ledgers-differ", f"the engines do not agree: {words}", hint)
+
+
+def _sample(rules: RuleSet, windows: Sequence[Window], rows: pl.DataFrame, lines: pl.DataFrame) -> None:
+    step = max(1, len(rows) // SAMPLED)
+    some = rows.gather_every(step)
+    names = columns.ROWS.names()
+    key = list(columns.KEY)
+    kept = lines.join(some.select(key), on=key, how="semi").select(sql.COMPARED).rows()
+    exact = [
+        tuple(getattr(line, name) for name in sql.COMPARED)
+        for row in some.select(names).iter_rows()
+        for line in lines_of(rules, windows, Account(*row))
+    ]
+    if sorted(kept) != sorted(exact):
+        wrong = sorted(set(kept) ^ set(exact))[:4]
+        raise _differ([("ledger" if row in kept else "fractions", *row) for row in wrong])
+
+
+def _facts(lines: pl.DataFrame, rows: int) -> dict[str, Any]:
+    """What the document needs of a partition."""
+    by = [name for name in TOTAL_FIELDS if name not in ("lines", "amount", "quantity", "tax")]
+    sums = lines.group_by(by).agg(pl.len().alias("lines"), pl.col("amount", "quantity", "tax").sum())
+    money = lines.filter(pl.col("kind").is_in(list(MONEY)))
+    shown = ["account", "service", "cycle", "rule", "kind", "amount", "currency", "fee", "plan"]
+    largest = money.sort(["amount", *columns.KEY], descending=[True, False, False, False]).head(LARGEST)
+    by_rule = lines.group_by("rule", "kind", "currency").agg(
+        pl.len().alias("lines"), pl.col("amount", "quantity").sum()
+    )
+    return {
+        "rows": rows,
+        "lines": len(lines),
+        "totals": sums.select(TOTAL_FIELDS).sort(by).to_dicts(),
+        "rules": by_rule.sort("rule", "kind", "currency").to_dicts(),
+        "largest": largest.select(shown).to_dicts(),
+        "accounts": lines.get_column("account").n_unique(),
+    }
+
+
+def _document(
+    folder: Path, partitions: int, rules: RuleSet, windows: Windows, about: dict[str, Any]
+) -> dict[str, Any]:
+    marks = [orjson.loads(_mark(folder, number).read_bytes()) for number in range(partitions)]
+    totals = [one.to_data() for one in summed(Total(**row) for mark in marks for row in mark["totals"])]
+    largest = sorted(
+        (row for mark in marks for row in mark["largest"]),
+        key=lambda row: (-row["amount"], row["account"], row["service"], row["cycle"]),
+    )
+    for row in largest:
+        row["id"] = line_id(rules.digest, row["rule"], row["account"], row["service"], row["cycle"])
+    by_rule: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in (row for mark in marks for row in mark["rules"]):
+        key = (row["rule"], row["kind"], row["currency"])
+        old = by_rule.setdefault(key, {**row, "lines": 0, "amount": 0, "quantity": 0})
+        for name in ("lines", "amount", "quantity"):
+            old[name] += row[name]
+    return {
+        "kind": "evac-credit-ledger",
+        "schema_version": SCHEMA_VERSION,
+        "ledger": about["id"],
+        "rules": {"id": rules.id, "title": rules.title, "digest": rules.digest},
+        "windows": {
+            "version": windows.version,
+            "digest": windows.digest,
+            "list": [window.to_data() for window in windows.now],
+        },
+        "accounts": {
+            "digest": about["accounts"],
+            "rows": sum(mark["rows"] for mark in marks),
+            "credited": sum(mark["accounts"] for mark in marks),
+        },
+        "partitions": partitions,
+        "lines": sum(mark["lines"] for mark in marks),
+        "totals": totals,
+        "envelope": envelope(totals),
+        "by_rule": [by_rule[key] for key in sorted(by_rule)],
+        "largest": largest[:LARGEST],
+        "without_window": list(_without_window(rules.rules, windows)),
+    }
+
+
+def _without_window(rules: Sequence[Rule], windows: Windows) -> Iterator[str]:
+    """Rules that no window is about: they give nothing to anyone in this outage."""
+    for rule in rules:
+        counted = [w.service for w in windows.now if w.kind not in rule.excludes]
+        if not (set(counted) & set(rule.services) if rule.services else counted):
+            yield rule.id
+
+
+def lines_of_account(case: Case, document: dict[str, Any], account: str) -> list[dict[str, Any]]:
+    """The lines of one account, from the one partition that can have them."""
+    number = intake.partition_of(account, document["partitions"])
+    file = part_file(case.folder / "ledgers" / document["ledger"], number)
+    return pl.scan_parquet(file).filter(pl.col("account") == account).collect().to_dicts()

@@ -1,0 +1,229 @@
+"""Accounts from Parquet and CSV files, checked, into partitions by a hash of the account.
+
+All rows of an account are in one partition, so a partition can be computed without the others. Only known
+columns are read: names, addresses and whatever else a file holds stays where it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import polars as pl
+
+from evac.app.credit.case import Case, no_space, write_once
+from evac.credit.columns import KEY, ROWS
+from evac.estate.format.problems import shown
+from evac.model.canonical import canonical_json
+from evac.model.diagnostic import Diagnostic, Place
+from evac.model.errors import EstateError, EvacError, InvalidInput
+from evac.model.units import QUANTITY_LIMIT
+
+NEEDED: Final = ("account", "service", "plan", "fee", "currency", "cycle")
+_OTHERWISE: Final = {
+    "site": "",
+    "region": "",
+    "channel": "",
+    "used": True,
+    "tax_bp": 0,
+    "tax_included": True,
+    "claimed": 0,
+    "invoice": "",
+    "invoice_line": "",
+}
+PARTITION_ROWS: Final = 1_500_000
+LISTED_MOST: Final = 20
+_TRUE: Final = ("true", "True", "TRUE", "yes", "1")
+_HASH_SEED: Final = 20221015
+
+
+def take_in(case: Case, sources: Sequence[Path], partitions: int = 0) -> tuple[str, int]:
+    """(digest, partitions) of the accounts. A second call with the same files does nothing.
+
+    partitions 0: as many as the rows need. Raises EstateError with every problem, file and line.
+    """
+    files = _files(sources)
+    digest = _digest(files)
+    folder = case.folder / "accounts" / digest
+    mark = folder / "accounts.json"
+    if mark.exists():
+        return digest, int(orjson.loads(mark.read_bytes())["partitions"])
+    frames = [_scan(file) for file in files]
+    problems = [found for file, frame in zip(files, frames, strict=True) for found in _bad_rows(file, frame)]
+    if problems:
+        raise EstateError(tuple(problems), "accounts")
+    try:
+        rows = sum(frame.select(pl.len()).collect().item() for frame in frames)
+        count = partitions or max(1, -(-rows // PARTITION_ROWS))
+        shutil.rmtree(folder, ignore_errors=True)
+        draft = folder.with_name(f".{digest}.draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        whole = pl.concat([frame.select(ROWS.names()) for frame in frames])
+        part = (pl.col("account").hash(_HASH_SEED) % count).alias("part")
+        whole.with_columns(part).sink_parquet(
+            pl.PartitionBy(draft, key="part", include_key=False), mkdir=True, maintain_order=True
+        )
+        problems = [found for number in range(count) for found in _contradictions(draft, number)]
+        if problems:
+            shutil.rmtree(draft)
+            raise EstateError(tuple(problems[:LISTED_MOST]), "accounts")
+        draft.replace(folder)
+    except OSError as error:
+        raise no_space(folder, error) from error
+    write_once(mark, canonical_json({"partitions": count, "rows": rows, "files": [f.name for f in files]}))
+    return digest, count
+
+
+def partition(case: Case, digest: str, number: int) -> list[Path]:
+    """The files of one partition, which may be none."""
+    return sorted((case.folder / "accounts" / digest / f"part={number}").glob("*.parquet"))
+
+
+def _files(sources: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            inside = [path for ending in ("parquet", "csv") for path in source.glob(f"*.{ending}")]
+            if not inside:
+                raise InvalidInput("accounts-missing", f"{source} has no Parquet or CSV file", "name a file")
+            found += sorted(inside)
+        elif not source.is_file():
+            raise InvalidInput("accounts-missing", f"there is no file {source}", "name Parquet or CSV files")
+        else:
+            found.append(source)
+    return found
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Over names and bytes."""
+    state = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            state.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
+    return state.hexdigest()[:32]
+
+
+def _scan(file: Path) -> pl.LazyFrame:
+    """The known columns with their types; what is no value of its column is null. `row` counts from 0."""
+    try:
+        if file.suffix == ".csv":
+            with file.open("rb") as stream:
+                stream.seek(0, 2)
+                if stream.tell():
+                    stream.seek(-1, 2)
+                    if stream.read(1) != b"\n":
+                        raise _cut(file, "its last line has no end")
+            frame = pl.scan_csv(file, infer_schema=False, row_index_name="row", missing_columns="raise")
+        else:
+            frame = pl.scan_parquet(file, row_index_name="row")
+        names = frame.collect_schema()
+    except pl.exceptions.PolarsError as error:
+        raise _cut(file, str(error).splitlines()[0][:120]) from error
+    missing = [name for name in NEEDED if name not in names]
+    if missing:
+        hint = f"columns: {', '.join(NEEDED)}; optional: {', '.join(_OTHERWISE)}"
+        raise InvalidInput("column-missing", f"{file.name} has no column {', '.join(missing)}", hint)
+    return frame.select("row", *(_column(name, names) for name in ROWS.names()))
+
+
+def _cut(file: Path, why: str) -> EvacError:
+    hint = "the file may have been cut off while it was copied: copy it again"
+    return InvalidInput("accounts-unreadable", f"{file.name} cannot be read as a whole: {why}", hint)
+
+
+def _column(name: str, names: pl.Schema) -> pl.Expr:
+    kind = ROWS[name]
+    if name not in names:
+        return pl.lit(_OTHERWISE[name], kind).alias(name)
+    column = pl.col(name)
+    if isinstance(kind, pl.Boolean) and names[name] == pl.String:
+        column = column.is_in(list(_TRUE))
+    elif isinstance(kind, pl.Int64) and names[name].is_float():
+        column = pl.lit(None, kind)
+    cast = column.cast(kind, strict=False)
+    if name in _OTHERWISE:
+        empty = pl.col(name).is_null() | (pl.col(name).cast(pl.String, strict=False) == "")
+        cast = pl.when(empty).then(pl.lit(_OTHERWISE[name], kind)).otherwise(cast)
+    return cast.alias(name)
+
+
+_MONTH: Final = "^[0-9]{4}-(0[1-9]|1[0-2])$"
+
+
+def _outside(name: str, most: int) -> pl.Expr:
+    return pl.col(name).is_null() | ~pl.col(name).is_between(0, most)
+
+
+_CHECKS: Final[Sequence[tuple[str, str, pl.Expr]]] = (
+    *(
+        ("cell-missing", f"{name} is missing", pl.col(name).is_null() | (pl.col(name) == ""))
+        for name in ("account", "service", "plan", "cycle")
+    ),
+    ("fee-invalid", "fee is no whole number of minor units", pl.col("fee").is_null()),
+    ("fee-negative", "fee is negative", pl.col("fee") < 0),
+    ("fee-too-large", "fee is more than 2^53 minor units", pl.col("fee") > QUANTITY_LIMIT),
+    ("currency-invalid", "currency is no code such as KRW", ~pl.col("currency").str.contains("^[A-Z]{3}$")),
+    ("currency-invalid", "currency is missing", pl.col("currency").is_null()),
+    ("cycle-invalid", "cycle is no month such as 2022-10", ~pl.col("cycle").str.contains(_MONTH)),
+    ("claimed-invalid", "claimed is no amount", _outside("claimed", QUANTITY_LIMIT)),
+    ("tax-invalid", "tax_bp is not between 0 and 10000", _outside("tax_bp", 10_000)),
+)
+
+
+def _bad_rows(file: Path, frame: pl.LazyFrame) -> list[Diagnostic]:
+    """Each with its line: of a CSV file, or the number of the row."""
+    flags = [check.fill_null(False).alias(f"bad{i}") for i, (_, _, check) in enumerate(_CHECKS)]
+    names = [f"bad{i}" for i in range(len(_CHECKS))]
+    try:
+        marked = frame.with_columns(flags).filter(pl.any_horizontal(names))
+        found = marked.select("row", "account", *names).head(LISTED_MOST).collect(engine="streaming")
+    except pl.exceptions.PolarsError as error:
+        raise _cut(file, str(error).splitlines()[0][:120]) from error
+    problems = []
+    for row in found.iter_rows(named=True):
+        line = row["row"] + (2 if file.suffix == ".csv" else 1)
+        for i, (code, words, _) in enumerate(_CHECKS):
+            if row[f"bad{i}"]:
+                message = f"{words} (account {shown(row['account'] or '')})"
+                hint = "correct the row, or leave it out"
+                problems.append(Diagnostic(code, message, Place(file.name, line, 1), hint=hint))
+    return problems
+
+
+def _contradictions(folder: Path, number: int) -> list[Diagnostic]:
+    """Accounts with the same service and cycle twice, or with two currencies."""
+    files = sorted((folder / f"part={number}").glob("*.parquet"))
+    if not files:
+        return []
+    rows = pl.read_parquet(files, columns=[*KEY, "currency"])
+    problems = []
+    if rows.select(pl.struct(KEY).n_unique()).item() != len(rows):
+        twice = rows.group_by(KEY).len().filter(pl.col("len") > 1).sort(KEY)
+        for account, service, cycle, count in twice.head(LISTED_MOST).iter_rows():
+            message = f"account {shown(account)} has {count} rows for {service} in {cycle}"
+            place = Place("accounts")
+            problems.append(Diagnostic("account-twice", message, place, hint="keep one row for each"))
+    if rows.get_column("currency").n_unique() > 1:
+        several = rows.group_by("account").agg(pl.col("currency").unique().sort())
+        several = several.filter(pl.col("currency").list.len() > 1).sort("account")
+        for account, found in several.head(LISTED_MOST).iter_rows():
+            message = f"account {shown(account)} has {len(found)} currencies: {', '.join(found)}"
+            hint = "split it into one account for each currency"
+            problems.append(Diagnostic("currencies-several", message, Place("accounts"), hint=hint))
+    return problems
+
+
+def rows_of(files: Sequence[Path], account: str) -> list[dict[str, Any]]:
+    """The rows of one account."""
+    if not files:
+        return []
+    return pl.scan_parquet(list(files)).filter(pl.col("account") == account).collect().to_dicts()
+
+
+def partition_of(account: str, partitions: int) -> int:
+    """Where the rows of an account are, by the same hash as `take_in`."""
+    return int(pl.Series([account]).hash(_HASH_SEED).item() % partitions)

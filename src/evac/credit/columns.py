@@ -1,0 +1,275 @@
+"""The meaning of a rule set in columns of whole numbers: the engine that makes the ledger.
+
+How long a service was down does not depend on the account, so it is worked out once for each service, site
+and cycle. What is left for each account is one multiplication and one division of integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import polars as pl
+
+from evac.credit.rules import (
+    HOUR_MS,
+    MONEY,
+    PPM,
+    Bands,
+    Days,
+    Fixed,
+    PerDay,
+    ProRata,
+    Rule,
+    RuleSet,
+    Tiers,
+    Voucher,
+)
+from evac.credit.windows import DAY_MS, Cycle, Window, cycle_of, spans_of
+
+ROWS: Final = pl.Schema(
+    {
+        "account": pl.String(),
+        "service": pl.String(),
+        "plan": pl.String(),
+        "fee": pl.Int64(),
+        "currency": pl.String(),
+        "cycle": pl.String(),
+        "site": pl.String(),
+        "region": pl.String(),
+        "channel": pl.String(),
+        "used": pl.Boolean(),
+        "tax_bp": pl.Int64(),
+        "tax_included": pl.Boolean(),
+        "claimed": pl.Int64(),
+        "invoice": pl.String(),
+        "invoice_line": pl.String(),
+    }
+)
+"""Columns of the accounts, as `exact.Account` has them; none is null."""
+
+LINES: Final = pl.Schema(
+    {
+        "account": pl.String(),
+        "service": pl.String(),
+        "cycle": pl.String(),
+        "rule": pl.String(),
+        "kind": pl.String(),
+        "amount": pl.Int64(),
+        "currency": pl.String(),
+        "quantity": pl.Int64(),
+        "tax": pl.Int64(),
+        "state": pl.String(),
+        "tranche": pl.String(),
+        "plan": pl.String(),
+        "site": pl.String(),
+        "channel": pl.String(),
+        "fee": pl.Int64(),
+        "tax_included": pl.Boolean(),
+        "invoice": pl.String(),
+        "invoice_line": pl.String(),
+    }
+)
+"""Columns of the ledger: what a line is, and what its explanation and its hand-over need."""
+
+KEY: Final = ("account", "service", "cycle")
+_PLACE: Final = ("service", "site", "cycle")
+_INT64_MOST: Final = 2**63 - 1
+
+
+def ledger(rules: RuleSet, windows: Sequence[Window], rows: pl.DataFrame) -> pl.DataFrame:
+    """All lines of some rows, in the order of the rules and then of the rows. Raises InvalidInput for a cycle
+    that is none, and polars' OverflowError for an amount beyond 64 bits.
+    """
+    places = rows.select(_PLACE).unique().rows()
+    cycles = {name: cycle_of(name, rules.zone_minutes) for name in {place[2] for place in places}}
+    parts = []
+    for number, rule in enumerate(rules.rules):
+        facts = pl.DataFrame(list(_facts(rule, windows, places, cycles)), _FACTS, orient="row")
+        if len(facts):
+            parts.append(_lines(rule, rows, facts).with_columns(pl.lit(number).alias("number")))
+    if not parts:
+        return pl.DataFrame(schema=LINES)
+    found = pl.concat(parts)
+    if rules.overlap == "max" and len(parts) > 1:
+        money, key = pl.col("kind").is_in(list(MONEY)), (*KEY, pl.col("kind").is_in(list(MONEY)))
+        found = found.filter(~money | (pl.col("amount") == pl.col("amount").max().over(key)))
+        found = found.filter(~money | (pl.col("number") == pl.col("number").min().over(key)))
+    return found.drop("number")
+
+
+_FACTS: Final = pl.Schema(
+    {
+        "service": pl.String(),
+        "site": pl.String(),
+        "cycle": pl.String(),
+        "num": pl.Int64(),
+        "den": pl.Int64(),
+        "fixed": pl.Int64(),
+    }
+)
+"""Of a rule at a service, site and cycle: the amount is fee * num / den, or fixed."""
+
+
+def _facts(
+    rule: Rule, windows: Sequence[Window], places: Iterable[tuple[str, str, str]], cycles: dict[str, Cycle]
+) -> Iterator[tuple[Any, ...]]:
+    """Only where the outage is long enough."""
+    for service, site, name in places:
+        if rule.services and service not in rule.services:
+            continue
+        cycle, spans = cycles[name], spans_of(windows, service, site, rule.excludes)
+        if rule.shares_fee:
+            spans = [span for span in spans if span[0] < cycle.to_ms and span[1] > cycle.from_ms]
+            down = sum(min(end, cycle.to_ms) - max(begin, cycle.from_ms) for begin, end in spans)
+        else:
+            spans = [span for span in spans if cycle.from_ms <= span[0] < cycle.to_ms]
+            down = sum(end - begin for begin, end in spans)
+        if down > 0 and _reached(rule, spans, down, cycle):
+            yield service, site, name, *_factor(rule, spans, down, cycle)
+
+
+def _below(down: int, cycle: Cycle, ppm: int) -> bool:
+    return (cycle.length_ms - down) * PPM < ppm * cycle.length_ms
+
+
+def _reached(rule: Rule, spans: Sequence[tuple[int, int]], down: int, cycle: Cycle) -> bool:
+    when = rule.when
+    if when.continuous_ms is when.total_ms is when.uptime_below_ppm is None:
+        return True
+    return (
+        (when.continuous_ms is not None and any(end - begin >= when.continuous_ms for begin, end in spans))
+        or (when.total_ms is not None and down >= when.total_ms)
+        or (when.uptime_below_ppm is not None and _below(down, cycle, when.uptime_below_ppm))
+    )
+
+
+def _factor(rule: Rule, spans: Sequence[tuple[int, int]], down: int, cycle: Cycle) -> tuple[int, int, int]:
+    """(num, den, fixed)"""
+    match rule.formula:
+        case Tiers(tiers):
+            share = 0
+            for tier in tiers:
+                low = tier.uptime_below_ppm is not None and _below(down, cycle, tier.uptime_below_ppm)
+                if low or (tier.lasting_ms is not None and down >= tier.lasting_ms):
+                    share = max(share, tier.share_ppm)
+            return share, PPM, 0
+        case ProRata(times, unit):
+            paid = -(-down * times // (1_000 * unit)) * unit
+            return paid, HOUR_MS if rule.base == "hourly_fee" else cycle.length_ms, 0
+        case PerDay(rates, after):
+            total = 0
+            for begin, end in spans:
+                rate = 0
+                for one in rates:
+                    rate = one.money.minor if one.from_ms <= begin else rate
+                total += max(0, -(-(end - begin - after) // DAY_MS)) * rate
+            return 0, 1, total
+        case Fixed(money):
+            return 0, 1, money.minor
+        case Voucher(count=count, worth=worth):
+            return 0, 1, 0 if worth is None else worth.minor * count
+        case _:
+            return 0, 1, 0
+
+
+def _lines(rule: Rule, rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
+    hit = rows.filter(_entitled(rule)).join(facts, on=_PLACE, how="inner", maintain_order="left")
+    kind, quantity = pl.lit(rule.kind), pl.lit(0, pl.Int64)
+    amount, review = _raw_amount(rule, hit), pl.lit(False)
+    match rule.formula:
+        case Days(days):
+            moved = pl.col("channel").is_in(sorted(rule.fallback))
+            kind = pl.when(moved).then(pl.lit("balance")).otherwise(kind)
+            quantity = pl.when(moved).then(0).otherwise(days)
+            instead = list(rule.fallback.items())
+            amount = pl.lit(0, pl.Int64)
+            for channel, other in instead:
+                amount = pl.when(pl.col("channel") == channel).then(other.minor).otherwise(amount)
+        case Voucher(count=count):
+            quantity = pl.lit(count)
+        case Bands(bands):
+            amount = pl.lit(0, pl.Int64)
+            for band in reversed(bands):
+                fits = pl.col("claimed") <= band.up_to.minor
+                amount = pl.when(fits).then(band.pays.minor).otherwise(amount)
+            review = pl.col("claimed") > bands[-1].up_to.minor
+    found = hit.with_columns(
+        kind.alias("kind"), quantity.cast(pl.Int64).alias("quantity"), amount.cast(pl.Int64).alias("amount")
+    )
+    is_money = pl.col("kind").is_in(list(MONEY))
+    limited = _limited(rule, pl.col("amount"), found)
+    found = found.with_columns(
+        pl.when(is_money).then(limited).otherwise(pl.col("amount")).cast(pl.Int64).alias("amount"),
+        pl.when(review).then(pl.lit("review")).otherwise(pl.lit("due")).alias("state"),
+        pl.when(pl.col("fee") > 0).then(pl.lit("paying")).otherwise(pl.lit("free")).alias("tranche"),
+        pl.lit(rule.id).alias("rule"),
+    )
+    kept = (pl.col("amount") != 0) | (pl.col("quantity") != 0) | (pl.col("state") == "review")
+    found = found.filter(kept)
+    tax = pl.when(pl.col("kind").is_in(list(MONEY))).then(_tax(found)).otherwise(0)
+    return found.with_columns(tax.cast(pl.Int64).alias("tax")).select(LINES.names())
+
+
+def _entitled(rule: Rule) -> pl.Expr:
+    asked = [pl.lit(True)]
+    for column, names in (
+        ("service", rule.services),
+        ("plan", rule.plans),
+        ("region", rule.regions),
+        ("channel", rule.channels),
+        ("currency", (rule.currency,) if rule.currency else ()),
+    ):
+        if len(names) == 1:
+            asked.append(pl.col(column) == names[0])
+        elif names:
+            asked.append(pl.col(column).is_in(list(names)))
+    if rule.paid is not None:
+        asked.append((pl.col("fee") > 0) == rule.paid)
+    if rule.used:
+        asked.append(pl.col("used"))
+    if rule.needs_claim:
+        asked.append(pl.col("claimed") > 0)
+    return pl.all_horizontal(asked)
+
+
+def _raw_amount(rule: Rule, hit: pl.DataFrame) -> pl.Expr:
+    """Rounded. In 64 bits where the largest product fits, else in 128."""
+    if not rule.shares_fee or not len(hit):
+        return pl.col("fixed")
+    most = 2 * _most(hit, "fee") * _most(hit, "num") + 2 * _most(hit, "den")
+    fee, num, den = (_wide(pl.col(name), most) for name in ("fee", "num", "den"))
+    if rule.rounding == "half_up":
+        return (2 * fee * num + den) // (2 * den)
+    return (fee * num + den - 1) // den if rule.rounding == "up" else fee * num // den
+
+
+def _limited(rule: Rule, amount: pl.Expr, found: pl.DataFrame) -> pl.Expr:
+    if rule.floor is not None:
+        amount = (
+            pl.when(amount > 0).then(pl.max_horizontal(amount, pl.lit(rule.floor.minor))).otherwise(amount)
+        )
+    if rule.cap_ppm is not None:
+        share = _wide(pl.col("fee"), _most(found, "fee") * rule.cap_ppm) * rule.cap_ppm // PPM
+        amount = pl.min_horizontal(amount, share.cast(pl.Int64))
+    return amount if rule.cap is None else pl.min_horizontal(amount, pl.lit(rule.cap.minor))
+
+
+def _tax(found: pl.DataFrame) -> pl.Expr:
+    """Of money, halves up: part of the amount where the fee contains the tax, else on top of it."""
+    rate = _most(found, "tax_bp")
+    if rate == 0:
+        return pl.lit(0)
+    most = 2 * _most(found, "amount") * rate + 2 * (10_000 + rate)
+    amount, share = _wide(pl.col("amount"), most), pl.col("tax_bp")
+    whole = pl.when(pl.col("tax_included")).then(10_000 + share).otherwise(10_000)
+    return (2 * amount * share + whole) // (2 * whole)
+
+
+def _most(frame: pl.DataFrame, column: str) -> int:
+    largest = frame.get_column(column).max()
+    return largest if isinstance(largest, int) else 0
+
+
+def _wide(column: pl.Expr, most: int) -> pl.Expr:
+    return column if most <= _INT64_MOST else column.cast(pl.Int128)

@@ -1,0 +1,238 @@
+"""Rules for credits as values: who gets something, when, how it is computed, and what limits it. Pure.
+
+The meaning of each field is defined here and implemented three times: with whole numbers in columns
+(`columns`), as SQL (`sql`) and with fractions (`exact`). The three share these values and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args
+
+from evac.model.canonical import digest
+from evac.model.diagnostic import Place
+
+Kind = Literal["refund", "balance", "days", "voucher", "goods"]
+MONEY: Final[tuple[Kind, ...]] = ("refund", "balance")
+NOWHERE: Final = Place("")
+Rounding = Literal["half_up", "up", "down"]
+ROUNDINGS: Final[tuple[Rounding, ...]] = get_args(Rounding)
+Base = Literal["fee", "hourly_fee"]
+Overlap = Literal["max", "sum"]
+PPM: Final = 1_000_000
+"""Shares are in millionths."""
+HOUR_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    minor: int
+    currency: str
+    """ISO 4217."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """This share of the fee, if uptime was low enough, or if the outage lasted long enough."""
+
+    share_ppm: int
+    uptime_below_ppm: int | None = None
+    lasting_ms: int | None = None
+    """Total length in the cycle; at least so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """Of all tiers that are reached the largest share counts."""
+
+    tiers: tuple[Tier, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProRata:
+    """The base for the time of the outage, times a factor. The time is multiplied first, then rounded up."""
+
+    times_permille: int = 1_000
+    unit_ms: int = 1
+    """The multiplied time is rounded up to whole units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    money: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """An amount for each day, for windows that begin on `from_ms` or later."""
+
+    from_ms: int
+    money: Money
+
+
+@dataclass(frozen=True, slots=True)
+class PerDay:
+    """For each day or part of one that a window lasts beyond `after_ms`."""
+
+    rates: tuple[Rate, ...]
+    """In order of time: an index-linked amount has one for each year."""
+    after_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """The subscription is extended."""
+
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Voucher:
+    """A voucher with a value, or goods without one. Nothing that renews itself, ever."""
+
+    name: str
+    count: int = 1
+    worth: Money | None = None
+    goods: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    up_to: Money
+    """Of the reported loss; included."""
+    pays: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """By reported loss; a loss above the last band is reviewed by a person, with documents."""
+
+    bands: tuple[Band, ...]
+
+
+Formula = Tiers | ProRata | Fixed | PerDay | Days | Voucher | Bands
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """Any one that is reached is enough. All None: any outage."""
+
+    continuous_ms: int | None = None
+    """The longest single outage lasted at least so long."""
+    total_ms: int | None = None
+    """All outages of the cycle lasted at least so long."""
+    uptime_below_ppm: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One promise. Windows that a fee is shared by are cut at the ends of the cycle; for everything else a
+    window belongs, whole, to the cycle in which it begins, so that no cycle pays for it again.
+    """
+
+    id: str
+    formula: Formula
+    services: tuple[str, ...]
+    when: When = When()
+    base: Base = "fee"
+    pay: Literal["refund", "balance"] = "balance"
+    plans: tuple[str, ...] = ()
+    """Empty: every plan."""
+    regions: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    paid: bool | None = None
+    """True: only accounts with a fee; False: only those without one."""
+    used: bool = False
+    """Only those who used the service in the window, as the column `used` says."""
+    excludes: tuple[str, ...] = ("maintenance",)
+    """Kinds of windows that do not count."""
+    rounding: Rounding = "half_up"
+    cap_ppm: int | None = None
+    """At most this share of the fee."""
+    cap: Money | None = None
+    floor: Money | None = None
+    """What is paid at least, if anything is paid."""
+    claim_by: str = ""
+    """Last day for claims; empty: no claim is needed."""
+    expires_days: int = 0
+    """0: never."""
+    fallback: Mapping[str, Money] = field(default_factory=lambda: MappingProxyType({}))
+    """Channel -> what accounts get whose channel cannot extend a subscription."""
+    source: str = ""
+    note: str = ""
+    place: Place = NOWHERE
+
+    @property
+    def shares_fee(self) -> bool:
+        return isinstance(self.formula, Tiers | ProRata)
+
+    @property
+    def kind(self) -> Kind:
+        match self.formula:
+            case Days():
+                return "days"
+            case Voucher(goods=goods):
+                return "goods" if goods else "voucher"
+            case _:
+                return self.pay
+
+    @property
+    def needs_claim(self) -> bool:
+        return isinstance(self.formula, Bands)
+
+    @property
+    def currency(self) -> str:
+        """The one currency that it pays in; empty: that of the account. Grants in kind fit any account."""
+        return next(iter(sorted(self.currencies)), "")
+
+    @property
+    def currencies(self) -> frozenset[str]:
+        """Of all its amounts."""
+        found = [money for money in (self.cap, self.floor, *self.fallback.values()) if money is not None]
+        match self.formula:
+            case Fixed(money):
+                found.append(money)
+            case PerDay(rates):
+                found += [rate.money for rate in rates]
+            case Bands(bands):
+                found += [money for band in bands for money in (band.up_to, band.pays)]
+            case Voucher(worth=worth) if worth is not None:
+                found.append(worth)
+        return frozenset(money.currency for money in found)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """overlap: of several rules that pay money for one account, service and cycle, the largest counts, or all
+    of them. Grants in kind come on top of both.
+    """
+
+    id: str
+    rules: tuple[Rule, ...]
+    zone_minutes: int = 0
+    """Offset from UTC in which cycles and days are counted."""
+    overlap: Overlap = "max"
+    title: str = ""
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain values that the digest is over."""
+        made: dict[str, Any] = plain(self)
+        return made
+
+    @property
+    def digest(self) -> str:
+        return digest(self.to_data())
+
+
+def plain(value: Any) -> Any:
+    """Values of this module as lists and objects; a formula names its kind; places are left out."""
+    if is_dataclass(value) and not isinstance(value, type):
+        row = {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.name != "place"}
+        return row | ({"formula_kind": type(value).__name__} if isinstance(value, Formula) else {})
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value

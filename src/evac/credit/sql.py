@@ -1,0 +1,229 @@
+"""The meaning of a rule set as SQL: the engine that recomputes the ledger, from the windows on.
+
+It merges windows, measures outages and rounds amounts with its own expressions; nothing is taken over from
+the engine that it checks. Two tables are read:
+
+    accounts    the columns of `columns.ROWS`
+    windows     service, site, kind, from_ms, to_ms
+
+Whole numbers only, 128 bits wide where a product is divided; `//` is the whole quotient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from evac.credit.rules import (
+    HOUR_MS,
+    MONEY,
+    PPM,
+    Bands,
+    Days,
+    Fixed,
+    PerDay,
+    ProRata,
+    Rule,
+    RuleSet,
+    Tiers,
+    Voucher,
+)
+from evac.credit.windows import DAY_MS
+
+COMPARED: Final = (
+    "account",
+    "service",
+    "cycle",
+    "rule",
+    "kind",
+    "amount",
+    "currency",
+    "quantity",
+    "tax",
+    "state",
+    "tranche",
+)
+"""Columns of the result."""
+_IS_MONEY: Final = "kind IN ({})".format(", ".join(f"'{kind}'" for kind in MONEY))
+
+
+def statement(rules: RuleSet) -> str:
+    """One SELECT with a row for each line of the ledger."""
+    parts = ", ".join(f"lines{number} AS ({_lines(rule, number)})" for number, rule in enumerate(rules.rules))
+    spans = ", ".join(_measures(rule, number, rules.zone_minutes) for number, rule in enumerate(rules.rules))
+    union = " UNION ALL ".join(f"SELECT * FROM lines{number}" for number in range(len(rules.rules)))
+    columns = ", ".join(COMPARED)
+    whole = f"WITH {spans}, {parts}, everything AS ({union})"
+    if rules.overlap == "sum" or len(rules.rules) == 1:
+        return f"{whole} SELECT {columns} FROM everything"
+    return (
+        f"{whole} SELECT {columns} FROM (SELECT *, row_number() OVER (PARTITION BY account, service, cycle, "
+        f"{_IS_MONEY} ORDER BY amount DESC, number) AS place FROM everything) "
+        f"WHERE place = 1 OR NOT {_IS_MONEY}"
+    )
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _listed(values: Iterable[str]) -> str:
+    return "(" + ", ".join(_text(value) for value in values) + ")"
+
+
+def _measures(rule: Rule, number: int, zone_minutes: int) -> str:
+    """For each service, site and cycle: the longest outage, the total, the cycle, and what days are worth.
+
+    Gaps and islands: a window begins an island if no earlier one reaches it; the running count of those that
+    do numbers the islands.
+    """
+    kinds = f"AND w.kind NOT IN {_listed(rule.excludes)}" if rule.excludes else ""
+    services = f"WHERE service IN {_listed(rule.services)}" if rule.services else ""
+    n, shift = number, zone_minutes * 60_000
+    inside = "a < cycle_to AND b > cycle_from" if rule.shares_fee else "a >= cycle_from AND a < cycle_to"
+    length = "least(b, cycle_to) - greatest(a, cycle_from)" if rule.shares_fee else "b - a"
+    return f"""
+places{n} AS (SELECT DISTINCT service, site FROM accounts {services}),
+cycles{n} AS (SELECT DISTINCT service, site, cycle,
+    epoch_ms(CAST(cycle || '-01' AS TIMESTAMP)) - {shift} AS cycle_from,
+    epoch_ms(CAST(cycle || '-01' AS TIMESTAMP) + INTERVAL 1 MONTH) - {shift} AS cycle_to
+    FROM accounts {services}),
+hits{n} AS (SELECT p.service, p.site, w.from_ms AS a, w.to_ms AS b FROM places{n} p
+    JOIN windows w ON w.service = p.service AND (w.site = '' OR w.site = p.site) {kinds}),
+begins{n} AS (SELECT *, CASE WHEN a <= max(b) OVER (PARTITION BY service, site ORDER BY a, b
+    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) THEN 0 ELSE 1 END AS fresh FROM hits{n}),
+numbered{n} AS (SELECT *, sum(fresh) OVER (PARTITION BY service, site ORDER BY a, b
+    ROWS UNBOUNDED PRECEDING) AS island FROM begins{n}),
+islands{n} AS (SELECT service, site, min(a) AS a, max(b) AS b FROM numbered{n}
+    GROUP BY service, site, island),
+measures{n} AS (SELECT c.service, c.site, c.cycle, c.cycle_to - c.cycle_from AS cycle_ms,
+    CAST(max(b - a) AS HUGEINT) AS longest, CAST(sum({length}) AS HUGEINT) AS total,
+    CAST(sum({_daily(rule)}) AS HUGEINT) AS daily
+    FROM cycles{n} c JOIN islands{n} i ON i.service = c.service AND i.site = c.site AND {inside}
+    GROUP BY c.service, c.site, c.cycle, c.cycle_to - c.cycle_from)"""
+
+
+def _daily(rule: Rule) -> str:
+    if not isinstance(rule.formula, PerDay):
+        return "0"
+    rates = " ".join(
+        f"WHEN a >= {rate.from_ms} THEN {rate.money.minor}" for rate in reversed(rule.formula.rates)
+    )
+    days = f"(greatest(0, b - a - {rule.formula.after_ms}) + {DAY_MS - 1}) // {DAY_MS}"
+    return f"({days}) * CASE {rates} ELSE 0 END"
+
+
+def _uptime_below(ppm: int) -> str:
+    return f"(cycle_ms - total) * {PPM} < CAST({ppm} AS HUGEINT) * cycle_ms"
+
+
+def _reached(rule: Rule) -> str:
+    when = rule.when
+    asked = [
+        text
+        for value, text in (
+            (when.continuous_ms, f"longest >= {when.continuous_ms}"),
+            (when.total_ms, f"total >= {when.total_ms}"),
+            (when.uptime_below_ppm, _uptime_below(when.uptime_below_ppm or 0)),
+        )
+        if value is not None
+    ]
+    return "total > 0" + (f" AND ({' OR '.join(asked)})" if asked else "")
+
+
+def _entitled(rule: Rule) -> str:
+    asked = []
+    for column, names in (
+        ("service", rule.services),
+        ("plan", rule.plans),
+        ("region", rule.regions),
+        ("channel", rule.channels),
+    ):
+        if names:
+            asked.append(f"x.{column} IN {_listed(names)}")
+    if rule.paid is not None:
+        asked.append("fee > 0" if rule.paid else "fee <= 0")
+    if rule.used:
+        asked.append("used")
+    if rule.currency:
+        asked.append(f"currency = {_text(rule.currency)}")
+    if rule.needs_claim:
+        asked.append("claimed > 0")
+    return " AND ".join([_reached(rule), *asked])
+
+
+def _quotient(rule: Rule, product: str, divisor: str) -> str:
+    """A product of wide numbers by a divisor, in whole units."""
+    if rule.rounding == "half_up":
+        return f"(2 * {product} + {divisor}) // (2 * {divisor})"
+    return f"({product} + {divisor} - 1) // {divisor}" if rule.rounding == "up" else f"{product} // {divisor}"
+
+
+def _raw(rule: Rule) -> str:
+    fee = "CAST(fee AS HUGEINT)"
+    match rule.formula:
+        case Tiers(tiers):
+            shares = ["0"]
+            for tier in tiers:
+                if tier.uptime_below_ppm is not None:
+                    met = _uptime_below(tier.uptime_below_ppm)
+                else:
+                    met = f"total >= {tier.lasting_ms}"
+                shares.append(f"CASE WHEN {met} THEN {tier.share_ppm} ELSE 0 END")
+            return _quotient(rule, f"({fee} * greatest({', '.join(shares)}))", f"{PPM}")
+        case ProRata(times, unit):
+            paid = f"((total * {times} + {1_000 * unit - 1}) // {1_000 * unit} * {unit})"
+            base = str(HOUR_MS) if rule.base == "hourly_fee" else "cycle_ms"
+            return _quotient(rule, f"({fee} * {paid})", base)
+        case Fixed(money):
+            return str(money.minor)
+        case PerDay():
+            return "daily"
+        case Voucher(count=count, worth=worth):
+            return str(worth.minor * count if worth is not None else 0)
+        case Days():
+            cases = " ".join(
+                f"WHEN channel = {_text(channel)} THEN {money.minor}"
+                for channel, money in rule.fallback.items()
+            )
+            return f"CASE {cases} ELSE 0 END" if cases else "0"
+        case Bands(bands):
+            cases = " ".join(f"WHEN claimed <= {band.up_to.minor} THEN {band.pays.minor}" for band in bands)
+            return f"CASE {cases} ELSE 0 END"
+
+
+def _limited(rule: Rule) -> str:
+    amount = "raw"
+    if rule.floor is not None:
+        amount = f"CASE WHEN raw > 0 THEN greatest(raw, {rule.floor.minor}) ELSE raw END"
+    if rule.cap_ppm is not None:
+        amount = f"least({amount}, CAST(fee AS HUGEINT) * {rule.cap_ppm} // {PPM})"
+    return amount if rule.cap is None else f"least({amount}, {rule.cap.minor})"
+
+
+def _lines(rule: Rule, number: int) -> str:
+    kind, quantity, state = _text(rule.kind), "0", "'due'"
+    match rule.formula:
+        case Days(days):
+            quantity = str(days)
+            if rule.fallback:
+                moved = f"channel IN {_listed(rule.fallback)}"
+                kind = f"CASE WHEN {moved} THEN 'balance' ELSE 'days' END"
+                quantity = f"CASE WHEN {moved} THEN 0 ELSE {days} END"
+        case Voucher(count=count):
+            quantity = str(count)
+        case Bands(bands):
+            state = f"CASE WHEN claimed > {bands[-1].up_to.minor} THEN 'review' ELSE 'due' END"
+    whole = "(CASE WHEN tax_included THEN 10000 + tax_bp ELSE 10000 END)"
+    tax = f"(2 * amount * tax_bp + {whole}) // (2 * {whole})"
+    return f"""
+SELECT account, service, cycle, {_text(rule.id)} AS rule, kind, CAST(amount AS BIGINT) AS amount, currency,
+    CAST(quantity AS BIGINT) AS quantity,
+    CAST(CASE WHEN {_IS_MONEY} THEN {tax} ELSE 0 END AS BIGINT) AS tax, state,
+    CASE WHEN fee > 0 THEN 'paying' ELSE 'free' END AS tranche, {number} AS number
+FROM (SELECT *, CAST(CASE WHEN {_IS_MONEY} THEN {_limited(rule)} ELSE raw END AS HUGEINT) AS amount
+    FROM (SELECT x.*, {kind} AS kind, {quantity} AS quantity, {state} AS state, {_raw(rule)} AS raw
+        FROM accounts x JOIN measures{number} m ON m.service = x.service AND m.site = x.site
+            AND m.cycle = x.cycle
+        WHERE {_entitled(rule)}))
+WHERE amount <> 0 OR quantity <> 0 OR state = 'review'"""

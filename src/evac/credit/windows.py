@@ -1,0 +1,230 @@
+"""Outage windows, their corrections, and how long a service was down in a billing cycle. Pure, in integers.
+
+A window is half-open: `from_ms` is included, `to_ms` is not. Windows never change: a correction names the
+window, the person and the reason, and makes the next version of the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, Final, Literal, get_args
+
+from evac.model.canonical import digest
+from evac.model.diagnostic import Diagnostic, Place
+from evac.model.errors import InvalidInput
+
+WindowKind = Literal["outage", "maintenance", "force_majeure"]
+KINDS: Final[tuple[WindowKind, ...]] = get_args(WindowKind)
+DAY_MS: Final = 86_400_000
+NOWHERE: Final = Place("")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A service was not available."""
+
+    id: str
+    service: str
+    """As the accounts name it."""
+    from_ms: int
+    to_ms: int
+    site: str = ""
+    """Empty: everywhere."""
+    kind: WindowKind = "outage"
+    users_permille: int = 1_000
+    """Share of users who noticed; for people, no amount depends on it."""
+    source: str = ""
+    """The incident or file that it comes from."""
+    place: Place = NOWHERE
+    """Where it is written; not part of its value."""
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain values, without the place."""
+        return {
+            "id": self.id,
+            "service": self.service,
+            "from_ms": self.from_ms,
+            "to_ms": self.to_ms,
+            "site": self.site,
+            "kind": self.kind,
+            "users_permille": self.users_permille,
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A person changed a window, or removed it."""
+
+    window: str
+    who: str
+    reason: str
+    at_ms: int
+    from_ms: int | None = None
+    """None: as before."""
+    to_ms: int | None = None
+    removed: bool = False
+
+    def to_data(self) -> dict[str, Any]:
+        return {
+            "window": self.window,
+            "who": self.who,
+            "reason": self.reason,
+            "at_ms": self.at_ms,
+            "from_ms": self.from_ms,
+            "to_ms": self.to_ms,
+            "removed": self.removed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """All windows as first recorded, and the corrections in order. Version 1 has no correction."""
+
+    recorded: tuple[Window, ...]
+    corrections: tuple[Correction, ...] = ()
+
+    @property
+    def version(self) -> int:
+        return 1 + len(self.corrections)
+
+    @property
+    def now(self) -> tuple[Window, ...]:
+        """The windows that count, sorted by service, site, time and id."""
+        found = {window.id: window for window in self.recorded}
+        for change in self.corrections:
+            if change.removed:
+                del found[change.window]
+            else:
+                found[change.window] = _corrected(found[change.window], change)
+        return tuple(sorted(found.values(), key=lambda w: (w.service, w.site, w.from_ms, w.to_ms, w.id)))
+
+    @property
+    def digest(self) -> str:
+        """Over what counts, not over how it came to be."""
+        return digest([window.to_data() for window in self.now])
+
+    def corrected(self, change: Correction) -> Windows:
+        """The next version. Raises InvalidInput for a correction that does not hold together."""
+        if not change.who.strip() or not change.reason.strip():
+            raise InvalidInput(
+                "correction-unsigned", "a correction needs a person and a reason", "add --who and --reason"
+            )
+        old = next((window for window in self.now if window.id == change.window), None)
+        if old is None:
+            raise InvalidInput(
+                "window-unknown", f"there is no window {change.window[:80]}", "evac credit windows CASE"
+            )
+        made = Windows(self.recorded, (*self.corrections, change))
+        found = problems_of(made.now)
+        if found:
+            raise InvalidInput(found[0].code, found[0].message, found[0].hint)
+        if made.digest == self.digest:
+            raise InvalidInput(
+                "correction-empty",
+                f"the correction changes nothing of {change.window}",
+                "give --from or --to",
+            )
+        return made
+
+
+def _corrected(window: Window, change: Correction) -> Window:
+    return replace(
+        window,
+        from_ms=window.from_ms if change.from_ms is None else change.from_ms,
+        to_ms=window.to_ms if change.to_ms is None else change.to_ms,
+    )
+
+
+def moment(at_ms: int) -> str:
+    """`2022-10-15T06:33:00Z`; milliseconds only where there are some."""
+    at = datetime.fromtimestamp(at_ms / 1_000, UTC)
+    spec = "milliseconds" if at_ms % 1_000 else "seconds"
+    return at.isoformat(timespec=spec).replace("+00:00", "Z")
+
+
+def problems_of(windows: Sequence[Window]) -> tuple[Diagnostic, ...]:
+    """Windows that are reversed or empty, share an id, or overlap another one of the same service and site:
+    the same minute would be recorded twice.
+    """
+    found: list[Diagnostic] = []
+    seen: dict[str, Window] = {}
+    for window in windows:
+        if window.id in seen:
+            message = f"window {window.id} is listed twice, first at {seen[window.id].place}"
+            found.append(Diagnostic("window-twice", message, window.place, hint="give each its own id"))
+        seen.setdefault(window.id, window)
+        if window.to_ms == window.from_ms:
+            message = f"window {window.id} is empty: it begins and ends at {moment(window.from_ms)}"
+            hint = "remove it, or correct from or to"
+            found.append(Diagnostic("window-empty", message, window.place, hint=hint))
+        elif window.to_ms < window.from_ms:
+            message = (
+                f"window {window.id} ends before it begins: from {moment(window.from_ms)} "
+                f"to {moment(window.to_ms)}"
+            )
+            found.append(Diagnostic("window-reversed", message, window.place, hint="swap from and to"))
+    ordered = sorted(windows, key=lambda w: (w.service, w.site, w.kind, w.from_ms, w.to_ms, w.id))
+    for before, after in pairwise(ordered):
+        same = (before.service, before.site, before.kind) == (after.service, after.site, after.kind)
+        if same and after.from_ms < before.to_ms and after.id != before.id:
+            message = (
+                f"window {after.id} of {after.service} begins at {moment(after.from_ms)}, "
+                f"before {before.id} ends at {moment(before.to_ms)}"
+            )
+            found.append(Diagnostic("window-overlap", message, after.place, hint="merge the two windows"))
+    return tuple(sorted(found, key=lambda d: d.sort_key))
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """A billing cycle: a calendar month at a fixed offset from UTC."""
+
+    name: str
+    """`2022-10`"""
+    from_ms: int
+    to_ms: int
+
+    @property
+    def length_ms(self) -> int:
+        return self.to_ms - self.from_ms
+
+
+def cycle_of(name: str, zone_minutes: int) -> Cycle:
+    """The month `YYYY-MM`. Raises InvalidInput for any other text."""
+    year, dash, month = name.partition("-")
+    fits = (
+        dash and len(year) == 4 and len(month) == 2 and (year + month).isascii() and (year + month).isdigit()
+    )
+    if not fits or not 1 <= int(month) <= 12 or not 1970 <= int(year) <= 9998:
+        raise InvalidInput("cycle-invalid", f"'{name[:40]}' is not a billing cycle", "write it like 2022-10")
+    begin = datetime(int(year), int(month), 1, tzinfo=UTC)
+    after = datetime(int(year) + int(month) // 12, int(month) % 12 + 1, 1, tzinfo=UTC)
+    shift = timedelta(minutes=zone_minutes)
+    return Cycle(name, *(round((at - shift).timestamp()) * 1_000 for at in (begin, after)))
+
+
+def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans that overlap or touch as one, in order."""
+    found: list[tuple[int, int]] = []
+    for begin, end in sorted(spans):
+        if found and begin <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((begin, end))
+    return found
+
+
+def spans_of(
+    windows: Iterable[Window], service: str, site: str, excluded: Iterable[str]
+) -> list[tuple[int, int]]:
+    """When the service was down for accounts at a site, merged. A window without a site is everywhere."""
+    left_out = frozenset(excluded)
+    return merged(
+        (w.from_ms, w.to_ms)
+        for w in windows
+        if w.service == service and w.site in ("", site) and w.kind not in left_out
+    )

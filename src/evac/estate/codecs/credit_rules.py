@@ -1,0 +1,317 @@
+"""Credit rules as a YAML file, read like an estate: every problem at once, with its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from evac.credit import rules as r
+from evac.credit.sense import problems_of
+from evac.credit.windows import KINDS
+from evac.estate.format import quantities as q
+from evac.estate.format.document import YAML_BYTES_MAX, Node, decode, read_bytes, read_document
+from evac.estate.format.kinds import (
+    Field,
+    Listed,
+    Mapped,
+    Record,
+    Records,
+    Scalar,
+    choice,
+    day,
+    flag,
+    measure,
+    reference,
+    small_count,
+    text,
+)
+from evac.estate.format.problems import Problems
+from evac.estate.format.quantities import QuantityError
+from evac.estate.format.reading import FactBook, Reader
+from evac.model.diagnostic import Diagnostic, Place
+from evac.model.errors import EstateError
+from evac.model.units import QUANTITY_LIMIT
+
+VERSION: Final = 1
+_MINOR_DIGITS: Final[Mapping[str, int]] = MappingProxyType(
+    dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND"), 0)
+    | dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3)
+)
+"""ISO 4217; every other currency has two."""
+_MONEY: Final = re.compile(r"([0-9][0-9,]*(?:\.[0-9]+)?) ?([A-Z]{3})", re.ASCII)
+_SHARE: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?%", re.ASCII)
+_TIMES: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,3})?", re.ASCII)
+_ZONE: Final = re.compile(r"([+-])([01][0-9]):([0-5][0-9])", re.ASCII)
+
+
+def minor_digits(currency: str) -> int:
+    """Digits after the point of a currency."""
+    return _MINOR_DIGITS.get(currency, 2)
+
+
+def show_money(money: r.Money) -> str:
+    """`1,500 KRW`, `8.00 GBP`"""
+    digits = minor_digits(money.currency)
+    return f"{Decimal(money.minor).scaleb(-digits):,.{digits}f} {money.currency}"
+
+
+def _read_money(raw: str) -> r.Money:
+    found = _MONEY.fullmatch(raw)
+    if found is None:
+        raise QuantityError(
+            "not-a-number", f"'{raw[:40]}' is no amount", "write it like 1500 KRW or 8.00 GBP"
+        )
+    number, currency = found.groups()
+    try:
+        minor = Decimal(number.replace(",", "")).scaleb(minor_digits(currency))
+    except InvalidOperation as error:
+        raise QuantityError("quantity-too-large", f"'{raw[:40]}' is too large", "check it") from error
+    if minor != minor.to_integral_value():
+        message = f"{raw} has more digits than {currency} has"
+        raise QuantityError(
+            "not-a-number", message, f"{currency} has {minor_digits(currency)} after the point"
+        )
+    if minor > QUANTITY_LIMIT:
+        raise QuantityError("quantity-too-large", f"'{raw[:40]}' is more than 2^53 minor units", "check it")
+    return r.Money(int(minor), currency)
+
+
+def _read_share(raw: str) -> int:
+    found = _SHARE.fullmatch(raw)
+    value = Fraction(found[1]) * 10_000 if found else Fraction(1, 2)
+    if value.denominator != 1:
+        raise QuantityError("not-a-number", f"'{raw[:40]}' is no share", "write it like 99.99 %")
+    if value > 100 * r.PPM:
+        raise QuantityError("share-above-one", f"{raw} is more than 10,000 %", "check it")
+    return int(value)
+
+
+def _read_uptime(raw: str) -> int:
+    value = _read_share(raw)
+    if value > r.PPM:
+        raise QuantityError("share-above-one", f"uptime is at most 100 %, not {raw}", "check it")
+    return value
+
+
+def _read_times(raw: str) -> int:
+    if not _TIMES.fullmatch(raw):
+        raise QuantityError("not-a-number", f"'{raw[:40]}' is no factor", "write it like 10 or 1.5")
+    return int(Fraction(raw) * 1_000)
+
+
+def _read_zone(raw: str) -> int:
+    found = _ZONE.fullmatch(raw)
+    if found is None:
+        raise QuantityError("not-a-number", f"'{raw[:40]}' is no offset from UTC", 'write it like "+09:00"')
+    return (int(found[2]) * 60 + int(found[3])) * (-1 if found[1] == "-" else 1)
+
+
+_TEXT: Final = {"type": "string"}
+_MONEY_KIND: Final = Scalar("amount, such as `1500 KRW`", _read_money, show_money, _TEXT)
+_SHARE_KIND: Final = Scalar("share, such as `10 %`", _read_share, lambda v: f"{Fraction(v, 10_000)} %", _TEXT)
+_UPTIME: Final = Scalar(
+    "uptime, such as `99.99 %`", _read_uptime, lambda v: f"{Fraction(v, 10_000)} %", _TEXT
+)
+_DURATION: Final = measure(q.DURATION)
+_NAMES: Final = Listed(reference("name", "name"), ordered=True, one_allowed=True)
+_TIMES_KIND: Final = Scalar("factor, such as `10`", _read_times, lambda v: str(Fraction(v, 1_000)), _TEXT)
+_ZONE_KIND: Final = Scalar('offset from UTC, such as `"+09:00"`', _read_zone, str, _TEXT, quoted=True)
+
+_WHEN: Final = Record(
+    (
+        Field("continuous", "continuous_ms", _DURATION, "one outage lasted at least so long"),
+        Field("total", "total_ms", _DURATION, "all outages of the cycle lasted at least so long"),
+        Field("uptime_below", "uptime_below_ppm", _UPTIME, "uptime of the cycle was below it"),
+    ),
+    r.When,
+)
+_TIER: Final = Record(
+    (
+        Field("share", "share_ppm", _SHARE_KIND, "share of the fee", required=True),
+        Field("uptime_below", "uptime_below_ppm", _UPTIME, "uptime of the cycle was below it"),
+        Field("lasting", "lasting_ms", _DURATION, "all outages of the cycle lasted at least so long"),
+    ),
+    r.Tier,
+)
+_PRO_RATA: Final = Record(
+    (
+        Field("times", "times_permille", _TIMES_KIND, "factor on the time of the outage", default=1_000),
+        Field("unit", "unit_ms", _DURATION, "the multiplied time is rounded up to whole units", default=1),
+    ),
+    r.ProRata,
+)
+_RATE: Final = Record(
+    (
+        Field("from", "start", day(), "for outages that begin on this day or later", required=True),
+        Field("amount", "money", _MONEY_KIND, "for each day", required=True),
+    ),
+    dict,
+)
+_PER_DAY: Final = Record(
+    (
+        Field("rates", "rates", Records(_RATE), "amounts, each from a day on", required=True),
+        Field("after", "after_ms", _DURATION, "the first days that nothing is paid for", default=0),
+    ),
+    dict,
+)
+_GRANT: Final = (
+    Field("name", "name", text(), "what is given", required=True),
+    Field("count", "count", small_count(1, 1_000), "how many", default=1),
+)
+_VOUCHER: Final = Record(
+    (*_GRANT, Field("worth", "worth", _MONEY_KIND, "value of one")),
+    r.Voucher,
+)
+_GOODS: Final = Record(_GRANT, lambda **values: r.Voucher(**values, goods=True))
+_BAND: Final = Record(
+    (
+        Field("up_to", "up_to", _MONEY_KIND, "reported loss, included", required=True),
+        Field("pays", "pays", _MONEY_KIND, "what is paid for it", required=True),
+    ),
+    r.Band,
+)
+FORMULAS: Final = ("tiers", "pro_rata", "fixed", "per_day", "days", "voucher", "goods", "bands")
+_RULE: Final = Record(
+    (
+        Field("id", "id", reference("rule", "name"), "name of the rule", required=True),
+        Field("services", "services", _NAMES, "services it is about; empty: all", required=True),
+        Field("when", "when", _WHEN, "how long an outage must be; any one is enough", default=r.When()),
+        Field("base", "base", choice(("fee", "hourly_fee")), "what a fee is for", default="fee"),
+        Field("pay", "pay", choice(("refund", "balance")), "how money is paid", default="balance"),
+        Field("tiers", "tiers", Records(_TIER), "formula: shares of the fee; the largest one reached"),
+        Field("pro_rata", "pro_rata", _PRO_RATA, "formula: the fee for the time of the outage"),
+        Field("fixed", "fixed", _MONEY_KIND, "formula: one amount"),
+        Field("per_day", "per_day", _PER_DAY, "formula: an amount for each day"),
+        Field("days", "days", small_count(1, 3_660), "formula: days that a subscription is extended by"),
+        Field("voucher", "voucher", _VOUCHER, "formula: a voucher"),
+        Field("goods", "goods", _GOODS, "formula: goods"),
+        Field("bands", "bands", Records(_BAND), "formula: by reported loss"),
+        Field("plans", "plans", _NAMES, "plans; else all", default=()),
+        Field("regions", "regions", _NAMES, "regions; else all", default=()),
+        Field("channels", "channels", _NAMES, "channels; else all", default=()),
+        Field("paid", "paid", flag(), "true: only accounts with a fee; false: only those without one"),
+        Field("used", "used", flag(), "true: only those who used the service meanwhile", default=False),
+        Field("excludes", "excludes", Listed(choice(KINDS)), "kinds of windows that do not count",
+              default=("maintenance",)),
+        Field("rounding", "rounding", choice(r.ROUNDINGS), "to whole minor units", default="half_up"),
+        Field("cap_share", "cap_ppm", _SHARE_KIND, "at most this share of the fee"),
+        Field("cap", "cap", _MONEY_KIND, "at most this amount"),
+        Field("floor", "floor", _MONEY_KIND, "at least this amount, if anything"),
+        Field("claim_by", "claim_by", day(), "last day for claims"),
+        Field("expires", "expires_days", measure(q.DAYS), "how long the credit can be used", default=0),
+        Field("fallback", "fallback", Mapped(reference("channel", "name"), _MONEY_KIND),
+              "channel that cannot extend a subscription -> amount instead", default={}),
+        Field("renews", "renews", flag(), "must be false: no grant renews itself", default=False),
+        Field("source", "source", text(), "where the promise is published", default=""),
+        Field("note", "note", text(), "what the rule assumes", default=""),
+    ),
+    dict,
+)  # fmt: skip
+_TOP: Final = Record(
+    (
+        Field("credit_rules", "version", small_count(1, VERSION), "version of the format", required=True),
+        Field("id", "id", reference("rule set", "name"), "name of the rule set", required=True),
+        Field("title", "title", text(), "for people", default=""),
+        Field("zone", "zone_minutes", _ZONE_KIND, "offset from UTC of cycles and days", default=0),
+        Field("overlap", "overlap", choice(("max", "sum")), "of several rules that pay money", default="max"),
+        Field("rules", "rules", Records(_RULE), "the rules", required=True),
+    ),
+    dict,
+)
+
+
+def check_rules(path: Path) -> tuple[r.RuleSet | None, tuple[Diagnostic, ...]]:
+    """The rule set of a file, and every problem of it; None where it cannot be used."""
+    problems = Problems()
+    data = read_bytes(path, path, YAML_BYTES_MAX, True, problems)
+    content = None if data is None else decode(data, path.name, problems)
+    root = None if content is None else read_document(content, path.name, problems)
+    if root is None:
+        return None, problems.all()
+    values = Reader(problems, FactBook(None, problems)).arguments(_TOP, root, "rules")
+    found: list[Diagnostic] = []
+    made = None
+    if isinstance(values, dict):
+        made, found = _rule_set(values, root)
+    diagnostics = tuple(sorted([*problems.all(), *found], key=lambda d: d.sort_key))
+    broken = any(d.severity == "error" for d in diagnostics)
+    return None if broken else made, diagnostics
+
+
+def load_rules(path: Path) -> r.RuleSet:
+    """Raises EstateError with every problem."""
+    made, diagnostics = check_rules(path)
+    if made is None:
+        raise EstateError(diagnostics, "rules")
+    return made
+
+
+def _rule_set(values: dict[str, Any], root: Node) -> tuple[r.RuleSet | None, list[Diagnostic]]:
+    node = root.fields["rules"][1]
+    places: dict[str, list[Place]] = {}
+    for item in node.items:
+        name = item.fields.get("id")
+        if name is not None:
+            places.setdefault(name[1].text, []).append(item.place)
+    found: list[Diagnostic] = []
+    rules = []
+    zone = values.get("zone_minutes", 0)
+    for row in values["rules"]:
+        queue = places.get(row["id"], [])
+        place = queue.pop(0) if queue else node.place
+        made = list(_rule(row, zone, place, found))
+        rules += made
+    if not rules and not found:
+        found.append(Diagnostic("value-missing", "the rule set has no rule", node.place, hint="add a rule"))
+    made_set = r.RuleSet(
+        values["id"], tuple(rules), zone, values.get("overlap", "max"), values.get("title", "")
+    )
+    return made_set, [*found, *problems_of(made_set)]
+
+
+def _rule(row: dict[str, Any], zone: int, place: Place, found: list[Diagnostic]) -> Iterator[r.Rule]:
+    """The rule, unless its formula is missing or ambiguous."""
+    given = [name for name in FORMULAS if row.get(name) is not None]
+    name = f"rule {row['id']}"
+    if row.pop("renews", False):
+        message = f"{name}: a grant must not renew itself, because it would charge the customer later"
+        found.append(Diagnostic("grant-renews", message, place, hint="remove renews"))
+    if len(given) != 1:
+        code = "formula-several" if given else "formula-missing"
+        message = f"{name} has {'the formulas ' + ', '.join(given) if given else 'no formula'}"
+        found.append(Diagnostic(code, message, place, hint=f"keep one of {', '.join(FORMULAS)}"))
+        return
+    raw = row[given[0]]
+    formula: r.Formula
+    match given[0]:
+        case "tiers":
+            formula = r.Tiers(raw)
+        case "fixed":
+            formula = r.Fixed(raw)
+        case "days":
+            formula = r.Days(raw)
+        case "bands":
+            formula = r.Bands(raw)
+        case "per_day":
+            rates = tuple(r.Rate(_day_ms(one["start"], zone), one["money"]) for one in raw["rates"])
+            formula = r.PerDay(rates, raw.get("after_ms", 0))
+        case _:
+            formula = raw
+    rest = {key: value for key, value in row.items() if key not in FORMULAS and value is not None}
+    if "claim_by" in rest:
+        rest["claim_by"] = rest["claim_by"].isoformat()
+    if "fallback" in rest:
+        rest["fallback"] = MappingProxyType(dict(sorted(rest["fallback"].items())))
+    yield replace(r.Rule(formula=formula, **rest), place=place)
+
+
+def _day_ms(start: date, zone_minutes: int) -> int:
+    at = datetime(start.year, start.month, start.day, tzinfo=UTC)
+    return int(at.timestamp()) * 1_000 - zone_minutes * 60_000

@@ -1,0 +1,236 @@
+"""A cluster as its dump shows it: nodes are servers in the pools of their sites, pods say where replicas
+are, and volumes where data is.
+
+A zone is a site unless the caller names one site for the whole cluster. Nodes that keep ordinary pods away
+(taints) form pools of their own. What a dump leaves open stays unknown.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from evac.estate.format.kinds import ID, ID_MAX
+from evac.estate.format.problems import Problems, shown
+from evac.estate.importers.imported import Imported, Options, Rows, Value
+from evac.estate.importers.kubernetes.amounts import offered
+from evac.estate.importers.kubernetes.objects import Object, inside, text_in
+from evac.estate.importers.kubernetes.source import Manifests
+from evac.model.diagnostic import Place
+
+_ZONES: Final = (
+    "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/region",
+)
+_ZONES_OF_VOLUMES: Final = (
+    *_ZONES[:2],
+    "topology.ebs.csi.aws.com/zone",
+    "topology.gke.io/zone",
+    "topology.disk.csi.azure.com/zone",
+    "topology.cinder.csi.openstack.org/zone",
+)
+_RACKS: Final = ("topology.kubernetes.io/rack", "topology.rook.io/rack", "rack")
+_CLASSES: Final = ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type")
+_HOST: Final = "kubernetes.io/hostname"
+_OF_THE_SYSTEM: Final = "node.kubernetes.io/"
+_PRIMARY: Final = frozenset({"primary", "master", "leader"})
+
+
+@dataclass(slots=True)
+class Cluster:
+    """Where things are."""
+
+    sites: dict[str, str] = field(default_factory=dict)
+    """Node -> its site; empty where that is not known."""
+    placed: dict[str, Counter[str]] = field(default_factory=dict)
+    """Workload -> node -> pods there."""
+    only_pool: str | None = None
+    """The pool that everything runs in, if there is only one."""
+    claims: list[tuple[str, str]] = field(default_factory=list)
+    """Namespace and name of every volume claim, sorted."""
+    located: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Volume claim -> the node or site its volume is at."""
+    _members: dict[tuple[str, str, str], list[Value]] = field(default_factory=dict)
+
+    def members_of(self, key: tuple[str, str, str]) -> list[Value]:
+        """The copies of the database of an operator, by its pods."""
+        return self._members.get(key, [])
+
+    def claims_of(self, namespace: str, head: str) -> list[str]:
+        """Volume claims of a namespace whose names are `head` and a number."""
+        found = []
+        for known, name in self.claims[bisect_left(self.claims, (namespace, head)) :]:
+            if known != namespace or not name.startswith(head):
+                break
+            if name.removeprefix(head).isdecimal():
+                found.append(name)
+        return found
+
+    def copies(self, namespace: str, claims: Iterable[str], count: int) -> list[Value]:
+        """Members of a store on volume claims. Which of several is the primary no volume says."""
+        places = [self.located.get((namespace, claim), "") for claim in claims]
+        if not places or not all(places):
+            return []
+        if count == 1:
+            return [{"at": places[0], "mode": "primary"}]
+        return [_replica(place) for place in sorted(set(places))]
+
+
+def _replica(place: str) -> dict[str, Value]:
+    return {"at": place, "mode": "async", "lag": None}
+
+
+def read_cluster(manifests: Manifests, imported: Imported, options: Options, problems: Problems) -> Cluster:
+    """Add sites, classes, pools, racks, servers and replicas, as far as the source has them."""
+    cluster = Cluster()
+    _add_nodes(manifests.of("Node"), cluster, imported, options, problems)
+    _add_pods(manifests, cluster, imported)
+    cluster.claims = sorted((item.namespace, item.name) for item in manifests.of("PersistentVolumeClaim"))
+    _locate_volumes(manifests, cluster)
+    return cluster
+
+
+def _add_nodes(
+    nodes: list[Object], cluster: Cluster, imported: Imported, options: Options, problems: Problems
+) -> None:
+    rows: Rows = []
+    racks: dict[str, str] = {}
+    totals: dict[str, list[int | None]] = {}
+    nowhere: list[Place] = []
+    for node in nodes:
+        labels = inside(node.raw, "metadata", "labels")
+        site = _id(options.site or _label(labels, _ZONES))
+        if not site:
+            nowhere.append(node.place)
+            continue
+        imported.add("sites", site)
+        cluster.sites[node.name] = site
+        rack = _id(_label(labels, _RACKS))
+        path = f"{site}/{rack}" if rack and "/" not in rack else ""
+        if path:
+            racks[path] = "unknown"
+        kind = _id(_label(labels, _CLASSES))
+        if kind:
+            imported.add("classes", kind)
+        state = "serving" if _is_ready(node.raw) else "dark"
+        pool = _pool(site, node.raw)
+        amounts = offered(node)
+        rows.append((node.name, site, path, kind, state, pool, *amounts, ""))
+        if state == "serving":
+            _add_up(totals.setdefault(pool, [0, 0]), amounts)
+        else:
+            totals.setdefault(pool, [0, 0])
+            message = f"node {shown(node.name)} is not ready: it provides no capacity"
+            problems.add("import-word-unknown", message, node.place, "import again when it is ready")
+    for pool in sorted({row[5] for row in rows}):
+        cpu, memory = totals[pool]
+        site = next(row[1] for row in rows if row[5] == pool)
+        values: dict[str, Value] = {"site": site}
+        values |= {} if cpu is None else {"cpu": f"{cpu} mCPU"}
+        values |= {} if memory is None else {"memory": f"{memory} MiB"}
+        imported.add("pools", pool, values)
+    if rows:
+        imported.tables["servers"] = rows
+        imported.tables["racks"] = sorted(racks.items())
+    pools = imported.sections.get("pools", {})
+    cluster.only_pool = next(iter(pools)) if len(pools) == 1 else None
+    if nowhere:
+        message = f"nodes without a zone, left out: {len(nowhere):,}"
+        hint = "name the site of the cluster: evac import kubernetes ... --site NAME"
+        problems.add("import-host-nowhere", message, nowhere[0], hint)
+
+
+def _add_up(totals: list[int | None], amounts: tuple[str, ...]) -> None:
+    for row in range(len(totals)):
+        known = totals[row]
+        totals[row] = known + int(amounts[row]) if known is not None and amounts[row] else None
+
+
+def _label(labels: Any, names: tuple[str, ...]) -> str:
+    return next((found for name in names if (found := text_in(labels, name))), "")
+
+
+def _id(name: str | None) -> str:
+    """A name that can be an id; empty otherwise."""
+    return name if name and len(name) <= ID_MAX and ID.fullmatch(name) and "," not in name else ""
+
+
+def _is_ready(raw: Any) -> bool:
+    conditions = inside(raw, "status", "conditions")
+    for one in conditions if isinstance(conditions, list) else ():
+        if text_in(one, "type") == "Ready":
+            return text_in(one, "status") == "True"
+    return True
+
+
+def _pool(site: str, raw: Any) -> str:
+    """The pool of a node: that of its site, or of its taint where ordinary pods cannot run on it."""
+    taints = inside(raw, "spec", "taints")
+    for taint in taints if isinstance(taints, list) else ():
+        key = text_in(taint, "key")
+        if text_in(taint, "effect") in ("NoSchedule", "NoExecute") and not key.startswith(_OF_THE_SYSTEM):
+            name = _id(key.rpartition("/")[2])
+            if name:
+                return f"{site}-{name}"
+    return f"{site}-k8s"
+
+
+def _add_pods(manifests: Manifests, cluster: Cluster, imported: Imported) -> None:
+    ids = {workload.object.key: workload.id for workload in manifests.workloads}
+    databases = {item.key for item in manifests.databases}
+    members: dict[tuple[str, str, str], set[tuple[str, str]]] = defaultdict(set)
+    for pod in manifests.pods:
+        if pod.node not in cluster.sites:
+            continue
+        workload = ids.get(pod.owner)
+        if workload is not None and pod.owner[0] not in ("CronJob", "Job"):
+            cluster.placed.setdefault(workload, Counter())[pod.node] += 1
+        elif pod.owner in databases:
+            members[pod.owner].add((pod.node, pod.role))
+    for key, found in members.items():
+        cluster._members[key] = [
+            {"at": node, "mode": "primary"} if role.lower() in _PRIMARY else _replica(node)
+            for node, role in sorted(found)
+        ]
+    if cluster.placed:
+        imported.tables["replicas"] = [
+            (workload, node, str(count))
+            for workload, nodes in cluster.placed.items()
+            for node, count in nodes.items()
+        ]
+
+
+def _locate_volumes(manifests: Manifests, cluster: Cluster) -> None:
+    """Volume claims by the node affinity of their volumes, else by the site of the pod that uses them."""
+    volumes = {
+        item.name: _place_of_volume(item.raw, cluster.sites) for item in manifests.of("PersistentVolume")
+    }
+    for item in manifests.of("PersistentVolumeClaim"):
+        place = volumes.get(text_in(item.raw, "spec", "volumeName"), "")
+        if place:
+            cluster.located[item.namespace, item.name] = place
+    for pod in manifests.pods:
+        site = cluster.sites.get(pod.node, "")
+        for claim in pod.claims if site else ():
+            cluster.located.setdefault((pod.owner[1], claim), site)
+
+
+def _place_of_volume(raw: Any, sites: Mapping[str, str]) -> str:
+    """The node or the zone that a volume can be reached from; empty where it is not bound to one."""
+    terms = inside(raw, "spec", "nodeAffinity", "required", "nodeSelectorTerms")
+    known = set(sites.values())
+    for term in terms if isinstance(terms, list) else ():
+        rules = inside(term, "matchExpressions")
+        for rule in rules if isinstance(rules, list) else ():
+            values = inside(rule, "values")
+            key, value = text_in(rule, "key"), values[0] if isinstance(values, list) and values else ""
+            if len(values or ()) == 1 and key == _HOST and value in sites:
+                return str(value)
+            if len(values or ()) == 1 and key in _ZONES_OF_VOLUMES and value in known:
+                return str(value)
+    return ""

@@ -1,0 +1,371 @@
+"""Kubernetes objects one by one, out of YAML and JSON of any size, each with its place.
+
+YAML is split at its document marks, and a List at its items, before it is parsed: one broken object then
+costs itself only, and kinds that say nothing for an estate are never parsed, however deep they are. JSON is
+read item by item through a window, so that a dump of a large cluster never lies in memory as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TextIO
+
+from evac.estate.format.document import LIST, MAP, NODES_MAX, SCALAR, Node, read_documents
+from evac.estate.format.problems import Problems
+from evac.estate.importers.source_files import at, word
+from evac.model.diagnostic import Diagnostic, Place
+
+SCALAR_MAX: Final = 2**20
+"""Longest text in a manifest: what a ConfigMap may hold in all."""
+
+NO_NAMESPACE: Final = "default"
+OBJECT_CHARACTERS_MAX: Final = 32 * 2**20
+"""Longest JSON object. etcd keeps no object of more than 1.5 MiB by default."""
+
+DUMP_AGAIN: Final = "dump it again, and check that the disk had space: kubectl get ... -o json > FILE"
+
+_WINDOW: Final = 2**22
+_DEPTH_MAX: Final = 64
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_MARK: Final = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
+_KIND: Final = re.compile(r"^kind:[ \t]*[\"']?([A-Za-z]\w*)[\"']?[ \t]*(?:#.*)?\r?$", re.MULTILINE)
+_ITEM_KIND: Final = re.compile(r"^  kind:[ \t]*[\"']?([A-Za-z]\w*)[\"']?[ \t]*(?:#.*)?\r?$", re.MULTILINE)
+_ITEMS: Final = re.compile(r"^items:[ \t]*\r?\n(?=- )", re.MULTILINE)
+_ITEM: Final = re.compile(r"^- ", re.MULTILINE)
+_AFTER_ITEMS: Final = re.compile(r"^(?![ \t#-]|\r?$)", re.MULTILINE)
+_ANCHOR: Final = re.compile(r"[:-] +&\w")
+_NOTHING: Final = re.compile(r"(?:[ \t]*(?:[#%].*|\.\.\.[ \t]*)?(?:\r?\n|\Z))*")
+
+
+class Object:
+    """One object. `node` and `raw` are the same values: a tree that knows its places, and plain data."""
+
+    __slots__ = ("_node", "_raw", "group", "kind", "name", "namespace", "place")
+
+    def __init__(
+        self, head: tuple[str, str, str, str], place: Place, node: Node | None = None, raw: Any = None
+    ) -> None:
+        self.group, self.kind, self.namespace, self.name = head
+        self.place = place
+        self._node = node
+        self._raw = raw
+
+    @property
+    def node(self) -> Node:
+        if self._node is None:
+            self._node = tree_of(self._raw, self.place)
+        return self._node
+
+    @property
+    def raw(self) -> Any:
+        if self._raw is None and self._node is not None:
+            self._raw = plain_of(self._node)
+        return self._raw
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.kind, self.namespace, self.name
+
+
+def tree_of(value: Any, place: Place, depth: int = 0) -> Node:
+    """Plain data as a tree whose every node is at `place`."""
+    if isinstance(value, dict) and depth < _DEPTH_MAX:
+        node = Node(MAP, place.file, place.line, place.column)
+        node.fields = {
+            str(key): (
+                Node(SCALAR, place.file, place.line, place.column, str(key)),
+                tree_of(item, place, depth + 1),
+            )
+            for key, item in value.items()
+        }
+        return node
+    if isinstance(value, list) and depth < _DEPTH_MAX:
+        node = Node(LIST, place.file, place.line, place.column)
+        node.items = [tree_of(item, place, depth + 1) for item in value]
+        return node
+    if value is None or isinstance(value, dict | list):
+        return Node(SCALAR, place.file, place.line, place.column, "null", plain=True)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return Node(SCALAR, place.file, place.line, place.column, text)
+
+
+def plain_of(node: Node) -> Any:
+    """A tree as plain data; single values stay text."""
+    if node.kind == MAP:
+        return {key: plain_of(value) for key, (_, value) in node.fields.items()}
+    if node.kind == LIST:
+        return [plain_of(item) for item in node.items]
+    return None if node.is_unknown else node.text
+
+
+def inside(raw: Any, *keys: str) -> Any:
+    """The value under the keys of plain data; None where one is missing."""
+    for key in keys:
+        raw = raw.get(key) if isinstance(raw, dict) else None
+    return raw
+
+
+def text_in(raw: Any, *keys: str) -> str:
+    """The text under the keys of plain data; empty where there is none."""
+    found = inside(raw, *keys)
+    return str(found) if isinstance(found, str | int | float) else ""
+
+
+class Skipped:
+    """What could not be used. It becomes warnings, or errors if nothing else is left of the source."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[str, Diagnostic]] = []
+
+    def take(self, what: str, scratch: Problems) -> None:
+        """Note an object as skipped, with the first thing wrong in it, if there is any."""
+        first = next((one for one in scratch.all() if one.severity == "error"), None)
+        if first is not None:
+            self._found.append((what, first))
+
+    def report(self, problems: Problems, *, as_errors: bool) -> None:
+        for what, one in self._found:
+            if as_errors:
+                problems.add(one.code, one.message, one.place, one.hint, "error")
+            else:
+                hint = one.hint or "fix it, or describe what it says in the overlay"
+                problems.add("import-skipped", f"{what} is skipped: {one.message}", one.place, hint)
+
+
+def yaml_objects(
+    text: str, file: str, used: Callable[[str], bool], skipped: Skipped, problems: Problems
+) -> Iterator[Object]:
+    """The objects of a YAML stream. Of a kind that is not used, only kind and place are given."""
+    weight = 0
+    for chunk, first_line, kind, kind_at in _documents(text, file, problems):
+        if kind and not used(kind) and not kind.endswith("List"):
+            line = first_line + chunk.count("\n", 0, kind_at)
+            yield Object(("", kind, NO_NAMESPACE, ""), Place(file, line, 1))
+            continue
+        scratch = Problems()
+        roots = read_documents(chunk, file, scratch, SCALAR_MAX, first_line=first_line, core_tags=True)
+        if scratch.has_errors:
+            if "{{" in chunk:
+                scratch = _is_template(chunk, file, first_line)
+            skipped.take(f"one object of kind {kind}" if kind else "one document", scratch)
+            roots = None
+        weight += sum(root.size for root in roots or ())
+        if weight > NODES_MAX:
+            problems.add(
+                "too-many-values",
+                f"more than {NODES_MAX:,} values, aliases expanded",
+                Place(file, first_line, 1),
+                "save the dump as JSON, which is read at any size: kubectl get ... -o json",
+            )
+            return
+        for root in roots or ():
+            yield from _of_document(root)
+
+
+def _is_template(chunk: str, file: str, first_line: int) -> Problems:
+    found = Problems()
+    found.add(
+        "import-shape",
+        f"{file} is a template, not a manifest",
+        Place(file, first_line + chunk.count("\n", 0, chunk.index("{{")), 1),
+        "render it first, for example with: helm template RELEASE CHART > rendered.yaml",
+    )
+    return found
+
+
+def _documents(text: str, file: str, problems: Problems) -> Iterator[tuple[str, int, str, int]]:
+    """(text, first line, kind, where it says so) of every document, and of every item of a List as kubectl
+    writes it. The kind is empty where only a parser can find it.
+    """
+    marks = list(_MARK.finditer(text))
+    starts = [0, *(mark.end() for mark in marks)]
+    ends = [*(mark.start() for mark in marks), len(text)]
+    line, counted = 1, 0
+    for start, end in zip(starts, ends, strict=True):
+        line += text.count("\n", counted, start)
+        counted = start
+        chunk = text[start:end]
+        if _NOTHING.fullmatch(chunk):
+            continue
+        items = _ITEMS.search(chunk)
+        if items is not None and _ANCHOR.search(chunk) is None:
+            if _KIND.search(chunk) is None:
+                # kubectl writes the kind of a List after its items.
+                last = line + chunk.rstrip().count("\n")
+                problems.add(
+                    "import-truncated", f"{file} ends inside a List", Place(file, last, 1), DUMP_AGAIN
+                )
+                return
+            yield from _list_items(chunk, items.end(), line)
+        else:
+            kind = _KIND.search(chunk)
+            yield (chunk, line, "", 0) if kind is None else (chunk, line, kind[1], kind.start())
+
+
+def _list_items(chunk: str, start: int, line: int) -> Iterator[tuple[str, int, str, int]]:
+    after = _AFTER_ITEMS.search(chunk, start)
+    end = len(chunk) if after is None else after.start()
+    starts = [match.start() for match in _ITEM.finditer(chunk, start, end)]
+    line += chunk.count("\n", 0, start)
+    for here, there in zip(starts, [*starts[1:], end], strict=True):
+        item = f"  {chunk[here + 2 : there]}"
+        kind = _ITEM_KIND.search(item)
+        yield (item, line, "", 0) if kind is None else (item, line, kind[1], kind.start())
+        line += item.count("\n")
+
+
+def _of_document(document: Node) -> Iterator[Object]:
+    """The objects of a document; a List holds several."""
+    if document.kind != MAP:
+        return
+    kind, name = word(document, "kind"), at(document, "metadata", "name")
+    items = at(document, "items")
+    if kind is not None and kind.endswith("List") and items is not None and items.kind == LIST:
+        for item in items.items:
+            yield from _of_document(item)
+    elif kind is not None and name is not None and name.kind == SCALAR and not name.is_unknown:
+        group = (word(document, "apiVersion") or "").rpartition("/")[0]
+        namespace = word(document, "metadata", "namespace") or NO_NAMESPACE
+        yield Object((group, kind, namespace, name.text), name.place, node=document)
+
+
+class NotJson(Exception):
+    """The text is not the JSON it begins as; `place` is where that shows, `ended` whether at its end."""
+
+    def __init__(self, words: str, place: Place, ended: bool) -> None:
+        super().__init__(words)
+        self.words = words
+        self.place = place
+        self.ended = ended
+
+
+class JsonObjects:
+    """The objects of a JSON text: one object, a List, or several of them one after the other.
+
+    Only a window of the text is in memory; it grows to hold one object, OBJECT_CHARACTERS_MAX at most.
+    """
+
+    def __init__(self, handle: TextIO, file: str) -> None:
+        self._handle = handle
+        self._file = file
+        self._decoder = json.JSONDecoder()
+        self._text = ""
+        self._at = 0
+        self._ended = False
+        self._line = 1
+        self._column = 1
+
+    def __iter__(self) -> Iterator[Object]:
+        while self._next_sign():
+            yield from self._root()
+
+    def _root(self) -> Iterator[Object]:
+        place = self._place
+        self._expect("{")
+        root: dict[str, Any] = {}
+        had_items = False
+        while self._next_sign() != "}":
+            key = self._value()
+            self._expect(":")
+            if key == "items" and self._next_sign() == "[":
+                had_items = True
+                kind = text_in(root, "kind").removesuffix("List")
+                yield from self._items(kind, text_in(root, "apiVersion"))
+            else:
+                root[str(key)] = self._value()
+            if self._next_sign() == ",":
+                self._expect(",")
+            elif self._next_sign() != "}":
+                raise self._wrong("a comma or } is missing")
+        self._expect("}")
+        if not had_items:
+            yield from _of_plain(root, place, "", "")
+
+    def _items(self, kind: str, version: str) -> Iterator[Object]:
+        self._expect("[")
+        while self._next_sign() != "]":
+            place = self._place
+            yield from _of_plain(self._value(), place, kind, version)
+            if self._next_sign() == ",":
+                self._expect(",")
+            elif self._next_sign() != "]":
+                raise self._wrong("a comma or ] is missing")
+        self._expect("]")
+
+    @property
+    def _place(self) -> Place:
+        return Place(self._file, self._line, self._column)
+
+    def _next_sign(self) -> str:
+        """The next sign that is no space; empty at the end of the text."""
+        while True:
+            match = _SPACE.match(self._text, self._at)
+            self._advance(match.end() if match is not None else self._at)
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._more(_WINDOW):
+                return ""
+
+    def _expect(self, sign: str) -> None:
+        if self._next_sign() != sign:
+            raise self._wrong(f"{sign} is missing")
+        self._advance(self._at + 1)
+
+    def _value(self) -> Any:
+        self._next_sign()
+        window = _WINDOW
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if self._ended or len(self._text) - self._at > OBJECT_CHARACTERS_MAX:
+                    raise self._wrong(error.msg, error.pos) from None
+            except RecursionError:
+                raise self._wrong("nested too deep") from None
+            else:
+                # A number at the very end of the window may go on behind it.
+                if end < len(self._text) or self._ended:
+                    self._advance(end)
+                    return value
+            self._more(window)
+            window *= 2
+
+    def _more(self, size: int) -> bool:
+        chunk = "" if self._ended else self._handle.read(size)
+        self._ended = not chunk
+        self._text = self._text[self._at :] + chunk
+        self._at = 0
+        return bool(chunk)
+
+    def _advance(self, to: int) -> None:
+        lines = self._text.count("\n", self._at, to)
+        if lines:
+            self._line += lines
+            self._column = to - self._text.rindex("\n", self._at, to)
+        else:
+            self._column += to - self._at
+        self._at = to
+
+    def _wrong(self, words: str, position: int | None = None) -> NotJson:
+        ended = self._ended and (position or self._at) >= len(self._text.rstrip())
+        if position is not None:
+            self._advance(min(max(position, self._at), len(self._text)))
+        # An open quote is reported where it opens, and reaches to the end of the text.
+        return NotJson(words, self._place, ended or "Unterminated string" in words)
+
+
+def _of_plain(value: Any, place: Place, kind: str, version: str) -> Iterator[Object]:
+    """The objects in plain data. Items of a list of one kind, as the API server gives them, name no kind."""
+    if not isinstance(value, dict):
+        return
+    kind, name = text_in(value, "kind") or kind, text_in(value, "metadata", "name")
+    items = value.get("items")
+    if kind.endswith("List") and isinstance(items, list):
+        for item in items:
+            yield from _of_plain(item, place, kind.removesuffix("List"), text_in(value, "apiVersion"))
+    elif kind and name:
+        group = (text_in(value, "apiVersion") or version).rpartition("/")[0]
+        namespace = text_in(value, "metadata", "namespace") or NO_NAMESPACE
+        yield Object((group, kind, namespace, name), place, raw=value)

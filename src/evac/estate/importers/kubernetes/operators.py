@@ -1,0 +1,228 @@
+"""Databases that an operator runs: one object each, which becomes a store.
+
+One table says which kinds there are: what engine they run, where they state how many instances, under which
+names clients reach them, and which secrets hold their addresses. Sources: the API references of the
+operators. All of them promote a replica by themselves when a primary is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from evac.estate.format.document import LIST, Node
+from evac.estate.importers.kubernetes.objects import Object
+from evac.estate.importers.source_files import at, word
+
+if TYPE_CHECKING:
+    from evac.estate.importers.kubernetes.source import Manifests
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One kind of database object."""
+
+    title: str
+    """What people call the operator."""
+    engine: str
+    counts: tuple[tuple[str, ...], ...] = ()
+    """Paths to numbers of instances; those that are stated are added up. `*` is every item of a list."""
+    hosts: tuple[str, ...] = ("{name}",)
+    """Names of the Services by which clients reach it."""
+    secrets: tuple[str, ...] = ()
+    """Secrets with its address: `{name}` where the name is, `*` for anything."""
+
+
+_CNPG: Final = Operator(
+    "CloudNativePG",
+    "postgresql",
+    (("spec", "instances"),),
+    ("{name}-rw", "{name}-ro", "{name}-r"),
+    ("{name}-app", "{name}-superuser"),
+)
+_PERCONA_MYSQL: Final = ("{name}-haproxy", "{name}-haproxy-replicas", "{name}-pxc", "{name}-proxysql")
+_REDIS: Final = ("{name}", "{name}-master", "{name}-replica", "{name}-leader", "{name}-follower")
+
+_TABLE: Final[Mapping[tuple[str, str], Operator]] = {
+    ("postgresql.cnpg.io", "Cluster"): _CNPG,
+    ("acid.zalan.do", "postgresql"): Operator(
+        "Zalando",
+        "postgresql",
+        (("spec", "numberOfInstances"),),
+        ("{name}", "{name}-repl", "{name}-pooler", "{name}-pooler-repl"),
+        ("*.{name}.credentials", "*.{name}.credentials.postgresql.acid.zalan.do"),
+    ),
+    ("postgres-operator.crunchydata.com", "PostgresCluster"): Operator(
+        "Crunchy",
+        "postgresql",
+        (("spec", "instances", "*", "replicas"),),
+        ("{name}-primary", "{name}-replicas", "{name}-ha", "{name}-pgbouncer"),
+        ("{name}-pguser-*",),
+    ),
+    ("pgv2.percona.com", "PerconaPGCluster"): Operator(
+        "Percona",
+        "postgresql",
+        (("spec", "instances", "*", "replicas"),),
+        ("{name}-primary", "{name}-replicas", "{name}-ha", "{name}-pgbouncer"),
+        ("{name}-pguser-*",),
+    ),
+    ("pxc.percona.com", "PerconaXtraDBCluster"): Operator(
+        "Percona", "mysql", (("spec", "pxc", "size"),), _PERCONA_MYSQL
+    ),
+    ("ps.percona.com", "PerconaServerMySQL"): Operator(
+        "Percona",
+        "mysql",
+        (("spec", "mysql", "size"),),
+        ("{name}-haproxy", "{name}-mysql", "{name}-mysql-primary", "{name}-router"),
+    ),
+    ("psmdb.percona.com", "PerconaServerMongoDB"): Operator(
+        "Percona",
+        "mongodb",
+        (("spec", "replsets", "*", "size"),),
+        ("{name}-mongos", "{name}-rs0", "{name}-cfg"),
+    ),
+    ("mysql.oracle.com", "InnoDBCluster"): Operator(
+        "MySQL", "mysql", (("spec", "instances"),), ("{name}", "{name}-instances")
+    ),
+    ("k8s.mariadb.com", "MariaDB"): Operator(
+        "MariaDB",
+        "mariadb",
+        (("spec", "replicas"),),
+        ("{name}", "{name}-primary", "{name}-secondary", "{name}-internal"),
+    ),
+    ("mongodbcommunity.mongodb.com", "MongoDBCommunity"): Operator(
+        "MongoDB", "mongodb", (("spec", "members"),), ("{name}-svc",), ("{name}-*",)
+    ),
+    ("mongodb.com", "MongoDB"): Operator("MongoDB", "mongodb", (("spec", "members"),), ("{name}-svc",)),
+    ("kafka.strimzi.io", "Kafka"): Operator(
+        "Strimzi",
+        "kafka",
+        (("spec", "kafka", "replicas"),),
+        ("{name}-kafka-bootstrap", "{name}-kafka-brokers"),
+    ),
+    ("rabbitmq.com", "RabbitmqCluster"): Operator(
+        "RabbitMQ",
+        "rabbitmq",
+        (("spec", "replicas"),),
+        ("{name}", "{name}-nodes"),
+        ("{name}-default-user",),
+    ),
+    ("elasticsearch.k8s.elastic.co", "Elasticsearch"): Operator(
+        "Elastic",
+        "elasticsearch",
+        (("spec", "nodeSets", "*", "count"),),
+        ("{name}-es-http", "{name}-es-internal-http", "{name}-es-transport"),
+        ("{name}-es-*",),
+    ),
+    ("opensearch.opster.io", "OpenSearchCluster"): Operator(
+        "OpenSearch", "opensearch", (("spec", "nodePools", "*", "replicas"),), ("{name}",)
+    ),
+    ("databases.spotahome.com", "RedisFailover"): Operator(
+        "Spotahome", "redis", (("spec", "redis", "replicas"),), ("rfs-{name}", "rfrm-{name}", "rfrs-{name}")
+    ),
+    **{
+        ("redis.redis.opstreelabs.in", kind): Operator("OpsTree", "redis", (("spec", "clusterSize"),), _REDIS)
+        for kind in ("Redis", "RedisCluster", "RedisReplication")
+    },
+    ("app.redislabs.com", "RedisEnterpriseCluster"): Operator("Redis", "redis", (("spec", "nodes"),)),
+    ("cassandra.datastax.com", "CassandraDatacenter"): Operator(
+        "K8ssandra", "cassandra", (("spec", "size"),), ("{name}-service",)
+    ),
+    ("clickhouse.altinity.com", "ClickHouseInstallation"): Operator(
+        "Altinity", "clickhouse", (), ("clickhouse-{name}",)
+    ),
+    ("minio.min.io", "Tenant"): Operator(
+        "MinIO", "minio", (("spec", "pools", "*", "servers"),), ("minio", "{name}-hl")
+    ),
+}
+
+OPERATORS: Final[Mapping[str, Mapping[tuple[str, str], Operator]]] = {
+    kind: {key: operator for key, operator in _TABLE.items() if key[1] == kind}
+    for kind in {kind for _, kind in _TABLE}
+}
+"""Kind -> group and kind -> operator: two groups may use one kind for different things."""
+
+
+def operator_of(item: Object) -> Operator:
+    """The operator of one of the databases of a source."""
+    return _TABLE[item.group, item.kind]
+
+
+def instances(item: Object, manifests: Manifests) -> int | None:
+    """How many instances a database has; None where the source does not say."""
+    found = [count for path in operator_of(item).counts for count in _counts(item.node, path)]
+    if item.kind == "Kafka":
+        found += [
+            count
+            for pool in manifests.of("KafkaNodePool")
+            if pool.namespace == item.namespace
+            and word(at(pool.node, "metadata", "labels"), "strimzi.io/cluster") == item.name
+            and "broker" in _texts(at(pool.node, "spec", "roles"))
+            for count in _counts(pool.node, ("spec", "replicas"))
+        ]
+    return sum(found) if found else None
+
+
+def _counts(node: Node | None, path: tuple[str, ...]) -> list[int]:
+    for position, key in enumerate(path):
+        if key == "*":
+            items = node.items if node is not None and node.kind == LIST else []
+            return [count for item in items for count in _counts(item, path[position + 1 :])]
+        node = at(node, key)
+    text = "" if node is None or node.is_unknown else node.text
+    return [int(text)] if text.isascii() and text.isdecimal() and len(text) < 6 else []
+
+
+def _texts(node: Node | None) -> tuple[str, ...]:
+    return tuple(item.text for item in node.items) if node is not None and node.kind == LIST else ()
+
+
+def hosts_of(item: Object) -> list[str]:
+    """Names of the Services by which clients reach a database."""
+    names = [pattern.format(name=item.name) for pattern in operator_of(item).hosts]
+    if item.kind == "Cluster":
+        extra = at(item.node, "spec", "managed", "services", "additional")
+        for one in extra.items if extra is not None and extra.kind == LIST else ():
+            name = word(one, "serviceTemplate", "metadata", "name")
+            names += [name] if name is not None else []
+    return names
+
+
+def has_secret(item: Object, secret: str) -> bool:
+    """Whether a secret of that name holds the address of the database."""
+    for pattern in operator_of(item).secrets:
+        head, star, tail = pattern.format(name=item.name).partition("*")
+        if secret == head if not star else secret.startswith(head) and secret.endswith(tail):
+            return True
+    return False
+
+
+def describe(item: Object, manifests: Manifests) -> str:
+    """What the object says of its copies and backups, for people who fill in the overlay."""
+    operator = operator_of(item)
+    count = instances(item, manifests)
+    parts = [f"{operator.title} {item.kind} in {item.namespace}"]
+    if count is not None:
+        parts.append("1 instance" if count == 1 else f"{count} instances")
+    synchronous = word(item.node, "spec", "postgresql", "synchronous", "number") or word(
+        item.node, "spec", "minSyncReplicas"
+    )
+    if synchronous not in (None, "0"):
+        parts.append(f"{synchronous} synchronous")
+    if word(item.node, "spec", "patroni", "synchronous_mode") == "true":
+        parts.append("synchronous")
+    primary = word(item.node, "spec", "replica", "primary") or word(item.node, "spec", "replica", "source")
+    if at(item.node, "spec", "standby") is not None:
+        parts.append("a standby of another cluster")
+    elif primary is not None and primary != item.name:
+        parts.append(f"a replica of {primary}")
+    where = word(item.node, "spec", "backup", "barmanObjectStore", "destinationPath")
+    if where is not None:
+        parts.append(f"backed up to {where}")
+    parts += [
+        f"backup schedule {word(one.node, 'spec', 'schedule') or 'not stated'}"
+        for one in manifests.of("ScheduledBackup")
+        if one.namespace == item.namespace and word(one.node, "spec", "cluster", "name") == item.name
+    ]
+    return ", ".join(parts)

@@ -1,0 +1,116 @@
+"""A run ended a moment ago: no plan is made of, or taken on, what was known before that."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from evac.app import observed_stores, situations
+from evac.app.observed_stores import SeenEstate
+from evac.app.situations import facts_now
+from evac.drivers.capabilities import RoleReport
+from evac.drivers.registry import Drivers
+from evac.engine.clock import SystemClock
+from evac.engine.lead.leadership import LEADER
+from evac.engine.runs.effects import EFFECTS, encode
+from evac.model.estate import Endpoint, Estate, Site, Store, StoreMember
+from evac.model.run_policy import RunPolicy
+from evac.model.situation import Moved
+from evac.store.memory import MemoryStore
+from evac.store.port import Lease, Put
+
+ESTATE = Estate(
+    "two",
+    sites=(Site("east"), Site("west")),
+    stores=(Store("db", "db", "postgres", (StoreMember("east", "primary"), StoreMember("west", "async"))),),
+    endpoints=tuple(
+        Endpoint(f"db-{site}", "db", site, "postgres", {"name": site, "host": site})
+        for site in ("east", "west")
+    ),
+)
+ENDED = Moved("fire", "lose", ("east",), 1, 2, "succeeded", {}, {}, {}, {}, {})
+
+
+class World:
+    """Where the primary is, and a leader that looks at it."""
+
+    def __init__(self) -> None:
+        self.primary, self.looks = "east", 0
+        self.store, clock = MemoryStore(), SystemClock()
+        self.drivers = Drivers({"postgres": lambda: self})  # type: ignore[dict-item, return-value]
+        self.seen = SeenEstate(ESTATE, RunPolicy(), self.store, self.drivers, clock)
+
+    async def report_role(self, action: Any, *asked: Any) -> RoleReport:
+        self.looks += 1
+        return RoleReport("primary" if action.at == self.primary else "async", 0)
+
+    async def close(self) -> None:
+        return None
+
+    async def end_a_run(self) -> None:
+        """It moved the primary, which its record says."""
+        self.primary = "west"
+        await self.store.transact((), (Put(EFFECTS + "fire", encode(ENDED)),))
+
+    def known(self) -> str:
+        return next(one.site for one in self.seen.observation.members if one.role == "primary")
+
+
+async def first_look(world: World, lease: Lease) -> asyncio.Future[None]:
+    """Until something is known: the pause after the look is still to come."""
+    look = asyncio.ensure_future(world.seen.look(lease))
+    while not world.seen.observation.members and not look.done():
+        await asyncio.sleep(0.01)
+    assert not look.done()
+    return look
+
+
+def test_the_leader_takes_nothing_before_it_looked_again_and_looks_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(observed_stores, "PERIOD_S", 600.0)
+
+    async def story() -> None:
+        world = World()
+        lease = await world.store.acquire(LEADER, "c1", 60_000)
+        look = await first_look(world, lease)
+        assert (world.known(), await world.seen.behind(())) == ("east", False)
+        await world.end_a_run()
+        assert await world.seen.behind(())
+        await asyncio.wait_for(look, 60)  # though the next look was ten minutes away
+        look = asyncio.ensure_future(world.seen.look(lease))
+        while await world.seen.behind(()) and not look.done():
+            await asyncio.sleep(0.01)
+        assert world.known() == "west"
+        look.cancel()
+
+    asyncio.run(story())
+
+
+def test_a_command_waits_for_the_look_after_a_run_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        world = World()
+        lease = await world.store.acquire(LEADER, "c1", 60_000)
+        look = await first_look(world, lease)
+        look.cancel()
+        await world.end_a_run()
+        asking = asyncio.ensure_future(facts_now(ESTATE, world.store, world.drivers, 5))
+        await asyncio.sleep(0.3)
+        assert not asking.done()
+        again = asyncio.ensure_future(world.seen.look(lease))
+        found = await asking
+        assert found.effects is not None
+        assert [one.run for one in found.effects.moved] == ["fire"]
+        assert {one.site: one.role for one in found.members} == {"east": "async", "west": "primary"}
+        again.cancel()
+
+        monkeypatch.setattr(situations, "CAUGHT_UP_S", 0.2)
+        await world.store.transact((), (Put(EFFECTS + "later", encode(ENDED)),))
+        began_s = time.monotonic()
+        assert await facts_now(ESTATE, world.store, world.drivers, 5) == found
+        assert time.monotonic() - began_s >= 0.2, "a leader that does not look refuses the plan later"
+
+    asyncio.run(story())

@@ -1,0 +1,264 @@
+"""Dumps of clusters: nodes, pods and volumes say where things are; one broken object costs itself only."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from evac.estate import load
+from evac.estate.format.problems import Problems
+from evac.estate.importers import ImportResult, SourceError, import_estate
+from evac.estate.importers.imported import Options
+from evac.estate.importers.kubernetes.reader import read
+from evac.model.estate import Estate
+
+ZONE = "topology.kubernetes.io/zone"
+
+
+def node(name: str, zone: str = "eu-1a", **more: Any) -> dict[str, Any]:
+    labels = {ZONE: zone, "node.kubernetes.io/instance-type": "m5.large"} if zone else {}
+    status = {
+        "allocatable": {"cpu": "1930m", "memory": "7Gi", "ephemeral-storage": "50Gi"},
+        "conditions": [{"type": "Ready", "status": more.pop("ready", "True")}],
+    }
+    return thing("Node", name, "", "v1", labels=labels, status=status, spec=more)
+
+
+def thing(
+    kind: str, name: str, namespace: str = "shop", version: str = "v1", *, owner: str = "", **more: Any
+) -> dict[str, Any]:
+    meta: dict[str, Any] = {"name": name, "labels": more.pop("labels", {})}
+    if namespace:
+        meta["namespace"] = namespace
+    if owner:
+        owner_kind, _, owner_name = owner.partition("/")
+        meta["ownerReferences"] = [{"kind": owner_kind, "name": owner_name, "controller": True}]
+    return {"apiVersion": version, "kind": kind, "metadata": meta, **more}
+
+
+def pod(
+    name: str, owner: str, at: str, claim: str = "", phase: str = "Running", **labels: str
+) -> dict[str, Any]:
+    spec: dict[str, Any] = {"nodeName": at, "containers": [{"name": "main", "image": "example/app"}]}
+    if claim:
+        spec["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]
+    return thing("Pod", name, owner=owner, labels=labels, spec=spec, status={"phase": phase})
+
+
+def workload(kind: str, name: str, count: int, image: str = "example/app", **spec: Any) -> dict[str, Any]:
+    template = {
+        "metadata": {"labels": {"app": name}},
+        "spec": {"containers": [{"name": "main", "image": image}]},
+    }
+    return thing(kind, name, version="apps/v1", spec={"replicas": count, "template": template, **spec})
+
+
+def shop() -> list[dict[str, Any]]:
+    """Two zones and a control plane; a Deployment, a database on volumes, and one of an operator."""
+    taint = [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]
+    claims = [{"metadata": {"name": "data"}}]
+    affinity = {
+        "required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": ZONE, "values": ["eu-1b"]}]}]}
+    }
+    return [
+        node("cp-1", taints=taint),
+        node("n1"),
+        node("n2", "eu-1b"),
+        node("n3", "eu-1b", ready="Unknown"),
+        workload("Deployment", "web", 3),
+        thing("ReplicaSet", "web-6d4b75cb6d", owner="Deployment/web", spec={"replicas": 3}),
+        pod("web-1", "ReplicaSet/web-6d4b75cb6d", "n1"),
+        pod("web-2", "ReplicaSet/web-6d4b75cb6d", "n2"),
+        pod("web-3", "ReplicaSet/web-6d4b75cb6d", "n2"),
+        pod("web-old", "ReplicaSet/web-6d4b75cb6d", "n1", phase="Failed"),
+        pod("api-1", "ReplicaSet/api-5f9c7d8b9f", "n1"),
+        workload("StatefulSet", "db", 1, "postgres:16", volumeClaimTemplates=claims),
+        pod("db-0", "StatefulSet/db", "n2", claim="data-db-0"),
+        thing("PersistentVolumeClaim", "data-db-0", spec={"volumeName": "pv-7"}),
+        thing("PersistentVolume", "pv-7", "", spec={"nodeAffinity": affinity}),
+        thing("Cluster", "pay", version="postgresql.cnpg.io/v1", spec={"instances": 2}),
+        pod("pay-1", "Cluster/pay", "n1", role="primary"),
+        pod("pay-2", "Cluster/pay", "n2", role="replica"),
+        thing("Job", "import-1", version="batch/v1", owner="CronJob/import"),
+        pod("import-1-x", "Job/import-1", "n1"),
+        pod("kube-proxy-n1", "Node/n1", "n1"),
+    ]
+
+
+def dumped(items: list[dict[str, Any]], form: str = "json") -> str:
+    body = {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}
+    return json.dumps(body, indent=4) + "\n" if form == "json" else yaml.safe_dump(body, sort_keys=True)
+
+
+def imported(
+    tmp_path: Path, text: str, form: str = "json", **options: Any
+) -> tuple[Estate, ImportResult, str]:
+    source = tmp_path / f"dump.{form}"
+    source.write_text(text)
+    result = import_estate("kubernetes", source, tmp_path / "estate", options=Options(**options))
+    return load(tmp_path / "estate"), result, (tmp_path / "estate" / "imported-kubernetes.yaml").read_text()
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_nodes_become_servers_and_pods_say_where_replicas_are(tmp_path: Path, form: str) -> None:
+    estate, result, written = imported(tmp_path, dumped(shop(), form), form)
+    assert [site.id for site in estate.sites] == ["eu-1a", "eu-1b"]
+    assert [pool.id for pool in estate.pools] == ["eu-1a-control-plane", "eu-1a-k8s", "eu-1b-k8s"]
+    assert {pool.id: pool.capacity[0] for pool in estate.pools}["eu-1b-k8s"] == 1_930, "n3 is not ready"
+    rows = (tmp_path / "estate" / "replicas.csv").read_text().splitlines()
+    assert rows == ["service,target,count", "api,n1,1", "db,n2,1", "web,n1,1", "web,n2,2"]
+    servers = (tmp_path / "estate" / "servers.csv").read_text().splitlines()
+    assert "n1,eu-1a,m5.large,serving,eu-1a-k8s,1930,7168,50" in servers
+    assert any(line.startswith("n3,eu-1b,m5.large,dark") for line in servers)
+    assert {d.code for d in result.diagnostics} == {"import-word-unknown"}
+    assert "Deployment in shop" in written, "the owner of a pod whose Deployment is not in the dump"
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_volumes_and_operators_say_where_data_is(tmp_path: Path, form: str) -> None:
+    estate, _, _ = imported(tmp_path, dumped(shop(), form), form)
+    stores = {store.id: store for store in estate.stores}
+    assert [(m.at, m.mode) for m in stores["db-data"].members] == [("eu-1b", "primary")]
+    assert [(m.at, m.mode) for m in stores["pay"].members] == [("n1", "primary"), ("n2", "async")]
+    assert stores["pay"].automatic is True
+
+
+def test_a_named_site_holds_the_whole_cluster(tmp_path: Path) -> None:
+    estate, _, _ = imported(tmp_path, dumped([node("n1", ""), node("n2", "")]), site="fra")
+    assert [site.id for site in estate.sites] == ["fra"]
+    assert len(estate.fleet) == 2
+
+
+def test_nodes_without_a_zone_ask_for_the_site(tmp_path: Path) -> None:
+    _, result, _ = imported(tmp_path, dumped([node("n1", ""), workload("Deployment", "web", 1)]))
+    (nowhere,) = [d for d in result.diagnostics if d.code == "import-host-nowhere"]
+    assert "--site" in nowhere.hint
+    assert nowhere.place.line > 1
+
+
+def test_namespaces_can_be_chosen(tmp_path: Path) -> None:
+    text = dumped([*shop(), thing("Pod", "lone", "other", spec={"containers": []})])
+    estate, _, _ = imported(tmp_path, text, namespaces=("shop",))
+    assert "lone" not in {service.id for service in estate.services}
+    assert len(estate.fleet) == 4
+
+
+def test_workloads_without_pods_run_in_the_only_pool(tmp_path: Path) -> None:
+    estate, _, _ = imported(tmp_path, dumped([node("n1"), workload("Deployment", "web", 2)]))
+    assert estate.services[0].replicas == 2
+    assert len(estate.replicas) == 1
+
+
+def test_one_broken_object_is_skipped_with_its_place(tmp_path: Path) -> None:
+    text = yaml.safe_dump(workload("Deployment", "web", 1)) + "---\nkind: Deployment\nmetadata: [\n---\n"
+    text += "kind: ConfigMap\nmetadata: {name: a}\ndata: {x: *nothing}\n---\n"
+    text += "kind: StatefulSet\nmetadata: {name: db}\nspec: 3\n"
+    estate, result, _ = imported(tmp_path, text, "yaml")
+    assert [service.id for service in estate.services] == ["web"]
+    skipped = [d for d in result.diagnostics if d.code == "import-skipped"]
+    assert len(skipped) == 3
+    assert all(d.severity == "warning" and d.place.line > 1 and d.hint for d in skipped)
+
+
+def test_merge_keys_and_tags_that_say_nothing_new(tmp_path: Path) -> None:
+    text = (
+        "kind: Deployment\nmetadata: {name: web}\nx: &base {replicas: 3}\n"
+        "spec:\n  !!merge <<: *base\n  template: {spec: {containers: [{name: !!str a}]}}\n"
+    )
+    estate, _, _ = imported(tmp_path, text, "yaml")
+    assert estate.services[0].replicas == 3
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_a_truncated_dump_is_refused_and_nothing_is_written(tmp_path: Path, form: str) -> None:
+    text = dumped(shop(), form)
+    source = tmp_path / f"dump.{form}"
+    for part in (3, 2):
+        source.write_text(text[: len(text) * (part - 1) // part])
+        with pytest.raises(SourceError) as caught:
+            import_estate("kubernetes", source, tmp_path / "estate")
+        (problem,) = [d for d in caught.value.diagnostics if d.severity == "error"]
+        assert problem.code == "import-truncated"
+        assert problem.place.line > 10
+        assert "kubectl get" in problem.hint
+        assert not (tmp_path / "estate").exists()
+
+
+def test_a_template_names_the_place_and_the_command(tmp_path: Path) -> None:
+    source = tmp_path / "chart.yaml"
+    source.write_text("kind: Deployment\nmetadata:\n  name: {{ .Values.name }}\n")
+    with pytest.raises(SourceError) as caught:
+        import_estate("kubernetes", source, tmp_path / "estate")
+    (problem,) = caught.value.diagnostics
+    assert (problem.place.line, "helm template" in problem.hint) == (3, True)
+
+
+def test_lists_of_the_api_server_name_no_kind_in_their_items(tmp_path: Path) -> None:
+    items = [{key: value for key, value in node("n1").items() if key not in ("kind", "apiVersion")}]
+    text = json.dumps({"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": items})
+    estate, _, _ = imported(tmp_path, text)
+    assert len(estate.fleet) == 1
+
+
+def test_connection_strings_pod_names_and_secrets(tmp_path: Path) -> None:
+    env = [
+        {"name": "PGHOST_NAME", "value": "db"},
+        {"name": "DSN", "value": "host=$(PGHOST_NAME) port=5432 dbname=x"},
+        {"name": "ADO", "value": "Host=ado;Port=5432;Password=x"},
+        {"name": "JDBC", "value": "jdbc:postgresql://jdbc-a:5432,jdbc-b:5432/x"},
+        {"name": "CACHE", "value": "redis://:secret@cache:6379/0"},
+        {"name": "FIRST", "value": "tcp://log-0.log.shop.svc.cluster.local:9092"},
+        {"name": "MAIL_HOST", "value": "mail"},
+        {"name": "PAY", "valueFrom": {"secretKeyRef": {"name": "pay-app", "key": "uri"}}},
+        {"name": "SELF", "value": "https://kubernetes.default.svc"},
+    ]
+    web = workload("Deployment", "web", 1)
+    web["spec"]["template"]["spec"]["containers"][0]["env"] = env
+    items = [web, thing("Cluster", "pay", version="postgresql.cnpg.io/v1", spec={"instances": 2})]
+    for name in ("db", "ado", "jdbc-a", "jdbc-b", "cache", "log"):
+        items += [workload("Deployment", name, 1), thing("Service", name, spec={"selector": {"app": name}})]
+    items.append(thing("Service", "mail", spec={"type": "ExternalName", "externalName": "smtp.example.com"}))
+    estate, _, _ = imported(tmp_path, dumped(items))
+    needs = next(s for s in estate.services if s.id == "web").needs
+    hard = [(need.kind, need.target) for need in needs if need.hard]
+    services = [("service", name) for name in ("ado", "cache", "db", "jdbc-a", "jdbc-b", "log")]
+    assert hard == [*services, ("store", "pay")]
+    assert [need.target for need in needs if not need.hard] == ["smtp.example.com"]
+
+
+def test_limits_count_where_nothing_is_requested_and_priority_gives_the_tier(tmp_path: Path) -> None:
+    web = workload("Deployment", "web", 1)
+    web["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "2"}}
+    web["spec"]["template"]["spec"]["priorityClassName"] = "low"
+    classes = [
+        thing("PriorityClass", "high", "", "scheduling.k8s.io/v1", value=1000),
+        thing("PriorityClass", "low", "", "scheduling.k8s.io/v1", value=10),
+    ]
+    estate, _, written = imported(tmp_path, dumped([web, *classes]))
+    assert estate.services[0].demand[0] == 2_000
+    assert estate.services[0].tier == 1
+    assert "priority class low" in written
+
+
+SHOP = dumped(shop())
+SIGNS = ["", "{", "}", "[", "]", ":", "\n", "-", "\x00", "9" * 30, "é", '"', "null", "---\n"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_altered_dumps_never_end_in_a_traceback(tmp_path: Path, data: st.DataObject) -> None:
+    text = list(data.draw(st.sampled_from([SHOP, dumped(shop()[:6], "yaml")])))
+    for _ in range(data.draw(st.integers(1, 8))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text[at] = data.draw(
+            st.sampled_from(
+                ["", "{", "}", "[", "]", ":", "\n", "-", "\x00", "9" * 30, "é", '"', "null", "---\n"]
+            )
+        )
+    source = tmp_path / "dump.json"
+    source.write_text("".join(text))
+    read(source, Problems(), Options())

@@ -1,0 +1,137 @@
+"""What `evac store check` and `evac doctor` find open, asked of real members of etcd."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from evac.cli import console
+from evac.cli.main import run
+from evac.model.errors import StoreError
+from evac.net.etcd_gateway import Gateway, text_key
+from evac.store.locks import open_locks
+from evac_lab.servers import etcd
+from tests.contract.ports import free_port
+from tests.unit.store.locked_etcd import ground
+
+pytestmark = [
+    pytest.mark.enable_socket,
+    pytest.mark.servers,
+    pytest.mark.skipif(shutil.which("etcd") is None, reason="etcd is not installed"),
+]
+
+
+def found(url: str) -> list[str]:
+    return [one.code for one in asyncio.run(open_locks(url))]
+
+
+def test_a_store_that_is_locked_leaves_nothing_open(capsys: pytest.CaptureFixture[str]) -> None:
+    with ground() as made:
+        made.lock()
+        assert found(made.url(**made.users())) == []
+        assert run(["store", "check", "--store", made.url(**made.users())]) == console.DONE
+    assert "this store is locked" in capsys.readouterr().err
+
+
+def test_each_lock_that_is_open_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """etcd as it comes: in the clear, without users; and evac's entries without a seal."""
+    with ground(plain=True) as made:
+        url = made.url(seal="")
+        assert found(url) == ["unsealed", "plain", "no-user", "peers-plain", "members-plain"]
+        assert run(["store", "check", "--store", url]) == console.FINDINGS
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 10
+    assert all(line.strip().startswith("next: ") for line in said[1::2])
+
+
+def test_a_role_for_more_than_the_keys_of_evac_is_named() -> None:
+    with ground() as made:
+        made.lock()
+
+        async def wider(gateway: Gateway) -> None:
+            keys = {"permType": "READ", "key": text_key("other/"), "range_end": text_key("other0")}
+            await gateway.call("/v3/auth/role/grant", {"name": "evac", "perm": keys})
+            await gateway.call("/v3/auth/role/grant", {"name": "evac", "perm": {"key": text_key("evac/x")}})
+
+        made.do(wider, "root")
+        url = made.url(**made.users())
+        (one,) = asyncio.run(open_locks(url))
+        assert (one.code, one.words) == (
+            "role-too-wide",
+            "the user evac of etcd may touch more than evac/: other/*",
+        )
+        assert found(made.url(**made.users("root"))) == ["role-too-wide"]
+        assert found(made.url()) == ["not-checked"]
+
+
+def test_a_user_without_certificates_is_not_enough() -> None:
+    """A member with TLS, that asks nobody for a certificate."""
+    with ground() as made:
+        made.member.kill()
+        argv = tuple(one for one in made.member.process.argv if one != "--client-cert-auth")
+        made.member.process.argv = tuple(
+            one for at, one in enumerate(argv) if "--trusted-ca-file" not in (one, argv[at - 1])
+        )
+        made.member.start()
+        etcd.wait_for_all([made.member])
+        assert found(made.url()) == ["no-certificate", "no-user"]
+
+
+def test_a_certificate_that_etcd_cannot_take_with_users_is_explained() -> None:
+    with ground() as made:
+        made.lock()
+        folder = made.certificates
+        cert, key = folder / "controller-a.pem", folder / "controller-a.key"
+        (one,) = asyncio.run(open_locks(made.url(**made.users(), cert=str(cert), key=str(key))))
+        assert one.code == "not-checked"
+        assert "its subject has a common name" in one.words
+        assert "openssl req -subj /O=evac" in one.cure
+
+
+def test_a_store_that_is_silent_is_not_called_locked() -> None:
+    url = f"etcd:http://127.0.0.1:{free_port()}?seal=env:NOTHING"
+    assert found(url) == ["plain", "not-checked"]
+
+
+def test_a_file_has_no_locks_of_etcd(tmp_path: Path) -> None:
+    assert found(f"sqlite:{tmp_path / 'evac.sqlite'}") == []
+    with pytest.raises(StoreError):
+        found("etcd:nowhere")
+
+
+SHIPPED = Path(__file__).parents[3] / "packaging/systemd/etcd.env"
+
+
+def test_the_shipped_settings_of_etcd_leave_only_the_users_to_add() -> None:
+    """With names and addresses changed, as the page says, and started as Debian's unit does."""
+    with ground() as made:
+        made.member.kill()
+        shutil.rmtree(made.member.folder / "data")
+        port, peer = made.member.client_port, made.member.peer_port
+        own = made.certificates / "etcd-a"
+        text = re.sub(r"(?m)^#.*\n", "", SHIPPED.read_text())
+        for old, new in {
+            "pangyo=https://10.1.0.2:2380,anyang=https://10.2.0.2:2380,ansan=https://10.3.0.2:2380": (
+                f"pangyo=https://127.0.0.1:{peer}"
+            ),
+            "10.1.0.2:2379": f"127.0.0.1:{port}",
+            "10.1.0.2:2380": f"127.0.0.1:{peer}",
+            "/etc/etcd/tls/server.pem": f"{own}.pem",
+            "/etc/etcd/tls/server-key.pem": f"{own}.key",
+            "/etc/etcd/tls/ca.pem": str(made.certificates / "ca.pem"),
+            "/var/lib/etcd/evac": str(made.member.folder / "data"),
+        }.items():
+            assert old in text
+            text = text.replace(old, new)
+        process = made.member.process
+        process.argv = process.argv[:1]
+        process.env = dict(line.split("=", 1) for line in text.splitlines() if line)
+        made.member.start()
+        etcd.wait_for_all([made.member])
+        assert found(made.url()) == ["no-user"]
+        made.lock()
+        assert found(made.url(**made.users())) == []
