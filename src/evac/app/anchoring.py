@@ -26,6 +26,7 @@ from evac.engine.clock import Clock
 from evac.engine.lead import access_journal, watch_journal
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans import journal as plan_journal
+from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.model.errors import (
     ActionError,
     Corrupt,
@@ -236,6 +237,14 @@ class HeadChore:
             told = {"code": "journal-broken"}
             words = f"{words}; evac run verify --estate ESTATE"
             self._tell(Notice("trouble", self._clock.now_ms(), self._site, words, told))
+
+
+def controllers_of(path: str, given: Path | None = None) -> Mapping[str, str]:
+    """Site -> public key of the controllers that sign heads, by a policy, else the one beside an estate.
+    Raises EstateError.
+    """
+    policy = given or policy_beside(Path(path))
+    return {} if policy is None else load_policy(policy, estates.load(Path(path))).controllers
 
 
 async def heads_of(path: str, stream: str, generation: int = 0) -> tuple[list[Anchor], list[str]]:

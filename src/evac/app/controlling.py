@@ -44,6 +44,7 @@ from evac.engine.lead.access_journal import AccessJournal
 from evac.engine.lead.controller import AnchorSink, Controller, Parts
 from evac.engine.lead.generations import Generations
 from evac.engine.lead.policies import Policies
+from evac.engine.lead.signed_heads import HeadSigner, key_named
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans.journal import PlanJournal
 from evac.engine.plans.library import Drawer, get_plan
@@ -66,6 +67,7 @@ from evac.model.observation import LeavingSite
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.net.internal_errors import enduring
+from evac.net.secrets import HEAD_KEY
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
 from evac.store.generation import raise_generation
@@ -206,6 +208,7 @@ async def compose(
     anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
     sinks = {site: _sink(agent, generations) for site, agent in anchors.items()}
     made: list[Controller] = []
+    signed = _signing(store, setting.site, clock, generations)
     parts = Parts(
         site=setting.site,
         sites=sites,
@@ -216,7 +219,7 @@ async def compose(
         protections=partial(_protections, seen, policies),
         hangs=seen.hangs,
         commits_go_on=seen.commits_go_on,
-        anchors=[heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items()],
+        anchors=_heard(sinks, signed, made),
         chores=(
             *(seen.look, seen.check_standing, permits[0].chore),
             *(PlanJournal(store).chore, AccessJournal(store).chore),
@@ -225,7 +228,7 @@ async def compose(
             RivalWatch(seen, clock, tell).chore,
             StrangeEntryChore(store, clock, tell).chore,
             CertificateChore(agents_of(estate), clock, tell).chore,
-            HeadChore(store, sinks, clock, tell, setting.site).chore,
+            HeadChore(store, sinks | signed, clock, tell, setting.site).chore,
         ),
         leader_ttl_ms=setting.leader_ttl_ms
         or (LAB_TTL_MS if policy.profile.name == "lab" else LEADER_TTL_MS),
@@ -479,6 +482,19 @@ def check_request(
     return prove(asked_of(view, request), request, policy, known or Provers(), now_ms or request.at_ms)
 
 
+def _signing(store: Store, site: str, clock: Clock, generations: Generations) -> dict[str, AnchorSink]:
+    """Where heads go that this controller signs; none without a key. Raises NotAllowed."""
+    key = key_named(HEAD_KEY)
+    if key is None:
+        return {}
+    signer = HeadSigner(store, key, site, clock)
+
+    async def keep(head: Anchor) -> None:
+        await signer.keep(head, generations.own.number)
+
+    return {"the store": keep}
+
+
 def _agents(estate: Estate, own: str) -> dict[str, AgentAnchors]:
     """The agents of the other sites, which keep the heads of our journals."""
     found = agents_of(estate)
@@ -491,6 +507,14 @@ def _sink(agent: AgentAnchors, generations: Generations) -> AnchorSink:
         await agent.put(head.stream, head.segment, head.records, head.hash, ANCHOR_S, number)
 
     return keep
+
+
+def _heard(
+    sinks: Mapping[str, AnchorSink], signed: Mapping[str, AnchorSink], made: Sequence[Controller]
+) -> list[AnchorSink]:
+    """What agents refuse to keep is said."""
+    agents = (heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items())
+    return [*agents, *signed.values()]
 
 
 def _say_trouble(made: Sequence[Controller], words: str, data: Mapping[str, Any]) -> None:

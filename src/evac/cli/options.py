@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, TypeVar
 import click
 
 from evac.drivers.process.client import ALLOWED, CA, CERT, KEY, PLAIN
+from evac.net.secrets import HEAD_KEY, ROOM_KEY
 
 SEED_MAX: Final = 2**32 - 1
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -140,6 +141,37 @@ def agent_options(command: Command) -> Command:
                 os.environ[name] = str(path.absolute())
         if agent_plain:
             os.environ[PLAIN] = ALLOWED
+        return command(*values, **named)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def signing_options(command: Command) -> Command:
+    """Options that name the keys of this controller and its war room; else the environment does. Raises
+    NotAllowed before anything starts, for a key that cannot be used.
+    """
+
+    @click.option(
+        "--head-key",
+        metavar="REF",
+        help="Sign the heads of journals with this ed25519 key, file:/path or env:NAME. "
+        f"[default: ${HEAD_KEY}]",
+    )
+    @click.option(
+        "--room-key",
+        metavar="REF",
+        help="The war room proves logins with this ed25519 key, so that what people approved stays proven "
+        f"after a restart. [default: ${ROOM_KEY}; else a new key at each start]",
+    )
+    @functools.wraps(command)
+    def wrapped(*values: Any, head_key: str | None, room_key: str | None, **named: Any) -> Any:
+        for variable, reference in ((HEAD_KEY, head_key), (ROOM_KEY, room_key)):
+            if reference is not None:
+                os.environ[variable] = reference
+            if os.environ.get(variable):
+                from evac.engine.lead.signed_heads import key_named
+
+                key_named(variable)
         return command(*values, **named)
 
     return wrapped  # type: ignore[return-value]

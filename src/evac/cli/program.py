@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "what-if": ("evac.cli.status_command:what_if", "Show what the loss of some fault domains would do."),
     "run": ("evac.cli.run_command:run", "Show and control runs."),
     "incident": ("evac.cli.incident_command:incident", "Record an incident, update users, write reports."),
+    "credit": ("evac.cli.credit_command:credit", "Work out what customers are owed after an outage."),
     "site": ("evac.cli.site_command:site", "Clear a site's lost or evacuated mark."),
     "hold": ("evac.cli.apply_command:hold", "Stop all runs before their next effect."),
     "serve": ("evac.cli.serve_command:serve", "Run the controller of a site, or the demo."),
@@ -63,7 +64,7 @@ GROUPS: Final = {
     "Start": ("example", "import", "check", "schema"),
     "Before a loss": ("audit", "what-if", "plan", "verify", "simulate", "drawer", "bundle"),
     "During a loss": ("status", "observe", "apply", "approve", "run", "hold", "incident"),
-    "After a loss": ("site",),
+    "After a loss": ("site", "credit"),
     "Operate": ("serve", "agent", "store", "access", "key", "notices"),
     "Practise": ("lab", "doctor"),
 }

@@ -24,11 +24,12 @@ from evac.cli.options import (
     store_option,
     who_option,
 )
+from evac.cli.proof_command import verify
 from evac.cli.target import Where, where_options
 from evac.model.step_id import boot_step
 
 if TYPE_CHECKING:
-    from evac.control.port import Control, Document
+    from evac.control.port import Control
     from evac.engine.runs.requests import Request
     from evac.views.documents import RunDocument
 
@@ -59,7 +60,6 @@ def quarantine(run: str, where: Where, output: str, to: Path | None) -> None:
 
 
 run_argument = click.argument("run", metavar="RUN")
-step_argument = click.argument("step")
 steps_argument = click.argument("steps", metavar="[STEP]...", nargs=-1)
 rack_option = click.option(
     "--rack",
@@ -97,13 +97,12 @@ run.add_command(quarantine)
 def list_command(where: Where, output: str) -> None:
     """List all runs, oldest first."""
     import json
-    from dataclasses import asdict
 
     from evac.views.status_document import list_text
 
     rows = where.do(lambda control: control.runs())
     if output == "json":
-        listed = [asdict(row) for row in rows]
+        listed = [row.row for row in rows]
         emit(json.dumps({"schema_version": 1, "runs": listed}, indent=2) + "\n", None)
         return
     shown = screen()
@@ -224,73 +223,7 @@ def events(run: str, goes_on: bool, where: Where, output: str) -> int:
     return console.DONE
 
 
-@run.command()
-@click.argument("run", metavar="[RUN]", required=False)
-@where_options
-@click.option(
-    "--estate", type=click.Path(), help="Also compare with the journal heads that this estate's agents keep."
-)
-@output_option("text", "json")
-def verify(run: str | None, where: Where, estate: str | None, output: str) -> int:
-    """Verify that nothing is missing, changed or cut off in a journal.
-
-    Exit code 18: complete, but not compared with the heads that agents keep, because --estate is missing;
-    someone with access to the store could have rewritten it from the start.
-
-    Without RUN, verify the journals that belong to no run: probes (watch), alerts (notices), who did what
-    (access) and standby plans (plans). You can also name one of these four instead of RUN.
-    """
-    import json
-
-    from evac.app.anchoring import JOURNALS
-
-    names = (run,) if run is not None else JOURNALS
-
-    async def work(control: Control) -> list[Document]:
-        generation = 0 if estate is None else (await control.status()).generation
-        return [await _proof(control, name, estate, generation) for name in names]
-
-    proofs = where.do(work)
-    if output == "json":
-        rows = [{"stream": proof["stream"], **_counted(proof)} for proof in proofs]
-        told = {"journals": rows} if run is None else {"run": run, **_counted(proofs[0])}
-        emit(json.dumps({"schema_version": 1, **told}, indent=2) + "\n", None)
-    else:
-        for proof in proofs:
-            name = "the journal is" if run is not None else f"{proof['stream']} is"
-            lines = [f"- {'' if run else proof['stream'] + ': '}{words}" for words in proof["problems"]]
-            emit("\n".join(lines or [f"{name} {_whole(proof, estate)}"]) + "\n", None)
-        if silent := sorted({site for proof in proofs for site in proof.get("silent", ())}):
-            say(f"warning: not compared with the agents of {', '.join(silent)}: they do not answer")
-    if any(proof["problems"] for proof in proofs):
-        return console.FAILED
-    return console.DONE if estate is not None else console.NOT_COMPARED
-
-
-async def _proof(control: Control, name: str, estate: str | None, generation: int) -> Document:
-    """By its chain; then by the heads that agents keep of it, also where its chain is broken."""
-    from evac.app.anchoring import heads_of
-
-    alone = await control.proof(name, [])
-    if estate is None:
-        return alone
-    heads, silent = await heads_of(estate, str(alone["stream"]), generation)
-    return {**await control.proof(name, heads), "silent": silent}
-
-
-def _counted(proof: Document) -> Document:
-    counts = {key: proof[key] for key in ("segments", "records", "anchors")}
-    return {**counts, "problems": list(proof["problems"]), "silent": list(proof.get("silent", ()))}
-
-
-def _whole(proof: Document, estate: str | None) -> str:
-    """What is to be said of a journal that has no problem."""
-    counted = f"whole: {proof['records']} events in {proof['segments']} segments"
-    if proof["anchors"]:
-        return f"{counted} and agrees with {proof['anchors']} heads kept elsewhere"
-    if estate is None:
-        return f"{counted}; not compared with agents: add --estate ESTATE"
-    return f"{counted}; no agent kept a head of it"
+run.add_command(verify)
 
 
 Work = Callable[..., Any]

@@ -23,6 +23,10 @@ MAX_SECRET_BYTES: Final = 65_536
 HIDDEN: Final = "(secret)"
 OPENED: Final = "EVAC_SECRETS"
 """Names the folder with the material that k people opened: it goes before every reference."""
+HEAD_KEY: Final = "EVAC_HEAD_KEY"
+"""The variable that refers to the key with which a controller signs heads of journals: ed25519 as PEM."""
+ROOM_KEY: Final = "EVAC_ROOM_KEY"
+"""The same, of a war room, which proves logins with it."""
 _FOR_OTHERS: Final = stat.S_IROTH | stat.S_IWOTH
 
 

@@ -195,7 +195,7 @@ def test_a_person_proves_them_with_what_a_real_agent_kept(
             code, found = await asyncio.to_thread(proved, capsys, *at)
             assert code == console.DONE
             rows = {row.pop("stream"): row for row in found["journals"]}
-            whole = {"segments": 3, "records": 2, "problems": [], "silent": []}
+            whole = {"segments": 3, "records": 2, "signed": 0, "problems": [], "silent": []}
             assert rows == {"watch": {**whole, "anchors": 0}} | {
                 stream: {**whole, "anchors": 1} for stream in READ_ON
             }
@@ -246,6 +246,7 @@ def test_a_war_room_proves_them_too() -> None:
                 "anchors": 0,
                 "records": 2 if path == "plans" else 0,
                 "problems": [],
+                "signed": [],
             }
         heads = {"heads": [{"segment": 4, "records": 3, "hash": "0" * 64}]}
         answer = await client.post("/v1/journals/plans/proof", json=heads)

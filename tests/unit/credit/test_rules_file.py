@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from evac.credit.money import money_words
 from evac.credit.sense import CODES
-from evac.estate.codecs.credit_rules import check_rules, load_rules, show_money
+from evac.estate.codecs.credit_rules import check_rules, load_rules
 from evac.model.errors import EstateError
 
 HEAD = "credit_rules: 1\nid: test\n"
@@ -127,4 +128,4 @@ def test_amounts_have_the_digits_of_their_currency(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(HEAD + one("fixed: 1.234 KWD, cap: 8 KWD"))
     rule = load_rules(tmp_path / "r.yaml").rules[0]
     assert rule.cap is not None
-    assert (rule.cap.minor, show_money(rule.cap)) == (8_000, "8.000 KWD")
+    assert (rule.cap.minor, money_words(rule.cap.minor, "KWD")) == (8_000, "8.000 KWD")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from evac.engine.lead.signed_heads import key_named
 from evac.engine.runs.proving import Act, Asked, Provers, RoomKey, prove, room_in, sign_act
 from evac.engine.runs.requests import VERBS, Request, RequestTerms, decode, encode, event_of, key_of
-from evac.engine.runs.signatures import public_text
+from evac.engine.runs.signatures import new_key, public_text
 from evac.model.access import Person, Proven
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import Approver, RunPolicy
+from evac.net.secrets import ROOM_KEY
 from evac.run.state import apply, replay
 from evac.run.values import Event
 from evac.run.view import RunView
@@ -121,6 +124,21 @@ def test_whoever_writes_an_open_store_names_no_room_where_approvers_are_listed()
     assert prove(ASKED, asked, POLICY, Provers(rooms=rooms, sealed=True), NOW).kind == "password"
     listed = replace(POLICY, rooms={"pangyo": room.public})
     assert prove(ASKED, asked, listed, Provers(), NOW).kind == "password"
+
+
+def test_a_room_with_a_key_of_its_own_is_the_same_room_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it saw before is proof still, also where the policy lists its key."""
+    public, store = new_key(tmp_path / "key"), MemoryStore()
+    monkeypatch.setenv(ROOM_KEY, f"file:{tmp_path / 'key'}")
+    before, after = (RoomKey(key_named(ROOM_KEY)) for _ in range(2))
+    assert (before.id, before.public, after.public) == (after.id, public, public)
+    asked = seen(ATTEST, Proven("password", at_ms=NOW), before, store)
+    listed = replace(POLICY, rooms={"pangyo": public})
+    assert prove(ASKED, asked, listed, Provers(), NOW).room == after.id
+    monkeypatch.delenv(ROOM_KEY)
+    assert RoomKey(key_named(ROOM_KEY)).id != before.id
 
 
 def test_an_approval_of_the_run_is_signed_whatever_a_room_saw() -> None:

@@ -100,6 +100,7 @@ def stricter(made: RunPolicy, now: RunPolicy) -> RunPolicy:
         approvals=max(made.approvals, now.approvals),
         approvers=now.approvers or made.approvers,
         rooms=now.rooms or made.rooms,
+        controllers=now.controllers or made.controllers,
         envelope=_within_both(made.envelope, now.envelope),
         stores=MappingProxyType({name: _store(made.store(name), now.store(name)) for name in names}),
         windows=tuple(dict.fromkeys((*made.windows, *now.windows))),
@@ -148,8 +149,9 @@ def digest_of(policy: RunPolicy) -> str:
 def to_data(policy: RunPolicy) -> dict[str, Any]:
     """Plain values for JSON."""
     found: dict[str, Any] = _plain(policy)
-    if not policy.rooms:  # as before there was such a key: digests in journals stay what they are
-        del found["rooms"]
+    for name in ("rooms", "controllers"):  # as before there were such keys: digests in journals stay
+        if not found[name]:
+            del found[name]
     return found
 
 
@@ -191,6 +193,7 @@ _PARTS: Final[Mapping[str, Any]] = MappingProxyType(
         "patience": lambda told: Patience(**told),
         "pace": lambda told: Pace(**_tuples(told)),
         "rooms": lambda told: MappingProxyType(dict(told)),
+        "controllers": lambda told: MappingProxyType(dict(told)),
         "driver_limits": lambda told: MappingProxyType({name: int(most) for name, most in told.items()}),
     }
 )

@@ -24,7 +24,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -245,11 +245,22 @@ def parse_key(data: bytes, name: str) -> Ed25519PrivateKey:
     return key
 
 
-def sign(approval: Approval, key: Ed25519PrivateKey) -> str:
+class Signed(Protocol):
+    """What a person signs: an approval of a run, or of the totals of a ledger."""
+
+    @property
+    def who(self) -> str: ...
+
+    def message(self) -> bytes:
+        """Canonical bytes, with a purpose of their own."""
+        ...
+
+
+def sign(approval: Signed, key: Ed25519PrivateKey) -> str:
     return base64.b64encode(key.sign(approval.message())).decode()
 
 
-def check(approval: Approval, signature: str, policy: RunPolicy) -> None:
+def check(approval: Signed, signature: str, policy: RunPolicy) -> None:
     """Raises NotAllowed unless a listed approver signed just this. With nobody listed, names are trusted."""
     if not policy.approvers:
         return
@@ -265,6 +276,6 @@ def check(approval: Approval, signature: str, policy: RunPolicy) -> None:
     except (ValueError, InvalidSignature) as error:
         raise NotAllowed(
             "signature-invalid",
-            f"the signature is not {approval.who}'s, or not of this plan and envelope",
-            "sign again: evac approve RUN --key FILE",
+            f"the signature is not {approval.who}'s, or not of what is approved here",
+            "sign again, with --key FILE",
         ) from error

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from evac.credit import rules as r
+from evac.credit.money import minor_digits, money_words
 from evac.credit.sense import problems_of
 from evac.credit.windows import KINDS
 from evac.estate.format import quantities as q
@@ -40,26 +41,10 @@ from evac.model.errors import EstateError
 from evac.model.units import QUANTITY_LIMIT
 
 VERSION: Final = 1
-_MINOR_DIGITS: Final[Mapping[str, int]] = MappingProxyType(
-    dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND"), 0)
-    | dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3)
-)
-"""ISO 4217; every other currency has two."""
 _MONEY: Final = re.compile(r"([0-9][0-9,]*(?:\.[0-9]+)?) ?([A-Z]{3})", re.ASCII)
 _SHARE: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?%", re.ASCII)
 _TIMES: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,3})?", re.ASCII)
 _ZONE: Final = re.compile(r"([+-])([01][0-9]):([0-5][0-9])", re.ASCII)
-
-
-def minor_digits(currency: str) -> int:
-    """Digits after the point of a currency."""
-    return _MINOR_DIGITS.get(currency, 2)
-
-
-def show_money(money: r.Money) -> str:
-    """`1,500 KRW`, `8.00 GBP`"""
-    digits = minor_digits(money.currency)
-    return f"{Decimal(money.minor).scaleb(-digits):,.{digits}f} {money.currency}"
 
 
 def _read_money(raw: str) -> r.Money:
@@ -114,7 +99,9 @@ def _read_zone(raw: str) -> int:
 
 
 _TEXT: Final = {"type": "string"}
-_MONEY_KIND: Final = Scalar("amount, such as `1500 KRW`", _read_money, show_money, _TEXT)
+_MONEY_KIND: Final = Scalar(
+    "amount, such as `1500 KRW`", _read_money, lambda m: money_words(m.minor, m.currency), _TEXT
+)
 _SHARE_KIND: Final = Scalar("share, such as `10 %`", _read_share, lambda v: f"{Fraction(v, 10_000)} %", _TEXT)
 _UPTIME: Final = Scalar(
     "uptime, such as `99.99 %`", _read_uptime, lambda v: f"{Fraction(v, 10_000)} %", _TEXT
@@ -315,3 +302,43 @@ def _rule(row: dict[str, Any], zone: int, place: Place, found: list[Diagnostic])
 def _day_ms(start: date, zone_minutes: int) -> int:
     at = datetime(start.year, start.month, start.day, tzinfo=UTC)
     return int(at.timestamp()) * 1_000 - zone_minutes * 60_000
+
+
+def rules_of_data(data: Mapping[str, Any]) -> r.RuleSet:
+    """The rule set that `RuleSet.to_data` wrote."""
+    rules = []
+    for row in data["rules"]:
+        values: dict[str, Any] = {
+            key: tuple(item) if isinstance(item, list) else item for key, item in row.items()
+        }
+        for name in ("cap", "floor"):
+            values[name] = None if row[name] is None else r.Money(**row[name])
+        values["when"] = r.When(**row["when"])
+        fallback = {channel: r.Money(**money) for channel, money in row["fallback"].items()}
+        values["fallback"] = MappingProxyType(fallback)
+        values["formula"] = _formula_of(dict(row["formula"]))
+        rules.append(r.Rule(**values))
+    return r.RuleSet(data["id"], tuple(rules), data["zone_minutes"], data["overlap"], data["title"])
+
+
+def _formula_of(row: dict[str, Any]) -> r.Formula:
+    def money(value: Mapping[str, Any]) -> r.Money:
+        return r.Money(**value)
+
+    match row.pop("formula_kind"):
+        case "Tiers":
+            return r.Tiers(tuple(r.Tier(**tier) for tier in row["tiers"]))
+        case "ProRata":
+            return r.ProRata(**row)
+        case "Fixed":
+            return r.Fixed(money(row["money"]))
+        case "PerDay":
+            rates = tuple(r.Rate(rate["from_ms"], money(rate["money"])) for rate in row["rates"])
+            return r.PerDay(rates, row["after_ms"])
+        case "Days":
+            return r.Days(**row)
+        case "Voucher":
+            worth = None if row["worth"] is None else money(row["worth"])
+            return r.Voucher(**(row | {"worth": worth}))
+        case _:
+            return r.Bands(tuple(r.Band(money(b["up_to"]), money(b["pays"])) for b in row["bands"]))

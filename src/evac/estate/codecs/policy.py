@@ -230,6 +230,13 @@ FIELDS: Final = (
         default={},
     ),
     Field(
+        "controllers",
+        "controllers",
+        Mapped(text(), ED25519_KEY),
+        "controllers that sign the heads of journals, for `evac run verify`: site -> ed25519 public key",
+        default={},
+    ),
+    Field(
         "envelope",
         "envelope",
         _ENVELOPE,
@@ -281,8 +288,9 @@ def _policy(root: Node, estate: Estate | None, problems: Problems) -> rp.RunPoli
     _check_names(reader, estate)
     approvers = arguments.pop("approvers", {})
     arguments["approvers"] = tuple(rp.Approver(name, key) for name, key in sorted(approvers.items()))
-    if "rooms" in arguments:
-        arguments["rooms"] = MappingProxyType(dict(sorted(arguments["rooms"].items())))
+    for name in ("rooms", "controllers"):
+        if name in arguments:
+            arguments[name] = MappingProxyType(dict(sorted(arguments[name].items())))
     if "driver_limits" in arguments:
         arguments["driver_limits"] = MappingProxyType(dict(sorted(arguments["driver_limits"].items())))
     policy = rp.RunPolicy(**arguments, stores=MappingProxyType(stores))

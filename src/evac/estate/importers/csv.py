@@ -23,14 +23,19 @@ from evac.estate.format import quantities as q
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
-from evac.estate.importers.imported import Imported, Options, Rows, Unknown
+from evac.estate.importers.hosts import Host, add_hosts, host_examples
+from evac.estate.importers.imported import Imported, Options, Unknown, Value
 from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, read_cells, read_text
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "host": ("host", "hostname", "fqdn", "name", "server", "servername", "machine", "node", "asset"),
-        "site": ("site", "dc", "datacenter", "datacentre", "location", "region", "facility", "building"),
+        "site": ("site", "dc", "datacenter", "datacentre", "facility", "building", "location", "region"),
+        "hall": ("hall", "room", "floor", "suite", "serverroom"),
         "rack": ("rack", "rackname", "cabinet", "rackid"),
+        "position": ("position", "rackposition", "u", "rackunit", "ru"),
+        "feed": ("feed", "feeds", "powerfeed", "powerfeeds", "pdu", "pdus"),
+        "pool": ("pool", "nodepool", "cluster", "k8scluster"),
         "services": ("service", "services", "role", "roles", "app", "apps", "application", "applications"),
         "cpu": ("cpu", "cpus", "core", "cores", "vcpu", "vcpus", "cpucores", "cpucount", "numcpus"),
         "memory": ("memory", "mem", "ram", "memorysize"),
@@ -39,6 +44,11 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "class": ("class", "model", "sku", "hardware", "type", "servertype", "machinetype", "flavor"),
         "state": ("state", "status", "lifecycle", "lifecyclestate"),
         "watts": ("power", "watts", "wattage", "powerdraw", "maxpower"),
+        "serial": ("serial", "serialnumber", "serialno", "servicetag", "sn"),
+        "bmc": ("bmc", "bmcaddress", "bmcip", "ipmi", "ipmiip", "idrac", "idracip", "ilo", "iloip", "oobip"),
+        "owner": ("owner", "team", "contact", "responsible"),
+        "cpu demand": ("cpudemand", "demandcpu", "cpurequest", "requestcpu"),
+        "memory demand": ("memorydemand", "demandmemory", "memoryrequest", "requestmemory", "ramdemand"),
     }
 )
 """Meaning of a column -> names it is known by, the surest first."""
@@ -72,7 +82,8 @@ _UNITS: Final = MappingProxyType(
 )
 _UNIT_ENDING: Final = re.compile(r"(.*?)[\s_.(\[/-]+(?:in\s+)?([A-Za-z]+)[)\]]?\s*", re.ASCII)
 _FILLING: Final = re.compile(r"[\s_.()\[\]/-]+")
-_MEASURED: Final = frozenset({"memory", "disk", "watts"})
+_MEASURED: Final = frozenset({"memory", "disk", "watts", "memory demand"})
+_IN_CORES: Final = frozenset({"cpu", "cpu demand"})
 _UNIT_IN_NAME: Final = MappingProxyType({"watts": "W", "wattage": "W"})
 
 
@@ -105,7 +116,7 @@ def understand(name: str) -> tuple[str, str | None] | None:
     meaning = _meaning(bare(match[1])) if match is not None else None
     if meaning is None or unit is None:
         return None
-    return (meaning, unit) if meaning in _MEASURED or (meaning == "cpu" and unit == "cores") else None
+    return (meaning, unit) if meaning in _MEASURED or (meaning in _IN_CORES and unit == "cores") else None
 
 
 def _meaning(name: str) -> str | None:
@@ -133,6 +144,11 @@ def match_columns(header: tuple[str, ...]) -> tuple[dict[str, Column], list[int]
             found[meaning] = Column(position, meaning, unit)
         else:
             left.append(position)
+    location = next((position for position in left if bare(header[position]) == "location"), None)
+    if location is not None and "hall" not in found:
+        # Next to a column of sites, a location is a part of one, as in an export of NetBox.
+        left.remove(location)
+        found["hall"] = Column(location, "hall", None)
     return found, left
 
 
@@ -172,17 +188,25 @@ _QUANTITIES: Final[dict[str, Quantity]] = {
     "disk": q.DISK_HELD,
     "accelerators": q.COUNT,
     "watts": q.POWER_NEEDED,
+    "cpu demand": q.CORES_NEEDED,
+    "memory demand": q.MEMORY_NEEDED,
 }
-_FACTS: Final = ("site", "rack", "class", "state", "cpu", "memory", "disk", "accelerators", "watts")
+_FACTS: Final = tuple(meaning for meaning in NAMES if meaning not in ("host", "services"))
+_PLAIN: Final[Mapping[str, re.Pattern[str]]] = {
+    "serial": re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._:/#-]{0,62}[A-Za-z0-9])?", re.ASCII),
+    "position": re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._/-]{0,14}[A-Za-z0-9])?", re.ASCII),
+    "bmc": re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:]{2,39}\])(?::\d{1,5})?", re.ASCII),
+    "feed": re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:@/+&;,|-]{0,200}", re.ASCII),
+    "owner": re.compile(r"[^\n]{1,200}"),
+}
+"""Meanings whose cells are taken as they are -> what they may look like."""
 
 
 @dataclass(slots=True)
-class _Host:
-    """One host so far: its facts by meaning, the row it was first on, and its services."""
+class _Host(Host):
+    """One host so far, and the row it was first on."""
 
-    row: Row
-    facts: dict[str, str]
-    services: set[str] = field(default_factory=set)
+    row: Row = field(kw_only=True)
 
 
 @dataclass(slots=True)
@@ -229,16 +253,16 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     if options.site is not None:
         for host in reading.hosts.values():
             host.facts.setdefault("site", options.site)
-    _report_nowhere(reading, imported)
+    _report_nowhere(reading)
     _note_rest(reading)
-    _add_hosts(reading, imported)
-    _add_replicas(reading, imported)
+    _add_services(reading, imported)
+    add_hosts(reading.hosts, imported)
     imported.unknown += [
         Unknown(f"hosts whose {meaning} the list has no column for", len(reading.hosts))
         for meaning in ("services", "class", "state")
         if meaning not in columns and reading.hosts
     ]
-    imported.examples = _examples(imported)
+    imported.examples = host_examples(imported)
     return imported
 
 
@@ -273,7 +297,7 @@ def _read_row(row: Row, reading: _Reading) -> None:
         value = _fact(row, meaning, reading)
         if value is not None:
             facts[meaning] = value
-    host = reading.hosts.setdefault(name, _Host(row, facts))
+    host = reading.hosts.setdefault(name, _Host(facts, row=row))
     if host.row is not row:
         _same_host(name, host, facts, row, reading)
     host.services.update(_services(row, reading))
@@ -305,6 +329,12 @@ def _fact(row: Row, meaning: str, reading: _Reading) -> str | None:
         return None
     if meaning in _QUANTITIES:
         return _amount(text, row, meaning, reading)
+    if meaning in _PLAIN:
+        if _PLAIN[meaning].fullmatch(text):
+            return text
+        message = f"{shown(text)} cannot be the {meaning} of a host"
+        reading.note("import-word-unknown", message, row, meaning, "it stays unknown")
+        return None
     return _id(text, row, meaning, reading)
 
 
@@ -368,7 +398,7 @@ def plain_number(text: str, decimal_sign: str | None) -> str | None:
 def _id(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     """A name as an id: blanks become dashes, and the first spelling of a name counts."""
     name = "-".join(text.split())
-    if len(name) > ID_MAX or not ID.fullmatch(name) or ("/" in name and meaning != "rack"):
+    if len(name) > ID_MAX or not ID.fullmatch(name) or ("/" in name and meaning not in ("rack", "hall")):
         reading.note(
             "import-name",
             f"{shown(text)} cannot be the name of a {meaning}",
@@ -406,8 +436,8 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
         reading.note("import-cell", message, row, meaning, hint)
         return None
     unit = _unit(match[2], meaning, reading)
-    if unit is None and meaning in ("memory", "disk", "watts"):
-        example = "power_w" if meaning == "watts" else f"{meaning}_gib"
+    if unit is None and meaning in _MEASURED:
+        example = "power_w" if meaning == "watts" else f"{meaning.replace(' ', '_')}_gib"
         hint = f"say it in the header, such as {example}"
         reading.note("import-unit-missing", f"{shown(text)} has no unit", row, meaning, hint)
         return None
@@ -420,7 +450,7 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
 
 def _unit(stated: str, meaning: str, reading: _Reading) -> str | None:
     """The unit of a cell, else of its column. Cores need none; one that is not known is passed on."""
-    if meaning == "cpu":
+    if meaning in _IN_CORES:
         return "cores" if bare(stated) in ("", *NAMES["cpu"]) else stated
     if meaning == "accelerators":
         return stated or None
@@ -448,64 +478,37 @@ def _note_rest(reading: _Reading) -> None:
             )
 
 
-def _add_hosts(reading: _Reading, imported: Imported) -> None:
-    rows: Rows = []
-    racks: set[str] = set()
+def _report_nowhere(reading: _Reading) -> None:
+    """Hosts at no site cannot be part of any verdict: left out, and reported one by one."""
     for name, host in reading.hosts.items():
-        facts = host.facts
-        site, rack = facts.get("site"), facts.get("rack")
-        if site is None:
-            continue
-        imported.add("sites", site)
-        if "class" in facts:
-            imported.add("classes", facts["class"])
-        path = f"{site}/{rack.removeprefix(f'{site}/')}" if rack is not None else ""
-        if path:
-            racks.add(path)
-        amounts = [facts.get(meaning, "") for meaning in _QUANTITIES]
-        rows.append((name, site, path, facts.get("class", ""), facts.get("state", ""), "", *amounts))
-    imported.tables["servers"] = rows
-    imported.tables["racks"] = [(rack, "unknown") for rack in racks]
+        if "site" not in host.facts:
+            message = f"{shown(name)} is at no site: it and its replicas are left out"
+            reading.note("import-host-nowhere", message, host.row, "site", "say where it is")
 
 
-def _add_replicas(reading: _Reading, imported: Imported) -> None:
-    """One replica of each service of a host on that host, however many rows say so."""
-    rows: Rows = []
-    for name, host in reading.hosts.items():
-        for service in sorted(host.services):
-            imported.add("services", service)
-            if "site" in host.facts:
-                rows.append((service, name, "1"))
-    imported.tables["replicas"] = rows
-
-
-def _report_nowhere(reading: _Reading, imported: Imported) -> None:
-    """Hosts at no site cannot be part of any verdict: left out, and said so one by one."""
-    nowhere = {name: host for name, host in reading.hosts.items() if "site" not in host.facts}
-    for name, host in nowhere.items():
-        message = f"{shown(name)} is at no site: it and its replicas are left out"
-        reading.note("import-host-nowhere", message, host.row, "site", "say where it is")
-    if nowhere:
-        imported.unknown.append(
-            Unknown("hosts without a site; left out", len(nowhere), tuple(sorted(nowhere)))
-        )
-
-
-def _examples(imported: Imported) -> list[str]:
-    """Lines for a first overlay; every one is valid once the comment sign is taken away."""
-    sites = sorted(imported.sections.get("sites", {}))
-    services = sorted(imported.sections.get("services", {}))
-    classes = sorted(imported.sections.get("classes", {}))
-    lines: list[str] = []
-    if len(sites) > 1:
-        lines += ["links:                       # the network between sites"]
-        lines += [f"  - {{ends: [{sites[0]}, {sites[1]}], bandwidth: 100 Gbit/s}}"]
-    if classes:
-        lines += [
-            "classes:",
-            *(f"  {name}: {{watts: 350 W, boot: 6 min, boot_odds: 98 %}}" for name in classes),
-        ]
-    if services:
-        lines += ["services:"]
-        lines += [f"  {name}: {{tier: 1, people: 10 K, rto: 1 h, share: 50 %}}" for name in services]
-    return lines
+def _add_services(reading: _Reading, imported: Imported) -> None:
+    """What the list says of services: who owns them, and what one replica needs. Of several demands of one
+    service the highest counts; an owner only where all rows agree.
+    """
+    owners: dict[str, set[str]] = {}
+    needed: dict[tuple[str, str], int] = {}
+    for host in reading.hosts.values():
+        for service in host.services:
+            if "owner" in host.facts:
+                owners.setdefault(service, set()).add(host.facts["owner"])
+            for resource in ("cpu", "memory"):
+                amount = host.facts.get(f"{resource} demand")
+                if amount is not None:
+                    needed[service, resource] = max(int(amount), needed.get((service, resource), 0))
+    for service in sorted({name for host in reading.hosts.values() for name in host.services}):
+        values: dict[str, Value] = {}
+        if len(owners.get(service, ())) == 1:
+            values["owner"] = next(iter(owners[service]))
+        demand: dict[str, Value] = {
+            resource: q.show(_QUANTITIES[f"{resource} demand"], needed[service, resource])
+            for resource in ("cpu", "memory")
+            if (service, resource) in needed
+        }
+        if demand:
+            values["demand"] = demand
+        imported.add("services", service, values)

@@ -41,6 +41,8 @@ class ImportResult:
     unknown: tuple[Unknown, ...]
     diagnostics: tuple[Diagnostic, ...]
     diff: tuple[str, ...]
+    worth: tuple[tuple[str, int, str], ...] = ()
+    """What is most worth adding, the best first: what, of how many, and what cannot be said without it."""
 
 
 class SourceError(EstateError):
@@ -83,7 +85,7 @@ Sections: TypeAlias = dict[str, dict[str, Entry]]
 Rows: TypeAlias = list[tuple[str, ...]]
 
 TABLE_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "racks": ("rack", "hall"),
+    "racks": ("rack", "hall", "feeds"),
     "replicas": ("service", "target", "count"),
     "servers": (
         "server",
@@ -97,6 +99,9 @@ TABLE_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
         "disk_gib",
         "accelerators",
         "watts",
+        "serial",
+        "position",
+        "bmc_address",
     ),
 }
 
@@ -111,6 +116,8 @@ class Imported:
     tables: dict[str, Rows] = field(default_factory=dict)
     unknown: list[Unknown] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
+    facts: dict[str, dict[str, Value]] = field(default_factory=dict)
+    """Path of a fact -> where it is from and of which day it is."""
 
     def add(
         self, section: str, name: str, values: Mapping[str, Value] | None = None, comment: str = ""
@@ -144,6 +151,11 @@ def document_text(kind: str, imported: Imported) -> str:
             lines.append(f"{section.key}:")
             for name in sorted(entries):
                 lines.extend(_entry_lines(name, entries[name]))
+    if imported.facts:
+        lines.append("facts:")
+        lines += [
+            f"  {scalar_text(path)}: {value_text(imported.facts[path])}" for path in sorted(imported.facts)
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -181,8 +193,9 @@ def scalar_text(text: str) -> str:
 
 
 def table_text(name: str, rows: Rows) -> str:
-    """A table as CSV: sorted rows, columns that no row fills left out."""
+    """A table as CSV: sorted rows, columns that no row fills left out. A short row ends in empty cells."""
     columns = TABLE_COLUMNS[name]
+    rows = [(*row, *("" for _ in columns[len(row) :])) for row in rows]
     kept = [i for i in range(len(columns)) if i == 0 or any(row[i] for row in rows)]
     lines = [",".join(columns[i] for i in kept)]
     lines.extend(",".join(row[i] for i in kept) for row in sorted(rows))

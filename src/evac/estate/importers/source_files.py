@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TextIO
 
-from evac.estate.format.document import MAP, SCALAR, YAML_BYTES_MAX, Node, decode, read_bytes, read_document
+from evac.estate.format.document import (
+    LIST,
+    MAP,
+    SCALAR,
+    YAML_BYTES_MAX,
+    Node,
+    decode,
+    read_bytes,
+    read_document,
+    read_documents,
+)
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.model.diagnostic import Place
@@ -23,6 +33,8 @@ COLUMNS_MAX: Final = 500
 CELL_MAX: Final = 4_096
 DELIMITERS: Final = (",", ";", "\t", "|")
 LISTED_MAX: Final = 20
+_TEXT_MAX: Final = 2**20
+"""Longest text in a file that a program wrote, such as a certificate or a script."""
 _SEPARATOR: Final = re.compile(r'"?sep=([,;\t|])"?')
 _QUOTED_LINES_MAX: Final = 50
 """Most lines one quoted cell may span: a forgotten quote must not swallow the file."""
@@ -219,6 +231,33 @@ def read_tree(path: Path, root: Path, problems: Problems) -> Node | None:
         problems.add("import-shape", f"{path.name} is not a mapping", node.place, "is this the right file?")
         return None
     return node
+
+
+def read_values(path: Path, problems: Problems) -> Node | None:
+    """The value in a JSON or YAML file that a program wrote, texts of any usual length included; None, with
+    diagnostics, where it cannot be read.
+    """
+    text = read_text(path, path, YAML_BYTES_MAX, problems, lines_checked=False)
+    if text is None:
+        return None
+    scratch = Problems()
+    roots = read_documents(text, path.name, scratch, _TEXT_MAX, several=False, core_tags=True)
+    is_cut = text.lstrip()[:1] in ("{", "[") and text.rstrip()[-1:] not in ("}", "]")
+    for one in scratch.all():
+        if is_cut and one.code == "yaml-syntax":
+            hint = "write the file again, and check that the disk had space"
+            problems.add("import-truncated", f"{path.name} ends in the middle", one.place, hint)
+        else:
+            problems.add(one.code, one.message, one.place, one.hint)
+    if roots is None or scratch.has_errors:
+        return None
+    return roots[0] if roots else Node(MAP, path.name, 1, 1)
+
+
+def items_in(node: Node | None, *keys: str) -> list[Node]:
+    """The items of the list under the keys; none where there is no list."""
+    found = at(node, *keys)
+    return found.items if found is not None and found.kind == LIST else []
 
 
 def at(node: Node | None, *keys: str) -> Node | None:

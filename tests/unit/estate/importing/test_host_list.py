@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evac.estate import load
 from evac.estate.format.problems import Problems
-from evac.estate.importers import ImportResult, SourceError, import_estate
+from evac.estate.importers import ImportResult, Options, SourceError, import_estate
 from evac.estate.importers.csv import NAMES, STATES, plain_number, understand
 from evac.estate.importers.source_files import CELL_MAX, COLUMNS_MAX, read_cells
 from evac.model.estate import Estate
@@ -59,7 +59,8 @@ def test_a_usual_list(tmp_path: Path) -> None:
     assert [SERVER_STATES[code] for code in fleet.state] == ["condemned", "serving", "spare"]
     assert (fleet.watts.tolist(), fleet.watts_known.tolist()) == ([0, 350, 500], [False, True, True])
     assert [(s.id, s.replicas) for s in estate.services] == [("db", 1), ("login", 1), ("shop", 2)]
-    assert [(d.code, str(d.place)) for d in result.diagnostics] == [("import-ignored", "hosts.csv:1:77")]
+    assert [(s.id, s.owner) for s in estate.services] == [("db", "ann"), ("login", "joe"), ("shop", "joe")]
+    assert result.diagnostics == ()
     assert "db-1" in next(u for u in result.unknown if u.what == "servers whose power is not known").names
 
 
@@ -172,8 +173,8 @@ def test_the_surer_of_two_columns_counts(tmp_path: Path) -> None:
     assert [s.id for s in estate.sites] == ["x"]
     assert [d.message for d in result.diagnostics] == [
         "the column 'name' also means host; another one was read",
-        "the column 'location' also means site; another one was read",
     ]
+    assert [hall.id for hall in estate.halls] == ["x/Rome"], "a location in a site is a hall"
 
 
 def test_spellings_blanks_and_states_are_changed_only_with_a_word(tmp_path: Path) -> None:
@@ -274,3 +275,30 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     problems = Problems()
     table = read_cells(text, "t.csv", problems)
     assert table is not None or problems.has_errors
+
+
+def test_where_a_host_is_and_how_it_is_reached(tmp_path: Path) -> None:
+    estate, result = imported(
+        tmp_path,
+        "Name;Site;Location;Rack;U;Serial Number;iDRAC IP;Cluster;Power Feeds;Role;CPU demand;"
+        "Memory demand (GiB)\n"
+        "k1;fra;h1;r1;17;ABC-1;10.0.0.7;prod;A,B;shop;0,5;2\n"
+        "k2;fra;h1;r2;3;ABC-2;10.0.0.8;prod;A;shop;1,5;1\n"
+        "k3;muc;h9;r1;4;ABC-3;10.1.0.8;prod;A;;;\n",
+    )
+    assert [hall.id for hall in estate.halls] == ["fra/h1", "muc/h9"]
+    assert [rack.id for rack in estate.racks] == ["fra/h1/r1", "fra/h1/r2", "muc/h9/r1"]
+    assert [feed.id for feed in estate.feeds] == ["fra/A", "fra/B", "muc/A"]
+    assert [pool.id for pool in estate.pools] == ["fra-prod", "muc-prod"]
+    assert estate.fleet.serial.tolist() == [b"ABC-1", b"ABC-2", b"ABC-3"]
+    assert estate.fleet.bmc_address.tolist() == [b"10.0.0.7", b"10.0.0.8", b"10.1.0.8"]
+    assert estate.fleet.position.tolist() == [b"17", b"3", b"4"]
+    assert estate.services[0].demand[:2] == (1_500, 2_048), "the highest of what the rows say"
+    assert not [d for d in result.diagnostics if d.severity == "error"]
+
+
+def test_one_site_for_a_list_without_a_column_of_sites(tmp_path: Path) -> None:
+    source = tmp_path / "hosts.csv"
+    source.write_text("host;cores\na;4\nb;8\n")
+    import_estate("csv", source, tmp_path / "estate", options=Options(site="fra"))
+    assert [site.id for site in load(tmp_path / "estate").sites] == ["fra"]

@@ -168,8 +168,8 @@ def _service(
         replicas = sum(placed.values())
     if replicas is not None:
         values["replicas"] = replicas
-        if not placed and cluster.only_pool is not None:
-            values["replicas"] = {cluster.only_pool: replicas}
+        if not placed and (cluster.only_pool or cluster.only_site):
+            values["replicas"] = {cluster.only_pool or cluster.only_site or "": replicas}
     values |= _share(workload, replicas, rules, problems)
     if replicas is not None and replicas > 1:
         values |= _spread(workload, replicas, max(placed.values()) if placed else 1, notes)

@@ -1,0 +1,328 @@
+"""From a ledger to what is handed over: two persons approve, tranches are released one after the other, each
+delivery holds only what no earlier one had, and what the billing system booked is compared to the last unit.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import orjson
+import polars as pl
+
+from evac.app.credit.case import Case, no_space
+from evac.app.credit.computing import ledger_digest, part_file
+from evac.credit.columns import KEY, LINES
+from evac.credit.ledger import APPROVALS, TRANCHES, CreditApproval, Tranche, delivery_key, line_id
+from evac.credit.requests import LeftOut, request_of
+from evac.credit.rules import MONEY, RuleSet
+from evac.engine.runs.signatures import check, read_key, sign
+from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.run_policy import RunPolicy
+
+_GROUP: Final = (*KEY, "group", "currency")
+_SUMS: Final = ("amount", "quantity", "tax")
+
+
+def approve(
+    case: Case, who: str, reason: str, key: Path | None, policy: RunPolicy | None, now_ms: int
+) -> list[dict[str, Any]]:
+    """All approvals of the last ledger, with this one. Call it under `case.changing`.
+
+    With a policy, only its approvers count, by their signature. Raises NotAllowed, InvalidInput.
+    """
+    document = case.ledger()
+    digest = ledger_digest(document)
+    if not who.strip() or not reason.strip():
+        raise InvalidInput("reason-missing", "an approval needs a person and a reason", "add --reason WHY")
+    known = approvals(case, document)
+    if any(row["who"] == who for row in known):
+        hint = f"another person must approve: {APPROVALS} persons in all"
+        raise NotAllowed("approved-already", f"{who[:80]} approved this ledger already", hint)
+    approval = CreditApproval(case.name, digest, document["envelope"], who, reason)
+    signature = "" if key is None else sign(approval, read_key(key))
+    if policy is not None and policy.approvers:
+        check(approval, signature, policy)
+    proven = "signature" if policy is not None and policy.approvers else "name not proven"
+    data = {"ledger": digest, "reason": reason, "signature": signature, "proven": proven}
+    case.record("approved", now_ms, who, data)
+    return approvals(case, document)
+
+
+def approvals(case: Case, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of just this ledger: whatever changes a line makes another one, which needs approvals of its own."""
+    digest = ledger_digest(document)
+    return [
+        {
+            "who": entry.who,
+            "at_ms": entry.at_ms,
+            "reason": entry.data["reason"],
+            "proven": entry.data["proven"],
+        }
+        for entry in case.entries()
+        if entry.kind == "approved" and entry.data["ledger"] == digest
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What was handed over at once."""
+
+    name: str
+    """`paying-1`"""
+    tranche: Tranche
+    ledger: str
+    lines: int
+    amounts: Mapping[str, int]
+    """Currency -> minor units."""
+    overpaid: Mapping[str, int]
+    """Currency -> what an earlier delivery paid in excess; nothing is reclaimed."""
+
+
+def deliveries(case: Case) -> list[Delivery]:
+    """In order."""
+    return [
+        Delivery(**{name: entry.data[name] for name in Delivery.__dataclass_fields__})
+        for entry in case.entries()
+        if entry.kind == "released"
+    ]
+
+
+def closed(case: Case) -> frozenset[str]:
+    """Tranches that are closed."""
+    return frozenset(str(entry.data["tranche"]) for entry in case.entries() if entry.kind == "closed")
+
+
+def close(case: Case, tranche: Tranche, who: str, reason: str, now_ms: int) -> None:
+    """Nothing more is released in it. Raises InvalidInput before its first delivery."""
+    if not any(one.tranche == tranche for one in deliveries(case)):
+        hint = f"release it first: evac credit tranche CASE {tranche}"
+        raise InvalidInput("tranche-not-released", f"nothing of the {tranche} tranche was released", hint)
+    if tranche in closed(case):
+        raise InvalidInput(
+            "tranche-closed", f"the {tranche} tranche is closed already", "evac credit show CASE"
+        )
+    case.record("closed", now_ms, who, {"tranche": tranche, "reason": reason})
+
+
+def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: str, now_ms: int) -> Delivery:
+    """Makes the next delivery of a tranche from the last ledger. Call it under `case.changing`.
+
+    Raises NotAllowed without two approvals, and for the free tranche before the paying one is closed.
+    """
+    document = case.ledger()
+    have = approvals(case, document)
+    if len(have) < APPROVALS:
+        hint = "evac credit approve CASE --reason WHY"
+        words = f"{len(have)} of {APPROVALS} persons approved ledger {document['ledger']}"
+        raise NotAllowed("approvals-missing", words, hint)
+    shut = closed(case)
+    if tranche in shut:
+        raise NotAllowed("tranche-closed", f"the {tranche} tranche is closed", "make another case for more")
+    paying = any(row["tranche"] == "paying" for row in document["envelope"])
+    if tranche == "free" and paying and "paying" not in shut:
+        hint = "evac credit tranche CASE paying --close --reason WHY"
+        raise NotAllowed("paying-first", "the paying tranche is not closed yet", hint)
+    before = deliveries(case)
+    name = f"{tranche}-{1 + sum(one.tranche == tranche for one in before)}"
+    folder = case.folder / "deliveries" / name
+    shutil.rmtree(folder, ignore_errors=True)  # of a release that ended before it was recorded
+    try:
+        made, overpaid = _differences(case, document, rules_digest, tranche, before)
+        folder.mkdir(parents=True)
+        made.write_parquet(folder / "lines.parquet")
+        overpaid.write_parquet(folder / "overpaid.parquet")
+    except OSError as error:
+        raise no_space(folder, error) from error
+    delivery = Delivery(name, tranche, document["ledger"], len(made), _amounts(made), _amounts(overpaid))
+    fields = {name: getattr(delivery, name) for name in Delivery.__dataclass_fields__}
+    case.record("released", now_ms, who, fields | {"reason": reason})
+    return delivery
+
+
+def _amounts(lines: pl.DataFrame) -> dict[str, int]:
+    money = lines.filter(pl.col("group") == "money")
+    return dict(money.group_by("currency").agg(pl.col("amount").sum()).sort("currency").rows())
+
+
+def _differences(
+    case: Case, document: dict[str, Any], rules_digest: str, tranche: Tranche, before: Sequence[Delivery]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(what is still owed, what was paid in excess) of a tranche, against every earlier delivery."""
+    folder = case.folder / "ledgers" / document["ledger"]
+    files = [part_file(folder, number) for number in range(document["partitions"])]
+    group = pl.when(pl.col("kind").is_in(list(MONEY))).then(pl.lit("money")).otherwise(pl.col("kind"))
+    rest = [name for name in LINES.names() if name not in (*_GROUP, *_SUMS)]
+    owed = (
+        pl.scan_parquet(files)
+        .filter(pl.col("state") == "due")
+        .with_columns(group.alias("group"))
+        .group_by(_GROUP, maintain_order=True)
+        .agg(pl.col(_SUMS).sum(), pl.col(rest).first())
+        .collect()
+    )
+    earlier = [case.folder / "deliveries" / one.name / "lines.parquet" for one in before]
+    paid = (
+        pl.scan_parquet(earlier).collect()
+        if earlier
+        else owed.head(0).with_columns(pl.lit("").alias("id"), pl.lit("").alias("key"))
+    )
+    sums = paid.group_by(_GROUP).agg(
+        pl.col(_SUMS).sum().name.suffix("_paid"),
+        pl.len().alias("times"),
+        pl.col(rest).first().name.suffix("_paid"),
+    )
+    both = owed.join(sums, on=_GROUP, how="full", coalesce=True, maintain_order="left_right")
+    both = both.with_columns(
+        *(pl.col(name).fill_null(0) - pl.col(f"{name}_paid").fill_null(0) for name in _SUMS),
+        *(pl.coalesce(name, f"{name}_paid").alias(name) for name in rest),
+        pl.col("times").fill_null(0),
+    ).filter(pl.col("tranche") == tranche)
+    more = (pl.col("amount") > 0) | (pl.col("quantity") > 0)
+    less = ~more & ((pl.col("amount") < 0) | (pl.col("quantity") < 0))
+    found = both.filter(more)
+    names = ("rule", *KEY)
+    ids = [
+        line_id(rules_digest, rule, account, service, cycle)
+        for rule, account, service, cycle in found.select(names).iter_rows()
+    ]
+    keys = [delivery_key(id, times + 1) for id, times in zip(ids, found.get_column("times"), strict=True)]
+    columns = [*LINES.names(), "group"]
+    made = found.select(columns).with_columns(
+        pl.Series("id", ids, pl.String), pl.Series("key", keys, pl.String)
+    )
+    return made, both.filter(less).select(columns).with_columns(pl.col(_SUMS).abs())
+
+
+def export(case: Case, rules: RuleSet, name: str, system: str, folder: Path) -> dict[str, Any]:
+    """Files of one delivery for one system: requests as JSON lines, or CSV; what the system cannot take is in
+    `left-out.csv`. The same delivery gives the same bytes, however often.
+    """
+    source = case.folder / "deliveries" / name / "lines.parquet"
+    if all(one.name != name for one in deliveries(case)) or not source.exists():
+        known = ", ".join(one.name for one in deliveries(case)) or "none yet"
+        hint = f"deliveries: {known}; evac credit tranche CASE paying makes one"
+        raise InvalidInput("delivery-unknown", f"there is no delivery {name[:60]}", hint)
+    lines = pl.read_parquet(source)
+    if system == "csv":
+        order = ["key", "id", *(column for column in LINES.names() if column != "fee")]
+        return _written(folder, {f"{name}.csv": lines.select(order).write_csv().encode()}, len(lines), 0)
+    expires = {rule.id: rule.expires_days for rule in rules.rules}
+    titles = {rule.id: rules.title or rules.id for rule in rules.rules}
+    requests, left = [], []
+    for row in lines.iter_rows(named=True):
+        about = f"{titles.get(row['rule'], row['rule'])}: {row['service']} {row['cycle']}"
+        made = request_of(system, row | {"expires_days": expires.get(row["rule"], 0), "reason": about})
+        if isinstance(made, LeftOut):
+            left.append(made)
+        else:
+            requests.append(orjson.dumps(made.to_data(), option=orjson.OPT_SORT_KEYS) + b"\n")
+    files = {f"{name}-{system}.jsonl": b"".join(requests)}
+    if left:
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows(
+            [("key", "reason"), *((o.key, o.reason) for o in left)]
+        )
+        files["left-out.csv"] = table.getvalue().encode()
+    return _written(folder, files, len(requests), len(left))
+
+
+def _written(folder: Path, files: Mapping[str, bytes], lines: int, left_out: int) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, data in files.items():
+        draft = folder / f".{file}.draft"
+        try:
+            draft.write_bytes(data)
+            draft.replace(folder / file)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise no_space(folder / file, error) from error
+    return {"files": sorted(files), "lines": lines, "left_out": left_out}
+
+
+MISMATCHES_MOST: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A line that the system booked otherwise, or not at all, or that nobody asked it to book."""
+
+    key: str
+    code: Literal["differs", "missing", "twice", "unknown"]
+    wanted: int
+    booked: int
+    currency: str
+
+
+def reconcile(case: Case, name: str, booked: Path) -> tuple[int, list[Mismatch]]:
+    """(lines that agree, those that do not) of a delivery and what the system booked: a CSV file with the
+    columns key, amount (minor units) and currency.
+    """
+    if all(one.name != name for one in deliveries(case)):
+        known = ", ".join(one.name for one in deliveries(case)) or "none yet"
+        raise InvalidInput("delivery-unknown", f"there is no delivery {name[:60]}", f"deliveries: {known}")
+    lines = pl.read_parquet(case.folder / "deliveries" / name / "lines.parquet")
+    on_top = pl.when("tax_included").then(0).otherwise(pl.col("tax"))
+    wanted = lines.filter(pl.col("group") == "money").select(
+        "key", (pl.col("amount") + on_top).alias("wanted"), pl.col("currency").alias("asked")
+    )
+    try:
+        found = pl.read_csv(booked, infer_schema=False).select(
+            "key", pl.col("amount").cast(pl.Int64).alias("booked"), "currency"
+        )
+    except (pl.exceptions.PolarsError, OSError) as error:
+        words = str(error).splitlines()[0][:120]
+        hint = "columns: key, amount in minor units, currency"
+        raise InvalidInput("booked-unreadable", f"{booked.name} cannot be used: {words}", hint) from error
+    return _compared(wanted, found)
+
+
+def _compared(wanted: pl.DataFrame, found: pl.DataFrame) -> tuple[int, list[Mismatch]]:
+    twice = found.group_by("key").len().filter(pl.col("len") > 1).get_column("key")
+    both = wanted.join(
+        found.unique("key", keep="first", maintain_order=True), on="key", how="full", coalesce=True
+    )
+    same = (
+        pl.col("wanted").eq_missing(pl.col("booked"))
+        & pl.col("asked").eq_missing(pl.col("currency"))
+        & ~pl.col("key").is_in(twice.implode())
+    )
+    wrong = []
+    for key, asked_amount, asked, amount, currency in (
+        both.filter(~same).sort("key").head(MISMATCHES_MOST).rows()
+    ):
+        code = "differs"
+        if asked_amount is None:
+            code = "unknown"
+        elif amount is None:
+            code = "missing"
+        elif key in set(twice):
+            code = "twice"
+        wrong.append(Mismatch(key, code, asked_amount or 0, amount or 0, currency or asked or ""))  # type: ignore[arg-type]
+    return both.filter(same).height, wrong
+
+
+def states(case: Case) -> Iterator[dict[str, Any]]:
+    """Of each tranche: closed or open, and its deliveries."""
+    shut = closed(case)
+    for tranche in TRANCHES:
+        made = [one for one in deliveries(case) if one.tranche == tranche]
+        yield {
+            "tranche": tranche,
+            "closed": tranche in shut,
+            "deliveries": [
+                {
+                    "name": one.name,
+                    "ledger": one.ledger,
+                    "lines": one.lines,
+                    "amounts": dict(one.amounts),
+                    "overpaid": dict(one.overpaid),
+                }
+                for one in made
+            ],
+        }

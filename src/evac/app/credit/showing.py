@@ -1,0 +1,156 @@
+"""A case as one document, windows from an incident, and the explanation of one account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import yaml
+
+from evac.app.credit.case import Case
+from evac.credit.explain import TEMPLATES, Explanation, Language, Templates, checked
+from evac.credit.ledger import APPROVALS
+from evac.credit.rules import RuleSet
+from evac.credit.windows import Window, Windows
+from evac.model.errors import InvalidInput
+
+SCHEMA_VERSION: Final = 1
+_MILLISECONDS: Final = 1_000
+
+
+def case_document(case: Case) -> dict[str, Any]:
+    """Windows, the last ledger, its approvals and all tranches; `next` is the command to type next."""
+    windows = case.windows()
+    found: dict[str, Any] = {
+        "kind": "evac-credit-case",
+        "schema_version": SCHEMA_VERSION,
+        "case": case.name,
+        "windows": {
+            "version": windows.version,
+            "digest": windows.digest,
+            "list": [window.to_data() for window in windows.now],
+            "corrections": [change.to_data() for change in windows.corrections],
+        },
+        "ledger": None,
+        "approvals": [],
+        "approvals_needed": APPROVALS,
+        "tranches": [],
+    }
+    if any(entry.kind == "computed" for entry in case.entries()):
+        from evac.app.credit import deliveries
+
+        found["ledger"] = case.ledger()
+        found["approvals"] = deliveries.approvals(case, found["ledger"])
+        found["tranches"] = list(deliveries.states(case))
+    return found | {"next": _next(found, str(case.folder))}
+
+
+def _next(found: Mapping[str, Any], folder: str) -> str:
+    ledger = found["ledger"]
+    if ledger is None or ledger["windows"]["digest"] != found["windows"]["digest"]:
+        return f"evac credit compute {folder} --rules RULES --accounts FILE"
+    if len(found["approvals"]) < APPROVALS:
+        return f"evac credit approve {folder} --reason WHY"
+    wanted = {row["tranche"] for row in ledger["envelope"]}
+    for row in found["tranches"]:
+        if row["tranche"] in wanted and not row["closed"]:
+            if any(made["ledger"] == ledger["ledger"] for made in row["deliveries"]):
+                name = row["deliveries"][-1]["name"]
+                return f"evac credit export {folder} {name} --to csv -o DIR"
+            return f"evac credit tranche {folder} {row['tranche']} --reason WHY"
+    return f"evac credit explain {folder} ACCOUNT"
+
+
+def windows_of_incident(summary: Mapping[str, Any]) -> tuple[Window, ...]:
+    """When each service of an incident was down. summary: as `evac incident show --output json` prints it.
+
+    Raises InvalidInput while a service is down, since its window has no end yet.
+    """
+    incident = str(summary["incident"])
+    found = [
+        window for row in summary["services"] for window in _of_service(incident, row, summary["ended_at"])
+    ]
+    if not found:
+        raise InvalidInput("incident-without-outage", f"no service was down in {incident}", "import windows")
+    return tuple(found)
+
+
+def _of_service(incident: str, row: Mapping[str, Any], ended_at: str | None) -> Iterator[Window]:
+    begin, number = None, 0
+    for change in [*row["changes"], {"at": ended_at, "level": "ended"}]:
+        if change["level"] == "down" and begin is None:
+            begin = _moment(change["at"])
+        elif change["level"] != "down" and begin is not None:
+            if change["at"] is None:
+                hint = f"resolve it first: evac incident resolve {incident} --reason WHY"
+                raise InvalidInput("window-open", f"{row['service']} is still down in {incident}", hint)
+            number += 1
+            end = _moment(change["at"])
+            if end > begin:
+                id = f"{incident}-{row['service']}-{number}"
+                yield Window(id, row["service"], begin, end, source=f"incident {incident}")
+            begin = None
+
+
+def _moment(text: str) -> int:
+    return round(datetime.fromisoformat(text.replace(" UTC", "+00:00")).timestamp() * _MILLISECONDS)
+
+
+def templates_of(path: Path | None) -> Templates:
+    """The shipped templates, with those of a YAML file (language -> name -> text). Raises InvalidInput."""
+    if path is None:
+        return TEMPLATES
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        words = str(error).splitlines()[0][:120]
+        raise InvalidInput(
+            "template-unreadable", f"{path} cannot be read: {words}", "check the file"
+        ) from error
+    fits = isinstance(given, dict) and all(
+        isinstance(rows, dict) and all(isinstance(text, str) for text in rows.values())
+        for rows in given.values()
+    )
+    if not fits:
+        hint = "write en: {days: '{count} more days'}"
+        raise InvalidInput("template-invalid", f"{path} does not map languages to templates", hint)
+    return checked(given)
+
+
+def _rules(case: Case, document: Mapping[str, Any]) -> RuleSet:
+    """As they were when the ledger was computed."""
+    from evac.estate.codecs.credit_rules import rules_of_data
+
+    digest = document["rules"]["digest"].removeprefix("sha256:")
+    return rules_of_data(orjson.loads((case.folder / "rules" / f"{digest}.json").read_bytes()))
+
+
+def rules_of(case: Case, delivery: str) -> RuleSet:
+    """The rules of the ledger that a delivery was made from; of the last ledger for one that is not known."""
+    from evac.app.credit.deliveries import deliveries
+
+    made = [one.ledger for one in deliveries(case) if one.name == delivery]
+    return _rules(case, case.ledger(made[0] if made else ""))
+
+
+def explain(
+    case: Case, account: str, language: Language, templates: Templates
+) -> tuple[dict[str, Any], list[Explanation]]:
+    """(document of the ledger, a row each) of one account. Raises InvalidInput for one that is not known."""
+    from evac.app.credit import intake
+    from evac.credit.explain import account_of, explained
+
+    document = case.ledger()
+    accounts = document["accounts"]["digest"]
+    number = intake.partition_of(account, document["partitions"])
+    rows = intake.rows_of(intake.partition(case, accounts, number), account)
+    if not rows:
+        hint = "check the account id; it is the one of the accounts file"
+        raise InvalidInput("account-unknown", f"no row of account {account[:80]} is in this case", hint)
+    rules = _rules(case, document)
+    windows = Windows(tuple(Window(**row) for row in document["windows"]["list"])).now
+    found = [explained(rules, windows, account_of(row), language, templates) for row in rows]
+    return document, found

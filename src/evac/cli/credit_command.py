@@ -1,0 +1,405 @@
+"""evac credit: what customers are owed after an outage, from windows to what a billing system booked."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evac.cli import console
+from evac.cli.console import emit, progress, say, screen
+from evac.cli.options import file_option, output_option, quiet_option, who_option
+from evac.cli.target import Where, where_options
+from evac.model.errors import EstateError, InvalidInput
+
+if TYPE_CHECKING:
+    from evac.app.credit.case import Case
+    from evac.credit.windows import Correction
+
+case_argument = click.argument("case", type=click.Path(path_type=Path, file_okay=False))
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_why = click.option("--reason", default="", help="Reason, recorded in the journal of the case.")
+_TRANCHE = click.Choice(["paying", "free"])
+
+
+@click.group()
+def credit() -> None:
+    """Work out what customers are owed after an outage, and hand it to billing."""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _who(given: str | None) -> str:
+    from evac.app.runs import who_am_i
+
+    return given or who_am_i()
+
+
+def _case(folder: Path) -> Case:
+    from evac.app.credit.case import Case
+
+    return Case(folder)
+
+
+def _show(
+    document: dict[str, Any], output: str, sheet: Callable[[Any], Any], target: Path | None = None
+) -> None:
+    from evac.views.credit_view import document_json
+    from evac.views.sheet import sheet_text
+
+    if output == "json":
+        emit(document_json(document), target)
+    else:
+        page = screen()
+        emit(sheet_text(sheet(document), page.width, page.colour and target is None), target)
+
+
+class Moment(click.ParamType[int]):
+    """A moment with its time zone, as milliseconds since 1970."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            at = None
+        if at is None or at.tzinfo is None:
+            self.fail(f"'{value[:40]}' is no moment; write it like 2022-10-15T15:33:00+09:00", param, ctx)
+        return round(at.timestamp() * 1_000)
+
+
+@credit.command()
+@case_argument
+@click.option("--import", "source", type=_FILE, help="Add the windows of a CSV or JSON file.")
+@click.option("--incident", default="", help="Add when each service of an incident was down.")
+@click.option("--correct", metavar="WINDOW", default="", help="Correct this window, with --from or --to.")
+@click.option("--remove", metavar="WINDOW", default="", help="Remove this window.")
+@click.option("--from", "from_ms", type=Moment(), help="New beginning.")
+@click.option("--to", "to_ms", type=Moment(), help="New end.")
+@_why
+@who_option
+@where_options
+@output_option("text", "json")
+@quiet_option
+def windows(
+    case: Path,
+    source: Path | None,
+    incident: str,
+    correct: str,
+    remove: str,
+    from_ms: int | None,
+    to_ms: int | None,
+    reason: str,
+    who: str | None,
+    where: Where,
+    output: str,
+    quiet: bool,
+) -> None:
+    """Show, import or correct outage windows. CASE is the folder of one outage.
+
+    A correction needs --reason and makes the next version; the first one stays.
+    """
+    from evac.app.credit.showing import case_document
+    from evac.credit.windows import Correction
+    from evac.views.credit_view import windows_sheet
+
+    asked = [name for name in (source, incident, correct, remove) if name]
+    if len(asked) > 1:
+        raise click.UsageError("give one of --import, --incident, --correct and --remove")
+    if (from_ms is not None or to_ms is not None) and not correct:
+        raise click.UsageError("--from and --to need --correct")
+    chosen = _case(case)
+    if source is not None or incident:
+        _add_windows(chosen, source, incident, _who(who), where)
+    elif correct or remove:
+        change = Correction(correct or remove, _who(who), reason, _now_ms(), from_ms, to_ms, bool(remove))
+        _correct(chosen, change, quiet)
+    _show(case_document(chosen), output, windows_sheet)
+
+
+def _add_windows(case: Case, source: Path | None, incident: str, who: str, where: Where) -> None:
+    from evac.app.credit.showing import windows_of_incident
+    from evac.credit.windows import problems_of
+    from evac.estate.codecs.credit_windows import load_windows
+
+    if source is not None:
+        found = load_windows(source)
+    else:
+        summary = where.do(lambda control: control.paper(incident, "summary", "json"))
+        found = windows_of_incident(json.loads(str(summary)))
+    with case.changing(create=True):
+        try:
+            known = case.windows().now
+        except InvalidInput:
+            known = ()
+        problems = problems_of((*known, *found))
+        if problems:
+            raise EstateError(problems, "windows")
+        rows = [window.to_data() for window in found]
+        case.record("windows", _now_ms(), who, {"windows": rows})
+
+
+def _correct(case: Case, change: Correction, quiet: bool) -> None:
+    with case.changing():
+        made = case.windows().corrected(change)
+        case.record("correction", change.at_ms, change.who, change.to_data())
+    say(f"windows are at version {made.version}; amounts change when you compute again", quiet)
+
+
+@credit.command()
+@click.argument("rules", default="")
+@click.option("--print", "printed", is_flag=True, help="Print a rule set that comes with evac, to copy it.")
+@output_option("text", "json")
+@quiet_option
+def check(rules: str, printed: bool, output: str, quiet: bool) -> int:
+    """Check a rule file: every problem with its line. Without RULES, list the rule sets that come with evac.
+
+    RULES is a YAML file, or the name of such a set. Exit 2: there is an error.
+    """
+    from evac.app.credit import rule_sets
+    from evac.views.credit_view import check_json
+
+    if not rules:
+        emit("\n".join(rule_sets.shipped_names()), None)
+        say("next: evac credit check NAME --print", quiet)
+        return console.DONE
+    if printed:
+        emit(rule_sets.shipped_text(rules), None)
+        return console.DONE
+    made, problems = rule_sets.check(rules)
+    if output == "json":
+        name, digest, count = ("", "", 0) if made is None else (made.id, made.digest, len(made.rules))
+        emit(check_json(name, digest, count, problems), None)
+        return console.DONE if made is not None else console.USAGE
+    if made is None:
+        raise EstateError(problems, "rules")
+    for row in problems:
+        emit(f"{row.place}: {row.severity}: {row.message} [{row.code}]", None)
+    emit(
+        f"{made.id}: {len(made.rules)} {'rule' if len(made.rules) == 1 else 'rules'}, digest {made.digest}",
+        None,
+    )
+    say("next: evac credit compute CASE --rules RULES --accounts FILE", quiet)
+    return console.DONE
+
+
+@credit.command()
+@case_argument
+@click.option("--rules", required=True, help="Rule file, or the name of a set that comes with evac.")
+@click.option(
+    "--accounts",
+    "accounts",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Parquet or CSV file, or a folder of them; repeat it.",
+)
+@click.option("--partitions", type=click.IntRange(1, 9_999), help="Parts to compute in. [default: by size]")
+@who_option
+@output_option("text", "json")
+@quiet_option
+def compute(
+    case: Path,
+    rules: str,
+    accounts: tuple[Path, ...],
+    partitions: int | None,
+    who: str | None,
+    output: str,
+    quiet: bool,
+) -> None:
+    """Compute the ledger: every line twice, by two engines that must agree.
+
+    If it is interrupted, run the same command again: it continues. Nothing is paid by this command.
+    """
+    from evac.app.credit import computing, intake, rule_sets
+    from evac.app.credit.showing import case_document
+    from evac.views.credit_view import case_sheet
+
+    chosen, rule_set = _case(case), rule_sets.load(rules)
+    with chosen.changing():
+        found = chosen.windows()
+        with progress("credits", quiet) as shown:
+            shown(0.0, "reading accounts")
+            digest, count = intake.take_in(chosen, accounts, partitions or 0)
+            document = computing.compute(
+                chosen,
+                rule_set,
+                found,
+                digest,
+                count,
+                lambda done, of: shown(done / of, f"part {done} of {of}"),
+            )
+        made = [entry.data["ledger"] for entry in chosen.entries() if entry.kind == "computed"]
+        if made[-1:] != [document["ledger"]]:
+            data = {"ledger": document["ledger"], "digest": computing.ledger_digest(document)}
+            chosen.record("computed", _now_ms(), _who(who), data)
+    _show(case_document(chosen), output, case_sheet)
+
+
+@credit.command()
+@case_argument
+@output_option("text", "json")
+@file_option
+def show(case: Path, output: str, target: Path | None) -> None:
+    """Show windows, totals, largest lines, approvals and tranches of a case."""
+    from evac.app.credit.showing import case_document
+    from evac.views.credit_view import case_sheet
+
+    _show(case_document(_case(case)), output, case_sheet, target)
+
+
+@credit.command()
+@case_argument
+@_why
+@click.option("--key", type=_FILE, help="Your private key, to sign with.")
+@click.option("--policy", type=_FILE, help="Policy file that lists who may approve.")
+@who_option
+@quiet_option
+def approve(
+    case: Path, reason: str, key: Path | None, policy: Path | None, who: str | None, quiet: bool
+) -> int:
+    """Approve the totals of the last ledger. Two persons must; any change of a line needs new approvals."""
+    from evac.app.credit import deliveries
+    from evac.credit.ledger import APPROVALS
+    from evac.estate.codecs.policy import load_policy
+
+    chosen = _case(case)
+    with chosen.changing():
+        listed = None if policy is None else load_policy(policy)
+        found = deliveries.approve(chosen, _who(who), reason, key, listed, _now_ms())
+    more = APPROVALS - len(found)
+    if more > 0:
+        say(f"approved; {more} more {'person' if more == 1 else 'persons'} must approve", quiet)
+        return console.PAUSED
+    say(
+        f"approved by {' and '.join(row['who'] for row in found)}\nnext: evac credit tranche {case} paying",
+        quiet,
+    )
+    return console.DONE
+
+
+@credit.command()
+@case_argument
+@click.argument("tranche", type=_TRANCHE)
+@click.option("--close", "shut", is_flag=True, help="Close the tranche: nothing more is released in it.")
+@_why
+@who_option
+@quiet_option
+def tranche(case: Path, tranche: str, shut: bool, reason: str, who: str | None, quiet: bool) -> None:
+    """Release what is owed to a tranche: the next delivery holds only what no earlier one had.
+
+    The free tranche is released after the paying one is closed.
+    """
+    from evac.app.credit import deliveries
+    from evac.credit.money import money_words
+
+    chosen = _case(case)
+    with chosen.changing():
+        if shut:
+            deliveries.close(chosen, tranche, _who(who), reason, _now_ms())  # type: ignore[arg-type]
+            say(f"the {tranche} tranche is closed\nnext: evac credit show {case}", quiet)
+            return
+        digest = chosen.ledger()["rules"]["digest"]
+        made = deliveries.release(chosen, digest, tranche, _who(who), reason, _now_ms())  # type: ignore[arg-type]
+    amounts = ", ".join(money_words(value, name) for name, value in made.amounts.items()) or "no money"
+    say(f"{made.name}: {made.lines:,} {'line' if made.lines == 1 else 'lines'}, {amounts}", quiet)
+    for name, value in made.overpaid.items():
+        say(f"paid in excess earlier, and not reclaimed: {money_words(value, name)}", quiet)
+    say(f"next: evac credit export {case} {made.name} --to csv -o DIR", quiet)
+
+
+@credit.command()
+@case_argument
+@click.argument("delivery")
+@click.option(
+    "--to",
+    "system",
+    type=click.Choice(["csv", "stripe", "lago", "killbill", "openmeter", "chargebee"]),
+    default="csv",
+    show_default=True,
+    help="Billing system that takes the requests.",
+)
+@click.option(
+    "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder."
+)
+@output_option("text", "json")
+@quiet_option
+def export(case: Path, delivery: str, system: str, target: Path, output: str, quiet: bool) -> None:
+    """Write a delivery as request files for a billing system. evac sends nothing itself.
+
+    Each request has a key by which the system books it once, however often it is sent.
+    """
+    from evac.app.credit import deliveries
+    from evac.app.credit.showing import rules_of
+    from evac.views.credit_view import document_json
+
+    chosen = _case(case)
+    found = deliveries.export(chosen, rules_of(chosen, delivery), delivery, system, target)
+    if output == "json":
+        emit(document_json({"kind": "evac-credit-export", "schema_version": 1, **found}), None)
+    say(f"{target}: {found['lines']:,} lines in {', '.join(found['files'])}", quiet)
+    if found["left_out"]:
+        count = found["left_out"]
+        say(f"{count:,} {'line is' if count == 1 else 'lines are'} not for {system}: see left-out.csv", quiet)
+    say(f"next: evac credit reconcile {case} {delivery} FILE", quiet)
+
+
+@credit.command()
+@case_argument
+@click.argument("delivery")
+@click.argument("booked", type=_FILE)
+@output_option("text", "json")
+@quiet_option
+def reconcile(case: Path, delivery: str, booked: Path, output: str, quiet: bool) -> int:
+    """Compare a delivery with what the billing system booked, to the last unit.
+
+    BOOKED is a CSV file with the columns key, amount (minor units) and currency. Exit 3: they differ.
+    """
+    from dataclasses import asdict
+
+    from evac.app.credit import deliveries
+    from evac.views.credit_view import document_json
+
+    same, wrong = deliveries.reconcile(_case(case), delivery, booked)
+    if output == "json":
+        rows = [asdict(row) for row in wrong]
+        document = {"kind": "evac-credit-reconciliation", "schema_version": 1, "delivery": delivery}
+        emit(document_json({**document, "same": same, "mismatches": rows}), None)
+    else:
+        for row in wrong:
+            emit(f"{row.key}: {row.code}: requested {row.wanted}, booked {row.booked} {row.currency}", None)
+        emit(f"{same:,} lines agree; {len(wrong):,} do not", None)
+    say(
+        f"next: evac credit tranche {case} {delivery.rpartition('-')[0]} --close --reason WHY",
+        quiet or bool(wrong),
+    )
+    return console.FINDINGS if wrong else console.DONE
+
+
+@credit.command()
+@case_argument
+@click.argument("account")
+@click.option("--language", type=click.Choice(["en", "ko"]), default="en", show_default=True)
+@click.option("--templates", type=_FILE, help="YAML file with your own texts: language -> name -> text.")
+@output_option("text", "json")
+def explain(case: Path, account: str, language: str, templates: Path | None, output: str) -> None:
+    """Explain one account's credits in the customer's language, with the calculation."""
+    from evac.app.credit import showing
+    from evac.views.credit_view import explanation_json, explanation_text
+
+    texts = showing.templates_of(templates)
+    document, found = showing.explain(_case(case), account, language, texts)  # type: ignore[arg-type]
+    if output == "json":
+        emit(explanation_json(account, document["ledger"], language, found), None)
+    else:
+        emit(explanation_text(found), None)

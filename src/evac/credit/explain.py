@@ -1,0 +1,220 @@
+"""A line in words: the outages, the rule, and the calculation with its numbers. English and Korean. Pure.
+
+Templates are text with names in braces. A company may replace any of them; a template that names something
+unknown is refused.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Any, Final, Literal, get_args
+
+from evac.credit.exact import Account, Measured, credited_ms, days_of, entitled, lines_of, measured, reached
+from evac.credit.money import money_words
+from evac.credit.rules import (
+    HOUR_MS,
+    MONEY,
+    PPM,
+    Bands,
+    Days,
+    Fixed,
+    PerDay,
+    ProRata,
+    Rule,
+    RuleSet,
+    Tiers,
+    Voucher,
+)
+from evac.credit.windows import Window, cycle_of
+from evac.model.errors import InvalidInput
+
+Language = Literal["en", "ko"]
+LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
+Templates = Mapping[str, Mapping[str, str]]
+
+TEMPLATES: Final[Templates] = {
+    "en": {
+        "line": "{service} was unavailable {outages}. You receive {what}. {why}",
+        "outage": "from {begin} to {end} ({length})",
+        "and": ", and ",
+        "days": "{count} more days",
+        "voucher": "{count} x {name}",
+        "review": "a decision after we have reviewed your documents",
+        "tiers": "{share} % of your fee of {fee}, because uptime was {uptime} % in {cycle}.",
+        "pro_rata": "Your fee of {fee} x {hours} h / {base_hours} h, which is {factor} times the outage.",
+        "fixed": "This amount is the same for every customer of the plan.",
+        "per_day": "{days} days beyond the first {after}.",
+        "extended": "Your subscription is extended; the next billing day moves.",
+        "instead": "Your store cannot move a billing day, so you receive this amount instead.",
+        "given": "It does not renew itself and is never charged.",
+        "bands": "You reported a loss of {claimed}.",
+        "nothing": "{service} in {cycle}: no credit. {why}",
+        "no_rule": "No rule covers this service, plan and account.",
+        "no_outage": "No outage was recorded for this service in this cycle.",
+        "too_short": "The outage of {length} is shorter than rule {rule} asks for.",
+    },
+    "ko": {
+        "line": "{service} 서비스를 {outages} 이용하실 수 없었습니다. {what} 드립니다. {why}",
+        "outage": "{begin}부터 {end}까지({length})",
+        "and": ", ",
+        "days": "이용 기간 {count}일 연장을",
+        "voucher": "{name} {count}개를",
+        "review": "제출하신 서류를 검토한 뒤 결과를 알려",
+        "tiers": "{cycle} 가동률이 {uptime} %였으므로 요금 {fee}의 {share} %입니다.",
+        "pro_rata": "요금 {fee} x {hours}시간 / {base_hours}시간이며, 장애 시간의 {factor}배입니다.",
+        "fixed": "같은 요금제의 모든 고객에게 동일한 금액입니다.",
+        "per_day": "처음 {after}을 제외한 {days}일분입니다.",
+        "extended": "이용권이 연장되고 다음 결제일이 미뤄집니다.",
+        "instead": "이용하시는 스토어에서는 결제일을 바꿀 수 없어 이 금액으로 대신합니다.",
+        "given": "자동으로 갱신되거나 결제되지 않습니다.",
+        "bands": "신고하신 손실은 {claimed}입니다.",
+        "nothing": "{cycle} {service}: 해당 금액이 없습니다. {why}",
+        "no_rule": "이 서비스, 요금제, 계정에 적용되는 규칙이 없습니다.",
+        "no_outage": "이 기간에 기록된 장애가 없습니다.",
+        "too_short": "장애 시간 {length}이(가) 규칙 {rule}의 기준보다 짧습니다.",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Of one row: its lines in words; one sentence that says why there are none."""
+
+    service: str
+    cycle: str
+    sentences: tuple[str, ...]
+
+
+def checked(templates: Templates) -> Templates:
+    """The shipped templates with those of a company. Raises InvalidInput for a name that is not known."""
+    made: dict[str, dict[str, str]] = {language: dict(TEMPLATES[language]) for language in LANGUAGES}
+    for language, rows in templates.items():
+        if language not in made:
+            hint = f"languages: {', '.join(LANGUAGES)}"
+            raise InvalidInput("template-unknown", f"there are no templates for '{language[:20]}'", hint)
+        for name, text in rows.items():
+            if name not in TEMPLATES["en"]:
+                hint = f"templates: {', '.join(TEMPLATES['en'])}"
+                raise InvalidInput("template-unknown", f"there is no template '{name[:40]}'", hint)
+            parsed = string.Formatter().parse(TEMPLATES["en"][name])
+            known = {field for _, field, _, _ in parsed if field}
+            known = {field for _, field, _, _ in string.Formatter().parse(TEMPLATES["en"][name]) if field}
+            try:
+                used = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
+            except ValueError as error:
+                hint = "write a brace in the text twice"
+                raise InvalidInput("template-invalid", f"template {name}: {error}", hint) from error
+            if used - known:
+                hint = f"it may use: {', '.join(sorted(known)) or 'nothing'}"
+                words = f"template {name} uses {', '.join(sorted(used - known))}"
+                raise InvalidInput("template-invalid", words, hint)
+            made[language][name] = text
+    return made
+
+
+def explained(
+    rules: RuleSet,
+    windows: Sequence[Window],
+    row: Account,
+    language: Language,
+    templates: Templates = TEMPLATES,
+) -> Explanation:
+    """Why a row gets what it gets, computed again with fractions: it cannot say what the ledger does not."""
+    words = templates[language]
+    by_id = {rule.id: rule for rule in rules.rules}
+    sentences = []
+    for line in lines_of(rules, windows, row):
+        rule = by_id[line.rule]
+        seen = measured(rule, windows, row.service, row.site, cycle_of(row.cycle, rules.zone_minutes))
+        outages = words["and"].join(
+            words["outage"].format(begin=_moment(a, rules), end=_moment(b, rules), length=length_words(b - a))
+            for a, b in seen.spans
+        )
+        what = money_words(line.amount, line.currency)
+        if line.state == "review":
+            what = words["review"]
+        elif line.kind not in MONEY:
+            name = rule.formula.name if isinstance(rule.formula, Voucher) else ""
+            what = words["days" if line.kind == "days" else "voucher"].format(count=line.quantity, name=name)
+        why = _why(rule, seen, row, words)
+        sentences.append(words["line"].format(service=row.service, outages=outages, what=what, why=why))
+    if not sentences:
+        why = _why_not(rules, windows, row, words)
+        sentences.append(words["nothing"].format(service=row.service, cycle=row.cycle, why=why))
+    return Explanation(row.service, row.cycle, tuple(sentences))
+
+
+def _why(rule: Rule, seen: Measured, row: Account, words: Mapping[str, str]) -> str:
+    fee = money_words(row.fee, row.currency)
+    match rule.formula:
+        case Tiers(tiers):
+            uptime = 1 - Fraction(seen.total_ms, seen.cycle.length_ms)
+            share = max(
+                tier.share_ppm
+                for tier in tiers
+                if (tier.uptime_below_ppm is not None and uptime * PPM < tier.uptime_below_ppm)
+                or (tier.lasting_ms is not None and seen.total_ms >= tier.lasting_ms)
+            )
+            values = {"share": _number(Fraction(share, 10_000)), "uptime": _number(uptime * 100)}
+            return words["tiers"].format(fee=fee, cycle=row.cycle, **values)
+        case ProRata() as formula:
+            base = HOUR_MS if rule.base == "hourly_fee" else seen.cycle.length_ms
+            hours = _number(Fraction(credited_ms(formula, seen), HOUR_MS))
+            values = {"hours": hours, "base_hours": _number(Fraction(base, HOUR_MS))}
+            return words["pro_rata"].format(
+                fee=fee, factor=_number(Fraction(formula.times_permille, 1_000)), **values
+            )
+        case PerDay() as formula:
+            days = sum(count for count, _ in days_of(formula, seen))
+            return words["per_day"].format(days=days, after=length_words(formula.after_ms))
+        case Days():
+            return words["instead" if row.channel in rule.fallback else "extended"]
+        case Voucher():
+            return words["given"]
+        case Bands():
+            return words["bands"].format(claimed=money_words(row.claimed, row.currency))
+        case Fixed():
+            return words["fixed"]
+
+
+def _why_not(rules: RuleSet, windows: Sequence[Window], row: Account, words: Mapping[str, str]) -> str:
+    about = [rule for rule in rules.rules if entitled(rule, row)]
+    if not about:
+        return words["no_rule"]
+    cycle = cycle_of(row.cycle, rules.zone_minutes)
+    seen = [(rule, measured(rule, windows, row.service, row.site, cycle)) for rule in about]
+    short = [(rule, one) for rule, one in seen if one.total_ms > 0 and not reached(rule, one)]
+    if not short:
+        return words["no_outage"]
+    return words["too_short"].format(length=length_words(short[0][1].total_ms), rule=short[0][0].id)
+
+
+def length_words(length_ms: int) -> str:
+    """`5 d 7 h 27 min`; seconds only where it is shorter than an hour."""
+    minutes, rest = divmod(length_ms, 60_000)
+    parts = [(minutes // 1_440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min")]
+    shown = [f"{count} {unit}" for count, unit in parts if count]
+    if minutes < 60 and (rest or not shown):
+        shown.append(f"{_number(Fraction(rest, 1_000))} s")
+    return " ".join(shown)
+
+
+def _number(value: Fraction) -> str:
+    """Up to four decimals, cut and not rounded, so that 99.99 % is never shown for less."""
+    scaled = value.numerator * 10_000 // value.denominator
+    whole, rest = divmod(scaled, 10_000)
+    return f"{whole:,}.{rest:04}".rstrip("0").rstrip(".")
+
+
+def _moment(at_ms: int, rules: RuleSet) -> str:
+    at = datetime.fromtimestamp(at_ms // 1_000, UTC) + timedelta(minutes=rules.zone_minutes)
+    return at.strftime("%Y-%m-%d %H:%M")
+
+
+def account_of(values: Mapping[str, Any]) -> Account:
+    """A row of the accounts as a value."""
+    return Account(**{name: values[name] for name in Account.__dataclass_fields__})

@@ -1,0 +1,126 @@
+"""Heads of journals, signed by the controller that wrote them, with a key that the store does not have.
+
+    signed/<stream>/<site>      canonical JSON of `SignedHead`, the newest one of each controller
+
+The policy lists the public keys of controllers. Someone who can write to the store, even with the key of its
+seal, cannot make a signed head of a journal that was changed. They can delete one, or put an older one back:
+then the journal ends before the heads that agents keep.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+import orjson
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from evac.engine.clock import Clock
+from evac.engine.runs.signatures import parse_key, public_text
+from evac.model.canonical import canonical_json
+from evac.model.errors import NotAllowed, Permanent
+from evac.net.secrets import secret_of
+from evac.store.anchors import Anchor
+from evac.store.port import Put, Store
+
+SIGNED: Final = "signed/"
+PURPOSE: Final = "evac head 1"
+HEADS_MOST: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """The head of a journal, as one controller wrote it."""
+
+    stream: str
+    segment: int
+    records: int
+    hash: str
+    generation: int
+    """Of the store: a journal begins again in another one."""
+    site: str
+    at_ms: int
+    signature: str = ""
+    """ed25519, base64, over everything else."""
+
+    def message(self) -> bytes:
+        values = {key: value for key, value in asdict(self).items() if key != "signature"}
+        return canonical_json({"purpose": PURPOSE, **values})
+
+    @property
+    def anchor(self) -> Anchor:
+        return Anchor(self.stream, self.segment, self.records, self.hash)
+
+
+def key_named(variable: str, environ: Mapping[str, str] | None = None) -> Ed25519PrivateKey | None:
+    """The private key that a variable of the environment refers to; None where it is not set. Raises
+    NotAllowed for a reference that leads to no such key.
+    """
+    reference = (os.environ if environ is None else environ).get(variable, "")
+    if not reference:
+        return None
+    try:
+        data = secret_of(reference, whole=True)
+    except Permanent as error:
+        raise NotAllowed("key-missing", f"{variable}: {error.message}", error.hint) from error
+    return parse_key(data.reveal_bytes(), reference)
+
+
+class HeadSigner:
+    """Of one controller: signs the heads that it leaves, newest last."""
+
+    def __init__(self, store: Store, key: Ed25519PrivateKey, site: str, clock: Clock) -> None:
+        self.public = public_text(key.public_key())
+        self._store, self._key, self._site, self._clock = store, key, site, clock
+
+    async def keep(self, head: Anchor, generation: int) -> None:
+        """Raises Unavailable."""
+        made = SignedHead(
+            head.stream, head.segment, head.records, head.hash, generation, self._site, self._clock.now_ms()
+        )
+        values = asdict(made) | {"signature": base64.b64encode(self._key.sign(made.message())).decode()}
+        await self._store.transact((), (Put(f"{SIGNED}{head.stream}/{self._site}", canonical_json(values)),))
+
+
+async def signed_heads(store: Store, stream: str) -> tuple[Mapping[str, Any], ...]:
+    """What the store holds of a journal, as it is: who reads it checks it. What is no JSON is passed over."""
+    found: list[Mapping[str, Any]] = []
+    for entry in await store.list(f"{SIGNED}{stream}/", limit=HEADS_MOST):
+        try:
+            told = orjson.loads(entry.value)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(told, dict):
+            found.append(told)
+    return tuple(found)
+
+
+def proven(
+    told: Sequence[Mapping[str, Any]], stream: str, keys: Mapping[str, str], generation: int
+) -> tuple[list[Anchor], list[str]]:
+    """Heads of a journal that controllers signed, and what is wrong with the others, a sentence each.
+
+    keys: site -> public key, as the policy lists them; none: nothing is asked for. told: as `signed_heads`.
+    """
+    if not keys:
+        return [], []
+    anchors: list[Anchor] = []
+    problems: list[str] = []
+    for values in told:
+        try:
+            head = SignedHead(**{one.name: values[one.name] for one in fields(SignedHead)})
+            if head.stream != stream:
+                raise ValueError("of another journal")
+            key = Ed25519PublicKey.from_public_bytes(base64.b64decode(keys[head.site]))
+            key.verify(base64.b64decode(head.signature, validate=True), head.message())
+        except (KeyError, TypeError, ValueError, InvalidSignature):
+            site = str(values.get("site", "?"))[:40]
+            problems.append(f"signed-wrong: a head of {stream} is not signed by the controller of {site}")
+            continue
+        if head.generation == generation:
+            anchors.append(head.anchor)
+    return anchors, problems

@@ -1,0 +1,182 @@
+"""What a plain catalogue of services means for an estate: the list of names, owners and needs that every
+company has, as a table or as YAML or JSON.
+
+In YAML it is a mapping of names to their facts or a list of entries with a name, also below one key such as
+`services`. What is needed may be a store: an entry whose `type` or `kind` is a database, or a need written
+`store:orders`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from evac.estate.format.document import LIST, MAP, SCALAR, Node
+from evac.estate.format.problems import Problems, shown
+from evac.estate.importers.csv import bare
+from evac.estate.importers.images import engine_of_image
+from evac.estate.importers.imported import Imported, Options
+from evac.estate.importers.services import Catalogue, Need, fill_in, service_examples
+from evac.estate.importers.source_files import entries, read_cells, read_text, read_values
+from evac.model.diagnostic import Place
+
+_BYTES_MAX: Final = 32 * 2**20
+_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "name": ("name", "service", "servicename", "id", "component", "application", "app", "system"),
+    "tier": ("tier", "criticality", "importance", "servicetier", "priority"),
+    "owner": ("owner", "team", "ownedby", "contact", "responsible", "squad"),
+    "people": ("people", "users", "customers", "peopleaffected"),
+    "rto": ("rto", "recoverytime", "recoverytimeobjective"),
+    "rpo": ("rpo", "recoverypoint", "recoverypointobjective"),
+    "cpu": ("cpu", "cpus", "cores", "cpudemand", "demandcpu"),
+    "memory": ("memory", "mem", "ram", "memorydemand", "demandmemory"),
+    "replicas": ("replicas", "instances", "count"),
+    "family": ("family", "product", "domain", "group"),
+    "needs": ("needs", "dependson", "dependencies", "requires", "uses", "upstreams"),
+    "type": ("type", "kind", "engine"),
+}
+"""Meaning of a column or key -> names it is known by, the surest first."""
+
+_PARTED: Final = re.compile(r"[;,|\s]+")
+_STORE_WORDS: Final = frozenset({"database", "db", "store", "datastore", "queue", "cache"})
+_EMPTY: Final = frozenset({"", "-", "n/a", "none", "null", "unknown", "?", "tbd"})
+_WRAPPERS: Final = ("services", "catalogue", "catalog", "components", "applications")
+
+Facts = dict[str, list[tuple[str, Place]]]
+"""Meaning -> the texts that say it, with their places."""
+
+
+def read(source: Path, problems: Problems, options: Options) -> Imported:
+    """The facts of a catalogue; problems are added."""
+    imported = Imported()
+    catalogue = Catalogue()
+    is_table = source.suffix.lower() in (".csv", ".tsv", ".txt")
+    for facts, place in _table(source, problems) if is_table else _values(source, problems):
+        _add(facts, place, catalogue, problems)
+    if not catalogue.services and not catalogue.stores and not problems.has_errors:
+        problems.add(
+            "import-shape",
+            f"no service in {source.name}",
+            Place(source.name),
+            "give a table with a column such as service, or YAML such as: services: {shop: {tier: 1}}",
+        )
+    if options.site is not None:
+        imported.add("sites", options.site)
+        for values in catalogue.services.values():
+            count = values.pop("replicas", None)
+            values |= {"sites": [options.site]} if count is None else {"replicas": {options.site: count}}
+    catalogue.add_to(imported, problems)
+    imported.examples = service_examples(imported)
+    return imported
+
+
+def _meaning(name: str) -> str | None:
+    plain = bare(name)
+    return next((meaning for meaning, names in _NAMES.items() if plain in names), None)
+
+
+def _table(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
+    text = read_text(source, source, _BYTES_MAX, problems)
+    table = None if text is None else read_cells(text, source.name, problems)
+    if table is None:
+        return
+    columns: dict[str, int] = {}
+    for position, name in enumerate(table.header.cells):
+        meaning = _meaning(name)
+        if meaning is None or meaning in columns:
+            problems.add(
+                "import-ignored",
+                f"the column {shown(name)} means nothing to evac",
+                table.header.place(position, table.delimiter),
+                f"rename it if it is one of: {', '.join(_NAMES)}",
+            )
+        else:
+            columns[meaning] = position
+    if "name" not in columns:
+        hint = f"name one column {', '.join(_NAMES['name'][:4])}"
+        problems.add(
+            "import-column-missing", "no column holds the names of services", table.header.place(), hint
+        )
+        return
+    for row in table.rows:
+        facts: Facts = {}
+        for meaning, position in columns.items():
+            cell = row.cells[position]
+            if cell.lower() not in _EMPTY:
+                place = row.place(position, table.delimiter)
+                parts = _PARTED.split(cell) if meaning == "needs" else [cell]
+                facts[meaning] = [(part, place) for part in parts if part]
+        yield facts, row.place()
+
+
+def _values(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
+    tree: Node | None = read_values(source, problems)
+    for _ in range(2):
+        wrapped = {bare(name): value for name, _, value in entries(tree)}
+        tree = next((wrapped[name] for name in _WRAPPERS if name in wrapped), tree)
+    for name, key, node in entries(tree):
+        if node.kind == MAP:
+            facts = _facts(node)
+            facts.setdefault("name", [(name, key.place)])
+            yield facts, key.place
+        elif not node.is_unknown:
+            message = f"{shown(name)} is skipped: its facts are no mapping"
+            problems.add("import-skipped", message, node.place, "write it like: {tier: 1, needs: [orders]}")
+        else:
+            yield {"name": [(name, key.place)]}, key.place
+    for node in tree.items if tree is not None and tree.kind == LIST else ():
+        yield _facts(node), node.place
+
+
+def _facts(node: Node) -> Facts:
+    found: Facts = {}
+    for name, _, value in entries(node):
+        meaning = _meaning(name)
+        if meaning is None or meaning in found:
+            continue
+        if value.kind == LIST or (meaning == "needs" and value.kind == MAP):
+            items = value.items or [key for _, key, _ in entries(value)]
+            texts = [(_name_in(item), item.place) for item in items]
+            found[meaning] = [(text, place) for text, place in texts if text]
+        elif value.kind == SCALAR and not value.is_unknown and value.text.lower() not in _EMPTY:
+            parts = _PARTED.split(value.text) if meaning == "needs" else [value.text]
+            found[meaning] = [(part, value.place) for part in parts if part]
+    return found
+
+
+def _name_in(item: Node) -> str:
+    """The name that an item of a list of needs means: the item, or what it says under one key."""
+    if item.kind == SCALAR:
+        return "" if item.is_unknown else item.text
+    for key in ("name", "service", "store", "id"):
+        for name, _, value in entries(item):
+            if name == key and value.kind == SCALAR:
+                return f"store:{value.text}" if key == "store" else value.text
+    return ""
+
+
+def _add(facts: Facts, place: Place, catalogue: Catalogue, problems: Problems) -> None:
+    name, name_place = next(iter(facts.get("name", ())), ("", place))
+    if not name:
+        problems.add("import-skipped", "an entry without a name is skipped", place, "name it")
+        return
+    name = "-".join(name.split())
+    kind = next(iter(facts.get("type", ())), ("", place))[0]
+    engine = engine_of_image(kind.lower())
+    is_store = engine is not None or kind.lower() in _STORE_WORDS
+    values = catalogue.take("stores" if is_store else "services", name, name_place, problems)
+    if values is None:
+        return
+    if engine is not None:
+        values["engine"] = engine
+    for key, texts in facts.items():
+        if key in ("name", "type", "needs") or (is_store and key != "rpo") or not texts:
+            continue
+        fill_in(values, key, *texts[0], problems)
+    for text, where in facts.get("needs", ()):
+        kind, colon, needed = text.partition(":")
+        is_said = bool(colon) and kind in ("store", "service")
+        need = Need(needed, where, kind) if is_said else Need(text, where)
+        catalogue.needs.setdefault(name, []).append(need)

@@ -1,0 +1,135 @@
+"""Hosts, wherever they are listed, as the servers of an estate: sites, halls, racks, feeds, pools, tables.
+
+Facts are text by meaning, as the table of servers states them: amounts in base units, a state evac knows.
+Names within a site may be written with the site or without it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from evac.estate.importers.imported import Imported, Rows, Unknown
+
+AMOUNTS: Final = ("cpu", "memory", "disk", "accelerators", "watts")
+REACH: Final = ("serial", "position", "bmc")
+
+_FEEDS: Final = re.compile(r"[+&;,|]|\s+")
+
+
+@dataclass(slots=True)
+class Host:
+    """One host: what is known of it by meaning, and the services it runs."""
+
+    facts: dict[str, str] = field(default_factory=dict)
+    """Keys: site, hall, rack, feed, class, state, pool, and those of AMOUNTS and REACH."""
+    services: set[str] = field(default_factory=set)
+
+
+def add_hosts(hosts: Mapping[str, Host], imported: Imported) -> None:
+    """Add the servers, and all that they are in. A host without a site is left out and counted."""
+    servers: Rows = []
+    halls: dict[str, str] = {}
+    feeds: dict[str, set[str]] = {}
+    pools = _pool_names(hosts)
+    for name, host in hosts.items():
+        facts = host.facts
+        site = facts.get("site")
+        if site is None:
+            continue
+        imported.add("sites", site)
+        if "class" in facts:
+            imported.add("classes", facts["class"])
+        rack = _add_rack(facts, site, halls, feeds, imported)
+        pool = pools.get((facts.get("pool", ""), site), "")
+        if pool:
+            imported.add("pools", pool, {"site": site})
+        amounts = [facts.get(meaning, "") for meaning in AMOUNTS]
+        reach = [facts.get(meaning, "") for meaning in REACH]
+        row = (name, site, rack, facts.get("class", ""), facts.get("state", ""), pool, *amounts, *reach)
+        servers.append(row)
+    imported.tables["servers"] = servers
+    imported.tables["racks"] = [
+        (rack, hall or "unknown", "+".join(sorted(feeds.get(rack, ())))) for rack, hall in halls.items()
+    ]
+    _add_replicas(hosts, imported)
+    nowhere = tuple(sorted(name for name, host in hosts.items() if "site" not in host.facts))
+    if nowhere:
+        imported.unknown.append(Unknown("hosts without a site; left out", len(nowhere), nowhere))
+
+
+def _add_rack(
+    facts: Mapping[str, str],
+    site: str,
+    halls: dict[str, str],
+    feeds: dict[str, set[str]],
+    imported: Imported,
+) -> str:
+    """The path of the rack of a host; empty where it is not known."""
+    rack, hall = facts.get("rack"), facts.get("hall")
+    inside = f"{site}/{hall.removeprefix(f'{site}/')}" if hall is not None else ""
+    if inside:
+        imported.add("halls", inside)
+    if rack is None:
+        return ""
+    named = rack.removeprefix(f"{site}/")
+    if hall is not None:
+        named = named.removeprefix(f"{inside.removeprefix(f'{site}/')}/")
+    path = f"{inside or site}/{named}"
+    halls[path] = inside
+    for feed in _FEEDS.split(facts.get("feed", "")):
+        if feed:
+            name = f"{site}/{feed.removeprefix(f'{site}/')}"
+            imported.add("feeds", name)
+            feeds.setdefault(path, set()).add(name)
+    return path
+
+
+def _pool_names(hosts: Mapping[str, Host]) -> dict[tuple[str, str], str]:
+    """(name in the source, site) -> id of the pool. A pool is at one site: of a name at several sites there
+    is one for each.
+    """
+    sites: dict[str, set[str]] = {}
+    for host in hosts.values():
+        if "pool" in host.facts and "site" in host.facts:
+            sites.setdefault(host.facts["pool"], set()).add(host.facts["site"])
+    taken = {site for at in sites.values() for site in at} | hosts.keys()
+    return {
+        (pool, site): pool if len(at) == 1 and pool not in taken else f"{site}-{pool}"
+        for pool, at in sites.items()
+        for site in at
+    }
+
+
+def _add_replicas(hosts: Mapping[str, Host], imported: Imported) -> None:
+    """One replica of each service of a host on that host, however often the source says so."""
+    rows: Rows = []
+    for name, host in hosts.items():
+        for service in sorted(host.services):
+            if service not in imported.sections.get("services", {}):
+                imported.add("services", service)
+            if "site" in host.facts:
+                rows.append((service, name, "1"))
+    imported.tables["replicas"] = rows
+
+
+def host_examples(imported: Imported) -> list[str]:
+    """Lines for a first overlay; every one is valid once the comment sign is taken away."""
+    sites, services, classes = (
+        sorted(imported.sections.get(section, {})) for section in ("sites", "services", "classes")
+    )
+    lines: list[str] = []
+    if len(sites) > 1:
+        lines += ["links:                       # the network between sites"]
+        lines += [f"  - {{ends: [{sites[0]}, {sites[1]}], bandwidth: 100 Gbit/s}}"]
+    if classes:
+        lines += [
+            "classes:",
+            *(f"  {name}: {{watts: 350 W, boot: 6 min, boot_odds: 98 %}}" for name in classes),
+        ]
+    if services:
+        lines += ["services:"]
+        lines += [f"  {name}: {{tier: 1, people: 10 K, rto: 1 h, share: 50 %}}" for name in services]
+    return lines

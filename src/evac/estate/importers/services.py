@@ -1,0 +1,160 @@
+"""Services that a catalogue describes, wherever it comes from: names, needs and what is outside of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from evac.estate.format import quantities as q
+from evac.estate.format.problems import Problems, shown
+from evac.estate.format.quantities import Quantity, QuantityError
+from evac.estate.importers.imported import Imported, Unknown, Value
+from evac.estate.importers.source_files import is_id
+from evac.model.diagnostic import Place
+
+QUANTITIES: Final[Mapping[str, Quantity]] = {
+    "people": q.COUNT,
+    "rto": q.DURATION,
+    "rpo": q.DURATION,
+    "cpu": q.CORES_NEEDED,
+    "memory": q.MEMORY_NEEDED,
+}
+_TIER: Final = re.compile(r"(?:tier[ _-]?|t)?(\d{1,3})", re.IGNORECASE | re.ASCII)
+_COUNT: Final = re.compile(r"\d{1,4}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A name that a service needs, with its place."""
+
+    name: str
+    place: Place
+    kind: str = ""
+    """`service` or `store`; empty where the source does not say."""
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """Services and stores of a source, before it is known which names in it mean what."""
+
+    services: dict[str, dict[str, Value]] = field(default_factory=dict)
+    stores: dict[str, dict[str, Value]] = field(default_factory=dict)
+    needs: dict[str, list[Need]] = field(default_factory=dict)
+    comments: dict[str, str] = field(default_factory=dict)
+    places: dict[tuple[str, str], Place] = field(default_factory=dict)
+    """Section and name -> where it is described."""
+
+    def take(self, section: str, name: str, place: Place, problems: Problems) -> dict[str, Value] | None:
+        """A new entry to be filled in; None, with a word, where its name cannot be one or is taken."""
+        scratch = Problems()
+        if not is_id(name, place, scratch):
+            problems.add(
+                "import-skipped",
+                f"{shown(name)} is skipped: it cannot be a name in an estate",
+                place,
+                "letters, digits and . _ - : @ /",
+            )
+            return None
+        if (section, name) in self.places:
+            message = f"{shown(name)} is described twice, first at {self.places[section, name]}"
+            problems.add("import-twice", message, place, "the first counts; keep one of the two")
+            return None
+        self.places[section, name] = place
+        values: dict[str, Value] = {}
+        (self.services if section == "services" else self.stores)[name] = values
+        return values
+
+    def add_to(self, imported: Imported, problems: Problems) -> None:
+        """Add everything. What is needed and not described becomes an external service, needed softly."""
+        outside: set[str] = set()
+        for one in [one for needs in self.needs.values() for one in needs if one.kind == "store"]:
+            if one.name not in self.stores:
+                self.take("stores", one.name, one.place, problems)
+        for name, values in self.services.items():
+            needs: list[Value] = [
+                need
+                for one in self._distinct(name)
+                if (need := self._need(name, one, outside, problems)) is not None
+            ]
+            if needs:
+                values["needs"] = needs
+            imported.add("services", name, values, self.comments.get(name, ""))
+        for name, values in self.stores.items():
+            imported.add("stores", name, values, self.comments.get(name, ""))
+        for name in sorted(outside):
+            imported.add("services", name, {}, f"external: nothing in the source describes {name}")
+        if outside:
+            what = "external services: needed, but not described by the source"
+            imported.unknown.append(Unknown(what, len(outside), tuple(sorted(outside))))
+
+    def _distinct(self, name: str) -> list[Need]:
+        found: dict[tuple[str, str], Need] = {}
+        for need in self.needs.get(name, ()):
+            found.setdefault((need.kind, need.name), need)
+        return list(found.values())
+
+    def _need(self, name: str, need: Need, outside: set[str], problems: Problems) -> Value:
+        if need.kind != "service" and need.name in self.stores:
+            return {"store": need.name}
+        if need.name == name:
+            return None
+        if need.name in self.services:
+            return {"service": need.name}
+        if not is_id(need.name, need.place, Problems()):
+            return None
+        outside.add(need.name)
+        hint = (
+            problems.suggest(need.name, [*self.services, *self.stores])
+            or "it is imported as an external service with a soft need; describe it in the overlay"
+        )
+        message = f"{shown(name)} needs {shown(need.name)}, which the source does not describe"
+        problems.add("import-dangling", message, need.place, hint)
+        return {"service": need.name, "hard": False}
+
+
+def tier_of(text: str) -> int | None:
+    """The tier that a word such as `1` or `tier-1` means; None for any other."""
+    match = _TIER.fullmatch(text.strip())
+    return int(match[1]) if match is not None and int(match[1]) <= 100 else None
+
+
+def fill_in(values: dict[str, Value], key: str, text: str, place: Place, problems: Problems) -> None:
+    """Take one fact of a service as people write it; one that cannot be read stays unknown, with a word."""
+    made: Value = None
+    hint = "it stays unknown"
+    if key == "tier":
+        made = tier_of(text)
+        hint = "write a number from 0 to 100; 0 matters most"
+    elif key == "replicas":
+        made = int(text) if _COUNT.fullmatch(text) and int(text) else None
+        hint = "write a number such as 3"
+    elif key in QUANTITIES:
+        try:
+            made = q.show(QUANTITIES[key], q.parse(QUANTITIES[key], text))
+        except QuantityError as error:
+            hint = error.hint or hint
+    else:
+        made = text[:200]
+    if made is None:
+        problems.add("import-word-unknown", f"{shown(text)} is no {key} that evac can read", place, hint)
+    elif key in ("cpu", "memory"):
+        known = values.setdefault("demand", {})
+        if isinstance(known, dict):
+            known[key] = made
+    else:
+        values[key] = made
+
+
+def service_examples(imported: Imported) -> list[str]:
+    """Lines for a first overlay; every one is valid once the comment sign is taken away."""
+    lines = ["sites:                       # where things run", "  east: {}", "  west: {}", "services:"]
+    lines += [
+        f"  {name}: {{replicas: {{east: 1, west: 1}}, rto: 1 h}}"
+        for name in sorted(imported.sections.get("services", {}))
+    ]
+    stores = sorted(imported.sections.get("stores", {}))
+    if stores:
+        lines += ["stores:", *(f"  {name}: {{members: [{{at: east, mode: primary}}]}}" for name in stores)]
+    return lines

@@ -1,0 +1,210 @@
+"""What a Terraform state means for an estate: machines become servers, managed databases and buckets stores.
+
+The source is what `terraform show -json` prints, of a state or of a plan; OpenTofu prints the same. Only the
+attributes that the tables below name are read, so that no secret of a state ever gets into an estate. A zone
+is a site. What is managed in a whole region has no location until the overlay says one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from evac.estate.format.document import MAP, SCALAR, Node
+from evac.estate.format.problems import Problems, shown
+from evac.estate.importers.hosts import Host, add_hosts
+from evac.estate.importers.imported import Imported, Options, Unknown, Value
+from evac.estate.importers.services import service_examples
+from evac.estate.importers.source_files import at, is_id, items_in, read_values, word
+
+_DEPTH_MAX: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """Attributes of a kind of machine."""
+
+    sites: tuple[str, ...]
+    kinds: tuple[str, ...]
+    names: tuple[str, ...] = ("name",)
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """Attributes of a kind of managed data. `engine` is fixed where no attribute says it."""
+
+    engine: str
+    engines: tuple[str, ...] = ()
+    names: tuple[str, ...] = ("name",)
+    sites: tuple[str, ...] = ()
+
+
+_MACHINES: Final[Mapping[str, _Machine]] = {
+    "aws_instance": _Machine(("availability_zone",), ("instance_type",), ("tags.Name",)),
+    "azurerm_linux_virtual_machine": _Machine(("zone", "location"), ("size",)),
+    "azurerm_windows_virtual_machine": _Machine(("zone", "location"), ("size",)),
+    "digitalocean_droplet": _Machine(("region",), ("size",)),
+    "equinix_metal_device": _Machine(("metro", "facility"), ("plan",), ("hostname",)),
+    "exoscale_compute_instance": _Machine(("zone",), ("type",)),
+    "google_compute_instance": _Machine(("zone",), ("machine_type",)),
+    "hcloud_server": _Machine(("datacenter", "location"), ("server_type",)),
+    "openstack_compute_instance_v2": _Machine(("availability_zone",), ("flavor_name",)),
+    "scaleway_instance_server": _Machine(("zone",), ("type",)),
+    "vsphere_virtual_machine": _Machine((), ()),
+}
+_DATA: Final[Mapping[str, _Data]] = {
+    "aws_db_instance": _Data("", ("engine",), ("identifier",), ("availability_zone",)),
+    "aws_rds_cluster": _Data("", ("engine",), ("cluster_identifier",)),
+    "aws_docdb_cluster": _Data("mongodb", (), ("cluster_identifier",)),
+    "aws_dynamodb_table": _Data("dynamodb"),
+    "aws_elasticache_cluster": _Data("", ("engine",), ("cluster_id",), ("availability_zone",)),
+    "aws_elasticache_replication_group": _Data("redis", ("engine",), ("replication_group_id",)),
+    "aws_msk_cluster": _Data("kafka", (), ("cluster_name",)),
+    "aws_mq_broker": _Data("", ("engine_type",), ("broker_name",)),
+    "aws_opensearch_domain": _Data("opensearch", (), ("domain_name",)),
+    "aws_s3_bucket": _Data("s3", (), ("bucket",)),
+    "azurerm_mssql_database": _Data("mssql"),
+    "azurerm_mysql_flexible_server": _Data("mysql", (), ("name",), ("zone",)),
+    "azurerm_postgresql_flexible_server": _Data("postgresql", (), ("name",), ("zone",)),
+    "azurerm_redis_cache": _Data("redis"),
+    "azurerm_storage_account": _Data("azure-storage"),
+    "google_redis_instance": _Data("redis", (), ("name",), ("location_id",)),
+    "google_sql_database_instance": _Data("", ("database_version",)),
+    "google_storage_bucket": _Data("gcs"),
+    "digitalocean_database_cluster": _Data("", ("engine",), ("name",), ("region",)),
+}
+_ENGINES: Final = {
+    "aurora-mysql": "mysql",
+    "aurora-postgresql": "postgresql",
+    "mysql": "mysql",
+    "pg": "postgresql",
+    "postgres": "postgresql",
+    "rabbitmq": "rabbitmq",
+    "sqlserver": "mssql",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Resource:
+    kind: str
+    address: str
+    values: Node
+    node: Node
+
+
+def read(source: Path, problems: Problems, options: Options) -> Imported:
+    """The facts of a state; problems are added."""
+    imported = Imported()
+    tree = read_values(source, problems)
+    if tree is None:
+        return imported
+    root = at(tree, "values", "root_module") or at(tree, "planned_values", "root_module")
+    if root is None:
+        hint = "write it with: terraform show -json > show.json"
+        if at(tree, "resources") is not None and at(tree, "lineage") is not None:
+            hint = f"this is the state itself; {hint}"
+        message = f"{source.name} is not the output of terraform show -json"
+        problems.add("import-shape", message, tree.place, hint)
+        return imported
+    hosts: dict[str, Host] = {}
+    unread: dict[str, int] = {}
+    for resource in _resources(root, 0):
+        if resource.kind in _MACHINES:
+            _add_machine(resource, hosts, options, problems)
+        elif resource.kind in _DATA:
+            _add_data(resource, imported, problems)
+        else:
+            unread[resource.kind] = unread.get(resource.kind, 0) + 1
+    if not hosts and not imported.sections.get("stores"):
+        message = "neither machines nor managed databases that evac knows"
+        problems.add("import-shape", message, tree.place, "see docs/how-to/import.md for what is read")
+        return imported
+    add_hosts(hosts, imported)
+    if unread:
+        what = "kinds of resources that evac does not read"
+        imported.unknown.append(Unknown(what, len(unread), tuple(sorted(unread))))
+    imported.examples = service_examples(imported)
+    return imported
+
+
+def _resources(module: Node, depth: int) -> Iterator[_Resource]:
+    """Managed resources of a module and of those in it."""
+    for node in items_in(module, "resources"):
+        values = at(node, "values")
+        if word(node, "mode") == "managed" and values is not None and values.kind == MAP:
+            yield _Resource(word(node, "type") or "", word(node, "address") or "", values, node)
+    for child in items_in(module, "child_modules") if depth < _DEPTH_MAX else ():
+        yield from _resources(child, depth + 1)
+
+
+def _first(values: Node, names: tuple[str, ...]) -> str:
+    """The first attribute of these that has a value; a dot leads into a mapping."""
+    for name in names:
+        node = at(values, *name.split("."))
+        if node is not None and node.kind == SCALAR and not node.is_unknown and node.text:
+            return node.text
+    return ""
+
+
+def _name(resource: _Resource, names: tuple[str, ...], problems: Problems) -> str | None:
+    """The name of a resource, else its address; None, with a word, where neither can be an id."""
+    for name in (_first(resource.values, names), resource.address.replace("[", ".").replace("]", "")):
+        plain = name.replace('"', "")
+        if plain and "/" not in plain and is_id(plain, resource.node.place, Problems()):
+            return plain
+    message = f"{shown(resource.address)} is skipped: its name cannot be a name in an estate"
+    problems.add("import-skipped", message, resource.node.place, "describe it in the overlay")
+    return None
+
+
+def _add_machine(resource: _Resource, hosts: dict[str, Host], options: Options, problems: Problems) -> None:
+    kind = _MACHINES[resource.kind]
+    name = _name(resource, kind.names, problems)
+    if name is not None and name in hosts:
+        # Machines of one name get other names by their address.
+        name = _name(resource, (), problems)
+    if name is None:
+        return
+    facts = {}
+    zone, location = _first(resource.values, kind.sites[:1]), _first(resource.values, kind.sites[1:])
+    site = f"{location}-{zone}" if kind.sites[:1] == ("zone",) and location and zone else zone or location
+    site = site or options.site or ""
+    if site and is_id(site, resource.node.place, Problems()):
+        facts["site"] = site
+    else:
+        message = f"{shown(resource.address)} has no zone: it is left out"
+        problems.add("import-host-nowhere", message, resource.node.place, "name its site with --site")
+    size = _first(resource.values, kind.kinds).rpartition("/")[2]
+    if size and is_id(size, resource.node.place, Problems()):
+        facts["class"] = size
+    hosts[name] = Host(facts)
+
+
+def _add_data(resource: _Resource, imported: Imported, problems: Problems) -> None:
+    kind = _DATA[resource.kind]
+    name = _name(resource, kind.names, problems)
+    if name is not None and name in imported.sections.get("stores", {}):
+        name = _name(resource, (), problems)
+    if name is None:
+        return
+    stated = _first(resource.values, kind.engines).lower()
+    head = stated.partition("_")[0]
+    engine = kind.engine or _ENGINES.get(stated) or _ENGINES.get(head) or stated
+    values: dict[str, Value] = {"engine": engine} if engine else {}
+    notes = [resource.kind]
+    site = _first(resource.values, kind.sites)
+    spread = _first(resource.values, ("multi_az",)) == "true"
+    if site and not spread and is_id(site, resource.node.place, Problems()):
+        imported.add("sites", site)
+        values["members"] = [{"at": site, "mode": "primary"}]
+    if spread:
+        notes.append("in several zones, which the state does not name")
+    original = _first(resource.values, ("replicate_source_db", "replication_source_identifier"))
+    if original:
+        notes.append(f"a replica of {original.rpartition(':')[2]}")
+    days = _first(resource.values, ("backup_retention_period",))
+    if days and days != "0":
+        notes.append(f"backups kept for {days} days")
+    imported.add("stores", name, values, ", ".join(notes))

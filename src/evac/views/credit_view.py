@@ -1,0 +1,210 @@
+"""Cases for credits as sheets and as JSON: everything shown is in the one document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from evac.credit.explain import Explanation, length_words
+from evac.credit.money import money_words
+from evac.credit.rules import MONEY
+from evac.model.diagnostic import Diagnostic
+from evac.views.sheet import Sheet, SheetPart
+
+Document = Mapping[str, Any]
+
+
+def document_json(document: Document) -> str:
+    """Indented, with sorted keys."""
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def case_sheet(case: Document) -> Sheet:
+    """Windows, totals, approvals and tranches of a case."""
+    ledger = case["ledger"]
+    parts = [_windows(case["windows"])]
+    if ledger is not None:
+        parts += [_totals(ledger), _by_rule(ledger), _largest(ledger), _approvals(case), _tranches(case)]
+    return Sheet(f"Credits: {case['case']}", summary_of(case), tuple(parts), f"next: {case['next']}")
+
+
+def summary_of(case: Document) -> str:
+    """What is owed, to how many, and how far the case is, in one sentence."""
+    ledger = case["ledger"]
+    if ledger is None:
+        return "No ledger is computed yet."
+    owed = ", ".join(_sums(ledger["envelope"])) or "nothing"
+    accounts = ledger["accounts"]
+    have, needed = len(case["approvals"]), case["approvals_needed"]
+    lines = f"{ledger['lines']:,} lines from {accounts['rows']:,} rows"
+    return f"{owed} for {accounts['credited']:,} accounts ({lines}); {have} of {needed} persons approved."
+
+
+def _sums(rows: Sequence[Document]) -> Iterator[str]:
+    """Money by currency, then grants in kind."""
+    money: dict[str, int] = {}
+    kinds: dict[str, int] = {}
+    for row in rows:
+        if row["kind"] in MONEY:
+            money[row["currency"]] = money.get(row["currency"], 0) + row["amount"]
+        else:
+            kinds[row["kind"]] = kinds.get(row["kind"], 0) + row["quantity"]
+    yield from (money_words(amount, currency) for currency, amount in sorted(money.items()))
+    yield from (f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+
+
+def _worth(row: Document) -> str:
+    return (
+        money_words(row["amount"], row["currency"])
+        if row["kind"] in MONEY
+        else f"{row['quantity']:,} {row['kind']}"
+    )
+
+
+def _windows(windows: Document) -> SheetPart:
+    rows = [
+        (
+            row["id"],
+            row["service"],
+            row["site"] or "everywhere",
+            _utc(row["from_ms"]),
+            _utc(row["to_ms"]),
+            length_words(row["to_ms"] - row["from_ms"]),
+            row["kind"].replace("_", " "),
+        )
+        for row in windows["list"]
+    ]
+    words = f"Version {windows['version']}."
+    if windows["corrections"]:
+        last = windows["corrections"][-1]
+        words += f" Last correction by {last['who']}: {last['reason']}"
+    head = ("window", "service", "site", "from", "to", "length", "kind")
+    return SheetPart("Outage windows", words, head=head, rows=rows)
+
+
+def _totals(ledger: Document) -> SheetPart:
+    rows = [
+        (row["tranche"], row["service"], row["plan"], row["state"], f"{row['lines']:,}", _worth(row))
+        for row in ledger["totals"]
+    ]
+    words = f"Ledger {ledger['ledger']}, computed by two engines that agree on every line."
+    return SheetPart(
+        "Totals", words, head=("tranche", "service", "plan", "state", "lines", "worth"), rows=rows
+    )
+
+
+def _by_rule(ledger: Document) -> SheetPart:
+    rows = [(row["rule"], f"{row['lines']:,}", _worth(row)) for row in ledger["by_rule"]]
+    without = ", ".join(ledger["without_window"])
+    words = f"No outage window is about: {without}." if without else ""
+    return SheetPart("By rule", words, head=("rule", "lines", "worth"), rows=rows)
+
+
+def _largest(ledger: Document) -> SheetPart:
+    rows = [
+        (
+            row["account"],
+            row["service"],
+            row["cycle"],
+            row["rule"],
+            money_words(row["fee"], row["currency"]),
+            money_words(row["amount"], row["currency"]),
+        )
+        for row in ledger["largest"]
+    ]
+    head = ("account", "service", "cycle", "rule", "fee", "credit")
+    return SheetPart("Largest lines", head=head, rows=rows)
+
+
+def _approvals(case: Document) -> SheetPart:
+    rows = [(row["who"], _utc(row["at_ms"]), row["proven"], row["reason"]) for row in case["approvals"]]
+    words = f"{case['approvals_needed']} persons must approve the totals."
+    return SheetPart("Approvals", words, head=("person", "time", "proof", "reason"), rows=rows)
+
+
+def _tranches(case: Document) -> SheetPart:
+    rows = []
+    for tranche in case["tranches"]:
+        state = "closed" if tranche["closed"] else "open"
+        for made in tranche["deliveries"]:
+            amounts = ", ".join(money_words(value, name) for name, value in made["amounts"].items()) or "-"
+            over = ", ".join(money_words(value, name) for name, value in made["overpaid"].items()) or "-"
+            rows.append((tranche["tranche"], state, made["name"], f"{made['lines']:,}", amounts, over))
+        if not tranche["deliveries"]:
+            rows.append((tranche["tranche"], state, "-", "0", "-", "-"))
+    head = ("tranche", "state", "delivery", "lines", "amount", "paid in excess")
+    return SheetPart("Tranches", "Paying customers first; nothing is reclaimed.", head=head, rows=rows)
+
+
+def windows_sheet(case: Document) -> Sheet:
+    """The windows of a case and their corrections."""
+    windows = case["windows"]
+    rows = [
+        (
+            row["window"],
+            "removed" if row["removed"] else f"{_utc(row['from_ms'])} to {_utc(row['to_ms'])}",
+            row["who"],
+            _utc(row["at_ms"]),
+            row["reason"],
+        )
+        for row in windows["corrections"]
+    ]
+    parts = [_windows(windows)]
+    if rows:
+        head = ("window", "change", "person", "time", "reason")
+        parts.append(SheetPart("Corrections", head=head, rows=rows))
+    return Sheet(f"Outage windows: {case['case']}", "", tuple(parts), f"next: {case['next']}")
+
+
+def check_json(name: str, digest: str, rules: int, problems: Sequence[Diagnostic]) -> str:
+    """What `evac credit check` found."""
+    rows = [
+        {
+            "code": one.code,
+            "severity": one.severity,
+            "message": one.message,
+            "hint": one.hint,
+            "file": one.place.file,
+            "line": one.place.line,
+            "column": one.place.column,
+        }
+        for one in problems
+    ]
+    return document_json(
+        {
+            "kind": "evac-credit-check",
+            "schema_version": 1,
+            "rule_set": name,
+            "digest": digest,
+            "rules": rules,
+            "problems": rows,
+        }
+    )
+
+
+def explanation_json(account: str, ledger: str, language: str, found: Sequence[Explanation]) -> str:
+    """One account's explanation."""
+    rows = [{"service": one.service, "cycle": one.cycle, "sentences": list(one.sentences)} for one in found]
+    return document_json(
+        {
+            "kind": "evac-credit-explanation",
+            "schema_version": 1,
+            "account": account,
+            "ledger": ledger,
+            "language": language,
+            "rows": rows,
+        }
+    )
+
+
+def explanation_text(found: Sequence[Explanation]) -> str:
+    """One sentence a line."""
+    return "\n".join(sentence for one in found for sentence in one.sentences) + "\n"
+
+
+def _utc(at_ms: int | None) -> str:
+    if at_ms is None:
+        return "as before"
+    return datetime.fromtimestamp(at_ms // 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

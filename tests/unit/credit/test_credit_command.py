@@ -1,0 +1,279 @@
+"""The whole way on the command line, from windows to what a billing system booked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("duckdb")
+
+from evac.app.credit.showing import windows_of_incident
+from evac.cli.main import run
+from evac.engine.runs.signatures import new_key
+from evac.model.errors import InvalidInput
+
+WINDOWS = """id,service,from,to
+melon,melon,2022-10-15T15:33:00+09:00,2022-10-16T15:33:00+09:00
+mobile,mobile,2022-10-15T15:33:00+09:00,2022-10-15T17:02:00+09:00
+talk,talk,2022-10-15T15:33:00+09:00,2022-10-16T01:31:00+09:00
+"""
+ACCOUNTS = """account,service,plan,fee,currency,cycle,channel,tax_bp
+kim,melon,plus,10900,KRW,2022-10,,1000
+kim,mobile,individual,50000,KRW,2022-10,,1000
+lee,melon,plus,10900,KRW,2022-10,app-store,1000
+lee,talk,free,0,KRW,2022-10,,0
+park,mobile,individual,37000,KRW,2022-10,,1000
+choi,talk,free,0,KRW,2022-10,,0
+"""
+RULES = """credit_rules: 1
+id: autumn
+title: Outage of 15 October
+zone: "+09:00"
+rules:
+  - {id: ten-times, services: [mobile], paid: true, pro_rata: {times: 10, unit: 1 h}, rounding: up}
+  - {id: three-days, services: [melon], paid: true, days: 3, fallback: {app-store: 1500 KRW}}
+  - {id: sets, services: [talk], paid: false, goods: {name: emoticon set, count: 3}}
+"""
+Evac = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def evac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Evac:
+    for name, text in (("windows.csv", WINDOWS), ("accounts.csv", ACCOUNTS), ("rules.yaml", RULES)):
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EVAC_SERVER", raising=False)
+
+    def typed(*words: str) -> tuple[int, str, str]:
+        code = run(["credit", *words])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return typed
+
+
+def computed(evac: Evac) -> dict[str, Any]:
+    assert evac("windows", "case", "--import", "windows.csv")[0] == 0
+    code, out, err = evac(
+        "compute", "case", "--rules", "rules.yaml", "--accounts", "accounts.csv", "--output", "json"
+    )
+    assert code == 0, err
+    document: dict[str, Any] = json.loads(out)
+    return document
+
+
+def approved(evac: Evac) -> None:
+    assert evac("approve", "case", "--who", "ada", "--reason", "totals match finance")[0] == 13
+    assert evac("approve", "case", "--who", "bob", "--reason", "rules match the notice")[0] == 0
+
+
+def exported(evac: Evac, name: str) -> list[dict[str, str]]:
+    assert evac("export", "case", name, "--to", "csv", "-o", "out")[0] == 0
+    return list(csv.DictReader(io.StringIO(Path(f"out/{name}.csv").read_text())))
+
+
+def test_json_and_text_show_the_same_totals(evac: Evac) -> None:
+    document = computed(evac)
+    assert document["ledger"]["envelope"] == [
+        {"amount": 0, "currency": "KRW", "kind": "goods", "lines": 2, "quantity": 6, "tranche": "free"},
+        {
+            "amount": 3255,
+            "currency": "KRW",
+            "kind": "balance",
+            "lines": 3,
+            "quantity": 0,
+            "tranche": "paying",
+        },
+        {"amount": 0, "currency": "KRW", "kind": "days", "lines": 1, "quantity": 3, "tranche": "paying"},
+    ]
+    code, out, _ = evac("show", "case")
+    assert code == 0
+    assert "3,255 KRW, 3 days, 6 goods" in out
+    assert "next: evac credit approve case --reason WHY" in out
+    assert json.loads(evac("show", "case", "--output", "json")[1]) == document
+
+
+def test_nothing_is_released_before_two_persons_approve(evac: Evac) -> None:
+    computed(evac)
+    code, _, err = evac("tranche", "case", "paying", "--reason", "go")
+    assert (code, "0 of 2 persons approved" in err) == (4, True)
+    assert evac("approve", "case", "--who", "ada", "--reason", "fine")[0] == 13
+    code, _, err = evac("approve", "case", "--who", "ada", "--reason", "fine again")
+    assert (code, "ada approved this ledger already" in err) == (4, True)
+    assert evac("tranche", "case", "paying", "--reason", "go")[0] == 4
+
+
+def test_paying_customers_come_first_and_each_line_is_delivered_once(evac: Evac) -> None:
+    computed(evac)
+    approved(evac)
+    code, _, err = evac("tranche", "case", "free", "--reason", "go")
+    assert (code, "the paying tranche is not closed yet" in err) == (4, True)
+    assert "4 lines, 3,255 KRW" in evac("tranche", "case", "paying", "--reason", "go")[2]
+    assert "0 lines, no money" in evac("tranche", "case", "paying", "--reason", "again")[2]
+    rows = exported(evac, "paying-1")
+    assert [(row["account"], row["kind"], row["amount"]) for row in rows] == [
+        ("kim", "balance", "1009"),
+        ("park", "balance", "746"),
+        ("kim", "days", "0"),
+        ("lee", "balance", "1500"),
+    ]
+    assert len({row["key"] for row in rows}) == 4
+    assert evac("tranche", "case", "paying", "--close", "--reason", "booked")[0] == 0
+    assert evac("tranche", "case", "paying", "--reason", "late")[0] == 4
+    assert "2 lines, no money" in evac("tranche", "case", "free", "--reason", "go")[2]
+
+
+def test_a_longer_window_gives_differences_only_and_a_shorter_one_takes_nothing_back(evac: Evac) -> None:
+    first = computed(evac)
+    approved(evac)
+    evac("tranche", "case", "paying", "--reason", "go")
+    correct = ("windows", "case", "--correct", "mobile", "--who", "ada")
+    assert evac(*correct, "--to", "2022-10-15T17:33:00+09:00", "--reason", "late logs")[0] == 0
+    assert evac("tranche", "case", "paying", "--reason", "go")[2].count("0 lines, no money") == 1
+    second = computed_again(evac)
+    assert second["windows"]["version"] == 2
+    assert second["approvals"] == [], "other totals need other approvals"
+    approved(evac)
+    assert "2 lines, 585 KRW" in evac("tranche", "case", "paying", "--reason", "more")[2]
+    rows = exported(evac, "paying-3")
+    assert [(row["account"], row["amount"]) for row in rows] == [("kim", "336"), ("park", "248")] or len(
+        rows
+    ) == 2
+    once = {row["key"] for row in exported(evac, "paying-1")}
+    assert not once & {row["key"] for row in rows}
+    paid = sum(int(row["amount"]) for name in ("paying-1", "paying-3") for row in exported(evac, name))
+    assert paid == second["ledger"]["envelope"][1]["amount"]
+    evac(*correct, "--to", "2022-10-15T16:02:00+09:00", "--reason", "clock was wrong")
+    third = computed_again(evac)
+    approved(evac)
+    said = evac("tranche", "case", "paying", "--reason", "less")[2]
+    assert "0 lines, no money" in said
+    over = paid - third["ledger"]["envelope"][1]["amount"]
+    assert f"paid in excess earlier, and not reclaimed: {over:,} KRW" in said
+    assert first["ledger"]["ledger"] != third["ledger"]["ledger"]
+
+
+def computed_again(evac: Evac) -> dict[str, Any]:
+    _, out, _ = evac(
+        "compute", "case", "--rules", "rules.yaml", "--accounts", "accounts.csv", "--output", "json"
+    )
+    document: dict[str, Any] = json.loads(out)
+    return document
+
+
+def test_requests_for_a_system_are_the_same_bytes_each_time(evac: Evac) -> None:
+    computed(evac)
+    approved(evac)
+    evac("tranche", "case", "paying", "--reason", "go")
+    found = []
+    for _ in range(2):
+        code, _, err = evac("export", "case", "paying-1", "--to", "stripe", "-o", "out")
+        assert (code, "1 line is not for stripe: see left-out.csv" in err) == (0, True)
+        found.append(Path("out/paying-1-stripe.jsonl").read_bytes())
+    assert found[0] == found[1]
+    requests = [json.loads(line) for line in found[0].splitlines()]
+    assert sum(request["body"]["amount"] for request in requests) == -3_255
+    assert "days are no money" in Path("out/left-out.csv").read_text()
+    assert evac("export", "case", "free-1", "-o", "out")[0] == 2
+
+
+def test_what_was_booked_is_compared_to_the_last_unit(evac: Evac) -> None:
+    computed(evac)
+    approved(evac)
+    evac("tranche", "case", "paying", "--reason", "go")
+    rows = [row for row in exported(evac, "paying-1") if row["kind"] == "balance"]
+    lines = [f"{row['key']},{row['amount']},KRW" for row in rows]
+    Path("booked.csv").write_text("\n".join(["key,amount,currency", *lines]) + "\n")
+    code, out, _ = evac("reconcile", "case", "paying-1", "booked.csv")
+    assert (code, out.strip()) == (0, "3 lines agree; 0 do not")
+    wrong = [lines[0].replace(",1009,", ",1008,"), lines[1], lines[1], "unasked-1,5,KRW"]
+    Path("booked.csv").write_text("\n".join(["key,amount,currency", *wrong]) + "\n")
+    code, out, _ = evac("reconcile", "case", "paying-1", "booked.csv", "--output", "json")
+    found = json.loads(out)
+    assert (code, found["same"]) == (3, 0)
+    assert sorted(row["code"] for row in found["mismatches"]) == ["differs", "missing", "twice", "unknown"]
+
+
+def test_an_account_is_explained_from_the_ledger(evac: Evac) -> None:
+    computed(evac)
+    _, out, _ = evac("explain", "case", "kim")
+    assert "You receive 3 more days." in out
+    assert "You receive 1,009 KRW. Your fee of 50,000 KRW x 15 h / 744 h" in out
+    assert "드립니다" in evac("explain", "case", "kim", "--language", "ko")[1]
+    Path("texts.yaml").write_text("en: {extended: 'Sorry.'}\n")
+    assert "3 more days. Sorry." in evac("explain", "case", "kim", "--templates", "texts.yaml")[1]
+    code, _, err = evac("explain", "case", "nobody-here")
+    assert (code, "no row of account nobody-here" in err) == (2, True)
+
+
+def test_with_a_policy_only_signatures_of_its_approvers_count(evac: Evac) -> None:
+    computed(evac)
+    keys = {name: new_key(Path(f"{name}.pem")) for name in ("ada", "bob")}
+    listed = "".join(f"  {name}: {key}\n" for name, key in keys.items())
+    Path("policy.yaml").write_text(f"approvers:\n{listed}")
+    options = ("--policy", "policy.yaml", "--reason", "fine")
+    assert evac("approve", "case", "--who", "eve", "--key", "ada.pem", *options)[0] == 4
+    assert evac("approve", "case", "--who", "ada", *options)[0] == 4
+    assert evac("approve", "case", "--who", "ada", "--key", "bob.pem", *options)[0] == 4
+    assert evac("approve", "case", "--who", "ada", "--key", "ada.pem", *options)[0] == 13
+    assert evac("approve", "case", "--who", "bob", "--key", "bob.pem", *options)[0] == 0
+    document = json.loads(evac("show", "case", "--output", "json")[1])
+    assert [row["proven"] for row in document["approvals"]] == ["signature", "signature"]
+
+
+def test_rules_are_listed_printed_and_checked(evac: Evac) -> None:
+    assert "melon-2022" in evac("check")[1].split()
+    assert evac("check", "ofcom", "--print")[1].startswith("credit_rules: 1")
+    assert "autumn: 3 rules" in evac("check", "rules.yaml")[1]
+    Path("rules.yaml").write_text(RULES.replace("paid: true, days", "paid: maybe, days"))
+    code, _, err = evac("check", "rules.yaml")
+    assert (code, re.search(r"rules.yaml:7:\d+: error: .maybe.", err) is not None) == (2, True)
+    code, out, _ = evac("check", "rules.yaml", "--output", "json")
+    assert (code, [row["line"] for row in json.loads(out)["problems"]]) == (2, [7])
+
+
+def test_a_case_without_windows_says_how_to_begin(evac: Evac) -> None:
+    code, _, err = evac("show", "case")
+    assert (code, "evac credit windows CASE --import FILE" in err) == (2, True)
+    code, _, err = evac("windows", "case", "--import", "windows.csv", "--remove", "talk")
+    assert (code, "give one of" in err) == (2, True)
+
+
+def test_overlapping_imports_are_refused_and_nothing_is_added(evac: Evac) -> None:
+    computed(evac)
+    code, _, err = evac("windows", "case", "--import", "windows.csv")
+    assert (code, "window-twice" in err) == (2, True)
+    assert len(json.loads(evac("windows", "case", "--output", "json")[1])["windows"]["list"]) == 3
+
+
+def change(at: str, level: str) -> dict[str, str]:
+    return {"at": f"2022-10-15 {at} UTC", "level": level, "source": "run/1"}
+
+
+def test_windows_of_an_incident_are_when_each_service_was_down() -> None:
+    services = [
+        {"service": "talk", "changes": [change("06:33:00", "down"), change("08:00:00", "degraded")]},
+        {
+            "service": "map",
+            "changes": [change("06:33:00", "down"), change("07:00:00", "up"), change("07:10:00", "down")],
+        },
+        {"service": "tv", "changes": [change("06:33:00", "degraded")]},
+    ]
+    summary = {"incident": "fire", "ended_at": "2022-10-15 09:00:00 UTC", "services": services}
+    found = windows_of_incident(summary)
+    assert [(w.id, (w.to_ms - w.from_ms) // 60_000) for w in found] == [
+        ("fire-talk-1", 87),
+        ("fire-map-1", 27),
+        ("fire-map-2", 110),
+    ]
+    with pytest.raises(InvalidInput, match="map is still down in fire"):
+        windows_of_incident(summary | {"ended_at": None})
+    with pytest.raises(InvalidInput, match="no service was down"):
+        windows_of_incident(summary | {"services": services[2:]})

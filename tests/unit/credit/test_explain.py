@@ -1,0 +1,108 @@
+"""Explanations: what a customer reads, in two languages, and texts that a company changes."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from evac.app.credit import rule_sets
+from evac.credit.exact import Account, lines_of
+from evac.credit.explain import LANGUAGES, TEMPLATES, checked, explained
+from evac.credit.money import decimal_text, money_words
+from evac.credit.windows import Window
+from evac.model.errors import InvalidInput
+from tests.unit.credit import random_cases
+
+BEGIN = 1_665_815_580_000
+MELON = Account("a", "melon", "plus", 10_900, "KRW", "2022-10")
+DOWN = [Window("w", "melon", BEGIN, BEGIN + 89 * 60_000), Window("m", "mobile", BEGIN, BEGIN + 89 * 60_000)]
+
+
+def words(name: str, row: Account, language: str = "en") -> str:
+    (found,) = explained(rule_sets.load(name), DOWN, row, language).sentences  # type: ignore[arg-type]
+    return found
+
+
+def test_days_and_the_amount_that_a_store_gives_instead() -> None:
+    assert words("melon-2022", MELON) == (
+        "melon was unavailable from 2022-10-15 15:33 to 2022-10-15 17:02 (1 h 29 min). "
+        "You receive 3 more days. Your subscription is extended; the next billing day moves."
+    )
+    store = Account("a", "melon", "plus", 10_900, "KRW", "2022-10", channel="app-store")
+    assert "You receive 1,500 KRW. Your store cannot move a billing day" in words("melon-2022", store)
+    assert "이용 기간 3일 연장을 드립니다" in words("melon-2022", MELON, "ko")
+
+
+def test_the_calculation_is_written_out() -> None:
+    row = Account("a", "mobile", "individual", 50_000, "KRW", "2022-10")
+    assert words("kt-2021", row) == (
+        "mobile was unavailable from 2022-10-15 15:33 to 2022-10-15 17:02 (1 h 29 min). "
+        "You receive 1,009 KRW. Your fee of 50,000 KRW x 15 h / 744 h, which is 10 times the outage."
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (Account("a", "mobile", "basic", 50_000, "KRW", "2022-09"), "No outage was recorded"),
+        (Account("a", "mobile", "basic", 0, "KRW", "2022-10"), "No rule covers"),
+        (
+            Account("a", "mobile", "basic", 50_000, "KRW", "2022-10"),
+            "The outage of 1 h 29 min is shorter than rule",
+        ),
+    ],
+)
+def test_no_credit_has_a_reason(row: Account, why: str) -> None:
+    assert why in words("korea-telecom", row)
+
+
+def test_every_random_case_is_explained_in_both_languages_with_its_amount() -> None:
+    rng, amounts = random.Random(7), 0
+    for _ in range(60):
+        rules, windows = random_cases.rule_set(rng), random_cases.windows(rng)
+        for row in random_cases.accounts(rng, 20):
+            lines = lines_of(rules, windows, row)
+            for language in LANGUAGES:
+                found = explained(rules, windows, row, language)
+                assert len(found.sentences) == max(1, len(lines))
+                for line, sentence in zip(lines, found.sentences, strict=False):
+                    assert "{" not in sentence
+                    if line.amount and line.quantity == 0:
+                        amounts += 1
+                        assert money_words(line.amount, line.currency) in sentence
+    assert amounts > 100
+
+
+def test_a_company_changes_a_text_and_keeps_the_others() -> None:
+    made = checked({"en": {"extended": "We moved your billing day."}})
+    rules = rule_sets.load("melon-2022")
+    (found,) = explained(rules, DOWN, MELON, "en", made).sentences
+    assert found.endswith("You receive 3 more days. We moved your billing day.")
+    assert made["ko"] == TEMPLATES["ko"]
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"fr": {}}, "template-unknown"),
+        ({"en": {"line2": "x"}}, "template-unknown"),
+        ({"en": {"days": "{name} more days"}}, "template-invalid"),
+        ({"en": {"days": "{count more days"}}, "template-invalid"),
+        ({"en": {"days": "{count.real} more days"}}, "template-invalid"),
+    ],
+)
+def test_a_text_that_cannot_be_filled_in_is_refused(given: dict[str, dict[str, str]], code: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        checked(given)
+    assert caught.value.code == code
+
+
+def test_both_languages_have_the_same_texts() -> None:
+    assert TEMPLATES["en"].keys() == TEMPLATES["ko"].keys()
+    checked({language: TEMPLATES[language] for language in LANGUAGES})
+
+
+def test_amounts_are_exact_in_every_currency() -> None:
+    assert [decimal_text(5, name) for name in ("KRW", "GBP", "KWD")] == ["5", "0.05", "0.005"]
+    assert money_words(-123_456, "GBP") == "-1,234.56 GBP"

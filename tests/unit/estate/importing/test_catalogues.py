@@ -1,0 +1,149 @@
+"""Catalogues of services: plain tables and YAML, and Backstage."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from evac.estate import load
+from evac.estate.format.problems import Problems
+from evac.estate.importers import KINDS, ImportResult, Options, SourceError, import_estate
+from evac.estate.importers.running import read_source
+from evac.model.estate import Estate
+
+
+def imported(tmp_path: Path, kind: str, name: str, text: str, **options: Any) -> tuple[Estate, ImportResult]:
+    source = tmp_path / name
+    source.write_text(text)
+    result = import_estate(kind, source, tmp_path / "estate", options=Options(**options))
+    return load(tmp_path / "estate"), result
+
+
+TABLE = (
+    "Service;Tier;Team;RTO;Users;Depends on;CPU;Colour\n"
+    "shop;tier-1;web;30 min;200 K;login, store:orders, stripe;0.5 cores;red\n"
+    "login;0;id;;1 M;store:users;;\n"
+    "shop;2;web;;;;;\n"
+    "odd;critical;;soon;;odd;;\n"
+)
+YAML = """
+services:
+  shop: {tier: 1, team: web, rto: 30 min, users: 200 K, cpu: 500 mCPU,
+    depends_on: [login, {store: orders}, stripe]}
+  login: {tier: 0, team: id, users: 1 M, needs: {users: {}}}
+  users: {type: postgres}
+  odd: {tier: critical, rto: soon, needs: odd}
+"""
+
+
+@pytest.mark.parametrize(("name", "text"), [("services.csv", TABLE), ("services.yaml", YAML)])
+def test_a_plain_catalogue(tmp_path: Path, name: str, text: str) -> None:
+    estate, result = imported(tmp_path, "catalogue", name, text)
+    services = {s.id: s for s in estate.services}
+    assert sorted(services) == ["login", "odd", "shop", "stripe"]
+    shop = services["shop"]
+    assert (shop.tier, shop.owner, shop.rto_ms, shop.people) == (1, "web", 1_800_000, 200_000)
+    assert shop.demand[0] == 500
+    assert [(n.kind, n.target, n.hard) for n in shop.needs] == [
+        ("service", "login", True),
+        ("store", "orders", True),
+        ("service", "stripe", False),
+    ]
+    assert [need.target for need in services["login"].needs] == ["users"]
+    assert [store.id for store in estate.stores] == ["orders", "users"]
+    odd = [d for d in result.diagnostics if d.code == "import-word-unknown"]
+    assert [d.message.split(" is no ")[0] for d in odd] == ["'critical'", "'soon'"]
+    assert all(d.place.line > 1 and d.hint for d in odd)
+    codes = {d.code for d in result.diagnostics}
+    assert ("import-twice" in codes) == (name == "services.csv")
+    assert "import-dangling" in codes
+
+
+def test_a_site_for_everything(tmp_path: Path) -> None:
+    estate, _ = imported(tmp_path, "catalogue", "services.csv", "service,replicas\na,3\nb,\n", site="fra")
+    assert [site.id for site in estate.sites] == ["fra"]
+    assert estate.services[0].replicas == 3
+
+
+ENTITIES = """
+apiVersion: backstage.io/v1alpha1
+kind: Component
+metadata: {name: web, labels: {example.com/tier: "1"}}
+spec: {type: website, owner: group:default/shop, system: store, consumesApis: [cart-api]}
+---
+apiVersion: backstage.io/v1alpha1
+kind: Component
+metadata: {name: cart}
+spec: {type: service, providesApis: [cart-api], dependsOn: ["resource:carts", "component:other/mail"]}
+---
+apiVersion: backstage.io/v1alpha1
+kind: API
+metadata: {name: cart-api}
+spec: {type: openapi}
+---
+apiVersion: backstage.io/v1alpha1
+kind: Resource
+metadata: {name: carts}
+spec: {type: database, owner: shop}
+"""
+
+
+def test_backstage_components_need_who_provides_their_apis(tmp_path: Path) -> None:
+    estate, result = imported(tmp_path, "backstage", "catalog-info.yaml", ENTITIES)
+    services = {s.id: s for s in estate.services}
+    assert (services["web"].owner, services["web"].family, services["web"].tier) == ("shop", "store", 1)
+    assert [(n.target, n.hard) for n in services["web"].needs] == [("cart", True)]
+    assert [(n.kind, n.target, n.hard) for n in services["cart"].needs] == [
+        ("store", "carts", True),
+        ("service", "other.mail", False),
+    ]
+    assert [store.id for store in estate.stores] == ["carts"]
+    assert [(d.code, d.place.line) for d in result.diagnostics] == [("import-dangling", 10)]
+
+
+def test_a_broken_file_of_a_folder_is_skipped(tmp_path: Path) -> None:
+    folder = tmp_path / "catalogue"
+    (folder / "team").mkdir(parents=True)
+    (folder / "team" / "catalog-info.yaml").write_text(ENTITIES)
+    (folder / "broken.yaml").write_text("a: [")
+    result = import_estate("backstage", folder, tmp_path / "estate")
+    assert [d.code for d in result.diagnostics] == ["import-skipped", "import-dangling"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "text"),
+    [
+        ("catalogue", "a.csv", "colour\nred\n"),
+        ("catalogue", "a.yaml", "x: [1, 2]\n"),
+        ("backstage", "a.yaml", "kind: Component\nmetadata: {name: a}\n"),
+    ],
+)
+def test_what_is_no_catalogue_is_refused(tmp_path: Path, kind: str, name: str, text: str) -> None:
+    with pytest.raises(SourceError):
+        imported(tmp_path, kind, name, text)
+    assert not (tmp_path / "estate").exists()
+
+
+SIGNS = ["", "{", "}", "[", "]", ":", ",", ";", "\n", "-", "\x00", "9" * 30, "é", '"', "null", "*a", "&a "]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_altered_sources_of_every_kind_never_end_in_a_traceback(
+    tmp_path: Path, kind: str, data: st.DataObject
+) -> None:
+    seed = (
+        '{"_meta": {"hostvars": {"a": {"site": "x"}}}, "g": {"hosts": ["a"]}, "results": [{"name": "d", '
+        '"site": {"slug": "x"}}], "values": {"root_module": {"resources": [{"mode": "managed", "type": '
+        '"aws_instance", "address": "a.b", "values": {"availability_zone": "x"}}]}}, "services": {"s": {}}}'
+    )
+    text = list(data.draw(st.sampled_from([TABLE, YAML, ENTITIES, seed])))
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text[at] = data.draw(st.sampled_from(SIGNS))
+    source = tmp_path / data.draw(st.sampled_from(["source.json", "source.csv"]))
+    source.write_text("".join(text))
+    read_source(kind, source, Problems(), Options())

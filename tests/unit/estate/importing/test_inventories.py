@@ -1,0 +1,174 @@
+"""Ansible, NetBox and Terraform: machines as servers where they are, and nothing secret."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.estate import load
+from evac.estate.importers import ImportResult, Options, SourceError, import_estate
+from evac.model.estate import Estate
+from evac.model.fleet import SERVER_STATES
+
+
+def imported(tmp_path: Path, kind: str, body: Any, **options: Any) -> tuple[Estate, ImportResult, str]:
+    source = tmp_path / f"{kind}.json"
+    source.write_text(json.dumps(body, indent=2))
+    result = import_estate(kind, source, tmp_path / "estate", options=Options(**options))
+    written = "".join(path.read_text() for path in sorted((tmp_path / "estate").iterdir()))
+    return load(tmp_path / "estate"), result, written
+
+
+INVENTORY: dict[str, Any] = {
+    "_meta": {
+        "hostvars": {
+            "web-1": {
+                "datacenter": "fra",
+                "rack": "r1",
+                "ansible_processor_vcpus": 16,
+                "db_password": "hunter2",
+            },
+            "web-2": {"ansible_memtotal_mb": 64_000, "status": "levitating", "long": "x" * 9_000},
+            "db-1": {"cpus": "32", "memory": "512 GiB", "model": "R 740"},
+            "lost": {},
+            "no/name": {"datacenter": "fra"},
+        }
+    },
+    "all": {"children": ["ungrouped", "site_muc", "web", "databases"]},
+    "site_muc": {"hosts": ["web-2", "db-1"]},
+    "web": {"hosts": ["web-1", "web-2", "lost"]},
+    "databases": {"children": ["postgres"]},
+    "postgres": {"hosts": ["db-1"]},
+}
+
+
+def test_an_inventory_has_its_hosts_where_variables_and_groups_say(tmp_path: Path) -> None:
+    estate, result, written = imported(tmp_path, "ansible", INVENTORY)
+    assert [site.id for site in estate.sites] == ["fra", "muc"]
+    assert estate.fleet.name.tolist() == [b"db-1", b"web-1", b"web-2"]
+    assert estate.fleet.capacity[:, :2].tolist() == [[32_000, 524_288], [16_000, 0], [0, 64_000]]
+    assert [SERVER_STATES[code] for code in estate.fleet.state] == ["serving", "serving", "condemned"]
+    assert [(s.id, s.replicas) for s in estate.services] == [("postgres", 1), ("web", 2)]
+    assert {d.code for d in result.diagnostics} == {
+        "import-host-nowhere",
+        "import-skipped",
+        "import-word-unknown",
+    }
+    assert all(d.place.line > 1 for d in result.diagnostics)
+    assert "hunter2" not in written
+
+
+def test_hosts_without_a_place_are_at_the_site_that_is_named(tmp_path: Path) -> None:
+    estate, _, _ = imported(tmp_path, "ansible", INVENTORY, site="ham")
+    assert "ham" in {site.id for site in estate.sites}
+    assert b"lost" in estate.fleet.name.tolist()
+
+
+def device(name: str | None, site: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "site": {"slug": site}, "status": {"value": "active"}, **more}
+
+
+def test_netbox_devices_in_their_racks_and_two_of_one_name(tmp_path: Path) -> None:
+    devices = [
+        device(
+            "db-1",
+            "fra",
+            location={"slug": "hall-1"},
+            rack={"name": "R 07"},
+            position=17.0,
+            serial="ABC-1",
+            oob_ip={"address": "10.0.0.9/24"},
+            device_type={"slug": "r740"},
+            role={"slug": "database"},
+        ),
+        device("db-1", "muc", status={"value": "planned"}),
+        device("db-1", "muc"),
+        device("sw-1", "fra", role={"slug": "top-of-rack-switch"}),
+        device(None, "fra"),
+    ]
+    estate, result, _ = imported(tmp_path, "netbox", {"count": 5, "results": devices})
+    assert estate.fleet.name.tolist() == [b"db-1", b"db-1@muc"]
+    assert [rack.id for rack in estate.racks] == ["fra/hall-1/R-07"]
+    assert estate.fleet.bmc_address[0] == b"10.0.0.9"
+    assert estate.fleet.position[0] == b"17"
+    assert [SERVER_STATES[code] for code in estate.fleet.state] == ["serving", "condemned"]
+    assert [d.code for d in result.diagnostics] == ["import-twice"]
+    assert {u.what: u.count for u in result.unknown if "devices" in u.what} == {
+        "devices without a name; left out": 1,
+        "devices of the network": 1,
+    }
+
+
+def resource(kind: str, name: str, **values: Any) -> dict[str, Any]:
+    return {"address": f"{kind}.{name}", "mode": "managed", "type": kind, "name": name, "values": values}
+
+
+def test_terraform_keeps_machines_and_data_and_no_secret(tmp_path: Path) -> None:
+    child = {
+        "resources": [
+            resource(
+                "aws_db_instance",
+                "main",
+                identifier="orders",
+                engine="postgres",
+                availability_zone="eu-1b",
+                password="hunter2",
+                backup_retention_period=7,
+            ),
+            resource("aws_db_instance", "wide", identifier="users", engine="mysql", multi_az=True),
+            resource("aws_s3_bucket", "files", bucket="files", arn="arn:secret"),
+        ]
+    }
+    root = {
+        "resources": [
+            resource(
+                "aws_instance",
+                "web[0]",
+                availability_zone="eu-1a",
+                instance_type="m5.large",
+                tags={"Name": "web"},
+                user_data="hunter2",
+            ),
+            resource("aws_instance", "web[1]", availability_zone="eu-1b", tags={"Name": "web"}),
+            resource("aws_instance", "nowhere", tags={"Name": "nowhere"}),
+            resource("aws_iam_user", "ci"),
+            {"mode": "data", "type": "aws_ami", "address": "data.aws_ami.x", "values": {}},
+        ],
+        "child_modules": [child],
+    }
+    estate, result, written = imported(tmp_path, "terraform", {"values": {"root_module": root}})
+    assert estate.fleet.name.tolist() == [b"aws_instance.web.1", b"web"]
+    stores = {store.id: store for store in estate.stores}
+    assert {name: store.engine for name, store in stores.items()} == {
+        "files": "s3",
+        "orders": "postgresql",
+        "users": "mysql",
+    }
+    assert [(m.at, m.mode) for m in stores["orders"].members] == [("eu-1b", "primary")]
+    assert stores["users"].members == ()
+    assert "backups kept for 7 days" in written
+    assert [d.code for d in result.diagnostics] == ["import-host-nowhere"]
+    assert "hunter2" not in written
+    assert "arn:secret" not in written
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        ("ansible", '{"all": {}}', "ansible-inventory --list"),
+        ("ansible", '{"_meta": {"hostvars": {"a"', "ends in the middle"),
+        ("netbox", "{}", "/api/dcim/devices/"),
+        ("terraform", '{"lineage": "x", "resources": []}', "terraform show -json"),
+        ("terraform", '{"values": {"root_module": {}}}', "docs/how-to/import.md"),
+    ],
+)
+def test_a_source_of_another_kind_is_refused_with_the_way_to_make_one(
+    tmp_path: Path, kind: str, text: str, words: str
+) -> None:
+    source = tmp_path / "source.json"
+    source.write_text(text)
+    with pytest.raises(SourceError) as caught:
+        import_estate(kind, source, tmp_path / "estate")
+    assert any(words in f"{one.message} {one.hint}" for one in caught.value.diagnostics)
+    assert not (tmp_path / "estate").exists()
