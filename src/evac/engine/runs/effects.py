@@ -82,7 +82,7 @@ def moved_from(found: Mapping[str, Any]) -> Moved:
 async def numbered(store: Store, one: Moved) -> Moved:
     """As the last of all that ended by now. Raises Unavailable."""
     last = 0
-    for entry in await pages(store, EFFECTS):
+    for entry in await all_entries(store, EFFECTS):
         with contextlib.suppress(Corrupt):
             last = max(last, decode(entry.value).number)
     return replace(one, number=last + 1)
