@@ -57,8 +57,9 @@ def test_the_stream_is_followed_however_late_its_script_comes(
         route.continue_()
 
     page.route("**/hx-sse.min.js*", late)
-    with page.expect_request("**/v1/stream", timeout=PATIENCE_MS):
+    with page.expect_request("**/v1/stream", timeout=PATIENCE_MS) as followed:
         page.goto(served[0] + "/now")
+    assert followed.value.url.endswith("/v1/stream")
 
 
 def test_it_says_the_same_without_scripts(browser: Browser, served: tuple[str, str]) -> None:

@@ -188,8 +188,8 @@ _USED: Final = re.compile(r'href="#i-([a-z]+)"')
 @lru_cache(maxsize=1)
 def symbols() -> Mapping[str, str]:
     """Icons by name, each as a `<symbol>`."""
-    text = folder("static").joinpath("vendor", "lucide.svg").read_text("utf-8")
-    return dict(re.findall(r'(?m)^(?=<symbol id="i-([a-z]+)")(.*)$', text))
+    sprite = folder("static").joinpath("vendor", "lucide.svg").read_text("utf-8")
+    return dict(re.findall(r'(?m)^(?=<symbol id="i-([a-z]+)")(.*)$', sprite))
 
 
 def icon(name: str) -> Markup:

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from evac.model.step_id import StepId
 from evac.run.forecast import forecast
 from evac.run.values import ENDED, SETTLED
 from evac.run.view import RunView
@@ -125,7 +124,7 @@ def services_back(view: RunView) -> dict[str, int]:
     found: dict[str, int] = {}
     for i, step in enumerate(view.steps):
         kind = kind_of(step.kind)
-        if kind.moves_traffic or (kind.checks and StepId.parse(step.id).milestone == "base"):
+        if kind.moves_traffic or (kind.checks and step.id.milestone == "base"):
             if view.phases[i] not in SETTLED:
                 found[step.target] = 0
             elif found.get(step.target, -1) != 0:

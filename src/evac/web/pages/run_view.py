@@ -33,7 +33,7 @@ from evac.views.documents import (
     trouble_of,
 )
 from evac.views.plan_view import GONE
-from evac.views.run_report import limit_words
+from evac.views.run_report import STYLE_OF, limit_words
 from evac.views.wait_words import WaitRow, clock
 from evac.views.words import duration, listed, moment_ms, number, plural
 from evac.web.pages.projection import TOLERANCE_MS, Projection
@@ -178,18 +178,7 @@ STEP_CLASS: Final[Mapping[str, str]] = {
     "running": "note",
 }
 STEP_STATE: Final[Mapping[str, str]] = {"unknown": "in doubt", "succeeded": "done", "pending": "not yet"}
-RUN_CLASS: Final[Mapping[str, str]] = {
-    "succeeded": "ok",
-    "succeeded_with_exceptions": "warning",
-    "failed": "error",
-    "timed_out": "error",
-    "cancelled": "warning",
-    "paused": "warning",
-    "awaiting_approval": "warning",
-    "rolling_back": "warning",
-    "unfinished": "unknown",
-    CORRUPT: "error",
-}
+RUN_CLASS: Final[Mapping[str, str]] = {**STYLE_OF, "unfinished": "unknown", CORRUPT: "error"}
 FAR_OFF: Final = 1 << 62
 
 
