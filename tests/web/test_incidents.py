@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 import urllib.request
 from pathlib import Path
@@ -163,6 +164,37 @@ def test_a_draft_is_edited_and_published_on_the_page(named: Path) -> None:
             assert (untouched.status_code, "is missing" in untouched.text) == (422, True)
             await client.post(f"{PATH}/write", data=fields(form, name="Payment", value="degraded"))
             assert "says that Payment is degraded" in (await client.get(PATH)).text
+        await office.close()
+
+    asyncio.run(story())
+
+
+def test_one_form_publishes_phase_text_and_component_states_together(named: Path) -> None:
+    async def story() -> None:
+        office = await primed(office_of(MemoryStore(), named))
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(room_of(office)), base_url=BASE
+        ) as client:
+            await with_fire(client, office)
+            page = (await client.get(f"{PATH}/write?kind=update")).text
+            told = {"text": "They are back.", "phase": "monitoring", "due": "30", "who": "ann"}
+            web = {"component-0": "Web shop", "was-0": "major outage", "state-0": "degraded"}
+            tried = await client.post(f"{PATH}/write", data=fields(page, **told) | web | {"as": "preview"})
+            assert "Not published" in tried.text
+            assert "We will post an update by" in tried.text
+            assert "major outage becomes <b>degraded</b>" in tried.text
+            bare = await client.post(f"{PATH}/write", data=fields(page, **told) | web | {"text": " "})
+            assert bare.status_code == 422
+            assert (await client.get("/v1/status")).json()["incidents"][0]["updates"] == []
+            done = await client.post(f"{PATH}/write", data=fields(page, **told) | web)
+            assert done.headers["location"].startswith(f"{PATH}?done=published")
+            shown = (await client.get(PATH)).text
+            assert re.search(r'<li class="now" aria-current="step">.*<b>Monitoring</b>', shown)
+            status = (await client.get("/v1/status")).json()
+            (update,) = status["incidents"][0]["updates"]
+            assert update["phase"] == "monitoring"
+            assert update["text"].startswith("They are back.\n\nWe will post an update by")
+            assert {one["name"]: one["state"] for one in status["components"]}["Web shop"] == "degraded"
         await office.close()
 
     asyncio.run(story())

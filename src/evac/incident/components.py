@@ -71,6 +71,8 @@ class Update:
     at_ms: int
     title: str
     text: str
+    phase: str = ""
+    """`investigating`, `identified`, `monitoring` or `resolved`; empty if the person named none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,8 @@ def _public(dossier: Dossier, about: Summary, names: Mapping[str, str]) -> Publi
     touched |= {
         note.name for note in dossier.notes if note.kind == "state" and note.name in set(names.values())
     }
-    updates = [Update(n.at_ms, n.name, n.text) for n in in_order(dossier.notes) if n.kind == "update"]
+    said = [note for note in in_order(dossier.notes) if note.kind == "update"]
+    updates = [Update(note.at_ms, note.name, note.text, note.value) for note in said]
     if not touched and not updates:
         return None
     title = next((update.title for update in updates if update.title), "")

@@ -29,6 +29,10 @@ NOTE_KINDS: Final[tuple[NoteKind, ...]] = get_args(NoteKind)
 ComponentState = Literal["operational", "degraded", "partial outage", "major outage", "maintenance"]
 COMPONENT_STATES: Final[tuple[ComponentState, ...]] = get_args(ComponentState)
 
+Phase = Literal["investigating", "identified", "monitoring", "resolved"]
+PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
+"""Of a published update, as status pages know them."""
+
 NAME_MOST: Final = 200
 TEXT_MOST: Final = 4_000
 NOTES_MOST: Final = 10_000
@@ -42,8 +46,8 @@ _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 @dataclass(frozen=True, slots=True)
 class Note:
     """name: of `state` the component, of `fact` the field, of `update` and `draft` a title. value: of `state`
-    the state, of `fact` what the field holds, of `command` who commands, of `resolved` the name of the
-    incident, typed once more.
+    the state, of `fact` what the field holds, of `command` who commands, of `update` and `draft` the phase or
+    nothing, of `resolved` the name of the incident, typed once more.
     """
 
     id: str
@@ -102,6 +106,8 @@ def _fits(note: Note) -> Note:
         raise _wrong(f"a {note.kind} is of something", "give its name")
     if note.kind == "state" and note.value not in COMPONENT_STATES:
         raise _wrong(f"{note.value[:40]!r} is no state", f"one of {', '.join(COMPONENT_STATES)}")
+    if note.kind in ("update", "draft") and note.value not in ("", *PHASES):
+        raise _wrong(f"{note.value[:40]!r} is no phase", f"one of {', '.join(PHASES)}")
     if note.kind == "fact" and not note.value.strip():
         raise _wrong("a fact without a value says nothing", "give its value, or write no fact")
     return note

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
-from evac.incident.components import Component, Day, PublicIncident, StatusPage
+from evac.incident.components import Component, Day, PublicIncident, StatusPage, Update
 from evac.views import rendered
 from evac.views.sheet import utc
 from evac.views.words import plural
@@ -24,7 +24,7 @@ _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uff
 def status_feed(page: StatusPage, link: str) -> str:
     """link: the address of the page. Newest first, at most ITEMS_MOST. Same input, same bytes."""
     items = [
-        (update.at_ms, update.title or one.title, update.text)
+        (update.at_ms, _titled(update, one.title), update.text)
         for one in page.incidents
         for update in one.updates
     ]
@@ -51,6 +51,12 @@ def status_feed(page: StatusPage, link: str) -> str:
     return "\n".join([*lines, "</channel>", "</rss>", ""])
 
 
+def _titled(update: Update, title: str) -> str:
+    """`Identified: Trouble with Pay`."""
+    words = update.title or title
+    return f"{update.phase.capitalize()}: {words}" if update.phase else words
+
+
 def _text(words: str) -> str:
     return escape(_CONTROL.sub(" ", words))
 
@@ -62,11 +68,11 @@ def _date(at_ms: int) -> str:
 
 SCHEMA_VERSION: Final = 1
 OVERALL: Final = {
-    "operational": "Everything works",
-    "maintenance": "Maintenance is going on",
-    "degraded": "Some things work less well than they should",
-    "partial outage": "Some things do not work",
-    "major outage": "Something does not work at all",
+    "operational": "All systems operational",
+    "maintenance": "Under maintenance",
+    "degraded": "Degraded performance",
+    "partial outage": "Partial outage",
+    "major outage": "Major outage",
 }
 
 
@@ -166,7 +172,9 @@ def _incident(one: PublicIncident) -> dict[str, Any]:
         "begun_at": utc(one.begun_ms),
         "ended_at": None if one.ended_ms is None else utc(one.ended_ms),
         "components": list(one.components),
-        "updates": [{"at": utc(u.at_ms), "title": u.title, "text": u.text} for u in one.updates],
+        "updates": [
+            {"at": utc(u.at_ms), "phase": u.phase, "title": u.title, "text": u.text} for u in one.updates
+        ],
     }
 
 

@@ -65,10 +65,13 @@ class CommandSaid(_Written):
 
 
 class UpdateSaid(_Written):
-    """A status update: a draft for people inside, or published, which is public at once. name: its title."""
+    """A status update: a draft for people inside, or published, which is public at once. name: its title;
+    value: its phase.
+    """
 
     kind: Literal["draft", "update"]
     name: Name = ""
+    value: Literal["", "investigating", "identified", "monitoring", "resolved"] = ""
     text: Said
 
 

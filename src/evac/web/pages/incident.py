@@ -6,18 +6,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import quote
 
 from fastapi import Depends, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
-from evac.incident.records import COMPONENT_STATES
+from evac.incident.records import COMPONENT_STATES, PHASES
 from evac.incident.regulator import FACTS
 from evac.model.errors import EvacError, InvalidInput
-from evac.office.incidents import IncidentFile
+from evac.office.incidents import IncidentFile, felt
 from evac.views.incident_view import runbook_sheet
 from evac.views.status_page import OVERALL, component_rows
 from evac.web.access.port import Actor, need
@@ -30,7 +31,10 @@ from evac.web.room import WarRoom, room_of
 
 Word = Literal["note", "command", "update", "state", "fact", "resolved", "reopened", "new"]
 Kind = Annotated[Word, Query()]
-FIELDS_MOST: Final = 16
+FIELDS_MOST: Final = 160
+COMPONENTS_MOST: Final = 40
+"""Whose states one update can change."""
+DUES: Final = (("30", "In 30 minutes"), ("15", "In 15 minutes"), ("60", "In 60 minutes"), ("", "Do not say"))
 _BODIES: Final[TypeAdapter[Any]] = TypeAdapter(NoteBody)
 _ASKED: Final[Mapping[str, tuple[str, str]]] = {
     "note": ("Write a note", "Something seen, thought or done. People inside read it in the timeline."),
@@ -125,7 +129,8 @@ def prefilled(room: WarRoom, file: IncidentFile | None, kind: str, actor: Actor)
     fields = dict.fromkeys(("text", "name", "value", "who", "incident", "problem", "basis"), "")
     if kind == "update" and file is not None:
         made = api.draft_of(room, file)
-        fields |= {"name": made.title, "text": made.text, "basis": made.basis}
+        phase = incident_view.next_phase(file)
+        fields |= {"name": made.title, "text": made.text, "basis": made.basis, "phase": phase, "due": "30"}
     if kind == "command":
         fields["value"] = actor.name
     return fields | {"key": secrets.token_hex(16)}
@@ -133,7 +138,8 @@ def prefilled(room: WarRoom, file: IncidentFile | None, kind: str, actor: Actor)
 
 def fields_of(body: bytes) -> dict[str, str]:
     """The fields of a form. Raises InvalidInput."""
-    told = dict.fromkeys(("kind", "as", "text", "name", "value", "who", "incident", "key", "basis"), "")
+    names = ("kind", "as", "text", "name", "value", "who", "incident", "key", "basis", "phase", "due")
+    told = dict.fromkeys(names, "")
     told |= {
         name: value.replace("\r\n", "\n").strip()
         for name, value in frame.fields_of(body, FIELDS_MOST).items()
@@ -152,9 +158,15 @@ async def written(request: Request, actor: Actor, incident: str, fields: Mapping
             body = IncidentBody(incident=fields["incident"], text=fields["text"], who=fields["who"])
             await api.begin(request, body, actor, key)
             return body.incident
-        if kind == "update" and fields["as"] == "draft":
-            kind = "draft"
-        wanted = {"text": fields["text"], "name": fields["name"], "value": fields["value"], "kind": kind}
+        text, value = fields["text"], fields["value"]
+        if kind == "update":
+            value = fields["phase"]
+            if fields["as"] == "draft":
+                kind = "draft"
+            else:
+                text = with_due(text, fields["due"], room_of(request).office.clock.now_ms())
+                await _set_components(request, actor, incident, fields, key)
+        wanted = {"text": text, "name": fields["name"], "value": value, "kind": kind}
         told = {name: wanted[name] for name in _names_of(kind)}
         note = _BODIES.validate_python({**told, "who": fields["who"]})
         await api.write(request, incident, note, actor, key)
@@ -163,12 +175,45 @@ async def written(request: Request, actor: Actor, incident: str, fields: Mapping
     return incident
 
 
+async def _set_components(
+    request: Request, actor: Actor, incident: str, fields: Mapping[str, str], key: str
+) -> None:
+    """Writes the states that the person changed in the form of an update. A text that is missing is found
+    first, so that nothing is published without it.
+    """
+    if not fields["text"]:
+        raise InvalidInput("request-invalid", "the text is missing")
+    for n, (name, state, was) in enumerate(components_in(fields)):
+        if state != was:
+            note = _BODIES.validate_python(
+                {"kind": "state", "name": name, "value": state, "who": fields["who"]}
+            )
+            await api.write(request, incident, note, actor, f"{key}s{n}" if key else "")
+
+
+def components_in(fields: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """(component, state that was chosen, state as the form showed it)."""
+    return [
+        (fields[f"component-{n}"], fields.get(f"state-{n}", ""), fields.get(f"was-{n}", ""))
+        for n in range(COMPONENTS_MOST)
+        if fields.get(f"component-{n}")
+    ]
+
+
+def with_due(text: str, minutes: str, now_ms: int) -> str:
+    """The text with the promise of the next update."""
+    if not text or minutes not in {one for one, _ in DUES if one}:
+        return text
+    at = datetime.fromtimestamp(now_ms / 1_000 + 60 * int(minutes), UTC)
+    return f"{text}\n\nWe will post an update by {at:%H:%M} UTC."
+
+
 def _names_of(kind: str) -> tuple[str, ...]:
     """Fields of each kind of note."""
     more = {
         "command": ("value",),
-        "draft": ("name",),
-        "update": ("name",),
+        "draft": ("name", "value"),
+        "update": ("name", "value"),
         "state": ("name", "value"),
         "fact": ("name", "value"),
         "resolved": ("value",),
@@ -298,7 +343,49 @@ async def form(
     room = room_of(request)
     file = await room.office.incidents.file(incident)
     name = file.about.incident
-    return _form(room, actor, form_of(room, name, kind, file), prefilled(room, file, kind, actor))
+    shown = prefilled(room, file, kind, actor)
+    if kind == "update":
+        return _composer(room, actor, name, shown, await _components(room, file))
+    return _form(room, actor, form_of(room, name, kind, file), shown)
+
+
+async def _components(room: WarRoom, file: IncidentFile) -> list[tuple[str, str, str]]:
+    """Components that the incident affects or that are not operational, with their states."""
+    names = api.public_names(room)
+    affected = {names.get(fate.service, "") for fate in felt(file.about)}
+    try:
+        page = await public_page(room)
+    except EvacError:
+        return []
+    chosen = [one for one in page.components if one.name in affected or one.state != "operational"]
+    return [(one.name, one.state, one.state) for one in chosen[:COMPONENTS_MOST]]
+
+
+def _composer(
+    room: WarRoom,
+    actor: Actor,
+    incident: str,
+    fields: Mapping[str, str],
+    components: Sequence[tuple[str, str, str]],
+    status: int = 200,
+) -> Response:
+    """The form of a status update: phase, words, states of components, and when the next one is due."""
+    now_ms = room.office.clock.now_ms()
+    preview = fields.get("as") == "preview" and not fields["problem"]
+    body = frame.render(
+        "incident_update.html.j2",
+        PAGE.path,
+        now_ms,
+        wanted=form_of(room, incident, "update"),
+        fields=fields,
+        actor=actor,
+        components=components,
+        phases=PHASES,
+        states=COMPONENT_STATES,
+        dues=DUES,
+        preview=with_due(fields["text"], fields["due"], now_ms) if preview else "",
+    )
+    return Response(body, status, {"cache-control": "no-store"}, frame.HTML)
 
 
 @PAGE.router.post(PAGE.path + "/{incident}/write")
@@ -308,6 +395,9 @@ async def write(
     """Writes it down, by the code of the API. What is missing is said in the form."""
     fields = fields_of(await request.body())
     name = await room_of(request).office.incidents.check_known(incident)
+    if fields["kind"] == "update" and fields["as"] == "preview":
+        shown = {"problem": "", **fields}
+        return _composer(room_of(request), actor, name, shown, components_in(fields))
     return await _write(request, actor, name, fields)
 
 
@@ -318,6 +408,8 @@ async def _write(request: Request, actor: Actor, incident: str, fields: dict[str
     except EvacError as error:
         empty = prefilled(room, None, fields["kind"], actor)
         again = {**empty, **fields, "problem": problem_of(error)}
+        if fields["kind"] == "update":
+            return _composer(room, actor, incident, again, components_in(fields), 422)
         file = await room.office.incidents.file(incident) if fields["kind"] == "resolved" else None
         return _form(room, actor, form_of(room, incident, fields["kind"], file), again, 422)
     kind = "draft" if fields["kind"] == "update" and fields["as"] == "draft" else fields["kind"]

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from evac.app.status_export import REFRESH_MS
 from evac.incident.components import Draft
-from evac.incident.records import WATCH, Entry, Source, in_order
+from evac.incident.records import PHASES, WATCH, Entry, Source, in_order
 from evac.incident.regulator import FACTS
 from evac.incident.timeline import grouped
 from evac.office.incidents import IncidentFile, IncidentShort, felt
@@ -107,6 +107,7 @@ def context(
         "answer": _answer(row, len(services), now_ms),
         "cards": _cards(row, len(services), file.about.begun),
         "asks": [ask for ask in ASKS if ask[0] != ("resolved" if row.ended_ms is not None else "reopened")],
+        "phases": phases(file),
         "entries": _lines(file, whole, total - end, total - begin),
         "whole": whole,
         "begin": begin,
@@ -126,6 +127,33 @@ def context(
         "losses": file.dossier.losses,
         "exported": exported(exports, now_ms),
     }
+
+
+def phases(file: IncidentFile) -> list[dict[str, Any]]:
+    """The phases of what was published: which are done, which one is now, and since when."""
+    first: dict[str, int] = {}
+    last = ""
+    for note in in_order(file.dossier.notes):
+        if note.kind == "update" and note.value:
+            first.setdefault(note.value, note.at_ms)
+            last = note.value
+    reached = PHASES.index(last) if last in PHASES else -1
+    return [
+        {
+            "name": name.capitalize(),
+            "at_ms": first.get(name, 0),
+            "look": "now" if n == reached else "done" if n < reached else "",
+        }
+        for n, name in enumerate(PHASES)
+    ]
+
+
+def next_phase(file: IncidentFile) -> str:
+    """What the form of an update proposes: never a step back, and nothing that is down is called resolved."""
+    said = [note.value for note in in_order(file.dossier.notes) if note.kind == "update" and note.value]
+    if said:
+        return said[-1]
+    return "identified" if file.dossier.runs else "investigating"
 
 
 def _state(row: IncidentShort) -> str:
