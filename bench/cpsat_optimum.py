@@ -18,6 +18,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ sys.path[:0] = [str(_ROOT), str(_ROOT / "src")]
 
 from ortools.sat.python import cp_model  # noqa: E402
 
+from bench.small_instances import KINDS, small_instance  # noqa: E402
 from bench.wild_instances import wild_instance  # noqa: E402
 from evac.model.instance import WHOLE, Instance, Use  # noqa: E402
 from tests.unit.planning.instances import random_variant, worked_example  # noqa: E402
@@ -245,21 +247,28 @@ def _new_replica(m: Model, s: int, milestone: str, name: str) -> tuple[Any, Any]
         begun, ended = m.action("start", duration, held, chosen, f"{name}.step")
         model.add(start == begun).only_enforce_if(chosen)
         model.add(end == ended).only_enforce_if(chosen)
-    _may_start(m, s, start, here)
+    _wait(m, s, start, here, instance.services.hard_start, instance.services.start_stores)
     m.starts[s, milestone].append((here, end))
     return here, start
 
 
-def _may_start(m: Model, s: int, start: Any, here: Any) -> None:
-    """Every start waits for what the component of the service needs outside itself, and for stores."""
+def _wait(
+    m: Model,
+    s: int,
+    start: Any,
+    here: Any,
+    hard: tuple[tuple[int, ...], ...],
+    stores: tuple[tuple[int, ...], ...],
+) -> None:
+    """What begins at `start` waits for what its component needs outside itself, and for stores."""
     services = m.instance.services
     inside = [k for k in range(len(services)) if services.component[k] == services.component[s]]
     for k in inside:
-        for j in services.hard[k]:
+        for j in hard[k]:
             if j not in inside and services.base_lost[j]:
                 m.model.add(start >= m.served[j]).only_enforce_if(here)
                 m.model.add_implication(here, m.back[j])
-        for d in services.lost_stores[k]:
+        for d in stores[k]:
             done, ready = m.primary[d]
             m.model.add(start >= ready).only_enforce_if(here)
             m.model.add_implication(here, done)
@@ -302,10 +311,11 @@ def _base(m: Model, s: int) -> None:
 
 def _verify(m: Model, s: int, done: Any, starts: list[tuple[Any, Any]], name: str) -> tuple[Any, Any]:
     """A verify after the starts it covers and after what the component waits for."""
-    start, end = m.action("verify", int(m.instance.services.verify[s]), (), done, name)
+    services = m.instance.services
+    start, end = m.action("verify", int(services.verify[s]), (), done, name)
     for here, ended in starts:
         m.model.add(start >= ended).only_enforce_if(here, done)
-    _may_start(m, s, start, done)
+    _wait(m, s, start, done, services.hard, services.lost_stores)
     return start, end
 
 
@@ -440,6 +450,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variants", type=int, default=80)
     parser.add_argument("--wild", type=int, default=120)
+    parser.add_argument(
+        "--kinds", nargs="+", choices=(*KINDS, "variants", "wild"), default=["variants", "wild"]
+    )
+    parser.add_argument("--instances", type=int, help="of each kind, in place of --variants and --wild")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--workers", type=int, default=1)
@@ -447,11 +461,13 @@ def main() -> None:
     args = parser.parse_args()
     answer = optimum(worked_example(), args.seconds, args.workers)
     print(f"worked example: {answer.objective} {answer.status}")
-    tables = {
-        "made": "bench/cpsat_optimum.py, OR-Tools 9.14; of random_variant(seed) and wild_instance(seed)",
-        "variants": _table("variant", random_variant, args.variants, args),
-        "wild": _table("wild", wild_instance, args.wild, args),
-    }
+    tables: dict[str, Any] = {"made": "bench/cpsat_optimum.py, OR-Tools 9.14, by kind and seed"}
+    makers = {"variants": random_variant, "wild": wild_instance}
+    counts = {"variants": args.variants, "wild": args.wild}
+    for kind in args.kinds:
+        make = makers.get(kind) or partial(small_instance, kind)
+        count = args.instances if args.instances is not None else counts.get(kind, args.wild)
+        tables[kind] = _table(kind, make, count, args)
     if args.output is not None:
         args.output.write_text(json.dumps(tables, indent=1) + "\n", "utf-8")
 

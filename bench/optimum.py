@@ -1,6 +1,8 @@
 """`evac plan`'s planner beside the true optimum of small random instances, by kind of instance.
 
-`python -m bench optimum [--instances 30] [--first-seed 0] [--seconds 30] [--work 400]`. The optima come from
+`python -m bench optimum [--instances 30] [--first-seed 0] [--seconds 30] [--work 400] [--kinds boots sheds]`.
+Kinds are the one thing that small instances leave to decide (`small_instances.KINDS`), variants of the worked
+example, and wild ones. The optima come from
 CP-SAT (`bench/cpsat_optimum.py`) in an interpreter that has OR-Tools, by default that of `make
 bench-referees`; without one this says so and leaves them out. Level order, the baseline, is priced on the
 same instances.
@@ -19,17 +21,23 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from bench import small_instances
 from bench.wild_instances import wild_instance
 from evac.model.instance import Instance
 from evac.planning.plan import level_order, plan_instance
 from tests.unit.planning.instances import random_variant
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS: dict[str, Callable[[int], Instance]] = {"variants": random_variant, "wild": wild_instance}
+KINDS: dict[str, Callable[[int], Instance]] = {
+    **{kind: partial(small_instances.small_instance, kind) for kind in small_instances.KINDS},
+    "variants": random_variant,
+    "wild": wild_instance,
+}
 WORDS = {"variants": "variants of the worked example", "wild": "wild instances"}
 
 
@@ -42,15 +50,17 @@ def referee_python() -> str | None:
     return named if subprocess.run(command, capture_output=True, check=False).returncode == 0 else None
 
 
-def optima(python: str, instances: int, first_seed: int, seconds: float) -> dict[str, list[dict[str, Any]]]:
+def optima(
+    python: str, kinds: list[str], instances: int, first_seed: int, seconds: float
+) -> dict[str, list[dict[str, Any]]]:
     """By kind: seed, status and objective of each instance."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "optima.json"
         command = [python, str(ROOT / "bench/cpsat_optimum.py"), "--first-seed", str(first_seed)]
-        command += ["--variants", str(instances), "--wild", str(instances), "--seconds", str(seconds)]
+        command += ["--seconds", str(seconds), "--instances", str(instances), "--kinds", *kinds]
         subprocess.run([*command, "-o", str(answer)], check=True, stdout=subprocess.DEVNULL)
         found: dict[str, list[dict[str, Any]]] = json.loads(answer.read_text("utf-8"))
-        return {kind: found[kind] for kind in KINDS}
+        return {kind: found[kind] for kind in kinds}
 
 
 def measure(kind: str, table: list[dict[str, Any]], work: int) -> None:
@@ -71,7 +81,7 @@ def measure(kind: str, table: list[dict[str, Any]], work: int) -> None:
         ours[part].append(100 * plan.objective / line["objective"] - 100)
         levels[part].append(100 * level_order(instance) / line["objective"] - 100)
     print(
-        f"{WORDS[kind]}: {len(table) - len(proved)} without a proved optimum,"
+        f"{WORDS.get(kind, kind)}: {len(table) - len(proved)} without a proved optimum,"
         f" {seconds / max(1, len(proved)):.2f} s each"
     )
     for part, found in ours.items():
@@ -91,6 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=30.0, help="of CP-SAT for each instance")
     parser.add_argument("--work", type=int, default=400, help="generations of the search")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     asked = parser.parse_args(arguments)
     python = referee_python()
     if python is None:
@@ -98,6 +109,6 @@ def main(arguments: list[str] | None = None) -> None:
         return
     seeds = f"seeds {asked.first_seed} to {asked.first_seed + asked.instances - 1}"
     print(f"Small instances beside CP-SAT, {seeds}, work {asked.work}")
-    tables = optima(python, asked.instances, asked.first_seed, asked.seconds)
+    tables = optima(python, asked.kinds, asked.instances, asked.first_seed, asked.seconds)
     for kind, table in tables.items():
         measure(kind, table, asked.work)

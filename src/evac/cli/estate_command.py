@@ -23,7 +23,8 @@ from evac.cli.options import (
 )
 from evac.estate import CheckResult
 from evac.estate import check as check_estate
-from evac.estate.importers import KINDS, ImportResult, Options, import_estate
+from evac.estate.importers import KINDS, ImportResult, Options, import_estate, import_recipe
+from evac.model.errors import InvalidInput
 from evac.views.json_out import alert_rows, check_json, document, plain
 from evac.views.problems import Alert, in_format, of_diagnostics
 from evac.views.small_texts import check_text
@@ -31,53 +32,72 @@ from evac.views.words import listed, plural
 
 
 @click.command("import")
-@click.argument("kind", type=click.Choice(KINDS))
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--out", "target", type=click.Path(path_type=Path), required=True, help="Folder of the estate."
-)
+@click.argument("kind", metavar="KIND|RECIPE", shell_complete=lambda *_: list(KINDS))
+@click.argument("source", type=click.Path(path_type=Path), required=False)
+@click.option("-o", "--out", "target", type=click.Path(path_type=Path), help="Folder of the estate.")
 @click.option(
     "--overlay", type=click.Path(path_type=Path), help="Facts that the source does not know; never changed."
 )
 @click.option("--site", help="The site that everything in the source is at, if the source does not say.")
 @click.option("--namespace", "namespaces", multiple=True, help="Kubernetes: only this namespace; repeatable.")
 @click.option("--strict", is_flag=True, help="Refuse the source if one object in it cannot be used.")
+@click.option("--update", is_flag=True, help="Run a recipe again, and refuse if it was never run.")
 @output_option("text", "json")
 @quiet_option
 def import_(
     kind: str,
-    source: Path,
-    target: Path,
+    source: Path | None,
+    target: Path | None,
     overlay: Path | None,
     site: str | None,
     namespaces: tuple[str, ...],
     strict: bool,
+    update: bool,
     output: str,
     quiet: bool,
 ) -> int:
-    """Import an estate from SOURCE: a host list, manifests, a dump, ...
+    """Import an estate from SOURCE, a file or folder of the kind KIND, or from all sources of a RECIPE file.
 
-    Add what the source does not know in overlay.yaml, which the first import creates. Importing again keeps
+    KIND is one of: ansible, backstage, catalogue, compose, csv, kubernetes, netbox, terraform, wikimedia. Add
+    what the source does not know in overlay.yaml, which the first import creates. Importing again keeps
     it and shows what changed. Exit 2: evac check does not accept the folder after the import.
     """
-    options = Options(site=site, namespaces=namespaces)
-    found = import_estate(kind, source, target, overlay=overlay, options=options, strict=strict)
+    if source is None:
+        if kind in KINDS or not Path(kind).is_file():
+            raise InvalidInput(
+                "import-source-missing",
+                f"there is no recipe {kind}" if kind not in KINDS else f"{kind} needs a source",
+                f"evac import KIND SOURCE -o DIR, or evac import RECIPE; kinds: {', '.join(KINDS)}",
+            )
+        if overlay is not None or site is not None or namespaces:
+            raise click.UsageError("a recipe says these itself: --overlay, --site, --namespace")
+        into, found = import_recipe(Path(kind), target, strict=strict, update=update)
+    else:
+        if target is None:
+            raise click.UsageError("Missing option '-o' / '--out'.")
+        if update:
+            raise click.UsageError("--update is for a recipe; an import of one source updates by itself")
+        options = Options(site=site, namespaces=namespaces)
+        found = import_estate(kind, source, target, overlay=overlay, options=options, strict=strict)
+        into = target
     if output == "json":
         body = {
             "files": found.files,
             "services": found.services,
             "servers": found.servers,
             "unknown": found.unknown,
+            "worth": [{"what": what, "count": count, "why": why} for what, count, why in found.worth],
             "diagnostics": alert_rows(of_diagnostics(found.diagnostics)),
             "diff": found.diff,
         }
         click.echo(document("evac-import", plain(body)), nl=False)
     else:
-        _tell(found, target, quiet)
+        tell_import(found, into, quiet)
     return console.USAGE if any(d.severity == "error" for d in found.diagnostics) else console.DONE
 
 
-def _tell(found: ImportResult, target: Path, quiet: bool) -> None:
+def tell_import(found: ImportResult, target: Path, quiet: bool) -> None:
+    """Say what an import changed, what is wrong with its sources, and what is still unknown."""
     for line in found.diff:
         click.echo(line)
     for alert in of_diagnostics(found.diagnostics):
@@ -89,6 +109,8 @@ def _tell(found: ImportResult, target: Path, quiet: bool) -> None:
     for gap in found.unknown:
         names = f" ({listed(list(gap.names), 4)})" if gap.names else ""
         say(f"unknown: {gap.what}, {gap.count:,}{names}", quiet)
+    for number, (what, count, why) in enumerate(found.worth, 1):
+        say(f"most worth adding {number}: {what}, {count:,} ({why})", quiet)
     if not found.diff and "overlay.yaml" not in found.files:
         say("nothing changed since the last import", quiet)
     errors = sum(d.severity == "error" for d in found.diagnostics)

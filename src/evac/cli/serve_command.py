@@ -174,6 +174,11 @@ def status_options(command: Command) -> Command:
     help="Certificate of the war room, PEM. [default: from the access file]",
 )
 @click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Its private key, PEM.")
+@click.option(
+    "--credits",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder of the cases of evac credit, for the page Credits.",
+)
 @click.option("--demo", is_flag=True, help="Instead: serve a simulated company that loses a site.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="With --demo; 0: any free port. [default: 8400]")
 @bundle_options
@@ -198,6 +203,7 @@ def serve(
     access: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    credits: Path | None,
     lease: int | None,
     as_of: date | None,
     store: str | None,
@@ -235,7 +241,7 @@ def serve(
         raise click.UsageError("name an ESTATE and its --site; or --demo, which needs neither")
     if port is not None:
         raise click.UsageError("--port needs --demo; for the war room, use --listen")
-    if listen is None and (idle := _given("access", "tls_cert", "tls_key")):
+    if listen is None and (idle := _given("access", "tls_cert", "tls_key", "credits")):
         raise click.UsageError(f"{listed(idle)} needs --listen")
     from evac.app import controlling, runs
 
@@ -252,7 +258,7 @@ def serve(
         generation,
         anchors=asked.bundle is not None,
     )
-    room = _room(setting, listen, access, tls_cert, tls_key) if listen else None
+    room = _room(setting, listen, access, tls_cert, tls_key, credits) if listen else None
     _run(replace(setting, access=access), room, status.arguments(setting), _notices(setting, notices))
     return console.DONE
 
@@ -310,7 +316,12 @@ def _demo(port: int | None) -> int:
 
 
 def _room(
-    setting: Setting, listen: str, access: Path | None, cert: Path | None, key: Path | None
+    setting: Setting,
+    listen: str,
+    access: Path | None,
+    cert: Path | None,
+    key: Path | None,
+    credits: Path | None = None,
 ) -> list[str]:
     """Arguments of the process of the war room. Raises EstateError, InvalidInput, NotAllowed before anything
     starts.
@@ -334,6 +345,7 @@ def _room(
         ("--access", opened.path),
         ("--tls-cert", cert),
         ("--tls-key", key),
+        ("--credits", credits and credits.absolute()),
     )
     told += [word for name, path in named if path is not None for word in (name, str(path))]
     return told + (["--as-of", setting.as_of.isoformat()] if setting.as_of else [])

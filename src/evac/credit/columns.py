@@ -77,6 +77,17 @@ _PLACE: Final = ("service", "site", "cycle")
 _INT64_MOST: Final = 2**63 - 1
 
 
+def concerned(rules: RuleSet, windows: Sequence[Window], services: Iterable[str]) -> list[str]:
+    """Of some services those that any rule can pay for: rows of the others need not be read."""
+    counted = {
+        service
+        for rule in rules.rules
+        for service in {window.service for window in windows if window.kind not in rule.excludes}
+        if not rule.services or service in rule.services
+    }
+    return sorted(counted.intersection(services))
+
+
 def ledger(rules: RuleSet, windows: Sequence[Window], rows: pl.DataFrame) -> pl.DataFrame:
     """All lines of some rows, in the order of the rules and then of the rows. Raises InvalidInput for a cycle
     that is none, and polars' OverflowError for an amount beyond 64 bits.
@@ -85,9 +96,10 @@ def ledger(rules: RuleSet, windows: Sequence[Window], rows: pl.DataFrame) -> pl.
     cycles = {name: cycle_of(name, rules.zone_minutes) for name in {place[2] for place in places}}
     parts = []
     for number, rule in enumerate(rules.rules):
-        facts = pl.DataFrame(list(_facts(rule, windows, places, cycles)), _FACTS, orient="row")
-        if len(facts):
-            parts.append(_lines(rule, rows, facts).with_columns(pl.lit(number).alias("number")))
+        facts = list(_facts(rule, windows, places, cycles))
+        if facts:
+            hit = _hit(rule, rows, places, facts)
+            parts.append(_lines(rule, hit).with_columns(pl.lit(number).alias("number")))
     if not parts:
         return pl.DataFrame(schema=LINES)
     found = pl.concat(parts)
@@ -173,8 +185,28 @@ def _factor(rule: Rule, spans: Sequence[tuple[int, int]], down: int, cycle: Cycl
             return 0, 1, 0
 
 
-def _lines(rule: Rule, rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
-    hit = rows.filter(_entitled(rule)).join(facts, on=_PLACE, how="inner", maintain_order="left")
+def _hit(
+    rule: Rule,
+    rows: pl.DataFrame,
+    places: Sequence[tuple[str, str, str]],
+    facts: Sequence[tuple[Any, ...]],
+) -> pl.DataFrame:
+    """Rows that the rule pays for, with num, den and fixed. Mostly these are the same at all sites and in all
+    cycles of some services: then nothing is joined.
+    """
+    services = {fact[0] for fact in facts}
+    factors = {fact[3:] for fact in facts}
+    everywhere = sum(place[0] in services for place in places) == len(facts)
+    if everywhere and len(factors) == 1:
+        found = rows.filter(_entitled(rule) & pl.col("service").is_in(sorted(services)))
+        names = _FACTS.names()[3:]
+        values = zip(names, next(iter(factors)), strict=True)
+        return found.with_columns(*(pl.lit(value, pl.Int64).alias(name) for name, value in values))
+    table = pl.DataFrame(list(facts), _FACTS, orient="row")
+    return rows.filter(_entitled(rule)).join(table, on=_PLACE, how="inner", maintain_order="left")
+
+
+def _lines(rule: Rule, hit: pl.DataFrame) -> pl.DataFrame:
     kind, quantity = pl.lit(rule.kind), pl.lit(0, pl.Int64)
     amount, review = _raw_amount(rule, hit), pl.lit(False)
     match rule.formula:

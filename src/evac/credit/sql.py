@@ -53,7 +53,8 @@ def statement(rules: RuleSet) -> str:
     spans = ", ".join(_measures(rule, number, rules.zone_minutes) for number, rule in enumerate(rules.rules))
     union = " UNION ALL ".join(f"SELECT * FROM lines{number}" for number in range(len(rules.rules)))
     columns = ", ".join(COMPARED)
-    whole = f"WITH {spans}, {parts}, everything AS ({union})"
+    rows = "rows AS MATERIALIZED (SELECT DISTINCT service, site, cycle FROM accounts)"
+    whole = f"WITH {rows}, {spans}, {parts}, everything AS ({union})"
     if rules.overlap == "sum" or len(rules.rules) == 1:
         return f"{whole} SELECT {columns} FROM everything"
     return (
@@ -83,11 +84,11 @@ def _measures(rule: Rule, number: int, zone_minutes: int) -> str:
     inside = "a < cycle_to AND b > cycle_from" if rule.shares_fee else "a >= cycle_from AND a < cycle_to"
     length = "least(b, cycle_to) - greatest(a, cycle_from)" if rule.shares_fee else "b - a"
     return f"""
-places{n} AS (SELECT DISTINCT service, site FROM accounts {services}),
-cycles{n} AS (SELECT DISTINCT service, site, cycle,
+places{n} AS (SELECT DISTINCT service, site FROM rows {services}),
+cycles{n} AS (SELECT service, site, cycle,
     epoch_ms(CAST(cycle || '-01' AS TIMESTAMP)) - {shift} AS cycle_from,
     epoch_ms(CAST(cycle || '-01' AS TIMESTAMP) + INTERVAL 1 MONTH) - {shift} AS cycle_to
-    FROM accounts {services}),
+    FROM rows {services}),
 hits{n} AS (SELECT p.service, p.site, w.from_ms AS a, w.to_ms AS b FROM places{n} p
     JOIN windows w ON w.service = p.service AND (w.site = '' OR w.site = p.site) {kinds}),
 begins{n} AS (SELECT *, CASE WHEN a <= max(b) OVER (PARTITION BY service, site ORDER BY a, b

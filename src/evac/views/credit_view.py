@@ -27,20 +27,19 @@ def case_sheet(case: Document) -> Sheet:
     parts = [_windows(case["windows"])]
     if ledger is not None:
         parts += [_totals(ledger), _by_rule(ledger), _largest(ledger), _approvals(case), _tranches(case)]
-    return Sheet(f"Credits: {case['case']}", _lead(case), tuple(parts), f"next: {case['next']}")
+    return Sheet(f"Credits: {case['case']}", summary_of(case), tuple(parts), f"next: {case['next']}")
 
 
-def _lead(case: Document) -> str:
+def summary_of(case: Document) -> str:
+    """What is owed, to how many, and how far the case is, in one sentence."""
     ledger = case["ledger"]
     if ledger is None:
         return "No ledger is computed yet."
     owed = ", ".join(_sums(ledger["envelope"])) or "nothing"
     accounts = ledger["accounts"]
     have, needed = len(case["approvals"]), case["approvals_needed"]
-    return (
-        f"{owed} for {accounts['credited']:,} of {accounts['rows']:,} rows of accounts "
-        f"({ledger['lines']:,} lines); {have} of {needed} persons approved."
-    )
+    lines = f"{ledger['lines']:,} lines from {accounts['rows']:,} rows"
+    return f"{owed} for {accounts['credited']:,} accounts ({lines}); {have} of {needed} persons approved."
 
 
 def _sums(rows: Sequence[Document]) -> Iterator[str]:

@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, cast
@@ -258,6 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("estate", type=Path)
     parser.add_argument("--store", required=True)
     parser.add_argument("--listen", required=True)
+    parser.add_argument("--credits", type=Path)
     parser.add_argument("--site", default="")
     parser.add_argument("--policy", type=Path)
     parser.add_argument("--as-of", type=date.fromisoformat)
@@ -285,7 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         access = access_of(opened, who_am_i(), SystemClock())
         certificate = None if opened.tls is None else RoomCertificate(opened.tls)
         with asyncio.Runner(loop_factory=_loops()) as runner:
-            runner.run(serve(setting, opened.listen, access, setting_of(opened), certificate, told.socket))
+            web = replace(setting_of(opened), credits=told.credits)
+            runner.run(serve(setting, opened.listen, access, web, certificate, told.socket))
     except EvacError as error:
         for row in error.diagnostics if isinstance(error, EstateError) else ():
             print(f"{row.place}: {row.message} [{row.code}]", file=sys.stderr)

@@ -40,7 +40,7 @@ class WebSetting:
     """hosts: names that the room answers to, without ports; empty: any. body_most: bytes of a request body;
     plan_most: of a plan that is handed over.
     heartbeat_s: a sign of life on streams. secure: TLS ends here, so cookies and HSTS may say so.
-    certificates: (what for, file) of those that this process shows.
+    certificates: (what for, file) of those that this process shows. credits: folder of cases for credits.
     """
 
     hosts: tuple[str, ...] = NAMES_HERE
@@ -50,6 +50,7 @@ class WebSetting:
     heartbeat_s: float = 15.0
     secure: bool = False
     certificates: tuple[tuple[str, Path], ...] = ()
+    credits: Path | None = None
 
 
 def listen_of(text: str) -> Listen:

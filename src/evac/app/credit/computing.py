@@ -89,7 +89,7 @@ def part_file(folder: Path, number: int) -> Path:
 def _part(
     folder: Path, number: int, rules: RuleSet, windows: Sequence[Window], files: Sequence[Path]
 ) -> None:
-    rows = pl.read_parquet(list(files)) if files else pl.DataFrame(schema=columns.ROWS)
+    count, rows = _read(rules, windows, files)
     lines = columns.ledger(rules, windows, rows)
     target = part_file(folder, number)
     draft = target.with_name(f".{target.name}.draft")
@@ -99,13 +99,23 @@ def _part(
             os.fsync(file.fileno())
         if files:
             recompute(rules, windows, files, draft)
-        _sample(rules, windows, rows, lines)
+        _sample(rules, windows, files, count, lines)
         draft.replace(target)
     except OSError as error:
         raise no_space(target, error) from error
     finally:
         draft.unlink(missing_ok=True)
-    write_once(_mark(folder, number), canonical_json(_facts(lines, len(rows))))
+    write_once(_mark(folder, number), canonical_json(_facts(lines, count)))
+
+
+def _read(rules: RuleSet, windows: Sequence[Window], files: Sequence[Path]) -> tuple[int, pl.DataFrame]:
+    """(rows in all, those of services that a rule can pay for)."""
+    if not files:
+        return 0, pl.DataFrame(schema=columns.ROWS)
+    frame = pl.scan_parquet(list(files))
+    services = columns.concerned(rules, windows, {window.service for window in windows})
+    count = frame.select(pl.len()).collect().item()
+    return count, frame.filter(pl.col("service").is_in(services)).collect()
 
 
 def recompute(rules: RuleSet, windows: Sequence[Window], files: Sequence[Path], ledger: Path) -> None:
@@ -145,9 +155,15 @@ def _differ(found: Sequence[tuple[Any, ...]]) -> LedgersDiffer:
     return LedgersDiffer("ledgers-differ", f"the engines do not agree: {words}", hint)
 
 
-def _sample(rules: RuleSet, windows: Sequence[Window], rows: pl.DataFrame, lines: pl.DataFrame) -> None:
-    step = max(1, len(rows) // SAMPLED)
-    some = rows.gather_every(step)
+def _sample(
+    rules: RuleSet, windows: Sequence[Window], files: Sequence[Path], count: int, lines: pl.DataFrame
+) -> None:
+    """Some rows from four places of the partition."""
+    if not files:
+        return
+    frame, size = pl.scan_parquet(list(files)), SAMPLED // 4
+    starts = sorted({count * part // 4 for part in range(4)})
+    some = pl.concat([frame.slice(start, size).collect() for start in starts]).unique(columns.KEY)
     names = columns.ROWS.names()
     key = list(columns.KEY)
     kept = lines.join(some.select(key), on=key, how="semi").select(sql.COMPARED).rows()
@@ -167,7 +183,12 @@ def _facts(lines: pl.DataFrame, rows: int) -> dict[str, Any]:
     sums = lines.group_by(by).agg(pl.len().alias("lines"), pl.col("amount", "quantity", "tax").sum())
     money = lines.filter(pl.col("kind").is_in(list(MONEY)))
     shown = ["account", "service", "cycle", "rule", "kind", "amount", "currency", "fee", "plan"]
-    largest = money.sort(["amount", *columns.KEY], descending=[True, False, False, False]).head(LARGEST)
+    least = money.get_column("amount").top_k(LARGEST).min()
+    largest = (
+        money.filter(pl.col("amount") >= (least or 0))
+        .sort(["amount", *columns.KEY], descending=[True, False, False, False])
+        .head(LARGEST)
+    )
     by_rule = lines.group_by("rule", "kind", "currency").agg(
         pl.len().alias("lines"), pl.col("amount", "quantity").sum()
     )

@@ -181,6 +181,11 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
         _IMPORTS,
         "One object of the source cannot be used and is skipped; everything else is imported.",
     ),
+    (
+        "import-conflict",
+        _IMPORTS,
+        "Two sources of a recipe state one fact differently; the one that is listed first counts.",
+    ),
     ("import-twice", _IMPORTS, "The source describes one thing twice; the first description counts."),
     (
         "import-no-volume",

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from evac.estate.format.spec import FORMAT_VERSION, SECTIONS
 from evac.model.diagnostic import Diagnostic
@@ -41,6 +41,8 @@ class ImportResult:
     unknown: tuple[Unknown, ...]
     diagnostics: tuple[Diagnostic, ...]
     diff: tuple[str, ...]
+    worth: tuple[tuple[str, int, str], ...] = ()
+    """What is most worth adding, the best first: what, of how many, and what cannot be said without it."""
 
 
 class SourceError(EstateError):
@@ -54,6 +56,10 @@ class SourceError(EstateError):
         self.message = f"{errors} {noun} in the source; nothing was written"
         self.hint = "fix these lines, then run the import again"
         self.args = (self.message,)
+
+
+Sign: TypeAlias = Literal["placed", "unplaced", "names"]
+"""What a file that can be imported says: where things are; things, but not where; or only names and facts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,8 @@ class Imported:
     tables: dict[str, Rows] = field(default_factory=dict)
     unknown: list[Unknown] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
+    facts: dict[str, dict[str, Value]] = field(default_factory=dict)
+    """Path of a fact -> where it is from and of which day it is."""
 
     def add(
         self, section: str, name: str, values: Mapping[str, Value] | None = None, comment: str = ""
@@ -147,6 +155,11 @@ def document_text(kind: str, imported: Imported) -> str:
             lines.append(f"{section.key}:")
             for name in sorted(entries):
                 lines.extend(_entry_lines(name, entries[name]))
+    if imported.facts:
+        lines.append("facts:")
+        lines += [
+            f"  {scalar_text(path)}: {value_text(imported.facts[path])}" for path in sorted(imported.facts)
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -30,6 +30,7 @@ from evac.estate.format.document import (
     read_document,
 )
 from evac.estate.format.problems import Problems
+from evac.estate.importers.combining import Part, combine, renamed
 from evac.estate.importers.imported import (
     HEADER_MARK,
     TABLE_COLUMNS,
@@ -43,6 +44,7 @@ from evac.estate.importers.imported import (
     scalar_text,
     table_text,
 )
+from evac.estate.importers.recipe import read_recipe
 from evac.estate.loading import check
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate, Service, Store
@@ -402,6 +404,61 @@ def import_estate(
         )
     problems = Problems()
     imported = read_source(kind, source, problems, options or Options())
+    name = source.resolve().name.split(".")[0] or kind
+    return _write(kind, imported, problems, target, name, overlay, strict)
+
+
+RECIPE_KIND: Final = "recipe"
+
+
+def import_recipe(
+    path: Path,
+    target: Path | None = None,
+    *,
+    strict: bool = False,
+    update: bool = False,
+    name: str | None = None,
+    stated: tuple[str, ...] = (),
+) -> tuple[Path, ImportResult]:
+    """Make or update the estate of a recipe; the folder it is in, and the result.
+
+    `target`: another folder than the recipe names; `update`: refuse if there is nothing to update; `name` and
+    `stated`: of the estate, and lines of YAML for its first overlay. Raises as `import_estate` does, also
+    for what is wrong in the recipe.
+    """
+    problems = Problems()
+    recipe = read_recipe(path, KINDS, problems)
+    if recipe is None:
+        raise SourceError(problems.all())
+    into = target or recipe.into
+    if update and not (into / document_name(RECIPE_KIND)).exists():
+        raise InvalidInput(
+            "import-nothing-before",
+            f"{into.name} holds no import of {path.name} to update",
+            f"run it without --update first: evac import {path.name}",
+        )
+    parts = []
+    for source in recipe.sources:
+        facts = read_source(source.kind, source.path, problems, source.options)
+        made = renamed(facts, source.names)
+        parts.append(Part(source.name, made, source.place, source.observed, source.good_for))
+    imported = combine(parts, problems)
+    usual = path.resolve().parent.name if path.stem in ("estate", "recipe") else path.stem
+    name = name or usual or "estate"
+    return into, _write(RECIPE_KIND, imported, problems, into, name, None, strict, stated)
+
+
+def _write(
+    kind: str,
+    imported: Imported,
+    problems: Problems,
+    target: Path,
+    name: str,
+    overlay: Path | None,
+    strict: bool,
+    stated: tuple[str, ...] = (),
+) -> ImportResult:
+    """Write what was read, or nothing."""
     if strict:
         problems.sharpen(_LEFT_OUT)
     if problems.has_errors:
@@ -411,7 +468,7 @@ def import_estate(
     document = document_text(kind, imported)
     texts = {document_name(kind): document} | {f"{name}.csv": text for name, text in tables.items()}
     check_free(target, before, texts)
-    own_words = overlay_text(target, overlay, _example_overlay(kind, source, imported))
+    own_words = overlay_text(target, overlay, _example_overlay(name, stated, imported))
     gone = [f"{name}.csv" for name in before.tables if name not in tables]
     write_all(target, texts | ({"overlay.yaml": own_words} if own_words is not None else {}), gone)
     diff = (
@@ -437,21 +494,27 @@ def _result(
         still_open: tuple[Unknown, ...] = ()
     else:
         services, servers, still_open = len(estate.services), len(estate.fleet), open_facts(estate)
-    return ImportResult(written, services, servers, (*imported.unknown, *still_open), tuple(found), diff)
+    missing = checked.coverage.missing if checked.coverage is not None else ()
+    worth = tuple((one.what, one.count, one.why) for one in missing[:_WORTH_MAX])
+    unknown = (*imported.unknown, *still_open)
+    return ImportResult(written, services, servers, unknown, tuple(found), diff, worth)
 
 
-def _example_overlay(kind: str, source: Path, imported: Imported) -> str:
-    name = source.resolve().name.split(".")[0] or kind
+_WORTH_MAX: Final = 10
+
+
+def _example_overlay(name: str, stated: tuple[str, ...], imported: Imported) -> str:
     lines = [
         "# What only you know. This file is yours: an import creates it once and never changes it again.",
         "# It is merged over the imported facts, and what it says wins. Take the sign # away where you know",
         "# the answer; what stays unknown is treated as unknown, never guessed.",
         "evac: 1",
         f"name: {scalar_text(name[:100])}",
+        *stated,
         "",
         *(f"# {line}".rstrip() for line in imported.examples),
     ]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-__all__ = ["import_estate", "overlay_in", "read_source"]
+__all__ = ["import_estate", "import_recipe", "overlay_in", "read_source"]

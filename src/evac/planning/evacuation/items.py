@@ -1,7 +1,7 @@
 """One item on the board: stores, then starts, verify and shift of a base or a top, or nothing of it.
 
 An item that does not fit or would not hold before the horizon is undone as a whole. Rows are chosen as
-the item is scheduled, or were given before.
+the item is scheduled, or were pinned before.
 """
 
 # Records are untyped to mypy, so what is read from them is Any.
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from evac.planning.compiled import inner, spliced
 from evac.planning.evacuation.board import (
+    BARRED,
     BOOTS,
     CANDIDATE,
     CANDIDATE_CLASS,
@@ -21,19 +22,20 @@ from evac.planning.evacuation.board import (
     FAILED_ROOM,
     FAILED_TIME,
     FENCE,
-    GIVEN,
     HELD,
     LEVELLED,
     MEMBER,
     NEED_STORE,
     NEED_UP,
     NEVER,
+    PINNED,
     PROMOTE,
     RAN,
     RECOVERED,
     RELEASED,
     SHEDS,
     SHIFT,
+    SPOILED,
     START_STORE,
     START_WAIT,
     STARTS,
@@ -49,7 +51,7 @@ from evac.planning.evacuation.board import (
     untake_to,
 )
 from evac.planning.evacuation.shedding import delay_sheds_of, undo_sheds_to
-from evac.planning.evacuation.starts import delay_starts, last_end, start_given, start_replicas
+from evac.planning.evacuation.starts import delay_starts, last_end, start_pinned, start_replicas
 from evac.planning.evacuation.timing import (
     back_to_begun,
     begin_item,
@@ -61,6 +63,10 @@ from evac.planning.evacuation.timing import (
     when,
 )
 
+TASTE, EAGER, FAVOUR, ROWS = range(4)
+"""Columns of the options of an item: which stock first (of a store: which copy, 0 for the first to be
+there), whether sheds compete, pool liked best (-1), and rows to leave alone.
+"""
 IN_TURN, AGAIN = range(2)
 """Ways to run an item."""
 AT_WORK: Final = 0
@@ -76,14 +82,14 @@ def reset(board: Board) -> None:
     for step in board.outset:
         reserve(board, step.uses, 0, step.ticks, 1, step.at)
     for budget in board.budget:
-        budget.left = budget.room
+        budget.left = budget.capacity
     for row in board.row:
         row.on_at = UNKNOWN if row.dark else 0
         row.boot_at = UNKNOWN
         row.shed_end = 0
         for r in range(board.vector.shape[1]):
-            row.free[r] = row.room[r]
-            row.unshed[r] = row.room[r]
+            row.free[r] = row.capacity[r]
+            row.unshed[r] = row.capacity[r]
     for block in range(len(board.block)):
         survey(board, block)
     for entry in board.present:
@@ -91,7 +97,7 @@ def reset(board: Board) -> None:
     for pool in board.pool:
         pool.booted_count = 0
     for item in board.item:
-        item.done, item.at, item.why = 0, UNKNOWN, 0
+        item.done, item.at, item.why, item.ahead = 0, UNKNOWN, 0, UNKNOWN
     for store in board.store:
         store.primary_at, store.candidate = UNKNOWN, UNKNOWN
     for service in board.service:
@@ -149,7 +155,7 @@ def undo(board: Board, held: int, starts: int, sheds: int, boots: int) -> None:
 
     Pointers over rows stay: they move only between items, and what is undone came after they moved.
     """
-    anew = board.size[BOOTS] > boots or (board.size[GIVEN] == 0 and board.size[HELD] > held)
+    anew = board.size[BOOTS] > boots or (board.size[PINNED] == 0 and board.size[HELD] > held)
     release_to(board, held)
     if anew:
         back_to_begun(board)
@@ -165,8 +171,10 @@ def undo(board: Board, held: int, starts: int, sheds: int, boots: int) -> None:
 
 
 @inner
-def recover_store(board: Board, store: int) -> int:
-    """Fence and promote a store; the tick its primary is there. Equally fresh copies race."""
+def recover_store(board: Board, store: int, choice: int) -> int:
+    """Fence and promote a store; the tick its primary is there. Equally fresh copies race, unless one of them
+    is chosen (1: the first).
+    """
     if board.store[store].primary_at != UNKNOWN:
         return board.store[store].primary_at
     board.store[store].primary_at = NEVER
@@ -203,6 +211,8 @@ def recover_store(board: Board, store: int) -> int:
         )
         if begin < NEVER and begin + length < best_end:
             best, best_end = k, begin + length
+        if begin < NEVER and k == first + choice - 1:
+            best, best_end = k, 0
     begin, end, hand = schedule(
         board,
         PROMOTE,
@@ -230,7 +240,7 @@ def _all_there(board: Board, component: int, waits: int, stores: int) -> int:
     for k in range(
         board.heap[board.base[stores] + component], board.heap[board.base[stores] + component + 1]
     ):
-        at = max(at, recover_store(board, board.heap[k]))
+        at = max(at, recover_store(board, board.heap[k], 0))
     return at
 
 
@@ -248,9 +258,9 @@ def _startable_at(board: Board, component: int) -> int:
 
 @spliced
 def _start(board: Board, item: int, service: int, mile: int, count: int, since: int, options: Ints) -> bool:
-    """Start replicas on the rows given for the item, or on rows chosen now."""
-    if board.size[GIVEN]:
-        return start_given(board, item, service, mile, since)
+    """Start replicas on the rows pinned for the item, or on rows chosen now."""
+    if board.size[PINNED]:
+        return start_pinned(board, item, service, mile, since)
     open_spread(board, service)
     fits = start_replicas(board, service, mile, count, since, options[0], options[1], options[2])
     close_spread(board)
@@ -309,8 +319,11 @@ def _is_out(board: Board, component: int) -> bool:
 
 @spliced
 def _base(board: Board, component: int, options: Ints) -> None:
-    """Generate the base of a component, or undo all of it."""
+    """Generate the base of a component, or undo all of it; what has started ahead of it cannot be undone."""
+    ahead = board.item[component].ahead if board.item[component].ahead < NEVER else UNKNOWN
+    spoiled = board.size[SPOILED]
     board.item[component].at = NEVER
+    board.size[SPOILED] = 1 if ahead > UNKNOWN else spoiled
     if _is_out(board, component):
         return
     ready = ready_at(board, component)
@@ -323,8 +336,8 @@ def _base(board: Board, component: int, options: Ints) -> None:
     end = NEVER
     board.item[component].at = AT_WORK
     board.item[component].why = FAILED_ROOM
-    if _start_members(board, component, since, options):
-        started = max(ready, last_end(board, starts))
+    if ahead > UNKNOWN or _start_members(board, component, since, options):
+        started = max(ready, ahead, last_end(board, starts))
         delay_starts(board, starts, started)
         delay_sheds_of(board, sheds, starts)
         end = _verify_members(board, component, started, 1)
@@ -339,10 +352,42 @@ def _base(board: Board, component: int, options: Ints) -> None:
             board.service[board.heap[k]].shift_at = UNKNOWN
         return
     board.item[component].at = end
+    board.size[SPOILED] = spoiled
     for k in range(
         board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
     ):
         board.service[board.heap[k]].base_at = end
+
+
+@inner
+def _is_written_off(board: Board, component: int) -> bool:
+    """Whether a component is left for the end, so that what it needs may make way for others."""
+    written_off = False
+    for k in range(
+        board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
+    ):
+        written_off |= board.service[board.heap[k]].written_off > 0
+    return written_off
+
+
+@spliced
+def run_ahead(board: Board, component: int, options: Ints) -> None:
+    """Start a component before what it needs only to serve is generated; not where that would shed."""
+    board.item[component].ahead = NEVER
+    if _is_out(board, component) or _is_written_off(board, component):
+        return
+    since = _startable_at(board, component)
+    held, starts = board.size[HELD], board.size[STARTS]
+    sheds, boots = board.size[SHEDS], board.size[BOOTS]
+    begin_item(board)
+    board.item[component].at, board.size[BARRED] = AT_WORK, options[ROWS]
+    fits = since < NEVER and _start_members(board, component, since, options)
+    if fits and board.size[SHEDS] == sheds:
+        board.item[component].ahead = last_end(board, starts)
+    else:
+        board.item[component].at = UNKNOWN
+        undo(board, held, starts, sheds, boots)
+    _advance(board)
 
 
 @spliced
@@ -401,23 +446,15 @@ def _top(board: Board, service: int, options: Ints) -> None:
 
 
 @inner
-def _is_written_off(board: Board, component: int) -> bool:
-    """Whether a component is left for the end, so that what it needs may make way for others."""
-    written_off = False
-    for k in range(
-        board.heap[board.base[MEMBER] + component], board.heap[board.base[MEMBER] + component + 1]
-    ):
-        written_off |= board.service[board.heap[k]].written_off > 0
-    return written_off
-
-
-@inner
 def run_item(board: Board, item: int, options: Ints, again: int) -> None:
     """Generate one item whose needs are generated.
 
-    IN_TURN: and remember that it ran. AGAIN: a component that found no room in its turn may find some now.
+    IN_TURN: and remember that it ran. AGAIN: a component that found no capacity in its turn may find some
+    now.
     """
+    board.size[BARRED] = 0
     if again == IN_TURN:
+        board.size[BARRED] = options[ROWS]
         board.item[board.size[RAN]].ran = item
         board.size[RAN] += 1
     if item >= board.components:
@@ -426,7 +463,7 @@ def run_item(board: Board, item: int, options: Ints, again: int) -> None:
         board.item[item].at = NEVER
     else:
         _base(board, item, options)
-    if board.size[GIVEN] == 0:
+    if board.size[PINNED] == 0:
         _advance(board)
 
 

@@ -32,7 +32,8 @@ class Items:
     tier: Ints
 
 
-def _ragged(board: Board, table: int, entry: int) -> Ints:
+def entries(board: Board, table: int, entry: int) -> Ints:
+    """The values of one entry of a ragged table."""
     first, last = board.heap[board.base[table] + entry], board.heap[board.base[table] + entry + 1]
     return board.heap[first:last]
 
@@ -50,7 +51,7 @@ def items_of(board: Board, instance: Instance) -> Items:
     np.minimum.at(tier, services["component"][lost], services["tier"][lost])
     weight[components:] = services["top_weight"]
     tier[components:] = services["tier"]
-    active = [c for c in range(components) if len(_ragged(board, b.MEMBER, c))]
+    active = [c for c in range(components) if len(entries(board, b.MEMBER, c))]
     active += [components + s for s in np.flatnonzero(services["top_starts"]).tolist()]
     for service in np.flatnonzero(services["top_starts"]).tolist():
         own = int(services["component"][service])
@@ -70,7 +71,7 @@ def items_of(board: Board, instance: Instance) -> Items:
 def _closures(board: Board) -> list[Ints]:
     """Per component everything it waits for, itself last; waits have lower numbers or are tools."""
     found, alone = [], np.arange(board.components)
-    waits = [_ragged(board, b.WAIT, component).tolist() for component in range(board.components)]
+    waits = [entries(board, b.WAIT, component).tolist() for component in range(board.components)]
     for component, some in enumerate(waits):
         if not some:
             found.append(alone[component : component + 1])
@@ -121,7 +122,7 @@ def _set_ticks(board: Board, services: b.Table) -> Floats:
 
 def _ticks_of(board: Board, uses: int, ticks: int) -> float:
     found = 0.0
-    for line in _ragged(board, b.USES, uses).tolist():
+    for line in entries(board, b.USES, uses).tolist():
         use = board.use[line]
         hold = int(use["hold"]) if use["hold"] >= 0 else ticks
         found = max(found, int(use["units"]) * hold / max(1, int(board.limit[int(use["limit"])]["cap"])))
@@ -140,7 +141,7 @@ def _start_ticks(board: Board) -> Floats:
 def _shared_ticks(board: Board) -> float:
     """Ticks one start takes of the limits that every pool shares."""
     sets = [
-        {int(board.use[k]["limit"]): k for k in _ragged(board, b.USES, int(p["start_set"])).tolist()}
+        {int(board.use[k]["limit"]): k for k in entries(board, b.USES, int(p["start_set"])).tolist()}
         for p in board.pool
     ]
     shared = set.intersection(*(set(s) for s in sets)) if sets else set()
@@ -160,9 +161,9 @@ def _boot_share(board: Board) -> Floats:
     if not dark.any() or not starts.any():
         return np.zeros(len(services))
     wanted = (services["demand"] * starts[:, None]).sum(axis=0).astype(np.float64)
-    room = rows["room"][~dark].sum(axis=0).astype(np.float64)
-    short = max(0.0, float(np.max(1 - room / np.maximum(wanted, 1), where=wanted > 0, initial=0.0)))
-    typical = np.maximum(rows["room"][dark].mean(axis=0), 1.0)
+    capacity = rows["capacity"][~dark].sum(axis=0).astype(np.float64)
+    short = max(0.0, float(np.max(1 - capacity / np.maximum(wanted, 1), where=wanted > 0, initial=0.0)))
+    typical = np.maximum(rows["capacity"][dark].mean(axis=0), 1.0)
     share = (services["demand"] / typical).max(axis=1)
     return np.asarray(short * share * _ticks_of_boots(board) / int(dark.sum()), np.float64)
 
@@ -174,7 +175,7 @@ def _ticks_of_boots(board: Board) -> float:
     dark = board.group[board.group["dark"] > 0]
     columns: list[Ints] = [dark[name] for name in ("boot_set", "boot_ticks", "first", "last")]
     for uses, ticks, first, last in zip(*(column.tolist() for column in columns), strict=True):
-        for line in _ragged(board, b.USES, uses).tolist():
+        for line in entries(board, b.USES, uses).tolist():
             load[limit[line]] += units[line] * (hold[line] if hold[line] >= 0 else ticks) * (last - first)
     return float((load / np.maximum(board.limit["cap"], 1)).max(initial=0.0))
 
@@ -241,7 +242,7 @@ def _flat(lists: list[list[int]]) -> tuple[Ints, Ints]:
 
 
 def tier_order(board: Board, items: Items) -> Ints:
-    """Bases tier by tier, each in closure order, then tops: room goes to high tiers first."""
+    """Bases tier by tier, each in closure order, then tops: capacity goes to high tiers first."""
     bases = items.active[items.active < board.components]
     tops = items.active[items.active >= board.components]
     parts = [closure_order(items, bases[items.tier[bases] == tier]) for tier in range(board.last_tier + 1)]
@@ -257,7 +258,7 @@ def lost_tools(board: Board, items: Items) -> Ints:
     tools: set[int] = set()
     for kind in range(len(b.KINDS)):
         if board.heap[board.base[b.MANUAL_TICKS] + kind] >= 0:
-            tools |= {int(board.service[s]["component"]) for s in _ragged(board, b.TOOL, kind).tolist()}
+            tools |= {int(board.service[s]["component"]) for s in entries(board, b.TOOL, kind).tolist()}
     return np.array(sorted(tools & set(items.active.tolist())), np.int64)
 
 
@@ -265,7 +266,7 @@ def level_order(board: Board, items: Items, names: tuple[str, ...]) -> Ints:
     """Dependency level by level, ties by id: what runbooks do. Sets the level of every item."""
     levels = np.zeros(board.components, np.int64)
     for component in range(board.components):
-        waits = [w for w in _ragged(board, b.WAIT, component).tolist() if w < component]
+        waits = [w for w in entries(board, b.WAIT, component).tolist() if w < component]
         levels[component] = 1 + max((int(levels[w]) for w in waits), default=0)
     first_name = [""] * board.components
     for service in np.flatnonzero(board.service["base_lost"]).tolist()[::-1]:

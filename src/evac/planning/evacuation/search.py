@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 
 from evac.planning.compiled import allocating_inner, inner, kernel, spliced, unlocked_kernel
 from evac.planning.evacuation.board import (
+    AHEAD_WAIT,
     AT_LEVEL,
+    BARRED,
+    BARS,
     FAILED_ROOM,
     FAILED_TIME,
     FLOOR,
@@ -30,6 +33,7 @@ from evac.planning.evacuation.board import (
     REACHED,
     SHEDS,
     SOFT,
+    SPOILED,
     UNKNOWN,
     WAIT,
     Board,
@@ -37,10 +41,15 @@ from evac.planning.evacuation.board import (
 )
 from evac.planning.evacuation.items import (
     AGAIN,
+    EAGER,
+    FAVOUR,
     IN_TURN,
+    ROWS,
+    TASTE,
     back_to_mark,
     recover_store,
     reset,
+    run_ahead,
     run_item,
     set_mark,
     start_late,
@@ -51,8 +60,6 @@ GRACE_FACTOR = 16
 """How much more a tick counts after the grace than before, where there is one."""
 FRACTION_BITS = 10
 LN2_PERMILLE = 693
-TASTE, EAGER, FAVOUR = range(3)
-"""Columns of the options of an item: which stock first, whether sheds compete, pool liked best (-1)."""
 _GENERATE, _ANNEAL, _SWEEP, _USE_ROOM = range(4)
 """Modes of `_run`."""
 
@@ -89,17 +96,32 @@ def _wants(board: Board, item: int) -> bool:
 def _push_needs(board: Board, item: int, depth: int) -> int:
     """Push what an item waits for and is not generated; the new depth of the stack."""
     components = board.components
+    if item >= components + len(board.service):
+        return depth
     if item >= components:
         own = board.service[item - components].component
         if board.service[item - components].base_lost and not board.item[own].done:
             board.item[depth].stack = own
             depth += 1
         return depth
-    for k in range(board.heap[board.base[WAIT] + item], board.heap[board.base[WAIT] + item + 1]):
+    return _push_waits(board, item, depth, WAIT)
+
+
+@inner
+def _push_waits(board: Board, component: int, depth: int, waits: int) -> int:
+    """Push what a component waits for by a table and is not generated; the new depth of the stack."""
+    for k in range(board.heap[board.base[waits] + component], board.heap[board.base[waits] + component + 1]):
         if not board.item[board.heap[k]].done and depth < len(board.item):
             board.item[depth].stack = board.heap[k]
             depth += 1
     return depth
+
+
+@inner
+def _goes_ahead(board: Board, component: int) -> bool:
+    """Whether a base may start before what it needs only to serve: not if it ran or was tried."""
+    tried = board.item[component].done or board.item[component].ahead != UNKNOWN
+    return not tried and _wants(board, component)
 
 
 @inner
@@ -132,6 +154,7 @@ def _price(board: Board, item: int) -> int:
 @spliced
 def _run_with_needs(board: Board, item: int, options: Ints, limit: int) -> int:
     """Generate an item after all it waits for; what that adds to the objective, at most just over `limit`."""
+    first_ahead = board.components + len(board.service) + len(board.store)
     paid = 0
     depth = 1
     board.item[0].stack = item
@@ -140,13 +163,24 @@ def _run_with_needs(board: Board, item: int, options: Ints, limit: int) -> int:
         if board.item[item].done:
             depth -= 1
             continue
-        deeper = _push_needs(board, item, depth)
+        ahead = item - first_ahead
+        if ahead >= 0 and not _goes_ahead(board, ahead):
+            board.item[item].done = 1
+            continue
+        if ahead >= 0:
+            deeper = _push_waits(board, ahead, depth, AHEAD_WAIT)
+        else:
+            deeper = _push_needs(board, item, depth)
         if deeper > depth:
             depth = deeper
             continue
         depth -= 1
         board.item[item].done = 1
-        if _wants(board, item):
+        if ahead >= 0:
+            run_ahead(board, ahead, options[item])
+        elif item >= board.components + len(board.service):
+            recover_store(board, item - board.components - len(board.service), options[item, TASTE])
+        elif _wants(board, item):
             _raise_floor(board, item)
             run_item(board, item, options[item], IN_TURN)
             board.size[REACHED] = max(board.size[REACHED], _end(board, item))
@@ -178,7 +212,7 @@ def _run_stretch(board: Board, order: Ints, options: Ints, first: int, last: int
 def _generation(board: Board, order: Ints, options: Ints, limit: int) -> int:
     """Generate all items in an order; the searched objective, or NEVER as soon as it exceeds `limit`.
 
-    order: items by priority; options: (items, 3) taste, eager and favoured pool of each.
+    order: items by priority; options: (items, 4) what `items.TASTE` and its followers say of each.
     """
     _begin(board)
     if _run_stretch(board, order, options, 0, len(order), limit) >= NEVER:
@@ -190,28 +224,30 @@ def _generation(board: Board, order: Ints, options: Ints, limit: int) -> int:
 def _begin(board: Board) -> None:
     """Nothing is scheduled but, where a site still runs, its stores: they are saved first."""
     reset(board)
+    board.size[SPOILED] = 0
     if board.grace > 0:
         for store in range(len(board.store)):
-            recover_store(board, store)
+            recover_store(board, store, 0)
 
 
 @spliced
 def _conclude(board: Board, options: Ints) -> int:
     """What was left out once more, then what nobody waits for: late services and the other stores.
 
-    Boots and sheds that came later may have made room, so components that found none are tried again,
+    Boots and sheds that came later may have freed capacity, so components that found none are tried again,
     what is needed first. Returns the price of the whole.
     """
     for component in range(board.components):
         failed = board.item[component].done and board.item[component].at >= NEVER
         if failed and board.item[component].why != FAILED_TIME:
             run_item(board, component, options[component], AGAIN)
+    board.size[BARRED] = 0
     for component in range(board.components):
         if board.item[component].why == FAILED_TIME and board.item[component].at >= NEVER:
             start_late(board, component, options[component])
     for store in range(len(board.store)):
-        recover_store(board, store)
-    return _finish(board)
+        recover_store(board, store, 0)
+    return NEVER if board.size[SPOILED] else _finish(board)
 
 
 @inner
@@ -339,16 +375,21 @@ def _reach(random: Random, count: int) -> int:
 
 
 @inner
-def _vary_options(random: Random, options: Ints, item: int, pools: int) -> tuple[int, int]:
+def _vary_options(board: Board, random: Random, options: Ints, item: int) -> tuple[int, int]:
     """Change one option of an item; (column, old value)."""
-    column = _draw(random, 3)
+    column = min(_draw(random, 5), ROWS)
+    first = board.components + len(board.service)
+    if first <= item < first + len(board.store):
+        column = TASTE
     old = options[item, column]
     if column == TASTE:
         options[item, column] = _draw(random, 3)
     elif column == EAGER:
         options[item, column] = 1 - old
+    elif column == FAVOUR:
+        options[item, column] = _draw(random, len(board.pool) + 1) - 1
     else:
-        options[item, column] = _draw(random, pools + 1) - 1
+        options[item, column] = old ^ (1 << _draw(random, max(1, min(BARS, len(board.row)))))
     return column, old
 
 
@@ -380,7 +421,7 @@ def _anneal(board: Board, order: Ints, options: Ints, task: _Task) -> int:
             varied = count < 2 or _draw(random, 100) < task.share
             target = source
             if varied:
-                column, old = _vary_options(random, options, order[source], len(board.pool))
+                column, old = _vary_options(board, random, options, order[source])
             else:
                 reach = _reach(random, count)
                 target = source - reach if _draw(random, 2) else source + reach
@@ -446,8 +487,10 @@ def _sweep(board: Board, order: Ints, options: Ints, task: _Task) -> int:
 
 
 @spliced
-def _use_room(board: Board, options: Ints) -> int:
-    """Components that found no room when it was their turn are tried once more: now there is more of it."""
+def _use_capacity(board: Board, options: Ints) -> int:
+    """Components that found no capacity when it was their turn are tried once more: now there is more of
+    it.
+    """
     for component in range(board.components):
         failed = board.item[component].done and board.item[component].at >= NEVER
         if failed and board.item[component].why == FAILED_ROOM:
@@ -460,14 +503,14 @@ def _run(board: Board, order: Ints, options: Ints, task: _Task) -> int:
     if task.mode == _SWEEP:
         return _sweep(board, order, options, task)
     if task.mode == _USE_ROOM:
-        return _use_room(board, options)
+        return _use_capacity(board, options)
     return _anneal(board, order, options, task)
 
 
 def generate(board: Board, order: Ints, options: Ints, limit: int) -> int:
     """Generate all items in an order; the searched objective, or NEVER as soon as it exceeds `limit`.
 
-    order: items by priority; options: (items, 3) taste, eager and favoured pool of each.
+    order: items by priority; options: (items, 4) what `items.TASTE` and its followers say of each.
     """
     task = _Task(_GENERATE, limit, 1, 0, 0, np.zeros(1, np.uint64), order, options)
     return _run(board, order, options, task)
@@ -494,8 +537,8 @@ def sweep(
     return _run(board, order, options, _Task(_SWEEP, NEVER, tries, heat, window, random, order, options))
 
 
-def use_room(board: Board, options: Ints) -> None:
-    """Try components again that found no room when it was their turn."""
+def use_capacity(board: Board, options: Ints) -> None:
+    """Try components again that found no capacity when it was their turn."""
     nothing = np.zeros(0, np.int64)
     task = _Task(_USE_ROOM, NEVER, 0, 0, 0, np.zeros(1, np.uint64), nothing, options)
     _run(board, nothing, options, task)

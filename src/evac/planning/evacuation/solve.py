@@ -16,20 +16,26 @@ from numpy.typing import NDArray
 
 from evac.model.instance import Instance
 from evac.planning.compiled import kernel
-from evac.planning.evacuation.board import LEVELLED, NEVER, Board, Ints
+from evac.planning.evacuation.board import AHEAD_WAIT, LEVELLED, NEED_STORE, NEVER, WAIT, Board, Ints
+from evac.planning.evacuation.items import EAGER, FAVOUR, TASTE
 from evac.planning.evacuation.legality import breaches, breaks_rules, first_idle_shed
 from evac.planning.evacuation.lowering import lower
-from evac.planning.evacuation.order import Items, closure_order, items_of, level_order, lost_tools, tier_order
+from evac.planning.evacuation.order import (
+    Items,
+    closure_order,
+    entries,
+    items_of,
+    level_order,
+    lost_tools,
+    tier_order,
+)
 from evac.planning.evacuation.search import (
-    EAGER,
-    FAVOUR,
-    TASTE,
     anneal,
     as_run,
     generate,
     objective,
     sweep,
-    use_room,
+    use_capacity,
 )
 from evac.planning.evacuation.starts import ON_FIRST, keep_rows, remember
 from evac.planning.evacuation.timing import boot, power_allows
@@ -41,9 +47,9 @@ SMALL = 3_000
 """Rows and starts up to which rows are chosen anew in every generation."""
 HEAT_DIVISOR = 100_000
 CHUNKS = 12
-COOLINGS = (100, 400, 1_600, 6_400)
+COOLINGS = (20, 100, 400, 1_600)
 """Descents begin at the objective over each of these in turn; when all have failed, the search ends."""
-OPTION_SHARE = 30
+OPTION_SHARE = 50
 SEEK_LEGAL = 400
 """Generations spent on an order that keeps the tiers where no constructive one does."""
 MENDS = 8
@@ -55,7 +61,7 @@ WRITE_OFFS = 8
 """Rounds of writing off what stays down, where the tiers are broken still."""
 ROUNDS = 9
 PLACING_SHARE = 16
-"""Generations on given rows that it takes to choose rows anew, remember them and price the order again."""
+"""Generations on pinned rows that it takes to choose rows anew, remember them and price the order again."""
 LEAST_SHARE = 10
 """Generations' worth of work that one sweep takes at the least."""
 WINDOWS = (32, 96, 24, 200)
@@ -69,13 +75,14 @@ class Found:
     order: Ints
     options: Ints
     value: int
-    given: bool
+    pinned: bool
     legal: bool
 
 
 def default_options(board: Board, eager: int) -> Ints:
     """Rows that are on first, no pool preferred. eager 1: bases shed rather than wait for boots."""
-    options = np.zeros((board.components + len(board.service), 3), np.int64)
+    items = 2 * board.components + len(board.service) + len(board.store)
+    options = np.zeros((items, 4), np.int64)
     options[:, TASTE], options[:, FAVOUR] = ON_FIRST, -1
     options[: board.components, EAGER] = eager
     return options
@@ -119,7 +126,7 @@ def _begin(board: Board, items: Items, order: Ints, eager: int) -> Found:
 
 
 def _mend(board: Board, items: Items, found: Found) -> Found:
-    """Generate; while the tiers are broken, spare who was shed in vain, and put who lacks room before the
+    """Generate; while the tiers are broken, spare who was shed in vain, and put who lacks capacity before the
     first of a lower tier; first of all where that was not enough. What could have stayed is kept.
     """
     keep_rows(board, 0)
@@ -155,7 +162,7 @@ def _write_off(board: Board, items: Items, found: Found) -> Found:
     keeps the tiers is taken; what was found before where none does.
     """
     order = found.order
-    keep_rows(board, int(found.given))
+    keep_rows(board, int(found.pinned))
     generate(board, order, found.options, NEVER)
     keep_rows(board, 0)
     for _ in range(WRITE_OFFS):
@@ -217,7 +224,7 @@ def solve(
     if work > 0 and len(items.active):
         search = _search_small if small else _search_large
         found = search(board, found, random, work, progress)
-    keep_rows(board, int(found.given))
+    keep_rows(board, int(found.pinned))
     generate(board, found.order, found.options, NEVER)
     return board
 
@@ -226,7 +233,7 @@ def _search_small(
     board: Board, found: Found, random: NDArray[np.uint64], work: int, progress: Progress | None
 ) -> Found:
     """Annealing over order and options, rows chosen anew each time; the best of several descents."""
-    best, barren = found, 0
+    best, barren = _in_full(board, found), 0
     for chunk in range(CHUNKS):
         share = max(1, work // CHUNKS)
         again = _anneal(
@@ -240,6 +247,29 @@ def _search_small(
         if barren >= len(COOLINGS):
             break
     return best
+
+
+def _in_full(board: Board, found: Found) -> Found:
+    """The same order with every store before the first item that recovers it, and before every base that may
+    start ahead an item for that, so that they can be moved too.
+    """
+    keep_rows(board, 0)
+    generate(board, found.order, found.options, NEVER)
+    ran = found.order.copy()
+    as_run(board, ran)
+    first, seen = board.components + len(board.service), dict[int, None]()
+    for item in ran.tolist():
+        if item < board.components:
+            seen |= {first + int(store): None for store in entries(board, NEED_STORE, item)}
+            if len(entries(board, WAIT, item)) > len(entries(board, AHEAD_WAIT, item)):
+                seen[first + len(board.store) + item] = None
+        seen[item] = None
+    seen |= {first + store: None for store in range(len(board.store))}
+    order = np.array(list(seen), np.int64)
+    value = generate(board, order, found.options, NEVER)
+    if value > found.value or (found.legal and breaks_rules(board)):
+        return found
+    return Found(order, found.options, value, found.pinned, found.legal)
 
 
 def _search_large(
@@ -262,7 +292,7 @@ def _search_large(
 def _sweep(
     board: Board, found: Found, random: NDArray[np.uint64], window: int, tries: int, turn: int, turns: int
 ) -> Found:
-    """One sweep over an order whose rows are given; what was there if it is no better."""
+    """One sweep over an order whose rows are pinned; what was there if it is no better."""
     keep_rows(board, 1)
     generate(board, found.order, found.options, NEVER)
     order = found.order.copy()
@@ -277,10 +307,10 @@ def _sweep(
 def _anneal(
     board: Board, found: Found, random: NDArray[np.uint64], work: int, heat: int, share: int
 ) -> Found:
-    keep_rows(board, int(found.given))
+    keep_rows(board, int(found.pinned))
     start = found.value if found.legal else NEVER >> 1
     best, order, options = anneal(board, found.order, found.options, random, work, max(heat, 1), share, start)
-    return Found(order, options, best, found.given, found.legal or best < start)
+    return Found(order, options, best, found.pinned, found.legal or best < start)
 
 
 def _settle(board: Board, found: Found) -> Found:
@@ -356,7 +386,7 @@ def bring_up_rest(instance: Instance, board: Board) -> int:
         return 0
     done = int(_boot_rows(board, rows[_order(board, rows)]))
     keep_rows(board, 0)
-    use_room(board, default_options(board, 0))
+    use_capacity(board, default_options(board, 0))
     return done
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 
 from evac.web.pages import (
+    credits,
     frame,
     hold,
     incident,
@@ -29,6 +30,7 @@ PAGES: Final[Sequence[frame.Page]] = (
     run.PAGE,
     notices.PAGE,
     hold.PAGE,
+    credits.PAGE,
     site_clear.PAGE,
 )
 """In the order of the menu; one without a word is linked from elsewhere."""

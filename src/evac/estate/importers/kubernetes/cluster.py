@@ -51,6 +51,8 @@ class Cluster:
     """Workload -> node -> pods there."""
     only_pool: str | None = None
     """The pool that everything runs in, if there is only one."""
+    only_site: str | None = None
+    """The site that everything is at, where nothing is known of its nodes."""
     claims: list[tuple[str, str]] = field(default_factory=list)
     """Namespace and name of every volume claim, sorted."""
     located: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -139,6 +141,9 @@ def _add_nodes(
         imported.tables["racks"] = sorted(racks.items())
     pools = imported.sections.get("pools", {})
     cluster.only_pool = next(iter(pools)) if len(pools) == 1 else None
+    if options.site is not None and not nodes:
+        imported.add("sites", options.site)
+        cluster.only_site = options.site
     if nowhere:
         message = f"nodes without a zone, left out: {len(nowhere):,}"
         hint = "name the site of the cluster: evac import kubernetes ... --site NAME"

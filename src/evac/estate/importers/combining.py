@@ -1,0 +1,273 @@
+"""Several sources as one: their facts added up under the names of the estate, and where two of them disagree.
+
+Of two sources that state one fact differently the one that the recipe lists first counts, and the conflict is
+reported with both. A service in several clusters is one service with its replicas in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from evac.estate.format.problems import Problems
+from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows, Sections, Value, value_text
+from evac.model.diagnostic import Place
+
+EXTERNAL: Final = "external: "
+"""How the comment of a service begins that a source needs and does not describe."""
+
+_ADDED_UP: Final = {"needs": ("service", "store"), "members": ("at",), "backups": ("at",)}
+"""Keys whose lists are joined, and what names an item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one source of a recipe says."""
+
+    name: str
+    """How the recipe calls it."""
+    imported: Imported
+    place: Place
+    """Where the recipe names it."""
+    observed: str | None = None
+    """The day it speaks of, such as 2026-11-25."""
+    good_for: str | None = None
+
+
+@dataclass(slots=True)
+class _Known:
+    """An entry so far, and which source each of its values is from."""
+
+    entry: Entry
+    by: Part
+    values: dict[str, Value]
+    origin: dict[str, Part] = field(default_factory=dict)
+
+
+def combine(parts: list[Part], problems: Problems) -> Imported:
+    """All sources as one; conflicts are added to the problems."""
+    made = Imported()
+    known: dict[tuple[str, str], _Known] = {}
+    described = {
+        name
+        for part in parts
+        for name, entry in part.imported.sections.get("services", {}).items()
+        if not entry.comment.startswith(EXTERNAL)
+    }
+    stores = {name for part in parts for name in part.imported.sections.get("stores", {})} - described
+    for part in parts:
+        for section, entries in part.imported.sections.items():
+            for name, entry in entries.items():
+                if not (section == "services" and name in stores and entry.comment.startswith(EXTERNAL)):
+                    firm = _firm(entry, part, described, stores)
+                    _add_entry(section, name, firm, part, known, problems)
+        made.unknown += [replace(one, what=f"{part.name}: {one.what}") for one in part.imported.unknown]
+        made.examples += [line for line in part.imported.examples if line not in made.examples]
+    _add_tables(parts, made, problems)
+    placed = _replicas(known, made)
+    for (section, name), one in known.items():
+        values = dict(one.values)
+        if section == "services" and name in placed:
+            values["replicas"] = placed[name]
+        made.add(section, name, values, one.entry.comment)
+    made.facts = _provenance(known, parts)
+    return made
+
+
+def _part_of(one: _Known, key: str) -> Part:
+    """The source that a value of an entry is from."""
+    return one.origin.get(key, one.by)
+
+
+def _add_entry(
+    section: str,
+    name: str,
+    entry: Entry,
+    part: Part,
+    known: dict[tuple[str, str], _Known],
+    problems: Problems,
+) -> None:
+    found = known.get((section, name))
+    if found is None or (found.entry.comment.startswith(EXTERNAL) and not entry.comment.startswith(EXTERNAL)):
+        known[section, name] = _Known(entry, part, dict(entry.values))
+        return
+    if not found.entry.comment and not entry.comment.startswith(EXTERNAL):
+        found.entry = replace(found.entry, comment=entry.comment)
+    for key, value in entry.values.items():
+        if key not in found.values or found.values[key] is None:
+            found.values[key] = value
+            found.origin[key] = part
+        elif key in _ADDED_UP:
+            found.values[key] = _joined(key, found.values[key], value)
+        elif key == "replicas":
+            found.values[key] = _added(found.values[key], value)
+        elif key == "spread":
+            found.values[key] = _widest(found.values[key], value)
+        elif _plain(found.values[key]) != _plain(value):
+            other = _part_of(found, key)
+            _report(f"{key} of {section[:-1]} {name}", found.values[key], value, other, part, problems)
+
+
+def _plain(value: Value) -> Value:
+    """A value without its source."""
+    return value["value"] if isinstance(value, dict) and "value" in value else value
+
+
+def _report(what: str, first: Value, second: Value, by: Part, part: Part, problems: Problems) -> None:
+    here, there = value_text(_plain(first)), value_text(_plain(second))
+    problems.add(
+        "import-conflict",
+        f"{what} is {here} in {by.name}, but {there} in {part.name}",
+        part.place,
+        f"{by.name} counts, because the recipe lists it first; state it in the overlay to settle it",
+    )
+
+
+def _joined(key: str, first: Value, second: Value) -> Value:
+    """Two lists as one; of two items of one name the first counts, but a hard need stays hard."""
+    items = [item for value in (first, second) for item in (value if isinstance(value, list) else [value])]
+    made: dict[str, Value] = {}
+    for item in items:
+        names = item if isinstance(item, dict) else {}
+        called = value_text({name: names[name] for name in _ADDED_UP[key] if name in names})
+        before = made.get(called)
+        if isinstance(before, dict) and key == "needs" and "hard" not in names:
+            made[called] = {name: value for name, value in before.items() if name != "hard"}
+        else:
+            made.setdefault(called, item)
+    return list(made.values())
+
+
+def _added(first: Value, second: Value) -> Value:
+    """Replicas of two sources: by place where both say places, else what the first says."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return {**second, **first}
+    return second if isinstance(second, dict) else first
+
+
+def _widest(first: Value, second: Value) -> Value:
+    """The most replicas that may be on one server, in whichever cluster that is."""
+    found = [one.get("per_server") for one in (first, second) if isinstance(one, dict)]
+    most = [count for count in found if isinstance(count, int)]
+    return {"per_server": max(most)} if most else first
+
+
+def _firm(entry: Entry, part: Part, described: set[str], stores: set[str]) -> Entry:
+    """An entry whose needs of what only other sources describe, services or stores, are as hard as any."""
+    needs = entry.values.get("needs")
+    if not isinstance(needs, list):
+        return entry
+    own = part.imported.sections.get("services", {})
+    outside = {name for name, one in own.items() if one.comment.startswith(EXTERNAL)}
+    firm: list[Value] = []
+    for need in needs:
+        name = need.get("service") if isinstance(need, dict) else None
+        if name in outside & described:
+            firm.append({"service": name})
+        elif name in outside & stores:
+            firm.append({"store": name})
+        else:
+            firm.append(need)
+    return replace(entry, values={**entry.values, "needs": firm})
+
+
+def _add_tables(parts: list[Part], made: Imported, problems: Problems) -> None:
+    for table in TABLE_COLUMNS:
+        rows: dict[tuple[str, ...], list[str]] = {}
+        origin: dict[tuple[str, ...], Part] = {}
+        keys = 2 if table == "replicas" else 1
+        for part in parts:
+            for row in part.imported.tables.get(table, []):
+                cells = [*row, *("" for _ in TABLE_COLUMNS[table][len(row) :])]
+                known = rows.setdefault(tuple(cells[:keys]), cells)
+                by = origin.setdefault(tuple(cells[:keys]), part)
+                if known is not cells:
+                    _add_cells(table, known, cells, by, part, problems)
+        if rows:
+            made.tables[table] = [tuple(row) for row in rows.values()]
+
+
+def _add_cells(
+    table: str, known: list[str], cells: list[str], by: Part, part: Part, problems: Problems
+) -> None:
+    for position, cell in enumerate(cells):
+        if known[position] in ("", "unknown"):
+            known[position] = cell or known[position]
+        elif cell not in ("", "unknown", known[position]):
+            column = TABLE_COLUMNS[table][position]
+            _report(f"{column} of {table[:-1]} {known[0]}", known[position], cell, by, part, problems)
+
+
+def _replicas(known: Mapping[tuple[str, str], _Known], made: Imported) -> dict[str, Value]:
+    """Service -> its number of replicas, of those that the table places; places in entries go there too."""
+    rows: Rows = made.tables.get("replicas", [])
+    in_table = {row[0] for row in rows}
+    for name in sorted(in_table):
+        one = known.get(("services", name))
+        places = one.values.get("replicas") if one is not None else None
+        if isinstance(places, dict):
+            seen = {row[1] for row in rows if row[0] == name}
+            rows += [(name, place, str(count)) for place, count in places.items() if place not in seen]
+    totals: dict[str, Value] = {}
+    for service, _, count in rows:
+        before = totals.get(service, 0)
+        totals[service] = (before if isinstance(before, int) else 0) + int(count)
+    return totals
+
+
+def _provenance(known: Mapping[tuple[str, str], _Known], parts: list[Part]) -> dict[str, dict[str, Value]]:
+    """Path of a fact -> where it is from and of which day: of every entry, and of what others added to it."""
+    found: dict[str, dict[str, Value]] = {}
+    sections: Sections = {}
+    for (section, name), one in known.items():
+        if section not in ("services", "stores"):
+            continue
+        sections.setdefault(section, {})[name] = one.entry
+        found[f"{section}/{name}"] = _fact(one.by)
+        for key, part in one.origin.items():
+            value = one.values[key]
+            if part is not one.by and not isinstance(value, list | dict):
+                found[f"{section}/{name}/{key}"] = _fact(part)
+    for table in TABLE_COLUMNS:
+        of = [part for part in parts if part.imported.tables.get(table)]
+        if len(of) == 1:
+            found[table] = _fact(of[0])
+        elif of:
+            found[table] = {"source": ", ".join(part.name for part in of)}
+    return found
+
+
+def _fact(part: Part) -> dict[str, Value]:
+    fact: dict[str, Value] = {"source": part.name}
+    if part.observed is not None:
+        fact["observed"] = part.observed
+    if part.good_for is not None and part.observed is not None:
+        fact["good_for"] = part.good_for
+    return fact
+
+
+def renamed(imported: Imported, names: Mapping[str, str]) -> Imported:
+    """The same facts with other names: of entries, of what they need and where they are, and in tables."""
+    if not names:
+        return imported
+    made = Imported(unknown=imported.unknown, examples=imported.examples)
+    for section, entries in imported.sections.items():
+        for name, entry in entries.items():
+            values = {key: _renamed(value, names) for key, value in entry.values.items()}
+            made.add(section, names.get(name, name), values, entry.comment)
+    for table, rows in imported.tables.items():
+        width = 2 if table == "replicas" else 6
+        made.tables[table] = [
+            tuple(names.get(cell, cell) if position < width else cell for position, cell in enumerate(row))
+            for row in rows
+        ]
+    return made
+
+
+def _renamed(value: Value, names: Mapping[str, str]) -> Value:
+    if isinstance(value, list):
+        return [_renamed(item, names) for item in value]
+    if isinstance(value, dict):
+        return {names.get(key, key): _renamed(item, names) for key, item in value.items()}
+    return names.get(value, value) if isinstance(value, str) else value

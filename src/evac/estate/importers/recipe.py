@@ -1,0 +1,149 @@
+"""A recipe: which sources an estate is made from, in a file that can be run again.
+
+    recipe: 1
+    into: estate
+    sources:
+      east: {kind: kubernetes, from: east.json, site: fra}
+      hosts: {kind: csv, from: hosts.csv, observed: 2026-11-01, good_for: 90 d}
+    names: {hosts: {frankfurt: fra}}
+
+Paths are relative to the recipe. What the recipe does not date is of the day its file was last changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from evac.estate.format.document import MAP, Node
+from evac.estate.format.problems import Problems, shown
+from evac.estate.importers.imported import Options
+from evac.estate.importers.source_files import at, entries, is_id, read_tree, word, words
+from evac.model.diagnostic import Place
+
+RECIPE_VERSION: Final = "1"
+SOURCES_MAX: Final = 100
+_TOP: Final = ("recipe", "into", "sources", "names")
+_OF_SOURCE: Final = ("kind", "from", "site", "namespaces", "observed", "good_for")
+_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_SHELF_LIFE: Final = re.compile(r"\d{1,5} ?[dw]", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source of a recipe."""
+
+    name: str
+    kind: str
+    path: Path
+    options: Options
+    names: Mapping[str, str]
+    """Name in the source -> name in the estate."""
+    observed: str | None
+    good_for: str | None
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to import, and into which folder."""
+
+    path: Path
+    into: Path
+    sources: tuple[Source, ...]
+
+
+def read_recipe(path: Path, kinds: tuple[str, ...], problems: Problems) -> Recipe | None:
+    """The recipe in a file; None, with every problem in it, where it cannot be run."""
+    tree = read_tree(path, path.parent, problems)
+    if tree is None:
+        return None
+    _check_keys(tree, _TOP, problems)
+    if word(tree, "recipe") != RECIPE_VERSION:
+        message = f"{path.name} does not say recipe: {RECIPE_VERSION}"
+        problems.add("import-shape", message, tree.place, "a recipe begins with that line; see evac init")
+        return None
+    listed = entries(tree, "sources")
+    if not listed or len(listed) > SOURCES_MAX:
+        message = f"a recipe has 1 to {SOURCES_MAX} sources; this one has {len(listed)}"
+        problems.add("import-shape", message, tree.place, "sources: {hosts: {kind: csv, from: hosts.csv}}")
+        return None
+    names = {
+        name: {old: new.text for old, _, new in entries(value)} for name, _, value in entries(tree, "names")
+    }
+    for name, key, _ in entries(tree, "names"):
+        if name not in {source for source, _, _ in listed}:
+            hint = problems.suggest(name, [source for source, _, _ in listed])
+            problems.add("name-unknown", f"no source is called {shown(name)}", key.place, hint)
+    sources = [
+        found
+        for name, key, node in listed
+        if (found := _source(name, key, node, path.parent, names.get(name, {}), kinds, problems)) is not None
+    ]
+    for mapping in names.values():
+        for new in mapping.values():
+            is_id(new, tree.place, problems)
+    into = path.parent / (word(tree, "into") or "estate")
+    return None if problems.has_errors else Recipe(path, into, tuple(sources))
+
+
+def _check_keys(node: Node, known: tuple[str, ...], problems: Problems) -> None:
+    for name, key, _ in entries(node):
+        if name not in known:
+            hint = problems.suggest(name, known) or f"known keys: {', '.join(known)}"
+            problems.add("key-unknown", f"unknown key {shown(name)}", key.place, hint)
+
+
+def _source(
+    name: str,
+    key: Node,
+    node: Node,
+    folder: Path,
+    names: Mapping[str, str],
+    kinds: tuple[str, ...],
+    problems: Problems,
+) -> Source | None:
+    if node.kind != MAP:
+        message = f"the source {shown(name)} is no mapping"
+        problems.add("wrong-type", message, node.place, "write it like {kind: csv, from: hosts.csv}")
+        return None
+    _check_keys(node, _OF_SOURCE, problems)
+    kind, where = word(node, "kind"), word(node, "from")
+    if kind not in kinds:
+        hint = problems.suggest(kind or "", kinds) or f"kinds: {', '.join(kinds)}"
+        message = f"the source {shown(name)} is of no kind that evac imports"
+        problems.add("not-a-choice", message, (at(node, "kind") or node).place, hint)
+    if where is None:
+        message = f"the source {shown(name)} does not say where it is"
+        problems.add("value-missing", message, node.place, "from: a file or folder, next to the recipe")
+    if kind not in kinds or where is None:
+        return None
+    observed, good_for = word(node, "observed"), word(node, "good_for")
+    for text, pattern, field, like in (
+        (observed, _DAY, "observed", "2026-11-25"),
+        (good_for, _SHELF_LIFE, "good_for", "90 d"),
+    ):
+        if text is not None and not pattern.fullmatch(text):
+            place = (at(node, field) or node).place
+            problems.add(
+                "not-a-date", f"{shown(text)} is no value of {field}", place, f"write it like {like}"
+            )
+    site = word(node, "site")
+    if site is not None and not is_id(site, (at(node, "site") or node).place, problems):
+        return None
+    path = folder / where
+    options = Options(site=site, namespaces=words(node, "namespaces"))
+    return Source(name, kind, path, options, names, observed or _changed(path), good_for, key.place)
+
+
+def _changed(path: Path) -> str | None:
+    """The day a file, or the newest file directly in a folder, was last changed, in UTC."""
+    try:
+        times = [one.stat().st_mtime for one in (path.iterdir() if path.is_dir() else (path,))]
+    except OSError:
+        return None
+    return datetime.fromtimestamp(max(times), UTC).date().isoformat() if times else None

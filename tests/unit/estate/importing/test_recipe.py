@@ -1,0 +1,180 @@
+"""A recipe: several sources become one estate, conflicts name both, and a second run changes nothing."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from evac.cli.program import cli
+from evac.estate import load
+from evac.estate.importers import ImportResult, SourceError, import_recipe
+from evac.model.errors import InvalidInput
+from evac.model.estate import Estate
+
+RECIPE = """\
+recipe: 1
+into: company
+sources:
+  services: {kind: catalogue, from: services.csv, observed: 2026-11-01, good_for: 180 d}
+  hosts: {kind: csv, from: hosts.csv, observed: 2026-11-20}
+  inventory: {kind: ansible, from: inventory.json, observed: 2026-11-21}
+  east: {kind: kubernetes, from: east.yaml, site: fra, observed: 2026-11-22}
+  west: {kind: kubernetes, from: west.yaml, site: muc, observed: 2026-11-22}
+names:
+  inventory: {munich: muc, frontends: shop}
+"""
+CLUSTER = """\
+kind: Deployment
+metadata: {name: shop}
+spec:
+  replicas: %d
+  template:
+    metadata: {labels: {app: shop}}
+    spec: {containers: [{name: a, env: [{name: LOGIN_HOST, value: login}]}]}
+"""
+INVENTORY = {
+    "_meta": {"hostvars": {"db-1": {"dc": "munich", "cpus": 16}, "web-9": {"dc": "fra"}}},
+    "frontends": {"hosts": ["web-9"]},
+}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "services.csv").write_text("service;tier;owner;needs\nshop;1;web;store:orders\nlogin;0;id;\n")
+    (tmp_path / "hosts.csv").write_text("host;site;cores;role;owner\ndb-1;fra;32;login;ann\n")
+    (tmp_path / "inventory.json").write_text(json.dumps(INVENTORY))
+    (tmp_path / "east.yaml").write_text(CLUSTER % 3)
+    (tmp_path / "west.yaml").write_text(CLUSTER % 2)
+    path = tmp_path / "estate.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def made(recipe: Path, **how: Any) -> tuple[Estate, ImportResult]:
+    into, result = import_recipe(recipe, **how)
+    return load(into), result
+
+
+def test_sources_add_up_under_the_names_of_the_estate(recipe: Path) -> None:
+    estate, _ = made(recipe)
+    shop, login = (next(s for s in estate.services if s.id == name) for name in ("shop", "login"))
+    assert (shop.tier, shop.owner, shop.replicas) == (1, "web", 6), "three, two, and one on a host"
+    assert {(n.kind, n.target, n.hard) for n in shop.needs} == {
+        ("store", "orders", True),
+        ("service", "login", True),
+    }, "what one source does not describe, another one does"
+    assert login.replicas == 1
+    rows = (recipe.parent / "company" / "replicas.csv").read_text().splitlines()
+    assert rows == ["service,target,count", "login,db-1,1", "shop,fra,3", "shop,muc,2", "shop,web-9,1"]
+    assert [site.id for site in estate.sites] == ["fra", "muc"]
+
+
+def test_an_address_of_another_cluster_can_be_mapped_to_its_store(recipe: Path) -> None:
+    text = (CLUSTER % 1).replace("login}", "orders.fra.example}")
+    (recipe.parent / "west.yaml").write_text(text)
+    recipe.write_text(RECIPE + "  west: {orders.fra.example: orders}\n")
+    estate, _ = made(recipe)
+    shop = next(s for s in estate.services if s.id == "shop")
+    assert ("store", "orders", True) in {(n.kind, n.target, n.hard) for n in shop.needs}
+    assert "orders" not in {s.id for s in estate.services}
+
+
+def test_two_sources_that_disagree_are_named_and_the_first_counts(recipe: Path) -> None:
+    estate, result = made(recipe)
+    conflicts = {d.message: d for d in result.diagnostics if d.code == "import-conflict"}
+    assert set(conflicts) == {
+        "owner of service login is id in services, but ann in hosts",
+        "site of server db-1 is fra in hosts, but muc in inventory",
+        'cpu_millicores of server db-1 is "32000" in hosts, but "16000" in inventory',
+    }
+    assert {d.place.file for d in conflicts.values()} == {"estate.yaml"}
+    assert all(d.place.line > 3 and "overlay" in d.hint for d in conflicts.values())
+    assert estate.fleet.capacity[estate.fleet.name.tolist().index(b"db-1"), 0] == 32_000
+
+
+def test_the_overlay_settles_a_conflict(recipe: Path) -> None:
+    made(recipe)
+    overlay = recipe.parent / "company" / "overlay.yaml"
+    overlay.write_text("services: {login: {owner: eve}}\n")
+    estate, result = made(recipe)
+    assert next(s for s in estate.services if s.id == "login").owner == "eve"
+    assert overlay.read_text() == "services: {login: {owner: eve}}\n"
+    assert result.diff == ()
+
+
+def test_every_fact_keeps_its_source_and_day(recipe: Path) -> None:
+    estate, _ = made(recipe)
+    facts = {fact.path: fact for fact in estate.facts}
+    assert facts["services/shop"].source == "services"
+    assert str(facts["services/shop"].observed) == "2026-11-01"
+    assert facts["services/shop"].good_for_days == 180
+    assert facts["servers"].source == "hosts, inventory"
+
+
+def test_a_source_without_a_day_is_of_the_day_its_file_was_changed(recipe: Path) -> None:
+    recipe.write_text(RECIPE.replace(", observed: 2026-11-01, good_for: 180 d", ""))
+    os.utime(recipe.parent / "services.csv", (1_790_000_000, 1_790_000_000))
+    estate, _ = made(recipe)
+    assert str(next(f for f in estate.facts if f.path == "services/shop").observed) == "2026-09-21"
+
+
+def test_a_second_run_writes_the_same_bytes_and_a_changed_source_shows(recipe: Path) -> None:
+    made(recipe)
+    company = recipe.parent / "company"
+    before = {path.name: path.read_bytes() for path in company.iterdir()}
+    _, again = made(recipe, update=True)
+    assert again.diff == ()
+    assert {path.name: path.read_bytes() for path in company.iterdir()} == before
+    (recipe.parent / "services.csv").write_text("service;tier;owner\nshop;2;web\npay;0;web\n")
+    _, changed = made(recipe, update=True)
+    assert "~ service shop: tier: 1 -> 2" in changed.diff
+    assert "+ service pay" in changed.diff
+    assert "- store orders" in changed.diff
+
+
+def test_update_needs_something_to_update(recipe: Path) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        made(recipe, update=True)
+    assert caught.value.code == "import-nothing-before"
+
+
+def test_what_is_most_worth_adding_is_listed_at_most_ten(recipe: Path) -> None:
+    _, result = made(recipe)
+    assert 0 < len(result.worth) <= 10
+    assert all(what and count > 0 and why for what, count, why in result.worth)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (("kind: csv", "kind: cvs"), "not-a-choice"),
+        (("recipe: 1", "recipe: 7"), "import-shape"),
+        (("from: hosts.csv", "form: hosts.csv"), "key-unknown"),
+        (("2026-11-20", "yesterday"), "not-a-date"),
+        (("inventory: {munich", "inventry: {munich"), "name-unknown"),
+        (("hosts.csv", "nothing.csv"), "import-source-missing"),
+        (("{kind: csv, from: hosts.csv, observed: 2026-11-20}", "hosts.csv"), "wrong-type"),
+    ],
+)
+def test_mistakes_in_a_recipe_have_a_place_and_write_nothing(
+    recipe: Path, change: tuple[str, str], code: str
+) -> None:
+    recipe.write_text(RECIPE.replace(*change))
+    with pytest.raises(SourceError) as caught:
+        made(recipe)
+    assert code in {d.code for d in caught.value.diagnostics}
+    assert not (recipe.parent / "company").exists()
+
+
+def test_the_command_takes_a_recipe(recipe: Path) -> None:
+    first = CliRunner().invoke(cli, ["import", str(recipe)])
+    assert first.exit_code == 0, first.output
+    assert "most worth adding 1:" in first.output
+    again = CliRunner().invoke(cli, ["import", str(recipe), "--update"])
+    assert again.exit_code == 0
+    assert "nothing changed since the last import" in again.output
+    missing = CliRunner().invoke(cli, ["import", "csv"])
+    assert missing.exit_code != 0

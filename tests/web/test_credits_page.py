@@ -1,0 +1,137 @@
+"""The page Credits: cases, what they owe, and what one customer gets; it only reads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+import pytest_socket
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
+
+pytest.importorskip("duckdb")
+
+from evac.cli.main import run
+from evac.office.office import Office
+from evac.web.pages.credits import answer_of, names_of
+from tests.contract.ports import free_port
+from tests.unit.credit.test_credit_command import ACCOUNTS, RULES, WINDOWS
+from tests.web.conftest import until_ready
+from tests.web.rooms import ESTATE, play
+from tests.web.test_now_page import opened
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """One case with a ledger, and one with windows only."""
+    for name, text in (("windows.csv", WINDOWS), ("accounts.csv", ACCOUNTS), ("rules.yaml", RULES)):
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    for case in ("cases/2022-10", "cases/2022-11"):
+        assert run(["credit", "windows", case, "--import", "windows.csv"]) == 0
+    command = ["credit", "compute", "cases/2022-10", "--rules", "rules.yaml", "--accounts", "accounts.csv"]
+    assert run(command) == 0
+    capsys.readouterr()
+    return tmp_path / "cases"
+
+
+def test_without_a_folder_the_page_says_how_to_name_one() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        found = await client.get("/credits")
+        assert found.status_code == 200
+        assert "start evac serve with --credits DIR" in found.text
+        assert '<a href="/credits" aria-current="page">' in found.text
+        assert (await client.get("/credits/2022-10")).status_code != 200
+
+    play(story)
+
+
+def test_cases_are_listed_with_what_they_owe_and_how_far_they_are(folder: Path) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        text = (await client.get("/credits")).text
+        assert "2 cases." in text
+        assert text.index("2022-11") < text.index("2022-10")
+        assert "3,255 KRW, 3 days, 6 goods for 4 accounts" in text
+        assert "No ledger is computed yet." in text
+        (folder / "2022-11" / "journal.jsonl").write_text("{}\n")
+        assert "1 case cannot be read." in (await client.get("/credits")).text
+
+    play(story, credits=folder)
+
+
+def test_a_case_shows_windows_totals_and_approvals(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        first = await client.get("/credits/2022-10")
+        assert "0 of 2 persons approved" in first.text
+        for words in ("Outage windows", "Totals", "Largest lines", "1 h 29 min", "evac credit approve"):
+            assert words in first.text
+        kept = await client.get("/credits/2022-10", headers={"If-None-Match": first.headers["etag"]})
+        assert kept.status_code == 304
+        approve = ["credit", "approve", str(folder / "2022-10"), "--who", "ada", "--reason", "<b>fine</b>"]
+        assert run(approve) == 13
+        text = (await client.get("/credits/2022-10")).text
+        assert "1 of 2 persons approved" in text
+        assert "&lt;b&gt;fine&lt;/b&gt;" in text
+
+    play(story, credits=folder)
+    capsys.readouterr()
+
+
+def test_one_customer_is_explained_in_both_languages_quickly(folder: Path) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        text = (await client.get("/credits/2022-10?account=kim")).text
+        assert "You receive 1,009 KRW. Your fee of 50,000 KRW x 15 h / 744 h" in text
+        assert "드립니다" in (await client.get("/credits/2022-10?account=kim&language=ko")).text
+        unknown = (await client.get("/credits/2022-10?account=%3Cscript%3E")).text
+        assert "No row of account &lt;script&gt; is in this case" in unknown
+        begin = time.process_time()
+        for _ in range(5):
+            await client.get("/credits/2022-10?account=lee")
+        assert (time.process_time() - begin) / 5 < 0.5
+
+    play(story, credits=folder)
+
+
+@pytest.mark.parametrize("case", ["..", "%2e%2e", "..%2f2022-10", "2022-12", "cases%2f2022-10"])
+def test_only_folders_with_a_journal_are_cases(folder: Path, case: str) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        found = await client.get(f"/credits/{case}")
+        assert "One customer" not in found.text
+
+    play(story, credits=folder)
+
+
+def test_what_is_no_case_is_not_listed(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert names_of(tmp_path) == names_of(None) == names_of(tmp_path / "none") == []
+    assert answer_of(tmp_path, []) == (
+        "No case yet. Begin with evac credit windows CASE --import FILE.",
+        "note",
+    )
+
+
+@pytest.mark.browser
+def test_the_pages_fit_and_axe_finds_nothing(browser: Browser, folder: Path, tmp_path: Path) -> None:
+    pytest_socket.enable_socket()
+    address = f"127.0.0.1:{free_port()}"
+    options = ["--store", f"sqlite:{tmp_path / 'room.sqlite'}", "--listen", address, "--credits", str(folder)]
+    command = [sys.executable, "-m", "evac.web.serving", str(ESTATE), *options]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    try:
+        until_ready(f"http://{address}/readyz", process)
+        for width, scheme in ((390, "light"), (1440, "dark")):
+            for path in ("/credits", "/credits/2022-10?account=kim"):
+                page = opened(browser, f"http://{address}{path}", width, scheme)
+                page.locator("h1").wait_for(timeout=60_000)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                assert Axe().run(page).response["violations"] == []
+                page.context.close()
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()  # it ends with its parent
+        process.wait(60)
+        pytest_socket.disable_socket(allow_unix_socket=True)
