@@ -85,7 +85,9 @@ def must_do_the_same(bound: Bound, own: Bound) -> None:
 def _done_by(bound: Bound, step: str) -> list[Action] | None:
     """What a step does, without the words that people read."""
     found = bound.actions.get(step)
-    return found and [replace(one, settings={}) if is_by_person(one.driver) else one for one in found]
+    if found is None:
+        return None
+    return [replace(one, settings={}) if is_by_person(one.driver) else one for one in found]
 
 
 def must_reach_own(bound: Bound, estate: Estate) -> None:
