@@ -331,7 +331,7 @@ async def _left_behind(store: Store, seen: SeenEstate, view: RunView, actions_of
             return None
         plans[digest] = await asyncio.to_thread(decoded, data)
     found = await asyncio.to_thread(effects.of_run, view, plans, actions_of, seen.estate)
-    return effects.encode(found)
+    return effects.encode(await effects.numbered(store, found))
 
 
 def pooled_of(estate: Estate) -> dict[str, tuple[str, ...]]:

@@ -131,6 +131,8 @@ class Candidate:
     """Whether it has every commit: each needed it, or the old primary still writes. Preferred to a copy that
     is only said to be 0 s behind.
     """
+    untimed: bool = False
+    """Whether nothing says how far it is behind, and so how long it writes down what it received."""
 
 
 @dataclass(frozen=True, slots=True)

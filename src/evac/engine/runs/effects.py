@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -75,7 +75,17 @@ def moved_from(found: Mapping[str, Any]) -> Moved:
         dict(found["servers"]),
         {name: tuple((at, mode) for at, mode in rows) for name, rows in found["roles"].items()},
         {name: (step, at_ms) for name, (step, at_ms) in found["steps"].items()},
+        int(found.get("number", 0)),
     )
+
+
+async def numbered(store: Store, one: Moved) -> Moved:
+    """As the last of all that ended by now. Raises Unavailable."""
+    last = 0
+    for entry in await all_entries(store, EFFECTS):
+        with contextlib.suppress(Corrupt):
+            last = max(last, decode(entry.value).number)
+    return replace(one, number=last + 1)
 
 
 def done_steps(
@@ -143,7 +153,7 @@ class EffectsReader:
         await self._read_new()
         register = await self._store.get(SITES_KEY)
         marks: dict[str, str] = {} if register is None else orjson.loads(register.value)
-        runs = tuple(sorted(self._known.values(), key=lambda one: (one.ended_ms, one.run)))
+        runs = tuple(sorted(self._known.values(), key=lambda one: (one.number, one.ended_ms, one.run)))
         cleared = {
             entry.key.removeprefix(CLEARED): int(cleared_in(entry.value)["at_ms"])
             for entry in await all_entries(self._store, CLEARED)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.circles import never_planned, tools_of_base
+from evac.derive.stores import freshness
 from evac.model.errors import InvalidInput
 from evac.model.instance import Instance, Use
 from evac.planning.evacuation import board as b
@@ -313,16 +314,11 @@ def _candidates(instance: Instance, store: int) -> list[int]:
     """Allowed candidates of a store: freshest first, then the quickest, then by id."""
     options = instance.stores[store].candidates
 
-    def key(k: int) -> tuple[bool, int, bool, int, str, str]:
+    def key(k: int) -> tuple[object, ...]:
         option = options[k]
-        return (*_freshness(instance, store, k), option.duration, option.kind, option.id)
+        return (*freshness(option), option.duration, option.kind, option.id)
 
     return sorted((k for k, option in enumerate(options) if option.allowed), key=key)
-
-
-def _freshness(instance: Instance, store: int, candidate: int) -> tuple[bool, int, bool]:
-    option = instance.stores[store].candidates[candidate]
-    return option.waived, b.NEVER if option.loss_ms is None else option.loss_ms, not option.confirms
 
 
 def _stores(instance: Instance, sets: _UseSets, heap: _Heap) -> Table:
@@ -330,13 +326,13 @@ def _stores(instance: Instance, sets: _UseSets, heap: _Heap) -> Table:
     columns: list[tuple[int, int, int, int]] = []
     for d, store in enumerate(instance.stores):
         chosen = _candidates(instance, d)
-        distinct = list(dict.fromkeys(_freshness(instance, d, k) for k in chosen))
+        distinct = list(dict.fromkeys(freshness(store.candidates[k]) for k in chosen))
         table[d]["fence"], table[d]["fence_set"] = store.fence, sets.number(store.fence_uses)
         table[d]["elects"] = int(store.elects)
         table[d]["first_candidate"], table[d]["last_candidate"] = len(columns), len(columns) + len(chosen)
         for k in chosen:
             option = store.candidates[k]
-            fresh = distinct.index(_freshness(instance, d, k))
+            fresh = distinct.index(freshness(store.candidates[k]))
             columns.append((k, fresh, option.duration, sets.number(option.uses)))
     lines = np.array(columns, np.int64).reshape(len(columns), 4)
     for column in range(4):
