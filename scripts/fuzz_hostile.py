@@ -204,33 +204,53 @@ def _orders(folder: Path) -> dict[str, Target]:
     }
 
 
+_MOVED: Final = {
+    "run": "r",
+    "scenario": "lose",
+    "domains": ["pangyo"],
+    "began_ms": 1,
+    "ended_ms": 2,
+    "phase": "succeeded",
+    "placed": {"web": [["a", 1]]},
+    "traffic": {"web": ["a"]},
+    "servers": {"s": True},
+    "roles": {"db": [["a", "primary"]]},
+    "steps": {"web": ["start:web:base", 5]},
+}
+_SEEN: Final = {
+    "at_ms": 1,
+    "estate": "d",
+    "members": [["db", "a", "primary"], ["db", "b", "replica", 5]],
+    "changes": {"db": 1},
+    "lost": [["a", "lost", 1, "r"]],
+    "runs": ["r"],
+    "rivals": [["db", ["a", "b"], 1]],
+}
+_BOUND: Final = {
+    "version": 1,
+    "run": "r",
+    "incident": "i",
+    "plan": "p",
+    "envelope": {"sites": ["a"], "stores": [], "most_lost_ms": 0, "most_shed": 0},
+    "approvals": 1,
+    "monitor_ms": 0,
+    "horizon_ms": 0,
+    "labels": {},
+    "patience": {},
+    "pace": {"shares": [1000], "wait_ms": 0},
+    "limits": [["l", "slots", 1, 0]],
+    "steps": [["s", "start", "web", 0, 1, [], [], 0, "", False, False, "", "a", False, ""]],
+    "actions": {"s": [["start", "web", "command", "a", 0, {}]]},
+    "settings": [{"argv": ["x"]}],
+}
+"""What a run moved, what was observed and what a run is bound to, as the store holds them."""
+
+
 def _entries() -> dict[str, Target]:
     policy, seal = RunPolicy(), Seal((Secret("s" * 32, "env:S"),))
     asked = requests.Request("1", "approve", "kim", "because", "start:web:base:1", 5)
     epoch = datasets.Epoch("db", 3, "pangyo", "anyang", synchronous=("a",))
     notice = watch_journal.Notice("leader", 5, "pangyo", "words", {"code": "x"})
-    moved = {
-        "run": "r",
-        "scenario": "lose",
-        "domains": ["pangyo"],
-        "began_ms": 1,
-        "ended_ms": 2,
-        "phase": "succeeded",
-        "placed": {"web": [["a", 1]]},
-        "traffic": {"web": ["a"]},
-        "servers": {"s": True},
-        "roles": {"db": [["a", "primary"]]},
-        "steps": {"web": ["start:web:base", 5]},
-    }
-    seen = {
-        "at_ms": 1,
-        "estate": "d",
-        "members": [["db", "a", "primary"], ["db", "b", "replica", 5]],
-        "changes": {"db": 1},
-        "lost": [["a", "lost", 1, "r"]],
-        "runs": ["r"],
-        "rivals": [["db", ["a", "b"], 1]],
-    }
     opened = {"incident": "i", "plan": "p", "ends": {}, "approvals": 1, "leaving": ["a"], "mark": 0}
     vote = {"opinion": "up", "evidence": {"user": "up"}, "since_ms": 1, "at_ms": 2, "number": 3, "reason": ""}
     sighting = {
@@ -243,23 +263,6 @@ def _entries() -> dict[str, Target]:
     }
     standing = {"member": "a", "candidate": "b", "primary": "c", "at_ms": 1, "changes": 2}
     ready = {"at_ms": 1, "plan": "p", "estate": "e", "took_ms": 2, "problem": "", "people": 3}
-    bound = {
-        "version": 1,
-        "run": "r",
-        "incident": "i",
-        "plan": "p",
-        "envelope": {"sites": ["a"], "stores": [], "most_lost_ms": 0, "most_shed": 0},
-        "approvals": 1,
-        "monitor_ms": 0,
-        "horizon_ms": 0,
-        "labels": {},
-        "patience": {},
-        "pace": {"shares": [1000], "wait_ms": 0},
-        "limits": [["l", "slots", 1, 0]],
-        "steps": [["s", "start", "web", 0, 1, [], [], 0, "", False, False, "", "a", False, ""]],
-        "actions": {"s": [["start", "web", "command", "a", 0, {}]]},
-        "settings": [{"argv": ["x"]}],
-    }
     segment = anchors.encode("watch", 1, 1, 1, "", [watch_journal.encode(notice)])
 
     def entry(key: str, read: Callable[[Entry], object]) -> Callable[[bytes], object]:
@@ -273,18 +276,18 @@ def _entries() -> dict[str, Target]:
         "request": (requests.encode(asked), lambda data: requests.decode("request/r/1", data)),
         "epoch": (datasets.encode(epoch), entry("epoch/db", lambda one: datasets.decode("db", one))),
         "notice": (watch_journal.encode(notice), watch_journal.decode),
-        "effects": (orjson.dumps(moved), packed),
-        "effects-packed": (zlib.compress(orjson.dumps(moved)), effects.decode),
+        "effects": (orjson.dumps(_MOVED), packed),
+        "effects-packed": (zlib.compress(orjson.dumps(_MOVED)), effects.decode),
         "vote": (orjson.dumps(vote), entry("votes/a/b", verdict_answers.decode)),
         "sighting": (orjson.dumps(sighting), lambda data: sightings.decode_sighting("db", data)),
         "standing": (orjson.dumps(standing), lambda data: live_actions.decode_standing("db", data)),
         "ready-plan": (orjson.dumps(ready), entry("drawer/a+b", library.decode)),
-        "bound": (orjson.dumps(bound), decode_bound),
+        "bound": (orjson.dumps(_BOUND), decode_bound),
         "event": (b'["run_created",1,"",0,{"plan":"p"}]', reading.decode),
         "segment": (segment, lambda data: anchors.decode("watch", 1, data)),
         "generation": (b'{"number":1,"opener":"x","at_ms":1}', entry("generation", generation.decode)),
         "newer": (b'{"number":1,"opener":"x","by":"y","at_ms":1}', entry("newer", generation.decode_newer)),
-        "observed": (orjson.dumps(seen), decode_observed),
+        "observed": (orjson.dumps(_SEEN), decode_observed),
         "plan": (b'{"schema_version":1,"steps":[]}', decode_plan),
         "sealed": (seal.close("k", b"value"), lambda data: seal.open("k", data)),
     }

@@ -104,13 +104,16 @@ def _check_command(command: Command, folder: Path, where: str) -> None:
         )
 
 
-def _perform(item: Command | PageFile | Needs | WrongFence, folder: Path, page: str) -> None:
+def assert_performed(item: Command | PageFile | Needs | WrongFence, folder: Path, page: str) -> None:
     match item:
         case WrongFence():
             pytest.fail(f"{page}:{item.line_number}: commands stand in a {item.info!r} fence; use 'console'")
         case Needs():
             if not (ROOT / item.path).exists():
                 pytest.skip(f"{page}: {item.path} is not on this machine; what follows was not run")
+            if not item.path.startswith(".."):
+                (folder / item.path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / item.path).symlink_to(ROOT / item.path)
         case PageFile():
             target = folder / item.path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +153,7 @@ def reader_folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("page", _pages_with_commands(), ids=_page_name)
 def test_page_runs_as_shown(page: Path, reader_folder: Path) -> None:
     for item in read_page(page.read_text(encoding="utf-8")):
-        _perform(item, reader_folder, _page_name(page))
+        assert_performed(item, reader_folder, _page_name(page))
 
 
 def test_the_readme_shows_commands() -> None:

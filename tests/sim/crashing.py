@@ -56,13 +56,13 @@ def finish(folder: Path, store: str) -> None:
     assert sorted(effects(folder)) == [f"run/s{n}" for n in range(STEPS)]
 
 
-def killed_and_replaced(folder: Path, store: str, at: int) -> None:
+def assert_killed_and_replaced(folder: Path, store: str, at: int) -> None:
     with controller(folder, store, at) as process:
         assert process.wait(LIMIT_S) == -signal.SIGKILL
     finish(folder, store)
 
 
-def stopped_and_replaced(folder: Path, store: str, at: int, pause_s: float) -> None:
+def assert_stopped_and_replaced(folder: Path, store: str, at: int, pause_s: float) -> None:
     """Stopped for longer than its lease it does nothing more, whatever it was about to do."""
     with controller(folder, store, at, signal.SIGSTOP) as process:
         assert until_stopped(process.pid)

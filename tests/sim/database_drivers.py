@@ -22,7 +22,7 @@ from evac.drivers.port import Action, Checked, Evidence, Order, Verb
 from evac.drivers.store_driver import another_primary, only_others
 from evac.model.errors import ActionError, Permanent, Retryable
 from tests.sim.databases import Database, Member
-from tests.sim.simulated_driver import SimulatedDriver
+from tests.sim.simulated_driver import SimulatedDriver, question
 
 STANDING_MOST_MS: Final = 60_000
 
@@ -45,7 +45,7 @@ class _DatabaseDriver(SimulatedDriver, ReportsRole, AnswersProbe):
         return member
 
     async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
-        return await self._look(action, _question(timeout_s), lambda: self._role(action))
+        return await self._look(action, question(timeout_s), lambda: self._role(action))
 
     def _role(self, action: Action) -> RoleReport:
         database, member = self.database(action), self.member(action)
@@ -63,7 +63,7 @@ class _DatabaseDriver(SimulatedDriver, ReportsRole, AnswersProbe):
         return RoleReport("replica", lag_ms, position=held, history=history)
 
     async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
-        await self._look(action, _question(timeout_s), lambda: self.member(action))
+        await self._look(action, question(timeout_s), lambda: self.member(action))
         return ProbeReport(True)
 
     def refuse_stale(self, action: Action, order: Order) -> None:
@@ -122,11 +122,6 @@ class _DatabaseDriver(SimulatedDriver, ReportsRole, AnswersProbe):
         return database.streams(primary, member)
 
 
-def _question(timeout_s: float) -> Order:
-    """What is asked outside of any run."""
-    return Order("", "", 0, 0, 0, "", timeout_s, "")
-
-
 class PostgresSimulated(_DatabaseDriver, Promotes, Fences, ProvesSync, Follows, Protects):
     """Plain PostgreSQL."""
 
@@ -167,7 +162,7 @@ class PostgresSimulated(_DatabaseDriver, Promotes, Fences, ProvesSync, Follows, 
             return () if streams else (f"{candidate} does not stream now",)
 
         try:
-            return Checked(await self._look(action, _question(timeout_s), missing))
+            return Checked(await self._look(action, question(timeout_s), missing))
         except ActionError as error:
             return Checked((error.message,))
 

@@ -15,7 +15,15 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from evac.drivers import parameters
-from evac.drivers.capabilities import ABOUT, Fences, RoutesTraffic, RunsUnits, Verifies
+from evac.drivers.capabilities import (
+    ABOUT,
+    Fences,
+    HealthReport,
+    ReportsHealth,
+    RoutesTraffic,
+    RunsUnits,
+    Verifies,
+)
 from evac.drivers.command.driver import VERBS as COMMAND_VERBS
 from evac.drivers.http.driver import VERBS as HTTP_VERBS
 from evac.drivers.manual import ManualDriver, NoopDriver
@@ -27,7 +35,7 @@ from evac_lab.virtual_loop import VirtualProcess
 from tests.sim.database_drivers import PostgresSimulated, RedisSimulated
 from tests.sim.databases import Member
 from tests.sim.floor_driver import RedfishSimulated
-from tests.sim.simulated_driver import SimulatedDriver
+from tests.sim.simulated_driver import SimulatedDriver, question
 from tests.sim.world import Traffic, Units, World
 
 
@@ -188,12 +196,22 @@ def _what(action: Action, order: Order) -> str:
     return f"{order.run}/{order.step}/{action.verb}/{action.target}/{action.at}"
 
 
-class HttpSimulated(_KeyedDriver, Fences):
-    """A signed webhook with an idempotency key, served in the site that its URL names."""
+class HttpSimulated(_KeyedDriver, Fences, ReportsHealth):
+    """A signed webhook with an idempotency key, or a service that answers users, in the site that its URL
+    names. A service of which nothing runs answers with errors.
+    """
 
     name = "http"
     verbs = HTTP_VERBS
     host_key = "url"
+
+    async def report_health(self, action: Action, timeout_s: float, samples: int) -> HealthReport:
+        units = self.world.units[action.target, self.site(action)]
+        try:
+            works = await self._look(action, question(timeout_s), lambda: units.count > 0)
+        except Retryable:
+            return HealthReport(0, 0)
+        return HealthReport(samples, 0 if works else samples)
 
 
 class CommandSimulated(_KeyedDriver, Fences):

@@ -23,7 +23,7 @@ from evac.engine.lead.policies import Policies
 from evac.engine.lead.watch_journal import Notice
 from evac.engine.plans.library import Drawer
 from evac.engine.runs.binding import Bound
-from evac.engine.runs.desk import Desk
+from evac.engine.runs.desk import ActionsOf, Desk
 from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, keep_standing
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.datasets import DataSets, Epoch, decode, key_of
@@ -31,6 +31,7 @@ from evac.engine.stores.guards import Guards
 from evac.engine.stores.stalled_commits import Roles, bound_of, is_protection
 from evac.net.internal_errors import INTERNAL
 from evac.run.values import ENDED, RunSpec
+from evac.run.view import RunView
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.port import Lease, Put
 from evac.watch.verdict import EvidenceKind, Seen, Verdict
@@ -134,6 +135,7 @@ class FireStory(Story):
             standing=self._standing,
             drift_period_ms=1_000,
             drift_ms=20_000,
+            effects=self._left_behind,
             boundary=lambda number: self._boundary(process),
         )
         drawer = Drawer(store, process, options.sites if options.whole else (), self._plan, self._estate)
@@ -179,6 +181,10 @@ class FireStory(Story):
             known = bind(data, self.policy, run=name, incident=incident, digest=digest)
             self._bound[name, digest] = known
         return known
+
+    async def _left_behind(self, view: RunView, actions_of: ActionsOf) -> bytes | None:
+        """What a run moved, for stories whose plans go by that."""
+        return None
 
     def spec_of(self, name: str, digest: str) -> RunSpec:
         """What the referee replays with; the approvals are of the run, not of the plan."""

@@ -97,6 +97,22 @@ def _move(
     }
 
 
+def failback_plan(shape: Shape, away: Mapping[str, str], site: str) -> bytes:
+    """Services go home. away: service -> where it runs now."""
+    return canonical_json(
+        {
+            "kind": "failback",
+            "lost": [],
+            "away": sorted(set(away.values())),
+            "kept": list(shape.sites),
+            "to": site,
+            "moves": [],
+            "services": sorted(away),
+            "seed": shape.seed,
+        }
+    )
+
+
 def restore_plan(shape: Shape, roles: Roles, site: str) -> bytes:
     """A site that is back: its copies follow again."""
     rows = []
@@ -160,8 +176,8 @@ class _Making:
 
     def move(self) -> None:
         promoted = [self._store(move) for move in self.told["moves"]]
-        kept, lost = self.told["kept"], self.told["lost"]
-        to = self.told["moves"][0]["new"] if self.told["moves"] else kept[0]
+        kept, lost = self.told["kept"], self.told.get("away", self.told["lost"])
+        to = self.told["moves"][0]["new"] if self.told["moves"] else self.told.get("to", kept[0])
         for number, service in enumerate(self.told["services"]):
             self._service(number, service, to, promoted, kept, lost)
         if self.random.random() < 0.15:
@@ -171,6 +187,8 @@ class _Making:
         if self.random.random() < 0.4:
             hook = Action("run", "page", "http", kept[0], {"url": kept[0]})
             self.step("verify:page", "verify", "page", [hook], after=tuple(promoted[:1]))
+        if not self.steps:
+            self.step("verify:site", "verify", "site", [Action("verify", "site", "noop", kept[0])])
 
     def _store(self, move: dict[str, Any]) -> str:
         store, engine, old, new = move["store"], move["engine"], move["old"], move["new"]

@@ -13,6 +13,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from evac.engine.lead.leadership import Leadership
+from evac.engine.runs import drift, effects
+from evac.engine.runs.effects import EffectsReader
 from evac.engine.runs.performing import Performer
 from evac.engine.stores import datasets
 from evac.run import agenda, replan, state
@@ -23,6 +25,7 @@ from evac.store.journal import Journal, read
 from evac.watch import verdict
 from evac.watch.verdict import Vote
 from tests.sim.fires import play
+from tests.sim.rows import play_row
 
 Patch = tuple[Any, str, Any]
 
@@ -140,6 +143,33 @@ def double_book_a_spare() -> list[Patch]:
     return [(Limits, "promise", nothing), (Limits, "keep", nothing), (Limits, "withdraw", nothing)]
 
 
+def forget_what_the_last_run_moved() -> list[Patch]:
+    read = EffectsReader.read
+
+    async def without_the_last(self: EffectsReader, now_ms: int) -> Any:
+        found = await read(self, now_ms)
+        return replace(found, moved=found.moved[:-1])
+
+    return [(EffectsReader, "read", without_the_last)]
+
+
+def believe_clocks_of_what_ended_first() -> list[Patch]:
+    async def numbered(store: Any, one: Any) -> Any:
+        return one
+
+    return [(effects, "numbered", numbered)]
+
+
+def put_right_what_a_later_run_moved() -> list[Patch]:
+    replaces = drift._replaces
+
+    def of_one_system(new: Any, old: Any) -> bool:
+        same = replace(old, order=replace(old.order, run=new.order.run))
+        return replaces(new, same)
+
+    return [(drift, "_replaces", of_one_system)]
+
+
 BUGS: Final[Mapping[str, Callable[[], list[Patch]]]] = MappingProxyType(
     {
         "promote without fence": promote_without_fence,
@@ -154,6 +184,14 @@ BUGS: Final[Mapping[str, Callable[[], list[Patch]]]] = MappingProxyType(
         "double-book a spare": double_book_a_spare,
     }
 )
+ROW_BUGS: Final[Mapping[str, Callable[[], list[Patch]]]] = MappingProxyType(
+    {
+        "forget what the last run moved": forget_what_the_last_run_moved,
+        "believe clocks of what ended first": believe_clocks_of_what_ended_first,
+        "put right what a later run moved": put_right_what_a_later_run_moved,
+    }
+)
+"""What shows only in a second fire: stories of fires in a row find them."""
 
 
 def seeds_to_find(bug: str, most: int, first: int = 0) -> tuple[int, str]:
@@ -162,9 +200,9 @@ def seeds_to_find(bug: str, most: int, first: int = 0) -> tuple[int, str]:
     Watching is wrong only in stories that have witnesses, so for a bug of the verdict all seeds have.
     """
     whole = True if bug == "count a lost vote as yes" else None
-    with planted(*BUGS[bug]()):
+    with planted(*(ROW_BUGS.get(bug) or BUGS[bug])()):
         for count, seed in enumerate(range(first, first + most), start=1):
-            outcome = play(seed, whole=whole)
+            outcome = play_row(seed) if bug in ROW_BUGS else play(seed, whole=whole)
             if outcome.error:
                 return count, outcome.error
     return 0, ""

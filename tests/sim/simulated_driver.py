@@ -18,6 +18,11 @@ from tests.sim.world import World
 T = TypeVar("T")
 
 
+def question(timeout_s: float) -> Order:
+    """What is asked outside of any run."""
+    return Order("", "", 0, 0, 0, "", timeout_s, "")
+
+
 class SimulatedDriver(ABC):
     """What all have in common: the way to the server, a dry run, and rules that are checked on the way."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.crashing import killed_and_replaced, stopped_and_replaced
+from tests.sim.crashing import assert_killed_and_replaced, assert_stopped_and_replaced
 from tests.sim.real_controller import TTL_MS
 
 
@@ -17,7 +17,7 @@ def _store(folder: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 2, 3, 4, 6, 9, 13, 17])
 def test_a_controller_that_is_killed_there_is_replaced(tmp_path: Path, at: int) -> None:
-    killed_and_replaced(tmp_path, _store(tmp_path), at)
+    assert_killed_and_replaced(tmp_path, _store(tmp_path), at)
 
 
 @pytest.mark.slow
@@ -26,4 +26,4 @@ def test_a_controller_that_is_killed_there_is_replaced(tmp_path: Path, at: int) 
 def test_a_controller_that_was_stopped_for_longer_than_its_lease_does_nothing_more(
     tmp_path: Path, at: int
 ) -> None:
-    stopped_and_replaced(tmp_path, _store(tmp_path), at, TTL_MS / 1_000 * 1.3)
+    assert_stopped_and_replaced(tmp_path, _store(tmp_path), at, TTL_MS / 1_000 * 1.3)

@@ -22,11 +22,11 @@ from evac.store.port import Put
 from tests.contract.store.members import Members, etcd_program
 from tests.sim.crashing import (
     LIMIT_S,
+    assert_killed_and_replaced,
+    assert_stopped_and_replaced,
     controller,
     effects,
     finish,
-    killed_and_replaced,
-    stopped_and_replaced,
     until_stopped,
 )
 from tests.sim.real_controller import ETCD_TTL_MS, STEPS
@@ -90,14 +90,18 @@ def test_controllers_that_are_killed_or_stopped_there_are_replaced(tmp_path: Pat
         work = []
         for at in KILLED:
             name = f"killed-{at}"
-            work.append(pool.submit(killed_and_replaced, _folder(tmp_path, name), _store(members, name), at))
+            work.append(
+                pool.submit(assert_killed_and_replaced, _folder(tmp_path, name), _store(members, name), at)
+            )
         for at in STOPPED:
             name = f"stopped-{at}"
             work.append(
-                pool.submit(stopped_and_replaced, _folder(tmp_path, name), _store(members, name), at, PAUSE_S)
+                pool.submit(
+                    assert_stopped_and_replaced, _folder(tmp_path, name), _store(members, name), at, PAUSE_S
+                )
             )
         for one in work:
-            one.result()
+            assert one.exception() is None
     for at in KILLED:
         _check_chain(_store(members, f"killed-{at}"))
 

@@ -19,11 +19,12 @@ def _modules() -> list[str]:
 @pytest.mark.parametrize("name", _modules())
 def test_a_benchmark_can_be_imported(name: str) -> None:
     try:
-        importlib.import_module(f"bench.{name}")
+        found = importlib.import_module(f"bench.{name}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in REFEREES:
             raise
         pytest.skip(f"{error.name} is a referee, and not installed here")
+    assert found.__doc__
 
 
 @pytest.mark.parametrize("name", ["run_figures", "lab_figures", "bench_boot", "bench_serve"])

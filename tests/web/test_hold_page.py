@@ -48,7 +48,7 @@ def test_everything_is_held_and_released_from_any_page_and_every_page_says_so() 
         assert bare.status_code == 422
         assert await office.standing_hold() is None
         sent = fields(form, reason="people are in hall 2", who="ann")
-        assert (await client.post("/hold", data=sent)).headers["location"] == "/hold"
+        assert (await client.post("/hold", data=sent)).headers["location"] == "/now?done=held"
         found = await office.standing_hold()
         assert found is not None
         assert (found.who, found.reason) == ("ann", "people are in hall 2")
@@ -79,6 +79,7 @@ def test_the_page_and_its_banner_fit_and_axe_finds_nothing(browser: Browser, ser
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth") <= width
     finally:
+        page.goto(f"{served[0]}/hold")
         page.get_by_label("Reason").fill("they are out")
         page.get_by_role("button", name="Release hold").click()
         page.get_by_role("heading", name="Hold everything").wait_for()

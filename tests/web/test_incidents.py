@@ -270,3 +270,5 @@ def test_a_note_is_on_other_screens_without_a_reload_and_without_scripts_after_o
     plain.get_by_role("button", name="Write it down").click()
     plain.locator(".story", has_text="ann notes: the fire is out").wait_for(timeout=PATIENCE_MS)
     other.locator(".story", has_text="ann notes: the fire is out").wait_for(timeout=PATIENCE_MS)
+    for page in (plain, other):
+        assert "ann notes: the fire is out" in page.locator(".story").inner_text()

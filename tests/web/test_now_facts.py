@@ -96,7 +96,7 @@ def test_what_is_lost_counts_for_nothing_and_is_cleared_by_name() -> None:
         assert "run fire-1-north" in page
         table = page[page.index('id="h-losses"') : page.index('id="h-matrix"')]
         assert f'<th scope="row">{LOST}</th>' not in table, "what is lost cannot be lost again"
-        room = page[page.index('id="h-room"') : page.index('id="h-restores"')]
+        room = page[page.index('id="h-room"') : page.index('id="h-notices"')]
         assert LOST not in room
         assert all(one["id"] != LOST for one in (await client.get("/v1/domains")).json()["items"])
         form = (await client.get(f"/sites/clear?domain={LOST}")).text
@@ -104,7 +104,7 @@ def test_what_is_lost_counts_for_nothing_and_is_cleared_by_name() -> None:
             assert (await client.post("/sites/clear", data=fields(form, **wrong))).status_code == 422
         assert (await office.store.get(SITES_KEY)).value == marks  # type: ignore[union-attr]
         sent = fields(form, reason="the drill is over", typed=LOST, who="ann")
-        assert (await client.post("/sites/clear", data=sent)).headers["location"] == "/now"
+        assert (await client.post("/sites/clear", data=sent)).headers["location"] == "/now?done=cleared"
         assert b'"lost"' not in (await office.store.get(SITES_KEY)).value  # type: ignore[union-attr]
 
     play(story, MemoryStore())
@@ -144,7 +144,7 @@ def test_two_primaries_are_the_first_thing_on_the_page_and_it_says_what_to_do() 
         rivals = (Rivals("carts", ("north", "south"), 1),)
         await observed(office, Observation(1, rivals=rivals, effects=Effects()))
         page = (await client.get("/now")).text
-        verdict = page[page.index('class="answer error"') :]
+        verdict = page[page.index('class="verdict bad"') :]
         assert "carts has 2 writable primaries: north, south" in verdict[:400]
         assert "Stop writes to the old one now" in verdict[:400]
 

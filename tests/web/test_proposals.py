@@ -106,7 +106,7 @@ def test_a_form_has_a_run_made_of_a_plan_when_the_names_are_typed() -> None:
         permit = answered(waiting[0], {"run": "fire-1-abc"})
         await office.store.transact(permit.compares, permit.changes)
         done = await sent
-        assert (done.status_code, done.headers["location"]) == (303, "/runs/fire-1-abc")
+        assert (done.status_code, done.headers["location"]) == (303, "/runs/fire-1-abc?done=created")
         again = asyncio.create_task(client.post(path, data=whole | {"key": "k2"}))
         while not (waiting := await office.store.list("proposal/")):
             await asyncio.sleep(0.01)

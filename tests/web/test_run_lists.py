@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, cast
 
 import httpx2
@@ -96,7 +95,7 @@ def alike_all(store: MemoryStore) -> list[dict[str, Any]]:
         found.extend(straight)
 
     play(story, store)
-    return [asdict(line) for line in found]
+    return [line.row for line in found]
 
 
 @pytest.mark.parametrize("ended", [True, False])

@@ -75,7 +75,7 @@ def test_the_page_says_what_waits_first_and_where_the_run_is_heading() -> None:
         await burning(office)
         text = (await client.get(f"/runs/{RUN}")).text
         assert f"{BROKEN} failed" in text
-        assert text.index("Waits for a person") < text.index('class="stats"') < text.index('<svg role="img"')
+        assert text.index("Waits for a person") < text.index('class="stats"') < text.index('<svg class="pic"')
         assert "Projected finish" in text
         assert ' style="' not in text
         assert text.count("<rect") < 300
@@ -101,7 +101,11 @@ def test_what_cannot_be_taken_back_is_confirmed_by_name_and_says_why() -> None:
         foreign = await client.post(path, data=sent, headers={"Origin": "http://evil.example"})
         assert foreign.status_code == 403
         assert not await office.store.list(prefix_of(RUN))
-        assert "waits for a leader" in (await client.post(path, data=sent)).text
+        done = await client.post(path, data=sent)
+        assert (done.status_code, done.headers["location"]) == (303, f"/runs/{RUN}?done=asked")
+        assert (
+            "takes effect as soon as a controller leads" in (await client.get(done.headers["location"])).text
+        )
         await client.post(path, data=sent)
         (entry,) = await office.store.list(prefix_of(RUN))
         assert b'"verb":"cancel"' in entry.value
@@ -209,7 +213,7 @@ def test_what_is_and_what_is_expected_are_apart_and_other_days_are_named() -> No
 
     play(story, MemoryStore())
     day_ms = 86_400_000
-    assert hour(NOW_MS, NOW_MS) == clock(NOW_MS) + " UTC"
+    assert re.fullmatch(clock(NOW_MS) + r":\d\d UTC", hour(NOW_MS, NOW_MS))
     assert hour(NOW_MS + day_ms, NOW_MS).startswith("2026-")
     paused = Wait(Paused("operator", "kim", "x", NOW_MS + day_ms, "resume"), since_ms=NOW_MS)
     assert f"at {clock(NOW_MS + day_ms, NOW_MS)} UTC" in words_of(paused)
@@ -234,9 +238,9 @@ def test_skip_cancel_and_undo_are_no_primary_buttons_and_list_what_they_do() -> 
             assert links
             assert all("primary" not in given for given in links), verb
         skip = (await client.get(f"/runs/{RUN}/ask?verb=skip&step={BROKEN}")).text
-        assert 'class="btn danger"' in skip
-        assert 'class="btn primary"' not in skip
-        assert "Do not come back through this run: sso" in skip
+        assert 'class="btn big danger"' in skip
+        assert "primary" not in skip
+        assert "Not restored by this run</b>: sso" in skip
         cancel = (await client.get(f"/runs/{RUN}/ask?verb=cancel")).text
         assert re.search(r"Left out: \d+ steps, ", cancel)
         undo = (await client.get(f"/runs/{RUN}/ask?verb=undo")).text

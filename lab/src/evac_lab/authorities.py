@@ -152,7 +152,11 @@ def make_for_fleet(folder: Path) -> Certificates:
     folder.mkdir(parents=True, exist_ok=True)
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority = _signed_for_fleet(
-        _name("evac lab fleet authority"), authority_key, None, authority_key, _authority_uses()
+        _name("evac lab fleet authority"),
+        authority_key,
+        None,
+        authority_key,
+        [(x509.BasicConstraints(ca=True, path_length=0), True), (key_usage(signs_certificates=True), True)],
     )
     certificate = _signed_for_fleet(
         _name("bmc.fleet.example"), key, authority.subject, authority_key, _server_uses(authority_key)
@@ -198,10 +202,6 @@ def _signed_for_fleet(
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical)
     return builder.sign(by, hashes.SHA256())
-
-
-def _authority_uses() -> list[Extension]:
-    return [(x509.BasicConstraints(ca=True, path_length=0), True), (key_usage(signs_certificates=True), True)]
 
 
 def _server_uses(authority: ec.EllipticCurvePrivateKey) -> list[Extension]:

@@ -356,7 +356,9 @@ class Probe:
                 self._ledger.write("probe", time.time(), site=self._site, begin=begin, ok=not why, why=why)
                 await asyncio.sleep(max(0.0, begin + PROBE_PERIOD_SECONDS - time.time()))
         finally:
-            self._drop()
+            if self._connection is not None:
+                self._connection.end()
+                self._connection = None
 
     async def _write(self) -> str:
         """Why it was not acknowledged; "" when it was."""
@@ -374,11 +376,6 @@ class Probe:
                 self._connection = None
             return type(error).__name__
         return ""
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.end()
-            self._connection = None
 
 
 async def run(config: ClientsConfig) -> None:

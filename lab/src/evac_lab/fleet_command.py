@@ -17,7 +17,7 @@ from evac.cli.options import quiet_option
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from evac_lab.fleet.ground import Ground
+    from evac_lab.fleet.ground import FleetGround
     from evac_lab.fleet.running import Wish
 
 
@@ -147,7 +147,7 @@ def _running() -> ModuleType:
     return running
 
 
-def _ground(options: Mapping[str, Any]) -> Ground:
+def _ground(options: Mapping[str, Any]) -> FleetGround:
     if options["estate"] is not None:
         if options["out"] is not None:
             raise InvalidInput("fleet-folder", "the estate is there already", "leave out -o or --estate")

@@ -287,18 +287,14 @@ def facts(
         elif kind == "step_succeeded" and (name := _STEP_MILESTONES.get(StepId.parse(str(rest[0])).kind)):
             seconds[name] = at
         elif kind == "run_ended":
-            phase = _phase(rest)
+            data = rest[-1]
+            found = str(data.get("phase", "") if isinstance(data, dict) else data[0])
+            phase = found if found in ENDED else "failed"
             seconds["ended"] = at
     lost = [at_ms for at_ms in _lost_at(watched, site) if at_ms >= burnt_at * 1_000]
     if lost:
         seconds["detected"] = round(min(lost) / 1_000 - burnt_at, 3)
     return RunFacts(run, phase, seconds)
-
-
-def _phase(rest: Sequence[Any]) -> str:
-    data = rest[-1]
-    found = str(data.get("phase", "") if isinstance(data, dict) else data[0])
-    return found if found in ENDED else "failed"
 
 
 def _lost_at(watched: Sequence[Sequence[Any]], site: str) -> list[int]:

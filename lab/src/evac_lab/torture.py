@@ -39,6 +39,8 @@ from evac_lab.world import SYNCHRONOUS, Options
 KINDS: Final = ("any", "leader", "replica", "cut", "half")
 PATIENCE: Final = Patience(45.0)
 PROTECTED_S: Final = 60.0
+READY_S: Final = 300.0
+"""How long the first plans may take: where no kernel is compiled yet, the first planner compiles them."""
 BEFORE_S: Final = 5.0
 """How long before a fire the story of one that went wrong begins."""
 
@@ -67,6 +69,10 @@ def play(
 ) -> Iterator[Round]:
     """So many fires of a kind in a row; stops after one that went wrong."""
     names = [site.name for site in folder.need().topology.sites]
+    if missing := world.wait_for_plans(folder.need().topology, within_s=READY_S):
+        raise LabError(
+            "lab-not-ready", f"not ready after {READY_S:.0f} s: {', '.join(missing)}", "make setup"
+        )
     for number in range(fires):
         site = random.choice(names)
         if kind == "replica":

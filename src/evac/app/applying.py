@@ -341,7 +341,7 @@ def adopted(steps: Sequence[RunStep], seen: Collection[str]) -> Adopted:
         done += [s.id for s in ready]
         counted.update(s.id for s in ready)
         left = [s for s in left if s.id not in counted]
-    order = {s.id: i for i, s in enumerate(steps)}
+    order: dict[str, int] = {s.id: i for i, s in enumerate(steps)}
     return Adopted(tuple(sorted(done, key=order.__getitem__)), tuple(needless))
 
 

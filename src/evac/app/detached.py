@@ -71,10 +71,10 @@ def in_background(processes: Path = Path("/proc")) -> tuple[Background, ...]:
     found = []
     for folder in processes.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if "--until-idle" in words and words[1:4] == ["-m", "evac", "serve"] and "--store" in words:
-                store = words[words.index("--store") + 1]
-                found.append(Background(int(folder.name), words[4], store))
+            line = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if "--until-idle" in line and line[1:4] == ["-m", "evac", "serve"] and "--store" in line:
+                store = line[line.index("--store") + 1]
+                found.append(Background(int(folder.name), line[4], store))
     return tuple(sorted(found, key=lambda one: one.pid))
 
 

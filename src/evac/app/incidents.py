@@ -50,7 +50,7 @@ from evac.run.values import Event
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
 from evac.store.journal import read
-from evac.store.port import Change, Compare, Put, Store
+from evac.store.port import Change, Compare, Put, Store, entries
 from evac.views import incident_view as views
 from evac.views.sheet import Sheet, sheet_markdown, sheet_page
 
@@ -227,10 +227,8 @@ PAGE: Final = 500
 async def names(store: Store) -> list[str]:
     """All incidents, also those that are notes alone; sorted."""
     found = set(await notes_alone(store))
-    after = ""
-    while page := await store.list(INCIDENT, after, PAGE):
-        found |= {entry.key.removeprefix(INCIDENT) for entry in page}
-        after = page[-1].key
+    async for entry in entries(store, INCIDENT, PAGE):
+        found.add(entry.key.removeprefix(INCIDENT))
         if len(found) > runs.RUNS_MOST:
             break
     return sorted(found)
@@ -250,15 +248,13 @@ async def notes_alone(store: Store) -> list[str]:
 
 async def notes_of(store: Store, incident: str) -> tuple[Note, ...]:
     """In order of their ids. Raises InvalidInput for a note that is none."""
-    prefix, after, found = f"{NOTE}{incident}/", "", []
-    while page := await store.list(prefix, after, PAGE):
-        for entry in page:
-            try:
-                row = orjson.loads(entry.value)
-            except orjson.JSONDecodeError:
-                row = None
-            found.append(from_data(incident, entry.key.removeprefix(prefix), row))
-        after = page[-1].key
+    prefix, found = f"{NOTE}{incident}/", []
+    async for entry in entries(store, prefix, PAGE):
+        try:
+            row = orjson.loads(entry.value)
+        except orjson.JSONDecodeError:
+            row = None
+        found.append(from_data(incident, entry.key.removeprefix(prefix), row))
         if len(found) >= NOTES_MOST:
             break
     return tuple(found)
@@ -266,15 +262,13 @@ async def notes_of(store: Store, incident: str) -> tuple[Note, ...]:
 
 async def published(store: Store) -> list[tuple[str, int, str, str]]:
     """(key, when, title, text) of every update that was published; a note that is none is left out."""
-    found, after = [], ""
-    while page := await store.list(NOTE, after, PAGE):
-        for entry in page:
-            incident, _, id = entry.key.removeprefix(NOTE).partition("/")
-            with contextlib.suppress(InvalidInput, orjson.JSONDecodeError):
-                note = from_data(incident, id, orjson.loads(entry.value))
-                if note.kind == "update":
-                    found.append((f"{incident}/{id}", note.at_ms, note.name, note.text))
-        after = page[-1].key
+    found = []
+    async for entry in entries(store, NOTE, PAGE):
+        incident, _, id = entry.key.removeprefix(NOTE).partition("/")
+        with contextlib.suppress(InvalidInput, orjson.JSONDecodeError):
+            note = from_data(incident, id, orjson.loads(entry.value))
+            if note.kind == "update":
+                found.append((f"{incident}/{id}", note.at_ms, note.name, note.text))
     return found
 
 

@@ -31,7 +31,7 @@ from evac.engine.runs.effects import decode as moved_in
 from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, keep_standing
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.sightings import PREFIX as SIGHTING
-from evac.engine.stores.sightings import Following, Loss, Sighting, losses_of, pages, read_sightings, sighted
+from evac.engine.stores.sightings import Following, Loss, Sighting, losses_of, read_sightings, sighted
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.estate import Estate
@@ -39,7 +39,7 @@ from evac.model.observation import MemberSeen, Observation, Role, TrafficSeen, U
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.model.situation import Effects, LostNow, Moved, Rivals
-from evac.store.port import Lease, Put, Store
+from evac.store.port import Lease, Put, Store, all_entries
 from evac.views.situation_view import rivals_hint, rivals_words
 
 KEY: Final = "observed"
@@ -149,7 +149,7 @@ class SeenEstate:
             self._told_digest = digest_in(entry.value)
             self._heeded = changes_in(entry.value)
         facts: dict[str, Standing] = {}
-        for one in await pages(self._store, PREFIX):
+        for one in await all_entries(self._store, PREFIX):
             name = one.key.removeprefix(PREFIX)
             with contextlib.suppress(EvacError):
                 facts[name] = decode_standing(name, one.value)

@@ -56,7 +56,7 @@ from evac.run.view import RunView
 from evac.steps.registry import kind_of
 from evac.store.anchors import Anchor, verify_chain
 from evac.store.journal import read
-from evac.store.port import Compare, Delete, Put, Store
+from evac.store.port import Compare, Delete, Put, Store, entries
 from evac.views.decisions import Decision, decision_of
 from evac.views.documents import LossRow, RunShown
 from evac.views.quarantine import Quarantine, quarantine_of
@@ -358,19 +358,16 @@ async def list_runs(store: Store) -> list[RunLine]:
     hides no other: its state is `CORRUPT`, and nothing else is known of it.
     """
     rows: list[RunLine] = []
-    after = INCIDENT
-    while page := await store.list(INCIDENT, after if after != INCIDENT else "", 500):
-        for entry in page:
-            told = orjson.loads(entry.value)
-            run, incident = str(told["run"]), entry.key.removeprefix(INCIDENT)
-            try:
-                rows.append(await _line(store, run, incident))
-            except (Corrupt, RunError):
-                rows.append(RunLine(run, incident, "", CORRUPT, "", None))
-        after = page[-1].key
+    async for entry in entries(store, INCIDENT, 500):
+        told = orjson.loads(entry.value)
+        run, incident = str(told["run"]), entry.key.removeprefix(INCIDENT)
+        try:
+            rows.append(await _line(store, run, incident))
+        except (Corrupt, RunError):
+            rows.append(RunLine(run, incident, CORRUPT, "", "", 0))
         if len(rows) >= RUNS_MOST:
             break
-    return sorted(rows, key=lambda row: (row.started_at or "", row.run))
+    return sorted(rows, key=lambda row: (row.created_ms, row.run))
 
 
 async def _line(store: Store, run: str, incident: str) -> RunLine:
@@ -379,7 +376,7 @@ async def _line(store: Store, run: str, incident: str) -> RunLine:
     under_way = not ended and await store.get(OPEN + run) is not None
     plan, scenario = await _in_force(store, run, events)
     state = ended or (_phase_in(events) if under_way else "unfinished")
-    return RunLine(run, incident, plan, state, scenario, moment(events[0].at_ms))
+    return RunLine(run, incident, state, scenario, plan, events[0].at_ms)
 
 
 async def _in_force(store: Store, run: str, events: Sequence[Event]) -> tuple[str, str]:

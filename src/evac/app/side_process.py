@@ -29,6 +29,7 @@ import orjson
 
 from evac.engine.lead.leadership import LEADER
 from evac.model import extras
+from evac.model.errors import EvacError
 from evac.store.port import Store
 
 MODULE: Final = "evac.web.serving"
@@ -270,6 +271,16 @@ async def until_ended(*works: Coroutine[Any, Any, Any]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def end_of(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Runs the whole of a side process; its exit code. An error of evac is one line for people."""
+    try:
+        asyncio.run(work())
+    except EvacError as error:
+        print(f"error: {error.message} [{error.code}]", file=sys.stderr)
+        return 1
+    return 0
 
 
 def led_by_parent(store: Store, site: str, parent: int) -> Leads:

@@ -40,18 +40,17 @@ from evac.app import incidents
 from evac.app.estates.copies import edition_of
 from evac.app.incidents import Folds
 from evac.app.runs import INCIDENT
-from evac.app.side_process import until_ended
+from evac.app.side_process import end_of, until_ended
 from evac.drivers.command.driver import run_program
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.runs.open_runs import OPEN
-from evac.engine.stores.sightings import pages
 from evac.incident.components import StatusPage, public_names, status_page
 from evac.incident.incident import Dossier, Summary
 from evac.model.errors import EvacError, InvalidInput, Permanent, StoreError
 from evac.store.journal import head_of
 from evac.store.opening import open_store
-from evac.store.port import Put, Store
+from evac.store.port import Put, Store, all_entries
 from evac.views.status_page import status_feed, status_html, status_json
 
 FOLDER: Final = "{folder}"
@@ -207,7 +206,6 @@ AGAIN_S: Final = 1.0
 AGAIN_MOST_S: Final = 60.0
 SHARE: Final = 4
 """After an export that took long, so many times as long passes before the next."""
-FAILED: Final = 1
 
 
 def files_of(page: StatusPage, url: str) -> dict[str, bytes]:
@@ -269,7 +267,7 @@ class Exporter:
     async def _stamp(self) -> object:
         """What the page is made of: notes of people, the journal of watching, and those of open runs."""
         noted = await self._store.get(incidents.NOTED)
-        runs = [entry.key.removeprefix(OPEN) for entry in await pages(self._store, OPEN)]
+        runs = [entry.key.removeprefix(OPEN) for entry in await all_entries(self._store, OPEN)]
         heads = [await head_of(self._store, stream) for stream in (WATCH, *runs)]
         counts = tuple(head.records if head else 0 for head in heads)
         return (noted.revision if noted else 0, tuple(runs), counts)
@@ -335,13 +333,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--site", default="")
     parser.add_argument("--as-of", type=date.fromisoformat)
     told = parser.parse_args(arguments)
-    try:
+
+    async def work() -> None:
         target = target_of(told.to, told.push)
-        asyncio.run(export(told.estate, told.store, target, told.title, told.url, told.site, told.as_of))
-    except EvacError as error:
-        print(f"error: {error.message} [{error.code}]", file=sys.stderr)
-        return FAILED
-    return 0
+        await export(told.estate, told.store, target, told.title, told.url, told.site, told.as_of)
+
+    return end_of(work)
 
 
 if __name__ == "__main__":

@@ -32,16 +32,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from evac import __version__
-from evac.app.side_process import led_by_parent, until_ended
+from evac.app.side_process import end_of, led_by_parent, until_ended
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import decode_all
-from evac.engine.stores.sightings import pages
 from evac.model import extras
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.store.anchors import Anchor
 from evac.store.journal import read
 from evac.store.opening import open_store
-from evac.store.port import Delete, Put, Store
+from evac.store.port import Delete, Put, Store, all_entries
 from evac.views.run_spans import RunSpan, RunSpans
 
 LIBRARIES: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
@@ -230,7 +229,6 @@ PREFIX: Final = "traces/"
 LOOK_S: Final = 1.0
 RUNS_MOST: Final = 64
 """Open runs that are followed, and runs that are worked off in one look."""
-FAILED: Final = 1
 
 
 @dataclass(slots=True)
@@ -252,12 +250,12 @@ class RunTraces:
 
     async def look(self) -> None:
         """One look at all runs that are open, and a last one at those that ended. Raises Unavailable."""
-        opened = [entry.key.removeprefix(OPEN) for entry in await pages(self._store, OPEN)]
+        opened = [entry.key.removeprefix(OPEN) for entry in await all_entries(self._store, OPEN)]
         kept = {
             entry.key.removeprefix(PREFIX): (
                 int(entry.value) if entry.value.isdigit() and len(entry.value) < 19 else 0
             )
-            for entry in await pages(self._store, PREFIX)
+            for entry in await all_entries(self._store, PREFIX)
         }
         ended = sorted(kept.keys() - set(opened))[:RUNS_MOST]
         for run in [*opened[:RUNS_MOST], *ended]:
@@ -327,12 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", required=True)
     parser.add_argument("--site", required=True)
     told = parser.parse_args(arguments)
-    try:
-        asyncio.run(trace(told.store, told.site))
-    except EvacError as error:
-        print(f"error: {error.message} [{error.code}]", file=sys.stderr)
-        return FAILED
-    return 0
+    return end_of(lambda: trace(told.store, told.site))
 
 
 if __name__ == "__main__":

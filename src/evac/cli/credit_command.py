@@ -79,6 +79,20 @@ class Moment(click.ParamType[int]):
 
 
 @credit.command()
+@click.option(
+    "-o", "--out", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder."
+)
+@click.option("--accounts", type=click.IntRange(1_000, 47_000_000), help="How many. [default: 470,000]")
+@quiet_option
+def example(target: Path, accounts: int | None, quiet: bool) -> None:
+    """Write an example: windows, rules and a sample of accounts of October 2022."""
+    from evac.app.credit import october
+
+    october.write(target, accounts or october.SAMPLE)
+    say(f"next: evac credit windows CASE --import {target / 'windows.csv'}", quiet)
+
+
+@credit.command()
 @case_argument
 @click.option("--import", "source", type=_FILE, help="Add the windows of a CSV or JSON file.")
 @click.option("--incident", default="", help="Add when each service of an incident was down.")

@@ -92,11 +92,12 @@ def import_(
         }
         click.echo(document("evac-import", plain(body)), nl=False)
     else:
-        _tell(found, into, quiet)
+        tell_import(found, into, quiet)
     return console.USAGE if any(d.severity == "error" for d in found.diagnostics) else console.DONE
 
 
-def _tell(found: ImportResult, target: Path, quiet: bool) -> None:
+def tell_import(found: ImportResult, target: Path, quiet: bool) -> None:
+    """Say what an import changed, what is wrong with its sources, and what is still unknown."""
     for line in found.diff:
         click.echo(line)
     for alert in of_diagnostics(found.diagnostics):

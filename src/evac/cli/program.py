@@ -20,6 +20,7 @@ from evac.model.extras import extra_of, needs
 
 COMMANDS: Final = {
     "example": ("evac.cli.estate_command:example", "Write an example estate."),
+    "init": ("evac.cli.init_command:init", "Make an estate from what is in a folder, and audit it."),
     "import": (
         "evac.cli.estate_command:import_",
         "Import an estate from an inventory, Kubernetes or Compose.",
@@ -61,7 +62,7 @@ OF_EXTRAS: Final = {
 }
 """Commands of other distributions, with the extra that installs each."""
 GROUPS: Final = {
-    "Start": ("example", "import", "check", "schema"),
+    "Start": ("init", "example", "import", "check", "schema"),
     "Before a loss": ("audit", "what-if", "plan", "verify", "simulate", "drawer", "bundle"),
     "During a loss": ("status", "observe", "apply", "approve", "run", "hold", "incident"),
     "After a loss": ("site", "credit"),

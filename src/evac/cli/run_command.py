@@ -60,7 +60,6 @@ def quarantine(run: str, where: Where, output: str, to: Path | None) -> None:
 
 
 run_argument = click.argument("run", metavar="RUN")
-step_argument = click.argument("step")
 steps_argument = click.argument("steps", metavar="[STEP]...", nargs=-1)
 rack_option = click.option(
     "--rack",
@@ -98,13 +97,12 @@ run.add_command(quarantine)
 def list_command(where: Where, output: str) -> None:
     """List all runs, oldest first."""
     import json
-    from dataclasses import asdict
 
     from evac.views.status_document import list_text
 
     rows = where.do(lambda control: control.runs())
     if output == "json":
-        listed = [asdict(row) for row in rows]
+        listed = [row.row for row in rows]
         emit(json.dumps({"schema_version": 1, "runs": listed}, indent=2) + "\n", None)
         return
     shown = screen()

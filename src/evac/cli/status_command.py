@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,7 @@ def status(estate: Path | None, where: Where, output: str) -> int:
     document, facts = where.do(ask)
     situation, page = _situation(estate, facts), screen()
     if output == "json":
-        emit(_json({**asdict(document), "situation": situation}), None)
+        emit(_json({**document.row, "situation": situation}), None)
     else:
         emit(status_text(document, page.width, page.colour, situation), None)
     return console.TWO_PRIMARIES if facts is not None and facts.rivals else console.DONE
@@ -89,7 +88,7 @@ def list_command(where: Where, output: str) -> None:
 
     rows = where.do(lambda control: control.plans())
     page = screen()
-    told = {"schema_version": 1, "plans": [asdict(row) for row in rows]}
+    told = {"schema_version": 1, "plans": [row.row for row in rows]}
     emit(_json(told) if output == "json" else drawer_text(rows, page.width, page.colour), None)
 
 

@@ -38,7 +38,7 @@ from evac.incident.records import Note, Notice
 from evac.model.errors import EvacError, Unavailable
 from evac.model.observation import Observation
 from evac.office.reckoning import WhatIf
-from evac.office.status_summary import NOTICES_SHOWN, hold_line, notice_line, plan_line
+from evac.office.status_summary import NOTICES_SHOWN, hold_line, plan_line
 from evac.run.envelope import to_data
 from evac.run.values import ENDED
 from evac.store.anchors import Anchor
@@ -46,7 +46,6 @@ from evac.views.decisions import Decision
 from evac.views.documents import DryRun, Mismatch, RunDocument, read
 from evac.views.sheet import Sheet, sheet_of
 from evac.views.status_document import PlanLine, RunLine, StatusDocument
-from evac.views.words import moment
 
 MEDIA: Final = "text/event-stream"
 SILENCE_S: Final = 45.0
@@ -209,18 +208,8 @@ class ServerControl:
         return str(told["name"]) if told.get("named") else who or runs.who_am_i()
 
     async def runs(self) -> Sequence[RunLine]:
-        rows = [
-            RunLine(
-                row["run"],
-                row["incident"],
-                row["plan"],
-                row["state"],
-                row["scenario"],
-                moment(row["created_ms"]),
-            )
-            for row in await self._rows(_path("runs"))
-        ]
-        return sorted(rows, key=lambda row: (row.started_at or "", row.run))
+        rows = [_read(RunLine, row, "run") for row in await self._rows(_path("runs"))]
+        return sorted(rows, key=lambda row: (row.created_ms, row.run))
 
     async def run(self, name: str, most: int | None = None) -> RunDocument:
         head = await self._read(_path("runs", name))
@@ -427,7 +416,7 @@ class ServerControl:
             {one["id"]: one["mark"] for one in sorted(told["sites"], key=lambda x: x["id"]) if one["mark"]},
             tuple(row for row in await self.runs() if row.run in open_runs),
             tuple(map(_plan_line, told["drawer"])),
-            tuple(map(notice_line, notices)),
+            tuple(notices),
         )
 
     async def what_if(self, domains: Sequence[str], estate: object) -> Document:

@@ -27,6 +27,6 @@ def decimal_text(minor: int, currency: str) -> str:
 
 def money_words(minor: int, currency: str) -> str:
     """`1,500 KRW`, `8.00 GBP`"""
-    sign, text = "-" if minor < 0 else "", decimal_text(abs(minor), currency)
-    whole, point, rest = text.partition(".")
+    sign, amount = "-" if minor < 0 else "", decimal_text(abs(minor), currency)
+    whole, point, rest = amount.partition(".")
     return f"{sign}{int(whole):,}{point}{rest} {currency}"

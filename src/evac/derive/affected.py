@@ -96,7 +96,8 @@ def service_graph(estate: Estate) -> ServiceGraph:
     by_family: dict[str, tuple[int, ...]] = {}
     for row, store in enumerate(estate.stores):
         by_family[store.family] = (*by_family.get(store.family, ()), row)
-    return _graph(edges, by_family, index)
+    hard, soft, start, families, to_start = zip(*edges, strict=True) if edges else ((), (), (), (), ())
+    return ServiceGraph(hard, soft, start, families, to_start, by_family, index)
 
 
 _Edges = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...], tuple[str, ...]]
@@ -113,11 +114,6 @@ def _edges(service: Service, index: dict[str, int]) -> _Edges:
         tuple(sorted({d.target for d in stores})),
         tuple(sorted({d.target for d in stores if d.needed_to == "start"})),
     )
-
-
-def _graph(edges: list[_Edges], by_family: dict[str, tuple[int, ...]], index: dict[str, int]) -> ServiceGraph:
-    hard, soft, start, families, to_start = zip(*edges, strict=True) if edges else ((), (), (), (), ())
-    return ServiceGraph(hard, soft, start, families, to_start, by_family, index)
 
 
 def counts_by_service(replicas: Replicas, counts: IntColumn, services: int) -> IntColumn:

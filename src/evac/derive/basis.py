@@ -5,10 +5,11 @@ to start says nothing about the loss of a feed that takes none of its replicas. 
 planning instance, and of services that a loss does not touch only of what they take.
 
     core     what is lost, who waits for whom, how long things take, and every limit
-    room     what stands where, and what is free there
-    sheds    who may be stopped to make room, and what that costs; `-` for a plan that stops nobody
+    capacity     what stands where, and what is free there
+    sheds    who may be stopped to free capacity, and what that costs; `-` for a plan that stops nobody
 
-A plan whose core is the same and whose room is not may still be allowed; whoever keeps it asks the checker.
+A plan whose core is the same and whose capacity is not may still be allowed; whoever keeps it asks the
+checker.
 
     whole    everything that planner and checker are given but the names that head a plan
 
@@ -52,8 +53,8 @@ def read_by_rows(estate: Estate) -> Estate:
 def no_rows(top: Topology) -> RowSet:
     """What stands for the rows of an instance of which only the rest is asked."""
     index, flags, amounts = np.zeros(0, np.int32), np.zeros(0, np.bool_), np.zeros(0, np.int64)
-    room, power = np.zeros((0, RESOURCE_COUNT), np.int64), np.zeros((0, 0), np.int32)
-    rows = Rows(index, index, index, index, index, flags, flags, room, room, amounts, index, power)
+    capacity, power = np.zeros((0, RESOURCE_COUNT), np.int64), np.zeros((0, 0), np.int32)
+    rows = Rows(index, index, index, index, index, flags, flags, capacity, capacity, amounts, index, power)
     eligible = np.zeros((len(top.estate.services), 0), np.bool_)
     return RowSet(rows, (), Present(index, index, amounts), (), eligible, (), (), demand_of(top), ())
 
@@ -100,11 +101,13 @@ _LENGTH: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class RowsSaid:
-    """What the rows of a loss add to core and room, as digests. key: of all that these rows are made of."""
+    """What the rows of a loss add to core and capacity, as digests. key: of all that these rows are made
+    of.
+    """
 
     key: str
     core: str
-    room: str
+    capacity: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,38 +115,40 @@ class Basis:
     """Digests in hexadecimal."""
 
     core: str
-    room: str
+    capacity: str
     sheds: str
     whole: str
 
     def __str__(self) -> str:
         """What is kept beside a plan."""
-        return ".".join(part[:_LENGTH] for part in (self.core, self.room, self.sheds))
+        return ".".join(part[:_LENGTH] for part in (self.core, self.capacity, self.sheds))
 
 
 def of_plan(basis: str, sheds: bool) -> str:
-    """The basis of one plan of an instance; sheds: whether it stops anybody to make room."""
-    core, room, stopped = basis.split(".")
-    return f"{core}.{room}.{stopped if sheds else NOBODY}"
+    """The basis of one plan of an instance; sheds: whether it stops anybody to free capacity."""
+    core, capacity, stopped = basis.split(".")
+    return f"{core}.{capacity}.{stopped if sheds else NOBODY}"
 
 
 def may_keep(before: str, now: str) -> bool:
-    """Whether a plan of one basis may be one of another; where the room differs, the checker has to say."""
+    """Whether a plan of one basis may be one of another; where the capacity differs, the checker has to
+    say.
+    """
     old, new = before.split("."), now.split(".")
     return len(old) == len(new) == 3 and old[0] == new[0] and old[2] in (NOBODY, new[2])
 
 
 def rows_said(found: RowSet, key: str) -> RowsSaid:
     """Of the rows of a loss; key: of all that they are made of."""
-    rows, core, room = found.rows, hashlib.sha256(), hashlib.sha256()
+    rows, core, capacity = found.rows, hashlib.sha256(), hashlib.sha256()
     for field in fields(found):
         if field.name not in ("rows", "names", "present", "demand", "unknown"):
             _say(core, field.name, getattr(found, field.name))
     _say(core, sorted(found.unknown), rows.boot_kind, rows.power, rows.dark, rows.watts)
-    _say(room, *(getattr(rows, field.name) for field in fields(rows)))
-    room.update("\n".join(found.names).encode())
-    _say(room, found.present.service, found.present.row, found.present.count)
-    return RowsSaid(key, core.hexdigest(), room.hexdigest())
+    _say(capacity, *(getattr(rows, field.name) for field in fields(rows)))
+    capacity.update("\n".join(found.names).encode())
+    _say(capacity, found.present.service, found.present.row, found.present.count)
+    return RowsSaid(key, core.hexdigest(), capacity.hexdigest())
 
 
 def basis_of(
@@ -154,7 +159,7 @@ def basis_of(
     """
     s = instance.services
     play = np.asarray(s.base_lost | s.top_lost, np.bool_)
-    core, room, sheds, whole = (hashlib.sha256() for _ in range(4))
+    core, capacity, sheds, whole = (hashlib.sha256() for _ in range(4))
     _say(core, more, rows.core)
     for field in fields(instance):
         value = getattr(instance, field.name)
@@ -164,9 +169,9 @@ def basis_of(
     _say(core, *(getattr(s, name)[play] for name in _IN_PLAY))
     _say(core, _chosen(s.hard, play), _chosen(s.soft, play), _chosen(s.shift_uses, play), s.lost_stores)
     _say(core, _chosen(s.hard_start, play), s.start_stores)
-    _say(room, rows.room, *(getattr(s, name) for name in _TAKES))
+    _say(capacity, rows.capacity, *(getattr(s, name) for name in _TAKES))
     _say(sheds, s.sheddable, *(getattr(s, name)[s.sheddable] for name in _STOPPED))
-    parts = core.hexdigest(), room.hexdigest(), sheds.hexdigest()
+    parts = core.hexdigest(), capacity.hexdigest(), sheds.hexdigest()
     _say(whole, parts, about, *(getattr(s, field.name) for field in fields(s)))
     return Basis(*parts, whole.hexdigest())
 

@@ -10,6 +10,7 @@ from evac.derive.limits import LimitTable
 from evac.model.estate import Estate
 from evac.model.fleet import BMC_NO, BoolColumn, IndexColumn
 from evac.model.instance import BootKind, LeftOff
+from evac.model.reason import OffReason
 from evac.model.step_id import limit_id
 from evac.model.units import ticks_up
 
@@ -41,7 +42,7 @@ def left_off(top: Topology, rises: BoolColumn, known: BoolColumn, energy: Energy
     for site in np.unique(fleet.site[unsaid]).tolist():
         rows = np.flatnonzero(unsaid & (fleet.site == site)).tolist()
         names = tuple(fleet.server_name(v) for v in rows)
-        found.append(LeftOff(estate.sites[site].id, "nothing says how long they boot", names))
+        found.append(LeftOff(estate.sites[site].id, OffReason("no-boot-time"), names))
     return tuple(found)
 
 

@@ -19,6 +19,7 @@ from evac.derive.limits import LimitTable, PowerTable
 from evac.model.errors import UnknownDomain
 from evac.model.fleet import CONDEMNED, SERVING, SPARE, BoolColumn, IndexColumn, IntColumn
 from evac.model.instance import WHOLE, PowerStep, Use
+from evac.model.reason import OffReason
 from evac.model.scenario import Scenario
 from evac.model.step_id import limit_id
 from evac.model.units import ticks_up
@@ -38,7 +39,7 @@ class Energy:
     network: IntColumn
     by_itself: BoolColumn
     step_of: IndexColumn
-    refused: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    refused: Mapping[int, OffReason] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def energise(
@@ -132,7 +133,7 @@ class _Energising:
         self.power_at = np.zeros(count + 1, np.int64)
         self.step_of = np.full(count + 1, -1, np.int32)
         self.steps: list[PowerStep] = []
-        self.refused: dict[int, str] = {}
+        self.refused: dict[int, OffReason] = {}
         self.lost = lost
         self.manual = self._manual(unknown)
 
@@ -187,7 +188,7 @@ class _Energising:
             left.remove(feed)
             self._close(feed)
         for rack in np.flatnonzero(self.waiting).tolist():
-            self.refused.setdefault(rack, "its power would be back only after the horizon")
+            self.refused.setdefault(rack, OffReason("power-late"))
         self._without_feeds()
         return Energy(
             tuple(self.steps),
@@ -215,7 +216,7 @@ class _Energising:
         """Close a feed whole; where it would not stand what comes on, rack by rack."""
         new = self._new(feed)
         rising = new[(self.watts[new] > 0) | (self.inrush[new] > 0)]
-        whole = not self._breaks(rising)
+        whole = self._breaks(rising) is None
         name = self.estate.feeds[feed].id
         at_once = new if whole else new[~np.isin(new, rising)]
         number = self._step(name, self._has_circuit(feed), self.estate.feeds[feed].close_ms, at_once, ())
@@ -224,26 +225,25 @@ class _Energising:
         for rack in rising.tolist():
             alone = np.array([rack], np.int32)
             why = self._breaks(alone)
-            if why:
+            if why is not None:
                 self.refused[rack] = why
                 self.waiting[rack] = False
             else:
                 self._step(self.estate.racks[rack].id, False, 0, alone, (number,))
 
-    def _breaks(self, racks: IndexColumn) -> str:
-        """Which budget would not stand these racks coming on together; empty where all do."""
+    def _breaks(self, racks: IndexColumn) -> OffReason | None:
+        """Which budget these racks exceed when they come on together; None where none is."""
         if not len(racks):
-            return ""
+            return None
         load = self.load + self.power.sums(self.power.of_rack[racks], self.watts[racks])
         for number in np.flatnonzero(load > self.budget)[:1].tolist():
-            name = self.power.names[number]
-            return f"{load[number]} W would be on by themselves, {name} carries {self.budget[number]} W"
+            name, limit = self.power.names[number], int(self.budget[number])
+            return OffReason("above-power-budget", name, int(load[number]), limit)
         for feed, watts in self._inrush_by_feed(racks).items():
             row = self.limits.index.get(limit_id("inrush", feed))
             if row is not None and watts > self.limits.limits[row].capacity:
-                carries = self.limits.limits[row].capacity
-                return f"an inrush of {watts} W comes by itself, {feed} stands {carries} W"
-        return ""
+                return OffReason("above-inrush-limit", feed, watts, self.limits.limits[row].capacity)
+        return None
 
     def _inrush_by_feed(self, racks: IndexColumn) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -346,8 +346,8 @@ class _Clock:
 
     def _pushed(self, use: Use, length: int, start: int) -> int:
         """Where a step may begin at the earliest as far as one use tells."""
-        room = self.limits.limits[use.limit].capacity - use.units
-        if room < 0:
+        capacity = self.limits.limits[use.limit].capacity - use.units
+        if capacity < 0:
             return self.horizon + 1
         begin, end = _window(use, length, start)
         found, held = start, 0
@@ -355,7 +355,7 @@ class _Clock:
             if tick >= end:
                 break
             held += units
-            if held > room and until > begin:
+            if held > capacity and until > begin:
                 found = until - use.offset
         return found
 

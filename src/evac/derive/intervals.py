@@ -39,7 +39,7 @@ def bound_instance(
     if not estate.intervals and not planned.estimated:
         return planned
     good = derive(good_ends(estate), scenario, policy, tick_ms, good=True)
-    np.maximum(good.rows.capacity, _room_as_planned(good, planned), out=good.rows.capacity)
+    np.maximum(good.rows.capacity, _capacity_as_planned(good, planned), out=good.rows.capacity)
     return replace(good, power=_power(good, planned), stores=_stores(estate, good))
 
 
@@ -89,8 +89,8 @@ def _fleet(estate: Estate, better: Estate) -> Fleet:
     return replace(fleet, capacity=capacity, watts=watts)
 
 
-def _room_as_planned(good: Instance, planned: Instance) -> IntColumn:
-    """Room of each row in the planned instance, 0 where it has no such row.
+def _capacity_as_planned(good: Instance, planned: Instance) -> IntColumn:
+    """Capacity of each row in the planned instance, 0 where it has no such row.
 
     Rows that carry more than they have were given what they carry, which lighter replicas would not show.
     What is free in a pool is at least what the plan has there, though more replicas are left in it.

@@ -15,7 +15,7 @@ import numpy as np
 
 from evac.derive.domains import Topology, resolve
 from evac.model.errors import UnknownDomain
-from evac.model.estate import BootServer, Estate, Feed, Rate, ServerClass
+from evac.model.estate import Estate, Rate, ServerClass
 from evac.model.fleet import IndexColumn, IntColumn
 from evac.model.instance import Limit, Use
 from evac.model.scenario import Scenario
@@ -100,11 +100,19 @@ def limits_of(estate: Estate, tick_ms: int) -> LimitTable:
     rows: dict[str, Limit] = {}
     _company(estate, tick_ms, rows)
     for feed in estate.feeds:
-        _feed(feed, estate.limits.power_margin_permille, rows)
+        _add(rows, limit_id("boots", feed.id), feed.boots_at_once)
+        if feed.inrush_budget_watts is not None:
+            _add(
+                rows,
+                limit_id("inrush", feed.id),
+                less_margin(feed.inrush_budget_watts, estate.limits.power_margin_permille),
+            )
     for hall in estate.halls:
         _add(rows, limit_id("bmc", hall.id), hall.bmc_requests_at_once)
     for server in estate.boot_servers:
-        _boot_server(server, tick_ms, rows)
+        _add_rate(rows, limit_id("dhcp", server.id), server.boots, tick_ms)
+        _add(rows, limit_id("boots", server.id), server.boots_at_once)
+        _add(rows, limit_id("image", server.id), server.image_mbps)
     for pool in estate.pools:
         _add_rate(rows, limit_id("starts", pool.id), pool.starts, tick_ms)
     ordered = tuple(rows[name] for name in sorted(rows))
@@ -145,21 +153,9 @@ def pool_names(estate: Estate) -> tuple[str, ...]:
     return tuple(sorted([*bare, *unclassed, *(p.id for p in estate.pools)]))
 
 
-def _feed(feed: Feed, margin_permille: int, rows: dict[str, Limit]) -> None:
-    _add(rows, limit_id("boots", feed.id), feed.boots_at_once)
-    if feed.inrush_budget_watts is not None:
-        _add(rows, limit_id("inrush", feed.id), less_margin(feed.inrush_budget_watts, margin_permille))
-
-
 def less_margin(watts: int, margin_permille: int) -> int:
     """What may be used of a budget; a capacity, so rounded down."""
     return watts * (1_000 - margin_permille) // 1_000
-
-
-def _boot_server(server: BootServer, tick_ms: int, rows: dict[str, Limit]) -> None:
-    _add_rate(rows, limit_id("dhcp", server.id), server.boots, tick_ms)
-    _add(rows, limit_id("boots", server.id), server.boots_at_once)
-    _add(rows, limit_id("image", server.id), server.image_mbps)
 
 
 BUDGETED: Final = ("site", "hall", "feed", "rack")

@@ -110,6 +110,7 @@ def _candidates(
             by_itself=way.by_itself,
             forced=way.only_waived,
             confirms=way.confirms,
+            untimed=way.untimed,
         )
         found.setdefault((way.kind, way.at), candidate)
     return tuple(found[key] for key in sorted(found))

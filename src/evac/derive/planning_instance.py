@@ -36,7 +36,6 @@ from evac.derive.untimed import untimed
 from evac.model.estate import Estate, Service
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import (
-    Candidate,
     Instance,
     LostStore,
     Services,
@@ -75,12 +74,11 @@ def _cut_services(services: Services, most: int) -> Services:
 
 
 def _cut_store(store: LostStore, most: int) -> LostStore:
-    found = tuple(_cut_candidate(candidate, most) for candidate in store.candidates)
+    found = tuple(
+        replace(candidate, duration=min(candidate.duration, most), uses=_cut_uses(candidate.uses, most))
+        for candidate in store.candidates
+    )
     return replace(store, fence=min(store.fence, most), candidates=found)
-
-
-def _cut_candidate(candidate: Candidate, most: int) -> Candidate:
-    return replace(candidate, duration=min(candidate.duration, most), uses=_cut_uses(candidate.uses, most))
 
 
 def _cut_tools(tools: Mapping[str, ToolNeed], most: int) -> dict[str, ToolNeed]:

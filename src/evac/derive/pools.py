@@ -287,36 +287,36 @@ def pool_capacities(
     rising[chosen[bring_up]] = True
     for number in pool_rows:
         live = (fleet.pool == number) & (np.isin(fleet.state, (SERVING, SPARE)) | rising)
-        room = _pool_capacity(top, number, live, unknown)
+        part = _pool_capacity(top, number, live, unknown)
         if scenario.kind != "restore":
             all_of_it = (Fraction(1),) * RESOURCE_COUNT
             taken = all_of_it if lost.pools[number] else share_of_resources(top, lost.servers, number)
             left = taken if scenario.kind == "failback" else tuple(1 - share for share in taken)
-            room = [capacity_part(whole, share, good) for whole, share in zip(room, left, strict=True)]
-        found.append(room)
+            part = [capacity_part(whole, share, good) for whole, share in zip(part, left, strict=True)]
+        found.append(part)
         mine = np.flatnonzero((fleet.pool[chosen] == number) & bring_up)
         if not len(mine):
             continue
         alone = not (live & ~rising).any()
-        for resource, whole in enumerate(room):
+        for resource, whole in enumerate(part):
             parts = server_parts(fleet.capacity[:, resource], fleet.capacity_known[:, resource], live, whole)
             capacity[mine, resource] = parts[chosen[mine]]
             if alone or whole != UNBOUNDED:
-                room[resource] = 0 if alone else whole - int(capacity[mine, resource].sum())
+                part[resource] = 0 if alone else whole - int(capacity[mine, resource].sum())
     return found, capacity
 
 
 def _pool_capacity(top: Topology, row: int, live: BoolColumn, unknown: set[str]) -> list[int]:
     """Totals of a pool times its quota; from its servers that are on, or will be, where none is stated."""
     estate, pool = top.estate, top.estate.pools[row]
-    room = []
+    capacity = []
     for resource, total in enumerate(pool.capacity):
         if total is None and live.any() and estate.fleet.capacity_known[live, resource].all():
             total = int(estate.fleet.capacity[live, resource].sum())
         if total is None:
             if any(s.demand[resource] for s in estate.services):
                 unknown.add(f"pools/{pool.id}/{RESOURCE_WORDS[resource]}")
-            room.append(UNBOUNDED)
+            capacity.append(UNBOUNDED)
         else:
-            room.append(total * pool.quota_permille // 1000)
-    return room
+            capacity.append(total * pool.quota_permille // 1000)
+    return capacity

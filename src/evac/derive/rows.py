@@ -1,4 +1,4 @@
-"""Rows to place on: surviving bare servers and self-scheduling pools, with room, boots and power.
+"""Rows to place on: surviving bare servers and self-scheduling pools, with capacity, boots and power.
 
 Vectorised over servers; the only Python loops are over classes, pools, feeds and services.
 """
@@ -55,7 +55,7 @@ class RowSet:
 @dataclass(slots=True, eq=False)
 class _Bare:
     """Chosen fleet rows and what a scenario makes of them. only_boots: those that take no replicas; member:
-    those whose boot gives room to the self-scheduling pool that owns them.
+    those whose boot gives capacity to the self-scheduling pool that owns them.
     """
 
     chosen: IndexColumn
@@ -157,7 +157,8 @@ def _bare_rows(
     estate says how long people take.
 
     Restored, every server of the domain that is not condemned comes up, even where it takes no replicas; a
-    self-scheduling pool has the room of those of its servers that are up. What was seen on is on, and empty.
+    self-scheduling pool has the capacity of those of its servers that are up. What was seen on is on, and
+    empty.
     """
     fleet = top.estate.fleet
     usable = _usable(top, lost, scenario)
@@ -216,15 +217,15 @@ def _pool_rows(top: Topology, lost: Loss, scenario: Scenario) -> list[int]:
 
 
 def _shadow_sites(top: Topology, lost: Loss, scenario: Scenario, unknown: set[str]) -> list[int]:
-    """Full sites of which neither servers nor pools are known: room unknown, taken as not limited."""
+    """Full sites of which neither servers nor pools are known: capacity unknown, taken as not limited."""
     estate = top.estate
-    with_room = set(np.unique(estate.fleet.site).tolist()) | set(top.pool_site.tolist())
+    with_capacity = set(np.unique(estate.fleet.site).tolist()) | set(top.pool_site.tolist())
     found = []
     for row, site in enumerate(estate.sites):
         gone, before = bool(lost.sites[row]), bool(lost_now(top).sites[row])
         wanted = gone if scenario.kind in ("failback", "restore") else not gone
         wanted = wanted or (scenario.kind == "restore" and not before)
-        if site.role == "full" and wanted and row not in with_room:
+        if site.role == "full" and wanted and row not in with_capacity:
             unknown.add(f"sites/{site.id}/capacity")
             found.append(row)
     return found
@@ -283,7 +284,7 @@ def _assemble(
         return np.concatenate([column, np.array(tail, np.int32)]).astype(np.int32)
 
     of_pools, capacity = pool_capacity
-    room = of_pools + [[UNBOUNDED] * RESOURCE_COUNT for _ in shadows]
+    of_all = of_pools + [[UNBOUNDED] * RESOURCE_COUNT for _ in shadows]
     watts = np.where(fleet.watts_known[v] & bare.dark, fleet.watts[v], 0)
     return Rows(
         fleet_row=join(v, [-1] * extra),
@@ -293,7 +294,7 @@ def _assemble(
         pool=join(pool_of_bare, list(range(bare_pools, bare_pools + extra))),
         is_pool=np.r_[bare.member, np.ones(extra, np.bool_)],
         dark=np.r_[bare.dark, np.zeros(extra, np.bool_)],
-        capacity=np.concatenate([capacity, np.array(room, np.int64).reshape(extra, RESOURCE_COUNT)]),
+        capacity=np.concatenate([capacity, np.array(of_all, np.int64).reshape(extra, RESOURCE_COUNT)]),
         used=np.zeros((len(v) + extra, RESOURCE_COUNT), np.int64),
         watts=np.r_[watts, np.zeros(extra, np.int64)],
         boot_kind=join(bare.boot_kind, [-1] * extra),

@@ -13,11 +13,13 @@ somebody waives that by name. A witness votes and has no data.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from evac.derive.domains import Topology, site_of, topology
 from evac.model.estate import Backup, Estate, ReplicationMode, Store, StoreMember
+from evac.model.instance import Candidate
 from evac.model.observation import MemberSeen, Observation
 
 ELECTION_MS: Final = 30_000
@@ -44,6 +46,26 @@ class Way:
     """Whether it is taken only where somebody waives the data by name, whatever the rpo."""
     confirms: bool = False
     """Whether every commit needed it: a copy that is said to be 0 s behind is not that."""
+    untimed: bool = False
+    """Whether nothing says how far it is behind, and so how long it writes down what it received."""
+    waived: bool = False
+
+
+Fresh = TypeVar("Fresh", bound="Candidate | Way")
+
+
+def freshness(way: Candidate | Way) -> tuple[bool, bool, int, bool]:
+    """What a plan takes first is the least of these, however long it takes: nothing waived, then the least
+    data lost, then a copy that every commit needed.
+    """
+    return way.waived, way.loss_ms is None, way.loss_ms or 0, not way.confirms
+
+
+def freshest(ways: Iterable[Fresh]) -> list[Fresh]:
+    """Those that a plan takes before all others; between them time decides."""
+    found = list(ways)
+    best = min(map(freshness, found), default=None)
+    return [way for way in found if freshness(way) == best]
 
 
 def has_majority(store: Store, gone: tuple[bool, ...]) -> bool:
@@ -96,7 +118,9 @@ def promotion(store: Store, member: StoreMember, loses: bool = True) -> Way:
     """The way back by a copy. loses: not where the old primary still writes, or comes back itself."""
     duration = None if store.promote_ms is None else store.promote_ms + member.replay_ms
     live = not loses or member.mode in ("sync", "primary")
-    return Way("promote", member.at, duration, 0 if live else member.lag_ms, confirms=live)
+    untimed = member.mode == "async" and member.lag_ms is None and not member.detached
+    loss_ms = 0 if live else member.lag_ms
+    return Way("promote", member.at, duration, loss_ms, confirms=live, untimed=untimed)
 
 
 def restoration(backup: Backup) -> Way | None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from evac.derive.circles import tools_of_base
 from evac.derive.domains import Topology
+from evac.derive.stores import freshest
 from evac.model.estate import Estate
 from evac.model.instance import LostStore, Services, ToolNeed
 from evac.steps.registry import kind_of
@@ -57,6 +58,8 @@ def _own(estate: Estate, services: Services, row: int, by_store: Mapping[int, st
 def _of_store(estate: Estate, store: LostStore) -> str:
     """The fact that is missing for some way back of a store that a plan may take; empty for none."""
     stated = next(one for one in estate.stores if one.id == store.id)
+    if any(way.untimed for way in freshest(store.allowed)):
+        return f"stores/{store.id}/lag"
     for way in store.allowed:
         if way.forced:
             if "force-quorum" not in estate.limits.manual_ms:

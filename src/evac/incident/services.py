@@ -144,7 +144,7 @@ class Walk:
             if step.target not in self._outcomes:
                 continue
             kind = kind_of(step.kind)
-            if kind.frees_room:
+            if kind.frees_capacity:
                 self._note(self._shed, step.target, i)
             elif kind.phase:
                 self._note(self._top if self._mile(step.id) == "top" else self._base, step.target, i)
@@ -163,7 +163,7 @@ class Walk:
         """The milestone of a step; a share of a shift is told by the step that it is a share of."""
         plan, there = self._view.origin_of(name)
         found = self._miles.get((plan, there))
-        whole = str(replace(StepId.parse(there), batch=None))
+        whole = str(StepId.parse(there).whole)
         return self._miles.get((plan, whole), "base") if found is None else found
 
     def read_on(self, events: Sequence[Event]) -> None:

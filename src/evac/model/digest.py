@@ -59,14 +59,10 @@ def _digest(estate: Estate) -> str:
         for column in fields(table):
             values = getattr(table, column.name)
             if column.name not in _LATER or values.any():
-                _add_column(state, column.name, values)
+                data = np.ascontiguousarray(values)
+                state.update(f"{column.name}:{data.dtype.str}:{data.shape}".encode())
+                state.update(data.tobytes())
     return "sha256:" + state.hexdigest()
-
-
-def _add_column(state: Any, name: str, column: np.ndarray[Any, Any]) -> None:
-    data = np.ascontiguousarray(column)
-    state.update(f"{name}:{data.dtype.str}:{data.shape}".encode())
-    state.update(data.tobytes())
 
 
 def _store(store: Store) -> dict[str, Any]:

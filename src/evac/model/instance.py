@@ -15,6 +15,7 @@ from typing import Final, Literal
 import numpy as np
 
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.model.reason import OffReason
 
 WHOLE: Final = -1
 """Hold of a use that lasts as long as the step itself."""
@@ -88,8 +89,13 @@ class LeftOff:
     """Servers of a dark domain that stay off, and why; names sorted."""
 
     domain: str
-    reason: str
+    why: OffReason
     servers: tuple[str, ...]
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        return self.why.words
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,8 @@ class Candidate:
     """Whether it has every commit: each needed it, or the old primary still writes. Preferred to a copy that
     is only said to be 0 s behind.
     """
+    untimed: bool = False
+    """Whether nothing says how far it is behind, and so how long it writes down what it received."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,9 +366,3 @@ class Instance:
     def brought_up(self) -> IndexColumn:
         """Rows that boot though no service may need it, ascending."""
         return np.flatnonzero(self.bring_up).astype(np.int32)
-
-    @property
-    def total_weight(self) -> int:
-        """Weighted people over all lost milestones."""
-        s = self.services
-        return int(s.base_weight[s.base_lost].sum() + s.top_weight[s.top_lost].sum())

@@ -1,4 +1,4 @@
-"""Why a plan does not bring a service back, or stops it: data, and the words that are made of it."""
+"""Why a plan does not bring a service back or stops it, and why a server stays off: data, and its words."""
 
 from __future__ import annotations
 
@@ -105,3 +105,50 @@ class Reason:
                 return f"{store}: nobody knows what its copy lacks; {anyway}"
             case _:
                 return f"{store} has no copy and no backup that is left"
+
+
+OffKind = Literal[
+    "no-boot-time",
+    "above-power-budget",
+    "above-inrush-limit",
+    "power-late",
+    "not-enough-power",
+    "late",
+    "text",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class OffReason:
+    """Why servers of a restored domain stay off."""
+
+    kind: OffKind
+    supply: str = ""
+    """The feed, hall, rack or site whose power is not enough."""
+    watts: int = 0
+    """What would be drawn of it; of `above-inrush-limit` at once, while servers are switched on."""
+    limit_watts: int = 0
+    """What it can carry."""
+    text: str = ""
+    """Of `text`, which only plans of earlier versions have: all that is known."""
+
+    @property
+    def words(self) -> str:
+        """A clause without its stop."""
+        match self.kind:
+            case "no-boot-time":
+                return "nothing says how long they boot"
+            case "above-power-budget":
+                return f"{self.watts} W would be on by themselves, {self.supply} carries {self.limit_watts} W"
+            case "above-inrush-limit":
+                return (
+                    f"an inrush of {self.watts} W comes by itself, {self.supply} stands {self.limit_watts} W"
+                )
+            case "power-late":
+                return "its power would be back only after the horizon"
+            case "not-enough-power":
+                return f"the power of {self.supply} does not reach"
+            case "late":
+                return "it would be on only after the horizon"
+            case "text":
+                return self.text

@@ -76,6 +76,8 @@ class Moved:
     """Store -> (member, mode) of each of its members."""
     steps: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     """Service or store -> the last step that changed it, and when that ended."""
+    number: int = 0
+    """Which it is of all runs that ended, from 1: clocks of two leaders may be hours apart. 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,64 +10,135 @@ is written as it was.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 _AGAIN: Final = "~"
 _MILESTONES: Final = frozenset({"base", "top"})
 
 
-@dataclass(frozen=True, slots=True)
-class StepId:
-    """What a step is about; the same in every plan."""
-
+class _Fields(NamedTuple):
     kind: str
     target: str = ""
     milestone: str = ""
-    """base or top: of a start and of a verify."""
     batch: int | None = None
-    """Which of several steps for the same target: of a start, of a shed and of the shares of a shift."""
     member: str = ""
-    """The copy of the store, of reprotect; the site, of rejoin."""
     turn: int = 1
-    """Which act of this id in a run: a later plan may mean another one by it."""
+
+
+class StepId(str):
+    """What a step is about; the same in every plan. It is equal to its text, which journals, plan files and
+    requests have; its fields are read from that once they are asked for.
+    """
+
+    __slots__ = ("_fields",)
+    _fields: _Fields | None
+
+    def __new__(
+        cls,
+        kind: str,
+        target: str = "",
+        milestone: str = "",
+        batch: int | None = None,
+        member: str = "",
+        turn: int = 1,
+    ) -> StepId:
+        fields = _Fields(kind, target, milestone, batch, member, turn)
+        made = str.__new__(cls, _written(fields))
+        made._fields = fields
+        return made
 
     @classmethod
     def parse(cls, written: str) -> StepId:
-        id, _, turn = written.partition(_AGAIN)
-        kind, _, rest = id.partition(":")
-        target, milestone, member = rest, "", ""
-        batch: int | None = None
-        if kind in ("start", "shed", "shift"):
-            before, _, last = rest.rpartition(":")
-            if before and last.isascii() and last.isdecimal() and str(int(last)) == last:
-                target, batch = before, int(last)
-        if kind in ("start", "verify"):
-            before, _, last = target.rpartition(":")
-            if before and last in _MILESTONES:
-                target, milestone = before, last
-        if kind in ("reprotect", "rejoin"):
-            target, _, member = rest.partition(":")
-        found = cls(kind, target, milestone, batch, member)
-        if turn.isascii() and turn.isdecimal() and int(turn) > 1:
-            found = replace(found, turn=int(turn))
-        return found if str(found) == written else cls(written)
+        if type(written) is cls:
+            return written
+        made = str.__new__(cls, written)
+        made._fields = None
+        return made
 
-    def __str__(self) -> str:
-        parts = [self.kind, self.target, self.milestone, self.member]
-        parts.append("" if self.batch is None else str(self.batch))
-        id = ":".join(part for part in parts if part)
-        return id if self.turn == 1 else f"{id}{_AGAIN}{self.turn}"
+    def __reduce__(self) -> tuple[object, ...]:
+        return StepId.parse, (str(self),)
+
+    @property
+    def kind(self) -> str:
+        return self._read().kind
+
+    @property
+    def target(self) -> str:
+        return self._read().target
+
+    @property
+    def milestone(self) -> str:
+        """base or top: of a start and of a verify."""
+        return self._read().milestone
+
+    @property
+    def batch(self) -> int | None:
+        """Which of several steps for the same target: of a start, of a shed and of the shares of a shift."""
+        return self._read().batch
+
+    @property
+    def member(self) -> str:
+        """The copy of the store, of reprotect; the site, of rejoin."""
+        return self._read().member
+
+    @property
+    def turn(self) -> int:
+        """Which act of this id in a run: a later plan may mean another one by it."""
+        return self._read().turn
 
     @property
     def in_plan(self) -> StepId:
         """The id that the step has in its plan."""
-        return self if self.turn == 1 else replace(self, turn=1)
+        return self if self.turn == 1 else self.of_turn(1)
+
+    @property
+    def whole(self) -> StepId:
+        """The id of the step that it is a batch of."""
+        return StepId(*self._read()._replace(batch=None))
+
+    def of_batch(self, batch: int) -> StepId:
+        return StepId(*self._read()._replace(batch=batch))
+
+    def of_turn(self, turn: int) -> StepId:
+        return StepId(*self._read()._replace(turn=turn))
+
+    def _read(self) -> _Fields:
+        if self._fields is None:
+            self._fields = _fields_of(str(self))
+        return self._fields
+
+
+def _written(fields: _Fields) -> str:
+    parts = [fields.kind, fields.target, fields.milestone, fields.member]
+    parts.append("" if fields.batch is None else str(fields.batch))
+    id = ":".join(part for part in parts if part)
+    return id if fields.turn == 1 else f"{id}{_AGAIN}{fields.turn}"
+
+
+def _fields_of(written: str) -> _Fields:
+    id, _, turn = written.partition(_AGAIN)
+    kind, _, rest = id.partition(":")
+    target, milestone, member = rest, "", ""
+    batch: int | None = None
+    if kind in ("start", "shed", "shift"):
+        before, _, last = rest.rpartition(":")
+        if before and last.isascii() and last.isdecimal() and str(int(last)) == last:
+            target, batch = before, int(last)
+    if kind in ("start", "verify"):
+        before, _, last = target.rpartition(":")
+        if before and last in _MILESTONES:
+            target, milestone = before, last
+    if kind in ("reprotect", "rejoin"):
+        target, _, member = rest.partition(":")
+    number = int(turn) if turn.isascii() and turn.isdecimal() and int(turn) > 1 else 1
+    found = _Fields(kind, target, milestone, batch, member, number)
+    return found if _written(found) == written else _Fields(written)
 
 
 def plan_id(step: str) -> str:
     """The id that a step of a run has in its plan."""
-    return str(StepId.parse(step).in_plan) if is_another_act(step) else step
+    return str(StepId.parse(step).in_plan) if is_another_act(step) else str(step)
 
 
 def is_another_act(step: str) -> bool:
@@ -75,9 +146,9 @@ def is_another_act(step: str) -> bool:
     return _AGAIN in step
 
 
-def act(step: str, turn: int) -> str:
+def act(step: str, turn: int) -> StepId:
     """The id of the `turn`-th act of a step of a plan, from 1."""
-    return str(replace(StepId.parse(step), turn=turn))
+    return StepId.parse(step).of_turn(turn)
 
 
 def target_step(kind: str, target: str) -> str:

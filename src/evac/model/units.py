@@ -18,7 +18,6 @@ RESOURCE_COUNT: Final = len(RESOURCES)
 TICK_MS: Final = 1_000
 """Default length of a planner tick in milliseconds."""
 
-MS_PER_MINUTE: Final = 60_000
 QUANTITY_LIMIT: Final = 2**53
 """Largest quantity any file may state, in base units: exact in JSON numbers of every language."""
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from evac.store.port import Delete, Store
+from evac.store.port import Delete, Store, entries
 
 PREFIX: Final = "session/"
 PAGE: Final = 500
@@ -20,19 +20,16 @@ ID_LETTERS: Final = 16
 async def kept(store: Store) -> list[tuple[str, dict[str, Any]]]:
     """Key in the store and what it says, oldest first. What is no login is left out."""
     found: list[tuple[str, dict[str, Any]]] = []
-    after = ""
-    while page := await store.list(PREFIX, after, PAGE):
-        for entry in page:
-            name = entry.key.removeprefix(PREFIX)
-            if len(name) != KEY_LETTERS:
-                continue
-            with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-                told = orjson.loads(entry.value)
-                row: dict[str, Any] = {"id": name[:ID_LETTERS]}
-                row |= {key: str(told.get(key, "")) for key in ("name", "proof", "acr", "subject", "session")}
-                row |= {key: int(told[key]) for key in ("made_ms", "seen_ms", "until_ms")}
-                found.append((entry.key, row))
-        after = page[-1].key
+    async for entry in entries(store, PREFIX, PAGE):
+        name = entry.key.removeprefix(PREFIX)
+        if len(name) != KEY_LETTERS:
+            continue
+        with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            told = orjson.loads(entry.value)
+            row: dict[str, Any] = {"id": name[:ID_LETTERS]}
+            row |= {key: str(told.get(key, "")) for key in ("name", "proof", "acr", "subject", "session")}
+            row |= {key: int(told[key]) for key in ("made_ms", "seen_ms", "until_ms")}
+            found.append((entry.key, row))
         if len(found) >= MOST:
             break
     return sorted(found, key=lambda one: (one[1]["made_ms"], one[1]["id"]))

@@ -36,7 +36,6 @@ from evac.engine.lead.watch_journal import decode as decode_notice
 from evac.engine.plans import library
 from evac.engine.runs.dry_run import read_kept
 from evac.engine.stores.guards import HOLD_KEY, SITES_KEY
-from evac.engine.stores.sightings import pages
 from evac.estate.codecs import plan as plan_codec
 from evac.incident.records import Notice
 from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
@@ -65,7 +64,7 @@ from evac.office.verdicts import PlanVerdict, judged, verdict_of
 from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.journal import head_of, records_after, tail
 from evac.store.opening import open_store
-from evac.store.port import Entry, Store
+from evac.store.port import Entry, Store, all_entries
 from evac.watch.verdict import quorum_of
 
 LOOK_S: Final = 1.0
@@ -238,7 +237,7 @@ class Office:
         self._newer = NewerSeen(newer.number, newer.by, newer.at_ms) if newer is not None and over else None
         self._hold = _hold(await self.store.get(HOLD_KEY))
         self._marks = _marks(await self.store.get(SITES_KEY))
-        found = [library.decode(entry) for entry in await pages(self.store, library.PREFIX)]
+        found = [library.decode(entry) for entry in await all_entries(self.store, library.PREFIX)]
         self._drawer = tuple(ready for ready in found if ready is not None)
         with contextlib.suppress(Corrupt):
             self._observation = await self._published.get() or self._observation

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -32,6 +32,7 @@ from evac.model.access import GlassUse, Proven
 from evac.model.errors import Conflict, InvalidInput, NotAllowed, RunError
 from evac.net.secrets import ROOM_KEY
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
+from evac.views.status_document import HoldLine
 
 ASKED: Final = "asked/"
 KEPT_MS: Final = 86_400_000
@@ -66,6 +67,73 @@ class Answer:
     """Whether it was asked before."""
 
 
+@dataclass(frozen=True, slots=True)
+class RequestTold:
+    """state: `waiting` for a leader, `taken`, or `refused`, with why."""
+
+    request: str
+    run: str
+    verb: str
+    who: str
+    at_ms: int
+    state: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalTold:
+    """state: `made`, with the run; `refused`, with code, why, the kind of error and what to do next;
+    `untaken`, where nobody took it in that time: it is withdrawn, and no run is made of it; `waiting`, where
+    it was not waited for (`wait_s=0`): ask again with the same key.
+    """
+
+    proposal: str
+    plan: str
+    incident: str
+    who: str
+    at_ms: int
+    state: str
+    run: str
+    code: str
+    why: str
+    kind: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Who ended the hold, and why."""
+
+    released: bool
+    who: str
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SiteCleared:
+    """Whose mark was cleared."""
+
+    domain: str
+    who: str
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoteTold:
+    """The note as it was written."""
+
+    note: str
+    incident: str
+    kind: str
+    who: str
+    at_ms: int
+
+
+Told = RequestTold | ProposalTold | HoldLine | Released | SiteCleared | NoteTold
+
+
 class Counter:
     """Takes what people ask, and writes it into the store. One for a process."""
 
@@ -96,7 +164,7 @@ class Counter:
         if await self._store.get(OPEN + run) is None and request.verb != "attest":
             raise RunError("run-over", f"{run} has ended", f"GET /v1/runs/{run}")
         key = requests.key_of(run, request.id)
-        told = {"request": request.id, "run": run, "verb": request.verb, "who": asked.who, "at_ms": now_ms}
+        told = RequestTold(request.id, run, request.verb, asked.who, now_ms, "waiting", "")
         return await self._once(asked, 202, told, (Compare(key, 0),), (Put(key, value),))
 
     async def propose(self, asked: Asked, proposal: runs.Proposal, digest: str) -> Answer:
@@ -106,13 +174,9 @@ class Counter:
             return known
         now_ms = self._clock.now_ms()
         number = runs.new_id(now_ms)
-        told = {
-            "proposal": number,
-            "plan": digest,
-            "incident": proposal.incident,
-            "who": asked.who,
-            "at_ms": now_ms,
-        }
+        told = ProposalTold(
+            number, digest, proposal.incident, asked.who, now_ms, "waiting", "", "", "", "", ""
+        )
         key, value = runs.proposal_entry(number, digest, proposal)
         return await self._once(asked, 202, told, (Compare(key, 0),), (Put(key, value),))
 
@@ -124,7 +188,7 @@ class Counter:
         if not asked.who.strip() or not asked.reason.strip() or len(asked.reason) > TEXT_MOST:
             raise InvalidInput("hold-unsigned", "a hold says who holds and why", "send a reason")
         now_ms = self._clock.now_ms()
-        told = {"who": asked.who, "reason": asked.reason, "at_ms": now_ms}
+        told = HoldLine(asked.who, asked.reason, now_ms)
         compares = (Compare(HOLD_KEY, 0),)
         return await self._once(asked, 201, told, compares, (Put(HOLD_KEY, orjson.dumps(told)),))
 
@@ -139,7 +203,7 @@ class Counter:
             raise NotAllowed("unproven", f"{asked.who[:80]} is a typed name", "sign in first")
         now_ms = self._clock.now_ms()
         permit = await may_clear(self._store, domain, asked.who, asked.reason, now_ms)
-        told = {"domain": domain, "who": asked.who, "reason": asked.reason, "at_ms": now_ms}
+        told = SiteCleared(domain, asked.who, asked.reason, now_ms)
         return await self._once(asked, 201, told, permit.compares, permit.changes)
 
     async def release(self, asked: Asked, revision: int) -> Answer:
@@ -147,17 +211,12 @@ class Counter:
         known = await self.known(asked)
         if known is not None:
             return known
-        told: dict[str, Any] = {
-            "released": True,
-            "who": asked.who,
-            "reason": asked.reason,
-            "at_ms": self._clock.now_ms(),
-        }
+        told = Released(True, asked.who, asked.reason, self._clock.now_ms())
         compares = (Compare(HOLD_KEY, revision),)
         proof = asked.proof or Proven()
         if asked.proof is None and await proof_needed(self._store):
             raise NotAllowed("unproven", f"{asked.who[:80]} is a typed name", "sign in first")
-        changes = (Delete(HOLD_KEY), released(asked.who, asked.reason, told["at_ms"], proof))
+        changes = (Delete(HOLD_KEY), released(asked.who, asked.reason, told.at_ms, proof))
         return await self._once(asked, 200, told, compares, changes)
 
     async def note(self, asked: Asked, note: Note, new: bool = False, begins: bool = False) -> Answer:
@@ -174,13 +233,7 @@ class Counter:
         if begins and made.incident in await incidents.names(self._store):
             raise Conflict(made.incident, f"there is an incident {made.incident} already")
         _, compares, changes = await incidents.note_changes(self._store, made, new or begins)
-        told = {
-            "note": made.id,
-            "incident": made.incident,
-            "kind": made.kind,
-            "who": made.who,
-            "at_ms": now_ms,
-        }
+        told = NoteTold(made.id, made.incident, made.kind, made.who, now_ms)
         return await self._once(asked, 201, told, compares, changes)
 
     async def known(self, asked: Asked) -> Answer | None:
@@ -205,16 +258,16 @@ class Counter:
         self,
         asked: Asked,
         status: int,
-        told: Mapping[str, Any],
+        told: Told,
         compares: Sequence[Compare],
         changes: Sequence[Change],
     ) -> Answer:
         """Writes it with its key in one transaction; who comes second gets the first one's answer."""
-        answer = Answer(status, told)
+        answer = Answer(status, asdict(told))
         if not asked.key:
             await self._store.transact(compares, changes)
             return answer
-        value = orjson.dumps({"body": asked.body, "status": status, "answer": dict(told)})
+        value = orjson.dumps({"body": asked.body, "status": status, "answer": answer.told})
         kept = Put(_key(asked), value, await self._day())
         try:
             await self._store.transact((Compare(_key(asked), 0), *compares), (kept, *changes))

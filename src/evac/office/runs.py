@@ -26,7 +26,6 @@ from evac.app import runs
 from evac.engine.runs.binding import was_bound_again
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.runs.reading import decode_all
-from evac.engine.stores.sightings import pages
 from evac.model.errors import Corrupt, EvacError, RunError, Unavailable
 from evac.office.hub import Hub, News
 from evac.office.values import RunShort
@@ -35,7 +34,7 @@ from evac.run.values import CORRUPT, ENDED, Event, left_of, left_words
 from evac.run.view import RunView
 from evac.run.waits import Wait, waiting
 from evac.store.journal import head_of, read, records_after, tail
-from evac.store.port import Entry, Store
+from evac.store.port import Entry, Store, all_entries
 from evac.views.documents import end_words
 from evac.views.wait_words import FORECASTS, LARGE, words_of
 
@@ -262,7 +261,7 @@ class Register:
 
     async def look(self) -> None:
         """One look at the store. Raises Unavailable."""
-        open_runs = {entry.key.removeprefix(OPEN) for entry in await pages(self._store, OPEN)}
+        open_runs = {entry.key.removeprefix(OPEN) for entry in await all_entries(self._store, OPEN)}
         for run in sorted(open_runs - set(self._following))[: max(0, OPEN_MOST - len(self._following))]:
             self._ended.pop(run, None)
             follower = RunFollower(self._store, run, self._hub, self._changed, self._replayer)
@@ -273,7 +272,7 @@ class Register:
 
     async def _read_incidents(self, open_runs: set[str]) -> None:
         """Lines of runs that ended before this process began, and of those that it never followed."""
-        for entry in await pages(self._store, runs.INCIDENT):
+        for entry in await all_entries(self._store, runs.INCIDENT):
             incident = entry.key.removeprefix(runs.INCIDENT)
             if incident in self._incidents:
                 continue

@@ -17,13 +17,11 @@ from evac.engine.lead.leadership import LEADER
 from evac.engine.plans import library
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
-from evac.engine.stores.sightings import pages
-from evac.incident.records import Notice
 from evac.model.errors import Corrupt
 from evac.model.observation import Observation
 from evac.store.generation import read_generation, read_newer, takes_place_of
-from evac.store.port import Store
-from evac.views.status_document import SCHEMA_VERSION, HoldLine, NoticeLine, PlanLine, StatusDocument
+from evac.store.port import Store, all_entries
+from evac.views.status_document import SCHEMA_VERSION, HoldLine, PlanLine, StatusDocument
 from evac.views.words import moment
 
 NOTICES_SHOWN: Final = 10
@@ -33,7 +31,7 @@ NOT_JUDGED: Final = "the checker of this version has not judged it yet"
 async def status(store: Store) -> StatusDocument:
     """The document of `evac status`."""
     lease, hold = await store.holder(LEADER), await runs.held(store)
-    opened = {entry.key.removeprefix(OPEN) for entry in await pages(store, OPEN)}
+    opened = {entry.key.removeprefix(OPEN) for entry in await all_entries(store, OPEN)}
     marks = await store.get(SITES_KEY)
     own, newer = await read_generation(store), await read_newer(store)
     return StatusDocument(
@@ -46,7 +44,7 @@ async def status(store: Store) -> StatusDocument:
         {} if marks is None else dict(sorted(orjson.loads(marks.value).items())),
         tuple(row for row in await runs.list_runs(store) if row.run in opened),
         tuple(await plan_lines(store)),
-        tuple(map(notice_line, (await watched(store))[-NOTICES_SHOWN:])),
+        tuple((await watched(store))[-NOTICES_SHOWN:]),
         "" if lease is None else await _background(store, lease.owner),
     )
 
@@ -65,16 +63,12 @@ async def _background(store: Store, owner: str) -> str:
 
 def hold_line(held: Mapping[str, Any]) -> HoldLine:
     """held: who, reason and at_ms, as the store or a war room has it."""
-    return HoldLine(str(held.get("who", "")), str(held.get("reason", "")), moment(int(held.get("at_ms", 0))))
-
-
-def notice_line(one: Notice) -> NoticeLine:
-    return NoticeLine(one.number, moment(one.at_ms), one.kind, one.site, one.words)
+    return HoldLine(str(held.get("who", "")), str(held.get("reason", "")), int(held.get("at_ms", 0)))
 
 
 async def plan_lines(store: Store) -> list[PlanLine]:
     """The plans of the library, by scenario."""
-    found = [library.decode(entry) for entry in await pages(store, library.PREFIX)]
+    found = [library.decode(entry) for entry in await all_entries(store, library.PREFIX)]
     return [
         plan_line("+".join(one.lost), one.lost, one.plan, one.estate, one.at_ms, one.took_ms, one.problem)
         for one in found
@@ -88,7 +82,7 @@ def plan_line(
     """estate: empty for a plan that the checker of this version has not judged yet."""
     if plan and not estate:
         problem = problem or NOT_JUDGED
-    return PlanLine(scenario, tuple(lost), plan, estate, moment(at_ms), took_ms, problem)
+    return PlanLine(scenario, tuple(lost), plan, estate, at_ms, took_ms, problem)
 
 
 async def what_if(store: Store, domains: Sequence[str], estate: Path) -> Mapping[str, Any]:

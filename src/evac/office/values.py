@@ -18,6 +18,7 @@ from evac.model.generation import GENERATION_BITS
 from evac.model.run_policy import WatchProfile
 from evac.model.situation import LostNow, Rivals
 from evac.store.port import Store
+from evac.views.status_document import HoldLine, PlanLine, RunLine
 from evac.watch.verdict import Ballot, judge
 from evac.watch.verdict import Standing as Judged
 
@@ -121,29 +122,17 @@ class QuorumSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class HoldSeen:
+class HoldSeen(HoldLine):
     """Everything stops before its next effect."""
 
-    who: str
-    reason: str
-    at_ms: int
     revision: int
     """Of the store, for If-Match."""
 
 
 @dataclass(frozen=True, slots=True)
-class ReadyPlan:
+class ReadyPlan(PlanLine):
     """A plan in the drawer."""
 
-    scenario: str
-    lost: tuple[str, ...]
-    plan: str
-    """Digest, empty where none could be made."""
-    estate: str
-    at_ms: int
-    """When it was made, or last confirmed for the estate as it was then."""
-    took_ms: int
-    problem: str
     current: bool | None
     """Whether it is of the estate as it is now; None while that is not known."""
     kind: str = ""
@@ -157,15 +146,9 @@ class ReadyPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class RunShort:
+class RunShort(RunLine):
     """A run in one line."""
 
-    run: str
-    incident: str
-    state: str
-    scenario: str
-    plan: str
-    created_ms: int
     started_ms: int
     ended_ms: int
     events: int

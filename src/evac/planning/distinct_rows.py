@@ -18,11 +18,11 @@ def alike(table: IntColumn, most: int) -> tuple[IndexColumn, IndexColumn] | None
 
     None where there are more than `most` different ones; linear in rows.
     """
-    room = min(most, len(table))
-    first, group = np.empty(room + 1, np.int32), np.empty(len(table), np.int32)
-    slots = np.full(1 << (2 * room + 1).bit_length(), _FREE, np.int32)
-    count = _alike(table, room, slots, first, group)
-    return None if count > room else (first[:count], group)
+    capacity = min(most, len(table))
+    first, group = np.empty(capacity + 1, np.int32), np.empty(len(table), np.int32)
+    slots = np.full(1 << (2 * capacity + 1).bit_length(), _FREE, np.int32)
+    count = _alike(table, capacity, slots, first, group)
+    return None if count > capacity else (first[:count], group)
 
 
 @kernel

@@ -1,8 +1,8 @@
 """A plan mended in the middle of a run: what was to start on servers that did not come up starts elsewhere.
 
 Nothing else changes: what is done stays, the order stays, every other step keeps its id and its servers. Each
-replica is moved to a server that is up (or is about to be) and has room for it, near its old one first: of
-the same class and site. What finds no place is left out, and said. Deterministic; cost
+replica is moved to a server that is up (or is about to be) and has capacity for it, near its old one first:
+of the same class and site. What finds no place is left out, and said. Deterministic; cost
 O(moved replicas x servers) in numpy, and nothing where nothing failed.
 """
 
@@ -77,8 +77,8 @@ def _waiting_for(step: Step, board: _Board) -> Step:
 
 @dataclass(slots=True, eq=False)
 class _Board:
-    """Room as it is when the whole plan is done, and the replicas of each service that is moved. What a shed
-    that has not begun will free is for the steps that wait for it, and for nobody else.
+    """Capacity as it is when the whole plan is done, and the replicas of each service that is moved. What a
+    shed that has not begun will free is for the steps that wait for it, and for nobody else.
     """
 
     instance: Instance
@@ -127,7 +127,7 @@ class _Board:
                     if row >= 0:
                         yield service, row, sign * count
 
-    def _stands(self, service: int) -> IntColumn:
+    def _placed(self, service: int) -> IntColumn:
         """(V,) replicas of a service when the plan is done, without those on failed servers."""
         found = self.standing.get(service)
         if found is None:
@@ -168,9 +168,9 @@ class _Board:
     def _free_id(self, like: str) -> str:
         """The next ordinal of the same service and milestone."""
         id = StepId.parse(like)
-        id = replace(id, batch=(id.batch or 0) + 1)
+        id = id.of_batch((id.batch or 0) + 1)
         while str(id) in self.ids:
-            id = replace(id, batch=(id.batch or 0) + 1)
+            id = id.of_batch((id.batch or 0) + 1)
         self.ids.add(str(id))
         return str(id)
 
@@ -198,15 +198,15 @@ class _Board:
 
     def _place(self, service: int, near: int) -> int:
         """The row that takes one more replica: of the same pool first, then the first to be up, then the one
-        with the most room; -1 where none can.
+        with the most capacity; -1 where none can.
         """
         s, rows = self.instance.services, self.instance.rows
-        need, stands = s.demand[service], self._stands(service)
+        need, placed = s.demand[service], self._placed(service)
         fits = self.alive & self.instance.eligible[service][rows.pool] & (self.free >= need).all(axis=1)
-        fits &= rows.is_pool | (stands < s.per_server[service])
-        fits &= self._within(rows.rack, stands, int(s.rack_cap[service]), bare=True)
-        fits &= self._within(rows.feed_group, stands, int(s.feed_cap[service]), bare=True)
-        fits &= self._within(rows.site, stands, int(s.site_cap[service]), bare=False)
+        fits &= rows.is_pool | (placed < s.per_server[service])
+        fits &= self._within(rows.rack, placed, int(s.rack_cap[service]), bare=True)
+        fits &= self._within(rows.feed_group, placed, int(s.feed_cap[service]), bare=True)
+        fits &= self._within(rows.site, placed, int(s.site_cap[service]), bare=False)
         group = int(s.conflict[service])
         if group >= 0:
             fits[list(self._in_conflict(group))] = False
@@ -214,19 +214,19 @@ class _Board:
         if not len(found):
             return -1
         far = (rows.pool[found] != near).astype(np.int64)
-        room = self.free[found].min(axis=1)
-        row = int(found[np.lexsort((found, -room, self.up_ms[found], far))[0]])
+        capacity = self.free[found].min(axis=1)
+        row = int(found[np.lexsort((found, -capacity, self.up_ms[found], far))[0]])
         self.free[row] -= need
-        stands[row] += 1
+        placed[row] += 1
         if group >= 0:
             self._in_conflict(group).add(row)
         return row
 
-    def _within(self, place: IntColumn | np.ndarray, stands: IntColumn, cap: int, bare: bool) -> BoolColumn:
+    def _within(self, place: IntColumn | np.ndarray, placed: IntColumn, cap: int, bare: bool) -> BoolColumn:
         """(V,) rows whose rack, feeds or site take one more of the service."""
         known = place >= 0
         counted = known & ~self.instance.rows.is_pool if bare else known
-        sums = np.bincount(place[counted], stands[counted], int(place.max(initial=0)) + 1)
+        sums = np.bincount(place[counted], placed[counted], int(place.max(initial=0)) + 1)
         inside = np.ones(len(place), np.bool_)
         inside[counted] = sums[place[counted]] < cap
         return inside
@@ -238,6 +238,6 @@ class _Board:
             found = self.taken[group] = set()
             for service in np.flatnonzero(self.instance.services.conflict == group).tolist():
                 found |= set(
-                    np.flatnonzero((self._stands(service) > 0) & ~self.instance.rows.is_pool).tolist()
+                    np.flatnonzero((self._placed(service) > 0) & ~self.instance.rows.is_pool).tolist()
                 )
         return found

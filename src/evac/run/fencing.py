@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from evac.model.run_policy import FENCE_PROOFS, Proof, StorePolicy
-from evac.model.step_id import StepId
 from evac.steps.registry import kind_of
 
 if TYPE_CHECKING:
@@ -143,8 +142,7 @@ def fences_of(view: RunView) -> dict[str, list[int]]:
     newest: dict[tuple[str, str], tuple[int, int]] = {}
     for i, step in enumerate(view.steps):
         if kind_of(step.kind).fences and i not in view.leftover:
-            id = StepId.parse(step.id)
-            key, turn = (step.data_set or step.target, str(id.in_plan)), (id.turn, i)
+            key, turn = (step.data_set or step.target, str(step.id.in_plan)), (step.id.turn, i)
             newest[key] = max(newest.get(key, turn), turn)
     found: dict[str, list[int]] = {}
     for (data_set, _), (_, i) in newest.items():

@@ -65,7 +65,7 @@ def take_over(view: RunView, event: Event) -> Iterator[None]:
 
 
 def _attempts(view: RunView) -> dict[str, int]:
-    tried = {step.id: n for step, n in zip(view.steps, view.attempts, strict=True) if n}
+    tried: dict[str, int] = {step.id: n for step, n in zip(view.steps, view.attempts, strict=True) if n}
     return {**view.replaced.attempts, **tried}
 
 

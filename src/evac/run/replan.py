@@ -11,7 +11,7 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
-from evac.model.step_id import act, is_another_act, plan_id
+from evac.model.step_id import StepId, act, is_another_act, plan_id
 from evac.run.values import RunLimit, RunSpec, RunStep, StepPhase
 from evac.steps.registry import kind_of
 
@@ -96,7 +96,7 @@ def merging(
             steps.append(_rewired(_fitting(old[name][0], capacity), known, {}))
         else:
             step = _rewired(step, known, renamed)
-            steps.append(step if step.id == name else replace(step, id=name))
+            steps.append(step if step.id == name else replace(step, id=StepId.parse(name)))
     leftover = {
         name for name in kept if name not in wanted and old[name][1] in ("running", "unknown", "undoing")
     }

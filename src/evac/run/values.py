@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from evac.model.run_policy import Envelope, Pace, Patience
+from evac.model.step_id import StepId
 
 RunPhase = Literal[
     "pending",
@@ -145,13 +146,13 @@ class RunLimit:
 class RunStep:
     """A step as the run needs it."""
 
-    id: str
+    id: StepId
     kind: str
     target: str
     start_ms: int
     duration_ms: int
     after: tuple[str, ...] = ()
-    """Ids."""
+    """Ids, as texts: a plan of a fleet has a million of them, and nobody reads their fields."""
     uses: tuple[tuple[str, int, int], ...] = ()
     """(limit, units, hold_ms), hold 0 for the whole step, KEPT from its start until it is undone, fails with
     nothing drawn, or is seen off; of a rate limit the window.
@@ -186,6 +187,10 @@ class RunStep:
     """Whether it is on the chain of steps that decides when the last service is restored: only there it
     matters at once that a step is late.
     """
+
+    def __post_init__(self) -> None:
+        if type(self.id) is not StepId:
+            object.__setattr__(self, "id", StepId.parse(self.id))
 
 
 class Left(NamedTuple):

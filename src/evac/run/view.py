@@ -208,7 +208,7 @@ class RunView:
         self.spec, self.steps = spec, spec.steps
         """The present plan's."""
         number = len(self.steps)
-        self.index = {step.id: i for i, step in enumerate(self.steps)}
+        self.index: dict[str, int] = {step.id: i for i, step in enumerate(self.steps)}
         if len(self.index) != number:
             raise RunError("step-twice", "two steps of the plan have the same id")
         self.limits = Limits(spec.limits)

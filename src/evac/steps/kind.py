@@ -41,7 +41,7 @@ class Need(Enum):
     POWER = "the power of its server or of the supply before it"
     RELEASE = "a person who frees its service"
     BOOTS = "the servers that its replicas start on"
-    SHEDS = "the replicas that make room for its own"
+    SHEDS = "the replicas that free capacity for its own"
     STARTS = "the replicas of its milestone"
     VERIFY = "the check of its service in the new place"
     SERVING = "what takes its traffic in the new place"
@@ -148,8 +148,8 @@ class StepKind:
 
     replicas: ClassVar[int] = 0
     """Sign of the replicas that it changes: 1 starts them, -1 stops them."""
-    frees_room: ClassVar[bool] = False
-    """Whether others start in the room of the replicas that it stops."""
+    frees_capacity: ClassVar[bool] = False
+    """Whether others start in the capacity of the replicas that it stops."""
     boots: ClassVar[bool] = False
     gives_power: ClassVar[bool] = False
     fences: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Shed: replicas of a less important service stop, to make room."""
+"""Shed: replicas of a less important service stop, to free capacity."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from evac.steps.kind import Capability, Entry, Need, Place, StepKind, Uncertaint
 class Shed(StepKind):
     name = "shed"
     target = "service"
-    title = "stop replicas to make room"
-    work = "shed to make room"
+    title = "stop replicas to free capacity"
+    work = "shed to free capacity"
     sentence = "shed {many}{target}{where}"
-    entry = Entry("shed", "{target} was stopped to make room", "main")
+    entry = Entry("shed", "{target} was stopped to free capacity", "main")
     tools = ("deploy", "evac")
     precheck = "the service may be shed"
     gate = "replicas have stopped"
@@ -24,7 +24,7 @@ class Shed(StepKind):
     uncertainty = Uncertainty(0.25, 0.10, 0.005)
     performed_by = Capability.RUNS_UNITS
     replicas = -1
-    frees_room = True
+    frees_capacity = True
 
     def ticks(self, instance: Instance, at: Place) -> int | None:
         return int(instance.services.shed[at.service])

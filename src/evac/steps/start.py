@@ -15,7 +15,7 @@ class Start(StepKind):
     phase = "starts"
     entry = Entry("started", "replicas of {target} were started{where}", "detail")
     tools = ("deploy", "evac", "registry", "secrets")
-    precheck = "the image is in the registry; room is free"
+    precheck = "the image is in the registry; capacity is free"
     gate = "replicas report ready"
     undo = "stop the replicas"
     is_undone_safely = True

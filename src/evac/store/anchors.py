@@ -204,7 +204,9 @@ class _Walk:
             self.hash, self.records = hash_of(entry.value), -1
         else:
             self._chain(segment, gap)
-        self._compare(number)
+        for anchor in self.anchors.pop(number, ()):
+            if anchor.hash != self.hash or self.records not in (-1, anchor.records):
+                self._add("changed", number, f"segment {number} is not the one that was anchored")
 
     def _chain(self, segment: Segment, gap: bool) -> None:
         if not gap and segment.previous != self.hash:
@@ -227,11 +229,6 @@ class _Walk:
             )
         self.hash, self.records = segment.hash, segment.last
         self.token = max(self.token, segment.token)
-
-    def _compare(self, number: int) -> None:
-        for anchor in self.anchors.pop(number, ()):
-            if anchor.hash != self.hash or self.records not in (-1, anchor.records):
-                self._add("changed", number, f"segment {number} is not the one that was anchored")
 
     def finish(self) -> None:
         for number in sorted(number for number in self.anchors if number > self.number):

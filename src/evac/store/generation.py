@@ -14,7 +14,7 @@ which must be made anew.
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ import orjson
 from evac.model.errors import Conflict, Corrupt, NotAllowed, StoreError
 from evac.model.generation import GENERATION_MOST
 from evac.store.anchors import decode as segment_of
-from evac.store.port import MAX_CHANGES, Compare, Entry, Put, Store, check_transaction
+from evac.store.port import MAX_CHANGES, Compare, Entry, Put, Store, check_transaction, entries
 from evac.store.sqlite_file import connect, in_words, prepare
 
 KEY: Final = "generation"
@@ -191,39 +191,31 @@ async def copy_of(store: Store) -> Copied:
     """Everything that is worth carrying. Other keys are read before and after the journals: where they differ
     it is read again, a few times. Raises StoreError.
     """
-    entries = await _entries(store)
+    copied = await _entries(store)
     for _ in range(COPY_TRIES):
         journals = await _journals(store)
         again = await _entries(store)
-        if again == entries:
-            return Copied(entries, journals, True)
-        entries = again
-    return Copied(entries, await _journals(store), False)
+        if again == copied:
+            return Copied(copied, journals, True)
+        copied = again
+    return Copied(copied, await _journals(store), False)
 
 
 async def _entries(store: Store) -> dict[str, bytes]:
     found = {}
-    async for key, value in _all(store, ""):
-        if not key.startswith((JOURNALS, *LEFT)) and key not in LEFT_KEYS:
-            found[key] = value
+    async for entry in entries(store, "", PAGE):
+        if not entry.key.startswith((JOURNALS, *LEFT)) and entry.key not in LEFT_KEYS:
+            found[entry.key] = entry.value
     return found
 
 
 async def _journals(store: Store) -> dict[str, tuple[bytes, ...]]:
     found: dict[str, list[bytes]] = {}
-    async for key, value in _all(store, JOURNALS):
-        stream, _, number = key.removeprefix(JOURNALS).rpartition("/")
-        segment_of(stream, int(number), value)  # raises Corrupt for what is no segment
-        found.setdefault(stream, []).append(value)
+    async for entry in entries(store, JOURNALS, PAGE):
+        stream, _, number = entry.key.removeprefix(JOURNALS).rpartition("/")
+        segment_of(stream, int(number), entry.value)  # raises Corrupt for what is no segment
+        found.setdefault(stream, []).append(entry.value)
     return {stream: tuple(segments) for stream, segments in found.items()}
-
-
-async def _all(store: Store, prefix: str) -> AsyncIterator[tuple[str, bytes]]:
-    after = ""
-    while page := await store.list(prefix, after, PAGE):
-        for entry in page:
-            yield entry.key, entry.value
-        after = page[-1].key
 
 
 async def fill_store(store: Store, entries: Iterable[tuple[str, bytes]], last: tuple[str, bytes]) -> None:

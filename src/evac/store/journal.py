@@ -430,14 +430,10 @@ async def _segment_before(store: Store, stream: str, record: int) -> int:
     low, high = 0, head.segment if head else 0
     while high - low > 1:
         middle = (low + high) // 2
-        segment = await _segment(store, stream, middle)
+        entry = await store.get(key_of(stream, middle))
+        segment = None if entry is None else decode(stream, middle, entry.value)
         if segment is not None and segment.last < record:
             low = middle
         else:
             high = middle
     return low
-
-
-async def _segment(store: Store, stream: str, number: int) -> Segment | None:
-    entry = await store.get(key_of(stream, number))
-    return None if entry is None else decode(stream, number, entry.value)

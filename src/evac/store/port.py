@@ -149,6 +149,20 @@ PREFIX_END = "\U0010ffff"
 """Greater than every character that a key may hold."""
 
 
+async def entries(store: Store, prefix: str, page: int = 1_000) -> AsyncIterator[Entry]:
+    """Every entry under a prefix, by key; what a page of the store holds is read at once."""
+    after = ""
+    while found := await store.list(prefix, after, page):
+        for entry in found:
+            yield entry
+        after = found[-1].key
+
+
+async def all_entries(store: Store, prefix: str) -> list[Entry]:
+    """Every entry under a prefix, by key."""
+    return [entry async for entry in entries(store, prefix)]
+
+
 def check_key(key: str) -> int:
     """The size of a key in bytes. Raises `StoreError` when it is empty, too long or not printable."""
     size = len(key) if key.isascii() else len(key.encode("utf-8", "replace"))

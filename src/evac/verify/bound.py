@@ -10,7 +10,7 @@ import numpy as np
 
 from evac.model.certificate import Certificate
 from evac.model.instance import Instance
-from evac.verify.bound_capacity import room_of
+from evac.verify.bound_capacity import capacity_of
 from evac.verify.bound_heads import Heads, heads_of
 from evac.verify.bound_rows import (
     CertificateError,
@@ -31,13 +31,13 @@ def certified_bound(instance: Instance, certificate: Certificate) -> tuple[int, 
 
 def proved(instance: Instance, certificate: Certificate) -> tuple[int, int, list[tuple[str, str]]]:
     """(bound, what critical chains alone make unavoidable, complaints). Where nothing is lost, nothing is to
-    be proved, and a certificate that says nothing is read without looking at any room.
+    be proved, and a certificate that says nothing is read without looking at any capacity.
     """
     lost = instance.services.base_lost.any() or instance.services.top_lost.any()
     nothing = Certificate(scale=certificate.scale)
     if not lost and not instance.stores and certificate == nothing and certificate.scale >= 1:
         return 0, 0, []
-    heads = heads_of(instance, room_of(instance))
+    heads = heads_of(instance, capacity_of(instance))
     least = sum_of_heads(heads)
     try:
         return max(least, _value(heads, certificate), 0), least, []
@@ -67,7 +67,7 @@ def _value(heads: Heads, certificate: Certificate) -> int:
     value = _arcs(heads, certificate, names, cost, of_u)
     for row in certificate.supply:
         value += _take(supply_value(heads, row, names), cost, of_u)
-    heads.room.services.look(_priced(heads, certificate, names))
+    heads.capacity.services.look(_priced(heads, certificate, names))
     for priced in certificate.capacity:
         value += _take(capacity_value(heads, priced, names), cost, of_u)
     added, more = placement_value(heads, certificate.placement)
@@ -79,8 +79,8 @@ def _value(heads: Heads, certificate: Certificate) -> int:
 
 
 def _priced(heads: Heads, certificate: Certificate, names: dict[str, Milestone]) -> list[int]:
-    """Services of which rows of capacity ask for the room, ascending."""
-    needs = np.asarray(heads.room.need.any(axis=1))
+    """Services of which rows of capacity ask for the capacity, ascending."""
+    needs = np.asarray(heads.capacity.need.any(axis=1))
     named = {names.get(name, ("primary", -1)) for row in certificate.capacity for name, _ in row.shares}
     return sorted({row for kind, row in named if kind != "primary" and needs[row]})
 

@@ -1,4 +1,4 @@
-"""Room that any plan could use: section 2 of docs/explanation/bound.md, in whole numbers.
+"""Capacity that any plan could use: section 2 of docs/explanation/bound.md, in whole numbers.
 
 Written from that page and the instance alone; the planner has its own version of the same page.
 """
@@ -21,7 +21,7 @@ Flags = NDArray[np.bool_]
 NEVER: Final = 2**62
 """A tick that no horizon reaches."""
 _TOGETHER: Final = 128
-"""Services whose room is worked out together."""
+"""Services whose capacity is worked out together."""
 _MOST_PAIRS: Final = 2_000_000
 """Cells times shapes of a pool up to which there is a table of them: 16 MB."""
 _PRODUCT: Final = 250_000
@@ -56,7 +56,7 @@ class BootGroup:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ServiceRoom:
+class ServiceCapacity:
     """Fit of one service. pool, site: F and S; new_pool, new_site: F' and S'; enough: first tick
     (without boot_wait) at which a count fits, 0 where nothing needs to boot, NEVER where it cannot; pools:
     those in which any fits, ascending."""
@@ -73,7 +73,7 @@ class ServiceRoom:
 
 
 @dataclass(slots=True, eq=False)
-class Room:
+class Capacity:
     """Section 2 for a whole instance. `away`, `total`, `need` are S x 2: base, top."""
 
     instance: Instance
@@ -92,7 +92,7 @@ class Room:
 
     @property
     def usable(self) -> Ints:
-        """(V, R) room that counts for prices; worked out when a certificate first prices any."""
+        """(V, R) capacity that counts for prices; worked out when a certificate first prices any."""
         if self._usable is None:
             found = self.layout.holding(self.services.known & self.need.any(axis=1))
             touched = np.empty_like(found)
@@ -101,7 +101,7 @@ class Room:
         return self._usable
 
 
-def room_of(instance: Instance) -> Room:
+def capacity_of(instance: Instance) -> Capacity:
     """Everything of section 2; linear in rows for every service that is asked for."""
     s = instance.services
     here = np.bincount(instance.present.service, instance.present.count, len(s)).astype(np.int64)
@@ -110,20 +110,20 @@ def room_of(instance: Instance) -> Room:
     dark = instance.to_boot
     layout = _Layout(instance, dark)
     services = _Services(layout, away, total.any(axis=1) | (here > 0), np.asarray(starts.any(axis=1)))
-    return Room(instance, starts, total, need, away, ~dark, services, layout)
+    return Capacity(instance, starts, total, need, away, ~dark, services, layout)
 
 
-class _Services(Mapping[int, ServiceRoom]):
-    """Room of each service that has any replicas here or needs some; worked out when it is asked for. Heads
-    ask for all that starts: these are looked at together, many at a time.
+class _Services(Mapping[int, ServiceCapacity]):
+    """Capacity of each service that has any replicas here or needs some; worked out when it is asked for.
+    Heads ask for all that starts: these are looked at together, many at a time.
     """
 
     def __init__(self, layout: _Layout, away: Ints, known: Flags, starts: Flags) -> None:
         self._layout, self._away, self.known = layout, away, known
-        self._found: dict[int, ServiceRoom] = {}
+        self._found: dict[int, ServiceCapacity] = {}
         self._starting = np.flatnonzero(known & starts)
 
-    def __getitem__(self, service: int) -> ServiceRoom:
+    def __getitem__(self, service: int) -> ServiceCapacity:
         if not self.known[service]:
             raise KeyError(service)
         if service not in self._found:
@@ -142,7 +142,7 @@ class _Services(Mapping[int, ServiceRoom]):
         s, away = self._layout.instance.services, self._away
         base, top = (s.m - away)[services].tolist(), (s.n - away)[services].tolist()
         wanted = [{*counts, 1} for counts in zip(base, top, strict=True)]
-        self._found.update(zip(services.tolist(), self._layout.rooms(services, wanted), strict=True))
+        self._found.update(zip(services.tolist(), self._layout.capacities(services, wanted), strict=True))
 
     def __iter__(self) -> Iterator[int]:
         return iter(np.flatnonzero(self.known).tolist())
@@ -230,16 +230,16 @@ class _Places:
 
 
 class _Shapes:
-    """Rows alike in pool and room hold the same of a service on which none of it stands. of (V): the shape of
-    each row, in the order given; pool, is_pool, room (R, H): by shape."""
+    """Rows alike in pool and capacity hold the same of a service on which none of it stands. of (V): the
+    shape of each row, in the order given; pool, is_pool, capacity (R, H): by shape."""
 
-    def __init__(self, instance: Instance, room: Ints, order: Ints) -> None:
+    def __init__(self, instance: Instance, capacity: Ints, order: Ints) -> None:
         rows = instance.rows
         columns = [rows.pool[order].astype(np.int64), rows.is_pool[order].astype(np.int64)]
-        columns += [np.ascontiguousarray(room[order, resource]) for resource in range(room.shape[1])]
+        columns += [np.ascontiguousarray(capacity[order, resource]) for resource in range(capacity.shape[1])]
         first, self.of = _alike(np.stack(columns))
         self.pool, self.is_pool = columns[0][first], columns[1][first] > 0
-        self.room = np.stack(columns[2:])[:, first]
+        self.capacity = np.stack(columns[2:])[:, first]
 
 
 def _alike(columns: Ints) -> tuple[Ints, Ints]:
@@ -315,14 +315,14 @@ class _Layout:
         demand = s.demand[present.service[free]] * present.count[free, None]
         for resource, held in enumerate(fixed):
             np.subtract.at(held, present.row[free], np.ascontiguousarray(demand[:, resource]))
-        self.room: Ints = np.maximum(rows.capacity - np.maximum(fixed.T, 0), 0)
+        self.capacity: Ints = np.maximum(rows.capacity - np.maximum(fixed.T, 0), 0)
         self.first = np.searchsorted(present.service, np.arange(len(s) + 1))
         self.pools = len(instance.pools)
         self.pool_site = np.array([p.site for p in instance.pools], np.int64)
         self.cells = _Cells(instance)
         self.place = np.empty(len(rows), np.int64)
         self.place[self.cells.order] = np.arange(len(rows))
-        self.shapes = _Shapes(instance, self.room, self.cells.order)
+        self.shapes = _Shapes(instance, self.capacity, self.cells.order)
 
     @cached_property
     def tally(self) -> _Tally:
@@ -333,7 +333,7 @@ class _Layout:
         """Asked for where boots decide anything."""
         return boot_groups(self.instance, self.dark)
 
-    def rooms(self, services: Ints, wanted: Sequence[set[int]]) -> list[ServiceRoom]:
+    def capacities(self, services: Ints, wanted: Sequence[set[int]]) -> list[ServiceCapacity]:
         """Of some services (B,), with the counts that are asked for of each."""
         s, here, count = self.instance.services, self._here(services), len(services)
         sums, powered, whole = self._fits(services, here)
@@ -356,7 +356,7 @@ class _Layout:
         for turn, one in enumerate(held):
             own = [table[turn] for table in tables]
             pools = np.flatnonzero(own[0] > 0).tolist()
-            found.append(ServiceRoom(own[0], own[1], own[2], own[3], self._enough(*one), pools))
+            found.append(ServiceCapacity(own[0], own[1], own[2], own[3], self._enough(*one), pools))
         return found
 
     def _here(self, services: Ints) -> _Here:
@@ -388,8 +388,8 @@ class _Layout:
         own = np.where(s.sheddable[service], 0, count)
         for resource in range(s.demand.shape[1]):
             need = s.demand[service, resource]
-            room = (self.room[row, resource] + own * need) // np.maximum(need, 1)
-            found = np.where(need > 0, np.minimum(found, room), found)
+            capacity = (self.capacity[row, resource] + own * need) // np.maximum(need, 1)
+            found = np.where(need > 0, np.minimum(found, capacity), found)
         return np.maximum(found, count)
 
     def _fit(self, service: int) -> Ints:
@@ -406,7 +406,7 @@ class _Layout:
         most, limit = int(s.n[service]), min(int(s.per_server[service]), int(s.n[service]))
         free: Ints = np.where(shapes.is_pool, most, limit) * self.instance.eligible[service][shapes.pool]
         for resource in np.flatnonzero(s.demand[service]).tolist():
-            np.minimum(free, shapes.room[resource] // int(s.demand[service, resource]), out=free)
+            np.minimum(free, shapes.capacity[resource] // int(s.demand[service, resource]), out=free)
         return free
 
     def holding(self, services: Flags) -> Flags:
@@ -423,7 +423,7 @@ class _Layout:
         return found
 
     def _enough(self, service: int, wanted: set[int], powered: int, whole: int) -> dict[int, int]:
-        """See `ServiceRoom`. On which rows replicas fit matters only where some of these have to boot."""
+        """See `ServiceCapacity`. On which rows replicas fit matters only where some of these have to boot."""
         found = {count: 0 if count <= powered else NEVER for count in wanted}
         late = [count for count in wanted if powered < count <= whole]
         if late:
@@ -449,7 +449,7 @@ class _Layout:
 
 def _usable(layout: _Layout, need: Ints, touched: Flags) -> Ints:
     demand = layout.instance.services.demand[need.any(axis=1)]
-    usable = np.where(touched[:, None], layout.room, 0)
+    usable = np.where(touched[:, None], layout.capacity, 0)
     for resource in range(usable.shape[1]):
         step = gcd(*demand[:, resource].tolist()) if len(demand) else 0
         if step > 1:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance, Use
-from evac.verify.bound_capacity import NEVER, Room
+from evac.verify.bound_capacity import NEVER, Capacity
 
 Ints = NDArray[np.int64]
 _PASSES = 64
@@ -26,11 +26,11 @@ Pace = tuple[int, int]
 @dataclass(frozen=True, slots=True)
 class Begins:
     """Starts of one milestone of a service, whatever they wait for. wave: least ticks from the first to the
-    last; room_at: as `ServiceRoom.enough`; possible: whether they fit at all.
+    last; capacity_at: as `ServiceCapacity.enough`; possible: whether they fit at all.
     """
 
     wave: int
-    room_at: int
+    capacity_at: int
     possible: bool
 
 
@@ -72,7 +72,7 @@ class Heads:
     """
 
     instance: Instance
-    room: Room
+    capacity: Capacity
     base: list[int]
     top: list[int]
     store: list[int]
@@ -136,17 +136,19 @@ class Heads:
         return self._begins[key]
 
     def enough(self, tick: int) -> int:
-        """Tick of `ServiceRoom.enough` with the wait for boots; NEVER cuts to H later."""
+        """Tick of `ServiceCapacity.enough` with the wait for boots; NEVER cuts to H later."""
         return tick if tick in (0, NEVER) else self._boot_wait + tick
 
 
-def heads_of(instance: Instance, room: Room) -> Heads:
+def heads_of(instance: Instance, capacity: Capacity) -> Heads:
     """Least fixed point from below, in at most sixty-four passes. Only tools make passes: components that a
     tool is in or needs are looked at again, where they wait for something that has changed. All others are
     looked at once, with the tools as they are at the end: what is needed has the lower number.
     """
     count = len(instance.services)
-    heads = Heads(instance, room, [0] * count, [0] * count, [0] * len(instance.stores), verified=[0] * count)
+    heads = Heads(
+        instance, capacity, [0] * count, [0] * count, [0] * len(instance.stores), verified=[0] * count
+    )
     facts = _Facts.of(instance)
     for service, component in enumerate(facts.component):
         heads.members.setdefault(component, []).append(service)
@@ -246,12 +248,12 @@ def _all_there(heads: Heads, needed: tuple[tuple[int, ...], tuple[int, ...]]) ->
 
 
 def _begins(heads: Heads, service: int, milestone: int) -> Begins | None:
-    s, room = heads.instance.services, heads.room
-    if not room.starts[service, milestone]:
+    s, capacity = heads.instance.services, heads.capacity
+    if not capacity.starts[service, milestone]:
         return None
-    count = int((s.n if milestone else s.m)[service] - room.away[service])
-    found = room.services[service]
-    starts = int(room.starts[service].sum() if milestone else room.starts[service, 0])
+    count = int((s.n if milestone else s.m)[service] - capacity.away[service])
+    found = capacity.services[service]
+    starts = int(capacity.starts[service].sum() if milestone else capacity.starts[service, 0])
     return Begins(
         wave(heads, service, starts), found.enough[count] if count > 0 else 0, found.possible(count)
     )
@@ -267,7 +269,7 @@ def _started(heads: Heads, facts: _Facts, service: int, entry: int) -> int:
     if begins is None:
         return entry
     ready = heads.begin("start", entry) + begins.wave
-    return heads.finish("start", max(ready, heads.enough(begins.room_at)), facts.start[service])
+    return heads.finish("start", max(ready, heads.enough(begins.capacity_at)), facts.start[service])
 
 
 def _top(heads: Heads, facts: _Facts, service: int) -> int:
@@ -278,7 +280,7 @@ def _top(heads: Heads, facts: _Facts, service: int) -> int:
     tick = 0
     if begins is not None:
         entry = heads.startable[facts.component[service]] if facts.base_lost[service] else 0
-        ready = max(heads.begin("start", entry) + begins.wave, heads.enough(begins.room_at))
+        ready = max(heads.begin("start", entry) + begins.wave, heads.enough(begins.capacity_at))
         tick = heads.finish(
             "verify", heads.finish("start", ready, facts.start[service]), facts.verify[service]
         )
@@ -308,7 +310,7 @@ def wave(heads: Heads, service: int, count: int) -> int:
     """Least ticks between the first and the last of `count` starts."""
     if count <= 0:
         return 0
-    key = tuple(heads.room.services[service].pools), int(heads.instance.services.start[service])
+    key = tuple(heads.capacity.services[service].pools), int(heads.instance.services.start[service])
     paces = heads._paces.get(key)
     if paces is None:
         paces = heads._paces[key] = _paces(heads, *key)

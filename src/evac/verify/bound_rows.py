@@ -42,7 +42,7 @@ def _tail_of_base(heads: Heads, component: int) -> tuple[int, int]:
     s = heads.instance.services
     longest, ending = 0, 0
     for member in heads.members[component]:
-        starts = int(heads.room.starts[member, 0])
+        starts = int(heads.capacity.starts[member, 0])
         if starts:
             longest = max(longest, wave(heads, member, starts) + int(s.start[member]))
         shift = int(s.change[member] + s.settle[member]) if s.shift[member] else 0
@@ -90,7 +90,7 @@ def _base_arcs(heads: Heads, service: int, add: _Add) -> None:
             add(here, ("base", other), distance)
         for store in stores:
             add(here, ("primary", store), distance)
-    starts = int(heads.room.starts[service, 0])
+    starts = int(heads.capacity.starts[service, 0])
     if starts:
         for tool in heads.tools("start"):
             add(here, ("base", tool), wave(heads, service, starts) + int(s.start[service]) + ending)
@@ -108,11 +108,11 @@ def _top_arcs(heads: Heads, service: int, add: _Add) -> None:
     for other in s.soft[service]:
         if s.top_lost[service] or not s.base_lost[other]:
             add(here, ("base", other), 0)
-    starts = int(heads.room.starts[service, 1])
+    starts = int(heads.capacity.starts[service, 1])
     if not s.top_lost[service] or not starts:
         return
     ending = int(s.verify[service])
-    whole = wave(heads, service, int(heads.room.starts[service].sum())) + int(s.start[service]) + ending
+    whole = wave(heads, service, int(heads.capacity.starts[service].sum())) + int(s.start[service]) + ending
     for needed, distance in ((heads.outside, ending), (heads.first, whole)):
         services, stores = needed[int(s.component[service])] if s.base_lost[service] else ((), ())
         for other in services:
@@ -211,10 +211,10 @@ def _start_part(
     heads: Heads, service: int, kind: str, factors: dict[int, int]
 ) -> tuple[int, int, int] | None:
     s, column = heads.instance.services, 0 if kind == "base" else 1
-    count = int(heads.room.starts[service, column])
+    count = int(heads.capacity.starts[service, column])
     if not count:
         return None
-    pools = heads.room.services[service].pools
+    pools = heads.capacity.services[service].pools
     by_pool = [_weighed(start_uses(heads, service, p), factors) for p in pools]
     work = min((sum(g for _, _, g in uses) for uses in by_pool), default=0)
     if not work:
@@ -226,9 +226,9 @@ def _start_part(
     distance = min(2 * tail - 2 * u.offset - h for u, h, _ in every)
     lost_base = bool(s.base_lost[service])
     entry = heads.startable[component] if lost_base else 0
-    release = max(heads.begin("start", entry), heads.enough(heads.room.services[service].enough[1])) + min(
-        u.offset for u, _, _ in every
-    )
+    release = max(
+        heads.begin("start", entry), heads.enough(heads.capacity.services[service].enough[1])
+    ) + min(u.offset for u, _, _ in every)
     extra = 0
     if len(factors) == 1 and all(f == 1 for f in factors.values()):
         (limit,) = factors
@@ -333,7 +333,7 @@ def capacity_value(
             raise CertificateError(f"share of {name} is unknown, negative or said twice")
         size = _size(heads, milestone, prices)
         if size == 0:
-            raise CertificateError(f"{name} needs no priced room")
+            raise CertificateError(f"{name} needs no priced capacity")
         shares[milestone] = share
         distances[milestone] = _distance(heads, milestone)
         sizes.append((share, size, 0, milestone))
@@ -356,19 +356,21 @@ def price_table(heads: Heads, prices: Iterable[tuple[str, int, int]]) -> NDArray
     table = np.zeros((len(index), resources), object)
     for pool, resource, price in prices:
         if pool not in index or not 0 <= resource < resources or price < 0:
-            raise CertificateError(f"no room of pool {pool} to price")
+            raise CertificateError(f"no capacity of pool {pool} to price")
         table[index[pool], resource] += price
     return table
 
 
 def _size(heads: Heads, milestone: Milestone, prices: NDArray[np.object_]) -> int:
     kind, service = milestone
-    need = int(heads.room.need[service, 0 if kind == "base" else 1])
-    room = heads.room.services.get(service) if need else None
-    if room is None or not room.pools:
+    need = int(heads.capacity.need[service, 0 if kind == "base" else 1])
+    capacity = heads.capacity.services.get(service) if need else None
+    if capacity is None or not capacity.pools:
         return 0
     demand = [int(d) for d in heads.instance.services.demand[service]]
-    cheapest: int = min(sum(p * d for p, d in zip(prices[pool], demand, strict=True)) for pool in room.pools)
+    cheapest: int = min(
+        sum(p * d for p, d in zip(prices[pool], demand, strict=True)) for pool in capacity.pools
+    )
     return need * cheapest
 
 
@@ -377,7 +379,7 @@ def _distance(heads: Heads, milestone: Milestone) -> int:
     if not is_lost_milestone(heads, milestone):
         return 0
     s = heads.instance.services
-    starts = bool(heads.room.starts[service, 0 if kind == "base" else 1])
+    starts = bool(heads.capacity.starts[service, 0 if kind == "base" else 1])
     if kind == "base":
         ending = tail_of_base(heads, int(s.component[service]))[1]
         return int(s.start[service]) + ending if starts else ending
@@ -386,12 +388,12 @@ def _distance(heads: Heads, milestone: Milestone) -> int:
 
 def _waiting(heads: Heads, prices: NDArray[np.object_], sizes: list[int]) -> list[int]:
     """E_i of section 7 for sizes laid end to end: the waiting of every unit of the line, summed."""
-    horizon, room = heads.instance.horizon, heads.room
+    horizon, capacity = heads.instance.horizon, heads.capacity
     worth = _worth(heads, prices)
-    levels = [(0, int(worth[room.powered].sum()))]
+    levels = [(0, int(worth[capacity.powered].sum()))]
     wait = heads.boot_wait()
     steps: dict[int, int] = {}
-    for group in room.groups:
+    for group in capacity.groups:
         for tick, amount in _booted(group, worth[group.rows]):
             if tick < NEVER and wait + tick < horizon:
                 steps[wait + tick] = steps.get(wait + tick, 0) + amount
@@ -420,7 +422,7 @@ def _booted(group: BootGroup, worth: Worth) -> list[tuple[int, int]]:
 
 def _worth(heads: Heads, prices: NDArray[np.object_]) -> Worth:
     """(V,) of what each row holds at its prices; whole numbers of any length where 64 bits may be too few."""
-    rows, usable = heads.instance.rows, heads.room.usable
+    rows, usable = heads.instance.rows, heads.capacity.usable
     priced = [(int(pool), int(resource)) for pool, resource in zip(*np.nonzero(prices > 0), strict=True)]
     mine = {pool: np.flatnonzero(rows.pool == pool) for pool, _ in priced}
     most = max((int(prices[pool, resource]) for pool, resource in priced), default=0)
@@ -453,7 +455,7 @@ def _line(levels: list[tuple[int, int]], sizes: list[int], horizon: int) -> list
 
 def placement_value(heads: Heads, rows: PlacementRows) -> tuple[int, dict[Milestone, int]]:
     """(value, what the u of each milestone gets). Section 8."""
-    s, room = heads.instance.services, heads.room
+    s, capacity = heads.instance.services, heads.capacity
     price = price_table(heads, rows.room)
     index = {name: n for n, name in enumerate(s.id)}
     pools = {pool.id: n for n, pool in enumerate(heads.instance.pools)}
@@ -462,10 +464,10 @@ def placement_value(heads: Heads, rows: PlacementRows) -> tuple[int, dict[Milest
     site = _service_prices(rows.site, index, sites)
     value = 0
     of_u: dict[Milestone, int] = {}
-    wanted = room.need.astype(np.bool_) & np.stack([s.base_lost, s.top_lost], axis=1)
-    room.services.look(np.flatnonzero(wanted.any(axis=1)).tolist())
+    wanted = capacity.need.astype(np.bool_) & np.stack([s.base_lost, s.top_lost], axis=1)
+    capacity.services.look(np.flatnonzero(wanted.any(axis=1)).tolist())
     for pool, resource in zip(*np.nonzero(price), strict=True):
-        total = int(room.usable[heads.instance.rows.pool == pool, resource].sum())
+        total = int(capacity.usable[heads.instance.rows.pool == pool, resource].sum())
         value -= price[pool, resource] * total
     for service in range(len(s)):
         for kind, column in (("base", 0), ("top", 1)):
@@ -511,9 +513,9 @@ def _placed_worth(
     fit: dict[int, int],
     site: dict[int, int],
 ) -> int:
-    need = int(heads.room.need[service, column])
-    room = heads.room.services.get(service) if need else None
-    if room is None or not room.pools:
+    need = int(heads.capacity.need[service, column])
+    capacity = heads.capacity.services.get(service) if need else None
+    if capacity is None or not capacity.pools:
         return 0
     demand = [int(d) for d in heads.instance.services.demand[service]]
     where = heads.instance.pools
@@ -521,14 +523,14 @@ def _placed_worth(
         sum(p * d for p, d in zip(price[pool], demand, strict=True))
         + fit.get(pool, 0)
         + site.get(where[pool].site, 0)
-        for pool in room.pools
+        for pool in capacity.pools
     )
     return need * cheapest
 
 
 def _phi(heads: Heads, service: int, fit: dict[int, int], site: dict[int, int]) -> int:
-    room = heads.room.services.get(service)
-    if room is None:
+    capacity = heads.capacity.services.get(service)
+    if capacity is None:
         return 0
-    pools = sum(price * int(room.new_pool[pool]) for pool, price in fit.items())
-    return pools + sum(price * int(room.new_site[place]) for place, price in site.items())
+    pools = sum(price * int(capacity.new_pool[pool]) for pool, price in fit.items())
+    return pools + sum(price * int(capacity.new_site[place]) for place, price in site.items())

@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moves:
-    """Starts and sheds as columns: service, row, replicas, and the tick at which room changes."""
+    """Starts and sheds as columns: service, row, replicas, and the tick at which capacity changes."""
 
     service: Ints
     row: Ints
@@ -29,7 +29,7 @@ class Moves:
 
 
 def moves(reading: Reading, kind: str) -> Moves:
-    """Room is taken from the start of a start and is free at the end of a shed."""
+    """Capacity is taken from the start of a start and is free at the end of a shed."""
     rows = [
         (timed.service, row, count, timed.start if kind == "start" else timed.end)
         for timed in reading.of_kind(kind)
@@ -56,7 +56,7 @@ def check_placement(reading: Reading) -> None:
             reading.complain("F7", timed.step.id, "is on already")
 
 
-def check_room(reading: Reading) -> None:
+def check_capacity(reading: Reading) -> None:
     """F8: at no tick is more demanded of a row than it has."""
     instance = reading.instance
     start, shed = moves(reading, "start"), moves(reading, "shed")
@@ -175,8 +175,8 @@ def _check_conflicts(reading: Reading, final: FinalPlacement, bare: NDArray[np.b
         reading.complain("F10", name, "two replicas of one conflict group on one server")
 
 
-def free_room(instance: Instance, final: FinalPlacement, reading: Reading) -> Ints:
-    """(V, R) room left in the final state; rows that were never booted have none."""
+def free_capacity(instance: Instance, final: FinalPlacement, reading: Reading) -> Ints:
+    """(V, R) capacity left in the final state; rows that were never booted have none."""
     used = np.zeros_like(instance.rows.used)
     demand = instance.services.demand
     np.add.at(used, final.row, demand[final.service] * final.count[:, None])
@@ -293,8 +293,8 @@ class EndState:
 
     @cached_property
     def free(self) -> Ints:
-        """(V, R) room as things stand at the end."""
-        return free_room(self.reading.instance, self.final, self.reading)
+        """(V, R) capacity as things stand at the end."""
+        return free_capacity(self.reading.instance, self.final, self.reading)
 
     @cached_property
     def pools(self) -> tuple[Bools, Bools]:
@@ -316,7 +316,7 @@ class EndState:
 
     @cached_property
     def shed(self) -> tuple[Ints, Ints]:
-        """(V, R) room that sheds of the plan make; (V,) ticks of the shortest of them, or NEVER."""
+        """(V, R) capacity that sheds of the plan make; (V,) ticks of the shortest of them, or NEVER."""
         reading, s = self.reading, self.reading.instance.services
         lines = [
             (victim, row, gone)
@@ -385,7 +385,7 @@ class Displaced:
         there = started[self._lower & ~self._shed].any(axis=0) | any_of_it[self._shed].any(axis=0)
         return bool((there & eligible).any())
 
-    def room(self) -> tuple[int, Ready]:
+    def capacity(self) -> tuple[int, Ready]:
         """Replicas that would fit if all of it made way: an upper count, by rows, racks, feeds and sites;
         and the rows that would take one.
         """
@@ -394,27 +394,29 @@ class Displaced:
         s, rows = instance.services, instance.rows
         stood = np.where(self._shed[final.service], end_state.stood, 0)
         leaves = stood + np.where(self._lower[final.service], end_state.started, 0)
-        at, room = np.flatnonzero(leaves), end_state.free.copy()
-        _add(room, final.row[at], s.demand[final.service[at]] * leaves[at, None])
+        at, capacity = np.flatnonzero(leaves), end_state.free.copy()
+        _add(capacity, final.row[at], s.demand[final.service[at]] * leaves[at, None])
         fit = np.full(len(rows), 2**31, np.int64)
         for turn, resource in enumerate(np.flatnonzero(s.demand[service]).tolist()):
-            part = room[:, resource] // s.demand[service, resource]
+            part = capacity[:, resource] // s.demand[service, resource]
             fit = np.minimum(fit, part) if turn else part
         mine, own = np.zeros(len(rows), np.int64), end_state.bindings(service)
         mine[final.row[own]] = final.count[own]
         each = 1 if s.conflict[service] >= 0 else 2**31
         fit = np.where(rows.is_pool, fit, np.minimum(fit, np.minimum(s.per_server[service] - mine, each)))
         fit = np.where(instance.eligible[service][rows.pool], np.maximum(fit, 0), 0)
-        return end_state.spread.most(service, fit, mine), self._ready(room, stood, np.flatnonzero(fit > 0))
+        return end_state.spread.most(service, fit, mine), self._ready(
+            capacity, stood, np.flatnonzero(fit > 0)
+        )
 
-    def _ready(self, room: Ints, stood: Ints, fit: NDArray[np.intp]) -> Ready:
-        """When rows that would take a replica could do so. room: with all that leaves; stood: of each final
-        binding what a shed has to take away.
+    def _ready(self, capacity: Ints, stood: Ints, fit: NDArray[np.intp]) -> Ready:
+        """When rows that would take a replica could do so. capacity: with all that leaves; stood: of each
+        final binding what a shed has to take away.
         """
         end_state, final = self._end_state, self._end_state.final
         s, rows = end_state.reading.instance.services, end_state.reading.instance.rows
         made, shortest = end_state.shed
-        before, done, due = room - made, shortest.copy(), np.full(len(rows), NEVER, np.int64)
+        before, done, due = capacity - made, shortest.copy(), np.full(len(rows), NEVER, np.int64)
         at = np.flatnonzero(stood)
         _add(before, final.row[at], -s.demand[final.service[at]] * stood[at, None])
         np.minimum.at(due, final.row[at], s.shed[final.service[at]])
@@ -422,7 +424,7 @@ class Displaced:
         return Ready(rows.pool[fit].astype(np.int64), end_state.on[fit], done[fit], due[fit])
 
 
-def _add(room: Ints, row: Ints, amounts: Ints) -> None:
+def _add(capacity: Ints, row: Ints, amounts: Ints) -> None:
     """Adds (N, R) amounts to (V, R) rows, some of which come several times."""
     for resource, amount in enumerate(amounts.T):
-        np.add.at(room[:, resource], row, np.ascontiguousarray(amount))
+        np.add.at(capacity[:, resource], row, np.ascontiguousarray(amount))

@@ -23,10 +23,10 @@ from evac.model.units import QUANTITY_LIMIT
 from evac.steps.registry import kind_of
 from evac.verify.bound import proved
 from evac.verify.capacity import (
+    check_capacity,
     check_limits,
     check_placement,
     check_power,
-    check_room,
     check_spread,
     final_state,
 )
@@ -242,7 +242,7 @@ def check_instance(instance: Instance, plan: Plan, better: Instance | None = Non
     check_people(reading, times)
     check_stops(reading, times)
     check_placement(reading)
-    check_room(reading)
+    check_capacity(reading)
     final = final_state(reading)
     check_spread(reading, final)
     check_counts(reading, times)

@@ -20,6 +20,7 @@ from evac.derive.intervals import bound_instance, good_ends
 from evac.model.estate import Estate
 from evac.model.fleet import BMC_NO
 from evac.model.instance import BootKind, Instance, LeftOff, LostStore, PowerBudget
+from evac.model.reason import OffReason
 from evac.model.scenario import Policy, Scenario
 from evac.model.step_id import limit_id
 from evac.verify.limits import Limits
@@ -201,7 +202,7 @@ class _Boots:
         return (
             *(LeftOff(estate.racks[r].id, power.refused[r], self._names(rows)) for r, rows in refused),
             *(
-                LeftOff(estate.sites[s].id, "nothing says how long they boot", self._names(rows))
+                LeftOff(estate.sites[s].id, OffReason("no-boot-time"), self._names(rows))
                 for s, rows in strange
             ),
         )

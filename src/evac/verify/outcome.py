@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome
 from evac.model.reason import Reason
-from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_room, holdings
+from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_capacity, holdings
 from evac.verify.order import dependencies_ready
 from evac.verify.reading import Milestones, Reading, outages
 
@@ -40,7 +40,7 @@ def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> N
     instance, s = reading.instance, reading.instance.services
     if not reading.sheds:
         return
-    free = free_room(instance, final, reading)
+    free = free_capacity(instance, final, reading)
     started_on = _started_services(reading, final)
     for service, steps in sorted(reading.sheds.items()):
         name = s.id[service]
@@ -55,7 +55,9 @@ def check_sheds(reading: Reading, times: Milestones, final: FinalPlacement) -> N
             helped = {s.id[other] for row, _ in timed.rows for other in started_on.get(row, ())}
             higher = {other for other in helped if s.tier[s.id.index(other)] < s.tier[service]}
             if not timed.step.for_services or not set(timed.step.for_services) <= higher:
-                reading.complain("F16", timed.step.id, "does not name higher-tier starts it makes room for")
+                reading.complain(
+                    "F16", timed.step.id, "does not name higher-tier starts it frees capacity for"
+                )
 
 
 def _started_services(reading: Reading, final: FinalPlacement) -> dict[int, list[int]]:
@@ -76,13 +78,13 @@ def _check_dependents(reading: Reading, times: Milestones, service: int) -> None
 
 
 def check_tiers(reading: Reading, times: Milestones, final: FinalPlacement) -> None:
-    """F17: nothing stays below base for lack of room that strictly lower tiers hold.
+    """F17: nothing stays below base for lack of capacity that strictly lower tiers hold.
 
     Read as: where a lower tier that neither it nor anybody alive needs keeps or gets anything the service
     could use, the missing replicas would not fit even if all of it (what the plan started, and what may be
     shed) were taken away; or they could not be back before the horizon, beside all other steps and not before
-    a shed has made room where one has to, and it is time that is short. A survivor that was shed is judged
-    only where it does not fit as things stand: putting it back elsewhere is no duty.
+    a shed has freed capacity where one has to, and it is time that is short. A survivor that was shed is
+    judged only where it does not fit as things stand: putting it back elsewhere is no duty.
     """
     s, horizon = reading.instance.services, reading.instance.horizon
     waiting = [
@@ -105,16 +107,16 @@ def check_tiers(reading: Reading, times: Milestones, final: FinalPlacement) -> N
             continue
         if (
             times.base_gone[service] < horizon
-            and Displaced(end_state, nobody, sheddable, service).room()[0] >= missing
+            and Displaced(end_state, nobody, sheddable, service).capacity()[0] >= missing
         ):
             continue
-        most, ready = displaced.room()
+        most, ready = displaced.capacity()
         if most >= missing and time_left(reading, times, service, missing, ready):
-            reading.complain("F17", s.id[service], "has no room, and lower tiers hold enough of it")
+            reading.complain("F17", s.id[service], "has no capacity, and lower tiers hold enough of it")
 
 
 def _could_run(reading: Reading, times: Milestones, service: int) -> bool:
-    """Whether all it needs is there: otherwise it is not room that keeps it down."""
+    """Whether all it needs is there: otherwise it is not capacity that keeps it down."""
     s, horizon = reading.instance.services, reading.instance.horizon
     if s.blocked[service]:
         return False
@@ -169,7 +171,7 @@ def _tools_of(reading: Reading, service: int) -> list[int]:
 
 
 def check_reasons(reading: Reading) -> None:
-    """F1: where a plan says that no room is left for a service, no plan has any."""
+    """F1: where a plan says that no capacity is left for a service, no plan has any."""
     rows = {name: row for row, name in enumerate(reading.instance.services.id)}
     for outcome in reading.plan.outcomes:
         service = rows.get(outcome.service)
@@ -178,7 +180,7 @@ def check_reasons(reading: Reading) -> None:
             and service is not None
             and _may_fit(reading.instance, service)
         ):
-            reading.complain("F1", outcome.service, "may have room: the plan says that none is left")
+            reading.complain("F1", outcome.service, "may have capacity: the plan says that none is left")
 
 
 def _may_fit(instance: Instance, service: int) -> bool:
@@ -189,13 +191,13 @@ def _may_fit(instance: Instance, service: int) -> bool:
     chain = {service}
     while more := {other for member in chain for other in s.hard[member]} - chain:
         chain |= more
-    room = rows.capacity.copy()
+    capacity = rows.capacity.copy()
     own = np.zeros(len(rows), np.int64)
     for victim, row, count in zip(present.service, present.row, present.count, strict=True):
         if victim == service:
             own[row] += count
         if not s.sheddable[victim] or (victim in chain and s.surviving[victim] <= s.m[victim]):
-            room[row] -= count * s.demand[victim]
+            capacity[row] -= count * s.demand[victim]
     left = {("site", site): s.site_cap[service] for site in range(len(instance.site_names))}
     places = []
     for row in range(len(rows)):
@@ -215,7 +217,7 @@ def _may_fit(instance: Instance, service: int) -> bool:
         most = min([missing, *(int(left[key]) for key in keys)])
         if not rows.is_pool[row]:
             most = min(most, int(s.per_server[service] - own[row]))
-        for amount, free in zip(s.demand[service].tolist(), room[row].tolist(), strict=True):
+        for amount, free in zip(s.demand[service].tolist(), capacity[row].tolist(), strict=True):
             most = min(most, max(0, free) // amount) if amount else most
         if most > 0:
             missing -= most
@@ -309,9 +311,9 @@ class Slots:
         return found
 
     def take(self, action: Action, count: int = 1) -> int:
-        """Hold what up to `count` such actions hold, all at one tick; how many there is room for."""
+        """Hold what up to `count` such actions hold, all at one tick; how many there is capacity for."""
         length = action.end - action.start
-        taken = min([count, *(self._room(use, length, action.start) for use in action.uses)])
+        taken = min([count, *(self._capacity(use, length, action.start) for use in action.uses)])
         for use in action.uses:
             begin, stop = _hold(use, length, action.start)
             self._column(use.limit)[begin:stop] += taken * use.units
@@ -335,13 +337,13 @@ class Slots:
             tried = at
             for use in uses:
                 begin, stop = _hold(use, length, at)
-                room = self._instance.limits[use.limit].capacity - use.units
-                clash = np.flatnonzero(self._column(use.limit)[begin:stop] > room)
+                capacity = self._instance.limits[use.limit].capacity - use.units
+                clash = np.flatnonzero(self._column(use.limit)[begin:stop] > capacity)
                 if len(clash):
                     at += int(clash[-1]) + 1
         return at
 
-    def _room(self, use: Use, length: int, at: int) -> int:
+    def _capacity(self, use: Use, length: int, at: int) -> int:
         begin, stop = _hold(use, length, at)
         busiest = int(self._column(use.limit)[begin:stop].max(initial=0))
         return (self._instance.limits[use.limit].capacity - busiest) // use.units if use.units else 2**40
@@ -380,11 +382,12 @@ def _pools_ready(slots: Slots, reading: Reading, times: Milestones, rows: Ready)
 
 
 def time_left(reading: Reading, times: Milestones, service: int, missing: int, ready_rows: Ready) -> bool:
-    """Whether a service that lacks `missing` replicas could still be back before the horizon, room put aside.
+    """Whether a service that lacks `missing` replicas could still be back before the horizon, capacity put
+    aside.
 
-    ready_rows: the rows it would fit on. Where a shed has to make the room, nothing starts before one could
-    be over. The starts, then the verify and the shift, are put after what the service waits for, each as
-    early as tools, hands and limits allow beside all other steps.
+    ready_rows: the rows it would fit on. Where a shed has to make the capacity, nothing starts before one
+    could be over. The starts, then the verify and the shift, are put after what the service waits for, each
+    as early as tools, hands and limits allow beside all other steps.
     """
     instance, s = reading.instance, reading.instance.services
     members = times.members[int(s.component[service])]

@@ -15,6 +15,7 @@ from evac.derive.domains import Loss
 from evac.model.estate import Estate
 from evac.model.fleet import CONDEMNED, SERVING, SPARE
 from evac.model.instance import WHOLE, PowerStep, Use
+from evac.model.reason import OffReason
 from evac.model.scenario import Scenario
 from evac.model.step_id import limit_id
 from evac.verify.limits import Limits, usable
@@ -84,7 +85,7 @@ class Power:
         """
         self.step_of = np.full(racks + 1, -1, np.int64)
         """Number of the power step that racks wait for, -1: none."""
-        self.refused: dict[int, str] = {}
+        self.refused: dict[int, OffReason] = {}
         """Rack -> why it stays without power."""
         if restored and self.dark.any():
             self._restore(lost, was_on, seen)
@@ -175,13 +176,13 @@ class Power:
             feeds.remove(feed)
             self._close(feed)
         for rack in np.flatnonzero(self._waits).tolist():
-            self.refused.setdefault(rack, "its power would be back only after the horizon")
+            self.refused.setdefault(rack, OffReason("power-late"))
 
     def _close(self, feed: int) -> None:
         """Close a feed whole, or with the outlets open of what comes on by itself, and then rack by rack."""
         racks = self._fed[(self._feed == feed) & self._waits[self._fed]]
         rising = racks[(self._watts[racks] > 0) | (self._inrush[racks] > 0)]
-        at_once = racks if not self._breaks(rising) else np.setdiff1d(racks, rising)
+        at_once = racks if self._breaks(rising) is None else np.setdiff1d(racks, rising)
         length, by_hand = self._closing(feed)
         step = self._step(self.estate.feeds[feed].id, length, by_hand, at_once, ())
         if step < 0 or len(at_once) == len(racks):
@@ -190,25 +191,24 @@ class Power:
         for rack in rising.tolist():
             alone = np.array([rack])
             why = self._breaks(alone)
-            if why:
+            if why is not None:
                 self.refused[rack], self._waits[rack] = why, False
             else:
                 self._step(self.estate.racks[rack].id, by_hand_ticks, True, alone, (step,))
 
-    def _breaks(self, racks: Ints) -> str:
-        """The budget that breaks when these racks come on at once; empty where none does."""
+    def _breaks(self, racks: Ints) -> OffReason | None:
+        """The budget that breaks when these racks come on at once; None where none does."""
         if not len(racks):
-            return ""
+            return None
         load = self._load + self.budgets.draw(racks, self._rack_site[racks], self._watts[racks])
         for number in np.flatnonzero(load > self.budgets.watts)[:1].tolist():
-            carries = f"{self.budgets.names[number]} carries {self.budgets.watts[number]} W"
-            return f"{load[number]} W would be on by themselves, {carries}"
+            name, limit = self.budgets.names[number], int(self.budgets.watts[number])
+            return OffReason("above-power-budget", name, int(load[number]), limit)
         for feed, watts in self._inrush_of(racks):
             number = self.limits.number.get(limit_id("inrush", feed))
             if number is not None and watts > self.limits.rows[number].capacity:
-                carries = f"{feed} stands {self.limits.rows[number].capacity} W"
-                return f"an inrush of {watts} W comes by itself, {carries}"
-        return ""
+                return OffReason("above-inrush-limit", feed, watts, self.limits.rows[number].capacity)
+        return None
 
     def _inrush_of(self, racks: Ints) -> list[tuple[str, int]]:
         """Watts of inrush that racks draw of each of their feeds; zero left out."""

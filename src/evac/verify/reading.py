@@ -162,7 +162,7 @@ def _file(reading: Reading, timed: Timed) -> None:
         _file_once(reading, reading.shifts, timed.service, timed, "F1")
     elif kind.replicas > 0:
         reading.starts.setdefault((timed.service, step.milestone), []).append(timed)
-    elif kind.frees_room:
+    elif kind.frees_capacity:
         reading.sheds.setdefault(timed.service, []).append(timed)
     elif kind.checks:
         if (timed.service, step.milestone) in reading.verifies:

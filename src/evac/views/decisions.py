@@ -269,6 +269,25 @@ def _run_choices(view: RunView, down: list[str]) -> Iterator[Choice]:
         yield Choice("wait", words, named)
 
 
+def asked_words(document: Decision) -> str:
+    """`Promote sessions in anyang?`: the decision as a question."""
+    if not document.step:
+        return f"Start the run{' for the ' + document.does if document.does else ''}?"
+    for one in document.most_lost:
+        return f"Promote {one.store}{' in ' + one.candidate if one.candidate else ''}?"
+    return f"{document.does[:1].upper()}{document.does[1:]}?"
+
+
+def cost_words(document: Decision) -> str:
+    """`at most 20.8 s of sessions`: what a yes may lose; empty if nothing."""
+    parts = [
+        f"{one.figure if one.milliseconds is None else 'at most ' + one.figure} of {one.store}"
+        for one in document.most_lost
+        if one.milliseconds != 0
+    ]
+    return listed(parts, 3)
+
+
 def waiting_words(document: Decision) -> str:
     """`taxi (9 million people) and 2 more wait for it`; empty if no service does."""
     if not document.waiting:

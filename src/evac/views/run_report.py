@@ -40,7 +40,7 @@ _TELLING: Final = (
 )
 _QUIET: Final = frozenset({"epoch", "version", "token", "limits", "kept_for_restart"})
 """Facts that programs read: they are in the JSON."""
-_STYLE_OF: Final = {
+STYLE_OF: Final = {
     "succeeded": "ok",
     "succeeded_with_exceptions": "warning",
     "failed": "error",
@@ -106,7 +106,7 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     for one in document.left[:SHOWN]:
         affected = f", {people(one.people)} people" if one.people else ""
         yield "not restored", f"{one.name}: {one.state}{affected}", "warning"
-    yield "state", state.replace("_", " ") + (f" ({why})" if why else ""), _STYLE_OF.get(state, "")
+    yield "state", state.replace("_", " ") + (f" ({why})" if why else ""), STYLE_OF.get(state, "")
     yield "incident", document.incident, ""
     yield "question", document.question or "-", ""
     yield "plan", plan if width >= _WIDE else f"{plan[:_DIGEST]}…", "dim"

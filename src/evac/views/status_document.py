@@ -1,18 +1,20 @@
-"""What is now: open runs, the hold, plans that are ready, the last notices. As frozen documents and as text.
+"""What is now: open runs, the hold, plans that are ready, the last notices: frozen documents, text, JSON.
 
-`evac status`, `evac run list` and `evac drawer list` show them, asked of the store or of a war room. Names of
-fields are the keys of the JSON. Times are ISO 8601, UTC; null for never.
+`evac status`, `evac run list` and `evac drawer list` show them, asked of the store or of a war room, which
+knows more of a run, a plan and a hold and shows the same fields first. Times are milliseconds since 1970, 0
+for never; in the JSON of commands they are ISO 8601, UTC, and null.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
+from evac.incident.records import Notice
 from evac.run.values import CORRUPT
 from evac.views.sheet import Page
-from evac.views.words import listed, plural
+from evac.views.words import listed, moment, plural
 
 ROWS: Final = 20
 SCHEMA_VERSION: Final = 1
@@ -25,11 +27,23 @@ class RunLine:
 
     run: str
     incident: str
-    plan_digest: str
-    """Of the plan in force; empty, as the scenario, where the journal cannot be read."""
     state: str
     scenario: str
-    started_at: str | None
+    plan: str
+    """Digest of the plan in force; empty, as the scenario, where the journal cannot be read."""
+    created_ms: int
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As `evac run list --output json` shows it."""
+        return {
+            "run": self.run,
+            "incident": self.incident,
+            "plan_digest": self.plan,
+            "state": self.state,
+            "scenario": self.scenario,
+            "started_at": moment(self.created_ms),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +56,23 @@ class PlanLine:
     """Digest, empty where none could be made."""
     estate: str
     """Digest; empty for a plan that the checker of this version has not judged yet."""
-    at: str | None
+    at_ms: int
+    """When it was made, or last confirmed for the estate as it was then."""
     took_ms: int
     problem: str
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As `evac drawer list --output json` shows it."""
+        return {
+            "scenario": self.scenario,
+            "lost": self.lost,
+            "plan": self.plan,
+            "estate": self.estate,
+            "at": moment(self.at_ms),
+            "took_ms": self.took_ms,
+            "problem": self.problem,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +81,7 @@ class HoldLine:
 
     who: str
     reason: str
-    at: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class NoticeLine:
-    """One record of watching."""
-
-    number: int
-    at: str | None
-    kind: str
-    site: str
-    words: str
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +101,30 @@ class StatusDocument:
     runs: tuple[RunLine, ...]
     """Open ones."""
     plans: tuple[PlanLine, ...]
-    notices: tuple[NoticeLine, ...]
+    notices: tuple[Notice, ...]
     background: str = ""
     """The controller that a command started for its run, while it leads: pid, estate and since when."""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As `evac status --output json` shows it."""
+        hold = self.hold
+        return {
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "hold": hold and {"who": hold.who, "reason": hold.reason, "at": moment(hold.at_ms)},
+            "runs": [one.row for one in self.runs],
+            "plans": [one.row for one in self.plans],
+            "notices": [
+                {
+                    "number": one.number,
+                    "at": moment(one.at_ms),
+                    "kind": one.kind,
+                    "site": one.site,
+                    "words": one.words,
+                }
+                for one in self.notices
+            ],
+        }
 
 
 def _generation(document: StatusDocument) -> list[tuple[str, str, str]]:
@@ -115,7 +153,7 @@ def status_text(
         *_generation(document),
         (
             "hold",
-            f"by {hold.who} since {hold.at}: {hold.reason}" if hold else "none",
+            f"by {hold.who} since {moment(hold.at_ms)}: {hold.reason}" if hold else "none",
             "warning" if hold else "",
         ),
         *((site, mark, "" if mark == "active" else "warning") for site, mark in document.sites.items()),
@@ -136,7 +174,9 @@ def status_text(
     if document.notices:
         page.line()
         page.line("Last notices", "bold")
-        page.table(("when", "what"), [((one.at or "-")[:19], one.words) for one in document.notices])
+        page.table(
+            ("when", "what"), [((moment(one.at_ms) or "-")[:19], one.words) for one in document.notices]
+        )
     page.line()
     page.line(f"next: evac run show {runs[0].run}" if runs else "next: evac drawer list", "dim")
     return page.text()
@@ -159,7 +199,7 @@ _DRAWER: Final = ("if lost", "plan", "made, UTC", "")
 
 
 def _drawn(row: PlanLine) -> tuple[str, str, str, str]:
-    made = (row.at or "-")[:19].replace("T", " ")
+    made = (moment(row.at_ms) or "-")[:19].replace("T", " ")
     return listed(row.lost), row.plan[:_DIGEST] or "none", made, row.problem
 
 
@@ -195,5 +235,5 @@ def list_text(rows: Sequence[RunLine], width: int, colour: bool) -> str:
 
 
 def _run_row(row: RunLine) -> tuple[str, ...]:
-    began = (row.started_at or "-")[:19].replace("T", " ")
+    began = (moment(row.created_ms) or "-")[:19].replace("T", " ")
     return row.run, row.state.replace("_", " "), row.scenario, began

@@ -9,12 +9,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evac.drivers.capabilities import AnswersProbe, BootsServers, ProvesSync, ReportsRole
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    BootsServers,
+    HealthReport,
+    ProvesSync,
+    ReportsHealth,
+    ReportsRole,
+)
 from evac.drivers.port import Action, Order, Value, Verb
 from evac.engine.lead.leadership import LEADER
 from evac_lab.virtual_loop import VirtualLoop, VirtualProcess, run
 from tests.contract.capabilities.story import Case, nothing, order
-from tests.contract.capabilities.suites import Adapter, Asked, AskedPower, AskedProbe, AskedRole, AskedSync
+from tests.contract.capabilities.suites import (
+    Adapter,
+    Asked,
+    AskedHealth,
+    AskedPower,
+    AskedProbe,
+    AskedRole,
+    AskedSync,
+)
 from tests.sim.drivers import SPECS, makers
 from tests.sim.faulty_store import at_once
 from tests.sim.floor import Server
@@ -295,14 +310,41 @@ def _asks(kind: type, driver: str, folder: Path) -> Iterator[Asked]:
     stage.loop.close()
 
 
-_ASKED = (ReportsRole, ProvesSync, AnswersProbe)
+@contextmanager
+def _health(folder: Path) -> Iterator[Asked]:
+    """A service with two instances in anyang, which end."""
+    stage = Stage()
+    units = stage.world.units["web", "anyang"]
+    units.count = 2
+
+    async def fails() -> None:
+        units.count = 0
+
+    yield AskedHealth(
+        stage.driver("http"),
+        Action("verify", "web", "http", "anyang", {"url": "anyang"}),
+        stage.silence,
+        stage.speak,
+        play=stage.play,
+        fails=fails,
+        seen=HealthReport(5, 0),
+        failed=HealthReport(5, 5),
+    )
+    stage.loop.close()
+
+
+_ASKED = (ReportsRole, ProvesSync, AnswersProbe, ReportsHealth)
 ADAPTERS = tuple(
     Adapter(
         spec,
         acts=dict.fromkeys((one for one in spec.capabilities if one not in _ASKED), partial(_acts, name)),
         asks={BootsServers: _looks}
         if spec.can(BootsServers)
-        else {one: partial(_asks, one, name) for one in _ASKED if spec.can(one)},
+        else {
+            one: _health if one is ReportsHealth else partial(_asks, one, name)
+            for one in _ASKED
+            if spec.can(one)
+        },
         marks=(),
         world="simulated",
     )

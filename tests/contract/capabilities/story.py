@@ -131,7 +131,7 @@ class _Ear(logging.Handler):
             self.lost.append(f"{context['message']}: {context.get('exception')!r}")
 
 
-def keep_contract(case: Case, *promises: Callable[[Case], Awaitable[None]]) -> None:
+def assert_keeps_contract(case: Case, *promises: Callable[[Case], Awaitable[None]]) -> None:
     """Plays the whole story; the name of the function that fails is the sentence that is broken.
 
     promises: of the capability, each asked after the action was done.

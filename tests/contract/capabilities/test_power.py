@@ -10,7 +10,7 @@ from evac.drivers.capabilities import BootsServers, SwitchesPower
 from evac.drivers.port import PowerTurn
 from evac.model.errors import ActionError
 from tests.contract.capabilities.asked import TIMEOUT_S, ask, refuses_hostile_answers, silently
-from tests.contract.capabilities.story import Case, keep_contract
+from tests.contract.capabilities.story import Case, assert_keeps_contract
 from tests.contract.capabilities.suites import AskedPower, acting, asking
 
 
@@ -46,7 +46,7 @@ def test_boot(case: Case) -> None:
     async def it_drew_power_once(case: Case) -> None:
         assert (meter.turns, meter.inside, meter.confirmed) == (1, 0, 1)
 
-    keep_contract(case, it_drew_power_once)
+    assert_keeps_contract(case, it_drew_power_once)
     assert meter.confirmed == 1
 
 
@@ -70,4 +70,4 @@ def test_look(asked: AskedPower) -> None:
 @acting(SwitchesPower, "start", "stop")
 def test_circuit(case: Case) -> None:
     """A breaker is closed and opened, and never another one."""
-    keep_contract(case)
+    assert_keeps_contract(case)

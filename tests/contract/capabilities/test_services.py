@@ -15,7 +15,7 @@ from tests.contract.capabilities.asked import (
     refuses_hostile_answers,
     silently,
 )
-from tests.contract.capabilities.story import Case, keep_contract
+from tests.contract.capabilities.story import Case, assert_keeps_contract
 from tests.contract.capabilities.suites import AskedHealth, AskedProbe, acting, asking
 
 
@@ -23,7 +23,7 @@ from tests.contract.capabilities.suites import AskedHealth, AskedProbe, acting, 
 def test_units(case: Case) -> None:
     """As many as the plan says run (the world counts), and as many as before once it is undone."""
     assert case.undo == "done"
-    keep_contract(case)
+    assert_keeps_contract(case)
 
 
 @acting(RoutesTraffic, "shift", "drain", "ready")
@@ -42,7 +42,7 @@ def test_traffic(case: Case) -> None:
         assert await case.state() == before
 
     assert case.undo == "done"
-    keep_contract(case, an_unknown_site_gets_none)
+    assert_keeps_contract(case, an_unknown_site_gets_none)
 
 
 @acting(RoutesTraffic, "drain")
@@ -103,6 +103,9 @@ def test_health(asked: AskedHealth) -> None:
     async def story() -> None:
         assert await asked.driver.report_health(asked.action, TIMEOUT_S, 5) == asked.seen
         await refuses_hostile_answers(asked, "report_health", 5)
+        async with silently(asked) as within_s:
+            silent = await ask(asked, "report_health", within_s, 5)
+            assert silent.requests == silent.errors, "silence was counted as good"
         await asked.fails()
         assert await ask(asked, "report_health", TIMEOUT_S, 5) == asked.failed
 

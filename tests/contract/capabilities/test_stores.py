@@ -11,7 +11,7 @@ from evac.drivers.parameters import many
 from evac.drivers.registry import DRIVERS
 from evac.model.errors import ActionError, Permanent, Retryable
 from tests.contract.capabilities.asked import TIMEOUT_S, ask, refuses_hostile_answers, silently
-from tests.contract.capabilities.story import Case, keep_contract
+from tests.contract.capabilities.story import Case, assert_keeps_contract
 from tests.contract.capabilities.suites import AskedRole, AskedSync, acting, asking, has
 
 
@@ -46,7 +46,7 @@ def test_promote(case: Case) -> None:
 
     case.prepare = prepare
     assert case.undo == "refused", "a store that moved stays moved"
-    keep_contract(case, it_says_that_it_is_the_primary)
+    assert_keeps_contract(case, it_says_that_it_is_the_primary)
 
 
 @acting(Promotes, "demote", hostile=False)
@@ -57,7 +57,7 @@ def test_demote(case: Case) -> None:
         if has(case.driver, ReportsRole) and not case.demotes_later:
             assert (await case.driver.report_role(case.action, TIMEOUT_S)).role != "primary"  # type: ignore[attr-defined]
 
-    keep_contract(case, it_is_called_no_primary)
+    assert_keeps_contract(case, it_is_called_no_primary)
 
 
 @acting(Fences, "fence")
@@ -72,7 +72,7 @@ def test_fence(case: Case) -> None:
         again = await case.driver.execute(case.action, replace(case.order, attempt=3))
         assert (again["proof"], seen.evidence["proof"]) == (wanted, wanted)
 
-    keep_contract(case, evidence_names_the_proof)
+    assert_keeps_contract(case, evidence_names_the_proof)
 
 
 @acting(Fences, "fence")
@@ -105,7 +105,7 @@ def test_rejoin(case: Case) -> None:
             assert (await case.driver.report_role(case.action, TIMEOUT_S)).role == "replica"  # type: ignore[attr-defined]
 
     case.prepare = prepare
-    keep_contract(case, it_says_that_it_follows)
+    assert_keeps_contract(case, it_says_that_it_follows)
 
 
 @acting(Protects, "protect", hostile=False)
@@ -117,7 +117,7 @@ def test_protect(case: Case) -> None:
         if has(case.driver, ReportsRole) and has(case.driver, ProvesSync):
             assert (await case.driver.report_role(case.action, TIMEOUT_S)).confirms == wanted  # type: ignore[attr-defined]
 
-    keep_contract(case, those_named_confirm)
+    assert_keeps_contract(case, those_named_confirm)
 
 
 @asking(ReportsRole)

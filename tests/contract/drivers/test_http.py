@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from evac.drivers.http.driver import HttpDriver, signed_headers
-from evac.drivers.port import Action
+from evac.drivers.port import Action, Evidence
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from evac.net.http_calls import MAX_ANSWER_BYTES, Answer
 from evac.net.secrets import Secret
@@ -214,10 +214,13 @@ def test_what_nobody_can_ask_is_not_ready(receiver: Receiver) -> None:
 
 def test_a_driver_outlives_the_loop_it_was_first_used_in(receiver: Receiver) -> None:
     driver = HttpDriver()
-    asyncio.run(driver.execute(action(receiver), order()))
+    first = asyncio.run(driver.execute(action(receiver), order()))
 
-    async def again() -> None:
-        await driver.execute(replace(action(receiver), target="other"), order())
-        await driver.close()
+    async def again() -> Evidence:
+        try:
+            return await driver.execute(replace(action(receiver), target="other"), order())
+        finally:
+            await driver.close()
 
-    asyncio.run(again())
+    assert asyncio.run(again()) == first
+    assert receiver.done

@@ -22,7 +22,7 @@ from tests.contract.adapters.kubernetes import (
     case_of,
     kubeconfig_of,
 )
-from tests.contract.capabilities.story import keep_contract, order
+from tests.contract.capabilities.story import assert_keeps_contract, order
 from tests.contract.drivers.kubernetes_server import ApiServer, check_schema, deployment
 
 pytestmark = [pytest.mark.enable_socket]
@@ -43,7 +43,7 @@ def kubeconfig(tmp_path: Path, server: ApiServer) -> str:
 def test_the_contract_is_kept_for_a_quota(server: ApiServer, kubeconfig: str, tmp_path: Path) -> None:
     wanted = action(kubeconfig, "scale", "ResourceQuota", "limit", hard=("cpu=12",))
     done = (None, {"cpu": "12", "memory": "8Gi"}, None)
-    keep_contract(replace(case_of(server, wanted, LIMIT, done, tmp_path), wires=()))
+    assert_keeps_contract(replace(case_of(server, wanted, LIMIT, done, tmp_path), wires=()))
 
 
 def test_the_contract_is_kept_for_a_priority_class_that_is_not_there_yet(
@@ -51,7 +51,7 @@ def test_the_contract_is_kept_for_a_priority_class_that_is_not_there_yet(
 ) -> None:
     wanted = action(kubeconfig, "run", "PriorityClass", "urgent", value=100_000)
     done = (None, None, 100_000)
-    keep_contract(replace(case_of(server, wanted, URGENT, done, tmp_path), wires=()))
+    assert_keeps_contract(replace(case_of(server, wanted, URGENT, done, tmp_path), wires=()))
 
 
 def test_written_is_not_ready(server: ApiServer, kubeconfig: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from evac.drivers.manual import ManualDriver
 from evac.drivers.port import Action, Evidence, Order, Value
 from evac.model.errors import OutcomeUnknown, Permanent
-from tests.contract.capabilities.story import Case, keep_contract, order
+from tests.contract.capabilities.story import Case, assert_keeps_contract, order
 
 WORDS = "Close breaker 4 of feed A and look at its lamp."
 
@@ -44,7 +44,7 @@ def test_the_contract_is_kept_with_a_person_who_acts() -> None:
         return "attested_by" in parameters
 
     case = Case(PersonActs(parameters), action(parameters), state, is_done, before=("unclear",))
-    keep_contract(case)
+    assert_keeps_contract(case)
 
 
 def test_nothing_is_done_until_somebody_says_so() -> None:

@@ -15,7 +15,7 @@ from evac.drivers.process.driver import ProcessDriver, RemoteDriver
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from tests.contract.adapters import process
 from tests.contract.adapters.process import Site
-from tests.contract.capabilities.story import Case, keep_contract, order
+from tests.contract.capabilities.story import Case, assert_keeps_contract, order
 from tests.unit.engine import agents
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
@@ -125,7 +125,7 @@ def test_a_driver_through_the_agent_keeps_the_contract_of_its_own(site: Site) ->
         secrets=(agents.KEY,),
         silent_codes=("agent-no-answer",),
     )
-    keep_contract(case)
+    assert_keeps_contract(case)
 
 
 def test_an_agent_does_only_what_its_file_allows(site: Site) -> None:

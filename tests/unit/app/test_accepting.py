@@ -23,7 +23,7 @@ from evac.engine.stores.stalled_commits import plans_for
 from evac.estate import load
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
-from evac.model.errors import InvalidInput, StalePlan, Unavailable, UnsafePlan
+from evac.model.errors import InvalidInput, PlanError, StalePlan, Unavailable, UnsafePlan
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
@@ -74,7 +74,7 @@ def made_of(estate: Estate, question: Question) -> Made:
     return make_plan(estate, scenario_of(estate, question), budget_ms=0)
 
 
-def is_judged(estate: Estate, made: Made) -> None:
+def assert_judged(estate: Estate, made: Made) -> None:
     must_hold(estate, made.plan)
     with pytest.raises(UnsafePlan) as error:
         must_hold(estate, replace(made.plan, objective=made.plan.objective - 1))
@@ -89,7 +89,7 @@ def is_judged(estate: Estate, made: Made) -> None:
 @pytest.mark.parametrize("kind", QUESTIONS)
 def test_a_plan_of_each_kind_is_judged(kind: str) -> None:
     estate = load(SMALL)
-    is_judged(estate, made_of(estate, QUESTIONS[kind]))
+    assert_judged(estate, made_of(estate, QUESTIONS[kind]))
 
 
 @pytest.mark.parametrize("kind", RESTORES)
@@ -100,7 +100,7 @@ def test_a_plan_that_brings_a_site_back_is_judged(kind: str, tmp_path: Path) -> 
         question = replace(question, on=(estate.fleet.server_name(0),))
     made = made_of(estate, question)
     assert made.plan.scenario.power == ((("a", 2_000),) if question.power else ())
-    is_judged(estate, made)
+    assert_judged(estate, made)
 
 
 def test_an_evacuation_that_takes_longer_than_its_site_runs_is_refused() -> None:
@@ -156,6 +156,8 @@ def test_what_lets_a_store_commit_again_is_no_plan_of_the_planner(tmp_path: Path
     estate = load(tmp_path)
     (data,) = plans_for(estate, RunPolicy(), ("b",), {}).values()
     asyncio.run(Checker(lambda: (estate, estate_digest(estate))).accept(data))
+    with pytest.raises(PlanError):
+        plan_codec.decode(data)
 
 
 REFUSED: list[Callable[[bytes], bytes]] = [

@@ -296,7 +296,7 @@ def test_what_rows_said_is_taken_only_while_they_are_made_of_the_same(room: _Roo
     anew = desk.basis(changed, Observation(0), ("south",), forged)
     assert isinstance(anew, desk.Based)
     assert anew.rows.key != first.rows.key
-    assert anew.rows.room not in (first.rows.room, forged.room)
+    assert anew.rows.capacity not in (first.rows.capacity, forged.capacity)
 
 
 def test_a_plan_that_says_something_else_is_checked_though_another_was_accepted(room: _Room) -> None:

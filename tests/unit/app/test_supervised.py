@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from evac.app.systemd_notify import STATUS_MOST, Supervisor
+from evac.app.systemd_notify import LOOK_S, STATUS_MOST, Supervisor
 
 ESTATE = Path(__file__).parents[2] / "fixtures" / "estates" / "small"
 
@@ -95,12 +95,14 @@ def test_nobody_who_listens_is_no_reason_to_fail(address: str) -> None:
     one.ready("leads")
     one.alive("leads")
     one.stopping()
+    assert one.period_s == LOOK_S
 
 
 def test_a_socket_that_nobody_reads_holds_nobody_up(systemd: Systemd) -> None:
     one = Supervisor({"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "1000000"})
     for _ in range(5_000):
         one.alive()
+    assert systemd.heard()
 
 
 def test_an_abstract_socket_is_spoken_to() -> None:

@@ -55,7 +55,7 @@ def _swapped(folder: Path, target: Path) -> Path:
     return target
 
 
-def _answers(report: AuditReport, first: str, second: str) -> None:
+def assert_answers(report: AuditReport, first: str, second: str) -> None:
     rows = {row.domain: row for row in report.rows}
     lost = {name: {f.service for f in rows[name].fates(report.services) if f.fate == "lost"} for name in rows}
     assert lost[first] == EQIAD | HIDDEN
@@ -71,12 +71,12 @@ def _answers(report: AuditReport, first: str, second: str) -> None:
 
 @pytest.mark.data
 def test_wikimedia_loses_what_is_known(wikimedia: Path) -> None:
-    _answers(audit(load(wikimedia)), "eqiad", "codfw")
+    assert_answers(audit(load(wikimedia)), "eqiad", "codfw")
 
 
 @pytest.mark.data
 def test_wikimedia_with_sites_swapped_loses_the_same(wikimedia: Path, tmp_path: Path) -> None:
-    _answers(audit(load(_swapped(wikimedia, tmp_path))), "codfw", "eqiad")
+    assert_answers(audit(load(_swapped(wikimedia, tmp_path))), "codfw", "eqiad")
 
 
 @cache

@@ -55,7 +55,7 @@ def test_weights_split_people_between_base_and_top(lost_a: Instance) -> None:
     assert lost_a.services.top_weight[pay] == 8 * 333
 
 
-def test_rows_are_survivors_with_their_room(lost_a: Instance) -> None:
+def test_rows_are_survivors_with_their_capacity(lost_a: Instance) -> None:
     assert lost_a.row_names == ("b1", "b2")
     assert lost_a.rows.dark.tolist() == [False, True]
     assert lost_a.rows.used[0].tolist() == [3000, 3072, 2, 0]

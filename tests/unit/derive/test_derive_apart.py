@@ -30,7 +30,7 @@ def _said(estate: Estate, *lost: str, apart: bool) -> tuple[str, str]:
     tables = topology(read_by_rows(estate)) if apart else top
     found = rows_of(tables, loss(tables, lost), lose(*lost), limits_in(top), TICK_MS)
     said = rows_said(found, "")
-    return said.core, said.room
+    return said.core, said.capacity
 
 
 @pytest.mark.parametrize("lost", ["north", "south", "hill", "river-utility"])
@@ -88,6 +88,6 @@ def test_any_fact_of_a_service_but_the_ticks_of_an_untouched_one_makes_another_w
         assert basis_of(changed, rows).whole != whole, field.name
         silent = field.name in OF_TOUCHED
         assert (basis_of(only_touched(changed), rows).whole == whole) == silent, field.name
-    assert basis_of(bare, replace(rows, room="other")).whole != whole
+    assert basis_of(bare, replace(rows, capacity="other")).whole != whole
     assert basis_of(bare, rows, ("version",)).whole != whole
     assert basis_of(bare, rows, (), ("estate",)).whole != whole

@@ -6,6 +6,7 @@ import pytest
 
 from evac.derive.planning_instance import derive
 from evac.model.instance import Instance
+from evac.model.reason import OffReason
 from evac.model.scenario import Scenario
 from tests.unit.planning.dark import dark_site
 
@@ -72,7 +73,7 @@ def test_a_rack_that_trips_its_feed_alone_is_refused_with_its_servers(tmp_path: 
         for hall in (1, 2)
         for rack in (1, 2)
     ]
-    assert "inrush of 800 W" in found.left_off[0].reason
+    assert found.left_off[0].why == OffReason("above-inrush-limit", "a/h1/f1", 800, 693)
     assert not found.bring_up.any()
 
 
@@ -80,7 +81,7 @@ def test_steady_watts_stage_racks_too(tmp_path: Path) -> None:
     found = restored(tmp_path, POLICY="on", power=(("a", 1_000),))
     off = {entry.domain for entry in found.left_off}
     assert len(off) == 2
-    assert all("carries" in entry.reason for entry in found.left_off)
+    assert {entry.why.kind for entry in found.left_off} == {"above-power-budget"}
 
 
 def test_an_unknown_policy_is_said(tmp_path: Path) -> None:
@@ -111,4 +112,4 @@ def test_what_utility_gives_now_counts(tmp_path: Path) -> None:
 def test_no_power_step_fits_behind_the_horizon(tmp_path: Path) -> None:
     found = restored(tmp_path, MANUAL="7 h")
     assert found.power_steps == ()
-    assert {entry.reason for entry in found.left_off} == {"its power would be back only after the horizon"}
+    assert {entry.why for entry in found.left_off} == {OffReason("power-late")}

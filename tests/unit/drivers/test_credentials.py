@@ -83,6 +83,7 @@ def test_who_gives_up_waiting_hands_its_place_on() -> None:
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         await asyncio.wait_for(second, 1)
+        assert first.cancelled()
 
     asyncio.run(story())
 

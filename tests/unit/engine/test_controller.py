@@ -524,5 +524,6 @@ def test_votes_of_a_burnt_site_vanish(burnt: str) -> None:
         async with asyncio.timeout(5):
             while [e for e in await world.store.list("votes/") if e.key.endswith(f"/{burnt}")]:
                 await asyncio.sleep(0.05)
+        assert await world.store.list("votes/"), "the votes of the others are there"
 
     play(story, World(policy_of("advise")))

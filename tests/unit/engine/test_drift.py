@@ -224,3 +224,15 @@ def test_it_runs_by_itself_within_its_rate() -> None:
         task.cancel()
 
     asyncio.run(play())
+
+
+def test_traffic_that_a_later_run_moved_is_not_put_right_to_what_an_earlier_one_decided() -> None:
+    """Not even at a system that the later run could not reach: it comes back as it was, or put right."""
+    world = _World()
+    earlier = Action("shift", "chat", "haproxy", "anyang", {"host": "a"}, {"to": "anyang"})
+    later = Action("shift", "chat", "haproxy", "ansan", {"host": "b"}, {"to": "ansan"})
+    world.watch.add("shift:chat", [earlier], ORDER)
+    world.watch.add("shift:chat", [later], replace(ORDER, run="r2", key="r2/shift:chat"))
+    world.system.outcome = "absent"
+    world.seconds(10)
+    assert {action.at for action in world.system.executed} == {"ansan"}

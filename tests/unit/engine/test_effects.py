@@ -7,7 +7,7 @@ import asyncio
 import orjson
 import pytest
 
-from evac.engine.runs.effects import EFFECTS, EffectsReader, clear, decode, encode
+from evac.engine.runs.effects import EFFECTS, EffectsReader, clear, decode, encode, numbered
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
 from evac.model.errors import Corrupt, NotAllowed
@@ -123,5 +123,19 @@ def test_a_mark_is_cleared_by_a_person_and_not_while_a_run_leaves_the_site() -> 
         assert orjson.loads(entry.value) == {"east": "active", "west": "active"}
         with pytest.raises(NotAllowed, match="not marked"):
             await clear(store, "east", "kim", "a drill", 70)
+
+    asyncio.run(work())
+
+
+def test_of_two_runs_the_later_one_is_the_last_whatever_their_leaders_clocks_said() -> None:
+    async def work() -> None:
+        store = MemoryStore()
+        first = await numbered(store, moved("of-a-clock-ahead", "lose", "east", at_ms=9_000_000))
+        await put(store, first)
+        second = await numbered(store, moved("later", "failback", "east", at_ms=10))
+        await put(store, second)
+        assert (first.number, second.number) == (1, 2)
+        assert decode(encode(second)) == second
+        assert [one.run for one in (await EffectsReader(store).read(99)).moved] == [first.run, second.run]
 
     asyncio.run(work())

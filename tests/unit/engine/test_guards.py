@@ -53,7 +53,7 @@ def _steps(*actions: Action) -> Sequence[tuple[str, Sequence[Action]]]:
     return [(action.at, (action,)) for action in actions]
 
 
-def _refused(code: str) -> Any:
+def assert_refused(code: str) -> Any:
     return pytest.raises((NotAllowed, Retryable), check=lambda error: error.code == code)
 
 
@@ -99,12 +99,12 @@ def test_a_second_site_needs_both_names_and_the_last_one_is_never_left() -> None
     async def story() -> None:
         store, guards = await _world()
         await _use(store, await guards.may_leave(["pangyo"], "evacuating"))
-        with _refused("site-left"):
+        with assert_refused("site-left"):
             await guards.may_leave(["pangyo"], "lost", typed=["pangyo"])
         for typed in ([], ["ansan"], ["pangyo"]):
-            with _refused("second-site"):
+            with assert_refused("second-site"):
                 await guards.may_leave(["ansan"], "lost", typed)
-        with _refused("every-site"):
+        with assert_refused("every-site"):
             await guards.may_leave(["anyang"], "lost", ["anyang", "pangyo"])
         await _use(store, await guards.may_leave(["ansan"], "lost", ["pangyo", "ansan"]))
         assert await read_register(store) == {"anyang": "active", "ansan": "lost", "pangyo": "evacuating"}
@@ -115,13 +115,13 @@ def test_a_second_site_needs_both_names_and_the_last_one_is_never_left() -> None
 def test_all_sites_at_once_and_unknown_ones_are_refused() -> None:
     async def story() -> None:
         _, guards = await _world()
-        with _refused("every-site"):
+        with assert_refused("every-site"):
             await guards.may_leave(["anyang", "pangyo"], "lost", SITES)
-        with _refused("second-site"):
+        with assert_refused("second-site"):
             await guards.may_leave(["ansan", "pangyo"], "lost")
-        with _refused("site-left"):
+        with assert_refused("site-left"):
             await guards.may_leave(["busan"], "lost", ["busan"])
-        with _refused("site-unknown"):
+        with assert_refused("site-unknown"):
             await guards.may_mark(["busan"], "active")
 
     _run(story())
@@ -145,12 +145,12 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
         store, guards = await _world()
         for value in (b"not json", b"[]", b'{"pangyo": "gone"}', b'{"pangyo": ["active"]}'):
             await store.transact((), [Put("sites", value)])
-            with _refused("guard-unreadable"):
+            with assert_refused("guard-unreadable"):
                 await guards.may_leave(["pangyo"], "lost", SITES)
         empty = Guards(MemoryStore(), _Clock(), SITES, POOLED)
-        with _refused("register-missing"):
+        with assert_refused("register-missing"):
             await empty.may_leave(["pangyo"], "lost")
-        with _refused("register-missing"):
+        with assert_refused("register-missing"):
             await empty.may_act(_steps(_act("shift", to="anyang")), ())
 
     _run(story())
@@ -166,7 +166,7 @@ def test_hold_stops_everything_and_comes_between_check_and_effect() -> None:
         with pytest.raises(Retryable, match="kim holds everything: drill"):
             await guards.may_act(_steps(_act("verify")), ())
         await store.transact((), [Put("hold", b"broken")])
-        with _refused("guard-unreadable"):
+        with assert_refused("guard-unreadable"):
             await guards.may_act(_steps(_act("verify")), ())
 
     _run(story())
@@ -183,7 +183,7 @@ def test_maintenance_holds_on_its_sites_and_while_it_lasts() -> None:
         with pytest.raises(Retryable, match="new switches") as held:
             await guards.may_act(_steps(_act("verify", at="anyang")), windows)
         assert held.value.after_ms == 5_000
-        with _refused("maintenance"):
+        with assert_refused("maintenance"):
             await guards.may_act([("", ())], (Window(NOW_MS, NOW_MS + 1),))
 
     _run(story())
@@ -192,15 +192,15 @@ def test_maintenance_holds_on_its_sites_and_while_it_lasts() -> None:
 def test_a_service_is_never_pooled_nowhere() -> None:
     async def story() -> None:
         store, guards = await _world()
-        with _refused("pooled-nowhere"):
+        with assert_refused("pooled-nowhere"):
             await guards.may_act(_steps(_act("drain", site="pangyo")), ())
-        with _refused("pooled-nowhere"):
+        with assert_refused("pooled-nowhere"):
             await guards.may_act(
                 _steps(_act("drain", "search", site="anyang"), _act("drain", "search", site="pangyo")), ()
             )
-        with _refused("pooled-nowhere"):
+        with assert_refused("pooled-nowhere"):
             await guards.may_act(_steps(_act("drain", "unheard-of", site="pangyo")), ())
-        with _refused("pooled-nowhere"):
+        with assert_refused("pooled-nowhere"):
             await guards.may_act(_steps(_act("shift", to="anyang", away="anyang,pangyo")), ())
         moved = _steps(_act("ready", site="anyang"), _act("drain", site="pangyo"))
         await _use(store, await guards.may_act(moved, ()))
@@ -240,7 +240,7 @@ def test_traffic_is_not_taken_back_to_a_site_that_is_left() -> None:
         assert entry is not None
         assert orjson.loads(entry.value) == {"chat": ["anyang", "pangyo"]}
         await _use(store, await guards.may_leave(["pangyo"], "lost"))
-        with _refused("site-left"):
+        with assert_refused("site-left"):
             await guards.may_take_back(moved)
 
     _run(story())
@@ -266,7 +266,7 @@ def test_where_traffic_goes_is_as_the_estate_that_was_taken_last_says() -> None:
     async def story() -> None:
         _, guards = await _world()
         drain = _steps(_act("drain", site="pangyo"))
-        with _refused("pooled-nowhere"):
+        with assert_refused("pooled-nowhere"):
             await guards.may_act(drain, ())
         guards.pool({"chat": ("anyang", "pangyo")})
         await guards.may_act(drain, ())

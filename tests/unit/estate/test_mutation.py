@@ -67,7 +67,7 @@ BITS = [
 ]
 
 
-def survives(folder: Path) -> None:
+def assert_survives(folder: Path) -> None:
     result = check(folder)
     assert all(d.code in CODES and d.message for d in result.diagnostics)
     assert (result.estate is None) == any(d.severity == "error" for d in result.diagnostics)
@@ -91,7 +91,7 @@ def test_a_changed_text_gives_diagnostics(text: str, tmp_path_factory: pytest.Te
     folder = tmp_path_factory.getbasetemp() / "mutated"
     folder.mkdir(exist_ok=True)
     (folder / "estate.yaml").write_text(text, encoding="utf-8", newline="")
-    survives(folder)
+    assert_survives(folder)
 
 
 @given(data=st.binary(max_size=300))
@@ -99,7 +99,7 @@ def test_any_bytes_give_diagnostics(data: bytes, tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.getbasetemp() / "bytes"
     folder.mkdir(exist_ok=True)
     (folder / "estate.yaml").write_bytes(data)
-    survives(folder)
+    assert_survives(folder)
 
 
 @pytest.mark.parametrize("name", ["servers.csv", "replicas.csv", "racks.csv"])
@@ -116,14 +116,14 @@ def test_a_changed_table_gives_diagnostics(name: str, tmp_path: Path) -> None:
             piece = chance.choice([*BITS, "\n\n", ",", ",,", '"', ""]).encode()
             broken[start : start + chance.choice([0, 1, 5, 50])] = piece
         file.write_bytes(bytes(broken))
-        survives(tmp_path / "out")
+        assert_survives(tmp_path / "out")
 
 
 def test_leaving_any_line_out_gives_diagnostics(tmp_path: Path) -> None:
     lines = TEXT.splitlines(keepends=True)
     for row in range(len(lines)):
         (tmp_path / "estate.yaml").write_text("".join(lines[:row] + lines[row + 1 :]))
-        survives(tmp_path)
+        assert_survives(tmp_path)
 
 
 def test_every_value_as_a_list_and_as_a_mapping_gives_diagnostics(tmp_path: Path) -> None:
@@ -135,6 +135,6 @@ def test_every_value_as_a_list_and_as_a_mapping_gives_diagnostics(tmp_path: Path
         if found:
             for other in ("[]", "{}", "{value: 3}", "[{}]", "{a: [b]}", "unknown", '""'):
                 file.write_text("\n".join([*lines[:row], f"{key}: {other}", *lines[row + 1 :]]))
-                survives(tmp_path / "out")
+                assert_survives(tmp_path / "out")
                 if len(value) > 40 or row > 80:
                     break

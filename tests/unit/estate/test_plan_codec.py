@@ -13,8 +13,9 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.canonical import written
 from evac.model.certificate import Certificate
 from evac.model.errors import PlanError
+from evac.model.instance import LeftOff
 from evac.model.plan import Plan
-from evac.model.reason import Reason
+from evac.model.reason import OffReason, Reason
 from evac.views.json_out import PLAN_SCHEMA
 from tests.unit.planning.instances import worked_example
 from tests.unit.verify.worked_plan import worked_plan
@@ -62,6 +63,24 @@ def test_reasons_are_data_and_words_and_earlier_files_have_words_only(plan: Plan
     row["why"] = {"kind": "needs", "services": ["pay"]}
     with pytest.raises(PlanError, match="twice and differently"):
         plan_codec.decode(written(document))
+
+
+def test_why_servers_stay_off_is_data_and_earlier_files_have_words_only(plan: Plan) -> None:
+    why = OffReason("above-inrush-limit", "pangyo/feed-a", 800, 700)
+    data = plan_codec.encode(replace(plan, left_off=(LeftOff("pangyo", why, ("a1", "a2")),)))
+    assert plan_codec.decode(data).left_off == (LeftOff("pangyo", why, ("a1", "a2")),)
+    (row,) = (document := json.loads(data))["left_off"]
+    assert row["reason"] == "an inrush of 800 W comes by itself, pangyo/feed-a stands 700 W"
+    assert row["why"]["watts"] == 800
+
+    row["why"]["watts"] = 900
+    with pytest.raises(PlanError, match="twice and differently"):
+        plan_codec.decode(written(document))
+    del row["why"]
+    earlier = written(document) + b"\n"
+    read = plan_codec.decode(earlier)
+    assert read.left_off[0].why == OffReason("text", text=row["reason"])
+    assert plan_codec.encode(read) == earlier
 
 
 def test_the_shape_is_the_published_one(document: dict[str, Any]) -> None:

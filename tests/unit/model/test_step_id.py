@@ -1,10 +1,14 @@
 """Ids as values: what is read is written as it was."""
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.model.step_id import LimitId, StepId, act, boot_step, is_another_act, plan_id, power_step
+
+FIELDS = ("kind", "target", "milestone", "batch", "member", "turn")
 
 
 @pytest.mark.parametrize(
@@ -26,7 +30,10 @@ from evac.model.step_id import LimitId, StepId, act, boot_step, is_another_act, 
     ],
 )
 def test_an_id_has_its_fields(text: str, value: StepId) -> None:
-    assert StepId.parse(text) == value
+    read = StepId.parse(text)
+    for found in (read, pickle.loads(pickle.dumps(read))):
+        assert [getattr(found, name) for name in FIELDS] == [getattr(value, name) for name in FIELDS]
+    assert read == value == text
     assert str(value) == text
 
 
@@ -58,3 +65,9 @@ def test_a_limit_has_a_kind_and_what_it_is_of(text: str, value: LimitId, is_watt
     assert LimitId.parse(text) == value
     assert str(value) == text
     assert value.is_watts == is_watts
+
+
+def test_the_parts_of_a_step_are_told_by_their_batch() -> None:
+    assert StepId.parse("shift:pay~2").of_batch(3) == "shift:pay:3~2"
+    assert StepId.parse("shift:pay:3~2").whole == "shift:pay~2"
+    assert StepId.parse("shift:pay:3~2").in_plan == "shift:pay:3"

@@ -409,14 +409,14 @@ def random_draft(seed: int) -> Draft:
         draft,
         horizon=int(rng.integers(400, 3_601)),
         services=services,
-        servers=tuple(_room_for(v, services) for v in servers),
+        servers=tuple(_capacity_for(v, services) for v in servers),
         limits=limits,
         boots=(boot,),
         start_uses=(Use(2, 1, 0, window),),
     )
 
 
-def _room_for(server: ServerDraft, services: tuple[ServiceDraft, ...]) -> ServerDraft:
+def _capacity_for(server: ServerDraft, services: tuple[ServiceDraft, ...]) -> ServerDraft:
     """A server never has less than what runs on it."""
     cpu = sum(s.cpu * s.running.count(server.id) for s in services)
     memory = sum(s.memory * s.running.count(server.id) for s in services)

@@ -113,7 +113,7 @@ def test_late_tools_hold_up_nobody_who_presses_a_button(tmp_path: Path) -> None:
 POOL = "pools: {a-pool: {site: a, cpu: 32 cores, memory: 128 GiB, quota: 50 %}}\n"
 
 
-def test_a_pool_has_the_room_of_those_of_its_servers_that_are_up(tmp_path: Path) -> None:
+def test_a_pool_has_the_capacity_of_those_of_its_servers_that_are_up(tmp_path: Path) -> None:
     made = planned(tmp_path, POOLS=POOL, OLD_POOL="a-pool", REPLICAS="shop,a-pool,4\n")
     starts = [step for step in made.steps if step.kind == "start"]
     ends = {step.target: step.end_ms for step in boots(made)}

@@ -49,8 +49,8 @@ def package(tmp_path: Path) -> Path:
     """A kernel, and another one in another file that is compiled into it; the decorators are evac's."""
     found = tmp_path / "evac"
     (found / "planning").mkdir(parents=True)
-    for room in (found, found / "planning"):
-        (room / "__init__.py").write_text("")
+    for capacity in (found, found / "planning"):
+        (capacity / "__init__.py").write_text("")
     source = Path(str(sys.modules["evac.planning.compiled"].__file__))
     for name in ("compiled.py", "compiling.py"):
         (found / "planning" / name).write_text((source.parent / name).read_text("utf-8"), "utf-8")
@@ -140,7 +140,7 @@ def test_a_full_disk_delays_nobody_and_is_said_once(package: Path, tmp_path: Pat
     assert "File too large" in done.stderr
     assert "NUMBA_CACHE_DIR" in done.stderr
     assert [path for path in (tmp_path / "kept").rglob("*") if path.is_file()] == []
-    assert answer(package, **kept) == "41", "with room again it is kept"
+    assert answer(package, **kept) == "41", "with capacity again it is kept"
     assert {path.suffix for path in (tmp_path / "kept").rglob("*") if path.is_file()} == {".nbi", ".nbc"}
 
 

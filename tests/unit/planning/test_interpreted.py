@@ -55,13 +55,13 @@ print("numba" in sys.modules)
 
 
 def test_a_view_reads_and_writes_the_memory_of_its_array() -> None:
-    table = np.zeros(2, np.dtype([("at", np.int64), ("room", np.int64, (3,))], align=True))
+    table = np.zeros(2, np.dtype([("at", np.int64), ("capacity", np.int64, (3,))], align=True))
     cube, column = np.zeros((2, 2, 2), np.int64), np.arange(3, dtype=np.int64)
     rows, cells, numbers = view((table, cube, column))
-    rows[1].at, rows[1].room[2] = 7, 9
+    rows[1].at, rows[1].capacity[2] = 7, 9
     cells[1, 0, 1], cells[0][1][0] = 5, 6
     numbers[0:2][1] = 4
-    assert (table["at"].tolist(), table["room"][1].tolist()) == ([0, 7], [0, 0, 9])
+    assert (table["at"].tolist(), table["capacity"][1].tolist()) == ([0, 7], [0, 0, 9])
     assert cube.tolist() == [[[0, 0], [6, 0]], [[0, 5], [0, 0]]]
     assert (column.tolist(), type(numbers[0])) == ([0, 4, 2], int)
     cells[1] = 3

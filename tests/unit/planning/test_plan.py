@@ -55,7 +55,7 @@ def test_lost_tools_come_back_first_where_chains_by_hand_take_longer() -> None:
     assert check(flawed, found).violations == ()
 
 
-def test_what_a_later_shed_makes_room_for_stays(project_root: Path) -> None:
+def test_what_a_later_shed_makes_capacity_for_stays(project_root: Path) -> None:
     estate = load(project_root / "tests" / "fixtures" / "estates" / "two_sheds")
     found = plan(estate, lose("north"))
     assert [step.target for step in found.steps if step.kind == "shed"] == ["training"]
@@ -120,8 +120,8 @@ def test_the_checker_agrees_with_plans_of_random_instances(seed: int) -> None:
 @pytest.mark.parametrize("work", [0, 200])
 @pytest.mark.parametrize("seed", [363, 420, 554, 668, 835, 877])
 def test_a_tier_gives_way_however_tight_time_and_booted_servers_are(seed: int, work: int) -> None:
-    """Each broke the rule of tiers once: what a booted server still had room for was passed over, or a want
-    of time was taken for a want of room."""
+    """Each broke the rule of tiers once: what a booted server still had capacity for was passed over, or a
+    want of time was taken for a want of capacity."""
     instance = random_variant(seed)
     assert check_instance(instance, plan_instance(instance, work=work)).violations == ()
 
@@ -158,7 +158,9 @@ def test_same_input_same_bytes(mended: Estate) -> None:
 
 @pytest.mark.parametrize("servers", [1_000, 3_000])
 def test_a_cold_start_by_one_pair_of_hands_leaves_no_higher_tier_out(servers: int) -> None:
-    """Hands are short, not room: whoever boots a server for a lower tier first keeps a higher one down."""
+    """Hands are short, not capacity: whoever boots a server for a lower tier first keeps a higher one
+    down.
+    """
     estate = pangyo(servers=servers)
     short = replace(estate, limits=replace(estate.limits, hands_at_once=1))
     assert check(short, plan(short, Scenario("restore", ("pangyo",)), work=2)).violations == ()

@@ -45,7 +45,7 @@ def _break(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_no_rule_of_room_is_broken_and_nothing_stands_on_a_failed_server(
+def test_no_rule_of_capacity_is_broken_and_nothing_stands_on_a_failed_server(
     wave: tuple[Estate, Plan, Instance], seed: int
 ) -> None:
     estate = wave[0]

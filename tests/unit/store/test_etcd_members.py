@@ -48,10 +48,10 @@ async def members(count: int) -> AsyncIterator[tuple[list[Member], list[str]]]:
 
 
 def test_calls_that_fail_together_are_one_failure_of_a_member() -> None:
-    asyncio.run(_fail_together())
+    asyncio.run(assert_fail_together())
 
 
-async def _fail_together() -> None:
+async def assert_fail_together() -> None:
     async with members(1) as ((own,), urls):
         own.mute = True
         gateway = Gateway(urls, attempt_s=0.3)
@@ -68,10 +68,10 @@ async def _fail_together() -> None:
 
 
 def test_a_member_that_answers_again_is_preferred_at_once() -> None:
-    asyncio.run(_answer_again())
+    asyncio.run(assert_answers_again())
 
 
-async def _answer_again() -> None:
+async def assert_answers_again() -> None:
     async with members(2) as ((own, other), urls):
         gateway = Gateway(urls, attempt_s=0.3)
         deadline = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""Room of many services at once, from rows alike, is what looking at one row after the other finds."""
+"""Capacity of many services at once, from rows alike, is what looking at one row after the other finds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 from bench.wild_instances import wild_instance
 from evac.model.instance import Instance, Present
 from evac.verify import bound_capacity
-from evac.verify.bound_capacity import NEVER, Room, ServiceRoom, room_of
+from evac.verify.bound_capacity import NEVER, Capacity, ServiceCapacity, capacity_of
 from tests.unit.planning.instances import random_variant
 
 
-def plain(room: Room, service: int, wanted: set[int]) -> ServiceRoom:
-    instance, s = room.instance, room.instance.services
+def plain(capacity: Capacity, service: int, wanted: set[int]) -> ServiceCapacity:
+    instance, s = capacity.instance, capacity.instance.services
     rows, pools, sites = instance.rows, len(instance.pools), len(instance.site_names)
     at = np.flatnonzero(instance.present.service == service)
     here = Counter[int]()
@@ -29,13 +29,13 @@ def plain(room: Room, service: int, wanted: set[int]) -> ServiceRoom:
     ):
         here[row] += count
         last[row] = count
-    fit = [_fits(room, service, row, last.get(row, 0)) for row in range(len(rows))]
+    fit = [_fits(capacity, service, row, last.get(row, 0)) for row in range(len(rows))]
     pool_of = [int(pool) for pool in rows.pool]
     pool_here, site_here = [0] * pools, [0] * sites
     for row, count in here.items():
         pool_here[pool_of[row]] += count
-    rack = _within(room, fit, here, lambda row: int(rows.rack[row]), int(s.rack_cap[service]))
-    feed = _within(room, fit, here, lambda row: int(rows.feed_group[row]), int(s.feed_cap[service]))
+    rack = _within(capacity, fit, here, lambda row: int(rows.rack[row]), int(s.rack_cap[service]))
+    feed = _within(capacity, fit, here, lambda row: int(rows.feed_group[row]), int(s.feed_cap[service]))
     cap = int(s.site_cap[service])
     pool = []
     for number in range(pools):
@@ -47,18 +47,18 @@ def plain(room: Room, service: int, wanted: set[int]) -> ServiceRoom:
         site_here[one.site] += pool_here[number]
     site = [max(min(count, cap), standing) for count, standing in zip(site, site_here, strict=True)]
     taken = not s.sheddable[service]
-    return ServiceRoom(
+    return ServiceCapacity(
         np.array(pool),
         np.array(site),
         np.array([max(a - b, 0) if taken else a for a, b in zip(pool, pool_here, strict=True)]),
         np.array([max(a - b, 0) if taken else a for a, b in zip(site, site_here, strict=True)]),
-        {count: _enough(room, fit, count) for count in wanted},
+        {count: _enough(capacity, fit, count) for count in wanted},
         [number for number, count in enumerate(pool) if count > 0],
     )
 
 
-def _fits(room: Room, service: int, row: int, standing: int) -> int:
-    instance, s = room.instance, room.instance.services
+def _fits(capacity: Capacity, service: int, row: int, standing: int) -> int:
+    instance, s = capacity.instance, capacity.instance.services
     most = int(s.n[service])
     if not instance.rows.is_pool[row]:
         most = min(most, int(s.per_server[service]))
@@ -67,15 +67,15 @@ def _fits(room: Room, service: int, row: int, standing: int) -> int:
     own = 0 if s.sheddable[service] else standing
     for resource, need in enumerate(s.demand[service].tolist()):
         if need:
-            most = min(most, (int(room.layout.room[row, resource]) + own * need) // need)
+            most = min(most, (int(capacity.layout.capacity[row, resource]) + own * need) // need)
     return max(most, standing)
 
 
 def _within(
-    room: Room, fit: list[int], here: Counter[int], place: Callable[[int], int], cap: int
+    capacity: Capacity, fit: list[int], here: Counter[int], place: Callable[[int], int], cap: int
 ) -> list[int]:
-    rows = room.instance.rows
-    found = [0] * len(room.instance.pools)
+    rows = capacity.instance.rows
+    found = [0] * len(capacity.instance.pools)
     total, standing = Counter[tuple[int, int]](), Counter[tuple[int, int]]()
     for row, count in enumerate(fit):
         if rows.is_pool[row] or place(row) < 0:
@@ -88,15 +88,15 @@ def _within(
     return found
 
 
-def _enough(room: Room, fit: list[int], count: int) -> int:
-    powered = sum(n for row, n in enumerate(fit) if room.powered[row])
+def _enough(capacity: Capacity, fit: list[int], count: int) -> int:
+    powered = sum(n for row, n in enumerate(fit) if capacity.powered[row])
     if count <= powered:
         return 0
     if count > sum(fit):
         return NEVER
-    for tick in range(max(group.last for group in room.groups) + 1):
+    for tick in range(max(group.last for group in capacity.groups) + 1):
         up = powered
-        for group in room.groups:
+        for group in capacity.groups:
             up += sum(sorted((fit[row] for row in group.rows.tolist()), reverse=True)[: group.up(tick)])
         if up >= count:
             return tick
@@ -121,13 +121,13 @@ def twice_said(instance: Instance, rng: Random) -> Instance:
     )
 
 
-def many(instance: Instance, factor: int, room: int) -> Instance:
+def many(instance: Instance, factor: int, capacity: int) -> Instance:
     """The same where more are wanted, also on one server, and servers are larger."""
     s, rows = instance.services, instance.rows
     return replace(
         instance,
         services=replace(s, n=s.n * factor, per_server=s.per_server * factor),
-        rows=replace(rows, capacity=rows.capacity * room),
+        rows=replace(rows, capacity=rows.capacity * capacity),
     )
 
 
@@ -144,13 +144,13 @@ def beyond(instance: Instance) -> Instance:
 
 
 def check(instance: Instance) -> None:
-    room = room_of(instance)
-    s, away = instance.services, room.away
-    order = Random(len(instance.rows)).sample(list(room.services), len(room.services))
+    capacity = capacity_of(instance)
+    s, away = instance.services, capacity.away
+    order = Random(len(instance.rows)).sample(list(capacity.services), len(capacity.services))
     for service in order:
-        found = room.services[service]
+        found = capacity.services[service]
         wanted = {int(s.m[service] - away[service]), int(s.n[service] - away[service]), 1}
-        expected = plain(room, service, wanted)
+        expected = plain(capacity, service, wanted)
         for name in ("pool", "site", "new_pool", "new_site"):
             assert getattr(found, name).tolist() == getattr(expected, name).tolist(), name
         assert found.enough == expected.enough
@@ -159,7 +159,7 @@ def check(instance: Instance) -> None:
 
 @pytest.mark.parametrize("make", [wild_instance, random_variant])
 @pytest.mark.parametrize("seed", range(50))
-def test_room_is_the_same(
+def test_capacity_is_the_same(
     make: Callable[[int], Instance], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = make(seed)
@@ -173,7 +173,7 @@ def test_room_is_the_same(
 def test_what_will_be_asked_for_is_what_is_found_one_by_one() -> None:
     for seed in range(20):
         instance = wild_instance(seed)
-        ahead, alone = room_of(instance).services, room_of(instance).services
+        ahead, alone = capacity_of(instance).services, capacity_of(instance).services
         ahead.look(range(len(instance.services)))
         assert set(ahead._found) == set(alone)
         for service in alone:

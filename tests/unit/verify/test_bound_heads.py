@@ -11,7 +11,7 @@ import pytest
 from bench.wild_instances import wild_instance
 from evac.model.instance import Instance, ToolNeed
 from evac.verify import bound_heads
-from evac.verify.bound_capacity import room_of
+from evac.verify.bound_capacity import capacity_of
 from evac.verify.bound_heads import Heads, heads_of
 from tests.unit.planning.instances import random_variant
 
@@ -44,10 +44,10 @@ def everything(heads: Heads, facts: object) -> set[int]:
 
 
 def both_ways(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> tuple[Heads, Heads]:
-    quick = heads_of(instance, room_of(instance))
+    quick = heads_of(instance, capacity_of(instance))
     with monkeypatch.context() as patched:
         patched.setattr(bound_heads, "_behind_tools", everything)
-        return quick, heads_of(instance, room_of(instance))
+        return quick, heads_of(instance, capacity_of(instance))
 
 
 @pytest.mark.parametrize("seed", range(120))
@@ -66,6 +66,6 @@ def test_some_of_these_heads_still_rise_in_the_last_pass(monkeypatch: pytest.Mon
         quick, plain = both_ways(instance, monkeypatch)
         assert said(quick) == said(plain)
         monkeypatch.setattr(bound_heads, "_PASSES", 65)
-        rising += said(heads_of(instance, room_of(instance))) != said(quick)
+        rising += said(heads_of(instance, capacity_of(instance))) != said(quick)
         monkeypatch.undo()
     assert rising > 3

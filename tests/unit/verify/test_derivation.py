@@ -137,7 +137,7 @@ def network_forgotten(patch: Patch) -> None:
 
 
 def no_rack_is_refused(patch: Patch) -> None:
-    patch.setattr(energising._Energising, "_breaks", lambda self, racks: "")
+    patch.setattr(energising._Energising, "_breaks", lambda self, racks: None)
 
 
 def nothing_comes_on_by_itself(patch: Patch) -> None:
@@ -249,7 +249,7 @@ def figures(instance: Instance) -> dict[str, object]:
     }
 
 
-def agree(estate: Estate, scenario: Scenario) -> None:
+def assert_agree(estate: Estate, scenario: Scenario) -> None:
     shared = derive(estate, scenario)
     own = derived_again(topology(estate), scenario, shared)
     assert figures(own) == figures(shared)
@@ -273,14 +273,14 @@ SITES: list[dict[str, str]] = [
 def test_planner_and_checker_derive_the_same_of_a_dark_site(facts: dict[str, str], tmp_path: Path) -> None:
     estate = dark_site(tmp_path, **facts)
     for kind in KINDS:
-        agree(estate, Scenario(kind, ("a",)))
+        assert_agree(estate, Scenario(kind, ("a",)))
     for domains in (("a/h1",), ("a/h1/f1",), ("a/h1/r1", "a/h2/f1"), ("a/h1/f1", "a/h1/f2")):
-        agree(estate, Scenario("restore", domains))
-    agree(estate, Scenario("restore", ("a",), None, (("a", 1_000), ("a/h1", 900))))
-    agree(estate, Scenario("restore", ("a",), None, (), ("a11w0", "a22x")))
+        assert_agree(estate, Scenario("restore", domains))
+    assert_agree(estate, Scenario("restore", ("a",), None, (("a", 1_000), ("a/h1", 900))))
+    assert_agree(estate, Scenario("restore", ("a",), None, (), ("a11w0", "a22x")))
     burnt = replace(estate, lost=("a/h1",))
     for scenario in (lose("a/h2"), Scenario("restore", ("a/h1",)), Scenario("restore", ("a/h2",))):
-        agree(burnt, scenario)
+        assert_agree(burnt, scenario)
 
 
 @pytest.mark.parametrize("mended", [False, True])
@@ -293,7 +293,7 @@ def test_planner_and_checker_derive_the_same_of_a_company(mended: bool) -> None:
         Scenario("restore", (estate.halls[0].id,)),
         lose(estate.feeds[0].id),
     ):
-        agree(estate, scenario)
+        assert_agree(estate, scenario)
 
 
 @pytest.mark.parametrize("third", ["b1", "a/h1"])
@@ -305,4 +305,4 @@ def test_planner_and_checker_derive_the_same_of_a_store_with_votes(third: str, t
         estate, stores=tuple(replace(one, quorum=True, members=members) for one in estate.stores)
     )
     for kind in KINDS:
-        agree(voting, Scenario(kind, ("a",)))
+        assert_agree(voting, Scenario(kind, ("a",)))

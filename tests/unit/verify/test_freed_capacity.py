@@ -1,4 +1,4 @@
-"""Room that lower tiers would leave, for all rows at once, is what looking row by row finds."""
+"""Capacity that lower tiers would leave, for all rows at once, is what looking row by row finds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.wild_instances import wild_instance
 from evac.model.instance import Instance
 from evac.model.plan import Plan, Step
 from evac.planning.plan import plan_instance
-from evac.verify.capacity import NEVER, Bools, Displaced, EndState, FinalPlacement, final_state, free_room
+from evac.verify.capacity import NEVER, Bools, Displaced, EndState, FinalPlacement, final_state, free_capacity
 from evac.verify.reading import Reading, read
 
 
@@ -29,7 +29,7 @@ class Plain:
         self.mine: Counter[int] = Counter()
         self.stood: list[tuple[int, int, int]] = []
         self.started: list[tuple[int, int, int]] = []
-        self.free = free_room(reading.instance, final, reading)
+        self.free = free_capacity(reading.instance, final, reading)
         for victim, row, count, started in zip(
             *(column.tolist() for column in (final.service, final.row, final.count, final.started)),
             strict=True,
@@ -50,36 +50,36 @@ class Plain:
             for (_, row, one), (_, _, other) in zip(self.stood, self.started, strict=True)
         )
 
-    def room(self) -> list[list[int]]:
+    def capacity(self) -> list[list[int]]:
         """By row, with all that leaves."""
-        room: list[list[int]] = self.free.tolist()
+        capacity: list[list[int]] = self.free.tolist()
         for victim, row, count in (*self.stood, *self.started):
             for resource, demand in enumerate(self.s.demand[victim].tolist()):
-                room[row][resource] += demand * count
-        return room
+                capacity[row][resource] += demand * count
+        return capacity
 
-    def fits(self, room: list[list[int]], row: int) -> int:
+    def fits(self, capacity: list[list[int]], row: int) -> int:
         if not self.may_run(row):
             return 0
         demand = self.s.demand[self.service].tolist()
-        most = min([2**31, *(left // need for left, need in zip(room[row], demand, strict=True) if need)])
+        most = min([2**31, *(left // need for left, need in zip(capacity[row], demand, strict=True) if need)])
         if not self.rows.is_pool[row]:
             most = min(most, int(self.s.per_server[self.service]) - self.mine[row])
             most = min(most, 1) if self.s.conflict[self.service] >= 0 else most
         return max(most, 0)
 
-    def ready(self, room: list[list[int]]) -> list[tuple[int, int, int, int]]:
+    def ready(self, capacity: list[list[int]]) -> list[tuple[int, int, int, int]]:
         """(pool, on, done, due) of each row that would take a replica."""
         found = []
         for row in range(len(self.rows)):
-            if self.fits(room, row):
+            if self.fits(capacity, row):
                 boot = self.reading.boots.get(row)
                 on = boot.end if boot is not None else 0
-                found.append((int(self.rows.pool[row]), on, *self.sheds(room[row], row)))
+                found.append((int(self.rows.pool[row]), on, *self.sheds(capacity[row], row)))
         return found
 
-    def sheds(self, room: list[int], row: int) -> tuple[int, int]:
-        demand, before, done, due = self.s.demand.tolist(), list(room), NEVER, NEVER
+    def sheds(self, capacity: list[int], row: int) -> tuple[int, int]:
+        demand, before, done, due = self.s.demand.tolist(), list(capacity), NEVER, NEVER
         for victim, steps in self.reading.sheds.items():
             for where, gone in (pair for timed in steps for pair in timed.rows):
                 if where == row:
@@ -93,7 +93,7 @@ class Plain:
             done = 0
         return done, due
 
-    def most(self, room: list[list[int]]) -> int:
+    def most(self, capacity: list[list[int]]) -> int:
         """By racks, by feeds and by sites alone, and by one after the other."""
         s, rows, service = self.s, self.rows, self.service
         bare: list[Callable[[int], int]] = [
@@ -102,7 +102,7 @@ class Plain:
             lambda row: int(rows.site[row]),
         ]
         caps = [int(cap[service]) for cap in (s.rack_cap, s.feed_cap, s.site_cap)]
-        fit = {row: self.fits(room, row) for row in range(len(rows))}
+        fit = {row: self.fits(capacity, row) for row in range(len(rows))}
         left = [Counter[int]() for _ in caps]
         counts = [sum(fit.values())]
         for level, (place, cap) in enumerate(zip(bare, caps, strict=True)):
@@ -149,8 +149,8 @@ def test_what_would_fit_is_the_same(seed: int) -> None:
             plain = Plain(reading, final, may, sheddable, service)
             assert end_state.standing(service) == sum(plain.mine.values())
             assert found.anything() == plain.anything()
-            most, ready = found.room()
-            room = plain.room()
-            assert most == plain.most(room)
+            most, ready = found.capacity()
+            capacity = plain.capacity()
+            assert most == plain.most(capacity)
             columns = (column.tolist() for column in (ready.pool, ready.on, ready.done, ready.due))
-            assert list(zip(*columns, strict=True)) == plain.ready(room)
+            assert list(zip(*columns, strict=True)) == plain.ready(capacity)

@@ -97,7 +97,7 @@ BROKEN: list[tuple[str, str, Callable[[Plan], Plan]]] = [
         "a second boot",
         lambda p: added(p, Step("boot:a2:2", "boot", "a2", 300_000, 420_000, servers=(("a2", 1),))),
     ),
-    ("F8", "no room before the shed ends", lambda p: move(p, "shed:ads:a1", 20)),
+    ("F8", "no capacity before the shed ends", lambda p: move(p, "shed:ads:a1", 20)),
     (
         "F10",
         "two on one server",
@@ -135,7 +135,7 @@ BROKEN: list[tuple[str, str, Callable[[Plan], Plan]]] = [
     ("F16", "shed for nobody", lambda p: change(p, "shed:ads:a1", for_services=())),
     ("F16", "shed in vain", lambda p: without(p, "start:messenger:top")),
     ("F17", "left out though ads stays", lambda p: without(left_out(p, "search"), "shed")),
-    ("F17", "left out though there is room", lambda p: without(left_out(p, "pay"), "shed:ads:b1")),
+    ("F17", "left out though there is capacity", lambda p: without(left_out(p, "pay"), "shed:ads:b1")),
     ("F19", "a cheaper objective", lambda p: replace(p, objective=p.objective - 1)),
     (
         "F19",
@@ -185,7 +185,7 @@ def rows_on(pools: dict[int, int], shed: int = NEVER) -> Ready:
     return Ready(*lines.T)
 
 
-def test_hands_that_are_all_taken_are_no_lack_of_room(instance: Instance) -> None:
+def test_hands_that_are_all_taken_are_no_lack_of_capacity(instance: Instance) -> None:
     plan = left_out(worked_plan(instance), "pay")
     assert left(by_hand(instance, 1_600), plan, 2)
     assert not left(by_hand(instance, 1_700), plan, 2)
@@ -193,7 +193,7 @@ def test_hands_that_are_all_taken_are_no_lack_of_room(instance: Instance) -> Non
     assert left(instance, plan, 2)
 
 
-def test_starts_that_no_window_is_free_for_are_no_lack_of_room(instance: Instance) -> None:
+def test_starts_that_no_window_is_free_for_are_no_lack_of_capacity(instance: Instance) -> None:
     plan = left_out(worked_plan(instance), "pay")
     starts = [
         Step(
@@ -223,7 +223,7 @@ def test_a_pool_that_comes_on_too_late_is_of_no_use(instance: Instance) -> None:
     assert not time_left(reading, times, pay, 1, rows_on({}))
 
 
-def test_room_that_a_shed_would_make_too_late_is_of_no_use(instance: Instance) -> None:
+def test_capacity_that_a_shed_would_make_too_late_is_of_no_use(instance: Instance) -> None:
     reading, pay = read(instance, left_out(worked_plan(instance), "pay")), instance.services.id.index("pay")
     times = milestones(reading)
     assert time_left(reading, times, pay, 1, rows_on({0: 0}, shed=3_400))

@@ -10,6 +10,7 @@ import pytest
 from evac.model.estate import Estate
 from evac.model.instance import BootKind, Instance, LeftOff, Limit, Use
 from evac.model.plan import Plan, Step
+from evac.model.reason import OffReason
 from evac.model.scenario import Scenario
 from evac.planning.assembly.waves import Tools, wave_bound
 from evac.planning.plan import plan, plan_instance
@@ -98,7 +99,7 @@ def test_a_server_that_is_forgotten_is_found(company: tuple[Estate, Plan]) -> No
     assert "F22" in rules(company, bad)
 
 
-@pytest.mark.parametrize("entries", [(), (LeftOff("a", "no reason", ("a11w0",)),)])
+@pytest.mark.parametrize("entries", [(), (LeftOff("a", OffReason("no-boot-time"), ("a11w0",)),)])
 def test_a_wrong_list_of_what_stays_off_is_found(
     entries: tuple[LeftOff, ...], company: tuple[Estate, Plan]
 ) -> None:
@@ -106,8 +107,15 @@ def test_a_wrong_list_of_what_stays_off_is_found(
 
 
 def test_a_wrong_reason_is_found(company: tuple[Estate, Plan]) -> None:
-    off = tuple(replace(x, reason="it would be on only after the horizon") for x in company[1].left_off)
+    off = tuple(replace(x, why=OffReason("late")) for x in company[1].left_off)
     assert rules(company, replace(company[1], left_off=off)) == {"F22"}
+
+
+def test_a_reason_in_words_only_is_that_of_an_earlier_version(company: tuple[Estate, Plan]) -> None:
+    off = tuple(replace(x, why=OffReason("text", text=x.reason)) for x in company[1].left_off)
+    assert rules(company, replace(company[1], left_off=off)) == set()
+    fewer = (replace(off[0], servers=off[0].servers[1:]), *off[1:])
+    assert rules(company, replace(company[1], left_off=fewer)) == {"F22"}
 
 
 @pytest.mark.parametrize("change_of", [{"servers": 1}, {"on_ms": 1_000}, {"bound_ms": 86_400_000}])

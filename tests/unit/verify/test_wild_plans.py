@@ -16,13 +16,13 @@ from evac.verify import check_instance
 from tests.unit.planning.instances import build
 
 NEEDED = (373, 1_711, 2_595, 2_806, 4_043, 4_184, 4_283, 4_697, 5_521, 5_604)
-"""Where a service once took the room of what it needs itself."""
+"""Where a service once took the capacity of what it needs itself."""
 TOO_LATE = (540,)
-"""Where a shed would make room that comes too late."""
+"""Where a shed would free capacity that comes too late."""
 ACROSS = (1_001, 1_439, 1_847, 2_458, 2_472, 4_293, 4_849)
 """Where racks or feeds lie in more than one site."""
 STANDS_ON = (5_042, 5_120, 5_321)
-"""Where what a service waits for, or what cannot be shed without a lost tool, holds the room."""
+"""Where what a service waits for, or what cannot be shed without a lost tool, holds the capacity."""
 
 IN_TURNS = (7_443,)
 """Where two replicas on one server must be stopped by one pair of hands."""

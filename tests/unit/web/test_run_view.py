@@ -5,8 +5,9 @@ from __future__ import annotations
 from evac.run.waits import step_verbs
 from evac.views.documents import RunShown, run_document, run_head
 from evac.views.wait_words import forecast_facts
-from evac.web.pages.projection import projected
-from evac.web.pages.run_view import charts, steps_page, wait_line
+from evac.web.pages.projection import Shown, projected
+from evac.web.pages.run_charts import charts
+from evac.web.pages.run_view import steps_page, wait_line
 from tests.unit.run.test_boots import begun, forget, gone_silent, roomy
 from tests.unit.run.test_forecast import fleet
 from tests.unit.run.test_outages import boots, fails, in_flight, spec_of
@@ -68,7 +69,10 @@ def test_servers_that_are_left_to_people_are_not_counted_as_done() -> None:
     for i in others:
         world.say("step_succeeded", world.view.steps[i].id, world.view.attempts[i])
     whole, said = len(others) + 1, projected(world.view.fork(), world.now_ms)
-    assert f"({len(others)} of {whole}, 1 skipped)" in charts(world.view, said, ())["kinds"]
+    document = RunShown(world.view, "c1", world.now_ms)
+    ((wide, narrow),) = charts(Shown(document, said, None, 0, ()), ())["kinds"]
+    assert f"({len(others)} of {whole}, 1 skipped)" in wide
+    assert f"({len(others)} of {whole}, 1 skipped)" in narrow
     world.finish()
     ended = projected(world.view.fork(), world.now_ms)
     assert ended.over

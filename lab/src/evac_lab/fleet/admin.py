@@ -15,7 +15,7 @@ import orjson
 
 from evac.model.errors import EvacError, InvalidInput
 from evac_lab.fleet import resources
-from evac_lab.fleet.connections import Connection
+from evac_lab.fleet.connections import HttpConnection
 from evac_lab.fleet.fleet import Fleet
 from evac_lab.fleet.ground import FAULTS, INRUSH, NO_LIMIT, STEADY, address_of, code_of
 from evac_lab.fleet.machines import OFF, ON
@@ -32,15 +32,15 @@ class AdminDoor:
 
     def __init__(self, fleet: Fleet, about: Mapping[str, object]) -> None:
         self.fleet, self._about = fleet, dict(about)
-        self._open: set[Connection] = set()
+        self._open: set[HttpConnection] = set()
 
-    def enter(self, connection: Connection, address: str) -> int | None:
+    def enter(self, connection: HttpConnection, address: str) -> int | None:
         if len(self._open) >= 64:
             return None
         self._open.add(connection)
         return 0
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: HttpConnection) -> None:
         self._open.discard(connection)
 
     def begin(self, server: int) -> float | None:

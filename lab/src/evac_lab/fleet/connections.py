@@ -283,10 +283,10 @@ IDLE_SECONDS: Final = 60.0
 class Door(Protocol):
     """Who answers on a port. Numbers of servers are those of `addresses`."""
 
-    def enter(self, connection: Connection, address: str) -> int | None:
+    def enter(self, connection: HttpConnection, address: str) -> int | None:
         """The server that was called; None: the connection is dropped."""
 
-    def leave(self, connection: Connection) -> None: ...
+    def leave(self, connection: HttpConnection) -> None: ...
 
     def begin(self, server: int) -> float | None:
         """A request has come. Seconds until it is answered; None: never."""
@@ -298,7 +298,7 @@ class Door(Protocol):
         """The answer is on its way, or (status 0) will never be."""
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One connection of a client."""
 
     __slots__ = (
@@ -471,9 +471,9 @@ class ControllerDoor:
     def __init__(self, fleet: Fleet, loop: asyncio.AbstractEventLoop, most: int = CONNECTIONS_MOST) -> None:
         self.fleet, self._loop, self._most = fleet, loop, most
         self._controller = Controller(fleet)
-        self._open: set[Connection] = set()
+        self._open: set[HttpConnection] = set()
 
-    def enter(self, connection: Connection, address: str) -> int | None:
+    def enter(self, connection: HttpConnection, address: str) -> int | None:
         stats = self.fleet.stats
         stats.connections_in_all += 1
         if not is_loopback(address):
@@ -493,7 +493,7 @@ class ControllerDoor:
         stats.connections_most = max(stats.connections_most, stats.connections)
         return server
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: HttpConnection) -> None:
         self._open.discard(connection)
         self.fleet.stats.connections = len(self._open)
 

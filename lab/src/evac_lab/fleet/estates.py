@@ -23,7 +23,7 @@ from evac_lab.fleet.ground import (
     NOBODY,
     Domain,
     DomainKind,
-    Ground,
+    FleetGround,
     Kind,
     Policy,
     RackPlace,
@@ -90,12 +90,12 @@ def write(folder: Path, fleet: Fleet, reach: Reach) -> None:
         (folder / "policy.yaml").write_text(_POLICY, encoding="utf-8")
 
 
-def refuge_of(ground: Ground) -> str:
+def refuge_of(ground: FleetGround) -> str:
     """The name of the other site."""
     return REFUGE if ground.site != REFUGE else _REFUGE_ELSE
 
 
-def document(ground: Ground, speed: float) -> dict[str, Any]:
+def document(ground: FleetGround, speed: float) -> dict[str, Any]:
     """Sites, halls, feeds, classes, boot servers, limits, and who fills the roles of tools.
 
     speed: what divides every duration, so that evac sees the fleet as it is.
@@ -165,7 +165,7 @@ _SERVICES: Final = (
 )
 
 
-def services(ground: Ground, speed: float) -> dict[str, Any]:
+def services(ground: FleetGround, speed: float) -> dict[str, Any]:
     """A few services with tiers and needs, so that the order of the boots matters; they live at home only."""
     refuge = refuge_of(ground)
     found: dict[str, Any] = {name: _service(0, 0, {refuge: 2}, 2, 4, (), speed) for name in _IN_REFUGE}
@@ -177,7 +177,7 @@ def services(ground: Ground, speed: float) -> dict[str, Any]:
     return found
 
 
-def _replicas(ground: Ground, permille: int) -> int:
+def _replicas(ground: FleetGround, permille: int) -> int:
     return max(1, len(ground) * permille // 1_000)
 
 
@@ -206,7 +206,7 @@ def _service(
     }
 
 
-def replicas_table(ground: Ground) -> str:
+def replicas_table(ground: FleetGround) -> str:
     """CSV: every service spread evenly over the servers that have room for another replica."""
     kinds = ground.kinds
     cores = np.array([kind.cpu_millicores // 1_000 for kind in kinds])[ground.kind]
@@ -239,7 +239,7 @@ def _endpoint(subject: str, at: str, settings: Mapping[str, str]) -> dict[str, A
     return {"for": subject, "at": at, "driver": "redfish", "settings": dict(settings)}
 
 
-def servers_table(ground: Ground) -> str:
+def servers_table(ground: FleetGround) -> str:
     """CSV."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
@@ -274,7 +274,7 @@ def servers_table(ground: Ground) -> str:
     return out.getvalue()
 
 
-def racks_table(ground: Ground) -> str:
+def racks_table(ground: FleetGround) -> str:
     """CSV."""
     watts = {one.id: one.power_watts for one in ground.domains if one.kind == "rack"}
     rows = [
@@ -291,16 +291,16 @@ _NO_RACK: Final = "no-rack"
 _NO_CLASS: Final = Kind("unknown", _WATTS, _BOOT_MS, 0, 0)
 
 
-def read(folder: Path, site: str) -> Ground:
+def read(folder: Path, site: str) -> FleetGround:
     """The site as a fleet. Raises `InvalidInput` where it cannot be one."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         found = pool.submit(_read, folder, site).result()
-    if isinstance(found, Ground):
+    if isinstance(found, FleetGround):
         return found
     raise InvalidInput(*found)
 
 
-def _read(folder: Path, site: str) -> Ground | tuple[str, str, str]:
+def _read(folder: Path, site: str) -> FleetGround | tuple[str, str, str]:
     from evac.estate.loading import load
 
     try:
@@ -309,7 +309,7 @@ def _read(folder: Path, site: str) -> Ground | tuple[str, str, str]:
         return error.code, error.message, error.hint
 
 
-def ground_of(estate: Estate, site: str) -> Ground:
+def ground_of(estate: Estate, site: str) -> FleetGround:
     """The servers of a site by their addresses; where none is known, by their names."""
     sites = [one.id for one in estate.sites]
     if site not in sites:
@@ -328,7 +328,7 @@ def ground_of(estate: Estate, site: str) -> Ground:
     kinds = (*(_kind(one) for one in estate.classes), _NO_CLASS)
     kind = np.where(fleet.server_class[rows] < 0, len(kinds) - 1, fleet.server_class[rows]).astype(np.int32)
     nominal = np.array([one.watts for one in kinds], np.int64)[kind]
-    return Ground(
+    return FleetGround(
         site=site,
         name=fleet.name[rows],
         serial=fleet.serial[rows],
@@ -431,7 +431,7 @@ _KIND_BY_RACK: Final = (0, 0, 0, 2, 0, 1, 0, 2, 0, 0)
 """Of ten racks seven are general, one is storage, two are web."""
 
 
-def make_up(servers: int, site: str = "pangyo", policy: Policy = "dark") -> Ground:
+def make_up(servers: int, site: str = "pangyo", policy: Policy = "dark") -> FleetGround:
     """A site of so many servers. The same number gives the same site."""
     number = np.arange(servers, dtype=np.int32)
     rack = (number // PER_RACK).astype(np.int32)
@@ -441,7 +441,7 @@ def make_up(servers: int, site: str = "pangyo", policy: Policy = "dark") -> Grou
     places = tuple(_place(site, row) for row in range(rack_count))
     watts = np.array([one.watts for one in classes], np.int64)[kind]
     boots = -(-servers // SERVERS_PER_BOOT_SERVER)
-    return Ground(
+    return FleetGround(
         site=site,
         name=_names(places, servers, site),
         serial=np.array([f"SN{row:07d}" for row in range(servers)], "S9"),

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evac.model.errors import InvalidInput
-from evac_lab.fleet.ground import Ground, PowerGrid, Shares, code_of, draw, draw_racks
+from evac_lab.fleet.ground import FleetGround, PowerGrid, Shares, code_of, draw, draw_racks
 from evac_lab.fleet.machines import Machines
 
 
@@ -225,7 +225,7 @@ class Fleet:
 
     def __init__(
         self,
-        ground: Ground,
+        ground: FleetGround,
         shares: Shares,
         settings: Settings,
         user: str,

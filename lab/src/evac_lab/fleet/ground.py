@@ -90,7 +90,7 @@ class RackPlace:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ground:
+class FleetGround:
     """The fleet before it runs. name, serial, position: V bytes; rack, kind, boot_server: V indices into the
     tuples, boot_server -1 where none is needed; watts: V.
     """
@@ -117,7 +117,7 @@ class Ground:
     def serial_of(self, server: int) -> str:
         return bytes(self.serial[server]).decode()
 
-    def without_limits(self) -> Ground:
+    def without_limits(self) -> FleetGround:
         """The same, with power that carries everything."""
         free = tuple(replace(one, power_watts=None, inrush_watts=None) for one in self.domains)
         return replace(self, domains=free)
@@ -257,7 +257,7 @@ class Trip:
 class PowerGrid:
     """The accounts of all domains. `on` and `rushing` say of each server what it adds to them."""
 
-    def __init__(self, ground: Ground, closed: bool) -> None:
+    def __init__(self, ground: FleetGround, closed: bool) -> None:
         self.ids = tuple(domain.id for domain in ground.domains)
         self.kinds = tuple(domain.kind for domain in ground.domains)
         self._number = {id: row for row, id in enumerate(self.ids)}

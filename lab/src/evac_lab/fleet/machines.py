@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evac.model.errors import InvalidInput
-from evac_lab.fleet.ground import FAULTS, Ground, PowerGrid, Trip, code_of
+from evac_lab.fleet.ground import FAULTS, FleetGround, PowerGrid, Trip, code_of
 
 OFF: Final = 0
 ON: Final = 1
@@ -58,7 +58,7 @@ class Machines:
 
     def __init__(
         self,
-        ground: Ground,
+        ground: FleetGround,
         grid: PowerGrid,
         fault: npt.NDArray[np.uint8],
         seed: int,
@@ -201,17 +201,14 @@ class Machines:
         self.state[server] = ON
         self.boots[server] += 1
         self.reset_at[server] = now
-        self._choose_source(server)
+        self.booted_from[server] = self.target[server] if self.override[server] else 0
+        if self.override[server] == OVERRIDE_ONCE:
+            self.override[server], self.target[server] = OVERRIDE_DISABLED, 0
         self.stalled_at[server] = -1
         self._later(now + int(self._inrush_ms[server]), _CALM, server)
         self._go_on(server, now, 0)
         for domain in self.grid.rush(server):
             self.trip(domain, now)
-
-    def _choose_source(self, server: int) -> None:
-        self.booted_from[server] = self.target[server] if self.override[server] else 0
-        if self.override[server] == OVERRIDE_ONCE:
-            self.override[server], self.target[server] = OVERRIDE_DISABLED, 0
 
     def _takes_ms(self, server: int) -> int:
         slow = _SLOW_BOOT_FACTOR if self.has_fault(server, "slow-boot") else 1

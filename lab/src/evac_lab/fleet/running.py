@@ -30,13 +30,13 @@ from evac_lab.fleet.admin import AdminDoor
 from evac_lab.fleet.connections import (
     CONNECTIONS_MOST,
     TLS_CONNECTIONS_MOST,
-    Connection,
     ControllerDoor,
     Door,
+    HttpConnection,
 )
 from evac_lab.fleet.estates import Reach
 from evac_lab.fleet.fleet import Fleet, Settings
-from evac_lab.fleet.ground import CIRCUITS_ADDRESS, SERVERS_MOST, Ground, Shares, address_of
+from evac_lab.fleet.ground import CIRCUITS_ADDRESS, SERVERS_MOST, FleetGround, Shares, address_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +176,8 @@ class Server:
                 door.sweep()
 
 
-def _maker(door: Door, loop: asyncio.AbstractEventLoop) -> Callable[[], Connection]:
-    return lambda: Connection(door, loop)
+def _maker(door: Door, loop: asyncio.AbstractEventLoop) -> Callable[[], HttpConnection]:
+    return lambda: HttpConnection(door, loop)
 
 
 def serve(
@@ -244,7 +244,7 @@ def check_size(servers: int) -> None:
         raise InvalidInput("fleet-size", f"{servers} servers have no room", f"1 to {SERVERS_MOST}")
 
 
-def run(ground: Ground, wish: Wish, told: Callable[[Mapping[str, Any]], None]) -> None:
+def run(ground: FleetGround, wish: Wish, told: Callable[[Mapping[str, Any]], None]) -> None:
     """Serves until SIGTERM or SIGINT. told: what is there, once it listens. Raises `FleetFailed`."""
     check_size(len(ground))
     if wish.out is not None:

@@ -106,7 +106,7 @@ def with_addresses(estate: Estate, site: str) -> Estate:
     return replace(estate, fleet=replace(fleet, bmc_address=address, serial=serial))
 
 
-def with_endpoints(estate: Estate, site: str, fleet: Fleet) -> Estate:
+def with_endpoints(estate: Estate, site: str, fleet: ServedFleet) -> Estate:
     """The estate with its BMCs and breakers within reach of the driver."""
     settings: dict[str, str] = {
         "scheme": "http",
@@ -252,7 +252,8 @@ def _thinned(up: list[tuple[int, int]], began: int, speed: int) -> tuple[tuple[i
 
 def _real_boots(bound: Bound, speed: int) -> Bound:
     """Boots and breakers through the driver; everything else by the clock, and nobody is asked."""
-    steps, actions = [], {}
+    steps = []
+    actions: dict[str, tuple[Action, ...]] = {}
     for step in bound.spec.steps:
         real = bool(bound.actions[step.id]) and all(a.driver == "redfish" for a in bound.actions[step.id])
         steps.append(replace(step, manual=False, gate=""))
@@ -275,7 +276,7 @@ _LINE_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class ServedFleet:
     """How a running fleet is reached. password: a reference. admin: its URL, on loopback."""
 
     port: int
@@ -297,7 +298,7 @@ class Fleet:
 
 
 @contextmanager
-def serving(estate: Path, site: str, folder: Path, seed: int, speed: int) -> Iterator[Fleet]:
+def serving(estate: Path, site: str, folder: Path, seed: int, speed: int) -> Iterator[ServedFleet]:
     """A fleet of the servers of a site, without power, as long as the block lasts. Raises ServerFailed."""
     folder.mkdir(parents=True, exist_ok=True)
     argv = [
@@ -335,7 +336,7 @@ def serving(estate: Path, site: str, folder: Path, seed: int, speed: int) -> Ite
             _end(process)
 
 
-def _ready(out: IO[bytes], log: Path) -> Fleet:
+def _ready(out: IO[bytes], log: Path) -> ServedFleet:
     """Waits for the ready line: the first one."""
     until = time.monotonic() + READY_S
     line = b""
@@ -351,7 +352,7 @@ def _ready(out: IO[bytes], log: Path) -> Fleet:
             )
         line += part
     about = json.loads(line)
-    return Fleet(int(about["port"]), str(about["user"]), str(about["password"]), str(about["admin"]))
+    return ServedFleet(int(about["port"]), str(about["user"]), str(about["password"]), str(about["admin"]))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -496,7 +497,7 @@ async def execute(store: Store, bound: Bound, leading: Leadership, clock: Clock,
 def played(view: RunView) -> Played:
     """What became of each step that succeeded, in milliseconds since the run started."""
     began = view.started_ms
-    steps = {
+    steps: dict[str, tuple[int, int]] = {
         step.id: (view.started[i] - began, view.ended[i] - began)
         for i, step in enumerate(view.steps)
         if view.phases[i] == "succeeded"

@@ -31,8 +31,8 @@ from evac_lab.october.booting import (
     FASTEST_PERMILLE,
     SLOWEST_PERMILLE,
     Booted,
-    Fleet,
     Played,
+    ServedFleet,
     boot,
     bound_plan,
     play,
@@ -215,7 +215,7 @@ def _stays_off(plan: Plan) -> Iterator[str]:
         yield f"{plural(count, 'server')} {stay} off, as the plan says: {reason}."
 
 
-def _give_less(fleet: Fleet, scenario: Scenario) -> None:
+def _give_less(fleet: ServedFleet, scenario: Scenario) -> None:
     """The simulated feeds carry no more than the plan was told, so that a bad plan trips them."""
     for domain, watts in scenario.power:
         fleet.limit(domain, watts)

@@ -61,7 +61,7 @@ def _check_names(plan: Plan, instance: Instance) -> None:
     services, pools = set(instance.services.id), {pool.id for pool in instance.pools}
     for step in plan.steps:
         kind = kind_of(step.kind)
-        if (kind.replicas > 0 or kind.frees_room) and step.target not in services:
+        if (kind.replicas > 0 or kind.frees_capacity) and step.target not in services:
             raise _stale(f"service {step.target}")
         if kind.replicas > 0 and step.pool not in pools:
             raise _stale(f"pool {step.pool}")

@@ -59,7 +59,14 @@ from evac.audit.impacts.schedule import (
     schedule,
     stores_of,
 )
-from evac.audit.impacts.stores import NEVER, FamilyHits, StoreHits, family_hits, store_hits
+from evac.audit.impacts.stores import (
+    NEVER,
+    FamilyHits,
+    StoreHits,
+    family_hits,
+    store_hits,
+    untimed_losses,
+)
 from evac.derive.affected import ServiceGraph, service_graph
 from evac.derive.domains import Topology
 from evac.model.estate import Estate
@@ -459,10 +466,14 @@ def _untimed(ground: Ground, wiring: Wiring, damage: Damage) -> BoolColumn:
     vague = (damage.starts > 0) & ~wiring.times.start_known[pairs.service]
     vague |= damage.shift & no_ttl[pairs.service]
     unknown = {d.family for d in estate.stores if d.promote_ms is None}
+    behind = untimed_losses(wiring.graph, wiring.stores)
     found = pairs.only(vague).marked(*ground.lost.shape)
-    for service, names in enumerate(wiring.graph.families if unknown else ()):
+    for service, names in enumerate(wiring.graph.families if unknown or behind else ()):
         for name in unknown.intersection(names):
             found[families.losses[families.index[name]], service] = True
+        for name in behind.keys() & set(names):
+            gone = families.losses[families.index[name]]
+            found[gone[np.isin(gone, behind[name])], service] = True
     return spread_table(wiring.order, found) if found.any() else found
 
 

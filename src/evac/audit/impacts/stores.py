@@ -17,6 +17,7 @@ from evac.derive.affected import ServiceGraph
 from evac.derive.domains import Topology, is_lost, loss, resolve, server_row
 from evac.derive.stores import (
     Way,
+    freshest,
     has_majority,
     is_fenced,
     restoration,
@@ -65,6 +66,8 @@ class Outcome:
     votes_gone: int
     """Of a quorum."""
     votes: int
+    untimed: bool = False
+    """Whether nothing says how far behind the copy is that would be promoted, and so how long that takes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -232,8 +235,8 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
     ways += () if elects else _restorable(store, gone[members:])
     copies = tuple(Copy(way.at, way.kind, way.duration_ms or 0, way.loss_ms) for way in ways)
     usable = [w for w in ways if within_rpo(store, w.loss_ms) and not w.only_waived]
-    best = min(map(_freshness, usable), default=None)
-    allowed = [w.duration_ms or 0 for w in usable if _freshness(w) == best]
+    first = freshest(usable)
+    allowed = [way.duration_ms or 0 for way in first]
     fence_ms = store.fence_ms if is_fenced(store, gone[:members]) else 0
     losses = [UNKNOWN_MS if c.loss_ms is None else c.loss_ms for c in copies]
     known = [value for value in losses if value >= 0]
@@ -244,6 +247,7 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
         ready_ms=(fence_ms + min(allowed) if allowed else NEVER) if lost else 0,
         fence_ms=fence_ms,
         elects=elects,
+        untimed=lost and any(way.untimed for way in first),
         has_majority=not store.quorum or has_majority(store, gone[:members]),
         loss_ms=least if lost else 0,
         copies=copies,
@@ -253,14 +257,22 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
     )
 
 
-def _freshness(way: Way) -> tuple[int, bool]:
-    """The least is taken, however long it takes: less data lost, then a copy that every commit needed."""
-    return NEVER if way.loss_ms is None else way.loss_ms, not way.confirms
-
-
 def _restorable(store: Store, gone: tuple[bool, ...]) -> tuple[Way, ...]:
     found = (restoration(b) for b, dead in zip(store.backups, gone, strict=True) if not dead)
     return tuple(way for way in found if way is not None)
+
+
+def untimed_losses(graph: ServiceGraph, hits: StoreHits) -> dict[str, IndexColumn]:
+    """Family -> losses after which one of its stores comes back at a time that nothing says."""
+    vague = np.array([outcome.untimed for outcome in hits.outcomes], np.bool_)
+    if not vague.any():
+        return {}
+    rows = vague[hits.outcome]
+    found = {
+        name: np.unique(hits.loss[rows & np.isin(hits.store, list(stores))])
+        for name, stores in graph.family_stores.items()
+    }
+    return {name: numbers for name, numbers in found.items() if len(numbers)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

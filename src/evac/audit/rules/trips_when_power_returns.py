@@ -13,6 +13,7 @@ from evac.derive.domains import loss
 from evac.derive.energising import energise
 from evac.derive.limits import PowerTable, limits_of, power_table
 from evac.model.fleet import CONDEMNED
+from evac.model.reason import OffReason
 from evac.model.scenario import Scenario
 from evac.model.units import TICK_MS
 
@@ -53,7 +54,7 @@ class _Returning:
     classes: tuple[str, ...]
     staged: int
     refused: tuple[str, ...]
-    why: str
+    why: OffReason | None
 
 
 def _returning(context: Context, site: str, power: PowerTable) -> _Returning:
@@ -66,20 +67,20 @@ def _returning(context: Context, site: str, power: PowerTable) -> _Returning:
         tuple(sorted({estate.classes[row].id for row in rising})),
         sum(step.target in racks for step in energy.steps),
         tuple(estate.racks[rack].id for rack in sorted(energy.refused)),
-        energy.refused[min(energy.refused)] if energy.refused else "",
+        energy.refused[min(energy.refused)] if energy.refused else None,
     )
 
 
 def _site(context: Context, number: int, found: _Returning, losses: list[int]) -> Iterator[Finding]:
     site = context.estate.sites[number].id
     paths = (*(f"classes/{name}/power_on" for name in found.classes), f"sites/{site}")
-    if found.refused:
+    if found.why is not None:
         yield RULE.finding(
             context,
             "error",
             site,
             f"{counted(len(found.refused), 'rack')} of {site} trip their feed when power returns, "
-            f"each alone: {listed(found.refused)}: {found.why}",
+            f"each alone: {listed(found.refused)}: {found.why.words}",
             _FIX,
             losses=losses,
             paths=paths,

@@ -246,7 +246,8 @@ async def run_program(
         pass
     finally:
         # Also after an ordinary end: a child that stays behind would go on acting for nobody.
-        _kill_group(process.pid)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
         await _settle(process, reading)
     output = bytes(kept[:MAX_OUTPUT_BYTES]).decode("utf-8", "replace")
     return Ended(code, output, len(kept) <= MAX_OUTPUT_BYTES)
@@ -281,8 +282,3 @@ async def _settle(process: asyncio.subprocess.Process, reading: asyncio.Future[N
     transport = getattr(process, "_transport", None)
     if transport is not None:
         transport.close()
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)

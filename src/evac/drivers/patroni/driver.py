@@ -462,7 +462,9 @@ async def _problems(action: Action, order: Order, cluster: PatroniCluster) -> li
         case "fence":
             return []
         case "protect":
-            return _problems_of_set(action, cluster)
+            wanted = set(many(action.parameters, "synchronous"))
+            away = sorted(name for name in wanted if not cluster.runs(name))
+            return [f"{name} does not run now" for name in away]
         case "rejoin":
             if cluster.leader == _name(action):
                 return [f"{cluster.leader} leads {cluster.scope}: another member must be promoted first"]
@@ -474,12 +476,6 @@ async def _problems(action: Action, order: Order, cluster: PatroniCluster) -> li
             )
         case _:
             return [f"{_name(action)} is {cluster.role(_name(action)) or 'unknown'}, and not as expected"]
-
-
-def _problems_of_set(action: Action, cluster: PatroniCluster) -> list[str]:
-    wanted = set(many(action.parameters, "synchronous"))
-    away = sorted(name for name in wanted if not cluster.runs(name))
-    return [f"{name} does not run now" for name in away]
 
 
 async def _problems_of_promote(action: Action, cluster: PatroniCluster) -> list[str]:

@@ -195,7 +195,8 @@ async def _by_hand(
     """Stop, archive, rewind (or copy anew), point at the new primary, start."""
     loop = asyncio.get_running_loop()
     seen = _authority_on_disk(place)
-    _refuse_stale_on_disk(seen, order, action)
+    if order.token < seen.token or (order.epoch and order.epoch < seen.epoch):
+        raise stale_token(member_of(action).address, seen.token, order)
     kept: Archived | None = None
     if (place.data / "PG_VERSION").exists() and not _unfinished(place).exists():
         found = await control(place)
@@ -254,11 +255,6 @@ def _authority_on_disk(place: Place) -> Authority:
         r"^evac\.authority\s*=\s*'([^']*)'", settings.read_text(encoding="utf-8"), re.MULTILINE
     )
     return parse_authority(lines[-1]) if lines else Authority()
-
-
-def _refuse_stale_on_disk(seen: Authority, order: Order, action: Action) -> None:
-    if order.token < seen.token or (order.epoch and order.epoch < seen.epoch):
-        raise stale_token(member_of(action).address, seen.token, order)
 
 
 def _refuse_wrong_data(found: Control, theirs: PostgresFacts) -> None:

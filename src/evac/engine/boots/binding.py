@@ -41,7 +41,7 @@ from evac.model.estate import Endpoint, Estate, Rack
 from evac.model.fleet import BMC_NO, SERVING, SPARE, IndexColumn
 from evac.model.instance import WHOLE, Use
 from evac.model.plan import Plan, Step
-from evac.model.step_id import LimitId, power_step
+from evac.model.step_id import LimitId, StepId, power_step
 from evac.run.boots.events import ARRIVES_MS, MAYBE_SENT
 from evac.run.patience import LATE
 from evac.run.values import KEPT, RunLimit, RunStep
@@ -513,6 +513,6 @@ def fed_already(steps: Sequence[RunStep]) -> Iterator[tuple[RunStep, Action]]:
     feeds = {feed: step.site for step in steps for feed in step.feeds if power_step(feed) not in known}
     for feed, site in sorted(feeds.items()):
         yield (
-            RunStep(power_step(feed), "power", feed, 0, 0, site=site),
+            RunStep(StepId("power", feed), "power", feed, 0, 0, site=site),
             Action("start", feed, manual.NOOP.name, site),
         )

@@ -16,10 +16,9 @@ from typing import Final
 import orjson
 
 from evac.engine.plans import library
-from evac.engine.stores.sightings import pages
 from evac.model.errors import Conflict, Corrupt
 from evac.store.journal import Journal, head_of, records_after
-from evac.store.port import Lease, Store
+from evac.store.port import Lease, Store, all_entries
 
 STREAM: Final = "plans"
 LOOK_S: Final = 5.0
@@ -79,7 +78,7 @@ class PlanJournal:
 
     async def _write(self, guard: Lease) -> None:
         assert self._journal is not None
-        ready = [library.decode(entry) for entry in await pages(self._store, library.PREFIX)]
+        ready = [library.decode(entry) for entry in await all_entries(self._store, library.PREFIX)]
         news = []
         for one in ready:
             if one is not None:

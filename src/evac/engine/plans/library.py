@@ -46,7 +46,7 @@ from evac.model.errors import (
     Unavailable,
     UnsafePlan,
 )
-from evac.store.port import Compare, Delete, Entry, Lease, Put, Store
+from evac.store.port import Compare, Delete, Entry, Lease, Put, Store, all_entries
 
 __all__ = [
     "Drawer",
@@ -358,7 +358,7 @@ class Drawer:
 
     async def _known(self) -> dict[tuple[str, ...], Ready]:
         if self._table is None:
-            found = [decode(entry) for entry in await _pages(self._store, PREFIX)]
+            found = [decode(entry) for entry in await all_entries(self._store, PREFIX)]
             self._table = {ready.lost: ready for ready in found if ready is not None}
         return self._table
 
@@ -480,15 +480,6 @@ def _since_ms(entry: Entry) -> int:
         return int(orjson.loads(entry.value)["at_ms"])
     except (ValueError, KeyError, TypeError):
         return 0
-
-
-async def _pages(store: Store, prefix: str) -> list[Entry]:
-    found: list[Entry] = []
-    after = ""
-    while page := await store.list(prefix, after):
-        found += page
-        after = page[-1].key
-    return found
 
 
 def _encode(ready: Ready) -> bytes:

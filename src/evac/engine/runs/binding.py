@@ -48,7 +48,7 @@ from evac.run import envelope
 from evac.run.values import ATTESTED, Left, RunLimit, RunSpec, RunStep, left_of
 from evac.steps.registry import kind_of
 from evac.steps.rejoin import Rejoin
-from evac.store.port import Compare, Delete, Lease, Put, Store
+from evac.store.port import Compare, Delete, Lease, Put, Store, entries
 
 PACE_LEAST_MS: Final = 1_000
 """Between two shares at the least: nothing is seen of traffic that has just come."""
@@ -184,7 +184,7 @@ def _run_step(
     rejoins = kind.follows and any(action.verb == "rejoin" for action in actions)
     manual = all(is_by_person(action.driver) for action in actions)
     return RunStep(
-        id=step.id,
+        id=StepId.parse(step.id),
         kind=Rejoin.name if rejoins else step.kind,
         target=step.target,
         start_ms=step.start_ms,
@@ -228,9 +228,7 @@ def _in_shares(
         )
         part = replace(step, paced=True, act=_digest(done))
         if parts:
-            part = replace(
-                part, id=str(replace(StepId.parse(step.id), batch=number)), after=(parts[-1][0].id,)
-            )
+            part = replace(part, id=step.id.of_batch(number), after=(parts[-1][0].id,))
         parts.append((part, done))
         before = share
     return parts
@@ -278,7 +276,7 @@ def _duration_ms(step: Step, actions: tuple[Action, ...]) -> int:
 def _follow_step(promote: Step, site: str) -> RunStep:
     """Leads one copy to the new primary; nothing but the copy itself waits for it."""
     return RunStep(
-        id=str(StepId(Rejoin.name, promote.target, member=site)),
+        id=StepId(Rejoin.name, promote.target, member=site),
         kind=Rejoin.name,
         target=promote.target,
         start_ms=promote.end_ms,
@@ -356,7 +354,8 @@ def encode_bound(bound: Bound) -> bytes:
     spec = bound.spec
     settings = _Settings()
     actions = {
-        step: [_action_row(one, settings) for one in found] for step, found in sorted(bound.actions.items())
+        str(step): [_action_row(one, settings) for one in found]
+        for step, found in sorted(bound.actions.items())
     }
     return orjson.dumps(
         {
@@ -456,7 +455,14 @@ def _step_of(row: list[Any]) -> RunStep:
     if len(rest) > _FEEDS:
         rest[_FEEDS] = tuple(rest[_FEEDS])
     return RunStep(
-        id, kind, target, start_ms, duration_ms, tuple(after), tuple(tuple(use) for use in uses), *rest
+        StepId.parse(id),
+        kind,
+        target,
+        start_ms,
+        duration_ms,
+        tuple(after),
+        tuple(tuple(use) for use in uses),
+        *rest,
     )
 
 
@@ -550,13 +556,11 @@ async def get_bound(store: Store, run: str, plan: str, digest: str = "") -> Boun
     missing, not whole or another one.
     """
     parts: list[bytes] = []
-    prefix, after = _prefix(run, plan), ""
-    while page := await store.list(prefix, after, 8):
-        for entry in page:
-            if entry.key != f"{prefix}{len(parts):06d}" or len(parts) >= PARTS_MOST:
-                raise Corrupt(f"part {len(parts)} of the run {run} is missing")
-            parts.append(entry.value)
-        after = page[-1].key
+    prefix = _prefix(run, plan)
+    async for entry in entries(store, prefix, 8):
+        if entry.key != f"{prefix}{len(parts):06d}" or len(parts) >= PARTS_MOST:
+            raise Corrupt(f"part {len(parts)} of the run {run} is missing")
+        parts.append(entry.value)
     if not parts:
         raise Corrupt(f"what the run {run} does is not in the store")
     data = b"".join(parts)

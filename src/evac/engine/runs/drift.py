@@ -209,9 +209,14 @@ def _is_watched(action: Action) -> bool:
 
 
 def _replaces(new: Done, old: Done) -> bool:
+    """Traffic that another run moves since is watched no more anywhere: a system that was lost then, and
+    comes back, must not be put right to what was decided before.
+    """
     one, other = new.action, old.action
     if one.target != other.target:
         return False
+    if one.verb in TRAFFIC and other.verb in TRAFFIC and new.order.run != old.order.run:
+        return True
     if one.verb in ROLES and other.verb in ROLES and old.order.epoch < new.order.epoch:
         return True
     same_kind = one.verb == other.verb or (one.verb in TRAFFIC and other.verb in TRAFFIC)

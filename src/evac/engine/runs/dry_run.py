@@ -24,12 +24,11 @@ from evac.engine.runs.live_actions import LiveActions, Standing, decode_standing
 from evac.engine.stores import datasets
 from evac.engine.stores.datasets import PREFIX as EPOCH
 from evac.engine.stores.datasets import Epoch
-from evac.engine.stores.sightings import pages
 from evac.model.errors import EvacError, NotAllowed
 from evac.model.run_policy import RunPolicy
 from evac.run.values import RunStep
 from evac.steps.registry import kind_of
-from evac.store.port import Store
+from evac.store.port import Store, all_entries
 
 CHECK_S: Final = 5.0
 CHECKS_AT_ONCE: Final = 32
@@ -52,11 +51,11 @@ class Kept:
 async def read_kept(store: Store) -> Kept:
     """Raises Unavailable. What cannot be read proves nothing."""
     epochs: dict[str, Epoch] = {}
-    for entry in await pages(store, EPOCH):
+    for entry in await all_entries(store, EPOCH):
         name = entry.key.removeprefix(EPOCH)
         epochs[name] = datasets.decode(name, entry)
     standing: dict[str, Standing] = {}
-    for entry in await pages(store, STANDING):
+    for entry in await all_entries(store, STANDING):
         name = entry.key.removeprefix(STANDING)
         with contextlib.suppress(NotAllowed):
             standing[name] = decode_standing(name, entry.value)
@@ -227,7 +226,8 @@ class _Before:
 
 def _before(steps: Sequence[RunStep]) -> dict[str, _Before]:
     """Step -> what comes before it. O(steps + arrows)."""
-    by_id, found = {step.id: step for step in steps}, dict[str, _Before]()
+    by_id: dict[str, RunStep] = {step.id: step for step in steps}
+    found: dict[str, _Before] = {}
     for first in by_id:
         waiting = [first]
         while waiting:

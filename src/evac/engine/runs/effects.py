@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -26,14 +26,13 @@ from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY, WHOLE, Permit
-from evac.engine.stores.sightings import pages
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
 from evac.model.situation import DomainState, Effects, LostNow, Moved
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
-from evac.store.port import Compare, Entry, Lease, Put, Store
+from evac.store.port import Compare, Entry, Lease, Put, Store, all_entries
 
 EFFECTS: Final = "effects/"
 CLEARED: Final = "cleared/"
@@ -76,7 +75,17 @@ def moved_from(found: Mapping[str, Any]) -> Moved:
         dict(found["servers"]),
         {name: tuple((at, mode) for at, mode in rows) for name, rows in found["roles"].items()},
         {name: (step, at_ms) for name, (step, at_ms) in found["steps"].items()},
+        int(found.get("number", 0)),
     )
+
+
+async def numbered(store: Store, one: Moved) -> Moved:
+    """As the last of all that ended by now. Raises Unavailable."""
+    last = 0
+    for entry in await all_entries(store, EFFECTS):
+        with contextlib.suppress(Corrupt):
+            last = max(last, decode(entry.value).number)
+    return replace(one, number=last + 1)
 
 
 def done_steps(
@@ -140,14 +149,14 @@ class EffectsReader:
 
     async def read(self, now_ms: int) -> Effects:
         """Everything that runs left behind by now. Raises Unavailable."""
-        opened = await pages(self._store, OPEN)
+        opened = await all_entries(self._store, OPEN)
         await self._read_new()
         register = await self._store.get(SITES_KEY)
         marks: dict[str, str] = {} if register is None else orjson.loads(register.value)
-        runs = tuple(sorted(self._known.values(), key=lambda one: (one.ended_ms, one.run)))
+        runs = tuple(sorted(self._known.values(), key=lambda one: (one.number, one.ended_ms, one.run)))
         cleared = {
             entry.key.removeprefix(CLEARED): int(cleared_in(entry.value)["at_ms"])
-            for entry in await pages(self._store, CLEARED)
+            for entry in await all_entries(self._store, CLEARED)
         }
         lost = [*self._sites(marks, runs, _leaving(opened), now_ms), *_below_sites(runs, marks, cleared)]
         self._since = {(one.domain, one.state): one.since_ms for one in lost}
@@ -160,7 +169,7 @@ class EffectsReader:
 
     async def _read_new(self) -> None:
         """All of them: a run may begin and end between two looks. What cannot be read moved nothing."""
-        for entry in await pages(self._store, EFFECTS):
+        for entry in await all_entries(self._store, EFFECTS):
             run = entry.key.removeprefix(EFFECTS)
             if run not in self._known:
                 with contextlib.suppress(Corrupt):
@@ -216,7 +225,7 @@ async def may_clear(store: Store, domain: str, who: str, reason: str, now_ms: in
     """To take back that a domain is lost or evacuated, because a person says so. Raises NotAllowed where it
     is not, and while a run is under way that leaves it.
     """
-    run = _leaving(await pages(store, OPEN)).get(domain)
+    run = _leaving(await all_entries(store, OPEN)).get(domain)
     if run is not None:
         words = f"{run} is under way and takes {domain} as lost or evacuated"
         raise NotAllowed("site-in-run", words, f"cancel it first: evac run cancel {run} --reason WHY")
@@ -247,7 +256,7 @@ class ClearedMarks:
         self._store, self._clock, self._tell = store, clock, tell
 
     async def chore(self, guard: Lease) -> None:
-        for entry in await pages(self._store, CLEARED):
+        for entry in await all_entries(self._store, CLEARED):
             said = cleared_in(entry.value)
             if said.get("told"):
                 continue

@@ -68,7 +68,7 @@ def protection_after(
 
 def _protect_step(follow: RunStep, promotes: Sequence[RunStep], action: Action) -> RunStep:
     return RunStep(
-        id=str(StepId(Protect.name, action.target)),
+        id=StepId(Protect.name, action.target),
         kind=Protect.name,
         target=action.target,
         start_ms=follow.start_ms + follow.duration_ms,

@@ -27,7 +27,7 @@ from evac.engine.stores.guards import Permit
 from evac.model.errors import LeaseLost, LockHeld, NotAllowed, Retryable, Unavailable
 from evac.model.run_policy import FENCE_PROOFS, StorePolicy
 from evac.model.step_id import target_step
-from evac.store.port import Compare, Entry, Lease, Put, Store
+from evac.store.port import Compare, Entry, Lease, Put, Store, entries
 
 Purpose = Literal["promote", "protect"]
 _PURPOSES: Final = frozenset({"", "promote", "protect"})
@@ -288,12 +288,9 @@ class DataSets:
     async def read_all(self) -> dict[str, Epoch]:
         """Every store whose roles were ever changed."""
         found: dict[str, Epoch] = {}
-        after = ""
-        while page := await self._store.list(PREFIX, after):
-            for entry in page:
-                store = entry.key.removeprefix(PREFIX)
-                found[store] = decode(store, entry)
-            after = page[-1].key
+        async for entry in entries(self._store, PREFIX):
+            store = entry.key.removeprefix(PREFIX)
+            found[store] = decode(store, entry)
         return found
 
     @asynccontextmanager

@@ -36,7 +36,7 @@ from evac.model.run_policy import RunPolicy
 from evac.run.values import RunSpec, RunStep
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
-from evac.store.port import Entry, Store
+from evac.store.port import Store, all_entries
 
 PREFIX: Final = "sighting/"
 MARKS_MOST: Final = 64
@@ -339,20 +339,10 @@ LABEL: Final = "loss:"
 AGAIN_MS: Final = 5_000
 
 
-async def pages(store: Store, prefix: str) -> list[Entry]:
-    """All entries under a prefix."""
-    found: list[Entry] = []
-    after = ""
-    while page := await store.list(prefix, after):
-        found += page
-        after = page[-1].key
-    return found
-
-
 async def read_sightings(store: Store) -> dict[str, Sighting]:
     """What the leader last wrote of each data set; what cannot be read is left out, and proves nothing."""
     found: dict[str, Sighting] = {}
-    for entry in await pages(store, PREFIX):
+    for entry in await all_entries(store, PREFIX):
         name = entry.key.removeprefix(PREFIX)
         with contextlib.suppress(EvacError):
             found[name] = decode_sighting(name, entry.value)

@@ -108,7 +108,7 @@ def bound_of(data: bytes, policy: RunPolicy, *, run: str, incident: str, digest:
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"the plan {digest[:19]} cannot be read") from error
     step = RunStep(
-        id=str(StepId("protect", action.target)),
+        id=StepId("protect", action.target),
         kind="protect",
         target=action.target,
         start_ms=0,

@@ -119,7 +119,7 @@ def _read_path(raw: str) -> str:
 
 
 _TEXT_SCHEMA: Final = MappingProxyType({"type": "string"})
-_REFERENCE: Final = Scalar(
+REFERENCE: Final = Scalar(
     "reference: `env:NAME`, `file:/path` or `command:/path ARGUMENTS`",
     read_reference,
     str,
@@ -166,7 +166,7 @@ def _provider(roles: Mapping[str, Any] | None = None, **values: Any) -> a.Provid
 
 PERSON_FIELDS: Final = (
     Field("role", "role", _ROLE, "what the person may do", required=True),
-    Field("password", "password", _REFERENCE, "reference to the password for the sign-in page", default=""),
+    Field("password", "password", REFERENCE, "reference to the password for the sign-in page", default=""),
     Field(
         "password_hash",
         "password_hash",
@@ -174,7 +174,7 @@ PERSON_FIELDS: Final = (
         "its argon2id hash, as printed by `evac access password`",
         default="",
     ),
-    Field("totp", "totp", _REFERENCE, "reference to the secret of an authenticator app", default=""),
+    Field("totp", "totp", REFERENCE, "reference to the secret of an authenticator app", default=""),
     Field("key", "key", ED25519_KEY, "public key for signed requests and break-glass", default=""),
     Field(
         "subject", "subject", text(), "`sub` of the person at the identity provider; `''`: not known there"
@@ -196,7 +196,7 @@ _PROVIDER: Final = Record(
     (
         Field("issuer", "issuer", _URL, "its issuer, exactly as it calls itself", required=True),
         Field("client", "client", text(), "the client id that it gave to evac", required=True),
-        Field("client_secret", "secret", _REFERENCE, "reference to the client secret", default=""),
+        Field("client_secret", "secret", REFERENCE, "reference to the client secret", default=""),
         Field(
             "scopes",
             "scopes",

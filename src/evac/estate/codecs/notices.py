@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from evac.estate.codecs.access import read_reference
+from evac.estate.codecs.access import REFERENCE
 from evac.estate.format.document import (
     MAP,
     NOTICES_FILE,
@@ -32,14 +32,6 @@ from evac.notices.values import KINDS, SEVERITIES, UPDATE, Channel, Kind, Notice
 
 SCHEMA_ID: Final = "urn:evac:notices:1"
 CHANNELS_MOST: Final = 16
-
-_REFERENCE: Final = Scalar(
-    "reference: `env:NAME`, `file:/path` or `command:/path ARGUMENTS`",
-    read_reference,
-    str,
-    {"type": "string", "pattern": "^(env:.|file:/|command:/)"},
-    quoted=True,
-)
 
 
 def _read_link(raw: str) -> str:
@@ -64,10 +56,10 @@ _LINK: Final = Scalar(
 )
 
 CHANNEL_FIELDS: Final = (
-    Field("apprise", "apprise", _REFERENCE, "reference to the URL that Apprise sends to", default=""),
-    Field("webhook", "webhook", _REFERENCE, "or reference to the address of a signed webhook", default=""),
+    Field("apprise", "apprise", REFERENCE, "reference to the URL that Apprise sends to", default=""),
+    Field("webhook", "webhook", REFERENCE, "or reference to the address of a signed webhook", default=""),
     Field(
-        "secret", "secret", _REFERENCE, "reference to the key of a webhook, `whsec_` and base64", default=""
+        "secret", "secret", REFERENCE, "reference to the key of a webhook, `whsec_` and base64", default=""
     ),
     Field(
         "kinds", "kinds", Listed(choice(KINDS), one_allowed=True), "only messages of these kinds", default=()

@@ -23,6 +23,7 @@ from pydantic.dataclasses import dataclass as _checked
 
 from evac.model.canonical import fields_in_order, keys_in_order, written
 from evac.model.errors import InvalidInput, PlanError
+from evac.model.instance import LeftOff
 from evac.model.plan import Outcome, Plan, Step
 from evac.steps.registry import PLANNED
 
@@ -48,6 +49,7 @@ def document_of(plan: Plan) -> dict[str, Any]:
     """
     tick = plan.tick_ms
     body = {f.name: _plain(getattr(plan, f.name)) for f in fields(plan) if f.name not in _SPELLED_OUT}
+    body["left_off"] = [_left_off(entry) for entry in plan.left_off]
     for name in ("intervals", "left_off", "wave"):
         if not body[name]:
             del body[name]
@@ -108,7 +110,7 @@ def _sheds(plan: Plan) -> list[dict[str, Any]]:
     """Replicas shed, one entry a service."""
     found: dict[str, int] = {}
     for step in plan.steps:
-        if PLANNED[step.kind].frees_room:
+        if PLANNED[step.kind].frees_capacity:
             found[step.target] = found.get(step.target, 0) + step.count
     return [{"replicas": n, "service": s} for s, n in sorted(found.items())]
 
@@ -150,6 +152,13 @@ def _service(outcome: Outcome) -> dict[str, Any]:
         body["reason"] = outcome.reason
         if outcome.why.kind == "text":
             del body["why"]
+    return _in_order(body)
+
+
+def _left_off(entry: LeftOff) -> dict[str, Any]:
+    body: dict[str, Any] = _plain(entry) | {"reason": entry.reason}
+    if entry.why.kind == "text":
+        del body["why"]
     return _in_order(body)
 
 
@@ -230,6 +239,8 @@ def _arguments(document: dict[str, Any]) -> dict[str, Any]:
     }
     body["steps"] = [_step_arguments(step) for step in document["steps"]]
     body["outcomes"] = [_outcome_arguments(row) for row in document["services"]]
+    if "left_off" in document:
+        body["left_off"] = [_left_off_arguments(row) for row in document["left_off"]]
     return body
 
 
@@ -255,6 +266,12 @@ def _outcome_arguments(row: dict[str, Any]) -> dict[str, Any]:
     if "reason" in row and "why" not in row:
         body["why"] = {"kind": "text", "text": row["reason"]}
     return body
+
+
+def _left_off_arguments(row: dict[str, Any]) -> dict[str, Any]:
+    """As for outcomes."""
+    body = {key: value for key, value in row.items() if key != "reason"}
+    return body | {"why": row.get("why") or {"kind": "text", "text": row["reason"]}}
 
 
 def read(path: Path) -> tuple[Plan, str]:

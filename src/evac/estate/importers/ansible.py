@@ -20,7 +20,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.csv import NAMES, STATES, bare
 from evac.estate.importers.hosts import Host, add_hosts, host_examples
-from evac.estate.importers.imported import Imported, Options
+from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.source_files import at, entries, is_id, items_in, read_values, word
 from evac.model.diagnostic import Place
 
@@ -43,6 +43,11 @@ _AMOUNTS: Final[Mapping[str, Quantity]] = {
 }
 _SERIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,62}", re.ASCII)
 _PLAIN_NUMBER: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
+
+
+def looks_like(name: str, head: str) -> Sign | None:
+    """What a file that begins like this says, if it is a source of this kind."""
+    return "placed" if '"_meta"' in head and '"hostvars"' in head else None
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:

@@ -8,6 +8,7 @@ of Backstage (entity references, spec of each kind).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from typing import Final
 from evac.estate.format.document import LIST, MAP, YAML_BYTES_MAX, Node, read_documents
 from evac.estate.format.problems import Problems
 from evac.estate.importers.images import engine_of_image
-from evac.estate.importers.imported import Imported, Options
+from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.services import Catalogue, Need, service_examples, tier_of
 from evac.estate.importers.source_files import entries, items_in, read_text, word
 from evac.model.diagnostic import Place
@@ -26,6 +27,11 @@ _DEFAULT: Final = "default"
 _STORE_TYPES: Final = frozenset(
     ("database", "db", "datastore", "bucket", "s3-bucket", "storage", "cache", "queue", "topic")
 )
+
+
+def looks_like(name: str, head: str) -> Sign | None:
+    """What a file that begins like this says, if it is a source of this kind."""
+    return "names" if re.search(r"apiVersion[\"']?:\s*[\"']?backstage\.io/", head) else None
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:

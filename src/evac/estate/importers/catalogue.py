@@ -15,11 +15,11 @@ from typing import Final
 
 from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.csv import bare
+from evac.estate.importers.csv import HOST_COLUMNS, bare
 from evac.estate.importers.images import engine_of_image
-from evac.estate.importers.imported import Imported, Options
+from evac.estate.importers.imported import Imported, Options, Sign
 from evac.estate.importers.services import Catalogue, Need, fill_in, service_examples
-from evac.estate.importers.source_files import entries, read_cells, read_text, read_values
+from evac.estate.importers.source_files import entries, header_of, read_cells, read_text, read_values
 from evac.model.diagnostic import Place
 
 _BYTES_MAX: Final = 32 * 2**20
@@ -46,6 +46,16 @@ _WRAPPERS: Final = ("services", "catalogue", "catalog", "components", "applicati
 
 Facts = dict[str, list[tuple[str, Place]]]
 """Meaning -> the texts that say it, with their places."""
+
+
+def looks_like(name: str, head: str) -> Sign | None:
+    """What a file that begins like this says, if it is a source of this kind."""
+    if name.endswith((".csv", ".tsv")):
+        columns = {_meaning(cell) for cell in header_of(head, name)}
+        hosts = {bare(cell) for cell in header_of(head, name)} & set(HOST_COLUMNS)
+        return "names" if "name" in columns and not hosts else None
+    is_other = re.search(r"^(?:evac|recipe|apiVersion):|^\s+(?:image|build):", head, re.MULTILINE)
+    return "names" if re.search(r"^services:\s*$", head, re.MULTILINE) and not is_other else None
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:

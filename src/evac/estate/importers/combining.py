@@ -55,10 +55,13 @@ def combine(parts: list[Part], problems: Problems) -> Imported:
         for name, entry in part.imported.sections.get("services", {}).items()
         if not entry.comment.startswith(EXTERNAL)
     }
+    stores = {name for part in parts for name in part.imported.sections.get("stores", {})} - described
     for part in parts:
         for section, entries in part.imported.sections.items():
             for name, entry in entries.items():
-                _add_entry(section, name, _firm(entry, part, described), part, known, problems)
+                if not (section == "services" and name in stores and entry.comment.startswith(EXTERNAL)):
+                    firm = _firm(entry, part, described, stores)
+                    _add_entry(section, name, firm, part, known, problems)
         made.unknown += [replace(one, what=f"{part.name}: {one.what}") for one in part.imported.unknown]
         made.examples += [line for line in part.imported.examples if line not in made.examples]
     _add_tables(parts, made, problems)
@@ -150,17 +153,22 @@ def _widest(first: Value, second: Value) -> Value:
     return {"per_server": max(most)} if most else first
 
 
-def _firm(entry: Entry, part: Part, described: set[str]) -> Entry:
-    """An entry whose needs of services that only other sources describe are as hard as any."""
+def _firm(entry: Entry, part: Part, described: set[str], stores: set[str]) -> Entry:
+    """An entry whose needs of what only other sources describe, services or stores, are as hard as any."""
     needs = entry.values.get("needs")
     if not isinstance(needs, list):
         return entry
     own = part.imported.sections.get("services", {})
-    outside = {name for name, one in own.items() if one.comment.startswith(EXTERNAL)} & described
-    firm: list[Value] = [
-        {"service": need["service"]} if isinstance(need, dict) and need.get("service") in outside else need
-        for need in needs
-    ]
+    outside = {name for name, one in own.items() if one.comment.startswith(EXTERNAL)}
+    firm: list[Value] = []
+    for need in needs:
+        name = need.get("service") if isinstance(need, dict) else None
+        if name in outside & described:
+            firm.append({"service": name})
+        elif name in outside & stores:
+            firm.append({"store": name})
+        else:
+            firm.append(need)
     return replace(entry, values={**entry.values, "needs": firm})
 
 

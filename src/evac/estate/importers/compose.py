@@ -19,7 +19,7 @@ from evac.estate.format import quantities as q
 from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.images import engine_of_image
-from evac.estate.importers.imported import Imported, Options, Unknown, Value
+from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.source_files import at, entries, is_id, read_text, read_tree
 from evac.model.diagnostic import Place
 from evac.model.units import QUANTITY_LIMIT
@@ -80,6 +80,14 @@ class _Variables:
                     f"what uses it stays unknown; set {name} in the .env file next to the Compose file",
                 )
         return None if missing else filled
+
+
+def looks_like(name: str, head: str) -> Sign | None:
+    """What a file that begins like this says, if it is a source of this kind."""
+    if name in NAMES:
+        return "unplaced"
+    is_one = re.search(r"^services:\s*$", head, re.MULTILINE) and re.search(r"^\s+image:", head, re.MULTILINE)
+    return "unplaced" if is_one else None
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:

@@ -24,8 +24,8 @@ from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import Quantity, QuantityError
 from evac.estate.importers.hosts import Host, add_hosts, host_examples
-from evac.estate.importers.imported import Imported, Options, Unknown, Value
-from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, read_cells, read_text
+from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
+from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, header_of, read_cells, read_text
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -33,7 +33,7 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "site": ("site", "dc", "datacenter", "datacentre", "facility", "building", "location", "region"),
         "hall": ("hall", "room", "floor", "suite", "serverroom"),
         "rack": ("rack", "rackname", "cabinet", "rackid"),
-        "position": ("position", "rackposition", "u", "rackunit", "ru"),
+        "position": ("position", "rackposition", "u", "rackunit", "ru", "he"),
         "feed": ("feed", "feeds", "powerfeed", "powerfeeds", "pdu", "pdus"),
         "pool": ("pool", "nodepool", "cluster", "k8scluster"),
         "services": ("service", "services", "role", "roles", "app", "apps", "application", "applications"),
@@ -229,6 +229,21 @@ class _Reading:
         if self.counts[f"{code} {meaning}"] <= LISTED_MAX:
             place = row.place(self.columns[meaning].position, self.table.delimiter)
             self.problems.add(code, message, place, hint)
+
+
+HOST_COLUMNS: Final = ("host", "hostname", "fqdn", "server", "servername", "machine", "node", "asset")
+"""Names of a column of hosts that no other list has."""
+
+
+def looks_like(name: str, head: str) -> Sign | None:
+    """What a file that begins like this says, if it is a source of this kind."""
+    if not name.endswith((".csv", ".tsv")):
+        return None
+    cells = header_of(head, name)
+    meanings = {known[0] for cell in cells if (known := understand(cell)) is not None}
+    if {"host", "site"} <= meanings:
+        return "placed"
+    return "unplaced" if any(bare(cell) in HOST_COLUMNS for cell in cells) else None
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:

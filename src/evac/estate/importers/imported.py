@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from evac.estate.format.spec import FORMAT_VERSION, SECTIONS
 from evac.model.diagnostic import Diagnostic
@@ -56,6 +56,10 @@ class SourceError(EstateError):
         self.message = f"{errors} {noun} in the source; nothing was written"
         self.hint = "fix these lines, then run the import again"
         self.args = (self.message,)
+
+
+Sign: TypeAlias = Literal["placed", "unplaced", "names"]
+"""What a file that can be imported says: where things are; things, but not where; or only names and facts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from evac.estate.format.document import LIST, MAP, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.csv import STATES, bare
 from evac.estate.importers.hosts import Host, add_hosts, host_examples
-from evac.estate.importers.imported import Imported, Options, Unknown
+from evac.estate.importers.imported import Imported, Options, Sign, Unknown
 from evac.estate.importers.source_files import at, is_id, items_in, read_values, word
 from evac.model.diagnostic import Place
 
@@ -25,6 +25,11 @@ _NO_SERVERS: Final = re.compile(
 )
 _PLAIN_SERIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:#-]{0,62}", re.ASCII)
 _POSITION: Final = re.compile(r"(\d{1,3})(?:\.0)?", re.ASCII)
+
+
+def looks_like(name: str, head: str) -> Sign | None:
+    """What a file that begins like this says, if it is a source of this kind."""
+    return "placed" if '"device_type"' in head and '"results"' in head else None
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:

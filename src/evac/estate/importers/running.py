@@ -412,12 +412,19 @@ RECIPE_KIND: Final = "recipe"
 
 
 def import_recipe(
-    path: Path, target: Path | None = None, *, strict: bool = False, update: bool = False
+    path: Path,
+    target: Path | None = None,
+    *,
+    strict: bool = False,
+    update: bool = False,
+    name: str | None = None,
+    stated: tuple[str, ...] = (),
 ) -> tuple[Path, ImportResult]:
     """Make or update the estate of a recipe; the folder it is in, and the result.
 
-    `target`: another folder than the recipe names; `update`: refuse if there is nothing to update. Raises
-    as `import_estate` does, also for what is wrong in the recipe.
+    `target`: another folder than the recipe names; `update`: refuse if there is nothing to update; `name` and
+    `stated`: of the estate, and lines of YAML for its first overlay. Raises as `import_estate` does, also
+    for what is wrong in the recipe.
     """
     problems = Problems()
     recipe = read_recipe(path, KINDS, problems)
@@ -436,8 +443,9 @@ def import_recipe(
         made = renamed(facts, source.names)
         parts.append(Part(source.name, made, source.place, source.observed, source.good_for))
     imported = combine(parts, problems)
-    name = path.resolve().parent.name if path.stem in ("estate", "recipe") else path.stem
-    return into, _write(RECIPE_KIND, imported, problems, into, name or "estate", None, strict)
+    usual = path.resolve().parent.name if path.stem in ("estate", "recipe") else path.stem
+    name = name or usual or "estate"
+    return into, _write(RECIPE_KIND, imported, problems, into, name, None, strict, stated)
 
 
 def _write(
@@ -448,6 +456,7 @@ def _write(
     name: str,
     overlay: Path | None,
     strict: bool,
+    stated: tuple[str, ...] = (),
 ) -> ImportResult:
     """Write what was read, or nothing."""
     if strict:
@@ -459,7 +468,7 @@ def _write(
     document = document_text(kind, imported)
     texts = {document_name(kind): document} | {f"{name}.csv": text for name, text in tables.items()}
     check_free(target, before, texts)
-    own_words = overlay_text(target, overlay, _example_overlay(name, imported))
+    own_words = overlay_text(target, overlay, _example_overlay(name, stated, imported))
     gone = [f"{name}.csv" for name in before.tables if name not in tables]
     write_all(target, texts | ({"overlay.yaml": own_words} if own_words is not None else {}), gone)
     diff = (
@@ -494,13 +503,14 @@ def _result(
 _WORTH_MAX: Final = 10
 
 
-def _example_overlay(name: str, imported: Imported) -> str:
+def _example_overlay(name: str, stated: tuple[str, ...], imported: Imported) -> str:
     lines = [
         "# What only you know. This file is yours: an import creates it once and never changes it again.",
         "# It is merged over the imported facts, and what it says wins. Take the sign # away where you know",
         "# the answer; what stays unknown is treated as unknown, never guessed.",
         "evac: 1",
         f"name: {scalar_text(name[:100])}",
+        *stated,
         "",
         *(f"# {line}".rstrip() for line in imported.examples),
     ]

@@ -98,6 +98,13 @@ def read_cells(text: str, file: str, problems: Problems) -> Cells | None:
     return Cells(header, _checked(header, body, delimiter, problems), delimiter)
 
 
+def header_of(text: str, file: str) -> tuple[str, ...]:
+    """The names of the columns of a table, by its beginning; none where it has no header."""
+    lines = (line for line in text.splitlines() if _counts(line) and not _SEPARATOR.fullmatch(line))
+    table = read_cells(next(lines, ""), file, Problems())
+    return () if table is None else table.header.cells
+
+
 def _counts(line: str) -> bool:
     return bool(line.strip()) and not line.lstrip().startswith("#")
 

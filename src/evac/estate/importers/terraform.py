@@ -15,7 +15,7 @@ from typing import Final
 from evac.estate.format.document import MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.hosts import Host, add_hosts
-from evac.estate.importers.imported import Imported, Options, Unknown, Value
+from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.services import service_examples
 from evac.estate.importers.source_files import at, is_id, items_in, read_values, word
 
@@ -92,6 +92,12 @@ class _Resource:
     address: str
     values: Node
     node: Node
+
+
+def looks_like(name: str, head: str) -> Sign | None:
+    """What a file that begins like this says, if it is a source of this kind."""
+    is_one = '"terraform_version"' in head and ('"root_module"' in head or '"planned_values"' in head)
+    return "placed" if is_one else None
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:

@@ -31,7 +31,7 @@ from evac.engine.lead.watch_journal import decode as decode_record
 from evac.engine.plans import library
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
-from evac.engine.stores.sightings import pages, read_sightings
+from evac.engine.stores.sightings import read_sightings
 from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 from evac.notices import rule
@@ -40,7 +40,7 @@ from evac.notices.values import Concern, Kind, Known, News, State
 from evac.office.hub import Hub
 from evac.office.runs import OPEN_MOST, Register
 from evac.store.journal import head_of, records_after
-from evac.store.port import Entry, Store
+from evac.store.port import Entry, Store, all_entries
 from evac.views.situation_view import rivals_hint, rivals_words
 from evac.views.wait_words import words_of
 
@@ -270,7 +270,7 @@ class Looker:
                 estate = digest_in(seen.value)
         now_ms = self._clock.monotonic_ms()
         if self._ready_ms is None or now_ms - self._ready_ms >= PLANS_MS:
-            rows = [library.decode(entry) for entry in await pages(self._store, library.PREFIX)]
+            rows = [library.decode(entry) for entry in await all_entries(self._store, library.PREFIX)]
             self._ready, self._ready_ms = [one for one in rows if one is not None], now_ms
         ready = self._ready
         # A plan for which a better one is still looked for says nothing of how good plans are.
@@ -302,7 +302,7 @@ class Looker:
         cannot be read is a concern itself.
         """
         await self._register.look()
-        open_runs = {entry.key.removeprefix(OPEN) for entry in await pages(self._store, OPEN)}
+        open_runs = {entry.key.removeprefix(OPEN) for entry in await all_entries(self._store, OPEN)}
         waits = {run: wants for run, wants in self._register.waits.items() if run in open_runs}
         problems = {run: why for run, why in self._register.problems.items() if run in open_runs}
         unread = open_runs - waits.keys()
@@ -313,7 +313,7 @@ class Looker:
 
     async def _exports(self) -> tuple[Concern, ...]:
         found = []
-        for entry in await pages(self._store, EXPORTED):
+        for entry in await all_entries(self._store, EXPORTED):
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 told = orjson.loads(entry.value)
                 site = entry.key.removeprefix(EXPORTED)

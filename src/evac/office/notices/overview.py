@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from evac.engine.clock import Clock
-from evac.engine.stores.sightings import pages
 from evac.model.errors import Conflict, Corrupt
 from evac.notices import values as boxes
 from evac.notices.values import (
@@ -48,7 +47,7 @@ from evac.notices.values import (
 )
 from evac.store.anchors import Anchor
 from evac.store.journal import Journal, head_of, read, records_after
-from evac.store.port import Change, Delete, Lease, Put, Store
+from evac.store.port import Change, Delete, Lease, Put, Store, all_entries
 
 LEASE: Final = "notices"
 STATE: Final = "notices/state"
@@ -78,7 +77,7 @@ class Ledger:
                 Corrupt
             ):  # what was known is found out again, and what is open told again
                 made.state = state_of(entry.value)
-        kept = {one.key.removeprefix(BOX): box_of(one.value) for one in await pages(store, BOX)}
+        kept = {one.key.removeprefix(BOX): box_of(one.value) for one in await all_entries(store, BOX)}
         made.channels = channels
         for name, channel in channels.items():
             about = _about(channel)
@@ -292,7 +291,7 @@ class NoticeBoard:
     async def look(self) -> None:
         """Raises Unavailable. What cannot be read is left out."""
         boxes: dict[str, Box] = {}
-        for entry in await pages(self._store, BOX):
+        for entry in await all_entries(self._store, BOX):
             with suppress(Corrupt):
                 boxes[entry.key.removeprefix(BOX)] = box_of(entry.value)
         await self._read_on()

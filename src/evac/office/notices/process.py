@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from evac.app.estates.copies import edition_of
-from evac.app.side_process import Leads, led_by_parent, until_ended
+from evac.app.side_process import Leads, end_of, led_by_parent, until_ended
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.leadership import LEADER, Leadership
 from evac.estate.codecs.notices import load_notices
@@ -39,7 +39,6 @@ AGAIN_S: Final = 1.0
 IDLE_S: Final = 0.25
 FILE_S: Final = 2.0
 TTL_MS: Final = 10_000
-FAILED: Final = 1
 Say = Callable[[str], None]
 
 
@@ -224,12 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--as-of", type=date.fromisoformat)
     parser.add_argument("--lease-ms", type=int, default=TTL_MS)
     told = parser.parse_args(arguments)
-    try:
-        asyncio.run(tell_people(told.estate, told.store, told.notices, told.site, told.as_of, told.lease_ms))
-    except EvacError as error:
-        print(f"error: {error.message} [{error.code}]", file=sys.stderr)
-        return FAILED
-    return 0
+    return end_of(
+        lambda: tell_people(told.estate, told.store, told.notices, told.site, told.as_of, told.lease_ms)
+    )
 
 
 if __name__ == "__main__":

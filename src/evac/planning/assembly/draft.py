@@ -18,7 +18,7 @@ from evac.model.instance import Instance, LostStore
 from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome
 from evac.model.reason import NAMED_MOST, Reason
 from evac.model.units import UNBOUNDED
-from evac.planning.assembly.room import has_no_room
+from evac.planning.assembly.capacity import has_no_capacity
 from evac.planning.evacuation.board import FAILED_TIME, NEVER, SHEDS, STARTS, Board
 from evac.planning.evacuation.legality import lack_time
 from evac.steps.registry import PLANNED, kind_of
@@ -49,14 +49,15 @@ class Draft:
     def add(self, kind: str, target: str, name: str, start: int, end: int, **fields: object) -> str:
         """Make a step of ticks; returns its id."""
         tick = self.instance.tick_ms
-        told: dict[str, object] = {"deadline_ms": max(2 * (end - start), 1) * tick, **_USUAL[kind], **fields}
+        deadline = max(2 * (end - start), 1) * tick
+        rest: dict[str, object] = {"deadline_ms": deadline, **_USUAL[kind], **fields}
         self.steps[name] = Step(
             id=name,
             kind=kind,
             target=target,
             start_ms=start * tick,
             end_ms=end * tick,
-            **told,  # type: ignore[arg-type]
+            **rest,  # type: ignore[arg-type]
         )
         return name
 
@@ -153,7 +154,9 @@ def sensitivities(
         changed = _changed(instance, demand, weight)
         board = solve(changed, 0)
         again = price(changed, *outages(changed, times_of(changed, board)))
-        fixed_base, fixed_top = (base, top) if demand <= 100 else _with_less_room(changed, steps, base, top)
+        fixed_base, fixed_top = (
+            (base, top) if demand <= 100 else _with_less_capacity(changed, steps, base, top)
+        )
         found.append(Sensitivity(words, price(changed, fixed_base, fixed_top), again))
     return tuple(found)
 
@@ -176,7 +179,9 @@ def _changed(instance: Instance, demand: int, weight: int) -> Instance:
     return replace(instance, services=services, rows=rows)
 
 
-def _with_less_room(instance: Instance, steps: tuple[Step, ...], base: Ints, top: Ints) -> tuple[Ints, Ints]:
+def _with_less_capacity(
+    instance: Instance, steps: tuple[Step, ...], base: Ints, top: Ints
+) -> tuple[Ints, Ints]:
     """Outages when starts take their rows in planned order and those that do not fit never happen."""
     s, horizon = instance.services, instance.horizon
     rows = {name: n for n, name in enumerate(instance.row_names)}
@@ -301,7 +306,7 @@ def _reason(
     held = _waits_in_vain(draft, times, service)
     if held is not None or service in late:
         return held or Reason("late")
-    return Reason("no-capacity" if has_no_room(draft.instance, service) else "capacity-not-found")
+    return Reason("no-capacity" if has_no_capacity(draft.instance, service) else "capacity-not-found")
 
 
 def _waits_in_vain(draft: Draft, times: Times, service: int) -> Reason | None:
@@ -354,10 +359,10 @@ def _late(draft: Draft, times: Times) -> frozenset[int]:
 
 
 def _helped(draft: Draft) -> dict[str, set[str]]:
-    """Of each service that is shed, those that it makes room for."""
+    """Of each service that is shed, those that it frees capacity for."""
     found: dict[str, set[str]] = {}
     for step in draft.steps.values():
-        if kind_of(step.kind).frees_room:
+        if kind_of(step.kind).frees_capacity:
             found.setdefault(step.target, set()).update(step.for_services)
     return found
 

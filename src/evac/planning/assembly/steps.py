@@ -217,7 +217,7 @@ def _starts(draft: Draft) -> None:
 
 
 def _ended_sheds(draft: Draft, rows: Iterable[int], start_ms: int) -> set[str]:
-    """Sheds on the rows of a start that have ended by then: their room may be what it uses."""
+    """Sheds on the rows of a start that have ended by then: their capacity may be what it uses."""
     names = {name for row in rows for name in draft.sheds_on.get(row, ())}
     return {name for name in names if draft.steps[name].end_ms <= start_ms}
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from evac.model.instance import WHOLE, Instance, LeftOff
 from evac.model.plan import Wave
+from evac.model.reason import OffReason
 from evac.model.step_id import member_step, power_step, target_step
 from evac.planning.assembly.draft import Draft
 from evac.planning.evacuation.board import NEVER, Board
@@ -86,7 +87,7 @@ def left_off(instance: Instance, board: Board) -> tuple[LeftOff, ...]:
     """Servers of the domain that stay off: those that are no rows, and those no boot was found for."""
     rows = instance.brought_up
     still = rows[board.row["on_at"][rows] < 0]
-    found: dict[tuple[str, str], list[str]] = {}
+    found: dict[tuple[str, OffReason], list[str]] = {}
     for row in still.tolist():
         site = instance.site_names[int(instance.rows.site[row])]
         found.setdefault((site, _why(instance, board, row)), []).append(instance.row_names[row])
@@ -94,12 +95,12 @@ def left_off(instance: Instance, board: Board) -> tuple[LeftOff, ...]:
     return tuple(sorted((*instance.left_off, *more), key=lambda x: (x.domain, x.reason)))
 
 
-def _why(instance: Instance, board: Board, row: int) -> str:
+def _why(instance: Instance, board: Board, row: int) -> OffReason:
     watts = int(instance.rows.watts[row])
     for number in instance.rows.power[row].tolist():
         if number >= 0 and int(board.budget[number]["left"]) < watts:
-            return f"the power of {instance.power[number].id} does not reach"
-    return "it would be on only after the horizon"
+            return OffReason("not-enough-power", instance.power[number].id)
+    return OffReason("late")
 
 
 def wave_of(instance: Instance, board: Board, better: Instance, boot_tools: int) -> Wave | None:

@@ -1,6 +1,6 @@
 """Weight splitting: each milestone's weight is shared among all that makes it late.
 
-What a split is worth is known exactly for every limit and every room (a greedy), so each step moves
+What a split is worth is known exactly for every limit and every capacity (a greedy), so each step moves
 weight to where one more unit is worth most. An average of splits is a split too. Prices of the final
 placement stay as the relaxation found them. Kernels use floats with + - * / only, so every machine rounds
 alike.
@@ -220,7 +220,7 @@ def _pop(heap: IntArray, ready: int, weight: FloatArray, size: FloatArray) -> in
 
 
 @allocating_kernel
-def room_waits(
+def capacity_waits(
     weight: FloatArray,
     size: FloatArray,
     first: float,
@@ -229,12 +229,12 @@ def room_waits(
     horizon: float,
     out: FloatArray,
 ) -> None:
-    """Mean ticks each member of a capacity row waits for room, laid end to end by weight per size."""
+    """Mean ticks each member of a capacity row waits for capacity, laid end to end by weight per size."""
     ratio = np.empty(len(size))
     for member in range(len(size)):
         ratio[member] = -(weight[member] / size[member])
     order = np.argsort(ratio, kind="mergesort")
-    room = first
+    capacity = first
     tick = 0.0
     event = 0
     for place in range(len(order)):
@@ -245,14 +245,14 @@ def room_waits(
             if tick >= horizon:
                 total += left * horizon
                 left = 0.0
-            elif room > 0.0:
-                taken = min(left, room)
+            elif capacity > 0.0:
+                taken = min(left, capacity)
                 total += taken * tick
                 left -= taken
-                room -= taken
+                capacity -= taken
             elif event < len(gain):
                 tick = gain_tick[event]
-                room += gain[event]
+                capacity += gain[event]
                 event += 1
             else:
                 tick = horizon
@@ -288,13 +288,13 @@ def spread_flows(
         short[i] = 0
         if nodes.lost[i]:
             left = nodes.horizon - nodes.head[i]
-            room = left * total - nodes.reserve[i]
+            capacity = left * total - nodes.reserve[i]
             price = total * (owed + left * others)
-            if room <= 0.0:
+            if capacity <= 0.0:
                 short[i] = 1
                 scale = 0.0
-            elif price > room:
-                scale = room / price
+            elif price > capacity:
+                scale = capacity / price
         flow[start[i]] = total * (1.0 - scale * others)
         for o in range(start[i] + 1, start[i + 1]):
             flow[o] = total * scale * theta[o]
@@ -403,7 +403,7 @@ def price_rows(
         else:
             e, f = members.gain_start[row], members.gain_start[row + 1]
             gain_tick, gain = members.gain_tick[e:f], members.gain[e:f]
-            room_waits(
+            capacity_waits(
                 weight[a:b], members.size[a:b], members.first[row], gain_tick, gain, horizon, wait[a:b]
             )
 

@@ -1,6 +1,6 @@
-"""Room of rows, and how many replicas of a service fit where and when.
+"""Capacity of rows, and how many replicas of a service fit where and when.
 
-Sections 1 and 2 of docs/explanation/bound.md. Room is what unsheddable survivors leave; it is
+Sections 1 and 2 of docs/explanation/bound.md. Capacity is what unsheddable survivors leave; it is
 counted whole, as everything else may be shed.
 """
 
@@ -120,9 +120,9 @@ NEVER: Final = 2**62
 class Needs:
     """Replicas of each service that must stand or start.
 
-    away (S): survivors that take no room. base_total, top_total (S): replicas that base needs on
+    away (S): survivors that take no capacity. base_total, top_total (S): replicas that base needs on
     rows, and further ones for top. base_starts, top_starts (S): starts. base, top (S): replicas that
-    need room, 0 where a running milestone cannot be shed.
+    need capacity, 0 where a running milestone cannot be shed.
     """
 
     away: IntColumn
@@ -149,12 +149,12 @@ def needs_of(instance: Instance) -> Needs:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Room:
+class Capacity:
     """Where services fit.
 
     per_pool (S, P), per_site (S, Z): most replicas in all; new_per_pool, new_per_site: of those that
-    need room. base_tick, top_tick, one_tick (S): first tick with room for the base, for all, for one
-    replica: AT_ONCE, NEVER, or ticks after the first possible boot. usable (V, R): room that counts
+    need capacity. base_tick, top_tick, one_tick (S): first tick with capacity for the base, for all, for one
+    replica: AT_ONCE, NEVER, or ticks after the first possible boot. usable (V, R): capacity that counts
     for prices. usable_pool (P, R): its sums, dark rows included; powered (P, R): without them.
     """
 
@@ -214,11 +214,11 @@ def _alike(*columns: np.ndarray[tuple[int], np.dtype[np.generic]]) -> tuple[Inde
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Shapes:
-    """Rows alike in pool and room hold the same. room (H, R), pool, is_pool, fit, wanted: of each shape, the
-    last two scratch and where anything that counts fits; of (V): the shape of each row; row, shape, cell:
-    of the rows pool by pool, from first (P + 1) on."""
+    """Rows alike in pool and capacity hold the same. capacity (H, R), pool, is_pool, fit, wanted: of each
+    shape, the last two scratch and where anything that counts fits; of (V): the shape of each row; row,
+    shape, cell: of the rows pool by pool, from first (P + 1) on."""
 
-    room: IntColumn
+    capacity: IntColumn
     pool: IndexColumn
     is_pool: BoolColumn
     fit: IntColumn
@@ -230,13 +230,15 @@ class _Shapes:
     first: IntColumn
 
 
-def _shapes(instance: Instance, room: IntColumn, cell: IndexColumn) -> _Shapes:
+def _shapes(instance: Instance, capacity: IntColumn, cell: IndexColumn) -> _Shapes:
     pool, is_pool = instance.rows.pool, instance.rows.is_pool
-    found, of = _alike(pool, is_pool, *room.T)
+    found, of = _alike(pool, is_pool, *capacity.T)
     row = np.argsort(pool, kind="stable").astype(np.int32)
     first = np.searchsorted(pool[row], np.arange(len(instance.pools) + 1)).astype(np.int64)
     fit, wanted = np.zeros(len(found), np.int64), np.zeros(len(found), np.bool_)
-    return _Shapes(room[found], pool[found], is_pool[found], fit, wanted, of, row, of[row], cell[row], first)
+    return _Shapes(
+        capacity[found], pool[found], is_pool[found], fit, wanted, of, row, of[row], cell[row], first
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -249,7 +251,7 @@ class _Table:
     """
 
     instance: Instance
-    room: IntColumn
+    capacity: IntColumn
     by_rack: _Parts
     by_feed: _Parts
     cells: _Cells
@@ -268,13 +270,13 @@ class _Table:
         return self.instance.present.row[some], self.instance.present.count[some]
 
 
-def room_of(instance: Instance, needs: Needs) -> Room:
+def capacity_of(instance: Instance, needs: Needs) -> Capacity:
     """Sweeps all services once; under a millisecond a service at 58,000 rows."""
     return Sweep(instance, needs).whole()
 
 
 class Sweep:
-    """Room of an instance, worked out service by service: heads ask only for that of what is lost."""
+    """Capacity of an instance, worked out service by service: heads ask only for that of what is lost."""
 
     def __init__(self, instance: Instance, needs: Needs) -> None:
         self._instance, self._needs, self._table = instance, needs, _table(instance)
@@ -283,19 +285,19 @@ class Sweep:
         self._ticks = np.full((3, count), NEVER, np.int64)
         self._swept = np.zeros(count, np.bool_)
 
-    def of_lost(self) -> Room:
-        """Room of services that a loss touches; of others, of prices and of boots it says nothing."""
+    def of_lost(self) -> Capacity:
+        """Capacity of services that a loss touches; of others, of prices and of boots it says nothing."""
         services = self._instance.services
         self._sweep(services.base_lost | services.top_lost)
-        return self._room(np.zeros_like(self._table.room))
+        return self._capacity(np.zeros_like(self._table.capacity))
 
-    def whole(self) -> Room:
-        """Room of these and of everything that may be shed."""
+    def whole(self) -> Capacity:
+        """Capacity of these and of everything that may be shed."""
         services = self._instance.services
         self._sweep(services.base_lost | services.top_lost | services.sheddable)
         table = self._table
         wanted = table.wanted | table.shapes.wanted[table.shapes.of]
-        return self._room(_usable(self._instance, table.room, wanted, self._needs))
+        return self._capacity(_usable(self._instance, table.capacity, wanted, self._needs))
 
     def _sweep(self, chosen: BoolColumn) -> None:
         needs = self._needs
@@ -306,13 +308,13 @@ class Sweep:
             self._ticks[:, s] = [_enough(self._table, powered, int(amount)) for amount in counts]
         self._swept |= chosen
 
-    def _room(self, usable: IntColumn) -> Room:
+    def _capacity(self, usable: IntColumn) -> Capacity:
         instance, table = self._instance, self._table
         per_site, here_site = _per_site(instance, self._per_pool, self._here, len(instance.site_names))
         fixed = ~instance.services.sheddable[:, None]
         pool, pools = instance.rows.pool, len(instance.pools)
         base, top, one = self._ticks.copy()
-        return Room(
+        return Capacity(
             per_pool=self._per_pool.copy(),
             per_site=per_site,
             new_per_pool=np.maximum(0, self._per_pool - np.where(fixed, self._here, 0)),
@@ -337,15 +339,15 @@ def _table(instance: Instance) -> _Table:
     by_rack = _parts(np.where(rows.is_pool, -1, rows.rack), instance)
     by_feed = _parts(np.where(rows.is_pool, -1, rows.feed_group), instance)
     dark = instance.to_boot
-    room = np.ascontiguousarray(np.maximum(0, rows.capacity - np.maximum(0, fixed.T)))
+    capacity = np.ascontiguousarray(np.maximum(0, rows.capacity - np.maximum(0, fixed.T)))
     cells = _cells(instance, dark, by_rack.key, by_feed.key)
     return _Table(
         instance=instance,
-        room=room,
+        capacity=capacity,
         by_rack=by_rack,
         by_feed=by_feed,
         cells=cells,
-        shapes=_shapes(instance, room, cells.of),
+        shapes=_shapes(instance, capacity, cells.of),
         dark=dark,
         first=np.searchsorted(present.service, np.arange(len(services) + 1)).astype(np.int64),
         fit=np.zeros(len(rows), np.int64),
@@ -377,7 +379,7 @@ def _fill(table: _Table, s: int, wanted: bool) -> int:
     demand, eligible = services.demand[s], instance.eligible[s]
     per_server, most = int(services.per_server[s]), int(services.n[s])
     fill_fit(
-        shapes.room,
+        shapes.capacity,
         shapes.pool,
         shapes.is_pool,
         shapes.fit,
@@ -395,7 +397,7 @@ def _fill(table: _Table, s: int, wanted: bool) -> int:
         table.fit,
     )
     fill_standing(
-        table.room,
+        table.capacity,
         demand,
         *table.span(s),
         not services.sheddable[s],
@@ -453,7 +455,7 @@ def _per_site(
 
 
 def _enough(table: _Table, powered: int, count: int) -> int:
-    """First tick at which `count` replicas can have room; see section 2."""
+    """First tick at which `count` replicas can have capacity; see section 2."""
     missing = count - powered
     if count <= 0 or missing <= 0:
         return AT_ONCE
@@ -472,11 +474,11 @@ def _enough(table: _Table, powered: int, count: int) -> int:
     return low
 
 
-def _usable(instance: Instance, room: IntColumn, wanted: BoolColumn, needs: Needs) -> IntColumn:
-    """Room rounded down to what demands can fill, and none where nothing that counts can stand."""
+def _usable(instance: Instance, capacity: IntColumn, wanted: BoolColumn, needs: Needs) -> IntColumn:
+    """Capacity rounded down to what demands can fill, and none where nothing that counts can stand."""
     counted = (needs.base > 0) | (needs.top > 0)
     divisors = np.gcd.reduce(instance.services.demand[counted], axis=0, initial=0)
-    rounded = np.where(divisors > 0, room // np.maximum(1, divisors) * divisors, room)
+    rounded = np.where(divisors > 0, capacity // np.maximum(1, divisors) * divisors, capacity)
     return np.where(wanted[:, None], rounded, 0)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from evac.model.certificate import PlacementRows
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import Instance, Use
-from evac.planning.bound.capacity import Needs, Room, Sweep, needs_of
+from evac.planning.bound.capacity import Capacity, Needs, Sweep, needs_of
 from evac.planning.bound.heads import Heads, by_hand, heads_of, needs_tools, pools_of
 
 Factors = tuple[tuple[int, int], ...]
@@ -58,14 +58,14 @@ class Facts:
     """Columns over N = 2S + D milestones.
 
     name; weight; head: r; lost: milestones that have a head; fixed: running bases that cannot be
-    shed (O = 0); need: replicas that need room; lead: q of a capacity row. arcs: (i, j) -> ticks.
+    shed (O = 0); need: replicas that need capacity; lead: q of a capacity row. arcs: (i, j) -> ticks.
     works, sizes, curves, alike, dark, placed: what was worked out already, as several rows and certificates
     use the same.
     """
 
     instance: Instance
     needs: Needs
-    room: Room
+    capacity: Capacity
     heads: Heads
     name: tuple[str, ...]
     weight: IntColumn
@@ -105,25 +105,25 @@ def facts_of(instance: Instance) -> Facts:
 
 
 def whole(facts: Facts, sweep: Sweep) -> Facts:
-    """Facts with arcs, and with the room of everything that may be shed: what rows are made of."""
-    room = sweep.whole()
-    heads = replace(facts.heads, pools=pools_of(room))
-    return replace(facts, room=room, heads=heads, arcs=arcs_of(facts.instance, facts.needs, heads))
+    """Facts with arcs, and with the capacity of everything that may be shed: what rows are made of."""
+    capacity = sweep.whole()
+    heads = replace(facts.heads, pools=pools_of(capacity))
+    return replace(facts, capacity=capacity, heads=heads, arcs=arcs_of(facts.instance, facts.needs, heads))
 
 
 def facts_of_lost(instance: Instance) -> tuple[Facts, Sweep]:
-    """Facts with the room of what is lost alone and without arcs: all that heads are made of."""
+    """Facts with the capacity of what is lost alone and without arcs: all that heads are made of."""
     s, stores = instance.services, instance.stores
     needs = needs_of(instance)
     sweep = Sweep(instance, needs)
-    room = sweep.of_lost()
-    heads = heads_of(instance, needs, room)
+    capacity = sweep.of_lost()
+    heads = heads_of(instance, needs, capacity)
     none = np.zeros(len(stores), np.int64)
     all_lost = np.ones(len(stores), np.bool_)
     facts = Facts(
         instance=instance,
         needs=needs,
-        room=room,
+        capacity=capacity,
         heads=heads,
         name=(
             *(f"{name}.base" for name in s.id),

@@ -16,7 +16,7 @@ import numpy as np
 
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import WHOLE, Instance, Use
-from evac.planning.bound.capacity import AT_ONCE, NEVER, Needs, Room
+from evac.planning.bound.capacity import AT_ONCE, NEVER, Capacity, Needs
 from evac.planning.compiled import fill, inner, kernel
 from evac.steps.boot import Boot
 from evac.steps.fence import Fence
@@ -69,7 +69,7 @@ def by_hand(instance: Instance, kind: str) -> bool:
     return need is not None and bool(need.services) and need.manual is not None
 
 
-def heads_of(instance: Instance, needs: Needs, room: Room) -> Heads:
+def heads_of(instance: Instance, needs: Needs, capacity: Capacity) -> Heads:
     """Passes over the components until no head changes; every pass is a true statement."""
     count = len(instance.services)
     members: dict[int, list[int]] = {}
@@ -87,10 +87,10 @@ def heads_of(instance: Instance, needs: Needs, room: Room) -> Heads:
         [0] * count,
         [0] * count,
         [members[c] for c in sorted(members)],
-        pools_of(room),
+        pools_of(capacity),
     )
     _set_waves_and_tails(instance, needs, heads)
-    tables = _tables(instance, needs, room, heads)
+    tables = _tables(instance, needs, capacity, heads)
     longest = max((b.duration for b in instance.boot_kinds), default=0)
     heads.boot_wait = int(
         run_passes(tables, instance.horizon, instance.first_boot, instance.boots_by_hand, longest, _PASSES)
@@ -102,9 +102,9 @@ def heads_of(instance: Instance, needs: Needs, room: Room) -> Heads:
     return heads
 
 
-def pools_of(room: Room) -> list[tuple[int, ...]]:
+def pools_of(capacity: Capacity) -> list[tuple[int, ...]]:
     """Of each service the pools in which any of it fits."""
-    return [tuple(p for p, n in enumerate(row) if n > 0) for row in room.per_pool.tolist()]
+    return [tuple(p for p, n in enumerate(row) if n > 0) for row in capacity.per_pool.tolist()]
 
 
 def outside(
@@ -141,7 +141,7 @@ def after_start(instance: Instance, s: int) -> int:
     return int(services.verify[s]) + shift
 
 
-def _tables(instance: Instance, needs: Needs, room: Room, heads: Heads) -> Tables:
+def _tables(instance: Instance, needs: Needs, capacity: Capacity, heads: Heads) -> Tables:
     """What passes are made of. Kinds of steps whose tools are lost come in the order of the instance."""
     s, stores = instance.services, instance.stores
     around = [outside(instance, members) for members in heads.components]
@@ -175,11 +175,11 @@ def _tables(instance: Instance, needs: Needs, room: Room, heads: Heads) -> Table
         top_starts=needs.top_starts,
         base_total=needs.base_total,
         both_total=needs.base_total + needs.top_total,
-        fits=room.per_site.sum(axis=1),
+        fits=capacity.per_site.sum(axis=1),
         base_wave=_column(heads.base_wave),
         top_wave=_column(heads.top_wave),
-        base_tick=room.base_tick,
-        top_tick=room.top_tick,
+        base_tick=capacity.base_tick,
+        top_tick=capacity.top_tick,
         top_lost=np.flatnonzero(s.top_lost),
         **found,
         store=np.zeros(len(stores), np.int64),
@@ -402,10 +402,10 @@ def _component(
 
 
 @inner
-def _started(t: Tables, s: int, wave: int, room_tick: int, boot_wait: int) -> int:
+def _started(t: Tables, s: int, wave: int, capacity_tick: int, boot_wait: int) -> int:
     """When the last of some starts of a service can end."""
-    room = 0 if room_tick == AT_ONCE else min(NEVER, room_tick + boot_wait)
-    return _finish(t, START, max(t.begin[s] + wave, room), t.start[s])
+    capacity = 0 if capacity_tick == AT_ONCE else min(NEVER, capacity_tick + boot_wait)
+    return _finish(t, START, max(t.begin[s] + wave, capacity), t.start[s])
 
 
 @inner

@@ -100,8 +100,8 @@ def capacity_choice(facts: Facts, prices: FloatTable) -> CapacityChoice | None:
 
 def plain_prices(facts: Facts) -> list[FloatTable]:
     """Prices of one resource everywhere, for each resource, and of all resources together."""
-    pool_count, resources = facts.room.usable_pool.shape
-    total = facts.room.usable_pool.sum(axis=0)
+    pool_count, resources = facts.capacity.usable_pool.shape
+    total = facts.capacity.usable_pool.sum(axis=0)
     found = []
     for r in range(resources):
         table = np.zeros((pool_count, resources))
@@ -273,9 +273,9 @@ def _members(
             ]
         )
         curves.append(Curve(0, ()))
-    for room in capacity:
-        rows.append([(i, float(facts.lead[i]), float(d), 0.0) for i, d in room.sizes.items() if free[i]])
-        curves.append(_without(room.curve, sum(room.sizes.get(i, 0) for i in network.pinned)))
+    for needed in capacity:
+        rows.append([(i, float(facts.lead[i]), float(d), 0.0) for i, d in needed.sizes.items() if free[i]])
+        curves.append(_without(needed.curve, sum(needed.sizes.get(i, 0) for i in network.pinned)))
     flat = [member for row in rows for member in row]
     gains = [gain for curve in curves for gain in curve.gains]
     return Members(

@@ -1,6 +1,6 @@
-"""The linear relaxation of chains, room and final placement, solved once by HiGHS.
+"""The linear relaxation of chains, capacity and final placement, solved once by HiGHS.
 
-It gives prices of room and first guesses of how weight is split. Nothing it says is trusted: its
+It gives prices of capacity and first guesses of how weight is split. Nothing it says is trusted: its
 duals become whole numbers, and only the exact evaluation of those counts.
 """
 
@@ -27,14 +27,14 @@ _MOST_GROUPS = 50
 class Relaxed:
     """Duals in units of weight (arcs, shares) or of weight x ticks (prices).
 
-    objective: weighted ticks; arcs: multipliers in the order of the network; room (P, R);
+    objective: weighted ticks; arcs: multipliers in the order of the network; capacity (P, R);
     fit, site: (service, pool or site) -> price; shares: of each capacity choice, milestone -> weight;
     undone (N): the u of each lost milestone.
     """
 
     objective: float
     arcs: FloatTable
-    room: FloatTable
+    capacity: FloatTable
     fit: dict[tuple[int, int], float]
     site: dict[tuple[int, int], float]
     shares: tuple[dict[int, float], ...]
@@ -74,8 +74,8 @@ class _Builder:
 class Relaxation:
     """One linear programme. Outages are in horizons, costs in shares of the lost weight.
 
-    running: also let what runs give its room up, at its weight for the whole horizon. Such a
-    programme is no bound, but its prices tell what room is worth.
+    running: also let what runs give its capacity up, at its weight for the whole horizon. Such a
+    programme is no bound, but its prices tell what capacity is worth.
     """
 
     facts: Facts
@@ -86,14 +86,14 @@ class Relaxation:
     outage: list[int] = field(default_factory=list)
     undone: dict[int, int] = field(default_factory=dict)
     arc_rows: list[int] = field(default_factory=list)
-    room_rows: dict[tuple[int, int], int] = field(default_factory=dict)
+    capacity_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     fit_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     site_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     cut_rows: list[tuple[int, int, list[int]]] = field(default_factory=list)
     group: list[int] = field(default_factory=list)
     """Of each pool, the group it is priced in."""
-    room: FloatTable = field(default_factory=lambda: np.ones((1, 1)))
-    """(groups, R) usable room in units of the largest."""
+    capacity: FloatTable = field(default_factory=lambda: np.ones((1, 1)))
+    """(groups, R) usable capacity in units of the largest."""
     unit: FloatTable = field(default_factory=lambda: np.ones(1))
     whole: float = 1.0
     lost: list[bool] = field(default_factory=list)
@@ -124,19 +124,19 @@ class Relaxation:
         return self._read(solution, duals, objective)
 
     def _group_pools(self) -> None:
-        pools, usable = self.facts.instance.pools, self.facts.room.usable_pool
+        pools, usable = self.facts.instance.pools, self.facts.capacity.usable_pool
         count = min(len(pools), _MOST_GROUPS)
         order = sorted(range(len(pools)), key=lambda p: (pools[p].site, p))
         self.group = [0] * len(pools)
         for place, p in enumerate(order):
             self.group[p] = place * count // len(pools)
-        room = np.zeros((count, usable.shape[1]))
-        np.add.at(room, self.group, usable.astype(np.float64))
-        self.unit = np.maximum(1.0, room.max(axis=0, initial=0.0))
-        self.room = room / self.unit
+        capacity = np.zeros((count, usable.shape[1]))
+        np.add.at(capacity, self.group, usable.astype(np.float64))
+        self.unit = np.maximum(1.0, capacity.max(axis=0, initial=0.0))
+        self.capacity = capacity / self.unit
 
     def _sheds(self, i: int) -> bool:
-        """A running milestone that gives its room up in this programme."""
+        """A running milestone that gives its capacity up in this programme."""
         return self.running and not (self.lost[i] or self.fixed[i] or i in self.network.pinned)
 
     def _milestones(self) -> None:
@@ -161,7 +161,7 @@ class Relaxation:
         """Columns: replicas of a service in a group of pools, in shares of what it needs."""
         services, need = self.facts.instance.services, self.need
         inside: dict[tuple[int, int], list[tuple[int, float]]] = {}
-        unit, room, pools = self.unit.tolist(), self.room.tolist(), self.facts.heads.pools
+        unit, capacity, pools = self.unit.tolist(), self.capacity.tolist(), self.facts.heads.pools
         groups_of = {some: sorted({self.group[p] for p in some}) for some in set(pools)}
         for s, demand in enumerate(services.demand.tolist()):
             milestones = [i for i in (s, len(services) + s) if self._placed(i)]
@@ -180,11 +180,11 @@ class Relaxation:
             whole = 0.0
             for _, part in terms:
                 whole += part
-            if -whole > room[g][r]:
-                self.room_rows[g, r] = self.build.row(-room[g][r], *terms)
+            if -whole > capacity[g][r]:
+                self.capacity_rows[g, r] = self.build.row(-capacity[g][r], *terms)
 
     def _placed(self, i: int) -> bool:
-        """Whether a milestone takes room in the end, for certain or unless it is not restored."""
+        """Whether a milestone takes capacity in the end, for certain or unless it is not restored."""
         if self.need[i] == 0:
             return False
         if self.lost[i]:
@@ -199,7 +199,7 @@ class Relaxation:
         undone = self.undone.get(owner)
         most: dict[int, int] = dict.fromkeys(columns, 0)
         sites: dict[int, set[int]] = {}
-        fits = facts.room.new_per_pool[s].tolist()
+        fits = facts.capacity.new_per_pool[s].tolist()
         for p in facts.heads.pools[s]:
             most[self.group[p]] += fits[p]
             sites.setdefault(facts.instance.pools[p].site, set()).add(self.group[p])
@@ -208,7 +208,7 @@ class Relaxation:
                 self.fit_rows[s, g] = self._cap(most[g] / total, [column], undone)
         shared = {g for a, b in itertools.combinations(sites.values(), 2) for g in a & b}
         for z, groups in sites.items():
-            least = int(facts.room.new_per_site[s, z])
+            least = int(facts.capacity.new_per_site[s, z])
             if least < min(total, sum(most[g] for g in groups)) and not groups & shared:
                 self.site_rows[s, z] = self._cap(least / total, [columns[g] for g in sorted(groups)], undone)
 
@@ -257,9 +257,9 @@ class Relaxation:
     def _read(self, solution: FloatTable, duals: FloatTable, objective: float) -> Relaxed:
         horizon = float(self.facts.instance.horizon)
         price = self.whole * horizon
-        room = np.zeros(self.room.shape)
-        for (g, r), row in self.room_rows.items():
-            room[g, r] = max(0.0, duals[row]) * price / self.unit[r]
+        capacity = np.zeros(self.capacity.shape)
+        for (g, r), row in self.capacity_rows.items():
+            capacity[g, r] = max(0.0, duals[row]) * price / self.unit[r]
         fit = self._prices(self.fit_rows, duals, price)
         pools = self.facts.heads.pools
         undone = np.zeros(len(self.facts))
@@ -268,7 +268,7 @@ class Relaxation:
         return Relaxed(
             objective=objective * price,
             arcs=np.maximum(0.0, duals[np.array(self.arc_rows, np.int64)]) * self.whole,
-            room=room[self.group],
+            capacity=capacity[self.group],
             fit={
                 (s, p): fit[s, self.group[p]]
                 for s, some in enumerate(pools)

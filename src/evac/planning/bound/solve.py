@@ -138,7 +138,7 @@ class _Total:
 
     def add_placement(self, rows: PlacementRows) -> None:
         facts, services = self.facts, self.facts.instance.services
-        room = {(self._pool(p), r): price for p, r, price in rows.room}
+        capacity = {(self._pool(p), r): price for p, r, price in rows.room}
         number = {name: s for s, name in enumerate(services.id)}
         sites = {name: z for z, name in enumerate(facts.instance.site_names)}
         named = [*((s, "") for s, _, _ in rows.fit), *((s, z) for s, z, _ in rows.site)]
@@ -146,14 +146,14 @@ class _Total:
             raise _invalid("a service or site that does not exist")
         fit = {(number[s], self._pool(p)): price for s, p, price in rows.fit}
         site = {(number[s], sites[z]): price for s, z, price in rows.site}
-        if any(price < 0 for prices in (room, fit, site) for price in prices.values()):
+        if any(price < 0 for prices in (capacity, fit, site) for price in prices.values()):
             raise _invalid("a price below zero")
-        self.value -= sum(price * int(facts.room.usable_pool[p, r]) for (p, r), price in room.items())
+        self.value -= sum(price * int(facts.capacity.usable_pool[p, r]) for (p, r), price in capacity.items())
         for (s, p), price in fit.items():
-            self._relieve(s, price * int(facts.room.new_per_pool[s, p]))
+            self._relieve(s, price * int(facts.capacity.new_per_pool[s, p]))
         for (s, z), price in site.items():
-            self._relieve(s, price * int(facts.room.new_per_site[s, z]))
-        for s, price in enumerate(self._least_prices(rows, room, fit, site)):
+            self._relieve(s, price * int(facts.capacity.new_per_site[s, z]))
+        for s, price in enumerate(self._least_prices(rows, capacity, fit, site)):
             self._place(s, price)
 
     def _relieve(self, s: int, amount: int) -> None:
@@ -168,7 +168,7 @@ class _Total:
     def _least_prices(
         self,
         rows: PlacementRows,
-        room: dict[tuple[int, int], int],
+        capacity: dict[tuple[int, int], int],
         fit: dict[tuple[int, int], int],
         site: dict[tuple[int, int], int],
     ) -> list[int]:
@@ -181,7 +181,7 @@ class _Total:
             found.append(
                 min(
                     (
-                        sum(room.get((p, r), 0) * amount for r, amount in enumerate(demand))
+                        sum(capacity.get((p, r), 0) * amount for r, amount in enumerate(demand))
                         + fit.get((s, p), 0)
                         + site.get((s, facts.instance.pools[p].site), 0)
                         for p in facts.heads.pools[s]
@@ -267,9 +267,9 @@ def _searched(facts: Facts, work: int) -> BoundResult:
 
 
 def _capacity_choices(facts: Facts, network: Network) -> tuple[CapacityChoice, ...]:
-    """Prices that room has when everything must find a place or pay, and plain ones."""
+    """Prices that capacity has when everything must find a place or pay, and plain ones."""
     guess = Relaxation(facts, network, running=True).solve()
-    tables = [guess.room, *plain_prices(facts)]
+    tables = [guess.capacity, *plain_prices(facts)]
     found: dict[tuple[tuple[tuple[int, int], int], ...], CapacityChoice] = {}
     for choice in (capacity_choice(facts, table) for table in tables):
         if choice is not None:
@@ -291,12 +291,12 @@ def _reserve(facts: Facts, placement: PlacementRows) -> FloatArray:
     for service, pool, price in placement.fit:
         row, column = number[service], pools[pool]
         cost[row, column] += price / scale
-        reserve[_owner(facts, row)] -= price / scale * int(facts.room.new_per_pool[row, column])
+        reserve[_owner(facts, row)] -= price / scale * int(facts.capacity.new_per_pool[row, column])
     for service, site, price in placement.site:
         row, z = number[service], sites[site]
         here = [k for k, p in enumerate(facts.instance.pools) if p.site == z]
         cost[row, here] += price / scale
-        reserve[_owner(facts, row)] -= price / scale * int(facts.room.new_per_site[row, z])
+        reserve[_owner(facts, row)] -= price / scale * int(facts.capacity.new_per_site[row, z])
     for s, usable in enumerate(facts.heads.pools):
         if usable:
             least = cost[s, list(usable)].min()
@@ -318,11 +318,14 @@ def placement_of(facts: Facts, relaxed: Relaxed) -> PlacementRows:
     """Prices of the final placement, rounded down."""
     instance = facts.instance
     pools, services, sites = instance.pools, instance.services.id, instance.site_names
-    room = [(pools[p].id, r, _floor(relaxed.room[p, r])) for p, r in np.argwhere(relaxed.room > 0.0).tolist()]
+    capacity = [
+        (pools[p].id, r, _floor(relaxed.capacity[p, r]))
+        for p, r in np.argwhere(relaxed.capacity > 0.0).tolist()
+    ]
     fit = [(services[s], pools[p].id, _floor(price)) for (s, p), price in relaxed.fit.items()]
     site = [(services[s], sites[z], _floor(price)) for (s, z), price in relaxed.site.items()]
     return PlacementRows(
-        tuple(sorted(row for row in room if row[2])),
+        tuple(sorted(row for row in capacity if row[2])),
         tuple(sorted(row for row in fit if row[2])),
         tuple(sorted(row for row in site if row[2])),
     )
@@ -363,11 +366,11 @@ class _Rounding:
             if shares:
                 factors = sorted((limits[limit].id, f) for limit, f in choice.factors.items())
                 supply.append(SupplyRow(tuple(factors), self._named(shares)))
-        for number, room in enumerate(problem.capacity):
+        for number, needed in enumerate(problem.capacity):
             shares = self._shares(len(problem.supply) + number)
             if shares:
-                self._pin(shares, room.sizes, arcs)
-                prices = sorted((pools[p].id, r, f) for (p, r), f in room.prices.items())
+                self._pin(shares, needed.sizes, arcs)
+                prices = sorted((pools[p].id, r, f) for (p, r), f in needed.prices.items())
                 capacity.append(CapacityRow(tuple(prices), self._named(shares)))
         named = sorted((names[i], names[j], w) for (i, j), w in arcs.items() if w)
         return Certificate(SCALE, tuple(named), tuple(supply), tuple(capacity), placement)
@@ -387,7 +390,7 @@ class _Rounding:
         return tuple(sorted((names[i], w) for i, w in shares.items()))
 
     def _pin(self, shares: dict[int, int], sizes: dict[int, int], arcs: dict[tuple[int, int], int]) -> None:
-        """Pinned milestones take their room first, at the highest price anybody pays.
+        """Pinned milestones take their capacity first, at the highest price anybody pays.
 
         Their outage is 0 because something unsheddable needs them; arcs from it carry the weight.
         """

@@ -147,7 +147,7 @@ def _start(facts: Facts, starting: _Starting, s: int, top: bool) -> _Part | None
     if amount == 0:
         return None
     tail = start + (int(services.verify[s]) if top else heads.tail[s])
-    one = int(facts.room.one_tick[s])
+    one = int(facts.capacity.one_tick[s])
     first = max(heads.begin[s], 0 if one < 0 else one + heads.boot_wait)
     return _Part(count, amount, 2 * tail + nearest, min(facts.instance.horizon, first + offset))
 
@@ -274,7 +274,7 @@ Prices = Mapping[tuple[int, int], int]
 
 
 def sizes_of(facts: Facts, prices: Prices) -> dict[int, int]:
-    """Milestone -> least worth of the room it needs, over all pools it may use; zero left out."""
+    """Milestone -> least worth of the capacity it needs, over all pools it may use; zero left out."""
     key = tuple(sorted(prices.items()))
     if key not in facts.sizes:
         facts.sizes[key] = _sizes(facts, prices)
@@ -282,7 +282,7 @@ def sizes_of(facts: Facts, prices: Prices) -> dict[int, int]:
 
 
 def _sizes(facts: Facts, prices: Prices) -> dict[int, int]:
-    services, usable = facts.instance.services, facts.room.per_pool > 0
+    services, usable = facts.instance.services, facts.capacity.per_pool > 0
     count, priced = len(services), np.zeros(usable.shape[1], np.bool_)
     priced[[pool for pool, _ in prices]] = True
     usable, legal = usable & priced, ~(usable & ~priced).any(axis=1)
@@ -316,16 +316,16 @@ def curve_of(facts: Facts, prices: Prices) -> Curve:
 
 
 def _curve(facts: Facts, prices: Prices) -> Curve:
-    first = sum(f * int(facts.room.powered[p, r]) for (p, r), f in prices.items())
+    first = sum(f * int(facts.capacity.powered[p, r]) for (p, r), f in prices.items())
     gains: Counter[int] = Counter()
     priced = {p for p, _ in prices}
-    for group, alike in zip(facts.room.groups, _dark_alike(facts), strict=True):
+    for group, alike in zip(facts.capacity.groups, _dark_alike(facts), strict=True):
         if group.batch == 0:
             continue
         ranked = Counter[int]()
-        for (p, *room), count in alike:
+        for (p, *capacity), count in alike:
             if p in priced:
-                ranked[sum(prices.get((p, r), 0) * amount for r, amount in enumerate(room))] += count
+                ranked[sum(prices.get((p, r), 0) * amount for r, amount in enumerate(capacity))] += count
         batch = len(group.rows) if group.batch is None else group.batch
         place = 0
         for worth in sorted(ranked, reverse=True):
@@ -336,10 +336,10 @@ def _curve(facts: Facts, prices: Prices) -> Curve:
 
 
 def _dark_alike(facts: Facts) -> list[list[tuple[tuple[int, ...], int]]]:
-    """Of each group of boots: rows alike in pool and usable room, and how many there are. Found once."""
+    """Of each group of boots: rows alike in pool and usable capacity, and how many there are. Found once."""
     if not facts.dark:
-        table = np.column_stack([facts.instance.rows.pool, facts.room.usable]).astype(np.int64)
-        for group in facts.room.groups:
+        table = np.column_stack([facts.instance.rows.pool, facts.capacity.usable]).astype(np.int64)
+        for group in facts.capacity.groups:
             rows, counts = np.unique(table[group.rows], axis=0, return_counts=True)
             facts.dark.append(list(zip(map(tuple, rows.tolist()), counts.tolist(), strict=True)))
     return facts.dark
@@ -367,19 +367,19 @@ def by_density(members: Sequence[int], weights: Mapping[int, int], sizes: Mappin
 
 
 def waits_of(order: Sequence[int], sizes: Mapping[int, int], curve: Curve, horizon: int) -> dict[int, int]:
-    """Sum over the units of each milestone of the ticks they wait for room, laid end to end."""
+    """Sum over the units of each milestone of the ticks they wait for capacity, laid end to end."""
     found: dict[int, int] = {}
     gains = iter((*curve.gains, (horizon, None)))
-    room, tick = curve.first, 0
+    capacity, tick = curve.first, 0
     for milestone in order:
         left, total = sizes[milestone], 0
         while left > 0:
-            if room > 0 or tick >= horizon:
-                taken = left if tick >= horizon else min(left, room)
+            if capacity > 0 or tick >= horizon:
+                taken = left if tick >= horizon else min(left, capacity)
                 total += taken * tick
-                left, room = left - taken, room - taken
+                left, capacity = left - taken, capacity - taken
             else:
                 tick, gain = next(gains)
-                tick, room = min(tick, horizon), 0 if gain is None else gain
+                tick, capacity = min(tick, horizon), 0 if gain is None else gain
         found[milestone] = total
     return found

@@ -8,7 +8,7 @@ from evac.planning.compiled import fill, inner, kernel
 
 @kernel
 def fill_fit(
-    shape_room: IntColumn,
+    shape_capacity: IntColumn,
     shape_pool: IndexColumn,
     shape_is_pool: BoolColumn,
     shape_fit: IntColumn,
@@ -27,8 +27,8 @@ def fill_fit(
 ) -> None:
     """Fills fit (V) and its sums by cell (C) with what rows hold on which nothing stands of the service.
 
-    Rows alike in pool and room are one shape (H), and looked at once; shape, row, cell: of each row, pool by
-    pool from pool_first on. mark: note shapes where something fits in shape_wanted. 64-bit integers.
+    Rows alike in pool and capacity are one shape (H), and looked at once; shape, row, cell: of each row,
+    pool by pool from pool_first on. mark: note shapes where something fits in shape_wanted. 64-bit integers.
     """
     fill(cell_total, 0)
     fill(fit, 0)
@@ -36,7 +36,7 @@ def fill_fit(
         limit = most if shape_is_pool[h] else min(most, per_server)
         found = 0
         if eligible[shape_pool[h]]:
-            found = _held(shape_room[h], demand, 0, limit)
+            found = _held(shape_capacity[h], demand, 0, limit)
         shape_fit[h] = found
         if mark and found > 0:
             shape_wanted[h] = True
@@ -51,11 +51,11 @@ def fill_fit(
 
 @kernel
 def fill_standing(
-    room: IntColumn,
+    capacity: IntColumn,
     demand: IntColumn,
     rows: IndexColumn,
     counts: IntColumn,
-    keeps_room: bool,
+    keeps_capacity: bool,
     pool: IndexColumn,
     is_pool: BoolColumn,
     cell: IndexColumn,
@@ -69,14 +69,14 @@ def fill_standing(
 ) -> None:
     """The same for rows on which replicas of the service stand; pool, is_pool, cell (V): of each row.
 
-    keeps_room: what stands here is not in `room` and is added back; wanted (V): where something fits.
+    keeps_capacity: what stands here is not in `capacity` and is added back; wanted (V): where something fits.
     """
     for k in range(len(rows)):
         v = rows[k]
         found = counts[k]
         if eligible[pool[v]]:
             limit = most if is_pool[v] else min(most, per_server)
-            found = max(found, _held(room[v], demand, found if keeps_room else 0, limit))
+            found = max(found, _held(capacity[v], demand, found if keeps_capacity else 0, limit))
         cell_total[cell[v]] += found - fit[v]
         fit[v] = found
         if mark and found > 0:
@@ -85,40 +85,40 @@ def fill_standing(
 
 @inner
 def _held(
-    room: IntColumn,
+    capacity: IntColumn,
     demand: IntColumn,
     own: int,
     limit: int,
 ) -> int:
-    """Replicas that a row holds, at most `limit`; own: those whose room is added to it."""
+    """Replicas that a row holds, at most `limit`; own: those whose capacity is added to it."""
     if limit == 1:
-        return _holds_one(room, demand, own)
-    return _fit(room, demand, own, limit) if limit > 0 else 0
+        return _holds_one(capacity, demand, own)
+    return _fit(capacity, demand, own, limit) if limit > 0 else 0
 
 
 @inner
 def _holds_one(
-    room: IntColumn,
+    capacity: IntColumn,
     demand: IntColumn,
     own: int,
 ) -> int:
     """1 where a row can hold a replica, without a branch: whether it can is hard to foresee."""
     holds = 1
     for r in range(len(demand)):
-        holds &= room[r] + own * demand[r] >= demand[r]
+        holds &= capacity[r] + own * demand[r] >= demand[r]
     return holds
 
 
 @inner
 def _fit(
-    room: IntColumn,
+    capacity: IntColumn,
     demand: IntColumn,
     own: int,
     most: int,
 ) -> int:
     """Replicas a row can hold; divides only where a resource is short."""
     for r in range(len(demand)):
-        free = room[r] + own * demand[r]
+        free = capacity[r] + own * demand[r]
         if demand[r] > 0 and free < most * demand[r]:
             most = free // demand[r]
     return most

@@ -64,19 +64,19 @@ GROUP_ROW, CANDIDATE, CANDIDATE_CLASS, CANDIDATE_TICKS, CANDIDATE_SET, MANUAL_TI
 """Plain tables in the heap."""
 
 HELD, STARTS, SHEDS, BOOTS, RAN, RECOVERED, MARKED, CONFLICTED, SOURCES, LEVEL, VICTIM, ENTRY = range(12)
-FLOOR, REACHED, AT_LEVEL, LEVELLED, GIVEN, TURN, VERSION, RELEASED = range(12, 20)
+FLOOR, REACHED, AT_LEVEL, LEVELLED, PINNED, TURN, VERSION, RELEASED = range(12, 20)
 BARRED, SPOILED = range(20, 22)
 """Places in `Board.size`: lengths of logs and scratch lists, the cursor over what may be shed, the
 tick before which nothing more may begin, the last one reached, the level at work, whether levels are
-finished one by one (1), whether rows are given (1) or chosen (0), the services that were started so far,
+finished one by one (1), whether rows are pinned (1) or chosen (0), the services that were started so far,
 what was refused how often (see `Board.refused`), how often something was held no longer, the rows that the
 item at work leaves alone (see `is_barred`), and whether an item that started ahead never served (1)."""
 FAILED_ROOM, FAILED_TIME = 1, 2
-"""Why an item is not there: no room for it, or no time before the horizon."""
+"""Why an item is not there: no capacity for it, or no time before the horizon."""
 NEED, LEAST = range(2)
 """Rows of `Board.vector`: what a shed must free; the least any service needs of each resource."""
 BLOCK = 64
-"""Rows of `GROUP_ROW` that share one upper limit of room, so that full stretches are passed over."""
+"""Rows of `GROUP_ROW` that share one upper limit of capacity, so that full stretches are passed over."""
 BARS = 62
 """Rows that an item can leave alone one by one; of more rows every 62nd together."""
 STRETCH = 64
@@ -109,7 +109,7 @@ SERVICE_TYPE: Final = _record(
     ),
 )
 ROW_TYPE: Final = _record(
-    ("room", *_VECTOR),
+    ("capacity", *_VECTOR),
     *_fields("site rack feed budgets pool group place is_pool dark watts rises"),
     ("free", *_VECTOR),
     ("unshed", *_VECTOR),
@@ -140,11 +140,11 @@ STORE_TYPE: Final = _record(
     *_fields("fence fence_set first_candidate last_candidate elects"),
     *_fields("candidate fence_at fence_manual promote_at promote_manual primary_at recovered"),
 )
-PRESENT_TYPE: Final = _record(*_fields("service row count", "left given kept"))
+PRESENT_TYPE: Final = _record(*_fields("service row count", "left to_shed kept"))
 LIMIT_TYPE: Final = _record(*_fields("cap least", "high"))
 USE_TYPE: Final = _record(*_fields("limit units offset hold"))
 ITEM_TYPE: Final = _record(
-    *_fields("release", "done at why stack ran given_first given_last level seen ahead")
+    *_fields("release", "done at why stack ran pinned_first pinned_last level seen ahead")
 )
 OUTSET_TYPE: Final = _record(*_fields("uses ticks at"))
 HELD_TYPE: Final = _record(*_fields("uses hands ticks count at"))
@@ -152,17 +152,17 @@ STARTED_TYPE: Final = _record(("unshed", *_VECTOR), *_fields("service mile row a
 SHED_TYPE: Final = _record(*_fields("entry count at manual service end_before"))
 SOURCE_TYPE: Final = _record(*_fields("kind number time cursor"))
 PLACE_TYPE: Final = _record(*_fields("rack feed site fits rack_fits feed_fits"))
-BUDGET_TYPE: Final = _record(*_fields("room left"))
+BUDGET_TYPE: Final = _record(*_fields("capacity left"))
 BLOCK_TYPE: Final = _record(("most", *_VECTOR))
 
 
 class Board(NamedTuple):
     """All tables. Times in ticks; `*_set` number use sets; `last_tier` is the lowest tier.
 
-    group: rows alike in pool and boot kind (dark 0: on), dark groups take racks in turn; free: room of
+    group: rows alike in pool and boot kind (dark 0: on), dark groups take racks in turn; free: capacity of
     a row once everything scheduled is on it, unshed: the part of it that waits for no shed; on_at: from
-    when a row is on (UNKNOWN: not booted); started, shed, held: logs; `waits` 1: the start uses room
-    that a shed frees; given: rows of an earlier placement, by item; base_at, top_at: from when a
+    when a row is on (UNKNOWN: not booted); started, shed, held: logs; `waits` 1: the start uses capacity
+    that a shed frees; pinned: rows of an earlier placement, by item; base_at, top_at: from when a
     milestone holds (NEVER: not at all); outset: what is held before anything is planned (power steps);
     ready: tick before which a group cannot boot; release: before which an item cannot begin; ahead:
     when the starts of a base that were made before what it needs to serve are over (UNKNOWN: none were,
@@ -190,7 +190,7 @@ class Board(NamedTuple):
     started: Table
     shed: Table
     source: Table
-    given: Ints
+    pinned: Ints
     place: Table
     budget: Table
     outset: Table
@@ -298,20 +298,20 @@ def is_barred(board: Board, row: int) -> bool:
 
 
 @inner
-def room_for(board: Board, service: int, row: int, waits: int) -> int:
+def capacity_for(board: Board, service: int, row: int, waits: int) -> int:
     """Most replicas of a service a row has resources for; waits 1: with what sheds free."""
     most = NEVER
-    room = board.row[row].free if waits else board.row[row].unshed
+    capacity = board.row[row].free if waits else board.row[row].unshed
     for r in range(board.vector.shape[1]):
         need = board.service[service].demand[r]
         if need > 0:
-            most = min(most, room[r] // need)
+            most = min(most, capacity[r] // need)
     return most
 
 
 @inner
 def take(board: Board, service: int, mile: int, row: int, at: int, by_hand: int, waits: int) -> int:
-    """One replica starts on a row at a tick: take its room and note it. Returns its line of the log."""
+    """One replica starts on a row at a tick: take its capacity and note it. Returns its line of the log."""
     line = board.size[STARTS]
     entry = board.started[line]
     entry.service, entry.mile, entry.row, entry.at = service, mile, row, at
@@ -325,7 +325,7 @@ def take(board: Board, service: int, mile: int, row: int, at: int, by_hand: int,
         if waits == 0:
             left = min(left, board.row[row].unshed[r] - board.service[service].demand[r])
         board.row[row].unshed[r] = min(board.row[row].unshed[r], left)
-    if board.size[GIVEN] == 0:
+    if board.size[PINNED] == 0:
         _count_on(board, row, 1)
         if board.service[service].conflict >= 0 and not board.row[row].is_pool:
             _mark_conflict(board, row)
@@ -350,7 +350,7 @@ def untake_to(board: Board, mark: int) -> None:
 
 @inner
 def survey(board: Board, block: int) -> None:
-    """Bring the upper limit of room of a block up to date."""
+    """Bring the upper limit of capacity of a block up to date."""
     first = board.base[GROUP_ROW] + block * BLOCK
     most = board.block[block].most
     for r in range(board.vector.shape[1]):
@@ -363,7 +363,7 @@ def survey(board: Board, block: int) -> None:
 
 @inner
 def may_fit(board: Board, service: int, block: int) -> bool:
-    """Whether some row of a block may have room for a service; True is no promise."""
+    """Whether some row of a block may have capacity for a service; True is no promise."""
     short = 0
     for r in range(board.vector.shape[1]):
         short += board.service[service].demand[r] > board.block[block].most[r]

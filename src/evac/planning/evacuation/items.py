@@ -1,7 +1,7 @@
 """One item on the board: stores, then starts, verify and shift of a base or a top, or nothing of it.
 
 An item that does not fit or would not hold before the horizon is undone as a whole. Rows are chosen as
-the item is scheduled, or were given before.
+the item is scheduled, or were pinned before.
 """
 
 # Records are untyped to mypy, so what is read from them is Any.
@@ -22,13 +22,13 @@ from evac.planning.evacuation.board import (
     FAILED_ROOM,
     FAILED_TIME,
     FENCE,
-    GIVEN,
     HELD,
     LEVELLED,
     MEMBER,
     NEED_STORE,
     NEED_UP,
     NEVER,
+    PINNED,
     PROMOTE,
     RAN,
     RECOVERED,
@@ -51,7 +51,7 @@ from evac.planning.evacuation.board import (
     untake_to,
 )
 from evac.planning.evacuation.shedding import delay_sheds_of, undo_sheds_to
-from evac.planning.evacuation.starts import delay_starts, last_end, start_given, start_replicas
+from evac.planning.evacuation.starts import delay_starts, last_end, start_pinned, start_replicas
 from evac.planning.evacuation.timing import (
     back_to_begun,
     begin_item,
@@ -82,14 +82,14 @@ def reset(board: Board) -> None:
     for step in board.outset:
         reserve(board, step.uses, 0, step.ticks, 1, step.at)
     for budget in board.budget:
-        budget.left = budget.room
+        budget.left = budget.capacity
     for row in board.row:
         row.on_at = UNKNOWN if row.dark else 0
         row.boot_at = UNKNOWN
         row.shed_end = 0
         for r in range(board.vector.shape[1]):
-            row.free[r] = row.room[r]
-            row.unshed[r] = row.room[r]
+            row.free[r] = row.capacity[r]
+            row.unshed[r] = row.capacity[r]
     for block in range(len(board.block)):
         survey(board, block)
     for entry in board.present:
@@ -155,7 +155,7 @@ def undo(board: Board, held: int, starts: int, sheds: int, boots: int) -> None:
 
     Pointers over rows stay: they move only between items, and what is undone came after they moved.
     """
-    anew = board.size[BOOTS] > boots or (board.size[GIVEN] == 0 and board.size[HELD] > held)
+    anew = board.size[BOOTS] > boots or (board.size[PINNED] == 0 and board.size[HELD] > held)
     release_to(board, held)
     if anew:
         back_to_begun(board)
@@ -258,9 +258,9 @@ def _startable_at(board: Board, component: int) -> int:
 
 @spliced
 def _start(board: Board, item: int, service: int, mile: int, count: int, since: int, options: Ints) -> bool:
-    """Start replicas on the rows given for the item, or on rows chosen now."""
-    if board.size[GIVEN]:
-        return start_given(board, item, service, mile, since)
+    """Start replicas on the rows pinned for the item, or on rows chosen now."""
+    if board.size[PINNED]:
+        return start_pinned(board, item, service, mile, since)
     open_spread(board, service)
     fits = start_replicas(board, service, mile, count, since, options[0], options[1], options[2])
     close_spread(board)
@@ -449,7 +449,8 @@ def _top(board: Board, service: int, options: Ints) -> None:
 def run_item(board: Board, item: int, options: Ints, again: int) -> None:
     """Generate one item whose needs are generated.
 
-    IN_TURN: and remember that it ran. AGAIN: a component that found no room in its turn may find some now.
+    IN_TURN: and remember that it ran. AGAIN: a component that found no capacity in its turn may find some
+    now.
     """
     board.size[BARRED] = 0
     if again == IN_TURN:
@@ -462,7 +463,7 @@ def run_item(board: Board, item: int, options: Ints, again: int) -> None:
         board.item[item].at = NEVER
     else:
         _base(board, item, options)
-    if board.size[GIVEN] == 0:
+    if board.size[PINNED] == 0:
         _advance(board)
 
 

@@ -1,10 +1,11 @@
 """The hard rules of tiers and of sheds.
 
-Nothing stays down for lack of room that strictly lower tiers hold. Broken where a service that is not back,
-or one that was shed and does not fit as things stand, would fit if every replica of a lower tier that neither
-it nor anybody alive needs were taken away. Counted generously, by racks, by feeds and by sites each taken
-alone. Where it could not be started, verified and given its traffic before the horizon, beside all that is
-planned and not before a shed has made room where one has to, it is time that is short and not room.
+Nothing stays down for lack of capacity that strictly lower tiers hold. Broken where a service that is not
+back, or one that was shed and does not fit as things stand, would fit if every replica of a lower tier that
+neither it nor anybody alive needs were taken away. Counted generously, by racks, by feeds and by sites each
+taken alone. Where it could not be started, verified and given its traffic before the horizon, beside all
+that is planned and not before a shed has freed capacity where one has to, it is time that is short and not
+capacity.
 
 Nothing is shed that could have stayed: that would fit on its own server as things stand at the end, where
 more was shed there later, for something else. And nothing goes below its base while somebody who stays needs
@@ -48,11 +49,11 @@ from evac.planning.evacuation.timing import fits_at, hands, release_to, reserve,
 NOTHING: Final = -2
 """`spare` stands for nothing that is known."""
 BARE: Final = -1
-"""`spare` is the room as things stand; a tier: as if all below it that may leave were gone."""
+"""`spare` is the capacity as things stand; a tier: as if all below it that may leave were gone."""
 
 
 @inner
-def _lacks_room(board: Board, service: int) -> bool:
+def _lacks_capacity(board: Board, service: int) -> bool:
     """Whether a service is down at the end though all it waits for is there."""
     record = board.service[service]
     if record.blocked:
@@ -82,8 +83,8 @@ def _may_leave(board: Board, service: int) -> bool:
 
 
 @inner
-def _spare_room(board: Board) -> None:
-    """`spare` of every row: its room as things stand once every server that is brought up is on."""
+def _spare_capacity(board: Board) -> None:
+    """`spare` of every row: its capacity as things stand once every server that is brought up is on."""
     for row in board.row:
         for r in range(board.vector.shape[1]):
             row.spare[r] = row.free[r] if row.on_at >= 0 or row.rises else 0
@@ -169,7 +170,7 @@ def _lower_stands(board: Board, service: int) -> bool:
 
 @inner
 def _fits_alone(board: Board, service: int, number: int, wanted: int) -> int:
-    """Replicas of the open service that fit on the spare room of a row, taken alone; at most `wanted`."""
+    """Replicas of the open service that fit on the spare capacity of a row, taken alone; at most `wanted`."""
     record, row, most = board.service[service], board.row[number], wanted
     if not board.eligible[service, row.pool]:
         return 0
@@ -187,7 +188,9 @@ def _fits_alone(board: Board, service: int, number: int, wanted: int) -> int:
 
 @inner
 def _would_fit(board: Board, service: int, wanted: int) -> bool:
-    """Whether `wanted` replicas would fit on the spare room of rows, within each kind of spread by itself."""
+    """Whether `wanted` replicas would fit on the spare capacity of rows, within each kind of spread by
+    itself.
+    """
     record = board.service[service]
     open_spread(board, service)
     for place in board.place:
@@ -221,8 +224,9 @@ def _would_fit(board: Board, service: int, wanted: int) -> bool:
 
 @inner
 def _shed_ticks(board: Board, service: int, row: int) -> tuple[int, int]:
-    """Least ticks of a shed that a replica of a service needs on the spare room of a row: (of one that is
-    done, of one that would have to be); (0, 0) where there is room without any, NEVER where there is none.
+    """Least ticks of a shed that a replica of a service needs on the spare capacity of a row: (of one that is
+    done, of one that would have to be); (0, 0) where there is capacity without any, NEVER where there is
+    none.
     """
     first, last = board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]
     short = 0
@@ -249,7 +253,7 @@ def _shed_ticks(board: Board, service: int, row: int) -> tuple[int, int]:
 
 @spliced
 def _find_ready(board: Board, service: int) -> None:
-    """`time` of source p: the first tick at which a row of pool p that has room is on and has made it.
+    """`time` of source p: the first tick at which a row of pool p that has capacity is on and has made it.
 
     `cursor` of source p is the shortest shed looked for in pool p: a longer one ends no earlier.
     """
@@ -317,7 +321,7 @@ def _all_started(board: Board, service: int, wanted: int, since: int) -> int:
 
 @inner
 def _has_time(board: Board, service: int, wanted: int) -> bool:
-    """Whether a service that lacks `wanted` replicas could be back before the horizon, room put aside."""
+    """Whether a service that lacks `wanted` replicas could be back before the horizon, capacity put aside."""
     held = board.size[HELD]
     record = board.service[service]
     _find_ready(board, service)
@@ -351,24 +355,26 @@ def _mark_leaving(board: Board) -> None:
 
 
 @inner
-def _room_without(board: Board, tier: int, known: int) -> int:
+def _capacity_without(board: Board, tier: int, known: int) -> int:
     """`spare` as if all that is below a tier and may leave were gone; known: what it stands for now."""
     if known != tier:
         if known != BARE:
-            _spare_room(board)
+            _spare_capacity(board)
         _add_leaving(board, tier)
     return tier
 
 
 @kernel
 def lack_time(board: Board, services: Ints, flags: Ints) -> None:
-    """Flags services that are down and could not be back before the horizon, were there all room for them."""
+    """Flags services that are down and could not be back before the horizon, were there all capacity for
+    them.
+    """
     _mark_leaving(board)
     known = NOTHING
     for k in range(len(services)):
         service = services[k]
         held_back = _hold_back(board, board.service[service].component)
-        known = _room_without(board, board.service[service].tier, NOTHING if held_back else known)
+        known = _capacity_without(board, board.service[service].tier, NOTHING if held_back else known)
         wanted = _missing(board, service)
         flags[k] = _would_fit(board, service, wanted) and not _has_time(board, service, wanted)
         if held_back:
@@ -409,18 +415,18 @@ def first_idle_shed(board: Board, since: int) -> int:
 
 @spliced
 def _is_breach(board: Board, service: int, wanted: int, known: int) -> tuple[bool, int]:
-    """Whether a service that lacks `wanted` replicas would have its room if lower tiers made way, and time to
-    use it; and what `spare` stands for now.
+    """Whether a service that lacks `wanted` replicas would have its capacity if lower tiers made way, and
+    time to use it; and what `spare` stands for now.
     """
     if base_is_shed(board, service):
         if known != BARE:
             known = BARE
-            _spare_room(board)
+            _spare_capacity(board)
         if _would_fit(board, service, wanted):
             return False, known
     breach, held_back = False, _hold_back(board, board.service[service].component)
     if _lower_stands(board, service):
-        known = _room_without(board, board.service[service].tier, NOTHING if held_back else known)
+        known = _capacity_without(board, board.service[service].tier, NOTHING if held_back else known)
         breach = _would_fit(board, service, wanted) and _has_time(board, service, wanted)
     if held_back:
         _mark_leaving(board)
@@ -430,14 +436,14 @@ def _is_breach(board: Board, service: int, wanted: int, known: int) -> tuple[boo
 
 @kernel
 def breaches(board: Board, most: int) -> int:
-    """Marks (`breach`) the first `most` services that are down though lower tiers hold room; how many."""
+    """Marks (`breach`) the first `most` services that are down though lower tiers hold capacity; how many."""
     for record in board.service:
         record.breach = 0
     count, marked, known = 0, False, NOTHING
     for service in range(len(board.service)):
         if count == most:
             break
-        if not _lacks_room(board, service):
+        if not _lacks_capacity(board, service):
             continue
         if not marked:
             marked = True

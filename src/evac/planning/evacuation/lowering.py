@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.circles import never_planned, tools_of_base
+from evac.derive.stores import freshness
 from evac.model.errors import InvalidInput
 from evac.model.instance import Instance, Use
 from evac.planning.evacuation import board as b
@@ -160,7 +161,7 @@ def _scratch(
         "started": np.zeros(starts + 1, b.STARTED_TYPE),
         "shed": np.zeros(sheds, b.SHED_TYPE),
         "block": np.zeros(len(rows) // b.BLOCK + 1, b.BLOCK_TYPE),
-        "given": np.zeros(starts + 1, np.int64),
+        "pinned": np.zeros(starts + 1, np.int64),
         "refused": np.zeros(len(rows), np.int64),
         "source": np.zeros(len(group) + len(pool) + 2, b.SOURCE_TYPE),
         "place": np.zeros(places, b.PLACE_TYPE),
@@ -193,7 +194,7 @@ def _limits(instance: Instance, use: Table) -> Table:
 
 def _budgets(instance: Instance) -> Table:
     table = np.zeros(len(instance.power) + 1, b.BUDGET_TYPE)
-    table["room"][:-1] = [p.watts - p.on_watts for p in instance.power]
+    table["capacity"][:-1] = [p.watts - p.on_watts for p in instance.power]
     return table
 
 
@@ -211,7 +212,7 @@ def _releases(instance: Instance, item: Table) -> None:
 
 
 def _vectors(service: Table) -> Ints:
-    """Least need of each resource among services that start replicas: less room than that is none."""
+    """Least need of each resource among services that start replicas: less capacity than that is none."""
     starting = (service["base_starts"] + service["top_starts"]) > 0
     vector = np.zeros((2, service["demand"].shape[1]), np.int64)
     if starting.any():
@@ -313,16 +314,11 @@ def _candidates(instance: Instance, store: int) -> list[int]:
     """Allowed candidates of a store: freshest first, then the quickest, then by id."""
     options = instance.stores[store].candidates
 
-    def key(k: int) -> tuple[bool, int, bool, int, str, str]:
+    def key(k: int) -> tuple[object, ...]:
         option = options[k]
-        return (*_freshness(instance, store, k), option.duration, option.kind, option.id)
+        return (*freshness(option), option.duration, option.kind, option.id)
 
     return sorted((k for k, option in enumerate(options) if option.allowed), key=key)
-
-
-def _freshness(instance: Instance, store: int, candidate: int) -> tuple[bool, int, bool]:
-    option = instance.stores[store].candidates[candidate]
-    return option.waived, b.NEVER if option.loss_ms is None else option.loss_ms, not option.confirms
 
 
 def _stores(instance: Instance, sets: _UseSets, heap: _Heap) -> Table:
@@ -330,13 +326,13 @@ def _stores(instance: Instance, sets: _UseSets, heap: _Heap) -> Table:
     columns: list[tuple[int, int, int, int]] = []
     for d, store in enumerate(instance.stores):
         chosen = _candidates(instance, d)
-        distinct = list(dict.fromkeys(_freshness(instance, d, k) for k in chosen))
+        distinct = list(dict.fromkeys(freshness(store.candidates[k]) for k in chosen))
         table[d]["fence"], table[d]["fence_set"] = store.fence, sets.number(store.fence_uses)
         table[d]["elects"] = int(store.elects)
         table[d]["first_candidate"], table[d]["last_candidate"] = len(columns), len(columns) + len(chosen)
         for k in chosen:
             option = store.candidates[k]
-            fresh = distinct.index(_freshness(instance, d, k))
+            fresh = distinct.index(freshness(store.candidates[k]))
             columns.append((k, fresh, option.duration, sets.number(option.uses)))
     lines = np.array(columns, np.int64).reshape(len(columns), 4)
     for column in range(4):
@@ -361,7 +357,7 @@ def _rows(instance: Instance, heap: _Heap) -> Table:
     table["budgets"] = number.reshape(len(rows))
     heap.ragged(b.BUDGETS, [[n for n in line if n >= 0] for line in alike.tolist()])
     table["feed"] = rows.feed_group
-    table["room"] = rows.capacity - rows.used
+    table["capacity"] = rows.capacity - rows.used
     return table
 
 
@@ -434,11 +430,11 @@ def _present(instance: Instance, service: Table, heap: _Heap) -> Table:
 
 
 def _victim_rank(instance: Instance) -> Ints:
-    """Order in which services are shed: lowest tier first, then least weight for the room they hold."""
+    """Order in which services are shed: lowest tier first, then least weight for the capacity they hold."""
     s = instance.services
     total = np.maximum(instance.rows.capacity.sum(axis=0), 1).astype(np.float64)
-    room = (s.demand / total).max(axis=1, initial=0.0) * np.maximum(s.surviving, 1) + 1e-12
-    density = (s.base_weight + s.top_weight) / room
+    capacity = (s.demand / total).max(axis=1, initial=0.0) * np.maximum(s.surviving, 1) + 1e-12
+    density = (s.base_weight + s.top_weight) / capacity
     rank = np.empty(len(s), np.int64)
     rank[np.lexsort((np.arange(len(s)), density, -s.tier))] = np.arange(len(s))
     return rank

@@ -161,9 +161,9 @@ def _boot_share(board: Board) -> Floats:
     if not dark.any() or not starts.any():
         return np.zeros(len(services))
     wanted = (services["demand"] * starts[:, None]).sum(axis=0).astype(np.float64)
-    room = rows["room"][~dark].sum(axis=0).astype(np.float64)
-    short = max(0.0, float(np.max(1 - room / np.maximum(wanted, 1), where=wanted > 0, initial=0.0)))
-    typical = np.maximum(rows["room"][dark].mean(axis=0), 1.0)
+    capacity = rows["capacity"][~dark].sum(axis=0).astype(np.float64)
+    short = max(0.0, float(np.max(1 - capacity / np.maximum(wanted, 1), where=wanted > 0, initial=0.0)))
+    typical = np.maximum(rows["capacity"][dark].mean(axis=0), 1.0)
     share = (services["demand"] / typical).max(axis=1)
     return np.asarray(short * share * _ticks_of_boots(board) / int(dark.sum()), np.float64)
 
@@ -242,7 +242,7 @@ def _flat(lists: list[list[int]]) -> tuple[Ints, Ints]:
 
 
 def tier_order(board: Board, items: Items) -> Ints:
-    """Bases tier by tier, each in closure order, then tops: room goes to high tiers first."""
+    """Bases tier by tier, each in closure order, then tops: capacity goes to high tiers first."""
     bases = items.active[items.active < board.components]
     tops = items.active[items.active >= board.components]
     parts = [closure_order(items, bases[items.tier[bases] == tier]) for tier in range(board.last_tier + 1)]

@@ -234,7 +234,7 @@ def _begin(board: Board) -> None:
 def _conclude(board: Board, options: Ints) -> int:
     """What was left out once more, then what nobody waits for: late services and the other stores.
 
-    Boots and sheds that came later may have made room, so components that found none are tried again,
+    Boots and sheds that came later may have freed capacity, so components that found none are tried again,
     what is needed first. Returns the price of the whole.
     """
     for component in range(board.components):
@@ -487,8 +487,10 @@ def _sweep(board: Board, order: Ints, options: Ints, task: _Task) -> int:
 
 
 @spliced
-def _use_room(board: Board, options: Ints) -> int:
-    """Components that found no room when it was their turn are tried once more: now there is more of it."""
+def _use_capacity(board: Board, options: Ints) -> int:
+    """Components that found no capacity when it was their turn are tried once more: now there is more of
+    it.
+    """
     for component in range(board.components):
         failed = board.item[component].done and board.item[component].at >= NEVER
         if failed and board.item[component].why == FAILED_ROOM:
@@ -501,7 +503,7 @@ def _run(board: Board, order: Ints, options: Ints, task: _Task) -> int:
     if task.mode == _SWEEP:
         return _sweep(board, order, options, task)
     if task.mode == _USE_ROOM:
-        return _use_room(board, options)
+        return _use_capacity(board, options)
     return _anneal(board, order, options, task)
 
 
@@ -535,8 +537,8 @@ def sweep(
     return _run(board, order, options, _Task(_SWEEP, NEVER, tries, heat, window, random, order, options))
 
 
-def use_room(board: Board, options: Ints) -> None:
-    """Try components again that found no room when it was their turn."""
+def use_capacity(board: Board, options: Ints) -> None:
+    """Try components again that found no capacity when it was their turn."""
     nothing = np.zeros(0, np.int64)
     task = _Task(_USE_ROOM, NEVER, 0, 0, 0, np.zeros(1, np.uint64), nothing, options)
     _run(board, nothing, options, task)

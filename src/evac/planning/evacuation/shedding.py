@@ -25,8 +25,8 @@ from evac.planning.evacuation.board import (
     VICTIM,
     VICTIMS,
     Board,
+    capacity_for,
     is_barred,
-    room_for,
     within_spread,
 )
 from evac.planning.evacuation.timing import hands, latest_shed, lift, reserve, shed_length, when
@@ -174,7 +174,7 @@ def sheds_for(board: Board, service: int, row: int, level: int) -> int:
 
 @inner
 def _least_sheds(board: Board, service: int, row: int, level: int) -> int:
-    """As `sheds_for`, for a row where all of lower tiers together would make room."""
+    """As `sheds_for`, for a row where all of lower tiers together would free capacity."""
     for r in range(board.vector.shape[1]):
         board.vector[NEED, r] = board.service[service].demand[r] - board.row[row].free[r]
     first = board.size[SHEDS]
@@ -299,8 +299,10 @@ def undo_sheds_to(board: Board, mark: int) -> None:
 
 
 @inner
-def freed_room(board: Board, service: int) -> int:
-    """Replicas of a service for which lower tiers hold room that is of no use to them any more; roughly."""
+def freed_capacity(board: Board, service: int) -> int:
+    """Replicas of a service for which lower tiers hold capacity that is of no use to them any more;
+    roughly.
+    """
     total = 0
     for k in range(board.heap[board.base[VICTIMS]], board.heap[board.base[VICTIMS] + 1]):
         victim = board.heap[k]
@@ -322,7 +324,7 @@ def freed_room(board: Board, service: int) -> int:
 
 @inner
 def next_shed_row(board: Board, service: int, level_end: int) -> int:
-    """Next row, from the cursor on, where sheds of the cursor's level make room; -1 when there is none.
+    """Next row, from the cursor on, where sheds of the cursor's level free capacity; -1 when there is none.
 
     The cursor is (level, place in victims, entry of present) and stays on the row that is found. A row is
     looked at once where several victims stand on it: `refused` has minus the turn where it cannot take the
@@ -363,11 +365,14 @@ def _row_of_victim(board: Board, service: int, victim: int) -> int:
     entry, last = size[ENTRY], board.service[victim].last_present
     while entry < last:
         row = board.present[entry].row
-        told = board.refused[row]
-        if told != never and told != not_now and board.row[row].on_at >= 0:
+        known_turn = board.refused[row]
+        if known_turn != never and known_turn != not_now and board.row[row].on_at >= 0:
             if _is_hopeless(board, service, row):
                 board.refused[row] = never
-            elif room_for(board, service, row, 1) > 0 or _least_sheds(board, service, row, size[LEVEL]) >= 0:
+            elif (
+                capacity_for(board, service, row, 1) > 0
+                or _least_sheds(board, service, row, size[LEVEL]) >= 0
+            ):
                 size[ENTRY] = entry
                 return row
             else:

@@ -35,7 +35,7 @@ from evac.planning.evacuation.search import (
     generate,
     objective,
     sweep,
-    use_room,
+    use_capacity,
 )
 from evac.planning.evacuation.starts import ON_FIRST, keep_rows, remember
 from evac.planning.evacuation.timing import boot, power_allows
@@ -61,7 +61,7 @@ WRITE_OFFS = 8
 """Rounds of writing off what stays down, where the tiers are broken still."""
 ROUNDS = 9
 PLACING_SHARE = 16
-"""Generations on given rows that it takes to choose rows anew, remember them and price the order again."""
+"""Generations on pinned rows that it takes to choose rows anew, remember them and price the order again."""
 LEAST_SHARE = 10
 """Generations' worth of work that one sweep takes at the least."""
 WINDOWS = (32, 96, 24, 200)
@@ -75,7 +75,7 @@ class Found:
     order: Ints
     options: Ints
     value: int
-    given: bool
+    pinned: bool
     legal: bool
 
 
@@ -126,7 +126,7 @@ def _begin(board: Board, items: Items, order: Ints, eager: int) -> Found:
 
 
 def _mend(board: Board, items: Items, found: Found) -> Found:
-    """Generate; while the tiers are broken, spare who was shed in vain, and put who lacks room before the
+    """Generate; while the tiers are broken, spare who was shed in vain, and put who lacks capacity before the
     first of a lower tier; first of all where that was not enough. What could have stayed is kept.
     """
     keep_rows(board, 0)
@@ -162,7 +162,7 @@ def _write_off(board: Board, items: Items, found: Found) -> Found:
     keeps the tiers is taken; what was found before where none does.
     """
     order = found.order
-    keep_rows(board, int(found.given))
+    keep_rows(board, int(found.pinned))
     generate(board, order, found.options, NEVER)
     keep_rows(board, 0)
     for _ in range(WRITE_OFFS):
@@ -224,7 +224,7 @@ def solve(
     if work > 0 and len(items.active):
         search = _search_small if small else _search_large
         found = search(board, found, random, work, progress)
-    keep_rows(board, int(found.given))
+    keep_rows(board, int(found.pinned))
     generate(board, found.order, found.options, NEVER)
     return board
 
@@ -269,7 +269,7 @@ def _in_full(board: Board, found: Found) -> Found:
     value = generate(board, order, found.options, NEVER)
     if value > found.value or (found.legal and breaks_rules(board)):
         return found
-    return Found(order, found.options, value, found.given, found.legal)
+    return Found(order, found.options, value, found.pinned, found.legal)
 
 
 def _search_large(
@@ -292,7 +292,7 @@ def _search_large(
 def _sweep(
     board: Board, found: Found, random: NDArray[np.uint64], window: int, tries: int, turn: int, turns: int
 ) -> Found:
-    """One sweep over an order whose rows are given; what was there if it is no better."""
+    """One sweep over an order whose rows are pinned; what was there if it is no better."""
     keep_rows(board, 1)
     generate(board, found.order, found.options, NEVER)
     order = found.order.copy()
@@ -307,10 +307,10 @@ def _sweep(
 def _anneal(
     board: Board, found: Found, random: NDArray[np.uint64], work: int, heat: int, share: int
 ) -> Found:
-    keep_rows(board, int(found.given))
+    keep_rows(board, int(found.pinned))
     start = found.value if found.legal else NEVER >> 1
     best, order, options = anneal(board, found.order, found.options, random, work, max(heat, 1), share, start)
-    return Found(order, options, best, found.given, found.legal or best < start)
+    return Found(order, options, best, found.pinned, found.legal or best < start)
 
 
 def _settle(board: Board, found: Found) -> Found:
@@ -386,7 +386,7 @@ def bring_up_rest(instance: Instance, board: Board) -> int:
         return 0
     done = int(_boot_rows(board, rows[_order(board, rows)]))
     keep_rows(board, 0)
-    use_room(board, default_options(board, 0))
+    use_capacity(board, default_options(board, 0))
     return done
 
 

@@ -4,8 +4,8 @@ A source is a stock of rows that are alike in time: rows that are on, rows whose
 rows of one boot kind, and rows freed by sheds. The source whose next replica can start first is used.
 
 A placement can also be kept while only its times are searched: `remember` keeps the rows and sheds of the
-generation on the board, and with `GIVEN` set the next ones put every replica where it was. No row is searched
-then, so a generation costs a small part of a free one.
+generation on the board, and with `PINNED` set the next ones put every replica where it was. No row is
+searched then, so a generation costs a small part of a free one.
 """
 
 # Records are untyped to mypy, so what is read from them is Any.
@@ -18,12 +18,12 @@ from evac.planning.evacuation.board import (
     BLOCK,
     BY_HAND_LAST,
     ENTRY,
-    GIVEN,
     GROUP_ROW,
     LEVEL,
     MANUAL_TICKS,
     NEVER,
     ON_ROW,
+    PINNED,
     SHEDS,
     SOURCES,
     START,
@@ -33,16 +33,16 @@ from evac.planning.evacuation.board import (
     VICTIM,
     VICTIMS,
     Board,
+    capacity_for,
     is_barred,
     may_fit,
-    room_for,
     survey,
     take,
     within_spread,
 )
 from evac.planning.evacuation.shedding import (
     do_sheds,
-    freed_room,
+    freed_capacity,
     last_level,
     next_shed_row,
     note_shed,
@@ -76,40 +76,40 @@ def remember(board: Board) -> None:
     """Keep the rows of every start by item, in the order of the log, and the sheds of every row."""
     count = board.size[STARTS]
     for item in board.item:
-        item.given_first, item.given_last = 0, 0
+        item.pinned_first, item.pinned_last = 0, 0
     for line in range(count):
-        board.item[_item_of(board, line)].given_last += 1
+        board.item[_item_of(board, line)].pinned_last += 1
     total = 0
     for item in board.item:
-        item.given_first = total
-        total += item.given_last
-        item.given_last = item.given_first
+        item.pinned_first = total
+        total += item.pinned_last
+        item.pinned_last = item.pinned_first
     for line in range(count):
         item = board.item[_item_of(board, line)]
-        board.given[item.given_last] = line
-        item.given_last += 1
+        board.pinned[item.pinned_last] = line
+        item.pinned_last += 1
     for entry in board.present:
-        entry.given = 0
+        entry.to_shed = 0
     for line in range(board.size[SHEDS]):
-        board.present[board.shed[line].entry].given += board.shed[line].count
+        board.present[board.shed[line].entry].to_shed += board.shed[line].count
     for k in range(count):
-        line = board.given[k]
-        board.given[k] = board.started[line].row * len(board.service) + board.started[line].service
+        line = board.pinned[k]
+        board.pinned[k] = board.started[line].row * len(board.service) + board.started[line].service
 
 
 @kernel
 def keep_rows(board: Board, keep: int) -> None:
-    """From now on rows are given (1) or chosen (0)."""
-    board.size[GIVEN] = keep
+    """From now on rows are pinned (1) or chosen (0)."""
+    board.size[PINNED] = keep
 
 
 @spliced
-def _shed_given(board: Board, service: int, row: int) -> int:
+def _shed_pinned(board: Board, service: int, row: int) -> int:
     """Do what the placement sheds on a row and is not shed yet; when the last of it is over."""
     lines = 0
     for k in range(board.heap[board.base[ON_ROW] + row], board.heap[board.base[ON_ROW] + row + 1]):
         entry = board.heap[k]
-        pending = board.present[entry].given - (board.present[entry].count - board.present[entry].left)
+        pending = board.present[entry].to_shed - (board.present[entry].count - board.present[entry].left)
         if pending > 0:
             if board.size[SHEDS] + lines >= len(board.shed):
                 return NEVER
@@ -124,10 +124,10 @@ def _ready(board: Board, service: int, row: int, since: int) -> tuple[int, int]:
     if board.row[row].on_at < 0 and not boot(board, row, board.row[row].group):
         return NEVER, 0
     ready, waits = max(since, board.row[row].on_at), 0
-    if room_for(board, service, row, 0) < 1:
+    if capacity_for(board, service, row, 0) < 1:
         waits = 1
-        ready = max(ready, _shed_given(board, service, row))
-        if room_for(board, service, row, 1) < 1:
+        ready = max(ready, _shed_pinned(board, service, row))
+        if capacity_for(board, service, row, 1) < 1:
             return NEVER, 0
     return ready, waits
 
@@ -148,8 +148,8 @@ def _start_one(board: Board, service: int, mile: int, row: int, since: int) -> b
 
 @inner
 def _is_plain(board: Board, service: int, row: int) -> bool:
-    """Whether a replica can start on a row at any time: on, and room without a shed."""
-    return board.row[row].on_at == 0 and room_for(board, service, row, 0) > 0
+    """Whether a replica can start on a row at any time: on, and capacity without a shed."""
+    return board.row[row].on_at == 0 and capacity_for(board, service, row, 0) > 0
 
 
 @inner
@@ -160,12 +160,12 @@ def _flush(board: Board, service: int, pool: int, batch: int, at: int, length: i
 
 
 @inner
-def start_given(board: Board, item: int, service: int, mile: int, since: int) -> bool:
-    """Start the replicas of a service on the rows given for an item; False when one cannot."""
+def start_pinned(board: Board, item: int, service: int, mile: int, since: int) -> bool:
+    """Start the replicas of a service on the rows pinned for an item; False when one cannot."""
     services = len(board.service)
     at, most, length, by_hand, pool, batch, done = since, 0, 0, 0, -1, 0, 0
-    for k in range(board.item[item].given_first, board.item[item].given_last):
-        row, owner = board.given[k] // services, board.given[k] % services
+    for k in range(board.item[item].pinned_first, board.item[item].pinned_last):
+        row, owner = board.pinned[k] // services, board.pinned[k] % services
         if owner != service:
             continue
         done += 1
@@ -252,14 +252,14 @@ def _fits_now(board: Board, service: int, row: int) -> bool:
     """Whether one replica fits on a row that is on and not left alone, with no shed to wait for."""
     return (
         not is_barred(board, row)
-        and room_for(board, service, row, 0) > 0
+        and capacity_for(board, service, row, 0) > 0
         and within_spread(board, service, row) > 0
     )
 
 
 @inner
 def _next_on(board: Board, service: int, source: int) -> int:
-    """Next row of an on-group with room, and the cursor on it; -1 if there is none."""
+    """Next row of an on-group with capacity, and the cursor on it; -1 if there is none."""
     line = board.source[source]
     group = line.number
     at, base = max(line.cursor, board.group[group].first_open), board.base[GROUP_ROW]
@@ -284,7 +284,7 @@ def _next_on(board: Board, service: int, source: int) -> int:
 
 @inner
 def _next_booted(board: Board, service: int, source: int) -> int:
-    """Next row of a pool whose boot is planned already, and which has room."""
+    """Next row of a pool whose boot is planned already, and which has capacity."""
     line = board.source[source]
     pool = line.number
     first = board.pool[pool].first_dark
@@ -301,7 +301,7 @@ def _next_booted(board: Board, service: int, source: int) -> int:
 
 @inner
 def _next_dark(board: Board, service: int, source: int) -> int:
-    """Next dark row of a group that may be booted and would have room."""
+    """Next dark row of a group that may be booted and would have capacity."""
     line = board.source[source]
     group = line.number
     at = max(line.cursor, board.group[group].next_dark)
@@ -374,7 +374,7 @@ def _look_freed(board: Board, service: int, source: int, since: int) -> int:
 
 @spliced
 def _shed_ready(board: Board, service: int, row: int) -> tuple[int, bool]:
-    if room_for(board, service, row, 0) > 0:
+    if capacity_for(board, service, row, 0) > 0:
         return 0, False
     lines = sheds_for(board, service, row, board.size[LEVEL])
     return sheds_end(board, row, max(lines, 0))
@@ -430,7 +430,7 @@ def _use_on(board: Board, service: int, mile: int, source: int, count: int) -> i
         row = _next_on(board, service, source)
         if row < 0:
             break
-        here = min(room_for(board, service, row, 0), within_spread(board, service, row))
+        here = min(capacity_for(board, service, row, 0), within_spread(board, service, row))
         for _ in range(min(here, most - done)):
             take(board, service, mile, row, at, by_hand, 0)
             done += 1
@@ -453,7 +453,7 @@ def _use_row(board: Board, service: int, mile: int, row: int, ready: int, waits:
 
 @spliced
 def _use_freed(board: Board, service: int, mile: int, row: int, since: int) -> int:
-    if room_for(board, service, row, 0) > 0:
+    if capacity_for(board, service, row, 0) > 0:
         return _use_row(board, service, mile, row, since, 0)
     lines = sheds_for(board, service, row, board.size[LEVEL])
     if lines < 0:
@@ -463,8 +463,10 @@ def _use_freed(board: Board, service: int, mile: int, row: int, since: int) -> i
 
 
 @inner
-def _room_in_group(board: Board, service: int, group: int, wanted: int) -> int:
-    """Replicas of the open service that rows of a group have room for, each row alone; stops at `wanted`."""
+def _capacity_in_group(board: Board, service: int, group: int, wanted: int) -> int:
+    """Replicas of the open service that rows of a group have capacity for, each row alone; stops at
+    `wanted`.
+    """
     total, base = 0, board.base[GROUP_ROW]
     at = board.group[group].first
     while at < board.group[group].last and total < wanted:
@@ -473,7 +475,7 @@ def _room_in_group(board: Board, service: int, group: int, wanted: int) -> int:
         if may_fit(board, service, block):
             for place in range(at, end):
                 row = board.heap[place]
-                here = room_for(board, service, row, 0)
+                here = capacity_for(board, service, row, 0)
                 if here > 0 and (board.row[row].on_at >= 0 or power_allows(board, row)):
                     total += max(0, min(here, within_spread(board, service, row)))
         at = end
@@ -481,13 +483,13 @@ def _room_in_group(board: Board, service: int, group: int, wanted: int) -> int:
 
 
 @inner
-def enough_room(board: Board, service: int, wanted: int) -> bool:
+def enough_capacity(board: Board, service: int, wanted: int) -> bool:
     """Whether `wanted` replicas of the open service may fit without any shed; True is no promise."""
     total = 0
     for group in range(len(board.group)):
         if total < wanted and board.eligible[service, board.group[group].pool]:
-            total += _room_in_group(board, service, group, wanted - total)
-    return total + freed_room(board, service) >= wanted
+            total += _capacity_in_group(board, service, group, wanted - total)
+    return total + freed_capacity(board, service) >= wanted
 
 
 @inner
@@ -507,7 +509,7 @@ def start_replicas(
     for boots, and tops may shed too.
     """
     level = last_level(board, service) if mile == 0 or eager == 1 else 0
-    if level == 0 and not enough_room(board, service, count):
+    if level == 0 and not enough_capacity(board, service, count):
         return False
     _open_sources(board, service, since, level, eager)
     left, booted = count, False

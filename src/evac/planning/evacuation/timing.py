@@ -32,7 +32,7 @@ from evac.planning.evacuation.board import (
 
 @inner
 def _open_tick(board: Board, limit: int, tick: int) -> int:
-    """First tick from `tick` on with room for the smallest use of a limit."""
+    """First tick from `tick` on with capacity for the smallest use of a limit."""
     top = board.limit[limit].cap - board.limit[limit].least
     used, full = board.used[limit], board.full[limit]
     last = board.width - 1

@@ -1,12 +1,12 @@
 """One trial: an event-driven run of the steps under their limits, highest planned priority first.
 
-A step begins when all it waits for has ended and every limit it uses has room; among steps that wait
+A step begins when all it waits for has ended and every limit it uses has capacity; among steps that wait
 for one limit, the one planned earlier goes first. What the plan holds inside a step after an offset
 is held from its start here, for the same length: equal offsets only move a limit's clock.
 
 Whatever ends at one tick ends together: then who became ready begins, or waits in line, and then every line
-that room was made for moves on. Events lie in buckets, one a tick up to a hundred thousand ticks: there are
-tens of thousands of a trial, and a heap of them would take most of its time.
+that capacity was made for moves on. Events lie in buckets, one a tick up to a hundred thousand ticks: there
+are tens of thousands of a trial, and a heap of them would take most of its time.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -32,8 +32,8 @@ BUCKETS = 1 << 17
 class Net(NamedTuple):
     """What all trials share. waits: N counts of steps waited for; after_*: CSR step -> steps that wait
     for it; use_*: CSR step -> uses, those held alike together, hold negative: the whole step; groups_from:
-    CSR step -> groups of uses held alike; group_from: CSR group -> its uses; queue_from: CSR limit -> room
-    for all steps that use it."""
+    CSR step -> groups of uses held alike; group_from: CSR group -> its uses; queue_from: CSR limit ->
+    capacity for all steps that use it."""
 
     waits: Any
     after_from: Any
@@ -51,7 +51,7 @@ class Net(NamedTuple):
 
 class Run(NamedTuple):
     """One trial. length: N drawn ticks, negative where the step fails for good; end: N ticks, horizon
-    + 1 is never; blame: the step waited for last, or -2 - limit; free: room of each limit; queue,
+    + 1 is never; blame: the step waited for last, or -2 - limit; free: capacity of each limit; queue,
     waiting: a heap of steps a limit; ready: a heap of steps; made: releases of each limit at this tick;
     roomy: a heap of limits that had any; first, after, when: events by bucket, a step that ends or N + a
     group that is released; count: of events that lie ahead, of ready steps, of roomy limits."""
@@ -125,7 +125,7 @@ def _later(net, run, event, tick):
 
 @inner
 def _wall(net, run, step):
-    """The first limit that keeps a step back: no room, or somebody planned earlier waits there; or -1."""
+    """The first limit that keeps a step back: no capacity, or somebody planned earlier waits there; or -1."""
     for u in range(net.use_from[step], net.use_from[step + 1]):
         limit = net.use_limit[u]
         if run.free[limit] < net.use_units[u]:
@@ -217,7 +217,7 @@ def _next_tick(net, run, now):
 
 @inner
 def _let_in(net, run, limit, now, patience):
-    """Let in who waits, earliest planned first, while there is room and patience with who cannot."""
+    """Let in who waits, earliest planned first, while there is capacity and patience with who cannot."""
     while run.waiting[limit] > 0 and patience > 0:
         step = run.queue[net.queue_from[limit]]
         units = 0
@@ -234,7 +234,7 @@ def _let_in(net, run, limit, now, patience):
 
 @inner
 def _begin(net, run, now):
-    """Who is ready begins or waits in line; then the lines move on for which room was made."""
+    """Who is ready begins or waits in line; then the lines move on for which capacity was made."""
     while run.count[READY] > 0:
         step = run.ready[0]
         _pop(run.ready, run.count[READY])

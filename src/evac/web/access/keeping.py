@@ -111,7 +111,7 @@ class ProofShown:
 
 
 @dataclass(frozen=True, slots=True)
-class LoginRow:
+class Login:
     """One login, as those see it who may end it."""
 
     id: str
@@ -122,6 +122,12 @@ class LoginRow:
     made_ms: int
     seen_ms: int
     until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRow(Login):
+    """The same with what only the identity provider asks for."""
+
     subject: str = ""
     session: str = ""
 

@@ -24,7 +24,7 @@ from evac.incident.regulator import FACTS, Basics, Duty, basics, duties
 from evac.incident.runbook import Runbook, book
 from evac.model.errors import EvacError, InvalidInput, RunError, Unavailable
 from evac.office.incidents import IncidentFile, IncidentShort, felt
-from evac.office.requests import Answer, Asked, body_digest
+from evac.office.requests import Answer, Asked, NoteTold, body_digest
 from evac.views import incident_view as views
 from evac.views.sheet import Sheet, sheet_markdown, sheet_page
 from evac.views.words import listed
@@ -185,16 +185,6 @@ class EntryShown:
     weight: str
     stream: str
     record: int
-
-
-class NoteTold(BaseModel):
-    """The note as it was written."""
-
-    note: str
-    incident: str
-    kind: str
-    who: str
-    at_ms: int
 
 
 @router.get("/incidents", dependencies=READ, responses=answers(paged(IncidentShort), 304, 404, 422, 503))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel
 
 from evac.app.access_log import access_log
+from evac.model.access import AccessRecord
 from evac.model.errors import NotAllowed
-from evac.web.access.keeping import LoginRow
+from evac.web.access.keeping import Login, LoginRow
 from evac.web.access.people import LOG, People
 from evac.web.access.port import Actor, need
 from evac.web.api.shapes import answers
@@ -21,23 +21,13 @@ Name = Annotated[str, Query(max_length=512, description="A person. Empty: the ca
 Id = Annotated[str, Query(max_length=64, pattern=r"^[0-9a-f]*$", description="One login; empty: all.")]
 
 
-class Login(BaseModel):
-    """One login. id: names it here, and opens nothing."""
-
-    id: str
-    name: str
-    proof: str
-    acr: str
-    made_ms: int
-    seen_ms: int
-    until_ms: int
-
-
-class Logins(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Logins:
     items: list[Login]
 
 
-class LoginsEnded(BaseModel):
+@dataclass(frozen=True, slots=True)
+class LoginsEnded:
     ended: int
 
 
@@ -46,7 +36,7 @@ async def logins(request: Request, actor: Annotated[Actor, Depends(need("viewer"
     """Those of everybody for an admin, else one's own."""
     access = room_of(request).access
     rows = await access.logins() if isinstance(access, People) else []
-    told = {"items": [_row(one) for one in rows if actor.has("admin") or one.name == actor.name]}
+    told = Logins([_shown(one) for one in rows if actor.has("admin") or one.name == actor.name])
     return Response(dump(told), 200, {"cache-control": "no-store"}, JSON)
 
 
@@ -63,18 +53,19 @@ async def end(
     if isinstance(access, People):
         count = await access.end_logins(lambda row: row.name == whose and (not id or row.id == id))
         LOG.warning("%s ended %d logins of %s", actor.name, count, whose)
-    return Response(dump({"ended": count}), 200, {"cache-control": "no-store"}, JSON)
+    return Response(dump(LoginsEnded(count)), 200, {"cache-control": "no-store"}, JSON)
 
 
-def _row(one: LoginRow) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in Login.model_fields}
+def _shown(one: LoginRow) -> Login:
+    return Login(one.id, one.name, one.proof, one.acr, one.made_ms, one.seen_ms, one.until_ms)
 
 
 Since = Annotated[int, Query(ge=0, le=2**53, description="From this moment on, in ms since 1970.")]
 
 
-class AccessLog(BaseModel):
-    items: list[dict[str, Any]]
+@dataclass(frozen=True, slots=True)
+class AccessLog:
+    items: list[AccessRecord]
 
 
 @router.get("/access-log", responses=answers(AccessLog, 422, 503))
@@ -83,4 +74,4 @@ async def log(
 ) -> Response:
     """Who signed in, who was refused, what people asked and how they were proven; oldest first."""
     rows = await access_log(room_of(request).office.store, since_ms)
-    return Response(dump({"items": [asdict(one) for one in rows]}), 200, {"cache-control": "no-store"}, JSON)
+    return Response(dump(AccessLog(list(rows))), 200, {"cache-control": "no-store"}, JSON)

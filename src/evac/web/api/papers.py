@@ -5,10 +5,10 @@ public status.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel
 
 from evac.app import incidents
 from evac.app.incidents import PaperForm, PaperKind
@@ -39,7 +39,8 @@ async def feed(request: Request) -> Response:
     return tagged(request, body, tag_of(body), RSS)
 
 
-class StatusFilesTold(BaseModel):
+@dataclass(frozen=True, slots=True)
+class StatusFilesTold:
     """The three files of the page, and what it says in short."""
 
     page: str
@@ -60,15 +61,7 @@ async def files(request: Request, title: Title = "", url: Address = URL) -> Resp
     names = public_names(room)
     found = await room.office.incidents.public(About(title or room.facts.name, names))
     page, rss, document = status_files(found, url)
-    body = dump(
-        {
-            "page": page,
-            "feed": rss,
-            "document": document,
-            "overall": found.overall,
-            "components": len(found.components),
-        }
-    )
+    body = dump(StatusFilesTold(page, rss, document, found.overall, len(found.components)))
     return tagged(request, body, tag_of(body))
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Final
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from evac.app import runs as cases
 from evac.app.applying import Rehearser
@@ -20,6 +20,7 @@ from evac.engine.plans.journal import STREAM, PlanRecord, plan_records
 from evac.engine.plans.library import digest_of, find_plan, lend_plan
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import EvacError, InvalidInput, NotAllowed, Unavailable
+from evac.office.requests import ProposalTold
 from evac.office.values import ReadyPlan
 from evac.store.journal import head_of
 from evac.views.documents import DryRun
@@ -63,26 +64,8 @@ class Propose(Body):
     abandoned: Annotated[list[Name], Field(default_factory=list, max_length=64)]
 
 
-class ProposalTold(BaseModel):
-    """state: `made`, with the run; `refused`, with code, why, the kind of error and what to do next;
-    `untaken`, where nobody took it in that time: it is withdrawn, and no run is made of it; `waiting`, where
-    it was not waited for (`wait_s=0`): ask again with the same key.
-    """
-
-    proposal: str
-    plan: str
-    incident: str
-    who: str
-    at_ms: int
-    state: str
-    run: str
-    code: str
-    why: str
-    kind: str
-    hint: str
-
-
-class PlanKept(BaseModel):
+@dataclass(frozen=True, slots=True)
+class PlanKept:
     """A plan that is in the store now, for a day at least."""
 
     plan: str
@@ -104,7 +87,7 @@ async def hand_over(
     await asyncio.to_thread(_check_plan, data, digest)
     office = room_of(request).office
     await lend_plan(office.store, data, office.clock.now_ms())
-    return Response(dump({"plan": digest}), 201, {"cache-control": "no-store"}, JSON)
+    return Response(dump(PlanKept(digest)), 201, {"cache-control": "no-store"}, JSON)
 
 
 def _check_plan(data: bytes, digest: str) -> None:
@@ -193,7 +176,7 @@ async def propose(
     elif answer is not None:
         no = cases.Refusal.of(answer)
         told |= {"state": "refused", "code": no.code, "why": no.why, "kind": no.kind, "hint": no.hint}
-    return answer_of(given, told)
+    return answer_of(given, asdict(ProposalTold(**told)))
 
 
 journal_router = APIRouter(prefix="/v1/drawer", tags=["plans"], dependencies=[Depends(need("viewer"))])

@@ -13,12 +13,12 @@ begins with `BREAK-GLASS`, the leader makes a notice of it, and the incident get
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Final
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from evac.app import incidents, runs
 from evac.app import runs as cases
@@ -29,9 +29,10 @@ from evac.incident.records import Note
 from evac.model.access import BREAK_GLASS, GRAVE, GlassUse, Grant, Proven, role_for
 from evac.model.errors import Conflict, EvacError, InvalidInput, NotAllowed, Unavailable
 from evac.model.run_policy import Envelope
-from evac.office.requests import Answer, Asked, body_digest
+from evac.office.requests import Answer, Asked, Released, RequestTold, SiteCleared, body_digest
 from evac.office.values import HoldSeen
 from evac.store.port import Compare, Put, Store
+from evac.views.status_document import HoldLine
 from evac.web.access.people import GLASS_USED, LOG, address_of
 from evac.web.access.port import Actor, KeepsLogins, need, need_to_ask
 from evac.web.api.runs import run_tag
@@ -146,18 +147,6 @@ router = APIRouter(prefix="/v1", tags=["requests"])
 WAIT_MOST_S = 20
 
 
-class RequestTold(BaseModel):
-    """state: `waiting` for a leader, `taken`, or `refused`, with why."""
-
-    request: str
-    run: str
-    verb: str
-    who: str
-    at_ms: int
-    state: str
-    why: str
-
-
 Wait = Annotated[int, Query(ge=0, le=WAIT_MOST_S, description="Seconds to wait for the leader's answer.")]
 
 
@@ -191,7 +180,7 @@ async def ask(
     record(request, actor, "break-glass" if grant is not None else "asked", f"{body.verb} {body.step}", name)
     told = dict(given.told)
     state, why = await _outcome(room, name, str(told["request"]), wait_s)
-    return answer_of(given, {**told, "state": state, "why": why})
+    return answer_of(given, asdict(RequestTold(**{**told, "state": state, "why": why})))
 
 
 def asked_of(actor: Actor, body: Body, key: str, *about: str) -> Asked:
@@ -276,23 +265,6 @@ async def _outcome(room: WarRoom, run: str, number: str, wait_s: int) -> tuple[s
 hold_router = APIRouter(prefix="/v1", tags=["hold"])
 
 
-class HoldTold(BaseModel):
-    """Who holds, and why."""
-
-    who: str
-    reason: str
-    at_ms: int
-
-
-class Released(BaseModel):
-    """Who ended the hold, and why."""
-
-    released: bool
-    who: str
-    reason: str
-    at_ms: int
-
-
 def _tag(hold: HoldSeen) -> str:
     return f'"hold-{hold.revision}"'
 
@@ -304,7 +276,7 @@ async def hold(request: Request) -> Response:
     return tagged(request, dump(found), _tag(found))
 
 
-@hold_router.post("/hold", status_code=201, responses=answers(HoldTold, 409, 400, 413, 422, 503, status=201))
+@hold_router.post("/hold", status_code=201, responses=answers(HoldLine, 409, 400, 413, 422, 503, status=201))
 async def begin(
     request: Request, body: Hold, actor: Annotated[Actor, Depends(need("operator"))], key: IdempotencyKey = ""
 ) -> Response:
@@ -361,13 +333,6 @@ class ClearSite(Body):
     """The site whose mark is cleared, and why."""
 
     domain: str = Field(min_length=1, max_length=256)
-
-
-class SiteCleared(BaseModel):
-    domain: str
-    who: str
-    reason: str
-    at_ms: int
 
 
 @sites_router.post(

@@ -63,20 +63,7 @@ class HeadsKept(BaseModel):
     heads: Annotated[list[Head], Field(max_length=HEADS_MOST)] = []
 
 
-class ProofTold(BaseModel):
-    """problems: what is missing, changed or cut off; empty where the journal is whole. signed: heads that
-    controllers signed, as the store holds them; the policy lists their keys.
-    """
-
-    stream: str
-    segments: int
-    records: int
-    anchors: int
-    problems: list[str]
-    signed: list[dict[str, str | int]]
-
-
-@proofs_router.post("/runs/{run}/proof", responses=answers(ProofTold, 400, 404, 413, 422, 503))
+@proofs_router.post("/runs/{run}/proof", responses=answers(cases.Proof, 400, 404, 413, 422, 503))
 async def proof(request: Request, run: RunName, body: HeadsKept) -> Response:
     """Reads the journal of a run from its start and checks its chain. Changes nothing."""
     office = room_of(request).office
@@ -89,7 +76,7 @@ async def proof(request: Request, run: RunName, body: HeadsKept) -> Response:
 Stream = Literal["access", "notices", "plans", "watch"]
 
 
-@proofs_router.post("/journals/{stream}/proof", responses=answers(ProofTold, 400, 413, 422, 503))
+@proofs_router.post("/journals/{stream}/proof", responses=answers(cases.Proof, 400, 413, 422, 503))
 async def proof_of_journal(request: Request, stream: Stream, body: HeadsKept) -> Response:
     """The same of a journal that is no run's: what was watched (`watch`), notices, plans that lay ready."""
     heads = [Anchor(stream, head.segment, head.records, head.hash) for head in body.heads]

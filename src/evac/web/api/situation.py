@@ -4,10 +4,10 @@ who asks.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel
 
 from evac.incident.records import Notice
 from evac.model.errors import EvacError
@@ -59,7 +59,8 @@ async def channels(request: Request) -> Response:
 me_router = APIRouter(prefix="/v1", tags=["access"])
 
 
-class Me(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Me:
     """named: whether the name was proven; else a request says one in `who`. grant: what a break-glass
     credential lets its bearer ask besides, in words; empty without one.
     """
@@ -76,26 +77,22 @@ async def me(actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
     """Whoever asks, with the role of now."""
     grant = actor.grant
     words = "" if grant is None else f"{grant.verb} of {grant.run or grant.incident}"
-    told = {
-        "name": actor.name,
-        "role": actor.role,
-        "named": actor.named,
-        "proof": actor.proof,
-        "grant": words,
-    }
+    told = Me(actor.name, actor.role, actor.named, actor.proof, words)
     return Response(dump(told), 200, {"cache-control": "no-store"}, JSON)
 
 
 health_router = APIRouter(tags=["health"])
 
 
-class Alive(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Alive:
     """The process answers."""
 
     alive: bool
 
 
-class Ready(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Ready:
     """What is shown can be believed: the store was read a moment ago, the controller beside it leads or
     follows, and the estate was read.
     """
@@ -107,7 +104,7 @@ class Ready(BaseModel):
 @health_router.get("/healthz", responses=answers(Alive))
 async def healthz() -> Response:
     """The process answers; nothing else is asked."""
-    return Response(dump({"alive": True}), 200, {"cache-control": "no-store"}, JSON)
+    return Response(dump(Alive(True)), 200, {"cache-control": "no-store"}, JSON)
 
 
 @health_router.get("/readyz", responses=answers(Ready, 503))
@@ -117,7 +114,7 @@ async def readyz(request: Request) -> Response:
     if office.ready:
         why = office.ready if request.scope.get(STATE) is not None else "sign in to see why"
         return problem(503, "not-ready", why, "wait", str(request.scope.get(REQUEST_ID, "")))
-    told = {"ready": True, "looked_at_ms": office.looked_ms}
+    told = Ready(True, office.looked_ms)
     return Response(dump(told), 200, {"cache-control": "no-store"}, JSON)
 
 

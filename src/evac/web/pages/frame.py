@@ -142,6 +142,15 @@ def answer(request: Request, name: str, stamp: object, make: Callable[[], bytes]
     return room_of(request).shelf.answer(request, shown, (stamp, around), make, HTML)
 
 
+def came_from(request: Request, otherwise: str = "/now") -> str:
+    """The page of this war room that the person came from, without what it said was done."""
+    came = urlsplit(request.headers.get("referer", ""))
+    if came.netloc.lower() != request.headers.get("host", "").lower():
+        return otherwise
+    query = "&".join(part for part in came.query.split("&") if part and not part.startswith("done="))
+    return path_within(came.path + (f"?{query}" if query else ""))
+
+
 def back_to(path: str, done: str) -> Response:
     """After an action: the page that the person came from, which says what was done."""
     where, _, anchor = path.partition("#")
@@ -188,8 +197,8 @@ _USED: Final = re.compile(r'href="#i-([a-z]+)"')
 @lru_cache(maxsize=1)
 def symbols() -> Mapping[str, str]:
     """Icons by name, each as a `<symbol>`."""
-    text = folder("static").joinpath("vendor", "lucide.svg").read_text("utf-8")
-    return dict(re.findall(r'(?m)^(?=<symbol id="i-([a-z]+)")(.*)$', text))
+    sprite = folder("static").joinpath("vendor", "lucide.svg").read_text("utf-8")
+    return dict(re.findall(r'(?m)^(?=<symbol id="i-([a-z]+)")(.*)$', sprite))
 
 
 def icon(name: str) -> Markup:
@@ -312,6 +321,16 @@ class Ages:
         shown = at.strftime("%H:%M" if at.date() == self.today else "%Y-%m-%d %H:%M") + zone
         return Markup('<time datetime="{}">{}</time>').format(at.isoformat(timespec="seconds"), shown)
 
+    def exact(self, at_ms: int) -> Markup:
+        """`14:17:03 UTC`; with the day where it is another one."""
+        at = datetime.fromtimestamp(at_ms / 1_000, UTC)
+        shown = at.strftime("%H:%M:%S UTC" if at.date() == self.today else "%Y-%m-%d %H:%M UTC")
+        return Markup('<time datetime="{}">{}</time>').format(at.isoformat(timespec="seconds"), shown)
+
+    def lasts(self, since_ms: int) -> str:
+        """`1 min 38 s`, up to now."""
+        return duration(max(0, self.now_ms - since_ms) // 1_000 * 1_000)
+
     def ago(self, at_ms: int) -> str:
         """`just now`, `40 s ago`, `3 min ago`: in one unit, because it is read at a glance."""
         seconds = (self.now_ms - at_ms) // 1_000
@@ -335,10 +354,7 @@ class Ages:
 @router.get("/theme", dependencies=[Depends(need("viewer"))])
 async def theme(request: Request, to: str = "") -> Response:
     """Light, dark, or as the system has it; then back to the page that asked."""
-    came = urlsplit(request.headers.get("referer", ""))
-    here = came.netloc.lower() == request.headers.get("host", "").lower()
-    path = path_within(came.path + (f"?{came.query}" if came.query else "")) if here else "/now"
-    found = Response(None, 303, {"location": path, "cache-control": "no-store"})
+    found = Response(None, 303, {"location": came_from(request), "cache-control": "no-store"})
     if to in THEMES:
         found.set_cookie(THEME_COOKIE, to, max_age=31_536_000, httponly=True, samesite="lax")
     else:

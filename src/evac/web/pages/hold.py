@@ -54,7 +54,7 @@ async def _done(request: Request, actor: Actor, release: bool) -> Response:
         return _form(request, actor, fields | {"problem": frame.sentence(wrong)}, 422)
     except EvacError as error:
         return _form(request, actor, fields | {"problem": frame.sentence(error)}, 422)
-    return Response(None, 303, {"location": PAGE.path, "cache-control": "no-store"})
+    return frame.back_to(PAGE.path if release else "/now", "released" if release else "held")
 
 
 def _form(request: Request, actor: Actor, fields: Mapping[str, str], status: int = 200) -> Response:

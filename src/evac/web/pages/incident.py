@@ -79,6 +79,16 @@ _SAVE: Final[Mapping[str, str]] = {
 }
 
 
+_DONE: Final[Mapping[str, str]] = {
+    "update": "published",
+    "state": "published",
+    "draft": "draft",
+    "resolved": "resolved",
+    "reopened": "reopened",
+    "new": "opened",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """One form. names, values: what may be chosen; empty: anything may be written."""
@@ -310,7 +320,8 @@ async def _write(request: Request, actor: Actor, incident: str, fields: dict[str
         again = {**empty, **fields, "problem": problem_of(error)}
         file = await room.office.incidents.file(incident) if fields["kind"] == "resolved" else None
         return _form(room, actor, form_of(room, incident, fields["kind"], file), again, 422)
-    return Response(None, 303, {"location": f"{PAGE.path}/{quote(found)}#main", "cache-control": "no-store"})
+    kind = "draft" if fields["kind"] == "update" and fields["as"] == "draft" else fields["kind"]
+    return frame.back_to(f"{PAGE.path}/{quote(found)}#main", _DONE.get(kind, "noted"))
 
 
 def _form(room: WarRoom, actor: Actor, wanted: Form, fields: dict[str, str], status: int = 200) -> Response:

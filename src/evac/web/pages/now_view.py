@@ -25,6 +25,7 @@ from evac.views.situation_view import lost_words, rivals_hint, rivals_words, ser
 from evac.views.words import listed, number, plural
 from evac.web.api.shapes import LIMIT_MOST
 from evac.web.pages import frame
+from evac.web.pages.fire import fire_context, fire_of
 from evac.web.room import room_of
 
 UNWELL_MOST: Final = 30
@@ -538,12 +539,18 @@ async def now(request: Request) -> Response:
     situation, facts = room.office.situation, room.office.facts
     now_ms = room.office.clock.now_ms() // AGE_MS * AGE_MS
 
+    fire = await fire_of(room, room.office.clock.now_ms())
+
     def make() -> bytes:
         at_ms = max(now_ms, situation.at_ms)
+        if fire is not None and fire.shown is not None:
+            at_ms = max(at_ms, fire.shown.said.at_ms)
         context = now_context(situation, facts, at_ms)
+        services = len(facts.services) if facts is not None else 0
+        context["fire"] = None if fire is None else fire_context(fire, situation, services, at_ms)
         return frame.render("now.html.j2", PAGE.path, at_ms, **context)
 
-    stamp = (situation.version, facts and facts.stamp, now_ms)
+    stamp = (situation.version, facts and facts.stamp, now_ms, fire and fire.stamp)
     return frame.answer(request, "page now", stamp, make)
 
 

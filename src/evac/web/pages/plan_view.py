@@ -92,7 +92,7 @@ async def carry_out(
     except EvacError as error:
         return _form(room, actor, wanted, {**fields, "problem": sentence(error)}, 422)
     if told["state"] == "made":
-        return Response(None, 303, {"location": f"/runs/{told['run']}", "cache-control": "no-store"})
+        return frame.back_to(f"/runs/{told['run']}", "created")
     words = f"Refused: {told['why']}" + (f" ({told['hint']})" if told["hint"] else "") + "."
     if told["state"] != "refused":
         words = f"No leader took it in {plural(WAIT_S, 'second')}. It is withdrawn: no run is made of it."

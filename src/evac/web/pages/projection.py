@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from evac.model.step_id import StepId
+from evac.incident.services import PLANNED
+from evac.model.plan import Plan
 from evac.run.forecast import forecast
-from evac.run.values import ENDED, SETTLED
+from evac.run.values import ENDED, SETTLED, Event
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
+from evac.views.documents import RunShown
 from evac.views.wait_words import servers_words
 from evac.views.words import number
 from evac.web.room import WarRoom
@@ -63,6 +65,28 @@ class Projection:
     def late_ms(self) -> int:
         """Positive: later than planned."""
         return self.end_ms - self.planned_ms if self.begun_ms else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Everything that a page of a run is made of."""
+
+    run: RunShown
+    said: Projection
+    plan: Plan | None
+    """None: it is not kept, so objectives are not known."""
+    created_ms: int
+    events: Sequence[tuple[int, Event]]
+    """The last ones, with their numbers."""
+    show: str = ""
+    """Only steps in this phase; empty: all."""
+    begin: int = 0
+    """The first step of the page of them."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether the plan moves services that serve meanwhile."""
+        return self.plan is not None and self.plan.scenario.kind in PLANNED
 
 
 def stamp_of(view: RunView, now_ms: int) -> tuple[int, int]:
@@ -125,7 +149,7 @@ def services_back(view: RunView) -> dict[str, int]:
     found: dict[str, int] = {}
     for i, step in enumerate(view.steps):
         kind = kind_of(step.kind)
-        if kind.moves_traffic or (kind.checks and StepId.parse(step.id).milestone == "base"):
+        if kind.moves_traffic or (kind.checks and step.id.milestone == "base"):
             if view.phases[i] not in SETTLED:
                 found[step.target] = 0
             elif found.get(step.target, -1) != 0:

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, get_args
+from urllib.parse import quote
 
 import orjson
 from fastapi import Depends, Query, Request, Response
@@ -19,10 +20,11 @@ from pydantic import ValidationError
 from evac.app import runs as cases
 from evac.engine.runs.requests import TEXT_MOST
 from evac.model.access import role_for
-from evac.model.errors import EvacError, InvalidInput
+from evac.model.errors import EvacError, InvalidInput, NotAllowed
 from evac.model.run_policy import Envelope
 from evac.run.view import RunView
-from evac.views.decisions import Choice, Decision, people_words
+from evac.views.decisions import Choice, Decision, asked_words, cost_words, people_words
+from evac.web.access.guarding import path_within
 from evac.web.access.port import Actor, need_to_ask
 from evac.web.api import requests
 from evac.web.api.requests import may_ask
@@ -30,7 +32,7 @@ from evac.web.api.runs import decision_in, kept_plan, shown_of
 from evac.web.api.shapes import Ask, EnvelopeBody, RunName
 from evac.web.pages import frame, run_view
 from evac.web.pages.frame import sentence
-from evac.web.pages.projection import projection_of, stamp_of
+from evac.web.pages.projection import Shown, projection_of, stamp_of
 from evac.web.room import WarRoom, room_of
 
 Word = Literal["approve", "pause", "resume", "retry", "skip", "undo", "attest", "cancel"]
@@ -99,6 +101,22 @@ class Question:
     @property
     def people(self) -> str:
         return people_words(self.decision)
+
+    @property
+    def cost(self) -> str:
+        """The most that a yes loses, of a step that a person approves."""
+        return cost_words(self.decision) if self.verb == "approve" and self.step else ""
+
+    @property
+    def question(self) -> str:
+        if self.verb == "approve":
+            return asked_words(self.decision)
+        return f"{self.title}?"
+
+    @property
+    def button(self) -> str:
+        """What the press does, with its cost."""
+        return f"Approve, lose {self.cost}" if self.cost else self.title
 
 
 async def question(room: WarRoom, view: RunView, verb: str, step: str) -> Question:
@@ -181,6 +199,8 @@ async def asked(
     key = fields.get("key", "")
     found = await requests.ask(request, wanted.run, body, actor, key if key.isalnum() else "", WAIT_S)
     told: dict[str, Any] = orjson.loads(bytes(found.body))
+    if told["state"] == "refused":
+        raise NotAllowed("refused", f"refused: {told['why']}")
     return told
 
 
@@ -259,7 +279,7 @@ async def run(request: Request, run: RunName, show: Show = "", begin: Begin = 0)
     said = await projection_of(room, view, now_ms)
     plan = await kept_plan(room, view)
     begun = max(0, view.events - run_view.EVENTS)
-    shown = run_view.Shown(
+    shown = Shown(
         found,
         said,
         plan,
@@ -314,7 +334,7 @@ async def form(
     if step:
         view.number(step)
     wanted = await question(room, view, verb, step)
-    return _form(room, actor, wanted, {}, 200)
+    return _form(room, actor, wanted, {"back": frame.came_from(request, "")}, 200)
 
 
 @PAGE.router.post(PAGE.path + "/{run}/ask")
@@ -328,14 +348,21 @@ async def ask(request: Request, run: RunName, actor: Annotated[Actor, Depends(ne
         told = await asked(request, actor, wanted, fields)
     except EvacError as error:
         return _form(room, actor, wanted, fields | {"problem": sentence(error)}, 422)
-    body = frame.render("run_asked.html.j2", PAGE.path, _now_ms(room), told=told, wanted=wanted)
-    return Response(body, 200, {"cache-control": "no-store"}, frame.HTML)
+    done = "asked" if told["state"] != "taken" else "approved" if wanted.verb == "approve" else "taken"
+    return frame.back_to(_back(fields.get("back", ""), wanted.run), done)
+
+
+def _back(path: str, run: str) -> str:
+    """The page of the war room that the form was opened from; the page of the run if it was none."""
+    pages = ("/now", "/waiting", "/incidents/", f"{PAGE.path}/")
+    known = path_within(path) if path.startswith(pages) and "/ask" not in path else ""
+    return known or f"{PAGE.path}/{quote(run, safe='')}"
 
 
 def _form(room: WarRoom, actor: Actor, wanted: Question, fields: dict[str, str], status: int) -> Response:
     context: dict[str, Any] = {
         "wanted": wanted,
-        "fields": prefilled(fields),
+        "fields": prefilled(fields) | {"back": _back(fields.get("back", ""), wanted.run)},
         "actor": actor,
         "may": may_ask(actor, wanted.verb),
         "needed": role_for(wanted.verb),

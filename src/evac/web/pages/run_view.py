@@ -1,30 +1,21 @@
-"""What the page of a run says, as plain values for its templates, with its Gantt chart. Pure: a run in,
-words out.
-
-A hundred thousand steps are drawn as a row for each kind of work and a row for each of a few services: what
-a screen holds and an eye reads. What was planned is drawn behind what was done. Times of the axis count
-from the beginning of the run.
-"""
+"""What the page of a run says, as plain values for its templates. Pure: a run in, words out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
-from evac.incident.services import PLANNED
 from evac.incident.timeline import told
-from evac.model.plan import Outcome, Plan
+from evac.model.plan import Outcome
 from evac.office.values import RunShort
-from evac.run.values import CORRUPT, ENDED, SETTLED, Event
+from evac.run.values import CORRUPT, ENDED, Event
 from evac.run.view import RunView
-from evac.steps.registry import kind_of
-from evac.views import svg
-from evac.views.decisions import decision_of, waiting_words
+from evac.views import live_charts
+from evac.views.decisions import asked_words, cost_words, decision_of, waiting_words
 from evac.views.documents import (
     MOST_URGENT,
     RunHead,
-    RunShown,
     StepRow,
     run_head,
     slow_words,
@@ -32,137 +23,13 @@ from evac.views.documents import (
     took_ms,
     trouble_of,
 )
+from evac.views.impact import Impact
 from evac.views.plan_view import GONE
-from evac.views.run_report import limit_words
-from evac.views.wait_words import WaitRow, clock
-from evac.views.words import duration, listed, moment_ms, number, plural
-from evac.web.pages.projection import TOLERANCE_MS, Projection
-
-SERVICES: Final = 30
-SPARE: Final = 1.03
-PARTS: Final = ("start", "verify", "shift")
-
-
-@dataclass(slots=True)
-class Span:
-    """Steps of one kind, as planned and as they were; seconds from the beginning of the run."""
-
-    count: int = 0
-    done: int = 0
-    skipped: int = 0
-    planned: tuple[float, float] = (float("inf"), 0.0)
-    actual: tuple[float, float] = (float("inf"), 0.0)
-
-    def add(self, view: RunView, i: int, now: float) -> None:
-        step = view.steps[i]
-        self.count += 1
-        self.done += view.phases[i] in SETTLED
-        self.skipped += view.phases[i] == "skipped"
-        begin, end = step.start_ms / 1_000, (step.start_ms + step.duration_ms) / 1_000
-        self.planned = (min(self.planned[0], begin), max(self.planned[1], end))
-        if view.started[i]:
-            begun = (view.started[i] - view.started_ms) / 1_000
-            ended = (view.ended[i] - view.started_ms) / 1_000 if view.ended[i] >= view.started[i] else now
-            self.actual = (min(self.actual[0], begun), max(self.actual[1], ended))
-
-
-@dataclass(slots=True)
-class Spans:
-    """By kind, in the order of the plan; by service and kind."""
-
-    kinds: dict[str, Span] = field(default_factory=dict)
-    services: dict[str, dict[str, Span]] = field(default_factory=dict)
-
-
-def spans_of(view: RunView, now: float) -> Spans:
-    """One walk over all steps."""
-    found = Spans()
-    for i in view.ranked:
-        step = view.steps[i]
-        found.kinds.setdefault(step.kind, Span()).add(view, i, now)
-        if step.kind in PARTS:
-            found.services.setdefault(step.target, {}).setdefault(step.kind, Span()).add(view, i, now)
-    return found
-
-
-def charts(view: RunView, said: Projection, outcomes: Iterable[Outcome]) -> dict[str, str]:
-    """Two charts as SVG; empty before the run has begun."""
-    if not said.begun_ms or not view.steps:
-        return {"kinds": "", "services": ""}
-    now = max(0.0, ((said.end_ms if said.over else said.at_ms) - said.begun_ms) / 1_000)
-    found = spans_of(view, now)
-    ends = [span.planned[1] for span in found.kinds.values()]
-    upto = SPARE * max(60.0, now, *ends, (said.end_ms - said.begun_ms) / 1_000)
-    kinds = [_row(_kind_label(kind, span), [(kind, span)], now, said) for kind, span in found.kinds.items()]
-    limits = {o.service: o for o in outcomes}
-    chosen = _chosen(found, limits)
-    rows = [_row(name, list(found.services[name].items()), now, said) for name in chosen]
-    return {
-        "kinds": svg.gantt("kinds", "Work by kind of step", _told(found, now), kinds, upto),
-        "services": svg.gantt(
-            "services",
-            "Services, as planned and as they come back",
-            "The table of services says the same in words.",
-            rows,
-            upto,
-        )
-        if rows
-        else "",
-    }
-
-
-def _kind_label(kind: str, span: Span) -> str:
-    left_out = f", {number(span.skipped)} skipped" if span.skipped else ""
-    return f"{words_of(kind)} ({number(span.done - span.skipped)} of {number(span.count)}{left_out})"
-
-
-def words_of(kind: str) -> str:
-    return kind_of(kind).work
-
-
-def _chosen(found: Spans, limits: dict[str, Outcome]) -> list[str]:
-    """Services of the highest tiers that most people use, in the order in which the plan has them back."""
-
-    def weight(name: str) -> tuple[int, int, str]:
-        known = limits.get(name)
-        return (9 if known is None else known.tier, 0 if known is None else -known.people, name)
-
-    heavy = sorted(found.services, key=weight)[:SERVICES]
-    return sorted(heavy, key=lambda name: (max(s.planned[1] for s in found.services[name].values()), name))
-
-
-def _row(label: str, parts: Sequence[tuple[str, Span]], now: float, said: Projection) -> svg.Row:
-    """The planned bars first, so that the actual ones lie on them; then a line for now."""
-    bars = [
-        svg.Bar(
-            span.planned[0], span.planned[1], "planned", f"{words_of(kind)}, planned: {_span(span.planned)}"
-        )
-        for kind, span in parts
-    ]
-    bars += [
-        svg.Bar(span.actual[0], span.actual[1], f"actual {kind}", f"{words_of(kind)}: {_span(span.actual)}")
-        for kind, span in parts
-        if span.actual[1] or span.actual[0] < float("inf")
-    ]
-    if not said.over:
-        bars.append(svg.Bar(now, now, "nowline", "now"))
-    return svg.Row(label, tuple(bars))
-
-
-def _span(span: tuple[float, float]) -> str:
-    return f"{duration(round(span[0] * 1_000))} to {duration(round(span[1] * 1_000))}"
-
-
-def _told(found: Spans, now: float) -> str:
-    """The chart in words, for who cannot see it."""
-    told = []
-    for kind, span in found.kinds.items():
-        words = f"{_kind_label(kind, span)} done, planned {_span(span.planned)}"
-        if span.actual[0] < float("inf"):
-            words += f", so far {_span(span.actual)}"
-        told.append(words)
-    return f"{duration(round(now * 1_000))} after the beginning. " + "; ".join(told) + "."
-
+from evac.views.run_report import STYLE_OF, limit_words
+from evac.views.wait_words import WaitRow, clock, urgency
+from evac.views.words import duration, listed, moment_ms, number, people, plural
+from evac.web.pages.projection import TOLERANCE_MS, Projection, Shown
+from evac.web.pages.run_charts import charts, curves, impact, words_of
 
 WAITS_MOST: Final = 12
 SERVICES_MOST: Final = 100
@@ -178,41 +45,15 @@ STEP_CLASS: Final[Mapping[str, str]] = {
     "running": "note",
 }
 STEP_STATE: Final[Mapping[str, str]] = {"unknown": "in doubt", "succeeded": "done", "pending": "not yet"}
-RUN_CLASS: Final[Mapping[str, str]] = {
-    "succeeded": "ok",
-    "succeeded_with_exceptions": "warning",
-    "failed": "error",
-    "timed_out": "error",
-    "cancelled": "warning",
-    "paused": "warning",
-    "awaiting_approval": "warning",
-    "rolling_back": "warning",
-    "unfinished": "unknown",
-    CORRUPT: "error",
+RUN_CLASS: Final[Mapping[str, str]] = {**STYLE_OF, "unfinished": "unknown", CORRUPT: "error"}
+NOTABLE_MS: Final = 5_000
+"""A smaller difference to the plan is none."""
+RUN_LOOK: Final[Mapping[str, str]] = {
+    "succeeded": "good",
+    "failed": "bad",
+    "timed_out": "bad",
+    CORRUPT: "bad",
 }
-FAR_OFF: Final = 1 << 62
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """Everything that a page of a run is made of."""
-
-    run: RunShown
-    said: Projection
-    plan: Plan | None
-    """None: it is not kept, so objectives are not known."""
-    created_ms: int
-    events: Sequence[tuple[int, Event]]
-    """The last ones, with their numbers."""
-    show: str = ""
-    """Only steps in this phase; empty: all."""
-    begin: int = 0
-    """The first step of the page of them."""
-
-    @property
-    def moves(self) -> bool:
-        """Whether the plan moves services that serve meanwhile."""
-        return self.plan is not None and self.plan.scenario.kind in PLANNED
 
 
 def context(shown: Shown) -> dict[str, Any]:
@@ -222,6 +63,7 @@ def context(shown: Shown) -> dict[str, Any]:
     late = [row for row in services if row["late"]]
     ended = document.state in ENDED
     wants = () if ended else document.waits
+    felt = impact(shown)
     return {
         "run": document.run,
         "incident": document.incident,
@@ -229,8 +71,8 @@ def context(shown: Shown) -> dict[str, Any]:
         "scenario": document.question,
         "plan": document.plan_digest,
         "answer": _answer(document, said, len(wants), len(late)),
-        "cards": _cards(document, shown, services, late),
-        "waits": [wait_line(one) | {"waiting": _waiting(one, shown)} for one in wants[:WAITS_MOST]],
+        "cards": _cards(document, shown, late, felt),
+        "waits": [wait_line(one) for one in wants[:WAITS_MOST]],
         "waits_rest": max(0, len(wants) - WAITS_MOST),
         "asks": document.verbs,
         "held": document.held_by,
@@ -242,7 +84,14 @@ def context(shown: Shown) -> dict[str, Any]:
         "left_rest": max(0, len(document.left) - SERVICES_MOST),
         "approved": [f"{who} ({words})" for who, words in document.approval_proofs.items()],
         "limits": [limit_words(row) for row in document.limits_changed],
-        "charts": charts(view, said, shown.plan.outcomes if shown.plan else ()),
+        "charts": charts(shown, wants),
+        "legend": live_charts.LEGEND,
+        "curve": curves(shown, felt, wants),
+        "next": next_action(shown, wants),
+        "state": _state(document),
+        "look": "warn" if wants else RUN_LOOK.get(document.state, ""),
+        "counts": _counts(document),
+        "begun_ms": said.begun_ms,
         "services": services[:SERVICES_MOST],
         "services_rest": max(0, len(services) - SERVICES_MOST),
         "objectives": shown.plan is not None,
@@ -292,40 +141,69 @@ def _heading(said: Projection) -> str:
 
 
 def hour(at_ms: int, now_ms: int) -> str:
-    """`14:52 UTC`, with its date where that is not today; a dash for never."""
-    return f"{clock(at_ms, now_ms)} UTC" if at_ms > 0 else "-"
+    """`14:52:03 UTC`, without seconds but with its date where that is not today; a dash for never."""
+    if at_ms <= 0:
+        return "-"
+    other = clock(at_ms, now_ms)
+    return f"{other if ' ' in other else live_charts.at(at_ms)} UTC"
 
 
 def beside(late_ms: int) -> str:
-    """Beside the plan, in whole minutes."""
-    if abs(late_ms) < TOLERANCE_MS:
+    """Against the plan."""
+    if abs(late_ms) < NOTABLE_MS:
         return "as planned"
-    size = duration(abs(late_ms) // 60_000 * 60_000)
+    size = duration(abs(late_ms) // 1_000 * 1_000)
     return f"{size} {'later' if late_ms > 0 else 'earlier'} than planned"
 
 
 def _cards(
-    document: RunHead,
-    shown: Shown,
-    services: Sequence[Mapping[str, Any]],
-    late: Sequence[Mapping[str, Any]],
+    document: RunHead, shown: Shown, late: Sequence[Mapping[str, Any]], felt: Impact | None
 ) -> list[dict[str, str]]:
-    counts, said = document.counts, shown.said
-    grave = "warning" if said.late_ms > TOLERANCE_MS else ""
-    name = "ended" if said.over else "projected finish"
-    end, planned, begun = (hour(ms, said.at_ms) for ms in (said.end_ms, said.planned_ms, said.begun_ms))
-    cards = [_card(name, end, beside(said.late_ms) if said.begun_ms else "not begun", grave)]
-    cards.append(_card("planned finish", planned, f"begun {begun}", ""))
-    if shown.plan is None:
-        cards.append(_card("past their objective", "not known", "the plan is not kept any more", "unknown"))
+    said = shown.said
+    name = "Ended" if said.over else "Projected finish"
+    end, planned = (hour(ms, said.at_ms) for ms in (said.end_ms, said.planned_ms))
+    more = f"planned {planned}" if said.begun_ms else "not begun"
+    if said.waits and not said.over:
+        more = f"if approved now; {more}"
+    cards = [_card(name, end.removesuffix(" UTC"), more, "")]
+    gap = abs(said.late_ms) // 1_000 * 1_000
+    if said.begun_ms and gap >= NOTABLE_MS:
+        words = "later than planned" if said.late_ms > 0 else "earlier than planned"
+        since = f", behind since {hour(said.behind.since_ms, said.at_ms)}" if said.behind.since_ms else ""
+        cards.append(_card("Against plan", duration(gap), f"{words}{since}", ""))
     else:
-        stated = sum(1 for row in services if row["limit_ms"])
-        more = f"of {plural(stated, 'service')} with an objective"
-        cards.append(_card("past their objective", number(len(late)), more, "error" if late else "ok"))
-    failed, doubt = counts.get("failed", 0), counts.get("unknown", 0)
-    more = f"{number(counts.get('running', 0))} under way, {number(doubt)} in doubt"
-    cards.append(_card("failed steps", number(failed), more, "error" if failed else "ok"))
+        cards.append(_card("Against plan", "on time" if said.begun_ms else "-", "", ""))
+    if felt is not None:
+        back, down = len(felt.services) - len(felt.down), felt.down
+        more = f"down: {listed([one.service for one in down], 3)}" if down else "nothing is down"
+        cards.append(_card("Services restored", f"{back} of {len(felt.services)}", more, ""))
+        more = f"at most; the peak was {people(felt.peak)}"
+        grave = "error" if felt.people_now and not said.over else ""
+        cards.append(_card("People without a service", people(felt.people_now), more, grave))
+    if shown.plan is None:
+        cards.append(_card("Will miss their objective", "not known", "the plan is no longer kept", "unknown"))
+    else:
+        names = listed([row["id"] for row in late], 3) or "no service"
+        cards.append(_card("Will miss their objective", number(len(late)), names, "error" if late else ""))
+    failed = document.counts.get("failed", 0)
+    if failed or felt is None:
+        more = f"{number(document.counts.get('unknown', 0))} in doubt"
+        cards.append(_card("Failed steps", number(failed), more, "error" if failed else ""))
     return cards
+
+
+def _state(document: RunHead) -> str:
+    words = document.state.replace("_", " ")
+    return "Waiting for a person" if document.waits and document.state not in ENDED else words.capitalize()
+
+
+def _counts(document: RunHead) -> str:
+    """`31 of 52 steps done, 1 running, 0 failed, 0 in doubt`."""
+    counts = document.counts
+    done = counts.get("succeeded", 0) + counts.get("skipped", 0)
+    rest = f"{number(counts.get('failed', 0))} failed, {number(counts.get('unknown', 0))} in doubt"
+    running = number(counts.get("running", 0))
+    return f"{number(done)} of {plural(sum(counts.values()), 'step')} done, {running} running, {rest}"
 
 
 def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
@@ -338,12 +216,40 @@ def wait_line(row: WaitRow) -> dict[str, Any]:
     return {"words": row.words, "step": row.step, "verbs": verbs, "code": row.facts.get("code", "")}
 
 
-def _waiting(row: WaitRow, shown: Shown) -> str:
-    """Which services wait for a step that a person must approve."""
-    if row.kind != "gate":
-        return ""
-    words = waiting_words(decision_of(shown.run, row.step, shown.plan))
-    return f"{words[:1].upper()}{words[1:]}." if words else ""
+def next_action(shown: Shown, waits: Sequence[WaitRow]) -> dict[str, Any] | None:
+    """The one thing that a person does next, with its cost and with whom it keeps waiting; None if nothing
+    waits.
+    """
+    asked = [row for row in waits if any(verb != "release" for verb in row.verbs)]
+    if not asked:
+        return None
+    row = min(asked, key=urgency)
+    verbs = [verb for verb in row.verbs if verb != "release"]
+    path = f"/runs/{quote(shown.run.view.spec.run, safe='')}/ask?verb="
+    step = f"&step={quote(row.step, safe='')}" if row.step else ""
+    found: dict[str, Any] = {
+        "title": row.words[:1].upper() + row.words[1:],
+        "since_ms": moment_ms(row.since),
+        "href": f"{path}{verbs[0]}{step}",
+        "label": "Review and approve" if verbs[0] == "approve" else verbs[0].capitalize(),
+        "others": [(verb.capitalize(), f"{path}{verb}{step}") for verb in verbs[1:]],
+        "cost": "",
+        "waits": "",
+        "code": row.facts.get("code", ""),
+        "command": row.next,
+        "step": row.step,
+        "words": "",
+    }
+    if row.kind == "gate" or row.kind == "approval":
+        asks = decision_of(shown.run, row.step if row.kind == "gate" else "", shown.plan)
+        words = waiting_words(asks)
+        found |= {
+            "title": asked_words(asks),
+            "words": row.words if row.kind == "gate" else "",
+            "cost": cost_words(asks),
+            "waits": f"{words[:1].upper()}{words[1:]}." if words else "",
+        }
+    return found
 
 
 def service_rows(shown: Shown) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ async def clear(request: Request, actor: Annotated[Actor, Depends(need("operator
         return _form(request, actor, fields | {"problem": frame.sentence(wrong)}, 422)
     except EvacError as error:
         return _form(request, actor, fields | {"problem": frame.sentence(error)}, 422)
-    return Response(None, 303, {"location": "/now", "cache-control": "no-store"})
+    return frame.back_to("/now", "cleared")
 
 
 def _form(request: Request, actor: Actor, fields: Mapping[str, str], status: int = 200) -> Response:

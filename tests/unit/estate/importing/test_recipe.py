@@ -72,6 +72,16 @@ def test_sources_add_up_under_the_names_of_the_estate(recipe: Path) -> None:
     assert [site.id for site in estate.sites] == ["fra", "muc"]
 
 
+def test_an_address_of_another_cluster_can_be_mapped_to_its_store(recipe: Path) -> None:
+    text = (CLUSTER % 1).replace("login}", "orders.fra.example}")
+    (recipe.parent / "west.yaml").write_text(text)
+    recipe.write_text(RECIPE + "  west: {orders.fra.example: orders}\n")
+    estate, _ = made(recipe)
+    shop = next(s for s in estate.services if s.id == "shop")
+    assert ("store", "orders", True) in {(n.kind, n.target, n.hard) for n in shop.needs}
+    assert "orders" not in {s.id for s in estate.services}
+
+
 def test_two_sources_that_disagree_are_named_and_the_first_counts(recipe: Path) -> None:
     estate, result = made(recipe)
     conflicts = {d.message: d for d in result.diagnostics if d.code == "import-conflict"}

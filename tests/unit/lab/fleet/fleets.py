@@ -9,7 +9,7 @@ import orjson
 
 from evac_lab.fleet.connections import Controller
 from evac_lab.fleet.fleet import Fleet, FleetClock, Settings
-from evac_lab.fleet.ground import Domain, Ground, Kind, PowerGrid, RackPlace, Shares
+from evac_lab.fleet.ground import Domain, FleetGround, Kind, PowerGrid, RackPlace, Shares
 from evac_lab.fleet.machines import Machines
 from evac_lab.fleet.resources import Answer, Request
 
@@ -37,7 +37,7 @@ def ground(
     hall_watts: int | None = None,
     racks: int = 1,
     kind: Kind = KIND,
-) -> Ground:
+) -> FleetGround:
     """So many servers in each rack; every rack hangs on the feeds a and b."""
     count = servers * racks
     places = tuple(RackPlace(f"s/h/r{row}", "s/h", ("s/h/a", "s/h/b")) for row in range(racks))
@@ -48,7 +48,7 @@ def ground(
         Domain("s/h/b", "feed", feed_watts, feed_inrush),
         *(Domain(place.id, "rack", rack_watts) for place in places),
     )
-    return Ground(
+    return FleetGround(
         site="s",
         name=np.array([f"n{row:02d}" for row in range(count)], "S8"),
         serial=np.array([f"SN{row}" for row in range(count)], "S8"),
@@ -64,7 +64,7 @@ def ground(
     )
 
 
-def machines(of: Ground, *, closed: bool = True, spread: float = 0.0, bmc_boot_ms: int = 0) -> Machines:
+def machines(of: FleetGround, *, closed: bool = True, spread: float = 0.0, bmc_boot_ms: int = 0) -> Machines:
     fault = np.zeros(len(of), np.uint8)
     return Machines(of, PowerGrid(of, closed), fault, 1, spread, bmc_boot_ms)
 
@@ -72,7 +72,9 @@ def machines(of: Ground, *, closed: bool = True, spread: float = 0.0, bmc_boot_m
 class Client:
     """Calls the controllers of a fleet without a network, as one user."""
 
-    def __init__(self, of: Ground | None = None, settings: Settings | None = None, **shares: float) -> None:
+    def __init__(
+        self, of: FleetGround | None = None, settings: Settings | None = None, **shares: float
+    ) -> None:
         self.hand = Hand()
         clock = FleetClock(1.0, self.hand)
         named = {name.replace("_", "-"): share for name, share in shares.items()}

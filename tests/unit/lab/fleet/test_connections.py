@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from evac_lab.fleet.connections import WAITING_MOST, Connection, ControllerDoor
+from evac_lab.fleet.connections import WAITING_MOST, ControllerDoor, HttpConnection
 from tests.unit.lab.fleet.fleets import PASSWORD, USER, Client
 
 WORD = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -62,7 +62,7 @@ class Talk:
         self.client = client or Client()
         self.loop, self.transport = Loop(), Transport(address)
         self.door = ControllerDoor(self.client.fleet, self.loop)
-        self.connection = Connection(self.door, self.loop)
+        self.connection = HttpConnection(self.door, self.loop)
         self.connection.connection_made(self.transport)
 
     def say(self, *pieces: bytes) -> bytes:

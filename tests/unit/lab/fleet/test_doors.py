@@ -7,13 +7,13 @@ import asyncio
 import numpy as np
 import pytest
 
-from evac_lab.fleet.connections import Connection, ControllerDoor
+from evac_lab.fleet.connections import ControllerDoor, HttpConnection
 from evac_lab.fleet.fleet import Settings
 from evac_lab.fleet.resources import Request
 from tests.unit.lab.fleet.fleets import Client, ground
 
 
-class Droppable(Connection):
+class Droppable(HttpConnection):
     """Notes that it was dropped."""
 
     dropped = False

@@ -57,10 +57,12 @@ class Drawer:
         services = len(instance.services)
         lost = [s for s in range(services) if facts.lost[s] or facts.lost[services + s]]
         pools, sites, ids = instance.pools, instance.site_names, instance.services.id
-        room = [(p.id, r, self._number(0.001) * horizon) for p in pools for r in range(2) if self._coin(0.3)]
+        capacity = [
+            (p.id, r, self._number(0.001) * horizon) for p in pools for r in range(2) if self._coin(0.3)
+        ]
         fit = [(ids[s], p.id, self._number(0.1) * horizon) for s in lost for p in pools if self._coin(0.1)]
         site = [(ids[s], z, self._number(0.1) * horizon) for s in lost for z in sites if self._coin(0.1)]
-        return PlacementRows(tuple(sorted(room)), tuple(sorted(fit)), tuple(sorted(site)))
+        return PlacementRows(tuple(sorted(capacity)), tuple(sorted(fit)), tuple(sorted(site)))
 
     def _coin(self, odds: float) -> bool:
         return bool(self.rng.random() < odds)

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evac.model.instance import Instance
-from evac.planning.bound.capacity import AT_ONCE, NEVER, Needs, Room
+from evac.planning.bound.capacity import AT_ONCE, NEVER, Capacity, Needs
 from evac.planning.bound.heads import Heads, by_hand, needs_tools, outside
 
 PASSES = 64
 
 
-def plain_passes(instance: Instance, needs: Needs, room: Room, heads: Heads) -> Heads:
+def plain_passes(instance: Instance, needs: Needs, capacity: Capacity, heads: Heads) -> Heads:
     """Heads with waves, tails and pools set, and everything else found anew."""
-    one = PlainPasses(instance, needs, room, heads)
+    one = PlainPasses(instance, needs, capacity, heads)
     for _ in range(PASSES):
         before = (list(heads.base), list(heads.top), list(heads.store))
         one.run()
@@ -35,7 +35,7 @@ class PlainPasses:
 
     instance: Instance
     needs: Needs
-    room: Room
+    capacity: Capacity
     heads: Heads
     outside: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     fits: list[int] = field(default_factory=list)
@@ -48,7 +48,7 @@ class PlainPasses:
     def __post_init__(self) -> None:
         instance, services = self.instance, self.instance.services
         self.outside = [outside(instance, members) for members in self.heads.components]
-        self.fits = self.room.per_site.sum(axis=1).tolist()
+        self.fits = self.capacity.per_site.sum(axis=1).tolist()
         self.first = [outside(instance, members, to_start=True) for members in self.heads.components]
         self.entered = [None] * len(self.heads.components)
         self.first_boot, self.boots_by_hand = instance.first_boot, instance.boots_by_hand
@@ -126,7 +126,7 @@ class PlainPasses:
         for s in members:
             heads.begin[s] = self._begin("start", startable)
             if self.needs.base_starts[s] > 0:
-                done = max(done, self._started(s, heads.base_wave[s], int(self.room.base_tick[s])))
+                done = max(done, self._started(s, heads.base_wave[s], int(self.capacity.base_tick[s])))
                 never = never or self._impossible(s, int(self.needs.base_total[s]))
             never = never or bool(services.blocked[s])
         ends = [self._served(s, done) for s in members]
@@ -134,9 +134,9 @@ class PlainPasses:
         for s in members:
             heads.base[s] = head
 
-    def _started(self, s: int, wave: int, room_tick: int) -> int:
+    def _started(self, s: int, wave: int, capacity_tick: int) -> int:
         """When the last of some starts of a service can end."""
-        last = max(self.heads.begin[s] + wave, self._tick(room_tick))
+        last = max(self.heads.begin[s] + wave, self._tick(capacity_tick))
         return self._finish("start", last, int(self.instance.services.start[s]))
 
     def _served(self, s: int, done: int) -> int:
@@ -159,6 +159,6 @@ class PlainPasses:
             total = int(self.needs.base_total[s] + self.needs.top_total[s])
             if self._impossible(s, total):
                 return self.instance.horizon
-            started = self._started(s, heads.top_wave[s], int(self.room.top_tick[s]))
+            started = self._started(s, heads.top_wave[s], int(self.capacity.top_tick[s]))
             head = max(head, self._finish("verify", started, int(services.verify[s])))
         return head

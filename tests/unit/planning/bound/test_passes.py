@@ -25,7 +25,7 @@ def compared(instance: Instance) -> tuple[Heads, Heads]:
     facts = facts_of(instance)
     empty = {name: [0] * len(getattr(facts.heads, name)) for name in FOUND}
     again = replace(facts.heads, **empty, waits={}, boot_wait=0)  # type: ignore[arg-type]
-    return facts.heads, plain_passes(instance, facts.needs, facts.room, again)
+    return facts.heads, plain_passes(instance, facts.needs, facts.capacity, again)
 
 
 def check(instance: Instance) -> None:

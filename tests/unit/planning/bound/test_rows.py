@@ -79,7 +79,7 @@ def test_the_compiled_greedy_is_the_exact_one(
     st.lists(st.tuples(st.integers(1, 50), st.integers(1, 15)), max_size=4),
 )
 @settings(deadline=None)
-def test_no_order_waits_less_for_room_than_by_weight_per_size(
+def test_no_order_waits_less_for_capacity_than_by_weight_per_size(
     drawn: list[tuple[int, int]], first: int, events: list[tuple[int, int]]
 ) -> None:
     sizes = {k: size for k, (size, _) in enumerate(drawn)}
@@ -98,7 +98,7 @@ def test_no_order_waits_less_for_room_than_by_weight_per_size(
     assert cost(order) == pytest.approx(best)
     out = np.zeros(len(drawn))
     ticks = sorted(gains)
-    ascent.room_waits(
+    ascent.capacity_waits(
         np.array([float(weights[k]) for k in sizes]),
         np.array([float(sizes[k]) for k in sizes]),
         float(first),

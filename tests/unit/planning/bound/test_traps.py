@@ -208,15 +208,15 @@ def test_dark_rows_are_not_on() -> None:
 
 
 @pytest.mark.parametrize(("sheddable", "expected"), [(True, 100), (False, 1_000)])
-def test_room_is_whole_where_survivors_may_be_shed(sheddable: bool, expected: int) -> None:
-    """Traps 9 and 16: what may be shed makes room, what may not keeps it."""
+def test_capacity_is_whole_where_survivors_may_be_shed(sheddable: bool, expected: int) -> None:
+    """Traps 9 and 16: what may be shed frees capacity, what may not keeps it."""
     low = service("low", tier=3, cpu=30_000, running=("v1", "v1"), sheddable=sheddable)
     found = facts(service("s", cpu=10_000), low)
     assert head(found, "s.base") == expected
 
 
 def test_what_an_unsheddable_service_needs_pays_without_end() -> None:
-    """The base below must stay; its room counts as taken through the arc, and never as an outage."""
+    """The base below must stay; its capacity counts as taken through the arc, and never as an outage."""
     low = service("low", cpu=30_000, running=("v1", "v1"), sheddable=True)
     high = service("high", cpu=1_000, running=("v1", "v1"), hard=("low",))
     found = facts(service("s", cpu=20_000, replicas=2, share=(1, 1)), low, high)

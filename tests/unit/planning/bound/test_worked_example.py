@@ -49,7 +49,7 @@ def test_chains_alone(facts: Facts) -> None:
     assert facts.sum_of_heads == evaluate(facts, Certificate()) == 1_848_000
 
 
-def _room(facts: Facts, resource: int, price: int) -> CapacityRow:
+def _capacity(facts: Facts, resource: int, price: int) -> CapacityRow:
     """All nine milestones at one price of a unit of a resource, as the printed certificate has it."""
     demand = facts.instance.services.demand[:, resource].tolist()
     ids = facts.instance.services.id
@@ -66,7 +66,7 @@ def _room(facts: Facts, resource: int, price: int) -> CapacityRow:
 
 def test_chains_and_processors(facts: Facts) -> None:
     """6.25 weighted seconds for each core-second, from 16 cores at once, 22 and 28 as they boot."""
-    row = _room(facts, 0, 6_250)
+    row = _capacity(facts, 0, 6_250)
     assert evaluate(facts, Certificate(PRINTED_SCALE, capacity=(row,))) in (2_021_499, 2_021_500)
 
 
@@ -78,7 +78,7 @@ def test_the_printed_certificate_in_energy_form(facts: Facts) -> None:
         supply=(
             SupplyRow((("starts", 1),), (("messenger.base", 2 * 1_917_246_377), ("pay.base", 1_917_246_377))),
         ),
-        capacity=(_room(facts, 0, 6_250),),
+        capacity=(_capacity(facts, 0, 6_250),),
     )
     assert PRINTED_BOUND * 0.99 <= evaluate(facts, certificate) <= PRINTED_BOUND
 

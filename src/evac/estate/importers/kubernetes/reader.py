@@ -17,7 +17,7 @@ from evac.estate.format.document import LIST, Node
 from evac.estate.format.kinds import ID, ID_MAX
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import show_share
-from evac.estate.importers.imported import Imported, Options, Unknown, Value
+from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.kubernetes.amounts import demand
 from evac.estate.importers.kubernetes.calls import Calls, exposed, find_calls
 from evac.estate.importers.kubernetes.cluster import Cluster, read_cluster
@@ -86,6 +86,18 @@ def _tiers(manifests: Manifests) -> tuple[dict[str, int], str | None]:
         item.name for item in manifests.of("PriorityClass") if word(item.node, "globalDefault") == "true"
     )
     return tiers | dict.fromkeys(_OF_THE_SYSTEM, 0), next(usual, None)
+
+
+def looks_like(name: str, head: str) -> Sign | None:
+    """What a file that begins like this says, if it is a source of this kind."""
+    if "backstage.io/" in head:
+        return None
+    has_nodes = re.search(r"kind[\"']?:\s*[\"']?Node(?:List)?\b", head) is not None
+    if head.lstrip()[:1] == "{":
+        is_one = '"apiVersion"' in head and ('"items"' in head or '"kind"' in head)
+    else:
+        is_one = re.search(r"^(?:- )?apiVersion:", head, re.MULTILINE) is not None and "kind:" in head
+    return ("placed" if has_nodes else "unplaced") if is_one else None
 
 
 def read(source: Path, problems: Problems, options: Options) -> Imported:

@@ -1,4 +1,4 @@
-"""Proof that no plan has room for a service, whatever else is shed.
+"""Proof that no plan has capacity for a service, whatever else is shed.
 
 A plan may shed what may be shed and what nobody needs who serves. So on each server this much stays for sure:
 replicas of services that may not be shed, and those of all that the service needs itself where no replica of
@@ -14,8 +14,8 @@ from evac.model.instance import Instance
 from evac.model.units import UNBOUNDED
 
 
-def has_no_room(instance: Instance, service: int) -> bool:
-    """Whether it is proved that the base of a service finds no room in any plan."""
+def has_no_capacity(instance: Instance, service: int) -> bool:
+    """Whether it is proved that the base of a service finds no capacity in any plan."""
     s, rows = instance.services, instance.rows
     missing = s.base_starts(service)
     if not missing:

@@ -1,0 +1,234 @@
+"""evac init: from a folder with whatever a company has to a recipe, an estate and the first audit.
+
+Looks for sources, asks at most ten questions, each with a default and a flag, and asks none without a
+terminal. Nothing that is there is overwritten.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import click
+
+from evac.cli import console
+from evac.cli.console import say
+from evac.cli.estate_command import tell_import
+from evac.estate.format import quantities as q
+from evac.estate.format.kinds import ID
+from evac.estate.importers import import_recipe
+from evac.estate.importers.discovery import Found, look_around
+from evac.estate.importers.imported import scalar_text
+from evac.model.errors import InvalidInput
+from evac.views.words import plural
+
+RECIPE: Final = "estate.yaml"
+QUESTIONS_MAX: Final = 10
+
+
+@dataclass(slots=True)
+class _Questions:
+    """Asks, and counts: of more than ten the defaults are taken."""
+
+    can_ask: bool
+    asked: int = 0
+
+    def ask(self, words: str, given: str | None, default: str) -> str:
+        if given is not None or not self.can_ask or self.asked >= QUESTIONS_MAX:
+            return given if given is not None else default
+        self.asked += 1
+        answer: str = click.prompt(words, default=default, show_default=bool(default), err=True)
+        return answer.strip()
+
+
+@dataclass(slots=True)
+class _Answers:
+    name: str
+    sources: list[Found]
+    sites: dict[str, str] = field(default_factory=dict)
+    """Source -> its site."""
+    stated: list[str] = field(default_factory=list)
+    """Lines of the overlay."""
+    services: tuple[str, ...] = ()
+    """Services that people named, where no source has any."""
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path())
+@click.option("--name", help="What the estate is called. Default: the name of the folder.")
+@click.option("--site", "sites", multiple=True, metavar="SOURCE=SITE", help="Site of a source; repeatable.")
+@click.option("--at", "places", help="Sites, separated by commas, where there is no source.")
+@click.option("--services", "named", help="Services, separated by commas, where there is no source.")
+@click.option("--skip", multiple=True, metavar="SOURCE", help="Leave out a source; repeatable.")
+@click.option("--detection", help="Time from a loss until it is known. Default: 5 min.")
+@click.option("--approval", help="Time from then until a person has approved. Default: 5 min.")
+@click.option("--most-important", help="Services of tier 0, separated by commas.")
+@click.option("--yes", is_flag=True, help="Ask nothing; take the defaults.")
+@click.option("--no-audit", is_flag=True, help="Stop after the import.")
+@click.pass_context
+def init(
+    context: click.Context,
+    folder: Path,
+    name: str | None,
+    sites: tuple[str, ...],
+    places: str | None,
+    named: str | None,
+    skip: tuple[str, ...],
+    detection: str | None,
+    approval: str | None,
+    most_important: str | None,
+    yes: bool,
+    no_audit: bool,
+) -> int:
+    """Make an estate from what is in FOLDER, and audit it for the first time.
+
+    Finds sources of every kind that evac imports, and names the commands that make more. Asks at most ten
+    questions; without a terminal, or with --yes, it asks none. Writes a recipe, estate.yaml, which
+    evac import estate.yaml --update runs again.
+    """
+    if (folder / RECIPE).exists():
+        raise InvalidInput(
+            "init-exists",
+            f"{folder / RECIPE} is already there",
+            f"run it again with: evac import {folder / RECIPE} --update",
+        )
+    home = os.environ.get("KUBECONFIG", "").partition(os.pathsep)[0]
+    around = look_around(folder, Path(home) if home else Path.home() / ".kube" / "config")
+    say(f"{plural(len(around.sources), 'source')} found in {folder.resolve().name}")
+    for source in around.sources:
+        say(f"  {source.name}: {source.kind}, {source.path}")
+    for hint in around.hints:
+        say(f"  not read yet - {hint}")
+    questions = _Questions(can_ask=not yes and has_terminal())
+    answers = _Answers(
+        questions.ask("Name of the estate?", name, folder.resolve().name),
+        [source for source in around.sources if source.name not in skip],
+    )
+    if answers.sources:
+        _ask_sites(answers, dict(_pair(text) for text in sites), questions)
+    else:
+        _ask_by_hand(answers, places, named, questions)
+    _ask_times(answers, detection, approval, most_important, questions)
+    return _finish(context, folder, answers, no_audit)
+
+
+def has_terminal() -> bool:
+    """Whether somebody can answer."""
+    return sys.stdin.isatty()
+
+
+def _pair(text: str) -> tuple[str, str]:
+    source, sign, site = text.partition("=")
+    if not sign or not ID.fullmatch(site):
+        raise click.UsageError(f"--site {text}: write it like --site cluster=fra")
+    return source, site
+
+
+def _ask_sites(answers: _Answers, given: dict[str, str], questions: _Questions) -> None:
+    unknown = sorted(given.keys() - {source.name for source in answers.sources})
+    if unknown:
+        listed = ", ".join(source.name for source in answers.sources)
+        raise InvalidInput("init-source", f"no source is called {unknown[0]}", f"sources: {listed}")
+    for source in answers.sources:
+        site = given.get(source.name)
+        if site is None and source.sign == "unplaced":
+            words = f"{source.path} does not say where it runs. Its site? (empty: unknown)"
+            site = questions.ask(words, None, "")
+        if site and ID.fullmatch(site):
+            answers.sites[source.name] = site
+        elif site:
+            say(f"'{site[:40]}' cannot be the name of a site; left unknown")
+
+
+def _ask_by_hand(answers: _Answers, places: str | None, named: str | None, questions: _Questions) -> None:
+    """Without any source, sites and services are what people say."""
+    sites = _listed(questions.ask("Your sites, separated by commas?", places, ""))
+    services = _listed(questions.ask("Your services, separated by commas?", named, ""))
+    if not sites or not services:
+        raise InvalidInput(
+            "init-nothing",
+            "there is no source here, and no site and service is named",
+            "put a dump, a host list or a catalogue here, or name them: --at fra,muc --services shop,login",
+        )
+    where = "[" + ", ".join(scalar_text(site) for site in sites) + "]"
+    answers.services = services
+    answers.stated += ["sites:", *(f"  {scalar_text(site)}: {{}}" for site in sites), "services:"]
+    answers.stated += [f"  {scalar_text(name)}: {{sites: {where}}}" for name in services]
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    names = dict.fromkeys("-".join(part.split()) for part in text.split(","))
+    return tuple(name for name in names if ID.fullmatch(name))
+
+
+def _ask_times(
+    answers: _Answers,
+    detection: str | None,
+    approval: str | None,
+    most_important: str | None,
+    questions: _Questions,
+) -> None:
+    for key, words, given in (
+        ("detection", "How long until you know of a loss?", detection),
+        ("approval", "How long until a person has approved a plan?", approval),
+    ):
+        text = questions.ask(words, given, "5 min")
+        try:
+            answers.stated.insert(0, f"{key}: {q.show(q.DURATION, q.parse(q.DURATION, text))}")
+        except q.QuantityError as error:
+            raise InvalidInput("init-duration", f"{key}: {error.message}", error.hint) from error
+    top = _listed(questions.ask("Your most important services, separated by commas?", most_important, ""))
+    if top and not answers.services:
+        answers.stated += ["services:", *(f"  {scalar_text(name)}: {{tier: 0}}" for name in top)]
+    elif top:
+        answers.stated = [
+            line.replace("{sites:", "{tier: 0, sites:") if line.strip().partition(":")[0] in top else line
+            for line in answers.stated
+        ]
+
+
+def _finish(context: click.Context, folder: Path, answers: _Answers, no_audit: bool) -> int:
+    """Write recipe and estate, and audit it. A recipe whose import fails is taken away again."""
+    from evac.cli.audit_command import audit
+
+    recipe = folder / RECIPE
+    by_hand = folder / "services.yaml"
+    if answers.services:
+        lines = ["services:", *(f"  {scalar_text(name)}: {{}}" for name in answers.services)]
+        by_hand.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        answers.sources = [Found("services", "catalogue", by_hand.name, "names")]
+    recipe.write_text(_recipe_text(answers), encoding="utf-8")
+    try:
+        into, found = import_recipe(recipe, name=answers.name, stated=tuple(answers.stated))
+    except BaseException:
+        recipe.unlink()
+        if answers.services:
+            by_hand.unlink()
+        raise
+    say(f"wrote {recipe}: change it, and run evac import {recipe} --update")
+    tell_import(found, into, False)
+    if any(one.severity == "error" for one in found.diagnostics):
+        return console.USAGE
+    if no_audit or not (found.services and _has_sites(into)):
+        return console.DONE
+    context.invoke(audit, estate=into, fail_on="never")
+    return console.DONE
+
+
+def _has_sites(into: Path) -> bool:
+    from evac.estate import load
+
+    return bool(load(into).sites)
+
+
+def _recipe_text(answers: _Answers) -> str:
+    lines = ["recipe: 1", "into: estate", "sources:"]
+    for source in answers.sources:
+        site = answers.sites.get(source.name)
+        words = f"{{kind: {source.kind}, from: {scalar_text(source.path)}"
+        words += f", site: {scalar_text(site)}}}" if site else "}"
+        lines.append(f"  {scalar_text(source.name)}: {words}")
+    return "\n".join(lines) + "\n"

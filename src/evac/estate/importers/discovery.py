@@ -1,0 +1,135 @@
+"""What is in a folder that an estate can be made from: which files are sources, and of which kind.
+
+Importers recognise their sources by the first lines of a file. Kinds are as the register calls them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+from evac.estate.importers.imported import Sign
+from evac.estate.importers.running import IMPORTERS, KINDS
+
+FILES_MAX: Final = 500
+DEPTH_MAX: Final = 3
+_HEAD_BYTES: Final = 65_536
+_ENDINGS: Final = (".yaml", ".yml", ".json", ".csv", ".tsv")
+_OF_FOLDERS: Final = frozenset({"kubernetes", "backstage"})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A source in a folder."""
+
+    name: str
+    """What a recipe can call it."""
+    kind: str
+    path: str
+    """Relative to the folder."""
+    sign: Sign
+    """What it says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is around."""
+
+    sources: tuple[Found, ...]
+    hints: tuple[str, ...]
+    """What could be a source after one more command."""
+
+
+def look_around(folder: Path, kubeconfig: Path | None = None) -> Surroundings:
+    """Sources in a folder and the folders below it, in the order of their paths.
+
+    kubeconfig: the file with the contexts of kubectl, of which hints are made.
+    """
+    found: dict[str, tuple[str, Sign]] = {}
+    hints = []
+    for path in _files(folder):
+        where = path.relative_to(folder).as_posix()
+        known = _kind_of(path)
+        if known is not None:
+            found[where] = known
+        elif path.name in ("inventory.ini", "hosts.ini", "inventory") or path.name == "ansible.cfg":
+            hints.append(f"{where}: ansible-inventory --list > inventory.json, in its folder")
+        elif path.name.endswith(".tfstate"):
+            hints.append(f"{where}: terraform show -json > terraform.json, in its folder")
+    if kubeconfig is not None:
+        hints += [
+            f"kubectl context {context}: kubectl --context {context} get nodes,pods,deployments,statefulsets,"
+            f"services -A -o json > {context}.json"
+            for context in _contexts(kubeconfig)
+        ]
+    sources = _grouped(found)
+    return Surroundings(tuple(sources), tuple(hints))
+
+
+def _files(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for here, folders, names in os.walk(folder):
+        depth = len(Path(here).relative_to(folder).parts)
+        folders[:] = sorted(name for name in folders if name[0] != "." and name != "node_modules")
+        if depth >= DEPTH_MAX:
+            folders.clear()
+        found += [Path(here) / name for name in sorted(names) if name[0] != "."]
+        if len(found) > FILES_MAX:
+            break
+    return found[:FILES_MAX]
+
+
+def _kind_of(path: Path) -> tuple[str, Sign] | None:
+    """Kind and sign of a file; None where it is no source."""
+    if not path.name.endswith(_ENDINGS) or not path.is_file():
+        return None
+    try:
+        with path.open("rb") as handle:
+            head = handle.read(_HEAD_BYTES).decode("utf-8-sig", "replace")
+    except OSError:
+        return None
+    for kind in KINDS:
+        looks_like = getattr(import_module(IMPORTERS[kind]), "looks_like", None)
+        sign = looks_like(path.name, head) if looks_like is not None else None
+        if sign is not None:
+            return kind, sign
+    return None
+
+
+def _grouped(found: dict[str, tuple[str, Sign]]) -> list[Found]:
+    """Sources with a name each. Files of one kind in a folder below the first are one source, where the
+    importer takes folders.
+    """
+    made: dict[str, tuple[str, Sign]] = {}
+    for where, (kind, sign) in found.items():
+        top = where.partition("/")[0]
+        if kind in _OF_FOLDERS and top != where:
+            known = made.get(top)
+            if known is None or known[0] == kind:
+                made[top] = (kind, "placed" if known is not None and known[1] == "placed" else sign)
+                continue
+        made[where] = (kind, sign)
+    taken: set[str] = set()
+    sources = []
+    for where, (kind, sign) in made.items():
+        stem = re.sub(r"[^a-z0-9-]+", "-", Path(where).name.partition(".")[0].lower()).strip("-") or kind
+        name = stem if stem not in taken else f"{stem}-{kind}"
+        while name in taken:
+            name += "-2"
+        taken.add(name)
+        sources.append(Found(name, kind, where, sign))
+    return sources
+
+
+def _contexts(kubeconfig: Path) -> list[str]:
+    """Names of the contexts in a kubeconfig; none where it cannot be read. No credential is looked at."""
+    try:
+        text = kubeconfig.read_text(encoding="utf-8")[: 2**20]
+    except (OSError, UnicodeDecodeError):
+        return []
+    part = re.search(r"^contexts:\s*\n((?:[- ].*\n?)*)", text, re.MULTILINE)
+    return re.findall(r"^(?:- |  )name: *[\"']?([\w.@:/-]+)", part[1], re.MULTILINE) if part else []

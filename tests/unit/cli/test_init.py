@@ -1,0 +1,116 @@
+"""evac init: from a folder to the first audit, with flags or with answers, and nothing overwritten."""
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from evac.cli import init_command
+from evac.cli.program import cli
+from evac.estate import load
+
+HOSTS = "host;site;cores;role\nweb-1;fra;32;shop\nweb-2;muc;32;shop\n"
+MANIFEST = (
+    "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: login}\n"
+    "spec: {replicas: 2, template: {spec: {containers: [{name: a}]}}}\n"
+)
+
+
+@pytest.fixture
+def company(tmp_path: Path) -> Path:
+    folder = tmp_path / "acme"
+    (folder / "cluster").mkdir(parents=True)
+    (folder / "hosts.csv").write_text(HOSTS)
+    (folder / "services.csv").write_text("service,tier\nshop,1\n")
+    (folder / "cluster" / "login.yaml").write_text(MANIFEST)
+    (folder / "notes.yaml").write_text("a: 1\n")
+    inventory = {"_meta": {"hostvars": {"db-1": {"dc": "fra"}}}, "db": {"hosts": ["db-1"]}}
+    (folder / "inventory.json").write_text(json.dumps(inventory))
+    return folder
+
+
+def invoke(folder: Path, *words: str, answers: str | None = None) -> Result:
+    env = {"KUBECONFIG": str(folder / "no-kubeconfig"), "COLUMNS": "120"}
+    return CliRunner().invoke(cli, ["init", str(folder), *words], input=answers, env=env)
+
+
+def test_flags_are_enough_without_a_terminal(company: Path) -> None:
+    done = invoke(company, "--site", "cluster=fra", "--detection", "2 min", "--most-important", "login")
+    assert done.exit_code == 0, done.output
+    assert "4 sources found in acme" in done.output
+    assert "most worth adding 1:" in done.output
+    assert "fra" in done.stdout, "the first audit"
+    estate = load(company / "estate")
+    assert (estate.name, estate.detection_ms, estate.approval_ms) == ("acme", 120_000, 300_000)
+    services = {s.id: s for s in estate.services}
+    assert (services["login"].tier, services["shop"].tier) == (0, 1)
+    assert [site.id for site in estate.sites] == ["fra", "muc"]
+    assert "cluster: {kind: kubernetes, from: cluster, site: fra}" in (company / "estate.yaml").read_text()
+    again = CliRunner().invoke(cli, ["import", str(company / "estate.yaml"), "--update"])
+    assert "nothing changed since the last import" in again.output
+
+
+def test_a_terminal_is_asked_at_most_ten_questions(company: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def prompt(words: str, default: str, **_: object) -> str:
+        asked.append(words)
+        return {"Name of the estate?": "Acme"}.get(words, "muc" if "does not say" in words else default)
+
+    monkeypatch.setattr(click, "prompt", prompt)
+    monkeypatch.setattr(init_command, "has_terminal", lambda: True)
+    for number in range(12):
+        (company / f"more-{number}").mkdir()
+        (company / f"more-{number}" / "a.yaml").write_text(MANIFEST.replace("login", f"app-{number}"))
+    done = invoke(company, "--no-audit")
+    assert done.exit_code == 0, done.output
+    assert len(asked) == 10
+    assert load(company / "estate").name == "Acme"
+
+
+def test_a_second_init_overwrites_nothing(company: Path) -> None:
+    invoke(company, "--no-audit")
+    before = (company / "estate.yaml").read_text()
+    again = invoke(company)
+    assert again.exit_code != 0
+    assert "[init-exists]" in again.output or "already there" in str(again.exception)
+    assert (company / "estate.yaml").read_text() == before
+
+
+def test_an_empty_folder_takes_sites_and_services_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    nothing = invoke(folder)
+    assert nothing.exit_code != 0
+    assert list(folder.iterdir()) == []
+    done = invoke(folder, "--at", "fra, muc", "--services", "shop, login", "--most-important", "login")
+    assert done.exit_code == 0, done.output
+    estate = load(folder / "estate")
+    assert [site.id for site in estate.sites] == ["fra", "muc"]
+    assert {s.id: s.tier for s in estate.services} == {"login": 0, "shop": None}
+
+
+def test_a_source_that_cannot_be_read_leaves_nothing_behind(company: Path) -> None:
+    (company / "hosts.csv").write_text('host;site\n"open;fra\n')
+    done = invoke(company)
+    assert done.exit_code != 0
+    assert not (company / "estate.yaml").exists()
+    assert not (company / "estate").exists()
+
+
+def test_a_mistake_in_a_flag_is_named(company: Path) -> None:
+    for words in (("--site", "nobody=fra"), ("--site", "cluster"), ("--detection", "soon")):
+        assert invoke(company, *words).exit_code != 0
+        assert not (company / "estate.yaml").exists()
+
+
+def test_contexts_of_kubectl_become_hints_without_their_credentials(company: Path) -> None:
+    (company / "no-kubeconfig").write_text(
+        "apiVersion: v1\nkind: Config\ncontexts:\n- context:\n    cluster: a\n    user: b\n  name: prod-eu\n"
+        "users:\n- name: b\n  user: {token: hunter2}\n"
+    )
+    done = invoke(company, "--no-audit")
+    assert "kubectl --context prod-eu get" in done.output
+    assert "hunter2" not in done.output

@@ -1,0 +1,75 @@
+"""Who is without a service over time, and the pictures of it."""
+
+from __future__ import annotations
+
+import re
+
+from evac.model.plan import Outcome
+from evac.views.impact import impact_of
+from evac.views.live_charts import HALF, NARROW, Bar, Row, curve, gantt, short, table_rows
+
+LOST = 1_790_000_000_000
+BEGUN = LOST + 15_000
+NOW = LOST + 100_000
+
+
+def outcome(service: str, people: int, base_ms: int | None = 60_000, state: str = "restored") -> Outcome:
+    back = None if base_ms is None else base_ms + 15_000
+    return Outcome(service, state, base_ms, base_ms, 60_000, 60_000, back, 300_000, people, 1)  # type: ignore[arg-type]
+
+
+OUTCOMES = (
+    outcome("pay", 20_000_000),
+    outcome("talk", 40_000_000),
+    outcome("mail", 8_000_000, None, "unplaced"),
+    outcome("ads", 0, None, "shed"),
+)
+FOUND = impact_of(OUTCOMES, LOST, BEGUN, {"pay": LOST + 80_000}, {"talk": LOST + 130_000}, NOW)
+
+
+def test_people_fall_with_each_service_that_is_back_and_what_the_plan_leaves_stays() -> None:
+    assert (FOUND.peak, FOUND.people_now, FOUND.people_left) == (68_000_000, 48_000_000, 8_000_000)
+    assert FOUND.planned == ((LOST, 68_000_000), (BEGUN, 68_000_000), (BEGUN + 60_000, 8_000_000))
+    assert FOUND.expected[-1] == (LOST + 130_000, 8_000_000)
+    assert FOUND.end_ms == LOST + 130_000
+    assert [one.service for one in FOUND.down] == ["talk", "ads", "mail"]
+
+
+def test_the_curve_says_in_words_what_it_shows_and_stays_within_its_frame() -> None:
+    for width in (HALF, NARROW):
+        svg = curve(FOUND, (LOST + 50_000, NOW), "c", width, 200)
+        title = re.search(r"<title[^>]*>(.*?)</title>", svg)
+        assert title is not None
+        assert "68 million at most" in title[1]
+        assert "48 million now" in title[1]
+        assert "style=" not in svg
+        assert all(0 <= float(x) <= width for x in re.findall(r'[" ]x="([\d.-]+)"', svg))
+    rows = table_rows(FOUND)
+    assert [row["service"] for row in rows] == ["pay", "talk", "ads", "mail"]
+    assert rows[1]["when"].endswith("expected")
+    assert rows[1]["left"] == "8 M"
+    assert rows[3]["when"] == "not in this plan"
+
+
+def test_a_gantt_row_shows_what_waits_and_what_is_still_to_come() -> None:
+    row = Row(
+        "pay",
+        ((BEGUN, BEGUN + 30_000),),
+        (Bar("fence", (BEGUN, BEGUN + 9_000), "fence <old>"),),
+        waiting=(BEGUN + 9_000, NOW),
+        expected=(NOW, NOW + 20_000),
+        note="waits for a person",
+    )
+    for narrow in (False, True):
+        svg = gantt([row], (BEGUN, NOW + 30_000), NOW, "g", "Steps & services", narrow)
+        assert 'class="f-fence"' in svg
+        assert 'class="planbar"' in svg
+        assert 'class="coming s-start"' in svg
+        assert "waits for a person" in svg
+        assert "fence &lt;old&gt;" in svg
+        assert "Steps &amp; services" in svg
+    assert 'class="now"' not in gantt([row], (BEGUN, NOW), 0, "g", "over")
+
+
+def test_figures_of_an_axis_are_short() -> None:
+    assert [short(n) for n in (7, 32_000, 1_940_000, 8_000_000)] == ["7", "32 k", "1.9 M", "8 M"]
