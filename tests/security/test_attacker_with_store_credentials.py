@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
-from evac.app.controlling import must_reach_own
+from evac.app.binding import must_reach_own
 from evac.drivers.port import Action, Value
 from evac.engine.runs.binding import Bound
 from evac.model.errors import Corrupt, NotAllowed

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import httpx2
 import pytest
+import pytest_socket
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
 
 pytest.importorskip("duckdb")
 
 from evac.cli.main import run
 from evac.office.office import Office
 from evac.web.pages.credits import answer_of, names_of
+from tests.contract.ports import free_port
 from tests.unit.credit.test_credit_command import ACCOUNTS, RULES, WINDOWS
-from tests.web.rooms import play
+from tests.web.conftest import until_ready
+from tests.web.rooms import ESTATE, play
+from tests.web.test_now_page import opened
 
 
 @pytest.fixture
@@ -104,3 +112,26 @@ def test_what_is_no_case_is_not_listed(tmp_path: Path) -> None:
         "No case yet. Begin with evac credit windows CASE --import FILE.",
         "note",
     )
+
+
+@pytest.mark.browser
+def test_the_pages_fit_and_axe_finds_nothing(browser: Browser, folder: Path, tmp_path: Path) -> None:
+    pytest_socket.enable_socket()
+    address = f"127.0.0.1:{free_port()}"
+    options = ["--store", f"sqlite:{tmp_path / 'room.sqlite'}", "--listen", address, "--credits", str(folder)]
+    command = [sys.executable, "-m", "evac.web.serving", str(ESTATE), *options]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    try:
+        until_ready(f"http://{address}/readyz", process)
+        for width, scheme in ((390, "light"), (1440, "dark")):
+            for path in ("/credits", "/credits/2022-10?account=kim"):
+                page = opened(browser, f"http://{address}{path}", width, scheme)
+                page.locator("h1").wait_for(timeout=60_000)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                assert Axe().run(page).response["violations"] == []
+                page.context.close()
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()  # it ends with its parent
+        process.wait(60)
+        pytest_socket.disable_socket(allow_unix_socket=True)

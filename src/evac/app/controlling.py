@@ -13,12 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from evac import estate as estates
 from evac.app import detached
-from evac.app.accepting import Checker, Forethought, decoded, must_fit
+from evac.app.accepting import Checker, Forethought, decoded
 from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
+from evac.app.binding import bind_anew, bind_once
 from evac.app.certificates import CertificateChore
 from evac.app.leaving import look_at
 from evac.app.observed_stores import RivalWatch, SeenEstate
@@ -29,7 +28,6 @@ from evac.app.side_process import give_way
 from evac.derive.domains import topology
 from evac.derive.stores import primary_site
 from evac.drivers import process
-from evac.drivers.port import Value
 from evac.drivers.process.client import AgentPeer, peer_of
 from evac.drivers.process.driver import (
     AgentAnchors,
@@ -38,7 +36,7 @@ from evac.drivers.process.driver import (
     ProcessDriver,
     RemoteDriver,
 )
-from evac.drivers.registry import DRIVERS, Drivers, Maker, spec_of
+from evac.drivers.registry import DRIVERS, Drivers, Maker
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.access_journal import AccessJournal
 from evac.engine.lead.controller import AnchorSink, Controller, Parts
@@ -49,10 +47,9 @@ from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans.journal import PlanJournal
 from evac.engine.plans.library import Drawer, get_plan
 from evac.engine.runs import effects, requests
-from evac.engine.runs.binding import Bound, bind, get_bound, put_bound
+from evac.engine.runs.binding import Bound
 from evac.engine.runs.desk import ActionsOf, Desk
 from evac.engine.runs.proving import Asked, Provers, asked_of, asked_of_ended, prove, room_in
-from evac.engine.runs.reading import incident_key
 from evac.engine.runs.releases import Releases
 from evac.engine.stores import stalled_commits
 from evac.engine.stores.datasets import DataSets
@@ -61,7 +58,7 @@ from evac.engine.stores.permits import LeaseDriver, Permitting
 from evac.estate.codecs.access import access_beside, load_access
 from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.model.access import Person, Proven
-from evac.model.errors import Corrupt, EstateError, NotAllowed, StoreError
+from evac.model.errors import EstateError, NotAllowed, StoreError
 from evac.model.estate import Estate
 from evac.model.observation import LeavingSite
 from evac.model.plan import Plan
@@ -72,7 +69,7 @@ from evac.run.view import RunView
 from evac.store.anchors import Anchor
 from evac.store.generation import raise_generation
 from evac.store.opening import open_store
-from evac.store.port import Compare, Store
+from evac.store.port import Store
 from evac.store.sealed import SealedStore
 from evac.watch.witness import Probe
 
@@ -292,7 +289,8 @@ def _desk(
         return await look_at(seen.estate, drivers, sites, clock.now_ms())
 
     async def bound(data: bytes, run: str, incident: str, digest: str) -> Bound:
-        return await bind_once(store, seen, policies.of(run), data, run, incident, digest)
+        policy = policies.of(run)
+        return await bind_once(store, seen, policy, policies.now, data, run, incident, digest)
 
     return Desk(
         store=store,
@@ -341,79 +339,6 @@ def pooled_of(estate: Estate) -> dict[str, tuple[str, ...]]:
         if end.subject in sites:
             sites[end.subject].add(end.at)
     return {service: tuple(sorted(found)) for service, found in sites.items()}
-
-
-async def bind_once(
-    store: Store, seen: SeenEstate, policy: RunPolicy, data: bytes, run: str, incident: str, digest: str
-) -> Bound:
-    """What a run does by a plan that it has: as it was bound then, whatever estate and policy have become
-    since. Raises StalePlan where the store has lost it, and the plan was made from another estate than the
-    present.
-    """
-    if stalled_commits.is_protection(data):
-        return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
-    try:
-        bound = await get_bound(store, run, digest)
-    except Corrupt:
-        return await bind_anew(store, seen, policy, data, run, incident, digest)
-    must_reach_own(bound, seen.files)
-    return bound
-
-
-def must_reach_own(bound: Bound, estate: Estate) -> None:
-    """Whoever takes a run over does only what its own files say: addresses, programs, references. What was
-    bound with other settings was changed in the store, or in the files since. Raises NotAllowed.
-    """
-    own: dict[tuple[str, str], list[Mapping[str, Value]]] = {}
-    for end in estate.endpoints:
-        own.setdefault((end.driver, end.at), []).append(_reached(end.driver, end.settings))
-    for step, actions in bound.actions.items():
-        for action in actions:
-            reached = _reached(action.driver, action.settings)
-            if reached and reached not in own.get((action.driver.partition("@")[0], action.at), []):
-                raise NotAllowed(
-                    "bound-differs",
-                    f"{step} of {bound.spec.run} reaches with {action.driver} at {action.at} what no "
-                    f"endpoint of this controller's estate does: {', '.join(reached)}",
-                    "put the endpoint back as it was when the run was made, or let evac run adopt make "
-                    "another run; if nobody changed the estate, someone changed the store",
-                )
-
-
-async def bind_anew(
-    store: Store, seen: SeenEstate, policy: RunPolicy, data: bytes, run: str, incident: str, digest: str
-) -> Bound:
-    """What a new run, or a new plan of a run, does: from the present estate and policy. What lies in the
-    store under its name was written by a leader who died before the run was made, or planted: it is written
-    over.
-
-    Raises StalePlan for a plan that was made from another estate, Conflict for an incident that has its run.
-    """
-    if stalled_commits.is_protection(data):
-        return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
-    plan = await asyncio.to_thread(decoded, data)
-    must_fit(plan, seen.digest)
-    bound = await asyncio.to_thread(
-        bind, seen.estate, plan, policy, run=run, incident=incident, digest=digest, losses=seen.losses(plan)
-    )
-    if run == "envelope":
-        return bound
-    made = await store.get(incident_key(incident))
-    same = Compare(incident_key(incident), 0 if made is None else made.revision)
-    if made is not None and orjson.loads(made.value) == {"run": run, "plan": digest}:
-        return await get_bound(store, run, digest)  # asked for twice: what it does by its first plan is fixed
-    return await put_bound(store, bound, None, (same,))
-
-
-def _reached(driver: str, settings: Mapping[str, Value]) -> Mapping[str, Value]:
-    """Of settings those that name an address, a program, a folder, a socket or a secret."""
-    spec = spec_of(driver)
-    found = {one.key for one in (() if spec is None else spec.all_settings) if one.names} | {"port"}
-    return {
-        key: value
-        for key, value in sorted(settings.items())
-        if key in found or any(kind in str(value) for kind in ("env:", "file:"))
-    }
 
 
 class KnownPeople:

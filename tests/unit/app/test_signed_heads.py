@@ -21,12 +21,12 @@ from evac.engine.runs.signatures import new_key, read_key
 from evac.model.errors import NotAllowed
 from evac.net.secrets import HEAD_KEY, ROOM_KEY
 from evac.run.values import ENDED
-from evac.store.anchors import Anchor, decode, encode, key_of, verify_chain
+from evac.store.anchors import Anchor, key_of, verify_chain
 from evac.store.journal import Journal
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Delete, Put, Store
-from tests.unit.app.test_store_writer import PATIENCE_S, House
+from tests.unit.app.test_store_writer import PATIENCE_S, House, rewritten
 
 pytestmark = [pytest.mark.enable_socket]
 CLOCK = SystemClock()
@@ -37,19 +37,6 @@ async def journal_of(store: Store, *records: bytes) -> Anchor:
     for record in records:
         await journal.append([record], None)
     return journal.head
-
-
-async def rewritten(store: Store, number: int, old: bytes, new: bytes) -> None:
-    """As someone who writes to the store would: every later segment follows from the changed one."""
-    changes, before = [], None
-    for entry in await store.list("journal/r/"):
-        segment = decode("r", int(entry.key[-12:]), entry.value)
-        records = [one.replace(old, new) for one in segment.records]
-        previous = segment.previous if before is None else before
-        value = encode("r", segment.number, segment.first, segment.token, previous, records)
-        before = decode("r", segment.number, value).hash
-        changes.append(Put(entry.key, value))
-    await store.transact((), changes)
 
 
 def test_a_head_is_believed_only_as_its_controller_signed_it(tmp_path: Path) -> None:
@@ -94,7 +81,7 @@ def test_a_journal_that_was_rewritten_or_cut_off_contradicts_what_was_signed(tmp
         head = await journal_of(store, b'["uid-0"]', b"[2]")
         await HeadSigner(store, read_key(tmp_path / "key"), "west", CLOCK).keep(head, 0)
         assert await verify_chain(store, "r", [head]) == []
-        await rewritten(store, 2, b"uid-0", b"the CISO")
+        await rewritten(store, "r", b"uid-0", b"the CISO")
         assert await verify_chain(store, "r") == [], "the chain alone is whole"
         assert [one.kind for one in await verify_chain(store, "r", [head])] == ["changed"]
         await store.transact((), (Delete(key_of("r", head.segment)),))

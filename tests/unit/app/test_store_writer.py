@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,11 +23,12 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import Corrupt
 from evac.run.values import ENDED, SETTLED
 from evac.run.view import RunView
+from evac.store.anchors import decode, encode
 from evac.store.opening import open_store
 from evac.store.port import Put, Store
 
 pytestmark = [pytest.mark.enable_socket]
-PATIENCE_S = 120
+PATIENCE_S = 60
 ESTATE = """evac: 1
 sites: {west: {}, east: {}}
 pools:
@@ -95,6 +97,18 @@ class House:
             row[9] = False
         told["approvals"] = 0
         return orjson.dumps(told)
+
+
+async def rewritten(store: Store, stream: str, old: bytes, new: bytes) -> None:
+    """A journal, as someone who writes to the store would: every later segment follows from a changed one."""
+    changes, before = [], ""
+    for entry in await store.list(f"journal/{stream}/"):
+        segment = decode(stream, int(entry.key[-12:]), entry.value)
+        records = [one.replace(old, new) for one in segment.records]
+        value = encode(stream, segment.number, segment.first, segment.token, before, records)
+        before = decode(stream, segment.number, value).hash
+        changes.append(Put(entry.key, value))
+    await store.transact((), changes)
 
 
 @pytest.fixture
@@ -169,5 +183,54 @@ def test_readers_refuse_what_was_changed_too(house: House) -> None:
             await store.transact([], [Put(bound.key, house.evil(bound.value))])
             with pytest.raises(Corrupt, match="changed in the store after the run was made"):
                 await runs.view_of(store, house.run)
+
+    asyncio.run(story())
+
+
+def test_a_run_goes_on_under_another_controller_of_the_same_files(house: House) -> None:
+    async def story() -> None:
+        async with house.leading() as store:
+            await house.proposed(store)
+            await house.until(store, frozenset({"awaiting_approval"}))
+        async with house.leading() as store:
+            await house.ask(store, requests.Request("a1", "approve", "kim", "test"))
+            await house.until(store, frozenset({"running"}))
+        async with house.leading() as store:
+            view = await house.until(store, frozenset({"running"}))
+            for step in view.steps:
+                await house.ask(store, requests.Request(f"v-{step.id}", "attest", "kim", "seen", step.id))
+                await house.settled(store, step.id)
+            await house.until(store, frozenset({"monitoring", *ENDED}))
+        assert not any("cannot be taken over" in one.words for one in house.notices)
+
+    asyncio.run(story())
+
+
+def test_even_where_every_digest_was_changed_with_it_a_controller_binds_again_and_refuses(
+    house: House,
+) -> None:
+    """Someone who has the seal as well: document, journal and chain fit each other; no address differs."""
+
+    async def story() -> None:
+        async with house.leading() as store:
+            await house.proposed(store)
+            view = await house.until(store, frozenset({"awaiting_approval"}))
+        attacker = open_store(house.url)
+        (bound,) = await attacker.list(f"bound/{house.run}/")
+        told = orjson.loads(bound.value)
+        for row in told["actions"].values():
+            row[0][0] = "stop"
+        value = orjson.dumps(told)
+        digest = f"sha256:{hashlib.sha256(value).hexdigest()}"
+        await attacker.transact([], [Put(bound.key, value)])
+        await rewritten(attacker, house.run, view.bound.encode(), digest.encode())
+        assert (await runs.view_of(attacker, house.run)).bound == digest, "readers see nothing"
+        async with house.leading():
+            async with asyncio.timeout(PATIENCE_S):
+                while not any("cannot be taken over" in one.words for one in house.notices):
+                    await asyncio.sleep(0.1)
+        (words,) = {one.words for one in house.notices if "cannot be taken over" in one.words}
+        assert "does something else than this controller would do" in words
+        await attacker.close()
 
     asyncio.run(story())

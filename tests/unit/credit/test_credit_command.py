@@ -277,3 +277,21 @@ def test_windows_of_an_incident_are_when_each_service_was_down() -> None:
         windows_of_incident(summary | {"ended_at": None})
     with pytest.raises(InvalidInput, match="no service was down"):
         windows_of_incident(summary | {"services": services[2:]})
+
+
+def test_other_partitions_pay_nothing_twice(evac: Evac) -> None:
+    computed(evac)
+    approved(evac)
+    evac("tranche", "case", "paying", "--reason", "go")
+    more = ACCOUNTS + "".join(f"x{i},melon,plus,10900,KRW,2022-10,,0\n" for i in range(40))
+    Path("accounts.csv").write_text(
+        more.replace("kim,mobile,individual,50000", "kim,mobile,individual,60000")
+    )
+    command = ("compute", "case", "--rules", "rules.yaml", "--accounts", "accounts.csv", "--partitions", "7")
+    code, _, err = evac(*command)
+    assert code == 0, err
+    approved(evac)
+    assert "41 lines, 201 KRW" in evac("tranche", "case", "paying", "--reason", "more")[2]
+    rows = exported(evac, "paying-2")
+    assert [row["amount"] for row in rows if row["account"] == "kim"] == ["201"]
+    assert evac("tranche", "case", "paying", "--reason", "again")[2].count("0 lines, no money") == 1

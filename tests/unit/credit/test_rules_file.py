@@ -129,3 +129,9 @@ def test_amounts_have_the_digits_of_their_currency(tmp_path: Path) -> None:
     rule = load_rules(tmp_path / "r.yaml").rules[0]
     assert rule.cap is not None
     assert (rule.cap.minor, money_words(rule.cap.minor, "KWD")) == (8_000, "8.000 KWD")
+
+
+def test_every_code_is_documented_with_its_severity_and_meaning() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "credit-rules.md").read_text(encoding="utf-8")
+    for code, (severity, meaning) in CODES.items():
+        assert f"| `{code}` | {severity} | {meaning} |" in page

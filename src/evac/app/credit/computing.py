@@ -185,7 +185,7 @@ def _facts(lines: pl.DataFrame, rows: int) -> dict[str, Any]:
     shown = ["account", "service", "cycle", "rule", "kind", "amount", "currency", "fee", "plan"]
     least = money.get_column("amount").top_k(LARGEST).min()
     largest = (
-        money.filter(pl.col("amount") >= least)
+        money.filter(pl.col("amount") >= (least or 0))
         .sort(["amount", *columns.KEY], descending=[True, False, False, False])
         .head(LARGEST)
     )

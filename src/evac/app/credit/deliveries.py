@@ -4,19 +4,19 @@ delivery holds only what no earlier one had, and what the billing system booked 
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import orjson
 import polars as pl
 
 from evac.app.credit.case import Case, no_space
 from evac.app.credit.computing import ledger_digest, part_file
+from evac.app.credit.intake import HASH_SEED
 from evac.credit.columns import KEY, LINES
 from evac.credit.ledger import APPROVALS, TRANCHES, CreditApproval, Tranche, delivery_key, line_id
 from evac.credit.requests import LeftOut, request_of
@@ -77,6 +77,8 @@ class Delivery:
     """`paying-1`"""
     tranche: Tranche
     ledger: str
+    partitions: int
+    """It is in as many files, each with the accounts of one partition of its ledger."""
     lines: int
     amounts: Mapping[str, int]
     """Currency -> minor units."""
@@ -132,43 +134,77 @@ def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: s
     name = f"{tranche}-{1 + sum(one.tranche == tranche for one in before)}"
     folder = case.folder / "deliveries" / name
     shutil.rmtree(folder, ignore_errors=True)  # of a release that ended before it was recorded
+    count, amounts, over = 0, dict[str, int](), dict[str, int]()
     try:
-        made, overpaid = _differences(case, document, rules_digest, tranche, before)
         folder.mkdir(parents=True)
-        made.write_parquet(folder / "lines.parquet")
-        overpaid.write_parquet(folder / "overpaid.parquet")
+        for number in range(document["partitions"]):
+            made, overpaid = _differences(case, document, rules_digest, tranche, before, number)
+            made.write_parquet(_part(folder, number))
+            count += len(made)
+            for sums, lines in ((amounts, made), (over, overpaid)):
+                for currency, amount in _amounts(lines):
+                    sums[currency] = sums.get(currency, 0) + amount
     except OSError as error:
         raise no_space(folder, error) from error
-    delivery = Delivery(name, tranche, document["ledger"], len(made), _amounts(made), _amounts(overpaid))
+    delivery = Delivery(
+        name, tranche, document["ledger"], document["partitions"], count, _sorted(amounts), _sorted(over)
+    )
     fields = {name: getattr(delivery, name) for name in Delivery.__dataclass_fields__}
     case.record("released", now_ms, who, fields | {"reason": reason})
     return delivery
 
 
-def _amounts(lines: pl.DataFrame) -> dict[str, int]:
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:04}.parquet"
+
+
+def _sorted(sums: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(sums.items()))
+
+
+def _amounts(lines: pl.DataFrame) -> list[tuple[str, int]]:
     money = lines.filter(pl.col("group") == "money")
-    return dict(money.group_by("currency").agg(pl.col("amount").sum()).sort("currency").rows())
+    return money.group_by("currency").agg(pl.col("amount").sum()).rows()
+
+
+def _paid(case: Case, before: Sequence[Delivery], partitions: int, number: int) -> list[pl.LazyFrame]:
+    """What earlier deliveries had for the accounts of one partition of `partitions`."""
+    found = []
+    for one in before:
+        folder = case.folder / "deliveries" / one.name
+        if one.partitions == partitions:
+            found.append(pl.scan_parquet(_part(folder, number)))
+        else:
+            here = (pl.col("account").hash(HASH_SEED) % partitions) == number
+            found.append(pl.scan_parquet(folder / "part-*.parquet").filter(here))
+    return found
 
 
 def _differences(
-    case: Case, document: dict[str, Any], rules_digest: str, tranche: Tranche, before: Sequence[Delivery]
+    case: Case,
+    document: dict[str, Any],
+    rules_digest: str,
+    tranche: Tranche,
+    before: Sequence[Delivery],
+    number: int,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(what is still owed, what was paid in excess) of a tranche, against every earlier delivery."""
-    folder = case.folder / "ledgers" / document["ledger"]
-    files = [part_file(folder, number) for number in range(document["partitions"])]
+    """(what is still owed, what was paid in excess) of a tranche in one partition, against every earlier
+    delivery.
+    """
+    file = part_file(case.folder / "ledgers" / document["ledger"], number)
     group = pl.when(pl.col("kind").is_in(list(MONEY))).then(pl.lit("money")).otherwise(pl.col("kind"))
     rest = [name for name in LINES.names() if name not in (*_GROUP, *_SUMS)]
     owed = (
-        pl.scan_parquet(files)
+        pl.scan_parquet(file)
         .filter(pl.col("state") == "due")
         .with_columns(group.alias("group"))
         .group_by(_GROUP, maintain_order=True)
         .agg(pl.col(_SUMS).sum(), pl.col(rest).first())
         .collect()
     )
-    earlier = [case.folder / "deliveries" / one.name / "lines.parquet" for one in before]
+    earlier = _paid(case, before, document["partitions"], number)
     paid = (
-        pl.scan_parquet(earlier).collect()
+        pl.concat(earlier).collect()
         if earlier
         else owed.head(0).with_columns(pl.lit("").alias("id"), pl.lit("").alias("key"))
     )
@@ -203,46 +239,59 @@ def export(case: Case, rules: RuleSet, name: str, system: str, folder: Path) -> 
     """Files of one delivery for one system: requests as JSON lines, or CSV; what the system cannot take is in
     `left-out.csv`. The same delivery gives the same bytes, however often.
     """
-    source = case.folder / "deliveries" / name / "lines.parquet"
-    if all(one.name != name for one in deliveries(case)) or not source.exists():
-        known = ", ".join(one.name for one in deliveries(case)) or "none yet"
-        hint = f"deliveries: {known}; evac credit tranche CASE paying makes one"
-        raise InvalidInput("delivery-unknown", f"there is no delivery {name[:60]}", hint)
-    lines = pl.read_parquet(source)
-    if system == "csv":
-        order = ["key", "id", *(column for column in LINES.names() if column != "fee")]
-        return _written(folder, {f"{name}.csv": lines.select(order).write_csv().encode()}, len(lines), 0)
+    made = _known(case, name)
+    parts = [_part(case.folder / "deliveries" / name, number) for number in range(made.partitions)]
     expires = {rule.id: rule.expires_days for rule in rules.rules}
     titles = {rule.id: rules.title or rules.id for rule in rules.rules}
-    requests, left = [], []
-    for row in lines.iter_rows(named=True):
-        about = f"{titles.get(row['rule'], row['rule'])}: {row['service']} {row['cycle']}"
-        made = request_of(system, row | {"expires_days": expires.get(row["rule"], 0), "reason": about})
-        if isinstance(made, LeftOut):
-            left.append(made)
-        else:
-            requests.append(orjson.dumps(made.to_data(), option=orjson.OPT_SORT_KEYS) + b"\n")
-    files = {f"{name}-{system}.jsonl": b"".join(requests)}
-    if left:
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows(
-            [("key", "reason"), *((o.key, o.reason) for o in left)]
-        )
-        files["left-out.csv"] = table.getvalue().encode()
-    return _written(folder, files, len(requests), len(left))
-
-
-def _written(folder: Path, files: Mapping[str, bytes], lines: int, left_out: int) -> dict[str, Any]:
+    order = ["key", "id", *(column for column in LINES.names() if column != "fee")]
+    file = f"{name}.csv" if system == "csv" else f"{name}-{system}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
-    for file, data in files.items():
-        draft = folder / f".{file}.draft"
-        try:
-            draft.write_bytes(data)
-            draft.replace(folder / file)
-        except OSError as error:
-            draft.unlink(missing_ok=True)
-            raise no_space(folder / file, error) from error
-    return {"files": sorted(files), "lines": lines, "left_out": left_out}
+    done, left_out = 0, 0
+    try:
+        with _whole(folder / file) as lines, _whole(folder / "left-out.csv") as left:
+            left.write(b"key,reason\n")
+            for number, part in enumerate(parts):
+                rows = pl.read_parquet(part)
+                if system == "csv":
+                    rows.select(order).write_csv(lines, include_header=number == 0)
+                    done += len(rows)
+                    continue
+                for row in rows.iter_rows(named=True):
+                    about = f"{titles.get(row['rule'], row['rule'])}: {row['service']} {row['cycle']}"
+                    days = expires.get(row["rule"], 0)
+                    request = request_of(system, row | {"expires_days": days, "reason": about})
+                    if isinstance(request, LeftOut):
+                        left.write(f"{request.key},{request.reason}\n".encode())
+                        left_out += 1
+                    else:
+                        lines.write(orjson.dumps(request.to_data(), option=orjson.OPT_SORT_KEYS) + b"\n")
+                        done += 1
+        if not left_out:
+            (folder / "left-out.csv").unlink()
+    except OSError as error:
+        raise no_space(folder / file, error) from error
+    files = [file] + (["left-out.csv"] if left_out else [])
+    return {"files": files, "lines": done, "left_out": left_out}
+
+
+def _known(case: Case, name: str) -> Delivery:
+    found = {one.name: one for one in deliveries(case)}
+    if name not in found:
+        hint = f"deliveries: {', '.join(found) or 'none yet'}; evac credit tranche CASE paying makes one"
+        raise InvalidInput("delivery-unknown", f"there is no delivery {name[:60]}", hint)
+    return found[name]
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that is there once all of it is written."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        with draft.open("wb") as stream:
+            yield stream
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 MISMATCHES_MOST: Final = 1_000
@@ -263,10 +312,8 @@ def reconcile(case: Case, name: str, booked: Path) -> tuple[int, list[Mismatch]]
     """(lines that agree, those that do not) of a delivery and what the system booked: a CSV file with the
     columns key, amount (minor units) and currency.
     """
-    if all(one.name != name for one in deliveries(case)):
-        known = ", ".join(one.name for one in deliveries(case)) or "none yet"
-        raise InvalidInput("delivery-unknown", f"there is no delivery {name[:60]}", f"deliveries: {known}")
-    lines = pl.read_parquet(case.folder / "deliveries" / name / "lines.parquet")
+    _known(case, name)
+    lines = pl.read_parquet(case.folder / "deliveries" / name / "part-*.parquet")
     on_top = pl.when("tax_included").then(0).otherwise(pl.col("tax"))
     wanted = lines.filter(pl.col("group") == "money").select(
         "key", (pl.col("amount") + on_top).alias("wanted"), pl.col("currency").alias("asked")

@@ -38,7 +38,7 @@ _OTHERWISE: Final = {
 PARTITION_ROWS: Final = 1_500_000
 LISTED_MOST: Final = 20
 _TRUE: Final = ("true", "True", "TRUE", "yes", "1")
-_HASH_SEED: Final = 20221015
+HASH_SEED: Final = 20221015
 
 
 def take_in(case: Case, sources: Sequence[Path], partitions: int = 0) -> tuple[str, int]:
@@ -63,7 +63,7 @@ def take_in(case: Case, sources: Sequence[Path], partitions: int = 0) -> tuple[s
         draft = folder.with_name(f".{digest}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         whole = pl.concat([frame.select(ROWS.names()) for frame in frames])
-        part = (pl.col("account").hash(_HASH_SEED) % count).alias("part")
+        part = (pl.col("account").hash(HASH_SEED) % count).alias("part")
         whole.with_columns(part).sink_parquet(
             pl.PartitionBy(draft, key="part", include_key=False), mkdir=True, maintain_order=True
         )
@@ -226,4 +226,4 @@ def rows_of(files: Sequence[Path], account: str) -> list[dict[str, Any]]:
 
 def partition_of(account: str, partitions: int) -> int:
     """Where the rows of an account are, by the same hash as `take_in`."""
-    return int(pl.Series([account]).hash(_HASH_SEED).item() % partitions)
+    return int(pl.Series([account]).hash(HASH_SEED).item() % partitions)

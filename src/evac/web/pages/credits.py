@@ -18,7 +18,7 @@ from evac.views.words import plural
 from evac.web.pages import frame
 from evac.web.room import room_of
 
-PAGE: Final = frame.Page("/credits", "Credits", icon="credits", group="Afterwards")
+PAGE: Final = frame.Page("/credits", "Credits", icon="credits", group="Respond")
 CASES_MOST: Final = 200
 JOURNAL: Final = "journal.jsonl"
 Account = Annotated[str, Query(max_length=200)]

@@ -1,0 +1,146 @@
+"""What a run does: bound from plan and estate once, and compared by whoever takes the run over.
+
+The store is not believed: a controller binds again from its own files, and refuses a difference by its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+import orjson
+
+from evac.app.accepting import decoded, must_fit
+from evac.app.observed_stores import SeenEstate
+from evac.drivers.port import Action, Value
+from evac.drivers.registry import is_by_person, spec_of
+from evac.engine.runs.binding import Bound, bind, get_bound, put_bound
+from evac.engine.runs.reading import incident_key
+from evac.engine.stores import stalled_commits
+from evac.model.digest import estate_digest
+from evac.model.errors import Corrupt, NotAllowed
+from evac.model.estate import Estate
+from evac.model.run_policy import RunPolicy
+from evac.store.port import Compare, Store
+
+
+async def bind_once(
+    store: Store,
+    seen: SeenEstate,
+    policy: RunPolicy,
+    now: RunPolicy,
+    data: bytes,
+    run: str,
+    incident: str,
+    digest: str,
+) -> Bound:
+    """What a run does by a plan that it has: as it was bound then, whatever estate and policy have become
+    since. policy: of the run; now: in use. Raises StalePlan where the store has lost it, and the plan was
+    made from another estate than the present.
+    """
+    if stalled_commits.is_protection(data):
+        return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
+    try:
+        bound = await get_bound(store, run, digest)
+    except Corrupt:
+        return await bind_anew(store, seen, policy, data, run, incident, digest)
+    must_reach_own(bound, seen.files)
+    if policy == now:
+        await _must_be_bound_so(bound, seen, policy, data)
+    return bound
+
+
+async def _must_be_bound_so(bound: Bound, seen: SeenEstate, policy: RunPolicy, data: bytes) -> None:
+    """This controller binds the plan again, and each step must do the same. That needs the estate that the
+    plan was made from: as the files say it, or as it is seen now; else there is nothing to bind from. Raises
+    NotAllowed.
+    """
+    plan = await asyncio.to_thread(decoded, data)
+    made_from = next(
+        (one for one in (seen.files, seen.estate) if estate_digest(one) == plan.estate_digest), None
+    )
+    if made_from is None:
+        return
+    spec = bound.spec
+    again = await asyncio.to_thread(
+        bind, made_from, plan, policy, run=spec.run, incident=spec.incident, digest=spec.plan
+    )
+    must_do_the_same(bound, again)
+
+
+def must_do_the_same(bound: Bound, own: Bound) -> None:
+    """own: as this controller binds the plan. Raises NotAllowed, which names the first step that differs."""
+    for step in (*bound.actions, *own.actions):
+        if _done_by(bound, step) == _done_by(own, step):
+            continue
+        raise NotAllowed(
+            "bound-differs",
+            f"{step} of {bound.spec.run} does something else than this controller would do by the same plan",
+            "where evac is another version than when the run was made, finish it with that version, or let "
+            "evac run adopt make another run; else someone changed the store",
+        )
+
+
+def _done_by(bound: Bound, step: str) -> list[Action] | None:
+    """What a step does, without the words that people read."""
+    found = bound.actions.get(step)
+    if found is None:
+        return None
+    return [replace(one, settings={}) if is_by_person(one.driver) else one for one in found]
+
+
+def must_reach_own(bound: Bound, estate: Estate) -> None:
+    """Whoever takes a run over does only what its own files say: addresses, programs, references. What was
+    bound with other settings was changed in the store, or in the files since. Raises NotAllowed.
+    """
+    own: dict[tuple[str, str], list[Mapping[str, Value]]] = {}
+    for end in estate.endpoints:
+        own.setdefault((end.driver, end.at), []).append(_reached(end.driver, end.settings))
+    for step, actions in bound.actions.items():
+        for action in actions:
+            reached = _reached(action.driver, action.settings)
+            if reached and reached not in own.get((action.driver.partition("@")[0], action.at), []):
+                raise NotAllowed(
+                    "bound-differs",
+                    f"{step} of {bound.spec.run} reaches with {action.driver} at {action.at} what no "
+                    f"endpoint of this controller's estate does: {', '.join(reached)}",
+                    "put the endpoint back as it was when the run was made, or let evac run adopt make "
+                    "another run; if nobody changed the estate, someone changed the store",
+                )
+
+
+async def bind_anew(
+    store: Store, seen: SeenEstate, policy: RunPolicy, data: bytes, run: str, incident: str, digest: str
+) -> Bound:
+    """What a new run, or a new plan of a run, does: from the present estate and policy. What lies in the
+    store under its name was written by a leader who died before the run was made, or planted: it is written
+    over.
+
+    Raises StalePlan for a plan that was made from another estate, Conflict for an incident that has its run.
+    """
+    if stalled_commits.is_protection(data):
+        return stalled_commits.bound_of(data, policy, run=run, incident=incident, digest=digest)
+    plan = await asyncio.to_thread(decoded, data)
+    must_fit(plan, seen.digest)
+    bound = await asyncio.to_thread(
+        bind, seen.estate, plan, policy, run=run, incident=incident, digest=digest, losses=seen.losses(plan)
+    )
+    if run == "envelope":
+        return bound
+    made = await store.get(incident_key(incident))
+    same = Compare(incident_key(incident), 0 if made is None else made.revision)
+    if made is not None and orjson.loads(made.value) == {"run": run, "plan": digest}:
+        return await get_bound(store, run, digest)  # asked for twice: what it does by its first plan is fixed
+    return await put_bound(store, bound, None, (same,))
+
+
+def _reached(driver: str, settings: Mapping[str, Value]) -> Mapping[str, Value]:
+    """Of settings those that name an address, a program, a folder, a socket or a secret."""
+    spec = spec_of(driver)
+    found = {one.key for one in (() if spec is None else spec.all_settings) if one.names} | {"port"}
+    return {
+        key: value
+        for key, value in sorted(settings.items())
+        if key in found or any(kind in str(value) for kind in ("env:", "file:"))
+    }
