@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from bench.random_estates import random_estate
 from evac.audit import audit
+from evac.audit.impacts import planned
 from evac.model.estate import Estate
 from evac.model.plan import Outcome
 from evac.model.scenario import lose
@@ -49,12 +50,16 @@ def _denies(fate: str, back: int | None, outcome: Outcome | None) -> bool:
     """Whether what a plan says of a service is the opposite of its fate in an audit."""
     down = outcome is not None and outcome.state in ("shed", "unplaced")
     if fate == "recovers":
+        down = down or (outcome is not None and outcome.state == "degraded")
         later = back is not None and outcome is not None and (outcome.recovery_ms or 0) > back
         return down or later
     if fate in ("lost", "shed"):
         return outcome is None or not (down or outcome.state == "unknown")
+    if fate == "degraded" and back is not None:
+        return down or outcome is None or outcome.state == "restored" or (outcome.recovery_ms or 0) > back
     if fate in ("unaffected", "degraded"):
-        return down or (outcome is not None and (outcome.base_outage_ms > 0 or outcome.state == "unknown"))
+        timed = outcome is not None and outcome.base_outage_ms > 0 and outcome.recovery_ms is not None
+        return down or timed or (outcome is not None and outcome.state == "unknown")
     return False
 
 
@@ -64,9 +69,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--estates", type=int, default=10_000)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--work", type=int, default=0, help="generations that each plan searches")
+    parser.add_argument("--estimate", action="store_true", help="as for larger estates")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     asked = parser.parse_args(arguments)
     found, begin, done = Counter[str](), time.monotonic(), 0
+    if asked.estimate:
+        planned.PLANNED_MOST = 0  # type: ignore[misc]
     for seed in range(asked.first_seed, asked.first_seed + asked.estates):
         if time.monotonic() - begin > asked.seconds:
             break
@@ -74,10 +82,11 @@ def main(arguments: list[str] | None = None) -> None:
         for one in contradictions(random_estate(seed), asked.work):
             kind = f"{one.audit.split()[0]} against {one.plan.split()[0]}"
             if not found[kind]:
-                print(f"  seed {seed}: {one}")
+                print(f"  seed {seed}: {one}", flush=True)
             found[kind] += 1
+    asked_of = "estimate" if asked.estimate else "audit"
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
     print(
-        f"audit against plan, work {asked.work}: {done:,} estates, {sum(found.values())} contradictions"
+        f"{asked_of} against plan, work {asked.work}: {done:,} estates, {sum(found.values())} contradictions"
         f"{': ' + kinds if kinds else ''}"
     )

@@ -3,6 +3,7 @@
     python -m tests.sim.torture --seeds 100000                  all cores; stops at the first ten that fail
     python -m tests.sim.torture --seed 4711 --trace             exactly that story again, line by line
     python -m tests.sim.torture --kind wave --seeds 1000        boot waves only
+    python -m tests.sim.torture --kind row --seeds 1000         fires in a row only
 
 Each seed is a fire, and one in twenty is a boot wave as well: a wave takes as long as ten fires.
 
@@ -24,10 +25,10 @@ from dataclasses import dataclass, field, fields
 from multiprocessing.connection import wait as wait_for_any
 from typing import Final
 
-from tests.sim import fires, waves
+from tests.sim import fires, rows, waves
 from tests.sim.story import Outcome, Story
 
-KINDS: Final = ("fire", "wave", "both")
+KINDS: Final = ("fire", "wave", "row", "both")
 WAVE_ONE_IN: Final = 20
 CHUNK = 25
 SAY_EVERY_S = 5.0
@@ -61,6 +62,8 @@ def story(kind: str, seed: int, tracing: bool = False) -> Story:
     """The story of a seed."""
     if kind == "wave":
         return waves.WaveStory(waves.draw(seed), tracing)
+    if kind == "row":
+        return rows.RowStory(seed, tracing)
     return fires.FireStory(fires.draw(seed), tracing)
 
 
@@ -89,7 +92,7 @@ def one_by_one(seeds: Iterable[int], tell: Callable[[int], Outcome]) -> Iterator
 
 def play_all(seeds: Iterable[int], kind: str) -> Tally:
     tally, seeds = Tally(), list(seeds)
-    for one in ("fire", "wave"):
+    for one in ("fire", "wave", "row"):
         mine = [seed for seed in seeds if one in kinds_of(seed, kind)]
         for outcome in one_by_one(mine, lambda seed, one=one: story(one, seed).play()):
             tally.add(one, outcome)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import orjson
 import pytest
 
 from evac.app import incidents
@@ -24,7 +25,8 @@ from evac.model.run_policy import Approver, RunPolicy
 from evac.office.office import Office
 from evac.run.state import apply, replay
 from evac.run.view import RunView
-from evac.web.access.people import People
+from evac.store.port import Put
+from evac.web.access.people import GLASS_USED, SPENT_READS_MS, People
 from evac.web.pages import run
 from tests.web.burning import RUN, events_of, made, spec_of
 from tests.web.rooms import play
@@ -98,6 +100,22 @@ def test_it_asks_one_thing_once_and_everybody_sees_it(
         assert any("use 1 of 1" in row.getMessage() for row in caplog.records)
         assert any("used up" in row.getMessage() for row in caplog.records)
         assert not any(text.rpartition(".")[2] in row.getMessage() for row in caplog.records)
+
+    play(story, access=signer.access)
+
+
+def test_one_that_is_used_up_reads_for_a_minute_and_then_nothing(signer: Signer) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        await with_fire(client, office)
+        text = signer.sign()
+        assert (await client.post(PATH, json=asking(), headers=by(text))).status_code == 202
+        for since_ms, status in ((SPENT_READS_MS - 5_000, 200), (SPENT_READS_MS, 401)):
+            key = f"{GLASS_USED}{'a' * 32}/001"
+            used = {"at_ms": SystemClock().now_ms() - since_ms}
+            await office.store.transact((), (Put(key, orjson.dumps(used)),))
+            read = await client.get(f"/v1/runs/{RUN}", headers=by(text))
+            assert read.status_code == status, read.text
+        assert read.json()["code"] == "glass-spent"
 
     play(story, access=signer.access)
 

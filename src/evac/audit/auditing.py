@@ -25,13 +25,13 @@ from evac.audit.impacts.all_losses import (
     Method,
     impacts,
 )
-from evac.audit.impacts.losses import LossKind, losses, together
+from evac.audit.impacts.losses import Losses, LossKind, losses, together
 from evac.audit.impacts.losses import pairs as losses_of_pairs
-from evac.audit.impacts.planned import as_planned
+from evac.audit.impacts.planned import as_planned, plain_where_small
 from evac.audit.impacts.stores import NEVER, UNKNOWN_MS
 from evac.audit.rules import RULES
+from evac.derive.domains import Topology, topology
 from evac.derive.domains import domains as every_domain
-from evac.derive.domains import topology
 from evac.derive.situation import can_be_lost, without_lost
 from evac.model.collector import collector_at_rest
 from evac.model.estate import Estate
@@ -75,8 +75,17 @@ def audit(
         now = topology(estate)
         domains = tuple(one.id for one in every_domain(estate) if can_be_lost(now, one.id))
     estate = without_lost(estate)
-    top, today = topology(estate), as_of or estate.as_of
-    context = Context(estate, as_planned(impacts(top, losses(top, domains))), today, digest)
+    top = topology(estate)
+    single = losses(top, domains)
+    with plain_where_small(estate, len(single)):
+        return _audited(top, single, pairs, as_of or estate.as_of, digest)
+
+
+def _audited(
+    top: Topology, single: Losses, pairs: bool, today: date | None, digest: str | None
+) -> AuditReport:
+    estate = top.estate
+    context = Context(estate, as_planned(impacts(top, single)), today, digest)
     findings = merged(finding for rule in RULES for finding in rule.check(context))
     rows = loss_rows(context.impacts)
     if pairs:
@@ -100,7 +109,9 @@ def audit_together(report: AuditReport, requested: tuple[str, ...]) -> AuditRepo
 
     Raises UnknownDomain.
     """
-    found = as_planned(impacts(report.impacts.top, together(report.impacts.top, requested)))
+    losses_together = together(report.impacts.top, requested)
+    with plain_where_small(report.impacts.estate, len(losses_together)):
+        found = as_planned(impacts(report.impacts.top, losses_together))
     return replace(report, rows=loss_rows(found), findings=(), impacts=found)
 
 
@@ -123,7 +134,7 @@ class ServiceFate:
     service: str
     fate: str
     recovery_ms: int | None
-    """None unless it comes back at a known time."""
+    """None unless it was down and comes back at a known time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +163,15 @@ class LossRow:
     recovered: int
     """Services by fate: this one and the next three."""
     degraded: int
+    """Those that never were down, and those that come back with less than all until the horizon."""
     lost: int
     unknown: int
     late: int
     """Services that are back after their rto."""
     untimed: int
     """Services that are back, but a duration on the way is not known."""
+    reduced: int
+    """Services that were down and come back with less than all until the horizon."""
     people_down: int
     """People without a service, counted once for each service."""
     worst_ready_ms: int
@@ -186,7 +200,7 @@ class LossRow:
         """Services that are not unaffected, in order; `names`: ids of all services."""
         columns = (self.service.tolist(), self.fate.tolist(), self.ready_ms.tolist())
         for service, fate, ready in zip(*columns, strict=True):
-            known = fate == RECOVERS and 0 < ready < NEVER
+            known = fate in (RECOVERS, DEGRADED) and 0 < ready < NEVER
             yield ServiceFate(names[service], FATES[fate], ready if known else None)
 
 
@@ -222,10 +236,12 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
     losses, count = impacts.losses, len(impacts.losses)
     found = _touched(impacts)
     number, fate, ready = found.loss, found.fate, found.ready
-    back = fate == RECOVERS
+    reduced = (fate == DEGRADED) & impacts.down[number, found.service]
+    back = (fate == RECOVERS) | reduced
     counts = _per_loss(count, number * len(FATES) + fate, len(FATES)).T.tolist()
     late = _per_loss(count, number[back & (ready > impacts.rto_ms[found.service])]).tolist()
     untimed = _per_loss(count, number[back & found.vague]).tolist()
+    less_than_all = _per_loss(count, number[reduced]).tolist()
     worst = np.zeros(count, np.int64)
     timed = back & ~found.vague
     np.maximum.at(worst, number[timed], ready[timed])
@@ -252,6 +268,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             unknown=counts[UNKNOWN][n],
             late=late[n],
             untimed=untimed[n],
+            reduced=less_than_all[n],
             people_down=touched[n],
             worst_ready_ms=int(worst[n]),
             data_loss_ms=data_loss,
@@ -331,11 +348,13 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
     parts = [_first(row)]
     if row.lost:
         parts.append(f"{row.lost:,} never {'comes' if row.lost == 1 else 'come'} back")
-    if row.recovered > row.untimed:
+    if row.recovered + row.reduced > row.untimed:
         who = "the others are" if row.lost or row.untimed else "all"
         parts.append(f"{who} back within {duration(row.worst_ready_ms)}")
     if row.untimed:
         parts.append(f"{row.untimed:,} {'comes' if row.untimed == 1 else 'come'} back at a time not known")
+    if row.reduced:
+        parts.append(f"{row.reduced:,} of them degraded until the horizon")
     if row.late:
         parts.append(f"{row.late:,} later than promised")
     if row.shed:

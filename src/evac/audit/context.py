@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 
 from evac.audit.findings import DOMAIN_CLASSES, Finding
-from evac.audit.impacts.all_losses import LOST, RECOVERS, Impacts
+from evac.audit.impacts.all_losses import DEGRADED, LOST, RECOVERS, Impacts
 from evac.audit.impacts.dependencies import Pairs
 from evac.audit.impacts.stores import NEVER, Outcome
 from evac.model.diagnostic import Severity
@@ -213,7 +213,7 @@ class Context:
         """Services that are back, but after the objective."""
         impacts, down = self.impacts, self.impacts.damage.pairs
         after = down.of(impacts.ready_ms) > impacts.rto_ms[down.service]
-        return down.only((down.of(impacts.fate) == RECOVERS) & after)
+        return down.only(np.isin(down.of(impacts.fate), (RECOVERS, DEGRADED)) & after)
 
     @cached_property
     def grave(self) -> BoolColumn:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import click
 
 from evac import estate as estates
+from evac.app.fetching import fetch, is_server
 from evac.cli import console
 from evac.cli.console import emit, say, screen
 from evac.cli.options import (
@@ -33,34 +35,37 @@ from evac.views.words import listed, plural
 
 @click.command("import")
 @click.argument("kind", metavar="KIND|RECIPE", shell_complete=lambda *_: list(KINDS))
-@click.argument("source", type=click.Path(path_type=Path), required=False)
+@click.argument("source", required=False)
 @click.option("-o", "--out", "target", type=click.Path(path_type=Path), help="Folder of the estate.")
 @click.option(
     "--overlay", type=click.Path(path_type=Path), help="Facts that the source does not know; never changed."
 )
 @click.option("--site", help="The site that everything in the source is at, if the source does not say.")
 @click.option("--namespace", "namespaces", multiple=True, help="Kubernetes: only this namespace; repeatable.")
+@click.option("--token", metavar="REF", help="Of a server: where its token is, env:NAME or file:/path.")
 @click.option("--strict", is_flag=True, help="Refuse the source if one object in it cannot be used.")
 @click.option("--update", is_flag=True, help="Run a recipe again, and refuse if it was never run.")
 @output_option("text", "json")
 @quiet_option
 def import_(
     kind: str,
-    source: Path | None,
+    source: str | None,
     target: Path | None,
     overlay: Path | None,
     site: str | None,
     namespaces: tuple[str, ...],
+    token: str | None,
     strict: bool,
     update: bool,
     output: str,
     quiet: bool,
 ) -> int:
-    """Import an estate from SOURCE, a file or folder of the kind KIND, or from all sources of a RECIPE file.
+    """Import an estate from SOURCE, of the kind KIND, or from all sources of a RECIPE file.
 
-    KIND is one of: ansible, backstage, catalogue, compose, csv, kubernetes, netbox, terraform, wikimedia. Add
-    what the source does not know in overlay.yaml, which the first import creates. Importing again keeps
-    it and shows what changed. Exit 2: evac check does not accept the folder after the import.
+    KIND is one of: ansible, backstage, catalogue, compose, csv, kubernetes, netbox, prometheus, terraform,
+    wikimedia. SOURCE is a file or folder; of netbox and prometheus also the address of a server. Add what the
+    source does not know in overlay.yaml, which the first import creates. Importing again keeps it and shows
+    what changed. Exit 2: evac check does not accept the folder after the import.
     """
     if source is None:
         if kind in KINDS or not Path(kind).is_file():
@@ -78,7 +83,9 @@ def import_(
         if update:
             raise click.UsageError("--update is for a recipe; an import of one source updates by itself")
         options = Options(site=site, namespaces=namespaces)
-        found = import_estate(kind, source, target, overlay=overlay, options=options, strict=strict)
+        with TemporaryDirectory() as folder:
+            path = fetch(kind, source, Path(folder), token) if is_server(source) else Path(source)
+            found = import_estate(kind, path, target, overlay=overlay, options=options, strict=strict)
         into = target
     if output == "json":
         body = {

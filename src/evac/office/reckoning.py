@@ -25,6 +25,7 @@ from evac.audit import AuditReport, LossRow, audit_together
 from evac.audit.context import Context, why_by_plan, why_degraded, why_down, why_lost
 from evac.audit.impacts.capacity import taken_by_placing
 from evac.audit.impacts.free_capacity import pool_capacity
+from evac.audit.impacts.planned import plain_where_small
 from evac.engine.lead.policies import digest_of
 from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.model.fleet import BoolColumn, IntColumn
@@ -93,13 +94,9 @@ def what_if_of(report: AuditReport, wanted: tuple[str, ...]) -> WhatIf:
         report = audit_together(report, wanted)
         known = {wanted[0]: report.rows[0]}
     row = known[wanted[0]]
-    return WhatIf(
-        wanted,
-        report.digest or "",
-        loss_facts(report, row),
-        tuple(_fates(report, row)),
-        tuple(_capacity(report, report.impacts.losses.index[row.domain])),
-    )
+    with plain_where_small(report.impacts.estate, 1):
+        capacity = tuple(_capacity(report, report.impacts.losses.index[row.domain]))
+    return WhatIf(wanted, report.digest or "", loss_facts(report, row), tuple(_fates(report, row)), capacity)
 
 
 def _fates(report: AuditReport, row: LossRow) -> Iterator[FateOf]:

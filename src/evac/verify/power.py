@@ -172,7 +172,7 @@ class Power:
             gain = np.bincount(
                 self._feed, (self._rising[:-1] * self._waits)[self._fed], len(self.estate.feeds)
             )
-            feed = max(feeds, key=lambda row: (gain[row], -row))
+            feed = min(feeds, key=lambda row: (-gain[row], self.estate.feeds[row].id))
             feeds.remove(feed)
             self._close(feed)
         for rack in np.flatnonzero(self._waits).tolist():

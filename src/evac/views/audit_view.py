@@ -90,7 +90,7 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
 
 def _last_back(row: LossRow) -> str:
     """Times add up what is known; where nothing is, no time is said."""
-    if not row.recovered:
+    if not row.recovered + row.reduced:
         return "-"
     return "unknown" if row.untimed else duration(row.worst_ready_ms)
 
@@ -153,13 +153,13 @@ EACH: Final = "each"
 VERDICT_WORDS: Final[dict[Verdict, str]] = {
     "loss": "take services for good",
     "unknown": "cannot be judged",
-    "degraded": "hurt but everything comes back",
+    "degraded": "hurt but lose no service",
     "ok": "touch no service",
 }
 OF_ONE: Final[dict[Verdict, str]] = {
     "loss": "takes services for good",
     "unknown": "cannot be judged",
-    "degraded": "hurts but everything comes back",
+    "degraded": "hurts but loses no service",
     "ok": "touches no service",
 }
 
@@ -279,7 +279,7 @@ def _row(report: AuditReport, row: LossRow, explained: bool) -> dict[str, str]:
         "degraded": number(row.degraded),
         "late": number(row.late),
         "people": people(row.people_down),
-        "back": duration(row.worst_ready_ms) if row.recovered else "-",
+        "back": duration(row.worst_ready_ms) if row.recovered + row.reduced else "-",
         "words": words,
     }
 
@@ -379,6 +379,7 @@ _AS_THEY_ARE: Final = (
     "down",
     "recovered",
     "degraded",
+    "reduced",
     "unknown",
     "late",
     "untimed",

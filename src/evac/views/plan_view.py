@@ -79,6 +79,22 @@ def unjudged_words(plan: Plan) -> str:
     return f"cannot be judged: where {' and where '.join(parts)}"
 
 
+def guessed_words(plan: Plan) -> str:
+    """Which services start though their demand is not known, so that they may not fit; empty for none."""
+    paths = (path.split("/") for path in plan.unknown)
+    vague = {path[1] for path in paths if path[0] == "services" and path[2:3] == ["demand"]}
+    started = {step.target for step in plan.steps if kind_of(step.kind).replicas > 0}
+    found = sorted(
+        o.service
+        for o in plan.outcomes
+        if o.service in vague & started and o.state in ("restored", "degraded")
+    )
+    if not found:
+        return ""
+    fit = "fits" if len(found) == 1 else "fit"
+    return f"whether {listed(found, _PLACES_SHOWN)} {fit} is not known: no demand is stated"
+
+
 def verdict_words(plan: Plan) -> str:
     """What becomes of the services that a loss affects; a part of them, or of their service, is never all."""
     found = tally(plan)
@@ -98,7 +114,8 @@ def verdict_words(plan: Plan) -> str:
             words += f", {number(gone)} {'does' if gone == 1 else 'do'} not"
     if found.unknown:
         words += f"; {number(found.unknown)} {unjudged_words(plan)}"
-    return words
+    guessed = guessed_words(plan)
+    return f"{words}; {guessed}" if guessed else words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -400,6 +417,10 @@ def answer(planned: Planned) -> tuple[str, str]:
         state = "warning"
     if counts.unknown:
         words += f" {number(counts.unknown)} {unjudged}."
+        state = "unknown"
+    guessed = guessed_words(plan)
+    if guessed:
+        words += f" {guessed[:1].upper()}{guessed[1:]}."
         state = "unknown"
     for which, told in (("shed", "shed to make room"), ("unplaced", "not coming back")):
         found = [o for o in plan.outcomes if o.state == which]

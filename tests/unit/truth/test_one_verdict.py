@@ -9,12 +9,13 @@ import pytest
 
 from bench.contradictions import contradictions
 from bench.random_estates import random_estate
-from evac.audit import audit
+from evac.audit import audit, headline
 from evac.model.plan import Outcome
 from evac.model.reason import Reason
 from evac.model.scenario import lose
 from evac.planning.plan import plan
 from evac.verify import check
+from evac.views.plan_view import Planned, answer, verdict_words
 from tests.unit.truth.written import written
 
 NO_ROOM = Reason("no-capacity")
@@ -132,3 +133,31 @@ def test_people_boot_servers_after_everything_else(
         return
     assert (outcome.state, fate, back) == ("restored", "recovers", booted[1])
     assert f"boot:{booted[0]}" in outcome.critical
+
+
+def test_what_stays_degraded_until_the_horizon_is_not_among_what_is_back(tmp_path: Path) -> None:
+    text = pools(cores=3).replace("replicas: {pa: 1}", "replicas: {pa: 3}, share: 1/3")
+    outcome, fate, back = outcome_of(tmp_path, text)
+    assert (outcome.state, fate, back) == ("degraded", "degraded", outcome.recovery_ms)
+    report = audit(written(tmp_path, text))
+    row = next(row for row in report.rows if row.domain == "a")
+    assert (row.down, row.recovered, row.degraded, row.reduced, row.late) == (1, 0, 1, 1, 0)
+    assert "1 of them degraded until the horizon" in headline(report, row).text
+
+
+def test_what_stays_degraded_can_be_late_as_well(tmp_path: Path) -> None:
+    text = pools(cores=3).replace("replicas: {pa: 1}", "replicas: {pa: 3}, share: 1/3")
+    report = audit(written(tmp_path, text.replace("rto: 10 min", "rto: 30 s")))
+    assert next(row for row in report.rows if row.domain == "a").late == 1
+    assert "shop" in {finding.subject for finding in report.findings if finding.rule == "recovery-above-rto"}
+
+
+def test_a_service_of_unknown_demand_is_not_said_to_fit(tmp_path: Path) -> None:
+    text = pools().replace("demand: {cpu: 4 cores, memory: 1 GiB},", "", 1)
+    estate = written(tmp_path, text)
+    made = plan(estate, lose("a"))
+    assert "whether shop fits is not known" in verdict_words(made)
+    words, state = answer(Planned(made, ""))
+    assert "Whether shop fits is not known" in words
+    assert state == "unknown"
+    assert "not known" not in verdict_words(plan(written(tmp_path / "known", pools()), lose("a")))

@@ -198,6 +198,18 @@ def test_a_wrong_derivation_would_not_be_found_if_the_checker_shared_it(
     assert check(estate, made).holds
 
 
+def test_equal_feeds_are_closed_by_id_in_whatever_order_an_estate_lists_them(tmp_path: Path) -> None:
+    estate = tight(tmp_path)
+    turned = replace(estate, feeds=tuple(reversed(estate.feeds)))
+    top = topology(turned)
+    shared = derive(turned, RESTORE, top=top)
+    again = derived_again(top, RESTORE, shared)
+    assert again.power_steps == shared.power_steps
+    assert [step.target for step in again.power_steps] == [
+        step.target for step in derive(estate, RESTORE).power_steps
+    ]
+
+
 def uses(instance: Instance, held: tuple[Use, ...]) -> list[tuple[str, int, int, int]]:
     return sorted((instance.limits[use.limit].id, use.units, use.offset, use.hold) for use in held)
 

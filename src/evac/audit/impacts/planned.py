@@ -6,7 +6,7 @@ The estimate says what is down and why; whether a service comes back, and when, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Final
 
@@ -46,12 +46,19 @@ def planned_size(estate: Estate, losses: int) -> int:
     return losses * each if sum(map(len, places)) * each <= PLANNED_MOST else 0
 
 
+def plain_where_small(estate: Estate, losses: int) -> AbstractContextManager[None]:
+    """Kernels called within run as plain Python where that answers sooner than loading or compiling them."""
+    size = planned_size(estate, losses)
+    compiled = not size or (size > PLAIN_MOST and kernels_are_kept() is not None)
+    return nullcontext() if compiled else interpreted()
+
+
 def as_planned(found: Impacts) -> Impacts:
     """The same impacts with the verdicts of plans, where there are few enough to plan each loss."""
-    size = planned_size(found.estate, len(found.losses))
-    if not size:
+    count = len(found.losses)
+    if not planned_size(found.estate, count):
         return found
-    with nullcontext() if size > PLAIN_MOST and kernels_are_kept() else interpreted():
+    with plain_where_small(found.estate, count):
         return _as_planned(found)
 
 
@@ -69,7 +76,7 @@ def _as_planned(found: Impacts) -> Impacts:
             fate[number, row] = _fate(outcome, by_service, down)
             back = None if outcome is None else outcome.recovery_ms
             ready[number, row] = 0 if not down else NEVER if back is None else back
-            untimed[number, row] = fate[number, row] == RECOVERS and back is None
+            untimed[number, row] = down and fate[number, row] in (RECOVERS, DEGRADED) and back is None
             if outcome is not None and outcome.reason:
                 reasons[number, row] = outcome.reason
         _doubt(found, number, foreseen, fate)
@@ -90,7 +97,7 @@ def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool) ->
             seen.add(outcome.needs)
             outcome = others[outcome.needs]
         return UNKNOWN if outcome.why is not None and outcome.why.kind == "capacity-not-found" else LOST
-    return RECOVERS if down else DEGRADED
+    return RECOVERS if down and outcome.state != "degraded" else DEGRADED
 
 
 def _doubt(found: Impacts, number: int, foreseen: Foreseen, fate: CodeColumn) -> None:

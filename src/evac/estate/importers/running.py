@@ -58,6 +58,7 @@ IMPORTERS: Final[Mapping[str, str]] = {
     "csv": "evac.estate.importers.csv",
     "kubernetes": "evac.estate.importers.kubernetes.reader",
     "netbox": "evac.estate.importers.netbox",
+    "prometheus": "evac.estate.importers.prometheus",
     "terraform": "evac.estate.importers.terraform",
     "wikimedia": "evac.estate.importers.wikimedia.reader",
 }

@@ -282,6 +282,11 @@ def word(node: Node | None, *keys: str) -> str | None:
     return None if found is None or found.kind != SCALAR or found.is_unknown else found.text
 
 
+def texts_of(node: Node | None) -> dict[str, str]:
+    """The single values of a mapping."""
+    return {name: value.text for name, _, value in entries(node) if value.kind == SCALAR}
+
+
 def words(node: Node | None, *keys: str) -> tuple[str, ...]:
     """The texts of the list under the keys; a single value counts as a list of one."""
     found = at(node, *keys)

@@ -1,0 +1,169 @@
+"""Sources that are servers: their answers as a file that an importer reads.
+
+Read-only, with a bound on time, on bytes and on pages. A server that asks for patience (429, 503) gets it, a
+few times. The token is a reference (`env:NAME`, `file:/path`), resolved here and sent to that server only.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from evac.estate.importers.prometheus import QUERIES
+from evac.model.errors import InvalidInput
+from evac.net.http_calls import check_url
+from evac.net.secrets import resolve
+
+TIMEOUT_S: Final = 60.0
+ANSWER_BYTES_MAX: Final = 64 * 2**20
+PAGES_MAX: Final = 2_000
+PAGE_SIZE: Final = 200
+TRIES_MAX: Final = 5
+WAIT_S_MAX: Final = 30.0
+
+
+def is_server(source: str) -> bool:
+    """Whether a source is the address of a server."""
+    return source.startswith(("http://", "https://"))
+
+
+def fetch(
+    kind: str, url: str, into: Path, token: str | None = None, sleep: Callable[[float], None] = time.sleep
+) -> Path:
+    """Ask a server for what an importer of that kind reads, and write it to a file in the folder `into`.
+
+    Raises InvalidInput if importers of that kind ask no server, or the server does not answer as it should.
+    """
+    ask = _KINDS.get(kind)
+    if ask is None:
+        raise InvalidInput(
+            "import-source-missing",
+            f"{kind} is not imported from a server",
+            f"give a file; from a server come {', '.join(sorted(_KINDS))}",
+        )
+    check_url(url)
+    server = _Server(url.rstrip("/"), "" if token is None else resolve(token).reveal().strip(), sleep)
+    target = into / f"{kind}.json"
+    target.write_text(json.dumps(ask(server)), encoding="utf-8")
+    return target
+
+
+class _Server:
+    """A server, asked with GET only."""
+
+    def __init__(self, url: str, token: str, sleep: Callable[[float], None]) -> None:
+        self.url = url
+        self._token = token
+        self._sleep = sleep
+        self._opener = urllib.request.build_opener(_NoRedirects())
+
+    def get(self, path: str, scheme: str, **query: str) -> Any:
+        """The JSON under a path; `scheme` stands before the token."""
+        address = f"{self.url}{path}?{urllib.parse.urlencode(query)}"
+        headers = {"Accept": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"{scheme} {self._token}"
+        for _ in range(TRIES_MAX):
+            request = urllib.request.Request(address, headers=headers)
+            try:
+                with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+                    body = answer.read(ANSWER_BYTES_MAX + 1)
+            except urllib.error.HTTPError as error:
+                error.close()
+                if error.code not in (429, 503):
+                    raise self._refused(error.code) from error
+                self._sleep(_patience(error.headers.get("Retry-After", "")))
+                continue
+            except (OSError, http.client.HTTPException) as error:
+                raise InvalidInput(
+                    "import-server", f"cannot reach {self.url}: {error}", "check the address and the network"
+                ) from error
+            return self._parsed(body)
+        raise InvalidInput(
+            "import-server", f"{self.url} is too busy: {TRIES_MAX} tries", "import again later"
+        )
+
+    def _refused(self, status: int) -> InvalidInput:
+        hints = {
+            401: "give a token: --token env:NAME or file:/path",
+            403: "the token may not read this: ask for read access",
+            404: "is this the address of the server, without a path?",
+        }
+        hint = hints.get(status, "look at the log of the server")
+        return InvalidInput("import-server", f"{self.url} answers with status {status}", hint)
+
+    def _parsed(self, body: bytes) -> Any:
+        if len(body) > ANSWER_BYTES_MAX:
+            message = f"{self.url} answers with more than {ANSWER_BYTES_MAX // 2**20} MiB"
+            raise InvalidInput("import-server", message, "give a dump instead")
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError) as error:
+            hint = "is this the address of the server, without a path?"
+            raise InvalidInput("import-server", f"{self.url} does not answer with JSON", hint) from error
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A token goes to the server that was named, and to no other one."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def _patience(stated: str) -> float:
+    return min(float(stated), WAIT_S_MAX) if stated.isascii() and stated.isdecimal() else 1.0
+
+
+def _prometheus(server: _Server) -> Mapping[str, Any]:
+    return {name: server.get("/api/v1/query", "Bearer", query=query) for name, query in QUERIES.items()}
+
+
+def _netbox(server: _Server) -> Mapping[str, Any]:
+    return {"devices": list(_pages(server, "/api/dcim/devices/"))}
+
+
+_OF_DEVICE: Final = (
+    "name",
+    "site",
+    "location",
+    "rack",
+    "position",
+    "status",
+    "serial",
+    "role",
+    "device_role",
+    "device_type",
+    "cluster",
+    "oob_ip",
+    "vcpus",
+    "memory",
+)
+"""What the importer reads of a device; the rest is not kept."""
+
+
+def _pages(server: _Server, path: str) -> Iterator[Any]:
+    for page in range(PAGES_MAX):
+        answer = server.get(path, "Token", limit=str(PAGE_SIZE), offset=str(page * PAGE_SIZE))
+        results = answer.get("results") if isinstance(answer, dict) else None
+        if not isinstance(results, list):
+            hint = "is this the address of NetBox, without a path?"
+            raise InvalidInput("import-server", f"{server.url} does not answer as NetBox does", hint)
+        for device in results:
+            if isinstance(device, dict):
+                yield {name: device[name] for name in _OF_DEVICE if name in device}
+        if not answer.get("next"):
+            return
+    raise InvalidInput("import-server", f"more than {PAGES_MAX:,} pages of devices", "give a dump instead")
+
+
+_KINDS: Final[Mapping[str, Callable[[_Server], Mapping[str, Any]]]] = {
+    "netbox": _netbox,
+    "prometheus": _prometheus,
+}

@@ -1,0 +1,119 @@
+"""What a Prometheus server knows of an estate: the peak demand of each workload, and who calls whom.
+
+The source is the answers to QUERIES, as one JSON mapping; `evac import prometheus URL` asks for them. A pod
+belongs to the workload whose name it begins with. The demand of one replica is the highest peak of its pods.
+Calls are those of the service graph that traces give.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+from evac.estate.format import quantities as q
+from evac.estate.format.document import MAP, Node
+from evac.estate.format.problems import Problems
+from evac.estate.importers.imported import Imported, Options, Sign, Value
+from evac.estate.importers.services import Catalogue, Need, service_examples
+from evac.estate.importers.source_files import at, is_id, items_in, read_values, texts_of, word
+from evac.model.diagnostic import Place
+from evac.model.units import QUANTITY_LIMIT
+
+QUERIES: Final[Mapping[str, str]] = {
+    "cpu": "max_over_time((sum by (namespace, pod) "
+    '(rate(container_cpu_usage_seconds_total{container!=""}[5m])))[7d:5m])',
+    "memory": "max_over_time((sum by (namespace, pod) "
+    '(container_memory_working_set_bytes{container!=""}))[7d:5m])',
+    "calls": "sum by (client, server) (increase(traces_service_graph_request_total[7d]))",
+}
+"""Name of an answer -> the query that it answers."""
+
+_POD: Final = re.compile(r"(.+?)(?:-[a-z0-9]{6,10}-[a-z0-9]{5}|-\d{1,5}|-[a-z0-9]{5})", re.ASCII)
+_NUMBER: Final = re.compile(r"\d{1,25}(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?", re.ASCII)
+_NOBODY: Final = frozenset({"", "user", "unknown"})
+"""Clients that the service graph makes up for calls from outside."""
+
+
+def looks_like(name: str, head: str) -> Sign | None:
+    """What a file that begins like this says, if it is a source of this kind."""
+    return "names" if '"resultType"' in head and '"cpu"' in head else None
+
+
+def read(source: Path, problems: Problems, options: Options) -> Imported:
+    """The facts in the answers of a server; problems are added."""
+    imported = Imported()
+    tree = read_values(source, problems)
+    if tree is None:
+        return imported
+    if tree.kind != MAP or not any(at(tree, name, "data", "result") for name in QUERIES):
+        hint = "name a server: evac import prometheus http://prometheus:9090 -o DIR"
+        problems.add("import-shape", f"{source.name} holds no answers of Prometheus", tree.place, hint)
+        return imported
+    catalogue = Catalogue()
+    for key in ("cpu", "memory"):
+        for workload, amount, place in _peaks(tree, key, options):
+            _take_demand(workload, key, amount, place, catalogue, problems)
+    for sample in items_in(tree, "calls", "data", "result"):
+        labels = texts_of(at(sample, "metric"))
+        client, server = labels.get("client", ""), labels.get("server", "")
+        if client in _NOBODY or server in _NOBODY or client == server or not _value(sample):
+            continue
+        for name in (client, server):
+            if ("services", name) not in catalogue.places:
+                catalogue.take("services", name, sample.place, problems)
+        catalogue.needs.setdefault(client, []).append(Need(server, sample.place))
+    catalogue.add_to(imported, problems)
+    imported.examples = service_examples(imported)
+    return imported
+
+
+def _peaks(tree: Node, key: str, options: Options) -> Iterator[tuple[str, Fraction, Place]]:
+    """The workload of each pod, and its peak."""
+    samples = [
+        (labels.get("namespace", ""), labels.get("pod", ""), sample)
+        for sample in items_in(tree, key, "data", "result")
+        if (labels := texts_of(at(sample, "metric")))
+    ]
+    spaces: dict[str, set[str]] = {}
+    for namespace, pod, _ in samples:
+        spaces.setdefault(_workload(pod), set()).add(namespace)
+    for namespace, pod, sample in samples:
+        name, amount = _workload(pod), _value(sample)
+        if options.namespaces and namespace not in options.namespaces:
+            continue
+        if name and amount:
+            yield (name if len(spaces[name]) == 1 else f"{namespace}.{name}"), amount, sample.place
+
+
+def _workload(pod: str) -> str:
+    match = _POD.fullmatch(pod)
+    return match[1] if match is not None else pod
+
+
+def _value(sample: Node) -> Fraction:
+    """The value of a sample; 0 where it is none, or not a number that counts."""
+    pair = items_in(sample, "value")
+    text = word(pair[1]) or "" if len(pair) == 2 else ""
+    return Fraction(text) if _NUMBER.fullmatch(text) else Fraction(0)
+
+
+def _take_demand(
+    workload: str, key: str, amount: Fraction, place: Place, catalogue: Catalogue, problems: Problems
+) -> None:
+    """The highest peak of the pods of a workload counts, rounded up."""
+    if not is_id(workload, place, Problems()) or amount > QUANTITY_LIMIT:
+        return
+    if workload not in catalogue.services:
+        catalogue.take("services", workload, place, problems)
+        catalogue.comments[workload] = "peak of the last 7 days"
+    scaled = amount * 1_000 if key == "cpu" else amount / 2**20
+    needed = -(-scaled.numerator // scaled.denominator)
+    quantity = q.CORES_NEEDED if key == "cpu" else q.MEMORY_NEEDED
+    demand = catalogue.services[workload].setdefault("demand", {})
+    if isinstance(demand, dict):
+        known: Value = demand.get(key)
+        if not isinstance(known, str) or q.parse(quantity, known) < needed:
+            demand[key] = q.show(quantity, needed)

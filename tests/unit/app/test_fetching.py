@@ -1,0 +1,153 @@
+"""Servers as sources, asked over real HTTP: pages, patience, and refusals with the next step."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from click.testing import CliRunner
+
+from evac.app import fetching
+from evac.app.fetching import fetch
+from evac.cli.program import cli
+from evac.estate import load
+from evac.model.errors import InvalidInput
+
+pytestmark = pytest.mark.enable_socket
+
+
+def vector(*samples: tuple[dict[str, str], str]) -> dict[str, Any]:
+    result = [{"metric": labels, "value": [1_790_000_000, value]} for labels, value in samples]
+    return {"status": "success", "data": {"resultType": "vector", "result": result}}
+
+
+def pod(name: str, namespace: str = "prod") -> dict[str, str]:
+    return {"namespace": namespace, "pod": name}
+
+
+PEAKS = {
+    "container_cpu": vector(
+        (pod("shop-6d4b75cb6d-abcde"), "0.2501"),
+        (pod("shop-6d4b75cb6d-fghij"), "0.75"),
+        (pod("db-0"), "1.5"),
+        (pod("odd"), "NaN"),
+    ),
+    "container_memory": vector((pod("shop-6d4b75cb6d-abcde"), "1.073741824e+09")),
+    "traces_service": vector(
+        ({"client": "shop", "server": "db"}, "12"), ({"client": "user", "server": "shop"}, "9")
+    ),
+}
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers as Prometheus and NetBox do."""
+
+    status: ClassVar[int] = 0
+    busy: ClassVar[int] = 0
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        Server.seen.append(self.headers.get("Authorization", ""))
+        url = urlsplit(self.path)
+        query = parse_qs(url.query)
+        if Server.busy:
+            Server.busy -= 1
+            self._send(429, {}, {"Retry-After": "7"})
+        elif Server.status:
+            self._send(Server.status, {}, {"Location": "http://elsewhere.example/"})
+        elif url.path == "/api/v1/query":
+            self._send(200, next(body for name, body in PEAKS.items() if name in query["query"][0]))
+        else:
+            first, count = int(query["offset"][0]), int(query["limit"][0])
+            numbers = range(first, min(first + count, 450))
+            results = [{"name": f"srv-{n}", "site": {"slug": "fra"}} for n in numbers]
+            self._send(200, {"next": "x" if first + count < 450 else None, "results": results})
+
+    def _send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: tests read what is returned."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    Server.status, Server.busy, Server.seen = 0, 0, []
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{running.server_address[1]}"
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+def test_peaks_are_demands_and_calls_are_needs(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROM", "s3cret")
+    words = ["import", "prometheus", server, "-o", str(tmp_path / "estate"), "--token", "env:PROM"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    services = {s.id: s for s in load(tmp_path / "estate").services}
+    assert services["shop"].demand[:2] == (750, 1_024), "the highest of its pods"
+    assert services["db"].demand[0] == 1_500
+    assert [need.target for need in services["shop"].needs] == ["db"]
+    assert sorted(services) == ["db", "shop"]
+    assert set(Server.seen) == {"Bearer s3cret"}
+    written = "".join(path.read_text() for path in (tmp_path / "estate").iterdir())
+    assert "s3cret" not in written
+
+
+def test_netbox_is_read_page_by_page(server: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["import", "netbox", server, "-o", str(tmp_path / "estate")])
+    assert done.exit_code == 0, done.output
+    assert len(load(tmp_path / "estate").fleet) == 450
+    assert len(Server.seen) == 3
+
+
+def test_a_busy_server_gets_the_patience_it_asks_for(server: str, tmp_path: Path) -> None:
+    waited: list[float] = []
+    Server.busy = 2
+    fetch("netbox", server, tmp_path, sleep=waited.append)
+    assert waited == [7.0, 7.0]
+    Server.busy = 99
+    with pytest.raises(InvalidInput, match="too busy"):
+        fetch("netbox", server, tmp_path, sleep=waited.append)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "--token"), (403, "read access"), (404, "address"), (302, "log"), (500, "log")],
+)
+def test_a_refusal_says_what_to_do_and_writes_nothing(
+    server: str, tmp_path: Path, status: int, words: str
+) -> None:
+    Server.status = status
+    with pytest.raises(InvalidInput) as caught:
+        fetch("prometheus", server, tmp_path)
+    assert str(status) in caught.value.message
+    assert words in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_server_a_wrong_kind_and_an_answer_without_an_end(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InvalidInput, match="cannot reach"):
+        fetch("netbox", "http://127.0.0.1:9", tmp_path)
+    with pytest.raises(InvalidInput, match="not imported from a server"):
+        fetch("csv", server, tmp_path)
+    monkeypatch.setattr(fetching, "ANSWER_BYTES_MAX", 10)
+    with pytest.raises(InvalidInput, match="more than"):
+        fetch("netbox", server, tmp_path)

@@ -1,0 +1,76 @@
+"""Taking a fact away from an estate never turns a verdict better: a start time, how long a promotion or a
+boot takes, how far a copy is behind, what a backup is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from bench.random_estates import random_document
+from evac.audit import audit
+from evac.estate import load
+
+Place = tuple[str | int, ...]
+SEEDS: Final = (2, 3, 11, 15, 20, 26, 41, 52, 64, 73)
+"""Estates of few services that have such facts."""
+KEYS: Final = {"services": ("start",), "stores": ("promote",), "classes": ("boot",)}
+RANK: Final = {"unaffected": 4, "degraded": 3, "recovers": 2, "unknown": 1, "lost": 1, "shed": 1}
+"""That nobody can judge it is no better than that it is lost, and no worse."""
+Verdicts = dict[tuple[str, str], tuple[str, int | None]]
+
+
+def facts_of(found: dict[str, Any]) -> Iterator[Place]:
+    """Where facts are that can be taken away."""
+    for kind, keys in KEYS.items():
+        for name, one in found.get(kind, {}).items():
+            yield from ((kind, name, key) for key in keys if key in one)
+    for name, store in found.get("stores", {}).items():
+        for part, keys in (("members", ("lag",)), ("backups", ("size", "age", "restore"))):
+            for number, one in enumerate(store.get(part, ())):
+                yield from (("stores", name, part, number, key) for key in keys if key in one)
+
+
+def without(found: dict[str, Any], path: Place) -> dict[str, Any]:
+    less = deepcopy(found)
+    at: Any = less
+    for step in path[:-1]:
+        at = at[step]
+    del at[path[-1]]
+    return less
+
+
+def verdicts(folder: Path, document: dict[str, Any], table: str) -> Verdicts:
+    """(loss, service) -> its fate, and when it is back where that is known."""
+    folder.mkdir()
+    (folder / "estate.yaml").write_text(json.dumps(document), "utf-8")
+    if table:
+        (folder / "servers.csv").write_text(table, "utf-8")
+    report = audit(load(folder))
+    found: Verdicts = {}
+    for row in report.rows:
+        told = {one.service: (one.fate, one.recovery_ms) for one in row.fates(report.services)}
+        found |= {(row.domain, name): told.get(name, ("unaffected", None)) for name in report.services}
+    return found
+
+
+def is_better(now: tuple[str, int | None], before: tuple[str, int | None]) -> bool:
+    if RANK[now[0]] != RANK[before[0]]:
+        return RANK[now[0]] > RANK[before[0]]
+    return now[0] == "recovers" and now[1] is not None and (before[1] is None or now[1] < before[1])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_not_known_never_improves_a_verdict(tmp_path: Path, seed: int) -> None:
+    document, table = random_document(seed)
+    before = verdicts(tmp_path / "whole", document, table)
+    better = {}
+    for number, path in enumerate(facts_of(document)):
+        after = verdicts(tmp_path / f"{number}", without(document, path), table)
+        better |= {(path, at): (before[at], now) for at, now in after.items() if is_better(now, before[at])}
+    assert better == {}
