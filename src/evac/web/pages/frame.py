@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -159,11 +159,21 @@ def back_to(path: str, done: str) -> Response:
     return Response(None, 303, {"location": address, "cache-control": "no-store"})
 
 
+Badge = Literal["", "lost", "waits", "running"]
+
+
 class Page:
     """A page of the menu, declared in the module that has its routes."""
 
     def __init__(
-        self, path: str, word: str, role: Role = "viewer", *, icon: str = "", group: str = ""
+        self,
+        path: str,
+        word: str,
+        role: Role = "viewer",
+        *,
+        icon: str = "",
+        group: str = "",
+        badge: Badge = "",
     ) -> None:
         self.path = path
         self.word = word
@@ -172,6 +182,8 @@ class Page:
         """A symbol of `vendor/lucide.svg`."""
         self.group = group
         """Of the menu, with others of the same word."""
+        self.badge = badge
+        """What the menu counts next to the word: a number of `Around`."""
         self.router = APIRouter(dependencies=[Depends(need(role)), Depends(look_around)])
         """Of all its routes; anyone without the role is refused."""
 

@@ -526,7 +526,7 @@ def losses_context(facts: EstateFacts, kind: str, begin: int, most: int) -> dict
     }
 
 
-PAGE: Final = frame.Page("/now", "Now", icon="now")
+PAGE: Final = frame.Page("/now", "Now", icon="now", badge="lost")
 AGE_MS: Final = 10_000
 """Ages on a page are told anew so often, if nothing else changed."""
 ROWS: Final = 200

@@ -235,7 +235,7 @@ def _envelope(wanted: Question, fields: Mapping[str, str]) -> EnvelopeBody | Non
     )
 
 
-PAGE: Final = frame.Page("/runs", "Runs", icon="runs", group="Respond")
+PAGE: Final = frame.Page("/runs", "Runs", icon="runs", group="Respond", badge="running")
 ROWS: Final = 100
 Begin = Annotated[int, Query(ge=0, le=10_000_000)]
 Show = Annotated[
@@ -354,7 +354,9 @@ async def ask(request: Request, run: RunName, actor: Annotated[Actor, Depends(ne
 
 def _back(path: str, run: str) -> str:
     """The page of the war room that the form was opened from; the page of the run if it was none."""
-    pages = ("/now", "/waiting", "/incidents/", f"{PAGE.path}/")
+    from evac.web.pages import PAGES
+
+    pages = ("/incidents/", *(page.path for page in PAGES if page.badge))
     known = path_within(path) if path.startswith(pages) and "/ask" not in path else ""
     return known or f"{PAGE.path}/{quote(run, safe='')}"
 
