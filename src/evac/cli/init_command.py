@@ -120,10 +120,10 @@ def has_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _pair(text: str) -> tuple[str, str]:
-    source, sign, site = text.partition("=")
+def _pair(typed: str) -> tuple[str, str]:
+    source, sign, site = typed.partition("=")
     if not sign or not ID.fullmatch(site):
-        raise click.UsageError(f"--site {text}: write it like --site cluster=fra")
+        raise click.UsageError(f"--site {typed}: write it like --site cluster=fra")
     return source, site
 
 
@@ -159,8 +159,8 @@ def _ask_by_hand(answers: _Answers, places: str | None, named: str | None, quest
     answers.stated += [f"  {scalar_text(name)}: {{sites: {where}}}" for name in services]
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    names = dict.fromkeys("-".join(part.split()) for part in text.split(","))
+def _listed(typed: str) -> tuple[str, ...]:
+    names = dict.fromkeys("-".join(part.split()) for part in typed.split(","))
     return tuple(name for name in names if ID.fullmatch(name))
 
 

@@ -88,10 +88,15 @@ def number(value: int) -> str:
 
 def people(value: int) -> str:
     """`47 million`, `1.2 million`, `32,000`."""
+    return " ".join(filter(None, figure_and_unit(value)))
+
+
+def figure_and_unit(value: int) -> tuple[str, str]:
+    """(`1.2`, `million`), (`32,000`, ``)."""
     if value < 1_000_000:
-        return f"{value:,}"
+        return f"{value:,}", ""
     tenths = (value + 50_000) // 100_000
-    return f"{tenths // 10:,} million" if tenths % 10 == 0 else f"{tenths // 10:,}.{tenths % 10} million"
+    return (f"{tenths // 10:,}" if tenths % 10 == 0 else f"{tenths // 10:,}.{tenths % 10}"), "million"
 
 
 def percent(permille: int | None) -> str:

@@ -16,7 +16,7 @@ from evac.views import live_charts
 from evac.views.documents import run_head
 from evac.views.impact import Impact
 from evac.views.live_charts import at
-from evac.views.words import duration, listed, people, plural
+from evac.views.words import duration, figure_and_unit, listed, people, plural
 from evac.web.api.runs import kept_plan, shown_of
 from evac.web.pages.projection import Shown, projection_of, stamp_of
 from evac.web.pages.run_charts import curves, impact
@@ -114,7 +114,7 @@ def _title(names: list[str], felt: Impact | None, services: int) -> str:
 
 def _figures(felt: Impact, shown: Shown, services: int) -> list[dict[str, str]]:
     said = shown.said
-    count, _, unit = people(felt.people_now).partition(" ")
+    count, unit = figure_and_unit(felt.people_now)
     figures = [
         {
             "name": "People without a service",
