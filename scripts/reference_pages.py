@@ -51,8 +51,8 @@ files; [Diagnostics](diagnostics.md) lists what `evac check` may say.
 
 An estate is a folder, or one YAML file. Of a folder, every `*.yaml` and `*.yml` file that is not hidden is
 read, in the order of their names, and added up: sections from several files become one. The same id in two
-files is an error that names both places. Beside them may stand the tables `servers`, `racks` and
-`replicas`, each as `.csv` or `.parquet`. A file `overlay.yaml` is merged last and wins: see
+files is an error that names both places. The tables `servers`, `racks` and `replicas` can be
+in the same folder, each as `.csv` or `.parquet`. A file `overlay.yaml` is merged last and wins: see
 [Importing](../how-to/import.md).
 
 ```yaml
@@ -72,7 +72,7 @@ stores:
 tools: {identity: login}
 ```
 
-An editor that knows JSON Schema completes keys once the schema lies beside the file: `evac schema >
+An editor that knows JSON Schema completes keys once the schema is in the same folder: `evac schema >
 estate.schema.json`.
 
 ## Rules that hold everywhere
@@ -127,7 +127,7 @@ expires, and a note says so.
 _TABLES: Final = """\
 ## Tables
 
-The first line of a CSV file names the columns, in any order. Cells are parted by commas and hold plain
+The first line of a CSV file names the columns, in any order. Cells are separated by commas and hold plain
 whole numbers in base units. An empty cell is unknown, or taken from where the column says; `unknown` in a
 cell says unknown outright.
 
@@ -185,7 +185,7 @@ def estate_format_page() -> str:
         "",
         "Services that recovery itself needs: a mapping from roles to the name of a service,",
     ]
-    lines += ["or to a list of names, each of which is needed. The roles are", f"{roles}.", ""]
+    lines += ["or to a list of names; all of them are needed. The roles are", f"{roles}.", ""]
     columns = [f"`{table}/{column}`" for table, found in sorted(TABLE_COLUMNS.items()) for column in found]
     lines += [_FACTS + "\n".join(key_table(FACT.fields, _absent)), ""]
     lines += [f"Columns of tables have the paths {', '.join(columns)}; a table as a whole has its name.", ""]
@@ -273,7 +273,7 @@ def diagnostics_page() -> str:
         "# Diagnostics of estate files",
         "",
         "What `evac check` may report. A code is stable: scripts and suppressions can rely on it. An error",
-        "stands in the way of every other command; warnings and notes do not. This page is made from the",
+        "stops every other command; warnings and notes do not. This page is made from the",
         "program's own table.",
         "",
     ]
@@ -310,7 +310,7 @@ oidc:
   roles: {sre: operator, leads: approver}
 ```
 
-Nothing secret stands in it. Passwords and the client secret are references: `env:NAME`, `file:/path` (refused
+It holds no secrets. Passwords and the client secret are references: `env:NAME`, `file:/path` (refused
 where others may read it), or `command:/path ARGUMENTS`, a program without a shell whose first line of output
 counts. Tokens are kept as hashes.
 
@@ -398,9 +398,9 @@ program without a shell whose first line of output counts.
 | `status-page` | the public status page is not written for 2 min | warning |
 | `update` | someone published an update for users | - |
 
-A concern is told when it begins, when it becomes graver, and when it is over: gone for half a minute. More
-than three of one kind at once are one message. Errors and single-site tools that were there when evac first
-looked are told to nobody: `evac audit` lists them.
+A concern is sent when it begins, when it becomes more severe, and when it has ended: gone for half a
+minute. More than three of one kind at once are one message. Errors and single-site tools that were there
+when evac first looked are sent to no one: `evac audit` lists them.
 
 `update` is for people outside, such as a mailing list of your customers or a chat of theirs. It goes as it
 was published, title and text, each one by itself, with the address of the status page; `least` does not
@@ -459,10 +459,10 @@ proofs are good enough for which store; the journal names the one that was used.
 | proof | what is proved |
 |---|---|
 | `lease` | the lease of the members ended, and they fence themselves; needs `self_fence: true` |
-| `sync` | the synchronous replica takes over: without it the old primary acknowledges nothing (reads go on) |
+| `sync` | the synchronous replica takes over: without it the old primary acknowledges no write |
 | `network` | devices outside the site closed the path to it |
 | `power` | it has no power, and that was seen |
-| `attest` | a person vouches for it, by name |
+| `attest` | a person attests it, by name |
 | `none` | nothing: policy does not mind two primaries of this store, such as a cache that is learned again |
 
 """

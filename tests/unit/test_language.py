@@ -67,7 +67,7 @@ def _strings(path: Path) -> Iterator[tuple[int, str]]:
 @functools.cache
 def hits(path: Path) -> list[str]:
     """`line: what was found -> what to write` of one file."""
-    readers = {".md": _page, ".html": _template, ".py": _strings}
+    readers = {".md": _page, ".j2": _template, ".py": _strings}
     banned = phrases()
     return [
         f"{line}: {found[0]!r} -> {better}"
@@ -84,7 +84,7 @@ def sources() -> list[Path]:
         ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY", "CHANGELOG")
     ]
     programs = [p for folder in ("src", "lab/src") for p in (ROOT / folder).rglob("*.py")]
-    return sorted([*pages, *top, *programs, *(ROOT / "src").rglob("*.html")])
+    return sorted([*pages, *top, *programs, *(ROOT / "src").rglob("*.html.j2")])
 
 
 @functools.cache
@@ -110,3 +110,7 @@ def test_no_file_waits_that_is_clean_or_better() -> None:
         if not (ROOT / name).exists() or len(hits(ROOT / name)) < count
     }
     assert better == {}, f"take these out of {WAITING.name}, or lower their numbers: {better}"
+
+
+def test_pages_templates_and_programs_are_all_searched() -> None:
+    assert {path.suffix for path in sources()} == {".j2", ".md", ".py"}

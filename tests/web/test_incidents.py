@@ -133,7 +133,7 @@ def test_a_draft_is_edited_and_published_on_the_page(named: Path) -> None:
                 assert 'role="alert"' in refused.text
             kept = await client.post(f"{PATH}/write", data=sent | {"as": "draft"})
             assert kept.headers["location"].startswith(PATH)
-            assert "A draft that somebody wrote" in (await client.get(PATH)).text
+            assert "A draft by a person" in (await client.get(PATH)).text
             page = (await client.get(f"{PATH}/write?kind=update")).text
             assert "Shop &amp; pay are &lt;down&gt;." in page, "a draft is taken up again"
             await client.post(f"{PATH}/write", data=fields(page, text="They are back.", who="ann"))

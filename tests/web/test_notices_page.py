@@ -50,7 +50,7 @@ async def told(store: Store) -> None:
 def test_what_is_told_stands_in_the_api_and_on_the_page() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         empty = await client.get("/notices")
-        assert "Nobody is told: no notices file is in use." in empty.text
+        assert "Nobody is notified: there is no notices file." in empty.text
         assert (await client.get("/v1/notices/channels")).json() == {"by": "", "channels": [], "concerns": []}
         await told(office.store)
         await primed(office)
@@ -81,7 +81,7 @@ def test_what_is_told_stands_in_the_api_and_on_the_page() -> None:
         again = await client.get("/v1/notices/channels", headers={"if-none-match": tag})
         assert again.status_code == 304
         page = (await client.get("/notices")).text
-        assert "desk: what is told does not get through." in page
+        assert "desk: notifications do not get through." in page
         assert "fails</span> it answers 503; 1 message waiting, tried again in" in page
         assert 'desk <span class="state ok">delivered</span>' in page
         assert 'desk <span class="state error">waits</span> after 1 try: it answers 503' in page

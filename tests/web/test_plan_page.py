@@ -43,7 +43,7 @@ def test_a_plan_shows_every_service_against_its_rto_and_its_proof() -> None:
         await office.look()
         office.refresh()
         text = (await client.get(f"/plans/{digest}?steps=1")).text
-        assert f"{RUN}</a> carries it out" in text
+        assert f"{RUN}</a> executes it" in text
         assert "carry-out" not in text
         last = (await client.get(f"/plans/{digest}?steps=1000000&services=1000000")).text
         final = max(made().plan.steps, key=lambda step: (step.start_ms, step.id))

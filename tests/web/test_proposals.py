@@ -93,7 +93,7 @@ def test_a_form_has_a_run_made_of_a_plan_when_the_names_are_typed() -> None:
         whole = {"incident": "fire-1", "reason": "it burns", "typed": LOST, "who": "kim", "key": "k1"}
         for wrong, said in (
             ({"typed": "nowhere"}, f"Type {LOST} to confirm (nothing was asked)"),
-            ({"reason": " "}, "Say why: it stands in the journal"),
+            ({"reason": " "}, "Give a reason: it is kept in the journal"),
             ({"incident": "../x"}, "That is no name of an incident"),
         ):
             refused_form = await client.post(path, data=whole | wrong)

@@ -54,7 +54,7 @@ def confirmed(fields: Mapping[str, str], names: Sequence[str]) -> list[str]:
     if missing:
         raise InvalidInput("not-confirmed", f"type {' '.join(missing)} to confirm", "nothing was asked")
     if not fields.get("reason", "").strip():
-        raise InvalidInput("reason", "say why: it stands in the journal")
+        raise InvalidInput("reason", "give a reason: it is kept in the journal")
     return [name for name in typed if name in names]
 
 

@@ -39,8 +39,8 @@ _BODIES: Final[TypeAdapter[Any]] = TypeAdapter(NoteBody)
 _ASKED: Final[Mapping[str, tuple[str, str]]] = {
     "note": ("Write a note", "Something seen, thought or done. People inside read it in the timeline."),
     "command": (
-        "Say who commands",
-        "One person decides what is done, and says so here; whoever hands over names the next one.",
+        "Name the incident commander",
+        "One person decides what is done. If someone else takes the role, name them here.",
     ),
     "update": (
         "Tell users",
@@ -62,11 +62,11 @@ _ASKED: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "reopened": (
         "Reopen incident",
-        "The incident goes on. Its timeline keeps that it was resolved.",
+        "The incident is open again. Its timeline keeps that it was resolved.",
     ),
     "new": (
         "Open an incident",
-        "Before any plan is carried out. A plan that is applied under its name joins it.",
+        "You can do this before any run begins. A plan that is applied under its name joins it.",
     ),
 }
 BUTTONS: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {

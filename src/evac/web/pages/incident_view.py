@@ -65,7 +65,7 @@ KIND_CLASS: Final[Mapping[str, str]] = {
 ASKS: Final[tuple[tuple[str, str], ...]] = (
     ("note", "Write a note"),
     ("update", "Tell users"),
-    ("command", "Say who commands"),
+    ("command", "Name the commander"),
     ("state", "Say how a component is"),
     ("fact", "State a fact"),
     ("resolved", "Resolve incident"),
@@ -184,16 +184,16 @@ def _answer(row: IncidentShort, touched: int, now_ms: int) -> tuple[str, str]:
         words = f"Over after {lasts}."
         if row.still_down:
             are = "is" if len(row.still_down) == 1 else "are"
-            return f"{words} By records {listed(row.still_down, 3)} {are} still down.", _state(row)
-        return f"{words} {_of(touched)} touched." if touched else words, _state(row)
+            return f"{words} In the records, {listed(row.still_down, 3)} {are} still down.", _state(row)
+        return f"{words} {_of(touched)} affected." if touched else words, _state(row)
     down = len(row.still_down)
     words = f"Under way for {lasts}: "
     if touched:
         are = "is" if down == 1 else "are"
-        words += f"{number(down)} of {plural(touched, 'touched service')} {are} down."
+        words += f"{number(down)} of {plural(touched, 'affected service')} {are} down."
     else:
-        words += "no service is touched as far as records say."
-    words += f" {row.commander} commands." if row.commander else " Nobody commands yet."
+        words += "no service is affected according to the records."
+    words += f" {row.commander} is the commander." if row.commander else " It has no commander yet."
     return words, _state(row)
 
 
@@ -237,7 +237,7 @@ def exported(rows: Iterable[ExportSeen], now_ms: int) -> list[dict[str, Any]]:
 
 def _cards(row: IncidentShort, touched: int, begun: Source) -> list[dict[str, Any]]:
     down, over = len(row.still_down), row.ended_ms is not None
-    more = "at some time; nobody knows how many use several" if touched > 1 else "at some time"
+    more = "at some time; how many use several services is not known" if touched > 1 else "at some time"
     return [
         _card("first sign", "", f"proved by {_proof(begun)[0]}", "", row.begun_ms),
         _card(
@@ -246,11 +246,11 @@ def _cards(row: IncidentShort, touched: int, begun: Source) -> list[dict[str, An
             listed(row.still_down, 3) or "nothing",
             "error" if down else "" if over else "ok",
         ),
-        _card("people without a service", _people(row), more if row.people_most else "as far as records say"),
+        _card("people without a service", _people(row), more if row.people_most else "by the records"),
         _card(
-            "commands",
+            "commander",
             row.commander or "nobody yet",
-            "" if row.commander else "somebody should say so",
+            "" if row.commander else "assign one",
             "" if row.commander or over else "warning",
             since_ms=row.commander_since_ms,
         ),

@@ -169,7 +169,7 @@ def _acting(now: Situation) -> str:
 def _warnings(now: Situation) -> list[str]:
     found = [f"{rivals_words(one)}. {rivals_hint(one)}." for one in now.rivals[1:]]
     if not now.quorum.survives:
-        found.append("The store stands in one place: it does not survive the loss of its site.")
+        found.append("The store runs in one place only: it does not survive the loss of its site.")
     if now.leader.owner and (why := _neither(now)):
         found.append(f"The controller here can neither lead nor follow: {why}. Another one leads.")
     if now.problem:

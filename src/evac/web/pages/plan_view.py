@@ -95,7 +95,7 @@ async def carry_out(
         return frame.back_to(f"/runs/{told['run']}", "created")
     words = f"Refused: {told['why']}" + (f" ({told['hint']})" if told["hint"] else "") + "."
     if told["state"] != "refused":
-        words = f"No leader took it in {plural(WAIT_S, 'second')}. It is withdrawn: no run is made of it."
+        words = f"No leader accepted it in {plural(WAIT_S, 'second')}. It is withdrawn: no run is created."
     answers = "yes" if told["code"] == ANSWERS else fields.get("answers", "")
     return _form(room, actor, wanted, {**fields, "problem": words, "answers": answers}, 409)
 
@@ -109,7 +109,7 @@ def _abandoned(fields: Mapping[str, str], wanted: Wanted) -> list[str]:
 async def _wanted(room: WarRoom, digest: str) -> Wanted:
     """Raises EvacError for a plan that is not kept."""
     if not await room.office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "/plans lists what lies ready")
+        raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "see /plans for the ready plans")
     plan = await plan_of(room, digest)
     words = (
         f"The leader makes a run of this plan: {plural(len(plan.steps), 'step')}. It begins when it is "
@@ -207,7 +207,7 @@ def drawer_context(now: Situation, kind: str, begin: int, most: int) -> dict[str
 def _drawer_answer(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """(words, state) of all that lies in the drawer."""
     if not rows:
-        return "No plan lies ready: a controller that leads makes them.", "unknown"
+        return "No plan is ready yet: the controller that leads makes them.", "unknown"
     counts = Counter(row["state"] for row in rows)
     ready = counts["ok"] + counts["note"]
     words = f"{plural(ready, 'plan')} of {number(len(rows))} {'lies' if ready == 1 else 'lie'} ready."
@@ -502,7 +502,7 @@ async def plan(request: Request, digest: Digest, services: Begin = 0, steps: Beg
     room = room_of(request)
     office = room.office
     if not await office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "/plans lists what lies ready")
+        raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "see /plans for the ready plans")
     found, now = await plan_of(room, digest), office.situation
     now_ms = office.clock.now_ms() // AGE_MS * AGE_MS
 

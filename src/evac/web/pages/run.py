@@ -50,20 +50,20 @@ TITLES: Final[Mapping[str, str]] = {
     "retry": "Retry",
     "skip": "Skip",
     "undo": "Undo",
-    "attest": "Vouch for",
+    "attest": "Attest",
     "cancel": "Cancel",
 }
 _OF_RUN: Final[Mapping[str, str]] = {
-    "approve": "The run may begin, within what is listed here. It asks again for anything beyond.",
-    "pause": "No step is begun until the pause ends. What is under way goes on.",
-    "resume": "Steps are begun again.",
+    "approve": "The run starts, within what is listed here. It asks again for anything beyond.",
+    "pause": "No step starts until the pause ends. Running steps finish.",
+    "resume": "Steps start again.",
     "undo": "Completed steps are undone as far as evac may. Stores stay where they are.",
     "cancel": "No new steps start. Running steps finish. Completed steps are not rolled back. The run ends.",
 }
 _OF_STEP: Final[Mapping[str, str]] = {
     "approve": "The step starts.",
     "retry": "The step is tried once more.",
-    "skip": "The step is not done, and the run goes on without it. Steps that depend on it may fail.",
+    "skip": "The step is not done, and the run continues without it. Steps that depend on it may fail.",
     "undo": "The step is undone.",
     "attest": "The step counts as done because you checked it. Your name is recorded.",
 }
