@@ -16,8 +16,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BANNED = ROOT / "tests" / "language" / "banned.txt"
-WAITING = ROOT / "tests" / "language" / "waiting.txt"
-"""Files that are not rewritten yet, with how many phrases they still have. The number only falls."""
 CODE = re.compile(r"```.*?^ *```|`[^`]*`|<!--.*?-->|\{[^}]*\}|\]\([^)]*\)", re.DOTALL | re.MULTILINE)
 INDENTED = re.compile(r"^ {4,}\S.*$", re.MULTILINE)
 TAGS = re.compile(r"\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}|<[^>]*>", re.DOTALL)
@@ -64,7 +62,6 @@ def _strings(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, ast.get_docstring(node) or ""
 
 
-@functools.cache
 def hits(path: Path) -> list[str]:
     """`line: what was found -> what to write` of one file."""
     readers = {".md": _page, ".j2": _template, ".py": _strings}
@@ -87,29 +84,13 @@ def sources() -> list[Path]:
     return sorted([*pages, *top, *programs, *(ROOT / "src").rglob("*.html.j2")])
 
 
-@functools.cache
-def waiting() -> dict[str, int]:
-    lines = WAITING.read_text(encoding="utf-8").splitlines()
-    return {path: int(count) for path, count in (line.rsplit(" ", 1) for line in lines)}
-
-
 def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
 @pytest.mark.parametrize("path", sources(), ids=_name)
 def test_text_has_no_banned_phrase(path: Path) -> None:
-    found, allowed = hits(path), waiting().get(_name(path), 0)
-    assert len(found) <= allowed, f"{_name(path)} (see {BANNED.name}):\n" + "\n".join(found)
-
-
-def test_no_file_waits_that_is_clean_or_better() -> None:
-    better = {
-        name: f"{len(hits(ROOT / name)) if (ROOT / name).exists() else 'gone'} now, {count} listed"
-        for name, count in waiting().items()
-        if not (ROOT / name).exists() or len(hits(ROOT / name)) < count
-    }
-    assert better == {}, f"take these out of {WAITING.name}, or lower their numbers: {better}"
+    assert hits(path) == [], f"see {BANNED.name}"
 
 
 def test_pages_templates_and_programs_are_all_searched() -> None:
