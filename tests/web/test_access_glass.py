@@ -208,7 +208,7 @@ def test_on_the_pages_it_leads_to_its_form_and_ends_with_its_key(
         bare = await client.post(f"/runs/{RUN}/ask", data={**sent, "csrf": ""}, headers=HTML)
         assert bare.status_code == 403
         told = await client.post(f"/runs/{RUN}/ask", data=sent, headers=HTML)
-        assert told.status_code == 200
+        assert (told.status_code, told.headers["location"].partition("?")[0]) == (303, f"/runs/{RUN}")
         (asked,) = await standing(office)
         assert (asked.who, asked.for_ms) == ("kim", 300_000)
         assert "break-glass" in (await client.get("/who", headers=HTML)).text

@@ -67,7 +67,7 @@ def test_a_person_signs_in_looks_around_and_signs_out(browser: Browser, guarded:
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(f"{guarded}/now")
     assert page.evaluate("document.cookie") == ""
-    page.get_by_role("link", name="Who you are").click()
+    page.get_by_role("link", name="Your account").click()
     page.get_by_role("heading", name="You are kim").wait_for()
     assert not Axe().run(page).response["violations"]
     page.get_by_role("button", name="Sign out").click()

@@ -296,7 +296,7 @@ def test_a_note_is_on_other_screens_without_a_reload_and_without_scripts_after_o
     with other.expect_response(lambda answer: "/v1/stream" in answer.url, timeout=PATIENCE_MS):
         other.reload()
     plain = opened(browser, burnt + PATH, java_script_enabled=False)
-    plain.get_by_role("link", name="Write a note").click()
+    plain.get_by_role("link", name="Add a note").click()
     plain.get_by_label("What was seen").fill("the fire is out")
     plain.get_by_label("Your name").fill("ann")
     plain.get_by_role("button", name="Write it down").click()

@@ -85,7 +85,7 @@ def test_what_is_told_stands_in_the_api_and_on_the_page() -> None:
         assert "fails</span> it answers 503; 1 message waiting, tried again in" in page
         assert 'desk <span class="state ok">delivered</span>' in page
         assert 'desk <span class="state error">waits</span> after 1 try: it answers 503' in page
-        assert "The controller of south tells." in page
+        assert "Sent by the controller of south." in page
         figures = (await client.get("/metrics")).text
         assert 'evac_notices_waiting{channel="desk"} 1.0' in figures
         assert 'evac_notices_delivered_total{channel="desk"} 1.0' in figures
@@ -154,7 +154,7 @@ def test_the_page_reads_well_in_a_browser(served: tuple[str, str], browser: Brow
     for width, scheme in ((390, "dark"), (1440, "light")):
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
         page.goto(f"{address}/notices")
-        page.get_by_text("The controller of south tells.").wait_for()
+        page.get_by_text("Sent by the controller of south.").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()

@@ -95,6 +95,8 @@ def checked_new(note: Note) -> Note:
         raise _wrong(f"an incident is {note.kind} for a reason", "give the reason")
     if note.kind == "resolved" and note.value.strip() != note.incident:
         raise _wrong("resolving an incident needs its name", f"type {note.incident} to confirm")
+    if note.kind in ("update", "draft") and note.value not in ("", *PHASES):
+        raise _wrong(f"{note.value[:40]!r} is no phase", f"one of {', '.join(PHASES)}")
     return checked(note)
 
 
@@ -106,8 +108,6 @@ def _fits(note: Note) -> Note:
         raise _wrong(f"a {note.kind} is of something", "give its name")
     if note.kind == "state" and note.value not in COMPONENT_STATES:
         raise _wrong(f"{note.value[:40]!r} is no state", f"one of {', '.join(COMPONENT_STATES)}")
-    if note.kind in ("update", "draft") and note.value not in ("", *PHASES):
-        raise _wrong(f"{note.value[:40]!r} is no phase", f"one of {', '.join(PHASES)}")
     if note.kind == "fact" and not note.value.strip():
         raise _wrong("a fact without a value says nothing", "give its value, or write no fact")
     return note

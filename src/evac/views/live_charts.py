@@ -51,7 +51,7 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class GanttBar:
     """Work of one kind that was done, or goes on."""
 
     kind: str
@@ -60,12 +60,12 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class GanttRow:
     """One row of the Gantt chart."""
 
     label: str
     planned: tuple[Span, ...]
-    bars: tuple[Bar, ...]
+    bars: tuple[GanttBar, ...]
     waiting: Span | None = None
     """While it waits for a person."""
     expected: Span | None = None
@@ -245,7 +245,9 @@ def _curve_words(impact: Impact) -> str:
     return f"{words}. The table below the picture has the same figures."
 
 
-def gantt(rows: Sequence[Row], span: Span, now_ms: int, name: str, title: str, narrow: bool = False) -> str:
+def gantt(
+    rows: Sequence[GanttRow], span: Span, now_ms: int, name: str, title: str, narrow: bool = False
+) -> str:
     """Rows on the wall clock: planned, done or running, expected, and waiting. now_ms 0: it is over."""
     width, pitch = (NARROW, 46) if narrow else (WIDE, 30)
     longest = max((len(row.label) for row in rows), default=0)
@@ -272,7 +274,7 @@ def gantt(rows: Sequence[Row], span: Span, now_ms: int, name: str, title: str, n
     return "".join((*out, "</svg>"))
 
 
-def _bars(row: Row, frame: _Frame, y: float, name: str) -> Iterator[str]:
+def _bars(row: GanttRow, frame: _Frame, y: float, name: str) -> Iterator[str]:
     def rect(span: Span, shape: str, top: float, tall: float, inner: str = "") -> str:
         x = frame.x(span[0])
         wide = max(2.0, frame.x(span[1]) - x - 0.8)

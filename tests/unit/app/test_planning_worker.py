@@ -286,7 +286,7 @@ def test_what_rows_said_is_taken_only_while_they_are_made_of_the_same(room: _Roo
     where = desk.Place(str(room.folder), None, ())
     first = desk.basis(where, Observation(0), ("south",))
     assert isinstance(first, desk.Based)
-    forged = replace(first.rows, room="forged")
+    forged = replace(first.rows, capacity="forged")
     desk._desks.clear()
     taken = desk.basis(where, Observation(0), ("south",), forged)
     assert isinstance(taken, desk.Based)

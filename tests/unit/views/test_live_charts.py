@@ -6,7 +6,7 @@ import re
 
 from evac.model.plan import Outcome
 from evac.views.impact import impact_of
-from evac.views.live_charts import HALF, NARROW, Bar, Row, curve, gantt, short, table_rows
+from evac.views.live_charts import HALF, NARROW, GanttBar, GanttRow, curve, gantt, short, table_rows
 
 LOST = 1_790_000_000_000
 BEGUN = LOST + 15_000
@@ -52,10 +52,10 @@ def test_the_curve_says_in_words_what_it_shows_and_stays_within_its_frame() -> N
 
 
 def test_a_gantt_row_shows_what_waits_and_what_is_still_to_come() -> None:
-    row = Row(
+    row = GanttRow(
         "pay",
         ((BEGUN, BEGUN + 30_000),),
-        (Bar("fence", (BEGUN, BEGUN + 9_000), "fence <old>"),),
+        (GanttBar("fence", (BEGUN, BEGUN + 9_000), "fence <old>"),),
         waiting=(BEGUN + 9_000, NOW),
         expected=(NOW, NOW + 20_000),
         note="waits for a person",

@@ -22,7 +22,7 @@ _ADDED_UP: Final = {"needs": ("service", "store"), "members": ("at",), "backups"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SourcePart:
     """What one source of a recipe says."""
 
     name: str
@@ -40,12 +40,12 @@ class _Known:
     """An entry so far, and which source each of its values is from."""
 
     entry: Entry
-    by: Part
+    by: SourcePart
     values: dict[str, Value]
-    origin: dict[str, Part] = field(default_factory=dict)
+    origin: dict[str, SourcePart] = field(default_factory=dict)
 
 
-def combine(parts: list[Part], problems: Problems) -> Imported:
+def combine(parts: list[SourcePart], problems: Problems) -> Imported:
     """All sources as one; conflicts are added to the problems."""
     made = Imported()
     known: dict[tuple[str, str], _Known] = {}
@@ -75,7 +75,7 @@ def combine(parts: list[Part], problems: Problems) -> Imported:
     return made
 
 
-def _part_of(one: _Known, key: str) -> Part:
+def _part_of(one: _Known, key: str) -> SourcePart:
     """The source that a value of an entry is from."""
     return one.origin.get(key, one.by)
 
@@ -84,7 +84,7 @@ def _add_entry(
     section: str,
     name: str,
     entry: Entry,
-    part: Part,
+    part: SourcePart,
     known: dict[tuple[str, str], _Known],
     problems: Problems,
 ) -> None:
@@ -114,7 +114,9 @@ def _plain(value: Value) -> Value:
     return value["value"] if isinstance(value, dict) and "value" in value else value
 
 
-def _report(what: str, first: Value, second: Value, by: Part, part: Part, problems: Problems) -> None:
+def _report(
+    what: str, first: Value, second: Value, by: SourcePart, part: SourcePart, problems: Problems
+) -> None:
     here, there = value_text(_plain(first)), value_text(_plain(second))
     problems.add(
         "import-conflict",
@@ -153,7 +155,7 @@ def _widest(first: Value, second: Value) -> Value:
     return {"per_server": max(most)} if most else first
 
 
-def _firm(entry: Entry, part: Part, described: set[str], stores: set[str]) -> Entry:
+def _firm(entry: Entry, part: SourcePart, described: set[str], stores: set[str]) -> Entry:
     """An entry whose needs of what only other sources describe, services or stores, are as hard as any."""
     needs = entry.values.get("needs")
     if not isinstance(needs, list):
@@ -172,10 +174,10 @@ def _firm(entry: Entry, part: Part, described: set[str], stores: set[str]) -> En
     return replace(entry, values={**entry.values, "needs": firm})
 
 
-def _add_tables(parts: list[Part], made: Imported, problems: Problems) -> None:
+def _add_tables(parts: list[SourcePart], made: Imported, problems: Problems) -> None:
     for table in TABLE_COLUMNS:
         rows: dict[tuple[str, ...], list[str]] = {}
-        origin: dict[tuple[str, ...], Part] = {}
+        origin: dict[tuple[str, ...], SourcePart] = {}
         keys = 2 if table == "replicas" else 1
         for part in parts:
             for row in part.imported.tables.get(table, []):
@@ -189,7 +191,7 @@ def _add_tables(parts: list[Part], made: Imported, problems: Problems) -> None:
 
 
 def _add_cells(
-    table: str, known: list[str], cells: list[str], by: Part, part: Part, problems: Problems
+    table: str, known: list[str], cells: list[str], by: SourcePart, part: SourcePart, problems: Problems
 ) -> None:
     for position, cell in enumerate(cells):
         if known[position] in ("", "unknown"):
@@ -216,7 +218,9 @@ def _replicas(known: Mapping[tuple[str, str], _Known], made: Imported) -> dict[s
     return totals
 
 
-def _provenance(known: Mapping[tuple[str, str], _Known], parts: list[Part]) -> dict[str, dict[str, Value]]:
+def _provenance(
+    known: Mapping[tuple[str, str], _Known], parts: list[SourcePart]
+) -> dict[str, dict[str, Value]]:
     """Path of a fact -> where it is from and of which day: of every entry, and of what others added to it."""
     found: dict[str, dict[str, Value]] = {}
     sections: Sections = {}
@@ -238,7 +242,7 @@ def _provenance(known: Mapping[tuple[str, str], _Known], parts: list[Part]) -> d
     return found
 
 
-def _fact(part: Part) -> dict[str, Value]:
+def _fact(part: SourcePart) -> dict[str, Value]:
     fact: dict[str, Value] = {"source": part.name}
     if part.observed is not None:
         fact["observed"] = part.observed

@@ -34,7 +34,7 @@ _SHELF_LIFE: Final = re.compile(r"\d{1,5} ?[dw]", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RecipeSource:
     """One source of a recipe."""
 
     name: str
@@ -54,7 +54,7 @@ class Recipe:
 
     path: Path
     into: Path
-    sources: tuple[Source, ...]
+    sources: tuple[RecipeSource, ...]
 
 
 def read_recipe(path: Path, kinds: tuple[str, ...], problems: Problems) -> Recipe | None:
@@ -106,7 +106,7 @@ def _source(
     names: Mapping[str, str],
     kinds: tuple[str, ...],
     problems: Problems,
-) -> Source | None:
+) -> RecipeSource | None:
     if node.kind != MAP:
         message = f"the source {shown(name)} is no mapping"
         problems.add("wrong-type", message, node.place, "write it like {kind: csv, from: hosts.csv}")
@@ -137,7 +137,7 @@ def _source(
         return None
     path = folder / where
     options = Options(site=site, namespaces=words(node, "namespaces"))
-    return Source(name, kind, path, options, names, observed or _changed(path), good_for, key.place)
+    return RecipeSource(name, kind, path, options, names, observed or _changed(path), good_for, key.place)
 
 
 def _changed(path: Path) -> str | None:

@@ -30,7 +30,7 @@ from evac.estate.format.document import (
     read_document,
 )
 from evac.estate.format.problems import Problems
-from evac.estate.importers.combining import Part, combine, renamed
+from evac.estate.importers.combining import SourcePart, combine, renamed
 from evac.estate.importers.imported import (
     HEADER_MARK,
     TABLE_COLUMNS,
@@ -442,7 +442,7 @@ def import_recipe(
     for source in recipe.sources:
         facts = read_source(source.kind, source.path, problems, source.options)
         made = renamed(facts, source.names)
-        parts.append(Part(source.name, made, source.place, source.observed, source.good_for))
+        parts.append(SourcePart(source.name, made, source.place, source.observed, source.good_for))
     imported = combine(parts, problems)
     usual = path.resolve().parent.name if path.stem in ("estate", "recipe") else path.stem
     name = name or usual or "estate"

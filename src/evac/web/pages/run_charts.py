@@ -64,7 +64,7 @@ def spans_of(view: RunView, now: float) -> Spans:
     for i in view.ranked:
         step = view.steps[i]
         found.kinds.setdefault(step.kind, Span()).add(view, i, now)
-        if step.kind in PARTS or step.kind == "fence" or kind_of(step.kind).makes_primary:
+        if step.kind in PARTS or kind_of(step.kind).fences or kind_of(step.kind).makes_primary:
             found.services.setdefault(step.target, {}).setdefault(step.kind, Span()).add(view, i, now)
     return found
 
@@ -85,7 +85,7 @@ def charts(shown: Shown, waits: Sequence[WaitRow]) -> dict[str, list[tuple[str, 
     gates = {one.step: max(moment_ms(one.since), said.begun_ms) for one in waits if one.step}
     rows = [_target_row(name, found, gates, shown, now_ms) for name in _chosen(found, limits)]
     kinds = [
-        live_charts.Row(
+        live_charts.GanttRow(
             _kind_label(kind, one), (_wall(one.planned, said),), tuple(_done(kind, "", one, said))
         )
         for kind, one in found.kinds.items()
@@ -99,7 +99,7 @@ def charts(shown: Shown, waits: Sequence[WaitRow]) -> dict[str, list[tuple[str, 
 
 
 def _both(
-    rows: Sequence[live_charts.Row], span: live_charts.Span, now_ms: int, name: str, words: str
+    rows: Sequence[live_charts.GanttRow], span: live_charts.Span, now_ms: int, name: str, words: str
 ) -> tuple[str, str]:
     """Wide and narrow."""
     wide = live_charts.gantt(rows, span, now_ms, f"{name}-w", words)
@@ -132,7 +132,7 @@ def _chosen(found: Spans, limits: dict[str, Outcome]) -> list[str]:
 
 def _target_row(
     name: str, found: Spans, gates: Mapping[str, int], shown: Shown, now_ms: int
-) -> live_charts.Row:
+) -> live_charts.GanttRow:
     said, parts = shown.said, found.services[name]
     whole: list[tuple[int, int]] = []
     for begin, end in sorted(_wall(span.planned, said) for span in parts.values()):
@@ -144,7 +144,7 @@ def _target_row(
     view = shown.run.view
     waits = [since for step, since in gates.items() if view.steps[view.index[step]].target == name]
     coming = said.services.get(name, 0)
-    return live_charts.Row(
+    return live_charts.GanttRow(
         name,
         tuple(whole),
         tuple(bars),
@@ -154,12 +154,12 @@ def _target_row(
     )
 
 
-def _done(kind: str, name: str, span: Span, said: Projection) -> Iterator[live_charts.Bar]:
+def _done(kind: str, name: str, span: Span, said: Projection) -> Iterator[live_charts.GanttBar]:
     if span.actual[0] < float("inf"):
         begin, end = _wall(span.actual, said)
         words = f"{name}: " if name else ""
         told = f"{words}{words_of(kind)}, {live_charts.at(begin)} to {live_charts.at(end)}"
-        yield live_charts.Bar(kind, (begin, end), told)
+        yield live_charts.GanttBar(kind, (begin, end), told)
 
 
 def _wall(span: tuple[float, float], said: Projection) -> tuple[int, int]:
