@@ -1,4 +1,4 @@
-"""What a run does: bound from plan and estate once, and compared by whoever takes the run over.
+"""What a run does: bound from plan and estate once, and compared by the controller that takes the run over.
 
 The store is not believed: a controller binds again from its own files, and refuses a difference by its name.
 """
@@ -91,8 +91,8 @@ def _done_by(bound: Bound, step: str) -> list[Action] | None:
 
 
 def must_reach_own(bound: Bound, estate: Estate) -> None:
-    """Whoever takes a run over does only what its own files say: addresses, programs, references. What was
-    bound with other settings was changed in the store, or in the files since. Raises NotAllowed.
+    """The controller that takes over does only what its own files say: addresses, programs, references.
+    What was bound with other settings was changed in the store, or in the files since. Raises NotAllowed.
     """
     own: dict[tuple[str, str], list[Mapping[str, Value]]] = {}
     for end in estate.endpoints:

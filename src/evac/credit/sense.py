@@ -35,7 +35,7 @@ CODES: Final = MappingProxyType(
         "rule-covered": ("warning", "With `overlap: max`, a rule that never pays more than an earlier one."),
     }
 )
-"""Stable code -> (severity, what it stands for)."""
+"""Stable code -> (severity, what it means)."""
 
 _SHARED: Final = ("services", "plans", "regions", "channels")
 
