@@ -378,7 +378,7 @@ class _Server:
 
     def _silent(self, error: BaseException) -> InvalidInput:
         trouble = trouble_of(error)
-        words = trouble.words if trouble else f"cannot be reached: {error or type(error).__name__}"
+        words = trouble.words if trouble else f"cannot be reached: {str(error) or type(error).__name__}"
         hint = trouble.hint if trouble else "check the address in the kubeconfig, and the network"
         return InvalidInput("import-cluster", f"{self.access.server}: {words}", hint)
 
