@@ -142,6 +142,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("import-cell", _IMPORTS, "A cell of a host list that says nothing its column can hold."),
     ("import-unit-missing", _IMPORTS, "A quantity of a host list without a unit in header or cell."),
     ("import-host-twice", _IMPORTS, "Two rows of a host list that contradict each other about one host."),
+    ("import-unreachable", _IMPORTS, "A source of a recipe that is asked over the network gives no answer."),
     ("import-name", _IMPORTS, "A name of the source that cannot be an id of an estate."),
     ("nobody", _ACCESS, "Neither people nor an identity provider are named, so nobody could sign in."),
     ("not-a-hash", _ACCESS, "A text that is no hash of a token as `evac access token` prints it."),
@@ -177,6 +178,16 @@ _WARNINGS: Final[tuple[tuple[str, str, str], ...]] = (
         "import-dangling",
         _IMPORTS,
         "The source says that something calls a service which the source does not have.",
+    ),
+    (
+        "import-forbidden",
+        _IMPORTS,
+        "The account may not read one kind of object in a cluster; everything else is imported.",
+    ),
+    (
+        "import-unverified",
+        _IMPORTS,
+        "The kubeconfig says not to verify the server; anyone in between could answer for it.",
     ),
     ("import-host-nowhere", _IMPORTS, "A host of a host list whose site is not known; it is left out."),
     (
