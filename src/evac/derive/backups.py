@@ -69,7 +69,8 @@ class _Takers:
 
     def _losses(self) -> dict[str, Loss]:
         estate = self.top.estate
-        return {one.id: loss(self.top, (one.id,)) for one in (*estate.sites, *estate.groups)}
+        names = [*(site.id for site in estate.sites), *(group.id for group in estate.groups)]
+        return {name: loss(self.top, (name,)) for name in names}
 
 
 def _verdict(
