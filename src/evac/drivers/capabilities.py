@@ -285,6 +285,14 @@ class TakesBackups(Driver, Protocol):
         ...
 
 
+class Witnesses(Protocol):
+    """Looks at the source of a backup without the tool that makes the backup."""
+
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        """What the source holds now, in the words of `Restored.facts`; changes nothing."""
+        ...
+
+
 class RestoresData(Driver, Protocol):
     """Restores a copy into an empty place, and starts its engine there where it is a database.
 
