@@ -286,7 +286,7 @@ class BackupDriver(ABC):
                     await self._stop(action, at.partial, Stopwatch(20.0))
                     await asyncio.to_thread(shutil.rmtree, at.partial)
                 raise
-            facts = {**filled.facts, **({"started_over": 1} if again else {})}
+            facts: dict[str, str | int] = {**filled.facts, **({"started_over": 1} if again else {})}
             done = replace(
                 began,
                 copy=found.id,
@@ -323,9 +323,11 @@ class BackupDriver(ABC):
             raise Permanent("verb-unknown", f"the driver {self.name} cannot {action.verb}")
 
     def _evidence(self, at: Place, record: Record) -> Evidence:
-        reached = {} if record.reached_at is None else {"reached_at": record.reached_at}
-        whole = {"copy": record.copy, "place": str(at.path), "bytes": record.bytes, "took_ms": record.took_ms}
-        return {**record.facts, **whole, **reached}
+        found: dict[str, str | int | bool] = dict(record.facts)
+        if record.reached_at is not None:
+            found["reached_at"] = record.reached_at
+        found |= {"copy": record.copy, "place": str(at.path)}
+        return found | {"bytes": record.bytes, "took_ms": record.took_ms}
 
     @abstractmethod
     async def _list(self, action: Action, timeout_s: float) -> Listing: ...

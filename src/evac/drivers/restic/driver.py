@@ -286,14 +286,15 @@ def _copy(entry: Mapping[str, Any], wanted: tuple[str, ...]) -> CopyReport:
     except (ValueError, OverflowError) as error:
         raise unreadable("restic", "no time") from error
     held = tuple(word(path, "restic") for path in paths)
-    amounts = [
+    size, files = (
         number(summary[key], "restic") if key in summary else None
         for key in ("total_bytes_processed", "total_files_processed")
-    ]
+    )
     return CopyReport(
         word(entry.get("id"), "restic"),
         taken_at,
-        *amounts,
+        size,
+        files,
         held,
         word(entry.get("hostname", ""), "restic"),
         word(entry.get("original", ""), "restic"),
