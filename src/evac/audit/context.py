@@ -18,6 +18,8 @@ from evac.audit.findings import DOMAIN_CLASSES, Finding
 from evac.audit.impacts.all_losses import DEGRADED, LOST, RECOVERS, Impacts
 from evac.audit.impacts.dependencies import Pairs
 from evac.audit.impacts.stores import NEVER, Outcome
+from evac.derive.backups import day_ms, verdicts
+from evac.model.backup import NOTHING_SEEN, BackupFacts, DataVerdict
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn
@@ -186,8 +188,18 @@ class Context:
     impacts: Impacts
     as_of: date | None = None
     digest: str | None = None
+    backups: BackupFacts = NOTHING_SEEN
+    """What was seen and proven of backups, beyond what the files state."""
+    at_ms: int | None = None
+    """The moment of the audit; else the day `as_of` begins."""
     stuck_at: dict[tuple[int, int], Reason | None] = field(default_factory=dict)
     """(loss, service) -> why nothing brings it back; None where another service is why. Filled on demand."""
+
+    @cached_property
+    def data(self) -> tuple[DataVerdict, ...]:
+        """What the backups of each store and data set are worth."""
+        day = None if self.as_of is None else day_ms(self.as_of)
+        return verdicts(self.impacts.top, self.backups, day if self.at_ms is None else self.at_ms)
 
     @cached_property
     def firm(self) -> BoolColumn:

@@ -13,22 +13,10 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any, Final, Literal, get_args
 
+from evac.credit import formulas
 from evac.credit.exact import Account, Measured, credited_ms, days_of, entitled, lines_of, measured, reached
 from evac.credit.money import money_words
-from evac.credit.rules import (
-    HOUR_MS,
-    MONEY,
-    PPM,
-    Bands,
-    Days,
-    Fixed,
-    PerDay,
-    ProRata,
-    Rule,
-    RuleSet,
-    Tiers,
-    Voucher,
-)
+from evac.credit.rules import HOUR_MS, MONEY, PPM, Rule, RuleSet
 from evac.credit.windows import Window, cycle_of
 from evac.model.errors import InvalidInput
 
@@ -102,7 +90,6 @@ def checked(templates: Templates) -> Templates:
                 raise InvalidInput("template-unknown", f"there is no template '{name[:40]}'", hint)
             parsed = string.Formatter().parse(TEMPLATES["en"][name])
             known = {field for _, field, _, _ in parsed if field}
-            known = {field for _, field, _, _ in string.Formatter().parse(TEMPLATES["en"][name]) if field}
             try:
                 used = {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
             except ValueError as error:
@@ -138,7 +125,7 @@ def explained(
         if line.state == "review":
             what = words["review"]
         elif line.kind not in MONEY:
-            name = rule.formula.name if isinstance(rule.formula, Voucher) else ""
+            name = rule.formula.name if isinstance(rule.formula, formulas.Voucher) else ""
             what = words["days" if line.kind == "days" else "voucher"].format(count=line.quantity, name=name)
         why = _why(rule, seen, row, words)
         sentences.append(words["line"].format(service=row.service, outages=outages, what=what, why=why))
@@ -151,7 +138,7 @@ def explained(
 def _why(rule: Rule, seen: Measured, row: Account, words: Mapping[str, str]) -> str:
     fee = money_words(row.fee, row.currency)
     match rule.formula:
-        case Tiers(tiers):
+        case formulas.Tiers(tiers):
             uptime = 1 - Fraction(seen.total_ms, seen.cycle.length_ms)
             share = max(
                 tier.share_ppm
@@ -161,23 +148,23 @@ def _why(rule: Rule, seen: Measured, row: Account, words: Mapping[str, str]) -> 
             )
             values = {"share": _number(Fraction(share, 10_000)), "uptime": _number(uptime * 100)}
             return words["tiers"].format(fee=fee, cycle=row.cycle, **values)
-        case ProRata() as formula:
+        case formulas.ProRata() as formula:
             base = HOUR_MS if rule.base == "hourly_fee" else seen.cycle.length_ms
             hours = _number(Fraction(credited_ms(formula, seen), HOUR_MS))
             values = {"hours": hours, "base_hours": _number(Fraction(base, HOUR_MS))}
             return words["pro_rata"].format(
                 fee=fee, factor=_number(Fraction(formula.times_permille, 1_000)), **values
             )
-        case PerDay() as formula:
+        case formulas.PerDay() as formula:
             days = sum(count for count, _ in days_of(formula, seen))
             return words["per_day"].format(days=days, after=length_words(formula.after_ms))
-        case Days():
+        case formulas.Days():
             return words["instead" if row.channel in rule.fallback else "extended"]
-        case Voucher():
+        case formulas.Voucher():
             return words["given"]
-        case Bands():
+        case formulas.Bands():
             return words["bands"].format(claimed=money_words(row.claimed, row.currency))
-        case Fixed():
+        case formulas.Fixed():
             return words["fixed"]
 
 

@@ -5,22 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from evac.credit.windows import KINDS, Window, problems_of
-from evac.estate.format.document import (
-    LIST,
-    MAP,
-    SCALAR,
-    YAML_BYTES_MAX,
-    Node,
-    decode,
-    read_bytes,
-    read_document,
-)
+from evac.estate.format.document import LIST, MAP, SCALAR, YAML_BYTES_MAX, Node, read_document, read_text
 from evac.estate.format.problems import Problems, shown
+from evac.estate.format.quantities import QuantityError, parse_moment, parse_permille
 from evac.model.diagnostic import Diagnostic, Place
 from evac.model.errors import EstateError
 
@@ -32,8 +23,7 @@ def load_windows(path: Path) -> tuple[Window, ...]:
     """Raises EstateError with every problem: values, reversed, empty and overlapping windows."""
     problems = Problems()
     found: list[Diagnostic] = []
-    data = read_bytes(path, path, YAML_BYTES_MAX, False, problems)
-    content = None if data is None else decode(data, path.name, problems)
+    content = read_text(path, path, YAML_BYTES_MAX, False, problems)
     windows: list[Window] = []
     if content is not None:
         rows = (
@@ -145,22 +135,15 @@ def _window(row: _Row, number: int, name: str, problems: Problems) -> Window | N
 
 def _moment(cell: tuple[str, Place], problems: Problems) -> int | None:
     raw, place = cell
-    hint = "write it with its time zone, like 2022-10-15T15:33:00+09:00"
     try:
-        at = datetime.fromisoformat(raw)
-    except ValueError:
-        problems.add("not-a-moment", f"{shown(raw)} is no moment", place, hint)
+        return parse_moment(raw)
+    except QuantityError as error:
+        problems.add(error.code, error.message, place, error.hint)
         return None
-    if at.tzinfo is None:
-        problems.add("not-a-moment", f"{shown(raw)} has no time zone", place, hint)
-        return None
-    return round(at.timestamp() * 1_000)
 
 
 def _permille(cells: Mapping[str, tuple[str, Place]], problems: Problems) -> int | None:
     """Share of users, `45.5 %`; all of them where nothing is said."""
-    from evac.estate.format.quantities import QuantityError, parse_permille
-
     raw, place = cells.get("users", ("", Place("")))
     if not raw:
         return 1_000
