@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from evac.backup.evidence import Evidence
 from evac.backup.known import Job, Witnessed
-from evac.drivers.capabilities import CopyReport, Listing, RestoresData, Taken, TakesBackups, Witnesses
+from evac.drivers.capabilities import CopyReport, Listing, RestoresData, Taken, TakesBackups
 from evac.drivers.port import Action
 from evac.drivers.registry import Drivers, can
 from evac.engine.clock import Clock
@@ -62,6 +62,8 @@ class Task:
     rpo_ms: int | None = None
     rto_ms: int | None = None
     timeout_s: float = 4 * 3_600.0
+    compare: bool = True
+    """Of a backup, whether a witness looks at the source, so that restores can be compared with it."""
     who: str = ""
 
 
@@ -171,10 +173,10 @@ class Worker:
                 assert task.origin is not None
                 taken = await driver.copy_on(action_of(task.origin), task.timeout_s, action)
             else:
-                if can(task.endpoint.driver, Witnesses):
-                    witness = self._drivers.able(task.endpoint.driver, Witnesses)
-                    facts = await witness.witness(action, task.timeout_s)
+                before = await driver.witness(action, task.timeout_s) if task.compare else {}
                 taken = await driver.take(action, task.timeout_s)
+                # What changed while the backup ran is in it or not: no restore could be held to it.
+                facts = before if before and before == await driver.witness(action, task.timeout_s) else {}
         except ActionError as error:
             return self._failed(task, error)
         return self._made(task, taken, facts)

@@ -16,7 +16,7 @@ from evac.backup.jobs import SMALL_BYTES, Task
 from evac.backup.known import Job, Known
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.registry import can
-from evac.model.backup import READ
+from evac.model.backup import COMPARED, READ
 from evac.model.estate import Backup, BackupPolicy, DataSet, Endpoint, Estate, Store
 
 LIST_EVERY_MS: Final = 3_600_000
@@ -39,6 +39,7 @@ class Entry:
     parts: int = 1
     rpo_ms: int | None = None
     rto_ms: int | None = None
+    compare: bool = False
 
     @property
     def offset_ms(self) -> int:
@@ -72,8 +73,9 @@ class Entry:
         if self.job == "prove":
             seen, last = known.seen(self.copy), known.run(self.copy, "prove")
             small = seen is not None and seen.bytes is not None and seen.bytes <= SMALL_BYTES
-            of = 1 if small else self.parts
-            part = 1 if last is None else last.part % of + 1
+            empty = any(one.copy == self.copy and one.code == "nothing-read" for one in known.proofs)
+            of = 1 if small or empty else self.parts
+            part = 1 if last is None or of == 1 else last.part % of + 1
         return Task(
             self.job,
             self.data_set,
@@ -86,6 +88,7 @@ class Entry:
             READ,
             self.rpo_ms,
             self.rto_ms,
+            compare=self.compare,
             who=who,
         )
 
@@ -146,7 +149,18 @@ def _line(
     origin = endpoints.get(backup.copied_from) if backup.copied_from is not None else None
     if job == "copy" and origin is None:
         return None
-    return Entry(data.id, backup.name, job, endpoint, cron, origin, policy.parts, policy.rpo_ms, rto_ms)
+    return Entry(
+        data.id,
+        backup.name,
+        job,
+        endpoint,
+        cron,
+        origin,
+        policy.parts,
+        policy.rpo_ms,
+        rto_ms,
+        policy.level >= COMPARED,
+    )
 
 
 def _strictest(estate: Estate) -> dict[str, int]:

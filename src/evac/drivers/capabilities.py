@@ -278,18 +278,16 @@ class TakesBackups(Driver, Protocol):
         """
         ...
 
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        """What the source holds now, in the words of `Restored.facts`, asked without the tool that makes the
+        copies; empty where nothing can tell. Changes nothing.
+        """
+        ...
+
     async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
         """Copies the newest copy into another repository, and compares it there. Raises `Permanent` where the
         tool cannot.
         """
-        ...
-
-
-class Witnesses(Protocol):
-    """Looks at the source of a backup without the tool that makes the backup."""
-
-    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
-        """What the source holds now, in the words of `Restored.facts`; changes nothing."""
         ...
 
 

@@ -94,6 +94,12 @@ def test_a_witness_that_disagrees_proves_damage(do: Any) -> None:
     assert repository.places == set()
 
 
+def test_a_source_that_changes_during_the_backup_has_no_witness(do: Any) -> None:
+    _, known = do(Repository(changes=True), "take", "restore-test")
+    assert known.witnesses == ()
+    assert (known.proofs[-1].level, known.proofs[-1].outcome) == (RESTORED, "passed")
+
+
 def test_without_a_witness_a_restore_is_a_restore(do: Any) -> None:
     _, known = do(Repository([CopyReport("old", 0, 5)]), "restore-test")
     assert (known.proofs[-1].level, known.proofs[-1].outcome) == (RESTORED, "passed")

@@ -130,7 +130,7 @@ def test_promises_come_from_the_services_that_need_the_data(monkeypatch: pytest.
 def test_a_backup_its_copy_and_its_checks_happen_in_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    policy = BackupPolicy(schedule="0 1 * * *", prove="0 2 * * *", restore_test="30 2 * * *")
+    policy = BackupPolicy(level=4, schedule="0 1 * * *", prove="0 2 * * *", restore_test="30 2 * * *")
     backups = (Backup("anyang", endpoint="near"), Backup("pangyo", endpoint="far", copied_from="near"))
 
     async def story() -> None:
