@@ -26,6 +26,7 @@ from evac.drivers import (
     process,
     redfish,
     redis,
+    restic,
 )
 from evac.drivers.port import Driver
 from evac.drivers.spec import DriverSpec
@@ -51,6 +52,7 @@ DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
             process.DRIVER,
             redfish.DRIVER,
             redis.DRIVER,
+            restic.DRIVER,
         )
     }
 )

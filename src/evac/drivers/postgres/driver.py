@@ -83,7 +83,7 @@ from evac.drivers.postgres.link import (
     reload,
     set_system,
 )
-from evac.drivers.postgres.rejoin import rejoin, rejoin_problems
+from evac.drivers.postgres.rejoin import rejoin, rejoin_problems, stopped_here
 from evac.drivers.store_driver import (
     OTHER_PROOFS,
     STAYS,
@@ -302,8 +302,13 @@ class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Fol
                     return await _verified(link, action)
 
     async def _observe(self, action: Action, order: Order) -> Observed:
-        async with self._links.linked(_member(action), order.timeout_s) as link:
-            facts = await read_facts(link)
+        try:
+            async with self._links.linked(_member(action), order.timeout_s) as link:
+                facts = await read_facts(link)
+        except Retryable as error:
+            if action.verb == "rejoin" and await stopped_here(action):
+                return Observed("absent", {"problem": f"its server is stopped: {error.message}"})
+            raise
         if not _is_done(action, order, facts, seen_authority(facts)):
             return Observed("absent", facts.evidence())
         return Observed("done", _evidence_of_done(action, facts))
