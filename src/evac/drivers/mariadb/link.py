@@ -385,8 +385,8 @@ async def read_authority(link: Link) -> Authority:
         return Authority()
     try:
         row = rows[0]
-        numbers = (int(row[key]) for key in ("token", "epoch", "fence", "demoted"))
-        return Authority(*numbers, tuple(str(row["confirms"]).split()))
+        token, epoch, fence, demoted = (int(row[key]) for key in ("token", "epoch", "fence", "demoted"))
+        return Authority(token, epoch, fence, demoted, tuple(str(row["confirms"]).split()))
     except (KeyError, TypeError, ValueError) as error:
         message = f"evac.authority of {link.member.address} cannot be read"
         raise Permanent("authority-unreadable", message) from error
