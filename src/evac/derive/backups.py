@@ -94,16 +94,17 @@ def _verdict(
         )
         for backup in data.backups
     )
+    taken_by = () if home is None else tuple(sorted(takers.of(home)))
     kind = "store" if isinstance(data, Store) else data.kind
     if policy.waived is not None:
-        return DataVerdict(data.id, kind, "waived", policy, (), None, None, copies)
+        return DataVerdict(data.id, kind, "waived", policy, (), None, None, copies, taken_by)
     digits = _digits(policy, copies)
     rpo, age_ms = _rpo(policy, copies)
     states = {digit.state for digit in digits} | ({rpo} if rpo is not None else set())
     state: DataState = "missed" if "missed" in states else "unknown" if "unknown" in states else "met"
     if data.backup_policy is None:
-        return DataVerdict(data.id, kind, "undecided", policy, (), None, age_ms, copies)
-    return DataVerdict(data.id, kind, state, policy, digits, rpo, age_ms, copies)
+        return DataVerdict(data.id, kind, "undecided", policy, (), None, age_ms, copies, taken_by)
+    return DataVerdict(data.id, kind, state, policy, digits, rpo, age_ms, copies, taken_by)
 
 
 def _home(data: Store | DataSet) -> str | None:
@@ -148,14 +149,15 @@ def clears(later: ProofRecord, error: ProofRecord) -> bool:
     return later.level < RESTORED and (same_part or later.share_read >= WHOLE)
 
 
-def _open_error(proofs: Sequence[ProofRecord]) -> ProofRecord | None:
-    for row in range(len(proofs) - 1, -1, -1):
-        error = proofs[row]
+def open_errors(proofs: Sequence[ProofRecord]) -> list[ProofRecord]:
+    """Errors that no later check clears, oldest first. proofs: of one copy, oldest first."""
+    found = []
+    for row, error in enumerate(proofs):
         if error.outcome in ("damaged", "too-slow", "too-old") and not any(
             clears(later, error) for later in proofs[row + 1 :]
         ):
-            return error
-    return None
+            found.append(error)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +207,11 @@ def _copy(
         age_ms = _age(seen.taken_at_ms, now_ms)
         deletable = True if True in (deletable, seen.deletable) else deletable
         deletable = seen.deletable if deletable is None else deletable
-    error = _open_error(proofs)
+    errors = open_errors(proofs)
+    error = max(errors, key=lambda one: (one.outcome == "damaged", one.at_ms), default=None)
+    after = list(proofs)
     if error is not None and error.outcome == "damaged":
         after = [one for one in proofs if one.at_ms > error.at_ms]
-    else:
-        after = list(proofs)
     since_ms = None if now_ms is None else now_ms - policy.proof_age_ms
     recent = _proven(after, since_ms) if since_ms is not None else _Proven({}, 0)
     ever = _proven(after, None)

@@ -20,8 +20,8 @@ MemberRole = Literal["primary", "replica", "detached", "none"]
 """primary: it takes writes. replica: it receives from a primary now. detached: it is set to follow one and
 receives nothing. none: it follows no one, or is a primary that gave its role up.
 """
-Subject = Literal["store", "service", "site", "feed"]
-"""What an endpoint can be for."""
+Subject = Literal["store", "service", "site", "feed", "backup"]
+"""What an endpoint can be for; `backup`: a data set that is no store, such as the volumes of a tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +334,8 @@ ABOUT: Final[Mapping[type, About]] = MappingProxyType(
         ReportsHealth: _about("requests and errors, while traffic moves in shares", "service"),
         BootsServers: _about("boot servers, look at their power", "site", "boot"),
         SwitchesPower: _about("switch the circuit", "feed", "start", "stop"),
+        TakesBackups: About("list, take, check and copy backups", frozenset({"store", "backup"})),
+        RestoresData: About("restore", frozenset({"store", "backup"}), frozenset({"restore"})),
         AnswersProbe: About("whether it is alive", frozenset({"store", "service", "site"})),
     }
 )

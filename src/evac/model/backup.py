@@ -7,7 +7,8 @@ the application was answered from it. A check that could not run is neither good
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from evac.model.estate import BackupPolicy
@@ -80,6 +81,42 @@ class Stray:
     source: str
     count: int
     at_ms: int
+
+
+EventKind = Literal["listed", "taken", "copied", "proven", "missed"]
+"""listed: what the tool said it holds; missed: a window in which nothing was done."""
+EventOutcome = Literal["done", "failed", "unknown"]
+"""unknown: it may have been done; the next listing shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupEvent:
+    """One thing that happened to one backup, as the journal keeps it. Nothing in it is secret."""
+
+    kind: EventKind
+    at_ms: int
+    data_set: str
+    copy: str
+    who: str = ""
+    """Who asked for it; empty for the schedule."""
+    outcome: EventOutcome = "done"
+    tool: str = ""
+    version: str = ""
+    snapshot: str = ""
+    """The tool's id of what was made."""
+    bytes_read: int | None = None
+    bytes_stored: int | None = None
+    took_ms: int = 0
+    seen: CopySeen | None = None
+    """Of `listed`."""
+    proof: ProofRecord | None = None
+    """Of `proven`."""
+    facts: Mapping[str, str | int] = field(default_factory=dict)
+    """Of `taken`: what an independent witness saw in the data then."""
+    code: str = ""
+    """Why it failed or was missed, for programs."""
+    detail: str = ""
+    """The same, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,3 +213,5 @@ class DataVerdict:
     age_ms: int | None
     """Of the newest backup that the rpo is judged by."""
     copies: tuple[CopyState, ...]
+    taken_by: tuple[str, ...] = ()
+    """Sites and groups whose loss takes the original, sorted; empty where its place is not known."""

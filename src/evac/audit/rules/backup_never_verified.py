@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Final
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, data_paths, day_of
 from evac.audit.findings import Finding
-from evac.model.backup import RESTORED, CopyState, ProofRecord
+from evac.model.backup import RESTORED, CopyState
 from evac.model.estate import BackupPolicy
 
 _DONE: Final = ("listed", "checked", "read", "restored for a test", "compared with a witness", "served from")
@@ -19,7 +18,6 @@ def check(context: Context) -> Iterator[Finding]:
     for verdict in context.data:
         if verdict.state == "waived":
             continue
-        section = "stores" if verdict.kind == "store" else "data_sets"
         for number, copy in enumerate(verdict.copies):
             words = _wrong(copy, verdict.policy)
             if not words:
@@ -30,11 +28,7 @@ def check(context: Context) -> Iterator[Finding]:
                 f"{verdict.data_set} at {copy.at}",
                 f"the backup of {verdict.data_set} at {copy.at} {words}",
                 "Restore it, check it, and write down the day and the rate, or let evac do it on a schedule.",
-                paths=(
-                    f"{section}/{verdict.data_set}/backups/{number}",
-                    f"{section}/{verdict.data_set}/backups",
-                    f"{section}/{verdict.data_set}",
-                ),
+                paths=data_paths(verdict, number),
             )
 
 
@@ -50,17 +44,13 @@ def _wrong(copy: CopyState, policy: BackupPolicy) -> str:
     if copy.last is None:
         return f"was never {_DONE[level]}"
     if copy.proven == "missed":
-        return f"was last {_DONE[level]} on {_day(copy.last)}"
-    return f"was never {_DONE[level]}; on {_day(copy.last)} it was {_DONE[copy.last.level]}"
+        return f"was last {_DONE[level]} on {day_of(copy.last)}"
+    return f"was never {_DONE[level]}; on {day_of(copy.last)} it was {_DONE[copy.last.level]}"
 
 
 def _asked(copy: CopyState, policy: BackupPolicy) -> bool:
     """Whether the last proof has the level that is asked; its age is not known then."""
     return copy.last is not None and copy.last.level >= policy.level
-
-
-def _day(proof: ProofRecord) -> str:
-    return datetime.fromtimestamp(proof.at_ms / 1_000, UTC).date().isoformat()
 
 
 RULE = Rule(
