@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from evac.app.observing import AT_ONCE, action_of, standing_facts
 from evac.derive.domains import Topology, site_of, topology
@@ -31,6 +31,7 @@ from evac.drivers.port import Action, Order, Value, Verb
 from evac.drivers.registry import Drivers, can, proves, spec_of
 from evac.drivers.spec import FENCE
 from evac.engine.runs.dry_run import ASKING_TOKEN
+from evac.engine.stores.guards import WHOLE
 from evac.model.errors import EvacError
 from evac.model.estate import Endpoint, Estate, Service, Store
 from evac.model.run_policy import RunPolicy
@@ -117,8 +118,11 @@ def _observation(endpoint: Endpoint, capability: type) -> Action:
         verb: Verb = "fence"
         given: dict[str, Value] = {"proof": str(endpoint.settings[FENCE])}
     else:
-        verb = dict(_OBSERVED)[capability]
-        given = {"scale": {"replicas": 1}, "shift": {"to": (endpoint.at,), "share": 1_000}}.get(verb, {})
+        verb, given = dict(_OBSERVED)[capability], {}
+    if verb == "scale":
+        given = {"replicas": 1}
+    elif verb == "shift":
+        given = {"to": (endpoint.at,), "share": WHOLE}
     return Action(verb, endpoint.subject, endpoint.driver, endpoint.at, endpoint.settings, given)
 
 
@@ -171,7 +175,7 @@ def _ability(
     subject: Service | Store, what: str, endpoint: Endpoint | None, answer: Answer | None
 ) -> Ability:
     """Done by evac if an endpoint is there and answered well; else by a person."""
-    kind = "store" if isinstance(subject, Store) else "service"
+    kind: Literal["service", "store"] = "store" if isinstance(subject, Store) else "service"
     if endpoint is None or answer is None:
         why = "no endpoint of the estate does it"
         return Ability(subject.id, kind, what, "by hand", why=why, next="add one under endpoints:")
