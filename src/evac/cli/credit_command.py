@@ -15,7 +15,7 @@ from evac.cli import console
 from evac.cli.console import emit, progress, say, screen
 from evac.cli.options import file_option, output_option, quiet_option, who_option
 from evac.cli.target import Where, where_options
-from evac.model.errors import EstateError, InvalidInput
+from evac.model.errors import EstateError
 
 if TYPE_CHECKING:
     from evac.app.credit.case import Case
@@ -143,7 +143,6 @@ def windows(
 
 def _add_windows(case: Case, source: Path | None, incident: str, who: str, where: Where) -> None:
     from evac.app.credit.showing import windows_of_incident
-    from evac.credit.windows import problems_of
     from evac.estate.codecs.credit_windows import load_windows
 
     if source is not None:
@@ -151,16 +150,7 @@ def _add_windows(case: Case, source: Path | None, incident: str, who: str, where
     else:
         summary = where.do(lambda control: control.paper(incident, "summary", "json"))
         found = windows_of_incident(json.loads(str(summary)))
-    with case.changing(create=True):
-        try:
-            known = case.windows().now
-        except InvalidInput:
-            known = ()
-        problems = problems_of((*known, *found))
-        if problems:
-            raise EstateError(problems, "windows")
-        rows = [window.to_data() for window in found]
-        case.record("windows", _now_ms(), who, {"windows": rows})
+    case.add_windows(found, _now_ms(), who)
 
 
 def _correct(case: Case, change: Correction, quiet: bool) -> None:
@@ -235,28 +225,22 @@ def compute(
 
     If it is interrupted, run the same command again: it continues. Nothing is paid by this command.
     """
-    from evac.app.credit import computing, intake, rule_sets
+    from evac.app.credit import computing, rule_sets
     from evac.app.credit.showing import case_document
     from evac.views.credit_view import case_sheet
 
     chosen, rule_set = _case(case), rule_sets.load(rules)
-    with chosen.changing():
-        found = chosen.windows()
-        with progress("credits", quiet) as shown:
-            shown(0.0, "reading accounts")
-            digest, count = intake.take_in(chosen, accounts, partitions or 0)
-            document = computing.compute(
-                chosen,
-                rule_set,
-                found,
-                digest,
-                count,
-                lambda done, of: shown(done / of, f"part {done} of {of}"),
-            )
-        made = [entry.data["ledger"] for entry in chosen.entries() if entry.kind == "computed"]
-        if made[-1:] != [document["ledger"]]:
-            data = {"ledger": document["ledger"], "digest": computing.ledger_digest(document)}
-            chosen.record("computed", _now_ms(), _who(who), data)
+    with progress("credits", quiet) as shown:
+        shown(0.0, "reading accounts")
+        computing.settle(
+            chosen,
+            rule_set,
+            accounts,
+            _who(who),
+            _now_ms(),
+            partitions or 0,
+            lambda done, of: shown(done / of, f"part {done} of {of}"),
+        )
     _show(case_document(chosen), output, case_sheet)
 
 

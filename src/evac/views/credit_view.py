@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from evac.credit.explain import Explanation, length_words
-from evac.credit.money import money_words
+from evac.credit.ledger import Tranche
+from evac.credit.money import decimal_text, money_words
 from evac.credit.rules import MONEY
 from evac.model.diagnostic import Diagnostic
 from evac.views.sheet import Sheet, SheetPart
@@ -35,14 +37,14 @@ def summary_of(case: Document) -> str:
     ledger = case["ledger"]
     if ledger is None:
         return "No ledger is computed yet."
-    owed = ", ".join(_sums(ledger["envelope"])) or "nothing"
+    owed = ", ".join(sums_of(ledger["envelope"])) or "nothing"
     accounts = ledger["accounts"]
     have, needed = len(case["approvals"]), case["approvals_needed"]
     lines = f"{ledger['lines']:,} lines from {accounts['rows']:,} rows"
     return f"{owed} for {accounts['credited']:,} accounts ({lines}); {have} of {needed} persons approved."
 
 
-def _sums(rows: Sequence[Document]) -> Iterator[str]:
+def sums_of(rows: Sequence[Document]) -> Iterator[str]:
     """Money by currency, then grants in kind."""
     money: dict[str, int] = {}
     kinds: dict[str, int] = {}
@@ -53,6 +55,54 @@ def _sums(rows: Sequence[Document]) -> Iterator[str]:
             kinds[row["kind"]] = kinds.get(row["kind"], 0) + row["quantity"]
     yield from (money_words(amount, currency) for currency, amount in sorted(money.items()))
     yield from (f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+
+
+def to_type(case: Document) -> str:
+    """What a person types to approve: the total where there is one currency, else the id of the ledger."""
+    rows = [row for row in case["ledger"]["envelope"] if row["kind"] in MONEY]
+    currencies = {row["currency"] for row in rows}
+    if len(currencies) != 1:
+        return str(case["ledger"]["ledger"])
+    return decimal_text(sum(row["amount"] for row in rows), currencies.pop())
+
+
+@dataclass(frozen=True, slots=True)
+class TrancheRow:
+    """One tranche of the totals that persons approve."""
+
+    tranche: Tranche
+    who: str
+    lines: int
+    worth: str
+    state: str
+    """For people; how it is shown is `look`."""
+    look: Literal["ok", "warn", "muted"]
+
+
+def tranche_rows(case: Document) -> list[TrancheRow]:
+    """Those in which anything is owed, the paying one first."""
+    approved = len(case["approvals"]) >= case["approvals_needed"]
+    found: list[TrancheRow] = []
+    for row in case["tranches"]:
+        name = row["tranche"]
+        owed = [one for one in case["ledger"]["envelope"] if one["tranche"] == name]
+        if not owed:
+            continue
+        state: tuple[str, Literal["ok", "warn", "muted"]]
+        if row["closed"]:
+            state = "closed", "ok"
+        elif any(made["ledger"] == case["ledger"]["ledger"] for made in row["deliveries"]):
+            state = "released", "ok"
+        elif not approved:
+            state = "needs approval", "warn"
+        elif found and found[0].state != "closed":
+            state = "after paying is closed", "muted"
+        else:
+            state = "can be released", "warn"
+        who = "Accounts with a fee" if name == "paying" else "Accounts without a fee"
+        lines = sum(one["lines"] for one in owed)
+        found.append(TrancheRow(name, who, lines, ", ".join(sums_of(owed)) or "nothing yet", *state))
+    return found
 
 
 def _worth(row: Document) -> str:

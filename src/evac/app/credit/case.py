@@ -14,7 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,9 @@ from typing import Any, Final
 
 import orjson
 
-from evac.credit.windows import Correction, Window, Windows
+from evac.credit.windows import Correction, Window, Windows, problems_of
 from evac.model.canonical import canonical_json
-from evac.model.errors import Corrupt, EvacError, InvalidInput, LockHeld
+from evac.model.errors import Corrupt, EstateError, EvacError, InvalidInput, LockHeld
 
 JOURNAL: Final = "journal.jsonl"
 _LOCK: Final = ".lock"
@@ -129,6 +129,17 @@ class Case:
             hint = "evac credit windows CASE --import FILE"
             raise InvalidInput("windows-missing", f"{self.folder} has no outage windows yet", hint)
         return found
+
+    def add_windows(self, found: Sequence[Window], at_ms: int, who: str) -> None:
+        """Record windows; the first ones make the folder a case. Raises EstateError where they contradict
+        each other or those that are there.
+        """
+        with self.changing(create=True):
+            known = self.windows().now if (self.folder / JOURNAL).exists() else ()
+            problems = problems_of((*known, *found))
+            if problems:
+                raise EstateError(problems, "windows")
+            self.record("windows", at_ms, who, {"windows": [window.to_data() for window in found]})
 
     def ledger(self, id: str = "") -> dict[str, Any]:
         """The document of a ledger; else of the last one. Raises InvalidInput where there is none."""

@@ -68,6 +68,30 @@ def compute(
     return found
 
 
+def settle(
+    case: Case,
+    rules: RuleSet,
+    sources: Sequence[Path],
+    who: str,
+    now_ms: int,
+    partitions: int = 0,
+    progress: Progress = lambda done, of: None,
+) -> dict[str, Any]:
+    """Take accounts in, compute the ledger, and record that it is the one that counts.
+
+    Raises what `intake.take_in` and `compute` raise.
+    """
+    with case.changing():
+        windows = case.windows()
+        accounts, count = intake.take_in(case, sources, partitions)
+        document = compute(case, rules, windows, accounts, count, progress)
+        made = [entry.data["ledger"] for entry in case.entries() if entry.kind == "computed"]
+        if made[-1:] != [document["ledger"]]:
+            data = {"ledger": document["ledger"], "digest": ledger_digest(document)}
+            case.record("computed", now_ms, who, data)
+    return document
+
+
 def ledger_digest(document: dict[str, Any]) -> str:
     """What an approval names."""
     return digest(document)

@@ -86,6 +86,8 @@ DONE: Final[Mapping[str, str]] = {
     "opened": "The incident is open.",
     "cleared": "The mark is cleared.",
     "created": "The run is created.",
+    "credits-first": "Approved. One more person must approve these totals.",
+    "credits": "Approved by two persons. The paying tranche can be released.",
 }
 """What a page says after an action, by the word in its address."""
 
