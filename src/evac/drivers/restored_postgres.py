@@ -22,25 +22,8 @@ from typing import Final
 from evac.drivers import parameters
 from evac.drivers.backups import Stopwatch, Tool
 from evac.drivers.port import Value
-from evac.drivers.spec import Setting
 from evac.model.errors import ActionError, Permanent, Retryable
 
-SETTINGS: Final = (
-    Setting("bin", "text", "folder of PostgreSQL's programs", needed=("store",), reaches="folder"),
-    Setting("system_user", "text", "owner of the data", "`postgres`"),
-    Setting("host", "text", "where a restored primary takes connections", "as its own settings say"),
-    Setting("port", "number", "its port", "as its own settings say", most=65_535),
-    Setting(
-        "configuration",
-        "text",
-        "folder with `postgresql.conf` and `pg_hba.conf`, for data that holds none",
-        "none",
-        reaches="folder",
-    ),
-    Setting("facts", "list", "`name=SELECT ...`: what a witness compares, one value each", "none"),
-    Setting("facts_database", "text", "the database that `facts` are asked of", "`postgres`"),
-)
-"""Settings of every driver that restores PostgreSQL."""
 SOCKET_PORT: Final = 5432
 STOP_S: Final = 20
 PAUSE_S: Final = 0.05

@@ -1,8 +1,7 @@
 """Backups of PostgreSQL in the repositories of pgBackRest."""
 
 from evac.drivers.capabilities import RestoresData, TakesBackups
-from evac.drivers.restored_postgres import SETTINGS
-from evac.drivers.spec import DriverSpec, Setting
+from evac.drivers.spec import RESTORED_POSTGRES, DriverSpec, Setting
 
 DRIVER = DriverSpec(
     "pgbackrest",
@@ -23,7 +22,8 @@ DRIVER = DriverSpec(
         Setting("place", "text", "data folder that a run restores into", "none", reaches="folder"),
         Setting("env", "list", "`NAME=value` or `NAME=reference`, such as `PGBACKREST_REPO1_CIPHER_PASS`"),
         Setting("program", "text", "the program", "`pgbackrest`", reaches="program"),
-        *SETTINGS,
+        *RESTORED_POSTGRES,
     ),
     "evac.drivers.pgbackrest.driver:PgbackrestDriver",
+    agent_verbs=frozenset({"restore"}),
 )
