@@ -302,7 +302,8 @@ class BackupDriver(ABC):
             )
             at.write(done)
             at.complete()
-        await self._start(action, at.path, watch)
+        if order is not None:  # a test leaves nothing running
+            await self._start(action, at.path, watch)
         return done
 
     def _asked(self, action: Action) -> tuple[Place, str, int | None]:
