@@ -74,15 +74,15 @@ def _rewrite(tree: exp.Expr, dialect: Dialect) -> None:
             "nulls_first",
             descending if ordering == "nulls_are_large" else ordering == "nulls_are_small" and not descending,
         )
-    for node in tree.find_all(exp.Least, exp.Greatest):
-        node.set("ignore_nulls", False)
+    for limit in tree.find_all(exp.Least, exp.Greatest):
+        limit.set("ignore_nulls", False)
     wide = exp.DataType.build(_WIDE.get(dialect, "DECIMAL(38, 0)"), dialect=dialect)
-    for node in tree.find_all(exp.Cast):
-        if node.to.is_type(exp.DType.INT128):
-            node.set("to", wide.copy())
+    for cast in tree.find_all(exp.Cast):
+        if cast.to.is_type(exp.DType.INT128):
+            cast.set("to", wide.copy())
     if dialect not in ("duckdb", "spark"):
-        for node in reversed(list(tree.find_all(exp.IntDiv))):
-            node.replace(_quotient(node.this, node.expression, dialect))
+        for quotient in reversed(list(tree.find_all(exp.IntDiv))):
+            quotient.replace(_quotient(quotient.this, quotient.expression, dialect))
 
 
 def _quotient(a: exp.Expr, b: exp.Expr, dialect: Dialect) -> exp.Expr:
