@@ -1,8 +1,8 @@
 """What is handed over to billing systems, as requests that somebody else sends. Pure.
 
-Each request carries a key. Stripe, OpenMeter and Chargebee book a repeated request once by it; Lago and Kill
-Bill only store it, so that what was booked can be found. Kinds that a system cannot hold are left out, with the
-reason.
+Each request carries a key. Stripe, OpenMeter and Chargebee book a repeated request once by it; Lago and
+Kill Bill only store it, so that what was booked can be found. Kinds that a system cannot hold are left out,
+with the reason.
 """
 
 from __future__ import annotations
