@@ -1,9 +1,5 @@
 """Settings that hold for every test: reproducible examples, and the root of the project."""
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,26 +35,6 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real input in ../shared/data is not on this machine")
     return folder
-
-
-MEMORY = Path("/dev/shm")
-ROOM = 2 << 30
-
-
-def _fastest_place() -> Path | None:
-    """Memory where there is plenty: what is tested is what servers say, not how a disk syncs."""
-    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
-        return MEMORY
-    return None
-
-
-@pytest.fixture
-def server_folder() -> Iterator[Path]:
-    """A folder that a server may reach that runs as a user of its own: pytest's own folders are closed."""
-    folder = Path(tempfile.mkdtemp(prefix="evac-", dir=_fastest_place()))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(trylast=True)

@@ -13,6 +13,7 @@ import pytest
 
 from evac.app import runs
 from tests.contract.adapters.postgres import PASSWORD, SITES, DataSet, connect, data_set, query
+from tests.contract.conftest import server_folder  # noqa: F401
 from tests.e2e.test_embedded_run import PATIENCE_S, World
 
 pytestmark = [pytest.mark.slow, pytest.mark.enable_socket, pytest.mark.servers]
@@ -41,7 +42,7 @@ def estate(world: DataSet) -> str:
 
 
 def test_a_lost_store_is_adopted_above_what_the_members_have_obeyed(
-    server_folder: Path,
+    server_folder: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     with data_set(server_folder, replicas=("dc-anyang", "dc-ansan")) as databases:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.adapters.pgbackrest import ROWS, Store, sql, store
+from tests.contract.conftest import open_folder
 from tests.contract.drivers.test_pgbackrest import program
 from tests.e2e.test_embedded_run import World, apply
 
@@ -42,8 +43,8 @@ endpoints:
 
 
 @pytest.fixture
-def copies(server_folder: Path) -> Iterator[Store]:
-    with store(server_folder) as made:
+def copies() -> Iterator[Store]:
+    with open_folder() as folder, store(folder) as made:
         yield made
 
 

@@ -19,6 +19,7 @@ from evac.model.errors import EstateError
 
 if TYPE_CHECKING:
     from evac.app.credit.case import Case
+    from evac.credit.formulas import Money
     from evac.credit.windows import Correction
 
 case_argument = click.argument("case", type=click.Path(path_type=Path, file_okay=False))
@@ -76,6 +77,24 @@ class Moment(click.ParamType[int]):
         if at is None or at.tzinfo is None:
             self.fail(f"'{value[:40]}' is no moment; write it like 2022-10-15T15:33:00+09:00", param, ctx)
         return round(at.timestamp() * 1_000)
+
+
+class Amount(click.ParamType["Money"]):
+    """An amount with its currency."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Money:
+        from evac.estate.codecs.credit_rules import read_money
+        from evac.estate.format.quantities import QuantityError
+
+        try:
+            found = read_money(value)
+        except QuantityError as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
+        if not found.minor:
+            self.fail("nothing is granted; to refuse a claim, use --refuse", param, ctx)
+        return found
 
 
 @credit.command()
@@ -161,6 +180,55 @@ def _correct(case: Case, change: Correction, quiet: bool) -> None:
 
 
 @credit.command()
+@case_argument
+@click.option("--import", "source", type=_FILE, help="Add the claims of a CSV or JSON file.")
+@click.option("--accept", metavar="CLAIM", default="", help="Grant --amount for this claim.")
+@click.option("--amount", type=Amount(), help="Amount granted, like '70000 KRW'.")
+@click.option("--refuse", metavar="CLAIM", default="", help="Refuse this claim.")
+@_why
+@who_option
+@output_option("text", "json")
+@quiet_option
+def claims(
+    case: Path,
+    source: Path | None,
+    accept: str,
+    amount: Money | None,
+    refuse: str,
+    reason: str,
+    who: str | None,
+    output: str,
+    quiet: bool,
+) -> None:
+    """Show, import or decide claims. The file has id, account, service, loss, received; no names.
+
+    Losses within a band are paid by band; a person decides the others. A decision needs --reason, and counts
+    from the next ledger on, which two persons approve again.
+    """
+    from evac.app.credit.showing import case_document
+    from evac.credit.claims import Decision
+    from evac.estate.codecs.credit_claims import load_claims
+    from evac.views.credit_view import claims_sheet
+
+    if sum(map(bool, (source, accept, refuse))) > 1:
+        raise click.UsageError("give one of --import, --accept and --refuse")
+    if (amount is None) == bool(accept):
+        raise click.UsageError("--accept needs --amount, and nothing else takes it")
+    chosen = _case(case)
+    if source is not None:
+        found = load_claims(source)
+        new = chosen.add_claims(found, _now_ms(), _who(who))
+        known = len(found) - new
+        say(f"{new:,} new {'claim' if new == 1 else 'claims'}; {known:,} known already", quiet)
+    elif accept or refuse:
+        granted, currency = (0, "") if amount is None else (amount.minor, amount.currency)
+        decision = Decision(accept or refuse, _who(who), reason, _now_ms(), granted)
+        chosen.decide(decision, currency)
+        say("recorded; it counts when you compute again", quiet)
+    _show(case_document(chosen), output, claims_sheet)
+
+
+@credit.command()
 @click.argument("rules", default="")
 @click.option("--print", "printed", is_flag=True, help="Print a rule set that comes with evac, to copy it.")
 @output_option("text", "json")
@@ -195,6 +263,53 @@ def check(rules: str, printed: bool, output: str, quiet: bool) -> int:
     )
     say("next: evac credit compute CASE --rules RULES --accounts FILE", quiet)
     return console.DONE
+
+
+@credit.command()
+@click.argument("table")
+@click.option("-o", "--out", "target", required=True, type=_FILE, help="Parquet file to write.")
+@click.option("--host", required=True, help="Host of the PostgreSQL server.")
+@click.option("--port", type=click.IntRange(1, 65_535), default=5_432, show_default=True)
+@click.option("--database", required=True, help="Name of the database.")
+@click.option("--user", required=True, help="A user who may read the table.")
+@click.option("--password", required=True, metavar="REFERENCE", help="Password: env:NAME or file:/path.")
+@quiet_option
+def accounts(
+    table: str, target: Path, host: str, port: int, database: str, user: str, password: str, quiet: bool
+) -> None:
+    """Read accounts from a table or view in PostgreSQL: only the columns that credits need.
+
+    Rows are read through a cursor, in a read-only transaction, so a table of any size fits in memory.
+    """
+    from evac.app.credit import fetching
+
+    count = fetching.fetch(fetching.Database(host, port, database, user, password), table, target)
+    say(f"{target}: {count:,} {'row' if count == 1 else 'rows'} of {table}", quiet)
+    say(f"next: evac credit compute CASE --rules RULES --accounts {target}", quiet)
+
+
+@credit.command()
+@case_argument
+@click.argument("rules")
+@click.option(
+    "--dialect",
+    type=click.Choice(["bigquery", "duckdb", "postgres", "redshift", "snowflake", "spark", "trino"]),
+    required=True,
+    help="Database that runs the text.",
+)
+@click.option("--table", default="accounts", show_default=True, help="Where the accounts are.")
+@file_option
+def sql(case: Path, rules: str, dialect: str, table: str, target: Path | None) -> None:
+    """Print the rules and windows of a case as one SELECT, for a warehouse that holds the accounts.
+
+    It gives a row for each line of the ledger, with the same amounts to the last unit. It needs the extra
+    warehouse.
+    """
+    from evac.app.credit import rule_sets, warehouse
+
+    windows = _case(case).windows().now
+    text = warehouse.statement(rule_sets.load(rules), windows, dialect, table)  # type: ignore[arg-type]
+    emit(text + "\n", target)
 
 
 @credit.command()

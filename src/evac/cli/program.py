@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "incident": ("evac.cli.incident_command:incident", "Record an incident, update users, write reports."),
     "credit": ("evac.cli.credit_command:credit", "Work out what customers are owed after an outage."),
     "site": ("evac.cli.site_command:site", "Clear a site's lost or evacuated mark."),
+    "backup": ("evac.cli.backup_command:backup", "Show, take, check and restore backups."),
     "hold": ("evac.cli.apply_command:hold", "Stop all runs before their next effect."),
     "serve": ("evac.cli.serve_command:serve", "Run the controller of a site, or the demo."),
     "store": ("evac.cli.store_command:store", "Seal the entries of the store."),
@@ -64,7 +65,17 @@ OF_EXTRAS: Final = {
 """Commands of other distributions, with the extra that installs each."""
 GROUPS: Final = {
     "Start": ("init", "example", "import", "check", "schema"),
-    "Before a loss": ("audit", "what-if", "plan", "verify", "simulate", "drawer", "doctor", "bundle"),
+    "Before a loss": (
+        "audit",
+        "backup",
+        "what-if",
+        "plan",
+        "verify",
+        "simulate",
+        "drawer",
+        "doctor",
+        "bundle",
+    ),
     "During a loss": ("status", "observe", "apply", "approve", "run", "hold", "incident"),
     "After a loss": ("site", "credit"),
     "Operate": ("serve", "agent", "store", "access", "key", "notices", "driver"),
