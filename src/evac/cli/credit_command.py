@@ -13,7 +13,7 @@ import click
 
 from evac.cli import console
 from evac.cli.console import emit, progress, say, screen
-from evac.cli.options import file_option, output_option, quiet_option, who_option
+from evac.cli.options import Length, file_option, output_option, quiet_option, who_option
 from evac.cli.target import Where, where_options
 from evac.model.errors import EstateError
 
@@ -357,6 +357,28 @@ def compute(
             lambda done, of: shown(done / of, f"part {done} of {of}"),
         )
     _show(case_document(chosen), output, case_sheet)
+
+
+@credit.command()
+@click.argument("cases", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--rules", default="", help="Other rules: a file, or the name of a set. [default: the same]")
+@click.option("--earlier", type=Length(), default=0, help="As if each outage had begun this much earlier.")
+@click.option("--later", type=Length(), default=0, help="As if each outage had ended this much later.")
+@output_option("text", "json")
+@file_option
+def simulate(
+    cases: tuple[Path, ...], rules: str, earlier: int, later: int, output: str, target: Path | None
+) -> None:
+    """Show what other rules or longer outages would cost, for one case or for several past ones.
+
+    Nothing is recorded. To decide for it, compute a ledger.
+    """
+    from evac.app.credit import rule_sets, simulating
+    from evac.views.credit_view import simulation_sheet
+
+    chosen = rule_sets.load(rules) if rules else None
+    found = simulating.simulate([_case(case) for case in cases], chosen, earlier, later)
+    _show(found, output, simulation_sheet, target)
 
 
 @credit.command()
