@@ -183,8 +183,10 @@ def _copy(found: Mapping[str, Any]) -> CopyReport:
         size,
         files,
         _words(found, "paths"),
-        *(_word(found, key) for key in ("source", "original", "tree")),
-        failed=found.get("failed", False) is not False,
+        _word(found, "source"),
+        _word(found, "original"),
+        _word(found, "tree"),
+        found.get("failed", False) is not False,
     )
 
 
