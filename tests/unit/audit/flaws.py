@@ -32,7 +32,7 @@ class Flaw:
 
 
 def _store(name: str, *members: StoreMember, **facts: object) -> Store:
-    plain: dict[str, object] = {"automatic": True, "rpo_ms": 0, "promote_ms": 10_000} | facts
+    plain: dict[str, object] = {"automatic": True, "rpo_ms": 0, "fence_ms": 0, "promote_ms": 10_000} | facts
     return Store(name, name, "postgresql", members, **plain)  # type: ignore[arg-type]
 
 
