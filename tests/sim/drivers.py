@@ -32,6 +32,7 @@ from evac.drivers.registry import DRIVERS, Maker
 from evac.drivers.spec import DriverSpec
 from evac.model.errors import Permanent, Retryable
 from evac_lab.virtual_loop import VirtualProcess
+from tests.sim.backups import ResticSimulated
 from tests.sim.database_drivers import PostgresSimulated, RedisSimulated
 from tests.sim.databases import Member
 from tests.sim.floor_driver import RedfishSimulated
@@ -233,6 +234,7 @@ KINDS: Final[tuple[Any, ...]] = (
     ProcessSimulated,
     RedfishSimulated,
     RedisSimulated,
+    ResticSimulated,
 )
 SPECS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
     {

@@ -97,6 +97,8 @@ class World:
         self.proxies: dict[tuple[str, str], Traffic] = {}
         self.names: dict[tuple[str, str], Traffic] = {}
         self.floors: dict[str, Floor] = {}
+        self.repositories: dict[tuple[str, str], Any] = {}
+        self.places: dict[tuple[str, str], Any] = {}
         self.done_by_key: set[str] = set()
         self.under_way: dict[tuple[str, str, str], int] = {}
         self.unseen: dict[str, int] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx2
 import orjson
 
@@ -22,7 +24,7 @@ def test_the_drawer_shows_what_has_no_plan_first() -> None:
         await office.look()
         office.refresh()
         text = (await client.get("/plans")).text
-        assert "no site is left" in text
+        assert "No site is left" in text
         assert text.index("north and south") < text.index(f"/plans/{made().digest}")
 
     play(story, MemoryStore())
@@ -39,6 +41,8 @@ def test_a_plan_shows_every_service_against_its_rto_and_its_proof() -> None:
         assert percent(made().plan.gap_permille) in text
         assert digest in text
         assert ' style="' not in text
+        assert re.search(rf"{LOST} CPU: \d+ % before, lost after", text)
+        assert re.search(r"south CPU: \d+ % before, \d+ % after", text)
         assert (await office.register.view(RUN)).events > 0
         await office.look()
         office.refresh()
@@ -80,8 +84,8 @@ def test_a_plan_that_the_checker_of_this_version_has_not_judged_is_shown_as_none
             "problem": "",
             "judged": "0.0.1",
         }
-        waits = "0 plans of 1 lie ready. 1 is not judged yet. It is being looked at again."
-        for words, ready in (("not judged yet", waits), ("ready", "1 plan of 1 lies")):
+        waits = "1 is not judged yet. The leading controller is checking them again."
+        for words, ready in (("Not judged yet", waits), ("Ready", "The plan is ready")):
             await office.store.transact((), (Put("drawer/south", orjson.dumps(told)),))
             await office.look()
             office.refresh()
@@ -110,7 +114,7 @@ def test_the_page_of_a_plan_says_that_it_is_not_judged_and_not_that_it_is_stale(
             office.refresh()
             text = (await client.get(f"/plans/{digest}")).text
             assert ("has not judged this plan yet" in text) == bool(words)
-            assert "of an older estate" not in text
+            assert "estate has changed" not in text
 
     play(story, MemoryStore())
 
@@ -137,10 +141,11 @@ def test_hundreds_of_plans_are_listed_by_kind_and_page_by_page() -> None:
         await office.look()
         office.refresh()
         text = (await client.get("/plans")).text
-        assert "241 plans of 241 lie ready. 240 of them are being improved." in text
+        assert "All 241 plans are ready" in text
+        assert "240 are being improved." in text
         assert text.count('<th scope="row">') == 100
         assert text.index(">south<") < text.index("feed-239") < text.index("feed-200")
-        assert "240 power feeds, all ready" in text
+        assert ">240 power feeds<" in text
         last = (await client.get("/plans?kind=feed&begin=200")).text
         assert last.count('<th scope="row">') == 40
         assert "1 site" not in (await client.get("/plans?kind=site")).text.partition("<tbody>")[2]
@@ -156,10 +161,10 @@ def test_a_plan_that_is_not_kept_is_a_problem() -> None:
         assert (await client.get("/plans/sha256:" + "0" * 64)).status_code == 404
         nonsense = await client.get("/plans/nonsense", headers={"Accept": "text/html"})
         assert nonsense.status_code == 422
-        assert "There is no such page" in nonsense.text
+        assert "Page not found" in nonsense.text
         assert "pattern" not in nonsense.text
         lost = await client.get("/plans?begin=-5", headers={"Accept": "text/html"})
         assert lost.status_code == 422
-        assert "No page knows what its address says of begin" in lost.text
+        assert "The address has a value for begin that no page accepts" in lost.text
 
     play(story)

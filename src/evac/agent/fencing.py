@@ -27,8 +27,8 @@ from evac.agent.config import FenceConfig
 from evac.agent.listening import Reserve
 from evac.agent.memory import read_values, write_values
 from evac.agent.units import Units
-from evac.drivers.command.driver import environment
 from evac.drivers.port import Action, Driver, Order
+from evac.drivers.programs import environment
 from evac.model.errors import EvacError, Permanent
 
 MAX_TTL_MS: Final = 600_000

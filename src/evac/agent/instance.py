@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 from evac.agent.config import UnitConfig
 from evac.agent.memory import boot_id, read_values, write_values
-from evac.drivers.command.driver import environment, run_program
+from evac.drivers.programs import environment, run_program
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent
 from evac.net.http_calls import Caller, NotAnswered, NotReached
 

@@ -41,7 +41,7 @@ from evac.app.estates.copies import edition_of
 from evac.app.incidents import Folds
 from evac.app.runs import INCIDENT
 from evac.app.side_process import end_of, until_ended
-from evac.drivers.command.driver import run_program
+from evac.drivers.programs import run_program
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.runs.open_runs import OPEN

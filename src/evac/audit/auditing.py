@@ -25,14 +25,15 @@ from evac.audit.impacts.all_losses import (
     Method,
     impacts,
 )
-from evac.audit.impacts.losses import Losses, LossKind, losses, together
+from evac.audit.impacts.losses import LossKind, losses, together
 from evac.audit.impacts.losses import pairs as losses_of_pairs
 from evac.audit.impacts.planned import as_planned, plain_where_small
 from evac.audit.impacts.stores import NEVER, UNKNOWN_MS
 from evac.audit.rules import RULES
-from evac.derive.domains import Topology, topology
 from evac.derive.domains import domains as every_domain
+from evac.derive.domains import topology
 from evac.derive.situation import can_be_lost, without_lost
+from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.collector import collector_at_rest
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn
@@ -64,13 +65,16 @@ def audit(
     pairs: bool = False,
     as_of: date | None = None,
     digest: str | None = None,
+    backups: BackupFacts = NOTHING_SEEN,
+    at_ms: int | None = None,
 ) -> AuditReport:
     """Try every loss and apply every rule. Pure and deterministic.
 
     domains: only these losses, each by itself; None is every fault domain above a server. pairs:
     pairs of domains above racks too. as_of: the date of the audit, the estate's own if None.
-    digest: of the estate, to tell whether a rehearsal was done on it. What is lost by now is in no loss to
-    come, and holds no capacity. Raises UnknownDomain.
+    digest: of the estate, to tell whether a rehearsal was done on it. backups: what was seen and proven of
+    them; at_ms: the moment that their ages are counted to, the day of the audit if None. What is lost by now
+    is in no loss to come, and holds no capacity. Raises UnknownDomain.
     """
     if estate.lost and domains is None:
         now = topology(estate)
@@ -79,14 +83,14 @@ def audit(
     top = topology(estate)
     single = losses(top, domains)
     with plain_where_small(estate, len(single)):
-        return _audited(top, single, pairs, as_of or estate.as_of, digest)
+        context = Context(
+            estate, as_planned(impacts(top, single)), as_of or estate.as_of, digest, backups, at_ms
+        )
+        return _audited(context, pairs)
 
 
-def _audited(
-    top: Topology, single: Losses, pairs: bool, today: date | None, digest: str | None
-) -> AuditReport:
-    estate = top.estate
-    context = Context(estate, as_planned(impacts(top, single)), today, digest)
+def _audited(context: Context, pairs: bool) -> AuditReport:
+    estate, top, today, digest = context.estate, context.impacts.top, context.as_of, context.digest
     findings = merged(finding for rule in RULES for finding in rule.check(context))
     rows = loss_rows(context.impacts)
     if pairs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Final, Literal
 
@@ -18,6 +18,8 @@ from evac.audit.findings import DOMAIN_CLASSES, Finding
 from evac.audit.impacts.all_losses import DEGRADED, LOST, RECOVERS, Impacts
 from evac.audit.impacts.dependencies import Pairs
 from evac.audit.impacts.stores import NEVER, Outcome
+from evac.derive.backups import day_ms, verdicts
+from evac.model.backup import NOTHING_SEEN, BackupFacts, DataVerdict, ProofRecord
 from evac.model.diagnostic import Severity
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn
@@ -186,8 +188,18 @@ class Context:
     impacts: Impacts
     as_of: date | None = None
     digest: str | None = None
+    backups: BackupFacts = NOTHING_SEEN
+    """What was seen and proven of backups, beyond what the files state."""
+    at_ms: int | None = None
+    """The moment of the audit; else the day `as_of` begins."""
     stuck_at: dict[tuple[int, int], Reason | None] = field(default_factory=dict)
     """(loss, service) -> why nothing brings it back; None where another service is why. Filled on demand."""
+
+    @cached_property
+    def data(self) -> tuple[DataVerdict, ...]:
+        """What the backups of each store and data set are worth."""
+        day = None if self.as_of is None else day_ms(self.as_of)
+        return verdicts(self.impacts.top, self.backups, day if self.at_ms is None else self.at_ms)
 
     @cached_property
     def firm(self) -> BoolColumn:
@@ -272,6 +284,24 @@ class Context:
         return bool(self.impacts.stores.lost[number, list(stores)].all())
 
     @cached_property
+    def users_of_data(self) -> dict[str, tuple[int, ...]]:
+        """Store or data set -> services that hard-need it, or that it says it is used by."""
+        index = self.impacts.graph.index
+        stores = {store.id: self.users_of.get(store.family, ()) for store in self.estate.stores}
+        others = {data.id: tuple(index[name] for name in data.used_by) for data in self.estate.data_sets}
+        return stores | others
+
+    def data_needed_by(self, service: int) -> frozenset[str]:
+        """Stores and data sets without which a service does not work, directly or through others."""
+        graph, reached, work = self.impacts.graph, {service}, [service]
+        while work:
+            for other in graph.hard[work.pop()]:
+                if other not in reached:
+                    reached.add(other)
+                    work.append(other)
+        return frozenset(name for name, users in self.users_of_data.items() if not reached.isdisjoint(users))
+
+    @cached_property
     def users_of(self) -> dict[str, tuple[int, ...]]:
         """Store family -> services that hard-need it."""
         found: dict[str, list[int]] = {}
@@ -279,6 +309,18 @@ class Context:
             for family in families:
                 found.setdefault(family, []).append(service)
         return {family: tuple(services) for family, services in found.items()}
+
+
+def data_paths(verdict: DataVerdict, number: int | None = None, part: str = "backups") -> tuple[str, ...]:
+    """Fact paths of the backups of some data, the most exact first. number: of one backup."""
+    path = f"{'stores' if verdict.kind == 'store' else 'data_sets'}/{verdict.data_set}"
+    exact = () if number is None else (f"{path}/backups/{number}",)
+    return (*exact, f"{path}/{part}", path)
+
+
+def day_of(proof: ProofRecord) -> str:
+    """The day of a check: `2026-11-25`."""
+    return datetime.fromtimestamp(proof.at_ms / 1_000, UTC).date().isoformat()
 
 
 def by_service(pairs: Pairs) -> Iterator[tuple[int, list[int]]]:

@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
-from evac.model.diagnostic import SEVERITIES, Place, Severity
+from evac.model.diagnostic import NOWHERE, SEVERITIES, Place, Severity
 
 FINGERPRINT_DIGITS: Final = 16
-_NOWHERE: Final = Place("")
 
 DOMAIN_CLASSES: Final = ("site", "group", "hall", "feed", "rack", "server", "pair", "estate")
 """What kind of loss a finding is about, the gravest first; `estate` is about no loss at all."""
@@ -49,7 +48,7 @@ class Finding:
     path: str = ""
     """The fact path to change, the first of `paths`."""
     paths: tuple[str, ...] = ()
-    place: Place = _NOWHERE
+    place: Place = NOWHERE
     """Where the first of these facts that is known is written."""
 
     @property

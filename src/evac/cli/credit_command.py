@@ -15,10 +15,11 @@ from evac.cli import console
 from evac.cli.console import emit, progress, say, screen
 from evac.cli.options import file_option, output_option, quiet_option, who_option
 from evac.cli.target import Where, where_options
-from evac.model.errors import EstateError, InvalidInput
+from evac.model.errors import EstateError
 
 if TYPE_CHECKING:
     from evac.app.credit.case import Case
+    from evac.credit.formulas import Money
     from evac.credit.windows import Correction
 
 case_argument = click.argument("case", type=click.Path(path_type=Path, file_okay=False))
@@ -76,6 +77,24 @@ class Moment(click.ParamType[int]):
         if at is None or at.tzinfo is None:
             self.fail(f"'{value[:40]}' is no moment; write it like 2022-10-15T15:33:00+09:00", param, ctx)
         return round(at.timestamp() * 1_000)
+
+
+class Amount(click.ParamType["Money"]):
+    """An amount with its currency."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Money:
+        from evac.estate.codecs.credit_rules import read_money
+        from evac.estate.format.quantities import QuantityError
+
+        try:
+            found = read_money(value)
+        except QuantityError as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
+        if not found.minor:
+            self.fail("nothing is granted; to refuse a claim, use --refuse", param, ctx)
+        return found
 
 
 @credit.command()
@@ -143,7 +162,6 @@ def windows(
 
 def _add_windows(case: Case, source: Path | None, incident: str, who: str, where: Where) -> None:
     from evac.app.credit.showing import windows_of_incident
-    from evac.credit.windows import problems_of
     from evac.estate.codecs.credit_windows import load_windows
 
     if source is not None:
@@ -151,16 +169,7 @@ def _add_windows(case: Case, source: Path | None, incident: str, who: str, where
     else:
         summary = where.do(lambda control: control.paper(incident, "summary", "json"))
         found = windows_of_incident(json.loads(str(summary)))
-    with case.changing(create=True):
-        try:
-            known = case.windows().now
-        except InvalidInput:
-            known = ()
-        problems = problems_of((*known, *found))
-        if problems:
-            raise EstateError(problems, "windows")
-        rows = [window.to_data() for window in found]
-        case.record("windows", _now_ms(), who, {"windows": rows})
+    case.add_windows(found, _now_ms(), who)
 
 
 def _correct(case: Case, change: Correction, quiet: bool) -> None:
@@ -168,6 +177,55 @@ def _correct(case: Case, change: Correction, quiet: bool) -> None:
         made = case.windows().corrected(change)
         case.record("correction", change.at_ms, change.who, change.to_data())
     say(f"windows are at version {made.version}; amounts change when you compute again", quiet)
+
+
+@credit.command()
+@case_argument
+@click.option("--import", "source", type=_FILE, help="Add the claims of a CSV or JSON file.")
+@click.option("--accept", metavar="CLAIM", default="", help="Grant --amount for this claim.")
+@click.option("--amount", type=Amount(), help="Amount granted, like '70000 KRW'.")
+@click.option("--refuse", metavar="CLAIM", default="", help="Refuse this claim.")
+@_why
+@who_option
+@output_option("text", "json")
+@quiet_option
+def claims(
+    case: Path,
+    source: Path | None,
+    accept: str,
+    amount: Money | None,
+    refuse: str,
+    reason: str,
+    who: str | None,
+    output: str,
+    quiet: bool,
+) -> None:
+    """Show, import or decide claims. The file has id, account, service, loss, received; no names.
+
+    Losses within a band are paid by band; a person decides the others. A decision needs --reason, and counts
+    from the next ledger on, which two persons approve again.
+    """
+    from evac.app.credit.showing import case_document
+    from evac.credit.claims import Decision
+    from evac.estate.codecs.credit_claims import load_claims
+    from evac.views.credit_view import claims_sheet
+
+    if sum(map(bool, (source, accept, refuse))) > 1:
+        raise click.UsageError("give one of --import, --accept and --refuse")
+    if (amount is None) == bool(accept):
+        raise click.UsageError("--accept needs --amount, and nothing else takes it")
+    chosen = _case(case)
+    if source is not None:
+        found = load_claims(source)
+        new = chosen.add_claims(found, _now_ms(), _who(who))
+        known = len(found) - new
+        say(f"{new:,} new {'claim' if new == 1 else 'claims'}; {known:,} known already", quiet)
+    elif accept or refuse:
+        granted, currency = (0, "") if amount is None else (amount.minor, amount.currency)
+        decision = Decision(accept or refuse, _who(who), reason, _now_ms(), granted)
+        chosen.decide(decision, currency)
+        say("recorded; it counts when you compute again", quiet)
+    _show(case_document(chosen), output, claims_sheet)
 
 
 @credit.command()
@@ -235,28 +293,22 @@ def compute(
 
     If it is interrupted, run the same command again: it continues. Nothing is paid by this command.
     """
-    from evac.app.credit import computing, intake, rule_sets
+    from evac.app.credit import computing, rule_sets
     from evac.app.credit.showing import case_document
     from evac.views.credit_view import case_sheet
 
     chosen, rule_set = _case(case), rule_sets.load(rules)
-    with chosen.changing():
-        found = chosen.windows()
-        with progress("credits", quiet) as shown:
-            shown(0.0, "reading accounts")
-            digest, count = intake.take_in(chosen, accounts, partitions or 0)
-            document = computing.compute(
-                chosen,
-                rule_set,
-                found,
-                digest,
-                count,
-                lambda done, of: shown(done / of, f"part {done} of {of}"),
-            )
-        made = [entry.data["ledger"] for entry in chosen.entries() if entry.kind == "computed"]
-        if made[-1:] != [document["ledger"]]:
-            data = {"ledger": document["ledger"], "digest": computing.ledger_digest(document)}
-            chosen.record("computed", _now_ms(), _who(who), data)
+    with progress("credits", quiet) as shown:
+        shown(0.0, "reading accounts")
+        computing.settle(
+            chosen,
+            rule_set,
+            accounts,
+            _who(who),
+            _now_ms(),
+            partitions or 0,
+            lambda done, of: shown(done / of, f"part {done} of {of}"),
+        )
     _show(case_document(chosen), output, case_sheet)
 
 

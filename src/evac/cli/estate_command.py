@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +15,7 @@ from typing import Final
 import click
 
 from evac import estate as estates
-from evac.app.fetching import fetch, is_server
+from evac.app.fetching import contexts_in, fetch, fetch_live, is_server, usual_files
 from evac.cli import console
 from evac.cli.console import emit, say, screen
 from evac.cli.options import (
@@ -25,7 +29,18 @@ from evac.cli.options import (
 )
 from evac.estate import CheckResult
 from evac.estate import check as check_estate
-from evac.estate.importers import KINDS, ImportResult, Options, import_estate, import_recipe
+from evac.estate.format.kinds import ID
+from evac.estate.importers import (
+    KINDS,
+    ImportResult,
+    Live,
+    Options,
+    RecipeSource,
+    import_estate,
+    import_live,
+    import_recipe,
+)
+from evac.model.diagnostic import Place
 from evac.model.errors import InvalidInput
 from evac.views.json_out import alert_rows, check_json, document, plain
 from evac.views.problems import Alert, in_format, of_diagnostics
@@ -43,6 +58,25 @@ from evac.views.words import listed, plural
 @click.option("--site", help="The site that everything in the source is at, if the source does not say.")
 @click.option("--namespace", "namespaces", multiple=True, help="Kubernetes: only this namespace; repeatable.")
 @click.option("--token", metavar="REF", help="Of a server: where its token is, env:NAME or file:/path.")
+@click.option(
+    "--context",
+    "contexts",
+    multiple=True,
+    metavar="[SITE=]NAME",
+    help="Kubernetes: ask the cluster of this kubectl context; repeatable, one site each.",
+)
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path),
+    help="Kubernetes: the file with the contexts. Default: as kubectl.",
+)
+@click.option(
+    "--exec",
+    "plugins",
+    multiple=True,
+    metavar="PROGRAM",
+    help="Kubernetes: let the kubeconfig run this program for credentials; repeatable.",
+)
 @click.option("--strict", is_flag=True, help="Refuse the source if one object in it cannot be used.")
 @click.option("--update", is_flag=True, help="Run a recipe again, and refuse if it was never run.")
 @output_option("text", "json")
@@ -55,6 +89,9 @@ def import_(
     site: str | None,
     namespaces: tuple[str, ...],
     token: str | None,
+    contexts: tuple[str, ...],
+    kubeconfig: Path | None,
+    plugins: tuple[str, ...],
     strict: bool,
     update: bool,
     output: str,
@@ -63,11 +100,15 @@ def import_(
     """Import an estate from SOURCE, of the kind KIND, or from all sources of a RECIPE file.
 
     KIND is one of: ansible, backstage, catalogue, compose, csv, kubernetes, netbox, prometheus, terraform,
-    wikimedia. SOURCE is a file or folder; of netbox and prometheus also the address of a server. Add what the
-    source does not know in overlay.yaml, which the first import creates. Importing again keeps it and shows
-    what changed. Exit 2: evac check does not accept the folder after the import.
+    wikimedia. SOURCE is a file or folder, or - for the standard input; of netbox and prometheus also the
+    address of a server. evac import kubernetes --context NAME asks a running cluster. Add what the source
+    does not know in overlay.yaml, which the first import creates. Importing again keeps it and shows what
+    changed. Exit 2: evac check does not accept the folder after the import.
     """
-    if source is None:
+    options = Options(site=site, namespaces=namespaces)
+    if contexts and (kind != "kubernetes" or source is not None):
+        raise click.UsageError("--context is for evac import kubernetes, without a source")
+    if source is None and not contexts:
         if kind in KINDS or not Path(kind).is_file():
             raise InvalidInput(
                 "import-source-missing",
@@ -76,17 +117,74 @@ def import_(
             )
         if overlay is not None or site is not None or namespaces:
             raise click.UsageError("a recipe says these itself: --overlay, --site, --namespace")
-        into, found = import_recipe(Path(kind), target, strict=strict, update=update)
+        into, found = import_recipe(Path(kind), target, strict=strict, update=update, fetch=fetch_live)
     else:
         if target is None:
             raise click.UsageError("Missing option '-o' / '--out'.")
         if update:
             raise click.UsageError("--update is for a recipe; an import of one source updates by itself")
-        options = Options(site=site, namespaces=namespaces)
-        with TemporaryDirectory() as folder:
-            path = fetch(kind, source, Path(folder), token) if is_server(source) else Path(source)
-            found = import_estate(kind, path, target, overlay=overlay, options=options, strict=strict)
         into = target
+        if contexts:
+            clusters = _clusters(contexts, kubeconfig, plugins, options)
+            found = import_live(kind, clusters, target, fetch_live, overlay=overlay, strict=strict)
+        else:
+            with TemporaryDirectory() as folder:
+                path = _source(kind, source or "", Path(folder), token)
+                found = import_estate(kind, path, target, overlay=overlay, options=options, strict=strict)
+    _show_import(found, into, output, quiet)
+    return console.USAGE if any(d.severity == "error" for d in found.diagnostics) else console.DONE
+
+
+def _source(kind: str, source: str, folder: Path, token: str | None) -> Path:
+    """The file or folder that an importer reads: of a server its answers, of - what comes in."""
+    if is_server(source):
+        return fetch(kind, source, folder, token)
+    if source != "-":
+        return Path(source)
+    path = folder / "stdin"
+    with path.open("wb") as handle:
+        shutil.copyfileobj(sys.stdin.buffer, handle)
+    return path
+
+
+def _clusters(
+    contexts: tuple[str, ...], kubeconfig: Path | None, plugins: tuple[str, ...], options: Options
+) -> list[RecipeSource]:
+    """The clusters of contexts as sources."""
+    found = []
+    for name, site in sites_of_contexts(contexts, kubeconfig).items():
+        live = Live(context=name, kubeconfig=kubeconfig, plugins=plugins)
+        named = replace(options, site=site or options.site)
+        found.append(RecipeSource(name, "kubernetes", Path(), named, {}, None, None, Place(name), live))
+    return found
+
+
+def sites_of_contexts(typed: tuple[str, ...], kubeconfig: Path | None = None) -> dict[str, str]:
+    """Context -> the site typed before it, empty if there is none. A context whose own name has a = is
+    recognised by the kubeconfig.
+    """
+    known = known_contexts(kubeconfig) if typed else ()
+    found: dict[str, str] = {}
+    for one in typed:
+        site, sign, name = ("", "", one) if one in known else one.partition("=")
+        site, name = (site, name) if sign else ("", one)
+        if site and not ID.fullmatch(site):
+            raise click.UsageError(f"--context {one}: write it like --context east=prod-eu1")
+        if name in found:
+            raise click.UsageError(f"--context {name} is given twice")
+        found[name] = site
+    return found
+
+
+def known_contexts(kubeconfig: Path | None = None) -> tuple[str, ...]:
+    """The contexts of kubectl; none if it has none, or they cannot be read."""
+    try:
+        return contexts_in(usual_files(os.environ) if kubeconfig is None else (kubeconfig,))
+    except InvalidInput:
+        return ()
+
+
+def _show_import(found: ImportResult, into: Path, output: str, quiet: bool) -> None:
     if output == "json":
         body = {
             "files": found.files,
@@ -100,7 +198,6 @@ def import_(
         click.echo(document("evac-import", plain(body)), nl=False)
     else:
         tell_import(found, into, quiet)
-    return console.USAGE if any(d.severity == "error" for d in found.diagnostics) else console.DONE
 
 
 def tell_import(found: ImportResult, target: Path, quiet: bool) -> None:

@@ -6,7 +6,7 @@ terminal. Nothing that is there is overwritten.
 
 from __future__ import annotations
 
-import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Final
 
 import click
 
+from evac.app.fetching import fetch_live
 from evac.cli import console
 from evac.cli.console import say
-from evac.cli.estate_command import tell_import
+from evac.cli.estate_command import known_contexts, sites_of_contexts, tell_import
 from evac.estate.format import quantities as q
 from evac.estate.format.kinds import ID
 from evac.estate.importers import import_recipe
@@ -48,6 +49,8 @@ class _Questions:
 class _Answers:
     name: str
     sources: list[Found]
+    clusters: dict[str, str]
+    """kubectl context -> its site, empty if its zones are sites."""
     sites: dict[str, str] = field(default_factory=dict)
     """Source -> its site."""
     stated: list[str] = field(default_factory=list)
@@ -60,6 +63,13 @@ class _Answers:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path())
 @click.option("--name", help="What the estate is called. Default: the name of the folder.")
 @click.option("--site", "sites", multiple=True, metavar="SOURCE=SITE", help="Site of a source; repeatable.")
+@click.option(
+    "--context",
+    "contexts",
+    multiple=True,
+    metavar="[SITE=]NAME",
+    help="Ask the cluster of this kubectl context too; repeatable.",
+)
 @click.option("--at", "places", help="Sites, separated by commas, where there is no source.")
 @click.option("--services", "named", help="Services, separated by commas, where there is no source.")
 @click.option("--skip", multiple=True, metavar="SOURCE", help="Leave out a source; repeatable.")
@@ -74,6 +84,7 @@ def init(
     folder: Path,
     name: str | None,
     sites: tuple[str, ...],
+    contexts: tuple[str, ...],
     places: str | None,
     named: str | None,
     skip: tuple[str, ...],
@@ -95,8 +106,8 @@ def init(
             f"{folder / RECIPE} is already there",
             f"run it again with: evac import {folder / RECIPE} --update",
         )
-    home = os.environ.get("KUBECONFIG", "").partition(os.pathsep)[0]
-    around = look_around(folder, Path(home) if home else Path.home() / ".kube" / "config")
+    clusters = sites_of_contexts(contexts)
+    around = look_around(folder, [name for name in known_contexts() if name not in clusters])
     say(f"{plural(len(around.sources), 'source')} found in {folder.resolve().name}")
     for source in around.sources:
         say(f"  {source.name}: {source.kind}, {source.path}")
@@ -106,8 +117,9 @@ def init(
     answers = _Answers(
         questions.ask("Name of the estate?", name, folder.resolve().name),
         [source for source in around.sources if source.name not in skip],
+        clusters,
     )
-    if answers.sources:
+    if answers.sources or answers.clusters:
         _ask_sites(answers, dict(_pair(text) for text in sites), questions)
     else:
         _ask_by_hand(answers, places, named, questions)
@@ -202,7 +214,7 @@ def _finish(context: click.Context, folder: Path, answers: _Answers, no_audit: b
         answers.sources = [Found("services", "catalogue", by_hand.name, "names")]
     recipe.write_text(_recipe_text(answers), encoding="utf-8")
     try:
-        into, found = import_recipe(recipe, name=answers.name, stated=tuple(answers.stated))
+        into, found = import_recipe(recipe, name=answers.name, stated=tuple(answers.stated), fetch=fetch_live)
     except BaseException:
         recipe.unlink()
         if answers.services:
@@ -231,4 +243,13 @@ def _recipe_text(answers: _Answers) -> str:
         words = f"{{kind: {source.kind}, from: {scalar_text(source.path)}"
         words += f", site: {scalar_text(site)}}}" if site else "}"
         lines.append(f"  {scalar_text(source.name)}: {words}")
+    taken = {source.name for source in answers.sources}
+    for context, site in answers.clusters.items():
+        name = site or re.sub(r"[^a-z0-9-]+", "-", context.lower()).strip("-") or "cluster"
+        while name in taken:
+            name += "-cluster"
+        taken.add(name)
+        words = f"{{kind: kubernetes, context: {scalar_text(context)}"
+        words += f", site: {scalar_text(site)}}}" if site else "}"
+        lines.append(f"  {scalar_text(name)}: {words}")
     return "\n".join(lines) + "\n"

@@ -11,20 +11,8 @@ from typing import Any, Final
 
 import polars as pl
 
-from evac.credit.rules import (
-    HOUR_MS,
-    MONEY,
-    PPM,
-    Bands,
-    Days,
-    Fixed,
-    PerDay,
-    ProRata,
-    Rule,
-    RuleSet,
-    Tiers,
-    Voucher,
-)
+from evac.credit import formulas
+from evac.credit.rules import HOUR_MS, MONEY, PPM, Rule, RuleSet
 from evac.credit.windows import DAY_MS, Cycle, Window, cycle_of, spans_of
 
 ROWS: Final = pl.Schema(
@@ -44,6 +32,7 @@ ROWS: Final = pl.Schema(
         "claimed": pl.Int64(),
         "invoice": pl.String(),
         "invoice_line": pl.String(),
+        "granted": pl.Int64(),
     }
 )
 """Columns of the accounts, as `exact.Account` has them; none is null."""
@@ -159,17 +148,17 @@ def _reached(rule: Rule, spans: Sequence[tuple[int, int]], down: int, cycle: Cyc
 def _factor(rule: Rule, spans: Sequence[tuple[int, int]], down: int, cycle: Cycle) -> tuple[int, int, int]:
     """(num, den, fixed)"""
     match rule.formula:
-        case Tiers(tiers):
+        case formulas.Tiers(tiers):
             share = 0
             for tier in tiers:
                 low = tier.uptime_below_ppm is not None and _below(down, cycle, tier.uptime_below_ppm)
                 if low or (tier.lasting_ms is not None and down >= tier.lasting_ms):
                     share = max(share, tier.share_ppm)
             return share, PPM, 0
-        case ProRata(times, unit):
+        case formulas.ProRata(times, unit):
             paid = -(-down * times // (1_000 * unit)) * unit
             return paid, HOUR_MS if rule.base == "hourly_fee" else cycle.length_ms, 0
-        case PerDay(rates, after):
+        case formulas.PerDay(rates, after):
             total = 0
             for begin, end in spans:
                 rate = 0
@@ -177,9 +166,9 @@ def _factor(rule: Rule, spans: Sequence[tuple[int, int]], down: int, cycle: Cycl
                     rate = one.money.minor if one.from_ms <= begin else rate
                 total += max(0, -(-(end - begin - after) // DAY_MS)) * rate
             return 0, 1, total
-        case Fixed(money):
+        case formulas.Fixed(money):
             return 0, 1, money.minor
-        case Voucher(count=count, worth=worth):
+        case formulas.Voucher(count=count, worth=worth):
             return 0, 1, 0 if worth is None else worth.minor * count
         case _:
             return 0, 1, 0
@@ -210,7 +199,7 @@ def _lines(rule: Rule, hit: pl.DataFrame) -> pl.DataFrame:
     kind, quantity = pl.lit(rule.kind), pl.lit(0, pl.Int64)
     amount, review = _raw_amount(rule, hit), pl.lit(False)
     match rule.formula:
-        case Days(days):
+        case formulas.Days(days):
             moved = pl.col("channel").is_in(sorted(rule.fallback))
             kind = pl.when(moved).then(pl.lit("balance")).otherwise(kind)
             quantity = pl.when(moved).then(0).otherwise(days)
@@ -218,14 +207,16 @@ def _lines(rule: Rule, hit: pl.DataFrame) -> pl.DataFrame:
             amount = pl.lit(0, pl.Int64)
             for channel, other in instead:
                 amount = pl.when(pl.col("channel") == channel).then(other.minor).otherwise(amount)
-        case Voucher(count=count):
+        case formulas.Voucher(count=count):
             quantity = pl.lit(count)
-        case Bands(bands):
+        case formulas.Bands(bands):
             amount = pl.lit(0, pl.Int64)
             for band in reversed(bands):
                 fits = pl.col("claimed") <= band.up_to.minor
                 amount = pl.when(fits).then(band.pays.minor).otherwise(amount)
-            review = pl.col("claimed") > bands[-1].up_to.minor
+            granted = pl.col("granted")
+            amount = pl.when(granted > 0).then(granted).otherwise(amount)
+            review = (pl.col("claimed") > bands[-1].up_to.minor) & (granted == 0)
     found = hit.with_columns(
         kind.alias("kind"), quantity.cast(pl.Int64).alias("quantity"), amount.cast(pl.Int64).alias("amount")
     )

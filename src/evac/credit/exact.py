@@ -11,22 +11,8 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Literal
 
-from evac.credit.rules import (
-    HOUR_MS,
-    MONEY,
-    PPM,
-    Bands,
-    Days,
-    Fixed,
-    Kind,
-    PerDay,
-    ProRata,
-    Rounding,
-    Rule,
-    RuleSet,
-    Tiers,
-    Voucher,
-)
+from evac.credit import formulas
+from evac.credit.rules import HOUR_MS, MONEY, PPM, Kind, Rounding, Rule, RuleSet
 from evac.credit.windows import DAY_MS, Cycle, Window, cycle_of, spans_of
 
 
@@ -53,6 +39,8 @@ class Account:
     """Reported loss, minor units."""
     invoice: str = ""
     invoice_line: str = ""
+    granted: int = 0
+    """What a person granted of the reported loss, minor units; 0: nobody decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +118,7 @@ def _line(rule: Rule, windows: Sequence[Window], row: Account, cycle: Cycle) -> 
     kind, quantity, review = rule.kind, 0, False
     raw = Fraction(0)
     match rule.formula:
-        case Tiers(tiers):
+        case formulas.Tiers(tiers):
             uptime = 1 - Fraction(seen.total_ms, cycle.length_ms)
             shares = [
                 tier.share_ppm
@@ -139,21 +127,21 @@ def _line(rule: Rule, windows: Sequence[Window], row: Account, cycle: Cycle) -> 
                 or (tier.lasting_ms is not None and seen.total_ms >= tier.lasting_ms)
             ]
             raw = row.fee * Fraction(max(shares, default=0), PPM)
-        case ProRata():
+        case formulas.ProRata():
             raw = row.fee * Fraction(credited_ms(rule.formula, seen), _base_ms(rule, cycle))
-        case Fixed(money):
+        case formulas.Fixed(money):
             raw = Fraction(money.minor)
-        case PerDay():
+        case formulas.PerDay():
             raw = Fraction(sum(days * rate for days, rate in days_of(rule.formula, seen)))
-        case Days(days) if row.channel in rule.fallback:
+        case formulas.Days(days) if row.channel in rule.fallback:
             kind, raw = "balance", Fraction(rule.fallback[row.channel].minor)
-        case Days(days):
+        case formulas.Days(days):
             quantity = days
-        case Voucher(count=count, worth=worth):
+        case formulas.Voucher(count=count, worth=worth):
             quantity, raw = count, Fraction(worth.minor * count if worth is not None else 0)
-        case Bands(bands):
+        case formulas.Bands(bands):
             reach = [band.pays.minor for band in bands if row.claimed <= band.up_to.minor]
-            review, raw = not reach, Fraction(reach[0] if reach else 0)
+            review, raw = not reach and not row.granted, Fraction(row.granted or (reach[0] if reach else 0))
     amount = raw if kind not in MONEY else Fraction(limited(rule, rounded(raw, rule.rounding), row.fee))
     if not amount and not quantity and not review:
         return None
@@ -190,12 +178,12 @@ def _base_ms(rule: Rule, cycle: Cycle) -> int:
     return HOUR_MS if rule.base == "hourly_fee" else cycle.length_ms
 
 
-def credited_ms(formula: ProRata, seen: Measured) -> int:
+def credited_ms(formula: formulas.ProRata, seen: Measured) -> int:
     """The time that is paid for: multiplied, then rounded up to whole units."""
     return ceil(Fraction(seen.total_ms * formula.times_permille, 1_000 * formula.unit_ms)) * formula.unit_ms
 
 
-def days_of(formula: PerDay, seen: Measured) -> list[tuple[int, int]]:
+def days_of(formula: formulas.PerDay, seen: Measured) -> list[tuple[int, int]]:
     """(days, minor units for each) of every outage that lasted longer than the rule waits."""
     found = []
     for begin, end in seen.spans:

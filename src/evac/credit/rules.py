@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
+from evac.credit import formulas
 from evac.model.canonical import digest
-from evac.model.diagnostic import Place
+from evac.model.diagnostic import NOWHERE, Place
 
 Kind = Literal["refund", "balance", "days", "voucher", "goods"]
 MONEY: Final[tuple[Kind, ...]] = ("refund", "balance")
-NOWHERE: Final = Place("")
 Rounding = Literal["half_up", "up", "down"]
 ROUNDINGS: Final[tuple[Rounding, ...]] = get_args(Rounding)
 Base = Literal["fee", "hourly_fee"]
@@ -24,95 +24,6 @@ Overlap = Literal["max", "sum"]
 PPM: Final = 1_000_000
 """Shares are in millionths."""
 HOUR_MS: Final = 3_600_000
-
-
-@dataclass(frozen=True, slots=True)
-class Money:
-    minor: int
-    currency: str
-    """ISO 4217."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tier:
-    """This share of the fee, if uptime was low enough, or if the outage lasted long enough."""
-
-    share_ppm: int
-    uptime_below_ppm: int | None = None
-    lasting_ms: int | None = None
-    """Total length in the cycle; at least so long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tiers:
-    """Of all tiers that are reached the largest share counts."""
-
-    tiers: tuple[Tier, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ProRata:
-    """The base for the time of the outage, times a factor. The time is multiplied first, then rounded up."""
-
-    times_permille: int = 1_000
-    unit_ms: int = 1
-    """The multiplied time is rounded up to whole units."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fixed:
-    money: Money
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """An amount for each day, for windows that begin on `from_ms` or later."""
-
-    from_ms: int
-    money: Money
-
-
-@dataclass(frozen=True, slots=True)
-class PerDay:
-    """For each day or part of one that a window lasts beyond `after_ms`."""
-
-    rates: tuple[Rate, ...]
-    """In order of time: an index-linked amount has one for each year."""
-    after_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Days:
-    """The subscription is extended."""
-
-    days: int
-
-
-@dataclass(frozen=True, slots=True)
-class Voucher:
-    """A voucher with a value, or goods without one. Nothing that renews itself, ever."""
-
-    name: str
-    count: int = 1
-    worth: Money | None = None
-    goods: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    up_to: Money
-    """Of the reported loss; included."""
-    pays: Money
-
-
-@dataclass(frozen=True, slots=True)
-class Bands:
-    """By reported loss; a loss above the last band is reviewed by a person, with documents."""
-
-    bands: tuple[Band, ...]
-
-
-Formula = Tiers | ProRata | Fixed | PerDay | Days | Voucher | Bands
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +44,7 @@ class Rule:
     """
 
     id: str
-    formula: Formula
+    formula: formulas.Formula
     services: tuple[str, ...]
     when: When = When()
     base: Base = "fee"
@@ -151,14 +62,18 @@ class Rule:
     rounding: Rounding = "half_up"
     cap_ppm: int | None = None
     """At most this share of the fee."""
-    cap: Money | None = None
-    floor: Money | None = None
+    cap: formulas.Money | None = None
+    floor: formulas.Money | None = None
     """What is paid at least, if anything is paid."""
     claim_by: str = ""
     """Last day for claims; empty: no claim is needed."""
     expires_days: int = 0
     """0: never."""
-    fallback: Mapping[str, Money] = field(default_factory=lambda: MappingProxyType({}))
+    first: int | None = None
+    """At most so many claims, in the order of receipt."""
+    pool: formulas.Money | None = None
+    """At most so much for all claims together, in the order of receipt."""
+    fallback: Mapping[str, formulas.Money] = field(default_factory=lambda: MappingProxyType({}))
     """Channel -> what accounts get whose channel cannot extend a subscription."""
     source: str = ""
     note: str = ""
@@ -166,21 +81,21 @@ class Rule:
 
     @property
     def shares_fee(self) -> bool:
-        return isinstance(self.formula, Tiers | ProRata)
+        return isinstance(self.formula, formulas.Tiers | formulas.ProRata)
 
     @property
     def kind(self) -> Kind:
         match self.formula:
-            case Days():
+            case formulas.Days():
                 return "days"
-            case Voucher(goods=goods):
+            case formulas.Voucher(goods=goods):
                 return "goods" if goods else "voucher"
             case _:
                 return self.pay
 
     @property
     def needs_claim(self) -> bool:
-        return isinstance(self.formula, Bands)
+        return isinstance(self.formula, formulas.Bands)
 
     @property
     def currency(self) -> str:
@@ -190,15 +105,17 @@ class Rule:
     @property
     def currencies(self) -> frozenset[str]:
         """Of all its amounts."""
-        found = [money for money in (self.cap, self.floor, *self.fallback.values()) if money is not None]
+        found = [
+            money for money in (self.cap, self.floor, self.pool, *self.fallback.values()) if money is not None
+        ]
         match self.formula:
-            case Fixed(money):
+            case formulas.Fixed(money):
                 found.append(money)
-            case PerDay(rates):
+            case formulas.PerDay(rates):
                 found += [rate.money for rate in rates]
-            case Bands(bands):
+            case formulas.Bands(bands):
                 found += [money for band in bands for money in (band.up_to, band.pays)]
-            case Voucher(worth=worth) if worth is not None:
+            case formulas.Voucher(worth=worth) if worth is not None:
                 found.append(worth)
         return frozenset(money.currency for money in found)
 
@@ -230,7 +147,7 @@ def plain(value: Any) -> Any:
     """Values of this module as lists and objects; a formula names its kind; places are left out."""
     if is_dataclass(value) and not isinstance(value, type):
         row = {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.name != "place"}
-        return row | ({"formula_kind": type(value).__name__} if isinstance(value, Formula) else {})
+        return row | ({"formula_kind": type(value).__name__} if isinstance(value, formulas.Formula) else {})
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -7,7 +7,8 @@ from itertools import combinations, pairwise
 from types import MappingProxyType
 from typing import Final
 
-from evac.credit.rules import MONEY, Bands, Days, Fixed, Money, PerDay, ProRata, Rule, RuleSet, Tiers, Voucher
+from evac.credit import formulas
+from evac.credit.rules import MONEY, Rule, RuleSet
 from evac.model.diagnostic import Diagnostic, Severity
 
 CODES: Final = MappingProxyType(
@@ -29,6 +30,7 @@ CODES: Final = MappingProxyType(
         "never-pays": ("error", "A rule that pays nothing to any account."),
         "grant-renews": ("error", "A grant that would renew itself and charge the customer later."),
         "fallback-unused": ("error", "A fallback by channel for a rule that extends no subscription."),
+        "pool-without-claims": ("error", "A pool or `first` for a rule that takes no claims."),
         "order-wrong": ("error", "Bands or rates that are not in rising order."),
         "pays-twice": ("error", "With `overlap: sum`, two rules that share one fee for the same minute."),
         "pays-in-addition": ("warning", "With `overlap: sum`, two rules that pay for the same outage."),
@@ -73,13 +75,16 @@ def _limits(rule: Rule) -> Iterator[Diagnostic]:
     if rule.floor is not None and rule.cap is not None and rule.floor.minor > rule.cap.minor:
         message = f"the floor of {rule.floor.minor:,} is above the cap of {rule.cap.minor:,} (minor units)"
         yield _problem(rule, "floor-above-cap", message, "lower the floor or raise the cap")
-    if rule.base == "hourly_fee" and not isinstance(rule.formula, ProRata):
+    if rule.base == "hourly_fee" and not isinstance(rule.formula, formulas.ProRata):
         hint = "write base: fee, or use pro_rata"
         yield _problem(rule, "base-contradiction", "only pro_rata can use an hourly fee", hint)
     if rule.base == "hourly_fee" and rule.cap_ppm is not None:
         message = "a cap as a share needs the fee of the cycle, and the base is hourly"
         yield _problem(rule, "base-contradiction", message, "write the cap as an amount")
-    if rule.fallback and not isinstance(rule.formula, Days):
+    if (rule.pool is not None or rule.first is not None) and not rule.needs_claim:
+        message = "a pool and first count claims, and the rule takes none"
+        yield _problem(rule, "pool-without-claims", message, "remove them, or use bands")
+    if rule.fallback and not isinstance(rule.formula, formulas.Days):
         hint = "remove fallback, or use days"
         yield _problem(rule, "fallback-unused", "only days can have a fallback", hint)
 
@@ -90,25 +95,27 @@ def _never(rule: Rule) -> Iterator[Diagnostic]:
         why = "it pays a share of the fee, to accounts without a fee"
     elif (rule.cap is not None and rule.cap.minor == 0) or rule.cap_ppm == 0:
         why = "its cap is 0"
+    elif rule.first == 0 or (rule.pool is not None and rule.pool.minor == 0):
+        why = "its pool is empty"
     elif rule.when.uptime_below_ppm == 0 and rule.when.continuous_ms is None and rule.when.total_ms is None:
         why = "uptime cannot be below 0 %"
     match rule.formula:
-        case Tiers(tiers) if not any(tier.share_ppm for tier in tiers):
+        case formulas.Tiers(tiers) if not any(tier.share_ppm for tier in tiers):
             why = "every tier pays 0 %"
-        case ProRata(times_permille=0) | Fixed(money=Money(minor=0)):
+        case formulas.ProRata(times_permille=0) | formulas.Fixed(money=formulas.Money(minor=0)):
             why = "its amount is 0"
-        case Days(days=0) | Voucher(count=0):
+        case formulas.Days(days=0) | formulas.Voucher(count=0):
             why = "it gives 0 of it"
-        case Bands(bands) if not bands:
+        case formulas.Bands(bands) if not bands:
             why = "it has no band"
-        case PerDay(rates) if not any(rate.money.minor for rate in rates):
+        case formulas.PerDay(rates) if not any(rate.money.minor for rate in rates):
             why = "every daily amount is 0"
     if why:
         yield _problem(rule, "never-pays", f"no account can ever get anything: {why}", "remove or correct it")
 
 
 def _tiers(rule: Rule) -> Iterator[Diagnostic]:
-    if not isinstance(rule.formula, Tiers):
+    if not isinstance(rule.formula, formulas.Tiers):
         return
     tiers = rule.formula.tiers
     for i, tier in enumerate(tiers):
@@ -133,14 +140,14 @@ def _tiers(rule: Rule) -> Iterator[Diagnostic]:
 
 def _order(rule: Rule) -> Iterator[Diagnostic]:
     match rule.formula:
-        case Bands(bands):
+        case formulas.Bands(bands):
             steps: list[int] = [band.up_to.minor for band in bands]
-        case PerDay(rates):
+        case formulas.PerDay(rates):
             steps = [rate.from_ms for rate in rates]
         case _:
             return
     if any(after <= before for before, after in pairwise(steps)):
-        what = "bands" if isinstance(rule.formula, Bands) else "rates"
+        what = "bands" if isinstance(rule.formula, formulas.Bands) else "rates"
         yield _problem(rule, "order-wrong", f"{what} are not in rising order", "sort them")
 
 
@@ -176,7 +183,7 @@ def _twice(one: Rule, other: Rule) -> Iterator[Diagnostic]:
 
 def _covered(one: Rule, other: Rule) -> Iterator[Diagnostic]:
     """Only the simple case: two fixed amounts, the second for accounts that the first covers, too."""
-    if not isinstance(one.formula, Fixed) or not isinstance(other.formula, Fixed):
+    if not isinstance(one.formula, formulas.Fixed) or not isinstance(other.formula, formulas.Fixed):
         return
     wider = all(
         not getattr(one, name)

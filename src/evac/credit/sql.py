@@ -14,20 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from evac.credit.rules import (
-    HOUR_MS,
-    MONEY,
-    PPM,
-    Bands,
-    Days,
-    Fixed,
-    PerDay,
-    ProRata,
-    Rule,
-    RuleSet,
-    Tiers,
-    Voucher,
-)
+from evac.credit import formulas
+from evac.credit.rules import HOUR_MS, MONEY, PPM, Rule, RuleSet
 from evac.credit.windows import DAY_MS
 
 COMPARED: Final = (
@@ -105,7 +93,7 @@ measures{n} AS (SELECT c.service, c.site, c.cycle, c.cycle_to - c.cycle_from AS 
 
 
 def _daily(rule: Rule) -> str:
-    if not isinstance(rule.formula, PerDay):
+    if not isinstance(rule.formula, formulas.PerDay):
         return "0"
     rates = " ".join(
         f"WHEN a >= {rate.from_ms} THEN {rate.money.minor}" for rate in reversed(rule.formula.rates)
@@ -163,7 +151,7 @@ def _quotient(rule: Rule, product: str, divisor: str) -> str:
 def _raw(rule: Rule) -> str:
     fee = "CAST(fee AS HUGEINT)"
     match rule.formula:
-        case Tiers(tiers):
+        case formulas.Tiers(tiers):
             shares = ["0"]
             for tier in tiers:
                 if tier.uptime_below_ppm is not None:
@@ -172,25 +160,25 @@ def _raw(rule: Rule) -> str:
                     met = f"total >= {tier.lasting_ms}"
                 shares.append(f"CASE WHEN {met} THEN {tier.share_ppm} ELSE 0 END")
             return _quotient(rule, f"({fee} * greatest({', '.join(shares)}))", f"{PPM}")
-        case ProRata(times, unit):
+        case formulas.ProRata(times, unit):
             paid = f"((total * {times} + {1_000 * unit - 1}) // {1_000 * unit} * {unit})"
             base = str(HOUR_MS) if rule.base == "hourly_fee" else "cycle_ms"
             return _quotient(rule, f"({fee} * {paid})", base)
-        case Fixed(money):
+        case formulas.Fixed(money):
             return str(money.minor)
-        case PerDay():
+        case formulas.PerDay():
             return "daily"
-        case Voucher(count=count, worth=worth):
+        case formulas.Voucher(count=count, worth=worth):
             return str(worth.minor * count if worth is not None else 0)
-        case Days():
+        case formulas.Days():
             cases = " ".join(
                 f"WHEN channel = {_text(channel)} THEN {money.minor}"
                 for channel, money in rule.fallback.items()
             )
             return f"CASE {cases} ELSE 0 END" if cases else "0"
-        case Bands(bands):
+        case formulas.Bands(bands):
             cases = " ".join(f"WHEN claimed <= {band.up_to.minor} THEN {band.pays.minor}" for band in bands)
-            return f"CASE {cases} ELSE 0 END"
+            return f"CASE WHEN granted > 0 THEN granted {cases} ELSE 0 END"
 
 
 def _limited(rule: Rule) -> str:
@@ -205,16 +193,17 @@ def _limited(rule: Rule) -> str:
 def _lines(rule: Rule, number: int) -> str:
     kind, quantity, state = _text(rule.kind), "0", "'due'"
     match rule.formula:
-        case Days(days):
+        case formulas.Days(days):
             quantity = str(days)
             if rule.fallback:
                 moved = f"channel IN {_listed(rule.fallback)}"
                 kind = f"CASE WHEN {moved} THEN 'balance' ELSE 'days' END"
                 quantity = f"CASE WHEN {moved} THEN 0 ELSE {days} END"
-        case Voucher(count=count):
+        case formulas.Voucher(count=count):
             quantity = str(count)
-        case Bands(bands):
-            state = f"CASE WHEN claimed > {bands[-1].up_to.minor} THEN 'review' ELSE 'due' END"
+        case formulas.Bands(bands):
+            waits = f"claimed > {bands[-1].up_to.minor} AND granted = 0"
+            state = f"CASE WHEN {waits} THEN 'review' ELSE 'due' END"
     whole = "(CASE WHEN tax_included THEN 10000 + tax_bp ELSE 10000 END)"
     tax = f"(2 * amount * tax_bp + {whole}) // (2 * {whole})"
     return f"""

@@ -13,13 +13,12 @@ from itertools import pairwise
 from typing import Any, Final, Literal, get_args
 
 from evac.model.canonical import digest
-from evac.model.diagnostic import Diagnostic, Place
+from evac.model.diagnostic import NOWHERE, Diagnostic, Place
 from evac.model.errors import InvalidInput
 
 WindowKind = Literal["outage", "maintenance", "force_majeure"]
 KINDS: Final[tuple[WindowKind, ...]] = get_args(WindowKind)
 DAY_MS: Final = 86_400_000
-NOWHERE: Final = Place("")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ verb): `ABOUT` says by which. The others are questions with an answer of their o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
@@ -20,8 +20,8 @@ MemberRole = Literal["primary", "replica", "detached", "none"]
 """primary: it takes writes. replica: it receives from a primary now. detached: it is set to follow one and
 receives nothing. none: it follows no one, or is a primary that gave its role up.
 """
-Subject = Literal["store", "service", "site", "feed"]
-"""What an endpoint can be for."""
+Subject = Literal["store", "service", "site", "feed", "backup"]
+"""What an endpoint can be for; `backup`: a data set that is no store, such as the volumes of a tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,106 @@ class PowerReport:
     health: str = ""
     why: str = ""
     """Why the power is not known: a code of `boot_codes`, or `not-asked`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """One copy of a data set in a repository, as its tool lists it."""
+
+    id: str
+    taken_at: int
+    """Seconds since 1970, when the backup began: what was written later is not in it."""
+    bytes: int | None = None
+    """Of the data, once it is restored; None where the tool does not say."""
+    files: int | None = None
+    paths: tuple[str, ...] = ()
+    """What was asked to be in it."""
+    source: str = ""
+    """Host or system that it was taken from."""
+    original: str = ""
+    """The id that it was copied from; empty for one that was taken here."""
+    tree: str = ""
+    """Digest of the content, where the tool keeps one: equal in a true copy."""
+    failed: bool = False
+    """The tool itself says that something went wrong, whatever it ended with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What one repository holds of a data set."""
+
+    repository: str
+    """Its own id, by which the repository of another company is told apart; empty where it has none."""
+    copies: tuple[CopyReport, ...]
+    """Oldest first."""
+    tool: str
+    version: str
+    locked: bool = False
+    """Whether another program holds it, so that nothing can be written now."""
+    deletable: bool | None = None
+    """Whether these credentials can delete copies; None where that cannot be found out harmlessly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A copy that was made just now."""
+
+    copy: CopyReport
+    bytes_read: int
+    bytes_stored: int
+    took_ms: int
+    missing: tuple[str, ...] = ()
+    """Paths that were asked for and are not in it: a backup that lacks any is no backup of its data set."""
+
+
+ProofOutcome = Literal["passed", "too-slow", "too-old", "damaged", "could-not-run"]
+"""could-not-run is neither good nor bad: nothing is known of the copy."""
+EXISTS, STRUCTURE, READ, RESTORED, COMPARED, SERVED = range(6)
+"""Levels of proof: it is listed; its structure was checked; its bytes were read and hashed; it was restored
+and its engine accepts it; its content equals what a witness recorded; a request was answered from it.
+"""
+PARTS_PER_MILLION: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What one check of a copy showed. Raises ValueError where nothing was read and it is called passed."""
+
+    copy: str
+    """Its id; empty where the whole repository was checked."""
+    level: int
+    outcome: ProofOutcome
+    bytes_read: int
+    """That the check itself read; 0 where the tool does not say."""
+    share_read: int
+    """Of all bytes of the repository, in parts per million."""
+    took_ms: int
+    place: str
+    """Where it was checked."""
+    tool: str
+    version: str
+    code: str = ""
+    """Why it did not pass, for programs."""
+    detail: str = ""
+    """The same, for people."""
+
+    def __post_init__(self) -> None:
+        if self.outcome == "passed" and self.level >= READ and self.bytes_read <= 0:
+            raise ValueError(f"a proof of level {self.level} that read nothing proves nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A copy that is complete in its place; an engine there has ended its recovery."""
+
+    copy: str
+    place: str
+    bytes: int
+    took_ms: int
+    reached_at: int | None = None
+    """Newest time in the data, in seconds since 1970; None where the data does not say."""
+    facts: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
+    """What a witness compares: counts of rows, newest timestamp, digest of the manifest."""
 
 
 class ReportsRole(Protocol):
@@ -157,6 +257,62 @@ class AnswersProbe(Protocol):
         ...
 
 
+class TakesBackups(Driver, Protocol):
+    """Lists, takes and checks copies of a data set in one repository.
+
+    Every question raises `Retryable` where the repository does not answer or is locked, and `Permanent` for a
+    wrong password, a corrupt catalogue, a missing program or a repository that is not the one pinned.
+    """
+
+    async def list_copies(self, action: Action, timeout_s: float) -> Listing:
+        """Changes nothing."""
+        ...
+
+    async def take(self, action: Action, timeout_s: float) -> Taken:
+        """Makes a copy of what the settings name. Raises `OutcomeUnknown` where it may have been made."""
+        ...
+
+    async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
+        """Checks the repository: its structure (level 1), or the bytes of one part of so many (level 2). part
+        counts from 1. What is damaged, or cannot be checked, is an outcome and not an error.
+        """
+        ...
+
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        """What the source holds now, in the words of `Restored.facts`, asked without the tool that makes the
+        copies; empty where nothing can tell. Changes nothing.
+        """
+        ...
+
+    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
+        """Copies the newest copy into another repository, and compares it there. Raises `Permanent` where the
+        tool cannot.
+        """
+        ...
+
+
+class RestoresData(Driver, Protocol):
+    """Restores a copy into an empty place, and starts its engine there where it is a database.
+
+    A place is empty or does not exist; anything else is refused. It is filled under another name and gets
+    its own once it is complete, so that nothing half-restored can be taken for data.
+    """
+
+    async def restore(
+        self, action: Action, timeout_s: float, copy: str, place: str, until: int | None
+    ) -> Restored:
+        """copy: its id; empty for the newest. until: the moment to recover to, in seconds since 1970; None
+        for all there is.
+        """
+        ...
+
+    async def clean_up(self, action: Action, timeout_s: float, place: str) -> None:
+        """Ends what runs in a place that `restore` filled or began to fill, and removes it. Does nothing if
+        nothing is there; raises `Permanent` for a place that no restore made.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class About:
     """subjects: what endpoints it is asked of. verbs: of the port, by which it acts."""
@@ -184,6 +340,8 @@ ABOUT: Final[Mapping[type, About]] = MappingProxyType(
         ReportsHealth: _about("requests and errors, while traffic moves in shares", "service"),
         BootsServers: _about("boot servers, look at their power", "site", "boot"),
         SwitchesPower: _about("switch the circuit", "feed", "start", "stop"),
+        TakesBackups: About("list, take, check and copy backups", frozenset({"store", "backup"})),
+        RestoresData: About("restore", frozenset({"store", "backup"}), frozenset({"restore"})),
         AnswersProbe: About("whether it is alive", frozenset({"store", "service", "site"})),
     }
 )

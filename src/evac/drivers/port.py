@@ -30,6 +30,7 @@ Verb = Literal[
     "ready",
     "shift",
     "verify",
+    "restore",
     "attest",
     "run",
 ]

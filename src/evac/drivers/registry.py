@@ -19,12 +19,15 @@ from evac.drivers import (
     ipmi,
     kubernetes,
     manual,
+    mariadb,
     patroni,
+    pgbackrest,
     postgres,
     powerdns,
     process,
     redfish,
     redis,
+    restic,
 )
 from evac.drivers.port import Driver
 from evac.drivers.spec import DriverSpec
@@ -43,12 +46,15 @@ DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
             kubernetes.DRIVER,
             manual.DRIVER,
             manual.NOOP,
+            mariadb.DRIVER,
             patroni.DRIVER,
+            pgbackrest.DRIVER,
             postgres.DRIVER,
             powerdns.DRIVER,
             process.DRIVER,
             redfish.DRIVER,
             redis.DRIVER,
+            restic.DRIVER,
         )
     }
 )

@@ -6,7 +6,7 @@ A diagnostic is a value: estate rooms make them, report rooms draw them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -22,6 +22,10 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+NOWHERE: Final = Place("")
+"""Of a value that no file holds."""
 
 
 @dataclass(frozen=True, slots=True)

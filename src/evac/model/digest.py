@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from evac.model.canonical import fields_in_order, keys_in_order, ordered, written
-from evac.model.estate import BootServer, Estate, Feed, Hall, Limits, Service, Store, StoreMember
+from evac.model.estate import Backup, BootServer, Estate, Feed, Hall, Limits, Service, Store, StoreMember
 from evac.model.units import QUANTITY_LIMIT
 
 _LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of", "intervals"})
@@ -47,6 +47,8 @@ def _digest(estate: Estate) -> str:
     if estate.lost or estate.traffic:
         summary["now"] = [list(estate.lost), _plain(estate.traffic)]
     summary["stores"] = [_store(store) for store in estate.stores]
+    if not estate.data_sets:
+        del summary["data_sets"]
     if estate.intervals:
         summary["intervals"] = _plain(estate.intervals)
     state = hashlib.sha256(written({name: summary[name] for name in keys_in_order(tuple(summary))}))
@@ -75,15 +77,19 @@ def _store(store: Store) -> dict[str, Any]:
 
 _LATER_FIELDS: Final = MappingProxyType(
     {
+        Backup: frozenset({"copied_from", "deletable", "endpoint", "proven", "schedule", "system"}),
         BootServer: frozenset({"boots"}),
         Feed: frozenset({"close_ms"}),
         Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),
-        Limits: frozenset({"power_margin_permille"}),
+        Limits: frozenset({"backups_at_once", "power_margin_permille"}),
         Service: frozenset({"public_name", "purges"}),
+        Store: frozenset({"backup_policy"}),
         StoreMember: frozenset({"detached"}),
     }
 )
 """Facts that estates of older versions do not have: they count where they are more than nothing."""
+_FALSE_IS_KNOWN: Final = frozenset({"deletable"})
+"""Of these, false is more than nothing."""
 
 _AS_THEY_ARE: Final = frozenset({str, bool, type(None)})
 
@@ -111,7 +117,7 @@ def _plain(value: Any) -> Any:
         return {
             name: item if type(item) in _AS_THEY_ARE else _plain(item)
             for name, item in zip(names, values(value), strict=True)
-            if item or name not in later
+            if item or name not in later or (item is False and name in _FALSE_IS_KNOWN)
         }
     if isinstance(value, Mapping):
         return {key: _plain(value[key]) for key in keys_in_order(tuple(value))}

@@ -255,6 +255,76 @@ class Backup:
     age_ms: int | None = None
     restore_mbps: int | None = None
     verified: date | None = None
+    proven: int | None = None
+    """The proof level (`model.backup`) that was reached on the day it was verified; None is 3, restored."""
+    endpoint: str | None = None
+    """The endpoint whose driver holds it; None where only the files know of it."""
+    system: str | None = None
+    """What it is kept on, such as `object storage` or `tape`: two copies on one system share its faults."""
+    deletable: bool | None = None
+    """Whether the credentials of the source can delete it."""
+    schedule: str | None = None
+    """When it is taken, instead of the schedule of the policy."""
+    copied_from: str | None = None
+    """The endpoint of the copy that it is copied from; None where it is taken from the source."""
+
+    @property
+    def name(self) -> str:
+        """What tells the copies of one data set apart."""
+        return self.endpoint or self.at
+
+
+@dataclass(frozen=True, slots=True)
+class BackupPolicy:
+    """What a company asks of the backups of one data set. Schedules are cron expressions in UTC.
+
+    `waived`: why no backup is needed; the rest says nothing then.
+    """
+
+    copies: int = 3
+    """How many copies there are, the original among them."""
+    systems: int = 2
+    """On how many different systems they are kept."""
+    outside: int = 1
+    """How many backups no loss of one domain takes together with the original."""
+    undeletable: int = 1
+    """How many backups the credentials of the source cannot delete."""
+    rpo_ms: int | None = None
+    """How old the newest copy may become."""
+    keep_ms: int | None = None
+    """How far back one can go."""
+    level: int = 3
+    """The least proof level (`model.backup`) of every copy."""
+    proof_age_ms: int = 180 * 86_400_000
+    """How old a proof of that level may become."""
+    schedule: str | None = None
+    """When backups are taken."""
+    prove: str | None = None
+    """When the next part of every copy is read and checked."""
+    parts: int = 7
+    """In how many parts a copy is read: after so many checks all of it was."""
+    restore_test: str | None = None
+    """When a copy is restored into an empty place and its content is checked."""
+    restore_needs: tuple[str, ...] = ()
+    """Services without which nothing is restored: the catalogue, the key store, the repository server."""
+    keys_at: tuple[str, ...] = ()
+    """Where the keys of the copies are kept."""
+    waived: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """Data that is no store: a volume, a repository, a configuration, what a tool needs to work again."""
+
+    id: str
+    kind: str = "volume"
+    at: str | None = None
+    """Where the original is."""
+    used_by: tuple[str, ...] = ()
+    """Services that need it."""
+    size_gib: int | None = None
+    backups: tuple[Backup, ...] = ()
+    backup_policy: BackupPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +350,8 @@ class Store:
     home: str = ""
     elect_ms: int | None = None
     """How long a majority that is left takes to elect a primary, where it does so by itself."""
+    backup_policy: BackupPolicy | None = None
+    """What its backups have to be; None where nobody has decided it."""
 
     @property
     def primary(self) -> StoreMember | None:
@@ -313,6 +385,8 @@ class Limits:
     hands_at_once: int | None = None
     manual_ms: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     power_margin_permille: int = 0
+    backups_at_once: int | None = None
+    """Backups, checks and restore tests that evac runs at one time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,6 +492,7 @@ class Estate:
     links: tuple[Link, ...] = ()
     services: tuple[Service, ...] = ()
     stores: tuple[Store, ...] = ()
+    data_sets: tuple[DataSet, ...] = ()
     recovery_groups: tuple[RecoveryGroup, ...] = ()
     tools: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     limits: Limits = Limits()

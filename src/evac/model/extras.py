@@ -29,6 +29,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "large": ("numba",),
         "postgres": ("asyncpg",),
         "redis": ("redis",),
+        "mariadb": ("asyncmy",),
         "k8s": ("lightkube",),
         "notices": ("apprise", "standardwebhooks"),
         "otel": ("opentelemetry",),

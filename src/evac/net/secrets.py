@@ -187,7 +187,7 @@ def _from_command(line: str, whole: bool) -> str:
     if not program.startswith("/"):
         raise Permanent("secret-reference", "a command of a secret begins with /", "write command:/path")
     try:
-        said, code = _run(words)
+        said, code = output_of(words, COMMAND_S)
     except (TimeoutError, subprocess.TimeoutExpired):
         raise Permanent("secret-missing", f"{program} did not answer in {COMMAND_S:g} s") from None
     except OSError as error:
@@ -206,13 +206,15 @@ def _from_command(line: str, whole: bool) -> str:
     return text
 
 
-def _run(words: list[str]) -> tuple[bytes, int]:
+def output_of(
+    words: list[str], limit_s: float, environ: Mapping[str, str] | None = None
+) -> tuple[bytes, int]:
     """(what a program says, its exit code); no more is read than a secret may have and one byte. It has ended
-    afterwards. Raises OSError, TimeoutError and TimeoutExpired.
+    afterwards. Without `environ` it gets ours. Raises OSError, TimeoutError and TimeoutExpired.
     """
-    end_s = time.monotonic() + COMMAND_S
+    end_s = time.monotonic() + limit_s
     process = subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environ
     )
     with process:
         try:

@@ -45,7 +45,7 @@ from evac.office.facts import EstateFacts
 from evac.office.hub import Hub, News
 from evac.office.incidents import IncidentDesk
 from evac.office.notices.overview import NoticeBoard
-from evac.office.reckoning import Reckoner, Rules, WhatIf, Worker
+from evac.office.reckoning import CapacityOf, Reckoner, Rules, WhatIf, Worker
 from evac.office.runs import Register
 from evac.office.values import (
     NOBODY,
@@ -125,6 +125,8 @@ class Office:
         self.rules: Rules | None = None
         self._reckoner = reckoner
         self._observation = Observation(0)
+        self._capacity: tuple[tuple[str, Observation], tuple[CapacityOf, ...]] | None = None
+        """The last that was asked for, and of what."""
         self._published = Published(store)
         self._reckoned: tuple[Observation, str] | None = None
         self._problem = "the estate is being read"
@@ -199,6 +201,15 @@ class Office:
     async def what_if(self, domains: Sequence[str]) -> WhatIf:
         """What the loss of these domains at once does, by the roles as last seen. Raises InvalidInput."""
         return await self._reckoner.what_if(self._observation, domains)
+
+    async def capacity(self, digest: str) -> tuple[CapacityOf, ...]:
+        """Of the sites, before and after a plan of the estate as it is now; empty where it is of another one.
+        Raises EvacError.
+        """
+        key = (digest, self._observation)
+        if self._capacity is None or self._capacity[0] != key:
+            self._capacity = key, await self._reckoner.capacity(self._observation, await self.plan(digest))
+        return self._capacity[1]
 
     async def plan(self, digest: str) -> bytes:
         """Canonical bytes of a plan. Raises Corrupt where it is not there whole."""

@@ -12,7 +12,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -28,12 +28,15 @@ from evac.audit.impacts.free_capacity import pool_capacity
 from evac.audit.impacts.planned import plain_where_small
 from evac.engine.lead.policies import digest_of
 from evac.model.errors import EvacError, InvalidInput, Unavailable
+from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.observation import Observation
+from evac.model.plan import Plan
 from evac.model.run_policy import Mode, RunPolicy, WatchProfile
 from evac.model.situation import Situation
 from evac.model.units import RESOURCE_COUNT, RESOURCES
 from evac.office.facts import EstateFacts, LossFacts, loss_facts
+from evac.views.plan_view import capacity, standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,24 @@ class WhatIf:
     services: tuple[FateOf, ...]
     capacity: tuple[CapacityOf, ...] = ()
     """By site and resource, where there is any."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCapacity:
+    """What a plan does to the capacity of the sites."""
+
+    rows: tuple[CapacityOf, ...]
+
+
+def capacity_of_plan(estate: Estate, plan: Plan) -> Iterator[CapacityOf]:
+    """Where the plan itself puts replicas; what it sheds is no longer used."""
+    where = standing(estate, plan)
+    stays = replace(where, after=np.minimum(where.before, where.after))
+    for row, kept in zip(capacity(estate, plan, where), capacity(estate, plan, stays), strict=True):
+        before = row.whole - row.before.dark - row.before.gone
+        left = row.whole - row.after.dark - row.after.gone
+        moved = row.after.used - kept.after.used
+        yield CapacityOf(row.site, row.resource, before, row.before.used, left, kept.after.used, moved)
 
 
 def what_if_of(report: AuditReport, wanted: tuple[str, ...]) -> WhatIf:
@@ -200,6 +221,8 @@ class Reckoner(Protocol):
 
     async def what_if(self, observation: Observation, domains: Sequence[str]) -> WhatIf: ...
 
+    async def capacity(self, observation: Observation, data: bytes) -> tuple[CapacityOf, ...]: ...
+
     def close(self) -> None: ...
 
 
@@ -224,6 +247,11 @@ class Worker:
                 "GET /v1/domains lists them",
             )
         return await self._ask(_what_if, observation, wanted)
+
+    async def capacity(self, observation: Observation, data: bytes) -> tuple[CapacityOf, ...]:
+        """Of the sites, before and after the plan in these bytes."""
+        found = await self._ask(_capacity_of_plan, observation, data)
+        return found.rows
 
     async def _ask(self, work: Callable[..., Answer | tuple[str, str, str]], *more: Any) -> Answer:
         ask = asyncio.to_thread if self._apart is None else self._apart.ask
@@ -295,6 +323,20 @@ def _reckon(
             books = _books_of(path, as_of, policy)
             report = books.audited(observation)
             return Reckoned(facts_of(report, books.digest, books.now), rules_of(books.policy))
+    except EvacError as error:
+        return error.code, error.message, error.hint
+
+
+def _capacity_of_plan(
+    path: str, as_of: date | None, policy: str | None, observation: Observation, data: bytes
+) -> PlannedCapacity | tuple[str, str, str]:
+    from evac.derive import situation
+    from evac.estate.codecs.plan import decode
+
+    try:
+        with _turn:
+            seen = situation.of(_books_of(path, as_of, policy).estate, observation).estate
+            return PlannedCapacity(tuple(capacity_of_plan(seen, decode(data))))
     except EvacError as error:
         return error.code, error.message, error.hint
 

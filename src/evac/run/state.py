@@ -285,7 +285,15 @@ def _step_attested(view: RunView, event: Event) -> None:
 
 
 def _step_retried(view: RunView, event: Event) -> None:
-    i = _moves(view, event, "step_retried")
+    i = view.number(event.step)
+    doubted = view.phases[i] == "unknown"
+    if doubted and not view.may_retry(i):
+        raise _refused(view, event, "is tried again, and its undo or its plan is what is in doubt")
+    _moves(view, event, "step_retried")
+    if doubted:
+        _resolved(view, i)
+        view.release(i)
+        view.unseen[i] = view.attempts[i] + 1
     boot_events.is_retried(view, i, event)
     view.tries[i] = 0
     view.boots.refused.discard(i)

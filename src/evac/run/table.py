@@ -79,6 +79,7 @@ unknown    step_observed:absent  ready
 unknown    step_observed:undone  undone
 unknown    step_attested         succeeded
 unknown    step_skipped          skipped
+unknown    step_retried          ready
 pending    step_attested         succeeded
 ready      step_attested         succeeded
 failed     step_attested         succeeded

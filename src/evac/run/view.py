@@ -254,6 +254,8 @@ class RunView:
         """Unknown steps that were looked at often enough: a person is asked."""
         self.leftover: set[int] = set()
         """Steps without a result that the present plan does not have."""
+        self.unseen: dict[int, int] = {}
+        """Steps in doubt that a person asked to try again -> the attempt that needs to see nothing first."""
         self.undo = Undo()
         self.evidence: dict[int, Mapping[str, Any]] = {}
         self.failures: dict[int, tuple[str, str]] = {}
@@ -386,6 +388,18 @@ class RunView:
     def gate_of(self, i: int) -> str:
         """What a person must agree to before step i starts; empty where nobody is asked, or one agreed."""
         return "" if i in self.gates_open else self.boots.gates.get(i) or self.steps[i].gate
+
+    def may_retry(self, i: int) -> bool:
+        """Whether step i, which is in doubt, may be tried again: no undo, and no step of an earlier plan."""
+        return i not in self.undo.unclear and i not in self.leftover
+
+    def built_on(self, i: int) -> list[str]:
+        """Steps that depend on step i and are done or under way: they are undone before it."""
+        return [
+            self.steps[j].id
+            for j in self.dependents[i]
+            if self.phases[j] == "succeeded" or self.phases[j] in BUSY
+        ]
 
     def number(self, step: str) -> int:
         """The number of a step. Raises RunError for one that the plan does not have."""

@@ -217,12 +217,14 @@ def step_verbs(view: RunView, i: int) -> tuple[Verb, ...]:
     if phase == "failed":
         return ("attest", "retry", "skip") if _may_be_attested(view, i) else ("retry", "skip")
     if phase == "unknown":
-        return ("attest", "retry", "skip")
+        return ("attest", "retry", "skip") if view.may_retry(i) else ("attest", "skip")
     if i in view.manual_running:
         return ("attest",)
     if phase == "ready" and view.gate_of(i):
         return ("approve", "skip")
-    return ("undo",) if phase == "succeeded" and view.steps[i].safe_undo else ()
+    step = view.steps[i]
+    undone = phase == "succeeded" and step.safe_undo and not step.data_set and not view.built_on(i)
+    return ("undo",) if undone and not kind_of(step.kind).makes_primary else ()
 
 
 def run_verbs(view: RunView) -> tuple[Verb, ...]:

@@ -5,7 +5,7 @@ capacity, what is given up.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -385,47 +385,59 @@ def writes_words(plan: Plan) -> str:
 
 
 def answer(planned: Planned) -> tuple[str, str]:
-    """(sentence, state): the plan in one breath."""
+    """(sentences, state): the plan in one breath."""
+    sentences, state = answer_sentences(planned)
+    return " ".join(sentences), state
+
+
+def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
+    """(sentences, state): the plan in one breath, what matters most first."""
     plan = planned.plan
     if not plan.outcomes:
-        return "Nothing is down: no service is affected.", "ok"
+        return ("Nothing is down: no service is affected.",), "ok"
     counts, unjudged = tally(plan), unjudged_words(plan)
     if not counts.known:
-        return f"The loss {unjudged}.", "unknown"
+        return (f"The loss {unjudged}.",), "unknown"
     back, last = _back(plan), _last(plan)
     total = plural(counts.known, "affected service")
     words = f"{number(len(back))} of {total} {'comes' if len(back) == 1 else 'come'} back"
     if len(back) == counts.known:
         words = f"All {total} come back" if len(back) > 1 else "The one affected service comes back"
     words += f", the last {duration(last)} {since(plan.scenario.kind)}." if last is not None else "."
-    state = "ok"
+    told, state = [words], "ok"
     if counts.degraded:
         stay = "stays" if counts.degraded == 1 else "stay"
-        words += f" {number(counts.degraded)} of them {stay} degraded until the horizon."
+        told.append(f"{number(counts.degraded)} of them {stay} degraded until the horizon.")
         state = "warning"
     if counts.unknown:
-        words += f" {number(counts.unknown)} {unjudged}."
+        told.append(f"{number(counts.unknown)} {unjudged}.")
         state = "unknown"
-    for which, told in (("shed", "shed to make room"), ("unplaced", "not coming back")):
+    for which, fate in (("shed", "shed to make room"), ("unplaced", "not coming back")):
         found = [o for o in plan.outcomes if o.state == which]
         if found:
             be = "is" if len(found) == 1 else "are"
-            words += f" {number(len(found))} {be} {told} ({people(sum(o.people for o in found))} people)."
+            told.append(f"{number(len(found))} {be} {fate} ({people(sum(o.people for o in found))} people).")
             state = "error" if which == "unplaced" else "warning"
-    untimed = sum(1 for o in back if o.recovery_ms is None)
-    if untimed:
-        words += f" When {number(untimed)} of them {'is' if untimed == 1 else 'are'} back is not known."
-    if plan.scenario.kind != "lose" and plan.steps:
-        words += f" The work is finished {duration(work_ms(plan))} after its start."
-        writes = writes_words(plan)
-        words += f" {writes[:1].upper()}{writes[1:]}." if writes else ""
-    late = sum(1 for o in back if o.meets_rto is False)
-    if late:
-        words += f" {number(late)} {'comes' if late == 1 else 'come'} back later than promised."
+    told += _timing(plan, back)
+    if any(o.meets_rto is False for o in back):
         state = "error"
     if planned.verdict is not None and not planned.verdict.holds:
-        return f"Do not use this plan: the independent check says that it does not hold. {words}", "error"
-    return words, state
+        return ("Do not use this plan: the independent check says that it does not hold.", *told), "error"
+    return tuple(told), state
+
+
+def _timing(plan: Plan, back: Sequence[Outcome]) -> Iterator[str]:
+    """What is not known, how long the work takes, and what comes back late."""
+    untimed = sum(1 for o in back if o.recovery_ms is None)
+    if untimed:
+        yield f"When {number(untimed)} of them {'is' if untimed == 1 else 'are'} back is not known."
+    if plan.scenario.kind != "lose" and plan.steps:
+        yield f"The work is finished {duration(work_ms(plan))} after its start."
+        if writes := writes_words(plan):
+            yield f"{writes[:1].upper()}{writes[1:]}."
+    late = sum(1 for o in back if o.meets_rto is False)
+    if late:
+        yield f"{number(late)} {'comes' if late == 1 else 'come'} back later than promised."
 
 
 def _back(plan: Plan) -> list[Outcome]:

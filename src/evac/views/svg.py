@@ -117,7 +117,8 @@ def clock(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:g} s"
     if seconds < 3600:
-        return f"{seconds / 60:g} min"
+        whole, rest = divmod(round(seconds), 60)
+        return f"{seconds / 60:g} min" if rest in (0, 30) else f"{whole}:{rest:02} min"
     return f"{seconds / 3600:g} h" if seconds < 172_800 else f"{seconds / 86_400:g} d"
 
 

@@ -16,6 +16,8 @@ from evac.drivers.capabilities import (
     ProvesSync,
     ReportsHealth,
     ReportsRole,
+    RestoresData,
+    TakesBackups,
 )
 from evac.drivers.port import Action, Order, Value, Verb
 from evac.engine.lead.leadership import LEADER
@@ -24,12 +26,15 @@ from tests.contract.capabilities.story import Case, nothing, order
 from tests.contract.capabilities.suites import (
     Adapter,
     Asked,
+    AskedBackups,
     AskedHealth,
     AskedPower,
     AskedProbe,
+    AskedRestore,
     AskedRole,
     AskedSync,
 )
+from tests.sim.backups import Filled, Repository
 from tests.sim.drivers import SPECS, makers
 from tests.sim.faulty_store import at_once
 from tests.sim.floor import Server
@@ -69,6 +74,8 @@ class Stage:
         self.floor = self.world.add_floor("anyang", servers, **limits)
         # Its referee forbids controllers to switch off what is up; an undo is asked to.
         self.floor.cut_off = self.floor.switch_off  # type: ignore[method-assign]
+        for site in ("anyang", "pangyo"):
+            self.world.repositories["messages", site] = Repository(f"of-{site}")
         self.process = VirtualProcess(self.loop, "ansan-1", "ansan")
         lease = None
         while lease is None or lease.token < 7:
@@ -255,6 +262,67 @@ def _of_floor(stage: Stage, verb: Verb) -> Case:
     )
 
 
+def _of_copies(stage: Stage) -> Case:
+    stage.world.repositories["messages", "anyang"].take(1)
+    return _case(
+        stage,
+        _copies("/places/here"),
+        lambda: dict(stage.world.places),
+        lambda: ("ansan", "/places/here") in stage.world.places,
+        tokens=True,
+        epochs=True,
+    )
+
+
+def _copies(place: str = "/places/here", site: str = "anyang") -> Action:
+    return Action("restore", "messages", "restic", "ansan", {"repository": site, "place": place})
+
+
+@contextmanager
+def _of_backups(kind: type, folder: Path) -> Iterator[Asked]:
+    """A repository in anyang with a copy, and an empty one in pangyo."""
+    stage = Stage()
+    places = stage.world.places
+    here = stage.world.repositories["messages", "anyang"]
+    here.take(86_400 * 9)
+
+    async def change() -> None:
+        here.content += 1
+
+    async def spoil() -> None:
+        here.spoilt = True
+
+    async def holds(place: Path) -> bool:
+        found = places.get(("ansan", str(place)))
+        return found is not None and found.tree == "tree-0"
+
+    async def fill(place: Path) -> None:
+        places["ansan", str(place)] = Filled("of someone else", "")
+
+    about = stage.driver("restic"), _copies(), stage.silence, stage.speak
+    if kind is TakesBackups:
+        yield AskedBackups(
+            *about,
+            play=stage.play,
+            change=change,
+            spoil=spoil,
+            wrong={"backup-no-repository": replace(_copies(), target="presence")},
+            to=_copies(site="pangyo"),
+            deletable=False,
+        )
+    else:
+        yield AskedRestore(
+            *about,
+            play=stage.play,
+            place=Path("/places/here"),
+            holds=holds,
+            spoil=spoil,
+            left=later(lambda: sorted((key, one.tree) for key, one in places.items())),
+            fill=fill,
+        )
+    stage.loop.close()
+
+
 def _made(stage: Stage, driver: str, verb: Verb) -> Case:
     match driver:
         case "postgres" | "redis":
@@ -265,6 +333,8 @@ def _made(stage: Stage, driver: str, verb: Verb) -> Case:
             return _of_units(stage, verb)
         case "http" | "command":
             return _of_keys(stage, driver, verb)
+        case "restic":
+            return _of_copies(stage)
         case _:
             return _of_floor(stage, verb)
 
@@ -333,13 +403,15 @@ def _health(folder: Path) -> Iterator[Asked]:
     stage.loop.close()
 
 
-_ASKED = (ReportsRole, ProvesSync, AnswersProbe, ReportsHealth)
+_ASKED = (ReportsRole, ProvesSync, AnswersProbe, ReportsHealth, TakesBackups)
 ADAPTERS = tuple(
     Adapter(
         spec,
         acts=dict.fromkeys((one for one in spec.capabilities if one not in _ASKED), partial(_acts, name)),
         asks={BootsServers: _looks}
         if spec.can(BootsServers)
+        else {one: partial(_of_backups, one) for one in (TakesBackups, RestoresData)}
+        if spec.can(TakesBackups)
         else {
             one: _health if one is ReportsHealth else partial(_asks, one, name)
             for one in _ASKED

@@ -118,6 +118,46 @@ class AskedPower(Asked):
     """Boots one at whose address another machine answers."""
 
 
+@dataclass(slots=True)
+class AskedBackups(Asked):
+    """The action asks a repository with one whole copy of some data."""
+
+    change: Step = field(kw_only=True)
+    """Changes the data, so that a next copy differs."""
+    spoil: Callable[[], Awaitable[None]] = field(kw_only=True)
+    """Flips one byte of the stored content, where a look at the structure does not see it."""
+    lacking: Action | None = None
+    """Asks for something more that does not exist."""
+    wrong: Mapping[str, Action] = field(default_factory=dict)
+    """By the code of the error that each must end in: a wrong password, a missing program."""
+    to: Action | None = None
+    """Another repository that copies can be made in."""
+    lost: Action | None = None
+    """Names another repository to copy to, that refuses us."""
+    deletable: bool | None = None
+    parts: int = 2
+    """How many parts a whole rotation of level 2 is divided into."""
+    levels: tuple[int, ...] = (1, 2)
+    """Levels of proof that the tool can give."""
+    blind: bool = True
+    """Whether a look at the structure misses a byte that was flipped."""
+
+
+@dataclass(slots=True)
+class AskedRestore(Asked):
+    """The action asks a repository with one whole copy of some data."""
+
+    place: Path = field(kw_only=True)
+    """An empty place."""
+    holds: Callable[[Path], Awaitable[bool]] = field(kw_only=True)
+    """Whether a place holds the data, asked past the driver."""
+    spoil: Callable[[], Awaitable[None]] = field(kw_only=True)
+    left: Callable[[], Awaitable[object]] = field(kw_only=True)
+    """What is at and around the place, in a value that compares equal while nothing changed."""
+    fill: Callable[[Path], Awaitable[None]] = field(kw_only=True)
+    """Puts something of someone else into a place."""
+
+
 def adapters() -> Iterator[Adapter]:
     """Of every driver that declares something, real and simulated."""
     for name, spec in DRIVERS.items():

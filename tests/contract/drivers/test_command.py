@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from evac.drivers.command.driver import MAX_OUTPUT_BYTES, CommandDriver
+from evac.drivers.command.driver import CommandDriver
 from evac.drivers.port import Action, Value
+from evac.drivers.programs import MAX_OUTPUT_BYTES
 from evac.model.errors import OutcomeUnknown, Permanent, Retryable
 from tests.contract.adapters.command import SECRET, script
 from tests.contract.capabilities.story import order

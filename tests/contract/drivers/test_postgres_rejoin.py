@@ -11,7 +11,8 @@ import pytest
 from evac.drivers.port import Action
 from evac.drivers.postgres.driver import PostgresDriver
 from evac.model.errors import Permanent
-from evac_lab.servers.postgres import PostgresServer
+from evac_lab.process import give_to
+from evac_lab.servers.postgres import USER, PostgresServer
 from tests.contract.adapters.postgres import DataSet, data_set, query
 from tests.contract.capabilities.story import order
 
@@ -96,6 +97,45 @@ def test_where_a_rewind_fails_a_fresh_copy_helps_and_nothing_is_deleted(server_f
         asyncio.run(story())
 
 
+@pytest.mark.parametrize("how", ["rewind", "copy"])
+def test_a_member_keeps_the_files_that_its_configuration_includes(server_folder: Path, how: str) -> None:
+    with data_set(server_folder, synchronous=()) as world:
+        for member, name in ((world.pangyo, "pangyo"), (world.anyang, "anyang")):
+            (member.data / "site.conf").write_text(f"bonjour_name = '{name}'\n")
+            give_to(USER, member.data / "site.conf")
+            with (member.data / "postgresql.conf").open("a") as file:
+                file.write("include_if_exists = 'site.conf'\n")
+
+        async def story() -> None:
+            world.anyang.stop()
+            await _write(world.pangyo, 101)
+            world.pangyo.kill()
+            world.anyang.start()
+            await _promote_after_power_off(world)
+            action = world.rejoin("dc-pangyo", "dc-anyang")
+            if how == "copy":
+                programs = {**action.settings, "bin": str(_programs_without(world, "pg_rewind"))}
+                action = replace(action, settings=programs)
+            assert (await PostgresDriver().execute(action, PATIENT))["how"] == how
+            assert world.pangyo.sql("SHOW bonjour_name") == "pangyo"
+
+        asyncio.run(story())
+
+
+def test_a_member_that_does_not_start_says_what_its_server_said(server_folder: Path) -> None:
+    with data_set(server_folder, synchronous=()) as world:
+
+        async def story() -> None:
+            world.pangyo.kill()
+            await _promote_after_power_off(world)
+            (world.pangyo.data / "postgresql.conf").write_text("port = nowhere\n")
+            with pytest.raises(Permanent, match='invalid value for parameter "port"') as raised:
+                await PostgresDriver().execute(world.rejoin("dc-pangyo", "dc-anyang"), PATIENT)
+            assert raised.value.code == "not-started"
+
+        asyncio.run(story())
+
+
 def _programs_without(world: DataSet, *failing: str) -> Path:
     """The real programs, but some only fail."""
     folder = world.folder / "bin"
@@ -126,7 +166,7 @@ def test_a_rejoin_that_broke_off_half_way_goes_on_with_what_was_archived(server_
             assert (world.pangyo.folder / "data.evac-rejoin").exists()
             # A rewind that broke off leaves the primary's settings in the folder, as here.
             (world.pangyo.data / "postgresql.conf").write_text("port = 1\n")
-            assert (await driver.observe(action, order(timeout_s=2.0))).outcome == "unclear"
+            assert (await driver.observe(action, order(timeout_s=2.0))).outcome == "absent"
             evidence = await driver.execute(action, PATIENT)
             assert evidence["how"] == "copy"
             assert evidence["upstream"] == _address(world.anyang)

@@ -11,8 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from click.testing import CliRunner
 
-from evac.app import fetching
-from evac.app.fetching import fetch
+from evac.app.fetching import fetch, servers
 from evac.cli.program import cli
 from evac.estate import load
 from evac.model.errors import InvalidInput
@@ -148,6 +147,6 @@ def test_no_server_a_wrong_kind_and_an_answer_without_an_end(
         fetch("netbox", "http://127.0.0.1:9", tmp_path)
     with pytest.raises(InvalidInput, match="not imported from a server"):
         fetch("csv", server, tmp_path)
-    monkeypatch.setattr(fetching, "ANSWER_BYTES_MAX", 10)
+    monkeypatch.setattr(servers, "ANSWER_BYTES_MAX", 10)
     with pytest.raises(InvalidInput, match="more than"):
         fetch("netbox", server, tmp_path)

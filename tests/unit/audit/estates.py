@@ -12,6 +12,7 @@ import numpy as np
 
 from evac.audit import AuditReport, Finding, audit
 from evac.model.estate import (
+    BackupPolicy,
     Dependency,
     Estate,
     Pool,
@@ -89,6 +90,7 @@ def sound(cores: int = 100) -> Estate:
                 rpo_ms=0,
                 fence_ms=5_000,
                 promote_ms=10_000,
+                backup_policy=BackupPolicy(waived="the tests of backups have their own"),
             ),
         ),
         tools=MappingProxyType(dict.fromkeys(TOOL_ROLES, ("deploy",))),

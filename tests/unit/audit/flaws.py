@@ -10,6 +10,7 @@ from types import MappingProxyType
 from evac.model.estate import (
     Automation,
     Backup,
+    BackupPolicy,
     Dependency,
     Estate,
     Expiring,
@@ -32,7 +33,13 @@ class Flaw:
 
 
 def _store(name: str, *members: StoreMember, **facts: object) -> Store:
-    plain: dict[str, object] = {"automatic": True, "rpo_ms": 0, "fence_ms": 0, "promote_ms": 10_000} | facts
+    plain: dict[str, object] = {
+        "automatic": True,
+        "rpo_ms": 0,
+        "fence_ms": 0,
+        "promote_ms": 10_000,
+        "backup_policy": NOT_NEEDED,
+    } | facts
     return Store(name, name, "postgresql", members, **plain)  # type: ignore[arg-type]
 
 
@@ -164,7 +171,16 @@ def unrehearsed(estate: Estate) -> Estate:
 
 def untested(estate: Estate) -> Estate:
     backups = (Backup("west", 10, HOUR, 1_000),)
-    stores = tuple(replace(d, backups=backups) if d.id == "orders" else d for d in estate.stores)
+    return with_backups(estate, backups, None)
+
+
+NOT_NEEDED = BackupPolicy(waived="the tests of backups have their own")
+
+
+def with_backups(estate: Estate, backups: tuple[Backup, ...], policy: BackupPolicy | None) -> Estate:
+    stores = tuple(
+        replace(d, backups=backups, backup_policy=policy) if d.id == "orders" else d for d in estate.stores
+    )
     return replace(estate, stores=stores)
 
 

@@ -10,12 +10,20 @@ from click.testing import CliRunner, Result
 from evac.cli import init_command
 from evac.cli.program import cli
 from evac.estate import load
+from tests.unit.app.api_server import kubeconfig, serving
 
 HOSTS = "host;site;cores;role\nweb-1;fra;32;shop\nweb-2;muc;32;shop\n"
 MANIFEST = (
     "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: login}\n"
     "spec: {replicas: 2, template: {spec: {containers: [{name: a}]}}}\n"
 )
+
+DEPLOYMENT = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "checkout", "namespace": "prod"},
+    "spec": {"replicas": 2, "template": {"spec": {"containers": [{"name": "a"}]}}},
+}
 
 
 @pytest.fixture
@@ -112,5 +120,15 @@ def test_contexts_of_kubectl_become_hints_without_their_credentials(company: Pat
         "users:\n- name: b\n  user: {token: hunter2}\n"
     )
     done = invoke(company, "--no-audit")
-    assert "kubectl --context prod-eu get" in done.output
+    assert "not read yet - kubectl context prod-eu: evac init --context prod-eu" in done.output
     assert "hunter2" not in done.output
+
+
+@pytest.mark.enable_socket
+def test_a_context_of_kubectl_becomes_a_source_that_is_asked(company: Path) -> None:
+    with serving([DEPLOYMENT]) as api:
+        kubeconfig(company / "no-kubeconfig", {"prod-eu": ({"server": api.url}, {"token": "hunter2"})})
+        done = invoke(company, "--no-audit", "--context", "muc=prod-eu")
+    assert done.exit_code == 0, done.output
+    assert "muc: {kind: kubernetes, context: prod-eu, site: muc}" in (company / "estate.yaml").read_text()
+    assert "checkout" in {service.id for service in load(company / "estate").services}

@@ -6,6 +6,7 @@ import random
 from types import MappingProxyType
 from typing import Any
 
+from evac.credit import formulas
 from evac.credit import rules as r
 from evac.credit.exact import Account
 from evac.credit.windows import DAY_MS, Window, cycle_of
@@ -31,11 +32,11 @@ def windows(rng: random.Random) -> list[Window]:
     return found
 
 
-def _money(rng: random.Random, most: int = 100_000) -> r.Money:
-    return r.Money(rng.randint(1, most), "KRW")
+def _money(rng: random.Random, most: int = 100_000) -> formulas.Money:
+    return formulas.Money(rng.randint(1, most), "KRW")
 
 
-def _formula(rng: random.Random) -> r.Formula:
+def _formula(rng: random.Random) -> formulas.Formula:
     match rng.randrange(8):
         case 0:
             tiers = []
@@ -44,25 +45,29 @@ def _formula(rng: random.Random) -> r.Formula:
                 length = rng.choice(LENGTHS)
                 either = rng.random() < 0.5
                 tiers.append(
-                    r.Tier(rng.randint(1, 1_500_000), *((uptime, None) if either else (None, length)))
+                    formulas.Tier(rng.randint(1, 1_500_000), *((uptime, None) if either else (None, length)))
                 )
-            return r.Tiers(tuple(tiers))
+            return formulas.Tiers(tuple(tiers))
         case 1 | 2:
-            return r.ProRata(rng.choice((1_000, 10_000, 1_500, 1)), rng.choice((1, 60_000, HOUR, DAY_MS, 7)))
+            return formulas.ProRata(
+                rng.choice((1_000, 10_000, 1_500, 1)), rng.choice((1, 60_000, HOUR, DAY_MS, 7))
+            )
         case 3:
-            return r.Fixed(_money(rng))
+            return formulas.Fixed(_money(rng))
         case 4:
             starts = sorted(rng.sample(range(1_660_000_000_000, 1_710_000_000_000, 86_400_000), 3))
-            rates = tuple(r.Rate(start, _money(rng)) for start in starts)
-            return r.PerDay(rates, rng.choice((0, DAY_MS, 2 * DAY_MS)))
+            rates = tuple(formulas.Rate(start, _money(rng)) for start in starts)
+            return formulas.PerDay(rates, rng.choice((0, DAY_MS, 2 * DAY_MS)))
         case 5:
-            return r.Days(rng.randint(1, 30))
+            return formulas.Days(rng.randint(1, 30))
         case 6:
             worth = _money(rng) if rng.random() < 0.5 else None
-            return r.Voucher("gift", rng.randint(1, 3), worth, worth is None)
+            return formulas.Voucher("gift", rng.randint(1, 3), worth, worth is None)
         case _:
             steps = sorted(rng.sample(range(1, 500_000), 3))
-            return r.Bands(tuple(r.Band(r.Money(step, "KRW"), _money(rng)) for step in steps))
+            return formulas.Bands(
+                tuple(formulas.Band(formulas.Money(step, "KRW"), _money(rng)) for step in steps)
+            )
 
 
 def _rule(rng: random.Random, number: int) -> r.Rule:
@@ -74,7 +79,7 @@ def _rule(rng: random.Random, number: int) -> r.Rule:
     def maybe(value: Any, share: float = 0.2) -> Any:
         return value if rng.random() < share else None
 
-    hourly = isinstance(formula, r.ProRata) and rng.random() < 0.3
+    hourly = isinstance(formula, formulas.ProRata) and rng.random() < 0.3
     return r.Rule(
         f"r{number}",
         formula,
@@ -94,7 +99,7 @@ def _rule(rng: random.Random, number: int) -> r.Rule:
         maybe(rng.choice((1, 500_000, 1_000_000))) if not hourly else None,
         maybe(_money(rng)),
         maybe(_money(rng, 500)),
-        fallback=MappingProxyType({"app-store": _money(rng)} if isinstance(formula, r.Days) else {}),
+        fallback=MappingProxyType({"app-store": _money(rng)} if isinstance(formula, formulas.Days) else {}),
     )
 
 
@@ -119,6 +124,7 @@ def accounts(rng: random.Random, count: int) -> list[Account]:
             rng.choice((0, 1_000, 2_000, 333)),
             rng.random() < 0.5,
             rng.choice((0, 0, 1, rng.randrange(600_000))),
+            granted=rng.choice((0, 0, 0, rng.randrange(1, 300_000))),
         )
         for i in range(count)
     ]

@@ -12,7 +12,8 @@ import pytest
 
 from evac.credit import columns, sql
 from evac.credit.exact import Account, Line, lines_of
-from evac.credit.rules import Fixed, Money, ProRata, Rule, RuleSet
+from evac.credit.formulas import Fixed, Money, ProRata
+from evac.credit.rules import Rule, RuleSet
 from evac.credit.windows import Window
 from tests.unit.credit import random_cases
 

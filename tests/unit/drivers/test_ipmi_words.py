@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from evac.drivers.command.driver import Ended
 from evac.drivers.credentials import Refused
 from evac.drivers.ipmi.driver import IpmiTarget, Unanswered, understood
+from evac.drivers.programs import Ended
 from evac.model.errors import ActionError, Permanent, Retryable
 
 TARGET = IpmiTarget(

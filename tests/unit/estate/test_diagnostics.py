@@ -27,6 +27,15 @@ def _end(words: str, of: str = "s", mark: str = "") -> str:
     )
 
 
+def _backups(words: str, endpoints: str = "") -> str:
+    """An estate with one store at `a`, and what is said of its backups."""
+    return (
+        f"{HEAD}stores: {{s: {{engine: e, members: [{{at: a, mode: primary}}], {words}}}}}\n"
+        f"endpoints: {{{endpoints}}}\n"
+    )
+
+
+_COMMAND = "for: s, at: a, driver: command, settings: {verify: [x]}"
 YAML_CASES: list[tuple[str, str, str]] = [
     ("yaml-syntax", "evac: 1\nsites: {a: ]‹", ""),
     ("yaml-syntax", "evac: 1\n‹\tsites: {}\n", "there is a tab here"),
@@ -54,6 +63,19 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ("too-many-replicas", services("replicas: ‹2 M"), "check the number"),
     ("too-many-replicas", services("replicas: ‹{a: 1 M, b: 1}"), "check the number"),
     ("too-deep", "evac: 1\nname: " + "[" * 999 + "‹" + "[" * 9000, "seven"),
+    ("not-a-schedule", _backups("backup_policy: {schedule: ‹every day}"), "15 1 * * *"),
+    ("not-a-schedule", _backups("backup_policy: {schedule: ‹61 1 * * *}"), "15 1 * * *"),
+    ("not-a-schedule", _backups("backup_policy: {schedule: ‹0 0 30 2 *}"), "15 1 * * *"),
+    ("backup-policy-impossible", _backups("backup_policy: ‹{copies: 2, outside: 2}"), "raise copies"),
+    ("backup-policy-impossible", _backups("backup_policy: ‹{copies: 2, systems: 3}"), "raise copies"),
+    (
+        "backup-endpoint-shared",
+        _backups("backups: [{at: a, endpoint: e}, {at: b, endpoint: ‹e}]", f"e: {{{_COMMAND}}}"),
+        "of its own",
+    ),
+    ("backup-copied-from-nothing", _backups("backups: [{at: b, copied_from: ‹e}]", f"e: {{{_COMMAND}}}"), ""),
+    ("name-unknown", _backups("backups: [{at: b, endpoint: ‹gone}]"), "under endpoints:"),
+    ("id-taken", _backups("backups: []") + "data_sets: {‹s: {at: a}}\n", "rename one"),
     ("interval-ends", services("people: ‹[3]"), "write [LOW, HIGH]"),
     ("interval-ends", services("people: ‹[]"), "write [LOW, HIGH]"),
     ("interval-ends", services("start: ‹[60 s, 90 s, 150 s]"), "write [LOW, HIGH]"),
@@ -139,7 +161,11 @@ YAML_CASES: list[tuple[str, str, str]] = [
         "      settings: {agent: 'http://localhost:2', unit: x, secret: ‹'env:K'}}\n",
         "a key of its own",
     ),
-    ("endpoint-never-asked", _end("driver: ‹command"), "drivers for a store: patroni, postgres, redis"),
+    (
+        "endpoint-never-asked",
+        _end("driver: ‹command"),
+        "drivers for a store: mariadb, patroni, postgres, redis",
+    ),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
     ("endpoint-never-asked", _end("driver: ‹manual"), "done by a person"),
     ("endpoint-never-asked", _end("driver: ‹haproxy", of="a"), "say so: fence: network"),

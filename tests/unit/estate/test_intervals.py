@@ -147,7 +147,7 @@ def _leaves(fields: tuple[Field, ...]) -> list[Field]:
     return found
 
 
-DECIDED = frozenset({"rto", "rpo", "horizon", "tolerance", "image_offset"})
+DECIDED = frozenset({"rto", "rpo", "horizon", "tolerance", "image_offset", "keep", "proof_age"})
 
 
 @pytest.mark.parametrize("section", ["", *(s.key for s in SECTIONS)])

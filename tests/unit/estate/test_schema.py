@@ -113,7 +113,10 @@ stores:
     members:
       - {at: pangyo, mode: primary}
       - {at: anyang, mode: sync, lag: 0 s, votes: 1}
-    backups: [{at: anyang, size: 2 TiB, age: 24 h, restore: 4 Gbit/s, verified: 2026-10-01}]
+    backups: [{at: anyang, size: 2 TiB, age: 24 h, restore: 4 Gbit/s, verified: 2026-10-01, deletable: false}]
+    backup_policy: {rpo: 24 h, keep: 30 d, level: 4, schedule: "15 1 * * *", keys_at: [anyang]}
+data_sets:
+  wiki: {kind: volume, at: pangyo, used_by: [search], size: 20 GiB, backup_policy: {waived: rebuilt}}
 recovery_groups:
   money: {stores: [accounts], tolerance: 0 s}
 expiring:

@@ -22,6 +22,7 @@ AMOUNTS = st.one_of(st.none(), st.integers(0, 2_000_000), st.integers(0, QUANTIT
 STATED = st.one_of(st.integers(0, 200_000), st.integers(0, QUANTITY_LIMIT))
 DAYS = st.dates(date(2000, 1, 1), date(2100, 1, 1))
 MAYBE_DAY = st.none() | DAYS
+SCHEDULES = st.sampled_from([None, "15 1 * * *", "*/5 * * * *", "0 3 1-7 * SUN"])
 FLAGS = st.sampled_from([None, True, False])
 SHARES = st.fractions(Fraction(1, 10_000), 1, max_denominator=10_000)
 TEXTS = st.one_of(
@@ -100,6 +101,7 @@ def estates(draw: Any) -> m.Estate:
         _store(draw, i, (*domains, *(fleet.server_name(k) for k in range(len(fleet)))))
         for i in _ids(draw, "d-")
     )
+    data_sets = tuple(_data_set(draw, i, domains, services) for i in _ids(draw, "x-"))
     service_ids, store_ids = tuple(s.id for s in services), tuple(s.id for s in stores)
     replicas = _replicas(draw, services, fleet, pools, sites)
     weights = tuple(draw(st.lists(st.integers(0, 1_000), min_size=1, max_size=5)))
@@ -123,6 +125,7 @@ def estates(draw: Any) -> m.Estate:
         links=_links(draw, names),
         services=services,
         stores=stores,
+        data_sets=data_sets,
         recovery_groups=tuple(
             m.RecoveryGroup(i, _some(draw, store_ids), draw(STATED)) for i in _ids(draw, "r-")
         ),
@@ -293,7 +296,18 @@ def _store(draw: Any, name: str, places: tuple[str, ...]) -> m.Store:
         for k, at in enumerate(spots)
     )
     backups = tuple(
-        m.Backup(at, draw(AMOUNTS), draw(AMOUNTS), draw(AMOUNTS), draw(MAYBE_DAY)) for at in spots[:2]
+        m.Backup(
+            at,
+            draw(AMOUNTS),
+            draw(AMOUNTS),
+            draw(AMOUNTS),
+            draw(MAYBE_DAY),
+            draw(st.none() | st.integers(0, 5)),
+            system=draw(st.none() | TEXTS),
+            deletable=draw(FLAGS),
+            schedule=draw(SCHEDULES),
+        )
+        for at in spots[:2]
     )
     return m.Store(
         name,
@@ -307,6 +321,38 @@ def _store(draw: Any, name: str, places: tuple[str, ...]) -> m.Store:
         draw(STATED),
         draw(AMOUNTS),
         draw(st.sampled_from(FENCE_RUNGS)),
+        backup_policy=_policy(draw, places),
+    )
+
+
+def _data_set(draw: Any, name: str, places: tuple[str, ...], services: tuple[m.Service, ...]) -> m.DataSet:
+    backups = tuple(
+        m.Backup(at, age_ms=draw(AMOUNTS)) for at in draw(st.sets(st.sampled_from(places), max_size=2))
+    )
+    at = draw(st.sampled_from([None, *places]))
+    used_by = _some(draw, tuple(service.id for service in services))
+    return m.DataSet(name, draw(TEXTS), at, used_by, draw(AMOUNTS), backups, _policy(draw, places))
+
+
+def _policy(draw: Any, places: tuple[str, ...]) -> m.BackupPolicy | None:
+    if draw(st.booleans()):
+        return None
+    copies = draw(st.integers(1, 9))
+    return m.BackupPolicy(
+        copies,
+        draw(st.integers(1, copies)),
+        draw(st.integers(0, copies - 1)),
+        draw(st.integers(0, copies - 1)),
+        draw(AMOUNTS),
+        draw(AMOUNTS),
+        draw(st.integers(0, 5)),
+        draw(STATED),
+        draw(SCHEDULES),
+        draw(SCHEDULES),
+        draw(st.integers(1, 30)),
+        draw(SCHEDULES),
+        keys_at=tuple(sorted(draw(st.sets(st.sampled_from(places), max_size=2)))),
+        waived=draw(st.none() | TEXTS),
     )
 
 

@@ -19,6 +19,7 @@ import polars as pl
 from evac.app.credit import intake
 from evac.app.credit.case import Case, no_space, write_once
 from evac.credit import columns, sql
+from evac.credit.claims import judged
 from evac.credit.exact import Account, lines_of
 from evac.credit.ledger import TOTAL_FIELDS, Total, envelope, line_id, summed
 from evac.credit.rules import MONEY, Rule, RuleSet
@@ -66,6 +67,31 @@ def compute(
         write_once(made, canonical_json(document) + b"\n")
     found: dict[str, Any] = orjson.loads(made.read_bytes())
     return found
+
+
+def settle(
+    case: Case,
+    rules: RuleSet,
+    sources: Sequence[Path],
+    who: str,
+    now_ms: int,
+    partitions: int = 0,
+    progress: Progress = lambda done, of: None,
+) -> dict[str, Any]:
+    """Take accounts in, compute the ledger, and record that it is the one that counts.
+
+    Raises what `intake.take_in` and `compute` raise.
+    """
+    with case.changing():
+        windows = case.windows()
+        claims = judged(rules, windows.now, case.claims(), case.decisions())
+        accounts, count = intake.take_in(case, sources, partitions, claims)
+        document = compute(case, rules, windows, accounts, count, progress)
+        made = [entry.data["ledger"] for entry in case.entries() if entry.kind == "computed"]
+        if made[-1:] != [document["ledger"]]:
+            data = {"ledger": document["ledger"], "digest": ledger_digest(document)}
+            case.record("computed", now_ms, who, data)
+    return document
 
 
 def ledger_digest(document: dict[str, Any]) -> str:

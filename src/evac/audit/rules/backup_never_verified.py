@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Final
 
-from evac.audit.context import Context, Rule
+from evac.audit.context import Context, Rule, data_paths, day_of
 from evac.audit.findings import Finding
+from evac.model.backup import RESTORED, CopyState
+from evac.model.estate import BackupPolicy
 
-OLD: Final = timedelta(days=180)
+_DONE: Final = ("listed", "checked", "read", "restored for a test", "compared with a witness", "served from")
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Warning: no restore on record, the last one half a year old, or size and rate not known."""
-    for store in context.estate.stores:
-        for number, backup in enumerate(store.backups):
-            if backup.verified is None:
-                words = "was never restored for a test"
-            elif context.as_of is not None and backup.verified < context.as_of - OLD:
-                words = f"was last restored for a test on {backup.verified}"
-            elif backup.size_gib is None or not backup.restore_mbps:
-                words = "has no known size or restore rate, so it does not count"
-            else:
+    """Warning: never proven at the level that is asked, not recently enough, or size and rate not known."""
+    for verdict in context.data:
+        if verdict.state == "waived":
+            continue
+        for number, copy in enumerate(verdict.copies):
+            words = _wrong(copy, verdict.policy)
+            if not words:
                 continue
             yield RULE.finding(
                 context,
                 "warning",
-                f"{store.id} at {backup.at}",
-                f"the backup of {store.id} at {backup.at} {words}",
-                "Restore it, check it, and write down the day and the rate.",
-                paths=(
-                    f"stores/{store.id}/backups/{number}",
-                    f"stores/{store.id}/backups",
-                    f"stores/{store.id}",
-                ),
+                f"{verdict.data_set} at {copy.at}",
+                f"the backup of {verdict.data_set} at {copy.at} {words}",
+                "Restore it, check it, and write down the day and the rate, or let evac do it on a schedule.",
+                paths=data_paths(verdict, number),
             )
+
+
+def _wrong(copy: CopyState, policy: BackupPolicy) -> str:
+    """What is wrong with the proof of a copy; empty if nothing is. Errors are for EV138."""
+    if copy.failed is not None:
+        return ""
+    if copy.proven == "met" or (copy.last is not None and copy.proven == "unknown" and _asked(copy, policy)):
+        return (
+            "" if copy.restore_ms is not None else "has no known size or restore rate, so it does not count"
+        )
+    level = max(policy.level, RESTORED) if copy.last is None else policy.level
+    if copy.last is None:
+        return f"was never {_DONE[level]}"
+    if copy.proven == "missed":
+        return f"was last {_DONE[level]} on {day_of(copy.last)}"
+    return f"was never {_DONE[level]}; on {day_of(copy.last)} it was {_DONE[copy.last.level]}"
+
+
+def _asked(copy: CopyState, policy: BackupPolicy) -> bool:
+    """Whether the last proof has the level that is asked; its age is not known then."""
+    return copy.last is not None and copy.last.level >= policy.level
 
 
 RULE = Rule(

@@ -7,20 +7,12 @@ What it means when the program ends (the numbers of sysexits.h):
     anything else, or its time was over                            it may have been done: observe first
 `observe_argv` ends with 0 when it is done, with 1 when it is not; anything else is unclear. The program finds
 its order in EVAC_ variables. What it writes is kept bounded, with every secret given to it hidden.
-
-A program is given a list of arguments, and its whole group ends with it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
 import re
 import shutil
-import signal
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +20,7 @@ from evac.drivers import parameters
 from evac.drivers.capabilities import Fences
 from evac.drivers.command import DRIVER
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
+from evac.drivers.programs import Ended, environment, given, run_program
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net import secrets
 from evac.net.secrets import Secret
@@ -37,7 +30,6 @@ VERBS: Final[frozenset[Verb]] = frozenset(
 )
 AGAIN_CODE: Final = 75
 NOT_DONE_CODES: Final = frozenset({64, 65, 66, 67, 68, 69, 70, 72, 73, 76, 77, 78})
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _SHOWN: Final = 800
 
 
@@ -150,24 +142,9 @@ def _variables(action: Action, order: Order, what: str) -> tuple[dict[str, str],
     for key, value in action.parameters.items():
         name = re.sub(r"[^A-Z0-9_]", "_", key.upper())
         variables[f"EVAC_PARAMETER_{name}"] = _words(value)
-    given_ones, hidden = _given(action.settings)
+    given_ones, hidden = given(action.settings)
     clean = {name: value.replace("\0", " ") for name, value in (given_ones | variables).items()}
     return clean, hidden
-
-
-def _given(settings: Mapping[str, Value]) -> tuple[dict[str, str], tuple[Secret, ...]]:
-    found: dict[str, str] = {}
-    hidden: list[Secret] = []
-    for entry in parameters.many(settings, "env"):
-        name, separator, value = entry.partition("=")
-        if not separator or not _NAME.fullmatch(name):
-            raise Permanent("setting-wrong", "env is a list of NAME=value or NAME=reference")
-        if value.startswith(("env:", "file:")):
-            secret = secrets.resolve(value)
-            hidden.append(secret)
-            value = secret.reveal()
-        found[name] = value
-    return found, tuple(hidden)
 
 
 def _words(value: Value) -> str:
@@ -190,95 +167,3 @@ def _evidence(ended: Ended, hidden: tuple[Secret, ...]) -> dict[str, str | int |
         text = text[: -max(len(secret.reveal()) for secret in hidden)]
     code = -1_000 if ended.code is None else ended.code
     return {"exit_code": code, "output": text[-_SHOWN:].strip(), "output_whole": ended.whole}
-
-
-MAX_OUTPUT_BYTES: Final = 65_536
-REAP_S: Final = 1.0
-PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "HOME")
-"""The only variables of our own environment that a program gets without being named."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a program ended. code: its exit status, below 0 by a signal, None when its time was over. output:
-    the first `MAX_OUTPUT_BYTES` of what it wrote; whole: whether that is all.
-    """
-
-    code: int | None
-    output: str
-    whole: bool
-
-
-def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """A small environment: what is always passed on, and `extra`."""
-    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return {**passed, **extra}
-
-
-async def run_program(
-    argv: Sequence[str], *, env: Mapping[str, str], timeout_s: float, cwd: str = ""
-) -> Ended:
-    """Runs it to its end, or until its time is over; then nothing of its group is left. Raises `Permanent`
-    when it cannot be started at all.
-    """
-    if not argv or not all(argv[:1]):
-        raise Permanent("command-missing", "no command is given")
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=dict(env),
-            cwd=cwd or None,
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "an argument holds a null character"
-        raise Permanent("command-not-started", f"{Path(argv[0]).name} cannot be started: {why}") from error
-    kept = bytearray()
-    reading = asyncio.ensure_future(_drain(process, kept))
-    code: int | None = None
-    try:
-        async with asyncio.timeout(timeout_s):
-            code = await _exit_code(process)
-    except TimeoutError:
-        pass
-    finally:
-        # Also after an ordinary end: a child that stays behind would go on acting for nobody.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await _settle(process, reading)
-    output = bytes(kept[:MAX_OUTPUT_BYTES]).decode("utf-8", "replace")
-    return Ended(code, output, len(kept) <= MAX_OUTPUT_BYTES)
-
-
-async def _exit_code(process: asyncio.subprocess.Process) -> int:
-    """The exit status as soon as there is one. `Process.wait` also waits for whoever holds the output."""
-    pause = 0.001
-    while process.returncode is None:
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, 0.02)
-    return process.returncode
-
-
-async def _drain(process: asyncio.subprocess.Process, kept: bytearray) -> None:
-    """Reads all it writes, so that it never blocks, and keeps the first part."""
-    assert process.stdout is not None
-    while part := await process.stdout.read(65_536):
-        kept += part[: MAX_OUTPUT_BYTES + 1 - len(kept)]
-
-
-async def _settle(process: asyncio.subprocess.Process, reading: asyncio.Future[None]) -> None:
-    """Waits shortly for process and output; a grandchild in a session of its own may keep the pipe."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(REAP_S):
-            await _exit_code(process)
-            await asyncio.shield(reading)
-    if not reading.done():
-        reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await reading
-    transport = getattr(process, "_transport", None)
-    if transport is not None:
-        transport.close()

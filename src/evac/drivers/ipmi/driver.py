@@ -20,11 +20,11 @@ from typing import Final
 
 from evac.drivers import parameters
 from evac.drivers.capabilities import BootsServers, Fences, PowerReport
-from evac.drivers.command.driver import Ended, environment, run_program
 from evac.drivers.credentials import CODE as REFUSED
 from evac.drivers.credentials import Credential, Credentials, Places, Refused, Verdict
 from evac.drivers.ipmi import DRIVER
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
+from evac.drivers.programs import Ended, environment, run_program
 from evac.drivers.redfish.settings import (
     ANSWER_S,
     REFUSALS_AT_MOST,

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping
@@ -30,11 +31,14 @@ from evac.drivers.parameters import many, text
 from evac.drivers.port import Action
 from evac.drivers.postgres.facts import Commit, Control, lsn_text, parse_commit, parse_control, segment_name
 from evac.drivers.postgres.link import FAILURES, Member, member_of, translate
+from evac.drivers.postgres.own_files import keep
 from evac.model.errors import OutcomeUnknown, Permanent
 from evac.net.secrets import scrub
 
 OUTPUT_BYTES = 65_536
 STOP_S = 20
+SAID = re.compile(r"\b[A-Z]{3,10}:\s+(.+)$")
+"""What a server says in a line of its log, after the time and the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,29 +133,55 @@ async def control(place: Place, timeout_s: float = 10) -> Control:
     return parse_control(await program(place, "pg_controldata", "-D", str(place.data), timeout_s=timeout_s))
 
 
+async def runs(place: Place) -> bool:
+    """Whether a server runs on the data folder. `pg_ctl` ends with 3 where none does, with 4 without
+    a folder. Raises as `program` does.
+    """
+    said = await program(place, "pg_ctl", "-D", str(place.data), "status", timeout_s=10, allowed=(0, 3, 4))
+    return "server is running" in said
+
+
 async def stop(place: Place) -> None:
     """Ends the server of the data folder, if one runs. A fast stop; at once if that takes too long."""
     data = str(place.data)
     for mode in ("fast", "immediate"):
         argv = ("pg_ctl", "-D", data, "-m", mode, "-w", "-t", str(STOP_S), "stop")
         await program(place, *argv, timeout_s=STOP_S + 5, allowed=(0, 1))
-        # 3: no server runs.
-        if "no server running" in await program(
-            place, "pg_ctl", "-D", data, "status", timeout_s=10, allowed=(0, 3)
-        ):
+        if not await runs(place):
             return
     raise Permanent("not-stopped", "the member's server does not stop", "stop it by hand")
 
 
 async def start(place: Place, timeout_s: float, options: str = "") -> None:
-    """Starts the server and waits until it takes connections. options: more `-c` settings."""
+    """Starts the server and waits until it takes connections. options: more `-c` settings. Raises `Permanent`
+    with what the server wrote where it does not start.
+    """
     log = place.data / "evac_start.log"
+    before = log.stat().st_size if log.exists() else 0
     argv = ("pg_ctl", "-D", str(place.data), "-w", "-t", str(max(1, int(timeout_s))), "-l", str(log), "-s")
     # The server inherits our output and never closes it: a pipe would be waited for as long as it runs.
     sink = Path(os.devnull)
-    await program(
-        place, *argv, *(("-o", options) if options else ()), "start", timeout_s=timeout_s + 5, output=sink
-    )
+    more = ("-o", options) if options else ()
+    try:
+        await program(place, *argv, *more, "start", timeout_s=timeout_s + 5, output=sink)
+    except Permanent as error:
+        why = await asyncio.to_thread(_why_not_started, log, before)
+        raise Permanent(
+            "not-started",
+            f"the member's server does not start: {why or error.message}",
+            f"see {log}; start it by hand, or put right what it names and retry",
+        ) from error
+
+
+def _why_not_started(log: Path, begin: int) -> str:
+    """The last lines of a server's log that it wrote from there on, without their times."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(begin, log.stat().st_size - OUTPUT_BYTES))
+            lines = file.read(OUTPUT_BYTES).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return "; ".join(match[1] if (match := SAID.search(line)) else line for line in lines[-4:])[:600]
 
 
 @asynccontextmanager
@@ -177,7 +207,6 @@ async def shut_in(place: Place, action: Action, timeout_s: float) -> AsyncIterat
 
 
 MANIFEST = "manifest.json"
-SETTINGS = ("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf")
 BATCH = 500
 ARCHIVES_MOST = 99
 
@@ -290,9 +319,7 @@ def _copy_files(place: Place, partial: Path, found: Control, fork: tuple[int, in
         (partial / name).mkdir(exist_ok=True)
     for path in segments:
         shutil.copy2(path, partial / "wal" / path.name)
-    for name in SETTINGS:
-        if (place.data / name).exists():
-            shutil.copy2(place.data / name, partial / "settings" / name)
+    keep(place.data, partial / "settings")
     place.give(partial)
 
 

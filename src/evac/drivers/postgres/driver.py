@@ -64,7 +64,6 @@ from evac.drivers.postgres.fence import (
     protected,
     put_aside,
     silent_of,
-    standing_problems,
     undo_demote,
     unfence,
     until_silent,
@@ -84,12 +83,16 @@ from evac.drivers.postgres.link import (
     reload,
     set_system,
 )
-from evac.drivers.postgres.rejoin import rejoin, rejoin_problems
-from evac.drivers.store_driver import STAYS, StoreDriver, another_primary, only_others
+from evac.drivers.postgres.rejoin import rejoin, rejoin_problems, stopped_here
+from evac.drivers.store_driver import (
+    OTHER_PROOFS,
+    STAYS,
+    StoreDriver,
+    another_primary,
+    only_others,
+    standing_problems,
+)
 from evac.model.errors import ActionError, Permanent, Retryable
-
-OTHER_PROOFS = ("lease", "network", "power", "attest", "demote", "none")
-"""Of the parameter `proof`: what somebody else proved. none: policy says that nothing need be fenced."""
 
 
 def promote_problems(action: Action, facts: PostgresFacts, seen: Authority) -> list[str]:
@@ -299,8 +302,13 @@ class PostgresDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Fol
                     return await _verified(link, action)
 
     async def _observe(self, action: Action, order: Order) -> Observed:
-        async with self._links.linked(_member(action), order.timeout_s) as link:
-            facts = await read_facts(link)
+        try:
+            async with self._links.linked(_member(action), order.timeout_s) as link:
+                facts = await read_facts(link)
+        except Retryable as error:
+            if action.verb == "rejoin" and await stopped_here(action):
+                return Observed("absent", {"problem": f"its server is stopped: {error.message}"})
+            raise
         if not _is_done(action, order, facts, seen_authority(facts)):
             return Observed("absent", facts.evidence())
         return Observed("done", _evidence_of_done(action, facts))
@@ -374,7 +382,7 @@ def _problems(link: Link, action: Action, order: Order, facts: PostgresFacts, se
         return []
     match action.verb:
         case "fence":
-            standing = standing_problems(action, link.member)
+            standing = standing_problems(action, link.member.name)
             return standing + ([] if facts.role == "standby" else ["a primary cannot be cut off"])
         case "promote":
             return promote_problems(action, facts, seen)

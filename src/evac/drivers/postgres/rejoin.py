@@ -20,7 +20,6 @@ from pathlib import Path
 from evac.drivers.parameters import stale_token, text
 from evac.drivers.port import Action, Checked, Evidence, Order
 from evac.drivers.postgres.archive import (
-    SETTINGS,
     Archived,
     Place,
     archive,
@@ -30,6 +29,7 @@ from evac.drivers.postgres.archive import (
     place_of,
     program,
     read_archive,
+    runs,
     start,
     stop,
 )
@@ -52,7 +52,8 @@ from evac.drivers.postgres.facts import (
 )
 from evac.drivers.postgres.fence import cut_off, follow, follows, upstream_of
 from evac.drivers.postgres.link import PASSFILE, Member, linked, member_of, passfile_line
-from evac.model.errors import ActionError, Permanent, Retryable
+from evac.drivers.postgres.own_files import put_back
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
 OURS = (
     "primary_conninfo",
@@ -90,6 +91,17 @@ async def rejoin_problems(action: Action, order: Order) -> Checked:
     elif own is not None and own.role == "primary":
         problems.append("an old primary is rewound by hand on its machine: data and bin are not given")
     return Checked(tuple(problems), evidence)
+
+
+async def stopped_here(action: Action) -> bool:
+    """Whether the member's data folder is on this machine and no server runs on it: it follows no one."""
+    place = _place(action)
+    if place is None or not place.data.parent.is_dir():
+        return False
+    try:
+        return not await runs(place)
+    except (Permanent, OutcomeUnknown, OSError):
+        return False
 
 
 def _place(action: Action) -> Place | None:
@@ -324,9 +336,8 @@ async def _copy_anew(place: Place, action: Action, timeout_s: float) -> None:
         (fresh / "postgresql.auto.conf").write_text("")
     if place.data.exists():
         place.data.rename(old)
-        for name in SETTINGS:
-            if (old / name).exists():
-                shutil.copy2(old / name, fresh / name)
+        if (old / "postgresql.auto.conf").exists():
+            place.give(*put_back(old, fresh))
     fresh.rename(place.data)
 
 
@@ -338,9 +349,7 @@ def _write_settings(
     if kept is None and mark.exists():
         kept = read_archive(Path(mark.read_text()))
     if kept is not None:
-        for name in SETTINGS:
-            if (kept.folder / "settings" / name).exists():
-                shutil.copy2(kept.folder / "settings" / name, place.data / name)
+        place.give(*put_back(kept.folder / "settings", place.data))
     path = place.data / "postgresql.auto.conf"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     before = _value_of(lines, "primary_conninfo")

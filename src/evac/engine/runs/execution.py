@@ -260,7 +260,8 @@ class RunExecution:
         step = view.steps[i]
         tries = view.undo.tries.get(i, 1) if doing == "undo" else view.tries[i]
         cycle = doing == "start" and i in view.boots.cycled
-        return Try(step, step.id, view.attempts[i], tries, epoch, i in view.undo.unclear, cycle)
+        attempt, unseen = view.attempts[i], view.unseen.get(i) == view.attempts[i]
+        return Try(step, step.id, attempt, tries, epoch, i in view.undo.unclear, cycle, unseen)
 
     async def _write(self, batch: list[Event], kept: int, works: list[Work]) -> None:
         """One write. A hold that came in between stops the starts, and only them."""

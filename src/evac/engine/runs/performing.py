@@ -77,6 +77,8 @@ class Try(NamedTuple):
     """Of an unknown."""
     cycle: bool = False
     """A boot that is found on, and not up, is switched off."""
+    unseen: bool = False
+    """A person asked for it although nobody can see what the try before did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,11 @@ class Terms:
     """How the old primary of a promotion gives its role up."""
     proofs: Callable[[str], Sequence[str]] = lambda step: ()
     """Its fences that somebody can switch back."""
+
+
+def _unseen(seen: Observed) -> str:
+    words = str(seen.evidence.get("why") or seen.evidence.get("problem") or "")
+    return "it cannot be seen what the try before did" + (f": {_short(words)}" if words else "")
 
 
 class Performer:
@@ -185,7 +192,8 @@ class Performer:
                         return self._again(one, code, why)
                     if one.cycle and _hangs(seen):
                         return await self._switched_off(one, driver, action, order)
-                    return "step_unknown", {"message": "nobody can tell what an earlier try did"}
+                    if not one.unseen:
+                        return "step_unknown", {"message": _unseen(seen)}
             outcome = await self._do_one(one, driver, action, order, evidence, acting)
             if outcome is not None:
                 return outcome if outcome[0] != "step_failed" else self._again(one, *_why(outcome))

@@ -23,7 +23,7 @@ from evac.run import envelope
 from evac.run.limit_words import capacity_of
 from evac.run.table import RUN_TABLE, STEP_TABLE
 from evac.run.values import Event
-from evac.run.view import BUSY, RunView
+from evac.run.view import RunView
 from evac.steps.registry import kind_of
 from evac.views.words import duration
 
@@ -283,6 +283,12 @@ def _check_state(view: RunView, request: Request, kind: str, i: int) -> None:
     phase = view.phases[i]
     if (phase, trigger) not in STEP_TABLE:
         raise RunError("request-refused", f"{request.verb}: {request.step} is {phase}", "see: evac run show")
+    if kind == "step_retried" and phase == "unknown" and not view.may_retry(i):
+        raise RunError(
+            "request-refused",
+            f"retry: of {request.step} an undo, or a step that the present plan does not have, is in doubt",
+            "check it, then attest or skip it",
+        )
     if kind == "undo_asked":
         _check_undo(view, request, i)
 
@@ -295,12 +301,7 @@ def _check_undo(view: RunView, request: Request, i: int) -> None:
             f"{step.id} moved a store, and a store that moved stays moved",
             "plan the way back: evac plan --failback",
         )
-    above = [
-        view.steps[j].id
-        for j in view.dependents[i]
-        if view.phases[j] == "succeeded" or view.phases[j] in BUSY
-    ]
-    if above:
+    if above := view.built_on(i):
         raise RunError("undo-order", f"{', '.join(above[:5])} depends on {request.step}", "undo that first")
 
 

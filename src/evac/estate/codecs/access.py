@@ -18,15 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from evac.estate.codecs.policy import ED25519_KEY, MOMENT
 from evac.estate.format import quantities as q
-from evac.estate.format.document import (
-    ACCESS_FILE,
-    MAP,
-    YAML_BYTES_MAX,
-    Node,
-    decode,
-    read_bytes,
-    read_document,
-)
+from evac.estate.format.document import ACCESS_FILE, MAP, Node, read_root
 from evac.estate.format.kinds import (
     Field,
     Listed,
@@ -296,9 +288,7 @@ _TOP: Final = Record(FIELDS, dict)
 def load_access(path: Path) -> a.AccessRules:
     """The rules in a file. Raises EstateError with every problem; a file that names nobody is one too."""
     problems = Problems()
-    data = read_bytes(path, path, YAML_BYTES_MAX, True, problems)
-    content = None if data is None else decode(data, path.name, problems)
-    root = None if content is None else read_document(content, path.name, problems)
+    root = read_root(path, problems)
     made = a.AccessRules() if root is None else _rules(root, problems)
     if problems.has_errors:
         raise EstateError(problems.all(), "access")

@@ -12,12 +12,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from evac.credit import formulas
 from evac.credit import rules as r
 from evac.credit.money import minor_digits, money_words
 from evac.credit.sense import problems_of
 from evac.credit.windows import KINDS
 from evac.estate.format import quantities as q
-from evac.estate.format.document import YAML_BYTES_MAX, Node, decode, read_bytes, read_document
+from evac.estate.format.document import Node, read_root
 from evac.estate.format.kinds import (
     Field,
     Listed,
@@ -47,7 +48,8 @@ _TIMES: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,3})?", re.ASCII)
 _ZONE: Final = re.compile(r"([+-])([01][0-9]):([0-5][0-9])", re.ASCII)
 
 
-def _read_money(raw: str) -> r.Money:
+def read_money(raw: str) -> formulas.Money:
+    """`1,500 KRW`, `8.00 GBP`. Raises QuantityError."""
     found = _MONEY.fullmatch(raw)
     if found is None:
         raise QuantityError(
@@ -65,7 +67,7 @@ def _read_money(raw: str) -> r.Money:
         )
     if minor > QUANTITY_LIMIT:
         raise QuantityError("quantity-too-large", f"'{raw[:40]}' is more than 2^53 minor units", "check it")
-    return r.Money(int(minor), currency)
+    return formulas.Money(int(minor), currency)
 
 
 def _read_share(raw: str) -> int:
@@ -100,7 +102,7 @@ def _read_zone(raw: str) -> int:
 
 _TEXT: Final = {"type": "string"}
 _MONEY_KIND: Final = Scalar(
-    "amount, such as `1500 KRW`", _read_money, lambda m: money_words(m.minor, m.currency), _TEXT
+    "amount, such as `1500 KRW`", read_money, lambda m: money_words(m.minor, m.currency), _TEXT
 )
 _SHARE_KIND: Final = Scalar("share, such as `10 %`", _read_share, lambda v: f"{Fraction(v, 10_000)} %", _TEXT)
 _UPTIME: Final = Scalar(
@@ -125,14 +127,14 @@ _TIER: Final = Record(
         Field("uptime_below", "uptime_below_ppm", _UPTIME, "uptime of the cycle was below it"),
         Field("lasting", "lasting_ms", _DURATION, "all outages of the cycle lasted at least so long"),
     ),
-    r.Tier,
+    formulas.Tier,
 )
 _PRO_RATA: Final = Record(
     (
         Field("times", "times_permille", _TIMES_KIND, "factor on the time of the outage", default=1_000),
         Field("unit", "unit_ms", _DURATION, "the multiplied time is rounded up to whole units", default=1),
     ),
-    r.ProRata,
+    formulas.ProRata,
 )
 _RATE: Final = Record(
     (
@@ -154,15 +156,15 @@ _GRANT: Final = (
 )
 _VOUCHER: Final = Record(
     (*_GRANT, Field("worth", "worth", _MONEY_KIND, "value of one")),
-    r.Voucher,
+    formulas.Voucher,
 )
-_GOODS: Final = Record(_GRANT, lambda **values: r.Voucher(**values, goods=True))
+_GOODS: Final = Record(_GRANT, lambda **values: formulas.Voucher(**values, goods=True))
 _BAND: Final = Record(
     (
         Field("up_to", "up_to", _MONEY_KIND, "reported loss, included", required=True),
         Field("pays", "pays", _MONEY_KIND, "what is paid for it", required=True),
     ),
-    r.Band,
+    formulas.Band,
 )
 FORMULAS: Final = ("tiers", "pro_rata", "fixed", "per_day", "days", "voucher", "goods", "bands")
 _RULE: Final = Record(
@@ -192,6 +194,8 @@ _RULE: Final = Record(
         Field("cap", "cap", _MONEY_KIND, "at most this amount"),
         Field("floor", "floor", _MONEY_KIND, "at least this amount, if anything"),
         Field("claim_by", "claim_by", day(), "last day for claims"),
+        Field("first", "first", small_count(1, QUANTITY_LIMIT), "at most so many claims, by receipt"),
+        Field("pool", "pool", _MONEY_KIND, "at most this amount for all claims, by receipt"),
         Field("expires", "expires_days", measure(q.DAYS), "how long the credit can be used", default=0),
         Field("fallback", "fallback", Mapped(reference("channel", "name"), _MONEY_KIND),
               "channel that cannot extend a subscription -> amount instead", default={}),
@@ -217,9 +221,7 @@ _TOP: Final = Record(
 def check_rules(path: Path) -> tuple[r.RuleSet | None, tuple[Diagnostic, ...]]:
     """The rule set of a file, and every problem of it; None where it cannot be used."""
     problems = Problems()
-    data = read_bytes(path, path, YAML_BYTES_MAX, True, problems)
-    content = None if data is None else decode(data, path.name, problems)
-    root = None if content is None else read_document(content, path.name, problems)
+    root = read_root(path, problems)
     if root is None:
         return None, problems.all()
     values = Reader(problems, FactBook(None, problems)).arguments(_TOP, root, "rules")
@@ -276,19 +278,19 @@ def _rule(row: dict[str, Any], zone: int, place: Place, found: list[Diagnostic])
         found.append(Diagnostic(code, message, place, hint=f"keep one of {', '.join(FORMULAS)}"))
         return
     raw = row[given[0]]
-    formula: r.Formula
+    formula: formulas.Formula
     match given[0]:
         case "tiers":
-            formula = r.Tiers(raw)
+            formula = formulas.Tiers(raw)
         case "fixed":
-            formula = r.Fixed(raw)
+            formula = formulas.Fixed(raw)
         case "days":
-            formula = r.Days(raw)
+            formula = formulas.Days(raw)
         case "bands":
-            formula = r.Bands(raw)
+            formula = formulas.Bands(raw)
         case "per_day":
-            rates = tuple(r.Rate(_day_ms(one["start"], zone), one["money"]) for one in raw["rates"])
-            formula = r.PerDay(rates, raw.get("after_ms", 0))
+            rates = tuple(formulas.Rate(_day_ms(one["start"], zone), one["money"]) for one in raw["rates"])
+            formula = formulas.PerDay(rates, raw.get("after_ms", 0))
         case _:
             formula = raw
     rest = {key: value for key, value in row.items() if key not in FORMULAS and value is not None}
@@ -311,34 +313,36 @@ def rules_of_data(data: Mapping[str, Any]) -> r.RuleSet:
         values: dict[str, Any] = {
             key: tuple(item) if isinstance(item, list) else item for key, item in row.items()
         }
-        for name in ("cap", "floor"):
-            values[name] = None if row[name] is None else r.Money(**row[name])
+        for name in ("cap", "floor", "pool"):
+            values[name] = None if row.get(name) is None else formulas.Money(**row[name])
         values["when"] = r.When(**row["when"])
-        fallback = {channel: r.Money(**money) for channel, money in row["fallback"].items()}
+        fallback = {channel: formulas.Money(**money) for channel, money in row["fallback"].items()}
         values["fallback"] = MappingProxyType(fallback)
         values["formula"] = _formula_of(dict(row["formula"]))
         rules.append(r.Rule(**values))
     return r.RuleSet(data["id"], tuple(rules), data["zone_minutes"], data["overlap"], data["title"])
 
 
-def _formula_of(row: dict[str, Any]) -> r.Formula:
-    def money(value: Mapping[str, Any]) -> r.Money:
-        return r.Money(**value)
+def _formula_of(row: dict[str, Any]) -> formulas.Formula:
+    def money(value: Mapping[str, Any]) -> formulas.Money:
+        return formulas.Money(**value)
 
     match row.pop("formula_kind"):
         case "Tiers":
-            return r.Tiers(tuple(r.Tier(**tier) for tier in row["tiers"]))
+            return formulas.Tiers(tuple(formulas.Tier(**tier) for tier in row["tiers"]))
         case "ProRata":
-            return r.ProRata(**row)
+            return formulas.ProRata(**row)
         case "Fixed":
-            return r.Fixed(money(row["money"]))
+            return formulas.Fixed(money(row["money"]))
         case "PerDay":
-            rates = tuple(r.Rate(rate["from_ms"], money(rate["money"])) for rate in row["rates"])
-            return r.PerDay(rates, row["after_ms"])
+            rates = tuple(formulas.Rate(rate["from_ms"], money(rate["money"])) for rate in row["rates"])
+            return formulas.PerDay(rates, row["after_ms"])
         case "Days":
-            return r.Days(**row)
+            return formulas.Days(**row)
         case "Voucher":
             worth = None if row["worth"] is None else money(row["worth"])
-            return r.Voucher(**(row | {"worth": worth}))
+            return formulas.Voucher(**(row | {"worth": worth}))
         case _:
-            return r.Bands(tuple(r.Band(money(b["up_to"]), money(b["pays"])) for b in row["bands"]))
+            return formulas.Bands(
+                tuple(formulas.Band(money(b["up_to"]), money(b["pays"])) for b in row["bands"])
+            )

@@ -31,7 +31,7 @@ from evac.estate.format.kinds import (
 )
 from evac.estate.format.spec import FACT, FORMAT_VERSION, HEAD, SECTIONS, TOOLS, Section, hall_of
 from evac.model.errors import EvacError, InvalidInput
-from evac.model.estate import Dependency, Estate, Fact, Rack, Store
+from evac.model.estate import BackupPolicy, Dependency, Estate, Fact, Rack, Store
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER
 
 SCHEMA_ID = "urn:evac:estate:1"
@@ -221,6 +221,8 @@ class Teller:
         ):
             return None
         tree = self._value(spec.kind, value, path)
+        if isinstance(value, BackupPolicy) and not tree:
+            return {}
         return tree if tree or spec.required or not isinstance(spec.kind, Record | Mapped) else None
 
     def _value(self, kind: Any, value: Any, path: str) -> Tree:
@@ -394,7 +396,7 @@ def _documents(estate: Estate, teller: Teller, heading: str) -> dict[str, str]:
         return {"estate.yaml": document(teller, tuple(keys), comment, True)}
     apart = {
         "services.yaml": {"services"},
-        "stores.yaml": {"stores", "recovery_groups"},
+        "stores.yaml": {"stores", "data_sets", "recovery_groups"},
         "facts.yaml": {"facts"},
     }
     found = {"estate.yaml": document(teller, tuple(keys - set().union(*apart.values())), comment, True)}

@@ -14,15 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from evac.estate.codecs.access import REFERENCE
-from evac.estate.format.document import (
-    MAP,
-    NOTICES_FILE,
-    YAML_BYTES_MAX,
-    Node,
-    decode,
-    read_bytes,
-    read_document,
-)
+from evac.estate.format.document import MAP, NOTICES_FILE, Node, read_root
 from evac.estate.format.kinds import Field, Listed, Record, Scalar, choice, flag, record_schema, reference
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import QuantityError
@@ -97,9 +89,7 @@ _TOP: Final = Record(FIELDS, dict)
 def load_notices(path: Path) -> NoticeRules:
     """The rules in a file. Raises EstateError with every problem; a file without a channel is one too."""
     problems = Problems()
-    data = read_bytes(path, path, YAML_BYTES_MAX, True, problems)
-    content = None if data is None else decode(data, path.name, problems)
-    root = None if content is None else read_document(content, path.name, problems)
+    root = read_root(path, problems)
     made = NoticeRules() if root is None else _rules(root, problems)
     if problems.has_errors:
         raise EstateError(problems.all(), "notices")

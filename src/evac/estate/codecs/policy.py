@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from evac.estate.format import quantities as q
-from evac.estate.format.document import POLICY_FILE, YAML_BYTES_MAX, Node, decode, read_bytes, read_document
+from evac.estate.format.document import POLICY_FILE, Node, read_root
 from evac.estate.format.kinds import (
     Field,
     Listed,
@@ -33,7 +33,7 @@ from evac.estate.format.kinds import (
     text,
 )
 from evac.estate.format.problems import Problems, shown
-from evac.estate.format.quantities import QuantityError
+from evac.estate.format.quantities import QuantityError, parse_moment
 from evac.estate.format.reading import BAD, FactBook, Reader
 from evac.model import run_policy as rp
 from evac.model.errors import EstateError
@@ -55,24 +55,13 @@ def _read_key(raw: str) -> str:
     raise QuantityError("not-a-key", "this is no ed25519 public key", "evac key FILE makes one")
 
 
-def _read_moment(raw: str) -> int:
-    hint = "write it with its time zone, like 2026-11-25T03:00:00Z"
-    try:
-        moment = datetime.fromisoformat(raw)
-    except ValueError as error:
-        raise QuantityError("not-a-moment", f"'{raw[:40]}' is no moment", hint) from error
-    if moment.tzinfo is None:
-        raise QuantityError("not-a-moment", f"'{raw[:40]}' has no time zone", hint)
-    return int(moment.timestamp() * 1000)
-
-
 def _show_moment(value: int) -> str:
     return datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 ED25519_KEY: Final = Scalar("ed25519 public key, base64", _read_key, str, {"type": "string"}, quoted=True)
 MOMENT: Final = Scalar(
-    "moment, such as `2026-11-25T03:00:00Z`", _read_moment, _show_moment, {"type": "string"}, quoted=True
+    "moment, such as `2026-11-25T03:00:00Z`", parse_moment, _show_moment, {"type": "string"}, quoted=True
 )
 _SHARES: Final = Listed(permille(), ordered=True)
 
@@ -264,9 +253,7 @@ _TOP: Final = Record(FIELDS, dict)
 def load_policy(path: Path, estate: Estate | None = None) -> rp.RunPolicy:
     """The policy in a file. Names are checked against the estate. Raises EstateError with every problem."""
     problems = Problems()
-    data = read_bytes(path, path, YAML_BYTES_MAX, True, problems)
-    content = None if data is None else decode(data, path.name, problems)
-    root = None if content is None else read_document(content, path.name, problems)
+    root = read_root(path, problems)
     made = rp.RunPolicy() if root is None else _policy(root, estate, problems)
     if problems.has_errors:
         raise EstateError(problems.all(), "policy")

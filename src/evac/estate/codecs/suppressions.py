@@ -14,16 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac.audit.findings import Baseline, Suppression
-from evac.estate.format.document import (
-    LIST,
-    MAP,
-    SCALAR,
-    YAML_BYTES_MAX,
-    Node,
-    decode,
-    read_bytes,
-    read_document,
-)
+from evac.estate.format.document import LIST, MAP, SCALAR, Node, read_root
 from evac.estate.format.problems import Problems, shown
 from evac.model.canonical import canonical_json
 from evac.model.diagnostic import SEVERITIES
@@ -71,9 +62,7 @@ ENTRIES_MAX: Final = 10_000
 def read_suppressions(path: Path) -> tuple[Suppression, ...]:
     """The suppressions in a file, in its order. Raises EstateError with every problem and its place."""
     problems = Problems()
-    data = read_bytes(path, path, YAML_BYTES_MAX, True, problems)
-    text = None if data is None else decode(data, path.name, problems)
-    root = None if text is None else read_document(text, path.name, problems)
+    root = read_root(path, problems)
     found = () if root is None else _entries(root, problems)
     if problems.has_errors:
         raise EstateError(problems.all(), "suppressions")

@@ -24,7 +24,7 @@ from evac.estate.format.bindings import ReplicaRows, ServerNames, totals
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.reading import Reader, Reference
 from evac.model.diagnostic import Place
-from evac.model.estate import Endpoint, Service, SharedFate, Store
+from evac.model.estate import BackupPolicy, Endpoint, Service, SharedFate, Store
 from evac.model.fleet import Fleet
 from evac.model.units import QUANTITY_LIMIT, RESOURCE_WORDS
 
@@ -93,6 +93,7 @@ _SECTIONS: Final[Mapping[str, Subject]] = {
     "stores": "store",
     "sites": "site",
     "feeds": "feed",
+    "data_sets": "backup",
 }
 
 
@@ -204,7 +205,16 @@ def known_names(assembly: Assembly, servers: ServerNames) -> Known:
         "store": _ids(values["stores"]),
         "store family": {store.family: None for store in values["stores"]},
         "site or pool": _ids([*values["sites"], *values["pools"]]),
-        "subject": _ids([*values["services"], *values["stores"], *values["sites"], *values["feeds"]]),
+        "subject": _ids(
+            [
+                *values["services"],
+                *values["stores"],
+                *values["data_sets"],
+                *values["sites"],
+                *values["feeds"],
+            ]
+        ),
+        "endpoint": _ids(values["endpoints"]),
     }
     return Known(names, servers)
 
@@ -231,6 +241,7 @@ _SECTION_OF: Final = {
     "class": "classes",
     "service": "services",
     "store": "stores",
+    "endpoint": "endpoints",
 }
 
 
@@ -239,7 +250,7 @@ def _refused(reference: Reference, assembly: Assembly) -> bool:
     sections = (
         (_SECTION_OF[reference.names],)
         if reference.names in _SECTION_OF
-        else (*_DOMAIN_SECTIONS, "pools", "stores", "services")
+        else (*_DOMAIN_SECTIONS, "pools", "stores", "services", "data_sets")
     )
     return any(f"{section}/{reference.name}" in assembly.entries for section in sections)
 
@@ -260,6 +271,7 @@ def check_sense(assembly: Assembly, reader: Reader, known: Known) -> None:
     _check_groups(assembly.values["groups"], reader)
     for store in assembly.values["stores"]:
         _check_store(store, reader)
+    _check_backups(assembly, reader)
     check_endpoints(assembly, reader)
     witnesses = {site.id for site in assembly.values["sites"] if site.role == "witness"}
     for service in assembly.values["services"]:
@@ -354,6 +366,47 @@ def _check_store(store: Store, reader: Reader) -> None:
         reader.problems.add(
             "two-primaries", message, place, "one member is primary; the others are sync, async or none"
         )
+
+
+def _check_backups(assembly: Assembly, reader: Reader) -> None:
+    """Names that two sets of data share, endpoints that hold two copies, policies that no copy can meet."""
+    stores = {store.id for store in assembly.values["stores"]}
+    holds: dict[str, str] = {}
+    for section in ("stores", "data_sets"):
+        for data in assembly.values[section]:
+            path = f"{section}/{data.id}"
+            if section == "data_sets" and data.id in stores:
+                message = f"{shown(data.id)} is also the name of a store"
+                reader.problems.add("id-taken", message, _place(reader, path), "rename one of them")
+            own = {backup.endpoint for backup in data.backups}
+            for row, backup in enumerate(data.backups):
+                where = f"{path}/backups/{row}"
+                endpoint, origin = backup.endpoint, backup.copied_from
+                if endpoint is not None and holds.setdefault(endpoint, where) != where:
+                    message = f"the endpoint {shown(endpoint)} already holds another backup"
+                    hint = "give each copy of each data set an endpoint of its own"
+                    place = _place(reader, f"{where}/endpoint", where)
+                    reader.problems.add("backup-endpoint-shared", message, place, hint)
+                if origin is not None and (origin not in own or origin == endpoint):
+                    message = f"{shown(data.id)} has no other backup at the endpoint {shown(origin)}"
+                    place = _place(reader, f"{where}/copied_from", where)
+                    hint = "copied_from names the endpoint of another backup of the same data"
+                    reader.problems.add("backup-copied-from-nothing", message, place, hint)
+            _check_policy(data.backup_policy, path, reader)
+
+
+def _check_policy(policy: BackupPolicy | None, path: str, reader: Reader) -> None:
+    if policy is None or policy.waived is not None:
+        return
+    most, message = policy.copies, ""
+    if max(policy.outside, policy.undeletable) >= most:
+        message = f"of {most} copies one is the original, so at most {most - 1} are backups"
+    elif policy.systems > most:
+        message = f"{most} copies cannot be on {policy.systems} systems"
+    if message:
+        place = _place(reader, f"{path}/backup_policy", path)
+        hint = "raise copies, or lower outside, undeletable or systems"
+        reader.problems.add("backup-policy-impossible", message, place, hint)
 
 
 def _check_service(service: Service, reader: Reader) -> None:

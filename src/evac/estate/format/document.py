@@ -174,6 +174,12 @@ def decode(data: bytes, name: str, problems: Problems) -> str | None:
         return None
 
 
+def read_text(path: Path, root: Path, limit: int, lines_checked: bool, problems: Problems) -> str | None:
+    """`read_bytes` and `decode` in one."""
+    data = read_bytes(path, root, limit, lines_checked, problems)
+    return None if data is None else decode(data, path.name, problems)
+
+
 def _place_of_byte(data: bytes, offset: int, name: str) -> Place:
     start = data.rfind(b"\n", 0, offset) + 1
     column = len(data[start:offset].decode("utf-8", "replace")) + 1
@@ -241,6 +247,12 @@ def read_document(text: str, file: str, problems: Problems) -> Node | None:
     if roots is None:
         return None
     return roots[0] if roots and not roots[0].is_unknown else Node(MAP, file, 1, 1)
+
+
+def read_root(path: Path, problems: Problems) -> Node | None:
+    """The root of a YAML file that somebody named; None, with diagnostics, where it is refused."""
+    text = read_text(path, path, YAML_BYTES_MAX, True, problems)
+    return None if text is None else read_document(text, path.name, problems)
 
 
 def read_documents(

@@ -9,9 +9,11 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from types import MappingProxyType
 from typing import Any, Final, Literal
+
+from cronsim import CronSim, CronSimError
 
 from evac.estate.format import quantities
 from evac.estate.format.quantities import Quantity, QuantityError
@@ -293,6 +295,34 @@ def flag() -> Scalar:
 def day() -> Scalar:
     schema = {"type": "string", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}
     return Scalar("date, such as `2026-11-25`", _read_day, date.isoformat, schema)
+
+
+def cron() -> Scalar:
+    return Scalar(
+        "cron expression in UTC, such as `15 1 * * *`",
+        _read_cron,
+        str,
+        {"type": "string", "pattern": r"^\S+( +\S+){4}$"},
+        quoted=True,
+    )
+
+
+def _read_cron(raw: str) -> str:
+    fields = raw.split()
+    try:
+        if len(fields) == 5:
+            next(CronSim(" ".join(fields), datetime(2026, 1, 1, tzinfo=UTC)))
+            return " ".join(fields)
+        problem = f"it has {len(fields)} fields, and 5 are needed"
+    except CronSimError as error:
+        problem = str(error).lower()
+    except StopIteration:
+        problem = "it names no day that ever comes"
+    raise QuantityError(
+        "not-a-schedule",
+        f"'{raw[:40]}' is no schedule: {problem}",
+        "minute, hour, day, month, weekday, such as 15 1 * * * for 01:15 UTC every day",
+    )
 
 
 _NAME_SCHEMA: Final = MappingProxyType({"type": ["string", "integer"], "maxLength": ID_MAX})

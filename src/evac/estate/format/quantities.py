@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from fractions import Fraction
 from functools import lru_cache
 from types import MappingProxyType
@@ -283,6 +284,18 @@ def show_permille(value: int) -> str:
 
 
 @lru_cache(maxsize=1_024)
+def parse_moment(text: str) -> int:
+    """Milliseconds since 1970 of a moment with its time zone, `2026-11-25T03:00:00Z`."""
+    hint = "write it with its time zone, like 2026-11-25T03:00:00Z"
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise QuantityError("not-a-moment", f"'{text[:40]}' is no moment", hint) from error
+    if moment.tzinfo is None:
+        raise QuantityError("not-a-moment", f"'{text[:40]}' has no time zone", hint)
+    return round(moment.timestamp() * 1_000)
+
+
 def parse_rate(text: str) -> Rate:
     """`600 per minute` or `50 per 10 s`. Raises QuantityError."""
     match = _RATE.fullmatch(text) if len(text) <= _TEXT_LIMIT else None

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from evac.drivers.registry import DRIVERS
 from evac.estate.format import quantities as q
+from evac.estate.format.data import DATA_SET, STORE
 from evac.estate.format.kinds import (
     Field,
     Listed,
@@ -34,7 +35,7 @@ from evac.estate.format.kinds import (
     text,
 )
 from evac.model import estate as m
-from evac.model.steps import FENCE_RUNGS, TOOL_ROLES
+from evac.model.steps import TOOL_ROLES
 from evac.steps.registry import MANUAL_KINDS, STATED_KINDS
 
 FORMAT_VERSION: Final = 1
@@ -123,32 +124,6 @@ _NEED: Final = Record(
     _need,
     short=reference("service"),
 )
-_MEMBER: Final = Record(
-    (
-        Field("at", "at", _DOMAIN, "where the copy is", required=True),
-        Field(
-            "mode",
-            "mode",
-            choice(("primary", "sync", "async", "none")),
-            "how it follows the primary",
-            required=True,
-        ),
-        Field("lag", "lag_ms", _TAKES, "how far it is behind, at worst"),
-        Field("votes", "votes", small_count(0, 1_000), "votes it has in a quorum", default=1),
-    ),
-    m.StoreMember,
-)
-_BACKUP: Final = Record(
-    (
-        Field("at", "at", _DOMAIN, "where the copy lies", required=True),
-        Field("size", "size_gib", measure(q.DISK_NEEDED, "high"), "bytes to be restored"),
-        Field("age", "age_ms", _TAKES, "how old the newest copy is, at worst"),
-        Field("restore", "restore_mbps", _ROOM, "how fast it is restored"),
-        Field("verified", "verified", day(), "when it was last restored and checked"),
-    ),
-    m.Backup,
-)
-
 Style = Literal["ids", "list", "mapping"]
 
 
@@ -293,26 +268,6 @@ _SERVICE: Final[tuple[Field, ...]] = (
     Field("traffic", "traffic", _TRAFFIC, "how its users reach it", default=m.Traffic()),
 )
 
-_STORE: Final[tuple[Field, ...]] = (
-    Field("family", "family", text(), "stores of one family are alternatives; the id unless said otherwise"),
-    Field("engine", "engine", text(), "what it runs on, such as postgresql", default="unknown"),
-    Field("members", "members", Records(_MEMBER), "its copies", default=()),
-    Field("quorum", "quorum", flag(), "true: it writes only with a majority of votes", default=False),
-    Field("automatic", "automatic", flag(), "whether a replica becomes primary by itself"),
-    Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted"),
-    Field("fence", "fence_ms", _TAKES, "how long it takes to stop the old primary for certain"),
-    Field(
-        "fence_rung",
-        "fence_rung",
-        choice(FENCE_RUNGS),
-        "how hard the old primary is stopped",
-        default="isolate",
-    ),
-    Field("promote", "promote_ms", _TAKES, "how long it takes to make a replica the primary"),
-    Field("elect", "elect_ms", _TAKES, "how long members take to elect a primary by themselves; else 30 s"),
-    Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
-)
-
 _TEXTS: Final = Listed(text(), ordered=True, one_allowed=True)
 
 
@@ -337,6 +292,7 @@ _LIMITS: Final[tuple[Field, ...]] = (
     Field("promotions_at_once", "promotions_at_once", _AT_ONCE, "promotions at one time"),
     Field("sheds_at_once", "sheds_at_once", _AT_ONCE, "services being stopped at one time"),
     Field("traffic_changes_at_once", "traffic_changes_at_once", _AT_ONCE, "traffic changes at one time"),
+    Field("backups_at_once", "backups_at_once", _AT_ONCE, "backups, checks and restore tests at one time"),
     Field("starts", "starts", rate("low"), "replica starts in any window, over the whole company"),
     Field("hands_at_once", "hands_at_once", _AT_ONCE, "steps that people do by hand at one time"),
     Field(
@@ -503,7 +459,16 @@ SECTIONS: Final[tuple[Section, ...]] = (
     ),
     Section("limits", "limits", "mapping", _LIMITS, _limits, "Limits of the company as a whole."),
     Section("services", "services", "ids", _SERVICE, m.Service, "Services.", lines=True),
-    Section("stores", "stores", "ids", _STORE, _store, "Data.", lines=True),
+    Section("stores", "stores", "ids", STORE, _store, "Data.", lines=True),
+    Section(
+        "data_sets",
+        "data_sets",
+        "ids",
+        DATA_SET,
+        m.DataSet,
+        "Data that is no store: volumes, repositories, configurations, what tools need.",
+        lines=True,
+    ),
     Section(
         "recovery_groups",
         "recovery_groups",
@@ -566,7 +531,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
             Field(
                 "for",
                 "subject",
-                reference("subject", "name of a service, a store, a site or a feed"),
+                reference("subject", "name of a service, a store, a data set, a site or a feed"),
                 "what it acts for",
                 required=True,
             ),

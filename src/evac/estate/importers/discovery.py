@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -44,10 +45,10 @@ class Surroundings:
     """What could be a source after one more command."""
 
 
-def look_around(folder: Path, kubeconfig: Path | None = None) -> Surroundings:
+def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
     """Sources in a folder and the folders below it, in the order of their paths.
 
-    kubeconfig: the file with the contexts of kubectl, of which hints are made.
+    contexts: those of kubectl, of which hints are made.
     """
     found: dict[str, tuple[str, Sign]] = {}
     hints = []
@@ -60,12 +61,7 @@ def look_around(folder: Path, kubeconfig: Path | None = None) -> Surroundings:
             hints.append(f"{where}: ansible-inventory --list > inventory.json, in its folder")
         elif path.name.endswith(".tfstate"):
             hints.append(f"{where}: terraform show -json > terraform.json, in its folder")
-    if kubeconfig is not None:
-        hints += [
-            f"kubectl context {context}: kubectl --context {context} get nodes,pods,deployments,statefulsets,"
-            f"services -A -o json > {context}.json"
-            for context in _contexts(kubeconfig)
-        ]
+    hints += [f"kubectl context {one}: evac init --context {one}" for one in contexts]
     sources = _grouped(found)
     return Surroundings(tuple(sources), tuple(hints))
 
@@ -123,13 +119,3 @@ def _grouped(found: dict[str, tuple[str, Sign]]) -> list[Found]:
         taken.add(name)
         sources.append(Found(name, kind, where, sign))
     return sources
-
-
-def _contexts(kubeconfig: Path) -> list[str]:
-    """Names of the contexts in a kubeconfig; none where it cannot be read. No credential is looked at."""
-    try:
-        text = kubeconfig.read_text(encoding="utf-8")[: 2**20]
-    except (OSError, UnicodeDecodeError):
-        return []
-    part = re.search(r"^contexts:\s*\n((?:[- ].*\n?)*)", text, re.MULTILINE)
-    return re.findall(r"^(?:- |  )name: *[\"']?([\w.@:/-]+)", part[1], re.MULTILINE) if part else []

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+from evac.estate.format.problems import Problems
 from evac.estate.format.spec import FORMAT_VERSION, SECTIONS
 from evac.model.diagnostic import Diagnostic
 from evac.model.errors import EstateError
@@ -71,6 +73,25 @@ class Options:
     namespaces: tuple[str, ...] = ()
     """Namespaces to import; all if empty."""
 
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A source that is asked over the network."""
+
+    address: str = ""
+    """Of a server, http:// or https://; empty for a cluster."""
+    token: str | None = None
+    """Where the token of that server is: `env:NAME` or `file:/path`."""
+    context: str = ""
+    """Of a cluster, as the kubeconfig names it."""
+    kubeconfig: Path | None = None
+    """Where the context is described; None: where kubectl looks."""
+    plugins: tuple[str, ...] = ()
+    """Programs that may run for credentials, by name."""
+
+
+Fetch: TypeAlias = "Callable[[str, Live, Options, Path, Problems], Path]"
+"""Asks a live source of a kind, and writes what an importer of that kind reads into a folder."""
 
 Value: TypeAlias = "str | int | bool | list[Value] | dict[str, Value] | None"
 UNKNOWN: Final = None

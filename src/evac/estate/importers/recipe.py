@@ -7,6 +7,11 @@
       hosts: {kind: csv, from: hosts.csv, observed: 2026-11-01, good_for: 90 d}
     names: {hosts: {frankfurt: fra}}
 
+A source can also be a server, or a cluster that a kubeconfig names; both are asked when the recipe runs:
+
+      assets: {kind: netbox, from: "https://netbox.example", token: "env:NETBOX_TOKEN"}
+      east: {kind: kubernetes, context: prod-eu1, site: fra}
+
 Paths are relative to the recipe. What the recipe does not date is of the day its file was last changed.
 """
 
@@ -14,21 +19,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from evac.estate.format.document import MAP, Node
 from evac.estate.format.problems import Problems, shown
-from evac.estate.importers.imported import Options
+from evac.estate.importers.imported import Live, Options
 from evac.estate.importers.source_files import at, entries, is_id, read_tree, word, words
 from evac.model.diagnostic import Place
 
 RECIPE_VERSION: Final = "1"
 SOURCES_MAX: Final = 100
 _TOP: Final = ("recipe", "into", "sources", "names")
-_OF_SOURCE: Final = ("kind", "from", "site", "namespaces", "observed", "good_for")
+_OF_SOURCE: Final = (
+    "kind",
+    "from",
+    "token",
+    "context",
+    "kubeconfig",
+    "exec",
+    "site",
+    "namespaces",
+    "observed",
+    "good_for",
+)
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _SHELF_LIFE: Final = re.compile(r"\d{1,5} ?[dw]", re.ASCII)
 
@@ -46,6 +62,12 @@ class RecipeSource:
     observed: str | None
     good_for: str | None
     place: Place
+    live: Live | None = None
+    """How to ask for it; then `path` is not used."""
+
+    def fetched(self, path: Path) -> RecipeSource:
+        """The same source, once it was asked and its answers are in a file or folder."""
+        return replace(self, path=path, observed=self.observed or changed_on(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +139,19 @@ def _source(
         hint = problems.suggest(kind or "", kinds) or f"kinds: {', '.join(kinds)}"
         message = f"the source {shown(name)} is of no kind that evac imports"
         problems.add("not-a-choice", message, (at(node, "kind") or node).place, hint)
-    if where is None:
+    live = _live(node, kind, where, folder)
+    if where is not None and word(node, "context") is not None:
+        message = f"the source {shown(name)} names a file and a context"
+        problems.add("wrong-type", message, node.place, "keep one of them: from or context")
+    if where is None and live is None:
         message = f"the source {shown(name)} does not say where it is"
-        problems.add("value-missing", message, node.place, "from: a file or folder, next to the recipe")
-    if kind not in kinds or where is None:
+        problems.add(
+            "value-missing",
+            message,
+            node.place,
+            "from: a file or folder, next to the recipe; of a cluster, context: NAME",
+        )
+    if kind not in kinds or (where is None and live is None):
         return None
     observed, good_for = word(node, "observed"), word(node, "good_for")
     for text, pattern, field, like in (
@@ -135,12 +166,24 @@ def _source(
     site = word(node, "site")
     if site is not None and not is_id(site, (at(node, "site") or node).place, problems):
         return None
-    path = folder / where
     options = Options(site=site, namespaces=words(node, "namespaces"))
-    return RecipeSource(name, kind, path, options, names, observed or _changed(path), good_for, key.place)
+    path = folder if where is None or live is not None else folder / where
+    day = observed or (changed_on(path) if live is None else None)
+    return RecipeSource(name, kind, path, options, names, day, good_for, key.place, live)
 
 
-def _changed(path: Path) -> str | None:
+def _live(node: Node, kind: str | None, where: str | None, folder: Path) -> Live | None:
+    """How to ask for a source; None where it is a file or a folder."""
+    if where is not None and where.startswith(("http://", "https://")):
+        return Live(address=where, token=word(node, "token"))
+    context, kubeconfig = word(node, "context"), word(node, "kubeconfig")
+    if kind != "kubernetes" or where is not None or context is None:
+        return None
+    path = None if kubeconfig is None else folder / Path(kubeconfig).expanduser()
+    return Live(context=context, kubeconfig=path, plugins=words(node, "exec"))
+
+
+def changed_on(path: Path) -> str | None:
     """The day a file, or the newest file directly in a folder, was last changed, in UTC."""
     try:
         times = [one.stat().st_mtime for one in (path.iterdir() if path.is_dir() else (path,))]

@@ -10,10 +10,11 @@ without it belongs to somebody and stays. The overlay is written once, when ther
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -35,6 +36,7 @@ from evac.estate.importers.imported import (
     HEADER_MARK,
     TABLE_COLUMNS,
     TABLES_MARK,
+    Fetch,
     Imported,
     ImportResult,
     Options,
@@ -44,9 +46,9 @@ from evac.estate.importers.imported import (
     scalar_text,
     table_text,
 )
-from evac.estate.importers.recipe import read_recipe
+from evac.estate.importers.recipe import RecipeSource, read_recipe
 from evac.estate.loading import check
-from evac.model.errors import InvalidInput
+from evac.model.errors import EvacError, InvalidInput
 from evac.model.estate import Estate, Service, Store
 from evac.model.units import RESOURCE_WORDS
 
@@ -380,7 +382,7 @@ def _cut(value: str) -> str:
     return value if len(value) <= _SHOWN_MAX else value[: _SHOWN_MAX - 3] + "..."
 
 
-_LEFT_OUT: Final = frozenset(("import-skipped", "import-twice"))
+_LEFT_OUT: Final = frozenset(("import-forbidden", "import-skipped", "import-twice"))
 """Codes of objects that were left out."""
 
 
@@ -420,12 +422,13 @@ def import_recipe(
     update: bool = False,
     name: str | None = None,
     stated: tuple[str, ...] = (),
+    fetch: Fetch | None = None,
 ) -> tuple[Path, ImportResult]:
     """Make or update the estate of a recipe; the folder it is in, and the result.
 
     `target`: another folder than the recipe names; `update`: refuse if there is nothing to update; `name` and
-    `stated`: of the estate, and lines of YAML for its first overlay. Raises as `import_estate` does, also
-    for what is wrong in the recipe.
+    `stated`: of the estate, and lines of YAML for its first overlay; `fetch`: asks live sources. Raises as
+    `import_estate` does, also for what is wrong in the recipe.
     """
     problems = Problems()
     recipe = read_recipe(path, KINDS, problems)
@@ -438,15 +441,58 @@ def import_recipe(
             f"{into.name} holds no import of {path.name} to update",
             f"run it without --update first: evac import {path.name}",
         )
-    parts = []
-    for source in recipe.sources:
-        facts = read_source(source.kind, source.path, problems, source.options)
-        made = renamed(facts, source.names)
-        parts.append(SourcePart(source.name, made, source.place, source.observed, source.good_for))
-    imported = combine(parts, problems)
+    imported = combine(_read_sources(recipe.sources, fetch, problems), problems)
     usual = path.resolve().parent.name if path.stem in ("estate", "recipe") else path.stem
     name = name or usual or "estate"
     return into, _write(RECIPE_KIND, imported, problems, into, name, None, strict, stated)
+
+
+def import_live(
+    kind: str,
+    sources: Sequence[RecipeSource],
+    target: Path,
+    fetch: Fetch,
+    *,
+    overlay: Path | None = None,
+    strict: bool = False,
+) -> ImportResult:
+    """Make or update an estate out of live sources of one kind, several clusters for example. Raises as
+    `import_estate` does.
+    """
+    problems = Problems()
+    parts = _read_sources(sources, fetch, problems)
+    imported = parts[0].imported if len(parts) == 1 else combine(parts, problems)
+    name = sources[0].name if len(sources) == 1 else target.resolve().name
+    return _write(kind, imported, problems, target, name, overlay, strict)
+
+
+def _read_sources(
+    sources: Iterable[RecipeSource], fetch: Fetch | None, problems: Problems
+) -> list[SourcePart]:
+    """The facts of each source. Raises SourceError if a live one gives no answer, once all were asked."""
+    parts, silent = [], False
+    with TemporaryDirectory() as folder:
+        for number, source in enumerate(sources):
+            if source.live is not None:
+                if fetch is None:
+                    message = f"{source.name} is asked over the network"
+                    raise InvalidInput("import-unreachable", message, "give a file: from: FILE")
+                into = Path(folder) / str(number)
+                into.mkdir()
+                try:
+                    path = fetch(source.kind, source.live, source.options, into, problems)
+                except EvacError as error:
+                    message = f"{source.name}: {error.message}"
+                    problems.add("import-unreachable", message, source.place, error.hint)
+                    silent = True
+                    continue
+                source = source.fetched(path)
+            facts = read_source(source.kind, source.path, problems, source.options)
+            made = renamed(facts, source.names)
+            parts.append(SourcePart(source.name, made, source.place, source.observed, source.good_for))
+    if silent:
+        raise SourceError(problems.all())
+    return parts
 
 
 def _write(
@@ -518,4 +564,4 @@ def _example_overlay(name: str, stated: tuple[str, ...], imported: Imported) -> 
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-__all__ = ["import_estate", "import_recipe", "overlay_in", "read_source"]
+__all__ = ["import_estate", "import_live", "import_recipe", "overlay_in", "read_source"]

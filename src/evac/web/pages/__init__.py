@@ -8,6 +8,7 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 
 from evac.web.pages import (
+    create_run,
     credits,
     frame,
     hold,
@@ -36,7 +37,7 @@ PAGES: Final[Sequence[frame.Page]] = (
 """In the order of the menu; one without a word is linked from elsewhere."""
 ROUTERS: Final[Sequence[APIRouter]] = (
     *(page.router for page in PAGES),
-    plan_view.create_run_router,
+    create_run.router,
     frame.router,
 )
 

@@ -1,177 +1,41 @@
-"""Pages of plans: the library, one plan with its order, its objectives and its proof, and the form that
-makes a run of it.
+"""Pages of plans: the library, and one plan with its order, its objectives and its proof.
 
 What they say are plain values for their templates, made of a situation and plans. The charts and sentences
-are those of the report page; what needs the estate itself stays there. The form ends in the route of the
-API, so that a click and a command do the same: the leader makes the run, and it waits for its approval
-before it acts.
+are those of the report page.
 """
 
 from __future__ import annotations
 
-import secrets
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-import orjson
-from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import ValidationError
+from fastapi import Query, Request, Response
 
-from evac.engine.runs.proposals import ANSWERS
 from evac.engine.runs.requests import to_apply
-from evac.model.errors import EvacError, InvalidInput
+from evac.model.errors import EvacError
 from evac.model.plan import Plan, Step
 from evac.model.steps import FENCE_RUNGS
+from evac.office.facts import EstateFacts
+from evac.office.reckoning import CapacityOf
 from evac.office.values import ReadyPlan, Situation
 from evac.office.verdicts import verdict_of
-from evac.steps.registry import PLANNED
-from evac.views import plan_charts, svg
+from evac.steps.registry import PLANNED, kind_of
+from evac.views import capacity_chart, live_charts, plan_charts, svg
 from evac.views import plan_view as views
 from evac.views.plan_charts import Chain, seconds, step_words
-from evac.views.plan_view import Planned, answer, cards, tier_rows
-from evac.views.words import duration, listed, number, people, percent, plural, user_minutes
-from evac.web.access.port import Actor, need
-from evac.web.api import plans as api
+from evac.views.plan_view import Planned
+from evac.views.words import duration, listed, number, percent, plural, user_minutes
 from evac.web.api.runs import plan_of
 from evac.web.api.shapes import Digest
 from evac.web.pages import frame
-from evac.web.pages.frame import sentence
-from evac.web.pages.now_view import LEFT, words_of
-from evac.web.room import WarRoom, room_of
+from evac.web.pages.create_run import PATH, leaving
+from evac.web.pages.losses_view import loss_row
+from evac.web.pages.now_view import LEFT
+from evac.web.room import room_of
 
-FIELDS_MOST: Final = 12
-WAIT_S: Final = 8
-NAMES: Final = ("incident", "reason", "who", "typed", "abandoned", "answers", "problem")
-PAGE: Final = frame.Page("/plans", "Plans", icon="plans", group="Prepare")
-create_run_router = APIRouter(dependencies=[Depends(need("operator"))])
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A plan that is to be carried out."""
-
-    digest: str
-    title: str
-    words: str
-    confirm: tuple[str, ...]
-    """Names of the sites that it leaves."""
-    verdict: str
-    """What it brings back and what not."""
-    states: str
-    """How the sites are now that it leaves as lost; empty if it leaves none."""
-    against: str
-    """What speaks against it; empty if nothing does."""
-
-
-def leaving(plan: Plan) -> tuple[str, ...]:
-    """Names that a person types before the plan is carried out: of the sites that it leaves."""
-    leaves = plan.scenario.kind in ("lose", "evacuate")
-    return tuple(one for one in plan.scenario.domains if leaves and "/" not in one)
-
-
-@create_run_router.get(PAGE.path + "/{digest}/carry-out")
-async def form(
-    request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
-) -> Response:
-    """What it does, under which name, why, and names that must be typed."""
-    room = room_of(request)
-    return _form(room, actor, await _wanted(room, digest), {}, 200)
-
-
-@create_run_router.post(PAGE.path + "/{digest}/carry-out")
-async def carry_out(
-    request: Request, digest: Digest, actor: Annotated[Actor, Depends(need("operator"))]
-) -> Response:
-    """Asks the leader, by the code of the API, and goes to the run. What is missing is said in the form."""
-    room, fields = room_of(request), frame.fields_of(await request.body(), FIELDS_MOST, strict=True)
-    wanted = await _wanted(room, digest)
-    try:
-        told = await _asked(request, actor, wanted, fields)
-    except EvacError as error:
-        return _form(room, actor, wanted, {**fields, "problem": sentence(error)}, 422)
-    if told["state"] == "made":
-        return frame.back_to(f"/runs/{told['run']}", "created")
-    words = f"Refused: {told['why']}" + (f" ({told['hint']})" if told["hint"] else "") + "."
-    if told["state"] != "refused":
-        words = f"No leader accepted it in {plural(WAIT_S, 'second')}. It is withdrawn: no run is created."
-    answers = "yes" if told["code"] == ANSWERS else fields.get("answers", "")
-    return _form(room, actor, wanted, {**fields, "problem": words, "answers": answers}, 409)
-
-
-def _abandoned(fields: Mapping[str, str], wanted: Wanted) -> list[str]:
-    """Sites that are left as lost although they answer: all of them, once a person typed that."""
-    given = fields.get("abandoned", "").replace(",", " ").split()
-    return list(wanted.confirm) if given == ["abandon", *wanted.confirm] else []
-
-
-async def _wanted(room: WarRoom, digest: str) -> Wanted:
-    """Raises EvacError for a plan that is not kept."""
-    if not await room.office.store.list(f"plan/{digest}/", limit=1):
-        raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "see /plans for the ready plans")
-    plan = await plan_of(room, digest)
-    words = (
-        f"The leader makes a run of this plan: {plural(len(plan.steps), 'step')}. It begins when it is "
-        "approved, and the page of the run asks for that."
-    )
-    return Wanted(digest, plan.scenario.title, words, leaving(plan), *_at_stake(room, digest, plan))
-
-
-def _at_stake(room: WarRoom, digest: str, plan: Plan) -> tuple[str, str, str]:
-    """(what the plan comes to, how the sites are that it leaves, what speaks against it)."""
-    verdict = verdict_of(digest, plan).words
-    if plan.scenario.kind != "lose":
-        return verdict, "", ""
-    seen = {site.id: site for site in room.office.situation.sites}
-    left = [seen[name] for name in leaving(plan) if name in seen]
-    states = "; ".join(f"{site.id} is {words_of(site.state)} by the votes of witnesses" for site in left)
-    healthy = [site.id for site in left if site.state == "healthy" and site.mark not in LEFT]
-    others = [
-        site.id
-        for site in room.office.situation.sites
-        if site.role == "full" and site not in left and site.mark not in LEFT and site.state != "lost"
-    ]
-    against = []
-    if healthy:
-        against.append(f"{listed(healthy)} answers: this plan leaves a working site as lost")
-    if left and not others:
-        against.append("no other full site is left to serve")
-    return verdict, states, "; ".join(against)
-
-
-async def _asked(request: Request, actor: Actor, wanted: Wanted, fields: Mapping[str, str]) -> dict[str, Any]:
-    """Raises EvacError with what is missing or not allowed."""
-    typed = frame.confirmed(fields, wanted.confirm)
-    try:
-        body = api.Propose(
-            reason=fields["reason"].strip(),
-            who=fields.get("who", "").strip(),
-            plan=wanted.digest,
-            incident=fields.get("incident", "").strip(),
-            typed=typed,
-            abandoned=_abandoned(fields, wanted),
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["loc"] == ("incident",):
-            raise InvalidInput(
-                "incident-name", "that is no name of an incident", "letters, digits and . _ : -, like fire-7"
-            ) from error
-        raise InvalidInput("request-invalid", f"{first['loc'][0]}: {first['msg']}") from error
-    key = fields.get("key", "")
-    found = await api.propose(request, body, actor, key if key.isalnum() else "", WAIT_S)
-    told: dict[str, Any] = orjson.loads(bytes(found.body))
-    return told
-
-
-def _form(room: WarRoom, actor: Actor, wanted: Wanted, fields: Mapping[str, str], status: int) -> Response:
-    shown = {name: fields.get(name, "") for name in NAMES} | {"key": secrets.token_hex(16)}
-    context: dict[str, Any] = {"wanted": wanted, "fields": shown, "actor": actor}
-    body = frame.render("carry_out.html.j2", PAGE.path, room.office.clock.now_ms(), **context)
-    return Response(body, status, {"cache-control": "no-store"}, frame.HTML)
-
-
+PAGE: Final = frame.Page(PATH, "Plans", icon="plans", group="Prepare")
 SERVICES: Final = 50
 STEPS: Final = 50
 GROUPS: Final = 20
@@ -196,41 +60,58 @@ RUNG_WORDS: Final = {
 }
 
 
-def drawer_context(now: Situation, kind: str, begin: int, most: int) -> dict[str, Any]:
-    """The drawer, or one kind of it: what is wrong first, sites before pairs, many people before few."""
+def library_context(
+    now: Situation, facts: EstateFacts | None, kind: str, begin: int, most: int
+) -> dict[str, Any]:
+    """The plan library, or one kind of it: what is wrong first, sites before pairs."""
     rows = sorted((_ready(plan) for plan in now.drawer), key=lambda row: row["key"])
     shown = [row for row in rows if not kind or row["plan"].kind == kind]
     page = _page(shown, begin, most)
+    losses = {} if facts is None else {loss.domain: loss for loss in facts.losses if loss.plan}
+    for row in page["rows"]:
+        loss = losses.get(row["name"]) if row["plan"].plan else None
+        row["loss"] = loss_row(loss) if loss is not None and loss.plan == row["plan"].plan else None
     return page | {"answer": _drawer_answer(rows), "kinds": list(_kinds(rows, kind)), "kind": kind}
 
 
-def _drawer_answer(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """(words, state) of all that lies in the drawer."""
+def _drawer_answer(rows: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[str, ...], str]:
+    """(heading, more sentences, state) of the whole plan library."""
     if not rows:
-        return "No plan is ready yet: the controller that leads makes them.", "unknown"
+        return (
+            "No plan is ready yet",
+            ("The leading controller makes plans for every site, hall and feed.",),
+            "",
+        )
     counts = Counter(row["state"] for row in rows)
     ready = counts["ok"] + counts["note"]
-    words = f"{plural(ready, 'plan')} of {number(len(rows))} {'lies' if ready == 1 else 'lie'} ready."
+    words = f"{number(ready)} of {plural(len(rows), 'plan')} {'is' if len(rows) == 1 else 'are'} ready"
+    if ready == len(rows):
+        words = f"All {number(ready)} plans are ready" if ready > 1 else "The plan is ready"
+    more = []
     if counts["error"]:
-        words += f" For {plural(counts['error'], 'scenario')} none could be made."
+        has = "scenario has" if counts["error"] == 1 else "scenarios have"
+        more.append(f"{number(counts['error'])} {has} no plan.")
     waiting = Counter(row["words"] for row in rows if row["state"] == "warning")
-    for state, found in sorted(waiting.items()):
-        words += f" {number(found)} {'is' if found == 1 else 'are'} {state}."
+    more += [
+        f"{number(found)} {'is' if found == 1 else 'are'} {state}."
+        for state, found in sorted(waiting.items())
+    ]
     if waiting:
-        words += f" {'It is' if waiting.total() == 1 else 'They are'} being looked at again."
+        more.append("The leading controller is checking them again.")
     if counts["note"]:
-        words += f" {number(counts['note'])} of them {'is' if counts['note'] == 1 else 'are'} being improved."
-    return words, "warning" if ready < len(rows) else "ok"
+        more.append(f"{number(counts['note'])} {'is' if counts['note'] == 1 else 'are'} being improved.")
+    state = "good" if ready == len(rows) else "bad" if counts["error"] else "warn"
+    return words, tuple(more), state
 
 
 def _kinds(rows: Sequence[Mapping[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
-    """The filters, each with how many of its plans lie ready."""
+    """The filters, each with how many of its plans are ready where not all are."""
     for name, one, many in ALL_KINDS:
         mine = [row for row in rows if not name or row["plan"].kind == name]
         ready = sum(1 for row in mine if row["state"] in ("ok", "note"))
         if mine:
             words = plural(len(mine), one, many)
-            words += ", all ready" if ready == len(mine) else f", {number(ready)} ready"
+            words += "" if ready == len(mine) else f", {number(ready)} ready"
             path = f"/plans?kind={name}" if name else "/plans"
             yield {"path": path, "words": words, "here": name == kind}
 
@@ -259,23 +140,31 @@ def _ready(plan: ReadyPlan) -> dict[str, Any]:
     }
 
 
-def plan_context(plan: Plan, digest: str, now: Situation, services: int, steps: int) -> dict[str, Any]:
-    """Everything the page of one plan shows."""
+def plan_context(
+    plan: Plan, digest: str, now: Situation, services: int, steps: int, capacity: Sequence[CapacityOf] = ()
+) -> dict[str, Any]:
+    """Everything the page of one plan shows. capacity: of the sites, before and after it."""
     planned = Planned(plan, digest)
     ready = next((row for row in now.drawer if row.plan == digest), None)
     waits = ready is not None and ready.current is False
     upto = plan_charts.span_seconds(plan)
+    sentences, state = views.answer_sentences(planned)
+    rows = [capacity_bar(one) for one in capacity]
     return {
         "title": plan.scenario.title,
         "digest": digest,
-        "answer": answer(planned),
+        "heading": _heading(plan, sentences[0]),
+        "more": sentences[1:],
+        "state": state,
         "ready": ready,
         "stale": bool(now.estate and plan.estate_digest and waits and ready and ready.estate),
         "unjudged": bool(waits and ready and not ready.estate),
-        "cards": cards(planned)[:-1],
-        "tiers": tier_rows(plan),
+        "guard": _guard(plan, now),
+        "cards": _cards(plan, digest),
         "runs": [run for run in (*now.open_runs, *now.ended_runs) if run.plan == digest][:RUNS],
         "lead": duration(plan.detection_ms + plan.approval_ms),
+        "capacity": capacity_chart.both(rows),
+        "bottleneck": capacity_chart.bottleneck(rows),
         "work": _work(plan, upto),
         "gantt": _gantt(plan),
         "chains": [_chain(plan, chain) for chain in plan_charts.chains(plan)],
@@ -288,6 +177,84 @@ def plan_context(plan: Plan, digest: str, now: Situation, services: int, steps: 
         "facts": _facts(plan, digest),
         "typed": _typed(plan, digest, now) if ready and not waits else "",
     }
+
+
+def capacity_bar(one: CapacityOf) -> capacity_chart.CapacityBar:
+    return capacity_chart.bar(
+        one.site, one.resource, one.total, one.used, one.used_left, one.moved_in, one.total_left
+    )
+
+
+def _heading(plan: Plan, first: str) -> str:
+    """The answer as one sentence that says what is lost."""
+    if plan.scenario.kind != "lose":
+        return f"{plan.scenario.title}: {first[:1].lower()}{first[1:]}"
+    lost = listed(tuple(plan.scenario.domains))
+    be = "is" if len(plan.scenario.domains) == 1 else "are"
+    return f"If {lost} {be} lost, {first[:1].lower()}{first[1:]}"
+
+
+def _guard(plan: Plan, now: Situation) -> str:
+    """Which sites work that this plan takes out of service; empty where none does."""
+    if plan.scenario.kind not in ("lose", "evacuate"):
+        return ""
+    names = leaving(plan)
+    healthy = [
+        site.id
+        for site in now.sites
+        if site.id in names and site.state == "healthy" and site.mark not in LEFT
+    ]
+    if not healthy:
+        return ""
+    be, them = ("is", "it") if len(healthy) == 1 else ("are", "them")
+    return f"{listed(healthy)} {be} healthy. Running this plan takes {them} out of service."
+
+
+def _cards(plan: Plan, digest: str) -> list[svg.Card]:
+    """Five figures: what comes back, when, within what was promised, at what loss, and how good it is."""
+    counts, found = views.tally(plan), verdict_of(digest, plan)
+    gone = [
+        f"{number(count)} {word}"
+        for count, word in (
+            (counts.shed, "shed"),
+            (counts.unplaced, "not restored"),
+            (counts.unknown, "unknown"),
+        )
+        if count
+    ]
+    stated = [o for o in plan.outcomes if o.rto_ms is not None]
+    missed = [o.service for o in stated if o.meets_rto is False]
+    losing = [s.store for s in plan.stores if s.primary_ms is None or s.loss_ms is None or s.loss_ms > 0]
+    lost = (
+        "not known"
+        if found.data_loss_ms is None
+        else duration(found.data_loss_ms)
+        if found.data_loss_ms
+        else "none"
+    )
+    lead = f"Includes {duration(plan.detection_ms)} to detect and {duration(plan.approval_ms)} to approve"
+    ends = svg.Card("Last one back after", duration(found.worst_ms) if found.worst_ms else "-", lead)
+    if plan.scenario.kind != "lose":
+        ends = svg.Card("Finished after", duration(views.work_ms(plan)), plural(len(plan.steps), "step"))
+    gap = percent(plan.gap_permille) if plan.objective and plan.gap_permille is not None else "-"
+    proof = "At most this far from the best possible" if gap != "-" else "No bound above zero to compare with"
+    return [
+        svg.Card(
+            "Restored",
+            f"{number(counts.back)} of {number(len(plan.outcomes))}",
+            ", ".join(gone) or "All affected services",
+            "error" if counts.unplaced else "",
+        ),
+        ends,
+        svg.Card(
+            "Within objective",
+            f"{number(len(stated) - len(missed))} of {number(len(stated))}",
+            f"Missed: {listed(missed, 3)}" if missed else "No objective is missed",
+            "error" if missed else "",
+        ),
+        svg.Card("Data lost, at most", lost, listed(losing, 3) if losing else "No database loses writes"),
+        svg.Card("Proof", gap, proof),
+    ]
 
 
 def _typed(plan: Plan, digest: str, now: Situation) -> str:
@@ -345,19 +312,17 @@ def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
 def _given_up(plan: Plan) -> list[dict[str, Any]]:
     """What is shed and what does not come back, by reason."""
     words = {
-        "shed": ("shed to make room", "warning"),
-        "unplaced": ("not coming back", "error"),
-        "unknown": ("cannot be judged", "unknown"),
+        "shed": ("shed", "minus", ""),
+        "unplaced": ("not restored", "x", "bad"),
+        "unknown": ("unknown", "info", ""),
     }
     return [
         {
-            "words": words[g.state][0],
-            "state": words[g.state][1],
-            "reason": g.reason,
-            "count": plural(len(g.services), "service"),
-            "people": people(g.people),
-            "services": ", ".join(g.services[:GROUPS]),
-            "rest": max(0, len(g.services) - GROUPS),
+            "words": f"{_some(g.services)} {'is' if len(g.services) == 1 else 'are'} {words[g.state][0]}",
+            "icon": words[g.state][1],
+            "look": words[g.state][2],
+            "reason": f"{g.reason[:1].upper()}{g.reason[1:]}",
+            "people": live_charts.short(g.people) if g.people else "",
         }
         for g in views.given_up(plan)[:GROUPS]
     ]
@@ -418,10 +383,38 @@ def _waves(plan: Plan) -> list[dict[str, Any]]:
     return rows[:STEPS]
 
 
+_RESULTS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "restored": ("Restored", "good", "check"),
+    "running": ("Stays up", "good", "check"),
+    "degraded": ("Restored in part", "", "minus"),
+    "shed": ("Shed", "", "minus"),
+    "unplaced": ("Not restored", "bad", "x"),
+    "unknown": ("Cannot be judged", "", "info"),
+}
+"""State of a service after a plan -> (words, look, icon)."""
+_ATTENTION: Final = ("unplaced", "unknown", "missed", "shed", "degraded", "restored", "running")
+
+
 def _services(plan: Plan, begin: int) -> dict[str, Any]:
-    """Every service against its rto: those that miss it first."""
-    rows = list(views.outcome_rows(plan))
-    rows.sort(key=lambda row: {"missed": 0, "met": 1}.get(row["met"], 2))
+    """Every service against its objective: what needs attention first."""
+    places: dict[str, Counter[str]] = {}
+    for step in plan.steps:
+        if kind_of(step.kind).replicas > 0 and step.pool:
+            places.setdefault(step.target, Counter())[step.pool.removeprefix("site:")] += step.count
+    rows = []
+    for row in views.outcome_rows(plan):
+        words, look, icon = _RESULTS[row["state"]]
+        goes = ", ".join(
+            f"{pool} {number(count)}" for pool, count in sorted(places.get(row["service"], {}).items())
+        )
+        rows.append(row | {"words": words, "look": look, "icon": icon, "goes": goes or "-"})
+    rank = {name: n for n, name in enumerate(_ATTENTION)}
+
+    def attention(row: Mapping[str, str]) -> int:
+        missed = row["met"] == "missed" and row["state"] in ("restored", "degraded")
+        return rank["missed"] if missed else rank[row["state"]]
+
+    rows.sort(key=attention)
     return _page(rows, begin, SERVICES)
 
 
@@ -459,20 +452,23 @@ def _page(rows: Sequence[Any], begin: int, most: int) -> dict[str, Any]:
 
 
 def _facts(plan: Plan, digest: str) -> list[tuple[str, str]]:
+    """The proof: what this plan costs, what no plan can beat, and of what it was made."""
     facts = [
-        ("plan", digest),
-        ("estate", plan.estate_digest or "not said"),
-        ("as of", plan.as_of.isoformat() if plan.as_of else "not said"),
-        ("weighted outage", user_minutes(plan.objective, plan.tick_ms)),
-        ("no plan can beat", f"{user_minutes(plan.bound, plan.tick_ms)}, {plan.proof} proof"),
-        ("above the best possible, at most", percent(plan.gap_permille)),
-        ("horizon", duration(plan.horizon_ms)),
-        ("search", f"{number(plan.work)} schedules tried, seed {plan.seed}"),
+        (
+            "This plan",
+            f"{user_minutes(plan.objective, plan.tick_ms)} lost in {duration(plan.horizon_ms)}, weighted",
+        ),
+        ("Lower bound", f"{user_minutes(plan.bound, plan.tick_ms)}, {plan.proof} proof"),
+        ("People", f"{user_minutes(plan.unweighted, plan.tick_ms)} without service"),
+        ("Search", f"{number(plan.work)} schedules tried, seed {plan.seed}"),
+        ("Estate", (plan.estate_digest or "not known")[:19]),
+        ("As of", plan.as_of.isoformat() if plan.as_of else "not known"),
+        ("Plan ID", digest),
     ]
     if plan.waivers:
-        facts.append(("waived by name", ", ".join(plan.waivers[:GROUPS])))
+        facts.append(("Waived by name", ", ".join(plan.waivers[:GROUPS])))
     if plan.unknown:
-        facts.append(("facts not known", _some(plan.unknown)))
+        facts.append(("Facts not known", _some(plan.unknown)))
     return facts
 
 
@@ -484,16 +480,17 @@ Kind = Annotated[str, Query(pattern="^(|site|pair|group|hall|feed)$")]
 
 @PAGE.router.get(PAGE.path)
 async def plans(request: Request, begin: Begin = 0, kind: Kind = "") -> Response:
-    """The drawer: for each scenario the plan that lies ready, or why there is none. kind: of these alone."""
+    """The plan library: for each scenario its plan, or why there is none. kind: only of this kind."""
     room = room_of(request)
     now, now_ms = room.office.situation, room.office.clock.now_ms() // AGE_MS * AGE_MS
+    facts = room.office.facts
 
     def make() -> bytes:
-        context = drawer_context(now, kind, begin, ROWS)
+        context = library_context(now, facts, kind, begin, ROWS)
         return frame.render("plans.html.j2", PAGE.path, max(now_ms, now.at_ms), **context)
 
     name = f"page plans {kind} {begin // ROWS}"
-    return frame.answer(request, name, (now.version, now_ms), make)
+    return frame.answer(request, name, (now.version, now_ms, facts and facts.stamp), make)
 
 
 @PAGE.router.get(PAGE.path + "/{digest}")
@@ -504,10 +501,14 @@ async def plan(request: Request, digest: Digest, services: Begin = 0, steps: Beg
     if not await office.store.list(f"plan/{digest}/", limit=1):
         raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "see /plans for the ready plans")
     found, now = await plan_of(room, digest), office.situation
+    capacity: tuple[CapacityOf, ...] = ()
+    if found.estate_digest == now.estate:
+        with contextlib.suppress(EvacError):
+            capacity = await office.capacity(digest)
     now_ms = office.clock.now_ms() // AGE_MS * AGE_MS
 
     def make() -> bytes:
-        context = plan_context(found, digest, now, services, steps)
+        context = plan_context(found, digest, now, services, steps, capacity)
         return frame.render("plan.html.j2", PAGE.path, max(now_ms, now.at_ms), **context)
 
     name = f"page plan {digest} {services} {steps}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
@@ -20,97 +20,38 @@ from evac.model.plan import Plan
 from evac.office.facts import DomainFacts, EstateFacts
 from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf
 from evac.office.verdicts import loss_by, verdict_of
-from evac.views import svg
-from evac.views.words import duration, number, people, plural
+from evac.views import capacity_chart, svg
+from evac.views.words import duration, listed, number, people, plural
 from evac.web.api.runs import plan_of
 from evac.web.pages import frame
-from evac.web.pages.now_view import KINDS, VERDICT_CLASS, VERDICT_WORDS, verdict_words
+from evac.web.pages.losses_view import KINDS, VERDICT_CLASS, VERDICT_WORDS
+from evac.web.pages.plan_view import capacity_bar
 from evac.web.pages.what_if_graph import graph, gravity, row_of
 from evac.web.room import WarRoom, room_of
 
-ALL: Final = "all sites"
 SHORT: Final = {
     "cpu_millicores": "cpu",
     "memory_mib": "memory",
     "disk_gib": "disk",
     "accelerators": "accelerators",
 }
-SITES_OPEN: Final = 6
+BARS_MOST: Final = 16
+"""Rows of the picture of capacity; the table has all."""
 
 
-def rooms(capacity: Sequence[CapacityOf]) -> dict[str, Any]:
-    """Panels of bars by site, all sites together first, and rows of a table."""
-    rows = [*_summed(capacity), *capacity]
-    names = list(dict.fromkeys(row.site for row in rows))
-    panels = [_panel(number, [row for row in rows if row.site == name]) for number, name in enumerate(names)]
-    return {"open": panels[:SITES_OPEN], "rest": panels[SITES_OPEN:], "rows": [_words(row) for row in rows]}
-
-
-def _summed(rows: Iterable[CapacityOf]) -> list[CapacityOf]:
-    found: dict[str, CapacityOf] = {}
-    for row in rows:
-        sum_of = found.get(row.resource, CapacityOf(ALL, row.resource, 0, 0, 0, 0, 0))
-        found[row.resource] = replace(
-            sum_of,
-            total=sum_of.total + row.total,
-            used=sum_of.used + row.used,
-            total_left=sum_of.total_left + row.total_left,
-            used_left=sum_of.used_left + row.used_left,
-            moved_in=sum_of.moved_in + row.moved_in,
-        )
-    return list(found.values())
-
-
-def _panel(number: int, rows: Sequence[CapacityOf]) -> dict[str, Any]:
-    site = rows[0].site
-    left, whole = sum(row.total_left for row in rows), sum(row.total for row in rows)
-    words, state = "", ""
-    if not left:
-        words, state = "lost", "error"
-    elif left < whole:
-        words, state = "a part is lost", "warning"
-    told = "; ".join(f"{SHORT[row.resource]} {_shares(row)} used" for row in rows) + "."
-    bars = [svg.Shares(SHORT[row.resource], _bars(row), _shares(row)) for row in rows]
-    title = f"Room of {site} before and after"
+def _capacity(rows: Sequence[CapacityOf]) -> dict[str, Any]:
+    """The picture, and rows of a table."""
+    bars = [capacity_bar(row) for row in rows]
     return {
-        "site": site,
-        "words": words,
-        "state": state,
-        "chart": svg.shares(f"room{number}", title, told, bars, 8),
+        "pictures": capacity_chart.both(bars[:BARS_MOST]),
+        "bottleneck": capacity_chart.bottleneck(bars),
+        "rows": [_words(row) for row in rows],
     }
 
 
-def _bars(row: CapacityOf) -> tuple[tuple[svg.Part, ...], ...]:
-    gone = row.total - row.total_left
-    pieces = (
-        (("used before", row.used),),
-        (("used after", row.used_left), ("moved", row.moved_in), ("gone", gone)),
-    )
-    found = []
-    for when, parts in zip(("before", "after"), pieces, strict=True):
-        found.append(
-            tuple(
-                svg.Part(value / row.total, style, f"{when}: {style} {svg.percent_of(value, row.total)}")
-                for style, value in _in_place(parts, row.total)
-            )
-        )
-    return tuple(found)
-
-
-def _in_place(parts: Sequence[tuple[str, int]], whole: int) -> list[tuple[str, int]]:
-    """Used first, then free, and what is gone at the far end."""
-    kept = [(style, value) for style, value in parts if value > 0]
-    if not kept or kept[-1][0] != "gone":
-        return kept
-    free = whole - sum(value for _, value in kept)
-    return [*kept[:-1], *([("ground", free)] if free > 0 else []), kept[-1]]
-
-
 def _shares(row: CapacityOf) -> str:
-    """Of what is there: before, and after everything that finds room has moved."""
-    before = svg.percent_of(row.used, row.total)
-    after = "lost" if not row.total_left else svg.percent_of(row.used_left + row.moved_in, row.total_left)
-    return f"{before} → {after}"
+    """Of what is there: before, and after everything that fits has moved."""
+    return f"{svg.percent_of(row.used, row.total)} → {capacity_bar(row).after}"
 
 
 def _words(row: CapacityOf) -> dict[str, str]:
@@ -123,7 +64,7 @@ def _words(row: CapacityOf) -> dict[str, str]:
         "moved": row.moved_in,
         "free": free,
     }
-    name = SHORT[row.resource]
+    name = SHORT.get(row.resource, row.resource)
     parts = {key: measured(name, value) for key, value in amounts.items()}
     told = {key: size if unit == name else f"{size} {unit}" for key, (size, unit) in parts.items()}
     return told | {"site": row.site, "resource": name, "share": _shares(row)}
@@ -136,13 +77,15 @@ TICKS_MOST: Final = 60
 FOUND_MOST: Final = 60
 SERVICES: Final = 100
 FINDINGS_MOST: Final = 20
+FINDINGS_OPEN: Final = 5
 FATES: Final = {
-    "lost": ("does not come back", "error"),
-    "recovers": ("down, comes back", "warning"),
-    "degraded": ("degraded", "warning"),
-    "unknown": ("cannot be judged", "unknown"),
-    "shed": ("shed to make room", "warning"),
+    "lost": ("Not restored", "bad", "x"),
+    "recovers": ("Down, then back", "", "minus"),
+    "degraded": ("Degraded", "", "minus"),
+    "unknown": ("Cannot be judged", "", "info"),
+    "shed": ("Shed", "", "minus"),
 }
+"""Fate of a service -> (words, look, icon)."""
 
 
 def context(
@@ -182,7 +125,7 @@ def _box(domain: DomainFacts, wanted: Sequence[str]) -> dict[str, Any]:
         "id": domain.id,
         "ticked": domain.id in wanted,
         "words": VERDICT_WORDS.get(domain.verdict, ""),
-        "state": VERDICT_CLASS.get(domain.verdict, "unknown"),
+        "look": {"error": "bad", "ok": "good"}.get(VERDICT_CLASS.get(domain.verdict, ""), ""),
     }
 
 
@@ -207,9 +150,11 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
     asked = set(answer.domains)
     findings = [finding for finding in facts.findings if asked.intersection(finding.domains)]
     return {
-        "verdict": (verdict_words(loss), VERDICT_CLASS[loss.verdict]),
+        "heading": _heading(answer),
+        "look": {"error": "bad", "ok": "good"}.get(VERDICT_CLASS[loss.verdict], ""),
         "plan": loss.plan,
         "text": loss.text,
+        "what": loss.what if loss.plan else "",
         "because": loss.because,
         "cards": _cards(answer),
         "rows": [_row(one) for one in rows[begin:end]],
@@ -218,9 +163,10 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
         "end": end,
         "before": begin - SERVICES if begin else None,
         "after": end if end < len(rows) else None,
-        "findings": findings[:FINDINGS_MOST],
+        "findings": (findings[:FINDINGS_OPEN], findings[FINDINGS_OPEN:FINDINGS_MOST]),
+        "findings_total": number(len(findings)),
         "findings_rest": max(0, len(findings) - FINDINGS_MOST),
-        "rooms": rooms(answer.capacity),
+        "capacity": _capacity(answer.capacity),
         "graph": graph(facts, answer, of),
         "of": of,
         "of_unknown": bool(of) and all(service.id != of for service in facts.services),
@@ -231,39 +177,64 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
     }
 
 
-def _cards(answer: WhatIf) -> list[dict[str, str]]:
+def _heading(answer: WhatIf) -> str:
+    """`Losing north takes down 8 services. 7 come back, mail does not.`"""
+    loss, lost = answer.loss, listed(answer.domains)
+    gone = [one.service for one in sorted(answer.services, key=gravity) if one.fate in ("lost", "shed")]
+    doubt = sum(1 for one in answer.services if one.fate == "unknown")
+    if not answer.services:
+        return f"Losing {lost} affects no service."
+    down = loss.recovers + len(gone)
+    if not down and not doubt:
+        return f"Losing {lost} takes no service down. {plural(loss.degraded, 'service')} will serve less."
+    words = f"Losing {lost} takes down {plural(down, 'service')}."
+    if not gone:
+        words += (
+            " All of them come back." if loss.recovers > 1 else " It comes back." if loss.recovers else ""
+        )
+    else:
+        back = (
+            f"{number(loss.recovers)} {'comes' if loss.recovers == 1 else 'come'} back, "
+            if loss.recovers
+            else ""
+        )
+        names = " and ".join(gone) if len(gone) == 2 else listed(gone, 3)
+        words += f" {back}{names} {'does' if len(gone) == 1 else 'do'} not."
+    return words + (f" {plural(doubt, 'service')} cannot be judged." if doubt else "")
+
+
+def _cards(answer: WhatIf) -> list[svg.Card]:
     loss, counts = answer.loss, Counter(one.fate for one in answer.services)
-    lost = counts["lost"]
-    worst = duration(loss.worst_recovery_ms) if counts["recovers"] else "-"
-    stores = f"{number(loss.stores_lost)} of their primaries are lost, {number(loss.stores_gone)} for good"
+    lost = counts["lost"] + counts["shed"]
+    names = [one.service for one in sorted(answer.services, key=gravity) if one.fate in ("lost", "shed")]
+    worst = f"The last after {duration(loss.worst_recovery_ms)}" if counts["recovers"] else "None"
+    stores = (
+        f"{plural(loss.stores_lost, 'primary is', 'primaries are')} lost, {number(loss.stores_gone)} for good"
+    )
     data = "not known" if loss.data_loss_ms is None else duration(loss.data_loss_ms)
     if loss.stores_gone:
         data = f"all data of {plural(loss.stores_gone, 'store')}"
-    doubt, late = f"{number(counts['unknown'])} more cannot be judged", "error" if loss.late else ""
-    told = f"{plural(loss.late, 'service')} later than promised"
-    grave = "error" if loss.stores_gone else "warning" if loss.data_loss_ms else ""
+    doubt = f"; {number(counts['unknown'])} more cannot be judged" if counts["unknown"] else ""
+    late = f"{plural(loss.late, 'service')} later than promised" if loss.late else "None later than promised"
     return [
-        _card("do not come back", number(lost), doubt, "error" if lost else "ok"),
-        _card("down, and back again", number(counts["recovers"]), f"the last after {worst}", ""),
-        _card("degraded", number(counts["degraded"]), "serve, but less than they should", ""),
-        _card("people without a service, at most", people(loss.people_down), told, late),
-        _card("writes lost, at most", data, stores, grave),
+        svg.Card("Not restored", number(lost), (listed(names, 3) or "None") + doubt, "error" if lost else ""),
+        svg.Card("Down, then back", number(counts["recovers"]), worst),
+        svg.Card("Degraded", number(counts["degraded"]), "Serve, but less than they should"),
+        svg.Card("People without a service, at most", people(loss.people_down), late),
+        svg.Card("Data lost, at most", data or "none", stores, "error" if loss.stores_gone else ""),
     ]
 
 
-def _card(name: str, value: str, more: str, state: str) -> dict[str, str]:
-    return {"name": name, "value": value, "more": more, "state": state}
-
-
 def _row(one: FateOf) -> dict[str, Any]:
-    words, state = FATES.get(one.fate, (one.fate, "unknown"))
+    words, look, icon = FATES.get(one.fate, (one.fate, "", "info"))
     late = one.rto_ms is not None and one.recovery_ms is not None and one.recovery_ms > one.rto_ms
     return {
         "id": one.service,
         "tier": "-" if one.tier is None else str(one.tier),
         "people": one.people,
         "words": words,
-        "state": state,
+        "look": look,
+        "icon": icon,
         "late": late,
         "path": row_of(one)["path"],
         "why": row_of(one)["why"],
@@ -280,7 +251,8 @@ async def _answer(room: WarRoom, wanted: tuple[str, ...]) -> WhatIf:
     for ready in room.office.situation.drawer:
         if ready.lost == answer.domains and ready.current and ready.plan and ready.estate == answer.estate:
             with contextlib.suppress(EvacError):
-                return by_plan(answer, ready.plan, await plan_of(room, ready.plan))
+                found = by_plan(answer, ready.plan, await plan_of(room, ready.plan))
+                return replace(found, capacity=await room.office.capacity(ready.plan))
     return answer
 
 

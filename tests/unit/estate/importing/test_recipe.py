@@ -178,3 +178,21 @@ def test_the_command_takes_a_recipe(recipe: Path) -> None:
     assert "nothing changed since the last import" in again.output
     missing = CliRunner().invoke(cli, ["import", "csv"])
     assert missing.exit_code != 0
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{kind: kubernetes, context: a, from: east.yaml}", "names a file and a context"),
+        ("{kind: csv, context: a}", "does not say where it is"),
+        ("{kind: kubernetes, context: a}", "is asked over the network"),
+    ],
+)
+def test_a_live_source_is_a_context_or_a_server_and_nothing_else(
+    recipe: Path, source: str, words: str
+) -> None:
+    recipe.write_text(f"recipe: 1\nsources:\n  live: {source}\n")
+    with pytest.raises((SourceError, InvalidInput)) as caught:
+        import_recipe(recipe)
+    found = caught.value
+    assert words in (found.message if not isinstance(found, SourceError) else str(found.diagnostics))

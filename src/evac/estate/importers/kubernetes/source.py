@@ -50,28 +50,42 @@ POD_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Kinds that run something, and where their pod is described."""
 
-_USED: Final = frozenset(
-    {
-        "ConfigMap",
-        "GRPCRoute",
-        "HTTPRoute",
-        "HorizontalPodAutoscaler",
-        "Ingress",
-        "KafkaNodePool",
-        "Node",
-        "PersistentVolume",
-        "PersistentVolumeClaim",
-        "PodDisruptionBudget",
-        "Pooler",
-        "PriorityClass",
-        "Route",
-        "ScheduledBackup",
-        "Service",
-        "TCPRoute",
-        "TLSRoute",
-    }
-)
+_USED_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "": ("ConfigMap", "Node", "PersistentVolume", "PersistentVolumeClaim", "Pod", "Service"),
+    "autoscaling": ("HorizontalPodAutoscaler",),
+    "gateway.networking.k8s.io": ("GRPCRoute", "HTTPRoute", "TCPRoute", "TLSRoute"),
+    "kafka.strimzi.io": ("KafkaNodePool",),
+    "networking.k8s.io": ("Ingress",),
+    "policy": ("PodDisruptionBudget",),
+    "postgresql.cnpg.io": ("Pooler", "ScheduledBackup"),
+    "route.openshift.io": ("Route",),
+    "scheduling.k8s.io": ("PriorityClass",),
+}
+_USED: Final = frozenset(kind for kinds in _USED_OF_GROUPS.values() for kind in kinds)
 _FOLDED: Final = frozenset({"StrimziPodSet"})
+_RUN_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "": ("ReplicationController",),
+    "apps": ("DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"),
+    "apps.openshift.io": ("DeploymentConfig",),
+    "argoproj.io": ("Rollout",),
+    "batch": ("CronJob", "Job"),
+    "core.strimzi.io": ("StrimziPodSet",),
+}
+_OPERATORS_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    group: tuple(kind for known in OPERATORS.values() for other, kind in known if other == group)
+    for group in {group for known in OPERATORS.values() for group, _ in known}
+}
+KINDS_OF_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    group: tuple(
+        sorted(
+            kind
+            for table in (_USED_OF_GROUPS, _RUN_OF_GROUPS, _OPERATORS_OF_GROUPS)
+            for kind in table.get(group, ())
+        )
+    )
+    for group in sorted({*_USED_OF_GROUPS, *_RUN_OF_GROUPS, *_OPERATORS_OF_GROUPS})
+}
+"""Group of the API -> the kinds in it that are read."""
 _CLUSTER_WIDE: Final = frozenset({"Node", "PersistentVolume", "PriorityClass"})
 _ENDINGS: Final = (".yaml", ".yml", ".json")
 _IS_JSON: Final = re.compile(r"\s*\{\s*\"")

@@ -1,0 +1,26 @@
+"""Sources that are asked over the network, as files that an importer reads.
+
+`servers` asks NetBox and Prometheus, `clusters` the API servers of Kubernetes that a `kubeconfig` names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evac.app.fetching.clusters import fetch_cluster
+from evac.app.fetching.kubeconfig import contexts_in, usual_files
+from evac.app.fetching.servers import fetch, is_server
+from evac.estate.format.problems import Problems
+from evac.estate.importers.imported import Live, Options
+
+__all__ = ["contexts_in", "fetch", "fetch_live", "is_server", "usual_files"]
+
+
+def fetch_live(kind: str, live: Live, options: Options, into: Path, problems: Problems) -> Path:
+    """What a live source answers, in a file or folder in `into`. What it refuses in part is a problem.
+
+    Raises EvacError if it cannot be read at all.
+    """
+    if live.address:
+        return fetch(kind, live.address, into, live.token)
+    return fetch_cluster(live, options.namespaces, into, problems)

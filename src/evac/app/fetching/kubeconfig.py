@@ -1,0 +1,235 @@
+"""The kubeconfig of kubectl: which server a context means, whom it trusts, and who asks.
+
+Read as kubectl reads it, with three exceptions. A program that prints credentials (`exec`) runs only if
+people name it. Passwords, proxies and impersonation are refused, not ignored. Credentials stay in memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from evac.estate.format.document import MAP, Node
+from evac.estate.format.problems import Problems
+from evac.estate.importers.kubernetes.objects import inside, plain_of, text_in
+from evac.estate.importers.source_files import at, items_in, read_values, word
+from evac.model.errors import InvalidInput
+from evac.net.secrets import MAX_SECRET_BYTES, Secret, output_of
+from evac.net.tls import TlsFiles
+
+PLUGIN_S: Final = 30.0
+FILES_MAX: Final = 32
+_REFUSED: Final[Mapping[str, str]] = {
+    "username": "the API server no longer accepts passwords; use a token or a certificate",
+    "auth-provider": "kubectl no longer has such providers; use an exec plugin, a token or a certificate",
+    "as": "evac does not impersonate; name a context whose own user may read",
+    "as-groups": "evac does not impersonate; name a context whose own user may read",
+    "as-uid": "evac does not impersonate; name a context whose own user may read",
+}
+"""Keys of a user that evac does not follow, and what to do instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAccess:
+    """How one context reaches its API server. Its credentials appear in no text."""
+
+    context: str
+    server: str
+    """Address of the API server."""
+    authority: bytes | None = field(repr=False)
+    """Certificates in PEM that sign the server's; None: the authorities of this machine."""
+    server_name: str
+    """Name that the server's certificate is checked against, if it is not that of the address."""
+    is_verified: bool
+    token: Secret | None
+    certificate: bytes | None = field(repr=False)
+    key: bytes | None = field(repr=False)
+
+    @contextmanager
+    def tls_files(self) -> Iterator[TlsFiles]:
+        """The PEM texts as files, which `ssl` asks for: anonymous ones, which are in memory only."""
+        opened: list[int] = []
+
+        def held(name: str, content: bytes | None) -> Path | None:
+            if content is None:
+                return None
+            opened.append(os.memfd_create(name))
+            with os.fdopen(os.dup(opened[-1]), "wb") as handle:
+                handle.write(content)
+            return Path(f"/proc/self/fd/{opened[-1]}")
+
+        try:
+            yield TlsFiles(held("ca", self.authority), held("cert", self.certificate), held("key", self.key))
+        finally:
+            for handle in opened:
+                os.close(handle)
+
+
+def usual_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """The files that kubectl reads: those of KUBECONFIG, else that of the user."""
+    named = tuple(Path(part) for part in environ.get("KUBECONFIG", "").split(os.pathsep) if part)
+    return named[:FILES_MAX] or (Path.home() / ".kube" / "config",)
+
+
+def contexts_in(files: Sequence[Path]) -> tuple[str, ...]:
+    """Names of the contexts, in the order of the files."""
+    found = [
+        name for _, tree in _trees(files) for item in items_in(tree, "contexts") if (name := _name(item))
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def read_access(files: Sequence[Path], context: str, plugins: Sequence[str] = ()) -> ClusterAccess:
+    """What a context means. An empty context: the current one. Plugins: exec programs that may run.
+
+    Raises InvalidInput, which never quotes the file.
+    """
+    trees = _trees(files)
+    context = context or next((name for _, tree in trees if (name := word(tree, "current-context"))), "")
+    shown = f"context {context}" if context else "the current context"
+    _, found = _entry(trees, "contexts", "context", context)
+    if found is None:
+        names = ", ".join(contexts_in(files)) or "none"
+        raise InvalidInput(
+            "import-kubeconfig", f"there is no {shown} in {_named(files)}", f"contexts: {names}"
+        )
+    home, cluster = _entry(trees, "clusters", "cluster", word(found, "cluster") or "")
+    server = word(cluster, "server")
+    if cluster is None or not server or not server.startswith(("http://", "https://")):
+        message = f"{shown} names no cluster with the address of a server"
+        raise InvalidInput("import-kubeconfig", message, f"look at its cluster in {_named(files)}")
+    if word(cluster, "proxy-url"):
+        message = f"{shown} reaches its server through a proxy, which evac does not use"
+        raise InvalidInput("import-kubeconfig", message, "run evac where the server is reached directly")
+    user_home, user = _entry(trees, "users", "user", word(found, "user") or "")
+    for key, hint in _REFUSED.items():
+        if at(user, key) is not None:
+            raise InvalidInput("import-kubeconfig", f"{shown}: its user has {key}", hint)
+    token, certificate, key_text = _credentials(user, user_home, shown)
+    if at(user, "exec") is not None:
+        token, certificate, key_text = _from_plugin(at(user, "exec"), user_home, shown, plugins)
+    return ClusterAccess(
+        context,
+        server.rstrip("/"),
+        _pem(cluster, "certificate-authority", home, shown),
+        word(cluster, "tls-server-name") or "",
+        word(cluster, "insecure-skip-tls-verify") != "true",
+        token,
+        certificate,
+        key_text,
+    )
+
+
+def _trees(files: Sequence[Path]) -> list[tuple[Path, Node]]:
+    """The folder and the content of each file that exists. kubectl passes over the others too."""
+    found = []
+    for path in files:
+        if not path.exists():
+            continue
+        problems = Problems()
+        tree = read_values(path.resolve(), problems)
+        if tree is None or tree.kind != MAP:
+            # The words of the parser could quote a credential.
+            line = next((f", line {one.place.line}" for one in problems.all() if one.place.line), "")
+            message = f"{path} is not a kubeconfig{line}"
+            raise InvalidInput("import-kubeconfig", message, "check it with: kubectl config view")
+        found.append((path.resolve().parent, tree))
+    if not found:
+        message = f"there is no kubeconfig: {_named(files)}"
+        raise InvalidInput("import-kubeconfig", message, "name one with --kubeconfig FILE")
+    return found
+
+
+def _named(files: Sequence[Path]) -> str:
+    return ", ".join(str(path) for path in files)
+
+
+def _name(item: Node) -> str:
+    return word(item, "name") or ""
+
+
+def _entry(trees: list[tuple[Path, Node]], section: str, key: str, name: str) -> tuple[Path, Node | None]:
+    """The first entry of that name, and the folder that its paths are relative to."""
+    for home, tree in trees:
+        for item in items_in(tree, section):
+            if name and _name(item) == name:
+                return home, at(item, key)
+    return Path(), None
+
+
+def _credentials(
+    user: Node | None, home: Path, shown: str
+) -> tuple[Secret | None, bytes | None, bytes | None]:
+    text = word(user, "token")
+    if text is None and (where := word(user, "tokenFile")) is not None:
+        text = _content(home / where, f"the token of {shown}").decode("ascii", "replace")
+    token = Secret(text.strip(), f"the token of {shown}") if text else None
+    return token, _pem(user, "client-certificate", home, shown), _pem(user, "client-key", home, shown)
+
+
+def _pem(node: Node | None, key: str, home: Path, shown: str) -> bytes | None:
+    """A PEM text: the data of the entry, else the file that it names."""
+    data = word(node, f"{key}-data")
+    if data is not None:
+        try:
+            return base64.b64decode(data, validate=False)
+        except (binascii.Error, ValueError):
+            message = f"{key}-data of {shown} is not base64"
+            raise InvalidInput("import-kubeconfig", message, "copy the kubeconfig again") from None
+    where = word(node, key)
+    return None if where is None else _content(home / where, f"{key} of {shown}")
+
+
+def _content(path: Path, what: str) -> bytes:
+    try:
+        with path.open("rb") as handle:
+            return handle.read(2**20)
+    except OSError as error:
+        message = f"{what} cannot be read: {error.strerror}, {path}"
+        raise InvalidInput("import-kubeconfig", message, "check the path in the kubeconfig") from None
+
+
+def _from_plugin(
+    plugin: Node | None, home: Path, shown: str, plugins: Sequence[str]
+) -> tuple[Secret | None, bytes | None, bytes | None]:
+    """Credentials that a program prints, as kubectl runs it; only if people allow that program."""
+    program = word(plugin, "command") or ""
+    if not {program, Path(program).name} & set(plugins):
+        message = f"{shown} gets its credentials from a program: {program[:80]}"
+        raise InvalidInput("import-plugin", message, f"allow it by name: --exec {Path(program).name[:80]}")
+    if "/" in program:
+        program = str(home / program)
+    version = word(plugin, "apiVersion") or "client.authentication.k8s.io/v1"
+    asked = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
+    given = {word(one, "name") or "": word(one, "value") or "" for one in items_in(plugin, "env")}
+    environ = {**os.environ, **given, "KUBERNETES_EXEC_INFO": json.dumps(asked)}
+    arguments = [str(plain_of(one)) for one in items_in(plugin, "args")]
+    name = Path(program).name[:80]
+    try:
+        said, code = output_of([program, *arguments], PLUGIN_S, environ)
+        found: Any = json.loads(said) if not code and len(said) <= MAX_SECRET_BYTES else None
+    except (TimeoutError, subprocess.TimeoutExpired):
+        message = f"{name} did not answer in {PLUGIN_S:g} s"
+        raise InvalidInput("import-plugin", message, "log in with it first, then import again") from None
+    except OSError as error:
+        message = f"{name} cannot be run: {error.strerror}"
+        raise InvalidInput("import-plugin", message, "install it, or use another context") from None
+    except (ValueError, RecursionError):
+        found = None
+    status = inside(found, "status")
+    token, certificate, key = (
+        text_in(status, name) for name in ("token", "clientCertificateData", "clientKeyData")
+    )
+    if not token and not (certificate and key):
+        message = f"{name} printed no credentials" if not code else f"{name} ended with {code}"
+        raise InvalidInput("import-plugin", message, "run it by hand; does kubectl work with this context?")
+    secret = Secret(token, f"the token of {shown}") if token else None
+    return secret, certificate.encode() or None, key.encode() or None

@@ -1,0 +1,27 @@
+"""EV145: data of which nobody has decided what its backups have to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evac.audit.context import Context, Rule, counted, listed
+from evac.audit.findings import Finding
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One note for all such data."""
+    names = [verdict.data_set for verdict in context.data if verdict.state == "undecided"]
+    if names:
+        bare = sum(verdict.state == "undecided" and not verdict.copies for verdict in context.data)
+        without = f", {bare:,} of them without any backup" if bare else ""
+        yield RULE.finding(
+            context,
+            "note",
+            "backup policies",
+            f"{counted(len(names), 'data set')} without a backup policy{without}: {listed(names)}",
+            "Write backup_policy: for each, with waived: and the reason where no backup is needed.",
+            paths=(f"stores/{names[0]}", f"data_sets/{names[0]}"),
+        )
+
+
+RULE = Rule("no-backup-policy", "EV145", "Data without a backup policy", check, per_loss=False)

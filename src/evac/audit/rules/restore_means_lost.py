@@ -1,0 +1,55 @@
+"""EV141: the keys of the backups, or a service that a restore needs, are lost together with the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evac.audit.context import Context, Rule, data_paths, listed
+from evac.audit.findings import Finding
+from evac.audit.impacts.all_losses import LOST
+from evac.derive.domains import is_lost, loss
+from evac.model.backup import DataVerdict
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Error: the backup survives, and nobody can restore it."""
+    for verdict in context.data:
+        if verdict.state == "waived":
+            continue
+        index = context.impacts.losses.index
+        numbers = context.worst_first(index[name] for name in verdict.taken_by if name in index)
+        found = {n: words for n in numbers if (words := _missing(context, verdict, n))}
+        if found:
+            worst = next(iter(found.values()))
+            lost = listed(context.names(list(found)))
+            yield RULE.finding(
+                context,
+                "error",
+                verdict.data_set,
+                f"{verdict.data_set} cannot be restored after the loss of {lost}: {worst}",
+                "Keep the keys, the catalogue and the tools of a restore where the backup is.",
+                losses=list(found),
+                paths=data_paths(verdict, part="backup_policy"),
+            )
+
+
+def _missing(context: Context, verdict: DataVerdict, number: int) -> str:
+    """What a restore lacks under a loss; empty if nothing is known to be missing."""
+    impacts, policy = context.impacts, verdict.policy
+    lost = loss(impacts.top, (impacts.losses.ids[number],))
+    if policy.keys_at and all(is_lost(impacts.top, lost, at) for at in policy.keys_at):
+        return f"its keys are only at {listed(policy.keys_at)}"
+    for needed in policy.restore_needs:
+        service = impacts.graph.index[needed]
+        if not impacts.down[number, service]:
+            continue
+        if impacts.fate[number, service] == LOST:
+            return f"{needed}, which a restore needs, never comes back"
+        if verdict.data_set in context.data_needed_by(service):
+            return f"{needed}, which a restore needs, needs {verdict.data_set} itself"
+    return ""
+
+
+RULE = Rule(
+    "restore-means-lost", "EV141", "What a restore needs is lost with the data", check, per_loss=False
+)

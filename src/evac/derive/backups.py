@@ -1,0 +1,315 @@
+"""What the backups of a data set are worth: one verdict, which audit, plan, pages and commands all read.
+
+What is unknown never improves a verdict. A proof counts while it is recent enough, read something, and no
+later check found damage; damage counts until a check of at least the same reach passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Final
+
+from evac.derive.domains import Loss, Topology, is_lost, loss, lost_now
+from evac.derive.stores import restoration
+from evac.model.backup import (
+    READ,
+    RESTORED,
+    WHOLE,
+    BackupFacts,
+    CopySeen,
+    CopyState,
+    DataState,
+    DataVerdict,
+    Digit,
+    DigitName,
+    ProofRecord,
+    State,
+)
+from evac.model.estate import Backup, BackupPolicy, DataSet, Store
+
+ASKED_OF_ALL: Final = BackupPolicy()
+"""What is asked of the copies of data that has no policy."""
+SKEW_MS: Final = 300_000
+"""So far ahead of our clock a time may be; what is further ahead says nothing."""
+_GIB: Final = 1 << 30
+
+
+def verdicts(top: Topology, facts: BackupFacts, now_ms: int | None) -> tuple[DataVerdict, ...]:
+    """One for each store, then one for each other data set. now_ms: None where no date is known: then only
+    ages that the files state are known. O(copies + proofs), and the losses of sites and groups once.
+    """
+    seen = {(one.data_set, one.copy): one for one in facts.copies}
+    proofs: dict[tuple[str, str], list[ProofRecord]] = {}
+    for proof in facts.proofs:
+        proofs.setdefault((proof.data_set, proof.copy), []).append(proof)
+    takers = _Takers(top)
+    every: tuple[Store | DataSet, ...] = (*top.estate.stores, *top.estate.data_sets)
+    return tuple(_verdict(data, takers, seen, proofs, now_ms) for data in every)
+
+
+def day_ms(day: date) -> int:
+    """The moment at which a day begins (UTC): what happened on it is at most that old."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000
+
+
+class _Takers:
+    """Which sites and groups take a place with them when they are lost."""
+
+    def __init__(self, top: Topology) -> None:
+        self.top = top
+        self._found: dict[str, frozenset[str]] = {}
+
+    def of(self, at: str) -> frozenset[str]:
+        if at not in self._found:
+            losses = self.top.once("losses of sites and groups", self._losses)
+            self._found[at] = frozenset(name for name, lost in losses.items() if is_lost(self.top, lost, at))
+        return self._found[at]
+
+    def _losses(self) -> dict[str, Loss]:
+        estate = self.top.estate
+        names = [*(site.id for site in estate.sites), *(group.id for group in estate.groups)]
+        return {name: loss(self.top, (name,)) for name in names}
+
+
+def _verdict(
+    data: Store | DataSet,
+    takers: _Takers,
+    seen: Mapping[tuple[str, str], CopySeen],
+    proofs: Mapping[tuple[str, str], Sequence[ProofRecord]],
+    now_ms: int | None,
+) -> DataVerdict:
+    policy = data.backup_policy or ASKED_OF_ALL
+    home = _home(data)
+    copies = tuple(
+        _copy(
+            backup,
+            takers,
+            home,
+            seen.get((data.id, backup.name)),
+            _proofs(data.id, backup, proofs.get((data.id, backup.name), ()), now_ms),
+            policy,
+            now_ms,
+        )
+        for backup in data.backups
+    )
+    taken_by = () if home is None else tuple(sorted(takers.of(home)))
+    kind = "store" if isinstance(data, Store) else data.kind
+    if policy.waived is not None:
+        return DataVerdict(data.id, kind, "waived", policy, (), None, None, copies, taken_by)
+    digits = _digits(policy, copies)
+    rpo, age_ms = _rpo(policy, copies)
+    states = {digit.state for digit in digits} | ({rpo} if rpo is not None else set())
+    state: DataState = "missed" if "missed" in states else "unknown" if "unknown" in states else "met"
+    if data.backup_policy is None:
+        return DataVerdict(data.id, kind, "undecided", policy, (), None, age_ms, copies, taken_by)
+    return DataVerdict(data.id, kind, state, policy, digits, rpo, age_ms, copies, taken_by)
+
+
+def _home(data: Store | DataSet) -> str | None:
+    """Where the original is; None where that is not known."""
+    if isinstance(data, DataSet):
+        return data.at
+    return None if data.primary is None else data.primary.at
+
+
+def _proofs(
+    data_set: str, backup: Backup, measured: Sequence[ProofRecord], now_ms: int | None
+) -> list[ProofRecord]:
+    """What was proven, oldest first, with what the files state. A time ahead of our clock says nothing."""
+    found = list(measured)
+    if backup.verified is not None:
+        level = RESTORED if backup.proven is None else backup.proven
+        size = None if backup.size_gib is None else backup.size_gib * _GIB
+        found.append(
+            ProofRecord(
+                data_set, backup.name, level, "passed", day_ms(backup.verified), size, by="the estate files"
+            )
+        )
+    return sorted(
+        (one for one in found if now_ms is None or one.at_ms <= now_ms + SKEW_MS), key=lambda one: one.at_ms
+    )
+
+
+def counts(proof: ProofRecord) -> bool:
+    """Whether a check proves its level: it passed, and read something where its level promises reading."""
+    return proof.outcome == "passed" and (proof.level < READ or bool(proof.bytes_read))
+
+
+def clears(later: ProofRecord, error: ProofRecord) -> bool:
+    """Whether a later check shows that an error is gone: it has at least the same level, and looked at the
+    same part or at everything. Restoring one backup does not clear damage elsewhere in a repository.
+    """
+    if not counts(later) or later.level < error.level:
+        return False
+    if error.outcome != "damaged" or error.level >= RESTORED:
+        return True
+    same_part = (later.part, later.of) == (error.part, error.of)
+    return later.level < RESTORED and (same_part or later.share_read >= WHOLE)
+
+
+def open_errors(proofs: Sequence[ProofRecord]) -> list[ProofRecord]:
+    """Errors that no later check clears, oldest first. proofs: of one copy, oldest first."""
+    found = []
+    for row, error in enumerate(proofs):
+        if error.outcome in ("damaged", "too-slow", "too-old") and not any(
+            clears(later, error) for later in proofs[row + 1 :]
+        ):
+            found.append(error)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """The proof of each level that is reached, and how much was read."""
+
+    by_level: Mapping[int, ProofRecord]
+    coverage: int
+
+
+def _proven(proofs: Iterable[ProofRecord], since_ms: int | None) -> _Proven:
+    """since_ms: older proofs do not count; None for no limit. Bytes are proven once all parts were read."""
+    best: dict[int, ProofRecord] = {}
+    parts: dict[int, dict[int, ProofRecord]] = {}
+    for proof in proofs:
+        if not counts(proof) or (since_ms is not None and proof.at_ms < since_ms):
+            continue
+        if proof.level == READ and proof.of > 1:
+            parts.setdefault(proof.of, {})[proof.part] = proof
+        else:
+            best[proof.level] = proof
+    coverage = WHOLE if READ in best else 0
+    for of, read in parts.items():
+        share = sum(one.share_read or WHOLE // of for one in read.values())
+        coverage = max(coverage, min(share, WHOLE - (len(read) < of)))
+        first = min(read.values(), key=lambda one: one.at_ms)
+        if len(read) >= of and (READ not in best or best[READ].at_ms < first.at_ms):
+            best[READ], coverage = first, WHOLE
+    return _Proven(best, coverage)
+
+
+def _copy(
+    backup: Backup,
+    takers: _Takers,
+    home: str | None,
+    seen: CopySeen | None,
+    proofs: Sequence[ProofRecord],
+    policy: BackupPolicy,
+    now_ms: int | None,
+) -> CopyState:
+    top = takers.top
+    exists: bool | None = True if backup.age_ms is not None else None
+    age_ms, size = backup.age_ms, None if backup.size_gib is None else backup.size_gib * _GIB
+    deletable = backup.deletable
+    if seen is not None:
+        exists, size = seen.taken_at_ms is not None, seen.bytes
+        age_ms = _age(seen.taken_at_ms, now_ms)
+        deletable = True if True in (deletable, seen.deletable) else deletable
+        deletable = seen.deletable if deletable is None else deletable
+    errors = open_errors(proofs)
+    error = max(errors, key=lambda one: (one.outcome == "damaged", one.at_ms), default=None)
+    after = list(proofs)
+    if error is not None and error.outcome == "damaged":
+        after = [one for one in proofs if one.at_ms > error.at_ms]
+    since_ms = None if now_ms is None else now_ms - policy.proof_age_ms
+    recent = _proven(after, since_ms) if since_ms is not None else _Proven({}, 0)
+    ever = _proven(after, None)
+    level = max(recent.by_level, default=None)
+    way = restoration(backup)
+    last_check = proofs[-1] if proofs else None
+    return CopyState(
+        backup.name,
+        backup.at,
+        exists,
+        is_lost(top, lost_now(top), backup.at),
+        None if home is None else not (takers.of(home) & takers.of(backup.at)),
+        deletable,
+        backup.system or (seen.tool if seen is not None and seen.tool else None),
+        age_ms,
+        size,
+        None if way is None else way.duration_ms,
+        level,
+        None if level is None else recent.by_level[level],
+        max(ever.by_level.values(), key=lambda one: one.at_ms, default=None),
+        error,
+        last_check if last_check is not None and last_check.outcome == "could-not-run" else None,
+        recent.coverage,
+        _is_proven(policy, level, ever, now_ms),
+    )
+
+
+def _age(at_ms: int | None, now_ms: int | None) -> int | None:
+    if at_ms is None or now_ms is None or at_ms > now_ms + SKEW_MS:
+        return None
+    return max(0, now_ms - at_ms)
+
+
+def _is_proven(policy: BackupPolicy, level: int | None, ever: _Proven, now_ms: int | None) -> State:
+    """missed: the level was reached, but too long ago; unknown: never, or nobody knows how long ago."""
+    if level is not None and level >= policy.level:
+        return "met"
+    return "missed" if now_ms is not None and max(ever.by_level, default=-1) >= policy.level else "unknown"
+
+
+def _digits(policy: BackupPolicy, copies: Sequence[CopyState]) -> tuple[Digit, ...]:
+    usable = [one for one in copies if one.usable]
+    maybe = [one for one in copies if one.usable is None]
+    systems = {one.system for one in usable if one.system is not None}
+    unnamed = sum(one.system is None for one in usable)
+    counted = [one for one in copies if not one.lost]
+    broken = any(one.failed is not None or one.proven == "missed" for one in counted)
+    proven = sum(one.proven == "met" for one in counted)
+    return (
+        _digit("copies", policy.copies, 1 + len(usable), len(maybe)),
+        _digit("systems", policy.systems, 1 + len(systems), unnamed + len(maybe)),
+        _digit(
+            "outside",
+            policy.outside,
+            sum(one.outside is True for one in usable),
+            sum(one.outside is None for one in usable) + sum(one.outside is not False for one in maybe),
+        ),
+        _digit(
+            "undeletable",
+            policy.undeletable,
+            sum(one.deletable is False for one in usable),
+            sum(one.deletable is None for one in usable) + sum(one.deletable is not True for one in maybe),
+        ),
+        Digit(
+            "errors",
+            "missed" if broken else "met" if counted and proven == len(counted) else "unknown",
+            len(counted),
+            proven,
+            proven + sum(one.proven == "unknown" and one.failed is None for one in counted),
+        ),
+    )
+
+
+def _digit(name: DigitName, asked: int, known: int, unknown: int) -> Digit:
+    possible = known + unknown
+    return Digit(
+        name,
+        "met" if known >= asked else "missed" if possible < asked else "unknown",
+        asked,
+        known,
+        possible,
+    )
+
+
+def _rpo(policy: BackupPolicy, copies: Sequence[CopyState]) -> tuple[State | None, int | None]:
+    """Judged by the newest of the copies that survive the loss of the original, where one is asked for."""
+    able = [one for one in copies if one.usable is not False]
+    if policy.outside:
+        able = [one for one in able if one.outside is not False]
+    known = [
+        one.age_ms
+        for one in able
+        if one.usable and one.age_ms is not None and (one.outside or not policy.outside)
+    ]
+    age_ms = min(known, default=None)
+    if policy.rpo_ms is None:
+        return None, age_ms
+    if age_ms is not None and age_ms <= policy.rpo_ms:
+        return "met", age_ms
+    hopeful = any(one.age_ms is None or one.age_ms <= policy.rpo_ms for one in able)
+    return "unknown" if hopeful else "missed", age_ms

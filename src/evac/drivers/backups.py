@@ -1,0 +1,370 @@
+"""What drivers of backups have in common: their programs, and how a copy comes into an empty place.
+
+A tool is a program of this machine. Its secrets are in the environment of that one program; what it writes is
+read up to a bound and is never trusted: what it does not say is not known. Restoring by the verb of a run and
+by the question of a test is the same work: fill the partial folder, check what came, give it its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from evac.drivers import parameters
+from evac.drivers.capabilities import CopyReport, Listing, Restored
+from evac.drivers.places import Place, Record, place_at, refuse_older
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.programs import Ended, environment, run_program
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.net import secrets
+from evac.net.secrets import Secret
+
+OUTPUT_BYTES: Final = 32 << 20
+"""Of one answer: a listing of 50,000 copies has less."""
+COPIES_MOST: Final = 100_000
+WORDS_MOST: Final = 600
+SPARE_BYTES: Final = 64 << 20
+"""That stay free in a place beyond what is restored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A program with its environment. hidden: secrets that its words are scrubbed of."""
+
+    program: str
+    env: Mapping[str, str]
+    hidden: tuple[Secret, ...] = ()
+    reasons: Sequence[tuple[str, ActionError]] = ()
+    """Words in what it says, and the error that they mean; the first that is found counts."""
+    cwd: str = "/"
+    account: Any = None
+
+    async def run(
+        self,
+        *argv: str,
+        timeout_s: float,
+        allowed: Sequence[int] = (0,),
+        changes: bool = False,
+        keeps: Sequence[int] = (),
+        most: int = OUTPUT_BYTES,
+    ) -> Ended:
+        """Runs it. changes: if its time is over it may have done its work. Raises `ActionError` for what
+        is missing, too slow, too long, or ended with another code than those allowed.
+        """
+        name = Path(self.program).name
+        if shutil.which(self.program) is None:
+            words = f"{self.program} is not installed, or may not be run"
+            raise Permanent("backup-tool-missing", words, f"install {name} where evac runs it")
+        ended = await run_program(
+            (self.program, *argv),
+            env=environment(self.env),
+            timeout_s=max(timeout_s, 0.1),
+            cwd=self.cwd,
+            most=most,
+            apart=True,
+            account=self.account,
+            keeps=keeps,
+        )
+        if not ended.whole:
+            raise Permanent(
+                "backup-output", f"{name} wrote more than {most:,} bytes", "look at its repository"
+            )
+        if ended.code in allowed:
+            return ended
+        said = secrets.scrub(f"{ended.errors}\n{ended.output}", self.hidden)
+        for words, error in self.reasons:
+            if words.lower() in said.lower():
+                raise type(error)(error.code, f"{name}: {error.message}", error.hint)
+        if ended.code is None:
+            slow = f"{name} {argv[0] if argv else ''} did not end in {timeout_s:.0f} s"
+            if changes:
+                raise OutcomeUnknown("backup-unknown", slow, "list the copies first")
+            raise Retryable("backup-silent", slow, "check that the repository answers")
+        tail = " ".join(said.split())[-WORDS_MOST:]
+        raise Permanent("backup-refused", f"{name} ended with {ended.code}: {tail}")
+
+    async def json(self, *argv: str, timeout_s: float, allowed: Sequence[int] = (0,)) -> Any:
+        """The document that it prints. Raises what `run` raises."""
+        ended = await self.run(*argv, timeout_s=timeout_s, allowed=allowed)
+        return document(ended.output, Path(self.program).name)
+
+
+def document(text: str, name: str) -> Any:
+    """A document of JSON, at most as deep as the parser allows. Raises `Permanent`."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise unreadable(name, "no JSON") from error
+
+
+def unreadable(name: str, why: str) -> Permanent:
+    """The answer to output that is not what the tool promises."""
+    return Permanent("backup-output", f"{name} answered with {why}", f"check the version of {name}")
+
+
+def objects(found: object, name: str) -> list[Mapping[str, Any]]:
+    """A list of objects, no longer than anyone's. Raises `Permanent` for anything else."""
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise unreadable(name, "no list of objects")
+    if len(found) > COPIES_MOST:
+        raise unreadable(name, f"more than {COPIES_MOST:,} copies")
+    return found
+
+
+def number(found: object, name: str) -> int:
+    """A whole number that is not negative. Raises `Permanent`."""
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 2**63:
+        raise unreadable(name, "no number where one belongs")
+    return int(found)
+
+
+def word(found: object, name: str, most: int = 4_096) -> str:
+    """A text of bounded length. Raises `Permanent`."""
+    if not isinstance(found, str) or len(found) > most:
+        raise unreadable(name, "no text where one belongs")
+    return found
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """How much is left of the time of a call, and how long it took."""
+
+    timeout_s: float
+    began_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def left_s(self) -> float:
+        return max(0.0, self.began_s + self.timeout_s - time.monotonic())
+
+    @property
+    def took_ms(self) -> int:
+        return max(1, int((time.monotonic() - self.began_s) * 1_000))
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What came into a place: its size, the newest time in it, and what a witness compares."""
+
+    bytes: int
+    reached_at: int | None
+    facts: Mapping[str, str | int]
+
+
+def newest(listing: Listing, copy: str, until: int | None) -> CopyReport:
+    """The copy of an id, or the newest that is whole and not younger than `until`. Raises `Permanent`."""
+    found = [one for one in listing.copies if one.id == copy or (not copy and not one.failed)]
+    found = [one for one in found if until is None or one.taken_at <= until]
+    if not found:
+        what = f"no copy {copy}" if copy else "no whole copy"
+        raise Permanent("copy-unknown", f"the repository holds {what} of it", "evac backup status ESTATE")
+    return found[-1]
+
+
+class BackupDriver(ABC):
+    """Restores by the verb and by the question; a tool says how a folder is filled and its engine started."""
+
+    name: str
+    verbs: frozenset[Verb] = frozenset({"restore"})
+
+    async def restore(
+        self, action: Action, timeout_s: float, copy: str, place: str, until: int | None
+    ) -> Restored:
+        found = await self._restore(action, Stopwatch(timeout_s), place_at(place), copy, until, None)
+        return Restored(found.copy, place, found.bytes, found.took_ms, found.reached_at, found.facts)
+
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        """Nothing, unless a driver knows how to ask the source past its tool."""
+        return {}
+
+    async def clean_up(self, action: Action, timeout_s: float, place: str) -> None:
+        at, watch = place_at(place), Stopwatch(timeout_s)
+        if not (at.lock.exists() or at.record.exists() or at.partial.exists()):
+            if at.path.is_dir() and any(at.path.iterdir()):
+                raise Permanent("place-foreign", f"no restore made {place}: it is left as it is")
+            return
+        if at.partial.is_dir():
+            await self._stop(action, at.partial, watch)
+        with at.held():
+            record = at.read()
+            if record.complete and record.key:
+                raise Permanent("place-in-use", f"a run restored {place} for use: it is left as it is")
+            if at.path.is_dir() and not record.complete:
+                at.refuse()  # what is there without a complete record is not ours
+            if at.path.is_dir():
+                await self._stop(action, at.path, watch)
+            await asyncio.to_thread(at.remove)
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        """Whether the place is empty and large enough, the repository answers, and holds a whole copy."""
+        watch = Stopwatch(order.timeout_s)
+        try:
+            at, copy, until = self._asked(action)
+            record = at.read()
+            refuse_older(at, record, order)
+            if not self._is_ours(at, record, order):
+                at.refuse()
+            found = newest(await self._list(action, watch.left_s), copy, until)
+            problems = [self._too_small(at, found)]
+        except ActionError as error:
+            return Checked((error.message,), error=error)
+        evidence: Evidence = {"copy": found.id, "taken_at": found.taken_at, "bytes": found.bytes or 0}
+        return Checked(tuple(one for one in problems if one), evidence)
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        self._refuse_others(action)
+        at, copy, until = self._asked(action)
+        if order.dry_run:
+            checked = await self.check(action, order)
+            words = f"would restore {action.target} into {at.path}"
+            return {**checked.evidence, "dry_run": words, "problems": "; ".join(checked.problems)[:900]}
+        watch = Stopwatch(order.timeout_s)
+        record = at.read()
+        refuse_older(at, record, order)
+        if self._is_ours(at, record, order):
+            if not await self._runs(action, at.path, watch):
+                await self._start(action, at.path, watch)
+        else:
+            record = await self._restore(action, watch, at, copy, until, order)
+        return self._evidence(at, record)
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        """Done once the place is complete and its engine answers; unclear while it is being filled."""
+        try:
+            self._refuse_others(action)
+            at, _, _ = self._asked(action)
+            record = at.read()
+            if self._is_ours(at, record, order):
+                if await self._runs(action, at.path, Stopwatch(order.timeout_s)):
+                    return Observed("done", self._evidence(at, record))
+                return Observed("absent", {"place": str(at.path), "engine": "stopped"})
+            if at.lock.exists() and at.is_held():
+                return Observed("unclear", {"why": f"{at.path} is being filled"})
+        except ActionError as error:
+            return Observed("unclear", {"why": error.message[:200]})
+        return Observed("absent", {"place": str(at.path)})
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        raise Permanent("not-undone", "a restore is not rolled back: users may have written to it since")
+
+    async def close(self) -> None:
+        """Nothing is open between two calls."""
+        return
+
+    async def _restore(
+        self,
+        action: Action,
+        watch: Stopwatch,
+        at: Place,
+        copy: str,
+        until: int | None,
+        order: Order | None,
+    ) -> Record:
+        at.refuse()
+        found = newest(await self._list(action, watch.left_s), copy, until)
+        if problem := self._too_small(at, found):
+            raise Permanent("place-full", problem, "free some space, or name another place")
+        with at.held() as lock:
+            at.refuse()
+            began = Record() if order is None else Record(order.key, order.token, order.epoch)
+            if order is not None:
+                refuse_older(at, at.read(), order)
+            at.write(began)
+            again = at.partial.exists()
+            if again:  # whoever filled it is gone: its lock is ours
+                await self._stop(action, at.partial, watch)
+                await asyncio.to_thread(shutil.rmtree, at.partial)
+            at.partial.mkdir(mode=0o700)
+            try:
+                filled = await self._fill(action, found, at.partial, until, watch, lock)
+            except BaseException:
+                with contextlib.suppress(ActionError, OSError):
+                    await self._stop(action, at.partial, Stopwatch(20.0))
+                    await asyncio.to_thread(shutil.rmtree, at.partial)
+                raise
+            facts: dict[str, str | int] = {**filled.facts, **({"started_over": 1} if again else {})}
+            done = replace(
+                began,
+                copy=found.id,
+                bytes=filled.bytes,
+                took_ms=watch.took_ms,
+                reached_at=filled.reached_at,
+                complete=True,
+                facts=facts,
+            )
+            at.write(done)
+            at.complete()
+        if order is not None:  # a test leaves nothing running
+            await self._start(action, at.path, watch)
+        return done
+
+    def _asked(self, action: Action) -> tuple[Place, str, int | None]:
+        """The place, copy and moment that a step of a run asks for."""
+        both = {**action.settings, **action.parameters}
+        until = parameters.whole(both, "until", 0, 2**40)
+        return place_at(parameters.text(both, "place")), parameters.text(both, "copy", ""), until or None
+
+    def _is_ours(self, at: Place, record: Record, order: Order) -> bool:
+        """Whether the place holds what this very step restored."""
+        return bool(record.complete and record.key == order.key and at.path.is_dir() and at.problem())
+
+    def _too_small(self, at: Place, found: CopyReport) -> str:
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(at.path.parent).free
+            if found.bytes is not None and free < found.bytes + SPARE_BYTES:
+                return f"{at.path.parent} has {free:,} bytes free; the copy needs {found.bytes:,}"
+        return ""
+
+    def _refuse_others(self, action: Action) -> None:
+        if action.verb not in self.verbs:
+            raise Permanent("verb-unknown", f"the driver {self.name} cannot {action.verb}")
+
+    def _evidence(self, at: Place, record: Record) -> Evidence:
+        found: dict[str, str | int | bool] = dict(record.facts)
+        if record.reached_at is not None:
+            found["reached_at"] = record.reached_at
+        found |= {"copy": record.copy, "place": str(at.path)}
+        return found | {"bytes": record.bytes, "took_ms": record.took_ms}
+
+    @abstractmethod
+    async def _list(self, action: Action, timeout_s: float) -> Listing: ...
+
+    @abstractmethod
+    async def _fill(
+        self,
+        action: Action,
+        copy: CopyReport,
+        folder: Path,
+        until: int | None,
+        watch: Stopwatch,
+        lock: int,
+    ) -> Filled:
+        """Restores into an empty folder, checks that all of it came, and leaves nothing running."""
+
+    async def _start(self, action: Action, folder: Path, watch: Stopwatch) -> None:
+        """Starts the engine of a complete place; a folder of files has none."""
+        return
+
+    async def _stop(self, action: Action, folder: Path, watch: Stopwatch) -> None:
+        """Ends an engine that runs in a folder, if any does."""
+        return
+
+    async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
+        """Whether the engine of a complete place answers and takes writes."""
+        return True
+
+
+async def in_time(work: Callable[[], Any], watch: Stopwatch, what: str) -> Any:
+    """What a blocking function returns. Raises `Retryable` if it takes longer than is left."""
+    try:
+        return await asyncio.wait_for(asyncio.to_thread(work), max(watch.left_s, 0.1))
+    except TimeoutError as error:
+        raise Retryable("backup-silent", f"{what} did not end in {watch.timeout_s:.0f} s") from error

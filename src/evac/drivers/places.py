@@ -1,0 +1,224 @@
+"""Empty places that a restore fills, so that nothing half-restored can be taken for data.
+
+A place is a folder. It is filled under another name next to it, and gets its own name once it is complete.
+Next to it are a lock, which also the programs that fill it hold, and a record of what was restored, by whom.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import orjson
+
+from evac.drivers.parameters import stale_token
+from evac.drivers.port import Order
+from evac.model.errors import Permanent, Retryable
+
+RECORD_BYTES: Final = 65_536
+HASH_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What was restored into a place, and under which order; `complete` only once all of it was checked."""
+
+    key: str = ""
+    token: int = 0
+    epoch: int = 0
+    copy: str = ""
+    bytes: int = 0
+    took_ms: int = 0
+    reached_at: int | None = None
+    complete: bool = False
+    facts: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder that is restored into, and what is kept next to it."""
+
+    path: Path
+
+    @property
+    def partial(self) -> Path:
+        """Where it is filled."""
+        return self.path.parent / f".{self.path.name}.evac-restoring"
+
+    @property
+    def record(self) -> Path:
+        return self.path.parent / f".{self.path.name}.evac-restored"
+
+    @property
+    def lock(self) -> Path:
+        return self.path.parent / f".{self.path.name}.evac-lock"
+
+    def problem(self) -> str:
+        """Why it cannot be filled; empty if it can."""
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+            return f"{self.path} is no folder"
+        if self.path.exists() and any(self.path.iterdir()):
+            return f"{self.path} is not empty"
+        if not self.path.parent.is_dir():
+            return f"{self.path.parent} does not exist"
+        return ""
+
+    def refuse(self) -> None:
+        """Raises `Permanent` where it cannot be filled."""
+        try:
+            problem = self.problem()
+        except OSError as error:
+            problem = f"{self.path} cannot be read: {error.strerror}"
+        if problem:
+            hint = "name a folder that is empty or does not exist yet; evac overwrites nothing"
+            raise Permanent("place-not-empty" if "not empty" in problem else "place-wrong", problem, hint)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[int]:
+        """Holds it alone; yields the open lock, for programs to inherit. Raises `Retryable` while another
+        restore, or a program that one left behind, holds it.
+        """
+        while True:
+            handle = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    words = f"another restore fills {self.path}, or a program that it left behind"
+                    raise Retryable("restore-under-way", words, "wait for it to end", 1_000) from error
+                if _same(handle, self.lock):
+                    yield handle
+                    return
+            finally:
+                os.close(handle)
+
+    def is_held(self) -> bool:
+        """Whether a restore fills it now."""
+        try:
+            with self.held():
+                return False
+        except (Retryable, OSError):
+            return True
+
+    def read(self) -> Record:
+        """What was restored; an empty record where nothing was. Raises `Permanent` if nobody can tell."""
+        try:
+            with self.record.open("rb") as file:
+                found = orjson.loads(file.read(RECORD_BYTES))
+            return Record(**{**found, "facts": MappingProxyType(dict(found["facts"]))})
+        except FileNotFoundError:
+            return Record()
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise Permanent("place-record", f"{self.record} cannot be read", "look at it by hand") from error
+
+    def write(self, record: Record) -> None:
+        """Keeps a record, on the disk, whatever happens next."""
+        new = self.record.with_name(self.record.name + ".new")
+        body = orjson.dumps(
+            {one.name: getattr(record, one.name) for one in fields(record)} | {"facts": dict(record.facts)}
+        )
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.record)
+        sync(self.path.parent)
+
+    def complete(self) -> None:
+        """Gives what is complete its own name, in one move."""
+        self.partial.rename(self.path)
+        sync(self.path.parent)
+
+    def remove(self) -> None:
+        """Everything that a restore left here, whether complete or not."""
+        for folder in (self.path, self.partial):
+            if folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)
+        for file in (self.record, self.record.with_name(self.record.name + ".new"), self.lock):
+            file.unlink(missing_ok=True)
+
+
+def place_at(name: str) -> Place:
+    """The place of that name. Raises `Permanent` for what is no full path of a folder below another one."""
+    path = Path(name)
+    if not path.is_absolute() or ".." in path.parts or len(path.parts) < 3:
+        raise Permanent("place-wrong", f"{name!r} is not the full path of a folder", "write /path/to/folder")
+    return Place(path)
+
+
+def refuse_older(place: Place, record: Record, order: Order) -> None:
+    """Raises `Permanent` for a leader that was replaced, and for an epoch that is over."""
+    if order.token < record.token:
+        raise stale_token(str(place.path), record.token, order)
+    if order.epoch < record.epoch:
+        words = f"{place.path} was restored under epoch {record.epoch}; {order.epoch} is over"
+        raise Permanent("stale-epoch", words, "stop: its store was moved since")
+
+
+def sync(folder: Path) -> None:
+    """Names in a folder reach the disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a folder holds."""
+
+    files: int
+    """Ordinary files; links are not among them."""
+    bytes: int
+    digest: str
+    """Of the name, the size and the SHA-256 of every file, and of what every link names."""
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """Reads every file. Raises OSError."""
+    files = size = 0
+    whole = hashlib.sha256()
+    for top, folders, names in os.walk(folder):
+        folders.sort()
+        links = [name for name in folders if Path(top, name).is_symlink()]
+        for name in sorted([*names, *links]):
+            path = Path(top, name)
+            if path.is_symlink():
+                line = f"{path.relative_to(folder)}\0link\0{path.readlink()}\n"
+            elif not path.is_file():  # a pipe or a device: reading one may never end
+                line = f"{path.relative_to(folder)}\0special\n"
+            else:
+                length, digest = _read(path)
+                line = f"{path.relative_to(folder)}\0{length}\0{digest}\n"
+                files, size = files + 1, size + length
+            whole.update(line.encode("utf-8", "surrogateescape"))
+    return Manifest(files, size, f"sha256:{whole.hexdigest()}")
+
+
+def _read(path: Path) -> tuple[int, str]:
+    """Length and digest of a file."""
+    digest, length = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while part := file.read(HASH_BYTES):
+            digest.update(part)
+            length += len(part)
+    return length, digest.hexdigest()
+
+
+def _same(handle: int, path: Path) -> bool:
+    """Whether a file that was opened still has its name."""
+    try:
+        found, now = os.fstat(handle), path.stat()
+    except FileNotFoundError:
+        return False
+    return (found.st_dev, found.st_ino) == (now.st_dev, now.st_ino)

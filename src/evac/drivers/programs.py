@@ -1,0 +1,166 @@
+"""Runs programs of this machine: bounded in time and output, and their whole group ends with them.
+
+A program is given a list of arguments and never a shell. It gets a small environment of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from evac.drivers.parameters import many
+from evac.drivers.port import Value
+from evac.model.errors import Permanent
+from evac.net import secrets
+from evac.net.secrets import Secret
+
+MAX_OUTPUT_BYTES: Final = 65_536
+REAP_S: Final = 1.0
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ", "HOME")
+"""The only variables of our own environment that a program gets without being named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended."""
+
+    code: int | None
+    """Its exit status, below 0 by a signal; None if its time was over."""
+    output: str
+    """The first bytes of what it wrote, up to the bound."""
+    whole: bool
+    """Whether that is all."""
+    errors: str = ""
+    """What it wrote to its standard error, where that is kept apart."""
+
+
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """A small environment: what is always passed on, and `extra`."""
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {**passed, **extra}
+
+
+def given(settings: Mapping[str, Value]) -> tuple[dict[str, str], tuple[Secret, ...]]:
+    """The variables of the setting `env`, a list of `NAME=value` or `NAME=reference`, and the secrets among
+    them. Raises `Permanent`.
+    """
+    found: dict[str, str] = {}
+    hidden: list[Secret] = []
+    for entry in many(settings, "env"):
+        name, separator, value = entry.partition("=")
+        if not separator or not _NAME.fullmatch(name):
+            raise Permanent("setting-wrong", "env is a list of NAME=value or NAME=reference")
+        if value.startswith(("env:", "file:")):
+            secret = secrets.resolve(value)
+            hidden.append(secret)
+            value = secret.reveal()
+        found[name] = value
+    return found, tuple(hidden)
+
+
+async def run_program(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    timeout_s: float,
+    cwd: str = "",
+    most: int = MAX_OUTPUT_BYTES,
+    apart: bool = False,
+    account: pwd.struct_passwd | None = None,
+    keeps: Sequence[int] = (),
+) -> Ended:
+    """Runs it to its end, or until its time is over; then nothing of its group is left. Raises `Permanent`
+    when it cannot be started at all.
+
+    most: bytes of output that are kept. apart: its standard error is kept apart, and a program that writes
+    more than `most` is ended. account: as whom it runs. keeps: open files that it inherits, such as a lock
+    that must be held while any part of it lives.
+    """
+    if not argv or not all(argv[:1]):
+        raise Permanent("command-missing", "no command is given")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE if apart else asyncio.subprocess.STDOUT,
+            env=dict(env),
+            cwd=cwd or None,
+            start_new_session=True,
+            pass_fds=tuple(keeps),
+            **_identity(account),
+        )
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "an argument holds a null character"
+        raise Permanent("command-not-started", f"{Path(argv[0]).name} cannot be started: {why}") from error
+    kept, errors, full = bytearray(), bytearray(), asyncio.Event()
+    reading = [asyncio.ensure_future(_drain(process.stdout, kept, most, full if apart else None))]
+    if apart:
+        reading.append(asyncio.ensure_future(_drain(process.stderr, errors, MAX_OUTPUT_BYTES)))
+    code: int | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            code = await _exit_code(process, full)
+    except TimeoutError:
+        pass
+    finally:
+        # Also after an ordinary end: a child that stays behind would go on acting for nobody.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await _settle(process, reading)
+    output = bytes(kept[:most]).decode("utf-8", "replace")
+    return Ended(code, output, len(kept) <= most, bytes(errors[:MAX_OUTPUT_BYTES]).decode("utf-8", "replace"))
+
+
+def _identity(account: pwd.struct_passwd | None) -> dict[str, Any]:
+    if account is None:
+        return {}
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
+
+
+async def _exit_code(process: asyncio.subprocess.Process, full: asyncio.Event) -> int | None:
+    """The exit status as soon as there is one, or None once too much was written. `Process.wait` also waits
+    for whoever holds the output.
+    """
+    pause = 0.001
+    while process.returncode is None and not full.is_set():
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.02)
+    return process.returncode
+
+
+async def _drain(
+    stream: asyncio.StreamReader | None, kept: bytearray, most: int, full: asyncio.Event | None = None
+) -> None:
+    """Reads all it writes, so that it never blocks, and keeps the first part. full: is set after that."""
+    assert stream is not None
+    while part := await stream.read(65_536):
+        kept += part[: most + 1 - len(kept)]
+        if full is not None and len(kept) > most:
+            full.set()
+
+
+async def _settle(process: asyncio.subprocess.Process, reading: Sequence[asyncio.Future[None]]) -> None:
+    """Waits shortly for process and output; a grandchild in a session of its own may keep the pipe."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(REAP_S):
+            await _exit_code(process, asyncio.Event())
+            await asyncio.shield(asyncio.gather(*reading))
+    for one in reading:
+        if not one.done():
+            one.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await one
+    transport = getattr(process, "_transport", None)
+    if transport is not None:
+        transport.close()

@@ -1,0 +1,400 @@
+"""The driver of restic. Its exit codes and words are those of restic 0.17 and later.
+
+What restic does not say is asked again: a path that is missing from a backup ends with 0 and is in no
+summary, so the paths of the copy are compared; a check of a part may have read no pack, so the packs that it
+read are counted and their sizes added up; a copy in another repository is compared by its original and its
+tree; a restore is counted, and every file of it is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from evac.drivers.backups import (
+    BackupDriver,
+    Filled,
+    Stopwatch,
+    Tool,
+    document,
+    in_time,
+    newest,
+    number,
+    objects,
+    unreadable,
+    word,
+)
+from evac.drivers.capabilities import (
+    PARTS_PER_MILLION,
+    READ,
+    STRUCTURE,
+    CopyReport,
+    Listing,
+    Proof,
+    ProofOutcome,
+    RestoresData,
+    Taken,
+    TakesBackups,
+)
+from evac.drivers.parameters import many, text, whole
+from evac.drivers.places import Manifest, manifest_of
+from evac.drivers.port import Action
+from evac.drivers.programs import given
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.net import secrets
+
+PART_OK: Final = (0, 3)
+"""3: some files could not be read; the copy exists, and says so."""
+DAMAGED: Final = (0, 1)
+LISTED_BYTES: Final = 64 << 20
+LOCKS_MOST: Final = 20
+_FULL: Final = Permanent("backup-full", "the repository has no space left", "give it more space, or prune it")
+_REASONS: Final = (
+    ("wrong password or no key found", Permanent("backup-password", "wrong password", "check `password`")),
+    ("401 unauthorized", Permanent("backup-password", "wrong user or password", "check `user`")),
+    ("repository does not exist", Permanent("backup-no-repository", "there is no repository", "create it")),
+    ("unable to open config file", Permanent("backup-no-repository", "there is no repository", "create it")),
+    ("no space left", _FULL),
+    ("insufficient storage", _FULL),
+    ("413 request entity too large", _FULL),
+    ("507 ", _FULL),
+    ("already locked", Retryable("backup-locked", "another program holds the repository", "", 60_000)),
+    ("connection refused", Retryable("backup-silent", "the repository does not answer", "start its server")),
+    ("no such host", Retryable("backup-silent", "the name of the repository is not known", "check DNS")),
+    ("403 forbidden", Permanent("backup-forbidden", "the server forbids it", "it may be append-only")),
+    ("load index", Permanent("backup-corrupt", "the index is damaged", "run: restic check")),
+    ("loadindex", Permanent("backup-corrupt", "the index is damaged", "run: restic check")),
+    ("ciphertext verification failed", Permanent("backup-corrupt", "data is damaged", "run: restic check")),
+    ("invalid data returned", Permanent("backup-corrupt", "data is damaged", "run: restic check")),
+)
+_GROUP: Final = re.compile(r"^read group #(\d+) of (\d+) data packs \(out of total (\d+) packs", re.MULTILINE)
+_PACK: Final = re.compile(r"[0-9a-f]{64}")
+_SLICES: Final = 256
+"""restic divides packs by the first byte of their names."""
+
+
+class ResticDriver(BackupDriver, TakesBackups, RestoresData):
+    """One repository for each endpoint."""
+
+    name = "restic"
+
+    def __init__(self) -> None:
+        self._versions: dict[str, str] = {}
+        self._pinned: set[tuple[str, str]] = set()
+
+    async def list_copies(self, action: Action, timeout_s: float) -> Listing:
+        return await self._list(action, timeout_s)
+
+    async def _list(self, action: Action, timeout_s: float) -> Listing:
+        watch = Stopwatch(timeout_s)
+        tool = _tool(action)
+        version, found, repository, locked, deletable = await asyncio.gather(
+            self._version(tool, watch),
+            tool.json("snapshots", "--json", "--no-lock", timeout_s=watch.left_s),
+            self._refuse_another(action, tool, watch),
+            _is_locked(tool, watch),
+            _can_delete(action, watch),
+        )
+        wanted = tuple(many(action.settings, "paths"))
+        copies = (_copy(one, wanted) for one in objects(found, self.name))
+        ours = [one for one in copies if not wanted or not set(one.paths).isdisjoint(wanted)]
+        in_order = tuple(sorted(ours, key=lambda one: (one.taken_at, one.id)))
+        return Listing(repository, in_order, self.name, version, locked, deletable)
+
+    async def take(self, action: Action, timeout_s: float) -> Taken:
+        watch, tool, paths = Stopwatch(timeout_s), _tool(action), tuple(many(action.settings, "paths"))
+        if not paths or not all(path.startswith("/") for path in paths):
+            raise Permanent("setting-missing", "paths must name what is backed up, by full paths")
+        if (_where(action), text(action.settings, "repository_id", "")) not in self._pinned:
+            await self._refuse_another(action, tool, watch)
+        argv = ("backup", "--json", "--quiet", *_bounds(action), "--", *paths)
+        ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=PART_OK, changes=True)
+        try:
+            summary = document(ended.output.strip().rpartition("\n")[2], self.name)
+            id_ = word(summary["snapshot_id"], self.name)
+            read, stored = (number(summary[key], self.name) for key in _AMOUNTS)
+            copy = await self._one(tool, id_, paths, watch)
+        except (ActionError, KeyError, TypeError) as error:
+            words = "a copy may have been made, and nothing can be said of it"
+            raise OutcomeUnknown("backup-unknown", words, "list the copies") from error
+        missing = tuple(path for path in paths if path not in copy.paths)
+        if ended.code == PART_OK[1] and not missing:
+            missing = ("files that could not be read",)
+        return Taken(copy, read, stored, watch.took_ms, missing)
+
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        """Of one folder, its manifest; a copy of several is restored by their full paths, and has another."""
+        paths = tuple(many(action.settings, "paths"))
+        if len(paths) != 1 or not Path(paths[0]).is_dir():
+            return {}
+        try:
+            found = await in_time(
+                lambda: manifest_of(Path(paths[0])), Stopwatch(timeout_s), "reading the source"
+            )
+        except OSError as error:
+            raise Retryable("source-unread", f"{paths[0]} cannot be read: {error.strerror}") from error
+        return _facts(found)
+
+    async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
+        if level not in (STRUCTURE, READ) or not 1 <= part <= of <= _SLICES:
+            raise Permanent("proof-unknown", f"restic proves no level {level}, part {part} of {of}")
+        watch, tool = Stopwatch(timeout_s), _tool(action)
+        version = await self._version(tool, watch)
+
+        def said(outcome: ProofOutcome, read: int, share: int, code: str = "", detail: str = "") -> Proof:
+            facts = (level, outcome, read, share, watch.took_ms, action.at, self.name, version)
+            return Proof("", *facts, code, detail[:600])
+
+        try:
+            await self._refuse_another(action, tool, watch)
+            argv = ("check", *(("--read-data-subset", f"{part}/{of}") if level == READ else ()))
+            ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=DAMAGED)
+            if ended.code and not _is_damage(ended.errors):
+                # Refused for another reason than damage: run again for its own error.
+                await tool.run(*argv, timeout_s=watch.left_s)
+            packs = await _packs(action, watch) if level == READ else {}
+        except ActionError as error:
+            outcome: ProofOutcome = "damaged" if error.code == "backup-corrupt" else "could-not-run"
+            return said(outcome, 0, 0, error.code, error.message)
+        if ended.code:
+            words = secrets.scrub(ended.errors, tool.hidden)
+            return said("damaged", 0, 0, "backup-corrupt", " ".join(words.split()))
+        if level == STRUCTURE:
+            return said("passed", 0, 0)
+        group = _GROUP.search(ended.output)
+        mine = {name: size for name, size in packs.items() if int(name[:2], 16) % of == part - 1}
+        if group is None or int(group[2]) != len(mine) or int(group[3]) != len(packs):
+            return said("could-not-run", 0, 0, "backup-changed", "the repository changed during the check")
+        if not mine:
+            return said("could-not-run", 0, 0, "nothing-read", f"part {part} of {of} holds no data")
+        read, total = sum(mine.values()), sum(packs.values())
+        return said("passed", read, read * PARTS_PER_MILLION // total)
+
+    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
+        watch, here, there = Stopwatch(timeout_s), _tool(action), _tool(to)
+        await self._refuse_another(to, there, watch)
+        copy = newest(await self._list(action, watch.left_s), "", None)
+        tool = Tool(
+            there.program,
+            {
+                **here.env,
+                **there.env,
+                "RESTIC_FROM_REPOSITORY": here.env["RESTIC_REPOSITORY"],
+                "RESTIC_FROM_PASSWORD": here.env["RESTIC_PASSWORD"],
+            },
+            (*here.hidden, *there.hidden),
+            _REASONS,
+        )
+        argv = ("copy", "--quiet", *_bounds(to), copy.id)
+        before = await _packs(to, watch)
+        await tool.run(*argv, timeout_s=watch.left_s, changes=True)
+        wanted = {copy.id, copy.original} - {""}
+        listed = objects(
+            await there.json("snapshots", "--json", "--no-lock", timeout_s=watch.left_s), self.name
+        )
+        found = [one for one in (_copy(entry, ()) for entry in listed) if one.original in wanted]
+        if not found or found[-1].tree != copy.tree or found[-1].failed:
+            words = f"no copy of {copy.id[:8]} with the same tree is in the other repository"
+            raise Permanent("copy-differs", words, "run: restic check, in both repositories")
+        stored = sum(size for path, size in (await _packs(to, watch)).items() if path not in before)
+        return Taken(found[-1], copy.bytes or 0, stored, watch.took_ms)
+
+    async def _fill(
+        self,
+        action: Action,
+        copy: CopyReport,
+        folder: Path,
+        until: int | None,
+        watch: Stopwatch,
+        lock: int,
+    ) -> Filled:
+        """The content of the one folder of a copy, or all of its folders by their full paths."""
+        what = f"{copy.id}:{copy.paths[0]}" if len(copy.paths) == 1 else copy.id
+        argv = ("restore", "--json", "--quiet", "--no-lock", *_bounds(action), what, "--target", str(folder))
+        ended = await _tool(action).run(*argv, timeout_s=watch.left_s, allowed=DAMAGED, keeps=(lock,))
+        found = await in_time(lambda: manifest_of(folder), watch, "reading what was restored")
+        wrong = ended.code != 0 or found.bytes != (copy.bytes if copy.bytes is not None else found.bytes)
+        if wrong or (copy.files is not None and found.files != copy.files):
+            words = f"{found.files} of {copy.files} files and {found.bytes} of {copy.bytes} bytes came back"
+            raise Permanent("restore-incomplete", words, "prove the copy, or restore an older one")
+        return Filled(found.bytes, copy.taken_at, _facts(found))
+
+    async def _one(self, tool: Tool, id_: str, wanted: tuple[str, ...], watch: Stopwatch) -> CopyReport:
+        found = await tool.json("snapshots", "--json", "--no-lock", id_, timeout_s=watch.left_s)
+        (copy,) = (_copy(one, wanted) for one in objects(found, self.name))
+        return copy
+
+    async def _version(self, tool: Tool, watch: Stopwatch) -> str:
+        if tool.program not in self._versions:
+            said = (await tool.run("version", timeout_s=watch.left_s)).output.split()
+            if len(said) < 2 or said[0] != "restic":
+                raise unreadable(self.name, "no version")
+            self._versions[tool.program] = said[1][:40]
+        return self._versions[tool.program]
+
+    async def _refuse_another(self, action: Action, tool: Tool, watch: Stopwatch) -> str:
+        """The id of the repository. Raises `Permanent` where another one was pinned."""
+        config = await tool.json("cat", "config", "--no-lock", timeout_s=watch.left_s)
+        if not isinstance(config, dict):
+            raise unreadable(self.name, "no configuration")
+        id_, pinned = word(config.get("id"), self.name), text(action.settings, "repository_id", "")
+        if pinned and id_ != pinned:
+            words = f"this is the repository {id_[:8]}, and {pinned[:8]} was expected"
+            raise Permanent("backup-other-repository", words, "check `repository` and `repository_id`")
+        self._pinned.add((_where(action), pinned))
+        return id_
+
+
+_AMOUNTS: Final = ("total_bytes_processed", "data_added_packed")
+
+
+def _tool(action: Action) -> Tool:
+    """restic, with the repository and its secrets in the environment. Raises `Permanent`."""
+    env, hidden = given(action.settings)
+    password = secrets.resolve(text(action.settings, "password"))
+    env |= {"RESTIC_REPOSITORY": _where(action), "RESTIC_PASSWORD": password.reveal()}
+    found = [*hidden, password]
+    if user := text(action.settings, "user", ""):
+        signed = secrets.resolve(text(action.settings, "user_password"))
+        env |= {"RESTIC_REST_USERNAME": user, "RESTIC_REST_PASSWORD": signed.reveal()}
+        found.append(signed)
+    if cache := text(action.settings, "cache", ""):
+        env["RESTIC_CACHE_DIR"] = cache
+    else:
+        env["RESTIC_CACHE_DIR"] = "/nonexistent"
+    return Tool(text(action.settings, "program", "restic"), env, tuple(found), _REASONS)
+
+
+def _bounds(action: Action) -> tuple[str, ...]:
+    """Options that keep within the bandwidth, and leave no cache where none is named."""
+    found = [f"--limit-{way}={whole(action.settings, f'{way}_kib', 0)}" for way in ("upload", "download")]
+    bounds = [one for one in found if not one.endswith("=0")]
+    return (*bounds, *(() if text(action.settings, "cache", "") else ("--no-cache",)))
+
+
+def _where(action: Action) -> str:
+    where = text(action.settings, "repository")
+    if "@" in urlsplit(where.removeprefix("rest:")).netloc and where.startswith("rest:"):
+        raise Permanent("secret-in-clear", "the repository names a user", "write user and user_password")
+    return where
+
+
+def _copy(entry: Mapping[str, Any], wanted: tuple[str, ...]) -> CopyReport:
+    """One snapshot, as `restic snapshots --json` lists it. Raises `Permanent`."""
+    summary = entry.get("summary") or {}
+    paths = entry.get("paths")
+    if not isinstance(summary, dict) or not isinstance(paths, list):
+        raise unreadable("restic", "a snapshot of another shape")
+    try:
+        taken_at = int(datetime.fromisoformat(word(entry.get("time"), "restic")).timestamp())
+    except (ValueError, OverflowError) as error:
+        raise unreadable("restic", "no time") from error
+    held = tuple(word(path, "restic") for path in paths)
+    size, files = (
+        number(summary[key], "restic") if key in summary else None
+        for key in ("total_bytes_processed", "total_files_processed")
+    )
+    return CopyReport(
+        word(entry.get("id"), "restic"),
+        taken_at,
+        size,
+        files,
+        held,
+        word(entry.get("hostname", ""), "restic"),
+        word(entry.get("original", ""), "restic"),
+        word(entry.get("tree"), "restic"),
+        not set(wanted) <= set(held) and not set(wanted).isdisjoint(held),
+    )
+
+
+async def _is_locked(tool: Tool, watch: Stopwatch) -> bool:
+    """Whether a program holds it alone, such as a prune: nothing can be written meanwhile."""
+    listed = await tool.run("list", "locks", "--no-lock", "--quiet", timeout_s=watch.left_s)
+    for id_ in [one for one in listed.output.split() if _PACK.fullmatch(one)][:LOCKS_MOST]:
+        try:
+            lock = await tool.json("cat", "lock", id_, "--no-lock", timeout_s=watch.left_s)
+        except Permanent:
+            continue  # it was given back meanwhile
+        if isinstance(lock, dict) and lock.get("exclusive") is True:
+            return True
+    return False
+
+
+async def _can_delete(action: Action, watch: Stopwatch) -> bool | None:
+    """Asks to delete what does not exist: an append-only server forbids it, another one finds nothing."""
+    where = _where(action)
+    if where.startswith(("/", "local:")):
+        return os.access(where.removeprefix("local:"), os.W_OK)
+    if not where.startswith("rest:"):
+        return None
+    try:
+        async with _rest(action, watch) as session:
+            url = f"{where.removeprefix('rest:').rstrip('/')}/data/{'0' * 64}"
+            async with session.delete(url, allow_redirects=False) as answer:
+                return {403: False, 404: True, 200: True}.get(answer.status)
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        return None
+
+
+async def _packs(action: Action, watch: Stopwatch) -> dict[str, int]:
+    """Name and size of every pack. Raises `Permanent` for a repository whose packs are not listed here."""
+    where = _where(action)
+    if where.startswith(("/", "local:")):
+        folder = Path(where.removeprefix("local:"), "data")
+        found = await in_time(lambda: _files(folder), watch, "listing the repository")
+        return {str(name): int(size) for name, size in found.items()}
+    if not where.startswith("rest:"):
+        words = "the bytes that a check of this kind of repository read cannot be counted"
+        raise Permanent("backup-uncounted", words, "serve it with restic's rest-server")
+    try:
+        async with _rest(action, watch) as session:
+            url = f"{where.removeprefix('rest:').rstrip('/')}/data/"
+            async with session.get(url, headers=_LIST, allow_redirects=False) as answer:
+                body = await answer.content.read(LISTED_BYTES + 1)
+                while len(body) <= LISTED_BYTES and (more := await answer.content.read(LISTED_BYTES)):
+                    body += more
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        raise Retryable("backup-silent", "the rest-server does not list its packs") from error
+    if answer.status != 200 or len(body) > LISTED_BYTES:
+        raise unreadable("the rest-server", f"status {answer.status}")
+    listed = objects(document(body.decode("utf-8", "replace"), "the rest-server"), "the rest-server")
+    names = {word(one.get("name"), "the rest-server"): number(one.get("size"), "it") for one in listed}
+    return {name: size for name, size in names.items() if _PACK.fullmatch(name)}
+
+
+_LIST: Final = {"Accept": "application/vnd.x.restic.rest.v2"}
+
+
+def _rest(action: Action, watch: Stopwatch) -> aiohttp.ClientSession:
+    user = text(action.settings, "user", "")
+    auth = None
+    if user:
+        auth = aiohttp.BasicAuth(user, secrets.resolve(text(action.settings, "user_password")).reveal())
+    return aiohttp.ClientSession(auth=auth, timeout=aiohttp.ClientTimeout(total=max(watch.left_s, 0.1)))
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Packs of a repository in a folder."""
+    found: dict[str, int] = {}
+    for shelf in os.scandir(folder):
+        if shelf.is_dir(follow_symlinks=False):
+            found |= {one.name: one.stat().st_size for one in os.scandir(shelf) if _PACK.fullmatch(one.name)}
+    return found
+
+
+def _facts(found: Manifest) -> dict[str, str | int]:
+    """What a witness compares."""
+    return {"files": found.files, "bytes": found.bytes, "manifest": found.digest}
+
+
+def _is_damage(errors: str) -> bool:
+    """Whether a check that ended with 1 says that the repository contains errors."""
+    return "repository contains errors" in errors

@@ -1,0 +1,142 @@
+"""How data is written in an estate: stores with their copies, other data, backups and what is asked of them.
+
+A part of the table of the format (`spec`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from evac.estate.format import quantities as q
+from evac.estate.format.kinds import (
+    Field,
+    Listed,
+    Record,
+    Records,
+    choice,
+    cron,
+    day,
+    flag,
+    measure,
+    reference,
+    small_count,
+    text,
+)
+from evac.model import estate as m
+from evac.model.steps import FENCE_RUNGS
+
+_DURATION: Final = measure(q.DURATION)
+_TAKES: Final = measure(q.DURATION, "high")
+_DOMAIN: Final = reference("domain", "path of a fault domain, or name of a server")
+_LEVEL: Final = small_count(0, 5)
+
+_MEMBER: Final = Record(
+    (
+        Field("at", "at", _DOMAIN, "where the copy is", required=True),
+        Field(
+            "mode",
+            "mode",
+            choice(("primary", "sync", "async", "none")),
+            "how it follows the primary",
+            required=True,
+        ),
+        Field("lag", "lag_ms", _TAKES, "how far it is behind, at worst"),
+        Field("votes", "votes", small_count(0, 1_000), "votes it has in a quorum", default=1),
+    ),
+    m.StoreMember,
+)
+_BACKUP: Final = Record(
+    (
+        Field("at", "at", _DOMAIN, "where the copy lies", required=True),
+        Field("size", "size_gib", measure(q.DISK_NEEDED, "high"), "bytes to be restored"),
+        Field("age", "age_ms", _TAKES, "how old the newest copy is, at worst"),
+        Field("restore", "restore_mbps", measure(q.BANDWIDTH_HELD, "low"), "how fast it is restored"),
+        Field("verified", "verified", day(), "when it was last restored and checked"),
+        Field(
+            "proven",
+            "proven",
+            _LEVEL,
+            "proof level reached then: 3 restored (else), 4 compared, 5 served",
+        ),
+        Field("endpoint", "endpoint", reference("endpoint"), "the endpoint whose driver holds it"),
+        Field("system", "system", text(), "what it is kept on: `disk`, `tape`, ...; else the driver"),
+        Field("deletable", "deletable", flag(), "whether the credentials of the source can delete it"),
+        Field("schedule", "schedule", cron(), "when it is taken, instead of the schedule of the policy"),
+        Field("copied_from", "copied_from", reference("endpoint"), "endpoint of the copy it is made from"),
+    ),
+    m.Backup,
+)
+_POLICY: Final = Record(
+    (
+        Field("copies", "copies", small_count(1, 20), "copies, the original among them", default=3),
+        Field("systems", "systems", small_count(1, 20), "different systems that hold a copy", default=2),
+        Field(
+            "outside",
+            "outside",
+            small_count(0, 20),
+            "backups that no loss of one domain takes together with the original",
+            default=1,
+        ),
+        Field(
+            "undeletable",
+            "undeletable",
+            small_count(0, 20),
+            "backups that the credentials of the source cannot delete",
+            default=1,
+        ),
+        Field("rpo", "rpo_ms", _DURATION, "how old the newest copy may become"),
+        Field("keep", "keep_ms", _DURATION, "how far back one can go"),
+        Field("level", "level", _LEVEL, "the least proof level of every copy", default=3),
+        Field(
+            "proof_age",
+            "proof_age_ms",
+            _DURATION,
+            "how old a proof of that level may become",
+            default=180 * 86_400_000,
+        ),
+        Field("schedule", "schedule", cron(), "when backups are taken, in UTC"),
+        Field("prove", "prove", cron(), "when the next part of every copy is read and checked"),
+        Field("parts", "parts", small_count(1, 1_000), "in how many parts a copy is read", default=7),
+        Field("restore_test", "restore_test", cron(), "when a copy is restored into an empty place"),
+        Field(
+            "restore_needs",
+            "restore_needs",
+            Listed(reference("service")),
+            "services without which nothing is restored: catalogue, key store, repository server",
+            default=(),
+        ),
+        Field("keys_at", "keys_at", Listed(_DOMAIN), "where the keys of the copies are kept", default=()),
+        Field("waived", "waived", text(), "why no backup is needed"),
+    ),
+    m.BackupPolicy,
+)
+
+STORE: Final[tuple[Field, ...]] = (
+    Field("family", "family", text(), "stores of one family are alternatives; the id unless said otherwise"),
+    Field("engine", "engine", text(), "what it runs on, such as postgresql", default="unknown"),
+    Field("members", "members", Records(_MEMBER), "its copies", default=()),
+    Field("quorum", "quorum", flag(), "true: it writes only with a majority of votes", default=False),
+    Field("automatic", "automatic", flag(), "whether a replica becomes primary by itself"),
+    Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted"),
+    Field("fence", "fence_ms", _TAKES, "how long it takes to stop the old primary for certain"),
+    Field(
+        "fence_rung",
+        "fence_rung",
+        choice(FENCE_RUNGS),
+        "how hard the old primary is stopped",
+        default="isolate",
+    ),
+    Field("promote", "promote_ms", _TAKES, "how long it takes to make a replica the primary"),
+    Field("elect", "elect_ms", _TAKES, "how long members take to elect a primary by themselves; else 30 s"),
+    Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
+    Field("backup_policy", "backup_policy", _POLICY, "what its backups have to be"),
+)
+
+DATA_SET: Final[tuple[Field, ...]] = (
+    Field("kind", "kind", text(), "volume, repository, configuration, secrets, zones, ...", default="volume"),
+    Field("at", "at", _DOMAIN, "where the original is"),
+    Field("used_by", "used_by", Listed(reference("service")), "services that need it", default=()),
+    Field("size", "size_gib", measure(q.DISK_NEEDED, "high"), "bytes of the original"),
+    Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
+    Field("backup_policy", "backup_policy", _POLICY, "what its backups have to be"),
+)

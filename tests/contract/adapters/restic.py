@@ -1,0 +1,259 @@
+"""Real repositories of restic for the suites, behind an append-only rest-server."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.drivers.capabilities import RestoresData, TakesBackups
+from evac.drivers.places import manifest_of
+from evac.drivers.port import Action, Value, Verb
+from evac.drivers.restic import DRIVER
+from evac.drivers.restic.driver import ResticDriver
+from tests.contract.capabilities.hostile import ProgramWire
+from tests.contract.capabilities.story import Case, until_stopped
+from tests.contract.capabilities.suites import Adapter, AskedBackups, AskedRestore
+from tests.contract.ports import free_port
+
+PASSWORD = "harbour-of-copies-88"
+VARIABLE = "EVAC_TEST_RESTIC"
+
+
+def restic(*argv: str, repository: Path | str, allowed: tuple[int, ...] = (0,)) -> str:
+    """Runs restic past the driver."""
+    env = {"RESTIC_PASSWORD": PASSWORD, "RESTIC_REPOSITORY": str(repository), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        ("restic", *argv, "--no-cache"), env=env, capture_output=True, text=True, timeout=60.0, check=False
+    )
+    assert done.returncode in allowed, done.stderr
+    return done.stdout
+
+
+def write_files(folder: Path, count: int = 12, size: int = 9_000) -> None:
+    """Files whose content is known and does not compress."""
+    (folder / "inner").mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (folder / "inner" / f"file-{number}").write_bytes(os.urandom(size))
+    (folder / "link").symlink_to("inner/file-0")
+
+
+@cache
+def _templates() -> Path:
+    """A repository and an empty one, both made once: deriving their keys takes most of a test."""
+    folder = Path(tempfile.mkdtemp(prefix="evac-restic-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in ("one", "two"):
+        restic("init", repository=folder / name)
+    return folder
+
+
+@dataclass(slots=True)
+class Copies:
+    """Data in `folder/data`, a copy of it in the repository `one`, and an empty repository `two`."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    server: subprocess.Popen[bytes] | None = None
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def settings(self, name: str = "one", **more: Value) -> dict[str, Value]:
+        return {
+            "repository": f"rest:http://127.0.0.1:{self.port}/{name}/",
+            "password": f"env:{VARIABLE}",
+            "paths": (str(self.data),),
+            **more,
+        }
+
+    def action(self, name: str = "one", **more: Value) -> Action:
+        return Action("restore", "store-messages", "restic", "ansan", self.settings(name, **more))
+
+    def start(self, *more: str) -> None:
+        """Starts the server and waits until it takes connections."""
+        argv = ("restic-rest-server", "--no-auth", "--path", str(self.folder / "served"))
+        self.server = subprocess.Popen(
+            (*argv, "--listen", f"127.0.0.1:{self.port}", *more),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10.0
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.01)
+        raise AssertionError("the rest-server does not start")
+
+    def end(self) -> None:
+        if self.server is not None:
+            self.server.send_signal(signal.SIGCONT)
+            self.server.kill()
+            self.server.wait(10.0)
+
+    def packs(self, name: str = "one") -> list[Path]:
+        return sorted((self.folder / "served" / name / "data").glob("*/*"))
+
+    async def silence(self) -> None:
+        assert self.server is not None
+        self.server.send_signal(signal.SIGSTOP)
+        await until_stopped(self.server.pid)
+
+    async def speak(self) -> None:
+        assert self.server is not None
+        self.server.send_signal(signal.SIGCONT)
+
+    async def change(self) -> None:
+        (self.data / "inner" / "another").write_bytes(os.urandom(5_000))
+
+    async def spoil(self) -> None:
+        """One bit in the middle of the largest pack: in the content of a file."""
+        flip(max(self.packs(), key=lambda path: path.stat().st_size))
+
+
+def flip(path: Path, at: int | None = None) -> None:
+    """Flips one bit of a file."""
+    path.chmod(0o600)
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2 if at is None else at] ^= 1
+    path.write_bytes(body)
+
+
+@contextmanager
+def copies(folder: Path, *more: str) -> Iterator[Copies]:
+    """A repository with one copy, served append-only (or as `more` says); everything ends at the end."""
+    for program in ("restic", "restic-rest-server"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    os.environ[VARIABLE] = PASSWORD
+    world = Copies(folder)
+    try:
+        write_files(world.data)
+        shutil.copytree(_templates(), folder / "served")
+        restic("backup", "--quiet", str(world.data), repository=folder / "served" / "one")
+        world.start(*(more or ("--append-only",)))
+        yield world
+    finally:
+        world.end()
+        del os.environ[VARIABLE]
+
+
+def _through(action: Action, program: str) -> Action:
+    return replace(action, settings={**action.settings, "program": program})
+
+
+def _wires(folder: Path) -> tuple[ProgramWire, ...]:
+    (folder / "wire").mkdir()
+    return (ProgramWire(str(shutil.which("restic")), folder / "wire", _through, turns=1, bounded=False),)
+
+
+@contextmanager
+def _backups(folder: Path) -> Iterator[AskedBackups]:
+    with copies(folder) as world:
+        (folder / "wrong").write_text("another password")
+        (folder / "wrong").chmod(0o600)
+        yield AskedBackups(
+            ResticDriver(),
+            world.action(),
+            world.silence,
+            world.speak,
+            secrets=(PASSWORD,),
+            wires=_wires(folder),
+            change=world.change,
+            spoil=world.spoil,
+            lacking=world.action(paths=(str(world.data), "/nowhere/at/all")),
+            wrong={
+                "backup-password": world.action(password=f"file:{folder}/wrong"),
+                "backup-other-repository": world.action(repository_id="0" * 64),
+                "backup-no-repository": world.action("three"),
+                "backup-tool-missing": world.action(program="/nowhere/restic"),
+                "secret-in-clear": world.action(repository="rest:http://me:pass@127.0.0.1:1/"),
+            },
+            to=world.action("two"),
+            lost=world.action("three"),
+            deletable=False,
+        )
+
+
+def _around(folder: Path, *others: str) -> object:
+    """Names and contents of places below a folder, without what is always there."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if not path.relative_to(folder).as_posix().startswith(others):
+            found[str(path)] = path.read_bytes() if path.is_file() else b""
+    return found
+
+
+@contextmanager
+def _restores(folder: Path) -> Iterator[AskedRestore]:
+    with copies(folder) as world:
+        places = folder / "places"
+        places.mkdir()
+
+        async def holds(place: Path) -> bool:
+            return place.is_dir() and manifest_of(place) == manifest_of(world.data)
+
+        async def left() -> object:
+            return _around(places)
+
+        async def fill(place: Path) -> None:
+            place.mkdir()
+            (place / "theirs").write_text("of someone else")
+
+        yield AskedRestore(
+            ResticDriver(),
+            world.action(),
+            world.silence,
+            world.speak,
+            secrets=(PASSWORD,),
+            place=places / "here",
+            holds=holds,
+            spoil=world.spoil,
+            left=left,
+            fill=fill,
+        )
+
+
+@contextmanager
+def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
+    with copies(folder) as world:
+        places = folder / "places"
+        places.mkdir()
+        place = places / "here"
+
+        async def state() -> object:
+            return _around(places)
+
+        async def is_done() -> bool:
+            return place.is_dir() and manifest_of(place) == manifest_of(world.data)
+
+        yield Case(
+            ResticDriver(),
+            world.action(place=str(place)),
+            state,
+            is_done,
+            silence=None,
+            tokens=True,
+            epochs=True,
+            secrets=(PASSWORD,),
+            wires=_wires(folder),
+        )
+
+
+ASKS: dict[type, Any] = {TakesBackups: _backups, RestoresData: _restores}
+ADAPTER = Adapter(DRIVER, acts={RestoresData: _acts}, asks=ASKS)

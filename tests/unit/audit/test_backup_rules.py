@@ -1,0 +1,134 @@
+"""Each rule about backups finds its flaw in an estate whose backups are sound, and nothing there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from evac.audit import audit
+from evac.derive.backups import day_ms
+from evac.model.backup import READ, RESTORED, BackupFacts, CopySeen, ProofOutcome, ProofRecord, Stray
+from evac.model.estate import Backup, BackupPolicy, DataSet, Dependency, Estate
+from tests.unit.audit.estates import HOUR, TODAY, found, service, sound, with_service
+from tests.unit.audit.flaws import Flaw, with_backups
+
+DAY = 24 * HOUR
+TAPE = Backup("south", 10, HOUR, 1_000, date(2026, 11, 20), system="tape", deletable=False)
+DISK = Backup("west", 10, HOUR, 1_000, date(2026, 11, 20), system="disk", deletable=True)
+
+
+def unproven_outside(estate: Estate) -> Estate:
+    return with_backups(estate, (replace(TAPE, at="north"), replace(DISK, verified=None)), BackupPolicy())
+
+
+def old_backup(estate: Estate) -> Estate:
+    backups = (replace(TAPE, age_ms=3 * DAY), replace(DISK, age_ms=2 * DAY))
+    return with_backups(estate, backups, BackupPolicy(rpo_ms=DAY))
+
+
+def keys_inside(estate: Estate) -> Estate:
+    return with_backups(estate, (TAPE, DISK), BackupPolicy(keys_at=("north",)))
+
+
+def needs_itself(estate: Estate) -> Estate:
+    vault = service("vault", needs=(Dependency("orders", "store"),), people=0)
+    more = with_service(estate, vault, [("north", 2)])
+    return with_backups(more, (TAPE, DISK), BackupPolicy(restore_needs=("vault",)))
+
+
+def slow_restore(estate: Estate) -> Estate:
+    return with_backups(
+        estate, (replace(TAPE, restore_mbps=1), replace(DISK, restore_mbps=2)), BackupPolicy()
+    )
+
+
+def deletable(estate: Estate) -> Estate:
+    return with_backups(estate, (replace(TAPE, deletable=True), DISK), BackupPolicy())
+
+
+def maybe_deletable(estate: Estate) -> Estate:
+    return with_backups(estate, (replace(TAPE, deletable=None), DISK), BackupPolicy())
+
+
+def too_few(estate: Estate) -> Estate:
+    return with_backups(estate, (TAPE,), BackupPolicy())
+
+
+def perhaps_too_few(estate: Estate) -> Estate:
+    return with_backups(estate, (TAPE, replace(DISK, age_ms=None)), BackupPolicy())
+
+
+def volume_inside(estate: Estate) -> Estate:
+    volume = DataSet("wiki", "volume", "north", ("shop",), 5, (replace(TAPE, at="north"),), BackupPolicy())
+    return replace(estate, data_sets=(volume,))
+
+
+def no_policy(estate: Estate) -> Estate:
+    return replace(estate, data_sets=(DataSet("wiki"),))
+
+
+def covered() -> Estate:
+    return with_backups(sound(), (TAPE, DISK), BackupPolicy(rpo_ms=DAY, keys_at=("south",)))
+
+
+FLAWS = (
+    Flaw("no proven backup outside", unproven_outside, "no-verified-copy-outside", "orders", "warning"),
+    Flaw("a volume backed up in place", volume_inside, "no-verified-copy-outside", "wiki", "error"),
+    Flaw("a backup that is too old", old_backup, "backup-rpo-missed", "orders", "warning"),
+    Flaw("keys in the building", keys_inside, "restore-means-lost", "orders", "error"),
+    Flaw("a key store in what it opens", needs_itself, "restore-means-lost", "orders", "error"),
+    Flaw("a restore beyond the rto", slow_restore, "restore-too-slow", "orders", "warning"),
+    Flaw("backups the source can delete", deletable, "backups-deletable", "orders", "warning"),
+    Flaw("backups it may delete", maybe_deletable, "backups-deletable", "orders", "note"),
+    Flaw("too few copies", too_few, "too-few-copies", "orders", "warning"),
+    Flaw("perhaps too few copies", perhaps_too_few, "too-few-copies", "orders", "note"),
+    Flaw("data without a policy", no_policy, "no-backup-policy", "backup policies", "note"),
+)
+
+
+def test_sound_backups_have_nothing_to_fix() -> None:
+    assert audit(covered()).findings == ()
+
+
+@pytest.mark.parametrize("flaw", FLAWS, ids=lambda f: f.name)
+def test_a_flaw_of_backups_is_found(flaw: Flaw) -> None:
+    hits = [f for f in found(audit(flaw.add(covered())), flaw.rule) if f.subject == flaw.subject]
+    assert [hit.severity for hit in hits] == [flaw.severity]
+    assert hits[0].fix
+
+
+def test_a_policy_that_waives_backups_is_left_alone() -> None:
+    waived = BackupPolicy(waived="rebuilt from the source")
+    assert audit(with_backups(sound(), (replace(DISK, verified=None),), waived)).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "severity"), [("damaged", "error"), ("too-slow", "warning"), ("too-old", "warning")]
+)
+def test_what_a_check_found_is_reported_with_its_day(outcome: ProofOutcome, severity: str) -> None:
+    now = day_ms(TODAY)
+    proof = ProofRecord("orders", "west", READ, outcome, now - HOUR, 5, detail="pack 17 differs")
+    (hit,) = found(audit(covered(), backups=BackupFacts(proofs=(proof,)), at_ms=now), "backup-damaged")
+    assert (hit.subject, hit.severity) == ("orders at west", severity)
+    assert "2026-11-24" in hit.message
+    assert "pack 17 differs" in hit.message
+
+
+def test_a_check_that_could_not_run_is_no_finding() -> None:
+    now = day_ms(TODAY)
+    proof = ProofRecord("orders", "west", RESTORED, "could-not-run", now, detail="locked")
+    assert audit(covered(), backups=BackupFacts(proofs=(proof,)), at_ms=now).findings == ()
+
+
+def test_what_tools_list_decides() -> None:
+    now = day_ms(TODAY)
+    facts = BackupFacts(
+        copies=(CopySeen("orders", "west", now, None), CopySeen("orders", "south", now, now - 3 * DAY)),
+        strays=(Stray("restic-west", "oldhost", 12, now),),
+    )
+    report = audit(covered(), backups=facts, at_ms=now)
+    assert {f.rule for f in report.findings} == {"backup-rpo-missed", "too-few-copies", "stray-backup"}
+    (stray,) = found(report, "stray-backup")
+    assert "12 backups of oldhost" in stray.message

@@ -1,0 +1,291 @@
+"""The verdict on backups: every digit, every proof, and that what is unknown never improves it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evac.derive.backups import day_ms, verdicts
+from evac.derive.domains import topology
+from evac.model.backup import (
+    COMPARED,
+    EXISTS,
+    READ,
+    RESTORED,
+    SERVED,
+    STRUCTURE,
+    WHOLE,
+    BackupFacts,
+    CopySeen,
+    CopyState,
+    DataVerdict,
+    Digit,
+    ProofRecord,
+)
+from evac.model.estate import (
+    Backup,
+    BackupPolicy,
+    DataSet,
+    Estate,
+    SharedFate,
+    Site,
+    Store,
+    StoreMember,
+)
+
+NOW = day_ms(date(2026, 11, 25))
+HOUR, DAY = 3_600_000, 86_400_000
+SITES = ("ansan", "bundang", "pangyo")
+POLICY = BackupPolicy(copies=3, systems=2, rpo_ms=DAY, proof_age_ms=30 * DAY)
+GOOD = (
+    Backup("bundang", 10, HOUR, 1_000, date(2026, 11, 20), system="disk", deletable=False),
+    Backup("ansan", 10, 2 * HOUR, 1_000, date(2026, 11, 20), system="tape", deletable=True),
+)
+
+
+def estate_of(backups: tuple[Backup, ...], policy: BackupPolicy | None = POLICY) -> Estate:
+    store = Store(
+        "db", "db", "postgresql", (StoreMember("pangyo", "primary"),), backups, backup_policy=policy
+    )
+    groups = (SharedFate("campus", "campus", ("bundang", "pangyo")),)
+    return Estate("t", sites=tuple(Site(name) for name in SITES), groups=groups, stores=(store,))
+
+
+def judged(
+    backups: tuple[Backup, ...] = GOOD,
+    policy: BackupPolicy | None = POLICY,
+    copies: tuple[CopySeen, ...] = (),
+    proofs: tuple[ProofRecord, ...] = (),
+) -> DataVerdict:
+    (found,) = verdicts(topology(estate_of(backups, policy)), BackupFacts(copies, proofs), NOW)
+    return found
+
+
+def digit(verdict: DataVerdict, name: str) -> Digit:
+    return next(one for one in verdict.digits if one.name == name)
+
+
+def proof(level: int, outcome: Any = "passed", days_ago: int = 1, **rest: Any) -> ProofRecord:
+    values = {"bytes_read": 1_000, "share_read": WHOLE, "tool": "restic", **rest}
+    return ProofRecord("db", "ansan", level, outcome, NOW - days_ago * DAY, **values)
+
+
+def at_ansan(verdict: DataVerdict) -> CopyState:
+    return next(one for one in verdict.copies if one.at == "ansan")
+
+
+def test_all_digits_are_met_by_what_the_files_state() -> None:
+    found = judged()
+    assert found.state == "met"
+    assert {one.name: (one.state, one.known) for one in found.digits} == {
+        "copies": ("met", 3),
+        "systems": ("met", 3),
+        "outside": ("met", 1),
+        "undeletable": ("met", 1),
+        "errors": ("met", 2),
+    }
+    assert (found.rpo, found.age_ms) == ("met", 2 * HOUR)
+
+
+def test_a_copy_on_the_same_campus_is_not_outside() -> None:
+    found = judged((GOOD[0], replace(GOOD[0], system="tape")))
+    assert digit(found, "outside").state == "missed"
+    assert found.state == "missed"
+    assert found.rpo == "missed", "no copy that survives the campus is new enough"
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"age_ms": None}, "copies"),
+        ({"system": None}, "systems"),
+        ({"deletable": None}, "undeletable"),
+        ({"verified": None}, "errors"),
+    ],
+)
+def test_what_is_not_known_is_said_and_is_not_met(change: dict[str, Any], name: str) -> None:
+    policy = replace(POLICY, systems=3)
+    assert digit(judged(policy=policy), name).state == "met"
+    found = judged((replace(GOOD[0], **change), GOOD[1]), policy)
+    assert digit(found, name).state == "unknown"
+    assert found.state == "unknown"
+
+
+def test_policies_that_are_missing_or_waived_are_no_verdict() -> None:
+    assert (judged(policy=None).state, judged(policy=None).digits) == ("undecided", ())
+    waived = judged(policy=BackupPolicy(waived="rebuilt from the source within an hour"))
+    assert (waived.state, waived.digits) == ("waived", ())
+
+
+def test_what_a_tool_lists_wins_over_what_the_files_state() -> None:
+    empty = judged(copies=(CopySeen("db", "ansan", NOW, None),))
+    assert digit(empty, "outside").state == "missed", "the repository is empty"
+    old = judged(copies=(CopySeen("db", "ansan", NOW, NOW - 3 * DAY),))
+    assert (old.rpo, old.age_ms) == ("missed", 3 * DAY)
+    ahead = judged(copies=(CopySeen("db", "ansan", NOW, NOW + DAY),))
+    assert (ahead.rpo, ahead.age_ms) == ("unknown", None), "a clock is wrong, and nobody knows which"
+
+
+def test_one_who_can_delete_is_believed() -> None:
+    deletes = CopySeen("db", "bundang", NOW, NOW - HOUR, deletable=True)
+    assert digit(judged(copies=(deletes,)), "undeletable").state == "missed"
+
+
+def test_zero_bytes_read_prove_nothing() -> None:
+    bare = (GOOD[0], replace(GOOD[1], verified=None))
+    for level in range(READ, SERVED + 1):
+        found = judged(bare, proofs=(proof(level, bytes_read=0),))
+        assert (at_ansan(found).level, at_ansan(found).proven) == (None, "unknown"), level
+        assert at_ansan(judged(bare, proofs=(proof(level),))).level == level
+    assert at_ansan(judged(bare, proofs=(proof(STRUCTURE, bytes_read=0),))).level == STRUCTURE
+    assert at_ansan(judged(bare, proofs=(proof(EXISTS, bytes_read=0),))).level == EXISTS
+
+
+def test_bytes_are_proven_once_every_part_was_read_recently() -> None:
+    bare = (GOOD[0], replace(GOOD[1], verified=None))
+    parts = tuple(
+        proof(READ, days_ago=9 - part, part=part, of=4, share_read=250_000) for part in (1, 2, 3, 4)
+    )
+    some, every = at_ansan(judged(bare, proofs=parts[:3])), at_ansan(judged(bare, proofs=parts))
+    assert (some.level, some.coverage) == (None, 750_000)
+    assert (every.level, every.coverage) == (READ, WHOLE)
+    assert every.proof == parts[0], "as old as the part that was read first"
+    old = replace(parts[0], at_ms=NOW - 31 * DAY)
+    assert at_ansan(judged(bare, proofs=(old, *parts[1:]))).level is None
+
+
+def test_damage_counts_until_the_same_part_is_read_again() -> None:
+    bad = proof(READ, "damaged", 3, part=2, of=4, detail="pack 17 differs")
+    found = judged(proofs=(bad,))
+    assert (digit(found, "errors").state, at_ansan(found).failed) == ("missed", bad)
+    assert at_ansan(found).level is None, "earlier proofs say nothing any more"
+    assert digit(found, "outside").state == "missed", "a damaged copy is no copy"
+    for no_answer in (
+        proof(STRUCTURE, days_ago=1),
+        proof(READ, days_ago=1, part=1, of=4, share_read=250_000),
+        proof(RESTORED, days_ago=1),
+        proof(READ, days_ago=1, part=2, of=4, bytes_read=0),
+        proof(READ, "could-not-run", 1, part=2, of=4),
+    ):
+        assert at_ansan(judged(proofs=(bad, no_answer))).failed == bad, no_answer
+    again = proof(READ, days_ago=1, part=2, of=4, share_read=250_000)
+    whole = proof(READ, days_ago=1)
+    assert at_ansan(judged(proofs=(bad, again))).failed is None
+    assert at_ansan(judged(proofs=(bad, whole))).failed is None
+
+
+def test_too_slow_and_too_old_are_errors_until_a_restore_passes() -> None:
+    for outcome in ("too-slow", "too-old"):
+        found = judged(proofs=(proof(RESTORED, outcome, 2),))
+        assert digit(found, "errors").state == "missed"
+        assert digit(found, "copies").state == "met", "the copy is there all the same"
+        assert digit(judged(proofs=(proof(RESTORED, outcome, 2), proof(COMPARED))), "errors").state == "met"
+
+
+def test_what_could_not_run_is_neither_good_nor_bad_and_is_visible() -> None:
+    silent = proof(RESTORED, "could-not-run", 0, detail="the repository is locked")
+    found = judged(proofs=(silent,))
+    assert found.digits == judged().digits
+    assert at_ansan(found).not_run == silent
+
+
+def test_an_old_proof_is_a_miss_and_no_proof_is_unknown() -> None:
+    old = (GOOD[0], replace(GOOD[1], verified=date(2026, 6, 1)))
+    assert digit(judged(old), "errors").state == "missed"
+    assert at_ansan(judged(old)).last is not None
+
+
+def test_data_that_is_no_store_is_judged_the_same_way() -> None:
+    volume = DataSet("wiki", "volume", "pangyo", (), 10, GOOD, POLICY)
+    estate = replace(estate_of(()), stores=(), data_sets=(volume,))
+    (found,) = verdicts(topology(estate), BackupFacts(), NOW)
+    assert (found.data_set, found.kind, found.state) == ("wiki", "volume", "met")
+    (homeless,) = verdicts(
+        topology(replace(estate, data_sets=(replace(volume, at=None),))), BackupFacts(), NOW
+    )
+    assert digit(homeless, "outside").state == "unknown"
+
+
+BACKUPS = st.builds(
+    Backup,
+    st.sampled_from(SITES),
+    st.none() | st.integers(1, 100),
+    st.none() | st.integers(0, 3 * DAY),
+    st.none() | st.integers(1, 1_000),
+    st.none() | st.dates(date(2026, 8, 1), date(2026, 11, 25)),
+    system=st.sampled_from([None, "disk", "tape"]),
+    deletable=st.sampled_from([None, True, False]),
+)
+POLICIES = st.builds(
+    BackupPolicy,
+    copies=st.integers(1, 4),
+    systems=st.integers(1, 3),
+    outside=st.integers(0, 2),
+    undeletable=st.integers(0, 2),
+    rpo_ms=st.none() | st.integers(0, 3 * DAY),
+    level=st.integers(0, 5),
+    proof_age_ms=st.integers(1, 60 * DAY),
+)
+PROOFS = st.builds(
+    ProofRecord,
+    st.just("db"),
+    st.sampled_from(SITES),
+    st.integers(0, 5),
+    st.sampled_from(["passed", "too-slow", "too-old", "damaged", "could-not-run"]),
+    st.integers(NOW - 90 * DAY, NOW + DAY),
+    st.none() | st.integers(0, 3),
+    st.integers(0, WHOLE),
+    st.integers(1, 3),
+    st.just(3),
+)
+UNKNOWN = ("age_ms", "verified", "deletable", "system", "size_gib")
+
+
+def met(verdict: DataVerdict) -> set[str]:
+    return {one.name for one in verdict.digits if one.state == "met"} | (
+        {"rpo"} if verdict.rpo == "met" else set()
+    )
+
+
+@given(st.lists(BACKUPS, max_size=3), POLICIES, st.lists(PROOFS, max_size=5), st.data())
+def test_forgetting_a_fact_never_improves_a_verdict(
+    backups: list[Backup], policy: BackupPolicy, proofs: list[ProofRecord], data: st.DataObject
+) -> None:
+    known = judged(tuple(backups), policy, proofs=tuple(proofs))
+    less = tuple(
+        replace(one, **dict.fromkeys(data.draw(st.sets(st.sampled_from(UNKNOWN))))) for one in backups
+    )
+    assert met(judged(less, policy, proofs=tuple(proofs))) <= met(known)
+
+
+@given(st.lists(BACKUPS, max_size=3), POLICIES, st.lists(PROOFS, max_size=5), PROOFS)
+def test_a_bad_or_empty_check_never_improves_a_verdict(
+    backups: list[Backup], policy: BackupPolicy, proofs: list[ProofRecord], last: ProofRecord
+) -> None:
+    before = met(judged(tuple(backups), policy, proofs=tuple(proofs)))
+    empty = replace(last, outcome="passed", bytes_read=0, level=max(last.level, READ))
+    for added in (empty, replace(last, outcome="could-not-run")):
+        assert met(judged(tuple(backups), policy, proofs=(*proofs, added))) == before
+    damage = replace(last, outcome="damaged", at_ms=NOW)
+    after = judged(tuple(backups), policy, proofs=(*proofs, damage))
+    assert met(after) <= before
+    assert not any(one.name == last.copy and one.usable for one in after.copies)
+
+
+@given(st.lists(BACKUPS, max_size=3), POLICIES, st.lists(PROOFS, max_size=5))
+def test_counts_and_states_agree(
+    backups: list[Backup], policy: BackupPolicy, proofs: list[ProofRecord]
+) -> None:
+    found = judged(tuple(backups), policy, proofs=tuple(proofs))
+    for one in found.digits:
+        assert one.known <= one.possible
+        if one.name != "errors":
+            assert (one.state == "met") == (one.known >= one.asked)
+            assert (one.state == "missed") == (one.possible < one.asked)
+    all_met = all(one.state == "met" for one in found.digits) and found.rpo in (None, "met")
+    assert (found.state == "met") == all_met
