@@ -58,8 +58,7 @@ def vague_amounts(
         )
         if missing:
             rows[number] = missing
-    beside = np.flatnonzero(np.isin(present.service, list(demand))) if demand else []
-    for line in beside:
+    for line in np.flatnonzero(np.isin(present.service, list(demand))).tolist():
         row = int(present.row[line])
         rows[row] = rows.get(row, ()) + demand[int(present.service[line])]
     return Vague(
