@@ -13,7 +13,7 @@ import click
 
 from evac.cli import console
 from evac.cli.console import emit, progress, say, screen
-from evac.cli.options import file_option, output_option, quiet_option, who_option
+from evac.cli.options import Length, file_option, output_option, quiet_option, who_option
 from evac.cli.target import Where, where_options
 from evac.model.errors import EstateError
 
@@ -360,6 +360,28 @@ def compute(
 
 
 @credit.command()
+@click.argument("cases", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--rules", default="", help="Other rules: a file, or the name of a set. [default: the same]")
+@click.option("--earlier", type=Length(), default=0, help="As if each outage had begun this much earlier.")
+@click.option("--later", type=Length(), default=0, help="As if each outage had ended this much later.")
+@output_option("text", "json")
+@file_option
+def simulate(
+    cases: tuple[Path, ...], rules: str, earlier: int, later: int, output: str, target: Path | None
+) -> None:
+    """Show what other rules or longer outages would cost, for one case or for several past ones.
+
+    Nothing is recorded. To decide for it, compute a ledger.
+    """
+    from evac.app.credit import rule_sets, simulating
+    from evac.views.credit_view import simulation_sheet
+
+    chosen = rule_sets.load(rules) if rules else None
+    found = simulating.simulate([_case(case) for case in cases], chosen, earlier, later)
+    _show(found, output, simulation_sheet, target)
+
+
+@credit.command()
 @case_argument
 @output_option("text", "json")
 @file_option
@@ -450,7 +472,8 @@ def tranche(case: Path, tranche: str, shut: bool, reason: str, who: str | None, 
 def export(case: Path, delivery: str, system: str, target: Path, output: str, quiet: bool) -> None:
     """Write a delivery as request files for a billing system. evac sends nothing itself.
 
-    Each request has a key by which the system books it once, however often it is sent.
+    Each request has a key. Stripe, OpenMeter and Chargebee book it once by that key; Lago and Kill Bill
+    do not.
     """
     from evac.app.credit import deliveries
     from evac.app.credit.showing import rules_of
