@@ -19,7 +19,7 @@ from evac.incident.records import COMPONENT_STATES, PHASES
 from evac.incident.regulator import FACTS
 from evac.model.errors import EvacError, InvalidInput
 from evac.office.incidents import IncidentFile, felt
-from evac.views.incident_view import runbook_sheet
+from evac.views.runbook_page import runbook_body
 from evac.views.status_page import OVERALL, component_rows
 from evac.web.access.port import Actor, need
 from evac.web.api import incidents as api
@@ -448,13 +448,12 @@ async def runbook(request: Request, digest: Digest) -> Response:
     """A plan for paper: the same ids of steps, with room to write down when each was done."""
     room = room_of(request)
     made, now_ms = await book_of(room, digest), _now_ms(room)
-    plan = f"/plans/{digest}"
-    where = {"back": plan, "back_words": "the plan", "document": f"/v1{plan}/runbook"}
-    return _paper(
-        await asyncio.to_thread(
-            lambda: frame.render("paper.html.j2", "/plans", now_ms, sheet=runbook_sheet(made), **where)
-        )
-    )
+    context = {"book": made, "plan": f"/plans/{digest}"}
+
+    def body() -> bytes:
+        return frame.render("runbook.html.j2", "/plans", now_ms, body=runbook_body(made), **context)
+
+    return _paper(await asyncio.to_thread(body))
 
 
 def _paper(body: bytes) -> Response:
