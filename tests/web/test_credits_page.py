@@ -166,6 +166,47 @@ def test_only_an_approver_who_proved_the_name_counts_where_the_policy_lists_some
     play(approver, access=SignedIn("approver"), credits=folder)
 
 
+def test_a_claim_above_the_last_band_is_decided_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shop = "talk-business"
+    times = "2022-10-15T15:33:00+09:00,2022-10-20T23:06:00+09:00"
+    Path("windows.csv").write_text(f"id,service,from,to\nw,{shop},{times}\n")
+    Path("accounts.csv").write_text(
+        f"account,service,plan,fee,currency,cycle\ns1,{shop},free,0,KRW,2022-10\n"
+    )
+    received = "2022-10-21T10:00:00+09:00"
+    Path("claims.csv").write_text(f"id,account,service,loss,received\nc 1,s1,{shop},900000 KRW,{received}\n")
+    assert run(["credit", "windows", "cases/a", "--import", "windows.csv"]) == 0
+    assert run(["credit", "claims", "cases/a", "--import", "claims.csv"]) == 0
+    compute = ["credit", "compute", "cases/a", "--rules", "kakao-2022", "--accounts", "accounts.csv"]
+    assert run(compute) == 0
+    path = "/credits/a/claims/c%201"
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        assert f'href="{path}"' in (await client.get("/credits/a")).text
+        assert "900,000 KRW" in (await client.get(path)).text
+        fields = {"answer": "accept", "reason": "documents", "who": "ada"}
+        for amount, words in (("", "is no amount"), ("0 KRW", "Nothing is granted"), ("1 USD", "in KRW")):
+            refused = await client.post(path, data=fields | {"amount": amount})
+            assert refused.status_code == 422
+            assert words in refused.text
+        done = await client.post(path, data=fields | {"amount": "70,000 KRW"})
+        assert done.headers["location"] == "/credits/a?done=claim"
+        text = (await client.get("/credits/a")).text
+        assert "Accepted by a person" in text or "accepted by a person" in text
+        assert f'href="{path}"' not in text
+        assert "evac credit compute" in text
+        assert (
+            "does not wait for a person"
+            in (await client.get(path, headers={"accept": "application/json"})).text
+        )
+
+    play(story, credits=tmp_path / "cases")
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize("case", ["..", "%2e%2e", "..%2f2022-10", "2022-12", "cases%2f2022-10"])
 def test_only_folders_with_a_journal_are_cases(folder: Path, case: str) -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:

@@ -19,6 +19,7 @@ from evac.model.errors import EstateError
 
 if TYPE_CHECKING:
     from evac.app.credit.case import Case
+    from evac.credit.formulas import Money
     from evac.credit.windows import Correction
 
 case_argument = click.argument("case", type=click.Path(path_type=Path, file_okay=False))
@@ -76,6 +77,24 @@ class Moment(click.ParamType[int]):
         if at is None or at.tzinfo is None:
             self.fail(f"'{value[:40]}' is no moment; write it like 2022-10-15T15:33:00+09:00", param, ctx)
         return round(at.timestamp() * 1_000)
+
+
+class Amount(click.ParamType["Money"]):
+    """An amount with its currency."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Money:
+        from evac.estate.codecs.credit_rules import read_money
+        from evac.estate.format.quantities import QuantityError
+
+        try:
+            found = read_money(value)
+        except QuantityError as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
+        if not found.minor:
+            self.fail("nothing is granted; to refuse a claim, use --refuse", param, ctx)
+        return found
 
 
 @credit.command()
@@ -158,6 +177,55 @@ def _correct(case: Case, change: Correction, quiet: bool) -> None:
         made = case.windows().corrected(change)
         case.record("correction", change.at_ms, change.who, change.to_data())
     say(f"windows are at version {made.version}; amounts change when you compute again", quiet)
+
+
+@credit.command()
+@case_argument
+@click.option("--import", "source", type=_FILE, help="Add the claims of a CSV or JSON file.")
+@click.option("--accept", metavar="CLAIM", default="", help="Grant --amount for this claim.")
+@click.option("--amount", type=Amount(), help="Amount granted, like '70000 KRW'.")
+@click.option("--refuse", metavar="CLAIM", default="", help="Refuse this claim.")
+@_why
+@who_option
+@output_option("text", "json")
+@quiet_option
+def claims(
+    case: Path,
+    source: Path | None,
+    accept: str,
+    amount: Money | None,
+    refuse: str,
+    reason: str,
+    who: str | None,
+    output: str,
+    quiet: bool,
+) -> None:
+    """Show, import or decide claims. The file has id, account, service, loss, received; no names.
+
+    Losses within a band are paid by band; a person decides the others. A decision needs --reason, and counts
+    from the next ledger on, which two persons approve again.
+    """
+    from evac.app.credit.showing import case_document
+    from evac.credit.claims import Decision
+    from evac.estate.codecs.credit_claims import load_claims
+    from evac.views.credit_view import claims_sheet
+
+    if sum(map(bool, (source, accept, refuse))) > 1:
+        raise click.UsageError("give one of --import, --accept and --refuse")
+    if (amount is None) == bool(accept):
+        raise click.UsageError("--accept needs --amount, and nothing else takes it")
+    chosen = _case(case)
+    if source is not None:
+        found = load_claims(source)
+        new = chosen.add_claims(found, _now_ms(), _who(who))
+        known = len(found) - new
+        say(f"{new:,} new {'claim' if new == 1 else 'claims'}; {known:,} known already", quiet)
+    elif accept or refuse:
+        granted, currency = (0, "") if amount is None else (amount.minor, amount.currency)
+        decision = Decision(accept or refuse, _who(who), reason, _now_ms(), granted)
+        chosen.decide(decision, currency)
+        say("recorded; it counts when you compute again", quiet)
+    _show(case_document(chosen), output, claims_sheet)
 
 
 @credit.command()

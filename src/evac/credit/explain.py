@@ -50,6 +50,7 @@ TEMPLATES: Final[Templates] = {
         "instead": "Your store cannot move a billing day, so you receive this amount instead.",
         "given": "It does not renew itself and is never charged.",
         "bands": "You reported a loss of {claimed}.",
+        "granted": "You reported a loss of {claimed}, and we have reviewed it.",
         "at_least": "This is the least that we pay.",
         "at_most": "This is the most that we pay.",
         "nothing": "{service} in {cycle}: no credit. {why}",
@@ -72,6 +73,7 @@ TEMPLATES: Final[Templates] = {
         "instead": "이용하시는 스토어에서는 결제일을 바꿀 수 없어 이 금액으로 대신합니다.",
         "given": "자동으로 갱신되거나 결제되지 않습니다.",
         "bands": "신고하신 손실은 {claimed}입니다.",
+        "granted": "신고하신 손실 {claimed}을(를) 검토한 결과입니다.",
         "at_least": "최소 지급액입니다.",
         "at_most": "최대 지급액입니다.",
         "nothing": "{cycle} {service}: 해당 금액이 없습니다. {why}",
@@ -177,7 +179,9 @@ def _why(rule: Rule, seen: Measured, row: Account, words: Mapping[str, str]) -> 
         case formulas.Voucher():
             return words["given"]
         case formulas.Bands():
-            return words["bands"].format(claimed=money_words(row.claimed, row.currency))
+            return words["granted" if row.granted else "bands"].format(
+                claimed=money_words(row.claimed, row.currency)
+            )
         case formulas.Fixed():
             return words["fixed"]
 

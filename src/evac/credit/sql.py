@@ -178,7 +178,7 @@ def _raw(rule: Rule) -> str:
             return f"CASE {cases} ELSE 0 END" if cases else "0"
         case formulas.Bands(bands):
             cases = " ".join(f"WHEN claimed <= {band.up_to.minor} THEN {band.pays.minor}" for band in bands)
-            return f"CASE {cases} ELSE 0 END"
+            return f"CASE WHEN granted > 0 THEN granted {cases} ELSE 0 END"
 
 
 def _limited(rule: Rule) -> str:
@@ -202,7 +202,8 @@ def _lines(rule: Rule, number: int) -> str:
         case formulas.Voucher(count=count):
             quantity = str(count)
         case formulas.Bands(bands):
-            state = f"CASE WHEN claimed > {bands[-1].up_to.minor} THEN 'review' ELSE 'due' END"
+            waits = f"claimed > {bands[-1].up_to.minor} AND granted = 0"
+            state = f"CASE WHEN {waits} THEN 'review' ELSE 'due' END"
     whole = "(CASE WHEN tax_included THEN 10000 + tax_bp ELSE 10000 END)"
     tax = f"(2 * amount * tax_bp + {whole}) // (2 * {whole})"
     return f"""

@@ -85,6 +85,22 @@ CONTROLLER = (
     Setting("answer_s", "number", "seconds that one request may take", "10", most=120),
 )
 """Settings of drivers that ask management controllers."""
+RESTORED_POSTGRES = (
+    Setting("bin", "text", "folder of PostgreSQL's programs", needed=("store",), reaches="folder"),
+    Setting("system_user", "text", "owner of the data", "`postgres`"),
+    Setting("host", "text", "where a restored primary takes connections", "as its own settings say"),
+    Setting("port", "number", "its port", "as its own settings say", most=65_535),
+    Setting(
+        "configuration",
+        "text",
+        "folder with `postgresql.conf` and `pg_hba.conf`, for data that holds none",
+        "none",
+        reaches="folder",
+    ),
+    Setting("facts", "list", "`name=SELECT ...`: what a witness compares, one value each", "none"),
+    Setting("facts_database", "text", "the database that `facts` are asked of", "`postgres`"),
+)
+"""Settings of every driver that restores PostgreSQL."""
 PROBED: Mapping[ProbeKind, frozenset[Subject]] = {
     "user": frozenset({"service", "site"}),
     "data": frozenset({"store"}),

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from evac.credit.claims import WORDS
 from evac.credit.explain import Explanation, length_words
 from evac.credit.ledger import Tranche
 from evac.credit.money import decimal_text, money_words
 from evac.credit.rules import MONEY
 from evac.model.diagnostic import Diagnostic
 from evac.views.sheet import Sheet, SheetPart
+from evac.views.words import plural
 
 Document = Mapping[str, Any]
 
@@ -28,7 +30,9 @@ def case_sheet(case: Document) -> Sheet:
     ledger = case["ledger"]
     parts = [_windows(case["windows"])]
     if ledger is not None:
-        parts += [_totals(ledger), _by_rule(ledger), _largest(ledger), _approvals(case), _tranches(case)]
+        parts += [_totals(ledger), _by_rule(ledger), _largest(ledger)]
+        parts += [] if case["claims"] is None else list(_claims(case["claims"]))
+        parts += [_approvals(case), _tranches(case)]
     return Sheet(f"Credits: {case['case']}", summary_of(case), tuple(parts), f"next: {case['next']}")
 
 
@@ -166,6 +170,69 @@ def _largest(ledger: Document) -> SheetPart:
     ]
     head = ("account", "service", "cycle", "rule", "fee", "credit")
     return SheetPart("Largest lines", head=head, rows=rows)
+
+
+def _claims(claims: Document) -> Iterator[SheetPart]:
+    rows = [
+        (
+            WORDS[row["state"]],
+            f"{row['claims']:,}",
+            money_words(row["reported"], row["currency"]),
+            money_words(row["pays"], row["currency"]),
+        )
+        for row in claims["states"]
+    ]
+    words = f"{plural(claims['count'], 'claim')}; decisions count from the next ledger on."
+    if claims["unknown_accounts"]:
+        words += f" {plural(claims['unknown_accounts'], 'claim')} of accounts that are not among the rows."
+    yield SheetPart("Claims", words, head=("state", "claims", "reported", "pays"), rows=rows)
+    if claims["waiting"]:
+        yield queue_part(claims)
+
+
+def queue_part(claims: Document) -> SheetPart:
+    """Claims that a person must decide, the oldest first."""
+    rows = [
+        (
+            row["id"],
+            row["account"],
+            row["service"],
+            money_words(row["loss"], row["currency"]),
+            _utc(row["received_ms"]),
+        )
+        for row in claims["queue"]
+    ]
+    words = f"{plural(claims['waiting'], 'claim waits', 'claims wait')} for a person, the oldest first."
+    head = ("claim", "account", "service", "reported", "received")
+    return SheetPart("Claims to decide", words, head=head, rows=rows)
+
+
+def claims_sheet(case: Document) -> Sheet:
+    """The claims of a case, the queue, and what persons decided."""
+    title = f"Claims: {case['case']}"
+    if case["claims"] is None:
+        words = (
+            "Claims are judged by the rules of a ledger: compute one."
+            if case["ledger"] is None
+            else "No claim."
+        )
+        return Sheet(title, words, (), f"next: {case['next']}")
+    claims = case["claims"]
+    rows = [
+        (
+            row["claim"],
+            f"{row['granted']:,}" if row["granted"] else "refused",
+            row["who"],
+            _utc(row["at_ms"]),
+            row["reason"],
+        )
+        for row in claims["decisions"]
+    ]
+    parts = list(_claims(claims))
+    if rows:
+        head = ("claim", "granted (minor units)", "person", "time", "reason")
+        parts.append(SheetPart("Decisions", head=head, rows=rows))
+    return Sheet(title, "", tuple(parts), f"next: {case['next']}")
 
 
 def _approvals(case: Document) -> SheetPart:

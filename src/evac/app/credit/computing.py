@@ -19,6 +19,7 @@ import polars as pl
 from evac.app.credit import intake
 from evac.app.credit.case import Case, no_space, write_once
 from evac.credit import columns, sql
+from evac.credit.claims import judged
 from evac.credit.exact import Account, lines_of
 from evac.credit.ledger import TOTAL_FIELDS, Total, envelope, line_id, summed
 from evac.credit.rules import MONEY, Rule, RuleSet
@@ -83,7 +84,8 @@ def settle(
     """
     with case.changing():
         windows = case.windows()
-        accounts, count = intake.take_in(case, sources, partitions)
+        claims = judged(rules, windows.now, case.claims(), case.decisions())
+        accounts, count = intake.take_in(case, sources, partitions, claims)
         document = compute(case, rules, windows, accounts, count, progress)
         made = [entry.data["ledger"] for entry in case.entries() if entry.kind == "computed"]
         if made[-1:] != [document["ledger"]]:

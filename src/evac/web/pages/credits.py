@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from fastapi import Depends, Query, Request, Response
 
+from evac.credit.money import money_words
 from evac.model.access import Proven
 from evac.model.errors import EvacError, InvalidInput, NotAllowed
 from evac.views.credit_view import case_sheet, summary_of, sums_of, to_type, tranche_rows
@@ -31,6 +32,7 @@ JOURNAL: Final = "journal.jsonl"
 Account = Annotated[str, Query(max_length=200)]
 Language = Annotated[Literal["en", "ko"], Query()]
 Approver = Annotated[Actor, Depends(need("approver"))]
+Operator = Annotated[Actor, Depends(need("operator"))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ async def one_case(request: Request, case: str, account: Account = "", language:
             tranches=[] if document["ledger"] is None else tranche_rows(document),
             approvals=document["approvals"],
             more_approvals=_missing(document),
+            claims=document["claims"],
             next=document["next"],
             account=account.strip(),
             language=language,
@@ -186,7 +189,7 @@ def cards_of(document: Mapping[str, Any]) -> list[Card]:
         ),
         Card("Accounts", number(accounts["credited"]), f"{plural(ledger['lines'], 'line')}"),
         outage,
-        Card("Not decided", number(review), "claims for a person to review", "warning" if review else ""),
+        Card("Not decided", number(review), "claims in this ledger", "warning" if review else ""),
         Card("Approvals", f"{have} of {needed}", "persons", "warning" if have < needed else ""),
     ]
 
@@ -285,5 +288,73 @@ async def _form(
         more_approvals=_missing(document),
         wanted=to_type(document),
         fields=shown,
+    )
+    return Response(body, status, {"cache-control": "no-store"}, frame.HTML)
+
+
+@PAGE.router.get(PAGE.path + "/{case}/claims/{claim}")
+async def claim_form(request: Request, case: str, claim: str, actor: Operator) -> Response:
+    """One claim that waits for a person, and the form that decides it."""
+    return await _claim_form(request, case, claim, actor, {})
+
+
+@PAGE.router.post(PAGE.path + "/{case}/claims/{claim}")
+async def decide(request: Request, case: str, claim: str, actor: Operator) -> Response:
+    """Accepts or refuses a claim."""
+    fields = frame.fields_of(await request.body(), FIELDS_MOST)
+    folder = _folder_of(room_of(request), case)
+    who = actor.name if actor.named else fields.get("who", "").strip() or actor.name
+    try:
+        check_reason(fields.get("reason", ""))
+        await asyncio.to_thread(_decide, folder, claim, fields, who)
+    except EvacError as error:
+        return await _claim_form(
+            request, case, claim, actor, fields | {"problem": frame.sentence(error)}, 422
+        )
+    record(request, actor, "asked", f"{fields.get('answer', '')} claim {claim} of {case}")
+    return frame.back_to(f"{PAGE.path}/{quote(case, safe='')}", "claim")
+
+
+def _decide(folder: Path, claim: str, fields: Mapping[str, str], who: str) -> None:
+    """Raises EvacError."""
+    from evac.app.credit.case import Case
+    from evac.credit.claims import Decision
+    from evac.estate.codecs.credit_rules import read_money
+    from evac.estate.format.quantities import QuantityError
+
+    granted, currency = 0, ""
+    if fields.get("answer") != "refuse":
+        try:
+            money = read_money(fields.get("amount", "").strip())
+        except QuantityError as error:
+            raise InvalidInput(error.code, error.message, error.hint) from error
+        if not money.minor:
+            raise InvalidInput(
+                "granted-nothing", "nothing is granted", "to refuse the claim, press Refuse claim"
+            )
+        granted, currency = money.minor, money.currency
+    reason = fields.get("reason", "").strip()[:REASON_MOST]
+    now_ms = time.time_ns() // 1_000_000
+    Case(folder).decide(Decision(claim, who, reason, now_ms, granted), currency)
+
+
+async def _claim_form(
+    request: Request, case: str, claim: str, actor: Actor, fields: Mapping[str, str], status: int = 200
+) -> Response:
+    room = room_of(request)
+    document = await asyncio.to_thread(_document, _folder_of(room, case))
+    queue = document["claims"]["queue"] if document["claims"] is not None else []
+    found = next((row for row in queue if row["id"] == claim), None)
+    if found is None:
+        raise InvalidInput("not-found", f"claim {claim[:80]} does not wait for a person", "see the case")
+    body = frame.render(
+        "credits_claim.html.j2",
+        PAGE.path,
+        room.office.clock.now_ms(),
+        actor=actor,
+        case=case,
+        claim=found,
+        reported=money_words(found["loss"], found["currency"]),
+        fields={name: fields.get(name, "") for name in ("reason", "amount", "who", "problem")},
     )
     return Response(body, status, {"cache-control": "no-store"}, frame.HTML)

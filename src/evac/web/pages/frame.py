@@ -86,6 +86,7 @@ DONE: Final[Mapping[str, str]] = {
     "opened": "The incident is open.",
     "cleared": "The mark is cleared.",
     "created": "The run is created.",
+    "claim": "Recorded. The decision counts from the next ledger on.",
     "credits-first": "Approved. One more person must approve these totals.",
     "credits": "Approved by two persons. The paying tranche can be released.",
 }
