@@ -23,12 +23,13 @@ from evac.drivers.capabilities import (
     ReportsRole,
     RoutesTraffic,
     RunsUnits,
+    Subject,
     SwitchesPower,
     TakesBackups,
     Verifies,
 )
 from evac.drivers.port import Action, Order, Value, Verb
-from evac.drivers.registry import Drivers, can, proves, spec_of
+from evac.drivers.registry import Drivers, offers, proves, spec_of
 from evac.drivers.spec import FENCE
 from evac.engine.runs.dry_run import ASKING_TOKEN
 from evac.engine.stores.guards import WHOLE
@@ -59,12 +60,22 @@ class Answer:
     """What it is now, in words."""
 
 
-async def ask(endpoint: Endpoint, drivers: Drivers, within_s: float = ASK_S) -> tuple[Answer, ...]:
+async def ask(
+    estate: Estate, endpoint: Endpoint, drivers: Drivers, within_s: float = ASK_S
+) -> tuple[Answer, ...]:
     """An answer for each capability for which plans ask the endpoint. Changes nothing and never raises."""
-    spec = spec_of(endpoint.driver)
-    found = () if spec is None else spec.capabilities
-    subjects = _questions(endpoint, found)
-    return tuple([await _answer(endpoint, one, drivers, within_s) for one in subjects])
+    spec, subject = spec_of(endpoint.driver), subject_of(estate, endpoint)
+    found = () if spec is None else spec.serves(subject, endpoint.settings)
+    return tuple([await _answer(endpoint, one, drivers, within_s) for one in _questions(endpoint, found)])
+
+
+def subject_of(estate: Estate, endpoint: Endpoint) -> Subject:
+    """What an endpoint is for."""
+    if any(store.id == endpoint.subject for store in estate.stores):
+        return "store"
+    if any(service.id == endpoint.subject for service in estate.services):
+        return "service"
+    return "site" if endpoint.subject == endpoint.at else "feed"
 
 
 def _questions(endpoint: Endpoint, declared: Iterable[type]) -> tuple[type, ...]:
@@ -132,7 +143,7 @@ async def examine(estate: Estate, policy: RunPolicy, drivers: Drivers, now_ms: i
 
     async def one(endpoint: Endpoint) -> tuple[Answer, ...]:
         async with gate:
-            return await ask(endpoint, drivers)
+            return await ask(estate, endpoint, drivers)
 
     answers = await asyncio.gather(*(one(endpoint) for endpoint in estate.endpoints))
     facts = await standing_facts(estate, policy, drivers, lambda: now_ms, {}, ASK_S)
@@ -161,7 +172,7 @@ class _Known:
         """Site -> the endpoint that plans ask there."""
         found: dict[str, Endpoint] = {}
         for end in sorted(self.top.estate.endpoints, key=lambda e: e.id):
-            if end.subject == subject and can(end.driver, capability):
+            if end.subject == subject and offers(end.driver, end.settings, capability):
                 found.setdefault(end.at, end)
         return found
 

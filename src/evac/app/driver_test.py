@@ -19,7 +19,7 @@ from evac.drivers.registry import Drivers, spec_of
 from evac.drivers.spec import FENCE
 from evac.engine.runs.dry_run import ASKING_TOKEN
 from evac.model.errors import EvacError, InvalidInput
-from evac.model.estate import Endpoint
+from evac.model.estate import Endpoint, Estate
 from evac.views.doctor_view import Tried
 
 WITHIN_S: Final = 30.0
@@ -28,9 +28,9 @@ ACTS: Final = tuple(sorted(ABOUT[RunsUnits].verbs | ABOUT[RoutesTraffic].verbs |
 _SAID_MAX: Final = 200
 
 
-async def questions(endpoint: Endpoint, drivers: Drivers) -> list[Tried]:
-    """Every capability of the endpoint's driver that can be asked without a change."""
-    answers = await ask(endpoint, drivers)
+async def questions(estate: Estate, endpoint: Endpoint, drivers: Drivers) -> list[Tried]:
+    """Every capability of the endpoint that can be asked without a change."""
+    answers = await ask(estate, endpoint, drivers)
     return [
         Tried(
             one.capability.__name__,
@@ -44,7 +44,9 @@ async def questions(endpoint: Endpoint, drivers: Drivers) -> list[Tried]:
 def action_of(endpoint: Endpoint, verb: str, given: Mapping[str, str]) -> Action:
     """The action to try. Raises InvalidInput for one that the driver has not, or that cannot be undone."""
     spec, fences = spec_of(endpoint.driver), FENCE in endpoint.settings
-    capabilities = () if spec is None else (Fences,) if fences else spec.capabilities
+    capabilities: tuple[type, ...] = (Fences,) if fences else ()
+    if spec is not None and not fences:
+        capabilities = tuple(one for one in spec.capabilities if spec.offers(endpoint.settings, one))
     found = {one for capability in capabilities for one in ABOUT[capability].verbs}
     known = sorted(one for one in found & set(ACTS) if fences or one != "fence")
     if verb not in known:

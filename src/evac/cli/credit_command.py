@@ -13,7 +13,7 @@ import click
 
 from evac.cli import console
 from evac.cli.console import emit, progress, say, screen
-from evac.cli.options import file_option, output_option, quiet_option, who_option
+from evac.cli.options import Length, file_option, output_option, quiet_option, who_option
 from evac.cli.target import Where, where_options
 from evac.model.errors import EstateError
 
@@ -266,6 +266,53 @@ def check(rules: str, printed: bool, output: str, quiet: bool) -> int:
 
 
 @credit.command()
+@click.argument("table")
+@click.option("-o", "--out", "target", required=True, type=_FILE, help="Parquet file to write.")
+@click.option("--host", required=True, help="Host of the PostgreSQL server.")
+@click.option("--port", type=click.IntRange(1, 65_535), default=5_432, show_default=True)
+@click.option("--database", required=True, help="Name of the database.")
+@click.option("--user", required=True, help="A user who may read the table.")
+@click.option("--password", required=True, metavar="REFERENCE", help="Password: env:NAME or file:/path.")
+@quiet_option
+def accounts(
+    table: str, target: Path, host: str, port: int, database: str, user: str, password: str, quiet: bool
+) -> None:
+    """Read accounts from a table or view in PostgreSQL: only the columns that credits need.
+
+    Rows are read through a cursor, in a read-only transaction, so a table of any size fits in memory.
+    """
+    from evac.app.credit import fetching
+
+    count = fetching.fetch(fetching.Database(host, port, database, user, password), table, target)
+    say(f"{target}: {count:,} {'row' if count == 1 else 'rows'} of {table}", quiet)
+    say(f"next: evac credit compute CASE --rules RULES --accounts {target}", quiet)
+
+
+@credit.command()
+@case_argument
+@click.argument("rules")
+@click.option(
+    "--dialect",
+    type=click.Choice(["bigquery", "duckdb", "postgres", "redshift", "snowflake", "spark", "trino"]),
+    required=True,
+    help="Database that runs the text.",
+)
+@click.option("--table", default="accounts", show_default=True, help="Where the accounts are.")
+@file_option
+def sql(case: Path, rules: str, dialect: str, table: str, target: Path | None) -> None:
+    """Print the rules and windows of a case as one SELECT, for a warehouse that holds the accounts.
+
+    It gives a row for each line of the ledger, with the same amounts to the last unit. It needs the extra
+    warehouse.
+    """
+    from evac.app.credit import rule_sets, warehouse
+
+    windows = _case(case).windows().now
+    text = warehouse.statement(rule_sets.load(rules), windows, dialect, table)  # type: ignore[arg-type]
+    emit(text + "\n", target)
+
+
+@credit.command()
 @case_argument
 @click.option("--rules", required=True, help="Rule file, or the name of a set that comes with evac.")
 @click.option(
@@ -310,6 +357,28 @@ def compute(
             lambda done, of: shown(done / of, f"part {done} of {of}"),
         )
     _show(case_document(chosen), output, case_sheet)
+
+
+@credit.command()
+@click.argument("cases", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--rules", default="", help="Other rules: a file, or the name of a set. [default: the same]")
+@click.option("--earlier", type=Length(), default=0, help="As if each outage had begun this much earlier.")
+@click.option("--later", type=Length(), default=0, help="As if each outage had ended this much later.")
+@output_option("text", "json")
+@file_option
+def simulate(
+    cases: tuple[Path, ...], rules: str, earlier: int, later: int, output: str, target: Path | None
+) -> None:
+    """Show what other rules or longer outages would cost, for one case or for several past ones.
+
+    Nothing is recorded. To decide for it, compute a ledger.
+    """
+    from evac.app.credit import rule_sets, simulating
+    from evac.views.credit_view import simulation_sheet
+
+    chosen = rule_sets.load(rules) if rules else None
+    found = simulating.simulate([_case(case) for case in cases], chosen, earlier, later)
+    _show(found, output, simulation_sheet, target)
 
 
 @credit.command()

@@ -110,7 +110,7 @@ async def _tried(
     action = None if verb is None else action_of(endpoint, verb, parameters)
     drivers = Drivers(hands_of(loaded))
     try:
-        tried = await questions(endpoint, drivers)
+        tried = await questions(loaded, endpoint, drivers)
         if action is not None and all(one.passed for one in tried):
             tried += await done_and_undone(action, drivers)
         return endpoint.driver, tuple(tried)

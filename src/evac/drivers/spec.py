@@ -23,6 +23,8 @@ Names = Literal["", "host", "secret", "program", "folder", "socket"]
 ProbeKind = Literal["user", "data", "member", "agent"]
 """As whom a probe asks: a user, a client of the data, a member of the store, or the site's agent."""
 Need = Subject | Literal["fence"]
+DOES = "does"
+"""The setting of an endpoint that names the verbs which its program does."""
 FENCE = "fence"
 """The setting of an endpoint for a site that says which proof it gives: it fences, and does nothing else."""
 
@@ -153,12 +155,26 @@ class DriverSpec:
         """Whether it has one of these capabilities."""
         return any(one in self.capabilities for one in capabilities)
 
+    def offers(self, settings: Mapping[str, Value], *capabilities: type) -> bool:
+        """Whether an endpoint with these settings has one of these capabilities. One that names its verbs
+        (`does`) has a capability if it names all verbs of it.
+        """
+        named = settings.get(DOES, ())
+        does = frozenset(named if isinstance(named, tuple) else (str(named),))
+        return any(
+            one in self.capabilities and (not does or ABOUT[one].verbs <= does) for one in capabilities
+        )
+
     def serves(self, subject: Subject, settings: Mapping[str, Value]) -> tuple[type, ...]:
         """Its capabilities that plans or the witness use of an endpoint for such a subject."""
         fences = subject == "site" and FENCE in settings
         if fences:
             return (Fences,) if settings[FENCE] in self.proofs else ()
-        found = [one for one in self.capabilities if one is not Fences and subject in ABOUT[one].subjects]
+        found = [
+            one
+            for one in self.capabilities
+            if one is not Fences and subject in ABOUT[one].subjects and self.offers(settings, one)
+        ]
         if self.probe is not None and subject not in PROBED[self.probe]:
             found = [one for one in found if one is not AnswersProbe]
         return tuple(found)

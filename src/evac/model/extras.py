@@ -35,6 +35,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "otel": ("opentelemetry",),
         "bundle": ("Crypto",),
         "credit": ("duckdb",),
+        "warehouse": ("sqlglot",),
         "lab": ("evac_lab",),
     }
 )

@@ -235,6 +235,25 @@ def claims_sheet(case: Document) -> Sheet:
     return Sheet(title, "", tuple(parts), f"next: {case['next']}")
 
 
+def simulation_sheet(found: Document) -> Sheet:
+    """What each case owes and would owe, by tranche."""
+    rows = []
+    for case in found["cases"]:
+        for row in case["totals"]:
+            now, then = ({**row, **row[name]} for name in ("now", "then"))
+            change = {**row, **{name: row["then"][name] - row["now"][name] for name in row["now"]}}
+            lines = f"{row['then']['lines'] - row['now']['lines']:+,}"
+            rows.append((case["case"], row["tranche"], _worth(now), _worth(then), _worth(change), lines))
+    longer = [
+        f"{verb} {length_words(found[name])} {word}"
+        for name, verb, word in (("earlier_ms", "begun", "earlier"), ("later_ms", "ended", "later"))
+        if found[name]
+    ]
+    words = f"As if every outage had {' and '.join(longer)}." if longer else "Outages as they are recorded."
+    head = ("case", "tranche", "now", "then", "difference", "lines")
+    return Sheet("Simulation", words, (SheetPart("Totals", head=head, rows=rows),), "Nothing was recorded.")
+
+
 def _approvals(case: Document) -> SheetPart:
     rows = [(row["who"], _utc(row["at_ms"]), row["proven"], row["reason"]) for row in case["approvals"]]
     words = f"{case['approvals_needed']} persons must approve the totals."

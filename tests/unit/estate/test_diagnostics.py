@@ -163,8 +163,8 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ),
     (
         "endpoint-never-asked",
-        _end("driver: ‹command"),
-        "drivers for a store: mariadb, patroni, postgres, redis",
+        _end("driver: ‹process"),
+        "drivers for a store: command, mariadb, patroni, pgbackrest, postgres, redis, restic",
     ),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
     ("endpoint-never-asked", _end("driver: ‹manual"), "done by a person"),

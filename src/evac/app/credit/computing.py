@@ -115,7 +115,7 @@ def part_file(folder: Path, number: int) -> Path:
 def _part(
     folder: Path, number: int, rules: RuleSet, windows: Sequence[Window], files: Sequence[Path]
 ) -> None:
-    count, rows = _read(rules, windows, files)
+    count, rows = read_rows(rules, windows, files)
     lines = columns.ledger(rules, windows, rows)
     target = part_file(folder, number)
     draft = target.with_name(f".{target.name}.draft")
@@ -134,7 +134,7 @@ def _part(
     write_once(_mark(folder, number), canonical_json(_facts(lines, count)))
 
 
-def _read(rules: RuleSet, windows: Sequence[Window], files: Sequence[Path]) -> tuple[int, pl.DataFrame]:
+def read_rows(rules: RuleSet, windows: Sequence[Window], files: Sequence[Path]) -> tuple[int, pl.DataFrame]:
     """(rows in all, those of services that a rule can pay for)."""
     if not files:
         return 0, pl.DataFrame(schema=columns.ROWS)

@@ -67,7 +67,7 @@ def _claims(case: Case, ledger: Mapping[str, Any], windows: Windows) -> dict[str
     claims = case.claims()
     if not claims:
         return None
-    found = judged(_rules(case, ledger), windows.now, claims, case.decisions())
+    found = judged(ledger_rules(case, ledger), windows.now, claims, case.decisions())
     states: dict[tuple[str, str], dict[str, Any]] = {}
     for one in found:
         key = one.state, one.claim.currency
@@ -162,7 +162,7 @@ def templates_of(path: Path | None) -> Templates:
     return checked(given)
 
 
-def _rules(case: Case, document: Mapping[str, Any]) -> RuleSet:
+def ledger_rules(case: Case, document: Mapping[str, Any]) -> RuleSet:
     """As they were when the ledger was computed."""
     from evac.estate.codecs.credit_rules import rules_of_data
 
@@ -175,7 +175,7 @@ def rules_of(case: Case, delivery: str) -> RuleSet:
     from evac.app.credit.deliveries import deliveries
 
     made = [one.ledger for one in deliveries(case) if one.name == delivery]
-    return _rules(case, case.ledger(made[0] if made else ""))
+    return ledger_rules(case, case.ledger(made[0] if made else ""))
 
 
 def explain(
@@ -192,7 +192,7 @@ def explain(
     if not rows:
         hint = "check the account id; it is the one of the accounts file"
         raise InvalidInput("account-unknown", f"no row of account {account[:80]} is in this case", hint)
-    rules = _rules(case, document)
+    rules = ledger_rules(case, document)
     windows = Windows(tuple(Window(**row) for row in document["windows"]["list"])).now
     found = [explained(rules, windows, account_of(row), language, templates) for row in rows]
     return document, found

@@ -23,7 +23,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import resources
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -38,6 +37,7 @@ from evac.engine.runs import requests
 from evac.engine.runs.open_runs import OPEN
 from evac.incident.incident import summary
 from evac.incident.records import Note
+from evac.model import extras
 from evac.model.errors import EvacError, InvalidInput, Retryable, Unavailable
 from evac.model.estate import Estate
 from evac.store.opening import open_store
@@ -449,8 +449,8 @@ class _Story:
 
     async def _credit(self) -> bool:
         """The case of the incident; False, and words, where what it needs is not installed."""
-        if find_spec("duckdb") is None:
-            self.demo.say("for the credits of its customers: pip install 'evac[credit]', and start again")
+        if not extras.is_installed("credit"):
+            self.demo.say(f"to see what customers are owed: {extras.install('credit')}, and start again")
             return False
         from evac.app.demo import credits
 
