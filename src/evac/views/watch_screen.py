@@ -59,8 +59,8 @@ def _lines(document: RunDocument, recent: Sequence[str], width: int) -> Iterator
         yield _cut(document.question, width), "dim"
     yield "", ""
     yield from _progress(document, width)
-    for one in document.left[:WAITS_MOST]:
-        yield _cut(f"Not restored: {one.name} ({one.state})", width), "yellow"
+    for lost in document.left[:WAITS_MOST]:
+        yield _cut(f"Not restored: {lost.name} ({lost.state})", width), "yellow"
     waits = sorted((one for one in document.waits if one.words), key=urgency)
     if waits:
         yield "", ""

@@ -124,12 +124,14 @@ def form_of(room: WarRoom, incident: str, kind: str, file: IncidentFile | None =
     return Form(incident, kind, title, words, names, values, buttons, kind == "resolved", unwell, without)
 
 
-def prefilled(room: WarRoom, file: IncidentFile | None, kind: str, actor: Actor) -> dict[str, str]:
-    """What a form shows when it is opened."""
+def prefilled(
+    room: WarRoom, file: IncidentFile | None, kind: str, actor: Actor, asked_phase: str = ""
+) -> dict[str, str]:
+    """What a form shows when it is opened. asked_phase: of an update, instead of the next one."""
     fields = dict.fromkeys(("text", "name", "value", "who", "incident", "problem", "basis"), "")
     if kind == "update" and file is not None:
         made = api.draft_of(room, file)
-        phase = incident_view.next_phase(file)
+        phase = asked_phase or incident_view.next_phase(file)
         fields |= {"name": made.title, "text": made.text, "basis": made.basis, "phase": phase, "due": "30"}
     if kind == "command":
         fields["value"] = actor.name
@@ -338,12 +340,13 @@ async def form(
     incident: IncidentName,
     kind: Kind,
     actor: Annotated[Actor, Depends(need("operator"))],
+    phase: Annotated[Literal["", "investigating", "identified", "monitoring", "resolved"], Query()] = "",
 ) -> Response:
-    """The form for one kind of note."""
+    """The form for one kind of note. phase: preselected, of an update."""
     room = room_of(request)
     file = await room.office.incidents.file(incident)
     name = file.about.incident
-    shown = prefilled(room, file, kind, actor)
+    shown = prefilled(room, file, kind, actor, phase)
     if kind == "update":
         return _composer(room, actor, name, shown, await _components(room, file))
     return _form(room, actor, form_of(room, name, kind, file), shown)
