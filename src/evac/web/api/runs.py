@@ -78,7 +78,7 @@ Stream = Literal["access", "backups", "notices", "plans", "watch"]
 
 @proofs_router.post("/journals/{stream}/proof", responses=answers(cases.Proof, 400, 413, 422, 503))
 async def proof_of_journal(request: Request, stream: Stream, body: HeadsKept) -> Response:
-    """The same of a journal that is no run's: what was watched (`watch`), notices, standby plans, access, backups."""
+    """The same of a journal that is no run's: what was watched, notices, plans, access, backups."""
     heads = [Anchor(stream, head.segment, head.records, head.hash) for head in body.heads]
     incidents = room_of(request).office.incidents
     found = await incidents.reading(lambda store: asyncio.run(cases.verify(store, stream, heads)))
