@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     table.open()
     if missing := doctor.missing_programs():
         names = ", ".join(one.program for one in missing)
-        table.trouble(f"not installed here: {names}; see evac doctor")
+        table.trouble(f"not installed here: {names}; see evac lab doctor")
         return table.close(given.json) or 1
     offset = labs.free_offset(given.offset) if given.world == "loopback" else given.offset
     options = Options(given.world, offset, given.clients)

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.." || exit 1
 evac=.venv/bin/evac
 site=${1:-pangyo}
 
-$evac doctor --install || exit $?
+$evac lab doctor --install || exit $?
 trap '$evac lab down --quiet' EXIT
 trap 'exit 130' INT TERM
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,20 @@ def _fastest_place() -> Path | None:
     return None
 
 
-@pytest.fixture
-def server_folder() -> Iterator[Path]:
+@contextmanager
+def open_folder() -> Iterator[Path]:
     """A folder that a server may reach that runs as a user of its own: pytest's own folders are closed."""
     folder = Path(tempfile.mkdtemp(prefix="evac-", dir=_fastest_place()))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def server_folder() -> Iterator[Path]:
+    """As `open_folder`."""
+    with open_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ asked for it, as a half-filled folder does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from evac.drivers import parameters
@@ -90,6 +91,9 @@ class ResticSimulated(SimulatedDriver, TakesBackups, RestoresData):
             return Taken(copy, SIZE, SIZE, 10)
 
         return await self._change(action, question(timeout_s), serve)
+
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        return {}
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         if level not in (STRUCTURE, READ):

@@ -1,10 +1,12 @@
-"""The page Credits: cases, what they owe, and what one customer gets; it only reads."""
+"""The page Credits: cases, what they owe, what one customer gets, and the approval of two persons."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -16,7 +18,9 @@ from playwright.sync_api import Browser
 pytest.importorskip("duckdb")
 
 from evac.cli.main import run
+from evac.model.access import Role
 from evac.office.office import Office
+from evac.web.access.port import Actor, Loopback
 from evac.web.pages.credits import answer_of, names_of
 from tests.contract.ports import free_port
 from tests.unit.credit.test_credit_command import ACCOUNTS, RULES, WINDOWS
@@ -96,6 +100,113 @@ def test_one_customer_is_explained_in_both_languages_quickly(folder: Path) -> No
     play(story, credits=folder)
 
 
+def test_two_persons_approve_the_totals_that_they_saw(folder: Path) -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        form = (await client.get("/credits/2022-10/approve")).text
+        assert "Type <strong>3255</strong> to confirm" in form
+        ledger = re.search(r'name="ledger" value="(\w+)"', form)
+        assert ledger is not None
+        fields = {"ledger": ledger[1], "reason": "totals match", "typed": "3,255", "who": "ada"}
+
+        async def approve(**changed: str) -> httpx2.Response:
+            return await client.post("/credits/2022-10/approve", data=fields | changed)
+
+        for changed, words in (
+            ({"typed": "3254"}, "Type 3255 to confirm"),
+            ({"ledger": "0" * 16}, "The totals have changed since this page was shown"),
+            ({"reason": " "}, "An approval needs a person and a reason"),
+            ({"reason": "BREAK-GLASS: mine"}, "No reason begins with BREAK-GLASS"),
+        ):
+            refused = await approve(**changed)
+            assert refused.status_code == 422
+            assert words in refused.text
+        first = await approve()
+        assert (first.status_code, first.headers["location"]) == (303, "/credits/2022-10?done=credits-first")
+        assert "One more person must approve" in (await client.get(first.headers["location"])).text
+        again = await approve()
+        assert "Ada approved this ledger already" in again.text
+        second = await approve(who="bob", reason="rules match the notice")
+        assert second.headers["location"] == "/credits/2022-10?done=credits"
+        text = (await client.get(second.headers["location"])).text
+        assert "2 of 2 persons approved" in text
+        assert "can be released" in text
+        assert "/approve" not in text
+        assert "Two persons have approved" in (await client.get("/credits/2022-10/approve")).text
+
+    play(story, credits=folder)
+
+
+def test_only_an_approver_who_proved_the_name_counts_where_the_policy_lists_some(folder: Path) -> None:
+    class SignedIn(Loopback):
+        """ada signed in, as whichever role."""
+
+        def __init__(self, role: Role) -> None:
+            self._actor = Actor("ada", role, proof="password", acr="totp")
+
+    async def viewer(client: httpx2.AsyncClient, office: Office) -> None:
+        assert (await client.get("/credits/2022-10/approve")).status_code == 403
+        assert (await client.post("/credits/2022-10/approve", data={})).status_code == 403
+
+    async def approver(client: httpx2.AsyncClient, office: Office) -> None:
+        form = (await client.get("/credits/2022-10/approve")).text
+        ledger = re.search(r'name="ledger" value="(\w+)"', form)
+        assert ledger is not None
+        fields = {"ledger": ledger[1], "reason": "totals match", "typed": "3255", "who": "bob"}
+        assert office.rules is not None
+        office.rules = replace(office.rules, approvers=("bob",))
+        refused = await client.post("/credits/2022-10/approve", data=fields)
+        assert "Ada may not approve" in refused.text
+        office.rules = replace(office.rules, approvers=("ada", "bob"))
+        assert (await client.post("/credits/2022-10/approve", data=fields)).status_code == 303
+        text = (await client.get("/credits/2022-10")).text
+        assert "password (totp)" in text
+        assert "<b>ada</b> approved" in text
+
+    play(viewer, access=SignedIn("operator"), credits=folder)
+    play(approver, access=SignedIn("approver"), credits=folder)
+
+
+def test_a_claim_above_the_last_band_is_decided_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shop = "talk-business"
+    times = "2022-10-15T15:33:00+09:00,2022-10-20T23:06:00+09:00"
+    Path("windows.csv").write_text(f"id,service,from,to\nw,{shop},{times}\n")
+    Path("accounts.csv").write_text(
+        f"account,service,plan,fee,currency,cycle\ns1,{shop},free,0,KRW,2022-10\n"
+    )
+    received = "2022-10-21T10:00:00+09:00"
+    Path("claims.csv").write_text(f"id,account,service,loss,received\nc 1,s1,{shop},900000 KRW,{received}\n")
+    assert run(["credit", "windows", "cases/a", "--import", "windows.csv"]) == 0
+    assert run(["credit", "claims", "cases/a", "--import", "claims.csv"]) == 0
+    compute = ["credit", "compute", "cases/a", "--rules", "kakao-2022", "--accounts", "accounts.csv"]
+    assert run(compute) == 0
+    path = "/credits/a/claims/c%201"
+
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        assert f'href="{path}"' in (await client.get("/credits/a")).text
+        assert "900,000 KRW" in (await client.get(path)).text
+        fields = {"answer": "accept", "reason": "documents", "who": "ada"}
+        for amount, words in (("", "is no amount"), ("0 KRW", "Nothing is granted"), ("1 USD", "in KRW")):
+            refused = await client.post(path, data=fields | {"amount": amount})
+            assert refused.status_code == 422
+            assert words in refused.text
+        done = await client.post(path, data=fields | {"amount": "70,000 KRW"})
+        assert done.headers["location"] == "/credits/a?done=claim"
+        text = (await client.get("/credits/a")).text
+        assert "Accepted by a person" in text or "accepted by a person" in text
+        assert f'href="{path}"' not in text
+        assert "evac credit compute" in text
+        assert (
+            "does not wait for a person"
+            in (await client.get(path, headers={"accept": "application/json"})).text
+        )
+
+    play(story, credits=tmp_path / "cases")
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize("case", ["..", "%2e%2e", "..%2f2022-10", "2022-12", "cases%2f2022-10"])
 def test_only_folders_with_a_journal_are_cases(folder: Path, case: str) -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
@@ -109,7 +220,7 @@ def test_what_is_no_case_is_not_listed(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert names_of(tmp_path) == names_of(None) == names_of(tmp_path / "none") == []
     assert answer_of(tmp_path, []) == (
-        "No case yet. Begin with evac credit windows CASE --import FILE.",
+        "No case yet. Resolve an incident, then run evac credit windows CASE --incident NAME.",
         "note",
     )
 
@@ -124,7 +235,7 @@ def test_the_pages_fit_and_axe_finds_nothing(browser: Browser, folder: Path, tmp
     try:
         until_ready(f"http://{address}/readyz", process)
         for width, scheme in ((390, "light"), (1440, "dark")):
-            for path in ("/credits", "/credits/2022-10?account=kim"):
+            for path in ("/credits", "/credits/2022-10?account=kim", "/credits/2022-10/approve"):
                 page = opened(browser, f"http://{address}{path}", width, scheme)
                 page.locator("h1").wait_for(timeout=60_000)
                 assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -99,6 +99,25 @@ def looked_at(client: httpx2.Client) -> None:
         "the run ends, and mail stays down",
     )
     assert "taxi" not in client.get("/v1/incidents/pangyo-fire").json()["incident"]["still_down"]
+    assert "No case yet. Resolve an incident" in client.get("/credits").text
+    credited(client)
+
+
+def credited(client: httpx2.Client) -> None:
+    """Once the incident is resolved, its customers: windows, totals, an explanation, and the approval."""
+    told = {"kind": "resolved", "text": "all but mail is back", "value": "pangyo-fire", "who": "kim"}
+    assert client.post("/incidents/pangyo-fire/write", data=told).status_code == 303
+    until(lambda: "1 of 2 persons approved" in client.get("/credits").text, "the first person approves")
+    text = client.get("/credits/pangyo-fire?account=c04001").text
+    for words in ("pangyo-fire-talk-1", "Paying", "4,000 goods", "You receive 500 KRW"):
+        assert words in text
+    form = client.get("/credits/pangyo-fire/approve").text
+    fields = dict(re.findall(r'name="(ledger)" value="(\w+)"', form))
+    typed = re.findall(r"Type <strong>(\d+)</strong>", form)[0]
+    done = client.post(
+        "/credits/pangyo-fire/approve", data=fields | {"typed": typed, "reason": "as promised", "who": "kim"}
+    )
+    assert "2 of 2 persons approved" in client.get(done.headers["location"]).text
 
 
 def test_it_needs_nothing_and_takes_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

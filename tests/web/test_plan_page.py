@@ -161,10 +161,10 @@ def test_a_plan_that_is_not_kept_is_a_problem() -> None:
         assert (await client.get("/plans/sha256:" + "0" * 64)).status_code == 404
         nonsense = await client.get("/plans/nonsense", headers={"Accept": "text/html"})
         assert nonsense.status_code == 422
-        assert "There is no such page" in nonsense.text
+        assert "Page not found" in nonsense.text
         assert "pattern" not in nonsense.text
         lost = await client.get("/plans?begin=-5", headers={"Accept": "text/html"})
         assert lost.status_code == 422
-        assert "No page knows what its address says of begin" in lost.text
+        assert "The address has a value for begin that no page accepts" in lost.text
 
     play(story)

@@ -300,5 +300,5 @@ def as_text(diagnosis: Diagnosis) -> str:
         lines += ["", f"one command installs what is missing: {diagnosis.command}"]
     up = any(one.subject == "old lab" and one.cure == "evac lab down" for one in diagnosis.checkups)
     well = "next: evac lab status" if up else "next: evac lab up"
-    lines += ["", well if diagnosis.well else "next: fix what is missing, then run evac doctor again"]
+    lines += ["", well if diagnosis.well else "next: fix what is missing, then run evac lab doctor again"]
     return "\n".join(lines) + "\n"

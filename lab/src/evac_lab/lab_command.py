@@ -1,4 +1,4 @@
-"""evac lab: three real sites on this machine, to burn; evac doctor: what is missing for it."""
+"""evac lab: three real sites on this machine, to burn, and what is missing for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SEVERE_HINT = "say so: --confirm SITE --reason WHY"
 def lab() -> None:
     """Three real sites on this machine that burn: pangyo, anyang, ansan.
 
-    Start with: evac doctor, then evac lab up, then evac lab burn pangyo.
+    Start with: evac lab doctor, then evac lab up, then evac lab burn pangyo.
     """
 
 
@@ -456,7 +456,7 @@ def october_2022(out: Path, servers: int, speed: int, seed: int, budget: int, qu
     return console.DONE if not story.wave.trips and not story.missing else console.FAILED
 
 
-@click.command()
+@lab.command()
 @click.option(
     "--install", is_flag=True, help="Run the one command that installs what is missing; asks first."
 )

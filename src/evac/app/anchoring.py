@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evac import estate as estates
+from evac.backup import evidence
 from evac.drivers.process.client import (
     PLAIN_HINT,
     AgentAt,
@@ -52,7 +53,7 @@ Sink = Callable[[Anchor], Awaitable[None]]
 ASK_S: Final = 3.0
 LOOK_S: Final = 2.0
 KEEP_S: Final = 2.0
-READ_ON: Final = (notices.STREAM, plan_journal.STREAM, access_journal.STREAM)
+READ_ON: Final = (notices.STREAM, plan_journal.STREAM, access_journal.STREAM, evidence.STREAM)
 JOURNALS: Final = (watch_journal.STREAM, *READ_ON)
 """Those that are no run's."""
 CONTRADICTED: Final = frozenset({"anchor-backwards", "anchor-changed"})

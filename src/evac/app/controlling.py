@@ -17,6 +17,7 @@ from evac import estate as estates
 from evac.app import detached
 from evac.app.accepting import Checker, Forethought, decoded
 from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
+from evac.app.backups import scheduler_of
 from evac.app.binding import bind_anew, bind_once
 from evac.app.certificates import CertificateChore
 from evac.app.leaving import look_at
@@ -25,6 +26,7 @@ from evac.app.observing import ServiceHealth, control_of, probes_of
 from evac.app.planner.plans import Mender
 from evac.app.planner.worker import BUDGET_MS, PlanningWorker
 from evac.app.side_process import give_way
+from evac.backup.evidence import Evidence
 from evac.derive.domains import topology
 from evac.derive.stores import primary_site
 from evac.drivers import process
@@ -39,7 +41,7 @@ from evac.drivers.process.driver import (
 from evac.drivers.registry import DRIVERS, Drivers, Maker
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.access_journal import AccessJournal
-from evac.engine.lead.controller import AnchorSink, Controller, Parts
+from evac.engine.lead.controller import AnchorSink, Chore, Controller, Parts
 from evac.engine.lead.generations import Generations
 from evac.engine.lead.policies import Policies
 from evac.engine.lead.signed_heads import HeadSigner, key_named
@@ -218,8 +220,8 @@ async def compose(
         commits_go_on=seen.commits_go_on,
         anchors=_heard(sinks, signed, made),
         chores=(
-            *(seen.look, seen.check_standing, permits[0].chore),
-            *(PlanJournal(store).chore, AccessJournal(store).chore),
+            *(seen.look, seen.check_standing, permits[0].chore, *_backups(setting, desk, estate, drivers)),
+            *(PlanJournal(store).chore, AccessJournal(store).chore, Evidence(store).chore),
             Releases(store, clock, tell, people.needed, people.prove).chore,
             effects.ClearedMarks(store, clock, tell).chore,
             RivalWatch(seen, clock, tell).chore,
@@ -236,6 +238,20 @@ async def compose(
     closed: list[AgentAnchors | AgentPermits | AgentGenerations] = [*anchors.values(), *tellers.values()]
     ahead = Forethought(store, drawer, checker, drawn)
     return Composed(made[0], store, drivers, worker, seen, closed, agents, mender, ahead)
+
+
+def _backups(setting: Setting, desk: Desk, estate: Estate, drivers: Drivers) -> tuple[Chore, ...]:
+    """The schedule of backups, of a controller that watches."""
+    if not setting.watch:
+        return ()
+
+    def say(words: str, data: Mapping[str, Any]) -> None:
+        desk.tell(Notice("trouble", desk.clock.now_ms(), setting.site, words, data))
+
+    scheduler = scheduler_of(
+        lambda: estate, lambda: desk.policies.now, desk.store, drivers, desk.clock, desk.owner, say
+    )
+    return (scheduler.chore,)
 
 
 def hands_of(estate: Estate, peer: AgentPeer | None = None) -> dict[str, Maker]:

@@ -31,7 +31,7 @@ from evac.drivers.capabilities import (
 from evac.drivers.credentials import sweep
 from evac.drivers.port import Action
 from evac.drivers.process.client import agent_endpoints, agent_of
-from evac.drivers.registry import Drivers, can, spec_of
+from evac.drivers.registry import Drivers, can, offers, spec_of
 from evac.drivers.spec import ProbeKind
 from evac.engine.boots.binding import boot_endpoint
 from evac.engine.runs.live_actions import Standing
@@ -186,7 +186,7 @@ AT_ONCE: Final = 32
 def store_endpoints(estate: Estate) -> tuple[Endpoint, ...]:
     """Endpoints of copies of stores, sorted by store, then site."""
     stores = {store.id for store in estate.stores}
-    found = [e for e in estate.endpoints if e.subject in stores and can(e.driver, ReportsRole)]
+    found = [e for e in estate.endpoints if e.subject in stores and offers(e.driver, e.settings, ReportsRole)]
     return tuple(sorted(found, key=lambda e: (e.subject, e.at, e.id)))
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from evac.app.observed_stores import Published, merged, rivals_in
 from evac.app.observing import observe
+from evac.backup.evidence import Evidence
 from evac.drivers.registry import Drivers
 from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import LEADER
@@ -46,13 +47,20 @@ async def facts_now(
             published = await _published(store)
         if published is not None and published.effects is not None:
             reader.begin_with(published.effects)
-        before = replace(published or before, effects=await reader.read(now_ms))
+        before = replace(
+            published or before, effects=await reader.read(now_ms), backups=await Evidence(store).facts()
+        )
         epochs = await DataSets(store, "", SystemClock()).read_all()
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
     if drivers is None or estate is None:
         return before
     looked = await observe(estate, drivers, now_ms)
-    return replace(merged(before, looked, holders), effects=before.effects, rivals=rivals_in(looked))
+    return replace(
+        merged(before, looked, holders),
+        effects=before.effects,
+        rivals=rivals_in(looked),
+        backups=before.backups,
+    )
 
 
 async def _published(store: Store) -> Observation | None:

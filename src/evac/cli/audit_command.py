@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -26,6 +27,7 @@ from evac.cli.options import (
 from evac.cli.situation import situation_of
 from evac.cli.target import Where, where_options
 from evac.estate.codecs.suppressions import encode_baseline, read_baseline, read_suppressions
+from evac.model.backup import NOTHING_SEEN
 from evac.model.diagnostic import SEVERITIES
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
@@ -95,13 +97,20 @@ def audit(
     Tries every site, hall, feed, rack and shared risk in turn. Exit 3: there is a finding at or above
     --fail-on.
     """
-    loaded = situation_of(estates.load(estate, as_of), estate, where, False).estate
+    situation = situation_of(estates.load(estate, as_of), estate, where, False)
+    loaded = situation.estate
     with (
         progress("auditing", quiet) as told,
         kernels(audit_s(loaded, lose, pairs), reporter(told, quiet)),
     ):
         report = audits.audit(
-            loaded, domains=lose or None, pairs=pairs, as_of=as_of, digest=estate_digest(loaded)
+            loaded,
+            domains=lose or None,
+            pairs=pairs,
+            as_of=as_of,
+            digest=estate_digest(loaded),
+            backups=situation.backups,
+            at_ms=time.time_ns() // 1_000_000 if situation.backups != NOTHING_SEEN else None,
         )
     judged = _judge(report, baseline, suppressions)
     if new_baseline is not None:

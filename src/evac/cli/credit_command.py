@@ -13,12 +13,13 @@ import click
 
 from evac.cli import console
 from evac.cli.console import emit, progress, say, screen
-from evac.cli.options import file_option, output_option, quiet_option, who_option
+from evac.cli.options import Length, file_option, output_option, quiet_option, who_option
 from evac.cli.target import Where, where_options
-from evac.model.errors import EstateError, InvalidInput
+from evac.model.errors import EstateError
 
 if TYPE_CHECKING:
     from evac.app.credit.case import Case
+    from evac.credit.formulas import Money
     from evac.credit.windows import Correction
 
 case_argument = click.argument("case", type=click.Path(path_type=Path, file_okay=False))
@@ -76,6 +77,24 @@ class Moment(click.ParamType[int]):
         if at is None or at.tzinfo is None:
             self.fail(f"'{value[:40]}' is no moment; write it like 2022-10-15T15:33:00+09:00", param, ctx)
         return round(at.timestamp() * 1_000)
+
+
+class Amount(click.ParamType["Money"]):
+    """An amount with its currency."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Money:
+        from evac.estate.codecs.credit_rules import read_money
+        from evac.estate.format.quantities import QuantityError
+
+        try:
+            found = read_money(value)
+        except QuantityError as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
+        if not found.minor:
+            self.fail("nothing is granted; to refuse a claim, use --refuse", param, ctx)
+        return found
 
 
 @credit.command()
@@ -143,7 +162,6 @@ def windows(
 
 def _add_windows(case: Case, source: Path | None, incident: str, who: str, where: Where) -> None:
     from evac.app.credit.showing import windows_of_incident
-    from evac.credit.windows import problems_of
     from evac.estate.codecs.credit_windows import load_windows
 
     if source is not None:
@@ -151,16 +169,7 @@ def _add_windows(case: Case, source: Path | None, incident: str, who: str, where
     else:
         summary = where.do(lambda control: control.paper(incident, "summary", "json"))
         found = windows_of_incident(json.loads(str(summary)))
-    with case.changing(create=True):
-        try:
-            known = case.windows().now
-        except InvalidInput:
-            known = ()
-        problems = problems_of((*known, *found))
-        if problems:
-            raise EstateError(problems, "windows")
-        rows = [window.to_data() for window in found]
-        case.record("windows", _now_ms(), who, {"windows": rows})
+    case.add_windows(found, _now_ms(), who)
 
 
 def _correct(case: Case, change: Correction, quiet: bool) -> None:
@@ -168,6 +177,55 @@ def _correct(case: Case, change: Correction, quiet: bool) -> None:
         made = case.windows().corrected(change)
         case.record("correction", change.at_ms, change.who, change.to_data())
     say(f"windows are at version {made.version}; amounts change when you compute again", quiet)
+
+
+@credit.command()
+@case_argument
+@click.option("--import", "source", type=_FILE, help="Add the claims of a CSV or JSON file.")
+@click.option("--accept", metavar="CLAIM", default="", help="Grant --amount for this claim.")
+@click.option("--amount", type=Amount(), help="Amount granted, like '70000 KRW'.")
+@click.option("--refuse", metavar="CLAIM", default="", help="Refuse this claim.")
+@_why
+@who_option
+@output_option("text", "json")
+@quiet_option
+def claims(
+    case: Path,
+    source: Path | None,
+    accept: str,
+    amount: Money | None,
+    refuse: str,
+    reason: str,
+    who: str | None,
+    output: str,
+    quiet: bool,
+) -> None:
+    """Show, import or decide claims. The file has id, account, service, loss, received; no names.
+
+    Losses within a band are paid by band; a person decides the others. A decision needs --reason, and counts
+    from the next ledger on, which two persons approve again.
+    """
+    from evac.app.credit.showing import case_document
+    from evac.credit.claims import Decision
+    from evac.estate.codecs.credit_claims import load_claims
+    from evac.views.credit_view import claims_sheet
+
+    if sum(map(bool, (source, accept, refuse))) > 1:
+        raise click.UsageError("give one of --import, --accept and --refuse")
+    if (amount is None) == bool(accept):
+        raise click.UsageError("--accept needs --amount, and nothing else takes it")
+    chosen = _case(case)
+    if source is not None:
+        found = load_claims(source)
+        new = chosen.add_claims(found, _now_ms(), _who(who))
+        known = len(found) - new
+        say(f"{new:,} new {'claim' if new == 1 else 'claims'}; {known:,} known already", quiet)
+    elif accept or refuse:
+        granted, currency = (0, "") if amount is None else (amount.minor, amount.currency)
+        decision = Decision(accept or refuse, _who(who), reason, _now_ms(), granted)
+        chosen.decide(decision, currency)
+        say("recorded; it counts when you compute again", quiet)
+    _show(case_document(chosen), output, claims_sheet)
 
 
 @credit.command()
@@ -208,6 +266,53 @@ def check(rules: str, printed: bool, output: str, quiet: bool) -> int:
 
 
 @credit.command()
+@click.argument("table")
+@click.option("-o", "--out", "target", required=True, type=_FILE, help="Parquet file to write.")
+@click.option("--host", required=True, help="Host of the PostgreSQL server.")
+@click.option("--port", type=click.IntRange(1, 65_535), default=5_432, show_default=True)
+@click.option("--database", required=True, help="Name of the database.")
+@click.option("--user", required=True, help="A user who may read the table.")
+@click.option("--password", required=True, metavar="REFERENCE", help="Password: env:NAME or file:/path.")
+@quiet_option
+def accounts(
+    table: str, target: Path, host: str, port: int, database: str, user: str, password: str, quiet: bool
+) -> None:
+    """Read accounts from a table or view in PostgreSQL: only the columns that credits need.
+
+    Rows are read through a cursor, in a read-only transaction, so a table of any size fits in memory.
+    """
+    from evac.app.credit import fetching
+
+    count = fetching.fetch(fetching.Database(host, port, database, user, password), table, target)
+    say(f"{target}: {count:,} {'row' if count == 1 else 'rows'} of {table}", quiet)
+    say(f"next: evac credit compute CASE --rules RULES --accounts {target}", quiet)
+
+
+@credit.command()
+@case_argument
+@click.argument("rules")
+@click.option(
+    "--dialect",
+    type=click.Choice(["bigquery", "duckdb", "postgres", "redshift", "snowflake", "spark", "trino"]),
+    required=True,
+    help="Database that runs the text.",
+)
+@click.option("--table", default="accounts", show_default=True, help="Where the accounts are.")
+@file_option
+def sql(case: Path, rules: str, dialect: str, table: str, target: Path | None) -> None:
+    """Print the rules and windows of a case as one SELECT, for a warehouse that holds the accounts.
+
+    It gives a row for each line of the ledger, with the same amounts to the last unit. It needs the extra
+    warehouse.
+    """
+    from evac.app.credit import rule_sets, warehouse
+
+    windows = _case(case).windows().now
+    text = warehouse.statement(rule_sets.load(rules), windows, dialect, table)  # type: ignore[arg-type]
+    emit(text + "\n", target)
+
+
+@credit.command()
 @case_argument
 @click.option("--rules", required=True, help="Rule file, or the name of a set that comes with evac.")
 @click.option(
@@ -235,29 +340,45 @@ def compute(
 
     If it is interrupted, run the same command again: it continues. Nothing is paid by this command.
     """
-    from evac.app.credit import computing, intake, rule_sets
+    from evac.app.credit import computing, rule_sets
     from evac.app.credit.showing import case_document
     from evac.views.credit_view import case_sheet
 
     chosen, rule_set = _case(case), rule_sets.load(rules)
-    with chosen.changing():
-        found = chosen.windows()
-        with progress("credits", quiet) as shown:
-            shown(0.0, "reading accounts")
-            digest, count = intake.take_in(chosen, accounts, partitions or 0)
-            document = computing.compute(
-                chosen,
-                rule_set,
-                found,
-                digest,
-                count,
-                lambda done, of: shown(done / of, f"part {done} of {of}"),
-            )
-        made = [entry.data["ledger"] for entry in chosen.entries() if entry.kind == "computed"]
-        if made[-1:] != [document["ledger"]]:
-            data = {"ledger": document["ledger"], "digest": computing.ledger_digest(document)}
-            chosen.record("computed", _now_ms(), _who(who), data)
+    with progress("credits", quiet) as shown:
+        shown(0.0, "reading accounts")
+        computing.settle(
+            chosen,
+            rule_set,
+            accounts,
+            _who(who),
+            _now_ms(),
+            partitions or 0,
+            lambda done, of: shown(done / of, f"part {done} of {of}"),
+        )
     _show(case_document(chosen), output, case_sheet)
+
+
+@credit.command()
+@click.argument("cases", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--rules", default="", help="Other rules: a file, or the name of a set. [default: the same]")
+@click.option("--earlier", type=Length(), default=0, help="As if each outage had begun this much earlier.")
+@click.option("--later", type=Length(), default=0, help="As if each outage had ended this much later.")
+@output_option("text", "json")
+@file_option
+def simulate(
+    cases: tuple[Path, ...], rules: str, earlier: int, later: int, output: str, target: Path | None
+) -> None:
+    """Show what other rules or longer outages would cost, for one case or for several past ones.
+
+    Nothing is recorded. To decide for it, compute a ledger.
+    """
+    from evac.app.credit import rule_sets, simulating
+    from evac.views.credit_view import simulation_sheet
+
+    chosen = rule_sets.load(rules) if rules else None
+    found = simulating.simulate([_case(case) for case in cases], chosen, earlier, later)
+    _show(found, output, simulation_sheet, target)
 
 
 @credit.command()

@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "verify": ("evac.cli.plan_command:verify", "Check a plan with code that does not trust the planner."),
     "simulate": ("evac.cli.plan_command:simulate", "Simulate a plan many times with delays and failures."),
     "observe": ("evac.cli.observe_command:observe", "Ask every store, or every BMC, for its current state."),
+    "doctor": ("evac.cli.doctor_command:doctor", "Show what evac can do for each service and store now."),
     "apply": ("evac.cli.apply_command:apply", "Dry-run a plan; with --execute, create a run."),
     "approve": ("evac.cli.apply_command:approve", "Approve a run or a step."),
     "status": ("evac.cli.status_command:status", "Show leader, hold, runs, plans and alerts."),
@@ -44,6 +45,7 @@ COMMANDS: Final = {
     "incident": ("evac.cli.incident_command:incident", "Record an incident, update users, write reports."),
     "credit": ("evac.cli.credit_command:credit", "Work out what customers are owed after an outage."),
     "site": ("evac.cli.site_command:site", "Clear a site's lost or evacuated mark."),
+    "backup": ("evac.cli.backup_command:backup", "Show, take, check and restore backups."),
     "hold": ("evac.cli.apply_command:hold", "Stop all runs before their next effect."),
     "serve": ("evac.cli.serve_command:serve", "Run the controller of a site, or the demo."),
     "store": ("evac.cli.store_command:store", "Seal the entries of the store."),
@@ -53,21 +55,31 @@ COMMANDS: Final = {
         "evac.cli.access_command:access",
         "Check access files; make tokens and break-glass credentials.",
     ),
+    "driver": ("evac.cli.doctor_command:driver", "Try a driver or a script on a real system."),
     "agent": ("evac.cli.serve_command:agent", "Run the agent of a site."),
     "key": ("evac.cli.apply_command:new_key", "Make a key for approvals."),
 }
 OF_EXTRAS: Final = {
     "lab": ("lab", "Run three real sites on this machine and burn one."),
-    "doctor": ("lab", "Show what the lab needs on this machine."),
 }
 """Commands of other distributions, with the extra that installs each."""
 GROUPS: Final = {
     "Start": ("init", "example", "import", "check", "schema"),
-    "Before a loss": ("audit", "what-if", "plan", "verify", "simulate", "drawer", "bundle"),
+    "Before a loss": (
+        "audit",
+        "backup",
+        "what-if",
+        "plan",
+        "verify",
+        "simulate",
+        "drawer",
+        "doctor",
+        "bundle",
+    ),
     "During a loss": ("status", "observe", "apply", "approve", "run", "hold", "incident"),
     "After a loss": ("site", "credit"),
-    "Operate": ("serve", "agent", "store", "access", "key", "notices"),
-    "Practise": ("lab", "doctor"),
+    "Operate": ("serve", "agent", "store", "access", "key", "notices", "driver"),
+    "Practise": ("lab",),
 }
 """How `evac --help` and the reference group the commands; each command is in one group."""
 ENTRY_POINTS: Final = "evac.commands"

@@ -27,12 +27,12 @@ def situation_of(estate: Estate, path: Path, where: Where, observe: bool) -> Sit
 
     if not (where.server or where.store or os.environ.get("EVAC_STORE") or observe):
         return situation.of(estate, Facts(0))
-    if where.server or where.store or os.environ.get("EVAC_STORE") or _has_default_store():
+    if where.server or where.store or os.environ.get("EVAC_STORE") or has_default_store():
         return situation.of(estate, where.do(lambda control: control.facts(path, observe)))
     return situation.of(estate, _looked(estate))
 
 
-def _has_default_store() -> bool:
+def has_default_store() -> bool:
     from evac.app.runs import default_store
 
     return Path(default_store().removeprefix("sqlite:")).exists()

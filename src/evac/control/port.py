@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Protocol
 from evac.app.incidents import PaperForm, PaperKind
 from evac.engine.runs.requests import Request
 from evac.incident.records import Note
+from evac.model.backup import BackupEvent, BackupFacts
 from evac.model.observation import Observation
 from evac.store.anchors import Anchor
 from evac.views.decisions import Decision
@@ -159,6 +160,14 @@ class Control(Protocol):
         """Ends the hold; False where nobody held anything. key: to sign with, straight to the store; a war
         room knows who asks by the login.
         """
+        ...
+
+    async def backup_facts(self) -> BackupFacts:
+        """What was seen and proven of backups."""
+        ...
+
+    async def backup_history(self, data_set: str, most: int) -> Sequence[BackupEvent]:
+        """What happened to the backups of a data set, newest first."""
         ...
 
     async def access_log(self, since_ms: int) -> Sequence[Document]:

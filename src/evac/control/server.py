@@ -35,6 +35,7 @@ from evac.control.server_calls import Cut, Later, Server, ServerCalls, shown, st
 from evac.engine.plans.library import digest_of
 from evac.engine.runs.requests import Request
 from evac.incident.records import Note, Notice
+from evac.model.backup import BackupEvent, BackupFacts
 from evac.model.errors import EvacError, Unavailable
 from evac.model.observation import Observation
 from evac.office.reckoning import WhatIf
@@ -358,6 +359,13 @@ class ServerControl:
             raise Unavailable("no controller leads, so nobody took the plan")
         return str(told["run"])
 
+    async def backup_facts(self) -> BackupFacts:
+        return _read(BackupFacts, await self._read(_path("backups", "facts")), "backups")
+
+    async def backup_history(self, data_set: str, most: int) -> Sequence[BackupEvent]:
+        found = await self._read(_path("backups", "history"), {"data_set": data_set, "limit": most})
+        return [_read(BackupEvent, row, "event") for row in found["items"]]
+
     async def access_log(self, since_ms: int) -> Sequence[Document]:
         found = await self._read(_path("access-log"), {"since_ms": since_ms})
         return [dict(row) for row in found["items"]]
@@ -372,7 +380,8 @@ class ServerControl:
         return int(orjson.loads(reply.body)["ended"])
 
     async def facts(self, estate: Path | None, look: bool) -> Observation:
-        return facts_from(await self._read(_path("situation", "facts")))
+        found = facts_from(await self._read(_path("situation", "facts")))
+        return replace(found, backups=await self.backup_facts())
 
     async def clear_site(self, domain: str, who: str, reason: str) -> None:
         body = {"domain": domain, "reason": reason, "who": who or runs.who_am_i()}

@@ -16,6 +16,7 @@ from evac.app.anchoring import JOURNALS
 from evac.app.applying import check_fit, rehearse
 from evac.app.incidents import PaperForm, PaperKind
 from evac.app.situations import facts_now
+from evac.backup.evidence import Evidence
 from evac.control.port import (
     RELEASED,
     Document,
@@ -37,6 +38,7 @@ from evac.engine.runs.requests import Request
 from evac.incident.components import public_names
 from evac.incident.incident import summary
 from evac.incident.records import Note
+from evac.model.backup import BackupEvent, BackupFacts
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.model.observation import Observation
 from evac.office import logins, status_summary
@@ -177,6 +179,12 @@ class StoreControl:
     ) -> str:
         proposal = replace(runs.proposal_of(plan.data, incident, reason, typed), abandoned=abandoned)
         return await runs.propose(self.store, proposal, self._clock.now_ms())
+
+    async def backup_facts(self) -> BackupFacts:
+        return await Evidence(self.store).facts()
+
+    async def backup_history(self, data_set: str, most: int) -> Sequence[BackupEvent]:
+        return await Evidence(self.store).history(data_set, most)
 
     async def access_log(self, since_ms: int) -> Sequence[Document]:
         return [asdict(one) for one in await access_log(self.store, since_ms)]

@@ -32,6 +32,7 @@ ROWS: Final = pl.Schema(
         "claimed": pl.Int64(),
         "invoice": pl.String(),
         "invoice_line": pl.String(),
+        "granted": pl.Int64(),
     }
 )
 """Columns of the accounts, as `exact.Account` has them; none is null."""
@@ -213,7 +214,9 @@ def _lines(rule: Rule, hit: pl.DataFrame) -> pl.DataFrame:
             for band in reversed(bands):
                 fits = pl.col("claimed") <= band.up_to.minor
                 amount = pl.when(fits).then(band.pays.minor).otherwise(amount)
-            review = pl.col("claimed") > bands[-1].up_to.minor
+            granted = pl.col("granted")
+            amount = pl.when(granted > 0).then(granted).otherwise(amount)
+            review = (pl.col("claimed") > bands[-1].up_to.minor) & (granted == 0)
     found = hit.with_columns(
         kind.alias("kind"), quantity.cast(pl.Int64).alias("quantity"), amount.cast(pl.Int64).alias("amount")
     )

@@ -39,6 +39,8 @@ class Account:
     """Reported loss, minor units."""
     invoice: str = ""
     invoice_line: str = ""
+    granted: int = 0
+    """What a person granted of the reported loss, minor units; 0: nobody decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ def _line(rule: Rule, windows: Sequence[Window], row: Account, cycle: Cycle) -> 
             quantity, raw = count, Fraction(worth.minor * count if worth is not None else 0)
         case formulas.Bands(bands):
             reach = [band.pays.minor for band in bands if row.claimed <= band.up_to.minor]
-            review, raw = not reach, Fraction(reach[0] if reach else 0)
+            review, raw = not reach and not row.granted, Fraction(row.granted or (reach[0] if reach else 0))
     amount = raw if kind not in MONEY else Fraction(limited(rule, rounded(raw, rule.rounding), row.fee))
     if not amount and not quantity and not review:
         return None

@@ -7,14 +7,24 @@ unknown is refused.
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any, Final, Literal, get_args
 
 from evac.credit import formulas
-from evac.credit.exact import Account, Measured, credited_ms, days_of, entitled, lines_of, measured, reached
+from evac.credit.exact import (
+    Account,
+    Line,
+    Measured,
+    credited_ms,
+    days_of,
+    entitled,
+    lines_of,
+    measured,
+    reached,
+)
 from evac.credit.money import money_words
 from evac.credit.rules import HOUR_MS, MONEY, PPM, Rule, RuleSet
 from evac.credit.windows import Window, cycle_of
@@ -40,6 +50,9 @@ TEMPLATES: Final[Templates] = {
         "instead": "Your store cannot move a billing day, so you receive this amount instead.",
         "given": "It does not renew itself and is never charged.",
         "bands": "You reported a loss of {claimed}.",
+        "granted": "You reported a loss of {claimed}, and we have reviewed it.",
+        "at_least": "This is the least that we pay.",
+        "at_most": "This is the most that we pay.",
         "nothing": "{service} in {cycle}: no credit. {why}",
         "no_rule": "No rule covers this service, plan and account.",
         "no_outage": "No outage was recorded for this service in this cycle.",
@@ -60,6 +73,9 @@ TEMPLATES: Final[Templates] = {
         "instead": "이용하시는 스토어에서는 결제일을 바꿀 수 없어 이 금액으로 대신합니다.",
         "given": "자동으로 갱신되거나 결제되지 않습니다.",
         "bands": "신고하신 손실은 {claimed}입니다.",
+        "granted": "신고하신 손실 {claimed}을(를) 검토한 결과입니다.",
+        "at_least": "최소 지급액입니다.",
+        "at_most": "최대 지급액입니다.",
         "nothing": "{cycle} {service}: 해당 금액이 없습니다. {why}",
         "no_rule": "이 서비스, 요금제, 계정에 적용되는 규칙이 없습니다.",
         "no_outage": "이 기간에 기록된 장애가 없습니다.",
@@ -127,7 +143,7 @@ def explained(
         elif line.kind not in MONEY:
             name = rule.formula.name if isinstance(rule.formula, formulas.Voucher) else ""
             what = words["days" if line.kind == "days" else "voucher"].format(count=line.quantity, name=name)
-        why = _why(rule, seen, row, words)
+        why = " ".join([_why(rule, seen, row, words), *_bounds(rule, line, row, words)])
         sentences.append(words["line"].format(service=row.service, outages=outages, what=what, why=why))
     if not sentences:
         why = _why_not(rules, windows, row, words)
@@ -163,9 +179,24 @@ def _why(rule: Rule, seen: Measured, row: Account, words: Mapping[str, str]) -> 
         case formulas.Voucher():
             return words["given"]
         case formulas.Bands():
-            return words["bands"].format(claimed=money_words(row.claimed, row.currency))
+            return words["granted" if row.granted else "bands"].format(
+                claimed=money_words(row.claimed, row.currency)
+            )
         case formulas.Fixed():
             return words["fixed"]
+
+
+def _bounds(rule: Rule, line: Line, row: Account, words: Mapping[str, str]) -> Iterator[str]:
+    """That an amount is the floor, or one of the caps."""
+    if line.kind not in MONEY or line.state == "review" or isinstance(rule.formula, formulas.Days):
+        return
+    caps = [cap.minor for cap in (rule.cap,) if cap is not None]
+    if rule.cap_ppm is not None:
+        caps.append(row.fee * rule.cap_ppm // PPM)
+    if caps and line.amount == min(caps):
+        yield words["at_most"]
+    elif rule.floor is not None and line.amount == rule.floor.minor:
+        yield words["at_least"]
 
 
 def _why_not(rules: RuleSet, windows: Sequence[Window], row: Account, words: Mapping[str, str]) -> str:
@@ -198,8 +229,9 @@ def _number(value: Fraction) -> str:
 
 
 def _moment(at_ms: int, rules: RuleSet) -> str:
+    """Seconds only where there are some."""
     at = datetime.fromtimestamp(at_ms // 1_000, UTC) + timedelta(minutes=rules.zone_minutes)
-    return at.strftime("%Y-%m-%d %H:%M")
+    return at.strftime("%Y-%m-%d %H:%M:%S" if at.second else "%Y-%m-%d %H:%M")
 
 
 def account_of(values: Mapping[str, Any]) -> Account:

@@ -69,6 +69,10 @@ class Rule:
     """Last day for claims; empty: no claim is needed."""
     expires_days: int = 0
     """0: never."""
+    first: int | None = None
+    """At most so many claims, in the order of receipt."""
+    pool: formulas.Money | None = None
+    """At most so much for all claims together, in the order of receipt."""
     fallback: Mapping[str, formulas.Money] = field(default_factory=lambda: MappingProxyType({}))
     """Channel -> what accounts get whose channel cannot extend a subscription."""
     source: str = ""
@@ -101,7 +105,9 @@ class Rule:
     @property
     def currencies(self) -> frozenset[str]:
         """Of all its amounts."""
-        found = [money for money in (self.cap, self.floor, *self.fallback.values()) if money is not None]
+        found = [
+            money for money in (self.cap, self.floor, self.pool, *self.fallback.values()) if money is not None
+        ]
         match self.formula:
             case formulas.Fixed(money):
                 found.append(money)

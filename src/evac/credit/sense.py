@@ -30,6 +30,7 @@ CODES: Final = MappingProxyType(
         "never-pays": ("error", "A rule that pays nothing to any account."),
         "grant-renews": ("error", "A grant that would renew itself and charge the customer later."),
         "fallback-unused": ("error", "A fallback by channel for a rule that extends no subscription."),
+        "pool-without-claims": ("error", "A pool or `first` for a rule that takes no claims."),
         "order-wrong": ("error", "Bands or rates that are not in rising order."),
         "pays-twice": ("error", "With `overlap: sum`, two rules that share one fee for the same minute."),
         "pays-in-addition": ("warning", "With `overlap: sum`, two rules that pay for the same outage."),
@@ -80,6 +81,9 @@ def _limits(rule: Rule) -> Iterator[Diagnostic]:
     if rule.base == "hourly_fee" and rule.cap_ppm is not None:
         message = "a cap as a share needs the fee of the cycle, and the base is hourly"
         yield _problem(rule, "base-contradiction", message, "write the cap as an amount")
+    if (rule.pool is not None or rule.first is not None) and not rule.needs_claim:
+        message = "a pool and first count claims, and the rule takes none"
+        yield _problem(rule, "pool-without-claims", message, "remove them, or use bands")
     if rule.fallback and not isinstance(rule.formula, formulas.Days):
         hint = "remove fallback, or use days"
         yield _problem(rule, "fallback-unused", "only days can have a fallback", hint)
@@ -91,6 +95,8 @@ def _never(rule: Rule) -> Iterator[Diagnostic]:
         why = "it pays a share of the fee, to accounts without a fee"
     elif (rule.cap is not None and rule.cap.minor == 0) or rule.cap_ppm == 0:
         why = "its cap is 0"
+    elif rule.first == 0 or (rule.pool is not None and rule.pool.minor == 0):
+        why = "its pool is empty"
     elif rule.when.uptime_below_ppm == 0 and rule.when.continuous_ms is None and rule.when.total_ms is None:
         why = "uptime cannot be below 0 %"
     match rule.formula:

@@ -11,12 +11,12 @@ Whole numbers only, 128 bits wide where a product is divided; `//` is the whole 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from evac.credit import formulas
 from evac.credit.rules import HOUR_MS, MONEY, PPM, Rule, RuleSet
-from evac.credit.windows import DAY_MS
+from evac.credit.windows import DAY_MS, Cycle, Window
 
 COMPARED: Final = (
     "account",
@@ -35,21 +35,39 @@ COMPARED: Final = (
 _IS_MONEY: Final = "kind IN ({})".format(", ".join(f"'{kind}'" for kind in MONEY))
 
 
-def statement(rules: RuleSet) -> str:
-    """One SELECT with a row for each line of the ledger."""
+def statement(rules: RuleSet, calendar: Sequence[Cycle] = (), windows: Sequence[Window] = ()) -> str:
+    """One SELECT with a row for each line of the ledger. calendar, windows: written into it, for a database
+    that has no table of windows; else cycles are worked out from their names.
+    """
     parts = ", ".join(f"lines{number} AS ({_lines(rule, number)})" for number, rule in enumerate(rules.rules))
-    spans = ", ".join(_measures(rule, number, rules.zone_minutes) for number, rule in enumerate(rules.rules))
+    spans = ", ".join(
+        _measures(rule, number, rules.zone_minutes, bool(calendar)) for number, rule in enumerate(rules.rules)
+    )
     union = " UNION ALL ".join(f"SELECT * FROM lines{number}" for number in range(len(rules.rules)))
     columns = ", ".join(COMPARED)
-    rows = "rows AS MATERIALIZED (SELECT DISTINCT service, site, cycle FROM accounts)"
-    whole = f"WITH {rows}, {spans}, {parts}, everything AS ({union})"
+    rows = "spots AS MATERIALIZED (SELECT DISTINCT service, site, cycle FROM accounts)"
+    whole = f"WITH {_constants(calendar, windows)}{rows}, {spans}, {parts}, everything AS ({union})"
     if rules.overlap == "sum" or len(rules.rules) == 1:
         return f"{whole} SELECT {columns} FROM everything"
     return (
         f"{whole} SELECT {columns} FROM (SELECT *, row_number() OVER (PARTITION BY account, service, cycle, "
-        f"{_IS_MONEY} ORDER BY amount DESC, number) AS place FROM everything) "
+        f"{_IS_MONEY} ORDER BY amount DESC, number) AS place FROM everything) AS ranked "
         f"WHERE place = 1 OR NOT {_IS_MONEY}"
     )
+
+
+def _constants(calendar: Sequence[Cycle], windows: Sequence[Window]) -> str:
+    if not calendar:
+        return ""
+    cycles = " UNION ALL ".join(
+        f"SELECT {_text(c.name)} AS cycle, {c.from_ms} AS cycle_from, {c.to_ms} AS cycle_to" for c in calendar
+    )
+    rows = " UNION ALL ".join(
+        f"SELECT {_text(w.service)} AS service, {_text(w.site)} AS site, {_text(w.kind)} AS kind, "
+        f"{w.from_ms} AS from_ms, {w.to_ms} AS to_ms"
+        for w in windows
+    )
+    return f"calendar AS ({cycles}), windows AS ({rows}), "
 
 
 def _text(value: str) -> str:
@@ -60,7 +78,7 @@ def _listed(values: Iterable[str]) -> str:
     return "(" + ", ".join(_text(value) for value in values) + ")"
 
 
-def _measures(rule: Rule, number: int, zone_minutes: int) -> str:
+def _measures(rule: Rule, number: int, zone_minutes: int, constant: bool) -> str:
     """For each service, site and cycle: the longest outage, the total, the cycle, and what days are worth.
 
     Gaps and islands: a window begins an island if no earlier one reaches it; the running count of those that
@@ -71,12 +89,14 @@ def _measures(rule: Rule, number: int, zone_minutes: int) -> str:
     n, shift = number, zone_minutes * 60_000
     inside = "a < cycle_to AND b > cycle_from" if rule.shares_fee else "a >= cycle_from AND a < cycle_to"
     length = "least(b, cycle_to) - greatest(a, cycle_from)" if rule.shares_fee else "b - a"
-    return f"""
-places{n} AS (SELECT DISTINCT service, site FROM rows {services}),
-cycles{n} AS (SELECT service, site, cycle,
+    bounds = f"""
     epoch_ms(CAST(cycle || '-01' AS TIMESTAMP)) - {shift} AS cycle_from,
-    epoch_ms(CAST(cycle || '-01' AS TIMESTAMP) + INTERVAL 1 MONTH) - {shift} AS cycle_to
-    FROM rows {services}),
+    epoch_ms(CAST(cycle || '-01' AS TIMESTAMP) + INTERVAL 1 MONTH) - {shift} AS cycle_to FROM spots"""
+    if constant:
+        bounds = "cycle_from, cycle_to FROM spots JOIN calendar USING (cycle)"
+    return f"""
+places{n} AS (SELECT DISTINCT service, site FROM spots {services}),
+cycles{n} AS (SELECT service, site, cycle, {bounds} {services}),
 hits{n} AS (SELECT p.service, p.site, w.from_ms AS a, w.to_ms AS b FROM places{n} p
     JOIN windows w ON w.service = p.service AND (w.site = '' OR w.site = p.site) {kinds}),
 begins{n} AS (SELECT *, CASE WHEN a <= max(b) OVER (PARTITION BY service, site ORDER BY a, b
@@ -178,7 +198,7 @@ def _raw(rule: Rule) -> str:
             return f"CASE {cases} ELSE 0 END" if cases else "0"
         case formulas.Bands(bands):
             cases = " ".join(f"WHEN claimed <= {band.up_to.minor} THEN {band.pays.minor}" for band in bands)
-            return f"CASE {cases} ELSE 0 END"
+            return f"CASE WHEN granted > 0 THEN granted {cases} ELSE 0 END"
 
 
 def _limited(rule: Rule) -> str:
@@ -202,7 +222,8 @@ def _lines(rule: Rule, number: int) -> str:
         case formulas.Voucher(count=count):
             quantity = str(count)
         case formulas.Bands(bands):
-            state = f"CASE WHEN claimed > {bands[-1].up_to.minor} THEN 'review' ELSE 'due' END"
+            waits = f"claimed > {bands[-1].up_to.minor} AND granted = 0"
+            state = f"CASE WHEN {waits} THEN 'review' ELSE 'due' END"
     whole = "(CASE WHEN tax_included THEN 10000 + tax_bp ELSE 10000 END)"
     tax = f"(2 * amount * tax_bp + {whole}) // (2 * {whole})"
     return f"""
@@ -214,5 +235,5 @@ FROM (SELECT *, CAST(CASE WHEN {_IS_MONEY} THEN {_limited(rule)} ELSE raw END AS
     FROM (SELECT x.*, {kind} AS kind, {quantity} AS quantity, {state} AS state, {_raw(rule)} AS raw
         FROM accounts x JOIN measures{number} m ON m.service = x.service AND m.site = x.site
             AND m.cycle = x.cycle
-        WHERE {_entitled(rule)}))
+        WHERE {_entitled(rule)}) AS entitled) AS counted
 WHERE amount <> 0 OR quantity <> 0 OR state = 'review'"""

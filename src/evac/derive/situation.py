@@ -97,6 +97,7 @@ def of(estate: Estate, seen: Observation) -> Situation:
         _away(top, now, causes, traffic, sent),
         _stores_away(top, now, seen, effects.moved),
         seen.rivals,
+        seen.backups,
     )
 
 

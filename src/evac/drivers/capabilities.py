@@ -278,6 +278,12 @@ class TakesBackups(Driver, Protocol):
         """
         ...
 
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        """What the source holds now, in the words of `Restored.facts`, asked without the tool that makes the
+        copies; empty where nothing can tell. Changes nothing.
+        """
+        ...
+
     async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
         """Copies the newest copy into another repository, and compares it there. Raises `Permanent` where the
         tool cannot.

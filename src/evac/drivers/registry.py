@@ -19,7 +19,9 @@ from evac.drivers import (
     ipmi,
     kubernetes,
     manual,
+    mariadb,
     patroni,
+    pgbackrest,
     postgres,
     powerdns,
     process,
@@ -27,7 +29,7 @@ from evac.drivers import (
     redis,
     restic,
 )
-from evac.drivers.port import Driver
+from evac.drivers.port import Driver, Value
 from evac.drivers.spec import DriverSpec
 from evac.model.errors import Permanent
 
@@ -44,7 +46,9 @@ DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
             kubernetes.DRIVER,
             manual.DRIVER,
             manual.NOOP,
+            mariadb.DRIVER,
             patroni.DRIVER,
+            pgbackrest.DRIVER,
             postgres.DRIVER,
             powerdns.DRIVER,
             process.DRIVER,
@@ -70,6 +74,12 @@ def can(name: str, *capabilities: type) -> bool:
     """Whether the driver of that name has one of these capabilities."""
     spec = spec_of(name)
     return spec is not None and spec.can(*capabilities)
+
+
+def offers(name: str, settings: Mapping[str, Value], *capabilities: type) -> bool:
+    """Whether an endpoint of the driver of that name, with these settings, has one of these capabilities."""
+    spec = spec_of(name)
+    return spec is not None and spec.offers(settings, *capabilities)
 
 
 def proves(name: str, proof: object) -> bool:

@@ -23,6 +23,8 @@ Names = Literal["", "host", "secret", "program", "folder", "socket"]
 ProbeKind = Literal["user", "data", "member", "agent"]
 """As whom a probe asks: a user, a client of the data, a member of the store, or the site's agent."""
 Need = Subject | Literal["fence"]
+DOES = "does"
+"""The setting of an endpoint that names the verbs which its program does."""
 FENCE = "fence"
 """The setting of an endpoint for a site that says which proof it gives: it fences, and does nothing else."""
 
@@ -85,6 +87,22 @@ CONTROLLER = (
     Setting("answer_s", "number", "seconds that one request may take", "10", most=120),
 )
 """Settings of drivers that ask management controllers."""
+RESTORED_POSTGRES = (
+    Setting("bin", "text", "folder of PostgreSQL's programs", needed=("store",), reaches="folder"),
+    Setting("system_user", "text", "owner of the data", "`postgres`"),
+    Setting("host", "text", "where a restored primary takes connections", "as its own settings say"),
+    Setting("port", "number", "its port", "as its own settings say", most=65_535),
+    Setting(
+        "configuration",
+        "text",
+        "folder with `postgresql.conf` and `pg_hba.conf`, for data that holds none",
+        "none",
+        reaches="folder",
+    ),
+    Setting("facts", "list", "`name=SELECT ...`: what a witness compares, one value each", "none"),
+    Setting("facts_database", "text", "the database that `facts` are asked of", "`postgres`"),
+)
+"""Settings of every driver that restores PostgreSQL."""
 PROBED: Mapping[ProbeKind, frozenset[Subject]] = {
     "user": frozenset({"service", "site"}),
     "data": frozenset({"store"}),
@@ -137,12 +155,26 @@ class DriverSpec:
         """Whether it has one of these capabilities."""
         return any(one in self.capabilities for one in capabilities)
 
+    def offers(self, settings: Mapping[str, Value], *capabilities: type) -> bool:
+        """Whether an endpoint with these settings has one of these capabilities. One that names its verbs
+        (`does`) has a capability if it names all verbs of it.
+        """
+        named = settings.get(DOES, ())
+        does = frozenset(named if isinstance(named, tuple) else (str(named),))
+        return any(
+            one in self.capabilities and (not does or ABOUT[one].verbs <= does) for one in capabilities
+        )
+
     def serves(self, subject: Subject, settings: Mapping[str, Value]) -> tuple[type, ...]:
         """Its capabilities that plans or the witness use of an endpoint for such a subject."""
         fences = subject == "site" and FENCE in settings
         if fences:
             return (Fences,) if settings[FENCE] in self.proofs else ()
-        found = [one for one in self.capabilities if one is not Fences and subject in ABOUT[one].subjects]
+        found = [
+            one
+            for one in self.capabilities
+            if one is not Fences and subject in ABOUT[one].subjects and self.offers(settings, one)
+        ]
         if self.probe is not None and subject not in PROBED[self.probe]:
             found = [one for one in found if one is not AnswersProbe]
         return tuple(found)

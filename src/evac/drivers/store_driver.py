@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
-from evac.drivers.parameters import refuse_proof
+from evac.drivers.parameters import refuse_proof, text, whole
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, Permanent, Retryable
 
@@ -86,6 +86,14 @@ class StoreDriver(ABC):
 
 CONNECT_MS = 250
 ANSWER_MS = 1_000
+OTHER_PROOFS: Final = ("lease", "network", "power", "attest", "demote", "none")
+"""Of the parameter `proof` of a promotion: what somebody else proved. none: policy says that nothing need be
+fenced.
+"""
+STANDING_MOST_MS: Final = 600_000
+"""A dead primary cannot be prechecked again, so the fact is as old as the loss: detection, confirmation and
+approval all pass before the fence.
+"""
 ANOTHER_PRIMARY: Final = "another-primary"
 """The code of a promotion that only waits for another primary to give its role up."""
 
@@ -113,3 +121,33 @@ def another_primary(address: str) -> Retryable:
 def only_others(addresses: Sequence[str], problems: Sequence[str]) -> ActionError | None:
     """The error of a promotion that only other primaries keep back; None where there is more to it."""
     return another_primary(addresses[0]) if addresses and not problems else None
+
+
+def standing_problems(action: Action, name: str) -> list[str]:
+    """What is wrong with the standing fact that the candidate must confirm every commit of the old primary.
+
+    name: of the candidate's endpoint. Parameters: `standing` is the name for which `precheck_sync` held,
+    `standing_age_ms` how long ago, `standing_most_ms` the oldest that is believed.
+    """
+    standing = text(action.parameters, "standing", "")
+    age = whole(action.parameters, "standing_age_ms", 2**53)
+    most = whole(action.parameters, "standing_most_ms", STANDING_MOST_MS)
+    if not standing:
+        return ["it was never prechecked that every commit needs this replica"]
+    if not name:
+        return ["the candidate's endpoint has no name, so the prechecked fact cannot be matched"]
+    if standing != name:
+        return [f"the prechecked replica is {standing}, not {name}"]
+    if age > most:
+        return [f"the precheck is {age} ms old, older than the {most} ms that are believed"]
+    return []
+
+
+def place_problems(candidate: str, sites: Mapping[str, str], may_be_lost: str) -> list[str]:
+    """Why the place of a candidate makes it no fence for a site that may be lost."""
+    site = sites.get(candidate, "")
+    if not site:
+        return [f"the site of {candidate} is not known"]
+    if may_be_lost and site == may_be_lost:
+        return [f"{candidate} is in {may_be_lost}, the site that may be lost"]
+    return []

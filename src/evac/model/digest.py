@@ -81,7 +81,7 @@ _LATER_FIELDS: Final = MappingProxyType(
         BootServer: frozenset({"boots"}),
         Feed: frozenset({"close_ms"}),
         Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),
-        Limits: frozenset({"power_margin_permille"}),
+        Limits: frozenset({"backups_at_once", "power_margin_permille"}),
         Service: frozenset({"public_name", "purges"}),
         Store: frozenset({"backup_policy"}),
         StoreMember: frozenset({"detached", "left"}),

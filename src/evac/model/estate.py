@@ -387,6 +387,8 @@ class Limits:
     hands_at_once: int | None = None
     manual_ms: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     power_margin_permille: int = 0
+    backups_at_once: int | None = None
+    """Backups, checks and restore tests that evac runs at one time."""
 
 
 @dataclass(frozen=True, slots=True)

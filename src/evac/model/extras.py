@@ -29,11 +29,13 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "large": ("numba",),
         "postgres": ("asyncpg",),
         "redis": ("redis",),
+        "mariadb": ("asyncmy",),
         "k8s": ("lightkube",),
         "notices": ("apprise", "standardwebhooks"),
         "otel": ("opentelemetry",),
         "bundle": ("Crypto",),
         "credit": ("duckdb",),
+        "warehouse": ("sqlglot",),
         "lab": ("evac_lab",),
     }
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.canonical import digest
 from evac.model.situation import Effects, Rivals
 
@@ -100,6 +101,8 @@ class Observation:
     """Stores with more than one writable member."""
     effects: Effects | None = None
     """None where nobody knows what runs did."""
+    backups: BackupFacts = NOTHING_SEEN
+    """What was seen and proven of backups."""
 
     @property
     def facts(self) -> tuple[object, ...]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.estate import Estate
 from evac.model.scenario import ScenarioKind
 
@@ -122,6 +123,8 @@ class Situation:
     services: tuple[Away, ...] = ()
     stores: tuple[StoreAway, ...] = ()
     rivals: tuple[Rivals, ...] = ()
+    backups: BackupFacts = NOTHING_SEEN
+    """What was seen and proven of backups; ages count to `at_ms`."""
 
 
 class Draft:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
+from evac.credit.claims import WORDS
 from evac.credit.explain import Explanation, length_words
-from evac.credit.money import money_words
+from evac.credit.ledger import Tranche
+from evac.credit.money import decimal_text, money_words
 from evac.credit.rules import MONEY
 from evac.model.diagnostic import Diagnostic
 from evac.views.sheet import Sheet, SheetPart
+from evac.views.words import plural
 
 Document = Mapping[str, Any]
 
@@ -26,7 +30,9 @@ def case_sheet(case: Document) -> Sheet:
     ledger = case["ledger"]
     parts = [_windows(case["windows"])]
     if ledger is not None:
-        parts += [_totals(ledger), _by_rule(ledger), _largest(ledger), _approvals(case), _tranches(case)]
+        parts += [_totals(ledger), _by_rule(ledger), _largest(ledger)]
+        parts += [] if case["claims"] is None else list(_claims(case["claims"]))
+        parts += [_approvals(case), _tranches(case)]
     return Sheet(f"Credits: {case['case']}", summary_of(case), tuple(parts), f"next: {case['next']}")
 
 
@@ -35,14 +41,14 @@ def summary_of(case: Document) -> str:
     ledger = case["ledger"]
     if ledger is None:
         return "No ledger is computed yet."
-    owed = ", ".join(_sums(ledger["envelope"])) or "nothing"
+    owed = ", ".join(sums_of(ledger["envelope"])) or "nothing"
     accounts = ledger["accounts"]
     have, needed = len(case["approvals"]), case["approvals_needed"]
     lines = f"{ledger['lines']:,} lines from {accounts['rows']:,} rows"
     return f"{owed} for {accounts['credited']:,} accounts ({lines}); {have} of {needed} persons approved."
 
 
-def _sums(rows: Sequence[Document]) -> Iterator[str]:
+def sums_of(rows: Sequence[Document]) -> Iterator[str]:
     """Money by currency, then grants in kind."""
     money: dict[str, int] = {}
     kinds: dict[str, int] = {}
@@ -53,6 +59,54 @@ def _sums(rows: Sequence[Document]) -> Iterator[str]:
             kinds[row["kind"]] = kinds.get(row["kind"], 0) + row["quantity"]
     yield from (money_words(amount, currency) for currency, amount in sorted(money.items()))
     yield from (f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+
+
+def to_type(case: Document) -> str:
+    """What a person types to approve: the total where there is one currency, else the id of the ledger."""
+    rows = [row for row in case["ledger"]["envelope"] if row["kind"] in MONEY]
+    currencies = {row["currency"] for row in rows}
+    if len(currencies) != 1:
+        return str(case["ledger"]["ledger"])
+    return decimal_text(sum(row["amount"] for row in rows), currencies.pop())
+
+
+@dataclass(frozen=True, slots=True)
+class TrancheRow:
+    """One tranche of the totals that persons approve."""
+
+    tranche: Tranche
+    who: str
+    lines: int
+    worth: str
+    state: str
+    """For people; how it is shown is `look`."""
+    look: Literal["ok", "warn", "muted"]
+
+
+def tranche_rows(case: Document) -> list[TrancheRow]:
+    """Those in which anything is owed, the paying one first."""
+    approved = len(case["approvals"]) >= case["approvals_needed"]
+    found: list[TrancheRow] = []
+    for row in case["tranches"]:
+        name = row["tranche"]
+        owed = [one for one in case["ledger"]["envelope"] if one["tranche"] == name]
+        if not owed:
+            continue
+        state: tuple[str, Literal["ok", "warn", "muted"]]
+        if row["closed"]:
+            state = "closed", "ok"
+        elif any(made["ledger"] == case["ledger"]["ledger"] for made in row["deliveries"]):
+            state = "released", "ok"
+        elif not approved:
+            state = "needs approval", "warn"
+        elif found and found[0].state != "closed":
+            state = "after paying is closed", "muted"
+        else:
+            state = "can be released", "warn"
+        who = "Accounts with a fee" if name == "paying" else "Accounts without a fee"
+        lines = sum(one["lines"] for one in owed)
+        found.append(TrancheRow(name, who, lines, ", ".join(sums_of(owed)) or "nothing yet", *state))
+    return found
 
 
 def _worth(row: Document) -> str:
@@ -116,6 +170,88 @@ def _largest(ledger: Document) -> SheetPart:
     ]
     head = ("account", "service", "cycle", "rule", "fee", "credit")
     return SheetPart("Largest lines", head=head, rows=rows)
+
+
+def _claims(claims: Document) -> Iterator[SheetPart]:
+    rows = [
+        (
+            WORDS[row["state"]],
+            f"{row['claims']:,}",
+            money_words(row["reported"], row["currency"]),
+            money_words(row["pays"], row["currency"]),
+        )
+        for row in claims["states"]
+    ]
+    words = f"{plural(claims['count'], 'claim')}; decisions count from the next ledger on."
+    if claims["unknown_accounts"]:
+        words += f" {plural(claims['unknown_accounts'], 'claim')} of accounts that are not among the rows."
+    yield SheetPart("Claims", words, head=("state", "claims", "reported", "pays"), rows=rows)
+    if claims["waiting"]:
+        yield queue_part(claims)
+
+
+def queue_part(claims: Document) -> SheetPart:
+    """Claims that a person must decide, the oldest first."""
+    rows = [
+        (
+            row["id"],
+            row["account"],
+            row["service"],
+            money_words(row["loss"], row["currency"]),
+            _utc(row["received_ms"]),
+        )
+        for row in claims["queue"]
+    ]
+    words = f"{plural(claims['waiting'], 'claim waits', 'claims wait')} for a person, the oldest first."
+    head = ("claim", "account", "service", "reported", "received")
+    return SheetPart("Claims to decide", words, head=head, rows=rows)
+
+
+def claims_sheet(case: Document) -> Sheet:
+    """The claims of a case, the queue, and what persons decided."""
+    title = f"Claims: {case['case']}"
+    if case["claims"] is None:
+        words = (
+            "Claims are judged by the rules of a ledger: compute one."
+            if case["ledger"] is None
+            else "No claim."
+        )
+        return Sheet(title, words, (), f"next: {case['next']}")
+    claims = case["claims"]
+    rows = [
+        (
+            row["claim"],
+            f"{row['granted']:,}" if row["granted"] else "refused",
+            row["who"],
+            _utc(row["at_ms"]),
+            row["reason"],
+        )
+        for row in claims["decisions"]
+    ]
+    parts = list(_claims(claims))
+    if rows:
+        head = ("claim", "granted (minor units)", "person", "time", "reason")
+        parts.append(SheetPart("Decisions", head=head, rows=rows))
+    return Sheet(title, "", tuple(parts), f"next: {case['next']}")
+
+
+def simulation_sheet(found: Document) -> Sheet:
+    """What each case owes and would owe, by tranche."""
+    rows = []
+    for case in found["cases"]:
+        for row in case["totals"]:
+            now, then = ({**row, **row[name]} for name in ("now", "then"))
+            change = {**row, **{name: row["then"][name] - row["now"][name] for name in row["now"]}}
+            lines = f"{row['then']['lines'] - row['now']['lines']:+,}"
+            rows.append((case["case"], row["tranche"], _worth(now), _worth(then), _worth(change), lines))
+    longer = [
+        f"{verb} {length_words(found[name])} {word}"
+        for name, verb, word in (("earlier_ms", "begun", "earlier"), ("later_ms", "ended", "later"))
+        if found[name]
+    ]
+    words = f"As if every outage had {' and '.join(longer)}." if longer else "Outages as they are recorded."
+    head = ("case", "tranche", "now", "then", "difference", "lines")
+    return Sheet("Simulation", words, (SheetPart("Totals", head=head, rows=rows),), "Nothing was recorded.")
 
 
 def _approvals(case: Document) -> SheetPart:

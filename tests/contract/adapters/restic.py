@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -54,6 +55,7 @@ def write_files(folder: Path, count: int = 12, size: int = 9_000) -> None:
 def _templates() -> Path:
     """A repository and an empty one, both made once: deriving their keys takes most of a test."""
     folder = Path(tempfile.mkdtemp(prefix="evac-restic-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name in ("one", "two"):
         restic("init", repository=folder / name)
     return folder

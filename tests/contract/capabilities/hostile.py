@@ -26,7 +26,7 @@ DRIP_S: Final = 0.02
 QUIET_S: Final = 0.05
 """A server that said nothing for so long has said all."""
 LINGER_S: Final = 2.0
-Protocol_ = Literal["http", "redis", "postgres", "haproxy", "dns", "text"]
+Protocol_ = Literal["http", "redis", "postgres", "mysql", "haproxy", "dns", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +358,11 @@ def _message(kind: bytes, body: bytes, length: int | None = None) -> bytes:
     return kind + (len(body) + 4 if length is None else length).to_bytes(4, "big") + body
 
 
+def _packet(body: bytes, number: int = 2) -> bytes:
+    """Of MySQL: the length, the number of the packet, the body."""
+    return len(body).to_bytes(3, "little") + bytes([number]) + body
+
+
 KINDS: Final[dict[Protocol_, Sequence[Kind]]] = {
     "http": (
         _CUT,
@@ -402,6 +407,18 @@ KINDS: Final[dict[Protocol_, Sequence[Kind]]] = {
         Kind("an odd error", _always(_message(b"E", b"SFATAL\0C\0\0")), hopeless=True),
         Kind("a login by an unknown way", _always(_message(b"R", (99).to_bytes(4, "big"))), hopeless=True),
         Kind("without columns", _always(_message(b"T", b"\0\0") + _message(b"Z", b"I")), hopeless=True),
+    ),
+    "mysql": (
+        _CUT,
+        _NONE,
+        _NOISE,
+        _SLOW,
+        Kind("endless", _always(b"\xff\xff\xff\2"), then="endless", hopeless=True),
+        Kind("of a wrong number", _always(_packet(b"\0\0\0\2\0\0\0", 77)), hopeless=True),
+        Kind("an odd error", _always(_packet(b"\xff\x87\x13#28000\xfe\xff")), hopeless=True),
+        Kind("a login by an unknown way", _always(_packet(b"\xfeodd_way\0abc\0")), hopeless=True),
+        Kind("of endless columns", _always(_packet(b"\xfe" + b"\xff" * 8)), hopeless=True),
+        Kind("of no rows", _always(_packet(b"\0\0\0\2\0\0\0")), hopeless=True),
     ),
     "haproxy": (
         _CUT,

@@ -8,6 +8,7 @@ from evac.drivers.capabilities import (
     STRUCTURE,
     Listing,
     RestoresData,
+    Taken,
     TakesBackups,
 )
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -29,6 +30,7 @@ def test_copies(asked: AskedBackups) -> None:
         assert [one.failed for one in first.copies] == [False]
         await asked.change()
         taken = await ask(asked, "take", LONG_S)
+        assert isinstance(taken, Taken), taken
         assert taken.missing == ()
         assert taken.bytes_read > 0
         assert taken.took_ms > 0
@@ -100,6 +102,7 @@ def test_copies_elsewhere(asked: AskedBackups) -> None:
             return
         (first,) = (await ask(asked, "list_copies", LONG_S)).copies
         copied = await ask(asked, "copy_on", LONG_S, asked.to)
+        assert isinstance(copied, Taken), copied
         assert copied.copy.tree == first.tree
         assert copied.copy.original == first.id
         assert copied.bytes_stored > 0

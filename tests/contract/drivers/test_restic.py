@@ -49,6 +49,18 @@ def test_a_path_that_restic_leaves_out_is_missing(server_folder: Path) -> None:
         assert [one.failed for one in listed.copies] == [True, True, True]
 
 
+def test_a_witness_sees_what_a_restore_has_to_have(server_folder: Path, tmp_path: Path) -> None:
+    with copies(server_folder) as world:
+        saw = ask("witness", world.action())
+        place = str(tmp_path / "place")
+        restored = ask("restore", world.action(), "", place, None)
+        assert dict(restored.facts) == saw
+        ask("clean_up", world.action(), place)
+        (world.data / "one more").write_text("changed")
+        assert ask("witness", world.action()) != saw
+        assert ask("witness", world.action(paths=(str(world.data), "/etc"))) == {}
+
+
 def test_forget_on_an_append_only_server_deletes_nothing(server_folder: Path) -> None:
     with copies(server_folder) as world:
         ask("take", world.action())

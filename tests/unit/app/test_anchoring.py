@@ -206,6 +206,7 @@ def test_a_person_proves_them_with_what_a_real_agent_kept(
                 "notices is whole: 2 events in 3 segments and agrees with 1 heads kept elsewhere",
                 "plans is whole: 2 events in 3 segments and agrees with 1 heads kept elsewhere",
                 "access is whole: 2 events in 3 segments and agrees with 1 heads kept elsewhere",
+                "backups is whole: 2 events in 3 segments and agrees with 1 heads kept elsewhere",
             ]
             with sqlite3.connect(tmp_path / "s.sqlite") as file:
                 file.execute("DELETE FROM entry WHERE key LIKE 'journal/notices/%3'")
@@ -214,7 +215,7 @@ def test_a_person_proves_them_with_what_a_real_agent_kept(
             assert code == console.NOT_COMPARED, "without the agents nobody knows"
             code, found = await asyncio.to_thread(proved, capsys, *at)
             assert code == console.FAILED
-            assert [len(row["problems"]) for row in found["journals"]] == [0, 1, 0, 0]
+            assert [len(row["problems"]) for row in found["journals"]] == [0, 1, 0, 0, 0]
             code, found = await asyncio.to_thread(proved, capsys, "notices", *at)
             assert (code, found["run"]) == (console.FAILED, "notices")
             assert found["problems"] == ["cut-off: segment 3 was anchored; the journal ends at 2"]

@@ -40,7 +40,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Usage: evac simulate" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["lab", "doctor"])
+@pytest.mark.parametrize("command", ["lab"])
 def test_a_command_of_an_extra_names_it_where_it_is_not_installed(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,6 +124,7 @@ def accounts(rng: random.Random, count: int) -> list[Account]:
             rng.choice((0, 1_000, 2_000, 333)),
             rng.random() < 0.5,
             rng.choice((0, 0, 1, rng.randrange(600_000))),
+            granted=rng.choice((0, 0, 0, rng.randrange(1, 300_000))),
         )
         for i in range(count)
     ]

@@ -239,6 +239,34 @@ def test_rules_are_listed_printed_and_checked(evac: Evac) -> None:
     assert (code, [row["line"] for row in json.loads(out)["problems"]]) == (2, [7])
 
 
+def test_a_simulation_shows_what_a_ledger_would_owe_and_records_nothing(evac: Evac) -> None:
+    computed(evac)
+    journal = Path("case/journal.jsonl").read_bytes()
+    code, out, _ = evac("simulate", "case", "--earlier", "5m", "--output", "json")
+    assert code == 0
+    (simulated,) = json.loads(out)["cases"]
+    then = {(row["tranche"], row["kind"]): row["then"] for row in simulated["totals"]}
+    assert "As if every outage had begun 5 min earlier." in evac("simulate", "case", "--earlier", "5m")[1]
+    assert Path("case/journal.jsonl").read_bytes() == journal
+    for name in ("melon", "mobile", "talk"):
+        change = ["--from", "2022-10-15T15:28:00+09:00", "--reason", "logs", "--who", "ada"]
+        assert evac("windows", "case", "--correct", name, *change)[0] == 0
+    compute = ("compute", "case", "--rules", "rules.yaml", "--accounts", "accounts.csv", "--output", "json")
+    envelope = json.loads(evac(*compute)[1])["ledger"]["envelope"]
+    assert {(row["tranche"], row["kind"]): row["amount"] for row in envelope} == {
+        key: row["amount"] for key, row in then.items()
+    }
+    assert then["paying", "balance"]["amount"] > 3_255
+    other = RULES.replace("times: 10", "times: 1")
+    Path("cheaper.yaml").write_text(other)
+    (cheaper,) = json.loads(evac("simulate", "case", "--rules", "cheaper.yaml", "--output", "json")[1])[
+        "cases"
+    ]
+    money = next(row for row in cheaper["totals"] if row["kind"] == "balance")
+    assert money["then"]["amount"] < money["now"]["amount"]
+    assert evac("simulate", "nowhere")[0] != 0
+
+
 def test_a_case_without_windows_says_how_to_begin(evac: Evac) -> None:
     code, _, err = evac("show", "case")
     assert (code, "evac credit windows CASE --import FILE" in err) == (2, True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from evac.app.credit import rule_sets
 from evac.credit.exact import Account, lines_of
 from evac.credit.explain import LANGUAGES, TEMPLATES, checked, explained
+from evac.credit.formulas import Money
 from evac.credit.money import decimal_text, money_words
 from evac.credit.windows import Window
 from evac.model.errors import InvalidInput
@@ -40,6 +42,21 @@ def test_the_calculation_is_written_out() -> None:
         "mobile was unavailable from 2022-10-15 15:33 to 2022-10-15 17:02 (1 h 29 min). "
         "You receive 1,009 KRW. Your fee of 50,000 KRW x 15 h / 744 h, which is 10 times the outage."
     )
+
+
+def test_the_least_and_the_most_that_is_paid_are_named() -> None:
+    """1,009 won by the calculation."""
+    row = Account("a", "mobile", "individual", 50_000, "KRW", "2022-10")
+    rules = rule_sets.load("kt-2021")
+
+    def why(**limits: object) -> str:
+        limited = replace(rules, rules=tuple(replace(rule, **limits) for rule in rules.rules))  # type: ignore[arg-type]
+        return explained(limited, DOWN, row, "en").sentences[0]
+
+    assert "You receive 2,000 KRW." in why(floor=Money(2_000, "KRW"))
+    assert why(floor=Money(2_000, "KRW")).endswith("This is the least that we pay.")
+    assert why(cap=Money(700, "KRW")).endswith("This is the most that we pay.")
+    assert "that we pay" not in why()
 
 
 @pytest.mark.parametrize(

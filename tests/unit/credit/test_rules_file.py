@@ -49,6 +49,7 @@ WRONG = {
     "grant-renews": one("voucher: {name: plus}, renews: true"),
     "fallback-unused": one("fixed: 5 KRW, fallback: {app-store: 4 KRW}"),
     "order-wrong": one("bands: [{up_to: 500 KRW, pays: 50 KRW}, {up_to: 300 KRW, pays: 30 KRW}]"),
+    "pool-without-claims": one("fixed: 5 KRW, pool: 50 KRW"),
     "pays-twice": two("pro_rata: {times: 2}", "tiers: [{lasting: 1 h, share: 10 %}]", "sum"),
     "pays-in-addition": two("pro_rata: {times: 2}", "fixed: 5 KRW", "sum"),
     "rule-covered": two("fixed: 5 KRW", "fixed: 3 KRW").replace("[talk, map]", "[talk]"),

@@ -161,7 +161,11 @@ YAML_CASES: list[tuple[str, str, str]] = [
         "      settings: {agent: 'http://localhost:2', unit: x, secret: ‹'env:K'}}\n",
         "a key of its own",
     ),
-    ("endpoint-never-asked", _end("driver: ‹command"), "drivers for a store: patroni, postgres, redis"),
+    (
+        "endpoint-never-asked",
+        _end("driver: ‹process"),
+        "drivers for a store: command, mariadb, patroni, pgbackrest, postgres, redis, restic",
+    ),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
     ("endpoint-never-asked", _end("driver: ‹manual"), "done by a person"),
     ("endpoint-never-asked", _end("driver: ‹haproxy", of="a"), "say so: fence: network"),

@@ -179,7 +179,7 @@ def test_the_doctor_ends_with_one_command() -> None:
         doctor.Diagnosis((bad,), "sudo apt-get install --no-install-recommends etcd-server knot")
     )
     assert "one command installs what is missing: sudo apt-get install" in text
-    assert "evac doctor" in text.splitlines()[-1]
+    assert "evac lab doctor" in text.splitlines()[-1]
     good = doctor.as_text(doctor.Diagnosis((doctor.Checkup("space", "good", "plenty"),), ""))
     assert "evac lab up" in good
     assert "one command" not in good

@@ -1,4 +1,4 @@
-"""What `evac store check` and `evac doctor` find open, asked of real members of etcd."""
+"""What `evac store check` and `evac lab doctor` find open, asked of real members of etcd."""
 
 from __future__ import annotations
 

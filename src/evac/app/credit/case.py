@@ -1,6 +1,7 @@
 """A case: one folder with the windows, rules, accounts, ledgers and deliveries of one outage.
 
     journal.jsonl            every decision, each line with the SHA-256 of the line before it
+    claims/<digest>.json     claims as they were imported
     rules/<digest>.json      rule sets as they were used
     accounts/<digest>/       accounts in partitions
     ledgers/<id>/            one ledger: part-NNNN.parquet, part-NNNN.json, and ledger.json once it is whole
@@ -14,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,11 @@ from typing import Any, Final
 
 import orjson
 
-from evac.credit.windows import Correction, Window, Windows
-from evac.model.canonical import canonical_json
-from evac.model.errors import Corrupt, EvacError, InvalidInput, LockHeld
+from evac.credit.claims import Claim, Decision, decided
+from evac.credit.claims import problems_of as claims_problems
+from evac.credit.windows import Correction, Window, Windows, problems_of
+from evac.model.canonical import canonical_json, digest
+from evac.model.errors import Corrupt, EstateError, EvacError, InvalidInput, LockHeld
 
 JOURNAL: Final = "journal.jsonl"
 _LOCK: Final = ".lock"
@@ -129,6 +132,54 @@ class Case:
             hint = "evac credit windows CASE --import FILE"
             raise InvalidInput("windows-missing", f"{self.folder} has no outage windows yet", hint)
         return found
+
+    def add_windows(self, found: Sequence[Window], at_ms: int, who: str) -> None:
+        """Record windows; the first ones make the folder a case. Raises EstateError where they contradict
+        each other or those that are there.
+        """
+        with self.changing(create=True):
+            known = self.windows().now if (self.folder / JOURNAL).exists() else ()
+            problems = problems_of((*known, *found))
+            if problems:
+                raise EstateError(problems, "windows")
+            self.record("windows", at_ms, who, {"windows": [window.to_data() for window in found]})
+
+    def add_claims(self, found: Sequence[Claim], at_ms: int, who: str) -> int:
+        """Record claims; how many are new. Those that are there already, in every value, are left out.
+
+        Raises EstateError for other claims with the same ids. Call it outside `changing`.
+        """
+        with self.changing():
+            known = {claim.id: claim for claim in self.claims()}
+            new = [one for one in found if one.id not in known or one.to_data() != known[one.id].to_data()]
+            problems = claims_problems((*known.values(), *new))
+            if problems:
+                raise EstateError(problems, "claims")
+            if new:
+                rows = [claim.to_data() for claim in new]
+                name = digest(rows).removeprefix("sha256:")
+                write_once(self.folder / "claims" / f"{name}.json", canonical_json(rows) + b"\n")
+                self.record("claims", at_ms, who, {"claims": name, "count": len(new)})
+            return len(new)
+
+    def claims(self) -> list[Claim]:
+        """All that were recorded."""
+        found: list[Claim] = []
+        for entry in self.entries():
+            if entry.kind == "claims":
+                rows = orjson.loads((self.folder / "claims" / f"{entry.data['claims']}.json").read_bytes())
+                found += [Claim(**row) for row in rows]
+        return found
+
+    def decide(self, decision: Decision, currency: str = "") -> None:
+        """Record a decision about a claim. Raises InvalidInput. Call it outside `changing`."""
+        with self.changing():
+            made = decided(self.claims(), decision, currency)
+            self.record("claim-decided", made.at_ms, made.who, made.to_data())
+
+    def decisions(self) -> list[Decision]:
+        """In the order in which they were made."""
+        return [Decision(**entry.data) for entry in self.entries() if entry.kind == "claim-decided"]
 
     def ledger(self, id: str = "") -> dict[str, Any]:
         """The document of a ledger; else of the last one. Raises InvalidInput where there is none."""

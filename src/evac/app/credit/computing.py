@@ -19,6 +19,7 @@ import polars as pl
 from evac.app.credit import intake
 from evac.app.credit.case import Case, no_space, write_once
 from evac.credit import columns, sql
+from evac.credit.claims import judged
 from evac.credit.exact import Account, lines_of
 from evac.credit.ledger import TOTAL_FIELDS, Total, envelope, line_id, summed
 from evac.credit.rules import MONEY, Rule, RuleSet
@@ -68,6 +69,31 @@ def compute(
     return found
 
 
+def settle(
+    case: Case,
+    rules: RuleSet,
+    sources: Sequence[Path],
+    who: str,
+    now_ms: int,
+    partitions: int = 0,
+    progress: Progress = lambda done, of: None,
+) -> dict[str, Any]:
+    """Take accounts in, compute the ledger, and record that it is the one that counts.
+
+    Raises what `intake.take_in` and `compute` raise.
+    """
+    with case.changing():
+        windows = case.windows()
+        claims = judged(rules, windows.now, case.claims(), case.decisions())
+        accounts, count = intake.take_in(case, sources, partitions, claims)
+        document = compute(case, rules, windows, accounts, count, progress)
+        made = [entry.data["ledger"] for entry in case.entries() if entry.kind == "computed"]
+        if made[-1:] != [document["ledger"]]:
+            data = {"ledger": document["ledger"], "digest": ledger_digest(document)}
+            case.record("computed", now_ms, who, data)
+    return document
+
+
 def ledger_digest(document: dict[str, Any]) -> str:
     """What an approval names."""
     return digest(document)
@@ -89,7 +115,7 @@ def part_file(folder: Path, number: int) -> Path:
 def _part(
     folder: Path, number: int, rules: RuleSet, windows: Sequence[Window], files: Sequence[Path]
 ) -> None:
-    count, rows = _read(rules, windows, files)
+    count, rows = read_rows(rules, windows, files)
     lines = columns.ledger(rules, windows, rows)
     target = part_file(folder, number)
     draft = target.with_name(f".{target.name}.draft")
@@ -108,7 +134,7 @@ def _part(
     write_once(_mark(folder, number), canonical_json(_facts(lines, count)))
 
 
-def _read(rules: RuleSet, windows: Sequence[Window], files: Sequence[Path]) -> tuple[int, pl.DataFrame]:
+def read_rows(rules: RuleSet, windows: Sequence[Window], files: Sequence[Path]) -> tuple[int, pl.DataFrame]:
     """(rows in all, those of services that a rule can pay for)."""
     if not files:
         return 0, pl.DataFrame(schema=columns.ROWS)

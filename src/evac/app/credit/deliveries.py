@@ -22,19 +22,28 @@ from evac.credit.ledger import APPROVALS, TRANCHES, CreditApproval, Tranche, del
 from evac.credit.requests import LeftOut, request_of
 from evac.credit.rules import MONEY, RuleSet
 from evac.engine.runs.signatures import check, read_key, sign
+from evac.model.access import Proven
 from evac.model.errors import InvalidInput, NotAllowed
 from evac.model.run_policy import RunPolicy
 
+UNPROVEN: Final = Proven()
 _GROUP: Final = (*KEY, "group", "currency")
 _SUMS: Final = ("amount", "quantity", "tax")
 
 
 def approve(
-    case: Case, who: str, reason: str, key: Path | None, policy: RunPolicy | None, now_ms: int
+    case: Case,
+    who: str,
+    reason: str,
+    key: Path | None,
+    policy: RunPolicy | None,
+    now_ms: int,
+    seen: Proven = UNPROVEN,
 ) -> list[dict[str, Any]]:
     """All approvals of the last ledger, with this one. Call it under `case.changing`.
 
-    With a policy, only its approvers count, by their signature. Raises NotAllowed, InvalidInput.
+    With a policy, only its approvers count, by their signature. seen: what the person showed to a war room,
+    which checked whether that person may. Raises NotAllowed, InvalidInput.
     """
     document = case.ledger()
     digest = ledger_digest(document)
@@ -48,7 +57,7 @@ def approve(
     signature = "" if key is None else sign(approval, read_key(key))
     if policy is not None and policy.approvers:
         check(approval, signature, policy)
-    proven = "signature" if policy is not None and policy.approvers else "name not proven"
+    proven = "signature" if policy is not None and policy.approvers else seen.words
     data = {"ledger": digest, "reason": reason, "signature": signature, "proven": proven}
     case.record("approved", now_ms, who, data)
     return approvals(case, document)

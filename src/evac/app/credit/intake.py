@@ -16,6 +16,7 @@ import orjson
 import polars as pl
 
 from evac.app.credit.case import Case, no_space, write_once
+from evac.credit.claims import Judged
 from evac.credit.columns import KEY, ROWS
 from evac.estate.format.problems import shown
 from evac.model.canonical import canonical_json
@@ -34,20 +35,27 @@ _OTHERWISE: Final = {
     "claimed": 0,
     "invoice": "",
     "invoice_line": "",
+    "granted": 0,
 }
+_FORMAT: Final = "evac credit accounts 2"
+_CLAIMED: Final = ("claimed", "granted")
+"""Columns that claims fill."""
 PARTITION_ROWS: Final = 1_500_000
 LISTED_MOST: Final = 20
 _TRUE: Final = ("true", "True", "TRUE", "yes", "1")
 HASH_SEED: Final = 20221015
 
 
-def take_in(case: Case, sources: Sequence[Path], partitions: int = 0) -> tuple[str, int]:
-    """(digest, partitions) of the accounts. A second call with the same files does nothing.
+def take_in(
+    case: Case, sources: Sequence[Path], partitions: int = 0, claims: Sequence[Judged] = ()
+) -> tuple[str, int]:
+    """(digest, partitions) of the accounts, with what claims add. A second call with the same does nothing.
 
     partitions 0: as many as the rows need. Raises EstateError with every problem, file and line.
     """
     files = _files(sources)
-    digest = _digest(files)
+    added = [one.row for one in claims if one.state not in ("twice", "no-rule")]
+    digest = _digest(files, added)
     folder = case.folder / "accounts" / digest
     mark = folder / "accounts.json"
     if mark.exists():
@@ -63,6 +71,12 @@ def take_in(case: Case, sources: Sequence[Path], partitions: int = 0) -> tuple[s
         draft = folder.with_name(f".{digest}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         whole = pl.concat([frame.select(ROWS.names()) for frame in frames])
+        unknown: list[str] = []
+        if added:
+            table = pl.DataFrame(added, {name: ROWS[name] for name in (*KEY, *_CLAIMED)}).lazy()
+            rows_of_claims = table.join(whole.select(KEY), on=KEY, how="anti").select("account")
+            unknown = sorted(rows_of_claims.collect(engine="streaming").get_column("account"))
+            whole = _with_claims(whole, table)
         part = (pl.col("account").hash(HASH_SEED) % count).alias("part")
         whole.with_columns(part).sink_parquet(
             pl.PartitionBy(draft, key="part", include_key=False), mkdir=True, maintain_order=True
@@ -74,8 +88,23 @@ def take_in(case: Case, sources: Sequence[Path], partitions: int = 0) -> tuple[s
         draft.replace(folder)
     except OSError as error:
         raise no_space(folder, error) from error
-    write_once(mark, canonical_json({"partitions": count, "rows": rows, "files": [f.name for f in files]}))
+    about = {"partitions": count, "rows": rows, "files": [f.name for f in files], "claims_unknown": unknown}
+    write_once(mark, canonical_json(about))
     return digest, count
+
+
+def _with_claims(whole: pl.LazyFrame, table: pl.LazyFrame) -> pl.LazyFrame:
+    """What was reported in a claim replaces what the accounts say of it."""
+    joined = whole.join(table, on=KEY, how="left", suffix="_added", maintain_order="left")
+    both = [pl.coalesce(f"{name}_added", name).alias(name) for name in _CLAIMED]
+    return joined.with_columns(both).select(ROWS.names())
+
+
+def unknown_claims(case: Case, digest: str) -> list[str]:
+    """Accounts of claims that no row has, of accounts that were taken in."""
+    mark = case.folder / "accounts" / digest / "accounts.json"
+    found: list[str] = orjson.loads(mark.read_bytes()).get("claims_unknown", [])
+    return found
 
 
 def partition(case: Case, digest: str, number: int) -> list[Path]:
@@ -98,9 +127,9 @@ def _files(sources: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _digest(files: Sequence[Path]) -> str:
-    """Over names and bytes."""
-    state = hashlib.sha256()
+def _digest(files: Sequence[Path], claims: Sequence[dict[str, Any]]) -> str:
+    """Over the format, names, bytes, and what claims add."""
+    state = hashlib.sha256(canonical_json({"format": _FORMAT, "claims": list(claims)}))
     for file in files:
         with file.open("rb") as stream:
             state.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
@@ -170,6 +199,7 @@ _CHECKS: Final[Sequence[tuple[str, str, pl.Expr]]] = (
     ("currency-invalid", "currency is missing", pl.col("currency").is_null()),
     ("cycle-invalid", "cycle is no month such as 2022-10", ~pl.col("cycle").str.contains(_MONTH)),
     ("claimed-invalid", "claimed is no amount", _outside("claimed", QUANTITY_LIMIT)),
+    ("claimed-invalid", "granted is no amount", _outside("granted", QUANTITY_LIMIT)),
     ("tax-invalid", "tax_bp is not between 0 and 10000", _outside("tax_bp", 10_000)),
 )
 

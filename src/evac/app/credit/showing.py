@@ -11,6 +11,7 @@ import orjson
 import yaml
 
 from evac.app.credit.case import Case
+from evac.credit.claims import judged
 from evac.credit.explain import TEMPLATES, Explanation, Language, Templates, checked
 from evac.credit.ledger import APPROVALS
 from evac.credit.rules import RuleSet
@@ -18,11 +19,15 @@ from evac.credit.windows import Window, Windows
 from evac.model.errors import InvalidInput
 
 SCHEMA_VERSION: Final = 1
+QUEUE_MOST: Final = 100
+"""Claims that are listed at once."""
 _MILLISECONDS: Final = 1_000
 
 
 def case_document(case: Case) -> dict[str, Any]:
-    """Windows, the last ledger, its approvals and all tranches; `next` is the command to type next."""
+    """Windows, the last ledger, its approvals, all tranches and claims; `stale`: windows or claims changed
+    since the ledger was computed; `next` is the command to type next.
+    """
     windows = case.windows()
     found: dict[str, Any] = {
         "kind": "evac-credit-case",
@@ -38,19 +43,56 @@ def case_document(case: Case) -> dict[str, Any]:
         "approvals": [],
         "approvals_needed": APPROVALS,
         "tranches": [],
+        "claims": None,
+        "stale": False,
     }
-    if any(entry.kind == "computed" for entry in case.entries()):
+    kinds = [entry.kind for entry in case.entries()]
+    if "computed" in kinds:
         from evac.app.credit import deliveries
 
         found["ledger"] = case.ledger()
         found["approvals"] = deliveries.approvals(case, found["ledger"])
         found["tranches"] = list(deliveries.states(case))
+        found["claims"] = _claims(case, found["ledger"], windows)
+        since = kinds[len(kinds) - kinds[::-1].index("computed") :]
+        changed = found["ledger"]["windows"]["digest"] != windows.digest
+        found["stale"] = changed or "claims" in since or "claim-decided" in since
     return found | {"next": _next(found, str(case.folder))}
+
+
+def _claims(case: Case, ledger: Mapping[str, Any], windows: Windows) -> dict[str, Any] | None:
+    """What becomes of the claims by the rules of a ledger, and those that wait for a person, oldest first."""
+    from evac.app.credit import intake
+
+    claims = case.claims()
+    if not claims:
+        return None
+    found = judged(ledger_rules(case, ledger), windows.now, claims, case.decisions())
+    states: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in found:
+        key = one.state, one.claim.currency
+        row = states.setdefault(
+            key, {"state": key[0], "currency": key[1], "claims": 0, "reported": 0, "pays": 0}
+        )
+        row["claims"] += 1
+        row["reported"] += one.claim.loss
+        row["pays"] += one.pays
+    waiting = [one.claim.to_data() for one in found if one.state == "review"]
+    unknown = intake.unknown_claims(case, ledger["accounts"]["digest"])
+    return {
+        "count": len(claims),
+        "states": [states[key] for key in sorted(states)],
+        "waiting": len(waiting),
+        "queue": waiting[:QUEUE_MOST],
+        "unknown_accounts": len(unknown),
+        "unknown": unknown[:QUEUE_MOST],
+        "decisions": [one.to_data() for one in case.decisions()],
+    }
 
 
 def _next(found: Mapping[str, Any], folder: str) -> str:
     ledger = found["ledger"]
-    if ledger is None or ledger["windows"]["digest"] != found["windows"]["digest"]:
+    if ledger is None or found["stale"]:
         return f"evac credit compute {folder} --rules RULES --accounts FILE"
     if len(found["approvals"]) < APPROVALS:
         return f"evac credit approve {folder} --reason WHY"
@@ -120,7 +162,7 @@ def templates_of(path: Path | None) -> Templates:
     return checked(given)
 
 
-def _rules(case: Case, document: Mapping[str, Any]) -> RuleSet:
+def ledger_rules(case: Case, document: Mapping[str, Any]) -> RuleSet:
     """As they were when the ledger was computed."""
     from evac.estate.codecs.credit_rules import rules_of_data
 
@@ -133,7 +175,7 @@ def rules_of(case: Case, delivery: str) -> RuleSet:
     from evac.app.credit.deliveries import deliveries
 
     made = [one.ledger for one in deliveries(case) if one.name == delivery]
-    return _rules(case, case.ledger(made[0] if made else ""))
+    return ledger_rules(case, case.ledger(made[0] if made else ""))
 
 
 def explain(
@@ -150,7 +192,7 @@ def explain(
     if not rows:
         hint = "check the account id; it is the one of the accounts file"
         raise InvalidInput("account-unknown", f"no row of account {account[:80]} is in this case", hint)
-    rules = _rules(case, document)
+    rules = ledger_rules(case, document)
     windows = Windows(tuple(Window(**row) for row in document["windows"]["list"])).now
     found = [explained(rules, windows, account_of(row), language, templates) for row in rows]
     return document, found

@@ -7,8 +7,8 @@ databases with roles, sites that answer until they burn. Each takes as long as i
 site does ends with it.
 
 The site burns once its plan is ready; the demonstration then does what an operator would: it applies the
-plan, takes command and approves the run. The step that may lose writes waits for a person. When it ends,
-nothing is left.
+plan, takes command and approves the run. The step that may lose writes waits for a person. Once a person has
+resolved the incident, its customers are credited (`credits`). When it ends, nothing is left.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from evac.engine.clock import SystemClock
 from evac.engine.plans import library
 from evac.engine.runs import requests
 from evac.engine.runs.open_runs import OPEN
+from evac.incident.incident import summary
 from evac.incident.records import Note
+from evac.model import extras
 from evac.model.errors import EvacError, InvalidInput, Retryable, Unavailable
 from evac.model.estate import Estate
 from evac.store.opening import open_store
@@ -267,6 +269,11 @@ class _Demo:
     def url(self) -> str:
         return f"sqlite:{self.folder / 'demo.sqlite'}"
 
+    @property
+    def cases(self) -> Path:
+        """Of credits, for the page Credits."""
+        return self.folder / "credits"
+
     async def run(self) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -299,11 +306,13 @@ class _Demo:
     async def _room(self, estate: Path) -> None:
         handed = self.taken.fileno()
         told = [str(estate), "--store", self.url, "--listen", self.place, "--socket", str(handed)]
-        await side_process.keep([*told, "--demo", str(self.folder)], self.say, handed=[handed])
+        told += ["--credits", str(self.cases), "--demo", str(self.folder)]
+        await side_process.keep(told, self.say, handed=[handed])
 
     def _write_company(self) -> Path:
         folder = self.folder / "company"
         folder.mkdir()
+        self.cases.mkdir()
         for name in FILES:
             text = resources.files("evac.app").joinpath("demo_company", name).read_text("utf-8")
             (folder / name).write_text(text, encoding="utf-8")
@@ -362,9 +371,14 @@ class _Story:
         await self._approve(run)
         say(f"the run is in progress: {address}/runs/{run}")
         await _until(lambda: self._waits(run), "something waits for a person")
-        say(f"one promotion may lose recent writes and needs your approval: {address}/runs/{run}")
+        if not await self._over(run):
+            say(f"one promotion may lose recent writes and needs your approval: {address}/runs/{run}")
         await _until(lambda: self._over(run), "the run ends", patience_s=float("inf"))
-        say("the run has ended; look around, then press Ctrl-C to end the demo")
+        say(f"the run has ended; resolve the incident: {address}/incidents/{INCIDENT}")
+        await _until(self._resolved, "the incident is resolved", patience_s=float("inf"))
+        if await self._credit():
+            say(f"credits wait for the approval of a second person: {address}/credits/{INCIDENT}")
+        say("look around, then press Ctrl-C to end the demo")
 
     async def _room_is_ready(self) -> bool:
         """Whether its pages show the company: it says so under /readyz."""
@@ -429,11 +443,28 @@ class _Story:
         await runs.ask(self.store, run, request)
         await runs.settled(self.store, run, request.id)
 
+    async def _resolved(self) -> bool:
+        found = await incidents.dossier(self.store, INCIDENT, self.demo.clock.now_ms())
+        return summary(found).ended_ms is not None
+
+    async def _credit(self) -> bool:
+        """The case of the incident; False, and words, where what it needs is not installed."""
+        if not extras.is_installed("credit"):
+            self.demo.say(f"to see what customers are owed: {extras.install('credit')}, and start again")
+            return False
+        from evac.app.demo import credits
+
+        at_ms = self.demo.clock.now_ms()
+        found = summary(await incidents.dossier(self.store, INCIDENT, at_ms))
+        await asyncio.to_thread(credits.write_case, self.demo.cases / INCIDENT, found, at_ms)
+        return True
+
     async def _waits(self, run: str) -> bool:
+        """Also once it is over: a quick visitor approves between two looks."""
         from evac.run.waits import waiting
 
         view = await runs.view_of(self.store, run)
-        return view.started_ms > 0 and bool(waiting(view))
+        return (view.started_ms > 0 and bool(waiting(view))) or await self._over(run)
 
     async def _over(self, run: str) -> bool:
         return await self.store.get(OPEN + run) is None

@@ -1,24 +1,47 @@
-"""Runs a program of the company: a fence, as plans ask for it."""
+"""Runs a program of the company, for what evac has no driver for: stores, services, traffic, fences."""
 
-from evac.drivers.capabilities import Fences
-from evac.drivers.spec import DriverSpec, Setting
+from evac.drivers.capabilities import (
+    Fences,
+    Follows,
+    Promotes,
+    ReportsRole,
+    RoutesTraffic,
+    RunsUnits,
+    Verifies,
+)
+from evac.drivers.spec import DOES, DriverSpec, Need, Setting
+
+_ALL: tuple[Need, ...] = ("fence", "service", "store")
 
 DRIVER = DriverSpec(
     "command",
     "runs a program of yours, with a list of arguments and never a shell",
-    (Fences,),
+    (ReportsRole, Promotes, Follows, Fences, RunsUnits, RoutesTraffic, Verifies),
     (
         Setting(
             "argv",
             "list",
             "the program, by full path or by a name on the `PATH`, and its arguments",
-            needed=("fence",),
+            needed=_ALL,
+            reaches="program",
+        ),
+        Setting(DOES, "list", "the verbs that the program does", needed=("service", "store")),
+        Setting(
+            "check_argv",
+            "list",
+            "ends with 0 when it can be done now; otherwise it says why not",
             reaches="program",
         ),
         Setting(
             "observe_argv", "list", "ends with 0 when it is done, with 1 when it is not", reaches="program"
         ),
         Setting("undo_argv", "list", "takes it back", reaches="program"),
+        Setting(
+            "role_argv", "list", "prints the role of a copy as JSON", needed=("store",), reaches="program"
+        ),
+        Setting("host", "text", "of a copy, for the programs of the other copies", "none", reaches="host"),
+        Setting("port", "number", "its port, likewise", "none", most=65_535),
+        Setting("name", "text", "by which its primary knows it, likewise", "none"),
         Setting("env", "list", "`NAME=value` or `NAME=reference`"),
         Setting("cwd", "text", "where it runs", "that of evac", reaches="folder"),
     ),

@@ -5,19 +5,35 @@ What it means when the program ends (the numbers of sysexits.h):
     75                    not done, again later
     64 65 66 67 68 69 70 72 73 76 77 78, or it cannot be started   not done, and again does not help
     anything else, or its time was over                            it may have been done: observe first
-`observe_argv` ends with 0 when it is done, with 1 when it is not; anything else is unclear. The program finds
-its order in EVAC_ variables. What it writes is kept bounded, with every secret given to it hidden.
+`observe_argv` ends with 0 when it is done, with 1 when it is not; anything else is unclear. `check_argv` ends
+as above, and is asked before `argv`, unless it is done already. `role_argv` prints a JSON object. A program
+finds its order in EVAC_ variables. What it writes is kept bounded, with every secret given to it hidden.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import orjson
+
 from evac.drivers import parameters
-from evac.drivers.capabilities import Fences
+from evac.drivers.capabilities import (
+    Fences,
+    Follows,
+    MemberRole,
+    Promotes,
+    ReportsRole,
+    RoleReport,
+    RoutesTraffic,
+    RunsUnits,
+    Verifies,
+)
 from evac.drivers.command import DRIVER
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.drivers.programs import Ended, environment, given, run_program
@@ -26,37 +42,66 @@ from evac.net import secrets
 from evac.net.secrets import Secret
 
 VERBS: Final[frozenset[Verb]] = frozenset(
-    {"fence", "unfence", "boot", "start", "stop", "scale", "drain", "ready", "shift", "verify", "run"}
+    {
+        "fence",
+        "unfence",
+        "promote",
+        "demote",
+        "rejoin",
+        "boot",
+        "start",
+        "stop",
+        "scale",
+        "drain",
+        "ready",
+        "shift",
+        "verify",
+        "run",
+    }
 )
 AGAIN_CODE: Final = 75
 NOT_DONE_CODES: Final = frozenset({64, 65, 66, 67, 68, 69, 70, 72, 73, 76, 77, 78})
 _SHOWN: Final = 800
+_NAMES_MAX: Final = 100
 
 
-class CommandDriver(Fences):
-    """Runs `argv`, `observe_argv` and `undo_argv` of the settings."""
+class CommandDriver(ReportsRole, Promotes, Follows, Fences, RunsUnits, RoutesTraffic, Verifies):
+    """Runs the programs of the settings."""
 
     name = "command"
     verbs = VERBS
 
     async def check(self, action: Action, order: Order) -> Checked:
-        """Ready when the programs are there, and what observes it can tell whether it is done."""
+        """Ready when the programs are there, what observes it can tell whether it is done, and what checks it
+        has nothing against it.
+        """
+        end_s = asyncio.get_running_loop().time() + order.timeout_s
+        observed = Observed("absent")
         try:
-            problems = [words for key in ("argv", "observe_argv") for words in _not_there(action, key)]
+            keys = ("argv", "observe_argv", "check_argv")
+            problems = [words for key in keys for words in _not_there(action, key)]
             _variables(action, order, "check")
-            if problems or not parameters.many(action.settings, "observe_argv"):
+            if problems:
                 return Checked(tuple(problems))
-            observed = await self._look(action, order)
+            if parameters.many(action.settings, "observe_argv"):
+                observed = await self._look(action, order)
+                if observed.outcome == "unclear":
+                    why = observed.evidence.get("why", "")
+                    return Checked((f"observe_argv cannot tell: {why}",), observed.evidence)
+            if observed.outcome != "done":
+                await _must_be_possible(action, _until(order, end_s))
         except ActionError as error:
-            return Checked((error.message,))
-        if observed.outcome == "unclear":
-            return Checked(
-                (f"observe_argv cannot tell: {observed.evidence.get('why', '')}",), observed.evidence
-            )
+            return Checked((error.message,), observed.evidence)
         return Checked((), observed.evidence)
 
     async def execute(self, action: Action, order: Order) -> Evidence:
-        return await _do(action, order, "argv", "execute")
+        end_s = asyncio.get_running_loop().time() + order.timeout_s
+        if parameters.many(action.settings, "check_argv") and not order.dry_run:
+            observed = await self.observe(action, order)
+            if observed.outcome == "done":
+                return {**observed.evidence, "already": True}
+            await _must_be_possible(action, _until(order, end_s))
+        return await _do(action, _until(order, end_s), "argv", "execute")
 
     async def undo(self, action: Action, order: Order) -> Evidence:
         if not parameters.many(action.settings, "undo_argv"):
@@ -68,6 +113,18 @@ class CommandDriver(Fences):
             return await self._look(action, order)
         except ActionError as error:
             return Observed("unclear", {"why": error.message[:200]})
+
+    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
+        problems = _not_there(action, "role_argv")
+        if problems:
+            raise Permanent("command-missing", problems[0])
+        order = Order("role", "role", 1, 0, 0, "role", timeout_s, "role")
+        ended, hidden = await _run(action, order, "role_argv", "role")
+        if ended.code != 0:
+            name = Path(parameters.many(action.settings, "role_argv")[0]).name
+            said = _evidence(ended, hidden)["output"]
+            raise Retryable("command-again", f"{name} {_ending(ended)}: {said}"[:_SHOWN], after_ms=1_000)
+        return _role(ended.output)
 
     async def close(self) -> None:
         """Nothing is kept open between calls."""
@@ -82,6 +139,71 @@ class CommandDriver(Fences):
         if ended.code == 1:
             return Observed("absent", evidence)
         return Observed("unclear", {**evidence, "why": _ending(ended)})
+
+
+_ROLES: Final[Mapping[str, MemberRole]] = {
+    "primary": "primary",
+    "replica": "replica",
+    "detached": "detached",
+    "none": "none",
+}
+
+
+def _role(text: str) -> RoleReport:
+    """What `role_argv` printed. Raises `Retryable` for anything but a JSON object of the documented keys."""
+    try:
+        found = orjson.loads(text)
+        role = _ROLES[found["role"]]
+        numbers = {key: _number(found.get(key)) for key in ("lag_ms", "position")}
+        names = {key: _names(found.get(key, [])) for key in ("confirms", "waits_for")}
+        history = found.get("history", "")
+        if not isinstance(history, str) or (numbers["position"] is not None and not history):
+            raise ValueError("history")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = f"role_argv printed something that is no role: {type(error).__name__}"
+        raise Retryable("command-unreadable", message, "print JSON like {role: primary}", 1_000) from error
+    return RoleReport(
+        role,
+        numbers["lag_ms"],
+        names["confirms"],
+        names["waits_for"],
+        numbers["position"],
+        history[:200],
+    )
+
+
+def _number(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError("no number")
+    return value
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > _NAMES_MAX or not all(isinstance(v, str) for v in value):
+        raise ValueError("no names")
+    return tuple(one[:200] for one in value)
+
+
+def _until(order: Order, end_s: float) -> Order:
+    """The order with the time that is left of it."""
+    left_s = end_s - asyncio.get_running_loop().time()
+    return replace(order, timeout_s=max(0.05, min(order.timeout_s, left_s)))
+
+
+async def _must_be_possible(action: Action, order: Order) -> None:
+    """Raises `Permanent` or `Retryable` with what `check_argv` has against it; nothing was done then."""
+    if not parameters.many(action.settings, "check_argv"):
+        return
+    ended, hidden = await _run(action, order, "check_argv", "check")
+    if ended.code == 0:
+        return
+    said = str(_evidence(ended, hidden)["output"]).strip()
+    words = said or f"check_argv {_ending(ended)}"
+    if ended.code in NOT_DONE_CODES:
+        raise Permanent("command-refused", words)
+    raise Retryable("command-again", words, after_ms=1_000)
 
 
 async def _do(action: Action, order: Order, key: str, what: str) -> Evidence:
@@ -119,7 +241,7 @@ async def _run(action: Action, order: Order, key: str, what: str) -> tuple[Ended
 def _not_there(action: Action, key: str) -> list[str]:
     argv = parameters.many(action.settings, key)
     if not argv:
-        return [] if key == "observe_argv" else [f"{key} is not given"]
+        return [] if key in ("observe_argv", "check_argv") else [f"{key} is not given"]
     if "/" in argv[0] and not argv[0].startswith("/"):
         return [f"{argv[0]} must be a full path, or a name on the PATH"]
     return [] if shutil.which(argv[0]) else [f"{argv[0]} is not there, or may not be run"]
@@ -139,6 +261,9 @@ def _variables(action: Action, order: Order, what: str) -> tuple[dict[str, str],
         "EVAC_EPOCH": str(order.epoch),
         "EVAC_REASON": order.reason,
     }
+    for key in ("host", "port", "name"):
+        if key in action.settings:
+            variables[f"EVAC_{key.upper()}"] = _words(action.settings[key])
     for key, value in action.parameters.items():
         name = re.sub(r"[^A-Z0-9_]", "_", key.upper())
         variables[f"EVAC_PARAMETER_{name}"] = _words(value)

@@ -64,7 +64,6 @@ from evac.drivers.postgres.fence import (
     protected,
     put_aside,
     silent_of,
-    standing_problems,
     undo_demote,
     unfence,
     until_silent,
@@ -85,11 +84,15 @@ from evac.drivers.postgres.link import (
     set_system,
 )
 from evac.drivers.postgres.rejoin import rejoin, rejoin_problems, stopped_here
-from evac.drivers.store_driver import STAYS, StoreDriver, another_primary, only_others
+from evac.drivers.store_driver import (
+    OTHER_PROOFS,
+    STAYS,
+    StoreDriver,
+    another_primary,
+    only_others,
+    standing_problems,
+)
 from evac.model.errors import ActionError, Permanent, Retryable
-
-OTHER_PROOFS = ("lease", "network", "power", "attest", "demote", "none")
-"""Of the parameter `proof`: what somebody else proved. none: policy says that nothing need be fenced."""
 
 
 def promote_problems(action: Action, facts: PostgresFacts, seen: Authority) -> list[str]:
@@ -379,7 +382,7 @@ def _problems(link: Link, action: Action, order: Order, facts: PostgresFacts, se
         return []
     match action.verb:
         case "fence":
-            standing = standing_problems(action, link.member)
+            standing = standing_problems(action, link.member.name)
             return standing + ([] if facts.role == "standby" else ["a primary cannot be cut off"])
         case "promote":
             return promote_problems(action, facts, seen)

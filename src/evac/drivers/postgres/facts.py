@@ -26,6 +26,7 @@ from evac.drivers.capabilities import MemberRole, RoleReport
 from evac.drivers.parameters import stale_token
 from evac.drivers.port import Checked, Evidence, Order
 from evac.drivers.postgres.link import UNREADABLE, Link, SyncSet, literal, parse_sync_set
+from evac.drivers.store_driver import place_problems
 from evac.model.errors import ActionError, Permanent, Retryable
 
 _FACTS = """
@@ -261,7 +262,7 @@ async def precheck_sync(link: Link, candidate: str, sites: Mapping[str, str], ma
     lowered = [] if facts.role == "standby" else await link.rows(_LOWERED)
     problems = [
         *_problems_of_set(facts, candidate),
-        *_problems_of_place(candidate, sites, may_be_lost),
+        *place_problems(candidate, sites, may_be_lost),
         *(
             f"{row['what']} sets {row['setting']}"
             for row in lowered
@@ -296,15 +297,6 @@ def _problems_of_set(facts: PostgresFacts, candidate: str) -> list[str]:
     if seen is None or seen.sync_state not in ("sync", "quorum"):
         problems.append(f"{candidate} does not stream synchronously now")
     return problems
-
-
-def _problems_of_place(candidate: str, sites: Mapping[str, str], may_be_lost: str) -> list[str]:
-    site = sites.get(candidate, "")
-    if not site:
-        return [f"the site of {candidate} is not known"]
-    if may_be_lost and site == may_be_lost:
-        return [f"{candidate} is in {may_be_lost}, the site that may be lost"]
-    return []
 
 
 LOCK = 0x65766163

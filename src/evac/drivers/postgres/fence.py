@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from evac.drivers.parameters import many, text, whole
+from evac.drivers.parameters import many, whole
 from evac.drivers.port import Action, Evidence, Order
 from evac.drivers.postgres.facts import (
     FENCE_MEMBER,
@@ -40,7 +40,7 @@ from evac.drivers.postgres.link import (
     set_system,
     stir,
 )
-from evac.drivers.store_driver import ANSWER_MS, CONNECT_MS, takes_connections
+from evac.drivers.store_driver import ANSWER_MS, CONNECT_MS, standing_problems, takes_connections
 from evac.model.errors import ActionError, Permanent, Retryable
 
 ANSWER_S: Final = ANSWER_MS / 1_000
@@ -103,30 +103,6 @@ def silent_of(peers: Iterable[ReplicaPeer]) -> list[str]:
 
 UPSTREAM_FILE = "evac_upstream"
 """In the data folder: the primary_conninfo that a fence put aside, hex of its bytes."""
-STANDING_MOST_MS = 600_000
-"""A dead primary cannot be prechecked again, so the fact is as old as the loss: detection, confirmation and
-approval all pass before the fence.
-"""
-
-
-def standing_problems(action: Action, member: Member) -> list[str]:
-    """What is wrong with the standing fact that this candidate must confirm every commit of the old primary.
-
-    Parameters: `standing` is the name for which `precheck_sync` held, `standing_age_ms` how long ago,
-    `standing_most_ms` the oldest that is believed.
-    """
-    standing = text(action.parameters, "standing", "")
-    age = whole(action.parameters, "standing_age_ms", 2**53)
-    most = whole(action.parameters, "standing_most_ms", STANDING_MOST_MS)
-    if not standing:
-        return ["it was never prechecked that every commit needs this replica"]
-    if not member.name:
-        return ["the candidate's endpoint has no name, so the prechecked fact cannot be matched"]
-    if standing != member.name:
-        return [f"the prechecked replica is {standing}, not {member.name}"]
-    if age > most:
-        return [f"the precheck is {age} ms old, older than the {most} ms that are believed"]
-    return []
 
 
 def cut_off(facts: PostgresFacts, seen: Authority) -> bool:
@@ -137,7 +113,7 @@ def cut_off(facts: PostgresFacts, seen: Authority) -> bool:
 
 async def fence(link: Link, action: Action, order: Order) -> Evidence:
     """Stops the candidate's WAL receiver for good: from then on nothing the old primary does is confirmed."""
-    if problems := standing_problems(action, link.member):
+    if problems := standing_problems(action, link.member.name):
         raise Permanent("fence-unproven", problems[0], "fence by network, power or a person")
     async with alone(link, order) as seen:
         facts = await read_facts(link)

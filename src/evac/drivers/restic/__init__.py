@@ -13,7 +13,6 @@ DRIVER = DriverSpec(
             "text",
             "as restic writes it, such as `rest:https://backup.example/orders/`",
             needed=("store", "backup"),
-            reaches="host",
         ),
         Setting("password", "secret", "password of the repository", needed=("store", "backup")),
         Setting("user", "text", "who signs in at a rest-server", "none"),
@@ -33,4 +32,5 @@ DRIVER = DriverSpec(
         Setting("program", "text", "the program", "`restic`", reaches="program"),
     ),
     "evac.drivers.restic.driver:ResticDriver",
+    agent_verbs=frozenset({"restore"}),
 )

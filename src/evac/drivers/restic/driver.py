@@ -45,7 +45,7 @@ from evac.drivers.capabilities import (
     TakesBackups,
 )
 from evac.drivers.parameters import many, text, whole
-from evac.drivers.places import manifest_of
+from evac.drivers.places import Manifest, manifest_of
 from evac.drivers.port import Action
 from evac.drivers.programs import given
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -130,6 +130,19 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             missing = ("files that could not be read",)
         return Taken(copy, read, stored, watch.took_ms, missing)
 
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        """Of one folder, its manifest; a copy of several is restored by their full paths, and has another."""
+        paths = tuple(many(action.settings, "paths"))
+        if len(paths) != 1 or not Path(paths[0]).is_dir():
+            return {}
+        try:
+            found = await in_time(
+                lambda: manifest_of(Path(paths[0])), Stopwatch(timeout_s), "reading the source"
+            )
+        except OSError as error:
+            raise Retryable("source-unread", f"{paths[0]} cannot be read: {error.strerror}") from error
+        return _facts(found)
+
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         if level not in (STRUCTURE, READ) or not 1 <= part <= of <= _SLICES:
             raise Permanent("proof-unknown", f"restic proves no level {level}, part {part} of {of}")
@@ -208,12 +221,11 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         argv = ("restore", "--json", "--quiet", "--no-lock", *_bounds(action), what, "--target", str(folder))
         ended = await _tool(action).run(*argv, timeout_s=watch.left_s, allowed=DAMAGED, keeps=(lock,))
         found = await in_time(lambda: manifest_of(folder), watch, "reading what was restored")
-        facts = {"files": found.files, "bytes": found.bytes, "manifest": found.digest}
         wrong = ended.code != 0 or found.bytes != (copy.bytes if copy.bytes is not None else found.bytes)
         if wrong or (copy.files is not None and found.files != copy.files):
             words = f"{found.files} of {copy.files} files and {found.bytes} of {copy.bytes} bytes came back"
             raise Permanent("restore-incomplete", words, "prove the copy, or restore an older one")
-        return Filled(found.bytes, copy.taken_at, facts)
+        return Filled(found.bytes, copy.taken_at, _facts(found))
 
     async def _one(self, tool: Tool, id_: str, wanted: tuple[str, ...], watch: Stopwatch) -> CopyReport:
         found = await tool.json("snapshots", "--json", "--no-lock", id_, timeout_s=watch.left_s)
@@ -376,6 +388,11 @@ def _files(folder: Path) -> dict[str, int]:
         if shelf.is_dir(follow_symlinks=False):
             found |= {one.name: one.stat().st_size for one in os.scandir(shelf) if _PACK.fullmatch(one.name)}
     return found
+
+
+def _facts(found: Manifest) -> dict[str, str | int]:
+    """What a witness compares."""
+    return {"files": found.files, "bytes": found.bytes, "manifest": found.digest}
 
 
 def _is_damage(errors: str) -> bool:

@@ -25,7 +25,7 @@ from evac.drivers.capabilities import (
 )
 from evac.drivers.port import Action, Value, Verb
 from evac.drivers.process.client import agent_of
-from evac.drivers.registry import DRIVERS, can, proves
+from evac.drivers.registry import DRIVERS, can, offers, proves
 from evac.drivers.spec import FENCE
 from evac.engine.boots.binding import Boots, boot_endpoint, boots_of, circuit_action, place_words
 from evac.model.errors import StalePlan
@@ -127,7 +127,7 @@ def _by_hand(ground: Ground, step: Step) -> Action:
 def _first(ground: Ground, subject: str, site: str, *capabilities: type) -> Endpoint | None:
     """The first endpoint there whose driver has one of these capabilities."""
     found = ground.endpoints.get((subject, site), ())
-    return next((endpoint for endpoint in found if can(endpoint.driver, *capabilities)), None)
+    return next((one for one in found if offers(one.driver, one.settings, *capabilities)), None)
 
 
 def _act(verb: Verb, endpoint: Endpoint, **parameters: Value) -> Action:
@@ -368,7 +368,7 @@ def _routers(ground: Ground, service: str, sites: Sequence[str]) -> list[Endpoin
         endpoint
         for site in sites
         for endpoint in ground.endpoints.get((service, site), ())
-        if can(endpoint.driver, RoutesTraffic)
+        if offers(endpoint.driver, endpoint.settings, RoutesTraffic)
     ]
     return sorted(ends, key=lambda e: (DRIVERS[e.driver].answers_are_cached, e.id))
 

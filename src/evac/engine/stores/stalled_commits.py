@@ -28,7 +28,7 @@ from evac.derive.domains import Topology, site_of, topology
 from evac.derive.stores import primary_site
 from evac.drivers.capabilities import Promotes
 from evac.drivers.port import Action
-from evac.drivers.registry import can
+from evac.drivers.registry import offers
 from evac.engine.plans.library import digest_of
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.conductor import Conductor
@@ -152,7 +152,11 @@ def _synchronous_sites(
 
 def _endpoint(estate: Estate, store: str, site: str) -> Endpoint | None:
     return next(
-        (e for e in estate.endpoints if (e.subject, e.at) == (store, site) and can(e.driver, Promotes)),
+        (
+            e
+            for e in estate.endpoints
+            if (e.subject, e.at) == (store, site) and offers(e.driver, e.settings, Promotes)
+        ),
         None,
     )
 

@@ -48,7 +48,8 @@ _TIMES: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,3})?", re.ASCII)
 _ZONE: Final = re.compile(r"([+-])([01][0-9]):([0-5][0-9])", re.ASCII)
 
 
-def _read_money(raw: str) -> formulas.Money:
+def read_money(raw: str) -> formulas.Money:
+    """`1,500 KRW`, `8.00 GBP`. Raises QuantityError."""
     found = _MONEY.fullmatch(raw)
     if found is None:
         raise QuantityError(
@@ -101,7 +102,7 @@ def _read_zone(raw: str) -> int:
 
 _TEXT: Final = {"type": "string"}
 _MONEY_KIND: Final = Scalar(
-    "amount, such as `1500 KRW`", _read_money, lambda m: money_words(m.minor, m.currency), _TEXT
+    "amount, such as `1500 KRW`", read_money, lambda m: money_words(m.minor, m.currency), _TEXT
 )
 _SHARE_KIND: Final = Scalar("share, such as `10 %`", _read_share, lambda v: f"{Fraction(v, 10_000)} %", _TEXT)
 _UPTIME: Final = Scalar(
@@ -193,6 +194,8 @@ _RULE: Final = Record(
         Field("cap", "cap", _MONEY_KIND, "at most this amount"),
         Field("floor", "floor", _MONEY_KIND, "at least this amount, if anything"),
         Field("claim_by", "claim_by", day(), "last day for claims"),
+        Field("first", "first", small_count(1, QUANTITY_LIMIT), "at most so many claims, by receipt"),
+        Field("pool", "pool", _MONEY_KIND, "at most this amount for all claims, by receipt"),
         Field("expires", "expires_days", measure(q.DAYS), "how long the credit can be used", default=0),
         Field("fallback", "fallback", Mapped(reference("channel", "name"), _MONEY_KIND),
               "channel that cannot extend a subscription -> amount instead", default={}),
@@ -310,8 +313,8 @@ def rules_of_data(data: Mapping[str, Any]) -> r.RuleSet:
         values: dict[str, Any] = {
             key: tuple(item) if isinstance(item, list) else item for key, item in row.items()
         }
-        for name in ("cap", "floor"):
-            values[name] = None if row[name] is None else formulas.Money(**row[name])
+        for name in ("cap", "floor", "pool"):
+            values[name] = None if row.get(name) is None else formulas.Money(**row[name])
         values["when"] = r.When(**row["when"])
         fallback = {channel: formulas.Money(**money) for channel, money in row["fallback"].items()}
         values["fallback"] = MappingProxyType(fallback)

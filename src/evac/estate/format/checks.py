@@ -93,6 +93,7 @@ _SECTIONS: Final[Mapping[str, Subject]] = {
     "stores": "store",
     "sites": "site",
     "feeds": "feed",
+    "data_sets": "backup",
 }
 
 

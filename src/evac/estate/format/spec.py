@@ -292,6 +292,7 @@ _LIMITS: Final[tuple[Field, ...]] = (
     Field("promotions_at_once", "promotions_at_once", _AT_ONCE, "promotions at one time"),
     Field("sheds_at_once", "sheds_at_once", _AT_ONCE, "services being stopped at one time"),
     Field("traffic_changes_at_once", "traffic_changes_at_once", _AT_ONCE, "traffic changes at one time"),
+    Field("backups_at_once", "backups_at_once", _AT_ONCE, "backups, checks and restore tests at one time"),
     Field("starts", "starts", rate("low"), "replica starts in any window, over the whole company"),
     Field("hands_at_once", "hands_at_once", _AT_ONCE, "steps that people do by hand at one time"),
     Field(

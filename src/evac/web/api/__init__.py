@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from evac.web.api import estate, incidents, logins, papers, plans, requests, runs, situation
+from evac.web.api import backups, estate, incidents, logins, papers, plans, requests, runs, situation
 
 ROUTERS: Sequence[APIRouter] = (
     situation.router,
@@ -26,6 +26,7 @@ ROUTERS: Sequence[APIRouter] = (
     runs.proofs_router,
     papers.router,
     situation.me_router,
+    backups.router,
     logins.router,
     situation.health_router,
 )

@@ -86,6 +86,9 @@ DONE: Final[Mapping[str, str]] = {
     "opened": "The incident is open.",
     "cleared": "The mark is cleared.",
     "created": "The run is created.",
+    "claim": "Recorded. The decision counts from the next ledger on.",
+    "credits-first": "Approved. One more person must approve these totals.",
+    "credits": "Approved by two persons. The paying tranche can be released.",
 }
 """What a page says after an action, by the word in its address."""
 
@@ -267,15 +270,21 @@ def render(name: str, path: str, now_ms: int, /, **context: Any) -> bytes:
 def problem(told: Mapping[str, Any]) -> bytes:
     """A problem as a page. What its hint says of routes is for programs."""
     wrong = [str(one["at"]).partition(".") for one in told.get("fields", ())]
-    detail = str(told["detail"]).rstrip(".")
-    if told["code"] == "not-found" or any(where == "path" for where, _, _ in wrong):
-        detail = "there is no such page"
-    elif any(where == "query" for where, _, _ in wrong):
+    detail, heading = str(told["detail"]).rstrip("."), "This request failed"
+    missing = told["code"] == "not-found" or any(where == "path" for where, _, _ in wrong)
+    if missing:
+        heading, detail = "Page not found", "There is no page at this address"
+    elif told["status"] == 403:
+        heading = "Not allowed"
+    elif told["status"] >= 500:
+        heading = "Something went wrong"
+    if not missing and any(where == "query" for where, _, _ in wrong):
         names = ", ".join(sorted({name for where, _, name in wrong if where == "query"}))
-        detail = f"no page knows what its address says of {names}"
-    hint = "" if told["code"] in HINTS_FOR_PROGRAMS else str(told["hint"])
+        detail = f"The address has a value for {names} that no page accepts"
+    hint = "" if told["code"] in HINTS_FOR_PROGRAMS else str(told["hint"]).rstrip(".")
     said = detail[:1].upper() + detail[1:]
-    return render("problem.html.j2", "", 0, told=told, detail=said, hint=hint)
+    context = {"heading": heading, "missing": missing, "detail": said, "hint": hint}
+    return render("problem.html.j2", "", 0, told=told, **context)
 
 
 @lru_cache(maxsize=1)
@@ -338,6 +347,14 @@ class Ages:
         at = datetime.fromtimestamp(at_ms / 1_000, UTC)
         shown = at.strftime("%H:%M:%S UTC" if at.date() == self.today else "%Y-%m-%d %H:%M UTC")
         return Markup('<time datetime="{}">{}</time>').format(at.isoformat(timespec="seconds"), shown)
+
+    def iso(self, at_ms: int) -> str:
+        return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="seconds")
+
+    def short(self, at_ms: int) -> str:
+        """`14:17`, or the day where it is another one: for a narrow column."""
+        at = datetime.fromtimestamp(at_ms / 1_000, UTC)
+        return at.strftime("%H:%M" if at.date() == self.today else "%d %b")
 
     def lasts(self, since_ms: int) -> str:
         """`1 min 38 s`, up to now."""

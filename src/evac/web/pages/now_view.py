@@ -18,28 +18,21 @@ from urllib.parse import quote
 from fastapi import Query, Request, Response
 
 from evac.model.errors import EvacError
-from evac.office.facts import Amount, EstateFacts, LossFacts, ServiceAt, ServiceFacts, StoreFacts
-from evac.office.values import ReadyPlan, RunShort, SiteSeen, Situation
+from evac.office.facts import Amount, EstateFacts, ServiceAt, ServiceFacts, StoreFacts
+from evac.office.values import RunShort, SiteSeen, Situation
 from evac.run.values import CORRUPT
 from evac.views.situation_view import lost_words, rivals_hint, rivals_words, service_words, store_words
 from evac.views.words import listed, number, plural
 from evac.web.api.shapes import LIMIT_MOST
 from evac.web.pages import frame
 from evac.web.pages.fire import fire_context, fire_of
+from evac.web.pages.losses_view import can_lose, gravest, kinds, losses_context, site_losses, tally
 from evac.web.room import room_of
 
 UNWELL_MOST: Final = 30
-LOSSES_MOST: Final = 12
 STORES_MOST: Final = 10
-NOTICES_MOST: Final = 12
+NOTICES_MOST: Final = 8
 NO_FAMILY: Final = "-"
-KINDS: Final = (
-    ("site", "site", "sites"),
-    ("group", "shared fate", "shared fates"),
-    ("hall", "hall", "halls"),
-    ("feed", "power feed", "power feeds"),
-    ("rack", "rack", "racks"),
-)
 STATE_CLASS: Final[Mapping[str, str]] = {
     "healthy": "ok",
     "suspect": "warning",
@@ -49,14 +42,6 @@ STATE_CLASS: Final[Mapping[str, str]] = {
     "unwatched": "unknown",
 }
 STATE_WORDS: Final[Mapping[str, str]] = {"isolated": "cut off", "unwatched": "not watched"}
-VERDICT_CLASS: Final = {"loss": "error", "unknown": "unknown", "degraded": "warning", "ok": "ok"}
-VERDICT_WORDS: Final = {
-    "loss": "services are lost",
-    "unknown": "cannot be judged",
-    "degraded": "no service is lost",
-    "ok": "nothing stops",
-}
-RANK: Final = {"loss": 0, "unknown": 1, "degraded": 2, "ok": 3}
 UNWELL: Final = frozenset({"suspect", "lost", "isolated"})
 LEFT: Final = frozenset({"lost", "evacuated", "evacuating"})
 
@@ -83,25 +68,63 @@ def now_context(now: Situation, facts: EstateFacts | None, at_ms: int) -> dict[s
         "notices": now.notices[::-1][:NOTICES_MOST],
         "facts": facts,
         "marked": _marked(now, at_ms),
+        "lose": None,
+        "links": [],
+        "health": _health(now),
     }
     if facts is None:
         return shared
     unwell = _unwell(facts, seen)
     return shared | {
+        "lose": can_lose(now, facts),
+        "links": _links(now),
+        "tally": tally(facts),
+        "health": _health(now),
         "sites": [_site(site, facts, now) for site in now.sites],
         "site_ids": [site.id for site in now.sites],
-        "site_losses": list(_site_losses(now, facts)),
-        "kinds": list(_kinds(facts)),
-        "gravest": _gravest(facts),
+        "site_losses": list(site_losses(now, facts)),
+        "kinds": list(kinds(facts)),
+        "gravest": gravest(facts),
         "families": list(_families(facts, seen)),
         "unwell": unwell[:UNWELL_MOST],
         "unwell_rest": number(max(0, len(unwell) - UNWELL_MOST)),
         "unwell_more": len(unwell) > UNWELL_MOST,
         "rooms": list(_rooms(facts)),
         "away": _away(facts, at_ms),
-        "restores": _restores(facts.stores),
         "findings": _findings(facts),
     }
+
+
+def _links(now: Situation) -> list[dict[str, Any]]:
+    """Between neighbours of two or three sites, as the votes of witnesses have it; the last closes the
+    triangle. Empty for other numbers of sites, which are shown without links.
+    """
+    ids = [site.id for site in now.sites]
+    if len(ids) not in (2, 3):
+        return []
+    says = {(vote.witness, site.id): vote.opinion for site in now.sites for vote in site.votes if vote.fresh}
+    pairs = [(ids[n], ids[n + 1]) for n in range(len(ids) - 1)]
+    found = []
+    for one, other in (*pairs, *(((ids[0], ids[-1]),) if len(ids) == 3 else ())):
+        heard = [says[pair] for pair in ((one, other), (other, one)) if pair in says]
+        down = any(opinion != "up" for opinion in heard)
+        words = "does not answer" if down else "see each other" if len(heard) == 2 else "not watched"
+        if not down and len(heard) == 1:
+            words = "watched one way"
+        found.append({"words": words, "down": down, "ends": f"{one} and {other}"})
+    return found
+
+
+def _health(now: Situation) -> str:
+    """Of evac itself: who leads, who votes, where its state is kept."""
+    leads = f"leader {now.leader.site}, {_term(now)}" if now.leader.owner else "no leader"
+    votes = f"{len(now.quorum.voting)} of {len(now.sites)} sites vote, {now.quorum.needed} needed"
+    kept = (
+        "survives the loss of any one site"
+        if now.quorum.survives
+        else "does not survive the loss of its site"
+    )
+    return f"{leads}; {votes}; store {now.quorum.store} {kept}"
 
 
 def words_of(state: str) -> str:
@@ -135,7 +158,8 @@ def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
         return f"{now.problem[:1].upper()}{now.problem[1:]}.", "unknown"
     watched = [site for site in now.sites if site.state == "healthy"]
     if len(watched) == len(now.sites) and watched:
-        return f"All {plural(len(watched), 'site')} answer. {_acting(now)}", "ok"
+        acting = f" {_acting(now)}" if now.open_runs else ""
+        return f"All {plural(len(watched), 'site')} answer.{acting}", "ok"
     unknown = len(now.sites) - len(watched)
     return f"{plural(unknown, 'site')} of {len(now.sites)} cannot be judged. {_acting(now)}", "unknown"
 
@@ -180,41 +204,48 @@ def _warnings(now: Situation) -> list[str]:
 
 
 def _cards(now: Situation, facts: EstateFacts | None) -> Iterator[dict[str, str]]:
-    leader = now.leader
-    nobody = _neither(now) or "nothing moves"
-    yield _card(
-        "leads",
-        leader.site or "nobody",
-        _term(now) if leader.owner else nobody,
-        "" if leader.owner else "error",
-    )
-    voting = len(now.quorum.voting)
-    enough = voting >= now.quorum.needed
-    yield _card(
-        "sites that vote",
-        f"{voting} of {len(now.sites)}",
-        f"{now.quorum.needed} are needed: {listed(list(now.quorum.voting)) or 'no witness votes'}",
-        "ok" if enough else "warning" if voting else "unknown",
-    )
+    """Readiness: plans, backups, drills, findings, runs."""
     waits = sum(1 for run in now.open_runs if run.waits)
-    more = f"{plural(waits, 'waits', 'wait')} for a person" if waits else "none waits for a person"
-    yield _card("runs under way", str(len(now.open_runs)), more, "warning" if waits else "")
+    current = sum(1 for one in now.drawer if one.plan and one.current)
+    oldest = min((one.at_ms for one in now.drawer if one.plan), default=0)
+    age = f"Oldest {frame.Ages(now.at_ms).ago(oldest)}" if oldest else "The leading controller makes them"
+    yield _card(
+        "Plans ready",
+        f"{number(current)} of {number(len(now.drawer))}",
+        age,
+        "" if current == len(now.drawer) and current else "warning",
+    )
     if facts is not None:
-        sites = [loss for loss in facts.losses if loss.kind == "site"]
-        bad = [loss.domain for loss in sites if loss.verdict == "loss"]
-        doubt = [loss.domain for loss in sites if loss.verdict == "unknown"]
-        partly = [loss.domain for loss in sites if loss.verdict == "degraded" and _exceptions(loss)]
-        more = f"no service is lost; not all is restored in time after {listed(partly)}"
-        if not partly:
-            more = "every site can be lost" if sites else "no site is left to lose"
-        if doubt:
-            more = f"cannot be judged: {listed(doubt)}"
-        yield _card(
-            "sites that may not be lost",
-            f"{len(bad)} of {len(sites)}",
-            listed(bad) or more,
-            "error" if bad else "unknown" if doubt else "warning" if partly or not sites else "ok",
-        )
+        yield _backups(_restores(facts.stores))
+        yield _drills(facts)
+        counts = Counter(finding.severity for finding in facts.findings)
+        told = f"{plural(counts['error'], 'error')}, {plural(counts['warning'], 'warning')}"
+        state = "error" if counts["error"] else ""
+        yield _card("Findings open", number(len(facts.findings)), told, state)
+    more = (
+        f"{number(waits)} {'waits' if waits == 1 else 'wait'} for a person"
+        if waits
+        else "None waits for a person"
+    )
+    yield _card("Runs under way", str(len(now.open_runs)), more, "warning" if waits else "")
+
+
+def _backups(found: Mapping[str, Any]) -> dict[str, str]:
+    """How many stores have a backup that was restored and checked."""
+    never = f"Never: {found['never_names']}" if found["never"] else ""
+    bare = f"{plural(found['bare'], 'store')} without a known backup" if found["bare"] else ""
+    more = "; ".join(part for part in (never, bare) if part) or "All of them"
+    state = "warning" if found["never"] or found["bare"] else ""
+    return _card("Backups restored and checked", f"{found['done']} of {found['count']}", more, state)
+
+
+def _drills(facts: EstateFacts) -> dict[str, str]:
+    """How many sites with services were rehearsed."""
+    sites = [site for site in facts.sites if site.services]
+    never = [site.id for site in sites if site.drilled is None]
+    more = f"Never: {listed(never)}" if never else "Every site with services"
+    state = "warning" if never else ""
+    return _card("Sites drilled", f"{len(sites) - len(never)} of {len(sites)}", more, state)
 
 
 def _term(now: Situation) -> str:
@@ -235,6 +266,8 @@ def _site(site: SiteSeen, facts: EstateFacts, now: Situation) -> dict[str, Any]:
         "words": words_of(site.state),
         "facts": known,
         "leads": now.leader.site == site.id,
+        "primaries": listed([store.id for store in facts.stores if store.primary.split("/")[0] == site.id]),
+        "replicas": sum(at.replicas for one in facts.services for at in one.sites if at.site == site.id),
         "room": [one for one in map(share, amounts[:2]) if one],
         "kinds": ", ".join(site.kinds),
         "left": site.mark in LEFT,
@@ -285,46 +318,6 @@ def _run(run: RunShort) -> dict[str, Any]:
     }
 
 
-def _site_losses(now: Situation, facts: EstateFacts) -> Iterator[dict[str, Any]]:
-    ready = {plan.scenario: plan for plan in now.drawer}
-    days = {domain.id: domain.drilled for domain in facts.domains}
-    for loss in sorted((one for one in facts.losses if one.kind == "site"), key=_gravity):
-        yield loss_row(loss) | {
-            "plan": _plan_words(ready.get(loss.domain)),
-            "plan_ms": _plan_ms(ready.get(loss.domain)),
-            "drilled": days.get(loss.domain),
-        }
-
-
-def _plan_words(plan: ReadyPlan | None) -> str:
-    if plan is None:
-        return "none"
-    if plan.problem:
-        return f"none: {plan.problem}"
-    if plan.current is False:
-        return "of an older estate" if plan.estate else "not judged yet"
-    return "ready"
-
-
-def _plan_ms(plan: ReadyPlan | None) -> int:
-    return plan.at_ms if plan is not None and plan.plan else 0
-
-
-def _exceptions(loss: LossFacts) -> str:
-    """What does not come back in full and in time, of a loss that takes no service for good."""
-    if loss.late:
-        return "restored too late"
-    if loss.sheds:
-        return "lower tiers are shed"
-    return "restored in part" if loss.degraded else ""
-
-
-def verdict_words(loss: LossFacts) -> str:
-    if loss.verdict == "degraded":
-        return _exceptions(loss) or "everything comes back"
-    return VERDICT_WORDS[loss.verdict]
-
-
 def _marked(now: Situation, at_ms: int) -> list[dict[str, str]]:
     """What is marked as lost or evacuated, with where to clear it; nothing of it waits for an audit."""
     known = {one.domain: lost_words(one, at_ms) for one in now.lost}
@@ -339,44 +332,6 @@ def _away(facts: EstateFacts, at_ms: int) -> dict[str, Any]:
     words = [store_words(one, at_ms) for one in facts.stores_away]
     words += [service_words(one, at_ms) for one in facts.services_away]
     return {"words": words[:UNWELL_MOST], "rest": max(0, len(words) - UNWELL_MOST)}
-
-
-def loss_row(loss: LossFacts) -> dict[str, Any]:
-    """A loss in words."""
-    return {
-        "domain": loss.domain,
-        "verdict": verdict_words(loss),
-        "state": VERDICT_CLASS[loss.verdict],
-        "text": loss.what or f"{plural(loss.down, 'service')} down",
-        "because": loss.because,
-        "people": loss.people_down,
-        "worst_ms": loss.worst_recovery_ms if loss.recovers else None,
-    }
-
-
-def _gravity(loss: LossFacts) -> tuple[int, int, int, str]:
-    return (RANK[loss.verdict], -loss.never_back, -loss.people_down, loss.domain)
-
-
-def _kinds(facts: EstateFacts) -> Iterator[dict[str, Any]]:
-    """How losses of each kind end, with a link to all of them."""
-    for kind, one, many in KINDS:
-        counts = Counter(loss.verdict for loss in facts.losses if loss.kind == kind)
-        if counts:
-            told = [f"{VERDICT_WORDS[v]} in {number(counts[v])}" for v in RANK if counts[v]]
-            gravest = next(v for v in RANK if counts[v])
-            yield {
-                "kind": kind,
-                "name": plural(counts.total(), one, many),
-                "words": "; ".join(told),
-                "state": VERDICT_CLASS[gravest],
-            }
-
-
-def _gravest(facts: EstateFacts) -> list[dict[str, Any]]:
-    """The gravest losses below a site that take something for good or cannot be judged."""
-    found = [x for x in facts.losses if x.kind != "site" and x.verdict in ("loss", "unknown")]
-    return [loss_row(loss) for loss in sorted(found, key=_gravity)[:LOSSES_MOST]]
 
 
 def _families(facts: EstateFacts, seen: Mapping[str, SiteSeen]) -> Iterator[dict[str, Any]]:
@@ -480,7 +435,7 @@ def _restores(stores: Sequence[StoreFacts]) -> dict[str, Any]:
     never = sorted(store.id for store in kept if store.restored is None)
     newest: date | None = done[-1][0] if done else None
     return {
-        "stores": plural(len(stores), "store"),
+        "count": len(stores),
         "kept": len(kept),
         "bare": len(stores) - len(kept),
         "done": len(done),
@@ -507,22 +462,6 @@ def family_context(now: Situation, facts: EstateFacts, family: str) -> dict[str,
         "family": family or "no family",
         "site_ids": list(seen),
         "rows": sorted(rows, key=lambda row: (row["tier_key"], -row["people_key"], row["id"])),
-    }
-
-
-def losses_context(facts: EstateFacts, kind: str, begin: int, most: int) -> dict[str, Any]:
-    """Losses of one kind, gravest first, so many from a place on."""
-    found = sorted((loss for loss in facts.losses if loss.kind == kind), key=_gravity)
-    name = next(many for one, _, many in KINDS if one == kind)
-    return {
-        "kind": kind,
-        "name": name,
-        "rows": [loss_row(loss) for loss in found[begin : begin + most]],
-        "begin": begin,
-        "end": min(len(found), begin + most),
-        "total": len(found),
-        "before": max(0, begin - most) if begin else None,
-        "after": begin + most if begin + most < len(found) else None,
     }
 
 

@@ -31,7 +31,8 @@ from evac.web.api.runs import plan_of
 from evac.web.api.shapes import Digest
 from evac.web.pages import frame
 from evac.web.pages.create_run import PATH, leaving
-from evac.web.pages.now_view import LEFT, loss_row
+from evac.web.pages.losses_view import loss_row
+from evac.web.pages.now_view import LEFT
 from evac.web.room import room_of
 
 PAGE: Final = frame.Page(PATH, "Plans", icon="plans", group="Prepare")

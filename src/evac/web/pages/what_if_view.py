@@ -24,7 +24,7 @@ from evac.views import capacity_chart, svg
 from evac.views.words import duration, listed, number, people, plural
 from evac.web.api.runs import plan_of
 from evac.web.pages import frame
-from evac.web.pages.now_view import KINDS, VERDICT_CLASS, VERDICT_WORDS
+from evac.web.pages.losses_view import KINDS, VERDICT_CLASS, VERDICT_WORDS
 from evac.web.pages.plan_view import capacity_bar
 from evac.web.pages.what_if_graph import graph, gravity, row_of
 from evac.web.room import WarRoom, room_of

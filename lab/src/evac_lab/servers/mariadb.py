@@ -1,0 +1,161 @@
+"""Real MariaDB servers on given loopback addresses: small, with GTIDs, and read-only from every start on.
+
+A new server begins as a copy of an empty data folder, which is made once: `mariadb-install-db` takes seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from evac_lab.process import OneProcess, Process, ServerFailed, find_program, give_to, may_change_user
+
+PACKAGE: Final = "mariadb-server"
+SYSTEM_USER: Final = "mysql"
+RIGHTS: Final = (
+    "BINLOG ADMIN",
+    "CONNECTION ADMIN",
+    "PROCESS",
+    "READ_ONLY ADMIN",
+    "RELOAD",
+    "REPLICATION MASTER ADMIN",
+    "REPLICATION SLAVE",
+    "REPLICATION SLAVE ADMIN",
+    "SLAVE MONITOR",
+)
+"""What the driver's account may do everywhere."""
+_SMALL: Final = (
+    "innodb_log_file_size = 4M",
+    "innodb_autoextend_increment = 1",
+    "innodb_buffer_pool_size = 8M",
+    "innodb_undo_tablespaces = 0",
+    "innodb_data_file_path = ibdata1:4M:autoextend",
+    "innodb_temp_data_file_path = ibtmp1:4M:autoextend",
+    "aria_log_file_size = 8M",
+    "aria_pagecache_buffer_size = 1M",
+    "key_buffer_size = 1M",
+    "performance_schema = OFF",
+)
+
+
+@dataclass(slots=True)
+class MariadbServer(OneProcess):
+    """One server. number: its server id."""
+
+    name: str
+    host: str
+    port: int
+    folder: Path
+    number: int
+    password: str
+    process: Process = field(init=False)
+
+    def __post_init__(self) -> None:
+        argv = (find_program("mariadbd", PACKAGE), f"--defaults-file={self.folder / 'my.cnf'}")
+        user = SYSTEM_USER if may_change_user() else ""
+        self.process = Process(
+            f"mariadb {self.name}", argv, self.folder / "mariadb.log", user, cwd=self.folder / "data"
+        )
+
+    def start(self, timeout_s: float = 20.0) -> None:
+        """Starts it and waits until it answers."""
+        self.process.start()
+        self.process.wait_until(self.answers, timeout_s)
+
+    def answers(self) -> bool:
+        """Whether it sends its greeting."""
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1.0) as link:
+            link.settimeout(1.0)
+            return len(link.recv(64)) > 8
+        return False
+
+    def sql(self, *statements: str) -> str:
+        """Runs statements with the client of the system, past every driver; what it prints."""
+        argv = [find_program("mariadb", "mariadb-client"), "--no-defaults", f"--host={self.host}"]
+        argv += [f"--port={self.port}", "--protocol=tcp", "--user=admin", "--skip-column-names", "--skip-ssl"]
+        done = subprocess.run(
+            argv,
+            input=";\n".join(statements),
+            env={"MYSQL_PWD": self.password},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        if done.returncode:
+            raise ServerFailed("server-sql", f"{self.name}: {done.stderr[-400:]}")
+        return done.stdout
+
+
+def install(folder: Path) -> Path:
+    """An empty data folder, to make servers of. Raises `MissingProgram`."""
+    argv = [find_program("mariadb-install-db", PACKAGE), "--no-defaults", f"--datadir={folder}"]
+    argv += ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
+    argv += [f"--{line.replace(' ', '').replace('_', '-')}" for line in _SMALL]
+    argv += ["--user=root"] if may_change_user() else []
+    made = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    if made.returncode:
+        raise ServerFailed("server-install", f"mariadb-install-db: {made.stdout[-400:]}{made.stderr[-400:]}")
+    return folder
+
+
+def mariadb(
+    folder: Path,
+    host: str,
+    port: int,
+    name: str,
+    number: int,
+    *,
+    template: Path,
+    password: str,
+    confirms: bool = True,
+) -> MariadbServer:
+    """A server under `folder`, not started. It is read-only whenever it starts: a promotion lets it write.
+    confirms: whether it tells its primary what it has stored.
+    """
+    folder.mkdir(parents=True)
+    shutil.copytree(template, folder / "data")
+    (folder / "evac.sql").write_text(
+        "SET sql_log_bin = 0;\n"
+        f"CREATE USER IF NOT EXISTS evac@'%' IDENTIFIED BY '{password}';\n"
+        f"GRANT {', '.join(RIGHTS)} ON *.* TO evac@'%';\n"
+        "GRANT CREATE, SELECT, INSERT, DELETE ON evac.* TO evac@'%';\n"
+        f"CREATE USER IF NOT EXISTS admin@'%' IDENTIFIED BY '{password}';\n"
+        "GRANT ALL ON *.* TO admin@'%';\n"
+    )
+    (folder / "my.cnf").write_text(
+        "\n".join(
+            (
+                "[mariadbd]",
+                f"datadir = {folder / 'data'}",
+                f"socket = {folder / 'socket'}",
+                f"bind_address = {host}",
+                f"port = {port}",
+                f"init_file = {folder / 'evac.sql'}",
+                "skip_name_resolve",
+                "feedback = OFF",
+                f"server_id = {number}",
+                f"report_host = {name}",
+                f"report_port = {port}",
+                "log_bin = log",
+                "log_slave_updates = ON",
+                "gtid_strict_mode = ON",
+                "sync_binlog = 1",
+                "innodb_flush_log_at_trx_commit = 1",
+                "read_only = ON",
+                "init_rpl_role = SLAVE",
+                f"rpl_semi_sync_slave_enabled = {'ON' if confirms else 'OFF'}",
+                "slave_net_timeout = 4",
+                "character_set_server = utf8mb4",
+                *_SMALL,
+                "",
+            )
+        )
+    )
+    give_to(SYSTEM_USER, folder)
+    return MariadbServer(name, host, port, folder, number, password)

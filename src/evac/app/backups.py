@@ -1,0 +1,198 @@
+"""Use cases of backups: the matrix, the data of tools, jobs that a person asks for, and the scheduler."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from evac.backup.evidence import Evidence
+from evac.backup.jobs import Worker
+from evac.backup.known import Job
+from evac.backup.schedule import Entry, entries_of, entry_for
+from evac.backup.scheduler import AT_ONCE, Say, Scheduler
+from evac.derive.backups import verdicts
+from evac.derive.domains import topology
+from evac.drivers.registry import Drivers
+from evac.engine.clock import Clock, SystemClock
+from evac.engine.runs.open_runs import OPEN
+from evac.engine.stores.guards import HOLD_KEY
+from evac.model.backup import BackupEvent, BackupFacts, DataVerdict
+from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.estate import Estate
+from evac.model.run_policy import RunPolicy
+from evac.store.opening import open_store
+from evac.store.port import Store
+from evac.views.backup_view import BackupsDocument, ToolRow, backups_document
+
+SCRATCH: Final = "EVAC_RESTORE_TESTS"
+
+
+def matrix(estate: Estate, facts: BackupFacts, now_ms: int) -> BackupsDocument:
+    """Every data set, what its policy asks and what is proven."""
+    return backups_document(estate.name, verdicts(topology(estate), facts, now_ms), facts, now_ms)
+
+
+def tools(estate: Estate, facts: BackupFacts, now_ms: int) -> list[ToolRow]:
+    """What the services that recovery needs need themselves, and what its backups are worth."""
+    found = {one.data_set: one for one in verdicts(topology(estate), facts, now_ms)}
+    rows = []
+    for role, services in sorted(estate.tools.items()):
+        for service in services:
+            names = _data_of(estate, service)
+            rows += [_tool_row(role, service, found[name]) for name in names]
+            if not names:
+                words = "the estate names no data of it: list it under data_sets with used_by"
+                rows.append(ToolRow(role, service, "", "unknown", words))
+    return rows
+
+
+def _data_of(estate: Estate, service: str) -> list[str]:
+    """Stores and data sets that a service hard-needs, directly or through other services."""
+    needs = {one.id: one.needs for one in estate.services}
+    reached, work, families = {service}, [service], set()
+    while work:
+        for need in needs.get(work.pop(), ()):
+            if not need.hard:
+                continue
+            if need.kind == "store":
+                families.add(need.target)
+            elif need.target not in reached:
+                reached.add(need.target)
+                work.append(need.target)
+    stores = [store.id for store in estate.stores if store.family in families]
+    return stores + [data.id for data in estate.data_sets if reached & {*data.used_by}]
+
+
+def _tool_row(role: str, service: str, verdict: DataVerdict) -> ToolRow:
+    if verdict.state == "waived":
+        words = verdict.policy.waived or ""
+    elif not verdict.copies:
+        words = "no backup"
+    elif verdict.digits:
+        missed: list[str] = [one.name for one in verdict.digits if one.state != "met"]
+        missed += ["rpo"] if verdict.rpo not in (None, "met") else []
+        words = f"not met: {', '.join(missed)}" if missed else f"{len(verdict.copies)} backups, all proven"
+    else:
+        words = "no policy"
+    return ToolRow(role, service, verdict.data_set, verdict.state, words)
+
+
+def scratch_folder() -> Path:
+    """Where restore tests have their places: `EVAC_RESTORE_TESTS`, else a folder of this user."""
+    named = os.environ.get(SCRATCH)
+    if named:
+        return Path(named).absolute()
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "evac" / "restore-tests"
+
+
+async def blocked(store: Store, policy: RunPolicy, sites: frozenset[str], now_ms: int) -> tuple[str, str]:
+    """Why no backup may begin at these sites now: a hold, an open run, maintenance. Raises Unavailable."""
+    entry = await store.get(HOLD_KEY)
+    if entry is not None:
+        told = orjson.loads(entry.value)
+        who = told.get("who", "someone") if isinstance(told, dict) else "someone"
+        return "hold", f"{who} holds everything"
+    runs = await store.list(OPEN, limit=1)
+    if runs:
+        return "incident", f"run {runs[0].key.removeprefix(OPEN)} is open"
+    for window in policy.windows:
+        if window.begin_ms <= now_ms < window.end_ms and (not window.sites or sites & set(window.sites)):
+            return "maintenance", window.reason or "maintenance of these sites"
+    return "", ""
+
+
+def scheduler_of(
+    estate: Callable[[], Estate],
+    policy: Callable[[], RunPolicy],
+    store: Store,
+    drivers: Drivers,
+    clock: Clock,
+    owner: str,
+    say: Say,
+) -> Scheduler:
+    """The scheduler of a controller. estate: as its files declare it now."""
+    evidence = Evidence(store)
+    made: dict[str, Any] = {"of": None, "table": ()}
+
+    def timetable() -> Sequence[Entry]:
+        if made["of"] is not (now := estate()):
+            made.update(of=now, table=entries_of(now))
+        table: Sequence[Entry] = made["table"]
+        return table
+
+    def nothing_stands_against(sites: frozenset[str]) -> Awaitable[tuple[str, str]]:
+        return blocked(store, policy(), sites, clock.now_ms())
+
+    worker = Worker(store, evidence, drivers, clock, scratch_folder(), owner)
+    return Scheduler(timetable, worker, evidence, clock, nothing_stands_against, say, at_once(estate()))
+
+
+def at_once(estate: Estate) -> int:
+    """How many jobs may run at one time."""
+    return estate.limits.backups_at_once or AT_ONCE
+
+
+async def perform(
+    url: str,
+    estate: Estate,
+    policy: RunPolicy,
+    job: Job,
+    data_set: str,
+    copy: str,
+    who: str,
+    anyway: bool,
+    tell: Callable[[str], None],
+) -> list[BackupEvent]:
+    """Does a job on each backup of a data set, or on one of them, now and here. Raises InvalidInput for what
+    the estate does not have, NotAllowed while something stands against it, LockHeld, Unavailable.
+    """
+    entries = _asked(estate, job, data_set, copy)
+    store, drivers, clock = open_store(url), Drivers(), SystemClock()
+    try:
+        sites = frozenset(entry.endpoint.at for entry in entries)
+        why = ("", "") if anyway else await blocked(store, policy, sites, clock.now_ms())
+        if why[0]:
+            raise NotAllowed(why[0], f"nothing was started: {why[1]}", "wait for its end, or say --anyway")
+        evidence = Evidence(store)
+        worker = Worker(store, evidence, drivers, clock, scratch_folder(), f"{who}/{os.getpid()}")
+        events = []
+        for entry in entries:
+            tell(f"{entry.job} of {entry.data_set} at {entry.copy}")
+            task = entry.task(clock.now_ms(), await evidence.known(entry.data_set), who)
+            events.append(await worker.do(task))
+        return events
+    finally:
+        await drivers.close()
+        await store.close()
+
+
+def _asked(estate: Estate, job: Job, data_set: str, copy: str) -> list[Entry]:
+    every = [(one.id, one.backups) for one in estate.stores]
+    every += [(one.id, one.backups) for one in estate.data_sets]
+    backups = next((backups for name, backups in every if name == data_set), None)
+    if backups is None:
+        has = ", ".join(name for name, found in every if found) or "none with a backup"
+        raise InvalidInput("data-set-unknown", f"the estate has no data set {data_set}", f"it has: {has}")
+    names = [backup.name for backup in backups if copy in ("", backup.name)]
+    entries = []
+    for name in names:
+        wanted: Job = job
+        origin = next(backup.copied_from for backup in backups if backup.name == name)
+        if job == "take" and origin is not None:
+            wanted = "copy"
+        entry = entry_for(estate, data_set, name, wanted)
+        if entry is not None:
+            entries.append(entry)
+    if not entries:
+        known = ", ".join(backup.name for backup in backups if backup.endpoint) or "none with an endpoint"
+        raise InvalidInput(
+            "backup-not-driven",
+            f"no backup {copy + ' ' if copy else ''}of {data_set} can do that",
+            f"backups with an endpoint: {known}",
+        )
+    return sorted(entries, key=lambda entry: entry.job == "copy")

@@ -1,0 +1,289 @@
+"""Asks every endpoint of an estate, without changing anything, whether it can do what plans will ask of it.
+
+What an endpoint can do is declared by its driver; whether it can do it now, the real system says: a role, an
+observation, a probe. For each service and store follows who does what when a site is lost: evac, a person, or
+nobody. Endpoints are chosen as `engine.runs.step_actions` chooses them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from evac.app.observing import AT_ONCE, action_of, standing_facts
+from evac.derive.domains import Topology, site_of, topology
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    BootsServers,
+    Fences,
+    Promotes,
+    ProvesSync,
+    ReportsRole,
+    RoutesTraffic,
+    RunsUnits,
+    Subject,
+    SwitchesPower,
+    TakesBackups,
+    Verifies,
+)
+from evac.drivers.port import Action, Order, Value, Verb
+from evac.drivers.registry import Drivers, offers, proves, spec_of
+from evac.drivers.spec import FENCE
+from evac.engine.runs.dry_run import ASKING_TOKEN
+from evac.engine.stores.guards import WHOLE
+from evac.model.errors import EvacError
+from evac.model.estate import Endpoint, Estate, Service, Store
+from evac.model.run_policy import RunPolicy
+from evac.views.doctor_view import Ability, Diagnosis, Verdict
+
+ASK_S: Final = 5.0
+_BY_OTHERS: Final = (BootsServers, SwitchesPower)
+"""Capabilities of which `evac observe --power` asks."""
+_OBSERVED: Final[tuple[tuple[type, Verb], ...]] = (
+    (RunsUnits, "scale"),
+    (RoutesTraffic, "shift"),
+    (Verifies, "verify"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one endpoint said to one question. An empty code: it can."""
+
+    capability: type
+    code: str = ""
+    why: str = ""
+    next: str = ""
+    said: str = ""
+    """What it is now, in words."""
+
+
+async def ask(
+    estate: Estate, endpoint: Endpoint, drivers: Drivers, within_s: float = ASK_S
+) -> tuple[Answer, ...]:
+    """An answer for each capability for which plans ask the endpoint. Changes nothing and never raises."""
+    spec, subject = spec_of(endpoint.driver), subject_of(estate, endpoint)
+    found = () if spec is None else spec.serves(subject, endpoint.settings)
+    return tuple([await _answer(endpoint, one, drivers, within_s) for one in _questions(endpoint, found)])
+
+
+def subject_of(estate: Estate, endpoint: Endpoint) -> Subject:
+    """What an endpoint is for."""
+    if any(store.id == endpoint.subject for store in estate.stores):
+        return "store"
+    if any(service.id == endpoint.subject for service in estate.services):
+        return "service"
+    return "site" if endpoint.subject == endpoint.at else "feed"
+
+
+def _questions(endpoint: Endpoint, declared: Iterable[type]) -> tuple[type, ...]:
+    """Capabilities to ask for, each by a question of its own."""
+    if FENCE in endpoint.settings:
+        return (Fences,)
+    asked = (ReportsRole, RunsUnits, RoutesTraffic, Verifies, TakesBackups)
+    found = tuple(one for one in asked if one in declared)
+    is_for_power = any(one in declared for one in _BY_OTHERS)
+    return found or ((AnswersProbe,) if AnswersProbe in declared and not is_for_power else ())
+
+
+async def _answer(endpoint: Endpoint, capability: type, drivers: Drivers, within_s: float) -> Answer:
+    try:
+        async with asyncio.timeout(within_s + 1):
+            return await _asked(endpoint, capability, drivers, within_s)
+    except EvacError as error:
+        return Answer(capability, error.code, error.message, error.hint)
+    except TimeoutError:
+        why = f"{endpoint.driver} does not answer in {within_s:g} s"
+        return Answer(capability, "no-answer", why, "check that it runs, and the network")
+    except OSError as error:
+        why = f"{endpoint.driver} does not answer: {error.strerror or type(error).__name__}"
+        return Answer(capability, "no-answer", why, "check that it runs, and the network")
+
+
+async def _asked(endpoint: Endpoint, capability: type, drivers: Drivers, within_s: float) -> Answer:
+    action = action_of(endpoint)
+    if capability is ReportsRole:
+        report = await drivers.able(endpoint.driver, ReportsRole).report_role(action, within_s)
+        return Answer(capability, said=report.role)
+    if capability is TakesBackups:
+        listing = await drivers.able(endpoint.driver, TakesBackups).list_copies(action, within_s)
+        return Answer(capability, said=f"{len(listing.copies)} copies")
+    if capability is AnswersProbe:
+        probe = await drivers.able(endpoint.driver, AnswersProbe).probe(action, within_s)
+        return Answer(capability) if probe.up else Answer(capability, "probe-down", probe.detail)
+    driver = drivers.get(endpoint.driver)
+    order = Order("doctor", endpoint.id, 1, ASKING_TOKEN, 0, "doctor", within_s, "doctor", dry_run=True)
+    observed = await driver.observe(_observation(endpoint, capability), order)
+    if observed.outcome != "unclear":
+        return Answer(capability, said=observed.outcome)
+    evidence = observed.evidence
+    why = str(evidence.get("why") or evidence.get("problem") or "it cannot tell what it is now")
+    return Answer(capability, str(evidence.get("code", "unclear")), why, "run its check by hand")
+
+
+def _observation(endpoint: Endpoint, capability: type) -> Action:
+    """The question whether something is so already that plans ask of such an endpoint."""
+    if capability is Fences:
+        verb: Verb = "fence"
+        given: dict[str, Value] = {"proof": str(endpoint.settings[FENCE])}
+    else:
+        verb, given = dict(_OBSERVED)[capability], {}
+    if verb == "scale":
+        given = {"replicas": 1}
+    elif verb == "shift":
+        given = {"to": (endpoint.at,), "share": WHOLE}
+    return Action(verb, endpoint.subject, endpoint.driver, endpoint.at, endpoint.settings, given)
+
+
+async def examine(estate: Estate, policy: RunPolicy, drivers: Drivers, now_ms: int) -> Diagnosis:
+    """Who can do what for each service and store of an estate, as its systems answer now."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(endpoint: Endpoint) -> tuple[Answer, ...]:
+        async with gate:
+            return await ask(estate, endpoint, drivers)
+
+    answers = await asyncio.gather(*(one(endpoint) for endpoint in estate.endpoints))
+    facts = await standing_facts(estate, policy, drivers, lambda: now_ms, {}, ASK_S)
+    known = _Known(
+        topology(estate),
+        {end.id: found for end, found in zip(estate.endpoints, answers, strict=True)},
+        frozenset(fact.store for fact in facts),
+    )
+    abilities = [
+        *(a for store in estate.stores for a in _of_store(store, policy, known)),
+        *(a for service in estate.services for a in _of_service(service, known)),
+    ]
+    asked = sum(1 for found in answers if found)
+    return Diagnosis(estate.name, now_ms, tuple(abilities), asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    top: Topology
+    answers: Mapping[str, tuple[Answer, ...]]
+    """Id of an endpoint -> what it said."""
+    proven: frozenset[str]
+    """Stores whose synchronous copy is the fence now."""
+
+    def ends(self, subject: str, capability: type) -> dict[str, Endpoint]:
+        """Site -> the endpoint that plans ask there."""
+        found: dict[str, Endpoint] = {}
+        for end in sorted(self.top.estate.endpoints, key=lambda e: e.id):
+            if end.subject == subject and offers(end.driver, end.settings, capability):
+                found.setdefault(end.at, end)
+        return found
+
+    def answer(self, endpoint: Endpoint, *capabilities: type) -> Answer:
+        """The first answer to one of these questions that shows a problem, else the first."""
+        mine = [a for a in self.answers[endpoint.id] if a.capability in capabilities]
+        return next((a for a in mine if a.code), mine[0] if mine else Answer(object))
+
+
+def _ability(
+    subject: Service | Store, what: str, endpoint: Endpoint | None, answer: Answer | None
+) -> Ability:
+    """Done by evac if an endpoint is there and answered well; else by a person."""
+    kind: Literal["service", "store"] = "store" if isinstance(subject, Store) else "service"
+    if endpoint is None or answer is None:
+        why = "no endpoint of the estate does it"
+        return Ability(subject.id, kind, what, "by hand", why=why, next="add one under endpoints:")
+    verdict: Verdict = "by hand" if answer.code else "automatic"
+    return Ability(subject.id, kind, what, verdict, endpoint.id, answer.code, answer.why, answer.next)
+
+
+def _of_store(store: Store, policy: RunPolicy, known: _Known) -> list[Ability]:
+    sites = {site_of(known.top, member.at): member for member in store.members if member.mode != "none"}
+    primary = store.primary
+    home = site_of(known.top, primary.at) if primary is not None else None
+    others = sorted(site for site in sites if site and site != home)
+    if not others:
+        return [_without_a_copy(store, home)]
+    if store.automatic or store.quorum:
+        what = "promote after a loss"
+        return [Ability(store.id, "store", what, "automatic", why="its own cluster elects a primary")]
+    ends = known.ends(store.id, Promotes)
+    found = []
+    for site in others:
+        end = ends.get(site)
+        answer = None if end is None else known.answer(end, ReportsRole)
+        found.append(_ability(store, f"promote at {site}", end, answer))
+    if home:
+        end = ends.get(home)
+        answer = None if end is None else known.answer(end, ReportsRole)
+        found.append(_ability(store, f"give up its role at {home}", end, answer))
+        found.append(_fence(store, home, policy, known))
+    return found
+
+
+def _without_a_copy(store: Store, home: str | None) -> Ability:
+    where = f"at {home}" if home else "in one place"
+    if store.backups:
+        why = f"its only copy is {where}, so a backup has to be restored"
+        return Ability(store.id, "store", "restore elsewhere", "by hand", why=why, next="add a second copy")
+    why = f"its only copy is {where}, and the estate names no backup of it"
+    return Ability(
+        store.id, "store", "recover after a loss", "nobody", why=why, next="add a copy, or name its backup"
+    )
+
+
+def _fence(store: Store, home: str, policy: RunPolicy, known: _Known) -> Ability:
+    """The first proof that policy accepts and that something can give now, as a plan would look for it."""
+    what = f"fence {home} if it is lost"
+    rules, broken = policy.store(store.id), ""
+    for proof in rules.proofs:
+        if proof == "none":
+            return Ability(store.id, "store", what, "automatic", why="policy asks for no proof")
+        if proof == "lease" and rules.self_fence:
+            return Ability(store.id, "store", what, "automatic", why="its lease ends")
+        if proof == "sync" and store.id in known.proven:
+            return Ability(
+                store.id, "store", what, "automatic", why="every commit needs its synchronous copy"
+            )
+        if proof == "sync" and known.ends(store.id, ProvesSync):
+            broken = broken or "no copy is proven to hold every commit now"
+        closers = [
+            end
+            for end in known.top.estate.endpoints
+            if (end.subject, end.at) == (home, home)
+            and end.settings.get(FENCE) == proof
+            and proves(end.driver, proof)
+        ]
+        answers = [known.answer(end, Fences) for end in closers]
+        if closers and not any(answer.code for answer in answers):
+            return Ability(store.id, "store", what, "automatic", closers[0].id)
+        for end, answer in zip(closers, answers, strict=True):
+            if answer.code:
+                return _ability(store, what, end, answer)
+    accepted = ", ".join(rules.proofs) or "none"
+    if "attest" in rules.proofs:
+        why = f"policy accepts {accepted}{f', and {broken}' if broken else ''}: a person looks and attests it"
+        hint = f"add an endpoint for {home} with fence, or make a copy synchronous"
+        return Ability(store.id, "store", what, "by hand", why=why, next=hint)
+    why = f"policy accepts {accepted}, and nothing can prove it{f': {broken}' if broken else ''}"
+    hint = f"add an endpoint for {home} with fence, or accept attest in the policy"
+    return Ability(store.id, "store", what, "nobody", why=why, next=hint)
+
+
+def _of_service(service: Service, known: _Known) -> list[Ability]:
+    full = [site.id for site in known.top.estate.sites if site.role == "full"]
+    sites = [site for site in full if service.eligible_sites is None or site in service.eligible_sites]
+    if not sites:
+        why = "no site of the estate may run it"
+        return [Ability(service.id, "service", "start", "nobody", why=why, next="see eligible_sites")]
+    found = []
+    for capability, words in ((RunsUnits, "start"), (RoutesTraffic, "move traffic to"), (Verifies, "verify")):
+        ends = known.ends(service.id, capability)
+        if not ends:
+            found.append(
+                _ability(service, words if words != "move traffic to" else "move traffic", None, None)
+            )
+            continue
+        for site in sites:
+            end = ends.get(site)
+            answer = None if end is None else known.answer(end, capability)
+            at = f"{words} {site}" if capability is RoutesTraffic else f"{words} at {site}"
+            found.append(_ability(service, at, end, answer))
+    return found

@@ -1,0 +1,161 @@
+"""The evidence of backups in evac's own store: append-only, and the same event is never there twice.
+
+    backups/seen/<moment>-<digest>   an event that no leader has moved into the journal yet
+    backups/known/<data set>         what follows from all events of one data set (`known`)
+    journal `backups`                every event, hash-chained; the agents of other sites keep its heads
+
+Anyone who does something writes an event together with what follows from it, in one transaction; the leader
+moves events into the journal. `evac run verify backups` proves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import quote
+
+import orjson
+
+from evac.backup.known import Known, after
+from evac.model.backup import BackupEvent, BackupFacts, Stray
+from evac.model.errors import Conflict, Corrupt, Unavailable
+from evac.store.journal import Journal, head_of, records_after
+from evac.store.port import Compare, Delete, Entry, Lease, Put, Store, all_entries
+from evac.views.documents import Mismatch, read
+
+STREAM: Final = "backups"
+SEEN: Final = "backups/seen/"
+KNOWN: Final = "backups/known/"
+STRAYS: Final = "backups/strays/"
+LOOK_S: Final = 2.0
+BATCH: Final = 20
+TRIES: Final = 20
+HISTORY_READ: Final = 200_000
+"""Newest events of the journal that a history is looked for in."""
+
+
+def encoded(event: BackupEvent) -> bytes:
+    """Canonical: equal events are equal bytes."""
+    return orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
+
+
+def event_of(value: bytes) -> BackupEvent:
+    """Raises Corrupt for what is none."""
+    found: BackupEvent = _read(BackupEvent, value)
+    return found
+
+
+def _read(shape: type[Any], value: bytes) -> Any:
+    try:
+        return read(shape, orjson.loads(value), "$")
+    except (Mismatch, ValueError) as error:
+        raise Corrupt(f"what the store holds of backups cannot be read: {error}") from error
+
+
+class Evidence:
+    """Reads and writes the evidence of one store. `chore` is done while a controller leads."""
+
+    def __init__(self, store: Store, look_s: float = LOOK_S) -> None:
+        self._store, self._look_s = store, look_s
+        self._guard: Lease | None = None
+        self._journal: Journal | None = None
+
+    async def add(self, event: BackupEvent) -> Known:
+        """Keeps an event and what follows from it; an event that is there already changes nothing. Raises
+        Unavailable, Corrupt.
+        """
+        value = encoded(event)
+        digest = hashlib.sha256(value).hexdigest()[:24]
+        key = f"{SEEN}{event.at_ms:015d}-{digest}"
+        for _ in range(TRIES):
+            entry = await self._store.get(KNOWN + quote(event.data_set, safe=""))
+            before = Known(event.data_set) if entry is None else _read(Known, entry.value)
+            known = after(before, event)
+            if await self._store.get(key) is not None:
+                return before
+            put = Put(KNOWN + quote(event.data_set, safe=""), orjson.dumps(known))
+            compares = [Compare(put.key, 0 if entry is None else entry.revision), Compare(key, 0)]
+            with contextlib.suppress(Conflict):
+                await self._store.transact(compares, [Put(key, value), put])
+                return known
+        raise Unavailable(f"what is known of the backups of {event.data_set} changed {TRIES} times meanwhile")
+
+    async def note_strays(self, endpoint: str, strays: Iterable[Stray]) -> None:
+        """Replaces what a repository holds of no data set."""
+        key = STRAYS + quote(endpoint, safe="")
+        rows = [orjson.loads(orjson.dumps(one)) for one in strays]
+        entry = await self._store.get(key)
+        value = orjson.dumps(rows)
+        if (entry is None and rows) or (entry is not None and entry.value != value):
+            with contextlib.suppress(Conflict):  # another listing of a moment ago
+                await self._store.transact(
+                    [Compare(key, 0 if entry is None else entry.revision)], [Put(key, value)]
+                )
+
+    async def known(self, data_set: str) -> Known:
+        """Raises Corrupt, Unavailable."""
+        entry = await self._store.get(KNOWN + quote(data_set, safe=""))
+        return Known(data_set) if entry is None else _read(Known, entry.value)
+
+    async def all_known(self) -> dict[str, Known]:
+        """Data set -> what is known of it."""
+        found = [_read(Known, entry.value) for entry in await all_entries(self._store, KNOWN)]
+        return {one.data_set: one for one in found}
+
+    async def facts(self) -> BackupFacts:
+        """What verdicts are made of."""
+        known = (await self.all_known()).values()
+        strays: list[Stray] = []
+        for entry in await all_entries(self._store, STRAYS):
+            strays += [read(Stray, one, "$") for one in orjson.loads(entry.value)]
+        return BackupFacts(
+            tuple(seen for one in known for seen in one.copies),
+            tuple(sorted((proof for one in known for proof in one.proofs), key=lambda proof: proof.at_ms)),
+            tuple(strays),
+        )
+
+    async def history(self, data_set: str, most: int) -> list[BackupEvent]:
+        """The newest events of one data set, newest first. Raises Corrupt, Unavailable."""
+        found: dict[bytes, BackupEvent] = {}
+        head = await head_of(self._store, STREAM)
+        if head is not None:
+            start = max(0, head.records - HISTORY_READ)
+            async for _, record in records_after(self._store, STREAM, start):
+                if f'"{data_set}"'.encode() in record and (event := event_of(record)).data_set == data_set:
+                    found[record] = event
+        for entry in await all_entries(self._store, SEEN):
+            event = event_of(entry.value)
+            if event.data_set == data_set:
+                found[entry.value] = event
+        return sorted(found.values(), key=lambda event: event.at_ms, reverse=True)[:most]
+
+    async def chore(self, guard: Lease) -> None:
+        """Moves events into the journal. Whatever goes wrong, the next look begins again. Raises LeaseLost,
+        Unavailable.
+        """
+        try:
+            for entry in await self._store.list(SEEN, limit=BATCH):
+                await self._move(entry, guard)
+        except BaseException:
+            self._journal = None
+            raise
+        await asyncio.sleep(self._look_s)
+
+    async def _move(self, entry: Entry, guard: Lease) -> None:
+        if self._guard != guard or self._journal is None:
+            head = await head_of(self._store, STREAM)
+            if head is not None:
+                self._journal = await Journal.open(self._store, STREAM, after=head)
+            else:
+                try:
+                    self._journal = await Journal.create(self._store, STREAM, guard)
+                except Conflict:
+                    self._journal = await Journal.open(self._store, STREAM)
+            self._guard = guard
+        assert self._journal is not None
+        moved = (Compare(entry.key, entry.revision),)
+        with contextlib.suppress(Conflict):  # another leader moved it
+            await self._journal.append([entry.value], guard, moved, (Delete(entry.key),))

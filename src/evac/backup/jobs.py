@@ -1,0 +1,401 @@
+"""One job on one backup, done by its driver: list, take, copy, prove, restore for a test.
+
+Everything that happens becomes an event. What a driver cannot do is an event as well: a check that could
+not run is neither good nor bad. A restore test goes into a place of its own, empty before and after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from evac.backup.evidence import Evidence
+from evac.backup.known import Job, Witnessed
+from evac.drivers.capabilities import CopyReport, Listing, RestoresData, Taken, TakesBackups
+from evac.drivers.port import Action
+from evac.drivers.registry import Drivers, can
+from evac.engine.clock import Clock
+from evac.model.backup import (
+    COMPARED,
+    READ,
+    RESTORED,
+    STRUCTURE,
+    WHOLE,
+    BackupEvent,
+    CopySeen,
+    ProofOutcome,
+    ProofRecord,
+    Stray,
+)
+from evac.model.errors import ActionError, LeaseLost, OutcomeUnknown, Unavailable
+from evac.model.estate import Endpoint
+from evac.store.port import Lease, Store
+
+SMALL_BYTES: Final = 256 << 20
+"""A backup that is no larger is read as a whole: its parts could be empty, and would prove nothing."""
+LOCK_MS: Final = 60_000
+DAMAGE: Final = frozenset({"backup-corrupt", "copy-differs", "restore-incomplete"})
+"""Codes by which a driver says that what it read is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A job to do. due_ms: when the schedule asks for it; of a person, when they asked."""
+
+    job: Job
+    data_set: str
+    copy: str
+    endpoint: Endpoint
+    due_ms: int
+    origin: Endpoint | None = None
+    """Of a copy, where it is copied from."""
+    part: int = 1
+    of: int = 1
+    level: int = READ
+    rpo_ms: int | None = None
+    rto_ms: int | None = None
+    timeout_s: float = 4 * 3_600.0
+    compare: bool = True
+    """Of a backup, whether a witness looks at the source, so that restores can be compared with it."""
+    who: str = ""
+
+
+class Worker:
+    """Does jobs. scratch: the folder below which restore tests have their places."""
+
+    def __init__(
+        self, store: Store, evidence: Evidence, drivers: Drivers, clock: Clock, scratch: Path, owner: str
+    ) -> None:
+        self._store, self._evidence, self._drivers = store, evidence, drivers
+        self._clock, self._scratch, self._owner = clock, scratch, owner
+
+    async def do(self, task: Task) -> BackupEvent:
+        """The event that ends the job; it is kept already. Raises LockHeld while another process works on the
+        same copy, LeaseLost when it no longer may, Unavailable, Corrupt.
+        """
+        async with self._alone(task):
+            if task.job == "list":
+                return await self._list(task)
+            if task.job == "prove":
+                return await self._keep(await self._prove(task))
+            if task.job == "restore-test":
+                return await self._keep(await self._restore(task))
+            made = await self._keep(await self._make(task))
+            await self._list(task)
+            return made
+
+    @asynccontextmanager
+    async def _alone(self, task: Task) -> AsyncIterator[None]:
+        """No other process works on the same copy; if the lock is lost, the job is cancelled."""
+        lease = await self._store.acquire(f"backup/{quote(task.endpoint.id, safe='')}", self._owner, LOCK_MS)
+        mine = asyncio.current_task()
+        assert mine is not None
+        lost: list[LeaseLost] = []
+        renewing = asyncio.create_task(self._renew(lease, mine, lost), name=f"lock {task.endpoint.id}")
+        try:
+            yield
+        except asyncio.CancelledError:
+            if lost and not mine.uncancel():
+                raise lost[0] from None
+            raise
+        finally:
+            renewing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await renewing
+            with contextlib.suppress(Unavailable):
+                await self._store.release(lease)
+
+    async def _renew(self, lease: Lease, job: asyncio.Task[object], lost: list[LeaseLost]) -> None:
+        while True:
+            await asyncio.sleep(LOCK_MS / 3_000)
+            try:
+                await self._store.renew(lease)
+            except LeaseLost as error:
+                lost.append(error)
+                job.cancel()
+                return
+            except Unavailable:
+                continue
+
+    async def _keep(self, event: BackupEvent) -> BackupEvent:
+        await self._evidence.add(event)
+        return event
+
+    def _event(self, task: Task, **values: object) -> BackupEvent:
+        kinds: Mapping[Job, str] = {"list": "listed", "take": "taken", "copy": "copied"}
+        event = BackupEvent(
+            kinds.get(task.job, "proven"),  # type: ignore[arg-type]
+            self._clock.now_ms(),
+            task.data_set,
+            task.copy,
+            task.who,
+            tool=task.endpoint.driver,
+        )
+        return replace(event, **values)  # type: ignore[arg-type]
+
+    async def _list(self, task: Task) -> BackupEvent:
+        listed = replace(task, job="list")
+        try:
+            driver = self._drivers.able(task.endpoint.driver, TakesBackups)
+            listing = await driver.list_copies(action_of(task.endpoint), task.timeout_s)
+        except ActionError as error:
+            return await self._keep(self._failed(listed, error))
+        now_ms = self._clock.now_ms()
+        mine = [copy for copy in listing.copies if _is_mine(copy, task.endpoint)]
+        others = Counter(_source(copy) for copy in listing.copies if not _is_mine(copy, task.endpoint))
+        strays = [Stray(task.endpoint.id, source, count, now_ms) for source, count in sorted(others.items())]
+        await self._evidence.note_strays(task.endpoint.id, strays)
+        seen = _seen(task, listing, mine, now_ms)
+        return await self._keep(
+            self._event(
+                listed, tool=listing.tool, version=listing.version, seen=seen, snapshot=_newest_id(mine)
+            )
+        )
+
+    def _failed(self, task: Task, error: ActionError) -> BackupEvent:
+        outcome = "unknown" if isinstance(error, OutcomeUnknown) else "failed"
+        return self._event(task, outcome=outcome, code=error.code, detail=_words(error))
+
+    async def _make(self, task: Task) -> BackupEvent:
+        """A backup of the source, or a copy of another backup."""
+        facts: Mapping[str, str | int] = {}
+        try:
+            driver = self._drivers.able(task.endpoint.driver, TakesBackups)
+            action = action_of(task.endpoint)
+            if task.job == "copy":
+                assert task.origin is not None
+                taken = await driver.copy_on(action_of(task.origin), task.timeout_s, action)
+            else:
+                before = await driver.witness(action, task.timeout_s) if task.compare else {}
+                taken = await driver.take(action, task.timeout_s)
+                # What changed while the backup ran is in it or not: no restore could be held to it.
+                facts = before if before and before == await driver.witness(action, task.timeout_s) else {}
+        except ActionError as error:
+            return self._failed(task, error)
+        return self._made(task, taken, facts)
+
+    def _made(self, task: Task, taken: Taken, facts: Mapping[str, str | int]) -> BackupEvent:
+        bad = taken.copy.failed or bool(taken.missing)
+        code = "backup-incomplete" if taken.missing else "backup-failed" if bad else ""
+        detail = ""
+        if taken.missing:
+            detail = f"not in the backup: {', '.join(taken.missing[:10])}"
+        elif bad:
+            detail = "the tool says that it failed, whatever it ended with"
+        return self._event(
+            task,
+            outcome="failed" if bad else "done",
+            snapshot=taken.copy.id,
+            bytes_read=taken.bytes_read,
+            bytes_stored=taken.bytes_stored,
+            took_ms=taken.took_ms,
+            facts={} if bad else dict(facts),
+            code=code,
+            detail=detail,
+        )
+
+    def _proven(self, task: Task, level: int, outcome: ProofOutcome, **values: object) -> BackupEvent:
+        proof = ProofRecord(
+            task.data_set,
+            task.copy,
+            level,
+            outcome,
+            self._clock.now_ms(),
+            0,
+            part=task.part,
+            of=task.of,
+            tool=task.endpoint.driver,
+            by=task.who,
+        )
+        proof = replace(proof, **values)  # type: ignore[arg-type]
+        failed = "failed" if outcome == "could-not-run" else "done"
+        return self._event(
+            task,
+            at_ms=proof.at_ms,
+            outcome=failed,
+            tool=proof.tool,
+            version=proof.version,
+            snapshot=proof.snapshot,
+            bytes_read=proof.bytes_read,
+            took_ms=proof.took_ms,
+            proof=proof,
+            code=proof.code,
+            detail=proof.detail,
+        )
+
+    async def _prove(self, task: Task) -> BackupEvent:
+        level = min(task.level, READ)
+        try:
+            driver = self._drivers.able(task.endpoint.driver, TakesBackups)
+            found = await driver.prove(action_of(task.endpoint), task.timeout_s, level, task.part, task.of)
+        except ActionError as error:
+            return self._proven(task, level, "could-not-run", code=error.code, detail=_words(error))
+        empty = found.outcome == "passed" and found.level > STRUCTURE and found.bytes_read <= 0
+        return self._proven(
+            task,
+            found.level,
+            "could-not-run" if empty else found.outcome,
+            bytes_read=found.bytes_read,
+            share_read=WHOLE if task.of == 1 and found.bytes_read else found.share_read,
+            took_ms=found.took_ms,
+            place=found.place,
+            tool=found.tool,
+            version=found.version,
+            snapshot=found.copy,
+            code="nothing-read" if empty else found.code,
+            detail="the check read nothing, so it proves nothing" if empty else found.detail,
+        )
+
+    async def _restore(self, task: Task) -> BackupEvent:
+        """Into the place of this copy, which is empty before and removed after, whatever happens."""
+        action, place = action_of(task.endpoint), self.place_of(task)
+        try:
+            driver = self._drivers.able(task.endpoint.driver, RestoresData)
+            self._scratch.mkdir(0o700, parents=True, exist_ok=True)
+            await driver.clean_up(action, task.timeout_s, place)
+        except (ActionError, OSError) as error:
+            return self._not_restored(task, place, error)
+        try:
+            event = await self._compared(task, driver, action, place)
+        except ActionError as error:
+            event = self._not_restored(task, place, error)
+        finally:
+            left = ""
+            try:
+                await asyncio.shield(driver.clean_up(action, 600.0, place))
+            except ActionError as error:
+                left = f"{place} could not be removed: {_words(error)}"
+        if left:
+            words = "; ".join(part for part in (event.detail, left) if part)
+            proof = None if event.proof is None else replace(event.proof, detail=words)
+            event = replace(event, detail=words, proof=proof)
+        return event
+
+    def place_of(self, task: Task) -> str:
+        """Always the same of one copy: what a crash left there is removed by the next test."""
+        return str(self._scratch / f"{quote(task.data_set, safe='')}--{quote(task.copy, safe='')}")
+
+    def _not_restored(self, task: Task, place: str, error: Exception) -> BackupEvent:
+        code = error.code if isinstance(error, ActionError) else "place-unusable"
+        outcome: ProofOutcome = "damaged" if code in DAMAGE else "could-not-run"
+        return self._proven(task, RESTORED, outcome, place=place, code=code, detail=_words(error))
+
+    async def _compared(self, task: Task, driver: RestoresData, action: Action, place: str) -> BackupEvent:
+        listing: Listing | None = None
+        if can(task.endpoint.driver, TakesBackups):
+            takes = self._drivers.able(task.endpoint.driver, TakesBackups)
+            listing = await takes.list_copies(action, task.timeout_s)
+        restored = await driver.restore(action, task.timeout_s, "", place, None)
+        copies = () if listing is None else listing.copies
+        copy = next((one for one in copies if one.id == restored.copy), None)
+        known = await self._evidence.known(task.data_set)
+        names = [task.copy, *(one.copy for one in known.copies)]
+        witnessed = known.witness(names, restored.copy) or (
+            known.witness(names, copy.original) if copy is not None and copy.original else None
+        )
+        level, outcome, detail = judged(witnessed, restored.facts)
+        taken_ms = None if copy is None else copy.taken_at * 1_000
+        newest_ms = max(
+            (one for one in (taken_ms, _ms(restored.reached_at)) if one is not None), default=None
+        )
+        now_ms = self._clock.now_ms()
+        if outcome == "passed" and restored.bytes <= 0:
+            outcome, detail = "could-not-run", "nothing was restored, so it proves nothing"
+        elif outcome == "passed" and task.rto_ms is not None and restored.took_ms > task.rto_ms:
+            outcome = "too-slow"
+            detail = f"the restore took {restored.took_ms // 1_000} s; {task.rto_ms // 1_000} s are allowed"
+        elif outcome == "passed" and None not in (task.rpo_ms, newest_ms):
+            assert task.rpo_ms is not None
+            assert newest_ms is not None
+            if now_ms - newest_ms > task.rpo_ms:
+                outcome, age_s = "too-old", (now_ms - newest_ms) // 1_000
+                detail = f"the newest data is {age_s} s old; {task.rpo_ms // 1_000} s are allowed"
+        return self._proven(
+            task,
+            level,
+            outcome,
+            bytes_read=restored.bytes,
+            share_read=WHOLE,
+            took_ms=restored.took_ms,
+            place=place,
+            tool=task.endpoint.driver if listing is None else listing.tool,
+            version="" if listing is None else listing.version,
+            snapshot=restored.copy,
+            code="" if outcome == "passed" else "witness-disagrees" if outcome == "damaged" else outcome,
+            detail=detail,
+        )
+
+
+def judged(witnessed: Witnessed | None, facts: Mapping[str, str | int]) -> tuple[int, ProofOutcome, str]:
+    """The level that a restore reached, its outcome, and why. A witness that has nothing to compare proves
+    no more than that the engine accepts the data; one that disagrees proves damage.
+    """
+    if witnessed is None or not witnessed.facts:
+        return RESTORED, "passed", ""
+    missing = sorted(witnessed.facts.keys() - facts.keys())
+    wrong = [
+        name for name in sorted(witnessed.facts.keys() & facts.keys()) if witnessed.facts[name] != facts[name]
+    ]
+    if wrong:
+        words = "; ".join(
+            f"{name} is {facts[name]}, and was {witnessed.facts[name]} when the backup was taken"
+            for name in wrong[:5]
+        )
+        return COMPARED, "damaged", words
+    if missing:
+        return RESTORED, "passed", f"not compared: {', '.join(missing[:5])}"
+    return COMPARED, "passed", ""
+
+
+def action_of(endpoint: Endpoint) -> Action:
+    """What a driver is asked about one copy."""
+    return Action("verify", endpoint.subject, endpoint.driver, endpoint.at, endpoint.settings)
+
+
+def _is_mine(copy: CopyReport, endpoint: Endpoint) -> bool:
+    """Whether a copy belongs to the data set of the endpoint: it holds what the endpoint names."""
+    asked = endpoint.settings.get("paths")
+    paths = set(asked) if isinstance(asked, tuple) else {asked} if isinstance(asked, str) else set()
+    return not paths or not copy.paths or not paths.isdisjoint(copy.paths)
+
+
+def _source(copy: CopyReport) -> str:
+    return " ".join(part for part in (copy.source, *copy.paths[:3]) if part) or "an unknown source"
+
+
+def _seen(task: Task, listing: Listing, mine: list[CopyReport], now_ms: int) -> CopySeen:
+    good = [copy for copy in mine if not copy.failed]
+    newest = max(good, key=lambda copy: copy.taken_at, default=None)
+    return CopySeen(
+        task.data_set,
+        task.copy,
+        now_ms,
+        None if newest is None else newest.taken_at * 1_000,
+        None if newest is None else newest.bytes,
+        len(good),
+        min((copy.taken_at * 1_000 for copy in good), default=None),
+        listing.deletable,
+        listing.tool,
+        listing.version,
+        listing.repository,
+    )
+
+
+def _newest_id(copies: list[CopyReport]) -> str:
+    newest = max((copy for copy in copies if not copy.failed), key=lambda copy: copy.taken_at, default=None)
+    return "" if newest is None else newest.id
+
+
+def _ms(seconds: int | None) -> int | None:
+    return None if seconds is None else seconds * 1_000
+
+
+def _words(error: Exception) -> str:
+    return (error.message if isinstance(error, ActionError) else str(error))[:600]

@@ -1,0 +1,194 @@
+"""When what is to be done with which backup: cron expressions of the estate, and the next moment of each.
+
+Pure: the moment is a parameter. Expressions are in UTC, so that no hour is there twice or never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from cronsim import CronSim
+
+from evac.backup.jobs import SMALL_BYTES, Task
+from evac.backup.known import Job, Known
+from evac.drivers.capabilities import RestoresData, TakesBackups
+from evac.drivers.registry import can
+from evac.model.backup import COMPARED, READ
+from evac.model.estate import Backup, BackupPolicy, DataSet, Endpoint, Estate, Store
+
+LIST_EVERY_MS: Final = 3_600_000
+"""What a repository holds is asked for once an hour, each copy at a minute of its own."""
+RANK: Final[Mapping[Job, int]] = {"take": 0, "copy": 1, "restore-test": 2, "prove": 3, "list": 4}
+"""What goes first of what is due at the same moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the timetable."""
+
+    data_set: str
+    copy: str
+    job: Job
+    endpoint: Endpoint
+    cron: str = ""
+    """Empty for listings, which have no expression of their own."""
+    origin: Endpoint | None = None
+    parts: int = 1
+    rpo_ms: int | None = None
+    rto_ms: int | None = None
+    compare: bool = False
+
+    @property
+    def offset_ms(self) -> int:
+        """Of listings, so that not all are made at once: the same in every controller."""
+        return sum(f"{self.data_set}/{self.copy}".encode()) * 7_919_000 % LIST_EVERY_MS
+
+    def next_after(self, moment_ms: int) -> int:
+        """The first moment of this line after another one."""
+        if not self.cron:
+            return (
+                (moment_ms - self.offset_ms) // LIST_EVERY_MS * LIST_EVERY_MS + LIST_EVERY_MS + self.offset_ms
+            )
+        return _ms(next(CronSim(self.cron, _minute(moment_ms))))
+
+    def last_before(self, moment_ms: int) -> int:
+        """The last moment of this line that is not after another one."""
+        if not self.cron:
+            return self.next_after(moment_ms) - LIST_EVERY_MS
+        return _ms(next(CronSim(self.cron, _minute(moment_ms + 60_000), reverse=True)))
+
+    def moments_between(self, after_ms: int, until_ms: int, most: int = 100) -> int:
+        """How many moments lie after one and not after another; at most so many are counted."""
+        count, at = 0, after_ms
+        while count < most and (at := self.next_after(at)) <= until_ms:
+            count += 1
+        return count
+
+    def task(self, due_ms: int, known: Known, who: str = "") -> Task:
+        """What to do now. A check goes on with the part after the last one that was read."""
+        part, of = 1, 1
+        if self.job == "prove":
+            seen, last = known.seen(self.copy), known.run(self.copy, "prove")
+            small = seen is not None and seen.bytes is not None and seen.bytes <= SMALL_BYTES
+            empty = any(one.copy == self.copy and one.code == "nothing-read" for one in known.proofs)
+            of = 1 if small or empty else self.parts
+            part = 1 if last is None or of == 1 else last.part % of + 1
+        return Task(
+            self.job,
+            self.data_set,
+            self.copy,
+            self.endpoint,
+            due_ms,
+            self.origin,
+            part,
+            of,
+            READ,
+            self.rpo_ms,
+            self.rto_ms,
+            compare=self.compare,
+            who=who,
+        )
+
+
+def entries_of(estate: Estate) -> tuple[Entry, ...]:
+    """The timetable: every line of every backup that an endpoint holds and whose policy is not waived."""
+    endpoints = {endpoint.id: endpoint for endpoint in estate.endpoints}
+    rto_ms = _strictest(estate)
+    every: tuple[Store | DataSet, ...] = (*estate.stores, *estate.data_sets)
+    return tuple(
+        entry
+        for data in every
+        for backup in data.backups
+        if backup.endpoint in endpoints and (data.backup_policy is None or data.backup_policy.waived is None)
+        for entry in _lines(data, backup, endpoints, rto_ms.get(data.id))
+    )
+
+
+def entry_for(estate: Estate, data_set: str, copy: str, job: Job) -> Entry | None:
+    """What a person may ask of a backup, whether or not it is scheduled; None where it cannot be done."""
+    endpoints = {endpoint.id: endpoint for endpoint in estate.endpoints}
+    every: tuple[Store | DataSet, ...] = (*estate.stores, *estate.data_sets)
+    for data in every:
+        for backup in data.backups:
+            if (data.id, backup.name) == (data_set, copy) and backup.endpoint in endpoints:
+                return _line(data, backup, endpoints, job, "", _strictest(estate).get(data_set))
+    return None
+
+
+def _lines(
+    data: Store | DataSet, backup: Backup, endpoints: Mapping[str, Endpoint], rto_ms: int | None
+) -> Iterator[Entry]:
+    policy = data.backup_policy or BackupPolicy()
+    makes: Job = "take" if backup.copied_from is None else "copy"
+    crons: tuple[tuple[Job, str | None], ...] = (
+        (makes, backup.schedule or policy.schedule),
+        ("prove", policy.prove),
+        ("restore-test", policy.restore_test),
+        ("list", ""),
+    )
+    for job, cron in crons:
+        if cron is not None and (entry := _line(data, backup, endpoints, job, cron, rto_ms)) is not None:
+            yield entry
+
+
+def _line(
+    data: Store | DataSet,
+    backup: Backup,
+    endpoints: Mapping[str, Endpoint],
+    job: Job,
+    cron: str,
+    rto_ms: int | None,
+) -> Entry | None:
+    endpoint = endpoints[backup.endpoint or ""]
+    if not can(endpoint.driver, RestoresData if job == "restore-test" else TakesBackups):
+        return None
+    policy = data.backup_policy or BackupPolicy()
+    origin = endpoints.get(backup.copied_from) if backup.copied_from is not None else None
+    if job == "copy" and origin is None:
+        return None
+    return Entry(
+        data.id,
+        backup.name,
+        job,
+        endpoint,
+        cron,
+        origin,
+        policy.parts,
+        policy.rpo_ms,
+        rto_ms,
+        policy.level >= COMPARED,
+    )
+
+
+def _strictest(estate: Estate) -> dict[str, int]:
+    """Store or data set -> the strictest rto of the services that hard-need it."""
+    family: dict[str, list[str]] = {}
+    for store in estate.stores:
+        family.setdefault(store.family, []).append(store.id)
+    found: dict[str, int] = {}
+
+    def note(name: str, rto_ms: int) -> None:
+        found[name] = min(rto_ms, found.get(name, rto_ms))
+
+    for service in estate.services:
+        if service.rto_ms is None:
+            continue
+        for need in service.needs:
+            if need.kind == "store" and need.hard:
+                for name in family.get(need.target, ()):
+                    note(name, service.rto_ms)
+        for data in estate.data_sets:
+            if service.id in data.used_by:
+                note(data.id, service.rto_ms)
+    return found
+
+
+def _minute(moment_ms: int) -> datetime:
+    return datetime.fromtimestamp(moment_ms // 60_000 * 60, UTC)
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp()) * 1_000

@@ -1,0 +1,230 @@
+"""evac backup: what every backup is worth, and take, check and restore them now."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evac.cli import console
+from evac.cli.console import emit, say, screen
+from evac.cli.options import file_option, output_option, quiet_option, who_option
+from evac.cli.target import Where, where_options
+from evac.model.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from evac.backup.known import Job
+    from evac.model.backup import BackupEvent, BackupFacts
+    from evac.model.estate import Estate
+    from evac.views.sheet import Sheet
+
+estate_argument = click.argument("estate", type=click.Path(path_type=Path))
+data_argument = click.argument("data_set", metavar="DATA_SET")
+copy_option = click.option("--copy", default="", help="Only this backup: its endpoint, or its place.")
+anyway_option = click.option("--anyway", is_flag=True, help="Also during a hold, a run or maintenance.")
+policy_option = click.option(
+    "--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file. [default: next to ESTATE]"
+)
+output = output_option("text", "json", "markdown")
+
+
+@click.group()
+def backup() -> None:
+    """Show what every backup is worth; take, check and restore backups."""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _loaded(path: Path) -> Estate:
+    from evac import estate as estates
+
+    return estates.load(path)
+
+
+def _facts(where: Where) -> BackupFacts:
+    """Nothing where no store was ever made: what the files state counts all the same."""
+    from evac.cli.situation import has_default_store
+    from evac.model.backup import NOTHING_SEEN
+
+    if where.server or where.store or os.environ.get("EVAC_STORE") or has_default_store():
+        return where.do(lambda control: control.backup_facts())
+    return NOTHING_SEEN
+
+
+def _show(document: object, sheet: Sheet, output: str, target: Path | None) -> None:
+    from evac.views.documents import document_json
+    from evac.views.sheet import sheet_markdown, sheet_text
+
+    if output == "json":
+        emit(document_json(document), target)
+    elif output == "markdown":
+        emit(sheet_markdown(sheet), target)
+    else:
+        page = screen()
+        emit(sheet_text(sheet, page.width, page.colour and target is None), target)
+
+
+@backup.command()
+@estate_argument
+@click.argument("data_set", required=False, default="")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["missed", "unknown", "never"]),
+    default="never",
+    show_default=True,
+    help="Exit with 3 if a data set misses its policy, or cannot be judged.",
+)
+@where_options
+@output
+@file_option
+def status(estate: Path, data_set: str, fail_on: str, where: Where, output: str, target: Path | None) -> int:
+    """Show each data set, its copies, their age and what is proven of them.
+
+    Name a DATA_SET to see everything that is known of its copies.
+    """
+    from evac.app.backups import matrix
+    from evac.views.backup_view import backups_sheet
+
+    document = matrix(_loaded(estate), _facts(where), _now_ms())
+    if data_set and data_set not in {row.data_set for row in document.data_sets}:
+        raise InvalidInput(
+            "data-set-unknown", f"the estate has no data set {data_set}", "evac backup status ESTATE"
+        )
+    _show(document, backups_sheet(document, data_set), output, target)
+    bad = {"never": (), "missed": ("missed",), "unknown": ("missed", "unknown")}[fail_on]
+    rows = [row for row in document.data_sets if data_set in ("", row.data_set)]
+    return console.FINDINGS if any(row.state in bad for row in rows) else console.DONE
+
+
+@backup.command()
+@data_argument
+@click.option(
+    "--most", type=click.IntRange(1, 1_000), default=50, show_default=True, help="At most so many events."
+)
+@where_options
+@output
+@file_option
+def history(data_set: str, most: int, where: Where, output: str, target: Path | None) -> None:
+    """Show what happened to the backups of a DATA_SET: who, when, with which tool."""
+    from evac.views.backup_view import history_document, history_sheet
+
+    events = where.do(lambda control: control.backup_history(data_set, most))
+    document = history_document(data_set, events)
+    _show(document, history_sheet(document), output, target)
+
+
+@backup.command()
+@estate_argument
+@where_options
+@output
+@file_option
+def tools(estate: Path, where: Where, output: str, target: Path | None) -> int:
+    """Show whether the tools that recovery needs could be restored themselves.
+
+    Exit 3: one of them could not be restored for certain.
+    """
+    from evac.app.backups import tools as tools_of
+    from evac.views.backup_view import tools_sheet
+
+    loaded = _loaded(estate)
+    rows = tools_of(loaded, _facts(where), _now_ms())
+    _show(rows, tools_sheet(loaded.name, rows), output, target)
+    return console.FINDINGS if any(row.state not in ("met", "waived") for row in rows) else console.DONE
+
+
+def _perform(
+    job: Job,
+    estate: Path,
+    data_set: str,
+    copy: str,
+    anyway: bool,
+    policy: Path | None,
+    who: str | None,
+    where: Where,
+    quiet: bool,
+) -> list[BackupEvent]:
+    import asyncio
+
+    from evac.app.backups import perform
+    from evac.app.controlling import read_policy
+    from evac.app.runs import default_store, who_am_i
+
+    if where.server:
+        raise InvalidInput(
+            "backup-needs-store",
+            "this starts programs on this machine, and a server cannot do that for you",
+            "name the store instead: --store",
+        )
+    loaded = _loaded(estate)
+    found = read_policy(estate, policy, loaded)
+    work = perform(
+        where.store or default_store(),
+        loaded,
+        found,
+        job,
+        data_set,
+        copy,
+        who or who_am_i(),
+        anyway,
+        lambda words: say(words, quiet),
+    )
+    return asyncio.run(work)
+
+
+def _report(data_set: str, events: list[BackupEvent], output: str, target: Path | None) -> int:
+    """Exit 1 where a job failed or could not run, 3 where it found an error."""
+    from evac.views.backup_view import history_document, history_sheet
+
+    document = history_document(data_set, events)
+    _show(document, history_sheet(document), output, target)
+    outcomes = {event.outcome if event.proof is None else event.proof.outcome for event in events}
+    if outcomes & {"damaged", "too-slow", "too-old"}:
+        return console.FINDINGS
+    return console.DONE if outcomes <= {"done", "passed"} else console.FAILED
+
+
+def _job(name: str, job: Job, words: str) -> None:
+    """Adds a command that does one kind of job now."""
+
+    @backup.command(name, help=words)
+    @estate_argument
+    @data_argument
+    @copy_option
+    @anyway_option
+    @policy_option
+    @who_option
+    @where_options
+    @output
+    @file_option
+    @quiet_option
+    def command(estate: Path, data_set: str, output: str, target: Path | None, **given: Any) -> int:
+        return _report(data_set, _perform(job, estate, data_set, **given), output, target)
+
+
+_job(
+    "list",
+    "list",
+    "Ask the tool of each backup of a DATA_SET what it holds.\n\nWhat it says is kept as evidence.",
+)
+_job(
+    "run",
+    "take",
+    "Take a backup of a DATA_SET now, and make its copies.\n\nExit 1: it failed, or lacks a part.",
+)
+_job(
+    "prove",
+    "prove",
+    "Read and check the next part of each backup of a DATA_SET.\n\n"
+    "Exit 3: it is damaged. Exit 1: the check could not run, which says nothing of the backup.",
+)
+_job(
+    "restore-test",
+    "restore-test",
+    "Restore each backup of a DATA_SET into an empty place and check its content.\n\n"
+    "The place is removed again. Exit 3: damaged, too slow or too old. Exit 1: it could not run.",
+)

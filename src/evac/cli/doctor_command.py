@@ -1,0 +1,118 @@
+"""evac doctor and evac driver: whether the real systems can do what plans will ask of them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from evac.cli import console
+from evac.cli.console import emit, screen
+from evac.cli.options import estate_argument, output_option
+from evac.cli.run_command import now_ms
+from evac.model.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from evac.views.doctor_view import Diagnosis, Tried
+
+
+@click.command()
+@estate_argument
+@click.option(
+    "--policy", type=click.Path(path_type=Path, dir_okay=False), help="Default: the one next to the estate."
+)
+@output_option("text", "json")
+def doctor(estate: Path, policy: Path | None, output: str) -> int:
+    """Ask every endpoint whether it can do what plans will ask, and show who does what after a loss.
+
+    Nothing is changed. For each service and store: automatic, by hand, or nobody. Exit 3: an endpoint cannot
+    do what it is for, or there is something that nobody can do. The BMCs of servers are asked by
+    evac observe --power; what this machine needs for the lab is shown by evac lab doctor.
+    """
+    from evac.views.doctor_view import diagnosis_json, diagnosis_text
+    from evac.views.json_out import document
+
+    found = asyncio.run(_examined(estate, policy))
+    if output == "json":
+        click.echo(document("evac-doctor", diagnosis_json(found)), nl=False)
+    else:
+        shown = screen()
+        emit(diagnosis_text(found, shown.width, shown.colour), None)
+    return console.DONE if found.is_well else console.FINDINGS
+
+
+async def _examined(path: Path, policy: Path | None) -> Diagnosis:
+    from evac import estate as estates
+    from evac.app.controlling import hands_of, read_policy
+    from evac.app.doctor import examine
+    from evac.drivers.registry import Drivers
+
+    loaded = estates.load(path)
+    drivers = Drivers(hands_of(loaded))
+    try:
+        return await examine(loaded, read_policy(path, policy, loaded), drivers, now_ms())
+    finally:
+        await drivers.close()
+
+
+@click.group()
+def driver() -> None:
+    """Try drivers, and scripts that stand in for them, on real systems."""
+
+
+@driver.command("test")
+@estate_argument
+@click.argument("endpoint")
+@click.option(
+    "--act", "verb", metavar="VERB", help="Also do this and undo it: start, scale, stop, shift, ..."
+)
+@click.option("--set", "given", multiple=True, metavar="KEY=VALUE", help="Parameter of --act; repeatable.")
+@output_option("text", "json")
+def test_driver(estate: Path, endpoint: str, verb: str | None, given: tuple[str, ...], output: str) -> int:
+    """Try the contract of drivers on one ENDPOINT of an estate.
+
+    Without --act nothing is changed: every capability of its driver is asked. With --act VERB, the action is
+    checked, rehearsed, done, observed, done again and undone. It carries no leader's token, so that systems
+    which remember a leader refuse it. Exit 3: a promise was broken.
+    """
+    from evac.views.doctor_view import tried_json, tried_text
+    from evac.views.json_out import document
+
+    parameters = dict(one.partition("=")[::2] for one in given)
+    if any(not key for key in parameters) or any("=" not in one for one in given):
+        raise click.UsageError("write --set like --set replicas=2")
+    if parameters and verb is None:
+        raise click.UsageError("--set is for --act")
+    name, tried = asyncio.run(_tried(estate, endpoint, verb, parameters))
+    if output == "json":
+        click.echo(document("evac-driver-test", tried_json(endpoint, name, tried)), nl=False)
+    else:
+        shown = screen()
+        emit(tried_text(endpoint, name, tried, shown.width, shown.colour), None)
+    return console.DONE if tried and all(one.passed for one in tried) else console.FINDINGS
+
+
+async def _tried(
+    path: Path, name: str, verb: str | None, parameters: dict[str, str]
+) -> tuple[str, tuple[Tried, ...]]:
+    from evac import estate as estates
+    from evac.app.controlling import hands_of
+    from evac.app.driver_test import action_of, done_and_undone, questions
+    from evac.drivers.registry import Drivers
+
+    loaded = estates.load(path)
+    endpoint = next((one for one in loaded.endpoints if one.id == name), None)
+    if endpoint is None:
+        known = ", ".join(one.id for one in loaded.endpoints[:20]) or "none"
+        raise InvalidInput("endpoint-unknown", f"the estate has no endpoint {name}", f"endpoints: {known}")
+    action = None if verb is None else action_of(endpoint, verb, parameters)
+    drivers = Drivers(hands_of(loaded))
+    try:
+        tried = await questions(loaded, endpoint, drivers)
+        if action is not None and all(one.passed for one in tried):
+            tried += await done_and_undone(action, drivers)
+        return endpoint.driver, tuple(tried)
+    finally:
+        await drivers.close()

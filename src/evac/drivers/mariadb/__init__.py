@@ -1,0 +1,39 @@
+"""MariaDB servers that replicate by GTID and that no other manager leads."""
+
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    Fences,
+    Follows,
+    Promotes,
+    Protects,
+    ProvesSync,
+    ReportsRole,
+)
+from evac.drivers.spec import DriverSpec, Setting
+
+DRIVER = DriverSpec(
+    "mariadb",
+    "fences, promotes, demotes, protects and rejoins the members of one MariaDB data set",
+    (ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe),
+    (
+        Setting(
+            "host",
+            "text",
+            "where it takes connections, for every controller and every copy",
+            needed=("store",),
+            reaches="host",
+        ),
+        Setting("port", "number", "its port", "3306", most=65_535),
+        Setting("user", "text", "an account with the rights below", "`evac`"),
+        Setting("password", "secret", "a reference; the other members are reached with the same one", "none"),
+        Setting("ca", "text", "a file with the authority of its certificate, for TLS", "no TLS"),
+        Setting("name", "text", "its `report_host`, as its primary sees it", "none"),
+        Setting("replication_user", "text", "the account that copies replicate with", "`user`"),
+        Setting("replication_password", "secret", "a reference, of that account", "`password`"),
+    ),
+    "evac.drivers.mariadb.driver:MariadbDriver",
+    extra="mariadb",
+    proofs=("sync",),
+    probe="data",
+    agent_may=True,
+)

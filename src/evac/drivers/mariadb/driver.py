@@ -1,0 +1,592 @@
+"""The driver of MariaDB: fence, promote, demote, protect and rejoin members that replicate by GTID.
+
+A semi-synchronous primary that never stops waiting acknowledges nothing that its one copy did not store. So
+that copy is the fence: once it receives nothing more, the old primary can commit nothing more (proof `sync`).
+Of several copies MariaDB waits for any one; then no copy is sure to hold every commit, and nothing is proved.
+
+Settings of a server are lost when it restarts. Its file must therefore make it harmless at every start
+(`read_only`, `init_rpl_role=SLAVE`): evac makes a primary of it while it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from asyncmy.errors import MySQLError
+
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    Fences,
+    Follows,
+    ProbeReport,
+    Promotes,
+    Protects,
+    ProvesSync,
+    ReportsRole,
+    RoleReport,
+)
+from evac.drivers.mariadb.link import (
+    FOR_EVER_MS,
+    LOCK_TIMEOUT,
+    PORT,
+    REFUSED,
+    Link,
+    MariadbFacts,
+    Member,
+    alone,
+    covers,
+    linked,
+    member_of,
+    obey,
+    positions,
+    read_facts,
+    refuse_stale,
+)
+from evac.drivers.parameters import many, text, whole
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
+from evac.drivers.store_driver import (
+    ANSWER_MS,
+    CONNECT_MS,
+    OTHER_PROOFS,
+    STAYS,
+    StoreDriver,
+    another_primary,
+    only_others,
+    place_problems,
+    standing_problems,
+    takes_connections,
+)
+from evac.model.errors import ActionError, Permanent, Retryable
+from evac.net.secrets import resolve
+
+_CLIENTS: Final = (
+    "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND user <> 'system user' "
+    "AND command NOT IN ('Binlog Dump', 'Daemon') AND command NOT LIKE 'Slave%'"
+)
+"""Sessions of clients, whatever they do."""
+_GONE: Final = 1094
+"""Error of a session that ended before it was killed."""
+_NO_LONGER_KEPT: Final = frozenset({1236})
+"""Error of a copy that needs a part of the log that its primary no longer has, or never had."""
+
+
+class MariadbDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Follows, Protects, AnswersProbe):
+    """One connection an action, closed at its end."""
+
+    name = "mariadb"
+    verbs: frozenset[Verb] = frozenset(
+        {"fence", "unfence", "promote", "demote", "protect", "rejoin", "verify"}
+    )
+    proofs = ("sync",)
+
+    async def _check(self, action: Action, order: Order) -> Checked:
+        async with linked(member_of(action), order.timeout_s) as link:
+            facts = await read_facts(link)
+            refuse_stale(link, facts.seen, order, own_hand=action.verb == "demote")
+        others = await _others(action, order, facts)
+        problems = await _problems(action, order, facts)
+        words = tuple(another_primary(address).message for address in others)
+        return Checked((*words, *problems), facts.evidence(), only_others(others, problems))
+
+    async def _execute(self, action: Action, order: Order) -> Evidence:
+        async with linked(member_of(action), order.timeout_s) as link:
+            match action.verb:
+                case "fence":
+                    return await _fence(link, action, order)
+                case "unfence":
+                    return await _unfence(link, order)
+                case "promote":
+                    return await _promote(link, action, order)
+                case "demote":
+                    return await _demote(link, order)
+                case "protect":
+                    return await _protect(link, action, order)
+                case "rejoin":
+                    return await _rejoin(link, action, order)
+                case _:
+                    return await _verified(link, action)
+
+    async def _observe(self, action: Action, order: Order) -> Observed:
+        facts = await self.facts(action, order.timeout_s)
+        if not _is_done(action, facts):
+            return Observed("absent", facts.evidence())
+        proof = {"proof": "sync"} if action.verb == "fence" else {}
+        evidence = _demoted(facts) if action.verb == "demote" else facts.evidence()
+        return Observed("done", {**evidence, **proof})
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        """Takes a fence back while nothing was promoted, and a demotion while no other primary exists."""
+        if action.verb not in ("fence", "demote"):
+            return await super().undo(action, order)
+        async with linked(member_of(action), order.timeout_s) as link:
+            if order.dry_run:
+                return {**(await read_facts(link)).evidence(), "dry_run": f"would undo {action.verb}"}
+            if action.verb == "fence":
+                return await _unfence(link, order)
+            return await _undo_demote(link, action, order)
+
+    async def facts(self, action: Action, timeout_s: float) -> MariadbFacts:
+        """What the server of an endpoint is now. Raises `Retryable`, `Permanent`."""
+        async with linked(member_of(action), timeout_s) as link:
+            return await read_facts(link)
+
+    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
+        return (await self.facts(action, timeout_s)).report()
+
+    async def probe(self, action: Action, timeout_s: float) -> ProbeReport:
+        """A server that refuses our password answers."""
+        try:
+            await self.facts(action, timeout_s)
+        except Permanent as error:
+            if error.code != REFUSED:
+                raise
+        except ActionError:
+            return ProbeReport(False, f"{member_of(action).address}: no answer")
+        return ProbeReport(True)
+
+    async def precheck_sync(
+        self, action: Action, timeout_s: float, candidate: str, sites: Mapping[str, str], may_be_lost: str
+    ) -> Checked:
+        """Asks the healthy primary whether every commit needs `candidate`. Never raises."""
+        try:
+            facts = await self.facts(action, timeout_s)
+        except ActionError as error:
+            return Checked((error.message,))
+        problems = [*facts.wait_problems, *place_problems(candidate, sites, may_be_lost)]
+        if not facts.writable:
+            problems.append("this member is no primary that takes writes: the primary must be asked")
+        elif candidate not in facts.copies:
+            problems.append(f"no copy with report_host {candidate} is connected")
+        elif len(facts.copies) > 1:
+            problems.append(
+                f"{len(facts.copies)} copies are connected, and a commit needs any one of them: "
+                f"no commit needs {candidate}"
+            )
+        elif not facts.clients:
+            problems.append(f"{candidate} does not confirm: rpl_semi_sync_slave_enabled is OFF there")
+        evidence: Evidence = {
+            **facts.evidence(),
+            "candidate": candidate,
+            "strict": not problems,
+            "limits": "reads are not fenced; a session with BINLOG ADMIN may write past the log",
+        }
+        return Checked(tuple(problems), evidence)
+
+    def _subject(self, action: Action) -> str:
+        return member_of(action).address
+
+
+def _is_done(action: Action, facts: MariadbFacts) -> bool:
+    match action.verb:
+        case "fence":
+            promoted = facts.writable and facts.seen.fence > 0
+            return promoted or (facts.is_cut and facts.seen.fence > 0)
+        case "unfence":
+            return bool(facts.upstream) and not facts.is_cut and not facts.seen.fence
+        case "promote":
+            return facts.writable
+        case "demote":
+            return bool(facts.upstream) or facts.read_only
+        case "protect":
+            return _protected(facts, many(action.parameters, "synchronous"))
+        case "rejoin":
+            return facts.follows and facts.upstream == _primary(action).address
+        case _:
+            expect = text(action.parameters, "expect", "primary")
+            return facts.follows if expect == "standby" else facts.writable
+
+
+async def _problems(action: Action, order: Order, facts: MariadbFacts) -> list[str]:
+    """What keeps the verb from working now; none when it is done already."""
+    if _is_done(action, facts):
+        return []
+    member = member_of(action)
+    match action.verb:
+        case "fence":
+            standing = standing_problems(action, member.name)
+            return standing + ([] if facts.upstream else ["it follows no primary: it cannot be cut off"])
+        case "unfence":
+            return [] if facts.upstream else [f"it follows no one now: {STAYS}"]
+        case "promote":
+            return _promote_problems(action, facts)
+        case "protect":
+            return _protect_problems(facts, many(action.parameters, "synchronous"))
+        case "rejoin":
+            return await _rejoin_problems(action, order, facts)
+        case "verify":
+            return [f"it is {facts.report().role}, and not as expected"]
+        case _:
+            return []
+
+
+async def _fence(link: Link, action: Action, order: Order) -> Evidence:
+    """Ends the candidate's connection to its primary: nothing is confirmed from then on. What it received is
+    kept, and applied by the promotion.
+    """
+    if problems := standing_problems(action, link.member.name):
+        raise Permanent("fence-unproven", problems[0], "fence by network, power or a person")
+    facts = await alone(link, order)
+    if facts.writable and facts.seen.fence and facts.seen.fence == order.epoch:
+        return {**facts.evidence(), "proof": "sync", "already": True}
+    if not facts.upstream:
+        message = f"{link.member.address} follows no primary: it cannot be cut off"
+        raise Permanent("not-a-standby", message)
+    await obey(link, facts.seen, order, fence=max(1, order.epoch))
+    if not facts.is_cut:
+        await link.change("STOP SLAVE IO_THREAD")
+    while not (facts := await read_facts(link)).is_cut:
+        await link.pause()
+    return {
+        **facts.evidence(),
+        "proof": "sync",
+        "candidate": link.member.name,
+        "epoch": order.epoch,
+        "standing_age_ms": whole(action.parameters, "standing_age_ms", 0),
+        "limits": "the old primary may still answer reads",
+    }
+
+
+async def _unfence(link: Link, order: Order) -> Evidence:
+    facts = await alone(link, order)
+    if not facts.upstream:
+        raise Permanent("store-moved", f"{link.member.address} follows no one now: {STAYS}")
+    await obey(link, facts.seen, order, fence=0)
+    if facts.is_cut:
+        await link.change("START SLAVE IO_THREAD")
+    end_s = link.left_s() / 2  # its primary may be gone by now, and it goes on trying
+    while not (facts := await read_facts(link)).receives and link.left_s() > end_s:
+        await link.pause()
+    return {**facts.evidence(), "undone": "fence"}
+
+
+def _promote_problems(action: Action, facts: MariadbFacts) -> list[str]:
+    """Why this server may not be promoted now. Its fence is seen here, or another proof was given."""
+    problems = []
+    proof = text(action.parameters, "proof", "sync")
+    if proof not in OTHER_PROOFS and not (facts.is_cut and facts.seen.fence):
+        problems.append("no fence proof: this copy is not cut off, and no other proof was given")
+    if not facts.upstream and facts.seen.demoted:
+        problems.append("it is a primary that was demoted: let it rejoin, or take the demotion back")
+    least = _least(action)
+    if not facts.receives and not covers(f"{facts.held},{facts.received}", least):
+        problems.append(f"it holds {facts.held}, and {least} is the least that may be promoted")
+    if facts.upstream and not facts.applies and not covers(facts.held, facts.received):
+        problems.append(_not_applied(facts))
+    names = many(action.parameters, "synchronous")
+    if len(names) > 1:
+        problems.append(_ONE_AT_MOST)
+    return problems
+
+
+_ONE_AT_MOST: Final = "MariaDB waits for any one copy: name at most one to confirm"
+
+
+def _least(action: Action) -> str:
+    """GTIDs that a candidate must hold. Raises `Permanent`."""
+    given = text(action.parameters, "least_lsn", "")
+    try:
+        positions(given)
+    except ValueError as error:
+        raise Permanent("setting-wrong", f"least_lsn: {given[:40]!r} is no list of GTIDs") from error
+    return given
+
+
+async def _promote(link: Link, action: Action, order: Order) -> Evidence:
+    """Applies all that was received, then lets the server write. Who confirms is set before that."""
+    facts = await alone(link, order)
+    if facts.writable:
+        await obey(link, facts.seen, order)
+        return {**facts.evidence(), "epoch": order.epoch, "already": True}
+    writable, silent = await _other_primaries(action, order, facts.upstream)
+    if writable:
+        raise another_primary(writable[0])
+    while not covers(facts.held, _least(action)) and facts.receives:
+        await link.pause()
+        facts = await read_facts(link)
+    if problems := _promote_problems(action, facts):
+        raise Permanent("promote-refused", problems[0], "fence the old primary first")
+    names = many(action.parameters, "synchronous")
+    await obey(link, facts.seen, order, confirms=names)
+    if facts.upstream:
+        if not facts.is_cut:
+            await link.change("STOP SLAVE IO_THREAD")
+        facts = await _until_applied(link)
+        await link.change("STOP SLAVE SQL_THREAD")
+        await link.change("RESET SLAVE ALL")
+    await _wait_for(link, names)
+    await link.change("SET GLOBAL read_only = OFF")
+    after = await read_facts(link)
+    return {
+        **after.evidence(),
+        "proof": text(action.parameters, "proof", "sync"),
+        "epoch": order.epoch,
+        "held": facts.held[:300],
+        "silent_peers": " ".join(silent)[:500],
+    }
+
+
+async def _until_applied(link: Link) -> MariadbFacts:
+    """Raises `Permanent` if what was received is not applied any more. The thread that applies it is not
+    started here: a start would drop what was received and not applied, while both threads are stopped.
+    """
+    while not ((facts := await read_facts(link)).is_cut and covers(facts.held, facts.received)):
+        if not facts.applies:
+            raise Permanent("promote-refused", _not_applied(facts), "look at SHOW ALL SLAVES STATUS there")
+        await link.pause()
+    return facts
+
+
+def _not_applied(facts: MariadbFacts) -> str:
+    return f"it received {facts.received}, applied {facts.held} and then stopped: error {facts.apply_error}"
+
+
+async def _wait_for(link: Link, names: Sequence[str]) -> None:
+    """Lets commits wait for a copy for ever, or for none."""
+    if names:
+        await link.change("SET GLOBAL rpl_semi_sync_master_wait_point = AFTER_SYNC")
+        await link.change("SET GLOBAL rpl_semi_sync_master_wait_no_slave = ON")
+        await link.change(f"SET GLOBAL rpl_semi_sync_master_timeout = {FOR_EVER_MS}")
+    await link.change(f"SET GLOBAL rpl_semi_sync_master_enabled = {'ON' if names else 'OFF'}")
+
+
+async def _demote(link: Link, order: Order) -> Evidence:
+    """A reachable primary takes no more writes, and its sessions end: a commit that hung is not confirmed."""
+    facts = await alone(link, order, own_hand=True)
+    await obey(link, facts.seen, order, demoted=max(1, order.epoch))
+    if facts.upstream or facts.read_only:
+        return {**_demoted(facts), "already": True}
+    ended = await _end_writes(link)
+    return {
+        **_demoted(await read_facts(link)),
+        "sessions_ended": ended,
+        "epoch": order.epoch,
+        "limits": "an account with READ_ONLY ADMIN can still write",
+    }
+
+
+def _demoted(facts: MariadbFacts) -> dict[str, str | int | bool]:
+    """A proof only of what was reached and seen. last_lsn: what a successor must hold."""
+    is_proof = not facts.upstream and facts.read_only
+    return {**facts.evidence(), **({"proof": "demote", "last_lsn": facts.held[:300]} if is_proof else {})}
+
+
+async def _end_writes(link: Link) -> int:
+    """Makes the server read-only and ends the sessions of its clients; how many there were. A commit that
+    waits for a copy keeps the server from it until its session has ended.
+    """
+    await link.change("SET SESSION lock_wait_timeout = 1")
+    ended = 0
+    while True:
+        ended += await _end_sessions(link)
+        try:
+            await link.change("SET GLOBAL read_only = ON")
+        except Retryable as error:
+            cause = error.__cause__
+            if not (isinstance(cause, MySQLError) and cause.args and cause.args[0] == LOCK_TIMEOUT):
+                raise
+            await link.pause()
+            continue
+        return ended + await _end_sessions(link)
+
+
+async def _end_sessions(link: Link) -> int:
+    rows = await link.rows(_CLIENTS)
+    for row in rows:
+        try:
+            await link.change(f"KILL CONNECTION {int(row['id'])}")
+        except Retryable as error:
+            cause = error.__cause__
+            if not (isinstance(cause, MySQLError) and cause.args and cause.args[0] == _GONE):
+                raise
+    return len(rows)
+
+
+async def _undo_demote(link: Link, action: Action, order: Order) -> Evidence:
+    facts = await alone(link, order)
+    if facts.upstream:
+        raise Permanent("store-moved", f"{link.member.address} follows {facts.upstream} now: {STAYS}")
+    writable, silent = await _other_primaries(action, order)
+    if writable or silent or not _peers(action):
+        raise Permanent(
+            "undo-unsafe",
+            "it is not certain that no other primary exists: "
+            f"{', '.join(writable or silent) or 'no peers are named'}",
+        )
+    names = many(action.parameters, "synchronous")
+    await obey(link, facts.seen, order, demoted=0, confirms=names)
+    if facts.read_only:
+        await _wait_for(link, names)
+        await link.change("SET GLOBAL read_only = OFF")
+    return {**(await read_facts(link)).evidence(), "undone": "demote"}
+
+
+def _protected(facts: MariadbFacts, names: Sequence[str]) -> bool:
+    if not facts.writable:
+        return False
+    if not names:
+        return any(one.startswith("rpl_semi_sync_master_enabled") for one in facts.wait_problems)
+    return facts.waits and facts.clients == len(names) == 1 and set(names) <= set(facts.copies)
+
+
+def _protect_problems(facts: MariadbFacts, names: Sequence[str]) -> list[str]:
+    """Why commits cannot wait for these copies without hanging."""
+    if not facts.writable:
+        return ["it is no primary that takes writes"]
+    if len(names) > 1:
+        return [_ONE_AT_MOST]
+    missing = [
+        f"{name} does not follow now; commits would hang" for name in names if name not in facts.copies
+    ]
+    if names and not missing and not facts.clients:
+        return [f"{names[0]} does not confirm: rpl_semi_sync_slave_enabled is OFF there"]
+    if names and facts.clients > 1:
+        return [
+            f"{facts.clients} copies confirm, and a commit needs any one of them: "
+            f"set rpl_semi_sync_slave_enabled to OFF on all but {names[0]}"
+        ]
+    return missing
+
+
+async def _protect(link: Link, action: Action, order: Order) -> Evidence:
+    """Lets every commit wait for the named copy, or for none; commits that hang go on at once then."""
+    names = many(action.parameters, "synchronous")
+    facts = await alone(link, order)
+    if not _protected(facts, names):
+        if problems := _protect_problems(facts, names):
+            raise Retryable("protect-refused", problems[0], after_ms=500)
+        await obey(link, facts.seen, order, confirms=names)
+        await _wait_for(link, names)
+    else:
+        await obey(link, facts.seen, order, confirms=names)
+    while not _protected(facts := await read_facts(link), names):
+        await link.pause()
+    return {**facts.evidence(), "epoch": order.epoch, "asynchronous": not names}
+
+
+def _primary(action: Action) -> Member:
+    own, parameters = member_of(action), action.parameters
+    return own.at(text(parameters, "primary_host"), whole(parameters, "primary_port", PORT, 65_535))
+
+
+async def _rejoin_problems(action: Action, order: Order, facts: MariadbFacts) -> list[str]:
+    """Why this server cannot follow the primary."""
+    primary = _primary(action)
+    try:
+        async with linked(primary, min(ANSWER_MS / 1_000, order.timeout_s)) as link:
+            theirs = await read_facts(link)
+    except ActionError:
+        return [f"{primary.address} does not answer"]
+    if not theirs.writable:
+        return [f"{primary.address} is not a primary that takes writes"]
+    if not theirs.keeps_log:
+        return [f"{primary.address} has no binary log of all it holds: set log_bin and log_slave_updates"]
+    only_here = _only_here(facts, theirs)
+    if only_here:
+        return [f"it holds transactions that {primary.address} never had: {only_here}"]
+    return []
+
+
+def _only_here(ours: MariadbFacts, theirs: MariadbFacts) -> str:
+    """GTIDs of the last transactions that only this server has."""
+    written = positions(theirs.written)
+    mine = positions(f"{ours.written},{ours.held}")
+    found = [key for key, number in mine.items() if number > written.get(key, 0)]
+    return ", ".join(f"{domain}-{server}-{mine[domain, server]}" for domain, server in sorted(found))[:300]
+
+
+async def _rejoin(link: Link, action: Action, order: Order) -> Evidence:
+    """Makes a server follow the primary; one that has transactions of its own is refused."""
+    primary = _primary(action)
+    facts = await alone(link, order)
+    if facts.follows and facts.upstream == primary.address:
+        await obey(link, facts.seen, order, fence=0, demoted=0)
+        return {**facts.evidence(), "already": True}
+    if problems := await _rejoin_problems(action, order, facts):
+        if problems[0].startswith("it holds"):
+            hint = "copy what you need out of it, then build it again with mariadb-backup"
+            raise Permanent("mariadb-diverged", f"{link.member.address}: {problems[0]}", hint)
+        raise Retryable("mariadb-not-ready", problems[0], after_ms=500)
+    await obey(link, facts.seen, order, confirms=())
+    if facts.writable:
+        await _end_writes(link)
+    await link.change("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
+    if facts.upstream:
+        await link.change("STOP SLAVE")
+    how = "CHANGE MASTER TO MASTER_HOST = %s, MASTER_PORT = %s, MASTER_USE_GTID = slave_pos"
+    if facts.upstream:
+        await link.change(how, primary.host, primary.port)
+    else:
+        secret = resolve(primary.replication_password) if primary.replication_password else None
+        link.secrets += [secret] if secret is not None else []
+        await link.change("SET GLOBAL gtid_slave_pos = %s", facts.held)
+        await link.change(
+            f"{how}, MASTER_USER = %s, MASTER_PASSWORD = %s, MASTER_CONNECT_RETRY = 2",
+            primary.host,
+            primary.port,
+            primary.replication_user,
+            secret.reveal() if secret is not None else "",
+        )
+    await link.change("START SLAVE")
+    while not (after := await read_facts(link)).follows:
+        if after.receive_error in _NO_LONGER_KEPT:
+            message = f"{primary.address} no longer has the log that {link.member.address} needs"
+            raise Permanent("mariadb-log-gone", message, "build it again with mariadb-backup")
+        await link.pause()
+    await obey(link, after.seen, order, fence=0, demoted=0)
+    return {**after.evidence(), "epoch": order.epoch}
+
+
+async def _verified(link: Link, action: Action) -> Evidence:
+    facts = await read_facts(link)
+    if not _is_done(action, facts):
+        message = f"{link.member.address} is {facts.report().role}, not as expected"
+        raise Retryable("not-as-expected", message, "", 500)
+    return {**facts.evidence(), "expect": text(action.parameters, "expect", "primary")}
+
+
+def _peers(action: Action, upstream: str = "") -> list[Member]:
+    """Members that the parameters name, and the one it follows."""
+    own = member_of(action)
+    named = [entry.rpartition("=")[2] for entry in many(action.parameters, "peers")]
+    if "old_host" in action.parameters:
+        named.append(
+            f"{text(action.parameters, 'old_host')}:{text(action.parameters, 'old_port', str(PORT))}"
+        )
+    found = []
+    for address in dict.fromkeys([*named, *([upstream] if upstream else [])]):
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise Permanent("setting-wrong", f"{address[:80]!r} is not host:port")
+        if address != own.address:
+            found.append(own.at(host, int(port)))
+    return found
+
+
+async def _others(action: Action, order: Order, facts: MariadbFacts) -> list[str]:
+    """Other primaries that answer and take writes, where one shall be promoted that is not yet."""
+    if action.verb != "promote" or _is_done(action, facts):
+        return []
+    return (await _other_primaries(action, order, facts.upstream))[0]
+
+
+async def _other_primaries(action: Action, order: Order, upstream: str = "") -> tuple[list[str], list[str]]:
+    """Peers that answer as primaries that take writes, and peers that are silent."""
+    connect_s = whole(action.parameters, "peer_ms", CONNECT_MS, 60_000) / 1_000
+
+    async def ask(peer: Member) -> str:
+        if not await takes_connections(peer.host, peer.port, connect_s):
+            return "silent"
+        try:
+            async with linked(peer, min(ANSWER_MS / 1_000, order.timeout_s)) as link:
+                return "writable" if (await read_facts(link)).writable else "harmless"
+        except ActionError:
+            return "silent"
+
+    peers = _peers(action, upstream)
+    answers = await asyncio.gather(*(ask(peer) for peer in peers))
+    found: dict[str, list[str]] = {"writable": [], "silent": [], "harmless": []}
+    for peer, answer in zip(peers, answers, strict=True):
+        found[answer].append(peer.address)
+    return found["writable"], found["silent"]

@@ -1,0 +1,436 @@
+"""One connection to one MariaDB server, and what the server says of itself.
+
+What an order allowed is recorded in the table `evac.authority` of each server, outside its binary log: a copy
+and its primary each remember the highest token that they obeyed themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import asyncmy
+from asyncmy.cursors import DictCursor
+from asyncmy.errors import MySQLError
+
+from evac.drivers.capabilities import MemberRole, RoleReport
+from evac.drivers.parameters import stale_token, text, whole
+from evac.drivers.port import Action, Order, Value
+from evac.model.errors import ActionError, InvalidInput, OutcomeUnknown, Permanent, Retryable
+from evac.net.secrets import Secret, resolve, scrub
+from evac.net.tls import TlsFiles, client_context
+
+CALL_S: Final = 3.0
+POLL_S: Final = 0.02
+PORT: Final = 3306
+REFUSED: Final = "mariadb-refused"
+FOR_EVER_MS: Final = 2**64 - 1
+"""`rpl_semi_sync_master_timeout` of a primary that never stops waiting for its copy."""
+A_YEAR_MS: Final = 31_536_000_000
+_RIGHTS: Final = frozenset({1044, 1045, 1142, 1227, 1370, 1698})
+"""Errors that say that the account may not do it."""
+_NO_RECORD: Final = frozenset({1049, 1146})
+"""Errors of a table, or a database, that does not exist yet."""
+LOCK_TIMEOUT: Final = 1205
+_VARIABLES: Final = (
+    "gtid_binlog_pos",
+    "gtid_binlog_state",
+    "gtid_current_pos",
+    "gtid_slave_pos",
+    "log_bin",
+    "log_slave_updates",
+    "read_only",
+    "rpl_semi_sync_master_enabled",
+    "rpl_semi_sync_master_timeout",
+    "rpl_semi_sync_master_wait_no_slave",
+    "rpl_semi_sync_master_wait_point",
+    "server_id",
+    "version",
+    "wsrep_on",
+)
+_STATUS: Final = (
+    "Rpl_semi_sync_master_clients",
+    "Rpl_semi_sync_master_status",
+    "Rpl_semi_sync_master_wait_sessions",
+)
+_TABLE: Final = (
+    "CREATE DATABASE IF NOT EXISTS evac",
+    "CREATE TABLE IF NOT EXISTS evac.authority (id tinyint PRIMARY KEY, token bigint unsigned NOT NULL, "
+    "epoch bigint unsigned NOT NULL, fence bigint unsigned NOT NULL, demoted bigint unsigned NOT NULL, "
+    "confirms varchar(1000) NOT NULL) ENGINE=InnoDB",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """How one server is reached, and how its copies log in to it."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    """A reference."""
+    ca: str
+    name: str
+    replication_user: str
+    replication_password: str
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def at(self, host: str, port: int, name: str = "") -> Member:
+        """Another member of the data set, reached with the same account."""
+        return replace(self, host=host, port=port, name=name)
+
+
+def member_of(action: Action) -> Member:
+    """The endpoint of an action. Raises `Permanent` for settings that are wrong."""
+    settings: Mapping[str, Value] = action.settings
+    user, password = text(settings, "user", "evac"), text(settings, "password", "")
+    return Member(
+        text(settings, "host"),
+        whole(settings, "port", PORT, 65_535),
+        user,
+        password,
+        text(settings, "ca", ""),
+        text(settings, "name", ""),
+        text(settings, "replication_user", user),
+        text(settings, "replication_password", password),
+    )
+
+
+Positions = Mapping[tuple[int, int], int]
+"""Domain and server -> the last sequence number that the server wrote in the domain."""
+
+
+def positions(listed: str) -> dict[tuple[int, int], int]:
+    """A list of GTIDs. Raises ValueError for what is none."""
+    found: dict[tuple[int, int], int] = {}
+    for one in filter(None, (part.strip() for part in listed.split(","))):
+        domain, server, number = (int(part) for part in one.split("-"))
+        found[domain, server] = max(number, found.get((domain, server), 0))
+    return found
+
+
+def covers(held: str, least: str) -> bool:
+    """Whether who holds the one position has everything up to the other. Raises ValueError."""
+    newest: dict[int, int] = {}
+    for (domain, _), number in positions(held).items():
+        newest[domain] = max(number, newest.get(domain, 0))
+    return all(newest.get(domain, 0) >= number for (domain, _), number in positions(least).items())
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What a server was ordered, as it remembers it."""
+
+    token: int = 0
+    epoch: int = 0
+    fence: int = 0
+    """The epoch for which it was cut off; 0 if it was not."""
+    demoted: int = 0
+    """The epoch for which it gave up its role; 0 if it did not."""
+    confirms: tuple[str, ...] = ()
+    """Copies that shall confirm its commits."""
+
+
+@dataclass(frozen=True, slots=True)
+class MariadbFacts:
+    """One server, now."""
+
+    read_only: bool
+    upstream: str
+    """host:port of the primary that it is set to follow; empty if it follows none."""
+    receives: bool
+    """Whether the connection to its primary is up."""
+    is_cut: bool
+    """Whether it is set to follow a primary and will not connect to it."""
+    applies: bool
+    apply_error: int
+    receive_error: int
+    received: str
+    """GTIDs of its relay log."""
+    lag_ms: int | None
+    held: str
+    """GTIDs that it has applied or written."""
+    written: str
+    """The last GTID of every domain and server in its binary log."""
+    keeps_log: bool
+    """Whether its binary log has everything, so that copies can follow it and differences can be seen."""
+    waits: bool
+    """Whether its commits wait for a copy, and go on waiting without one."""
+    wait_problems: tuple[str, ...]
+    """Why a commit might not wait for a copy."""
+    clients: int
+    """Copies that confirm."""
+    hanging: int
+    """Sessions whose commit waits for a copy now."""
+    copies: tuple[str, ...]
+    """Names of the copies that are connected."""
+    version: str
+    seen: Authority
+
+    @property
+    def writable(self) -> bool:
+        return not self.upstream and not self.read_only
+
+    @property
+    def follows(self) -> bool:
+        return bool(self.upstream) and self.receives and self.applies
+
+    @property
+    def surely_confirms(self) -> tuple[str, ...]:
+        """The copy that every commit needs. Of several, MariaDB waits for any one, so that none is sure."""
+        one = len(self.copies) == 1 and self.clients == 1
+        return self.copies if self.waits and one else ()
+
+    def report(self) -> RoleReport:
+        token, epoch = self.seen.token, self.seen.epoch
+        role: MemberRole
+        if self.upstream:
+            role = "replica" if self.follows else "detached"
+            return RoleReport(role, self.lag_ms if self.follows else None, token=token, epoch=epoch)
+        if self.read_only:
+            return RoleReport("none", None, token=token, epoch=epoch)
+        missing = tuple(name for name in self.seen.confirms if name not in self.copies)
+        waits_for = missing if self.hanging and self.waits else ()
+        return RoleReport("primary", 0, self.surely_confirms, waits_for, token=token, epoch=epoch)
+
+    def evidence(self) -> dict[str, str | int | bool]:
+        """For the journal."""
+        seen: dict[str, str | int | bool] = {
+            "role": self.report().role,
+            "gtid": self.held[:300],
+            "read_only": self.read_only,
+            "version": self.version[:60],
+        }
+        if self.upstream:
+            lag = {} if self.lag_ms is None else {"lag_ms": self.lag_ms}
+            return (
+                seen | {"upstream": self.upstream, "receives": self.receives, "applies": self.applies} | lag
+            )
+        return seen | {"copies": " ".join(self.copies)[:300], "confirm": self.clients, "waits": self.waits}
+
+
+@dataclass(slots=True)
+class Link:
+    """An open connection. Once something was changed, a missing answer means that the outcome is unknown."""
+
+    member: Member
+    deadline: float
+    connection: Any = None
+    changed: bool = False
+    secrets: list[Secret] = field(default_factory=list)
+
+    async def rows(self, statement: str, *values: object) -> list[dict[str, Any]]:
+        """Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
+        async with self.bounded(), self.connection.cursor(DictCursor) as cursor:
+            await cursor.execute(statement, values or None)
+            found: list[dict[str, Any]] = list(await cursor.fetchall() or ())
+            return found
+
+    async def change(self, statement: str, *values: object) -> None:
+        self.changed = True
+        await self.rows(statement, *values)
+
+    async def pause(self) -> None:
+        if self.left_s() < 2 * POLL_S:
+            message = f"{self.member.address} did not get there in time"
+            raise (OutcomeUnknown if self.changed else Retryable)("mariadb-slow", message)
+        await asyncio.sleep(POLL_S)
+
+    def left_s(self) -> float:
+        return self.deadline - asyncio.get_running_loop().time()
+
+    @asynccontextmanager
+    async def bounded(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(max(0.001, min(CALL_S, self.left_s() * 0.8))):
+                yield
+        except ActionError:
+            raise
+        except Exception as error:  # the client lets out whatever it met in an answer that is none
+            raise self.translated(error) from error
+
+    def translated(self, error: Exception) -> ActionError:
+        number = error.args[0] if isinstance(error, MySQLError) and error.args else 0
+        number = number if isinstance(number, int) else 0
+        said = scrub(str(error.args[-1] if error.args else type(error).__name__), self.secrets)[:200]
+        message = f"{self.member.address}: {said}"
+        if number in _RIGHTS:
+            return Permanent(REFUSED, message, "check the password and rights of the endpoint")
+        if 1_000 <= number < 2_000:
+            return Retryable("mariadb-error", message, after_ms=500)
+        if self.changed:
+            return OutcomeUnknown("mariadb-silent", f"{message}; it may have been done")
+        return Retryable("mariadb-silent", message, after_ms=200)
+
+
+@asynccontextmanager
+async def linked(member: Member, timeout_s: float) -> AsyncIterator[Link]:
+    """An open connection, closed at the end. Raises `Retryable`, `Permanent`."""
+    loop = asyncio.get_running_loop()
+    link = Link(member, loop.time() + timeout_s)
+    password = resolve(member.password) if member.password else None
+    link.secrets = [password] if password is not None else []
+    try:
+        line = client_context(TlsFiles(ca=Path(member.ca))) if member.ca else None
+    except InvalidInput as error:
+        raise Permanent("setting-wrong", f"ca: {error.message}", error.hint) from error
+    try:
+        async with link.bounded():
+            link.connection = await asyncmy.connect(
+                host=member.host,
+                port=member.port,
+                user=member.user,
+                password=password.reveal() if password is not None else "",
+                connect_timeout=CALL_S,
+                autocommit=True,
+                ssl=line,
+            )
+        yield link
+    finally:
+        if link.connection is not None:
+            link.connection.close()
+
+
+async def read_facts(link: Link) -> MariadbFacts:
+    """What the server is now. Raises `Retryable`, `Permanent`."""
+    names = ", ".join(f"'{name}'" for name in _VARIABLES)
+    variables = _pairs(await link.rows(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})"))
+    names = ", ".join(f"'{name}'" for name in _STATUS)
+    status = _pairs(await link.rows(f"SHOW GLOBAL STATUS WHERE Variable_name IN ({names})"))
+    sources = await link.rows("SHOW ALL SLAVES STATUS")
+    hosts = await link.rows("SHOW SLAVE HOSTS")
+    seen = await read_authority(link)
+    if variables.get("wsrep_on") == "ON" or len(sources) > 1:
+        what = "belongs to a Galera cluster" if len(sources) <= 1 else "follows several primaries"
+        raise Permanent("mariadb-topology", f"{link.member.address} {what}, which evac does not lead")
+    try:
+        return _facts(variables, status, sources[0] if sources else {}, hosts, seen)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise link.translated(error) from error
+
+
+def _pairs(rows: list[dict[str, Any]]) -> dict[str, str]:
+    return {str(row.get("Variable_name")): str(row.get("Value")) for row in rows}
+
+
+def _facts(
+    variables: Mapping[str, str],
+    status: Mapping[str, str],
+    source: Mapping[str, Any],
+    hosts: list[dict[str, Any]],
+    seen: Authority,
+) -> MariadbFacts:
+    """Raises KeyError, TypeError or ValueError for what no server says."""
+    lag = source.get("Seconds_Behind_Master")
+    wait_problems = _wait_problems(variables)
+    for listed in (variables["gtid_current_pos"], variables["gtid_binlog_state"]):
+        positions(listed)
+    return MariadbFacts(
+        read_only={"ON": True, "OFF": False}.get(variables["read_only"], True),
+        upstream=f"{source['Master_Host']}:{source['Master_Port']}" if source else "",
+        receives=source.get("Slave_IO_Running") == "Yes",
+        is_cut=bool(source) and source["Slave_IO_Running"] == "No",
+        applies=source.get("Slave_SQL_Running") == "Yes",
+        apply_error=int(source.get("Last_SQL_Errno") or 0),
+        receive_error=int(source.get("Last_IO_Errno") or 0),
+        received=str(source.get("Gtid_IO_Pos") or ""),
+        lag_ms=None if lag is None else int(lag) * 1_000,
+        held=variables["gtid_current_pos"],
+        written=variables["gtid_binlog_state"],
+        keeps_log=variables["log_bin"] == variables["log_slave_updates"] == "ON",
+        waits=not wait_problems,
+        wait_problems=wait_problems,
+        clients=int(status["Rpl_semi_sync_master_clients"]),
+        hanging=int(status["Rpl_semi_sync_master_wait_sessions"]),
+        copies=tuple(sorted(str(row["Host"]) for row in hosts)),
+        version=variables["version"],
+        seen=seen,
+    )
+
+
+def _wait_problems(variables: Mapping[str, str]) -> tuple[str, ...]:
+    """What lets a commit end without a copy that has it."""
+    problems = []
+    if variables["rpl_semi_sync_master_enabled"] != "ON":
+        problems.append("rpl_semi_sync_master_enabled is OFF: commits wait for no copy")
+    if int(variables["rpl_semi_sync_master_timeout"]) < A_YEAR_MS:
+        shown = variables["rpl_semi_sync_master_timeout"]
+        problems.append(f"rpl_semi_sync_master_timeout is {shown} ms: after it commits wait for no copy")
+    if variables["rpl_semi_sync_master_wait_no_slave"] != "ON":
+        problems.append("rpl_semi_sync_master_wait_no_slave is OFF: without a copy commits do not wait")
+    if variables["rpl_semi_sync_master_wait_point"] != "AFTER_SYNC":
+        problems.append("rpl_semi_sync_master_wait_point is not AFTER_SYNC")
+    return tuple(problems)
+
+
+async def read_authority(link: Link) -> Authority:
+    """What the server remembers; nothing on a server that was never ordered anything."""
+    statement = "SELECT token, epoch, fence, demoted, confirms FROM evac.authority WHERE id = 1"
+    try:
+        rows = await link.rows(statement)
+    except Retryable as error:
+        cause = error.__cause__
+        if isinstance(cause, MySQLError) and cause.args and cause.args[0] in _NO_RECORD:
+            return Authority()
+        raise
+    if not rows:
+        return Authority()
+    try:
+        row = rows[0]
+        token, epoch, fence, demoted = (int(row[key]) for key in ("token", "epoch", "fence", "demoted"))
+        return Authority(token, epoch, fence, demoted, tuple(str(row["confirms"]).split()))
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"evac.authority of {link.member.address} cannot be read"
+        raise Permanent("authority-unreadable", message) from error
+
+
+def refuse_stale(link: Link, seen: Authority, order: Order, *, own_hand: bool = False) -> None:
+    """Raises `Permanent` for an order of an older leader, or for an epoch that is over. own_hand: a site that
+    fences itself because its lease ran out has no leader's token, 0; its epoch counts all the same.
+    """
+    if order.token < seen.token and not (own_hand and order.token == 0):
+        raise stale_token(link.member.address, seen.token, order)
+    if order.epoch and order.epoch < seen.epoch:
+        raise Permanent(
+            "stale-epoch",
+            f"{link.member.address} has seen epoch {seen.epoch}; {order.epoch} is over",
+            "stop: the data set has moved on",
+        )
+
+
+async def alone(link: Link, order: Order, *, own_hand: bool = False) -> MariadbFacts:
+    """Takes the lock of evac on this server, which ends with the connection; what the server is then. The
+    order is not of an older leader.
+    """
+    while not next(iter((await link.rows("SELECT GET_LOCK('evac', 0) AS got"))[0].values())):
+        await link.pause()
+    facts = await read_facts(link)
+    refuse_stale(link, facts.seen, order, own_hand=own_hand)
+    return facts
+
+
+async def obey(link: Link, seen: Authority, order: Order, **changes: Any) -> Authority:
+    """Records the order before the change that it allows."""
+    now = replace(seen, token=max(order.token, seen.token), epoch=max(order.epoch, seen.epoch), **changes)
+    if now == seen:
+        return now
+    await link.change("SET SESSION sql_log_bin = 0")
+    for statement in _TABLE if seen == Authority() else ():
+        await link.change(statement)
+    await link.change(
+        "REPLACE INTO evac.authority VALUES (1, %s, %s, %s, %s, %s)",
+        now.token,
+        now.epoch,
+        now.fence,
+        now.demoted,
+        " ".join(now.confirms)[:1_000],
+    )
+    return now

@@ -1,0 +1,29 @@
+"""Backups of PostgreSQL in the repositories of pgBackRest."""
+
+from evac.drivers.capabilities import RestoresData, TakesBackups
+from evac.drivers.spec import RESTORED_POSTGRES, DriverSpec, Setting
+
+DRIVER = DriverSpec(
+    "pgbackrest",
+    "lists, takes, checks and restores backups of PostgreSQL with pgBackRest",
+    (TakesBackups, RestoresData),
+    (
+        Setting(
+            "config",
+            "text",
+            "full path of `pgbackrest.conf`",
+            "`/etc/pgbackrest/pgbackrest.conf`",
+            reaches="folder",
+        ),
+        Setting("stanza", "text", "the stanza of the store", needed=("store",)),
+        Setting("repo", "number", "which of its repositories", "1", most=256),
+        Setting("type", "text", "what kind of backup is taken", "`incr`", choices=("full", "diff", "incr")),
+        Setting("system_id", "text", "system identifier; another one is refused", "not compared"),
+        Setting("place", "text", "data folder that a run restores into", "none", reaches="folder"),
+        Setting("env", "list", "`NAME=value` or `NAME=reference`, such as `PGBACKREST_REPO1_CIPHER_PASS`"),
+        Setting("program", "text", "the program", "`pgbackrest`", reaches="program"),
+        *RESTORED_POSTGRES,
+    ),
+    "evac.drivers.pgbackrest.driver:PgbackrestDriver",
+    agent_verbs=frozenset({"restore"}),
+)

@@ -1,0 +1,249 @@
+"""The driver of pgBackRest 2.50 and later. It writes to each of its repositories itself; an endpoint is one.
+
+`verify` prints nothing and ends with 0 whatever it finds, unless it is asked for text: its counts are read,
+and a set that it does not mention was not checked. A backup whose `error` is true has pages with wrong
+checksums, although the command ended with 0. A restored database is asked once its recovery has ended.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from evac.drivers.backups import BackupDriver, Filled, Stopwatch, Tool, number, objects, unreadable, word
+from evac.drivers.capabilities import (
+    PARTS_PER_MILLION,
+    READ,
+    CopyReport,
+    Listing,
+    Proof,
+    ProofOutcome,
+    RestoresData,
+    Taken,
+    TakesBackups,
+)
+from evac.drivers.parameters import text, whole
+from evac.drivers.port import Action
+from evac.drivers.programs import given
+from evac.drivers.restored_postgres import Engine, account_of, give
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+
+NO_BACKUPS: Final = 2
+"""Status of a repository that holds none yet."""
+_REASONS: Final = (
+    ("unable to acquire lock", Retryable("backup-locked", "another backup runs", "", 60_000)),
+    ("no space left", Permanent("backup-full", "the repository has no space left", "make space in it")),
+    (
+        "because it contains files",
+        Permanent("place-not-empty", "the place holds files", "name an empty one"),
+    ),
+    ("unable to open missing file", Permanent("backup-no-repository", "a file is missing", "check `config`")),
+    ("zlib threw error", Permanent("backup-corrupt", "the copy is damaged", "restore an older one")),
+    ("checksum", Permanent("backup-corrupt", "the copy is damaged", "restore an older one")),
+    ("FormatError", Permanent("backup-corrupt", "the copy is damaged", "restore an older one")),
+    ("CryptoError", Permanent("backup-password", "wrong cipher passphrase", "check `env`")),
+    ("unable to connect", Retryable("backup-silent", "the repository does not answer", "start its server")),
+    ("HostConnectError", Retryable("backup-silent", "the repository does not answer", "start its server")),
+    ("[032]", Permanent("backup-no-repository", "the configuration is wrong", "check `config`")),
+)
+_SET: Final = re.compile(
+    r"^\s*backup: (\S+), status: (\S+?), total files checked: (\d+), total valid files: (\d+)", re.MULTILINE
+)
+_WAL: Final = re.compile(r"total WAL checked: (\d+), total valid WAL: (\d+)")
+_STATUS: Final = re.compile(r"^status: (\w+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """One backup set. stored: bytes that it alone added to the repository."""
+
+    copy: CopyReport
+    read: int
+    stored: int
+
+
+class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
+    """One repository of one stanza for each endpoint."""
+
+    name = "pgbackrest"
+
+    async def list_copies(self, action: Action, timeout_s: float) -> Listing:
+        return await self._list(action, timeout_s)
+
+    async def _list(self, action: Action, timeout_s: float) -> Listing:
+        listing, _ = await self._sets(action, Stopwatch(timeout_s))
+        return listing
+
+    async def take(self, action: Action, timeout_s: float) -> Taken:
+        watch = Stopwatch(timeout_s)
+        _, before = await self._sets(action, watch)
+        kind = text(action.settings, "type", "incr")
+        argv = ("--log-level-console=error", f"--type={kind}", "backup")
+        await _tool(action).run(*_where(action), *argv, timeout_s=watch.left_s, changes=True)
+        try:
+            _, after = await self._sets(action, watch)
+        except ActionError as error:
+            words = f"a backup was made, and cannot be listed: {error.message}"
+            raise OutcomeUnknown("backup-unknown", words, "list the copies") from error
+        known = {one.copy.id for one in before}
+        new = [one for one in after if one.copy.id not in known]
+        if not new:
+            raise OutcomeUnknown("backup-unknown", "pgBackRest ended well, and no new backup is listed")
+        found = new[-1]
+        missing = ("pages with right checksums",) if found.copy.failed else ()
+        return Taken(found.copy, found.read, found.stored, watch.took_ms, missing)
+
+    async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
+        """Level 2: every file of the sets of one part, and the log that each needs."""
+        if level != READ or not 1 <= part <= of:
+            raise Permanent("proof-unknown", f"pgBackRest proves no level {level}, part {part} of {of}")
+        watch = Stopwatch(timeout_s)
+
+        def said(
+            outcome: ProofOutcome, read: int, share: int, version: str, code: str = "", why: str = ""
+        ) -> Proof:
+            facts = (level, outcome, read, share, watch.took_ms, action.at, self.name, version)
+            return Proof("", *facts, code, why[:600])
+
+        try:
+            listing, sets = await self._sets(action, watch)
+            mine = [one for place, one in enumerate(sets) if place % of == part - 1]
+            problems: list[str] = []
+            for one in mine:
+                problems += await self._verify(action, one.copy.id, watch)
+        except ActionError as error:
+            outcome: ProofOutcome = "damaged" if error.code == "backup-corrupt" else "could-not-run"
+            return said(outcome, 0, 0, "", error.code, error.message)
+        if problems:
+            return said("damaged", 0, 0, listing.version, "backup-corrupt", "; ".join(problems))
+        read, total = (sum(one.stored for one in some) for some in (mine, sets))
+        if not read:
+            return said(
+                "could-not-run", 0, 0, listing.version, "nothing-read", f"part {part} of {of} holds no backup"
+            )
+        return said("passed", read, read * PARTS_PER_MILLION // total, listing.version)
+
+    async def _verify(self, action: Action, label: str, watch: Stopwatch) -> list[str]:
+        """What is wrong with one set; a set of which nothing is said, or no file was checked, is too."""
+        argv = ("--output=text", "--verbose", f"--set={label}", "verify")
+        said = (await _tool(action).run(*_where(action), *argv, timeout_s=watch.left_s)).output
+        found = {one[1]: one for one in _SET.finditer(said)}
+        if label not in found or int(found[label][3]) == 0:
+            raise Permanent("nothing-read", f"pgBackRest checked no file of {label}")
+        _, status, checked, valid = found[label].groups()
+        wrong = [f"{label}: {status}, {valid} of {checked} files are valid"]
+        problems = wrong if status != "valid" or checked != valid else []
+        for log in _WAL.finditer(said):
+            if log[1] != log[2]:
+                problems.append(f"{log[2]} of {log[1]} segments of the log are valid")
+        state = _STATUS.search(said)
+        if not problems and (state is None or state[1] != "ok"):
+            problems.append("pgBackRest reports an error in the stanza")
+        return problems
+
+    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
+        words = "pgBackRest copies nothing between repositories: it writes to each of them"
+        raise Permanent("copy-unsupported", words, "take a backup through the endpoint of the other one")
+
+    async def _sets(self, action: Action, watch: Stopwatch) -> tuple[Listing, list[Set]]:
+        """Every set of the repository, oldest first. Raises `ActionError`."""
+        stanza, repo = text(action.settings, "stanza"), whole(action.settings, "repo", 1)
+        tool = _tool(action)
+        argv = (f"--config={_config(action)}", f"--stanza={stanza}", "info", "--output=json")
+        found = objects(await tool.json(*argv, timeout_s=watch.left_s), self.name)
+        one = next((one for one in found if one.get("name") == stanza), {})
+        state = next((_at(s, "status", "code") for s in _many(one, "repo") if s.get("key") == repo), None)
+        if state not in (0, NO_BACKUPS):
+            words = f"the stanza {stanza} is not in repository {repo}"
+            raise Permanent("backup-no-repository", words, "run: pgbackrest stanza-create")
+        ids = [entry for entry in _many(one, "db") if entry.get("repo-key") == repo]
+        system = str(number(ids[-1].get("system-id"), self.name)) if ids else ""
+        pinned = text(action.settings, "system_id", "")
+        if pinned and system != pinned:
+            words = f"these are backups of the system {system}, and {pinned} was expected"
+            raise Permanent("backup-other-repository", words, "check `stanza` and `system_id`")
+        held = _at(one, "status", "lock", "backup", "held") is True
+        entries = [entry for entry in _many(one, "backup") if _at(entry, "database", "repo-key") == repo]
+        sets = sorted((_set(entry, stanza) for entry in entries), key=lambda it: it.copy.id)
+        said = (await tool.run("version", timeout_s=watch.left_s)).output.split()
+        version = said[1][:40] if len(said) > 1 else ""
+        return Listing(f"{stanza}/{system}", tuple(s.copy for s in sets), self.name, version, held), sets
+
+    async def _fill(
+        self,
+        action: Action,
+        copy: CopyReport,
+        folder: Path,
+        until: int | None,
+        watch: Stopwatch,
+        lock: int,
+    ) -> Filled:
+        """The set and the log after it, recovered; up to a moment, or to the end of the archive."""
+        account = account_of(action.settings)
+        give(account, folder)
+        target = ["--type=default"]
+        if until is not None:
+            moment = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M:%S+00")
+            target = ["--type=time", f"--target={moment}", "--target-action=promote"]
+        argv = ("--log-level-console=error", f"--set={copy.id}", f"--pg1-path={folder}", *target, "restore")
+        await _tool(action).run(*_where(action), *argv, timeout_s=watch.left_s, keeps=(lock,))
+        found = await Engine(folder, action.settings).recover(watch)
+        return Filled(found.bytes, found.reached_at or copy.taken_at, found.facts)
+
+    async def _start(self, action: Action, folder: Path, watch: Stopwatch) -> None:
+        await Engine(folder, action.settings).serve(watch)
+
+    async def _stop(self, action: Action, folder: Path, watch: Stopwatch) -> None:
+        await Engine(folder, action.settings).stop()
+
+    async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
+        return await Engine(folder, action.settings).takes_writes(watch)
+
+
+def _tool(action: Action) -> Tool:
+    """pgBackRest as the owner of the data, with its secrets in the environment."""
+    env, hidden = given(action.settings)
+    program = text(action.settings, "program", "pgbackrest")
+    if account := account_of(action.settings):
+        env.setdefault("HOME", account.pw_dir)
+    return Tool(program, {"TZ": "UTC", **env}, hidden, _REASONS, account=account)
+
+
+def _config(action: Action) -> str:
+    return text(action.settings, "config", "/etc/pgbackrest/pgbackrest.conf")
+
+
+def _where(action: Action) -> tuple[str, ...]:
+    stanza, repo = text(action.settings, "stanza"), whole(action.settings, "repo", 1)
+    return (f"--config={_config(action)}", f"--stanza={stanza}", f"--repo={repo}")
+
+
+def _set(entry: Mapping[str, Any], stanza: str) -> Set:
+    name = "pgbackrest"
+    copy = CopyReport(
+        word(entry.get("label"), name),
+        number(_at(entry, "timestamp", "start"), name),
+        number(_at(entry, "info", "size"), name),
+        source=stanza,
+        failed=entry.get("error") is not False,
+    )
+    read, stored = _at(entry, "info", "delta"), _at(entry, "info", "repository", "delta")
+    return Set(copy, number(read, name), number(stored, name))
+
+
+def _at(found: object, *path: str) -> Any:
+    """What is at a path of names; None where any of them is missing."""
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _many(found: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
+    values = found.get(key, [])
+    if not isinstance(values, list) or not all(isinstance(one, dict) for one in values):
+        raise unreadable("pgbackrest", f"no list in {key}")
+    return values

@@ -1,0 +1,205 @@
+"""A data folder of PostgreSQL that was just restored: recovered in private, asked what it holds, then served.
+
+Until its recovery has ended it listens on a socket in a folder that only its owner may enter, and archives
+nothing: no client sees a database that is half recovered, and no test writes into the archive of its source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import shlex
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from evac.drivers import parameters
+from evac.drivers.backups import Stopwatch, Tool
+from evac.drivers.port import Value
+from evac.model.errors import ActionError, Permanent, Retryable
+
+SOCKET_PORT: Final = 5432
+STOP_S: Final = 20
+PAUSE_S: Final = 0.05
+HBA: Final = "local all all trust\n"
+FILES: Final = ("postgresql.conf", "pg_hba.conf", "pg_ident.conf")
+_NOW: Final = (
+    "SELECT pg_is_in_recovery(),"
+    " coalesce(extract(epoch FROM pg_last_xact_replay_timestamp())::bigint::text, ''),"
+    " (SELECT timeline_id FROM pg_control_checkpoint())"
+)
+_SIZE: Final = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database"
+
+
+def account_of(settings: Mapping[str, Value]) -> pwd.struct_passwd | None:
+    """Whom to become; None where we may not change. Raises `Permanent` for a user that does not exist."""
+    if os.geteuid() != 0:
+        return None
+    user = parameters.text(settings, "system_user", "postgres")
+    try:
+        return pwd.getpwnam(user)
+    except KeyError as error:
+        raise Permanent("setting-wrong", f"this machine has no user {user}", "set system_user") from error
+
+
+def give(account: pwd.struct_passwd | None, *paths: Path) -> None:
+    """Makes files the account's."""
+    if account is not None:
+        for path in paths:
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a database holds once its recovery has ended."""
+
+    bytes: int
+    reached_at: int | None
+    facts: Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """PostgreSQL in one data folder."""
+
+    data: Path
+    settings: Mapping[str, Value]
+
+    def _tool(self, program: str) -> Tool:
+        folder = parameters.text(self.settings, "bin")
+        return Tool(f"{folder}/{program}", {"LC_ALL": "C"}, account=account_of(self.settings))
+
+    async def recover(self, watch: Stopwatch) -> Recovered:
+        """Starts it in private, waits until recovery has ended, asks what it holds, and stops it in order."""
+        self._configure()
+        async with self._private() as place:
+            options = {
+                "listen_addresses": "",
+                "unix_socket_directories": str(place),
+                "port": str(SOCKET_PORT),
+                "hba_file": str(place / "hba"),
+                "archive_mode": "off",
+                "ssl": "off",
+                "shared_preload_libraries": "",
+                "logging_collector": "off",
+                "synchronous_standby_names": "",
+            }
+            try:
+                await self._start(options, place / "log", watch)
+                reached = await self._recovered(place, watch)
+                facts = await self._facts(place, watch)
+                size = int((await self._ask(place, _SIZE, watch, "postgres")) or 0)
+                await self._control("stop", "-m", "fast", watch=watch)
+            except BaseException:
+                await self.stop()
+                raise
+        return Recovered(size, reached, facts)
+
+    async def serve(self, watch: Stopwatch) -> None:
+        """Starts it for clients, and waits until it takes connections."""
+        options = {
+            key: str(self.settings[name])
+            for key, name in (("listen_addresses", "host"), ("port", "port"))
+            if self.settings.get(name)
+        }
+        await self._start(options, self.data / "evac-start.log", watch)
+
+    async def stop(self) -> None:
+        """Ends it, if it runs. Never raises for one that does not."""
+        if not (self.data / "postmaster.pid").exists():
+            return
+        watch = Stopwatch(STOP_S + 10)
+        with contextlib.suppress(ActionError):
+            await self._control("stop", "-m", "immediate", watch=watch, allowed=(0, 1))
+
+    async def takes_writes(self, watch: Stopwatch) -> bool:
+        """Whether it runs, takes connections, and is in no recovery."""
+        try:
+            control = await self._tool("pg_controldata").run("-D", str(self.data), timeout_s=watch.left_s)
+            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        except (OSError, Permanent):
+            return False
+        if "in production" not in control.output or len(lines) < 6:
+            return False
+        host = lines[5].strip() or lines[4].strip()
+        host = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        argv = ("-q", "-h", host, "-p", lines[3].strip(), "-t", "2")
+        ended = await self._tool("pg_isready").run(*argv, timeout_s=watch.left_s, allowed=(0, 1, 2, 3))
+        return ended.code == 0
+
+    def _configure(self) -> None:
+        """Brings what some systems keep outside of the data folder."""
+        source = parameters.text(self.settings, "configuration", "")
+        for name in FILES:
+            target = self.data / name
+            if not target.exists() and source and Path(source, name).is_file():
+                shutil.copyfile(Path(source, name), target)
+                give(account_of(self.settings), target)
+        if not (self.data / FILES[0]).is_file():
+            words = f"{self.data} holds no postgresql.conf"
+            raise Permanent("setting-missing", words, "name its folder: configuration")
+
+    @asynccontextmanager
+    async def _private(self) -> AsyncIterator[Path]:
+        """A short-named folder for the socket: its path has at most 107 bytes."""
+        folder = Path(tempfile.mkdtemp(prefix="evac-"))
+        try:
+            (folder / "hba").write_text(HBA, encoding="utf-8")
+            give(account_of(self.settings), folder, folder / "hba")
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _start(self, options: Mapping[str, str], log: Path, watch: Stopwatch) -> None:
+        words = " ".join(f"-c {shlex.quote(f'{key}={value}')}" for key, value in options.items())
+        seconds = max(1, int(watch.left_s))
+        argv = ("start", "-w", "-t", str(seconds), "-l", str(log), *(("-o", words) if words else ()))
+        try:
+            await self._control(*argv, watch=watch)
+        except Permanent as error:
+            tail = log.read_text(encoding="utf-8", errors="replace")[-600:] if log.is_file() else ""
+            why = f"PostgreSQL does not start from what was restored: {' '.join(tail.split())}"
+            raise Permanent("restore-incomplete", why, "prove the copy, or restore an older one") from error
+
+    async def _control(self, *argv: str, watch: Stopwatch, allowed: tuple[int, ...] = (0,)) -> None:
+        tool = self._tool("pg_ctl")
+        await tool.run("-D", str(self.data), *argv, timeout_s=watch.left_s + 1, allowed=allowed)
+
+    async def _recovered(self, place: Path, watch: Stopwatch) -> int | None:
+        """Waits until recovery has ended; the time of the newest transaction. One that asks before sees an
+        older state of the data, and would call it right.
+        """
+        while watch.left_s > 0:
+            answer = (await self._ask(place, _NOW, watch, "postgres")).split("|")
+            if answer[0] == "f":
+                return int(answer[1]) if len(answer) > 1 and answer[1].isdigit() else None
+            if not (self.data / "postmaster.pid").exists():
+                raise Permanent("restore-incomplete", "PostgreSQL ended in the middle of its recovery")
+            await asyncio.sleep(PAUSE_S)
+        raise Retryable(
+            "restore-slow", f"recovery did not end in {watch.timeout_s:.0f} s", "give it more time"
+        )
+
+    async def _facts(self, place: Path, watch: Stopwatch) -> dict[str, str | int]:
+        """One value for each of the setting `facts`, for a witness to compare."""
+        database = parameters.text(self.settings, "facts_database", "postgres")
+        found: dict[str, str | int] = {}
+        for entry in parameters.many(self.settings, "facts"):
+            name, separator, statement = entry.partition("=")
+            if not separator or not name.isidentifier():
+                raise Permanent("setting-wrong", "facts is a list of name=SELECT ...")
+            value = (await self._ask(place, statement, watch, database))[:200]
+            found[name] = int(value) if value.isascii() and value.isdigit() and len(value) < 16 else value
+        return found
+
+    async def _ask(self, place: Path, statement: str, watch: Stopwatch, database: str) -> str:
+        argv = ("-XAtq", "-v", "ON_ERROR_STOP=1", "-h", str(place), "-p", str(SOCKET_PORT))
+        who = ("-U", parameters.text(self.settings, "system_user", "postgres"), "-d", database)
+        ended = await self._tool("psql").run(*argv, *who, "-c", statement, timeout_s=watch.left_s)
+        return ended.output.strip()

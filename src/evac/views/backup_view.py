@@ -1,0 +1,427 @@
+"""Backups as documents: the matrix of data sets and copies, the history of one data set, and data of tools.
+
+Text, JSON, Markdown and the page are made of these values. Times are ISO 8601, UTC; null for never.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from evac.model.backup import BackupEvent, BackupFacts, CopyState, DataVerdict, ProofRecord
+from evac.views.sheet import Sheet, SheetPart
+from evac.views.words import duration, moment, plural
+
+SCHEMA_VERSION: Final = 1
+LEVELS: Final = ("exists", "structure checked", "read", "restored", "compared", "served")
+STATES: Final = ("missed", "unknown", "undecided", "met", "waived")
+"""The worst first."""
+OUTCOMES: Final = {
+    "passed": "passed",
+    "too-slow": "too slow",
+    "too-old": "too old",
+    "damaged": "damaged",
+    "could-not-run": "could not run",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ProofRow:
+    """One check of a copy."""
+
+    level: int
+    level_words: str
+    outcome: str
+    at: str | None
+    age_ms: int | None
+    bytes_read: int | None
+    """null: nothing measured it."""
+    share_read: int
+    """Of the repository, in parts per million."""
+    took_ms: int
+    place: str
+    tool: str
+    version: str
+    snapshot: str
+    detail: str
+    by: str
+    """Who asked for it; empty for the schedule."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyRow:
+    """One backup of a data set."""
+
+    copy: str
+    at: str
+    exists: bool | None
+    outside: bool | None
+    """Whether no loss of one domain takes it together with the original."""
+    deletable: bool | None
+    """Whether the credentials of the source can delete it."""
+    system: str | None
+    age_ms: int | None
+    bytes: int | None
+    restore_ms: int | None
+    level: int | None
+    """Highest proof level that counts now; null: nothing is proven."""
+    coverage: int
+    """Share that was read recently enough, in parts per million."""
+    proof: ProofRow | None
+    """What reached that level."""
+    last_proof: ProofRow | None
+    """The last one that passed, however old."""
+    error: ProofRow | None
+    """The last error that no later check cleared."""
+    not_run: ProofRow | None
+    """The last check, if it could not run: neither good nor bad."""
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class DigitRow:
+    """One digit of 3-2-1-1-0."""
+
+    name: str
+    state: str
+    asked: int
+    known: int
+    possible: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataRow:
+    """One data set."""
+
+    data_set: str
+    kind: str
+    state: str
+    """met, missed, unknown, undecided (no policy) or waived."""
+    waived: str
+    """Why no backup is needed."""
+    digits: tuple[DigitRow, ...]
+    rpo: str | None
+    rpo_ms: int | None
+    age_ms: int | None
+    copies: tuple[CopyRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StrayRow:
+    """Backups of something that the estate does not know."""
+
+    endpoint: str
+    source: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackupsDocument:
+    """The matrix."""
+
+    schema_version: int
+    estate: str
+    at: str | None
+    counts: dict[str, int]
+    """State -> data sets."""
+    data_sets: tuple[DataRow, ...]
+    """The worst first."""
+    strays: tuple[StrayRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRow:
+    """Data that a tool of the recovery needs."""
+
+    role: str
+    service: str
+    data_set: str
+    """Empty where the estate names no data of the service."""
+    state: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One event of a history."""
+
+    at: str | None
+    kind: str
+    copy: str
+    outcome: str
+    level: int | None
+    who: str
+    tool: str
+    version: str
+    snapshot: str
+    bytes_read: int | None
+    took_ms: int
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryDocument:
+    """What happened to the backups of one data set, newest first."""
+
+    schema_version: int
+    data_set: str
+    events: tuple[EventRow, ...]
+
+
+def backups_document(
+    name: str, verdicts: Sequence[DataVerdict], facts: BackupFacts, now_ms: int
+) -> BackupsDocument:
+    """name: of the estate."""
+    rows = [_data_row(one, now_ms) for one in verdicts]
+    rows.sort(key=lambda row: (STATES.index(row.state), row.data_set))
+    counts = Counter(row.state for row in rows)
+    return BackupsDocument(
+        SCHEMA_VERSION,
+        name,
+        moment(now_ms, "seconds"),
+        {state: counts[state] for state in STATES},
+        tuple(rows),
+        tuple(StrayRow(one.endpoint, one.source, one.count) for one in facts.strays),
+    )
+
+
+def history_document(data_set: str, events: Iterable[BackupEvent]) -> HistoryDocument:
+    rows = (
+        EventRow(
+            moment(event.at_ms, "seconds"),
+            event.kind,
+            event.copy,
+            event.proof.outcome if event.proof is not None else event.outcome,
+            None if event.proof is None else event.proof.level,
+            event.who,
+            event.tool,
+            event.version,
+            event.snapshot,
+            event.bytes_read,
+            event.took_ms,
+            event.code,
+            event.detail,
+        )
+        for event in events
+    )
+    return HistoryDocument(SCHEMA_VERSION, data_set, tuple(rows))
+
+
+def _data_row(verdict: DataVerdict, now_ms: int) -> DataRow:
+    return DataRow(
+        verdict.data_set,
+        verdict.kind,
+        verdict.state,
+        verdict.policy.waived or "",
+        tuple(DigitRow(one.name, one.state, one.asked, one.known, one.possible) for one in verdict.digits),
+        verdict.rpo,
+        verdict.policy.rpo_ms,
+        verdict.age_ms,
+        tuple(_copy_row(one, now_ms) for one in verdict.copies),
+    )
+
+
+def _copy_row(copy: CopyState, now_ms: int) -> CopyRow:
+    return CopyRow(
+        copy.name,
+        copy.at,
+        copy.exists,
+        copy.outside,
+        copy.deletable,
+        copy.system,
+        copy.age_ms,
+        copy.bytes,
+        copy.restore_ms,
+        copy.level,
+        copy.coverage,
+        _proof_row(copy.proof, now_ms),
+        _proof_row(copy.last, now_ms),
+        _proof_row(copy.failed, now_ms),
+        _proof_row(copy.not_run, now_ms),
+        copy_words(copy, now_ms),
+    )
+
+
+def _proof_row(proof: ProofRecord | None, now_ms: int) -> ProofRow | None:
+    if proof is None:
+        return None
+    return ProofRow(
+        proof.level,
+        LEVELS[proof.level],
+        proof.outcome,
+        moment(proof.at_ms, "seconds"),
+        max(0, now_ms - proof.at_ms),
+        proof.bytes_read,
+        proof.share_read,
+        proof.took_ms,
+        proof.place,
+        proof.tool,
+        proof.version,
+        proof.snapshot,
+        proof.detail,
+        proof.by,
+    )
+
+
+def copy_words(copy: CopyState, now_ms: int) -> str:
+    """What a copy is worth, in a few words: `restored 3 d ago`, `damaged: pack 17 differs`."""
+    if copy.lost:
+        words = "its place is lost"
+    elif copy.failed is not None:
+        detail = f": {copy.failed.detail}" if copy.failed.detail else ""
+        words = OUTCOMES[copy.failed.outcome] + detail
+    elif copy.exists is False:
+        words = "the repository is empty"
+    elif copy.proof is not None:
+        words = f"{LEVELS[copy.proof.level]} {ago(now_ms - copy.proof.at_ms)}"
+        if 0 < copy.coverage < 1_000_000:
+            words += f", {copy.coverage // 10_000} % read"
+    elif copy.last is not None:
+        words = f"{LEVELS[copy.last.level]} {ago(now_ms - copy.last.at_ms)}: too long ago"
+    elif copy.coverage:
+        words = f"{copy.coverage // 10_000} % read"
+    else:
+        words = "never checked"
+    if copy.not_run is not None:
+        words += f"; last check could not run{': ' + copy.not_run.detail if copy.not_run.detail else ''}"
+    return words
+
+
+def ago(age_ms: int) -> str:
+    """`3 d ago`; `just now` for less than a minute."""
+    return "just now" if age_ms < 60_000 else f"{duration(age_ms)} ago"
+
+
+def size(count: int | None) -> str:
+    """`1.2 GiB`; a dash where it is not known."""
+    if count is None:
+        return "-"
+    value, units = float(count), ("B", "KiB", "MiB", "GiB", "TiB")
+    for unit in units:
+        if value < 1_024 or unit == units[-1]:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1_024
+    return "-"
+
+
+def backups_sheet(document: BackupsDocument, only: str = "") -> Sheet:
+    """only: one data set, with everything that is known of its copies."""
+    rows = [row for row in document.data_sets if not only or row.data_set == only]
+    parts = [_matrix(rows)]
+    if only:
+        parts += [_copy_part(copy) for row in rows for copy in row.copies]
+    elif document.strays:
+        cells = [(one.endpoint, one.source, f"{one.count:,}") for one in document.strays]
+        words = "Repositories hold these, and no data set of the estate matches."
+        parts.append(
+            SheetPart("Backups of nothing known", words, head=("endpoint", "source", "backups"), rows=cells)
+        )
+    footer = "next: evac backup history " + (only or "DATA_SET")
+    return Sheet(f"Backups of {document.estate}", _lead(document), tuple(parts), footer)
+
+
+def _lead(document: BackupsDocument) -> str:
+    counts, words = document.counts, []
+    total = sum(counts.values())
+    for state, one, many in (
+        ("missed", "misses its policy", "miss their policy"),
+        ("unknown", "cannot be judged", "cannot be judged"),
+        ("undecided", "has no policy", "have no policy"),
+    ):
+        if counts[state]:
+            words.append(f"{counts[state]:,} {one if counts[state] == 1 else many}")
+    if not words:
+        return f"{plural(total, 'data set')}: every policy is met."
+    return f"Of {plural(total, 'data set')}, {', '.join(words)}."
+
+
+def _matrix(rows: Sequence[DataRow]) -> SheetPart:
+    cells: list[tuple[str, ...]] = []
+    for row in rows:
+        digits = "-".join(_digit(one) for one in row.digits) or "-"
+        state = f"waived: {row.waived}" if row.state == "waived" else state_words(row)
+        if not row.copies:
+            cells.append((row.data_set, state, digits, "-", "-", "no backup"))
+        for number, copy in enumerate(row.copies):
+            head = (row.data_set, state, digits) if number == 0 else ("", "", "")
+            age = duration(copy.age_ms) if copy.age_ms is not None else "?"
+            cells.append((*head, copy.copy, age, copy.words))
+    words = (
+        "3-2-1-1-0: copies, systems, backups outside, undeletable backups, copies without proof. "
+        "+ means that there may be more."
+    )
+    return SheetPart("", words, head=("data", "state", "3-2-1-1-0", "copy", "age", "proof"), rows=cells)
+
+
+def state_words(row: DataRow) -> str:
+    """The state, and what is behind it: `missed: undeletable, rpo`."""
+    if row.state not in ("missed", "unknown"):
+        return "no policy" if row.state == "undecided" else row.state
+    names = {"errors": "proof"}
+    behind = [names.get(one.name, one.name) for one in row.digits if one.state == row.state]
+    behind += ["rpo"] if row.rpo == row.state else []
+    return f"{row.state}: {', '.join(behind)}"
+
+
+def _digit(digit: DigitRow) -> str:
+    count = digit.asked - digit.known if digit.name == "errors" else digit.known
+    unknown = digit.possible > digit.known and digit.name != "errors"
+    return f"{count}{'+' if unknown else ''}"
+
+
+def _copy_part(copy: CopyRow) -> SheetPart:
+    known = {True: "yes", False: "no", None: "not known"}
+    facts = [
+        ("place", copy.at),
+        ("system", copy.system or "not known"),
+        ("newest", f"{duration(copy.age_ms)} old" if copy.age_ms is not None else "not known"),
+        ("size", size(copy.bytes)),
+        ("outside the domain", known[copy.outside]),
+        ("the source can delete it", known[copy.deletable]),
+        ("proof", copy.words),
+    ]
+    for title, proof in (("proven by", copy.proof), ("error", copy.error), ("not run", copy.not_run)):
+        if proof is not None:
+            tool = " ".join(part for part in (proof.tool, proof.version) if part) or proof.by
+            read = f"{size(proof.bytes_read)} read" if proof.bytes_read is not None else "stated by a person"
+            where = f" at {proof.place}" if proof.place else ""
+            facts.append((title, f"{tool}{where}, {read}, {proof.at}"))
+    if copy.restore_ms is not None:
+        facts.append(("restore takes", duration(copy.restore_ms)))
+    return SheetPart(copy.copy, facts=facts)
+
+
+def history_sheet(document: HistoryDocument) -> Sheet:
+    cells = [
+        (
+            row.at or "-",
+            row.kind if row.level is None else LEVELS[row.level],
+            row.copy,
+            OUTCOMES.get(row.outcome, row.outcome),
+            size(row.bytes_read),
+            row.who or "schedule",
+            f"{row.tool} {row.version}".strip(),
+            row.detail or row.snapshot[:12],
+        )
+        for row in document.events
+    ]
+    lead = f"{plural(len(cells), 'event')}, newest first." if cells else "Nothing has happened yet."
+    head = ("at", "what", "copy", "outcome", "read", "by", "tool", "detail")
+    part = SheetPart("", head=head, rows=cells)
+    return Sheet(f"History of {document.data_set}", lead, (part,), "next: evac backup status ESTATE")
+
+
+def tools_sheet(name: str, rows: Sequence[ToolRow]) -> Sheet:
+    """Whether what recovery itself needs could be restored."""
+    cells = [(row.role, row.service, row.data_set or "-", row.state, row.words) for row in rows]
+    bad = sum(row.state not in ("met", "waived") for row in rows)
+    lead = (
+        f"{plural(bad, 'tool')} could not be restored for certain."
+        if bad
+        else "Everything that recovery needs is backed up and proven."
+    )
+    head = ("role", "service", "data", "state", "backups")
+    return Sheet(f"Tools of {name}", lead, (SheetPart("", head=head, rows=cells),))

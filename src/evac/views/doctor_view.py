@@ -1,0 +1,150 @@
+"""What can be done for each service and store, by whom, and why not by evac, as text and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from evac.views.sheet import Page
+from evac.views.words import moment, plural
+
+Verdict = Literal["automatic", "by hand", "nobody"]
+"""automatic: evac does it. by hand: a person has to. nobody: there is nothing with which it could be done."""
+_WORST_LAST: Final = ("automatic", "by hand", "nobody")
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """One thing that plans ask for a service or a store."""
+
+    subject: str
+    kind: Literal["service", "store"]
+    what: str
+    """Such as: promote at muc."""
+    verdict: Verdict
+    endpoint: str = ""
+    """Id of the endpoint that would do it; empty if there is none."""
+    code: str = ""
+    """Why the endpoint cannot do it now, for programs; empty if it can, or if there is none."""
+    why: str = ""
+    """Why evac does not do it, for people."""
+    next: str = ""
+    """What would change that."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether an endpoint is there and cannot do what it is for."""
+        return bool(self.endpoint and self.code)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All abilities of an estate, as its systems answered."""
+
+    estate: str
+    asked_at_ms: int
+    abilities: tuple[Ability, ...]
+    endpoints: int
+    """Endpoints that were asked."""
+
+    def verdict(self, subject: str) -> Verdict:
+        """The worst verdict of a subject's abilities."""
+        return max((a.verdict for a in self.abilities if a.subject == subject), key=_WORST_LAST.index)
+
+    def subjects(self) -> tuple[tuple[str, str], ...]:
+        """Kind and id of all, stores first, the worst first."""
+        found = dict.fromkeys((a.kind, a.subject) for a in self.abilities)
+        return tuple(
+            sorted(
+                found,
+                key=lambda one: (-_WORST_LAST.index(self.verdict(one[1])), one[0] != "store", one[1]),
+            )
+        )
+
+    @property
+    def is_well(self) -> bool:
+        """Whether every endpoint can do what it is for, and somebody can do the rest."""
+        return not any(a.is_broken or a.verdict == "nobody" for a in self.abilities)
+
+
+def diagnosis_json(found: Diagnosis) -> dict[str, Any]:
+    """The body of the JSON document."""
+    return {
+        "estate": found.estate,
+        "asked_at": moment(found.asked_at_ms),
+        "well": found.is_well,
+        "endpoints": found.endpoints,
+        "subjects": [
+            {
+                "id": subject,
+                "kind": kind,
+                "verdict": found.verdict(subject),
+                "abilities": [
+                    {
+                        "what": a.what,
+                        "verdict": a.verdict,
+                        "endpoint": a.endpoint or None,
+                        "code": a.code or None,
+                        "why": a.why or None,
+                        "next": a.next or None,
+                    }
+                    for a in found.abilities
+                    if a.subject == subject and a.kind == kind
+                ],
+            }
+            for kind, subject in found.subjects()
+        ],
+    }
+
+
+def diagnosis_text(found: Diagnosis, width: int, colour: bool) -> str:
+    """A line for each service and store, then what evac cannot do and why."""
+    page = Page(width, colour)
+    rows = []
+    for kind, subject in found.subjects():
+        mine = [a for a in found.abilities if (a.kind, a.subject) == (kind, subject)]
+        counts = [f"{sum(a.verdict == one for a in mine)}" for one in _WORST_LAST]
+        rows.append((subject, kind, found.verdict(subject), *(one if one != "0" else "-" for one in counts)))
+    page.table(("name", "kind", "verdict", *_WORST_LAST), rows)
+    for title, wanted in (
+        ("Endpoints that cannot do what they are for", [a for a in found.abilities if a.is_broken]),
+        ("Nobody can", [a for a in found.abilities if a.verdict == "nobody"]),
+        ("By hand", [a for a in found.abilities if a.verdict == "by hand" and not a.is_broken]),
+    ):
+        if wanted:
+            page.line()
+            page.title(f"{title}: {len(wanted):,}")
+        for one in wanted:
+            page.line(f"{one.subject}: {one.what}: {one.why}" + (f" [{one.code}]" if one.code else ""))
+            if one.next:
+                page.line(f"next: {one.next}")
+    page.line()
+    page.line(f"{plural(found.endpoints, 'endpoint')} asked; nothing was changed.")
+    return page.text()
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One promise of the contract of drivers, tried on one endpoint."""
+
+    what: str
+    passed: bool
+    said: str
+    """What the driver answered, or what was wrong."""
+
+
+def tried_json(endpoint: str, driver: str, tried: tuple[Tried, ...]) -> dict[str, Any]:
+    """The body of the JSON document."""
+    rows = [{"what": one.what, "passed": one.passed, "said": one.said} for one in tried]
+    return {"endpoint": endpoint, "driver": driver, "passed": all(one.passed for one in tried), "tried": rows}
+
+
+def tried_text(endpoint: str, driver: str, tried: tuple[Tried, ...], width: int, colour: bool) -> str:
+    """A line for each promise, and the result."""
+    page = Page(width, colour)
+    page.title(f"{endpoint}, by the driver {driver}")
+    page.table(("result", "what", "said"), [("ok" if t.passed else "failed", t.what, t.said) for t in tried])
+    failed = sum(not one.passed for one in tried)
+    page.line()
+    page.line(f"{len(tried) - failed} of {plural(len(tried), 'check')} passed")
+    return page.text()

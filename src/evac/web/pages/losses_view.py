@@ -1,0 +1,178 @@
+"""What every loss does, as plain values for templates: which sites can be lost, and lists of losses. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from evac.office.facts import EstateFacts, LossFacts
+from evac.office.values import ReadyPlan, Situation
+from evac.views.words import duration, listed, number, plural
+
+KINDS: Final = (
+    ("site", "site", "sites"),
+    ("group", "shared fate", "shared fates"),
+    ("hall", "hall", "halls"),
+    ("feed", "power feed", "power feeds"),
+    ("rack", "rack", "racks"),
+)
+VERDICT_CLASS: Final = {"loss": "error", "unknown": "unknown", "degraded": "warning", "ok": "ok"}
+VERDICT_WORDS: Final = {
+    "loss": "services are lost",
+    "unknown": "cannot be judged",
+    "degraded": "no service is lost",
+    "ok": "nothing stops",
+}
+RANK: Final = {"loss": 0, "unknown": 1, "degraded": 2, "ok": 3}
+LOSSES_MOST: Final = 12
+
+
+def can_lose(now: Situation, facts: EstateFacts) -> dict[str, str] | None:
+    """Which sites can be lost, as a sentence, and what happens otherwise. None while something is lost."""
+    losses = sorted((one for one in facts.losses if one.kind == "site"), key=_gravity)
+    if not losses or any(site.state in ("lost", "isolated") for site in now.sites):
+        return None
+    good = [one for one in losses if one.verdict in ("ok", "degraded")]
+    yes = [one.domain for one in good if not one.late]
+    late = [one.domain for one in good if one.late]
+    bad = [one for one in losses if one.verdict == "loss"]
+    doubt = [one.domain for one in losses if one.verdict == "unknown"]
+    no = [one.domain for one in bad]
+    if yes and not (no or doubt or late):
+        words = "You can lose any one site." if len(yes) > 1 else f"You can lose {yes[0]}."
+    elif yes:
+        words = f"You can lose {_either(yes)}" + (f", but not {_either(no)}." if no else ".")
+    else:
+        words = "You can't lose any site." if no else ""
+    more = f"After the loss of {_either(late)}, some services come back late." if late else ""
+    if bad:
+        more = f"If {bad[0].domain} is lost: {bad[0].what or bad[0].because}. {more}".strip()
+    if doubt:
+        more = f"{more} Not known for {listed(doubt)}.".strip()
+    home = "" if facts.stores_away or facts.services_away else " All primaries are at their home sites."
+    return {"words": words, "more": f"{more}{home}".strip()}
+
+
+def _either(names: Sequence[str]) -> str:
+    """`east`, `east or west`, `east, north or west`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def tally(facts: EstateFacts) -> dict[str, int]:
+    """How all losses end."""
+    good = [one for one in facts.losses if one.verdict in ("ok", "degraded")]
+    return {
+        "all": len(facts.losses),
+        "yes": sum(1 for one in good if not one.late),
+        "late": sum(1 for one in good if one.late),
+        "unknown": sum(1 for one in facts.losses if one.verdict == "unknown"),
+        "no": sum(1 for one in facts.losses if one.verdict == "loss"),
+        "planned": sum(1 for one in facts.losses if one.plan),
+    }
+
+
+def site_losses(now: Situation, facts: EstateFacts) -> Iterator[dict[str, Any]]:
+    ready = {plan.scenario: plan for plan in now.drawer}
+    days = {domain.id: domain.drilled for domain in facts.domains}
+    for loss in sorted((one for one in facts.losses if one.kind == "site"), key=_gravity):
+        yield loss_row(loss) | {
+            "plan": _plan_words(ready.get(loss.domain)),
+            "plan_ms": _plan_ms(ready.get(loss.domain)),
+            "drilled": days.get(loss.domain),
+        }
+
+
+def _plan_words(plan: ReadyPlan | None) -> str:
+    if plan is None:
+        return "none"
+    if plan.problem:
+        return f"none: {plan.problem}"
+    if plan.current is False:
+        return "of an older estate" if plan.estate else "not judged yet"
+    return "ready"
+
+
+def _plan_ms(plan: ReadyPlan | None) -> int:
+    return plan.at_ms if plan is not None and plan.plan else 0
+
+
+def _exceptions(loss: LossFacts) -> str:
+    """What does not come back in full and in time, of a loss that takes no service for good."""
+    if loss.late:
+        return "restored too late"
+    if loss.sheds:
+        return "lower tiers are shed"
+    return "restored in part" if loss.degraded else ""
+
+
+def verdict_words(loss: LossFacts) -> str:
+    if loss.verdict == "degraded":
+        return _exceptions(loss) or "everything comes back"
+    return VERDICT_WORDS[loss.verdict]
+
+
+def loss_row(loss: LossFacts) -> dict[str, Any]:
+    """A loss in words."""
+    return {
+        "domain": loss.domain,
+        "verdict": verdict_words(loss),
+        "state": VERDICT_CLASS[loss.verdict],
+        "text": loss.what or f"{plural(loss.down, 'service')} down",
+        "because": loss.because,
+        "people": loss.people_down,
+        "plan_digest": loss.plan,
+        "look": {"loss": "bad", "unknown": ""}.get(loss.verdict, "" if loss.late else "good"),
+        "short": {"loss": "No", "unknown": "Not known"}.get(loss.verdict, "Late" if loss.late else "Yes"),
+        "data": _data(loss),
+    }
+
+
+def _data(loss: LossFacts) -> str:
+    """What is lost for good, at most."""
+    if loss.stores_gone:
+        return f"all of {plural(loss.stores_gone, 'store')}"
+    if loss.data_loss_ms is None:
+        return "not known"
+    return f"up to {duration(loss.data_loss_ms)}" if loss.data_loss_ms else "none"
+
+
+def _gravity(loss: LossFacts) -> tuple[int, int, int, str]:
+    return (RANK[loss.verdict], -loss.never_back, -loss.people_down, loss.domain)
+
+
+def kinds(facts: EstateFacts) -> Iterator[dict[str, Any]]:
+    """How losses of each kind end, with a link to all of them."""
+    for kind, one, many in KINDS:
+        counts = Counter(loss.verdict for loss in facts.losses if loss.kind == kind)
+        if counts:
+            told = [f"{VERDICT_WORDS[v]} in {number(counts[v])}" for v in RANK if counts[v]]
+            gravest = next(v for v in RANK if counts[v])
+            yield {
+                "kind": kind,
+                "name": plural(counts.total(), one, many),
+                "words": "; ".join(told),
+                "state": VERDICT_CLASS[gravest],
+            }
+
+
+def gravest(facts: EstateFacts) -> list[dict[str, Any]]:
+    """The gravest losses below a site that take something for good or cannot be judged."""
+    found = [x for x in facts.losses if x.kind != "site" and x.verdict in ("loss", "unknown")]
+    return [loss_row(loss) for loss in sorted(found, key=_gravity)[:LOSSES_MOST]]
+
+
+def losses_context(facts: EstateFacts, kind: str, begin: int, most: int) -> dict[str, Any]:
+    """Losses of one kind, gravest first, so many from a place on."""
+    found = sorted((loss for loss in facts.losses if loss.kind == kind), key=_gravity)
+    name = next(many for one, _, many in KINDS if one == kind)
+    return {
+        "kind": kind,
+        "name": name,
+        "rows": [loss_row(loss) for loss in found[begin : begin + most]],
+        "begin": begin,
+        "end": min(len(found), begin + most),
+        "total": len(found),
+        "before": max(0, begin - most) if begin else None,
+        "after": begin + most if begin + most < len(found) else None,
+    }

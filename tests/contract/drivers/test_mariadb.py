@@ -1,0 +1,162 @@
+"""What is particular to the driver `mariadb`: a loss under load, an old primary, and several copies."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import asyncmy
+import pytest
+
+from evac.drivers.mariadb.driver import MariadbDriver
+from evac.drivers.mariadb.link import covers
+from evac.model.errors import Permanent, Retryable
+from evac_lab.servers.mariadb import MariadbServer
+from tests.contract.adapters.mariadb import PASSWORD, SITES, ask, data_set
+from tests.contract.capabilities.story import order
+
+_CONFIRM = (
+    "VARIABLE_VALUE FROM information_schema.global_status "
+    "WHERE VARIABLE_NAME = 'Rpl_semi_sync_master_clients'"
+)
+pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Ids whose insert was acknowledged."""
+
+    acknowledged: list[int] = field(default_factory=list)
+    sent: int = 0
+
+
+async def write_until_it_ends(server: MariadbServer, ledger: Ledger, writers: int = 4) -> None:
+    """Until the server is gone."""
+
+    async def writer() -> None:
+        with suppress(Exception):
+            line = await asyncmy.connect(
+                host=server.host, port=server.port, user="admin", password=PASSWORD, autocommit=True
+            )
+            async with line.cursor() as cursor:
+                while True:
+                    ledger.sent += 1
+                    number = ledger.sent
+                    await cursor.execute(f"INSERT INTO app.orders VALUES ({number})")
+                    ledger.acknowledged.append(number)
+
+    await asyncio.gather(*(writer() for _ in range(writers)))
+
+
+def test_a_primary_killed_under_load_loses_nothing_and_follows_again(server_folder: Path) -> None:
+    with data_set(server_folder) as world:
+        ledger = Ledger()
+        pangyo, anyang = world.pangyo, world.anyang
+
+        async def story() -> None:
+            driver = MariadbDriver()
+            writers = asyncio.create_task(write_until_it_ends(pangyo, ledger))
+            async with asyncio.timeout(10):
+                while len(ledger.acknowledged) < 50:
+                    await asyncio.sleep(0.01)
+            pangyo.kill()
+            await writers
+            began = time.monotonic()
+            await driver.execute(world.fence(), order())
+            evidence = await driver.execute(world.action("promote", "dc-anyang"), order())
+            assert time.monotonic() - began < 5
+            assert evidence["proof"] == "sync"
+            await asyncio.to_thread(anyang.sql, "INSERT INTO app.orders VALUES (1000000)")
+            kept = set(map(int, (await asyncio.to_thread(anyang.sql, "SELECT id FROM app.orders")).split()))
+            assert set(ledger.acknowledged) <= kept, "an acknowledged commit is lost"
+            await asyncio.to_thread(pangyo.start)
+            assert await asyncio.to_thread(ask, pangyo, "@@read_only") == "1", "it comes back harmless"
+            await driver.execute(world.rejoin("dc-pangyo", "dc-anyang"), order())
+            protect = world.action("protect", "dc-anyang", synchronous=("dc-pangyo",))
+            await driver.execute(protect, order())
+            await asyncio.to_thread(anyang.sql, "INSERT INTO app.orders VALUES (1000001)")
+            report = await driver.report_role(world.action("verify", "dc-anyang"), 5.0)
+            assert (report.role, report.confirms) == ("primary", ("dc-pangyo",))
+            with pytest.raises(Permanent, match="older leader"):
+                await driver.execute(protect, order(token=6))
+
+        asyncio.run(story())
+        both = {name: world.members[name].sql("CHECKSUM TABLE app.orders") for name in world.members}
+        assert len(set(both.values())) == 1, both
+
+
+def test_an_old_primary_with_transactions_of_its_own_is_left_as_it_is(server_folder: Path) -> None:
+    with data_set(server_folder, synchronous=()) as world:
+        pangyo, anyang = world.pangyo, world.anyang
+
+        async def story() -> None:
+            driver, given = MariadbDriver(), order()
+            anyang.sql("STOP SLAVE IO_THREAD")
+            pangyo.sql("INSERT INTO app.orders VALUES (1)")
+            pangyo.kill()
+            unproven = world.action("promote", "dc-anyang")
+            with pytest.raises(Permanent, match="no fence proof"):
+                await driver.execute(unproven, given)
+            await driver.execute(replace(unproven, parameters={"proof": "attest"}), given)
+            pangyo.start()
+            rejoin = world.rejoin("dc-pangyo", "dc-anyang")
+            checked = await driver.check(rejoin, given)
+            assert "it holds transactions that" in checked.problems[0]
+            before = ask(pangyo, "@@gtid_current_pos")
+            with pytest.raises(Permanent, match="never had") as raised:
+                await driver.execute(rejoin, given)
+            assert (raised.value.code, "mariadb-backup" in raised.value.hint) == ("mariadb-diverged", True)
+            assert ask(pangyo, "@@gtid_current_pos, @@read_only").split() == [before, "1"]
+
+        asyncio.run(story())
+
+
+def test_of_two_copies_none_is_sure_and_a_demotion_confirms_nothing(server_folder: Path) -> None:
+    with data_set(server_folder, replicas=("dc-anyang", "dc-ansan")) as world:
+        pangyo = world.pangyo
+
+        async def story() -> None:
+            driver, given, ask_it = MariadbDriver(), order(), world.action("verify", "dc-pangyo")
+            checked = await driver.precheck_sync(ask_it, 5.0, "dc-anyang", SITES, "pangyo")
+            assert "2 copies are connected, and a commit needs any one of them" in checked.problems[0]
+            assert (await driver.report_role(ask_it, 5.0)).confirms == ()
+            world.members["dc-ansan"].sql(
+                "SET GLOBAL rpl_semi_sync_slave_enabled = ON", "STOP SLAVE IO_THREAD", "START SLAVE IO_THREAD"
+            )
+            async with asyncio.timeout(10):
+                while ask(pangyo, _CONFIRM) != "2":
+                    await asyncio.sleep(0.02)
+            one = world.action("protect", "dc-pangyo", synchronous=("dc-anyang",))
+            with pytest.raises(
+                Retryable, match="set rpl_semi_sync_slave_enabled to OFF on all but dc-anyang"
+            ):
+                await driver.execute(one, given)
+            both = world.action("protect", "dc-pangyo", synchronous=("dc-anyang", "dc-ansan"))
+            with pytest.raises(Retryable, match="name at most one"):
+                await driver.execute(both, given)
+            for name in ("dc-anyang", "dc-ansan"):
+                world.members[name].sql("STOP SLAVE IO_THREAD")
+            ledger = Ledger()
+            writers = asyncio.create_task(write_until_it_ends(pangyo, ledger, writers=1))
+            async with asyncio.timeout(10):
+                while not (report := await driver.report_role(ask_it, 5.0)).waits_for:
+                    await asyncio.sleep(0.02)
+            assert report.waits_for == ("dc-anyang",)
+            acknowledged = len(ledger.acknowledged)
+            evidence = await driver.execute(world.action("demote", "dc-pangyo"), given)
+            await writers
+            assert len(ledger.acknowledged) == acknowledged, "a commit that no copy has was confirmed"
+            assert evidence["proof"] == "demote"
+
+        asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("held", "least", "enough"),
+    [("0-1-9", "0-1-9", True), ("0-2-9,1-1-3", "0-1-8", True), ("0-1-7", "0-1-8", False), ("", "", True)],
+)
+def test_positions_are_compared_by_domain(held: str, least: str, enough: bool) -> None:
+    assert covers(held, least) is enough

@@ -1,0 +1,126 @@
+"""What pgBackRest does not say by itself, and a restore that is killed in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.drivers.capabilities import READ
+from evac.drivers.pgbackrest.driver import PgbackrestDriver
+from evac.drivers.places import place_at
+from evac.model.errors import ActionError, Permanent, Retryable
+from tests.contract.adapters.command import script
+from tests.contract.adapters.pgbackrest import ROWS, Store, as_owner, store
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
+LONG_S = 60.0
+KILLED = """
+import asyncio, json, sys
+from evac.drivers.pgbackrest.driver import PgbackrestDriver
+from evac.drivers.port import Action
+settings, place = json.loads(sys.argv[1]), sys.argv[2]
+action = Action("restore", "store-messages", "pgbackrest", "ansan", settings)
+asyncio.run(PgbackrestDriver().restore(action, 60.0, "", place, None))
+"""
+
+
+def ask(question: str, *given: Any) -> Any:
+    """An answer of the driver, or the error that it ended with."""
+
+    async def story() -> Any:
+        try:
+            return await getattr(PgbackrestDriver(), question)(given[0], LONG_S, *given[1:])
+        except ActionError as error:
+            return error
+
+    return asyncio.run(story())
+
+
+def program(world: Store, *lines: str) -> str:
+    """A pgBackRest of ours in front of the real one, which is `$REAL`."""
+    real = shutil.which("pgbackrest")
+    path = script(world.folder, "pgbackrest", f"REAL={real}", *lines, f'exec {real} "$@"')
+    Path(path).chmod(0o755)
+    return path
+
+
+def test_verify_says_nothing_of_what_the_driver_finds(server_folder: Path) -> None:
+    with store(server_folder) as world:
+        asyncio.run(world.spoil())
+        said = as_owner("pgbackrest", f"--config={world.folder}/pgbackrest.conf", "--stanza=m", "verify")
+        assert said == "", "pgBackRest says it now: the guard may be simpler"
+        proof = ask("prove", world.action(), READ, 1, 1)
+        assert (proof.outcome, proof.code) == ("damaged", "backup-corrupt")
+        silent = program(world, 'case "$*" in *verify) exec true;; esac')
+        proof = ask("prove", world.action(program=silent), READ, 1, 1)
+        assert (proof.outcome, proof.code) == ("could-not-run", "nothing-read")
+        empty = ask("prove", world.action(2), READ, 1, 1)
+        assert (empty.outcome, empty.code) == ("could-not-run", "nothing-read")
+
+
+def test_a_backup_with_an_error_is_not_whole(server_folder: Path) -> None:
+    with store(server_folder) as world:
+        wrong = program(
+            world, """case "$*" in *info*) $REAL "$@" | sed 's/"error":false/"error":true/'; exit;; esac"""
+        )
+        (copy,) = ask("list_copies", world.action(program=wrong)).copies
+        assert copy.failed
+        error = ask("restore", world.action(program=wrong), "", str(world.places / "here"), None)
+        assert isinstance(error, Permanent)
+        assert error.code == "copy-unknown"
+
+
+def test_it_is_asked_once_recovery_has_ended(server_folder: Path) -> None:
+    """Every segment of the log comes late; a database that is asked before holds fewer rows."""
+    with store(server_folder) as world:
+        late = program(
+            world, 'case "$*" in *archive-get*) sleep 0.3;; *restore*) set -- --cmd="$0" "$@";; esac'
+        )
+        done = ask("restore", world.action(program=late), "", str(world.places / "here"), None)
+        assert done.facts["rows"] == ROWS
+        assert str(done.facts["newest"]) > "2"
+        assert done.reached_at is not None
+        copy = ask("list_copies", world.action()).copies[0]
+        assert done.reached_at >= copy.taken_at
+
+
+@pytest.mark.parametrize("when", ["copying", "recovering"])
+def test_what_was_half_restored_is_never_in_its_place(server_folder: Path, when: str) -> None:
+    """kill -9 while files come, and while the log is replayed: the next restore starts over and says so."""
+    with store(server_folder) as world:
+        at = place_at(str(world.places / "here"))
+        slow = {
+            "copying": 'case "$*" in *restore*) touch $(dirname $0)/copying; sleep 1;; esac',
+            "recovering": 'case "$*" in *archive-get*) touch $(dirname $0)/recovering; sleep 1;;'
+            ' *restore*) set -- --cmd="$0" "$@";; esac',
+        }
+        world.folder.chmod(0o777)
+        settings: Mapping[str, Any] = world.action(program=program(world, slow[when])).settings
+        argv = (sys.executable, "-c", KILLED, json.dumps(dict(settings)), str(at.path))
+        with subprocess.Popen(argv) as process:
+            deadline = time.monotonic() + 30.0
+            while not (world.folder / when).exists():
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+        assert at.partial.exists()
+        assert not at.path.exists()
+        again: Any = Retryable("none", "")
+        while isinstance(again, Retryable):  # the program that outlived it still holds the place
+            assert time.monotonic() < deadline
+            again = ask("restore", world.action(), "", str(at.path), None)
+        assert again.facts["started_over"] == 1
+        assert again.facts["rows"] == ROWS
+        assert ask("clean_up", world.action(), str(at.path)) is None
+        assert world.around() == []

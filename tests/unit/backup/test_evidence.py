@@ -1,0 +1,107 @@
+"""The evidence: nothing twice, nothing lost, and a summary that gives the same verdict as everything."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evac.backup.evidence import SEEN, STREAM, Evidence
+from evac.backup.known import Known, after
+from evac.model.backup import BackupEvent, BackupFacts, CopySeen, ProofRecord
+from evac.store.journal import head_of, read
+from evac.store.memory import MemoryStore
+from tests.unit.derive.test_backups import DAY, GOOD, NOW, POLICY, PROOFS, judged
+from tests.unit.virtual_time import LOOP_MS, run_virtually
+
+
+def event(at_ms: int = 1, **rest: object) -> BackupEvent:
+    return replace(BackupEvent("taken", at_ms, "db", "ansan", "park", snapshot="c1"), **rest)  # type: ignore[arg-type]
+
+
+def proven(proof: ProofRecord) -> BackupEvent:
+    return BackupEvent("proven", proof.at_ms, "db", proof.copy, proof=proof)
+
+
+def test_events_are_kept_once_moved_and_found_again() -> None:
+    async def story() -> None:
+        store = MemoryStore(LOOP_MS)
+        evidence = Evidence(store, 0.0)
+        lease = await store.acquire("leader", "one", 60_000)
+        for number in (1, 2, 3, 1):
+            await evidence.add(event(number))
+        assert len(await store.list(SEEN)) == 3
+        await evidence.chore(lease)
+        assert await store.list(SEEN) == []
+        await evidence.add(event(2))
+        await evidence.add(event(9, facts={"rows": 5}))
+        found = await evidence.history("db", 10)
+        assert [one.at_ms for one in found] == [9, 3, 2, 1], "the newest first, each once"
+        assert found[0].facts == {"rows": 5}
+        assert found[0].who == "park"
+        head = await head_of(store, STREAM)
+        assert head is not None
+        assert head.records == 3
+        assert [len(segment.records) async for segment in read(store, STREAM, 0)]
+
+    run_virtually(story())
+
+
+def test_two_who_add_at_once_lose_nothing() -> None:
+    async def story() -> None:
+        store = MemoryStore(LOOP_MS)
+        one, two = Evidence(store), Evidence(store)
+        adds = [who.add(event(at)) for at in range(1, 9) for who in (one, two)]
+        await asyncio.gather(*adds)
+        assert len(await one.history("db", 99)) == 8
+
+    run_virtually(story())
+
+
+def test_a_clear_listing_replaces_an_older_one_and_not_a_newer_one() -> None:
+    def seen(at_ms: int, taken: int) -> BackupEvent:
+        return BackupEvent("listed", at_ms, "db", "ansan", seen=CopySeen("db", "ansan", at_ms, taken, 5))
+
+    known = after(after(Known("db"), seen(5, 3)), seen(9, 8))
+    assert [one.taken_at_ms for one in known.copies] == [8]
+    assert [one.taken_at_ms for one in known.previous] == [3]
+    assert after(known, seen(7, 6)).copies == known.copies
+
+
+def test_failures_are_counted_until_one_succeeds() -> None:
+    known = Known("db")
+    for at, outcome in ((1, "failed"), (2, "unknown"), (2, "failed")):
+        known = after(known, event(at, outcome=outcome))
+    run = known.run("ansan", "take")
+    assert run is not None
+    assert (run.failures, run.at_ms) == (2, 2)
+    run = after(known, event(3)).run("ansan", "take")
+    assert run is not None
+    assert run.failures == 0
+
+
+@given(st.lists(PROOFS, max_size=12))
+def test_the_verdict_on_what_is_kept_is_the_verdict_on_everything(proofs: list[ProofRecord]) -> None:
+    """In the order in which they ended; a time is never there twice, as no two checks end at once."""
+    ordered = sorted({proof.at_ms: proof for proof in proofs}.values(), key=lambda proof: proof.at_ms)
+    known = Known("db")
+    for proof in ordered:
+        known = after(known, proven(proof))
+    kept = judged(GOOD, POLICY, proofs=known.proofs)
+    every = judged(GOOD, POLICY, proofs=tuple(ordered))
+    assert (kept.state, kept.digits, kept.rpo) == (every.state, every.digits, every.rpo)
+    for one, other in zip(kept.copies, every.copies, strict=True):
+        assert one == other
+
+
+def test_what_is_kept_of_a_copy_stays_small() -> None:
+    known = Known("db")
+    for day in range(1, 1_000):
+        proof = ProofRecord("db", "ansan", 2, "passed", NOW - (1_000 - day) * DAY, 5, 1, day % 7 + 1, 7)
+        known = after(known, proven(proof))
+        known = after(known, event(NOW + day, facts={"rows": day}, snapshot=f"c{day}"))
+    assert len(known.proofs) <= 8
+    assert len(known.witnesses) <= 8
+    assert BackupFacts(known.copies, known.proofs).proofs == known.proofs

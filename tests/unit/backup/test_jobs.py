@@ -1,0 +1,189 @@
+"""What one job leaves behind: events, proofs that were earned, and an empty place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.backup.known import Known
+from evac.drivers.capabilities import CopyReport
+from evac.model.backup import COMPARED, READ, RESTORED, BackupEvent, ProofOutcome
+from evac.model.errors import LockHeld, OutcomeUnknown, Permanent, Retryable
+from tests.unit.backup.world import Repository, endpoint, task, world_of
+from tests.unit.virtual_time import run_virtually
+
+
+def done(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, repository: Repository, *jobs: Any, **rest: Any
+) -> tuple[list[BackupEvent], Known]:
+    """The events of these jobs, one after the other, and what is known then."""
+
+    async def story() -> tuple[list[BackupEvent], Known]:
+        world = world_of(monkeypatch, folder, {"r-wiki": repository})
+        events = [await world.worker.do(task(job, **rest)) for job in jobs]
+        return events, await world.evidence.known("wiki")
+
+    return run_virtually(story())
+
+
+@pytest.fixture
+def do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    return lambda repository, *jobs, **rest: done(monkeypatch, tmp_path, repository, *jobs, **rest)
+
+
+def test_a_backup_is_listed_and_its_source_witnessed(do: Any) -> None:
+    (event,), known = do(Repository(), "take")
+    assert (event.kind, event.outcome, event.snapshot, event.bytes_read) == ("taken", "done", "c0", 1_000)
+    assert known.copies[0].taken_at_ms == 1_000
+    assert known.copies[0].deletable is False
+    assert known.witnesses[0].facts == {"rows": 7}
+
+
+def test_a_backup_that_lacks_a_path_has_failed_whatever_the_tool_says(do: Any) -> None:
+    (event,), known = do(Repository(missing=("/srv/missing",)), "take")
+    assert (event.outcome, event.code) == ("failed", "backup-incomplete")
+    assert "/srv/missing" in event.detail
+    assert known.witnesses == ()
+
+
+def test_copies_that_the_tool_calls_failed_do_not_count(do: Any) -> None:
+    copies = [CopyReport("old", 100, 5), CopyReport("bad", 900, 5, failed=True)]
+    _, known = do(Repository(copies), "list")
+    assert (known.copies[0].taken_at_ms, known.copies[0].count) == (100_000, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Permanent("backup-password", "wrong password"), "failed"),
+        (Retryable("backup-locked", "the repository is locked"), "failed"),
+        (OutcomeUnknown("backup-unknown", "it did not end in time"), "unknown"),
+    ],
+)
+def test_what_a_driver_refuses_is_an_event_with_its_reason(do: Any, error: Any, outcome: str) -> None:
+    events, known = do(Repository(error=error), "take", "list", "prove", "restore-test")
+    assert [event.outcome for event in events[:1]] == [outcome]
+    assert {event.code for event in events} == {error.code}
+    assert {proof.outcome for proof in known.proofs} == {"could-not-run"}
+
+
+def test_a_check_that_read_nothing_could_not_run(do: Any) -> None:
+    """Also where the driver lets it pass, which `Proof` refuses."""
+    with pytest.raises(ValueError, match="proves nothing"):
+        do(Repository(bytes_read=0), "prove")
+
+
+def test_a_restore_that_agrees_with_the_witness_is_compared(do: Any) -> None:
+    repository = Repository()
+    events, known = do(repository, "take", "restore-test")
+    proof = known.proofs[-1]
+    assert (proof.level, proof.outcome, proof.bytes_read, proof.snapshot) == (COMPARED, "passed", 1_000, "c0")
+    assert repository.places == set(), "the place is empty again"
+    assert events[1].took_ms == 1_000
+
+
+def test_a_witness_that_disagrees_proves_damage(do: Any) -> None:
+    repository = Repository(restored={"rows": 6})
+    _, known = do(repository, "take", "restore-test")
+    proof = known.proofs[-1]
+    assert (proof.level, proof.outcome, proof.code) == (COMPARED, "damaged", "witness-disagrees")
+    assert "rows is 6, and was 7 when the backup was taken" in proof.detail
+    assert repository.places == set()
+
+
+def test_a_source_that_changes_during_the_backup_has_no_witness(do: Any) -> None:
+    _, known = do(Repository(changes=True), "take", "restore-test")
+    assert known.witnesses == ()
+    assert (known.proofs[-1].level, known.proofs[-1].outcome) == (RESTORED, "passed")
+
+
+def test_without_a_witness_a_restore_is_a_restore(do: Any) -> None:
+    _, known = do(Repository([CopyReport("old", 0, 5)]), "restore-test")
+    assert (known.proofs[-1].level, known.proofs[-1].outcome) == (RESTORED, "passed")
+
+
+@pytest.mark.parametrize(
+    ("rest", "outcome"), [({"rto_ms": 500}, "too-slow"), ({"rpo_ms": 0}, "too-old"), ({}, "passed")]
+)
+def test_a_restore_is_measured_against_its_promises(do: Any, rest: Any, outcome: ProofOutcome) -> None:
+    _, known = do(Repository(), "take", "restore-test", **rest)
+    assert known.proofs[-1].outcome == outcome
+
+
+@pytest.mark.parametrize("code", ["backup-corrupt", "restore-incomplete"])
+def test_a_restore_that_fails_on_damaged_data_proves_damage(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str
+) -> None:
+    async def story() -> None:
+        repository = Repository()
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": repository})
+        await world.worker.do(task("take"))
+        restore = world.vault.restore
+
+        async def broken(*values: Any) -> Any:
+            await restore(*values)
+            raise Permanent(code, "203 of 204 files")
+
+        monkeypatch.setattr(world.vault, "restore", broken)
+        event = await world.worker.do(task("restore-test"))
+        assert event.proof is not None
+        assert (event.proof.outcome, event.proof.detail) == ("damaged", "203 of 204 files")
+        assert repository.places == set(), "half a restore is removed too"
+
+    run_virtually(story())
+
+
+def test_a_copy_keeps_the_witness_of_what_it_was_copied_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": Repository(), "far": Repository()})
+        await world.worker.do(task("take"))
+        made = await world.worker.do(task("copy", "far", origin=endpoint("r-wiki")))
+        assert (made.kind, made.snapshot) == ("copied", "k0")
+        proof = (await world.worker.do(task("restore-test", "far"))).proof
+        assert proof is not None
+        assert (proof.level, proof.outcome) == (COMPARED, "passed")
+
+    run_virtually(story())
+
+
+def test_one_copy_is_worked_on_by_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def story() -> None:
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": Repository()})
+        await world.store.acquire("backup/r-wiki", "another", 60_000)
+        with pytest.raises(LockHeld):
+            await world.worker.do(task("take"))
+        assert world.repositories["r-wiki"].asked == []
+
+    run_virtually(story())
+
+
+def test_backups_of_something_else_in_a_repository_are_strays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        copies = [
+            CopyReport("a", 1, 5, paths=("/srv/wiki",), source="w1"),
+            CopyReport("b", 9, 5, paths=("/etc",), source="old"),
+        ]
+        world = world_of(monkeypatch, tmp_path, {"r-wiki": Repository(copies)})
+        ours = task("list")
+        settings = {"id": "r-wiki", "paths": ("/srv/wiki",)}
+        await world.worker.do(replace(ours, endpoint=replace(ours.endpoint, settings=settings)))
+        facts = await world.evidence.facts()
+        assert [(stray.source, stray.count) for stray in facts.strays] == [("old /etc", 1)]
+        assert facts.copies[0].taken_at_ms == 1_000
+
+    run_virtually(story())
+
+
+def test_parts_and_levels_reach_the_driver(do: Any) -> None:
+    repository = Repository()
+    _, known = do(repository, "prove", part=3, of=4)
+    assert repository.parts == [(3, 4)]
+    proof = known.proofs[-1]
+    assert (proof.level, proof.part, proof.of, proof.share_read) == (READ, 3, 4, 250_000)

@@ -1,0 +1,223 @@
+"""evac backup: the matrix, one data set, tools and history, from one document; exit codes for scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from evac.app.backups import blocked, perform
+from evac.backup.evidence import Evidence
+from evac.cli import console
+from evac.cli.main import run
+from evac.engine.stores.guards import HOLD_KEY
+from evac.estate import load
+from evac.model.backup import BackupEvent, CopySeen, ProofRecord
+from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.run_policy import RunPolicy, Window
+from evac.store.opening import open_store
+from evac.store.port import Compare, Put
+
+ESTATE = """
+evac: 1
+name: demo
+sites: {anyang: {}, pangyo: {}, sejong: {}}
+services:
+  wiki: {people: 10, replicas: {pangyo: 1}}
+  deploy: {people: 0, replicas: {pangyo: 1, anyang: 1}, needs: [wiki]}
+  pager: {people: 0, replicas: {pangyo: 1}}
+tools: {deploy: [deploy], paging: [pager]}
+data_sets:
+  wiki-files:
+    at: pangyo
+    used_by: [wiki]
+    backups:
+      - {at: anyang, endpoint: near, system: disk, size: 1 GiB, restore: 1 Gbit/s}
+      - {at: sejong, endpoint: far, system: tape, size: 1 GiB, restore: 1 Gbit/s, copied_from: near}
+    backup_policy: {rpo: 24 h, level: 4, schedule: "15 1 * * *"}
+  cache: {at: pangyo, backup_policy: {waived: rebuilt every night}}
+  forgotten: {at: pangyo}
+endpoints:
+  near: {for: wiki-files, at: anyang, driver: restic, settings: {repository: /no/near, password: "env:BPW"}}
+  far: {for: wiki-files, at: sejong, driver: restic, settings: {repository: /no/far, password: "env:BPW"}}
+"""
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def keep(url: str, *events: BackupEvent) -> None:
+    async def work() -> None:
+        store = open_store(url)
+        for event in events:
+            await Evidence(store).add(event)
+        await store.close()
+
+    asyncio.run(work())
+
+
+def seen(copy: str, deletable: bool, age_ms: int = 60_000) -> BackupEvent:
+    at_ms = now_ms()
+    known = CopySeen("wiki-files", copy, at_ms, at_ms - age_ms, 5_000, 3, deletable=deletable, tool="restic")
+    return BackupEvent(
+        "listed", at_ms, "wiki-files", copy, "park", tool="restic", version="0.18.0", seen=known
+    )
+
+
+def proven(copy: str, level: int = 4, outcome: str = "passed", detail: str = "") -> BackupEvent:
+    record = ProofRecord(
+        "wiki-files",
+        copy,
+        level,
+        outcome,
+        now_ms() + 1,
+        5_000,
+        1_000_000,
+        tool="restic",
+        detail=detail,  # type: ignore[arg-type]
+    )
+    return BackupEvent("proven", record.at_ms, "wiki-files", copy, proof=record, tool="restic")
+
+
+@pytest.fixture
+def estate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("EVAC_STORE", f"sqlite:{tmp_path / 'store.sqlite'}")
+    monkeypatch.setenv("COLUMNS", "140")
+    (tmp_path / "estate.yaml").write_text(ESTATE)
+    return str(tmp_path / "estate.yaml")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:{tmp_path / 'store.sqlite'}"
+
+
+def test_before_anything_was_seen_nothing_is_called_good(
+    estate: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["backup", "status", estate]) == console.DONE
+    text = capsys.readouterr().out
+    assert "1 cannot be judged" in text
+    assert "never checked" in text
+    assert "waived: rebuilt every night" in text
+    assert "no policy" in text
+    assert run(["backup", "status", estate, "--fail-on", "unknown"]) == console.FINDINGS
+    assert run(["backup", "status", estate, "--fail-on", "missed"]) == console.DONE
+
+
+def test_the_same_facts_as_text_json_and_markdown(
+    estate: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(url, seen("near", True), seen("far", False), proven("near"), proven("far"))
+    assert run(["backup", "status", estate, "--output", "json"]) == console.DONE
+    document = json.loads(capsys.readouterr().out)
+    assert document["counts"] == {"missed": 0, "unknown": 0, "undecided": 1, "met": 1, "waived": 1}
+    row = next(one for one in document["data_sets"] if one["data_set"] == "wiki-files")
+    assert [(one["name"], one["state"]) for one in row["digits"]] == [
+        (name, "met") for name in ("copies", "systems", "outside", "undeletable", "errors")
+    ]
+    assert row["copies"][0]["proof"]["level_words"] == "compared"
+    assert row["copies"][0]["proof"]["bytes_read"] == 5_000
+    assert run(["backup", "status", estate, "--output", "markdown"]) == console.DONE
+    assert "| wiki-files | met | 3-3-2-1-0 | near |" in capsys.readouterr().out
+    assert run(["backup", "status", estate, "wiki-files"]) == console.DONE
+    text = capsys.readouterr().out
+    assert "compared just now" in text
+    assert "the source can delete it  no" in text
+
+
+def test_damage_is_seen_everywhere(estate: str, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    keep(url, seen("near", True), seen("far", False), proven("near"), proven("far"))
+    keep(url, proven("far", 2, "damaged", "pack 17 differs"))
+    assert run(["backup", "status", estate, "--fail-on", "missed"]) == console.FINDINGS
+    text = capsys.readouterr().out
+    assert "missed: copies, undeletable, proof" in text
+    assert "damaged: pack 17 differs" in text
+    assert run(["audit", estate, "--output", "json", "--fail-on", "never"]) == console.DONE
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    damaged = [one for one in findings if one["subject"] == "wiki-files at sejong"]
+    assert any("pack 17 differs" in one["message"] for one in damaged), "the audit reads the same store"
+
+
+def test_history_says_who_when_and_by_which_tool(
+    estate: str, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(url, seen("near", True), proven("near", 3, "could-not-run", "the repository is locked"))
+    assert run(["backup", "history", "wiki-files"]) == console.DONE
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("2 events", "park", "restic 0.18.0", "could not run"):
+        assert words in text
+    assert run(["backup", "history", "wiki-files", "--output", "json", "--most", "1"]) == console.DONE
+    (event,) = json.loads(capsys.readouterr().out)["events"]
+    assert (event["kind"], event["outcome"], event["level"]) == ("proven", "could-not-run", 3)
+    assert run(["backup", "history", "nothing"]) == console.DONE
+    assert "Nothing has happened yet." in capsys.readouterr().out
+
+
+def test_tools_come_first(estate: str, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["backup", "tools", estate]) == console.FINDINGS
+    text = capsys.readouterr().out
+    assert "the estate names no data of it" in text, "nobody knows whether the pager could be restored"
+    assert "wiki-files" in text, "what the tool needs through another service"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["status", "ESTATE", "elsewhere"], "no data set elsewhere"),
+        (["run", "ESTATE", "elsewhere"], "it has: wiki-files"),
+        (["run", "ESTATE", "forgotten"], "none with an endpoint"),
+        (["prove", "ESTATE", "wiki-files", "--copy", "middle"], "backups with an endpoint: near, far"),
+        (["run", "ESTATE", "wiki-files", "--server", "http://127.0.0.1:1"], "name the store instead"),
+    ],
+)
+def test_what_does_not_exist_is_named(
+    estate: str, words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [estate if word == "ESTATE" else word for word in words]
+    assert run(["backup", *given]) == console.USAGE
+    assert hint in capsys.readouterr().err
+
+
+def test_a_check_that_cannot_run_fails_and_proves_nothing(
+    estate: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BPW", "a password")
+    assert run(["backup", "prove", estate, "wiki-files", "--copy", "far", "-q"]) == console.FAILED
+    assert "could not run" in capsys.readouterr().out
+    run(["backup", "status", estate])
+    assert "never checked; last check could not run" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_hold_stops_what_nobody_insists_on(estate: str, url: str) -> None:
+    async def held() -> None:
+        store = open_store(url)
+        await store.transact([Compare(HOLD_KEY, 0)], [Put(HOLD_KEY, b'{"who": "park", "reason": "drill"}')])
+        assert await blocked(store, RunPolicy(), frozenset({"anyang"}), 5) == (
+            "hold",
+            "park holds everything",
+        )
+        await store.close()
+
+    asyncio.run(held())
+    loaded = load(estate)
+    with pytest.raises(NotAllowed, match="park holds everything"):
+        asyncio.run(perform(url, loaded, RunPolicy(), "prove", "wiki-files", "", "lee", False, print))
+    with pytest.raises(InvalidInput):
+        asyncio.run(perform(url, loaded, RunPolicy(), "prove", "cache", "", "lee", True, print))
+
+
+def test_maintenance_stops_its_own_sites(url: str) -> None:
+    async def story() -> None:
+        store = open_store(url)
+        policy = RunPolicy(windows=(Window(10, 20, ("anyang",), "new switches"),))
+        assert await blocked(store, policy, frozenset({"anyang"}), 15) == ("maintenance", "new switches")
+        assert await blocked(store, policy, frozenset({"anyang"}), 20) == ("", "")
+        assert await blocked(store, policy, frozenset({"sejong"}), 15) == ("", "")
+        await store.close()
+
+    asyncio.run(story())

@@ -1,0 +1,174 @@
+"""evac doctor and evac driver test: who can do what now, and whether a script keeps its promises."""
+
+import json
+import os
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from evac.cli import console
+from evac.cli.main import run
+from tests.contract.adapters.command import script
+from tests.contract.ports import free_port
+
+pytestmark = pytest.mark.enable_socket
+
+ESTATE = """\
+evac: 1
+name: acme
+sites: {fra: {}, muc: {}, zrh: {role: witness}}
+services:
+  shop: {tier: 0, sites: [fra]}
+  login: {tier: 0, sites: [fra]}
+stores:
+  orders: {engine: postgresql, members: [{at: fra, mode: primary}, {at: muc, mode: async}]}
+  carts: {engine: redis, members: [{at: fra, mode: primary}]}
+  files:
+    {engine: s3, members: [{at: fra, mode: primary}], backups: [{at: muc, age: 1 h, restore: 100 Mbit/s}]}
+endpoints:
+  orders-muc: {for: orders, at: muc, driver: postgres, settings: {host: 127.0.0.1, port: PORT}}
+  shop-fra: {for: shop, at: fra, driver: http, settings: {url: "URL/good"}}
+  shop-muc: {for: shop, at: muc, driver: http, settings: {url: "URL/bad", observe_url: "URL/bad"}}
+  close-fra:
+    for: fra
+    at: fra
+    driver: command
+    settings: {fence: network, argv: [DO], observe_argv: [LOOK], undo_argv: [UNDO]}
+"""
+
+
+class Service(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(500 if self.path == "/bad" else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def estate(tmp_path: Path) -> Iterator[Path]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    closed = tmp_path / "closed"
+    text = ESTATE.replace("URL", f"http://127.0.0.1:{server.server_port}").replace("PORT", str(free_port()))
+    for name, line in (("DO", f"touch {closed}"), ("LOOK", f"test -e {closed}"), ("UNDO", f"rm -f {closed}")):
+        text = text.replace(f"[{name}]", f"[{script(tmp_path, name.lower(), line)}]")
+    (tmp_path / "estate.yaml").write_text(text)
+    yield tmp_path / "estate.yaml"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def asked(estate: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
+    code = run([*words, "--output", "json"])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return code, found
+
+
+def test_who_does_what_and_what_is_broken(estate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = asked(estate, capsys, "doctor", str(estate))
+    assert (code, found["well"], found["endpoints"]) == (console.FINDINGS, False, 4)
+    subjects = {one["id"]: one for one in found["subjects"]}
+    verdicts = {name: one["verdict"] for name, one in subjects.items()}
+    assert verdicts == {
+        "carts": "nobody",
+        "orders": "by hand",
+        "files": "by hand",
+        "shop": "by hand",
+        "login": "by hand",
+    }
+    assert found["subjects"][0]["id"] == "carts", "the worst first"
+    orders = {one["what"]: one for one in subjects["orders"]["abilities"]}
+    promote = orders["promote at muc"]
+    assert (promote["verdict"], promote["endpoint"], promote["code"]) == (
+        "by hand",
+        "orders-muc",
+        "postgres-unreachable",
+    )
+    assert orders["fence fra if it is lost"]["verdict"] == "automatic"
+    assert orders["fence fra if it is lost"]["endpoint"] == "close-fra"
+    assert "no endpoint" in orders["give up its role at fra"]["why"]
+    shop = {one["what"]: one for one in subjects["shop"]["abilities"]}
+    assert shop["verify at fra"]["verdict"] == "automatic"
+    assert not any("zrh" in what for what in shop), "a witness runs nothing"
+    assert "names no backup" in subjects["carts"]["abilities"][0]["why"]
+    assert "a backup has to be restored" in subjects["files"]["abilities"][0]["why"]
+
+
+def test_the_page_of_text_says_the_same_with_the_next_step(
+    estate: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["doctor", str(estate)]) == console.FINDINGS
+    text = " ".join(capsys.readouterr().out.split())
+    assert "carts store nobody - - 1" in text
+    assert "Endpoints that cannot do what they are for" in text
+    assert "next: add a copy, or name its backup" in text
+    assert "4 endpoints asked; nothing was changed." in text
+
+
+def test_an_estate_in_which_everything_can_be_done_is_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "estate.yaml").write_text(
+        "evac: 1\nname: acme\nsites: {fra: {}, muc: {}}\nstores:\n"
+        "  o: {engine: e, automatic: true, members: [{at: fra, mode: primary}, {at: muc, mode: sync}]}\n"
+    )
+    code, found = asked(tmp_path, capsys, "doctor", str(tmp_path))
+    assert (code, found["well"]) == (console.DONE, True)
+    assert found["subjects"][0]["verdict"] == "automatic"
+
+
+def test_a_script_is_tried_done_and_undone(estate: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    closed = estate.parent / "closed"
+    words = ("driver", "test", str(estate), "close-fra")
+    code, found = asked(estate, capsys, *words)
+    assert (code, [one["what"] for one in found["tried"]]) == (console.DONE, ["Fences"])
+    assert not closed.exists(), "nothing is changed without --act"
+    code, found = asked(estate, capsys, *words, "--act", "fence")
+    assert (code, found["passed"], len(found["tried"])) == (console.DONE, True, 10), found
+    assert not closed.exists()
+
+
+@pytest.mark.parametrize(
+    ("script_name", "line", "broken"),
+    [
+        ("do", "true", "what is done is observed as done"),
+        ("undo", "true", "what is undone is observed as not done"),
+        ("do", "exit 64", "it answers without an error"),
+        ("look", "exit 9", "Fences"),
+    ],
+)
+def test_a_script_that_breaks_a_promise_is_named(
+    estate: Path, capsys: pytest.CaptureFixture[str], script_name: str, line: str, broken: str
+) -> None:
+    script(estate.parent, script_name, line)
+    code, found = asked(estate, capsys, "driver", "test", str(estate), "close-fra", "--act", "fence")
+    assert code == console.FINDINGS
+    assert broken in [one["what"] for one in found["tried"] if not one["passed"]], found
+    if script_name != "undo":
+        assert not (estate.parent / "closed").exists(), "what was done is undone whatever happens"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("gone",), "the estate has no endpoint gone"),
+        (("orders-muc", "--act", "promote"), "no verb promote that can be done and undone"),
+        (("close-fra", "--set", "a=b"), "--set is for --act"),
+        (("close-fra", "--act", "fence", "--set", "a"), "write --set like"),
+    ],
+)
+def test_mistakes_are_named(
+    estate: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    assert run(["driver", "test", str(estate), *words]) == console.USAGE
+    assert said in capsys.readouterr().err
+    assert os.environ.get("EVAC_STORE") is None
