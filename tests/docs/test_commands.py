@@ -36,6 +36,7 @@ PLAIN_TOOLS = frozenset(
         "ls",
         "mkdir",
         "mv",
+        "restic",
         "rm",
         "sed",
         "tail",

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final, TypeVar, cast
 
 from evac.drivers import (
+    backup_command,
     command,
     dns,
     etcd,
@@ -37,6 +38,7 @@ DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
     {
         one.name: one
         for one in (
+            backup_command.DRIVER,
             command.DRIVER,
             dns.DRIVER,
             etcd.DRIVER,

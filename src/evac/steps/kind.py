@@ -30,6 +30,7 @@ class Capability(Enum):
     ROUTES_TRAFFIC = "RoutesTraffic"
     BOOTS_SERVERS = "BootsServers"
     SWITCHES_POWER = "SwitchesPower"
+    RESTORES_DATA = "RestoresData"
 
 
 class Need(Enum):

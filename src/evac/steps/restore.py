@@ -1,14 +1,14 @@
 """Restore: a store is restored from a backup, whose copy becomes the primary.
 
-People do it: no driver restores data yet. Until its kind names a capability, a run asks a person to restore
-the backup and to attest it.
+The driver of the backup does it where its endpoint names a place; else a run asks a person to restore the
+backup and to attest it.
 """
 
 from __future__ import annotations
 
 from evac.model.plan import Step
 from evac.model.situation import Draft
-from evac.steps.kind import Entry
+from evac.steps.kind import Capability, Entry
 from evac.steps.promote import Promote
 
 
@@ -19,10 +19,10 @@ class Restore(Promote):
     work = "restore stores from backups"
     sentence = "restore {target}{where} from its backup"
     entry = Entry("restored", "{target} was restored from its backup{where} and takes writes", "main")
-    precheck = "the old primary is fenced; the backup can be read"
+    precheck = "the old primary is fenced; the backup can be read; its place is empty"
     planner_code = -1
     bound_code = -1
-    performed_by = None
+    performed_by = Capability.RESTORES_DATA
     restores = True
     doing = "restoring"
 

@@ -335,7 +335,7 @@ def _lead(document: BackupsDocument) -> str:
             words.append(f"{counts[state]:,} {one if counts[state] == 1 else many}")
     if not words:
         return f"{plural(total, 'data set')}: every policy is met."
-    return f"Of {plural(total, 'data set')}, {', '.join(words)}."
+    return f"{plural(total, 'data set')}: {', '.join(words)}."
 
 
 def _matrix(rows: Sequence[DataRow]) -> SheetPart:

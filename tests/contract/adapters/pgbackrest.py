@@ -299,7 +299,6 @@ def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
             is_done,
             tokens=True,
             epochs=True,
-            wires=wires(folder, str(shutil.which("pgbackrest"))),
         )
 
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -190,38 +190,43 @@ def _backups(folder: Path) -> Iterator[AskedBackups]:
         )
 
 
-def _around(folder: Path, *others: str) -> object:
-    """Names and contents of places below a folder, without what is always there."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if not path.relative_to(folder).as_posix().startswith(others):
-            found[str(path)] = path.read_bytes() if path.is_file() else b""
-    return found
+Left = Callable[[], Awaitable[object]]
+Holds = Callable[[Path], Awaitable[bool]]
+Fills = Callable[[Path], Awaitable[None]]
+
+
+def places_below(folder: Path) -> tuple[Left, Holds, Fills]:
+    """Of the places in `folder/places`: what is there, whether one holds `folder/data`, and how others fill
+    one.
+    """
+    places = folder / "places"
+
+    async def left() -> object:
+        found = sorted(places.rglob("*"))
+        return [(str(path), path.read_bytes() if path.is_file() else b"") for path in found]
+
+    async def holds(place: Path) -> bool:
+        return place.is_dir() and manifest_of(place) == manifest_of(folder / "data")
+
+    async def fill(place: Path) -> None:
+        place.mkdir()
+        (place / "theirs").write_text("of someone else", encoding="utf-8")
+
+    return left, holds, fill
 
 
 @contextmanager
 def _restores(folder: Path) -> Iterator[AskedRestore]:
     with copies(folder) as world:
-        places = folder / "places"
-        places.mkdir()
-
-        async def holds(place: Path) -> bool:
-            return place.is_dir() and manifest_of(place) == manifest_of(world.data)
-
-        async def left() -> object:
-            return _around(places)
-
-        async def fill(place: Path) -> None:
-            place.mkdir()
-            (place / "theirs").write_text("of someone else")
-
+        left, holds, fill = places_below(folder)
+        (folder / "places").mkdir()
         yield AskedRestore(
             ResticDriver(),
             world.action(),
             world.silence,
             world.speak,
             secrets=(PASSWORD,),
-            place=places / "here",
+            place=folder / "places" / "here",
             holds=holds,
             spoil=world.spoil,
             left=left,
@@ -232,26 +237,21 @@ def _restores(folder: Path) -> Iterator[AskedRestore]:
 @contextmanager
 def _acts(folder: Path, verb: Verb) -> Iterator[Case]:
     with copies(folder) as world:
-        places = folder / "places"
-        places.mkdir()
-        place = places / "here"
-
-        async def state() -> object:
-            return _around(places)
+        left, holds, _ = places_below(folder)
+        place = folder / "places" / "here"
+        place.parent.mkdir()
 
         async def is_done() -> bool:
-            return place.is_dir() and manifest_of(place) == manifest_of(world.data)
+            return await holds(place)
 
         yield Case(
             ResticDriver(),
             world.action(place=str(place)),
-            state,
+            left,
             is_done,
-            silence=None,
             tokens=True,
             epochs=True,
             secrets=(PASSWORD,),
-            wires=_wires(folder),
         )
 
 

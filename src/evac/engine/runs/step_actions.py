@@ -19,6 +19,7 @@ from evac.drivers.capabilities import (
     Promotes,
     Protects,
     ProvesSync,
+    RestoresData,
     RoutesTraffic,
     RunsUnits,
     Verifies,
@@ -207,6 +208,26 @@ def _promote(ground: Ground, step: Step) -> tuple[Action, ...]:
     return (_act("promote", target, **told, **_peer("old", old_end)),)
 
 
+def _restore(ground: Ground, step: Step) -> tuple[Action, ...]:
+    """Restores the newest whole copy into the place that the endpoint of the backup names, and starts its
+    engine there; by the hand of the site's agent, if there is one: the place is on a machine of the site.
+    """
+    store, site = ground.stores[step.target], ground.candidates.get(step.target, "")
+    named = {one.endpoint for one in store.backups if one.at == step.candidate and one.endpoint}
+    able = [
+        end
+        for end in ground.endpoints.get((store.id, site), ())
+        if can(end.driver, RestoresData) and end.settings.get("place") and (not named or end.id in named)
+    ]
+    if not able:
+        return ()
+    end, old_end = able[0], _first(ground, store.id, primary_site(ground.top, store), Promotes)
+    action = _act("restore", end, candidate=site, synchronous=(), **_peer("old", old_end))
+    if agent_of(ground.estate, site) is not None and "restore" in DRIVERS[end.driver].agent_verbs:
+        action = replace(action, driver=f"{end.driver}@{site}")
+    return (action,)
+
+
 def old_of(step: str) -> str:
     """Under which name the actions of a run hold how the old primary gives its role up, of a promotion."""
     return f"{step}/old"
@@ -258,8 +279,8 @@ def follow_actions(ground: Ground, step: Step) -> tuple[tuple[str, Action], ...]
     store = ground.stores[step.target]
     new = ground.candidates.get(step.target, "")
     target = _first(ground, store.id, new, Promotes)
-    if target is None or kind_of(step.kind).performed_by is None:
-        return ()
+    if target is None or kind_of(step.kind).restores:
+        return ()  # what follows a restored primary is copied from it anew, by a person
     others = [
         end for end in followers(ground, store, new) if not DRIVERS[end.driver].copies_follow_by_themselves
     ]
@@ -416,6 +437,7 @@ _ACTIONS: Final[
     {
         Capability.FENCES: lambda ground, step, totals: _fence(ground, step),
         Capability.PROMOTES: lambda ground, step, totals: _promote(ground, step),
+        Capability.RESTORES_DATA: lambda ground, step, totals: _restore(ground, step),
         Capability.FOLLOWS: lambda ground, step, totals: _reprotect(ground, step),
         Capability.RUNS_UNITS: _units,
         Capability.VERIFIES: lambda ground, step, totals: _verify(ground, step),
