@@ -1,6 +1,6 @@
 """`python -m bench [PART]`: every figure that is claimed.
 
-PART is stages, optimum, placement, contradictions, all, run, lab, boot, serve or credit.
+PART is stages, optimum, placement, contradictions, all, run, lab, boot, serve, credit or import.
 
 `run`, `lab`, `boot` and `serve` are the engine's, the fires', the cold start's and the war room's (see
 `run_figures`, `lab_figures`, `bench_boot`, `bench_serve`); `all` is the planner's.
@@ -46,6 +46,10 @@ def main(arguments: list[str]) -> int:
         from bench import bench_credit
 
         return bench_credit.main(arguments[1:])
+    if what == "import":
+        from bench import bench_import
+
+        return bench_import.main(arguments[1:])
     full = bool(os.environ.get("FULL"))
     if what in ("stages", "all"):
         stages.main(stages.SIZES if full else stages.SIZES[:2])

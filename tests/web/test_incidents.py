@@ -211,6 +211,9 @@ def test_resolving_lists_what_is_down_and_makes_nothing_operational(named: Path)
             states = (await client.get("/v1/status")).json()["components"]
             page = (await client.get(f"{PATH}/write?kind=resolved")).text
             assert "Still down by records" in page
+            assert "kind=update&amp;phase=monitoring" in page
+            asked = (await client.get(f"{PATH}/write?kind=update&phase=monitoring")).text
+            assert 'value="monitoring" checked' in asked
             assert "without a service" in page
             assert all(f"<strong>{service}</strong>" in page for service in down)
             for wrong in ({}, {"text": "enough"}, {"text": "enough", "value": "fire"}):

@@ -37,6 +37,7 @@ from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.collector import collector_at_rest
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn
+from evac.model.reason import fact_words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -364,10 +365,17 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
     if row.shed:
         parts.append(f"{row.shed:,} shed to make room")
     if row.unknown:
-        parts.append(f"{row.unknown:,} cannot be judged")
+        facts = listed([fact_words(path) for path in _facts(report, row)], 3)
+        parts.append(f"{row.unknown:,} cannot be judged" + (f" ({facts})" if facts else ""))
     what = ", ".join(parts)
     text = f"{row.domain}: {what}" + (f", because {because[0][0].words}" if because else "")
     return Headline(row.domain, row.verdict, what, text, because)
+
+
+def _facts(report: AuditReport, row: LossRow) -> tuple[str, ...]:
+    """Paths of the amounts without which a loss cannot be judged, as far as they are known."""
+    number = report.impacts.losses.index.get(row.domain)
+    return () if number is None else report.impacts.facts.get(number, ())
 
 
 def _first(row: LossRow) -> str:

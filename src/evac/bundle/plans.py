@@ -22,7 +22,8 @@ from evac.model.run_policy import RunPolicy
 from evac.model.scenario import lose
 from evac.store.port import Entry
 from evac.views.incident_view import runbook_sheet
-from evac.views.sheet import sheet_page, sheet_text
+from evac.views.runbook_page import runbook_page
+from evac.views.sheet import sheet_text
 from evac.views.words import listed, plural
 
 EACH_MS: Final = 2_000
@@ -164,10 +165,11 @@ def _written(
     row: dict[str, Any] = {"digest": digest, "at_ms": kept.at_ms, "part": part, "runbook": ""}
     sources = [Source(part, kept.data)]
     try:
-        sheet = runbook_sheet(books.runbook(plan_codec.decode(kept.data, digest), digest, estate))
+        book = books.runbook(plan_codec.decode(kept.data, digest), digest, estate)
     except EvacError as error:
         return sources, row, [{"what": f"runbook for the loss of {'+'.join(lost)}", "why": error.message}]
     row["runbook"] = f"runbooks/{name}.html"
-    sources.append(Source(row["runbook"], sheet_page(sheet).encode()))
-    sources.append(Source(f"runbooks/{name}.txt", sheet_text(sheet, WIDTH, False).encode()))
+    sources.append(Source(row["runbook"], runbook_page(book).encode()))
+    text = sheet_text(runbook_sheet(book), WIDTH, False)
+    sources.append(Source(f"runbooks/{name}.txt", text.encode()))
     return sources, row, []

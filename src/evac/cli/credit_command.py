@@ -472,7 +472,8 @@ def tranche(case: Path, tranche: str, shut: bool, reason: str, who: str | None, 
 def export(case: Path, delivery: str, system: str, target: Path, output: str, quiet: bool) -> None:
     """Write a delivery as request files for a billing system. evac sends nothing itself.
 
-    Each request has a key by which the system books it once, however often it is sent.
+    Each request has a key. Stripe, OpenMeter and Chargebee book it once by that key; Lago and Kill Bill
+    do not.
     """
     from evac.app.credit import deliveries
     from evac.app.credit.showing import rules_of

@@ -217,9 +217,15 @@ def runbook(plan: Path, estate: Path | None, output: str, target: Path | None) -
     from evac.estate.codecs import plan as plan_codec
     from evac.incident import runbook as books
     from evac.views.incident_view import runbook_json, runbook_sheet
+    from evac.views.runbook_page import runbook_page
 
     made, digest = plan_codec.read(plan)
     book = books.runbook(made, digest, estates.load(estate) if estate is not None else None)
     from evac.app.incidents import written
 
-    _show(runbook_json(book) if output == "json" else written(runbook_sheet(book), _form(output)), target)
+    if output == "json":
+        _show(runbook_json(book), target)
+    elif output == "html":
+        _show(runbook_page(book), target)
+    else:
+        _show(written(runbook_sheet(book), _form(output)), target)

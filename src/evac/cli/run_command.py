@@ -5,6 +5,7 @@ evac run quarantine: the list of servers for the people on the floor.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -163,30 +164,53 @@ def decision(run: str, step: str, where: Where, output: str) -> None:
 @where_options
 @quiet_option
 def watch(run: str, where: Where, quiet: bool) -> int:
-    """Follow a run until it ends. Ctrl-C detaches; the run continues."""
+    """Follow a run until it ends or waits for a person.
+
+    On a terminal: progress, the time left, what waits with the command to type, running steps and the last
+    events. Keys: q detaches, s shows the steps. The run continues.
+    """
     return follow(where, run, quiet)
+
+
+class _Detached(Exception):
+    """A person stopped looking."""
 
 
 def follow(where: Where, run: str, quiet: bool) -> int:
     """Shows each change, and says at the end how it went. Ctrl-C detaches and says that the run goes on."""
-    from evac.cli.run_screen import Teller
+    from evac.cli.run_screen import Teller, keys
     from evac.views.run_report import SHOWN
 
     async def work(control: Control) -> RunDocument:
-        teller = Teller(quiet)
+        teller, watching = Teller(quiet), asyncio.current_task()
+        left = False
+
+        def pressed(key: str) -> None:
+            nonlocal left
+            if key == "s":
+                teller.switch()
+            elif key == "q" and watching is not None:
+                left = True
+                watching.cancel()
+
         try:
-            async with aclosing(control.follow(run, teller.most)) as documents:
-                async for seen in documents:
-                    teller.show(seen)
-                    if _waits(seen):
-                        break
+            with keys(pressed):
+                async with aclosing(control.follow(run, teller.most)) as documents:
+                    async for seen in documents:
+                        teller.show(seen)
+                        if _waits(seen):
+                            break
+        except asyncio.CancelledError:
+            if left:
+                raise _Detached from None
+            raise
         finally:
             teller.close()
         return await control.run(run, SHOWN)
 
     try:
         document = where.do(work)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Detached):
         say(f"\ndetached; the run continues\nnext: evac run watch {run}")
         return console.INTERRUPTED
     _page(document)

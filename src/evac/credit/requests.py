@@ -1,12 +1,13 @@
 """What is handed over to billing systems, as requests that somebody else sends. Pure.
 
-Each request carries a key by which the system books a repeated request once. Kinds that a system cannot hold
-are left out, with the reason.
+Each request carries a key. Stripe, OpenMeter and Chargebee book a repeated request once by it; Lago and
+Kill Bill only store it, so that what was booked can be found. Kinds that a system cannot hold are left out,
+with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -26,7 +27,7 @@ class Request:
     method: Literal["POST"]
     path: str
     headers: Mapping[str, str]
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] | Sequence[Mapping[str, Any]]
     form: bool = False
 
     def to_data(self) -> dict[str, Any]:
@@ -36,7 +37,7 @@ class Request:
             "path": self.path,
             "headers": dict(self.headers),
             "content": "form" if self.form else "json",
-            "body": dict(self.body),
+            "body": dict(self.body) if isinstance(self.body, Mapping) else [dict(row) for row in self.body],
         }
 
 
@@ -59,7 +60,7 @@ def _without_tax(row: Row) -> int:
 
 def stripe(row: Row) -> Request | LeftOut:
     """A credit note where there is an invoice, else a transaction on the customer's balance. Of a credit note
-    the one part (refund or credit) is the whole. https://docs.stripe.com/api/credit_notes/create
+    the one part (refund or credit) is the whole, which Stripe takes for invoices that are paid. https://docs.stripe.com/api/credit_notes/create
     """
     total, headers = _with_tax(row), {"Idempotency-Key": row["key"]}
     if not row["invoice"]:
@@ -103,7 +104,7 @@ def lago(row: Row) -> Request | LeftOut:
 
 
 def killbill(row: Row) -> Request | LeftOut:
-    """Account credit, which needs no invoice. https://apidocs.killbill.io/credit"""
+    """Account credit, which needs no invoice; the body is a list. https://killbill.github.io/slate/credit.html"""
     if row["kind"] == "refund":
         return LeftOut(row["key"], "account credit is no refund; refund the payment by hand")
     item = {
@@ -114,7 +115,7 @@ def killbill(row: Row) -> Request | LeftOut:
         "itemDetails": row["key"],
     }
     headers = {"X-Killbill-CreatedBy": "evac", "X-Killbill-Comment": row["key"]}
-    return Request(row["key"], "POST", "/1.0/kb/credits?autoCommit=true", headers, {"items": [item]})
+    return Request(row["key"], "POST", "/1.0/kb/credits?autoCommit=true", headers, [item])
 
 
 def openmeter(row: Row) -> Request | LeftOut:

@@ -11,6 +11,7 @@ from evac.derive.domains import Loss, Topology, is_lost, lost_now, site_of
 from evac.derive.limits import LimitTable
 from evac.derive.stores import (
     Way,
+    fence_is_unknown,
     has_majority,
     is_fenced,
     promotion,
@@ -47,10 +48,12 @@ def lost_stores_of(
         rung = store.fence_rung if scenario.kind in ("lose", "restore") else "demote"
         gone = _out_of_reach(top, lost, store)
         fenced = scenario.kind not in _LEAVES or is_fenced(store, gone)
+        if fenced and fence_is_unknown(store, rung):
+            unknown.add(f"stores/{store.id}/fence")
         found.append(
             LostStore(
                 id=store.id,
-                fence=ticks_up(store.fence_ms, tick_ms) if fenced else 0,
+                fence=ticks_up(store.fence_ms or 0, tick_ms) if fenced else 0,
                 fence_rung=rung if fenced else "none",
                 fence_uses=limits.fence if fenced else (),
                 has_majority=not store.quorum or has_majority(store, gone),

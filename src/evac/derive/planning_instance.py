@@ -182,6 +182,7 @@ def derive(
         attests={**broken, **attests_of(estate, scenario, services, tick_ms)},
         reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
         unjudged=open_questions,
+        vague=rows.vague,
         untimed=untimed(top, services, stores, tools),
         estimated=_estimated(top, lost, scenario),
         stuck=stuck,

@@ -14,6 +14,7 @@ from evac.derive.domains import Loss, Topology, lost_now
 from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import LimitTable, PowerTable, power_table
 from evac.derive.pools import pool_capacities, pool_shares, replicas_lost, unknown_servers
+from evac.derive.vague import vague_amounts
 from evac.model.fleet import (
     AT_SITE,
     BMC_NO,
@@ -27,7 +28,7 @@ from evac.model.fleet import (
     IndexColumn,
     IntColumn,
 )
-from evac.model.instance import BootKind, LeftOff, PoolInfo, PowerBudget, PowerStep, Present, Rows
+from evac.model.instance import BootKind, LeftOff, PoolInfo, PowerBudget, PowerStep, Present, Rows, Vague
 from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_COUNT, UNBOUNDED
 
@@ -50,6 +51,7 @@ class RowSet:
     bring_up: BoolColumn = field(default_factory=lambda: np.zeros(0, np.bool_))
     left_off: tuple[LeftOff, ...] = ()
     unknown: frozenset[str] = frozenset()
+    vague: Vague = field(default_factory=Vague)
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +106,10 @@ def rows_of(
     notes = ("some rows carry more than their capacity; they take nothing more",) if _clip(rows) else ()
     if scenario.kind == "restore":
         unknown |= unknown_servers(top, lost, pool_rows)
+    totals = [f"pools/{estate.pools[p].id}" for p in pool_rows]
+    totals += [f"sites/{estate.sites[s].id}/capacity" for s in shadow_sites]
+    first = len(bare.chosen)
+    vague = vague_amounts(top, scenario, first, rows.capacity[first:], totals, present)
     others = len(rows) - len(bare.chosen)
     bring_up = np.r_[bare.bring_up, np.zeros(others, np.bool_)]
     powered_by = np.r_[bare.powered_by, np.full(others, -1, np.int32)].astype(np.int32)
@@ -122,6 +128,7 @@ def rows_of(
         bring_up,
         bare.left_off,
         frozenset(unknown),
+        vague,
     )
 
 

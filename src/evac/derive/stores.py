@@ -91,6 +91,11 @@ def is_fenced(store: Store, gone: tuple[bool, ...]) -> bool:
     return not (store.quorum and has_majority(store, gone))
 
 
+def fence_is_unknown(store: Store, rung: str) -> bool:
+    """Whether nobody knows how long a fence by a rung takes; by none it takes no time."""
+    return store.fence_ms is None and rung != "none"
+
+
 def within_rpo(store: Store, loss_ms: int | None) -> bool:
     """A loss that is not known is beyond any stated rpo; a store that states none accepts every loss."""
     return store.rpo_ms is None or (loss_ms is not None and loss_ms <= store.rpo_ms)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from evac.derive.circles import tools_of_base
 from evac.derive.domains import Topology
-from evac.derive.stores import freshest
+from evac.derive.stores import fence_is_unknown, freshest
 from evac.model.estate import Estate
 from evac.model.instance import LostStore, Services, ToolNeed
 from evac.steps.registry import kind_of
@@ -60,6 +60,8 @@ def _of_store(estate: Estate, store: LostStore) -> str:
     stated = next(one for one in estate.stores if one.id == store.id)
     if any(way.untimed for way in freshest(store.allowed)):
         return f"stores/{store.id}/lag"
+    if store.allowed and fence_is_unknown(stated, store.fence_rung):
+        return f"stores/{store.id}/fence"
     for way in store.allowed:
         if way.forced:
             if "force-quorum" not in estate.limits.manual_ms:

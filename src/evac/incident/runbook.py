@@ -5,13 +5,15 @@ For the day when no screen works: what is written beside a step by hand can be a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
+from evac.drivers.by_hand import NOTHING, ByHand, move_traffic, promote, scale
 from evac.model.errors import InvalidInput
-from evac.model.estate import Estate
+from evac.model.estate import Endpoint, Estate
+from evac.model.fleet import ON_POOL, ON_SERVER
 from evac.model.plan import Plan, Step
 from evac.steps.registry import kind_of
 
@@ -33,6 +35,14 @@ class RunbookStep:
     manual: bool
     owner: str
     checks: tuple[str, ...]
+    do: str = ""
+    """The exact command; empty where the estate has none, or no single one is safe."""
+    before: str = ""
+    """What must be true first."""
+    done_when: str = ""
+    roll_back: str = ""
+    takes_part: str = ""
+    """Who is at the site where it happens, with how to reach them, as the estate has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,12 @@ class Runbook:
     services: tuple[RunbookService, ...]
     people: Mapping[str, str]
     """Site -> who is there, where the estate says so."""
+    kind: str = "lose"
+    """Of the scenario."""
+    lost: tuple[str, ...] = ()
+    """What is lost or left."""
+    as_of: str = ""
+    """The day of the estate that the plan was made from."""
 
 
 def runbook(plan: Plan, digest: str, estate: Estate | None = None) -> Runbook:
@@ -73,25 +89,18 @@ def runbook(plan: Plan, digest: str, estate: Estate | None = None) -> Runbook:
     """
     owners = {s.id: s.owner or "" for s in estate.services} if estate is not None else {}
     people = {s.id: s.people for s in estate.sites if s.people} if estate is not None else {}
-    return book(plan, digest, owners, people)
-
-
-def book(plan: Plan, digest: str, owners: Mapping[str, str], people: Mapping[str, str]) -> Runbook:
-    """The same by whom it names: owners: service -> who answers for it; people: site -> who is there.
-
-    Raises InvalidInput.
-    """
     if len(plan.steps) > STEPS_MOST:
         raise InvalidInput(
             "runbook-size",
             f"a plan of {len(plan.steps):,} steps is too long for paper",
             f"at most {STEPS_MOST:,} steps; plan for a smaller fault domain",
         )
+    ground = _Ground(plan, estate)
     waves: dict[int, list[Step]] = {}
     for step in sorted(plan.steps, key=lambda step: (step.start_ms, step.id)):
         waves.setdefault(step.wave, []).append(step)
     parts = tuple(
-        RunbookPart(f"Wave {wave}", tuple(_step(step, owners) for step in rows))
+        RunbookPart(f"Wave {wave}", tuple(_step(step, owners, ground) for step in rows))
         for wave, rows in sorted(waves.items())
     )
     services = tuple(
@@ -108,15 +117,19 @@ def book(plan: Plan, digest: str, owners: Mapping[str, str], people: Mapping[str
         plan.estate_digest,
         parts,
         services,
-        MappingProxyType(dict(sorted(people.items()))),
+        dict(sorted(people.items())),
+        plan.scenario.kind,
+        tuple(plan.scenario.domains),
+        plan.as_of.isoformat() if plan.as_of else "",
     )
 
 
-def _step(step: Step, owners: Mapping[str, str]) -> RunbookStep:
+def _step(step: Step, owners: Mapping[str, str], ground: _Ground) -> RunbookStep:
     checks = [f"before: {step.precheck}"] if step.precheck else []
-    checks += [f"a person agrees: {step.gate}"] if step.gate else []
-    checks += [f"to take it back: {step.undo}"] if step.undo else []
+    checks += [f"done when: {step.gate}"] if step.gate else []
+    checks += [f"roll back: {step.undo}"] if step.undo else []
     checks += [f"makes room for {', '.join(step.for_services[:5])}"] if step.for_services else []
+    found, site = ground.by_hand(step), ground.site_of(step)
     return RunbookStep(
         step.id,
         f"{kind_of(step.kind).title}: {step.target}",
@@ -127,7 +140,67 @@ def _step(step: Step, owners: Mapping[str, str]) -> RunbookStep:
         step.manual,
         owners.get(step.target, ""),
         tuple(checks),
+        found.do,
+        step.precheck,
+        "; ".join(part for part in (step.gate, found.done_when) if part),
+        step.undo,
+        ground.people.get(site, ""),
     )
+
+
+class _Ground:
+    """What the estate says of where steps happen: sites of pools, endpoints, replicas that run already."""
+
+    def __init__(self, plan: Plan, estate: Estate | None) -> None:
+        self.endpoints: dict[str, list[Endpoint]] = {}
+        self.pools: dict[str, str] = {}
+        self.people: dict[str, str] = {}
+        self.running: Counter[tuple[str, str]] = Counter()
+        """Replicas by (service, site), as steps are passed in the order of the plan."""
+        self.starts: dict[str, str] = {}
+        """Service -> site where most of it starts."""
+        if estate is None:
+            return
+        for endpoint in estate.endpoints:
+            self.endpoints.setdefault(endpoint.subject, []).append(endpoint)
+        self.pools = {pool.id: pool.site for pool in estate.pools}
+        self.people = {site.id: site.people for site in estate.sites if site.people}
+        self._count(estate)
+        counts: dict[str, Counter[str]] = {}
+        for step in plan.steps:
+            if kind_of(step.kind).replicas > 0:
+                counts.setdefault(step.target, Counter())[self.site_of(step)] += step.count
+        self.starts = {service: most.most_common(1)[0][0] for service, most in counts.items()}
+
+    def _count(self, estate: Estate) -> None:
+        rows = estate.replicas
+        for service, kind, target, count in zip(
+            rows.service.tolist(), rows.kind.tolist(), rows.target.tolist(), rows.count.tolist(), strict=True
+        ):
+            if kind == ON_SERVER:
+                site = estate.sites[int(estate.fleet.site[target])].id
+            else:
+                site = estate.pools[target].site if kind == ON_POOL else estate.sites[target].id
+            self.running[estate.services[service].id, site] += count
+
+    def site_of(self, step: Step) -> str:
+        place = step.pool or step.candidate
+        return self.pools.get(place) or place.removeprefix("site:").partition(":")[0].partition("/")[0]
+
+    def by_hand(self, step: Step) -> ByHand:
+        """What a person types; nothing where the estate names no endpoint for it."""
+        kind, site = kind_of(step.kind), self.site_of(step)
+        mine = self.endpoints.get(step.target, [])
+        here = next((one for one in mine if one.at == site), None)
+        if kind.replicas:
+            self.running[step.target, site] += kind.replicas * step.count
+            return scale(here, max(0, self.running[step.target, site])) if here is not None else NOTHING
+        if kind.makes_primary and here is not None:
+            return promote(here)
+        if step.kind == "shift" and (to := self.starts.get(step.target)):
+            found = (move_traffic(one, to) for one in mine)
+            return next((one for one in found if one.do), NOTHING)
+        return NOTHING
 
 
 def _where(step: Step) -> str:

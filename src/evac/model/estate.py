@@ -344,7 +344,7 @@ class Store:
     quorum: bool = False
     automatic: bool | None = None
     rpo_ms: int | None = None
-    fence_ms: int = 0
+    fence_ms: int | None = None
     promote_ms: int | None = None
     fence_rung: str = "isolate"
     home: str = ""

@@ -295,6 +295,22 @@ class Present:
     count: IntColumn
 
 
+@dataclass(frozen=True, slots=True)
+class Vague:
+    """Amounts that nobody knows. A plan takes such a capacity as unlimited and such a demand as nothing, and
+    says of nothing that hangs on it that it comes back.
+    """
+
+    demand: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Service -> path of what its replicas take, where that is not known."""
+    rows: Mapping[int, tuple[tuple[int, str], ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Row -> (resource, path of the fact that is missing) where what is free is not known: the capacity, or
+    what a replica takes that runs there."""
+
+    def __bool__(self) -> bool:
+        return bool(self.demand or self.rows)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Instance:
     """Everything a plan is made from and checked against.
@@ -335,6 +351,8 @@ class Instance:
     reprotects: tuple[Reprotect, ...] = ()
     unjudged: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
     """Service -> path of the fact without which nobody can say what becomes of it."""
+    vague: Vague = field(default_factory=Vague)
+    """What nobody knows of capacity and demand, so that what is started there may not fit."""
     untimed: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
     """Service -> path of the duration that is not known, of those that come back at a time nobody knows."""
     estimated: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ ReasonKind = Literal[
     "capacity-for",
     "place-unknown",
     "members-unknown",
+    "fact-unknown",
     "start-cycle",
     "tool-cycle",
     "needs",
@@ -24,6 +25,14 @@ ReasonKind = Literal[
 ]
 NAMED_MOST: Final = 3
 _NAMES_SERVICES: Final = frozenset({"capacity-for", "place-unknown", "start-cycle", "tool-cycle", "needs"})
+
+
+def fact_words(path: str) -> str:
+    """A fact that is missing, by its path: `pools/a-k8s/cpu` is the cpu of pool a-k8s."""
+    section, name, what = path.split("/", 2)
+    if section == "services":
+        return f"{' '.join(reversed(what.split('/')))} of {name}"
+    return f"{what} of {section.removesuffix('s')} {name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +52,12 @@ class Reason:
     """Whether it is a backup."""
     text: str = ""
     """Of `text`, which only plans of earlier versions have: all that is known."""
+    fact: str = ""
+    """Of `fact-unknown`, the path of the amount that is not known."""
 
     def __post_init__(self) -> None:
+        if self.kind == "fact-unknown" and self.fact.count("/") < 2:
+            raise ValueError("a reason of the kind fact-unknown names no fact")
         if self.kind in _NAMES_SERVICES and not self.services:
             raise ValueError(f"a reason of the kind {self.kind} names no service")
 
@@ -58,6 +71,8 @@ class Reason:
                 return f"cannot be judged: where the replicas of {self.services[0]} run"
             case "members-unknown":
                 return f"cannot be judged: where the members of store {self.store} are"
+            case "fact-unknown":
+                return f"cannot be judged: {fact_words(self.fact)}"
             case "start-cycle":
                 return (
                     f"start cycle: starting {self._circle};"

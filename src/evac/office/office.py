@@ -38,6 +38,7 @@ from evac.engine.runs.dry_run import read_kept
 from evac.engine.stores.guards import HOLD_KEY, SITES_KEY
 from evac.estate.codecs import plan as plan_codec
 from evac.incident.records import Notice
+from evac.incident.runbook import Runbook
 from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 from evac.model.run_policy import PROFILES
@@ -210,6 +211,10 @@ class Office:
         if self._capacity is None or self._capacity[0] != key:
             self._capacity = key, await self._reckoner.capacity(self._observation, await self.plan(digest))
         return self._capacity[1]
+
+    async def runbook(self, digest: str) -> Runbook:
+        """A plan for paper. Raises EvacError, InvalidInput for one that no paper holds."""
+        return await self._reckoner.runbook(await self.plan(digest), digest)
 
     async def plan(self, digest: str) -> bytes:
         """Canonical bytes of a plan. Raises Corrupt where it is not there whole."""

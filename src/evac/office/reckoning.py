@@ -27,6 +27,7 @@ from evac.audit.impacts.capacity import taken_by_placing
 from evac.audit.impacts.free_capacity import pool_capacity
 from evac.audit.impacts.planned import plain_where_small
 from evac.engine.lead.policies import digest_of
+from evac.incident.runbook import Runbook, runbook
 from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, IntColumn
@@ -223,6 +224,8 @@ class Reckoner(Protocol):
 
     async def capacity(self, observation: Observation, data: bytes) -> tuple[CapacityOf, ...]: ...
 
+    async def runbook(self, data: bytes, digest: str) -> Runbook: ...
+
     def close(self) -> None: ...
 
 
@@ -252,6 +255,10 @@ class Worker:
         """Of the sites, before and after the plan in these bytes."""
         found = await self._ask(_capacity_of_plan, observation, data)
         return found.rows
+
+    async def runbook(self, data: bytes, digest: str) -> Runbook:
+        """A plan for paper, with the commands that the endpoints of the estate allow."""
+        return await self._ask(_runbook, data, digest)
 
     async def _ask(self, work: Callable[..., Answer | tuple[str, str, str]], *more: Any) -> Answer:
         ask = asyncio.to_thread if self._apart is None else self._apart.ask
@@ -323,6 +330,18 @@ def _reckon(
             books = _books_of(path, as_of, policy)
             report = books.audited(observation)
             return Reckoned(facts_of(report, books.digest, books.now), rules_of(books.policy))
+    except EvacError as error:
+        return error.code, error.message, error.hint
+
+
+def _runbook(
+    path: str, as_of: date | None, policy: str | None, data: bytes, digest: str
+) -> Runbook | tuple[str, str, str]:
+    from evac.estate.codecs.plan import decode
+
+    try:
+        with _turn:
+            return runbook(decode(data, digest), digest, _books_of(path, as_of, policy).estate)
     except EvacError as error:
         return error.code, error.message, error.hint
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -80,16 +80,7 @@ def plan(
     return replace(made, intervals=tuple(sorted({*interval_paths(estate), *instance.estimated})))
 
 
-@dataclass(frozen=True, slots=True)
-class Foreseen:
-    """What becomes of every affected service."""
-
-    outcomes: tuple[Outcome, ...] = ()
-    guessed: frozenset[str] = frozenset()
-    """Services that start where nobody knows whether they fit: their demand is not known, or the capacity."""
-
-
-def foresee(estate: Estate, scenario: Scenario, top: Topology | None = None) -> Foreseen:
+def foresee(estate: Estate, scenario: Scenario, top: Topology | None = None) -> tuple[Outcome, ...]:
     """What becomes of every affected service by the constructive plan, without its proof.
 
     Raises UnknownDomain.
@@ -99,13 +90,12 @@ def foresee(estate: Estate, scenario: Scenario, top: Topology | None = None) -> 
 
     instance = derive(estate, scenario, top=top)
     if not (instance.services.top_lost.any() or instance.unjudged):
-        return Foreseen()
+        return ()
     board = _solved(instance, 0, 0, lambda share, words: None)
     times = drafts.times_of(instance, board)
     rto_ms = {s.id: s.rto_ms for s in estate.services}
     lead_ms = estate.detection_ms + estate.approval_ms
-    outcomes = drafts.outcomes_of(draft_steps(instance, board), times, rto_ms, lead_ms)
-    return Foreseen(outcomes, drafts.guessed(instance, board, estate))
+    return drafts.outcomes_of(draft_steps(instance, board), times, rto_ms, lead_ms)
 
 
 def _counted(
@@ -200,10 +190,14 @@ def _proving(instance: Instance, work: int, beside: Beside | None) -> Callable[[
 def _solved(instance: Instance, work: int, seed: int, progress: Progress) -> Board:
     """The best generation found, and behind it what else is to be brought up."""
     from evac.planning.evacuation.solve import bring_up_rest, solve
+    from evac.planning.sure import sure_first
 
     progress(0.05, "placing and ordering")
     board = solve(
-        instance, work, seed, lambda done, whole, best: progress(0.1 + 0.7 * done / whole, "searching")
+        sure_first(instance),
+        work,
+        seed,
+        lambda done, whole, best: progress(0.1 + 0.7 * done / whole, "searching"),
     )
     bring_up_rest(instance, board)
     return board

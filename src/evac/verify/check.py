@@ -31,6 +31,7 @@ from evac.verify.capacity import (
     final_state,
 )
 from evac.verify.derivation import better_again, derived_again
+from evac.verify.doubt import in_doubt
 from evac.verify.order import (
     check_after,
     check_components,
@@ -69,23 +70,25 @@ def check_statements(reading: Reading, times: Milestones) -> None:
         if step.deadline_ms < step.end_ms - step.start_ms:
             reading.complain("F3", step.id, "its deadline ends before it can be done")
     rows = {name: row for row, name in enumerate(reading.instance.services.id)}
+    untold, _ = in_doubt(reading)
     ends = {step.id: (step.start_ms, step.end_ms) for step in reading.plan.steps}
     for outcome in reading.plan.outcomes:
         if outcome.service in rows:
-            _check_service(reading, times, rows[outcome.service], outcome)
+            service = rows[outcome.service]
+            _check_service(reading, times, service, outcome, bool(untold[service]))
             _check_chain(reading, outcome, ends)
     _check_stores(reading, times)
     _check_people(reading, times)
 
 
-def _check_service(reading: Reading, times: Milestones, service: int, outcome: Outcome) -> None:
+def _check_service(reading: Reading, times: Milestones, service: int, outcome: Outcome, untold: bool) -> None:
     instance, s = reading.instance, reading.instance.services
     top = int(times.top_at[service])
     wanted = {
         "people": (int(s.people[service]), outcome.people),
         "tier": (int(s.tier[service]), outcome.tier),
         "top_ms": (top * instance.tick_ms if top < instance.horizon else None, outcome.top_ms),
-        "recovery_ms": (_recovery_ms(reading, times, service), outcome.recovery_ms),
+        "recovery_ms": (None if untold else _recovery_ms(reading, times, service), outcome.recovery_ms),
     }
     for name, (is_, said) in wanted.items():
         if is_ != said:

@@ -12,6 +12,7 @@ from evac.model.instance import WHOLE, Instance, Use
 from evac.model.plan import Outcome
 from evac.model.reason import Reason
 from evac.verify.capacity import NEVER, Displaced, EndState, FinalPlacement, Ready, free_capacity, holdings
+from evac.verify.doubt import Bools, in_doubt
 from evac.verify.order import dependencies_ready
 from evac.verify.reading import Milestones, Reading, outages
 
@@ -230,6 +231,7 @@ def check_outcomes(reading: Reading, times: Milestones) -> int:
     """F1 and F19: every affected service once, its times and outages as the steps give; returns Z."""
     s, plan, tick = reading.instance.services, reading.plan, reading.instance.tick_ms
     base, top = outages(reading, times)
+    doubt = in_doubt(reading)
     said = {o.service: o for o in plan.outcomes}
     if len(said) != len(plan.outcomes):
         reading.complain("F1", plan.name, "a service has two outcomes")
@@ -243,6 +245,9 @@ def check_outcomes(reading: Reading, times: Milestones) -> int:
             _check_outcome(
                 reading, times, service, outcome, int(base[service]) * tick, int(top[service]) * tick
             )
+            state = _state(reading, times, service, doubt)
+            if outcome.state != state:
+                reading.complain("F1", s.id[service], f"ends {state}, the plan says {outcome.state}")
     for name in sorted(said):
         reading.complain("F1", name, "has an outcome and is no service of the estate")
     z = int((s.base_weight.astype(object) * base + s.top_weight.astype(object) * top).sum())
@@ -265,11 +270,9 @@ def _check_outcome(
     wanted = int(times.base_at[service]) * tick if holds else None
     if outcome.base_ms != wanted:
         reading.complain("F19", name, f"base holds at {wanted} ms, the plan says {outcome.base_ms}")
-    if outcome.state != _state(reading, times, service):
-        reading.complain("F1", name, f"ends {_state(reading, times, service)}, the plan says {outcome.state}")
 
 
-def _state(reading: Reading, times: Milestones, service: int) -> str:
+def _state(reading: Reading, times: Milestones, service: int, doubt: tuple[Bools, Bools]) -> str:
     horizon = reading.instance.horizon
     if service in reading.instance.unjudged:
         return "unknown"
@@ -277,7 +280,10 @@ def _state(reading: Reading, times: Milestones, service: int) -> str:
         return "shed"
     if times.base_at[service] >= horizon:
         return "unplaced"
-    full = times.top_at[service] < horizon and times.top_gone[service] >= horizon
+    base, top = doubt
+    if base[service]:
+        return "unknown"
+    full = times.top_at[service] < horizon and times.top_gone[service] >= horizon and not top[service]
     return "restored" if full else "degraded"
 
 

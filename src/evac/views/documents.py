@@ -179,6 +179,8 @@ class RunHead:
     """SHA-256 of what its steps do: drivers, settings, references. A signed approval covers it."""
     approval_proofs: Mapping[str, str] = field(default_factory=dict)
     """Person who approved -> how this person was proven: `signature`, `password`, `name not proven`."""
+    expected_at: str | None = None
+    """When it is expected to end, as if what waits for a person were done now."""
     seen: tuple[LeavingSite, ...] = ()
     """Of the sites that it leaves as lost, as the leader saw them when a person asked for the run."""
 
@@ -245,6 +247,7 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "waits_for": tuple(one.words for one in waits),
         "most_lost": shown.losses,
         "forecast": forecast_row(FORECASTS.of(view, shown.now_ms)),
+        "expected_at": moment(FORECASTS.end_ms(view, shown.now_ms)),
         "started_at": moment(view.started_ms),
         "ended_at": moment(view.last_ms) if view.phase in ENDED else None,
         "as_of": moment(shown.now_ms),

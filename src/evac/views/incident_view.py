@@ -247,7 +247,7 @@ def report_json(report: Basics, dora: Classification, duties: Sequence[Duty]) ->
 
 
 def runbook_sheet(book: Runbook) -> Sheet:
-    """For paper: two empty columns to write in."""
+    """As text: two empty columns to write in."""
     head = ("step", "what", "where", "begins", "takes", "after", "who", "done at", "by")
     parts = [
         SheetPart(
@@ -258,7 +258,8 @@ def runbook_sheet(book: Runbook) -> Sheet:
             [
                 (
                     s.id,
-                    "; ".join((s.words, *s.checks)) + (" (by hand)" if s.manual else ""),
+                    "; ".join((s.words, *([f"do: {s.do}"] if s.do else []), *s.checks))
+                    + (" (by hand)" if s.manual else ""),
                     s.where or "-",
                     duration(s.start_ms),
                     duration(s.end_ms - s.start_ms),

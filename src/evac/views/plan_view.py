@@ -17,6 +17,7 @@ from evac.derive.pools import replicas_lost
 from evac.model.estate import Estate
 from evac.model.fleet import AT_SITE, CONDEMNED, DARK, ON_POOL, ON_SERVER, BoolColumn
 from evac.model.plan import Outcome, Plan
+from evac.model.reason import fact_words
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
 from evac.planning.simulation.simulate import Simulation
 from evac.steps.registry import kind_of
@@ -76,23 +77,11 @@ def unjudged_words(plan: Plan) -> str:
     if found["stores"]:
         noun = "store" if len(found["stores"]) == 1 else "stores"
         parts.append(f"the members of {noun} {listed(found['stores'], _PLACES_SHOWN)} are")
-    return f"cannot be judged: where {' and where '.join(parts)}"
-
-
-def guessed_words(plan: Plan) -> str:
-    """Which services start though their demand is not known, so that they may not fit; empty for none."""
-    paths = (path.split("/") for path in plan.unknown)
-    vague = {path[1] for path in paths if path[0] == "services" and path[2:3] == ["demand"]}
-    started = {step.target for step in plan.steps if kind_of(step.kind).replicas > 0}
-    found = sorted(
-        o.service
-        for o in plan.outcomes
-        if o.service in vague & started and o.state in ("restored", "degraded")
-    )
-    if not found:
-        return ""
-    fit = "fits" if len(found) == 1 else "fit"
-    return f"whether {listed(found, _PLACES_SHOWN)} {fit} is not known: no demand is stated"
+    facts = sorted({o.why.fact for o in plan.outcomes if o.why is not None and o.why.fact})
+    words = [" and ".join(f"where {part}" for part in parts)] if parts else []
+    if facts:
+        words.append(listed([fact_words(fact) for fact in facts], _PLACES_SHOWN))
+    return f"cannot be judged: {'; '.join(words)}"
 
 
 def verdict_words(plan: Plan) -> str:
@@ -114,8 +103,7 @@ def verdict_words(plan: Plan) -> str:
             words += f", {number(gone)} {'does' if gone == 1 else 'do'} not"
     if found.unknown:
         words += f"; {number(found.unknown)} {unjudged_words(plan)}"
-    guessed = guessed_words(plan)
-    return f"{words}; {guessed}" if guessed else words
+    return words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -423,10 +411,6 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
         state = "warning"
     if counts.unknown:
         told.append(f"{number(counts.unknown)} {unjudged}.")
-        state = "unknown"
-    guessed = guessed_words(plan)
-    if guessed:
-        told.append(f"{guessed[:1].upper()}{guessed[1:]}.")
         state = "unknown"
     for which, fate in (("shed", "shed to make room"), ("unplaced", "not coming back")):
         found = [o for o in plan.outcomes if o.state == which]

@@ -80,6 +80,13 @@ class Forecaster:
             last = self._made[view.spec.run] = forecast(view, now_ms)
         return last
 
+    def end_ms(self, view: RunView, now_ms: int) -> int:
+        """When the run is expected to end; 0 where nobody can say, or it is too large to ask often."""
+        said = self.of(view, now_ms)
+        if said is None and view.started_ms > 0 and view.phase not in ENDED and len(view.steps) < LARGE:
+            said = forecast(view, now_ms)
+        return 0 if said is None else said.end_ms
+
 
 FORECASTS: Final = Forecaster()
 """Of this process, which shows a run again and again."""

@@ -36,6 +36,7 @@ def _store(name: str, *members: StoreMember, **facts: object) -> Store:
     plain: dict[str, object] = {
         "automatic": True,
         "rpo_ms": 0,
+        "fence_ms": 0,
         "promote_ms": 10_000,
         "backup_policy": NOT_NEEDED,
     } | facts

@@ -30,6 +30,8 @@ def _headroom(free: np.ndarray, site: list[int]) -> Headroom:
     sites = np.array(site, np.int32)
     return Headroom(
         free=np.ascontiguousarray(free.T),
+        vague=np.zeros((2, 4), np.bool_),
+        beside=np.zeros(2, np.bool_),
         count=np.ones(count, np.int64),
         pool=sites,
         site=sites,

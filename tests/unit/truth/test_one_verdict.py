@@ -20,6 +20,7 @@ from tests.unit.truth.written import written
 
 NO_ROOM = Reason("no-capacity")
 NOT_FOUND = Reason("capacity-not-found")
+NO_DEMAND = Reason("fact-unknown", fact="services/shop/demand")
 
 
 @pytest.mark.parametrize("seed", [1, 3, 4, 7, 9, 12, 22, 25, 48, 57])
@@ -152,12 +153,44 @@ def test_what_stays_degraded_can_be_late_as_well(tmp_path: Path) -> None:
     assert "shop" in {finding.subject for finding in report.findings if finding.rule == "recovery-above-rto"}
 
 
-def test_a_service_of_unknown_demand_is_not_said_to_fit(tmp_path: Path) -> None:
+def test_a_service_of_unknown_demand_cannot_be_judged(tmp_path: Path) -> None:
     text = pools().replace("demand: {cpu: 4 cores, memory: 1 GiB},", "", 1)
-    estate = written(tmp_path, text)
+    outcome, fate, back = outcome_of(tmp_path, text)
+    assert (outcome.state, outcome.why, outcome.recovery_ms) == ("unknown", NO_DEMAND, None)
+    assert (fate, back) == ("unknown", None)
+    made = plan(written(tmp_path, text), lose("a"))
+    assert [step.kind for step in made.steps] == ["start", "verify"]
+    words = "cannot be judged: demand of shop"
+    assert words in verdict_words(made)
+    assert words in answer(Planned(made, ""))[0]
+    assert answer(Planned(made, ""))[1] == "unknown"
+    assert "cannot be judged" not in verdict_words(plan(written(tmp_path / "known", pools()), lose("a")))
+
+
+def test_nobody_knows_what_is_free_beside_a_service_of_unknown_demand(tmp_path: Path) -> None:
+    text = pools().replace("demand: {cpu: 2 cores, memory: 1 GiB},", "", 1)
+    outcome, fate, _ = outcome_of(tmp_path, text)
+    assert (outcome.state, outcome.reason, fate) == ("unknown", "cannot be judged: demand of wiki", "unknown")
+
+
+def test_a_pool_of_unknown_capacity_proves_nothing_and_is_used_last(tmp_path: Path) -> None:
+    text = pools().replace("cpu: 6 cores, ", "")
+    outcome, fate, _ = outcome_of(tmp_path, text)
+    assert (outcome.state, outcome.reason, fate) == ("unknown", "cannot be judged: cpu of pool pb", "unknown")
+    enough = text.replace("pb: {", "pc: {site: b, cpu: 6 cores, memory: 64 GiB}, pb: {")
+    outcome, fate, _ = outcome_of(tmp_path / "enough", enough)
+    assert (outcome.state, fate) == ("restored", "recovers")
+
+
+def test_that_something_comes_back_is_refused_where_nobody_knows_that_it_fits(tmp_path: Path) -> None:
+    estate = written(tmp_path, pools().replace("cpu: 6 cores, ", ""))
     made = plan(estate, lose("a"))
-    assert "whether shop fits is not known" in verdict_words(made)
-    words, state = answer(Planned(made, ""))
-    assert "Whether shop fits is not known" in words
-    assert state == "unknown"
-    assert "not known" not in verdict_words(plan(written(tmp_path / "known", pools()), lose("a")))
+    lie = replace(made, outcomes=tuple(replace(o, state="restored", why=None) for o in made.outcomes))
+    assert "F1" in {v.rule for v in check(estate, lie).violations}
+
+
+def test_where_nobody_knows_that_the_rest_fits_it_is_degraded(tmp_path: Path) -> None:
+    text = pools(cores=3).replace("replicas: {pa: 1}", "replicas: {pa: 2, pb: 1}, share: 1/3")
+    outcome, fate, _ = outcome_of(tmp_path, text.replace("cpu: 6 cores, ", ""))
+    assert (outcome.state, outcome.reason) == ("degraded", "cannot be judged: cpu of pool pb")
+    assert fate == "degraded"

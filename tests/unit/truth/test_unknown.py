@@ -1,5 +1,5 @@
-"""Taking a fact away from an estate never turns a verdict better: a start time, how long a promotion or a
-boot takes, how far a copy is behind, what a backup is.
+"""Taking a fact away from an estate never turns a verdict better: a start time, how long a fence, a promotion
+or a boot takes, how far a copy is behind, what a backup is, what a replica takes, what a pool has.
 """
 
 from __future__ import annotations
@@ -17,11 +17,17 @@ from evac.audit import audit
 from evac.estate import load
 
 Place = tuple[str | int, ...]
-SEEDS: Final = (2, 3, 11, 15, 20, 26, 41, 52, 64, 73)
+SEEDS: Final = (2, 3, 11, 15, 17, 20, 26, 41, 52, 61, 64, 73)
 """Estates of few services that have such facts."""
-KEYS: Final = {"services": ("start",), "stores": ("promote",), "classes": ("boot",)}
-RANK: Final = {"unaffected": 4, "degraded": 3, "recovers": 2, "unknown": 1, "lost": 1, "shed": 1}
-"""That nobody can judge it is no better than that it is lost, and no worse."""
+KEYS: Final = {
+    "services": ("start", "demand"),
+    "stores": ("fence", "promote"),
+    "classes": ("boot",),
+    "pools": ("cpu", "memory"),
+}
+RANK: Final = {"unaffected": 5, "kept": 4, "recovers": 3, "degraded": 2, "unknown": 1, "lost": 1, "shed": 1}
+"""kept: never down, with fewer replicas. That nobody can judge it is no better than that it is lost, and no
+worse."""
 Verdicts = dict[tuple[str, str], tuple[str, int | None]]
 
 
@@ -53,13 +59,23 @@ def verdicts(folder: Path, document: dict[str, Any], table: str) -> Verdicts:
         (folder / "servers.csv").write_text(table, "utf-8")
     report = audit(load(folder))
     found: Verdicts = {}
-    for row in report.rows:
-        told = {one.service: (one.fate, one.recovery_ms) for one in row.fates(report.services)}
+    for number, row in enumerate(report.rows):
+        down = dict(zip(report.services, report.impacts.down[number].tolist(), strict=True))
+        told = {
+            one.service: (
+                "kept" if one.fate == "degraded" and not down[one.service] else one.fate,
+                one.recovery_ms,
+            )
+            for one in row.fates(report.services)
+        }
         found |= {(row.domain, name): told.get(name, ("unaffected", None)) for name in report.services}
     return found
 
 
 def is_better(now: tuple[str, int | None], before: tuple[str, int | None]) -> bool:
+    """Whom a plan sheds is its choice: one that knows less may stop nobody, and leave open whom it helps."""
+    if before[0] == "shed":
+        return False
     if RANK[now[0]] != RANK[before[0]]:
         return RANK[now[0]] > RANK[before[0]]
     return now[0] == "recovers" and now[1] is not None and (before[1] is None or now[1] < before[1])

@@ -171,6 +171,8 @@ class Impacts:
     methods: tuple[Method, ...]
     reasons: Mapping[tuple[int, int], str] = field(default_factory=lambda: MappingProxyType({}))
     """(loss, service) -> why a plan does not bring it back, where the loss was planned."""
+    facts: Mapping[int, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Loss -> paths of the amounts without which it cannot be judged, where it was planned."""
 
     @property
     def top(self) -> Topology:
@@ -387,11 +389,13 @@ def _open(ground: Ground, wiring: Wiring) -> BoolColumn:
     """
     short, families = ground.short, wiring.families
     left = ground.presence.n[short.service] - short.of(ground.lost)
-    some = (left > 0) | ground.capacity.reserves.last.any()
-    doubtful = short.only(~short.of(ground.capacity.headroom_known) & some).marked(*ground.lost.shape)
+    may_fit = ground.capacity.may_fit
+    some = (left > 0) | ground.capacity.reserves.last.any() | short.of(may_fit)
+    vague = ~short.of(ground.capacity.headroom_known) & some
+    doubtful = short.only(vague | short.of(ground.capacity.crowded)).marked(*ground.lost.shape)
     doubtful |= ground.loose
     for number, missing in ground.capacity.short.items():
-        doubtful[number] |= missing.not_proved > 0
+        doubtful[number] |= (missing.not_proved > 0) | ((missing.for_good > 0) & may_fit[number])
     open_ones = [bool(found.any()) for found in families.open]
     for service, names in enumerate(wiring.graph.families):
         for family in (families.index[name] for name in names if name in families.index):
@@ -409,7 +413,9 @@ def _damage(ground: Ground, wiring: Wiring, hit: Down) -> Damage:
     by_loss, edges = by_loss_of(pairs.loss, len(ground.losses))
     # Where nothing is known that could carry a service elsewhere, one that lost its last replica is
     # lost, as nothing says otherwise.
-    stuck = (starts > 0) & ~pairs.of(headroom.headroom_known) & (left == 0)
+    may_fit = pairs.of(headroom.may_fit)
+    somewhere = may_fit & headroom.supply.known[pairs.service]
+    stuck = (starts > 0) & ~pairs.of(headroom.headroom_known) & ~somewhere & (left == 0)
     stuck &= not headroom.reserves.last.any()
     boots = (starts > 0) & headroom.boots[pairs.loss]
     for number, rank in headroom.boot_rank.items():
@@ -417,7 +423,7 @@ def _damage(ground: Ground, wiring: Wiring, hit: Down) -> Damage:
         boots[rows] &= rank[pairs.service[rows]] > 0
     for number, short in headroom.short.items():
         rows = by_loss[edges[number] : edges[number + 1]]
-        stuck[rows] |= short.for_good[pairs.service[rows]] > 0
+        stuck[rows] |= (short.for_good[pairs.service[rows]] > 0) & ~may_fit[rows]
     circle = _in_start_circle(wiring, pairs, starts, len(ground.losses))
     stuck &= pairs.of(hit.direct)
     return Damage(

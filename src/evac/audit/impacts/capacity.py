@@ -15,7 +15,7 @@ import numpy as np
 
 from evac.audit.first_fit import Shapes, own_servers
 from evac.audit.impacts.dependencies import RowNumbers, Taken
-from evac.audit.impacts.free_capacity import Headroom, Reserves, pool_quota
+from evac.audit.impacts.free_capacity import Headroom, Reserves, open_capacity, pool_quota
 from evac.audit.impacts.losses import CountTable, Losses, PoolsTaken, Presence
 from evac.audit.impacts.placing import Placed, Stock, Supply, open_packing, pack
 from evac.derive.pools import part_of
@@ -94,6 +94,10 @@ class Capacity:
     """Loss -> what is missing."""
     headroom_known: BoolColumn
     """(L, S) whether anything is known that could carry a service elsewhere."""
+    may_fit: BoolColumn
+    """(L, S) whether a service may find capacity that nobody knows."""
+    crowded: BoolColumn
+    """(L, S) whether something is started on what a service may run on too, of unknown demand."""
     reserves: Reserves
     supply: Supply
     pools: PoolsTaken
@@ -138,11 +142,35 @@ def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken, poo
     requested = requested_of(taken, known, losses)
     to_place, placed = requested.in_all
     own = settled(supply, losses, requested)
-    result = Capacity(to_place, placed.copy(), own.boots, {}, {}, known, supply.found, supply, pools)
+    may_fit = _headroom_known(open_capacity(supply.top, supply.headroom, supply.wants), losses)
+    crowded = _beside_unknown(supply, lost)
+    result = Capacity(
+        to_place,
+        placed.copy(),
+        own.boots,
+        {},
+        {},
+        known,
+        may_fit,
+        crowded,
+        supply.found,
+        supply,
+        pools,
+    )
     question = _Question(supply, losses, lost, pools)
     for number in np.flatnonzero(~own.fits & (placed > 0)).tolist():
         _place_one(question, result, number)
     return result
+
+
+def _beside_unknown(supply: Supply, lost: CountTable) -> BoolColumn:
+    """(L, S) where something is started whose demand nobody knows, on what a service may run on as well."""
+    found = np.zeros(lost.shape, np.bool_)
+    vague, eligible = np.flatnonzero(~supply.wants.known), supply.wants.eligible.astype(np.float32)
+    if len(vague):
+        shares = (eligible @ eligible[vague].T > 0).astype(np.float32)
+        found |= (lost[:, vague] > 0).astype(np.float32) @ shares.T > 0
+    return found
 
 
 def _asked(presence: Presence, lost: CountTable, known: BoolColumn) -> tuple[IntColumn, IntColumn]:

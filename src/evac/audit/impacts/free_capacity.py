@@ -26,6 +26,7 @@ from evac.audit.first_fit import (
 from evac.audit.impacts.losses import Rows
 from evac.derive.domains import Topology
 from evac.derive.limits import less_margin, stated_budgets
+from evac.derive.vague import vague_demand
 from evac.model.estate import Service
 from evac.model.fleet import (
     BMC_NO,
@@ -55,7 +56,7 @@ class Wants:
     demand: IntColumn
     """(S, R), unknown taken as 0."""
     known: BoolColumn
-    """(S,) whether cpu or memory is known."""
+    """(S,) whether cpu and memory are known."""
     per_server: IntColumn
     site_cap: IntColumn
     eligible: BoolColumn
@@ -81,6 +82,11 @@ class Headroom:
 
     free: IntColumn
     """(R, G)"""
+    vague: BoolColumn
+    """(P, R) pools of which it is not known what is free: the capacity, or what runs there takes, nobody
+    knows."""
+    beside: BoolColumn
+    """(sites,) where bare servers are left out for that reason."""
     count: IntColumn
     """(G,) servers."""
     pool: IndexColumn
@@ -117,10 +123,11 @@ class Headroom:
 
 
 def demands(top: Topology) -> tuple[IntColumn, BoolColumn]:
-    """(S, R) demand of a replica with unknown as 0, and (S,) whether cpu or memory is known."""
+    """(S, R) demand of a replica with unknown as 0, and (S,) whether cpu and memory are known."""
     services = top.estate.services
     table = [[0 if a is None else a for a in s.demand] for s in services]
-    known = [s.demand[0] is not None or s.demand[1] is not None for s in services]
+    vague = vague_demand(top)
+    known = [row not in vague for row in range(len(services))]
     return np.array(table, np.int64).reshape(len(services), RESOURCE_COUNT), np.array(known, np.bool_)
 
 
@@ -182,7 +189,8 @@ def usable_servers(top: Topology, servers: IndexColumn, used: IntColumn) -> Usab
 
 def headroom_of(top: Topology, rows: Rows, found: Reserves, used: Used) -> Headroom:
     """The shapes of an estate, given what is used: bare shapes, then declared pools."""
-    servers = np.flatnonzero(found.usable).astype(np.int32)
+    beside = servers_beside_unknown(top)
+    servers = np.flatnonzero(found.usable & ~beside).astype(np.int32)
     usable = usable_servers(top, servers, used.servers)
     pairs, pool_of_server = _pairs(top, servers)
     first, shape, levels = _shapes(pool_of_server, usable)
@@ -198,6 +206,8 @@ def headroom_of(top: Topology, rows: Rows, found: Reserves, used: Used) -> Headr
     start = np.searchsorted(rows.of_server[servers][in_order], np.arange(rows.count + 1))
     return Headroom(
         free=np.ascontiguousarray(np.concatenate([free, whole]).T),
+        vague=np.concatenate([np.zeros((len(pairs), RESOURCE_COUNT), np.bool_), vague_pools(top)[declared]]),
+        beside=np.bincount(top.estate.fleet.site[found.usable & beside], minlength=len(top.estate.sites)) > 0,
         count=np.r_[np.bincount(shape, minlength=count), np.ones(len(declared), np.int64)].astype(np.int64),
         pool=pool,
         site=pool_site[pool] if len(pool) else pool,
@@ -253,13 +263,12 @@ def _leading_bits(values: IntColumn, bits: int) -> IntColumn:
 
 
 def _declared(top: Topology, used: IntColumn) -> tuple[IntColumn, list[int]]:
-    """Free amounts and numbers of declared pools of which cpu or memory is known."""
+    """Free amounts and numbers of declared pools of full sites."""
     estate = top.estate
     full = {s.id for s in estate.sites if s.role == "full"}
     free, numbers = [], []
     for number, pool in enumerate(estate.pools):
-        total = pool_capacity(top, number)
-        if pool.site in full and (total[0] is not None or total[1] is not None):
+        if pool.site in full:
             left = [t - int(u) for t, u in zip(pool_quota(top, number), used[number], strict=True)]
             free.append([max(0, amount) for amount in left])
             numbers.append(number)
@@ -284,9 +293,51 @@ def pool_quota(top: Topology, number: int) -> list[int]:
     return [UNBOUNDED if t is None else t * quota // 1_000 for t in pool_capacity(top, number)]
 
 
+def vague_pools(top: Topology) -> BoolColumn:
+    """(pools, R) declared pools of which nobody knows how much of a resource is free."""
+    estate, demand = top.estate, vague_demand(top)
+    totals = [pool_capacity(top, number) for number in range(len(estate.pools))]
+    found = np.array([[one is None for one in total] for total in totals], np.bool_)
+    found = found.reshape(len(totals), RESOURCE_COUNT)
+    replicas = estate.replicas
+    for row in np.flatnonzero((replicas.kind == ON_POOL) & np.isin(replicas.service, list(demand))):
+        for resource, _ in demand[int(replicas.service[row])]:
+            found[replicas.target[row], resource] = True
+    return found
+
+
+def servers_beside_unknown(top: Topology) -> BoolColumn:
+    """(servers,) on which something runs that takes nobody knows what."""
+    replicas, found = top.estate.replicas, np.zeros(len(top.estate.fleet), np.bool_)
+    demand = vague_demand(top)
+    if demand:
+        rows = (replicas.kind == ON_SERVER) & np.isin(replicas.service, list(demand))
+        found[replicas.target[rows]] = True
+    return found
+
+
+def open_capacity(top: Topology, headroom: Headroom, wants: Wants) -> BoolColumn:
+    """(S, sites) where a service may find capacity that nobody knows: in a pool, on a server beside something
+    of unknown demand, on a site that states none; and wherever it may run, if its own demand is unknown.
+    """
+    estate, allowed = top.estate, _allowed(top, headroom)
+    hangs = (wants.demand > 0).astype(np.int64) @ headroom.vague.T.astype(np.int64) > 0
+    places = allowed & (hangs | ~wants.known[:, None])
+    found = np.zeros((len(places), len(estate.sites)), np.bool_)
+    for pool, site in enumerate(headroom.pool_site.tolist()):
+        found[:, site] |= places[:, pool]
+    stated = set(np.unique(estate.fleet.site).tolist()) | set(top.pool_site.tolist())
+    for row, site in enumerate(estate.sites):
+        if headroom.beside[row] or (site.role == "full" and row not in stated):
+            may = [s.eligible_sites is None or site.id in s.eligible_sites for s in estate.services]
+            found[:, row] |= np.array(may, np.bool_)
+    return found
+
+
 def wants_of(top: Topology, headroom: Headroom, demand: IntColumn, known: BoolColumn, n: IntColumn) -> Wants:
     """What services ask for, against the pools of a room."""
-    eligible, services = _eligible(top, headroom), top.estate.services
+    hangs = (demand > 0).astype(np.int64) @ headroom.vague.T.astype(np.int64) > 0
+    eligible, services = _allowed(top, headroom) & ~hangs, top.estate.services
     kinds, which = np.unique(eligible, axis=0, return_inverse=True)
     return Wants(
         demand,
@@ -321,7 +372,7 @@ def _site_cap(service: Service, n: int) -> int:
     return UNBOUNDED if share is None else floor_share(share.numerator, share.denominator, n)
 
 
-def _eligible(top: Topology, headroom: Headroom) -> BoolColumn:
+def _allowed(top: Topology, headroom: Headroom) -> BoolColumn:
     """(S, P) by eligible sites and classes, and bare or pool according to where a service runs today."""
     estate, replicas = top.estate, top.estate.replicas
     on_server, on_pool = (

@@ -10,8 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-
 from evac.audit.impacts.all_losses import (
     DEGRADED,
     LOST,
@@ -22,14 +20,12 @@ from evac.audit.impacts.all_losses import (
     UNKNOWN,
     Impacts,
 )
-from evac.audit.impacts.dependencies import spread_table
 from evac.audit.impacts.stores import NEVER
 from evac.model.estate import Estate
-from evac.model.fleet import CodeColumn
 from evac.model.plan import Outcome
 from evac.model.scenario import lose
 from evac.planning.compiled import interpreted, kernels_are_kept
-from evac.planning.plan import Foreseen, foresee
+from evac.planning.plan import foresee
 
 PLANNED_MOST: Final = 2_000
 """Fault domains of an estate times what their losses are planned on (services, servers, pools): where it is
@@ -66,9 +62,10 @@ def _as_planned(found: Impacts) -> Impacts:
     estate, losses = found.estate, found.losses
     fate, ready, untimed = found.fate.copy(), found.ready_ms.copy(), found.untimed.copy()
     methods, reasons = list(found.methods), dict[tuple[int, int], str]()
+    facts: dict[int, tuple[str, ...]] = {}
     for number in range(len(losses)):
-        foreseen = foresee(estate, lose(*losses.members[number]), found.top)
-        by_service = {outcome.service: outcome for outcome in foreseen.outcomes}
+        outcomes = foresee(estate, lose(*losses.members[number]), found.top)
+        by_service = {outcome.service: outcome for outcome in outcomes}
         methods[number] = PLANNED
         for row, service in enumerate(estate.services):
             outcome = by_service.get(service.id)
@@ -79,8 +76,18 @@ def _as_planned(found: Impacts) -> Impacts:
             untimed[number, row] = down and fate[number, row] in (RECOVERS, DEGRADED) and back is None
             if outcome is not None and outcome.reason:
                 reasons[number, row] = outcome.reason
-        _doubt(found, number, foreseen, fate)
-    return replace(found, fate=fate, ready_ms=ready, untimed=untimed, methods=tuple(methods), reasons=reasons)
+        missing = {o.why.fact for o in outcomes if o.state == "unknown" and o.why is not None and o.why.fact}
+        if missing:
+            facts[number] = tuple(sorted(missing))
+    return replace(
+        found,
+        fate=fate,
+        ready_ms=ready,
+        untimed=untimed,
+        methods=tuple(methods),
+        reasons=reasons,
+        facts=facts,
+    )
 
 
 def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool) -> int:
@@ -98,13 +105,3 @@ def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool) ->
             outcome = others[outcome.needs]
         return UNKNOWN if outcome.why is not None and outcome.why.kind == "capacity-not-found" else LOST
     return RECOVERS if down and outcome.state != "degraded" else DEGRADED
-
-
-def _doubt(found: Impacts, number: int, foreseen: Foreseen, fate: CodeColumn) -> None:
-    """What a plan puts where nobody knows that it fits is not proved to come back, nor is what needs it."""
-    if not foreseen.guessed:
-        return
-    index = found.graph.index
-    guessed = np.zeros((1, len(found.estate.services)), np.bool_)
-    guessed[0, [index[name] for name in foreseen.guessed]] = True
-    fate[number, (fate[number] == RECOVERS) & spread_table(found.order, guessed)[0]] = UNKNOWN

@@ -17,6 +17,7 @@ from evac.derive.affected import ServiceGraph
 from evac.derive.domains import Topology, is_lost, loss, resolve, server_row
 from evac.derive.stores import (
     Way,
+    fence_is_unknown,
     freshest,
     has_majority,
     is_fenced,
@@ -67,7 +68,8 @@ class Outcome:
     """Of a quorum."""
     votes: int
     untimed: bool = False
-    """Whether nothing says how far behind the copy is that would be promoted, and so how long that takes."""
+    """Whether nothing says how long a fence takes, or how far behind the copy is that would be promoted, and
+    so how long that takes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,7 +239,9 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
     usable = [w for w in ways if within_rpo(store, w.loss_ms) and not w.only_waived]
     first = freshest(usable)
     allowed = [way.duration_ms or 0 for way in first]
-    fence_ms = store.fence_ms if is_fenced(store, gone[:members]) else 0
+    fenced = is_fenced(store, gone[:members])
+    fence_ms = (store.fence_ms or 0) if fenced else 0
+    vague = bool(first) and fenced and fence_is_unknown(store, store.fence_rung)
     losses = [UNKNOWN_MS if c.loss_ms is None else c.loss_ms for c in copies]
     known = [value for value in losses if value >= 0]
     least = min(known) if known else (UNKNOWN_MS if losses else NEVER)
@@ -247,7 +251,7 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
         ready_ms=(fence_ms + min(allowed) if allowed else NEVER) if lost else 0,
         fence_ms=fence_ms,
         elects=elects,
-        untimed=lost and any(way.untimed for way in first),
+        untimed=lost and (vague or any(way.untimed for way in first)),
         has_majority=not store.quorum or has_majority(store, gone[:members]),
         loss_ms=least if lost else 0,
         copies=copies,

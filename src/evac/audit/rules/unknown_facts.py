@@ -10,14 +10,18 @@ import numpy as np
 from evac.audit.context import Context, Rule, counted, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.all_losses import UNKNOWN
+from evac.audit.impacts.free_capacity import pool_capacity
+from evac.derive.stores import fence_is_unknown
 from evac.model.diagnostic import Severity
 from evac.model.estate import Store
+from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Warning where a verdict hangs on it; note where only a number does. One finding a kind of fact."""
     yield from _services(context)
     yield from _stores(context)
+    yield from _pools(context)
     yield from _open_verdicts(context)
     if context.as_of is None:
         yield RULE.finding(
@@ -66,7 +70,7 @@ def _missing(context: Context) -> dict[str, list[str]]:
             found["people"].append(service.id)
         if service.tier is None:
             found["tier"].append(service.id)
-        if starts and service.demand[0] is None and service.demand[1] is None:
+        if starts and None in service.demand[:2]:
             found["demand"].append(service.id)
         if starts and service.start_ms is None:
             found["start"].append(service.id)
@@ -85,11 +89,35 @@ def _stores(context: Context) -> Iterator[Finding]:
             lambda d: d.promote_ms is None and len(d.members) > 1,
             "how long a promotion takes",
         ),
+        (
+            "fence",
+            "warning",
+            lambda d: fence_is_unknown(d, d.fence_rung) and len(d.members) > 1 and not d.quorum,
+            "how long it takes to stop the old primary for certain",
+        ),
     )
     for name, severity, missing, words in kinds:
         found = [d.id for d in context.estate.stores if missing(d)]
         if found:
             yield _kind(context, f"stores/*/{name}", severity, words, found, "store", name)
+
+
+def _pools(context: Context) -> Iterator[Finding]:
+    """What pools have, where a service takes of it; of a site that is no place to run it does not matter."""
+    estate, top = context.estate, context.impacts.top
+    full = {site.id for site in estate.sites if site.role == "full"}
+    asked = [
+        any(service.demand[resource] for service in estate.services) for resource in range(RESOURCE_COUNT)
+    ]
+    for resource, word in enumerate(RESOURCE_WORDS):
+        found = [
+            pool.id
+            for number, pool in enumerate(estate.pools)
+            if pool.site in full and asked[resource] and pool_capacity(top, number)[resource] is None
+        ]
+        if found:
+            subject, words = f"pools/*/{word}", f"how much {word} there is"
+            yield _kind(context, subject, "warning", words, found, "pool", word)
 
 
 def _kind(

@@ -118,7 +118,7 @@ STORE: Final[tuple[Field, ...]] = (
     Field("quorum", "quorum", flag(), "true: it writes only with a majority of votes", default=False),
     Field("automatic", "automatic", flag(), "whether a replica becomes primary by itself"),
     Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted"),
-    Field("fence", "fence_ms", _TAKES, "how long it takes to stop the old primary for certain", default=0),
+    Field("fence", "fence_ms", _TAKES, "how long it takes to stop the old primary for certain"),
     Field(
         "fence_rung",
         "fence_rung",

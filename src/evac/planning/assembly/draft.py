@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from evac.derive.affected import ServiceGraph, hit_by_dependency
 from evac.derive.circles import tools_of_base
-from evac.model.estate import Estate
 from evac.model.instance import Instance, LostStore
 from evac.model.plan import Outcome, Sensitivity, ServiceState, Step, StoreOutcome
 from evac.model.reason import NAMED_MOST, Reason
-from evac.model.units import UNBOUNDED
 from evac.planning.assembly.capacity import has_no_capacity
-from evac.planning.evacuation.board import FAILED_TIME, NEVER, SHEDS, STARTS, Board
+from evac.planning.assembly.doubt import Doubt, doubt_of
+from evac.planning.evacuation.board import FAILED_TIME, NEVER, SHEDS, Board
 from evac.planning.evacuation.legality import lack_time
 from evac.steps.registry import PLANNED, kind_of
 
@@ -216,13 +215,13 @@ def outcomes_of(
     instance, s = draft.instance, draft.instance.services
     base, top = outages(instance, times)
     tick, late, helped = instance.tick_ms, _late(draft, times), _helped(draft)
-    found = []
+    doubt, found = doubt_of(instance, draft.board), []
     for service in range(len(s)):
         touched = s.base_lost[service] or s.top_lost[service] or base[service] or top[service]
         touched = touched or service in instance.unjudged
         if not touched and times.top_gone[service] >= instance.horizon:
             continue
-        state = state_of(instance, times, service)
+        state = state_of(instance, times, service, doubt)
         back = times.base_at[service] < instance.horizon
         found.append(
             Outcome(
@@ -239,14 +238,16 @@ def outcomes_of(
                 people=int(s.people[service]),
                 tier=int(s.tier[service]),
                 critical=_chain(draft, service) if back and s.base_lost[service] else (),
-                why=_reason(draft, times, service, state, late, helped),
+                why=_reason(draft, times, service, state, late, helped, doubt),
             )
         )
     return tuple(found)
 
 
-def state_of(instance: Instance, times: Times, service: int) -> ServiceState:
-    """unknown, shed, unplaced, degraded or restored."""
+def state_of(instance: Instance, times: Times, service: int, doubt: Doubt) -> ServiceState:
+    """unknown, shed, unplaced, degraded or restored. Where nobody knows whether all of it fits, it is no more
+    than degraded.
+    """
     horizon = instance.horizon
     if service in instance.unjudged:
         return "unknown"
@@ -254,7 +255,10 @@ def state_of(instance: Instance, times: Times, service: int) -> ServiceState:
         return "shed"
     if times.base_at[service] >= horizon:
         return "unplaced"
+    if service in doubt.base:
+        return "unknown"
     full = times.top_at[service] < horizon and times.top_gone[service] >= horizon
+    full = full and service not in doubt.top
     return "restored" if full else "degraded"
 
 
@@ -292,10 +296,15 @@ def _reason(
     state: ServiceState,
     late: frozenset[int],
     helped: Mapping[str, set[str]],
+    doubt: Doubt,
 ) -> Reason | None:
     if state == "shed":
         some = sorted(helped.get(draft.instance.services.id[service], ()))
         return Reason("capacity-for", tuple(some[:NAMED_MOST]), max(0, len(some) - NAMED_MOST))
+    if state == "degraded" and service in doubt.top:
+        return Reason("fact-unknown", fact=doubt.top[service])
+    if state == "unknown" and service not in draft.instance.unjudged:
+        return Reason("fact-unknown", fact=doubt.base[service])
     if state == "unknown":
         section, name, _ = draft.instance.unjudged[service].split("/", 2)
         if section == "services":
@@ -347,7 +356,8 @@ def _late(draft: Draft, times: Times) -> frozenset[int]:
     down = [
         service
         for service in range(len(instance.services))
-        if state_of(instance, times, service) == "unplaced" and not _waits_in_vain(draft, times, service)
+        if state_of(instance, times, service, Doubt()) == "unplaced"
+        and not _waits_in_vain(draft, times, service)
     ]
     why = board.item["why"][instance.services.component[down]]
     late = {service for service, one in zip(down, why.tolist(), strict=True) if one == FAILED_TIME}
@@ -365,17 +375,6 @@ def _helped(draft: Draft) -> dict[str, set[str]]:
         if kind_of(step.kind).frees_capacity:
             found.setdefault(step.target, set()).update(step.for_services)
     return found
-
-
-def guessed(instance: Instance, board: Board, estate: Estate) -> frozenset[str]:
-    """Services that start although their demand, or the capacity of their server, is not known."""
-    rows = instance.rows.capacity[:, :2].min(axis=1, initial=UNBOUNDED) >= UNBOUNDED
-    found = set()
-    for line in board.started[: board.size[STARTS]]:
-        service = estate.services[int(line["service"])]
-        if rows[int(line["row"])] or None in service.demand[:2]:
-            found.add(service.id)
-    return frozenset(found)
 
 
 def store_outcomes(draft: Draft) -> tuple[StoreOutcome, ...]:

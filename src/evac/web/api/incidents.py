@@ -16,16 +16,16 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from evac.estate.codecs import plan as plan_codec
 from evac.incident.components import Draft, draft
 from evac.incident.dora import Classification, classify
 from evac.incident.records import NAME_MOST, TEXT_MOST, ComponentState, Entry, Note, in_order
 from evac.incident.regulator import FACTS, Basics, Duty, basics, duties
-from evac.incident.runbook import Runbook, book
+from evac.incident.runbook import Runbook
 from evac.model.errors import EvacError, InvalidInput, RunError, Unavailable
 from evac.office.incidents import IncidentFile, IncidentShort, felt
 from evac.office.requests import Answer, Asked, NoteTold, body_digest
 from evac.views import incident_view as views
+from evac.views.runbook_page import runbook_page
 from evac.views.sheet import Sheet, sheet_markdown, sheet_page
 from evac.views.words import listed
 from evac.web.access.port import Actor, need
@@ -424,6 +424,8 @@ async def runbook(request: Request, digest: Digest, form: Form = "json") -> Resp
     def body() -> bytes:
         if form == "json":
             return views.runbook_json(made).encode()
+        if form == "html":
+            return runbook_page(made).encode()
         return written(views.runbook_sheet(made), form)
 
     return document(request, await asyncio.to_thread(body), form, f"runbook-{digest[7:19]}")
@@ -431,10 +433,7 @@ async def runbook(request: Request, digest: Digest, form: Form = "json") -> Resp
 
 async def book_of(room: WarRoom, digest: str) -> Runbook:
     """Raises EvacError for a plan that is not kept, and InvalidInput for one that no paper holds."""
-    office, facts = room.office, room.office.facts
+    office = room.office
     if not await office.store.list(f"plan/{digest}/", limit=1):
         raise EvacError("plan-unknown", f"no plan {digest[:19]} is kept", "GET /v1/plans lists standby plans")
-    data = await office.plan(digest)
-    owners = {one.id: one.owner or "" for one in facts.services} if facts else {}
-    people = {one.id: one.people for one in facts.sites if one.people} if facts else {}
-    return await asyncio.to_thread(lambda: book(plan_codec.decode(data, digest), digest, owners, people))
+    return await office.runbook(digest)

@@ -19,7 +19,7 @@ from evac.incident.records import COMPONENT_STATES, PHASES
 from evac.incident.regulator import FACTS
 from evac.model.errors import EvacError, InvalidInput
 from evac.office.incidents import IncidentFile, felt
-from evac.views.incident_view import runbook_sheet
+from evac.views.runbook_page import runbook_body
 from evac.views.status_page import OVERALL, component_rows
 from evac.web.access.port import Actor, need
 from evac.web.api import incidents as api
@@ -124,12 +124,14 @@ def form_of(room: WarRoom, incident: str, kind: str, file: IncidentFile | None =
     return Form(incident, kind, title, words, names, values, buttons, kind == "resolved", unwell, without)
 
 
-def prefilled(room: WarRoom, file: IncidentFile | None, kind: str, actor: Actor) -> dict[str, str]:
-    """What a form shows when it is opened."""
+def prefilled(
+    room: WarRoom, file: IncidentFile | None, kind: str, actor: Actor, asked_phase: str = ""
+) -> dict[str, str]:
+    """What a form shows when it is opened. asked_phase: of an update, instead of the next one."""
     fields = dict.fromkeys(("text", "name", "value", "who", "incident", "problem", "basis"), "")
     if kind == "update" and file is not None:
         made = api.draft_of(room, file)
-        phase = incident_view.next_phase(file)
+        phase = asked_phase or incident_view.next_phase(file)
         fields |= {"name": made.title, "text": made.text, "basis": made.basis, "phase": phase, "due": "30"}
     if kind == "command":
         fields["value"] = actor.name
@@ -338,12 +340,13 @@ async def form(
     incident: IncidentName,
     kind: Kind,
     actor: Annotated[Actor, Depends(need("operator"))],
+    phase: Annotated[Literal["", "investigating", "identified", "monitoring", "resolved"], Query()] = "",
 ) -> Response:
-    """The form for one kind of note."""
+    """The form for one kind of note. phase: preselected, of an update."""
     room = room_of(request)
     file = await room.office.incidents.file(incident)
     name = file.about.incident
-    shown = prefilled(room, file, kind, actor)
+    shown = prefilled(room, file, kind, actor, phase)
     if kind == "update":
         return _composer(room, actor, name, shown, await _components(room, file))
     return _form(room, actor, form_of(room, name, kind, file), shown)
@@ -448,13 +451,12 @@ async def runbook(request: Request, digest: Digest) -> Response:
     """A plan for paper: the same ids of steps, with room to write down when each was done."""
     room = room_of(request)
     made, now_ms = await book_of(room, digest), _now_ms(room)
-    plan = f"/plans/{digest}"
-    where = {"back": plan, "back_words": "the plan", "document": f"/v1{plan}/runbook"}
-    return _paper(
-        await asyncio.to_thread(
-            lambda: frame.render("paper.html.j2", "/plans", now_ms, sheet=runbook_sheet(made), **where)
-        )
-    )
+    context = {"book": made, "plan": f"/plans/{digest}"}
+
+    def body() -> bytes:
+        return frame.render("runbook.html.j2", "/plans", now_ms, body=runbook_body(made), **context)
+
+    return _paper(await asyncio.to_thread(body))
 
 
 def _paper(body: bytes) -> Response:
