@@ -77,7 +77,8 @@ def _lines(document: RunDocument, recent: Sequence[Line], width: int) -> Iterato
     if recent:
         yield "", ""
         yield "Last events", "bold"
-        yield from ((_cut(words, width), style) for words, style in recent[:EVENTS_MOST])
+        for words, style in recent[:EVENTS_MOST]:
+            yield _cut(words, width), style
 
 
 def _progress(document: RunDocument, width: int) -> Iterator[Line]:
