@@ -180,7 +180,9 @@ def _short(evidence: Mapping[str, Any], width: int) -> str:
     for key in sorted(evidence, key=lambda key: (rank.get(key, len(rank)), key)):
         if key in _QUIET or evidence[key] in ("", None):
             continue
-        more = f"{', ' if words else ''}{key.replace('_', ' ')} {evidence[key]}"
+        of_person = key == "proven_by" and words
+        fact = f" ({evidence[key]})" if of_person else f"{key.replace('_', ' ')} {evidence[key]}"
+        more = fact if of_person or not words else f", {fact}"
         if len(words) + len(more) > width - 2:
             return f"{words} …" if words else f"{more[: width - 2]} …"
         words += more
