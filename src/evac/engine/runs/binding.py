@@ -111,12 +111,9 @@ def bind(
                 steps.append(follow)
                 actions[follow.id] = (action,)
     protection = protection_after(ground, steps, actions)
-    for added, action in protection.steps:
-        steps.append(replace(added, act=_digest((action,))))
-        actions[added.id] = (action,)
-    for redirect, done in redirects(ground, steps):
-        steps.append(replace(redirect, act=_digest(done)))
-        actions[redirect.id] = done
+    for added, done in (*((one, (act,)) for one, act in protection.steps), *redirects(ground, steps)):
+        steps.append(replace(added, act=_digest(done)))
+        actions[added.id] = done
     needed = needed_envelope(ground, losses)
     if last:
         steps = _after_the_last(steps, last)
