@@ -21,7 +21,7 @@ import orjson
 
 from evac.drivers import parameters
 from evac.drivers.capabilities import CopyReport, Listing, Restored
-from evac.drivers.places import Place, Record, place_at, refuse_older
+from evac.drivers.places import Record, RestorePlace, place_at, refuse_older
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.programs import Ended, environment, run_program
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -263,7 +263,7 @@ class BackupDriver(ABC):
         self,
         action: Action,
         watch: Stopwatch,
-        at: Place,
+        at: RestorePlace,
         copy: str,
         until: int | None,
         order: Order | None,
@@ -306,17 +306,17 @@ class BackupDriver(ABC):
             await self._start(action, at.path, watch)
         return done
 
-    def _asked(self, action: Action) -> tuple[Place, str, int | None]:
+    def _asked(self, action: Action) -> tuple[RestorePlace, str, int | None]:
         """The place, copy and moment that a step of a run asks for."""
         both = {**action.settings, **action.parameters}
         until = parameters.whole(both, "until", 0, 2**40)
         return place_at(parameters.text(both, "place")), parameters.text(both, "copy", ""), until or None
 
-    def _is_ours(self, at: Place, record: Record, order: Order) -> bool:
+    def _is_ours(self, at: RestorePlace, record: Record, order: Order) -> bool:
         """Whether the place holds what this very step restored."""
         return bool(record.complete and record.key == order.key and at.path.is_dir() and at.problem())
 
-    def _too_small(self, at: Place, found: CopyReport) -> str:
+    def _too_small(self, at: RestorePlace, found: CopyReport) -> str:
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(at.path.parent).free
             if found.bytes is not None and free < found.bytes + SPARE_BYTES:
@@ -327,7 +327,7 @@ class BackupDriver(ABC):
         if action.verb not in self.verbs:
             raise Permanent("verb-unknown", f"the driver {self.name} cannot {action.verb}")
 
-    def _evidence(self, at: Place, record: Record) -> Evidence:
+    def _evidence(self, at: RestorePlace, record: Record) -> Evidence:
         found: dict[str, str | int | bool] = dict(record.facts)
         if record.reached_at is not None:
             found["reached_at"] = record.reached_at

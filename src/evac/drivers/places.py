@@ -43,7 +43,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RestorePlace:
     """A folder that is restored into, and what is kept next to it."""
 
     path: Path
@@ -147,15 +147,15 @@ class Place:
             file.unlink(missing_ok=True)
 
 
-def place_at(name: str) -> Place:
+def place_at(name: str) -> RestorePlace:
     """The place of that name. Raises `Permanent` for what is no full path of a folder below another one."""
     path = Path(name)
     if not path.is_absolute() or ".." in path.parts or len(path.parts) < 3:
         raise Permanent("place-wrong", f"{name!r} is not the full path of a folder", "write /path/to/folder")
-    return Place(path)
+    return RestorePlace(path)
 
 
-def refuse_older(place: Place, record: Record, order: Order) -> None:
+def refuse_older(place: RestorePlace, record: Record, order: Order) -> None:
     """Raises `Permanent` for a leader that was replaced, and for an epoch that is over."""
     if order.token < record.token:
         raise stale_token(str(place.path), record.token, order)

@@ -195,7 +195,7 @@ class _Ground:
         if kind.replicas:
             self.running[step.target, site] += kind.replicas * step.count
             return scale(here, max(0, self.running[step.target, site])) if here is not None else NOTHING
-        if kind.makes_primary and here is not None:
+        if kind.makes_primary and not kind.restores and here is not None:
             return promote(here)
         if kind.moves_traffic and (to := self.starts.get(step.target)):
             found = (move_traffic(one, to) for one in mine)
