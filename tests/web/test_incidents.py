@@ -215,7 +215,7 @@ def test_resolving_lists_what_is_down_and_makes_nothing_operational(named: Path)
             asked = (await client.get(f"{PATH}/write?kind=update&phase=monitoring")).text
             assert 'value="monitoring" checked' in asked
             assert "without a service" in page
-            assert all(f"<strong>{service}</strong>" in page for service in down)
+            assert all(f"<b>{service}</b>" in page for service in down)
             for wrong in ({}, {"text": "enough"}, {"text": "enough", "value": "fire"}):
                 refused = await client.post(f"{PATH}/write", data=fields(page, who="ann", **wrong))
                 assert refused.status_code == 422, wrong

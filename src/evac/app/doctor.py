@@ -147,7 +147,7 @@ async def examine(estate: Estate, policy: RunPolicy, drivers: Drivers, now_ms: i
 
     answers = await asyncio.gather(*(one(endpoint) for endpoint in estate.endpoints))
     facts = await standing_facts(estate, policy, drivers, lambda: now_ms, {}, ASK_S)
-    known = _Known(
+    known = _Asked(
         topology(estate),
         {end.id: found for end, found in zip(estate.endpoints, answers, strict=True)},
         frozenset(fact.store for fact in facts),
@@ -161,7 +161,7 @@ async def examine(estate: Estate, policy: RunPolicy, drivers: Drivers, now_ms: i
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Asked:
     top: Topology
     answers: Mapping[str, tuple[Answer, ...]]
     """Id of an endpoint -> what it said."""
@@ -194,7 +194,7 @@ def _ability(
     return Ability(subject.id, kind, what, verdict, endpoint.id, answer.code, answer.why, answer.next)
 
 
-def _of_store(store: Store, policy: RunPolicy, known: _Known) -> list[Ability]:
+def _of_store(store: Store, policy: RunPolicy, known: _Asked) -> list[Ability]:
     sites = {site_of(known.top, member.at): member for member in store.members if member.mode != "none"}
     primary = store.primary
     home = site_of(known.top, primary.at) if primary is not None else None
@@ -229,7 +229,7 @@ def _without_a_copy(store: Store, home: str | None) -> Ability:
     )
 
 
-def _fence(store: Store, home: str, policy: RunPolicy, known: _Known) -> Ability:
+def _fence(store: Store, home: str, policy: RunPolicy, known: _Asked) -> Ability:
     """The first proof that policy accepts and that something can give now, as a plan would look for it."""
     what = f"fence {home} if it is lost"
     rules, broken = policy.store(store.id), ""
@@ -267,7 +267,7 @@ def _fence(store: Store, home: str, policy: RunPolicy, known: _Known) -> Ability
     return Ability(store.id, "store", what, "nobody", why=why, next=hint)
 
 
-def _of_service(service: Service, known: _Known) -> list[Ability]:
+def _of_service(service: Service, known: _Asked) -> list[Ability]:
     full = [site.id for site in known.top.estate.sites if site.role == "full"]
     sites = [site for site in full if service.eligible_sites is None or site in service.eligible_sites]
     if not sites:

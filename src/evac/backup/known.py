@@ -68,6 +68,24 @@ class Known:
         )
 
 
+JUMP: Final = 2
+"""So many times larger or smaller, the newest backup is nothing like the one before it."""
+
+
+def sudden_change(before: CopySeen | None, now: CopySeen | None) -> tuple[str, str]:
+    """What changed between two listings as no schedule changes it: a code and words; empty for nothing."""
+    if before is None or now is None or before.taken_at_ms is None:
+        return "", ""
+    if now.taken_at_ms is None:
+        return "backups-gone", f"all {before.count} backups are gone"
+    if now.taken_at_ms < before.taken_at_ms:
+        return "newest-backup-gone", "the newest backup is gone"
+    if before.bytes and now.bytes and not before.bytes <= now.bytes * JUMP <= before.bytes * JUMP * JUMP:
+        words = f"the newest backup has {now.bytes:,} bytes, and the one before it had {before.bytes:,}"
+        return "backup-size-jumped", words
+    return "", ""
+
+
 def after(known: Known, event: BackupEvent) -> Known:
     """What is known once an event has happened. The same event twice changes nothing the second time."""
     known = replace(known, runs=_runs(known, event))

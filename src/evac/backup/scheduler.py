@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from evac.backup.evidence import Evidence
 from evac.backup.jobs import Task, Worker
-from evac.backup.known import Known
+from evac.backup.known import Known, sudden_change
 from evac.backup.schedule import RANK, Entry
 from evac.engine.clock import Clock
 from evac.model.backup import BackupEvent
@@ -96,7 +96,7 @@ class Scheduler:
         now_ms = self.clock.now_ms()
         self._offset_ms = now_ms - self.clock.monotonic_ms()
         self._table = self.timetable()
-        known = await self.evidence.all_known()
+        known = await self.evidence.all_known() if self._table else {}
         self._queue, table = [], {_key(entry): entry for entry in self._table}
         for key, waiting in list(self._waiting.items()):
             if key not in table:
@@ -188,6 +188,11 @@ class Scheduler:
             event = await self.worker.do(task)
         except LockHeld:
             event = None
+        now = await self.evidence.known(entry.data_set)
+        code, words = sudden_change(known.seen(entry.copy), now.seen(entry.copy))
+        if code:
+            data = {"code": code, "data_set": entry.data_set, "copy": entry.copy}
+            self.say(f"{entry.data_set} at {entry.copy}: {words}", data)
         self._again(waiting, task, event, 0 if last is None else last.failures)
 
     def _again(self, waiting: _Waiting, task: Task, event: BackupEvent | None, failures: int) -> None:

@@ -234,7 +234,7 @@ def approve(
         asked = where.do(lambda control: control.decision(run, step))
         say(decision_text(asked, screen().width, False).rstrip(), quiet)
     for loss in () if step else losses:
-        say(f"may be lost at worst, {loss.candidate} instead: {loss.sentence}", quiet)
+        say(f"may be lost at worst if {loss.candidate} takes over: {loss.sentence}", quiet)
     signature = ""
     if key is not None and not step:
         bound = document.bound_digest

@@ -528,13 +528,14 @@ def adopt(
     from pathlib import Path
 
     from evac.app.applying import adopt as adopted
+    from evac.views.words import plural
 
     console.remember({"--store": store}, server=False)
     made, done = adopted(
         Path(plan), Path(estate), store, incident, reason, confirm, now_ms(), log_file(), generation, abandon
     )
     say(
-        f"{made} is made; {len(done)} steps are already done"
+        f"{made} is made; {plural(len(done), 'step is', 'steps are')} already done"
         + "".join(f"\n  {step}" for step in done)
         + f"\nnext: evac approve {made} --reason WHY",
         quiet,

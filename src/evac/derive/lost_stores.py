@@ -156,8 +156,8 @@ def _backups(top: Topology, lost: Loss, store: Store, unknown: set[str]) -> Iter
 def reprotects_of(
     top: Topology, lost: Loss, scenario: Scenario, stores: tuple[LostStore, ...], tick_ms: int
 ) -> tuple[Reprotect, ...]:
-    """Copies of a restored domain that are behind a primary elsewhere: of a store observed to have left its
-    home, the member there; of a lost one, every other member once one of them is promoted.
+    """Copies of a restored domain that are behind a primary elsewhere: one that follows no one; any of a
+    store that left its home, for they followed another one; of a lost one, all but the one that is promoted.
     """
     if scenario.kind != "restore":
         return ()
@@ -168,7 +168,8 @@ def reprotects_of(
     for store in top.estate.stores:
         gone = members_lost(top, lost, store)
         for member, dead in zip(store.members, gone, strict=True):
-            behind = store.id in rows or (store.home == member.at and member.mode != "primary")
-            if dead and behind and (member.mode != "none" or store.home == member.at):
+            alone = member.left or member.detached or (store.home == member.at and member.mode != "primary")
+            moved = bool(store.home) or store.id in rows
+            if dead and (alone or (moved and member.mode not in ("none", "primary"))):
                 found.append(Reprotect(store.id, member.at, rows.get(store.id, -1), ticks))
     return tuple(sorted(found, key=lambda r: (r.store, r.member)))

@@ -18,9 +18,9 @@ from evac.derive.domains import Loss, Topology, is_lost, loss, lost_in, lost_now
 from evac.derive.homing import place_name
 from evac.derive.pools import pool_shares, replicas_lost
 from evac.derive.serving import Serving
-from evac.derive.stores import observed
+from evac.derive.stores import observed, without_primary
 from evac.model.errors import UnknownDomain
-from evac.model.estate import Estate, ReplicationMode, Store
+from evac.model.estate import Estate, ReplicationMode, Store, StoreMember
 from evac.model.fleet import (
     AT_SITE,
     CONDEMNED,
@@ -288,23 +288,18 @@ def _by_runs(store: Store, moved: Sequence[Moved]) -> Store:
     roles = next((dict(one.roles[store.id]) for one in reversed(moved) if store.id in one.roles), None)
     if roles is None:
         return store
-    members = tuple(
-        replace(
-            member,
-            mode=_ROLES.get(roles[member.at], member.mode),
-            lag_ms=member.lag_ms
-            if roles[member.at] == member.mode
-            else None
-            if roles[member.at] == "primary"
-            else 0,
-        )
-        if member.at in roles
-        else member
-        for member in store.members
-    )
+    members = tuple(_with_role(member, roles.get(member.at, member.mode)) for member in store.members)
     home = store.home or ("" if store.primary is None else store.primary.at)
     there = any(member.at == home and member.mode == "primary" for member in members)
     return replace(store, members=members, home="" if there else home)
+
+
+def _with_role(member: StoreMember, role: str) -> StoreMember:
+    mode = _ROLES.get(role, member.mode)
+    if mode == "none":
+        return without_primary(member)
+    lag_ms = member.lag_ms if role == member.mode else None if mode == "primary" else 0
+    return replace(member, mode=mode, lag_ms=lag_ms)
 
 
 def _away(

@@ -176,12 +176,20 @@ def _member(member: StoreMember, seen: MemberSeen | None) -> StoreMember:
     if seen is None:
         return member
     if seen.role == "unreachable":
-        return replace(member, mode="none") if member.mode == "primary" else member
+        return without_primary(member) if member.mode == "primary" else member
     if seen.role == "detached":
-        return replace(member, mode="async", lag_ms=seen.lag_ms, detached=True)
+        return replace(member, mode="async", lag_ms=seen.lag_ms, detached=True, left=False)
+    if seen.role == "none":
+        return without_primary(member)
     mode: ReplicationMode = seen.role
     lag = _lag(member, seen)
-    return member if mode == member.mode and lag == member.lag_ms else replace(member, mode=mode, lag_ms=lag)
+    same = mode == member.mode and lag == member.lag_ms and not member.left
+    return member if same else replace(member, mode=mode, lag_ms=lag, left=False)
+
+
+def without_primary(member: StoreMember) -> StoreMember:
+    """The copy once it follows no one. A witness has no data and never did."""
+    return member if member.mode == "none" else replace(member, mode="none", left=True)
 
 
 def _lag(member: StoreMember, seen: MemberSeen) -> int | None:

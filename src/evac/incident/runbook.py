@@ -197,7 +197,7 @@ class _Ground:
             return scale(here, max(0, self.running[step.target, site])) if here is not None else NOTHING
         if kind.makes_primary and here is not None:
             return promote(here)
-        if step.kind == "shift" and (to := self.starts.get(step.target)):
+        if kind.moves_traffic and (to := self.starts.get(step.target)):
             found = (move_traffic(one, to) for one in mine)
             return next((one for one in found if one.do), NOTHING)
         return NOTHING

@@ -84,7 +84,7 @@ _LATER_FIELDS: Final = MappingProxyType(
         Limits: frozenset({"backups_at_once", "power_margin_permille"}),
         Service: frozenset({"public_name", "purges"}),
         Store: frozenset({"backup_policy"}),
-        StoreMember: frozenset({"detached"}),
+        StoreMember: frozenset({"detached", "left"}),
     }
 )
 """Facts that estates of older versions do not have: they count where they are more than nothing."""

@@ -232,6 +232,7 @@ class Service:
 class StoreMember:
     """A copy of a store: `at` is a fault domain path or a server name. detached: as it was
     observed, it follows nobody just now: it holds what it last received, and can be led to another primary.
+    left: by the files it has data, and its mode is `none` now: an old primary, or a copy that follows no one.
     """
 
     at: str
@@ -239,6 +240,7 @@ class StoreMember:
     lag_ms: int | None = None
     votes: int = 1
     detached: bool = False
+    left: bool = False
 
     @property
     def replay_ms(self) -> int:

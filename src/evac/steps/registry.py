@@ -16,6 +16,7 @@ from evac.steps.kind import Condition, StepKind
 from evac.steps.power import Power
 from evac.steps.promote import Promote
 from evac.steps.protect import Protect
+from evac.steps.redirect import Redirect
 from evac.steps.rejoin import Rejoin
 from evac.steps.reprotect import Reprotect
 from evac.steps.restore import Restore
@@ -43,6 +44,7 @@ KINDS: Final[tuple[StepKind, ...]] = (
     Reprotect(),
     Rejoin(),
     Protect(),
+    Redirect(),
 )
 
 _BY_NAME: Final[Mapping[str, StepKind]] = MappingProxyType({kind.name: kind for kind in KINDS})

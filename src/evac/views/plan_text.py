@@ -180,6 +180,14 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
     return page.text()
 
 
+def _takes(plan: Plan) -> tuple[str, str]:
+    """What is written of the length of a plan, and its style."""
+    if took := work_ms(plan):
+        return f"{duration(took)}, then the last step is done", ""
+    kinds = listed(sorted({step.kind for step in plan.steps}), 3)
+    return f"not known: the estate says nothing of how long {kinds} takes (limits: manual:)", "unknown"
+
+
 def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
     times = recovery_times(plan.outcomes)
     if times:
@@ -191,7 +199,7 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
         be = "is" if untimed == 1 else "are"
         yield "not known", f"when {plural(untimed, 'service')} {be} back", "unknown"
     if plan.scenario.kind != "lose" and plan.steps:
-        yield "takes", f"{duration(work_ms(plan))}, then the last step is done", ""
+        yield "takes", *_takes(plan)
         writes = writes_words(plan)
         if writes:
             yield "writes", writes, "warning"

@@ -80,11 +80,21 @@ def abandon_hint(sites: Sequence[str], asked: str) -> str:
     )
 
 
-def rivals_hint(one: Rivals) -> str:
-    return (
-        f"stop writes to the old one now: fence it, or stop its database; then let it follow again: "
-        f"evac plan ESTATE --restore {one.sites[0]} (or the site of the old primary)"
+def rivals_hint(one: Rivals, situation: Situation | None = None) -> str:
+    """situation: what runs left, where that is known: it tells the old primary from the present one."""
+    old = () if situation is None else _old_primaries(one, situation)
+    which, site = (f"the one in {listed(old, 3)}", old[0]) if old else ("the old one", "SITE")
+    words = (
+        f"stop writes to {which} now: fence it, or stop its database; then let it follow again: "
+        f"evac plan ESTATE --restore {site}"
     )
+    return words if old else f"{words}, with the site of the old one"
+
+
+def _old_primaries(one: Rivals, situation: Situation) -> tuple[str, ...]:
+    """Sites of the writable members that are not where a run put the primary; empty where no run did."""
+    now = next((a.now for a in situation.stores if a.store == one.store and a.cause.by == "run"), "")
+    return tuple(site for site in one.sites if site != now) if now in one.sites else ()
 
 
 def lines_of(situation: Situation, now_ms: int) -> Iterator[str]:
@@ -113,7 +123,7 @@ def stale_words(differs: str, by_files: bool) -> tuple[str, str]:
 def next_of(situation: Situation, estate: str) -> str:
     """The command that comes next; empty where everything is at home."""
     if situation.rivals:
-        return rivals_hint(situation.rivals[0]).replace("ESTATE", estate)
+        return rivals_hint(situation.rivals[0], situation).replace("ESTATE", estate)
     if situation.lost:
         return f"evac plan {estate} --restore {situation.lost[0].domain}"
     homes = {site for one in situation.services for site, _ in one.home}

@@ -20,6 +20,7 @@ WAITS_MOST: Final = 3
 KEYS: Final = "q detach (the run continues)   s steps   Ctrl-C detach"
 _DONE: Final = ("succeeded", "skipped")
 _QUIET: Final = ("pending", "ready")
+_BAD: Final = ("failed", "unknown")
 _FULL, _EMPTY = "█", "░"
 
 Line = tuple[str, str]
@@ -31,7 +32,7 @@ class Recent:
     """What happened last, seen from one document to the next."""
 
     states: dict[str, str] = field(default_factory=dict)
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=EVENTS_MOST))
+    lines: deque[Line] = field(default_factory=lambda: deque(maxlen=EVENTS_MOST))
 
     def see(self, document: RunDocument) -> None:
         """Notes each step whose state changed."""
@@ -42,17 +43,18 @@ class Recent:
                 continue
             self.states[step.id] = step.state
             if step.state not in _QUIET and before is not None:
-                self.lines.appendleft(f"{clock}  {step.id}  {step.state.replace('_', ' ')}")
+                style = "red" if step.state in _BAD else ""
+                self.lines.appendleft((f"{clock}  {step.id}  {step.state.replace('_', ' ')}", style))
 
 
-def watch_screen(document: RunDocument, recent: Sequence[str], width: int, height: int) -> list[Line]:
+def watch_screen(document: RunDocument, recent: Sequence[Line], width: int, height: int) -> list[Line]:
     """At most `height` lines of at most `width` letters; commands to type are never cut."""
     lines = list(_lines(document, recent, width))
     keys = [("", ""), (KEYS, "dim")]
     return [*lines[: max(1, height - len(keys) - 1)], *keys]
 
 
-def _lines(document: RunDocument, recent: Sequence[str], width: int) -> Iterator[Line]:
+def _lines(document: RunDocument, recent: Sequence[Line], width: int) -> Iterator[Line]:
     state = document.state.replace("_", " ")
     yield _cut(f"{document.run}: {state}", width), "bold"
     if document.question:
@@ -75,8 +77,8 @@ def _lines(document: RunDocument, recent: Sequence[str], width: int) -> Iterator
     if recent:
         yield "", ""
         yield "Last events", "bold"
-        for words in recent[:EVENTS_MOST]:
-            yield _cut(words, width), "red" if words.endswith(("failed", "timed out")) else ""
+        for words, style in recent[:EVENTS_MOST]:
+            yield _cut(words, width), style
 
 
 def _progress(document: RunDocument, width: int) -> Iterator[Line]:

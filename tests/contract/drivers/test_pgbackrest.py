@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,11 @@ from evac.drivers.places import place_at
 from evac.model.errors import ActionError, Permanent, Retryable
 from tests.contract.adapters.command import script
 from tests.contract.adapters.pgbackrest import ROWS, Store, as_owner, store
+from tests.contract.adapters.restic import flip
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 LONG_S = 60.0
+GZIP = 31
 KILLED = """
 import asyncio, json, sys
 from evac.drivers.pgbackrest.driver import PgbackrestDriver
@@ -124,3 +129,36 @@ def test_what_was_half_restored_is_never_in_its_place(server_folder: Path, when:
         assert again.facts["rows"] == ROWS
         assert ask("clean_up", world.action(), str(at.path)) is None
         assert world.around() == []
+
+
+def damage(path: Path, chance: random.Random) -> None:
+    """Flips a byte at a random place where that changes what is read: gzip pads its blocks with bits that
+    mean nothing.
+    """
+    whole = path.read_bytes()
+    content = zlib.decompress(whole, GZIP)
+    while True:
+        flip(path, chance.randrange(len(whole)))
+        try:
+            if zlib.decompress(path.read_bytes(), GZIP) != content:
+                return
+        except zlib.error:
+            return
+        path.write_bytes(whole)
+
+
+def test_every_flipped_byte_of_fifty_is_found(server_folder: Path) -> None:
+    """At random places of the backup, and of a segment that was archived after it."""
+    chance = random.Random(2022)
+    with store(server_folder) as world:
+        files = sorted((world.folder / "repo1" / "backup").rglob("pg_data/**/*.gz"))
+        for path in chance.sample(files, 49):
+            damage(path, chance)
+        proof = ask("prove", world.action(), READ, 1, 1)
+        assert proof.outcome == "damaged"
+        valid, checked = re.findall(r"(\d+) of (\d+) files", proof.detail)[0]
+        assert int(checked) - int(valid) == 49
+    (server_folder / "log").mkdir()
+    with store(server_folder / "log") as world:
+        damage(max((world.folder / "repo1" / "archive").rglob("0000*-*.gz")), chance)
+        assert ask("prove", world.action(), READ, 2, 2).outcome == "damaged"

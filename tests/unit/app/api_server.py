@@ -104,10 +104,11 @@ class ApiServer:
         end = start + int(query["limit"][0])
         more = base64.b64encode(str(end).encode()).decode() if end < len(items) else ""
         page = [
-            {key: value for key, value in one.items() if key not in ("kind", "apiVersion")} for one in items
+            {key: value for key, value in one.items() if key not in ("kind", "apiVersion")}
+            for one in items[start:end]
         ]
         metadata = {"resourceVersion": "418", "continue": more}
-        return 200, {"kind": "List", "metadata": metadata, "items": page[start:end]}, {}
+        return 200, {"kind": "List", "metadata": metadata, "items": page}, {}
 
 
 def plural(kind: str) -> str:

@@ -17,6 +17,7 @@ from evac.backup.known import Known
 from evac.backup.schedule import LIST_EVERY_MS, Entry, entries_of, entry_for
 from evac.backup.scheduler import Scheduler
 from evac.drivers import registry
+from evac.drivers.capabilities import CopyReport
 from evac.model.errors import LeaseLost, Permanent
 from evac.model.estate import Backup, BackupPolicy, Dependency, Estate, Service, Store
 from evac.store.port import Lease
@@ -250,6 +251,33 @@ def test_a_clock_that_jumps_makes_a_new_timetable(
         assert [data["code"] for _, data in told.said].count("clock-jumped") == 1
 
     run_virtually(story(), 86_400 * 6)
+
+
+@pytest.mark.parametrize(
+    ("copies", "code"),
+    [
+        ([], "backups-gone"),
+        ([CopyReport("a", 100, 1_000)], "newest-backup-gone"),
+        ([CopyReport("a", 100, 1_000), CopyReport("c", 300, 400)], "backup-size-jumped"),
+        ([CopyReport("a", 100, 1_000), CopyReport("c", 300, 2_500)], "backup-size-jumped"),
+        ([CopyReport("a", 100, 1_000), CopyReport("c", 300, 1_900)], ""),
+    ],
+)
+def test_what_no_schedule_changes_is_an_alert(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, copies: list[CopyReport], code: str
+) -> None:
+    async def story() -> None:
+        held = Repository([CopyReport("a", 100, 1_000), CopyReport("b", 200, 1_000)])
+        told = story_of(monkeypatch, tmp_path, estate_of(BackupPolicy()), r_wiki=held)
+        await asyncio.sleep(500)
+        await told.lead()
+        await asyncio.sleep(60)
+        held.copies = copies
+        await asyncio.sleep(2 * 3_600)
+        await told.stop()
+        assert [data["code"] for _, data in told.said] == ([code] if code else []), "said once"
+
+    run_virtually(story(), 10 * 3_600)
 
 
 def test_a_leader_that_stops_cancels_its_work_and_leaves_places_empty(

@@ -178,6 +178,25 @@ def test_the_second_fire_starts_and_shifts_what_the_first_one_moved(seed: int) -
     }
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_every_copy_of_a_restored_site_is_led_to_a_primary_that_moved_meanwhile(seed: int) -> None:
+    """Fires without a way home between them: the old primary is not where the files have it."""
+    world = World(estate_of(seed))
+    chance = random.Random(f"copies {seed}")
+    gone: list[str] = []
+    for _ in range(6):
+        before = roles(world.now)
+        if gone and (len(gone) == 2 or chance.random() < 0.5):
+            site = gone.pop(0)
+            plan = world.run(Scenario("restore", (site,)))
+            led = {step.target for step in plan.steps if step.kind == "reprotect" and step.candidate == site}
+            assert led >= {store for store, at in before.items() if at and at != roles(world.files)[store]}
+            assert not [s.id for s in world.now.stores for m in s.members if m.at == site and m.left]
+        else:
+            gone.append(chance.choice(sorted(set(SITES) - set(gone))))
+            world.run(lose(gone[-1]))
+
+
 def test_what_is_lost_holds_no_capacity_and_nothing_starts_there() -> None:
     world = World(estate_of(3))
     world.run(lose("east"))

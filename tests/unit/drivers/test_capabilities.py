@@ -17,12 +17,19 @@ import pytest
 from evac.drivers.capabilities import ABOUT, Fences
 from evac.drivers.registry import DRIVERS
 
-HEAVY = ("aiohttp", "dns", "asyncpg", "redis", "lightkube")
+HEAVY = ("aiohttp", "dns", "asyncmy", "asyncpg", "redis", "lightkube")
 NAMES = frozenset(DRIVERS)
 OTHER_MEANINGS = frozenset({"command", "dns", "etcd", "http", "kubernetes", "manual", "noop", "process"})
 """Names that are words of other things too, such as a scheme of URLs: they count next to a driver alone."""
-OTHER_ROOMS = ("drivers", "estate/importers", "estate/examples", "app/demo_company", "model/extras")
-"""Drivers themselves; names of images; examples; extras of the package, which have names of their own."""
+OTHER_ROOMS = (
+    "drivers",
+    "estate/importers",
+    "estate/examples",
+    "app/credit/warehouse",
+    "app/demo_company",
+    "model/extras",
+)
+"""Drivers themselves; names of images; examples; dialects of SQL; extras of the package."""
 
 
 def class_of(name: str) -> Any:

@@ -372,6 +372,26 @@ def test_a_copy_that_came_back_is_led_to_the_primary_by_the_run_itself(tmp_path:
     assert next(s for s in by_hand.spec.steps if s.id == step.id).manual
 
 
+def test_routers_of_a_site_that_came_back_send_users_to_where_the_service_runs_now(tmp_path: Path) -> None:
+    """Nothing of the service is started, so that the plan itself shifts nothing."""
+    runs_elsewhere = ESTATE.replace("pangyo-units: 2, anyang-units: 1", "anyang-units: 3")
+    assert runs_elsewhere != ESTATE
+    (tmp_path / "estate.yaml").write_text(runs_elsewhere + TRAFFIC)
+    now = estates.load(tmp_path)
+    moved = replace(now, traffic={"messenger": ("anyang",)})
+    found = bound(moved, Scenario("restore", ("pangyo",)))
+    redirect = next(step for step in found.spec.steps if step.kind == "redirect")
+    proxy, name = found.actions[redirect.id]
+    assert [(a.verb, a.driver, a.at) for a in (proxy, name)] == [
+        ("shift", "haproxy", "pangyo"),
+        ("shift", "dns", "pangyo"),
+    ], "proxies first, and those of the site that came back alone"
+    assert {a.parameters["to"] for a in (proxy, name)} == {"anyang"}
+    assert {a.parameters["away"] for a in (proxy, name)} == {"ansan,pangyo"}
+    for of, scenario in ((moved, lose("pangyo")), (now, Scenario("restore", ("pangyo",)))):
+        assert "redirect" not in [step.kind for step in bound(of, scenario).spec.steps]
+
+
 def test_a_copy_that_follows_nobody_just_now_is_led_to_the_new_primary_after_all_others(
     tmp_path: Path,
 ) -> None:

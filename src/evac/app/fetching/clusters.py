@@ -104,7 +104,7 @@ def fetch_cluster(
         hint = "name the authority of the cluster in the kubeconfig"
         message = f"{access.server} is not verified: insecure-skip-tls-verify"
         problems.add("import-unverified", message, Place(access.context), hint)
-    server = _Server(access, pace or Pace())
+    server = _ApiServer(access, pace or Pace())
     try:
         _read_all(server, namespaces, folder, name, problems)
     finally:
@@ -113,7 +113,7 @@ def fetch_cluster(
 
 
 def _read_all(
-    server: _Server, namespaces: Sequence[str], folder: Path, name: str, problems: Problems
+    server: _ApiServer, namespaces: Sequence[str], folder: Path, name: str, problems: Problems
 ) -> None:
     place = Place(server.access.context)
     resources = _resources(server, place, problems)
@@ -142,7 +142,7 @@ def _read_all(
         raise InvalidInput("import-cluster", message, hint)
 
 
-def _resources(server: _Server, place: Place, problems: Problems) -> list[_Resource]:
+def _resources(server: _ApiServer, place: Place, problems: Problems) -> list[_Resource]:
     """The kinds that the server has and the importer reads, those of the core first."""
     try:
         listed = server.get("/apis")
@@ -165,7 +165,7 @@ def _resources(server: _Server, place: Place, problems: Problems) -> list[_Resou
     return found
 
 
-def _kinds_in(server: _Server, path: str, version: str, group: str) -> list[_Resource]:
+def _kinds_in(server: _ApiServer, path: str, version: str, group: str) -> list[_Resource]:
     """The kinds of one version that the importer reads; by their usual names if the server does not say."""
     wanted = KINDS_OF_GROUPS[group]
     try:
@@ -193,7 +193,7 @@ def _plural(kind: str) -> str:
     return f"{kind.lower()}es" if kind.endswith("s") else f"{kind.lower()}s"
 
 
-def _write_list(server: _Server, resource: _Resource, namespace: str, target: Path) -> None:
+def _write_list(server: _ApiServer, resource: _Resource, namespace: str, target: Path) -> None:
     """All objects of one kind, a line each. Raises _Refused; then the file is incomplete."""
     scope = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
     with target.open("w", encoding="utf-8") as handle:
@@ -211,7 +211,7 @@ def _write_list(server: _Server, resource: _Resource, namespace: str, target: Pa
         handle.write("\n]}\n")
 
 
-def _pages(server: _Server, path: str) -> Iterator[list[Any] | None]:
+def _pages(server: _ApiServer, path: str) -> Iterator[list[Any] | None]:
     """The items of each page; None if the list begins again. Raises _Refused."""
     size, token, restarts = PAGE_SIZE, "", 0
     for _ in range(PAGES_MAX):
@@ -254,7 +254,7 @@ def _kept(item: dict[str, Any]) -> dict[str, Any]:
     return {**item, "metadata": kept}
 
 
-def _failed(server: _Server, error: _Refused) -> InvalidInput:
+def _failed(server: _ApiServer, error: _Refused) -> InvalidInput:
     address, context = server.access.server, server.access.context
     if error.status == 401:
         message = f"{address} does not accept the credentials of context {context}"
@@ -281,7 +281,7 @@ class _TlsConnection(http.client.HTTPConnection):
         self.sock = self._context.wrap_socket(self.sock, server_hostname=self._name)
 
 
-class _Server:
+class _ApiServer:
     """One API server, asked with GET only, over one connection that is kept."""
 
     def __init__(self, access: ClusterAccess, pace: Pace) -> None:

@@ -35,8 +35,9 @@ def check(context: Context) -> Iterator[Finding]:
             )
         elif lost and not store.automatic and not store.quorum:
             losses = context.worst_first(lost)
-            how = "only by hand" if store.automatic is False else "by nobody knows whom"
-            words = f"is promoted {how} after the loss of {listed(context.names(losses))}"
+            after = f"after the loss of {listed(context.names(losses))}"
+            known = store.automatic is False
+            words = f"is promoted only by hand {after}" if known else f"has no known way of promotion {after}"
             yield _finding(context, store, words, losses, False)
 
 

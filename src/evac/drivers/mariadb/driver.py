@@ -32,9 +32,9 @@ from evac.drivers.mariadb.link import (
     LOCK_TIMEOUT,
     PORT,
     REFUSED,
-    Link,
     MariadbFacts,
-    Member,
+    MariadbLink,
+    MariadbMember,
     alone,
     covers,
     linked,
@@ -221,7 +221,7 @@ async def _problems(action: Action, order: Order, facts: MariadbFacts) -> list[s
             return []
 
 
-async def _fence(link: Link, action: Action, order: Order) -> Evidence:
+async def _fence(link: MariadbLink, action: Action, order: Order) -> Evidence:
     """Ends the candidate's connection to its primary: nothing is confirmed from then on. What it received is
     kept, and applied by the promotion.
     """
@@ -248,7 +248,7 @@ async def _fence(link: Link, action: Action, order: Order) -> Evidence:
     }
 
 
-async def _unfence(link: Link, order: Order) -> Evidence:
+async def _unfence(link: MariadbLink, order: Order) -> Evidence:
     facts = await alone(link, order)
     if not facts.upstream:
         raise Permanent("store-moved", f"{link.member.address} follows no one now: {STAYS}")
@@ -293,7 +293,7 @@ def _least(action: Action) -> str:
     return given
 
 
-async def _promote(link: Link, action: Action, order: Order) -> Evidence:
+async def _promote(link: MariadbLink, action: Action, order: Order) -> Evidence:
     """Applies all that was received, then lets the server write. Who confirms is set before that."""
     facts = await alone(link, order)
     if facts.writable:
@@ -327,7 +327,7 @@ async def _promote(link: Link, action: Action, order: Order) -> Evidence:
     }
 
 
-async def _until_applied(link: Link) -> MariadbFacts:
+async def _until_applied(link: MariadbLink) -> MariadbFacts:
     """Raises `Permanent` if what was received is not applied any more. The thread that applies it is not
     started here: a start would drop what was received and not applied, while both threads are stopped.
     """
@@ -342,7 +342,7 @@ def _not_applied(facts: MariadbFacts) -> str:
     return f"it received {facts.received}, applied {facts.held} and then stopped: error {facts.apply_error}"
 
 
-async def _wait_for(link: Link, names: Sequence[str]) -> None:
+async def _wait_for(link: MariadbLink, names: Sequence[str]) -> None:
     """Lets commits wait for a copy for ever, or for none."""
     if names:
         await link.change("SET GLOBAL rpl_semi_sync_master_wait_point = AFTER_SYNC")
@@ -351,7 +351,7 @@ async def _wait_for(link: Link, names: Sequence[str]) -> None:
     await link.change(f"SET GLOBAL rpl_semi_sync_master_enabled = {'ON' if names else 'OFF'}")
 
 
-async def _demote(link: Link, order: Order) -> Evidence:
+async def _demote(link: MariadbLink, order: Order) -> Evidence:
     """A reachable primary takes no more writes, and its sessions end: a commit that hung is not confirmed."""
     facts = await alone(link, order, own_hand=True)
     await obey(link, facts.seen, order, demoted=max(1, order.epoch))
@@ -372,7 +372,7 @@ def _demoted(facts: MariadbFacts) -> dict[str, str | int | bool]:
     return {**facts.evidence(), **({"proof": "demote", "last_lsn": facts.held[:300]} if is_proof else {})}
 
 
-async def _end_writes(link: Link) -> int:
+async def _end_writes(link: MariadbLink) -> int:
     """Makes the server read-only and ends the sessions of its clients; how many there were. A commit that
     waits for a copy keeps the server from it until its session has ended.
     """
@@ -391,7 +391,7 @@ async def _end_writes(link: Link) -> int:
         return ended + await _end_sessions(link)
 
 
-async def _end_sessions(link: Link) -> int:
+async def _end_sessions(link: MariadbLink) -> int:
     rows = await link.rows(_CLIENTS)
     for row in rows:
         try:
@@ -403,7 +403,7 @@ async def _end_sessions(link: Link) -> int:
     return len(rows)
 
 
-async def _undo_demote(link: Link, action: Action, order: Order) -> Evidence:
+async def _undo_demote(link: MariadbLink, action: Action, order: Order) -> Evidence:
     facts = await alone(link, order)
     if facts.upstream:
         raise Permanent("store-moved", f"{link.member.address} follows {facts.upstream} now: {STAYS}")
@@ -449,7 +449,7 @@ def _protect_problems(facts: MariadbFacts, names: Sequence[str]) -> list[str]:
     return missing
 
 
-async def _protect(link: Link, action: Action, order: Order) -> Evidence:
+async def _protect(link: MariadbLink, action: Action, order: Order) -> Evidence:
     """Lets every commit wait for the named copy, or for none; commits that hang go on at once then."""
     names = many(action.parameters, "synchronous")
     facts = await alone(link, order)
@@ -465,7 +465,7 @@ async def _protect(link: Link, action: Action, order: Order) -> Evidence:
     return {**facts.evidence(), "epoch": order.epoch, "asynchronous": not names}
 
 
-def _primary(action: Action) -> Member:
+def _primary(action: Action) -> MariadbMember:
     own, parameters = member_of(action), action.parameters
     return own.at(text(parameters, "primary_host"), whole(parameters, "primary_port", PORT, 65_535))
 
@@ -496,7 +496,7 @@ def _only_here(ours: MariadbFacts, theirs: MariadbFacts) -> str:
     return ", ".join(f"{domain}-{server}-{mine[domain, server]}" for domain, server in sorted(found))[:300]
 
 
-async def _rejoin(link: Link, action: Action, order: Order) -> Evidence:
+async def _rejoin(link: MariadbLink, action: Action, order: Order) -> Evidence:
     """Makes a server follow the primary; one that has transactions of its own is refused."""
     primary = _primary(action)
     facts = await alone(link, order)
@@ -538,7 +538,7 @@ async def _rejoin(link: Link, action: Action, order: Order) -> Evidence:
     return {**after.evidence(), "epoch": order.epoch}
 
 
-async def _verified(link: Link, action: Action) -> Evidence:
+async def _verified(link: MariadbLink, action: Action) -> Evidence:
     facts = await read_facts(link)
     if not _is_done(action, facts):
         message = f"{link.member.address} is {facts.report().role}, not as expected"
@@ -546,7 +546,7 @@ async def _verified(link: Link, action: Action) -> Evidence:
     return {**facts.evidence(), "expect": text(action.parameters, "expect", "primary")}
 
 
-def _peers(action: Action, upstream: str = "") -> list[Member]:
+def _peers(action: Action, upstream: str = "") -> list[MariadbMember]:
     """Members that the parameters name, and the one it follows."""
     own = member_of(action)
     named = [entry.rpartition("=")[2] for entry in many(action.parameters, "peers")]
@@ -575,7 +575,7 @@ async def _other_primaries(action: Action, order: Order, upstream: str = "") -> 
     """Peers that answer as primaries that take writes, and peers that are silent."""
     connect_s = whole(action.parameters, "peer_ms", CONNECT_MS, 60_000) / 1_000
 
-    async def ask(peer: Member) -> str:
+    async def ask(peer: MariadbMember) -> str:
         if not await takes_connections(peer.host, peer.port, connect_s):
             return "silent"
         try:

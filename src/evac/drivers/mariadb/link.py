@@ -66,7 +66,7 @@ _TABLE: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class MariadbMember:
     """How one server is reached, and how its copies log in to it."""
 
     host: str
@@ -83,16 +83,16 @@ class Member:
     def address(self) -> str:
         return f"{self.host}:{self.port}"
 
-    def at(self, host: str, port: int, name: str = "") -> Member:
+    def at(self, host: str, port: int, name: str = "") -> MariadbMember:
         """Another member of the data set, reached with the same account."""
         return replace(self, host=host, port=port, name=name)
 
 
-def member_of(action: Action) -> Member:
+def member_of(action: Action) -> MariadbMember:
     """The endpoint of an action. Raises `Permanent` for settings that are wrong."""
     settings: Mapping[str, Value] = action.settings
     user, password = text(settings, "user", "evac"), text(settings, "password", "")
-    return Member(
+    return MariadbMember(
         text(settings, "host"),
         whole(settings, "port", PORT, 65_535),
         user,
@@ -126,7 +126,7 @@ def covers(held: str, least: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Authority:
+class MariadbAuthority:
     """What a server was ordered, as it remembers it."""
 
     token: int = 0
@@ -173,7 +173,7 @@ class MariadbFacts:
     copies: tuple[str, ...]
     """Names of the copies that are connected."""
     version: str
-    seen: Authority
+    seen: MariadbAuthority
 
     @property
     def writable(self) -> bool:
@@ -218,10 +218,10 @@ class MariadbFacts:
 
 
 @dataclass(slots=True)
-class Link:
+class MariadbLink:
     """An open connection. Once something was changed, a missing answer means that the outcome is unknown."""
 
-    member: Member
+    member: MariadbMember
     deadline: float
     connection: Any = None
     changed: bool = False
@@ -272,10 +272,10 @@ class Link:
 
 
 @asynccontextmanager
-async def linked(member: Member, timeout_s: float) -> AsyncIterator[Link]:
+async def linked(member: MariadbMember, timeout_s: float) -> AsyncIterator[MariadbLink]:
     """An open connection, closed at the end. Raises `Retryable`, `Permanent`."""
     loop = asyncio.get_running_loop()
-    link = Link(member, loop.time() + timeout_s)
+    link = MariadbLink(member, loop.time() + timeout_s)
     password = resolve(member.password) if member.password else None
     link.secrets = [password] if password is not None else []
     try:
@@ -299,7 +299,7 @@ async def linked(member: Member, timeout_s: float) -> AsyncIterator[Link]:
             link.connection.close()
 
 
-async def read_facts(link: Link) -> MariadbFacts:
+async def read_facts(link: MariadbLink) -> MariadbFacts:
     """What the server is now. Raises `Retryable`, `Permanent`."""
     names = ", ".join(f"'{name}'" for name in _VARIABLES)
     variables = _pairs(await link.rows(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})"))
@@ -326,7 +326,7 @@ def _facts(
     status: Mapping[str, str],
     source: Mapping[str, Any],
     hosts: list[dict[str, Any]],
-    seen: Authority,
+    seen: MariadbAuthority,
 ) -> MariadbFacts:
     """Raises KeyError, TypeError or ValueError for what no server says."""
     lag = source.get("Seconds_Behind_Master")
@@ -371,7 +371,7 @@ def _wait_problems(variables: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(problems)
 
 
-async def read_authority(link: Link) -> Authority:
+async def read_authority(link: MariadbLink) -> MariadbAuthority:
     """What the server remembers; nothing on a server that was never ordered anything."""
     statement = "SELECT token, epoch, fence, demoted, confirms FROM evac.authority WHERE id = 1"
     try:
@@ -379,20 +379,20 @@ async def read_authority(link: Link) -> Authority:
     except Retryable as error:
         cause = error.__cause__
         if isinstance(cause, MySQLError) and cause.args and cause.args[0] in _NO_RECORD:
-            return Authority()
+            return MariadbAuthority()
         raise
     if not rows:
-        return Authority()
+        return MariadbAuthority()
     try:
         row = rows[0]
         token, epoch, fence, demoted = (int(row[key]) for key in ("token", "epoch", "fence", "demoted"))
-        return Authority(token, epoch, fence, demoted, tuple(str(row["confirms"]).split()))
+        return MariadbAuthority(token, epoch, fence, demoted, tuple(str(row["confirms"]).split()))
     except (KeyError, TypeError, ValueError) as error:
         message = f"evac.authority of {link.member.address} cannot be read"
         raise Permanent("authority-unreadable", message) from error
 
 
-def refuse_stale(link: Link, seen: Authority, order: Order, *, own_hand: bool = False) -> None:
+def refuse_stale(link: MariadbLink, seen: MariadbAuthority, order: Order, *, own_hand: bool = False) -> None:
     """Raises `Permanent` for an order of an older leader, or for an epoch that is over. own_hand: a site that
     fences itself because its lease ran out has no leader's token, 0; its epoch counts all the same.
     """
@@ -406,7 +406,7 @@ def refuse_stale(link: Link, seen: Authority, order: Order, *, own_hand: bool = 
         )
 
 
-async def alone(link: Link, order: Order, *, own_hand: bool = False) -> MariadbFacts:
+async def alone(link: MariadbLink, order: Order, *, own_hand: bool = False) -> MariadbFacts:
     """Takes the lock of evac on this server, which ends with the connection; what the server is then. The
     order is not of an older leader.
     """
@@ -417,13 +417,13 @@ async def alone(link: Link, order: Order, *, own_hand: bool = False) -> MariadbF
     return facts
 
 
-async def obey(link: Link, seen: Authority, order: Order, **changes: Any) -> Authority:
+async def obey(link: MariadbLink, seen: MariadbAuthority, order: Order, **changes: Any) -> MariadbAuthority:
     """Records the order before the change that it allows."""
     now = replace(seen, token=max(order.token, seen.token), epoch=max(order.epoch, seen.epoch), **changes)
     if now == seen:
         return now
     await link.change("SET SESSION sql_log_bin = 0")
-    for statement in _TABLE if seen == Authority() else ():
+    for statement in _TABLE if seen == MariadbAuthority() else ():
         await link.change(statement)
     await link.change(
         "REPLACE INTO evac.authority VALUES (1, %s, %s, %s, %s, %s)",

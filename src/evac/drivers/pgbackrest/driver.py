@@ -98,7 +98,9 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
         return Taken(found.copy, found.read, found.stored, watch.took_ms, missing)
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
-        """Level 2: every file of the sets of one part, and the log that each needs."""
+        """Level 2: every file of the sets of one part, and the log that each needs to be consistent. The last
+        part checks the whole repository: the log after a set belongs to none of them.
+        """
         if level != READ or not 1 <= part <= of:
             raise Permanent("proof-unknown", f"pgBackRest proves no level {level}, part {part} of {of}")
         watch = Stopwatch(timeout_s)
@@ -113,30 +115,41 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
             listing, sets = await self._sets(action, watch)
             mine = [one for place, one in enumerate(sets) if place % of == part - 1]
             problems: list[str] = []
-            for one in mine:
-                problems += await self._verify(action, one.copy.id, watch)
+            if part == of and sets:
+                problems = await self._verify(action, [one.copy.id for one in sets], watch, whole_log=True)
+            else:
+                for one in mine:
+                    problems += await self._verify(action, [one.copy.id], watch)
         except ActionError as error:
             outcome: ProofOutcome = "damaged" if error.code == "backup-corrupt" else "could-not-run"
             return said(outcome, 0, 0, "", error.code, error.message)
         if problems:
             return said("damaged", 0, 0, listing.version, "backup-corrupt", "; ".join(problems))
-        read, total = (sum(one.stored for one in some) for some in (mine, sets))
+        own, total = (sum(one.stored for one in some) for some in (mine, sets))
+        read = total if part == of else own
         if not read:
-            return said(
-                "could-not-run", 0, 0, listing.version, "nothing-read", f"part {part} of {of} holds no backup"
-            )
-        return said("passed", read, read * PARTS_PER_MILLION // total, listing.version)
+            why = f"part {part} of {of} holds no backup"
+            return said("could-not-run", 0, 0, listing.version, "nothing-read", why)
+        # What the other parts count is not counted again: a rotation covers everything once.
+        return said("passed", read, own * PARTS_PER_MILLION // total, listing.version)
 
-    async def _verify(self, action: Action, label: str, watch: Stopwatch) -> list[str]:
-        """What is wrong with one set; a set of which nothing is said, or no file was checked, is too."""
-        argv = ("--output=text", "--verbose", f"--set={label}", "verify")
+    async def _verify(
+        self, action: Action, labels: Sequence[str], watch: Stopwatch, whole_log: bool = False
+    ) -> list[str]:
+        """What is wrong with these sets. whole_log: they are all there are, and the whole archive is checked.
+        Raises `Permanent` for a set of which no file was checked.
+        """
+        named = () if whole_log else (f"--set={labels[0]}",)
+        argv = ("--output=text", "--verbose", *named, "verify")
         said = (await _tool(action).run(*_where(action), *argv, timeout_s=watch.left_s)).output
         found = {one[1]: one for one in _SET.finditer(said)}
-        if label not in found or int(found[label][3]) == 0:
-            raise Permanent("nothing-read", f"pgBackRest checked no file of {label}")
-        _, status, checked, valid = found[label].groups()
-        wrong = [f"{label}: {status}, {valid} of {checked} files are valid"]
-        problems = wrong if status != "valid" or checked != valid else []
+        problems: list[str] = []
+        for label in labels:
+            if label not in found or int(found[label][3]) == 0:
+                raise Permanent("nothing-read", f"pgBackRest checked no file of {label}")
+            _, status, checked, valid = found[label].groups()
+            if status != "valid" or checked != valid:
+                problems.append(f"{label}: {status}, {valid} of {checked} files are valid")
         for log in _WAL.finditer(said):
             if log[1] != log[2]:
                 problems.append(f"{log[2]} of {log[1]} segments of the log are valid")

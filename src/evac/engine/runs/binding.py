@@ -28,6 +28,7 @@ from evac.drivers.port import Action, Value
 from evac.drivers.registry import is_by_person
 from evac.engine.boots.binding import fed_already, in_time, longest_first, with_power
 from evac.engine.runs.protection import REJOIN_MS, protection_after
+from evac.engine.runs.returned_routes import redirects
 from evac.engine.runs.step_actions import (
     BEFORE,
     Ground,
@@ -110,9 +111,9 @@ def bind(
                 steps.append(follow)
                 actions[follow.id] = (action,)
     protection = protection_after(ground, steps, actions)
-    for added, action in protection.steps:
-        steps.append(replace(added, act=_digest((action,))))
-        actions[added.id] = (action,)
+    for added, done in (*((one, (act,)) for one, act in protection.steps), *redirects(ground, steps)):
+        steps.append(replace(added, act=_digest(done)))
+        actions[added.id] = done
     needed = needed_envelope(ground, losses)
     if last:
         steps = _after_the_last(steps, last)

@@ -5,7 +5,7 @@ A step for which no endpoint is known becomes the work of a person.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
@@ -371,14 +371,27 @@ def _shift(ground: Ground, step: Step) -> tuple[Action, ...]:
     if not sites:
         return ()
     away = ",".join(sorted(ground.lost)) or _left_for_home(ground, step.target, sites[0])
+    ends = _routers(ground, step.target, [s.id for s in ground.estate.sites if s.id not in ground.lost])
+    return tuple(_act("shift", e, to=sites[0], away=away, share=1_000) for e in ends)
+
+
+def redirect_actions(ground: Ground, service: str, now: Sequence[str]) -> tuple[Action, ...]:
+    """Every proxy and name server of the sites that come back sends the traffic to where it goes now."""
+    back = _sites(ground.top, loss(ground.top, ground.plan.scenario.domains)) - set(now)
+    away = ",".join(site.id for site in ground.estate.sites if site.id not in now)
+    ends = _routers(ground, service, sorted(back)) if now else []
+    return tuple(_act("shift", e, to=",".join(now), away=away, share=1_000) for e in ends)
+
+
+def _routers(ground: Ground, service: str, sites: Sequence[str]) -> list[Endpoint]:
+    """What sends its users there, proxies first: an answer of a name server lives on in caches."""
     ends = [
         endpoint
-        for site in (s.id for s in ground.estate.sites if s.id not in ground.lost)
-        for endpoint in ground.endpoints.get((step.target, site), ())
+        for site in sites
+        for endpoint in ground.endpoints.get((service, site), ())
         if offers(endpoint.driver, endpoint.settings, RoutesTraffic)
     ]
-    ordered = sorted(ends, key=lambda e: (DRIVERS[e.driver].answers_are_cached, e.id))
-    return tuple(_act("shift", e, to=sites[0], away=away, share=1_000) for e in ordered)
+    return sorted(ends, key=lambda e: (DRIVERS[e.driver].answers_are_cached, e.id))
 
 
 def _left_for_home(ground: Ground, service: str, home: str) -> str:

@@ -73,12 +73,12 @@ async def proof(request: Request, run: RunName, body: HeadsKept) -> Response:
     return Response(dump(asdict(found)), 200, {"cache-control": "no-store"}, JSON)
 
 
-Stream = Literal["access", "notices", "plans", "watch"]
+Stream = Literal["access", "backups", "notices", "plans", "watch"]
 
 
 @proofs_router.post("/journals/{stream}/proof", responses=answers(cases.Proof, 400, 413, 422, 503))
 async def proof_of_journal(request: Request, stream: Stream, body: HeadsKept) -> Response:
-    """The same of a journal that is no run's: what was watched (`watch`), notices, plans that lay ready."""
+    """The same of a journal that is no run's: what was watched, notices, plans, access, backups."""
     heads = [Anchor(stream, head.segment, head.records, head.hash) for head in body.heads]
     incidents = room_of(request).office.incidents
     found = await incidents.reading(lambda store: asyncio.run(cases.verify(store, stream, heads)))
