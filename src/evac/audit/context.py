@@ -42,6 +42,11 @@ def duration(ms: int) -> str:
     return " ".join(parts) or f"{ms} ms"
 
 
+def back(ms: int) -> str:
+    """Of a service: when it is back, if that is known."""
+    return f"is back after {duration(ms)}" if ms < NEVER else "is not known to come back"
+
+
 def amount(resource: str, value: int) -> str:
     """A capacity in the larger unit once it is large: `227,341 cores`."""
     return " ".join(measured(resource, value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule, by_service, duration, listed, why_down
+from evac.audit.context import Context, Rule, back, by_service, duration, listed, why_down
 from evac.audit.findings import Finding
 from evac.model.diagnostic import Severity
 
@@ -22,7 +22,7 @@ def check(context: Context) -> Iterator[Finding]:
             context,
             severity,
             name,
-            f"{name} is back after {duration(ready)} ({impacts.methods[worst]});"
+            f"{name} {back(ready)} ({impacts.methods[worst]});"
             f" its rto is {duration(rto)} (loss of {listed(context.names(losses))})",
             "Shorten the longest part of its chain, or state an rto that can be kept.",
             losses=losses,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule, duration
+from evac.audit.context import Context, Rule, back
 from evac.audit.findings import Finding
 from evac.audit.impacts.all_losses import LOST
 from evac.model.diagnostic import Severity
@@ -35,7 +35,7 @@ def _outlook(context: Context, service: int, number: int) -> str:
     if impacts.fate[number, service] == LOST:
         return " and does not come back without it"
     ready = int(impacts.ready_ms[number, service])
-    return f"; started elsewhere it is back after {duration(ready)}" if ready else ""
+    return f"; started elsewhere it {back(ready)}" if ready else ""
 
 
 RULE = Rule(
