@@ -32,6 +32,7 @@ from evac.drivers.port import Action, Order, Value, Verb
 from evac.drivers.registry import Drivers, offers, proves, spec_of
 from evac.drivers.spec import FENCE
 from evac.engine.runs.dry_run import ASKING_TOKEN
+from evac.engine.runs.step_actions import restorer
 from evac.engine.stores.guards import WHOLE
 from evac.model.errors import EvacError
 from evac.model.estate import Endpoint, Estate, Service, Store
@@ -200,7 +201,7 @@ def _of_store(store: Store, policy: RunPolicy, known: _Asked) -> list[Ability]:
     home = site_of(known.top, primary.at) if primary is not None else None
     others = sorted(site for site in sites if site and site != home)
     if not others:
-        return [_without_a_copy(store, home)]
+        return _without_a_copy(store, home, known)
     if store.automatic or store.quorum:
         what = "promote after a loss"
         return [Ability(store.id, "store", what, "automatic", why="its own cluster elects a primary")]
@@ -218,15 +219,28 @@ def _of_store(store: Store, policy: RunPolicy, known: _Asked) -> list[Ability]:
     return found
 
 
-def _without_a_copy(store: Store, home: str | None) -> Ability:
+def _without_a_copy(store: Store, home: str | None, known: _Asked) -> list[Ability]:
+    """Each backup elsewhere is restored by evac if an endpoint names a place for it, else by a person."""
     where = f"at {home}" if home else "in one place"
+    found = []
+    for backup in store.backups:
+        site = site_of(known.top, backup.at)
+        ends = [end for end in known.top.estate.endpoints if (end.subject, end.at) == (store.id, site)]
+        end = restorer(store, backup.at, sorted(ends, key=lambda end: end.id)) if site != home else None
+        if end is not None:
+            answer = known.answer(end, TakesBackups)
+            found.append(_ability(store, f"restore its backup at {site}", end, answer))
+    if found:
+        return found
     if store.backups:
         why = f"its only copy is {where}, so a backup has to be restored"
-        return Ability(store.id, "store", "restore elsewhere", "by hand", why=why, next="add a second copy")
-    why = f"its only copy is {where}, and the estate names no backup of it"
-    return Ability(
-        store.id, "store", "recover after a loss", "nobody", why=why, next="add a copy, or name its backup"
+        hint = "add a second copy, or an endpoint of the backup with a place to restore it to"
+        return [Ability(store.id, "store", "restore elsewhere", "by hand", why=why, next=hint)]
+    why, hint = (
+        f"its only copy is {where}, and the estate names no backup of it",
+        "add a copy, or name its backup",
     )
+    return [Ability(store.id, "store", "recover after a loss", "nobody", why=why, next=hint)]
 
 
 def _fence(store: Store, home: str, policy: RunPolicy, known: _Asked) -> Ability:

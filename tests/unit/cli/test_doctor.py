@@ -172,3 +172,22 @@ def test_mistakes_are_named(
     assert run(["driver", "test", str(estate), *words]) == console.USAGE
     assert said in capsys.readouterr().err
     assert os.environ.get("EVAC_STORE") is None
+
+
+@pytest.mark.parametrize(("answer", "verdict"), [("copies", "automatic"), ("nothing", "by hand")])
+def test_a_backup_with_a_place_is_restored_by_evac_while_its_tool_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: str, verdict: str
+) -> None:
+    listed = """echo '{"repository": "shed", "copies": []}'""" if answer == "copies" else "exit 1"
+    program = script(tmp_path, "list", listed)
+    (tmp_path / "estate.yaml").write_text(
+        "evac: 1\nname: acme\nsites: {fra: {}, muc: {}}\nstores:\n"
+        "  o: {engine: e, members: [{at: fra, mode: primary}], "
+        "backups: [{at: muc, age: 1 h, restore: 100 Mbit/s, endpoint: o-kept}]}\n"
+        "endpoints:\n  o-kept: {for: o, at: muc, driver: backup_command, settings: "
+        f"{{list_argv: [{program}], restore_argv: [{program}], place: {tmp_path}/place}}}}\n"
+    )
+    _, found = asked(tmp_path, capsys, "doctor", str(tmp_path))
+    (ability,) = found["subjects"][0]["abilities"]
+    assert (ability["what"], ability["verdict"]) == ("restore its backup at muc", verdict)
+    assert ability["endpoint"] == "o-kept"

@@ -213,19 +213,21 @@ def _restore(ground: Ground, step: Step) -> tuple[Action, ...]:
     engine there; by the hand of the site's agent, if there is one: the place is on a machine of the site.
     """
     store, site = ground.stores[step.target], ground.candidates.get(step.target, "")
-    named = {one.endpoint for one in store.backups if one.at == step.candidate and one.endpoint}
-    able = [
-        end
-        for end in ground.endpoints.get((store.id, site), ())
-        if can(end.driver, RestoresData) and end.settings.get("place") and (not named or end.id in named)
-    ]
-    if not able:
+    end = restorer(store, step.candidate, ground.endpoints.get((store.id, site), ()))
+    if end is None:
         return ()
-    end, old_end = able[0], _first(ground, store.id, primary_site(ground.top, store), Promotes)
+    old_end = _first(ground, store.id, primary_site(ground.top, store), Promotes)
     action = _act("restore", end, candidate=site, synchronous=(), **_peer("old", old_end))
     if agent_of(ground.estate, site) is not None and "restore" in DRIVERS[end.driver].agent_verbs:
         action = replace(action, driver=f"{end.driver}@{site}")
     return (action,)
+
+
+def restorer(store: Store, backup_at: str, ends: Sequence[Endpoint]) -> Endpoint | None:
+    """Of the endpoints at a site, the one that restores the backup there for use; None if people do."""
+    named = {one.endpoint for one in store.backups if one.at == backup_at and one.endpoint}
+    able = (end for end in ends if can(end.driver, RestoresData) and end.settings.get("place"))
+    return next((end for end in able if not named or end.id in named), None)
 
 
 def old_of(step: str) -> str:
