@@ -29,6 +29,7 @@ from evac.app.applying import Rehearser
 from evac.app.estates.copies import Standing, edition_of, read_standing, words_of
 from evac.app.observed_stores import Published
 from evac.app.side_process import NEITHER
+from evac.backup.evidence import Evidence
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.watch_journal import STREAM as WATCH
@@ -39,6 +40,7 @@ from evac.engine.stores.guards import HOLD_KEY, SITES_KEY
 from evac.estate.codecs import plan as plan_codec
 from evac.incident.records import Notice
 from evac.incident.runbook import Runbook
+from evac.model.backup import BackupEvent
 from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 from evac.model.run_policy import PROFILES
@@ -66,6 +68,7 @@ from evac.store.generation import read_generation, read_newer, takes_place_of
 from evac.store.journal import head_of, records_after, tail
 from evac.store.opening import open_store
 from evac.store.port import Entry, Store, all_entries
+from evac.views.backup_view import BackupsDocument
 from evac.watch.verdict import quorum_of
 
 LOOK_S: Final = 1.0
@@ -75,6 +78,8 @@ SOON_S: Final = 0.1
 AGAIN_S: Final = 1.0
 SILENT_MS: Final = 30_000
 """Longer without a look at the store, or a word of the controller, and nobody knows what is true by now."""
+BACKUPS_MS: Final = 10_000
+"""So long what backups are worth is not worked out again."""
 NOTICES_MOST: Final = 200
 ENDED_SHOWN: Final = 20
 SEGMENTS_BACK: Final = 64
@@ -128,6 +133,8 @@ class Office:
         self._observation = Observation(0)
         self._capacity: tuple[tuple[str, Observation], tuple[CapacityOf, ...]] | None = None
         """The last that was asked for, and of what."""
+        self._backups: tuple[int, BackupsDocument] | None = None
+        """As of which moment, and what they were worth."""
         self._published = Published(store)
         self._reckoned: tuple[Observation, str] | None = None
         self._problem = "the estate is being read"
@@ -211,6 +218,20 @@ class Office:
         if self._capacity is None or self._capacity[0] != key:
             self._capacity = key, await self._reckoner.capacity(self._observation, await self.plan(digest))
         return self._capacity[1]
+
+    async def backups(self) -> BackupsDocument:
+        """What the backups of every data set are worth now, worked out at most once in a while. Raises
+        EvacError.
+        """
+        moment = self.clock.now_ms() // BACKUPS_MS
+        if self._backups is None or self._backups[0] != moment:
+            facts = await Evidence(self.store).facts()
+            self._backups = moment, await self._reckoner.backups(facts, self.clock.now_ms())
+        return self._backups[1]
+
+    async def backup_history(self, data_set: str, most: int) -> list[BackupEvent]:
+        """Newest first. Raises Corrupt, Unavailable."""
+        return await Evidence(self.store).history(data_set, most)
 
     async def runbook(self, digest: str) -> Runbook:
         """A plan for paper. Raises EvacError, InvalidInput for one that no paper holds."""

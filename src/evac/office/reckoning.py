@@ -28,6 +28,7 @@ from evac.audit.impacts.free_capacity import pool_capacity
 from evac.audit.impacts.planned import plain_where_small
 from evac.engine.lead.policies import digest_of
 from evac.incident.runbook import Runbook, runbook
+from evac.model.backup import BackupFacts
 from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, IntColumn
@@ -37,6 +38,7 @@ from evac.model.run_policy import Mode, RunPolicy, WatchProfile
 from evac.model.situation import Situation
 from evac.model.units import RESOURCE_COUNT, RESOURCES
 from evac.office.facts import EstateFacts, LossFacts, loss_facts
+from evac.views.backup_view import BackupsDocument
 from evac.views.plan_view import capacity, standing
 
 
@@ -226,6 +228,8 @@ class Reckoner(Protocol):
 
     async def runbook(self, data: bytes, digest: str) -> Runbook: ...
 
+    async def backups(self, facts: BackupFacts, now_ms: int) -> BackupsDocument: ...
+
     def close(self) -> None: ...
 
 
@@ -259,6 +263,10 @@ class Worker:
     async def runbook(self, data: bytes, digest: str) -> Runbook:
         """A plan for paper, with the commands that the endpoints of the estate allow."""
         return await self._ask(_runbook, data, digest)
+
+    async def backups(self, facts: BackupFacts, now_ms: int) -> BackupsDocument:
+        """What the backups of every data set are worth, by what is known of them."""
+        return await self._ask(_backups, facts, now_ms)
 
     async def _ask(self, work: Callable[..., Answer | tuple[str, str, str]], *more: Any) -> Answer:
         ask = asyncio.to_thread if self._apart is None else self._apart.ask
@@ -342,6 +350,18 @@ def _runbook(
     try:
         with _turn:
             return runbook(decode(data, digest), digest, _books_of(path, as_of, policy).estate)
+    except EvacError as error:
+        return error.code, error.message, error.hint
+
+
+def _backups(
+    path: str, as_of: date | None, policy: str | None, facts: BackupFacts, now_ms: int
+) -> BackupsDocument | tuple[str, str, str]:
+    from evac.app.backups import matrix
+
+    try:
+        with _turn:
+            return matrix(_books_of(path, as_of, policy).estate, facts, now_ms)
     except EvacError as error:
         return error.code, error.message, error.hint
 

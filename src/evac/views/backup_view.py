@@ -312,7 +312,7 @@ def backups_sheet(document: BackupsDocument, only: str = "") -> Sheet:
     rows = [row for row in document.data_sets if not only or row.data_set == only]
     parts = [_matrix(rows)]
     if only:
-        parts += [_copy_part(copy) for row in rows for copy in row.copies]
+        parts += [SheetPart(copy.copy, facts=copy_facts(copy)) for row in rows for copy in row.copies]
     elif document.strays:
         cells = [(one.endpoint, one.source, f"{one.count:,}") for one in document.strays]
         words = "Repositories hold these, and no data set of the estate matches."
@@ -320,10 +320,11 @@ def backups_sheet(document: BackupsDocument, only: str = "") -> Sheet:
             SheetPart("Backups of nothing known", words, head=("endpoint", "source", "backups"), rows=cells)
         )
     footer = "next: evac backup history " + (only or "DATA_SET")
-    return Sheet(f"Backups of {document.estate}", _lead(document), tuple(parts), footer)
+    return Sheet(f"Backups of {document.estate}", lead_words(document), tuple(parts), footer)
 
 
-def _lead(document: BackupsDocument) -> str:
+def lead_words(document: BackupsDocument) -> str:
+    """One sentence: how many data sets there are, and how many miss what is asked."""
     counts, words = document.counts, []
     total = sum(counts.values())
     for state, one, many in (
@@ -360,10 +361,14 @@ def state_words(row: DataRow) -> str:
     """The state, and what is behind it: `missed: undeletable, rpo`."""
     if row.state not in ("missed", "unknown"):
         return "no policy" if row.state == "undecided" else row.state
+    return f"{row.state}: {behind(row)}"
+
+
+def behind(row: DataRow) -> str:
+    """What makes a data set miss its policy, or what of it is not known: `undeletable, rpo`."""
     names = {"errors": "proof"}
-    behind = [names.get(one.name, one.name) for one in row.digits if one.state == row.state]
-    behind += ["rpo"] if row.rpo == row.state else []
-    return f"{row.state}: {', '.join(behind)}"
+    found = [names.get(one.name, one.name) for one in row.digits if one.state == row.state]
+    return ", ".join([*found, *(["rpo"] if row.rpo == row.state else [])])
 
 
 def _digit(digit: DigitRow) -> str:
@@ -372,7 +377,8 @@ def _digit(digit: DigitRow) -> str:
     return f"{count}{'+' if unknown else ''}"
 
 
-def _copy_part(copy: CopyRow) -> SheetPart:
+def copy_facts(copy: CopyRow) -> list[tuple[str, str]]:
+    """(name, value) of everything that is known of one backup."""
     known = {True: "yes", False: "no", None: "not known"}
     facts = [
         ("place", copy.at),
@@ -391,7 +397,7 @@ def _copy_part(copy: CopyRow) -> SheetPart:
             facts.append((title, f"{tool}{where}, {read}, {proof.at}"))
     if copy.restore_ms is not None:
         facts.append(("restore takes", duration(copy.restore_ms)))
-    return SheetPart(copy.copy, facts=facts)
+    return facts
 
 
 def history_sheet(document: HistoryDocument) -> Sheet:

@@ -8,6 +8,7 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 
 from evac.web.pages import (
+    backups,
     create_run,
     credits,
     frame,
@@ -26,6 +27,7 @@ PAGES: Final[Sequence[frame.Page]] = (
     now_view.PAGE,
     what_if_view.PAGE,
     plan_view.PAGE,
+    backups.PAGE,
     incident.PAGE,
     waiting.PAGE,
     run.PAGE,

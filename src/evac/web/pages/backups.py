@@ -1,0 +1,176 @@
+"""The page Backups: which data could be restored, what proves it, and what happened to one data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import Path, Request, Response
+
+from evac.model.backup import RESTORED
+from evac.model.errors import InvalidInput
+from evac.views.backup_view import (
+    LEVELS,
+    BackupsDocument,
+    CopyRow,
+    DataRow,
+    behind,
+    copy_facts,
+    history_document,
+    history_sheet,
+    lead_words,
+    size,
+    state_words,
+)
+from evac.views.words import duration, listed, number, plural
+from evac.web.pages import frame
+from evac.web.room import room_of
+
+PAGE: Final = frame.Page("/backups", "Backups", icon="db", group="Prepare")
+ROWS_MOST: Final = 200
+EVENTS_MOST: Final = 50
+LOOKS: Final = {"missed": "bad", "unknown": "", "undecided": "warn", "met": "good", "waived": ""}
+ENDINGS: Final = {
+    "missed": "misses its policy",
+    "unknown": "cannot be judged",
+    "undecided": "has no policy",
+    "met": "meets its policy",
+    "waived": "needs no backup",
+}
+ICONS: Final = {"missed": "x", "unknown": "info", "undecided": "warn", "met": "check", "waived": "minus"}
+Name = Annotated[str, Path(min_length=1, max_length=200, description="A store, or another data set.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure on top of the page."""
+
+    name: str
+    value: str
+    more: str
+    state: str = ""
+
+
+@PAGE.router.get(PAGE.path)
+async def backups(request: Request) -> Response:
+    """Every data set, the worst first."""
+    office = room_of(request).office
+    document = await office.backups()
+
+    def make() -> bytes:
+        return frame.render(
+            "backups.html.j2",
+            PAGE.path,
+            office.clock.now_ms(),
+            answer=answer_of(document),
+            cards=figures(document),
+            rows=[row_of(row) for row in document.data_sets[:ROWS_MOST]],
+            rest=max(0, len(document.data_sets) - ROWS_MOST),
+            strays=document.strays,
+            levels=LEVELS,
+            one=None,
+        )
+
+    return frame.answer(request, "page backups", (document.at, len(document.data_sets)), make)
+
+
+@PAGE.router.get(PAGE.path + "/{data_set}")
+async def data_set(request: Request, data_set: Name) -> Response:
+    """One data set: its copies, and what happened to them. Raises InvalidInput for one that is not there."""
+    office = room_of(request).office
+    document = await office.backups()
+    row = next((one for one in document.data_sets if one.data_set == data_set), None)
+    if row is None:
+        raise InvalidInput("not-found", f"the estate has no data set {data_set}", "see /backups")
+    events = await office.backup_history(data_set, EVENTS_MOST)
+
+    def make() -> bytes:
+        return frame.render(
+            "backups.html.j2",
+            PAGE.path,
+            office.clock.now_ms(),
+            one=row_of(row),
+            answer=(f"{data_set} {ENDINGS[row.state]}", _more(row), LOOKS[row.state]),
+            copies=[(copy, _level(copy), copy_facts(copy)) for copy in row.copies],
+            history=history_sheet(history_document(data_set, events)).parts[0],
+            levels=LEVELS,
+        )
+
+    stamp = (document.at, data_set, len(events), events[0].at_ms if events else 0)
+    return frame.answer(request, "page backup", stamp, make)
+
+
+def answer_of(document: BackupsDocument) -> tuple[str, str, str]:
+    """(sentence, more, how it is shown)."""
+    if not document.data_sets:
+        return "The estate names no data to back up.", "List stores, or other data under data_sets.", "warn"
+    counts = document.counts
+    look = "bad" if counts["missed"] else "warn" if counts["unknown"] or counts["undecided"] else "good"
+    missed = [f"{row.data_set} ({behind(row)})" for row in document.data_sets if row.state == "missed"]
+    more = f"What is missing: {listed(missed, 3)}." if missed else ""
+    return lead_words(document), more, look
+
+
+def figures(document: BackupsDocument) -> list[Figure]:
+    """What a person asks first: how much is proven, how much is elsewhere, how old is the oldest proof."""
+    rows = [row for row in document.data_sets if row.state != "waived"]
+    total = len(rows)
+    proven = sum(any((copy.level or 0) >= RESTORED for copy in row.copies) for row in rows)
+    outside = sum(any(copy.outside and copy.exists is not False for copy in row.copies) for row in rows)
+    ages = [
+        (copy.proof.age_ms, row.data_set) for row in rows for copy in row.copies if copy.proof is not None
+    ]
+    known = [(age, name) for age, name in ages if age is not None]
+    restores = [(copy.restore_ms, row.data_set) for row in rows for copy in row.copies if copy.restore_ms]
+    slowest = max(restores, default=None)
+    oldest = max(known, default=None)
+    return [
+        _of(total, outside, "Backup outside the domain", "no loss of one site takes both"),
+        _of(total, proven, "Restored for a test", "proof level 3 or higher that still counts"),
+        Figure(
+            "Oldest proof", *((duration(oldest[0]), oldest[1]) if oldest else ("none", "nothing is proven"))
+        ),
+        Figure(
+            "Longest restore",
+            *((duration(slowest[0]), slowest[1]) if slowest else ("not known", "not measured")),
+        ),
+    ]
+
+
+def _of(total: int, count: int, name: str, more: str) -> Figure:
+    return Figure(name, f"{number(count)} of {number(total)}", more, "" if count == total else "warn")
+
+
+def row_of(row: DataRow) -> dict[str, Any]:
+    """One line of the matrix."""
+    newest = [copy.age_ms for copy in row.copies if copy.age_ms is not None]
+    restores = [copy.restore_ms for copy in row.copies if copy.restore_ms is not None]
+    unknown = "not known" if row.copies else "-"
+    return {
+        "name": row.data_set,
+        "kind": row.kind,
+        "look": LOOKS[row.state],
+        "icon": ICONS[row.state],
+        "state": f"waived: {row.waived}" if row.state == "waived" else state_words(row),
+        "copies": [(copy, _level(copy)) for copy in row.copies],
+        "newest": duration(min(newest)) if newest else unknown,
+        "restore": duration(min(restores)) if restores else unknown,
+        "rpo": "" if row.rpo_ms is None else f"rpo {duration(row.rpo_ms)}",
+    }
+
+
+def _level(copy: CopyRow) -> int:
+    return 0 if copy.level is None else copy.level
+
+
+def _more(row: DataRow) -> str:
+    if row.waived:
+        return f"{row.waived[:1].upper()}{row.waived[1:]}."
+    missing = f"What is missing: {behind(row)}. " if row.state in ("missed", "unknown") else ""
+    return f"{missing}{plural(len(row.copies), 'backup')}; {_sizes(row.copies)}."
+
+
+def _sizes(copies: Sequence[CopyRow]) -> str:
+    known = [copy.bytes for copy in copies if copy.bytes is not None]
+    return f"the largest has {size(max(known))}" if known else "their size is not known"
