@@ -44,6 +44,7 @@ from evac.model.backup import BackupEvent
 from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 from evac.model.run_policy import PROFILES
+from evac.office.backups import BackupsReader, BackupsSeen
 from evac.office.facts import EstateFacts
 from evac.office.hub import Hub, News
 from evac.office.incidents import IncidentDesk
@@ -136,7 +137,8 @@ class Office:
         self._backups: tuple[int, BackupsDocument] | None = None
         """As of which moment, and what they were worth."""
         self._published = Published(store)
-        self._reckoned: tuple[Observation, str] | None = None
+        self._backups_read = BackupsReader(store, clock)
+        self._reckoned: tuple[Observation, str, BackupsSeen] | None = None
         self._problem = "the estate is being read"
         self._ballots = Ballots(store, clock, PROFILES["cautious"], site)
         self._bell = asyncio.Event()
@@ -353,25 +355,25 @@ class Office:
             await asyncio.sleep(self._ballots.period_s)
 
     async def _reckon(self) -> None:
-        """Facts anew whenever roles of stores changed, or the estate did."""
+        """Facts anew whenever roles of stores, the estate, or what is known of backups changed."""
         while True:
             await self.reckon()
             await asyncio.sleep(LOOK_S)
 
     async def reckon(self) -> None:
         """Facts of the estate with the roles as last seen, unless they are known. What is wrong is said."""
-        wanted, edition = self._observation, self._edition()
+        wanted, edition, backups = self._observation, self._edition(), await self._backups_read.read()
         known = self._reckoned
-        if known is not None and known[0].facts == wanted.facts and known[1] == edition:
+        if known is not None and known[0].facts == wanted.facts and known[1:] == (edition, backups):
             return
         try:
-            found = await self._reckoner.reckon(wanted)
+            found = await self._reckoner.reckon(wanted, backups)
         except EvacError as error:
             self._problem = error.message
         else:
             self._estimated, self.rules, self._problem = found.facts, found.rules, ""
             self._judge()
-            self._reckoned = wanted, edition
+            self._reckoned = wanted, edition, backups
             self._ballots.follow(found.rules.profile, [(s.id, s.role) for s in found.facts.sites])
             self.refresh()  # whoever sees the facts sees the sites that go with them
         self._bell.set()

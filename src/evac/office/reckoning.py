@@ -37,6 +37,7 @@ from evac.model.plan import Plan
 from evac.model.run_policy import Mode, RunPolicy, WatchProfile
 from evac.model.situation import Situation
 from evac.model.units import RESOURCE_COUNT, RESOURCES
+from evac.office.backups import NO_BACKUPS, BackupsSeen
 from evac.office.facts import EstateFacts, LossFacts, loss_facts
 from evac.views.backup_view import BackupsDocument
 from evac.views.plan_view import capacity, standing
@@ -220,7 +221,7 @@ def rules_of(policy: RunPolicy) -> Rules:
 class Reckoner(Protocol):
     """What the office asks. Raises EvacError in the words of whoever found the problem."""
 
-    async def reckon(self, observation: Observation) -> Reckoned: ...
+    async def reckon(self, observation: Observation, backups: BackupsSeen = NO_BACKUPS) -> Reckoned: ...
 
     async def what_if(self, observation: Observation, domains: Sequence[str]) -> WhatIf: ...
 
@@ -242,8 +243,8 @@ class Worker:
         self._where = (str(path), as_of, None if policy is None else str(policy))
         self._apart = Apart() if apart else None
 
-    async def reckon(self, observation: Observation) -> Reckoned:
-        return await self._ask(_reckon, observation)
+    async def reckon(self, observation: Observation, backups: BackupsSeen = NO_BACKUPS) -> Reckoned:
+        return await self._ask(_reckon, observation, backups)
 
     async def what_if(self, observation: Observation, domains: Sequence[str]) -> WhatIf:
         wanted = tuple(sorted(set(domains)))
@@ -300,8 +301,10 @@ class _Books:
         self.digest = estate_digest(self.estate)
         self.report: Any = None
         self.now: Situation | None = None
+        self.backups = NO_BACKUPS
 
     def audited(self, observation: Observation) -> Any:
+        """With what was last known of backups."""
         from evac.audit import audit
         from evac.derive import situation
         from evac.model.digest import estate_digest
@@ -310,8 +313,13 @@ class _Books:
         seen = self.now.estate
         digest = self.digest if seen is self.estate else estate_digest(seen)
         if self.report is None or self.report.digest != digest:
-            self.report = audit(seen, digest=digest)
+            self.report = audit(seen, digest=digest, backups=self.backups.facts, at_ms=self.backups.at_ms)
         return self.report
+
+    def know(self, backups: BackupsSeen) -> None:
+        """The next audit counts them."""
+        if backups != self.backups:
+            self.backups, self.report = backups, None
 
 
 _books: dict[tuple[str, date | None, str | None], _Books] = {}
@@ -329,13 +337,14 @@ def _books_of(path: str, as_of: date | None, policy: str | None) -> _Books:
 
 
 def _reckon(
-    path: str, as_of: date | None, policy: str | None, observation: Observation
+    path: str, as_of: date | None, policy: str | None, observation: Observation, backups: BackupsSeen
 ) -> Reckoned | tuple[str, str, str]:
     from evac.office.facts import facts_of
 
     try:
         with _turn:
             books = _books_of(path, as_of, policy)
+            books.know(backups)
             report = books.audited(observation)
             return Reckoned(facts_of(report, books.digest, books.now), rules_of(books.policy))
     except EvacError as error:

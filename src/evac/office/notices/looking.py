@@ -37,6 +37,7 @@ from evac.model.observation import Observation
 from evac.notices import rule
 from evac.notices.rule import Drawn, Lag
 from evac.notices.values import Concern, Kind, Known, News, State
+from evac.office.backups import NO_BACKUPS, BackupsReader, BackupsSeen
 from evac.office.hub import Hub
 from evac.office.runs import OPEN_MOST, Register
 from evac.store.journal import head_of, records_after
@@ -52,7 +53,7 @@ class AlertFacts:
     """What alerts need to know of the estate."""
 
     errors: tuple[tuple[str, str, str, str], ...]
-    """(fingerprint, code, message, fix) of each error of the audit."""
+    """(fingerprint, code, message, fix) of each finding of the audit that alerts."""
     tools: Mapping[str, tuple[str, ...]]
     """Service -> sites where it has replicas."""
     rpos: Mapping[str, int]
@@ -66,14 +67,14 @@ class NoticeReckoner:
         self._where = (str(path), as_of)
         self._apart = Apart() if apart else None
 
-    async def reckon(self, observation: Observation) -> AlertFacts:
+    async def reckon(self, observation: Observation, backups: BackupsSeen = NO_BACKUPS) -> AlertFacts:
         """Raises InvalidInput in the words of whoever found the problem, Unavailable."""
         path, as_of = edition_of(self._where[0]), self._where[1]
         if self._apart is None:
-            found = _reckon(path, as_of, observation)
+            found = _reckon(path, as_of, observation, backups)
         else:
             try:
-                found = await self._apart.ask(_reckon, path, as_of, observation)
+                found = await self._apart.ask(_reckon, path, as_of, observation, backups)
             except BrokenProcessPool as error:
                 raise Unavailable("the process that reckons ended; it is started again") from error
         if isinstance(found, tuple):
@@ -89,7 +90,9 @@ _worked_out: dict[tuple[str, date | None], Any] = {}
 """In the worker: the estate as its files have it, and the last audit."""
 
 
-def _reckon(path: str, as_of: date | None, observation: Observation) -> AlertFacts | tuple[str, str, str]:
+def _reckon(
+    path: str, as_of: date | None, observation: Observation, backups: BackupsSeen
+) -> AlertFacts | tuple[str, str, str]:
     from evac import estate as estates
     from evac.audit import audit
     from evac.derive import situation
@@ -97,23 +100,30 @@ def _reckon(path: str, as_of: date | None, observation: Observation) -> AlertFac
 
     key = (path, as_of)
     try:
-        files, report = _worked_out.get(key) or (estates.load(path, as_of), None)
+        files, report, known = _worked_out.get(key) or (estates.load(path, as_of), None, backups)
         seen = situation.of(files, observation).estate
         digest = estate_digest(seen)
-        if report is None or report.digest != digest:
-            report = audit(seen, digest=digest)
+        if report is None or report.digest != digest or known != backups:
+            report = audit(seen, digest=digest, backups=backups.facts, at_ms=backups.at_ms)
         _worked_out.clear()
-        _worked_out[key] = (files, report)
-        return reckoned(report)
+        _worked_out[key] = (files, report, backups)
+        return reckoned(report, backups.at_ms is not None)
     except EvacError as error:
         return error.code, error.message, error.hint
 
 
-def reckoned(report: Any) -> AlertFacts:
+ALERTED: Final = frozenset({"EV126", "EV140", "EV143"})
+"""Warnings about backups that alert once evac watches backups: a proof that is too old, a missed rpo, and
+credentials of the source that can delete every copy.
+"""
+
+
+def reckoned(report: Any, watches_backups: bool = False) -> AlertFacts:
     """What notices need of an audit."""
     impacts = report.impacts
     estate, index, per_site = impacts.estate, impacts.graph.index, impacts.presence.per_site
-    grave = (one for one in report.findings if one.severity == "error")
+    alerted = ALERTED if watches_backups else ()
+    grave = (one for one in report.findings if one.severity == "error" or one.code in alerted)
     errors = [(one.fingerprint, one.code, one.message, one.fix) for one in grave]
     names = sorted({name for filled in estate.tools.values() for name in filled if name in index})
     tools = {
@@ -141,7 +151,7 @@ Looked = TypeVar("Looked")
 class AlertReckoner(Protocol):
     """Works out what notices need of the estate. Raises EvacError."""
 
-    async def reckon(self, observation: Observation) -> AlertFacts: ...
+    async def reckon(self, observation: Observation, backups: BackupsSeen = NO_BACKUPS) -> AlertFacts: ...
 
     def close(self) -> None: ...
 
@@ -159,7 +169,8 @@ class Looker:
         self._register = Register(store, Hub(), lambda: None)
         self._observation: Observation | None = None
         self._situations = Published(store)
-        self._reckoned_of: tuple[Observation, str] | None = None
+        self._backups = BackupsReader(store, clock)
+        self._reckoned_of: tuple[Observation, str, BackupsSeen] | None = None
         self.reckoned: AlertFacts | None = None
         self._costs: OrderedDict[str, int] = OrderedDict()
         self._ready: list[library.Ready] = []
@@ -167,8 +178,8 @@ class Looker:
         self._noted: tuple[int, Mapping[str, int]] | None = None
 
     async def run(self) -> None:
-        """Audits anew whenever roles of stores or the estate changed, until cancelled. What is wrong is tried
-        again.
+        """Audits anew whenever roles of stores, the estate, or what is known of backups changed, until
+        cancelled. What is wrong is tried again.
         """
         while True:
             await self.reckon()
@@ -176,12 +187,12 @@ class Looker:
 
     async def reckon(self) -> None:
         wanted, edition = self._observation or Observation(0), self._edition()
-        known = self._reckoned_of
-        if known is not None and known[0].facts == wanted.facts and known[1] == edition:
+        known, backups = self._reckoned_of, await self._backups.read()
+        if known is not None and known[0].facts == wanted.facts and known[1:] == (edition, backups):
             return
         with contextlib.suppress(EvacError):
-            self.reckoned = await self._reckoner.reckon(wanted)
-            self._reckoned_of = wanted, edition
+            self.reckoned = await self._reckoner.reckon(wanted, backups)
+            self._reckoned_of = wanted, edition, backups
 
     async def look(self, state: State) -> tuple[State, Known]:
         """What is known now, and the state with what was read meanwhile. Raises Unavailable."""
