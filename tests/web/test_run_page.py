@@ -224,9 +224,9 @@ def test_what_is_and_what_is_expected_are_apart_and_other_days_are_named() -> No
 def what_if_of_all_data_gone() -> str:
     """The figure for lost writes, where nothing of some stores is left."""
     loss = replace(LOSS, data_loss_ms=0, stores_lost=4, stores_gone=4)
-    (card,) = (c for c in _cards(WhatIf(("south",), "", loss, ())) if c["name"] == "writes lost, at most")
-    assert card["state"] == "error"
-    return card["value"]
+    (card,) = (c for c in _cards(WhatIf(("south",), "", loss, ())) if c.name == "Data lost, at most")
+    assert card.state == "error"
+    return card.value
 
 
 def test_skip_cancel_and_undo_are_no_primary_buttons_and_list_what_they_do() -> None:

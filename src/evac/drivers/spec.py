@@ -6,13 +6,15 @@ the audit read it; only what talks to a real system imports the driver's own mod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
+from types import MappingProxyType
 from typing import Literal
 
 from evac.drivers.capabilities import ABOUT, AnswersProbe, Fences, Subject
 from evac.drivers.port import Driver, Value, Verb
+from evac.drivers.typed import ByHand
 from evac.model.errors import Permanent
 from evac.model.run_policy import Proof
 
@@ -150,6 +152,11 @@ class DriverSpec:
     """Whether a site's agent does its orders unless its file says otherwise; never for what runs programs."""
     agent_verbs: frozenset[Verb] = frozenset()
     """What is done by the agent of the site, on the machine of the data, and cannot be done from afar."""
+
+    by_hand: Mapping[Verb, Callable[[Mapping[str, Value], Mapping[str, Value]], ByHand]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    """What a person types for a verb, from the settings of an endpoint and the parameters of the action."""
 
     def can(self, *capabilities: type) -> bool:
         """Whether it has one of these capabilities."""

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from evac.drivers.by_hand import NOTHING, ByHand, move_traffic, promote, scale
+from evac.drivers.by_hand import move_traffic, promote, scale
+from evac.drivers.typed import NOTHING, ByHand
 from evac.model.errors import InvalidInput
 from evac.model.estate import Endpoint, Estate
 from evac.model.fleet import ON_POOL, ON_SERVER

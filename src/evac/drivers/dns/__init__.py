@@ -1,9 +1,31 @@
 """Names between sites, by signed updates (RFC 2136)."""
 
+import shlex
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from evac.drivers.capabilities import RoutesTraffic
+from evac.drivers.port import Value
 from evac.drivers.spec import DriverSpec, Need, Setting
+from evac.drivers.typed import NOTHING, ByHand, addresses, dig, file_of
 
 _ALL: tuple[Need, ...] = ("service",)
+
+
+def _moved_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Value]) -> ByHand:
+    names = addresses(settings, str(parameters["to"]))
+    if not names:
+        return NOTHING
+    zone, ttl = str(settings.get("zone", "")).strip("."), str(settings.get("ttl", 60))
+    server = str(settings.get("server", ""))
+    updates = "".join(
+        f"update delete {name} A\\nupdate add {name} {ttl} A {address}\\n" for name, address in names
+    )
+    key = f"{settings.get('key_algorithm', 'hmac-sha256')}:{settings.get('key_name', '')}"
+    secret = f'"{key}:$(cat {shlex.quote(file_of(settings.get("key_secret")) or "KEYFILE")})"'
+    script = f"server {server}\\nzone {zone}\\n{updates}send\\n"
+    return ByHand(f"printf '{script}' | nsupdate -y {secret}", dig(names, server))
+
 
 DRIVER = DriverSpec(
     "dns",
@@ -27,4 +49,5 @@ DRIVER = DriverSpec(
     ),
     "evac.drivers.dns.driver:DnsDriver",
     answers_are_cached=True,
+    by_hand=MappingProxyType({"shift": _moved_by_hand}),
 )

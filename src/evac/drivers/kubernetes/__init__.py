@@ -1,9 +1,28 @@
 """One workload of one Kubernetes cluster."""
 
+import shlex
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from evac.drivers.capabilities import RunsUnits, Verifies
+from evac.drivers.port import Value
 from evac.drivers.spec import DriverSpec, Need, Setting
+from evac.drivers.typed import NOTHING, ByHand, options
 
 _ALL: tuple[Need, ...] = ("service",)
+
+
+def _scaled_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Value]) -> ByHand:
+    if "name" not in settings:
+        return NOTHING
+    what = f"{str(settings.get('kind', 'Deployment')).lower()}/{settings['name']}"
+    names = {"kubeconfig": "--kubeconfig", "context": "--context", "namespace": "--namespace"}
+    kubectl = ["kubectl", *options(settings, names)]
+    return ByHand(
+        shlex.join([*kubectl, "scale", what, f"--replicas={parameters['replicas']}"]),
+        shlex.join([*kubectl, "rollout", "status", what]) + " ends without an error",
+    )
+
 
 DRIVER = DriverSpec(
     "kubernetes",
@@ -24,4 +43,5 @@ DRIVER = DriverSpec(
     ),
     "evac.drivers.kubernetes.driver:KubernetesDriver",
     extra="k8s",
+    by_hand=MappingProxyType({"scale": _scaled_by_hand}),
 )

@@ -1,9 +1,25 @@
 """PostgreSQL that Patroni leads."""
 
+import shlex
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from evac.drivers.capabilities import Fences, Follows, Promotes, Protects, ReportsRole
+from evac.drivers.port import Value
 from evac.drivers.spec import DriverSpec, Need, Setting
+from evac.drivers.typed import ByHand
 
 _ALL: tuple[Need, ...] = ("store",)
+
+
+def _promoted_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Value]) -> ByHand:
+    scope, name = shlex.quote(str(settings.get("scope", ""))), shlex.quote(str(settings.get("name", "")))
+    patronictl = "patronictl -c /etc/patroni.yml"
+    return ByHand(
+        f"{patronictl} failover {scope} --candidate {name} --force",
+        f"{patronictl} list {scope} shows {name} as Leader",
+    )
+
 
 DRIVER = DriverSpec(
     "patroni",
@@ -28,4 +44,5 @@ DRIVER = DriverSpec(
     proofs=("lease",),
     copies_follow_by_themselves=True,
     agent_may=True,
+    by_hand=MappingProxyType({"promote": _promoted_by_hand}),
 )

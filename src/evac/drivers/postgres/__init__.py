@@ -1,5 +1,9 @@
 """PostgreSQL that no other manager leads."""
 
+import shlex
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from evac.drivers.capabilities import (
     AnswersProbe,
     Fences,
@@ -9,7 +13,18 @@ from evac.drivers.capabilities import (
     ProvesSync,
     ReportsRole,
 )
+from evac.drivers.port import Value
 from evac.drivers.spec import DriverSpec, Setting
+from evac.drivers.typed import ByHand
+
+
+def _promoted_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Value]) -> ByHand:
+    psql = "psql " + shlex.quote(
+        f"host={settings.get('host', '')} port={settings.get('port', 5432)} "
+        f"user={settings.get('user', 'postgres')} dbname={settings.get('dbname', 'postgres')}"
+    )
+    return ByHand(f'{psql} -c "select pg_promote()"', f'{psql} -Atc "select pg_is_in_recovery()" prints f')
+
 
 DRIVER = DriverSpec(
     "postgres",
@@ -62,4 +77,5 @@ DRIVER = DriverSpec(
     fetches_from_copies=True,
     agent_may=True,
     agent_verbs=frozenset({"rejoin"}),
+    by_hand=MappingProxyType({"promote": _promoted_by_hand}),
 )

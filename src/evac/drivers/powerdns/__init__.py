@@ -1,9 +1,28 @@
 """Names between sites, by the API of PowerDNS."""
 
+import shlex
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from evac.drivers.capabilities import RoutesTraffic
+from evac.drivers.port import Value
 from evac.drivers.spec import DriverSpec, Need, Setting
+from evac.drivers.typed import NOTHING, ByHand, addresses, dig
 
 _ALL: tuple[Need, ...] = ("service",)
+
+
+def _moved_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Value]) -> ByHand:
+    names = addresses(settings, str(parameters["to"]))
+    if not names:
+        return NOTHING
+    zone, ttl = str(settings.get("zone", "")).strip("."), str(settings.get("ttl", 60))
+    lines = [
+        shlex.join(["pdnsutil", "replace-rrset", zone, name.removesuffix(f".{zone}"), "A", ttl, address])
+        for name, address in names
+    ]
+    return ByHand("\n".join(lines), dig(names))
+
 
 DRIVER = DriverSpec(
     "powerdns",
@@ -19,4 +38,5 @@ DRIVER = DriverSpec(
     ),
     "evac.drivers.powerdns.driver:PowerDnsDriver",
     answers_are_cached=True,
+    by_hand=MappingProxyType({"shift": _moved_by_hand}),
 )

@@ -1,7 +1,21 @@
 """Redis servers that no other manager leads."""
 
+import shlex
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from evac.drivers.capabilities import AnswersProbe, Follows, Promotes, Protects, ReportsRole
+from evac.drivers.port import Value
 from evac.drivers.spec import DriverSpec, Setting
+from evac.drivers.typed import ByHand
+
+
+def _promoted_by_hand(settings: Mapping[str, Value], parameters: Mapping[str, Value]) -> ByHand:
+    cli = shlex.join(
+        ["redis-cli", "-h", str(settings.get("host", "")), "-p", str(settings.get("port", 6379))]
+    )
+    return ByHand(f"{cli} REPLICAOF NO ONE", f"{cli} ROLE begins with master")
+
 
 DRIVER = DriverSpec(
     "redis",
@@ -17,4 +31,5 @@ DRIVER = DriverSpec(
     extra="redis",
     probe="data",
     agent_may=True,
+    by_hand=MappingProxyType({"promote": _promoted_by_hand}),
 )
