@@ -149,7 +149,7 @@ async def perform(
     tell: Callable[[str], None],
 ) -> list[BackupEvent]:
     """Does a job on each backup of a data set, or on one of them, now and here. Raises InvalidInput for what
-    the estate does not have, NotAllowed while something stands against it, LockHeld, Unavailable.
+    the estate does not have, NotAllowed while something forbids it, LockHeld, Unavailable.
     """
     entries = _asked(estate, job, data_set, copy)
     store, drivers, clock = open_store(url), Drivers(), SystemClock()

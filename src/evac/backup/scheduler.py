@@ -1,9 +1,9 @@
-"""The scheduler of the leader: runs what the timetable says, a bounded number at once, and says what it
+"""The scheduler of the leader: does the jobs of the timetable, a bounded number at once, and reports what it
 missed.
 
-Due work waits while everything is held, a run is open or maintenance stands on its sites; then it is made up
-for once. Of one copy, and of one data set, one thing is done at a time. What is due first goes first; of what
-is due at one moment, the data set that has waited longest. A wall clock that jumps makes a new timetable.
+Jobs wait during a hold, an open run and maintenance of their sites; afterwards each missed job is done once.
+One copy, and one data set, has one job at a time. Jobs that are due earlier go first, and at the same moment
+the data set that has waited longest. A jump of the wall clock makes a new timetable.
 """
 
 from __future__ import annotations

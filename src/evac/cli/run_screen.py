@@ -14,7 +14,7 @@ from evac.views.run_report import run_text
 from evac.views.watch_screen import Recent, watch_screen
 
 STEPS_ASKED: Final = 200
-"""Steps, those first that need a look, of which the screen tells what changed."""
+"""Steps whose changes the screen shows, those first that need a look."""
 _BESIDE_STEPS: Final = 18
 """Lines of the table of steps that are no steps; what does not fit would be cut off."""
 

@@ -18,7 +18,7 @@ from evac.model.scenario import Scenario
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS, UNBOUNDED
 
 NEEDED = 2
-"""Resources of which every service takes something: cpu and memory. Of others, what is not stated is none."""
+"""Resources that every service needs: cpu and memory. Of others, what is not stated is none."""
 
 
 def vague_demand(top: Topology) -> Mapping[int, tuple[tuple[int, str], ...]]:

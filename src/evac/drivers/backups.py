@@ -279,7 +279,7 @@ class BackupDriver(ABC):
                 refuse_older(at, at.read(), order)
             at.write(began)
             again = at.partial.exists()
-            if again:  # whoever filled it is gone: its lock is ours
+            if again:  # the process that filled it is gone: its lock is ours
                 await self._stop(action, at.partial, watch)
                 await asyncio.to_thread(shutil.rmtree, at.partial)
             at.partial.mkdir(mode=0o700)

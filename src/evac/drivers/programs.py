@@ -130,7 +130,7 @@ def _identity(account: pwd.struct_passwd | None) -> dict[str, Any]:
 
 async def _exit_code(process: asyncio.subprocess.Process, full: asyncio.Event) -> int | None:
     """The exit status as soon as there is one, or None once too much was written. `Process.wait` also waits
-    for whoever holds the output.
+    for other processes that hold the output.
     """
     pause = 0.001
     while process.returncode is None and not full.is_set():

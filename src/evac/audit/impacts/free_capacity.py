@@ -83,8 +83,7 @@ class Headroom:
     free: IntColumn
     """(R, G)"""
     vague: BoolColumn
-    """(P, R) pools of which it is not known what is free: the capacity, or what runs there takes, nobody
-    knows."""
+    """(P, R) pools whose free amount is unknown: their capacity, or what runs there takes, is not known."""
     beside: BoolColumn
     """(sites,) where bare servers are left out for that reason."""
     count: IntColumn
@@ -294,7 +293,7 @@ def pool_quota(top: Topology, number: int) -> list[int]:
 
 
 def vague_pools(top: Topology) -> BoolColumn:
-    """(pools, R) declared pools of which nobody knows how much of a resource is free."""
+    """(pools, R) declared pools whose free amount of a resource is unknown."""
     estate, demand = top.estate, vague_demand(top)
     totals = [pool_capacity(top, number) for number in range(len(estate.pools))]
     found = np.array([[one is None for one in total] for total in totals], np.bool_)

@@ -1,4 +1,4 @@
-"""EV145: data of which nobody has decided what its backups have to be."""
+"""EV145: data without a decision about its backups."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
         self, action: Action, labels: Sequence[str], watch: Stopwatch, whole_log: bool = False
     ) -> list[str]:
         """What is wrong with these sets. whole_log: they are all there are, and the whole archive is checked.
-        Raises `Permanent` for a set of which no file was checked.
+        Raises `Permanent` if no file of the set was checked.
         """
         named = () if whole_log else (f"--set={labels[0]}",)
         argv = ("--output=text", "--verbose", *named, "verify")

@@ -282,7 +282,7 @@ def follow_actions(ground: Ground, step: Step) -> tuple[tuple[str, Action], ...]
     new = ground.candidates.get(step.target, "")
     target = _first(ground, store.id, new, Promotes)
     if target is None or kind_of(step.kind).restores:
-        return ()  # what follows a restored primary is copied from it anew, by a person
+        return ()  # a person copies the other members from a restored primary
     others = [
         end for end in followers(ground, store, new) if not DRIVERS[end.driver].copies_follow_by_themselves
     ]

@@ -48,7 +48,7 @@ class Surroundings:
 def look_around(folder: Path, contexts: Sequence[str] = ()) -> Surroundings:
     """Sources in a folder and the folders below it, in the order of their paths.
 
-    contexts: those of kubectl, of which hints are made.
+    contexts: those of kubectl, for hints.
     """
     found: dict[str, tuple[str, Sign]] = {}
     hints = []
