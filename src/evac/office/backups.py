@@ -13,6 +13,8 @@ from evac.model.errors import Corrupt, Unavailable
 from evac.store.port import Store
 
 HOUR_MS: Final = 3_600_000
+READ_MS: Final = 10_000
+"""So long the store is not asked again: a thousand data sets have a thousand entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,17 @@ NO_BACKUPS: Final = BackupsSeen()
 
 
 class BackupsReader:
-    """Reads them; what cannot be read leaves what was read before."""
+    """Reads them, once in a while; what cannot be read leaves what was read before."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._evidence, self._clock = Evidence(store), clock
-        self._last = NO_BACKUPS
+        self._last, self._read_ms = NO_BACKUPS, -READ_MS
 
     async def read(self) -> BackupsSeen:
+        now_ms = self._clock.monotonic_ms()
+        if now_ms - self._read_ms < READ_MS:
+            return self._last
+        self._read_ms = now_ms
         with contextlib.suppress(Corrupt, Unavailable):
             facts = await self._evidence.facts()
             at_ms = self._clock.now_ms() // HOUR_MS * HOUR_MS

@@ -41,7 +41,8 @@ def test_nothing_known_is_worked_out_once_and_what_is_known_by_the_hour() -> Non
         assert await reader.read() == NO_BACKUPS
         event = BackupEvent("listed", 5, "files", "muc", seen=CopySeen("files", "muc", 5, 1, 4, 2, 1, True))
         await Evidence(store).add(event)
-        known = await reader.read()
+        assert await reader.read() == NO_BACKUPS, "the store is not asked again within seconds"
+        known = await BackupsReader(store, SystemClock()).read()
         assert known.facts.copies
         assert known.at_ms is not None
         assert known.at_ms % 3_600_000 == 0
