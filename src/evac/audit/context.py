@@ -349,6 +349,8 @@ class Rule:
     check: Callable[[Context], Iterable[Finding]]
     per_loss: bool = True
     """It asks what a loss does, so pairs of losses are asked too."""
+    alerts: bool = False
+    """Of backups: its warnings alert like errors once evac itself watches backups."""
 
     def finding(
         self,

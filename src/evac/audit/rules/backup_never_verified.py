@@ -54,9 +54,5 @@ def _asked(copy: CopyState, policy: BackupPolicy) -> bool:
 
 
 RULE = Rule(
-    "backup-never-verified",
-    "EV126",
-    "A backup was never verified",
-    check,
-    per_loss=False,
+    "backup-never-verified", "EV126", "A backup was never verified", check, per_loss=False, alerts=True
 )

@@ -26,4 +26,4 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
 
-RULE = Rule("backup-rpo-missed", "EV140", "The newest backup is too old", check, per_loss=False)
+RULE = Rule("backup-rpo-missed", "EV140", "The newest backup is too old", check, per_loss=False, alerts=True)

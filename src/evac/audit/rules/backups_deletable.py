@@ -33,4 +33,6 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
 
-RULE = Rule("backups-deletable", "EV143", "The source can delete its backups", check, per_loss=False)
+RULE = Rule(
+    "backups-deletable", "EV143", "The source can delete its backups", check, per_loss=False, alerts=True
+)

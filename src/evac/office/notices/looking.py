@@ -112,17 +112,13 @@ def _reckon(
         return error.code, error.message, error.hint
 
 
-ALERTED: Final = frozenset({"EV126", "EV140", "EV143"})
-"""Warnings about backups that alert once evac watches backups: a proof that is too old, a missed rpo, and
-credentials of the source that can delete every copy.
-"""
-
-
 def reckoned(report: Any, watches_backups: bool = False) -> AlertFacts:
     """What notices need of an audit."""
     impacts = report.impacts
     estate, index, per_site = impacts.estate, impacts.graph.index, impacts.presence.per_site
-    alerted = ALERTED if watches_backups else ()
+    from evac.audit.rules import RULES
+
+    alerted = {rule.code for rule in RULES if rule.alerts and watches_backups}
     grave = (one for one in report.findings if one.severity == "error" or one.code in alerted)
     errors = [(one.fingerprint, one.code, one.message, one.fix) for one in grave]
     names = sorted({name for filled in estate.tools.values() for name in filled if name in index})
