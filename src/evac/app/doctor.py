@@ -61,6 +61,14 @@ class Answer:
     """What it is now, in words."""
 
 
+NOT_ASKED: Final = Answer(
+    object,
+    "not-asked",
+    "the endpoint has no question by which it could show that it works",
+    "try it: evac driver test ESTATE ENDPOINT --act VERB",
+)
+
+
 async def ask(
     estate: Estate, endpoint: Endpoint, drivers: Drivers, within_s: float = ASK_S
 ) -> tuple[Answer, ...]:
@@ -178,9 +186,11 @@ class _Asked:
         return found
 
     def answer(self, endpoint: Endpoint, *capabilities: type) -> Answer:
-        """The first answer to one of these questions that shows a problem, else the first."""
+        """The first answer to one of these questions that shows a problem, else the first. What was not asked
+        is not known to work.
+        """
         mine = [a for a in self.answers[endpoint.id] if a.capability in capabilities]
-        return next((a for a in mine if a.code), mine[0] if mine else Answer(object))
+        return next((a for a in mine if a.code), mine[0] if mine else NOT_ASKED)
 
 
 def _ability(

@@ -153,6 +153,8 @@ class DriverSpec:
     agent_verbs: frozenset[Verb] = frozenset()
     """What is done by the agent of the site, on the machine of the data, and cannot be done from afar."""
 
+    only_with: Mapping[type, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Capability -> the setting without which an endpoint does not have it."""
     by_hand: Mapping[Verb, Callable[[Mapping[str, Value], Mapping[str, Value]], ByHand]] = field(
         default_factory=lambda: MappingProxyType({})
     )
@@ -169,7 +171,10 @@ class DriverSpec:
         named = settings.get(DOES, ())
         does = frozenset(named if isinstance(named, tuple) else (str(named),))
         return any(
-            one in self.capabilities and (not does or ABOUT[one].verbs <= does) for one in capabilities
+            one in self.capabilities
+            and (not does or ABOUT[one].verbs <= does)
+            and (one not in self.only_with or self.only_with[one] in settings)
+            for one in capabilities
         )
 
     def serves(self, subject: Subject, settings: Mapping[str, Value]) -> tuple[type, ...]:

@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
+from evac.app.doctor import _Asked
 from evac.cli import console
 from evac.cli.main import run
+from evac.derive.domains import topology
+from evac.drivers.capabilities import ReportsRole
+from evac.model.estate import Endpoint, Estate
 from tests.contract.adapters.command import script
 from tests.contract.ports import free_port
 
@@ -191,3 +195,24 @@ def test_a_backup_with_a_place_is_restored_by_evac_while_its_tool_answers(
     (ability,) = found["subjects"][0]["abilities"]
     assert (ability["what"], ability["verdict"]) == ("restore its backup at muc", verdict)
     assert ability["endpoint"] == "o-kept"
+
+
+def test_a_backup_that_no_program_restores_is_work_for_people(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = script(tmp_path, "list", """echo '{"repository": "shed", "copies": []}'""")
+    (tmp_path / "estate.yaml").write_text(
+        "evac: 1\nname: acme\nsites: {fra: {}, muc: {}}\nstores:\n"
+        "  o: {engine: e, members: [{at: fra, mode: primary}], "
+        "backups: [{at: muc, age: 1 h, restore: 100 Mbit/s, endpoint: o-kept}]}\n"
+        "endpoints:\n  o-kept: {for: o, at: muc, driver: backup_command, settings: "
+        f"{{list_argv: [{program}], place: {tmp_path}/place}}}}\n"
+    )
+    _, found = asked(tmp_path, capsys, "doctor", str(tmp_path))
+    assert found["subjects"][0]["verdict"] == "by hand"
+
+
+def test_what_was_not_asked_is_not_known_to_work() -> None:
+    end = Endpoint("e", "o", "fra", "noop", {})
+    nothing_said = _Asked(topology(Estate("acme")), {"e": ()}, frozenset())
+    assert nothing_said.answer(end, ReportsRole).code == "not-asked"

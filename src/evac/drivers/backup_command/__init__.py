@@ -1,5 +1,7 @@
 """Backups by programs of the company, which answer in JSON."""
 
+from types import MappingProxyType
+
 from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.spec import DriverSpec, Setting
 
@@ -24,4 +26,5 @@ DRIVER = DriverSpec(
     ),
     "evac.drivers.backup_command.driver:BackupCommandDriver",
     agent_verbs=frozenset({"restore"}),
+    only_with=MappingProxyType({RestoresData: "restore_argv"}),
 )

@@ -226,7 +226,7 @@ def _restore(ground: Ground, step: Step) -> tuple[Action, ...]:
 def restorer(store: Store, backup_at: str, ends: Sequence[Endpoint]) -> Endpoint | None:
     """Of the endpoints at a site, the one that restores the backup there for use; None if people do."""
     named = {one.endpoint for one in store.backups if one.at == backup_at and one.endpoint}
-    able = (end for end in ends if can(end.driver, RestoresData) and end.settings.get("place"))
+    able = (e for e in ends if offers(e.driver, e.settings, RestoresData) and e.settings.get("place"))
     return next((end for end in able if not named or end.id in named), None)
 
 
