@@ -44,7 +44,9 @@ def test_every_request_that_is_offered_is_taken(seed: int, steps: int) -> None:
         for i, step in enumerate(world.view.steps):
             for verb in step_verbs(world.view, i):
                 request = Request(f"r{turn}", verb, "kim", "seen", step=step.id, at_ms=world.now_ms)  # type: ignore[arg-type]
-                offered.append(event_of(world.view, request, world.now_ms, TERMS))
+                event = event_of(world.view, request, world.now_ms, TERMS)
+                assert (event.step, event.data["who"]) == (step.id, "kim")
+                offered.append(event)
         if offered and (not went_on or rng.random() < 0.3):
             world.put(rng.choice(offered))
         elif not went_on:

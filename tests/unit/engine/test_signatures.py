@@ -16,6 +16,8 @@ def test_a_listed_person_signs_and_is_believed(tmp_path: Path) -> None:
     policy = RunPolicy(approvers=(Approver("kim", new_key(tmp_path / "kim")),))
     signature = sign(APPROVAL, read_key(tmp_path / "kim"))
     check(APPROVAL, signature, policy)
+    with pytest.raises(NotAllowed):
+        check(APPROVAL, "", policy)
 
 
 @pytest.mark.parametrize(

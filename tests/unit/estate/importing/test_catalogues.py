@@ -146,4 +146,6 @@ def test_altered_sources_of_every_kind_never_end_in_a_traceback(
         text[at] = data.draw(st.sampled_from(SIGNS))
     source = tmp_path / data.draw(st.sampled_from(["source.json", "source.csv"]))
     source.write_text("".join(text))
-    read_source(kind, source, Problems(), Options())
+    problems = Problems()
+    read_source(kind, source, problems, Options())
+    assert all(one.code and one.message for one in problems.all())

@@ -261,4 +261,6 @@ def test_altered_dumps_never_end_in_a_traceback(tmp_path: Path, data: st.DataObj
         )
     source = tmp_path / "dump.json"
     source.write_text("".join(text))
-    read(source, Problems(), Options())
+    problems = Problems()
+    read(source, problems, Options())
+    assert all(one.code and one.message for one in problems.all())
