@@ -28,7 +28,7 @@ def doctor(estate: Path, policy: Path | None, output: str) -> int:
     """Ask every endpoint whether it can do what plans will ask, and show who does what after a loss.
 
     Nothing is changed. For each service and store: automatic, by hand, or nobody. Exit 3: an endpoint cannot
-    do what it is for, or there is something that nobody can do. The BMCs of servers are asked by
+    do what it is for, or something cannot be done at all. The BMCs of servers are asked by
     evac observe --power; what this machine needs for the lab is shown by evac lab doctor.
     """
     from evac.views.doctor_view import diagnosis_json, diagnosis_text

@@ -12,7 +12,7 @@ from evac.model.backup import DataVerdict
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error: the backup survives, and nobody can restore it."""
+    """Error: the backup survives, but it cannot be restored."""
     for verdict in context.data:
         if verdict.state == "waived":
             continue

@@ -159,7 +159,7 @@ def paged(row: type[Any]) -> type[BaseModel]:
 _WORDS: Final = {
     400: "The body is no JSON.",
     304: "Not changed since the `ETag` in `If-None-Match`.",
-    401: "Nobody is logged in.",
+    401: "No one is logged in.",
     403: "This role may not, or policy does not let it.",
     404: "There is no such thing.",
     409: "The state of the world does not allow it.",
