@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, TypeVar
 import click
 
 from evac.cli import completion, console
-from evac.drivers.process.client import ALLOWED, CA, CERT, KEY, PLAIN
+from evac.drivers.process import ALLOWED, CA, CERT, KEY, PLAIN
 from evac.net.secrets import HEAD_KEY, ROOM_KEY
 
 SEED_MAX: Final = 2**32 - 1

@@ -23,7 +23,7 @@ COMMANDS: Final = {
     "example": ("evac.cli.estate_command:example", "Write an example estate."),
     "init": ("evac.cli.init_command:init", "Make an estate from what is in a folder, and audit it."),
     "import": (
-        "evac.cli.estate_command:import_",
+        "evac.cli.import_command:import_",
         "Import an estate from an inventory, Kubernetes or Compose.",
     ),
     "check": ("evac.cli.estate_command:check", "Check estate files and list missing facts."),
