@@ -242,8 +242,8 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
             )
             names = (name for name in listed if _SEGMENT.fullmatch(name)) if isinstance(listed, dict) else ()
             for name in sorted(names, reverse=True)[:SEGMENTS_MOST]:
-                argv = (*_where(action), "repo-get", f"{folder}/{name}")
-                got = await tool.run(*argv, timeout_s=watch.left_s, most=SEGMENT_BYTES)
+                get = (*_where(action), "repo-get", f"{folder}/{name}")
+                got = await tool.run(*get, timeout_s=watch.left_s, most=SEGMENT_BYTES)
                 if (end := await last_commit(name, got.raw, action.settings, watch)) is not None:
                     return end
         words = "the newest segments of the archived log hold no transaction"
