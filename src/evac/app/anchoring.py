@@ -43,7 +43,6 @@ from evac.net.secrets import Secret, resolve
 from evac.net.tls import client_context
 from evac.notices import values as notices
 from evac.store.anchors import Anchor
-from evac.store.etcd import EtcdStore
 from evac.store.journal import head_of, read
 from evac.store.port import Lease, Store
 from evac.store.sealed import SealedStore
@@ -160,6 +159,8 @@ class StrangeEntryChore:
 
 def strange_entries(store: Store) -> dict[str, int]:
     """Keys that were passed over because they were not written by this installation, with their revision."""
+    from evac.store.etcd import EtcdStore  # a store in a file does without the library for HTTP
+
     if isinstance(store, SealedStore):
         return {**strange_entries(store.inner), **store.unsealed}
     return dict(store.foreign) if isinstance(store, EtcdStore) else {}

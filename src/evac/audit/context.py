@@ -367,8 +367,12 @@ class Rule:
         losses: Sequence[int] = (),
         chain: tuple[str, ...] = (),
         paths: Sequence[str] = (),
+        roots: Sequence[str] = (),
     ) -> Finding:
-        """`losses`: numbers, worst first; `paths`: fact paths to change, the first known one is shown."""
+        """`losses`: numbers, worst first; `paths`: fact paths of the subject, the first known one is shown;
+        `roots`: where the cause is elsewhere, its fact paths: the one to change first, the thing itself last.
+        """
+        roots = tuple(roots or paths)
         return Finding(
             rule=self.id,
             code=self.code,
@@ -382,6 +386,9 @@ class Rule:
             path=paths[0] if paths else "",
             paths=tuple(paths),
             place=context.estate.place(*paths),
+            root=roots[-1] if roots else "",
+            key=roots[0] if roots else "",
+            key_place=context.estate.place(*roots),
         )
 
 
@@ -440,6 +447,14 @@ def _why_hit(context: Context, service: int, number: int) -> Reason:
 def _stores(context: Context, family: str) -> tuple[str, ...]:
     stores = context.estate.stores
     return tuple(stores[store].id for store in context.impacts.graph.family_stores[family])
+
+
+def root_paths(context: Context, name: str) -> tuple[str, ...]:
+    """Fact paths of a service, or of the first store of a family: where it runs, then the thing itself."""
+    if name in context.impacts.graph.index:
+        return (f"services/{name}/replicas", f"services/{name}")
+    store = _stores(context, name)[0]
+    return (f"stores/{store}/members", f"stores/{store}")
 
 
 def why_degraded(context: Context, service: int, number: int) -> Chain:

@@ -50,6 +50,12 @@ class Finding:
     paths: tuple[str, ...] = ()
     place: Place = NOWHERE
     """Where the first of these facts that is known is written."""
+    root: str = ""
+    """Path of the service, store or other thing to change. Findings with the same root go together."""
+    key: str = ""
+    """The fact path to change there."""
+    key_place: Place = NOWHERE
+    """Where that is written."""
 
     @property
     def scenario(self) -> str:

@@ -12,6 +12,7 @@ import click
 from evac.cli import console
 from evac.cli.console import emit, say, screen, write_whole
 from evac.cli.options import (
+    ESTATE,
     file_option,
     output_option,
     plan_argument,
@@ -172,7 +173,7 @@ def reopen(incident: str, reason: str, who: str | None, where: Where, quiet: boo
 
 
 @incident.command(name="status-page")
-@click.argument("estate", type=click.Path(path_type=Path), required=False)
+@click.argument("estate", type=ESTATE, required=False)
 @click.option(
     "-o",
     "--out",

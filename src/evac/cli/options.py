@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import click
 
-from evac.drivers.process.client import ALLOWED, CA, CERT, KEY, PLAIN
+from evac.cli import completion, console
+from evac.drivers.process import ALLOWED, CA, CERT, KEY, PLAIN
 from evac.net.secrets import HEAD_KEY, ROOM_KEY
 
 SEED_MAX: Final = 2**32 - 1
@@ -62,8 +63,23 @@ class Length(click.ParamType[int]):
         return found
 
 
-estate_argument = click.argument("estate", type=click.Path(path_type=Path))
-plan_argument = click.argument("plan", type=click.Path(path_type=Path))
+class Named(click.Path):
+    """A path that the next command is told with: `placeholder` stands for it where a line says `next:`."""
+
+    def __init__(self, placeholder: str, **given: Any) -> None:
+        super().__init__(path_type=Path, **given)
+        self._placeholder = placeholder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        console.remember_path(self._placeholder, str(path))
+        return path
+
+
+ESTATE: Final = Named("ESTATE")
+PLAN: Final = Named("PLAN")
+estate_argument = click.argument("estate", type=ESTATE)
+plan_argument = click.argument("plan", type=PLAN, shell_complete=completion.plans)
 
 
 def as_of_option(command: Command) -> Command:

@@ -24,7 +24,7 @@ from evac.cli import console
 from evac.cli.bundle_command import SITE as BUNDLE_SITE
 from evac.cli.bundle_command import BundleAsked, bundle_options, open_bundle
 from evac.cli.console import say
-from evac.cli.options import Length, agent_options, as_of_option, signing_options, store_option
+from evac.cli.options import ESTATE, Length, agent_options, as_of_option, signing_options, store_option
 from evac.model.errors import InvalidInput
 from evac.views.words import listed
 
@@ -142,7 +142,7 @@ def status_options(command: Command) -> Command:
 
 
 @click.command()
-@click.argument("estate", type=click.Path(path_type=Path), required=False)
+@click.argument("estate", type=ESTATE, required=False)
 @click.option("--site", help="The site of this controller.  [required]")
 @click.option(
     "--policy",

@@ -4,6 +4,7 @@ start; and what changed between two plans.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -175,7 +176,9 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
     _sensitivity(page, plan)
     _unknown(page, plan)
     page.line()
-    where = saved_as or "PLAN"
+    where = shlex.quote(saved_as or "plan.json")
+    if not saved_as:
+        page.line(f"next: run this again with -o {where} to save the plan", "dim")
     page.line(f"next: evac verify {where} ESTATE, then evac simulate {where} ESTATE", "dim")
     return page.text()
 

@@ -16,16 +16,16 @@ from datetime import date
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as _checked
+from typing import TYPE_CHECKING, Any, Final
 
 from evac.model.canonical import fields_in_order, keys_in_order, written
 from evac.model.errors import InvalidInput, PlanError
 from evac.model.instance import LeftOff
 from evac.model.plan import Outcome, Plan, Step
 from evac.steps.registry import PLANNED
+
+if TYPE_CHECKING:  # it takes a fifth of a second to load: only what reads a plan does
+    from pydantic import TypeAdapter, ValidationError
 
 SCHEMA_VERSION: Final = 1
 SIZE_LIMIT_BYTES: Final = 512 * 2**20
@@ -176,6 +176,8 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
     it, or read it in full before; what says the same thing twice, which takes half of the time, is not looked
     for again.
     """
+    from pydantic import ValidationError
+
     document = _document(data, name, own)
     if document.get("kind") != "evac-plan":
         raise PlanError("plan-format", f"{name} is no evac plan", _FIRST)
@@ -367,8 +369,11 @@ def _problems(name: str, error: ValidationError) -> str:
 
 @lru_cache(maxsize=1)
 def _adapter() -> TypeAdapter[Plan]:
-    """Strangers among the keys are refused: a plan says nothing that evac does not read."""
-    checked: type[Plan] = _checked(Plan, frozen=True, config=ConfigDict(extra="forbid"))  # type: ignore[assignment]
+    """Unknown keys are refused: a plan says nothing that evac does not read."""
+    from pydantic import ConfigDict, TypeAdapter
+    from pydantic.dataclasses import dataclass as as_checked
+
+    checked: type[Plan] = as_checked(Plan, frozen=True, config=ConfigDict(extra="forbid"))  # type: ignore[assignment]
     return TypeAdapter(checked)
 
 
