@@ -188,7 +188,10 @@ def scenario_of(estate: Estate, question: Question) -> Scenario:
     if question.deadline_ms is not None and kind != "evacuate":
         raise InvalidInput("plan-deadline", "--deadline belongs to --evacuate", "leave it out")
     top = topology(estate)
-    resolve_each(top, domains)
+    found = resolve_each(top, domains)
+    if kind != "lose" and any(domain.kind == "provider" for domain in found):
+        hint = "plan for its loss: evac plan ESTATE --lose provider:NAME"
+        raise InvalidInput("plan-provider", "a provider can only be lost: nothing of ours runs there", hint)
     deadline = question.deadline_ms
     if kind == "evacuate" and deadline is None:
         deadline = estate.horizon_ms
