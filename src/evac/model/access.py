@@ -247,7 +247,7 @@ class AccessRecord:
     at_ms: int
     kind: str
     """`sign-in`, `sign-in-refused`, `sign-out`, `logins-ended`, `asked`, `refused`, `break-glass`,
-    `access-file` or `clock-jump`."""
+    `access-file`, `clock-jump`, `log-chapter` or `log-deleted`."""
     who: str = ""
     proof: str = ""
     """How the person was proven, with the `acr` where there is one."""
