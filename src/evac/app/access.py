@@ -137,6 +137,8 @@ def _proofs(one: Person) -> list[str]:
         found.append("password and code" if one.totp else "password")
     if one.subject:
         found.append(f"subject {one.subject} at the identity provider")
+    if one.certificate:
+        found.append("client certificate")
     if one.key:
         found.append("signature, break-glass credential")
     return found or ["nothing: cannot sign in"]

@@ -84,7 +84,9 @@ def test_what_policy_does_not_keep_is_deleted_and_the_chain_says_so() -> None:
         assert 60 * DAY_MS <= world.now_ms - oldest <= 92 * DAY_MS + DAY_MS
         deleted = [one.what for one in found if one.kind == "log-deleted"]
         named = [words.split(":")[0] for words in deleted]
-        assert named == [f"deleted access-2026-0{month}" for month in (2, 3, 4)], "the record of January is gone, too"
+        assert named == [f"deleted access-2026-0{month}" for month in (2, 3, 4)], (
+            "the record of January is gone, too"
+        )
 
     played(story, keep_days=60)
 
