@@ -133,11 +133,11 @@ async def verify_chapters(store: Store, anchors: Iterable[Anchor]) -> tuple[list
         heads.append(head)
         try:
             async for number, record in records_after(store, stream, 0, 2**53):
-                told = orjson.loads(record)
-                if number == 1 and LINK in told:
-                    links[stream] = Anchor(**told[LINK])
-                if DELETED in told:
-                    gone.add(Anchor(**told[DELETED]))
+                row = orjson.loads(record)
+                if number == 1 and LINK in row:
+                    links[stream] = Anchor(**row[LINK])
+                if DELETED in row:
+                    gone.add(Anchor(**row[DELETED]))
         except (Corrupt, ValueError, TypeError):
             continue  # the chain says it
     problems += _unlinked(heads, links, gone)
@@ -169,5 +169,5 @@ def _unlinked(heads: list[Anchor], links: Mapping[str, Anchor], gone: set[Anchor
 
 def linked_to(record: bytes) -> Anchor | None:
     """The head of the chapter before, of the first record of one. Raises ValueError, TypeError."""
-    told = orjson.loads(record)
-    return Anchor(**told[LINK]) if LINK in told else None
+    row = orjson.loads(record)
+    return Anchor(**row[LINK]) if LINK in row else None
