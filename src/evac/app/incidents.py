@@ -46,6 +46,7 @@ from evac.incident.services import Fate, Walk
 from evac.incident.timeline import Telling, timeline
 from evac.model.errors import Corrupt, EvacError, InvalidInput, RunError
 from evac.model.plan import Plan
+from evac.model.wall_clock import wall_clock_here
 from evac.run.values import Event
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
@@ -268,7 +269,10 @@ async def published(store: Store) -> list[tuple[str, int, str, str]]:
         with contextlib.suppress(InvalidInput, orjson.JSONDecodeError):
             note = from_data(incident, id, orjson.loads(entry.value))
             if note.kind == "update":
-                found.append((f"{incident}/{id}", note.at_ms, note.name, note.text))
+                text = note.text
+                if note.due_ms:
+                    text += f"\n\nNext update by {wall_clock_here().both(note.due_ms, note.at_ms)}."
+                found.append((f"{incident}/{id}", note.at_ms, note.name, text))
     return found
 
 
