@@ -46,7 +46,6 @@ from evac.incident.services import Fate, Walk
 from evac.incident.timeline import Telling, timeline
 from evac.model.errors import Corrupt, EvacError, InvalidInput, RunError
 from evac.model.plan import Plan
-from evac.model.wall_clock import wall_clock_here
 from evac.run.values import Event
 from evac.run.view import RunView
 from evac.store.anchors import Anchor
@@ -54,6 +53,7 @@ from evac.store.journal import read
 from evac.store.port import Change, Compare, Put, Store, entries
 from evac.views import incident_view as views
 from evac.views.sheet import Sheet, sheet_markdown, sheet_page
+from evac.views.words import wall_clock_here
 
 KEPT: Final = 4
 

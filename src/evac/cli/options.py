@@ -18,8 +18,8 @@ import click
 
 from evac.cli import completion, console
 from evac.drivers.process import ALLOWED, CA, CERT, KEY, PLAIN
-from evac.model.wall_clock import ZONE, wall_clock_here
 from evac.net.secrets import HEAD_KEY, ROOM_KEY
+from evac.views.words import ZONE, wall_clock_here
 
 SEED_MAX: Final = 2**32 - 1
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -34,8 +34,7 @@ from evac.cli.options import (
     time_zone_option,
 )
 from evac.model.errors import InvalidInput
-from evac.model.wall_clock import ZONE
-from evac.views.words import listed
+from evac.views.words import ZONE, listed
 
 if TYPE_CHECKING:
     from evac.app.controlling import Composed, Setting

@@ -93,6 +93,10 @@ class CopyReport:
     """Digest of the content, where the tool keeps one: equal in a true copy."""
     failed: bool = False
     """The tool itself says that something went wrong, whatever it ended with."""
+    consistent_at: int | None = None
+    """Of a copy that is recovered with the log after it, the earliest moment that it can be recovered to;
+    None for one that is restored as it was taken.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
-from typing import Final
 from zoneinfo import ZoneInfo
 
 from evac.model.errors import InvalidInput
-
-ZONE: Final = "EVAC_TIME_ZONE"
-"""Environment variable with the name of the zone, like Asia/Seoul."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +73,6 @@ def wall_clock(name: str) -> WallClock:
         return WallClock(name, ZoneInfo(name))
     except (OSError, ValueError, KeyError) as error:  # a zone that is not found is a KeyError
         raise _unknown(name) from error
-
-
-def wall_clock_here() -> WallClock:
-    """As the environment of this process names it. Raises InvalidInput."""
-    return wall_clock(os.environ.get(ZONE, ""))
 
 
 def _unknown(name: str) -> InvalidInput:

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 
-from evac.model.wall_clock import wall_clock_here
 from evac.views.impact import Downtime, Impact, Line
-from evac.views.words import people
+from evac.views.words import people, wall_clock_here
 
 WIDE: Final = 1120
 NARROW: Final = 358

@@ -7,8 +7,7 @@ from typing import Any
 
 from evac.model.observation import LeavingSite
 from evac.model.situation import Away, Cause, LostNow, Rivals, Situation, StoreAway
-from evac.model.wall_clock import wall_clock_here
-from evac.views.words import listed, moment, people, plural
+from evac.views.words import listed, moment, people, plural, wall_clock_here
 
 
 def when(at_ms: int, now_ms: int) -> str:

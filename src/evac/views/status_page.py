@@ -15,10 +15,10 @@ from xml.sax.saxutils import escape
 from markupsafe import Markup
 
 from evac.incident.components import DAYS, Component, Day, PublicIncident, StatusPage, Update, listed
-from evac.model.wall_clock import WallClock, wall_clock_here
+from evac.model.wall_clock import WallClock
 from evac.views import rendered
 from evac.views.sheet import utc
-from evac.views.words import duration, plural
+from evac.views.words import duration, plural, wall_clock_here
 
 ITEMS_MOST: Final = 200
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")

@@ -10,7 +10,6 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from evac.model.wall_clock import wall_clock_here
 from evac.run.forecast import Forecast, forecast
 from evac.run.values import ENDED
 from evac.run.view import RunView
@@ -31,7 +30,7 @@ from evac.run.waits import (
     WaitKind,
 )
 from evac.steps.registry import kind_of
-from evac.views.words import duration, listed, moment, number, plural
+from evac.views.words import duration, listed, moment, number, plural, wall_clock_here
 
 AGAIN_MS: Final = 10_000
 """A forecast of a large run takes a second: it is made anew after so long."""

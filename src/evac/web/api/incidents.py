@@ -22,13 +22,12 @@ from evac.incident.records import NAME_MOST, TEXT_MOST, ComponentState, Entry, N
 from evac.incident.regulator import FACTS, Basics, Duty, basics, duties
 from evac.incident.runbook import Runbook
 from evac.model.errors import EvacError, InvalidInput, RunError, Unavailable
-from evac.model.wall_clock import wall_clock_here
 from evac.office.incidents import IncidentFile, IncidentShort, felt
 from evac.office.requests import Answer, Asked, NoteTold, body_digest
 from evac.views import incident_view as views
 from evac.views.runbook_page import runbook_page
 from evac.views.sheet import Sheet, sheet_markdown, sheet_page
-from evac.views.words import listed
+from evac.views.words import listed, wall_clock_here
 from evac.web.access.port import Actor, need
 from evac.web.api.requests import answer_of
 from evac.web.api.shapes import LIMIT, After, AfterNumber, Digest, IdempotencyKey, Limit, answers, paged

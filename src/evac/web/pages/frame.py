@@ -24,9 +24,9 @@ from markupsafe import Markup
 from evac import __version__
 from evac.model.access import Role
 from evac.model.errors import EvacError, InvalidInput
-from evac.model.wall_clock import WallClock, wall_clock_here
+from evac.model.wall_clock import WallClock
 from evac.office.values import HoldSeen
-from evac.views.words import duration, number, people, plural, spelled
+from evac.views.words import duration, number, people, plural, spelled, wall_clock_here
 from evac.web.access.guarding import path_within
 from evac.web.access.port import need
 from evac.web.problems import HINTS_FOR_PROGRAMS

@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 from evac.incident.timeline import told
 from evac.model.plan import Outcome
-from evac.model.wall_clock import wall_clock_here
 from evac.office.values import RunShort
 from evac.run.values import CORRUPT, ENDED, Event
 from evac.run.view import RunView
@@ -28,7 +27,7 @@ from evac.views.impact import Impact
 from evac.views.plan_view import GONE
 from evac.views.run_report import STYLE_OF, limit_words
 from evac.views.wait_words import WaitRow, urgency
-from evac.views.words import duration, listed, moment_ms, number, people, plural
+from evac.views.words import duration, listed, moment_ms, number, people, plural, wall_clock_here
 from evac.web.pages.projection import TOLERANCE_MS, Projection, Shown
 from evac.web.pages.run_charts import charts, curves, impact, words_of
 
