@@ -63,6 +63,8 @@ def _missing(context: Context) -> dict[str, list[str]]:
     for service, starts, counted_ones in zip(
         services, started.tolist(), impacts.presence.counted.tolist(), strict=True
     ):
+        if service.external:
+            continue
         if not counted_ones:
             found["replicas"].append(service.id)
         if service.rto_ms is None:

@@ -338,7 +338,7 @@ def _stores(plan: Plan) -> list[tuple[str, str, str, str, str]]:
             lost, state, rank = "all of it", "error", 0
         elif s.loss_ms:
             lost, state, rank = duration(s.loss_ms), "warning", 2
-        where = plan_charts.place_words(s)
+        where = plan_charts.place_words(s, plan)
         rows.append(((rank, -(s.loss_ms or 0), s.store), (s.store, where, back, lost, state)))
     return [row for _, row in sorted(rows)][:STORES]
 

@@ -71,7 +71,7 @@ def _words(row: CapacityOf) -> dict[str, str]:
 
 
 OPEN_KINDS: Final = ("site", "hall")
-ORDER: Final = ("site", "hall", "feed", "group", "rack")
+ORDER: Final = ("site", "hall", "feed", "group", "provider", "rack")
 TICKS_MOST: Final = 60
 """Boxes of one kind; more are found by name."""
 FOUND_MOST: Final = 60
