@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evac.cli import console
+from evac.cli import completion, console
 from evac.cli.console import emit, say
 from evac.cli.options import output_option
 from evac.cli.target import Where, where_options
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", metavar="[RUN]", required=False)
+@click.argument("run", metavar="[RUN]", required=False, shell_complete=completion.runs)
 @where_options
 @click.option(
     "--estate", type=click.Path(), help="Also compare with the journal heads that this estate's agents keep."
