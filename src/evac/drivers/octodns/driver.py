@@ -29,7 +29,7 @@ _WORKERS_MOST: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Zone:
+class _ProviderZone:
     config: str
     provider: str
     names: Names
@@ -43,7 +43,7 @@ class _Zone:
         return f"{TOKEN_NAME}.{self.names.zone}"
 
 
-class OctoDnsDriver(ZoneDriver[_Zone]):
+class OctoDnsDriver(ZoneDriver[_ProviderZone]):
     """Keeps one worker for each interpreter and environment, and ends those that are late."""
 
     name = DRIVER.name
@@ -56,7 +56,7 @@ class OctoDnsDriver(ZoneDriver[_Zone]):
             await worker.end()
         self._workers.clear()
 
-    def _read(self, action: Action, names: Names) -> _Zone:
+    def _read(self, action: Action, names: Names) -> _ProviderZone:
         settings = action.settings
         env, hidden = given(settings)
         config = parameters.text(settings, "config")
@@ -64,7 +64,7 @@ class OctoDnsDriver(ZoneDriver[_Zone]):
             raise Permanent(
                 "setting-wrong", f"{config} is no file", "write the full path of the configuration"
             )
-        return _Zone(
+        return _ProviderZone(
             config,
             parameters.text(settings, "provider"),
             names,
@@ -74,7 +74,7 @@ class OctoDnsDriver(ZoneDriver[_Zone]):
             hidden,
         )
 
-    async def _see(self, zone: _Zone, timeout_s: float) -> SeenZone:
+    async def _see(self, zone: _ProviderZone, timeout_s: float) -> SeenZone:
         said = await self._ask(zone, None, timeout_s)
         try:
             sets = {RecordKey(name, kind): (int(ttl), values) for name, kind, ttl, values in said["sets"]}
@@ -89,7 +89,7 @@ class OctoDnsDriver(ZoneDriver[_Zone]):
             raise Retryable("octodns-unreadable", words, after_ms=500) from error
 
     async def _write(
-        self, zone: _Zone, seen: SeenZone, wanted: Answers, token: int, timeout_s: float
+        self, zone: _ProviderZone, seen: SeenZone, wanted: Answers, token: int, timeout_s: float
     ) -> None:
         sets: list[list[object]] = [
             [key.name, key.kind, seen.ttls.get(key, zone.ttl), sorted(addresses)]
@@ -100,7 +100,9 @@ class OctoDnsDriver(ZoneDriver[_Zone]):
             sets.append([zone.token_name, "TXT", zone.ttl, [str(token)]])
         await self._ask(zone, sets, timeout_s)
 
-    async def _ask(self, zone: _Zone, sets: list[list[object]] | None, timeout_s: float) -> dict[str, Any]:
+    async def _ask(
+        self, zone: _ProviderZone, sets: list[list[object]] | None, timeout_s: float
+    ) -> dict[str, Any]:
         """sets: to write; None to read. Raises `Retryable`, `Permanent`, `OutcomeUnknown`."""
         late = Retryable if sets is None else OutcomeUnknown
         asked = {
@@ -135,7 +137,7 @@ class OctoDnsDriver(ZoneDriver[_Zone]):
             case _:
                 raise OutcomeUnknown("octodns-trouble", why, "look at the zone")
 
-    async def _worker(self, zone: _Zone) -> _Worker:
+    async def _worker(self, zone: _ProviderZone) -> _Worker:
         key = (asyncio.get_running_loop(), zone.argv, tuple(sorted(zone.env.items())))
         worker = self._workers.get(key)
         if worker is None or worker.is_over:

@@ -15,7 +15,7 @@ REFUSED = frozenset({400, 401, 403, 404})
 ADDRESSES = ("A", "AAAA")
 
 
-class Refused(Exception):
+class NotDone(Exception):
     """Not done, and again does not help."""
 
 
@@ -25,19 +25,26 @@ def opened(asked: dict[str, Any]) -> tuple[Any, Any]:
         from octodns.manager import Manager
         from octodns.zone import Zone
     except ImportError as error:
-        raise Refused("octoDNS is not installed: pip install 'evac[octodns]'") from error
+        raise NotDone("octoDNS is not installed: pip install 'evac[octodns]'") from error
+
+    class OneProvider(Manager):
+        """Makes only the provider that is asked for: another may lack its package or its key."""
+
+        def _config_providers(self, found: dict[str, Any]) -> Any:
+            return super()._config_providers({k: v for k, v in found.items() if k == asked["provider"]})
+
     try:
-        provider = Manager(asked["config"]).providers.get(asked["provider"])
+        provider = OneProvider(asked["config"]).providers.get(asked["provider"])
     except Exception as error:
-        raise Refused(f"octoDNS cannot use {asked['config']}: {type(error).__name__}: {error}") from error
+        raise NotDone(f"octoDNS cannot use {asked['config']}: {type(error).__name__}: {error}") from error
     if provider is None:
-        raise Refused(f"{asked['config']} has no provider {asked['provider']}")
+        raise NotDone(f"{asked['config']} has no provider {asked['provider']}")
     if not hasattr(provider, "apply"):
-        raise Refused(f"{asked['provider']} can only be read")
+        raise NotDone(f"{asked['provider']} can only be read")
     zone = Zone(asked["zone"], [])
     there = provider.populate(zone, target=True, lenient=True)
     if there is False or (there is None and not zone.records):
-        raise Refused(f"{asked['provider']} holds no zone {asked['zone']}")
+        raise NotDone(f"{asked['provider']} holds no zone {asked['zone']}")
     return provider, zone
 
 
@@ -63,7 +70,7 @@ def written(asked: dict[str, Any], provider: Any, zone: Any) -> None:
     from octodns.record import Record
 
     if getattr(provider, "apply_disabled", False):
-        raise Refused(f"{asked['provider']} has apply_disabled")
+        raise NotDone(f"{asked['provider']} has apply_disabled")
     desired, ours = zone.copy(), set()
     for name, kind, ttl, values in asked["sets"]:
         ours.add((name, kind))
@@ -99,7 +106,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
             writing = True
             written(asked, provider, zone)
         return seen(asked, zone)
-    except Refused as error:
+    except NotDone as error:
         return {"error": "refused", "why": str(error)[:300]}
     except Exception as error:
         name = type(error).__name__

@@ -19,7 +19,7 @@ from evac.net.secrets import Secret, resolve
 
 
 @dataclass(frozen=True, slots=True)
-class _Zone:
+class _ApiZone:
     """One zone of one server, and the names in it that may move."""
 
     url: str
@@ -32,7 +32,7 @@ class _Zone:
         return f"{TOKEN_NAME}.{self.names.zone}"
 
 
-class PowerDnsDriver(ZoneDriver[_Zone]):
+class PowerDnsDriver(ZoneDriver[_ApiZone]):
     """Changes the record sets of a zone."""
 
     name = "powerdns"
@@ -43,18 +43,18 @@ class PowerDnsDriver(ZoneDriver[_Zone]):
     async def close(self) -> None:
         await self._caller.close()
 
-    def _read(self, action: Action, names: Names) -> _Zone:
+    def _read(self, action: Action, names: Names) -> _ApiZone:
         settings = action.settings
         base = parameters.text(settings, "url").rstrip("/")
         server = quote(parameters.text(settings, "server_id", "localhost"), safe="")
-        return _Zone(
+        return _ApiZone(
             f"{base}/api/v1/servers/{server}/zones/{quote(names.zone, safe='')}",
             resolve(parameters.text(settings, "key")),
             names,
             parameters.whole(settings, "ttl", DEFAULT_TTL_S, MOST_TTL_S),
         )
 
-    async def _see(self, zone: _Zone, timeout_s: float) -> SeenZone:
+    async def _see(self, zone: _ApiZone, timeout_s: float) -> SeenZone:
         """Only the names that matter are asked for: a zone may be large."""
         asked = sorted({key.name for key in zone.names.records} | {zone.token_name})
         try:
@@ -78,7 +78,7 @@ class PowerDnsDriver(ZoneDriver[_Zone]):
             raise Retryable("powerdns-unreadable", f"{zone.url} answers no zone", after_ms=500) from error
 
     async def _write(
-        self, zone: _Zone, seen: SeenZone, wanted: Answers, token: int, timeout_s: float
+        self, zone: _ApiZone, seen: SeenZone, wanted: Answers, token: int, timeout_s: float
     ) -> None:
         sets = [
             _rrset(key.name, key.kind, seen.ttls.get(key, zone.ttl), sorted(addresses))
@@ -95,7 +95,7 @@ class PowerDnsDriver(ZoneDriver[_Zone]):
             raise OutcomeUnknown("powerdns-silent", str(error), "look at the zone") from error
 
     async def _call(
-        self, zone: _Zone, method: str, timeout_s: float, body: bytes = b"", of: str = ""
+        self, zone: _ApiZone, method: str, timeout_s: float, body: bytes = b"", of: str = ""
     ) -> Answer:
         headers = {"X-API-Key": zone.key.reveal(), "Content-Type": "application/json"}
         url = f"{zone.url}?rrset_name={quote(of, safe='')}" if of else zone.url
