@@ -448,7 +448,7 @@ class ServerControl:
     async def note(self, note: Note, new: bool) -> str:
         who = note.who or runs.who_am_i()
         check_note(replace(note, id=self._calls.new_key(), who=who, at_ms=1))
-        told = {name: value for name in ("text", "name", "value") if (value := getattr(note, name))}
+        told = {name: value for name in ("text", "name", "value", "due_ms") if (value := getattr(note, name))}
         body = {"kind": note.kind, "who": who, **told}
         path, key = _path("incidents", note.incident, "notes"), self._calls.new_key()
         try:

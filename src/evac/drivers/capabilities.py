@@ -157,6 +157,8 @@ class Proof:
     """Why it did not pass, for programs."""
     detail: str = ""
     """The same, for people."""
+    checked_at: int | None = None
+    """Seconds since 1970, where another program checked it before; None: just now."""
 
     def __post_init__(self) -> None:
         if self.outcome == "passed" and self.level >= READ and self.bytes_read <= 0:

@@ -12,6 +12,7 @@ from typing import Final, TypeVar, cast
 
 from evac.drivers import (
     backup_command,
+    backup_reader,
     command,
     dns,
     etcd,
@@ -40,6 +41,7 @@ DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
         one.name: one
         for one in (
             backup_command.DRIVER,
+            backup_reader.DRIVER,
             command.DRIVER,
             dns.DRIVER,
             etcd.DRIVER,
