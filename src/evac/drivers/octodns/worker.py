@@ -27,7 +27,7 @@ def opened(asked: dict[str, Any]) -> tuple[Any, Any]:
     except ImportError as error:
         raise NotDone("octoDNS is not installed: pip install 'evac[octodns]'") from error
 
-    class OneProvider(Manager):
+    class OneProvider(Manager):  # type: ignore[misc]
         """Makes only the provider that is asked for: another may lack its package or its key."""
 
         def _config_providers(self, found: dict[str, Any]) -> Any:
