@@ -163,6 +163,8 @@ def back_to(path: str, done: str) -> Response:
     return Response(None, 303, {"location": address, "cache-control": "no-store"})
 
 
+LINKED: Final = (("s", "/status", "Status page"), ("h", "/hold", "Hold everything"))
+"""Pages that the menu links without a `Page` of their own there: key, path, word."""
 Badge = Literal["", "lost", "waits", "running"]
 
 
@@ -178,6 +180,7 @@ class Page:
         icon: str = "",
         group: str = "",
         badge: Badge = "",
+        key: str = "",
     ) -> None:
         self.path = path
         self.word = word
@@ -188,6 +191,8 @@ class Page:
         """Of the menu, with others of the same word."""
         self.badge = badge
         """What the menu counts next to the word: a number of `Around`."""
+        self.key = key
+        """The letter that leads to it after `g`."""
         self.router = APIRouter(dependencies=[Depends(need(role)), Depends(look_around)])
         """Of all its routes; anyone without the role is refused."""
 
@@ -252,7 +257,7 @@ def chart(svg: str) -> Markup:
 def _version() -> str:
     """Of everything static, for addresses that may be kept."""
     state = hashlib.sha256(style()[0])
-    for path in sorted(folder("static").joinpath("vendor").glob("*.js")):
+    for path in sorted(folder("static").rglob("*.js")):
         state.update(path.read_bytes())
     return state.hexdigest()[:12]
 
@@ -310,6 +315,10 @@ def _environment() -> Environment:
         plural=plural,
         announced="",
         menu=PAGES,
+        keys=" ".join(
+            f"{key}:{path}"
+            for key, path, _ in (*((page.key, page.path, "") for page in PAGES if page.key), *LINKED)
+        ),
         on_hold=lambda: _around.get().hold,
         around=_around.get,
         done=DONE,

@@ -248,7 +248,7 @@ def _sentence(error: ValidationError, reasoned: bool) -> str:
     return f"{words} cannot be taken: write plain text"
 
 
-PAGE: Final = frame.Page("/incidents", "Incidents", icon="incidents", group="Respond")
+PAGE: Final = frame.Page("/incidents", "Incidents", icon="incidents", group="Respond", key="i")
 ROWS: Final = 25
 AGE_MS: Final = 10_000
 Begin = Annotated[int, Query(ge=0, le=10_000_000)]
