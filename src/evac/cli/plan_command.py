@@ -200,6 +200,14 @@ def verify(
 @click.option(
     "--seed", type=click.IntRange(0, SEED_MAX), default=0, show_default=True, help="Same seed, same plan."
 )
+@click.option(
+    "--moment",
+    "moments",
+    multiple=True,
+    metavar="STORE=MOMENT",
+    help="With --lose: restore a store, or every store of a recovery group, from backups to a moment like "
+    "2026-11-25T02:55:00Z. What was written after it is lost.",
+)
 @click.option("--waive", multiple=True, metavar="STORE", help="A store that may be promoted beyond its rpo.")
 @click.option(
     "--sensitivity", is_flag=True, help="Also show how the result changes with demand and weights 30 % off."
@@ -233,6 +241,7 @@ def plan(
     deadline: int | None,
     budget: int,
     seed: int,
+    moments: tuple[str, ...],
     waive: tuple[str, ...],
     sensitivity: bool,
     older: Path | None,
@@ -258,7 +267,8 @@ def plan(
     _may_go_home(found, failback, str(estate))
     loaded = found.estate
     on = _on(seen, restore) if seen is not None else ()
-    scenario = scenario_of(loaded, Question(lose, evacuate, restore, failback, deadline, power, on))
+    asked = Question(lose, evacuate, restore, failback, deadline, power, on, moments)
+    scenario = scenario_of(loaded, asked, int(time.time()))
     with progress("planning", quiet) as told:
         made = make_plan(
             loaded,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from evac.model.plan import Outcome, Plan, Step
+from evac.model.units import moment_words
 from evac.views.plan_view import (
     GIVEN_UP_WORDS,
     GONE,
@@ -328,6 +329,12 @@ def _data(page: Page, plan: Plan) -> None:
         page.line(
             f"Data lost by promotion: {plural(len(worst), 'store')}, at most {lost} of writes", "warning"
         )
+    losses = {s.store: s for s in worst}
+    for store, moment_s in plan.scenario.moments:
+        if store in losses:
+            lost = duration(losses[store].loss_ms)
+            when = moment_words(moment_s)
+            page.line(f"{store} returns to {when}: everything written after it is lost ({lost})", "warning")
 
 
 def _sensitivity(page: Page, plan: Plan) -> None:

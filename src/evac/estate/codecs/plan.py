@@ -57,6 +57,9 @@ def document_of(plan: Plan) -> dict[str, Any]:
         body["power"] = _in_order(dict(plan.scenario.power))
     if plan.scenario.on:
         body["on"] = list(plan.scenario.on)
+    if plan.scenario.moments:
+        body["moments"] = _in_order(dict(plan.scenario.moments))
+        body["asked_s"] = plan.scenario.asked_s
     whole = body | {
         "kind": "evac-plan",
         "schema_version": SCHEMA_VERSION,
@@ -89,6 +92,8 @@ _DERIVED: Final = frozenset(
         "deadline_ms",
         "power",
         "on",
+        "moments",
+        "asked_s",
         "placements",
         "shed",
         "unplaced",
@@ -238,6 +243,8 @@ def _arguments(document: dict[str, Any]) -> dict[str, Any]:
         "deadline_ms": document["deadline_ms"],
         "power": sorted(document.get("power", {}).items()),
         "on": document.get("on", []),
+        "moments": sorted(document.get("moments", {}).items()),
+        "asked_s": document.get("asked_s", 0),
     }
     body["steps"] = [_step_arguments(step) for step in document["steps"]]
     body["outcomes"] = [_outcome_arguments(row) for row in document["services"]]
