@@ -206,7 +206,7 @@ class InHand:
 
 
 def made_at(guard: Lease, clock: Clock) -> str:
-    """Of a run and plan that are made now: tokens of leaders only grow, and so does the time of one of them."""
+    """Of a run and plan that are made now: tokens of leaders only grow, and so does time within a term."""
     return f"{guard.token}.{clock.now_ms()}"
 
 
