@@ -88,8 +88,8 @@ def _documents(estate: Path) -> Iterable[dict[str, Any]]:
     files = sorted(estate.glob("*.y*ml")) if estate.is_dir() else [estate]
     for file in files:
         try:
-            text = file.read_text(encoding="utf-8") if file.stat().st_size <= LARGEST else ""
-            values = yaml.load(text, yaml.CSafeLoader) if _HAS_ONE.search(text) else None
+            source = file.read_text(encoding="utf-8") if file.stat().st_size <= LARGEST else ""
+            values = yaml.load(source, yaml.CSafeLoader) if _HAS_ONE.search(source) else None
         except (OSError, ValueError, yaml.YAMLError):
             continue
         if isinstance(values, dict):

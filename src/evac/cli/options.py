@@ -19,6 +19,7 @@ import click
 from evac.cli import completion, console
 from evac.drivers.process import ALLOWED, CA, CERT, KEY, PLAIN
 from evac.net.secrets import HEAD_KEY, ROOM_KEY
+from evac.views.words import ZONE, wall_clock_here
 
 SEED_MAX: Final = 2**32 - 1
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -188,6 +189,27 @@ def signing_options(command: Command) -> Command:
                 from evac.engine.lead.signed_heads import key_named
 
                 key_named(variable)
+        return command(*values, **named)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def time_zone_option(command: Command) -> Command:
+    """The zone of moments that people read, for this process and those that it starts. Raises InvalidInput
+    for one that this machine does not know.
+    """
+
+    @click.option(
+        "--time-zone",
+        metavar="ZONE",
+        help=f"Local time on pages and in updates, like Asia/Seoul, with UTC next to it. [default: ${ZONE}, "
+        "else UTC]",
+    )
+    @functools.wraps(command)
+    def wrapped(*values: Any, time_zone: str | None, **named: Any) -> Any:
+        if time_zone is not None:
+            os.environ[ZONE] = time_zone
+        wall_clock_here()
         return command(*values, **named)
 
     return wrapped  # type: ignore[return-value]

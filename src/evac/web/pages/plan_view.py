@@ -35,7 +35,7 @@ from evac.web.pages.losses_view import loss_row
 from evac.web.pages.now_view import LEFT
 from evac.web.room import room_of
 
-PAGE: Final = frame.Page(PATH, "Plans", icon="plans", group="Prepare")
+PAGE: Final = frame.Page(PATH, "Plans", icon="plans", group="Prepare", key="p")
 SERVICES: Final = 50
 STEPS: Final = 50
 GROUPS: Final = 20

@@ -281,7 +281,7 @@ def by_plan(answer: WhatIf, digest: str, plan: Plan) -> WhatIf:
     return replace(answer, loss=loss, services=tuple(services))
 
 
-PAGE: Final = frame.Page("/what-if", "What if", icon="whatif", group="Prepare")
+PAGE: Final = frame.Page("/what-if", "What if", icon="whatif", group="Prepare", key="w")
 Name = Annotated[str, Query(max_length=512)]
 
 
