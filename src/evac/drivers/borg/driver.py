@@ -119,9 +119,11 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
         """Of one folder, its manifest; a copy of several is restored by their full paths, and has another."""
-        return await in_time(
-            lambda: source_facts(many(action.settings, "paths")), Stopwatch(timeout_s), "reading the source"
+        paths, watch = many(action.settings, "paths"), Stopwatch(timeout_s)
+        found: Mapping[str, str | int] = await in_time(
+            lambda: source_facts(paths), watch, "reading the source"
         )
+        return found
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         """Level 2 reads everything, whichever part is asked for: Borg cannot check a part of the data."""

@@ -130,9 +130,11 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
         """Of one folder, its manifest; a copy of several is restored by their full paths, and has another."""
-        return await in_time(
-            lambda: source_facts(many(action.settings, "paths")), Stopwatch(timeout_s), "reading the source"
+        paths, watch = many(action.settings, "paths"), Stopwatch(timeout_s)
+        found: Mapping[str, str | int] = await in_time(
+            lambda: source_facts(paths), watch, "reading the source"
         )
+        return found
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         if level not in (STRUCTURE, READ) or not 1 <= part <= of <= _SLICES:
