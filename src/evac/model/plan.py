@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from evac.model.certificate import Certificate
+from evac.model.estate import Lead
 from evac.model.instance import LeftOff
 from evac.model.reason import Reason
 from evac.model.scenario import Scenario
@@ -175,6 +176,8 @@ class Plan:
     certificate: Certificate
     detection_ms: int = 0
     approval_ms: int = 0
+    assumed: tuple[str, ...] = ()
+    """Which of the two the estate does not state."""
     as_of: date | None = None
     observation_digest: str | None = None
     waivers: tuple[str, ...] = ()
@@ -190,6 +193,11 @@ class Plan:
     """Of a restored domain, what comes up."""
     left_off: tuple[LeftOff, ...] = ()
     """Of a restored domain, what stays off and why."""
+
+    @property
+    def lead(self) -> Lead:
+        """What passes before the first step."""
+        return Lead(self.detection_ms, self.approval_ms, self.assumed)
 
     @property
     def unjudged(self) -> tuple[str, ...]:
