@@ -1,9 +1,10 @@
 """`python -m bench [PART]`: every figure that is claimed.
 
-PART is stages, optimum, placement, contradictions, all, run, lab, boot, serve, credit or import.
+PART is stages, optimum, placement, contradictions, all, run, lab, boot, serve, fence, credit or import.
 
-`run`, `lab`, `boot` and `serve` are the engine's, the fires', the cold start's and the war room's (see
-`run_figures`, `lab_figures`, `bench_boot`, `bench_serve`); `all` is the planner's.
+`run`, `lab`, `boot`, `serve` and `fence` are the engine's, the fires', the cold start's, the war room's and
+the self-fence's (see `run_figures`, `lab_figures`, `bench_boot`, `bench_serve`, `bench_fence`); `all` is the
+planner's.
 FULL=1 runs all sizes and all instances; the default is a sample of a few minutes.
 """
 
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> int:
     if what == "measure":
         print(json.dumps(stages.measure(int(arguments[1]), int(arguments[2]))))
         return 0
-    if what in ("run", "lab", "boot", "serve"):
+    if what in ("run", "lab", "boot", "serve", "fence"):
         # Whoever ends this with SIGTERM, as `timeout` does, leaves no server behind either.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if what == "run":
@@ -42,6 +43,10 @@ def main(arguments: list[str]) -> int:
         from bench import bench_serve
 
         return bench_serve.main(arguments[1:])
+    if what == "fence":
+        from bench import bench_fence
+
+        return bench_fence.main(arguments[1:])
     if what == "credit":
         from bench import bench_credit
 

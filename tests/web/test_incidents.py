@@ -142,7 +142,7 @@ def test_a_draft_is_edited_and_published_on_the_page(named: Path) -> None:
             assert ' style="' not in shown
             seen = (await client.get("/status")).text
             assert "They are back." in seen
-            assert "Nobody writes this page outside" in seen
+            assert "This page is kept at this site only" in seen
             status = (await client.get("/v1/status")).json()
             assert {one["name"]: one["state"] for one in status["components"]} == {
                 "Payment": "major outage",
@@ -181,11 +181,15 @@ def test_one_form_publishes_phase_text_and_component_states_together(named: Path
             web = {"component-0": "Web shop", "was-0": "major outage", "state-0": "degraded"}
             tried = await client.post(f"{PATH}/write", data=fields(page, **told) | web | {"as": "preview"})
             assert "Not published" in tried.text
-            assert "We will post an update by" in tried.text
+            assert "Next update by" in tried.text
             assert "major outage becomes <b>degraded</b>" in tried.text
             bare = await client.post(f"{PATH}/write", data=fields(page, **told) | web | {"text": " "})
             assert bare.status_code == 422
-            assert (await client.get("/v1/status")).json()["incidents"][0]["updates"] == []
+            before = (await client.get("/v1/status")).json()
+            assert (before["state"], before["incidents"]) == ("operational", []), "nothing is public yet"
+            preview = (await client.get("/status")).text
+            assert "Not public yet: Payment, Web shop" in preview
+            assert f'{PATH}/write?kind=update">Write the first update' in preview
             done = await client.post(f"{PATH}/write", data=fields(page, **told) | web)
             assert done.headers["location"].startswith(f"{PATH}?done=published")
             shown = (await client.get(PATH)).text
@@ -193,7 +197,11 @@ def test_one_form_publishes_phase_text_and_component_states_together(named: Path
             status = (await client.get("/v1/status")).json()
             (update,) = status["incidents"][0]["updates"]
             assert update["phase"] == "monitoring"
-            assert update["text"].startswith("They are back.\n\nWe will post an update by")
+            assert update["text"] == "They are back."
+            assert update["next_by"].endswith(" UTC")
+            preview = (await client.get("/status")).text
+            assert "Not public yet" not in preview
+            assert "Next update on fire-1 promised by" in preview
             assert {one["name"]: one["state"] for one in status["components"]}["Web shop"] == "degraded"
         await office.close()
 

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from evac.drivers.process.client import CA, CERT, KEY, AgentPeer, peer_of
+from evac.drivers.process import CA, CERT, KEY
+from evac.drivers.process.client import AgentPeer, peer_of
 from evac.net.tls import TlsFiles
 from evac_lab.fleet.ground import CIRCUITS_ADDRESS, address_of
 from evac_lab.fleet.running import Certificates

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from evac.app.certificates import end_of, own_certificates, words_of
 from evac.app.detached import in_background
-from evac.drivers.process.client import CERT
+from evac.drivers.process import CERT
 from evac.model.errors import EvacError
 from evac.store.locks import open_locks
 from evac_lab import faults, namespaces

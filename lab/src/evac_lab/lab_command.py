@@ -17,6 +17,7 @@ from evac.cli.console import emit, progress, say, screen, write_whole
 from evac.cli.options import Command, Length, output_option, quiet_option
 from evac.model.errors import InvalidInput
 from evac_lab.fleet_command import fleet
+from evac_lab.state import SITES
 
 if TYPE_CHECKING:
     from evac_lab.episodes import Fire
@@ -32,6 +33,9 @@ def lab() -> None:
 
     Start with: evac lab doctor, then evac lab up, then evac lab burn pangyo.
     """
+
+
+site_argument = click.argument("site", shell_complete=lambda *_: list(SITES))
 
 
 def folder_option(command: Command) -> Command:
@@ -176,7 +180,7 @@ def _to_show(place: LabFolder, run: str) -> str:
 
 
 @lab.command()
-@click.argument("site")
+@site_argument
 @click.option("--leader", is_flag=True, help="Make sure that evac's leader, and etcd's, burn with it.")
 @click.option("--no-wait", is_flag=True, help="Light it and return at once; nothing is measured.")
 @click.option("--longest", type=click.FloatRange(1, 3_600), default=60.0, help="Seconds to follow it.")
@@ -226,7 +230,7 @@ def _show(fire: Fire, output: str, folder: LabFolder) -> int:
 
 
 @lab.command()
-@click.argument("site")
+@site_argument
 @click.option("--wait", is_flag=True, help="Follow what evac does, and measure it.")
 @severe
 @folder_option
@@ -247,7 +251,7 @@ def cut(site: str, wait: bool, confirm: str | None, reason: str, folder: Path | 
 
 
 @lab.command()
-@click.argument("site")
+@site_argument
 @click.option("--loss", type=click.IntRange(0, 100), default=0, help="Per cent of the packets.")
 @click.option("--delay", type=click.FloatRange(0, 10_000), default=0.0, help="Milliseconds one way.")
 @click.option("--one-way", type=click.Choice(["in", "out"]), help="Cut in one direction only.")
@@ -264,7 +268,7 @@ def disturb(
 
 
 @lab.command()
-@click.argument("site")
+@site_argument
 @folder_option
 @quiet_option
 def heal(site: str, folder: Path | None, quiet: bool) -> None:
@@ -281,7 +285,7 @@ def heal(site: str, folder: Path | None, quiet: bool) -> None:
 
 
 @lab.command()
-@click.argument("site")
+@site_argument
 @click.option("--hall", type=click.Choice(["hall-1", "hall-2"]), default="hall-1", show_default=True)
 @severe
 @folder_option
@@ -298,7 +302,7 @@ def half(site: str, hall: str, confirm: str | None, reason: str, folder: Path | 
 
 
 @lab.command()
-@click.argument("site")
+@site_argument
 @click.option("--times", type=click.IntRange(1, 1_000), default=5, show_default=True)
 @click.option("--down", "down_s", type=click.FloatRange(0.05, 600), default=0.7, show_default=True)
 @click.option("--up", "up_s", type=click.FloatRange(0.05, 600), default=2.0, show_default=True)
@@ -313,7 +317,7 @@ def flap(site: str, times: int, down_s: float, up_s: float, folder: Path | None,
 
 
 @lab.command()
-@click.argument("site")
+@site_argument
 @click.option("--for", "for_s", type=click.FloatRange(0.1, 3_600), default=10.0, show_default=True)
 @folder_option
 @quiet_option
@@ -326,7 +330,7 @@ def slow(site: str, for_s: float, folder: Path | None, quiet: bool) -> None:
 
 
 @lab.command(name="disk-full")
-@click.argument("site")
+@site_argument
 @click.option("--free", is_flag=True, help="Make room again.")
 @folder_option
 @quiet_option
@@ -339,7 +343,7 @@ def disk_full(site: str, free: bool, folder: Path | None, quiet: bool) -> None:
 
 
 @lab.command(name="clock-jump")
-@click.argument("site")
+@site_argument
 @click.option("--seconds", type=float, default=3_600.0, show_default=True)
 @folder_option
 @quiet_option
@@ -352,7 +356,7 @@ def clock_jump(site: str, seconds: float, folder: Path | None, quiet: bool) -> N
 
 
 @lab.command()
-@click.argument("site")
+@site_argument
 @click.option("--failback", is_flag=True, help="Also bring the traffic and the primaries home.")
 @severe
 @folder_option

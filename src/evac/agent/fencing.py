@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import queue
 import signal
 import subprocess
 import threading
@@ -209,7 +210,8 @@ class FenceFailed(EvacError):
 class FenceHand:
     """Fences every store whose permit runs out. Each store has a thread that is there from the start, so that
     one that hangs delays no other, and a process that can start no thread fences all the same. What was done
-    is written down by one more thread: a disk that hangs stops no fence, and no second try.
+    is written down by one more thread, and logged by another: a disk that hangs, or a log that nobody reads,
+    stops no fence, and no second try.
     """
 
     def __init__(
@@ -229,6 +231,8 @@ class FenceHand:
             for fence in permits.fences
         ]
         self._writer = threading.Thread(target=self._write, name="evac-fence-file", daemon=True)
+        self._words: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+        self._logger = threading.Thread(target=self._say, name="evac-fence-log", daemon=True)
 
     def start(self) -> None:
         """Begins to watch. Drivers are made once before: what they import is in memory when it is needed."""
@@ -236,7 +240,7 @@ class FenceHand:
             if fence.action:
                 driver = self._make(action_of(fence.action, fence.store, self._site).driver)
                 asyncio.get_running_loop().create_task(driver.close())
-        for thread in (*self._threads, self._writer):
+        for thread in (*self._threads, self._writer, self._logger):
             thread.start()
 
     def close(self) -> None:
@@ -247,6 +251,9 @@ class FenceHand:
         for thread in (*self._threads, self._writer):
             if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
+        self._words.put((logging.NOTSET, ""))
+        if self._logger.is_alive():
+            self._logger.join(max(0.0, deadline - time.monotonic()))
 
     def _watch(self, fence: FenceConfig) -> None:
         while not self._stop.wait(TICK_S):
@@ -254,7 +261,8 @@ class FenceHand:
                 if self._permits.due((fence.store,)):
                     self._fence(fence)
             except Exception as error:  # no mistake may end the only thing that fences
-                self._permits.settle(fence.store, type(error).__name__)
+                with contextlib.suppress(Exception):  # without memory this fails too
+                    self._permits.settle(fence.store, type(error).__name__)
 
     def _fence(self, fence: FenceConfig) -> None:
         try:
@@ -263,11 +271,19 @@ class FenceHand:
         except Exception as error:  # whatever it is, the store is not fenced, and it is tried again
             self._permits.settle(fence.store, str(error) or type(error).__name__)
             self._to_write.set()
-            _log.error("the fence of %s is not complete: %s", fence.store, error)
+            self._words.put((logging.ERROR, f"the fence of {fence.store} is not complete: {error}"))
         else:
             self._permits.settle(fence.store)
             self._to_write.set()
-            _log.warning("the permit of %s ran out; it is fenced", fence.store)
+            self._words.put((logging.WARNING, f"the permit of {fence.store} ran out; it is fenced"))
+
+    def _say(self) -> None:
+        """Logs what fences did, until an empty word."""
+        while True:
+            level, words = self._words.get()
+            if not words:
+                return
+            _log.log(level, "%s", words)
 
     def _write(self) -> None:
         """Writes what fences did, again and again until it is written."""

@@ -231,15 +231,15 @@ class OwnInstance:
         self._forget()
 
     def kill_now(self) -> None:
-        """SIGKILL to all of it, at once and from any thread: a fence does not ask. Raises `OSError` where not
-        all of it could be found.
+        """SIGKILL to all of it, at once and from any thread: a fence does not ask. Raises `OSError` or
+        `MemoryError` where not all of it could be found.
         """
         running = self._running
         if running is None:
             return
         try:
             self._killed = family(running)
-        except OSError:
+        except (OSError, MemoryError):
             # Its descendants cannot be found now. A child of ours that nobody waited for keeps its pid.
             self._killed = (running,)
             if self._child is not None and self._child.returncode is None:

@@ -159,8 +159,9 @@ class Units:
         for name, instance in own:
             try:
                 instance.kill_now()
-            except OSError as error:
-                trouble.append(f"{name} ({error.strerror or type(error).__name__})")
+            except (OSError, MemoryError) as error:
+                why = getattr(error, "strerror", None) or type(error).__name__
+                trouble.append(f"{name} ({why})")
         if by_systemd:
             kill_now(self._config.systemctl, list(by_systemd), min(CALL_S, timeout_s))
         left = self._left(own, by_systemd)

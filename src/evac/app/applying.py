@@ -44,6 +44,7 @@ from evac.model.observation import Observation
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
 from evac.model.situation import Situation
+from evac.model.units import moment_words
 from evac.run.envelope import outside
 from evac.run.values import RunStep
 from evac.steps.registry import kind_of
@@ -190,6 +191,8 @@ def _plain(key: str, value: object) -> str:
     """Shares are permille in the journal and per cent to people."""
     if key in ("share", "from_share") and isinstance(value, int):
         return f"{value / 10:g} %"
+    if key == "until" and isinstance(value, int):
+        return moment_words(value)
     return " ".join(value) if isinstance(value, tuple) else str(value)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from evac.app.anchoring import AgentReach
-from evac.drivers.process.client import CERT, Lines
+from evac.drivers.process import CERT
+from evac.drivers.process.client import Lines
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.model.errors import EvacError

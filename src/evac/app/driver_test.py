@@ -8,12 +8,14 @@ what is done is observed as done, doing it again is harmless, undo takes it back
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from evac.app.doctor import ask
 from evac.drivers.capabilities import ABOUT, Fences, RoutesTraffic, RunsUnits
+from evac.drivers.parameters import sites
 from evac.drivers.port import Action, Driver, Observed, Order, Value, Verb
 from evac.drivers.registry import Drivers, spec_of
 from evac.drivers.spec import FENCE
@@ -61,15 +63,24 @@ def action_of(endpoint: Endpoint, verb: str, given: Mapping[str, str]) -> Action
         usual = {"to": (endpoint.at,)}
     elif verb == "fence":
         usual = {"proof": str(endpoint.settings[FENCE])}
-    parameters = usual | {key: int(value) if value.isdigit() else value for key, value in given.items()}
+    parameters = usual | {key: _value(key, value) for key, value in given.items()}
     chosen: Verb = next(one for one in ACTS if one == verb)
     return Action(chosen, endpoint.subject, endpoint.driver, endpoint.at, endpoint.settings, parameters)
+
+
+def _value(key: str, given: str) -> Value:
+    """As plans write it: sites of a shift are several."""
+    if key in ("to", "away"):
+        return sites({key: given}, key)
+    return int(given) if given.isdigit() else given
 
 
 async def done_and_undone(action: Action, drivers: Drivers) -> list[Tried]:
     """The action, whole: it ends at the first promise that is broken, with an undo if anything was done."""
     driver = drivers.get(action.driver)
-    order = Order("driver-test", "driver-test", 1, 0, 0, "driver test", WITHIN_S, "driver-test")
+    # Every test is a step of its own: a system that remembers keys must not answer with an earlier one.
+    step = f"step-{time.time_ns():x}"
+    order = Order("driver-test", step, 1, 0, 0, "driver test", WITHIN_S, f"driver-test/{step}")
     asking = replace(order, token=ASKING_TOKEN)
     tried: list[Tried] = []
     try:

@@ -53,6 +53,7 @@ from evac.store.journal import read
 from evac.store.port import Change, Compare, Put, Store, entries
 from evac.views import incident_view as views
 from evac.views.sheet import Sheet, sheet_markdown, sheet_page
+from evac.views.words import wall_clock_here
 
 KEPT: Final = 4
 
@@ -268,7 +269,10 @@ async def published(store: Store) -> list[tuple[str, int, str, str]]:
         with contextlib.suppress(InvalidInput, orjson.JSONDecodeError):
             note = from_data(incident, id, orjson.loads(entry.value))
             if note.kind == "update":
-                found.append((f"{incident}/{id}", note.at_ms, note.name, note.text))
+                text = note.text
+                if note.due_ms:
+                    text += f"\n\nNext update by {wall_clock_here().both(note.due_ms, note.at_ms)}."
+                found.append((f"{incident}/{id}", note.at_ms, note.name, text))
     return found
 
 

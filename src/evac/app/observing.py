@@ -300,6 +300,8 @@ def probes_of(estate: Estate, drivers: Drivers, timeout_s: float) -> Mapping[str
         spec = spec_of(end.driver)
         if spec is None or spec.probe is None or end.settings.get("probe", True) is False:
             continue
+        if not spec.offers(end.settings, AnswersProbe):
+            continue
         if spec.probe != "agent":
             found[end.at].append(_probe(spec.probe, end.id, end, drivers, timeout_s))
     for site, end in agent_endpoints(estate).items():
@@ -335,7 +337,7 @@ class ServiceHealth:
         """Endpoints of an estate, instead of those known before."""
         self._ends = {}
         for end in estate.endpoints:
-            if can(end.driver, ReportsHealth):
+            if offers(end.driver, end.settings, ReportsHealth):
                 self._ends.setdefault((end.subject, end.at), end)
 
     async def __call__(self, service: str, site: str) -> Health | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Final, Literal
@@ -62,6 +62,10 @@ class AuditReport:
         return self.impacts.estate.lead
 
 
+LOSSES_SHARE: Final = 0.5
+"""Of the time of an audit goes into what every loss does; the rest into the rules."""
+
+
 @collector_at_rest()
 def audit(
     estate: Estate,
@@ -72,6 +76,7 @@ def audit(
     digest: str | None = None,
     backups: BackupFacts = NOTHING_SEEN,
     at_ms: int | None = None,
+    progress: Callable[[float, str], None] = lambda share, words: None,
 ) -> AuditReport:
     """Try every loss and apply every rule. Pure and deterministic.
 
@@ -79,7 +84,8 @@ def audit(
     pairs of domains above racks too. as_of: the date of the audit, the estate's own if None.
     digest: of the estate, to tell whether a rehearsal was done on it. backups: what was seen and proven of
     them; at_ms: the moment that their ages are counted to, the day of the audit if None. What is lost by now
-    is in no loss to come, and holds no capacity. Raises UnknownDomain.
+    is in no loss to come, and holds no capacity. progress: called with the share that is
+    done, and in words what comes next. Raises UnknownDomain.
     """
     if estate.lost and domains is None:
         now = topology(estate)
@@ -87,16 +93,21 @@ def audit(
     estate = without_lost(estate)
     top = topology(estate)
     single = losses(top, domains)
+    progress(0.0, f"trying {counted(len(single), 'loss', 'losses')}")
     with plain_where_small(estate, len(single)):
         context = Context(
             estate, as_planned(impacts(top, single)), as_of or estate.as_of, digest, backups, at_ms
         )
-        return _audited(context, pairs)
+        return _audited(context, pairs, progress)
 
 
-def _audited(context: Context, pairs: bool) -> AuditReport:
+def _audited(context: Context, pairs: bool, progress: Callable[[float, str], None]) -> AuditReport:
     estate, top, today, digest = context.estate, context.impacts.top, context.as_of, context.digest
-    findings = merged(finding for rule in RULES for finding in rule.check(context))
+    found: list[Finding] = []
+    for number, rule in enumerate(RULES):
+        progress(LOSSES_SHARE + (1 - LOSSES_SHARE) * number / len(RULES), "checking rules")
+        found += rule.check(context)
+    findings = merged(found)
     rows = loss_rows(context.impacts)
     if pairs:
         paired = Context(estate, as_planned(impacts(top, losses_of_pairs(top))), today, digest)

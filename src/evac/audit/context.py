@@ -91,6 +91,7 @@ ReasonKind = Literal[
     "traffic",
     "fewer-replicas",
     "no-copy",
+    "provider",
     "majority-lost",
     "no-headroom",
     "nowhere-else",
@@ -138,6 +139,8 @@ class Reason:
                 return f"store {stores} loses the majority of its votes with {self.loss}, so writes stop"
             case "no-headroom":
                 return f"no room for {self.replicas:,} of the replicas it needs"
+            case "provider":
+                return f"its provider is lost with {self.loss}, and only the provider can restore it"
             case "nowhere-else":
                 return f"runs nowhere outside {self.loss}, and no room for it is known"
             case "start-cycle":
@@ -221,9 +224,10 @@ class Context:
 
     @cached_property
     def gone(self) -> Pairs:
-        """Services that nothing brings back."""
+        """Services that nothing brings back. What falls with a provider is a rule of its own."""
         down = self.impacts.damage.pairs
-        return down.only(down.of(self.impacts.fate) == LOST)
+        ours = ~np.isin(down.loss, self.impacts.losses.of_kind("provider"))
+        return down.only((down.of(self.impacts.fate) == LOST) & ours)
 
     @cached_property
     def late(self) -> Pairs:
@@ -363,8 +367,12 @@ class Rule:
         losses: Sequence[int] = (),
         chain: tuple[str, ...] = (),
         paths: Sequence[str] = (),
+        roots: Sequence[str] = (),
     ) -> Finding:
-        """`losses`: numbers, worst first; `paths`: fact paths to change, the first known one is shown."""
+        """`losses`: numbers, worst first; `paths`: fact paths of the subject, the first known one is shown;
+        `roots`: where the cause is elsewhere, its fact paths: the one to change first, the thing itself last.
+        """
+        roots = tuple(roots or paths)
         return Finding(
             rule=self.id,
             code=self.code,
@@ -378,6 +386,9 @@ class Rule:
             path=paths[0] if paths else "",
             paths=tuple(paths),
             place=context.estate.place(*paths),
+            root=roots[-1] if roots else "",
+            key=roots[0] if roots else "",
+            key_place=context.estate.place(*roots),
         )
 
 
@@ -418,6 +429,8 @@ def _ids(context: Context, path: tuple[int, ...]) -> tuple[str, ...]:
 def _why_hit(context: Context, service: int, number: int) -> Reason:
     """Why a service that is down by itself is down: its replicas, its store or its traffic."""
     impacts, loss = context.impacts, context.impacts.losses.ids[number]
+    if impacts.losses.external[number, service]:
+        return Reason("provider", loss)
     for family in impacts.graph.families[service]:
         row = impacts.families.index.get(family)
         if row is not None and number in impacts.families.losses[row]:
@@ -434,6 +447,14 @@ def _why_hit(context: Context, service: int, number: int) -> Reason:
 def _stores(context: Context, family: str) -> tuple[str, ...]:
     stores = context.estate.stores
     return tuple(stores[store].id for store in context.impacts.graph.family_stores[family])
+
+
+def root_paths(context: Context, name: str) -> tuple[str, ...]:
+    """Fact paths of a service, or of the first store of a family: where it runs, then the thing itself."""
+    if name in context.impacts.graph.index:
+        return (f"services/{name}/replicas", f"services/{name}")
+    store = _stores(context, name)[0]
+    return (f"stores/{store}/members", f"stores/{store}")
 
 
 def why_degraded(context: Context, service: int, number: int) -> Chain:

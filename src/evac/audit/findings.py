@@ -19,7 +19,7 @@ from evac.model.diagnostic import NOWHERE, SEVERITIES, Place, Severity
 
 FINGERPRINT_DIGITS: Final = 16
 
-DOMAIN_CLASSES: Final = ("site", "group", "hall", "feed", "rack", "server", "pair", "estate")
+DOMAIN_CLASSES: Final = ("site", "group", "provider", "hall", "feed", "rack", "server", "pair", "estate")
 """What kind of loss a finding is about, the gravest first; `estate` is about no loss at all."""
 
 _SEVERITY_RANK: Final = {severity: rank for rank, severity in enumerate(SEVERITIES)}
@@ -50,6 +50,12 @@ class Finding:
     paths: tuple[str, ...] = ()
     place: Place = NOWHERE
     """Where the first of these facts that is known is written."""
+    root: str = ""
+    """Path of the service, store or other thing to change. Findings with the same root go together."""
+    key: str = ""
+    """The fact path to change there."""
+    key_place: Place = NOWHERE
+    """Where that is written."""
 
     @property
     def scenario(self) -> str:

@@ -218,7 +218,6 @@ class Worker:
         failed = "failed" if outcome == "could-not-run" else "done"
         return self._event(
             task,
-            at_ms=proof.at_ms,
             outcome=failed,
             tool=proof.tool,
             version=proof.version,
@@ -237,11 +236,13 @@ class Worker:
             found = await driver.prove(action_of(task.endpoint), task.timeout_s, level, task.part, task.of)
         except ActionError as error:
             return self._proven(task, level, "could-not-run", code=error.code, detail=_words(error))
+        at_ms = self._clock.now_ms() if found.checked_at is None else found.checked_at * 1_000
         empty = found.outcome == "passed" and found.level > STRUCTURE and found.bytes_read <= 0
         return self._proven(
             task,
             found.level,
             "could-not-run" if empty else found.outcome,
+            at_ms=min(at_ms, self._clock.now_ms()),
             bytes_read=found.bytes_read,
             share_read=WHOLE if task.of == 1 and found.bytes_read else found.share_read,
             took_ms=found.took_ms,

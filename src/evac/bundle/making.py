@@ -35,7 +35,8 @@ from evac.bundle import sealing
 from evac.bundle.plans import LeftOut, plans_of, without_small_plans
 from evac.bundle.proof import signer
 from evac.derive import situation
-from evac.drivers.process.client import CA, CERT, KEY, agent_endpoints
+from evac.drivers.process import CA, CERT, KEY
+from evac.drivers.process.client import agent_endpoints
 from evac.engine.runs.effects import EFFECTS
 from evac.engine.runs.effects import decode as decode_effects
 from evac.engine.stores import datasets

@@ -29,7 +29,7 @@ from evac.bundle import sealing
 from evac.bundle.making import ENTRIES
 from evac.bundle.proof import prove
 from evac.bundle.sealing import GLASS, INSIDE, OPENED, STORE, UNPACKED, beside, put, remove_leftovers
-from evac.drivers.process.client import CA, CERT, KEY
+from evac.drivers.process import CA, CERT, KEY
 from evac.drivers.process.driver import AgentGenerations
 from evac.engine.lead import watch_journal
 from evac.engine.stores import datasets

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evac.cli import console
+from evac.cli import completion, console
 from evac.cli.console import emit, say, screen
-from evac.cli.options import output_option, plan_argument, quiet_option, reason_option, who_option
+from evac.cli.options import ESTATE, output_option, plan_argument, quiet_option, reason_option, who_option
 from evac.cli.run_command import follow, key_option, now_ms, request, run_argument
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput, NotAllowed
@@ -50,15 +50,22 @@ def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Wher
 
 @click.command()
 @plan_argument
-@click.argument("estate", type=click.Path(path_type=Path), required=False)
+@click.argument("estate", type=ESTATE, required=False)
 @click.option("--execute", is_flag=True, help="Create the run. Without this nothing changes.")
 @click.option("--reason", default="", help="Reason; required with --execute.")
 @click.option("--incident", help="The incident of the run; one run for each incident and plan.")
-@click.option("--confirm", multiple=True, metavar="SITE", help="Each site that the plan leaves; repeat it.")
+@click.option(
+    "--confirm",
+    multiple=True,
+    metavar="SITE",
+    shell_complete=completion.sites,
+    help="Each site that the plan leaves; repeat it.",
+)
 @click.option(
     "--abandon",
     multiple=True,
     metavar="SITE",
+    shell_complete=completion.sites,
     help="Treat a site as lost although it answers.",
 )
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file.")
@@ -194,7 +201,13 @@ def _confirmed(leaving: Sequence[str], confirm: tuple[str, ...]) -> tuple[str, .
     "--key", type=click.Path(path_type=Path, dir_okay=False), help="Your private key, to sign with."
 )
 @click.option("--step", default="", help="Approve one step instead.")
-@click.option("--confirm", multiple=True, metavar="SITE", help="Each site, if the run leaves more than one.")
+@click.option(
+    "--confirm",
+    multiple=True,
+    metavar="SITE",
+    shell_complete=completion.sites,
+    help="Each site, if the run leaves more than one.",
+)
 @where_options
 @quiet_option
 def approve(

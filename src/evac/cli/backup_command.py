@@ -11,7 +11,7 @@ import click
 
 from evac.cli import console
 from evac.cli.console import emit, say, screen
-from evac.cli.options import file_option, output_option, quiet_option, who_option
+from evac.cli.options import estate_argument, file_option, output_option, quiet_option, who_option
 from evac.cli.target import Where, where_options
 from evac.model.errors import InvalidInput
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from evac.model.estate import Estate
     from evac.views.sheet import Sheet
 
-estate_argument = click.argument("estate", type=click.Path(path_type=Path))
 data_argument = click.argument("data_set", metavar="DATA_SET")
 copy_option = click.option("--copy", default="", help="Only this backup: its endpoint, or its place.")
 anyway_option = click.option("--anyway", is_flag=True, help="Also during a hold, a run or maintenance.")

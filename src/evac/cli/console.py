@@ -49,6 +49,8 @@ _NAMED: Final = rf"\bevac (?:{'|'.join(COMMANDS)})\b(?![-\w])"
 _COMMAND: Final = re.compile(rf"{_NAMED}.*?(?=, or |, then |; |\)|\x1b|$)")
 _IN_BRACKETS: Final = re.compile(rf"(?<=\(){_NAMED}[^()]*(?=\))")
 _FILES: Final = re.compile(r" (?:--estate )?ESTATE\b")
+"""In lines whose command was not given an estate; with a server none is."""
+_PLACEHOLDER: Final = re.compile(r"(?<![-\w/=.])(?<!-o )(?:ESTATE|PLAN)(?![-\w/=.])")
 _OWN: Final = re.compile(r" --(?:store|server)\b")
 
 
@@ -61,11 +63,22 @@ class Way:
 
 
 _way: ContextVar[Way | None] = ContextVar("way", default=None)
+_paths: ContextVar[dict[str, str] | None] = ContextVar("paths", default=None)
 
 
 def forget() -> None:
     """At the beginning of a command."""
     _way.set(None)
+    _paths.set(None)
+
+
+def remember_path(placeholder: str, path: str) -> None:
+    """placeholder: ESTATE or PLAN, which stands for the path in the lines that name the next command. What
+    does not look like one is not remembered: it may be the mistake that the line is about.
+    """
+    plan = path.startswith("sha256:") or path.endswith(".json")
+    if plan if placeholder == "PLAN" else not plan:
+        _paths.set((_paths.get() or {}) | {placeholder: shlex.quote(path)})
 
 
 def remember(given: Mapping[str, object], *, server: bool) -> None:
@@ -82,10 +95,18 @@ def _shown(name: str, value: str) -> str:
 
 def with_way(text: str) -> str:
     """The text, in which the commands on such lines can be typed as they stand."""
-    if _way.get() is None or not any(name in text for name in NAMES):
+    if not any(name in text for name in NAMES):
+        return text
+    if _paths.get():
+        text = _NEXT.sub(lambda line: _PLACEHOLDER.sub(_path_of, line[0]), text)
+    if _way.get() is None:
         return text
     text = _NEXT.sub(lambda line: _COMMAND.sub(_completed, line[0]), text)
     return _ERROR.sub(lambda line: _IN_BRACKETS.sub(_completed, line[0]), text)
+
+
+def _path_of(found: re.Match[str]) -> str:
+    return (_paths.get() or {}).get(found[0], found[0])
 
 
 def _completed(found: re.Match[str]) -> str:

@@ -395,6 +395,27 @@ def show(case: Path, output: str, target: Path | None) -> None:
 
 @credit.command()
 @case_argument
+@output_option("text", "markdown", "json")
+@file_option
+def statement(case: Path, output: str, target: Path | None) -> None:
+    """Write for a regulator who may get what, on which basis, and by when users must know.
+
+    The three texts in facts of the JSON are those that evac incident report asks for: damages_claimants,
+    damages_basis, damages_procedure.
+    """
+    from evac.app.credit.showing import statement_document
+    from evac.views.credit_view import statement_sheet
+    from evac.views.sheet import sheet_markdown
+
+    found = statement_document(_case(case))
+    if output == "markdown":
+        emit(sheet_markdown(statement_sheet(found)), target)
+    else:
+        _show(found, output, statement_sheet, target)
+
+
+@credit.command()
+@case_argument
 @_why
 @click.option("--key", type=_FILE, help="Your private key, to sign with.")
 @click.option("--policy", type=_FILE, help="Policy file that lists who may approve.")

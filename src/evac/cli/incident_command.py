@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,14 @@ import click
 from evac.cli import console
 from evac.cli.console import emit, say, screen, write_whole
 from evac.cli.options import (
+    ESTATE,
+    Length,
     file_option,
     output_option,
     plan_argument,
     quiet_option,
     reason_option,
+    time_zone_option,
     who_option,
 )
 from evac.cli.target import Where, where_options
@@ -101,6 +105,7 @@ def report(incident: str, where: Where, output: str, target: Path | None) -> Non
 )
 @click.option("--name", default="", help="The component, the fact, or the title of an update.")
 @click.option("--value", default="", help="The state, the fact, or the commander.")
+@click.option("--due", type=Length(), default=0, help="Of an update: when the next one follows, like 30m.")
 @click.option("--new", is_flag=True, help="Create an incident that has no run and no note yet.")
 @who_option
 @where_options
@@ -111,6 +116,7 @@ def note(
     kind: str,
     name: str,
     value: str,
+    due: int,
     new: bool,
     who: str | None,
     where: Where,
@@ -119,7 +125,8 @@ def note(
     """Add a note. An update is public; a draft is not."""
     from evac.incident.records import Note
 
-    made = Note("", incident, kind, who or "", 0, text, name, value)  # type: ignore[arg-type]
+    due_ms = time.time_ns() // 1_000_000 + due if due else 0
+    made = Note("", incident, kind, who or "", 0, text, name, value, due_ms)  # type: ignore[arg-type]
     key = where.do(lambda control: control.note(made, new))
     say(f"{key} is written\nnext: evac incident show {incident}", quiet)
 
@@ -172,7 +179,7 @@ def reopen(incident: str, reason: str, who: str | None, where: Where, quiet: boo
 
 
 @incident.command(name="status-page")
-@click.argument("estate", type=click.Path(path_type=Path), required=False)
+@click.argument("estate", type=ESTATE, required=False)
 @click.option(
     "-o",
     "--out",
@@ -185,6 +192,7 @@ def reopen(incident: str, reason: str, who: str | None, where: Where, quiet: boo
 @click.option(
     "--url", default="https://status.example/", show_default=True, help="Its address, for the feed."
 )
+@time_zone_option
 @where_options
 @quiet_option
 def status_page(estate: Path | None, target: Path, title: str, url: str, where: Where, quiet: bool) -> None:

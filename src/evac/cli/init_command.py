@@ -17,7 +17,7 @@ import click
 from evac.app.fetching import fetch_live
 from evac.cli import console
 from evac.cli.console import say
-from evac.cli.estate_command import known_contexts, sites_of_contexts, tell_import
+from evac.cli.import_command import known_contexts, sites_of_contexts, tell_import
 from evac.estate.format import quantities as q
 from evac.estate.format.kinds import ID
 from evac.estate.importers import import_recipe

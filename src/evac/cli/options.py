@@ -16,8 +16,10 @@ from typing import Any, ClassVar, Final, TypeVar
 
 import click
 
-from evac.drivers.process.client import ALLOWED, CA, CERT, KEY, PLAIN
+from evac.cli import completion, console
+from evac.drivers.process import ALLOWED, CA, CERT, KEY, PLAIN
 from evac.net.secrets import HEAD_KEY, ROOM_KEY
+from evac.views.words import ZONE, wall_clock_here
 
 SEED_MAX: Final = 2**32 - 1
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -62,8 +64,23 @@ class Length(click.ParamType[int]):
         return found
 
 
-estate_argument = click.argument("estate", type=click.Path(path_type=Path))
-plan_argument = click.argument("plan", type=click.Path(path_type=Path))
+class Named(click.Path):
+    """A path that the next command is told with: `placeholder` stands for it where a line says `next:`."""
+
+    def __init__(self, placeholder: str, **given: Any) -> None:
+        super().__init__(path_type=Path, **given)
+        self._placeholder = placeholder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        console.remember_path(self._placeholder, str(path))
+        return path
+
+
+ESTATE: Final = Named("ESTATE")
+PLAN: Final = Named("PLAN")
+estate_argument = click.argument("estate", type=ESTATE)
+plan_argument = click.argument("plan", type=PLAN, shell_complete=completion.plans)
 
 
 def as_of_option(command: Command) -> Command:
@@ -172,6 +189,27 @@ def signing_options(command: Command) -> Command:
                 from evac.engine.lead.signed_heads import key_named
 
                 key_named(variable)
+        return command(*values, **named)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def time_zone_option(command: Command) -> Command:
+    """The zone of moments that people read, for this process and those that it starts. Raises InvalidInput
+    for one that this machine does not know.
+    """
+
+    @click.option(
+        "--time-zone",
+        metavar="ZONE",
+        help=f"Local time on pages and in updates, like Asia/Seoul, with UTC next to it. [default: ${ZONE}, "
+        "else UTC]",
+    )
+    @functools.wraps(command)
+    def wrapped(*values: Any, time_zone: str | None, **named: Any) -> Any:
+        if time_zone is not None:
+            os.environ[ZONE] = time_zone
+        wall_clock_here()
         return command(*values, **named)
 
     return wrapped  # type: ignore[return-value]

@@ -10,10 +10,9 @@ import click
 
 from evac import __version__
 from evac import estate as estates
-from evac.app.accepting import why_not
 from evac.app.planner.kernels import kernels, simulation_s
 from evac.app.planner.plans import DEFAULT_BUDGET_MS, Made, Question, make_plan, scenario_of
-from evac.cli import console
+from evac.cli import completion, console
 from evac.cli.console import emit, progress, reporter, say, screen, write_whole
 from evac.cli.options import (
     SEED_MAX,
@@ -38,7 +37,6 @@ from evac.model.situation import Situation
 from evac.planning.simulation.simulate import parse_faults
 from evac.planning.simulation.simulate import simulate as play
 from evac.verify import Verdict, check
-from evac.views.html_report import html_report
 from evac.views.json_out import simulate_json, verify_json
 from evac.views.plan_text import diff as plan_diff
 from evac.views.plan_text import plan_text
@@ -151,11 +149,33 @@ def verify(
 @click.command()
 @estate_argument
 @click.option(
-    "--lose", multiple=True, metavar="DOMAIN", help="The domain that is lost; repeat for several at once."
+    "--lose",
+    multiple=True,
+    metavar="DOMAIN",
+    shell_complete=completion.domains,
+    help="The domain that is lost; repeat for several at once.",
 )
-@click.option("--evacuate", multiple=True, metavar="SITE", help="Evacuate a site that still works.")
-@click.option("--restore", multiple=True, metavar="DOMAIN", help="Cold-start a domain after power returned.")
-@click.option("--failback", multiple=True, metavar="SITE", help="Move everything back to its home site.")
+@click.option(
+    "--evacuate",
+    multiple=True,
+    metavar="SITE",
+    shell_complete=completion.sites,
+    help="Evacuate a site that still works.",
+)
+@click.option(
+    "--restore",
+    multiple=True,
+    metavar="DOMAIN",
+    shell_complete=completion.domains,
+    help="Cold-start a domain after power returned.",
+)
+@click.option(
+    "--failback",
+    multiple=True,
+    metavar="SITE",
+    shell_complete=completion.sites,
+    help="Move everything back to its home site.",
+)
 @click.option(
     "--power",
     multiple=True,
@@ -180,6 +200,14 @@ def verify(
 )
 @click.option(
     "--seed", type=click.IntRange(0, SEED_MAX), default=0, show_default=True, help="Same seed, same plan."
+)
+@click.option(
+    "--moment",
+    "moments",
+    multiple=True,
+    metavar="STORE=MOMENT",
+    help="With --lose: restore a store, or every store of a recovery group, from backups to a moment like "
+    "2026-11-25T02:55:00Z. What was written after it is lost.",
 )
 @click.option("--waive", multiple=True, metavar="STORE", help="A store that may be promoted beyond its rpo.")
 @click.option(
@@ -214,6 +242,7 @@ def plan(
     deadline: int | None,
     budget: int,
     seed: int,
+    moments: tuple[str, ...],
     waive: tuple[str, ...],
     sensitivity: bool,
     older: Path | None,
@@ -239,7 +268,8 @@ def plan(
     _may_go_home(found, failback, str(estate))
     loaded = found.estate
     on = _on(seen, restore) if seen is not None else ()
-    scenario = scenario_of(loaded, Question(lose, evacuate, restore, failback, deadline, power, on))
+    asked = Question(lose, evacuate, restore, failback, deadline, power, on, moments)
+    scenario = scenario_of(loaded, asked, int(time.time()))
     with progress("planning", quiet) as told:
         made = make_plan(
             loaded,
@@ -281,6 +311,8 @@ def _may_go_home(found: Situation, domains: tuple[str, ...], estate: str) -> Non
 
 def _accepted(verdict: Verdict, target: Path | None, estate: str) -> int:
     """A plan that the checker refuses is written and shown all the same, and never passes in silence."""
+    from evac.app.accepting import why_not
+
     words = why_not(verdict)
     if not words:
         return console.DONE
@@ -301,6 +333,8 @@ def _on(seen: Path, restore: tuple[str, ...]) -> tuple[str, ...]:
 def _page(estate: Estate, made: Made, verdict: Verdict) -> str:
     title = made.plan.scenario.title
     servers = plural(len(estate.fleet), "server")
+    from evac.views.html_report import html_report
+
     return html_report(
         estate,
         title=title[:1].upper() + title[1:],

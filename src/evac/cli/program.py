@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from evac import __version__
 from evac.cli import console
@@ -22,7 +23,7 @@ COMMANDS: Final = {
     "example": ("evac.cli.estate_command:example", "Write an example estate."),
     "init": ("evac.cli.init_command:init", "Make an estate from what is in a folder, and audit it."),
     "import": (
-        "evac.cli.estate_command:import_",
+        "evac.cli.import_command:import_",
         "Import an estate from an inventory, Kubernetes or Compose.",
     ),
     "check": ("evac.cli.estate_command:check", "Check estate files and list missing facts."),
@@ -110,6 +111,17 @@ class LazyGroup(click.Group):
             raise click.NoSuchCommand(
                 error.command_name, possibilities=self.list_commands(ctx), ctx=ctx
             ) from None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """From the table above: asking each command would import them all."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=summary(name))
+            for names in GROUPS.values()
+            for name in names
+            if name.startswith(incomplete)
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, names in GROUPS.items():

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from evac.cli import console
+from evac.cli import completion, console
 from evac.cli.console import emit, say, screen
 from evac.cli.options import (
+    ESTATE,
+    PLAN,
     Length,
     log_file,
     output_option,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @where_options
 @output_option("text", "csv", "json", "html")
 @click.option(
@@ -60,7 +62,7 @@ def quarantine(run: str, where: Where, output: str, to: Path | None) -> None:
         emit(lists.quarantine_text(lists.quarantine_read(told), shown.width, shown.colour and to is None), to)
 
 
-run_argument = click.argument("run", metavar="RUN")
+run_argument = click.argument("run", metavar="RUN", shell_complete=completion.runs)
 steps_argument = click.argument("steps", metavar="[STEP]...", nargs=-1)
 rack_option = click.option(
     "--rack",
@@ -498,12 +500,24 @@ def limit(
 
 
 @run.command()
-@click.argument("plan", type=click.Path(dir_okay=False))
-@click.argument("estate", type=click.Path())
+@click.argument("plan", type=PLAN, shell_complete=completion.plans)
+@click.argument("estate", type=ESTATE)
 @click.option("--incident", required=True, help="The incident whose journal was lost.")
 @reason_option
-@click.option("--confirm", metavar="SITE", multiple=True, help="Each site that the plan leaves; repeat it.")
-@click.option("--abandon", metavar="SITE", multiple=True, help="Treat a site as lost although it answers.")
+@click.option(
+    "--confirm",
+    metavar="SITE",
+    multiple=True,
+    shell_complete=completion.sites,
+    help="Each site that the plan leaves; repeat it.",
+)
+@click.option(
+    "--abandon",
+    metavar="SITE",
+    multiple=True,
+    shell_complete=completion.sites,
+    help="Treat a site as lost although it answers.",
+)
 @click.option(
     "--generation",
     type=click.IntRange(0, 4_000),

@@ -24,9 +24,17 @@ from evac.cli import console
 from evac.cli.bundle_command import SITE as BUNDLE_SITE
 from evac.cli.bundle_command import BundleAsked, bundle_options, open_bundle
 from evac.cli.console import say
-from evac.cli.options import Length, agent_options, as_of_option, signing_options, store_option
+from evac.cli.options import (
+    ESTATE,
+    Length,
+    agent_options,
+    as_of_option,
+    signing_options,
+    store_option,
+    time_zone_option,
+)
 from evac.model.errors import InvalidInput
-from evac.views.words import listed
+from evac.views.words import ZONE, listed
 
 if TYPE_CHECKING:
     from evac.app.controlling import Composed, Setting
@@ -142,7 +150,7 @@ def status_options(command: Command) -> Command:
 
 
 @click.command()
-@click.argument("estate", type=click.Path(path_type=Path), required=False)
+@click.argument("estate", type=ESTATE, required=False)
 @click.option("--site", help="The site of this controller.  [required]")
 @click.option(
     "--policy",
@@ -185,6 +193,7 @@ def status_options(command: Command) -> Command:
 @status_options
 @agent_options
 @signing_options
+@time_zone_option
 @click.option(
     "--lease",
     type=Length(),
@@ -307,9 +316,11 @@ def _given(*only: str) -> list[str]:
 
 def _demo(port: int | None) -> int:
     """Until somebody ends it. Raises InvalidInput."""
-    if others := [name for name in _given() if name not in ("--demo", "--port")]:
+    if others := [name for name in _given() if name not in ("--demo", "--port", "--time-zone")]:
         raise click.UsageError(f" --demo uses its own company: leave {listed(others)} out")
     from evac.app.demo import room as demo_room
+
+    os.environ.setdefault(ZONE, demo_room.ZONE)
 
     demo_room.serve_demo(demo_room.PORT if port is None else port, say)
     return console.DONE

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evac.cli import completion
 from evac.cli.console import emit, say, screen, write_whole
-from evac.cli.options import output_option
+from evac.cli.options import ESTATE, output_option
 from evac.cli.target import Where, where_options
 from evac.model.errors import EvacError
 from evac.model.situation import Situation
@@ -24,7 +25,7 @@ def _json(document: Any) -> str:
 
 
 @click.command()
-@click.argument("estate", type=click.Path(path_type=Path), required=False)
+@click.argument("estate", type=ESTATE, required=False)
 @where_options
 @output_option("text", "json")
 def status(estate: Path | None, where: Where, output: str) -> int:
@@ -93,7 +94,7 @@ def list_command(where: Where, output: str) -> None:
 
 
 @drawer.command()
-@click.argument("plan", metavar="DIGEST")
+@click.argument("plan", metavar="DIGEST", shell_complete=completion.plans)
 @click.option(
     "-o",
     "--out",
@@ -113,7 +114,7 @@ def get(plan: str, target: Path | None, where: Where) -> None:
 
 
 @click.command(name="what-if")
-@click.argument("domains", nargs=-1, required=True, metavar="DOMAIN...")
+@click.argument("domains", nargs=-1, required=True, metavar="DOMAIN...", shell_complete=completion.domains)
 @click.option(
     "--estate", type=click.Path(path_type=Path), help="The estate; not with a server, which has its own."
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, get_args
 
 from evac.credit import formulas
@@ -133,8 +132,7 @@ def judged(
 
 
 def _month(at_ms: int, rules: RuleSet) -> str:
-    at = datetime.fromtimestamp(at_ms / 1_000, UTC) + timedelta(minutes=rules.zone_minutes)
-    return f"{at:%Y-%m}"
+    return f"{rules.zone.local(at_ms):%Y-%m}"
 
 
 def _rule_of(rules: RuleSet, claim: Claim) -> Rule | None:
@@ -164,8 +162,7 @@ def _judged(
 
 
 def _day(at_ms: int, rules: RuleSet) -> str:
-    at = datetime.fromtimestamp(at_ms / 1_000, UTC) + timedelta(minutes=rules.zone_minutes)
-    return f"{at:%Y-%m-%d}"
+    return f"{rules.zone.local(at_ms):%Y-%m-%d}"
 
 
 def decided(claims: Iterable[Claim], decision: Decision, currency: str = "") -> Decision:

@@ -14,6 +14,7 @@ import polars as pl
 from evac.credit import formulas
 from evac.credit.rules import HOUR_MS, MONEY, PPM, Rule, RuleSet
 from evac.credit.windows import DAY_MS, Cycle, Window, cycle_of, spans_of
+from evac.credit.zones import Zone
 
 ROWS: Final = pl.Schema(
     {
@@ -82,10 +83,10 @@ def ledger(rules: RuleSet, windows: Sequence[Window], rows: pl.DataFrame) -> pl.
     that is none, and polars' OverflowError for an amount beyond 64 bits.
     """
     places = rows.select(_PLACE).unique().rows()
-    cycles = {name: cycle_of(name, rules.zone_minutes) for name in {place[2] for place in places}}
+    cycles = {name: cycle_of(name, rules.zone) for name in {place[2] for place in places}}
     parts = []
     for number, rule in enumerate(rules.rules):
-        facts = list(_facts(rule, windows, places, cycles))
+        facts = list(_facts(rule, rules.zone, windows, places, cycles))
         if facts:
             hit = _hit(rule, rows, places, facts)
             parts.append(_lines(rule, hit).with_columns(pl.lit(number).alias("number")))
@@ -113,13 +114,17 @@ _FACTS: Final = pl.Schema(
 
 
 def _facts(
-    rule: Rule, windows: Sequence[Window], places: Iterable[tuple[str, str, str]], cycles: dict[str, Cycle]
+    rule: Rule,
+    zone: Zone,
+    windows: Sequence[Window],
+    places: Iterable[tuple[str, str, str]],
+    cycles: dict[str, Cycle],
 ) -> Iterator[tuple[Any, ...]]:
     """Only where the outage is long enough."""
     for service, site, name in places:
         if rule.services and service not in rule.services:
             continue
-        cycle, spans = cycles[name], spans_of(windows, service, site, rule.excludes)
+        cycle, spans = cycles[name], spans_of(windows, service, site, rule.excludes, rule.hours, zone)
         if rule.shares_fee:
             spans = [span for span in spans if span[0] < cycle.to_ms and span[1] > cycle.from_ms]
             down = sum(min(end, cycle.to_ms) - max(begin, cycle.from_ms) for begin, end in spans)
@@ -200,15 +205,9 @@ def _lines(rule: Rule, hit: pl.DataFrame) -> pl.DataFrame:
     amount, review = _raw_amount(rule, hit), pl.lit(False)
     match rule.formula:
         case formulas.Days(days):
-            moved = pl.col("channel").is_in(sorted(rule.fallback))
-            kind = pl.when(moved).then(pl.lit("balance")).otherwise(kind)
-            quantity = pl.when(moved).then(0).otherwise(days)
-            instead = list(rule.fallback.items())
-            amount = pl.lit(0, pl.Int64)
-            for channel, other in instead:
-                amount = pl.when(pl.col("channel") == channel).then(other.minor).otherwise(amount)
+            quantity, amount = pl.lit(days, pl.Int64), pl.lit(0, pl.Int64)
         case formulas.Voucher(count=count):
-            quantity = pl.lit(count)
+            quantity = pl.lit(count, pl.Int64)
         case formulas.Bands(bands):
             amount = pl.lit(0, pl.Int64)
             for band in reversed(bands):
@@ -217,6 +216,12 @@ def _lines(rule: Rule, hit: pl.DataFrame) -> pl.DataFrame:
             granted = pl.col("granted")
             amount = pl.when(granted > 0).then(granted).otherwise(amount)
             review = (pl.col("claimed") > bands[-1].up_to.minor) & (granted == 0)
+    if rule.fallback:
+        moved = pl.col("channel").is_in(sorted(rule.fallback))
+        kind = pl.when(moved).then(pl.lit("balance")).otherwise(kind)
+        quantity = pl.when(moved).then(0).otherwise(quantity)
+        for channel, other in rule.fallback.items():
+            amount = pl.when(pl.col("channel") == channel).then(other.minor).otherwise(amount)
     found = hit.with_columns(
         kind.alias("kind"), quantity.cast(pl.Int64).alias("quantity"), amount.cast(pl.Int64).alias("amount")
     )

@@ -14,6 +14,7 @@ from typing import Literal
 from evac.credit import formulas
 from evac.credit.rules import HOUR_MS, MONEY, PPM, Kind, Rounding, Rule, RuleSet
 from evac.credit.windows import DAY_MS, Cycle, Window, cycle_of, spans_of
+from evac.credit.zones import Zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,11 @@ class Measured:
     cycle: Cycle
 
 
-def measured(rule: Rule, windows: Iterable[Window], service: str, site: str, cycle: Cycle) -> Measured:
+def measured(
+    rule: Rule, zone: Zone, windows: Iterable[Window], service: str, site: str, cycle: Cycle
+) -> Measured:
     """A rule that shares a fee counts what is within the cycle; each outage is judged by its whole length."""
-    spans = spans_of(windows, service, site, rule.excludes)
+    spans = spans_of(windows, service, site, rule.excludes, rule.hours, zone)
     if rule.shares_fee:
         hit = [(a, b) for a, b in spans if a < cycle.to_ms and b > cycle.from_ms]
         total = sum(min(b, cycle.to_ms) - max(a, cycle.from_ms) for a, b in hit)
@@ -100,8 +103,9 @@ def reached(rule: Rule, seen: Measured) -> bool:
 
 def lines_of(rules: RuleSet, windows: Sequence[Window], row: Account) -> tuple[Line, ...]:
     """All lines of one row, in the order of the rules. Raises InvalidInput for a cycle that is none."""
-    cycle = cycle_of(row.cycle, rules.zone_minutes)
-    found = [line for rule in rules.rules if (line := _line(rule, windows, row, cycle)) is not None]
+    cycle = cycle_of(row.cycle, rules.zone)
+    each = (_line(rule, rules.zone, windows, row, cycle) for rule in rules.rules)
+    found = [line for line in each if line is not None]
     if rules.overlap == "sum":
         return tuple(found)
     money = [line for line in found if line.kind in MONEY]
@@ -109,10 +113,10 @@ def lines_of(rules: RuleSet, windows: Sequence[Window], row: Account) -> tuple[L
     return tuple(line for line in found if line.kind not in MONEY or line is best)
 
 
-def _line(rule: Rule, windows: Sequence[Window], row: Account, cycle: Cycle) -> Line | None:
+def _line(rule: Rule, zone: Zone, windows: Sequence[Window], row: Account, cycle: Cycle) -> Line | None:
     if not entitled(rule, row):
         return None
-    seen = measured(rule, windows, row.service, row.site, cycle)
+    seen = measured(rule, zone, windows, row.service, row.site, cycle)
     if not reached(rule, seen):
         return None
     kind, quantity, review = rule.kind, 0, False
@@ -133,7 +137,7 @@ def _line(rule: Rule, windows: Sequence[Window], row: Account, cycle: Cycle) -> 
             raw = Fraction(money.minor)
         case formulas.PerDay():
             raw = Fraction(sum(days * rate for days, rate in days_of(rule.formula, seen)))
-        case formulas.Days(days) if row.channel in rule.fallback:
+        case formulas.Days() | formulas.Voucher() if row.channel in rule.fallback:
             kind, raw = "balance", Fraction(rule.fallback[row.channel].minor)
         case formulas.Days(days):
             quantity = days

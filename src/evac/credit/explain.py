@@ -9,7 +9,6 @@ from __future__ import annotations
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any, Final, Literal, get_args
 
@@ -28,6 +27,7 @@ from evac.credit.exact import (
 from evac.credit.money import money_words
 from evac.credit.rules import HOUR_MS, MONEY, PPM, Rule, RuleSet
 from evac.credit.windows import Window, cycle_of
+from evac.credit.zones import WEEKDAYS, clock
 from evac.model.errors import InvalidInput
 
 Language = Literal["en", "ko"]
@@ -48,9 +48,19 @@ TEMPLATES: Final[Templates] = {
         "per_day": "{days} days beyond the first {after}.",
         "extended": "Your subscription is extended; the next billing day moves.",
         "instead": "Your store cannot move a billing day, so you receive this amount instead.",
+        "instead_of_it": "It cannot be given where you subscribed, so you receive this amount instead.",
         "given": "It does not renew itself and is never charged.",
         "bands": "You reported a loss of {claimed}.",
         "granted": "You reported a loss of {claimed}, and we have reviewed it.",
+        "hours": "Outages count from {begin} to {end}.",
+        "hours_on": "Outages count from {begin} to {end} on {days}.",
+        "mon": "Mondays",
+        "tue": "Tuesdays",
+        "wed": "Wednesdays",
+        "thu": "Thursdays",
+        "fri": "Fridays",
+        "sat": "Saturdays",
+        "sun": "Sundays",
         "at_least": "This is the least that we pay.",
         "at_most": "This is the most that we pay.",
         "nothing": "{service} in {cycle}: no credit. {why}",
@@ -71,9 +81,19 @@ TEMPLATES: Final[Templates] = {
         "per_day": "처음 {after}을 제외한 {days}일분입니다.",
         "extended": "이용권이 연장되고 다음 결제일이 미뤄집니다.",
         "instead": "이용하시는 스토어에서는 결제일을 바꿀 수 없어 이 금액으로 대신합니다.",
+        "instead_of_it": "가입하신 경로에서는 제공할 수 없어 이 금액으로 대신합니다.",
         "given": "자동으로 갱신되거나 결제되지 않습니다.",
         "bands": "신고하신 손실은 {claimed}입니다.",
         "granted": "신고하신 손실 {claimed}을(를) 검토한 결과입니다.",
+        "hours": "{begin}부터 {end}까지의 장애만 계산합니다.",
+        "hours_on": "{days} {begin}부터 {end}까지의 장애만 계산합니다.",
+        "mon": "월요일",
+        "tue": "화요일",
+        "wed": "수요일",
+        "thu": "목요일",
+        "fri": "금요일",
+        "sat": "토요일",
+        "sun": "일요일",
         "at_least": "최소 지급액입니다.",
         "at_most": "최대 지급액입니다.",
         "nothing": "{cycle} {service}: 해당 금액이 없습니다. {why}",
@@ -132,7 +152,7 @@ def explained(
     sentences = []
     for line in lines_of(rules, windows, row):
         rule = by_id[line.rule]
-        seen = measured(rule, windows, row.service, row.site, cycle_of(row.cycle, rules.zone_minutes))
+        seen = measured(rule, rules.zone, windows, row.service, row.site, cycle_of(row.cycle, rules.zone))
         outages = words["and"].join(
             words["outage"].format(begin=_moment(a, rules), end=_moment(b, rules), length=length_words(b - a))
             for a, b in seen.spans
@@ -143,7 +163,7 @@ def explained(
         elif line.kind not in MONEY:
             name = rule.formula.name if isinstance(rule.formula, formulas.Voucher) else ""
             what = words["days" if line.kind == "days" else "voucher"].format(count=line.quantity, name=name)
-        why = " ".join([_why(rule, seen, row, words), *_bounds(rule, line, row, words)])
+        why = " ".join([_why(rule, seen, row, words), *_when(rule, words), *_bounds(rule, line, row, words)])
         sentences.append(words["line"].format(service=row.service, outages=outages, what=what, why=why))
     if not sentences:
         why = _why_not(rules, windows, row, words)
@@ -177,7 +197,7 @@ def _why(rule: Rule, seen: Measured, row: Account, words: Mapping[str, str]) -> 
         case formulas.Days():
             return words["instead" if row.channel in rule.fallback else "extended"]
         case formulas.Voucher():
-            return words["given"]
+            return words["instead_of_it" if row.channel in rule.fallback else "given"]
         case formulas.Bands():
             return words["granted" if row.granted else "bands"].format(
                 claimed=money_words(row.claimed, row.currency)
@@ -186,9 +206,17 @@ def _why(rule: Rule, seen: Measured, row: Account, words: Mapping[str, str]) -> 
             return words["fixed"]
 
 
+def _when(rule: Rule, words: Mapping[str, str]) -> Iterator[str]:
+    """That only some hours count."""
+    if rule.hours is not None:
+        days = ", ".join(words[WEEKDAYS[day]] for day in rule.hours.days)
+        begin, end = clock(rule.hours.from_minute), clock(rule.hours.to_minute)
+        yield words["hours_on" if days else "hours"].format(begin=begin, end=end, days=days)
+
+
 def _bounds(rule: Rule, line: Line, row: Account, words: Mapping[str, str]) -> Iterator[str]:
     """That an amount is the floor, or one of the caps."""
-    if line.kind not in MONEY or line.state == "review" or isinstance(rule.formula, formulas.Days):
+    if line.kind not in MONEY or line.state == "review" or rule.in_kind:
         return
     caps = [cap.minor for cap in (rule.cap,) if cap is not None]
     if rule.cap_ppm is not None:
@@ -203,8 +231,8 @@ def _why_not(rules: RuleSet, windows: Sequence[Window], row: Account, words: Map
     about = [rule for rule in rules.rules if entitled(rule, row)]
     if not about:
         return words["no_rule"]
-    cycle = cycle_of(row.cycle, rules.zone_minutes)
-    seen = [(rule, measured(rule, windows, row.service, row.site, cycle)) for rule in about]
+    cycle = cycle_of(row.cycle, rules.zone)
+    seen = [(rule, measured(rule, rules.zone, windows, row.service, row.site, cycle)) for rule in about]
     short = [(rule, one) for rule, one in seen if one.total_ms > 0 and not reached(rule, one)]
     if not short:
         return words["no_outage"]
@@ -230,7 +258,7 @@ def _number(value: Fraction) -> str:
 
 def _moment(at_ms: int, rules: RuleSet) -> str:
     """Seconds only where there are some."""
-    at = datetime.fromtimestamp(at_ms // 1_000, UTC) + timedelta(minutes=rules.zone_minutes)
+    at = rules.zone.local(at_ms)
     return at.strftime("%Y-%m-%d %H:%M:%S" if at.second else "%Y-%m-%d %H:%M")
 
 

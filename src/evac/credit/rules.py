@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 from evac.credit import formulas
+from evac.credit.zones import UTC_ZONE, Hours, Zone
 from evac.model.canonical import digest
 from evac.model.diagnostic import NOWHERE, Place
 
@@ -74,7 +75,11 @@ class Rule:
     pool: formulas.Money | None = None
     """At most so much for all claims together, in the order of receipt."""
     fallback: Mapping[str, formulas.Money] = field(default_factory=lambda: MappingProxyType({}))
-    """Channel -> what accounts get whose channel cannot extend a subscription."""
+    """Channel -> what accounts get whose channel cannot take days, vouchers or goods."""
+    hours: Hours | None = None
+    """Only these hours of the day count, in the zone of the rule set; None: all. What is left of an outage on
+    each day is an outage of its own.
+    """
     source: str = ""
     note: str = ""
     place: Place = NOWHERE
@@ -92,6 +97,11 @@ class Rule:
                 return "goods" if goods else "voucher"
             case _:
                 return self.pay
+
+    @property
+    def in_kind(self) -> bool:
+        """Whether it gives days, vouchers or goods, which a channel may not be able to take."""
+        return isinstance(self.formula, formulas.Days | formulas.Voucher)
 
     @property
     def needs_claim(self) -> bool:
@@ -128,14 +138,21 @@ class RuleSet:
 
     id: str
     rules: tuple[Rule, ...]
-    zone_minutes: int = 0
-    """Offset from UTC in which cycles and days are counted."""
+    zone: Zone = UTC_ZONE
+    """In which cycles, days and hours are counted."""
     overlap: Overlap = "max"
     title: str = ""
 
     def to_data(self) -> dict[str, Any]:
         """Plain values that the digest is over."""
         made: dict[str, Any] = plain(self)
+        zone = made.pop("zone")
+        made["zone_minutes"] = zone["minutes"]
+        if zone["name"]:
+            made["zone_name"] = zone["name"]
+        for row in made["rules"]:
+            if row["hours"] is None:  # rule sets from before there were any keep their digest
+                del row["hours"]
         return made
 
     @property

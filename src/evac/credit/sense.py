@@ -9,6 +9,7 @@ from typing import Final
 
 from evac.credit import formulas
 from evac.credit.rules import MONEY, Rule, RuleSet
+from evac.credit.zones import WEEK_MINUTES
 from evac.model.diagnostic import Diagnostic, Severity
 
 CODES: Final = MappingProxyType(
@@ -29,7 +30,8 @@ CODES: Final = MappingProxyType(
         ),
         "never-pays": ("error", "A rule that pays nothing to any account."),
         "grant-renews": ("error", "A grant that would renew itself and charge the customer later."),
-        "fallback-unused": ("error", "A fallback by channel for a rule that extends no subscription."),
+        "fallback-unused": ("error", "A fallback by channel for a rule that pays money."),
+        "hours-all": ("error", "Hours that leave nothing out."),
         "pool-without-claims": ("error", "A pool or `first` for a rule that takes no claims."),
         "order-wrong": ("error", "Bands or rates that are not in rising order."),
         "pays-twice": ("error", "With `overlap: sum`, two rules that share one fee for the same minute."),
@@ -84,9 +86,11 @@ def _limits(rule: Rule) -> Iterator[Diagnostic]:
     if (rule.pool is not None or rule.first is not None) and not rule.needs_claim:
         message = "a pool and first count claims, and the rule takes none"
         yield _problem(rule, "pool-without-claims", message, "remove them, or use bands")
-    if rule.fallback and not isinstance(rule.formula, formulas.Days):
-        hint = "remove fallback, or use days"
-        yield _problem(rule, "fallback-unused", "only days can have a fallback", hint)
+    if rule.fallback and not rule.in_kind:
+        hint = "remove fallback, or use days, voucher or goods"
+        yield _problem(rule, "fallback-unused", "money needs no fallback", hint)
+    if rule.hours is not None and len(rule.hours.minutes_of_week) == WEEK_MINUTES:
+        yield _problem(rule, "hours-all", "these hours are the whole week", "remove hours")
 
 
 def _never(rule: Rule) -> Iterator[Diagnostic]:
@@ -168,6 +172,8 @@ def _meet(one: Rule, other: Rule) -> bool:
             return False
     if one.currency and other.currency and one.currency != other.currency:
         return False
+    if one.hours and other.hours and not one.hours.minutes_of_week & other.hours.minutes_of_week:
+        return False
     return one.paid is None or other.paid is None or one.paid == other.paid
 
 
@@ -190,9 +196,9 @@ def _covered(one: Rule, other: Rule) -> Iterator[Diagnostic]:
         or (getattr(other, name) and set(getattr(other, name)) <= set(getattr(one, name)))
         for name in _SHARED
     )
-    same = one.when == other.when and one.excludes == other.excludes and not one.used
+    same = all(getattr(one, name) == getattr(other, name) for name in ("when", "hours", "excludes"))
     caps = one.cap is None and one.cap_ppm is None and one.floor is None
     less = other.formula.money.minor <= one.formula.money.minor
-    if wider and same and caps and less and one.paid in (None, other.paid):
+    if wider and same and not one.used and caps and less and one.paid in (None, other.paid):
         message = f"never pays more than {one.id}, which covers the same accounts"
         yield _problem(other, "rule-covered", message, "remove it, or raise its amount")

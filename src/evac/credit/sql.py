@@ -17,6 +17,7 @@ from typing import Final
 from evac.credit import formulas
 from evac.credit.rules import HOUR_MS, MONEY, PPM, Rule, RuleSet
 from evac.credit.windows import DAY_MS, Cycle, Window
+from evac.credit.zones import MINUTE_MS, Zone
 
 COMPARED: Final = (
     "account",
@@ -41,7 +42,8 @@ def statement(rules: RuleSet, calendar: Sequence[Cycle] = (), windows: Sequence[
     """
     parts = ", ".join(f"lines{number} AS ({_lines(rule, number)})" for number, rule in enumerate(rules.rules))
     spans = ", ".join(
-        _measures(rule, number, rules.zone_minutes, bool(calendar)) for number, rule in enumerate(rules.rules)
+        _measures(rule, number, rules.zone, windows if calendar else None)
+        for number, rule in enumerate(rules.rules)
     )
     union = " UNION ALL ".join(f"SELECT * FROM lines{number}" for number in range(len(rules.rules)))
     columns = ", ".join(COMPARED)
@@ -78,27 +80,61 @@ def _listed(values: Iterable[str]) -> str:
     return "(" + ", ".join(_text(value) for value in values) + ")"
 
 
-def _measures(rule: Rule, number: int, zone_minutes: int, constant: bool) -> str:
+def _moment(local: str, zone: Zone) -> str:
+    """Milliseconds of a local time: the database has time zones of its own."""
+    if zone.name:
+        return f"epoch_ms({local} AT TIME ZONE {_text(zone.name)})"
+    return f"epoch_ms({local}) - {zone.minutes * MINUTE_MS}"
+
+
+def _open(rule: Rule, number: int, zone: Zone, windows: Sequence[Window] | None) -> str:
+    """When the hours of a rule begin and end. windows: their times are written down, for a database that
+    cannot make a series of days; None: it makes one, from two days before the first window.
+    """
+    hours, n = rule.hours, number
+    if hours is None:
+        return ""
+    if windows is not None:
+        times = {time for w in windows for time in hours.between(zone, w.from_ms, w.to_ms)}
+        rows = " UNION ALL ".join(f"SELECT {a} AS opens, {b} AS shuts" for a, b in sorted(times))
+        none = "SELECT 0 AS opens, 0 AS shuts"
+        return f"open{n} AS ({rows or none}),"
+    on = f"WHERE isodow(day) IN ({', '.join(str(day + 1) for day in hours.days)})" if hours.days else ""
+    return f"""
+days{n} AS (SELECT unnest(generate_series(
+    CAST(make_timestamp(min(from_ms) * 1000) AS DATE) - INTERVAL 2 DAY,
+    make_timestamp(max(to_ms) * 1000) + INTERVAL 2 DAY, INTERVAL 1 DAY)) AS day FROM windows),
+open{n} AS (SELECT {_moment(f"(day + INTERVAL {hours.from_minute} MINUTE)", zone)} AS opens,
+    {_moment(f"(day + INTERVAL {hours.end_minute} MINUTE)", zone)} AS shuts FROM days{n} {on}),"""
+
+
+def _measures(rule: Rule, number: int, zone: Zone, windows: Sequence[Window] | None) -> str:
     """For each service, site and cycle: the longest outage, the total, the cycle, and what days are worth.
+    windows: cycles and hours are written down; None: the database works them out.
 
     Gaps and islands: a window begins an island if no earlier one reaches it; the running count of those that
-    do numbers the islands.
+    do numbers the islands. Hours cut windows before that.
     """
     kinds = f"AND w.kind NOT IN {_listed(rule.excludes)}" if rule.excludes else ""
     services = f"WHERE service IN {_listed(rule.services)}" if rule.services else ""
-    n, shift = number, zone_minutes * 60_000
+    n = number
     inside = "a < cycle_to AND b > cycle_from" if rule.shares_fee else "a >= cycle_from AND a < cycle_to"
     length = "least(b, cycle_to) - greatest(a, cycle_from)" if rule.shares_fee else "b - a"
     bounds = f"""
-    epoch_ms(CAST(cycle || '-01' AS TIMESTAMP)) - {shift} AS cycle_from,
-    epoch_ms(CAST(cycle || '-01' AS TIMESTAMP) + INTERVAL 1 MONTH) - {shift} AS cycle_to FROM spots"""
-    if constant:
+    {_moment("CAST(cycle || '-01' AS TIMESTAMP)", zone)} AS cycle_from,
+    {_moment("(CAST(cycle || '-01' AS TIMESTAMP) + INTERVAL 1 MONTH)", zone)} AS cycle_to FROM spots"""
+    if windows is not None:
         bounds = "cycle_from, cycle_to FROM spots JOIN calendar USING (cycle)"
+    begin, end, cut = "w.from_ms", "w.to_ms", ""
+    if rule.hours is not None:
+        begin, end = "greatest(w.from_ms, o.opens)", "least(w.to_ms, o.shuts)"
+        cut = f"JOIN open{n} o ON o.opens < o.shuts AND o.opens < w.to_ms AND o.shuts > w.from_ms"
     return f"""
 places{n} AS (SELECT DISTINCT service, site FROM spots {services}),
 cycles{n} AS (SELECT service, site, cycle, {bounds} {services}),
-hits{n} AS (SELECT p.service, p.site, w.from_ms AS a, w.to_ms AS b FROM places{n} p
-    JOIN windows w ON w.service = p.service AND (w.site = '' OR w.site = p.site) {kinds}),
+{_open(rule, n, zone, windows)}
+hits{n} AS (SELECT p.service, p.site, {begin} AS a, {end} AS b FROM places{n} p
+    JOIN windows w ON w.service = p.service AND (w.site = '' OR w.site = p.site) {kinds} {cut}),
 begins{n} AS (SELECT *, CASE WHEN a <= max(b) OVER (PARTITION BY service, site ORDER BY a, b
     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) THEN 0 ELSE 1 END AS fresh FROM hits{n}),
 numbered{n} AS (SELECT *, sum(fresh) OVER (PARTITION BY service, site ORDER BY a, b
@@ -189,16 +225,20 @@ def _raw(rule: Rule) -> str:
         case formulas.PerDay():
             return "daily"
         case formulas.Voucher(count=count, worth=worth):
-            return str(worth.minor * count if worth is not None else 0)
+            return _instead(rule, worth.minor * count if worth is not None else 0)
         case formulas.Days():
-            cases = " ".join(
-                f"WHEN channel = {_text(channel)} THEN {money.minor}"
-                for channel, money in rule.fallback.items()
-            )
-            return f"CASE {cases} ELSE 0 END" if cases else "0"
+            return _instead(rule, 0)
         case formulas.Bands(bands):
             cases = " ".join(f"WHEN claimed <= {band.up_to.minor} THEN {band.pays.minor}" for band in bands)
             return f"CASE WHEN granted > 0 THEN granted {cases} ELSE 0 END"
+
+
+def _instead(rule: Rule, value: int) -> str:
+    """What a grant in kind is worth, or the amount for channels that cannot take it."""
+    cases = " ".join(
+        f"WHEN channel = {_text(channel)} THEN {money.minor}" for channel, money in rule.fallback.items()
+    )
+    return f"CASE {cases} ELSE {value} END" if cases else str(value)
 
 
 def _limited(rule: Rule) -> str:
@@ -215,15 +255,15 @@ def _lines(rule: Rule, number: int) -> str:
     match rule.formula:
         case formulas.Days(days):
             quantity = str(days)
-            if rule.fallback:
-                moved = f"channel IN {_listed(rule.fallback)}"
-                kind = f"CASE WHEN {moved} THEN 'balance' ELSE 'days' END"
-                quantity = f"CASE WHEN {moved} THEN 0 ELSE {days} END"
         case formulas.Voucher(count=count):
             quantity = str(count)
         case formulas.Bands(bands):
             waits = f"claimed > {bands[-1].up_to.minor} AND granted = 0"
             state = f"CASE WHEN {waits} THEN 'review' ELSE 'due' END"
+    if rule.fallback:
+        moved = f"channel IN {_listed(rule.fallback)}"
+        kind = f"CASE WHEN {moved} THEN 'balance' ELSE {kind} END"
+        quantity = f"CASE WHEN {moved} THEN 0 ELSE {quantity} END"
     whole = "(CASE WHEN tax_included THEN 10000 + tax_bp ELSE 10000 END)"
     tax = f"(2 * amount * tax_bp + {whole}) // (2 * {whole})"
     return f"""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime
 from itertools import pairwise
 from typing import Any, Final, Literal, get_args
 
+from evac.credit.zones import Hours, Zone
 from evac.model.canonical import digest
 from evac.model.diagnostic import NOWHERE, Diagnostic, Place
 from evac.model.errors import InvalidInput
@@ -180,7 +181,7 @@ def problems_of(windows: Sequence[Window]) -> tuple[Diagnostic, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """A billing cycle: a calendar month at a fixed offset from UTC."""
+    """A billing cycle: a calendar month in the zone of the rule set."""
 
     name: str
     """`2022-10`"""
@@ -192,7 +193,7 @@ class Cycle:
         return self.to_ms - self.from_ms
 
 
-def cycle_of(name: str, zone_minutes: int) -> Cycle:
+def cycle_of(name: str, zone: Zone) -> Cycle:
     """The month `YYYY-MM`. Raises InvalidInput for any other text."""
     year, dash, month = name.partition("-")
     fits = (
@@ -200,10 +201,9 @@ def cycle_of(name: str, zone_minutes: int) -> Cycle:
     )
     if not fits or not 1 <= int(month) <= 12 or not 1970 <= int(year) <= 9998:
         raise InvalidInput("cycle-invalid", f"'{name[:40]}' is not a billing cycle", "write it like 2022-10")
-    begin = datetime(int(year), int(month), 1, tzinfo=UTC)
-    after = datetime(int(year) + int(month) // 12, int(month) % 12 + 1, 1, tzinfo=UTC)
-    shift = timedelta(minutes=zone_minutes)
-    return Cycle(name, *(round((at - shift).timestamp()) * 1_000 for at in (begin, after)))
+    begin = date(int(year), int(month), 1)
+    after = date(int(year) + int(month) // 12, int(month) % 12 + 1, 1)
+    return Cycle(name, zone.at_ms(begin), zone.at_ms(after))
 
 
 def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -218,12 +218,26 @@ def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def spans_of(
-    windows: Iterable[Window], service: str, site: str, excluded: Iterable[str]
+    windows: Iterable[Window],
+    service: str,
+    site: str,
+    excluded: Iterable[str],
+    hours: Hours | None,
+    zone: Zone,
 ) -> list[tuple[int, int]]:
-    """When the service was down for accounts at a site, merged. A window without a site is everywhere."""
+    """When the service was down for accounts at a site, merged; only the parts within hours, if there are
+    any. A window without a site is everywhere.
+    """
     left_out = frozenset(excluded)
-    return merged(
+    found = (
         (w.from_ms, w.to_ms)
         for w in windows
         if w.service == service and w.site in ("", site) and w.kind not in left_out
+    )
+    if hours is None:
+        return merged(found)
+    return merged(
+        (max(begin, opens), min(end, shuts))
+        for begin, end in found
+        for opens, shuts in hours.between(zone, begin, end)
     )

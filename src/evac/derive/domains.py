@@ -1,7 +1,8 @@
 """Fault domains: which there are, what a path names, and what is lost with them.
 
 The containment tree is site > hall > rack > server. Feeds and shared-fate groups lie across it:
-a rack is lost with its hall, with its site, or when every one of its feeds is lost.
+a rack is lost with its hall, with its site, or when every one of its feeds is lost. A provider is a domain of
+its own: it contains the external services that it provides, and nothing else.
 """
 
 from __future__ import annotations
@@ -9,24 +10,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import numpy as np
 
 from evac.model.errors import UnknownDomain
-from evac.model.estate import Estate, SharedFate
+from evac.model.estate import PROVIDER_PREFIX, Estate, SharedFate
 from evac.model.fleet import CONDEMNED, BoolColumn, IndexColumn
 from evac.model.scenario import Scenario
 
 Kept = TypeVar("Kept")
-DomainKind = Literal["site", "hall", "feed", "rack", "group", "server"]
+DomainKind = Literal["site", "hall", "feed", "rack", "group", "server", "provider"]
 UNKNOWN_MOST: Final = 10
 """So many names of domains that are not there are told at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """One thing that fails at once. `site` is None for a group that lies across sites."""
+    """One thing that fails at once. `site` is None for a group that lies across sites, and for a provider."""
 
     id: str
     kind: DomainKind
@@ -39,6 +40,7 @@ class Loss:
 
     sites, halls, feeds, racks, pools: one bool an entry; servers: one bool a row. A pool is lost
     with its site, or with all of its servers; what a smaller loss takes of it is in `derive.pools`.
+    external: (S,) services whose provider is lost.
     """
 
     domains: tuple[str, ...]
@@ -48,6 +50,7 @@ class Loss:
     racks: BoolColumn
     pools: BoolColumn
     servers: BoolColumn
+    external: BoolColumn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +58,8 @@ class Topology:
     """The containment tree as index columns, built once for an estate; `once` keeps what else is.
 
     rack_site, rack_hall (-1 unknown): one index a rack; feed_rows, feed_racks: pairs (feed, rack);
-    rack_feed_count: feeds a rack lists; hall_site, feed_site, pool_site: one index an entry.
+    rack_feed_count: feeds a rack lists; hall_site, feed_site, pool_site: one index an entry; provided:
+    provider -> numbers of the services it provides.
     """
 
     estate: Estate
@@ -73,6 +77,7 @@ class Topology:
     hall_site: IndexColumn
     feed_site: IndexColumn
     pool_site: IndexColumn
+    provided: dict[str, tuple[int, ...]]
     kept: dict[Hashable, Any] = field(default_factory=dict)
 
     def once(self, name: Hashable, work: Callable[[], Kept]) -> Kept:
@@ -113,14 +118,25 @@ def topology(estate: Estate) -> Topology:
         hall_site=_column(site_index[h.site] for h in estate.halls),
         feed_site=_column(site_index[f.site] for f in estate.feeds),
         pool_site=_column(site_index[p.site] for p in estate.pools),
+        provided=_provided(estate),
     )
 
 
+def _provided(estate: Estate) -> dict[str, tuple[int, ...]]:
+    """Providers that are described or provide anything, sorted, with the numbers of their services."""
+    found: dict[str, tuple[int, ...]] = {provider.id: () for provider in estate.providers}
+    for row, service in enumerate(estate.services):
+        if service.external:
+            found[service.provided_by] = (*found.get(service.provided_by, ()), row)
+    return dict(sorted(found.items()))
+
+
 def domains(estate: Estate) -> tuple[Domain, ...]:
-    """Every fault domain above a server: sites, groups, halls, feeds, racks, each sorted by id."""
+    """Every fault domain above a server: sites, groups, providers, halls, feeds, racks, each sorted by id."""
     return (
         *(Domain(s.id, "site", s.id) for s in estate.sites),
         *(Domain(g.id, "group", _group_site(g)) for g in estate.groups),
+        *(Domain(PROVIDER_PREFIX + name, "provider", None) for name in _provided(estate)),
         *(Domain(h.id, "hall", h.site) for h in estate.halls),
         *(Domain(f.id, "feed", f.site) for f in estate.feeds),
         *(Domain(r.id, "rack", r.site) for r in estate.racks),
@@ -133,7 +149,7 @@ def _group_site(group: SharedFate) -> str | None:
 
 
 def resolve(top: Topology, path: str) -> Domain:
-    """The domain a path names: a site, hall, feed, rack, group, or a server by its name.
+    """The domain a path names: a site, hall, feed, rack, group, provider, or a server by its name.
 
     Raises UnknownDomain with near names.
     """
@@ -148,6 +164,8 @@ def resolve(top: Topology, path: str) -> Domain:
         return Domain(path, "feed", estate.feeds[top.feed_index[path]].site)
     if path in top.rack_index:
         return Domain(path, "rack", estate.racks[top.rack_index[path]].site)
+    if path.startswith(PROVIDER_PREFIX) and path.removeprefix(PROVIDER_PREFIX) in top.provided:
+        return Domain(path, "provider", None)
     row = server_row(estate, path)
     if row >= 0:
         return Domain(path, "server", estate.sites[int(estate.fleet.site[row])].id)
@@ -177,11 +195,14 @@ def _near(top: Topology, path: str) -> str:
     known = [
         *top.site_index,
         *top.group_index,
+        *(PROVIDER_PREFIX + name for name in top.provided),
         *top.hall_index,
         *top.feed_index,
         *list(top.rack_index)[:2000],
     ]
     near = difflib.get_close_matches(path[:200], known, 3)
+    if path in top.provided:
+        near = [PROVIDER_PREFIX + path]
     if near:
         return f"did you mean {' or '.join(near)}?"
     sites = ", ".join(list(top.site_index)[:20])
@@ -203,7 +224,7 @@ def loss(top: Topology, paths: Iterable[str]) -> Loss:
     estate = top.estate
     wanted = tuple(sorted(set(paths)))
     resolve_each(top, wanted)
-    named: dict[str, set[str]] = {"site": set(), "hall": set(), "feed": set(), "rack": set(), "server": set()}
+    named: dict[str, set[str]] = {kind: set() for kind in get_args(DomainKind)}
     for path in wanted:
         _collect(top, path, named, frozenset())
     sites = _mask(top.site_index, named["site"])
@@ -217,7 +238,10 @@ def loss(top: Topology, paths: Iterable[str]) -> Loss:
     for name in named["server"]:
         servers[server_row(estate, name)] = True
     pools = _gather(sites, top.pool_site) | _pools_without_server(top, servers)
-    return Loss(wanted, sites, halls, feeds, racks, pools, servers)
+    external = np.zeros(len(estate.services), np.bool_)
+    for name in named["provider"]:
+        external[list(top.provided[name.removeprefix(PROVIDER_PREFIX)])] = True
+    return Loss(wanted, sites, halls, feeds, racks, pools, servers, external)
 
 
 def lost_now(top: Topology) -> Loss:
@@ -289,7 +313,7 @@ def is_lost(top: Topology, lost: Loss, at: str) -> bool:
         return bool(mask[index[domain.id]])
     if domain.kind == "server":
         return bool(lost.servers[server_row(top.estate, at)])
-    return False
+    return domain.kind == "provider" and domain.id in lost.domains
 
 
 def site_of(top: Topology, at: str) -> str | None:

@@ -91,11 +91,17 @@ def _candidates(
     unknown: set[str],
 ) -> tuple[Candidate, ...]:
     """Copies first, then backups; places are unique and sorted within each kind. Where the members elect a
-    primary by themselves, that is the only way."""
-    waived = store.id in policy.waivers
+    primary by themselves, that is the only way; where a moment is asked for, so are backups: a copy holds
+    what was written after it.
+    """
+    moment_s = dict(scenario.moments).get(store.id)
+    waived = store.id in policy.waivers or moment_s is not None
     found: dict[tuple[str, str], Candidate] = {}
-    copies = tuple(_copies(top, lost, store, scenario))
+    copies = tuple(_copies(top, lost, store, scenario)) if moment_s is None else ()
     backups = () if any(way.by_itself for way in copies) else tuple(_backups(top, lost, store, unknown))
+    if moment_s is not None:
+        loss_ms = max(0, scenario.asked_s - moment_s) * 1_000
+        backups = tuple(replace(way, loss_ms=loss_ms) for way in backups)
     for way in (*copies, *backups):
         within = within_rpo(store, way.loss_ms) and not way.only_waived
         site = site_of(top, way.at) or ""

@@ -322,6 +322,7 @@ def _hits(
         n, surviving, left_a_site = homing.total, homing.total - homing.missing, homing.leaves
     m = top.once(("least", homing is None), lambda: _least(services, n))
     lost_stores, start_stores, blocked = _store_edges(graph, stores, store_rows)
+    blocked |= lost.external
     moves = [_traffic_moves(s, bool(m)) for s, m in zip(services, left_a_site, strict=True)]
     shift = np.array(moves, np.bool_)
     waits = np.array([bool(d) for d in lost_stores], np.bool_)
@@ -399,6 +400,8 @@ def _people(estate: Estate, weights: tuple[int, ...], n: IntColumn, m: IntColumn
 
 
 def _note_unknown(service: Service, replicas: int, unknown: set[str]) -> None:
+    if service.external:
+        return
     for name, value in (("people", service.people), ("tier", service.tier), ("start", service.start_ms)):
         if value is None:
             unknown.add(f"services/{service.id}/{name}")

@@ -25,6 +25,7 @@ from evac.drivers.places import Record, RestorePlace, place_at, refuse_older
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.programs import Ended, environment, run_program
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.units import moment_words
 from evac.net import secrets
 from evac.net.secrets import Secret
 
@@ -160,13 +161,21 @@ class Filled:
 
 
 def newest(listing: Listing, copy: str, until: int | None) -> CopyReport:
-    """The copy of an id, or the newest that is whole and not younger than `until`. Raises `Permanent`."""
-    found = [one for one in listing.copies if one.id == copy or (not copy and not one.failed)]
-    found = [one for one in found if until is None or one.taken_at <= until]
-    if not found:
+    """The copy of an id, or the newest that is whole and can be recovered to `until`. Raises `Permanent`."""
+    whole = [one for one in listing.copies if one.id == copy or (not copy and not one.failed)]
+    if not whole:
         what = f"no copy {copy}" if copy else "no whole copy"
         raise Permanent("copy-unknown", f"the repository holds {what} of it", "evac backup status ESTATE")
+    found = [one for one in whole if until is None or _reaches_back_to(one) <= until]
+    if not found:
+        first = moment_words(min(map(_reaches_back_to, whole)))
+        words = f"no backup reaches back to {moment_words(until or 0)}: the earliest moment is {first}"
+        raise Permanent("moment-uncovered", words, "ask for a later moment")
     return found[-1]
+
+
+def _reaches_back_to(copy: CopyReport) -> int:
+    return copy.taken_at if copy.consistent_at is None else copy.consistent_at
 
 
 class BackupDriver(ABC):
@@ -204,7 +213,9 @@ class BackupDriver(ABC):
             await asyncio.to_thread(at.remove)
 
     async def check(self, action: Action, order: Order) -> Checked:
-        """Whether the place is empty and large enough, the repository answers, and holds a whole copy."""
+        """Whether the place is empty and large enough, and the repository answers and holds what is asked
+        for: a whole copy, and the log up to the moment.
+        """
         watch = Stopwatch(order.timeout_s)
         try:
             at, copy, until = self._asked(action)
@@ -214,6 +225,8 @@ class BackupDriver(ABC):
                 at.refuse()
             found = newest(await self._list(action, watch.left_s), copy, until)
             problems = [self._too_small(at, found)]
+            if until is not None and not self._is_ours(at, record, order):
+                await self._refuse_uncovered(action, until, watch)
         except ActionError as error:
             return Checked((error.message,), error=error)
         evidence: Evidence = {"copy": found.id, "taken_at": found.taken_at, "bytes": found.bytes or 0}
@@ -272,6 +285,8 @@ class BackupDriver(ABC):
         found = newest(await self._list(action, watch.left_s), copy, until)
         if problem := self._too_small(at, found):
             raise Permanent("place-full", problem, "free some space, or name another place")
+        if until is not None:
+            await self._refuse_uncovered(action, until, watch)
         with at.held() as lock:
             at.refuse()
             began = Record() if order is None else Record(order.key, order.token, order.epoch)
@@ -285,6 +300,9 @@ class BackupDriver(ABC):
             at.partial.mkdir(mode=0o700)
             try:
                 filled = await self._fill(action, found, at.partial, until, watch, lock)
+                if until is not None and (filled.reached_at or 0) > until:
+                    words = f"what came back holds writes of after {moment_words(until)}"
+                    raise Permanent("restore-incomplete", words, "restore an older copy")
             except BaseException:
                 with contextlib.suppress(ActionError, OSError):
                     await self._stop(action, at.partial, Stopwatch(20.0))
@@ -330,7 +348,7 @@ class BackupDriver(ABC):
     def _evidence(self, at: RestorePlace, record: Record) -> Evidence:
         found: dict[str, str | int | bool] = dict(record.facts)
         if record.reached_at is not None:
-            found["reached_at"] = record.reached_at
+            found |= {"reached_at": record.reached_at, "reached": moment_words(record.reached_at)}
         found |= {"copy": record.copy, "place": str(at.path)}
         return found | {"bytes": record.bytes, "took_ms": record.took_ms}
 
@@ -348,6 +366,10 @@ class BackupDriver(ABC):
         lock: int,
     ) -> Filled:
         """Restores into an empty folder, checks that all of it came, and leaves nothing running."""
+
+    async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
+        """Raises `Permanent` for a moment after the end of the log; a copy without one is as it was taken."""
+        return
 
     async def _start(self, action: Action, folder: Path, watch: Stopwatch) -> None:
         """Starts the engine of a complete place; a folder of files has none."""

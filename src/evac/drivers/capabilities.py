@@ -93,6 +93,10 @@ class CopyReport:
     """Digest of the content, where the tool keeps one: equal in a true copy."""
     failed: bool = False
     """The tool itself says that something went wrong, whatever it ended with."""
+    consistent_at: int | None = None
+    """Of a copy that is recovered with the log after it, the earliest moment that it can be recovered to;
+    None for one that is restored as it was taken.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,8 @@ class Proof:
     """Why it did not pass, for programs."""
     detail: str = ""
     """The same, for people."""
+    checked_at: int | None = None
+    """Seconds since 1970, where another program checked it before; None: just now."""
 
     def __post_init__(self) -> None:
         if self.outcome == "passed" and self.level >= READ and self.bytes_read <= 0:

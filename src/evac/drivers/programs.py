@@ -41,6 +41,8 @@ class Ended:
     """Whether that is all."""
     errors: str = ""
     """What it wrote to its standard error, where that is kept apart."""
+    raw: bytes = b""
+    """The same as `output`, as it was written: a program may answer with a file."""
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -117,8 +119,9 @@ async def run_program(
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         await _settle(process, reading)
-    output = bytes(kept[:most]).decode("utf-8", "replace")
-    return Ended(code, output, len(kept) <= most, bytes(errors[:MAX_OUTPUT_BYTES]).decode("utf-8", "replace"))
+    raw = bytes(kept[:most])
+    said = bytes(errors[:MAX_OUTPUT_BYTES]).decode("utf-8", "replace")
+    return Ended(code, raw.decode("utf-8", "replace"), len(kept) <= most, said, raw)
 
 
 def _identity(account: pwd.struct_passwd | None) -> dict[str, Any]:

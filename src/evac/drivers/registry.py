@@ -12,6 +12,7 @@ from typing import Final, TypeVar, cast
 
 from evac.drivers import (
     backup_command,
+    backup_reader,
     command,
     dns,
     etcd,
@@ -21,6 +22,7 @@ from evac.drivers import (
     kubernetes,
     manual,
     mariadb,
+    octodns,
     patroni,
     pgbackrest,
     postgres,
@@ -39,6 +41,7 @@ DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
         one.name: one
         for one in (
             backup_command.DRIVER,
+            backup_reader.DRIVER,
             command.DRIVER,
             dns.DRIVER,
             etcd.DRIVER,
@@ -49,6 +52,7 @@ DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
             manual.DRIVER,
             manual.NOOP,
             mariadb.DRIVER,
+            octodns.DRIVER,
             patroni.DRIVER,
             pgbackrest.DRIVER,
             postgres.DRIVER,

@@ -7,17 +7,23 @@ nothing: no client sees a database that is half recovered, and no test writes in
 from __future__ import annotations
 
 import asyncio
+import bz2
 import contextlib
+import gzip
 import os
 import pwd
+import re
 import shlex
 import shutil
 import tempfile
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from evac.drivers import parameters
 from evac.drivers.backups import Stopwatch, Tool
@@ -34,6 +40,12 @@ _NOW: Final = (
     " coalesce(extract(epoch FROM pg_last_xact_replay_timestamp())::bigint::text, ''),"
     " (SELECT timeline_id FROM pg_control_checkpoint())"
 )
+UNPACKERS: Final[Mapping[str, Any]] = MappingProxyType({".gz": gzip.open, ".bz2": bz2.open})
+PROGRAMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({".zst": ("zstd", "-o"), ".lz4": ("lz4",)})
+UNPACKED_BYTES: Final = 1 << 30
+"""A segment of the log has no more."""
+SEGMENT_LETTERS: Final = 24
+_ENDED: Final = re.compile(r"desc: (?:COMMIT|ABORT)\w* (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC")
 _SIZE: Final = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database"
 
 
@@ -53,6 +65,36 @@ def give(account: pwd.struct_passwd | None, *paths: Path) -> None:
     if account is not None:
         for path in paths:
             os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+
+async def last_commit(
+    name: str, content: bytes, settings: Mapping[str, Value], watch: Stopwatch
+) -> float | None:
+    """When the last transaction of an archived segment ended, in seconds since 1970; None if it holds none.
+    Raises `Permanent` for one that cannot be unpacked or read.
+    """
+    with tempfile.TemporaryDirectory(prefix="evac-log-") as place:
+        packed, segment = Path(place, name), Path(place, name[:SEGMENT_LETTERS])
+        packed.write_bytes(content)
+        try:
+            if packed.suffix in UNPACKERS:
+                with UNPACKERS[packed.suffix](packed, "rb") as file:
+                    segment.write_bytes(file.read(UNPACKED_BYTES))
+            elif packed.suffix in PROGRAMS:
+                argv = ("-q", "-d", str(packed), *PROGRAMS[packed.suffix][1:], str(segment))
+                await Tool(PROGRAMS[packed.suffix][0], {}).run(*argv, timeout_s=watch.left_s)
+            else:
+                packed.rename(segment)
+        except (OSError, EOFError, zlib.error) as error:
+            words = f"the segment {segment.name} of the log cannot be unpacked"
+            raise Permanent(
+                "backup-corrupt", words, "prove the copy, or ask for an earlier moment"
+            ) from error
+        tool = Tool(f"{parameters.text(settings, 'bin')}/pg_waldump", {"LC_ALL": "C", "TZ": "UTC"})
+        argv = ("--rmgr=Transaction", str(segment))
+        ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, 1))
+    found = [datetime.fromisoformat(f"{one}+00:00").timestamp() for one in _ENDED.findall(ended.output)]
+    return max(found, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,12 @@ class Setting:
         return ""
 
 
+OF_A_COPY = (
+    Setting("host", "text", "of a copy: given to what acts on the other copies", "none", reaches="host"),
+    Setting("port", "number", "its port, likewise", "none", most=65_535),
+    Setting("name", "text", "by which its primary knows it, likewise", "none"),
+)
+"""Settings of drivers that pass on where the copies of a store are."""
 CONTROLLER = (
     Setting(
         "boot_source", "text", "from where it boots, this once", "left as it is", choices=("disk", "pxe")
@@ -155,6 +161,8 @@ class DriverSpec:
 
     only_with: Mapping[type, str] = field(default_factory=lambda: MappingProxyType({}))
     """Capability -> the setting without which an endpoint does not have it."""
+    not_with: Mapping[type, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Capability -> the setting with which an endpoint does not have it."""
     by_hand: Mapping[Verb, Callable[[Mapping[str, Value], Mapping[str, Value]], ByHand]] = field(
         default_factory=lambda: MappingProxyType({})
     )
@@ -174,6 +182,7 @@ class DriverSpec:
             one in self.capabilities
             and (not does or ABOUT[one].verbs <= does)
             and (one not in self.only_with or self.only_with[one] in settings)
+            and (one not in self.not_with or self.not_with[one] not in settings)
             for one in capabilities
         )
 

@@ -192,7 +192,8 @@ def coverage(estate: Estate) -> Coverage:
     tally = _Tally()
     bound = np.bincount(estate.replicas.service, minlength=len(estate.services)) > 0
     for service, is_bound in zip(estate.services, bound.tolist(), strict=True):
-        _service(service, is_bound, tally)
+        if not service.external:
+            _service(service, is_bound, tally)
     for store in estate.stores:
         _store(store, tally)
     _ground(estate, tally)

@@ -20,6 +20,7 @@ from evac.incident.incident import Dossier, Summary
 from evac.incident.records import DAY_MS, ComponentState, Note, in_order, open_draft
 from evac.incident.services import Fate, Level
 from evac.model.estate import Estate
+from evac.model.wall_clock import WallClock
 
 DAYS: Final = 90
 NAMED_MOST: Final = 5
@@ -51,6 +52,9 @@ class Day:
     day: date
     state: DayState
     outage_minutes: int = 0
+    """Of both kinds of outage."""
+    partial_minutes: int = 0
+    """Of these, those in which only a part was out."""
     degraded_minutes: int = 0
     maintenance_minutes: int = 0
 
@@ -73,6 +77,8 @@ class Update:
     text: str
     phase: str = ""
     """`investigating`, `identified`, `monitoring` or `resolved`; empty if the person named none."""
+    due_ms: int = 0
+    """When the next update is promised; 0: it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ class PublicIncident:
 @dataclass(frozen=True, slots=True)
 class StatusPage:
     """What a status page says at `made_ms`. known_ms: before it nothing is known; 0: nothing is known at
-    all.
+    all. Until a person publishes an update or a state, an incident changes nothing here.
     """
 
     title: str
@@ -100,6 +106,19 @@ class StatusPage:
     known_ms: int
     components: tuple[Component, ...]
     incidents: tuple[PublicIncident, ...]
+    recorded: tuple[Component, ...] = ()
+    """The components as the records have them, published or not. For people inside only."""
+    unpublished: tuple[PublicIncident, ...] = ()
+    """Incidents that users felt and that nothing was published about. For people inside only."""
+
+    @property
+    def current(self) -> tuple[PublicIncident, ...]:
+        """Those that go on."""
+        return tuple(one for one in self.incidents if one.ended_ms is None)
+
+    @property
+    def past(self) -> tuple[PublicIncident, ...]:
+        return tuple(one for one in self.incidents if one.ended_ms is not None)
 
     @property
     def overall(self) -> ComponentState:
@@ -121,6 +140,29 @@ def status_page(
     now_ms: int,
 ) -> StatusPage:
     """names: service -> public name. told: every incident, also those that are notes alone."""
+    public = [row for row in told if is_published(row[0].notes)]
+    components = _components(names, public, known_ms, now_ms)
+    recorded = components if len(public) == len(told) else _components(names, told, known_ms, now_ms)
+    found = [
+        (dossier, one)
+        for dossier, about in told
+        if (one := _public(dossier, about, names)) is not None
+        and (one.ended_ms or now_ms) > now_ms - DAYS * DAY_MS
+    ]
+    found.sort(key=lambda row: (-row[1].begun_ms, row[1].incident))
+    shown = tuple(one for dossier, one in found if is_published(dossier.notes))
+    unpublished = tuple(one for dossier, one in found if not is_published(dossier.notes))
+    return StatusPage(title, now_ms, known_ms, components, shown, recorded, unpublished)
+
+
+def is_published(notes: Iterable[Note]) -> bool:
+    """Whether a person published anything about an incident."""
+    return any(note.kind in ("update", "state") for note in notes)
+
+
+def _components(
+    names: Mapping[str, str], told: Sequence[tuple[Dossier, Summary]], known_ms: int, now_ms: int
+) -> tuple[Component, ...]:
     changes = _changes(names, told)
     said: dict[str, list[Note]] = {}
     for note in in_order(note for dossier, _ in told for note in dossier.notes):
@@ -129,16 +171,10 @@ def status_page(
     sizes: dict[str, int] = {}
     for name in names.values():
         sizes[name] = sizes.get(name, 0) + 1
-    components = tuple(
+    return tuple(
         _component(name, sizes[name], changes.get(name, []), said.get(name, []), known_ms, now_ms)
         for name in sorted(sizes)
     )
-    incidents = [_public(dossier, about, names) for dossier, about in told]
-    found = [
-        one for one in incidents if one is not None and (one.ended_ms or now_ms) > now_ms - DAYS * DAY_MS
-    ]
-    found.sort(key=lambda one: (-one.begun_ms, one.incident))
-    return StatusPage(title, now_ms, known_ms, components, tuple(found))
 
 
 _Change = tuple[int, str, Level]
@@ -224,6 +260,7 @@ def _day(spans: Sequence[Span], number: int, now_ms: int) -> Day:
         day,
         state,
         _minutes(outage),
+        _minutes(lasted.get("partial outage", 0)),
         _minutes(lasted.get("degraded", 0)),
         _minutes(lasted.get("maintenance", 0)),
     )
@@ -252,7 +289,7 @@ def _public(dossier: Dossier, about: Summary, names: Mapping[str, str]) -> Publi
         note.name for note in dossier.notes if note.kind == "state" and note.name in set(names.values())
     }
     said = [note for note in in_order(dossier.notes) if note.kind == "update"]
-    updates = [Update(note.at_ms, note.name, note.text, note.value) for note in said]
+    updates = [Update(note.at_ms, note.name, note.text, note.value, note.due_ms) for note in said]
     if not touched and not updates:
         return None
     title = next((update.title for update in updates if update.title), "")
@@ -290,10 +327,16 @@ class _Felt:
     since_ms: int
 
 
-def draft(dossier: Dossier, about: Summary, names: Mapping[str, str], now_ms: int) -> Draft:
+def draft(
+    dossier: Dossier,
+    about: Summary,
+    names: Mapping[str, str],
+    now_ms: int,
+    wall: WallClock = WallClock(),  # noqa: B008 (frozen)
+) -> Draft:
     """The newest draft that a person wrote and nobody published; else one made of the records.
 
-    names: service -> public name.
+    names: service -> public name; wall: for the moments in it.
     """
     kept = open_draft(dossier.notes)
     if kept is not None:
@@ -304,18 +347,18 @@ def draft(dossier: Dossier, about: Summary, names: Mapping[str, str], now_ms: in
     title = trouble_with([one.name for one in felt])
     if about.ended_ms is not None and not about.still_down:
         words = f"{_names(felt)} {_verb(felt, 'works', 'work')} again"
-        return Draft(f"{title}: over", f"{words} since {_moment(about.ended_ms, now_ms)}.", "records")
+        return Draft(f"{title}: over", f"{words} since {wall.both(about.ended_ms, now_ms)}.", "records")
     down = [one for one in felt if one.level == "down"]
     less = [one for one in felt if one.level in ("degraded", "moving")]
     back = [one for one in felt if one.level == "up"]
     said = []
     if down:
-        since = _moment(min(one.since_ms for one in down), now_ms)
+        since = wall.both(min(one.since_ms for one in down), now_ms)
         said.append(f"Since {since} {_names(down)} {_verb(down, 'is', 'are')} not available.")
     if less:
         said.append(f"{_names(less)} {_verb(less, 'works', 'work')}, but not in full.")
     if back:
-        since = _moment(max(one.since_ms for one in back), now_ms)
+        since = wall.both(max(one.since_ms for one in back), now_ms)
         said.append(f"{_names(back)} {_verb(back, 'has', 'have')} been restored as of {since}.")
     said.append("We're working on a fix and will post updates here.")
     return Draft(title, " ".join(said), "records")
@@ -343,9 +386,3 @@ def _names(felt: Iterable[_Felt]) -> str:
 
 def _verb(felt: list[_Felt], one: str, many: str) -> str:
     return one if len(felt) == 1 else many
-
-
-def _moment(at_ms: int, now_ms: int) -> str:
-    """`14:02 UTC`, with the day where it is another one."""
-    at, now = (datetime.fromtimestamp(ms / 1_000, UTC) for ms in (at_ms, now_ms))
-    return at.strftime("%H:%M UTC" if at.date() == now.date() else "%H:%M UTC on %Y-%m-%d")

@@ -58,6 +58,8 @@ class Note:
     text: str = ""
     name: str = ""
     value: str = ""
+    due_ms: int = 0
+    """Of `update` and `draft`, when the next update is promised; 0: nothing is promised."""
 
 
 def checked(note: Note) -> Note:
@@ -71,6 +73,8 @@ def checked(note: Note) -> Note:
         raise _wrong(f"{note.kind[:40]!r} is no kind of note", f"one of {', '.join(NOTE_KINDS)}")
     if note.at_ms <= 0:
         raise _wrong("a note has a time", "give the moment in milliseconds since 1970")
+    if note.due_ms < 0 or (note.due_ms and note.kind not in ("update", "draft")):
+        raise _wrong("only a status update promises the next one", "leave the moment out")
     if not note.who.strip():
         raise _wrong("a note says who wrote it", "name a person")
     for what, words, most in (
@@ -120,7 +124,7 @@ def _wrong(message: str, hint: str) -> InvalidInput:
 def to_data(note: Note) -> dict[str, Any]:
     """The note as plain values, for a store; its incident and id are its key."""
     row: dict[str, Any] = {"version": _VERSION, "kind": note.kind, "who": note.who, "at_ms": note.at_ms}
-    return row | {key: value for key in ("text", "name", "value") if (value := getattr(note, key))}
+    return row | {key: value for key in ("text", "name", "value", "due_ms") if (value := getattr(note, key))}
 
 
 def from_data(incident: str, id: str, row: Any) -> Note:
@@ -128,10 +132,11 @@ def from_data(incident: str, id: str, row: Any) -> Note:
     if not isinstance(row, Mapping) or row.get("version") != _VERSION:
         raise _wrong(f"the note {id[:40]} cannot be read here", "look at it with a newer version")
     texts = {key: row.get(key, "") for key in ("kind", "who", "text", "name", "value")}
-    at_ms = row.get("at_ms")
-    if not all(isinstance(value, str) for value in texts.values()) or type(at_ms) is not int:
+    at_ms, due_ms = row.get("at_ms"), row.get("due_ms", 0)
+    plain = all(isinstance(value, str) for value in texts.values())
+    if not plain or type(at_ms) is not int or type(due_ms) is not int:
         raise _wrong(f"the note {id[:40]} is misshapen", "leave it out")
-    return checked(Note(id, incident, at_ms=at_ms, **texts))
+    return checked(Note(id, incident, at_ms=at_ms, due_ms=due_ms, **texts))
 
 
 def in_order(notes: Iterable[Note]) -> tuple[Note, ...]:

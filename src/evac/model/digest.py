@@ -47,8 +47,9 @@ def _digest(estate: Estate) -> str:
     if estate.lost or estate.traffic:
         summary["now"] = [list(estate.lost), _plain(estate.traffic)]
     summary["stores"] = [_store(store) for store in estate.stores]
-    if not estate.data_sets:
-        del summary["data_sets"]
+    for section in ("data_sets", "providers"):
+        if not summary[section]:
+            del summary[section]
     if estate.intervals:
         summary["intervals"] = _plain(estate.intervals)
     state = hashlib.sha256(written({name: summary[name] for name in keys_in_order(tuple(summary))}))
@@ -82,7 +83,7 @@ _LATER_FIELDS: Final = MappingProxyType(
         Feed: frozenset({"close_ms"}),
         Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),
         Limits: frozenset({"backups_at_once", "power_margin_permille"}),
-        Service: frozenset({"public_name", "purges"}),
+        Service: frozenset({"external", "provider", "public_name", "purges"}),
         Store: frozenset({"backup_policy"}),
         StoreMember: frozenset({"detached", "left"}),
     }

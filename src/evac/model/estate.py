@@ -2,7 +2,8 @@
 
 Frozen values in the field's words. `None` means unknown, everywhere. Durations are integer
 milliseconds, capacities base units (`units.RESOURCES`), bandwidths Mbit/s, power watts. Ids of
-fault domains are paths: `pangyo`, `pangyo/hall-2`, `pangyo/hall-2/feed-a`, `pangyo/hall-2/r017`.
+fault domains are paths: `pangyo`, `pangyo/hall-2`, `pangyo/hall-2/feed-a`, `pangyo/hall-2/r017`; that
+of a provider is `provider:stripe`.
 """
 
 from __future__ import annotations
@@ -155,6 +156,21 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceProvider:
+    """Another company that provides external services: lost as one, and restored by itself only."""
+
+    id: str
+    contact: str | None = None
+    """Who is called when it is down."""
+    status_page: str | None = None
+    """Where it says how it is."""
+
+
+PROVIDER_PREFIX: Final = "provider:"
+"""How the id of a provider begins where fault domains are named: it shares no name with sites or groups."""
+
+
+@dataclass(frozen=True, slots=True)
 class Dependency:
     """What a service needs: another service, or one reachable instance of a store family."""
 
@@ -226,6 +242,15 @@ class Service:
     traffic: Traffic = Traffic()
     purges: bool = False
     public_name: str | None = None
+    external: bool = False
+    """Whether another company runs it: it has no site, no replicas and no demand here."""
+    provider: str | None = None
+    """Of an external service, who provides it; None where it is a provider of its own."""
+
+    @property
+    def provided_by(self) -> str:
+        """The provider that it is lost with; empty for a service of our own."""
+        return (self.provider or self.id) if self.external else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,6 +537,7 @@ class Estate:
     boot_servers: tuple[BootServer, ...] = ()
     pools: tuple[Pool, ...] = ()
     links: tuple[Link, ...] = ()
+    providers: tuple[ServiceProvider, ...] = ()
     services: tuple[Service, ...] = ()
     stores: tuple[Store, ...] = ()
     data_sets: tuple[DataSet, ...] = ()

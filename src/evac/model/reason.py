@@ -18,6 +18,7 @@ ReasonKind = Literal[
     "loss-above-rpo",
     "loss-unknown",
     "no-copy",
+    "provider",
     "late",
     "no-capacity",
     "capacity-not-found",
@@ -52,6 +53,8 @@ class Reason:
     """Whether it is a backup."""
     text: str = ""
     """Of `text`, which only plans of earlier versions have: all that is known."""
+    provider: str = ""
+    """Of `provider`, who provides the service."""
     fact: str = ""
     """Of `fact-unknown`, the path of the amount that is not known."""
 
@@ -85,6 +88,8 @@ class Reason:
                 )
             case "needs":
                 return f"needs {self.services[0]}, which does not come back"
+            case "provider":
+                return f"only its provider {self.provider} can restore it, and when is not known"
             case "late":
                 return "it would not be back before the horizon"
             case "no-capacity":

@@ -22,6 +22,12 @@ class Scenario:
     deadline_ms: int | None = None
     power: tuple[tuple[str, int], ...] = ()
     on: tuple[str, ...] = ()
+    moments: tuple[tuple[str, int], ...] = ()
+    """(store, seconds since 1970), sorted: stores that are lost and return to a moment, from backups only.
+    What was written after it is lost, and naming the moment agrees to that.
+    """
+    asked_s: int = 0
+    """When those moments were asked for, in seconds since 1970: how much they lose is counted up to then."""
 
     @property
     def title(self) -> str:

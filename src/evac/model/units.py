@@ -7,6 +7,7 @@ checker see the same integers.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 RESOURCES: Final = ("cpu_millicores", "memory_mib", "disk_gib", "accelerators")
@@ -38,3 +39,8 @@ def ceil_share(numerator: int, denominator: int, count: int) -> int:
 def floor_share(numerator: int, denominator: int, count: int) -> int:
     """Most replicas a spread share of `count` allows; at least 1."""
     return max(1, numerator * count // denominator)
+
+
+def moment_words(moment_s: int) -> str:
+    """`2026-11-25 02:55:00 UTC`."""
+    return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

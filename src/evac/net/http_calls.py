@@ -13,14 +13,16 @@ import errno
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import aiohttp
 import orjson
 
 from evac.model.errors import Permanent
 from evac.net.tls import TlsTrouble, trouble_of
+
+if TYPE_CHECKING:  # it takes a fifth of a second to load: a command that calls nobody does without
+    import aiohttp
 
 PROBE_MOST_BYTES: Final = 65_536
 PROXY_STATUS: Final = frozenset({502, 503, 504})
@@ -35,6 +37,8 @@ class Prober:
 
     async def get(self, url: str, line: ssl.SSLContext | None = None) -> tuple[int, bytes]:
         """Status and the first part of the body. line: of https, None: as this machine believes."""
+        import aiohttp
+
         try:
             async with self._opened().get(
                 url, allow_redirects=False, ssl=True if line is None else line
@@ -136,6 +140,8 @@ def open_session(
     """A session without cookies, and without the proxies of the environment. limit, per_host: connections at
     once, 0: any number. line: of https, None: as this machine believes. more: of `aiohttp.ClientSession`.
     """
+    import aiohttp
+
     connector = aiohttp.TCPConnector(
         limit=limit,
         limit_per_host=per_host,
@@ -172,6 +178,8 @@ class Caller:
         """line: of https, None: as this machine believes. Raises `NotReached` or `NotAnswered`, and
         `Permanent` for an URL that is none.
         """
+        import aiohttp
+
         check_url(url)
         try:
             async with asyncio.timeout(max(timeout_s, 0.0)):

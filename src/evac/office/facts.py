@@ -240,6 +240,7 @@ def _counts(estate: Estate) -> dict[str, int]:
         "feeds": len(estate.feeds),
         "racks": len(estate.racks),
         "groups": len(estate.groups),
+        "providers": len(estate.providers),
         "servers": len(estate.fleet),
         "pools": len(estate.pools),
         "services": len(estate.services),

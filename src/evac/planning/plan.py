@@ -14,9 +14,10 @@ from evac.derive.domains import Topology
 from evac.derive.intervals import bound_instance, interval_paths
 from evac.derive.planning_instance import derive
 from evac.model.digest import estate_digest
-from evac.model.estate import Estate, Lead
+from evac.model.estate import PROVIDER_PREFIX, Estate, Lead
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan
+from evac.model.reason import Reason
 from evac.model.scenario import Policy, Scenario, lose
 from evac.model.units import TICK_MS
 
@@ -77,7 +78,11 @@ def plan(
         progress=progress,
         beside=beside,
     )
-    return replace(made, intervals=tuple(sorted({*interval_paths(estate), *instance.estimated})))
+    return replace(
+        made,
+        intervals=tuple(sorted({*interval_paths(estate), *instance.estimated})),
+        outcomes=_with_providers(estate, scenario, made.outcomes),
+    )
 
 
 def foresee(estate: Estate, scenario: Scenario, top: Topology | None = None) -> tuple[Outcome, ...]:
@@ -94,7 +99,24 @@ def foresee(estate: Estate, scenario: Scenario, top: Topology | None = None) -> 
     board = _solved(instance, 0, 0, lambda share, words: None)
     times = drafts.times_of(instance, board)
     rto_ms = {s.id: s.rto_ms for s in estate.services}
-    return drafts.outcomes_of(draft_steps(instance, board), times, rto_ms, estate.lead.ms)
+    outcomes = drafts.outcomes_of(draft_steps(instance, board), times, rto_ms, estate.lead.ms)
+    return _with_providers(estate, scenario, outcomes)
+
+
+def _with_providers(estate: Estate, scenario: Scenario, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+    """The outcomes with the reason of external services whose provider is lost: an instance knows none."""
+    gone = {*scenario.domains, *estate.lost}
+    lost = {
+        service.id: Reason("provider", provider=service.provided_by)
+        for service in estate.services
+        if service.external and PROVIDER_PREFIX + service.provided_by in gone
+    }
+    if not lost:
+        return outcomes
+    return tuple(
+        replace(one, why=lost[one.service]) if one.service in lost and one.state == "unplaced" else one
+        for one in outcomes
+    )
 
 
 def _counted(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from evac.model.plan import Step
 from evac.model.situation import Draft
+from evac.model.units import moment_words
 from evac.steps.kind import Capability, Entry
 from evac.steps.promote import Promote
 
@@ -25,6 +26,10 @@ class Restore(Promote):
     performed_by = Capability.RESTORES_DATA
     restores = True
     doing = "restoring"
+
+    def approval_to(self, target: str, moment_s: int) -> str:
+        """What a person approves first where the store returns to a moment that was asked for."""
+        return f"{self.doing} {target} to {moment_words(moment_s)} loses everything written after it"
 
     def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
         """Its candidate is the place of a backup, which no member of the store names."""

@@ -32,6 +32,7 @@ from evac.verify.capacity import (
 )
 from evac.verify.derivation import better_again, derived_again
 from evac.verify.doubt import in_doubt
+from evac.verify.external import check_external
 from evac.verify.order import (
     check_after,
     check_components,
@@ -192,7 +193,11 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
     )
     instance = derived_again(top, plan.scenario, shared)
     verdict = check_instance(instance, plan, better_again(top, plan.scenario, policy, shared, instance))
-    header = (*_header(estate, digest, instance, plan), *check_header(estate, plan))
+    header = (
+        *_header(estate, digest, instance, plan),
+        *check_header(estate, plan),
+        *check_external(estate, plan),
+    )
     return Verdict(
         tuple(sorted({*header, *verdict.violations})), verdict.objective, verdict.bound, verdict.steps
     )

@@ -5,9 +5,11 @@ what must be fixed.
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from textwrap import shorten
 from typing import Any, Final
 
 from evac.audit import RULES, AuditReport, Finding, LossRow, headline
@@ -22,18 +24,22 @@ from evac.views.words import assumed_words, duration, listed, number, people, pl
 
 LOSSES_SHOWN: Final = 10
 RULES_SHOWN: Final = 12
+ROOTS_SHOWN: Final = 6
+EXAMPLE_LINES: Final = 2
+"""Lines of an example on a screen; `--all` shows every message whole."""
 
 
 def audit_text(
     report: AuditReport,
     findings: Sequence[Finding],
     left_out: Sequence[str],
+    where: str,
     width: int,
     colour: bool,
     whole: bool = False,
 ) -> str:
     """The screen; `findings` are those that count (baseline and suppressions applied), `left_out` the
-    words on what does not. `whole` lists everything."""
+    words on what does not; `where`: the folder of the estate. `whole` lists everything."""
     page = Page(width, colour)
     counts = Counter(f.severity for f in findings)
     found = ", ".join(plural(counts[s], s) for s in SEVERITIES if counts[s]) or "nothing to fix"
@@ -45,13 +51,17 @@ def audit_text(
     if assumed := assumed_words(report.lead):
         page.line()
         page.line(f"{assumed[:1].upper()}{assumed[1:]}.", "unknown")
-    _findings(page, findings, whole)
+    _findings(page, findings, whole, width)
     for words in left_out:
         page.line(words, "dim")
     page.line()
     worst = next((r for r in important(report.rows, 1) if r.verdict != "ok"), None)
-    ask = f"evac plan ESTATE --lose {worst.domain if worst else 'DOMAIN'}"
-    page.line(f"next: {ask}; each finding with its fix: --all, or --output html", "dim")
+    lost = worst or (report.rows[0] if report.rows else None)
+    folder = shlex.quote(where)
+    if lost is not None:
+        page.line(f"next: evac plan {folder} {' '.join(f'--lose {one}' for one in lost.members)}", "dim")
+    if findings and not whole:
+        page.line(f"next: evac audit {folder} --output html -o audit.html  (or --all): every fix", "dim")
     return page.text()
 
 
@@ -80,7 +90,7 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
         "last back",
         "miss rto",
     )
-    page.table(heads, rows, right=range(2, 8))
+    page.table(heads, rows, right=range(2, 8), optional=(7, 4))
     worst = next((row for row in shown if row.verdict == "loss"), None)
     if worst is not None:
         page.line()
@@ -110,25 +120,97 @@ def important(rows: Sequence[LossRow], most: int) -> list[LossRow]:
     return [r for r in ordered if large.get(r.kind, 3) < 2 or r.verdict != "ok"][:most]
 
 
-def _findings(page: Page, findings: Sequence[Finding], whole: bool) -> None:
+def _findings(page: Page, findings: Sequence[Finding], whole: bool, width: int) -> None:
     if whole:
         for finding in findings:
             _one(page, finding)
         return
+    first = roots(findings)[:ROOTS_SHOWN]
+    shown = {root.path for root in first}
+    if first:
+        _roots(page, first, len(findings))
     by_rule: dict[str, list[Finding]] = {}
     for finding in findings:
-        by_rule.setdefault(finding.rule, []).append(finding)
+        if finding.root not in shown or finding.severity == "note":
+            by_rule.setdefault(finding.rule, []).append(finding)
     if not by_rule:
         return
     page.line()
     rows = [
         (f[0].severity, rule, number(len(f)), f[0].message) for rule, f in list(by_rule.items())[:RULES_SHOWN]
     ]
-    page.table(("to fix", "rule", "cases", "for example"), rows, right=(2,))
+    most = EXAMPLE_LINES * max(24, width - 48)
+    rows = [
+        (*row[:3], row[3] if len(row[3]) <= most else shorten(row[3], most, placeholder=" ..."))
+        for row in rows
+    ]
+    heads = ("also to fix" if first else "to fix", "rule", "cases", "for example")
+    page.table(heads, rows, right=(2,))
     rest = list(by_rule.items())[RULES_SHOWN:]
     if rest:
-        words = listed([f"{rule} {number(len(found))}" for rule, found in rest], 30)
-        page.line(f"and: {words}", "dim")
+        page.line()
+        cases = sum(len(found) for _, found in rest)
+        page.line(f"and {plural(cases, 'case')} of {plural(len(rest), 'other rule')}", "dim")
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One thing to change, and the findings that go with it."""
+
+    path: str
+    """Fact path: `stores/config-store`."""
+    findings: tuple[Finding, ...]
+    """Most severe first."""
+
+    @property
+    def errors(self) -> int:
+        return sum(finding.severity == "error" for finding in self.findings)
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def about(self) -> str:
+        """The subjects: `config, abuse-filter, auth and 309 more`."""
+        return listed(list(dict.fromkeys(finding.subject for finding in self.findings)), 3)
+
+    @property
+    def rules(self) -> str:
+        """The rules with their cases, the commonest first."""
+        found = Counter(finding.rule for finding in self.findings).most_common()
+        return listed([f"{rule} {number(count)}" for rule, count in found], 3)
+
+
+def roots(findings: Sequence[Finding]) -> list[Root]:
+    """Things that several findings wait for, the one behind most errors first."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.root and finding.severity != "note":
+            groups.setdefault(finding.root, []).append(finding)
+    found = [Root(path, tuple(mine)) for path, mine in groups.items() if len(mine) > 1]
+    return sorted(found, key=lambda root: (-root.errors, -len(root.findings), root.path))
+
+
+def _roots(page: Page, first: Sequence[Root], every: int) -> None:
+    resolved = sum(len(root.findings) for root in first)
+    page.line()
+    change = "one change resolves" if len(first) == 1 else f"{number(len(first))} changes resolve"
+    page.line(f"Fix first: {change} {number(resolved)} of {plural(every, 'finding')}", "bold")
+    for root in first:
+        top = root.findings[0]
+        place = f" in {top.key_place.file}" if top.key_place.file else ""
+        line = f", line {top.key_place.line}" if top.key_place.line else ""
+        page.line()
+        page.line(f"{root.name}: {plural(len(root.findings), 'finding')}", top.severity)
+        page.facts(
+            (
+                ("  change", f"{top.key}{place}{line}", ""),
+                ("  how", top.fix, ""),
+                ("  affects", root.about, ""),
+                ("  rules", root.rules, "dim"),
+            )
+        )
 
 
 def _one(page: Page, finding: Finding) -> None:
@@ -316,23 +398,19 @@ def finding_parts(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 
 def mends(findings: Sequence[Finding]) -> list[dict[str, str]]:
-    """Single changes that mend many errors at once, the one that mends most first.
-
-    Only of rules whose findings ask for different changes: a fix that all cases of a rule share is
-    advice, not one change.
-    """
-    groups: dict[tuple[str, str], int] = Counter((f.rule, f.fix) for f in findings if f.severity == "error")
-    fixes = Counter(rule for rule, _ in groups)
-    chosen = [(count, fix) for (rule, fix), count in groups.items() if count > 1 and fixes[rule] > 2]
-    chosen.sort(key=lambda item: (-item[0], item[1]))
-    return [{"fix": fix, "count": plural(count, "error")} for count, fix in chosen[:MENDS_SHOWN]]
+    """Single changes that resolve several errors at once, the one that resolves most first."""
+    first = [root for root in roots(findings) if root.errors > 1][:MENDS_SHOWN]
+    return [{"fix": root.findings[0].fix, "count": plural(root.errors, "error")} for root in first]
 
 
 def _fixes(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     """Findings that one change mends stand under it; the fix that mends most comes first."""
     groups: dict[str, list[Finding]] = {}
+    shared = Counter(finding.fix for finding in findings)
     for finding in findings:
-        groups.setdefault(_named(finding.fix, finding.subject, EACH), []).append(finding)
+        alone = shared[finding.fix] == 1
+        fix = _named(finding.fix, finding.subject, EACH) if alone else finding.fix
+        groups.setdefault(fix, []).append(finding)
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     return [_fix(fix if len(found) > 1 else found[0].fix, found) for fix, found in ordered]
 
@@ -370,7 +448,9 @@ def audit_json(report: AuditReport, findings: Sequence[Finding]) -> str:
     The shape is published: docs/reference/audit-format.md and `evac schema audit`.
     """
     listing = [
-        row | {"code": f.code, "scenario": f.scenario, "chain": list(f.chain), "path": f.path}
+        row
+        | {"code": f.code, "scenario": f.scenario, "chain": list(f.chain), "path": f.path}
+        | {"root": f.root, "key": f.key}
         for row, f in zip(alert_rows([alert_of(f) for f in findings]), findings, strict=True)
     ]
     body = {"estate": report.estate, "as_of": report.as_of, "estate_digest": report.digest} | asdict(

@@ -13,6 +13,7 @@ from evac.credit.explain import Explanation, length_words
 from evac.credit.ledger import Tranche
 from evac.credit.money import decimal_text, money_words
 from evac.credit.rules import MONEY
+from evac.incident.regulator import DAMAGES_DAYS
 from evac.model.diagnostic import Diagnostic
 from evac.views.sheet import Sheet, SheetPart
 from evac.views.words import plural
@@ -122,9 +123,9 @@ def _windows(windows: Document) -> SheetPart:
         (
             row["id"],
             row["service"],
-            row["site"] or "everywhere",
-            _utc(row["from_ms"]),
-            _utc(row["to_ms"]),
+            row["site"] or "all",
+            _short(row["from_ms"]),
+            _short(row["to_ms"]),
             length_words(row["to_ms"] - row["from_ms"]),
             row["kind"].replace("_", " "),
         )
@@ -134,7 +135,7 @@ def _windows(windows: Document) -> SheetPart:
     if windows["corrections"]:
         last = windows["corrections"][-1]
         words += f" Last correction by {last['who']}: {last['reason']}"
-    head = ("window", "service", "site", "from", "to", "length", "kind")
+    head = ("window", "service", "site", "from (UTC)", "to (UTC)", "length", "kind")
     return SheetPart("Outage windows", words, head=head, rows=rows)
 
 
@@ -188,6 +189,27 @@ def _claims(claims: Document) -> Iterator[SheetPart]:
     yield SheetPart("Claims", words, head=("state", "claims", "reported", "pays"), rows=rows)
     if claims["waiting"]:
         yield queue_part(claims)
+
+
+def statement_sheet(found: Document) -> Sheet:
+    """For a regulator: outages, rules in words, totals, claims, approvals and what was delivered."""
+    due = found["notice_due_ms"]
+    owed = ", ".join(sums_of(found["envelope"])) or "Nothing"
+    lead = f"{owed} for {plural(found['credited'], 'account')}."
+    if due is not None:
+        lead += f" Tell users basis and procedure by {_utc(due)}, {DAMAGES_DAYS} days after the last outage."
+    if found["stale"]:
+        lead += " Windows or claims have changed since these totals were computed."
+    parts = [_windows(found["windows"])]
+    for row in found["rules"]:
+        about = [("who", row["claimants"]), ("basis", row["basis"]), ("procedure", row["procedure"])]
+        about += [(name, row[name]) for name in ("source", "note") if row[name]]
+        parts.append(SheetPart(f"Rule {row['rule']}", facts=about))
+    parts.append(_by_rule(found))
+    parts += [] if found["claims"] is None else list(_claims(found["claims"]))
+    parts += [_approvals(found), _tranches(found)]
+    footer = f"next: {found['next']}" if found["next"] else ""
+    return Sheet(f"Credits, for a regulator: {found['case']}", lead, tuple(parts), footer)
 
 
 def queue_part(claims: Document) -> SheetPart:
@@ -338,6 +360,12 @@ def explanation_json(account: str, ledger: str, language: str, found: Sequence[E
 def explanation_text(found: Sequence[Explanation]) -> str:
     """One sentence a line."""
     return "\n".join(sentence for one in found for sentence in one.sentences) + "\n"
+
+
+def _short(at_ms: int) -> str:
+    """UTC; seconds only where there are some."""
+    at = datetime.fromtimestamp(at_ms // 1_000, UTC)
+    return at.strftime("%Y-%m-%d %H:%M:%S" if at.second else "%Y-%m-%d %H:%M")
 
 
 def _utc(at_ms: int | None) -> str:

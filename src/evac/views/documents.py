@@ -56,7 +56,7 @@ class LossRow:
     milliseconds: int | None
     """null: not known."""
     basis: str
-    """synchronous, seen, declared or unknown."""
+    """synchronous, seen, declared, moment or unknown."""
     words: str
     figure: str = ""
     """How much, for people: `20.8 s`, `nothing`, `an unknown part`."""

@@ -252,12 +252,11 @@ def _stores(plan: Plan) -> dict[str, Any]:
         grave = 0 if s.primary_ms is None else (1 if s.loss_ms is None or s.loss_ms else 2)
         return grave, -(s.loss_ms or 0), s.store
 
-    lead = plan.lead.ms
-    rows = [_store(store, lead) for store in sorted(plan.stores, key=gravity)]
+    rows = [_store(plan, store, plan.lead.ms) for store in sorted(plan.stores, key=gravity)]
     return {"open": rows[:STORES_OPEN], "rest": rows[STORES_OPEN:], "all": number(len(rows))}
 
 
-def _store(store: StoreOutcome, lead_ms: int) -> dict[str, str]:
+def _store(plan: Plan, store: StoreOutcome, lead_ms: int) -> dict[str, str]:
     if store.primary_ms is None:
         lost, state = "all of it", "error"
     elif store.loss_ms is None:
@@ -266,7 +265,7 @@ def _store(store: StoreOutcome, lead_ms: int) -> dict[str, str]:
         lost, state = (duration(store.loss_ms), "warning") if store.loss_ms else ("none", "ok")
     return {
         "store": store.store,
-        "candidate": plan_charts.place_words(store),
+        "candidate": plan_charts.place_words(store, plan),
         "back": duration(store.primary_ms + lead_ms) if store.primary_ms is not None else "never",
         "loss": lost,
         "state": state,

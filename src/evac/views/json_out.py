@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import date
 from fractions import Fraction
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from evac.planning.simulation.simulate import PERCENTILES, Simulation
-from evac.verify import Verdict
 from evac.views.problems import Alert, counts
+
+if TYPE_CHECKING:  # the checker takes a third of a second to load
+    from evac.verify import Verdict
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _TEXT: Final = {"type": "string"}

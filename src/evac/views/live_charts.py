@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from html import escape
 from typing import Final
 
 from evac.views.impact import Downtime, Impact, Line
-from evac.views.words import people
+from evac.views.words import people, wall_clock_here
 
 WIDE: Final = 1120
 NARROW: Final = 358
@@ -74,8 +73,8 @@ class GanttRow:
 
 
 def at(moment_ms: int, seconds: bool = True) -> str:
-    """`03:18:26`, UTC."""
-    return datetime.fromtimestamp(moment_ms / 1_000, UTC).strftime("%H:%M:%S" if seconds else "%H:%M")
+    """`03:18:26`, on the clock of the people who read."""
+    return wall_clock_here().at(moment_ms).strftime("%H:%M:%S" if seconds else "%H:%M")
 
 
 def short(count: int) -> str:
@@ -236,12 +235,13 @@ def _flags(impact: Impact, frame: _Frame, y: Callable[[int], float]) -> Iterator
 
 
 def _curve_words(impact: Impact) -> str:
+    zone = wall_clock_here().label(impact.lost_ms)
     words = (
-        f"People without a service over time: {people(impact.peak)} at most since {at(impact.lost_ms)} UTC, "
-        f"{people(impact.people_now)} now"
+        f"People without a service over time: {people(impact.peak)} at most since {at(impact.lost_ms)} "
+        f"{zone}, {people(impact.people_now)} now"
     )
     if impact.down and impact.end_ms:
-        words += f", {people(impact.people_left)} after {at(impact.end_ms)} UTC"
+        words += f", {people(impact.people_left)} after {at(impact.end_ms)} {zone}"
     return f"{words}. The table below the picture has the same figures."
 
 

@@ -20,6 +20,7 @@ from evac.model.estate import Estate
 from evac.model.fleet import IntColumn
 from evac.model.instance import LeftOff
 from evac.model.plan import Outcome, Plan, Step, StoreOutcome
+from evac.model.units import moment_words
 from evac.steps.registry import PLANNED, kind_of
 from evac.views import svg
 from evac.views.plan_view import GONE
@@ -338,9 +339,13 @@ def step_words(step: Step) -> str:
     return f"{words} (by hand)" if step.manual else words
 
 
-def place_words(store: StoreOutcome) -> str:
-    """Where a store comes back, in words: `south`, `south, from the backup`."""
-    return f"{store.candidate}, from the backup" if store.restored else store.candidate or "nowhere"
+def place_words(store: StoreOutcome, plan: Plan) -> str:
+    """Where a store comes back, in words: `south`, `south, from the backup`, and as of which moment."""
+    if not store.restored:
+        return store.candidate or "nowhere"
+    moment_s = dict(plan.scenario.moments).get(store.store)
+    moment = "" if moment_s is None else f", as of {moment_words(moment_s)}"
+    return f"{store.candidate}, from the backup{moment}"
 
 
 def chain_rows(chain: Chain) -> tuple[Row, ...]:

@@ -4,11 +4,13 @@ start; and what changed between two plans.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 from evac.model.plan import Outcome, Plan, Step
+from evac.model.units import moment_words
 from evac.views.plan_view import (
     GIVEN_UP_WORDS,
     GONE,
@@ -176,7 +178,9 @@ def plan_text(plan: Plan, digest: str, width: int, colour: bool, saved_as: str =
     _sensitivity(page, plan)
     _unknown(page, plan)
     page.line()
-    where = saved_as or "PLAN"
+    where = shlex.quote(saved_as or "plan.json")
+    if not saved_as:
+        page.line(f"next: run this again with -o {where} to save the plan", "dim")
     page.line(f"next: evac verify {where} ESTATE, then evac simulate {where} ESTATE", "dim")
     return page.text()
 
@@ -328,6 +332,12 @@ def _data(page: Page, plan: Plan) -> None:
         page.line(
             f"Data lost by promotion: {plural(len(worst), 'store')}, at most {lost} of writes", "warning"
         )
+    losses = {s.store: s for s in worst}
+    for store, moment_s in plan.scenario.moments:
+        if store in losses:
+            lost = duration(losses[store].loss_ms)
+            when = moment_words(moment_s)
+            page.line(f"{store} returns to {when}: everything written after it is lost ({lost})", "warning")
 
 
 def _sensitivity(page: Page, plan: Plan) -> None:

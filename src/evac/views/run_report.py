@@ -31,6 +31,7 @@ _TELLING: Final = (
     "synchronous",
     "diverged_transactions",
     "lost_bytes",
+    "reached",
     "archive",
     "upstream",
     "answers",
@@ -38,7 +39,7 @@ _TELLING: Final = (
     "wanted",
     "status",
 )
-_QUIET: Final = frozenset({"epoch", "version", "token", "limits", "kept_for_restart"})
+_QUIET: Final = frozenset({"epoch", "version", "token", "limits", "kept_for_restart", "reached_at"})
 """Facts that programs read: they are in the JSON."""
 STYLE_OF: Final = {
     "succeeded": "ok",

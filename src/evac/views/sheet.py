@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -39,6 +40,59 @@ STYLES: Final = {
 
 NAMES: Final = ("next: ", "to print: ")
 """How lines begin that name a command."""
+
+
+GAP: Final = 2
+"""Between two columns."""
+INDENT: Final = 2
+"""Before each line of a page."""
+WORD: Final = 26
+"""Longer words may be broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table, as far as its width depends on it."""
+
+    head: str
+    cells: Sequence[str]
+    right: bool = False
+    whole: bool = False
+
+    @property
+    def natural(self) -> int:
+        return max(map(cell_len, (self.head, *self.cells)))
+
+    @property
+    def least(self) -> int:
+        """The longest word; the longest cell where cells are not broken."""
+        head = max(map(cell_len, self.head.split()), default=0)
+        if self.right or self.whole:
+            return max(head, *map(cell_len, self.cells)) if self.cells else head
+        words = [min(WORD, cell_len(word)) for cell in self.cells for word in cell.split()]
+        return max(head, *words) if words else head
+
+
+def fitted(columns: Sequence[Column], width: int, optional: Sequence[int]) -> dict[int, int | None]:
+    """The columns that are shown, each with its width; None: what is left, where the least does not fit."""
+    kept, spare = list(range(len(columns))), list(optional)
+
+    def room() -> int:
+        return width - GAP * (len(kept) - 1)
+
+    while spare and sum(columns[n].least for n in kept) > room():
+        kept.remove(spare.pop())
+    least = {n: columns[n].least for n in kept}
+    rest, wanted = room() - sum(least.values()), {n: columns[n].natural - least[n] for n in kept}
+    if rest < 0:
+        return dict.fromkeys(kept)
+    if sum(wanted.values()) <= rest:
+        return {n: columns[n].natural for n in kept}
+    shares: dict[int, int | None] = {}
+    for n in sorted(kept, key=lambda n: wanted[n]):  # what asks for little gets it whole
+        given = min(wanted[n], rest // (len(kept) - len(shares)))
+        shares[n], rest = least[n] + given, rest - given
+    return {n: shares[n] for n in kept}
 
 
 class Page:
@@ -75,17 +129,27 @@ class Page:
         rows: Iterable[Sequence[str]],
         right: Iterable[int] = (),
         whole: Iterable[int] = (),
+        optional: Iterable[int] = (),
     ) -> None:
-        """A table; the cells are plain words, a cell that is a state gets its colour. whole: columns that are
-        never broken, because people copy what stands in them.
+        """A table; the cells are plain words, a cell that is a state gets its colour. Words and amounts are
+        not broken. whole: columns that are never broken, because people copy from them. optional: columns
+        that a narrow screen leaves out, the last one first.
         """
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim")
         rights, wholes = set(right), set(whole)
-        for n, head in enumerate(heads):
-            justify: Literal["left", "right"] = "right" if n in rights else "left"
-            table.add_column(Text(head), justify=justify, overflow="fold", no_wrap=n in wholes)
-        for row in rows:
-            table.add_row(*(Text(shown(cell), style=STYLES.get(cell, "")) for cell in row))
+        cells = [[shown(cell) for cell in row] for row in rows]
+        columns = [
+            Column(head, [row[n] for row in cells], n in rights, n in wholes) for n, head in enumerate(heads)
+        ]
+        widths = fitted(columns, self._width - INDENT, list(optional))
+        for n, width in widths.items():
+            column = columns[n]
+            justify: Literal["left", "right"] = "right" if column.right else "left"
+            table.add_column(
+                Text(column.head), justify=justify, overflow="fold", no_wrap=column.whole, width=width
+            )
+        for row in cells:
+            table.add_row(*(Text(row[n], style=STYLES.get(row[n], "")) for n in widths))
         self._parts.append(Padding(table, (0, 0, 0, 2)))
 
     def text(self) -> str:

@@ -7,16 +7,12 @@ from typing import Any
 
 from evac.model.observation import LeavingSite
 from evac.model.situation import Away, Cause, LostNow, Rivals, Situation, StoreAway
-from evac.views.words import listed, moment, people, plural
+from evac.views.words import listed, moment, people, plural, wall_clock_here
 
 
 def when(at_ms: int, now_ms: int) -> str:
     """`02:14 UTC`, with its date where that is not today; empty where it is not known."""
-    full, today = moment(at_ms, "minutes"), moment(now_ms, "minutes")
-    if full is None:
-        return ""
-    day, _, clock = full.rstrip("Z").partition("T")
-    return f"{clock} UTC" if today is not None and today.startswith(day) else f"{day} {clock} UTC"
+    return wall_clock_here().local(at_ms, now_ms) if at_ms > 0 else ""
 
 
 def cause_words(cause: Cause, now_ms: int) -> str:

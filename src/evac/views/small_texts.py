@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from evac.model.plan import Plan
 from evac.planning.simulation.simulate import PERCENTILES, Simulation
-from evac.verify import Verdict
 from evac.views.plan_view import assumed_times, unjudged_words
 from evac.views.problems import Alert, counts
 from evac.views.sheet import Page
 from evac.views.words import duration, listed, number, people, percent, plural, share, user_minutes
+
+if TYPE_CHECKING:  # the checker takes a third of a second to load
+    from evac.verify import Verdict
 
 Document = Mapping[str, Any]
 ROWS: Final = 20

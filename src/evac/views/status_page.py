@@ -12,10 +12,13 @@ from hashlib import sha256
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
-from evac.incident.components import Component, Day, PublicIncident, StatusPage, Update
+from markupsafe import Markup
+
+from evac.incident.components import DAYS, Component, Day, PublicIncident, StatusPage, Update, listed
+from evac.model.wall_clock import WallClock
 from evac.views import rendered
 from evac.views.sheet import utc
-from evac.views.words import plural
+from evac.views.words import duration, plural, wall_clock_here
 
 ITEMS_MOST: Final = 200
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -23,8 +26,9 @@ _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uff
 
 def status_feed(page: StatusPage, link: str) -> str:
     """link: the address of the page. Newest first, at most ITEMS_MOST. Same input, same bytes."""
+    wall = wall_clock_here()
     items = [
-        (update.at_ms, _titled(update, one.title), update.text)
+        (update.at_ms, _titled(update, one.title), _with_due(update, wall))
         for one in page.incidents
         for update in one.updates
     ]
@@ -49,6 +53,11 @@ def status_feed(page: StatusPage, link: str) -> str:
             "</item>",
         ]
     return "\n".join([*lines, "</channel>", "</rss>", ""])
+
+
+def _with_due(update: Update, wall: WallClock) -> str:
+    due = f"\n\nNext update by {wall.both(update.due_ms, update.at_ms)}." if update.due_ms else ""
+    return update.text + due
 
 
 def _titled(update: Update, title: str) -> str:
@@ -76,62 +85,113 @@ OVERALL: Final = {
 }
 
 
-def status_html(page: StatusPage) -> str:
+SHORT_MINUTES: Final = 30
+"""A day with an outage of less counts as a day with a short outage."""
+
+
+def status_html(page: StatusPage, wall: WallClock | None = None) -> str:
     """No script, no request to anywhere. Same input, same bytes."""
+    wall = wall or wall_clock_here()
     return rendered(
         "status.html.j2",
         page=page,
-        overall=OVERALL[page.overall],
-        made=utc(page.made_ms),
-        components=component_rows(page),
-        incidents=[
-            (one, utc(one.begun_ms), utc(one.ended_ms) if one.ended_ms else "") for one in page.incidents
-        ],
-        utc=utc,
+        overall=headline(page),
+        body=status_body(page, wall),
+        made=wall.both(page.made_ms, page.made_ms),
+        zone=f"{wall.label(page.made_ms)} ({wall.offset(page.made_ms)})",
+        wall=wall,
     )
+
+
+def status_body(page: StatusPage, wall: WallClock | None = None) -> Markup:
+    """Incidents that go on, components, past incidents: the same for users and for the people who publish."""
+    wall = wall or wall_clock_here()
+    return Markup(
+        rendered(
+            "status_body.html.j2",
+            page=page,
+            components=component_rows(page),
+            days=DAYS,
+            moment=lambda at_ms: wall.local(at_ms, page.made_ms),
+            utc=lambda at_ms: "" if wall.is_utc else wall.beside(at_ms, page.made_ms),
+            both=lambda at_ms: wall.both(at_ms, page.made_ms),
+            iso=lambda at_ms: datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="seconds"),
+            lasted=lambda one: duration((one.ended_ms - one.begun_ms) // 60_000 * 60_000 or 60_000),
+        )
+    )
+
+
+def headline(page: StatusPage) -> str:
+    """`Major outage: Mail and Maps`; `All systems operational`."""
+    words = OVERALL[page.overall]
+    named = [one.name for one in page.components if one.state == page.overall]
+    return words if page.overall == "operational" else f"{words}: {listed(named)}"
 
 
 Bars = list[tuple[int, str, str]]
 
 
 def component_rows(page: StatusPage) -> list[tuple[Component, str, str, Bars]]:
-    """(component, its state as a class of styles, its days in words, a bar for each day)."""
+    """(component, its state as a class of styles, its days in words, a bar for each day that is known)."""
+    return [(one, one.state.replace(" ", "-"), summary_words(one), _bars(one)) for one in page.components]
+
+
+def _bars(component: Component) -> Bars:
+    """(place among all days, style, words)."""
+    known = known_days(component)
+    states = ["operational"] * (len(known) - 1) + [component.state]
+    places = range(DAYS - len(known), DAYS)
     return [
-        (
-            one,
-            one.state.replace(" ", "-"),
-            summary_words(one),
-            [(n, day.state.replace(" ", "-"), day_words(day)) for n, day in enumerate(one.days)],
-        )
-        for one in page.components
+        (place, day_look(day, state), day_words(day))
+        for place, day, state in zip(places, known, states, strict=False)
     ]
+
+
+def known_days(component: Component) -> list[Day]:
+    """From the first day that anything is known of; earlier ones are left out."""
+    first = next((n for n, day in enumerate(component.days) if day.state != "unknown"), DAYS)
+    return list(component.days[first:])
+
+
+def day_look(day: Day, now: str = "operational") -> str:
+    """The style of a bar. An outage of everything is `out` from half an hour on, or while it lasts."""
+    if day.outage_minutes - day.partial_minutes >= SHORT_MINUTES or now == "major outage":
+        return "out"
+    if day.outage_minutes or day.degraded_minutes or now in ("partial outage", "degraded"):
+        return "part"
+    if day.state == "unknown":
+        return "none"
+    return "care" if day.maintenance_minutes or now == "maintenance" else ""
 
 
 def day_words(day: Day) -> str:
-    """What a bar says to whoever points at it."""
+    """What a bar says to people who point at it."""
+    whole = day.outage_minutes - day.partial_minutes
     parts = [
-        f"{plural(minutes, 'minute')} {words}"
+        f"{plural(minutes, 'minute')} of {words}"
         for minutes, words in (
-            (day.outage_minutes, "out"),
-            (day.degraded_minutes, "degraded"),
-            (day.maintenance_minutes, "in maintenance"),
+            (whole, "outage"),
+            (day.partial_minutes, "partial outage"),
+            (day.degraded_minutes, "degraded performance"),
+            (day.maintenance_minutes, "maintenance"),
         )
         if minutes
     ]
-    state = "nothing is known" if day.state == "unknown" else day.state
-    return f"{day.day.isoformat()}: {state}" + (f", {', '.join(parts)}" if parts else "")
+    state = "no data" if day.state == "unknown" else "no outage"
+    return f"{day.day.isoformat()}: {', '.join(parts) or state}"
 
 
 def summary_words(component: Component) -> str:
-    """The 90 days in one sentence, for who does not see the bars."""
+    """The days in one sentence, also for people who do not see the bars."""
     known = [day for day in component.days if day.state != "unknown"]
     bad = [day for day in known if day.outage_minutes or day.degraded_minutes]
     minutes = sum(day.outage_minutes for day in known)
     if not known:
-        return "nothing is known of the last 90 days"
+        return "no data yet"
     if not bad:
-        return f"no trouble in the {plural(len(known), 'day')} that are known"
-    return f"{plural(minutes, 'minute')} out, trouble on {len(bad)} of {plural(len(known), 'known day')}"
+        return f"no outage in {plural(len(known), 'day')}"
+    lasted = f"{duration(minutes * 60_000)} of outage" if minutes else "degraded"
+    return f"{lasted} on {plural(len(bad), 'day')} of {len(known)}"
 
 
 def status_json(page: StatusPage) -> str:
@@ -141,6 +201,7 @@ def status_json(page: StatusPage) -> str:
         "schema_version": SCHEMA_VERSION,
         "title": page.title,
         "made_at": utc(page.made_ms),
+        "time_zone": wall_clock_here().name,
         "known_since": utc(page.known_ms) if page.known_ms else None,
         "state": page.overall,
         "components": [
@@ -153,6 +214,7 @@ def status_json(page: StatusPage) -> str:
                         "day": day.day.isoformat(),
                         "state": day.state,
                         "outage_minutes": day.outage_minutes,
+                        "partial_minutes": day.partial_minutes,
                         "degraded_minutes": day.degraded_minutes,
                         "maintenance_minutes": day.maintenance_minutes,
                     }
@@ -173,7 +235,14 @@ def _incident(one: PublicIncident) -> dict[str, Any]:
         "ended_at": None if one.ended_ms is None else utc(one.ended_ms),
         "components": list(one.components),
         "updates": [
-            {"at": utc(u.at_ms), "phase": u.phase, "title": u.title, "text": u.text} for u in one.updates
+            {
+                "at": utc(u.at_ms),
+                "phase": u.phase,
+                "title": u.title,
+                "text": u.text,
+                "next_by": utc(u.due_ms) if u.due_ms else None,
+            }
+            for u in one.updates
         ],
     }
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from evac.run.waits import (
     WaitKind,
 )
 from evac.steps.registry import kind_of
-from evac.views.words import duration, listed, moment, number, plural
+from evac.views.words import duration, listed, moment, number, plural, wall_clock_here
 
 AGAIN_MS: Final = 10_000
 """A forecast of a large run takes a second: it is made anew after so long."""
@@ -142,10 +142,8 @@ def _beside_plan(late_ms: int) -> str:
 
 
 def clock(at_ms: int, now_ms: int = 0) -> str:
-    """Hours and minutes, UTC; with the date where that is not the one of `now_ms`."""
-    at = datetime.fromtimestamp(at_ms / 1_000, UTC)
-    other = now_ms > 0 and at.date() != datetime.fromtimestamp(now_ms / 1_000, UTC).date()
-    return at.strftime("%Y-%m-%d %H:%M" if other else "%H:%M")
+    """Hours and minutes of the people who read; with the date where that is not the one of `now_ms`."""
+    return wall_clock_here().bare(at_ms, now_ms or at_ms)
 
 
 def forecast_row(said: Forecast | None) -> ForecastRow | None:
@@ -217,7 +215,7 @@ def words_of(wait: Wait, losses: Mapping[str, str] = NO_LOSSES) -> str:
             recent = plural(boots, "recent boot", "recent boots")
             return (
                 f"check boot server {server}: {recent} from it did not come up; "
-                f"next retry at {clock(retry_ms)} UTC"
+                f"next retry at {clock(retry_ms)} {wall_clock_here().label(retry_ms)}"
             )
         case SilentNetwork(feeds, servers):
             return (
@@ -289,9 +287,9 @@ def _approval(facts: Approval) -> str:
 def _paused(facts: Paused, since_ms: int) -> str:
     words = f"paused ({facts.by}: {facts.reason or 'no reason given'}): resume the run to continue"
     if facts.until_ms and facts.then == "resume":
-        words += f"; it resumes by itself at {clock(facts.until_ms, since_ms)} UTC"
+        words += f"; it resumes by itself at {wall_clock_here().local(facts.until_ms, since_ms)}"
     if facts.until_ms and facts.then == "cancel":
-        words += f"; it is cancelled at {clock(facts.until_ms, since_ms)} UTC"
+        words += f"; it is cancelled at {wall_clock_here().local(facts.until_ms, since_ms)}"
     return words
 
 

@@ -6,6 +6,7 @@ What is to be typed is between backticks in text, and code in HTML.
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, datetime
 from typing import Final
@@ -14,6 +15,7 @@ from markupsafe import Markup, escape
 
 from evac.model.estate import Lead
 from evac.model.scenario import ScenarioKind
+from evac.model.wall_clock import WallClock, wall_clock
 
 _TYPED: Final = re.compile(r"`([^`]+)`")
 
@@ -149,3 +151,12 @@ def listed(names: tuple[str, ...] | list[str], most: int = 5) -> str:
     if len(names) <= most:
         return ", ".join(names)
     return f"{', '.join(names[:most])} and {len(names) - most:,} more"
+
+
+ZONE: Final = "EVAC_TIME_ZONE"
+"""Environment variable with the name of the zone of people who read, like Asia/Seoul."""
+
+
+def wall_clock_here() -> WallClock:
+    """The clock of the people who read what this process writes. Raises InvalidInput."""
+    return wall_clock(os.environ.get(ZONE, ""))

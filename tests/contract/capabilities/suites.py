@@ -137,6 +137,8 @@ class AskedBackups(Asked):
     deletable: bool | None = None
     parts: int = 2
     """How many parts a whole rotation of level 2 is divided into."""
+    takes: bool = True
+    """Whether the driver takes copies itself; else `change` has the tool take one."""
     levels: tuple[int, ...] = (1, 2)
     """Levels of proof that the tool can give."""
     blind: bool = True

@@ -30,14 +30,19 @@ def test_copies(asked: AskedBackups) -> None:
         assert [one.failed for one in first.copies] == [False]
         await asked.change()
         taken = await ask(asked, "take", LONG_S)
-        assert isinstance(taken, Taken), taken
-        assert taken.missing == ()
-        assert taken.bytes_read > 0
-        assert taken.took_ms > 0
         listed = await ask(asked, "list_copies", LONG_S)
-        assert [one.id for one in listed.copies] == [first.copies[0].id, taken.copy.id]
         assert listed.repository == first.repository
-        assert listed.copies[-1].tree == taken.copy.tree
+        if asked.takes:
+            assert isinstance(taken, Taken), taken
+            assert taken.missing == ()
+            assert taken.bytes_read > 0
+            assert taken.took_ms > 0
+            assert [one.id for one in listed.copies] == [first.copies[0].id, taken.copy.id]
+            assert listed.copies[-1].tree == taken.copy.tree
+        else:
+            assert isinstance(taken, Permanent), taken
+            assert [one.id for one in listed.copies][:1] == [first.copies[0].id]
+            assert len(listed.copies) == 2, "the copy that its own tool took"
         if asked.lacking is not None:
             lacking = await ask(asked, "take", LONG_S, action=asked.lacking)
             if not isinstance(lacking, ActionError):
@@ -48,7 +53,7 @@ def test_copies(asked: AskedBackups) -> None:
             assert error.code == code, error
         await refuses_hostile_answers(asked, "list_copies")
         async with silently(asked) as within_s:
-            for question in ("list_copies", "take"):
+            for question in ("list_copies", "take") if asked.takes else ("list_copies",):
                 error = await ask(asked, question, within_s)
                 assert isinstance(error, Retryable | OutcomeUnknown), error
 
@@ -74,7 +79,8 @@ def test_proofs(asked: AskedBackups) -> None:
             assert (await ask(asked, "prove", LONG_S, STRUCTURE, 1, 1)).outcome == "passed"
         assert isinstance(await ask(asked, "prove", LONG_S, 9, 1, 1), Permanent)
         if READ not in asked.levels:
-            assert isinstance(await ask(asked, "prove", LONG_S, READ, 1, 1), Permanent)
+            found = await ask(asked, "prove", LONG_S, READ, 1, 1)
+            assert isinstance(found, Permanent) or found.level < READ
             return
         found = await rotation()
         assert set(found) <= {"passed", "could-not-run"}

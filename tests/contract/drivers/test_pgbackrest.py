@@ -18,12 +18,14 @@ from typing import Any
 
 import pytest
 
+from evac.drivers.backups import Stopwatch
 from evac.drivers.capabilities import READ
 from evac.drivers.pgbackrest.driver import PgbackrestDriver
 from evac.drivers.places import place_at
+from evac.drivers.restored_postgres import last_commit
 from evac.model.errors import ActionError, Permanent, Retryable
 from tests.contract.adapters.command import script
-from tests.contract.adapters.pgbackrest import ROWS, Store, as_owner, store
+from tests.contract.adapters.pgbackrest import ROWS, Store, as_owner, sql, store
 from tests.contract.adapters.restic import flip
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
@@ -129,6 +131,54 @@ def test_what_was_half_restored_is_never_in_its_place(server_folder: Path, when:
         assert again.facts["rows"] == ROWS
         assert ask("clean_up", world.action(), str(at.path)) is None
         assert world.around() == []
+
+
+def next_second() -> int:
+    """Waits for a whole second that no write of this test falls into, and returns it."""
+    moment = int(time.time()) + 1
+    time.sleep(moment + 0.02 - time.time())
+    return moment
+
+
+def test_a_store_returns_to_a_moment_that_the_log_covers_and_to_no_other(server_folder: Path) -> None:
+    with store(server_folder, runs=True) as world:
+        moment = next_second()
+        sql(world.folder, world.port, "INSERT INTO messages VALUES (0)")
+        switched = sql(world.folder, world.port, "SELECT pg_walfile_name(pg_switch_wal())")
+        archive = world.folder / "repo1" / "archive"
+        deadline = time.monotonic() + 20.0
+        while not list(archive.rglob(f"{switched}-*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        place = str(world.places / "here")
+        (copy,) = ask("list_copies", world.action()).copies
+        for uncovered in (copy.taken_at, int(time.time()) + 5):
+            error = ask("restore", world.action(), "", place, uncovered)
+            assert (error.code, world.around()) == ("moment-uncovered", []), error.message
+        assert "the latest moment is" in error.message
+        done = ask("restore", world.action(), "", place, moment)
+        assert done.facts["rows"] == ROWS, "the row that was written after the moment is not there"
+        assert done.reached_at <= moment
+        assert ask("restore", world.action(), "", str(world.places / "all"), None).facts["rows"] == ROWS + 1
+
+
+@pytest.mark.parametrize(("program", "suffix"), [("zstd", ".zst"), ("lz4", ".lz4"), ("bzip2", ".bz2")])
+def test_the_end_of_the_log_is_read_however_it_is_packed(
+    server_folder: Path, program: str, suffix: str
+) -> None:
+    with store(server_folder) as world:
+        (packed,) = (world.folder / "repo1" / "archive").rglob("*0003-*.gz")
+        content = zlib.decompress(packed.read_bytes(), GZIP)
+        settings = world.action().settings
+    watch = Stopwatch(LONG_S)
+    name = packed.name.removesuffix(".gz")
+    again = subprocess.run((program, "-c"), input=content, capture_output=True, check=True).stdout
+    ends = [
+        asyncio.run(last_commit(*one, settings, watch)) for one in ((name, content), (name + suffix, again))
+    ]
+    assert ends[0] == ends[1] is not None
+    with pytest.raises(Permanent, match="cannot be unpacked"):
+        asyncio.run(last_commit(f"{name}.gz", again, settings, watch))
 
 
 def damage(path: Path, chance: random.Random) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import PIPE, Popen
 from threading import Thread
 from typing import ClassVar
 
@@ -98,3 +99,43 @@ def test_the_script_for_an_f5_leaves_the_last_member_alone(
     assert "no member would be left with traffic" in json.dumps(found)
     assert BigIp.members["web-fra:443"]["session"] == "monitor-enabled"
     assert PASSWORD not in json.dumps(found)
+
+
+@pytest.fixture
+def edge(tmp_path: Path, project_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The server of the documentation, and an estate whose traffic it moves."""
+    state = tmp_path / "edge.json"
+    state.write_text(json.dumps({"sites": {"fra": True, "muc": False}, "token": 0, "before": {}}))
+    monkeypatch.setenv("EDGE_KEY", PASSWORD)
+    monkeypatch.setenv("EDGE_FILE", str(state))
+    monkeypatch.setenv("EDGE_PORT", "0")
+    program = str(project_root / "docs" / "how-to" / "scripts" / "edge.py")
+    server = Popen([sys.executable, program], stdout=PIPE, text=True)
+    assert server.stdout is not None
+    port = int(server.stdout.readline())
+    (tmp_path / "estate.yaml").write_text(
+        "evac: 1\nname: acme\nsites: {fra: {}, muc: {}}\nservices: {shop: {sites: [fra, muc]}}\nendpoints:\n"
+        "  shop-fra: {for: shop, at: fra, driver: http, settings: {does: [shift, drain, ready],\n"
+        f"    url: 'http://127.0.0.1:{port}/', secret: 'env:EDGE_KEY'}}}}\n"
+    )
+    yield tmp_path
+    server.kill()
+    server.communicate()
+
+
+def test_the_server_of_an_edge_keeps_the_contract(
+    edge: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tried(*words: str) -> tuple[int, str]:
+        code = run(["driver", "test", str(edge), "shop-fra", "--act", *words, "--output", "json"])
+        return code, capsys.readouterr().out
+
+    assert tried("drain")[0] == console.FINDINGS, "the last site is drained"
+    code, said = tried("shift", "--set", "to=muc", "--set", "away=fra")
+    assert (code, len(json.loads(said)["tried"])) == (console.DONE, 10), said
+    assert json.loads((edge / "edge.json").read_text())["sites"] == {"fra": True, "muc": False}, "undone"
+    monkeypatch.setenv("EDGE_KEY", "another key")
+    code, said = tried("ready", "--set", "site=muc")
+    assert code == console.FINDINGS
+    assert "http-refused" in said
+    assert PASSWORD not in said

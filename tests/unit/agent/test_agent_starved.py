@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import resource
 import socket
@@ -264,6 +265,35 @@ def test_a_fence_needs_no_new_thread_and_waits_for_no_disk(
             await keeper.close()
 
     asyncio.run(story())
+
+
+def test_a_fence_that_failed_is_tried_again_though_nobody_reads_the_log(tmp_path: Path) -> None:
+    """The first try fails and is logged to something that never takes it."""
+    done, stopped = tmp_path / "done", threading.Event()
+    once = f"test -e {tmp_path}/once || {{ touch {tmp_path}/once; exit 1; }}; touch {done}"
+    made = fenced_config(tmp_path, argv=("/bin/sh", "-c", once))
+
+    class Stuck(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            stopped.wait(30)
+
+    async def story() -> None:
+        async with agents.running(made):
+            keeper = permits_of(made)
+            await keeper.renew(STORE, 3, PERMIT_MS, 5, 5)
+            renewed = time.monotonic()
+            await agents.until(done.exists, PERMIT_MS / 1_000)
+            assert time.monotonic() - renewed < PERMIT_MS / 1_000
+            stopped.set()
+            await keeper.close()
+
+    log, stuck = logging.getLogger("evac.agent"), Stuck()
+    log.addHandler(stuck)
+    try:
+        asyncio.run(story())
+    finally:
+        stopped.set()
+        log.removeHandler(stuck)
 
 
 def test_an_order_from_before_a_fence_starts_nothing_after_it(

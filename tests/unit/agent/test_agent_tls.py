@@ -16,8 +16,8 @@ import pytest_socket
 from evac.agent.config import AgentConfig, TlsConfig, names_in, read_config
 from evac.app.anchoring import check_agents
 from evac.drivers.port import Action
-from evac.drivers.process import driver
-from evac.drivers.process.client import ALLOWED, HERE, AgentAt, AgentClient, AgentPeer, Lines, peer_of
+from evac.drivers.process import ALLOWED, driver
+from evac.drivers.process.client import HERE, AgentAt, AgentClient, AgentPeer, Lines, peer_of
 from evac.drivers.process.driver import AgentAnchors, ProcessDriver
 from evac.estate import load
 from evac.model.errors import ActionError, EvacError, OutcomeUnknown, Permanent, Retryable

@@ -11,7 +11,8 @@ import pytest
 import pytest_socket
 
 from evac.app.certificates import CertificateChore, end_of, own_certificates, words_of
-from evac.drivers.process.client import CERT, HERE, AgentAt, AgentPeer
+from evac.drivers.process import CERT
+from evac.drivers.process.client import HERE, AgentAt, AgentPeer
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
 from evac.web.metrics import Certificates

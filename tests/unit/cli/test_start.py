@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("numba", "llvmlite", "polars", "highspy")
+HEAVY = ("numba", "llvmlite", "polars", "highspy", "aiohttp", "pydantic")
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,23 @@ from evac.credit import formulas
 from evac.credit import rules as r
 from evac.credit.exact import Account
 from evac.credit.windows import DAY_MS, Window, cycle_of
+from evac.credit.zones import DAY_MINUTES, Hours, Zone
 
 HOUR = 3_600_000
 SERVICES = ("talk", "map", "o'pay")
 SITES = ("", "pangyo", "anyang")
 PLANS = ("basic", "plus")
 CHANNELS = ("", "app-store", "card")
-CYCLES = ("2022-09", "2022-10", "2024-02")
+CYCLES = ("2022-10", "2024-02", "2024-03")
+ZONES = (Zone(), Zone(540), Zone(-300), Zone(name="Europe/Berlin"), Zone(name="Australia/Lord_Howe"))
+"""In some of the cycles clocks change, by an hour and by half of one."""
 LENGTHS = (1, 999, HOUR, 2 * HOUR - 1, 2 * HOUR, 6 * HOUR, DAY_MS, 3 * DAY_MS + 1, 20 * DAY_MS)
 
 
 def windows(rng: random.Random) -> list[Window]:
     found = []
     for i in range(rng.randint(6, 14)):
-        cycle = cycle_of(rng.choice(CYCLES), rng.choice((0, 540)))
+        cycle = cycle_of(rng.choice(CYCLES), Zone(rng.choice((0, 540))))
         begin = rng.choice((cycle.from_ms, cycle.to_ms - HOUR, rng.randrange(cycle.from_ms, cycle.to_ms)))
         kind = rng.choice(("outage", "outage", "outage", "maintenance", "force_majeure"))
         found.append(
@@ -70,6 +73,12 @@ def _formula(rng: random.Random) -> formulas.Formula:
             )
 
 
+def _hours(rng: random.Random) -> Hours:
+    begin = rng.choice((0, 120, 150, 540, rng.randrange(DAY_MINUTES)))
+    end = rng.choice((180, 1_080, DAY_MINUTES, rng.randrange(1, DAY_MINUTES)))
+    return Hours(begin, end, tuple(sorted(rng.sample(range(7), rng.choice((0, 0, 1, 5))))))
+
+
 def _rule(rng: random.Random, number: int) -> r.Rule:
     formula = _formula(rng)
 
@@ -99,13 +108,18 @@ def _rule(rng: random.Random, number: int) -> r.Rule:
         maybe(rng.choice((1, 500_000, 1_000_000))) if not hourly else None,
         maybe(_money(rng)),
         maybe(_money(rng, 500)),
-        fallback=MappingProxyType({"app-store": _money(rng)} if isinstance(formula, formulas.Days) else {}),
+        fallback=MappingProxyType(
+            {"app-store": _money(rng)}
+            if isinstance(formula, formulas.Days | formulas.Voucher) and rng.random() < 0.7
+            else {}
+        ),
+        hours=maybe(_hours(rng), 0.12),
     )
 
 
 def rule_set(rng: random.Random) -> r.RuleSet:
     rules = tuple(_rule(rng, number) for number in range(rng.randint(2, 5)))
-    return r.RuleSet("random", rules, rng.choice((0, 540, -300)), rng.choice(("max", "sum")))
+    return r.RuleSet("random", rules, rng.choice(ZONES), rng.choice(("max", "sum")))
 
 
 def accounts(rng: random.Random, count: int) -> list[Account]:

@@ -10,9 +10,11 @@ import pytest
 from evac.app.credit import rule_sets
 from evac.credit.exact import Account, lines_of
 from evac.credit.explain import LANGUAGES, TEMPLATES, checked, explained
-from evac.credit.formulas import Money
+from evac.credit.formulas import Money, ProRata, Voucher
 from evac.credit.money import decimal_text, money_words
+from evac.credit.rules import Rule, RuleSet
 from evac.credit.windows import Window
+from evac.credit.zones import Hours, Zone
 from evac.model.errors import InvalidInput
 from tests.unit.credit import random_cases
 
@@ -34,6 +36,24 @@ def test_days_and_the_amount_that_a_store_gives_instead() -> None:
     store = Account("a", "melon", "plus", 10_900, "KRW", "2022-10", channel="app-store")
     assert "You receive 1,500 KRW. Your store cannot move a billing day" in words("melon-2022", store)
     assert "이용 기간 3일 연장을 드립니다" in words("melon-2022", MELON, "ko")
+
+
+def test_a_voucher_that_a_channel_cannot_give_is_an_amount() -> None:
+    voucher = Rule("r", Voucher("film ticket"), ("melon",), fallback={"app-store": Money(900, "KRW")})
+    rules = RuleSet("r", (voucher,), Zone(540))
+    (given,) = explained(rules, DOWN, MELON, "en").sentences
+    assert given.endswith("You receive 1 x film ticket. It does not renew itself and is never charged.")
+    (instead,) = explained(rules, DOWN, replace(MELON, channel="app-store"), "en").sentences
+    assert "You receive 900 KRW. It cannot be given where you subscribed" in instead
+
+
+def test_hours_that_count_are_named_and_cut_the_outage() -> None:
+    business = Hours(9 * 60, 16 * 60, days=(5, 6))  # 15 October 2022 was a Saturday
+    rules = RuleSet("r", (Rule("r", ProRata(10_000), ("melon",), hours=business),), Zone(name="Asia/Seoul"))
+    (found,) = explained(rules, DOWN, MELON, "en").sentences
+    assert "from 2022-10-15 15:33 to 2022-10-15 16:00 (27 min)" in found
+    assert found.endswith("Outages count from 09:00 to 16:00 on Saturdays, Sundays.")
+    assert "토요일, 일요일 09:00부터 16:00까지" in explained(rules, DOWN, MELON, "ko").sentences[0]
 
 
 def test_the_calculation_is_written_out() -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from evac.app.credit import rule_sets
 from evac.credit.money import money_words
 from evac.credit.sense import CODES
-from evac.estate.codecs.credit_rules import check_rules, load_rules
+from evac.credit.zones import Hours, Zone
+from evac.estate.codecs.credit_rules import check_rules, load_rules, rules_of_data
 from evac.model.errors import EstateError
 
 HEAD = "credit_rules: 1\nid: test\n"
@@ -48,6 +50,7 @@ WRONG = {
     "never-pays": one("paid: false, pro_rata: {times: 10}"),
     "grant-renews": one("voucher: {name: plus}, renews: true"),
     "fallback-unused": one("fixed: 5 KRW, fallback: {app-store: 4 KRW}"),
+    "hours-all": one('fixed: 5 KRW, hours: {from: "00:00", to: "24:00"}'),
     "order-wrong": one("bands: [{up_to: 500 KRW, pays: 50 KRW}, {up_to: 300 KRW, pays: 30 KRW}]"),
     "pool-without-claims": one("fixed: 5 KRW, pool: 50 KRW"),
     "pays-twice": two("pro_rata: {times: 2}", "tiers: [{lasting: 1 h, share: 10 %}]", "sum"),
@@ -98,6 +101,36 @@ def test_every_problem_is_listed_at_once_with_line_and_column(tmp_path: Path) ->
         "9:16 not-a-number",
         "10:5 key-unknown",
     ]
+
+
+def test_a_zone_is_an_offset_or_a_name_and_hours_are_read(tmp_path: Path) -> None:
+    path, hours = tmp_path / "r.yaml", '{from: "22:00", to: "06:00", days: [sun, mon]}'
+    for words, zone in (('"-03:30"', Zone(-210)), ("Europe/Berlin", Zone(name="Europe/Berlin"))):
+        path.write_text(HEAD + f"zone: {words}\n" + one(f"fixed: 5 KRW, hours: {hours}"))
+        made = load_rules(path)
+        assert (made.zone, made.rules[0].hours) == (zone, Hours(22 * 60, 6 * 60, (0, 6)))
+        assert rules_of_data(made.to_data()).digest == made.digest
+    for wrong in ("Europe", "Europe/Berln", "../etc", "+9", '"+25:00"'):
+        assert [row.split()[1] for row in check(tmp_path, f"zone: {wrong}\n" + one("fixed: 5 KRW"))] == [
+            "not-a-number"
+        ]
+    bad = one('fixed: 5 KRW, hours: {from: "9:00", to: "24:01"}')
+    assert [row.split()[1] for row in check(tmp_path, bad)] == ["not-a-number"] * 2
+
+
+def test_a_rule_set_without_hours_and_names_has_the_digest_that_it_always_had(tmp_path: Path) -> None:
+    data = rule_sets.load("kt-2021").to_data()
+    assert "zone_name" not in data
+    assert not any("hours" in row for row in data["rules"])
+    assert rules_of_data(data).to_data() == data
+
+
+def test_rules_for_different_hours_pay_for_different_minutes(tmp_path: Path) -> None:
+    day, night = '{from: "06:00", to: "22:00"}', '{from: "22:00", to: "06:00"}'
+    apart = two(f"pro_rata: {{times: 2}}, hours: {day}", f"pro_rata: {{times: 1}}, hours: {night}", "sum")
+    assert check(tmp_path, apart) == []
+    meet = apart.replace('22:00", to', '21:59", to')
+    assert [row.split()[1] for row in check(tmp_path, meet)] == ["pays-twice"]
 
 
 def test_overlapping_rules_are_fine_when_accounts_differ(tmp_path: Path) -> None:

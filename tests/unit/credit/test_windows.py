@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from evac.credit.windows import Correction, Window, Windows, cycle_of, merged, spans_of
+from evac.credit.zones import Hours, Zone
 from evac.estate.codecs.credit_windows import load_windows
 from evac.model.errors import EstateError, InvalidInput
 
@@ -124,13 +126,13 @@ def test_a_correction_that_does_not_hold_together_is_refused(change: Correction,
 
 
 def test_a_cycle_is_a_month_in_the_zone_of_the_rules() -> None:
-    cycle = cycle_of("2022-10", 9 * 60)
+    cycle = cycle_of("2022-10", Zone(9 * 60))
     assert cycle.length_ms == 744 * HOUR
     assert cycle.from_ms == 1_664_550_000_000
-    assert cycle_of("2024-02", 0).length_ms == 696 * HOUR
+    assert cycle_of("2024-02", Zone()).length_ms == 696 * HOUR
     for name in ("2022-13", "2022", "22-10", "2022-1", "", "２022-10"):
         with pytest.raises(InvalidInput, match="not a billing cycle"):
-            cycle_of(name, 0)
+            cycle_of(name, Zone())
 
 
 def test_windows_of_other_sites_and_of_excluded_kinds_do_not_count() -> None:
@@ -140,7 +142,45 @@ def test_windows_of_other_sites_and_of_excluded_kinds_do_not_count() -> None:
         Window("c", "talk", 15, 30, kind="maintenance"),
         Window("d", "map", 0, 99),
     ]
-    assert spans_of(windows, "talk", "pangyo", ["maintenance"]) == [(0, 20)]
-    assert spans_of(windows, "talk", "anyang", ["maintenance"]) == [(0, 10)]
-    assert spans_of(windows, "talk", "anyang", []) == [(0, 10), (15, 30)]
+    assert spans_of(windows, "talk", "pangyo", ["maintenance"], None, Zone()) == [(0, 20)]
+    assert spans_of(windows, "talk", "anyang", ["maintenance"], None, Zone()) == [(0, 10)]
+    assert spans_of(windows, "talk", "anyang", [], None, Zone()) == [(0, 10), (15, 30)]
     assert merged([(3, 5), (0, 3), (9, 9)]) == [(0, 5), (9, 9)]
+
+
+def local(zone: Zone, moment: str) -> int:
+    day, _, clock = moment.partition(" ")
+    hour, _, minute = clock.partition(":")
+    return zone.at_ms(date.fromisoformat(day), int(hour) * 60 + int(minute))
+
+
+def test_a_month_in_which_clocks_change_is_an_hour_longer_or_shorter() -> None:
+    berlin = Zone(name="Europe/Berlin")
+    assert cycle_of("2026-10", berlin).length_ms == (31 * 24 + 1) * HOUR
+    assert cycle_of("2026-03", berlin).length_ms == (31 * 24 - 1) * HOUR
+    assert cycle_of("2026-10", Zone(60)).length_ms == 31 * 24 * HOUR
+
+
+def test_only_the_parts_within_hours_count_and_each_day_is_an_outage_of_its_own() -> None:
+    berlin = Zone(name="Europe/Berlin")
+    hours = Hours(9 * 60, 18 * 60, days=(0, 1, 2, 3, 4))
+    begin, end = local(berlin, "2026-10-23 16:00"), local(berlin, "2026-10-26 10:30")  # Friday to Monday
+    spans = spans_of([Window("w", "talk", begin, end)], "talk", "", [], hours, berlin)
+    assert [b - a for a, b in spans] == [2 * HOUR, 3 * HOUR // 2]
+    assert spans[1][0] == local(berlin, "2026-10-26 09:00")
+
+
+def test_hours_over_midnight_belong_to_the_day_on_which_they_begin() -> None:
+    night = Hours(22 * 60, 6 * 60, days=(5,))
+    begin, end = local(Zone(), "2026-11-28 00:00"), local(Zone(), "2026-11-30 00:00")  # Saturday and Sunday
+    (span,) = spans_of([Window("w", "talk", begin, end)], "talk", "", [], night, Zone())
+    assert span == (local(Zone(), "2026-11-28 22:00"), local(Zone(), "2026-11-29 06:00"))
+
+
+def test_an_hour_that_is_there_twice_is_counted_once_and_a_skipped_one_not_at_all() -> None:
+    berlin = Zone(name="Europe/Berlin")
+    night = Hours(2 * 60, 3 * 60)
+    for day, length in (("2026-10-25", HOUR), ("2026-03-29", 0), ("2026-03-30", HOUR)):
+        begin, end = local(berlin, f"{day} 00:00"), local(berlin, f"{day} 12:00")
+        spans = spans_of([Window("w", "talk", begin, end)], "talk", "", [], night, berlin)
+        assert sum(b - a for a, b in spans) == length, day

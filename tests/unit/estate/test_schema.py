@@ -117,6 +117,8 @@ stores:
     backup_policy: {rpo: 24 h, keep: 30 d, level: 4, schedule: "15 1 * * *", keys_at: [anyang]}
 data_sets:
   wiki: {kind: volume, at: pangyo, used_by: [search], size: 20 GiB, backup_policy: {waived: rebuilt}}
+providers:
+  bank: {contact: desk, status_page: "https://status.example"}
 recovery_groups:
   money: {stores: [accounts], tolerance: 0 s}
 expiring:

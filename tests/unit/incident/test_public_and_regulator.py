@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from xml.etree import ElementTree
 
 import pytest
 
-from evac.incident.components import DAYS, StatusPage, listed, status_page
+from evac.incident.components import DAYS, Day, StatusPage, listed, status_page
 from evac.incident.dora import Classification, classify, span
 from evac.incident.incident import Dossier, summary
 from evac.incident.records import DAY_MS, Note, Source
@@ -15,9 +16,10 @@ from evac.incident.regulator import basics, check_fact, duties
 from evac.incident.services import Change, Fate
 from evac.model.errors import InvalidInput
 from evac.model.plan import Plan
+from evac.model.wall_clock import wall_clock
 from evac.views.incident_view import report_sheet
 from evac.views.sheet import sheet_markdown
-from evac.views.status_page import status_feed, status_html, status_json
+from evac.views.status_page import day_look, day_words, status_feed, status_html, status_json
 from tests.unit.incident.stories import OUTCOMES, T0, fire, note, plan_of
 
 NAMES = {"web": "Chat", "cart": "Chat", "gone": "Reports", "fine": "Mail"}
@@ -28,8 +30,54 @@ def page_of(dossier: Dossier, now_ms: int = T0 + HOUR, known_ms: int = T0 - 10 *
     return status_page("Example", NAMES, [(dossier, summary(dossier))], known_ms, now_ms)
 
 
+PUBLISHED = note("update", 3, "We are looking into it.", value="investigating")
+
+
+def test_nothing_is_public_before_a_person_publishes() -> None:
+    page = page_of(fire([note("draft", 2, "we think"), note("note", 3, "smoke")]))
+    assert page.overall == "operational"
+    assert page.incidents == ()
+    assert not any(day.outage_minutes for one in page.components for day in one.days)
+    (held,) = page.unpublished
+    assert held.components == ("Chat", "Reports")
+    assert {one.name: one.state for one in page.recorded}["Reports"] == "major outage"
+    shown = status_html(page) + status_json(page) + status_feed(page, "https://status.example/")
+    assert "outage: " not in shown
+    assert "Trouble" not in shown
+    published = page_of(fire([PUBLISHED]))
+    assert published.unpublished == ()
+    assert published.components == page.recorded
+
+
+def test_the_next_update_is_promised_as_a_moment() -> None:
+    due_ms = T0 + 31 * 60_000
+    promised = replace(PUBLISHED, due_ms=due_ms)
+    page = page_of(fire([promised]))
+    seoul = wall_clock("Asia/Seoul")
+    assert f'Next update by <time datetime="{datetime.fromtimestamp(due_ms / 1000, UTC).isoformat()}' in (
+        shown := status_html(page, seoul)
+    )
+    assert f"{seoul.both(due_ms, page.made_ms)}</time>" in shown
+    assert seoul.both(due_ms, due_ms) == "01:31 KST (16:31 UTC)"
+    assert '"next_by": "2025-11-24 16:31:00 UTC"' in status_json(page)
+    assert "Next update by 16:31 UTC." in status_feed(page, "https://status.example/")
+
+
+def test_a_day_is_red_from_half_an_hour_of_a_whole_outage_on() -> None:
+    day = date(2026, 11, 14)
+    assert day_look(Day(day, "operational")) == ""
+    assert day_look(Day(day, "unknown")) == "none"
+    assert day_look(Day(day, "major outage", 29)) == "part"
+    assert day_look(Day(day, "major outage", 30)) == "out"
+    assert day_look(Day(day, "partial outage", 90, 90)) == "part"
+    assert day_look(Day(day, "major outage", 1), now="major outage") == "out"
+    assert day_words(Day(day, "major outage", 40, 30)) == (
+        "2026-11-14: 10 minutes of outage, 30 minutes of partial outage"
+    )
+
+
 def test_components_follow_their_services() -> None:
-    found = {one.name: one for one in page_of(fire()).components}
+    found = {one.name: one for one in page_of(fire([PUBLISHED])).components}
     assert [span.state for span in found["Chat"].spans] == [
         "operational",
         "major outage",
@@ -39,7 +87,7 @@ def test_components_follow_their_services() -> None:
     ]
     assert found["Reports"].state == "major outage"
     assert found["Mail"].state == "operational"
-    assert page_of(fire()).overall == "major outage"
+    assert page_of(fire([PUBLISHED])).overall == "major outage"
 
 
 def test_days_before_the_first_record_are_not_known() -> None:
@@ -49,7 +97,7 @@ def test_days_before_the_first_record_are_not_known() -> None:
 
 
 def test_minutes_of_an_outage_are_split_at_midnight() -> None:
-    reports = next(o for o in page_of(fire(), T0 + 24 * HOUR).components if o.name == "Reports")
+    reports = next(o for o in page_of(fire([PUBLISHED]), T0 + 24 * HOUR).components if o.name == "Reports")
     total = (T0 + 24 * HOUR - (T0 - 60_000)) // 60_000
     assert sum(day.outage_minutes for day in reports.days) == pytest.approx(total, abs=1)
     assert max(day.outage_minutes for day in reports.days) <= 1440

@@ -51,7 +51,7 @@ def test_a_plan_says_that_it_restores_and_from_where(estate: Estate, made: Plan)
     assert (store.candidate, store.restored, store.loss_ms) == ("south", True, 3_600_000)
     assert check(estate, made).violations == ()
     assert step_words(step) == "restore db at south from its backup"
-    assert place_words(store) == "south, from the backup"
+    assert place_words(store, made) == "south, from the backup"
 
 
 def test_what_waits_for_its_data_waits_for_the_restore(made: Plan) -> None:

@@ -98,9 +98,10 @@ def test_the_verdict_sentence_follows_the_verdicts(flawed: AuditReport, report: 
 
 
 def finding(
-    subject: str, fix: str, severity: Severity = "error", rule: str = "hidden-single-site"
+    subject: str, fix: str, severity: Severity = "error", rule: str = "hidden-single-site", root: str = ""
 ) -> Finding:
-    return Finding(rule, "EV102", severity, subject, f"{subject} is in danger", fix, ("north",))
+    words = f"{subject} is in danger"
+    return Finding(rule, "EV102", severity, subject, words, fix, ("north",), root=root)
 
 
 def test_fixes_that_differ_by_name_alone_are_one() -> None:
@@ -121,9 +122,10 @@ def test_a_single_finding_keeps_its_own_fix() -> None:
 
 
 def test_single_changes_that_mend_most_come_first() -> None:
-    found = [finding(f"a{n}", "Copy config.") for n in range(5)]
-    found += [finding(f"b{n}", "Copy identity.") for n in range(7)]
-    found += [finding("c", "Copy the bus."), finding("d", "Copy config.", "warning")]
+    found = [finding(f"a{n}", "Copy config.", root="stores/config") for n in range(5)]
+    found += [finding(f"b{n}", "Copy identity.", root="stores/identity") for n in range(7)]
+    found += [finding("c", "Copy the bus.", root="stores/bus")]
+    found += [finding("d", "Copy config.", "warning", root="stores/config")]
     assert audit_view.mends(found) == [
         {"fix": "Copy identity.", "count": "7 errors"},
         {"fix": "Copy config.", "count": "5 errors"},
@@ -131,7 +133,36 @@ def test_single_changes_that_mend_most_come_first() -> None:
 
 
 def test_advice_that_a_whole_rule_shares_is_not_a_single_change() -> None:
-    assert audit_view.mends([finding(f"a{n}", "Spread it.") for n in range(9)]) == []
+    assert audit_view.mends([finding(f"a{n}", "Spread it.", root=f"services/a{n}") for n in range(9)]) == []
+
+
+def screen_of(report: AuditReport, width: int) -> list[str]:
+    return audit_view.audit_text(report, report.findings, (), "my estate", width, False).splitlines()
+
+
+def test_a_narrow_screen_breaks_no_word_and_no_amount(flawed: AuditReport) -> None:
+    narrow, wide = screen_of(flawed, 80), screen_of(flawed, 120)
+    assert max(len(line) for line in narrow if "next: " not in line) <= 80
+    for row in audit_view.important(flawed.rows, audit_view.LOSSES_SHOWN):
+        for lines in (narrow, wide):
+            (line,) = [one for one in lines if one.split()[:2] == [row.verdict, row.domain]]
+            assert f"{row.down:,}" in line
+            assert audit_view.people(row.people_down) in line
+    assert "degraded" in wide[2]
+
+
+def test_the_screen_begins_with_what_resolves_most_and_names_its_key(flawed: AuditReport) -> None:
+    text = screen_of(flawed, 120)
+    first = audit_view.roots(flawed.findings)[0]
+    at = text.index(f"  {first.name}: {len(first.findings)} findings")
+    assert text[at + 1].split()[:2] == ["change", first.findings[0].key]
+    assert len({f.subject for f in first.findings}) > 5
+    shown = {root.path for root in audit_view.roots(flawed.findings)[: audit_view.ROOTS_SHOWN]}
+    rest = Counter(f.rule for f in flawed.findings if f.root not in shown or f.severity == "note")
+    for line in text[text.index(next(one for one in text if "also to fix" in one)) + 1 :]:
+        if line.split()[:1] in (["error"], ["warning"], ["note"]):
+            assert f"{rest[line.split()[1]]:,}" == line.split()[2]
+    assert any(line.startswith("  next: evac plan 'my estate' --lose ") for line in text)
 
 
 @given(st.integers(1, 2000))

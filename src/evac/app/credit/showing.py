@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -14,8 +15,10 @@ from evac.app.credit.case import Case
 from evac.credit.claims import judged
 from evac.credit.explain import TEMPLATES, Explanation, Language, Templates, checked
 from evac.credit.ledger import APPROVALS
+from evac.credit.rule_words import in_words
 from evac.credit.rules import RuleSet
-from evac.credit.windows import Window, Windows
+from evac.credit.windows import DAY_MS, Window, Windows
+from evac.incident.regulator import DAMAGES_DAYS
 from evac.model.errors import InvalidInput
 
 SCHEMA_VERSION: Final = 1
@@ -58,6 +61,47 @@ def case_document(case: Case) -> dict[str, Any]:
         changed = found["ledger"]["windows"]["digest"] != windows.digest
         found["stale"] = changed or "claims" in since or "claim-decided" in since
     return found | {"next": _next(found, str(case.folder))}
+
+
+def statement_document(case: Case) -> dict[str, Any]:
+    """For a regulator: who may get something, on which basis, by which procedure, and when users must know.
+
+    `facts` holds the same in three texts for the report of an incident. Raises InvalidInput before the first
+    ledger.
+    """
+    found = case_document(case)
+    ledger = found["ledger"]
+    if ledger is None:
+        raise InvalidInput("ledger-missing", f"case {case.name} has no ledger", found["next"])
+    counted = [row for row in ledger["windows"]["list"] if row["kind"] == "outage"]
+    last_ms = max((row["to_ms"] for row in counted), default=None)
+    rules = [
+        {"rule": rule.id, "source": rule.source, "note": rule.note, **asdict(in_words(rule))}
+        for rule in ledger_rules(case, ledger).rules
+    ]
+    return {
+        "kind": "evac-credit-statement",
+        "schema_version": SCHEMA_VERSION,
+        "case": case.name,
+        "windows": {**found["windows"], "list": ledger["windows"]["list"]},
+        "notice_due_ms": None if last_ms is None else last_ms + DAMAGES_DAYS * DAY_MS,
+        "rules": rules,
+        "ledger": ledger["ledger"],
+        "credited": ledger["accounts"]["credited"],
+        "envelope": ledger["envelope"],
+        "by_rule": ledger["by_rule"],
+        "without_window": ledger["without_window"],
+        "claims": found["claims"],
+        "approvals": found["approvals"],
+        "approvals_needed": APPROVALS,
+        "tranches": found["tranches"],
+        "facts": {
+            f"damages_{name}": " ".join(f"{row['rule']}: {row[name]}" for row in rules)
+            for name in ("claimants", "basis", "procedure")
+        },
+        "stale": found["stale"],
+        "next": found["next"] if found["stale"] else "",
+    }
 
 
 def _claims(case: Case, ledger: Mapping[str, Any], windows: Windows) -> dict[str, Any] | None:

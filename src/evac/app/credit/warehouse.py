@@ -9,7 +9,6 @@ handed out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
@@ -58,11 +57,10 @@ def statement(rules: RuleSet, windows: Sequence[Window], dialect: Dialect, table
 
 def cycles_of(rules: RuleSet, windows: Sequence[Window]) -> list[Cycle]:
     """Every month that a window touches."""
-    shift = timedelta(minutes=rules.zone_minutes)
-    first = datetime.fromtimestamp(min(w.from_ms for w in windows) / 1_000, UTC) + shift
-    last = datetime.fromtimestamp(max(w.to_ms for w in windows) / 1_000, UTC) + shift
+    first = rules.zone.local(min(w.from_ms for w in windows))
+    last = rules.zone.local(max(w.to_ms for w in windows))
     months = range(first.year * 12 + first.month - 1, last.year * 12 + last.month)
-    return [cycle_of(f"{month // 12:04}-{month % 12 + 1:02}", rules.zone_minutes) for month in months]
+    return [cycle_of(f"{month // 12:04}-{month % 12 + 1:02}", rules.zone) for month in months]
 
 
 def _rewrite(tree: exp.Expr, dialect: Dialect) -> None:

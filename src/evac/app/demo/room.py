@@ -205,6 +205,8 @@ class StoreHands(Hands, ReportsRole, ProvesSync):
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 8400
+ZONE: Final = "Asia/Seoul"
+"""Where the people of the demo are."""
 LOST: Final = "pangyo"
 SLOW: Final = "taxi"
 INCIDENT: Final = "pangyo-fire"

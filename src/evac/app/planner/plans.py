@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from evac.app.planner.kernels import Report, kernels, search_s
+from evac.app.planner.moments import moments_of, refuse_unlost
 from evac.app.side_process import Apart
 from evac.derive.domains import Topology, resolve, resolve_each, topology
 from evac.derive.limits import BUDGETED, stated_budgets
@@ -170,10 +171,14 @@ class Question:
     deadline_ms: int | None = None
     power: tuple[str, ...] = ()
     on: tuple[str, ...] = ()
+    moments: tuple[str, ...] = ()
+    """`STORE=MOMENT` or `GROUP=MOMENT`: what a loss restores to a moment."""
 
 
-def scenario_of(estate: Estate, question: Question) -> Scenario:
-    """The scenario of a question. Raises InvalidInput and UnknownDomain."""
+def scenario_of(estate: Estate, question: Question, now_s: int = 0) -> Scenario:
+    """The scenario of a question. now_s: seconds since 1970, which moments are counted against. Raises
+    InvalidInput and UnknownDomain.
+    """
     asked: list[tuple[ScenarioKind, tuple[str, ...]]] = [
         ("lose", question.lose),
         ("evacuate", question.evacuate),
@@ -188,7 +193,10 @@ def scenario_of(estate: Estate, question: Question) -> Scenario:
     if question.deadline_ms is not None and kind != "evacuate":
         raise InvalidInput("plan-deadline", "--deadline belongs to --evacuate", "leave it out")
     top = topology(estate)
-    resolve_each(top, domains)
+    found = resolve_each(top, domains)
+    if kind != "lose" and any(domain.kind == "provider" for domain in found):
+        hint = "plan for its loss: evac plan ESTATE --lose provider:NAME"
+        raise InvalidInput("plan-provider", "a provider can only be lost: nothing of ours runs there", hint)
     deadline = question.deadline_ms
     if kind == "evacuate" and deadline is None:
         deadline = estate.horizon_ms
@@ -196,8 +204,12 @@ def scenario_of(estate: Estate, question: Question) -> Scenario:
         raise InvalidInput("plan-power", "--power belongs to --restore", "leave it out")
     if question.on and kind != "restore":
         raise InvalidInput("plan-seen", "--seen belongs to --restore", "leave it out")
+    if question.moments and kind != "lose":
+        raise InvalidInput("plan-moment", "--moment belongs to --lose", "leave it out")
     power, on = power_now(top, question.power), tuple(sorted(set(question.on)))
-    return Scenario(kind, tuple(sorted(set(domains))), deadline, power, on)
+    moments = moments_of(estate, question.moments, now_s)
+    asked_s = now_s if moments else 0
+    return Scenario(kind, tuple(sorted(set(domains))), deadline, power, on, moments, asked_s)
 
 
 def power_now(top: Topology, stated: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
@@ -268,6 +280,7 @@ def make_plan(
         work //= RESTORE_FACTOR
     policy = Policy(waivers)
     instance = derive(estate, scenario, policy)
+    refuse_unlost(estate, scenario, instance)
     with kernels(search_s(instance, work), report), collector_at_rest(), _beside(estate) as beside:
         made = plan(
             estate,

@@ -311,7 +311,8 @@ def down_by(ground: Ground, wiring: Wiring) -> Down:
     """What every loss takes down, dependencies included."""
     services, losses, movable = len(wiring.graph.hard), len(ground.losses), _movable(ground.top)
     moved = ground.endpoints.only(movable[ground.endpoints.service])
-    direct = packed((ground.short, moved, _without_store(wiring.graph, wiring.families)), services, losses)
+    without = _without_store(wiring.graph, wiring.families)
+    direct = packed((ground.short, moved, without, pairs_of(ground.losses.external)), services, losses)
     bits = spread(wiring.order, direct)
     return Down(
         moved.marked(losses, services),
@@ -426,6 +427,7 @@ def _damage(ground: Ground, wiring: Wiring, hit: Down) -> Damage:
         stuck[rows] |= (short.for_good[pairs.service[rows]] > 0) & ~may_fit[rows]
     circle = _in_start_circle(wiring, pairs, starts, len(ground.losses))
     stuck &= pairs.of(hit.direct)
+    stuck |= pairs.of(ground.losses.external)
     return Damage(
         pairs,
         len(ground.losses),

@@ -30,7 +30,7 @@ from evac.model.fleet import (
 )
 from evac.model.units import ceil_share
 
-LossKind = Literal["site", "hall", "feed", "rack", "group", "server", "pair"]
+LossKind = Literal["site", "hall", "feed", "rack", "group", "server", "pair", "provider"]
 PAIR_SEPARATOR: Final = " + "
 _NOWHERE: Final = -1
 
@@ -67,6 +67,8 @@ class Losses:
     start: IntColumn
     row: IndexColumn
     rows: Rows
+    external: BoolColumn
+    """(L, S) services whose provider is lost."""
     index: dict[str, int]
 
     def __len__(self) -> int:
@@ -77,7 +79,7 @@ class Losses:
 
     def of_kind(self, *kinds: str) -> IndexColumn:
         """Numbers of the losses of some kinds."""
-        return np.flatnonzero(np.isin(np.array(self.kinds, "U6"), kinds)).astype(np.int32)
+        return np.flatnonzero(np.isin(np.array(self.kinds, "U8"), kinds)).astype(np.int32)
 
 
 def rows_of_estate(top: Topology, single: Iterable[str] = ()) -> Rows:
@@ -141,7 +143,7 @@ def _lost_rows_with_servers(top: Topology, rows: Rows, names: tuple[str, ...]) -
     found = _lost_rows(top, rows, names)
     own = [rows.single[server_row(top.estate, n)][0] for n in names if resolve(top, n).kind == "server"]
     taken = np.unique(np.concatenate([found.rows, np.array(own, np.int32)])).astype(np.int32)
-    return _LostRows(taken, found.sites, found.halls)
+    return _LostRows(taken, found.sites, found.halls, found.external)
 
 
 def _contains(outer: Domain, inner: Domain) -> bool:
@@ -153,6 +155,7 @@ class _LostRows:
     rows: IndexColumn
     sites: tuple[int, ...]
     halls: tuple[int, ...]
+    external: tuple[int, ...] = ()
 
 
 class _Parts:
@@ -201,6 +204,7 @@ def _lost_rows(top: Topology, rows: Rows, paths: tuple[str, ...]) -> _LostRows:
         np.flatnonzero(gone).astype(np.int32),
         tuple(np.flatnonzero(lost.sites).tolist()),
         tuple(np.flatnonzero(lost.halls).tolist()),
+        tuple(np.flatnonzero(lost.external).tolist()),
     )
 
 
@@ -227,6 +231,7 @@ def _assemble(
         start=start,
         row=row.astype(np.int32),
         rows=rows,
+        external=_table(len(top.estate.services), [t.external for t in taken]),
         index={name: number for number, name in enumerate(ids)},
     )
 

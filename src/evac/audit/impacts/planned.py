@@ -39,7 +39,9 @@ def planned_size(estate: Estate, losses: int) -> int:
     """How much the plans of so many losses are; 0 where they are estimated."""
     each = len(estate.services) + len(estate.fleet) + len(estate.pools)
     places = (estate.sites, estate.halls, estate.feeds, estate.racks, estate.groups)
-    return losses * each if sum(map(len, places)) * each <= PLANNED_MOST else 0
+    providers = {provider.id for provider in estate.providers}
+    providers |= {service.provided_by for service in estate.services if service.external}
+    return losses * each if sum(map(len, (*places, providers))) * each <= PLANNED_MOST else 0
 
 
 def plain_where_small(estate: Estate, losses: int) -> AbstractContextManager[None]:

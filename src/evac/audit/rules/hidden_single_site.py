@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evac.audit.context import Context, Rule, by_service, chain_to, listed
+from evac.audit.context import Context, Rule, by_service, chain_to, listed, root_paths
 from evac.audit.findings import Finding
 from evac.audit.impacts.dependencies import pairs_of, spread_table
 from evac.derive.domains import site_of
@@ -40,6 +40,7 @@ def check(context: Context) -> Iterator[Finding]:
             losses=[*grave, *(n for n in numbers if n not in grave)],
             chain=chain,
             paths=(f"services/{name}/needs/0", f"services/{name}"),
+            roots=root_paths(context, root),
         )
 
 

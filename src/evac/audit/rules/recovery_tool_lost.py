@@ -16,7 +16,9 @@ from evac.steps.registry import PLANNED, STATED_KINDS, base_kinds
 def check(context: Context) -> Iterator[Finding]:
     """Error where the tool never comes back, or too late; warning where it is down for a while."""
     for tool, roles in sorted(_roles(context).items()):
-        losses = context.worst_first(np.flatnonzero(context.impacts.down[:, tool]).tolist())
+        providers = frozenset(context.impacts.losses.of_kind("provider").tolist())
+        down = np.flatnonzero(context.impacts.down[:, tool]).tolist()
+        losses = context.worst_first(number for number in down if number not in providers)
         if losses:
             yield _finding(context, tool, roles, [(n, self_reference(context, tool, n)) for n in losses])
 

@@ -42,7 +42,7 @@ def _together(context: Context) -> Pairs:
     """Services of which a rack or feed takes too many at once."""
     impacts = context.impacts
     n, m = impacts.presence.n, impacts.presence.m
-    kinds, found = np.array(impacts.losses.kinds, "U6"), impacts.ground.taken
+    kinds, found = np.array(impacts.losses.kinds, "U8"), impacts.ground.taken
     chosen = np.isin(kinds, ("rack", "feed"))[found.pairs.loss]
     pairs, taken = found.pairs.only(chosen), found.count[chosen]
     service = pairs.service

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
-from evac.audit.context import Context, Rule, by_service, listed, why_lost
+from evac.audit.context import Cause, Context, Rule, by_service, listed, root_paths, why_lost
 from evac.audit.findings import Finding
 from evac.model.diagnostic import Severity
 
@@ -15,18 +16,55 @@ def check(context: Context) -> Iterator[Finding]:
         losses = context.worst_first(found)
         worst = next((n for n in losses if context.grave[n, service]), losses[0])
         severity: Severity = "error" if context.grave[worst, service] else "warning"
-        chain = why_lost(context, service, worst).words
+        chain = why_lost(context, service, worst)
+        fix, roots = _way_out(context, chain.cause)
         name = context.estate.services[service].id
         yield RULE.finding(
             context,
             severity,
             name,
-            f"{name} does not come back after the loss of {listed(context.names(losses))}: {chain[-1]}",
-            "Give the end of the chain a copy, a way to start, or capacity outside the domain.",
+            f"{name} does not come back after the loss of {listed(context.names(losses))}: {chain.words[-1]}",
+            fix,
             losses=losses,
-            chain=chain,
+            chain=chain.words,
             paths=(f"services/{name}",),
+            roots=roots,
         )
+
+
+def _way_out(context: Context, cause: Cause | None) -> tuple[str, tuple[str, ...]]:
+    """What to change, in words and as fact paths; no paths where the service itself has to change."""
+    if cause is None:
+        return _ANY_WAY, ()
+    name, reason = cause.service, cause.reason
+    store = reason.stores[0] if reason.stores else ""
+    match reason.kind:
+        case "majority-lost":
+            words = (
+                f"Spread the votes of {store} over three domains, so that no single loss takes the majority."
+            )
+            return words, (f"stores/{store}/members", f"stores/{store}")
+        case "no-copy":
+            words = (
+                f"Keep a copy of {store} within its rpo, or a backup that restores in time, at another site."
+            )
+            return words, (f"stores/{store}/members", f"stores/{store}")
+        case "nowhere-else":
+            return f"Run {name} at a second site, or state capacity for it there.", root_paths(context, name)
+        case "no-headroom":
+            kinds = context.estate.classes or context.estate.pools
+            where = "classes" if context.estate.classes else "pools"
+            paths = (f"{where}/{kinds[0].id}",) if kinds else ()
+            return "Add capacity at other sites, or let lower tiers be shed.", (*paths, where)
+        case "start-cycle":
+            words = f"Let one of {', '.join(reason.services)} start without the others."
+            return words, (f"services/{name}/needs", f"services/{name}")
+        case "tools-lost":
+            return "Run the tools that start replicas at a second site, or state a way by hand.", ("tools",)
+    return _ANY_WAY, (f"services/{name}",)
+
+
+_ANY_WAY: Final = "Give the last service of the chain a copy, a way to start, or capacity outside the domain."
 
 
 RULE = Rule(

@@ -31,6 +31,7 @@ def check(context: Context) -> Iterator[Finding]:
             "the date of the audit is not known, so nothing can be out of date",
             "Write `as_of:` in the estate or pass --as-of.",
             paths=("as_of", ""),
+            roots=("as_of",),
         )
 
 
@@ -62,6 +63,8 @@ def _missing(context: Context) -> dict[str, list[str]]:
     for service, starts, counted_ones in zip(
         services, started.tolist(), impacts.presence.counted.tolist(), strict=True
     ):
+        if service.external:
+            continue
         if not counted_ones:
             found["replicas"].append(service.id)
         if service.rto_ms is None:
@@ -130,6 +133,7 @@ def _kind(
         f"of {counted(len(found), noun)} it is not known {words}: {listed(found, 5)}",
         f"Write `{name}:` for them, the most important first; evac check lists what is worth most.",
         paths=(f"{noun}s/{found[0]}/{name}", f"{noun}s/{found[0]}"),
+        roots=(f"{noun}s/{found[0]}/{name}",),
     )
 
 
@@ -156,6 +160,7 @@ def _open_verdicts(context: Context) -> Iterator[Finding]:
             " and what a replica needs.",
             losses=context.worst_first(losses),
             paths=(f"sites/{name}", ""),
+            roots=(f"sites/{name}",),
         )
 
 

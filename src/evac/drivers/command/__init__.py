@@ -9,7 +9,7 @@ from evac.drivers.capabilities import (
     RunsUnits,
     Verifies,
 )
-from evac.drivers.spec import DOES, DriverSpec, Need, Setting
+from evac.drivers.spec import DOES, OF_A_COPY, DriverSpec, Need, Setting
 
 _ALL: tuple[Need, ...] = ("fence", "service", "store")
 
@@ -39,9 +39,7 @@ DRIVER = DriverSpec(
         Setting(
             "role_argv", "list", "prints the role of a copy as JSON", needed=("store",), reaches="program"
         ),
-        Setting("host", "text", "of a copy, for the programs of the other copies", "none", reaches="host"),
-        Setting("port", "number", "its port, likewise", "none", most=65_535),
-        Setting("name", "text", "by which its primary knows it, likewise", "none"),
+        *OF_A_COPY,
         Setting("env", "list", "`NAME=value` or `NAME=reference`"),
         Setting("cwd", "text", "where it runs", "that of evac", reaches="folder"),
     ),

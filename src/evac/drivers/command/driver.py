@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -26,7 +25,6 @@ from evac.drivers import parameters
 from evac.drivers.capabilities import (
     Fences,
     Follows,
-    MemberRole,
     Promotes,
     ReportsRole,
     RoleReport,
@@ -37,6 +35,7 @@ from evac.drivers.capabilities import (
 from evac.drivers.command import DRIVER
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.drivers.programs import Ended, environment, given, run_program
+from evac.drivers.role_answer import role_from
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net import secrets
 from evac.net.secrets import Secret
@@ -62,7 +61,6 @@ VERBS: Final[frozenset[Verb]] = frozenset(
 AGAIN_CODE: Final = 75
 NOT_DONE_CODES: Final = frozenset({64, 65, 66, 67, 68, 69, 70, 72, 73, 76, 77, 78})
 _SHOWN: Final = 800
-_NAMES_MAX: Final = 100
 
 
 class CommandDriver(ReportsRole, Promotes, Follows, Fences, RunsUnits, RoutesTraffic, Verifies):
@@ -141,49 +139,13 @@ class CommandDriver(ReportsRole, Promotes, Follows, Fences, RunsUnits, RoutesTra
         return Observed("unclear", {**evidence, "why": _ending(ended)})
 
 
-_ROLES: Final[Mapping[str, MemberRole]] = {
-    "primary": "primary",
-    "replica": "replica",
-    "detached": "detached",
-    "none": "none",
-}
-
-
 def _role(text: str) -> RoleReport:
     """What `role_argv` printed. Raises `Retryable` for anything but a JSON object of the documented keys."""
     try:
-        found = orjson.loads(text)
-        role = _ROLES[found["role"]]
-        numbers = {key: _number(found.get(key)) for key in ("lag_ms", "position")}
-        names = {key: _names(found.get(key, [])) for key in ("confirms", "waits_for")}
-        history = found.get("history", "")
-        if not isinstance(history, str) or (numbers["position"] is not None and not history):
-            raise ValueError("history")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        message = f"role_argv printed something that is no role: {type(error).__name__}"
+        return role_from(orjson.loads(text))
+    except ValueError as error:
+        message = f"role_argv printed something that is no role: {str(error)[:100]}"
         raise Retryable("command-unreadable", message, "print JSON like {role: primary}", 1_000) from error
-    return RoleReport(
-        role,
-        numbers["lag_ms"],
-        names["confirms"],
-        names["waits_for"],
-        numbers["position"],
-        history[:200],
-    )
-
-
-def _number(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise ValueError("no number")
-    return value
-
-
-def _names(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > _NAMES_MAX or not all(isinstance(v, str) for v in value):
-        raise ValueError("no names")
-    return tuple(one[:200] for one in value)
 
 
 def _until(order: Order, end_s: float) -> Order:

@@ -1,21 +1,49 @@
-"""Another system, asked by HTTP: services as users see them, and fences."""
+"""Another system, asked by HTTP: services as users see them, fences, and whatever speaks a small contract."""
 
-from evac.drivers.capabilities import AnswersProbe, Fences, ReportsHealth, Verifies
-from evac.drivers.spec import DriverSpec, Setting
+from types import MappingProxyType
+
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    Fences,
+    Follows,
+    Promotes,
+    ReportsHealth,
+    ReportsRole,
+    RoutesTraffic,
+    RunsUnits,
+    Verifies,
+)
+from evac.drivers.spec import DOES, OF_A_COPY, DriverSpec, Setting
 
 DRIVER = DriverSpec(
     "http",
-    "asks another system, signed as Standard Webhooks; a verify only looks, by GET",
-    (Verifies, ReportsHealth, AnswersProbe, Fences),
+    "asks another system, signed as Standard Webhooks; a verify only looks",
+    (
+        Verifies,
+        ReportsHealth,
+        AnswersProbe,
+        Fences,
+        ReportsRole,
+        Promotes,
+        Follows,
+        RunsUnits,
+        RoutesTraffic,
+    ),
     (
         Setting(
             "url",
             "text",
             "what is asked; it holds no user and no password",
-            needed=("service", "site"),
+            needed=("service", "site", "store"),
             reaches="host",
         ),
-        Setting("method", "text", "of what is asked; a verify does not use it", "`POST`"),
+        Setting(
+            DOES,
+            "list",
+            "the verbs that the other system does; every question is then a POST to `url`",
+            needed=("store",),
+        ),
+        Setting("method", "text", "of what is asked without `does`; a verify does not use it", "`POST`"),
         Setting("secret", "secret", "reference to the key; without it nothing is signed"),
         Setting(
             "observe_url",
@@ -28,8 +56,13 @@ DRIVER = DriverSpec(
         Setting(
             "metrics", "text", 'answers `{"requests": N, "errors": N}`, counted without end', reaches="host"
         ),
+        *OF_A_COPY,
     ),
     "evac.drivers.http.driver:HttpDriver",
     proofs=("network", "power"),
     probe="user",
+    only_with=MappingProxyType(
+        dict.fromkeys((ReportsRole, Promotes, Follows, RunsUnits, RoutesTraffic), DOES)
+    ),
+    not_with=MappingProxyType(dict.fromkeys((AnswersProbe, ReportsHealth), DOES)),
 )

@@ -6,6 +6,7 @@ What it means when the other system answers:
     other 4xx, 3xx    not done, and again does not help; redirects are never followed
     other 5xx, or no answer   it may have been done: observe first
 `observe_url` answers GET with {"outcome": "done" | "absent" | "unclear", ...}; 404 is absent.
+An endpoint that names its verbs (`does`) answers every question at one URL instead: see `contract`.
 
 Health of a service: with `metrics`, from a URL whose JSON says {"requests": N, "errors": N}, both counted for
 ever; without, from a handful of requests as a user makes them, of which 5xx and silence are errors.
@@ -14,10 +15,6 @@ ever; without, from a handful of requests as a user makes them, of which 5xx and
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
-import hmac
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -27,27 +24,64 @@ import aiohttp
 import orjson
 
 from evac.drivers import parameters
-from evac.drivers.capabilities import AnswersProbe, Fences, HealthReport, ProbeReport, ReportsHealth, Verifies
+from evac.drivers.capabilities import (
+    AnswersProbe,
+    Fences,
+    Follows,
+    HealthReport,
+    ProbeReport,
+    Promotes,
+    ReportsHealth,
+    ReportsRole,
+    RoleReport,
+    RoutesTraffic,
+    RunsUnits,
+    Verifies,
+)
 from evac.drivers.http import DRIVER
+from evac.drivers.http.contract import Contract, speaks
+from evac.drivers.http.signed import authority, body_of, judge, plain, secret_of, signed_headers
 from evac.drivers.parameters import text
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
-from evac.net import secrets
 from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, Prober, check_url
-from evac.net.secrets import Secret
 
 VERBS: Final[frozenset[Verb]] = frozenset(
-    {"fence", "unfence", "start", "stop", "scale", "drain", "ready", "shift", "verify", "run"}
+    {
+        "fence",
+        "unfence",
+        "promote",
+        "demote",
+        "rejoin",
+        "start",
+        "stop",
+        "scale",
+        "drain",
+        "ready",
+        "shift",
+        "verify",
+        "run",
+    }
 )
 METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-AGAIN: Final = frozenset({408, 425, 429, 503})
-_KEPT: Final = 12
 _FIRST_PAUSE_S: Final = 0.03
 _PAUSE_S: Final = 0.25
 
 
-class HttpDriver(Verifies, ReportsHealth, AnswersProbe, Fences):
-    """Sends signed requests; a verify only asks, and any good answer will do."""
+class HttpDriver(
+    Verifies,
+    ReportsHealth,
+    AnswersProbe,
+    Fences,
+    ReportsRole,
+    Promotes,
+    Follows,
+    RunsUnits,
+    RoutesTraffic,
+):
+    """Sends signed requests; a verify only asks, and any good answer will do. An endpoint with `does` speaks
+    the contract of `contract`.
+    """
 
     name = "http"
     verbs = VERBS
@@ -55,9 +89,12 @@ class HttpDriver(Verifies, ReportsHealth, AnswersProbe, Fences):
     def __init__(self) -> None:
         self._caller, self._prober = Caller(), Prober()
         self._health = Health(self._prober)
+        self._contract = Contract(self._caller)
 
     async def check(self, action: Action, order: Order) -> Checked:
-        """Ready when what can be asked answers; without `observe_url` nothing can be checked."""
+        """Ready when what can be asked answers; without `observe_url` or `does` nothing can be checked."""
+        if speaks(action):
+            return await self._contract.check(action, order)
         try:
             _request_url(action, "url")
             observed, answer = await self._look(action, order, order.timeout_s)
@@ -69,20 +106,29 @@ class HttpDriver(Verifies, ReportsHealth, AnswersProbe, Fences):
         return Checked((), observed.evidence)
 
     async def execute(self, action: Action, order: Order) -> Evidence:
+        if speaks(action):
+            return await self._contract.execute(action, order)
         if action.verb == "verify":
             return await self._verify(action, order)
         return await self._ask(action, order, "url", "execute")
 
     async def undo(self, action: Action, order: Order) -> Evidence:
+        if speaks(action):
+            return await self._contract.undo(action, order)
         if not parameters.text(action.settings, "undo_url", ""):
             raise Permanent("undo-unknown", "no undo_url is given", "take it back by hand, then attest it")
         return await self._ask(action, order, "undo_url", "undo")
 
     async def observe(self, action: Action, order: Order) -> Observed:
+        if speaks(action):
+            return await self._contract.observe(action, order)
         try:
             return (await self._look(action, order, order.timeout_s))[0]
         except ActionError as error:
             return Observed("unclear", {"why": error.message[:200]})
+
+    async def report_role(self, action: Action, timeout_s: float) -> RoleReport:
+        return await self._contract.role(action, timeout_s)
 
     async def report_health(self, action: Action, timeout_s: float, samples: int) -> HealthReport:
         return await self._health.report(action, timeout_s, samples)
@@ -114,11 +160,11 @@ class HttpDriver(Verifies, ReportsHealth, AnswersProbe, Fences):
     async def _ask(self, action: Action, order: Order, which: str, what: str) -> Evidence:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + order.timeout_s
-        url, method, secret = _request_url(action, which), _method(action), _secret(action)
+        url, method, secret = _request_url(action, which), _method(action), secret_of(action)
         if order.dry_run:
             return {"would_send": f"{method} {urlsplit(url)._replace(query='').geturl()}"}
-        body = _body(action, order, what)
-        headers = signed_headers(secret, f"{order.key}/{what}", body, int(time.time())) | _authority(order)
+        body = body_of(action, order, what)
+        headers = signed_headers(secret, f"{order.key}/{what}", body, int(time.time())) | authority(order)
         try:
             answer = await self._caller.call(
                 method, url, body=body, headers=headers, timeout_s=order.timeout_s
@@ -127,10 +173,10 @@ class HttpDriver(Verifies, ReportsHealth, AnswersProbe, Fences):
             raise Retryable("http-unreachable", str(error)) from error
         except NotAnswered as error:
             raise OutcomeUnknown("http-no-answer", str(error), "observe it first") from error
-        _judge(answer)
+        judge(answer)
         if answer.status == 202:
             await self._until_done(action, order, deadline, "absent" if what == "undo" else "done")
-        return {"status": answer.status, **_plain(answer), **parameters.proof_of(action)}
+        return {"status": answer.status, **plain(answer), **parameters.proof_of(action)}
 
     async def _until_done(self, action: Action, order: Order, deadline: float, outcome: str) -> None:
         """Accepted is not done: asks until it is. Raises `OutcomeUnknown`."""
@@ -151,40 +197,12 @@ class HttpDriver(Verifies, ReportsHealth, AnswersProbe, Fences):
         if which == "url" and action.verb != "verify":
             return Observed("unclear", {"why": "no observe_url is given"}), None
         url = _request_url(action, which)
-        headers = signed_headers(_secret(action), order.key, b"", int(time.time())) | _authority(order)
+        headers = signed_headers(secret_of(action), order.key, b"", int(time.time())) | authority(order)
         try:
             answer = await self._caller.call("GET", url, headers=headers, timeout_s=timeout_s)
         except (NotReached, NotAnswered) as error:
             return Observed("unclear", {"why": str(error)[:200]}), None
         return _outcome(action, answer), answer
-
-
-def signed_headers(secret: Secret | None, message_id: str, body: bytes, at_s: int) -> dict[str, str]:
-    """Headers of Standard Webhooks (standardwebhooks.com, HMAC-SHA256, `v1`), and the key that makes a second
-    try harmless. Without a secret nothing is signed.
-    """
-    headers = {
-        "Content-Type": "application/json",
-        "Idempotency-Key": f'"{message_id}"',
-        "webhook-id": message_id,
-        "webhook-timestamp": str(at_s),
-    }
-    if secret is not None:
-        content = f"{message_id}.{at_s}.".encode() + body
-        digest = hmac.digest(_key(secret), content, hashlib.sha256)
-        headers["webhook-signature"] = "v1," + base64.b64encode(digest).decode("ascii")
-    return headers
-
-
-def _key(secret: Secret) -> bytes:
-    """A key that begins with `whsec_` is base64 after it; any other is taken as it is."""
-    text = secret.reveal()
-    if not text.startswith("whsec_"):
-        return secret.reveal_bytes()
-    try:
-        return base64.b64decode(text.removeprefix("whsec_"), validate=True)
-    except binascii.Error:
-        raise Permanent("secret-unreadable", f"{secret} is not base64 after whsec_") from None
 
 
 def _request_url(action: Action, which: str) -> str:
@@ -201,52 +219,9 @@ def _method(action: Action) -> str:
     return method
 
 
-def _secret(action: Action) -> Secret | None:
-    reference = parameters.text(action.settings, "secret", "")
-    return secrets.resolve(reference) if reference else None
-
-
-def _authority(order: Order) -> dict[str, str]:
-    return {"Evac-Token": str(order.token), "Evac-Epoch": str(order.epoch)}
-
-
-def _body(action: Action, order: Order, what: str) -> bytes:
-    """What is asked, in canonical JSON, the same for every try of a step. Settings are ours and stay here."""
-    return orjson.dumps(
-        {
-            "what": what,
-            "verb": action.verb,
-            "target": action.target,
-            "site": action.at,
-            "parameters": {key: action.parameters[key] for key in sorted(action.parameters)},
-            "run": order.run,
-            "step": order.step,
-            "reason": order.reason,
-            "ticket": order.ticket,
-            "token": order.token,
-            "epoch": order.epoch,
-        },
-        option=orjson.OPT_SORT_KEYS,
-    )
-
-
-def _judge(answer: Answer) -> None:
-    status = answer.status
-    if 200 <= status < 300:
-        return
-    words = f"it answers {status}"
-    if status in AGAIN:
-        raise Retryable("http-busy", words, after_ms=answer.after_ms(time.time()))
-    if status >= 500:
-        raise OutcomeUnknown("http-failed", words, "observe it first")
-    if 300 <= status < 400:
-        raise Permanent("http-redirect", f"{words}: redirects are not followed", "write the final URL")
-    raise Permanent("http-refused", words, "look at what the other system says")
-
-
 def _outcome(action: Action, answer: Answer) -> Observed:
     """What an answer says. To a verify any good answer will do that does not say something else."""
-    evidence: Mapping[str, str | int | bool] = {"status": answer.status, **_plain(answer)}
+    evidence: Mapping[str, str | int | bool] = {"status": answer.status, **plain(answer)}
     said = answer.values().get("outcome", "done" if action.verb == "verify" else None)
     if 200 <= answer.status < 300 and action.verb == "verify" and said == "done":
         return Observed("done", evidence)
@@ -263,16 +238,6 @@ def _tells(answer: Answer) -> bool:
     """Whether what is asked will ever be able to say that it is done."""
     said = answer.values().get("outcome") in ("done", "absent", "unclear")
     return answer.status == 404 or (answer.status == 200 and said)
-
-
-def _plain(answer: Answer) -> dict[str, str | int | bool]:
-    """The first small plain values of a JSON answer."""
-    kept = [
-        (f"said_{key[:40]}", value[:200] if isinstance(value, str) else value)
-        for key, value in sorted(answer.values().items())
-        if isinstance(value, str | int | bool)
-    ]
-    return dict(kept[:_KEPT])
 
 
 AT_ONCE: Final = 5

@@ -7,6 +7,7 @@ checksums, although the command ended with 0. A restored database is asked once 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +30,16 @@ from evac.drivers.capabilities import (
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action
 from evac.drivers.programs import given
-from evac.drivers.restored_postgres import Engine, account_of, give
+from evac.drivers.restored_postgres import Engine, account_of, give, last_commit
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.model.units import moment_words
 
+SEGMENTS_MOST: Final = 64
+"""Of the log that are looked into for its last transaction, newest first."""
+SEGMENT_BYTES: Final = 256 << 20
+_SEGMENT: Final = re.compile(r"[0-9A-F]{24}-[0-9a-f]{40}(\.[a-z0-9]{2,4})?")
+_SHELF: Final = 16
+"""A folder of the archive is named by that many letters of its segments."""
 NO_BACKUPS: Final = 2
 """Status of a repository that holds none yet."""
 _REASONS: Final = (
@@ -207,6 +215,40 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
         found = await Engine(folder, action.settings).recover(watch)
         return Filled(found.bytes, found.reached_at or copy.taken_at, found.facts)
 
+    async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
+        """PostgreSQL stops at a moment only if it finds a transaction that ended after it. What was written
+        after the last archived segment is lost with the primary.
+        """
+        end = await self._log_end(action, watch)
+        if until >= end:
+            last = moment_words(math.ceil(end) - 1)
+            words = f"the archived log does not reach {moment_words(until)}: the latest moment is {last}"
+            raise Permanent("moment-uncovered", words, "ask for an earlier moment, or for the newest backup")
+
+    async def _log_end(self, action: Action, watch: Stopwatch) -> float:
+        """When the last transaction of the archived log ended, in seconds since 1970. Raises `Permanent` if
+        none of the newest segments holds one.
+        """
+        tool, stanza, repo = _tool(action), text(action.settings, "stanza"), whole(action.settings, "repo", 1)
+        argv = (f"--config={_config(action)}", f"--stanza={stanza}", "info", "--output=json")
+        found = objects(await tool.json(*argv, timeout_s=watch.left_s), self.name)
+        one = next((one for one in found if one.get("name") == stanza), {})
+        logs = [log for log in _many(one, "archive") if _at(log, "database", "repo-key") == repo]
+        last = [(word(log.get("id"), self.name), log.get("max")) for log in logs if log.get("max")][-1:]
+        for id_, segment in last:
+            folder = f"archive/{stanza}/{id_}/{word(segment, self.name)[:_SHELF]}"
+            listed = await tool.json(
+                *_where(action), "repo-ls", folder, "--output=json", timeout_s=watch.left_s
+            )
+            names = (name for name in listed if _SEGMENT.fullmatch(name)) if isinstance(listed, dict) else ()
+            for name in sorted(names, reverse=True)[:SEGMENTS_MOST]:
+                get = (*_where(action), "repo-get", f"{folder}/{name}")
+                got = await tool.run(*get, timeout_s=watch.left_s, most=SEGMENT_BYTES)
+                if (end := await last_commit(name, got.raw, action.settings, watch)) is not None:
+                    return end
+        words = "the newest segments of the archived log hold no transaction"
+        raise Permanent("moment-unknown", words, "leave the moment out to restore all there is")
+
     async def _start(self, action: Action, folder: Path, watch: Stopwatch) -> None:
         await Engine(folder, action.settings).serve(watch)
 
@@ -243,6 +285,7 @@ def _set(entry: Mapping[str, Any], stanza: str) -> Set:
         number(_at(entry, "info", "size"), name),
         source=stanza,
         failed=entry.get("error") is not False,
+        consistent_at=number(_at(entry, "timestamp", "stop"), name) + 1,  # it is given in whole seconds
     )
     read, stored = _at(entry, "info", "delta"), _at(entry, "info", "repository", "delta")
     return Set(copy, number(read, name), number(stored, name))

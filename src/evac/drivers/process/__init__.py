@@ -1,8 +1,14 @@
 """Units of a service, through the agent of their site."""
 
+from typing import Final
+
 from evac.drivers.capabilities import AnswersProbe, RunsUnits, Verifies
 from evac.drivers.spec import DriverSpec, Need, Setting
 
+CA, CERT, KEY, PLAIN = "EVAC_AGENT_CA", "EVAC_AGENT_CERT", "EVAC_AGENT_KEY", "EVAC_AGENT_PLAIN"
+"""The variables that say how agents are reached: files of TLS, and whether in the clear."""
+ALLOWED: Final = "allowed"
+"""The only value of `EVAC_AGENT_PLAIN` that means something."""
 _ALL: tuple[Need, ...] = ("service", "site")
 
 DRIVER = DriverSpec(

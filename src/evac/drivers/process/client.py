@@ -24,21 +24,16 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import aiohttp
 import orjson
 
 from evac.drivers.port import Checked, Observed, Order
-from evac.drivers.process import DRIVER
+from evac.drivers.process import ALLOWED, CA, CERT, DRIVER, KEY, PLAIN
 from evac.model.errors import ActionError, InvalidInput, OutcomeUnknown, Permanent, Retryable
 from evac.model.estate import Endpoint, Estate
 from evac.net import secrets
 from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
 from evac.net.secrets import Secret
 from evac.net.tls import TlsFiles, TlsTrouble, client_context, is_here, stamp_of, why_cut
-
-CA, CERT, KEY, PLAIN = "EVAC_AGENT_CA", "EVAC_AGENT_CERT", "EVAC_AGENT_KEY", "EVAC_AGENT_PLAIN"
-ALLOWED: Final = "allowed"
-"""What `EVAC_AGENT_PLAIN` says, in so many words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +274,8 @@ class AgentClient:
         """Whether an agent that hung up does so because of our certificate; it is told, and no more: what
         became of the order nobody knows.
         """
+        import aiohttp
+
         line = self._lines.to(url)
         if line is None or not isinstance(error.__cause__, aiohttp.ClientConnectionError):
             return None

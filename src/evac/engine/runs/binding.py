@@ -49,6 +49,7 @@ from evac.run import envelope
 from evac.run.values import ATTESTED, Left, RunLimit, RunSpec, RunStep, left_of
 from evac.steps.registry import kind_of
 from evac.steps.rejoin import Rejoin
+from evac.steps.restore import Restore
 from evac.store.port import Compare, Delete, Lease, Put, Store, entries
 
 PACE_LEAST_MS: Final = 1_000
@@ -294,6 +295,9 @@ def _gate(ground: Ground, step: Step, losses: Mapping[str, Loss]) -> str:
     """
     if not kind_of(step.kind).makes_primary or ground.healthy:
         return ""
+    moment_s = dict(ground.plan.scenario.moments).get(step.target)
+    if moment_s is not None:
+        return Restore().approval_to(step.target, moment_s)
     known = losses.get(step.target)
     loss = known or _planned_loss(ground, step.target)
     if loss.most_ms == 0 or within(loss, ground.policy):

@@ -33,6 +33,7 @@ from evac.model.errors import StalePlan
 from evac.model.estate import Endpoint, Estate, Store
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import RunPolicy
+from evac.model.units import moment_words
 from evac.steps.kind import Capability
 from evac.steps.registry import kind_of
 
@@ -117,6 +118,9 @@ def _by_hand(ground: Ground, step: Step) -> Action:
     words = f"{kind_of(step.kind).title}: {step.target}" + (f" ({where})" if where else "")
     if step.candidate:
         words += f" at {step.candidate}"
+    moment_s = dict(ground.plan.scenario.moments).get(step.target)
+    if moment_s is not None and kind_of(step.kind).restores:
+        words += f", as of {moment_words(moment_s)}"
     parameters: dict[str, Value] = {"instructions": words}
     if kind_of(step.kind).fences:
         parameters["proof"] = "attest"
@@ -209,15 +213,18 @@ def _promote(ground: Ground, step: Step) -> tuple[Action, ...]:
 
 
 def _restore(ground: Ground, step: Step) -> tuple[Action, ...]:
-    """Restores the newest whole copy into the place that the endpoint of the backup names, and starts its
-    engine there; by the hand of the site's agent, if there is one: the place is on a machine of the site.
+    """Restores the newest whole copy, or the moment that was asked for, into the place that the endpoint of
+    the backup names, and starts its engine there; by the hand of the site's agent, if there is one: the place
+    is on a machine of the site.
     """
     store, site = ground.stores[step.target], ground.candidates.get(step.target, "")
     end = restorer(store, step.candidate, ground.endpoints.get((store.id, site), ()))
     if end is None:
         return ()
     old_end = _first(ground, store.id, primary_site(ground.top, store), Promotes)
-    action = _act("restore", end, candidate=site, synchronous=(), **_peer("old", old_end))
+    moment_s = dict(ground.plan.scenario.moments).get(store.id)
+    asked: dict[str, Value] = {} if moment_s is None else {"until": moment_s}
+    action = _act("restore", end, candidate=site, synchronous=(), **asked, **_peer("old", old_end))
     if agent_of(ground.estate, site) is not None and "restore" in DRIVERS[end.driver].agent_verbs:
         action = replace(action, driver=f"{end.driver}@{site}")
     return (action,)

@@ -42,7 +42,8 @@ PREFIX: Final = "sighting/"
 MARKS_MOST: Final = 64
 """Looks that are remembered: a copy that is further behind keeps what it was last seen to hold."""
 
-Basis = Literal["synchronous", "seen", "declared", "unknown"]
+Basis = Literal["synchronous", "seen", "declared", "moment", "unknown"]
+"""moment: it is restored to one that was asked for, and loses what was written after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +243,8 @@ class Loss:
                 return f"{self.figure}: it confirms every commit"
             case "declared":
                 return f"{self.figure}, as the estate declares: nothing was ever seen of it"
+            case "moment":
+                return f"{self.figure}: everything after the moment that was asked for"
             case "unknown":
                 return f"{self.figure}: nothing was seen of it, and nothing is declared"
         age = _seconds(self.until_ms - self.seen_ms)
@@ -250,7 +253,7 @@ class Loss:
     def again(self, sighting: Sighting | None, until_ms: int) -> Loss:
         """By a later look at the same primary, or for another end. What never was seen stays as declared."""
         moved = sighting is None or sighting.primary != self.primary
-        if self.basis == "synchronous" or (self.basis != "unknown" and moved):
+        if self.basis in ("synchronous", "moment") or (self.basis != "unknown" and moved):
             return later(self, until_ms)
         declared_ms = self.most_ms if self.basis == "declared" else None
         return loss_of(self.store, self.primary, self.candidate, "async", declared_ms, sighting, until_ms)
@@ -359,12 +362,16 @@ def losses_of(estate: Estate, plan: Plan, sightings: Mapping[str, Sighting], now
     stores = {store.id: store for store in estate.stores}
     fenced = {step.target: step.end_ms for step in plan.steps if kind_of(step.kind).fences}
     found: dict[str, Loss] = {}
+    moments = dict(plan.scenario.moments)
     for outcome in plan.stores:
         store = stores.get(outcome.store)
         if store is None or not outcome.candidate:
             continue
         primary, until_ms = primary_site(top, store), now_ms + fenced.get(store.id, 0)
         candidate = site_of(top, outcome.candidate) or ""
+        if store.id in moments:
+            found[store.id] = Loss(store.id, primary, candidate, outcome.loss_ms, "moment", until_ms=until_ms)
+            continue
         # A backup holds what it was made with: its age is what the estate declares.
         sighting = None if outcome.restored else sightings.get(store.id)
         mode = "none" if outcome.restored else _mode(store, outcome.candidate)

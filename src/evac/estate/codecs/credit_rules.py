@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from evac.credit import formulas
 from evac.credit import rules as r
 from evac.credit.money import minor_digits, money_words
 from evac.credit.sense import problems_of
 from evac.credit.windows import KINDS
+from evac.credit.zones import UTC_ZONE, WEEKDAYS, Hours, Zone, clock
 from evac.estate.format import quantities as q
 from evac.estate.format.document import Node, read_root
 from evac.estate.format.kinds import (
@@ -45,6 +46,8 @@ VERSION: Final = 1
 _MONEY: Final = re.compile(r"([0-9][0-9,]*(?:\.[0-9]+)?) ?([A-Z]{3})", re.ASCII)
 _SHARE: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?%", re.ASCII)
 _TIMES: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,3})?", re.ASCII)
+_ZONE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z_]*(?:/[A-Za-z0-9_+-]+){0,2}", re.ASCII)
+_CLOCK: Final = re.compile(r"([012][0-9]):([0-5][0-9])", re.ASCII)
 _ZONE: Final = re.compile(r"([+-])([01][0-9]):([0-5][0-9])", re.ASCII)
 
 
@@ -93,11 +96,30 @@ def _read_times(raw: str) -> int:
     return int(Fraction(raw) * 1_000)
 
 
-def _read_zone(raw: str) -> int:
+def _read_zone(raw: str) -> Zone:
     found = _ZONE.fullmatch(raw)
-    if found is None:
-        raise QuantityError("not-a-number", f"'{raw[:40]}' is no offset from UTC", 'write it like "+09:00"')
-    return (int(found[2]) * 60 + int(found[3])) * (-1 if found[1] == "-" else 1)
+    if found is not None:
+        return Zone((int(found[2]) * 60 + int(found[3])) * (-1 if found[1] == "-" else 1))
+    if _ZONE_NAME.fullmatch(raw):
+        try:
+            ZoneInfo(raw)
+            return Zone(name=raw)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            pass  # a folder of the database, such as Europe, is an OSError
+    hint = 'write it like "+09:00" or Europe/Berlin'
+    raise QuantityError("not-a-number", f"'{raw[:40]}' is no offset from UTC and no time zone", hint)
+
+
+def _zone_words(zone: Zone) -> str:
+    sign, minutes = "-" if zone.minutes < 0 else "+", abs(zone.minutes)
+    return zone.name or f"{sign}{clock(minutes)}"
+
+
+def _read_clock(raw: str) -> int:
+    found = _CLOCK.fullmatch(raw)
+    if found is None or (raw > "24:00"):
+        raise QuantityError("not-a-number", f"'{raw[:40]}' is no time of day", 'write it like "09:00"')
+    return int(found[1]) * 60 + int(found[2])
 
 
 _TEXT: Final = {"type": "string"}
@@ -111,7 +133,21 @@ _UPTIME: Final = Scalar(
 _DURATION: Final = measure(q.DURATION)
 _NAMES: Final = Listed(reference("name", "name"), ordered=True, one_allowed=True)
 _TIMES_KIND: Final = Scalar("factor, such as `10`", _read_times, lambda v: str(Fraction(v, 1_000)), _TEXT)
-_ZONE_KIND: Final = Scalar('offset from UTC, such as `"+09:00"`', _read_zone, str, _TEXT, quoted=True)
+_ZONE_KIND: Final = Scalar(
+    'time zone, such as `"+09:00"` or `Europe/Berlin`', _read_zone, _zone_words, _TEXT, quoted=True
+)
+_CLOCK_KIND: Final = Scalar('time of day, such as `"09:00"`', _read_clock, clock, _TEXT, quoted=True)
+
+_HOURS: Final = Record(
+    (
+        Field("from", "from_minute", _CLOCK_KIND, "when they begin", required=True),
+        Field("to", "to_minute", _CLOCK_KIND, "when they end; if not after `from`, next day", required=True),
+        Field("days", "days", Listed(choice(WEEKDAYS)), "when they begin; else every day", default=()),
+    ),
+    lambda from_minute, to_minute, days=(): Hours(
+        from_minute, to_minute, tuple(sorted({WEEKDAYS.index(day) for day in days}))
+    ),
+)
 
 _WHEN: Final = Record(
     (
@@ -172,6 +208,7 @@ _RULE: Final = Record(
         Field("id", "id", reference("rule", "name"), "name of the rule", required=True),
         Field("services", "services", _NAMES, "services it is about; empty: all", required=True),
         Field("when", "when", _WHEN, "how long an outage must be; any one is enough", default=r.When()),
+        Field("hours", "hours", _HOURS, "only these hours of the day count; else all"),
         Field("base", "base", choice(("fee", "hourly_fee")), "what a fee is for", default="fee"),
         Field("pay", "pay", choice(("refund", "balance")), "how money is paid", default="balance"),
         Field("tiers", "tiers", Records(_TIER), "formula: shares of the fee; the largest one reached"),
@@ -198,7 +235,7 @@ _RULE: Final = Record(
         Field("pool", "pool", _MONEY_KIND, "at most this amount for all claims, by receipt"),
         Field("expires", "expires_days", measure(q.DAYS), "how long the credit can be used", default=0),
         Field("fallback", "fallback", Mapped(reference("channel", "name"), _MONEY_KIND),
-              "channel that cannot extend a subscription -> amount instead", default={}),
+              "channel that cannot take days, vouchers or goods -> amount instead", default={}),
         Field("renews", "renews", flag(), "must be false: no grant renews itself", default=False),
         Field("source", "source", text(), "where the promise is published", default=""),
         Field("note", "note", text(), "what the rule assumes", default=""),
@@ -210,7 +247,7 @@ _TOP: Final = Record(
         Field("credit_rules", "version", small_count(1, VERSION), "version of the format", required=True),
         Field("id", "id", reference("rule set", "name"), "name of the rule set", required=True),
         Field("title", "title", text(), "for people", default=""),
-        Field("zone", "zone_minutes", _ZONE_KIND, "offset from UTC of cycles and days", default=0),
+        Field("zone", "zone", _ZONE_KIND, "time zone of cycles, days and hours", default=UTC_ZONE),
         Field("overlap", "overlap", choice(("max", "sum")), "of several rules that pay money", default="max"),
         Field("rules", "rules", Records(_RULE), "the rules", required=True),
     ),
@@ -251,7 +288,7 @@ def _rule_set(values: dict[str, Any], root: Node) -> tuple[r.RuleSet | None, lis
             places.setdefault(name[1].text, []).append(item.place)
     found: list[Diagnostic] = []
     rules = []
-    zone = values.get("zone_minutes", 0)
+    zone = values.get("zone", UTC_ZONE)
     for row in values["rules"]:
         queue = places.get(row["id"], [])
         place = queue.pop(0) if queue else node.place
@@ -265,7 +302,7 @@ def _rule_set(values: dict[str, Any], root: Node) -> tuple[r.RuleSet | None, lis
     return made_set, [*found, *problems_of(made_set)]
 
 
-def _rule(row: dict[str, Any], zone: int, place: Place, found: list[Diagnostic]) -> Iterator[r.Rule]:
+def _rule(row: dict[str, Any], zone: Zone, place: Place, found: list[Diagnostic]) -> Iterator[r.Rule]:
     """The rule, unless its formula is missing or ambiguous."""
     given = [name for name in FORMULAS if row.get(name) is not None]
     name = f"rule {row['id']}"
@@ -289,7 +326,7 @@ def _rule(row: dict[str, Any], zone: int, place: Place, found: list[Diagnostic])
         case "bands":
             formula = formulas.Bands(raw)
         case "per_day":
-            rates = tuple(formulas.Rate(_day_ms(one["start"], zone), one["money"]) for one in raw["rates"])
+            rates = tuple(formulas.Rate(zone.at_ms(one["start"]), one["money"]) for one in raw["rates"])
             formula = formulas.PerDay(rates, raw.get("after_ms", 0))
         case _:
             formula = raw
@@ -299,11 +336,6 @@ def _rule(row: dict[str, Any], zone: int, place: Place, found: list[Diagnostic])
     if "fallback" in rest:
         rest["fallback"] = MappingProxyType(dict(sorted(rest["fallback"].items())))
     yield replace(r.Rule(formula=formula, **rest), place=place)
-
-
-def _day_ms(start: date, zone_minutes: int) -> int:
-    at = datetime(start.year, start.month, start.day, tzinfo=UTC)
-    return int(at.timestamp()) * 1_000 - zone_minutes * 60_000
 
 
 def rules_of_data(data: Mapping[str, Any]) -> r.RuleSet:
@@ -316,11 +348,14 @@ def rules_of_data(data: Mapping[str, Any]) -> r.RuleSet:
         for name in ("cap", "floor", "pool"):
             values[name] = None if row.get(name) is None else formulas.Money(**row[name])
         values["when"] = r.When(**row["when"])
+        hours = row.get("hours")
+        values["hours"] = None if hours is None else Hours(**(hours | {"days": tuple(hours["days"])}))
         fallback = {channel: formulas.Money(**money) for channel, money in row["fallback"].items()}
         values["fallback"] = MappingProxyType(fallback)
         values["formula"] = _formula_of(dict(row["formula"]))
         rules.append(r.Rule(**values))
-    return r.RuleSet(data["id"], tuple(rules), data["zone_minutes"], data["overlap"], data["title"])
+    zone = Zone(data["zone_minutes"], data.get("zone_name", ""))
+    return r.RuleSet(data["id"], tuple(rules), zone, data["overlap"], data["title"])
 
 
 def _formula_of(row: dict[str, Any]) -> formulas.Formula:

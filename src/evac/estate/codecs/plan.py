@@ -16,16 +16,16 @@ from datetime import date
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as _checked
+from typing import TYPE_CHECKING, Any, Final
 
 from evac.model.canonical import fields_in_order, keys_in_order, written
 from evac.model.errors import InvalidInput, PlanError
 from evac.model.instance import LeftOff
 from evac.model.plan import Outcome, Plan, Step
 from evac.steps.registry import PLANNED
+
+if TYPE_CHECKING:  # it takes a fifth of a second to load: only what reads a plan does
+    from pydantic import TypeAdapter, ValidationError
 
 SCHEMA_VERSION: Final = 1
 SIZE_LIMIT_BYTES: Final = 512 * 2**20
@@ -57,6 +57,9 @@ def document_of(plan: Plan) -> dict[str, Any]:
         body["power"] = _in_order(dict(plan.scenario.power))
     if plan.scenario.on:
         body["on"] = list(plan.scenario.on)
+    if plan.scenario.moments:
+        body["moments"] = _in_order(dict(plan.scenario.moments))
+        body["asked_s"] = plan.scenario.asked_s
     whole = body | {
         "kind": "evac-plan",
         "schema_version": SCHEMA_VERSION,
@@ -89,6 +92,8 @@ _DERIVED: Final = frozenset(
         "deadline_ms",
         "power",
         "on",
+        "moments",
+        "asked_s",
         "placements",
         "shed",
         "unplaced",
@@ -176,6 +181,8 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
     it, or read it in full before; what says the same thing twice, which takes half of the time, is not looked
     for again.
     """
+    from pydantic import ValidationError
+
     document = _document(data, name, own)
     if document.get("kind") != "evac-plan":
         raise PlanError("plan-format", f"{name} is no evac plan", _FIRST)
@@ -236,6 +243,8 @@ def _arguments(document: dict[str, Any]) -> dict[str, Any]:
         "deadline_ms": document["deadline_ms"],
         "power": sorted(document.get("power", {}).items()),
         "on": document.get("on", []),
+        "moments": sorted(document.get("moments", {}).items()),
+        "asked_s": document.get("asked_s", 0),
     }
     body["steps"] = [_step_arguments(step) for step in document["steps"]]
     body["outcomes"] = [_outcome_arguments(row) for row in document["services"]]
@@ -367,8 +376,11 @@ def _problems(name: str, error: ValidationError) -> str:
 
 @lru_cache(maxsize=1)
 def _adapter() -> TypeAdapter[Plan]:
-    """Strangers among the keys are refused: a plan says nothing that evac does not read."""
-    checked: type[Plan] = _checked(Plan, frozen=True, config=ConfigDict(extra="forbid"))  # type: ignore[assignment]
+    """Unknown keys are refused: a plan says nothing that evac does not read."""
+    from pydantic import ConfigDict, TypeAdapter
+    from pydantic.dataclasses import dataclass as as_checked
+
+    checked: type[Plan] = as_checked(Plan, frozen=True, config=ConfigDict(extra="forbid"))  # type: ignore[assignment]
     return TypeAdapter(checked)
 
 

@@ -28,7 +28,7 @@ _BY_ENTRY: Final = _IDS | {"tools", "facts"}
 _WHOLE: Final = frozenset(section.key for section in SECTIONS if section.style == "mapping")
 
 _STANDS_BY_ITSELF: Final[Mapping[str, frozenset[str]]] = {
-    "services": frozenset({"replicas", "sites"}),
+    "services": frozenset({"replicas", "sites", "external"}),
     "stores": frozenset({"members"}),
     "pools": frozenset({"site"}),
 }

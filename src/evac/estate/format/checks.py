@@ -24,7 +24,7 @@ from evac.estate.format.bindings import ReplicaRows, ServerNames, totals
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.reading import Reader, Reference
 from evac.model.diagnostic import Place
-from evac.model.estate import BackupPolicy, Endpoint, Service, SharedFate, Store
+from evac.model.estate import PROVIDER_PREFIX, BackupPolicy, Endpoint, Service, SharedFate, Store
 from evac.model.fleet import Fleet
 from evac.model.units import QUANTITY_LIMIT, RESOURCE_WORDS
 
@@ -43,6 +43,8 @@ def check_extremes(assembly: Assembly, fleet: Fleet, rows: ReplicaRows, reader: 
     placed = totals(rows.replicas, len(values["services"])).tolist()
     for service, count in zip(values["services"], placed, strict=True):
         _check_weight(service, weights, reader)
+        if service.external and count and f"services/{service.id}/replicas" not in reader.places:
+            _runs_here(service, "replicas", reader)
         whole = max(count, service.replicas or 0)
         _check_count(service, whole, problems, reader)
         _check_demand(service, min(whole, REPLICAS_MAX), reader)
@@ -201,6 +203,7 @@ def known_names(assembly: Assembly, servers: ServerNames) -> Known:
         "hall": _ids(values["halls"]),
         "feed": _ids(values["feeds"]),
         "class": _ids(values["classes"]),
+        "provider": _ids(values["providers"]),
         "service": _ids(values["services"]),
         "store": _ids(values["stores"]),
         "store family": {store.family: None for store in values["stores"]},
@@ -239,6 +242,7 @@ _SECTION_OF: Final = {
     "hall": "halls",
     "feed": "feeds",
     "class": "classes",
+    "provider": "providers",
     "service": "services",
     "store": "stores",
     "endpoint": "endpoints",
@@ -273,6 +277,7 @@ def check_sense(assembly: Assembly, reader: Reader, known: Known) -> None:
         _check_store(store, reader)
     _check_backups(assembly, reader)
     check_endpoints(assembly, reader)
+    _check_external(assembly, reader)
     witnesses = {site.id for site in assembly.values["sites"] if site.role == "witness"}
     for service in assembly.values["services"]:
         _check_service(service, reader)
@@ -407,6 +412,65 @@ def _check_policy(policy: BackupPolicy | None, path: str, reader: Reader) -> Non
         place = _place(reader, f"{path}/backup_policy", path)
         hint = "raise copies, or lower outside, undeletable or systems"
         reader.problems.add("backup-policy-impossible", message, place, hint)
+
+
+_RUNS_HERE: Final = (
+    "replicas",
+    "sites",
+    "demand",
+    "share",
+    "spread",
+    "conflict_group",
+    "eligible_classes",
+    "eligible_sites",
+    "sheddable",
+    "shed_rehearsed",
+    "shed_time",
+    "single_run",
+    "purges",
+    "start",
+    "warm",
+    "verify",
+    "traffic",
+)
+"""Keys of services that run in our own places."""
+
+
+def _runs_here(service: Service, key: str, reader: Reader) -> None:
+    path = f"services/{service.id}"
+    message = f"{shown(service.id)} is external, so it has no {key} here"
+    place = _place(reader, f"{path}/{key}", path)
+    reader.problems.add("external-runs-here", message, place, "take it out, or say external: false")
+
+
+def _check_external(assembly: Assembly, reader: Reader) -> None:
+    """External services run nowhere here and need nothing of ours; only they have a provider."""
+    services = {service.id: service for service in assembly.values["services"]}
+    for service in services.values():
+        path = f"services/{service.id}"
+        if service.provider is not None and not service.external:
+            message = f"{shown(service.id)} has a provider and is not external"
+            place = _place(reader, f"{path}/provider", path)
+            reader.problems.add("provider-of-own", message, place, "add external: true, or take provider out")
+        if not service.external:
+            continue
+        stated = [key for key in _RUNS_HERE if f"{path}/{key}" in reader.places]
+        if stated:
+            _runs_here(service, stated[0], reader)
+        for row, need in enumerate(service.needs):
+            target = services.get(need.target) if need.kind == "service" else None
+            if target is None or not target.external:
+                message = f"{shown(service.id)} is external and needs {shown(need.target)}, which is not"
+                hint = "an external service needs external services only; take the need out"
+                reader.problems.add(
+                    "external-needs-ours", message, _place(reader, f"{path}/needs/{row}", path), hint
+                )
+    for section in ("sites", "groups"):
+        for entry in assembly.values[section]:
+            if entry.id.startswith(PROVIDER_PREFIX):
+                message = f"{shown(entry.id)} is the name of a provider as a fault domain"
+                place = assembly.entries[f"{section}/{entry.id}"].place
+                reader.problems.add("id-taken", message, place, "rename it")
 
 
 def _check_service(service: Service, reader: Reader) -> None:

@@ -116,6 +116,13 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("backup-policy-impossible", _SENSE, "A backup policy that no set of copies can meet."),
     ("two-primaries", _SENSE, "A store with more than one primary."),
     ("needs-itself", _SENSE, "A service that needs itself."),
+    ("provider-of-own", _SENSE, "A provider of a service that is not external."),
+    (
+        "external-runs-here",
+        _SENSE,
+        "A fact of an external service that only services of your own have, such as replicas.",
+    ),
+    ("external-needs-ours", _SENSE, "An external service that needs a service or store of your own."),
     ("same-ends", _SENSE, "A link whose two ends are the same site."),
     ("link-twice", _SENSE, "Two links between the same two sites."),
     ("replicas-stated-twice", _SENSE, "Replicas of a service are placed both in YAML and in the table."),

@@ -271,6 +271,19 @@ _SERVICE: Final[tuple[Field, ...]] = (
     Field("verify", "verify_ms", _TAKES, "how long the check takes that it answers", default=0),
     Field("shed_time", "shed_ms", _TAKES, "how long stopping it takes", default=0),
     Field("traffic", "traffic", _TRAFFIC, "how its users reach it", default=m.Traffic()),
+    Field(
+        "external",
+        "external",
+        flag(),
+        "true: another company runs it; it has no site, no replicas and no demand here",
+        default=False,
+    ),
+    Field(
+        "provider",
+        "provider",
+        reference("provider"),
+        "of an external service, who provides it; left out, a provider of the same name",
+    ),
 )
 
 _TEXTS: Final = Listed(text(), ordered=True, one_allowed=True)
@@ -461,6 +474,17 @@ SECTIONS: Final[tuple[Section, ...]] = (
         ),
         _link,
         "Links between sites.",
+    ),
+    Section(
+        "providers",
+        "providers",
+        "ids",
+        (
+            Field("contact", "contact", text(), "who is called when it is down"),
+            Field("status_page", "status_page", text(), "where it says how it is"),
+        ),
+        m.ServiceProvider,
+        "Companies that provide external services. Each is a fault domain, `provider:NAME`.",
     ),
     Section("limits", "limits", "mapping", _LIMITS, _limits, "Limits of the company as a whole."),
     Section("services", "services", "ids", _SERVICE, m.Service, "Services.", lines=True),

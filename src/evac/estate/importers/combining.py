@@ -14,9 +14,6 @@ from evac.estate.format.problems import Problems
 from evac.estate.importers.imported import TABLE_COLUMNS, Entry, Imported, Rows, Sections, Value, value_text
 from evac.model.diagnostic import Place
 
-EXTERNAL: Final = "external: "
-"""How the comment of a service begins that a source needs and does not describe."""
-
 _ADDED_UP: Final = {"needs": ("service", "store"), "members": ("at",), "backups": ("at",)}
 """Keys whose lists are joined, and what names an item."""
 
@@ -53,13 +50,13 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
         name
         for part in parts
         for name, entry in part.imported.sections.get("services", {}).items()
-        if not entry.comment.startswith(EXTERNAL)
+        if not entry.external
     }
     stores = {name for part in parts for name in part.imported.sections.get("stores", {})} - described
     for part in parts:
         for section, entries in part.imported.sections.items():
             for name, entry in entries.items():
-                if not (section == "services" and name in stores and entry.comment.startswith(EXTERNAL)):
+                if not (section == "services" and name in stores and entry.external):
                     firm = _firm(entry, part, described, stores)
                     _add_entry(section, name, firm, part, known, problems)
         made.unknown += [replace(one, what=f"{part.name}: {one.what}") for one in part.imported.unknown]
@@ -89,10 +86,12 @@ def _add_entry(
     problems: Problems,
 ) -> None:
     found = known.get((section, name))
-    if found is None or (found.entry.comment.startswith(EXTERNAL) and not entry.comment.startswith(EXTERNAL)):
+    if found is None or (found.entry.external and not entry.external):
         known[section, name] = _Known(entry, part, dict(entry.values))
         return
-    if not found.entry.comment and not entry.comment.startswith(EXTERNAL):
+    if entry.external and not found.entry.external:
+        return
+    if not found.entry.comment and not entry.external:
         found.entry = replace(found.entry, comment=entry.comment)
     for key, value in entry.values.items():
         if key not in found.values or found.values[key] is None:
@@ -161,7 +160,7 @@ def _firm(entry: Entry, part: SourcePart, described: set[str], stores: set[str])
     if not isinstance(needs, list):
         return entry
     own = part.imported.sections.get("services", {})
-    outside = {name for name, one in own.items() if one.comment.startswith(EXTERNAL)}
+    outside = {name for name, one in own.items() if one.external}
     firm: list[Value] = []
     for need in needs:
         name = need.get("service") if isinstance(need, dict) else None

@@ -105,6 +105,11 @@ class Entry:
     values: Mapping[str, Value] = field(default_factory=dict)
     comment: str = ""
 
+    @property
+    def external(self) -> bool:
+        """Whether a source needs it and does not describe it: then another company is taken to run it."""
+        return self.values.get("external") is True
+
 
 Sections: TypeAlias = dict[str, dict[str, Entry]]
 Rows: TypeAlias = list[tuple[str, ...]]

@@ -84,7 +84,7 @@ class Catalogue:
         for name, values in self.stores.items():
             imported.add("stores", name, values, self.comments.get(name, ""))
         for name in sorted(outside):
-            imported.add("services", name, {}, f"external: nothing in the source describes {name}")
+            imported.add("services", name, {"external": True}, f"nothing in the source describes {name}")
         if outside:
             what = "external services: needed, but not described by the source"
             imported.unknown.append(Unknown(what, len(outside), tuple(sorted(outside))))
@@ -152,7 +152,8 @@ def service_examples(imported: Imported) -> list[str]:
     lines = ["sites:                       # where things run", "  east: {}", "  west: {}", "services:"]
     lines += [
         f"  {name}: {{replicas: {{east: 1, west: 1}}, rto: 1 h}}"
-        for name in sorted(imported.sections.get("services", {}))
+        for name, entry in sorted(imported.sections.get("services", {}).items())
+        if not entry.external
     ]
     stores = sorted(imported.sections.get("stores", {}))
     if stores:

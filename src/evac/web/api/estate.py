@@ -113,7 +113,9 @@ async def estate(request: Request) -> Response:
     return room.shelf.answer(request, "estate", lambda: room.facts.stamp, lambda: dump(shown))
 
 
-Kind = Annotated[str, Query(pattern="^(site|group|hall|feed|rack)?$", description="Only of this kind.")]
+Kind = Annotated[
+    str, Query(pattern="^(site|group|provider|hall|feed|rack)?$", description="Only of this kind.")
+]
 
 
 @router.get("/domains", responses=answers(paged(f.DomainFacts), 304, 404, 422, 503))
@@ -150,5 +152,5 @@ async def findings(request: Request, after: After = "", limit: Limit = LIMIT) ->
 
 @router.get("/audit/losses", responses=answers(paged(f.LossFacts), 304, 404, 422, 503))
 async def losses(request: Request, after: After = "", limit: Limit = LIMIT, kind: Kind = "") -> Response:
-    """One row a loss: sites first, then groups, halls, feeds and racks."""
+    """One row a loss: sites first, then groups, providers, halls, feeds and racks."""
     return _page(request, "losses", after, limit, kind)

@@ -27,7 +27,7 @@ from evac.office.requests import Answer, Asked, NoteTold, body_digest
 from evac.views import incident_view as views
 from evac.views.runbook_page import runbook_page
 from evac.views.sheet import Sheet, sheet_markdown, sheet_page
-from evac.views.words import listed
+from evac.views.words import listed, wall_clock_here
 from evac.web.access.port import Actor, need
 from evac.web.api.requests import answer_of
 from evac.web.api.shapes import LIMIT, After, AfterNumber, Digest, IdempotencyKey, Limit, answers, paged
@@ -73,6 +73,7 @@ class UpdateSaid(_Written):
     name: Name = ""
     value: Literal["", "investigating", "identified", "monitoring", "resolved"] = ""
     text: Said
+    due_ms: Annotated[int, Field(ge=0, description="When the next update is promised; 0: it is not.")] = 0
 
 
 class StateSaid(_Written):
@@ -130,10 +131,9 @@ class IncidentBody(_Written):
 
 def note_of(incident: str, body: _Written) -> Note:
     """The note without its id, its writer and its moment."""
-    told = body.model_dump(mode="json", exclude={"who"})
-    return Note(
-        "", incident, told["kind"], "", 0, told.get("text", ""), told.get("name", ""), told.get("value", "")
-    )
+    fields = body.model_dump(mode="json", exclude={"who"})
+    kept = {key: fields[key] for key in ("text", "name", "value", "due_ms") if key in fields}
+    return Note("", incident, fields["kind"], "", 0, **kept)
 
 
 router = APIRouter(prefix="/v1", tags=["incidents"])
@@ -358,7 +358,7 @@ async def drafted(request: Request, incident: IncidentName) -> Response:
 
 
 def draft_of(room: WarRoom, file: IncidentFile) -> Draft:
-    return draft(file.dossier, file.about, public_names(room), room.office.clock.now_ms())
+    return draft(file.dossier, file.about, public_names(room), room.office.clock.now_ms(), wall_clock_here())
 
 
 def public_names(room: WarRoom) -> dict[str, str]:

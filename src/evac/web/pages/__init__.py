@@ -14,6 +14,7 @@ from evac.web.pages import (
     frame,
     hold,
     incident,
+    keys,
     notices,
     now_view,
     plan_view,
@@ -35,6 +36,7 @@ PAGES: Final[Sequence[frame.Page]] = (
     hold.PAGE,
     credits.PAGE,
     site_clear.PAGE,
+    keys.PAGE,
 )
 """In the order of the menu; one without a word is linked from elsewhere."""
 ROUTERS: Final[Sequence[APIRouter]] = (

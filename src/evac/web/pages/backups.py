@@ -27,7 +27,7 @@ from evac.views.words import duration, listed, number, plural
 from evac.web.pages import frame
 from evac.web.room import room_of
 
-PAGE: Final = frame.Page("/backups", "Backups", icon="db", group="Prepare")
+PAGE: Final = frame.Page("/backups", "Backups", icon="db", group="Prepare", key="b")
 ROWS_MOST: Final = 200
 EVENTS_MOST: Final = 50
 LOOKS: Final = {"missed": "bad", "unknown": "", "undecided": "warn", "met": "good", "waived": ""}

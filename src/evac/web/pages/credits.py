@@ -24,7 +24,7 @@ from evac.web.api.requests import check_may, check_reason, proof_of, record
 from evac.web.pages import frame
 from evac.web.room import WarRoom, room_of
 
-PAGE: Final = frame.Page("/credits", "Credits", icon="credits", group="Respond")
+PAGE: Final = frame.Page("/credits", "Credits", icon="credits", group="Respond", key="c")
 CASES_MOST: Final = 200
 FIELDS_MOST: Final = 8
 REASON_MOST: Final = 2_000

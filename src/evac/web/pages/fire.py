@@ -130,7 +130,7 @@ def _figures(felt: Impact, shown: Shown, services: int) -> list[dict[str, str]]:
     late = f"{duration(gap // 1_000 * 1_000)} behind plan" if gap >= NOTABLE_MS else ""
     if end:
         seconds = max(0, end - felt.now_ms) // 1_000
-        more = f"At {at(end)} UTC{', if approved now' if said.waits else ''}."
+        more = f"At {hour(end, felt.now_ms)}{', if approved now' if said.waits else ''}."
         figures.append(
             {
                 "name": "Time to recovery",
@@ -174,7 +174,7 @@ def _down_row(felt: Impact, n: int, waits: bool) -> dict[str, Any]:
         "people": people(one.people),
         "forecast": forecast,
         "late": late,
-        "limit": hour(one.limit_ms, felt.now_ms).removesuffix(" UTC"),
+        "limit": hour(one.limit_ms, felt.now_ms, zone=False),
     }
 
 

@@ -24,8 +24,9 @@ from markupsafe import Markup
 from evac import __version__
 from evac.model.access import Role
 from evac.model.errors import EvacError, InvalidInput
+from evac.model.wall_clock import WallClock
 from evac.office.values import HoldSeen
-from evac.views.words import duration, number, people, plural, spelled
+from evac.views.words import duration, number, people, plural, spelled, wall_clock_here
 from evac.web.access.guarding import path_within
 from evac.web.access.port import need
 from evac.web.problems import HINTS_FOR_PROGRAMS
@@ -162,6 +163,8 @@ def back_to(path: str, done: str) -> Response:
     return Response(None, 303, {"location": address, "cache-control": "no-store"})
 
 
+LINKED: Final = (("s", "/status", "Status page"), ("h", "/hold", "Hold everything"))
+"""Pages that the menu links without a `Page` of their own there: key, path, word."""
 Badge = Literal["", "lost", "waits", "running"]
 
 
@@ -177,6 +180,7 @@ class Page:
         icon: str = "",
         group: str = "",
         badge: Badge = "",
+        key: str = "",
     ) -> None:
         self.path = path
         self.word = word
@@ -187,12 +191,19 @@ class Page:
         """Of the menu, with others of the same word."""
         self.badge = badge
         """What the menu counts next to the word: a number of `Around`."""
+        self.key = key
+        """The letter that leads to it after `g`."""
         self.router = APIRouter(dependencies=[Depends(need(role)), Depends(look_around)])
         """Of all its routes; anyone without the role is refused."""
 
 
 def folder(name: str) -> Path:
     return Path(str(resources.files("evac.web"))) / name
+
+
+@lru_cache(maxsize=1)
+def _wall() -> WallClock:
+    return wall_clock_here()
 
 
 @lru_cache(maxsize=1)
@@ -246,7 +257,7 @@ def chart(svg: str) -> Markup:
 def _version() -> str:
     """Of everything static, for addresses that may be kept."""
     state = hashlib.sha256(style()[0])
-    for path in sorted(folder("static").joinpath("vendor").glob("*.js")):
+    for path in sorted(folder("static").rglob("*.js")):
         state.update(path.read_bytes())
     return state.hexdigest()[:12]
 
@@ -304,6 +315,10 @@ def _environment() -> Environment:
         plural=plural,
         announced="",
         menu=PAGES,
+        keys=" ".join(
+            f"{key}:{path}"
+            for key, path, _ in (*((page.key, page.path, "") for page in PAGES if page.key), *LINKED)
+        ),
         on_hold=lambda: _around.get().hold,
         around=_around.get,
         done=DONE,
@@ -319,41 +334,59 @@ def announce(words: str) -> None:
 
 
 class Ages:
-    """Moments and days in words, as of one moment."""
+    """Moments and days in words, as of one moment: local time with UTC next to it."""
 
-    def __init__(self, now_ms: int) -> None:
+    def __init__(self, now_ms: int, wall: WallClock | None = None) -> None:
         self.now_ms = now_ms
-        self.today = datetime.fromtimestamp(now_ms / 1_000, UTC).date()
+        self.wall = wall or _wall()
+        self.today = self.wall.at(now_ms).date()
 
     def moment(self, at_ms: int) -> Markup:
-        """`14:17:03 UTC, 3 min ago`; with the day where it is another one. 0 is never."""
+        """`14:17:03 KST (05:17:03 UTC), 3 min ago`; with the day where it is another one. 0 is never."""
         if at_ms <= 0:
             return Markup("never")
-        at = datetime.fromtimestamp(at_ms / 1_000, UTC)
-        shown = at.strftime("%H:%M:%S UTC" if at.date() == self.today else "%Y-%m-%d %H:%M UTC")
-        told = '<time datetime="{}">{}</time>, {}'
-        return Markup(told).format(at.isoformat(timespec="seconds"), shown, self.ago(at_ms))
+        seconds = self.wall.at(at_ms).date() == self.today
+        return self._shown(at_ms, self.wall.both(at_ms, self.now_ms, seconds)) + f", {self.ago(at_ms)}"
 
-    def clock(self, at_ms: int, zone: str = " UTC") -> Markup:
-        """`14:17 UTC`; with the day where it is another one. 0 is a dash."""
+    def clock(self, at_ms: int) -> Markup:
+        """`14:17 KST`, UTC where one points; with the day where it is another one. 0 is a dash."""
         if at_ms <= 0:
             return Markup("-")
-        at = datetime.fromtimestamp(at_ms / 1_000, UTC)
-        shown = at.strftime("%H:%M" if at.date() == self.today else "%Y-%m-%d %H:%M") + zone
-        return Markup('<time datetime="{}">{}</time>').format(at.isoformat(timespec="seconds"), shown)
+        return self._shown(at_ms, self.wall.local(at_ms, self.now_ms))
+
+    def bare(self, at_ms: int) -> Markup:
+        """`14:17`, where the zone is written once for many; with the day where it is another one."""
+        if at_ms <= 0:
+            return Markup("-")
+        at = self.wall.at(at_ms)
+        return self._shown(at_ms, at.strftime("%H:%M" if at.date() == self.today else "%Y-%m-%d %H:%M"))
+
+    def both(self, at_ms: int) -> Markup:
+        """`14:17 KST (05:17 UTC)`; with the day where it is another one."""
+        return self._shown(at_ms, self.wall.both(at_ms, self.now_ms))
 
     def exact(self, at_ms: int) -> Markup:
-        """`14:17:03 UTC`; with the day where it is another one."""
-        at = datetime.fromtimestamp(at_ms / 1_000, UTC)
-        shown = at.strftime("%H:%M:%S UTC" if at.date() == self.today else "%Y-%m-%d %H:%M UTC")
-        return Markup('<time datetime="{}">{}</time>').format(at.isoformat(timespec="seconds"), shown)
+        """`14:17:03 KST`, UTC where one points; with the day where it is another one."""
+        seconds = self.wall.at(at_ms).date() == self.today
+        return self._shown(at_ms, self.wall.local(at_ms, self.now_ms, seconds))
+
+    def _shown(self, at_ms: int, words: str) -> Markup:
+        told = Markup('<time datetime="{}"{}>{}</time>')
+        utc = "" if self.wall.is_utc else Markup(' title="{}"').format(self.wall.utc(at_ms, True))
+        return told.format(self.iso(at_ms), utc, words)
+
+    @property
+    def zone(self) -> str:
+        """`UTC`, or `KST (UTC+9)`."""
+        name = self.wall.label(self.now_ms)
+        return name if self.wall.is_utc else f"{name} ({self.wall.offset(self.now_ms)})"
 
     def iso(self, at_ms: int) -> str:
         return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="seconds")
 
     def short(self, at_ms: int) -> str:
         """`14:17`, or the day where it is another one: for a narrow column."""
-        at = datetime.fromtimestamp(at_ms / 1_000, UTC)
+        at = self.wall.at(at_ms)
         return at.strftime("%H:%M" if at.date() == self.today else "%d %b")
 
     def lasts(self, since_ms: int) -> str:

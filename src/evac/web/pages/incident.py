@@ -8,7 +8,6 @@ import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import quote
 
@@ -20,7 +19,7 @@ from evac.incident.regulator import FACTS
 from evac.model.errors import EvacError, InvalidInput
 from evac.office.incidents import IncidentFile, felt
 from evac.views.runbook_page import runbook_body
-from evac.views.status_page import OVERALL, component_rows
+from evac.views.status_page import headline, status_body
 from evac.web.access.port import Actor, need
 from evac.web.api import incidents as api
 from evac.web.api.incidents import IncidentBody, IncidentName, NoteBody, book_of
@@ -166,9 +165,9 @@ async def written(request: Request, actor: Actor, incident: str, fields: Mapping
             if fields["as"] == "draft":
                 kind = "draft"
             else:
-                text = with_due(text, fields["due"], room_of(request).office.clock.now_ms())
                 await _set_components(request, actor, incident, fields, key)
-        wanted = {"text": text, "name": fields["name"], "value": value, "kind": kind}
+        due_ms = due_of(fields["due"], room_of(request).office.clock.now_ms())
+        wanted = {"text": text, "name": fields["name"], "value": value, "kind": kind, "due_ms": due_ms}
         told = {name: wanted[name] for name in _names_of(kind)}
         note = _BODIES.validate_python({**told, "who": fields["who"]})
         await api.write(request, incident, note, actor, key)
@@ -202,20 +201,17 @@ def components_in(fields: Mapping[str, str]) -> list[tuple[str, str, str]]:
     ]
 
 
-def with_due(text: str, minutes: str, now_ms: int) -> str:
-    """The text with the promise of the next update."""
-    if not text or minutes not in {one for one, _ in DUES if one}:
-        return text
-    at = datetime.fromtimestamp(now_ms / 1_000 + 60 * int(minutes), UTC)
-    return f"{text}\n\nWe will post an update by {at:%H:%M} UTC."
+def due_of(minutes: str, now_ms: int) -> int:
+    """When the next update is promised; 0 where it is not."""
+    return now_ms + 60_000 * int(minutes) if minutes in {one for one, _ in DUES if one} else 0
 
 
 def _names_of(kind: str) -> tuple[str, ...]:
     """Fields of each kind of note."""
     more = {
         "command": ("value",),
-        "draft": ("name", "value"),
-        "update": ("name", "value"),
+        "draft": ("name", "value", "due_ms"),
+        "update": ("name", "value", "due_ms"),
         "state": ("name", "value"),
         "fact": ("name", "value"),
         "resolved": ("value",),
@@ -252,7 +248,7 @@ def _sentence(error: ValidationError, reasoned: bool) -> str:
     return f"{words} cannot be taken: write plain text"
 
 
-PAGE: Final = frame.Page("/incidents", "Incidents", icon="incidents", group="Respond")
+PAGE: Final = frame.Page("/incidents", "Incidents", icon="incidents", group="Respond", key="i")
 ROWS: Final = 25
 AGE_MS: Final = 10_000
 Begin = Annotated[int, Query(ge=0, le=10_000_000)]
@@ -326,8 +322,8 @@ async def status(request: Request) -> Response:
             PAGE.path,
             now_ms,
             page=page,
-            overall=OVERALL[page.overall],
-            components=component_rows(page),
+            overall=headline(page),
+            body=status_body(page),
             exported=incident_view.exported(exports, now_ms),
         )
 
@@ -360,7 +356,7 @@ async def _components(room: WarRoom, file: IncidentFile) -> list[tuple[str, str,
         page = await public_page(room)
     except EvacError:
         return []
-    chosen = [one for one in page.components if one.name in affected or one.state != "operational"]
+    chosen = [one for one in page.recorded if one.name in affected or one.state != "operational"]
     return [(one.name, one.state, one.state) for one in chosen[:COMPONENTS_MOST]]
 
 
@@ -386,7 +382,8 @@ def _composer(
         phases=PHASES,
         states=COMPONENT_STATES,
         dues=DUES,
-        preview=with_due(fields["text"], fields["due"], now_ms) if preview else "",
+        preview=preview,
+        due_ms=due_of(fields["due"], now_ms),
     )
     return Response(body, status, {"cache-control": "no-store"}, frame.HTML)
 

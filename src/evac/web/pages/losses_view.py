@@ -13,6 +13,7 @@ from evac.views.words import duration, listed, number, plural
 KINDS: Final = (
     ("site", "site", "sites"),
     ("group", "shared fate", "shared fates"),
+    ("provider", "provider", "providers"),
     ("hall", "hall", "halls"),
     ("feed", "power feed", "power feeds"),
     ("rack", "rack", "racks"),

@@ -13,7 +13,7 @@ from evac.views.words import plural
 from evac.web.pages import frame
 from evac.web.room import room_of
 
-PAGE: Final = frame.Page("/notices", "Alerts", icon="bell", group="Respond")
+PAGE: Final = frame.Page("/notices", "Alerts", icon="bell", group="Respond", key="l")
 AGE_MS: Final = 10_000
 ROWS: Final = 50
 Begin = Annotated[int, Query(ge=0, le=10_000_000)]

@@ -465,7 +465,7 @@ def family_context(now: Situation, facts: EstateFacts, family: str) -> dict[str,
     }
 
 
-PAGE: Final = frame.Page("/now", "Now", icon="now", badge="lost")
+PAGE: Final = frame.Page("/now", "Now", icon="now", badge="lost", key="n")
 AGE_MS: Final = 10_000
 """Ages on a page are told anew so often, if nothing else changed."""
 ROWS: Final = 200

@@ -35,7 +35,7 @@ from evac.web.pages.losses_view import loss_row
 from evac.web.pages.now_view import LEFT
 from evac.web.room import room_of
 
-PAGE: Final = frame.Page(PATH, "Plans", icon="plans", group="Prepare")
+PAGE: Final = frame.Page(PATH, "Plans", icon="plans", group="Prepare", key="p")
 SERVICES: Final = 50
 STEPS: Final = 50
 GROUPS: Final = 20
@@ -338,7 +338,7 @@ def _stores(plan: Plan) -> list[tuple[str, str, str, str, str]]:
             lost, state, rank = "all of it", "error", 0
         elif s.loss_ms:
             lost, state, rank = duration(s.loss_ms), "warning", 2
-        where = plan_charts.place_words(s)
+        where = plan_charts.place_words(s, plan)
         rows.append(((rank, -(s.loss_ms or 0), s.store), (s.store, where, back, lost, state)))
     return [row for _, row in sorted(rows)][:STORES]
 

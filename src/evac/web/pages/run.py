@@ -235,7 +235,7 @@ def _envelope(wanted: Question, fields: Mapping[str, str]) -> EnvelopeBody | Non
     )
 
 
-PAGE: Final = frame.Page("/runs", "Runs", icon="runs", group="Respond", badge="running")
+PAGE: Final = frame.Page("/runs", "Runs", icon="runs", group="Respond", badge="running", key="r")
 ROWS: Final = 100
 Begin = Annotated[int, Query(ge=0, le=10_000_000)]
 Show = Annotated[

@@ -26,8 +26,8 @@ from evac.views.documents import (
 from evac.views.impact import Impact
 from evac.views.plan_view import GONE
 from evac.views.run_report import STYLE_OF, limit_words
-from evac.views.wait_words import WaitRow, clock, urgency
-from evac.views.words import duration, listed, moment_ms, number, people, plural
+from evac.views.wait_words import WaitRow, urgency
+from evac.views.words import duration, listed, moment_ms, number, people, plural, wall_clock_here
 from evac.web.pages.projection import TOLERANCE_MS, Projection, Shown
 from evac.web.pages.run_charts import charts, curves, impact, words_of
 
@@ -140,12 +140,13 @@ def _heading(said: Projection) -> str:
     return words + (", if what waits for a person is done now." if said.waits else ".")
 
 
-def hour(at_ms: int, now_ms: int) -> str:
-    """`14:52:03 UTC`, without seconds but with its date where that is not today; a dash for never."""
+def hour(at_ms: int, now_ms: int, zone: bool = True) -> str:
+    """`14:52:03 KST`, without seconds but with its date where that is not today; a dash for never."""
     if at_ms <= 0:
         return "-"
-    other = clock(at_ms, now_ms)
-    return f"{other if ' ' in other else live_charts.at(at_ms)} UTC"
+    wall = wall_clock_here()
+    today = wall.at(at_ms).date() == wall.at(now_ms).date()
+    return (wall.local if zone else wall.bare)(at_ms, now_ms, today)
 
 
 def beside(late_ms: int) -> str:
@@ -161,11 +162,11 @@ def _cards(
 ) -> list[dict[str, str]]:
     said = shown.said
     name = "Ended" if said.over else "Projected finish"
-    end, planned = (hour(ms, said.at_ms) for ms in (said.end_ms, said.planned_ms))
+    end, planned = hour(said.end_ms, said.at_ms, zone=False), hour(said.planned_ms, said.at_ms)
     more = f"planned {planned}" if said.begun_ms else "not begun"
     if said.waits and not said.over:
         more = f"if approved now; {more}"
-    cards = [_card(name, end.removesuffix(" UTC"), more, "")]
+    cards = [_card(name, end, more, "")]
     gap = abs(said.late_ms) // 1_000 * 1_000
     if said.begun_ms and gap >= NOTABLE_MS:
         words = "later than planned" if said.late_ms > 0 else "earlier than planned"

@@ -19,7 +19,7 @@ from evac.web.api.runs import shown_of
 from evac.web.pages import frame
 from evac.web.room import room_of
 
-PAGE: Final = frame.Page("/waiting", "Approvals", icon="hand", group="Respond", badge="waits")
+PAGE: Final = frame.Page("/waiting", "Approvals", icon="hand", group="Respond", badge="waits", key="a")
 AGE_MS: Final = 10_000
 ROWS_MOST: Final = 100
 """A run of thousands of servers may have as many failed steps: the page of the run lists them all."""

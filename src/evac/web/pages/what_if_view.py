@@ -71,7 +71,7 @@ def _words(row: CapacityOf) -> dict[str, str]:
 
 
 OPEN_KINDS: Final = ("site", "hall")
-ORDER: Final = ("site", "hall", "feed", "group", "rack")
+ORDER: Final = ("site", "hall", "feed", "group", "provider", "rack")
 TICKS_MOST: Final = 60
 """Boxes of one kind; more are found by name."""
 FOUND_MOST: Final = 60
@@ -282,7 +282,7 @@ def by_plan(answer: WhatIf, digest: str, plan: Plan) -> WhatIf:
     return replace(answer, loss=loss, services=tuple(services))
 
 
-PAGE: Final = frame.Page("/what-if", "What if", icon="whatif", group="Prepare")
+PAGE: Final = frame.Page("/what-if", "What if", icon="whatif", group="Prepare", key="w")
 Name = Annotated[str, Query(max_length=512)]
 
 

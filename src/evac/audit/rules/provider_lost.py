@@ -1,0 +1,70 @@
+"""EV147: what falls with the provider of external services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from evac.audit.context import Context, Rule, counted, listed, why_down
+from evac.audit.findings import Finding
+from evac.audit.impacts.all_losses import DEGRADED
+from evac.model.estate import PROVIDER_PREFIX
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Warning for each provider without which services of ours do not serve; note where some are degraded."""
+    impacts, services = context.impacts, context.estate.services
+    own = np.array([not service.external for service in services], np.bool_)
+    for number in impacts.losses.of_kind("provider").tolist():
+        provided = [services[row].id for row in np.flatnonzero(impacts.losses.external[number]).tolist()]
+        falls = np.flatnonzero(impacts.down[number] & own).tolist()
+        worse = np.flatnonzero((impacts.fate[number] == DEGRADED) & own).tolist()
+        tools = _tools(context, number)
+        if not (falls or worse or tools):
+            continue
+        domain = impacts.losses.ids[number]
+        parts = [
+            f"{counted(len(rows), 'service')} {word} ({listed(_by_weight(context, rows))})"
+            for rows, word in ((falls, "down"), (worse, "degraded"))
+            if rows
+        ]
+        if tools:
+            parts.append(f"recovery tools lost: {listed(tools)}")
+        yield RULE.finding(
+            context,
+            "warning" if falls or tools else "note",
+            domain,
+            f"the loss of {domain} ({listed(provided)}): {'; '.join(parts)}."
+            " Only the provider can restore it, and when is not known",
+            "Name an alternative, make the need soft, or agree on how you work without it.",
+            losses=(number,),
+            chain=why_down(context, falls[0], number).words if falls else (),
+            paths=(f"providers/{domain.removeprefix(PROVIDER_PREFIX)}", f"services/{provided[0]}"),
+        )
+
+
+def _by_weight(context: Context, rows: list[int]) -> list[str]:
+    """Names, the highest tier with the most people first."""
+    services = context.estate.services
+    last = len(context.estate.tier_weights)
+
+    def weight(row: int) -> tuple[int, int, str]:
+        tier = services[row].tier
+        return (last if tier is None else tier, -(services[row].people or 0), services[row].id)
+
+    return [services[row].id for row in sorted(rows, key=weight)]
+
+
+def _tools(context: Context, number: int) -> list[str]:
+    """Roles of recovery tools that are down, each with the service that fills it."""
+    down, index = context.impacts.down[number], context.impacts.graph.index
+    return [
+        f"{role} ({name})"
+        for role, names in sorted(context.estate.tools.items())
+        for name in names
+        if down[index[name]]
+    ]
+
+
+RULE = Rule("provider-lost", "EV147", "Services fall with an external provider", check)

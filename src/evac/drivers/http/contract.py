@@ -1,0 +1,187 @@
+"""The contract of a system that names its verbs (`does`): one URL, a POST for every question, JSON both ways.
+
+    what       changes something   answers 200 with
+    check      no                  {"outcome": "ready"}
+    observe    no                  {"outcome": "done"}, `absent` or `unclear`
+    execute    yes                 any JSON object; it is done once observe says so
+    undo       yes                 {"outcome": "done"}
+    role       no                  {"role": "primary"}, `replica`, `detached` or `none`
+
+Another status means what it means everywhere (see `driver`), with {"why": "..."} as the reason. What is no
+answer of the contract is never taken for a yes. A verify is only observed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from evac.drivers import parameters
+from evac.drivers.capabilities import RoleReport
+from evac.drivers.http import DRIVER
+from evac.drivers.http.signed import authority, body_of, judge, plain, secret_of, signed_headers
+from evac.drivers.port import Action, Checked, Evidence, Observed, Order
+from evac.drivers.role_answer import role_from
+from evac.drivers.spec import DOES
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.net import secrets
+from evac.net.http_calls import Answer, Caller, NotAnswered, NotReached, check_url
+
+What = Literal["check", "observe", "execute", "undo", "role"]
+CHANGES: Final[frozenset[What]] = frozenset({"execute", "undo"})
+_FIRST_PAUSE_S: Final = 0.03
+_PAUSE_S: Final = 0.25
+_WHY_MAX: Final = 300
+
+
+def speaks(action: Action) -> bool:
+    """Whether the endpoint of an action names its verbs."""
+    return DOES in action.settings
+
+
+class Contract:
+    """Asks such a system."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def check(self, action: Action, order: Order) -> Checked:
+        """Ready when it can tell whether the action is done, and has nothing against it unless it is."""
+        ends_at = asyncio.get_running_loop().time() + order.timeout_s
+        observed = Observed("absent")
+        try:
+            observed = await self._look(action, order, ends_at)
+            if observed.outcome == "unclear":
+                raise Retryable("http-unclear", f"it cannot tell: {observed.evidence.get('why', '')}")
+            if observed.outcome != "done":
+                await self._must_be_possible(action, order, ends_at)
+        except ActionError as error:
+            return Checked((error.message,), observed.evidence)
+        return Checked((), observed.evidence)
+
+    async def observe(self, action: Action, order: Order) -> Observed:
+        try:
+            return await self._look(action, order, asyncio.get_running_loop().time() + order.timeout_s)
+        except ActionError as error:
+            return Observed("unclear", {"why": error.message[:_WHY_MAX], "code": error.code})
+
+    async def execute(self, action: Action, order: Order) -> Evidence:
+        ends_at = asyncio.get_running_loop().time() + order.timeout_s
+        if action.verb == "verify":
+            return await self._seen(action, order, ends_at, "done")
+        if order.dry_run:
+            return {"would_send": f"POST {_url(action).partition('?')[0]}", "verb": action.verb}
+        if (await self.observe(action, order)).outcome != "done":
+            await self._must_be_possible(action, order, ends_at)
+        # Sent even where it is done already: only the other system knows whether this leader was replaced.
+        evidence = plain(await self._ask(action, order, "execute", ends_at))
+        return {**evidence, **await self._seen(action, order, ends_at, "done")}
+
+    async def undo(self, action: Action, order: Order) -> Evidence:
+        ends_at = asyncio.get_running_loop().time() + order.timeout_s
+        answer = await self._ask(action, order, "undo", ends_at)
+        if answer.status == 202:
+            return {**plain(answer), **await self._seen(action, order, ends_at, "absent")}
+        if answer.values().get("outcome") != "done":
+            raise OutcomeUnknown("http-unreadable", "its answer to undo is no outcome", "observe it first")
+        return {"status": answer.status, **plain(answer)}
+
+    async def role(self, action: Action, timeout_s: float) -> RoleReport:
+        """Raises `Retryable` where it does not answer or answers no role, `Permanent` where it refuses us."""
+        order = Order("role", "role", 1, 0, 0, "role", timeout_s, "role")
+        ends_at = asyncio.get_running_loop().time() + timeout_s
+        try:
+            answer = await self._ask(action, order, "role", ends_at)
+            return role_from(answer.values())
+        except OutcomeUnknown as error:
+            raise Retryable(error.code, error.message, after_ms=1_000) from error
+        except ValueError as error:
+            words = f"its answer is no role: {error}"
+            raise Retryable(
+                "http-unreadable", words, 'answer JSON like {"role": "primary"}', 1_000
+            ) from error
+
+    async def _must_be_possible(self, action: Action, order: Order, ends_at: float) -> None:
+        """Raises `Retryable` or `Permanent` with what it has against the action; nothing was done then."""
+        try:
+            answer = await self._ask(action, order, "check", ends_at)
+        except OutcomeUnknown as error:
+            raise Retryable(error.code, error.message, after_ms=1_000) from error
+        if answer.values().get("outcome") != "ready":
+            why = _why(action, answer) or "its answer to check does not say that it is ready"
+            raise Retryable("http-not-ready", why, after_ms=1_000)
+
+    async def _seen(
+        self, action: Action, order: Order, ends_at: float, wanted: Literal["done", "absent"]
+    ) -> Evidence:
+        """Asks until it is so: an answer to a change says little. Raises `OutcomeUnknown`; `Retryable` for a
+        verify, that changes nothing.
+        """
+        loop, pause_s = asyncio.get_running_loop(), _FIRST_PAUSE_S
+        while True:
+            try:
+                observed = await self._look(action, order, ends_at)
+            except ActionError as error:
+                if isinstance(error, Permanent) and action.verb == "verify":
+                    raise
+                observed = Observed("unclear", {"why": error.message[:_WHY_MAX], "code": error.code})
+            if observed.outcome == wanted or (order.dry_run and action.verb == "verify"):
+                return observed.evidence
+            if ends_at - loop.time() < 2 * _PAUSE_S:
+                why = str(observed.evidence.get("why") or f"it says {observed.outcome}")
+                if action.verb == "verify":
+                    raise Retryable("not-as-expected", why, after_ms=500)
+                code = str(observed.evidence.get("code", "http-accepted"))
+                raise OutcomeUnknown(code, f"it was accepted, and is not seen {wanted}: {why}")
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_S)
+
+    async def _look(self, action: Action, order: Order, ends_at: float) -> Observed:
+        """Raises what `_ask` raises."""
+        answer = await self._ask(action, order, "observe", ends_at)
+        evidence: Mapping[str, str | int | bool] = {"status": answer.status, **plain(answer)}
+        match answer.values().get("outcome"):
+            case "done":
+                return Observed("done", {**evidence, **parameters.proof_of(action)})
+            case "absent":
+                return Observed("absent", evidence)
+            case _:
+                why = _why(action, answer) or f"it answers {answer.status} without an outcome"
+                return Observed("unclear", {**evidence, "why": why})
+
+    async def _ask(self, action: Action, order: Order, what: What, ends_at: float) -> Answer:
+        """One call. A change has the same key for every try; a question has one of its own, so that no answer
+        of before is given to it again. Raises `Retryable`, `Permanent`, `OutcomeUnknown`.
+        """
+        parameters.refuse_proof(action, DRIVER.proofs)
+        url, secret, at = _url(action), secret_of(action), time.time()
+        if what != "role" and action.verb not in parameters.many(action.settings, DOES):
+            raise Permanent("verb-unknown", f"does does not name {action.verb}", f"add {action.verb} to does")
+        body = body_of(action, order, what)
+        key = f"{order.key}/{what}" if what in CHANGES else f"{order.key}/{what}/{time.time_ns()}"
+        headers = signed_headers(secret, key, body, int(at)) | authority(order)
+        left_s = max(0.05, ends_at - asyncio.get_running_loop().time())
+        try:
+            answer = await self._caller.call("POST", url, body=body, headers=headers, timeout_s=left_s)
+        except NotReached as error:
+            raise Retryable("http-unreachable", str(error)) from error
+        except NotAnswered as error:
+            raise OutcomeUnknown("http-no-answer", str(error), "observe it first") from error
+        judge(answer, _why(action, answer))
+        return answer
+
+
+def _url(action: Action) -> str:
+    url = parameters.text(action.settings, "url")
+    check_url(url)
+    return url
+
+
+def _why(action: Action, answer: Answer) -> str:
+    """What it says of itself, in bounds and without our key."""
+    why, secret = answer.values().get("why"), secret_of(action)
+    if not isinstance(why, str):
+        return ""
+    return secrets.scrub(" ".join(why.split()), () if secret is None else (secret,))[:_WHY_MAX]

@@ -1,0 +1,83 @@
+"""Moments as people read them: their local time with UTC next to it, and a date where it is not today."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from evac.model.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class WallClock:
+    """The clock on the wall of the people who read."""
+
+    name: str = "UTC"
+    zone: tzinfo = UTC
+
+    @property
+    def is_utc(self) -> bool:
+        return self.name == "UTC"
+
+    def at(self, at_ms: int) -> datetime:
+        return datetime.fromtimestamp(at_ms / 1_000, self.zone)
+
+    def local(self, at_ms: int, now_ms: int, seconds: bool = False) -> str:
+        """`03:18 KST`; `2026-11-14 03:18 KST` where that is not today."""
+        return f"{self.bare(at_ms, now_ms, seconds)} {self.label(at_ms)}"
+
+    def bare(self, at_ms: int, now_ms: int, seconds: bool = False) -> str:
+        """The same without the zone, for where it is written once for many."""
+        at = self.at(at_ms)
+        clock = at.strftime("%H:%M:%S" if seconds else "%H:%M")
+        return clock if at.date() == self.at(now_ms).date() else f"{at:%Y-%m-%d} {clock}"
+
+    def utc(self, at_ms: int, seconds: bool = False) -> str:
+        """`18:18 UTC`; with the date where UTC has another one than the wall."""
+        at = datetime.fromtimestamp(at_ms / 1_000, UTC)
+        clock = at.strftime("%H:%M:%S UTC" if seconds else "%H:%M UTC")
+        return clock if at.date() == self.at(at_ms).date() else f"{at:%Y-%m-%d} {clock}"
+
+    def both(self, at_ms: int, now_ms: int, seconds: bool = False) -> str:
+        """`03:18 KST (18:18 UTC)`; the date of UTC only with the date of the wall."""
+        local = self.local(at_ms, now_ms, seconds)
+        return local if self.is_utc else f"{local} ({self.beside(at_ms, now_ms, seconds)})"
+
+    def beside(self, at_ms: int, now_ms: int, seconds: bool = False) -> str:
+        """UTC as it is written next to the local time, whose date already says the day where it is today."""
+        if self.at(at_ms).date() != self.at(now_ms).date():
+            return self.utc(at_ms, seconds)
+        return datetime.fromtimestamp(at_ms / 1_000, UTC).strftime("%H:%M:%S UTC" if seconds else "%H:%M UTC")
+
+    def label(self, at_ms: int) -> str:
+        """`KST`; `UTC-03:00` where the zone has no letters of its own."""
+        at = self.at(at_ms)
+        name = at.tzname() or ""
+        return name if name.isalpha() else f"UTC{at.strftime('%z')[:3]}:{at.strftime('%z')[3:]}"
+
+    def offset(self, at_ms: int) -> str:
+        """`UTC+9`, `UTC+5:30`."""
+        shift = self.at(at_ms).strftime("%z")
+        hours, minutes = int(shift[:3]), shift[3:5]
+        return f"UTC{hours:+d}" + (f":{minutes}" if minutes != "00" else "")
+
+
+@lru_cache(maxsize=8)
+def wall_clock(name: str) -> WallClock:
+    """The clock of a zone; UTC for an empty name. Raises InvalidInput for one that this machine lacks."""
+    if name in ("", "UTC"):
+        return WallClock()
+    try:
+        return WallClock(name, ZoneInfo(name))
+    except (OSError, ValueError, KeyError) as error:  # a zone that is not found is a KeyError
+        raise _unknown(name) from error
+
+
+def _unknown(name: str) -> InvalidInput:
+    return InvalidInput(
+        "time-zone-unknown",
+        f"there is no time zone '{name[:40]}' on this machine",
+        "write it like Asia/Seoul; a container may need the package tzdata",
+    )
