@@ -53,7 +53,7 @@ def test_times_that_nobody_states_are_assumed_and_said_once(
     told = [one.recovery_ms for one in row.fates(report.services)]
     assert told == [outcome.recovery_ms for outcome in made.outcomes] == [recovery_ms] * 2
     assert made.outcomes[0].meets_rto is (recovery_ms <= 300_000)
-    audited = audit_text(report, report.findings, (), 200, colour=False)
+    audited = audit_text(report, report.findings, (), "estate", 200, colour=False)
     for text in (answer(Planned(made, ""))[0], plan_text(made, "", 200, colour=False), audited):
         assert text.count("assumed") == bool(words)
         assert words in text
