@@ -37,6 +37,7 @@ from evac.engine.runs.open_runs import (
     Ending,
     InHand,
     leave,
+    made_at,
     must_be_as_made,
     must_be_lost,
     policy_digest,
@@ -155,7 +156,7 @@ class Conductor:
         actions = {digest: bound.actions}
         run = InHand(spec, wanted.ends, actions, policy, wanted.leaving, wanted.mark, approvals)
         clock = run.clock = RunClock(self._desk.clock)
-        run.made = self._made_now()
+        run.made = made_at(self.guard, self._desk.clock)
         made, permit = {"run": name, "plan": digest}, permit | answered(proposed, {"run": name})
         data = {
             "scenario": spec.labels.get("scenario", ""),
@@ -192,10 +193,6 @@ class Conductor:
 
         begin(self._tasks, self._carry_on(OPEN + name, made_now))
         return name
-
-    def _made_now(self) -> str:
-        """The token of this leader only grows, and the moment only within its term."""
-        return f"{self.guard.token}.{self._desk.clock.now_ms()}"
 
     async def _look_at(self, wanted: Wanted) -> Sequence[LeavingSite]:
         """What is seen of the sites that a person wants to leave as lost. Raises NotAllowed for one that
@@ -493,7 +490,7 @@ class Conductor:
             leaving=tuple(sorted({*run.leaving, *lost})),
             mark="lost",
             ends=ends_after(run.ends, gone),
-            made=self._made_now(),
+            made=made_at(self.guard, self._desk.clock),
         )
         permit = Permit((), (Put(OPEN + name, after.opened()),))
         typed = frozenset(view.approvals.typed)

@@ -205,6 +205,11 @@ class InHand:
         )
 
 
+def made_at(guard: Lease, clock: Clock) -> str:
+    """Of a run and plan that are made now: tokens of leaders only grow, and so does time within a term."""
+    return f"{guard.token}.{clock.now_ms()}"
+
+
 def made_in(opened: bytes) -> str:
     """What a request to an open run repeats, of the value under `open/`; empty where it does not say it."""
     try:

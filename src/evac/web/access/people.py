@@ -198,6 +198,18 @@ class People:
         found = (one for one in self.rules.people.values() if digest and one.certificate == digest)
         return next(found, None)
 
+    def by_certificate(self, connection: HTTPConnection, address: str) -> Person:
+        """Raises Unauthenticated for a certificate that is no person's."""
+        person = self.of_certificate(connection)
+        if person is None:
+            self.seen.refused("sign-in-refused", address, "certificate-unknown", "", "certificate")
+            raise Unauthenticated(
+                "your certificate is none of a person here",
+                "list its SHA-256 as certificate of the person in the access file",
+                "certificate-unknown",
+            )
+        return person
+
     def _shows_own(self, connection: HTTPConnection, name: str) -> bool:
         """Whether the login of a certificate comes with it: the cookie alone is of no use to a thief."""
         person = self.of_certificate(connection)

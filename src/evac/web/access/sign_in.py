@@ -108,16 +108,9 @@ def routers(people: People) -> Sequence[APIRouter]:
     async def certificate(request: Request) -> Response:
         fields = fields_of(await request.body(), FIELDS_MOST)
         where, address = path_within(fields.get("next", "")), address_of(request)
-        person = people.of_certificate(request)
         try:
             check_form(people, request, fields)
-            if person is None:
-                people.seen.refused("sign-in-refused", address, "certificate-unknown", "", "certificate")
-                raise Unauthenticated(
-                    "your certificate is none of a person here",
-                    "list its SHA-256 as certificate of the person in the access file",
-                    "certificate-unknown",
-                )
+            person = people.by_certificate(request, address)
         except (Unauthenticated, NotAllowed) as error:
             return page(people, where, error)
         shown = ProofShown("", people.clock.now_ms())
