@@ -172,12 +172,20 @@ PROVIDER_PREFIX: Final = "provider:"
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """What a service needs: another service, or one reachable instance of a store family."""
+    """What a service needs: another service, one of several, or one reachable instance of a store family."""
 
     target: str
+    """Of alternatives, the first."""
     kind: Literal["service", "store"]
     hard: bool = True
     needed_to: NeededTo = "serve"
+    any_of: tuple[str, ...] = ()
+    """Services one of which is enough, in the order in which they are preferred; empty for a need of one."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All that are named."""
+        return self.any_of or (self.target,)
 
 
 @dataclass(frozen=True, slots=True)

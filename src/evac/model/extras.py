@@ -30,6 +30,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "postgres": ("asyncpg",),
         "redis": ("redis",),
         "mariadb": ("asyncmy",),
+        "octodns": ("octodns",),
         "k8s": ("lightkube",),
         "notices": ("apprise", "standardwebhooks"),
         "otel": ("opentelemetry",),

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from evac.model.certificate import Certificate
 from evac.model.instance import LeftOff
 from evac.model.reason import Reason
-from evac.model.scenario import Scenario
+from evac.model.scenario import Policy, Scenario
 
 ServiceState = Literal["restored", "degraded", "shed", "unplaced", "unknown", "running"]
 """degraded: it serves with less than all of its replicas, or without what it needs softly, until the horizon;
@@ -190,6 +190,13 @@ class Plan:
     """Of a restored domain, what comes up."""
     left_off: tuple[LeftOff, ...] = ()
     """Of a restored domain, what stays off and why."""
+    passed_over: tuple[str, ...] = ()
+    """Services that do not come back, so that what needs them or another one counts on the other one."""
+
+    @property
+    def policy(self) -> Policy:
+        """What it was planned with."""
+        return Policy(self.waivers, self.tier_weights, passed_over=self.passed_over)
 
     @property
     def unjudged(self) -> tuple[str, ...]:

@@ -143,7 +143,7 @@ def _fates(report: AuditReport, row: LossRow) -> Iterator[FateOf]:
             one.recovery_ms,
             service.rto_ms,
             why.get(one.fate, why_by_plan)(context, place, number).words,
-            tuple(names[other] for other in graph.hard[place] if down[other]),
+            tuple(names[other] for other in graph.lacking(place, down)),
             tuple(names[other] for other in graph.soft[place] if down[other]),
             tuple(family for family in graph.families[place] if family in gone),
         )

@@ -78,14 +78,35 @@ def plan(
         progress=progress,
         beside=beside,
     )
+    over = _passed_over(estate, made.outcomes, policy)
+    if len(over) > len(policy.passed_over):
+        again = replace(policy, passed_over=over)
+        return plan(
+            estate,
+            scenario,
+            policy=again,
+            work=work,
+            seed=seed,
+            tick_ms=tick_ms,
+            sensitivity=sensitivity,
+            progress=progress,
+            known=(digest, derive(estate, scenario, again, tick_ms)),
+            beside=beside,
+        )
     return replace(
         made,
         intervals=tuple(sorted({*interval_paths(estate), *instance.estimated})),
         outcomes=_with_providers(estate, scenario, made.outcomes),
+        passed_over=policy.passed_over,
     )
 
 
-def foresee(estate: Estate, scenario: Scenario, top: Topology | None = None) -> tuple[Outcome, ...]:
+def foresee(
+    estate: Estate,
+    scenario: Scenario,
+    top: Topology | None = None,
+    policy: Policy = Policy(),  # noqa: B008 - frozen
+) -> tuple[Outcome, ...]:
     """What becomes of every affected service by the constructive plan, without its proof.
 
     Raises UnknownDomain.
@@ -93,7 +114,7 @@ def foresee(estate: Estate, scenario: Scenario, top: Topology | None = None) -> 
     from evac.planning.assembly import draft as drafts
     from evac.planning.assembly.steps import draft_steps
 
-    instance = derive(estate, scenario, top=top)
+    instance = derive(estate, scenario, policy, top=top)
     if not (instance.services.top_lost.any() or instance.unjudged):
         return ()
     board = _solved(instance, 0, 0, lambda share, words: None)
@@ -101,7 +122,25 @@ def foresee(estate: Estate, scenario: Scenario, top: Topology | None = None) -> 
     rto_ms = {s.id: s.rto_ms for s in estate.services}
     lead_ms = estate.detection_ms + estate.approval_ms
     outcomes = drafts.outcomes_of(draft_steps(instance, board), times, rto_ms, lead_ms)
+    over = _passed_over(estate, outcomes, policy)
+    if len(over) > len(policy.passed_over):
+        return foresee(estate, scenario, top, replace(policy, passed_over=over))
     return _with_providers(estate, scenario, outcomes)
+
+
+def _passed_over(estate: Estate, outcomes: tuple[Outcome, ...], policy: Policy) -> tuple[str, ...]:
+    """Those passed over so far, and those that keep a service down which has an alternative that is there.
+
+    The next attempt counts on that one.
+    """
+    gone = {one.service for one in outcomes if one.state == "unplaced"}
+    found = set(policy.passed_over)
+    for service in estate.services if gone else ():
+        for need in service.needs if service.id in gone else ():
+            down = gone.intersection(need.any_of)
+            if need.hard and down and len(down) < len(need.any_of):
+                found |= down
+    return tuple(sorted(found))
 
 
 def _with_providers(estate: Estate, scenario: Scenario, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:

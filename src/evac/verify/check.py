@@ -18,7 +18,6 @@ from evac.model.digest import estate_digest
 from evac.model.estate import Estate
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan, StoreOutcome
-from evac.model.scenario import Policy
 from evac.model.units import QUANTITY_LIMIT
 from evac.steps.registry import kind_of
 from evac.verify.bound import proved
@@ -32,7 +31,7 @@ from evac.verify.capacity import (
 )
 from evac.verify.derivation import better_again, derived_again
 from evac.verify.doubt import in_doubt
-from evac.verify.external import check_external
+from evac.verify.needs import check_needs
 from evac.verify.order import (
     check_after,
     check_components,
@@ -185,9 +184,9 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
     unreckonable = _unreckonable(estate, plan)
     if unreckonable is not None:
         return Verdict((Violation("F1", plan.name, unreckonable),), 0, 0, len(plan.steps))
-    policy = Policy(waivers=plan.waivers, tier_weights=plan.tier_weights)
+    policy = plan.policy
     top = topology(estate)
-    digest, shared = known or (
+    digest, shared = (None if plan.passed_over else known) or (
         estate_digest(estate),
         derive(estate, plan.scenario, policy, plan.tick_ms, top),
     )
@@ -196,7 +195,7 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
     header = (
         *_header(estate, digest, instance, plan),
         *check_header(estate, plan),
-        *check_external(estate, plan),
+        *check_needs(estate, plan),
     )
     return Verdict(
         tuple(sorted({*header, *verdict.violations})), verdict.objective, verdict.bound, verdict.steps

@@ -212,11 +212,8 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
     yield "outage", f"{user_minutes(plan.unweighted, plan.tick_ms)} in {duration(plan.horizon_ms)}", ""
     yield "how good", _gap(plan), ""
     kinds = Counter(step.kind for step in plan.steps)
-    yield (
-        "steps",
-        f"{number(len(plan.steps))}: " + ", ".join(f"{number(kinds[k])} {k}" for k in sorted(kinds)),
-        "",
-    )
+    each = ", ".join(f"{number(kinds[k])} {k}" for k in sorted(kinds))
+    yield "steps", f"{number(len(plan.steps))}: {each}" if each else "none", ""
     yield "proof", _proof(plan), "" if plan.proof == "full" else "warning"
     yield "plan", digest, "dim"
 

@@ -185,6 +185,11 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ("setting-wrong", _end("driver: postgres, settings: {host: h, start: ‹later}"), "after a rewind"),
     ("not-a-choice", _end("driver: ‹postgers"), "did you mean 'postgres'?"),
     ("needs-itself", services("needs: [‹x]"), "take it out"),
+    (
+        "alternatives-alike",
+        f"{HEAD}services:\n  x: {{needs: [‹{{any_of: [y]}}]}}\n  y: {{tier: 1}}\n",
+        "two services at least",
+    ),
     ("provider-of-own", services("provider: ‹p") + "providers: {p: {}}\n", "add external: true"),
     ("name-unknown", services("external: true, provider: ‹strpe") + "providers: {stripe: {}}\n", "stripe"),
     ("external-runs-here", services("external: true, start: ‹3 s"), "say external: false"),

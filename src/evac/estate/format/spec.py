@@ -71,9 +71,16 @@ def _vector(**amounts: Any) -> m.Vector:
     return found
 
 
-def _need(service: str | None = None, store: str | None = None, **rest: Any) -> m.Dependency | None:
-    if (service is None) == (store is None):
+def _need(
+    service: str | None = None,
+    store: str | None = None,
+    any_of: tuple[str, ...] | None = None,
+    **rest: Any,
+) -> m.Dependency | None:
+    if sum(bool(one) for one in (service, store, any_of)) != 1:
         return None
+    if any_of:
+        return m.Dependency(any_of[0], "service", any_of=any_of, **rest)
     return m.Dependency(service or store or "", "service" if service else "store", **rest)
 
 
@@ -112,6 +119,12 @@ _NEED: Final = Record(
     (
         Field("service", "service", reference("service"), "the service that is needed"),
         Field("store", "store", reference("store family"), "a family of stores; one of them is needed"),
+        Field(
+            "any_of",
+            "any_of",
+            Listed(reference("service"), ordered=True),
+            "services one of which is enough, the preferred one first",
+        ),
         Field("hard", "hard", flag(), "false: without it the service is worse, not down", default=True),
         Field(
             "needed_to",
