@@ -139,28 +139,26 @@ def derive(
     is rounded in our favour, and nothing waits for alternatives.
     """
     top = top or topology(estate)
-    lost = lost_in(top, scenario)
+    lost, graph = lost_in(top, scenario), top.once("graph", lambda: service_graph(estate))
     homing = way_home(top, lost) if scenario.kind == "failback" else None
-    graph = top.once("graph", lambda: service_graph(estate))
-    unknown: set[str] = set()
-    weights = policy.tier_weights or estate.tier_weights
+    unknown, weights = set[str](), policy.tier_weights or estate.tier_weights
     limits = limits_in(top, tick_ms)
     rows = rows or rows_of(top, lost, scenario, limits, tick_ms, good)
     unknown |= rows.unknown
     stores, store_rows = lost_stores_of(top, lost, policy, limits, tick_ms, scenario, unknown)
     hit = _hits(top, lost, graph, stores, store_rows, homing, good)
-    if graph.has_alternatives:
+    if graph.has_alternatives and good:
+        graph = without(graph)
+    elif graph.has_alternatives:
         doubtful = _open_questions(top, lost, graph, store_rows, scenario)
-        found = chosen(graph, _standing(estate, hit, doubtful, policy.passed_over))
-        hit = replace(hit, blocked=hit.blocked if good else hit_by_dependency(found, hit.blocked))
-        graph = without(graph) if good else found
+        graph = chosen(graph, _standing(estate, hit, doubtful, policy.passed_over))
+        hit = replace(hit, blocked=hit_by_dependency(graph, hit.blocked))
     services = _services(top, hit, graph, rows, limits, weights, tick_ms, unknown)
     open_questions = _open_questions(top, lost, graph, store_rows, scenario)
-    unknown |= set(open_questions.values())
+    unknown.update(open_questions.values())
     tools = _tools(estate, graph, services, limits, tick_ms, scenario)
-    horizon = estate.horizon_ms // tick_ms
+    horizon, by_hand = estate.horizon_ms // tick_ms, _ticks_or_none(estate, START_CYCLE, tick_ms)
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
-    by_hand = _ticks_or_none(estate, START_CYCLE, tick_ms)
     services, stuck, broken = without_circles(services, tools, by_hand, grace)
     instance = Instance(
         tick_ms=tick_ms,

@@ -96,9 +96,9 @@ def _alternatives(service: Service, need: Dependency, outcomes: dict[str, Outcom
     if mine is None or mine.state not in _NOT_THERE:
         unsure = any(o is not None and o.state == "unknown" for o in map(outcomes.get, need.any_of))
         if not there and not (unsure and mine is None):
-            return [Violation("F12", service.id, f"is said to serve, and neither {names} does")]
+            return [Violation("F12", service.id, f"is reported to serve, and neither {names} does")]
         if there and mine is not None and min(there) > (mine.base_ms or 0):
-            return [Violation("F12", service.id, f"is said to serve before {names} does")]
+            return [Violation("F12", service.id, f"is reported to serve before {names} does")]
         return []
     why = mine.why
     named = why.services[0] if why is not None and why.kind == "needs" else ""
