@@ -95,8 +95,8 @@ _LATER_FIELDS: Final = MappingProxyType(
         Feed: frozenset({"close_ms"}),
         Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),
         Limits: frozenset({"backups_at_once", "power_margin_permille"}),
-        Service: frozenset({"external", "provider", "public_name", "purges"}),
-        Store: frozenset({"backup_policy"}),
+        Service: frozenset({"data_in", "external", "provider", "public_name", "purges"}),
+        Store: frozenset({"backup_policy", "data_in"}),
         StoreMember: frozenset({"detached", "left"}),
     }
 )

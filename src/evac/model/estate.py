@@ -254,6 +254,8 @@ class Service:
     """Whether another company runs it: it has no site, no replicas and no demand here."""
     provider: str | None = None
     """Of an external service, who provides it; None where it is a provider of its own."""
+    data_in: tuple[str, ...] | None = None
+    """Sites, and groups of sites, that it may bring its data to; None for all."""
 
     @property
     def provided_by(self) -> str:
@@ -387,6 +389,8 @@ class Store:
     """How long a majority that is left takes to elect a primary, where it does so by itself."""
     backup_policy: BackupPolicy | None = None
     """What its backups have to be; None where nobody has decided it."""
+    data_in: tuple[str, ...] | None = None
+    """Sites, and groups of sites, that its data may be at; None for all."""
 
     @property
     def primary(self) -> StoreMember | None:
