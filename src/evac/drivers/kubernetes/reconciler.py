@@ -1,6 +1,6 @@
 """What keeps a workload as it is in Git (Argo CD, Flux), paused while evac has changed how many pods it has.
 
-It is paused before the workload is changed, and goes on once the workload has again as many pods as before
+It is paused before the workload is changed, and continues once the workload has again as many pods as before
 the first change: after an undo, or a failback. What a pause replaced, and for which workloads, is in an
 annotation of the Application, Kustomization or HelmRelease itself.
 
