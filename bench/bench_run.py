@@ -1,9 +1,9 @@
 """Figures of the engine: durable steps a second, what it adds to a plan's own schedule, and recovery.
 
 `python -m bench run` measures them among others; `python -m bench.bench_run` alone, with a number: that many
-steps instead of 100,000. Every step goes the whole way through a real store: intent, fence check, check,
-execute, observe, result. Medians of three; the processor time of this process stands beside, because a busy
-machine stretches only the first.
+steps instead of 100,000, and then the names of figures: `20000 trust` is the cost of authentication. Every
+step goes the whole way through a real store: intent, fence check, check, execute, observe, result. Medians of
+three; the processor time of this process stands beside, because a busy machine stretches only the first.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from evac.engine.runs.reading import create_run, take_over
 from evac.run.values import RunLimit, RunSpec, RunStep
 from evac.store.etcd import EtcdStore
 from evac.store.port import Store
+from evac.store.sealed import SealedStore, seal_of
 from evac.store.sqlite import SqliteStore
 from evac_lab.servers.etcd import EtcdServer, wait_for_all
 
@@ -39,7 +40,11 @@ STEPS = 100_000
 TIMES = 3
 ACTION = (Action("run", "nothing", "noop"),)
 SLOTS = 4_000
-WHAT = ("sqlite", "etcd", "overhead", "recovery")
+WHAT = ("sqlite", "etcd", "overhead", "recovery", "trust")
+TRUST_TIMES = 7
+TRUST_MOST = 5
+"""Percent that authentication of the store may cost."""
+SEAL = "EVAC_BENCH_SEAL"
 
 
 def wide_spec(run: str, steps: int, width: int = 1_000) -> RunSpec:
@@ -163,6 +168,26 @@ async def overhead(store: Store, steps: int) -> Figure:
     return Figure("overhead", f"added to a plan of {steps:,} steps", round(added, 3), "%", 2, "at most", note)
 
 
+async def trust(folder: Path, steps: int) -> Figure:
+    """How many fewer steps a second there are where every entry of the store is authenticated. Both kinds
+    take turns, each first every second time, so that a machine that gets slower is no cost of one of them.
+    """
+    os.environ[SEAL] = os.urandom(32).hex()
+    seal, rates, number = seal_of(f"env:{SEAL}"), {False: list[float](), True: list[float]()}, 0
+    for turn in range(TRUST_TIMES):
+        for sealed in (turn % 2 == 0, turn % 2 == 1):
+            number += 1
+            plain = SqliteStore(folder / f"trust-{number}.db")
+            store: Store = SealedStore(plain, seal) if sealed else plain
+            _, used = await execute(store, wide_spec(f"trust-{number}", steps), NoopDriver())
+            rates[sealed].append(steps / used)
+            await store.close()
+    without, with_seal = (statistics.median(rates[one]) for one in (False, True))
+    note = f"{with_seal:,.0f} instead of {without:,.0f} steps a second of processor, medians of {TRUST_TIMES}"
+    words = "fewer steps a second in a sealed store"
+    return Figure("trust", words, round((1 - with_seal / without) * 100, 2), "%", TRUST_MOST, "at most", note)
+
+
 def three_members(folder: Path) -> list[EtcdServer]:
     names, ports = ("pangyo", "anyang", "ansan"), []
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(6)]
@@ -205,6 +230,8 @@ def figures(steps: int = STEPS, what: Collection[str] = WHAT) -> Iterator[Figure
             yield etcd_figure(folder, steps)
         if "overhead" in what:
             yield asyncio.run(overhead(SqliteStore(folder / "overhead.db"), steps))
+        if "trust" in what:
+            yield asyncio.run(trust(folder, min(steps, 20_000)))
         if "recovery" in what:
             yield asyncio.run(recovery(SqliteStore(folder / "long.db"), steps * 5))
 

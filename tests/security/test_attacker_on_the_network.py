@@ -149,3 +149,48 @@ def test_without_a_key_an_agent_tells_nothing(tmp_path: Path) -> None:
                     assert (answer.status, await answer.read()) == (401, b'{"error": {"code": "not-signed"}}')
 
     asyncio.run(story())
+
+
+HEAD = b"POST /v1/unit HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+HIDDEN = b"GET /v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+NO_REQUESTS = {
+    "two lengths": HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "a length twice": HEAD + b"Content-Length: 0\r\nContent-Length: 50\r\n\r\n" + HIDDEN,
+    "another coding": HEAD + b"Transfer-Encoding: xchunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "a length with a sign": HEAD + b"Content-Length: +5\r\n\r\nabcde",
+    "a chunk below zero": HEAD + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nabcde\r\n0\r\n\r\n",
+    "a folded header": b"GET /v1/health HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n",
+    "a zero byte": b"GET /v1/health HTTP/1.1\r\nHost: x\r\nA: \x00\r\n\r\n",
+    "two hosts": b"GET /v1/health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    "lines without CR": b"GET /v1/health HTTP/1.1\nHost: x\n\n",
+    "a long line": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "many headers": HIDDEN[:-2] + b"".join(b"A%d: b\r\n" % n for n in range(20_000)) + b"\r\n",
+    "not what it says": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+}
+
+
+def test_what_is_no_request_is_refused_and_fills_no_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing that is hidden in the body of another request is answered."""
+    made = agent_of(tmp_path, "pangyo")
+
+    async def answered(data: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection(made.host, made.port)
+        writer.write(data)
+        try:
+            return await asyncio.wait_for(reader.read(), 5)
+        except ConnectionError:
+            return b""
+        finally:
+            writer.close()
+
+    async def story() -> dict[str, bytes]:
+        async with agents.running(made):
+            return {name: await answered(data) for name, data in NO_REQUESTS.items()}
+
+    found = asyncio.run(story())
+    assert {name for name, one in found.items() if one.split(b" ")[1:2] not in ([b"400"], [])} == set()
+    assert not any(b"evac agent" in one for one in found.values())
+    assert "Traceback" not in caplog.text
+    assert len([one for one in caplog.records if one.name == "evac.agent.http"]) <= 1

@@ -88,6 +88,8 @@ def test_the_recipe_locks_what_it_installs_and_runs_as_nobody_special() -> None:
     stages = re.findall(r"^FROM (\S+)(?: AS (\w+))?$", RECIPE, re.MULTILINE)
     assert [name for _, name in stages] == ["build", ""]
     assert all(base == "${BASE}" for base, _ in stages)
+    assert "\nARG BASE\n" in RECIPE, "no base that moves"
+    assert "*@sha256:*" in RECIPE
     assert RECIPE.count("uv sync --frozen --no-default-groups") == 2
     last = RECIPE.rpartition("\nFROM ")[2]
     assert re.search(r"^USER 10001:10001$", last, re.MULTILINE)

@@ -10,7 +10,12 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import NameOID
 
 from evac_lab.authorities import key_usage
@@ -39,7 +44,22 @@ def papers(folder: Path) -> Papers:
         made[name][1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         made[name][1].chmod(0o600)
     (folder / "ca.pem").write_bytes(authority.public_bytes(Encoding.PEM))
+    (folder / "ca.key").write_bytes(
+        authority_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
     return Papers(folder / "ca.pem", *made["server"], *made["client"])
+
+
+def second_client(found: Papers, folder: Path) -> dict[str, Path]:
+    """Certificate and key of another client, of the same authority."""
+    authority = x509.load_pem_x509_certificate(found.authority.read_bytes())
+    by = load_pem_private_key(found.authority.with_suffix(".key").read_bytes(), None)
+    assert isinstance(by, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = {"client_cert": folder / "other.pem", "client_key": folder / "other.key"}
+    made["client_cert"].write_bytes(_signed("other", key, authority, by).public_bytes(Encoding.PEM))
+    made["client_key"].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return made
 
 
 def _signed(

@@ -12,7 +12,8 @@ import orjson
 import pytest
 
 from evac.app.access_log import access_log
-from evac.engine.lead.access_journal import SEEN, STREAM, AccessJournal, access_records
+from evac.engine.lead.access_chapters import stream_at
+from evac.engine.lead.access_journal import SEEN, AccessJournal, access_records
 from evac.engine.runs.reading import encode_all
 from evac.model.access import AccessRecord
 from evac.office.office import Office
@@ -39,11 +40,11 @@ def test_who_signed_in_and_who_was_refused_is_journalled_by_the_leader(tmp_path:
         access.clock.ms += 11_000  # type: ignore[attr-defined]
         await access.seen.write(store)
         guard = await store.acquire("leader", "here", 60_000)
-        journal = AccessJournal(store, 0)
+        journal = AccessJournal(store, access.clock.now_ms, look_s=0)
         await journal.chore(guard)
         await journal.chore(guard)
         assert await store.list(SEEN) == []
-        head = await head_of(store, STREAM)
+        head = await head_of(store, stream_at(access.clock.now_ms()))
         assert head is not None
         assert head.records >= 4
         found = await access_records(store)

@@ -80,6 +80,7 @@ def test_the_routes_of_a_login_are_open_or_name_a_role(tmp_path: Path) -> None:
     assert {path for _, path in more} == {
         "/sign-in",
         "/sign-in/break-glass",
+        "/sign-in/certificate",
         "/sign-in/oidc",
         "/sign-in/oidc/back",
         "/sign-in/oidc/logout",

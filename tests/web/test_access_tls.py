@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -10,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import pytest
 import pytest_socket
 
-from tests.web.certificates import Papers, papers
+from tests.web.certificates import Papers, papers, second_client
 from tests.web.conftest import START_S, free_port
 from tests.web.rooms import ESTATE, until
 
@@ -35,7 +37,9 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Papers
     found, port = papers(folder), free_port()
     access = folder / "access.yaml"
     access.write_text(
-        f"people: {{kim: {{role: operator, password: env:KIM}}}}\naddress: https://127.0.0.1:{port}\n"
+        f"people:\n  kim: {{role: operator, password: env:KIM}}\n"
+        f"  lee: {{role: approver, certificate: 'sha256:{fingerprint(found.client_cert)}'}}\n"
+        f"address: https://127.0.0.1:{port}\n"
         f"tls: {{cert: {found.cert}, key: {found.key}, client_ca: {found.authority}}}\n"
     )
     command = [
@@ -95,6 +99,39 @@ def test_a_login_over_tls_and_a_stream_that_ends_with_it(room: tuple[int, Papers
             assert client.post("/sign-out", data={"csrf": token[1]}).status_code == 303
             assert client.get("/v1/stream").status_code == 401
             assert len(list(stream.iter_lines())) >= 1  # ends with the next sign of life
+
+
+def fingerprint(file: Path) -> str:
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(file.read_text())).hexdigest()
+
+
+def form_of(client: httpx2.Client) -> str:
+    form = re.search(r'name="form" value="([^"]+)"', client.get("/sign-in").text)
+    assert form is not None
+    return form[1]
+
+
+def test_a_certificate_signs_its_person_in_and_the_login_needs_it(
+    room: tuple[int, Papers], tmp_path: Path
+) -> None:
+    port, found = room
+    with line(*room) as client:
+        assert client.post("/sign-in/certificate", data={"form": "another"}).status_code == 403
+        done = client.post("/sign-in/certificate", data={"form": form_of(client)})
+        assert done.status_code == 303
+        me = client.get("/v1/me").json()
+        assert (me["name"], me["role"], me["proof"]) == ("lee", "approver", "certificate")
+        cookie = client.cookies["__Host-evac_session"]
+    other = replace(found, **second_client(found, tmp_path))
+    with line(port, other) as thief:
+        told = thief.get("/v1/me", headers={"cookie": f"__Host-evac_session={cookie}"})
+        assert told.status_code == 401, "another certificate of the same authority"
+        refused = thief.post("/sign-in/certificate", data={"form": form_of(thief)})
+        assert refused.status_code == 401
+        assert "none of a person here" in refused.text
+    with line(*room) as client:
+        told = client.get("/v1/me", headers={"cookie": f"__Host-evac_session={cookie}"})
+        assert told.json()["name"] == "lee"
 
 
 def test_who_shows_no_certificate_is_not_spoken_to(room: tuple[int, Papers]) -> None:

@@ -19,12 +19,16 @@ import resource
 import socket
 import ssl
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 MOST: Final = 256
 """Connections at once. Controllers and witnesses of a hundred sites keep one each."""
@@ -33,6 +37,7 @@ HEAD_S: Final = 10.0
 BACKLOG: Final = 128
 PAUSE_S: Final = 0.05
 CLOSE_S: Final = 1.0
+UNREAD_S: Final = 10.0
 RESERVED: Final = 32
 """Descriptors for fences: pipes of a program, a loop and a socket of a driver, files of /proc."""
 SPARE: Final = 48
@@ -59,6 +64,31 @@ def connections_most() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     return max(LEAST, min(MOST, soft - descriptors_open() - RESERVED - SPARE))
+
+
+class Unread(logging.Filter):
+    """Of the logger of an HTTP server: what is no request is one line, and one line in `UNREAD_S` at most, so
+    that nobody who can reach the port fills a disk. Mistakes of ours pass as they are.
+    """
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now_s, self._said_s, self._count = now_s, -UNREAD_S, 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
+            return True
+        self._count += 1
+        if self._now_s() - self._said_s < UNREAD_S:
+            return False
+        number, self._count, self._said_s = self._count, 0, self._now_s()
+        record.exc_info, record.exc_text, record.levelno, record.levelname = None, None, 30, "WARNING"
+        record.msg, record.args = (
+            "what came over %d connections was no request; last: %.80r",
+            (number, str(error)),
+        )
+        return True
 
 
 class Reserve:

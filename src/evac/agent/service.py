@@ -34,7 +34,7 @@ from evac.agent.acting import Acting
 from evac.agent.config import LOOK_S, AgentConfig, Door, read_config
 from evac.agent.fencing import FenceHand, Permits
 from evac.agent.gate import Gate, Identity, Keys, NotBelieved
-from evac.agent.listening import Listener, Reserve, connections_most
+from evac.agent.listening import Listener, Reserve, Unread, connections_most
 from evac.agent.memory import Anchors, Head, TokenLedger
 from evac.agent.units import Units
 from evac.drivers.process import client, driver
@@ -87,6 +87,8 @@ _STATUS: Final[Mapping[type[ActionError], int]] = {Retryable: 503, Permanent: 40
 _Handler = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 _log = logging.getLogger("evac.agent")
+_http_log = logging.getLogger("evac.agent.http")
+_http_log.addFilter(Unread())
 
 
 class Agent:
@@ -154,6 +156,7 @@ class Agent:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=_http_log,
             handle_signals=False,
             shutdown_timeout=2.0,
             keepalive_timeout=KEEPALIVE_S,
@@ -253,6 +256,8 @@ class Agent:
             slow = web.json_response({"error": {"code": "body-slow"}}, status=408)
             slow.force_close()
             return slow
+        except web.RequestPayloadError:
+            return web.json_response({"error": {"code": "body-wrong"}}, status=400)
         try:
             order = self._gate.believe(request.method, request.path_qs, body, request.headers)
         except NotBelieved as error:

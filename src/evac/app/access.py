@@ -1,4 +1,7 @@
-"""New tokens, and what an access file says. The token itself is shown once and kept nowhere."""
+"""New tokens, and who may do what by an access file and a policy.
+
+A token itself is shown once and kept nowhere.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,15 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
-from evac.model.access import ROLES, Role, Token
+from evac.estate.codecs.access import access_beside, load_access
+from evac.estate.codecs.policy import load_policy, policy_beside
+from evac.model.access import ROLES, AccessRules, Person, Role, Token
 from evac.model.errors import InvalidInput
+from evac.model.run_policy import RunPolicy
 
 TOKEN_PREFIX: Final = "evac_"
 TOKEN_BYTES: Final = 32
@@ -63,3 +71,83 @@ def _quoted(name: str) -> str:
     """As YAML reads it back as the same text."""
     plain = _PLAIN.fullmatch(name) and name.lower() not in ("true", "false", "yes", "no", "null", "unknown")
     return name if plain else "'" + name.replace("'", "''") + "'"
+
+
+MAY: Final = MappingProxyType(
+    {
+        "viewer": "read",
+        "operator": "read, hold, pause, cancel, retry, skip, roll back, attest, change limits, write notes",
+        "approver": "the same, approve",
+        "admin": "the same, approve, read the log of access, end logins",
+    }
+)
+"""Role -> what it may do, for people."""
+PROGRAM: Final = "; attests and approves nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class MayDo:
+    """One row of the list that people certify again."""
+
+    kind: str
+    """`person`, `token`, `group` of the identity provider, `approver`, `war room` or `controller`."""
+    name: str
+    role: str
+    may: str
+    proof: str
+    """How it is shown who asks."""
+    until_ms: int = 0
+    """0: no end."""
+
+
+def may_do(estate: Path, access: Path | None = None, policy: Path | None = None) -> list[MayDo]:
+    """Everyone that the files name. Raises EstateError, InvalidInput where there is neither file."""
+    access, policy = access or access_beside(estate), policy or policy_beside(estate)
+    if access is None and policy is None:
+        raise InvalidInput(
+            "access-none",
+            f"there is no access.yaml and no policy.yaml next to {estate}: anyone on this machine is admin",
+            "see the page Control access",
+        )
+    rows = [] if access is None else _of_access(load_access(access))
+    return rows + ([] if policy is None else _of_policy(load_policy(policy)))
+
+
+def _of_access(rules: AccessRules) -> list[MayDo]:
+    rows = [
+        MayDo("person", one.name, one.role, MAY[one.role], ", ".join(_proofs(one)))
+        for one in rules.people.values()
+    ]
+    for token in rules.tokens.values():
+        least = token.of or "no person"
+        may = MAY[token.role] if token.of else MAY[token.role].replace(", attest", "") + PROGRAM
+        rows.append(MayDo("token", token.name, token.role, may, f"token, acts for {least}", token.ends_ms))
+    provider = rules.provider
+    for group, role in {} if provider is None else provider.roles.items():
+        assert provider is not None
+        acr = f", acr {provider.acr}" if provider.acr else ""
+        rows.append(MayDo("group", group, role, MAY[role], f"login at {provider.issuer}{acr}"))
+    return rows
+
+
+def _proofs(one: Person) -> list[str]:
+    """How a person can prove who they are."""
+    found = []
+    if one.signs_in:
+        found.append("password and code" if one.totp else "password")
+    if one.subject:
+        found.append(f"subject {one.subject} at the identity provider")
+    if one.certificate:
+        found.append("client certificate")
+    if one.key:
+        found.append("signature, break-glass credential")
+    return found or ["nothing: cannot sign in"]
+
+
+def _of_policy(policy: RunPolicy) -> list[MayDo]:
+    rows = [MayDo("approver", one.name, "", "approve runs", f"key {one.key}") for one in policy.approvers]
+    rows += [MayDo("war room", name, "", "prove logins", f"key {key}") for name, key in policy.rooms.items()]
+    return rows + [
+        MayDo("controller", site, "", "sign heads of journals", f"key {key}")
+        for site, key in policy.controllers.items()
+    ]

@@ -25,6 +25,7 @@ from evac.drivers.process.client import (
 from evac.drivers.process.driver import AgentAnchors
 from evac.engine.clock import Clock
 from evac.engine.lead import access_journal, watch_journal
+from evac.engine.lead.access_chapters import newest_of
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans import journal as plan_journal
 from evac.estate.codecs.policy import load_policy, policy_beside
@@ -200,7 +201,8 @@ class HeadChore:
         """What does not answer gets the head at the next look. Raises Unavailable."""
         for stream in READ_ON if self._sinks else ():
             try:
-                head = await self._read_on(stream)
+                chapter = await newest_of(self._store) if stream == access_journal.STREAM else stream
+                head = await self._read_on(chapter) if chapter else None
             except Corrupt as error:
                 self._say("", stream, f"the journal {stream} cannot be proved any more: {error.message}")
                 continue

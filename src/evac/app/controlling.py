@@ -221,7 +221,7 @@ async def compose(
         anchors=_heard(sinks, signed, made),
         chores=(
             *(seen.look, seen.check_standing, permits[0].chore, *_backups(setting, desk, estate, drivers)),
-            *(PlanJournal(store).chore, AccessJournal(store).chore, Evidence(store).chore),
+            *(PlanJournal(store).chore, _access_journal(desk).chore, Evidence(store).chore),
             Releases(store, clock, tell, people.needed, people.prove).chore,
             effects.ClearedMarks(store, clock, tell).chore,
             RivalWatch(seen, clock, tell).chore,
@@ -238,6 +238,10 @@ async def compose(
     closed: list[AgentAnchors | AgentPermits | AgentGenerations] = [*anchors.values(), *tellers.values()]
     ahead = Forethought(store, drawer, checker, drawn)
     return Composed(made[0], store, drivers, worker, seen, closed, agents, mender, ahead)
+
+
+def _access_journal(desk: Desk) -> AccessJournal:
+    return AccessJournal(desk.store, desk.clock.now_ms, lambda: desk.policies.now.access_log_ms)
 
 
 def _backups(setting: Setting, desk: Desk, estate: Estate, drivers: Drivers) -> tuple[Chore, ...]:

@@ -19,6 +19,8 @@ from typing import Any, Final
 import orjson
 
 from evac.app.accepting import WRONG, unsafe
+from evac.engine.clock import SystemClock
+from evac.engine.lead import access_chapters
 from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.signed_heads import signed_heads
 from evac.engine.lead.watch_journal import STREAM as WATCH
@@ -27,7 +29,7 @@ from evac.engine.lead.watch_journal import decode as decode_notice
 from evac.engine.plans.library import get_plan, put_plan
 from evac.engine.runs import requests
 from evac.engine.runs.binding import get_bound
-from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.open_runs import OPEN, made_in
 from evac.engine.runs.proposals import ANSWER, PROPOSAL
 from evac.engine.runs.proving import Act, sign_act
 from evac.engine.runs.reading import decode_all
@@ -215,8 +217,11 @@ async def ask(store: Store, run: str, request: requests.Request, named: str = ""
     """Writes what an operator asks for; the leader takes it. Raises RunError where the run has ended: then a
     person can only still vouch for what it left in doubt. named: how the operator named it, for the hint.
     """
-    if await store.get(OPEN + run) is None and request.verb != "attest":
+    opened = await store.get(OPEN + run)
+    if opened is None and request.verb != "attest":
         raise RunError("run-over", f"{run} has ended", f"evac run show {named or run}")
+    if opened is not None:
+        request = replace(request, made=made_in(opened.value))
     key = requests.key_of(run, request.id)
     await store.transact((Compare(key, 0),), (Put(key, requests.encode(request)),))
 
@@ -465,10 +470,15 @@ class Proof:
     problems: tuple[str, ...]
     signed: tuple[Mapping[str, Any], ...] = ()
     """Heads that controllers signed, as the store holds them: who verifies has the keys, and checks them."""
+    chapters: tuple[str, ...] = ()
+    """Journals that it is made of: those of access, oldest first, and such as there could be by now. Agents
+    keep heads of each."""
 
 
 async def verify(store: Store, run: str, anchors: list[Anchor]) -> Proof:
     """Checks the chain of a run's journal against the heads that other sites kept."""
+    if run == access_chapters.STREAM:
+        return await _verify_access(store, anchors)
     segments = records = 0
     with contextlib.suppress(Corrupt):
         async for segment in read(store, run):
@@ -481,6 +491,21 @@ async def verify(store: Store, run: str, anchors: list[Anchor]) -> Proof:
         len(anchors),
         tuple(str(problem) for problem in problems),
         await signed_heads(store, run),
+    )
+
+
+async def _verify_access(store: Store, anchors: list[Anchor]) -> Proof:
+    heads, problems = await access_chapters.verify_chapters(store, anchors)
+    streams = [one.stream for one in heads]
+    later = access_chapters.streams_since(streams[-1] if streams else "", SystemClock().now_ms())
+    return Proof(
+        access_chapters.STREAM,
+        sum(one.segment for one in heads),
+        sum(one.records for one in heads),
+        len(anchors),
+        tuple(problems),
+        tuple([row for stream in streams for row in await signed_heads(store, stream)]),
+        (*streams, *later),
     )
 
 

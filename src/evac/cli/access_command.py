@@ -19,6 +19,8 @@ from evac.model.errors import InvalidInput
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from evac.app.access_log import Archived
+
 
 @click.group()
 def access() -> None:
@@ -175,8 +177,9 @@ def logout(name: str, login: str, where: Where, quiet: bool) -> None:
 def log(where: Where, length: int, output: str) -> None:
     """Export who signed in, who was refused, what people asked of runs, and how each was proven.
 
-    One record a line: JSON, or CEF for a SIEM. Journals are never shortened: keep what you export as long as
-    you have to. `evac run verify access` proves the part that war rooms saw.
+    One record a line: JSON, or CEF for a SIEM. Journals of runs are never shortened. What war rooms saw is
+    kept for as long as access_log of the policy says. `evac run verify access` proves that part, and
+    `evac access archive` keeps it in files.
     """
     from evac.model.access import AccessRecord
     from evac.views.access_log import cef_line, json_line
@@ -185,6 +188,60 @@ def log(where: Where, length: int, output: str) -> None:
     line = json_line if output == "jsonl" else cef_line
     for row in where.do(lambda control: control.access_log(since_ms)):
         emit(line(AccessRecord(**row)), None)
+
+
+@access.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--store", "url", envvar="EVAC_STORE", help="The store. [default: as for evac run list]")
+@click.option("--check", "only_check", is_flag=True, help="Write nothing, and read nothing but FOLDER.")
+@quiet_option
+def archive(folder: Path, url: str | None, only_check: bool, quiet: bool) -> int:
+    """Keep what war rooms recorded in files, one for each month, and check them.
+
+    Run it often, at least once before months are deleted as the policy says: a file that is there already
+    is added to. Each file is a hash chain, and each month names the end of the one before. So FOLDER proves
+    itself without the store (--check), and the newest month, with heads at agents, proves all the others.
+    """
+    import asyncio
+
+    from evac.app.access_log import archive as archived
+    from evac.app.access_log import check_archive
+    from evac.app.runs import default_store
+    from evac.store.opening import open_store
+
+    async def work() -> list[Archived]:
+        store = open_store(url or default_store())
+        try:
+            return await archived(store, folder)
+        finally:
+            await store.close()
+
+    found = check_archive(folder) if only_check else asyncio.run(work())
+    for one in found:
+        say(f"{one.chapter}: {one.head.records} records, sha256:{one.head.hash}", quiet)
+        for problem in one.problems:
+            say(f"error: {one.chapter}: {problem}")
+    return console.FAILED if any(one.problems for one in found) else console.DONE
+
+
+@access.command(name="list")
+@click.argument("estate", type=click.Path(path_type=Path))
+@click.option(
+    "--access", "file", type=click.Path(path_type=Path, dir_okay=False), help="Another access file."
+)
+@click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Another policy.")
+@output_option("text", "json", "csv")
+def list_all(estate: Path, file: Path | None, policy: Path | None, output: str) -> None:
+    """List who may do what, and how each proves it: for the people who certify it again every quarter.
+
+    Reads the access file and the policy in the folder of ESTATE: people, tokens, groups of the identity
+    provider, approvers, and the keys of war rooms and controllers.
+    """
+    from evac.app.access import may_do
+    from evac.views.access_log import may_csv, may_json, may_text
+
+    made = {"text": may_text, "json": may_json, "csv": may_csv}[output]
+    emit(made(may_do(estate, file, policy)), None)
 
 
 @access.command(name="break-glass")

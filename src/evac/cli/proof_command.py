@@ -38,7 +38,7 @@ def verify(run: str | None, where: Where, estate: str | None, policy: Path | Non
     then 18 also means that no such head is there.
 
     Without RUN, verify the journals that belong to no run: probes (watch), alerts (notices), who did what
-    (access) and standby plans (plans). You can also name one of these four instead of RUN.
+    (access, all months of it) and standby plans (plans). You can also name one of these four instead of RUN.
     """
     from evac.app.anchoring import JOURNALS
 
@@ -77,14 +77,19 @@ async def _proof(
     """
     from evac.app.anchoring import controllers_of, heads_of
     from evac.engine.lead.signed_heads import proven
+    from evac.store.anchors import Anchor
 
     alone = await control.proof(name, [])
     if estate is None:
         return alone
-    stream = str(alone["stream"])
-    heads, silent = await heads_of(estate, stream, generation)
-    keys = controllers_of(estate, policy)
-    signed, wrong = proven(alone["signed"], stream, keys, generation)
+    stream, keys = str(alone["stream"]), controllers_of(estate, policy)
+    heads, silent, signed, wrong = list[Anchor](), list[str](), list[Anchor](), list[str]()
+    for part in alone.get("chapters") or (stream,):
+        kept, quiet = await heads_of(estate, part, generation)
+        told = [row for row in alone["signed"] if not alone.get("chapters") or row.get("stream") == part]
+        by_controllers, problems = proven(told, part, keys, generation)
+        heads, signed, wrong = [*heads, *kept], [*signed, *by_controllers], [*wrong, *problems]
+        silent = sorted({*silent, *quiet})
     found = await control.proof(name, [*heads, *signed])
     return {
         **found,

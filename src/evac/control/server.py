@@ -299,7 +299,7 @@ class ServerControl:
         return told
 
     async def proof(self, name: str, heads: Sequence[Anchor]) -> Document:
-        body = {"heads": [{"segment": h.segment, "records": h.records, "hash": h.hash} for h in heads]}
+        body = {"heads": [_head_of(name, head) for head in heads]}
         kind = "journals" if name in JOURNALS else "runs"
         found = await self._change("POST", _path(kind, name, "proof"), body)
         _read(runs.Proof, found, "proof")
@@ -552,3 +552,9 @@ async def through_server(server: Server) -> AsyncIterator[ServerControl]:
         raise strange(f"something is missing ({type(error).__name__})") from error
     finally:
         await control.close()
+
+
+def _head_of(journal: str, head: Anchor) -> Document:
+    """stream: of a chapter of that journal; older servers know none."""
+    told: Document = {"segment": head.segment, "records": head.records, "hash": head.hash}
+    return told if head.stream == journal else {**told, "stream": head.stream}

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -203,6 +203,21 @@ def manifest_of(folder: Path) -> Manifest:
                 files, size = files + 1, size + length
             whole.update(line.encode("utf-8", "surrogateescape"))
     return Manifest(files, size, f"sha256:{whole.hexdigest()}")
+
+
+def facts_of(found: Manifest) -> dict[str, str | int]:
+    """What a witness compares."""
+    return {"files": found.files, "bytes": found.bytes, "manifest": found.digest}
+
+
+def source_facts(paths: Sequence[str]) -> dict[str, str | int]:
+    """The same of a source that is one folder; nothing of several. Raises `Retryable`."""
+    if len(paths) != 1 or not Path(paths[0]).is_dir():
+        return {}
+    try:
+        return facts_of(manifest_of(Path(paths[0])))
+    except OSError as error:
+        raise Retryable("source-unread", f"{paths[0]} cannot be read: {error.strerror}") from error
 
 
 def _read(path: Path) -> tuple[int, str]:

@@ -53,7 +53,7 @@ class GlassUse:
         return cls(str(data["id"]), *numbers, str(data.get("signed_for", "")))
 
 
-ProofKind = Literal["trust", "token", "password", "oidc", "break-glass", "signature"]
+ProofKind = Literal["trust", "token", "password", "oidc", "certificate", "break-glass", "signature"]
 """How a person was proven. trust: not at all, a name was typed."""
 
 
@@ -127,6 +127,9 @@ class Person:
     """argon2id."""
     totp: str = ""
     """A reference to the secret of an authenticator: the password needs its code as well."""
+
+    certificate: str = ""
+    """SHA-256 of the person's client certificate (DER), in hexadecimal."""
 
     @property
     def signs_in(self) -> bool:
@@ -247,7 +250,7 @@ class AccessRecord:
     at_ms: int
     kind: str
     """`sign-in`, `sign-in-refused`, `sign-out`, `logins-ended`, `asked`, `refused`, `break-glass`,
-    `access-file` or `clock-jump`."""
+    `access-file`, `clock-jump`, `log-chapter` or `log-deleted`."""
     who: str = ""
     proof: str = ""
     """How the person was proven, with the `acr` where there is one."""

@@ -162,6 +162,9 @@ class RunPolicy:
     four_eyes: bool = False
     """The person who proposed a run does not approve it, however many approvals it needs."""
 
+    access_log_ms: int = 0
+    """How long the records of who did what at war rooms are kept; 0: for good."""
+
     @property
     def proposer_approves(self) -> bool:
         """Whether the person who proposed a run may approve it: never where two people must agree."""

@@ -23,7 +23,7 @@ from evac.engine.clock import Clock
 from evac.engine.lead.signed_heads import key_named
 from evac.engine.runs import requests
 from evac.engine.runs.effects import may_clear
-from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.open_runs import OPEN, made_in
 from evac.engine.runs.proving import RoomKey
 from evac.engine.runs.releases import proof_needed, released
 from evac.engine.stores.guards import HOLD_KEY
@@ -157,12 +157,15 @@ class Counter:
             at_ms=now_ms,
             glass=asked.glass,
         )
+        opened = await self._store.get(OPEN + run)
+        if opened is None and request.verb != "attest":
+            raise RunError("run-over", f"{run} has ended", f"GET /v1/runs/{run}")
+        if opened is not None:
+            request = replace(request, made=made_in(opened.value))
         if asked.proof is not None:
             proof = asked.proof if asked.proof.at_ms else replace(asked.proof, at_ms=now_ms)
             request = await self._key.seen(self._store, run, replace(request, proof=proof))
         value = requests.encode(request)
-        if await self._store.get(OPEN + run) is None and request.verb != "attest":
-            raise RunError("run-over", f"{run} has ended", f"GET /v1/runs/{run}")
         key = requests.key_of(run, request.id)
         told = RequestTold(request.id, run, request.verb, asked.who, now_ms, "waiting", "")
         return await self._once(asked, 202, told, (Compare(key, 0),), (Put(key, value),))

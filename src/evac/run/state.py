@@ -24,7 +24,7 @@ from evac.run.transitions import moves as _moves
 from evac.run.transitions import of_attempt as _of_attempt
 from evac.run.transitions import refused as _refused
 from evac.run.transitions import run_moves as _run_moves
-from evac.run.values import Event, RunSpec, left_of
+from evac.run.values import Event, RunSpec, bound_in, left_of
 from evac.run.view import Pause, RunView
 from evac.steps.registry import kind_of
 
@@ -42,6 +42,8 @@ def apply(view: RunView, event: Event) -> RunView:
     handler(view, event)
     if "proof" in event[4] and (mark := _proof(event).mark):
         view.marks.add(mark)
+    if "request" in event[4]:
+        view.marks.add(str(event[4]["request"]))
     view.events += 1
     if event[1] > view.last_ms:
         view.last_ms = event[1]
@@ -94,7 +96,7 @@ def _run_created(view: RunView, event: Event) -> None:
         raise _refused(view, event, f"is of the plan {plan}, not of {view.spec.plan}")
     view.created = True
     view.token, view.owner = event.data.get("token", 0), event.data.get("owner", "")
-    view.bound = event.data.get("bound", "")
+    view.bound, view.made = bound_in(event.data), event.data.get("made", "")
     view.proposer = event.data.get("who", "")
     view.seen = tuple(seen_in(one) for one in event.data.get("seen", ()))
     view.approvals.to_type = tuple(event.data.get("names", ()))

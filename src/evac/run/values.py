@@ -6,6 +6,7 @@ carries in `data` stands in `EVENT_DATA`; `run.table` says which state each lead
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -56,6 +57,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "approvals",
             "policy",
             "bound",
+            "made",
         ),
         "approval_needed": ("outside",),
         "approved": ("who", "reason", "ticket", "envelope", "signature", "typed", "proof"),
@@ -82,7 +84,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "released": ("who", "reason", "proof"),
         "cancelled": ("who", "reason", "proof"),
         "rollback_started": ("who", "reason", "proof"),
-        "plan_replaced": ("plan", "why", "lost", "approvals", "names", "bound"),
+        "plan_replaced": ("plan", "why", "lost", "approvals", "names", "bound", "made"),
         "made_ungraceful": ("why",),
         "pace_changed": ("share", "wait_ms", "why"),
         "limit_changed": ("limit", "capacity", "who", "reason", "proof"),
@@ -90,7 +92,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "switched_on": ("steps",),
         "feed_tripped": ("feed", "why", "evidence"),
         "boot_server_lost": ("server", "other", "why", "holds", "stood_in"),
-        "request_refused": ("who", "verb", "why"),
+        "request_refused": ("who", "verb", "why", "request"),
         "drift_seen": ("evidence", "undone"),
         "monitoring_started": (),
         "run_ended": ("phase", "why", "left"),
@@ -99,6 +101,7 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 """Kind of event -> keys of `data`. Steps are named by id in `step`; `attempt` counts from 1.
 
 break_glass, of whatever a person asked: the use of a credential that was signed offline, if it took one.
+request, of the same: its id, which is answered once. made: of this run and this plan of it, and of no other.
 proof: how that person was proven (`Proven`); journals of older leaders do not say it.
 again_ms: how long until the next try; negative or missing: there is none. `approved` by fewer persons than
 the run needs, or of an envelope that does not cover what its plan needs, is kept and counts when it does.
@@ -212,6 +215,14 @@ _LEFT_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 LEFT_SHOWN: Final = 5
+
+
+def bound_in(data: Mapping[str, Any]) -> str:
+    """What signatures of a run cover, of the data of an event that gives it a plan: what its steps do, and
+    that it is this run and no other one of the same name. Empty of older journals.
+    """
+    bound, made = str(data.get("bound", "")), str(data.get("made", ""))
+    return f"sha256:{hashlib.sha256(f'{bound} {made}'.encode()).hexdigest()}" if bound and made else bound
 
 
 def left_of(rows: Iterable[Sequence[Any]]) -> tuple[Left, ...]:

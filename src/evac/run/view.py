@@ -120,9 +120,9 @@ class RunView:
         """The person who asked for the run. Empty: evac itself, or an older journal."""
         self.seen: tuple[LeavingSite, ...] = ()
         """Of the sites that it leaves as lost, as the leader saw them when it was made for a person."""
-        self.bound = ""
-        """SHA-256 of what the steps of the present plan do, as the journal names it. Empty: an older
-        journal.
+        self.bound = self.made = ""
+        """bound: SHA-256 of what the steps of the present plan do and of `made`. made: unlike that of any
+        other run, and of any other plan of this one. Both are empty in older journals.
         """
 
         self.created = False
@@ -157,7 +157,9 @@ class RunView:
         """How often something done was seen undone, or the like."""
 
         self.marks: set[str] = set()
-        """Signatures of people and rooms that requests to this run came with: none counts twice."""
+        """Ids of requests to this run, and signatures of people and rooms that they came with: none counts
+        twice.
+        """
         self.capacities: dict[str, int] = {}
         """Limits that a person changed -> what the run may hold."""
         self.boots = Boots()

@@ -161,6 +161,7 @@ LEFT: Final = (
     "answer/",
     "answered/",
     "asked/",
+    "challenge/",
     "notices/",
     "permit/",
     "proposal/",

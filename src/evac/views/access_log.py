@@ -1,11 +1,15 @@
-"""The log of access and approvals for other systems: JSON lines, and CEF (ArcSight Common Event Format 0)."""
+"""The log of access and approvals for other systems: JSON lines, and CEF (ArcSight Common Event Format 0);
+and who may do what, for the people who certify it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 import orjson
 
@@ -59,3 +63,58 @@ def _value(text: str) -> str:
 
 def _line(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+class May(Protocol):
+    """A row of who may do what; see `evac.app.access.MayDo`."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def may(self) -> str: ...
+    @property
+    def proof(self) -> str: ...
+    @property
+    def until_ms(self) -> int: ...
+
+
+def _may_rows(rows: Sequence[May]) -> list[dict[str, str]]:
+    return [
+        {
+            "kind": one.kind,
+            "name": one.name,
+            "role": one.role,
+            "may": one.may,
+            "proof": one.proof,
+            "until": moment(one.until_ms) or "" if one.until_ms else "",
+        }
+        for one in rows
+    ]
+
+
+def may_text(rows: Sequence[May]) -> str:
+    lines = []
+    for row in _may_rows(rows):
+        role = f" ({row['role']})" if row["role"] else ""
+        until = f", until {row['until']}" if row["until"] else ""
+        lines.append(_line(f"{row['kind']} {row['name']}{role}: {row['may']}; by {row['proof']}{until}"))
+    return "\n".join(lines) + "\n"
+
+
+def may_json(rows: Sequence[May]) -> str:
+    told = {"schema_version": 1, "rows": _may_rows(rows)}
+    return orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+def may_csv(rows: Sequence[May]) -> str:
+    """A cell that a spreadsheet would take for a formula begins with an apostrophe."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["kind", "name", "role", "may", "proof", "until"], lineterminator="\n")
+    writer.writeheader()
+    for row in _may_rows(rows):
+        writer.writerow({key: f"'{one}" if one[:1] in "=+-@\t\r" else one for key, one in row.items()})
+    return text.getvalue()

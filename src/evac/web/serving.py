@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import logging
 import os
 import shutil
@@ -42,7 +43,7 @@ from evac.office.requests import Counter
 from evac.web import api, pages
 from evac.web.access import sign_in
 from evac.web.access.opening import access_of, choose, setting_of
-from evac.web.access.port import Access, Declared, KeepsLogins
+from evac.web.access.port import CERTIFICATE, Access, Declared, KeepsLogins
 from evac.web.api.shapes import Problem
 from evac.web.gate import Gate
 from evac.web.metrics import Certificates, Metrics, RoomCertificate
@@ -115,6 +116,8 @@ class Prompt(asyncio.Protocol):
     wait_s = WAIT_S
     whole_s = WHOLE_S
     cycle: Any
+    app_state: dict[str, Any]
+    """Of uvicorn: what requests of this connection begin with as their state."""
     _before: Any = None
     _came = 0
     _since = 0.0
@@ -123,6 +126,10 @@ class Prompt(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        shown = transport.get_extra_info("ssl_object")
+        certificate = None if shown is None else shown.getpeercert(binary_form=True)
+        if certificate:
+            self.app_state = {**self.app_state, CERTIFICATE: hashlib.sha256(certificate).hexdigest()}
         self._line = transport
         self._again()
 
@@ -169,7 +176,7 @@ def prompt_protocol(wait_s: float = WAIT_S, whole_s: float = WHOLE_S) -> type[as
 STOP_S: Final = 3
 BACKLOG: Final = 1_024
 FAILED: Final = 1
-DEMO: Final = "This is a demonstration: the company, its sites and what they do are simulated."
+DEMO: Final = "This is a demonstration of a simulated company."
 
 
 async def serve(

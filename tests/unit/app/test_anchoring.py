@@ -248,6 +248,7 @@ def test_a_war_room_proves_them_too() -> None:
                 "records": 2 if path == "plans" else 0,
                 "problems": [],
                 "signed": [],
+                "chapters": [],
             }
         heads = {"heads": [{"segment": 4, "records": 3, "hash": "0" * 64}]}
         answer = await client.post("/v1/journals/plans/proof", json=heads)

@@ -21,7 +21,7 @@ from evac.engine.runs import requests
 from evac.engine.runs.binding import get_bound
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import Corrupt
-from evac.run.values import ENDED, SETTLED
+from evac.run.values import ENDED, SETTLED, bound_in
 from evac.run.view import RunView
 from evac.store.anchors import decode, encode
 from evac.store.opening import open_store
@@ -136,7 +136,8 @@ def test_what_was_planted_before_a_proposal_never_runs(house: House) -> None:
                 await other.ask(store, requests.Request(f"v-{step.id}", "attest", "kim", "seen", step.id))
                 view = await other.settled(store, step.id)
             view = await other.until(store, frozenset({"monitoring", *ENDED}))
-            assert view.bound == (await get_bound(store, run, other.digest)).digest
+            bound = (await get_bound(store, run, other.digest)).digest
+            assert view.bound == bound_in({"bound": bound, "made": view.made})
             assert [one.value for one in await store.list(f"bound/{run}/")] == [honest.value]
         assert not house.planted.exists()
 
@@ -215,6 +216,7 @@ def test_even_where_every_digest_was_changed_with_it_a_controller_binds_again_an
         async with house.leading() as store:
             await house.proposed(store)
             view = await house.until(store, frozenset({"awaiting_approval"}))
+            honest = (await get_bound(store, house.run, house.digest)).digest
         attacker = open_store(house.url)
         (bound,) = await attacker.list(f"bound/{house.run}/")
         told = orjson.loads(bound.value)
@@ -223,8 +225,9 @@ def test_even_where_every_digest_was_changed_with_it_a_controller_binds_again_an
         value = orjson.dumps(told)
         digest = f"sha256:{hashlib.sha256(value).hexdigest()}"
         await attacker.transact([], [Put(bound.key, value)])
-        await rewritten(attacker, house.run, view.bound.encode(), digest.encode())
-        assert (await runs.view_of(attacker, house.run)).bound == digest, "readers see nothing"
+        await rewritten(attacker, house.run, honest.encode(), digest.encode())
+        changed = bound_in({"bound": digest, "made": view.made})
+        assert (await runs.view_of(attacker, house.run)).bound == changed, "readers see nothing"
         async with house.leading():
             async with asyncio.timeout(PATIENCE_S):
                 while not any("cannot be taken over" in one.words for one in house.notices):

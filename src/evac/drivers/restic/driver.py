@@ -22,6 +22,7 @@ import aiohttp
 from evac.drivers.backups import (
     BackupDriver,
     Filled,
+    Filling,
     Stopwatch,
     Tool,
     document,
@@ -45,7 +46,7 @@ from evac.drivers.capabilities import (
     TakesBackups,
 )
 from evac.drivers.parameters import many, text, whole
-from evac.drivers.places import Manifest, manifest_of
+from evac.drivers.places import facts_of, manifest_of, source_facts
 from evac.drivers.port import Action
 from evac.drivers.programs import given
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -90,9 +91,6 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         self._versions: dict[str, str] = {}
         self._pinned: set[tuple[str, str]] = set()
 
-    async def list_copies(self, action: Action, timeout_s: float) -> Listing:
-        return await self._list(action, timeout_s)
-
     async def _list(self, action: Action, timeout_s: float) -> Listing:
         watch = Stopwatch(timeout_s)
         tool = _tool(action)
@@ -132,16 +130,11 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
         """Of one folder, its manifest; a copy of several is restored by their full paths, and has another."""
-        paths = tuple(many(action.settings, "paths"))
-        if len(paths) != 1 or not Path(paths[0]).is_dir():
-            return {}
-        try:
-            found = await in_time(
-                lambda: manifest_of(Path(paths[0])), Stopwatch(timeout_s), "reading the source"
-            )
-        except OSError as error:
-            raise Retryable("source-unread", f"{paths[0]} cannot be read: {error.strerror}") from error
-        return _facts(found)
+        paths, watch = many(action.settings, "paths"), Stopwatch(timeout_s)
+        found: Mapping[str, str | int] = await in_time(
+            lambda: source_facts(paths), watch, "reading the source"
+        )
+        return found
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         if level not in (STRUCTURE, READ) or not 1 <= part <= of <= _SLICES:
@@ -150,8 +143,8 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         version = await self._version(tool, watch)
 
         def said(outcome: ProofOutcome, read: int, share: int, code: str = "", detail: str = "") -> Proof:
-            facts = (level, outcome, read, share, watch.took_ms, action.at, self.name, version)
-            return Proof("", *facts, code, detail[:600])
+            amount = {"read": read, "share": share}
+            return self._proof(action, watch, level, outcome, version, **amount, code=code, detail=detail)
 
         try:
             await self._refuse_another(action, tool, watch)
@@ -162,8 +155,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
                 await tool.run(*argv, timeout_s=watch.left_s)
             packs = await _packs(action, watch) if level == READ else {}
         except ActionError as error:
-            outcome: ProofOutcome = "damaged" if error.code == "backup-corrupt" else "could-not-run"
-            return said(outcome, 0, 0, error.code, error.message)
+            return self._unproven(action, watch, level, error)
         if ended.code:
             words = secrets.scrub(ended.errors, tool.hidden)
             return said("damaged", 0, 0, "backup-corrupt", " ".join(words.split()))
@@ -207,25 +199,18 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         stored = sum(size for path, size in (await _packs(to, watch)).items() if path not in before)
         return Taken(found[-1], copy.bytes or 0, stored, watch.took_ms)
 
-    async def _fill(
-        self,
-        action: Action,
-        copy: CopyReport,
-        folder: Path,
-        until: int | None,
-        watch: Stopwatch,
-        lock: int,
-    ) -> Filled:
+    async def _fill(self, into: Filling) -> Filled:
         """The content of the one folder of a copy, or all of its folders by their full paths."""
+        action, copy, folder, watch = into.action, into.copy, into.folder, into.watch
         what = f"{copy.id}:{copy.paths[0]}" if len(copy.paths) == 1 else copy.id
         argv = ("restore", "--json", "--quiet", "--no-lock", *_bounds(action), what, "--target", str(folder))
-        ended = await _tool(action).run(*argv, timeout_s=watch.left_s, allowed=DAMAGED, keeps=(lock,))
+        ended = await _tool(action).run(*argv, timeout_s=watch.left_s, allowed=DAMAGED, keeps=(into.lock,))
         found = await in_time(lambda: manifest_of(folder), watch, "reading what was restored")
         wrong = ended.code != 0 or found.bytes != (copy.bytes if copy.bytes is not None else found.bytes)
         if wrong or (copy.files is not None and found.files != copy.files):
             words = f"{found.files} of {copy.files} files and {found.bytes} of {copy.bytes} bytes came back"
             raise Permanent("restore-incomplete", words, "prove the copy, or restore an older one")
-        return Filled(found.bytes, copy.taken_at, _facts(found))
+        return Filled(found.bytes, copy.taken_at, facts_of(found))
 
     async def _one(self, tool: Tool, id_: str, wanted: tuple[str, ...], watch: Stopwatch) -> CopyReport:
         found = await tool.json("snapshots", "--json", "--no-lock", id_, timeout_s=watch.left_s)
@@ -388,11 +373,6 @@ def _files(folder: Path) -> dict[str, int]:
         if shelf.is_dir(follow_symlinks=False):
             found |= {one.name: one.stat().st_size for one in os.scandir(shelf) if _PACK.fullmatch(one.name)}
     return found
-
-
-def _facts(found: Manifest) -> dict[str, str | int]:
-    """What a witness compares."""
-    return {"files": found.files, "bytes": found.bytes, "manifest": found.digest}
 
 
 def _is_damage(errors: str) -> bool:

@@ -1,7 +1,8 @@
-"""The journal of access: who signed in, who was refused, what people asked, in one chained stream.
+"""The journal of access: who signed in, who was refused, what people asked, in one chain of chapters.
 
-War rooms write what they saw next to it; the leader moves it into the stream `access`, whose heads the agents
-of other sites keep like those of every journal. `evac run verify access` proves it.
+War rooms write what they saw next to it; the leader moves it into the chapter of the month, whose heads the
+agents of other sites keep like those of every journal, and deletes the chapters that policy does not keep
+(`evac.engine.lead.access_chapters`). `evac run verify access` proves it.
 
     seen/<moment>-<random>    a batch of records that no leader has moved yet
 """
@@ -11,20 +12,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 import orjson
 
+from evac.engine.lead import access_chapters as chapters
 from evac.model.access import AccessRecord
 from evac.model.errors import Conflict, Corrupt, Unavailable
 from evac.store.journal import Journal, head_of, records_after
 from evac.store.port import Change, Compare, Delete, Lease, Put, Store
 
-STREAM: Final = "access"
+STREAM: Final = chapters.STREAM
 SEEN: Final = "seen/"
 LOOK_S: Final = 2.0
+EXPIRE_MS: Final = 3_600_000
+"""How often chapters are looked at that policy does not keep."""
 BATCHES: Final = 20
 """Batches that are moved at a time."""
 RECORDS_MOST: Final = 200
@@ -57,17 +61,23 @@ def record_of(told: Mapping[str, Any]) -> AccessRecord:
 
 @dataclass(slots=True)
 class AccessJournal:
-    """One for a controller. `chore` is done while it leads."""
+    """One for a controller. `chore` is done while it leads. now_ms: by the wall. keep_ms: how long records
+    are kept, as policy says now; 0 for good.
+    """
 
     store: Store
+    now_ms: Callable[[], int]
+    keep_ms: Callable[[], int] = lambda: 0
     look_s: float = LOOK_S
     _guard: Lease | None = field(default=None, init=False)
     _journal: Journal | None = field(default=None, init=False)
+    _kept_ms: int = field(default=0, init=False)
 
     async def chore(self, guard: Lease) -> None:
         """One look. Whatever goes wrong, the next one begins again. Raises LeaseLost, Unavailable."""
         try:
             await self._move(guard)
+            await self._expire(guard)
         except BaseException:
             self._journal = None
             raise
@@ -75,7 +85,7 @@ class AccessJournal:
 
     async def _move(self, guard: Lease) -> None:
         for entry in await self.store.list(SEEN, limit=BATCHES):
-            if self._guard != guard or self._journal is None:
+            if self._guard != guard or self._journal is None or self._is_over(self._journal.stream):
                 await self._open(guard)
             assert self._journal is not None
             records = list(_rows(entry.value))
@@ -83,16 +93,48 @@ class AccessJournal:
             with contextlib.suppress(Conflict):  # another leader moved it
                 await self._journal.append(records, guard, (Compare(entry.key, entry.revision),), changes)
 
+    def _is_over(self, stream: str) -> bool:
+        """Whether another chapter is due; a clock that goes back begins none."""
+        return stream < chapters.stream_at(self.now_ms())
+
     async def _open(self, guard: Lease) -> None:
-        head = await head_of(self.store, STREAM)
-        if head is not None:
-            self._journal = await Journal.open(self.store, STREAM, after=head)
+        """The chapter of this month, which is begun where it is not there."""
+        stream, now_ms = await chapters.newest_of(self.store), self.now_ms()
+        head = await head_of(self.store, stream) if stream else None
+        if head is not None and not self._is_over(stream):
+            self._journal = await Journal.open(self.store, stream, after=head)
         else:
+            begun = chapters.Chapter(chapters.stream_at(now_ms), now_ms)
+            first = () if head is None else (chapters.link_record(now_ms, head),)
             try:
-                self._journal = await Journal.create(self.store, STREAM, guard)
+                self._journal = await Journal.create(
+                    self.store, begun.stream, guard, (), (begun.put(),), first
+                )
             except Conflict:
-                self._journal = await Journal.open(self.store, STREAM)
+                self._journal = await Journal.open(self.store, begun.stream)
         self._guard = guard
+
+    async def _expire(self, guard: Lease) -> None:
+        """Deletes chapters that policy does not keep: first it is recorded, then they go."""
+        now_ms = self.now_ms()
+        if now_ms - self._kept_ms < EXPIRE_MS and self._kept_ms <= now_ms:
+            return
+        found = await chapters.chapters_of(self.store)
+        for one in chapters.expired(found, now_ms, self.keep_ms()):
+            head = await head_of(self.store, one.stream)
+            if head is None:
+                continue
+            if self._guard != guard or self._journal is None:
+                await self._open(guard)
+            assert self._journal is not None
+            record = chapters.deleted_record(now_ms, head)
+            gone = replace(one, deleted=head).put()
+            await self._journal.append((record,), guard, (), (gone,))
+            found = [*found, replace(one, deleted=head)]
+        for one in found:
+            if one.deleted is not None:  # what a leader before began as well
+                await chapters.delete_segments(self.store, one.stream, guard)
+        self._kept_ms = now_ms
 
 
 def _rows(value: bytes) -> Sequence[bytes]:
@@ -112,9 +154,10 @@ def _rows(value: bytes) -> Sequence[bytes]:
 async def access_records(store: Store) -> list[AccessRecord]:
     """All records, oldest first, those too that no leader has moved yet. Raises Corrupt, Unavailable."""
     found: list[AccessRecord] = []
-    if await head_of(store, STREAM) is not None:
-        async for _, record in records_after(store, STREAM, 0, 2**53):
-            found.append(record_of(orjson.loads(record)))
+    for chapter in await chapters.chapters_of(store):
+        if chapter.deleted is None:
+            async for _, record in records_after(store, chapter.stream, 0, 2**53):
+                found.append(record_of(orjson.loads(record)))
     with contextlib.suppress(Unavailable):
         for entry in await store.list(SEEN, limit=1_000):
             found += [record_of(orjson.loads(row)) for row in _rows(entry.value)]

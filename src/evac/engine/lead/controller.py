@@ -26,6 +26,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import orjson
 
+from evac.engine.lead.challenges import Challenge
 from evac.engine.lead.generations import Generations
 from evac.engine.lead.leadership import LEADER, SIGN, Leadership
 from evac.engine.lead.verdict_answers import VerdictAnswers, VotePublisher, VoteReader
@@ -51,6 +52,7 @@ from evac.store.anchors import Anchor
 from evac.store.generation import Newer
 from evac.store.journal import Journal
 from evac.store.port import Lease, Put, Store
+from evac.store.sealed import SealedStore
 from evac.watch.verdict import SiteState, Standing, Vote, judge
 from evac.watch.witness import Probe, Witness
 
@@ -219,8 +221,10 @@ class Controller:
         self.parts = parts
         self._desk = parts.desk
         self._profile = parts.desk.policy.profile
-        self._reader = VoteReader(self._desk.store, self._desk.clock, self._profile)
-        self._publisher = VotePublisher(self._desk.store, parts.site, self._desk.owner, self._profile)
+        store, clock = self._desk.store, self._desk.clock
+        challenge = Challenge(clock.monotonic_ms) if isinstance(store, SealedStore) else None
+        self._reader = VoteReader(store, clock, self._profile, challenge)
+        self._publisher = VotePublisher(store, parts.site, self._desk.owner, self._profile, challenge)
         self._term: _Term | None = None
         self._votes_read = asyncio.Event()
         self._judged = asyncio.Event()

@@ -149,7 +149,11 @@ def digest_of(policy: RunPolicy) -> str:
 def to_data(policy: RunPolicy) -> dict[str, Any]:
     """Plain values for JSON."""
     found: dict[str, Any] = _plain(policy)
-    for name in ("rooms", "controllers"):  # as before there were such keys: digests in journals stay
+    for name in (
+        "rooms",
+        "controllers",
+        "access_log_ms",
+    ):  # as before there were such keys: digests in journals stay
         if not found[name]:
             del found[name]
     return found

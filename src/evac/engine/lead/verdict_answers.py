@@ -5,12 +5,14 @@ policy says; where a run is under way that the loss concerns, it is another plan
 
 Votes go through the store: one key a witness and target, under a lease of the witness. A vote vanishes with
 its witness. Its age is counted by the reader's own monotonic clock from the moment it saw the number change,
-because the clocks of two sites may be minutes apart.
+because the clocks of two sites may be minutes apart. In a sealed store a controller also makes sure that a
+vote is no old one that someone put back (`evac.engine.lead.challenges`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -18,6 +20,8 @@ from typing import Any, Final
 import orjson
 
 from evac.engine.clock import Clock
+from evac.engine.lead.challenges import Challenge, challenges_in
+from evac.engine.lead.challenges import key_of as challenge_key
 from evac.engine.lead.leadership import Leadership
 from evac.engine.lead.watch_journal import Notice, NoticeKind, of_verdict
 from evac.engine.plans.library import Drawer, Ready
@@ -52,7 +56,8 @@ def key_of(vote: Vote) -> str:
     return f"{PREFIX}{vote.target}/{vote.witness}"
 
 
-def encode(vote: Vote) -> bytes:
+def encode(vote: Vote, process: str = "", repeated: Sequence[str] = ()) -> bytes:
+    """process: that writes it. repeated: challenges of readers."""
     return orjson.dumps(
         {
             "opinion": vote.opinion,
@@ -61,8 +66,18 @@ def encode(vote: Vote) -> bytes:
             "at_ms": vote.at_ms,
             "number": vote.number,
             "reason": vote.reason,
+            "process": process,
+            "repeated": list(repeated),
         }
     )
+
+
+def _is_new(entry: Entry, vote: Vote, challenge: Challenge) -> bool:
+    told = orjson.loads(entry.value)
+    process, repeated = told.get("process"), told.get("repeated")
+    if type(process) is not str or not isinstance(repeated, list):
+        return False
+    return challenge.takes(entry.key, process, vote.number, repeated)
 
 
 def decode(entry: Entry) -> Vote | None:
@@ -91,11 +106,17 @@ def decode(entry: Entry) -> Vote | None:
 class VotePublisher:
     """Writes the newest vote on each target. owner: unlike that of any other process, also of the same site.
 
-    `publish` never waits: what could not be written yet is replaced by the next vote.
+    `publish` never waits: what could not be written yet is replaced by the next vote. challenge: of the
+    reader in this process; it is put into the store, and votes repeat it and those of others.
     """
 
-    def __init__(self, store: Store, site: str, owner: str, profile: WatchProfile) -> None:
+    def __init__(
+        self, store: Store, site: str, owner: str, profile: WatchProfile, challenge: Challenge | None = None
+    ) -> None:
         self._store, self._site, self._owner, self._profile = store, site, owner, profile
+        self._challenge = challenge
+        self._challenged: tuple[Lease, str] | None = None
+        self._process = secrets.token_hex(8)
         self._waiting: dict[str, Vote] = {}
         self._news = asyncio.Event()
 
@@ -133,11 +154,20 @@ class VotePublisher:
             await self._store.renew(lease)
             return
         self._news.clear()
-        votes = [self._waiting.pop(target) for target in sorted(self._waiting)[:MAX_CHANGES]]
+        votes = [self._waiting.pop(target) for target in sorted(self._waiting)[: MAX_CHANGES - 1]]
         if self._waiting:
             self._news.set()
         await self._store.renew(lease)
-        await self._store.transact((), [Put(key_of(vote), encode(vote), lease) for vote in votes])
+        repeated: Sequence[str] = ()
+        puts: list[Put] = []
+        if self._challenge is not None:
+            repeated, mine = await challenges_in(self._store), self._challenge.text
+            if self._challenged != (lease, mine):
+                puts = [Put(challenge_key(self._site, self._owner), mine.encode(), lease)]
+        puts += [Put(key_of(vote), encode(vote, self._process, repeated), lease) for vote in votes]
+        await self._store.transact((), puts)
+        if self._challenge is not None:
+            self._challenged = (lease, mine)
 
     async def _leave(self, lease: Lease | None) -> None:
         """A witness that stops takes its votes back at once, if the store still answers."""
@@ -154,11 +184,15 @@ class VoteReader:
     """All votes with the moment at which this reader saw each change.
 
     A vote that was there before the reader first looked, or that changed while the reader slept, is not
-    proven: nobody can say how old it is until it changes again.
+    proven: nobody can say how old it is until it changes again. challenge: votes that do not show that
+    they are new change nothing.
     """
 
-    def __init__(self, store: Store, clock: Clock, profile: WatchProfile) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, profile: WatchProfile, challenge: Challenge | None = None
+    ) -> None:
         self._store, self._clock, self._profile = store, clock, profile
+        self._challenge = challenge
         self._ballots: dict[str, Ballot] = {}
         self._values: dict[str, bytes] = {}
         self._read_at_ms: int | None = None
@@ -183,8 +217,10 @@ class VoteReader:
                 continue
             if known is not None and known.vote.number == vote.number:
                 found[entry.key] = known
-            else:
+            elif self._challenge is None or _is_new(entry, vote, self._challenge):
                 found[entry.key] = Ballot(vote, now_ms, proven=awake)
+            else:
+                found[entry.key] = known or Ballot(vote, now_ms, proven=False)
         self._ballots, self._read_at_ms = found, now_ms
         self._values = {entry.key: entry.value for entry in entries}
         return tuple(found.values())

@@ -37,6 +37,7 @@ from evac.engine.runs.open_runs import (
     Ending,
     InHand,
     leave,
+    made_at,
     must_be_as_made,
     must_be_lost,
     policy_digest,
@@ -155,6 +156,7 @@ class Conductor:
         actions = {digest: bound.actions}
         run = InHand(spec, wanted.ends, actions, policy, wanted.leaving, wanted.mark, approvals)
         clock = run.clock = RunClock(self._desk.clock)
+        run.made = made_at(self.guard, self._desk.clock)
         made, permit = {"run": name, "plan": digest}, permit | answered(proposed, {"run": name})
         data = {
             "scenario": spec.labels.get("scenario", ""),
@@ -164,6 +166,7 @@ class Conductor:
             "names": sorted(wanted.names),
             "approvals": approvals,
             "policy": policy_digest(policy),
+            "made": run.made,
             **({"bound": bound.digest} if bound.digest else {}),
             **({"who": wanted.who} if wanted.who else {}),
             **({"seen": [asdict(one) for one in seen]} if seen else {}),
@@ -483,7 +486,11 @@ class Conductor:
         if run.mark != "lost":
             await execution.say(Event("made_ungraceful", 0, data={"why": why}))
         after = replace(
-            run, leaving=tuple(sorted({*run.leaving, *lost})), mark="lost", ends=ends_after(run.ends, gone)
+            run,
+            leaving=tuple(sorted({*run.leaving, *lost})),
+            mark="lost",
+            ends=ends_after(run.ends, gone),
+            made=made_at(self.guard, self._desk.clock),
         )
         permit = Permit((), (Put(OPEN + name, after.opened()),))
         typed = frozenset(view.approvals.typed)
@@ -494,12 +501,13 @@ class Conductor:
             "lost": sorted(lost),
             "approvals": approvals,
             "names": names,
+            "made": after.made,
             **({"bound": bound.digest} if bound.digest else {}),
         }
         await execution.say(
             Event("plan_replaced", 0, data=data_of), permit, lambda now: now.approvals.typed == typed
         )
-        run.leaving, run.mark, run.ends = after.leaving, after.mark, after.ends
+        run.leaving, run.mark, run.ends, run.made = after.leaving, after.mark, after.ends, after.made
         return asks_of(execution.view, policy.envelope)
 
     async def _look_first(self, lost: Collection[str]) -> None:

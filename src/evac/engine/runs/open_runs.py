@@ -169,6 +169,8 @@ class InHand:
     """Since we have it in hand; no jump of the machine's."""
     execution: RunExecution | None = None
     journal: Journal | None = None
+    made: str = ""
+    """As the journal says it (`RunView.made`); requests repeat it."""
 
     @property
     def accounted(self) -> frozenset[str]:
@@ -197,9 +199,23 @@ class InHand:
                 "ends": dict(self.ends),
                 "leaving": list(self.leaving),
                 "mark": self.mark,
+                "made": self.made,
                 "policy": policies.to_data(self.policy),
             }
         )
+
+
+def made_at(guard: Lease, clock: Clock) -> str:
+    """Of a run and plan that are made now: tokens of leaders only grow, and so does time within a term."""
+    return f"{guard.token}.{clock.now_ms()}"
+
+
+def made_in(opened: bytes) -> str:
+    """What a request to an open run repeats, of the value under `open/`; empty where it does not say it."""
+    try:
+        return str(orjson.loads(opened).get("made", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def policy_digest(policy: RunPolicy) -> str:
@@ -235,6 +251,7 @@ def read_opened(name: str, value: bytes, policy: RunPolicy) -> InHand:
         tuple(told.get("leaving", ())),
         told.get("mark", "lost"),
         int(told["approvals"]),
+        made=str(told.get("made", "")),
     )
 
 

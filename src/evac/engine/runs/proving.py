@@ -32,6 +32,7 @@ from evac.model.access import Person, Proven, least, role_for
 from evac.model.canonical import canonical_json
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import Approver, RunPolicy
+from evac.run.values import bound_in
 from evac.run.view import RunView
 from evac.store.journal import read
 from evac.store.port import Put, Store
@@ -95,8 +96,10 @@ class Asked:
     run: str
     attempt: int = 0
     bound: str = ""
+    made: str = ""
+    """Of the run and its plan. Empty: of an older run, or of one that has ended."""
     marks: frozenset[str] | set[str] = frozenset()
-    """Signatures that were used in this run."""
+    """Signatures that were used in this run, and ids of requests that were taken or refused."""
     approval: Approval | None = None
     """Of a request that approves the run: what its person signs."""
 
@@ -109,7 +112,7 @@ def asked_of(view: RunView, request: Request) -> Asked:
         approval = Approval(
             run, view.plans[-1], given, request.who, request.reason, request.ticket, view.bound
         )
-    return Asked(run, view.attempts[i] if i >= 0 else 0, view.bound, view.marks, approval)
+    return Asked(run, view.attempts[i] if i >= 0 else 0, view.bound, view.made, view.marks, approval)
 
 
 async def asked_of_ended(store: Store, run: str, request: Request) -> Asked:
@@ -118,11 +121,12 @@ async def asked_of_ended(store: Store, run: str, request: Request) -> Asked:
     async for segment in read(store, run):
         for event in decode_all(segment.records):
             if event.kind == "run_created":
-                bound = str(event.data.get("bound", ""))
+                bound = bound_in(event.data)
             if event.step == request.step:
                 attempt = max(attempt, event.attempt)
             marks.add(str(dict(event.data.get("proof") or {}).get("mark", "")))
-    return Asked(run, attempt, bound, marks - {""})
+            marks.add(str(event.data.get("request", "")))
+    return Asked(run, attempt, bound, marks=marks - {""})
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,21 @@ def prove(asked: Asked, request: Request, policy: RunPolicy, known: Provers, now
     """How the person of a request was proven. Raises NotAllowed for a false proof, and where a person must be
     proven and is not.
     """
+    if request.id in asked.marks:
+        raise NotAllowed(
+            "request-repeated", "this request was answered before; someone put it back", "ask again"
+        )
+    if (
+        asked.made
+        and request.made != asked.made
+        and request.verb not in FREE
+        and (request.made or known.sealed)
+    ):
+        raise NotAllowed(
+            "request-elsewhere",
+            "this request is about another plan, or another run of this name",
+            "ask again",
+        )
     if asked.approval is not None and (policy.approvers or request.signature):
         found = _approval(asked.approval, request, policy, known, now_ms)
     elif request.signature:

@@ -81,6 +81,10 @@ class Request:
     """
     proof: Proven = field(default_factory=Proven)
     """As the war room says that took it; believed only where that room is known."""
+    made: str = ""
+    """Of the run and plan that it is about (`RunView.made`): if someone puts the request back later, it is
+    about something else.
+    """
     content: str = field(default="", compare=False)
     """A digest of everything above as it is stored, without the mark of the proof: what a room signs."""
 
@@ -127,6 +131,7 @@ def _told(request: Request) -> dict[str, Any]:
         "value": request.value,
         "glass": None if request.glass is None else request.glass.to_data(),
         "proof": request.proof.to_data(),
+        "made": request.made,
     }
 
 
@@ -164,6 +169,7 @@ def decode(key: str, value: bytes) -> Request:
             told.get("value", ""),
             GlassUse.from_data(told["glass"]) if told.get("glass") else None,
             Proven.from_data(told.get("proof") or {}),
+            told.get("made", ""),
             _digest(told),
         )
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -182,6 +188,7 @@ def _check(request: Request) -> None:
         request.ticket,
         request.limit,
         request.value,
+        request.made,
         "" if request.glass is None else request.glass.signed_for,
     )
     if not all(isinstance(text, str) and len(text) <= TEXT_MOST for text in texts):
@@ -220,6 +227,7 @@ def event_of(view: RunView, request: Request, now_ms: int, terms: RequestTerms) 
     i = view.number(request.step) if request.step else -1
     _check_state(view, request, kind, i)
     data: dict[str, Any] = {"who": request.who, "reason": request.full_reason, "proof": proof.to_data()}
+    data["request"] = request.id
     if request.glass is not None:
         data["break_glass"] = request.glass.to_data()
     if kind == "approved":

@@ -125,6 +125,13 @@ _HASH: Final = Scalar(
     {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
     quoted=True,
 )
+_FINGERPRINT: Final = Scalar(
+    "SHA-256 of a certificate, `sha256:...`",
+    _read_digest,
+    lambda value: f"sha256:{value}",
+    {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+    quoted=True,
+)
 _ARGON: Final = Scalar(
     "argon2id hash, `$argon2id$...`",
     _read_argon,
@@ -167,6 +174,13 @@ PERSON_FIELDS: Final = (
         default="",
     ),
     Field("totp", "totp", REFERENCE, "reference to the secret of an authenticator app", default=""),
+    Field(
+        "certificate",
+        "certificate",
+        _FINGERPRINT,
+        "SHA-256 of the client certificate that signs the person in; needs `tls.client_ca`",
+        default="",
+    ),
     Field("key", "key", ED25519_KEY, "public key for signed requests and break-glass", default=""),
     Field(
         "subject", "subject", text(), "`sub` of the person at the identity provider; `''`: not known there"
@@ -377,12 +391,24 @@ def _check_people(
         problems.add("nobody", "nobody may do anything", root.place, "name people, or an identity provider")
     names: dict[str, str] = {}
     subjects: dict[str, str] = {}
+    shown_by: dict[str, str] = {}
     for name, person in rules.people.items():
         place = pair[1].fields[name][0].place if pair else root.place
         if (other := names.setdefault(alike(name), name)) != name:
             problems.add("id-taken", f"{shown(name)} and {shown(other)} look the same", place, "rename one")
         if person.subject and (other := subjects.setdefault(person.subject, name)) != name:
             problems.add("id-taken", f"{shown(other)} has the same subject", place, "one person, one entry")
+        if person.certificate and (other := shown_by.setdefault(person.certificate, name)) != name:
+            problems.add(
+                "id-taken", f"{shown(other)} has the same certificate", place, "one person, one certificate"
+            )
+        if person.certificate and (rules.tls is None or not rules.tls.client_ca):
+            problems.add(
+                "certificate-unseen",
+                f"nobody asks {shown(name)} for a certificate",
+                place,
+                "name the authority that signed it: tls: {client_ca: FILE}",
+            )
         if person.subject is None and rules.provider is not None:
             problems.add(
                 "subject-missing",

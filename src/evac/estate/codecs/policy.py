@@ -44,6 +44,7 @@ _COUNT: Final = measure(q.COUNT)
 _SITES: Final = Listed(reference("site"))
 _STORES: Final = Listed(reference("store"))
 _KEY_BYTES: Final = 32
+ACCESS_LOG_LEAST_MS: Final = 31 * 86_400_000
 
 
 def _read_key(raw: str) -> str:
@@ -226,6 +227,13 @@ FIELDS: Final = (
         default={},
     ),
     Field(
+        "access_log",
+        "access_log_ms",
+        _DURATION,
+        "how long who did what at war rooms is kept, at least 31 d; then whole months are deleted",
+        default=0,
+    ),
+    Field(
         "envelope",
         "envelope",
         _ENVELOPE,
@@ -318,6 +326,10 @@ def _check_sense(policy: rp.RunPolicy, root: Node, problems: Problems) -> None:
     shares = policy.pace.shares
     if not shares or list(shares) != sorted(set(shares)) or shares[-1] != 1_000:
         problems.add("out-of-range", "shares grow and end at 100 %", root.place, "write [10 %, 50 %, 100 %]")
+    if 0 < policy.access_log_ms < ACCESS_LOG_LEAST_MS:
+        problems.add(
+            "out-of-range", "the log of access is kept for 31 days or more", root.place, "access_log: 400 d"
+        )
     if policy.approvers and policy.approvals > len(policy.approvers):
         message = f"{policy.approvals} approvals are needed, but {len(policy.approvers)} persons may approve"
         problems.add("out-of-range", message, root.place, "name more approvers, or ask for fewer")

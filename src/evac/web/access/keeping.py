@@ -375,7 +375,7 @@ class SessionKeep:
             idle = max(0, wall - int(told["seen_ms"]))
             if left <= 0 or idle >= self._rules().idle_ms or told["role"] not in ROLES:
                 return None
-            if told["proof"] not in ("password", "oidc"):
+            if told["proof"] not in ("password", "oidc", "certificate"):
                 return None
             return Session(
                 str(told["name"]),

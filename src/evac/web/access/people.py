@@ -48,7 +48,7 @@ from evac.web.access.passwords import (
     fits,
     print_of,
 )
-from evac.web.access.port import Actor, Proof, TooMany, Unauthenticated
+from evac.web.access.port import CERTIFICATE, Actor, Proof, TooMany, Unauthenticated
 from evac.web.access.recording import Recording
 
 if TYPE_CHECKING:
@@ -175,6 +175,8 @@ class People:
             raise
         touch = not _by_itself(connection)
         found = self.book.find(value, self.rules.sessions, touch=touch)
+        if found is not None and found.proof == "certificate" and not self._shows_own(connection, found.name):
+            return None
         if found is not None and found.proof == "password" and found.name not in self._prints:
             await self._look_at_password(found.name)
         actor = None if found is None else self._actor_in(found)
@@ -189,6 +191,29 @@ class People:
             return await self._stands(value, address_of(connection))
 
         return replace(actor, csrf=found.csrf, alive=alive)
+
+    def of_certificate(self, connection: HTTPConnection) -> Person | None:
+        """The person whose certificate the client of this connection has the key of."""
+        digest = certificate_of(connection)
+        found = (one for one in self.rules.people.values() if digest and one.certificate == digest)
+        return next(found, None)
+
+    def by_certificate(self, connection: HTTPConnection, address: str) -> Person:
+        """Raises Unauthenticated for a certificate that is no person's."""
+        person = self.of_certificate(connection)
+        if person is None:
+            self.seen.refused("sign-in-refused", address, "certificate-unknown", "", "certificate")
+            raise Unauthenticated(
+                "your certificate is none of a person here",
+                "list its SHA-256 as certificate of the person in the access file",
+                "certificate-unknown",
+            )
+        return person
+
+    def _shows_own(self, connection: HTTPConnection, name: str) -> bool:
+        """Whether the login of a certificate comes with it: the cookie alone is of no use to a thief."""
+        person = self.of_certificate(connection)
+        return person is not None and person.name == name
 
     async def _stands(self, value: str, address: str) -> bool:
         """For answers that go on: it may have been ended here, or in another room."""
@@ -230,6 +255,8 @@ class People:
             return None
         if proof == "break-glass":
             return person.key
+        if proof == "certificate":
+            return person.certificate
         return (person.password, person.password_hash, person.totp, self._prints.get(name, ((), ""))[1])
 
     def _alive(self, stands: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
@@ -488,6 +515,11 @@ def _stamp(path: Path | None) -> tuple[int, ...]:
 
 def _words(rate: Rate) -> str:
     return f"{rate.count:,} times in {rate.window_ms / 1_000:g} s"
+
+
+def certificate_of(connection: HTTPConnection) -> str:
+    """SHA-256 of the certificate that the client showed in the handshake; empty for none."""
+    return str(connection.scope.get("state", {}).get(CERTIFICATE, ""))
 
 
 def address_of(connection: HTTPConnection) -> str:

@@ -36,10 +36,13 @@ OPEN_PATHS: Final = frozenset(
         f"{SIGN_IN}/oidc/back",
         f"{SIGN_IN}/oidc/logout",
         f"{SIGN_IN}/break-glass",
+        f"{SIGN_IN}/certificate",
     }
 )
 """What anybody may ask: whoever restarts a process has no login, and the sign-in page has a style."""
 
+CERTIFICATE: Final = "evac_certificate"
+"""Of the state of a request: SHA-256 of the certificate that the client showed."""
 CSRF_HEADER: Final = "x-csrf-token"
 CSRF_FIELD: Final = "csrf"
 
@@ -64,7 +67,7 @@ class TooMany(EvacError):
         super().__init__(code, message, f"try again in {self.wait_s} s")
 
 
-Proof = Literal["machine", "token", "password", "oidc", "break-glass"]
+Proof = Literal["machine", "token", "password", "oidc", "certificate", "break-glass"]
 """What somebody showed. machine: nothing; only this machine can ask."""
 
 

@@ -104,6 +104,19 @@ def routers(people: People) -> Sequence[APIRouter]:
         value = await people.sign_in(actor.name, "viewer", "break-glass", address, most_ms=left_ms, text=text)
         return await signed_in(people, request, value, where_to(grant))
 
+    @router.post(f"{SIGN_IN}/certificate")
+    async def certificate(request: Request) -> Response:
+        fields = fields_of(await request.body(), FIELDS_MOST)
+        where, address = path_within(fields.get("next", "")), address_of(request)
+        try:
+            check_form(people, request, fields)
+            person = people.by_certificate(request, address)
+        except (Unauthenticated, NotAllowed) as error:
+            return page(people, where, error)
+        shown = ProofShown("", people.clock.now_ms())
+        value = await people.sign_in(person.name, person.role, "certificate", address, shown=shown)
+        return await signed_in(people, request, value, where)
+
     @router.post("/sign-out")
     async def sign_out(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
         await people.sign_out(request.cookies.get(people.cookie))
@@ -133,6 +146,7 @@ def page(
         problem="" if error is None else sentence(error),
         passwords=any(person.signs_in for person in people.rules.people.values()),
         codes=any(person.totp for person in people.rules.people.values()),
+        certificates=any(person.certificate for person in people.rules.people.values()),
         keys=any(person.key for person in people.rules.people.values()),
         provider="" if provider is None else provider.issuer,
     )

@@ -54,6 +54,7 @@ class Head(BaseModel):
     segment: Amount
     records: Amount
     hash: Annotated[str, Field(max_length=128)]
+    stream: Annotated[str, Field(max_length=200, description="A chapter of the journal; empty: itself.")] = ""
 
 
 class HeadsKept(BaseModel):
@@ -79,7 +80,7 @@ Stream = Literal["access", "backups", "notices", "plans", "watch"]
 @proofs_router.post("/journals/{stream}/proof", responses=answers(cases.Proof, 400, 413, 422, 503))
 async def proof_of_journal(request: Request, stream: Stream, body: HeadsKept) -> Response:
     """The same of a journal that is no run's: what was watched, notices, plans, access, backups."""
-    heads = [Anchor(stream, head.segment, head.records, head.hash) for head in body.heads]
+    heads = [Anchor(head.stream or stream, head.segment, head.records, head.hash) for head in body.heads]
     incidents = room_of(request).office.incidents
     found = await incidents.reading(lambda store: asyncio.run(cases.verify(store, stream, heads)))
     return Response(dump(asdict(found)), 200, {"cache-control": "no-store"}, JSON)

@@ -1,0 +1,71 @@
+"""Whether a vote is new, where someone may have copied old ones and puts them back into the store.
+
+The seal of the store keeps others from writing a vote, but not from writing one again. So each reader puts a
+random text into the store, its challenge, and replaces it every ten minutes; witnesses repeat the challenges
+of all readers in each vote. A vote is new to a reader if it repeats the reader's present or last challenge,
+and if its number is above all that this reader has seen of the same witness process. No clock of another
+machine is believed.
+
+    challenge/<site>/<owner>    of the reader in that process, under the lease of its witness
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Collection
+from typing import Final
+
+from evac.store.port import Store
+
+PREFIX: Final = "challenge/"
+CHANGE_MS: Final = 600_000
+LONGEST: Final = 64
+READERS_MOST: Final = 200
+_KEPT: Final = 2
+"""Changes of the challenge after which no vote of a replaced witness process repeats a valid one."""
+
+
+def key_of(site: str, owner: str) -> str:
+    return f"{PREFIX}{site}/{owner}"
+
+
+async def challenges_in(store: Store) -> list[str]:
+    """Those of all readers, for a vote to repeat. Raises Unavailable."""
+    entries = await store.list(PREFIX, limit=READERS_MOST)
+    return [entry.value.decode("ascii", "replace") for entry in entries if len(entry.value) <= LONGEST]
+
+
+class Challenge:
+    """Of one reader. monotonic_ms: of its own clock."""
+
+    def __init__(self, monotonic_ms: Callable[[], int]) -> None:
+        self._monotonic_ms = monotonic_ms
+        self._text, self._last = secrets.token_hex(16), ""
+        self._since_ms, self._changes = monotonic_ms(), 0
+        self._now: dict[str, tuple[str, int]] = {}
+        """Key of a vote -> the witness process that writes it, and the highest number seen of it."""
+        self._replaced: dict[tuple[str, str], int] = {}
+        """(key, witness process that wrote it before) -> the change of the challenge at which it ended."""
+
+    @property
+    def text(self) -> str:
+        """What belongs in the store now."""
+        if self._monotonic_ms() - self._since_ms >= CHANGE_MS:
+            self._text, self._last = secrets.token_hex(16), self._text
+            self._since_ms, self._changes = self._monotonic_ms(), self._changes + 1
+            self._replaced = {one: at for one, at in self._replaced.items() if self._changes - at <= _KEPT}
+        return self._text
+
+    def takes(self, key: str, process: str, number: int, repeated: Collection[str]) -> bool:
+        """Whether this is a new vote; what is taken once is not new again."""
+        if self._text not in repeated and (not self._last or self._last not in repeated):
+            return False
+        if (key, process) in self._replaced:
+            return False
+        before, highest = self._now.get(key, (process, -1))
+        if before == process and number <= highest:
+            return False
+        if before != process:
+            self._replaced[key, before] = self._changes
+        self._now[key] = (process, number)
+        return True

@@ -1,0 +1,202 @@
+"""Someone who writes every key of a sealed store without its key, and has copies of what was there before.
+
+The worst they can do with a copy: make a question that was answered before be asked again. An old vote makes
+no site lost, and an answer of a person counts once, for the run and the plan that it was given for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evac.app import runs
+from evac.engine.clock import SystemClock
+from evac.engine.lead.challenges import CHANGE_MS, Challenge
+from evac.engine.lead.verdict_answers import PREFIX, VotePublisher, VoteReader
+from evac.engine.runs import requests
+from evac.engine.runs.proving import Asked, Provers, prove
+from evac.model.errors import NotAllowed
+from evac.model.run_policy import PROFILES, RunPolicy
+from evac.store.memory import MemoryStore
+from evac.store.opening import open_store
+from evac.store.port import Delete, Entry, Lease, Put
+from evac.store.sealed import SealedStore, seal_of
+from evac.watch.verdict import Vote, judge
+from tests.unit.app.test_store_writer import PATIENCE_S, House
+
+SEAL = "env:EVAC_RED_SEAL"
+SITES = ("anyang", "ansan", "pangyo")
+DOWN = (("data", "down"), ("user", "down"))
+PROFILE = PROFILES["cautious"]
+
+
+@pytest.fixture(autouse=True)
+def seal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVAC_RED_SEAL", "s" * 32)
+
+
+class Clock:
+    at_ms = 0
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+    def monotonic_ms(self) -> int:
+        return self.at_ms
+
+
+def vote(witness: str, number: int, evidence: tuple[tuple[str, str], ...] = DOWN) -> Vote:
+    return Vote(witness, "pangyo", evidence[0][1], evidence, 0, 0, number)  # type: ignore[arg-type]
+
+
+class Publisher(VotePublisher):
+    """Writes when it is told to."""
+
+    _lease: Lease | None = None
+
+    async def write(self, one: Vote) -> None:
+        self._lease = self._lease or await self._acquire()
+        self.publish(one)
+        await self._write(self._lease)
+
+
+def test_votes_of_an_earlier_outage_make_no_site_lost() -> None:
+    """Two witnesses saw pangyo burn; its votes of that day are put back again and again, newest last."""
+
+    async def story() -> None:
+        raw, clock = MemoryStore(), Clock()
+        store = SealedStore(raw, seal_of(SEAL))
+        reading = Challenge(clock.monotonic_ms)
+        reader = VoteReader(store, clock, PROFILE, reading)
+        own = Publisher(store, "pangyo", "p", PROFILE, reading)
+        others = {
+            site: Publisher(store, site, site, PROFILE, Challenge(clock.monotonic_ms))
+            for site in ("anyang", "ansan")
+        }
+        copies: list[list[Entry]] = []
+        for number in range(4):
+            await own.write(Vote("pangyo", "anyang", "up", (("user", "up"),), 0, 0, number))
+            for site, publisher in others.items():
+                await publisher.write(vote(site, number))
+            copies.append([one for one in await raw.list(PREFIX) if "/pangyo/" in one.key])
+
+        async def judged(reader: VoteReader, again: bool) -> set[str]:
+            """States of pangyo over two minutes; with votes that are put back every second."""
+            standings, states = {}, set()  # type: ignore[var-annotated]
+            for second in range(120):
+                clock.at_ms += 1_000
+                if again:
+                    copy = copies[second % len(copies)]
+                    await raw.transact([], [Put(one.key, one.value) for one in copy])
+                standings = judge(await reader.refresh(), SITES, standings, PROFILE, clock.at_ms, "anyang")
+                states.add(standings["pangyo"].verdict.state)
+            return states
+
+        fooled = VoteReader(store, clock, PROFILE)
+        assert "lost" in await judged(fooled, again=True), "the attack works where nobody is challenged"
+        assert "lost" not in await judged(reader, again=True), "of a reader that saw them already"
+        fresh = VoteReader(store, clock, PROFILE, Challenge(clock.monotonic_ms))
+        assert "lost" not in await judged(fresh, again=True), "of one that was started since"
+
+    asyncio.run(story())
+
+
+def test_a_vote_is_new_once_and_a_process_that_was_replaced_does_not_come_back() -> None:
+    clock = Clock()
+    one = Challenge(clock.monotonic_ms)
+    first = one.text
+    assert not one.takes("k", "a", 1, ["another"])
+    assert not one.takes("k", "a", 1, [""])
+    assert one.takes("k", "a", 1, ["another", first])
+    assert not one.takes("k", "a", 1, [first])
+    assert one.takes("k", "b", 0, [first]), "a witness that was started again counts from where it likes"
+    assert not one.takes("k", "a", 9, [first])
+    clock.at_ms += CHANGE_MS
+    assert one.text != first
+    assert one.takes("k", "b", 2, [first]), "whoever has not read the new one yet"
+    clock.at_ms += CHANGE_MS
+    assert one.text
+    assert not one.takes("k", "b", 3, [first])
+    clock.at_ms += CHANGE_MS
+    assert one.takes("k", "a", 10, [one.text]), "after so long it is no copy"
+
+
+def test_witnesses_and_readers_find_each_other() -> None:
+    async def story() -> None:
+        clock, store = Clock(), SealedStore(MemoryStore(), seal_of(SEAL))
+        mine = Challenge(clock.monotonic_ms)
+        reader = VoteReader(store, clock, PROFILE, mine)
+        await reader.refresh()
+        for site in ("anyang", "pangyo"):
+            publisher = Publisher(
+                store, site, site, PROFILE, mine if site == "pangyo" else Challenge(clock.monotonic_ms)
+            )
+            await publisher.write(replace(vote(site, 1), target="ansan"))
+        found = {one.vote.witness: one.proven for one in await reader.refresh()}
+        assert found == {"anyang": False, "pangyo": False}, "nobody knew the reader yet"
+        await publisher.write(replace(vote("pangyo", 2), target="ansan"))
+        found = {one.vote.witness: one.proven for one in await reader.refresh()}
+        assert found == {"anyang": False, "pangyo": True}
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("verb", ["approve", "resume", "skip", "attest", "cancel"])
+def test_a_request_is_answered_once_and_for_the_plan_that_it_was_made_for(verb: str) -> None:
+    made = requests.Request("1", verb, "kim", "why", "a", made="7.1")  # type: ignore[arg-type]
+    known = Provers(sealed=True)
+    prove(Asked("r", made="7.1"), made, RunPolicy(), known, 0)
+    for asked, request, code in (
+        (Asked("r", made="7.1", marks={"1"}), made, "request-repeated"),
+        (Asked("r", made="7.2"), made, "request-elsewhere"),
+        (Asked("r", made="7.1"), replace(made, made=""), "request-elsewhere"),
+    ):
+        with pytest.raises(NotAllowed) as caught:
+            prove(asked, request, RunPolicy(), known, 0)
+        assert caught.value.code == code
+
+
+def test_a_run_that_is_made_again_from_copies_has_no_approval(tmp_path: Path) -> None:
+    """All that is left of the run is deleted; its proposal and its approval are put back."""
+    house = House(tmp_path)
+    raw_url, house.url = house.url, f"{house.url}?seal={SEAL}"
+    waits = frozenset({"awaiting_approval"})
+
+    async def story() -> None:
+        store, raw = open_store(house.url), open_store(raw_url)
+        now_ms = SystemClock().now_ms()
+        proposal = runs.proposal_of(house.data, "fire", "test", ("west",), "kim")
+        async with house.leading() as led:
+            await house.proposed(led)
+            await house.until(led, waits)
+        request = requests.Request(runs.new_id(now_ms), "approve", "lee", "test", at_ms=now_ms)
+        await runs.ask(store, house.run, request)
+        (copied,) = await raw.list(f"request/{house.run}/")
+        async with house.leading() as led:
+            await house.until(led, frozenset({"running"}))
+        for entry in await raw.list(""):
+            if not entry.key.startswith("plan/"):
+                await raw.transact([], [Delete(entry.key)])
+        key, value = runs.proposal_entry("again", house.digest, proposal)
+        await store.transact((), (Put(key, value),))
+        async with house.leading() as led:
+            async with asyncio.timeout(PATIENCE_S):
+                while await raw.get(f"open/{house.run}") is None:
+                    assert await raw.get("answer/again") is None
+                    await asyncio.sleep(0.1)
+            await raw.transact([], [Put(copied.key, copied.value)])
+            async with asyncio.timeout(PATIENCE_S):
+                while await raw.get(copied.key) is not None:
+                    await asyncio.sleep(0.1)
+            view = await house.until(led, waits)
+            assert view.approvals.counted == 0
+            events = await runs.events_of(led, house.run)
+            (refused,) = [one for one in events if one.kind == "request_refused"]
+            assert "another plan, or another run of this name" in refused.data["why"]
+        for one in (store, raw):
+            await one.close()
+
+    asyncio.run(story())

@@ -1,0 +1,202 @@
+"""The log of access by months: what is kept, what is deleted, and that the chain says it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from evac.app import runs
+from evac.app.access_log import archive, check_archive
+from evac.engine.lead import access_chapters as chapters
+from evac.engine.lead.access_journal import AccessJournal, access_records, batch_of
+from evac.model.access import AccessRecord
+from evac.model.errors import InvalidInput
+from evac.store.anchors import Anchor
+from evac.store.journal import head_of
+from evac.store.memory import MemoryStore
+from evac.store.port import Delete, Lease, Put
+
+DAY_MS = 86_400_000
+BEGIN_MS = int(datetime(2026, 1, 15, tzinfo=UTC).timestamp() * 1_000)
+
+
+class World:
+    """Half a year of a log, a record a day, kept for so many days."""
+
+    def __init__(self, days: int = 180, keep_days: int = 0) -> None:
+        self.store, self.now_ms, self.keep_days = MemoryStore(), BEGIN_MS, keep_days
+        self.journal = AccessJournal(self.store, lambda: self.now_ms, lambda: self.keep_days * DAY_MS, 0)
+        self.heads: list[Anchor] = []
+        self.days = days
+
+    async def live(self) -> World:
+        guard = await self.store.acquire("leader", "here", 10**12)
+        for day in range(self.days):
+            await self.day(guard, day)
+        return self
+
+    async def day(self, guard: Lease, day: int) -> None:
+        one = AccessRecord(self.now_ms, "sign-in", f"kim-{day}")
+        await self.store.transact((), (batch_of([one], self.now_ms),))
+        await self.journal.chore(guard)
+        head = await head_of(self.store, await chapters.newest_of(self.store))
+        assert head is not None
+        self.heads.append(head)
+        self.now_ms += DAY_MS
+
+    async def problems(self, heads: list[Anchor] | None = None) -> list[str]:
+        return (await chapters.verify_chapters(self.store, heads or []))[1]
+
+    async def there(self) -> list[str]:
+        found = await chapters.chapters_of(self.store)
+        return [one.stream for one in found if one.deleted is None]
+
+
+def played(story: Callable[[World], Awaitable[None]], **more: int) -> None:
+    async def run() -> None:
+        await story(await World(**more).live())
+
+    asyncio.run(run())
+
+
+def test_each_month_is_a_chapter_that_names_the_one_before() -> None:
+    async def story(world: World) -> None:
+        assert await world.there() == [f"access-2026-{month:02d}" for month in range(1, 8)]
+        assert await world.problems(world.heads) == []
+        who = [one.who for one in await access_records(world.store) if one.kind == "sign-in"]
+        assert who == [f"kim-{day}" for day in range(180)]
+
+    played(story)
+
+
+def test_what_policy_does_not_keep_is_deleted_and_the_chain_says_so() -> None:
+    async def story(world: World) -> None:
+        assert await world.there() == ["access-2026-05", "access-2026-06", "access-2026-07"]
+        assert await world.store.list("journal/access-2026-04/") == []
+        there = set(await world.there())
+        assert await world.problems([one for one in world.heads if one.stream in there]) == []
+        found = await access_records(world.store)
+        oldest = min(one.at_ms for one in found)
+        assert 60 * DAY_MS <= world.now_ms - oldest <= 92 * DAY_MS + DAY_MS
+        deleted = [one.what for one in found if one.kind == "log-deleted"]
+        named = [words.split(":")[0] for words in deleted]
+        assert named == [f"deleted access-2026-0{month}" for month in (2, 3, 4)], (
+            "the record of January is gone, too"
+        )
+
+    played(story, keep_days=60)
+
+
+def test_deletions_of_months_that_are_still_told_stay_in_the_log() -> None:
+    async def story(world: World) -> None:
+        world.keep_days = 40
+        world.journal._kept_ms = 0
+        guard = world.journal._guard
+        assert guard is not None
+        await world.day(guard, 180)
+        words = [one.what for one in await access_records(world.store) if one.kind == "log-deleted"]
+        assert len(words) == 5
+        assert await world.there() == ["access-2026-06", "access-2026-07"]
+        assert await world.problems() == []
+
+    played(story)
+
+
+@pytest.mark.parametrize("gone", ["first", "middle", "last", "segment", "index"])
+def test_what_anyone_else_deletes_shows(gone: str) -> None:
+    async def story(world: World) -> None:
+        assert await world.problems(world.heads) == []
+        there = await world.there()
+        stream = {"first": there[0], "last": there[-1]}.get(gone, there[3])
+        doomed = [one.key for one in await world.store.list(f"journal/{stream}/")]
+        if gone == "segment":
+            doomed = doomed[2:3]
+        if gone != "segment":
+            doomed.append(f"access-log/{stream}")
+        if gone == "index":
+            doomed = doomed[-1:]
+        for key in doomed:
+            await world.store.transact((), (Delete(key),))
+        found = await world.problems(world.heads)
+        assert found
+        assert all(stream in one for one in found)
+
+    played(story)
+
+
+def test_a_month_that_was_written_again_shows() -> None:
+    async def story(world: World) -> None:
+        other = await World(days=180).live()
+        stream = "access-2026-03"
+        for entry in await other.store.list(f"journal/{stream}/"):
+            value = entry.value.replace(b"kim-", b"sam-")
+            await world.store.transact((), (Put(entry.key, value),))
+        assert any(f"{stream} does not end where" in one for one in await world.problems())
+
+    played(story)
+
+
+def test_a_store_with_one_journal_goes_on_in_chapters() -> None:
+    async def run() -> None:
+        from evac.store.journal import Journal
+
+        world = World(days=3)
+        guard = await world.store.acquire("leader", "here", 10**12)
+        old = b'{"at_ms": 1, "kind": "sign-in", "who": "old"}'
+        await Journal.create(world.store, "access", guard, records=(old,))
+        for day in range(3):
+            await world.day(guard, day)
+        assert await world.there() == ["access", "access-2026-01"]
+        assert await world.problems() == []
+        proof = await runs.verify(world.store, "access", [])
+        assert (proof.records, proof.problems) == (5, ())
+        assert proof.chapters[:2] == ("access", "access-2026-01")
+        assert (await access_records(world.store))[0].who == "old"
+
+    asyncio.run(run())
+
+
+def test_an_archive_grows_outlives_the_store_and_proves_itself(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        guard = world.journal._guard
+        assert guard is not None
+        folder = tmp_path / "log"
+        first = await archive(world.store, folder)
+        assert [one.problems for one in first] == [()] * 7
+        world.keep_days = 40
+        world.journal._kept_ms = 0
+        for day in range(180, 220):
+            await world.day(guard, day)
+        again = await archive(world.store, folder)
+        assert len(again) == 8
+        assert not any(one.problems for one in again)
+        assert all(path.stat().st_mode & 0o777 == 0o600 for path in folder.iterdir())
+
+        march = folder / "access-2026-03.jsonl"
+        honest = march.read_bytes()
+        for changed, words in (
+            (honest.replace(b"kim-60", b"sam-60"), "does not"),
+            (b"".join(honest.splitlines(keepends=True)[:-1]), "does not end where"),
+            (honest[: len(honest) // 2], "unreadable"),
+        ):
+            march.write_bytes(changed)
+            assert words in " ".join(word for one in check_archive(folder) for word in one.problems)
+        march.unlink()
+        assert "missing: the file of access-2026-03" in check_archive(folder)[2].problems[0]
+        august = folder / "access-2026-08.jsonl"
+        august.write_bytes(august.read_bytes().replace(b"kim-", b"sam-"))
+        with pytest.raises(InvalidInput, match="is not the beginning of"):
+            await archive(world.store, folder)
+
+    played(story)
+
+
+def test_months_are_named_by_the_calendar() -> None:
+    assert chapters.stream_at(BEGIN_MS) == "access-2026-01"
+    assert chapters.streams_since("access-2025-11", BEGIN_MS) == ["access-2025-12", "access-2026-01"]
+    assert chapters.streams_since("access-2026-01", BEGIN_MS) == []
+    assert len(chapters.streams_since("", BEGIN_MS)) == chapters.MONTHS_ASKED
