@@ -350,6 +350,9 @@ class BackupDriver(ABC):
                     await asyncio.to_thread(shutil.rmtree, at.partial)
                 raise
             facts: dict[str, str | int] = {**filled.facts, **({"started_over": 1} if again else {})}
+            facts["as_of"] = filled.reached_at or found.taken_at
+            if until is not None and found.consistent_at is not None:
+                facts["as_of"] = until  # however long before it the newest write was
             done = replace(
                 began,
                 copy=found.id,
