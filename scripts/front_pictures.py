@@ -67,7 +67,7 @@ class Recording:
 
 
 def demonstrate(port: int, picture: Path) -> Recording:
-    """Play the demo, approve its last step, and take the picture while that step waits."""
+    """Play the demo: approve, publish, resolve. The picture is taken while the step waits."""
     server = f"http://127.0.0.1:{port}"
     recording = Recording()
     recording.add("$ evac serve --demo", "typed")
@@ -95,7 +95,13 @@ def demonstrate(port: int, picture: Path) -> Recording:
                 )
                 recording.add("")
             if "the run has ended" in line:
-                recording.run(["incident", "show", "pangyo-fire"], server, 30)
+                text = "All services but Mail work again."
+                update = ["incident", "note", "pangyo-fire", text, "--kind", "update"]
+                recording.run([*update, "--value", "monitoring", "--due", "30m"], server, 4)
+                done = ["--reason", "only Mail is left", "--confirm", "pangyo-fire"]
+                recording.run(["incident", "resolve", "pangyo-fire", *done], server, 8)
+                recording.add("")
+            if "to begin with your own estate" in line:
                 return recording
     finally:
         demo.terminate()

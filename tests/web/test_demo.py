@@ -85,6 +85,7 @@ def looked_at(client: httpx2.Client) -> None:
     for path in ("/now", "/plans", "/what-if", f"/runs/{run}", "/incidents", "/incidents/pangyo-fire"):
         text = client.get(path).text
         assert "This is a demonstration" in text, path
+        assert "Step 2 of 5." in text, path
         assert ' style="' not in text
     assert "promote:sessions" in client.get(f"/runs/{run}").text
     assert "<rect" in client.get(f"/runs/{run}").text
@@ -100,7 +101,17 @@ def looked_at(client: httpx2.Client) -> None:
     )
     assert "taxi" not in client.get("/v1/incidents/pangyo-fire").json()["incident"]["still_down"]
     assert "No case yet. Resolve an incident" in client.get("/credits").text
+    assert "Step 3 of 5." in client.get("/now").text
+    assert client.get("/v1/status").json()["incidents"] == []
+    form = client.get("/incidents/pangyo-fire/write?kind=update").text
+    key = re.findall(r'name="key" value="(\w+)"', form)[0]
+    update = {"kind": "update", "as": "update", "text": "All but Mail works again.", "phase": "monitoring"}
+    client.post("/incidents/pangyo-fire/write", data=update | {"key": key, "who": "kim", "due": "30"})
+    assert client.get("/v1/status").json()["state"] == "major outage"
+    until(lambda: "Step 4 of 5." in client.get("/now").text, "the next step is to resolve it")
     credited(client)
+    until(lambda: "Step 5 of 5." in client.get("/now").text, "the last step")
+    assert "<code>evac init .</code>" in client.get("/now").text
 
 
 def credited(client: httpx2.Client) -> None:

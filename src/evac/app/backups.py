@@ -60,9 +60,9 @@ def _data_of(estate: Estate, service: str) -> list[str]:
                 continue
             if need.kind == "store":
                 families.add(need.target)
-            elif need.target not in reached:
-                reached.add(need.target)
-                work.append(need.target)
+            else:
+                work += [name for name in need.targets if name not in reached]
+                reached.update(need.targets)
     stores = [store.id for store in estate.stores if store.family in families]
     return stores + [data.id for data in estate.data_sets if reached & {*data.used_by}]
 

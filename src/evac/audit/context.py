@@ -396,9 +396,14 @@ Edges = tuple[tuple[int, ...], ...]
 """Services that each service needs, by number."""
 
 
-def chain_to(context: Context, service: int, goal: Callable[[int], bool]) -> tuple[int, ...]:
-    """Shortest path of hard dependencies from a service to one that meets a goal; empty without one."""
+def chain_to(
+    context: Context, service: int, goal: Callable[[int], bool], number: int | None = None
+) -> tuple[int, ...]:
+    """Shortest path of hard dependencies from a service to one that meets a goal; empty without one. number:
+    of a loss, where only what is down is on the way, alternatives that all are included.
+    """
     graph = context.impacts.graph
+    down = None if number is None else context.impacts.down[number]
     before: dict[int, int] = {service: -1}
     work = deque([service])
     while work:
@@ -408,7 +413,7 @@ def chain_to(context: Context, service: int, goal: Callable[[int], bool]) -> tup
             while before[path[-1]] >= 0:
                 path.append(before[path[-1]])
             return tuple(reversed(path))
-        for other in graph.hard[node]:
+        for other in graph.hard[node] if down is None else graph.lacking(node, down):
             if other not in before:
                 before[other] = node
                 work.append(other)
@@ -418,7 +423,7 @@ def chain_to(context: Context, service: int, goal: Callable[[int], bool]) -> tup
 def why_down(context: Context, service: int, number: int) -> Chain:
     """From a service to what the loss takes."""
     direct = context.impacts.direct[number]
-    path = chain_to(context, service, lambda node: bool(direct[node]))
+    path = chain_to(context, service, lambda node: bool(direct[node]), number)
     return Chain(_ids(context, path), _why_hit(context, path[-1], number) if path else None)
 
 
@@ -472,7 +477,7 @@ def why_degraded(context: Context, service: int, number: int) -> Chain:
 
 def why_lost(context: Context, service: int, number: int) -> Chain:
     """From a service that never comes back to the first that cannot by itself."""
-    path = chain_to(context, service, lambda node: _stuck(context, node, number) is not None)
+    path = chain_to(context, service, lambda node: _stuck(context, node, number) is not None, number)
     if not path:
         return why_down(context, service, number)
     return Chain(_ids(context, path), _stuck(context, path[-1], number))

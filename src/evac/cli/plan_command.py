@@ -32,7 +32,6 @@ from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
 from evac.model.errors import InvalidInput, StalePlan, UnsafePlan
 from evac.model.estate import Estate
-from evac.model.scenario import Policy
 from evac.model.situation import Situation
 from evac.planning.simulation.simulate import parse_faults
 from evac.planning.simulation.simulate import simulate as play
@@ -89,7 +88,7 @@ def simulate(
     if wrong:
         words = f"the plan does not hold: {wrong[0].rule} {wrong[0].subject}: {wrong[0].message}"
         raise UnsafePlan("plan-wrong", words, f"see them all: evac verify {plan} {estate}")
-    instance = derive(loaded, made.scenario, Policy(made.waivers, made.tier_weights), made.tick_ms)
+    instance = derive(loaded, made.scenario, made.policy, made.tick_ms)
     with (
         progress("simulating", quiet) as told,
         kernels(simulation_s(len(made.steps), trials), reporter(told, quiet)),

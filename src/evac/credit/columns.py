@@ -63,6 +63,7 @@ LINES: Final = pl.Schema(
 """Columns of the ledger: what a line is, and what its explanation and its hand-over need."""
 
 KEY: Final = ("account", "service", "cycle")
+_ROW: Final = "row"
 _PLACE: Final = ("service", "site", "cycle")
 _INT64_MOST: Final = 2**63 - 1
 
@@ -82,22 +83,26 @@ def ledger(rules: RuleSet, windows: Sequence[Window], rows: pl.DataFrame) -> pl.
     """All lines of some rows, in the order of the rules and then of the rows. Raises InvalidInput for a cycle
     that is none, and polars' OverflowError for an amount beyond 64 bits.
     """
+    rows = rows.with_row_index(_ROW)
     places = rows.select(_PLACE).unique().rows()
     cycles = {name: cycle_of(name, rules.zone) for name in {place[2] for place in places}}
     parts = []
+    paid_for: list[set[str]] = []
     for number, rule in enumerate(rules.rules):
         facts = list(_facts(rule, rules.zone, windows, places, cycles))
         if facts:
             hit = _hit(rule, rows, places, facts)
             parts.append(_lines(rule, hit).with_columns(pl.lit(number).alias("number")))
+            paid_for.append({fact[0] for fact in facts})
     if not parts:
         return pl.DataFrame(schema=LINES)
     found = pl.concat(parts)
-    if rules.overlap == "max" and len(parts) > 1:
-        money, key = pl.col("kind").is_in(list(MONEY)), (*KEY, pl.col("kind").is_in(list(MONEY)))
-        found = found.filter(~money | (pl.col("amount") == pl.col("amount").max().over(key)))
-        found = found.filter(~money | (pl.col("number") == pl.col("number").min().over(key)))
-    return found.drop("number")
+    compete = sum(map(len, paid_for)) > len(set[str]().union(*paid_for))
+    if rules.overlap == "max" and compete:
+        money = pl.col("kind").is_in(list(MONEY))
+        found = found.filter(~money | (pl.col("amount") == pl.col("amount").max().over(_ROW, money)))
+        found = found.filter(~money | (pl.col("number") == pl.col("number").min().over(_ROW, money)))
+    return found.drop("number", _ROW)
 
 
 _FACTS: Final = pl.Schema(
@@ -236,7 +241,7 @@ def _lines(rule: Rule, hit: pl.DataFrame) -> pl.DataFrame:
     kept = (pl.col("amount") != 0) | (pl.col("quantity") != 0) | (pl.col("state") == "review")
     found = found.filter(kept)
     tax = pl.when(pl.col("kind").is_in(list(MONEY))).then(_tax(found)).otherwise(0)
-    return found.with_columns(tax.cast(pl.Int64).alias("tax")).select(LINES.names())
+    return found.with_columns(tax.cast(pl.Int64).alias("tax")).select(*LINES.names(), _ROW)
 
 
 def _entitled(rule: Rule) -> pl.Expr:

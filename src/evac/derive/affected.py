@@ -10,7 +10,7 @@ the order of ids.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -74,11 +74,22 @@ def reachable(edges: Sequence[Sequence[int]], starts: Sequence[int]) -> list[boo
     return seen
 
 
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """Services one of which is enough, by index, the preferred one first."""
+
+    members: tuple[int, ...]
+    hard: bool
+    to_start: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceGraph:
     """Dependencies by index. hard, soft: services a service needs; families: store families it
     needs, hard ones only; start_edges, start_families: those of the hard ones that are needed to start;
-    family_stores: family -> indices of its stores."""
+    family_stores: family -> indices of its stores; alternatives: groups one of which a service needs, in none
+    of the others; picks: of each group, the one that became a plain need (`derive.alternatives`).
+    """
 
     hard: tuple[tuple[int, ...], ...]
     soft: tuple[tuple[int, ...], ...]
@@ -87,6 +98,40 @@ class ServiceGraph:
     start_families: tuple[tuple[str, ...], ...]
     family_stores: dict[str, tuple[int, ...]]
     index: dict[str, int]
+    alternatives: tuple[tuple[Alternatives, ...], ...] = ()
+    picks: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def has_alternatives(self) -> bool:
+        return any(self.alternatives)
+
+    @property
+    def choices(self) -> tuple[tuple[int, Alternatives], ...]:
+        """(service, group) of each hard need of alternatives."""
+        return tuple(
+            (row, group) for row, some in enumerate(self.alternatives) for group in some if group.hard
+        )
+
+    def lacking(self, service: int, down: Sequence[bool] | BoolColumn) -> tuple[int, ...]:
+        """What a service hard-needs that is down: of alternatives, all of them where all are."""
+        groups = (group.members for group in self.alternatives[service] if group.hard)
+        gone = (members for members in groups if all(down[member] for member in members))
+        return (
+            *(other for other in self.hard[service] if down[other]),
+            *(member for members in gone for member in members),
+        )
+
+    @property
+    def every(self) -> ServiceGraph:
+        """The graph in which each alternative is a need of its own."""
+        if not self.has_alternatives:
+            return self
+        hard, start = ([set(edges) for edges in rows] for rows in (self.hard, self.start_edges))
+        for row, group in self.choices:
+            hard[row].update(group.members)
+            start[row].update(group.members if group.to_start else ())
+        whole, first = (tuple(tuple(sorted(edges)) for edges in rows) for rows in (hard, start))
+        return replace(self, hard=whole, start_edges=first)
 
 
 def service_graph(estate: Estate) -> ServiceGraph:
@@ -97,7 +142,18 @@ def service_graph(estate: Estate) -> ServiceGraph:
     for row, store in enumerate(estate.stores):
         by_family[store.family] = (*by_family.get(store.family, ()), row)
     hard, soft, start, families, to_start = zip(*edges, strict=True) if edges else ((), (), (), (), ())
-    return ServiceGraph(hard, soft, start, families, to_start, by_family, index)
+    alternatives = tuple(_alternatives(service, index) for service in estate.services)
+    return ServiceGraph(hard, soft, start, families, to_start, by_family, index, alternatives)
+
+
+def _alternatives(service: Service, index: dict[str, int]) -> tuple[Alternatives, ...]:
+    """Groups none of which a plain need of the service covers already."""
+    plain = {d.target for d in service.needs if d.kind == "service" and d.hard and not d.any_of}
+    return tuple(
+        Alternatives(tuple(index[name] for name in d.any_of), d.hard, d.hard and d.needed_to == "start")
+        for d in service.needs
+        if d.any_of and (plain.isdisjoint(d.any_of) or d.needed_to == "start")
+    )
 
 
 _Edges = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...], tuple[str, ...]]
@@ -105,7 +161,7 @@ _Edges = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...
 
 def _edges(service: Service, index: dict[str, int]) -> _Edges:
     """What one service needs, see `ServiceGraph`."""
-    edges = [d for d in service.needs if d.kind == "service"]
+    edges = [d for d in service.needs if d.kind == "service" and not d.any_of]
     stores = [d for d in service.needs if d.kind == "store" and d.hard]
     return (
         tuple(sorted({index[d.target] for d in edges if d.hard})),
@@ -158,9 +214,15 @@ def families_without_instance(graph: ServiceGraph, lost: BoolColumn) -> frozense
 
 
 def hit_by_dependency(graph: ServiceGraph, down: BoolColumn) -> BoolColumn:
-    """(S,) services that are down, or that hard-depend on one that is, transitively."""
+    """(S,) services that are down, or that hard-depend on one that is, transitively, or on alternatives that
+    all are.
+    """
     dependents: list[list[int]] = [[] for _ in graph.hard]
     for service, needs in enumerate(graph.hard):
         for other in needs:
             dependents[other].append(service)
-    return np.array(reachable(dependents, np.flatnonzero(down).tolist()), np.bool_)
+    found = reachable(dependents, np.flatnonzero(down).tolist())
+    groups = [(service, group.members) for service, group in graph.choices]
+    while more := [s for s, members in groups if not found[s] and all(found[m] for m in members)]:
+        found = reachable(dependents, [*more, *(service for service, hit in enumerate(found) if hit)])
+    return np.array(found, np.bool_)

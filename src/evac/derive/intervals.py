@@ -36,7 +36,8 @@ def bound_instance(
 
     Raises UnknownDomain.
     """
-    if not estate.intervals and not planned.estimated:
+    chooses = any(need.any_of for service in estate.services for need in service.needs)
+    if not (estate.intervals or planned.estimated or chooses):
         return planned
     good = derive(good_ends(estate), scenario, policy, tick_ms, good=True)
     np.maximum(good.rows.capacity, _capacity_as_planned(good, planned), out=good.rows.capacity)

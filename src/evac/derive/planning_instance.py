@@ -25,6 +25,7 @@ from evac.derive.affected import (
     service_graph,
     sites_left,
 )
+from evac.derive.alternatives import Standing, chosen, without
 from evac.derive.circles import without_circles
 from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
 from evac.derive.homing import WayHome, way_home
@@ -135,26 +136,29 @@ def derive(
 
     `top` spares building the topology again when many scenarios are derived from one estate; rows: of this
     scenario, where somebody has them, or `no_rows` where only the rest is asked. good: what is lost of pools
-    is rounded in our favour.
+    is rounded in our favour, and nothing waits for alternatives.
     """
     top = top or topology(estate)
-    lost = lost_in(top, scenario)
+    lost, graph = lost_in(top, scenario), top.once("graph", lambda: service_graph(estate))
     homing = way_home(top, lost) if scenario.kind == "failback" else None
-    graph = top.once("graph", lambda: service_graph(estate))
-    unknown: set[str] = set()
-    weights = policy.tier_weights or estate.tier_weights
+    unknown, weights = set[str](), policy.tier_weights or estate.tier_weights
     limits = limits_in(top, tick_ms)
     rows = rows or rows_of(top, lost, scenario, limits, tick_ms, good)
     unknown |= rows.unknown
     stores, store_rows = lost_stores_of(top, lost, policy, limits, tick_ms, scenario, unknown)
     hit = _hits(top, lost, graph, stores, store_rows, homing, good)
+    if graph.has_alternatives and good:
+        graph = without(graph)
+    elif graph.has_alternatives:
+        doubtful = _open_questions(top, lost, graph, store_rows, scenario)
+        graph = chosen(graph, _standing(estate, hit, doubtful, policy.passed_over))
+        hit = replace(hit, blocked=hit_by_dependency(graph, hit.blocked))
     services = _services(top, hit, graph, rows, limits, weights, tick_ms, unknown)
     open_questions = _open_questions(top, lost, graph, store_rows, scenario)
-    unknown |= set(open_questions.values())
+    unknown.update(open_questions.values())
     tools = _tools(estate, graph, services, limits, tick_ms, scenario)
-    horizon = estate.horizon_ms // tick_ms
+    horizon, by_hand = estate.horizon_ms // tick_ms, _ticks_or_none(estate, START_CYCLE, tick_ms)
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
-    by_hand = _ticks_or_none(estate, START_CYCLE, tick_ms)
     services, stuck, broken = without_circles(services, tools, by_hand, grace)
     instance = Instance(
         tick_ms=tick_ms,
@@ -207,7 +211,7 @@ def _services(
     unknown: set[str],
 ) -> Services:
     same = top.once(
-        ("services", weights, tick_ms, hit.homing),
+        ("services", weights, tick_ms, hit.homing, graph.picks, graph.has_alternatives),
         lambda: _same(top.estate, graph, limits, weights, tick_ms, hit.n, hit.m),
     )
     unknown |= same.unknown
@@ -328,10 +332,29 @@ def _hits(
     waits = np.array([bool(d) for d in lost_stores], np.bool_)
     base_lost = hit_by_dependency(graph, (surviving < m) | shift | waits | blocked)
     soft_hit = np.array([any(base_lost[j] for j in soft) for soft in graph.soft], np.bool_)
+    for row, groups in enumerate(graph.alternatives):
+        soft_hit[row] |= any(not group.hard and base_lost[list(group.members)].all() for group in groups)
     top_lost = base_lost | (surviving < n) | soft_hit
     blocked = hit_by_dependency(graph, blocked)
     homing_now = homing is not None
     return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, lost_stores, start_stores, homing_now)
+
+
+def _standing(
+    estate: Estate, hit: _Hits, doubtful: Mapping[int, str], passed_over: tuple[str, ...]
+) -> Standing:
+    """What alternatives are chosen by."""
+    names = {service.id: row for row, service in enumerate(estate.services)}
+    doubts = np.zeros(len(names), np.bool_)
+    doubts[[*doubtful, *(names[name] for name in passed_over if name in names)]] = True
+    starts = hit.base_lost & (hit.surviving < hit.m)
+    services = estate.services
+    begins = np.array([service.start_ms or 0 for service in services], np.int64) * starts
+    checks = np.array([service.warm_ms + service.verify_ms for service in services], np.int64)
+    moves = [service.traffic.change_ms + service.traffic.settle_ms for service in services]
+    rest = checks + np.array(moves, np.int64) * hit.shift
+    firm = np.array([not service.sheddable for service in estate.services], np.bool_)
+    return Standing(hit.base_lost, hit.blocked, doubts, firm, starts, begins, rest)
 
 
 def _sent_there(top: Topology, lost: Loss, left_a_site: BoolColumn) -> BoolColumn:

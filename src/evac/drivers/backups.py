@@ -20,7 +20,7 @@ from typing import Any, Final
 import orjson
 
 from evac.drivers import parameters
-from evac.drivers.capabilities import CopyReport, Listing, Restored
+from evac.drivers.capabilities import CopyReport, Listing, Proof, ProofOutcome, Restored, Taken
 from evac.drivers.places import Record, RestorePlace, place_at, refuse_older
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Verb
 from evac.drivers.programs import Ended, environment, run_program
@@ -160,6 +160,18 @@ class Filled:
     facts: Mapping[str, str | int]
 
 
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """An empty folder to restore a copy into. lock: held while any program that fills it lives."""
+
+    action: Action
+    copy: CopyReport
+    folder: Path
+    until: int | None
+    watch: Stopwatch
+    lock: int
+
+
 def newest(listing: Listing, copy: str, until: int | None) -> CopyReport:
     """The copy of an id, or the newest that is whole and can be recovered to `until`. Raises `Permanent`."""
     whole = [one for one in listing.copies if one.id == copy or (not copy and not one.failed)]
@@ -183,6 +195,35 @@ class BackupDriver(ABC):
 
     name: str
     verbs: frozenset[Verb] = frozenset({"restore"})
+
+    async def list_copies(self, action: Action, timeout_s: float) -> Listing:
+        return await self._list(action, timeout_s)
+
+    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
+        words = f"{self.name} copies nothing between repositories"
+        raise Permanent("copy-unsupported", words, "take a backup through the endpoint of the other one")
+
+    def _proof(
+        self,
+        action: Action,
+        watch: Stopwatch,
+        level: int,
+        outcome: ProofOutcome,
+        version: str = "",
+        *,
+        read: int = 0,
+        share: int = 0,
+        code: str = "",
+        detail: str = "",
+    ) -> Proof:
+        """What a check of the whole repository showed."""
+        facts = (level, outcome, read, share, watch.took_ms, action.at, self.name, version)
+        return Proof("", *facts, code, detail[:WORDS_MOST])
+
+    def _unproven(self, action: Action, watch: Stopwatch, level: int, error: ActionError) -> Proof:
+        """A check that ended in an error: damage only where the error says so."""
+        outcome: ProofOutcome = "damaged" if error.code == "backup-corrupt" else "could-not-run"
+        return self._proof(action, watch, level, outcome, code=error.code, detail=error.message)
 
     async def restore(
         self, action: Action, timeout_s: float, copy: str, place: str, until: int | None
@@ -299,7 +340,7 @@ class BackupDriver(ABC):
                 await asyncio.to_thread(shutil.rmtree, at.partial)
             at.partial.mkdir(mode=0o700)
             try:
-                filled = await self._fill(action, found, at.partial, until, watch, lock)
+                filled = await self._fill(Filling(action, found, at.partial, until, watch, lock))
                 if until is not None and (filled.reached_at or 0) > until:
                     words = f"what came back holds writes of after {moment_words(until)}"
                     raise Permanent("restore-incomplete", words, "restore an older copy")
@@ -309,12 +350,16 @@ class BackupDriver(ABC):
                     await asyncio.to_thread(shutil.rmtree, at.partial)
                 raise
             facts: dict[str, str | int] = {**filled.facts, **({"started_over": 1} if again else {})}
+            as_of = filled.reached_at or found.taken_at
+            if until is not None and found.consistent_at is not None:
+                as_of = until  # however long before it the newest write was
             done = replace(
                 began,
                 copy=found.id,
                 bytes=filled.bytes,
                 took_ms=watch.took_ms,
                 reached_at=filled.reached_at,
+                as_of=as_of,
                 complete=True,
                 facts=facts,
             )
@@ -347,6 +392,8 @@ class BackupDriver(ABC):
 
     def _evidence(self, at: RestorePlace, record: Record) -> Evidence:
         found: dict[str, str | int | bool] = dict(record.facts)
+        if record.as_of is not None:
+            found["as_of"] = record.as_of
         if record.reached_at is not None:
             found |= {"reached_at": record.reached_at, "reached": moment_words(record.reached_at)}
         found |= {"copy": record.copy, "place": str(at.path)}
@@ -356,15 +403,7 @@ class BackupDriver(ABC):
     async def _list(self, action: Action, timeout_s: float) -> Listing: ...
 
     @abstractmethod
-    async def _fill(
-        self,
-        action: Action,
-        copy: CopyReport,
-        folder: Path,
-        until: int | None,
-        watch: Stopwatch,
-        lock: int,
-    ) -> Filled:
+    async def _fill(self, into: Filling) -> Filled:
         """Restores into an empty folder, checks that all of it came, and leaves nothing running."""
 
     async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +38,8 @@ class Record:
     bytes: int = 0
     took_ms: int = 0
     reached_at: int | None = None
+    as_of: int | None = None
+    """The moment that the data is as of, in seconds since 1970; its newest write may be older."""
     complete: bool = False
     facts: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -203,6 +205,21 @@ def manifest_of(folder: Path) -> Manifest:
                 files, size = files + 1, size + length
             whole.update(line.encode("utf-8", "surrogateescape"))
     return Manifest(files, size, f"sha256:{whole.hexdigest()}")
+
+
+def facts_of(found: Manifest) -> dict[str, str | int]:
+    """What a witness compares."""
+    return {"files": found.files, "bytes": found.bytes, "manifest": found.digest}
+
+
+def source_facts(paths: Sequence[str]) -> dict[str, str | int]:
+    """The same of a source that is one folder; nothing of several. Raises `Retryable`."""
+    if len(paths) != 1 or not Path(paths[0]).is_dir():
+        return {}
+    try:
+        return facts_of(manifest_of(Path(paths[0])))
+    except OSError as error:
+        raise Retryable("source-unread", f"{paths[0]} cannot be read: {error.strerror}") from error
 
 
 def _read(path: Path) -> tuple[int, str]:

@@ -13,6 +13,7 @@ from typing import Final, TypeVar, cast
 from evac.drivers import (
     backup_command,
     backup_reader,
+    borg,
     command,
     dns,
     etcd,
@@ -42,6 +43,7 @@ DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
         for one in (
             backup_command.DRIVER,
             backup_reader.DRIVER,
+            borg.DRIVER,
             command.DRIVER,
             dns.DRIVER,
             etcd.DRIVER,

@@ -112,7 +112,7 @@ class Stated:
         return self.value is not None
 
 
-NOT_KNOWN: Final = Stated(None, "no record and no person says it")
+NOT_KNOWN: Final = Stated(None, "not recorded")
 
 
 @dataclass(frozen=True, slots=True)

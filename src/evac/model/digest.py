@@ -15,7 +15,19 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from evac.model.canonical import fields_in_order, keys_in_order, ordered, written
-from evac.model.estate import Backup, BootServer, Estate, Feed, Hall, Limits, Service, Store, StoreMember
+from evac.model.estate import (
+    Backup,
+    BootServer,
+    Dependency,
+    Estate,
+    Feed,
+    Hall,
+    Limits,
+    Service,
+    Site,
+    Store,
+    StoreMember,
+)
 from evac.model.units import QUANTITY_LIMIT
 
 _LEFT_OUT = frozenset({"fleet", "replicas", "places", "facts", "as_of", "intervals"})
@@ -80,11 +92,13 @@ _LATER_FIELDS: Final = MappingProxyType(
     {
         Backup: frozenset({"copied_from", "deletable", "endpoint", "proven", "schedule", "system"}),
         BootServer: frozenset({"boots"}),
+        Dependency: frozenset({"any_of"}),
         Feed: frozenset({"close_ms"}),
         Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),
         Limits: frozenset({"backups_at_once", "power_margin_permille"}),
-        Service: frozenset({"external", "provider", "public_name", "purges"}),
-        Store: frozenset({"backup_policy"}),
+        Service: frozenset({"data_in", "external", "provider", "public_name", "purges"}),
+        Site: frozenset({"region"}),
+        Store: frozenset({"backup_policy", "data_in"}),
         StoreMember: frozenset({"detached", "left"}),
     }
 )

@@ -42,11 +42,15 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """waivers: stores that may be promoted beyond their rpo; tier_weights: None takes the estate's."""
+    """waivers: stores that may be promoted beyond their rpo; tier_weights: None takes the estate's.
+
+    passed_over: services that a plan found no way back for, so that an alternative is counted on instead.
+    """
 
     waivers: tuple[str, ...] = ()
     tier_weights: tuple[int, ...] | None = None
     fence_rung: str = "isolate"
+    passed_over: tuple[str, ...] = ()
 
 
 def lose(*domains: str) -> Scenario:

@@ -343,7 +343,7 @@ def _services(report: AuditReport) -> Iterator[ServiceFacts]:
             rpo_ms=service.rpo_ms,
             replicas=int(impacts.presence.n[row]),
             stores=tuple(families),
-            needs=tuple(need.target for need in service.needs if need.kind == "service"),
+            needs=tuple(t for need in service.needs if need.kind == "service" for t in need.targets),
             sites=tuple(places),
             public_name=service.public_name,
         )

@@ -15,6 +15,11 @@ def rendered(name: str, **context: Any) -> str:
     return _environment().get_template(name).render(context)
 
 
+def in_style(words: str) -> str:
+    """Words for the margin of a printed page: within a style sheet nothing is escaped, so little is kept."""
+    return "".join(one if one.isalnum() or one in " .,:+-_/()" else " " for one in words)[:90]
+
+
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -31,5 +36,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["spelled"] = spelled
+    made.filters["in_style"] = in_style
     made.globals["style"] = Markup(folder.joinpath("report.css").read_text("utf-8"))
     return made

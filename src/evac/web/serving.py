@@ -198,7 +198,7 @@ def prompt_protocol(wait_s: float = WAIT_S, whole_s: float = WHOLE_S) -> type[as
 STOP_S: Final = 3
 BACKLOG: Final = 1_024
 FAILED: Final = 1
-DEMO: Final = "This is a demonstration: the company, its sites and what they do are simulated."
+DEMO: Final = "This is a demonstration of a simulated company."
 
 
 async def serve(

@@ -297,3 +297,16 @@ def test_one_process_changes_a_case_at_a_time(case: Case) -> None:
 def test_a_folder_that_is_no_case_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is no case for credits"), Case(tmp_path).changing():
         pass
+
+
+def test_a_fee_whose_products_need_128_bits_is_computed_and_compared_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(RULES)
+    fee = 2**53
+    (tmp_path / "a.csv").write_text(HEAD + f"a,mobile,plus,{fee},KRW,2022-10,\n")
+    case, rules = Case(tmp_path / "case"), rule_sets.load(str(tmp_path / "rules.yaml"))
+    with case.changing(create=True):
+        digest, partitions = intake.take_in(case, [tmp_path / "a.csv"])
+        document = computing.compute(case, rules, DOWN, digest, partitions)
+    (total,) = document["totals"]
+    cycle_ms = 31 * 24 * 3_600_000
+    assert total["amount"] == (2 * fee * 890 * 60_000 + cycle_ms) // (2 * cycle_ms)

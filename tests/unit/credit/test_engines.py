@@ -34,7 +34,7 @@ def by_columns(rules: RuleSet, windows: Sequence[Window], rows: Sequence[Account
     return sorted(columns.ledger(rules, windows, frame(rows)).select(_COMPARED).rows())
 
 
-def by_sql(rules: RuleSet, windows: Sequence[Window], rows: Sequence[Account]) -> Rows:
+def by_sql(rules: RuleSet, windows: Sequence[Window], rows: Sequence[Account], wide: bool = True) -> Rows:
     with duckdb.connect() as link, tempfile.NamedTemporaryFile(suffix=".parquet") as file:
         frame(rows).write_parquet(file.name)
         link.execute(f"CREATE VIEW accounts AS SELECT * FROM '{file.name}'")
@@ -44,7 +44,7 @@ def by_sql(rules: RuleSet, windows: Sequence[Window], rows: Sequence[Account]) -
         for w in windows:
             values = [w.service, w.site, w.kind, w.from_ms, w.to_ms]
             link.execute("INSERT INTO windows VALUES (?, ?, ?, ?, ?)", values)
-        return sorted(link.execute(sql.statement(rules)).fetchall())
+        return sorted(link.execute(sql.statement(rules, wide=wide)).fetchall())
 
 
 def by_fractions(rules: RuleSet, windows: Sequence[Window], rows: Sequence[Account]) -> Rows:
@@ -70,12 +70,30 @@ ROW = Account("a", "talk", "basic", 50_000, "KRW", "2022-10")
 WINDOW = Window("w", "talk", 1_665_815_580_000, 1_665_815_580_000 + 89 * 60_000)
 
 
+def test_in_64_bits_the_lines_are_the_same_or_refused() -> None:
+    rng, same, refused = random.Random(64), 0, 0
+    for _ in range(30):
+        rules, windows = random_cases.rule_set(rng), random_cases.windows(rng)
+        rows = random_cases.accounts(rng, 40)
+        try:
+            found = by_sql(rules, windows, rows, wide=False)
+        except duckdb.OutOfRangeException:
+            refused += 1
+            continue
+        same += 1
+        assert found == by_fractions(rules, windows, rows), rules
+    assert same >= 5
+    assert refused >= 5
+
+
 def test_a_product_beyond_64_bits_is_exact() -> None:
     rules = RuleSet("r", (Rule("r", ProRata(10_000), ("talk",)),))
     rich = replace(ROW, fee=2**53 - 1)
     exact = by_fractions(rules, [WINDOW], [rich])
     assert 2 * rich.fee * 10 * 89 * 60_000 > 2**63
     assert by_columns(rules, [WINDOW], [rich]) == by_sql(rules, [WINDOW], [rich]) == exact
+    with pytest.raises(duckdb.OutOfRangeException):
+        by_sql(rules, [WINDOW], [rich], wide=False)
 
 
 def test_overlapping_windows_pay_for_a_minute_once() -> None:

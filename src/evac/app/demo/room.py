@@ -375,11 +375,13 @@ class _Story:
         await _until(lambda: self._waits(run), "something waits for a person")
         if not await self._over(run):
             say(f"one promotion may lose recent writes and needs your approval: {address}/runs/{run}")
+        say(f"users see nothing before you publish: {address}/incidents/{INCIDENT}/write?kind=update")
         await _until(lambda: self._over(run), "the run ends", patience_s=float("inf"))
         say(f"the run has ended; resolve the incident: {address}/incidents/{INCIDENT}")
         await _until(self._resolved, "the incident is resolved", patience_s=float("inf"))
         if await self._credit():
             say(f"credits wait for the approval of a second person: {address}/credits/{INCIDENT}")
+        say("to begin with your own estate: evac init FOLDER, then evac audit FOLDER/estate")
         say("look around, then press Ctrl-C to end the demo")
 
     async def _room_is_ready(self) -> bool:

@@ -23,7 +23,7 @@ from evac.estate.examples import pangyo
 from evac.estate.importers import import_estate
 from evac.model.digest import estate_digest
 from evac.model.estate import Estate
-from evac.model.scenario import Policy, lose
+from evac.model.scenario import lose
 from evac.planning.simulation.simulate import Simulation, simulate
 from evac.verify import Verdict, check
 from evac.views.audit_view import audit_context
@@ -98,7 +98,7 @@ def _company(name: str, out: Path, servers: int, budget: int) -> Story:
         verdict = check(estate, made.plan)
     with _step("play it 1,000 times with delays and failures"):
         plan = made.plan
-        instance = derive(estate, plan.scenario, Policy(plan.waivers, plan.tier_weights), plan.tick_ms)
+        instance = derive(estate, plan.scenario, plan.policy, plan.tick_ms)
         simulation = simulate(instance, plan, trials=1000)
     story = Story(estate, report, made, verdict, simulation)
     with _step(f"write the report to {out / name}.html"):

@@ -49,7 +49,7 @@ def mended(estate: Estate, data: bytes, trouble: Trouble) -> bytes | None:
     does not have what the plan is about.
     """
     plan = plan_codec.decode(data, own=True)
-    instance = derive(estate, plan.scenario, Policy(plan.waivers, plan.tier_weights), plan.tick_ms)
+    instance = derive(estate, plan.scenario, plan.policy, plan.tick_ms)
     _check_names(plan, instance)
     found = repair(instance, plan, trouble.failed, trouble.begun)
     if not found.moved:

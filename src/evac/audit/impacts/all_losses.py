@@ -23,7 +23,7 @@ from evac.audit.impacts.dependencies import (
     order_of,
     packed,
     pairs_of,
-    spread,
+    spread_all,
     spread_table,
     taken_of,
     unpacked,
@@ -124,6 +124,9 @@ class Wiring:
 
     graph: ServiceGraph
     order: Order
+    """By plain needs."""
+    whole: Order
+    """By all needs, alternatives included; the same where there are none."""
     course: Course
     returns: Stores
     families: FamilyHits
@@ -302,9 +305,11 @@ def wiring_of(top: Topology, losses: Losses) -> Wiring:
     """Dependencies, stores and times."""
     hits, graph = store_hits(top, losses), service_graph(top.estate)
     order = order_of(graph)
+    every = graph.every
+    whole = order if every is graph else order_of(every)
     families = family_hits(graph, hits)
-    times = times_of(top.estate, graph, order)
-    return Wiring(graph, order, course_of(graph, order), stores_of(top, hits), families, times)
+    times = times_of(top.estate, every, whole)
+    return Wiring(graph, order, whole, course_of(every, whole), stores_of(top, hits), families, times)
 
 
 def down_by(ground: Ground, wiring: Wiring) -> Down:
@@ -313,7 +318,7 @@ def down_by(ground: Ground, wiring: Wiring) -> Down:
     moved = ground.endpoints.only(movable[ground.endpoints.service])
     without = _without_store(wiring.graph, wiring.families)
     direct = packed((ground.short, moved, without, pairs_of(ground.losses.external)), services, losses)
-    bits = spread(wiring.order, direct)
+    bits = spread_all(wiring.order, wiring.graph, direct)
     return Down(
         moved.marked(losses, services),
         unpacked(direct, losses).marked(losses, services),
@@ -326,11 +331,11 @@ def judged(ground: Ground, wiring: Wiring) -> Impacts:
     """Who is down, for how long, and for good."""
     hit = down_by(ground, wiring)
     damage = _damage(ground, wiring, hit)
-    levels = levels_of(wiring.order)
+    levels = levels_of(wiring.whole, wiring.graph)
     paths = Chains(wiring.graph, levels, wiring.families, damage.pairs, len(ground.losses))
     chains = recovery(ground.top.estate, wiring.times, paths, damage)
     ready = _ready(ground, wiring, damage, chains)
-    open_question, size = _open(ground, wiring), (len(ground.losses), len(wiring.graph.hard))
+    open_question, size = _open(ground, wiring, hit), (len(ground.losses), len(wiring.graph.hard))
     return Impacts(
         ground=ground,
         wiring=wiring,
@@ -341,7 +346,7 @@ def judged(ground: Ground, wiring: Wiring) -> Impacts:
         open=open_question,
         fate=_fates(ground, wiring, hit, ready >= NEVER, open_question),
         ready_ms=_by_loss(hit.down, ready, size),
-        untimed=_untimed(ground, wiring, damage),
+        untimed=_untimed(ground, wiring, hit, damage),
         methods=tuple(SCHEDULED if kind in SCHEDULED_KINDS else CHAINED for kind in ground.losses.kinds),
     )
 
@@ -356,7 +361,7 @@ def _by_loss(pairs: Pairs, ready: IntColumn, size: tuple[int, int]) -> CountTabl
 def _ready(ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery) -> IntColumn:
     """Ready times by row of the damage: by chains, and by schedules for the large losses."""
     top, times, ready = ground.top, wiring.times, chains.ready.copy()
-    line = line_of(top.estate, wiring.graph, wiring.order, times, wiring.course)
+    line = line_of(top.estate, wiring.graph, wiring.whole, times, wiring.course)
     for number in ground.losses.of_kind(*SCHEDULED_KINDS).tolist():
         rows = damage.rows_of(number)
         if len(rows):
@@ -383,7 +388,7 @@ def _without_store(graph: ServiceGraph, families: FamilyHits) -> Pairs:
     return Pairs(services, np.concatenate([np.empty(0, np.int32), *(losses for _, losses in found)]))
 
 
-def _open(ground: Ground, wiring: Wiring) -> BoolColumn:
+def _open(ground: Ground, wiring: Wiring, hit: Down) -> BoolColumn:
     """(L, S) not known whether a service is down, or not proved that it comes back.
 
     One that still has some replicas, where no room elsewhere is known, may or may not be filled up.
@@ -402,7 +407,7 @@ def _open(ground: Ground, wiring: Wiring) -> BoolColumn:
         for family in (families.index[name] for name in names if name in families.index):
             if open_ones[family]:
                 doubtful[:, service] |= families.open[family]
-    return spread_table(wiring.order, doubtful) if doubtful.any() else doubtful
+    return spread_table(wiring.order, doubtful, wiring.graph, hit.bits) if doubtful.any() else doubtful
 
 
 def _damage(ground: Ground, wiring: Wiring, hit: Down) -> Damage:
@@ -465,7 +470,7 @@ def _task(headroom: Capacity, damage: Damage, number: int) -> Task:
     return Task(number, rows, named, damage.starts[rows], damage.shift[rows], up, damage.circle[rows])
 
 
-def _untimed(ground: Ground, wiring: Wiring, damage: Damage) -> BoolColumn:
+def _untimed(ground: Ground, wiring: Wiring, hit: Down, damage: Damage) -> BoolColumn:
     """(L, S) services that need a start, a promotion or a change of traffic of unknown length."""
     no_ttl = np.array(
         [s.traffic.ttl_ms is None and not s.traffic.settle_ms for s in ground.top.estate.services], np.bool_
@@ -482,7 +487,7 @@ def _untimed(ground: Ground, wiring: Wiring, damage: Damage) -> BoolColumn:
         for name in behind.keys() & set(names):
             gone = families.losses[families.index[name]]
             found[gone[np.isin(gone, behind[name])], service] = True
-    return spread_table(wiring.order, found) if found.any() else found
+    return spread_table(wiring.order, found, wiring.graph, hit.bits) if found.any() else found
 
 
 def _fates(
@@ -494,9 +499,33 @@ def _fates(
     fate[taken.loss, taken.service] = DEGRADED
     less = unpacked(any_of(wiring.graph.soft, hit.bits), len(ground.losses))
     fate[less.loss, less.service] = DEGRADED
+    _less_by_alternatives(fate, wiring.graph, hit.bits)
     fate[hit.down.loss, hit.down.service] = RECOVERS
     if open_question.any():
         fate[open_question] = UNKNOWN
-    lost = hit.down.only(gone)
+    tied = _tied(wiring)[hit.down.service]
+    vague, lost = hit.down.only(tied), hit.down.only(gone & ~tied)
+    fate[vague.loss, vague.service] = UNKNOWN
     fate[lost.loss, lost.service] = LOST
     return fate
+
+
+def _less_by_alternatives(fate: CodeColumn, graph: ServiceGraph, down: Bits) -> None:
+    """Services all of whose alternatives are down that they like to use."""
+    for service, groups in enumerate(graph.alternatives):
+        for group in groups:
+            if not group.hard:
+                every = -1
+                for member in group.members:
+                    every &= down[member]
+                less = unpacked([every], len(fate))
+                fate[less.loss, service] = DEGRADED
+
+
+def _tied(wiring: Wiring) -> BoolColumn:
+    """(S,) services in a circle that an alternative closes: chains do not tell when those come back."""
+    found, component = np.zeros(len(wiring.graph.hard), np.bool_), np.array(wiring.whole.component, np.int64)
+    for service, group in wiring.graph.choices:
+        if any(component[member] == component[service] for member in group.members):
+            found |= component == component[service]
+    return found

@@ -88,6 +88,14 @@ def order_of(graph: ServiceGraph) -> Order:
     )
 
 
+def outside_of(graph: ServiceGraph, order: Order) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """(what components need outside, what they need to start) by plain needs; order: of all needs."""
+    component = list(order.component)
+    edges = (graph.hard, graph.start_edges)
+    hard, start = (tuple(_outside(rows, component, list(own)) for own in order.members) for rows in edges)
+    return hard, start
+
+
 def _outside(hard: Sequence[tuple[int, ...]], component: list[int], members: list[int]) -> tuple[int, ...]:
     """What members of a component need that are no members of it, sorted."""
     own = component[members[0]]
@@ -161,9 +169,31 @@ def spread(order: Order, bits: Bits) -> Bits:
     return found
 
 
-def spread_table(order: Order, table: BoolColumn) -> BoolColumn:
-    """`spread` on (L, S) booleans."""
-    bits = spread(order, _packed(np.ascontiguousarray(table.T)))
+def spread_all(order: Order, graph: ServiceGraph, bits: Bits, down: Bits | None = None) -> Bits:
+    """`spread` that joins what all alternatives of a group have, too. down: bits of services that are down:
+    then it joins what any of them has where the others are down, or have it.
+    """
+    found = spread(order, bits)
+    while graph.has_alternatives:
+        more = list(found)
+        for service, group in graph.choices:
+            every, some = -1, 0
+            for member in group.members:
+                every &= found[member] if down is None else found[member] | down[member]
+                some |= found[member]
+            more[service] |= every & some
+        if more == found:
+            break
+        found = spread(order, more)
+    return found
+
+
+def spread_table(
+    order: Order, table: BoolColumn, graph: ServiceGraph | None = None, down: Bits | None = None
+) -> BoolColumn:
+    """`spread` on (L, S) booleans; with a graph, `spread_all`."""
+    direct = _packed(np.ascontiguousarray(table.T))
+    bits = spread(order, direct) if graph is None else spread_all(order, graph, direct, down)
     return np.ascontiguousarray(_unpacked(bits, len(table)).T)
 
 

@@ -222,7 +222,7 @@ class Supply:
     def without_lower(self, tier: int) -> Stock:
         """Without services of tiers below one that may be shed and that no other one needs: what a plan can
         shed for sure."""
-        needed = {other for hard in service_graph(self.top.estate).hard for other in hard}
+        needed = {other for hard in service_graph(self.top.estate).every.hard for other in hard}
         last = len(self.top.estate.tier_weights) - 1
         stays = [
             not service.sheddable or row in needed or (last if service.tier is None else service.tier) <= tier

@@ -15,9 +15,9 @@ from typing import Final
 
 import numpy as np
 
-from evac.audit.impacts.dependencies import Order, Pairs, RowNumbers
+from evac.audit.impacts.dependencies import Order, Pairs, RowNumbers, outside_of
 from evac.audit.impacts.stores import NEVER, FamilyHits
-from evac.derive.affected import ServiceGraph
+from evac.derive.affected import Alternatives, ServiceGraph
 from evac.model.estate import Estate, Rate
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
 from evac.steps.registry import PLANNED, START_CYCLE, STATED_KINDS
@@ -156,9 +156,9 @@ def _release(estate: Estate, times: Times, approve: BoolColumn) -> IntColumn:
 
     People decide, so a decision never waits for a tool; that the tools are lost is a finding.
     """
-    usual = estate.detection_ms + estate.approval_ms
-    by_hand = estate.detection_ms + max(estate.approval_ms, times.manual.get("approve", 0))
-    return np.where(approve, by_hand, usual).astype(np.int64)
+    lead = estate.lead
+    by_hand = lead.detection_ms + max(lead.approval_ms, times.manual.get("approve", 0))
+    return np.where(approve, by_hand, lead.ms).astype(np.int64)
 
 
 def _tools_back(
@@ -202,6 +202,19 @@ class _Depth:
     needed_first: RowNumbers
     to_start: BoolColumn
     """Of each entry of needed, whether it is needed to start."""
+    choices: _Choices
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Choices:
+    """What units of a depth need one of: an entry a unit and group of alternatives."""
+
+    unit: RowNumbers
+    to_start: BoolColumn
+    rows: RowNumbers
+    """Of the damage, group by group."""
+    first: RowNumbers
+    """Where each group begins in rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,22 +228,32 @@ class Levels:
     outside: IntColumn
     to_start: BoolColumn
     """Of each entry of outside, whether it is needed to start."""
+    choices: dict[int, tuple[Alternatives, ...]]
+    """Component -> groups one of which it needs."""
 
 
-def levels_of(order: Order) -> Levels:
-    """Components of hard dependencies, each one deeper than all that it needs."""
-    start = np.zeros(len(order.outside) + 1, np.int64)
-    np.cumsum([len(found) for found in order.outside], out=start[1:])
-    outside = np.array([service for found in order.outside for service in found], np.int64)
+def levels_of(order: Order, graph: ServiceGraph) -> Levels:
+    """Components of hard dependencies, each one deeper than all that it needs. order: of all needs of the
+    graph, those of alternatives included.
+    """
+    outsides, starts = outside_of(graph, order) if graph.has_alternatives else (order.outside, order.to_start)
+    start = np.zeros(len(outsides) + 1, np.int64)
+    np.cumsum([len(found) for found in outsides], out=start[1:])
+    outside = np.array([service for found in outsides for service in found], np.int64)
     to_start = np.array(
         [
             service in needed
-            for found, needed in zip(order.outside, map(frozenset, order.to_start), strict=True)
+            for found, needed in zip(outsides, map(frozenset, starts), strict=True)
             for service in found
         ],
         np.bool_,
     )
-    return Levels(np.array(order.component, np.int64), _depths(order), start, outside, to_start)
+    choices: dict[int, tuple[Alternatives, ...]] = {}
+    for service, group in graph.choices:
+        own = order.component[service]
+        if all(order.component[member] != own for member in group.members):
+            choices[own] = (*choices.get(own, ()), group)
+    return Levels(np.array(order.component, np.int64), _depths(order), start, outside, to_start, choices)
 
 
 class Chains:
@@ -270,8 +293,24 @@ class Chains:
         place = np.arange(int(lengths.sum())) + np.repeat(levels.start[component] - before, lengths)
         waiting = np.flatnonzero(lengths)
         needed = self._row_of(levels.outside[place], np.repeat(loss, lengths))
-        to_start = levels.to_start[place]
-        return _Depth(rows, np.cumsum(starts) - 1, first, loss, waiting, needed, before[waiting], to_start)
+        to_start, unit = levels.to_start[place], np.cumsum(starts) - 1
+        choices = self._choices(component, loss)
+        return _Depth(rows, unit, first, loss, waiting, needed, before[waiting], to_start, choices)
+
+    def _choices(self, component: IntColumn, loss: IndexColumn) -> _Choices:
+        """What units need one of; component, loss: of each."""
+        known = self._levels.choices
+        found = [
+            (unit, group)
+            for unit, own in enumerate(component.tolist() if known else ())
+            for group in known.get(own, ())
+        ]
+        sizes = np.array([len(group.members) for _, group in found], np.int64)
+        members = np.array([member for _, group in found for member in group.members], np.int64)
+        units = np.array([unit for unit, _ in found], np.int64)
+        rows = self._row_of(members, np.repeat(loss[units], sizes)) if found else members
+        to_start = np.array([group.to_start for _, group in found], np.bool_)
+        return _Choices(units, to_start, rows, np.cumsum(sizes) - sizes)
 
     def _row_of(self, service: IntColumn, loss: IndexColumn) -> RowNumbers:
         """Rows of some pairs; the untouched row for those that are not down."""
@@ -329,11 +368,21 @@ class _Walk:
             serves = self._there(depth, ready[depth.needed], after, (chains.stores, chains.elected))
             needed = np.where(depth.to_start, ready[depth.needed], 0)
             starts = self._there(depth, needed, after, (chains.start_stores, chains.start_elected))
+            self._await_choices(depth.choices, ready, serves, starts)
             serves, starts = (np.maximum(one, released[depth.loss]) for one in (serves, starts))
             done = self._own(depth, starts[depth.unit], serves[depth.unit], up[loss], tool_ready)
             together = np.minimum(np.maximum.reduceat(done, depth.first), NEVER)
             ready[depth.rows] = together[depth.unit]
         return ready[:-1]
+
+    def _await_choices(
+        self, choices: _Choices, ready: IntColumn, serves: IntColumn, starts: IntColumn
+    ) -> None:
+        """Of each group of alternatives, the first that is there is waited for."""
+        if len(choices.unit):
+            first = np.minimum.reduceat(ready[choices.rows], choices.first)
+            np.maximum.at(serves, choices.unit, first)
+            np.maximum.at(starts, choices.unit[choices.to_start], first[choices.to_start])
 
     def _there(
         self,

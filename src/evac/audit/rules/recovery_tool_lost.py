@@ -105,7 +105,7 @@ def _waits_for(context: Context, service: int, number: int) -> list[tuple[int, s
     """What is down and must be back before a service that is down: dependencies, and tools of its steps."""
     impacts = context.impacts
     down = impacts.down[number]
-    found = [(other, "") for other in impacts.graph.hard[service] if down[other]]
+    found = [(other, "") for other in impacts.graph.lacking(service, down)]
     for kind in _steps(context, service, number):
         found += [(other, kind) for other in impacts.times.tools[kind] if down[other]]
     return found

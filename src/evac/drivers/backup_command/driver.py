@@ -14,12 +14,12 @@ A tree that begins with `sha256:` is compared with the digest of the manifest th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, get_args
 
 from evac.drivers.backups import (
     BackupDriver,
     Filled,
+    Filling,
     Stopwatch,
     Tool,
     document,
@@ -54,9 +54,6 @@ class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
     """Runs `list_argv`, `take_argv`, `prove_argv` and `restore_argv` of the settings."""
 
     name = "backup_command"
-
-    async def list_copies(self, action: Action, timeout_s: float) -> Listing:
-        return await self._list(action, timeout_s)
 
     async def _list(self, action: Action, timeout_s: float) -> Listing:
         found = await _ask(action, "list_argv", Stopwatch(timeout_s))
@@ -109,21 +106,11 @@ class BackupCommandDriver(BackupDriver, TakesBackups, RestoresData):
             return said("could-not-run", 0, 0, "nothing-read", "the program says that it read nothing")
         return said(outcome, read, share, code, detail)  # type: ignore[arg-type]
 
-    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
-        raise Permanent("copy-unsupported", "no program copies between repositories", "let take_argv do it")
-
-    async def _fill(
-        self,
-        action: Action,
-        copy: CopyReport,
-        folder: Path,
-        until: int | None,
-        watch: Stopwatch,
-        lock: int,
-    ) -> Filled:
+    async def _fill(self, into: Filling) -> Filled:
         """Its own word for what came back counts only together with what is in the folder."""
-        asked = {"EVAC_COPY": copy.id, "EVAC_PLACE": str(folder), "EVAC_UNTIL": str(until or "")}
-        found = await _ask(action, "restore_argv", watch, asked, lock)
+        copy, folder, watch = into.copy, into.folder, into.watch
+        asked = {"EVAC_COPY": copy.id, "EVAC_PLACE": str(folder), "EVAC_UNTIL": str(into.until or "")}
+        found = await _ask(into.action, "restore_argv", watch, asked, into.lock)
         seen = await in_time(lambda: manifest_of(folder), watch, "reading what was restored")
         said = number(found["bytes"], "restore_argv") if "bytes" in found else seen.bytes
         wanted = seen.bytes if copy.bytes is None else copy.bytes

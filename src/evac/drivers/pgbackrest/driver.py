@@ -15,14 +15,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from evac.drivers.backups import BackupDriver, Filled, Stopwatch, Tool, number, objects, unreadable, word
+from evac.drivers.backups import (
+    BackupDriver,
+    Filled,
+    Filling,
+    Stopwatch,
+    Tool,
+    number,
+    objects,
+    unreadable,
+    word,
+)
 from evac.drivers.capabilities import (
     PARTS_PER_MILLION,
     READ,
     CopyReport,
     Listing,
     Proof,
-    ProofOutcome,
     RestoresData,
     Taken,
     TakesBackups,
@@ -79,9 +88,6 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
 
     name = "pgbackrest"
 
-    async def list_copies(self, action: Action, timeout_s: float) -> Listing:
-        return await self._list(action, timeout_s)
-
     async def _list(self, action: Action, timeout_s: float) -> Listing:
         listing, _ = await self._sets(action, Stopwatch(timeout_s))
         return listing
@@ -113,12 +119,6 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
             raise Permanent("proof-unknown", f"pgBackRest proves no level {level}, part {part} of {of}")
         watch = Stopwatch(timeout_s)
 
-        def said(
-            outcome: ProofOutcome, read: int, share: int, version: str, code: str = "", why: str = ""
-        ) -> Proof:
-            facts = (level, outcome, read, share, watch.took_ms, action.at, self.name, version)
-            return Proof("", *facts, code, why[:600])
-
         try:
             listing, sets = await self._sets(action, watch)
             mine = [one for place, one in enumerate(sets) if place % of == part - 1]
@@ -129,17 +129,21 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
                 for one in mine:
                     problems += await self._verify(action, [one.copy.id], watch)
         except ActionError as error:
-            outcome: ProofOutcome = "damaged" if error.code == "backup-corrupt" else "could-not-run"
-            return said(outcome, 0, 0, "", error.code, error.message)
+            return self._unproven(action, watch, level, error)
+        version = listing.version
         if problems:
-            return said("damaged", 0, 0, listing.version, "backup-corrupt", "; ".join(problems))
+            words = "; ".join(problems)
+            return self._proof(action, watch, level, "damaged", version, code="backup-corrupt", detail=words)
         own, total = (sum(one.stored for one in some) for some in (mine, sets))
         read = total if part == of else own
         if not read:
             why = f"part {part} of {of} holds no backup"
-            return said("could-not-run", 0, 0, listing.version, "nothing-read", why)
+            return self._proof(
+                action, watch, level, "could-not-run", version, code="nothing-read", detail=why
+            )
         # What the other parts count is not counted again: a rotation covers everything once.
-        return said("passed", read, own * PARTS_PER_MILLION // total, listing.version)
+        share = own * PARTS_PER_MILLION // total
+        return self._proof(action, watch, level, "passed", version, read=read, share=share)
 
     async def _verify(
         self, action: Action, labels: Sequence[str], watch: Stopwatch, whole_log: bool = False
@@ -166,10 +170,6 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
             problems.append("pgBackRest reports an error in the stanza")
         return problems
 
-    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
-        words = "pgBackRest copies nothing between repositories: it writes to each of them"
-        raise Permanent("copy-unsupported", words, "take a backup through the endpoint of the other one")
-
     async def _sets(self, action: Action, watch: Stopwatch) -> tuple[Listing, list[Set]]:
         """Every set of the repository, oldest first. Raises `ActionError`."""
         stanza, repo = text(action.settings, "stanza"), whole(action.settings, "repo", 1)
@@ -194,26 +194,25 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
         version = said[1][:40] if len(said) > 1 else ""
         return Listing(f"{stanza}/{system}", tuple(s.copy for s in sets), self.name, version, held), sets
 
-    async def _fill(
-        self,
-        action: Action,
-        copy: CopyReport,
-        folder: Path,
-        until: int | None,
-        watch: Stopwatch,
-        lock: int,
-    ) -> Filled:
+    async def _fill(self, into: Filling) -> Filled:
         """The set and the log after it, recovered; up to a moment, or to the end of the archive."""
+        action, folder, watch = into.action, into.folder, into.watch
         account = account_of(action.settings)
         give(account, folder)
         target = ["--type=default"]
-        if until is not None:
-            moment = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M:%S+00")
+        if into.until is not None:
+            moment = datetime.fromtimestamp(into.until, UTC).strftime("%Y-%m-%d %H:%M:%S+00")
             target = ["--type=time", f"--target={moment}", "--target-action=promote"]
-        argv = ("--log-level-console=error", f"--set={copy.id}", f"--pg1-path={folder}", *target, "restore")
-        await _tool(action).run(*_where(action), *argv, timeout_s=watch.left_s, keeps=(lock,))
+        argv = (
+            "--log-level-console=error",
+            f"--set={into.copy.id}",
+            f"--pg1-path={folder}",
+            *target,
+            "restore",
+        )
+        await _tool(action).run(*_where(action), *argv, timeout_s=watch.left_s, keeps=(into.lock,))
         found = await Engine(folder, action.settings).recover(watch)
-        return Filled(found.bytes, found.reached_at or copy.taken_at, found.facts)
+        return Filled(found.bytes, found.reached_at or into.copy.taken_at, found.facts)
 
     async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
         """PostgreSQL stops at a moment only if it finds a transaction that ended after it. What was written

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +24,7 @@ import aiohttp
 from evac.drivers.backups import (
     BackupDriver,
     Filled,
+    Filling,
     Stopwatch,
     Tool,
     document,
@@ -45,7 +48,7 @@ from evac.drivers.capabilities import (
     TakesBackups,
 )
 from evac.drivers.parameters import many, text, whole
-from evac.drivers.places import Manifest, manifest_of
+from evac.drivers.places import facts_of, manifest_of, source_facts
 from evac.drivers.port import Action
 from evac.drivers.programs import given
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
@@ -54,6 +57,8 @@ from evac.net import secrets
 PART_OK: Final = (0, 3)
 """3: some files could not be read; the copy exists, and says so."""
 DAMAGED: Final = (0, 1)
+KNOWN_S: Final = 60.0
+"""For how long a repository is taken for the one that it was."""
 LISTED_BYTES: Final = 64 << 20
 LOCKS_MOST: Final = 20
 _FULL: Final = Permanent("backup-full", "the repository has no space left", "give it more space, or prune it")
@@ -88,33 +93,35 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
     def __init__(self) -> None:
         self._versions: dict[str, str] = {}
-        self._pinned: set[tuple[str, str]] = set()
+        self._known: dict[tuple[str, str], tuple[float, str]] = {}
+        """Repository as it is named, and the id that is expected -> when it was last asked, and its id."""
 
     async def list_copies(self, action: Action, timeout_s: float) -> Listing:
-        return await self._list(action, timeout_s)
+        watch, tool = Stopwatch(timeout_s), _tool(action)
+        listing, locked, deletable = await asyncio.gather(
+            self._list(action, timeout_s), _is_locked(tool, watch), _can_delete(action, watch)
+        )
+        return replace(listing, locked=locked, deletable=deletable)
 
     async def _list(self, action: Action, timeout_s: float) -> Listing:
         watch = Stopwatch(timeout_s)
         tool = _tool(action)
-        version, found, repository, locked, deletable = await asyncio.gather(
+        version, found, repository = await asyncio.gather(
             self._version(tool, watch),
             tool.json("snapshots", "--json", "--no-lock", timeout_s=watch.left_s),
             self._refuse_another(action, tool, watch),
-            _is_locked(tool, watch),
-            _can_delete(action, watch),
         )
         wanted = tuple(many(action.settings, "paths"))
         copies = (_copy(one, wanted) for one in objects(found, self.name))
         ours = [one for one in copies if not wanted or not set(one.paths).isdisjoint(wanted)]
         in_order = tuple(sorted(ours, key=lambda one: (one.taken_at, one.id)))
-        return Listing(repository, in_order, self.name, version, locked, deletable)
+        return Listing(repository, in_order, self.name, version)
 
     async def take(self, action: Action, timeout_s: float) -> Taken:
         watch, tool, paths = Stopwatch(timeout_s), _tool(action), tuple(many(action.settings, "paths"))
         if not paths or not all(path.startswith("/") for path in paths):
             raise Permanent("setting-missing", "paths must name what is backed up, by full paths")
-        if (_where(action), text(action.settings, "repository_id", "")) not in self._pinned:
-            await self._refuse_another(action, tool, watch)
+        await self._refuse_another(action, tool, watch)
         argv = ("backup", "--json", "--quiet", *_bounds(action), "--", *paths)
         ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=PART_OK, changes=True)
         try:
@@ -132,16 +139,11 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
     async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
         """Of one folder, its manifest; a copy of several is restored by their full paths, and has another."""
-        paths = tuple(many(action.settings, "paths"))
-        if len(paths) != 1 or not Path(paths[0]).is_dir():
-            return {}
-        try:
-            found = await in_time(
-                lambda: manifest_of(Path(paths[0])), Stopwatch(timeout_s), "reading the source"
-            )
-        except OSError as error:
-            raise Retryable("source-unread", f"{paths[0]} cannot be read: {error.strerror}") from error
-        return _facts(found)
+        paths, watch = many(action.settings, "paths"), Stopwatch(timeout_s)
+        found: Mapping[str, str | int] = await in_time(
+            lambda: source_facts(paths), watch, "reading the source"
+        )
+        return found
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         if level not in (STRUCTURE, READ) or not 1 <= part <= of <= _SLICES:
@@ -150,8 +152,8 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         version = await self._version(tool, watch)
 
         def said(outcome: ProofOutcome, read: int, share: int, code: str = "", detail: str = "") -> Proof:
-            facts = (level, outcome, read, share, watch.took_ms, action.at, self.name, version)
-            return Proof("", *facts, code, detail[:600])
+            amount = {"read": read, "share": share}
+            return self._proof(action, watch, level, outcome, version, **amount, code=code, detail=detail)
 
         try:
             await self._refuse_another(action, tool, watch)
@@ -162,8 +164,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
                 await tool.run(*argv, timeout_s=watch.left_s)
             packs = await _packs(action, watch) if level == READ else {}
         except ActionError as error:
-            outcome: ProofOutcome = "damaged" if error.code == "backup-corrupt" else "could-not-run"
-            return said(outcome, 0, 0, error.code, error.message)
+            return self._unproven(action, watch, level, error)
         if ended.code:
             words = secrets.scrub(ended.errors, tool.hidden)
             return said("damaged", 0, 0, "backup-corrupt", " ".join(words.split()))
@@ -207,25 +208,18 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         stored = sum(size for path, size in (await _packs(to, watch)).items() if path not in before)
         return Taken(found[-1], copy.bytes or 0, stored, watch.took_ms)
 
-    async def _fill(
-        self,
-        action: Action,
-        copy: CopyReport,
-        folder: Path,
-        until: int | None,
-        watch: Stopwatch,
-        lock: int,
-    ) -> Filled:
+    async def _fill(self, into: Filling) -> Filled:
         """The content of the one folder of a copy, or all of its folders by their full paths."""
+        action, copy, folder, watch = into.action, into.copy, into.folder, into.watch
         what = f"{copy.id}:{copy.paths[0]}" if len(copy.paths) == 1 else copy.id
         argv = ("restore", "--json", "--quiet", "--no-lock", *_bounds(action), what, "--target", str(folder))
-        ended = await _tool(action).run(*argv, timeout_s=watch.left_s, allowed=DAMAGED, keeps=(lock,))
+        ended = await _tool(action).run(*argv, timeout_s=watch.left_s, allowed=DAMAGED, keeps=(into.lock,))
         found = await in_time(lambda: manifest_of(folder), watch, "reading what was restored")
         wrong = ended.code != 0 or found.bytes != (copy.bytes if copy.bytes is not None else found.bytes)
         if wrong or (copy.files is not None and found.files != copy.files):
             words = f"{found.files} of {copy.files} files and {found.bytes} of {copy.bytes} bytes came back"
             raise Permanent("restore-incomplete", words, "prove the copy, or restore an older one")
-        return Filled(found.bytes, copy.taken_at, _facts(found))
+        return Filled(found.bytes, copy.taken_at, facts_of(found))
 
     async def _one(self, tool: Tool, id_: str, wanted: tuple[str, ...], watch: Stopwatch) -> CopyReport:
         found = await tool.json("snapshots", "--json", "--no-lock", id_, timeout_s=watch.left_s)
@@ -241,15 +235,21 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         return self._versions[tool.program]
 
     async def _refuse_another(self, action: Action, tool: Tool, watch: Stopwatch) -> str:
-        """The id of the repository. Raises `Permanent` where another one was pinned."""
+        """The id of the repository, asked again after a minute: for each question restic derives the key from
+        the password, which takes half a second. Raises `Permanent` where another one was pinned.
+        """
+        key = (_where(action), text(action.settings, "repository_id", ""))
+        asked_s, known = self._known.get(key, (0.0, ""))
+        if known and time.monotonic() - asked_s < KNOWN_S:
+            return known
         config = await tool.json("cat", "config", "--no-lock", timeout_s=watch.left_s)
         if not isinstance(config, dict):
             raise unreadable(self.name, "no configuration")
-        id_, pinned = word(config.get("id"), self.name), text(action.settings, "repository_id", "")
+        id_, pinned = word(config.get("id"), self.name), key[1]
         if pinned and id_ != pinned:
             words = f"this is the repository {id_[:8]}, and {pinned[:8]} was expected"
             raise Permanent("backup-other-repository", words, "check `repository` and `repository_id`")
-        self._pinned.add((_where(action), pinned))
+        self._known[key] = (time.monotonic(), id_)
         return id_
 
 
@@ -388,11 +388,6 @@ def _files(folder: Path) -> dict[str, int]:
         if shelf.is_dir(follow_symlinks=False):
             found |= {one.name: one.stat().st_size for one in os.scandir(shelf) if _PACK.fullmatch(one.name)}
     return found
-
-
-def _facts(found: Manifest) -> dict[str, str | int]:
-    """What a witness compares."""
-    return {"files": found.files, "bytes": found.bytes, "manifest": found.digest}
 
 
 def _is_damage(errors: str) -> bool:

@@ -252,11 +252,13 @@ class Teller:
         if not isinstance(item, Dependency):
             return self._fields(record.fields, item, f"{path}/", "")
         found: dict[str, Tree] = {item.kind: quoted(item.target)}
+        if item.any_of:
+            found = {"any_of": [quoted(name) for name in item.any_of]}
         if not item.hard:
             found["hard"] = "false"
         if item.needed_to != "serve":
             found["needed_to"] = item.needed_to
-        return found["service"] if len(found) == 1 and item.kind == "service" else found
+        return found["service"] if len(found) == 1 and "service" in found else found
 
     def _replicas(self, kind: Placed, nominal: int | None, path: str, service: str) -> Tree | None:
         counts = self._placed.get(self._rows[service])

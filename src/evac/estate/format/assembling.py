@@ -133,6 +133,8 @@ def _name_of_need(item: Node) -> tuple[str, str]:
     for kind in ("service", "store"):
         if item.kind == MAP and kind in item.fields:
             return kind, item.fields[kind][1].text
+    if item.kind == MAP and "any_of" in item.fields:
+        return "any_of", " ".join(one.text for one in item.fields["any_of"][1].items)
     return ("service", item.text) if item.kind == SCALAR else ("", f"{item.file}:{item.line}:{item.column}")
 
 

@@ -204,6 +204,10 @@ def known_names(assembly: Assembly, servers: ServerNames) -> Known:
         "feed": _ids(values["feeds"]),
         "class": _ids(values["classes"]),
         "provider": _ids(values["providers"]),
+        "site, region or group": {
+            **_ids([*values["sites"], *values["groups"]]),
+            **{site.region: None for site in values["sites"] if site.region is not None},
+        },
         "service": _ids(values["services"]),
         "store": _ids(values["stores"]),
         "store family": {store.family: None for store in values["stores"]},
@@ -423,6 +427,7 @@ _RUNS_HERE: Final = (
     "conflict_group",
     "eligible_classes",
     "eligible_sites",
+    "data_in",
     "sheddable",
     "shed_rehearsed",
     "shed_time",
@@ -458,9 +463,11 @@ def _check_external(assembly: Assembly, reader: Reader) -> None:
         if stated:
             _runs_here(service, stated[0], reader)
         for row, need in enumerate(service.needs):
-            target = services.get(need.target) if need.kind == "service" else None
-            if target is None or not target.external:
-                message = f"{shown(service.id)} is external and needs {shown(need.target)}, which is not"
+            named = [services.get(name) if need.kind == "service" else None for name in need.targets]
+            pairs = zip(need.targets, named, strict=True)
+            ours = [name for name, one in pairs if one is None or not one.external]
+            if ours:
+                message = f"{shown(service.id)} is external and needs {shown(ours[0])}, which is not"
                 hint = "an external service needs external services only; take the need out"
                 reader.problems.add(
                     "external-needs-ours", message, _place(reader, f"{path}/needs/{row}", path), hint
@@ -477,13 +484,17 @@ def _check_service(service: Service, reader: Reader) -> None:
     seen = set()
     for row, need in enumerate(service.needs):
         place = f"services/{service.id}/needs/{row}"
-        if need.kind == "service" and need.target == service.id:
+        if need.any_of and len(set(need.any_of)) < max(2, len(need.any_of)):
+            message = f"{shown(service.id)} needs any of {', '.join(need.any_of)}, which is no choice of two"
+            hint = "name two services at least, each once, or write a plain need"
+            reader.problems.add("alternatives-alike", message, _place(reader, place), hint)
+        if need.kind == "service" and service.id in need.targets:
             reader.problems.add(
                 "needs-itself", f"{shown(service.id)} needs itself", _place(reader, place), "take it out"
             )
-        key = (need.kind, need.target, need.needed_to)
+        key = (need.kind, need.targets, need.needed_to)
         if key in seen:
-            message = f"{shown(service.id)} needs {shown(need.target)} twice"
+            message = f"{shown(service.id)} needs {shown(' or '.join(need.targets))} twice"
             reader.problems.add("need-twice", message, _place(reader, place), "keep one of the two")
         seen.add(key)
     degraded, people = service.degraded_people, service.people

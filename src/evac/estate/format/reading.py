@@ -325,8 +325,8 @@ class Reader:
             return BAD
         made = record.make(**arguments)
         if made is None:
-            hint = "write {service: NAME} or {store: FAMILY}"
-            message = "a need names a service or a store, and not both"
+            hint = "write {service: NAME}, {store: FAMILY} or {any_of: [NAME, OTHER]}"
+            message = "a need names a service, a store or any_of, and only one of them"
             self.problems.add("target-ambiguous", message, node.place, hint)
             return BAD
         return made

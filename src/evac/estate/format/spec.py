@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -19,10 +18,7 @@ from evac.estate.format.kinds import (
     Field,
     Listed,
     Mapped,
-    Placed,
     Record,
-    Records,
-    Worse,
     choice,
     day,
     flag,
@@ -30,10 +26,10 @@ from evac.estate.format.kinds import (
     permille,
     rate,
     reference,
-    share,
     small_count,
     text,
 )
+from evac.estate.format.services import SERVICE, capacity
 from evac.model import estate as m
 from evac.model.steps import TOOL_ROLES
 from evac.steps.registry import MANUAL_KINDS, STATED_KINDS
@@ -51,79 +47,6 @@ _DOMAIN: Final = reference("domain", "path of a fault domain, or name of a serve
 _SERVICES: Final = Listed(reference("service"), one_allowed=True)
 
 
-def _capacity(attr: str, *, needed: bool = False) -> tuple[Field, ...]:
-    """The four resources of a vector; demands round up, capacities down."""
-    worse: Worse = "high" if needed else "low"
-    kinds = (
-        ("cpu", q.CORES_NEEDED if needed else q.CORES_HELD, "processor cores"),
-        ("memory", q.MEMORY_NEEDED if needed else q.MEMORY_HELD, "memory"),
-        ("disk", q.DISK_NEEDED if needed else q.DISK_HELD, "local disk"),
-        ("accelerators", q.COUNT, "accelerators such as GPUs"),
-    )
-    return tuple(
-        Field(key, attr, measure(kind, worse), words, slot=row)
-        for row, (key, kind, words) in enumerate(kinds)
-    )
-
-
-def _vector(**amounts: Any) -> m.Vector:
-    found: m.Vector = amounts.get("", m.NOTHING_KNOWN)
-    return found
-
-
-def _need(service: str | None = None, store: str | None = None, **rest: Any) -> m.Dependency | None:
-    if (service is None) == (store is None):
-        return None
-    return m.Dependency(service or store or "", "service" if service else "store", **rest)
-
-
-_SPREAD: Final = Record(
-    (
-        Field("per_server", "per_server", small_count(1, 10**6), "most replicas on one server", default=1),
-        Field("per_rack", "per_rack", share(), "largest share of the replicas in one rack"),
-        Field("per_feed", "per_feed", share(), "largest share of the replicas behind one power feed"),
-        Field("per_site", "per_site", share(), "largest share of the replicas at one site"),
-    ),
-    m.Spread,
-)
-_TRAFFIC: Final = Record(
-    (
-        Field(
-            "kind",
-            "kind",
-            choice(("dns", "anycast", "load_balancer", "none")),
-            "how users are led to the service",
-        ),
-        Field("ttl", "ttl_ms", _TAKES, "how long resolvers keep the answer"),
-        Field("change", "change_ms", _TAKES, "how long one change holds the control", default=0),
-        Field(
-            "settle",
-            "settle_ms",
-            _TAKES,
-            "from the change until the traffic has moved, TTL included",
-            default=0,
-        ),
-        Field("peak", "mbps", measure(q.BANDWIDTH_NEEDED, "high"), "peak of the whole service"),
-        Field("connections", "connections", _MANY, "most connections at one time, of the whole service"),
-    ),
-    m.Traffic,
-)
-_NEED: Final = Record(
-    (
-        Field("service", "service", reference("service"), "the service that is needed"),
-        Field("store", "store", reference("store family"), "a family of stores; one of them is needed"),
-        Field("hard", "hard", flag(), "false: without it the service is worse, not down", default=True),
-        Field(
-            "needed_to",
-            "needed_to",
-            choice(("start", "serve")),
-            "needed to start, or to serve only",
-            default="serve",
-        ),
-    ),
-    _need,
-    short=reference("service"),
-)
 Style = Literal["ids", "list", "mapping"]
 
 
@@ -204,80 +127,19 @@ HEAD: Final[tuple[Field, ...]] = (
     Field("as_of", "as_of", day(), "the day these files speak of, by which facts expire"),
     Field("changed", "changed", day(), "when somebody last changed the estate"),
     Field("horizon", "horizon_ms", _DURATION, "until when an outage is counted", default=86_400_000),
-    Field("detection", "detection_ms", _TAKES, "from the loss until it is known", default=0),
-    Field("approval", "approval_ms", _TAKES, "from knowing until a person has approved", default=0),
+    Field("detection", "detection_ms", _TAKES, "from the loss until it is known; 1 min is assumed"),
+    Field(
+        "approval",
+        "approval_ms",
+        _TAKES,
+        "from knowing until a person has approved; 0 s where a policy acts by itself; 5 min is assumed",
+    ),
     Field(
         "tier_weights",
         "tier_weights",
         Listed(small_count(0, 10**6), ordered=True),
         "what a user-minute of tier 0, 1, 2, ... weighs",
         default=(8, 4, 2, 1),
-    ),
-)
-
-_SERVICE: Final[tuple[Field, ...]] = (
-    Field("family", "family", text(), "the product family it belongs to", default=""),
-    Field("owner", "owner", text(), "who answers for it"),
-    Field("public_name", "public_name", text(), "what users call it on the status page; else not shown"),
-    Field("tier", "tier", small_count(0, 100), "how much it matters; 0 matters most"),
-    Field("people", "people", _MANY, "how many people notice when it is down"),
-    Field("degraded_people", "degraded_people", _MANY, "how many people notice when it is degraded"),
-    Field("paid", "paid", flag(), "whether people pay for it"),
-    Field("rto", "rto_ms", _DURATION, "longest outage that is accepted"),
-    Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted"),
-    Field("demand", "demand", Record(_capacity("", needed=True), _vector), "what one replica needs at peak"),
-    Field("replicas", "replicas", Placed(_COUNT), "replicas in all, or by site and pool"),
-    Field("sites", "sites", Listed(reference("site")), "where it runs, if counts are not known", default=()),
-    Field("share", "share", share(), "smallest share of the replicas that still serves", default=Fraction(1)),
-    Field("spread", "spread", _SPREAD, "how many replicas may run together", default=m.Spread()),
-    Field("conflict_group", "conflict_group", text(), "services of one group never share a server"),
-    Field(
-        "eligible_classes",
-        "eligible_classes",
-        Listed(reference("class")),
-        "server classes it can run on; else all",
-    ),
-    Field("eligible_sites", "eligible_sites", Listed(reference("site")), "sites it may run at; else all"),
-    Field("sheddable", "sheddable", flag(), "whether it may be stopped to make room"),
-    Field("shed_rehearsed", "shed_rehearsed", day(), "when stopping it was last rehearsed"),
-    Field(
-        "single_run",
-        "single_run",
-        flag(),
-        "true: never two at one time (cron, billing, consumers)",
-        default=False,
-    ),
-    Field(
-        "purges",
-        "purges",
-        flag(),
-        "true: it deletes old data by itself; after a restore it waits for a person",
-        default=False,
-    ),
-    Field(
-        "needs",
-        "needs",
-        Records(_NEED),
-        "what it depends on; a plain name is a hard need of a service",
-        default=(),
-    ),
-    Field("start", "start_ms", _TAKES, "how long a replica takes to start"),
-    Field("warm", "warm_ms", _TAKES, "how long caches take to warm", default=0),
-    Field("verify", "verify_ms", _TAKES, "how long the check takes that it answers", default=0),
-    Field("shed_time", "shed_ms", _TAKES, "how long stopping it takes", default=0),
-    Field("traffic", "traffic", _TRAFFIC, "how its users reach it", default=m.Traffic()),
-    Field(
-        "external",
-        "external",
-        flag(),
-        "true: another company runs it; it has no site, no replicas and no demand here",
-        default=False,
-    ),
-    Field(
-        "provider",
-        "provider",
-        reference("provider"),
-        "of an external service, who provides it; left out, a provider of the same name",
     ),
 )
 
@@ -342,6 +204,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 "ingress_connections", "ingress_connections", _AT_ONCE, "connections from users that fit in"
             ),
             Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
+            Field("region", "region", text(), "the country or other area that `data_in` may name"),
         ),
         m.Site,
         "Buildings.",
@@ -414,7 +277,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "classes",
         "ids",
         (
-            *_capacity("capacity"),
+            *capacity("capacity"),
             Field("watts", "watts", measure(q.POWER_NEEDED, "high"), "power under load"),
             Field("boot", "boot_ms", _TAKES, "from power-on until work can start"),
             Field("boot_odds", "boot_odds_permille", permille("low"), "how many of the cold spares come up"),
@@ -449,7 +312,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "ids",
         (
             Field("site", "site", reference("site"), "the site it is at", required=True),
-            *_capacity("capacity"),
+            *capacity("capacity"),
             Field(
                 "quota", "quota_permille", permille("low"), "share of it that may be filled", default=1_000
             ),
@@ -482,7 +345,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "Companies that provide external services. Each is a fault domain, `provider:NAME`.",
     ),
     Section("limits", "limits", "mapping", _LIMITS, _limits, "Limits of the company as a whole."),
-    Section("services", "services", "ids", _SERVICE, m.Service, "Services.", lines=True),
+    Section("services", "services", "ids", SERVICE, m.Service, "Services.", lines=True),
     Section("stores", "stores", "ids", STORE, _store, "Data.", lines=True),
     Section(
         "data_sets",

@@ -29,6 +29,7 @@ from evac.office.values import HoldSeen
 from evac.views.words import duration, number, people, plural, spelled, wall_clock_here
 from evac.web.access.guarding import path_within
 from evac.web.access.port import need
+from evac.web.demo_tour import TourStep, next_step
 from evac.web.problems import HINTS_FOR_PROGRAMS
 from evac.web.room import room_of, tag_of, tagged
 
@@ -111,6 +112,8 @@ class Around:
     """Empty: as the system has it."""
     done: str = ""
     """What was just done, a key of `DONE`."""
+    tour: TourStep | None = None
+    """What the visitor of a demonstration can do next."""
 
     @property
     def alarm(self) -> bool:
@@ -133,6 +136,7 @@ async def look_around(request: Request) -> None:
         len(now.open_runs),
         theme if theme in THEMES else "",
         done if done in DONE else "",
+        await next_step(room_of(request)) if _environment().globals["announced"] else None,
     )
     _around.set(found)
 

@@ -1,0 +1,159 @@
+"""Which one of several alternatives each service counts on after a loss.
+
+A service that needs one of several others is up while any of them is. Planner and checker know plain needs
+only, so of each group of alternatives one is chosen, which then is a plain need: one that is up where there
+is any, else the one that can be back first. Of those that are up, one that can't be stopped is preferred, so
+that shedding may take the others. A bound that is true of every choice is proved without these needs.
+
+Back first is found as by Knuth's generalisation of Dijkstra's algorithm (1977): services in the order of the
+earliest time at which all that they need is there. What is left comes back together where its needs are needs
+to serve.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from evac.derive.affected import Alternatives, ServiceGraph
+from evac.model.fleet import BoolColumn, IntColumn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """How services are after a loss, (S,) each."""
+
+    down: BoolColumn
+    """Their base does not hold."""
+    blocked: BoolColumn
+    """They never come back, by what they need themselves."""
+    doubtful: BoolColumn
+    """Nobody can say what becomes of them, or a plan found that they do not come back."""
+    firm: BoolColumn
+    """They may not be shed."""
+    starts: BoolColumn
+    """They have replicas to start."""
+    start_ms: IntColumn
+    """How long that takes, 0 where none is to start."""
+    rest_ms: IntColumn
+    """How long the check and the move of traffic take."""
+
+
+def chosen(graph: ServiceGraph, standing: Standing) -> ServiceGraph:
+    """The graph in which each group of alternatives is a need of the one that is counted on."""
+    if not graph.has_alternatives:
+        return graph
+    when = _back(graph, standing)
+    picks = tuple(tuple(_pick(group, when, standing) for group in groups) for groups in graph.alternatives)
+    hard, start, soft = (list(edges) for edges in (graph.hard, graph.start_edges, graph.soft))
+    for service, groups in enumerate(graph.alternatives):
+        for group, pick in zip(groups, picks[service], strict=True):
+            for edges, belongs in ((hard, group.hard), (soft, not group.hard), (start, group.to_start)):
+                if belongs:
+                    edges[service] = tuple(sorted({*edges[service], pick}))
+    plain = without(graph)
+    return replace(plain, hard=tuple(hard), start_edges=tuple(start), soft=tuple(soft), picks=picks)
+
+
+def without(graph: ServiceGraph) -> ServiceGraph:
+    """The graph without any need of alternatives."""
+    return replace(graph, alternatives=tuple(() for _ in graph.alternatives))
+
+
+def _pick(group: Alternatives, when: Sequence[int | None], standing: Standing) -> int:
+    """What is up and can't be shed, then what is up, then what is back first; as listed among equals."""
+
+    def rank(place: int) -> tuple[bool, bool, bool, int, bool, int]:
+        member = group.members[place]
+        at, doubtful = when[member], bool(standing.doubtful[member])
+        down, firm = bool(standing.down[member]), bool(standing.firm[member])
+        return (at is None, down, doubtful, at or 0, not firm, place)
+
+    return group.members[min(range(len(group.members)), key=rank)]
+
+
+def _back(graph: ServiceGraph, standing: Standing) -> list[int | None]:
+    """(S,) about when each service can be there: 0 for those that are up; None for those that never are."""
+    down = standing.down
+    when: list[int | None] = [None if lost else 0 for lost in down.tolist()]
+    users: list[list[int]] = [[] for _ in graph.hard]
+    remaining = set(np.flatnonzero(down & ~standing.blocked).tolist())
+    for service in remaining:
+        for other in _named(graph, service):
+            users[other].append(service)
+    queue: list[tuple[int, int]] = []
+    fresh = sorted(remaining)
+    while fresh:
+        for service in fresh:
+            at = _ready(graph, standing, when, service)
+            if at is not None:
+                heapq.heappush(queue, (at, service))
+        while queue:
+            at, service = heapq.heappop(queue)
+            if when[service] is None:
+                when[service] = at
+                remaining.discard(service)
+                for user in users[service]:
+                    ready = _ready(graph, standing, when, user) if when[user] is None else None
+                    if ready is not None:
+                        heapq.heappush(queue, (ready, user))
+        fresh = sorted(_together(graph, standing, when, remaining))
+        latest = max((at for at in when if at is not None), default=0)
+        for service in fresh:
+            when[service] = latest + int(standing.start_ms[service] + standing.rest_ms[service])
+        remaining.difference_update(fresh)
+        fresh = sorted({user for service in fresh for user in users[service] if when[user] is None})
+    return when
+
+
+def _named(graph: ServiceGraph, service: int) -> set[int]:
+    """All that a service hard-needs, alternatives included."""
+    groups = (group.members for group in graph.alternatives[service] if group.hard)
+    return {*graph.hard[service], *(member for members in groups for member in members)}
+
+
+def _ready(graph: ServiceGraph, standing: Standing, when: Sequence[int | None], service: int) -> int | None:
+    """When a service can be back with what is there; None while something is missing."""
+    needs = [(when[other], other in graph.start_edges[service]) for other in graph.hard[service]]
+    for group in graph.alternatives[service]:
+        if group.hard:
+            there = [at for member in _counted(group, standing) if (at := when[member]) is not None]
+            needs.append((min(there, default=None), group.to_start))
+    known = [(at, to_start) for at, to_start in needs if at is not None]
+    if len(known) < len(needs):
+        return None
+    begin = max((at for at, to_start in known if to_start), default=0)
+    serves = max((at for at, _ in known), default=0)
+    return max(begin + int(standing.start_ms[service]), serves) + int(standing.rest_ms[service])
+
+
+def _counted(group: Alternatives, standing: Standing) -> list[int]:
+    """The members that are not in doubt; all of them where each is."""
+    return [member for member in group.members if not standing.doubtful[member]] or list(group.members)
+
+
+def _together(
+    graph: ServiceGraph, standing: Standing, when: Sequence[int | None], remaining: set[int]
+) -> set[int]:
+    """The most services that need only each other and what is there, and to start only what is there."""
+    found = set(remaining)
+
+    def there(service: int, other: int, to_start: bool) -> bool:
+        waits = to_start and bool(standing.starts[service])
+        return when[other] is not None or (other in found and not waits)
+
+    def holds(service: int) -> bool:
+        return all(
+            there(service, other, other in graph.start_edges[service]) for other in graph.hard[service]
+        ) and all(
+            any(there(service, member, group.to_start) for member in _counted(group, standing))
+            for group in graph.alternatives[service]
+            if group.hard
+        )
+
+    while gone := {service for service in found if not holds(service)}:
+        found -= gone
+    return found

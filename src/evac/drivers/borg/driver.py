@@ -1,0 +1,251 @@
+"""The driver of Borg 1.2 and later.
+
+What Borg does not say is asked again. An archive lists the paths that were asked for, also one that did not
+exist: what is at the top of the archive is compared. `check` without `--verify-data` reads the structure and
+passes a flipped byte. An extraction that ends with a warning may have files full of zeros, because a repair
+puts them where data was lost: it is no restore.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from evac.drivers.backups import (
+    BackupDriver,
+    Filled,
+    Filling,
+    Stopwatch,
+    Tool,
+    document,
+    in_time,
+    number,
+    objects,
+    unreadable,
+    word,
+)
+from evac.drivers.capabilities import (
+    PARTS_PER_MILLION,
+    READ,
+    STRUCTURE,
+    CopyReport,
+    Listing,
+    Proof,
+    RestoresData,
+    Taken,
+    TakesBackups,
+)
+from evac.drivers.parameters import many, text, whole
+from evac.drivers.places import facts_of, manifest_of, source_facts
+from evac.drivers.port import Action
+from evac.drivers.programs import given
+from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
+from evac.net import secrets
+
+ARCHIVES_MOST: Final = 200
+"""Of the newest ones, that are listed: Borg reads each of them for it."""
+LOOKED_INTO: Final = 5
+"""Of the newest ones, whose paths are compared until one is whole."""
+WHOLE: Final = (0, 100)
+"""100: a file changed while it was read; the copy is as whole as any of files in use."""
+MADE: Final = (1, *range(100, 108))
+"""Warnings, those of one kind and of several: the copy exists, and lacks something unless it is 100."""
+DAMAGED: Final = (0, 1)
+_REASONS: Final = (
+    ("is incorrect", Permanent("backup-password", "wrong passphrase", "check `passphrase`")),
+    ("does not exist", Permanent("backup-no-repository", "there is no repository", "create it")),
+    ("is not a valid repository", Permanent("backup-no-repository", "there is no repository", "create it")),
+    ("unknown unencrypted", Permanent("backup-other-repository", "it is not known", "set `repository_id`")),
+    ("previously located", Permanent("backup-other-repository", "it was moved", "set `repository_id`")),
+    ("no space left", Permanent("backup-full", "the repository has no space left", "make space in it")),
+    ("insufficient free space", Permanent("backup-full", "the repository has no space left", "make space")),
+    ("acquire the lock", Retryable("backup-locked", "another program holds the repository", "", 60_000)),
+    ("connection refused", Retryable("backup-silent", "the repository does not answer", "start its server")),
+    ("connection closed", Retryable("backup-silent", "the repository does not answer", "check `BORG_RSH`")),
+    ("integrity error", Permanent("backup-corrupt", "data is damaged", "run: borg check --verify-data")),
+    ("manifest", Permanent("backup-corrupt", "the manifest is damaged", "run: borg check")),
+)
+
+
+class BorgDriver(BackupDriver, TakesBackups, RestoresData):
+    """One repository for each endpoint."""
+
+    name = "borg"
+
+    async def _list(self, action: Action, timeout_s: float) -> Listing:
+        watch, tool = Stopwatch(timeout_s), _tool(action)
+        version, found = await asyncio.gather(self._version(tool, watch), self._info(action, tool, watch))
+        wanted = tuple(many(action.settings, "paths"))
+        copies = [_copy(one) for one in objects(found.get("archives"), self.name)]
+        ours = [one for one in copies if not wanted or not set(one.paths).isdisjoint(wanted)]
+        ours.sort(key=lambda one: (one.taken_at, one.id))
+        for place in range(len(ours) - 1, max(len(ours) - 1 - LOOKED_INTO, -1), -1):
+            held = await self._held(tool, ours[place].id, wanted, watch)
+            ours[place] = replace(ours[place], failed=held != wanted)
+            if not ours[place].failed:
+                break
+        repository = _repository(found)
+        return Listing(repository, tuple(ours), self.name, version, deletable=_can_delete(action))
+
+    async def take(self, action: Action, timeout_s: float) -> Taken:
+        watch, tool, paths = Stopwatch(timeout_s), _tool(action), tuple(many(action.settings, "paths"))
+        if not paths or not all(path.startswith("/") for path in paths):
+            raise Permanent("setting-missing", "paths must name what is backed up, by full paths")
+        if text(action.settings, "repository_id", ""):
+            await self._info(action, tool, watch)
+        name = datetime.now(UTC).strftime("evac-%Y%m%dT%H%M%S.%fZ")
+        upload = whole(action.settings, "upload_kib", 0)
+        bounds = ("--upload-ratelimit", str(upload)) if upload else ()
+        argv = ("create", "--json", *bounds, f"::{name}", "--", *paths)
+        ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, *MADE), changes=True)
+        try:
+            made = document(ended.output, self.name)
+            stored = number(made["archive"]["stats"]["deduplicated_size"], self.name)
+            listed = await tool.json("info", "--json", f"::{name}", timeout_s=watch.left_s)
+            (copy,) = (_copy(one) for one in objects(listed["archives"], self.name))
+            held = await self._held(tool, name, paths, watch)
+        except (ActionError, KeyError, TypeError, ValueError) as error:
+            words = "a copy may have been made, and nothing can be said of it"
+            raise OutcomeUnknown("backup-unknown", words, "list the copies") from error
+        missing = tuple(path for path in paths if path not in held)
+        if ended.code not in WHOLE and not missing:
+            missing = ("files that could not be read",)
+        return Taken(replace(copy, failed=bool(missing)), copy.bytes or 0, stored, watch.took_ms, missing)
+
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        """Of one folder, its manifest; a copy of several is restored by their full paths, and has another."""
+        paths, watch = many(action.settings, "paths"), Stopwatch(timeout_s)
+        found: Mapping[str, str | int] = await in_time(
+            lambda: source_facts(paths), watch, "reading the source"
+        )
+        return found
+
+    async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
+        """Level 2 reads everything, whichever part is asked for: Borg cannot check a part of the data."""
+        if level not in (STRUCTURE, READ) or not 1 <= part <= of:
+            raise Permanent("proof-unknown", f"Borg proves no level {level}, part {part} of {of}")
+        watch, tool = Stopwatch(timeout_s), _tool(action)
+        try:
+            version, found = await self._version(tool, watch), await self._info(action, tool, watch)
+            stats = found.get("cache", {}).get("stats", {})
+            size = number(stats.get("unique_csize"), self.name)
+            how = "--verify-data" if level == READ else "--archives-only"
+            ended = await tool.run("check", how, timeout_s=watch.left_s, allowed=DAMAGED)
+        except ActionError as error:
+            return self._unproven(action, watch, level, error)
+        if ended.code:
+            words = " ".join(secrets.scrub(ended.errors, tool.hidden).split())
+            code = "backup-corrupt"
+            return self._proof(action, watch, level, "damaged", version, code=code, detail=words)
+        if level == STRUCTURE:
+            return self._proof(action, watch, level, "passed", version)
+        if not size:
+            words = "the repository holds no data"
+            return self._proof(
+                action, watch, level, "could-not-run", version, code="nothing-read", detail=words
+            )
+        return self._proof(action, watch, level, "passed", version, read=size, share=PARTS_PER_MILLION)
+
+    async def _fill(self, into: Filling) -> Filled:
+        """The content of the one folder of a copy, or all of its folders by their full paths."""
+        copy, watch = into.copy, into.watch
+        strip = len(Path(copy.paths[0]).parts) - 1 if len(copy.paths) == 1 else 0
+        tool = replace(_tool(into.action), cwd=str(into.folder))
+        argv = ("extract", "--strip-components", str(strip), f"::{copy.id}")
+        ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, *MADE), keeps=(into.lock,))
+        found = await in_time(lambda: manifest_of(into.folder), watch, "reading what was restored")
+        if ended.code or (found.files, found.bytes) != (copy.files, copy.bytes):
+            words = f"{found.files} of {copy.files} files and {found.bytes} of {copy.bytes} bytes came back"
+            said = " ".join(secrets.scrub(ended.errors, tool.hidden).split())[:300]
+            words = f"{words}; Borg says: {said}" if said else words
+            raise Permanent("restore-incomplete", words, "prove the copy, or restore an older one")
+        return Filled(found.bytes, copy.taken_at, facts_of(found))
+
+    async def _held(
+        self, tool: Tool, name: str, wanted: tuple[str, ...], watch: Stopwatch
+    ) -> tuple[str, ...]:
+        """Which of these paths are in an archive."""
+        if not wanted:
+            return ()
+        patterns = [part for path in wanted for part in ("--pattern", f"+pf:{path.lstrip('/')}")]
+        argv = ("list", "--short", *patterns, "--pattern", "-re:.*", f"::{name}")
+        found = (await tool.run(*argv, timeout_s=watch.left_s)).output.splitlines()
+        return tuple(path for path in wanted if path.strip("/") in found)
+
+    async def _version(self, tool: Tool, watch: Stopwatch) -> str:
+        said = (await tool.run("--version", timeout_s=watch.left_s)).output.split()
+        if len(said) < 2 or said[0] != "borg":
+            raise unreadable(self.name, "no version")
+        return said[1][:40]
+
+    async def _info(self, action: Action, tool: Tool, watch: Stopwatch) -> Mapping[str, Any]:
+        """The newest archives and the repository. Raises `Permanent` where another one was pinned."""
+        argv = ("info", "--json", "--last", str(ARCHIVES_MOST))
+        found = await tool.json(*argv, timeout_s=watch.left_s)
+        if not isinstance(found, dict) or not isinstance(found.get("cache", {}), dict):
+            raise unreadable(self.name, "no object")
+        id_, pinned = _repository(found), text(action.settings, "repository_id", "")
+        if pinned and id_ != pinned:
+            words = f"this is the repository {id_[:8]}, and {pinned[:8]} was expected"
+            raise Permanent("backup-other-repository", words, "check `repository` and `repository_id`")
+        return found
+
+
+def _tool(action: Action) -> Tool:
+    """Borg, with the repository and its passphrase in the environment. Raises `Permanent`."""
+    env, hidden = given(action.settings)
+    where = text(action.settings, "repository")
+    env |= {"BORG_REPO": where, "BORG_EXIT_CODES": "modern", "TZ": "UTC"}
+    if text(action.settings, "repository_id", ""):  # it is compared, so Borg need not ask
+        env |= dict.fromkeys(_QUESTIONS, "yes")
+    if base := text(action.settings, "base", ""):
+        env["BORG_BASE_DIR"] = base
+    if reference := text(action.settings, "passphrase", ""):
+        passphrase = secrets.resolve(reference)
+        env["BORG_PASSPHRASE"] = passphrase.reveal()
+        hidden = (*hidden, passphrase)
+    return Tool(text(action.settings, "program", "borg"), env, hidden, _REASONS)
+
+
+_QUESTIONS: Final = ("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "BORG_RELOCATED_REPO_ACCESS_IS_OK")
+
+
+def _repository(found: Mapping[str, Any]) -> str:
+    about = found.get("repository")
+    if not isinstance(about, dict):
+        raise unreadable("borg", "no repository")
+    return word(about.get("id"), "borg")
+
+
+def _copy(entry: Mapping[str, Any]) -> CopyReport:
+    """One archive, as `borg info --json` lists it: its times are UTC, because Borg ran in that zone."""
+    stats, argv = entry.get("stats"), entry.get("command_line")
+    if not isinstance(stats, dict) or not isinstance(argv, list):
+        raise unreadable("borg", "an archive of another shape")
+    try:
+        start = datetime.fromisoformat(word(entry.get("start"), "borg")).replace(tzinfo=UTC)
+        taken_at = int(start.timestamp())
+    except (ValueError, OverflowError) as error:
+        raise unreadable("borg", "no time") from error
+    name = word(entry.get("name"), "borg")
+    asked = [word(one, "borg") for one in argv]
+    places = [place for place, one in enumerate(asked) if one.endswith(f"::{name}")]
+    after = asked[places[0] + 1 :] if places else asked
+    return CopyReport(
+        name,
+        taken_at,
+        number(stats.get("original_size"), "borg"),
+        number(stats.get("nfiles"), "borg"),
+        tuple(one.rstrip("/") for one in after if one.startswith("/")),
+        word(entry.get("hostname", ""), "borg"),
+    )
+
+
+def _can_delete(action: Action) -> bool | None:
+    where = text(action.settings, "repository")
+    return os.access(where, os.W_OK) if where.startswith("/") else None

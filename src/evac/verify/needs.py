@@ -1,0 +1,111 @@
+"""What a plan says of external services, of alternatives and of all that needs them (rules F11, F12, F19).
+
+By the checker's own walk over the needs of the estate: nothing in a plan restores what another company runs,
+and a service serves only with one of its alternatives.
+"""
+
+from __future__ import annotations
+
+from evac.model.estate import Dependency, Estate, Service
+from evac.model.plan import Outcome, Plan
+from evac.model.reason import Reason
+from evac.verify.reading import Violation
+
+_NOT_THERE = ("unplaced", "shed", "unknown")
+
+
+def check_needs(estate: Estate, plan: Plan) -> list[Violation]:
+    """External services and alternatives. Linear in needs."""
+    own = {service.id: service for service in estate.services}
+    outcomes = {outcome.service: outcome for outcome in plan.outcomes}
+    taken = _taken(estate, plan)
+    return [
+        *_external(own, plan, outcomes, taken),
+        *(
+            violation
+            for service in estate.services
+            for need in service.needs
+            if need.any_of and need.hard
+            for violation in _alternatives(service, need, outcomes)
+        ),
+    ]
+
+
+def _external(
+    own: dict[str, Service], plan: Plan, outcomes: dict[str, Outcome], taken: set[str]
+) -> list[Violation]:
+    """No step is for an external service; what its provider takes down stays down and says why."""
+    found = [
+        Violation("F11", step.id, f"acts on {step.target}, which another company runs")
+        for step in plan.steps
+        if step.target in own and own[step.target].external
+    ]
+    for name in sorted(_falling(own, taken)):
+        outcome = outcomes.get(name)
+        if outcome is None or outcome.state not in ("unplaced", "unknown") or outcome.recovery_ms is not None:
+            state = "unaffected" if outcome is None else outcome.state
+            words = f"depends on a provider that is lost, and the plan says {state}"
+            found.append(Violation("F12", name, words))
+    for name, outcome in sorted(outcomes.items()):
+        wanted = Reason("provider", provider=own[name].provided_by) if name in taken else None
+        says = outcome.why if outcome.why is not None and outcome.why.kind == "provider" else None
+        if says != wanted and (wanted is None or outcome.state == "unplaced"):
+            found.append(Violation("F19", name, "the plan names another provider than the estate"))
+    return found
+
+
+def _taken(estate: Estate, plan: Plan) -> set[str]:
+    """External services whose provider is lost by what the plan is about."""
+    if plan.scenario.kind not in ("lose", "evacuate"):
+        return set()
+    gone = {*plan.scenario.domains, *estate.lost}
+    return {
+        service.id
+        for service in estate.services
+        if service.external and f"provider:{service.provider or service.id}" in gone
+    }
+
+
+def _falling(own: dict[str, Service], taken: set[str]) -> set[str]:
+    """These, and services that cannot serve without them, however far down: a need of alternatives fails once
+    the last of them has.
+    """
+    users: dict[str, list[tuple[str, Dependency]]] = {}
+    for service in own.values():
+        for need in service.needs:
+            if need.kind == "service" and need.hard:
+                for target in need.targets:
+                    users.setdefault(target, []).append((service.id, need))
+    found, work = set(taken), sorted(taken)
+    while work:
+        for user, need in users.get(work.pop(), ()):
+            if user not in found and found.issuperset(need.targets):
+                found.add(user)
+                work.append(user)
+    return found
+
+
+def _alternatives(service: Service, need: Dependency, outcomes: dict[str, Outcome]) -> list[Violation]:
+    """What serves has an alternative that serves by then; what stays down for one has none that does."""
+    there = [
+        0 if outcome is None else outcome.base_ms or 0
+        for outcome in (outcomes.get(name) for name in need.any_of)
+        if outcome is None or outcome.state not in _NOT_THERE
+    ]
+    mine, names = outcomes.get(service.id), " or ".join(need.any_of)
+    if mine is None or mine.state not in _NOT_THERE:
+        unsure = any(o is not None and o.state == "unknown" for o in map(outcomes.get, need.any_of))
+        if not there and not (unsure and mine is None):
+            return [Violation("F12", service.id, f"is reported to serve, and neither {names} does")]
+        if there and mine is not None and min(there) > (mine.base_ms or 0):
+            return [Violation("F12", service.id, f"is reported to serve before {names} does")]
+        return []
+    why = mine.why
+    named = why.services[0] if why is not None and why.kind == "needs" else ""
+    if (
+        there
+        and named in need.any_of
+        and all(n == need for n in service.needs if n.hard and named in n.targets)
+    ):
+        return [Violation("F12", service.id, f"stays down for {named}, and {names} is enough")]
+    return []

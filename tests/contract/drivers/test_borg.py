@@ -1,0 +1,91 @@
+"""What Borg does not say by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.drivers.borg.driver import BorgDriver
+from evac.drivers.port import Action
+from evac.model.errors import ActionError, Permanent, Retryable
+from tests.contract.adapters.borg import archives
+from tests.contract.adapters.command import script
+
+pytestmark = [pytest.mark.servers]
+
+
+def ask(question: str, *given: Any) -> Any:
+    """An answer of the driver, or the error that it ended with."""
+
+    async def story() -> Any:
+        try:
+            return await getattr(BorgDriver(), question)(given[0], 60.0, *given[1:])
+        except ActionError as error:
+            return error
+
+    return asyncio.run(story())
+
+
+def test_a_missing_path_a_lock_and_a_repair_are_each_named(server_folder: Path) -> None:
+    place = server_folder / "places" / "here"
+    with archives(server_folder) as world:
+        lacking = world.action(paths=(str(world.data), "/nowhere/at/all"))
+        world.borg("create", "::second", str(world.data), "/nowhere/at/all", allowed=(107,))
+        (entry,) = json.loads(world.borg("info", "--json", "::second"))["archives"]
+        assert "/nowhere/at/all" in entry["command_line"], "Borg tells them apart now"
+        assert [one.failed for one in ask("list_copies", lacking).copies][-1]
+        assert ask("restore", lacking, "", str(place), None).code == "copy-unknown"
+
+        holds = ("borg", "with-lock", str(server_folder / "one"), "cat")
+        with subprocess.Popen(holds, env=world.env, stdin=subprocess.PIPE) as holder:
+            deadline = time.monotonic() + 20.0
+            while not list((server_folder / "one").glob("lock.exclusive/*")):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            error = ask("list_copies", world.action())
+            assert isinstance(error, Retryable)
+            assert error.code == "backup-locked"
+            assert holder.stdin is not None
+            holder.stdin.close()
+
+        # A repair puts zeros where content was lost; its extraction ends with a warning.
+        asyncio.run(world.spoil())
+        world.borg("check", "--repair", allowed=(0, 1))
+        assert ask("restore", world.action(), "first", str(place), None).code == "restore-incomplete"
+        assert not place.exists()
+
+
+ARCHIVE = {
+    "name": "first",
+    "start": "2026-11-21T01:00:00.000000",
+    "command_line": ["borg", "create", "::first", "/srv/wiki"],
+    "stats": {"original_size": 9, "nfiles": 1},
+}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "none",
+        {"archives": []},
+        {"archives": 5, "repository": {"id": "one"}},
+        {"archives": [{**ARCHIVE, "start": "yesterday"}], "repository": {"id": "one"}},
+        {"archives": [{**ARCHIVE, "command_line": "borg create"}], "repository": {"id": "one"}},
+        {"archives": [{**ARCHIVE, "stats": {"original_size": -1}}], "repository": {"id": "one"}},
+        {"archives": [ARCHIVE], "repository": {"id": 7}},
+    ],
+)
+def test_what_has_another_shape_is_refused(tmp_path: Path, said: Any) -> None:
+    answer = json.dumps(said)
+    version = """[ "$1" = --version ] && echo borg 1.4.0 && exit"""
+    program = script(tmp_path, "borg", version, f"echo '{answer}'")
+    settings = {"repository": "/srv/one", "program": program, "paths": ("/srv/wiki",)}
+    error = ask("list_copies", Action("verify", "wiki", "borg", "ansan", settings))
+    assert isinstance(error, Permanent)
+    assert error.code == "backup-output"
