@@ -50,6 +50,8 @@ class Site:
     ingress_mbps: int | None = None
     ingress_connections: int | None = None
     power_budget_watts: int | None = None
+    region: str | None = None
+    """The country or other area that `data_in` may name; it is no fault domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +256,8 @@ class Service:
     """Whether another company runs it: it has no site, no replicas and no demand here."""
     provider: str | None = None
     """Of an external service, who provides it; None where it is a provider of its own."""
+    data_in: tuple[str, ...] | None = None
+    """Sites, regions and groups that it may bring its data to; None for all."""
 
     @property
     def provided_by(self) -> str:
@@ -387,6 +391,8 @@ class Store:
     """How long a majority that is left takes to elect a primary, where it does so by itself."""
     backup_policy: BackupPolicy | None = None
     """What its backups have to be; None where nobody has decided it."""
+    data_in: tuple[str, ...] | None = None
+    """Sites, regions and groups that its data may be in; None for all."""
 
     @property
     def primary(self) -> StoreMember | None:

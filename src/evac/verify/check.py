@@ -43,6 +43,7 @@ from evac.verify.order import (
 )
 from evac.verify.outcome import check_counts, check_outcomes, check_reasons, check_sheds, check_tiers
 from evac.verify.reading import Milestones, Reading, Violation, milestones, outages, read, way_of
+from evac.verify.residency import check_residency
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
 
@@ -196,6 +197,7 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
         *_header(estate, digest, instance, plan),
         *check_header(estate, plan),
         *check_needs(estate, plan),
+        *check_residency(estate, plan),
     )
     return Verdict(
         tuple(sorted({*header, *verdict.violations})), verdict.objective, verdict.bound, verdict.steps

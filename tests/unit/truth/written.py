@@ -17,7 +17,7 @@ def written(folder: Path, text: str, lead: str = AT_ONCE, **tables: str) -> Esta
     loss and to approve a plan.
     """
     folder.mkdir(exist_ok=True)
-    (folder / "estate.yaml").write_text(f"evac: 1\n{lead}{text}", encoding="utf-8")
+    (folder / "estate.yaml").write_text(f"evac: 1\n{text}\n{lead}", encoding="utf-8")
     for name, table in tables.items():
         (folder / f"{name}.csv").write_text(table, encoding="utf-8")
     return load(folder)
