@@ -241,6 +241,8 @@ def _objectives(outcomes: tuple[Outcome, ...]) -> tuple[str, str]:
 def _gap(plan: Plan) -> str:
     if plan.objective == 0 and plan.unjudged:
         return "not known: the loss cannot be judged"
+    if plan.objective == 0 and any(o.state in GONE for o in plan.outcomes):
+        return "not known: no people are stated for what does not come back"
     if plan.objective == 0:
         return "nothing is lost; no plan can be better"
     if plan.gap_permille is None:

@@ -100,7 +100,9 @@ def verdict_words(plan: Plan) -> str:
     if not found.known:
         return unjudged_words(plan) or "no service is affected"
     total = plural(found.known, "affected service")
-    if found.restored == found.known:
+    if found.known == 1 and not found.back:
+        words = "the one affected service does not come back"
+    elif found.restored == found.known:
         all_of_it = f"all {plural(found.known, 'service')} come back"
         words = all_of_it if found.known > 1 else "the one affected service comes back"
     else:
@@ -416,7 +418,9 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
     back, last = _back(plan), _last(plan)
     total = plural(counts.known, "affected service")
     words = f"{number(len(back))} of {total} {'comes' if len(back) == 1 else 'come'} back"
-    if len(back) == counts.known:
+    if counts.known == 1 and not back:
+        words = "The one affected service does not come back"
+    elif len(back) == counts.known:
         words = f"All {total} come back" if len(back) > 1 else "The one affected service comes back"
     words += f", the last {duration(last)} {since(plan.scenario.kind)}." if last is not None else "."
     told, state = [words], "ok"
@@ -537,6 +541,10 @@ def _data(plan: Plan) -> Card:
 def _gap(plan: Plan) -> Card:
     if plan.objective == 0 and plan.unjudged:
         return Card("above the best possible", "not known", "the loss cannot be judged", "unknown")
+    if plan.objective == 0 and any(o.state in GONE for o in plan.outcomes):
+        return Card(
+            "above the best possible", "not known", "no people are stated for what is lost", "unknown"
+        )
     if plan.objective == 0:
         return Card("above the best possible", "0 %", "nothing is lost")
     if plan.gap_permille is None:
