@@ -50,6 +50,8 @@ class Site:
     ingress_mbps: int | None = None
     ingress_connections: int | None = None
     power_budget_watts: int | None = None
+    region: str | None = None
+    """The country or other area that `data_in` may name; it is no fault domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,7 @@ class Service:
     provider: str | None = None
     """Of an external service, who provides it; None where it is a provider of its own."""
     data_in: tuple[str, ...] | None = None
-    """Sites, and groups of sites, that it may bring its data to; None for all."""
+    """Sites, regions and groups that it may bring its data to; None for all."""
 
     @property
     def provided_by(self) -> str:
@@ -390,7 +392,7 @@ class Store:
     backup_policy: BackupPolicy | None = None
     """What its backups have to be; None where nobody has decided it."""
     data_in: tuple[str, ...] | None = None
-    """Sites, and groups of sites, that its data may be at; None for all."""
+    """Sites, regions and groups that its data may be in; None for all."""
 
     @property
     def primary(self) -> StoreMember | None:

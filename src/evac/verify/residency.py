@@ -42,8 +42,11 @@ def check_residency(estate: Estate, plan: Plan) -> list[Violation]:
 
 
 def _sites(estate: Estate, names: tuple[str, ...]) -> set[str]:
-    """Sites by name, and the sites of groups, however deep."""
+    """Sites by name, and the sites of regions and groups, however deep."""
     inside = {group.id: set(group.members) for group in estate.groups}
+    for site in estate.sites:
+        if site.region is not None:
+            inside.setdefault(site.region, set()).add(site.id)
     seen: set[str] = set()
 
     def names_in(some: set[str]) -> Iterator[str]:

@@ -22,12 +22,12 @@ from evac.verify.check import check
 FILE = """\
 evac: 1
 as_of: 2026-11-25
-sites: {paris: {}, lyon: {}, berlin: {}}
+sites: {paris: {region: france}, lyon: {region: france}, berlin: {region: germany}}
 pools:
   paris-k8s: {site: paris, cpu: 30 cores, memory: 400 GiB}
   lyon-k8s: {site: lyon, cpu: 30 cores, memory: 400 GiB}
   berlin-k8s: {site: berlin, cpu: 90 cores, memory: 900 GiB}
-groups: {france: {kind: country, members: [paris, lyon]}}
+groups: {rhone: {kind: utility, members: [paris, lyon]}}
 services:
   health: {RUNS, data_in: [france], needs: [{store: records}]}
   blog: {RUNS}
@@ -100,18 +100,22 @@ def test_the_checker_finds_data_that_a_plan_brings_outside(estate: Estate, lost:
 def test_the_audit_says_what_leaves_no_place(estate: Estate) -> None:
     found = [f for f in audit(estate).findings if f.rule == "residency-leaves-no-place"]
     assert {(f.subject, f.severity, f.domains) for f in found} == {
-        ("local", "error", ("paris", "france")),
-        ("health", "error", ("france",)),
-        ("records", "error", ("france",)),
+        ("local", "error", ("paris", "rhone")),
+        ("health", "error", ("rhone",)),
+        ("records", "error", ("rhone",)),
     }
     assert any("data of local may be at paris only" in f.message for f in found)
     together = replace(estate, stores=tuple(replace(one, data_in=("paris",)) for one in estate.stores))
     found = [f for f in audit(together).findings if f.rule == "residency-leaves-no-place"]
     assert {f.subject for f in found if "paris" in f.domains} == {"local", "records"}
+    by_group = replace(estate, services=tuple(replace(one, data_in=("rhone",)) for one in estate.services))
+    found = [f for f in audit(by_group).findings if f.rule == "residency-leaves-no-place"]
+    assert {f.domains for f in found} == {("rhone",)}
 
 
 def test_what_is_written_is_read_back_the_same(estate: Estate, tmp_path: Path) -> None:
     write(estate, tmp_path / "again")
     again = load(tmp_path / "again")
     assert again.services[1].data_in == ("france",)
+    assert {site.region for site in again.sites} == {"germany", "france"}
     assert estate_digest(again) == estate_digest(estate)

@@ -133,8 +133,8 @@ STORE: Final[tuple[Field, ...]] = (
     Field(
         "data_in",
         "data_in",
-        Listed(reference("site or group")),
-        "sites, or groups of sites, that its data may be at; else all",
+        Listed(reference("site, region or group")),
+        "sites, regions or groups of sites that its data may be in; else all",
     ),
 )
 

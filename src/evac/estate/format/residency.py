@@ -19,10 +19,14 @@ _HINT: Final = "move it, or add its site to data_in"
 def check_residency(assembly: Assembly, fleet: Fleet, rows: ReplicaRows, reader: Reader) -> None:
     """Note each replica, copy and backup that is outside of the sites that `data_in` names."""
     values = assembly.values
-    groups = {group.id: group.members for group in values["groups"]}
+    groups: dict[str, tuple[str, ...]] = {group.id: group.members for group in values["groups"]}
+    for site in values["sites"]:
+        if site.region is not None:
+            groups[site.region] = (*groups.get(site.region, ()), site.id)
     sites = [site.id for site in values["sites"]]
+    known = {*groups, *sites}
     for row, service in enumerate(values["services"]):
-        if service.data_in is None:
+        if service.data_in is None or not known.issuperset(service.data_in):
             continue
         allowed = _sites(service.data_in, groups, sites)
         found = {site for site in _runs_at(values, fleet, rows, row) if site not in allowed}
@@ -30,7 +34,7 @@ def check_residency(assembly: Assembly, fleet: Fleet, rows: ReplicaRows, reader:
             key = "replicas" if site in found else "sites"
             _note(reader, f"{shown(service.id)} runs at {site}", f"services/{service.id}/{key}")
     for store in values["stores"]:
-        if store.data_in is None:
+        if store.data_in is None or not known.issuperset(store.data_in):
             continue
         allowed = _sites(store.data_in, groups, sites)
         for kind, entries in (("members", store.members), ("backups", store.backups)):

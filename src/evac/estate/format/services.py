@@ -145,8 +145,8 @@ SERVICE: Final[tuple[Field, ...]] = (
     Field(
         "data_in",
         "data_in",
-        Listed(reference("site or group")),
-        "sites, or groups of sites, that its data may be at; else all",
+        Listed(reference("site, region or group")),
+        "sites, regions or groups of sites that its data may be in; else all",
     ),
     Field("sheddable", "sheddable", flag(), "whether it may be stopped to make room"),
     Field("shed_rehearsed", "shed_rehearsed", day(), "when stopping it was last rehearsed"),

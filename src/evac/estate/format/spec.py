@@ -204,6 +204,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 "ingress_connections", "ingress_connections", _AT_ONCE, "connections from users that fit in"
             ),
             Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
+            Field("region", "region", text(), "the country or other area that `data_in` may name"),
         ),
         m.Site,
         "Buildings.",
