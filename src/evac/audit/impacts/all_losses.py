@@ -502,7 +502,8 @@ def _behind_stores(wiring: Wiring, found: BoolColumn) -> BoolColumn:
         for name in names:
             if name in families.index:
                 waits[families.losses[families.index[name]], service] = True
-    return np.asarray(waits & (waits & found).any(axis=1)[:, None])
+    some = np.asarray((waits & found).any(axis=1))
+    return np.asarray(waits & some[:, None])
 
 
 def _fates(
