@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from evac.app.observing import AT_ONCE, action_of, standing_facts
 from evac.derive.domains import Topology, site_of, topology
+from evac.derive.residency import may_run_at
 from evac.drivers.capabilities import (
     AnswersProbe,
     BootsServers,
@@ -293,10 +294,12 @@ def _fence(store: Store, home: str, policy: RunPolicy, known: _Asked) -> Ability
 
 def _of_service(service: Service, known: _Asked) -> list[Ability]:
     full = [site.id for site in known.top.estate.sites if site.role == "full"]
-    sites = [site for site in full if service.eligible_sites is None or site in service.eligible_sites]
+    may = may_run_at(known.top.estate, service)
+    sites = [site for site in full if may is None or site in may]
     if not sites:
         why = "no site of the estate may run it"
-        return [Ability(service.id, "service", "start", "nobody", why=why, next="see eligible_sites")]
+        hint = "see eligible_sites and data_in"
+        return [Ability(service.id, "service", "start", "nobody", why=why, next=hint)]
     found = []
     for capability, words in ((RunsUnits, "start"), (RoutesTraffic, "move traffic to"), (Verifies, "verify")):
         ends = known.ends(service.id, capability)

@@ -35,7 +35,7 @@ from evac.derive.domains import topology
 from evac.derive.situation import can_be_lost, without_lost
 from evac.model.backup import NOTHING_SEEN, BackupFacts
 from evac.model.collector import collector_at_rest
-from evac.model.estate import Estate
+from evac.model.estate import Estate, Lead
 from evac.model.fleet import BoolColumn, CodeColumn, IndexColumn
 from evac.model.reason import fact_words
 
@@ -55,6 +55,11 @@ class AuditReport:
     """Most severe first."""
     impacts: Impacts
     """Of the single losses, for reports that draw more."""
+
+    @property
+    def lead(self) -> Lead:
+        """What passes before the first step, in every time of return."""
+        return self.impacts.estate.lead
 
 
 LOSSES_SHARE: Final = 0.5

@@ -44,7 +44,13 @@ def read_by_rows(estate: Estate) -> Estate:
     where it may run, and no stores. Rows of both are the same.
     """
     services = tuple(
-        Service(s.id, demand=s.demand, eligible_sites=s.eligible_sites, eligible_classes=s.eligible_classes)
+        Service(
+            s.id,
+            demand=s.demand,
+            eligible_sites=s.eligible_sites,
+            eligible_classes=s.eligible_classes,
+            data_in=s.data_in,
+        )
         for s in estate.services
     )
     return replace(estate, services=services, stores=())

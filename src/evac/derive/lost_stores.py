@@ -9,6 +9,7 @@ from typing import Final
 from evac.derive.affected import lost_members as members_lost
 from evac.derive.domains import Loss, Topology, is_lost, lost_now, site_of
 from evac.derive.limits import LimitTable
+from evac.derive.residency import sites_of
 from evac.derive.stores import (
     Way,
     fence_is_unknown,
@@ -105,6 +106,8 @@ def _candidates(
     for way in (*copies, *backups):
         within = within_rpo(store, way.loss_ms) and not way.only_waived
         site = site_of(top, way.at) or ""
+        if store.data_in is not None and site not in sites_of(top.estate, store.data_in):
+            continue
         if way.duration_ms is None:
             unknown.add("limits/manual/force-quorum" if way.only_waived else f"stores/{store.id}/promote")
         candidate = Candidate(

@@ -14,6 +14,7 @@ from evac.derive.domains import Loss, Topology, lost_now
 from evac.derive.energising import Energy, energise, still_dark
 from evac.derive.limits import LimitTable, PowerTable, power_table
 from evac.derive.pools import pool_capacities, pool_shares, replicas_lost, unknown_servers
+from evac.derive.residency import may_run_at
 from evac.derive.vague import vague_amounts
 from evac.model.fleet import (
     AT_SITE,
@@ -363,8 +364,9 @@ def _eligible(
     is_declared = ~is_bare & (np.arange(len(pools)) < len(bare) + declared)
     table = np.ones((len(estate.services), len(pools)), np.bool_)
     for row, service in enumerate(estate.services):
-        if service.eligible_sites is not None:
-            allowed = [top.site_index[name] for name in service.eligible_sites if name in top.site_index]
+        sites = may_run_at(estate, service)
+        if sites is not None:
+            allowed = [top.site_index[name] for name in sites if name in top.site_index]
             table[row] &= np.isin(site, allowed)
         if service.eligible_classes is not None:
             fits = np.array([name in service.eligible_classes for name in class_of], np.bool_)

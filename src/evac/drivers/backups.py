@@ -350,12 +350,16 @@ class BackupDriver(ABC):
                     await asyncio.to_thread(shutil.rmtree, at.partial)
                 raise
             facts: dict[str, str | int] = {**filled.facts, **({"started_over": 1} if again else {})}
+            as_of = filled.reached_at or found.taken_at
+            if until is not None and found.consistent_at is not None:
+                as_of = until  # however long before it the newest write was
             done = replace(
                 began,
                 copy=found.id,
                 bytes=filled.bytes,
                 took_ms=watch.took_ms,
                 reached_at=filled.reached_at,
+                as_of=as_of,
                 complete=True,
                 facts=facts,
             )
@@ -388,6 +392,8 @@ class BackupDriver(ABC):
 
     def _evidence(self, at: RestorePlace, record: Record) -> Evidence:
         found: dict[str, str | int | bool] = dict(record.facts)
+        if record.as_of is not None:
+            found["as_of"] = record.as_of
         if record.reached_at is not None:
             found |= {"reached_at": record.reached_at, "reached": moment_words(record.reached_at)}
         found |= {"copy": record.copy, "place": str(at.path)}

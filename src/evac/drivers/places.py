@@ -38,6 +38,8 @@ class Record:
     bytes: int = 0
     took_ms: int = 0
     reached_at: int | None = None
+    as_of: int | None = None
+    """The moment that the data is as of, in seconds since 1970; its newest write may be older."""
     complete: bool = False
     facts: Mapping[str, str | int] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -42,6 +42,7 @@ from evac.estate.format.document import (
 from evac.estate.format.kinds import Field, Mapped, Record, Records
 from evac.estate.format.problems import Problems
 from evac.estate.format.reading import Ends, FactBook, PlaceIndex, Reader
+from evac.estate.format.residency import check_residency
 from evac.estate.format.spec import HEAD, SECTIONS, Section
 from evac.model.diagnostic import Diagnostic, Place
 from evac.model.errors import EstateError
@@ -223,6 +224,7 @@ def _assemble(
     check_references(reader, known, assembly)
     check_sense(assembly, reader, known)
     check_extremes(assembly, servers.fleet, replicas, reader)
+    check_residency(assembly, servers.fleet, replicas, reader)
     values = assembly.values
     values["services"] = with_counts(values["services"], replicas, reader)
     check_room(values["services"], values["pools"], servers, replicas, reader)

@@ -24,6 +24,7 @@ from evac.model.estate import (
     Hall,
     Limits,
     Service,
+    Site,
     Store,
     StoreMember,
 )
@@ -95,8 +96,9 @@ _LATER_FIELDS: Final = MappingProxyType(
         Feed: frozenset({"close_ms"}),
         Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),
         Limits: frozenset({"backups_at_once", "power_margin_permille"}),
-        Service: frozenset({"external", "provider", "public_name", "purges"}),
-        Store: frozenset({"backup_policy"}),
+        Service: frozenset({"data_in", "external", "provider", "public_name", "purges"}),
+        Site: frozenset({"region"}),
+        Store: frozenset({"backup_policy", "data_in"}),
         StoreMember: frozenset({"detached", "left"}),
     }
 )

@@ -50,6 +50,8 @@ class Site:
     ingress_mbps: int | None = None
     ingress_connections: int | None = None
     power_budget_watts: int | None = None
+    region: str | None = None
+    """The country or other area that `data_in` may name; it is no fault domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +256,8 @@ class Service:
     """Whether another company runs it: it has no site, no replicas and no demand here."""
     provider: str | None = None
     """Of an external service, who provides it; None where it is a provider of its own."""
+    data_in: tuple[str, ...] | None = None
+    """Sites, regions and groups that it may bring its data to; None for all."""
 
     @property
     def provided_by(self) -> str:
@@ -387,6 +391,8 @@ class Store:
     """How long a majority that is left takes to elect a primary, where it does so by itself."""
     backup_policy: BackupPolicy | None = None
     """What its backups have to be; None where nobody has decided it."""
+    data_in: tuple[str, ...] | None = None
+    """Sites, regions and groups that its data may be in; None for all."""
 
     @property
     def primary(self) -> StoreMember | None:
@@ -496,6 +502,25 @@ class Interval:
     better: int | Rate
 
 
+ASSUMED_DETECTION_MS: Final = 60_000
+ASSUMED_APPROVAL_MS: Final = 300_000
+"""Where the estate does not state them: a time that nobody stated is not 0 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """What passes between a loss and the first step of a plan."""
+
+    detection_ms: int = 0
+    approval_ms: int = 0
+    assumed: tuple[str, ...] = ()
+    """`detection`, `approval`: of those that the estate does not state."""
+
+    @property
+    def ms(self) -> int:
+        return self.detection_ms + self.approval_ms
+
+
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Estate:
     """Everything evac knows of a company. All tuples are sorted by id.
@@ -513,8 +538,9 @@ class Estate:
     as_of: date | None = None
     changed: date | None = None
     horizon_ms: int = 86_400_000
-    detection_ms: int = 0
-    approval_ms: int = 0
+    detection_ms: int | None = None
+    approval_ms: int | None = None
+    """As stated; everything that adds times up reads `lead`."""
     tier_weights: tuple[int, ...] = (8, 4, 2, 1)
     sites: tuple[Site, ...] = ()
     halls: tuple[Hall, ...] = ()
@@ -547,6 +573,16 @@ class Estate:
     """Where the files declare the replicas; None where `replicas` says the same."""
     traffic: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Service -> sites that its users are sent to, where a run or a driver says so."""
+
+    @property
+    def lead(self) -> Lead:
+        """Detection and approval, assumed where they are not stated."""
+        stated = {"detection": self.detection_ms, "approval": self.approval_ms}
+        return Lead(
+            ASSUMED_DETECTION_MS if self.detection_ms is None else self.detection_ms,
+            ASSUMED_APPROVAL_MS if self.approval_ms is None else self.approval_ms,
+            tuple(name for name, value in stated.items() if value is None),
+        )
 
     def place(self, *paths: str) -> Place:
         """The place of the first path that is known; the estate as a whole otherwise."""

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from evac.model.certificate import Certificate
+from evac.model.estate import Lead
 from evac.model.instance import LeftOff
 from evac.model.reason import Reason
 from evac.model.scenario import Policy, Scenario
@@ -175,6 +176,8 @@ class Plan:
     certificate: Certificate
     detection_ms: int = 0
     approval_ms: int = 0
+    assumed: tuple[str, ...] = ()
+    """Which of the two the estate does not state."""
     as_of: date | None = None
     observation_digest: str | None = None
     waivers: tuple[str, ...] = ()
@@ -197,6 +200,11 @@ class Plan:
     def policy(self) -> Policy:
         """What it was planned with."""
         return Policy(self.waivers, self.tier_weights, passed_over=self.passed_over)
+
+    @property
+    def lead(self) -> Lead:
+        """What passes before the first step."""
+        return Lead(self.detection_ms, self.approval_ms, self.assumed)
 
     @property
     def unjudged(self) -> tuple[str, ...]:

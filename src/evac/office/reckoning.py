@@ -12,7 +12,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -30,7 +30,7 @@ from evac.engine.lead.policies import digest_of
 from evac.incident.runbook import Runbook, runbook
 from evac.model.backup import BackupFacts
 from evac.model.errors import EvacError, InvalidInput, Unavailable
-from evac.model.estate import Estate
+from evac.model.estate import Estate, Lead
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.observation import Observation
 from evac.model.plan import Plan
@@ -90,6 +90,8 @@ class WhatIf:
     services: tuple[FateOf, ...]
     capacity: tuple[CapacityOf, ...] = ()
     """By site and resource, where there is any."""
+    lead: Lead = field(default_factory=Lead)
+    """What passes before the first step, in every time of return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ def what_if_of(report: AuditReport, wanted: tuple[str, ...]) -> WhatIf:
     row = known[wanted[0]]
     with plain_where_small(report.impacts.estate, 1):
         capacity = tuple(_capacity(report, report.impacts.losses.index[row.domain]))
-    return WhatIf(wanted, report.digest or "", loss_facts(report, row), tuple(_fates(report, row)), capacity)
+    facts, fates = loss_facts(report, row), tuple(_fates(report, row))
+    return WhatIf(wanted, report.digest or "", facts, fates, capacity, report.lead)
 
 
 def _fates(report: AuditReport, row: LossRow) -> Iterator[FateOf]:

@@ -14,7 +14,7 @@ from evac.derive.domains import Topology
 from evac.derive.intervals import bound_instance, interval_paths
 from evac.derive.planning_instance import derive
 from evac.model.digest import estate_digest
-from evac.model.estate import PROVIDER_PREFIX, Estate
+from evac.model.estate import PROVIDER_PREFIX, Estate, Lead
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan
 from evac.model.reason import Reason
@@ -68,7 +68,7 @@ def plan(
         name=estate.name,
         digest=digest,
         rto_ms={s.id: s.rto_ms for s in estate.services},
-        lead_ms=(estate.detection_ms, estate.approval_ms),
+        lead=estate.lead,
         as_of=estate.as_of,
         better=bound_instance(estate, scenario, policy, tick_ms, instance),
         counted=_counted(estate, scenario, policy, tick_ms, instance),
@@ -120,8 +120,7 @@ def foresee(
     board = _solved(instance, 0, 0, lambda share, words: None)
     times = drafts.times_of(instance, board)
     rto_ms = {s.id: s.rto_ms for s in estate.services}
-    lead_ms = estate.detection_ms + estate.approval_ms
-    outcomes = drafts.outcomes_of(draft_steps(instance, board), times, rto_ms, lead_ms)
+    outcomes = drafts.outcomes_of(draft_steps(instance, board), times, rto_ms, estate.lead.ms)
     over = _passed_over(estate, outcomes, policy)
     if len(over) > len(policy.passed_over):
         return foresee(estate, scenario, top, replace(policy, passed_over=over))
@@ -176,7 +175,7 @@ def plan_instance(
     name: str = "instance",
     digest: str = "",
     rto_ms: Mapping[str, int | None] | None = None,
-    lead_ms: tuple[int, int] = (0, 0),
+    lead: Lead = Lead(),  # noqa: B008 - frozen
     as_of: object = None,
     better: Instance | None = None,
     counted: Instance | None = None,
@@ -186,8 +185,8 @@ def plan_instance(
     progress: Progress = lambda share, words: None,
     beside: Beside | None = None,
 ) -> Plan:
-    """Plan an instance. `rto_ms`, `lead_ms` (detection, approval) only go into the outcomes; `better` (where
-    facts are intervals) is what the bound is proved of, `counted` (where tiers weigh 0) counts people."""
+    """Plan an instance. `rto_ms` and `lead` only go into the outcomes; `better` (where facts are intervals)
+    is what the bound is proved of, `counted` (where tiers weigh 0) counts people."""
     from evac.planning.assembly import draft as drafts
     from evac.planning.assembly.steps import add_stops, draft_steps, ordered
     from evac.planning.assembly.waves import left_off, wave_of
@@ -215,15 +214,16 @@ def plan_instance(
         grace_ms=instance.grace * tick,
         tier_weights=instance.tier_weights,
         steps=steps,
-        outcomes=drafts.outcomes_of(draft, times, rto_ms or {}, sum(lead_ms)),
+        outcomes=drafts.outcomes_of(draft, times, rto_ms or {}, lead.ms),
         stores=stores,
         objective=objective,
         unweighted=drafts.price(counted or instance, base, top, weighted=False),
         heads=proved.heads,
         bound=proved.bound,
         certificate=proved.certificate,
-        detection_ms=lead_ms[0],
-        approval_ms=lead_ms[1],
+        detection_ms=lead.detection_ms,
+        approval_ms=lead.approval_ms,
+        assumed=lead.assumed,
         as_of=as_of,  # type: ignore[arg-type]
         waivers=tuple(sorted(s.waiver for s in stores if s.waiver)),
         attest=instance.unknown,

@@ -43,13 +43,14 @@ from evac.verify.order import (
 )
 from evac.verify.outcome import check_counts, check_outcomes, check_reasons, check_sheds, check_tiers
 from evac.verify.reading import Milestones, Reading, Violation, milestones, outages, read, way_of
+from evac.verify.residency import check_residency
 from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
 
 def check_header(estate: Estate, plan: Plan) -> list[Violation]:
     """F1 and F19: the lead before a plan begins and each rto are those of the estate."""
     found = []
-    if (plan.detection_ms, plan.approval_ms) != (estate.detection_ms, estate.approval_ms):
+    if plan.lead != estate.lead:
         found.append(Violation("F1", plan.name, "detection and approval are not the estate's"))
     if plan.attest != plan.unknown:
         found.append(Violation("F1", plan.name, "what is to be attested is not what is unknown"))
@@ -106,7 +107,7 @@ def _recovery_ms(reading: Reading, times: Milestones, service: int) -> int | Non
     if service in instance.untimed:
         return None
     late = max(0, at - instance.grace) * instance.tick_ms
-    return late if instance.grace else late + plan.detection_ms + plan.approval_ms
+    return late if instance.grace else late + plan.lead.ms
 
 
 def _check_chain(reading: Reading, outcome: Outcome, ends: dict[str, tuple[int, int]]) -> None:
@@ -196,6 +197,7 @@ def check(estate: Estate, plan: Plan, known: tuple[str, Instance] | None = None)
         *_header(estate, digest, instance, plan),
         *check_header(estate, plan),
         *check_needs(estate, plan),
+        *check_residency(estate, plan),
     )
     return Verdict(
         tuple(sorted({*header, *verdict.violations})), verdict.objective, verdict.bound, verdict.steps

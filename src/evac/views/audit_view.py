@@ -8,7 +8,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from textwrap import shorten
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from evac.views.json_out import alert_rows, document
 from evac.views.problems import alert_of
 from evac.views.sheet import Page
 from evac.views.svg import Card
-from evac.views.words import duration, listed, number, people, plural
+from evac.views.words import assumed_words, duration, listed, number, people, plural
 
 LOSSES_SHOWN: Final = 10
 RULES_SHOWN: Final = 12
@@ -48,6 +48,9 @@ def audit_text(
     )
     page.line()
     _losses(page, report, whole)
+    if assumed := assumed_words(report.lead):
+        page.line()
+        page.line(f"{assumed[:1].upper()}{assumed[1:]}.", "unknown")
     _findings(page, findings, whole, width)
     for words in left_out:
         page.line(words, "dim")
@@ -259,6 +262,7 @@ def audit_context(report: AuditReport, findings: Sequence[Finding]) -> dict[str,
         "audit_cards": _cards(report, findings),
         "loss_chart": _chart(report, first),
         "loss_words": _verdict_words(report),
+        "loss_assumed": assumed_words(report.lead),
         "loss_rows": gravest,
         "loss_reasons": any(row["words"] for row in gravest),
         "loss_rest": [_row(report, row, False) for row in rest[:LOSSES_MOST]],
@@ -449,7 +453,9 @@ def audit_json(report: AuditReport, findings: Sequence[Finding]) -> str:
         | {"root": f.root, "key": f.key}
         for row, f in zip(alert_rows([alert_of(f) for f in findings]), findings, strict=True)
     ]
-    body = {"estate": report.estate, "as_of": report.as_of, "estate_digest": report.digest}
+    body = {"estate": report.estate, "as_of": report.as_of, "estate_digest": report.digest} | asdict(
+        report.lead
+    )
     scenarios = [_scenario(report, row) for row in report.rows]
     return document("evac-audit", body | {"scenarios": scenarios, "findings": listing})
 

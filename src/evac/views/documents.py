@@ -20,14 +20,16 @@ import orjson
 
 from evac.model.observation import LeavingSite
 from evac.model.run_policy import Envelope
+from evac.model.units import moment_words
 from evac.run.boots.rules import why_waits
+from evac.run.recovery_groups import Returned, returned
 from evac.run.values import ENDED, RunPhase, StepPhase, left_words
 from evac.run.view import RunView
 from evac.run.waits import Verb, run_verbs, step_verbs, waiting
 from evac.views.sheet import Page
 from evac.views.situation_view import abandon_hint, site_words
 from evac.views.wait_words import FORECASTS, ForecastRow, WaitRow, forecast_row, wait_row
-from evac.views.words import moment, moment_ms, number, plural
+from evac.views.words import duration, moment, moment_ms, number, plural
 
 SCHEMA_VERSION: Final = 1
 LIMITS_MOST: Final = 100
@@ -77,6 +79,18 @@ class LossRow:
             return words
         at = f"{self.counted_to[11:19]} UTC"
         return f"{words}; final, fenced at {at}" if self.is_final else f"{words}; as of {at}, and growing"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """Stores that must return to one moment."""
+
+    group: str
+    state: str
+    """waiting, together, apart or unknown."""
+    words: str
+    moments: Mapping[str, str | None]
+    """Store -> the moment that its data is as of; null while it is not restored, or not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +195,8 @@ class RunHead:
     """Person who approved -> how this person was proven: `signature`, `password`, `name not proven`."""
     expected_at: str | None = None
     """When it is expected to end, as if what waits for a person were done now."""
+    groups: tuple[GroupRow, ...] = ()
+    """Recovery groups of which it restores a store."""
     seen: tuple[LeavingSite, ...] = ()
     """Of the sites that it leaves as lost, as the leader saw them when a person asked for the run."""
 
@@ -259,7 +275,29 @@ def _head(shown: RunShown) -> dict[str, Any]:
         "verbs": run_verbs(view),
         "approval_proofs": {who: proof.words for who, proof in sorted(view.approvals.proofs.items())},
         "seen": view.seen,
+        "groups": tuple(_group_row(one) for one in returned(view)),
     }
+
+
+def _group_row(one: Returned) -> GroupRow:
+    """`orders: db, mail, together at 2026-11-25 09:00:00 UTC`."""
+    words = f"{one.group}: {', '.join(one.moments)}"
+    allowed = f"{duration(one.tolerance_ms)} is tolerated"
+    known = [at for at in one.moments.values() if at is not None]
+    match one.state:
+        case "waiting":
+            words += " are not all restored yet"
+        case "together":
+            words += f" are as of {moment_words(min(known))}"
+            words += f", at most {duration(one.apart_ms)} apart" if one.apart_ms else ""
+        case "unknown":
+            words += ": nothing says to which moment a person restored them"
+        case "apart" if one.apart_ms is None:
+            words += " are apart: not all of them are restored, and the others are at the present"
+        case _:
+            words += f" are {duration(one.apart_ms)} apart; {allowed}"
+    rows = {store: moment(at * 1_000, "seconds") if at else None for store, at in one.moments.items()}
+    return GroupRow(one.group, one.state, words, rows)
 
 
 def _slow(view: RunView, now_ms: int) -> list[str]:

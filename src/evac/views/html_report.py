@@ -84,7 +84,7 @@ def curve_words(curve: Curve) -> str:
 
 def _lead_words(plan: Plan) -> str:
     """Where the time axes of the plan begin."""
-    lead = plan.detection_ms + plan.approval_ms
+    lead = plan.lead.ms
     if not lead:
         return "Times count from the loss on."
     begin = f"the charts begin {duration(lead)} after it, when the plan is released"
@@ -252,8 +252,7 @@ def _stores(plan: Plan) -> dict[str, Any]:
         grave = 0 if s.primary_ms is None else (1 if s.loss_ms is None or s.loss_ms else 2)
         return grave, -(s.loss_ms or 0), s.store
 
-    lead = plan.detection_ms + plan.approval_ms
-    rows = [_store(plan, store, lead) for store in sorted(plan.stores, key=gravity)]
+    rows = [_store(plan, store, plan.lead.ms) for store in sorted(plan.stores, key=gravity)]
     return {"open": rows[:STORES_OPEN], "rest": rows[STORES_OPEN:], "all": number(len(rows))}
 
 

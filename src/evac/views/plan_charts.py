@@ -199,7 +199,7 @@ class Curve:
 
 def lead_seconds(plan: Plan) -> float:
     """From the loss to the release of the plan."""
-    return (plan.detection_ms + plan.approval_ms) / 1000
+    return plan.lead.ms / 1000
 
 
 def span_seconds(plan: Plan) -> float:

@@ -14,6 +14,7 @@ from evac.model.units import moment_words
 from evac.views.plan_view import (
     GIVEN_UP_WORDS,
     GONE,
+    assumed_times,
     recovery_times,
     verdict_words,
     work_ms,
@@ -208,6 +209,8 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
         if writes:
             yield "writes", writes, "warning"
     yield from wave_facts(plan)
+    if assumed := assumed_times(plan):
+        yield "includes", assumed, "unknown"
     yield "objectives", *_objectives(plan.outcomes)
     yield "outage", f"{user_minutes(plan.unweighted, plan.tick_ms)} in {duration(plan.horizon_ms)}", ""
     yield "how good", _gap(plan), ""

@@ -23,7 +23,17 @@ from evac.planning.simulation.simulate import Simulation
 from evac.steps.registry import kind_of
 from evac.verify import Verdict
 from evac.views.svg import Card
-from evac.views.words import duration, listed, number, people, percent, plural, since, user_minutes_number
+from evac.views.words import (
+    assumed_words,
+    duration,
+    listed,
+    number,
+    people,
+    percent,
+    plural,
+    since,
+    user_minutes_number,
+)
 
 Ints = NDArray[np.int64]
 GONE = ("shed", "unplaced", "unknown")
@@ -384,6 +394,11 @@ def writes_words(plan: Plan) -> str:
     return f"{words}, the longest for {duration(longest)} ({store})"
 
 
+def assumed_times(plan: Plan) -> str:
+    """Which times before the first step are assumed; empty for none, and for what begins when people want."""
+    return assumed_words(plan.lead) if plan.scenario.kind == "lose" else ""
+
+
 def answer(planned: Planned) -> tuple[str, str]:
     """(sentences, state): the plan in one breath."""
     sentences, state = answer_sentences(planned)
@@ -438,6 +453,8 @@ def _timing(plan: Plan, back: Sequence[Outcome]) -> Iterator[str]:
     late = sum(1 for o in back if o.meets_rto is False)
     if late:
         yield f"{number(late)} {'comes' if late == 1 else 'come'} back later than promised."
+    if assumed := assumed_times(plan):
+        yield f"{assumed[:1].upper()}{assumed[1:]}."
 
 
 def _back(plan: Plan) -> list[Outcome]:
@@ -452,7 +469,7 @@ def cards(planned: Planned) -> list[Card]:
     """The figures of the answer: eight, so that rows of four or two are full."""
     plan = planned.plan
     back, total, last = _back(plan), len(plan.outcomes), _last(plan)
-    lead = plan.detection_ms + plan.approval_ms
+    lead = plan.lead.ms
     outage = user_minutes_number(plan.unweighted, plan.tick_ms)
     outage_of = writes_words(plan) or f"user-minutes in {duration(plan.horizon_ms)}"
     ends = Card("the last of them after", duration(last) if last is not None else "-", "from the loss on")

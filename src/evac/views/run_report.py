@@ -39,7 +39,7 @@ _TELLING: Final = (
     "wanted",
     "status",
 )
-_QUIET: Final = frozenset({"epoch", "version", "token", "limits", "kept_for_restart", "reached_at"})
+_QUIET: Final = frozenset({"epoch", "version", "token", "limits", "kept_for_restart", "reached_at", "as_of"})
 """Facts that programs read: they are in the JSON."""
 STYLE_OF: Final = {
     "succeeded": "ok",
@@ -52,6 +52,8 @@ STYLE_OF: Final = {
     "rolling_back": "warning",
 }
 
+
+_STYLE_OF_GROUP: Final = {"together": "ok", "apart": "error", "unknown": "unknown", "waiting": ""}
 
 Document = Mapping[str, Any]
 
@@ -122,6 +124,8 @@ def _facts(document: RunDocument, width: int) -> Iterable[tuple[str, str, str]]:
     for lost in document.most_lost:
         name = "lost at worst" if state in ENDED else "may be lost"
         yield name, lost.sentence, "" if lost.milliseconds == 0 else "warning"
+    for group in document.groups:
+        yield "recovery group", group.words, _STYLE_OF_GROUP[group.state]
     if began_ms > 0:
         end_ms = moment_ms(document.ended_at or document.as_of)
         yield "running for", duration(max(0, end_ms - began_ms)), ""

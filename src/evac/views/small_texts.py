@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from evac.model.plan import Plan
 from evac.planning.simulation.simulate import PERCENTILES, Simulation
-from evac.views.plan_view import unjudged_words
+from evac.views.plan_view import assumed_times, unjudged_words
 from evac.views.problems import Alert, counts
 from evac.views.sheet import Page
 from evac.views.words import duration, listed, number, people, percent, plural, share, user_minutes
@@ -167,6 +167,8 @@ def simulate_text(plan: Plan, found: Simulation, width: int, colour: bool) -> st
         f"{k} fails {u.fail:.1%}, spread {u.spread:g}" for k, u in sorted(found.uncertainty.items())
     )
     page.line(f"assumed: {assumed}", "dim")
+    if times := assumed_times(plan):
+        page.line(f"{times[:1].upper()}{times[1:]}.", "unknown")
     return page.text()
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
+from evac.model.estate import Lead
 from evac.model.scenario import ScenarioKind
 from evac.model.wall_clock import WallClock, wall_clock
 
@@ -64,6 +65,16 @@ def duration(milliseconds: int | None) -> str:
         return f"{hours} h {minutes:02} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours:02} h" if hours else f"{days} d"
+
+
+def assumed_words(lead: Lead) -> str:
+    """`detection 1 min and approval 5 min assumed: the estate does not state them`; empty where both are
+    stated.
+    """
+    times = {"detection": lead.detection_ms, "approval": lead.approval_ms}
+    words = " and ".join(f"{name} {duration(times[name])}" for name in lead.assumed)
+    them = "it" if len(lead.assumed) == 1 else "them"
+    return f"{words} assumed: the estate does not state {them}" if words else ""
 
 
 def moment(at_ms: int, timespec: str = "milliseconds") -> str | None:

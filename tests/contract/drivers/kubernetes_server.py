@@ -24,7 +24,10 @@ _MODELS = {
     "ResourceQuota": core_v1.ResourceQuota,
     "PriorityClass": scheduling_v1.PriorityClass,
     "Status": meta_v1.Status,
+    "Application": dict,
+    "Kustomization": dict,
 }
+"""The published types; of custom resources there are none, so that any object is one."""
 
 
 def check_schema(values: Any, model: Any, where: str = "") -> None:
@@ -102,6 +105,32 @@ def quota(name: str, **hard: str) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": "chat", "uid": "77aa", "resourceVersion": "1002"},
         "spec": {"hard": hard},
         "status": {"hard": hard, "used": {"cpu": "3"}},
+    }
+
+
+def application(name: str) -> dict[str, Any]:
+    """Of Argo CD, as it keeps a workload by itself."""
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Application",
+        "metadata": {"name": name, "namespace": "argocd", "uid": "a1", "resourceVersion": "1003"},
+        "spec": {
+            "project": "default",
+            "syncPolicy": {
+                "automated": {"prune": True, "selfHeal": True},
+                "syncOptions": ["ApplyOutOfSyncOnly=true"],
+            },
+        },
+    }
+
+
+def kustomization(name: str) -> dict[str, Any]:
+    """Of Flux."""
+    return {
+        "apiVersion": "kustomize.toolkit.fluxcd.io/v1",
+        "kind": "Kustomization",
+        "metadata": {"name": name, "namespace": "flux-system", "uid": "f1", "resourceVersion": "1004"},
+        "spec": {"interval": "10m", "path": "./chat", "prune": True},
     }
 
 

@@ -78,6 +78,7 @@ def test_a_group_returns_to_one_moment_though_a_live_copy_is_left(estate: Estate
     for name, step in steps.items():
         gate = f"restoring {name} to 2026-11-25 09:00:00 UTC loses everything written after it"
         assert step.gate == gate, "a person agrees, whatever policy allows"
+    assert found.spec.labels["group:orders"] == '[60000,["db","mail"]]', "whatever becomes of the estate"
     (action,) = found.actions[steps["db"].id]
     assert (action.driver, action.parameters["until"]) == ("restic", MOMENT_S)
     assert steps["mail"].words.endswith("at south, as of 2026-11-25 09:00:00 UTC")

@@ -164,7 +164,8 @@ YAML_CASES: list[tuple[str, str, str]] = [
     (
         "endpoint-never-asked",
         _end("driver: ‹process"),
-        "drivers for a store: backup_command, command, mariadb, patroni, pgbackrest, postgres, redis, restic",
+        "drivers for a store: backup_command, backup_reader, borg, command, mariadb, patroni, pgbackrest,"
+        " postgres, redis, restic",
     ),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
     ("endpoint-never-asked", _end("driver: ‹manual"), "done by a person"),
@@ -185,6 +186,13 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ("setting-wrong", _end("driver: postgres, settings: {host: h, start: ‹later}"), "after a rewind"),
     ("not-a-choice", _end("driver: ‹postgers"), "did you mean 'postgres'?"),
     ("needs-itself", services("needs: [‹x]"), "take it out"),
+    ("name-unknown", services("data_in: [‹aa]"), "did you mean 'a'?"),
+    ("data-outside", services("data_in: [a], replicas: ‹{b: 1}"), "add its site to data_in"),
+    (
+        "data-outside",
+        f"{HEAD}stores:\n  s: {{data_in: [a], members: [‹{{at: b, mode: primary}}]}}\n",
+        "",
+    ),
     (
         "alternatives-alike",
         f"{HEAD}services:\n  x: {{needs: [‹{{any_of: [y]}}]}}\n  y: {{tier: 1}}\n",

@@ -14,8 +14,6 @@ from tests.unit.truth.written import written
 
 COPIES = """
 name: copies
-detection: 0 s
-approval: 0 s
 sites: {a: {}, b: {}, c: {}}
 pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pc: {site: c, cpu: 8 cores, memory: 64 GiB}}
 services:

@@ -80,7 +80,7 @@ def october(setting: Setting, say: Say) -> October:
     book = _Book()
     estate = _company(setting)
     say(f"{number(len(estate.fleet))} servers, {number(_at(estate))} of them in Pangyo; the building burns")
-    released = estate.detection_ms + estate.approval_ms
+    released = estate.lead.ms
     gone = _evacuate(estate, setting, book, released)
     say(f"evacuated: {book.chapters[-2].facts[0]} {book.chapters[-1].facts[0]}")
     dark = estate_after(estate, gone.made.plan)
@@ -119,8 +119,8 @@ def _evacuate(estate: Estate, setting: Setting, book: _Book, released: int) -> T
             "gone",
             (
                 f"{number(_at(estate))} servers and {plural(affected, 'service')} are hit.",
-                f"Witnesses agree after {duration(estate.detection_ms)}; "
-                f"the plan is approved after another {duration(estate.approval_ms)}.",
+                f"Witnesses agree after {duration(estate.lead.detection_ms)}; "
+                f"the plan is approved after another {duration(estate.lead.approval_ms)}.",
             ),
             "facts of the estate",
             0,
@@ -362,8 +362,8 @@ def assumptions(
             percent(share_permille),
             f"{_PRESS}; that all feeds get the same share is assumed",
         ),
-        Assumption("until the loss is believed", duration(estate.detection_ms), source("detection")),
-        Assumption("until a plan is approved", duration(estate.approval_ms), source("approval")),
+        Assumption("until the loss is believed", duration(estate.lead.detection_ms), source("detection")),
+        Assumption("until a plan is approved", duration(estate.lead.approval_ms), source("approval")),
         *_classes(estate, source),
         *_hands(estate, source),
         *(

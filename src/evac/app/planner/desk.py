@@ -157,7 +157,7 @@ class _Desk:
         only."""
         estate = self.estate
         whole = self.digest if estate.intervals or instance.estimated else ""
-        return __version__, estate.detection_ms, estate.approval_ms, self._place.waivers, whole
+        return __version__, estate.lead, self._place.waivers, whole
 
     @property
     def _about(self) -> tuple[object, ...]:

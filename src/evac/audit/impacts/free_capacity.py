@@ -26,6 +26,7 @@ from evac.audit.first_fit import (
 from evac.audit.impacts.losses import Rows
 from evac.derive.domains import Topology
 from evac.derive.limits import less_margin, stated_budgets
+from evac.derive.residency import may_run_at
 from evac.derive.vague import vague_demand
 from evac.model.estate import Service
 from evac.model.fleet import (
@@ -328,8 +329,8 @@ def open_capacity(top: Topology, headroom: Headroom, wants: Wants) -> BoolColumn
     stated = set(np.unique(estate.fleet.site).tolist()) | set(top.pool_site.tolist())
     for row, site in enumerate(estate.sites):
         if headroom.beside[row] or (site.role == "full" and row not in stated):
-            may = [s.eligible_sites is None or site.id in s.eligible_sites for s in estate.services]
-            found[:, row] |= np.array(may, np.bool_)
+            sites = [may_run_at(estate, service) for service in estate.services]
+            found[:, row] |= np.array([names is None or site.id in names for names in sites], np.bool_)
     return found
 
 
@@ -385,7 +386,7 @@ def _allowed(top: Topology, headroom: Headroom) -> BoolColumn:
     class_index = {c.id: number for number, c in enumerate(estate.classes)}
     known: dict[tuple[tuple[str, ...] | None, tuple[str, ...] | None], BoolColumn] = {}
     for row, requested in enumerate(estate.services):
-        key = (requested.eligible_sites, requested.eligible_classes)
+        key = (may_run_at(estate, requested), requested.eligible_classes)
         if key == (None, None):
             continue
         if key not in known:

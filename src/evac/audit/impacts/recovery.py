@@ -156,9 +156,9 @@ def _release(estate: Estate, times: Times, approve: BoolColumn) -> IntColumn:
 
     People decide, so a decision never waits for a tool; that the tools are lost is a finding.
     """
-    usual = estate.detection_ms + estate.approval_ms
-    by_hand = estate.detection_ms + max(estate.approval_ms, times.manual.get("approve", 0))
-    return np.where(approve, by_hand, usual).astype(np.int64)
+    lead = estate.lead
+    by_hand = lead.detection_ms + max(lead.approval_ms, times.manual.get("approve", 0))
+    return np.where(approve, by_hand, lead.ms).astype(np.int64)
 
 
 def _tools_back(

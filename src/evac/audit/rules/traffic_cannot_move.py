@@ -47,9 +47,9 @@ def _slow(context: Context) -> Iterator[Finding]:
 
 def _least(context: Context, service: Service) -> int:
     """Detection, approval, the change itself, and until the last client has noticed."""
-    estate, traffic = context.estate, service.traffic
+    traffic = service.traffic
     settle = max(traffic.settle_ms, traffic.ttl_ms or 0)
-    return estate.detection_ms + estate.approval_ms + traffic.change_ms + settle
+    return context.estate.lead.ms + traffic.change_ms + settle
 
 
 def _without_control(context: Context) -> Iterator[Finding]:

@@ -40,6 +40,8 @@ DRIVER = DriverSpec(
             choices=("Deployment", "StatefulSet", "ReplicaSet", "ResourceQuota", "PriorityClass"),
         ),
         Setting("name", "text", "the object", needed=_ALL),
+        Setting("reconciler", "text", "of Argo CD or Flux: `KIND/NAMESPACE/NAME`, paused meanwhile", "none"),
+        Setting("reconciler_kubeconfig", "secret", "a reference to the file of its cluster", "`kubeconfig`"),
     ),
     "evac.drivers.kubernetes.driver:KubernetesDriver",
     extra="k8s",

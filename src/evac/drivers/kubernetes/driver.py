@@ -18,156 +18,33 @@ from decimal import Decimal
 from typing import Any, Final
 
 import orjson
-import yaml
-from lightkube import AsyncClient, KubeConfig
-from lightkube.core import exceptions
-from lightkube.core.exceptions import ApiError
-from lightkube.resources.apps_v1 import Deployment, ReplicaSet, StatefulSet
-from lightkube.resources.core_v1 import ResourceQuota
-from lightkube.resources.scheduling_v1 import PriorityClass
-from lightkube.types import PatchType
 from lightkube.utils.quantity import parse_quantity
 
 from evac.drivers import parameters
 from evac.drivers import parameters as given
 from evac.drivers.capabilities import RunsUnits, Verifies
+from evac.drivers.kubernetes import cluster as clusters
+from evac.drivers.kubernetes.cluster import (
+    TOKEN,
+    WORKLOADS,
+    Changed,
+    KubernetesCluster,
+    Values,
+    notes_of,
+    replaced,
+    seen_token,
+    standing_on,
+    table,
+)
+from evac.drivers.kubernetes.reconciler import Reconciler, reconciler_of
 from evac.drivers.port import Action, Checked, Evidence, Observed, Order, Value, Verb
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
-from evac.net import secrets
 
-KINDS: Final[Mapping[str, Any]] = {
-    "Deployment": Deployment,
-    "StatefulSet": StatefulSet,
-    "ReplicaSet": ReplicaSet,
-    "ResourceQuota": ResourceQuota,
-    "PriorityClass": PriorityClass,
-}
-_TRANSPORT: Final[Any] = exceptions.httpx  # type: ignore[attr-defined]
-"""The HTTP library that this lightkube was built on."""
-_NOT_SENT: Final = (_TRANSPORT.ConnectError, _TRANSPORT.ConnectTimeout)
-_NO_ANSWER: Final = (TimeoutError, _TRANSPORT.HTTPError, ValueError, TypeError, KeyError, RecursionError)
-"""Silence, and answers that are no objects: they are read by the library."""
-
-
-class Changed(Exception):
-    """The object was changed by somebody else since it was read."""
-
-
-class KubernetesCluster:
-    """One cluster, for one call of the driver."""
-
-    def __init__(self, client: AsyncClient, kind: str, name: str, namespace: str | None) -> None:
-        self._client: Any = client
-        self.kind, self.name = kind, name
-        self._resource = KINDS[kind]
-        self._where: dict[str, Any] = {} if kind == "PriorityClass" else {"namespace": namespace}
-
-    async def get(self, timeout_s: float) -> dict[str, Any] | None:
-        """The object as it is now; None where there is none. Raises `Retryable`, `Permanent`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                found = await self._client.get(self._resource, self.name, **self._where)
-        except ApiError as error:
-            if _code(error) == 404:
-                return None
-            raise _refusal(error, reading=True) from error
-        except _NO_ANSWER as error:
-            raise Retryable("kubernetes-no-answer", _words(error)) from error
-        return _plain(found)
-
-    async def patch(self, part: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Merges `part` into the object. Raises `Changed`, `Retryable`, `Permanent`, `OutcomeUnknown`."""
-        return await self._change(
-            lambda: self._client.patch(
-                self._resource, self.name, dict(part), patch_type=PatchType.MERGE, **self._where
-            ),
-            timeout_s,
-        )
-
-    async def create(self, values: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Makes the object. Raises what `patch` raises."""
-        made = self._resource.from_dict({**values, "metadata": {"name": self.name, **values["metadata"]}})
-        return await self._change(lambda: self._client.create(made, **self._where), timeout_s)
-
-    async def delete(self, timeout_s: float) -> None:
-        """Removes the object. Raises what `patch` raises."""
-        await self._change(lambda: self._client.delete(self._resource, self.name, **self._where), timeout_s)
-
-    async def _change(self, call: Any, timeout_s: float) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(timeout_s):
-                found = await call()
-        except ApiError as error:
-            if _code(error) == 409:
-                raise Changed from error
-            raise _refusal(error, reading=False) from error
-        except _NOT_SENT as error:
-            raise Retryable("kubernetes-unreachable", _words(error)) from error
-        except _NO_ANSWER as error:
-            raise OutcomeUnknown("kubernetes-no-answer", _words(error), "observe it first") from error
-        return {} if found is None else _plain(found)
-
-
-@asynccontextmanager
-async def opened(settings: Mapping[str, Value], timeout_s: float) -> AsyncIterator[KubernetesCluster]:
-    """The cluster that `kubeconfig` (a reference) and `context` name. Raises `Permanent`."""
-    kind, name = parameters.text(settings, "kind"), parameters.text(settings, "name")
-    if kind not in KINDS:
-        raise Permanent("setting-wrong", f"kind must be one of {', '.join(sorted(KINDS))}")
-    config = _config(parameters.text(settings, "kubeconfig"), parameters.text(settings, "context", ""))
-    client = AsyncClient(config, timeout=_TRANSPORT.Timeout(max(timeout_s, 0.1)), lazy=False, trust_env=False)
-    try:
-        yield KubernetesCluster(client, kind, name, parameters.text(settings, "namespace", "") or None)
-    finally:
-        await client.close()
-
-
-def _config(reference: str, context: str) -> Any:
-    """The cause of an error is left out: it could show a part of the file, and that is a secret."""
-    secret = secrets.resolve(reference)
-    path = reference.removeprefix("file:") if reference.startswith("file:") else None
-    try:
-        values = yaml.safe_load(secret.reveal())
-        return KubeConfig.from_dict(values, fname=path).get(context or None)
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
-        raise Permanent("kubeconfig-unreadable", f"{secret} is not a kubeconfig") from None
-    except exceptions.ConfigError:
-        raise Permanent("kubeconfig-unreadable", f"{secret} has no context {context or 'set'}") from None
-
-
-def _plain(found: Any) -> dict[str, Any]:
-    values: dict[str, Any] = found.to_dict()
-    return values
-
-
-def _code(error: ApiError) -> int:
-    return int(error.response.status_code)
-
-
-def _refusal(error: ApiError, reading: bool) -> Retryable | Permanent | OutcomeUnknown:
-    """What the API server's answer means for the next try."""
-    code = _code(error)
-    words = f"the API server answers {code}: {str(error.status.message or '')[:200]}"
-    if code == 429 or (code >= 500 and reading):
-        after = str(error.response.headers.get("Retry-After", "0"))
-        return Retryable("kubernetes-busy", words, after_ms=int(after) * 1_000 if after.isdigit() else 0)
-    if code >= 500:
-        return OutcomeUnknown("kubernetes-failed", words, "observe it first")
-    return Permanent("kubernetes-refused", words, "check what the account may do, and the object")
-
-
-def _words(error: BaseException) -> str:
-    return f"the API server gave no answer: {type(error).__name__}"
-
-
-WORKLOADS: Final = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
 QUOTA: Final = "ResourceQuota"
 PRIORITY: Final = "PriorityClass"
-TOKEN: Final = "evac-fencing-token"
 BEFORE: Final = "evac-before"
-"""Annotations without a prefix are private to their user; these two are ours."""
+"""Like the token, an annotation without a prefix: it is private to its user."""
 
-Values = Mapping[str, Any]
 Quantity = Callable[[str], Decimal | None]
 
 
@@ -219,52 +96,26 @@ def is_ready(found: Values, wanted: Wanted) -> bool:
     """Whether the cluster has done what its object says: every wanted pod is ready, none is too many."""
     if wanted.ready == NO_MATTER:
         return True
-    status, least = _table(found, "status"), wanted.ready
+    status, least = table(found, "status"), wanted.ready
     if least == AS_IT_SAYS:
-        least = max(1, int(_table(found, "spec").get("replicas") or 1))
+        least = max(1, int(table(found, "spec").get("replicas") or 1))
     if wanted.part and int(status.get("observedGeneration") or 0) < int(
-        _table(found, "metadata").get("generation") or 0
+        table(found, "metadata").get("generation") or 0
     ):
         return False
     ready, there = int(status.get("readyReplicas") or 0), int(status.get("replicas") or 0)
     return ready >= least and (not wanted.part or there == least)
 
 
-def replaced(found: Values, part: Values) -> dict[str, Any]:
-    """What `part` would replace, in its shape: the merge patch that takes it back (None removes a key)."""
-    was: dict[str, Any] = {}
-    for key, value in part.items():
-        now = found.get(key)
-        if isinstance(value, Mapping):
-            was[key] = replaced(now if isinstance(now, Mapping) else {}, value)
-        else:
-            was[key] = now
-    return was
-
-
-def notes_of(found: Values) -> Mapping[str, str]:
-    """Its annotations."""
-    notes: Mapping[str, str] = _table(_table(found, "metadata"), "annotations")
-    return notes
-
-
-def seen_token(found: Values) -> int:
-    """The highest token that changed this object; 0 for none. Raises `Permanent` for no number."""
-    words = notes_of(found).get(TOKEN, "0")
-    if not words.isdigit():
-        raise Permanent("token-unreadable", f"the annotation {TOKEN} holds something that is not a token")
-    return int(words)
-
-
 def evidence(kind: str, name: str, found: Values) -> dict[str, str | int | bool]:
     """The few numbers of an object that say what it is now."""
-    status, spec = _table(found, "status"), _table(found, "spec")
+    status, spec = table(found, "status"), table(found, "spec")
     said: dict[str, str | int | bool] = {"object": f"{kind}/{name}"}
     for key, value in (
         ("replicas", spec.get("replicas")),
         ("ready", status.get("readyReplicas")),
         ("value", found.get("value")),
-        ("version", _table(found, "metadata").get("resourceVersion")),
+        ("version", table(found, "metadata").get("resourceVersion")),
     ):
         if isinstance(value, int | str):
             said[key] = value
@@ -294,9 +145,19 @@ def _same_amount(one: Any, other: Any, quantity: Quantity) -> bool:
         return False
 
 
-def _table(values: Values, key: str) -> Any:
-    found = values.get(key)
-    return found if isinstance(found, Mapping) else {}
+KINDS: Final = (*sorted(WORKLOADS), QUOTA, PRIORITY)
+
+
+@asynccontextmanager
+async def opened(settings: Mapping[str, Value], timeout_s: float) -> AsyncIterator[KubernetesCluster]:
+    """The object that an endpoint names. Raises `Permanent`."""
+    kind, name = parameters.text(settings, "kind"), parameters.text(settings, "name")
+    if kind not in KINDS:
+        raise Permanent("setting-wrong", f"kind must be one of {', '.join(sorted(KINDS))}")
+    kubeconfig, context = parameters.text(settings, "kubeconfig"), parameters.text(settings, "context", "")
+    namespace = parameters.text(settings, "namespace", "")
+    async with clusters.opened(kubeconfig, context, kind, name, namespace, timeout_s) as cluster:
+        yield cluster
 
 
 VERBS: Final[frozenset[Verb]] = frozenset({"scale", "start", "stop", "run", "verify"})
@@ -313,9 +174,15 @@ class KubernetesDriver(RunsUnits, Verifies):
     async def check(self, action: Action, order: Order) -> Checked:
         try:
             wanted = wanted_of(action, parameters.text(action.settings, "kind"))
-            async with opened(action.settings, order.timeout_s) as cluster:
+            async with (
+                opened(action.settings, order.timeout_s) as cluster,
+                reconciler_of(action, order) as reconciler,
+            ):
                 found = await cluster.get(order.timeout_s)
-                return Checked(_problems(cluster, found, wanted, order), _evidence(cluster, found))
+                problems = _problems(cluster, found, wanted, order)
+                if reconciler is not None and not problems:
+                    problems = await reconciler.problems(order)
+                return Checked(problems, _evidence(cluster, found))
         except ActionError as error:
             return Checked((error.message,))
 
@@ -323,13 +190,26 @@ class KubernetesDriver(RunsUnits, Verifies):
         wanted = wanted_of(action, parameters.text(action.settings, "kind"))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + order.timeout_s
-        async with opened(action.settings, order.timeout_s) as cluster:
+        async with (
+            opened(action.settings, order.timeout_s) as cluster,
+            reconciler_of(action, order) as reconciler,
+        ):
             if order.dry_run:
                 found = _there(cluster, await cluster.get(order.timeout_s), wanted)
-                return _evidence(cluster, found) | {"would_set": orjson.dumps(wanted.part).decode()[:800]}
+                would = {"would_set": orjson.dumps(wanted.part).decode()[:800]}
+                if reconciler is not None:
+                    would["would_pause"] = f"{reconciler.cluster.kind} {reconciler.cluster.name}"
+                return _evidence(cluster, found) | would
+            before = "as it was"
+            if reconciler is not None:
+                before = await _paused(cluster, reconciler, wanted, order, deadline)
             if action.verb != "verify":
                 await _until_written(cluster, wanted, order, deadline)
-            return await _until_ready(cluster, wanted, deadline, looked_only=action.verb == "verify")
+            evidence = await _until_ready(cluster, wanted, deadline, looked_only=action.verb == "verify")
+            if reconciler is None:
+                return evidence
+            after = await reconciler.settle(order, wanted.ready)
+            return {**evidence, "reconciler": before if after == "as it was" else after}
 
     async def observe(self, action: Action, order: Order) -> Observed:
         try:
@@ -353,12 +233,19 @@ class KubernetesDriver(RunsUnits, Verifies):
             raise Permanent("undo-nothing", "verify changes nothing that could be rolled back")
         wanted = wanted_of(action, parameters.text(action.settings, "kind"))
         deadline = asyncio.get_running_loop().time() + order.timeout_s
-        async with opened(action.settings, order.timeout_s) as cluster:
+        async with (
+            opened(action.settings, order.timeout_s) as cluster,
+            reconciler_of(action, order) as reconciler,
+        ):
             for _ in range(TRIES_OF_A_CHANGE):
                 try:
-                    return await _put_back(cluster, wanted, order, deadline)
+                    evidence = await _put_back(cluster, wanted, order, deadline)
                 except Changed:
                     continue
+                if reconciler is None:
+                    return evidence
+                settled = await reconciler.settle(order, int(evidence.get("replicas", 0)))
+                return {**evidence, "reconciler": settled}
         raise _busy(cluster)
 
     async def close(self) -> None:
@@ -384,6 +271,18 @@ def _there(cluster: KubernetesCluster, found: dict[str, Any] | None, wanted: Wan
     if found is None and cluster.kind != PRIORITY:
         raise Permanent("kubernetes-no-object", f"there is no {cluster.kind} {cluster.name}")
     return found or {}
+
+
+async def _paused(
+    cluster: KubernetesCluster, reconciler: Reconciler, wanted: Wanted, order: Order, deadline: float
+) -> str:
+    """Pauses what would undo the change, unless there is none to make."""
+    found = _there(cluster, await cluster.get(_left(deadline)), wanted)
+    if fits(found, wanted.part, parse_quantity):
+        return "as it was"
+    if (token := seen_token(found)) > order.token:
+        raise parameters.stale_token(cluster.name, token, order)
+    return await reconciler.pause(order, int(table(found, "spec").get("replicas") or 0))
 
 
 async def _until_written(cluster: KubernetesCluster, wanted: Wanted, order: Order, deadline: float) -> None:
@@ -418,7 +317,7 @@ async def _write(cluster: KubernetesCluster, wanted: Wanted, order: Order, deadl
         return
     if not right and _kept(found, order) is None:
         notes[BEFORE] = _note(order, replaced(found, wanted.part))
-    await cluster.patch(_standing_on(found, {} if right else wanted.part, notes), _left(deadline))
+    await cluster.patch(standing_on(found, {} if right else wanted.part, notes), _left(deadline))
 
 
 async def _put_back(cluster: KubernetesCluster, wanted: Wanted, order: Order, deadline: float) -> Evidence:
@@ -436,7 +335,7 @@ async def _put_back(cluster: KubernetesCluster, wanted: Wanted, order: Order, de
         await cluster.delete(_left(deadline))
         return _evidence(cluster, None)
     if replaced(found, was) != was:
-        found = await cluster.patch(_standing_on(found, was, {TOKEN: str(order.token)}), _left(deadline))
+        found = await cluster.patch(standing_on(found, was, {TOKEN: str(order.token)}), _left(deadline))
     return _evidence(cluster, found)
 
 
@@ -464,12 +363,6 @@ async def _until_ready(
 
 def _left(deadline: float) -> float:
     return max(0.0, deadline - asyncio.get_running_loop().time())
-
-
-def _standing_on(found: dict[str, Any], part: Any, notes: dict[str, str]) -> dict[str, Any]:
-    """A merge patch that is refused when the object is no longer the one that was read."""
-    version = found["metadata"]["resourceVersion"]
-    return {**part, "metadata": {"resourceVersion": version, "annotations": notes}}
 
 
 def _note(order: Order, was: Any) -> str:

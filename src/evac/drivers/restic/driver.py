@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -55,6 +57,8 @@ from evac.net import secrets
 PART_OK: Final = (0, 3)
 """3: some files could not be read; the copy exists, and says so."""
 DAMAGED: Final = (0, 1)
+KNOWN_S: Final = 60.0
+"""For how long a repository is taken for the one that it was."""
 LISTED_BYTES: Final = 64 << 20
 LOCKS_MOST: Final = 20
 _FULL: Final = Permanent("backup-full", "the repository has no space left", "give it more space, or prune it")
@@ -89,30 +93,35 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
     def __init__(self) -> None:
         self._versions: dict[str, str] = {}
-        self._pinned: set[tuple[str, str]] = set()
+        self._known: dict[tuple[str, str], tuple[float, str]] = {}
+        """Repository as it is named, and the id that is expected -> when it was last asked, and its id."""
+
+    async def list_copies(self, action: Action, timeout_s: float) -> Listing:
+        watch, tool = Stopwatch(timeout_s), _tool(action)
+        listing, locked, deletable = await asyncio.gather(
+            self._list(action, timeout_s), _is_locked(tool, watch), _can_delete(action, watch)
+        )
+        return replace(listing, locked=locked, deletable=deletable)
 
     async def _list(self, action: Action, timeout_s: float) -> Listing:
         watch = Stopwatch(timeout_s)
         tool = _tool(action)
-        version, found, repository, locked, deletable = await asyncio.gather(
+        version, found, repository = await asyncio.gather(
             self._version(tool, watch),
             tool.json("snapshots", "--json", "--no-lock", timeout_s=watch.left_s),
             self._refuse_another(action, tool, watch),
-            _is_locked(tool, watch),
-            _can_delete(action, watch),
         )
         wanted = tuple(many(action.settings, "paths"))
         copies = (_copy(one, wanted) for one in objects(found, self.name))
         ours = [one for one in copies if not wanted or not set(one.paths).isdisjoint(wanted)]
         in_order = tuple(sorted(ours, key=lambda one: (one.taken_at, one.id)))
-        return Listing(repository, in_order, self.name, version, locked, deletable)
+        return Listing(repository, in_order, self.name, version)
 
     async def take(self, action: Action, timeout_s: float) -> Taken:
         watch, tool, paths = Stopwatch(timeout_s), _tool(action), tuple(many(action.settings, "paths"))
         if not paths or not all(path.startswith("/") for path in paths):
             raise Permanent("setting-missing", "paths must name what is backed up, by full paths")
-        if (_where(action), text(action.settings, "repository_id", "")) not in self._pinned:
-            await self._refuse_another(action, tool, watch)
+        await self._refuse_another(action, tool, watch)
         argv = ("backup", "--json", "--quiet", *_bounds(action), "--", *paths)
         ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=PART_OK, changes=True)
         try:
@@ -226,15 +235,21 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         return self._versions[tool.program]
 
     async def _refuse_another(self, action: Action, tool: Tool, watch: Stopwatch) -> str:
-        """The id of the repository. Raises `Permanent` where another one was pinned."""
+        """The id of the repository, asked again after a minute: for each question restic derives the key from
+        the password, which takes half a second. Raises `Permanent` where another one was pinned.
+        """
+        key = (_where(action), text(action.settings, "repository_id", ""))
+        asked_s, known = self._known.get(key, (0.0, ""))
+        if known and time.monotonic() - asked_s < KNOWN_S:
+            return known
         config = await tool.json("cat", "config", "--no-lock", timeout_s=watch.left_s)
         if not isinstance(config, dict):
             raise unreadable(self.name, "no configuration")
-        id_, pinned = word(config.get("id"), self.name), text(action.settings, "repository_id", "")
+        id_, pinned = word(config.get("id"), self.name), key[1]
         if pinned and id_ != pinned:
             words = f"this is the repository {id_[:8]}, and {pinned[:8]} was expected"
             raise Permanent("backup-other-repository", words, "check `repository` and `repository_id`")
-        self._pinned.add((_where(action), pinned))
+        self._known[key] = (time.monotonic(), id_)
         return id_
 
 

@@ -45,7 +45,7 @@ from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
 from evac.model.run_policy import Envelope, Pace, Patience, RunPolicy
 from evac.model.step_id import StepId, limit_id
-from evac.run import envelope
+from evac.run import envelope, recovery_groups
 from evac.run.values import ATTESTED, Left, RunLimit, RunSpec, RunStep, left_of
 from evac.steps.registry import kind_of
 from evac.steps.rejoin import Rejoin
@@ -137,12 +137,19 @@ def bind(
         approvals=policy.approvals,
         horizon_ms=plan.horizon_ms,
         mend_ms=MEND_MS if any(kind_of(step.kind).boots for step in steps) else 0,
-        labels=MappingProxyType(
-            {"scenario": plan.scenario.title, **_attested(policy, steps), **labels_of(losses)}
-        ),
+        labels=MappingProxyType(_labels(estate, plan, policy, steps, losses)),
         leaves=(*_leaves(plan), *(Left(name, "unprotected") for name in protection.missing)),
     )
     return Bound(spec, MappingProxyType(actions))
+
+
+def _labels(
+    estate: Estate, plan: Plan, policy: RunPolicy, steps: Sequence[RunStep], losses: Mapping[str, Loss]
+) -> dict[str, str]:
+    """What is kept with a run besides its steps."""
+    restored = {one.store for one in plan.stores if one.restored}
+    groups = recovery_groups.labels_of(estate.recovery_groups, restored)
+    return {"scenario": plan.scenario.title, **_attested(policy, steps), **labels_of(losses), **groups}
 
 
 def _attested(policy: RunPolicy, steps: Sequence[RunStep]) -> dict[str, str]:

@@ -204,6 +204,10 @@ def known_names(assembly: Assembly, servers: ServerNames) -> Known:
         "feed": _ids(values["feeds"]),
         "class": _ids(values["classes"]),
         "provider": _ids(values["providers"]),
+        "site, region or group": {
+            **_ids([*values["sites"], *values["groups"]]),
+            **{site.region: None for site in values["sites"] if site.region is not None},
+        },
         "service": _ids(values["services"]),
         "store": _ids(values["stores"]),
         "store family": {store.family: None for store in values["stores"]},
@@ -423,6 +427,7 @@ _RUNS_HERE: Final = (
     "conflict_group",
     "eligible_classes",
     "eligible_sites",
+    "data_in",
     "sheddable",
     "shed_rehearsed",
     "shed_time",

@@ -130,6 +130,12 @@ STORE: Final[tuple[Field, ...]] = (
     Field("elect", "elect_ms", _TAKES, "how long members take to elect a primary by themselves; else 30 s"),
     Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
     Field("backup_policy", "backup_policy", _POLICY, "what its backups have to be"),
+    Field(
+        "data_in",
+        "data_in",
+        Listed(reference("site, region or group")),
+        "sites, regions or groups of sites that its data may be in; else all",
+    ),
 )
 
 DATA_SET: Final[tuple[Field, ...]] = (

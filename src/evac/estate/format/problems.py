@@ -123,6 +123,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
         "A fact of an external service that only services of your own have, such as replicas.",
     ),
     ("external-needs-ours", _SENSE, "An external service that needs a service or store of your own."),
+    ("data-outside", _SENSE, "A replica, copy or backup where its data may not be (`data_in`)."),
     ("alternatives-alike", _SENSE, "Alternatives that are fewer than two different services."),
     ("same-ends", _SENSE, "A link whose two ends are the same site."),
     ("link-twice", _SENSE, "Two links between the same two sites."),

@@ -142,6 +142,12 @@ SERVICE: Final[tuple[Field, ...]] = (
         "server classes it can run on; else all",
     ),
     Field("eligible_sites", "eligible_sites", Listed(reference("site")), "sites it may run at; else all"),
+    Field(
+        "data_in",
+        "data_in",
+        Listed(reference("site, region or group")),
+        "sites, regions or groups of sites that its data may be in; else all",
+    ),
     Field("sheddable", "sheddable", flag(), "whether it may be stopped to make room"),
     Field("shed_rehearsed", "shed_rehearsed", day(), "when stopping it was last rehearsed"),
     Field(

@@ -127,8 +127,13 @@ HEAD: Final[tuple[Field, ...]] = (
     Field("as_of", "as_of", day(), "the day these files speak of, by which facts expire"),
     Field("changed", "changed", day(), "when somebody last changed the estate"),
     Field("horizon", "horizon_ms", _DURATION, "until when an outage is counted", default=86_400_000),
-    Field("detection", "detection_ms", _TAKES, "from the loss until it is known", default=0),
-    Field("approval", "approval_ms", _TAKES, "from knowing until a person has approved", default=0),
+    Field("detection", "detection_ms", _TAKES, "from the loss until it is known; 1 min is assumed"),
+    Field(
+        "approval",
+        "approval_ms",
+        _TAKES,
+        "from knowing until a person has approved; 0 s where a policy acts by itself; 5 min is assumed",
+    ),
     Field(
         "tier_weights",
         "tier_weights",
@@ -199,6 +204,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 "ingress_connections", "ingress_connections", _AT_ONCE, "connections from users that fit in"
             ),
             Field("power_budget", "power_budget_watts", _POWER, "power for servers"),
+            Field("region", "region", text(), "the country or other area that `data_in` may name"),
         ),
         m.Site,
         "Buildings.",

@@ -314,7 +314,7 @@ def _summary(
     uncertainty: Mapping[str, Uncertainty],
 ) -> Simulation:
     planned = {o.service: o for o in plan.outcomes}
-    lead = plan.detection_ms + plan.approval_ms
+    lead = plan.lead.ms
     rows = []
     for column, service in enumerate(services):
         name = instance.services.id[service]

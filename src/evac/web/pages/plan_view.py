@@ -162,7 +162,7 @@ def plan_context(
         "guard": _guard(plan, now),
         "cards": _cards(plan, digest),
         "runs": [run for run in (*now.open_runs, *now.ended_runs) if run.plan == digest][:RUNS],
-        "lead": duration(plan.detection_ms + plan.approval_ms),
+        "lead": duration(plan.lead.ms),
         "capacity": capacity_chart.both(rows),
         "bottleneck": capacity_chart.bottleneck(rows),
         "work": _work(plan, upto),
@@ -330,7 +330,7 @@ def _given_up(plan: Plan) -> list[dict[str, Any]]:
 
 def _stores(plan: Plan) -> list[tuple[str, str, str, str, str]]:
     """(store, where, back after, words of loss, state); those that lose most first."""
-    lead, rows = plan.detection_ms + plan.approval_ms, []
+    lead, rows = plan.lead.ms, []
     for s in plan.stores:
         back = duration(s.primary_ms + lead) if s.primary_ms is not None else "never"
         lost, state, rank = ("unknown", "unknown", 1) if s.loss_ms is None else ("none", "ok", 3)
@@ -363,7 +363,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _waves(plan: Plan) -> list[dict[str, Any]]:
     """Each wave of steps: what it does, and from when to when, counted from the loss on."""
-    lead, found = plan.detection_ms + plan.approval_ms, dict[int, list[Step]]()
+    lead, found = plan.lead.ms, dict[int, list[Step]]()
     for step in plan.steps:
         found.setdefault(step.wave, []).append(step)
     rows = []
@@ -420,7 +420,7 @@ def _services(plan: Plan, begin: int) -> dict[str, Any]:
 
 def _steps(plan: Plan, begin: int) -> dict[str, Any]:
     """Steps in the order in which they begin."""
-    lead = plan.detection_ms + plan.approval_ms
+    lead = plan.lead.ms
     found = _page(sorted(plan.steps, key=lambda s: (s.start_ms, s.id)), begin, STEPS)
     found["rows"] = [
         {

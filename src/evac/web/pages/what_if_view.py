@@ -21,7 +21,7 @@ from evac.office.facts import DomainFacts, EstateFacts
 from evac.office.reckoning import DOMAINS_MOST, CapacityOf, FateOf, WhatIf
 from evac.office.verdicts import loss_by, verdict_of
 from evac.views import capacity_chart, svg
-from evac.views.words import duration, listed, number, people, plural
+from evac.views.words import assumed_words, duration, listed, number, people, plural
 from evac.web.api.runs import plan_of
 from evac.web.pages import frame
 from evac.web.pages.losses_view import KINDS, VERDICT_CLASS, VERDICT_WORDS
@@ -156,6 +156,7 @@ def _answered(facts: EstateFacts, answer: WhatIf, begin: int, of: str) -> dict[s
         "text": loss.text,
         "what": loss.what if loss.plan else "",
         "because": loss.because,
+        "assumed": assumed_words(answer.lead),
         "cards": _cards(answer),
         "rows": [_row(one) for one in rows[begin:end]],
         "total": len(rows),

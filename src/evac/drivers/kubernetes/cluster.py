@@ -1,0 +1,192 @@
+"""One object of one cluster, read and changed through lightkube, whose errors become ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import yaml
+from lightkube import AsyncClient, KubeConfig
+from lightkube.core import exceptions
+from lightkube.core.exceptions import ApiError
+from lightkube.generic_resource import create_namespaced_resource
+from lightkube.resources.apps_v1 import Deployment, ReplicaSet, StatefulSet
+from lightkube.resources.core_v1 import ResourceQuota
+from lightkube.resources.scheduling_v1 import PriorityClass
+from lightkube.types import PatchType
+
+from evac.model.errors import OutcomeUnknown, Permanent, Retryable
+from evac.net import secrets
+
+WORKLOADS: Final = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
+KINDS: Final[Mapping[str, Any]] = {
+    "Deployment": Deployment,
+    "StatefulSet": StatefulSet,
+    "ReplicaSet": ReplicaSet,
+    "ResourceQuota": ResourceQuota,
+    "PriorityClass": PriorityClass,
+    "Application": create_namespaced_resource("argoproj.io", "v1alpha1", "Application", "applications"),
+    "Kustomization": create_namespaced_resource(
+        "kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "kustomizations"
+    ),
+    "HelmRelease": create_namespaced_resource("helm.toolkit.fluxcd.io", "v2", "HelmRelease", "helmreleases"),
+}
+_TRANSPORT: Final[Any] = exceptions.httpx  # type: ignore[attr-defined]
+"""The HTTP library that this lightkube was built on."""
+_NOT_SENT: Final = (_TRANSPORT.ConnectError, _TRANSPORT.ConnectTimeout)
+_NO_ANSWER: Final = (TimeoutError, _TRANSPORT.HTTPError, ValueError, TypeError, KeyError, RecursionError)
+"""Silence, and answers that are no objects: they are read by the library."""
+
+
+Values = Mapping[str, Any]
+TOKEN: Final = "evac-fencing-token"
+"""The annotation that keeps the highest token that changed an object."""
+
+
+class Changed(Exception):
+    """The object was changed by somebody else since it was read."""
+
+
+class KubernetesCluster:
+    """One cluster, for one call of the driver."""
+
+    def __init__(self, client: AsyncClient, kind: str, name: str, namespace: str | None) -> None:
+        self._client: Any = client
+        self.kind, self.name = kind, name
+        self._resource = KINDS[kind]
+        self._where: dict[str, Any] = {} if kind == "PriorityClass" else {"namespace": namespace}
+
+    async def get(self, timeout_s: float) -> dict[str, Any] | None:
+        """The object as it is now; None where there is none. Raises `Retryable`, `Permanent`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                found = await self._client.get(self._resource, self.name, **self._where)
+        except ApiError as error:
+            if _code(error) == 404:
+                return None
+            raise _refusal(error, reading=True) from error
+        except _NO_ANSWER as error:
+            raise Retryable("kubernetes-no-answer", _words(error)) from error
+        return _plain(found)
+
+    async def patch(self, part: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Merges `part` into the object. Raises `Changed`, `Retryable`, `Permanent`, `OutcomeUnknown`."""
+        return await self._change(
+            lambda: self._client.patch(
+                self._resource, self.name, dict(part), patch_type=PatchType.MERGE, **self._where
+            ),
+            timeout_s,
+        )
+
+    async def create(self, values: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Makes the object. Raises what `patch` raises."""
+        made = self._resource.from_dict({**values, "metadata": {"name": self.name, **values["metadata"]}})
+        return await self._change(lambda: self._client.create(made, **self._where), timeout_s)
+
+    async def delete(self, timeout_s: float) -> None:
+        """Removes the object. Raises what `patch` raises."""
+        await self._change(lambda: self._client.delete(self._resource, self.name, **self._where), timeout_s)
+
+    async def _change(self, call: Any, timeout_s: float) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(timeout_s):
+                found = await call()
+        except ApiError as error:
+            if _code(error) == 409:
+                raise Changed from error
+            raise _refusal(error, reading=False) from error
+        except _NOT_SENT as error:
+            raise Retryable("kubernetes-unreachable", _words(error)) from error
+        except _NO_ANSWER as error:
+            raise OutcomeUnknown("kubernetes-no-answer", _words(error), "observe it first") from error
+        return {} if found is None else _plain(found)
+
+
+@asynccontextmanager
+async def opened(
+    kubeconfig: str, context: str, kind: str, name: str, namespace: str, timeout_s: float
+) -> AsyncIterator[KubernetesCluster]:
+    """The cluster that `kubeconfig` (a reference) and `context` name. Raises `Permanent`."""
+    config = _config(kubeconfig, context)
+    client = AsyncClient(config, timeout=_TRANSPORT.Timeout(max(timeout_s, 0.1)), lazy=False, trust_env=False)
+    try:
+        yield KubernetesCluster(client, kind, name, namespace or None)
+    finally:
+        await client.close()
+
+
+def _config(reference: str, context: str) -> Any:
+    """The cause of an error is left out: it could show a part of the file, and that is a secret."""
+    secret = secrets.resolve(reference)
+    path = reference.removeprefix("file:") if reference.startswith("file:") else None
+    try:
+        values = yaml.safe_load(secret.reveal())
+        return KubeConfig.from_dict(values, fname=path).get(context or None)
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
+        raise Permanent("kubeconfig-unreadable", f"{secret} is not a kubeconfig") from None
+    except exceptions.ConfigError:
+        raise Permanent("kubeconfig-unreadable", f"{secret} has no context {context or 'set'}") from None
+
+
+def _plain(found: Any) -> dict[str, Any]:
+    values: dict[str, Any] = found.to_dict()
+    return values
+
+
+def _code(error: ApiError) -> int:
+    return int(error.response.status_code)
+
+
+def _refusal(error: ApiError, reading: bool) -> Retryable | Permanent | OutcomeUnknown:
+    """What the API server's answer means for the next try."""
+    code = _code(error)
+    words = f"the API server answers {code}: {str(error.status.message or '')[:200]}"
+    if code == 429 or (code >= 500 and reading):
+        after = str(error.response.headers.get("Retry-After", "0"))
+        return Retryable("kubernetes-busy", words, after_ms=int(after) * 1_000 if after.isdigit() else 0)
+    if code >= 500:
+        return OutcomeUnknown("kubernetes-failed", words, "observe it first")
+    return Permanent("kubernetes-refused", words, "check what the account may do, and the object")
+
+
+def _words(error: BaseException) -> str:
+    return f"the API server gave no answer: {type(error).__name__}"
+
+
+def replaced(found: Values, part: Values) -> dict[str, Any]:
+    """What `part` would replace, in its shape: the merge patch that takes it back (None removes a key)."""
+    was: dict[str, Any] = {}
+    for key, value in part.items():
+        now = found.get(key)
+        if isinstance(value, Mapping):
+            was[key] = replaced(now if isinstance(now, Mapping) else {}, value)
+        else:
+            was[key] = now
+    return was
+
+
+def notes_of(found: Values) -> Mapping[str, str]:
+    """Its annotations."""
+    notes: Mapping[str, str] = table(table(found, "metadata"), "annotations")
+    return notes
+
+
+def seen_token(found: Values) -> int:
+    """The highest token that changed this object; 0 for none. Raises `Permanent` for no number."""
+    words = notes_of(found).get(TOKEN, "0")
+    if not words.isdigit():
+        raise Permanent("token-unreadable", f"the annotation {TOKEN} holds something that is not a token")
+    return int(words)
+
+
+def table(values: Values, key: str) -> Any:
+    found = values.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def standing_on(found: dict[str, Any], part: Any, notes: dict[str, str]) -> dict[str, Any]:
+    """A merge patch that is refused when the object is no longer the one that was read."""
+    version = found["metadata"]["resourceVersion"]
+    return {**part, "metadata": {"resourceVersion": version, "annotations": notes}}

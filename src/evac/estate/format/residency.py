@@ -1,0 +1,83 @@
+"""Whether what an estate declares keeps data where it may be: replicas, copies and backups."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from evac.estate.format.assembling import Assembly
+from evac.estate.format.bindings import ReplicaRows
+from evac.estate.format.problems import shown
+from evac.estate.format.reading import Reader
+from evac.model.diagnostic import Place
+from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, Fleet
+
+_HINT: Final = "move it, or add its site to data_in"
+
+
+def check_residency(assembly: Assembly, fleet: Fleet, rows: ReplicaRows, reader: Reader) -> None:
+    """Note each replica, copy and backup that is outside of the sites that `data_in` names."""
+    values = assembly.values
+    groups: dict[str, tuple[str, ...]] = {group.id: group.members for group in values["groups"]}
+    for site in values["sites"]:
+        if site.region is not None:
+            groups[site.region] = (*groups.get(site.region, ()), site.id)
+    sites = [site.id for site in values["sites"]]
+    known = {*groups, *sites}
+    for row, service in enumerate(values["services"]):
+        if service.data_in is None or not known.issuperset(service.data_in):
+            continue
+        allowed = _sites(service.data_in, groups, sites)
+        found = {site for site in _runs_at(values, fleet, rows, row) if site not in allowed}
+        for site in sorted(found | (set(service.sites) - allowed)):
+            key = "replicas" if site in found else "sites"
+            _note(reader, f"{shown(service.id)} runs at {site}", f"services/{service.id}/{key}")
+    for store in values["stores"]:
+        if store.data_in is None or not known.issuperset(store.data_in):
+            continue
+        allowed = _sites(store.data_in, groups, sites)
+        for kind, entries in (("members", store.members), ("backups", store.backups)):
+            for number, entry in enumerate(entries):
+                site = _site_of(entry.at, fleet, sites)
+                if getattr(entry, "mode", "") != "none" and site and site not in allowed:
+                    what = "a copy" if kind == "members" else "a backup"
+                    words = f"{shown(store.id)} has {what} at {entry.at}"
+                    _note(reader, words, f"stores/{store.id}/{kind}/{number}")
+
+
+def _note(reader: Reader, words: str, path: str) -> None:
+    paths = (path, "/".join(path.split("/")[:2]))
+    row = next((reader.places[one] for one in paths if one in reader.places), None)
+    message = f"{words}, where its data may not be"
+    reader.problems.add("data-outside", message, Place("") if row is None else Place(*row), _HINT)
+
+
+def _sites(names: tuple[str, ...], groups: dict[str, tuple[str, ...]], sites: list[str]) -> set[str]:
+    found, work = set[str](), list(names)
+    while work:
+        name = work.pop()
+        if name not in found:
+            found.add(name)
+            work += groups.get(name, ())
+    return found.intersection(sites)
+
+
+def _runs_at(values: dict[str, Any], fleet: Fleet, rows: ReplicaRows, service: int) -> set[str]:
+    """Sites where replicas of a service are."""
+    replicas, sites = rows.replicas, [site.id for site in values["sites"]]
+    mine = replicas.service == service
+    found = {values["pools"][p].site for p in replicas.target[mine & (replicas.kind == ON_POOL)].tolist()}
+    found |= {sites[s] for s in replicas.target[mine & (replicas.kind == AT_SITE)].tolist()}
+    servers = replicas.target[mine & (replicas.kind == ON_SERVER)]
+    return found | {sites[s] for s in np.unique(fleet.site[servers]).tolist()}
+
+
+def _site_of(at: str, fleet: Fleet, sites: list[str]) -> str:
+    """The site of a path or a server; empty where nothing has that name."""
+    first = at.split("/", 1)[0]
+    if first in sites:
+        return first
+    key = np.bytes_(at.encode())
+    row = int(np.searchsorted(fleet.name, key))
+    return sites[int(fleet.site[row])] if row < len(fleet) and fleet.name[row] == key else ""
