@@ -124,7 +124,7 @@ class Taken:
     bytes_stored: int
     took_ms: int
     missing: tuple[str, ...] = ()
-    """Paths that were asked for and are not in it. A backup that lacks any does not count for its data set."""
+    """Paths that were asked for and are not in it. A backup that lacks any is incomplete."""
 
 
 ProofOutcome = Literal["passed", "too-slow", "too-old", "damaged", "could-not-run"]
