@@ -73,12 +73,13 @@ def _quoted(name: str) -> str:
     return name if plain else "'" + name.replace("'", "''") + "'"
 
 
+_ASK: Final = "hold, pause, cancel, retry, skip, roll back, attest, change limits, write notes"
 MAY: Final = MappingProxyType(
     {
         "viewer": "read",
-        "operator": "read, hold, pause, cancel, retry, skip, roll back, attest, change limits, write notes",
-        "approver": "the same, approve",
-        "admin": "the same, approve, read the log of access, end logins",
+        "operator": f"read, {_ASK}",
+        "approver": f"read, {_ASK}, approve",
+        "admin": f"read, {_ASK}, approve, read the log of access, end logins",
     }
 )
 """Role -> what it may do, for people."""
@@ -106,8 +107,8 @@ def may_do(estate: Path, access: Path | None = None, policy: Path | None = None)
     if access is None and policy is None:
         raise InvalidInput(
             "access-none",
-            f"there is no access.yaml and no policy.yaml next to {estate}: anyone on this machine is admin",
-            "see the page Control access",
+            f"{estate} is no folder with an access.yaml or a policy.yaml: anyone on this machine is admin",
+            "name the folder, as for evac serve; see the page Control access",
         )
     rows = [] if access is None else _of_access(load_access(access))
     return rows + ([] if policy is None else _of_policy(load_policy(policy)))

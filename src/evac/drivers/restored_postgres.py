@@ -34,6 +34,8 @@ SOCKET_PORT: Final = 5432
 STOP_S: Final = 20
 PAUSE_S: Final = 0.05
 HBA: Final = "local all all trust\n"
+INCLUDED: Final = "conf.d"
+"""The folder that Debian's configuration includes."""
 FILES: Final = ("postgresql.conf", "pg_hba.conf", "pg_ident.conf")
 _NOW: Final = (
     "SELECT pg_is_in_recovery(),"
@@ -119,9 +121,9 @@ class Engine:
 
     async def recover(self, watch: Stopwatch) -> Recovered:
         """Starts it in private, waits until recovery has ended, asks what it holds, and stops it in order."""
-        self._configure()
+        await self._configure(watch)
         async with self._private() as place:
-            options = {
+            options = self._own_files() | {
                 "listen_addresses": "",
                 "unix_socket_directories": str(place),
                 "port": str(SOCKET_PORT),
@@ -145,7 +147,7 @@ class Engine:
 
     async def serve(self, watch: Stopwatch) -> None:
         """Starts it for clients, and waits until it takes connections."""
-        options = {
+        options = self._own_files() | {
             key: str(self.settings[name])
             for key, name in (("listen_addresses", "host"), ("port", "port"))
             if self.settings.get(name)
@@ -175,17 +177,39 @@ class Engine:
         ended = await self._tool("pg_isready").run(*argv, timeout_s=watch.left_s, allowed=(0, 1, 2, 3))
         return ended.code == 0
 
-    def _configure(self) -> None:
-        """Brings what some systems keep outside of the data folder."""
+    def _own_files(self) -> dict[str, str]:
+        """What a configuration of the source may name by full paths: followed, they would start the source's
+        own data, and write over the pid of its server.
+        """
+        found = {"data_directory": str(self.data), "external_pid_file": ""}
+        for key, name in (("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")):
+            if (self.data / name).is_file():
+                found[key] = str(self.data / name)
+        return found
+
+    async def _configure(self, watch: Stopwatch) -> None:
+        """Brings what some systems keep outside of the data folder. Raises `Permanent` for a configuration
+        that PostgreSQL refuses: that says nothing of the data.
+        """
         source = parameters.text(self.settings, "configuration", "")
         for name in FILES:
             target = self.data / name
             if not target.exists() and source and Path(source, name).is_file():
                 shutil.copyfile(Path(source, name), target)
                 give(account_of(self.settings), target)
+        included = self.data / INCLUDED
+        if source and Path(source, INCLUDED).is_dir() and not included.exists():
+            shutil.copytree(Path(source, INCLUDED), included)
+            give(account_of(self.settings), included, *included.rglob("*"))
         if not (self.data / FILES[0]).is_file():
             words = f"{self.data} holds no postgresql.conf"
             raise Permanent("setting-missing", words, "name its folder: configuration")
+        ended = await self._tool("postgres").run(
+            "-D", str(self.data), "-C", "max_connections", timeout_s=watch.left_s, allowed=(0, 1)
+        )
+        if ended.code:
+            words = f"PostgreSQL refuses its configuration: {' '.join(ended.errors.split())[-400:]}"
+            raise Permanent("setting-wrong", words, "correct `configuration`, or what it includes")
 
     @asynccontextmanager
     async def _private(self) -> AsyncIterator[Path]:

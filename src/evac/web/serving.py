@@ -110,6 +110,12 @@ WHOLE_S: Final = 130.0
 """A body is there after so long, give or take `WAIT_S`: those who hand over a plan wait no longer either."""
 
 
+HEAD_MOST: Final = 131_072
+"""Bytes of a head, beyond those that came with its first ones: a parser keeps all of it in memory."""
+CHUNKS_MOST: Final = 4
+"""Bytes of a body for each byte of the lengths of its chunks, at least."""
+
+
 class Prompt(asyncio.Protocol):
     """Mixed into a protocol of uvicorn, whose `cycle` is the request that was read last."""
 
@@ -120,6 +126,9 @@ class Prompt(asyncio.Protocol):
     """Of uvicorn: what requests of this connection begin with as their state."""
     _before: Any = None
     _came = 0
+    _other = 0
+    """Bytes of this request that are no body: its head, the lengths of chunks, and trailers."""
+    _body = 0
     _since = 0.0
     _line: asyncio.BaseTransport | None = None
     _timer: asyncio.TimerHandle | None = None
@@ -143,7 +152,20 @@ class Prompt(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._came += len(data)
+        self._other += len(data)
         super().data_received(data)
+        if self._line is not None and self._other > HEAD_MOST + self._body // CHUNKS_MOST:
+            self._line.close()
+
+    def on_message_begin(self) -> None:
+        """A callback of the parser httptools, as is the next one; h11 has a bound of its own."""
+        self._other = self._body = 0
+        super().on_message_begin()  # type: ignore[misc]
+
+    def on_body(self, body: bytes) -> None:
+        self._other -= len(body)
+        self._body += len(body)
+        super().on_body(body)  # type: ignore[misc]
 
     def _look(self) -> None:
         now, time, came = self.cycle, asyncio.get_running_loop().time(), self._came

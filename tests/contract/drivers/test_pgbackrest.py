@@ -22,7 +22,7 @@ from evac.drivers.backups import Stopwatch
 from evac.drivers.capabilities import READ
 from evac.drivers.pgbackrest.driver import PgbackrestDriver
 from evac.drivers.places import place_at
-from evac.drivers.restored_postgres import last_commit
+from evac.drivers.restored_postgres import Engine, last_commit
 from evac.model.errors import ActionError, Permanent, Retryable
 from tests.contract.adapters.command import script
 from tests.contract.adapters.pgbackrest import ROWS, Store, as_owner, sql, store
@@ -160,6 +160,36 @@ def test_a_store_returns_to_a_moment_that_the_log_covers_and_to_no_other(server_
         assert done.facts["rows"] == ROWS, "the row that was written after the moment is not there"
         assert done.reached_at <= moment
         assert ask("restore", world.action(), "", str(world.places / "all"), None).facts["rows"] == ROWS + 1
+
+
+def test_the_configuration_of_debian_never_starts_the_data_of_the_source(server_folder: Path) -> None:
+    """It names the data, its access file and the pid of the server by full paths, and includes a folder."""
+    with store(server_folder) as world:
+        outside, place = server_folder / "etc", str(world.places / "here")
+        (outside / "conf.d").mkdir(parents=True)
+        for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
+            (outside / name).write_bytes((world.folder / "data" / name).read_bytes())
+        pid = server_folder / "server.pid"
+        with (outside / "postgresql.conf").open("a") as file:
+            file.write(f"data_directory = '{world.folder}/data'\nexternal_pid_file = '{pid}'\n")
+            file.write("hba_file = '/nowhere/pg_hba.conf'\ninclude_dir = 'conf.d'\n")
+        find = 'for one in "$@"; do case $one in --pg1-path=*) to=${one#*=};; esac; done'
+        bare = 'case "$*" in *restore) $REAL "$@" && rm $to/postgresql.conf; exit;; esac'
+        action = world.action(program=program(world, find, bare), configuration=str(outside), place=place)
+        source = world.folder / "data" / "pg_wal"
+        before = sorted(path.name for path in source.iterdir())
+        done = ask("restore", action, "", place, None)
+        assert done.facts["rows"] == ROWS
+        asyncio.run(Engine(Path(place), action.settings).serve(Stopwatch(LONG_S)))
+        count = "SELECT count(*), current_setting('data_directory') FROM messages"
+        assert sql(Path("127.0.0.1"), world.served, count) == f"{ROWS}|{place}"
+        assert not pid.exists()
+        assert sorted(path.name for path in source.iterdir()) == before
+        assert ask("clean_up", action, place) is None
+        (outside / "conf.d" / "wrong.conf").write_text("no_such_setting = 1\n")
+        error = ask("restore", action, "", place, None)
+        assert error.code == "setting-wrong", "a wrong configuration is no damage"
+        assert not Path(place).exists()
 
 
 @pytest.mark.parametrize(("program", "suffix"), [("zstd", ".zst"), ("lz4", ".lz4"), ("bzip2", ".bz2")])

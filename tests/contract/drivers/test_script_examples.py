@@ -1,12 +1,17 @@
-"""Scripts of the documentation for MongoDB, Elasticsearch and AWS, run by the driver `command`.
+"""Scripts of the documentation for MongoDB, Elasticsearch, AWS and ExaBGP, run by the driver `command`.
 
-The systems are fakes that speak the real protocols: the wire protocol of MongoDB, the REST API of
-Elasticsearch, and moto for AWS.
+ExaBGP is real. The other systems are fakes that speak the real protocols: the wire protocol of MongoDB, the
+REST API of Elasticsearch, and moto for AWS.
 """
 
 import asyncio
+import getpass
 import json
+import os
+import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,7 +50,7 @@ def endpoint(project_root: Path) -> Endpoint:
         settings: dict[str, Value] = dict.fromkeys(keys, program)
         if verb in ("drain", "ready"):
             settings["check_argv"] = program
-        settings["env"] = tuple(f"{name}={value}" for name, value in env.items())
+        settings["env"] = env_of(env)
         return Action(verb, "orders", "command", at, settings, parameters)
 
     return made
@@ -284,3 +289,73 @@ def test_aws_shifts_weights_and_puts_back_what_was_there(
     gone = endpoint("aws_lb.py", "shift", "fra", {**env, "LB_LISTENER": arn + "x"}, to=("muc",))
     with pytest.raises(Permanent, match="ListenerNotFound"):
         wait_for(DRIVER.execute(gone, order()))
+
+
+@pytest.fixture
+def speakers(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An ExaBGP at each of two sites, each the peer of the other, and what the script needs."""
+    program = shutil.which("exabgp") or "/usr/sbin/exabgp"
+    if not Path(program).exists():
+        pytest.skip("exabgp is not installed")
+    port = free_port()
+    (tmp_path / "env").touch()
+    common = {**os.environ, "exabgp_daemon_user": getpass.getuser(), "exabgp_daemon_drop": "false"}
+    peers = (
+        ("fra", "127.0.0.1", 65001, "127.0.0.3", 65002, "passive true;"),
+        ("muc", "127.0.0.3", 65002, "127.0.0.1", 65001, f"connect {port};"),
+    )
+    running = []
+    for site, own, own_as, other, other_as, how in peers:
+        folder = tmp_path / site
+        (folder / "run").mkdir(parents=True)
+        for end in ("in", "out"):
+            os.mkfifo(folder / "run" / f"exabgp.{end}", 0o600)
+        (folder / "exabgp.conf").write_text(
+            f"neighbor {other} {{ router-id {own}; local-address {own}; local-as {own_as};\n"
+            f"  peer-as {other_as}; {how} family {{ ipv4 unicast; }} }}\n"
+        )
+        bound = {"exabgp_tcp_bind": own, "exabgp_tcp_port": str(port)} if site == "fra" else {}
+        argv = [program, "--root", str(folder), "--env", str(tmp_path / "env"), str(folder / "exabgp.conf")]
+        with (folder / "log").open("w") as log:
+            running.append(subprocess.Popen(argv, env=common | bound, stdout=log, stderr=log))
+    client = Path(program).with_name("exabgpcli")
+    cli = {site: f"{client} --root {tmp_path / site} --env {tmp_path / 'env'}" for site in ("fra", "muc")}
+    asked = [*cli["muc"].split(), "show", "neighbor", "summary"]
+    for _ in range(100):
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False)
+        if " established " in said.stdout:
+            break
+        time.sleep(0.2)
+    yield {
+        "EXA_CLI": ";".join(f"{site}={words}" for site, words in cli.items()),
+        "EXA_ROUTES": "192.0.2.1/32",
+    }
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_exabgp_announces_and_withdraws(speakers: dict[str, str], endpoint: Endpoint) -> None:
+    ready = endpoint("exabgp.py", "ready", "fra", speakers, site="fra")
+    wait_for(DRIVER.execute(ready, order()))
+    last = endpoint("exabgp.py", "drain", "fra", speakers, site="fra")
+    problems = wait_for(DRIVER.check(last, order())).problems
+    assert problems == ("no site would be left that announces",)
+    shift = endpoint("exabgp.py", "shift", "muc", speakers, to=("muc",), away=("fra",))
+    wait_for(DRIVER.execute(shift, order()))
+    seen = wait_for(DRIVER.observe(shift, order()))
+    assert seen.outcome == "done"
+    assert seen.evidence["output"] == "fra announces nothing; muc announces 192.0.2.1/32"
+    wait_for(DRIVER.undo(shift, order()))
+    seen = wait_for(DRIVER.observe(shift, order()))
+    assert (seen.outcome, seen.evidence["output"]) == (
+        "absent",
+        "fra announces 192.0.2.1/32; muc announces nothing",
+    )
+    gone = {**speakers, "EXA_CLI": speakers["EXA_CLI"].replace("fra=", "fra=/nowhere/")}
+    with pytest.raises(Retryable, match="ExaBGP at fra does not answer"):
+        wait_for(DRIVER.execute(replace(last, settings={**last.settings, "env": env_of(gone)}), order()))
+
+
+def env_of(values: dict[str, str]) -> tuple[str, ...]:
+    return tuple(f"{name}={value}" for name, value in values.items())

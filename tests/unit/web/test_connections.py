@@ -82,10 +82,10 @@ def test_a_body_that_comes_steadily_may_take_its_time_up_to_a_bound(
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bytes]]
 
 
-async def told(talk: Talk, whole_s: float = 60.0) -> bytes:
+async def told(talk: Talk, whole_s: float = 60.0, wait_s: float = WAIT_S) -> bytes:
     """What a room says to that talk."""
     line = socket.create_server(("127.0.0.1", 0))
-    protocol = prompt_protocol(WAIT_S, whole_s)
+    protocol = prompt_protocol(wait_s, whole_s)
     server = uvicorn.Server(uvicorn.Config(slow, http=protocol, log_level="critical", lifespan="off"))
     serving = asyncio.create_task(server._serve([line]))
     reader, writer = await asyncio.open_connection(*line.getsockname())
@@ -95,3 +95,45 @@ async def told(talk: Talk, whole_s: float = 60.0) -> bytes:
     server.should_exit = True
     await serving
     return found
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: ", b"a" * 10_000),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"A: b\r\n" * 1_000),
+        (b"GET /", b"a" * 10_000),
+        (b"", b"\r\n" * 1_000),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: ", b"a" * 10_000),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;", b"a" * 10_000),
+    ],
+    ids=["one header", "many headers", "address", "nothing", "trailer", "extension"],
+)
+def test_what_is_no_body_does_not_grow_without_end(begin: bytes, more: bytes) -> None:
+    """A parser keeps all of it in memory; the time it takes is no matter here."""
+    most = 20_000_000
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            writer.write(begin)
+            while sent < most and not reader.at_eof():
+                writer.write(more)
+                await writer.drain()
+                sent += len(more)
+                await asyncio.sleep(0)
+        return b"all of it" if sent >= most else b""
+
+    assert asyncio.run(told(talk, wait_s=30.0)) == b""
+
+
+def test_a_large_body_in_chunks_is_no_head() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(2_000):
+            writer.write(b"400\r\n" + b"a" * 1_024 + b"\r\n")
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        return await reader.readuntil(b"well")
+
+    assert asyncio.run(told(talk, wait_s=30.0)).endswith(WHOLE)

@@ -77,6 +77,9 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
 
     name = "borg"
 
+    def __init__(self) -> None:
+        self._versions: dict[str, str] = {}
+
     async def _list(self, action: Action, timeout_s: float) -> Listing:
         watch, tool = Stopwatch(timeout_s), _tool(action)
         version, found = await asyncio.gather(self._version(tool, watch), self._info(action, tool, watch))
@@ -178,10 +181,12 @@ class BorgDriver(BackupDriver, TakesBackups, RestoresData):
         return tuple(path for path in wanted if path.strip("/") in found)
 
     async def _version(self, tool: Tool, watch: Stopwatch) -> str:
-        said = (await tool.run("--version", timeout_s=watch.left_s)).output.split()
-        if len(said) < 2 or said[0] != "borg":
-            raise unreadable(self.name, "no version")
-        return said[1][:40]
+        if tool.program not in self._versions:
+            said = (await tool.run("--version", timeout_s=watch.left_s)).output.split()
+            if len(said) < 2 or said[0] != "borg":
+                raise unreadable(self.name, "no version")
+            self._versions[tool.program] = said[1][:40]
+        return self._versions[tool.program]
 
     async def _info(self, action: Action, tool: Tool, watch: Stopwatch) -> Mapping[str, Any]:
         """The newest archives and the repository. Raises `Permanent` where another one was pinned."""

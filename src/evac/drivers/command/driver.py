@@ -136,7 +136,8 @@ class CommandDriver(ReportsRole, Promotes, Follows, Fences, RunsUnits, RoutesTra
             return Observed("done", evidence | parameters.proof_of(action))
         if ended.code == 1:
             return Observed("absent", evidence)
-        return Observed("unclear", {**evidence, "why": _ending(ended)})
+        said = f": {evidence['output']}" if evidence["output"] else ""
+        return Observed("unclear", {**evidence, "why": f"{_ending(ended)}{said}"[:200]})
 
 
 def _role(text: str) -> RoleReport:
