@@ -145,7 +145,7 @@ def _role(text: str) -> RoleReport:
     try:
         return role_from(orjson.loads(text))
     except ValueError as error:
-        message = f"role_argv printed something that is no role: {str(error)[:100]}"
+        message = f"role_argv printed something that is not a role: {str(error)[:100]}"
         raise Retryable("command-unreadable", message, "print JSON like {role: primary}", 1_000) from error
 
 
