@@ -186,7 +186,7 @@ def test_it_ends_by_itself_and_its_estate_is_as_fast_as_it_is(tmp_path: Path) ->
     end(fleet)
     assert "boot: 3 s" in (tmp_path / "estate" / "estate.yaml").read_text()
     assert "there is no boot server nobody" in _refused(tmp_path, "--servers", "5", "--dies", "nobody@10")
-    assert "nobody is no moment" in _refused(tmp_path, "--servers", "5", "--dies", "nobody")
+    assert "nobody is not a moment" in _refused(tmp_path, "--servers", "5", "--dies", "nobody")
 
 
 def test_without_uvloop_it_serves_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,12 +202,12 @@ def test_without_uvloop_it_serves_as_well(tmp_path: Path, monkeypatch: pytest.Mo
     ("path", "body", "method", "words"),
     [
         ("nothing", None, "", "there is no GET /nothing"),
-        ("servers?state=flying", None, "", "flying is no state"),
+        ("servers?state=flying", None, "", "flying is not a state"),
         ("faults", {"fault": "tired"}, "", "tired is no fault"),
         ("faults", {"fault": "dead"}, "", "it is not said who has the fault"),
         ("faults", {"fault": "dead", "servers": ["nobody"]}, "", "there is no server nobody"),
         ("feeds/none/open", {}, "", "there is no none"),
-        ("budget/pangyo", {"power_watts": -1}, "PUT", "power_watts is no number of watts"),
+        ("budget/pangyo", {"power_watts": -1}, "PUT", "power_watts is not a number of watts"),
         ("budget/pangyo", {"volts": 1}, "PUT", "volts is no part of a budget"),
         ("boot-servers/none/kill", {}, "", "there is no boot server none"),
     ],

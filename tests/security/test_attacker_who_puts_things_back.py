@@ -121,7 +121,7 @@ def test_a_vote_is_new_once_and_a_process_that_was_replaced_does_not_come_back()
     assert one.text
     assert not one.takes("k", "b", 3, [first])
     clock.at_ms += CHANGE_MS
-    assert one.takes("k", "a", 10, [one.text]), "after so long it is no copy"
+    assert one.takes("k", "a", 10, [one.text]), "after so long it is not a copy"
 
 
 def test_witnesses_and_readers_find_each_other() -> None:

@@ -165,7 +165,7 @@ class ResticSimulated(SimulatedDriver, TakesBackups, RestoresData):
         return parameters.text(action.settings, "place")
 
     def now_s(self) -> int:
-        """The first day of the world is no copy's last."""
+        """The first day of the world is not a copy's last."""
         return 86_400 * 10 + self.world.loop.now_ms() // 1_000
 
     def _fill(

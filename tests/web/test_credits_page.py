@@ -188,7 +188,7 @@ def test_a_claim_above_the_last_band_is_decided_on_the_page(
         assert f'href="{path}"' in (await client.get("/credits/a")).text
         assert "900,000 KRW" in (await client.get(path)).text
         fields = {"answer": "accept", "reason": "documents", "who": "ada"}
-        for amount, words in (("", "is no amount"), ("0 KRW", "Nothing is granted"), ("1 USD", "in KRW")):
+        for amount, words in (("", "is not an amount"), ("0 KRW", "Nothing is granted"), ("1 USD", "in KRW")):
             refused = await client.post(path, data=fields | {"amount": amount})
             assert refused.status_code == 422
             assert words in refused.text

@@ -94,7 +94,10 @@ class Ill(MemoryStore):
     ("error", "words"),
     [
         (Unavailable("no answer in 10 s"), "The store does not answer (no answer in 10 s)"),
-        (Corrupt("the generation is no number"), "The store cannot be read (the generation is no number)"),
+        (
+            Corrupt("the generation is not a number"),
+            "The store cannot be read (the generation is not a number)",
+        ),
     ],
 )
 def test_a_store_that_cannot_be_read_any_more(error: Exception, words: str) -> None:

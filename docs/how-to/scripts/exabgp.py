@@ -11,12 +11,13 @@ import os
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 DONE, NOT_DONE, NEVER, AGAIN = 0, 1, 64, 75
 BACK = {"drain": "ready", "ready": "drain", "shift": "shift"}
 CLI = dict(pair.strip().split("=", 1) for pair in os.environ["EXA_CLI"].split(";"))
 ROUTES = frozenset(os.environ["EXA_ROUTES"].split(","))
-WAIT_S = 5
+WAIT_S = 4
 
 
 class Silent(Exception):
@@ -66,16 +67,20 @@ def wanted(what: str, verb: str) -> tuple[list[str], list[str]]:
 
 
 def look(on: list[str], off: list[str]) -> dict[str, set[str]]:
-    """What each site announces. Only one that has to act must answer."""
-    now: dict[str, set[str]] = {}
-    for site in CLI:
+    """What each site announces, asked at once. Only one that has to act must answer."""
+
+    def ask(site: str) -> set[str] | Silent:
         try:
-            now[site] = announced(site)
-        except Silent:
-            if site in on or (site in off and not on):
-                raise
-            now[site] = set()
-    return now
+            return announced(site)
+        except Silent as silent:
+            return silent
+
+    with ThreadPoolExecutor(len(CLI)) as pool:
+        found = dict(zip(CLI, pool.map(ask, CLI), strict=True))
+    for site, said in found.items():
+        if isinstance(said, Silent) and (site in on or (site in off and not on)):
+            raise said
+    return {site: set() if isinstance(said, Silent) else said for site, said in found.items()}
 
 
 def main(what: str, verb: str) -> None:

@@ -195,7 +195,7 @@ def _moment(word: str) -> tuple[str, int]:
     """`boot-1@90` as (boot-1, 90_000)."""
     id, _, seconds = word.rpartition("@")
     if not id or not seconds.isascii() or not seconds.isdigit() or len(seconds) > 6:
-        raise InvalidInput("fleet-boot-server", f"{word[:80]} is no moment", "write pangyo-boot-1@90")
+        raise InvalidInput("fleet-boot-server", f"{word[:80]} is not a moment", "write pangyo-boot-1@90")
     return id, int(seconds) * 1_000
 
 

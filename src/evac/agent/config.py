@@ -48,7 +48,7 @@ class TlsConfig:
         """One sentence for each reference that is none."""
         named = {"cert": self.cert, "key": self.key, "ca": self.ca}
         return [
-            f"{name} of [tls] is no file:/path" for name, one in named.items() if not one.startswith(_FILE)
+            f"{name} of [tls] is not a file:/path" for name, one in named.items() if not one.startswith(_FILE)
         ]
 
     @property
@@ -336,4 +336,4 @@ def _fence_problems(fence: FenceConfig, units: list[str]) -> Iterable[str]:
         yield f"the fence of {fence.store} may take longer than its margin"
     for name in fence.units:
         if name not in units:
-            yield f"the fence of {fence.store} stops {name}, which is no unit"
+            yield f"the fence of {fence.store} stops {name}, which is not a unit"

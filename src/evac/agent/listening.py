@@ -67,8 +67,8 @@ def connections_most() -> int:
 
 
 class Unread(logging.Filter):
-    """Of the logger of an HTTP server: what is no request is one line, and one line in `UNREAD_S` at most, so
-    that nobody who can reach the port fills a disk. Mistakes of ours pass as they are.
+    """Of the logger of an HTTP server: what is not a request is one line, and one line in `UNREAD_S` at most,
+    so that nobody who can reach the port fills a disk. Mistakes of ours pass as they are.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:

@@ -41,7 +41,7 @@ def new_token(name: str, role: Role, of: str = "", ends_ms: int = 0) -> NewToken
     that nobody can write.
     """
     if role not in ROLES:
-        raise InvalidInput("role-unknown", f"{role} is no role", f"one of: {', '.join(ROLES)}")
+        raise InvalidInput("role-unknown", f"{role} is not a role", f"one of: {', '.join(ROLES)}")
     if role in ("approver", "admin") and not of:
         raise InvalidInput(
             "program-approves", f"a token that may do what an {role} may acts for a person", "add --of PERSON"

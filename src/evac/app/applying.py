@@ -385,7 +385,7 @@ async def _say(
     await runs.ask(store, run, request)
     if not await runs.settled(store, run, request.id):
         raise NotAllowed(
-            "adopt-not-taken", f"the leader did not take what was seen of {step}", "evac run show"
+            "adopt-not-taken", f"the leader did not accept what was seen of {step}", "evac run show"
         )
 
 
@@ -403,7 +403,7 @@ async def fitted(
     known: Observation | None,
 ) -> LoadedPlan:
     """The plan with the estate as it is now. known: what is known beside the files, if anyone knows. Raises
-    StalePlan, UnsafePlan; InvalidInput for what is no plan.
+    StalePlan, UnsafePlan; InvalidInput for what is not a plan.
     """
     try:
         plan = plan_codec.decode(data, digest)

@@ -28,9 +28,9 @@ def check(address: str) -> str:
         parts = urlsplit(address)
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        return "EVAC_HEALTH is no address"
+        return "EVAC_HEALTH is not an address"
     if parts.scheme not in ("http", "https") or host not in HERE:
-        return "EVAC_HEALTH is no address of this machine"
+        return "EVAC_HEALTH is not the address of this machine"
     try:
         if parts.scheme == "https":
             context = ssl.create_default_context()

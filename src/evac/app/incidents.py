@@ -168,7 +168,7 @@ class Folds:
 
 
 async def _plan(store: Store, digest: str) -> Plan | None:
-    """None for what is no plan of services, such as one that only protects a store."""
+    """None for what is not a plan of services, such as one that only protects a store."""
     try:
         data = await get_plan(store, digest)
         return None if is_protection(data) else plan_codec.decode(data, digest)

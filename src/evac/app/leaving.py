@@ -79,7 +79,7 @@ async def _is_up(probe: Probe, timeout_s: float) -> bool:
     try:
         async with asyncio.timeout(timeout_s):
             return (await probe.ask()).opinion == "up"
-    except Exception:  # whatever a driver raises, it is no answer
+    except Exception:  # whatever a driver raises, it is not an answer
         return False
 
 

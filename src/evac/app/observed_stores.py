@@ -49,7 +49,7 @@ STANDING_S: Final = 5.0
 SOON_S: Final = 0.25
 """After a check that found less than policy counts on; doubled until it finds it, up to the usual time."""
 MOVED_MS: Final = 10_000
-"""A primary that was just made waits for its copies until they have been led to it: that is no loss."""
+"""A primary that was just made waits for its copies until they have been led to it: that is not a loss."""
 _DETACHED_STEPS_MS: Final = (10_000, 60_000, 900_000, 3_600_000, 86_400_000)
 """What a copy that follows nobody is said to be behind; longer than that: not known."""
 PUTS_MOST: Final = 64
@@ -500,7 +500,7 @@ def digest_in(value: bytes) -> str:
 
 
 def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> Observation:
-    """moved: what each run that is named left behind. Raises Corrupt for what is no observation."""
+    """moved: what each run that is named left behind. Raises Corrupt for what is not an observation."""
     try:
         found: Mapping[str, Any] = orjson.loads(value)
         rows = found["members"][:_MOST]

@@ -68,7 +68,7 @@ def servers_on(path: Path, now_ms: int) -> tuple[str, ...]:
             "power-facts", f"{path} does not say server by server what is on", _HINT
         ) from error
     if not all(isinstance(name, str) for name in found):
-        raise InvalidInput("power-facts", f"{path} names servers by something that is no name", _HINT)
+        raise InvalidInput("power-facts", f"{path} names servers by something that is not a name", _HINT)
     return tuple(sorted(found))
 
 
@@ -80,7 +80,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InvalidInput("power-facts", f"{path} cannot be read: {error.strerror}", _HINT) from error
     except orjson.JSONDecodeError as error:
-        raise InvalidInput("power-facts", f"{path} is no JSON: {error}", _HINT) from error
+        raise InvalidInput("power-facts", f"{path} is not JSON: {error}", _HINT) from error
     if not isinstance(found, dict):
         raise InvalidInput("power-facts", f"{path} is not what `evac observe` writes", _HINT)
     return found

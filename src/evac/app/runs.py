@@ -520,7 +520,7 @@ async def notices(store: Store) -> list[Notice]:
 
 def proposal_of(data: bytes, incident: str, reason: str, typed: tuple[str, ...], who: str = "") -> Proposal:
     """What applying a plan file means for the register of sites. who: the user of this process, if nobody
-    else. Raises InvalidInput for what is no plan.
+    else. Raises InvalidInput for what is not a plan.
     """
     who = who or who_am_i()
     try:

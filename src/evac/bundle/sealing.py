@@ -378,7 +378,7 @@ def check_folders(people: int, folders: Sequence[Path]) -> None:
     for folder in folders:
         if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
             raise InvalidInput(
-                "share-folders", f"{folder} is no folder that this user can write to", "make it first"
+                "share-folders", f"{folder} is not a folder that this user can write to", "make it first"
             )
 
 

@@ -45,7 +45,9 @@ def token(name: str, role: str, person: str, length: int, quiet: bool) -> None:
 
     for one in (name, *([person] if person else [])):
         if not ID.fullmatch(one):
-            raise InvalidInput("id-invalid", f"'{one[:60]}' is no name", "use letters, digits and . _ - : @")
+            raise InvalidInput(
+                "id-invalid", f"'{one[:60]}' is not a name", "use letters, digits and . _ - : @"
+            )
     made = new_token(name, role, person, now_ms() + length if length else 0)  # type: ignore[arg-type]
     emit(made.text, None)
     say(f"put this under tokens: in access.yaml\n  {made.line}")

@@ -206,7 +206,9 @@ def status_page(estate: Path | None, target: Path, title: str, url: str, where: 
         raise click.UsageError("name the ESTATE, whose services have public names, or a --server")
     where.refuse(ESTATE=estate)
     if not url.startswith(("https://", "http://")):
-        raise InvalidInput("url-invalid", f"{url[:60]} is no address of a page", "start it with https://")
+        raise InvalidInput(
+            "url-invalid", f"{url[:60]} is not the address of a page", "start it with https://"
+        )
     files = where.do(lambda control: control.status_page(StatusAbout(estate, title, url)))
     write_whole(target / "status.json", files.document.encode())
     write_whole(target / "feed.xml", files.feed.encode())

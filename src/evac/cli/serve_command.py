@@ -107,7 +107,7 @@ class StatusAsked:
             )
         if self.url and not self.url.startswith(("https://", "http://")):
             raise InvalidInput(
-                "url-invalid", f"{self.url[:60]} is no address of a page", "start it with https://"
+                "url-invalid", f"{self.url[:60]} is not the address of a page", "start it with https://"
             )
         told = [str(setting.estate), "--store", setting.store, "--site", setting.site]
         told += ["--to", str(self.folder)]

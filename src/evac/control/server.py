@@ -477,7 +477,7 @@ class ServerControl:
         try:
             return (await self._calls.read(path, params)).body.decode()
         except UnicodeDecodeError as error:
-            raise strange("a document is no text") from error
+            raise strange("a document is not text") from error
 
     async def _change(
         self,

@@ -91,7 +91,7 @@ class Reply:
         except orjson.JSONDecodeError as error:
             raise strange("an answer is not JSON") from error
         if not isinstance(found, dict):
-            raise strange("an answer is no object")
+            raise strange("an answer is not an object")
         return found
 
 
@@ -340,7 +340,7 @@ def checked_url(server: Server) -> str:
     if not good or parts.username or parts.password or parts.query or parts.fragment:
         raise InvalidInput(
             "server-url",
-            f"'{_bare(server.url)}' is no address of a server",
+            f"'{_bare(server.url)}' is not the address of a server",
             "write it like https://evac.example:8400; tokens go into EVAC_TOKEN or --token-file",
         )
     if parts.scheme == "http":

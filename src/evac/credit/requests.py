@@ -106,7 +106,7 @@ def lago(row: Row) -> Request | LeftOut:
 def killbill(row: Row) -> Request | LeftOut:
     """Account credit, which needs no invoice; the body is a list. https://killbill.github.io/slate/credit.html"""
     if row["kind"] == "refund":
-        return LeftOut(row["key"], "account credit is no refund; refund the payment by hand")
+        return LeftOut(row["key"], "account credit is not a refund; refund the payment by hand")
     item = {
         "accountId": row["account"],
         "amount": decimal_text(_with_tax(row), row["currency"]),
@@ -121,7 +121,7 @@ def killbill(row: Row) -> Request | LeftOut:
 def openmeter(row: Row) -> Request | LeftOut:
     """A credit grant; `key` makes it idempotent. OpenMeter API v3, CreateCreditGrantRequest."""
     if row["kind"] == "refund":
-        return LeftOut(row["key"], "a credit grant is no refund")
+        return LeftOut(row["key"], "a credit grant is not a refund")
     body: dict[str, Any] = {
         "name": f"Outage credit {row['cycle']} {row['service']}"[:256],
         "description": row["reason"][:1024],
@@ -139,7 +139,7 @@ def openmeter(row: Row) -> Request | LeftOut:
 def chargebee(row: Row) -> Request | LeftOut:
     """A promotional credit. https://apidocs.chargebee.com/docs/api/promotional_credits"""
     if row["kind"] == "refund":
-        return LeftOut(row["key"], "a promotional credit is no refund")
+        return LeftOut(row["key"], "a promotional credit is not a refund")
     body = {
         "customer_id": row["account"],
         "amount": _with_tax(row),

@@ -22,13 +22,18 @@ Edges = Sequence[Sequence[int]]
 
 def tools_of_base(services: Services, tools: Mapping[str, ToolNeed], service: int) -> tuple[int, ...]:
     """Tools without a manual way that the base of a service needs wherever it is placed."""
+    needs = tool_needs(services, tools, service)
+    return tuple(sorted({tool for need in needs if need.manual is None for tool in need.services}))
+
+
+def tool_needs(services: Services, tools: Mapping[str, ToolNeed], service: int) -> tuple[ToolNeed, ...]:
+    """What the steps of the base of a service need wherever it is placed."""
     kinds = base_kinds(
         starts=services.base_starts(service) > 0,
         shifts=bool(services.shift[service]),
         stores=bool(services.lost_stores[service]),
     )
-    needs = [tools[kind.name] for kind in kinds if kind.name in tools]
-    return tuple(sorted({tool for need in needs if need.manual is None for tool in need.services}))
+    return tuple(tools[kind.name] for kind in kinds if kind.name in tools)
 
 
 def start_circles(hard: Edges, start: Edges, starting: Sequence[bool]) -> dict[int, tuple[int, ...]]:

@@ -64,7 +64,7 @@ def still_dark(top: Topology, lost: Loss, scenario: Scenario) -> tuple[Loss, Boo
     """What of a restored domain has no power yet, and (V,) which of its servers were seen on.
 
     A server that is on says that its rack has power; that a feed has it only where the rack has no other.
-    Raises UnknownDomain for a name that is no server.
+    Raises UnknownDomain for a name that is not a server.
     """
     fleet, racks = top.estate.fleet, top.estate.racks
     on = np.zeros(len(fleet), np.bool_)
@@ -76,7 +76,7 @@ def still_dark(top: Topology, lost: Loss, scenario: Scenario) -> tuple[Loss, Boo
     if len(strangers):
         name = scenario.on[int(strangers[0])]
         raise UnknownDomain(
-            "unknown-server", f"'{name[:200]}' is no server of the estate", "evac observe --power"
+            "unknown-server", f"'{name[:200]}' is not a server of the estate", "evac observe --power"
         )
     on[rows] = True
     on &= lost.servers & (fleet.state != CONDEMNED)

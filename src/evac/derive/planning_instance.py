@@ -187,7 +187,7 @@ def derive(
         reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
         unjudged=open_questions,
         vague=rows.vague,
-        untimed=untimed(top, services, stores, tools),
+        untimed=untimed(top, services, stores, tools, limits.limits),
         estimated=_estimated(top, lost, scenario),
         stuck=stuck,
         leaving=() if homing is None else homing.leaving,

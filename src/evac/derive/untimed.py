@@ -1,40 +1,49 @@
 """Which services come back at a time that nobody knows, and the fact that is missing.
 
 A plan takes a duration that is not known as nothing, so that the order still says what can be said. When a
-service is back it does not say then: neither for what waits for that duration, nor for what waits for that.
+service is back it does not say then: neither for what waits for that duration, nor for what waits for that,
+nor for what waits for promotions, fences or hands that are held for that long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from evac.derive.circles import tools_of_base
+import numpy as np
+
+from evac.derive.circles import tool_needs
 from evac.derive.domains import Topology
 from evac.derive.stores import fence_is_unknown, freshest
 from evac.model.estate import Estate
-from evac.model.instance import LostStore, Services, ToolNeed
+from evac.model.instance import WHOLE, Limit, LostStore, Services, ToolNeed
 from evac.steps.registry import kind_of
 
 
 def untimed(
-    top: Topology, services: Services, stores: Sequence[LostStore], tools: Mapping[str, ToolNeed]
+    top: Topology,
+    services: Services,
+    stores: Sequence[LostStore],
+    tools: Mapping[str, ToolNeed],
+    limits: Sequence[Limit],
 ) -> dict[int, str]:
     """Service -> path of the fact without which nobody knows when it is back; only of those that are down."""
     estate = top.estate
     by_store = {row: path for row, store in enumerate(stores) if (path := _of_store(estate, store))}
-    found: dict[int, str] = {}
-    for row in range(len(services)):
-        path = _own(estate, services, row, by_store) if services.base_lost[row] else ""
-        if path:
-            found[row] = path
+    by_store |= _in_line(stores, by_store, limits)
+    down = np.flatnonzero(services.base_lost).tolist()
+    found = {row: path for row in down if (path := _own(estate, services, row, by_store))}
     if not found:
         return found
+    needs = {row: tool_needs(services, tools, row) for row in down}
+    by_hand = {row for row in down if any(_is_in_hands(need) for need in needs[row])}
+    held = min(by_hand & found.keys(), default=None)
+    if held is not None:
+        found |= {row: found[held] for row in sorted(by_hand) if row not in found}
     users: list[list[int]] = [[] for _ in range(len(services))]
-    for row in range(len(services)):
-        if services.base_lost[row]:
-            waits = {*services.hard[row], *tools_of_base(services, tools, row)}
-            for other in sorted(waits):
-                users[other].append(row)
+    for row in down:
+        waits = {*services.hard[row], *(tool for need in needs[row] for tool in need.services)}
+        for other in sorted(waits):
+            users[other].append(row)
     queue = sorted(found)
     for row in queue:
         for user in users[row]:
@@ -42,6 +51,30 @@ def untimed(
                 found[user] = found[row]
                 queue.append(user)
     return dict(sorted(found.items()))
+
+
+def _is_in_hands(need: ToolNeed) -> bool:
+    """Whether people may do the step, and only so many of them at once."""
+    return bool(need.services and need.manual is not None and need.manual_uses)
+
+
+def _in_line(
+    stores: Sequence[LostStore], by_store: Mapping[int, str], limits: Sequence[Limit]
+) -> dict[int, str]:
+    """The fact that is missing for other stores: they may have to wait until a step of unknown length gives
+    back a limit that it holds.
+    """
+    lines: dict[int, list[int]] = {}
+    for row, store in enumerate(stores):
+        uses = (*store.fence_uses, *(use for way in store.allowed for use in way.uses))
+        for limit in sorted({use.limit for use in uses if use.hold == WHOLE}):
+            lines.setdefault(limit, []).append(row)
+    found: dict[int, str] = {}
+    for limit, rows in sorted(lines.items()):
+        first = next((row for row in rows if row in by_store), None)
+        if first is not None and len(rows) > limits[limit].capacity:
+            found |= {row: by_store[first] for row in rows if row not in by_store and row not in found}
+    return found
 
 
 def _own(estate: Estate, services: Services, row: int, by_store: Mapping[int, str]) -> str:

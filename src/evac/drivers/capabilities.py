@@ -21,7 +21,7 @@ MemberRole = Literal["primary", "replica", "detached", "none"]
 receives nothing. none: it follows no one, or is a primary that gave its role up.
 """
 Subject = Literal["store", "service", "site", "feed", "backup"]
-"""What an endpoint can be for; `backup`: a data set that is no store, such as the volumes of a tool."""
+"""What an endpoint can be for; `backup`: a data set that is not a store, such as the volumes of a tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Taken:
     bytes_stored: int
     took_ms: int
     missing: tuple[str, ...] = ()
-    """Paths that were asked for and are not in it: a backup that lacks any is no backup of its data set."""
+    """Paths that were asked for and are not in it. A backup that lacks any is incomplete."""
 
 
 ProofOutcome = Literal["passed", "too-slow", "too-old", "damaged", "could-not-run"]

@@ -66,7 +66,7 @@ class RestorePlace:
     def problem(self) -> str:
         """Why it cannot be filled; empty if it can."""
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
-            return f"{self.path} is no folder"
+            return f"{self.path} is not a folder"
         if self.path.exists() and any(self.path.iterdir()):
             return f"{self.path} is not empty"
         if not self.path.parent.is_dir():

@@ -41,12 +41,12 @@ def _number(found: Mapping[str, object], key: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise ValueError(f"{key} is no whole number from 0")
+        raise ValueError(f"{key} is not a whole number from 0")
     return value
 
 
 def _names(found: Mapping[str, object], key: str) -> tuple[str, ...]:
     value = found.get(key, [])
     if not isinstance(value, list) or len(value) > _NAMES_MAX or not all(isinstance(v, str) for v in value):
-        raise ValueError(f"{key} is no list of names")
+        raise ValueError(f"{key} is not a list of names")
     return tuple(one[:200] for one in value)

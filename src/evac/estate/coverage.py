@@ -114,7 +114,7 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
         ),
         "servers/serial": _group(1, "serial numbers of servers", "a BMC may be that of another server"),
         "halls/*/cooling": _group(
-            2, "heat that the cooling of a hall carries off", "power alone is no limit"
+            2, "heat that the cooling of a hall carries off", "power alone is not a limit"
         ),
         "classes/*/power_on": _group(
             2, "what a class does when power returns", "what comes on by itself may trip its feed"

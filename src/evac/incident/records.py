@@ -67,10 +67,10 @@ def checked(note: Note) -> Note:
     for what, words in (("incident", note.incident), ("id", note.id)):
         if not _KEY.fullmatch(words):
             raise _wrong(
-                f"the {what} {words[:40]!r} is no name", "use letters, digits, '.', '_', ':' and '-'"
+                f"the {what} {words[:40]!r} is not a name", "use letters, digits, '.', '_', ':' and '-'"
             )
     if note.kind not in NOTE_KINDS:
-        raise _wrong(f"{note.kind[:40]!r} is no kind of note", f"one of {', '.join(NOTE_KINDS)}")
+        raise _wrong(f"{note.kind[:40]!r} is not a kind of note", f"one of {', '.join(NOTE_KINDS)}")
     if note.at_ms <= 0:
         raise _wrong("a note has a time", "give the moment in milliseconds since 1970")
     if note.due_ms < 0 or (note.due_ms and note.kind not in ("update", "draft")):
@@ -100,7 +100,7 @@ def checked_new(note: Note) -> Note:
     if note.kind == "resolved" and note.value.strip() != note.incident:
         raise _wrong("resolving an incident needs its name", f"type {note.incident} to confirm")
     if note.kind in ("update", "draft") and note.value not in ("", *PHASES):
-        raise _wrong(f"{note.value[:40]!r} is no phase", f"one of {', '.join(PHASES)}")
+        raise _wrong(f"{note.value[:40]!r} is not a phase", f"one of {', '.join(PHASES)}")
     return checked(note)
 
 
@@ -111,7 +111,7 @@ def _fits(note: Note) -> Note:
     if note.kind in ("state", "fact") and not note.name.strip():
         raise _wrong(f"a {note.kind} is of something", "give its name")
     if note.kind == "state" and note.value not in COMPONENT_STATES:
-        raise _wrong(f"{note.value[:40]!r} is no state", f"one of {', '.join(COMPONENT_STATES)}")
+        raise _wrong(f"{note.value[:40]!r} is not a state", f"one of {', '.join(COMPONENT_STATES)}")
     if note.kind == "fact" and not note.value.strip():
         raise _wrong("a fact without a value says nothing", "give its value, or write no fact")
     return note
@@ -128,7 +128,7 @@ def to_data(note: Note) -> dict[str, Any]:
 
 
 def from_data(incident: str, id: str, row: Any) -> Note:
-    """Raises InvalidInput for what is no note of this version."""
+    """Raises InvalidInput for what is not a note of this version."""
     if not isinstance(row, Mapping) or row.get("version") != _VERSION:
         raise _wrong(f"the note {id[:40]} cannot be read here", "look at it with a newer version")
     texts = {key: row.get(key, "") for key in ("kind", "who", "text", "name", "value")}

@@ -353,7 +353,7 @@ class BackupPolicy:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Data that is no store: a volume, a repository, a configuration, what a tool needs to work again."""
+    """Data that is not a store: a volume, a repository, a configuration, what a tool needs to work again."""
 
     id: str
     kind: str = "volume"

@@ -45,7 +45,7 @@ class Prober:
             ) as response:
                 return response.status, await response.content.read(PROBE_MOST_BYTES)
         except aiohttp.ClientSSLError:
-            raise  # an expired certificate is no loss of a site: the witness takes it as unknown
+            raise  # an expired certificate is not a loss of a site: the witness takes it as unknown
         except aiohttp.ClientConnectionError as error:
             if url.startswith("https:") and not isinstance(error, aiohttp.ClientConnectorError):
                 # A peer that does not believe our certificate hangs up like this: no loss of its site either.

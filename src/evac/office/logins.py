@@ -18,7 +18,7 @@ ID_LETTERS: Final = 16
 
 
 async def kept(store: Store) -> list[tuple[str, dict[str, Any]]]:
-    """Key in the store and what it says, oldest first. What is no login is left out."""
+    """Key in the store and what it says, oldest first. What is not a login is left out."""
     found: list[tuple[str, dict[str, Any]]] = []
     async for entry in entries(store, PREFIX, PAGE):
         name = entry.key.removeprefix(PREFIX)

@@ -26,7 +26,7 @@ def capacity_of(limits: Limits, name: str, value: str) -> int:
         names = sorted(one.id for one in limits.limits)
         near = get_close_matches(name, names, 3)
         known = f"did you mean {' or '.join(near)}?" if near else _of_each_kind(names)
-        raise RunError("limit-unknown", f"{name} is no limit of this run; {known}", known)
+        raise RunError("limit-unknown", f"{name} is not a limit of this run; {known}", known)
     found = _VALUE.fullmatch(value.strip())
     if found is None:
         raise RunError("limit-value", f"invalid limit value: {value}; {_WORDS}", _WORDS)

@@ -95,7 +95,7 @@ class Limits:
         for name, units, hold_ms in step.uses:
             number = self._numbers.get(name)
             if number is None:
-                raise RunError("limit-unknown", f"{step.id} uses {name}, which is no limit of this run")
+                raise RunError("limit-unknown", f"{step.id} uses {name}, which is not a limit of this run")
             limit = self.limits[number]
             if units > limit.capacity:
                 raise RunError(
@@ -181,7 +181,7 @@ class Limits:
         """Another capacity from now on. Raises RunError for a limit that the run does not have."""
         number = self._numbers.get(name)
         if number is None:
-            raise RunError("limit-unknown", f"{name} is no limit of this run")
+            raise RunError("limit-unknown", f"{name} is not a limit of this run")
         if capacity > self.capacity[number]:
             self.freed.add(number)
         self.capacity[number] = max(0, capacity)

@@ -35,7 +35,7 @@ def apply(view: RunView, event: Event) -> RunView:
     """The view after the event (the same object). Raises RunError for an event that is not allowed."""
     handler = _HANDLERS.get(event[0])
     if handler is None:
-        raise RunError("event-unknown", f"{event[0]} is no kind of event")
+        raise RunError("event-unknown", f"{event[0]} is not a kind of event")
     if not view.created and event[0] != "run_created":
         raise RunError("event-refused", f"{event[0]} before the run was created")
     view.at_ms = event[1]

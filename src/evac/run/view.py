@@ -357,7 +357,9 @@ class RunView:
             for name in step.after:
                 j = index.get(name)
                 if j is None:
-                    raise RunError("step-unknown", f"{step.id} is after {name}, which is no step of the plan")
+                    raise RunError(
+                        "step-unknown", f"{step.id} is after {name}, which is not a step of the plan"
+                    )
                 found = self.dependents[j]
                 if isinstance(found, list):
                     found.append(i)
@@ -407,7 +409,7 @@ class RunView:
         """The number of a step. Raises RunError for one that the plan does not have."""
         i = self.index.get(step)
         if i is None:
-            raise RunError("step-unknown", f"{step or 'a step without a name'} is no step of this run")
+            raise RunError("step-unknown", f"{step or 'a step without a name'} is not a step of this run")
         return i
 
     def turn(self, i: int, new: StepPhase) -> None:

@@ -137,7 +137,7 @@ def _table(entry: Entry) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise Corrupt(f"what {entry.key} holds is not JSON") from error
     if not isinstance(told, dict):
-        raise Corrupt(f"what {entry.key} holds is no object")
+        raise Corrupt(f"what {entry.key} holds is not an object")
     return told
 
 
@@ -214,7 +214,7 @@ async def _journals(store: Store) -> dict[str, tuple[bytes, ...]]:
     found: dict[str, list[bytes]] = {}
     async for entry in entries(store, JOURNALS, PAGE):
         stream, _, number = entry.key.removeprefix(JOURNALS).rpartition("/")
-        segment_of(stream, int(number), entry.value)  # raises Corrupt for what is no segment
+        segment_of(stream, int(number), entry.value)  # raises Corrupt for what is not a segment
         found.setdefault(stream, []).append(entry.value)
     return {stream: tuple(segments) for stream, segments in found.items()}
 

@@ -117,7 +117,7 @@ def _read_etcd(rest: str) -> tuple[tuple[str, ...], dict[str, str]]:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.username:
             raise StoreError(
                 "store-url",
-                f"{_without_secrets(endpoint)!r} is no address of an etcd member",
+                f"{_without_secrets(endpoint)!r} is not the address of an etcd member",
                 f"write one of: {FORMS}",
             )
     if not endpoints:

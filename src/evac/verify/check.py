@@ -141,7 +141,7 @@ def _check_stores(reading: Reading, times: Milestones) -> None:
         if said.pop(one.store, None) != one:
             reading.complain("F19", one.store, "what the plan says of it is not what its promotion gives")
     for name in sorted(said):
-        reading.complain("F1", name, "has an outcome and is no store that lost its primary")
+        reading.complain("F1", name, "has an outcome and is not a store that lost its primary")
 
 
 def _check_people(reading: Reading, times: Milestones) -> None:

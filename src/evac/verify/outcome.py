@@ -249,7 +249,7 @@ def check_outcomes(reading: Reading, times: Milestones) -> int:
             if outcome.state != state:
                 reading.complain("F1", s.id[service], f"ends {state}, the plan says {outcome.state}")
     for name in sorted(said):
-        reading.complain("F1", name, "has an outcome and is no service of the estate")
+        reading.complain("F1", name, "has an outcome and is not a service of the estate")
     z = int((s.base_weight.astype(object) * base + s.top_weight.astype(object) * top).sum())
     if z != plan.objective:
         reading.complain("F19", plan.name, f"objective is {z}, the plan says {plan.objective}")

@@ -122,7 +122,7 @@ def _timed(reading: Reading, lookup: _Lookup, step: Step) -> Timed | None:
     if kind.target == "store":
         store = lookup.store.get(step.target, -1)
         if store < 0:
-            reading.complain("F2", step.id, f"{step.target} is no store that lost its primary")
+            reading.complain("F2", step.id, f"{step.target} is not a store that lost its primary")
             return None
     rows = _rows(reading, lookup, step)
     return None if rows is None else Timed(step, start, end, service, store, rows)

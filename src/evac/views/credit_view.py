@@ -153,7 +153,7 @@ def _totals(ledger: Document) -> SheetPart:
 def _by_rule(ledger: Document) -> SheetPart:
     rows = [(row["rule"], f"{row['lines']:,}", _worth(row)) for row in ledger["by_rule"]]
     without = ", ".join(ledger["without_window"])
-    words = f"No outage window is about: {without}." if without else ""
+    words = f"No outage window covers: {without}." if without else ""
     return SheetPart("By rule", words, head=("rule", "lines", "worth"), rows=rows)
 
 

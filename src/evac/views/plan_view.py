@@ -508,7 +508,11 @@ def _check(verdict: Verdict | None) -> Card:
     name = "independent check"
     if verdict is None:
         return Card(name, "not done", "evac verify PLAN ESTATE", "unknown")
-    words = "every rule, apart from the planner" if verdict.holds else "evac verify PLAN ESTATE says why"
+    words = (
+        "every rule, by code that does not trust the planner"
+        if verdict.holds
+        else "evac verify PLAN ESTATE says why"
+    )
     return Card(name, "holds" if verdict.holds else "fails", words, "ok" if verdict.holds else "error")
 
 

@@ -272,7 +272,7 @@ def after_of(request: Request) -> int | None:
     if given is None or given == "":
         return None
     if not (given.isascii() and given.isdigit()) or int(given[:20]) > NUMBER_MOST:
-        raise InvalidInput("cursor", f"'{given[:40]}' is no number of a message", "leave it out")
+        raise InvalidInput("cursor", f"'{given[:40]}' is not a number of a message", "leave it out")
     return int(given)
 
 

@@ -56,7 +56,7 @@ def test_what_is_no_plain_address_is_never_replaced(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"provider": "nobody"}, "has no provider nobody"),
-        ({"config": "/nowhere/octodns.yaml"}, "is no file"),
+        ({"config": "/nowhere/octodns.yaml"}, "is not a file"),
         ({"python": ("/nowhere/python",)}, "cannot be started"),
         ({"env": ("EMPTY",)}, "NAME=value"),
     ],

@@ -423,7 +423,7 @@ def test_it_stops_when_told_and_its_port_is_free_again(tmp_path: Path) -> None:
         ('[[units]]\nname = "a"\nargv = ["x"]\n[[units]]\nname = "a"\nargv = ["x"]', "the same name"),
         ('[[fences]]\nstore = "s"', "does nothing"),
         ('[[fences]]\nstore = "s"\nargv = ["x"]\nmargin_ms = 100', "longer than its margin"),
-        ('[[fences]]\nstore = "s"\nunits = ["a"]', "stops a, which is no unit"),
+        ('[[fences]]\nstore = "s"\nunits = ["a"]', "stops a, which is not a unit"),
         ("[[fences]]\nargv = 1", "missing"),
         ("x = ", "cannot be read"),
     ],

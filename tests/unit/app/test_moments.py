@@ -92,7 +92,7 @@ def test_a_group_returns_to_one_moment_though_a_live_copy_is_left(estate: Estate
     ("moments", "lose", "words"),
     [
         (("nothing=" + MOMENT,), "north", "no store or recovery group is called 'nothing'"),
-        (("db",), "north", "is no moment"),
+        (("db",), "north", "is not a moment"),
         (("mail=2026-11-25T09:00:00",), "north", "has no time zone"),
         (("orders=2026-11-25T09:46:41Z",), "north", "is yet to come"),
         ((f"db={MOMENT}",), "north", "db, mail return to one moment"),

@@ -295,7 +295,7 @@ def test_one_process_changes_a_case_at_a_time(case: Case) -> None:
 
 
 def test_a_folder_that_is_no_case_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="is no case for credits"), Case(tmp_path).changing():
+    with pytest.raises(InvalidInput, match="is not a case for credits"), Case(tmp_path).changing():
         pass
 
 

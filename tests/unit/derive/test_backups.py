@@ -164,7 +164,7 @@ def test_damage_counts_until_the_same_part_is_read_again() -> None:
     found = judged(proofs=(bad,))
     assert (digit(found, "errors").state, at_ansan(found).failed) == ("missed", bad)
     assert at_ansan(found).level is None, "earlier proofs say nothing any more"
-    assert digit(found, "outside").state == "missed", "a damaged copy is no copy"
+    assert digit(found, "outside").state == "missed", "a damaged copy is not a copy"
     for no_answer in (
         proof(STRUCTURE, days_ago=1),
         proof(READ, days_ago=1, part=1, of=4, share_read=250_000),

@@ -33,7 +33,7 @@ def test_a_place_that_holds_anything_is_refused(tmp_path: Path) -> None:
     assert raised.value.code == "place-not-empty"
     for name, make in (("file", lambda p: p.touch()), ("link", lambda p: p.symlink_to(tmp_path))):
         make(tmp_path / name)
-        assert "is no folder" in place_at(str(tmp_path / name)).problem()
+        assert "is not a folder" in place_at(str(tmp_path / name)).problem()
     assert "does not exist" in place_at(str(tmp_path / "no" / "such")).problem()
 
 

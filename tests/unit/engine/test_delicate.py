@@ -262,7 +262,7 @@ def test_a_new_plan_in_the_middle_keeps_what_is_done_and_what_runs() -> None:
         lost = RunStep("x", "start", "x", 0, 1, (), (("nowhere", 1, 0),))
         broken = replace(second, plan="plan-3", steps=(*second.steps, lost))
         execution.view.specs |= {"plan-2": second, "plan-3": broken}
-        with pytest.raises(RunError, match="no limit of this run"):
+        with pytest.raises(RunError, match="not a limit of this run"):
             await execution.say(Event("plan_replaced", 0, data={"plan": "plan-3", "why": "", "lost": []}))
         await execution.say(Event("plan_replaced", 0, data={"plan": "plan-2", "why": "loss", "lost": ["z"]}))
         assert await task == "succeeded"

@@ -111,7 +111,7 @@ def test_another_estate_makes_every_plan_anew_and_the_old_ones_are_not_taken() -
     async def story(world: _World) -> None:
         await world.fill()
         world.estate = "sha256:two"
-        assert await world.drawer.take(("pangyo",)) is None, "a stale plan is no plan"
+        assert await world.drawer.take(("pangyo",)) is None, "a stale plan is not a plan"
         assert await world.drawer.look(("pangyo",)) is not None
         world.asked.clear()
         await world.fill()

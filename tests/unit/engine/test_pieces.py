@@ -187,7 +187,7 @@ def test_requests_become_events_where_the_state_allows_it() -> None:
     apply(view, pause)
     with pytest.raises(RunError, match="s0 is running"):
         event_of(view, Request("r", "retry", "mina", "again", step="s0"), 60, RequestTerms())
-    with pytest.raises(RunError, match="no step"):
+    with pytest.raises(RunError, match="not a step"):
         event_of(view, Request("r", "skip", "mina", "again", step="zz"), 60, RequestTerms())
     with pytest.raises(NotAllowed, match="a run pause for 1 h at most"):
         event_of(view, Request("r", "pause", "mina", "long", for_ms=3_600_001), 60, RequestTerms())

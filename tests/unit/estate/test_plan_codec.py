@@ -153,10 +153,10 @@ def test_what_evac_wrote_itself_is_read_the_same_and_every_other_mistake_is_stil
     [
         (b"", "Expecting value"),
         (b"{", "not JSON"),
-        (b"\xff\xfe", "byte 1 is no UTF-8 text"),
+        (b"\xff\xfe", "byte 1 is not UTF-8 text"),
         (b'{"bound":' + b"9" * 5_000 + b"}", "a number of thousands of digits"),
         (b'{"bound":NaN}', "NaN is not an integer"),
-        (b"[]", "no evac plan"),
+        (b"[]", "not an evac plan"),
         (b'{"kind":"evac-plan","shed":[],"shed":[]}', "the key 'shed' appears twice"),
         (b'{"steps":[{"id":"a","id":"b"}]}', "the key 'id' appears twice"),
         (b"evac: 1\nsites: {a: {}}\n", "not JSON"),

@@ -55,7 +55,7 @@ def test_nobody_compares_with_the_name_of_a_kind(project_root: Path) -> None:
 
 
 def test_a_kind_is_known_by_name_in_few_files(project_root: Path) -> None:
-    """Of `reprotect`, which is no verb and no question too, so that every mention is one of the kind."""
+    """Of `reprotect`, which is not a verb and no question too, so that every mention is one of the kind."""
     naming = [
         name
         for _, name, tree in sources(project_root)

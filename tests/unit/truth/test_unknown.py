@@ -15,6 +15,10 @@ import pytest
 from bench.random_estates import random_document
 from evac.audit import audit
 from evac.estate import load
+from evac.model.scenario import lose
+from evac.planning.plan import plan
+from evac.verify import check
+from tests.unit.truth.written import written
 
 Place = tuple[str | int, ...]
 SEEDS: Final = (2, 3, 11, 15, 17, 20, 26, 41, 52, 61, 64, 73)
@@ -90,3 +94,78 @@ def test_what_is_not_known_never_improves_a_verdict(tmp_path: Path, seed: int) -
         after = verdicts(tmp_path / f"{number}", without(document, path), table)
         better |= {(path, at): (before[at], now) for at, now in after.items() if is_better(now, before[at])}
     assert better == {}
+
+
+LINE = """
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 8 cores, memory: 64 GiB}}
+services:
+  shop: {people: 9, replicas: {pb: 1}, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none},
+         needs: [{store: orders}]}
+  wiki: {people: 9, replicas: {pb: 1}, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none},
+         needs: [{store: pages}]}
+stores:
+  orders: {engine: postgresql, fence: 1 s, PROMOTE members: [{at: a, mode: primary}, {at: b, mode: sync}]}
+  pages: {engine: postgresql, fence: 1 s, promote: 5 s,
+          members: [{at: a, mode: primary}, {at: b, mode: sync}]}
+limits: {LIMITS}
+"""
+
+
+@pytest.mark.parametrize(
+    ("promote", "limits", "known"),
+    [
+        ("promote: 60 s,", "promotions_at_once: 1", True),
+        ("", "promotions_at_once: 1", False),
+        ("", "promotions_at_once: 2", True),
+        ("", "", True),
+    ],
+)
+def test_what_waits_for_a_promotion_of_unknown_length_comes_back_at_an_unknown_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, promote: str, limits: str, known: bool
+) -> None:
+    estate = written(tmp_path, LINE.replace("PROMOTE", promote).replace("LIMITS", limits))
+    made = plan(estate, lose("a"))
+    assert check(estate, made).holds
+    back = {outcome.service: outcome.recovery_ms for outcome in made.outcomes}
+    assert (back["wiki"] is not None) == known
+    assert (back["shop"] is not None) == bool(promote)
+    row = next(row for row in audit(estate).rows if row.domain == "a")
+    assert {one.service: one.recovery_ms for one in row.fates(("shop", "wiki"))} == back
+    monkeypatch.setattr("evac.audit.impacts.planned.PLANNED_MOST", 0)
+    row = next(row for row in audit(estate).rows if row.domain == "a")
+    estimated = {one.service: one.recovery_ms for one in row.fates(("shop", "wiki"))}
+    assert known or estimated["wiki"] is None
+
+
+HANDS = """
+sites: {a: {}, b: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b, cpu: 8 cores, memory: 64 GiB}}
+services:
+  deploy: {people: 1, replicas: {pa: 1}, start: 60 s, demand: {cpu: 1 core, memory: 1 GiB},
+           traffic: {kind: none}}
+  shop: {people: 9, replicas: {pa: 1}, START demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+  wiki: {people: 9, replicas: {pa: 1}, start: 60 s, demand: {cpu: 1 core, memory: 1 GiB},
+         traffic: {kind: none}}
+tools: {deploy: deploy}
+limits: {HANDS manual: {start: 5 min}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "hands", "known"),
+    [
+        ("start: 60 s,", "hands_at_once: 1,", True),
+        ("", "hands_at_once: 1,", False),
+        ("", "", True),
+    ],
+)
+def test_what_waits_for_people_who_are_busy_for_an_unknown_time_comes_back_at_one(
+    tmp_path: Path, start: str, hands: str, known: bool
+) -> None:
+    estate = written(tmp_path, HANDS.replace("START", start).replace("HANDS", hands))
+    made = plan(estate, lose("a"))
+    assert check(estate, made).holds
+    back = {outcome.service: outcome.recovery_ms for outcome in made.outcomes}
+    assert (back["wiki"] is not None) == known
+    assert (back["shop"] is not None) == bool(start)

@@ -110,13 +110,13 @@ class AdminDoor:
         now = self.fleet.now()
         state, fault = query.get("state", "all"), query.get("fault")
         if state not in STATES:
-            raise InvalidInput("fleet-admin", f"{state[:40]} is no state", f"one of {', '.join(STATES)}")
+            raise InvalidInput("fleet-admin", f"{state[:40]} is not a state", f"one of {', '.join(STATES)}")
         mask = _in_state(self.fleet, state)
         if fault is not None:
             mask &= self.fleet.machines.fault == code_of(fault)
         first = query.get("from", "0")
         if not first.isascii() or not first.isdigit() or len(first) > 9:
-            raise InvalidInput("fleet-admin", f"{first[:40]} is no number", "from=1000")
+            raise InvalidInput("fleet-admin", f"{first[:40]} is not a number", "from=1000")
         rows = np.flatnonzero(mask)
         rows = rows[rows >= int(first)]
         shown = [self._server(int(row), now) for row in rows[:SERVERS_SHOWN]]
@@ -346,7 +346,7 @@ def _watts(body: Json, name: str) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _WATTS_MOST:
-        raise InvalidInput("fleet-admin", f"{name} is no number of watts", "a whole number, 0 or more")
+        raise InvalidInput("fleet-admin", f"{name} is not a number of watts", "a whole number, 0 or more")
     return value
 
 
@@ -354,7 +354,7 @@ def _body(request: Request) -> dict[str, Any]:
     try:
         found = orjson.loads(request.body or b"{}")
     except orjson.JSONDecodeError as error:
-        raise InvalidInput("fleet-admin", "the body is no JSON", "send an object") from error
+        raise InvalidInput("fleet-admin", "the body is not JSON", "send an object") from error
     if not isinstance(found, dict):
-        raise InvalidInput("fleet-admin", "the body is no object", "send an object")
+        raise InvalidInput("fleet-admin", "the body is not an object", "send an object")
     return found

@@ -185,7 +185,7 @@ class Shares:
             code_of(fault)
             if not 0 <= share <= 1:
                 raise InvalidInput(
-                    "fleet-faults", f"{share:g} is no share of {fault}", "a number from 0 to 1"
+                    "fleet-faults", f"{share:g} is not a share of {fault}", "a number from 0 to 1"
                 )
         if sum(self.of.values()) > 1:
             raise InvalidInput(
@@ -229,7 +229,7 @@ def read_shares(words: str) -> dict[str, float]:
             found[fault] = float(share.rstrip("%")) / (100 if share.endswith("%") else 1)
         except ValueError as error:
             raise InvalidInput(
-                "fleet-faults", f"{word.strip()[:40]} is no share of a fault", "write dead=2%,slow=1%"
+                "fleet-faults", f"{word.strip()[:40]} is not a share of a fault", "write dead=2%,slow=1%"
             ) from error
     return found
 

@@ -62,17 +62,19 @@ class Message:
 MESSAGES: Final = MappingProxyType(
     {
         "GeneralError": Message("A general error has occurred.", "Critical", "Try again."),
-        "MalformedJSON": Message("The body is no JSON object.", "Critical", "Send another body."),
+        "MalformedJSON": Message("The body is not a JSON object.", "Critical", "Send another body."),
         "ResourceMissingAtURI": Message("There is no resource at %1.", "Critical", "Ask for another.", 1),
         "OperationNotAllowed": Message("The method is not allowed.", "Critical", "Use one that Allow names."),
         "ActionParameterMissing": Message("The action %1 needs %2.", "Critical", "Send the parameter.", 2),
-        "ActionParameterNotSupported": Message("%1 is no parameter of %2.", "Warning", "Leave it out.", 2),
+        "ActionParameterNotSupported": Message("%1 is not a parameter of %2.", "Warning", "Leave it out.", 2),
         "ActionParameterValueNotInList": Message(
-            "%1 is no value of %2 of %3.", "Warning", "Use an allowed value.", 3
+            "%1 is not a value of %2 of %3.", "Warning", "Use an allowed value.", 3
         ),
         "PropertyMissing": Message("The property %1 is missing.", "Warning", "Send the property.", 1),
         "PropertyNotWritable": Message("The property %1 cannot be written.", "Warning", "Leave it out.", 1),
-        "PropertyValueNotInList": Message("%1 is no value of %2.", "Warning", "Use a value of the list.", 2),
+        "PropertyValueNotInList": Message(
+            "%1 is not a value of %2.", "Warning", "Use a value of the list.", 2
+        ),
         "PropertyValueTypeError": Message(
             "%1 has the wrong type for %2.", "Warning", "Use the right one.", 2
         ),

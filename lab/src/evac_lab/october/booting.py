@@ -1,6 +1,6 @@
 """The cold start of the story: the engine boots every server through its BMC, over real Redfish requests.
 
-Plan, limits, journal and driver are those of production; only what is no server (a service that starts, a
+Plan, limits, journal and driver are those of production; only what is not a server (a service that starts, a
 person who switches a breaker that evac cannot reach) takes a drawn time. Time runs `speed` times as fast.
 """
 

@@ -65,7 +65,7 @@ class Case:
             data = path.read_bytes()
         except FileNotFoundError:
             hint = "begin with: evac credit windows CASE --import FILE"
-            raise InvalidInput("case-unknown", f"{self.folder} is no case for credits", hint) from None
+            raise InvalidInput("case-unknown", f"{self.folder} is not a case for credits", hint) from None
         found, before = [], _FIRST
         for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
             try:

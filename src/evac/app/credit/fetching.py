@@ -50,7 +50,7 @@ def fetch(database: Database, table: str, target: Path) -> int:
     """
     if not _NAME.fullmatch(table):
         hint = "name a table or a view, such as billing.accounts"
-        raise InvalidInput("table-invalid", f"'{table[:80]}' is no name of a table", hint)
+        raise InvalidInput("table-invalid", f"'{table[:80]}' is not the name of a table", hint)
     secret = resolve(database.password)
     try:
         return asyncio.run(_fetch(database, secret.reveal(), table, target))

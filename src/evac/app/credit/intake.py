@@ -137,7 +137,7 @@ def _digest(files: Sequence[Path], claims: Sequence[dict[str, Any]]) -> str:
 
 
 def _scan(file: Path) -> pl.LazyFrame:
-    """The known columns with their types; what is no value of its column is null. `row` counts from 0."""
+    """The known columns with their types; what is not a value of its column is null. `row` counts from 0."""
     try:
         if file.suffix == ".csv":
             with file.open("rb") as stream:
@@ -192,14 +192,14 @@ _CHECKS: Final[Sequence[tuple[str, str, pl.Expr]]] = (
         ("cell-missing", f"{name} is missing", pl.col(name).is_null() | (pl.col(name) == ""))
         for name in ("account", "service", "plan", "cycle")
     ),
-    ("fee-invalid", "fee is no whole number of minor units", pl.col("fee").is_null()),
+    ("fee-invalid", "fee is not a whole number of minor units", pl.col("fee").is_null()),
     ("fee-negative", "fee is negative", pl.col("fee") < 0),
     ("fee-too-large", "fee is more than 2^53 minor units", pl.col("fee") > QUANTITY_LIMIT),
     ("currency-invalid", "currency is no code such as KRW", ~pl.col("currency").str.contains("^[A-Z]{3}$")),
     ("currency-invalid", "currency is missing", pl.col("currency").is_null()),
-    ("cycle-invalid", "cycle is no month such as 2022-10", ~pl.col("cycle").str.contains(_MONTH)),
-    ("claimed-invalid", "claimed is no amount", _outside("claimed", QUANTITY_LIMIT)),
-    ("claimed-invalid", "granted is no amount", _outside("granted", QUANTITY_LIMIT)),
+    ("cycle-invalid", "cycle is not a month such as 2022-10", ~pl.col("cycle").str.contains(_MONTH)),
+    ("claimed-invalid", "claimed is not an amount", _outside("claimed", QUANTITY_LIMIT)),
+    ("claimed-invalid", "granted is not an amount", _outside("granted", QUANTITY_LIMIT)),
     ("tax-invalid", "tax_bp is not between 0 and 10000", _outside("tax_bp", 10_000)),
 )
 

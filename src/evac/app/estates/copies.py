@@ -58,7 +58,7 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 class NotCopied(EvacError):
-    """The files cannot be copied: one is no plain file, leads out of the folder, or is far too large; or
+    """The files cannot be copied: one is not a plain file, leads out of the folder, or is far too large; or
     there is no room for a copy.
     """
 

@@ -45,8 +45,8 @@ NICENESS: Final = 5
 
 def mended(estate: Estate, data: bytes, trouble: Trouble) -> bytes | None:
     """The mended plan, of the estate as it stands now; None where no replica finds another place. Raises
-    InvalidInput for what is no plan, UnknownDomain and StalePlan where the estate is another one by now and
-    does not have what the plan is about.
+    InvalidInput for what is not a plan, UnknownDomain and StalePlan where the estate is another one by now
+    and does not have what the plan is about.
     """
     plan = plan_codec.decode(data, own=True)
     instance = derive(estate, plan.scenario, plan.policy, plan.tick_ms)

@@ -487,7 +487,23 @@ def _untimed(ground: Ground, wiring: Wiring, hit: Down, damage: Damage) -> BoolC
         for name in behind.keys() & set(names):
             gone = families.losses[families.index[name]]
             found[gone[np.isin(gone, behind[name])], service] = True
+    limits = estate.limits
+    if (limits.promotions_at_once or limits.fences_at_once) and (unknown or behind):
+        found |= _behind_stores(wiring, found)
     return spread_table(wiring.order, found, wiring.graph, hit.bits) if found.any() else found
+
+
+def _behind_stores(wiring: Wiring, found: BoolColumn) -> BoolColumn:
+    """(L, S) services that need a lost store, where nobody knows how long another store takes to come back:
+    they may have to wait for it. found: services of such stores.
+    """
+    families, waits = wiring.families, np.zeros(found.shape, np.bool_)
+    for service, names in enumerate(wiring.graph.families):
+        for name in names:
+            if name in families.index:
+                waits[families.losses[families.index[name]], service] = True
+    some = np.asarray((waits & found).any(axis=1))
+    return np.asarray(waits & some[:, None])
 
 
 def _fates(

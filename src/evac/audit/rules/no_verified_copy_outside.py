@@ -34,7 +34,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _taking(context: Context, verdict: DataVerdict) -> list[int]:
-    """The losses that take the original of data that is no store."""
+    """The losses that take the original of data that is not a store."""
     index = context.impacts.losses.index
     return [] if verdict.kind == "store" else [index[name] for name in verdict.taken_by if name in index]
 

@@ -2,7 +2,7 @@
 
 Shapes are those of Velero 1.x (`velero.io/v1`), k8up 2.x (`k8up.io/v1`), CloudNativePG 1.x
 (`postgresql.cnpg.io/v1`), `wal-g backup-list --json --detail` and `kopia snapshot list --json`. What is still
-being made is no copy; what its tool calls partly failed, cancelled or incomplete has failed.
+being made is not a copy; what its tool calls partly failed, cancelled or incomplete has failed.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 What Borg does not say is asked again. An archive lists the paths that were asked for, also one that did not
 exist: what is at the top of the archive is compared. `check` without `--verify-data` reads the structure and
 passes a flipped byte. An extraction that ends with a warning may have files full of zeros, because a repair
-puts them where data was lost: it is no restore.
+puts them where data was lost: it is not a restore.
 """
 
 from __future__ import annotations

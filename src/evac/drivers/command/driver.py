@@ -136,7 +136,8 @@ class CommandDriver(ReportsRole, Promotes, Follows, Fences, RunsUnits, RoutesTra
             return Observed("done", evidence | parameters.proof_of(action))
         if ended.code == 1:
             return Observed("absent", evidence)
-        return Observed("unclear", {**evidence, "why": _ending(ended)})
+        said = f": {evidence['output']}" if evidence["output"] else ""
+        return Observed("unclear", {**evidence, "why": f"{_ending(ended)}{said}"[:200]})
 
 
 def _role(text: str) -> RoleReport:
@@ -144,7 +145,7 @@ def _role(text: str) -> RoleReport:
     try:
         return role_from(orjson.loads(text))
     except ValueError as error:
-        message = f"role_argv printed something that is no role: {str(error)[:100]}"
+        message = f"role_argv printed something that is not a role: {str(error)[:100]}"
         raise Retryable("command-unreadable", message, "print JSON like {role: primary}", 1_000) from error
 
 

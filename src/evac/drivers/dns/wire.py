@@ -272,7 +272,7 @@ def _read(
         raise Permanent("dns-refused", f"the server refuses the key {key.name}: {error}") from error
     except dns.exception.DNSException as error:
         raise OutcomeUnknown(
-            "dns-no-answer", "an answer came that nobody can trust", "ask the server what it answers"
+            "dns-no-answer", "an answer came that cannot be trusted", "ask the server what it answers"
         ) from error
 
 

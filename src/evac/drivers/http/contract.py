@@ -85,7 +85,9 @@ class Contract:
         if answer.status == 202:
             return {**plain(answer), **await self._seen(action, order, ends_at, "absent")}
         if answer.values().get("outcome") != "done":
-            raise OutcomeUnknown("http-unreadable", "its answer to undo is no outcome", "observe it first")
+            raise OutcomeUnknown(
+                "http-unreadable", "its answer to undo is not an outcome", "observe it first"
+            )
         return {"status": answer.status, **plain(answer)}
 
     async def role(self, action: Action, timeout_s: float) -> RoleReport:
@@ -98,7 +100,7 @@ class Contract:
         except OutcomeUnknown as error:
             raise Retryable(error.code, error.message, after_ms=1_000) from error
         except ValueError as error:
-            words = f"its answer is no role: {error}"
+            words = f"its answer is not a role: {error}"
             raise Retryable(
                 "http-unreadable", words, 'answer JSON like {"role": "primary"}', 1_000
             ) from error

@@ -418,7 +418,7 @@ class IpmiDriver(BootsServers, Fences):
                 continue
             off += 1
             if off >= SILENT_LOOKS and not sure:
-                raise Retryable("bmc-hanging", f"{target.address} did not take the request to switch on")
+                raise Retryable("bmc-hanging", f"{target.address} did not accept the request to switch on")
             if off >= SILENT_LOOKS:
                 self._stays_off(target, seen)
             wait = min(wait * 2, PAUSE_MOST_S)

@@ -289,7 +289,7 @@ def _least(action: Action) -> str:
     try:
         positions(given)
     except ValueError as error:
-        raise Permanent("setting-wrong", f"least_lsn: {given[:40]!r} is no list of GTIDs") from error
+        raise Permanent("setting-wrong", f"least_lsn: {given[:40]!r} is not a list of GTIDs") from error
     return given
 
 

@@ -62,7 +62,7 @@ class OctoDnsDriver(ZoneDriver[_ProviderZone]):
         config = parameters.text(settings, "config")
         if not Path(config).is_file():
             raise Permanent(
-                "setting-wrong", f"{config} is no file", "write the full path of the configuration"
+                "setting-wrong", f"{config} is not a file", "write the full path of the configuration"
             )
         return _ProviderZone(
             config,
@@ -177,7 +177,7 @@ class _Worker:
         return self._process.returncode is not None
 
     async def ask(self, line: bytes) -> dict[str, Any]:
-        """Raises OSError where it ended, ValueError for what is no answer, or one without end."""
+        """Raises OSError where it ended, ValueError for what is not an answer, or one without end."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         async with self._one:

@@ -125,7 +125,7 @@ def member_facts(cluster: PatroniCluster, name: str) -> MemberFacts:
     """Of one member. Raises `Retryable` where the cluster does not know it now."""
     seen = cluster.members.get(name)
     if seen is None:
-        raise Retryable("member-unknown", f"{name} is no member of {cluster.scope} now", after_ms=500)
+        raise Retryable("member-unknown", f"{name} is not a member of {cluster.scope} now", after_ms=500)
     leads = cluster.leader == name and seen.get("role") in ("primary", "master")
     ahead = _number(cluster.members.get(cluster.leader, {}).get("xlog_location"))
     own = _number(seen.get("xlog_location"))
@@ -433,7 +433,7 @@ def _warnings(cluster: PatroniCluster) -> dict[str, str | int | bool]:
 def _problems_of_candidate(cluster: PatroniCluster, name: str) -> list[str]:
     problems: list[str] = []
     if name not in cluster.members:
-        problems.append(f"{name} is no member of {cluster.scope} now")
+        problems.append(f"{name} is not a member of {cluster.scope} now")
     elif not cluster.runs(name):
         problems.append(f"{name} is {cluster.members[name].get('state')}, not running")
     if cluster.synchronous and name != cluster.leader:
@@ -472,7 +472,7 @@ async def _problems(action: Action, order: Order, cluster: PatroniCluster) -> li
             return (
                 []
                 if known
-                else [f"{_name(action)} is no member of {cluster.scope} now: is Patroni up there?"]
+                else [f"{_name(action)} is not a member of {cluster.scope} now: is Patroni up there?"]
             )
         case _:
             return [f"{_name(action)} is {cluster.role(_name(action)) or 'unknown'}, and not as expected"]

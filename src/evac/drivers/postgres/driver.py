@@ -115,7 +115,7 @@ def least_lsn(action: Action) -> int:
     try:
         return lsn_number(given)
     except ValueError as error:
-        raise Permanent("setting-wrong", f"least_lsn: {given[:40]!r} is no position") from error
+        raise Permanent("setting-wrong", f"least_lsn: {given[:40]!r} is not a position") from error
 
 
 async def promote(link: Link, action: Action, order: Order) -> Evidence:

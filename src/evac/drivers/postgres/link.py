@@ -515,6 +515,6 @@ async def set_sync(link: Link, wanted: SyncSet) -> None:
 async def stir(link: Link) -> None:
     """Writes a few bytes that mean nothing into the log. Commits that wait go on when a standby next confirms
     something, and one that holds all there is says nothing for as long as `wal_receiver_status_interval`.
-    It is no transaction of its own, so that it waits for no standby itself.
+    It is not a transaction of its own, so that it waits for no standby itself.
     """
     await link.change("SELECT pg_logical_emit_message(false, 'evac', '')")

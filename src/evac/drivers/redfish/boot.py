@@ -147,7 +147,7 @@ class Boot:
                 return
             if course.off >= OFF_LOOKS:
                 raise Retryable(
-                    "bmc-hanging", f"{self._target.address} did not take the request to switch on"
+                    "bmc-hanging", f"{self._target.address} did not accept the request to switch on"
                 )
             wait *= 2
         raise self._unseen(course)

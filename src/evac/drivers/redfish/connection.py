@@ -1,6 +1,6 @@
 """One HTTP/1.1 connection to a management controller, for one request at a time: thin, bounded, and strict.
 
-Written for tens of thousands of controllers from one process. It believes nothing: what is no plain answer
+Written for tens of thousands of controllers from one process. It believes nothing: what is not a plain answer
 of bounded size, or comes too late, ends the connection. Knows nothing of Redfish, users or turns.
 """
 
@@ -250,7 +250,9 @@ class Connection(asyncio.Protocol):
             self._answer.set_result(found)
 
     def _late(self, deadline: float) -> None:
-        self._fail(TooLate("it takes connections and does not answer in time", self._loop.time() - deadline))
+        self._fail(
+            TooLate("it accepts connections but does not answer in time", self._loop.time() - deadline)
+        )
 
     def _fail(self, error: Broken) -> None:
         if self._answer is not None and not self._answer.done():

@@ -169,7 +169,7 @@ def from_data(told: Mapping[str, Any]) -> RunPolicy:
             if name in given:
                 given[name] = make(given[name])
     except AttributeError as error:  # a number stands where a mapping belongs
-        raise TypeError(f"this is no policy: {error}") from error
+        raise TypeError(f"this is not a policy: {error}") from error
     return RunPolicy(**given)
 
 

@@ -87,7 +87,7 @@ class HeadSigner:
 
 
 async def signed_heads(store: Store, stream: str) -> tuple[Mapping[str, Any], ...]:
-    """What the store holds of a journal, as it is: who reads it checks it. What is no JSON is passed over."""
+    """What the store holds of a journal, as it is: who reads it checks it. Other than JSON is passed over."""
     found: list[Mapping[str, Any]] = []
     for entry in await store.list(f"{SIGNED}{stream}/", limit=HEADS_MOST):
         try:

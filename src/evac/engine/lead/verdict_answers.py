@@ -81,7 +81,7 @@ def _is_new(entry: Entry, vote: Vote, challenge: Challenge) -> bool:
 
 
 def decode(entry: Entry) -> Vote | None:
-    """The vote under a key; None for what is no vote, which therefore counts as silence."""
+    """The vote under a key; None for what is not a vote, which therefore counts as silence."""
     try:
         _, target, witness = entry.key.split("/")
         document: dict[str, Any] = orjson.loads(entry.value)

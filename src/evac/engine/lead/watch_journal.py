@@ -80,7 +80,7 @@ def encode(notice: Notice) -> bytes:
 
 
 def decode(record: bytes) -> Notice:
-    """Raises Corrupt for what is no notice."""
+    """Raises Corrupt for what is not a notice."""
     try:
         kind, at_ms, site, words, data = orjson.loads(record)
         return Notice(kind, int(at_ms), str(site), str(words), dict(data))

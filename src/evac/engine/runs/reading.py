@@ -32,7 +32,7 @@ _FIELDS = 5
 
 
 def encode(event: Event) -> bytes:
-    """One line. Raises Corrupt for data that is no JSON: it must never get into a journal."""
+    """One line. Raises Corrupt for data that is not JSON: it must never get into a journal."""
     kind, at_ms, step, attempt, data = event
     try:
         return orjson.dumps((kind, at_ms, step, attempt, data if type(data) is dict else dict(data)))
@@ -45,7 +45,7 @@ def encode_all(events: Iterable[Event]) -> list[bytes]:
 
 
 def decode_all(records: Sequence[bytes]) -> list[Event]:
-    """The events of a segment. Raises Corrupt for a line that is no event."""
+    """The events of a segment. Raises Corrupt for a line that is not an event."""
     try:
         rows = orjson.loads(b"[" + b",".join(records) + b"]")
     except orjson.JSONDecodeError as error:
@@ -66,7 +66,7 @@ def decode_all(records: Sequence[bytes]) -> list[Event]:
             ):
                 events.append(make(Event, row))  # as Event._make, which would only count the fields again
                 continue
-        raise Corrupt(f"a record of a journal is no event: {str(row)[:80]}")
+        raise Corrupt(f"a record of a journal is not an event: {str(row)[:80]}")
     return events
 
 

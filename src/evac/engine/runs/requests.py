@@ -194,7 +194,7 @@ def _check(request: Request) -> None:
     if not all(isinstance(text, str) and len(text) <= TEXT_MOST for text in texts):
         raise RunError("request-unreadable", "a request is made of short texts")
     if request.verb not in VERBS:
-        raise RunError("request-unknown", f"{request.verb} is no verb", f"use one of: {', '.join(VERBS)}")
+        raise RunError("request-unknown", f"{request.verb} is not a verb", f"use one of: {', '.join(VERBS)}")
     if not request.who.strip() or not request.reason.strip():
         raise RunError("request-unsigned", "a request says who asks and why", "add --reason WHY")
     if request.then not in ("resume", "cancel", "stay") or request.for_ms < 0:
@@ -329,7 +329,7 @@ def check_event(view: RunView, event: Event) -> None:
         now = view.phase if i < 0 else f"{view.phase}, {event.step} is {view.phases[i]}"
         raise RunError("event-refused", f"{event.kind}: the run is {now}", "see: evac run show")
     if event.kind == "limit_changed" and not view.limits.knows(event.data["limit"]):
-        raise RunError("limit-unknown", f"{event.data['limit']} is no limit of this run")
+        raise RunError("limit-unknown", f"{event.data['limit']} is not a limit of this run")
 
 
 def refused(request_key: str, verb: str, who: str, why: str, now_ms: int) -> Event:

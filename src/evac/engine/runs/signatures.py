@@ -241,7 +241,7 @@ def parse_key(data: bytes, name: str) -> Ed25519PrivateKey:
     except (ValueError, TypeError):
         raise NotAllowed("key-invalid", f"{name} holds no private key", "evac key FILE makes one") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise NotAllowed("key-invalid", f"{name} is no ed25519 key", "evac key FILE makes one")
+        raise NotAllowed("key-invalid", f"{name} is not an ed25519 key", "evac key FILE makes one")
     return key
 
 

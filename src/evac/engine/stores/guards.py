@@ -82,7 +82,7 @@ class Draft:
         self._changed: set[str] = set()
 
     async def get(self, key: str) -> Any:
-        """The value under a key, None where there is none. Raises `NotAllowed` for what is no JSON."""
+        """The value under a key, None where there is none. Raises `NotAllowed` for what is not JSON."""
         if key not in self._read:
             entry = await self._store.get(key)
             try:

@@ -61,7 +61,7 @@ def read_reference(raw: str) -> str:
 def _read_digest(raw: str) -> str:
     if _DIGEST.fullmatch(raw):
         return raw.removeprefix("sha256:")
-    raise QuantityError("not-a-hash", "this is no hash of a token", "evac access token NAME prints one")
+    raise QuantityError("not-a-hash", "this is not a hash of a token", "evac access token NAME prints one")
 
 
 def _read_argon(raw: str) -> str:
@@ -90,9 +90,11 @@ def _read_url(raw: str) -> str:
         parts = urlsplit(raw)
         parts.port  # noqa: B018 - raises ValueError for a wrong one
     except ValueError as error:
-        raise QuantityError("not-an-address", f"'{raw[:60]}' is no address", "write https://HOST") from error
+        raise QuantityError(
+            "not-an-address", f"'{raw[:60]}' is not an address", "write https://HOST"
+        ) from error
     if not parts.hostname or parts.query or parts.fragment or parts.username is not None:
-        raise QuantityError("not-an-address", f"'{raw[:60]}' is no address", "write https://HOST")
+        raise QuantityError("not-an-address", f"'{raw[:60]}' is not an address", "write https://HOST")
     if is_hidden(parts):
         return raw
     raise QuantityError("address-open", f"'{raw[:60]}' is not hidden by TLS", "write https://HOST")
@@ -101,13 +103,15 @@ def _read_url(raw: str) -> str:
 def _read_host(raw: str) -> str:
     if _HOST.fullmatch(raw):
         return raw.lower()
-    raise QuantityError("not-a-host", f"'{raw[:60]}' is no name of a host", "leave out scheme, port and path")
+    raise QuantityError(
+        "not-a-host", f"'{raw[:60]}' is not the name of a host", "leave out scheme, port and path"
+    )
 
 
 def _read_path(raw: str) -> str:
     if raw.startswith("/") and "\0" not in raw:
         return raw
-    raise QuantityError("not-a-path", f"'{raw[:60]}' is no whole path", "write it from / on")
+    raise QuantityError("not-a-path", f"'{raw[:60]}' is not a whole path", "write it from / on")
 
 
 _TEXT_SCHEMA: Final = MappingProxyType({"type": "string"})

@@ -68,7 +68,7 @@ class Part:
 
 
 class BundleDamaged(InvalidInput):
-    """A file that is no bundle, or not the one that was written. part: which of it, where that is known."""
+    """A file that is not a bundle, or not the one that was written. part: which part, where it is known."""
 
     def __init__(self, message: str, part: str = "") -> None:
         super().__init__("bundle-damaged", message, "take another copy: evac bundle verify FILE")
@@ -345,7 +345,7 @@ class Bundle:
 
 @contextlib.contextmanager
 def open_bundle(path: Path) -> Iterator[Bundle]:
-    """Raises BundleDamaged for what is no bundle, InvalidInput for a file that cannot be read."""
+    """Raises BundleDamaged for what is not a bundle, InvalidInput for a file that cannot be read."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -363,11 +363,11 @@ def _refuse_unsafe(path: Path, file: IO[bytes]) -> None:
     """Before anything of it is believed: its size, and that of its table of contents, from its last bytes."""
     size = file.seek(0, os.SEEK_END)
     if not _END.size <= size <= MAX_FILE_BYTES:
-        raise BundleDamaged(f"{path.name} is no bundle: {size:,} bytes")
+        raise BundleDamaged(f"{path.name} is not a bundle: {size:,} bytes")
     file.seek(size - _END.size)
     mark, disk, first, here, entries, length, offset, comment = _END.unpack(file.read(_END.size))
     if mark != b"PK\x05\x06" or comment:
-        raise BundleDamaged(f"{path.name} is no bundle, or was cut off at its end")
+        raise BundleDamaged(f"{path.name} is not a bundle, or was cut off at its end")
     plain = not disk and not first and here == entries and offset + length + _END.size == size
     if not plain or entries > MAX_PARTS or length > MAX_DIRECTORY_BYTES:
         raise BundleDamaged(f"the table of contents of {path.name} is damaged")

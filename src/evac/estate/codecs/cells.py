@@ -51,7 +51,7 @@ class CellReader:
         return (*self.problems.all(), *self.found)
 
     def moment(self, cell: tuple[str, Place]) -> int | None:
-        """Milliseconds since 1970; None, and a problem, for what is no moment."""
+        """Milliseconds since 1970; None, and a problem, for what is not a moment."""
         raw, place = cell
         try:
             return parse_moment(raw)

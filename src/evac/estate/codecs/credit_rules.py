@@ -56,7 +56,7 @@ def read_money(raw: str) -> formulas.Money:
     found = _MONEY.fullmatch(raw)
     if found is None:
         raise QuantityError(
-            "not-a-number", f"'{raw[:40]}' is no amount", "write it like 1500 KRW or 8.00 GBP"
+            "not-a-number", f"'{raw[:40]}' is not an amount", "write it like 1500 KRW or 8.00 GBP"
         )
     number, currency = found.groups()
     try:
@@ -77,7 +77,7 @@ def _read_share(raw: str) -> int:
     found = _SHARE.fullmatch(raw)
     value = Fraction(found[1]) * 10_000 if found else Fraction(1, 2)
     if value.denominator != 1:
-        raise QuantityError("not-a-number", f"'{raw[:40]}' is no share", "write it like 99.99 %")
+        raise QuantityError("not-a-number", f"'{raw[:40]}' is not a share", "write it like 99.99 %")
     if value > 100 * r.PPM:
         raise QuantityError("share-above-one", f"{raw} is more than 10,000 %", "check it")
     return int(value)
@@ -107,7 +107,7 @@ def _read_zone(raw: str) -> Zone:
         except (ZoneInfoNotFoundError, ValueError, OSError):
             pass  # a folder of the database, such as Europe, is an OSError
     hint = 'write it like "+09:00" or Europe/Berlin'
-    raise QuantityError("not-a-number", f"'{raw[:40]}' is no offset from UTC and no time zone", hint)
+    raise QuantityError("not-a-number", f"'{raw[:40]}' is not an offset from UTC and no time zone", hint)
 
 
 def _zone_words(zone: Zone) -> str:
@@ -118,7 +118,7 @@ def _zone_words(zone: Zone) -> str:
 def _read_clock(raw: str) -> int:
     found = _CLOCK.fullmatch(raw)
     if found is None or (raw > "24:00"):
-        raise QuantityError("not-a-number", f"'{raw[:40]}' is no time of day", 'write it like "09:00"')
+        raise QuantityError("not-a-number", f"'{raw[:40]}' is not a time of day", 'write it like "09:00"')
     return int(found[1]) * 60 + int(found[2])
 
 

@@ -37,7 +37,7 @@ def _window(row: Row, number: int, reader: CellReader) -> Window | None:
     kind, where = cells.get("kind", ("", place))
     if kind and kind not in KINDS:
         problems.add(
-            "not-a-choice", f"{shown(kind)} is no kind of window", where, f"one of: {', '.join(KINDS)}"
+            "not-a-choice", f"{shown(kind)} is not a kind of window", where, f"one of: {', '.join(KINDS)}"
         )
         return None
     users = _permille(cells, problems)

@@ -28,7 +28,9 @@ CHANNELS_MOST: Final = 16
 
 def _read_link(raw: str) -> str:
     """An address of a page, as browsers open it."""
-    wrong = QuantityError("not-an-address", f"'{raw[:60]}' is no address of a page", "write https://HOST")
+    wrong = QuantityError(
+        "not-an-address", f"'{raw[:60]}' is not the address of a page", "write https://HOST"
+    )
     try:
         parts = urlsplit(raw)
         parts.port  # noqa: B018 - raises ValueError for a wrong one
@@ -146,7 +148,9 @@ def _rules(root: Node, problems: Problems) -> NoticeRules:
         if read is BAD or not isinstance(made, dict):
             continue
         if "/" in name:
-            problems.add("id-invalid", f"{shown(name)} is no name of a channel", key.place, "leave out the /")
+            problems.add(
+                "id-invalid", f"{shown(name)} is not the name of a channel", key.place, "leave out the /"
+            )
         written = _Written(**made)
         _check(name, value, key, problems)
         if UPDATE in written.kinds and len(set(written.kinds)) > 1:

@@ -185,7 +185,7 @@ def decode(data: bytes, name: str = "plan", own: bool = False) -> Plan:
 
     document = _document(data, name, own)
     if document.get("kind") != "evac-plan":
-        raise PlanError("plan-format", f"{name} is no evac plan", _FIRST)
+        raise PlanError("plan-format", f"{name} is not an evac plan", _FIRST)
     if document.get("schema_version") != SCHEMA_VERSION:
         version = str(document.get("schema_version"))[:40]
         raise PlanError(
@@ -215,7 +215,7 @@ def _name_restores(document: dict[str, Any]) -> None:
 
     Ids stay as they are, for journals of their runs name them.
     """
-    with contextlib.suppress(TypeError, AttributeError):  # what is no list of mappings is said later
+    with contextlib.suppress(TypeError, AttributeError):  # what is not a list of mappings is said later
         for step in document.get("steps", ()):
             if str(step.get("candidate", "")).startswith(_BACKUP):
                 step["kind"] = "restore"
@@ -233,7 +233,7 @@ def _arguments(document: dict[str, Any]) -> dict[str, Any]:
     for name in _PRICES:
         body[name], rest = divmod(_whole(document, name), max(tick, 1))
         if rest:
-            raise ValueError(f"{name} is no multiple of tick_ms")
+            raise ValueError(f"{name} is not a multiple of tick_ms")
     weights = document["tier_weights"]
     if not weights or not all(type(w) is int and 0 <= w <= WEIGHT_MAX for w in weights):
         raise ValueError(f"tier_weights are not numbers from 0 to {WEIGHT_MAX:,}")
@@ -318,14 +318,14 @@ def _document(data: bytes, name: str, own: bool) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise PlanError("plan-format", f"{name} is not JSON: {_words(error)}", _FIRST) from error
     if not isinstance(document, dict):
-        raise PlanError("plan-format", f"{name} is no evac plan", _FIRST)
+        raise PlanError("plan-format", f"{name} is not an evac plan", _FIRST)
     return document
 
 
 def _words(error: Exception) -> str:
     """What is wrong with the text, without names of the program's own insides."""
     if isinstance(error, UnicodeDecodeError):
-        return f"byte {error.start + 1:,} is no UTF-8 text"
+        return f"byte {error.start + 1:,} is not UTF-8 text"
     words = str(error)
     return "it holds a number of thousands of digits" if "digits" in words else words[:200]
 

@@ -53,7 +53,7 @@ def _read_key(raw: str) -> str:
             return raw
     except (binascii.Error, ValueError):
         pass
-    raise QuantityError("not-a-key", "this is no ed25519 public key", "evac key FILE makes one")
+    raise QuantityError("not-a-key", "this is not an ed25519 public key", "evac key FILE makes one")
 
 
 def _show_moment(value: int) -> str:
@@ -230,7 +230,7 @@ FIELDS: Final = (
         "access_log",
         "access_log_ms",
         _DURATION,
-        "how long who did what at war rooms is kept, at least 31 d; then whole months are deleted",
+        "how long the access log of war rooms is kept, at least 31 d; then whole months are deleted",
         default=0,
     ),
     Field(

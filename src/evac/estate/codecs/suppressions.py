@@ -113,5 +113,7 @@ def _day(node: Node, problems: Problems) -> date | None:
     try:
         return date.fromisoformat(node.text)
     except ValueError:
-        problems.add("not-a-date", f"{shown(node.text)} is no date", node.place, "write it like 2027-01-31")
+        problems.add(
+            "not-a-date", f"{shown(node.text)} is not a date", node.place, "write it like 2027-01-31"
+        )
         return None

@@ -161,7 +161,7 @@ def decode(data: bytes, name: str, problems: Problems) -> str | None:
     if nul >= 0:
         problems.add(
             "nul-byte",
-            "a NUL byte: this is no text file",
+            "a NUL byte: this is not a text file",
             _place_of_byte(data, nul, name),
             "save it as UTF-8 text",
         )

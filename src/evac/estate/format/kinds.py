@@ -320,7 +320,7 @@ def _read_cron(raw: str) -> str:
         problem = "it names no day that ever comes"
     raise QuantityError(
         "not-a-schedule",
-        f"'{raw[:40]}' is no schedule: {problem}",
+        f"'{raw[:40]}' is not a schedule: {problem}",
         "minute, hour, day, month, weekday, such as 15 1 * * * for 01:15 UTC every day",
     )
 

@@ -290,7 +290,7 @@ def parse_moment(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise QuantityError("not-a-moment", f"'{text[:40]}' is no moment", hint) from error
+        raise QuantityError("not-a-moment", f"'{text[:40]}' is not a moment", hint) from error
     if moment.tzinfo is None:
         raise QuantityError("not-a-moment", f"'{text[:40]}' has no time zone", hint)
     return round(moment.timestamp() * 1_000)

@@ -353,7 +353,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "ids",
         DATA_SET,
         m.DataSet,
-        "Data that is no store: volumes, repositories, configurations, what tools need.",
+        "Data that is not a store: volumes, repositories, configurations, what tools need.",
         lines=True,
     ),
     Section(

@@ -436,7 +436,7 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     if match is None:
         reading.note(
             "import-cell",
-            f"{shown(text)} is no amount of {meaning}",
+            f"{shown(text)} is not an amount of {meaning}",
             row,
             meaning,
             "write it like 350 W or 350" if meaning == "watts" else "write it like 64 GiB or 32",
@@ -445,7 +445,7 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     number = plain_number(match[1], reading.decimal_signs.get(meaning))
     if number is None:
         two = _NUMBER.fullmatch(match[1]) is not None
-        message = f"{shown(text)} has two readings" if two else f"{shown(text)} is no amount of {meaning}"
+        message = f"{shown(text)} has two readings" if two else f"{shown(text)} is not an amount of {meaning}"
         plain, fraction = match[1].replace(",", ""), match[1].replace(",", ".")
         hint = f"write {plain} or {fraction}" if two else "write it like 1024 or 7.68"
         reading.note("import-cell", message, row, meaning, hint)

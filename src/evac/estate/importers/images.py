@@ -43,6 +43,6 @@ _IMAGE_NAME: Final = re.compile(r"(?:.*/)?([^/:@]+)(?::[^/]*)?(?:@.*)?")
 
 
 def engine_of_image(image: str) -> str | None:
-    """The engine of an image such as `docker.io/library/postgres:15`; None where it is no engine we know."""
+    """The engine of an image such as `docker.io/library/postgres:15`; None for any other."""
     match = _IMAGE_NAME.fullmatch(image)
     return None if match is None else _ENGINES.get(match[1].lower())

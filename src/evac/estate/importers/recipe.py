@@ -130,7 +130,7 @@ def _source(
     problems: Problems,
 ) -> RecipeSource | None:
     if node.kind != MAP:
-        message = f"the source {shown(name)} is no mapping"
+        message = f"the source {shown(name)} is not a mapping"
         problems.add("wrong-type", message, node.place, "write it like {kind: csv, from: hosts.csv}")
         return None
     _check_keys(node, _OF_SOURCE, problems)
@@ -161,7 +161,7 @@ def _source(
         if text is not None and not pattern.fullmatch(text):
             place = (at(node, field) or node).place
             problems.add(
-                "not-a-date", f"{shown(text)} is no value of {field}", place, f"write it like {like}"
+                "not-a-date", f"{shown(text)} is not a value of {field}", place, f"write it like {like}"
             )
     site = word(node, "site")
     if site is not None and not is_id(site, (at(node, "site") or node).place, problems):

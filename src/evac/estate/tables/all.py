@@ -251,7 +251,7 @@ def _check(table: Table, racks: list[Rack], assembly: Assembly, problems: Proble
     stated = {rack.id for rack in assembly.values["racks"]}
     bad_ids = [len(r.id) > ID_MAX or not ID.fullmatch(r.id) or "/" not in r.id for r in racks]
     table.report(
-        problems, _mask(bad_ids), "rack", "id-invalid", "{} is no path of a rack", "write SITE/HALL/RACK"
+        problems, _mask(bad_ids), "rack", "id-invalid", "{} is not the path of a rack", "write SITE/HALL/RACK"
     )
     twice = [r.id in stated for r in racks]
     table.report(

@@ -340,7 +340,7 @@ def whole_numbers(table: Table, column: str, problems: Problems) -> tuple[IntCol
         stated & ~known,
         column,
         "cell-invalid",
-        "{} is no whole number",
+        "{} is not a whole number",
         f"{column}: base units, no unit",
     )
     table.report(problems, negative, column, "negative", "{} is below zero")

@@ -132,7 +132,9 @@ def _check_addresses(table: Table, cells: pl.Series, problems: Problems) -> None
     good &= ~mask_of(~port.is_between(1, 65_535))
     good &= mask_of(cells.str.replace(_PORT + "$", "").str.len_bytes() <= _HOST_MAX)
     bad: BoolColumn = mask_of(cells.is_not_null()) & ~good
-    table.report(problems, bad, "bmc_address", "cell-invalid", "{} is no address of a BMC", _ADDRESS_HINT)
+    table.report(
+        problems, bad, "bmc_address", "cell-invalid", "{} is not the address of a BMC", _ADDRESS_HINT
+    )
 
 
 def _note_twice(
@@ -215,7 +217,7 @@ def _check_names(table: Table, problems: Problems) -> None:
     )
     bad = ~mask_of(names.str.contains(_NAME)) | mask_of(names.str.len_bytes() > ID_MAX)
     hint = "letters, digits and . _ - : @"
-    table.report(problems, bad & ~empty, "server", "id-invalid", "{} is no name of a server", hint)
+    table.report(problems, bad & ~empty, "server", "id-invalid", "{} is not the name of a server", hint)
     twice = mask_of(names.is_duplicated() & ~names.is_first_distinct())
     table.report(
         problems, twice & ~empty, "server", "row-twice", "a second row for server {}", "keep one of the two"

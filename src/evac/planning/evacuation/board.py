@@ -363,7 +363,7 @@ def survey(board: Board, block: int) -> None:
 
 @inner
 def may_fit(board: Board, service: int, block: int) -> bool:
-    """Whether some row of a block may have capacity for a service; True is no promise."""
+    """Whether some row of a block may have capacity for a service; True is not a promise."""
     short = 0
     for r in range(board.vector.shape[1]):
         short += board.service[service].demand[r] > board.block[block].most[r]

@@ -484,7 +484,7 @@ def _capacity_in_group(board: Board, service: int, group: int, wanted: int) -> i
 
 @inner
 def enough_capacity(board: Board, service: int, wanted: int) -> bool:
-    """Whether `wanted` replicas of the open service may fit without any shed; True is no promise."""
+    """Whether `wanted` replicas of the open service may fit without any shed; True is not a promise."""
     total = 0
     for group in range(len(board.group)):
         if total < wanted and board.eligible[service, board.group[group].pool]:

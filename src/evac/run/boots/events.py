@@ -155,7 +155,7 @@ def _refuses(view: RunView, code: str, words: str) -> None:
 
 
 def _is_misset(view: RunView, i: int, event: Event) -> None:
-    """Several in a row could not be asked: it is no server, and they are tried again once it is mended."""
+    """Several in a row could not be asked: it is not a server, and they are tried again once it is mended."""
     view.boots.misconfigured.add(i)
     if len(view.boots.misconfigured) >= SEVERAL_STALLED:
         _refuses(view, event.data["code"], event.data.get("message", ""))

@@ -143,7 +143,7 @@ class Oidc:
         promised = (await self._discovered()).get("authorization_response_iss_parameter_supported") is True
         issuer = query.get("iss", "" if promised else self.provider.issuer)
         if issuer != self.provider.issuer or not query.get("code"):
-            raise _refused("this is no answer of the identity provider")
+            raise _refused("this is not an answer of the identity provider")
         token = await self._exchanged(query["code"], flow.verifier)
         claims = await self._proved(token, flow.nonce)
         check_strength(self.provider, claims, flow)
@@ -208,7 +208,7 @@ class Oidc:
         fresh = _is_time(made) and abs(now_s - float(made)) <= LOGOUT_GOOD_S
         number = claims.get("jti")
         if not whole or not fresh or not isinstance(number, str) or number in self._ended:
-            raise _refused("this is no logout of the identity provider")
+            raise _refused("this is not a logout of the identity provider")
         subject, session = (
             text if isinstance(text := claims.get(name), str) else "" for name in ("sub", "sid")
         )

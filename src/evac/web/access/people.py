@@ -143,7 +143,9 @@ class People:
         if kind.lower() == "bearer" and text.startswith(signatures.PREFIX):
             return self.by_glass(text, address)
         if kind.lower() != "bearer" or not text.startswith(TOKEN_PREFIX) or len(text) > TOKEN_LONGEST:
-            raise Unauthenticated("what was sent is no token of this room", "evac access token NAME", "token")
+            raise Unauthenticated(
+                "what was sent is not a token of this room", "evac access token NAME", "token"
+            )
         token = self._tokens.get(digest_of(text))
         if token is None:
             raise Unauthenticated("this token is not known here", "evac access token NAME", "token-unknown")
@@ -160,7 +162,7 @@ class People:
         return self._tokens.get(token.digest) == token and not over
 
     async def _by_cookie(self, connection: HTTPConnection) -> Actor | None:
-        """The login of a cookie; one that is over is no login, and no error. Raises TooMany where nobody can
+        """The login of a cookie; one that is over is none, and no error. Raises TooMany where nobody can
         say yet whether it is over; what is open to everybody is open then too.
         """
         value = connection.cookies.get(self.cookie)
@@ -199,7 +201,7 @@ class People:
         return next(found, None)
 
     def by_certificate(self, connection: HTTPConnection, address: str) -> Person:
-        """Raises Unauthenticated for a certificate that is no person's."""
+        """Raises Unauthenticated for a certificate that is not a person's."""
         person = self.of_certificate(connection)
         if person is None:
             self.seen.refused("sign-in-refused", address, "certificate-unknown", "", "certificate")

@@ -91,13 +91,13 @@ async def hand_over(
 
 
 def _check_plan(data: bytes, digest: str) -> None:
-    """Raises InvalidInput for what is no plan, EvacError for one of another digest."""
+    """Raises InvalidInput for what is not a plan, EvacError for one of another digest."""
     try:
         whole = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput("plan-invalid", "this is no JSON", "send a plan file as it is") from error
+        raise InvalidInput("plan-invalid", "this is not JSON", "send a plan file as it is") from error
     if not isinstance(whole, dict):
-        raise InvalidInput("plan-invalid", "this is no plan", "send a plan file as it is")
+        raise InvalidInput("plan-invalid", "this is not a plan", "send a plan file as it is")
     if digest_of(data) != digest:
         raise EvacError("plan-mismatch", "these bytes have another digest", "send the plan file as it is")
     try:

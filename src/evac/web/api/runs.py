@@ -79,7 +79,7 @@ Stream = Literal["access", "backups", "notices", "plans", "watch"]
 
 @proofs_router.post("/journals/{stream}/proof", responses=answers(cases.Proof, 400, 413, 422, 503))
 async def proof_of_journal(request: Request, stream: Stream, body: HeadsKept) -> Response:
-    """The same of a journal that is no run's: what was watched, notices, plans, access, backups."""
+    """The same of a journal that is not a run's: what was watched, notices, plans, access, backups."""
     heads = [Anchor(head.stream or stream, head.segment, head.records, head.hash) for head in body.heads]
     incidents = room_of(request).office.incidents
     found = await incidents.reading(lambda store: asyncio.run(cases.verify(store, stream, heads)))

@@ -157,7 +157,7 @@ def paged(row: type[Any]) -> type[BaseModel]:
 
 
 _WORDS: Final = {
-    400: "The body is no JSON.",
+    400: "The body is not JSON.",
     304: "Not changed since the `ETag` in `If-None-Match`.",
     401: "No one is logged in.",
     403: "This role may not, or policy does not let it.",

@@ -144,7 +144,9 @@ async def _asked(request: Request, actor: Actor, wanted: Wanted, fields: Mapping
         first = error.errors()[0]
         if first["loc"] == ("incident",):
             raise InvalidInput(
-                "incident-name", "that is no name of an incident", "letters, digits and . _ : -, like fire-7"
+                "incident-name",
+                "that is not the name of an incident",
+                "letters, digits and . _ : -, like fire-7",
             ) from error
         raise InvalidInput("request-invalid", f"{first['loc'][0]}: {first['msg']}") from error
     key = fields.get("key", "")

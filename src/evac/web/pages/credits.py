@@ -116,7 +116,7 @@ def answer_of(folder: Path | None, lines: list[CaseLine]) -> tuple[str, str]:
 
 
 def _folder_of(room: WarRoom, case: str) -> Path:
-    """Raises InvalidInput for what is no case here."""
+    """Raises InvalidInput for what is not a case here."""
     folder = room.setting.credits
     if folder is None or case not in names_of(folder):
         raise InvalidInput("not-found", f"there is no case {case[:80]}", "see the page Credits")

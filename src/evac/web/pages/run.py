@@ -207,7 +207,7 @@ async def asked(
 def _body(wanted: Question, fields: Mapping[str, str], typed: list[str]) -> Ask:
     minutes = fields.get("minutes", "").strip()
     if minutes and not (minutes.isascii() and minutes.isdigit() and len(minutes) < TEXT_MOST):
-        raise InvalidInput("minutes", f"'{minutes[:20]}' is no number of minutes")
+        raise InvalidInput("minutes", f"'{minutes[:20]}' is not a number of minutes")
     whole = int(minutes[:9] or 0) if wanted.verb == "pause" else 0
     return Ask(
         reason=fields["reason"].strip(),

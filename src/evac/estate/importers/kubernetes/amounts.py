@@ -75,7 +75,7 @@ def _request(container: Node, resource: str, problems: Problems) -> Fraction | N
     if amount is None or amount > QUANTITY_LIMIT:
         problems.add(
             "import-word-unknown",
-            f"{shown(node.text)} is no amount of {resource}",
+            f"{shown(node.text)} is not an amount of {resource}",
             node.place,
             "the demand stays unknown; write it like 500m or 2Gi",
         )

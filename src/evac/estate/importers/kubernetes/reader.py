@@ -227,7 +227,10 @@ def _whole(node: Node | None, problems: Problems) -> int | None:
     if _WHOLE.fullmatch(node.text):
         return int(node.text)
     problems.add(
-        "import-word-unknown", f"{shown(node.text)} is no number of replicas", node.place, "it stays unknown"
+        "import-word-unknown",
+        f"{shown(node.text)} is not a number of replicas",
+        node.place,
+        "it stays unknown",
     )
     return None
 

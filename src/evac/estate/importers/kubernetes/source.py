@@ -406,7 +406,7 @@ def _is_whole(item: Object, problems: Problems) -> bool:
         if node is None:
             return True
         if node.kind != MAP:
-            message = f"{key} of {item.kind} {shown(item.name)} is no mapping"
+            message = f"{key} of {item.kind} {shown(item.name)} is not a mapping"
             problems.add("import-shape", message, node.place, "is this the manifest that is applied?")
             return False
     containers = at(node, "containers")

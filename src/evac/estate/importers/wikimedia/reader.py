@@ -52,7 +52,7 @@ def add_stores(
         if site in sites:
             deployed.setdefault(service, []).append(site)
         else:
-            message = f"{shown(service)} is deployed in {shown(site)}, which is no site"
+            message = f"{shown(service)} is deployed in {shown(site)}, which is not a site"
             problems.add("import-dangling", message, edge.places["deployed_in"], "correct the site")
             deployed.setdefault(service, [])
         family, where = _parted(instance, sites)
@@ -306,7 +306,7 @@ def _share(entry: CatalogueEntry, counts: dict[str, int], problems: Problems) ->
     except (QuantityError, ValueError, ZeroDivisionError):
         problems.add(
             "import-word-unknown",
-            f"depool_threshold {shown(entry.threshold)} is no share of hosts",
+            f"depool_threshold {shown(entry.threshold)} is not a share of hosts",
             entry.threshold_place,
             "its share stays unknown",
         )
