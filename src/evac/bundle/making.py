@@ -53,7 +53,7 @@ from evac.estate.codecs.bundle import (
     write_bundle,
 )
 from evac.estate.codecs.policy import policy_beside
-from evac.estate.format.document import ACCESS_FILE, NOTICES_FILE, POLICY_FILE, find_files
+from evac.estate.format.document import ACCESS_FILE, NOTICES_FILE, POLICY_FILE, beside, find_files
 from evac.estate.format.problems import Problems
 from evac.model.digest import estate_digest
 from evac.model.errors import EvacError, InvalidInput
@@ -258,8 +258,8 @@ def _add_files(making: _Making) -> None:
     path, asked = making.asked.estate, making.asked
     found = find_files(path, Problems())
     files = [*found.documents, *found.tables.values()]
-    if path.is_dir():
-        files += [path / name for name in (POLICY_FILE, ACCESS_FILE, NOTICES_FILE) if (path / name).is_file()]
+    apart = (beside(path, name) for name in (POLICY_FILE, ACCESS_FILE, NOTICES_FILE))
+    files += [file for file in apart if file is not None and file.is_file()]
     names = {file.name for file in files}
     making.sources += [Source(f"estate/{file.name}", file.read_bytes()) for file in files]
     making.values["estate_file"] = "" if path.is_dir() else path.name

@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from evac.estate.codecs.policy import ED25519_KEY, MOMENT
 from evac.estate.format import quantities as q
-from evac.estate.format.document import ACCESS_FILE, MAP, Node, read_root
+from evac.estate.format.document import ACCESS_FILE, MAP, Node, beside, read_root
 from evac.estate.format.kinds import (
     Field,
     Listed,
@@ -314,17 +314,8 @@ def load_access(path: Path) -> a.AccessRules:
 
 
 def access_beside(estate_path: Path) -> Path | None:
-    """`access.yaml` in the folder of an estate; None only where nothing goes by that name. A link that leads
-    nowhere, a folder and what cannot be looked at are found, and refused when they are read.
-    """
-    found = estate_path / ACCESS_FILE
-    try:
-        found.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError:
-        pass
-    return found
+    """`access.yaml` of an estate, if there is one."""
+    return beside(estate_path, ACCESS_FILE)
 
 
 def access_schema() -> dict[str, Any]:

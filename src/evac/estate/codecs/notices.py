@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from evac.estate.codecs.access import REFERENCE
-from evac.estate.format.document import MAP, NOTICES_FILE, Node, read_root
+from evac.estate.format.document import MAP, NOTICES_FILE, Node, beside, read_root
 from evac.estate.format.kinds import Field, Listed, Record, Scalar, choice, flag, record_schema, reference
 from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import QuantityError
@@ -99,9 +99,8 @@ def load_notices(path: Path) -> NoticeRules:
 
 
 def notices_beside(estate_path: Path) -> Path | None:
-    """`notices.yaml` in the folder of an estate; None where nothing goes by that name."""
-    found = estate_path / NOTICES_FILE
-    return found if found.is_symlink() or found.exists() else None
+    """`notices.yaml` of an estate, if there is one."""
+    return beside(estate_path, NOTICES_FILE)
 
 
 def notices_schema() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from evac.estate.format import quantities as q
-from evac.estate.format.document import POLICY_FILE, Node, read_root
+from evac.estate.format.document import POLICY_FILE, Node, beside, read_root
 from evac.estate.format.kinds import (
     Field,
     Listed,
@@ -269,9 +269,8 @@ def load_policy(path: Path, estate: Estate | None = None) -> rp.RunPolicy:
 
 
 def policy_beside(estate_path: Path) -> Path | None:
-    """`policy.yaml` in the folder of an estate, if there is one."""
-    found = estate_path / POLICY_FILE
-    return found if found.is_file() else None
+    """`policy.yaml` of an estate, if there is one."""
+    return beside(estate_path, POLICY_FILE)
 
 
 def _policy(root: Node, estate: Estate | None, problems: Problems) -> rp.RunPolicy:

@@ -44,6 +44,21 @@ class EstateFiles:
     tables: dict[str, Path]
 
 
+def beside(estate_path: Path, name: str) -> Path | None:
+    """A file of that name in the folder of an estate, or beside an estate that is one file; None only where
+    nothing goes by the name. A link that leads nowhere, a folder and what cannot be looked at are found, and
+    refused when they are read.
+    """
+    found = (estate_path if estate_path.is_dir() else estate_path.parent) / name
+    try:
+        found.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        pass
+    return found
+
+
 def find_files(path: Path, problems: Problems) -> EstateFiles:
     """The files of a folder, or the one file that is the estate."""
     if not os.path.lexists(path):
