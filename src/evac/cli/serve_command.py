@@ -155,7 +155,7 @@ def status_options(command: Command) -> Command:
 @click.option(
     "--policy",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Policy file. [default: policy.yaml beside the estate]",
+    help="Policy file. [default: policy.yaml next to the estate]",
 )
 @click.option("--no-watch", is_flag=True, help="Only execute what is requested: no probes, no verdicts.")
 @click.option("--until-idle", type=Length(), default=0, help="End after this long without a run.")
@@ -169,12 +169,12 @@ def status_options(command: Command) -> Command:
 @click.option(
     "--access",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Access file of the war room. [default: access.yaml beside the estate]",
+    help="Access file of the war room. [default: access.yaml next to the estate]",
 )
 @click.option(
     "--notices",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Alert channels. [default: notices.yaml beside the estate]",
+    help="Alert channels. [default: notices.yaml next to the estate]",
 )
 @click.option(
     "--tls-cert",
