@@ -19,7 +19,8 @@ def outside(approved: Envelope, needed: Envelope) -> tuple[str, ...]:
     reasons += [f"promotes the store {store}" for store in needed.stores if store not in approved.stores]
     if needed.most_lost_ms > approved.most_lost_ms:
         reasons.append(
-            f"may lose {needed.most_lost_ms} ms of data, and {approved.most_lost_ms} ms are approved"
+            f"may lose {needed.most_lost_ms / 1_000:g} s of data, and {approved.most_lost_ms / 1_000:g} s are "
+            "approved"
         )
     if needed.most_shed > approved.most_shed:
         reasons.append(f"sheds services of {needed.most_shed} people, and {approved.most_shed} are approved")
