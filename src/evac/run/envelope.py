@@ -18,10 +18,8 @@ def outside(approved: Envelope, needed: Envelope) -> tuple[str, ...]:
     reasons = [f"leaves the site {site}" for site in needed.sites if site not in approved.sites]
     reasons += [f"promotes the store {store}" for store in needed.stores if store not in approved.stores]
     if needed.most_lost_ms > approved.most_lost_ms:
-        reasons.append(
-            f"may lose {needed.most_lost_ms / 1_000:g} s of data, and {approved.most_lost_ms / 1_000:g} s are "
-            "approved"
-        )
+        most, allowed = (f"{one.most_lost_ms / 1_000:g} s" for one in (needed, approved))
+        reasons.append(f"may lose {most} of data, and {allowed} are approved")
     if needed.most_shed > approved.most_shed:
         reasons.append(f"sheds services of {needed.most_shed} people, and {approved.most_shed} are approved")
     return tuple(reasons)
