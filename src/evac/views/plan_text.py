@@ -16,6 +16,7 @@ from evac.views.plan_view import (
     GONE,
     assumed_times,
     recovery_times,
+    untimed,
     verdict_words,
     work_ms,
     writes_words,
@@ -196,13 +197,12 @@ def _takes(plan: Plan) -> tuple[str, str]:
 def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
     times = recovery_times(plan.outcomes)
     if times:
-        half = times[(len(times) - 1) // 2]
-        words = f"first {duration(times[0])}, half {duration(half)}, last {duration(times[-1])}"
+        half, of = times[(len(times) - 1) // 2], " of those known" if untimed(plan) else ""
+        words = f"first {duration(times[0])}, half {duration(half)}, last {duration(times[-1])}{of}"
         yield "back", f"{words} {since(plan.scenario.kind)}", ""
-    untimed = sum(1 for o in plan.outcomes if o.state in ("restored", "degraded") and o.recovery_ms is None)
-    if untimed:
-        be = "is" if untimed == 1 else "are"
-        yield "not known", f"when {plural(untimed, 'service')} {be} back", "unknown"
+    if late := untimed(plan):
+        be = "is" if late == 1 else "are"
+        yield "not known", f"when {plural(late, 'service')} {be} back", "unknown"
     if plan.scenario.kind != "lose" and plan.steps:
         yield "takes", *_takes(plan)
         writes = writes_words(plan)

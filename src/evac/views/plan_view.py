@@ -73,6 +73,11 @@ def tally(plan: Plan) -> Tally:
     return Tally(*(counts[state] for state in ("restored", "degraded", "shed", "unplaced", "unknown")))
 
 
+def untimed(plan: Plan) -> int:
+    """How many services come back at a time that nobody knows."""
+    return sum(1 for o in plan.outcomes if o.state in ("restored", "degraded") and o.recovery_ms is None)
+
+
 def unjudged_words(plan: Plan) -> str:
     """Why a loss cannot be judged, or not for all services; empty where it can."""
     if not plan.unjudged:
@@ -113,6 +118,9 @@ def verdict_words(plan: Plan) -> str:
         gone = found.shed + found.unplaced
         if gone:
             words += f", {number(gone)} {'does' if gone == 1 else 'do'} not"
+    if late := untimed(plan):
+        which = "" if late == found.back else f" for {number(late)} of them"
+        words += f"; when is not known{which}"
     if found.unknown:
         words += f"; {number(found.unknown)} {unjudged_words(plan)}"
     return words
@@ -422,7 +430,8 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
         words = "The one affected service does not come back"
     elif len(back) == counts.known:
         words = f"All {total} come back" if len(back) > 1 else "The one affected service comes back"
-    words += f", the last {duration(last)} {since(plan.scenario.kind)}." if last is not None else "."
+    known = " known" if untimed(plan) else ""
+    words += f", the last{known} {duration(last)} {since(plan.scenario.kind)}." if last is not None else "."
     told, state = [words], "ok"
     if counts.degraded:
         stay = "stays" if counts.degraded == 1 else "stay"
@@ -447,9 +456,8 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
 
 def _timing(plan: Plan, back: Sequence[Outcome]) -> Iterator[str]:
     """What is not known, how long the work takes, and what comes back late."""
-    untimed = sum(1 for o in back if o.recovery_ms is None)
-    if untimed:
-        yield f"When {number(untimed)} of them {'is' if untimed == 1 else 'are'} back is not known."
+    if open_ones := untimed(plan):
+        yield f"When {number(open_ones)} of them {'is' if open_ones == 1 else 'are'} back is not known."
     if plan.scenario.kind != "lose" and plan.steps:
         yield f"The work is finished {duration(work_ms(plan))} after its start."
         if writes := writes_words(plan):

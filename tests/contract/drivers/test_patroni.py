@@ -80,5 +80,5 @@ def test_a_look_that_the_deadline_cuts_after_something_was_written_is_no_failure
 
     with pytest.raises(OutcomeUnknown, match="in time"):
         asyncio.run(look(changed=True))
-    with pytest.raises(Retryable, match="not a member"):
+    with pytest.raises(Retryable, match="no member of etcd answers"):
         asyncio.run(look(changed=False))
