@@ -82,6 +82,7 @@ def looked_at(client: httpx2.Client) -> None:
         lambda: [row["run"] for row in client.get("/v1/runs").json()["items"]], "its plan is applied"
     )
     until(lambda: client.get(f"/v1/runs/{run}").json()["waits_for"], "a step waits for a person")
+    until(lambda: "Step 2 of 5." in client.get("/now").text, "the room looks once a second, and sees it")
     for path in ("/now", "/plans", "/what-if", f"/runs/{run}", "/incidents", "/incidents/pangyo-fire"):
         text = client.get(path).text
         assert "This is a demonstration" in text, path
@@ -101,7 +102,7 @@ def looked_at(client: httpx2.Client) -> None:
     )
     assert "taxi" not in client.get("/v1/incidents/pangyo-fire").json()["incident"]["still_down"]
     assert "No case yet. Resolve an incident" in client.get("/credits").text
-    assert "Step 3 of 5." in client.get("/now").text
+    until(lambda: "Step 3 of 5." in client.get("/now").text, "the next step is to publish")
     assert client.get("/v1/status").json()["incidents"] == []
     form = client.get("/incidents/pangyo-fire/write?kind=update").text
     key = re.findall(r'name="key" value="(\w+)"', form)[0]

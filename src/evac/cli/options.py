@@ -7,9 +7,10 @@ Options of the commands that act: which store, who asks, and why.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
@@ -207,12 +208,26 @@ def time_zone_option(command: Command) -> Command:
     )
     @functools.wraps(command)
     def wrapped(*values: Any, time_zone: str | None, **named: Any) -> Any:
-        if time_zone is not None:
-            os.environ[ZONE] = time_zone
-        wall_clock_here()
-        return command(*values, **named)
+        with in_time_zone(time_zone):
+            wall_clock_here()
+            return command(*values, **named)
 
     return wrapped  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def in_time_zone(zone: str | None) -> Iterator[None]:
+    """For this process and those that it starts, while the block runs; None changes nothing."""
+    before = os.environ.get(ZONE)
+    if zone is not None:
+        os.environ[ZONE] = zone
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(ZONE, None)
+        else:
+            os.environ[ZONE] = before
 
 
 def store_option(command: Command) -> Command:

@@ -29,6 +29,7 @@ from evac.cli.options import (
     Length,
     agent_options,
     as_of_option,
+    in_time_zone,
     signing_options,
     store_option,
     time_zone_option,
@@ -320,9 +321,8 @@ def _demo(port: int | None) -> int:
         raise click.UsageError(f" --demo uses its own company: leave {listed(others)} out")
     from evac.app.demo import room as demo_room
 
-    os.environ.setdefault(ZONE, demo_room.ZONE)
-
-    demo_room.serve_demo(demo_room.PORT if port is None else port, say)
+    with in_time_zone(os.environ.get(ZONE, demo_room.ZONE)):
+        demo_room.serve_demo(demo_room.PORT if port is None else port, say)
     return console.DONE
 
 

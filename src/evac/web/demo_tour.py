@@ -45,9 +45,10 @@ def step_of(now: Situation, files: Sequence[IncidentFile]) -> TourStep:
         return TourStep(1, "A site catches fire in a moment. Watch the page Now.", (("Now", "/now"),))
     about, notes = files[0].about, files[0].dossier.notes
     path = f"/incidents/{quote(about.incident)}"
-    if any(run.waits for run in now.open_runs):
+    waiting = next((run.run for run in now.open_runs if run.waits), "")
+    if waiting:
         words = "One promotion may lose data, so it waits for you. Read what it costs, then decide."
-        return TourStep(2, words, (("Review the decision", "/waiting"),))
+        return TourStep(2, words, (("Review the decision", f"/runs/{quote(waiting)}"),))
     if not is_published(notes):
         words = "Users see nothing yet. Publish the first update."
         return TourStep(3, words, (("Write an update", f"{path}/write?kind=update"),))

@@ -36,11 +36,13 @@ async def challenges_in(store: Store) -> list[str]:
 
 
 class Challenge:
-    """Of one reader. monotonic_ms: of its own clock."""
+    """Of one reader. monotonic_ms: of its own clock. draw: so many random bytes, in hexadecimal."""
 
-    def __init__(self, monotonic_ms: Callable[[], int]) -> None:
-        self._monotonic_ms = monotonic_ms
-        self._text, self._last = secrets.token_hex(16), ""
+    def __init__(
+        self, monotonic_ms: Callable[[], int], draw: Callable[[int], str] = secrets.token_hex
+    ) -> None:
+        self._monotonic_ms, self._draw = monotonic_ms, draw
+        self._text, self._last = draw(16), ""
         self._since_ms, self._changes = monotonic_ms(), 0
         self._now: dict[str, tuple[str, int]] = {}
         """Key of a vote -> the witness process that writes it, and the highest number seen of it."""
@@ -51,7 +53,7 @@ class Challenge:
     def text(self) -> str:
         """What belongs in the store now."""
         if self._monotonic_ms() - self._since_ms >= CHANGE_MS:
-            self._text, self._last = secrets.token_hex(16), self._text
+            self._text, self._last = self._draw(16), self._text
             self._since_ms, self._changes = self._monotonic_ms(), self._changes + 1
             self._replaced = {one: at for one, at in self._replaced.items() if self._changes - at <= _KEPT}
         return self._text

@@ -116,7 +116,7 @@ class VotePublisher:
         self._store, self._site, self._owner, self._profile = store, site, owner, profile
         self._challenge = challenge
         self._challenged: tuple[Lease, str] | None = None
-        self._process = secrets.token_hex(8)
+        self._process = "" if challenge is None else secrets.token_hex(8)
         self._waiting: dict[str, Vote] = {}
         self._news = asyncio.Event()
 

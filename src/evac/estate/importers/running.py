@@ -121,11 +121,12 @@ def _of_sites(estate: Estate) -> list[Unknown]:
 
 
 def _of_services(estate: Estate) -> list[Unknown]:
+    own = [s for s in estate.services if not s.external]  # another company knows these facts of its own
     placed = {estate.services[row].id for row in np.unique(estate.replicas.service).tolist()}
-    nowhere = [s.id for s in estate.services if s.id not in placed and not s.sites]
+    nowhere = [s.id for s in own if s.id not in placed and not s.sites]
     groups = [_group("services that run nowhere we know of", nowhere)]
     for what, is_open in _SERVICE_FACTS:
-        groups.append(_group(what, (s.id for s in estate.services if is_open(s))))
+        groups.append(_group(what, (s.id for s in own if is_open(s))))
     return groups
 
 
