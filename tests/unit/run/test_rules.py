@@ -46,7 +46,7 @@ def test_the_diagram_names_every_phase() -> None:
     [
         (Envelope(("ansan",)), "leaves the site ansan"),
         (Envelope(("pangyo",), ("rooms",)), "promotes the store rooms"),
-        (Envelope(most_lost_ms=6), "may lose 6 ms"),
+        (Envelope(most_lost_ms=6), "may lose 0.006 s"),
         (Envelope(most_shed=9), "sheds services of 9"),
     ],
 )
