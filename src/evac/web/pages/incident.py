@@ -319,7 +319,7 @@ async def status(request: Request) -> Response:
     def make() -> bytes:
         return frame.render(
             "status.html.j2",
-            PAGE.path,
+            "/status",
             now_ms,
             page=page,
             overall=headline(page),
