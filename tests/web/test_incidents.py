@@ -48,6 +48,15 @@ def named(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_menu_shows_that_one_is_on_the_status_page() -> None:
+    async def story(client: httpx2.AsyncClient, office: Office) -> None:
+        page = (await client.get("/status")).text
+        assert '<a href="/status" aria-current="page">' in page
+        assert '<a href="/incidents" aria-current="page">' not in page
+
+    play(story, MemoryStore())
+
+
 def test_the_api_says_what_records_and_people_say() -> None:
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         await with_fire(client, office)
@@ -315,12 +324,3 @@ def test_a_note_is_on_other_screens_without_a_reload_and_without_scripts_after_o
     other.locator(".story", has_text="ann notes: the fire is out").wait_for(timeout=PATIENCE_MS)
     for page in (plain, other):
         assert "ann notes: the fire is out" in page.locator(".story").inner_text()
-
-
-def test_the_menu_shows_that_one_is_on_the_status_page() -> None:
-    async def story(client: httpx2.AsyncClient, office: Office) -> None:
-        page = (await client.get("/status")).text
-        assert '<a href="/status" aria-current="page">' in page
-        assert '<a href="/incidents" aria-current="page">' not in page
-
-    play(story, MemoryStore())
