@@ -68,7 +68,7 @@ def connections_most() -> int:
 
 class Unread(logging.Filter):
     """Of the logger of an HTTP server: what is not a request is one line, and one line in `UNREAD_S` at most,
-    so that nobody who can reach the port fills a disk. Mistakes of ours pass as they are.
+    so that no stranger at the port can fill a disk. Our own errors are logged in full.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:

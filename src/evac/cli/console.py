@@ -73,8 +73,8 @@ def forget() -> None:
 
 
 def remember_path(placeholder: str, path: str) -> None:
-    """placeholder: ESTATE or PLAN, which stands for the path in the lines that name the next command. What
-    does not look like one is not remembered: it may be the mistake that the line is about.
+    """From now on the path replaces its placeholder, ESTATE or PLAN, in lines that suggest a command. A path
+    that looks like the other kind is left out: it may be the very mistake that such a line is about.
     """
     plan = path.startswith("sha256:") or path.endswith(".json")
     if plan if placeholder == "PLAN" else not plan:

@@ -66,7 +66,7 @@ class Length(click.ParamType[int]):
 
 
 class Named(click.Path):
-    """A path that the next command is told with: `placeholder` stands for it where a line says `next:`."""
+    """A path that replaces `placeholder` in the commands that lines with `next:` suggest."""
 
     def __init__(self, placeholder: str, **given: Any) -> None:
         super().__init__(path_type=Path, **given)

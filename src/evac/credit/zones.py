@@ -1,7 +1,7 @@
 """Local time of a rule set, and the hours of the day that a rule counts. Pure, in integers.
 
-Clocks change: an hour may be there twice, or not at all. A local time that is there twice is the later one; a
-local time that is skipped is as far after the change as it was to be after it.
+When clocks change, a local time can occur twice or not at all. One that occurs twice means the later moment;
+one that is skipped is counted on from the change, so 02:30 becomes 03:30.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def reachable(edges: Sequence[Sequence[int]], starts: Sequence[int]) -> list[boo
 
 @dataclass(frozen=True, slots=True)
 class Alternatives:
-    """Services one of which is enough, by index, the preferred one first."""
+    """A choice between services, by index, the preferred one first; any one is enough."""
 
     members: tuple[int, ...]
     hard: bool
@@ -87,7 +87,7 @@ class Alternatives:
 class ServiceGraph:
     """Dependencies by index. hard, soft: services a service needs; families: store families it
     needs, hard ones only; start_edges, start_families: those of the hard ones that are needed to start;
-    family_stores: family -> indices of its stores; alternatives: groups one of which a service needs, in none
+    family_stores: family -> indices of its stores; alternatives: the choices of each service, in none
     of the others; picks: of each group, the one that became a plain need (`derive.alternatives`).
     """
 
@@ -147,7 +147,7 @@ def service_graph(estate: Estate) -> ServiceGraph:
 
 
 def _alternatives(service: Service, index: dict[str, int]) -> tuple[Alternatives, ...]:
-    """Groups none of which a plain need of the service covers already."""
+    """Its choices, without those that a plain need of the service already settles."""
     plain = {d.target for d in service.needs if d.kind == "service" and d.hard and not d.any_of}
     return tuple(
         Alternatives(tuple(index[name] for name in d.any_of), d.hard, d.hard and d.needed_to == "start")

@@ -182,7 +182,7 @@ class Dependency:
     hard: bool = True
     needed_to: NeededTo = "serve"
     any_of: tuple[str, ...] = ()
-    """Services one of which is enough, in the order in which they are preferred; empty for a need of one."""
+    """The services to choose from, the preferred one first; any one is enough. Empty for a need of one."""
 
     @property
     def targets(self) -> tuple[str, ...]:

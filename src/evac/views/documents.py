@@ -196,7 +196,7 @@ class RunHead:
     expected_at: str | None = None
     """When it is expected to end, as if what waits for a person were done now."""
     groups: tuple[GroupRow, ...] = ()
-    """Recovery groups of which it restores a store."""
+    """Recovery groups with a store that it restores."""
     seen: tuple[LeavingSite, ...] = ()
     """Of the sites that it leaves as lost, as the leader saw them when a person asked for the run."""
 

@@ -1,6 +1,6 @@
 """Moments that lost stores return to, as a user asks for them: `orders=2026-11-25T02:55:00Z`.
 
-A recovery group stands for all of its stores: they return to one moment or to none.
+The name of a recovery group means all of its stores, which return to one moment or to none.
 """
 
 from __future__ import annotations

@@ -229,7 +229,7 @@ class Levels:
     to_start: BoolColumn
     """Of each entry of outside, whether it is needed to start."""
     choices: dict[int, tuple[Alternatives, ...]]
-    """Component -> groups one of which it needs."""
+    """Component -> its choices; it needs one service of each."""
 
 
 def levels_of(order: Order, graph: ServiceGraph) -> Levels:

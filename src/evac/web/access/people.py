@@ -206,7 +206,7 @@ class People:
         if person is None:
             self.seen.refused("sign-in-refused", address, "certificate-unknown", "", "certificate")
             raise Unauthenticated(
-                "your certificate is none of a person here",
+                "no person here has this certificate",
                 "list its SHA-256 as certificate of the person in the access file",
                 "certificate-unknown",
             )
