@@ -128,7 +128,7 @@ def test_a_certificate_signs_its_person_in_and_the_login_needs_it(
         assert told.status_code == 401, "another certificate of the same authority"
         refused = thief.post("/sign-in/certificate", data={"form": form_of(thief)})
         assert refused.status_code == 401
-        assert "no person here has this certificate" in refused.text
+        assert "No person here has this certificate" in refused.text
     with line(*room) as client:
         told = client.get("/v1/me", headers={"cookie": f"__Host-evac_session={cookie}"})
         assert told.json()["name"] == "lee"
