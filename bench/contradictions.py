@@ -19,7 +19,7 @@ from evac.audit.impacts import planned
 from evac.model.estate import Estate
 from evac.model.plan import Outcome
 from evac.model.scenario import lose
-from evac.planning.plan import plan
+from evac.planning.plan import foresee, plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,9 @@ def contradictions(estate: Estate, work: int = 0) -> Iterator[Contradiction]:
     """Every one of an estate. work: generations that the plans search."""
     report = audit(estate)
     for row in report.rows:
-        outcomes = {o.service: o for o in plan(estate, lose(*row.members), work=work).outcomes}
+        loss = lose(*row.members)
+        made = plan(estate, loss, work=work).outcomes if work else foresee(estate, loss)
+        outcomes = {outcome.service: outcome for outcome in made}
         told = {one.service: (one.fate, one.recovery_ms) for one in row.fates(report.services)}
         for service in report.services:
             fate, back = told.get(service, ("unaffected", None))
@@ -74,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     found, begin, done = Counter[str](), time.monotonic(), 0
     if asked.estimate:
-        planned.PLANNED_MOST = 0  # type: ignore[misc]
+        planned.PLANNED_MOST = planned.LARGE_MOST = 0  # type: ignore[misc]
     for seed in range(asked.first_seed, asked.first_seed + asked.estates):
         if time.monotonic() - begin > asked.seconds:
             break

@@ -17,6 +17,7 @@ from evac.audit.impacts.all_losses import (
     DEGRADED,
     FATES,
     LOST,
+    NOT_PROVED,
     RECOVERS,
     SHED,
     UNAFFECTED,
@@ -187,6 +188,8 @@ class LossRow:
     """Those that never were down, and those that come back with less than all until the horizon."""
     lost: int
     unknown: int
+    not_proved: int
+    """Services of which the estimate proves neither that they stay or come back, nor that they are lost."""
     late: int
     """Services that are back after their rto."""
     untimed: int
@@ -272,6 +275,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
     named = found.service.astype(np.int32)
     ready = np.where(found.vague, 0, ready)
     less = [degraded + shed for degraded, shed in zip(counts[DEGRADED], counts[SHED], strict=True)]
+    doubt = [known + proved for known, proved in zip(counts[UNKNOWN], counts[NOT_PROVED], strict=True)]
     for n in range(count):
         part = slice(edges[n], edges[n + 1])
         data_loss, stores_lost, stores_gone = stores[n]
@@ -281,12 +285,13 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             kind=losses.kinds[n],
             members=losses.members[n],
             method=impacts.methods[n],
-            verdict=_verdict(counts[LOST][n], stores_gone, counts[UNKNOWN][n], down[n], less[n]),
+            verdict=_verdict(counts[LOST][n], stores_gone, doubt[n], down[n], less[n]),
             down=down[n],
             recovered=counts[RECOVERS][n],
             degraded=counts[DEGRADED][n],
             lost=counts[LOST][n],
             unknown=counts[UNKNOWN][n],
+            not_proved=counts[NOT_PROVED][n],
             late=late[n],
             untimed=untimed[n],
             reduced=less_than_all[n],
@@ -323,11 +328,11 @@ def _down(impacts: Impacts) -> tuple[list[int], list[int]]:
     return down.tolist(), touched.astype(np.int64).tolist()
 
 
-def _verdict(lost: int, stores_gone: int, unknown: int, down: int, degraded: int) -> Verdict:
-    """Loss before unknown before degraded: what is not known is never called fine."""
+def _verdict(lost: int, stores_gone: int, open_ones: int, down: int, degraded: int) -> Verdict:
+    """Loss before unknown before degraded: what is not known, or not proved, is never called fine."""
     if lost or stores_gone:
         return "loss"
-    if unknown:
+    if open_ones:
         return "unknown"
     return "degraded" if down or degraded else "ok"
 
@@ -370,8 +375,7 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
     if row.lost:
         parts.append(f"{row.lost:,} never {'comes' if row.lost == 1 else 'come'} back")
     if row.recovered + row.reduced > row.untimed:
-        who = "the others are" if row.lost or row.untimed else "all"
-        parts.append(f"{who} back within {duration(row.worst_ready_ms)}")
+        parts.append(f"{_who_is_back(row)} back within {duration(row.worst_ready_ms)}")
     if row.untimed:
         parts.append(f"{row.untimed:,} {'comes' if row.untimed == 1 else 'come'} back at a time not known")
     if row.reduced:
@@ -383,9 +387,24 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
     if row.unknown:
         facts = listed([fact_words(path) for path in _facts(report, row)], 3)
         parts.append(f"{row.unknown:,} cannot be judged" + (f" ({facts})" if facts else ""))
+    if row.not_proved:
+        parts.append(f"{row.not_proved:,} not proved ({proof_command(row)} tells)")
     what = ", ".join(parts)
     text = f"{row.domain}: {what}" + (f", because {because[0][0].words}" if because else "")
     return Headline(row.domain, row.verdict, what, text, because)
+
+
+def _who_is_back(row: LossRow) -> str:
+    """Whose times are known: all that are down only where none of them stays away or is in doubt."""
+    if row.lost or row.untimed:
+        return "the others are"
+    count = row.recovered + row.reduced
+    return "all" if count >= row.down and not (row.shed or row.not_proved) else f"{count:,}"
+
+
+def proof_command(row: LossRow) -> str:
+    """What proves a verdict that the estimate leaves open."""
+    return f"evac plan {' '.join(f'--lose {member}' for member in row.members)}"
 
 
 def _facts(report: AuditReport, row: LossRow) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 
 from evac.audit.findings import DOMAIN_CLASSES, Finding
-from evac.audit.impacts.all_losses import DEGRADED, LOST, RECOVERS, Impacts
+from evac.audit.impacts.all_losses import DEGRADED, LOST, NOT_PROVED, RECOVERS, Impacts
 from evac.audit.impacts.dependencies import Pairs
 from evac.audit.impacts.stores import NEVER, Outcome
 from evac.derive.backups import day_ms, verdicts
@@ -231,10 +231,10 @@ class Context:
 
     @cached_property
     def late(self) -> Pairs:
-        """Services that are back, but after the objective."""
+        """Services that are back after the objective, or that are not before it, if at all."""
         impacts, down = self.impacts, self.impacts.damage.pairs
         after = down.of(impacts.ready_ms) > impacts.rto_ms[down.service]
-        return down.only(np.isin(down.of(impacts.fate), (RECOVERS, DEGRADED)) & after)
+        return down.only(np.isin(down.of(impacts.fate), (RECOVERS, DEGRADED, NOT_PROVED)) & after)
 
     @cached_property
     def grave(self) -> BoolColumn:

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from evac.audit import AuditReport, Finding, LossRow, headline
+from evac.audit.auditing import proof_command
 from evac.audit.context import amount, counted, is_or_are
 from evac.derive.domains import domains, site_of
 from evac.derive.stores import primary_site
@@ -155,6 +156,8 @@ class LossFacts:
     """The reason that holds most services back."""
     what: str = ""
     """The same without its name and without why."""
+    not_proved: int = 0
+    """Services of which the estimate proves nothing; a plan does."""
     plan: str = ""
     """The plan that is ready for it and whose verdict this is; empty: the estimate of the audit."""
 
@@ -436,6 +439,7 @@ def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> Loss
         text=text,
         because=because,
         what=what,
+        not_proved=row.not_proved,
     )
 
 
@@ -452,6 +456,8 @@ def _why(report: AuditReport, row: LossRow) -> str:
         return f"{counted(row.late, 'service')} {is_or_are(row.late)} back later than promised"
     if row.unknown:
         return "facts are missing"
+    if row.not_proved:
+        return f"the estimate proves it for none of them; {proof_command(row)} does"
     return "every service comes back in time" if row.down else "nothing stops"
 
 

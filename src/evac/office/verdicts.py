@@ -108,6 +108,7 @@ def loss_by(loss: LossFacts, plan: PlanVerdict) -> LossFacts:
         degraded=plan.degraded,
         never_back=len(plan.unplaced),
         unknown=len(plan.unknown),
+        not_proved=0,
         late=plan.late,
         worst_recovery_ms=plan.worst_ms,
         data_loss_ms=plan.data_loss_ms,

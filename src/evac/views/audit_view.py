@@ -13,7 +13,7 @@ from textwrap import shorten
 from typing import Any, Final
 
 from evac.audit import RULES, AuditReport, Finding, LossRow, headline
-from evac.audit.auditing import VERDICTS, Verdict, causes
+from evac.audit.auditing import VERDICTS, Verdict, causes, proof_command
 from evac.model.diagnostic import SEVERITIES
 from evac.views import svg
 from evac.views.json_out import alert_rows, document
@@ -100,6 +100,9 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
         page.line()
         kinds = listed([f"{number(n)} {verdict}" for verdict, n in sorted(rest.items())])
         page.line(f"and {plural(sum(rest.values()), 'other loss', 'other losses')}: {kinds}", "dim")
+    if words := open_words(report):
+        page.line()
+        page.line(words, "unknown")
 
 
 def _last_back(row: LossRow) -> str:
@@ -328,7 +331,20 @@ def _verdict_words(report: AuditReport) -> str:
         for v in VERDICTS
         if (count := verdicts[v])
     ]
-    return f"{plural(len(report.rows), 'loss', 'losses')} tried: {', '.join(told)}."
+    words = f"{plural(len(report.rows), 'loss', 'losses')} tried: {', '.join(told)}."
+    return f"{words} {open_words(report)}".rstrip()
+
+
+def open_words(report: AuditReport) -> str:
+    """How much the estimate leaves open, and what proves it; empty where that is nothing."""
+    rows = [row for row in report.rows if row.not_proved]
+    if not rows:
+        return ""
+    return (
+        f"In {plural(len(rows), 'loss', 'losses')} the estimate can't prove what becomes of some services, "
+        f"up to {plural(max(row.not_proved for row in rows), 'service')} in one. They count as not restored. "
+        f"A plan proves it, for example {proof_command(important(rows, 1)[0])}."
+    )
 
 
 def _chart(report: AuditReport, rows: Sequence[LossRow]) -> str:
@@ -337,7 +353,7 @@ def _chart(report: AuditReport, rows: Sequence[LossRow]) -> str:
     for row in rows:
         pieces = (
             ("never", row.lost, "never back"),
-            ("cannot-tell", row.unknown, "not known"),
+            ("cannot-tell", row.unknown + row.not_proved, "not known or not proved"),
             ("returns", row.recovered, "back later"),
             ("fewer", row.degraded, "with fewer replicas"),
         )
@@ -468,6 +484,7 @@ _AS_THEY_ARE: Final = (
     "degraded",
     "reduced",
     "unknown",
+    "not_proved",
     "late",
     "untimed",
     "people_down",

@@ -121,7 +121,7 @@ _FATE: Final = _object(
     "A service that is not unaffected by a loss.",
     {
         "service": _TEXT,
-        "fate": {"enum": ["degraded", "recovers", "lost", "unknown", "shed"]},
+        "fate": {"enum": ["degraded", "recovers", "lost", "unknown", "shed", "not proved"]},
         "recovery_ms": _COUNT_OR_NULL,
         "method": _TEXT,
     },

@@ -21,8 +21,8 @@ def test_a_loss_that_passes_leaves_a_place_for_each_replica(mended: bool) -> Non
     found = impacts(top, every)
     supply, lost = found.capacity.supply, found.ground.lost
     known = found.capacity.headroom_known
-    own = settled(supply, every, requested_of(taken_of(lost), known, every))
-    numbers = np.flatnonzero(own.fits & (lost > 0).any(axis=1)).tolist()
+    fits = settled(supply, every, requested_of(taken_of(lost), known, every))
+    numbers = np.flatnonzero(fits & (lost > 0).any(axis=1)).tolist()
     assert len(numbers) > 50
     for number in numbers:
         requested = np.where(known[number], lost[number], 0).astype(np.int64)

@@ -85,14 +85,6 @@ def test_nobody_is_back_before_what_it_needs() -> None:
             assert (ready[:, service] >= ready[:, other]).all()
 
 
-def test_a_schedule_is_never_sooner_than_its_chains() -> None:
-    found = company_impacts(False)
-    scheduled = found.losses.of_kind("site", "hall", "group")
-    assert {found.methods[n] for n in scheduled.tolist()} == {"constructive schedule"}
-    assert (found.ready_ms[scheduled] >= _chain_times(found)[scheduled]).all()
-    assert found.methods[int(found.losses.of_kind("rack")[0])] == "per-service chain"
-
-
 def test_named_losses_give_the_same_rows_as_all() -> None:
     found = company_impacts(False)
     top = found.top

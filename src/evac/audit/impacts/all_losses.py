@@ -13,61 +13,14 @@ from typing import Final, Literal
 
 import numpy as np
 
-from evac.audit.impacts.capacity import Capacity, capacity
-from evac.audit.impacts.dependencies import (
-    Bits,
-    Order,
-    Pairs,
-    Taken,
-    any_of,
-    order_of,
-    packed,
-    pairs_of,
-    spread_all,
-    spread_table,
-    taken_of,
-    unpacked,
-)
-from evac.audit.impacts.losses import (
-    CountTable,
-    Losses,
-    PoolsTaken,
-    Presence,
-    endpoints_lost,
-    lost_counts,
-    pools_taken,
-    presence,
-    unjudged,
-)
-from evac.audit.impacts.placing import supply_of
-from evac.audit.impacts.recovery import (
-    Chains,
-    Damage,
-    Recovery,
-    Times,
-    by_loss_of,
-    levels_of,
-    recovery,
-    times_of,
-)
-from evac.audit.impacts.schedule import (
-    Course,
-    Stores,
-    Task,
-    course_of,
-    line_of,
-    schedule,
-    stores_of,
-)
-from evac.audit.impacts.stores import (
-    NEVER,
-    FamilyHits,
-    StoreHits,
-    family_hits,
-    store_hits,
-    untimed_losses,
-)
-from evac.derive.affected import ServiceGraph, service_graph
+from evac.audit.impacts.capacity import Capacity
+from evac.audit.impacts.dependencies import Bits, Order, Pairs, any_of, spread_table, unpacked
+from evac.audit.impacts.hits import Down, Ground, Wiring, down_by, ground_of, wiring_of
+from evac.audit.impacts.losses import CountTable, Losses, Presence
+from evac.audit.impacts.proved import Alone, doubts
+from evac.audit.impacts.recovery import Chains, Damage, Recovery, Times, by_loss_of, levels_of, recovery
+from evac.audit.impacts.stores import NEVER, FamilyHits, StoreHits
+from evac.derive.affected import ServiceGraph
 from evac.derive.domains import Topology
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, CodeColumn, IntColumn
@@ -78,77 +31,12 @@ RECOVERS: Final = 2
 LOST: Final = 3
 UNKNOWN: Final = 4
 SHED: Final = 5
-FATES: Final = ("unaffected", "degraded", "recovers", "lost", "unknown", "shed")
+NOT_PROVED: Final = 6
+FATES: Final = ("unaffected", "degraded", "recovers", "lost", "unknown", "shed", "not proved")
 
-Method = Literal["plan", "constructive schedule", "per-service chain"]
+Method = Literal["plan", "estimate"]
 PLANNED: Final[Method] = "plan"
-SCHEDULED: Final[Method] = "constructive schedule"
-CHAINED: Final[Method] = "per-service chain"
-SCHEDULED_KINDS: Final = ("site", "hall", "group")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ground:
-    """What follows from where things run and what capacity there is, (L, S)."""
-
-    top: Topology
-    losses: Losses
-    presence: Presence
-    replicas: ReplicasTaken
-    capacity: Capacity
-
-    @property
-    def lost(self) -> CountTable:
-        return self.replicas.lost
-
-    @property
-    def taken(self) -> Taken:
-        return self.replicas.taken
-
-    @property
-    def short(self) -> Pairs:
-        return self.replicas.short
-
-    @property
-    def endpoints(self) -> Pairs:
-        return self.replicas.endpoints
-
-    @property
-    def loose(self) -> BoolColumn:
-        return self.replicas.loose
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wiring:
-    """What follows from who needs whom, from stores, and from how long things take."""
-
-    graph: ServiceGraph
-    order: Order
-    """By plain needs."""
-    whole: Order
-    """By all needs, alternatives included; the same where there are none."""
-    course: Course
-    returns: Stores
-    families: FamilyHits
-    times: Times
-
-    @property
-    def stores(self) -> StoreHits:
-        return self.returns.hits
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Down:
-    """What is down."""
-
-    moved: BoolColumn
-    """(L, S) traffic must go to another site."""
-    direct: BoolColumn
-    """(L, S) by its own replicas, traffic or stores, not by a dependency."""
-    bits: Bits
-    """A bit a loss for each service."""
-    down: Pairs
-    """The same as pairs."""
+ESTIMATED: Final[Method] = "estimate"
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,9 +56,9 @@ class Impacts:
     """(L, S) codes of FATES."""
     ready_ms: CountTable
     """(L, S) milliseconds until base, detection and approval included; 0 where not down, NEVER where nothing
-    brings it back."""
+    brings it back. Of a loss that was not planned, no plan is sooner."""
     untimed: BoolColumn
-    """(L, S) some duration on the way is not known, so that the time is too short."""
+    """(L, S) when it is back is not known: it was not planned, or some duration on the way is not known."""
     methods: tuple[Method, ...]
     reasons: Mapping[tuple[int, int], str] = field(default_factory=lambda: MappingProxyType({}))
     """(loss, service) -> why a plan does not bring it back, where the loss was planned."""
@@ -259,74 +147,6 @@ def impacts(top: Topology, losses: Losses) -> Impacts:
     return judged(ground_of(top, losses), wiring_of(top, losses))
 
 
-def ground_of(top: Topology, losses: Losses) -> Ground:
-    """What every loss takes, and whether that finds a place."""
-    found = presence(top, losses.rows)
-    stands = _replicas_taken(top, losses, found)
-    headroom = capacity(supply_of(top, losses, found), losses, stands.lost, stands.taken, stands.pools)
-    return Ground(top, losses, found, stands, headroom)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ReplicasTaken:
-    """What losses take of services."""
-
-    lost: CountTable
-    """(L, S) replicas."""
-    taken: Taken
-    """Pairs with any."""
-    short: Pairs
-    """Pairs with fewer replicas left than serve."""
-    endpoints: Pairs
-    """Pairs where all of a service at some site is taken."""
-    loose: BoolColumn
-    """(L, S) may or may not be taken, because only the site is known."""
-    pools: PoolsTaken
-    """What losses below a site take of pools."""
-
-
-def _replicas_taken(top: Topology, losses: Losses, found: Presence) -> ReplicasTaken:
-    pools = pools_taken(top, losses)
-    lost = lost_counts(found, losses, pools)
-    taken = taken_of(lost)
-    pairs = taken.pairs
-    left = found.n[pairs.service] - taken.count
-    return ReplicasTaken(
-        lost,
-        taken,
-        pairs.only(left < found.m[pairs.service]),
-        pairs_of(endpoints_lost(top, found, losses, lost, pools)),
-        unjudged(found, losses),
-        pools,
-    )
-
-
-def wiring_of(top: Topology, losses: Losses) -> Wiring:
-    """Dependencies, stores and times."""
-    hits, graph = store_hits(top, losses), service_graph(top.estate)
-    order = order_of(graph)
-    every = graph.every
-    whole = order if every is graph else order_of(every)
-    families = family_hits(graph, hits)
-    times = times_of(top.estate, every, whole)
-    return Wiring(graph, order, whole, course_of(every, whole), stores_of(top, hits), families, times)
-
-
-def down_by(ground: Ground, wiring: Wiring) -> Down:
-    """What every loss takes down, dependencies included."""
-    services, losses, movable = len(wiring.graph.hard), len(ground.losses), _movable(ground.top)
-    moved = ground.endpoints.only(movable[ground.endpoints.service])
-    without = _without_store(wiring.graph, wiring.families)
-    direct = packed((ground.short, moved, without, pairs_of(ground.losses.external)), services, losses)
-    bits = spread_all(wiring.order, wiring.graph, direct)
-    return Down(
-        moved.marked(losses, services),
-        unpacked(direct, losses).marked(losses, services),
-        bits,
-        unpacked(bits, losses),
-    )
-
-
 def judged(ground: Ground, wiring: Wiring) -> Impacts:
     """Who is down, for how long, and for good."""
     hit = down_by(ground, wiring)
@@ -334,20 +154,24 @@ def judged(ground: Ground, wiring: Wiring) -> Impacts:
     levels = levels_of(wiring.whole, wiring.graph)
     paths = Chains(wiring.graph, levels, wiring.families, damage.pairs, len(ground.losses))
     chains = recovery(ground.top.estate, wiring.times, paths, damage)
-    ready = _ready(ground, wiring, damage, chains)
     open_question, size = _open(ground, wiring, hit), (len(ground.losses), len(wiring.graph.hard))
+    fate = _fates(ground, wiring, hit, chains.ready >= NEVER, open_question)
+    proofs = doubts(ground, wiring, hit, damage, chains, (fate == LOST) | (fate == UNKNOWN))
+    fate[np.isin(fate, (UNAFFECTED, DEGRADED)) & proofs.stays] = NOT_PROVED
+    fate[(fate == RECOVERS) & proofs.returns] = NOT_PROVED
+    down = hit.down.marked(*size)
     return Impacts(
         ground=ground,
         wiring=wiring,
         hit=hit,
         damage=damage,
         chains=chains,
-        down=hit.down.marked(*size),
+        down=down,
         open=open_question,
-        fate=_fates(ground, wiring, hit, ready >= NEVER, open_question),
-        ready_ms=_by_loss(hit.down, ready, size),
-        untimed=_untimed(ground, wiring, hit, damage),
-        methods=tuple(SCHEDULED if kind in SCHEDULED_KINDS else CHAINED for kind in ground.losses.kinds),
+        fate=fate,
+        ready_ms=_by_loss(hit.down, chains.ready, size),
+        untimed=down,
+        methods=(ESTIMATED,) * len(ground.losses),
     )
 
 
@@ -358,38 +182,8 @@ def _by_loss(pairs: Pairs, ready: IntColumn, size: tuple[int, int]) -> CountTabl
     return table
 
 
-def _ready(ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery) -> IntColumn:
-    """Ready times by row of the damage: by chains, and by schedules for the large losses."""
-    top, times, ready = ground.top, wiring.times, chains.ready.copy()
-    line = line_of(top.estate, wiring.graph, wiring.whole, times, wiring.course)
-    for number in ground.losses.of_kind(*SCHEDULED_KINDS).tolist():
-        rows = damage.rows_of(number)
-        if len(rows):
-            task = _task(ground.capacity, damage, number)
-            ready[rows] = schedule(top, times, line, wiring.returns, chains, task)
-    return ready
-
-
-def _movable(top: Topology) -> BoolColumn:
-    """(S,) services whose traffic stays where it points until a step moves it."""
-    kinds = [s.traffic.kind in ("dns", "load_balancer") for s in top.estate.services]
-    return np.array(kinds, np.bool_)
-
-
-def _without_store(graph: ServiceGraph, families: FamilyHits) -> Pairs:
-    """Services that hard-need a store family of which no instance is left, unsorted."""
-    found = [
-        (service, families.losses[families.index[name]])
-        for service, names in enumerate(graph.families)
-        for name in names
-        if name in families.index
-    ]
-    services = np.repeat(np.array([s for s, _ in found], np.int32), [len(losses) for _, losses in found])
-    return Pairs(services, np.concatenate([np.empty(0, np.int32), *(losses for _, losses in found)]))
-
-
 def _open(ground: Ground, wiring: Wiring, hit: Down) -> BoolColumn:
-    """(L, S) not known whether a service is down, or not proved that it comes back.
+    """(L, S) not known whether a service is down, or where it could come back.
 
     One that still has some replicas, where no room elsewhere is known, may or may not be filled up.
     """
@@ -401,7 +195,7 @@ def _open(ground: Ground, wiring: Wiring, hit: Down) -> BoolColumn:
     doubtful = short.only(vague | short.of(ground.capacity.crowded)).marked(*ground.lost.shape)
     doubtful |= ground.loose
     for number, missing in ground.capacity.short.items():
-        doubtful[number] |= (missing.not_proved > 0) | ((missing.for_good > 0) & may_fit[number])
+        doubtful[number] |= (missing.for_good > 0) & may_fit[number]
     open_ones = [bool(found.any()) for found in families.open]
     for service, names in enumerate(wiring.graph.families):
         for family in (families.index[name] for name in names if name in families.index):
@@ -411,7 +205,7 @@ def _open(ground: Ground, wiring: Wiring, hit: Down) -> BoolColumn:
 
 
 def _damage(ground: Ground, wiring: Wiring, hit: Down) -> Damage:
-    """What must be started, moved, booted, and what has no place."""
+    """What must be started, moved, and what has no place."""
     pairs, headroom = hit.down, ground.capacity
     lost = pairs.of(ground.lost).astype(np.int64)
     left = ground.presence.n[pairs.service] - lost
@@ -423,15 +217,14 @@ def _damage(ground: Ground, wiring: Wiring, hit: Down) -> Damage:
     somewhere = may_fit & headroom.supply.known[pairs.service]
     stuck = (starts > 0) & ~pairs.of(headroom.headroom_known) & ~somewhere & (left == 0)
     stuck &= not headroom.reserves.last.any()
-    boots = (starts > 0) & headroom.boots[pairs.loss]
-    for number, rank in headroom.boot_rank.items():
-        rows = by_loss[edges[number] : edges[number + 1]]
-        boots[rows] &= rank[pairs.service[rows]] > 0
     for number, short in headroom.short.items():
         rows = by_loss[edges[number] : edges[number + 1]]
         stuck[rows] |= (short.for_good[pairs.service[rows]] > 0) & ~may_fit[rows]
     circle = _in_start_circle(wiring, pairs, starts, len(ground.losses))
     stuck &= pairs.of(hit.direct)
+    alone = Alone(ground)
+    for row in np.flatnonzero(stuck).tolist():
+        stuck[row] = not alone.fits(int(pairs.service[row]), int(pairs.loss[row]), int(starts[row]))
     stuck |= pairs.of(ground.losses.external)
     return Damage(
         pairs,
@@ -439,7 +232,6 @@ def _damage(ground: Ground, wiring: Wiring, hit: Down) -> Damage:
         starts,
         pairs.of(hit.moved),
         stuck | (circle & (wiring.times.start_cycle is None)),
-        boots,
         circle,
         by_loss,
         edges,
@@ -460,50 +252,6 @@ def _in_start_circle(wiring: Wiring, pairs: Pairs, starts: IntColumn, losses: in
         return np.zeros(len(pairs), np.bool_)
     key = component[pairs.service] * losses + pairs.loss
     return np.isin(key, key[inner[pairs.service] & (starts > 0)])
-
-
-def _task(headroom: Capacity, damage: Damage, number: int) -> Task:
-    rows = damage.rows_of(number)
-    named = damage.pairs.service[rows]
-    rank = headroom.boot_rank.get(number)
-    up = damage.boots[rows].astype(np.int64) if rank is None else rank[named]
-    return Task(number, rows, named, damage.starts[rows], damage.shift[rows], up, damage.circle[rows])
-
-
-def _untimed(ground: Ground, wiring: Wiring, hit: Down, damage: Damage) -> BoolColumn:
-    """(L, S) services that need a start, a promotion or a change of traffic of unknown length."""
-    no_ttl = np.array(
-        [s.traffic.ttl_ms is None and not s.traffic.settle_ms for s in ground.top.estate.services], np.bool_
-    )
-    estate, families, pairs = ground.top.estate, wiring.families, damage.pairs
-    vague = (damage.starts > 0) & ~wiring.times.start_known[pairs.service]
-    vague |= damage.shift & no_ttl[pairs.service]
-    unknown = {d.family for d in estate.stores if d.promote_ms is None}
-    behind = untimed_losses(wiring.graph, wiring.stores)
-    found = pairs.only(vague).marked(*ground.lost.shape)
-    for service, names in enumerate(wiring.graph.families if unknown or behind else ()):
-        for name in unknown.intersection(names):
-            found[families.losses[families.index[name]], service] = True
-        for name in behind.keys() & set(names):
-            gone = families.losses[families.index[name]]
-            found[gone[np.isin(gone, behind[name])], service] = True
-    limits = estate.limits
-    if (limits.promotions_at_once or limits.fences_at_once) and (unknown or behind):
-        found |= _behind_stores(wiring, found)
-    return spread_table(wiring.order, found, wiring.graph, hit.bits) if found.any() else found
-
-
-def _behind_stores(wiring: Wiring, found: BoolColumn) -> BoolColumn:
-    """(L, S) services that need a lost store, where nobody knows how long another store takes to come back:
-    they may have to wait for it. found: services of such stores.
-    """
-    families, waits = wiring.families, np.zeros(found.shape, np.bool_)
-    for service, names in enumerate(wiring.graph.families):
-        for name in names:
-            if name in families.index:
-                waits[families.losses[families.index[name]], service] = True
-    some = np.asarray((waits & found).any(axis=1))
-    return np.asarray(waits & some[:, None])
 
 
 def _fates(

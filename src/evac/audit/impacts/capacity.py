@@ -50,9 +50,6 @@ class Shortfall:
     """(S,) before anything is shed."""
     after_shedding: IntColumn
     """(S,) base replicas of services that may not be shed, with all capacity of those that may."""
-    not_proved: IntColumn
-    """(S,) base replicas that fit with all capacity of those that may be shed, and not with what a plan sheds
-    for sure: lower tiers that nobody needs."""
     firm: BoolColumn
     """(S,) may not be shed."""
     by_power: int
@@ -86,10 +83,6 @@ class Capacity:
     """(L,) replicas."""
     placed: IntColumn
     """(L,) replicas."""
-    boots: BoolColumn
-    """(L,) whether dark servers are needed."""
-    boot_rank: dict[int, IntColumn]
-    """Loss -> (S,) for losses placed by first fit."""
     short: dict[int, Shortfall]
     """Loss -> what is missing."""
     headroom_known: BoolColumn
@@ -141,14 +134,12 @@ def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken, poo
     known = _headroom_known(_sites_with_headroom(supply), losses)
     requested = requested_of(taken, known, losses)
     to_place, placed = requested.in_all
-    own = settled(supply, losses, requested)
+    own_servers_fit = settled(supply, losses, requested)
     may_fit = _headroom_known(open_capacity(supply.top, supply.headroom, supply.wants), losses)
     crowded = _beside_unknown(supply, lost)
     result = Capacity(
         to_place,
         placed.copy(),
-        own.boots,
-        {},
         {},
         known,
         may_fit,
@@ -158,7 +149,7 @@ def capacity(supply: Supply, losses: Losses, lost: CountTable, taken: Taken, poo
         pools,
     )
     question = _Question(supply, losses, lost, pools)
-    for number in np.flatnonzero(~own.fits & (placed > 0)).tolist():
+    for number in np.flatnonzero(~own_servers_fit & (placed > 0)).tolist():
         _place_one(question, result, number)
     return result
 
@@ -204,8 +195,6 @@ def _place_one(question: _Question, result: Capacity, number: int) -> None:
     at_site = _surviving_at_site(question, number)
     placed = _packed(question, supply.stock, number, base, requested - base, at_site)
     missing_base, missing_top = base - placed.base, requested - base - placed.top
-    result.boots[number] = bool(placed.boot_rank.any())
-    result.boot_rank[number] = placed.boot_rank
     result.placed[number] = int((placed.base + placed.top).sum())
     if missing_base.any() or missing_top.any():
         free = _free_by_pool(placed.left, supply.wants.eligible.shape[1])
@@ -219,22 +208,18 @@ def _shortfall(question: _Question, number: int, found: _Placement, free: IntCol
     base, at_site, missing_base = found.base, found.at_site, found.missing_base
     after, by_power = np.where(firm, missing_base, 0), 0
     budgets: tuple[str, ...] = ()
-    not_proved = np.zeros_like(after)
     if after.any() and losses.kinds[number] in LARGE_KINDS:
         firm_base = np.where(firm, base, 0)
         after = (
             firm_base - _packed(question, supply.variant("shed"), number, firm_base, base * 0, at_site).base
         )
         by_power, budgets = _power_gain(question, number, base, missing_base, at_site)
-        sure = supply.without_lower(int(supply.tiers[after < missing_base].min(initial=2**31)))
-        not_proved = firm_base - _packed(question, sure, number, firm_base, base * 0, at_site).base - after
     shorts = _shorts(supply, free, missing_base + found.missing_top)
     for_good = _shorts(supply, free, np.where(firm, after, missing_base))
     return Shortfall(
         missing_base,
         found.missing_top,
         after,
-        np.maximum(not_proved, 0),
         firm,
         by_power,
         budgets,
@@ -396,14 +381,6 @@ class Requested:
     in_all: tuple[IntColumn, IntColumn]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Settled:
-    """fits (L,): losses for which the test holds; boots (L,): and it takes dark servers."""
-
-    fits: BoolColumn
-    boots: BoolColumn
-
-
 def requested_of(taken: Taken, known: BoolColumn, losses: Losses) -> Requested:
     """What is taken and may stand elsewhere; known: (L, S) where anything is known that could carry it."""
     pairs = taken.pairs
@@ -412,21 +389,20 @@ def requested_of(taken: Taken, known: BoolColumn, losses: Losses) -> Requested:
     return Requested(taken, count, (in_all, placed))
 
 
-def settled(supply: Supply, losses: Losses, requested: Requested) -> Settled:
-    """Losses for which the test holds."""
+def settled(supply: Supply, losses: Losses, requested: Requested) -> BoolColumn:
+    """(L,) losses for which the test holds."""
     reach, taken = _reach(supply), _usable_lost(supply.headroom, losses)
-    fits, boots = (np.zeros(len(losses), np.bool_) for _ in range(2))
+    fits = np.zeros(len(losses), np.bool_)
     # Losses inside one site that leave something of it.
     small = (losses.site >= 0) & ~losses.sites.any(axis=1)
     for site, tests in enumerate(reach if len(supply.headroom.count) else ()):
         left = small & (losses.site == site)
-        for test, (dark, _) in enumerate(_TESTS):
+        for test in range(len(_TESTS)):
             if left.any():
                 found = left & (_slack(requested, left, tests[test], taken) >= 0)
                 fits |= found
-                boots[found] = dark
                 left &= ~found
-    return Settled(fits, boots)
+    return fits
 
 
 def _reach(supply: Supply) -> IntColumn:

@@ -249,6 +249,7 @@ def _one_site(
     found = np.full(len(taken), _NOWHERE, np.int32)
     for number, part in enumerate(taken):
         touched = set(rows.site[part.rows].tolist()) | set(part.sites)
+        touched |= set(top.hall_site[list(part.halls)].tolist())
         if not touched:
             touched = {_site_index(top, name) for name in members[number]}
         if len(touched) == 1:
@@ -422,15 +423,15 @@ def endpoints_lost(
     return gone
 
 
-def unjudged(found: Presence, losses: Losses) -> BoolColumn:
+def unjudged(top: Topology, found: Presence, losses: Losses) -> BoolColumn:
     """(L, S) what a loss below a site may or may not take, because only the site is known."""
     open_question = np.zeros((len(losses), found.n.shape[0]), np.bool_)
     below = ~losses.sites.any(axis=1)
     single = np.flatnonzero((losses.site >= 0) & below)
     open_question[single] = found.loose[losses.site[single]]
     for number in np.flatnonzero(losses.site < 0):
-        rows = losses.rows_of(int(number))
-        partly = np.setdiff1d(np.unique(losses.rows.site[rows]), np.flatnonzero(losses.sites[number]))
+        touched = (losses.rows.site[losses.rows_of(int(number))], top.hall_site[losses.halls[number]])
+        partly = np.setdiff1d(np.concatenate(touched), np.flatnonzero(losses.sites[number]))
         if len(partly):
             open_question[number] = found.loose[partly].any(axis=0)
     return open_question

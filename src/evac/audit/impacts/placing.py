@@ -177,7 +177,7 @@ class Supply:
     known: BoolColumn
     stock: Stock
     fits: Fits
-    _extra: dict[Variant | int, Stock] = field(default_factory=dict)
+    _extra: dict[Variant, Stock] = field(default_factory=dict)
 
     @property
     def headroom(self) -> Headroom:
@@ -219,18 +219,7 @@ class Supply:
         found = replace(self.found, usable=self.found.usable | self.found.over_power)
         return self.kept(name, found, self.stock.counted)
 
-    def without_lower(self, tier: int) -> Stock:
-        """Without services of tiers below one that may be shed and that no other one needs: what a plan can
-        shed for sure."""
-        needed = {other for hard in service_graph(self.top.estate).every.hard for other in hard}
-        last = len(self.top.estate.tier_weights) - 1
-        stays = [
-            not service.sheddable or row in needed or (last if service.tier is None else service.tier) <= tier
-            for row, service in enumerate(self.top.estate.services)
-        ]
-        return self.kept(tier, self.found, np.array(stays, np.bool_))
-
-    def kept(self, name: Variant | int, found: Reserves, counted: BoolColumn) -> Stock:
+    def kept(self, name: Variant, found: Reserves, counted: BoolColumn) -> Stock:
         """What is free where only some services are counted, made once."""
         if name not in self._extra:
             used = used_amounts(self.top, self.demand, counted)

@@ -1,11 +1,13 @@
-"""One verdict: where an estate is small enough, every loss is planned, and the plan says what becomes of it.
+"""One verdict: the losses that people ask about are planned, and the plan says what becomes of each service.
 
 The estimate says what is down and why; whether a service comes back, and when, is then what `evac plan` says.
+On small estates every loss is planned, on larger ones those of sites, and of groups and halls where there are
+few; what the estimate says of the others is proved, or said not to be (`proved`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Final
@@ -28,44 +30,67 @@ from evac.planning.compiled import interpreted, kernels_are_kept
 from evac.planning.plan import foresee
 
 PLANNED_MOST: Final = 2_000
-"""Fault domains of an estate times what their losses are planned on (services, servers, pools): where it is
-more, losses are estimated, also where few are asked about, so that each question has one answer."""
+"""Fault domains of an estate times what their losses are planned on (services, servers, pools), up to which
+each loss is planned."""
+LARGE_MOST: Final = 1_000_000
+"""The same of sites, then groups, then halls: those up to which it is less are planned on larger estates.
+All others are estimated, also where few are asked about, so that each question has one answer."""
+LARGE_KINDS: Final = ("site", "group", "hall")
 PLAIN_MOST: Final = 300
 """The same, of the losses that are asked about, up to which plans in plain Python are there before compiled
 kernels are loaded."""
 
 
-def planned_size(estate: Estate, losses: int) -> int:
-    """How much the plans of so many losses are; 0 where they are estimated."""
+def planned_kinds(estate: Estate) -> frozenset[str] | None:
+    """Kinds of the losses that are planned; None for all."""
     each = len(estate.services) + len(estate.fleet) + len(estate.pools)
     places = (estate.sites, estate.halls, estate.feeds, estate.racks, estate.groups)
     providers = {provider.id for provider in estate.providers}
     providers |= {service.provided_by for service in estate.services if service.external}
-    return losses * each if sum(map(len, (*places, providers))) * each <= PLANNED_MOST else 0
+    if sum(map(len, (*places, providers))) * each <= PLANNED_MOST:
+        return None
+    found, size = set[str](), 0
+    for kind, named in zip(LARGE_KINDS, (estate.sites, estate.groups, estate.halls), strict=True):
+        size += len(named) * each
+        if size > LARGE_MOST:
+            break
+        found.add(kind)
+    return frozenset(found)
+
+
+def planned_size(estate: Estate, losses: int) -> int:
+    """How much the plans are that so many losses need, of every one or of the large ones."""
+    kinds, large = planned_kinds(estate), (estate.sites, estate.groups, estate.halls)
+    if kinds is not None:
+        planned = (named for kind, named in zip(LARGE_KINDS, large, strict=True) if kind in kinds)
+        losses = min(losses, sum(map(len, planned)))
+    return losses * (len(estate.services) + len(estate.fleet) + len(estate.pools))
 
 
 def plain_where_small(estate: Estate, losses: int) -> AbstractContextManager[None]:
     """Kernels called within run as plain Python where that answers sooner than loading or compiling them."""
-    size = planned_size(estate, losses)
-    compiled = not size or (size > PLAIN_MOST and kernels_are_kept() is not None)
-    return nullcontext() if compiled else interpreted()
+    if planned_kinds(estate) is not None:
+        return nullcontext()
+    small = planned_size(estate, losses) <= PLAIN_MOST
+    return interpreted() if small or kernels_are_kept() is None else nullcontext()
 
 
 def as_planned(found: Impacts) -> Impacts:
-    """The same impacts with the verdicts of plans, where there are few enough to plan each loss."""
-    count = len(found.losses)
-    if not planned_size(found.estate, count):
+    """The same impacts with the verdicts of plans, for the losses that are planned."""
+    kinds = planned_kinds(found.estate)
+    numbers = range(len(found.losses)) if kinds is None else found.losses.of_kind(*kinds).tolist()
+    if not numbers:
         return found
-    with plain_where_small(found.estate, count):
-        return _as_planned(found)
+    with plain_where_small(found.estate, len(numbers)):
+        return _as_planned(found, numbers)
 
 
-def _as_planned(found: Impacts) -> Impacts:
+def _as_planned(found: Impacts, numbers: Sequence[int]) -> Impacts:
     estate, losses = found.estate, found.losses
     fate, ready, untimed = found.fate.copy(), found.ready_ms.copy(), found.untimed.copy()
     methods, reasons = list(found.methods), dict[tuple[int, int], str]()
     facts: dict[int, tuple[str, ...]] = {}
-    for number in range(len(losses)):
+    for number in numbers:
         outcomes = foresee(estate, lose(*losses.members[number]), found.top)
         by_service = {outcome.service: outcome for outcome in outcomes}
         methods[number] = PLANNED

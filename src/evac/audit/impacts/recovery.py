@@ -1,8 +1,8 @@
 """When each service is back after each loss: one chain a service, for all losses at once.
 
 The chain follows what the service waits for: approval, boots, stores, hard dependencies, tools; then
-its own starts, checks and the moving of its traffic. Limits shared with others are left out here, so
-a chain is the soonest possible time; `schedule` adds the waiting in line for the large losses.
+its own starts, checks and the moving of its traffic. Limits shared with others, and servers
+that may have to be booted first, are left out, so a chain is the soonest possible time.
 
 All is kept a row a pair (service, loss) that is down, which is little of all there is, and worked
 out depth by depth: what is needed has the lower depth.
@@ -33,8 +33,7 @@ class Times:
     """Milliseconds per service (S,): start, verify (warm-up included), change, settle; manual: step
     kind -> least time by hand; start_cycle: to break a circle of needs to
     start, None where people have no way; tools: step kind -> services it cannot do without; tool_closure:
-    those services and all they hard-depend on, in component order; boot: slowest boot of a class;
-    start_known (S,)."""
+    those services and all they hard-depend on, in component order; start_known (S,)."""
 
     start: IntColumn
     verify: IntColumn
@@ -44,7 +43,6 @@ class Times:
     start_cycle: int | None
     tools: dict[str, tuple[int, ...]]
     tool_closure: tuple[int, ...]
-    boot: int
     start_known: BoolColumn
     starts: Rate | None
 
@@ -64,7 +62,6 @@ def times_of(estate: Estate, graph: ServiceGraph, order: Order) -> Times:
         start_cycle=estate.limits.manual_ms.get(START_CYCLE),
         tools=tools,
         tool_closure=_closure(graph, order, {t for found in tools.values() for t in found}),
-        boot=max((c.boot_ms or 0 for c in estate.classes), default=0),
         start_known=np.array([s.start_ms is not None for s in services], np.bool_),
         starts=estate.limits.starts,
     )
@@ -99,8 +96,6 @@ class Damage:
     """Whether traffic must move."""
     stuck: BoolColumn
     """Has no place, or nothing to start from."""
-    boots: BoolColumn
-    """Waits for dark servers."""
     circle: BoolColumn
     """Is of a circle of needs to start that people have to break first."""
     by_loss: RowNumbers
@@ -361,7 +356,6 @@ class _Walk:
         ready = np.zeros(len(self.damage.pairs) + 1, np.int64)
         fenced = self._step("fence", released, 0, tool_ready, None)
         begin = self._step("promote", fenced, 0, tool_ready, None)
-        up = self._step("boot", released, self.times.boot, tool_ready, None)
         for depth in depths:
             loss = self.damage.pairs.loss[depth.rows]
             after = begin[loss], released[loss]
@@ -370,7 +364,7 @@ class _Walk:
             starts = self._there(depth, needed, after, (chains.start_stores, chains.start_elected))
             self._await_choices(depth.choices, ready, serves, starts)
             serves, starts = (np.maximum(one, released[depth.loss]) for one in (serves, starts))
-            done = self._own(depth, starts[depth.unit], serves[depth.unit], up[loss], tool_ready)
+            done = self._own(depth, starts[depth.unit], serves[depth.unit], tool_ready)
             together = np.minimum(np.maximum.reduceat(done, depth.first), NEVER)
             ready[depth.rows] = together[depth.unit]
         return ready[:-1]
@@ -408,15 +402,13 @@ class _Walk:
         depth: _Depth,
         startable: IntColumn,
         waits: IntColumn,
-        up: IntColumn,
         tool_ready: dict[str, IntColumn],
     ) -> IntColumn:
         """Own steps of each service: its starts after what its component needs to start, its check after all
         starts of the component and all that it needs."""
         times, damage, rows = self.times, self.damage, depth.rows
         service, loss, starts = damage.pairs.service[rows], damage.pairs.loss[rows], damage.starts[rows]
-        begin = np.maximum(startable, np.where(damage.boots[rows], up, 0))
-        begin = np.where(damage.circle[rows], begin + (times.start_cycle or 0), begin)
+        begin = np.where(damage.circle[rows], startable + (times.start_cycle or 0), startable)
         started = self._step("start", begin, times.start[service], tool_ready, loss) + self._wave(starts)
         together = np.maximum.reduceat(np.where(starts > 0, started, 0), depth.first)
         done = np.minimum(np.maximum(together[depth.unit], waits), NEVER)

@@ -17,7 +17,6 @@ from evac.derive.affected import ServiceGraph
 from evac.derive.domains import Topology, is_lost, loss, resolve, server_row
 from evac.derive.stores import (
     Way,
-    fence_is_unknown,
     freshest,
     has_majority,
     is_fenced,
@@ -67,9 +66,6 @@ class Outcome:
     votes_gone: int
     """Of a quorum."""
     votes: int
-    untimed: bool = False
-    """Whether nothing says how long a fence takes, or how far behind the copy is that would be promoted, and
-    so how long that takes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,7 +237,6 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
     allowed = [way.duration_ms or 0 for way in first]
     fenced = is_fenced(store, gone[:members])
     fence_ms = (store.fence_ms or 0) if fenced else 0
-    vague = bool(first) and fenced and fence_is_unknown(store, store.fence_rung)
     losses = [UNKNOWN_MS if c.loss_ms is None else c.loss_ms for c in copies]
     known = [value for value in losses if value >= 0]
     least = min(known) if known else (UNKNOWN_MS if losses else NEVER)
@@ -251,7 +246,6 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
         ready_ms=(fence_ms + min(allowed) if allowed else NEVER) if lost else 0,
         fence_ms=fence_ms,
         elects=elects,
-        untimed=lost and (vague or any(way.untimed for way in first)),
         has_majority=not store.quorum or has_majority(store, gone[:members]),
         loss_ms=least if lost else 0,
         copies=copies,
@@ -264,19 +258,6 @@ def outcome_of(store: Store, gone: tuple[bool, ...]) -> Outcome:
 def _restorable(store: Store, gone: tuple[bool, ...]) -> tuple[Way, ...]:
     found = (restoration(b) for b, dead in zip(store.backups, gone, strict=True) if not dead)
     return tuple(way for way in found if way is not None)
-
-
-def untimed_losses(graph: ServiceGraph, hits: StoreHits) -> dict[str, IndexColumn]:
-    """Family -> losses after which one of its stores comes back at a time that nothing says."""
-    vague = np.array([outcome.untimed for outcome in hits.outcomes], np.bool_)
-    if not vague.any():
-        return {}
-    rows = vague[hits.outcome]
-    found = {
-        name: np.unique(hits.loss[rows & np.isin(hits.store, list(stores))])
-        for name, stores in graph.family_stores.items()
-    }
-    return {name: numbers for name, numbers in found.items() if len(numbers)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from evac.audit.context import Context, Rule, back, by_service, duration, listed, why_down
 from evac.audit.findings import Finding
+from evac.audit.impacts.all_losses import PLANNED, Method
 from evac.model.diagnostic import Severity
 
 
@@ -22,13 +23,17 @@ def check(context: Context) -> Iterator[Finding]:
             context,
             severity,
             name,
-            f"{name} {back(ready)} ({impacts.methods[worst]});"
+            f"{name} {back(ready)} {_by(impacts.methods[worst])};"
             f" its rto is {duration(rto)} (loss of {listed(context.names(losses))})",
             "Shorten the longest part of its chain, or state an rto that can be kept.",
             losses=losses,
             chain=why_down(context, service, worst).words,
             paths=(f"services/{name}/rto", f"services/{name}"),
         )
+
+
+def _by(method: Method) -> str:
+    return "(plan)" if method == PLANNED else "at the soonest (estimate)"
 
 
 RULE = Rule(

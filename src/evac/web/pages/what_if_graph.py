@@ -244,9 +244,10 @@ STATES: Final = {
     "degraded": "note",
     "unknown": "unknown",
     "shed": "warning",
+    "not proved": "unknown",
     "": "ok",
 }
-RANK: Final = {"lost": 0, "unknown": 1, "shed": 2, "recovers": 3, "degraded": 4}
+RANK: Final = {"lost": 0, "unknown": 1, "not proved": 1, "shed": 2, "recovers": 3, "degraded": 4}
 
 
 def gravity(one: FateOf) -> tuple[int, int, int, str]:

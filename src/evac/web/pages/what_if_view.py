@@ -84,6 +84,7 @@ FATES: Final = {
     "degraded": ("Degraded", "", "minus"),
     "unknown": ("Cannot be judged", "", "info"),
     "shed": ("Shed", "", "minus"),
+    "not proved": ("Not proved", "", "info"),
 }
 """Fate of a service -> (words, look, icon)."""
 
@@ -183,10 +184,11 @@ def _heading(answer: WhatIf) -> str:
     loss, lost = answer.loss, listed(answer.domains)
     gone = [one.service for one in sorted(answer.services, key=gravity) if one.fate in ("lost", "shed")]
     doubt = sum(1 for one in answer.services if one.fate == "unknown")
+    not_proved = sum(1 for one in answer.services if one.fate == "not proved")
     if not answer.services:
         return f"Losing {lost} affects no service."
     down = loss.recovers + len(gone)
-    if not down and not doubt:
+    if not down and not doubt and not not_proved:
         return f"Losing {lost} takes no service down. {plural(loss.degraded, 'service')} will serve less."
     words = f"Losing {lost} takes down {plural(down, 'service')}."
     if not gone:
@@ -201,6 +203,9 @@ def _heading(answer: WhatIf) -> str:
         )
         names = " and ".join(gone) if len(gone) == 2 else listed(gone, 3)
         words += f" {back}{names} {'does' if len(gone) == 1 else 'do'} not."
+    if not_proved:
+        verb = "is" if not_proved == 1 else "are"
+        words += f" {plural(not_proved, 'service')} {verb} not proved to stay or come back: make a plan."
     return words + (f" {plural(doubt, 'service')} cannot be judged." if doubt else "")
 
 
@@ -216,6 +221,7 @@ def _cards(answer: WhatIf) -> list[svg.Card]:
     if loss.stores_gone:
         data = f"all data of {plural(loss.stores_gone, 'store')}"
     doubt = f"; {number(counts['unknown'])} more cannot be judged" if counts["unknown"] else ""
+    doubt += f"; {number(counts['not proved'])} more not proved" if counts["not proved"] else ""
     late = f"{plural(loss.late, 'service')} later than promised" if loss.late else "None later than promised"
     return [
         svg.Card("Not restored", number(lost), (listed(names, 3) or "None") + doubt, "error" if lost else ""),

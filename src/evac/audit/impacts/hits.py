@@ -1,0 +1,186 @@
+"""What every loss takes, and what is down because of it, before anything is done about it.
+
+Arrays are (L, S): losses by services.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evac.audit.impacts.capacity import Capacity, capacity
+from evac.audit.impacts.dependencies import (
+    Bits,
+    Order,
+    Pairs,
+    Taken,
+    order_of,
+    packed,
+    pairs_of,
+    spread_all,
+    taken_of,
+    unpacked,
+)
+from evac.audit.impacts.losses import (
+    CountTable,
+    Losses,
+    PoolsTaken,
+    Presence,
+    endpoints_lost,
+    lost_counts,
+    pools_taken,
+    presence,
+    unjudged,
+)
+from evac.audit.impacts.placing import supply_of
+from evac.audit.impacts.recovery import Times, times_of
+from evac.audit.impacts.stores import FamilyHits, StoreHits, family_hits, store_hits
+from evac.derive.affected import ServiceGraph, service_graph
+from evac.derive.domains import Topology
+from evac.model.fleet import BoolColumn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """What follows from where things run and what capacity there is, (L, S)."""
+
+    top: Topology
+    losses: Losses
+    presence: Presence
+    replicas: ReplicasTaken
+    capacity: Capacity
+
+    @property
+    def lost(self) -> CountTable:
+        return self.replicas.lost
+
+    @property
+    def taken(self) -> Taken:
+        return self.replicas.taken
+
+    @property
+    def short(self) -> Pairs:
+        return self.replicas.short
+
+    @property
+    def endpoints(self) -> Pairs:
+        return self.replicas.endpoints
+
+    @property
+    def loose(self) -> BoolColumn:
+        return self.replicas.loose
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wiring:
+    """What follows from who needs whom, from stores, and from how long things take."""
+
+    graph: ServiceGraph
+    order: Order
+    """By plain needs."""
+    whole: Order
+    """By all needs, alternatives included; the same where there are none."""
+    stores: StoreHits
+    families: FamilyHits
+    times: Times
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Down:
+    """What is down."""
+
+    moved: BoolColumn
+    """(L, S) traffic must go to another site."""
+    direct: BoolColumn
+    """(L, S) by its own replicas, traffic or stores, not by a dependency."""
+    bits: Bits
+    """A bit a loss for each service."""
+    down: Pairs
+    """The same as pairs."""
+
+
+def ground_of(top: Topology, losses: Losses) -> Ground:
+    """What every loss takes, and whether that finds a place."""
+    found = presence(top, losses.rows)
+    stands = _replicas_taken(top, losses, found)
+    headroom = capacity(supply_of(top, losses, found), losses, stands.lost, stands.taken, stands.pools)
+    return Ground(top, losses, found, stands, headroom)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReplicasTaken:
+    """What losses take of services."""
+
+    lost: CountTable
+    """(L, S) replicas."""
+    taken: Taken
+    """Pairs with any."""
+    short: Pairs
+    """Pairs with fewer replicas left than serve."""
+    endpoints: Pairs
+    """Pairs where all of a service at some site is taken."""
+    loose: BoolColumn
+    """(L, S) may or may not be taken, because only the site is known."""
+    pools: PoolsTaken
+    """What losses below a site take of pools."""
+
+
+def _replicas_taken(top: Topology, losses: Losses, found: Presence) -> ReplicasTaken:
+    pools = pools_taken(top, losses)
+    lost = lost_counts(found, losses, pools)
+    taken = taken_of(lost)
+    pairs = taken.pairs
+    left = found.n[pairs.service] - taken.count
+    return ReplicasTaken(
+        lost,
+        taken,
+        pairs.only(left < found.m[pairs.service]),
+        pairs_of(endpoints_lost(top, found, losses, lost, pools)),
+        unjudged(top, found, losses),
+        pools,
+    )
+
+
+def wiring_of(top: Topology, losses: Losses) -> Wiring:
+    """Dependencies, stores and times."""
+    hits, graph = store_hits(top, losses), service_graph(top.estate)
+    order = order_of(graph)
+    every = graph.every
+    whole = order if every is graph else order_of(every)
+    families = family_hits(graph, hits)
+    times = times_of(top.estate, every, whole)
+    return Wiring(graph, order, whole, hits, families, times)
+
+
+def down_by(ground: Ground, wiring: Wiring) -> Down:
+    """What every loss takes down, dependencies included."""
+    services, losses, movable = len(wiring.graph.hard), len(ground.losses), _movable(ground.top)
+    moved = ground.endpoints.only(movable[ground.endpoints.service])
+    without = _without_store(wiring.graph, wiring.families)
+    direct = packed((ground.short, moved, without, pairs_of(ground.losses.external)), services, losses)
+    bits = spread_all(wiring.order, wiring.graph, direct)
+    return Down(
+        moved.marked(losses, services),
+        unpacked(direct, losses).marked(losses, services),
+        bits,
+        unpacked(bits, losses),
+    )
+
+
+def _movable(top: Topology) -> BoolColumn:
+    """(S,) services whose traffic stays where it points until a step moves it."""
+    kinds = [s.traffic.kind in ("dns", "load_balancer") for s in top.estate.services]
+    return np.array(kinds, np.bool_)
+
+
+def _without_store(graph: ServiceGraph, families: FamilyHits) -> Pairs:
+    """Services that hard-need a store family of which no instance is left, unsorted."""
+    found = [
+        (service, families.losses[families.index[name]])
+        for service, names in enumerate(graph.families)
+        for name in names
+        if name in families.index
+    ]
+    services = np.repeat(np.array([s for s, _ in found], np.int32), [len(losses) for _, losses in found])
+    return Pairs(services, np.concatenate([np.empty(0, np.int32), *(losses for _, losses in found)]))

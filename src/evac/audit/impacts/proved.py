@@ -1,0 +1,355 @@
+"""What is proved of losses that nobody planned.
+
+L losses, S services; P pairs of them in which replicas are lost.
+
+A plan places and orders as it sees fit, so an answer is kept only where an inequality makes it hold for every
+order. Of a service s that loses w of its replicas, in a loss that takes T replicas of all services together:
+
+- placed: T + servers that have room for s in racks and on feeds at its cap + w x (most of them in one rack)
+  <= servers that are on, are left, and have room for s without holding it; T of services that may use the
+  same servers. Whatever is placed before takes a server each, and the w of s close a rack each at most. Or a
+  pool has free what all ask for together that may run there.
+- unaffected, degraded: nothing of a higher tier than s is without a place, so no plan has a reason to stop s;
+  or s may not be shed; or something that may not be, and is not down, needs it.
+- recovers: s is placed, all that it needs comes back, what it uses softly is there, and even with every step
+  waiting for all others at the limits they share, the last one ends before the horizon.
+- lost: nothing brings it back whatever is done for it alone: its store has no copy, its provider is lost, or
+  replicas that serve > sum over servers of min(most per server, (capacity - what may not be shed) / demand).
+- shed: only a plan says that.
+
+What is neither is not proved. A time is the soonest possible one, and so proves only that something is late.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from evac.audit.first_fit import STAGE_DARK
+from evac.audit.impacts.dependencies import Bits, any_of, packed, pairs_of, spread_table, unpacked
+from evac.audit.impacts.free_capacity import pool_quota, used_amounts
+from evac.audit.impacts.hits import Down, Ground, Wiring
+from evac.audit.impacts.recovery import Damage, Recovery
+from evac.audit.impacts.stores import NEVER
+from evac.derive.residency import may_run_at
+from evac.model.fleet import CONDEMNED, ON_POOL, ON_SERVER, BoolColumn, IntColumn
+from evac.model.units import UNBOUNDED, floor_share
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Doubts:
+    """What is not proved, (L, S)."""
+
+    stays: BoolColumn
+    """That no plan stops a service that is up."""
+    returns: BoolColumn
+    """That every plan brings a service that is down back in full."""
+
+
+def doubts(
+    ground: Ground, wiring: Wiring, hit: Down, damage: Damage, chains: Recovery, gone: BoolColumn
+) -> Doubts:
+    """gone (L, S): services that are lost, or of which a fact is unknown."""
+    size = ground.lost.shape
+    unplaced = ~placed(ground)
+    taken = ground.taken.pairs
+    without = taken.only(unplaced).marked(*size)
+    down = hit.down.marked(*size)
+    stops = _may_be_shed(ground, wiring, hit, without)
+    base = (without & damage.pairs.only(damage.starts > 0).marked(*size)) | (stops & down)
+    base |= down & ~_ends_in_time(ground, wiring, damage, chains)[:, None]
+    base = spread_table(wiring.order, base, wiring.graph, hit.bits) & down
+    return Doubts(stops & ~down, base | (down & (without | _without_soft(wiring, base | gone | stops))))
+
+
+def placed(ground: Ground) -> BoolColumn:
+    """(P,) of the pairs in which replicas are lost, whether every plan places all of them."""
+    taken = ground.taken
+    if not len(taken.pairs):
+        return np.zeros(0, np.bool_)
+    within_site = _sites_within_cap(ground)
+    return _on_servers(ground, within_site) | _in_pools(ground, within_site)
+
+
+def _sites_within_cap(ground: Ground) -> BoolColumn:
+    """(P, sites) that are left, and where even all that is lost of the service keeps its cap."""
+    pairs, count = ground.taken.pairs, ground.taken.count
+    found, cap = ~ground.losses.sites[pairs.loss], ground.capacity.supply.wants.site_cap[pairs.service]
+    capped = np.flatnonzero(cap < ground.presence.n[pairs.service])
+    there = ground.presence.per_site[:, pairs.service[capped]].T
+    found[capped] &= there + count[capped, None] <= cap[capped, None]
+    return found
+
+
+def _on_servers(ground: Ground, sites: BoolColumn) -> BoolColumn:
+    """(P,) placed on servers of their own; sites (P, sites): that may be used."""
+    supply, pairs, count = ground.capacity.supply, ground.taken.pairs, ground.taken.count
+    wants, losses = supply.wants, len(ground.losses)
+    reach = (np.maximum(supply.fits.on, 0)[pairs.service] * sites).sum(axis=1)
+    kinds, mine = len(wants.kinds), wants.kind[pairs.service]
+    by_kind = np.bincount(pairs.loss.astype(np.int64) * kinds + mine, count, losses * kinds)
+    shared = (wants.kinds.astype(np.float32) @ wants.kinds.T.astype(np.float32) > 0) | np.eye(
+        kinds, dtype=np.bool_
+    )
+    rivals = (by_kind.reshape(losses, kinds) @ shared.astype(np.float64))[pairs.loss, mine]
+    lost = (_usable_lost(ground) @ wants.kinds.T.astype(np.float64))[pairs.loss, mine]
+    needed = rivals + lost + _closed_by_racks(ground) + _closed_by_feeds(ground)
+    return np.asarray(wants.known[pairs.service] & (reach >= needed + _foes(ground)[pairs.service]))
+
+
+def _usable_lost(ground: Ground) -> IntColumn:
+    """(L, pools) usable servers that a loss takes, beyond the sites that it takes as a whole."""
+    losses, headroom = ground.losses, ground.capacity.supply.headroom
+    pools, shape = len(headroom.pool_site), headroom.server_shape
+    usable = np.flatnonzero(shape >= 0)
+    key = losses.rows.of_server[usable].astype(np.int64) * pools + headroom.pool[shape[usable]]
+    by_row = np.bincount(key, minlength=losses.rows.count * pools).reshape(losses.rows.count, pools)
+    found = np.zeros((len(losses), pools), np.int64)
+    for number in range(len(losses)):
+        rows = losses.rows_of(number)
+        found[number] = by_row[rows[~losses.sites[number][losses.rows.site[rows]]]].sum(axis=0)
+    return found
+
+
+def _closed_by_racks(ground: Ground) -> IntColumn:
+    """(P,) servers with room for a service in racks that hold, or may come to hold, as many replicas of it as
+    may be."""
+    pairs, count, racks = ground.taken.pairs, ground.taken.count, len(ground.top.estate.racks)
+    closed = np.zeros(len(pairs), np.int64)
+    edges = np.searchsorted(pairs.service, np.arange(len(ground.presence.n) + 1)).tolist()
+    on_rack = _RackFits(ground)
+    for row, service in enumerate(ground.top.estate.services):
+        n, here = int(ground.presence.n[row]), slice(edges[row], edges[row + 1])
+        cap = _cap(service.spread.per_rack, n)
+        if cap >= n or edges[row] == edges[row + 1] or not racks:
+            continue
+        held, fits = ground.presence.counts[:racks, row], on_rack.of(row)
+        full = held >= cap
+        near = np.sort(held[~full])
+        may_close = len(near) - np.searchsorted(near, cap - count[here])
+        closed[here] = fits[full].sum() + np.minimum(may_close, count[here]) * fits.max(initial=0)
+    return closed
+
+
+class _RackFits:
+    """Servers that are on and have room for one replica, by rack."""
+
+    def __init__(self, ground: Ground) -> None:
+        supply, fleet = ground.capacity.supply, ground.top.estate.fleet
+        self._headroom, self._wants, self._racks = supply.headroom, supply.wants, len(ground.top.estate.racks)
+        shape = self._headroom.server_shape
+        servers = np.flatnonzero((shape >= 0) & (fleet.rack >= 0))
+        self._shape, self._rack = shape[servers], fleet.rack[servers]
+
+    def of(self, service: int) -> IntColumn:
+        """(racks,)"""
+        headroom, wants = self._headroom, self._wants
+        fits = (headroom.amounts >= wants.demand[service]).all(axis=1) & (headroom.stage != STAGE_DARK)
+        fits &= wants.eligible[service][headroom.pool] & ~headroom.is_pool
+        return np.bincount(self._rack[fits[self._shape]], minlength=self._racks).astype(np.int64)
+
+
+def _closed_by_feeds(ground: Ground) -> IntColumn:
+    """(P,) servers on feeds on which the replicas that are lost would be too many of the service."""
+    pairs, top, n = ground.taken.pairs, ground.top, ground.presence.n
+    services, racks, feeds = top.estate.services, len(top.estate.racks), len(top.estate.feeds)
+    caps = [_cap(service.spread.per_feed, int(count)) for service, count in zip(services, n, strict=True)]
+    cap, closed = np.array(caps, np.int64), np.zeros(len(pairs), np.int64)
+    rows = np.flatnonzero(cap[pairs.service] < n[pairs.service])
+    if not (len(rows) and feeds):
+        return closed
+    on_feed, servers = np.zeros((feeds, len(services)), np.int64), np.zeros(feeds, np.int64)
+    np.add.at(on_feed, top.feed_rows, ground.presence.counts[:racks][top.feed_racks])
+    np.add.at(servers, top.feed_rows, np.diff(ground.capacity.supply.headroom.row_start)[top.feed_racks])
+    kinds, which = np.unique(
+        np.stack([pairs.service[rows], ground.taken.count[rows]], axis=1), axis=0, return_inverse=True
+    )
+    full = on_feed[:, kinds[:, 0]] + kinds[:, 1] > cap[kinds[:, 0]]
+    closed[rows] = (servers @ full)[which.reshape(-1)]
+    return closed
+
+
+def _cap(share: object, n: int) -> int:
+    return UNBOUNDED if share is None else floor_share(share.numerator, share.denominator, n)  # type: ignore[attr-defined]
+
+
+def _foes(ground: Ground) -> IntColumn:
+    """(S,) replicas of other services that a service may share no server with."""
+    groups = [service.conflict_group for service in ground.top.estate.services]
+    n, sums = ground.presence.n, dict[str, int]()
+    for group, count in zip(groups, n.tolist(), strict=True):
+        if group is not None:
+            sums[group] = sums.get(group, 0) + count
+    found = [
+        sums[group] - count if group is not None else 0
+        for group, count in zip(groups, n.tolist(), strict=True)
+    ]
+    return np.array(found, np.int64)
+
+
+def _in_pools(ground: Ground, sites: BoolColumn) -> BoolColumn:
+    """(P,) placed in one pool that has space for all that may run there."""
+    supply, pairs = ground.capacity.supply, ground.taken.pairs
+    headroom, wants = supply.headroom, supply.wants
+    found = np.zeros(len(pairs), np.bool_)
+    lost = ground.lost.astype(np.float64)
+    unknown = lost[:, ~wants.known].sum(axis=1) > 0
+    partly = ground.replicas.pools
+    for name, shape in headroom.shape_of_pool.items():
+        column = int(headroom.pool[shape])
+        mine = wants.eligible[:, column]
+        needed = lost[:, mine] @ wants.demand[mine].astype(np.float64)
+        fits = (needed <= headroom.amounts[shape]).all(axis=1) & ~unknown
+        fits[partly.loss[partly.pool == ground.top.pool_index[name]]] = False
+        found |= mine[pairs.service] & fits[pairs.loss] & sites[:, int(headroom.pool_site[column])]
+    return np.asarray(found & wants.known[pairs.service])
+
+
+def _may_be_shed(ground: Ground, wiring: Wiring, hit: Down, without: BoolColumn) -> BoolColumn:
+    """(L, S) services that a plan may stop to make space. without: those that are not placed for sure."""
+    services, tiers = ground.top.estate.services, ground.capacity.supply.tiers
+    sheddable = np.array([service.sheddable for service in services], np.bool_)
+    kinds, kind = np.unique(_classes_asked(ground), axis=0, return_inverse=True)
+    highest = np.full((len(without), len(kinds)), 2**31, np.int64)
+    loss, asking = np.nonzero(without)
+    np.minimum.at(highest, (loss, kind.reshape(-1)[asking]), tiers[asking])
+    shared = _classes_held(ground).astype(np.float32) @ kinds.T.astype(np.float32) > 0
+    risk = np.zeros(without.shape, np.bool_)
+    for number in range(len(kinds)):
+        risk |= shared[None, :, number] & (tiers[None, :] > highest[:, number, None])
+    risk &= sheddable[None, :]
+    if not risk.any():
+        return risk
+    kept = unpacked(_held_up(wiring, hit, sheddable, len(ground.losses)), len(ground.losses))
+    risk[kept.loss, kept.service] = False
+    return risk
+
+
+def _classes_asked(ground: Ground) -> BoolColumn:
+    """(S, classes + 1) classes of servers that a service may use; the last one is all else."""
+    estate = ground.top.estate
+    found = np.ones((len(estate.services), len(estate.classes) + 1), np.bool_)
+    for row, service in enumerate(estate.services):
+        if service.eligible_classes is not None:
+            found[row, :-1] = [one.id in service.eligible_classes for one in estate.classes]
+    return found
+
+
+def _classes_held(ground: Ground) -> BoolColumn:
+    """(S, classes + 1) classes of the servers that a service runs on; the last one is all else."""
+    estate = ground.top.estate
+    replicas, found = estate.replicas, np.zeros((len(estate.services), len(estate.classes) + 1), np.bool_)
+    on_server = replicas.kind == ON_SERVER
+    found[replicas.service[~on_server], -1] = True
+    found[replicas.service[on_server], estate.fleet.server_class[replicas.target[on_server]]] = True
+    return found
+
+
+def _held_up(wiring: Wiring, hit: Down, sheddable: BoolColumn, losses: int) -> Bits:
+    """Losses in which something that may not be shed, and is not down, needs a service."""
+    every = (1 << losses) - 1
+    own = [0 if sheddable[row] else every & ~down for row, down in enumerate(hit.bits)]
+    found = [0] * len(own)
+    order = wiring.order
+    for members, outside in zip(reversed(order.members), reversed(order.outside), strict=True):
+        joined = 0
+        for service in members:
+            joined |= found[service] | own[service]
+        for service in (*outside, *(members if len(members) > 1 else ())):
+            found[service] |= joined
+    return found
+
+
+def _without_soft(wiring: Wiring, missing: BoolColumn) -> BoolColumn:
+    """(L, S) services that may have to do without what they use softly. missing: what may not be there."""
+    bits = packed((pairs_of(missing),), missing.shape[1], len(missing))
+    found = any_of(wiring.graph.soft, bits)
+    for service, groups in enumerate(wiring.graph.alternatives):
+        for group in groups:
+            if not group.hard:
+                every = -1
+                for member in group.members:
+                    every &= bits[member]
+                found[service] |= every
+    return unpacked(found, len(missing)).marked(*missing.shape)
+
+
+def _ends_in_time(ground: Ground, wiring: Wiring, damage: Damage, chains: Recovery) -> BoolColumn:
+    """(L,) whether every step ends before the horizon, if each one waits for all others at every limit that
+    they share; where tools are down or people are few, if there is only one at a time."""
+    estate, times, pairs, losses = ground.top.estate, wiring.times, damage.pairs, len(ground.losses)
+    limits, taken = estate.limits, ground.taken
+    known = chains.ready < NEVER
+    last = np.zeros(losses, np.int64)
+    np.maximum.at(last, pairs.loss[known], chains.ready[known])
+    waits = np.zeros(losses, np.float64)
+    rates = [rate for rate in (times.starts, *(pool.starts for pool in estate.pools)) if rate is not None]
+    for rate in rates:
+        waits += 2 * rate.window_ms / rate.count * np.bincount(taken.pairs.loss, taken.count, losses)
+    change = np.where(damage.shift, times.change[pairs.service], 0)
+    if limits.traffic_changes_at_once:
+        waits += 2 * np.bincount(pairs.loss, change, losses) / limits.traffic_changes_at_once
+    hits = wiring.stores
+    each = np.array([o.ready_ms if o.lost and o.ready_ms < NEVER else 0 for o in hits.outcomes], np.float64)
+    waits += 2 * np.bincount(hits.loss, each[hits.outcome] if len(each) else None, losses)
+    own = times.start + times.verify + times.change + times.settle + sum(times.manual.values())
+    serial = np.bincount(pairs.loss, own[pairs.service] * np.maximum(1, damage.starts), losses)
+    waits += np.where(chains.tools_down | bool(limits.hands_at_once), serial, 0)
+    return np.asarray(last + waits <= estate.horizon_ms)
+
+
+class Alone:
+    """Whether a service would fit if nothing else were started, and all were stopped that may be."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._known: dict[int, tuple[IntColumn, IntColumn]] = {}
+
+    @cached_property
+    def _free(self) -> IntColumn:
+        """(servers, R) capacity less what may not be shed; what is not known counts as plenty."""
+        top, fleet = self._ground.top, self._ground.top.estate.fleet
+        firm = np.array([not service.sheddable for service in top.estate.services], np.bool_)
+        used = used_amounts(top, self._ground.capacity.supply.demand, firm).servers
+        return np.where(fleet.capacity_known, fleet.capacity, UNBOUNDED) - used
+
+    def fits(self, service: int, loss: int, replicas: int) -> bool:
+        """Whether so many replicas may find a place."""
+        if service not in self._known:
+            self._known[service] = self._places(service)
+        rows, pools = self._known[service]
+        losses = self._ground.losses
+        left = rows.sum() - rows[losses.rows_of(loss)].sum()
+        return bool(left + pools[~losses.sites[loss][self._ground.top.pool_site]].sum() >= replicas)
+
+    def _places(self, service: int) -> tuple[IntColumn, IntColumn]:
+        """Most replicas by row of the losses, and by pool."""
+        top, losses = self._ground.top, self._ground.losses
+        estate, fleet, wanted = top.estate, top.estate.fleet, top.estate.services[service]
+        names = may_run_at(estate, wanted)
+        allowed = np.array(
+            [site.role == "full" and (names is None or site.id in names) for site in estate.sites], np.bool_
+        )
+        on = estate.replicas.kind[estate.replicas.service == service]
+        servers, pools = (on == ON_SERVER).any(), (on == ON_POOL).any()
+        demand = self._ground.capacity.supply.demand[service]
+        asked = np.flatnonzero(demand > 0)
+        most = np.full(len(fleet), wanted.spread.per_server, np.int64)
+        for resource in asked:
+            most = np.minimum(most, np.maximum(self._free[:, resource], 0) // demand[resource])
+        fit = allowed[fleet.site] & (fleet.pool < 0) & (fleet.state != CONDEMNED) & (servers | ~pools)
+        if wanted.eligible_classes is not None:
+            index = {one.id: number for number, one in enumerate(estate.classes)}
+            fit &= np.isin(
+                fleet.server_class, [index[name] for name in wanted.eligible_classes if name in index]
+            )
+        rows = np.bincount(losses.rows.of_server[fit], most[fit], losses.rows.count).astype(np.int64)
+        in_pools = [
+            min([UNBOUNDED, *(pool_quota(top, number)[r] // int(demand[r]) for r in asked)])
+            if allowed[top.site_index[pool.site]] and (pools or not servers)
+            else 0
+            for number, pool in enumerate(estate.pools)
+        ]
+        return rows, np.array(in_pools, np.int64)
