@@ -189,7 +189,7 @@ class LossRow:
     lost: int
     unknown: int
     not_proved: int
-    """Services of which the estimate proves neither that they stay or come back, nor that they are lost."""
+    """Services that the estimate proves neither to stay or come back, nor to be lost."""
     late: int
     """Services that are back after their rto."""
     untimed: int

@@ -223,7 +223,7 @@ def _damage(ground: Ground, wiring: Wiring, hit: Down) -> Damage:
     circle = _in_start_circle(wiring, pairs, starts, len(ground.losses))
     stuck &= pairs.of(hit.direct)
     alone = Alone(ground)
-    for row in np.flatnonzero(stuck).tolist():
+    for row in np.flatnonzero(stuck & headroom.supply.known[pairs.service]).tolist():
         stuck[row] = not alone.fits(int(pairs.service[row]), int(pairs.loss[row]), int(starts[row]))
     stuck |= pairs.of(ground.losses.external)
     return Damage(

@@ -77,6 +77,13 @@ class Losses:
     def rows_of(self, number: int) -> IndexColumn:
         return self.row[self.start[number] : self.start[number + 1]]
 
+    def touches(self, site: int, hall_site: IndexColumn) -> BoolColumn:
+        """(L,) losses that take something of a site. hall_site (halls,): the site of each hall."""
+        found = (self.site == site) | self.sites[:, site] | self.halls[:, hall_site == site].any(axis=1)
+        number = np.repeat(np.arange(len(self)), np.diff(self.start))
+        found[number[self.rows.site[self.row] == site]] = True
+        return np.asarray(found)
+
     def of_kind(self, *kinds: str) -> IndexColumn:
         """Numbers of the losses of some kinds."""
         return np.flatnonzero(np.isin(np.array(self.kinds, "U8"), kinds)).astype(np.int32)

@@ -29,12 +29,12 @@ import numpy as np
 
 from evac.audit.first_fit import STAGE_DARK
 from evac.audit.impacts.dependencies import Bits, any_of, packed, pairs_of, spread_table, unpacked
-from evac.audit.impacts.free_capacity import pool_quota, used_amounts
+from evac.audit.impacts.free_capacity import Used, pool_quota, used_amounts
 from evac.audit.impacts.hits import Down, Ground, Wiring
 from evac.audit.impacts.recovery import Damage, Recovery
 from evac.audit.impacts.stores import NEVER
 from evac.derive.residency import may_run_at
-from evac.model.fleet import CONDEMNED, ON_POOL, ON_SERVER, BoolColumn, IntColumn
+from evac.model.fleet import CONDEMNED, ON_POOL, ON_SERVER, SERVING, BoolColumn, IntColumn
 from evac.model.units import UNBOUNDED, floor_share
 
 
@@ -309,11 +309,18 @@ class Alone:
 
     @cached_property
     def _free(self) -> IntColumn:
-        """(servers, R) capacity less what may not be shed; what is not known counts as plenty."""
+        """(servers, R) capacity, or use where that is more, less what may not be shed; unknown counts
+        as plenty."""
         top, fleet = self._ground.top, self._ground.top.estate.fleet
         firm = np.array([not service.sheddable for service in top.estate.services], np.bool_)
-        used = used_amounts(top, self._ground.capacity.supply.demand, firm).servers
-        return np.where(fleet.capacity_known, fleet.capacity, UNBOUNDED) - used
+        kept = used_amounts(top, self._ground.capacity.supply.demand, firm).servers
+        return (
+            np.where(fleet.capacity_known, np.maximum(fleet.capacity, self._used.servers), UNBOUNDED) - kept
+        )
+
+    @cached_property
+    def _used(self) -> Used:
+        return used_amounts(self._ground.top, self._ground.capacity.supply.demand)
 
     def fits(self, service: int, loss: int, replicas: int) -> bool:
         """Whether so many replicas may find a place."""
@@ -323,6 +330,11 @@ class Alone:
         losses = self._ground.losses
         left = rows.sum() - rows[losses.rows_of(loss)].sum()
         return bool(left + pools[~losses.sites[loss][self._ground.top.pool_site]].sum() >= replicas)
+
+    def _most(self, pool: int) -> IntColumn:
+        """(R,) what a pool may hold in all: more than its quota where more runs there."""
+        quota = np.array(pool_quota(self._ground.top, pool), np.int64)
+        return np.asarray(np.maximum(quota, self._used.pools[pool]), np.int64)
 
     def _places(self, service: int) -> tuple[IntColumn, IntColumn]:
         """Most replicas by row of the losses, and by pool."""
@@ -340,6 +352,9 @@ class Alone:
         for resource in asked:
             most = np.minimum(most, np.maximum(self._free[:, resource], 0) // demand[resource])
         fit = allowed[fleet.site] & (fleet.pool < 0) & (fleet.state != CONDEMNED) & (servers | ~pools)
+        fit &= fleet.capacity_known[:, 0] & fleet.capacity_known[:, 1]
+        if not (estate.replicas.kind == ON_SERVER).any():
+            fit &= fleet.state != SERVING
         if wanted.eligible_classes is not None:
             index = {one.id: number for number, one in enumerate(estate.classes)}
             fit &= np.isin(
@@ -347,7 +362,7 @@ class Alone:
             )
         rows = np.bincount(losses.rows.of_server[fit], most[fit], losses.rows.count).astype(np.int64)
         in_pools = [
-            min([UNBOUNDED, *(pool_quota(top, number)[r] // int(demand[r]) for r in asked)])
+            min([UNBOUNDED, *(int(self._most(number)[r]) // int(demand[r]) for r in asked)])
             if allowed[top.site_index[pool.site]] and (pools or not servers)
             else 0
             for number, pool in enumerate(estate.pools)

@@ -214,7 +214,7 @@ def _maybe_lost(top: Topology, losses: Losses, store: Store, gone: BoolColumn) -
         site = top.site_index.get(member.at)
         if site is None:
             continue
-        below = (losses.site == site) & ~losses.sites[:, site]
+        below = losses.touches(site, top.hall_site) & ~losses.sites[:, site]
         changed |= bool(below.any())
         open_members[place] |= below
     if not changed:
