@@ -175,8 +175,9 @@ class Worker:
             else:
                 before = await driver.witness(action, task.timeout_s) if task.compare else {}
                 taken = await driver.take(action, task.timeout_s)
+                after = await driver.witness(action, task.timeout_s) if before else {}
                 # What changed while the backup ran is in it or not: no restore could be held to it.
-                facts = before if before and before == await driver.witness(action, task.timeout_s) else {}
+                facts = {name: value for name, value in before.items() if after.get(name) == value}
         except ActionError as error:
             return self._failed(task, error)
         return self._made(task, taken, facts)
