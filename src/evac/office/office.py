@@ -442,6 +442,7 @@ class Office:
         self.incidents.close()
         await self.register.close()
         self._reckoner.close()
+        await self._ballots.close()
         await self.store.close()
 
 
