@@ -447,6 +447,7 @@ class Office:
         await self.doctor.close()
         await self.register.close()
         self._reckoner.close()
+        await self._ballots.close()
         await self.store.close()
 
 
