@@ -26,6 +26,7 @@ from evac.credit.rules import MONEY, RuleSet
 from evac.engine.runs.signatures import check, read_key, sign
 from evac.model.access import Proven
 from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.names import alike
 from evac.model.run_policy import RunPolicy
 
 UNPROVEN: Final = Proven()
@@ -53,7 +54,7 @@ def approve(
     if not who.strip() or not reason.strip():
         raise InvalidInput("reason-missing", "an approval needs a person and a reason", "add --reason WHY")
     known = approvals(case, document)
-    if any(row["who"] == who for row in known):
+    if any(alike(row["who"]) == alike(who) for row in known):
         hint = f"another person must approve: {APPROVALS} persons in all"
         raise NotAllowed("approved-already", f"{who[:80]} approved this ledger already", hint)
     approval = CreditApproval(case.name, digest, document["envelope"], who, reason)
