@@ -62,6 +62,7 @@ from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.model.access import Person, Proven
 from evac.model.errors import EstateError, NotAllowed, StoreError
 from evac.model.estate import Estate
+from evac.model.names import alike
 from evac.model.observation import LeavingSite
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
@@ -417,7 +418,7 @@ def check_request(
     eyes; where policy lists approvers, or people are told apart, nothing but a pause is taken on a typed
     name. Raises NotAllowed.
     """
-    own = request.who.strip().casefold() == view.proposer.strip().casefold()
+    own = alike(request.who) == alike(view.proposer)
     if request.verb == "approve" and own and not policy.proposer_approves:
         raise NotAllowed(
             "four-eyes",
