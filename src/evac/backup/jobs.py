@@ -260,7 +260,7 @@ class Worker:
         action, place = action_of(task.endpoint), self.place_of(task)
         try:
             driver = self._drivers.able(task.endpoint.driver, RestoresData)
-            self._scratch.mkdir(0o700, parents=True, exist_ok=True)
+            self._scratch.mkdir(0o711, parents=True, exist_ok=True)
             await driver.clean_up(action, task.timeout_s, place)
         except (ActionError, OSError) as error:
             return self._not_restored(task, place, error)

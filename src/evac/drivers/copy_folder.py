@@ -51,7 +51,6 @@ from evac.drivers.capabilities import (
 from evac.drivers.parameters import plain_name, text
 from evac.drivers.places import sync
 from evac.drivers.port import Action
-from evac.drivers.spec import Setting
 from evac.model.errors import ActionError, Permanent, Retryable
 
 MARK: Final = "evac-repository"
@@ -62,18 +61,6 @@ LOCK: Final = ".lock"
 RECORD_BYTES: Final = 64 << 20
 HASH_BYTES: Final = 1 << 20
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)+[^\s,]*")
-COPY_FOLDER: Final = (
-    Setting(
-        "repository",
-        "text",
-        "full path of the folder with the copies; its file `evac-repository` holds its id",
-        needed=("store",),
-        reaches="folder",
-    ),
-    Setting("repository_id", "text", "id of the repository; another one is refused", "not compared"),
-    Setting("place", "text", "folder that a run restores into", "none", reaches="folder"),
-)
-"""Settings of every driver that keeps its copies in a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +132,7 @@ class CopyFolder:
             id_ = ""
         if not id_:
             words = f"{self.repository} is no repository: it holds no file {MARK} with an id"
-            hint = f"mount it; or make one: uuidgen > {self.repository}/{MARK}"
+            hint = f"mount it; or make one, with an id of yours: echo ID > {self.repository}/{MARK}"
             raise Permanent("backup-no-repository", words, hint)
         if pinned and id_ != pinned:
             words = f"this is the repository {id_[:36]}, and {pinned[:36]} was expected"

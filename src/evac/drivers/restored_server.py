@@ -12,7 +12,9 @@ import os
 import pwd
 import signal
 import socket
+import stat
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ from evac.model.errors import ActionError, Permanent, Retryable
 PID: Final = "evac.pid"
 LOG: Final = "evac-start.log"
 PAUSE_S: Final = 0.05
+BEGIN_S: Final = 10.0
+"""Until its pid is written."""
 STOP_S: Final = 20.0
 LOG_TAIL: Final = 400
 _BEGIN: Final = 'echo $$ >"$0" && exec "$@"'
@@ -54,6 +58,20 @@ def give(account: pwd.struct_passwd | None, *paths: Path) -> None:
             os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
+def refuse_closed(account: pwd.struct_passwd | None, folder: Path) -> None:
+    """Raises `Permanent` if an account may not enter a folder, or one above it."""
+    if account is None:
+        return
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    for one in (*reversed(folder.parents), folder):
+        found = one.stat()
+        mine = stat.S_IXGRP if found.st_gid in groups else stat.S_IXOTH
+        if not found.st_mode & (stat.S_IXUSR if found.st_uid == account.pw_uid else mine):
+            words = f"the account {account.pw_name} may not enter {one}, so its server cannot run below it"
+            hint = f"chmod o+x {one}; or name another place, for restore tests by EVAC_RESTORE_TESTS"
+            raise Permanent("place-wrong", words, hint)
+
+
 @dataclass(frozen=True, slots=True)
 class RestoredServer:
     """A server that works in its data folder."""
@@ -63,7 +81,8 @@ class RestoredServer:
     env: Mapping[str, str] | None = None
 
     def own(self) -> None:
-        """Gives everything in its folder to its account."""
+        """Gives everything in its folder to its account. Raises `Permanent` if that may not enter it."""
+        refuse_closed(self.account, self.data.parent)
         give(self.account, self.data, *self.data.rglob("*"))
 
     def pid(self) -> int | None:
@@ -97,10 +116,12 @@ class RestoredServer:
                 **whom,
             )
         await begun.wait()
+        begun_s = time.monotonic()
         while watch.left_s > 0:
             if await answers():
                 return
-            if self.pid() is None and (self.data / PID).exists():
+            gone = (self.data / PID).exists() or begun_s + BEGIN_S < time.monotonic()
+            if self.pid() is None and gone:
                 tail = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
                 why = f"{Path(argv[0]).name} does not start from what was restored: {' '.join(tail.split())}"
                 raise Permanent("restore-incomplete", why, "prove the copy, or restore an older one")

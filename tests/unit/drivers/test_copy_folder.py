@@ -83,7 +83,7 @@ def test_a_mount_that_is_missing_is_no_empty_repository(one: Action) -> None:
     for question in ("list_copies", "take"):
         error = ask(driver, question, one)
         assert code(error) == "backup-no-repository"
-        assert "uuidgen" in error.hint
+        assert "mount it" in error.hint
     assert list(folder.iterdir()) == []
 
 

@@ -1,8 +1,7 @@
 """Copies of etcd as snapshots in a folder."""
 
 from evac.drivers.capabilities import RestoresData, TakesBackups
-from evac.drivers.copy_folder import COPY_FOLDER
-from evac.drivers.spec import DriverSpec, Setting
+from evac.drivers.spec import COPY_FOLDER, DriverSpec, Setting
 
 DRIVER = DriverSpec(
     "etcd_snapshot",

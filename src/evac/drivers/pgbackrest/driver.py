@@ -40,7 +40,7 @@ from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action
 from evac.drivers.programs import given
 from evac.drivers.restored_postgres import OWNER, Engine, last_commit
-from evac.drivers.restored_server import account_of, give
+from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.model.units import moment_words
 
@@ -199,6 +199,7 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
         """The set and the log after it, recovered; up to a moment, or to the end of the archive."""
         action, folder, watch = into.action, into.folder, into.watch
         account = account_of(action.settings, OWNER)
+        refuse_closed(account, folder.parent)
         give(account, folder)
         target = ["--type=default"]
         if into.until is not None:
