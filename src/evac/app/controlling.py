@@ -16,7 +16,15 @@ from typing import Any, Final
 from evac import estate as estates
 from evac.app import detached
 from evac.app.accepting import Checker, Forethought, decoded
-from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
+from evac.app.anchoring import (
+    HeadChore,
+    HeldJournals,
+    Newest,
+    StrangeEntryChore,
+    agents_of,
+    check_agents,
+    heard,
+)
 from evac.app.backups import scheduler_of
 from evac.app.binding import bind_anew, bind_once
 from evac.app.certificates import CertificateChore
@@ -195,17 +203,19 @@ async def compose(
     agents, mender = dict[str, AgentPermits](), Mender()
     checker = Checker(lambda: (seen.estate, seen.digest))
     people = KnownPeople(store, policies, clock, setting.access or access_beside(setting.estate))
+    anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
+    newest = {site: _newest(agent, generations) for site, agent in anchors.items()}
     desk = replace(
         _desk(setting, estate, policies, store, drivers, clock, seen, tell, checker, people),
         driver=generations.guarded(drivers.get),
         mend=mender.of_store(store, lambda: seen.estate),
+        compare=HeldJournals(store, newest, clock, setting.site, tell).compare,
     )
     permits.append(_permitting(desk, policy, estate, agents, seen))
     drawn = sites if setting.drawer and setting.watch else ()
     drawer = Drawer(store, clock, drawn, worker, lambda: seen.digest)
     deadline_s = policy.profile.deadline_ms / 1_000
     targets = probes_of(estate, drivers, deadline_s) if targets is None and setting.watch else targets
-    anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
     sinks = {site: _sink(agent, generations) for site, agent in anchors.items()}
     made: list[Controller] = []
     signed = _signing(store, setting.site, clock, generations)
@@ -453,6 +463,17 @@ def _sink(agent: AgentAnchors, generations: Generations) -> AnchorSink:
         await agent.put(head.stream, head.segment, head.records, head.hash, ANCHOR_S, number)
 
     return keep
+
+
+def _newest(agent: AgentAnchors, generations: Generations) -> Newest:
+    async def newest(stream: str) -> Anchor | None:
+        found = await agent.heads(stream, ANCHOR_S, generations.own.number)
+        if not found:
+            return None
+        head = max(found, key=lambda one: int(one["segment"]))
+        return Anchor(stream, int(head["segment"]), int(head["records"]), str(head["hash"]))
+
+    return newest
 
 
 def _heard(
