@@ -328,7 +328,8 @@ class CopyFolderDriver(BackupDriver):
     async def _version(self, action: Action, watch: Stopwatch) -> str:
         """The first number in what the program says of its version."""
         tool = Tool(text(action.settings, "program", self.program), {})
-        said = _NUMBER.search((await tool.run(self.asks_version, timeout_s=watch.left_s)).output)
+        ended = await tool.run(self.asks_version, timeout_s=watch.left_s)
+        said = _NUMBER.search(ended.output or ended.errors)
         if said is None:
             raise unreadable(self.name, "no version")
         return said[0][:40]
