@@ -15,7 +15,7 @@ ON_PYTHON := $(if $(UV_PYTHON),,$(if $(SYSTEM_PYTHON),--python $(SYSTEM_PYTHON))
 # Modules compiled to bytecode are kept whatever the machine says: tests start a thousand programs.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help packages setup demo lab test lint format types imports wheelhouse try-wheel docs docs-pages docs-check front-pictures bench bench-run bench-lab bench-boot bench-serve bench-referees torture torture-lab ci clean
+.PHONY: help packages setup demo lab test lint format types imports wheelhouse try-wheel docs docs-pages docs-check front-pictures pictures bench bench-run bench-lab bench-boot bench-serve bench-referees torture torture-lab ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -94,6 +94,9 @@ docs-pages: $(READY) ## write the pages that come from the program itself (the p
 
 front-pictures: $(READY) ## play the demo and take the pictures of the README from it (needs Chromium)
 	$(PYTHON) scripts/front_pictures.py
+
+pictures: $(READY) ## play the demo and keep a picture of every page in build/pictures (needs Chromium)
+	$(PYTHON) scripts/pictures.py build/pictures
 
 bench: $(READY) ## measure plans, and referees beside them (FULL=1: the largest estate too)
 	@$(MAKE) --no-print-directory --keep-going bench-referees || echo "Not every referee is installed: bench says which it leaves out."

@@ -114,6 +114,7 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ("id-invalid", f"{HEAD}services:\n  ‹'a b': {{}}\n", ""),
     ("id-invalid", f"{HEAD}services:\n  ‹'': {{}}\n", ""),
     ("id-invalid", services("needs: [‹'?']"), ""),
+    ("id-taken", "evac: 1\nsites: {pangyo: {}, ‹p\u0430ngyo: {}}\n", "rename one"),
     ("id-taken", f"{HEAD}pools:\n  ‹a: {{site: a}}\n", "rename"),
     ("domain-path-invalid", f"{HEAD}halls:\n  ‹hall-1: {{}}\n", "SITE/hall-1"),
     ("domain-path-invalid", f"{HEAD}halls:\n  ‹c/hall-1: {{}}\n", ""),

@@ -138,7 +138,7 @@ def test_apprise_reaches_a_local_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_p
         ((_, document),) = chat.got
         assert document["title"] == "evac, critical: pangyo is lost: no votes"
         assert document["message"].startswith("pangyo is lost: no votes")
-        assert "notice evac_0123456" in document["message"]
+        assert "alert evac_0123456" in document["message"]
         assert document["type"] == "failure"
         over = replace(MESSAGE, state="over", words="Over: pangyo is lost")
         assert send(replace(CHAT, url=f"file:{file}"), over) == Outcome()
@@ -165,7 +165,7 @@ def test_words_for_people_say_what_to_do_next_and_which_notice_it_is() -> None:
     assert body.splitlines()[1:] == [
         "Next: look at page Now",
         "https://war.example/notices",
-        "2026-10-14 17:46:40 UTC, notice evac_0123456",
+        "2026-10-14 17:46:40 UTC, alert evac_0123456",
     ]
     assert document_of(MESSAGE)["data"]["room"] == ""
 

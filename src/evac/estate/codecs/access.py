@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +37,7 @@ from evac.estate.format.quantities import QuantityError
 from evac.estate.format.reading import BAD, FactBook, Reader
 from evac.model import access as a
 from evac.model.errors import EstateError
+from evac.model.names import alike
 
 SCHEMA_ID: Final = "urn:evac:access:1"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -371,13 +371,6 @@ def _entries(pair: tuple[Node, Node] | None, record: Record, make: Any, section:
     return dict(sorted(found.items()))
 
 
-def alike(name: str) -> str:
-    """What names are compared by: those that differ in case or in the form of letters alone are the same.
-    Letters of other alphabets that look alike are not.
-    """
-    return unicodedata.normalize("NFKC", name).casefold()
-
-
 def _check_people(
     rules: a.AccessRules, pair: tuple[Node, Node] | None, root: Node, problems: Problems
 ) -> None:
@@ -387,12 +380,15 @@ def _check_people(
     names: dict[str, str] = {}
     subjects: dict[str, str] = {}
     shown_by: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for name, person in rules.people.items():
         place = pair[1].fields[name][0].place if pair else root.place
         if (other := names.setdefault(alike(name), name)) != name:
             problems.add("id-taken", f"{shown(name)} and {shown(other)} look the same", place, "rename one")
         if person.subject and (other := subjects.setdefault(person.subject, name)) != name:
             problems.add("id-taken", f"{shown(other)} has the same subject", place, "one person, one entry")
+        if person.key and (other := keys.setdefault(person.key, name)) != name:
+            problems.add("id-taken", f"{shown(other)} has the same key", place, "one person, one key")
         if person.certificate and (other := shown_by.setdefault(person.certificate, name)) != name:
             problems.add(
                 "id-taken", f"{shown(other)} has the same certificate", place, "one person, one certificate"

@@ -281,20 +281,21 @@ def load_rules(path: Path) -> r.RuleSet:
 
 def _rule_set(values: dict[str, Any], root: Node) -> tuple[r.RuleSet | None, list[Diagnostic]]:
     node = root.fields["rules"][1]
-    places: dict[str, list[Place]] = {}
+    written: dict[str, list[Node]] = {}
     for item in node.items:
         name = item.fields.get("id")
         if name is not None:
-            places.setdefault(name[1].text, []).append(item.place)
+            written.setdefault(name[1].text, []).append(item)
     found: list[Diagnostic] = []
     rules = []
     zone = values.get("zone", UTC_ZONE)
     for row in values["rules"]:
-        queue = places.get(row["id"], [])
-        place = queue.pop(0) if queue else node.place
-        made = list(_rule(row, zone, place, found))
-        rules += made
-    if not rules and not found:
+        queue = written.get(row["id"], [])
+        item = queue.pop(0) if queue else node
+        if any(name in item.fields and row.get(name) is None for name in FORMULAS):
+            continue  # its formula cannot be read, which is a problem of its own
+        rules += list(_rule(row, zone, item.place, found))
+    if not values["rules"]:
         found.append(Diagnostic("value-missing", "the rule set has no rule", node.place, hint="add a rule"))
     made_set = r.RuleSet(
         values["id"], tuple(rules), zone, values.get("overlap", "max"), values.get("title", "")

@@ -26,6 +26,7 @@ from evac.estate.format.reading import Reader, Reference
 from evac.model.diagnostic import Place
 from evac.model.estate import PROVIDER_PREFIX, BackupPolicy, Endpoint, Service, SharedFate, Store
 from evac.model.fleet import Fleet
+from evac.model.names import alike
 from evac.model.units import QUANTITY_LIMIT, RESOURCE_WORDS
 
 HORIZON_MIN_MS: Final = 1_000
@@ -339,6 +340,13 @@ def _check_shared_names(assembly: Assembly, reader: Reader, known: Known) -> Non
                     what = other if other != section else "servers"
                     message = f"{shown(entry.id)} is also the name of an entry of {what}"
                     reader.problems.add("id-taken", message, node.place, "rename one of them")
+    looks: dict[str, str] = {}
+    for site in assembly.values["sites"]:
+        other = looks.setdefault(alike(site.id), site.id)
+        node = assembly.entries.get(f"sites/{site.id}")
+        if node is not None and other.casefold() != site.id.casefold():
+            message = f"the sites {shown(site.id)} and {shown(other)} look the same and are not"
+            reader.problems.add("id-taken", message, node.place, "rename one of them")
 
 
 def _check_groups(groups: tuple[SharedFate, ...], reader: Reader) -> None:

@@ -29,9 +29,10 @@ from joserfc import jwk, jws, jwt
 from joserfc.errors import JoseError
 
 from evac.engine.clock import Clock
-from evac.estate.codecs.access import alike, is_hidden
+from evac.estate.codecs.access import is_hidden
 from evac.model.access import ROLES, AccessRules, Provider, Role
 from evac.model.errors import EvacError, NotAllowed, Permanent
+from evac.model.names import alike
 from evac.net.http_calls import open_session
 from evac.net.secrets import secret_of
 from evac.web.access.guarding import going_on, path_within
