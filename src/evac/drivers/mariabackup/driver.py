@@ -79,8 +79,8 @@ class MariabackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
     async def _recover(self, into: Filling) -> Filled:
         action, folder, watch = into.action, into.folder, into.watch
         tool = Tool(text(action.settings, "program", self.program), {}, (), _REASONS)
-        argv = ("--prepare", f"--target-dir={folder}")
-        ended = await tool.run(*argv, timeout_s=watch.left_s, keeps=(into.lock,))
+        prepare = ("--prepare", f"--target-dir={folder}")
+        ended = await tool.run(*prepare, timeout_s=watch.left_s, keeps=(into.lock,))
         if COMPLETE not in ended.errors[-2_000:]:
             words = "mariadb-backup did not prepare the copy to its end"
             raise Permanent("restore-incomplete", words, "prove the copy, or restore an older one")
