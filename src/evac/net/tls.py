@@ -197,7 +197,7 @@ def _unbelieved(error: ssl.SSLCertVerificationError) -> TlsTrouble:
         )
     return TlsTrouble(
         "tls-authority",
-        f"nobody that is believed signed its certificate: {words}",
+        f"its certificate was not signed by a trusted authority: {words}",
         "name the authority that did (ca)",
     )
 
