@@ -1,6 +1,6 @@
 """TLS of both ends: contexts from PEM files, and what went wrong in words that tell one failure from another.
 
-tls-authority        nobody that is believed signed the other side's certificate
+tls-authority        the other side's certificate was not signed by a trusted authority
 tls-expired          it has ended, or has not begun
 tls-name             it is of another name
 tls-client-missing   the other side wants a certificate of ours, and none was shown
