@@ -192,8 +192,7 @@ async def compose(
     estate, policy, store = _opened(setting)
     policies, sites = Policies(policy), tuple(site.id for site in estate.sites)
     permits: list[Permitting] = []
-    makers = hands_of(estate) | {"lease": lambda: LeaseDriver(permits[0])}
-    drivers = Drivers(makers | dict(hands or {}))
+    drivers = Drivers(hands_of(estate) | {"lease": lambda: LeaseDriver(permits[0])} | dict(hands or {}))
     tellers = {site: AgentGenerations(*found) for site, found in agents_of(estate).items()}
     generations = Generations(store, clock, tellers, strict=lambda: policies.asks_generation)
     seen = SeenEstate(estate, policy, store, drivers, clock)
@@ -204,12 +203,11 @@ async def compose(
     checker = Checker(lambda: (seen.estate, seen.digest))
     people = KnownPeople(store, policies, clock, setting.access or access_beside(setting.estate))
     anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
-    newest = {site: _newest(agent, generations) for site, agent in anchors.items()}
     desk = replace(
         _desk(setting, estate, policies, store, drivers, clock, seen, tell, checker, people),
         driver=generations.guarded(drivers.get),
         mend=mender.of_store(store, lambda: seen.estate),
-        compare=HeldJournals(store, newest, clock, setting.site, tell).compare,
+        compare=HeldJournals(store, _newest(anchors, generations), clock, setting.site, tell).compare,
     )
     permits.append(_permitting(desk, policy, estate, agents, seen))
     drawn = sites if setting.drawer and setting.watch else ()
@@ -465,15 +463,15 @@ def _sink(agent: AgentAnchors, generations: Generations) -> AnchorSink:
     return keep
 
 
-def _newest(agent: AgentAnchors, generations: Generations) -> Newest:
-    async def newest(stream: str) -> Anchor | None:
+def _newest(agents: Mapping[str, AgentAnchors], generations: Generations) -> Mapping[str, Newest]:
+    async def newest(agent: AgentAnchors, stream: str) -> Anchor | None:
         found = await agent.heads(stream, ANCHOR_S, generations.own.number)
         if not found:
             return None
         head = max(found, key=lambda one: int(one["segment"]))
         return Anchor(stream, int(head["segment"]), int(head["records"]), str(head["hash"]))
 
-    return newest
+    return {site: partial(newest, agent) for site, agent in agents.items()}
 
 
 def _heard(

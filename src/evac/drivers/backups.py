@@ -48,6 +48,8 @@ class Tool:
     """Words in what it says, and the error that they mean; the first that is found counts."""
     cwd: str = "/"
     account: Any = None
+    first: tuple[str, ...] = ()
+    """Arguments before those of every call, such as the server that is meant."""
 
     async def run(
         self,
@@ -66,7 +68,7 @@ class Tool:
             words = f"{self.program} is not installed, or may not be run"
             raise Permanent("backup-tool-missing", words, f"install {name} where evac runs it")
         ended = await run_program(
-            (self.program, *argv),
+            (self.program, *self.first, *argv),
             env=environment(self.env),
             timeout_s=max(timeout_s, 0.1),
             cwd=self.cwd,

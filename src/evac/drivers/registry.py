@@ -17,6 +17,7 @@ from evac.drivers import (
     command,
     dns,
     etcd,
+    etcd_snapshot,
     haproxy,
     http,
     ipmi,
@@ -31,6 +32,7 @@ from evac.drivers import (
     process,
     redfish,
     redis,
+    redis_rdb,
     restic,
 )
 from evac.drivers.port import Driver, Value
@@ -47,6 +49,7 @@ DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
             command.DRIVER,
             dns.DRIVER,
             etcd.DRIVER,
+            etcd_snapshot.DRIVER,
             haproxy.DRIVER,
             http.DRIVER,
             ipmi.DRIVER,
@@ -62,6 +65,7 @@ DRIVERS: Final[Mapping[str, DriverSpec]] = MappingProxyType(
             process.DRIVER,
             redfish.DRIVER,
             redis.DRIVER,
+            redis_rdb.DRIVER,
             restic.DRIVER,
         )
     }

@@ -10,8 +10,6 @@ import asyncio
 import bz2
 import contextlib
 import gzip
-import os
-import pwd
 import re
 import shlex
 import shutil
@@ -28,10 +26,12 @@ from typing import Any, Final
 from evac.drivers import parameters
 from evac.drivers.backups import Stopwatch, Tool
 from evac.drivers.port import Value
+from evac.drivers.restored_server import account_of, give
 from evac.model.errors import ActionError, Permanent, Retryable
 
 SOCKET_PORT: Final = 5432
 STOP_S: Final = 20
+OWNER: Final = "postgres"
 PAUSE_S: Final = 0.05
 HBA: Final = "local all all trust\n"
 INCLUDED: Final = "conf.d"
@@ -49,24 +49,6 @@ UNPACKED_BYTES: Final = 1 << 30
 SEGMENT_LETTERS: Final = 24
 _ENDED: Final = re.compile(r"desc: (?:COMMIT|ABORT)\w* (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC")
 _SIZE: Final = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database"
-
-
-def account_of(settings: Mapping[str, Value]) -> pwd.struct_passwd | None:
-    """Whom to become; None where we may not change. Raises `Permanent` for a user that does not exist."""
-    if os.geteuid() != 0:
-        return None
-    user = parameters.text(settings, "system_user", "postgres")
-    try:
-        return pwd.getpwnam(user)
-    except KeyError as error:
-        raise Permanent("setting-wrong", f"this machine has no user {user}", "set system_user") from error
-
-
-def give(account: pwd.struct_passwd | None, *paths: Path) -> None:
-    """Makes files the account's."""
-    if account is not None:
-        for path in paths:
-            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
 async def last_commit(
@@ -117,7 +99,7 @@ class Engine:
 
     def _tool(self, program: str) -> Tool:
         folder = parameters.text(self.settings, "bin")
-        return Tool(f"{folder}/{program}", {"LC_ALL": "C"}, account=account_of(self.settings))
+        return Tool(f"{folder}/{program}", {"LC_ALL": "C"}, account=account_of(self.settings, OWNER))
 
     async def recover(self, watch: Stopwatch) -> Recovered:
         """Starts it in private, waits until recovery has ended, asks what it holds, and stops it in order."""
@@ -196,11 +178,11 @@ class Engine:
             target = self.data / name
             if not target.exists() and source and Path(source, name).is_file():
                 shutil.copyfile(Path(source, name), target)
-                give(account_of(self.settings), target)
+                give(account_of(self.settings, OWNER), target)
         included = self.data / INCLUDED
         if source and Path(source, INCLUDED).is_dir() and not included.exists():
             shutil.copytree(Path(source, INCLUDED), included)
-            give(account_of(self.settings), included, *included.rglob("*"))
+            give(account_of(self.settings, OWNER), included, *included.rglob("*"))
         if not (self.data / FILES[0]).is_file():
             words = f"{self.data} holds no postgresql.conf"
             raise Permanent("setting-missing", words, "name its folder: configuration")
@@ -217,7 +199,7 @@ class Engine:
         folder = Path(tempfile.mkdtemp(prefix="evac-"))
         try:
             (folder / "hba").write_text(HBA, encoding="utf-8")
-            give(account_of(self.settings), folder, folder / "hba")
+            give(account_of(self.settings, OWNER), folder, folder / "hba")
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)

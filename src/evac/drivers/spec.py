@@ -111,6 +111,18 @@ RESTORED_POSTGRES = (
     Setting("facts_database", "text", "the database that `facts` are asked of", "`postgres`"),
 )
 """Settings of every driver that restores PostgreSQL."""
+COPY_FOLDER = (
+    Setting(
+        "repository",
+        "text",
+        "full path of the folder with the copies; its file `evac-repository` holds its id",
+        needed=("store",),
+        reaches="folder",
+    ),
+    Setting("repository_id", "text", "id of the repository; another one is refused", "not compared"),
+    Setting("place", "text", "folder that a run restores into", "none", reaches="folder"),
+)
+"""Settings of every driver that keeps its copies in a folder."""
 PROBED: Mapping[ProbeKind, frozenset[Subject]] = {
     "user": frozenset({"service", "site"}),
     "data": frozenset({"store"}),

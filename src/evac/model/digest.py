@@ -96,9 +96,9 @@ _LATER_FIELDS: Final = MappingProxyType(
         Feed: frozenset({"close_ms"}),
         Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),
         Limits: frozenset({"backups_at_once", "power_margin_permille"}),
-        Service: frozenset({"data_in", "external", "provider", "public_name", "purges"}),
+        Service: frozenset({"data_in", "external", "objectives", "provider", "public_name", "purges"}),
         Site: frozenset({"region"}),
-        Store: frozenset({"backup_policy", "data_in"}),
+        Store: frozenset({"backup_policy", "data_in", "objectives"}),
         StoreMember: frozenset({"detached", "left"}),
     }
 )

@@ -181,6 +181,7 @@ _INNER: Final[dict[str, Any]] = {"no_cpython_wrapper": True, "no_cfunc_wrapper":
 _FOLDER: Final = "kernels-"
 _COMPLETE: Final = "complete"
 _ROOMS: Final = ("audit", "planning")
+# A module that has none imports this one as `compiled`, so that no change of it makes kernels compile again.
 _HAS_KERNELS: Final = b"from evac.planning.compiled import"
 _IMPORTED: Final = re.compile(rb"^from (evac(?:\.\w+)+) import", re.MULTILINE)
 

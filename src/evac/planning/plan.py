@@ -12,6 +12,7 @@ import numpy as np
 from evac import __version__
 from evac.derive.domains import Topology
 from evac.derive.intervals import bound_instance, interval_paths
+from evac.derive.objectives import rto_of
 from evac.derive.planning_instance import derive
 from evac.model.digest import estate_digest
 from evac.model.estate import PROVIDER_PREFIX, Estate, Lead
@@ -67,7 +68,7 @@ def plan(
         scenario,
         name=estate.name,
         digest=digest,
-        rto_ms={s.id: s.rto_ms for s in estate.services},
+        rto_ms=rto_of(estate, scenario),
         lead=estate.lead,
         as_of=estate.as_of,
         better=bound_instance(estate, scenario, policy, tick_ms, instance),
@@ -119,7 +120,7 @@ def foresee(
         return ()
     board = _solved(instance, 0, 0, lambda share, words: None)
     times = drafts.times_of(instance, board)
-    rto_ms = {s.id: s.rto_ms for s in estate.services}
+    rto_ms = rto_of(estate, scenario)
     outcomes = drafts.outcomes_of(draft_steps(instance, board), times, rto_ms, estate.lead.ms)
     over = _passed_over(estate, outcomes, policy)
     if len(over) > len(policy.passed_over):

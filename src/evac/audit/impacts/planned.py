@@ -24,7 +24,7 @@ from evac.audit.impacts.stores import NEVER
 from evac.model.estate import Estate
 from evac.model.plan import Outcome
 from evac.model.scenario import lose
-from evac.planning.compiled import interpreted, kernels_are_kept
+from evac.planning import compiled
 from evac.planning.plan import foresee
 
 PLANNED_MOST: Final = 2_000
@@ -47,8 +47,8 @@ def planned_size(estate: Estate, losses: int) -> int:
 def plain_where_small(estate: Estate, losses: int) -> AbstractContextManager[None]:
     """Kernels called within run as plain Python where that answers sooner than loading or compiling them."""
     size = planned_size(estate, losses)
-    compiled = not size or (size > PLAIN_MOST and kernels_are_kept() is not None)
-    return nullcontext() if compiled else interpreted()
+    as_compiled = not size or (size > PLAIN_MOST and compiled.kernels_are_kept() is not None)
+    return nullcontext() if as_compiled else compiled.interpreted()
 
 
 def as_planned(found: Impacts) -> Impacts:

@@ -37,7 +37,7 @@ def _strictest(context: Context, verdict: DataVerdict) -> tuple[int, str] | None
     promises = [
         (rto_ms, services[row].id)
         for row in context.users_of_data[verdict.data_set]
-        if (rto_ms := services[row].rto_ms) is not None
+        if (rto_ms := services[row].rto_for("site")) is not None
     ]
     return min(promises, default=None)
 

@@ -67,7 +67,7 @@ def _missing(context: Context) -> dict[str, list[str]]:
             continue
         if not counted_ones:
             found["replicas"].append(service.id)
-        if service.rto_ms is None:
+        if service.rto_for("site") is None:
             found["rto"].append(service.id)
         if service.people is None:
             found["people"].append(service.id)
@@ -85,7 +85,7 @@ def _missing(context: Context) -> dict[str, list[str]]:
 def _stores(context: Context) -> Iterator[Finding]:
     kinds: Sequence[tuple[str, Severity, Callable[[Store], bool], str]] = (
         ("members", "warning", lambda d: not d.members, "where it runs"),
-        ("rpo", "note", lambda d: d.rpo_ms is None, "how much data may be lost"),
+        ("rpo", "note", lambda d: d.rpo_for("site") is None, "how much data may be lost"),
         (
             "promote",
             "warning",

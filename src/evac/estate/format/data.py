@@ -18,6 +18,7 @@ from evac.estate.format.kinds import (
     day,
     flag,
     measure,
+    objectives,
     reference,
     small_count,
     text,
@@ -118,6 +119,12 @@ STORE: Final[tuple[Field, ...]] = (
     Field("quorum", "quorum", flag(), "true: it writes only with a majority of votes", default=False),
     Field("automatic", "automatic", flag(), "whether a replica becomes primary by itself"),
     Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted"),
+    Field(
+        "objectives",
+        "objectives",
+        objectives(Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted then")),
+        "another rpo by class of loss, such as `{region: {rpo: 1 h}}`",
+    ),
     Field("fence", "fence_ms", _TAKES, "how long it takes to stop the old primary for certain"),
     Field(
         "fence_rung",

@@ -17,6 +17,7 @@ from cronsim import CronSim, CronSimError
 
 from evac.estate.format import quantities
 from evac.estate.format.quantities import Quantity, QuantityError
+from evac.model import estate as m
 
 TEXT_MAX: Final = 500
 ID_MAX: Final = 200
@@ -199,6 +200,21 @@ def record_schema(fields: tuple[Field, ...]) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
     required = [f.key for f in fields if f.required]
     return {**schema, "required": required} if required else schema
+
+
+def objectives(*fields: Field) -> Record:
+    """Objectives by class of loss, each with these fields."""
+    one = Record(fields, m.Objective)
+    docs = {
+        "software": "a provider is down; nothing of ours is lost",
+        "server": "one server is lost",
+        "rack": "a rack is lost",
+        "hall": "a hall, a power feed, or a group within one site is lost",
+        "site": "a site is lost",
+        "region": "several sites are lost at once",
+    }
+    classes = tuple(Field(name, name, one, docs[name], default=m.Objective()) for name in m.LOSS_CLASSES)
+    return Record(classes, m.Objectives)
 
 
 def text() -> Scalar:
