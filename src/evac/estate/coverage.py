@@ -16,6 +16,7 @@ import numpy as np
 
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import BMC_NO, BMC_UNKNOWN
+from evac.model.objectives import rpo_for, rto_for
 from evac.model.steps import DARK_ROLES, HUMAN_ROLES, TOOL_ROLES
 
 LISTED_MAX: Final = 10
@@ -212,7 +213,7 @@ def _service(service: Service, is_bound: bool, tally: _Tally) -> None:
     facts = {
         "replicas": is_bound or bool(service.sites and service.replicas),
         "people": service.people is not None,
-        "rto": service.rto_for("site") is not None,
+        "rto": rto_for(service, "site") is not None,
         "tier": tier is not None,
         "demand": service.demand[0] is not None and service.demand[1] is not None,
         "start": service.start_ms is not None,
@@ -221,7 +222,7 @@ def _service(service: Service, is_bound: bool, tally: _Tally) -> None:
         "owner": service.owner is not None,
     }
     if any(need.kind == "store" for need in service.needs):
-        facts["rpo"] = service.rpo_for("site") is not None
+        facts["rpo"] = rpo_for(service, "site") is not None
     for key, is_known in facts.items():
         tally.note(f"services/*/{key}", is_known, f"services/{service.id}/{key}", importance)
 
@@ -230,7 +231,7 @@ def _store(store: Store, tally: _Tally) -> None:
     importance = 3
     facts = {
         "members": bool(store.members),
-        "rpo": store.rpo_for("site") is not None,
+        "rpo": rpo_for(store, "site") is not None,
         "automatic": store.automatic is not None,
         "promote": store.promote_ms is not None or all(m.mode == "primary" for m in store.members),
     }

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from evac.audit.context import Context, Rule, counted, duration
 from evac.audit.findings import Finding
 from evac.model.diagnostic import Severity
-from evac.model.estate import LOSS_CLASSES
 from evac.model.fleet import BMC_NO, BMC_UNKNOWN, CONDEMNED
+from evac.model.objectives import LOSS_CLASSES
 
 
 def check(context: Context) -> Iterator[Finding]:
