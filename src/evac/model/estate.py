@@ -367,6 +367,8 @@ class DataSet:
     size_gib: int | None = None
     backups: tuple[Backup, ...] = ()
     backup_policy: BackupPolicy | None = None
+    data_in: tuple[str, ...] | None = None
+    """Sites, regions and groups that it may be in; None for all."""
 
 
 @dataclass(frozen=True, slots=True)

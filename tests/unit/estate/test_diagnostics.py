@@ -195,6 +195,12 @@ YAML_CASES: list[tuple[str, str, str]] = [
         "",
     ),
     (
+        "data-outside",
+        f"{HEAD}data_sets:\n  s: {{data_in: [a], at: a, backups: [{{at: a}}, ‹{{at: b}}]}}\n",
+        "",
+    ),
+    ("data-outside", f"{HEAD}data_sets:\n  s: {{data_in: [a], at: ‹b}}\n", "add its site to data_in"),
+    (
         "alternatives-alike",
         f"{HEAD}services:\n  x: {{needs: [‹{{any_of: [y]}}]}}\n  y: {{tier: 1}}\n",
         "two services at least",
