@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Final
 
 from evac.derive.domains import DomainKind, Topology, loss, resolve_each, topology
-from evac.model.estate import LOSS_CLASSES, Estate, LossClass, Store
+from evac.model.estate import Estate, Store
+from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
 from evac.model.scenario import Scenario
 
 OF_KIND: Final[Mapping[DomainKind, LossClass]] = MappingProxyType(
@@ -43,9 +44,9 @@ def rto_of(estate: Estate, scenario: Scenario) -> dict[str, int | None]:
     if not any(service.objectives for service in estate.services):
         return {service.id: service.rto_ms for service in estate.services}
     of_class = loss_class(topology(estate), scenario.domains)
-    return {service.id: service.rto_for(of_class) for service in estate.services}
+    return {service.id: rto_for(service, of_class) for service in estate.services}
 
 
 def judged_as(store: Store, loss: LossClass) -> Store:
     """The store with the rpo that holds for a class of loss."""
-    return store if store.objectives is None else replace(store, rpo_ms=store.rpo_for(loss))
+    return store if store.objectives is None else replace(store, rpo_ms=rpo_for(store, loss))

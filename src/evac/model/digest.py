@@ -18,6 +18,7 @@ from evac.model.canonical import fields_in_order, keys_in_order, ordered, writte
 from evac.model.estate import (
     Backup,
     BootServer,
+    DataSet,
     Dependency,
     Estate,
     Feed,
@@ -92,6 +93,7 @@ _LATER_FIELDS: Final = MappingProxyType(
     {
         Backup: frozenset({"copied_from", "deletable", "endpoint", "proven", "schedule", "system"}),
         BootServer: frozenset({"boots"}),
+        DataSet: frozenset({"data_in"}),
         Dependency: frozenset({"any_of"}),
         Feed: frozenset({"close_ms"}),
         Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),

@@ -13,17 +13,16 @@ from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from evac.model.diagnostic import Place
 from evac.model.fleet import Fleet, Replicas, empty_fleet, empty_replicas
+from evac.model.objectives import Objectives
 
 SiteRole = Literal["full", "witness", "edge"]
 TrafficKind = Literal["dns", "anycast", "load_balancer", "none"]
 ReplicationMode = Literal["primary", "sync", "async", "none"]
 NeededTo = Literal["start", "serve"]
-LossClass = Literal["software", "server", "rack", "hall", "site", "region"]
-"""What a loss takes at most, the smallest first. region: several sites; software: a provider."""
 PowerOnPolicy = Literal["on", "dark", "last"]
 Vector = tuple[int | None, int | None, int | None, int | None]
 """One amount per resource of `units.RESOURCES`; None is unknown."""
@@ -31,7 +30,6 @@ Vector = tuple[int | None, int | None, int | None, int | None]
 Setting = str | int | bool | tuple[str, ...]
 """One setting of an endpoint."""
 
-LOSS_CLASSES: Final[tuple[LossClass, ...]] = get_args(LossClass)
 NOTHING_KNOWN: Vector = (None, None, None, None)
 
 
@@ -75,7 +73,7 @@ class Hall:
 class Feed:
     """A power feed: a shared-fate group over racks, with a budget and a limit on boots at once.
 
-    `close_ms`: how long closing its breaker from afar takes.
+    `close_ms`: how long it takes to close its breaker remotely.
     """
 
     id: str
@@ -219,30 +217,6 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
-    """What is promised for losses of one class; None: the same as for all."""
-
-    rto_ms: int | None = None
-    rpo_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Objectives:
-    """Promises by class of loss, see `LossClass`; a class that is left out has the plain ones."""
-
-    software: Objective = Objective()
-    server: Objective = Objective()
-    rack: Objective = Objective()
-    hall: Objective = Objective()
-    site: Objective = Objective()
-    region: Objective = Objective()
-
-    def of(self, loss: LossClass) -> Objective:
-        found: Objective = getattr(self, loss)
-        return found
-
-
-@dataclass(frozen=True, slots=True)
 class Service:
     """One service. `replicas` is the nominal count over all sites, `share` the smallest that serves.
 
@@ -287,16 +261,6 @@ class Service:
     """Sites, regions and groups that it may bring its data to; None for all."""
     objectives: Objectives | None = None
     """By class of loss, where they differ from the plain rto and rpo."""
-
-    def rto_for(self, loss: LossClass) -> int | None:
-        """The longest outage that is accepted after a loss of a class."""
-        own = None if self.objectives is None else self.objectives.of(loss).rto_ms
-        return self.rto_ms if own is None else own
-
-    def rpo_for(self, loss: LossClass) -> int | None:
-        """The longest loss of data that is accepted with a loss of a class."""
-        own = None if self.objectives is None else self.objectives.of(loss).rpo_ms
-        return self.rpo_ms if own is None else own
 
     @property
     def provided_by(self) -> str:
@@ -403,6 +367,8 @@ class DataSet:
     size_gib: int | None = None
     backups: tuple[Backup, ...] = ()
     backup_policy: BackupPolicy | None = None
+    data_in: tuple[str, ...] | None = None
+    """Sites, regions and groups that it may be in; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,11 +400,6 @@ class Store:
     """Sites, regions and groups that its data may be in; None for all."""
     objectives: Objectives | None = None
     """By class of loss, where they differ from the plain rpo. A store has no rto of its own."""
-
-    def rpo_for(self, loss: LossClass) -> int | None:
-        """The longest loss of data that is accepted with a loss of a class."""
-        own = None if self.objectives is None else self.objectives.of(loss).rpo_ms
-        return self.rpo_ms if own is None else own
 
     @property
     def primary(self) -> StoreMember | None:
@@ -576,7 +537,7 @@ class Estate:
 
     `tools` maps a role of `steps.TOOL_ROLES` to the services that fill it (each is needed);
     `places` maps a fact path such as `services/pay/rto` to where it was read, for diagnostics,
-    and is no part of the digest; `changed` is when somebody last changed the estate. `intervals`
+    and is no part of the digest; `changed` is when someone last changed the estate. `intervals`
     are the facts known only within bounds (`model.intervals` says what is done with them).
     """
 

@@ -6,7 +6,8 @@ else the largest of what is named.
 
 from __future__ import annotations
 
-from evac.model.estate import LOSS_CLASSES, PROVIDER_PREFIX, Estate, LossClass
+from evac.model.estate import PROVIDER_PREFIX, Estate
+from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
 from evac.model.plan import Plan
 from evac.verify.reading import Violation
 
@@ -14,14 +15,14 @@ from evac.verify.reading import Violation
 def check_objectives(estate: Estate, plan: Plan) -> list[Violation]:
     """Linear in services, stores and outcomes."""
     of_class = _class_of(estate, plan.scenario.domains)
-    rto_ms = {service.id: service.rto_for(of_class) for service in estate.services}
+    rto_ms = {service.id: rto_for(service, of_class) for service in estate.services}
     found = []
     for outcome in plan.outcomes:
         wanted = rto_ms.get(outcome.service)
         if outcome.rto_ms != wanted:
             words = f"rto is {wanted} ms, the plan says {outcome.rto_ms}"
             found.append(Violation("F19", outcome.service, words))
-    rpo_ms = {store.id: store.rpo_for(of_class) for store in estate.stores}
+    rpo_ms = {store.id: rpo_for(store, of_class) for store in estate.stores}
     for store in plan.stores:
         most = rpo_ms.get(store.store)
         if most is None or not store.candidate or store.waiver:

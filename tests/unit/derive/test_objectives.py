@@ -10,7 +10,7 @@ from evac.derive.domains import domains, topology
 from evac.derive.objectives import loss_class, rto_of
 from evac.estate import load
 from evac.model.digest import estate_digest
-from evac.model.estate import LossClass, Objective, Objectives
+from evac.model.objectives import LossClass, Objective, Objectives, rpo_for
 from evac.model.scenario import Scenario, lose
 from evac.planning.plan import plan
 from evac.verify import check
@@ -102,7 +102,7 @@ def test_plain_objectives_hold_where_no_other_is_stated(folder: Path) -> None:
     assert rto_of(estate, lose("north"))["shop"] == 4 * 3_600_000
     assert rto_of(estate, lose("fra/h1/r1")) == {"pay": None, "shop": 3_600_000}
     (orders,) = estate.stores
-    assert (orders.rpo_for("region"), orders.rpo_for("site")) == (3_600_000, 0)
+    assert (rpo_for(orders, "region"), rpo_for(orders, "site")) == (3_600_000, 0)
 
 
 def test_a_plan_may_lose_what_the_class_allows_and_is_late_by_it(folder: Path) -> None:

@@ -165,8 +165,8 @@ YAML_CASES: list[tuple[str, str, str]] = [
     (
         "endpoint-never-asked",
         _end("driver: ‹process"),
-        "drivers for a store: backup_command, backup_reader, borg, command, mariadb, patroni, pgbackrest,"
-        " postgres, redis, restic",
+        "drivers for a store: backup_command, backup_reader, borg, command, etcd_snapshot, mariadb, patroni,"
+        " pgbackrest, postgres, redis, redis_rdb, restic",
     ),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
     ("endpoint-never-asked", _end("driver: ‹manual"), "done by a person"),
@@ -194,6 +194,12 @@ YAML_CASES: list[tuple[str, str, str]] = [
         f"{HEAD}stores:\n  s: {{data_in: [a], members: [‹{{at: b, mode: primary}}]}}\n",
         "",
     ),
+    (
+        "data-outside",
+        f"{HEAD}data_sets:\n  s: {{data_in: [a], at: a, backups: [{{at: a}}, ‹{{at: b}}]}}\n",
+        "",
+    ),
+    ("data-outside", f"{HEAD}data_sets:\n  s: {{data_in: [a], at: ‹b}}\n", "add its site to data_in"),
     (
         "alternatives-alike",
         f"{HEAD}services:\n  x: {{needs: [‹{{any_of: [y]}}]}}\n  y: {{tier: 1}}\n",

@@ -69,8 +69,9 @@ from evac.audit.impacts.stores import (
 )
 from evac.derive.affected import ServiceGraph, service_graph
 from evac.derive.domains import Topology
-from evac.model.estate import LOSS_CLASSES, Estate
+from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, CodeColumn, IntColumn
+from evac.model.objectives import LOSS_CLASSES, rto_for
 
 UNAFFECTED: Final = 0
 DEGRADED: Final = 1
@@ -251,7 +252,7 @@ class Impacts:
         found = np.tile(plain, (len(LOSS_CLASSES), 1))
         for row, service in enumerate(services):
             if service.objectives is not None:
-                stated = [service.rto_for(of_class) for of_class in LOSS_CLASSES]
+                stated = [rto_for(service, of_class) for of_class in LOSS_CLASSES]
                 found[:, row] = [NEVER if one is None else one for one in stated]
         return found
 

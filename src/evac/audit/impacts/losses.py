@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from evac.derive.domains import Domain, Topology, domains, loss, resolve, resolve_each, server_row
 from evac.derive.objectives import OF_KIND, loss_class
 from evac.derive.pools import part_of, pools_with_servers, share_of_pool
-from evac.model.estate import LOSS_CLASSES, Estate
+from evac.model.estate import Estate
 from evac.model.fleet import (
     AT_SITE,
     CONDEMNED,
@@ -29,6 +29,7 @@ from evac.model.fleet import (
     IntColumn,
     Replicas,
 )
+from evac.model.objectives import LOSS_CLASSES
 from evac.model.units import ceil_share
 
 LossKind = Literal["site", "hall", "feed", "rack", "group", "server", "pair", "provider"]

@@ -27,8 +27,9 @@ from evac.derive.stores import (
     surviving_ways,
     within_rpo,
 )
-from evac.model.estate import LOSS_CLASSES, Store
+from evac.model.estate import Store
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.model.objectives import LOSS_CLASSES
 
 NEVER: Final = 2**31 - 1
 """Milliseconds that stand for 'does not come back' and for 'nothing is left'."""

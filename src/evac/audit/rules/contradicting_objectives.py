@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from evac.audit.context import Context, Rule, duration, listed
 from evac.audit.findings import Finding
-from evac.model.estate import LOSS_CLASSES, LossClass, Service
+from evac.model.estate import Service
+from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -33,14 +34,14 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _slower(service: Service, needs: Sequence[Service], of_class: LossClass) -> list[str]:
     """What is back later than a service promises to be."""
-    own = service.rto_for(of_class)
+    own = rto_for(service, of_class)
     if own is None:
         return []
     which = "" if own == service.rto_ms else f" for the loss of a {of_class}"
     return [
         f"rto {duration(own)}{which}, but {other.id} has {duration(late)}"
         for other in needs
-        if (late := other.rto_for(of_class)) is not None and late > own
+        if (late := rto_for(other, of_class)) is not None and late > own
     ]
 
 
@@ -48,7 +49,7 @@ def _looser(
     service: Service, families: Sequence[str], loosest: dict[str, int], of_class: LossClass
 ) -> list[str]:
     """Stores that lose more than a service promises to."""
-    own = service.rpo_for(of_class)
+    own = rpo_for(service, of_class)
     if own is None:
         return []
     which = "" if own == service.rpo_ms else f" for the loss of a {of_class}"
@@ -63,7 +64,7 @@ def _loosest(context: Context, of_class: LossClass) -> dict[str, int]:
     """Store family -> the strictest rpo that any of its stores states."""
     stores, found = context.estate.stores, {}
     for family, rows in context.impacts.graph.family_stores.items():
-        stated = [rpo for row in rows if (rpo := stores[row].rpo_for(of_class)) is not None]
+        stated = [rpo for row in rows if (rpo := rpo_for(stores[row], of_class)) is not None]
         if stated:
             found[family] = min(stated)
     return found

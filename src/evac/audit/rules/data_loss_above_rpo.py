@@ -8,7 +8,7 @@ from evac.audit.context import Context, Rule, duration, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.stores import NEVER, UNKNOWN_MS, Outcome
 from evac.model.diagnostic import Severity
-from evac.model.estate import LOSS_CLASSES, LossClass
+from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -49,13 +49,13 @@ def objective(context: Context, row: int, of_class: LossClass) -> tuple[int | No
     whose it is.
     """
     store = context.estate.stores[row]
-    own = store.rpo_for(of_class)
+    own = rpo_for(store, of_class)
     if own is not None:
         return own, "its rpo" if own == store.rpo_ms else f"its rpo for the loss of a {of_class}"
     requested = [
         (rpo, context.estate.services[s].id)
         for s in context.users_of.get(store.family, ())
-        if (rpo := context.estate.services[s].rpo_for(of_class)) is not None
+        if (rpo := rpo_for(context.estate.services[s], of_class)) is not None
     ]
     return min(requested) if requested else (None, "")
 

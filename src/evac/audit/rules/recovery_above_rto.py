@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from evac.audit.context import Context, Rule, back, by_service, duration, listed, why_down
 from evac.audit.findings import Finding
 from evac.model.diagnostic import Severity
-from evac.model.estate import LOSS_CLASSES
+from evac.model.objectives import LOSS_CLASSES
 
 
 def check(context: Context) -> Iterator[Finding]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from evac.audit.context import Context, Rule, counted, duration
 from evac.audit.findings import Finding
 from evac.model.diagnostic import Severity
-from evac.model.estate import LOSS_CLASSES
 from evac.model.fleet import BMC_NO, BMC_UNKNOWN, CONDEMNED
+from evac.model.objectives import LOSS_CLASSES
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -29,7 +29,7 @@ def check(context: Context) -> Iterator[Finding]:
                 context,
                 "note",
                 site.id,
-                f"whether {counted(unknown, 'server')} of {site.id} can be booted from afar is not known",
+                f"whether {counted(unknown, 'server')} of {site.id} can be booted remotely is not known",
                 "Say in the column `bmc` of the server table whether a server has remote control.",
                 losses=losses,
                 paths=(f"sites/{site.id}",),

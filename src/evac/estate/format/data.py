@@ -112,6 +112,12 @@ _POLICY: Final = Record(
     m.BackupPolicy,
 )
 
+_DATA_IN: Final = Field(
+    "data_in",
+    "data_in",
+    Listed(reference("site, region or group")),
+    "sites, regions or groups of sites that its data may be in; else all",
+)
 STORE: Final[tuple[Field, ...]] = (
     Field("family", "family", text(), "stores of one family are alternatives; the id unless said otherwise"),
     Field("engine", "engine", text(), "what it runs on, such as postgresql", default="unknown"),
@@ -137,12 +143,7 @@ STORE: Final[tuple[Field, ...]] = (
     Field("elect", "elect_ms", _TAKES, "how long members take to elect a primary by themselves; else 30 s"),
     Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
     Field("backup_policy", "backup_policy", _POLICY, "what its backups have to be"),
-    Field(
-        "data_in",
-        "data_in",
-        Listed(reference("site, region or group")),
-        "sites, regions or groups of sites that its data may be in; else all",
-    ),
+    _DATA_IN,
 )
 
 DATA_SET: Final[tuple[Field, ...]] = (
@@ -152,4 +153,5 @@ DATA_SET: Final[tuple[Field, ...]] = (
     Field("size", "size_gib", measure(q.DISK_NEEDED, "high"), "bytes of the original"),
     Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
     Field("backup_policy", "backup_policy", _POLICY, "what its backups have to be"),
+    _DATA_IN,
 )

@@ -17,7 +17,7 @@ from cronsim import CronSim, CronSimError
 
 from evac.estate.format import quantities
 from evac.estate.format.quantities import Quantity, QuantityError
-from evac.model import estate as m
+from evac.model import objectives as by_class
 
 TEXT_MAX: Final = 500
 ID_MAX: Final = 200
@@ -204,7 +204,7 @@ def record_schema(fields: tuple[Field, ...]) -> dict[str, Any]:
 
 def objectives(*fields: Field) -> Record:
     """Objectives by class of loss, each with these fields."""
-    one = Record(fields, m.Objective)
+    each = Record(fields, by_class.Objective)
     docs = {
         "software": "a provider is down; nothing of ours is lost",
         "server": "one server is lost",
@@ -213,8 +213,9 @@ def objectives(*fields: Field) -> Record:
         "site": "a site is lost",
         "region": "several sites are lost at once",
     }
-    classes = tuple(Field(name, name, one, docs[name], default=m.Objective()) for name in m.LOSS_CLASSES)
-    return Record(classes, m.Objectives)
+    nothing = by_class.Objective()
+    classes = tuple(Field(one, one, each, docs[one], default=nothing) for one in by_class.LOSS_CLASSES)
+    return Record(classes, by_class.Objectives)
 
 
 def text() -> Scalar:
