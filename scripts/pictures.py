@@ -22,7 +22,7 @@ from front_pictures import BROWSERS, EVAC, lines_of
 
 WIDTHS = (1440, 390)
 SCHEMES = ("light", "dark")
-PAGE_MS = 60_000
+PAGE_MS = 120_000
 CALM = {
     name: name for name in ("now", "what-if", "plans", "runs", "incidents", "backups", "doctor", "notices")
 }
@@ -92,7 +92,9 @@ class Album:
         for name, path in paths.items():
             for form in forms or self.pages:
                 self.go(self.pages[form], path)
-                self.pages[form].screenshot(path=self.folder / stage / f"{name}-{form}.png", full_page=True)
+                self.pages[form].screenshot(
+                    path=self.folder / stage / f"{name}-{form}.png", full_page=True, timeout=PAGE_MS
+                )
 
     def send(self, path: str, values: dict[str, str], button: str) -> None:
         """Fill in a form and press a button."""

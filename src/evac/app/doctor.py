@@ -273,7 +273,7 @@ def _without_a_copy(store: Store, home: str | None, known: _Asked) -> list[Abili
     if found:
         return found
     if store.backups:
-        why = f"its only copy is {where}, so a backup has to be restored"
+        why = f"its only copy is {where}, so a backup must be restored"
         hint = "add a second copy, or an endpoint of the backup with a place to restore it to"
         return [Ability(store.id, "store", "restore elsewhere", "by hand", why=why, next=hint)]
     why, hint = (

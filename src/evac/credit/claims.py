@@ -24,7 +24,7 @@ WORDS: Final[Mapping[State, str]] = {
     "accepted": "accepted by a person",
     "refused": "refused by a person",
     "late": "after the last day for claims",
-    "twice": "an earlier claim of the account counts",
+    "twice": "an earlier claim of the same account counts",
     "pool-empty": "the pool was empty",
     "no-rule": "no rule takes claims for it",
 }

@@ -176,5 +176,5 @@ SYSTEMS: Final[Mapping[str, Callable[[Row], Request | LeftOut]]] = MappingProxyT
 def request_of(system: str, row: Row) -> Request | LeftOut:
     """Money only: no billing system moves billing days or hands out goods by such a request."""
     if row["kind"] not in MONEY:
-        return LeftOut(row["key"], f"{row['kind']} are no money; export them as csv")
+        return LeftOut(row["key"], f"{row['kind']} are not money; export them as csv")
     return SYSTEMS[system](row)

@@ -241,14 +241,14 @@ class BackupDriver(ABC):
         at, watch = place_at(place), Stopwatch(timeout_s)
         if not (at.lock.exists() or at.record.exists() or at.partial.exists()):
             if at.path.is_dir() and any(at.path.iterdir()):
-                raise Permanent("place-foreign", f"no restore made {place}: it is left as it is")
+                raise Permanent("place-foreign", f"no restore created {place}: it is left alone")
             return
         if at.partial.is_dir():
             await self._stop(action, at.partial, watch)
         with at.held():
             record = at.read()
             if record.complete and record.key:
-                raise Permanent("place-in-use", f"a run restored {place} for use: it is left as it is")
+                raise Permanent("place-in-use", f"a run restored {place} for use: it is left alone")
             if at.path.is_dir() and not record.complete:
                 at.refuse()  # what is there without a complete record is not ours
             if at.path.is_dir():

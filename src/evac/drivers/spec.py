@@ -77,7 +77,7 @@ class Setting:
 OF_A_COPY = (
     Setting("host", "text", "of a copy: given to what acts on the other copies", "none", reaches="host"),
     Setting("port", "number", "its port, likewise", "none", most=65_535),
-    Setting("name", "text", "by which its primary knows it, likewise", "none"),
+    Setting("name", "text", "by which its primary knows it, for each of them", "none"),
 )
 """Settings of drivers that pass on where the copies of a store are."""
 CONTROLLER = (

@@ -82,7 +82,7 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
         "services/*/traffic": _group(
             3, "how users reach a service", "moving traffic can take longer than all the rest"
         ),
-        "services/*/owner": _group(1, "who answers for a service", "somebody must act on a finding"),
+        "services/*/owner": _group(1, "who answers for a service", "someone must act on a finding"),
         "stores/*/members": _group(
             10, "where the copies of a store are", "without them nobody can say what data a loss takes"
         ),
@@ -109,14 +109,12 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
             2, "cpu and memory of servers, or their class", "unknown room is not counted on"
         ),
         "servers/rack": _group(1, "which rack a server is in", "losses below a site cannot be judged"),
-        "servers/bmc": _group(1, "which servers can be powered on from afar", "the others wait for a hand"),
+        "servers/bmc": _group(1, "which servers can be powered on remotely", "the others wait for a hand"),
         "servers/bmc_address": _group(
-            1, "where the BMC of a server is", "without it nothing powers the server on from afar"
+            1, "where the BMC of a server is", "without it nothing can power the server on remotely"
         ),
         "servers/serial": _group(1, "serial numbers of servers", "a BMC may be that of another server"),
-        "halls/*/cooling": _group(
-            2, "heat that the cooling of a hall carries off", "power alone is not a limit"
-        ),
+        "halls/*/cooling": _group(2, "heat that the cooling of a hall removes", "power alone is not a limit"),
         "classes/*/power_on": _group(
             2, "what a class does when power returns", "what comes on by itself may trip its feed"
         ),

@@ -73,7 +73,7 @@ class Hall:
 class Feed:
     """A power feed: a shared-fate group over racks, with a budget and a limit on boots at once.
 
-    `close_ms`: how long closing its breaker from afar takes.
+    `close_ms`: how long it takes to close its breaker remotely.
     """
 
     id: str
@@ -537,7 +537,7 @@ class Estate:
 
     `tools` maps a role of `steps.TOOL_ROLES` to the services that fill it (each is needed);
     `places` maps a fact path such as `services/pay/rto` to where it was read, for diagnostics,
-    and is no part of the digest; `changed` is when somebody last changed the estate. `intervals`
+    and is no part of the digest; `changed` is when someone last changed the estate. `intervals`
     are the facts known only within bounds (`model.intervals` says what is done with them).
     """
 

@@ -54,7 +54,7 @@ def check_header(estate: Estate, plan: Plan) -> list[Violation]:
     if plan.lead != estate.lead:
         found.append(Violation("F1", plan.name, "detection and approval are not the estate's"))
     if plan.attest != plan.unknown:
-        found.append(Violation("F1", plan.name, "what is to be attested is not what is unknown"))
+        found.append(Violation("F1", plan.name, "the attested step is not one whose outcome is unknown"))
     return found + check_objectives(estate, plan)
 
 

@@ -237,7 +237,7 @@ def test_tls_with_a_token_and_with_a_client_certificate(tmp_path: Path) -> None:
         problems = Problems()
         fetch_cluster(Live(context="unverified", kubeconfig=path), (), tmp_path, problems)
         assert [one.code for one in problems.all()] == ["import-unverified"]
-        with pytest.raises(InvalidInput, match="signed its certificate"):
+        with pytest.raises(InvalidInput, match="not signed by a trusted authority"):
             fetch_cluster(Live(context="unknown-authority", kubeconfig=path), (), tmp_path, Problems())
         with pytest.raises(InvalidInput, match="of another name"):
             fetch_cluster(Live(context="other-name", kubeconfig=path), (), tmp_path, Problems())

@@ -175,7 +175,7 @@ def test_requests_for_a_system_are_the_same_bytes_each_time(evac: Evac) -> None:
     assert found[0] == found[1]
     requests = [json.loads(line) for line in found[0].splitlines()]
     assert sum(request["body"]["amount"] for request in requests) == -3_255
-    assert "days are no money" in Path("out/left-out.csv").read_text()
+    assert "days are not money" in Path("out/left-out.csv").read_text()
     assert evac("export", "case", "free-1", "-o", "out")[0] == 2
 
 

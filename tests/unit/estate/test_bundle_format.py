@@ -125,7 +125,7 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "a part that is missing": lambda path: _archive(
         path, {MANIFEST: _listing([{"name": "a", "size": 1, "sha256": "0"}])}
     ),
-    "parts that are no list": lambda path: _archive(
+    "parts that are not a list": lambda path: _archive(
         path, {MANIFEST: b'{"kind":"evac-bundle","version":1,"parts":{"a":1}}'}
     ),
     "another size": lambda path: _archive(

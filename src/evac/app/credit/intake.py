@@ -195,7 +195,11 @@ _CHECKS: Final[Sequence[tuple[str, str, pl.Expr]]] = (
     ("fee-invalid", "fee is not a whole number of minor units", pl.col("fee").is_null()),
     ("fee-negative", "fee is negative", pl.col("fee") < 0),
     ("fee-too-large", "fee is more than 2^53 minor units", pl.col("fee") > QUANTITY_LIMIT),
-    ("currency-invalid", "currency is no code such as KRW", ~pl.col("currency").str.contains("^[A-Z]{3}$")),
+    (
+        "currency-invalid",
+        "currency is not a code like KRW",
+        ~pl.col("currency").str.contains("^[A-Z]{3}$"),
+    ),
     ("currency-invalid", "currency is missing", pl.col("currency").is_null()),
     ("cycle-invalid", "cycle is not a month such as 2022-10", ~pl.col("cycle").str.contains(_MONTH)),
     ("claimed-invalid", "claimed is not an amount", _outside("claimed", QUANTITY_LIMIT)),

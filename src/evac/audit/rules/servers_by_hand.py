@@ -29,7 +29,7 @@ def check(context: Context) -> Iterator[Finding]:
                 context,
                 "note",
                 site.id,
-                f"whether {counted(unknown, 'server')} of {site.id} can be booted from afar is not known",
+                f"whether {counted(unknown, 'server')} of {site.id} can be booted remotely is not known",
                 "Say in the column `bmc` of the server table whether a server has remote control.",
                 losses=losses,
                 paths=(f"sites/{site.id}",),

@@ -67,7 +67,7 @@ def _read_digest(raw: str) -> str:
 def _read_argon(raw: str) -> str:
     if _ARGON2ID.fullmatch(raw):
         return raw
-    raise QuantityError("not-a-hash", "this is no argon2id hash", "evac access password NAME prints one")
+    raise QuantityError("not-a-hash", "this is not an argon2id hash", "evac access password NAME prints one")
 
 
 def _read_network(raw: str) -> str:
@@ -223,7 +223,7 @@ _PROVIDER: Final = Record(
         ),
         Field("role_claim", "role_claim", text(), "claim that holds groups or roles", default="groups"),
         Field("roles", "roles", Mapped(text(), _ROLE), "value of that claim -> role", default={}),
-        Field("acr", "acr", text(), "how strong a login must be there: its `acr`", default=""),
+        Field("acr", "acr", text(), "required strength of the login: its `acr`", default=""),
     ),
     _provider,
 )
@@ -405,7 +405,7 @@ def _check_people(
                 "subject-missing",
                 f"it is not said who {shown(name)} is at the identity provider",
                 place,
-                "write subject: SUB, or subject: '' for somebody who is not known there",
+                "write subject: SUB, or subject: '' for someone who is not known there",
             )
 
 

@@ -231,7 +231,7 @@ _RULE: Final = Record(
         Field("cap", "cap", _MONEY_KIND, "at most this amount"),
         Field("floor", "floor", _MONEY_KIND, "at least this amount, if anything"),
         Field("claim_by", "claim_by", day(), "last day for claims"),
-        Field("first", "first", small_count(1, QUANTITY_LIMIT), "at most so many claims, by receipt"),
+        Field("first", "first", small_count(1, QUANTITY_LIMIT), "most claims, by time of receipt"),
         Field("pool", "pool", _MONEY_KIND, "at most this amount for all claims, by receipt"),
         Field("expires", "expires_days", measure(q.DAYS), "how long the credit can be used", default=0),
         Field("fallback", "fallback", Mapped(reference("channel", "name"), _MONEY_KIND),

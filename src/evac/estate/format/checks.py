@@ -493,7 +493,7 @@ def _check_service(service: Service, reader: Reader) -> None:
     for row, need in enumerate(service.needs):
         place = f"services/{service.id}/needs/{row}"
         if need.any_of and len(set(need.any_of)) < max(2, len(need.any_of)):
-            message = f"{shown(service.id)} needs any of {', '.join(need.any_of)}, which is no choice of two"
+            message = f"{shown(service.id)} needs any of {', '.join(need.any_of)}, which is not a choice"
             hint = "name two services at least, each once, or write a plain need"
             reader.problems.add("alternatives-alike", message, _place(reader, place), hint)
         if need.kind == "service" and service.id in need.targets:

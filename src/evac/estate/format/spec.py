@@ -125,7 +125,7 @@ def _limits(manual_ms: dict[str, int] | None = None, **values: Any) -> m.Limits:
 HEAD: Final[tuple[Field, ...]] = (
     Field("name", "name", text(), "what the estate is called", default="estate"),
     Field("as_of", "as_of", day(), "the day these files speak of, by which facts expire"),
-    Field("changed", "changed", day(), "when somebody last changed the estate"),
+    Field("changed", "changed", day(), "when someone last changed the estate"),
     Field("horizon", "horizon_ms", _DURATION, "until when an outage is counted", default=86_400_000),
     Field("detection", "detection_ms", _TAKES, "from the loss until it is known; 1 min is assumed"),
     Field(
@@ -242,7 +242,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
             Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
             Field("inrush_budget", "inrush_budget_watts", _POWER, "power it can take during boots"),
             Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot behind it at one time"),
-            Field("close", "close_ms", _TAKES, "how long closing its breaker from afar takes", default=0),
+            Field("close", "close_ms", _TAKES, "how long it takes to close its breaker remotely", default=0),
         ),
         _feed,
         "Power feeds; the path begins with the site.",

@@ -280,7 +280,7 @@ def _key(text: str) -> bytes:
     if not KEY_BYTES[0] <= len(found) <= KEY_BYTES[1]:
         least, most = KEY_BYTES
         raise InvalidInput(
-            "webhook-key", f"its key is no base64 of {least} to {most} bytes", "evac notices key makes one"
+            "webhook-key", f"its key is not base64 of {least} to {most} bytes", "evac notices key makes one"
         )
     return found
 

@@ -48,7 +48,7 @@ _ASKED: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "state": (
         "Say how a component is",
-        "It holds on the public status page until the records show a change, or somebody says another.",
+        "It holds on the public status page until the records show a change, or until someone sets another.",
     ),
     "fact": (
         "State a fact for the report",
