@@ -308,8 +308,8 @@ def kept_in(bases: tuple[Path, ...], package: Path) -> Path | None:
     """The folder for kernels of this state of evac, under the first base in which it can be written, and by
     nobody else: what is in it is executed. None where there is none.
 
-    numba compiles a kernel again where its own file changed, and goes on with the old code of what is compiled
-    into it from other files, so each state of the sources has a folder. Of the folders of other states the
+    numba compiles a kernel again where its own file changed, and goes on with the old code of what is
+    compiled into it from other files, so each state of the sources has a folder. Of the folders of other states the
     newest stays: a process that runs on while evac is updated may read it.
     """
     name = _FOLDER + _digest(package)
