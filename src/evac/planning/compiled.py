@@ -309,8 +309,8 @@ def kept_in(bases: tuple[Path, ...], package: Path) -> Path | None:
     nobody else: what is in it is executed. None where there is none.
 
     numba compiles a kernel again where its own file changed, and goes on with the old code of what is
-    compiled into it from other files, so each state of the sources has a folder. Of the folders of other states the
-    newest stays: a process that runs on while evac is updated may read it.
+    compiled into it from other files, so each state of the sources has a folder. Of the folders of other
+    states the newest stays: a process that runs on while evac is updated may read it.
     """
     name = _FOLDER + _digest(package)
     for base in bases:
