@@ -15,7 +15,7 @@ ON_PYTHON := $(if $(UV_PYTHON),,$(if $(SYSTEM_PYTHON),--python $(SYSTEM_PYTHON))
 # Modules compiled to bytecode are kept whatever the machine says: tests start a thousand programs.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help packages setup demo lab test lint format types imports wheelhouse try-wheel docs docs-pages docs-check front-pictures bench bench-run bench-lab bench-boot bench-serve bench-referees torture torture-lab ci clean
+.PHONY: help packages setup demo lab test lint format types imports wheelhouse try-wheel docs docs-pages docs-check front-pictures pictures bench bench-run bench-lab bench-boot bench-serve bench-referees torture torture-lab ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -47,15 +47,17 @@ lab: $(READY) ## three real sites on this machine: up, one burns and comes back,
 # Half as many again as there are cores: many tests wait for real servers.
 WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
 PYTEST := $(PYTHON) -m pytest --dist worksteal --durations=25
-# Tests that call no kernel, and mostly wait: CI runs them (PART=first) while the kernels compile. Tests that only compute
-# (PART=third) run beside them as soon as the kernels are there, and what is left (PART=second) when both cores are free.
+# CI runs the tests in four parts: those that call no kernel and mostly wait (first) while the kernels compile; then those
+# that only compute (third) and those that have a lab of their own, one after the other (labs), beside what is left (second).
 WITHOUT_KERNELS := tests/contract tests/unit/watch $(sort $(wildcard tests/lab/test_fleet_*.py tests/sim/test_real_processes*.py))
 COMPUTING := $(addprefix tests/unit/,audit derive estate planning truth verify)
+LABS := $(filter-out tests/lab/test_fleet_%,$(sort $(wildcard tests/lab/test_*.py))) tests/security/test_attackers_of_the_lab.py
 test: $(if $(filter first,$(PART)),$(INSTALLED),$(READY)) ## run all tests
 	$(PYTEST) -n $(WORKERS) $(if $(PART),$(TESTS_$(PART)))
 TESTS_first = $(WITHOUT_KERNELS)
-TESTS_second = $(patsubst %,--ignore=%,$(WITHOUT_KERNELS) $(COMPUTING))
+TESTS_second = $(patsubst %,--ignore=%,$(WITHOUT_KERNELS) $(COMPUTING) $(LABS))
 TESTS_third = $(COMPUTING)
+TESTS_labs = $(LABS)
 
 lint: $(INSTALLED) ## check style and formatting
 	$(VENV)/bin/ruff check .
@@ -92,6 +94,9 @@ docs-pages: $(READY) ## write the pages that come from the program itself (the p
 
 front-pictures: $(READY) ## play the demo and take the pictures of the README from it (needs Chromium)
 	$(PYTHON) scripts/front_pictures.py
+
+pictures: $(READY) ## play the demo and keep a picture of every page in build/pictures (needs Chromium)
+	$(PYTHON) scripts/pictures.py build/pictures
 
 bench: $(READY) ## measure plans, and referees beside them (FULL=1: the largest estate too)
 	@$(MAKE) --no-print-directory --keep-going bench-referees || echo "Not every referee is installed: bench says which it leaves out."

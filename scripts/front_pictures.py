@@ -80,7 +80,7 @@ def demonstrate(port: int, picture: Path) -> Recording:
     )
     run = ""
     try:
-        for line in _lines_of(demo):
+        for line in lines_of(demo):
             recording.add(line, "bad" if " is lost" in line or " burns" in line else "")
             if "/runs/" in line:
                 run = line.rpartition(" ")[2]
@@ -109,7 +109,7 @@ def demonstrate(port: int, picture: Path) -> Recording:
     raise SystemExit("the demonstration ended before its run")
 
 
-def _lines_of(program: subprocess.Popen[str]) -> Iterator[str]:
+def lines_of(program: subprocess.Popen[str]) -> Iterator[str]:
     """Each line as it comes; ends when the program ends or is silent for too long."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     assert program.stdout is not None

@@ -1,4 +1,4 @@
-"""Feeds mutated orders, store entries and bundles to what reads them, and counts what gets through.
+"""Feeds mutated orders, store entries, bundles, answers and sources to their readers, and counts what fails.
 
     python scripts/fuzz_hostile.py [--cases 1000000] [--seed 1] [--seconds 600] [--only TARGET]
 
@@ -35,8 +35,11 @@ from evac.agent.gate import Gate, Identity, Keys, NotBelieved
 from evac.agent.memory import Anchors, TokenLedger
 from evac.agent.units import Units
 from evac.app.observed_stores import decode as decode_observed
+from evac.drivers.backup_reader.formats import READERS
+from evac.drivers.backups import document
 from evac.drivers.process import client
 from evac.drivers.registry import Drivers
+from evac.drivers.role_answer import role_from
 from evac.engine.lead import verdict_answers, watch_journal
 from evac.engine.plans import library
 from evac.engine.runs import effects, live_actions, reading, requests
@@ -45,8 +48,12 @@ from evac.engine.runs.open_runs import read_opened
 from evac.engine.stores import datasets, sightings
 from evac.estate.codecs.bundle import Source, manifest_of, open_bundle, write_bundle
 from evac.estate.codecs.plan import decode as decode_plan
+from evac.estate.format.problems import Problems
+from evac.estate.importers import ansible, compose, netbox, prometheus, terraform
+from evac.estate.importers.imported import Options
 from evac.model.errors import EvacError
 from evac.model.run_policy import RunPolicy
+from evac.net.http_calls import Answer
 from evac.net.secrets import Secret
 from evac.store import anchors, generation
 from evac.store.port import Entry
@@ -336,9 +343,92 @@ def _bundles(folder: Path) -> dict[str, Target]:
     }
 
 
+_BACKUP: Final = {"kind": "Backup", "metadata": {"namespace": "shop", "name": "b"}}
+_AT: Final = "2026-11-25T02:00:00Z"
+_LISTS: Final[Mapping[str, Any]] = {
+    "velero": [
+        _BACKUP
+        | {"apiVersion": "velero.io/v1", "spec": {"includedNamespaces": ["shop"]}}
+        | {"status": {"phase": "Completed", "startTimestamp": _AT, "errors": 0}}
+    ],
+    "k8up": [
+        {"kind": "Snapshot", "apiVersion": "k8up.io/v1", "metadata": {"name": "s"}}
+        | {"spec": {"id": "a", "date": _AT, "paths": ["/data"], "repository": "s3:x"}}
+    ],
+    "cloudnativepg": [
+        _BACKUP
+        | {"apiVersion": "postgresql.cnpg.io/v1", "spec": {"cluster": {"name": "c"}}}
+        | {"status": {"phase": "completed", "startedAt": _AT}}
+    ],
+    "wal-g": [{"backup_name": "b", "start_time": _AT, "finish_time": _AT, "uncompressed_size": 5}],
+    "kopia": [{"id": "k", "source": {"path": "/d"}, "startTime": _AT, "stats": {"errorCount": 0}}],
+}
+_KUBERNETES: Final = ("velero", "k8up", "cloudnativepg")
+_DATES: Final = (b"Wed, 21 Oct 2026 07:28:00 GMT", b"Fri, 31 Dec 9999 23:59:60 -0000", b"120")
+
+
+def _answers() -> dict[str, Target]:
+    """What backup tools and other systems say."""
+
+    def reader(tool: str) -> Callable[[bytes], object]:
+        return lambda data: READERS[tool](document(data.decode("utf-8", "replace"), tool))
+
+    lists = {
+        f"backup-{tool}": Target(
+            [orjson.dumps({"items": rows} if tool in _KUBERNETES else rows)], reader(tool)
+        )
+        for tool, rows in _LISTS.items()
+    }
+    role = {"role": "primary", "lag_ms": 1, "confirms": ["a"], "position": 5, "history": "h"}
+    later = lambda data: Answer(503, {"retry-after": data.decode("latin-1")}, data).after_ms(1e9)  # noqa: E731
+    return {
+        **lists,
+        "role": Target([orjson.dumps(role)], lambda data: role_from(orjson.loads(data)), (ValueError,)),
+        "retry-after": Target(_DATES, later),
+    }
+
+
+_SOURCES: Final[Mapping[str, tuple[str, Any]]] = {
+    "netbox": ("n.json", {"results": [{"name": "s1", "device_type": {"model": "x"}, "site": {"slug": "a"}}]}),
+    "terraform": (
+        "t.json",
+        {"values": {"root_module": {"resources": [{"type": "aws_instance", "name": "w", "values": {}}]}}},
+    ),
+    "ansible": ("a.yaml", {"all": {"children": {"web": {"hosts": {"w1": {"ansible_host": "10.0.0.1"}}}}}}),
+    "prometheus": (
+        "p.json",
+        {"status": "success", "data": {"result": [{"metric": {"pod": "a-1-b"}, "value": [1, "0.5"]}]}},
+    ),
+    "compose": ("c.yaml", {"services": {"web": {"image": "x", "deploy": {"replicas": 2}}}}),
+}
+_IMPORTERS: Final = {
+    "netbox": netbox.read,
+    "terraform": terraform.read,
+    "ansible": ansible.read,
+    "prometheus": prometheus.read,
+    "compose": compose.read,
+}
+
+
+def _sources(folder: Path) -> dict[str, Target]:
+    """Files that estates are imported from: what is wrong with one is a problem that is reported."""
+
+    def reader(name: str) -> Callable[[bytes], object]:
+        def read(data: bytes) -> None:
+            path = folder / _SOURCES[name][0]
+            path.write_bytes(data)
+            _IMPORTERS[name](path, Problems(), Options(site="a"))
+
+        return read
+
+    return {
+        f"import-{name}": Target([orjson.dumps(seed)], reader(name)) for name, (_, seed) in _SOURCES.items()
+    }
+
+
 def targets(folder: Path) -> dict[str, Target]:
     """Every reader of what others could have written. folder: for files."""
-    return {**_orders(folder), **_entries(), **_bundles(folder)}
+    return {**_orders(folder), **_entries(), **_bundles(folder), **_answers(), **_sources(folder)}
 
 
 def fuzz(name: str, target: Target, cases: int, seed: int, until_s: float) -> tuple[Counter[str], list[str]]:

@@ -327,10 +327,11 @@ A route that does not say which role it needs is refused to everybody.
 
 ## One person, one name
 
-A run counts approvals by name, so nobody may have two. Whatever acts for a person (password, token with `of`,
-key, the identity provider) acts under the name that the person has here. With `oidc` every entry therefore
-says who it is there: `subject`. Somebody whom the identity provider names like an entry without being that
-person is not let in. A token without `of` is a program: it neither approves nor attests.
+A run counts approvals by name, so nobody may have two. Names that look the same are one name: other case,
+spaces or invisible characters, letters of another alphabet. Whatever acts for a person (password, token
+with `of`, key, the identity provider) acts under the name that the person has here. With `oidc` every entry
+therefore says who it is there: `subject`. Somebody whom the identity provider names like an entry without
+being that person is not let in. A token without `of` is a program: it neither approves nor attests.
 
 """
 

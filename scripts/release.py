@@ -23,6 +23,8 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SUMS: Final = "SHA256SUMS"
+IGNORED: Final = (".gitignore",)
+"""Of `uv build`, and nothing that anyone installs."""
 MADE: Final = ("sbom.cdx.json", "provenance.json")
 
 
@@ -157,22 +159,28 @@ def check(folder: Path, public: str) -> int:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    sums = (folder / SUMS).read_bytes()
     try:
-        signature = base64.b64decode((folder / f"{SUMS}.sig").read_text(), validate=False)
+        sums, signed = (folder / SUMS).read_bytes(), (folder / f"{SUMS}.sig").read_bytes()
+        signature = base64.b64decode(signed)
+        if signed != base64.b64encode(signature) + b"\n":
+            raise ValueError("written in another way")
         Ed25519PublicKey.from_public_bytes(base64.b64decode(public)).verify(signature, sums)
     except (OSError, ValueError, InvalidSignature):
         print(f"error: {SUMS} was not signed with this key", file=sys.stderr)
         return 1
-    wrong = []
+    wrong, listed = [], {SUMS, f"{SUMS}.sig", *IGNORED}
     for line in sums.decode().splitlines():
         expected, _, name = line.partition("  ")
+        listed.add(name)
         path = folder / Path(name).name
         if not path.is_file() or digest(path) != expected:
             wrong.append(name)
     for name in wrong:
         print(f"error: {name} is not what was signed", file=sys.stderr)
-    return 1 if wrong else 0
+    strange = sorted({path.name for path in folder.iterdir()} - listed)
+    for name in strange:
+        print(f"error: {name} is in the folder and was not signed", file=sys.stderr)
+    return 1 if wrong or strange else 0
 
 
 def main() -> int:

@@ -55,22 +55,37 @@ def open_all(page: Page) -> None:
     page.evaluate("() => document.querySelectorAll('details').forEach(d => { d.open = true; })")
 
 
+def resize(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_it_opens_without_a_complaint_and_asks_for_nothing(opened: Open, name: str) -> None:
+def test_it_asks_for_nothing_has_an_outline_and_fits_every_window(opened: Open, name: str) -> None:
     found = opened(name)
-    found.page.wait_for_load_state("networkidle")
-    assert found.page.title().startswith("Loss of ")
+    page = found.page
+    page.wait_for_load_state("networkidle")
+    assert page.title().startswith("Loss of ")
     assert found.complaints == []
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_wider_than_the_window(opened: Open, name: str, width: int) -> None:
-    page = opened(name, width).page
+    check_outline(page)
     for _ in range(2):
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.evaluate(OUT_OF_BOUNDS) == []
+        for width in WIDTHS:
+            resize(page, width)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(OUT_OF_BOUNDS) == [], width
         open_all(page)
+
+
+def check_outline(page: Page) -> None:
+    """Ids are unique, headings in order, and the navigation leads to what is there."""
+    ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    levels = page.evaluate("() => [...document.querySelectorAll('h1,h2,h3,h4,h5')].map(e => +e.tagName[1])")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    links = page.evaluate("() => [...document.querySelectorAll('nav a')].map(a => a.hash.slice(1))")
+    assert links
+    assert set(links) <= set(ids)
 
 
 def test_the_answer_is_on_the_first_screen_of_a_phone(opened: Open) -> None:
@@ -80,28 +95,24 @@ def test_the_answer_is_on_the_first_screen_of_a_phone(opened: Open) -> None:
     assert box["y"] + box["height"] < 844
 
 
-@pytest.mark.parametrize("width", [390, 1440])
-def test_letters_of_charts_keep_their_size(opened: Open, width: int) -> None:
-    page = opened("mended", width).page
-    sizes = page.evaluate(
-        "() => [...document.querySelectorAll('.chart text')].filter(e => e.checkVisibility())"
-        ".map(e => e.getScreenCTM().a * parseFloat(getComputedStyle(e).fontSize))"
-    )
-    assert len(sizes) > 50
-    assert min(sizes) >= 11
-
-
-@pytest.mark.parametrize("width", [390, 1440])
-def test_labels_of_a_chart_do_not_lie_on_each_other(opened: Open, width: int) -> None:
-    page = opened("mended", width).page
-    boxes = page.evaluate(
-        "() => [...document.querySelectorAll('#gantt-t')].map(t => t.parentElement)"
-        ".flatMap(s => [...s.querySelectorAll('.label')]).map(e => e.getBoundingClientRect())"
-        ".map(b => [b.top, b.bottom])"
-    )
-    assert len(boxes) > 10
-    for (_, bottom), (top, _) in itertools.pairwise(boxes):
-        assert bottom <= top + 3
+def test_letters_of_charts_keep_their_size_and_labels_their_place(opened: Open) -> None:
+    page = opened("mended", 390).page
+    for width in (390, 1440):
+        resize(page, width)
+        sizes = page.evaluate(
+            "() => [...document.querySelectorAll('.chart text')].filter(e => e.checkVisibility())"
+            ".map(e => e.getScreenCTM().a * parseFloat(getComputedStyle(e).fontSize))"
+        )
+        assert len(sizes) > 50
+        assert min(sizes) >= 11
+        boxes = page.evaluate(
+            "() => [...document.querySelectorAll('#gantt-t')].map(t => t.parentElement)"
+            ".flatMap(s => [...s.querySelectorAll('.label')]).map(e => e.getBoundingClientRect())"
+            ".map(b => [b.top, b.bottom])"
+        )
+        assert len(boxes) > 10
+        for (_, bottom), (top, _) in itertools.pairwise(boxes):
+            assert bottom <= top + 3
 
 
 def test_the_skip_link_comes_first_and_leads_to_the_answer(opened: Open) -> None:
@@ -181,26 +192,21 @@ def violations(page: Page, *rules: str) -> list[tuple[str, str]]:
     return [(v["id"], v["nodes"][0]["html"][:200]) for v in found]
 
 
-def test_dark_is_dark_and_light_is_light(opened: Open) -> None:
+def test_dark_is_dark_and_bars_stand_out_from_either_paper(opened: Open) -> None:
+    """Three to one for what a chart says by colour (WCAG 2.2, 1.4.11); resting parts say nothing."""
+    page = opened("mended").page
     grounds = {}
     for scheme in ("light", "dark"):
-        page = opened("small", 1280, scheme).page
-        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        grounds[scheme] = sum(int(part) for part in colour.removeprefix("rgb(").rstrip(")").split(","))
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        grounds[scheme] = sum(int(part) for part in paper.removeprefix("rgb(").rstrip(")").split(","))
+        for style in ("start", "verify", "shift", "used after", "line"):
+            where = "." + style.replace(" ", ".")
+            kind = "stroke" if style == "line" else "fill"
+            colour = page.evaluate(f"getComputedStyle(document.querySelector('.chart {where}')).{kind}")
+            assert contrast(colour, paper) >= 3, (style, colour, paper)
     assert grounds["light"] == 3 * 255
     assert grounds["dark"] < 3 * 40
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_bars_stand_out_from_the_paper(opened: Open, scheme: str) -> None:
-    """Three to one for what a chart says by colour (WCAG 2.2, 1.4.11); resting parts say nothing."""
-    page = opened("mended", 1280, scheme).page
-    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    for style in ("start", "verify", "shift", "used after", "line"):
-        where = "." + style.replace(" ", ".")
-        kind = "stroke" if style == "line" else "fill"
-        colour = page.evaluate(f"getComputedStyle(document.querySelector('.chart {where}')).{kind}")
-        assert contrast(colour, paper) >= 3, (style, colour, paper)
 
 
 def contrast(one: str, other: str) -> float:
@@ -213,20 +219,6 @@ def contrast(one: str, other: str) -> float:
 
     high, low = sorted((luminance(one), luminance(other)), reverse=True)
     return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_ids_are_unique_and_headings_in_order(opened: Open, name: str) -> None:
-    page = opened(name).page
-    ids = page.evaluate("() => [...document.querySelectorAll('[id]')].map(e => e.id)")
-    assert len(ids) == len(set(ids))
-    levels = page.evaluate("() => [...document.querySelectorAll('h1,h2,h3,h4,h5')].map(e => +e.tagName[1])")
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
-    links = page.evaluate("() => [...document.querySelectorAll('nav a')].map(a => a.hash.slice(1))")
-    assert links
-    assert set(links) <= set(ids)
 
 
 def test_every_chart_has_a_name_and_a_description(opened: Open) -> None:
@@ -252,16 +244,18 @@ def test_the_first_column_and_the_heads_stay_in_sight(opened: Open) -> None:
     assert abs(corner["y"] - box["y"]) <= 2
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_prints_dark_on_white_without_the_navigation(opened: Open, tmp_path: Path, scheme: str) -> None:
-    page = opened("mended", 1280, scheme).page
-    data = page.pdf(path=tmp_path / "page.pdf", format="A4")
-    assert data.startswith(b"%PDF-")
-    assert 2 < data.count(b"/Type /Page\n") + data.count(b"/Type /Page/") + data.count(b"/Type /Page ") < 40
-    page.emulate_media(media="print")
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert not page.locator("nav").is_visible()
-    assert page.locator(".on-paper").is_visible()
+def test_it_prints_dark_on_white_without_the_navigation(opened: Open, tmp_path: Path) -> None:
+    page = opened("mended").page
+    for scheme in ("light", "dark"):
+        page.emulate_media(media="screen", color_scheme=scheme)  # type: ignore[arg-type]
+        data = page.pdf(path=tmp_path / "page.pdf", format="A4")
+        assert data.startswith(b"%PDF-")
+        pages = sum(data.count(b"/Type /Page" + end) for end in (b"\n", b"/", b" "))
+        assert 2 < pages < 40
+        page.emulate_media(media="print", color_scheme=scheme)  # type: ignore[arg-type]
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert not page.locator("nav").is_visible()
+        assert page.locator(".on-paper").is_visible()
 
 
 def test_long_lists_are_folded_and_the_page_stays_light(opened: Open, pages: dict[str, Path]) -> None:

@@ -37,7 +37,6 @@ def is_good(fire: Fire) -> None:
     assert None not in found
     assert found == sorted(found, key=lambda at: at or 0.0)
     assert fire.first_write_seconds is not None
-    assert fire.first_write_seconds < 30
 
 
 def test_a_site_burns_comes_back_and_the_next_one_burns(

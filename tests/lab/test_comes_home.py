@@ -118,7 +118,7 @@ def test_a_site_that_is_joined_again_in_the_middle_of_its_evacuation_stops_nothi
     topology = lab.need().topology
     for site in [site.name for site in topology.sites if site.name in lab.need().burnt]:
         assert restoring.restore(lab, site, reason="a test").whole
-    assert world.wait_for_plans(topology, within_s=30.0) == ()
+    assert world.wait_for_plans(topology) == ()
     before = {run.run for run in runs_of(lab)}
     faults.cut(lab, "pangyo")
 

@@ -39,7 +39,7 @@ def test_a_fire_that_people_put_out_by_hand(lab: LabFolder) -> None:
     assert (fire.state, fire.lost, fire.double_primary_seconds) == ("over", 0, 0.0)
     assert fire.first_write_seconds is not None
     assert fire.last_client_seconds is not None
-    assert 0 < fire.first_write_seconds <= fire.last_client_seconds < 10
+    assert 0 < fire.first_write_seconds <= fire.last_client_seconds
     assert fire.clients == fire.clients_recovered == 6
     assert episodes.read_all(lab) == [fire]
     assert fire.reason == "a test"

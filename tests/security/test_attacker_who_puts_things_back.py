@@ -18,8 +18,9 @@ from evac.engine.lead.challenges import CHANGE_MS, Challenge
 from evac.engine.lead.verdict_answers import PREFIX, VotePublisher, VoteReader
 from evac.engine.runs import requests
 from evac.engine.runs.proving import Asked, Provers, prove
-from evac.model.errors import NotAllowed
+from evac.model.errors import NotAllowed, StoreError
 from evac.model.run_policy import PROFILES, RunPolicy
+from evac.office.values import Ballots
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Delete, Entry, Lease, Put
@@ -198,5 +199,68 @@ def test_a_run_that_is_made_again_from_copies_has_no_approval(tmp_path: Path) ->
             assert "another plan, or another run of this name" in refused.data["why"]
         for one in (store, raw):
             await one.close()
+
+    asyncio.run(story())
+
+
+def test_a_war_room_shows_no_vote_that_was_put_back() -> None:
+    """Of a room that was started after the fire; it reads copies of the votes of that day."""
+
+    async def story() -> None:
+        raw, clock = MemoryStore(), Clock()
+        store = SealedStore(raw, seal_of(SEAL))
+        publishers = {
+            site: Publisher(store, site, site, PROFILE, Challenge(clock.monotonic_ms)) for site in SITES[:2]
+        }
+        copies: list[list[Entry]] = []
+        for number in range(4):
+            for site, publisher in publishers.items():
+                await publisher.write(vote(site, number))
+            copies.append(await raw.list(PREFIX))
+        room = Ballots(store, clock, PROFILE, "anyang")
+        room.follow(PROFILE, [(site, "") for site in SITES])
+        for second in range(120):
+            clock.at_ms += 1_000
+            await raw.transact([], [Put(one.key, one.value) for one in copies[second % len(copies)]])
+            await room.read()
+            room.judge()
+            shown = {one.id: one for one in room.sites({})}
+            assert shown["pangyo"].state == "unknown"
+            assert [one.fresh for one in shown["pangyo"].votes] == [False, False]
+            assert room.voting() == ()
+        for number in range(4, 7):
+            clock.at_ms += 1_000
+            for site, publisher in publishers.items():
+                await publisher.write(vote(site, number))
+            await room.read()
+        assert room.voting() == ("ansan", "anyang"), "what witnesses say to the challenge of this room counts"
+        assert len(await raw.list("challenge/")) == 3
+        await room.close()
+        assert len(await raw.list("challenge/")) == 2
+
+    asyncio.run(story())
+
+
+def test_a_war_room_that_may_only_read_says_that_it_can_prove_no_vote() -> None:
+    class ReadOnly(MemoryStore):
+        async def acquire(self, name: str, owner: str, ttl_ms: int) -> Lease:
+            raise StoreError("etcd-refused", "etcd refused it: permission denied")
+
+    async def story() -> None:
+        raw, clock = MemoryStore(), Clock()
+        sealed = SealedStore(raw, seal_of(SEAL))
+        publisher = Publisher(sealed, "anyang", "anyang", PROFILE, Challenge(clock.monotonic_ms))
+        await publisher.write(vote("anyang", 1))
+        reading = ReadOnly()
+        for entry in await raw.list(""):
+            await reading.transact([], [Put(entry.key, entry.value)])
+        room = Ballots(SealedStore(reading, seal_of(SEAL)), clock, PROFILE, "anyang")
+        room.follow(PROFILE, [(site, "") for site in SITES])
+        await room.read()
+        room.judge()
+        (seen,) = [one for one in room.sites({}) if one.id == "pangyo"]
+        assert (seen.state, seen.votes[0].fresh) == ("unknown", False)
+        assert seen.reason == "no vote can be proven: etcd refused it: permission denied"
+        await room.close()
 
     asyncio.run(story())

@@ -21,8 +21,10 @@ from evac.engine.runs.binding import Bound
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Endpoint
 from evac.run.values import RunSpec
+from evac.store.anchors import Anchor, decode, encode, hash_of, key_of, verify_chain
+from evac.store.journal import Journal
 from evac.store.memory import MemoryStore
-from evac.store.port import Put
+from evac.store.port import Delete, Put
 from evac.store.sealed import SealedStore, seal_of
 
 SEAL = "env:EVAC_RED_SEAL"
@@ -83,3 +85,44 @@ def test_even_with_the_seal_a_run_reaches_only_what_a_controllers_own_files_name
     with pytest.raises(NotAllowed, match="reaches with command at a what no endpoint") as caught:
         must_reach_own(bound, estate)
     assert caught.value.code == "bound-differs"
+
+
+FORGERIES: dict[str, tuple[int, ...]] = {
+    "in another order": (1, 3, 2, 4, 5),
+    "without its middle": (1, 2, 4, 5),
+    "without its head": (2, 3, 4, 5),
+    "without its end": (1, 2, 3, 4),
+    "with what another run did": (1, 2, 0, 4, 5),
+}
+"""Which of its segments a forged journal has; 0: a segment of another run."""
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_journal_whose_chain_was_computed_again_contradicts_every_head_that_was_kept(
+    store: MemoryStore, forgery: str
+) -> None:
+    """By someone who has the seal as well: the chain alone proves nothing, one head from before does."""
+
+    async def story() -> None:
+        sealed = SealedStore(store, seal_of(SEAL))
+        kept: list[Anchor] = []
+        for run in ("fire", "flood"):
+            journal = await Journal.create(sealed, run, None)
+            for number in range(4):
+                await journal.append([f'["{run}",{number}]'.encode()], None)
+            kept = kept or [journal.head]
+        segments = [decode("fire", n, e.value) for n, e in enumerate(await sealed.list("journal/fire/"), 1)]
+        foreign = decode("flood", 3, (await sealed.list("journal/flood/"))[2].value)
+        previous, first = "", 1
+        for number, chosen in enumerate(FORGERIES[forgery], 1):
+            records = (segments[chosen - 1] if chosen else foreign).records
+            value = encode("fire", number, first, 0, previous, records)
+            previous, first = hash_of(value), first + len(records)
+            await sealed.transact([], [Put(key_of("fire", number), value)])
+        for number in range(len(FORGERIES[forgery]) + 1, len(segments) + 1):
+            await sealed.transact([], [Delete(key_of("fire", number))])
+        assert await verify_chain(sealed, "fire") == []
+        (problem,) = await verify_chain(sealed, "fire", kept)
+        assert problem.kind in ("changed", "cut-off")
+
+    asyncio.run(story())

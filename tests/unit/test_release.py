@@ -37,6 +37,16 @@ def test_a_release_is_signed_and_says_what_it_needs(tmp_path: Path) -> None:
     assert release("check", str(dist), "--public", public).returncode == 0
     other = new_key(tmp_path / "other")
     assert "not signed with this key" in release("check", str(dist), "--public", other).stderr
+    (dist / "evac-0.1.1-py3-none-any.whl").write_bytes(b"planted")
+    planted = release("check", str(dist), "--public", public)
+    assert planted.returncode == 1
+    assert planted.stderr == "error: evac-0.1.1-py3-none-any.whl is in the folder and was not signed\n"
+    (dist / "evac-0.1.1-py3-none-any.whl").unlink()
+    signature = dist / "SHA256SUMS.sig"
+    for changed in (signature.read_text()[:-1] + "\r", None):
+        signature.write_text(changed) if changed else signature.unlink()
+        assert "not signed with this key" in release("check", str(dist), "--public", public).stderr
+    assert release("make", str(dist), "--key", str(tmp_path / "key")).returncode == 0
     (dist / "evac-0.1.0-py3-none-any.whl").write_bytes(b"another wheel")
     changed = release("check", str(dist), "--public", public)
     assert (changed.returncode, "evac-0.1.0-py3-none-any.whl is not what was signed" in changed.stderr) == (

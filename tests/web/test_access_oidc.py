@@ -144,7 +144,7 @@ def test_a_login_ends_with_what_the_file_says_of_its_provider(
     ("change", "words"),
     [
         ({"iss": "http://127.0.0.1/other"}, "another issuer"),
-        ({"aud": "somebody"}, "somebody else"),
+        ({"aud": "somebody"}, "someone else"),
         ({"aud": ["evac", "other"]}, "another client"),
         ({"azp": "other"}, "another client"),
         ({"exp": 1}, "is over"),
@@ -161,7 +161,7 @@ def test_a_login_ends_with_what_the_file_says_of_its_provider(
         ({"email": ""}, "no name"),
         ({"email": ["a"]}, "no name"),
         ({"email": "a\u202eb"}, "no name"),
-        ({"email": "KIM"}, "somebody else is called"),
+        ({"email": "KIM"}, "someone else is called"),
         ({"groups": []}, "no role"),
         ({"groups": "other"}, "no role"),
         ({"groups": {"sre": 1}}, "no role"),
@@ -242,7 +242,7 @@ def test_an_answer_counts_in_the_browser_that_asked_and_once(tmp_path: Path) -> 
         client.cookies.set("evac_flow", flow)
         again = await back(client, query)
         assert again.status_code == 403
-        assert "does not take the code" in again.text
+        assert "rejected the code" in again.text
         assert len(access.book) == 1
 
     tell(tmp_path, story)

@@ -1,4 +1,6 @@
-"""The page Backups: which data could be restored, what proves it, and one data set."""
+"""The page Backups: which data could be restored, what proves it, and one data set; in a browser also the
+page Doctor, which needs the same room.
+"""
 
 from dataclasses import replace
 
@@ -92,3 +94,17 @@ def test_the_pages_fit_and_axe_finds_nothing(browser: Browser, served: tuple[str
             assert Axe().run(page).response["violations"] == []
             if page.url.endswith("/backups"):
                 page.goto(str(link.evaluate("one => one.href")))
+
+
+@pytest.mark.browser
+def test_the_page_doctor_shows_the_answer_when_it_is_there_and_axe_finds_nothing(
+    browser: Browser, served: tuple[str, str]
+) -> None:
+    page = opened(browser, f"{served[0]}/doctor", 1440, "light")
+    page.get_by_role("button", name="Ask all systems").click()
+    page.get_by_role("button", name="Ask all systems again").wait_for()
+    for width, scheme in ((390, "dark"), (1440, "light")):
+        page = opened(browser, f"{served[0]}/doctor", width, scheme)
+        assert page.locator("#doctor table tbody tr").count() > 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert Axe().run(page).response["violations"] == []

@@ -86,7 +86,7 @@ class Allowed:
                 yield "secrets of [allow] are references: env:NAME or file:/path"
         for one in (*self.data, *self.sockets):
             if not one.startswith("/"):
-                yield f"[allow]: {one!r} is no full path"
+                yield f"[allow]: {one!r} is not a full path"
 
 
 _TABLES: Final[dict[Names, str]] = {

@@ -493,7 +493,7 @@ def _read(names: Mapping[str, bool], output: str) -> dict[str, SystemdState]:
         if load not in _THERE and (needed or load != "not-found"):
             raise Permanent(
                 "unit-not-there",
-                f"systemd knows no unit {name} ({_line(load) or 'it says nothing'})",
+                f"systemd has no unit {name} ({_line(load) or 'it says nothing'})",
                 "fix its name in the agent's file",
             )
         if not active:

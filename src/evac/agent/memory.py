@@ -127,7 +127,7 @@ class TokenLedger:
         if token < max(1, self.highest):
             raise Permanent(
                 "stale-token",
-                f"the agent has obeyed the token {self.highest}; {token} is of an older leader",
+                f"the agent has obeyed the token {self.highest}; {token} is from an older leader",
                 "stop: another controller leads",
             )
 
@@ -274,13 +274,13 @@ def _refuse_backwards(stream: str, last: Head, head: Head) -> None:
             "anchor-backwards",
             f"the head of {stream} was at segment {last.segment} with {last.records} records; "
             f"{head.segment} with {head.records} is before it",
-            "somebody cut the journal off: evac run verify",
+            "someone cut the journal off: evac run verify",
         )
     if head.segment == last.segment:
         raise Permanent(
             "anchor-changed",
             f"segment {head.segment} of {stream} had another hash",
-            "somebody changed the journal: evac run verify",
+            "someone changed the journal: evac run verify",
         )
 
 

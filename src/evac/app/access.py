@@ -107,7 +107,7 @@ def may_do(estate: Path, access: Path | None = None, policy: Path | None = None)
     if access is None and policy is None:
         raise InvalidInput(
             "access-none",
-            f"{estate} is no folder with an access.yaml or a policy.yaml: anyone on this machine is admin",
+            f"{estate} is not a folder with an access.yaml or a policy.yaml: anyone on this machine is admin",
             "name the folder, as for evac serve; see the page Control access",
         )
     rows = [] if access is None else _of_access(load_access(access))

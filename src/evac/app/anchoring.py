@@ -8,9 +8,12 @@ process of their own and plans by a chore: whoever leads reads on where their he
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
+
+import orjson
 
 from evac import estate as estates
 from evac.backup import evidence
@@ -28,9 +31,11 @@ from evac.engine.lead import access_journal, watch_journal
 from evac.engine.lead.access_chapters import newest_of
 from evac.engine.lead.watch_journal import Notice, Tell
 from evac.engine.plans import journal as plan_journal
+from evac.engine.stores.guards import HOLD_KEY
 from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.model.errors import (
     ActionError,
+    Conflict,
     Corrupt,
     EvacError,
     NotAllowed,
@@ -43,14 +48,19 @@ from evac.model.generation import SUPERSEDED
 from evac.net.secrets import Secret, resolve
 from evac.net.tls import client_context
 from evac.notices import values as notices
-from evac.store.anchors import Anchor
+from evac.store.anchors import Anchor, hash_of, key_of
 from evac.store.journal import head_of, read
-from evac.store.port import Lease, Store
+from evac.store.port import Compare, Lease, Put, Store
 from evac.store.sealed import SealedStore
 
 Sink = Callable[[Anchor], Awaitable[None]]
 """Leaves a head with one agent. Raises ActionError."""
+Newest = Callable[[str], Awaitable[Anchor | None]]
+"""The newest head that one agent keeps of a journal. Raises ActionError."""
+HOLDER: Final = "evac"
 ASK_S: Final = 3.0
+COMPARE_S: Final = 1.0
+"""A site that burns does not answer, and the run has to go on."""
 LOOK_S: Final = 2.0
 KEEP_S: Final = 2.0
 READ_ON: Final = (notices.STREAM, plan_journal.STREAM, access_journal.STREAM, evidence.STREAM)
@@ -241,6 +251,54 @@ class HeadChore:
             told = {"code": "journal-broken"}
             words = f"{words}; evac run verify --estate ESTATE"
             self._tell(Notice("trouble", self._clock.now_ms(), self._site, words, told))
+
+
+class HeldJournals:
+    """Compares the journal of a run that is taken over with the heads that agents of other sites keep, and
+    holds everything where they contradict it: somebody put an older state of the store back, or wrote the
+    journal again, and what the run has done by now is not known. agents: site -> newest head that its agent
+    keeps of a journal. A contradiction counts if no other agent that answers agrees with the journal: the key
+    of one agent is not enough to stop all sites.
+    """
+
+    def __init__(
+        self, store: Store, agents: Mapping[str, Newest], clock: Clock, site: str, tell: Tell
+    ) -> None:
+        self._store, self._agents, self._clock, self._site, self._tell = store, agents, clock, site, tell
+
+    async def compare(self, run: str) -> None:
+        """Raises Unavailable."""
+        asked = await asyncio.gather(*(self._newest(site, run) for site in self._agents))
+        against: list[str] = []
+        agree = 0
+        for site, head in zip(self._agents, asked, strict=True):
+            if head is None:
+                continue
+            entry = await self._store.get(key_of(run, head.segment))
+            if entry is not None and hash_of(entry.value) == head.hash:
+                agree += 1
+            else:
+                against.append(site)
+        if not against:
+            return
+        words = f"the journal of {run} is not the one whose heads the agents of {', '.join(against)} keep"
+        told = {"run": run, "code": "journal-put-back", "agents": against}
+        if agree:
+            words += "; another agent agrees with it, so the run continues"
+        else:
+            words += "; everything is on hold: find out who put an older state of the store back"
+            hold = {"who": HOLDER, "reason": words, "at_ms": self._clock.now_ms()}
+            with contextlib.suppress(Conflict):  # A hold is there already.
+                await self._store.transact((Compare(HOLD_KEY, 0),), (Put(HOLD_KEY, orjson.dumps(hold)),))
+        words += f"; evac run verify {run} --estate ESTATE"
+        self._tell(Notice("trouble", self._clock.now_ms(), self._site, words, told))
+
+    async def _newest(self, site: str, run: str) -> Anchor | None:
+        try:
+            async with asyncio.timeout(COMPARE_S):
+                return await self._agents[site](run)
+        except (EvacError, TimeoutError, OSError):
+            return None
 
 
 def controllers_of(path: str, given: Path | None = None) -> Mapping[str, str]:

@@ -164,7 +164,7 @@ async def dry_run(loaded: LoadedPlan, drivers: Drivers, now_ms: int, kept: Kept)
     for step in bound.spec.steps:
         problems, gate = found[step.id], step.gate
         if problems and kind_of(step.kind).fences and "attest" in loaded.policy.store(step.target).proofs:
-            problems, gate = (), f"{'; '.join(problems)}; a person who has looked attests it instead"
+            problems, gate = (), f"{'; '.join(problems)}; a person who has checked can attest it instead"
         steps.append(StepChecked(step.id, words_of(bound.actions[step.id]), problems, step.manual, gate))
     needs_approval = outside(loaded.policy.envelope, bound.spec.envelope)
     return dry_run_of(loaded.digest, scenario.title, steps, needs_approval, leaving)

@@ -16,7 +16,15 @@ from typing import Any, Final
 from evac import estate as estates
 from evac.app import detached
 from evac.app.accepting import Checker, Forethought, decoded
-from evac.app.anchoring import HeadChore, StrangeEntryChore, agents_of, check_agents, heard
+from evac.app.anchoring import (
+    HeadChore,
+    HeldJournals,
+    Newest,
+    StrangeEntryChore,
+    agents_of,
+    check_agents,
+    heard,
+)
 from evac.app.backups import scheduler_of
 from evac.app.binding import bind_anew, bind_once
 from evac.app.certificates import CertificateChore
@@ -62,6 +70,7 @@ from evac.estate.codecs.policy import load_policy, policy_beside
 from evac.model.access import Person, Proven
 from evac.model.errors import EstateError, NotAllowed, StoreError
 from evac.model.estate import Estate
+from evac.model.names import alike
 from evac.model.observation import LeavingSite
 from evac.model.plan import Plan
 from evac.model.run_policy import RunPolicy
@@ -183,8 +192,7 @@ async def compose(
     estate, policy, store = _opened(setting)
     policies, sites = Policies(policy), tuple(site.id for site in estate.sites)
     permits: list[Permitting] = []
-    makers = hands_of(estate) | {"lease": lambda: LeaseDriver(permits[0])}
-    drivers = Drivers(makers | dict(hands or {}))
+    drivers = Drivers(hands_of(estate) | {"lease": lambda: LeaseDriver(permits[0])} | dict(hands or {}))
     tellers = {site: AgentGenerations(*found) for site, found in agents_of(estate).items()}
     generations = Generations(store, clock, tellers, strict=lambda: policies.asks_generation)
     seen = SeenEstate(estate, policy, store, drivers, clock)
@@ -194,17 +202,18 @@ async def compose(
     agents, mender = dict[str, AgentPermits](), Mender()
     checker = Checker(lambda: (seen.estate, seen.digest))
     people = KnownPeople(store, policies, clock, setting.access or access_beside(setting.estate))
+    anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
     desk = replace(
         _desk(setting, estate, policies, store, drivers, clock, seen, tell, checker, people),
         driver=generations.guarded(drivers.get),
         mend=mender.of_store(store, lambda: seen.estate),
+        compare=HeldJournals(store, _newest(anchors, generations), clock, setting.site, tell).compare,
     )
     permits.append(_permitting(desk, policy, estate, agents, seen))
     drawn = sites if setting.drawer and setting.watch else ()
     drawer = Drawer(store, clock, drawn, worker, lambda: seen.digest)
     deadline_s = policy.profile.deadline_ms / 1_000
     targets = probes_of(estate, drivers, deadline_s) if targets is None and setting.watch else targets
-    anchors = _agents(estate, setting.site) if setting.watch or setting.anchors else {}
     sinks = {site: _sink(agent, generations) for site, agent in anchors.items()}
     made: list[Controller] = []
     signed = _signing(store, setting.site, clock, generations)
@@ -417,7 +426,7 @@ def check_request(
     eyes; where policy lists approvers, or people are told apart, nothing but a pause is taken on a typed
     name. Raises NotAllowed.
     """
-    own = request.who.strip().casefold() == view.proposer.strip().casefold()
+    own = alike(request.who) == alike(view.proposer)
     if request.verb == "approve" and own and not policy.proposer_approves:
         raise NotAllowed(
             "four-eyes",
@@ -452,6 +461,17 @@ def _sink(agent: AgentAnchors, generations: Generations) -> AnchorSink:
         await agent.put(head.stream, head.segment, head.records, head.hash, ANCHOR_S, number)
 
     return keep
+
+
+def _newest(agents: Mapping[str, AgentAnchors], generations: Generations) -> Mapping[str, Newest]:
+    async def newest(agent: AgentAnchors, stream: str) -> Anchor | None:
+        found = await agent.heads(stream, ANCHOR_S, generations.own.number)
+        if not found:
+            return None
+        head = max(found, key=lambda one: int(one["segment"]))
+        return Anchor(stream, int(head["segment"]), int(head["records"]), str(head["hash"]))
+
+    return {site: partial(newest, agent) for site, agent in agents.items()}
 
 
 def _heard(

@@ -10,9 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
+from evac import estate as estates
+from evac.app.controlling import hands_of, read_policy
 from evac.app.observing import AT_ONCE, action_of, standing_facts
+from evac.derive import situation
 from evac.derive.domains import Topology, site_of, topology
 from evac.derive.residency import may_run_at
 from evac.drivers.capabilities import (
@@ -37,6 +41,7 @@ from evac.engine.runs.step_actions import restorer
 from evac.engine.stores.guards import WHOLE
 from evac.model.errors import EvacError
 from evac.model.estate import Endpoint, Estate, Service, Store
+from evac.model.observation import Observation
 from evac.model.run_policy import RunPolicy
 from evac.views.doctor_view import Ability, Diagnosis, Verdict
 
@@ -48,6 +53,8 @@ _OBSERVED: Final[tuple[tuple[type, Verb], ...]] = (
     (RoutesTraffic, "shift"),
     (Verifies, "verify"),
 )
+
+ADD_ENDPOINT: Final = "add an endpoint for it to the estate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +110,17 @@ async def _answer(endpoint: Endpoint, capability: type, drivers: Drivers, within
         async with asyncio.timeout(within_s + 1):
             return await _asked(endpoint, capability, drivers, within_s)
     except EvacError as error:
-        return Answer(capability, error.code, error.message, error.hint)
+        return Answer(capability, error.code, error.message, error.hint or _try(endpoint))
     except TimeoutError:
         why = f"{endpoint.driver} does not answer in {within_s:g} s"
         return Answer(capability, "no-answer", why, "check that it runs, and the network")
     except OSError as error:
         why = f"{endpoint.driver} does not answer: {error.strerror or type(error).__name__}"
         return Answer(capability, "no-answer", why, "check that it runs, and the network")
+
+
+def _try(endpoint: Endpoint) -> str:
+    return f"check that it runs, then try it: evac driver test ESTATE {endpoint.id}"
 
 
 async def _asked(endpoint: Endpoint, capability: type, drivers: Drivers, within_s: float) -> Answer:
@@ -122,7 +133,9 @@ async def _asked(endpoint: Endpoint, capability: type, drivers: Drivers, within_
         return Answer(capability, said=f"{len(listing.copies)} copies")
     if capability is AnswersProbe:
         probe = await drivers.able(endpoint.driver, AnswersProbe).probe(action, within_s)
-        return Answer(capability) if probe.up else Answer(capability, "probe-down", probe.detail)
+        return (
+            Answer(capability) if probe.up else Answer(capability, "probe-down", probe.detail, _try(endpoint))
+        )
     driver = drivers.get(endpoint.driver)
     order = Order("doctor", endpoint.id, 1, ASKING_TOKEN, 0, "doctor", within_s, "doctor", dry_run=True)
     observed = await driver.observe(_observation(endpoint, capability), order)
@@ -130,7 +143,7 @@ async def _asked(endpoint: Endpoint, capability: type, drivers: Drivers, within_
         return Answer(capability, said=observed.outcome)
     evidence = observed.evidence
     why = str(evidence.get("why") or evidence.get("problem") or "it cannot tell what it is now")
-    return Answer(capability, str(evidence.get("code", "unclear")), why, "run its check by hand")
+    return Answer(capability, str(evidence.get("code", "unclear")), why, _try(endpoint))
 
 
 def _observation(endpoint: Endpoint, capability: type) -> Action:
@@ -145,6 +158,22 @@ def _observation(endpoint: Endpoint, capability: type) -> Action:
     elif verb == "shift":
         given = {"to": (endpoint.at,), "share": WHOLE}
     return Action(verb, endpoint.subject, endpoint.driver, endpoint.at, endpoint.settings, given)
+
+
+async def examine_files(
+    path: Path, policy: Path | None, now_ms: int, known: Observation | None = None
+) -> Diagnosis:
+    """`examine` for an estate and its policy on disk, with the roles and places as a leader last saw them.
+    Raises EvacError for files that cannot be used.
+    """
+    loaded = estates.load(path)
+    rules = read_policy(path, policy, loaded)
+    drivers = Drivers(hands_of(loaded))
+    try:
+        now = loaded if known is None else situation.of(loaded, known).estate
+        return await examine(now, rules, drivers, now_ms)
+    finally:
+        await drivers.close()
 
 
 async def examine(estate: Estate, policy: RunPolicy, drivers: Drivers, now_ms: int) -> Diagnosis:
@@ -201,7 +230,7 @@ def _ability(
     kind: Literal["service", "store"] = "store" if isinstance(subject, Store) else "service"
     if endpoint is None or answer is None:
         why = "no endpoint of the estate does it"
-        return Ability(subject.id, kind, what, "by hand", why=why, next="add one under endpoints:")
+        return Ability(subject.id, kind, what, "by hand", why=why, next=ADD_ENDPOINT)
     verdict: Verdict = "by hand" if answer.code else "automatic"
     return Ability(subject.id, kind, what, verdict, endpoint.id, answer.code, answer.why, answer.next)
 
@@ -244,7 +273,7 @@ def _without_a_copy(store: Store, home: str | None, known: _Asked) -> list[Abili
     if found:
         return found
     if store.backups:
-        why = f"its only copy is {where}, so a backup has to be restored"
+        why = f"its only copy is {where}, so a backup must be restored"
         hint = "add a second copy, or an endpoint of the backup with a place to restore it to"
         return [Ability(store.id, "store", "restore elsewhere", "by hand", why=why, next=hint)]
     why, hint = (

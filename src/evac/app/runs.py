@@ -139,7 +139,7 @@ async def propose(store: Store, proposal: Proposal, now_ms: int, wait_s: float =
             "look first: evac run list",
         ) from error
     if answer is None:
-        raise Unavailable("no controller leads, so nobody took the plan")
+        raise Unavailable("no controller leads, so the plan was not taken")
     if "run" in answer:
         return str(answer["run"])
     raise refusal(Refusal.of(answer))

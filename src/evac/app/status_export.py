@@ -65,7 +65,7 @@ class ExportFailed(EvacError):
     """The page could not be put where it belongs; what is there is the last one that could."""
 
     def __init__(self, why: str) -> None:
-        super().__init__("status-page-unwritten", why, "it is tried again; see to the target meanwhile")
+        super().__init__("status-page-unwritten", why, "evac tries again; check the target in the meantime")
 
 
 @dataclass(frozen=True, slots=True)

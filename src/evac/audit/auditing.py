@@ -263,7 +263,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
     reduced = (fate == DEGRADED) & impacts.down[number, found.service]
     back = (fate == RECOVERS) | reduced
     counts = _per_loss(count, number * len(FATES) + fate, len(FATES)).T.tolist()
-    late = _per_loss(count, number[back & (ready > impacts.rto_ms[found.service])]).tolist()
+    late = _per_loss(count, number[back & (ready > impacts.rto_at(number, found.service))]).tolist()
     untimed = _per_loss(count, number[back & found.vague]).tolist()
     less_than_all = _per_loss(count, number[reduced]).tolist()
     worst = np.zeros(count, np.int64)

@@ -233,7 +233,7 @@ class Context:
     def late(self) -> Pairs:
         """Services that are back after the objective, or that are not before it, if at all."""
         impacts, down = self.impacts, self.impacts.damage.pairs
-        after = down.of(impacts.ready_ms) > impacts.rto_ms[down.service]
+        after = down.of(impacts.ready_ms) > impacts.rto_at(down.loss, down.service)
         return down.only(np.isin(down.of(impacts.fate), (RECOVERS, DEGRADED, NOT_PROVED)) & after)
 
     @cached_property

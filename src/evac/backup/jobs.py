@@ -175,8 +175,9 @@ class Worker:
             else:
                 before = await driver.witness(action, task.timeout_s) if task.compare else {}
                 taken = await driver.take(action, task.timeout_s)
+                after = await driver.witness(action, task.timeout_s) if before else {}
                 # What changed while the backup ran is in it or not: no restore could be held to it.
-                facts = before if before and before == await driver.witness(action, task.timeout_s) else {}
+                facts = {name: value for name, value in before.items() if after.get(name) == value}
         except ActionError as error:
             return self._failed(task, error)
         return self._made(task, taken, facts)
@@ -259,7 +260,7 @@ class Worker:
         action, place = action_of(task.endpoint), self.place_of(task)
         try:
             driver = self._drivers.able(task.endpoint.driver, RestoresData)
-            self._scratch.mkdir(0o700, parents=True, exist_ok=True)
+            self._scratch.mkdir(0o711, parents=True, exist_ok=True)
             await driver.clean_up(action, task.timeout_s, place)
         except (ActionError, OSError) as error:
             return self._not_restored(task, place, error)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from evac.bundle.opening import check_journals
 from evac.bundle.proof import signed_by
 from evac.estate.codecs.bundle import BundleDamaged, manifest_of, open_bundle
-from evac.views.sheet import Sheet, SheetPart, utc
+from evac.views.sheet import Sheet, SheetPart, local_and_utc
 from evac.views.words import duration
 
 
@@ -80,7 +80,10 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
             f"{sealed['needed']} of {sealed['people']} people open them (shares {sealed['name']})"
         )
     facts = (
-        ("made", f"{utc(told['made_at_ms'])}, {duration(told['age_ms'])} ago, by evac {told['evac']}"),
+        (
+            "made",
+            f"{local_and_utc(told['made_at_ms'])}, {duration(told['age_ms'])} ago, by evac {told['evac']}",
+        ),
         ("digest", told["digest"]),
         ("signed by", told["signed_by"] or "nobody"),
         ("encrypted", "all but START.txt and evac itself" if told["encrypted"] else "secrets only"),
@@ -95,7 +98,7 @@ def contents_sheet(told: dict[str, Any]) -> Sheet:
         (
             " + ".join(row["lost"]),
             row["kind"],
-            utc(row["at_ms"]) if row["at_ms"] else "with the bundle",
+            local_and_utc(row["at_ms"]) if row["at_ms"] else "with the bundle",
             row["digest"][:19],
             row["part"],
         )

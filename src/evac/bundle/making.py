@@ -375,7 +375,7 @@ def _inside(making: _Making, values: Mapping[str, Any], room: Path) -> bytes:
     write_bundle(path, {**values, "wheels": []}, hidden)
     _check_shape(path)
     if path.stat().st_size > MAX_READ_BYTES:
-        raise InvalidInput("bundle-size", "what is to be encrypted has more than 1 GiB", "leave --store out")
+        raise InvalidInput("bundle-size", "the files to encrypt have more than 1 GiB", "leave --store out")
     return path.read_bytes()
 
 

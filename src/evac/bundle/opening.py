@@ -340,7 +340,7 @@ def _next(
 def _taken(site: str, number: int) -> NotAllowed:
     return NotAllowed(
         "generation-taken",
-        f"the agent of {site} knows generation {number}, which somebody else opened",
+        f"the agent of {site} knows generation {number}, which someone else opened",
         f"continue with that controller; to take over from it: --generation {number + 1} --into NEWDIR",
     )
 

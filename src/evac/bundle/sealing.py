@@ -317,7 +317,7 @@ def _opened(lock: Lock, sealed: bytes, shares: Sequence[Share], bound: bytes) ->
     if strangers:
         raise InvalidInput(
             "share-foreign",
-            f"share {strangers[0].point} is of another bundle",
+            f"share {strangers[0].point} belongs to another bundle",
             f"this one asks for shares of {lock.name}",
         )
     if len(found) < lock.needed:

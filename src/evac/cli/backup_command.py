@@ -103,7 +103,7 @@ def status(estate: Path, data_set: str, fail_on: str, where: Where, output: str,
 @backup.command()
 @data_argument
 @click.option(
-    "--most", type=click.IntRange(1, 1_000), default=50, show_default=True, help="At most so many events."
+    "--most", type=click.IntRange(1, 1_000), default=50, show_default=True, help="Maximum number of events."
 )
 @where_options
 @output

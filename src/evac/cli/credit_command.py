@@ -13,7 +13,7 @@ import click
 
 from evac.cli import console
 from evac.cli.console import emit, progress, say, screen
-from evac.cli.options import Length, file_option, output_option, quiet_option, who_option
+from evac.cli.options import Length, file_option, output_option, quiet_option, time_zone_option, who_option
 from evac.cli.target import Where, where_options
 from evac.model.errors import EstateError
 
@@ -26,6 +26,7 @@ case_argument = click.argument("case", type=click.Path(path_type=Path, file_okay
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _why = click.option("--reason", default="", help="Reason, recorded in the journal of the case.")
 _TRANCHE = click.Choice(["paying", "free"])
+_SYSTEM = click.Choice(["csv", "stripe", "lago", "killbill", "openmeter", "chargebee"])
 
 
 @click.group()
@@ -122,6 +123,7 @@ def example(target: Path, accounts: int | None, quiet: bool) -> None:
 @_why
 @who_option
 @where_options
+@time_zone_option
 @output_option("text", "json")
 @quiet_option
 def windows(
@@ -153,23 +155,25 @@ def windows(
         raise click.UsageError("--from and --to need --correct")
     chosen = _case(case)
     if source is not None or incident:
-        _add_windows(chosen, source, incident, _who(who), where)
+        _add_windows(chosen, source, incident, _who(who), where, quiet)
     elif correct or remove:
         change = Correction(correct or remove, _who(who), reason, _now_ms(), from_ms, to_ms, bool(remove))
         _correct(chosen, change, quiet)
     _show(case_document(chosen), output, windows_sheet)
 
 
-def _add_windows(case: Case, source: Path | None, incident: str, who: str, where: Where) -> None:
+def _add_windows(case: Case, source: Path | None, incident: str, who: str, where: Where, quiet: bool) -> None:
     from evac.app.credit.showing import windows_of_incident
     from evac.estate.codecs.credit_windows import load_windows
+    from evac.views.words import plural
 
     if source is not None:
         found = load_windows(source)
     else:
         summary = where.do(lambda control: control.paper(incident, "summary", "json"))
         found = windows_of_incident(json.loads(str(summary)))
-    case.add_windows(found, _now_ms(), who)
+    new = case.add_windows(found, _now_ms(), who)
+    say(f"{plural(new, 'new window')}; {len(found) - new:,} known already", quiet)
 
 
 def _correct(case: Case, change: Correction, quiet: bool) -> None:
@@ -187,6 +191,7 @@ def _correct(case: Case, change: Correction, quiet: bool) -> None:
 @click.option("--refuse", metavar="CLAIM", default="", help="Refuse this claim.")
 @_why
 @who_option
+@time_zone_option
 @output_option("text", "json")
 @quiet_option
 def claims(
@@ -383,6 +388,7 @@ def simulate(
 
 @credit.command()
 @case_argument
+@time_zone_option
 @output_option("text", "json")
 @file_option
 def show(case: Path, output: str, target: Path | None) -> None:
@@ -395,6 +401,7 @@ def show(case: Path, output: str, target: Path | None) -> None:
 
 @credit.command()
 @case_argument
+@time_zone_option
 @output_option("text", "markdown", "json")
 @file_option
 def statement(case: Path, output: str, target: Path | None) -> None:
@@ -480,7 +487,7 @@ def tranche(case: Path, tranche: str, shut: bool, reason: str, who: str | None, 
 @click.option(
     "--to",
     "system",
-    type=click.Choice(["csv", "stripe", "lago", "killbill", "openmeter", "chargebee"]),
+    type=_SYSTEM,
     default="csv",
     show_default=True,
     help="Billing system that takes the requests.",
@@ -508,34 +515,52 @@ def export(case: Path, delivery: str, system: str, target: Path, output: str, qu
     if found["left_out"]:
         count = found["left_out"]
         say(f"{count:,} {'line is' if count == 1 else 'lines are'} not for {system}: see left-out.csv", quiet)
-    say(f"next: evac credit reconcile {case} {delivery} FILE", quiet)
+    listed = "" if system == "csv" else f" --from {system}"
+    say(f"next: evac credit reconcile {case} {delivery} FILE{listed}", quiet)
 
 
 @credit.command()
 @case_argument
 @click.argument("delivery")
 @click.argument("booked", type=_FILE)
+@click.option(
+    "--from",
+    "system",
+    type=_SYSTEM,
+    default="csv",
+    show_default=True,
+    help="Billing system whose list BOOKED is.",
+)
 @output_option("text", "json")
 @quiet_option
-def reconcile(case: Path, delivery: str, booked: Path, output: str, quiet: bool) -> int:
+def reconcile(case: Path, delivery: str, booked: Path, system: str, output: str, quiet: bool) -> int:
     """Compare a delivery with what the billing system booked, to the last unit.
 
-    BOOKED is a CSV file with the columns key, amount (minor units) and currency. Exit 3: they differ.
+    BOOKED is a CSV file with the columns key, amount (minor units) and currency, or what the API of a
+    billing system lists, as JSON. Exit 3: they differ.
     """
     from dataclasses import asdict
 
     from evac.app.credit import deliveries
+    from evac.app.credit.showing import rules_of
     from evac.views.credit_view import document_json
 
-    same, wrong = deliveries.reconcile(_case(case), delivery, booked)
+    chosen = _case(case)
+    found = deliveries.reconcile(chosen, rules_of(chosen, delivery), delivery, booked, system)
+    same, wrong = found.same, found.wrong
     if output == "json":
         rows = [asdict(row) for row in wrong]
         document = {"kind": "evac-credit-reconciliation", "schema_version": 1, "delivery": delivery}
-        emit(document_json({**document, "same": same, "mismatches": rows}), None)
+        counts = {"same": same, "left_out": found.left_out}
+        emit(document_json({**document, **counts, "mismatches": rows}), None)
     else:
         for row in wrong:
             emit(f"{row.key}: {row.code}: requested {row.wanted}, booked {row.booked} {row.currency}", None)
         emit(f"{same:,} lines agree; {len(wrong):,} do not", None)
+        if found.left_out:
+            emit(
+                f"{found.left_out:,} not compared, because {system} cannot take them: see left-out.csv", None
+            )
     say(
         f"next: evac credit tranche {case} {delivery.rpartition('-')[0]} --close --reason WHY",
         quiet or bool(wrong),

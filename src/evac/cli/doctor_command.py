@@ -15,7 +15,7 @@ from evac.cli.run_command import now_ms
 from evac.model.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from evac.views.doctor_view import Diagnosis, Tried
+    from evac.views.doctor_view import Tried
 
 
 @click.command()
@@ -31,30 +31,17 @@ def doctor(estate: Path, policy: Path | None, output: str) -> int:
     do what it is for, or something cannot be done at all. The BMCs of servers are asked by
     evac observe --power; what this machine needs for the lab is shown by evac lab doctor.
     """
+    from evac.app.doctor import examine_files
     from evac.views.doctor_view import diagnosis_json, diagnosis_text
     from evac.views.json_out import document
 
-    found = asyncio.run(_examined(estate, policy))
+    found = asyncio.run(examine_files(estate, policy, now_ms()))
     if output == "json":
         click.echo(document("evac-doctor", diagnosis_json(found)), nl=False)
     else:
         shown = screen()
         emit(diagnosis_text(found, shown.width, shown.colour), None)
     return console.DONE if found.is_well else console.FINDINGS
-
-
-async def _examined(path: Path, policy: Path | None) -> Diagnosis:
-    from evac import estate as estates
-    from evac.app.controlling import hands_of, read_policy
-    from evac.app.doctor import examine
-    from evac.drivers.registry import Drivers
-
-    loaded = estates.load(path)
-    drivers = Drivers(hands_of(loaded))
-    try:
-        return await examine(loaded, read_policy(path, policy, loaded), drivers, now_ms())
-    finally:
-        await drivers.close()
 
 
 @click.group()

@@ -177,6 +177,7 @@ def _show_import(found: ImportResult, into: Path, output: str, quiet: bool) -> N
         body = {
             "files": found.files,
             "services": found.services,
+            "stores": found.stores,
             "servers": found.servers,
             "unknown": found.unknown,
             "worth": [{"what": what, "count": count, "why": why} for what, count, why in found.worth],
@@ -197,7 +198,8 @@ def tell_import(found: ImportResult, target: Path, quiet: bool) -> None:
         say(f"{alert.place}: {alert.severity}: {alert.message} [{alert.rule}]", hidden)
         if alert.fix:
             say(f"    {alert.fix}", hidden)
-    say(f"{plural(found.services, 'service')}, {plural(found.servers, 'server')} in {target}", quiet)
+    counted = ((found.services, "service"), (found.stores, "store"), (found.servers, "server"))
+    say(f"{', '.join(plural(count, what) for count, what in counted)} in {target}", quiet)
     for gap in found.unknown:
         names = f" ({listed(list(gap.names), 4)})" if gap.names else ""
         say(f"unknown: {gap.what}, {gap.count:,}{names}", quiet)

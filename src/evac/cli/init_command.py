@@ -70,8 +70,8 @@ class _Answers:
     metavar="[SITE=]NAME",
     help="Ask the cluster of this kubectl context too; repeatable.",
 )
-@click.option("--at", "places", help="Sites, separated by commas, where there is no source.")
-@click.option("--services", "named", help="Services, separated by commas, where there is no source.")
+@click.option("--at", "places", help="Sites, separated by commas, if there is no source.")
+@click.option("--services", "named", help="Services, separated by commas, if there is no source.")
 @click.option("--skip", multiple=True, metavar="SOURCE", help="Leave out a source; repeatable.")
 @click.option("--detection", help="Time from a loss until it is known. Default: 5 min.")
 @click.option("--approval", help="Time from then until a person has approved. Default: 5 min.")

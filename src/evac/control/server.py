@@ -356,7 +356,7 @@ class ServerControl:
             said = (shown(told.get(name, "")) for name in ("code", "why", "kind", "hint"))
             raise runs.refusal(runs.Refusal(*said))
         if told["state"] != "made":
-            raise Unavailable("no controller leads, so nobody took the plan")
+            raise Unavailable("no controller leads, so the plan was not taken")
         return str(told["run"])
 
     async def backup_facts(self) -> BackupFacts:

@@ -24,7 +24,7 @@ WORDS: Final[Mapping[State, str]] = {
     "accepted": "accepted by a person",
     "refused": "refused by a person",
     "late": "after the last day for claims",
-    "twice": "an earlier claim of the account counts",
+    "twice": "an earlier claim of the same account counts",
     "pool-empty": "the pool was empty",
     "no-rule": "no rule takes claims for it",
 }
@@ -95,7 +95,10 @@ def problems_of(claims: Sequence[Claim]) -> tuple[Diagnostic, ...]:
     found = []
     for claim in claims:
         if claim.id in seen:
-            message = f"claim {claim.id} is listed twice, first at {seen[claim.id].place}"
+            first = seen[claim.id].place
+            message = f"claim {claim.id} is listed twice, first at {first}"
+            if first == NOWHERE:
+                message = f"claim {claim.id} is in this case already, with other values"
             found.append(Diagnostic("claim-twice", message, claim.place, hint="give each its own id"))
         seen.setdefault(claim.id, claim)
     return tuple(found)

@@ -288,6 +288,11 @@ def _limited(rule: Rule, amount: pl.Expr, found: pl.DataFrame) -> pl.Expr:
     return amount if rule.cap is None else pl.min_horizontal(amount, pl.lit(rule.cap.minor))
 
 
+def tax_on_top() -> pl.Expr:
+    """Tax of lines that is paid in addition to their amount."""
+    return pl.when("tax_included").then(0).otherwise(pl.col("tax")).alias("tax_on_top")
+
+
 def _tax(found: pl.DataFrame) -> pl.Expr:
     """Of money, halves up: part of the amount where the fee contains the tax, else on top of it."""
     rate = _most(found, "tax_bp")

@@ -67,6 +67,11 @@ TEMPLATES: Final[Templates] = {
         "no_rule": "No rule covers this service, plan and account.",
         "no_outage": "No outage was recorded for this service in this cycle.",
         "too_short": "The outage of {length} is shorter than rule {rule} asks for.",
+        "tax_on_top": "Tax of {tax} is added to it.",
+        "d": "{count} d",
+        "h": "{count} h",
+        "min": "{count} min",
+        "s": "{count} s",
     },
     "ko": {
         "line": "{service} 서비스를 {outages} 이용하실 수 없었습니다. {what} 드립니다. {why}",
@@ -100,6 +105,11 @@ TEMPLATES: Final[Templates] = {
         "no_rule": "이 서비스, 요금제, 계정에 적용되는 규칙이 없습니다.",
         "no_outage": "이 기간에 기록된 장애가 없습니다.",
         "too_short": "장애 시간 {length}이(가) 규칙 {rule}의 기준보다 짧습니다.",
+        "tax_on_top": "여기에 세금 {tax}이(가) 더해집니다.",
+        "d": "{count}일",
+        "h": "{count}시간",
+        "min": "{count}분",
+        "s": "{count}초",
     },
 }
 
@@ -154,7 +164,9 @@ def explained(
         rule = by_id[line.rule]
         seen = measured(rule, rules.zone, windows, row.service, row.site, cycle_of(row.cycle, rules.zone))
         outages = words["and"].join(
-            words["outage"].format(begin=_moment(a, rules), end=_moment(b, rules), length=length_words(b - a))
+            words["outage"].format(
+                begin=_moment(a, rules), end=_moment(b, rules), length=length_words(b - a, words)
+            )
             for a, b in seen.spans
         )
         what = money_words(line.amount, line.currency)
@@ -163,7 +175,8 @@ def explained(
         elif line.kind not in MONEY:
             name = rule.formula.name if isinstance(rule.formula, formulas.Voucher) else ""
             what = words["days" if line.kind == "days" else "voucher"].format(count=line.quantity, name=name)
-        why = " ".join([_why(rule, seen, row, words), *_when(rule, words), *_bounds(rule, line, row, words)])
+        more = (*_when(rule, words), *_bounds(rule, line, row, words), *_tax(line, row, words))
+        why = " ".join([_why(rule, seen, row, words), *more])
         sentences.append(words["line"].format(service=row.service, outages=outages, what=what, why=why))
     if not sentences:
         why = _why_not(rules, windows, row, words)
@@ -193,7 +206,7 @@ def _why(rule: Rule, seen: Measured, row: Account, words: Mapping[str, str]) -> 
             )
         case formulas.PerDay() as formula:
             days = sum(count for count, _ in days_of(formula, seen))
-            return words["per_day"].format(days=days, after=length_words(formula.after_ms))
+            return words["per_day"].format(days=days, after=length_words(formula.after_ms, words))
         case formulas.Days():
             return words["instead" if row.channel in rule.fallback else "extended"]
         case formulas.Voucher():
@@ -227,6 +240,12 @@ def _bounds(rule: Rule, line: Line, row: Account, words: Mapping[str, str]) -> I
         yield words["at_least"]
 
 
+def _tax(line: Line, row: Account, words: Mapping[str, str]) -> Iterator[str]:
+    """That tax is paid in addition."""
+    if line.tax and line.state != "review" and not row.tax_included:
+        yield words["tax_on_top"].format(tax=money_words(line.tax, line.currency))
+
+
 def _why_not(rules: RuleSet, windows: Sequence[Window], row: Account, words: Mapping[str, str]) -> str:
     about = [rule for rule in rules.rules if entitled(rule, row)]
     if not about:
@@ -236,16 +255,16 @@ def _why_not(rules: RuleSet, windows: Sequence[Window], row: Account, words: Map
     short = [(rule, one) for rule, one in seen if one.total_ms > 0 and not reached(rule, one)]
     if not short:
         return words["no_outage"]
-    return words["too_short"].format(length=length_words(short[0][1].total_ms), rule=short[0][0].id)
+    return words["too_short"].format(length=length_words(short[0][1].total_ms, words), rule=short[0][0].id)
 
 
-def length_words(length_ms: int) -> str:
-    """`5 d 7 h 27 min`; seconds only where it is shorter than an hour."""
+def length_words(length_ms: int, words: Mapping[str, str] = TEMPLATES["en"]) -> str:
+    """`5 d 7 h 27 min`; seconds only where it is shorter than an hour. words: the templates of a language."""
     minutes, rest = divmod(length_ms, 60_000)
     parts = [(minutes // 1_440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min")]
-    shown = [f"{count} {unit}" for count, unit in parts if count]
+    shown = [words[unit].format(count=count) for count, unit in parts if count]
     if minutes < 60 and (rest or not shown):
-        shown.append(f"{_number(Fraction(rest, 1_000))} s")
+        shown.append(words["s"].format(count=_number(Fraction(rest, 1_000))))
     return " ".join(shown)
 
 

@@ -48,6 +48,8 @@ class Total:
     amount: int
     quantity: int
     tax: int
+    tax_on_top: int
+    """The part of the tax that is paid in addition to the amount."""
 
     def to_data(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in TOTAL_FIELDS}
@@ -64,7 +66,10 @@ TOTAL_FIELDS: Final = (
     "amount",
     "quantity",
     "tax",
+    "tax_on_top",
 )
+TOTAL_SUMS: Final = ("amount", "quantity", "tax", "tax_on_top")
+ENVELOPE_SUMS: Final = ("lines", "amount", "quantity", "tax_on_top")
 
 
 def summed(totals: Iterable[Total]) -> tuple[Total, ...]:
@@ -72,22 +77,22 @@ def summed(totals: Iterable[Total]) -> tuple[Total, ...]:
     found: dict[tuple[str, ...], list[int]] = {}
     for one in totals:
         key = (one.service, one.plan, one.tranche, one.kind, one.currency, one.state)
-        row = found.setdefault(key, [0, 0, 0, 0])
-        for i, value in enumerate((one.lines, one.amount, one.quantity, one.tax)):
+        row = found.setdefault(key, [0, 0, 0, 0, 0])
+        for i, value in enumerate((one.lines, one.amount, one.quantity, one.tax, one.tax_on_top)):
             row[i] += value
     return tuple(Total(*key, *found[key]) for key in sorted(found))  # type: ignore[arg-type]
 
 
 def envelope(totals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What persons approve: for each tranche, kind and currency the lines, the amount and the quantity."""
+    """What persons approve: for each tranche, kind and currency the lines, the amount, the quantity, and the
+    tax that is paid in addition.
+    """
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for one in totals:
         key = (one["tranche"], one["kind"], one["currency"])
-        row = rows.setdefault(
-            key,
-            {"tranche": key[0], "kind": key[1], "currency": key[2], "lines": 0, "amount": 0, "quantity": 0},
-        )
-        for name in ("lines", "amount", "quantity"):
+        about = {"tranche": key[0], "kind": key[1], "currency": key[2]}
+        row = rows.setdefault(key, about | dict.fromkeys(ENVELOPE_SUMS, 0))
+        for name in ENVELOPE_SUMS:
             row[name] += one[name]
     return [rows[key] for key in sorted(rows)]
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
-from evac.credit.money import decimal_text
+from evac.credit.money import decimal_text, minor_digits
 from evac.credit.rules import MONEY
 
 Row = Mapping[str, Any]
@@ -58,11 +58,20 @@ def _without_tax(row: Row) -> int:
     return int(row["amount"]) - (int(row["tax"]) if row["tax_included"] else 0)
 
 
+def stripe_factor(currency: str) -> int:
+    """Stripe counts two currencies without minor units in hundredths. https://docs.stripe.com/currencies"""
+    return 100 if currency in ("ISK", "UGX") else 1
+
+
 def stripe(row: Row) -> Request | LeftOut:
     """A credit note where there is an invoice, else a transaction on the customer's balance. Of a credit note
     the one part (refund or credit) is the whole, which Stripe takes for invoices that are paid. https://docs.stripe.com/api/credit_notes/create
     """
-    total, headers = _with_tax(row), {"Idempotency-Key": row["key"]}
+    total = _with_tax(row) * stripe_factor(row["currency"])
+    headers = {"Idempotency-Key": row["key"]}
+    if minor_digits(row["currency"]) == 3 and total % 10:
+        return LeftOut(row["key"], f"Stripe takes amounts in {row['currency']} in whole tens")
+    metadata = {"evac_line": row["id"], "evac_key": row["key"]}
     if not row["invoice"]:
         if row["kind"] == "refund":
             return LeftOut(row["key"], "a refund needs an invoice")
@@ -70,7 +79,7 @@ def stripe(row: Row) -> Request | LeftOut:
             "amount": -total,
             "currency": row["currency"].lower(),
             "description": row["reason"],
-            "metadata": {"evac_line": row["id"]},
+            "metadata": metadata,
         }
         path = f"/v1/customers/{quote(row['account'], safe='')}/balance_transactions"
         return Request(row["key"], "POST", path, headers, body, form=True)
@@ -81,7 +90,7 @@ def stripe(row: Row) -> Request | LeftOut:
         part: total,
         "reason": "product_unsatisfactory",
         "memo": row["reason"],
-        "metadata": {"evac_line": row["id"]},
+        "metadata": metadata,
     }
     return Request(row["key"], "POST", "/v1/credit_notes", headers, body, form=True)
 
@@ -167,5 +176,5 @@ SYSTEMS: Final[Mapping[str, Callable[[Row], Request | LeftOut]]] = MappingProxyT
 def request_of(system: str, row: Row) -> Request | LeftOut:
     """Money only: no billing system moves billing days or hands out goods by such a request."""
     if row["kind"] not in MONEY:
-        return LeftOut(row["key"], f"{row['kind']} are no money; export them as csv")
+        return LeftOut(row["key"], f"{row['kind']} are not money; export them as csv")
     return SYSTEMS[system](row)

@@ -155,7 +155,11 @@ def problems_of(windows: Sequence[Window]) -> tuple[Diagnostic, ...]:
     for window in windows:
         if window.id in seen:
             message = f"window {window.id} is listed twice, first at {seen[window.id].place}"
-            found.append(Diagnostic("window-twice", message, window.place, hint="give each its own id"))
+            hint = "give each its own id"
+            if seen[window.id].place == NOWHERE:
+                message = f"window {window.id} is in this case already, with other values"
+                hint = "give it another id, or correct the first one: evac credit windows CASE --correct"
+            found.append(Diagnostic("window-twice", message, window.place, hint=hint))
         seen.setdefault(window.id, window)
         if window.to_ms == window.from_ms:
             message = f"window {window.id} is empty: it begins and ends at {moment(window.from_ms)}"

@@ -9,6 +9,7 @@ from typing import Final
 from evac.derive.affected import lost_members as members_lost
 from evac.derive.domains import Loss, Topology, is_lost, lost_now, site_of
 from evac.derive.limits import LimitTable
+from evac.derive.objectives import judged_as, loss_class
 from evac.derive.residency import sites_of
 from evac.derive.stores import (
     Way,
@@ -42,7 +43,9 @@ def lost_stores_of(
     """Stores that lose their primary or their majority, and the row of each by its number in the estate."""
     found: list[LostStore] = []
     rows: dict[int, int] = {}
-    for row, store in enumerate(top.estate.stores):
+    of_class = loss_class(top, scenario.domains)
+    for row, stated in enumerate(top.estate.stores):
+        store = judged_as(stated, of_class)
         if not _moves(top, lost, store, scenario):
             continue
         rows[row] = len(found)

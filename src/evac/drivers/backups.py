@@ -48,6 +48,8 @@ class Tool:
     """Words in what it says, and the error that they mean; the first that is found counts."""
     cwd: str = "/"
     account: Any = None
+    first: tuple[str, ...] = ()
+    """Arguments before those of every call, such as the server that is meant."""
 
     async def run(
         self,
@@ -66,7 +68,7 @@ class Tool:
             words = f"{self.program} is not installed, or may not be run"
             raise Permanent("backup-tool-missing", words, f"install {name} where evac runs it")
         ended = await run_program(
-            (self.program, *argv),
+            (self.program, *self.first, *argv),
             env=environment(self.env),
             timeout_s=max(timeout_s, 0.1),
             cwd=self.cwd,
@@ -239,14 +241,14 @@ class BackupDriver(ABC):
         at, watch = place_at(place), Stopwatch(timeout_s)
         if not (at.lock.exists() or at.record.exists() or at.partial.exists()):
             if at.path.is_dir() and any(at.path.iterdir()):
-                raise Permanent("place-foreign", f"no restore made {place}: it is left as it is")
+                raise Permanent("place-foreign", f"no restore created {place}: it is left alone")
             return
         if at.partial.is_dir():
             await self._stop(action, at.partial, watch)
         with at.held():
             record = at.read()
             if record.complete and record.key:
-                raise Permanent("place-in-use", f"a run restored {place} for use: it is left as it is")
+                raise Permanent("place-in-use", f"a run restored {place} for use: it is left alone")
             if at.path.is_dir() and not record.complete:
                 at.refuse()  # what is there without a complete record is not ours
             if at.path.is_dir():

@@ -109,7 +109,8 @@ def reversed_traffic(action: Action) -> Action:
         to, away, _ = shares(action)
         if len(to) != 1 or len(away) != 1:
             raise Permanent(
-                "undo-unknown", "it was no shift from one site to one; nobody wrote down which was"
+                "undo-unknown",
+                "the shift was not from one site to another, and what was before is not recorded",
             )
         before = whole(parameters, "from_share", 0, PERMILLE)
         parameters |= {"to": away, "away": to, "share": PERMILLE - before}
@@ -140,11 +141,11 @@ def stale_token(target: str, seen: int, order: Order) -> Permanent:
     if newer > own:
         return Permanent(
             SUPERSEDED,
-            f"{target} has seen generation {newer}; {order.token} is of an older leader, of generation {own}",
+            f"{target} has seen generation {newer}; {order.token} is from a leader of generation {own}",
             "stop: a controller of a newer generation acts",
         )
     return Permanent(
         "stale-token",
-        f"{target} has seen the token {seen}; {order.token} is of an older leader",
+        f"{target} has seen the token {seen}; {order.token} is from an older leader",
         "stop: another controller leads",
     )

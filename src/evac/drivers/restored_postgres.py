@@ -10,14 +10,12 @@ import asyncio
 import bz2
 import contextlib
 import gzip
-import os
-import pwd
 import re
 import shlex
 import shutil
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,10 +26,14 @@ from typing import Any, Final
 from evac.drivers import parameters
 from evac.drivers.backups import Stopwatch, Tool
 from evac.drivers.port import Value
+from evac.drivers.restored_server import account_of, give
 from evac.model.errors import ActionError, Permanent, Retryable
+from evac.net import secrets
+from evac.net.secrets import Secret
 
 SOCKET_PORT: Final = 5432
 STOP_S: Final = 20
+OWNER: Final = "postgres"
 PAUSE_S: Final = 0.05
 HBA: Final = "local all all trust\n"
 INCLUDED: Final = "conf.d"
@@ -48,25 +50,16 @@ UNPACKED_BYTES: Final = 1 << 30
 """A segment of the log has no more."""
 SEGMENT_LETTERS: Final = 24
 _ENDED: Final = re.compile(r"desc: (?:COMMIT|ABORT)\w* (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC")
+_SOURCE: Final = (
+    (
+        "password authentication failed",
+        Permanent("backup-password", "wrong password", "check `source_password`"),
+    ),
+    ("no password supplied", Permanent("backup-password", "a password is missing", "set `source_password`")),
+    ("permission denied", Permanent("backup-forbidden", "the role may not read it", "grant it SELECT")),
+    ("connection to server", Retryable("backup-silent", "PostgreSQL does not answer", "start it")),
+)
 _SIZE: Final = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database"
-
-
-def account_of(settings: Mapping[str, Value]) -> pwd.struct_passwd | None:
-    """Whom to become; None where we may not change. Raises `Permanent` for a user that does not exist."""
-    if os.geteuid() != 0:
-        return None
-    user = parameters.text(settings, "system_user", "postgres")
-    try:
-        return pwd.getpwnam(user)
-    except KeyError as error:
-        raise Permanent("setting-wrong", f"this machine has no user {user}", "set system_user") from error
-
-
-def give(account: pwd.struct_passwd | None, *paths: Path) -> None:
-    """Makes files the account's."""
-    if account is not None:
-        for path in paths:
-            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
 async def last_commit(
@@ -99,6 +92,52 @@ async def last_commit(
     return max(found, default=None)
 
 
+async def _facts_by(
+    settings: Mapping[str, Value], ask: Callable[[str], Awaitable[str]]
+) -> dict[str, str | int]:
+    found: dict[str, str | int] = {}
+    for entry in parameters.many(settings, "facts"):
+        name, separator, statement = entry.partition("=")
+        if not separator or not name.isidentifier():
+            raise Permanent("setting-wrong", "facts is a list of name=SELECT ...")
+        value = (await ask(statement))[:200]
+        found[name] = int(value) if value.isascii() and value.isdigit() and len(value) < 16 else value
+    return found
+
+
+def source_of(settings: Mapping[str, Value]) -> tuple[str, dict[str, str], tuple[Secret, ...]]:
+    """How to connect to the primary: its conninfo, the environment with the password, and the secret. Raises
+    `Permanent` for a password that is written into the estate.
+    """
+    conninfo = parameters.text(settings, "source")
+    if re.search(r"\bpassword\s*=|://[^/@]*:[^/@]*@", conninfo):
+        raise Permanent("secret-in-clear", "source names a password", "write source_password")
+    reference = parameters.text(settings, "source_password", "")
+    if not reference:
+        return conninfo, {}, ()
+    password = secrets.resolve(reference)
+    return conninfo, {"PGPASSWORD": password.reveal()}, (password,)
+
+
+async def ask_source(settings: Mapping[str, Value], statement: str, watch: Stopwatch) -> str:
+    """One value of the primary. Raises `ActionError`."""
+    conninfo, env, hidden = source_of(settings)
+    program = f"{parameters.text(settings, 'bin')}/psql"
+    account = account_of(settings, OWNER)
+    tool = Tool(program, {**env, "LC_ALL": "C", "PGCONNECT_TIMEOUT": "5"}, hidden, _SOURCE, account=account)
+    argv = ("-XAtq", "-w", "-v", "ON_ERROR_STOP=1", "-d", conninfo, "-c", statement)
+    return (await tool.run(*argv, timeout_s=watch.left_s)).output.strip()
+
+
+async def source_facts(settings: Mapping[str, Value], watch: Stopwatch) -> dict[str, str | int]:
+    """What the primary holds now, in the words of `facts`; nothing where `source` is not given."""
+    if not parameters.text(settings, "source", ""):
+        return {}
+    database = parameters.text(settings, "facts_database", "postgres")
+    there = {**settings, "source": f"{parameters.text(settings, 'source')} dbname={database}"}
+    return await _facts_by(settings, lambda one: ask_source(there, one, watch))
+
+
 @dataclass(frozen=True, slots=True)
 class Recovered:
     """What a database holds once its recovery has ended."""
@@ -117,7 +156,7 @@ class Engine:
 
     def _tool(self, program: str) -> Tool:
         folder = parameters.text(self.settings, "bin")
-        return Tool(f"{folder}/{program}", {"LC_ALL": "C"}, account=account_of(self.settings))
+        return Tool(f"{folder}/{program}", {"LC_ALL": "C"}, account=account_of(self.settings, OWNER))
 
     async def recover(self, watch: Stopwatch) -> Recovered:
         """Starts it in private, waits until recovery has ended, asks what it holds, and stops it in order."""
@@ -196,11 +235,11 @@ class Engine:
             target = self.data / name
             if not target.exists() and source and Path(source, name).is_file():
                 shutil.copyfile(Path(source, name), target)
-                give(account_of(self.settings), target)
+                give(account_of(self.settings, OWNER), target)
         included = self.data / INCLUDED
         if source and Path(source, INCLUDED).is_dir() and not included.exists():
             shutil.copytree(Path(source, INCLUDED), included)
-            give(account_of(self.settings), included, *included.rglob("*"))
+            give(account_of(self.settings, OWNER), included, *included.rglob("*"))
         if not (self.data / FILES[0]).is_file():
             words = f"{self.data} holds no postgresql.conf"
             raise Permanent("setting-missing", words, "name its folder: configuration")
@@ -217,7 +256,7 @@ class Engine:
         folder = Path(tempfile.mkdtemp(prefix="evac-"))
         try:
             (folder / "hba").write_text(HBA, encoding="utf-8")
-            give(account_of(self.settings), folder, folder / "hba")
+            give(account_of(self.settings, OWNER), folder, folder / "hba")
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -255,14 +294,7 @@ class Engine:
     async def _facts(self, place: Path, watch: Stopwatch) -> dict[str, str | int]:
         """One value for each of the setting `facts`, for a witness to compare."""
         database = parameters.text(self.settings, "facts_database", "postgres")
-        found: dict[str, str | int] = {}
-        for entry in parameters.many(self.settings, "facts"):
-            name, separator, statement = entry.partition("=")
-            if not separator or not name.isidentifier():
-                raise Permanent("setting-wrong", "facts is a list of name=SELECT ...")
-            value = (await self._ask(place, statement, watch, database))[:200]
-            found[name] = int(value) if value.isascii() and value.isdigit() and len(value) < 16 else value
-        return found
+        return await _facts_by(self.settings, lambda one: self._ask(place, one, watch, database))
 
     async def _ask(self, place: Path, statement: str, watch: Stopwatch, database: str) -> str:
         argv = ("-XAtq", "-v", "ON_ERROR_STOP=1", "-h", str(place), "-p", str(SOCKET_PORT))

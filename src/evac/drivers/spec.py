@@ -77,7 +77,7 @@ class Setting:
 OF_A_COPY = (
     Setting("host", "text", "of a copy: given to what acts on the other copies", "none", reaches="host"),
     Setting("port", "number", "its port, likewise", "none", most=65_535),
-    Setting("name", "text", "by which its primary knows it, likewise", "none"),
+    Setting("name", "text", "by which its primary knows it, for each of them", "none"),
 )
 """Settings of drivers that pass on where the copies of a store are."""
 CONTROLLER = (
@@ -109,8 +109,28 @@ RESTORED_POSTGRES = (
     ),
     Setting("facts", "list", "`name=SELECT ...`: what a witness compares, one value each", "none"),
     Setting("facts_database", "text", "the database that `facts` are asked of", "`postgres`"),
+    Setting(
+        "source",
+        "text",
+        "how evac connects to the primary, such as `host=10.0.0.5 user=evac`",
+        "none: no witness asks it",
+        reaches="host",
+    ),
+    Setting("source_password", "secret", "a reference: with which password", "none"),
 )
 """Settings of every driver that restores PostgreSQL."""
+COPY_FOLDER = (
+    Setting(
+        "repository",
+        "text",
+        "full path of the folder with the copies; its file `evac-repository` holds its id",
+        needed=("store",),
+        reaches="folder",
+    ),
+    Setting("repository_id", "text", "id of the repository; another one is refused", "not compared"),
+    Setting("place", "text", "folder that a run restores into", "none", reaches="folder"),
+)
+"""Settings of every driver that keeps its copies in a folder."""
 PROBED: Mapping[ProbeKind, frozenset[Subject]] = {
     "user": frozenset({"service", "site"}),
     "data": frozenset({"store"}),

@@ -16,6 +16,7 @@ import numpy as np
 
 from evac.model.estate import Estate, Service, Store
 from evac.model.fleet import BMC_NO, BMC_UNKNOWN
+from evac.model.objectives import rpo_for, rto_for
 from evac.model.steps import DARK_ROLES, HUMAN_ROLES, TOOL_ROLES
 
 LISTED_MAX: Final = 10
@@ -81,7 +82,7 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
         "services/*/traffic": _group(
             3, "how users reach a service", "moving traffic can take longer than all the rest"
         ),
-        "services/*/owner": _group(1, "who answers for a service", "somebody must act on a finding"),
+        "services/*/owner": _group(1, "who answers for a service", "someone must act on a finding"),
         "stores/*/members": _group(
             10, "where the copies of a store are", "without them nobody can say what data a loss takes"
         ),
@@ -108,14 +109,12 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
             2, "cpu and memory of servers, or their class", "unknown room is not counted on"
         ),
         "servers/rack": _group(1, "which rack a server is in", "losses below a site cannot be judged"),
-        "servers/bmc": _group(1, "which servers can be powered on from afar", "the others wait for a hand"),
+        "servers/bmc": _group(1, "which servers can be powered on remotely", "the others wait for a hand"),
         "servers/bmc_address": _group(
-            1, "where the BMC of a server is", "without it nothing powers the server on from afar"
+            1, "where the BMC of a server is", "without it nothing can power the server on remotely"
         ),
         "servers/serial": _group(1, "serial numbers of servers", "a BMC may be that of another server"),
-        "halls/*/cooling": _group(
-            2, "heat that the cooling of a hall carries off", "power alone is not a limit"
-        ),
+        "halls/*/cooling": _group(2, "heat that the cooling of a hall removes", "power alone is not a limit"),
         "classes/*/power_on": _group(
             2, "what a class does when power returns", "what comes on by itself may trip its feed"
         ),
@@ -214,7 +213,7 @@ def _service(service: Service, is_bound: bool, tally: _Tally) -> None:
     facts = {
         "replicas": is_bound or bool(service.sites and service.replicas),
         "people": service.people is not None,
-        "rto": service.rto_ms is not None,
+        "rto": rto_for(service, "site") is not None,
         "tier": tier is not None,
         "demand": service.demand[0] is not None and service.demand[1] is not None,
         "start": service.start_ms is not None,
@@ -223,7 +222,7 @@ def _service(service: Service, is_bound: bool, tally: _Tally) -> None:
         "owner": service.owner is not None,
     }
     if any(need.kind == "store" for need in service.needs):
-        facts["rpo"] = service.rpo_ms is not None
+        facts["rpo"] = rpo_for(service, "site") is not None
     for key, is_known in facts.items():
         tally.note(f"services/*/{key}", is_known, f"services/{service.id}/{key}", importance)
 
@@ -232,7 +231,7 @@ def _store(store: Store, tally: _Tally) -> None:
     importance = 3
     facts = {
         "members": bool(store.members),
-        "rpo": store.rpo_ms is not None,
+        "rpo": rpo_for(store, "site") is not None,
         "automatic": store.automatic is not None,
         "promote": store.promote_ms is not None or all(m.mode == "primary" for m in store.members),
     }

@@ -130,7 +130,7 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
             + f" was refused: {_cut(d.get('why', ''))}",
             "main",
         ),
-        "drift_seen": lambda d: ("drift", "somebody else changed what was done", "main"),
+        "drift_seen": lambda d: ("drift", "someone else changed what was done", "main"),
         "monitoring_started": lambda d: ("watched", "all steps are done; the result is watched", "main"),
         "run_ended": _ended,
     }
@@ -168,7 +168,7 @@ def _of_step(event: Event, step: RunStep | None) -> Told:
             "main" if is_alarm(data) else "detail",
         ),
         "gate_opened": ("approved", f"{event.step} may continue{by}", "main"),
-        "undo_asked": ("undo", f"{event.step} is to be rolled back{by}", "main"),
+        "undo_asked": ("undo", f"{event.step} will be rolled back{by}", "main"),
         "undo_started": ("undo", f"{event.step} is being rolled back", "detail"),
         "undo_done": ("undone", f"{event.step} was rolled back", "main"),
         "undo_failed": (
@@ -176,7 +176,7 @@ def _of_step(event: Event, step: RunStep | None) -> Told:
             f"{event.step} could not be rolled back: {_cut(data.get('message', ''))}",
             "main",
         ),
-        "drift_seen": ("drift", f"somebody else changed what {event.step} did", "main"),
+        "drift_seen": ("drift", f"someone else changed what {event.step} did", "main"),
     }
     return plain.get(kind, ("noted", f"{event.step}: {kind.replace('_', ' ')}", "detail"))
 
@@ -200,7 +200,7 @@ _Placed = tuple[int, int, str, int, int, Entry]
 
 _LEVEL_WORDS: Final[dict[Level, tuple[str, str]]] = {
     "down": ("down", "is down"),
-    "degraded": ("degraded", "serves, but less than it should"),
+    "degraded": ("degraded", "serves at reduced capacity"),
     "moving": ("moving", "is being moved while it serves"),
     "up": ("restored", "is back in full"),
 }

@@ -18,6 +18,7 @@ from evac.model.canonical import fields_in_order, keys_in_order, ordered, writte
 from evac.model.estate import (
     Backup,
     BootServer,
+    DataSet,
     Dependency,
     Estate,
     Feed,
@@ -92,13 +93,14 @@ _LATER_FIELDS: Final = MappingProxyType(
     {
         Backup: frozenset({"copied_from", "deletable", "endpoint", "proven", "schedule", "system"}),
         BootServer: frozenset({"boots"}),
+        DataSet: frozenset({"data_in"}),
         Dependency: frozenset({"any_of"}),
         Feed: frozenset({"close_ms"}),
         Hall: frozenset({"bmc_requests_at_once", "cooling_watts", "network_up_ms"}),
         Limits: frozenset({"backups_at_once", "power_margin_permille"}),
-        Service: frozenset({"data_in", "external", "provider", "public_name", "purges"}),
+        Service: frozenset({"data_in", "external", "objectives", "provider", "public_name", "purges"}),
         Site: frozenset({"region"}),
-        Store: frozenset({"backup_policy", "data_in"}),
+        Store: frozenset({"backup_policy", "data_in", "objectives"}),
         StoreMember: frozenset({"detached", "left"}),
     }
 )

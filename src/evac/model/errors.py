@@ -78,7 +78,7 @@ class Conflict(StoreError):
     """A key is not as the caller believed, so nothing was written."""
 
     def __init__(self, key: str, message: str = "") -> None:
-        super().__init__("store-conflict", message or f"{key} was changed by somebody else", "read it again")
+        super().__init__("store-conflict", message or f"{key} was changed by someone else", "read it again")
         self.key = key
 
 

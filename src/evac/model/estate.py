@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 from evac.model.diagnostic import Place
 from evac.model.fleet import Fleet, Replicas, empty_fleet, empty_replicas
+from evac.model.objectives import Objectives
 
 SiteRole = Literal["full", "witness", "edge"]
 TrafficKind = Literal["dns", "anycast", "load_balancer", "none"]
@@ -72,7 +73,7 @@ class Hall:
 class Feed:
     """A power feed: a shared-fate group over racks, with a budget and a limit on boots at once.
 
-    `close_ms`: how long closing its breaker from afar takes.
+    `close_ms`: how long it takes to close its breaker remotely.
     """
 
     id: str
@@ -258,6 +259,8 @@ class Service:
     """Of an external service, who provides it; None where it is a provider of its own."""
     data_in: tuple[str, ...] | None = None
     """Sites, regions and groups that it may bring its data to; None for all."""
+    objectives: Objectives | None = None
+    """By class of loss, where they differ from the plain rto and rpo."""
 
     @property
     def provided_by(self) -> str:
@@ -364,6 +367,8 @@ class DataSet:
     size_gib: int | None = None
     backups: tuple[Backup, ...] = ()
     backup_policy: BackupPolicy | None = None
+    data_in: tuple[str, ...] | None = None
+    """Sites, regions and groups that it may be in; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +398,8 @@ class Store:
     """What its backups have to be; None where nobody has decided it."""
     data_in: tuple[str, ...] | None = None
     """Sites, regions and groups that its data may be in; None for all."""
+    objectives: Objectives | None = None
+    """By class of loss, where they differ from the plain rpo. A store has no rto of its own."""
 
     @property
     def primary(self) -> StoreMember | None:
@@ -530,7 +537,7 @@ class Estate:
 
     `tools` maps a role of `steps.TOOL_ROLES` to the services that fill it (each is needed);
     `places` maps a fact path such as `services/pay/rto` to where it was read, for diagnostics,
-    and is no part of the digest; `changed` is when somebody last changed the estate. `intervals`
+    and is no part of the digest; `changed` is when someone last changed the estate. `intervals`
     are the facts known only within bounds (`model.intervals` says what is done with them).
     """
 

@@ -27,6 +27,13 @@ LARGE_BYTES: Final = 512 << 10
 AGAIN_S: Final = 0.05
 AVOID_LEAST_S: Final = 2.0
 AVOID_MOST_S: Final = 30.0
+LOGIN: Final = "/v3/auth/authenticate"
+LOGIN_S: Final = 4.0
+"""A login is a bcrypt on the member, which takes long where the processor is busy."""
+SILENT_MOST: Final = 3
+"""Calls without an answer after which the next one logs in again. A member whose data was restored from a
+snapshot holds a call with an older token until its log is as long as the old one was, instead of refusing it.
+"""
 
 GRPC_NOT_FOUND: Final = 5
 GRPC_UNAVAILABLE: Final = 14
@@ -97,6 +104,9 @@ class Gateway:
         self._attempt_s = attempt_s
         self._user, self._password, self._tls = user, password, tls
         self._token = ""
+        self._silent = 0
+        """Calls in a row that got no answer in time."""
+        self._entering = asyncio.Lock()
         self._avoid_until = [0.0] * len(self.endpoints)
         self._avoid_s = [0.0] * len(self.endpoints)
         self._failed_at = [0.0] * len(self.endpoints)
@@ -189,14 +199,24 @@ class Gateway:
     async def ask(self, member: int, path: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
         """Of one member, by its place; no other is tried. Raises `NotSent`, `Unavailable`, `Refused`."""
         if self._user and not self._token:
-            await self._log_in(member, deadline)
+            await self._enter(member, deadline, "")
+        token = self._token
         try:
             return await self._send(member, path, body, deadline)
         except Refused as refused:
             if refused.grpc != GRPC_UNAUTHENTICATED or not self._user:
                 raise
-        await self._log_in(member, deadline)
+        await self._enter(member, deadline, token)
         return await self._send(member, path, body, deadline)
+
+    async def _enter(self, member: int, deadline: float, refused: str) -> None:
+        """A token other than the refused one. All callers wait for one login: each costs etcd a bcrypt."""
+        try:
+            async with asyncio.timeout(max(0.01, deadline - time.monotonic())), self._entering:
+                if not self._token or self._token == refused:
+                    await self._log_in(member, deadline)
+        except TimeoutError as error:
+            raise NotSent(f"{self.endpoints[member]} did not log {self._user} in in time") from error
 
     async def _log_in(self, member: int, deadline: float) -> None:
         try:
@@ -207,14 +227,15 @@ class Gateway:
         body = {"name": self._user, "password": secret.reveal()}
         self._token = ""
         try:
-            answer = await self._send(member, "/v3/auth/authenticate", body, deadline)
+            answer = await self._send(member, LOGIN, body, deadline)
         except Unavailable as error:
             raise NotSent(error.message) from error
         self._token = str(answer.get("token", ""))
 
     async def _send(self, member: int, path: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
         endpoint = self.endpoints[member]
-        patience = max(0.01, min(self._attempt_s, deadline - time.monotonic()))
+        attempt_s = self._attempt_s if path != LOGIN else max(self._attempt_s, LOGIN_S)
+        patience = max(0.01, min(attempt_s, deadline - time.monotonic()))
         session = self._open_session()
         try:
             async with (
@@ -225,9 +246,13 @@ class Gateway:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotSent(f"{endpoint} cannot be reached") from error
         except TimeoutError as error:
+            self._silent += 1
+            if self._silent >= SILENT_MOST:
+                self._token, self._silent = "", 0
             raise Unavailable(f"{endpoint} did not answer in {patience:.1f} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"{endpoint} broke off: {type(error).__name__}") from error
+        self._silent = 0
         return _answer(endpoint, status, content)
 
     def _headers(self) -> dict[str, str]:

@@ -104,10 +104,10 @@ class Answer:
         if words.isascii() and words.isdigit():
             return min(int(words[:9]) * 1_000, MAX_WAIT_MS)
         try:
-            at = email.utils.parsedate_to_datetime(words)
-        except ValueError:
+            at_s = email.utils.parsedate_to_datetime(words).timestamp()
+        except (ValueError, OverflowError):
             return 0
-        return max(0, min(int((at.timestamp() - now_s) * 1_000), MAX_WAIT_MS))
+        return max(0, min(int((at_s - now_s) * 1_000), MAX_WAIT_MS))
 
 
 class NotReached(Exception):

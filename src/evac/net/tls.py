@@ -1,6 +1,6 @@
 """TLS of both ends: contexts from PEM files, and what went wrong in words that tell one failure from another.
 
-tls-authority        nobody that is believed signed the other side's certificate
+tls-authority        the other side's certificate was not signed by a trusted authority
 tls-expired          it has ended, or has not begun
 tls-name             it is of another name
 tls-client-missing   the other side wants a certificate of ours, and none was shown
@@ -197,7 +197,7 @@ def _unbelieved(error: ssl.SSLCertVerificationError) -> TlsTrouble:
         )
     return TlsTrouble(
         "tls-authority",
-        f"nobody that is believed signed its certificate: {words}",
+        f"its certificate was not signed by a trusted authority: {words}",
         "name the authority that did (ca)",
     )
 

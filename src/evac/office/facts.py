@@ -22,9 +22,12 @@ from evac.model.estate import Estate, Store
 from evac.model.fleet import SERVER_STATES, IntColumn
 from evac.model.situation import Away, LostNow, Situation, StoreAway
 from evac.model.units import RESOURCE_COUNT, RESOURCES
+from evac.views.audit_view import Root, fix_first
 
 REASONED_MOST: Final = 1_000
 """Losses of racks of which a reason is worked out; larger domains all have one."""
+FIXES_MOST: Final = 5
+"""Things to fix first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,22 @@ class FindingFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class FixFacts:
+    """One thing to change first."""
+
+    name: str
+    severity: str
+    findings: int
+    """How many go away with it."""
+    about: str
+    """Their subjects; their message where it is one finding."""
+    key: str
+    """What to change: `services.mail.replicas`."""
+    place: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
 class EstateFacts:
     """Everything above of one estate."""
 
@@ -195,6 +214,8 @@ class EstateFacts:
     domains: tuple[DomainFacts, ...]
     losses: tuple[LossFacts, ...]
     findings: tuple[FindingFacts, ...]
+    fixes: tuple[FixFacts, ...] = ()
+    """What to fix first, as `evac audit` groups it."""
     lost: tuple[LostNow, ...] = ()
     """What is lost or evacuated by now: its capacity counts for nothing."""
     services_away: tuple[Away, ...] = ()
@@ -230,6 +251,7 @@ def facts_of(report: AuditReport, files: str, now: Situation | None = None) -> E
         domains=tuple(_domains(report, drilled, now is not None and bool(now.lost))),
         losses=losses,
         findings=tuple(finding_facts(finding) for finding in report.findings),
+        fixes=tuple(_fix(root) for root in fix_first(report.findings, FIXES_MOST)),
         lost=() if now is None else now.lost,
         services_away=() if now is None else now.services,
         stores_away=() if now is None else now.stores,
@@ -459,6 +481,21 @@ def _why(report: AuditReport, row: LossRow) -> str:
     if row.not_proved:
         return f"the estimate proves it for none of them; {proof_command(row)} does"
     return "every service comes back in time" if row.down else "nothing stops"
+
+
+def _fix(root: Root) -> FixFacts:
+    top = root.findings[0]
+    alone = len(root.findings) == 1
+    line = f":{top.key_place.line}" if top.key_place.line else ""
+    return FixFacts(
+        name=top.subject if alone else root.name,
+        severity=top.severity,
+        findings=len(root.findings),
+        about=top.message if alone else root.about,
+        key=top.key,
+        place=f"{top.key_place.file}{line}" if top.key_place.file else "",
+        fix=top.fix,
+    )
 
 
 def finding_facts(finding: Finding) -> FindingFacts:

@@ -45,6 +45,7 @@ from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 from evac.model.run_policy import PROFILES
 from evac.office.backups import BackupsReader, BackupsSeen
+from evac.office.doctor import DoctorDesk, Examiner, Examines
 from evac.office.facts import EstateFacts
 from evac.office.hub import Hub, News
 from evac.office.incidents import IncidentDesk
@@ -107,7 +108,8 @@ class OfficeSetting:
 
 class Office:
     """Made by `open_office`; close it. Read `situation`, `facts` and `rules` at any time. rehearser: asks the
-    real systems about a plan. edition: which estate is in use, by name; standing: how the files stand to it.
+    real systems about a plan; examine: asks them all what they can do. edition: which estate is in use, by
+    name; standing: how the files stand to it.
     """
 
     def __init__(
@@ -119,10 +121,12 @@ class Office:
         rehearser: Rehearser | None = None,
         edition: Callable[[], str] = lambda: "",
         standing: Callable[[], Standing | None] = lambda: None,
+        examine: Examines | None = None,
     ) -> None:
         self._edition, self._standing_of = edition, standing
         self._standing: Standing | None = None
         self.store, self.clock, self.site, self.rehearser = store, clock, site, rehearser
+        self.doctor = DoctorDesk(clock, examine)
         self.hub = Hub()
         self.facts: EstateFacts | None = None
         self._estimated: EstateFacts | None = None
@@ -440,8 +444,10 @@ class Office:
     async def close(self) -> None:
         self.hub.close()
         self.incidents.close()
+        await self.doctor.close()
         await self.register.close()
         self._reckoner.close()
+        await self._ballots.close()
         await self.store.close()
 
 
@@ -460,6 +466,7 @@ def open_office(setting: OfficeSetting, clock: Clock | None = None) -> Office:
         rehearser,
         lambda: edition_of(setting.estate),
         lambda: None if setting.standing is None else read_standing(setting.standing),
+        Examiner(setting.estate, setting.policy, lambda: made[0].published),
     )
     made.append(office)
     return office

@@ -32,6 +32,7 @@ from evac.model.backup import BackupFacts
 from evac.model.errors import EvacError, InvalidInput, Unavailable
 from evac.model.estate import Estate, Lead
 from evac.model.fleet import BoolColumn, IntColumn
+from evac.model.objectives import LOSS_CLASSES, rto_for
 from evac.model.observation import Observation
 from evac.model.plan import Plan
 from evac.model.run_policy import Mode, RunPolicy, WatchProfile
@@ -144,7 +145,7 @@ def _fates(report: AuditReport, row: LossRow) -> Iterator[FateOf]:
             service.people,
             one.fate,
             one.recovery_ms,
-            service.rto_ms,
+            rto_for(service, LOSS_CLASSES[int(impacts.losses.classes[number])]),
             why.get(one.fate, why_by_plan)(context, place, number).words,
             tuple(names[other] for other in graph.lacking(place, down)),
             tuple(names[other] for other in graph.soft[place] if down[other]),

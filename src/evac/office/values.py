@@ -2,22 +2,27 @@
 
 Names of fields are the names that the API shows. Times are milliseconds since 1970 (UTC) by the clock of
 this process, except where another clock is named. What the votes say of a site is judged by the rule that
-the controllers follow: a room in a site that is cut off believes nothing, like the controller there.
+the controllers follow: a room in a site that is cut off believes nothing, like the controller there. In a
+sealed store a vote counts only if it repeats a challenge of this process, as controllers have it too.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from evac.engine.clock import Clock
+from evac.engine.lead.challenges import Challenge, PostedChallenge
 from evac.engine.lead.verdict_answers import VoteReader
 from evac.incident.records import Notice
+from evac.model.errors import StoreError, Unavailable
 from evac.model.generation import GENERATION_BITS
 from evac.model.run_policy import WatchProfile
 from evac.model.situation import LostNow, Rivals
 from evac.store.port import Store
+from evac.store.sealed import SealedStore
 from evac.views.status_document import HoldLine, PlanLine, RunLine
 from evac.watch.verdict import Ballot, judge
 from evac.watch.verdict import Standing as Judged
@@ -249,7 +254,13 @@ class Ballots:
         self._store, self._clock, self._site = store, clock, site
         self._profile = profile
         self._sites: tuple[tuple[str, str], ...] = ()
-        self._reader = VoteReader(store, clock, profile)
+        self._challenge = Challenge(clock.monotonic_ms) if isinstance(store, SealedStore) else None
+        self._posted = (
+            PostedChallenge(store, site, self._challenge, clock.monotonic_ms) if self._challenge else None
+        )
+        self._unposted = ""
+        """Why no witness can read the challenge of this process."""
+        self._reader = VoteReader(store, clock, profile, self._challenge)
         self._standings: dict[str, Judged] = {}
         self._since_ms: dict[str, tuple[str, int]] = {}
 
@@ -258,7 +269,7 @@ class Ballots:
         self._sites = tuple(sites)
         if profile != self._profile:
             self._profile = profile
-            self._reader = VoteReader(self._store, self._clock, profile)
+            self._reader = VoteReader(self._store, self._clock, profile, self._challenge)
 
     @property
     def period_s(self) -> float:
@@ -266,7 +277,21 @@ class Ballots:
 
     async def read(self) -> None:
         """Raises Unavailable; then what was read before grows older."""
+        if self._posted is not None:
+            try:
+                await self._posted.keep()
+                self._unposted = ""
+            except Unavailable:
+                raise
+            except StoreError as error:  # Such a room can read, and what it reads is not proven.
+                self._unposted = f"no vote can be proven: {error.message}"
         await self._reader.refresh()
+
+    async def close(self) -> None:
+        """The store stays open."""
+        if self._posted is not None:
+            with contextlib.suppress(StoreError):
+                await self._posted.withdraw()
 
     def judge(self) -> bool:
         """Judges anew; whether any state, reason or vote may look different."""
@@ -309,7 +334,7 @@ class Ballots:
         if not watched or judged is None:
             return "unwatched", "no witness votes", (), ()
         verdict = judged.verdict
-        return verdict.state, verdict.reason, verdict.by, verdict.kinds
+        return verdict.state, self._unposted or verdict.reason, verdict.by, verdict.kinds
 
     def _since(self, site: str, state: str) -> int:
         """Since when this process has seen the state."""

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import numpy as np
 
 from evac import __version__
-from evac.derive.domains import Topology
+from evac.derive.domains import Topology, loss, topology
 from evac.derive.intervals import bound_instance, interval_paths
+from evac.derive.objectives import rto_of
 from evac.derive.planning_instance import derive
 from evac.model.digest import estate_digest
-from evac.model.estate import PROVIDER_PREFIX, Estate, Lead
+from evac.model.estate import Estate, Lead
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan
 from evac.model.reason import Reason
@@ -67,7 +68,7 @@ def plan(
         scenario,
         name=estate.name,
         digest=digest,
-        rto_ms={s.id: s.rto_ms for s in estate.services},
+        rto_ms=rto_of(estate, scenario),
         lead=estate.lead,
         as_of=estate.as_of,
         better=bound_instance(estate, scenario, policy, tick_ms, instance),
@@ -119,7 +120,7 @@ def foresee(
         return ()
     board = _solved(instance, 0, 0, lambda share, words: None)
     times = drafts.times_of(instance, board)
-    rto_ms = {s.id: s.rto_ms for s in estate.services}
+    rto_ms = rto_of(estate, scenario)
     outcomes = drafts.outcomes_of(draft_steps(instance, board), times, rto_ms, estate.lead.ms)
     over = _passed_over(estate, outcomes, policy)
     if len(over) > len(policy.passed_over):
@@ -144,11 +145,13 @@ def _passed_over(estate: Estate, outcomes: tuple[Outcome, ...], policy: Policy) 
 
 def _with_providers(estate: Estate, scenario: Scenario, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
     """The outcomes with the reason of external services whose provider is lost: an instance knows none."""
-    gone = {*scenario.domains, *estate.lost}
+    if not any(service.external for service in estate.services):
+        return outcomes
+    gone = loss(topology(estate), (*scenario.domains, *estate.lost)).external.tolist()
     lost = {
         service.id: Reason("provider", provider=service.provided_by)
-        for service in estate.services
-        if service.external and PROVIDER_PREFIX + service.provided_by in gone
+        for service, is_gone in zip(estate.services, gone, strict=True)
+        if is_gone
     }
     if not lost:
         return outcomes

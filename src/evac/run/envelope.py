@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evac.model.access import Proven
+from evac.model.names import alike
 from evac.model.run_policy import Envelope
 
 
@@ -73,8 +74,8 @@ class Approvals:
         return () if self.typed.issuperset(self.to_type) else self.to_type
 
     def count(self, needed: Envelope) -> None:
-        """Counts again, for what the present plan needs."""
-        self.counted = sum(1 for given in self.given.values() if covers(given, needed))
+        """Counts again, for what the present plan needs. Names that look the same are one person."""
+        self.counted = len({alike(who) for who, given in self.given.items() if covers(given, needed)})
 
     def fork(self) -> Approvals:
         return replace(self, given=self.given.copy(), proofs=self.proofs.copy(), typed=self.typed.copy())

@@ -322,7 +322,7 @@ class EtcdStore:
             if witness is not None and revision <= witness.revision:
                 return 0
             body["revision"] = str(revision - 1)
-        raise Unavailable("the reply of etcd was lost, and its history does not tell whether it was done")
+        raise Unavailable("the reply of etcd was lost, and its history does not show whether it was done")
 
     async def _look_for(self, mark: bytes, changes: Sequence[Change], deadline: float) -> int:
         """The revision of a transaction that is seen to be done; 0 where nothing of it is seen (now)."""

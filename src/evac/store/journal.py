@@ -303,7 +303,7 @@ class Journal:
             return False
         if entry.value not in self._doubts:
             self._doubts = ()
-            raise Conflict(key, f"somebody else writes the journal {self.stream}: open it again")
+            raise Conflict(key, f"someone else writes the journal {self.stream}: open it again")
         segment = decode(self.stream, self._head.segment + 1, entry.value)
         self._head = Anchor(self.stream, segment.number, segment.last, segment.hash)
         self._token, self._doubts = segment.token, ()

@@ -131,7 +131,7 @@ def read_entries(
     ).fetchall()
     for key, value, _, crc in rows:
         if zlib.crc32(value) != crc:
-            raise Corrupt(f"the value of {key} is not what was written: the disk or somebody changed it")
+            raise Corrupt(f"the value of {key} is not what was written: the disk or someone changed it")
     return [Entry(key, value, revision) for key, value, revision, _ in rows]
 
 

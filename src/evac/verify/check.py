@@ -32,6 +32,7 @@ from evac.verify.capacity import (
 from evac.verify.derivation import better_again, derived_again
 from evac.verify.doubt import in_doubt
 from evac.verify.needs import check_needs
+from evac.verify.objectives import check_objectives
 from evac.verify.order import (
     check_after,
     check_components,
@@ -48,19 +49,13 @@ from evac.verify.wave import check_bring_up, check_people, check_power_steps
 
 
 def check_header(estate: Estate, plan: Plan) -> list[Violation]:
-    """F1 and F19: the lead before a plan begins and each rto are those of the estate."""
+    """F1, F2 and F19: the lead before a plan begins, each rto and each rpo are those of the estate."""
     found = []
     if plan.lead != estate.lead:
         found.append(Violation("F1", plan.name, "detection and approval are not the estate's"))
     if plan.attest != plan.unknown:
-        found.append(Violation("F1", plan.name, "what is to be attested is not what is unknown"))
-    rto_ms = {service.id: service.rto_ms for service in estate.services}
-    for outcome in plan.outcomes:
-        wanted = rto_ms.get(outcome.service)
-        if outcome.rto_ms != wanted:
-            words = f"rto is {wanted} ms, the plan says {outcome.rto_ms}"
-            found.append(Violation("F19", outcome.service, words))
-    return found
+        found.append(Violation("F1", plan.name, "the attested step is not one whose outcome is unknown"))
+    return found + check_objectives(estate, plan)
 
 
 def check_statements(reading: Reading, times: Milestones) -> None:

@@ -25,7 +25,7 @@ def check_power_steps(reading: Reading) -> None:
     if len(planned) != len(reading.of_kind("power")):
         reading.complain("F21", reading.plan.name, "energises something twice")
     for target in sorted(planned.keys() - {step.target for step in steps}):
-        reading.complain("F21", power_step(target), "the estate gives no such step")
+        reading.complain("F21", power_step(target), "the estate has no such step")
     for step in steps:
         timed = planned.get(step.target)
         if timed is None:
@@ -55,7 +55,7 @@ def _ready(reading: Reading, row: int, timed: Timed) -> None:
         reading.complain("F15", timed.step.id, "has no management controller: only a person can boot it")
     step = int(instance.powered_by[row]) if len(instance.powered_by) else -1
     if step >= 0 and power_step(instance.power_steps[step].target) not in timed.step.after:
-        reading.complain("F5", timed.step.id, "after does not say that it waits for its power")
+        reading.complain("F5", timed.step.id, "`after` does not include the step that powers it")
 
 
 def check_bring_up(reading: Reading, better: Instance) -> None:

@@ -195,6 +195,17 @@ def roots(findings: Sequence[Finding]) -> list[Root]:
     return sorted(found, key=lambda root: (-root.errors, -len(root.findings), root.path))
 
 
+def fix_first(findings: Sequence[Finding], most: int) -> list[Root]:
+    """What to fix first: things that several findings wait for, and findings that wait for nothing else, the
+    one behind most errors first. Notes are left out.
+    """
+    found = roots(findings)
+    shown = {root.path for root in found}
+    single = (one for one in findings if one.root not in shown and one.severity != "note")
+    each = [*found, *(Root(one.root or one.path, (one,)) for one in single)]
+    return sorted(each, key=lambda root: (-root.errors, -len(root.findings)))[:most]
+
+
 def _roots(page: Page, first: Sequence[Root], every: int) -> None:
     resolved = sum(len(root.findings) for root in first)
     page.line()

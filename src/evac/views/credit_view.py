@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from evac.credit.claims import WORDS
@@ -15,7 +14,7 @@ from evac.credit.money import decimal_text, money_words
 from evac.credit.rules import MONEY
 from evac.incident.regulator import DAMAGES_DAYS
 from evac.model.diagnostic import Diagnostic
-from evac.views.sheet import Sheet, SheetPart
+from evac.views.sheet import Sheet, SheetPart, local_and_utc
 from evac.views.words import plural
 
 Document = Mapping[str, Any]
@@ -55,11 +54,21 @@ def sums_of(rows: Sequence[Document]) -> Iterator[str]:
     kinds: dict[str, int] = {}
     for row in rows:
         if row["kind"] in MONEY:
-            money[row["currency"]] = money.get(row["currency"], 0) + row["amount"]
+            money[row["currency"]] = money.get(row["currency"], 0) + paid(row)
         else:
             kinds[row["kind"]] = kinds.get(row["kind"], 0) + row["quantity"]
     yield from (money_words(amount, currency) for currency, amount in sorted(money.items()))
-    yield from (f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+    yield from (in_kind(kind, count) for kind, count in sorted(kinds.items()))
+
+
+def paid(row: Document) -> int:
+    """What a row of totals costs in minor units: its amount, and the tax that comes on top."""
+    return int(row["amount"]) + int(row.get("tax_on_top", 0))
+
+
+def in_kind(kind: str, count: int) -> str:
+    """`1 day`, `3 vouchers`, `6 goods`."""
+    return f"{count:,} goods" if kind == "goods" else plural(count, kind.removesuffix("s"))
 
 
 def to_type(case: Document) -> str:
@@ -68,7 +77,7 @@ def to_type(case: Document) -> str:
     currencies = {row["currency"] for row in rows}
     if len(currencies) != 1:
         return str(case["ledger"]["ledger"])
-    return decimal_text(sum(row["amount"] for row in rows), currencies.pop())
+    return decimal_text(sum(map(paid, rows)), currencies.pop())
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +121,9 @@ def tranche_rows(case: Document) -> list[TrancheRow]:
 
 def _worth(row: Document) -> str:
     return (
-        money_words(row["amount"], row["currency"])
+        money_words(paid(row), row["currency"])
         if row["kind"] in MONEY
-        else f"{row['quantity']:,} {row['kind']}"
+        else in_kind(row["kind"], row["quantity"])
     )
 
 
@@ -124,8 +133,8 @@ def _windows(windows: Document) -> SheetPart:
             row["id"],
             row["service"],
             row["site"] or "all",
-            _short(row["from_ms"]),
-            _short(row["to_ms"]),
+            _edge(row["from_ms"]),
+            _edge(row["to_ms"]),
             length_words(row["to_ms"] - row["from_ms"]),
             row["kind"].replace("_", " "),
         )
@@ -135,7 +144,7 @@ def _windows(windows: Document) -> SheetPart:
     if windows["corrections"]:
         last = windows["corrections"][-1]
         words += f" Last correction by {last['who']}: {last['reason']}"
-    head = ("window", "service", "site", "from (UTC)", "to (UTC)", "length", "kind")
+    head = ("window", "service", "site", "from", "to", "length", "kind")
     return SheetPart("Outage windows", words, head=head, rows=rows)
 
 
@@ -145,6 +154,11 @@ def _totals(ledger: Document) -> SheetPart:
         for row in ledger["totals"]
     ]
     words = f"Ledger {ledger['ledger']}, computed by two engines that agree on every line."
+    on_top: dict[str, int] = {}
+    for row in ledger["totals"]:
+        on_top[row["currency"]] = on_top.get(row["currency"], 0) + row.get("tax_on_top", 0)
+    taxes = [money_words(tax, currency) for currency, tax in sorted(on_top.items()) if tax]
+    words += f" Amounts contain {', '.join(taxes)} of tax that comes on top of the fees." if taxes else ""
     return SheetPart(
         "Totals", words, head=("tranche", "service", "plan", "state", "lines", "worth"), rows=rows
     )
@@ -197,7 +211,8 @@ def statement_sheet(found: Document) -> Sheet:
     owed = ", ".join(sums_of(found["envelope"])) or "Nothing"
     lead = f"{owed} for {plural(found['credited'], 'account')}."
     if due is not None:
-        lead += f" Tell users basis and procedure by {_utc(due)}, {DAMAGES_DAYS} days after the last outage."
+        by = local_and_utc(due)
+        lead += f" Tell users basis and procedure by {by}, {DAMAGES_DAYS} days after the last outage."
     if found["stale"]:
         lead += " Windows or claims have changed since these totals were computed."
     parts = [_windows(found["windows"])]
@@ -220,7 +235,7 @@ def queue_part(claims: Document) -> SheetPart:
             row["account"],
             row["service"],
             money_words(row["loss"], row["currency"]),
-            _utc(row["received_ms"]),
+            local_and_utc(row["received_ms"]),
         )
         for row in claims["queue"]
     ]
@@ -245,7 +260,7 @@ def claims_sheet(case: Document) -> Sheet:
             row["claim"],
             f"{row['granted']:,}" if row["granted"] else "refused",
             row["who"],
-            _utc(row["at_ms"]),
+            local_and_utc(row["at_ms"]),
             row["reason"],
         )
         for row in claims["decisions"]
@@ -277,7 +292,9 @@ def simulation_sheet(found: Document) -> Sheet:
 
 
 def _approvals(case: Document) -> SheetPart:
-    rows = [(row["who"], _utc(row["at_ms"]), row["proven"], row["reason"]) for row in case["approvals"]]
+    rows = [
+        (row["who"], local_and_utc(row["at_ms"]), row["proven"], row["reason"]) for row in case["approvals"]
+    ]
     words = f"{case['approvals_needed']} persons must approve the totals."
     return SheetPart("Approvals", words, head=("person", "time", "proof", "reason"), rows=rows)
 
@@ -296,15 +313,28 @@ def _tranches(case: Document) -> SheetPart:
     return SheetPart("Tranches", "Paying customers first; nothing is reclaimed.", head=head, rows=rows)
 
 
+def _edge(at_ms: int) -> str:
+    """Seconds only where there are some."""
+    return local_and_utc(at_ms, at_ms // 1_000 % 60 != 0)
+
+
+def _change_words(row: Document) -> str:
+    """What a correction changed; None is an end that stayed."""
+    if row["removed"]:
+        return "removed"
+    named = (("from", row["from_ms"]), ("to", row["to_ms"]))
+    return ", ".join(f"{word} {_edge(at_ms)}" for word, at_ms in named if at_ms is not None)
+
+
 def windows_sheet(case: Document) -> Sheet:
     """The windows of a case and their corrections."""
     windows = case["windows"]
     rows = [
         (
             row["window"],
-            "removed" if row["removed"] else f"{_utc(row['from_ms'])} to {_utc(row['to_ms'])}",
+            _change_words(row),
             row["who"],
-            _utc(row["at_ms"]),
+            local_and_utc(row["at_ms"]),
             row["reason"],
         )
         for row in windows["corrections"]
@@ -360,15 +390,3 @@ def explanation_json(account: str, ledger: str, language: str, found: Sequence[E
 def explanation_text(found: Sequence[Explanation]) -> str:
     """One sentence a line."""
     return "\n".join(sentence for one in found for sentence in one.sentences) + "\n"
-
-
-def _short(at_ms: int) -> str:
-    """UTC; seconds only where there are some."""
-    at = datetime.fromtimestamp(at_ms // 1_000, UTC)
-    return at.strftime("%Y-%m-%d %H:%M:%S" if at.second else "%Y-%m-%d %H:%M")
-
-
-def _utc(at_ms: int | None) -> str:
-    if at_ms is None:
-        return "as before"
-    return datetime.fromtimestamp(at_ms // 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -202,7 +202,7 @@ def _step_choices(
         words = "The step starts."
         if kind.makes_primary:
             words += f" {step.target} takes writes again once it is done. "
-            words += "Writes that its new primary does not have are lost for good; this cannot be undone."
+            words += "Writes that its new primary does not have are lost for good. This cannot be undone."
         yield Choice("approve", words)
     if "retry" in verbs:
         yield Choice("retry", "The step is tried once more.")

@@ -10,7 +10,7 @@ from evac.views.words import moment, plural
 
 Verdict = Literal["automatic", "by hand", "nobody"]
 """automatic: evac does it. by hand: a person has to. nobody: there is nothing with which it could be done."""
-_WORST_LAST: Final = ("automatic", "by hand", "nobody")
+_WORST_LAST: Final[tuple[Verdict, ...]] = ("automatic", "by hand", "nobody")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,25 @@ class Ability:
 
 
 @dataclass(frozen=True, slots=True)
+class NextStep:
+    """One thing to do, and what it would change."""
+
+    words: str
+    abilities: tuple[Ability, ...]
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Whom it helps."""
+        return tuple(sorted({a.subject for a in self.abilities}))
+
+    @property
+    def rank(self) -> tuple[int, int, str, str]:
+        first = self.abilities[0]
+        gravity = 0 if first.is_broken else 1 if first.verdict == "nobody" else 2
+        return gravity, -len(self.subjects), self.words, first.endpoint
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """All abilities of an estate, as its systems answered."""
 
@@ -60,6 +79,29 @@ class Diagnosis:
                 key=lambda one: (-_WORST_LAST.index(self.verdict(one[1])), one[0] != "store", one[1]),
             )
         )
+
+    def of(self, kind: str, subject: str) -> tuple[Ability, ...]:
+        """The abilities of one service or store."""
+        return tuple(a for a in self.abilities if (a.kind, a.subject) == (kind, subject))
+
+    def counts(self) -> dict[Verdict, int]:
+        """How many services and stores have each verdict, the best first."""
+        verdicts = [self.verdict(subject) for _, subject in self.subjects()]
+        return {one: verdicts.count(one) for one in _WORST_LAST}
+
+    def broken(self) -> tuple[str, ...]:
+        """Ids of the endpoints that cannot do what they are for."""
+        return tuple(sorted({a.endpoint for a in self.abilities if a.is_broken}))
+
+    def next_steps(self) -> tuple[NextStep, ...]:
+        """What would change a verdict: broken endpoints first, then what nobody can do, then the most."""
+        found: dict[tuple[str, str], list[Ability]] = {}
+        for ability in self.abilities:
+            if ability.next and ability.verdict != "automatic":
+                of = ability.endpoint if ability.is_broken else ability.verdict
+                found.setdefault((of, ability.next), []).append(ability)
+        steps = [NextStep(words, tuple(of)) for (_, words), of in found.items()]
+        return tuple(sorted(steps, key=lambda step: step.rank))
 
     @property
     def is_well(self) -> bool:

@@ -29,7 +29,7 @@ from evac.run.waits import Verb, run_verbs, step_verbs, waiting
 from evac.views.sheet import Page
 from evac.views.situation_view import abandon_hint, site_words
 from evac.views.wait_words import FORECASTS, ForecastRow, WaitRow, forecast_row, wait_row
-from evac.views.words import duration, moment, moment_ms, number, plural
+from evac.views.words import duration, moment, moment_ms, number, plural, wall_clock_here
 
 SCHEMA_VERSION: Final = 1
 LIMITS_MOST: Final = 100
@@ -77,7 +77,8 @@ class LossRow:
             words = f"{self.store}: {words}"
         if self.basis != "seen" or self.counted_to is None:
             return words
-        at = f"{self.counted_to[11:19]} UTC"
+        at_ms = moment_ms(self.counted_to)
+        at = wall_clock_here().both(at_ms, at_ms, True)
         return f"{words}; final, fenced at {at}" if self.is_final else f"{words}; as of {at}, and growing"
 
 

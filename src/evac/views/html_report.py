@@ -150,7 +150,9 @@ def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
     waited = sum(link.waited for link in chain.links)
     working = sum(link.end - link.begin for link in chain.links)
     told = f"{plural(len(links), 'step')}: {seconds(working)} of work"
-    told += f", {seconds(waited)} of waiting for room or a turn." if waited else ", no waiting between them."
+    told += (
+        f", {seconds(waited)} of waiting for capacity or a slot." if waited else ", no waiting between them."
+    )
     return {
         "tier": chain.tier,
         "words": words,

@@ -12,7 +12,7 @@ from evac.incident.incident import Summary
 from evac.incident.records import Entry
 from evac.incident.regulator import Basics, Duty, Stated
 from evac.incident.runbook import Runbook
-from evac.views.sheet import Sheet, SheetPart, utc
+from evac.views.sheet import Sheet, SheetPart, local_and_utc, utc
 from evac.views.words import duration, listed, number, people, plural
 
 SCHEMA_VERSION: Final = 1
@@ -74,7 +74,7 @@ def list_sheet(rows: Sequence[Summary]) -> Sheet:
             one.incident,
             one.state,
             one.title,
-            utc(one.begun_ms),
+            local_and_utc(one.begun_ms),
             str(len(one.still_down)),
             one.commander or "-",
         )
@@ -88,16 +88,14 @@ def list_sheet(rows: Sequence[Summary]) -> Sheet:
 def show_sheet(about: Summary, entries: Sequence[Entry], now_ms: int) -> Sheet:
     """Where an incident stands, and its newest entries."""
     until_ms = about.until_ms(now_ms)
+    since = local_and_utc(about.commander_since_ms)
     facts = [
         ("state", about.state),
         ("question", about.title),
         ("sites", listed(about.sites) or "none known"),
-        ("first sign", f"{utc(about.begun_ms)} ({about.begun})"),
+        ("first sign", f"{local_and_utc(about.begun_ms)} ({about.begun})"),
         ("lasts", duration(max(0, until_ms - about.begun_ms))),
-        (
-            "commander",
-            f"{about.commander} since {utc(about.commander_since_ms)}" if about.commander else "nobody yet",
-        ),
+        ("commander", f"{about.commander} since {since}" if about.commander else "nobody yet"),
         ("still down", listed(about.still_down) or "nothing"),
         ("people", _people(about)),
     ]
@@ -121,7 +119,7 @@ _TIMELINE: Final = ("when", "what", "in words", "source")
 
 
 def _entry(entry: Entry) -> tuple[str, str, str, str]:
-    return utc(entry.at_ms), entry.kind, entry.words, str(entry.source)
+    return local_and_utc(entry.at_ms), entry.kind, entry.words, str(entry.source)
 
 
 def timeline_sheet(about: Summary, entries: Sequence[Entry]) -> Sheet:
@@ -154,7 +152,7 @@ def _said(stated: Stated, moment: bool = False) -> str:
     if stated.value is None:
         return _UNKNOWN
     if type(stated.value) is int:
-        return utc(stated.value) if moment else number(stated.value)
+        return local_and_utc(stated.value) if moment else number(stated.value)
     return str(stated.value)
 
 
@@ -175,8 +173,8 @@ def report_sheet(report: Basics, dora: Classification, duties: Sequence[Duty]) -
             s.service,
             str(s.tier),
             number(s.people),
-            utc(s.down_since_ms),
-            utc(s.restored_ms),
+            local_and_utc(s.down_since_ms),
+            local_and_utc(s.restored_ms),
             duration(s.down_ms),
             s.basis,
         )
@@ -218,14 +216,15 @@ def report_sheet(report: Basics, dora: Classification, duties: Sequence[Duty]) -
         ),
         SheetPart("Actions", left, (), _TIMELINE, [_entry(e) for e in report.actions]),
     )
-    lead = f"{report.title}; {report.state}, as of {utc(report.at_ms)}. Unknown values are marked as such."
+    as_of = local_and_utc(report.at_ms)
+    lead = f"{report.title}; {report.state}, as of {as_of}. Unknown values are marked as such."
     return Sheet(
         f"Report on {report.incident}", lead, parts, "Made by evac from journals and notes of people."
     )
 
 
 def _duty(duty: Duty) -> Iterable[tuple[str, str]]:
-    due = f" (by {utc(duty.due_ms)})" if duty.due_ms else " (no day yet: ongoing)"
+    due = f" (by {local_and_utc(duty.due_ms)})" if duty.due_ms else " (no day yet: ongoing)"
     yield duty.words, f"{duty.due}{due}; done: {_said(duty.told, True)}. {duty.law}"
     for name, stated in duty.content:
         yield f"- {name}", _said(stated, moment=True)  # a number in the content of a duty is a time

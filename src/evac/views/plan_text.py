@@ -228,7 +228,7 @@ def _objectives(outcomes: tuple[Outcome, ...]) -> tuple[str, str]:
     if not outcomes:
         return "no service is affected", ""
     if not stated:
-        return "no rto is stated for any affected service", "unknown"
+        return "no affected service has an rto", "unknown"
     if not missed and not unknown:
         return f"all {number(len(stated))} meet their rto", "ok"
     open_ones = f", of {number(unknown)} it is not known" if unknown else ""
@@ -242,7 +242,7 @@ def _gap(plan: Plan) -> str:
     if plan.objective == 0 and plan.unjudged:
         return "not known: the loss cannot be judged"
     if plan.objective == 0 and any(o.state in GONE for o in plan.outcomes):
-        return "not known: no people are stated for what does not come back"
+        return "not known: the estate does not say how many people use what is not restored"
     if plan.objective == 0:
         return "nothing is lost; no plan can be better"
     if plan.gap_permille is None:

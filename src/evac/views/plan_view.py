@@ -555,7 +555,10 @@ def _gap(plan: Plan) -> Card:
         return Card("above the best possible", "not known", "the loss cannot be judged", "unknown")
     if plan.objective == 0 and any(o.state in GONE for o in plan.outcomes):
         return Card(
-            "above the best possible", "not known", "no people are stated for what is lost", "unknown"
+            "above the best possible",
+            "not known",
+            "the estate does not say how many people use what is lost",
+            "unknown",
         )
     if plan.objective == 0:
         return Card("above the best possible", "0 %", "nothing is lost")

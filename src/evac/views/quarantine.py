@@ -230,7 +230,7 @@ def quarantine_read(text: str) -> Quarantine:
         return Quarantine(str(told["run"]), int(told["boots"]), rows("down"), rows("degraded"))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(
-            "quarantine-invalid", "this is no such list", "ask a server of this version"
+            "quarantine-invalid", "this is not such a list", "ask a server of this version"
         ) from error
 
 

@@ -174,7 +174,7 @@ def _detail(row: StepRow, width: int) -> str:
     """In full what went wrong or is waited for; of what is done as much as fits on the line."""
     words = trouble_of(row)
     if row.state in ("pending", "ready") and row.evidence and not row.waits_for and not row.verbs:
-        return "was done, and is to be done again"
+        return "was done, and will be done again"
     return words or _short(row.evidence, max(width, _LEAST_DETAIL)) or row.gate or "-"
 
 

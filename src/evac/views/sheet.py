@@ -20,7 +20,7 @@ from rich.text import Text
 
 from evac.model.errors import InvalidInput
 from evac.views import rendered
-from evac.views.words import shown
+from evac.views.words import shown, wall_clock_here
 
 STYLES: Final = {
     "error": "bold red",
@@ -221,6 +221,11 @@ def utc(at_ms: int | None) -> str:
     if at_ms is None or at_ms <= 0:
         return "-"
     return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def local_and_utc(at_ms: int | None, seconds: bool = True) -> str:
+    """`2026-11-25 15:30:12 KST (06:30:12 UTC)`, for people; a dash for never."""
+    return "-" if at_ms is None or at_ms <= 0 else wall_clock_here().both(at_ms, 0, seconds)
 
 
 def sheet_text(sheet: Sheet, width: int, colour: bool) -> str:

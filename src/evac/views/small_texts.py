@@ -180,7 +180,7 @@ def _unlikely(page: Page, found: Simulation) -> None:
     )
     page.line()
     if not stated:
-        page.line("no rto is stated for any service of the plan", "unknown")
+        page.line("no service of the plan has an rto", "unknown")
         return
     safe = len(stated) - len(at_risk)
     page.line(

@@ -128,6 +128,20 @@ def headline(page: StatusPage) -> str:
     return words if page.overall == "operational" else f"{words}: {listed(named)}"
 
 
+def preview_headline(page: StatusPage) -> str:
+    """For the people who publish: what is affected and not public, then what users read."""
+    public = {one.name: one.state for one in page.components}
+    hidden = [
+        one.name
+        for one in page.recorded
+        if one.state != "operational" and public.get(one.name) == "operational"
+    ]
+    if not hidden:
+        return headline(page)
+    are = "is" if len(hidden) == 1 else "are"
+    return f"{listed(hidden)} {are} affected, but users read: {headline(page)}"
+
+
 Bars = list[tuple[int, str, str]]
 
 

@@ -140,7 +140,7 @@ class _Situation(Collector):
         now, facts = self._office.situation, self._office.facts
         yield _one("evac_ready", "1 when what is shown can be believed.", int(not self._office.ready))
         yield _one("evac_store_answers", "1 while the store answers.", int(now.quorum.answers))
-        yield _one("evac_leader_term", "Fencing token of the leader, 0 where nobody leads.", now.leader.term)
+        yield _one("evac_leader_term", "Fencing token of the leader, 0 without a leader.", now.leader.term)
         yield _one("evac_generation", "Generation of the store.", now.generation)
         yield _one("evac_superseded", "1 where a newer generation was opened.", int(now.newer is not None))
         yield _one("evac_held", "1 while a hold is in place.", int(now.hold is not None))

@@ -39,6 +39,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "cursor-unknown": 404,
     "incident-unknown": 404,
     "idempotency-reused": 409,
+    "no-systems": 409,
     "not-confirmed": 409,
     "plan-mismatch": 409,
     "plan-name": 409,

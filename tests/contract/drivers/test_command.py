@@ -63,7 +63,7 @@ def test_nothing_of_the_group_is_left_when_its_time_is_over(tmp_path: Path) -> N
     began = time.monotonic()
     with pytest.raises(OutcomeUnknown, match="its time was over"):
         asyncio.run(CommandDriver().execute(action(program), order(timeout_s=0.6)))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30, "it was not waited for"
     assert all(until_gone(int(pid)) for pid in pids.read_text().split())
 
 
@@ -77,10 +77,8 @@ def test_a_child_that_stays_behind_is_ended_with_the_program(tmp_path: Path) -> 
 def test_a_child_in_a_session_of_its_own_does_not_hold_us_up(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     program = script(tmp_path, "do", f"setsid sleep 60 & echo $! > {pid}", "exit 0")
-    began = time.monotonic()
     asyncio.run(CommandDriver().execute(action(program), order()))
-    assert time.monotonic() - began < 3
-    os.kill(int(pid.read_text()), signal.SIGKILL)
+    os.kill(int(pid.read_text()), signal.SIGKILL)  # Raises where it has ended: it was waited for.
 
 
 def test_output_without_end_is_read_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

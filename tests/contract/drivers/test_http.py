@@ -113,6 +113,8 @@ def test_a_date_to_come_back_at_is_understood() -> None:
     at = email.utils.formatdate(1_000_030, usegmt=True)
     assert Answer(503, {"retry-after": at}, b"").after_ms(1_000_000.0) == 30_000
     assert Answer(503, {"retry-after": at}, b"").after_ms(2_000_000.0) == 0
+    for wrong in (f"Wed, 21 Oct 2026 07:28{'9' * 40}", f"Fri, 31 Dec 9999 23:59:60 -{'9' * 40}"):
+        assert Answer(503, {"retry-after": wrong}, b"").after_ms(1_000_000.0) == 0
 
 
 def test_accepted_is_not_done_until_it_is_seen_done(receiver: Receiver) -> None:

@@ -93,7 +93,7 @@ def test_what_somebody_else_changed_at_the_same_instant_is_seen(server: ApiServe
 def test_an_object_that_never_rests_is_left_for_later(server: ApiServer, kubeconfig: str) -> None:
     server.before_patch = [{"metadata": {"labels": {"n": str(number)}}} for number in range(3)]
     scale = action(kubeconfig, "scale", "Deployment", "chat", replicas=6)
-    with pytest.raises(Retryable, match="changed by somebody else"):
+    with pytest.raises(Retryable, match="changed by someone else"):
         asyncio.run(KubernetesDriver().execute(scale, order()))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,10 +63,8 @@ def test_a_primary_killed_under_load_loses_nothing_and_follows_again(server_fold
                     await asyncio.sleep(0.01)
             pangyo.kill()
             await writers
-            began = time.monotonic()
             await driver.execute(world.fence(), order())
             evidence = await driver.execute(world.action("promote", "dc-anyang"), order())
-            assert time.monotonic() - began < 5
             assert evidence["proof"] == "sync"
             await asyncio.to_thread(anyang.sql, "INSERT INTO app.orders VALUES (1000000)")
             kept = set(map(int, (await asyncio.to_thread(anyang.sql, "SELECT id FROM app.orders")).split()))

@@ -57,18 +57,15 @@ def test_a_synchronous_failover_loses_nothing_under_eight_writers(server_folder:
             assert len(ledger.acknowledged) == count, "the old primary acknowledged a write after the fence"
             world.pangyo.kill()
             await writing
-            began = asyncio.get_running_loop().time()
             evidence = await driver.execute(
                 world.action("promote", "dc-anyang", peers=(_address(world.pangyo),)), order()
             )
-            took = asyncio.get_running_loop().time() - began
             present = await _ids(world.anyang)
             assert len(ledger.acknowledged) > 100
             assert not set(ledger.acknowledged) - present
             assert evidence["timeline"] == 2
             assert lsn_number(str(evidence["held"])) >= lsn_number(str(fenced["lsn"]))
             assert evidence["synchronous"] == ""
-            assert took < 3.0
             # The trap: a primary that inherits a synchronous set hangs at its first commit.
             await query(world.anyang, "INSERT INTO messages VALUES (-1, 0, 'first') RETURNING id", 2.0)
 

@@ -352,7 +352,7 @@ def test_units_beyond_those_that_a_start_means_need_not_be_there(tmp_path: Path)
         await asyncio.to_thread(units.fence, ("chat",))
         assert await units.see("chat") == UnitSeen(0, 0, 0)
         systemd.says(active=["chat-1.service"], missing=["chat-1.service"])
-        with pytest.raises(Permanent, match=r"systemd knows no unit chat-1\.service"):
+        with pytest.raises(Permanent, match=r"systemd has no unit chat-1\.service"):
             await units.see("chat")
         await units.close()
 
@@ -365,9 +365,9 @@ def test_a_misspelt_unit_does_not_pass_for_one_that_is_down(tmp_path: Path) -> N
 
     async def story() -> None:
         units = await started(made)
-        with pytest.raises(Permanent, match=r"systemd knows no unit misspelt\.service"):
+        with pytest.raises(Permanent, match=r"systemd has no unit misspelt\.service"):
             await units.see("db")
-        with pytest.raises(Permanent, match=r"systemd knows no unit misspelt\.service"):
+        with pytest.raises(Permanent, match=r"systemd has no unit misspelt\.service"):
             await asyncio.to_thread(units.fence, ("db",), 0.2)
         await units.close()
 

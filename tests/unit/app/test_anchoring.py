@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 
 from evac.agent.memory import Anchors, Head
-from evac.app.anchoring import JOURNALS, READ_ON, HeadChore, Sink, heard
+from evac.app.anchoring import JOURNALS, READ_ON, HeadChore, HeldJournals, Sink, heard
 from evac.cli import console
 from evac.cli.main import run
 from evac.drivers.process.client import HERE
 from evac.drivers.process.driver import AgentAnchors
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
+from evac.engine.stores.guards import HOLD_KEY
 from evac.model.errors import EvacError, OutcomeUnknown, Permanent, Unavailable
 from evac.store.anchors import Anchor, key_of, verify_chain
-from evac.store.journal import Journal
+from evac.store.journal import Journal, head_of
 from evac.store.memory import MemoryStore
 from evac.store.opening import open_store
 from evac.store.port import Delete, Put, Store
@@ -58,6 +59,53 @@ class Site:
 
     def heads(self, stream: str) -> list[Anchor]:
         return [Anchor(stream, h["segment"], h["records"], h["hash"]) for h in self._kept.heads(stream)]
+
+    async def newest(self, stream: str) -> Anchor | None:
+        if self.away:
+            raise Unavailable("it does not answer")
+        return next(reversed(self.heads(stream)), None)
+
+
+@pytest.mark.parametrize("kind", ["cut-off", "changed", "another agent agrees", "whole"])
+def test_a_run_of_a_store_that_was_put_back_waits_for_a_person(tmp_path: Path, kind: str) -> None:
+    """Everything is on hold if what agents keep contradicts the journal of a run that is taken over."""
+
+    async def story() -> None:
+        store, told = MemoryStore(), list[Notice]()
+        sites = {name: Site(tmp_path / name) for name in ("near", "far", "burnt")}
+        held = HeldJournals(
+            store, {name: one.newest for name, one in sites.items()}, SystemClock(), "north", told.append
+        )
+        await written(store, 4, "fire-1")
+        await held.compare("fire-1")
+        assert (told, await store.get(HOLD_KEY)) == ([], None), "no agent has a head of it yet"
+        heads = [await head_of(store, "fire-1")]
+        await written(store, 2, "fire-1")
+        heads.append(await head_of(store, "fire-1"))
+        for site, head in zip(("near", "far"), reversed(heads), strict=True):
+            assert head is not None
+            await sites[site].keep(head)
+        sites["burnt"].away = True
+        sites["far"].away = kind != "another agent agrees"
+        if kind in ("cut-off", "another agent agrees"):
+            await store.transact((), (Delete(key_of("fire-1", 7)), Delete(key_of("fire-1", 6))))
+        if kind == "changed":
+            last = await store.get(key_of("fire-1", 7))
+            assert last is not None
+            await store.transact((), (Put(last.key, last.value.replace(b"a record", b"b record")),))
+        for _ in range(2):
+            await held.compare("fire-1")
+        hold = await store.get(HOLD_KEY)
+        if kind == "whole":
+            assert (told, hold) == ([], None)
+            return
+        assert [one.data["agents"] for one in told] == [["near"]] * 2
+        assert "evac run verify fire-1 --estate ESTATE" in told[0].words
+        assert (hold is not None) == (kind != "another agent agrees")
+        if hold is not None:
+            assert "put an older state of the store back" in json.loads(hold.value)["reason"]
+
+    asyncio.run(story())
 
 
 def chore_of(store: Store, sinks: Mapping[str, Sink], told: list[Notice]) -> HeadChore:

@@ -11,6 +11,7 @@ from evac.engine.lead.policies import stricter
 from evac.engine.runs.requests import Request
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import RunPolicy
+from evac.run import envelope
 from evac.run.state import apply
 from evac.run.values import Event
 from evac.run.view import RunView
@@ -31,6 +32,8 @@ def proposed(by: str) -> RunView:
     [
         (TWO, "kim", "kim", False),
         (TWO, "kim", " Kim", False),
+        (TWO, "kim", "k\N{CYRILLIC SMALL LETTER BYELORUSSIAN-UKRAINIAN I}m", False),
+        (TWO, "kim", "\N{FULLWIDTH LATIN SMALL LETTER K}im\N{ZERO WIDTH SPACE}", False),
         (TWO, "kim", "lee", True),
         (TWO, "", "kim", True),
         (ONE, "kim", "kim", True),
@@ -51,6 +54,15 @@ def test_the_proposer_does_not_count_where_two_must_agree(
             check_request(policy, view, replace(asked, step=step))
         assert caught.value.code == "four-eyes"
     check_request(policy, view, replace(asked, verb="pause"))
+
+
+@pytest.mark.parametrize("second", ["Kim", "kim ", "k\N{CYRILLIC SMALL LETTER BYELORUSSIAN-UKRAINIAN I}m"])
+def test_one_person_does_not_count_twice_under_names_that_look_the_same(second: str) -> None:
+    view = proposed("sam")
+    for number, who in enumerate(("kim", second, "lee"), 2):
+        data = {"who": who, "reason": "fire", "envelope": envelope.to_data(view.spec.envelope)}
+        view = apply(view, Event("approved", number, data=data))
+        assert view.approvals.counted == (2 if who == "lee" else 1)
 
 
 def test_a_program_neither_approves_nor_attests() -> None:

@@ -65,4 +65,4 @@ def test_no_cell_is_a_formula_and_no_file_is_an_error(
 
     assert ",'=1+1," in may_csv([MayDo("group", "=1+1", "viewer", "read", "login")])
     assert command(["access", "list", str(tmp_path)]) == 2
-    assert "is no folder with an access.yaml or a policy.yaml" in capsys.readouterr().err
+    assert "is not a folder with an access.yaml or a policy.yaml" in capsys.readouterr().err

@@ -104,7 +104,7 @@ def test_who_does_what_and_what_is_broken(estate: Path, capsys: pytest.CaptureFi
     assert shop["verify at fra"]["verdict"] == "automatic"
     assert not any("zrh" in what for what in shop), "a witness runs nothing"
     assert "names no backup" in subjects["carts"]["abilities"][0]["why"]
-    assert "a backup has to be restored" in subjects["files"]["abilities"][0]["why"]
+    assert "a backup must be restored" in subjects["files"]["abilities"][0]["why"]
 
 
 def test_the_page_of_text_says_the_same_with_the_next_step(

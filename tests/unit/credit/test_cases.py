@@ -67,9 +67,9 @@ def test_every_bad_cell_names_its_line(tmp_path: Path) -> None:
 
 def test_accounts_twice_or_with_two_currencies_are_named(tmp_path: Path) -> None:
     twice = "a,melon,plus,1,KRW,2022-10,\n" * 2
-    assert refused(tmp_path, HEAD + twice) == ["accounts account-twice"]
+    assert refused(tmp_path, HEAD + twice) == ["a.csv:2:1 account-twice"]
     both = "a,melon,plus,1,KRW,2022-10,\na,mobile,plus,1,USD,2022-10,\n"
-    assert refused(tmp_path, HEAD + both) == ["accounts currencies-several"]
+    assert refused(tmp_path, HEAD + both) == ["a.csv:2:1 currencies-several"]
 
 
 @pytest.mark.parametrize("share", [0.5, 0.98])
@@ -202,8 +202,15 @@ def test_fractions_stop_what_both_engines_agree_on(case: Case, monkeypatch: pyte
         compute(case)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        pl.exceptions.ComputeError("parquet: underlying IO error: No space left on device (os error 28)"),
+    ],
+)
 def test_a_full_disk_leaves_nothing_half_done_and_the_next_run_continues(
-    case: Case, monkeypatch: pytest.MonkeyPatch
+    case: Case, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     true, calls = pl.DataFrame.write_parquet, []
 
@@ -211,7 +218,7 @@ def test_a_full_disk_leaves_nothing_half_done_and_the_next_run_continues(
         calls.append(target)
         if len(calls) == 3:
             Path(target).write_bytes(b"half")
-            raise OSError(28, "No space left on device")
+            raise error
         true(frame, target, **more)
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", full)

@@ -44,6 +44,23 @@ def _between(store: Store, key: str, happens: Between) -> None:
     store.transact = transact  # type: ignore[method-assign]
 
 
+def test_no_run_is_made_of_an_incident_that_looks_like_the_one_under_way() -> None:
+    """Else a person who is to approve the one approves the other."""
+
+    async def story(world: World) -> None:
+        await world.until_planned()
+        first = runs.Proposal(
+            "move-1", await world.plan(("pangyo",)), "roof", ("pangyo",), "evacuating", typed=("pangyo",)
+        )
+        await runs.propose(world.store, first, 1, 60)
+        other = replace(first, incident="m\N{CYRILLIC SMALL LETTER O}ve-1")
+        with pytest.raises(NotAllowed, match="looks the same as 'move-1', which has an open") as caught:
+            await runs.propose(world.store, other, 2, 60)
+        assert caught.value.code == "incident-lookalike"
+
+    play(story, World(policy_of("hold")))
+
+
 def test_no_run_is_made_of_a_proposal_that_was_withdrawn_meanwhile() -> None:
     async def story(world: World) -> None:
         await world.until_planned()

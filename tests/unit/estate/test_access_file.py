@@ -115,6 +115,8 @@ def test_what_is_misspelt_is_guessed_and_a_secret_is_never_said(tmp_path: Path) 
         ("", "nobody"),
         ("people: {}", "nobody"),
         ("people: {kim: {role: viewer}, KIM: {role: viewer}}", "id-taken"),
+        ("people: {kim: {role: viewer}, k\u0456m: {role: viewer}}", "id-taken"),
+        (f"people: {{a: {{role: viewer, key: {KEY}}}, b: {{role: viewer, key: {KEY}}}}}", "id-taken"),
         ("people: {a: {role: viewer, subject: '1'}, b: {role: viewer, subject: '1'}}", "id-taken"),
         ("people: {kim: {role: viewer}}\ntokens: {kim: {role: viewer, hash: '" + HASH + "'}}", "id-taken"),
         ("people: {kim: {role: viewer}}\nsessions: {idle: 2 h, whole: 1 h}", "out-of-range"),

@@ -64,6 +64,11 @@ def test_a_damaged_part_is_named_and_no_other(tmp_path: Path) -> None:
         assert bundle.read("plans/pangyo%2Fhall-1.json") == b"{}"
 
 
+def test_no_part_is_in_a_folder_that_is_a_part(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"estate/estate\.yaml/x is in a folder that is also a part"):
+        write_bundle(tmp_path / "b.zip", {}, [*SOURCES, Source("estate/estate.yaml/x", b"")])
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_whatever_is_changed_is_an_error_in_words_or_changes_nothing(
@@ -120,7 +125,7 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "a part that is missing": lambda path: _archive(
         path, {MANIFEST: _listing([{"name": "a", "size": 1, "sha256": "0"}])}
     ),
-    "parts that are no list": lambda path: _archive(
+    "parts that are not a list": lambda path: _archive(
         path, {MANIFEST: b'{"kind":"evac-bundle","version":1,"parts":{"a":1}}'}
     ),
     "another size": lambda path: _archive(

@@ -48,7 +48,8 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ("too-deep", "evac: 1\nname: " + "[" * 31 + "‹[" + "]" * 32 + "\n", ""),
     ("value-too-long", "evac: 1\nname: ‹" + "x" * 5_000 + "\n", ""),
     ("version-missing", "‹sites: {a: {}}\n", "add evac: 1"),
-    ("version-unknown", "evac: ‹2\n", "reads version 1"),
+    ("version-unknown", "evac: ‹2\n", "update evac: "),
+    ("version-unknown", "evac: ‹0\n", "this program reads version 1"),
     ("key-unknown", f"{HEAD}‹servces: {{}}\n", "did you mean 'services'?"),
     ("key-unknown", services("‹peple: 3"), "did you mean 'people'?"),
     ("key-unknown", services("people: {value: 3, ‹sorce: x}"), "did you mean 'source'?"),
@@ -114,6 +115,7 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ("id-invalid", f"{HEAD}services:\n  ‹'a b': {{}}\n", ""),
     ("id-invalid", f"{HEAD}services:\n  ‹'': {{}}\n", ""),
     ("id-invalid", services("needs: [‹'?']"), ""),
+    ("id-taken", "evac: 1\nsites: {pangyo: {}, ‹p\u0430ngyo: {}}\n", "rename one"),
     ("id-taken", f"{HEAD}pools:\n  ‹a: {{site: a}}\n", "rename"),
     ("domain-path-invalid", f"{HEAD}halls:\n  ‹hall-1: {{}}\n", "SITE/hall-1"),
     ("domain-path-invalid", f"{HEAD}halls:\n  ‹c/hall-1: {{}}\n", ""),
@@ -164,8 +166,8 @@ YAML_CASES: list[tuple[str, str, str]] = [
     (
         "endpoint-never-asked",
         _end("driver: ‹process"),
-        "drivers for a store: backup_command, backup_reader, borg, command, mariadb, patroni, pgbackrest,"
-        " postgres, redis, restic",
+        "drivers for a store: backup_command, backup_reader, borg, command, etcd_snapshot, mariadb, patroni,"
+        " pgbackrest, postgres, redis, redis_rdb, restic",
     ),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
     ("endpoint-never-asked", _end("driver: ‹manual"), "done by a person"),
@@ -193,6 +195,12 @@ YAML_CASES: list[tuple[str, str, str]] = [
         f"{HEAD}stores:\n  s: {{data_in: [a], members: [‹{{at: b, mode: primary}}]}}\n",
         "",
     ),
+    (
+        "data-outside",
+        f"{HEAD}data_sets:\n  s: {{data_in: [a], at: a, backups: [{{at: a}}, ‹{{at: b}}]}}\n",
+        "",
+    ),
+    ("data-outside", f"{HEAD}data_sets:\n  s: {{data_in: [a], at: ‹b}}\n", "add its site to data_in"),
     (
         "alternatives-alike",
         f"{HEAD}services:\n  x: {{needs: [‹{{any_of: [y]}}]}}\n  y: {{tier: 1}}\n",

@@ -88,6 +88,17 @@ def test_more_approvals_than_approvers_is_refused(tmp_path: Path) -> None:
     assert [d.code for d in raised.value.diagnostics] == ["out-of-range"]
 
 
+@pytest.mark.parametrize(
+    "approvers",
+    [f"{{kim: {KEY}, lee: {KEY}}}", f"{{kim: {KEY}, k\u0456m: {'B' * 43}=}}"],
+    ids=["key", "name"],
+)
+def test_one_person_is_no_two_approvers(tmp_path: Path, approvers: str) -> None:
+    with pytest.raises(EstateError) as raised:
+        policy(tmp_path, f"approvals: 2\napprovers: {approvers}\n")
+    assert [d.code for d in raised.value.diagnostics] == ["id-taken"]
+
+
 def test_a_key_said_twice_or_a_bomb_is_refused(tmp_path: Path) -> None:
     for text in ("mode: act\nmode: hold\n", "mode: &a [*a]\n", "mode: " + "[" * 500, "\x00"):
         with pytest.raises(EstateError):

@@ -19,7 +19,14 @@ from evac.model.plan import Plan
 from evac.model.wall_clock import wall_clock
 from evac.views.incident_view import report_sheet
 from evac.views.sheet import sheet_markdown
-from evac.views.status_page import day_look, day_words, status_feed, status_html, status_json
+from evac.views.status_page import (
+    day_look,
+    day_words,
+    preview_headline,
+    status_feed,
+    status_html,
+    status_json,
+)
 from tests.unit.incident.stories import OUTCOMES, T0, fire, note, plan_of
 
 NAMES = {"web": "Chat", "cart": "Chat", "gone": "Reports", "fine": "Mail"}
@@ -44,7 +51,9 @@ def test_nothing_is_public_before_a_person_publishes() -> None:
     shown = status_html(page) + status_json(page) + status_feed(page, "https://status.example/")
     assert "outage: " not in shown
     assert "Trouble" not in shown
+    assert preview_headline(page) == "Reports is affected, but users read: All systems operational"
     published = page_of(fire([PUBLISHED]))
+    assert "users read" not in preview_headline(published)
     assert published.unpublished == ()
     assert published.components == page.recorded
 

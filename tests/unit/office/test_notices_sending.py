@@ -102,8 +102,8 @@ def test_what_an_answer_means(status: int, after: str, expected: Outcome) -> Non
         ("http://192.0.2.7/secret-path", KEY, "its address is not hidden by TLS"),
         ("ftp://secret-path", KEY, "its address is none"),
         ("https://secret-path:99999/", KEY, "its address is none"),
-        ("http://127.0.0.1:1/secret-path", "c2VjcmV0LXBhdGg=", "its key is no base64 of 24 to 64 bytes"),
-        ("http://127.0.0.1:1/secret-path", "secret-path", "its key is no base64 of 24 to 64 bytes"),
+        ("http://127.0.0.1:1/secret-path", "c2VjcmV0LXBhdGg=", "its key is not base64 of 24 to 64 bytes"),
+        ("http://127.0.0.1:1/secret-path", "secret-path", "its key is not base64 of 24 to 64 bytes"),
         ("http://127.0.0.1:1/secret-path", KEY, "it cannot be reached (ClientConnectorError)"),
         (None, KEY, "HOOK_URL"),
     ],
@@ -138,7 +138,7 @@ def test_apprise_reaches_a_local_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_p
         ((_, document),) = chat.got
         assert document["title"] == "evac, critical: pangyo is lost: no votes"
         assert document["message"].startswith("pangyo is lost: no votes")
-        assert "notice evac_0123456" in document["message"]
+        assert "alert evac_0123456" in document["message"]
         assert document["type"] == "failure"
         over = replace(MESSAGE, state="over", words="Over: pangyo is lost")
         assert send(replace(CHAT, url=f"file:{file}"), over) == Outcome()
@@ -165,7 +165,7 @@ def test_words_for_people_say_what_to_do_next_and_which_notice_it_is() -> None:
     assert body.splitlines()[1:] == [
         "Next: look at page Now",
         "https://war.example/notices",
-        "2026-10-14 17:46:40 UTC, notice evac_0123456",
+        "2026-10-14 17:46:40 UTC, alert evac_0123456",
     ]
     assert document_of(MESSAGE)["data"]["room"] == ""
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ class Case:
             "who": who,
             "data": data,
         }
-        with path.open("r+b" if path.exists() else "x+b") as file:
+        with writing(path), path.open("r+b" if path.exists() else "x+b") as file:
             file.truncate(len(whole))
             file.seek(len(whole))
             file.write(canonical_json(row) + b"\n")
@@ -133,16 +134,25 @@ class Case:
             raise InvalidInput("windows-missing", f"{self.folder} has no outage windows yet", hint)
         return found
 
-    def add_windows(self, found: Sequence[Window], at_ms: int, who: str) -> None:
-        """Record windows; the first ones make the folder a case. Raises EstateError where they contradict
-        each other or those that are there.
+    def add_windows(self, found: Sequence[Window], at_ms: int, who: str) -> int:
+        """Record windows; how many are new. The first ones make the folder a case. Those that were recorded
+        before are left out, whatever was corrected since.
+
+        Raises EstateError where they contradict each other or those that are there.
         """
+        begun = (self.folder / JOURNAL).exists()
+        if not begun and (problems := problems_of(found)):
+            raise EstateError(problems, "windows")
         with self.changing(create=True):
-            known = self.windows().now if (self.folder / JOURNAL).exists() else ()
-            problems = problems_of((*known, *found))
+            windows = self.windows() if begun else Windows(())
+            known = {window.id: window.to_data() | {"source": ""} for window in windows.recorded}
+            new = [one for one in found if known.get(one.id) != one.to_data() | {"source": ""}]
+            problems = problems_of((*windows.now, *new))
             if problems:
                 raise EstateError(problems, "windows")
-            self.record("windows", at_ms, who, {"windows": [window.to_data() for window in found]})
+            if new:
+                self.record("windows", at_ms, who, {"windows": [window.to_data() for window in new]})
+            return len(new)
 
     def add_claims(self, found: Sequence[Claim], at_ms: int, who: str) -> int:
         """Record claims; how many are new. Those that are there already, in every value, are left out.
@@ -199,19 +209,40 @@ def write_once(path: Path, data: bytes) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")
+    with writing(path):
+        try:
+            with draft.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises EvacError for a file that cannot be written; what was finished before it stays.
+
+    Polars and DuckDB wrap what the system says in errors of their own.
+    """
     try:
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise no_space(path, error) from error
+        yield
+    except EvacError:
+        raise
+    except Exception as error:
+        words = _system_words(error)
+        if not words:
+            raise
+        hint = "free space or name another folder, then run the same command: it continues"
+        raise EvacError("case-unwritable", f"cannot write {path}: {words}", hint) from error
 
 
-def no_space(path: Path, error: OSError) -> EvacError:
-    """The error for a file that could not be written; what was finished before it stays."""
-    words = error.strerror or str(error)
-    hint = "free space or name another folder, then run the same command: it continues"
-    return EvacError("case-unwritable", f"cannot write {path}: {words}", hint)
+def _system_words(error: Exception) -> str:
+    """What the operating system said; empty where it was not asked."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    found = re.search(r"([A-Z][A-Za-z -]*) \(os error \d+\)", str(error)) or re.search(
+        r"(No space left on device|Disk quota exceeded)", str(error)
+    )
+    return found[1] if found else ""

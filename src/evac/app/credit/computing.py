@@ -17,11 +17,11 @@ import orjson
 import polars as pl
 
 from evac.app.credit import intake
-from evac.app.credit.case import Case, no_space, write_once
+from evac.app.credit.case import Case, write_once, writing
 from evac.credit import columns, sql
 from evac.credit.claims import judged
 from evac.credit.exact import Account, lines_of
-from evac.credit.ledger import TOTAL_FIELDS, Total, envelope, line_id, summed
+from evac.credit.ledger import ENVELOPE_SUMS, TOTAL_FIELDS, TOTAL_SUMS, Total, envelope, line_id, summed
 from evac.credit.rules import MONEY, Rule, RuleSet
 from evac.credit.windows import Window, Windows
 from evac.model.canonical import canonical_json, digest
@@ -31,7 +31,7 @@ SCHEMA_VERSION: Final = 1
 LARGEST: Final = 10
 SAMPLED: Final = 100
 """Rows of each partition that are computed again with fractions."""
-_FORMAT: Final = "evac credit ledger 1"
+_FORMAT: Final = "evac credit ledger 2"
 Progress = Callable[[int, int], None]
 
 
@@ -119,18 +119,17 @@ def _part(
     lines = columns.ledger(rules, windows, rows)
     target = part_file(folder, number)
     draft = target.with_name(f".{target.name}.draft")
-    try:
-        lines.write_parquet(draft, compression="lz4")
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        if files:
-            recompute(rules, windows, files, draft)
-        _sample(rules, windows, files, count, lines)
-        draft.replace(target)
-    except OSError as error:
-        raise no_space(target, error) from error
-    finally:
-        draft.unlink(missing_ok=True)
+    with writing(target):
+        try:
+            lines.write_parquet(draft, compression="lz4")
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            if files:
+                recompute(rules, windows, files, draft)
+            _sample(rules, windows, files, count, lines)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
     write_once(_mark(folder, number), canonical_json(_facts(lines, count)))
 
 
@@ -209,11 +208,13 @@ def _sample(
 
 def _facts(lines: pl.DataFrame, rows: int) -> dict[str, Any]:
     """What the document needs of a partition."""
-    by = [name for name in TOTAL_FIELDS if name not in ("lines", "amount", "quantity", "tax")]
+    by = [name for name in TOTAL_FIELDS if name not in ("lines", *TOTAL_SUMS)]
     each = lines.group_by([*by, "rule"]).agg(
-        pl.len().alias("lines"), pl.col("amount", "quantity", "tax").sum()
+        pl.len().alias("lines"),
+        pl.col("amount", "quantity", "tax").sum(),
+        columns.tax_on_top().sum(),
     )
-    sums = each.group_by(by).agg(pl.col("lines", "amount", "quantity", "tax").sum())
+    sums = each.group_by(by).agg(pl.col("lines", *TOTAL_SUMS).sum())
     money = lines.filter(pl.col("kind").is_in(list(MONEY)))
     shown = ["account", "service", "cycle", "rule", "kind", "amount", "currency", "fee", "plan"]
     least = money.get_column("amount").top_k(LARGEST).min()
@@ -222,7 +223,7 @@ def _facts(lines: pl.DataFrame, rows: int) -> dict[str, Any]:
         .sort(["amount", *columns.KEY], descending=[True, False, False, False])
         .head(LARGEST)
     )
-    by_rule = each.group_by("rule", "kind", "currency").agg(pl.col("lines", "amount", "quantity").sum())
+    by_rule = each.group_by("rule", "kind", "currency").agg(pl.col(ENVELOPE_SUMS).sum())
     return {
         "rows": rows,
         "lines": len(lines),
@@ -247,8 +248,8 @@ def _document(
     by_rule: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in (row for mark in marks for row in mark["rules"]):
         key = (row["rule"], row["kind"], row["currency"])
-        old = by_rule.setdefault(key, {**row, "lines": 0, "amount": 0, "quantity": 0})
-        for name in ("lines", "amount", "quantity"):
+        old = by_rule.setdefault(key, row | dict.fromkeys(ENVELOPE_SUMS, 0))
+        for name in ENVELOPE_SUMS:
             old[name] += row[name]
     return {
         "kind": "evac-credit-ledger",

@@ -4,6 +4,7 @@ delivery holds only what no earlier one had, and what the billing system booked 
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,16 +15,18 @@ from typing import Any, BinaryIO, Final, Literal
 import orjson
 import polars as pl
 
-from evac.app.credit.case import Case, no_space
+from evac.app.credit.case import Case, writing
 from evac.app.credit.computing import ledger_digest, part_file
 from evac.app.credit.intake import HASH_SEED
-from evac.credit.columns import KEY, LINES
+from evac.credit.booked import booked_of
+from evac.credit.columns import KEY, LINES, tax_on_top
 from evac.credit.ledger import APPROVALS, TRANCHES, CreditApproval, Tranche, delivery_key, line_id
-from evac.credit.requests import LeftOut, request_of
+from evac.credit.requests import LeftOut, Request, request_of
 from evac.credit.rules import MONEY, RuleSet
 from evac.engine.runs.signatures import check, read_key, sign
 from evac.model.access import Proven
 from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.names import alike
 from evac.model.run_policy import RunPolicy
 
 UNPROVEN: Final = Proven()
@@ -46,11 +49,12 @@ def approve(
     which checked whether that person may. Raises NotAllowed, InvalidInput.
     """
     document = case.ledger()
+    _check_current(case, document)
     digest = ledger_digest(document)
     if not who.strip() or not reason.strip():
         raise InvalidInput("reason-missing", "an approval needs a person and a reason", "add --reason WHY")
     known = approvals(case, document)
-    if any(row["who"] == who for row in known):
+    if any(alike(row["who"]) == alike(who) for row in known):
         hint = f"another person must approve: {APPROVALS} persons in all"
         raise NotAllowed("approved-already", f"{who[:80]} approved this ledger already", hint)
     approval = CreditApproval(case.name, digest, document["envelope"], who, reason)
@@ -61,6 +65,14 @@ def approve(
     data = {"ledger": digest, "reason": reason, "signature": signature, "proven": proven}
     case.record("approved", now_ms, who, data)
     return approvals(case, document)
+
+
+def _check_current(case: Case, document: Mapping[str, Any]) -> None:
+    """Raises InvalidInput for a ledger whose windows were corrected since: its amounts are outdated."""
+    if document["windows"]["digest"] != case.windows().digest:
+        hint = f"evac credit compute {case.folder} --rules RULES --accounts FILE"
+        words = f"windows have changed since ledger {document['ledger']} was computed"
+        raise InvalidInput("ledger-stale", words, hint)
 
 
 def approvals(case: Case, document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -90,7 +102,7 @@ class Delivery:
     """It is in as many files, each with the accounts of one partition of its ledger."""
     lines: int
     amounts: Mapping[str, int]
-    """Currency -> minor units."""
+    """Currency -> minor units, with the tax that comes on top."""
     overpaid: Mapping[str, int]
     """Currency -> what an earlier delivery paid in excess; nothing is reclaimed."""
 
@@ -112,11 +124,11 @@ def closed(case: Case) -> frozenset[str]:
 def close(case: Case, tranche: Tranche, who: str, reason: str, now_ms: int) -> None:
     """Nothing more is released in it. Raises InvalidInput before its first delivery."""
     if not any(one.tranche == tranche for one in deliveries(case)):
-        hint = f"release it first: evac credit tranche CASE {tranche}"
+        hint = f"release it first: evac credit tranche {case.folder} {tranche} --reason WHY"
         raise InvalidInput("tranche-not-released", f"nothing of the {tranche} tranche was released", hint)
     if tranche in closed(case):
         raise InvalidInput(
-            "tranche-closed", f"the {tranche} tranche is closed already", "evac credit show CASE"
+            "tranche-closed", f"the {tranche} tranche is closed already", f"evac credit show {case.folder}"
         )
     case.record("closed", now_ms, who, {"tranche": tranche, "reason": reason})
 
@@ -127,9 +139,10 @@ def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: s
     Raises NotAllowed without two approvals, and for the free tranche before the paying one is closed.
     """
     document = case.ledger()
+    _check_current(case, document)
     have = approvals(case, document)
     if len(have) < APPROVALS:
-        hint = "evac credit approve CASE --reason WHY"
+        hint = f"evac credit approve {case.folder} --reason WHY"
         words = f"{len(have)} of {APPROVALS} persons approved ledger {document['ledger']}"
         raise NotAllowed("approvals-missing", words, hint)
     shut = closed(case)
@@ -137,14 +150,14 @@ def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: s
         raise NotAllowed("tranche-closed", f"the {tranche} tranche is closed", "make another case for more")
     paying = any(row["tranche"] == "paying" for row in document["envelope"])
     if tranche == "free" and paying and "paying" not in shut:
-        hint = "evac credit tranche CASE paying --close --reason WHY"
+        hint = f"evac credit tranche {case.folder} paying --close --reason WHY"
         raise NotAllowed("paying-first", "the paying tranche is not closed yet", hint)
     before = deliveries(case)
     name = f"{tranche}-{1 + sum(one.tranche == tranche for one in before)}"
     folder = case.folder / "deliveries" / name
     shutil.rmtree(folder, ignore_errors=True)  # of a release that ended before it was recorded
     count, amounts, over = 0, dict[str, int](), dict[str, int]()
-    try:
+    with writing(folder):
         folder.mkdir(parents=True)
         for number in range(document["partitions"]):
             made, overpaid = _differences(case, document, rules_digest, tranche, before, number)
@@ -153,8 +166,6 @@ def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: s
             for sums, lines in ((amounts, made), (over, overpaid)):
                 for currency, amount in _amounts(lines):
                     sums[currency] = sums.get(currency, 0) + amount
-    except OSError as error:
-        raise no_space(folder, error) from error
     delivery = Delivery(
         name, tranche, document["ledger"], document["partitions"], count, _sorted(amounts), _sorted(over)
     )
@@ -173,7 +184,7 @@ def _sorted(sums: Mapping[str, int]) -> dict[str, int]:
 
 def _amounts(lines: pl.DataFrame) -> list[tuple[str, int]]:
     money = lines.filter(pl.col("group") == "money")
-    return money.group_by("currency").agg(pl.col("amount").sum()).rows()
+    return money.group_by("currency").agg((pl.col("amount") + tax_on_top()).sum()).rows()
 
 
 def _paid(case: Case, before: Sequence[Delivery], partitions: int, number: int) -> list[pl.LazyFrame]:
@@ -250,13 +261,11 @@ def export(case: Case, rules: RuleSet, name: str, system: str, folder: Path) -> 
     """
     made = _known(case, name)
     parts = [_part(case.folder / "deliveries" / name, number) for number in range(made.partitions)]
-    expires = {rule.id: rule.expires_days for rule in rules.rules}
-    titles = {rule.id: rules.title or rules.id for rule in rules.rules}
     order = ["key", "id", *(column for column in LINES.names() if column != "fee")]
     file = f"{name}.csv" if system == "csv" else f"{name}-{system}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     done, left_out = 0, 0
-    try:
+    with writing(folder / file):
         with _whole(folder / file) as lines, _whole(folder / "left-out.csv") as left:
             left.write(b"key,reason\n")
             for number, part in enumerate(parts):
@@ -266,9 +275,7 @@ def export(case: Case, rules: RuleSet, name: str, system: str, folder: Path) -> 
                     done += len(rows)
                     continue
                 for row in rows.iter_rows(named=True):
-                    about = f"{titles.get(row['rule'], row['rule'])}: {row['service']} {row['cycle']}"
-                    days = expires.get(row["rule"], 0)
-                    request = request_of(system, row | {"expires_days": days, "reason": about})
+                    request = _request(system, rules, row)
                     if isinstance(request, LeftOut):
                         left.write(f"{request.key},{request.reason}\n".encode())
                         left_out += 1
@@ -277,16 +284,26 @@ def export(case: Case, rules: RuleSet, name: str, system: str, folder: Path) -> 
                         done += 1
         if not left_out:
             (folder / "left-out.csv").unlink()
-    except OSError as error:
-        raise no_space(folder / file, error) from error
     files = [file] + (["left-out.csv"] if left_out else [])
     return {"files": files, "lines": done, "left_out": left_out}
+
+
+def _request(system: str, rules: RuleSet, row: Mapping[str, Any]) -> Request | LeftOut:
+    """What one line of a delivery is for a system."""
+    rule = next((one for one in rules.rules if one.id == row["rule"]), None)
+    title = row["rule"] if rule is None else rules.title or rules.id
+    more = {
+        "expires_days": 0 if rule is None else rule.expires_days,
+        "reason": f"{title}: {row['service']} {row['cycle']}",
+    }
+    return request_of(system, {**row, **more})
 
 
 def _known(case: Case, name: str) -> Delivery:
     found = {one.name: one for one in deliveries(case)}
     if name not in found:
-        hint = f"deliveries: {', '.join(found) or 'none yet'}; evac credit tranche CASE paying makes one"
+        made = f"evac credit tranche {case.folder} paying --reason WHY"
+        hint = f"deliveries: {', '.join(found)}" if found else f"make the first one: {made}"
         raise InvalidInput("delivery-unknown", f"there is no delivery {name[:60]}", hint)
     return found[name]
 
@@ -317,25 +334,80 @@ class Mismatch:
     currency: str
 
 
-def reconcile(case: Case, name: str, booked: Path) -> tuple[int, list[Mismatch]]:
-    """(lines that agree, those that do not) of a delivery and what the system booked: a CSV file with the
-    columns key, amount (minor units) and currency.
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """same: lines that agree. left_out: lines of money that the system cannot take, and was not asked to."""
+
+    same: int
+    left_out: int
+    wrong: Sequence[Mismatch]
+
+
+def reconcile(case: Case, rules: RuleSet, name: str, booked: Path, system: str) -> Reconciled:
+    """Compare a delivery with what the system booked.
+
+    booked: for `csv` a CSV file with the columns key, amount (minor units) and currency; else JSON as the API
+    of the system lists it, one document or one a line.
     """
     _known(case, name)
     lines = pl.read_parquet(case.folder / "deliveries" / name / "part-*.parquet")
-    on_top = pl.when("tax_included").then(0).otherwise(pl.col("tax"))
-    wanted = lines.filter(pl.col("group") == "money").select(
-        "key", (pl.col("amount") + on_top).alias("wanted"), pl.col("currency").alias("asked")
+    lines = lines.filter(pl.col("group") == "money")
+    left_out = 0
+    if system == "csv":
+        found = _booked_csv(booked)
+    else:
+        asked = [not isinstance(_request(system, rules, row), LeftOut) for row in lines.iter_rows(named=True)]
+        left_out = len(asked) - sum(asked)
+        lines = lines.filter(pl.Series(asked, dtype=pl.Boolean))
+        found = _of_delivery(case, name, lines, _booked_json(booked, system))
+    wanted = lines.select(
+        "key", (pl.col("amount") + tax_on_top()).alias("wanted"), pl.col("currency").alias("asked")
     )
+    same, wrong = _compared(wanted, found)
+    return Reconciled(same, left_out, wrong)
+
+
+def _booked_csv(file: Path) -> pl.DataFrame:
     try:
-        found = pl.read_csv(booked, infer_schema=False).select(
+        return pl.read_csv(file, infer_schema=False).select(
             "key", pl.col("amount").cast(pl.Int64).alias("booked"), "currency"
         )
     except (pl.exceptions.PolarsError, OSError) as error:
-        words = str(error).splitlines()[0][:120]
         hint = "columns: key, amount in minor units, currency"
-        raise InvalidInput("booked-unreadable", f"{booked.name} cannot be used: {words}", hint) from error
-    return _compared(wanted, found)
+        raise _unreadable(file, error, hint) from error
+
+
+def _booked_json(file: Path, system: str) -> pl.DataFrame:
+    try:
+        text = file.read_text(encoding="utf-8")
+        try:
+            documents = [json.loads(text, parse_float=str)]
+        except ValueError:
+            documents = [json.loads(line, parse_float=str) for line in text.splitlines() if line.strip()]
+        rows = [(one.key, one.minor, one.currency) for one in booked_of(system, documents)]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        hint = f"save what the API of {system} lists, as one JSON document or one object a line"
+        raise _unreadable(file, error, hint) from error
+    schema = {"key": pl.String, "booked": pl.Int64, "currency": pl.String}
+    return pl.DataFrame(rows, schema, orient="row")
+
+
+def _unreadable(file: Path, error: Exception, hint: str) -> InvalidInput:
+    words = (str(error) or type(error).__name__).splitlines()[0][:120]
+    if isinstance(error, KeyError):
+        words = f"an object has no {words}"
+    return InvalidInput("booked-unreadable", f"{file.name} cannot be used: {words}", hint)
+
+
+def _of_delivery(case: Case, name: str, lines: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    """Without what other deliveries and other outages had booked: a system lists all of it."""
+    ids = lines.get_column("id").unique()
+    here = found.filter(pl.col("key").str.extract("^(.*)-").is_in(ids.implode()))
+    for one in deliveries(case):
+        if one.name != name:
+            keys = pl.read_parquet(case.folder / "deliveries" / one.name / "part-*.parquet", columns=["key"])
+            here = here.filter(~pl.col("key").is_in(keys.get_column("key").implode()))
+    return here
 
 
 def _compared(wanted: pl.DataFrame, found: pl.DataFrame) -> tuple[int, list[Mismatch]]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import asyncpg
 import polars as pl
 
-from evac.app.credit.case import no_space
+from evac.app.credit.case import writing
 from evac.app.credit.intake import NEEDED
 from evac.credit.columns import KEY, ROWS
 from evac.model.errors import EvacError, InvalidInput
@@ -75,10 +75,8 @@ async def _fetch(database: Database, password: str, table: str, target: Path) ->
     try:
         async with link.transaction(isolation="repeatable_read", readonly=True):
             names = await _columns(link, table)
-            try:
+            with writing(target):
                 return await _copied(link, table, names, target)
-            except OSError as error:
-                raise no_space(target, error) from error
     finally:
         await link.close(timeout=ANSWER_S)
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 import polars as pl
 
-from evac.app.credit.case import Case, no_space, write_once
+from evac.app.credit.case import Case, write_once, writing
 from evac.credit.claims import Judged
 from evac.credit.columns import KEY, ROWS
 from evac.estate.format.problems import shown
@@ -23,6 +24,7 @@ from evac.model.canonical import canonical_json
 from evac.model.diagnostic import Diagnostic, Place
 from evac.model.errors import EstateError, EvacError, InvalidInput
 from evac.model.units import QUANTITY_LIMIT
+from evac.views.words import listed
 
 NEEDED: Final = ("account", "service", "plan", "fee", "currency", "cycle")
 _OTHERWISE: Final = {
@@ -64,7 +66,7 @@ def take_in(
     problems = [found for file, frame in zip(files, frames, strict=True) for found in _bad_rows(file, frame)]
     if problems:
         raise EstateError(tuple(problems), "accounts")
-    try:
+    with writing(folder):
         rows = sum(frame.select(pl.len()).collect().item() for frame in frames)
         count = partitions or max(1, -(-rows // PARTITION_ROWS))
         shutil.rmtree(folder, ignore_errors=True)
@@ -81,13 +83,11 @@ def take_in(
         whole.with_columns(part).sink_parquet(
             pl.PartitionBy(draft, key="part", include_key=False), mkdir=True, maintain_order=True
         )
-        problems = [found for number in range(count) for found in _contradictions(draft, number)]
-        if problems:
+        wrong = [found for number in range(count) for found in _contradictions(draft, number)]
+        if wrong:
             shutil.rmtree(draft)
-            raise EstateError(tuple(problems[:LISTED_MOST]), "accounts")
+            raise EstateError(_located(wrong[:LISTED_MOST], files, frames), "accounts")
         draft.replace(folder)
-    except OSError as error:
-        raise no_space(folder, error) from error
     about = {"partitions": count, "rows": rows, "files": [f.name for f in files], "claims_unknown": unknown}
     write_once(mark, canonical_json(about))
     return digest, count
@@ -195,7 +195,11 @@ _CHECKS: Final[Sequence[tuple[str, str, pl.Expr]]] = (
     ("fee-invalid", "fee is not a whole number of minor units", pl.col("fee").is_null()),
     ("fee-negative", "fee is negative", pl.col("fee") < 0),
     ("fee-too-large", "fee is more than 2^53 minor units", pl.col("fee") > QUANTITY_LIMIT),
-    ("currency-invalid", "currency is no code such as KRW", ~pl.col("currency").str.contains("^[A-Z]{3}$")),
+    (
+        "currency-invalid",
+        "currency is not a code like KRW",
+        ~pl.col("currency").str.contains("^[A-Z]{3}$"),
+    ),
     ("currency-invalid", "currency is missing", pl.col("currency").is_null()),
     ("cycle-invalid", "cycle is not a month such as 2022-10", ~pl.col("cycle").str.contains(_MONTH)),
     ("claimed-invalid", "claimed is not an amount", _outside("claimed", QUANTITY_LIMIT)),
@@ -215,36 +219,66 @@ def _bad_rows(file: Path, frame: pl.LazyFrame) -> list[Diagnostic]:
         raise _cut(file, str(error).splitlines()[0][:120]) from error
     problems = []
     for row in found.iter_rows(named=True):
-        line = row["row"] + (2 if file.suffix == ".csv" else 1)
         for i, (code, words, _) in enumerate(_CHECKS):
             if row[f"bad{i}"]:
                 message = f"{words} (account {shown(row['account'] or '')})"
                 hint = "correct the row, or leave it out"
-                problems.append(Diagnostic(code, message, Place(file.name, line, 1), hint=hint))
+                problems.append(Diagnostic(code, message, _place(file, row["row"]), hint=hint))
     return problems
 
 
-def _contradictions(folder: Path, number: int) -> list[Diagnostic]:
+@dataclass(frozen=True, slots=True)
+class _Contradiction:
+    code: str
+    message: str
+    hint: str
+    account: str
+    row: tuple[str, str] | None = None
+    """Service and cycle; None: all rows of the account."""
+
+
+def _contradictions(folder: Path, number: int) -> Iterator[_Contradiction]:
     """Accounts with the same service and cycle twice, or with two currencies."""
     files = sorted((folder / f"part={number}").glob("*.parquet"))
     if not files:
-        return []
+        return
     rows = pl.read_parquet(files, columns=[*KEY, "currency"])
-    problems = []
     if rows.select(pl.struct(KEY).n_unique()).item() != len(rows):
         twice = rows.group_by(KEY).len().filter(pl.col("len") > 1).sort(KEY)
         for account, service, cycle, count in twice.head(LISTED_MOST).iter_rows():
             message = f"account {shown(account)} has {count} rows for {service} in {cycle}"
-            place = Place("accounts")
-            problems.append(Diagnostic("account-twice", message, place, hint="keep one row for each"))
+            hint = "keep one row for each"
+            yield _Contradiction("account-twice", message, hint, account, (service, cycle))
     if rows.get_column("currency").n_unique() > 1:
         several = rows.group_by("account").agg(pl.col("currency").unique().sort())
         several = several.filter(pl.col("currency").list.len() > 1).sort("account")
         for account, found in several.head(LISTED_MOST).iter_rows():
             message = f"account {shown(account)} has {len(found)} currencies: {', '.join(found)}"
             hint = "split it into one account for each currency"
-            problems.append(Diagnostic("currencies-several", message, Place("accounts"), hint=hint))
-    return problems
+            yield _Contradiction("currencies-several", message, hint, account)
+
+
+def _located(
+    wrong: Sequence[_Contradiction], files: Sequence[Path], frames: Sequence[pl.LazyFrame]
+) -> tuple[Diagnostic, ...]:
+    """Each at its first row, with the others named: one more pass over the files."""
+    accounts = [one.account for one in wrong]
+    rows: dict[str, list[tuple[tuple[str, str], Place]]] = {}
+    for file, frame in zip(files, frames, strict=True):
+        some = frame.filter(pl.col("account").is_in(accounts)).select("account", "service", "cycle", "row")
+        for account, service, cycle, row in some.collect(engine="streaming").sort("row").iter_rows():
+            rows.setdefault(account, []).append(((service, cycle), _place(file, row)))
+    made = []
+    for one in wrong:
+        first, *others = [place for key, place in rows[one.account] if one.row in (None, key)]
+        more = f"; also {listed([f'{place.file}:{place.line}' for place in others])}"
+        made.append(Diagnostic(one.code, one.message + more, first, hint=one.hint))
+    return tuple(made)
+
+
+def _place(file: Path, row: int) -> Place:
+    """The line of a CSV file, or the number of the row."""
+    return Place(file.name, row + (2 if file.suffix == ".csv" else 1), 1)
 
 
 def rows_of(files: Sequence[Path], account: str) -> list[dict[str, Any]]:

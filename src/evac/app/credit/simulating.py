@@ -16,12 +16,13 @@ from evac.app.credit.case import Case
 from evac.app.credit.computing import read_rows
 from evac.app.credit.showing import ledger_rules
 from evac.credit import columns
+from evac.credit.ledger import ENVELOPE_SUMS
 from evac.credit.rules import RuleSet
 from evac.credit.windows import Window
 
 SCHEMA_VERSION: Final = 1
 _BY: Final = ("tranche", "kind", "currency")
-_SUMS: Final = ("lines", "amount", "quantity")
+_SUMS: Final = ENVELOPE_SUMS
 
 
 def simulate(
@@ -41,12 +42,17 @@ def simulate(
         for number in range(ledger["partitions"]):
             files = intake.partition(case, ledger["accounts"]["digest"], number)
             lines = columns.ledger(used, windows, read_rows(used, windows, files)[1])
-            sums = lines.group_by(_BY).agg(pl.len().alias("lines"), pl.col("amount", "quantity").sum())
+            sums = lines.group_by(_BY).agg(
+                pl.len().alias("lines"), pl.col("amount", "quantity").sum(), columns.tax_on_top().sum()
+            )
             for row in sums.select(*_BY, *_SUMS).iter_rows():
-                whole = then.setdefault(row[:3], [0, 0, 0])
+                whole = then.setdefault(row[:3], [0, 0, 0, 0])
                 for i, value in enumerate(row[3:]):
                     whole[i] += value
-        now = {tuple(row[name] for name in _BY): [row[name] for name in _SUMS] for row in ledger["envelope"]}
+        now = {
+            tuple(row[name] for name in _BY): [row.get(name, 0) for name in _SUMS]
+            for row in ledger["envelope"]
+        }
         found.append(
             {
                 "case": case.name,
@@ -54,8 +60,8 @@ def simulate(
                 "rules": used.id,
                 "totals": [
                     dict(zip(_BY, key, strict=True))
-                    | {"now": dict(zip(_SUMS, now.get(key, [0, 0, 0]), strict=True))}
-                    | {"then": dict(zip(_SUMS, then.get(key, [0, 0, 0]), strict=True))}
+                    | {"now": dict(zip(_SUMS, now.get(key, [0, 0, 0, 0]), strict=True))}
+                    | {"then": dict(zip(_SUMS, then.get(key, [0, 0, 0, 0]), strict=True))}
                     for key in sorted(now.keys() | then.keys())
                 ],
             }

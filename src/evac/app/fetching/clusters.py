@@ -118,6 +118,7 @@ def _read_all(
     place = Place(server.access.context)
     resources = _resources(server, place, problems)
     asked, refused = 0, 0
+    missing: dict[str, list[str]] = {}
     for resource in resources:
         for namespace in (namespaces if resource.is_namespaced else ()) or ("",):
             target = folder / ".".join(part for part in (name, namespace, resource.title, "json") if part)
@@ -131,15 +132,17 @@ def _read_all(
                 if error.status != 403:
                     raise _failed(server, error) from error
                 refused += 1
-                title = resource.title
-                where = f" in {namespace}" if namespace else ""
-                hint = f"allow it: kubectl create clusterrole evac-import --verb=list --resource={title}"
-                message = f"the account may not list {title}{where}, so they are missing: {error}"
-                problems.add("import-forbidden", message, place, hint)
+                missing.setdefault(namespace, []).append(resource.title)
     if refused and refused == asked:
         message = f"the account of {server.access.context} may list nothing"
         hint = "allow it to list, for example with the role view; with --namespace NAME only there"
         raise InvalidInput("import-cluster", message, hint)
+    for namespace, titles in missing.items():
+        where = f" in {namespace}" if namespace else ""
+        message = f"the account may not list {', '.join(titles)}{where}, so they are missing"
+        role = f"kubectl create clusterrole evac-import --verb=list --resource={','.join(titles)}"
+        hint = f"allow it: {role}; then bind that role to the account"
+        problems.add("import-forbidden", message, place, hint)
 
 
 def _resources(server: _ApiServer, place: Place, problems: Problems) -> list[_Resource]:

@@ -33,6 +33,7 @@ from evac.derive.basis import (
     rows_said,
 )
 from evac.derive.domains import Loss, Topology, domains, is_lost, loss, topology
+from evac.derive.objectives import rto_of
 from evac.derive.planning_instance import derive, limits_in
 from evac.derive.rows import RowSet, rows_of
 from evac.engine.plans.queue import scenarios_of
@@ -308,7 +309,7 @@ def _as_told(document: dict[str, Any], basis: Basis) -> Told:
 
 def _headed(estate: Estate, digest: str, lost: tuple[str, ...], plan: Plan) -> Plan:
     """The same plan under the head of this estate; objectives are the services' own."""
-    rto_ms = {service.id: service.rto_ms for service in estate.services}
+    rto_ms = rto_of(estate, lose(*lost))
     outcomes = tuple(
         one if one.rto_ms == rto_ms.get(one.service) else replace(one, rto_ms=rto_ms.get(one.service))
         for one in plan.outcomes
@@ -325,7 +326,7 @@ def _headed(estate: Estate, digest: str, lost: tuple[str, ...], plan: Plan) -> P
 
 def _headed_document(desk: _Desk, lost: tuple[str, ...], document: dict[str, Any]) -> dict[str, Any]:
     """As `_headed`, of a plan of a loss as a document, whose keys stay in their order."""
-    estate, rto_ms = desk.estate, {service.id: service.rto_ms for service in desk.estate.services}
+    estate, rto_ms = desk.estate, rto_of(desk.estate, lose(*lost))
     for one in document["services"]:
         one["rto_ms"] = rto_ms.get(one["service"])
     head = {

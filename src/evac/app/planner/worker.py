@@ -33,11 +33,11 @@ from evac.model.run_policy import RunPolicy
 
 BUDGET_MS: Final = 5_000
 SMALL: Final = 300
-"""Servers of an estate up to which a plan is searched for at once, by one worker."""
+"""Servers of an estate up to which one worker makes all plans."""
 LANES: Final = 2
 OPEN_S: Final = 1.0
 """How often it is looked whether the worker for what is wanted at once knows what was seen last."""
-NICENESS: Final = 10
+NICENESS: Final = 5
 
 
 def waivers_of(policy: RunPolicy) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ class PlanningWorker:
         servers: int = 0,
     ) -> None:
         self._place = Place(str(path), as_of, waivers_of(policy))
-        self._budget_ms, self._seen, self._large = budget_ms, seen, servers > SMALL
+        self._budget_ms, self._seen = budget_ms, seen
         self.lanes = lanes_for(servers)
         self._workers = [*(Apart(NICENESS) for _ in range(self.lanes)), Apart()]
         self._known = _Known(Observation(0))
@@ -100,7 +100,7 @@ class PlanningWorker:
         rows said and what its plans were made of: both name all that they hold for.
         """
         self._place = replace(self._place, path=str(path))
-        self._large, self._known = servers > SMALL, _Known(self._seen())
+        self._known = _Known(self._seen())
 
     def _now(self) -> _Known:
         """What is known of the estate as it is now."""
@@ -160,7 +160,7 @@ class PlanningWorker:
             found = await self._shared(lane, lost, work, now, based, load)
         if found is not None:
             return found
-        ms = 0 if work == "now" or (self._large and work == "make") else self._budget_ms
+        ms = 0 if work in ("now", "make") else self._budget_ms
         try:
             told: Told = await self._ask(lane, desk.plan, now.seen, lost, ms)
         except EvacError as error:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from evac.derive.affected import ServiceGraph
 from evac.derive.domains import Topology
 from evac.model.estate import Estate
 from evac.model.fleet import BoolColumn, CodeColumn, IntColumn
+from evac.model.objectives import LOSS_CLASSES, rto_for
 
 UNAFFECTED: Final = 0
 DEGRADED: Final = 1
@@ -133,8 +134,20 @@ class Impacts:
 
     @cached_property
     def rto_ms(self) -> IntColumn:
-        """(S,) recovery time objective; NEVER where none is stated."""
-        return np.array([NEVER if s.rto_ms is None else s.rto_ms for s in self.estate.services], np.int64)
+        """(C, S) recovery time objective by class of loss (`LOSS_CLASSES`); NEVER where none is stated."""
+        services = self.estate.services
+        plain = np.array([NEVER if s.rto_ms is None else s.rto_ms for s in services], np.int64)
+        found = np.tile(plain, (len(LOSS_CLASSES), 1))
+        for row, service in enumerate(services):
+            if service.objectives is not None:
+                stated = [rto_for(service, of_class) for of_class in LOSS_CLASSES]
+                found[:, row] = [NEVER if one is None else one for one in stated]
+        return found
+
+    def rto_at(self, loss: Any, service: Any) -> IntColumn:
+        """The objective of services after losses; both are numbers of one length, or one of them is one."""
+        found: IntColumn = self.rto_ms[self.losses.classes[loss], service]
+        return found
 
 
 def surviving_of(ground: Ground) -> CountTable:

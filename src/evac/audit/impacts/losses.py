@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evac.derive.domains import Domain, Topology, domains, loss, resolve, resolve_each, server_row
+from evac.derive.objectives import OF_KIND, loss_class
 from evac.derive.pools import part_of, pools_with_servers, share_of_pool
 from evac.model.estate import Estate
 from evac.model.fleet import (
@@ -28,6 +29,7 @@ from evac.model.fleet import (
     IntColumn,
     Replicas,
 )
+from evac.model.objectives import LOSS_CLASSES
 from evac.model.units import ceil_share
 
 LossKind = Literal["site", "hall", "feed", "rack", "group", "server", "pair", "provider"]
@@ -69,6 +71,8 @@ class Losses:
     rows: Rows
     external: BoolColumn
     """(L, S) services whose provider is lost."""
+    classes: IndexColumn
+    """(L,) numbers into `LOSS_CLASSES`: the class of each loss."""
     index: dict[str, int]
 
     def __len__(self) -> int:
@@ -239,8 +243,21 @@ def _assemble(
         row=row.astype(np.int32),
         rows=rows,
         external=_table(len(top.estate.services), [t.external for t in taken]),
+        classes=_classes(top, sites, kinds, members),
         index={name: number for number, name in enumerate(ids)},
     )
+
+
+def _classes(
+    top: Topology, sites: BoolColumn, kinds: Sequence[LossKind], members: Sequence[tuple[str, ...]]
+) -> IndexColumn:
+    several, found = sites.sum(axis=1).tolist(), []
+    for count, kind, names in zip(several, kinds, members, strict=True):
+        if count:
+            found.append("region" if count > 1 else "site")
+        else:
+            found.append(loss_class(top, names) if kind == "pair" or len(names) > 1 else OF_KIND[kind])
+    return np.array([LOSS_CLASSES.index(one) for one in found], np.int32)
 
 
 def _table(columns: int, chosen: list[tuple[int, ...]]) -> BoolColumn:

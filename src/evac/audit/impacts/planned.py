@@ -26,7 +26,7 @@ from evac.audit.impacts.stores import NEVER
 from evac.model.estate import Estate
 from evac.model.plan import Outcome
 from evac.model.scenario import lose
-from evac.planning.compiled import interpreted, kernels_are_kept
+from evac.planning import compiled
 from evac.planning.plan import foresee
 
 PLANNED_MOST: Final = 2_000
@@ -72,7 +72,7 @@ def plain_where_small(estate: Estate, losses: int) -> AbstractContextManager[Non
     if planned_kinds(estate) is not None:
         return nullcontext()
     small = planned_size(estate, losses) <= PLAIN_MOST
-    return interpreted() if small or kernels_are_kept() is None else nullcontext()
+    return compiled.interpreted() if small or compiled.kernels_are_kept() is None else nullcontext()
 
 
 def as_planned(found: Impacts) -> Impacts:

@@ -15,6 +15,7 @@ import numpy as np
 from evac.audit.impacts.losses import Losses
 from evac.derive.affected import ServiceGraph
 from evac.derive.domains import Topology, is_lost, loss, resolve, server_row
+from evac.derive.objectives import judged_as
 from evac.derive.stores import (
     Way,
     freshest,
@@ -27,6 +28,7 @@ from evac.derive.stores import (
 )
 from evac.model.estate import Store
 from evac.model.fleet import BoolColumn, IndexColumn, IntColumn
+from evac.model.objectives import LOSS_CLASSES
 
 NEVER: Final = 2**31 - 1
 """Milliseconds that stand for 'does not come back' and for 'nothing is left'."""
@@ -188,11 +190,23 @@ def store_hits(top: Topology, losses: Losses) -> StoreHits:
 def _part(positions: _Positions, top: Topology, losses: Losses, store: Store) -> StorePart:
     gone = _gone(positions, [m.at for m in store.members] + [b.at for b in store.backups], len(losses))
     numbers = np.flatnonzero(gone.any(axis=0)).astype(np.int32)
-    patterns, inverse = np.unique(gone[:, numbers], axis=1, return_inverse=True)
-    outcomes = tuple(outcome_of(store, tuple(column)) for column in patterns.T.tolist())
+    inverse, outcomes = _patterns(store, gone[:, numbers], losses.classes[numbers])
     which = inverse.reshape(-1).astype(np.int32)
     lost = np.array([o.lost for o in outcomes], np.bool_)[which]
     return StorePart(store, numbers, which, outcomes, lost, _maybe_lost(top, losses, store, gone))
+
+
+def _patterns(store: Store, gone: BoolColumn, classes: IndexColumn) -> tuple[IntColumn, tuple[Outcome, ...]]:
+    """Which outcome each loss leads to. classes: of each loss, which decide what may be lost."""
+    if store.objectives is None:
+        patterns, inverse = np.unique(gone, axis=1, return_inverse=True)
+        return inverse, tuple(outcome_of(store, tuple(column)) for column in patterns.T.tolist())
+    patterns, inverse = np.unique(np.vstack([gone, classes[None, :]]), axis=1, return_inverse=True)
+    outcomes = []
+    for *lost, number in patterns.T.tolist():
+        judged = judged_as(store, LOSS_CLASSES[number])
+        outcomes.append(outcome_of(judged, tuple(bool(one) for one in lost)))
+    return inverse, tuple(outcomes)
 
 
 def _joined(parts: Sequence[IndexColumn]) -> IndexColumn:

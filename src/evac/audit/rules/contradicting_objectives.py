@@ -7,51 +7,64 @@ from collections.abc import Iterator, Sequence
 from evac.audit.context import Context, Rule, duration, listed
 from evac.audit.findings import Finding
 from evac.model.estate import Service
+from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Warning: an rto below that of a hard dependency, or an rpo below that of a store it needs."""
-    graph, loosest = context.impacts.graph, _loosest(context)
-    rto = [service.rto_ms for service in context.estate.services]
-    for number, service in enumerate(context.estate.services):
-        slower = [] if service.rto_ms is None else _slower(context, service.rto_ms, graph.hard[number], rto)
-        clashes = slower + _looser(service, graph.families[number], loosest)
+    graph, services = context.impacts.graph, context.estate.services
+    loosest = {of_class: _loosest(context, of_class) for of_class in LOSS_CLASSES}
+    for number, service in enumerate(services):
+        needs = [services[other] for other in graph.hard[number]]
+        clashes: dict[str, None] = {}
+        for of_class in LOSS_CLASSES:
+            found = _slower(service, needs, of_class)
+            found += _looser(service, graph.families[number], loosest[of_class], of_class)
+            clashes |= dict.fromkeys(found)
         if clashes:
             yield RULE.finding(
                 context,
                 "warning",
                 service.id,
-                f"{service.id} promises more than what it needs: {listed(clashes)}",
+                f"{service.id} promises more than what it needs: {listed(list(clashes))}",
                 "Tighten the objective of the dependency, or relax the one of the service.",
                 paths=(f"services/{service.id}/rto", f"services/{service.id}/rpo", f"services/{service.id}"),
             )
 
 
-def _slower(context: Context, own: int, needs: Sequence[int], rto: list[int | None]) -> list[str]:
-    """What is back later than a service promises to be; rto: of every service."""
-    return [
-        f"rto {duration(own)}, but {context.estate.services[other].id} has {duration(late)}"
-        for other in needs
-        if (late := rto[other]) is not None and late > own
-    ]
-
-
-def _looser(service: Service, families: Sequence[str], loosest: dict[str, int]) -> list[str]:
-    """Stores that lose more than a service promises to."""
-    if service.rpo_ms is None:
+def _slower(service: Service, needs: Sequence[Service], of_class: LossClass) -> list[str]:
+    """What is back later than a service promises to be."""
+    own = rto_for(service, of_class)
+    if own is None:
         return []
+    which = "" if own == service.rto_ms else f" for the loss of a {of_class}"
     return [
-        f"rpo {duration(service.rpo_ms)}, but store {family} has {duration(loosest[family])}"
-        for family in families
-        if loosest.get(family, 0) > service.rpo_ms
+        f"rto {duration(own)}{which}, but {other.id} has {duration(late)}"
+        for other in needs
+        if (late := rto_for(other, of_class)) is not None and late > own
     ]
 
 
-def _loosest(context: Context) -> dict[str, int]:
+def _looser(
+    service: Service, families: Sequence[str], loosest: dict[str, int], of_class: LossClass
+) -> list[str]:
+    """Stores that lose more than a service promises to."""
+    own = rpo_for(service, of_class)
+    if own is None:
+        return []
+    which = "" if own == service.rpo_ms else f" for the loss of a {of_class}"
+    return [
+        f"rpo {duration(own)}{which}, but store {family} has {duration(loosest[family])}"
+        for family in families
+        if loosest.get(family, 0) > own
+    ]
+
+
+def _loosest(context: Context, of_class: LossClass) -> dict[str, int]:
     """Store family -> the strictest rpo that any of its stores states."""
     stores, found = context.estate.stores, {}
     for family, rows in context.impacts.graph.family_stores.items():
-        stated = [rpo for row in rows if (rpo := stores[row].rpo_ms) is not None]
+        stated = [rpo for row in rows if (rpo := rpo_for(stores[row], of_class)) is not None]
         if stated:
             found[family] = min(stated)
     return found

@@ -8,23 +8,27 @@ from evac.audit.context import Context, Rule, back, by_service, duration, listed
 from evac.audit.findings import Finding
 from evac.audit.impacts.all_losses import PLANNED, Method
 from evac.model.diagnostic import Severity
+from evac.model.objectives import LOSS_CLASSES
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Error above the rto, detection and approval included; warning for a service that may be shed."""
     impacts = context.impacts
     for service, found in by_service(context.late):
-        worst = max(found, key=lambda n: (int(impacts.ready_ms[n, service]), -n))
+        over = {n: int(impacts.ready_ms[n, service]) - int(impacts.rto_at(n, service)) for n in found}
+        worst = max(found, key=lambda n: (over[n], int(impacts.ready_ms[n, service]), -n))
         losses = [worst, *(n for n in context.worst_first(found) if n != worst)]
         severity: Severity = "error" if context.firm[service] else "warning"
-        name = context.estate.services[service].id
-        ready, rto = int(impacts.ready_ms[worst, service]), int(impacts.rto_ms[service])
+        stated = context.estate.services[service]
+        name, of_class = stated.id, LOSS_CLASSES[int(impacts.losses.classes[worst])]
+        ready, rto = int(impacts.ready_ms[worst, service]), int(impacts.rto_at(worst, service))
+        own = "" if rto == stated.rto_ms else f" for the loss of a {of_class}"
         yield RULE.finding(
             context,
             severity,
             name,
             f"{name} {back(ready)} {_by(impacts.methods[worst])};"
-            f" its rto is {duration(rto)} (loss of {listed(context.names(losses))})",
+            f" its rto{own} is {duration(rto)} (loss of {listed(context.names(losses))})",
             "Shorten the longest part of its chain, or state an rto that can be kept.",
             losses=losses,
             chain=why_down(context, service, worst).words,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from evac.audit.context import Context, Rule, data_paths, duration
 from evac.audit.findings import Finding
 from evac.model.backup import DataVerdict
+from evac.model.objectives import rto_for
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -37,7 +38,7 @@ def _strictest(context: Context, verdict: DataVerdict) -> tuple[int, str] | None
     promises = [
         (rto_ms, services[row].id)
         for row in context.users_of_data[verdict.data_set]
-        if (rto_ms := services[row].rto_ms) is not None
+        if (rto_ms := rto_for(services[row], "site")) is not None
     ]
     return min(promises, default=None)
 

@@ -8,6 +8,7 @@ from evac.audit.context import Context, Rule, counted, duration
 from evac.audit.findings import Finding
 from evac.model.diagnostic import Severity
 from evac.model.fleet import BMC_NO, BMC_UNKNOWN, CONDEMNED
+from evac.model.objectives import LOSS_CLASSES
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -28,7 +29,7 @@ def check(context: Context) -> Iterator[Finding]:
                 context,
                 "note",
                 site.id,
-                f"whether {counted(unknown, 'server')} of {site.id} can be booted from afar is not known",
+                f"whether {counted(unknown, 'server')} of {site.id} can be booted remotely is not known",
                 "Say in the column `bmc` of the server table whether a server has remote control.",
                 losses=losses,
                 paths=(f"sites/{site.id}",),
@@ -38,7 +39,9 @@ def check(context: Context) -> Iterator[Finding]:
 def _strictest(context: Context, site: int) -> int:
     """Shortest rto of what stands at a site and may not be shed; the horizon if there is none."""
     here = (context.impacts.presence.per_site[site] > 0) & context.firm
-    return int(context.impacts.rto_ms[here].min(initial=context.estate.horizon_ms))
+    return int(
+        context.impacts.rto_ms[LOSS_CLASSES.index("site"), here].min(initial=context.estate.horizon_ms)
+    )
 
 
 def _by_hand(context: Context, number: int, count: int, total: int, losses: list[int]) -> Finding:

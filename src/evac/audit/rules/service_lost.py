@@ -70,6 +70,6 @@ _ANY_WAY: Final = "Give the last service of the chain a copy, a way to start, or
 RULE = Rule(
     "service-lost",
     "EV100",
-    "A loss takes a service for good",
+    "A loss takes a service down for good",
     check,
 )

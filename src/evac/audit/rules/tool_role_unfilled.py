@@ -26,7 +26,7 @@ def check(context: Context) -> Iterator[Finding]:
 RULE = Rule(
     "tool-role-unfilled",
     "EV104",
-    "A role of recovery is filled by nobody",
+    "A role that recovery needs has no service",
     check,
     per_loss=False,
 )

@@ -23,14 +23,18 @@ def _slow(context: Context) -> Iterator[Finding]:
     damage = context.impacts.damage
     for number, losses in by_service(damage.pairs.only(damage.shift)):
         service = context.estate.services[number]
-        if service.rto_ms is None:
+        rto_ms = {n: int(context.impacts.rto_at(n, number)) for n in losses}
+        strictest = min(rto_ms.values())
+        if strictest >= NEVER:
             continue
         unknown = service.traffic.kind == "dns" and service.traffic.ttl_ms is None
         least = _least(context, service)
-        if not unknown and least <= service.rto_ms:
+        if not unknown and least <= strictest:
             continue
-        ordered = context.worst_first(losses)
-        grave = least > service.rto_ms and not service.sheddable
+        ordered = context.worst_first(
+            [n for n in losses if rto_ms[n] < NEVER and (unknown or least > rto_ms[n])]
+        )
+        grave = least > strictest and not service.sheddable
         severity: Severity = "error" if grave else "warning"
         ttl = "an unknown TTL" if unknown else f"a TTL of {duration(service.traffic.ttl_ms or 0)}"
         yield RULE.finding(
@@ -38,7 +42,7 @@ def _slow(context: Context) -> Iterator[Finding]:
             severity,
             service.id,
             f"the traffic of {service.id} moves in {duration(least)} at the least with {ttl};"
-            f" its rto is {duration(service.rto_ms)} (loss of {listed(context.names(ordered))})",
+            f" its rto is {duration(strictest)} (loss of {listed(context.names(ordered))})",
             "Lower the TTL well below the rto, or use anycast or a load balancer in front.",
             losses=ordered,
             paths=(f"services/{service.id}/traffic/ttl", f"services/{service.id}/traffic"),
@@ -81,7 +85,7 @@ def _too_late(context: Context, tool: int, number: int) -> bool:
     manual = impacts.times.manual.get("shift")
     if manual is not None:
         ready = min(ready, int(impacts.chains.released[number]) + manual)
-    strictest = int(impacts.rto_ms[impacts.moved[number] & context.firm].min(initial=NEVER))
+    strictest = int(impacts.rto_at(number, impacts.moved[number] & context.firm).min(initial=NEVER))
     return ready >= NEVER or ready > strictest
 
 

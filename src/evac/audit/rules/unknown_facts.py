@@ -14,6 +14,7 @@ from evac.audit.impacts.free_capacity import pool_capacity
 from evac.derive.stores import fence_is_unknown
 from evac.model.diagnostic import Severity
 from evac.model.estate import Store
+from evac.model.objectives import rpo_for, rto_for
 from evac.model.units import RESOURCE_COUNT, RESOURCE_WORDS
 
 
@@ -67,7 +68,7 @@ def _missing(context: Context) -> dict[str, list[str]]:
             continue
         if not counted_ones:
             found["replicas"].append(service.id)
-        if service.rto_ms is None:
+        if rto_for(service, "site") is None:
             found["rto"].append(service.id)
         if service.people is None:
             found["people"].append(service.id)
@@ -85,7 +86,7 @@ def _missing(context: Context) -> dict[str, list[str]]:
 def _stores(context: Context) -> Iterator[Finding]:
     kinds: Sequence[tuple[str, Severity, Callable[[Store], bool], str]] = (
         ("members", "warning", lambda d: not d.members, "where it runs"),
-        ("rpo", "note", lambda d: d.rpo_ms is None, "how much data may be lost"),
+        ("rpo", "note", lambda d: rpo_for(d, "site") is None, "how much data may be lost"),
         (
             "promote",
             "warning",

@@ -115,7 +115,7 @@ class DnsDriver(RoutesTraffic):
                     raise
                 continue
             return await _verified(job, wanted, deadline)
-        raise Retryable("dns-changed", f"{job.names.zone} is being changed by somebody else", after_ms=500)
+        raise Retryable("dns-changed", f"{job.names.zone} is being changed by someone else", after_ms=500)
 
 
 def _read(action: Action) -> _DnsJob:

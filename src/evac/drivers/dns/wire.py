@@ -282,7 +282,7 @@ def _judge(server: Server, zone: str, answer: dns.message.Message) -> None:
         return
     words = f"{server} answers {dns.rcode.to_text(code)} to an update of {zone}"
     if code in _CHANGED:
-        raise Retryable("dns-changed", f"{words}: somebody changed it meanwhile")
+        raise Retryable("dns-changed", f"{words}: someone changed it in the meantime")
     if code == dns.rcode.SERVFAIL:
         raise OutcomeUnknown("dns-failed", words, "ask the server what it answers")
     hint = "check the key and the clocks" if code in _BAD_SIGNATURE else "check what the key may do there"

@@ -204,7 +204,7 @@ def _problems(job: _HaproxyJob, action: Action, seen: Seen, wanted: Mapping[str,
     serving = {name for name, state in seen.servers.items() if state.admin == "ready" and state.up}
     serving -= {name for name, want in wanted.items() if want.admin != "ready"}
     if action.verb == "drain" and not serving:
-        problems.append(f"nobody would be left in {job.backend} to take the work")
+        problems.append(f"no server would be left in {job.backend} to take the traffic")
     weighed = [name for name, want in wanted.items() if want.weight not in (None, FULL_WEIGHT)]
     backups = sorted(seen.backups.intersection(weighed))
     if backups:

@@ -403,7 +403,7 @@ class IpmiDriver(BootsServers, Fences):
             except ActionError as error:
                 silent += 1
                 if silent >= SILENT_LOOKS or not isinstance(error, Retryable):
-                    raise OutcomeUnknown(error.code, f"{error.message} after power was asked for") from error
+                    raise OutcomeUnknown(error.code, f"{error.message} after power was requested") from error
                 continue
             silent = 0
             if seen.power == "on":

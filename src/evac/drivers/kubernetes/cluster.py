@@ -46,7 +46,7 @@ TOKEN: Final = "evac-fencing-token"
 
 
 class Changed(Exception):
-    """The object was changed by somebody else since it was read."""
+    """The object was changed by someone else since it was read."""
 
 
 class KubernetesCluster:

@@ -295,7 +295,7 @@ async def _until_written(cluster: KubernetesCluster, wanted: Wanted, order: Orde
 
 
 def _busy(cluster: KubernetesCluster) -> Retryable:
-    words = f"{cluster.name} is being changed by somebody else"
+    words = f"{cluster.name} is being changed by someone else"
     return Retryable("kubernetes-changed", words, after_ms=500)
 
 

@@ -139,7 +139,7 @@ class Reconciler:
         return not isinstance(automated, Mapping) or automated.get("enabled") is False
 
     def _busy(self) -> Retryable:
-        words = f"{self.cluster.kind} {self.cluster.name} is being changed by somebody else"
+        words = f"{self.cluster.kind} {self.cluster.name} is being changed by someone else"
         return Retryable("kubernetes-changed", words, after_ms=500)
 
 

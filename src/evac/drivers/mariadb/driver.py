@@ -156,7 +156,7 @@ class MariadbDriver(StoreDriver, ReportsRole, Promotes, Fences, ProvesSync, Foll
             return Checked((error.message,))
         problems = [*facts.wait_problems, *place_problems(candidate, sites, may_be_lost)]
         if not facts.writable:
-            problems.append("this member is no primary that takes writes: the primary must be asked")
+            problems.append("this member is not a primary that accepts writes: ask the primary")
         elif candidate not in facts.copies:
             problems.append(f"no copy with report_host {candidate} is connected")
         elif len(facts.copies) > 1:
@@ -433,7 +433,7 @@ def _protected(facts: MariadbFacts, names: Sequence[str]) -> bool:
 def _protect_problems(facts: MariadbFacts, names: Sequence[str]) -> list[str]:
     """Why commits cannot wait for these copies without hanging."""
     if not facts.writable:
-        return ["it is no primary that takes writes"]
+        return ["it is not a primary that accepts writes"]
     if len(names) > 1:
         return [_ONE_AT_MOST]
     missing = [

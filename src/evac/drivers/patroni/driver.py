@@ -423,7 +423,7 @@ def _warnings(cluster: PatroniCluster) -> dict[str, str | int | bool]:
         f"{name} can never take over: rename it" for name in sorted(cluster.members) if misread_name(name)
     ]
     if cluster.synchronous and not cluster.config.get("synchronous_mode_strict"):
-        found.append("not strict: it falls back to asynchronous by itself when its standby goes")
+        found.append("not strict: it falls back to asynchronous by itself when its standby is gone")
     ttl, loop_wait = _number(cluster.config.get("ttl"), 30), _number(cluster.config.get("loop_wait"), 10)
     if loop_wait + 2 * _number(cluster.config.get("retry_timeout"), 10) > ttl:
         found.append("loop_wait + 2 x retry_timeout is more than ttl")

@@ -39,7 +39,8 @@ from evac.drivers.capabilities import (
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action
 from evac.drivers.programs import given
-from evac.drivers.restored_postgres import Engine, account_of, give, last_commit
+from evac.drivers.restored_postgres import OWNER, Engine, last_commit, source_facts
+from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.model.units import moment_words
 
@@ -110,6 +111,9 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
         found = new[-1]
         missing = ("pages with right checksums",) if found.copy.failed else ()
         return Taken(found.copy, found.read, found.stored, watch.took_ms, missing)
+
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        return await source_facts(action.settings, Stopwatch(timeout_s))
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         """Level 2: every file of the sets of one part, and the log that each needs to be consistent. The last
@@ -197,7 +201,8 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
     async def _fill(self, into: Filling) -> Filled:
         """The set and the log after it, recovered; up to a moment, or to the end of the archive."""
         action, folder, watch = into.action, into.folder, into.watch
-        account = account_of(action.settings)
+        account = account_of(action.settings, OWNER)
+        refuse_closed(account, folder.parent)
         give(account, folder)
         target = ["--type=default"]
         if into.until is not None:
@@ -262,7 +267,7 @@ def _tool(action: Action) -> Tool:
     """pgBackRest as the owner of the data, with its secrets in the environment."""
     env, hidden = given(action.settings)
     program = text(action.settings, "program", "pgbackrest")
-    if account := account_of(action.settings):
+    if account := account_of(action.settings, OWNER):
         env.setdefault("HOME", account.pw_dir)
     return Tool(program, {"TZ": "UTC", **env}, hidden, _REASONS, account=account)
 

@@ -312,7 +312,7 @@ def _reversed(action: Action) -> Action:
         if "from_replicas" in parameters:
             parameters["replicas"] = parameters["from_replicas"]
         return Action("start", action.target, action.driver, action.at, action.settings, parameters)
-    raise Permanent("undo-unknown", f"nobody wrote down what was there before the {action.verb}")
+    raise Permanent("undo-unknown", f"no record exists of what was there before the {action.verb}")
 
 
 def _why(answer: dict[str, Any]) -> str:

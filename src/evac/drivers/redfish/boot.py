@@ -154,7 +154,7 @@ class Boot:
 
     def _unseen(self, course: _Course) -> OutcomeUnknown:
         words = (
-            f"{self._target.server}: {course.trouble or 'nothing was seen of it'} after power was asked for"
+            f"{self._target.server}: {course.trouble or 'nothing was seen of it'} after power was requested"
         )
         return OutcomeUnknown(course.code, words, "look at its feed and its switch")
 
@@ -224,7 +224,7 @@ class Boot:
             return ""
 
     def _stays_off(self, course: _Course) -> None:
-        """Off, long after power was asked for."""
+        """Off, long after power was requested."""
         seen, name = course.seen, self._target.server
         assert seen is not None
         if course.saw_on or course.resets or seen.health == "critical":

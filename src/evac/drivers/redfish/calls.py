@@ -410,7 +410,7 @@ class Talk:
             async with asyncio.timeout_at(self._ends):
                 await credential.enter(self.target.address)
         except TimeoutError as error:
-            raise Retryable("bmc-busy", "nobody knows yet whether the password is accepted") from error
+            raise Retryable("bmc-busy", "it is not known yet whether the password is accepted") from error
 
     def _left(self) -> float:
         """Seconds that one request may take."""

@@ -7,6 +7,7 @@ and if its number is above all that this reader has seen of the same witness pro
 machine is believed.
 
     challenge/<site>/<owner>    of the reader in that process, under the lease of its witness
+                                (of a war room, which has none: under a lease of its own)
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import secrets
 from collections.abc import Callable, Collection
 from typing import Final
 
-from evac.store.port import Store
+from evac.model.errors import LeaseLost
+from evac.store.port import Lease, Put, Store
 
 PREFIX: Final = "challenge/"
 CHANGE_MS: Final = 600_000
 LONGEST: Final = 64
+READER_TTL_MS: Final = 60_000
 READERS_MOST: Final = 200
 _KEPT: Final = 2
 """Changes of the challenge after which no vote of a replaced witness process repeats a valid one."""
@@ -71,3 +74,42 @@ class Challenge:
             self._replaced[key, before] = self._changes
         self._now[key] = (process, number)
         return True
+
+
+class PostedChallenge:
+    """Keeps the challenge of a reader that is no witness in the store, for witnesses to repeat."""
+
+    def __init__(
+        self, store: Store, site: str, challenge: Challenge, monotonic_ms: Callable[[], int]
+    ) -> None:
+        self._store, self._challenge, self._monotonic_ms = store, challenge, monotonic_ms
+        self._owner = secrets.token_hex(8)
+        self._key = key_of(site or "room", self._owner)
+        self._lease: Lease | None = None
+        self._text, self._renewed_ms = "", 0
+
+    async def keep(self) -> None:
+        """Writes it where it changed, and renews its lease in time. Raises StoreError; the next call repairs
+        what this one could not do.
+        """
+        now_ms = self._monotonic_ms()
+        try:
+            if self._lease is None:
+                self._lease = await self._store.acquire(f"reader/{self._owner}", self._owner, READER_TTL_MS)
+                self._text, self._renewed_ms = "", now_ms
+            elif now_ms - self._renewed_ms >= READER_TTL_MS // 3:
+                await self._store.renew(self._lease)
+                self._renewed_ms = now_ms
+            text = self._challenge.text
+            if text != self._text:
+                await self._store.transact((), (Put(self._key, text.encode(), self._lease),))
+                self._text = text
+        except LeaseLost:
+            self._lease = None
+            raise
+
+    async def withdraw(self) -> None:
+        """Raises StoreError."""
+        if self._lease is not None:
+            await self._store.release(self._lease)
+            self._lease = None

@@ -326,12 +326,12 @@ class Drawer:
     async def _next(self, estate: str, lane: int, guard: Lease) -> Choice | None:
         table = await self._known()
         wanted = await self._scenarios(estate, guard)
-        old_before_ms = self._clock.now_ms() - self._most_age_ms
+        now_ms = self._clock.now_ms()
         for lost, ready in list(table.items()):
-            if ready.at_ms > self._clock.now_ms():  # a clock that jumped: as good as old
-                table[lost] = replace(ready, at_ms=old_before_ms - 1)
+            if ready.at_ms > now_ms:  # a clock that jumped: as good as old
+                table[lost] = replace(ready, at_ms=now_ms - self._most_age_ms - 1)
         searches = self._planning.lanes == 1 or lane < self._planning.lanes - 1
-        return choose(wanted, table, estate, self._busy, old_before_ms, searches)
+        return choose(wanted, table, estate, self._busy, now_ms, self._most_age_ms, searches)
 
     async def _scenarios(self, estate: str, guard: Lease) -> tuple[WantedPlan, ...]:
         """By the estate as it is now; while the planner cannot say, as known before; it is asked again."""

@@ -19,6 +19,11 @@ search: a better one, in what time is left. confirm: the one that lies there is 
 
 RANK: Final[Mapping[str, int]] = {"site": 0, "pair": 1}
 KINDS: Final = ("site", "pair", "group", "hall", "feed")
+RETRY_MS: Final = 15_000
+RETRY_SHARE: Final = 20
+"""A scenario for which no plan could be made is tried again after so long, or after so many times what the
+last try took where that is more: a planner that died or ran out of time says nothing about the estate.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +98,15 @@ def choose(
     ready: Mapping[tuple[str, ...], Ready],
     estate: str,
     busy: Collection[tuple[str, ...]],
-    old_before_ms: int,
+    now_ms: int,
+    most_age_ms: int,
     searches: bool,
 ) -> Choice | None:
     """What is done next; None where everything is as it should be.
 
     busy: scenarios at which somebody works; what shares its plan with one of them waits for that.
-    old_before_ms: what was looked at last before that is old. searches: whether a search may begin, for it
-    takes long.
+    most_age_ms: how long ago a plan may have been looked at last. searches: whether a search, which takes
+    long, may begin.
     """
     taken = {one.takes for one in wanted if one.takes and one.lost in busy}
     free = [one for one in wanted if one.lost not in busy and one.takes not in taken]
@@ -114,6 +120,9 @@ def choose(
             if found.plan and not found.searched:
                 return Choice(one, "search")
     for one in free:
-        if ready[one.lost].at_ms < old_before_ms:
+        found = ready[one.lost]
+        if not found.plan and now_ms - found.at_ms > max(RETRY_MS, RETRY_SHARE * found.took_ms):
+            return Choice(one, "make")
+        if found.at_ms < now_ms - most_age_ms:
             return Choice(one, "confirm")
     return None

@@ -268,6 +268,7 @@ class Conductor:
             return replace(bound.spec, approvals=run.approvals)
 
         try:
+            await self._patiently(lambda: self._desk.compare(name))
             journal, view = await self._patiently(
                 lambda: take_over(self._desk.store, name, spec_of, self._lead, clock, self._desk.owner)
             )
@@ -297,9 +298,8 @@ class Conductor:
         except (LeaseLost, Conflict, Unavailable):
             raise
         except EvacError as error:
-            self._tell(
-                "trouble", f"{name} cannot continue: {error.message}", {"run": name, "code": error.code}
-            )
+            told = {"run": name, "code": error.code}
+            self._tell("trouble", f"{name} cannot continue: {error.message}", told)
         finally:
             run.execution = None
             for task in beside:
@@ -562,7 +562,7 @@ class Conductor:
     async def _propose(self, entry: Entry) -> None:
         """Creates what was proposed, or says why not; nothing where it was withdrawn meanwhile."""
         try:
-            await self.create(await wanted_of(self._desk.store, entry), entry)
+            await self.create(await wanted_of(self._desk.store, entry, self._runs), entry)
         except (LeaseLost, Unavailable):
             raise
         except Exception as error:

@@ -152,6 +152,10 @@ async def go_on(view: RunView, who: str, say: Callable[[Event], Awaitable[None]]
             await say(Event("step_retried", 0, name, view.attempts[view.number(name)], told))
 
 
+async def nothing_kept(run: str) -> None:
+    """Nobody keeps the heads of journals elsewhere."""
+
+
 ActionsOf = Callable[[str], Sequence[Action]]
 """Step of a run -> what it does."""
 
@@ -195,6 +199,9 @@ class Desk:
     """What is seen of sites that a person wants to leave as lost; None: nobody can look."""
     obeyed: Callable[[str], int] = lambda store: 0
     """The highest epoch that members of a store were seen to have obeyed."""
+    compare: Callable[[str], Awaitable[None]] = nothing_kept
+    """Holds everything where heads that are kept elsewhere contradict the journal of a run. Raises
+    Unavailable."""
     drift_ms: int = 1_800_000
     """How long what was done is watched."""
     drift_period_ms: int = 5_000

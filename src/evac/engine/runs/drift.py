@@ -70,7 +70,7 @@ class Drift:
     def words(self) -> str:
         action = self.action
         state = "was put right again" if self.undone else "is not put right by itself"
-        words = f"{action.verb} of {action.target} at {action.at or '-'} was undone by somebody; it {state}"
+        words = f"{action.verb} of {action.target} at {action.at or '-'} was undone by someone; it {state}"
         return f"{words}, {self.times} times by now" if self.times > 1 else words
 
 

@@ -295,7 +295,7 @@ class Ending:
             if epoch.settled or epoch.run != name:
                 continue
             if epoch.begun:
-                words = f"{name} ended, and what became of {epoch.store} at {epoch.candidate} is not known"
+                words = f"{name} ended, and the state of {epoch.store} at {epoch.candidate} is not known"
                 self._trouble(f"{words}: {how_to_vouch(epoch)}", {"run": name})
             else:
                 permit = permit | datasets.settle(epoch, done=False)[1]

@@ -333,7 +333,7 @@ class Performer:
             boot_gate.seen_on(one.step)
         elif outcome == "absent" and early:
             outcome = "unclear"
-            evidence["why"] = "a request of the leader before may still arrive"
+            evidence["why"] = "a request from the previous leader may still arrive"
         return "step_observed", {"outcome": outcome, "evidence": evidence}
 
     async def undo(self, one: Try) -> Outcome:

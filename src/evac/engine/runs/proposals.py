@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -40,6 +40,7 @@ from evac.engine.stores.guards import Mark, Permit
 from evac.model.access import Proven
 from evac.model.error_kinds import kind_of
 from evac.model.errors import Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
+from evac.model.names import alike
 from evac.model.observation import LeavingSite
 from evac.model.run_policy import Envelope
 from evac.model.step_id import StepId, plan_id
@@ -142,9 +143,10 @@ def refused(error: EvacError) -> dict[str, str]:
     return {"refused": error.message, "code": error.code, "kind": kind_of(error), "hint": error.hint}
 
 
-async def wanted_of(store: Store, entry: Entry) -> Wanted:
-    """What was proposed, with its plan. Raises RunError for what cannot be read, NotAllowed for an incident
-    that has its run, Corrupt without the plan.
+async def wanted_of(store: Store, entry: Entry, under_way: Iterable[str] = ()) -> Wanted:
+    """What was proposed, with its plan. under_way: names of open runs. Raises RunError for what cannot be
+    read, NotAllowed for an incident that has its run or looks like that of an open one, Corrupt without the
+    plan.
     """
     try:
         told: dict[str, Any] = orjson.loads(entry.value)
@@ -165,6 +167,11 @@ async def wanted_of(store: Store, entry: Entry) -> Wanted:
     except (ValueError, KeyError, TypeError) as error:
         raise RunError("proposal-unreadable", f"{entry.key} cannot be read") from error
     await _must_have_no_run(store, wanted.incident)
+    incidents = (run.rpartition("-")[0] for run in under_way)
+    other = next((one for one in incidents if alike(one) == alike(wanted.incident)), None)
+    if other is not None:
+        words = f"{wanted.incident!a} looks the same as {other!a}, which has an open run"
+        raise NotAllowed("incident-lookalike", words, "give the incident another name")
     return wanted
 
 

@@ -195,6 +195,8 @@ def _check(request: Request) -> None:
         raise RunError("request-unreadable", "a request is made of short texts")
     if request.verb not in VERBS:
         raise RunError("request-unknown", f"{request.verb} is not a verb", f"use one of: {', '.join(VERBS)}")
+    if not request.who.isprintable():
+        raise RunError("request-unreadable", "a name has characters that cannot be seen", "type it again")
     if not request.who.strip() or not request.reason.strip():
         raise RunError("request-unsigned", "a request says who asks and why", "add --reason WHY")
     if request.then not in ("resume", "cancel", "stay") or request.for_ms < 0:

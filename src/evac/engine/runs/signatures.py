@@ -162,7 +162,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _unreadable() -> NotAllowed:
-    return NotAllowed("glass-unreadable", "this is no break-glass credential", "evac access break-glass")
+    return NotAllowed("glass-unreadable", "this is not a break-glass credential", "evac access break-glass")
 
 
 _PURPOSE: Final = "evac approval 2"

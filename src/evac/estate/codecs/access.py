@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +37,7 @@ from evac.estate.format.quantities import QuantityError
 from evac.estate.format.reading import BAD, FactBook, Reader
 from evac.model import access as a
 from evac.model.errors import EstateError
+from evac.model.names import alike
 
 SCHEMA_ID: Final = "urn:evac:access:1"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -67,7 +67,7 @@ def _read_digest(raw: str) -> str:
 def _read_argon(raw: str) -> str:
     if _ARGON2ID.fullmatch(raw):
         return raw
-    raise QuantityError("not-a-hash", "this is no argon2id hash", "evac access password NAME prints one")
+    raise QuantityError("not-a-hash", "this is not an argon2id hash", "evac access password NAME prints one")
 
 
 def _read_network(raw: str) -> str:
@@ -223,7 +223,7 @@ _PROVIDER: Final = Record(
         ),
         Field("role_claim", "role_claim", text(), "claim that holds groups or roles", default="groups"),
         Field("roles", "roles", Mapped(text(), _ROLE), "value of that claim -> role", default={}),
-        Field("acr", "acr", text(), "how strong a login must be there: its `acr`", default=""),
+        Field("acr", "acr", text(), "required strength of the login: its `acr`", default=""),
     ),
     _provider,
 )
@@ -371,13 +371,6 @@ def _entries(pair: tuple[Node, Node] | None, record: Record, make: Any, section:
     return dict(sorted(found.items()))
 
 
-def alike(name: str) -> str:
-    """What names are compared by: those that differ in case or in the form of letters alone are the same.
-    Letters of other alphabets that look alike are not.
-    """
-    return unicodedata.normalize("NFKC", name).casefold()
-
-
 def _check_people(
     rules: a.AccessRules, pair: tuple[Node, Node] | None, root: Node, problems: Problems
 ) -> None:
@@ -387,12 +380,15 @@ def _check_people(
     names: dict[str, str] = {}
     subjects: dict[str, str] = {}
     shown_by: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for name, person in rules.people.items():
         place = pair[1].fields[name][0].place if pair else root.place
         if (other := names.setdefault(alike(name), name)) != name:
             problems.add("id-taken", f"{shown(name)} and {shown(other)} look the same", place, "rename one")
         if person.subject and (other := subjects.setdefault(person.subject, name)) != name:
             problems.add("id-taken", f"{shown(other)} has the same subject", place, "one person, one entry")
+        if person.key and (other := keys.setdefault(person.key, name)) != name:
+            problems.add("id-taken", f"{shown(other)} has the same key", place, "one person, one key")
         if person.certificate and (other := shown_by.setdefault(person.certificate, name)) != name:
             problems.add(
                 "id-taken", f"{shown(other)} has the same certificate", place, "one person, one certificate"
@@ -409,7 +405,7 @@ def _check_people(
                 "subject-missing",
                 f"it is not said who {shown(name)} is at the identity provider",
                 place,
-                "write subject: SUB, or subject: '' for somebody who is not known there",
+                "write subject: SUB, or subject: '' for someone who is not known there",
             )
 
 

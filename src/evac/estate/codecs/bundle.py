@@ -427,8 +427,13 @@ def _parts(values: Mapping[str, Any]) -> list[Part]:
         found = [Part(check_name(row["name"]), int(row["size"]), str(row["sha256"])) for row in listed]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleDamaged("the list of parts is damaged", MANIFEST) from error
-    if len({part.name for part in found}) != len(found):
+    names = {part.name for part in found}
+    if len(names) != len(found):
         raise BundleDamaged("the manifest lists a part twice", MANIFEST)
+    for name in sorted(names):
+        steps = name.split("/")
+        if any("/".join(steps[:count]) in names for count in range(1, len(steps))):
+            raise BundleDamaged(f"{name} is in a folder that is also a part", MANIFEST)
     return found
 
 

@@ -231,7 +231,7 @@ _RULE: Final = Record(
         Field("cap", "cap", _MONEY_KIND, "at most this amount"),
         Field("floor", "floor", _MONEY_KIND, "at least this amount, if anything"),
         Field("claim_by", "claim_by", day(), "last day for claims"),
-        Field("first", "first", small_count(1, QUANTITY_LIMIT), "at most so many claims, by receipt"),
+        Field("first", "first", small_count(1, QUANTITY_LIMIT), "most claims, by time of receipt"),
         Field("pool", "pool", _MONEY_KIND, "at most this amount for all claims, by receipt"),
         Field("expires", "expires_days", measure(q.DAYS), "how long the credit can be used", default=0),
         Field("fallback", "fallback", Mapped(reference("channel", "name"), _MONEY_KIND),
@@ -281,20 +281,21 @@ def load_rules(path: Path) -> r.RuleSet:
 
 def _rule_set(values: dict[str, Any], root: Node) -> tuple[r.RuleSet | None, list[Diagnostic]]:
     node = root.fields["rules"][1]
-    places: dict[str, list[Place]] = {}
+    written: dict[str, list[Node]] = {}
     for item in node.items:
         name = item.fields.get("id")
         if name is not None:
-            places.setdefault(name[1].text, []).append(item.place)
+            written.setdefault(name[1].text, []).append(item)
     found: list[Diagnostic] = []
     rules = []
     zone = values.get("zone", UTC_ZONE)
     for row in values["rules"]:
-        queue = places.get(row["id"], [])
-        place = queue.pop(0) if queue else node.place
-        made = list(_rule(row, zone, place, found))
-        rules += made
-    if not rules and not found:
+        queue = written.get(row["id"], [])
+        item = queue.pop(0) if queue else node
+        if any(name in item.fields and row.get(name) is None for name in FORMULAS):
+            continue  # its formula cannot be read, which is a problem of its own
+        rules += list(_rule(row, zone, item.place, found))
+    if not values["rules"]:
         found.append(Diagnostic("value-missing", "the rule set has no rule", node.place, hint="add a rule"))
     made_set = r.RuleSet(
         values["id"], tuple(rules), zone, values.get("overlap", "max"), values.get("title", "")

@@ -38,6 +38,7 @@ from evac.estate.format.reading import BAD, FactBook, Reader
 from evac.model import run_policy as rp
 from evac.model.errors import EstateError
 from evac.model.estate import Estate
+from evac.model.names import alike
 
 _DURATION: Final = measure(q.DURATION)
 _COUNT: Final = measure(q.COUNT)
@@ -332,6 +333,15 @@ def _check_sense(policy: rp.RunPolicy, root: Node, problems: Problems) -> None:
     if policy.approvers and policy.approvals > len(policy.approvers):
         message = f"{policy.approvals} approvals are needed, but {len(policy.approvers)} persons may approve"
         problems.add("out-of-range", message, root.place, "name more approvers, or ask for fewer")
+    names: dict[str, str] = {}
+    keys: dict[str, str] = {}
+    for one in policy.approvers:
+        if (other := names.setdefault(alike(one.name), one.name)) != one.name:
+            message = f"the approvers {shown(one.name)} and {shown(other)} look the same"
+            problems.add("id-taken", message, root.place, "one person, one name: rename one")
+        if (other := keys.setdefault(one.key, one.name)) != one.name:
+            message = f"the approvers {shown(one.name)} and {shown(other)} have the same key"
+            problems.add("id-taken", message, root.place, "one person, one key")
     for window in policy.windows:
         if window.end_ms <= window.begin_ms:
             problems.add("out-of-range", "a window ends before it begins", root.place, "swap from and to")

@@ -14,6 +14,7 @@ from datetime import date
 from types import MappingProxyType
 from typing import Any, Final
 
+from evac import __version__
 from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.kinds import ID, ID_MAX, Field
 from evac.estate.format.problems import Problems, shown
@@ -42,7 +43,8 @@ def merge_overlay(documents: list[Node], problems: Problems) -> list[Node]:
     """The documents with every overlay merged into them; unchanged where there is none.
 
     A mapping is merged key by key, `needs`, `members` and `backups` entry by entry, anything else
-    is replaced. An entry only the overlay has is kept, with a warning where it looks like a slip.
+    is replaced. A need that the overlay states again is hard unless the overlay says otherwise. An entry
+    only the overlay has is kept, with a warning where it looks like a slip.
     """
     others = [document for document in documents if document.file not in OVERLAY_FILES]
     overlays = [document for document in documents if document.file in OVERLAY_FILES]
@@ -122,7 +124,11 @@ def _merged_field(key: str, base: Node, over: Node) -> Node:
     rows = {name_of(item): item for item in base.items}
     for item in over.items:
         name = name_of(item)
-        rows[name] = _merged(rows[name], item) if name in rows else item
+        known = rows.get(name)
+        if known is not None and key == "needs" and known.kind == MAP and "hard" not in item.fields:
+            # A need is hard unless it says otherwise, so one that is stated again is hard.
+            known = _with_fields(known, {k: pair for k, pair in known.fields.items() if k != "hard"})
+        rows[name] = item if known is None else _merged(known, item)
     node = Node(LIST, over.file, over.line, over.column)
     node.items = list(rows.values())
     node.size = 1 + sum(item.size for item in node.items)
@@ -253,9 +259,11 @@ def _check_version(top: dict[str, list[Node]], documents: list[Node], problems: 
     for node in top.get("evac", []):
         if node.text != str(FORMAT_VERSION):
             message = f"version {shown(node.text)} of the format is not known here"
-            problems.add(
-                "version-unknown", message, node.place, f"this program reads version {FORMAT_VERSION}"
-            )
+            hint = f"this program reads version {FORMAT_VERSION}"
+            if node.text.isascii() and node.text.isdigit() and int(node.text[:9]) > FORMAT_VERSION:
+                message = f"version {node.text[:9]} of the format is newer than this program"
+                hint = f"update evac: {__version__} reads version {FORMAT_VERSION}"
+            problems.add("version-unknown", message, node.place, hint)
 
 
 def _facts(nodes: list[Node], reader: Reader) -> set[str]:

@@ -26,6 +26,7 @@ from evac.estate.format.reading import Reader, Reference
 from evac.model.diagnostic import Place
 from evac.model.estate import PROVIDER_PREFIX, BackupPolicy, Endpoint, Service, SharedFate, Store
 from evac.model.fleet import Fleet
+from evac.model.names import alike
 from evac.model.units import QUANTITY_LIMIT, RESOURCE_WORDS
 
 HORIZON_MIN_MS: Final = 1_000
@@ -190,7 +191,7 @@ class Known:
     servers: ServerNames
 
     def has(self, kind: str, name: str) -> bool:
-        return name in self.names[kind] or (kind == "domain" and self.servers.has(name))
+        return name in self.names[kind] or (kind.startswith("domain") and self.servers.has(name))
 
 
 def known_names(assembly: Assembly, servers: ServerNames) -> Known:
@@ -199,6 +200,7 @@ def known_names(assembly: Assembly, servers: ServerNames) -> Known:
     domains = {entry.id: None for section in _DOMAIN_SECTIONS for entry in values[section]}
     names: dict[str, Collection[str]] = {
         "domain": domains,
+        "domain or provider": {**domains, **_providers(values)},
         "site": _ids(values["sites"]),
         "hall": _ids(values["halls"]),
         "feed": _ids(values["feeds"]),
@@ -228,6 +230,13 @@ def known_names(assembly: Assembly, servers: ServerNames) -> Known:
 
 def _ids(entries: Iterable[Any]) -> dict[str, None]:
     return {entry.id: None for entry in entries}
+
+
+def _providers(values: Mapping[str, Any]) -> dict[str, None]:
+    """Fault domains of providers: those that are described, and external services without one."""
+    named = [one.id for one in values["providers"]]
+    named += [service.provided_by for service in values["services"] if service.external]
+    return {PROVIDER_PREFIX + name: None for name in named}
 
 
 def check_references(reader: Reader, known: Known, assembly: Assembly) -> None:
@@ -264,7 +273,7 @@ def _refused(reference: Reference, assembly: Assembly) -> bool:
 
 
 def _dangling(reference: Reference, known: Known, problems: Problems) -> None:
-    what = "fault domain or server" if reference.names == "domain" else reference.names
+    what = "fault domain or server" if reference.names.startswith("domain") else reference.names
     code = "hall-unknown" if reference.names == "hall" else "name-unknown"
     hint = problems.suggest(reference.name, known.names[reference.names])
     section = _SECTION_OF.get(reference.names, "")
@@ -339,6 +348,13 @@ def _check_shared_names(assembly: Assembly, reader: Reader, known: Known) -> Non
                     what = other if other != section else "servers"
                     message = f"{shown(entry.id)} is also the name of an entry of {what}"
                     reader.problems.add("id-taken", message, node.place, "rename one of them")
+    looks: dict[str, str] = {}
+    for site in assembly.values["sites"]:
+        other = looks.setdefault(alike(site.id), site.id)
+        node = assembly.entries.get(f"sites/{site.id}")
+        if node is not None and other.casefold() != site.id.casefold():
+            message = f"the sites {shown(site.id)} and {shown(other)} look the same and are not"
+            reader.problems.add("id-taken", message, node.place, "rename one of them")
 
 
 def _check_groups(groups: tuple[SharedFate, ...], reader: Reader) -> None:
@@ -485,7 +501,7 @@ def _check_service(service: Service, reader: Reader) -> None:
     for row, need in enumerate(service.needs):
         place = f"services/{service.id}/needs/{row}"
         if need.any_of and len(set(need.any_of)) < max(2, len(need.any_of)):
-            message = f"{shown(service.id)} needs any of {', '.join(need.any_of)}, which is no choice of two"
+            message = f"{shown(service.id)} needs any of {', '.join(need.any_of)}, which is not a choice"
             hint = "name two services at least, each once, or write a plain need"
             reader.problems.add("alternatives-alike", message, _place(reader, place), hint)
         if need.kind == "service" and service.id in need.targets:

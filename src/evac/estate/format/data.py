@@ -18,6 +18,7 @@ from evac.estate.format.kinds import (
     day,
     flag,
     measure,
+    objectives,
     reference,
     small_count,
     text,
@@ -111,6 +112,12 @@ _POLICY: Final = Record(
     m.BackupPolicy,
 )
 
+_DATA_IN: Final = Field(
+    "data_in",
+    "data_in",
+    Listed(reference("site, region or group")),
+    "sites, regions or groups of sites that its data may be in; else all",
+)
 STORE: Final[tuple[Field, ...]] = (
     Field("family", "family", text(), "stores of one family are alternatives; the id unless said otherwise"),
     Field("engine", "engine", text(), "what it runs on, such as postgresql", default="unknown"),
@@ -118,6 +125,12 @@ STORE: Final[tuple[Field, ...]] = (
     Field("quorum", "quorum", flag(), "true: it writes only with a majority of votes", default=False),
     Field("automatic", "automatic", flag(), "whether a replica becomes primary by itself"),
     Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted"),
+    Field(
+        "objectives",
+        "objectives",
+        objectives(Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted then")),
+        "another rpo by class of loss, such as `{region: {rpo: 1 h}}`",
+    ),
     Field("fence", "fence_ms", _TAKES, "how long it takes to stop the old primary for certain"),
     Field(
         "fence_rung",
@@ -130,12 +143,7 @@ STORE: Final[tuple[Field, ...]] = (
     Field("elect", "elect_ms", _TAKES, "how long members take to elect a primary by themselves; else 30 s"),
     Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
     Field("backup_policy", "backup_policy", _POLICY, "what its backups have to be"),
-    Field(
-        "data_in",
-        "data_in",
-        Listed(reference("site, region or group")),
-        "sites, regions or groups of sites that its data may be in; else all",
-    ),
+    _DATA_IN,
 )
 
 DATA_SET: Final[tuple[Field, ...]] = (
@@ -145,4 +153,5 @@ DATA_SET: Final[tuple[Field, ...]] = (
     Field("size", "size_gib", measure(q.DISK_NEEDED, "high"), "bytes of the original"),
     Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
     Field("backup_policy", "backup_policy", _POLICY, "what its backups have to be"),
+    _DATA_IN,
 )

@@ -17,6 +17,7 @@ from cronsim import CronSim, CronSimError
 
 from evac.estate.format import quantities
 from evac.estate.format.quantities import Quantity, QuantityError
+from evac.model import objectives as by_class
 
 TEXT_MAX: Final = 500
 ID_MAX: Final = 200
@@ -199,6 +200,22 @@ def record_schema(fields: tuple[Field, ...]) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
     required = [f.key for f in fields if f.required]
     return {**schema, "required": required} if required else schema
+
+
+def objectives(*fields: Field) -> Record:
+    """Objectives by class of loss, each with these fields."""
+    each = Record(fields, by_class.Objective)
+    docs = {
+        "software": "a provider is down; nothing of ours is lost",
+        "server": "one server is lost",
+        "rack": "a rack is lost",
+        "hall": "a hall, a power feed, or a group within one site is lost",
+        "site": "a site is lost",
+        "region": "several sites are lost at once",
+    }
+    nothing = by_class.Objective()
+    classes = tuple(Field(one, one, each, docs[one], default=nothing) for one in by_class.LOSS_CLASSES)
+    return Record(classes, by_class.Objectives)
 
 
 def text() -> Scalar:

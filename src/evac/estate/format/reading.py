@@ -100,7 +100,7 @@ class FactBook:
             self._problems.add("fact-unknown", message, self._facts[path][1], hint)
         dated = next((place for fact, place in self._facts.values() if fact.good_for_days is not None), None)
         if self.as_of is None and dated is not None:
-            message = "shelf lives are stated, but no day to judge them by: nothing counts as expired"
+            message = "shelf lives are set, but not the day to judge them by: nothing counts as expired"
             self._problems.add("facts-never-expire", message, dated, "add as_of: YYYY-MM-DD, or give --as-of")
 
 

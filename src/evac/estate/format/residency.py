@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +12,7 @@ from evac.estate.format.bindings import ReplicaRows
 from evac.estate.format.problems import shown
 from evac.estate.format.reading import Reader
 from evac.model.diagnostic import Place
+from evac.model.estate import DataSet, Store
 from evac.model.fleet import AT_SITE, ON_POOL, ON_SERVER, Fleet
 
 _HINT: Final = "move it, or add its site to data_in"
@@ -33,17 +35,28 @@ def check_residency(assembly: Assembly, fleet: Fleet, rows: ReplicaRows, reader:
         for site in sorted(found | (set(service.sites) - allowed)):
             key = "replicas" if site in found else "sites"
             _note(reader, f"{shown(service.id)} runs at {site}", f"services/{service.id}/{key}")
-    for store in values["stores"]:
-        if store.data_in is None or not known.issuperset(store.data_in):
-            continue
-        allowed = _sites(store.data_in, groups, sites)
-        for kind, entries in (("members", store.members), ("backups", store.backups)):
-            for number, entry in enumerate(entries):
-                site = _site_of(entry.at, fleet, sites)
-                if getattr(entry, "mode", "") != "none" and site and site not in allowed:
-                    what = "a copy" if kind == "members" else "a backup"
-                    words = f"{shown(store.id)} has {what} at {entry.at}"
-                    _note(reader, words, f"stores/{store.id}/{kind}/{number}")
+    for section in ("stores", "data_sets"):
+        for data in values[section]:
+            if data.data_in is not None and known.issuperset(data.data_in):
+                allowed = _sites(data.data_in, groups, sites)
+                for words, path in _outside(data, allowed, fleet, sites):
+                    _note(reader, f"{shown(data.id)} {words}", f"{section}/{data.id}/{path}")
+
+
+def _outside(
+    data: Store | DataSet, allowed: set[str], fleet: Fleet, sites: list[str]
+) -> Iterator[tuple[str, str]]:
+    """What of some data is at a site where it may not be, in words and by its path."""
+    places = [("has a backup", backup.at, f"backups/{n}") for n, backup in enumerate(data.backups)]
+    if isinstance(data, DataSet):
+        places += [("is", data.at, "at")] if data.at is not None else []
+    else:
+        held = [(n, member) for n, member in enumerate(data.members) if member.mode != "none"]
+        places = [("has a copy", member.at, f"members/{n}") for n, member in held] + places
+    for words, at, path in places:
+        site = _site_of(at, fleet, sites)
+        if site and site not in allowed:
+            yield f"{words} at {at}", path
 
 
 def _note(reader: Reader, words: str, path: str) -> None:

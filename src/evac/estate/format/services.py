@@ -20,6 +20,7 @@ from evac.estate.format.kinds import (
     day,
     flag,
     measure,
+    objectives,
     reference,
     share,
     small_count,
@@ -129,6 +130,15 @@ SERVICE: Final[tuple[Field, ...]] = (
     Field("paid", "paid", flag(), "whether people pay for it"),
     Field("rto", "rto_ms", _DURATION, "longest outage that is accepted"),
     Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted"),
+    Field(
+        "objectives",
+        "objectives",
+        objectives(
+            Field("rto", "rto_ms", _DURATION, "longest outage that is accepted then"),
+            Field("rpo", "rpo_ms", _DURATION, "longest loss of data that is accepted then"),
+        ),
+        "other objectives by class of loss, such as `{site: {rto: 30 min, rpo: 1 min}}`",
+    ),
     Field("demand", "demand", Record(capacity("", needed=True), vector), "what one replica needs at peak"),
     Field("replicas", "replicas", Placed(_COUNT), "replicas in all, or by site and pool"),
     Field("sites", "sites", Listed(reference("site")), "where it runs, if counts are not known", default=()),

@@ -44,6 +44,7 @@ _AT_ONCE: Final = measure(q.COUNT, "low")
 _ROOM: Final = measure(q.BANDWIDTH_HELD, "low")
 _POWER: Final = measure(q.POWER_HELD, "low")
 _DOMAIN: Final = reference("domain", "path of a fault domain, or name of a server")
+_FATE: Final = reference("domain or provider", "path of a fault domain, name of a server, or `provider:NAME`")
 _SERVICES: Final = Listed(reference("service"), one_allowed=True)
 
 
@@ -125,7 +126,7 @@ def _limits(manual_ms: dict[str, int] | None = None, **values: Any) -> m.Limits:
 HEAD: Final[tuple[Field, ...]] = (
     Field("name", "name", text(), "what the estate is called", default="estate"),
     Field("as_of", "as_of", day(), "the day these files speak of, by which facts expire"),
-    Field("changed", "changed", day(), "when somebody last changed the estate"),
+    Field("changed", "changed", day(), "when someone last changed the estate"),
     Field("horizon", "horizon_ms", _DURATION, "until when an outage is counted", default=86_400_000),
     Field("detection", "detection_ms", _TAKES, "from the loss until it is known; 1 min is assumed"),
     Field(
@@ -242,7 +243,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
             Field("power_budget", "power_budget_watts", _POWER, "power it carries"),
             Field("inrush_budget", "inrush_budget_watts", _POWER, "power it can take during boots"),
             Field("boots_at_once", "boots_at_once", _AT_ONCE, "servers that may boot behind it at one time"),
-            Field("close", "close_ms", _TAKES, "how long closing its breaker from afar takes", default=0),
+            Field("close", "close_ms", _TAKES, "how long it takes to close its breaker remotely", default=0),
         ),
         _feed,
         "Power feeds; the path begins with the site.",
@@ -267,7 +268,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "ids",
         (
             Field("kind", "kind", text(), "campus, utility, cooling, spine, ...", default="shared fate"),
-            Field("members", "members", Listed(_DOMAIN), "what fails together", required=True, default=()),
+            Field("members", "members", Listed(_FATE), "what fails together", required=True, default=()),
         ),
         _group,
         "Shared-fate groups that lie across sites, halls and racks.",
@@ -402,7 +403,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "rehearsals",
         "list",
         (
-            Field("domain", "domain", _DOMAIN, "the fault domain whose loss was rehearsed", required=True),
+            Field("domain", "domain", _FATE, "the fault domain whose loss was rehearsed", required=True),
             Field("done", "done", day(), "when", required=True),
             Field("kind", "kind", text(), "live, isolated, tabletop, ...", default="live"),
             Field("estate_digest", "estate_digest", text(), "digest of the estate it was done on"),

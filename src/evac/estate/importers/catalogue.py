@@ -132,7 +132,7 @@ def _values(source: Path, problems: Problems) -> Iterator[tuple[Facts, Place]]:
             facts.setdefault("name", [(name, key.place)])
             yield facts, key.place
         elif not node.is_unknown:
-            message = f"{shown(name)} is skipped: its facts are no mapping"
+            message = f"{shown(name)} is skipped: its facts are not a mapping"
             problems.add("import-skipped", message, node.place, "write it like: {tier: 1, needs: [orders]}")
         else:
             yield {"name": [(name, key.place)]}, key.place

@@ -32,13 +32,14 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """One import. `files`: names written into the folder, sorted; `services`, `servers`: how many
+    """One import. `files`: names written into the folder, sorted; `services`, `stores`, `servers`: how many
     the estate has now, overlay included; `unknown`: what is still not known; `diagnostics`: what
     the source and the overlay say that cannot be used as it stands; `diff`: changes against the
     import before, sorted, empty on the first."""
 
     files: tuple[str, ...]
     services: int
+    stores: int
     servers: int
     unknown: tuple[Unknown, ...]
     diagnostics: tuple[Diagnostic, ...]

@@ -535,17 +535,19 @@ def _result(
     found = sorted({*problems.all(), *checked.diagnostics}, key=lambda d: d.sort_key)
     estate = checked.estate
     if estate is None:
-        services, servers = (
+        services, stores, servers = (
             len(imported.sections.get("services", {})),
+            len(imported.sections.get("stores", {})),
             len(imported.tables.get("servers", [])),
         )
         still_open: tuple[Unknown, ...] = ()
     else:
-        services, servers, still_open = len(estate.services), len(estate.fleet), open_facts(estate)
+        services, stores, servers = len(estate.services), len(estate.stores), len(estate.fleet)
+        still_open = open_facts(estate)
     missing = checked.coverage.missing if checked.coverage is not None else ()
     worth = tuple((one.what, one.count, one.why) for one in missing[:_WORTH_MAX])
     unknown = (*imported.unknown, *still_open)
-    return ImportResult(written, services, servers, unknown, tuple(found), diff, worth)
+    return ImportResult(written, services, stores, servers, unknown, tuple(found), diff, worth)
 
 
 _WORTH_MAX: Final = 10

@@ -373,7 +373,7 @@ def _unread(problems: Mapping[str, str], beyond: int) -> list[Concern]:
         for run, why in sorted(problems.items())
     ]
     if beyond:
-        words = f"{beyond} open runs are not looked at: {OPEN_MOST} are at most"
+        words = f"{beyond} open runs are not watched: at most {OPEN_MOST} are"
         found.append(Concern(_BEYOND, "run", "error", words, "evac run list", rule.WAITS_MS))
     return found
 

@@ -28,6 +28,7 @@ from evac.model.errors import EvacError, InvalidInput
 from evac.net.http_calls import open_session
 from evac.net.secrets import secret_of
 from evac.notices.values import UPDATE, Channel, Message, Way
+from evac.views.words import wall_clock_here
 
 TRY_S: Final = 30.0
 ANSWER_S: Final = 10.0
@@ -106,7 +107,7 @@ def document_of(message: Message, link: str = "") -> dict[str, Any]:
 def text_of(message: Message, link: str = "") -> tuple[str, str]:
     """(title, body) for people. The id is there so that a message that came twice is known for what it is."""
     if message.kind == UPDATE:
-        lines = [message.words, *filter(None, (link,)), f"{_moment(message.at_ms):%Y-%m-%d %H:%M} UTC"]
+        lines = [message.words, *filter(None, (link,)), wall_clock_here().both(message.at_ms, 0)]
         return message.title or message.words.partition("\n")[0][:_TITLE_MOST], "\n".join(lines)
     state = "over" if message.state == "over" else message.severity
     lines = [message.words]
@@ -114,7 +115,7 @@ def text_of(message: Message, link: str = "") -> tuple[str, str]:
         lines.append(f"Next: {message.hint}")
     if link:
         lines.append(link)
-    lines.append(f"{_moment(message.at_ms):%Y-%m-%d %H:%M:%S} UTC, notice {message.id[:12]}")
+    lines.append(f"{wall_clock_here().both(message.at_ms, 0, True)}, alert {message.id[:12]}")
     return f"evac, {state}: {message.words[:_TITLE_MOST]}", "\n".join(lines)
 
 
@@ -279,7 +280,7 @@ def _key(text: str) -> bytes:
     if not KEY_BYTES[0] <= len(found) <= KEY_BYTES[1]:
         least, most = KEY_BYTES
         raise InvalidInput(
-            "webhook-key", f"its key is no base64 of {least} to {most} bytes", "evac notices key makes one"
+            "webhook-key", f"its key is not base64 of {least} to {most} bytes", "evac notices key makes one"
         )
     return found
 

@@ -168,7 +168,7 @@ def _of_doubt(view: RunView, server: str, boots: Iterable[int]) -> list[Turn]:
         if view.booted_from(i) != server or server in view.boots.unreplaced_ms:
             found.append(Turn(view.ended[i], i, f"its boot server {server} serves again"))
         elif view.settled:
-            found.append(Turn(_after_pause(view, i), i, "nobody could tell what its last try did"))
+            found.append(Turn(_after_pause(view, i), i, "the result of its last try is not known"))
     return found
 
 

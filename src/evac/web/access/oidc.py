@@ -29,9 +29,10 @@ from joserfc import jwk, jws, jwt
 from joserfc.errors import JoseError
 
 from evac.engine.clock import Clock
-from evac.estate.codecs.access import alike, is_hidden
+from evac.estate.codecs.access import is_hidden
 from evac.model.access import ROLES, AccessRules, Provider, Role
 from evac.model.errors import EvacError, NotAllowed, Permanent
+from evac.model.names import alike
 from evac.net.http_calls import open_session
 from evac.net.secrets import secret_of
 from evac.web.access.guarding import going_on, path_within
@@ -170,7 +171,7 @@ class Oidc:
         status, told = await self._asked(about["token_endpoint"], form, headers)
         if status != 200:
             said = str(told.get("error", status))[:80]
-            raise _refused(f"the identity provider does not take the code: {said!r}")
+            raise _refused(f"the identity provider rejected the code: {said!r}")
         token = told.get("id_token")
         if not isinstance(token, str):
             raise _refused("the identity provider gave no ID token")
@@ -312,7 +313,7 @@ def _check(claims: Mapping[str, Any], provider: Provider, nonce: str, now_s: flo
     if claims.get("iss") != provider.issuer:
         raise _refused("the ID token is of another issuer")
     if provider.client not in readers:
-        raise _refused("the ID token is for somebody else")
+        raise _refused("the ID token is for someone else")
     if (len(readers) > 1 or "azp" in claims) and claims.get("azp") != provider.client:
         raise _refused("the ID token was made for another client")
     for name in ("exp", "iat"):
@@ -504,7 +505,7 @@ def person_of(rules: AccessRules, claims: Mapping[str, Any]) -> tuple[str, Role]
     name = name.strip()
     if alike(name) in {alike(one) for one in (*rules.people, *rules.tokens)}:
         raise NotAllowed(
-            "oidc-name-taken", f"somebody else is called {name} here", "an admin says who is who: subject"
+            "oidc-name-taken", f"someone else is called {name} here", "an admin says who is who: subject"
         )
     given = claims.get(rules.provider.role_claim)
     values = given if isinstance(given, list) else [given]

@@ -23,10 +23,11 @@ from starlette.requests import HTTPConnection
 from evac.app.access import TOKEN_LONGEST, TOKEN_PREFIX, digest_of
 from evac.engine.clock import Clock
 from evac.engine.runs import signatures
-from evac.estate.codecs.access import alike, load_access
+from evac.estate.codecs.access import load_access
 from evac.model.access import AccessRules, Grant, Person, Role, Token, least, role_for
 from evac.model.errors import EstateError, EvacError, NotAllowed, Unavailable
 from evac.model.estate import Rate
+from evac.model.names import alike
 from evac.net.secrets import secret_of
 from evac.store.port import Store
 from evac.web.access.guarding import is_open

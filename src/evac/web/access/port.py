@@ -60,7 +60,7 @@ class Unauthenticated(EvacError):
 
 
 class TooMany(EvacError):
-    """More often than the access file lets somebody ask, or prove wrongly who he is."""
+    """More often than the access file allows, or prove wrongly who he is."""
 
     def __init__(self, code: str, message: str, wait_ms: int) -> None:
         self.wait_s = max(1, -(-wait_ms // 1_000))
@@ -202,7 +202,7 @@ class Declared:
         if known is None:
             known = self._known[id(route)] = declared(route)
         if not known:
-            raise NotAllowed("route-undeclared", "nobody may ask this: it names no role", "report it")
+            raise NotAllowed("route-undeclared", "no one may ask this: it names no role", "report it")
 
 
 def declared(route: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from evac.web.api import backups, estate, incidents, logins, papers, plans, requests, runs, situation
+from evac.web.api import backups, doctor, estate, incidents, logins, papers, plans, requests, runs, situation
 
 ROUTERS: Sequence[APIRouter] = (
     situation.router,
@@ -27,6 +27,7 @@ ROUTERS: Sequence[APIRouter] = (
     papers.router,
     situation.me_router,
     backups.router,
+    doctor.router,
     logins.router,
     situation.health_router,
 )

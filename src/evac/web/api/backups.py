@@ -15,7 +15,7 @@ from evac.web.room import JSON, dump, room_of, tag_of, tagged
 
 router = APIRouter(prefix="/v1/backups", tags=["backups"], dependencies=[Depends(need("viewer"))])
 DataSet = Annotated[str, Query(min_length=1, max_length=200, description="A store, or another data set.")]
-Most = Annotated[int, Query(ge=1, le=1_000, description="At most so many events.")]
+Most = Annotated[int, Query(ge=1, le=1_000, description="Maximum number of events.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -300,7 +300,7 @@ async def write(
     body: NoteBody,
     actor: Annotated[Actor, Depends(need("operator"))],
     key: IdempotencyKey = "",
-    new: Annotated[bool, Query(description="The incident may be one that nobody knows yet.")] = False,
+    new: Annotated[bool, Query(description="The incident may not exist yet.")] = False,
 ) -> Response:
     """Writes something down: a note, who commands, a draft or a published update, the state of a component, a
     fact for the report, that it is over, or that it is reopened. It is never changed; a later one puts right

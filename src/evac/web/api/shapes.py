@@ -101,7 +101,7 @@ LIMIT: Final = 100
 
 After = Annotated[str, Query(max_length=512, description="Cursor: the `next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MOST, description="Most rows of one page.")]
-AfterNumber = Annotated[int, Query(ge=0, le=2**53, description="Only what has a greater number.")]
+AfterNumber = Annotated[int, Query(ge=0, le=2**53, description="Only entries with a greater number.")]
 RunName = Annotated[str, Path(max_length=512, description="A run, or the incident it belongs to.")]
 Digest = Annotated[str, Path(pattern=r"^sha256:[0-9a-f]{64}$", description="Digest of a plan.")]
 DigestBegun = Annotated[
@@ -161,12 +161,12 @@ _WORDS: Final = {
     304: "Not changed since the `ETag` in `If-None-Match`.",
     401: "No one is logged in.",
     403: "This role may not, or policy does not let it.",
-    404: "There is no such thing.",
+    404: "It does not exist.",
     409: "The state of the world does not allow it.",
     412: "It is not as `If-Match` says.",
     413: "The body is too large.",
     422: "The question does not make sense.",
-    429: "More often than the access file lets somebody ask; `Retry-After` says how long to wait.",
+    429: "More often than the access file allows; `Retry-After` says how long to wait.",
     500: "Something failed that should not; the id of the request is in the log.",
     503: "The store does not answer, or the estate is being read.",
 }

@@ -42,7 +42,7 @@ def fields_of(body: bytes, most: int, strict: bool = False) -> dict[str, str]:
         found = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=most, strict_parsing=strict)
     except ValueError as error:
         raise InvalidInput(
-            "request-invalid", "this is not a form of this page", "go back, and fill it in"
+            "request-invalid", "this form does not belong to this page", "go back, and fill it in"
         ) from error
     return dict(found)
 

@@ -19,7 +19,7 @@ from evac.incident.regulator import FACTS
 from evac.model.errors import EvacError, InvalidInput
 from evac.office.incidents import IncidentFile, felt
 from evac.views.runbook_page import runbook_body
-from evac.views.status_page import headline, status_body
+from evac.views.status_page import preview_headline, status_body
 from evac.web.access.port import Actor, need
 from evac.web.api import incidents as api
 from evac.web.api.incidents import IncidentBody, IncidentName, NoteBody, book_of
@@ -48,7 +48,7 @@ _ASKED: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "state": (
         "Say how a component is",
-        "It holds on the public status page until the records show a change, or somebody says another.",
+        "It holds on the public status page until the records show a change, or until someone sets another.",
     ),
     "fact": (
         "State a fact for the report",
@@ -322,7 +322,7 @@ async def status(request: Request) -> Response:
             "/status",
             now_ms,
             page=page,
-            overall=headline(page),
+            overall=preview_headline(page),
             body=status_body(page),
             exported=incident_view.exported(exports, now_ms),
         )

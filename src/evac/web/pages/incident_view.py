@@ -23,7 +23,7 @@ MINUTE_MS: Final = 60_000
 LATE_MS: Final = 3 * REFRESH_MS
 _SAID_OF_MANY: Final[Mapping[str, str]] = {
     "down": "are down",
-    "degraded": "serve, but less than they should",
+    "degraded": "serve at reduced capacity",
     "moving": "are being moved",
     "restored": "serve again",
     "moved": "have moved",
@@ -36,7 +36,7 @@ LEVEL_CLASS: Final[Mapping[str, str]] = {
 }
 LEVEL_WORDS: Final[Mapping[str, str]] = {
     "down": "down",
-    "degraded": "less than it should",
+    "degraded": "reduced",
     "moving": "being moved",
     "up": "back",
 }

@@ -13,7 +13,7 @@ PAGE: Final = frame.Page("/keys", "")
 SHORTCUTS: Final[tuple[tuple[str, str], ...]] = (
     ("?", "Show this page"),
     ("a", "Review the first decision that the page shows"),
-    ("u", "Write a status update, on the page of an incident"),
+    ("u", "Write a status update (on the page of an incident)"),
     ("m", "Open the menu with more actions"),
     ("Esc", "Close a menu"),
     ("Tab", "The first stop is a link that skips the menu"),

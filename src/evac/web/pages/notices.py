@@ -78,12 +78,12 @@ async def notices(request: Request, begin: Begin = 0) -> Response:
 def answer_of(seen: NoticesSeen) -> tuple[str, str]:
     """(one sentence, how it is shown)."""
     if not seen.channels:
-        return "Nobody is notified: there is no notices file.", "warning"
+        return "No one is notified: there is no notices file.", "warning"
     stuck = [one.name for one in seen.channels if one.problem]
     if stuck:
         return f"{', '.join(stuck)}: notifications do not get through.", "error"
     if not seen.by:
-        return "Nobody is notified now: the leader has no notices file, or there is no leader.", "warning"
+        return "No one is notified now: the leader has no notices file, or there is no leader.", "warning"
     count = plural(len(seen.concerns), "concern")
     return (f"{count} open; every notification was delivered.", "warning" if seen.concerns else "ok")
 

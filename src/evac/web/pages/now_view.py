@@ -450,7 +450,7 @@ def _findings(facts: EstateFacts) -> dict[str, Any]:
     counts = Counter(finding.severity for finding in facts.findings)
     return {
         "counts": [(plural(counts[s], s), s) for s in ("error", "warning", "note")],
-        "first": facts.findings[:5],
+        "first": facts.fixes,
     }
 
 

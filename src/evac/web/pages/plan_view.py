@@ -304,7 +304,7 @@ def _chain(plan: Plan, chain: Chain) -> dict[str, Any]:
     waited = sum(link.waited for link in chain.links)
     return {
         "words": f"{chain.service}, back last of tier {chain.tier}, after {seconds(chain.back)}",
-        "told": f"{plural(len(chain.links), 'step')}, with {seconds(waited)} of waiting for room or a turn.",
+        "told": f"{plural(len(chain.links), 'step')}; {seconds(waited)} waiting for capacity or a slot.",
         "chart": svg.gantt(f"chain{chain.tier}", name, told, plan_charts.chain_rows(chain), upto, lead),
     }
 

@@ -231,7 +231,7 @@ BOXES_MOST: Final = 36
 STANDING_MOST: Final = 6
 DOWN: Final = ("lost", "recovers")
 LEAD: Final = (
-    "To the right is why; an arrow leads from a service to what it cannot do without. Each is drawn with its "
+    "Arrows point from a service to the dependency that takes it down. Each is drawn with its "
     "shortest chain. Choose a service to see all that it needs."
 )
 LEAD_OF_SERVICE: Final = (

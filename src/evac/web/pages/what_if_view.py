@@ -189,7 +189,7 @@ def _heading(answer: WhatIf) -> str:
         return f"Losing {lost} affects no service."
     down = loss.recovers + len(gone)
     if not down and not doubt and not not_proved:
-        return f"Losing {lost} takes no service down. {plural(loss.degraded, 'service')} will serve less."
+        return f"Losing {lost} takes down no service. {plural(loss.degraded, 'service')} will serve less."
     words = f"Losing {lost} takes down {plural(down, 'service')}."
     if not gone:
         words += (
@@ -202,7 +202,8 @@ def _heading(answer: WhatIf) -> str:
             else ""
         )
         names = " and ".join(gone) if len(gone) == 2 else listed(gone, 3)
-        words += f" {back}{names} {'does' if len(gone) == 1 else 'do'} not."
+        rest = "not" if back else "not come back"
+        words += f" {back}{names} {'does' if len(gone) == 1 else 'do'} {rest}."
     if not_proved:
         verb = "is" if not_proved == 1 else "are"
         words += f" {plural(not_proved, 'service')} {verb} not proved to stay or come back: make a plan."
@@ -226,7 +227,7 @@ def _cards(answer: WhatIf) -> list[svg.Card]:
     return [
         svg.Card("Not restored", number(lost), (listed(names, 3) or "None") + doubt, "error" if lost else ""),
         svg.Card("Down, then back", number(counts["recovers"]), worst),
-        svg.Card("Degraded", number(counts["degraded"]), "Serve, but less than they should"),
+        svg.Card("Degraded", number(counts["degraded"]), "Serve at reduced capacity"),
         svg.Card("People without a service, at most", people(loss.people_down), late),
         svg.Card("Data lost, at most", data or "none", stores, "error" if loss.stores_gone else ""),
     ]

@@ -164,6 +164,16 @@ def test_one_broken_object_is_skipped_with_its_place(tmp_path: Path) -> None:
     assert all(d.severity == "warning" and d.place.line > 1 and d.hint for d in skipped)
 
 
+def test_a_database_whose_name_no_store_can_have_is_named(tmp_path: Path) -> None:
+    database = thing("Cluster", "ord[ers", version="postgresql.cnpg.io/v1", spec={"instances": 2})
+    client = workload("Deployment", "web", 1)
+    secret = {"name": "URI", "valueFrom": {"secretKeyRef": {"name": "ord[ers-app", "key": "uri"}}}
+    client["spec"]["template"]["spec"]["containers"][0]["env"] = [secret]
+    with pytest.raises(SourceError) as caught:
+        imported(tmp_path, dumped([client, database]))
+    assert "ord[ers" in caught.value.diagnostics[0].message
+
+
 def test_merge_keys_and_tags_that_say_nothing_new(tmp_path: Path) -> None:
     text = (
         "kind: Deployment\nmetadata: {name: web}\nx: &base {replicas: 3}\n"

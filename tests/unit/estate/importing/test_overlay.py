@@ -160,3 +160,19 @@ def test_an_overlay_that_repeats_everything_changes_nothing(tmp_path: Path) -> N
         assert getattr(one, section) == getattr(other, section)
     assert one.tools == other.tools
     assert one.replicas.count.tolist() == other.replicas.count.tolist()
+
+
+def test_a_need_that_is_stated_again_is_hard_unless_the_overlay_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "evac: 1\nsites: {east: {}}\nservices:\n  cards: {external: true}\n  mail: {external: true}\n"
+        "  pay: {sites: [east], needs: [{service: cards, hard: false}, {service: mail, hard: false}]}\n"
+    )
+    overlay = tmp_path / "overlay.yaml"
+    for needs, hard in (
+        ("[cards]", (True, False)),
+        ("[{service: cards}]", (True, False)),
+        ("[{service: cards, needed_to: start}, mail]", (True, True)),
+        ("[{service: cards, hard: false}]", (False, False)),
+    ):
+        overlay.write_text(f"services: {{pay: {{needs: {needs}}}}}\n")
+        assert tuple(need.hard for need in load(tmp_path).services[2].needs) == hard, needs

@@ -99,13 +99,20 @@ def find_calls(manifests: Manifests, stores: Mapping[tuple[str, str], str], prob
                 for given in _given(container, workload, configs):
                     _add_call(workload, given, init, names, calls, problems)
                 for secret in _secrets(container):
-                    for database in manifests.databases:
+                    for database, store in _databases(manifests, stores):
                         if database.namespace == workload.namespace and has_secret(database, secret):
-                            store = stores[database.namespace, database.name]
                             calls.add(workload.id, ("store", store), True, init)
         for given in _mounted(workload, configs):
             _add_call(workload, given, False, names, calls, problems)
     return calls
+
+
+def _databases(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> Iterator[tuple[Object, str]]:
+    """The databases of operators with their stores; one whose name no store can have was left out."""
+    for database in manifests.databases:
+        store = stores.get((database.namespace, database.name))
+        if store is not None:
+            yield database, store
 
 
 def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> _Names:
@@ -118,8 +125,7 @@ def _names(manifests: Manifests, stores: Mapping[tuple[str, str], str]) -> _Name
             aliases[key] = alias.rstrip(".")
         else:
             behind[key] = [("service", w.id) for w in workloads_behind(service, manifests)]
-    for database in manifests.databases:
-        store = stores[database.namespace, database.name]
+    for database, store in _databases(manifests, stores):
         for host in hosts_of(database):
             if not behind.get((database.namespace, host)):
                 behind[database.namespace, host] = [("store", store)]

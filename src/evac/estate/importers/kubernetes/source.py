@@ -411,7 +411,7 @@ def _is_whole(item: Object, problems: Problems) -> bool:
             return False
     containers = at(node, "containers")
     if containers is not None and containers.kind != LIST:
-        message = f"containers of {item.kind} {shown(item.name)} are no list"
+        message = f"containers of {item.kind} {shown(item.name)} are not a list"
         problems.add("import-shape", message, containers.place, "is this the manifest that is applied?")
         return False
     return True

@@ -1,0 +1,52 @@
+"""Which class of loss a loss is: services and stores may promise another recovery for each.
+
+The most that is lost decides: several sites are a region, a feed or a group within a site counts as a hall,
+and a provider as software, for nothing of ours is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
+
+from evac.derive.domains import DomainKind, Topology, loss, resolve_each, topology
+from evac.model.estate import Estate, Store
+from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
+from evac.model.scenario import Scenario
+
+OF_KIND: Final[Mapping[DomainKind, LossClass]] = MappingProxyType(
+    {
+        "provider": "software",
+        "server": "server",
+        "rack": "rack",
+        "hall": "hall",
+        "feed": "hall",
+        "group": "hall",
+        "site": "site",
+    }
+)
+
+
+def loss_class(top: Topology, domains: Iterable[str]) -> LossClass:
+    """The class of the loss of some domains at once. Raises UnknownDomain."""
+    names = tuple(domains)
+    sites = int(loss(top, names).sites.sum())
+    if sites:
+        return "region" if sites > 1 else "site"
+    found = (OF_KIND[domain.kind] for domain in resolve_each(top, names))
+    return max(found, key=LOSS_CLASSES.index, default="software")
+
+
+def rto_of(estate: Estate, scenario: Scenario) -> dict[str, int | None]:
+    """Service -> the longest outage that is accepted in a scenario. Raises UnknownDomain."""
+    if not any(service.objectives for service in estate.services):
+        return {service.id: service.rto_ms for service in estate.services}
+    of_class = loss_class(topology(estate), scenario.domains)
+    return {service.id: rto_for(service, of_class) for service in estate.services}
+
+
+def judged_as(store: Store, loss: LossClass) -> Store:
+    """The store with the rpo that holds for a class of loss."""
+    return store if store.objectives is None else replace(store, rpo_ms=rpo_for(store, loss))

@@ -1,0 +1,498 @@
+"""Copies in a plain folder, for engines whose own tool writes a copy and keeps no repository.
+
+    REPOSITORY/evac-repository        its id, one line: a folder without it may be a mount that is missing
+    REPOSITORY/STORE/ID/copy.json     when it was taken, by what, and size and SHA-256 of every file
+    REPOSITORY/STORE/ID/content/      what the tool wrote
+
+A copy is written under a name that no listing shows, and gets its own once its record is on the disk. One
+process at a time writes the copies of a store. evac removes only what a backup that was interrupted left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import orjson
+
+from evac.drivers.backups import (
+    BackupDriver,
+    Filled,
+    Filling,
+    Stopwatch,
+    Tool,
+    document,
+    in_time,
+    newest,
+    number,
+    unreadable,
+    word,
+)
+from evac.drivers.capabilities import (
+    PARTS_PER_MILLION,
+    READ,
+    STRUCTURE,
+    CopyReport,
+    Listing,
+    Proof,
+    Taken,
+)
+from evac.drivers.parameters import plain_name, text
+from evac.drivers.places import sync
+from evac.drivers.port import Action
+from evac.model.errors import ActionError, Permanent, Retryable
+
+MARK: Final = "evac-repository"
+RECORD: Final = "copy.json"
+CONTENT: Final = "content"
+PARTIAL: Final = ".partial-"
+LOCK: Final = ".lock"
+RECORD_BYTES: Final = 64 << 20
+HASH_BYTES: Final = 1 << 20
+_NUMBER: Final = re.compile(r"\d+(?:\.\d+)+[^\s,]*")
+
+
+@dataclass(frozen=True, slots=True)
+class FileSum:
+    """Size and SHA-256 of one file of a copy."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dumped:
+    """What a tool wrote."""
+
+    source: str = ""
+    """What the copy was taken of, as the engine names it."""
+    sums: Mapping[str, FileSum] = field(default_factory=lambda: MappingProxyType({}))
+    """Of the files that the engine itself has summed while it read them; the others are read again."""
+    consistent_at: int | None = None
+    """As of `CopyReport`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One copy of the folder. A record that cannot be read makes it a failed one."""
+
+    path: Path
+    report: CopyReport
+    sums: Mapping[str, FileSum]
+
+    @property
+    def content(self) -> Path:
+        return self.path / CONTENT
+
+    def misplaced(self) -> list[str]:
+        """What a look at names and sizes finds wrong. Raises OSError."""
+        found = {name: path.stat().st_size for name, path in files_of(self.content)}
+        wrong = [f"{name} is missing" for name in self.sums.keys() - found.keys()]
+        wrong += [f"{name} is not of the copy" for name in found.keys() - self.sums.keys()]
+        wrong += [
+            f"{name} has {found[name]:,} bytes instead of {one.bytes:,}"
+            for name, one in self.sums.items()
+            if found.get(name, one.bytes) != one.bytes
+        ]
+        return [f"{self.report.id}: {words}" for words in sorted(wrong)]
+
+    def damaged(self, names: Iterable[str]) -> list[str]:
+        """Which of its files do not have the content that was taken. Raises OSError."""
+        wrong = [name for name in names if summed(self.content / name) != self.sums[name]]
+        return [f"{self.report.id}: the content of {name} is not what was taken" for name in wrong]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFolder:
+    """The copies of one store in a repository."""
+
+    repository: Path
+    store: str
+
+    @property
+    def path(self) -> Path:
+        return self.repository / self.store
+
+    def id(self, pinned: str) -> str:
+        """The id of the repository. Raises `Permanent` if it has none, or another than the pinned one."""
+        try:
+            id_ = (self.repository / MARK).read_text(encoding="utf-8")[:200].strip()
+        except (OSError, UnicodeDecodeError):
+            id_ = ""
+        if not id_:
+            words = f"{self.repository} is no repository: it holds no file {MARK} with an id"
+            hint = f"mount it; or make one, with an id of yours: echo ID > {self.repository}/{MARK}"
+            raise Permanent("backup-no-repository", words, hint)
+        if pinned and id_ != pinned:
+            words = f"this is the repository {id_[:36]}, and {pinned[:36]} was expected"
+            raise Permanent("backup-other-repository", words, "check `repository` and `repository_id`")
+        return id_
+
+    def copies(self) -> list[Kept]:
+        """Oldest first. Raises OSError."""
+        if not self.path.is_dir():
+            return []
+        found = [one for one in self.path.iterdir() if one.is_dir() and not one.name.startswith(".")]
+        return sorted(map(_kept, found), key=lambda one: (one.report.taken_at, one.report.id))
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[int]:
+        """Holds the copies of the store alone, and removes what an interrupted backup left. Yields the open
+        lock, for programs to inherit. Raises `Retryable` while another process, or a program of it, has it.
+        """
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                words = f"another backup writes to {self.path}"
+                raise Retryable("backup-locked", words, "wait for it to end", 60_000) from error
+            for left in self.path.glob(f"{PARTIAL}*"):
+                shutil.rmtree(left)
+            yield handle
+        finally:
+            os.close(handle)
+
+    def is_locked(self) -> bool:
+        """Whether a backup writes now. Raises OSError."""
+        if not (self.path / LOCK).exists():
+            return False
+        with (self.path / LOCK).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
+    @contextlib.contextmanager
+    def partial(self, id_: str) -> Iterator[Path]:
+        """A folder for a copy under way; removed at the end unless `keep` gave it another name."""
+        folder = self.path / f"{PARTIAL}{id_}"
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def keep(self, folder: Path, record: Mapping[str, object], id_: str) -> Kept:
+        """Writes the record of a partial copy to the disk, and gives it its name."""
+        body = orjson.dumps(record)
+        with (folder / RECORD).open("wb") as file:
+            file.write(orjson.dumps({"sha256": hashlib.sha256(body).hexdigest()}) + b"\n" + body)
+            file.flush()
+            os.fsync(file.fileno())
+        for _, path in files_of(folder / CONTENT):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync(folder)
+        folder.rename(self.path / id_)
+        sync(self.path)
+        return _kept(self.path / id_)
+
+
+class CopyFolderDriver(BackupDriver):
+    """Lists, proves and copies what is in the folder; a head says how its tool writes and starts a copy."""
+
+    program: str
+    """That writes copies, unless the settings name another."""
+    asks_version = "--version"
+    """The argument that it is asked for its version with."""
+
+    async def _list(self, action: Action, timeout_s: float) -> Listing:
+        watch, folder = Stopwatch(timeout_s), copy_folder(action)
+        version = await self._version(action, watch)
+
+        def look() -> Listing:
+            repository = folder.id(text(action.settings, "repository_id", ""))
+            copies = tuple(one.report for one in folder.copies())
+            at = folder.path if folder.path.exists() else folder.repository
+            return Listing(repository, copies, self.name, version, folder.is_locked(), os.access(at, os.W_OK))
+
+        found: Listing = await _on_disk(look, watch, folder)
+        return found
+
+    async def take(self, action: Action, timeout_s: float) -> Taken:
+        watch, folder = Stopwatch(timeout_s), copy_folder(action)
+        version = await self._version(action, watch)
+        await _on_disk(lambda: folder.id(text(action.settings, "repository_id", "")), watch, folder)
+        with _written(folder), folder.alone() as lock:
+            began = datetime.now(UTC)
+            id_ = began.strftime("%Y%m%dT%H%M%S.%fZ")
+            _refuse_past(folder, int(began.timestamp()))
+            with folder.partial(id_) as partial:
+                content = partial / CONTENT
+                content.mkdir(mode=0o700)
+                dumped = await self._dump(action, content, watch, lock)
+                sums = await in_time(lambda: _sums(content, dumped.sums), watch, "reading the copy")
+                if not any(one.bytes for one in sums.values()):
+                    words = f"{self.program} ended well and wrote nothing"
+                    raise Permanent("backup-incomplete", words, "look at the log of the store")
+                record = {
+                    "taken_at": int(began.timestamp()),
+                    "consistent_at": dumped.consistent_at,
+                    "source": dumped.source,
+                    "original": "",
+                    "tool": self.name,
+                    "version": version,
+                    "files": {name: [one.bytes, one.sha256] for name, one in sorted(sums.items())},
+                }
+                kept = await in_time(lambda: folder.keep(partial, record, id_), watch, "writing the copy")
+        size = kept.report.bytes or 0
+        return Taken(kept.report, size, size, watch.took_ms)
+
+    async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
+        """Level 1: names and sizes. Level 2: the bytes of every file of the part, and what the engine's own
+        checker says of the copies in it.
+        """
+        if level not in (STRUCTURE, READ) or not 1 <= part <= of:
+            raise Permanent("proof-unknown", f"{self.name} proves no level {level}, part {part} of {of}")
+        watch, folder = Stopwatch(timeout_s), copy_folder(action)
+        try:
+            version = await self._version(action, watch)
+            await _on_disk(lambda: folder.id(text(action.settings, "repository_id", "")), watch, folder)
+            copies: list[Kept] = await _on_disk(folder.copies, watch, folder)
+            wrong = [f"{one.report.id}: its record cannot be read" for one in copies if one.report.failed]
+            copies = [one for one in copies if not one.report.failed]
+            for one in copies:
+                wrong += await _on_disk(one.misplaced, watch, folder)
+            mine, read, total = _part(copies, part, of)
+            if level == READ and not wrong:
+                for one, names in mine:
+                    wrong += await _on_disk(lambda one=one, names=names: one.damaged(names), watch, folder)
+                if part == of and not wrong:
+                    wrong += await self._look_inside(action, copies, watch)
+        except ActionError as error:
+            return self._unproven(action, watch, level, error)
+        if wrong:
+            words = "; ".join(wrong[:5])
+            return self._proof(action, watch, level, "damaged", version, code="backup-corrupt", detail=words)
+        if level == STRUCTURE:
+            return self._proof(action, watch, level, "passed", version)
+        if not read:
+            why = f"part {part} of {of} holds no data"
+            return self._proof(
+                action, watch, level, "could-not-run", version, code="nothing-read", detail=why
+            )
+        share = read * PARTS_PER_MILLION // total
+        return self._proof(action, watch, level, "passed", version, read=read, share=share)
+
+    async def copy_on(self, action: Action, timeout_s: float, to: Action) -> Taken:
+        watch, here, there = Stopwatch(timeout_s), copy_folder(action), copy_folder(to)
+        await _on_disk(lambda: there.id(text(to.settings, "repository_id", "")), watch, there)
+        report = newest(await self._list(action, watch.left_s), "", None)
+        kept = _kept(here.path / report.id)
+        with _written(there), there.alone():
+            found = there.path / report.id
+            if found.exists():
+                if _kept(found).report.tree != report.tree:
+                    words = f"{found} has another content than {kept.path}"
+                    raise Permanent("copy-differs", words, "prove both copies")
+                return Taken(_kept(found).report, report.bytes or 0, 0, watch.took_ms)
+            with there.partial(report.id) as partial:
+                await in_time(lambda: _copied(kept, partial / CONTENT), watch, "copying")
+                record = _record(kept.path) | {"original": report.original or report.id}
+                made = await in_time(
+                    lambda: there.keep(partial, record, report.id), watch, "writing the copy"
+                )
+        return Taken(made.report, report.bytes or 0, made.report.bytes or 0, watch.took_ms)
+
+    async def _fill(self, into: Filling) -> Filled:
+        """Brings the content with its sums compared, then lets the engine accept it."""
+        kept = _kept(copy_folder(into.action).path / into.copy.id)
+        await self._bring(into, kept)
+        return await self._recover(into)
+
+    async def _bring(self, into: Filling, kept: Kept) -> None:
+        """Copies the content into the place. Raises `Permanent` for content that is not what was taken."""
+        folder = into.folder
+        await in_time(lambda: _copied(kept, folder, exists=True), into.watch, "restoring")
+
+    def _program(self, action: Action) -> str:
+        return text(action.settings, "program", self.program)
+
+    async def _compare(self, into: Filling, kept: Kept) -> None:
+        """Raises `Permanent` for content that is not what was taken; for engines that read it in place."""
+        wrong = await in_time(lambda: kept.misplaced() or kept.damaged(kept.sums), into.watch, "reading")
+        if wrong:
+            raise Permanent("backup-corrupt", wrong[0], "prove the copy, or restore an older one")
+
+    async def _version(self, action: Action, watch: Stopwatch) -> str:
+        """The first number in what the program says of its version."""
+        tool = Tool(self._program(action), {})
+        ended = await tool.run(self.asks_version, timeout_s=watch.left_s)
+        said = _NUMBER.search(ended.output or ended.errors)
+        if said is None:
+            raise unreadable(self.name, "no version")
+        return said[0][:40]
+
+    async def _look_inside(self, action: Action, copies: Sequence[Kept], watch: Stopwatch) -> list[str]:
+        """What the engine's own checker finds wrong in copies whose bytes are what was taken."""
+        return []
+
+    @abstractmethod
+    async def _dump(self, action: Action, content: Path, watch: Stopwatch, lock: int) -> Dumped:
+        """Writes a copy into an empty folder. Raises `ActionError`."""
+
+    @abstractmethod
+    async def _recover(self, into: Filling) -> Filled:
+        """Lets the engine accept what is in the place, asks what it holds, and stops it."""
+
+
+def copy_folder(action: Action) -> CopyFolder:
+    """Where the copies of an endpoint's store are. Raises `Permanent`."""
+    repository = Path(text(action.settings, "repository"))
+    if not repository.is_absolute() or ".." in repository.parts:
+        raise Permanent("setting-wrong", "repository is the full path of a folder", "write /path/to/folder")
+    return CopyFolder(repository, plain_name(action.target, "the store"))
+
+
+def files_of(folder: Path) -> list[tuple[str, Path]]:
+    """Every file below a folder, by its path in it. Raises OSError."""
+    found = [
+        (path.relative_to(folder).as_posix(), path)
+        for top, _, names in os.walk(folder, onerror=_raise)
+        for path in (Path(top, name) for name in names)
+    ]
+    return sorted(found)
+
+
+def summed(path: Path) -> FileSum:
+    """Reads a file. Raises OSError."""
+    digest, length = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while part := file.read(HASH_BYTES):
+            digest.update(part)
+            length += len(part)
+    return FileSum(length, digest.hexdigest())
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _sums(content: Path, known: Mapping[str, FileSum]) -> dict[str, FileSum]:
+    return {name: known.get(name) or summed(path) for name, path in files_of(content)}
+
+
+def _part(copies: Sequence[Kept], part: int, of: int) -> tuple[list[tuple[Kept, list[str]]], int, int]:
+    """The files of one part of so many, by copy; their bytes, and those of all."""
+    mine: list[tuple[Kept, list[str]]] = []
+    read = total = place = 0
+    for one in copies:
+        names: list[str] = []
+        for name, found in one.sums.items():
+            total += found.bytes
+            if place % of == part - 1:
+                names.append(name)
+                read += found.bytes
+            place += 1
+        mine.append((one, names))
+    return mine, read, total
+
+
+def _copied(kept: Kept, to: Path, exists: bool = False) -> None:
+    """Copies the content, and compares every file with its sum while it is copied. Raises `Permanent`."""
+    if wrong := kept.misplaced():
+        raise Permanent("backup-corrupt", wrong[0], "prove the copy, or restore an older one")
+    if not exists:
+        to.mkdir(mode=0o700)
+    for top, folders, _ in os.walk(kept.content):
+        for name in folders:
+            (to / Path(top, name).relative_to(kept.content)).mkdir(mode=0o700)
+    for name, wanted in kept.sums.items():
+        digest = hashlib.sha256()
+        with (kept.content / name).open("rb") as source, (to / name).open("xb") as target:
+            while part := source.read(HASH_BYTES):
+                digest.update(part)
+                target.write(part)
+        if digest.hexdigest() != wanted.sha256:
+            words = f"{kept.report.id}: the content of {name} is not what was taken"
+            raise Permanent("backup-corrupt", words, "prove the copy, or restore an older one")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The record of a copy. Raises `Permanent` for one that is damaged or of another shape, OSError."""
+    with (path / RECORD).open("rb") as file:
+        head, _, body = file.read(RECORD_BYTES).partition(b"\n")
+    said = document(head.decode("utf-8", "replace"), RECORD)
+    if not isinstance(said, dict) or said.get("sha256") != hashlib.sha256(body).hexdigest():
+        raise unreadable(RECORD, "another content than was written")
+    found = document(body.decode("utf-8", "replace"), RECORD)
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+        raise unreadable(RECORD, "no files")
+    return found
+
+
+def _kept(path: Path) -> Kept:
+    try:
+        found = _record(path)
+        sums = {
+            word(name, RECORD): FileSum(number(one[0], RECORD), word(one[1], RECORD))
+            for name, one in found["files"].items()
+        }
+        consistent_at = found.get("consistent_at")
+        report = CopyReport(
+            path.name,
+            number(found.get("taken_at"), RECORD),
+            sum(one.bytes for one in sums.values()),
+            len(sums),
+            source=word(found.get("source", ""), RECORD),
+            original=word(found.get("original", ""), RECORD),
+            tree=_tree(sums),
+            consistent_at=None if consistent_at is None else number(consistent_at, RECORD),
+        )
+    except (ActionError, OSError, LookupError, TypeError):
+        return Kept(path, CopyReport(path.name, 0, failed=True), {})
+    return Kept(path, report, sums)
+
+
+def _tree(sums: Mapping[str, FileSum]) -> str:
+    lines = "".join(f"{name}\0{one.bytes}\0{one.sha256}\n" for name, one in sorted(sums.items()))
+    return f"sha256:{hashlib.sha256(lines.encode('utf-8', 'surrogateescape')).hexdigest()}"
+
+
+def _refuse_past(folder: CopyFolder, now: int) -> None:
+    """A copy that is dated before the newest one would never be restored by itself."""
+    last = max((one.report.taken_at for one in folder.copies()), default=0)
+    if last > now:
+        words = f"the clock is {last - now:,} s behind the newest copy in {folder.path}"
+        raise Permanent("backup-clock", words, "correct the clock, or remove the copy of the future")
+
+
+async def _on_disk(work: Any, watch: Stopwatch, folder: CopyFolder) -> Any:
+    """What a look at the folder returns. Raises `Retryable` for a disk that does not answer."""
+    with _written(folder):
+        return await in_time(work, watch, f"reading {folder.repository}")
+
+
+@contextlib.contextmanager
+def _written(folder: CopyFolder) -> Iterator[None]:
+    """Names the errors of a disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            words = f"{folder.repository} has no space left"
+            raise Permanent("backup-full", words, "give it more space, or remove old copies") from error
+        if isinstance(error, PermissionError):
+            words = f"evac may not use {error.filename or folder.path}"
+            hint = f"let the account of evac write to {folder.path}"
+            raise Permanent("backup-forbidden", words, hint) from error
+        words = f"{error.filename or folder.path}: {error.strerror}"
+        raise Retryable("backup-silent", words, "check that the disk answers") from error
+
+
+_FULL: Final = frozenset({28, 122})
+"""ENOSPC, EDQUOT."""

@@ -1,0 +1,193 @@
+"""The driver of RDB files: Redis 6 and later.
+
+What Redis does not say is asked again. A file that was cut off or damaged is found by `redis-check-rdb`. A
+server that keeps an append-only file starts empty if it finds only an RDB file: that is loaded first, and the
+append-only file is written from memory. Keys that expire are gone by the time of a restore: a witness counts
+those that do not.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from evac.drivers.backups import Filled, Filling, Stopwatch, Tool
+from evac.drivers.capabilities import RestoresData, TakesBackups
+from evac.drivers.copy_folder import CopyFolderDriver, Dumped, Kept
+from evac.drivers.parameters import many, text, whole
+from evac.drivers.port import Action
+from evac.drivers.restored_server import RestoredServer, account_of, answered
+from evac.model.errors import Permanent, Retryable
+from evac.net import secrets
+
+FILE: Final = "dump.rdb"
+HOST: Final = "127.0.0.1"
+PORT: Final = 6379
+FOUND_WRONG: Final = 1
+_KEYSPACE: Final = re.compile(r"^db\d+:keys=(\d+),expires=(\d+)", re.MULTILINE)
+_PASSWORD: Final = Permanent("backup-password", "Redis refuses this password", "check `user` and `password`")
+_RIGHTS: Final = Permanent(
+    "backup-forbidden", "Redis refuses the command to this user", "grant it +psync +sync +replconf +info"
+)
+_REASONS: Final = (
+    ("WRONGPASS", _PASSWORD),
+    ("NOAUTH", _PASSWORD),
+    ("AUTH failed", _PASSWORD),
+    ("NOPERM", _RIGHTS),
+    ("no space left", Permanent("backup-full", "the repository has no space left", "give it more space")),
+    ("could not connect", Retryable("backup-silent", "Redis does not answer", "start it")),
+    ("LOADING", Retryable("backup-silent", "Redis loads its data", "wait for it")),
+)
+_ALONE: Final = (
+    *("--daemonize", "no", "--supervised", "no", "--appendonly", "no", "--replicaof", "no", "one"),
+    *("--dbfilename", FILE, "--logfile", ""),
+)
+"""Whatever a configuration says: it loads the RDB file, follows no one, and is a process of ours."""
+_PRIVATE: Final = (
+    "--port",
+    "0",
+    "--tls-port",
+    "0",
+    "--requirepass",
+    "",
+    "--save",
+    "",
+    "--unixsocketperm",
+    "700",
+)
+
+
+class RedisRdbDriver(CopyFolderDriver, TakesBackups, RestoresData):
+    """One folder for each endpoint."""
+
+    name = "redis_rdb"
+    program = "redis-cli"
+
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        watch = Stopwatch(timeout_s)
+        return await _facts(_client(action), action, watch)
+
+    async def _dump(self, action: Action, content: Path, watch: Stopwatch, lock: int) -> Dumped:
+        tool = _client(action)
+        await _ask(tool, watch, "PING")  # redis-cli goes on without its password and says something else
+        await tool.run("--rdb", str(content / FILE), timeout_s=watch.left_s, keeps=(lock,))
+        if wrong := await _checked(content / FILE, watch):
+            raise Permanent(
+                "backup-incomplete", f"what Redis sent is no whole RDB file: {wrong}", "try again"
+            )
+        return Dumped(":".join(_source(action)))
+
+    async def _look_inside(self, action: Action, copies: Sequence[Kept], watch: Stopwatch) -> list[str]:
+        found = [(one.report.id, await _checked(one.content / FILE, watch)) for one in copies]
+        return [f"{id_}: {wrong}" for id_, wrong in found if wrong]
+
+    async def _recover(self, into: Filling) -> Filled:
+        server, action = _server(into.action, into.folder), into.action
+        server.own()
+        async with server.private() as place:
+            tool = Tool(_program(action), {}, first=("-s", str(place / "socket")))
+            argv = (*_argv(action, into.folder), *_PRIVATE, "--unixsocket", str(place / "socket"))
+            await server.start(*argv, answers=lambda: _answers(tool), watch=into.watch, log=place / "log")
+            facts = await _facts(tool, action, into.watch)
+        return Filled((into.folder / FILE).stat().st_size, into.copy.taken_at, facts)
+
+    async def _start(self, action: Action, folder: Path, watch: Stopwatch) -> None:
+        """The append-only file is switched on once the data is in memory, if the configuration wants one."""
+        port = whole(action.settings, "served_port", 0)
+        where = ("--bind", text(action.settings, "served_host", HOST))
+        argv = (*_argv(action, folder), *where, *(("--port", str(port)) if port else ()))
+        server, tool = _server(action, folder), _served(action)
+        await server.start(*argv, answers=lambda: _answers(tool), watch=watch)
+        if _wants_log(text(action.settings, "configuration", "")):
+            await _ask(tool, watch, "CONFIG", "SET", "appendonly", "yes")
+
+    async def _stop(self, action: Action, folder: Path, watch: Stopwatch) -> None:
+        await _server(action, folder).stop()
+
+    async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
+        return _server(action, folder).pid() is not None and await _answers(_served(action))
+
+
+def _program(action: Action) -> str:
+    return text(action.settings, "program", RedisRdbDriver.program)
+
+
+def _client(action: Action) -> Tool:
+    """redis-cli at the source, with its password in the environment. Raises `Permanent`."""
+    return _signed(action, *_source(action))
+
+
+def _source(action: Action) -> tuple[str, str]:
+    return text(action.settings, "host", HOST), str(whole(action.settings, "port", PORT))
+
+
+def _served(action: Action) -> Tool:
+    """redis-cli at a restored server."""
+    port = whole(action.settings, "served_port", PORT)
+    return _signed(action, text(action.settings, "served_host", HOST), str(port))
+
+
+def _signed(action: Action, host: str, port: str) -> Tool:
+    user = text(action.settings, "user", "")
+    where = ("-h", host, "-p", port, *(("--user", user) if user else ()))
+    reference = text(action.settings, "password", "")
+    if not reference:
+        return Tool(_program(action), {}, (), _REASONS, first=where)
+    password = secrets.resolve(reference)
+    env = {"REDISCLI_AUTH": password.reveal()}
+    return Tool(_program(action), env, (password,), _REASONS, first=where)
+
+
+def _server(action: Action, folder: Path) -> RestoredServer:
+    return RestoredServer(folder, account_of(action.settings, "redis"))
+
+
+def _argv(action: Action, folder: Path) -> tuple[str, ...]:
+    configuration = text(action.settings, "configuration", "")
+    server = text(action.settings, "server_program", "redis-server")
+    return (server, *((configuration,) if configuration else ()), "--dir", str(folder), *_ALONE)
+
+
+def _wants_log(configuration: str) -> bool:
+    """Whether the last word of a configuration on the append-only file is yes."""
+    if not configuration:
+        return False
+    try:
+        lines = Path(configuration).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        words = f"{configuration} cannot be read: {error.strerror}"
+        raise Permanent("setting-wrong", words, "correct `configuration`") from error
+    said = [words[1].lower() for words in map(str.split, lines) if words[:1] == ["appendonly"] and words[1:]]
+    return said[-1:] == ["yes"]
+
+
+async def _answers(tool: Tool) -> bool:
+    """Whether it takes writes, with its data loaded."""
+    return await answered(tool, "PING", expects="PONG") and await answered(tool, "ROLE", expects="master")
+
+
+async def _ask(tool: Tool, watch: Stopwatch, *command: str) -> str:
+    """One answer. redis-cli ends with 0 although the server answers with an error. Raises `ActionError`."""
+    return (await tool.run("-e", *command, timeout_s=watch.left_s)).output.strip()
+
+
+async def _facts(tool: Tool, action: Action, watch: Stopwatch) -> dict[str, str | int]:
+    spaces = _KEYSPACE.findall(await _ask(tool, watch, "INFO", "keyspace"))
+    found: dict[str, str | int] = {"lasting_keys": sum(int(keys) - int(expires) for keys, expires in spaces)}
+    for entry in many(action.settings, "facts"):
+        name, separator, command = entry.partition("=")
+        if not separator or not name.isidentifier() or not command.strip():
+            raise Permanent("setting-wrong", "facts is a list of name=COMMAND ARGUMENT...")
+        found[name] = (await _ask(tool, watch, *shlex.split(command)))[:200]
+    return found
+
+
+async def _checked(file: Path, watch: Stopwatch) -> str:
+    """What redis-check-rdb finds wrong in a file; empty if nothing is."""
+    ended = await Tool("redis-check-rdb", {}).run(str(file), timeout_s=watch.left_s, allowed=(0, FOUND_WRONG))
+    if ended.code == 0 and "RDB looks OK" in ended.output:
+        return ""
+    return " ".join(ended.output.split())[-200:] or "redis-check-rdb says nothing"

@@ -1,0 +1,171 @@
+"""The server of a folder that was just restored: begun apart from evac, waited for, and ended.
+
+For engines that have no program of their own for it. A server outlives the process that began it. Its pid is
+in a file of its data folder, and counts only while that process works in the folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import signal
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Final
+
+from evac.drivers.backups import Stopwatch, Tool
+from evac.drivers.parameters import text
+from evac.drivers.port import Value
+from evac.drivers.programs import environment
+from evac.model.errors import ActionError, Permanent, Retryable
+
+PID: Final = "evac.pid"
+LOG: Final = "evac-start.log"
+PAUSE_S: Final = 0.05
+BEGIN_S: Final = 10.0
+"""Until its pid is written."""
+STOP_S: Final = 20.0
+LOG_TAIL: Final = 400
+_BEGIN: Final = 'echo $$ >"$0" && exec "$@"'
+
+
+def account_of(settings: Mapping[str, Value], owner: str) -> pwd.struct_passwd | None:
+    """The account that owns restored data; None where evac may not change accounts. owner: if the settings
+    name none. Raises `Permanent` for a user that does not exist.
+    """
+    if os.geteuid() != 0:
+        return None
+    user = text(settings, "system_user", owner)
+    try:
+        return pwd.getpwnam(user)
+    except KeyError as error:
+        raise Permanent("setting-wrong", f"this machine has no user {user}", "set system_user") from error
+
+
+def give(account: pwd.struct_passwd | None, *paths: Path) -> None:
+    """Makes files the account's."""
+    if account is not None:
+        for path in paths:
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+
+def refuse_closed(account: pwd.struct_passwd | None, folder: Path) -> None:
+    """Raises `Permanent` if an account may not enter a folder, or one above it."""
+    if account is None:
+        return
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    for one in (*reversed(folder.parents), folder):
+        found = one.stat()
+        mine = stat.S_IXGRP if found.st_gid in groups else stat.S_IXOTH
+        if not found.st_mode & (stat.S_IXUSR if found.st_uid == account.pw_uid else mine):
+            words = f"the account {account.pw_name} may not enter {one}, so its server cannot run below it"
+            hint = f"chmod o+x {one}; or name another place, for restore tests by EVAC_RESTORE_TESTS"
+            raise Permanent("place-wrong", words, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredServer:
+    """A server that works in its data folder."""
+
+    data: Path
+    account: pwd.struct_passwd | None = None
+    env: Mapping[str, str] | None = None
+
+    def own(self) -> None:
+        """Gives everything in its folder to its account. Raises `Permanent` if that may not enter it."""
+        refuse_closed(self.account, self.data.parent)
+        give(self.account, self.data, *self.data.rglob("*"))
+
+    def pid(self) -> int | None:
+        """Its process, if it runs."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((self.data / PID).read_text(encoding="ascii"))
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+            here = Path(f"/proc/{pid}/cwd").readlink()
+            if here == self.data.resolve() and state.split()[0] not in "ZX":
+                return pid
+        return None
+
+    async def start(
+        self, *argv: str, answers: Callable[[], Awaitable[bool]], watch: Stopwatch, log: Path | None = None
+    ) -> None:
+        """Begins it and waits until it answers. Raises `Permanent` if it ends, `Retryable` if it is slow."""
+        log = log or self.data / LOG
+        (self.data / PID).unlink(missing_ok=True)
+        whom: dict[str, Any] = {}
+        if self.account is not None:
+            whom = {"user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": ()}
+        with log.open("ab") as words:
+            give(self.account, log)
+            begun = await asyncio.create_subprocess_exec(
+                *("setsid", "--fork", "sh", "-c", _BEGIN, str(self.data / PID), *argv),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=words,
+                stderr=words,
+                cwd=self.data,
+                env=environment(self.env or {}),
+                **whom,
+            )
+        await begun.wait()
+        begun_s = time.monotonic()
+        while watch.left_s > 0:
+            if await answers():
+                return
+            gone = (self.data / PID).exists() or begun_s + BEGIN_S < time.monotonic()
+            if self.pid() is None and gone:
+                tail = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:]
+                why = f"{Path(argv[0]).name} does not start from what was restored: {' '.join(tail.split())}"
+                raise Permanent("restore-incomplete", why, "prove the copy, or restore an older one")
+            await asyncio.sleep(PAUSE_S)
+        name = Path(argv[0]).name
+        raise Retryable("restore-slow", f"{name} did not answer in {watch.timeout_s:.0f} s", "give it longer")
+
+    async def stop(self) -> None:
+        """Ends it, if it runs: in order, or by force after a while."""
+        for number, seconds in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
+            watch = Stopwatch(seconds)
+            pid = self.pid()
+            if pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            while self.pid() is not None and watch.left_s > 0:
+                await asyncio.sleep(PAUSE_S / 2)
+        (self.data / PID).unlink(missing_ok=True)
+
+    @asynccontextmanager
+    async def private(self) -> AsyncIterator[Path]:
+        """A short-named folder that only its account may enter, for a socket and a log; at its end the server
+        is ended.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="evac-"))
+        try:
+            give(self.account, folder)
+            yield folder
+        finally:
+            await self.stop()
+            rmtree(folder, ignore_errors=True)
+
+
+async def answered(tool: Tool, *argv: str, expects: str = "") -> bool:
+    """Whether a client's question is answered, with these words in it."""
+    try:
+        ended = await tool.run(*argv, timeout_s=3.0)
+    except ActionError:
+        return False
+    return expects in ended.output
+
+
+def unused_port() -> int:
+    """A port of the loopback on which nothing listens."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

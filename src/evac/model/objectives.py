@@ -1,0 +1,49 @@
+"""What is promised for each class of loss: how long an outage may be, and how much data may be lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+if TYPE_CHECKING:
+    from evac.model.estate import Service, Store
+
+LossClass = Literal["software", "server", "rack", "hall", "site", "region"]
+"""What a loss takes at most, the smallest first. region: several sites; software: a provider."""
+LOSS_CLASSES: Final[tuple[LossClass, ...]] = get_args(LossClass)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is promised for losses of one class; None: the same as for all."""
+
+    rto_ms: int | None = None
+    rpo_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Objectives:
+    """Promises by class of loss, see `LossClass`; a class that is left out has the plain ones."""
+
+    software: Objective = Objective()
+    server: Objective = Objective()
+    rack: Objective = Objective()
+    hall: Objective = Objective()
+    site: Objective = Objective()
+    region: Objective = Objective()
+
+    def of(self, loss: LossClass) -> Objective:
+        found: Objective = getattr(self, loss)
+        return found
+
+
+def rto_for(service: Service, loss: LossClass) -> int | None:
+    """The longest outage of a service that is accepted after a loss of a class."""
+    own = None if service.objectives is None else service.objectives.of(loss).rto_ms
+    return service.rto_ms if own is None else own
+
+
+def rpo_for(subject: Service | Store, loss: LossClass) -> int | None:
+    """The longest loss of data that is accepted with a loss of a class."""
+    own = None if subject.objectives is None else subject.objectives.of(loss).rpo_ms
+    return subject.rpo_ms if own is None else own

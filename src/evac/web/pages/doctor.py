@@ -1,0 +1,153 @@
+"""The page Doctor: for each service and store what evac does, what people do, what nobody can do, and what to
+do about it. The systems are asked when somebody wants it; the page shows the last answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Request, Response
+
+from evac.office.doctor import DoctorSeen
+from evac.views.doctor_view import Ability, Diagnosis, NextStep
+from evac.views.words import listed, number, plural
+from evac.web.access.port import Actor, need
+from evac.web.pages import frame
+from evac.web.room import room_of
+
+PAGE: Final = frame.Page("/doctor", "Doctor", icon="shield", group="Prepare", key="d")
+ROWS_MOST: Final = 200
+STEPS_MOST: Final = 20
+REASONS_MOST: Final = 12
+LOOKS: Final = {"automatic": "good", "by hand": "warn", "nobody": "bad"}
+ICONS: Final = {"automatic": "check", "by hand": "hand", "nobody": "x"}
+
+
+@PAGE.router.get(PAGE.path)
+async def doctor(request: Request, actor: Annotated[Actor, Depends(need("viewer"))]) -> Response:
+    """The last answer, the worst first. Made for one person, who may ask again or not."""
+    office = room_of(request).office
+    seen = office.doctor.seen
+    found = seen.found
+    body = frame.render(
+        "doctor.html.j2",
+        PAGE.path,
+        office.clock.now_ms(),
+        seen=seen,
+        answer=answer_of(seen),
+        cards=() if found is None else figures(found),
+        steps=() if found is None else [step_of(step) for step in found.next_steps()[:STEPS_MOST]],
+        more_steps=0 if found is None else max(0, len(found.next_steps()) - STEPS_MOST),
+        rows=() if found is None else rows_of(found),
+        more_rows=0 if found is None else max(0, len(found.subjects()) - ROWS_MOST),
+        actor=actor,
+        may_ask=actor.has("operator"),
+    )
+    return Response(body, 200, {"cache-control": "no-store"}, frame.HTML)
+
+
+@PAGE.router.post(PAGE.path)
+async def ask(request: Request, actor: Annotated[Actor, Depends(need("operator"))]) -> Response:
+    """Asks every system; the page shows the answer when it is there."""
+    room_of(request).office.doctor.begin(actor.name)
+    return Response(None, 303, {"location": PAGE.path, "cache-control": "no-store"})
+
+
+def answer_of(seen: DoctorSeen) -> tuple[str, str, str]:
+    """(sentence, more, how it is shown)."""
+    found = seen.found
+    if found is None:
+        more = (
+            "evac asks every endpoint what it can do now. This takes up to two minutes and changes nothing."
+        )
+        return "The systems have not been asked yet.", more, ""
+    counts, broken = found.counts(), found.broken()
+    total = sum(counts.values())
+    if not total:
+        return "The estate names no service and no store.", "Add them, then ask again.", "warn"
+    look = "bad" if counts["nobody"] or broken else "warn" if counts["by hand"] else "good"
+    more = f"{plural(found.endpoints, 'endpoint')} asked; nothing was changed."
+    if broken:
+        more = f"{listed(broken, 3)} cannot do what {'they are' if len(broken) > 1 else 'it is'} for. {more}"
+    well = number(counts["automatic"])
+    some = f"{well} of {number(total)} services and stores"
+    words = f"evac can do everything for {'every service and store' if well == number(total) else some}."
+    return words, more, look
+
+
+def figures(found: Diagnosis) -> list[dict[str, str]]:
+    """How many services and stores have each verdict, and how many endpoints fail."""
+    counts, broken = found.counts(), len(found.broken())
+    total = number(sum(counts.values()))
+    texts = {
+        "automatic": "evac does everything",
+        "by hand": "a person has to do something",
+        "nobody": "something cannot be done at all",
+    }
+    cards = [
+        {
+            "name": verdict.capitalize(),
+            "value": f"{number(count)} of {total}",
+            "more": texts[verdict],
+            "state": LOOKS[verdict] if count and verdict != "automatic" else "",
+        }
+        for verdict, count in counts.items()
+    ]
+    asked = f"of {plural(found.endpoints, 'endpoint')} asked"
+    fail = {
+        "name": "Endpoints that fail",
+        "value": number(broken),
+        "more": asked,
+        "state": "bad" * bool(broken),
+    }
+    return [*cards, fail]
+
+
+def step_of(step: NextStep) -> dict[str, Any]:
+    """One thing to do, and for whom."""
+    first = step.abilities[0]
+    return {
+        "words": step.words,
+        "kind": "Endpoint fails" if first.is_broken else first.verdict.capitalize(),
+        "look": "bad" if first.is_broken or first.verdict == "nobody" else "warn",
+        "endpoint": first.endpoint if first.is_broken else "",
+        "why": first.why if first.is_broken else "",
+        "subjects": listed(step.subjects, 5),
+    }
+
+
+def rows_of(found: Diagnosis) -> list[dict[str, Any]]:
+    """One line for each service and store, the worst first."""
+    rows = []
+    for kind, subject in found.subjects()[:ROWS_MOST]:
+        mine = found.of(kind, subject)
+        verdict = found.verdict(subject)
+        rest = _reasons(mine)
+        rows.append(
+            {
+                "name": subject,
+                "kind": kind,
+                "verdict": verdict,
+                "look": LOOKS[verdict],
+                "icon": ICONS[verdict],
+                "does": _does(mine),
+                "rest": rest[:REASONS_MOST],
+                "more": max(0, len(rest) - REASONS_MOST),
+            }
+        )
+    return rows
+
+
+def _reasons(abilities: Sequence[Ability]) -> list[tuple[str, str, str]]:
+    """(what, endpoint, why) of what evac does not do; what has the same reason is one."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in abilities:
+        if one.verdict != "automatic":
+            found.setdefault((one.endpoint, one.why), []).append(one.what)
+    return [(listed(what, 6), endpoint, why) for (endpoint, why), what in found.items()]
+
+
+def _does(abilities: Sequence[Ability]) -> str:
+    """What evac does by itself, in a line."""
+    return listed([a.what for a in abilities if a.verdict == "automatic"], 4)

@@ -1,0 +1,40 @@
+"""A restored etcd shows no client a revision that it has seen, and holds the keys that a witness read."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.drivers.etcd_snapshot.driver import BUMP, EtcdSnapshotDriver
+from evac.model.errors import ActionError
+from tests.contract.adapters.copy_folder import world
+from tests.contract.adapters.etcd_snapshot import EtcdSource
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
+
+
+def ask(question: str, *given: Any) -> Any:
+    """An answer of the driver, or the error that it ended with."""
+
+    async def story() -> Any:
+        try:
+            return await getattr(EtcdSnapshotDriver(), question)(given[0], 30.0, *given[1:])
+        except ActionError as error:
+            return error
+
+    return asyncio.run(story())
+
+
+def test_the_revision_is_raised_and_a_witness_reads_keys(server_folder: Path) -> None:
+    with world(server_folder, EtcdSource) as made:
+        seen = ask("witness", made.action())
+        ask("take", made.action())
+        taken_at = int(ask("list_copies", made.action()).copies[-1].source.removeprefix("revision "))
+        restored = ask("restore", made.action(), "", str(made.place), None)
+        assert restored.facts["revision"] > taken_at + BUMP - 1
+        assert {name: restored.facts[name] for name in seen} == seen
+        asyncio.run(made.change())
+        assert ask("witness", made.action())["config"] != restored.facts["config"]

@@ -1,0 +1,65 @@
+"""What Redis does not say by itself about its RDB files."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.drivers.redis_rdb.driver import RedisRdbDriver
+from evac.model.errors import ActionError, Permanent
+from tests.contract.adapters.command import script
+from tests.contract.adapters.copy_folder import World, world
+from tests.contract.adapters.redis_rdb import PASSWORD, RedisSource
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
+
+
+def ask(question: str, *given: Any) -> Any:
+    """An answer of the driver, or the error that it ended with."""
+
+    async def story() -> Any:
+        try:
+            return await getattr(RedisRdbDriver(), question)(given[0], 30.0, *given[1:])
+        except ActionError as error:
+            return error
+
+    return asyncio.run(story())
+
+
+def program(made: World, *lines: str) -> str:
+    """A redis-cli of ours in front of the real one."""
+    return script(made.folder, "redis-cli", *lines, f'exec {shutil.which("redis-cli")} "$@"')
+
+
+def test_a_witness_agrees_although_a_key_expires(server_folder: Path) -> None:
+    with world(server_folder, RedisSource) as made:
+        seen = ask("witness", made.action())
+        assert seen["newest"] == "99"
+        restored = ask("restore", made.action(), "", str(made.place), None)
+        assert restored.facts["lasting_keys"] == 101, "the key that expires is not counted"
+        assert seen.keys() == restored.facts.keys()
+        assert restored.facts["newest"] == seen["newest"]
+
+
+def test_half_a_file_and_an_error_that_ends_well_are_no_backup(server_folder: Path) -> None:
+    with world(server_folder, RedisSource) as made:
+        half = program(
+            made,
+            "for last; do :; done",
+            f'case "$*" in *--rdb*) {shutil.which("redis-cli")} "$@" && truncate -s 300 "$last"; exit;; esac',
+        )
+        error = ask("take", made.action(program=half))
+        assert isinstance(error, Permanent)
+        assert error.code == "backup-incomplete"
+        assert len(made.copies) == 1
+        (made.folder / "wrong").write_text("another password")
+        (made.folder / "wrong").chmod(0o600)
+        for question in ("take", "witness"):
+            error = ask(question, made.action(password=f"file:{made.folder}/wrong"))
+            assert error.code == "backup-password", question
+            assert PASSWORD not in f"{error!r}"
+        assert ask("take", made.action(port=1)).code == "backup-silent"
