@@ -12,7 +12,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -50,7 +50,7 @@ from evac.drivers.capabilities import (
 from evac.drivers.parameters import many, text, whole
 from evac.drivers.places import facts_of, manifest_of, source_facts
 from evac.drivers.port import Action
-from evac.drivers.programs import given
+from evac.drivers.programs import Ended, given
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net import secrets
 
@@ -123,7 +123,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             raise Permanent("setting-missing", "paths must name what is backed up, by full paths")
         await self._refuse_another(action, tool, watch)
         argv = ("backup", "--json", "--quiet", *_bounds(action), "--", *paths)
-        ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=PART_OK, changes=True)
+        ended = await _past_stale_locks(tool, *argv, watch=watch, allowed=PART_OK, changes=True)
         try:
             summary = document(ended.output.strip().rpartition("\n")[2], self.name)
             id_ = word(summary["snapshot_id"], self.name)
@@ -158,7 +158,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         try:
             await self._refuse_another(action, tool, watch)
             argv = ("check", *(("--read-data-subset", f"{part}/{of}") if level == READ else ()))
-            ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=DAMAGED)
+            ended = await _past_stale_locks(tool, *argv, watch=watch, allowed=DAMAGED)
             if ended.code and not _is_damage(ended.errors):
                 # Refused for another reason than damage: run again for its own error.
                 await tool.run(*argv, timeout_s=watch.left_s)
@@ -313,6 +313,21 @@ def _copy(entry: Mapping[str, Any], wanted: tuple[str, ...]) -> CopyReport:
         word(entry.get("tree"), "restic"),
         not set(wanted) <= set(held) and not set(wanted).isdisjoint(held),
     )
+
+
+async def _past_stale_locks(
+    tool: Tool, *argv: str, watch: Stopwatch, allowed: Sequence[int], changes: bool = False
+) -> Ended:
+    """Runs restic, once more if a lock was in the way that a killed program left: `unlock` removes only the
+    locks of programs that are gone. Raises `ActionError`.
+    """
+    try:
+        return await tool.run(*argv, timeout_s=watch.left_s, allowed=allowed, changes=changes)
+    except Retryable as error:
+        if error.code != "backup-locked":
+            raise
+    await tool.run("unlock", "--quiet", timeout_s=watch.left_s)
+    return await tool.run(*argv, timeout_s=watch.left_s, allowed=allowed, changes=changes)
 
 
 async def _is_locked(tool: Tool, watch: Stopwatch) -> bool:
