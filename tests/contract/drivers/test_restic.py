@@ -133,6 +133,15 @@ def test_a_locked_repository_waits_and_the_lock_of_a_killed_program_does_not_las
         assert not ask("list_copies", world.action()).locked
 
 
+def test_packs_that_a_killed_backup_left_do_not_stop_a_proof(server_folder: Path) -> None:
+    with copies(server_folder) as world:
+        read = sum(path.stat().st_size for path in world.packs())
+        left = world.packs()[0].with_name(f"{world.packs()[0].name[:2]}{'0' * 62}")
+        left.write_bytes(b"half of a backup")
+        proof = ask("prove", world.action(), READ, 1, 1)
+        assert (proof.outcome, proof.bytes_read) == ("passed", read)
+
+
 def test_a_full_repository_says_so(server_folder: Path) -> None:
     with copies(server_folder, "--append-only", "--max-size", "150000") as world:
         write_files(world.data / "more", 20)

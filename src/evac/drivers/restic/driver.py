@@ -81,6 +81,7 @@ _REASONS: Final = (
     ("invalid data returned", Permanent("backup-corrupt", "data is damaged", "run: restic check")),
 )
 _GROUP: Final = re.compile(r"^read group #(\d+) of (\d+) data packs \(out of total (\d+) packs", re.MULTILINE)
+_ORPHAN: Final = re.compile(r"^pack ([0-9a-f]{64}): not referenced in any index", re.MULTILINE)
 _PACK: Final = re.compile(r"[0-9a-f]{64}")
 _SLICES: Final = 256
 """restic divides packs by the first byte of their names."""
@@ -157,7 +158,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
         try:
             await self._refuse_another(action, tool, watch)
-            argv = ("check", *(("--read-data-subset", f"{part}/{of}") if level == READ else ()))
+            argv = ("check", *(("--verbose", "--read-data-subset", f"{part}/{of}") if level == READ else ()))
             ended = await _past_stale_locks(tool, *argv, watch=watch, allowed=DAMAGED)
             if ended.code and not _is_damage(ended.errors):
                 # Refused for another reason than damage: run again for its own error.
@@ -171,6 +172,8 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         if level == STRUCTURE:
             return said("passed", 0, 0)
         group = _GROUP.search(ended.output)
+        for name in _ORPHAN.findall(ended.output):  # of a backup that was killed: in no copy, and not read
+            packs.pop(name, None)
         mine = {name: size for name, size in packs.items() if int(name[:2], 16) % of == part - 1}
         if group is None or int(group[2]) != len(mine) or int(group[3]) != len(packs):
             return said("could-not-run", 0, 0, "backup-changed", "the repository changed during the check")
