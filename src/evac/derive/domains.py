@@ -144,7 +144,7 @@ def domains(estate: Estate) -> tuple[Domain, ...]:
 
 
 def _group_site(group: SharedFate) -> str | None:
-    sites = {member.split("/", 1)[0] for member in group.members}
+    sites = {m.split("/", 1)[0] for m in group.members if not m.startswith(PROVIDER_PREFIX)}
     return sites.pop() if len(sites) == 1 else None
 
 
@@ -313,7 +313,10 @@ def is_lost(top: Topology, lost: Loss, at: str) -> bool:
         return bool(mask[index[domain.id]])
     if domain.kind == "server":
         return bool(lost.servers[server_row(top.estate, at)])
-    return domain.kind == "provider" and domain.id in lost.domains
+    if domain.kind != "provider":
+        return False
+    provided = list(top.provided[domain.id.removeprefix(PROVIDER_PREFIX)])
+    return domain.id in lost.domains or bool(provided and lost.external[provided].all())
 
 
 def site_of(top: Topology, at: str) -> str | None:

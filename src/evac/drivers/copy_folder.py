@@ -319,6 +319,9 @@ class CopyFolderDriver(BackupDriver):
         folder = into.folder
         await in_time(lambda: _copied(kept, folder, exists=True), into.watch, "restoring")
 
+    def _program(self, action: Action) -> str:
+        return text(action.settings, "program", self.program)
+
     async def _compare(self, into: Filling, kept: Kept) -> None:
         """Raises `Permanent` for content that is not what was taken; for engines that read it in place."""
         wrong = await in_time(lambda: kept.misplaced() or kept.damaged(kept.sums), into.watch, "reading")
@@ -327,8 +330,9 @@ class CopyFolderDriver(BackupDriver):
 
     async def _version(self, action: Action, watch: Stopwatch) -> str:
         """The first number in what the program says of its version."""
-        tool = Tool(text(action.settings, "program", self.program), {})
-        said = _NUMBER.search((await tool.run(self.asks_version, timeout_s=watch.left_s)).output)
+        tool = Tool(self._program(action), {})
+        ended = await tool.run(self.asks_version, timeout_s=watch.left_s)
+        said = _NUMBER.search(ended.output or ended.errors)
         if said is None:
             raise unreadable(self.name, "no version")
         return said[0][:40]

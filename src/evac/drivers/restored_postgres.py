@@ -15,7 +15,7 @@ import shlex
 import shutil
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +28,8 @@ from evac.drivers.backups import Stopwatch, Tool
 from evac.drivers.port import Value
 from evac.drivers.restored_server import account_of, give
 from evac.model.errors import ActionError, Permanent, Retryable
+from evac.net import secrets
+from evac.net.secrets import Secret
 
 SOCKET_PORT: Final = 5432
 STOP_S: Final = 20
@@ -48,6 +50,15 @@ UNPACKED_BYTES: Final = 1 << 30
 """A segment of the log has no more."""
 SEGMENT_LETTERS: Final = 24
 _ENDED: Final = re.compile(r"desc: (?:COMMIT|ABORT)\w* (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC")
+_SOURCE: Final = (
+    (
+        "password authentication failed",
+        Permanent("backup-password", "wrong password", "check `source_password`"),
+    ),
+    ("no password supplied", Permanent("backup-password", "a password is missing", "set `source_password`")),
+    ("permission denied", Permanent("backup-forbidden", "the role may not read it", "grant it SELECT")),
+    ("connection to server", Retryable("backup-silent", "PostgreSQL does not answer", "start it")),
+)
 _SIZE: Final = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database"
 
 
@@ -79,6 +90,52 @@ async def last_commit(
         ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, 1))
     found = [datetime.fromisoformat(f"{one}+00:00").timestamp() for one in _ENDED.findall(ended.output)]
     return max(found, default=None)
+
+
+async def _facts_by(
+    settings: Mapping[str, Value], ask: Callable[[str], Awaitable[str]]
+) -> dict[str, str | int]:
+    found: dict[str, str | int] = {}
+    for entry in parameters.many(settings, "facts"):
+        name, separator, statement = entry.partition("=")
+        if not separator or not name.isidentifier():
+            raise Permanent("setting-wrong", "facts is a list of name=SELECT ...")
+        value = (await ask(statement))[:200]
+        found[name] = int(value) if value.isascii() and value.isdigit() and len(value) < 16 else value
+    return found
+
+
+def source_of(settings: Mapping[str, Value]) -> tuple[str, dict[str, str], tuple[Secret, ...]]:
+    """How to connect to the primary: its conninfo, the environment with the password, and the secret. Raises
+    `Permanent` for a password that is written into the estate.
+    """
+    conninfo = parameters.text(settings, "source")
+    if re.search(r"\bpassword\s*=|://[^/@]*:[^/@]*@", conninfo):
+        raise Permanent("secret-in-clear", "source names a password", "write source_password")
+    reference = parameters.text(settings, "source_password", "")
+    if not reference:
+        return conninfo, {}, ()
+    password = secrets.resolve(reference)
+    return conninfo, {"PGPASSWORD": password.reveal()}, (password,)
+
+
+async def ask_source(settings: Mapping[str, Value], statement: str, watch: Stopwatch) -> str:
+    """One value of the primary. Raises `ActionError`."""
+    conninfo, env, hidden = source_of(settings)
+    program = f"{parameters.text(settings, 'bin')}/psql"
+    account = account_of(settings, OWNER)
+    tool = Tool(program, {**env, "LC_ALL": "C", "PGCONNECT_TIMEOUT": "5"}, hidden, _SOURCE, account=account)
+    argv = ("-XAtq", "-w", "-v", "ON_ERROR_STOP=1", "-d", conninfo, "-c", statement)
+    return (await tool.run(*argv, timeout_s=watch.left_s)).output.strip()
+
+
+async def source_facts(settings: Mapping[str, Value], watch: Stopwatch) -> dict[str, str | int]:
+    """What the primary holds now, in the words of `facts`; nothing where `source` is not given."""
+    if not parameters.text(settings, "source", ""):
+        return {}
+    database = parameters.text(settings, "facts_database", "postgres")
+    there = {**settings, "source": f"{parameters.text(settings, 'source')} dbname={database}"}
+    return await _facts_by(settings, lambda one: ask_source(there, one, watch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,14 +294,7 @@ class Engine:
     async def _facts(self, place: Path, watch: Stopwatch) -> dict[str, str | int]:
         """One value for each of the setting `facts`, for a witness to compare."""
         database = parameters.text(self.settings, "facts_database", "postgres")
-        found: dict[str, str | int] = {}
-        for entry in parameters.many(self.settings, "facts"):
-            name, separator, statement = entry.partition("=")
-            if not separator or not name.isidentifier():
-                raise Permanent("setting-wrong", "facts is a list of name=SELECT ...")
-            value = (await self._ask(place, statement, watch, database))[:200]
-            found[name] = int(value) if value.isascii() and value.isdigit() and len(value) < 16 else value
-        return found
+        return await _facts_by(self.settings, lambda one: self._ask(place, one, watch, database))
 
     async def _ask(self, place: Path, statement: str, watch: Stopwatch, database: str) -> str:
         argv = ("-XAtq", "-v", "ON_ERROR_STOP=1", "-h", str(place), "-p", str(SOCKET_PORT))

@@ -109,6 +109,14 @@ RESTORED_POSTGRES = (
     ),
     Setting("facts", "list", "`name=SELECT ...`: what a witness compares, one value each", "none"),
     Setting("facts_database", "text", "the database that `facts` are asked of", "`postgres`"),
+    Setting(
+        "source",
+        "text",
+        "how evac connects to the primary, such as `host=10.0.0.5 user=evac`",
+        "none: no witness asks it",
+        reaches="host",
+    ),
+    Setting("source_password", "secret", "a reference: with which password", "none"),
 )
 """Settings of every driver that restores PostgreSQL."""
 COPY_FOLDER = (

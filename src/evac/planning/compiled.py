@@ -20,6 +20,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -304,20 +305,22 @@ def fill(values: Any, value: Any) -> None:
 
 
 def kept_in(bases: tuple[Path, ...], package: Path) -> Path | None:
-    """The folder for kernels of this state of evac, under the first base in which it can be written; None
-    where there is none. numba compiles a kernel again where its own file changed, and goes on with the old
-    code of what is compiled into it from other files, so each state of the sources has a folder. Of the
-    folders of other states the newest stays: a process that runs on while evac is updated may read it.
+    """The folder for kernels of this state of evac, under the first base in which it can be written, and by
+    nobody else: what is in it is executed. None where there is none.
+
+    numba compiles a kernel again where its own file changed, and goes on with the old code of what is
+    compiled into it from other files, so each state of the sources has a folder. Of the folders of other
+    states the newest stays: a process that runs on while evac is updated may read it.
     """
     name = _FOLDER + _digest(package)
     for base in bases:
         folder, is_new = base / name, False
         try:
             is_new = not folder.is_dir()
-            folder.mkdir(parents=True, exist_ok=True)  # another process may have made it just now
+            folder.mkdir(0o700, parents=True, exist_ok=True)  # another process may have made it just now
         except OSError:
             continue
-        if not os.access(folder, os.W_OK):
+        if not os.access(folder, os.W_OK) or not _is_ours(folder):
             continue
         if is_new:
             others = (one for one in base.glob(f"{_FOLDER}*") if one != folder and one.is_dir())
@@ -325,6 +328,12 @@ def kept_in(bases: tuple[Path, ...], package: Path) -> Path | None:
                 shutil.rmtree(old, ignore_errors=True)
         return folder
     return None
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether only this user and root can have written into it."""
+    told = folder.stat()
+    return told.st_uid in (0, os.geteuid()) and not told.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _digest(package: Path) -> str:
@@ -371,7 +380,8 @@ def kernels_are_kept() -> Path | None:
     name = _FOLDER + _digest(Path(__file__).parents[1])
     for base in kernel_bases():
         try:
-            if (base / name / _COMPLETE).read_text("utf-8") == _machine():
+            complete = (base / name / _COMPLETE).read_text("utf-8") == _machine()
+            if complete and _is_ours(base / name):
                 return base / name
         except OSError:
             continue

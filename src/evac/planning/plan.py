@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import numpy as np
 
 from evac import __version__
-from evac.derive.domains import Topology
+from evac.derive.domains import Topology, loss, topology
 from evac.derive.intervals import bound_instance, interval_paths
 from evac.derive.objectives import rto_of
 from evac.derive.planning_instance import derive
 from evac.model.digest import estate_digest
-from evac.model.estate import PROVIDER_PREFIX, Estate, Lead
+from evac.model.estate import Estate, Lead
 from evac.model.instance import Instance
 from evac.model.plan import Outcome, Plan
 from evac.model.reason import Reason
@@ -145,11 +145,13 @@ def _passed_over(estate: Estate, outcomes: tuple[Outcome, ...], policy: Policy) 
 
 def _with_providers(estate: Estate, scenario: Scenario, outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
     """The outcomes with the reason of external services whose provider is lost: an instance knows none."""
-    gone = {*scenario.domains, *estate.lost}
+    if not any(service.external for service in estate.services):
+        return outcomes
+    gone = loss(topology(estate), (*scenario.domains, *estate.lost)).external.tolist()
     lost = {
         service.id: Reason("provider", provider=service.provided_by)
-        for service in estate.services
-        if service.external and PROVIDER_PREFIX + service.provided_by in gone
+        for service, is_gone in zip(estate.services, gone, strict=True)
+        if is_gone
     }
     if not lost:
         return outcomes

@@ -58,12 +58,24 @@ def _taken(estate: Estate, plan: Plan) -> set[str]:
     """External services whose provider is lost by what the plan is about."""
     if plan.scenario.kind not in ("lose", "evacuate"):
         return set()
-    gone = {*plan.scenario.domains, *estate.lost}
+    gone = _with_members(estate, {*plan.scenario.domains, *estate.lost})
     return {
         service.id
         for service in estate.services
         if service.external and f"provider:{service.provider or service.id}" in gone
     }
+
+
+def _with_members(estate: Estate, domains: set[str]) -> set[str]:
+    """These, and what is in those of them that are groups, however deep."""
+    inside = {group.id: group.members for group in estate.groups}
+    found, work = set[str](), list(domains)
+    while work:
+        name = work.pop()
+        if name not in found:
+            found.add(name)
+            work += inside.get(name, ())
+    return found
 
 
 def _falling(own: dict[str, Service], taken: set[str]) -> set[str]:

@@ -36,8 +36,8 @@ class Source(ABC):
     driver: ClassVar[type]
     program: ClassVar[str]
     secrets: ClassVar[tuple[str, ...]] = ()
-    wrong: ClassVar[dict[str, dict[str, Value]]] = {}
-    """By the code of the error: settings that differ."""
+    pid_file: ClassVar[str] = "evac.pid"
+    """In the data folder of a server that was restored and runs."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="evac-source-", dir=_memory()))
@@ -147,7 +147,7 @@ def world(folder: Path, kind: type[Source]) -> Iterator[World]:
         yield made
     finally:
         for place in (folder / "places").iterdir():
-            if place.is_dir() and (place / "evac.pid").exists():
+            if place.is_dir() and (place / kind.pid_file).exists():
                 asyncio.run(kind.driver()._stop(made.action(), place, None))
 
 
@@ -206,7 +206,7 @@ def adapter(kind: type[Source]) -> Adapter:
         with world(folder, kind) as made:
 
             async def is_done() -> bool:
-                return (made.place / "evac.pid").exists() and await made.holds(made.place)
+                return (made.place / kind.pid_file).exists() and await made.holds(made.place)
 
             action = made.action(place=str(made.place))
             yield Case(

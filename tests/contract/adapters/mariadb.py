@@ -40,7 +40,7 @@ SITES = {"dc-pangyo": "pangyo", "dc-anyang": "anyang", "dc-ansan": "ansan"}
 
 
 @cache
-def _template() -> Path:
+def template() -> Path:
     """An empty data folder, made once for all servers."""
     folder = Path(tempfile.mkdtemp(prefix="evac-mariadb-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -94,7 +94,7 @@ def data_set(
     try:
         for number, name in enumerate(("dc-pangyo", *replicas), 1):
             try:
-                template = _template()
+                empty = template()
             except MissingProgram as error:
                 pytest.skip(str(error))
             world.members[name] = mariadb(
@@ -103,7 +103,7 @@ def data_set(
                 free_port(),
                 name,
                 number,
-                template=template,
+                template=empty,
                 password=PASSWORD,
                 confirms=name != "dc-ansan",
             )

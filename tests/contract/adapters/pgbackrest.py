@@ -97,7 +97,7 @@ def template() -> Path:
     for name in ("repo1", "repo2"):
         (folder / name).mkdir()
     configure(folder, port)
-    _give(folder)
+    give(folder)
     as_owner(f"{program_folder()}/initdb", "-D", str(folder / "data"), "-A", "trust", "-N", "-U", "postgres")
     with (folder / "data" / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write(_SETTINGS)
@@ -115,7 +115,7 @@ def template() -> Path:
     return folder
 
 
-def _give(folder: Path) -> None:
+def give(folder: Path) -> None:
     if os.geteuid() == 0:
         owner = pwd.getpwnam("postgres")
         for path in (folder, *folder.rglob("*")):
@@ -162,7 +162,7 @@ class Store:
             return sql(Path("127.0.0.1"), self.served, count) == str(ROWS)
         copy = self.folder / "looked-at"  # a look changes nothing of the place itself
         shutil.copytree(place, copy, symlinks=True)
-        _give(copy)
+        give(copy)
         try:
             with running(copy, self.port):
                 return sql(self.folder, self.port, count) == str(ROWS)
@@ -190,7 +190,7 @@ def store(folder: Path, *, runs: bool = False) -> Iterator[Store]:
     world = Store(folder)
     world.places.mkdir()
     configure(folder, world.port)
-    _give(folder)
+    give(folder)
     try:
         if runs:
             with running(folder / "data", world.port):

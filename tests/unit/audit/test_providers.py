@@ -136,3 +136,37 @@ def test_replicas_and_domains_that_cannot_be_are_refused(tmp_path: Path) -> None
     assert found["external-runs-here"].message == "'login' is external, so it has no replicas here"
     assert "name of a provider" in found["id-taken"].message
     assert found["id-taken"].place.line == 3
+
+
+def test_a_provider_falls_with_a_group_that_names_it(tmp_path: Path) -> None:
+    grouped = FILE.replace(
+        "services:", "groups: {cloud: {kind: cloud, members: [east, 'provider:stripe']}}\nservices:", 1
+    )
+    estate = estate_of(tmp_path, grouped)
+    report = audit(estate)
+    (row,) = [row for row in report.rows if row.domain == "cloud"]
+    fates = {one.service: one.fate for one in row.fates(report.services)}
+    assert {name for name, fate in fates.items() if fate == "lost"} == {
+        "cards",
+        "wallets",
+        "checkout",
+        "shop",
+    }
+    assert not [one for one in report.findings if one.rule == "sites-share-fate"], "it takes one site only"
+    with interpreted():
+        made = plan(estate, lose("cloud"))
+    outcomes = {one.service: one for one in made.outcomes}
+    why = outcomes["cards"].why
+    assert why is not None
+    assert (why.kind, why.provider) == ("provider", "stripe")
+    assert outcomes["wiki"].recovery_ms is not None
+    assert check(estate, made).holds
+    forged = replace(made, outcomes=tuple(one for one in made.outcomes if one.service != "cards"))
+    assert "F12" in {one.rule for one in check(estate, forged).violations}
+
+
+def test_a_group_of_an_unknown_provider_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    path = tmp_path / "estate.yaml"
+    path.write_text(FILE.replace("services:", "groups: {cloud: {members: ['provider:strip']}}\nservices:", 1))
+    (found,) = check_estate(path).diagnostics
+    assert (found.code, found.hint) == ("name-unknown", "did you mean 'provider:stripe'?")

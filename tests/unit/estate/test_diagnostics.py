@@ -48,7 +48,8 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ("too-deep", "evac: 1\nname: " + "[" * 31 + "‹[" + "]" * 32 + "\n", ""),
     ("value-too-long", "evac: 1\nname: ‹" + "x" * 5_000 + "\n", ""),
     ("version-missing", "‹sites: {a: {}}\n", "add evac: 1"),
-    ("version-unknown", "evac: ‹2\n", "reads version 1"),
+    ("version-unknown", "evac: ‹2\n", "update evac: "),
+    ("version-unknown", "evac: ‹0\n", "this program reads version 1"),
     ("key-unknown", f"{HEAD}‹servces: {{}}\n", "did you mean 'services'?"),
     ("key-unknown", services("‹peple: 3"), "did you mean 'people'?"),
     ("key-unknown", services("people: {value: 3, ‹sorce: x}"), "did you mean 'source'?"),
@@ -165,8 +166,8 @@ YAML_CASES: list[tuple[str, str, str]] = [
     (
         "endpoint-never-asked",
         _end("driver: ‹process"),
-        "drivers for a store: backup_command, backup_reader, borg, command, mariadb, patroni, pgbackrest,"
-        " postgres, redis, restic",
+        "drivers for a store: backup_command, backup_reader, borg, command, etcd_snapshot, mariadb, patroni,"
+        " pgbackrest, postgres, redis, redis_rdb, restic",
     ),
     ("endpoint-never-asked", _end("driver: ‹http, settings: {url: 'http://x'}"), "postgres"),
     ("endpoint-never-asked", _end("driver: ‹manual"), "done by a person"),

@@ -98,6 +98,18 @@ def test_the_same_sources_have_one_folder_and_a_change_beside_the_kernels_makes_
         assert len(folders(base)) == 2, "those that run on read theirs"
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o770])
+def test_a_folder_that_others_can_write_holds_no_kernels(package: Path, tmp_path: Path, mode: int) -> None:
+    """Anyone who can put a file there would run code in the process that loads kernels."""
+    shared, private = tmp_path / "shared", tmp_path / "private"
+    planted = kept_in((shared,), package)
+    assert planted is not None
+    assert planted.stat().st_mode & 0o777 == 0o700
+    planted.chmod(mode)
+    assert kept_in((shared, private), package) == private / planted.name
+    assert kept_in((shared,), package) is None
+
+
 def test_processes_that_begin_at_the_same_time_share_one_folder(package: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         for turn in range(20):

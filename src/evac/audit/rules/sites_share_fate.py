@@ -19,7 +19,7 @@ def check(context: Context) -> Iterator[Finding]:
     alone = context.grave[site_losses].any(axis=0)
     for group in context.estate.groups:
         number = losses.index.get(group.id)
-        if number is None or losses.site[number] >= 0:
+        if number is None or losses.site[number] >= 0 or not _sites(context, group):
             continue
         more = np.flatnonzero(context.grave[number] & ~alone)
         severity: Severity = "error" if len(more) else "warning"

@@ -39,7 +39,7 @@ from evac.drivers.capabilities import (
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action
 from evac.drivers.programs import given
-from evac.drivers.restored_postgres import OWNER, Engine, last_commit
+from evac.drivers.restored_postgres import OWNER, Engine, last_commit, source_facts
 from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.model.units import moment_words
@@ -111,6 +111,9 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
         found = new[-1]
         missing = ("pages with right checksums",) if found.copy.failed else ()
         return Taken(found.copy, found.read, found.stored, watch.took_ms, missing)
+
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        return await source_facts(action.settings, Stopwatch(timeout_s))
 
     async def prove(self, action: Action, timeout_s: float, level: int, part: int, of: int) -> Proof:
         """Level 2: every file of the sets of one part, and the log that each needs to be consistent. The last

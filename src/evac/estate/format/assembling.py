@@ -14,6 +14,7 @@ from datetime import date
 from types import MappingProxyType
 from typing import Any, Final
 
+from evac import __version__
 from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.kinds import ID, ID_MAX, Field
 from evac.estate.format.problems import Problems, shown
@@ -258,9 +259,11 @@ def _check_version(top: dict[str, list[Node]], documents: list[Node], problems: 
     for node in top.get("evac", []):
         if node.text != str(FORMAT_VERSION):
             message = f"version {shown(node.text)} of the format is not known here"
-            problems.add(
-                "version-unknown", message, node.place, f"this program reads version {FORMAT_VERSION}"
-            )
+            hint = f"this program reads version {FORMAT_VERSION}"
+            if node.text.isascii() and node.text.isdigit() and int(node.text[:9]) > FORMAT_VERSION:
+                message = f"version {node.text[:9]} of the format is newer than this program"
+                hint = f"update evac: {__version__} reads version {FORMAT_VERSION}"
+            problems.add("version-unknown", message, node.place, hint)
 
 
 def _facts(nodes: list[Node], reader: Reader) -> set[str]:

@@ -191,7 +191,7 @@ class Known:
     servers: ServerNames
 
     def has(self, kind: str, name: str) -> bool:
-        return name in self.names[kind] or (kind == "domain" and self.servers.has(name))
+        return name in self.names[kind] or (kind.startswith("domain") and self.servers.has(name))
 
 
 def known_names(assembly: Assembly, servers: ServerNames) -> Known:
@@ -200,6 +200,7 @@ def known_names(assembly: Assembly, servers: ServerNames) -> Known:
     domains = {entry.id: None for section in _DOMAIN_SECTIONS for entry in values[section]}
     names: dict[str, Collection[str]] = {
         "domain": domains,
+        "domain or provider": {**domains, **_providers(values)},
         "site": _ids(values["sites"]),
         "hall": _ids(values["halls"]),
         "feed": _ids(values["feeds"]),
@@ -229,6 +230,13 @@ def known_names(assembly: Assembly, servers: ServerNames) -> Known:
 
 def _ids(entries: Iterable[Any]) -> dict[str, None]:
     return {entry.id: None for entry in entries}
+
+
+def _providers(values: Mapping[str, Any]) -> dict[str, None]:
+    """Fault domains of providers: those that are described, and external services without one."""
+    named = [one.id for one in values["providers"]]
+    named += [service.provided_by for service in values["services"] if service.external]
+    return {PROVIDER_PREFIX + name: None for name in named}
 
 
 def check_references(reader: Reader, known: Known, assembly: Assembly) -> None:
@@ -265,7 +273,7 @@ def _refused(reference: Reference, assembly: Assembly) -> bool:
 
 
 def _dangling(reference: Reference, known: Known, problems: Problems) -> None:
-    what = "fault domain or server" if reference.names == "domain" else reference.names
+    what = "fault domain or server" if reference.names.startswith("domain") else reference.names
     code = "hall-unknown" if reference.names == "hall" else "name-unknown"
     hint = problems.suggest(reference.name, known.names[reference.names])
     section = _SECTION_OF.get(reference.names, "")

@@ -44,6 +44,7 @@ _AT_ONCE: Final = measure(q.COUNT, "low")
 _ROOM: Final = measure(q.BANDWIDTH_HELD, "low")
 _POWER: Final = measure(q.POWER_HELD, "low")
 _DOMAIN: Final = reference("domain", "path of a fault domain, or name of a server")
+_FATE: Final = reference("domain or provider", "path of a fault domain, name of a server, or `provider:NAME`")
 _SERVICES: Final = Listed(reference("service"), one_allowed=True)
 
 
@@ -267,7 +268,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "ids",
         (
             Field("kind", "kind", text(), "campus, utility, cooling, spine, ...", default="shared fate"),
-            Field("members", "members", Listed(_DOMAIN), "what fails together", required=True, default=()),
+            Field("members", "members", Listed(_FATE), "what fails together", required=True, default=()),
         ),
         _group,
         "Shared-fate groups that lie across sites, halls and racks.",
@@ -402,7 +403,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
         "rehearsals",
         "list",
         (
-            Field("domain", "domain", _DOMAIN, "the fault domain whose loss was rehearsed", required=True),
+            Field("domain", "domain", _FATE, "the fault domain whose loss was rehearsed", required=True),
             Field("done", "done", day(), "when", required=True),
             Field("kind", "kind", text(), "live, isolated, tabletop, ...", default="live"),
             Field("estate_digest", "estate_digest", text(), "digest of the estate it was done on"),

@@ -1,0 +1,175 @@
+"""The driver of mariadb-backup 10.6 and later.
+
+What it writes is not consistent until it is prepared: a server that starts from it as it is may start, and
+hold other rows. A copy is kept as it was taken, prepared in its place, and asked for its rows there. Both
+steps must say that they are complete, because an exit code of 0 is also that of a help text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from evac.drivers.backups import Filled, Filling, Stopwatch, Tool
+from evac.drivers.capabilities import RestoresData, TakesBackups
+from evac.drivers.copy_folder import CopyFolderDriver, Dumped
+from evac.drivers.parameters import many, text, whole
+from evac.drivers.port import Action
+from evac.drivers.restored_server import RestoredServer, account_of, answered
+from evac.model.errors import Permanent, Retryable
+from evac.net import secrets
+
+COMPLETE: Final = "completed OK!"
+HOST: Final = "127.0.0.1"
+PORT: Final = 3306
+OWN_CONFIGURATION: Final = "backup-my.cnf"
+"""In every copy: what its files were written with."""
+_PASSWORD: Final = Permanent("backup-password", "MariaDB refuses this user", "check `user` and `password`")
+_REASONS: Final = (
+    ("Access denied for user", _PASSWORD),
+    (
+        "Access denied; you need",
+        Permanent("backup-forbidden", "MariaDB refuses this user a right", "see the reference of drivers"),
+    ),
+    (
+        "missing required privilege",
+        Permanent("backup-forbidden", "MariaDB refuses this user a right", "see the reference of drivers"),
+    ),
+    ("no space left", Permanent("backup-full", "no space is left", "give the repository more space")),
+    ("Can't connect", Retryable("backup-silent", "MariaDB does not answer", "start it")),
+    ("Failed to connect", Retryable("backup-silent", "MariaDB does not answer", "start it")),
+    ("corrupt", Permanent("backup-corrupt", "the copy is damaged", "restore an older one")),
+)
+_WRITABLE: Final = "SELECT IF(CONCAT(@@read_only) IN ('0', 'OFF'), 'writable', 'read only')"
+"""Later versions answer with a word."""
+_ALONE: Final = ("--skip-slave-start", "--event-scheduler=OFF")
+"""A server that was restored follows no one and starts no work of its own."""
+
+
+class MariabackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
+    """One folder for each endpoint."""
+
+    name = "mariabackup"
+    program = "mariadb-backup"
+
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        if not many(action.settings, "facts"):
+            return {}
+        where = (text(action.settings, "host", HOST), whole(action.settings, "port", PORT))
+        return await _facts(_client(action, *where), action, Stopwatch(timeout_s))
+
+    async def _dump(self, action: Action, content: Path, watch: Stopwatch, lock: int) -> Dumped:
+        host, port = text(action.settings, "host", HOST), whole(action.settings, "port", PORT)
+        defaults = text(action.settings, "defaults", "")
+        password = secrets.resolve(text(action.settings, "password"))
+        argv = (
+            *((f"--defaults-file={defaults}",) if defaults else ()),
+            *("--backup", f"--target-dir={content}", f"--host={host}", f"--port={port}", "--protocol=tcp"),
+            f"--user={text(action.settings, 'user', 'evac')}",
+        )
+        env = {"MYSQL_PWD": password.reveal()}
+        tool = Tool(text(action.settings, "program", self.program), env, (password,), _REASONS)
+        ended = await tool.run(*argv, timeout_s=watch.left_s, keeps=(lock,))
+        if COMPLETE not in ended.errors[-2_000:]:
+            words = "mariadb-backup ended well, and did not say that the copy is complete"
+            raise Permanent("backup-incomplete", words, "look at the log of MariaDB, and take another")
+        return Dumped(f"{host}:{port}")
+
+    async def _recover(self, into: Filling) -> Filled:
+        action, folder, watch = into.action, into.folder, into.watch
+        tool = Tool(text(action.settings, "program", self.program), {}, (), _REASONS)
+        prepare = ("--prepare", f"--target-dir={folder}")
+        ended = await tool.run(*prepare, timeout_s=watch.left_s, keeps=(into.lock,))
+        if COMPLETE not in ended.errors[-2_000:]:
+            words = "mariadb-backup did not prepare the copy to its end"
+            raise Permanent("restore-incomplete", words, "prove the copy, or restore an older one")
+        server = _server(action, folder)
+        server.own()
+        async with server.private() as place:
+            socket = place / "socket"
+            argv = (
+                *_argv(action, folder, str(folder / OWN_CONFIGURATION)),
+                *("--skip-networking", "--skip-grant-tables", "--skip-log-bin", f"--socket={socket}"),
+            )
+            client = Tool(
+                text(action.settings, "client_program", "mariadb"),
+                {},
+                (),
+                _REASONS,
+                first=("--no-defaults", f"--socket={socket}", "--batch", "--skip-column-names"),
+            )
+            await server.start(*argv, answers=lambda: _answers(client), watch=watch, log=place / "log")
+            facts = await _facts(client, action, watch)
+        return Filled(into.copy.bytes or 0, into.copy.taken_at, facts or {"files": into.copy.files or 0})
+
+    async def _start(self, action: Action, folder: Path, watch: Stopwatch) -> None:
+        host, port = _served(action)
+        configuration = text(action.settings, "configuration", str(folder / OWN_CONFIGURATION))
+        argv = (
+            *_argv(action, folder, configuration),
+            *(f"--bind-address={host}", f"--port={port}", f"--socket={folder}/mariadb.sock"),
+        )
+        client = _client(action, host, port)
+        await _server(action, folder).start(*argv, answers=lambda: _answers(client), watch=watch)
+
+    async def _stop(self, action: Action, folder: Path, watch: Stopwatch) -> None:
+        await _server(action, folder).stop()
+
+    async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
+        client = _client(action, *_served(action))
+        return _server(action, folder).pid() is not None and await _answers(client)
+
+
+def _served(action: Action) -> tuple[str, int]:
+    return text(action.settings, "served_host", HOST), whole(action.settings, "served_port", PORT)
+
+
+def _server(action: Action, folder: Path) -> RestoredServer:
+    return RestoredServer(folder, account_of(action.settings, "mysql"))
+
+
+def _argv(action: Action, folder: Path, configuration: str) -> tuple[str, ...]:
+    """Whatever a configuration says of places: it is the restored data, and it takes writes."""
+    return (
+        text(action.settings, "server_program", "mariadbd"),
+        f"--defaults-file={configuration}",
+        *(f"--datadir={folder}", f"--pid-file={folder}/mariadb.pid", "--read-only=OFF", *_ALONE),
+    )
+
+
+def _client(action: Action, host: str, port: int) -> Tool:
+    """The client, with its password in the environment. Raises `Permanent`."""
+    password = secrets.resolve(text(action.settings, "password"))
+    where = (f"--host={host}", f"--port={port}", "--protocol=tcp")
+    return Tool(
+        text(action.settings, "client_program", "mariadb"),
+        {"MYSQL_PWD": password.reveal()},
+        (password,),
+        _REASONS,
+        first=(
+            "--no-defaults",
+            *where,
+            f"--user={text(action.settings, 'user', 'evac')}",
+            "--skip-ssl",
+            "--batch",
+            "--skip-column-names",
+        ),
+    )
+
+
+async def _answers(client: Tool) -> bool:
+    """Whether it takes writes."""
+    return await answered(client, f"--execute={_WRITABLE}", expects="writable")
+
+
+async def _facts(client: Tool, action: Action, watch: Stopwatch) -> dict[str, str | int]:
+    found: dict[str, str | int] = {}
+    for entry in many(action.settings, "facts"):
+        name, separator, statement = entry.partition("=")
+        if not separator or not name.isidentifier():
+            raise Permanent("setting-wrong", "facts is a list of name=SELECT ...")
+        said = await client.run(f"--execute={statement}", timeout_s=watch.left_s)
+        value = said.output.strip()[:200]
+        found[name] = int(value) if value.isascii() and value.isdigit() and len(value) < 16 else value
+    return found

@@ -1,0 +1,18 @@
+"""Copies of PostgreSQL by pg_basebackup in a folder, recovered with the archived log."""
+
+from evac.drivers.capabilities import RestoresData, TakesBackups
+from evac.drivers.spec import COPY_FOLDER, RESTORED_POSTGRES, DriverSpec, Setting
+
+DRIVER = DriverSpec(
+    "pg_basebackup",
+    "takes, checks, copies and restores base backups of PostgreSQL with the archived log, kept in a folder",
+    (TakesBackups, RestoresData),
+    (
+        *COPY_FOLDER,
+        Setting("archive", "text", "folder with the archived log, as it is", "none", reaches="folder"),
+        Setting("program", "text", "the program", "`pg_basebackup` in `bin`", reaches="program"),
+        *RESTORED_POSTGRES,
+    ),
+    "evac.drivers.pg_basebackup.driver:PgBasebackupDriver",
+    agent_verbs=frozenset({"restore"}),
+)

@@ -1,0 +1,240 @@
+"""The driver of pg_basebackup of PostgreSQL 13 and later.
+
+A base backup brings the log that it needs, and its manifest has the sum of every file as the server read it.
+What came after is in the archive, which no manifest covers: it is read record by record, and a gap or a
+damaged record before its end is damage. A tablespace would be written to its own full path, over what is
+there: such a store is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from evac.drivers.backups import Filled, Filling, Stopwatch, Tool, document, in_time
+from evac.drivers.capabilities import RestoresData, TakesBackups
+from evac.drivers.copy_folder import CopyFolderDriver, Dumped, FileSum, Kept
+from evac.drivers.parameters import text
+from evac.drivers.port import Action
+from evac.drivers.restored_postgres import OWNER, Engine, ask_source, last_commit, source_facts, source_of
+from evac.drivers.restored_server import account_of, give, refuse_closed
+from evac.model.errors import Permanent, Retryable
+from evac.model.units import moment_words
+
+MANIFEST: Final = "backup_manifest"
+MANIFEST_BYTES: Final = 256 << 20
+SEGMENTS_MOST: Final = 64
+"""Of the log that are looked into for its last transaction, newest first."""
+SYSTEM_AT: Final = 24
+"""Offset of the system identifier in a segment (`XLogLongPageHeaderData`)."""
+_SEGMENT: Final = re.compile(r"[0-9A-F]{24}")
+_NO_FILE: Final = re.compile(r'could not (?:find|open) file "(?:[^"]*/)?([0-9A-F]{24})"')
+_ENDS_AT: Final = re.compile(
+    r"(?: at |record at )([0-9A-F]+)/([0-9A-F]+): invalid record length at ([0-9A-F]+)/([0-9A-F]+)"
+)
+_TABLESPACES: Final = "SELECT count(*) FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global')"
+_REASONS: Final = (
+    (
+        "password authentication failed",
+        Permanent("backup-password", "wrong password", "check `source_password`"),
+    ),
+    (
+        "no password supplied",
+        Permanent("backup-password", "a password is asked for", "set `source_password`"),
+    ),
+    (
+        "no pg_hba.conf entry",
+        Permanent("backup-forbidden", "pg_hba.conf lets evac not in", "allow replication"),
+    ),
+    ("permission denied", Permanent("backup-forbidden", "the role may not do it", "grant it REPLICATION")),
+    ("must be superuser", Permanent("backup-forbidden", "the role may not do it", "grant it REPLICATION")),
+    ("no space left", Permanent("backup-full", "the repository has no space left", "give it more space")),
+    ("connection to server", Retryable("backup-silent", "PostgreSQL does not answer", "start it")),
+)
+
+
+class PgBasebackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
+    """One folder for each endpoint."""
+
+    name = "pg_basebackup"
+    program = "pg_basebackup"
+
+    def _program(self, action: Action) -> str:
+        return text(action.settings, "program", f"{text(action.settings, 'bin')}/{self.program}")
+
+    async def witness(self, action: Action, timeout_s: float) -> Mapping[str, str | int]:
+        return await source_facts(action.settings, Stopwatch(timeout_s))
+
+    async def _dump(self, action: Action, content: Path, watch: Stopwatch, lock: int) -> Dumped:
+        if (await ask_source(action.settings, _TABLESPACES, watch)).strip() != "0":
+            words = "the store has tablespaces, which pg_basebackup would write over their own paths"
+            raise Permanent("backup-unsupported", words, "back it up with pgBackRest")
+        conninfo, env, hidden = source_of(action.settings)
+        argv = (
+            *("-D", str(content), "--format=plain", "--wal-method=stream", "--checkpoint=fast"),
+            *("--manifest-checksums=SHA256", "--no-password", f"--dbname={conninfo}"),
+        )
+        tool = Tool(self._program(action), {**env, "LC_ALL": "C"}, hidden, _REASONS)
+        await tool.run(*argv, timeout_s=watch.left_s, keeps=(lock,))
+        control = await _at(action, "pg_controldata").run("-D", str(content), timeout_s=watch.left_s)
+        system = re.search(r"system identifier: +(\d+)", control.output)
+        sums = await in_time(lambda: _sums(content), watch, "reading the manifest")
+        ended = math.ceil(datetime.now(UTC).timestamp())
+        return Dumped(f"system {system[1]}" if system else "", sums, ended)
+
+    async def _look_inside(self, action: Action, copies: Sequence[Kept], watch: Stopwatch) -> list[str]:
+        wrong = []
+        verify = _at(action, "pg_verifybackup")
+        for one in copies:
+            ended = await verify.run("-q", str(one.content), timeout_s=watch.left_s, allowed=(0, 1))
+            if ended.code:
+                wrong.append(f"{one.report.id}: {' '.join(ended.errors.split())[:200]}")
+        return wrong + (await archive_problems(action, copies[-1], watch) if copies else [])
+
+    async def _recover(self, into: Filling) -> Filled:
+        """With the log of the copy, and with what was archived after it; up to a moment, or to its end."""
+        action, folder, watch = into.action, into.folder, into.watch
+        account = account_of(action.settings, OWNER)
+        (folder / "standby.signal").unlink(missing_ok=True)
+        if archive := _archive(action):
+            await _refuse_unreadable(archive, account, watch)
+            lines = [f'restore_command = \'cp "{archive}/%f" "%p"\'', "recovery_target_timeline = 'latest'"]
+            if into.until is not None:
+                moment = datetime.fromtimestamp(into.until, UTC).strftime("%Y-%m-%d %H:%M:%S+00")
+                lines += [f"recovery_target_time = '{moment}'", "recovery_target_action = 'promote'"]
+            with (folder / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
+                file.write("\n" + "\n".join(lines) + "\n")
+            (folder / "recovery.signal").touch()
+        refuse_closed(account, folder.parent)
+        give(account, folder, *folder.rglob("*"))
+        found = await Engine(folder, action.settings).recover(watch)
+        return Filled(found.bytes, found.reached_at or into.copy.taken_at, found.facts)
+
+    async def _refuse_uncovered(self, action: Action, until: int, watch: Stopwatch) -> None:
+        """PostgreSQL stops at a moment only if it finds a transaction that ended after it."""
+        archive = _archive(action)
+        if archive is None:
+            words = "a base backup without an archived log returns to no moment"
+            raise Permanent("moment-uncovered", words, "name the folder of the log: archive")
+        for name in sorted(_segments(archive), reverse=True)[:SEGMENTS_MOST]:
+            content = (archive / name).read_bytes()
+            if (end := await last_commit(name, content, action.settings, watch)) is None:
+                continue
+            if until >= end:
+                last = moment_words(math.ceil(end) - 1)
+                words = f"the archived log does not reach {moment_words(until)}: the latest moment is {last}"
+                hint = "ask for an earlier moment, or for the newest backup"
+                raise Permanent("moment-uncovered", words, hint)
+            return
+        words = "the newest segments of the archived log hold no transaction"
+        raise Permanent("moment-unknown", words, "leave the moment out to restore all there is")
+
+    async def _start(self, action: Action, folder: Path, watch: Stopwatch) -> None:
+        await Engine(folder, action.settings).serve(watch)
+
+    async def _stop(self, action: Action, folder: Path, watch: Stopwatch) -> None:
+        await Engine(folder, action.settings).stop()
+
+    async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
+        return await Engine(folder, action.settings).takes_writes(watch)
+
+
+def _at(action: Action, program: str) -> Tool:
+    """A program of PostgreSQL."""
+    return Tool(f"{text(action.settings, 'bin')}/{program}", {"LC_ALL": "C", "TZ": "UTC"})
+
+
+def _archive(action: Action) -> Path | None:
+    """Raises `Permanent` for a folder that is not there, or that a command could not name."""
+    name = text(action.settings, "archive", "")
+    if not name:
+        return None
+    if not Path(name).is_absolute() or set(name) & set("'\"\\%$`\n"):
+        raise Permanent("setting-wrong", "archive is a full path without quotes", "write /path/to/folder")
+    if not Path(name).is_dir():
+        words = f"the archived log is not there: {name} is no folder"
+        raise Permanent("backup-no-repository", words, "mount it, or correct `archive`")
+    return Path(name)
+
+
+async def _refuse_unreadable(archive: Path, account: Any, watch: Stopwatch) -> None:
+    """Raises `Permanent` if the owner of the data may not read all of the archive: to PostgreSQL, a command
+    that fails is the end of the log, and it would come back older without a word.
+    """
+    argv = (str(archive), "-maxdepth", "1", "-type", "f", "!", "-readable", "-print", "-quit")
+    ended = await Tool("find", {}, account=account).run(*argv, timeout_s=watch.left_s, allowed=(0, 1))
+    if ended.code or ended.output.strip():
+        who = account.pw_name if account is not None else "evac"
+        words = f"the account {who} may not read {ended.output.strip() or archive}"
+        raise Permanent("backup-forbidden", words, f"let it read the archived log: {archive}")
+
+
+def _segments(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if _SEGMENT.fullmatch(path.name))
+
+
+def _sums(content: Path) -> dict[str, FileSum]:
+    """Of the manifest, by the path of each file. Raises `Permanent` for one that cannot be read."""
+    with (content / MANIFEST).open("rb") as file:
+        found = document(file.read(MANIFEST_BYTES).decode("utf-8", "replace"), MANIFEST)
+    try:
+        return {
+            one["Path"]: FileSum(int(one["Size"]), str(one["Checksum"]))
+            for one in found["Files"]
+            if "Path" in one and one.get("Checksum-Algorithm") == "SHA256"
+        }
+    except (LookupError, TypeError, ValueError) as error:
+        words = "the manifest of the backup cannot be read"
+        raise Permanent("backup-output", words, "check the version of pg_basebackup") from error
+
+
+async def archive_problems(action: Action, copy: Kept, watch: Stopwatch) -> list[str]:
+    """What is wrong in the archive, from the last segment of a copy to its own last one."""
+    archive, brought = _archive(action), _segments(copy.content / "pg_wal")
+    if archive is None or not brought:
+        return []
+    first = brought[-1]
+    later = [name for name in _segments(archive) if name[:8] == first[:8] and name >= first]
+    if not later or later == [first]:
+        return []
+    if later[0] != first:
+        return [f"the segment {first} of the archived log is missing"]
+    for name in later:
+        system = _system(archive / name)
+        if copy.report.source and copy.report.source != f"system {system}":
+            return [f"the segment {name} is of the system {system}, and the backup of {copy.report.source}"]
+    tool = _at(action, "pg_waldump")
+    argv = ("--quiet", "--path", str(archive), first, later[-1])
+    ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, 1))
+    if ended.code == 0:
+        return []
+    said = ended.errors
+    if missing := _NO_FILE.search(said):
+        gone = missing[1]
+        return [f"the segment {gone} of the archived log is missing"] if gone <= later[-1] else []
+    if ends := _ENDS_AT.search(said):
+        last, size = archive / later[-1], (archive / later[-1]).stat().st_size
+        position = (int(ends[3], 16) << 32) + int(ends[4], 16)
+        name = f"{first[:8]}{_number(position, size)}"
+        with last.open("rb") as file:
+            file.seek(position % size)
+            if name == last.name and not any(file.read()):
+                return []  # the rest of the last segment was never written
+    return [f"the archived log is damaged: {' '.join(said.split())[-200:]}"]
+
+
+def _system(segment: Path) -> int:
+    """The system identifier in the header of a segment, which pg_waldump does not compare."""
+    with segment.open("rb") as file:
+        return int.from_bytes(file.read(SYSTEM_AT + 8)[SYSTEM_AT:], sys.byteorder)
+
+
+def _number(position: int, size: int) -> str:
+    """The second and third part of the name of the segment that a position is in."""
+    number, each = position // size, (1 << 32) // size
+    return f"{number // each:08X}{number % each:08X}"

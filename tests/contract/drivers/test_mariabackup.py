@@ -1,0 +1,54 @@
+"""A copy of MariaDB counts once mariadb-backup says that it is complete, and a witness reads its rows."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.drivers.mariabackup.driver import MariabackupDriver
+from evac.model.errors import ActionError
+from tests.contract.adapters.command import script
+from tests.contract.adapters.copy_folder import world
+from tests.contract.adapters.mariabackup import PASSWORD, ROWS, MariadbSource
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
+VERSION = 'case "$*" in --version) echo mariadb-backup 11.8.3; exit;; esac'
+
+
+def ask(question: str, *given: Any) -> Any:
+    """An answer of the driver, or the error that it ended with."""
+
+    async def story() -> Any:
+        try:
+            return await getattr(MariabackupDriver(), question)(given[0], 60.0, *given[1:])
+        except ActionError as error:
+            return error
+
+    return asyncio.run(story())
+
+
+def test_rows_are_compared_and_what_is_not_complete_is_no_copy(server_folder: Path) -> None:
+    with world(server_folder, MariadbSource) as made:
+        seen = ask("witness", made.action())
+        restored = ask("restore", made.action(), "", str(made.place), None)
+        assert restored.facts["rows"] == ROWS
+        assert restored.facts.keys() == seen.keys()
+
+        helps = script(made.folder, "helps", VERSION, "echo usage >${2#--target-dir=}/usage")
+        assert ask("take", made.action(program=helps, defaults="")).code == "backup-incomplete"
+        place = made.folder / "places" / "there"
+        unprepared = script(made.folder, "unprepared", VERSION, "exit 0")
+        error = ask("restore", made.action(program=unprepared), "", str(place), None)
+        assert error.code == "restore-incomplete", "a server may start from what was not prepared"
+        assert not place.exists()
+        assert len(made.copies) == 1
+
+        (made.folder / "wrong").write_text("another password")
+        (made.folder / "wrong").chmod(0o600)
+        for question in ("take", "witness"):
+            error = ask(question, made.action(password=f"file:{made.folder}/wrong"))
+            assert error.code == "backup-password", question
+            assert PASSWORD not in f"{error!r}"

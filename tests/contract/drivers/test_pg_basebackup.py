@@ -1,0 +1,125 @@
+"""Base backups return to a moment; a gap or a flipped byte in the archived log is found by a proof."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evac.drivers.backups import Stopwatch
+from evac.drivers.capabilities import READ
+from evac.drivers.copy_folder import copy_folder
+from evac.drivers.pg_basebackup.driver import SYSTEM_AT, PgBasebackupDriver, archive_problems
+from evac.model.errors import ActionError
+from evac_lab.servers.postgres import program_folder
+from tests.contract.adapters.copy_folder import world
+from tests.contract.adapters.pg_basebackup import PostgresSource
+from tests.contract.adapters.pgbackrest import as_owner, give
+from tests.contract.adapters.restic import flip
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
+
+
+def ask(question: str, *given: Any) -> Any:
+    """An answer of the driver, or the error that it ended with."""
+
+    async def story() -> Any:
+        try:
+            return await getattr(PgBasebackupDriver(), question)(given[0], 60.0, *given[1:])
+        except ActionError as error:
+            return error
+
+    return asyncio.run(story())
+
+
+def switched(source: PostgresSource) -> None:
+    """The segment so far is in the archive."""
+    name = source.sql("SELECT pg_walfile_name(pg_current_wal_lsn())")
+    source.sql("SELECT pg_switch_wal()")
+    deadline = time.monotonic() + 20.0
+    while not (source.folder / "archive" / name).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def records_of(segment: Path) -> list[tuple[int, int]]:
+    """Where the records of a segment begin, and their lengths: the bytes between them mean nothing."""
+    said = as_owner(f"{program_folder()}/pg_waldump", str(segment), allowed=(0, 1))
+    found = re.findall(r"len \(rec/tot\): +\d+/ +(\d+),.*? lsn: [0-9A-F]+/([0-9A-F]+)", said)
+    return [(int(at, 16) % (16 << 20), int(length)) for length, at in found]
+
+
+def test_a_store_returns_to_a_moment_and_its_log_is_read(server_folder: Path) -> None:
+    with world(server_folder, PostgresSource) as made:
+        source = made.source
+        assert isinstance(source, PostgresSource)
+        source.sql("DELETE FROM messages WHERE id = 0")
+        taken = ask("take", made.action())
+        assert ask("witness", made.action()) == {"rows": 1_000}
+        moment = taken.copy.consistent_at
+        while time.time() < moment + 0.2:
+            time.sleep(0.02)
+        source.sql("INSERT INTO messages SELECT generate_series(1, 5)")  # the mistake
+        switched(source)
+        source.sql("INSERT INTO messages VALUES (0)")
+        switched(source)
+        archive = made.folder / "archive"
+        shutil.copytree(source.folder / "archive", archive)
+        action = made.action(archive=str(archive))
+        if os.geteuid() == 0:
+            error = ask("restore", action, "", str(made.place), None)
+            assert error.code == "backup-forbidden", "it came back without what its owner may not read"
+            give(archive)
+
+        latest = ask("restore", action, "", str(made.place), None)
+        assert not isinstance(latest, ActionError), latest
+        assert latest.facts == {"rows": 1_006}
+        there = str(made.folder / "places" / "there")
+        assert ask("restore", action, "", there, moment).facts == {"rows": 1_000}
+        for settings, until, code in (
+            (action, int(time.time()) + 60, "moment-uncovered"),
+            (made.action(), moment, "moment-uncovered"),
+            (made.action(archive="/nowhere/at/all"), moment, "backup-no-repository"),
+        ):
+            nowhere = str(made.folder / "places" / "nowhere")
+            assert ask("restore", settings, "", nowhere, until).code == code
+
+        proof = ask("prove", action, READ, 1, 1)
+        assert proof.outcome == "passed", proof
+        before, last = sorted(path for path in archive.iterdir() if len(path.name) == 24)[-2:]
+        chance, content = random.Random(2022), last.read_bytes()
+        kept = copy_folder(action).copies()[-1]
+        records = records_of(last)
+        for at in (SYSTEM_AT, *(first + chance.randrange(length) for first, length in records)):
+            flip(last, at)
+            assert asyncio.run(archive_problems(action, kept, Stopwatch(20.0))) != []
+            last.write_bytes(content)
+        assert asyncio.run(archive_problems(action, kept, Stopwatch(20.0))) == []
+        before.rename(made.folder / before.name)
+        (problem,) = asyncio.run(archive_problems(action, kept, Stopwatch(20.0)))
+        assert problem == f"the segment {before.name} of the archived log is missing"
+
+
+def test_a_tablespace_and_a_password_in_the_estate_are_refused(server_folder: Path) -> None:
+    with world(server_folder, PostgresSource) as made:
+        source = made.source
+        assert isinstance(source, PostgresSource)
+        error = ask("take", made.action(source=f"{made.action().settings['source']} password=quiet"))
+        assert error.code == "secret-in-clear"
+        assert ask("witness", made.action(source="host=127.0.0.1 port=1")).code == "backup-silent"
+        elsewhere = source.folder / "elsewhere"
+        elsewhere.mkdir()
+        shutil.chown(elsewhere, (source.folder / "data").owner())
+        source.sql(f"CREATE TABLESPACE fast LOCATION '{elsewhere}'")
+        try:
+            assert ask("take", made.action()).code == "backup-unsupported"
+        finally:
+            source.sql("DROP TABLESPACE fast")
+        assert len(made.copies) == 1
