@@ -83,15 +83,23 @@ class Tool:
             )
         if ended.code in allowed:
             return ended
-        said = secrets.scrub(f"{ended.errors}\n{ended.output}", self.hidden)
+        whole = f"{ended.errors}\n{ended.output}"
+        said = secrets.scrub(whole, self.hidden)
         for words, error in self.reasons:
-            if words.lower() in said.lower():
+            if words.lower() in whole.lower():  # a short password may be one of these words
                 raise type(error)(error.code, f"{name}: {error.message}", error.hint)
         if ended.code is None:
             slow = f"{name} {argv[0] if argv else ''} did not end in {timeout_s:.0f} s"
             if changes:
                 raise OutcomeUnknown("backup-unknown", slow, "list the copies first")
             raise Retryable("backup-silent", slow, "check that the repository answers")
+        if ended.code < 0:
+            killed = f"{name} was killed by signal {-ended.code} before it ended"
+            if changes:
+                raise OutcomeUnknown("backup-unknown", killed, "list the copies first")
+            raise Retryable(
+                "backup-killed", killed, "look for the reason: dmesg names what the kernel killed"
+            )
         tail = " ".join(said.split())[-WORDS_MOST:]
         raise Permanent("backup-refused", f"{name} ended with {ended.code}: {tail}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ class EtcdSource(Source):
         self.members.stop()
 
     def change(self) -> None:
-        self.say(self.url, "put", "config/7", "changed")
+        self.say(self.url, "put", "config/7", f"changed at {time.time_ns()}")
 
     def settings(self, served: int) -> dict[str, Value]:
         return {

@@ -117,14 +117,29 @@ def holding(world: Any) -> Iterator[None]:
             process.kill()
 
 
-def test_a_locked_repository_is_tried_again_later(server_folder: Path) -> None:
-    with copies(server_folder) as world, holding(world):
-        assert ask("list_copies", world.action()).locked
-        error = ask("take", world.action())
-        assert isinstance(error, Retryable)
-        assert error.code == "backup-locked"
-        proof = ask("prove", world.action(), STRUCTURE, 1, 1)
-        assert (proof.outcome, proof.code) == ("could-not-run", "backup-locked")
+def test_a_locked_repository_waits_and_the_lock_of_a_killed_program_does_not_last(
+    server_folder: Path,
+) -> None:
+    with copies(server_folder) as world:
+        with holding(world):
+            assert ask("list_copies", world.action()).locked
+            error = ask("take", world.action())
+            assert isinstance(error, Retryable)
+            assert error.code == "backup-locked"
+            proof = ask("prove", world.action(), STRUCTURE, 1, 1)
+            assert (proof.outcome, proof.code) == ("could-not-run", "backup-locked")
+        assert ask("list_copies", world.action()).locked, "a killed program leaves its lock"
+        assert ask("prove", world.action(), STRUCTURE, 1, 1).outcome == "passed"
+        assert not ask("list_copies", world.action()).locked
+
+
+def test_packs_that_a_killed_backup_left_do_not_stop_a_proof(server_folder: Path) -> None:
+    with copies(server_folder) as world:
+        read = sum(path.stat().st_size for path in world.packs())
+        left = world.packs()[0].with_name(f"{world.packs()[0].name[:2]}{'0' * 62}")
+        left.write_bytes(b"half of a backup")
+        proof = ask("prove", world.action(), READ, 1, 1)
+        assert (proof.outcome, proof.bytes_read) == ("passed", read)
 
 
 def test_a_full_repository_says_so(server_folder: Path) -> None:

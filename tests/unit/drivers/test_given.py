@@ -125,7 +125,7 @@ def test_what_is_taken_back_is_what_was_there() -> None:
     back = given.reversed_traffic(shift(share=750, from_share=250))
     assert given.shares(back) == (("pangyo",), ("anyang",), 750)
     assert given.reversed_traffic(Action("drain", "x", "dns", "pangyo")).verb == "ready"
-    with pytest.raises(Permanent, match="wrote down"):
+    with pytest.raises(Permanent, match="is not recorded"):
         given.reversed_traffic(shift(away="pangyo,ansan"))
     with pytest.raises(Permanent, match="nothing that could be rolled back"):
         given.reversed_traffic(Action("verify", "x", "dns"))

@@ -12,7 +12,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -50,7 +50,7 @@ from evac.drivers.capabilities import (
 from evac.drivers.parameters import many, text, whole
 from evac.drivers.places import facts_of, manifest_of, source_facts
 from evac.drivers.port import Action
-from evac.drivers.programs import given
+from evac.drivers.programs import Ended, given
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 from evac.net import secrets
 
@@ -81,6 +81,7 @@ _REASONS: Final = (
     ("invalid data returned", Permanent("backup-corrupt", "data is damaged", "run: restic check")),
 )
 _GROUP: Final = re.compile(r"^read group #(\d+) of (\d+) data packs \(out of total (\d+) packs", re.MULTILINE)
+_ORPHAN: Final = re.compile(r"^pack ([0-9a-f]{64}): not referenced in any index", re.MULTILINE)
 _PACK: Final = re.compile(r"[0-9a-f]{64}")
 _SLICES: Final = 256
 """restic divides packs by the first byte of their names."""
@@ -123,7 +124,7 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
             raise Permanent("setting-missing", "paths must name what is backed up, by full paths")
         await self._refuse_another(action, tool, watch)
         argv = ("backup", "--json", "--quiet", *_bounds(action), "--", *paths)
-        ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=PART_OK, changes=True)
+        ended = await _past_stale_locks(tool, *argv, watch=watch, allowed=PART_OK, changes=True)
         try:
             summary = document(ended.output.strip().rpartition("\n")[2], self.name)
             id_ = word(summary["snapshot_id"], self.name)
@@ -157,8 +158,8 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
 
         try:
             await self._refuse_another(action, tool, watch)
-            argv = ("check", *(("--read-data-subset", f"{part}/{of}") if level == READ else ()))
-            ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=DAMAGED)
+            argv = ("check", *(("--verbose", "--read-data-subset", f"{part}/{of}") if level == READ else ()))
+            ended = await _past_stale_locks(tool, *argv, watch=watch, allowed=DAMAGED)
             if ended.code and not _is_damage(ended.errors):
                 # Refused for another reason than damage: run again for its own error.
                 await tool.run(*argv, timeout_s=watch.left_s)
@@ -171,6 +172,8 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         if level == STRUCTURE:
             return said("passed", 0, 0)
         group = _GROUP.search(ended.output)
+        for name in _ORPHAN.findall(ended.output):  # of a backup that was killed: in no copy, and not read
+            packs.pop(name, None)
         mine = {name: size for name, size in packs.items() if int(name[:2], 16) % of == part - 1}
         if group is None or int(group[2]) != len(mine) or int(group[3]) != len(packs):
             return said("could-not-run", 0, 0, "backup-changed", "the repository changed during the check")
@@ -313,6 +316,21 @@ def _copy(entry: Mapping[str, Any], wanted: tuple[str, ...]) -> CopyReport:
         word(entry.get("tree"), "restic"),
         not set(wanted) <= set(held) and not set(wanted).isdisjoint(held),
     )
+
+
+async def _past_stale_locks(
+    tool: Tool, *argv: str, watch: Stopwatch, allowed: Sequence[int], changes: bool = False
+) -> Ended:
+    """Runs restic, once more if a lock was in the way that a killed program left: `unlock` removes only the
+    locks of programs that are gone. Raises `ActionError`.
+    """
+    try:
+        return await tool.run(*argv, timeout_s=watch.left_s, allowed=allowed, changes=changes)
+    except Retryable as error:
+        if error.code != "backup-locked":
+            raise
+    await tool.run("unlock", "--quiet", timeout_s=watch.left_s)
+    return await tool.run(*argv, timeout_s=watch.left_s, allowed=allowed, changes=changes)
 
 
 async def _is_locked(tool: Tool, watch: Stopwatch) -> bool:
