@@ -96,15 +96,23 @@ def test_a_store_returns_to_a_moment_and_its_log_is_read(server_folder: Path) ->
         before, last = sorted(path for path in archive.iterdir() if len(path.name) == 24)[-2:]
         chance, content = random.Random(2022), last.read_bytes()
         kept = copy_folder(action).copies()[-1]
+        checked = (action, kept.content, kept.report.source)
         records = records_of(last)
         for at in (SYSTEM_AT, *(first + chance.randrange(length) for first, length in records)):
             flip(last, at)
-            assert asyncio.run(archive_problems(action, kept, Stopwatch(20.0))) != []
+            assert asyncio.run(archive_problems(*checked, Stopwatch(20.0))) != []
             last.write_bytes(content)
-        assert asyncio.run(archive_problems(action, kept, Stopwatch(20.0))) == []
+        assert asyncio.run(archive_problems(*checked, Stopwatch(20.0))) == []
         before.rename(made.folder / before.name)
-        (problem,) = asyncio.run(archive_problems(action, kept, Stopwatch(20.0)))
+        (problem,) = asyncio.run(archive_problems(*checked, Stopwatch(20.0)))
         assert problem == f"the segment {before.name} of the archived log is missing"
+        nowhere = made.folder / "places" / "nowhere"
+        error = ask("restore", action, "", str(nowhere), None)
+        assert (error.code, error.message) == (
+            "backup-damaged",
+            f"the newest state cannot be restored: {problem}",
+        )
+        assert not nowhere.exists() or not any(nowhere.iterdir())
 
 
 def test_a_tablespace_and_a_password_in_the_estate_are_refused(server_folder: Path) -> None:

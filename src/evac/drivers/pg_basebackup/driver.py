@@ -94,7 +94,10 @@ class PgBasebackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
             ended = await verify.run("-q", str(one.content), timeout_s=watch.left_s, allowed=(0, 1))
             if ended.code:
                 wrong.append(f"{one.report.id}: {' '.join(ended.errors.split())[:200]}")
-        return wrong + (await archive_problems(action, copies[-1], watch) if copies else [])
+        if copies:
+            last = copies[-1]
+            wrong += await archive_problems(action, last.content, last.report.source, watch)
+        return wrong
 
     async def _recover(self, into: Filling) -> Filled:
         """With the log of the copy, and with what was archived after it; up to a moment, or to its end."""
@@ -103,6 +106,8 @@ class PgBasebackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
         (folder / "standby.signal").unlink(missing_ok=True)
         if archive := _archive(action):
             await _refuse_unreadable(archive, account, watch)
+            if into.until is None:
+                await _refuse_damaged(into)
             lines = [f'restore_command = \'cp "{archive}/%f" "%p"\'', "recovery_target_timeline = 'latest'"]
             if into.until is not None:
                 moment = datetime.fromtimestamp(into.until, UTC).strftime("%Y-%m-%d %H:%M:%S+00")
@@ -174,6 +179,16 @@ async def _refuse_unreadable(archive: Path, account: Any, watch: Stopwatch) -> N
         raise Permanent("backup-forbidden", words, f"let it read the archived log: {archive}")
 
 
+async def _refuse_damaged(into: Filling) -> None:
+    """Raises `Permanent` for an archive with a gap or damage: PostgreSQL takes that for the end of the log,
+    and the store would come back older without a word. A moment after it PostgreSQL refuses by itself.
+    """
+    problems = await archive_problems(into.action, into.folder, into.copy.source, into.watch)
+    if problems:
+        words = f"the newest state cannot be restored: {problems[0]}"
+        raise Permanent("backup-damaged", words, "restore a moment before it: --moment STORE=TIME")
+
+
 def _segments(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if _SEGMENT.fullmatch(path.name))
 
@@ -193,9 +208,11 @@ def _sums(content: Path) -> dict[str, FileSum]:
         raise Permanent("backup-output", words, "check the version of pg_basebackup") from error
 
 
-async def archive_problems(action: Action, copy: Kept, watch: Stopwatch) -> list[str]:
-    """What is wrong in the archive, from the last segment of a copy to its own last one."""
-    archive, brought = _archive(action), _segments(copy.content / "pg_wal")
+async def archive_problems(action: Action, content: Path, source: str, watch: Stopwatch) -> list[str]:
+    """What is wrong in the archive, from the last segment of a copy to its own last one. content: the folder
+    of the copy; source: the system that it says it is of.
+    """
+    archive, brought = _archive(action), _segments(content / "pg_wal")
     if archive is None or not brought:
         return []
     first = brought[-1]
@@ -206,8 +223,8 @@ async def archive_problems(action: Action, copy: Kept, watch: Stopwatch) -> list
         return [f"the segment {first} of the archived log is missing"]
     for name in later:
         system = _system(archive / name)
-        if copy.report.source and copy.report.source != f"system {system}":
-            return [f"the segment {name} is of the system {system}, and the backup of {copy.report.source}"]
+        if source and source != f"system {system}":
+            return [f"the segment {name} is of the system {system}, and the backup of {source}"]
     tool = _at(action, "pg_waldump")
     argv = ("--quiet", "--path", str(archive), first, later[-1])
     ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=(0, 1))
