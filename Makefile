@@ -47,17 +47,15 @@ lab: $(READY) ## three real sites on this machine: up, one burns and comes back,
 # Half as many again as there are cores: many tests wait for real servers.
 WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
 PYTEST := $(PYTHON) -m pytest --dist worksteal --durations=25
-# CI runs the tests in four parts: those that call no kernel and mostly wait (first) while the kernels compile; then those
-# that only compute (third) and those that have a lab of their own, one after the other (labs), beside what is left (second).
+# Tests that call no kernel, and mostly wait: CI runs them (PART=first) while the kernels compile. Tests that only compute
+# (PART=third) run beside them as soon as the kernels are there, and what is left (PART=second) when both cores are free.
 WITHOUT_KERNELS := tests/contract tests/unit/watch $(sort $(wildcard tests/lab/test_fleet_*.py tests/sim/test_real_processes*.py))
 COMPUTING := $(addprefix tests/unit/,audit derive estate planning truth verify)
-LABS := $(filter-out tests/lab/test_fleet_%,$(sort $(wildcard tests/lab/test_*.py))) tests/security/test_attackers_of_the_lab.py
 test: $(if $(filter first,$(PART)),$(INSTALLED),$(READY)) ## run all tests
 	$(PYTEST) -n $(WORKERS) $(if $(PART),$(TESTS_$(PART)))
 TESTS_first = $(WITHOUT_KERNELS)
-TESTS_second = $(patsubst %,--ignore=%,$(WITHOUT_KERNELS) $(COMPUTING) $(LABS))
+TESTS_second = $(patsubst %,--ignore=%,$(WITHOUT_KERNELS) $(COMPUTING))
 TESTS_third = $(COMPUTING)
-TESTS_labs = $(LABS)
 
 lint: $(INSTALLED) ## check style and formatting
 	$(VENV)/bin/ruff check .

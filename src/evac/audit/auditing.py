@@ -18,6 +18,7 @@ from evac.audit.impacts.all_losses import (
     FATES,
     LOST,
     NOT_PROVED,
+    PLANNED,
     RECOVERS,
     SHED,
     UNAFFECTED,
@@ -388,7 +389,7 @@ def headline(report: AuditReport, row: LossRow) -> Headline:
         facts = listed([fact_words(path) for path in _facts(report, row)], 3)
         parts.append(f"{row.unknown:,} cannot be judged" + (f" ({facts})" if facts else ""))
     if row.not_proved:
-        parts.append(f"{row.not_proved:,} not proved ({proof_command(row)} tells)")
+        parts.append(_doubt(row))
     what = ", ".join(parts)
     text = f"{row.domain}: {what}" + (f", because {because[0][0].words}" if because else "")
     return Headline(row.domain, row.verdict, what, text, because)
@@ -402,9 +403,16 @@ def _who_is_back(row: LossRow) -> str:
     return "all" if count >= row.down and not (row.shed or row.not_proved) else f"{count:,}"
 
 
+def _doubt(row: LossRow) -> str:
+    """What is not proved, and how to find out."""
+    if row.method == PLANNED:
+        return f"no place found for {row.not_proved:,} ({proof_command(row)} searches longer)"
+    return f"{row.not_proved:,} not proved ({proof_command(row)} tells)"
+
+
 def proof_command(row: LossRow) -> str:
     """What proves a verdict that the estimate leaves open."""
-    return f"evac plan {' '.join(f'--lose {member}' for member in row.members)}"
+    return f"evac plan ESTATE {' '.join(f'--lose {member}' for member in row.members)}"
 
 
 def _facts(report: AuditReport, row: LossRow) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from evac.audit import AuditReport, Finding, LossRow, headline
 from evac.audit.auditing import proof_command
 from evac.audit.context import amount, counted, is_or_are
+from evac.audit.impacts.all_losses import PLANNED
 from evac.derive.domains import domains, site_of
 from evac.derive.stores import primary_site
 from evac.model.estate import Estate, Store
@@ -479,6 +480,8 @@ def _why(report: AuditReport, row: LossRow) -> str:
     if row.unknown:
         return "facts are missing"
     if row.not_proved:
+        if row.method == PLANNED:
+            return f"no place was found for them; {proof_command(row)} searches longer"
         return f"the estimate proves it for none of them; {proof_command(row)} does"
     return "every service comes back in time" if row.down else "nothing stops"
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from evac.audit import RULES, AuditReport, Finding, LossRow, headline
 from evac.audit.auditing import VERDICTS, Verdict, causes, proof_command
+from evac.audit.impacts.all_losses import PLANNED
 from evac.model.diagnostic import SEVERITIES
 from evac.views import svg
 from evac.views.json_out import alert_rows, document
@@ -348,14 +349,20 @@ def _verdict_words(report: AuditReport) -> str:
 
 def open_words(report: AuditReport) -> str:
     """How much the estimate leaves open, and what proves it; empty where that is nothing."""
-    rows = [row for row in report.rows if row.not_proved]
-    if not rows:
-        return ""
-    return (
-        f"In {plural(len(rows), 'loss', 'losses')} the estimate can't prove what becomes of some services, "
-        f"up to {plural(max(row.not_proved for row in rows), 'service')} in one. They count as not restored. "
-        f"A plan proves it, for example {proof_command(important(rows, 1)[0])}."
-    )
+    parts = []
+    if rows := [row for row in report.rows if row.not_proved and row.method != PLANNED]:
+        parts.append(
+            f"In {plural(len(rows), 'loss', 'losses')} the estimate can't prove what becomes of some "
+            f"services, up to {plural(max(row.not_proved for row in rows), 'service')} in one. They count as "
+            f"not restored. A plan proves it, for example {proof_command(important(rows, 1)[0])}."
+        )
+    if rows := [row for row in report.rows if row.not_proved and row.method == PLANNED]:
+        parts.append(
+            f"In {plural(len(rows), 'loss', 'losses')} no place was found for some services, which does not "
+            f"prove that there is none. They count as not restored. A longer search may find one, for "
+            f"example {proof_command(important(rows, 1)[0])}."
+        )
+    return " ".join(parts)
 
 
 def _chart(report: AuditReport, rows: Sequence[LossRow]) -> str:

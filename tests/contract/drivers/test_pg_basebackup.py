@@ -109,7 +109,7 @@ def test_a_store_returns_to_a_moment_and_its_log_is_read(server_folder: Path) ->
         nowhere = made.folder / "places" / "nowhere"
         error = ask("restore", action, "", str(nowhere), None)
         assert (error.code, error.message) == (
-            "backup-damaged",
+            "archive-damaged",
             f"the newest state cannot be restored: {problem}",
         )
         assert not nowhere.exists() or not any(nowhere.iterdir())

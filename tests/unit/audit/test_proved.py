@@ -60,8 +60,8 @@ def test_where_space_is_short_nothing_that_may_be_shed_is_called_safe(tmp_path: 
     report, row, fates = estimated(tmp_path, 12)
     assert fates == {"shop": "not proved", "wiki": "not proved"}
     assert (row.verdict, row.not_proved, row.recovered) == ("unknown", 2, 0)
-    assert "2 not proved (evac plan --lose a tells)" in headline(report, row).text
-    assert "evac plan --lose a" in audit_text(report, (), (), "estate", 100, False)
+    assert "2 not proved (evac plan ESTATE --lose a tells)" in headline(report, row).text
+    assert "evac plan ESTATE --lose a" in audit_text(report, (), (), "estate", 100, False)
 
 
 @pytest.mark.parametrize(("shed", "needs"), [("false", ""), ("true", "needs: [wiki],")])

@@ -264,7 +264,8 @@ def test_tax_on_top_is_approved_paid_and_explained(evac: Evac) -> None:
     assert "Tax" not in evac("explain", "case", "park")[1]
 
 
-def test_times_are_local_with_utc_next_to_them(evac: Evac) -> None:
+def test_times_are_local_with_utc_next_to_them(evac: Evac, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     computed(evac)
     shown = " ".join(evac("windows", "case", "--time-zone", "Asia/Seoul")[1].split())
     assert "2022-10-15 15:33 KST" in shown

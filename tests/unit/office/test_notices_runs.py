@@ -92,7 +92,7 @@ def test_runs_beyond_those_that_are_followed_are_told_in_one(monkeypatch: pytest
         await store.transact((), tuple(Put(f"{OPEN}{RUN}-{number}", b"{}") for number in range(3)))
         watch = Watch(store)
         found = await watch.until(lambda keys: any(key.startswith(f"run/{RUN}/") for key in keys))
-        assert found["run/beyond/unread"].startswith("3 open runs are not looked at")
+        assert found["run/beyond/unread"].startswith("3 open runs are not watched")
         await watch.looker.close()
 
     asyncio.run(story())

@@ -93,7 +93,7 @@ def test_what_does_not_fit_beside_its_equals_was_not_found(tmp_path: Path) -> No
     )
     text = pools().replace("  wiki:", twin + "  wiki:")
     outcome, fate, _ = outcome_of(tmp_path, text, "twin")
-    assert (outcome.state, outcome.why, fate) == ("unplaced", NOT_FOUND, "unknown")
+    assert (outcome.state, outcome.why, fate) == ("unplaced", NOT_FOUND, "not proved")
 
 
 DARK = """

@@ -15,6 +15,7 @@ from typing import Final
 from evac.audit.impacts.all_losses import (
     DEGRADED,
     LOST,
+    NOT_PROVED,
     PLANNED,
     RECOVERS,
     SHED,
@@ -132,5 +133,5 @@ def _fate(outcome: Outcome | None, others: Mapping[str, Outcome], down: bool) ->
         while outcome.needs in others and outcome.needs not in seen:
             seen.add(outcome.needs)
             outcome = others[outcome.needs]
-        return UNKNOWN if outcome.why is not None and outcome.why.kind == "capacity-not-found" else LOST
+        return NOT_PROVED if outcome.why is not None and outcome.why.kind == "capacity-not-found" else LOST
     return RECOVERS if down and outcome.state != "degraded" else DEGRADED
