@@ -91,7 +91,7 @@ def test_two_lost_sites_are_left_at_once(world: World) -> None:
     both = world.shift(away="pangyo,ansan")
     asyncio.run(driver.execute(both, order()))
     assert world.who_answers(6) == {"anyang": 6}
-    with pytest.raises(Permanent, match="wrote down"):
+    with pytest.raises(Permanent, match="is not recorded"):
         asyncio.run(driver.undo(both, order()))
 
 

@@ -33,7 +33,7 @@ def test_a_scale_is_exact_and_goes_back_only_to_what_was_written_down(site: Site
         scale = site.action("scale", replicas=3)
         evidence = await driver.execute(scale, order())
         assert (evidence["working"], site.answering()) == (3, 3)
-        with pytest.raises(Permanent, match="wrote down"):
+        with pytest.raises(Permanent, match="no record exists"):
             await driver.undo(scale, order())
         await driver.execute(site.action("start", replicas=1), order())
         assert site.answering() == 3
