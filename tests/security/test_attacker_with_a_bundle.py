@@ -39,7 +39,7 @@ def test_a_bundle_of_their_own_is_not_opened_with_our_shares(made: Path, tmp_pat
     (other / "shares").mkdir(parents=True)
     estate(other)
     theirs = make(other, store=None, shares=(2, 3), shares_to=(other / "shares",))
-    with pytest.raises(EvacError, match="of another bundle"):
+    with pytest.raises(EvacError, match="belongs to another bundle"):
         opening(tmp_path, theirs, shares=ours, digest="")
     with open_bundle(made) as found:
         lock = found.values["sealed"]

@@ -43,7 +43,7 @@ def test_what_nobody_needs_makes_way(tmp_path: Path) -> None:
 
 
 def test_what_takes_more_than_one_shed_is_not_proved(tmp_path: Path) -> None:
-    assert verdicts(tmp_path, "") == ("unplaced", "unknown", False)
+    assert verdicts(tmp_path, "") == ("unplaced", "not proved", False)
 
 
 def test_what_a_restored_service_needs_through_another_stays(tmp_path: Path) -> None:
