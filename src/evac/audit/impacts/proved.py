@@ -96,7 +96,21 @@ def _on_servers(ground: Ground, sites: BoolColumn) -> BoolColumn:
     rivals = (by_kind.reshape(losses, kinds) @ shared.astype(np.float64))[pairs.loss, mine]
     lost = (_usable_lost(ground) @ wants.kinds.T.astype(np.float64))[pairs.loss, mine]
     needed = rivals + lost + _closed_by_racks(ground) + _closed_by_feeds(ground)
+    needed[_somewhere(ground)[pairs.service]] = UNBOUNDED
     return np.asarray(wants.known[pairs.service] & (reach >= needed + _foes(ground)[pairs.service]))
+
+
+def _somewhere(ground: Ground) -> BoolColumn:
+    """(S,) services with a cap per rack or feed of which some replica runs in no rack that is known: it may
+    count in any of them.
+    """
+    estate, n = ground.top.estate, ground.presence.n
+    known = ground.presence.counts[: len(estate.racks)].sum(axis=0)
+    capped = [
+        min(_cap(one.spread.per_rack, count), _cap(one.spread.per_feed, count)) < count
+        for one, count in zip(estate.services, n.tolist(), strict=True)
+    ]
+    return np.asarray(np.array(capped, np.bool_) & (known < n))
 
 
 def _usable_lost(ground: Ground) -> IntColumn:
