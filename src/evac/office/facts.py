@@ -161,7 +161,7 @@ class LossFacts:
     what: str = ""
     """The same without its name and without why."""
     not_proved: int = 0
-    """Services of which the estimate proves nothing; a plan does."""
+    """Services whose fate the estimate cannot prove. A plan can."""
     plan: str = ""
     """The plan that is ready for it and whose verdict this is; empty: the estimate of the audit."""
 

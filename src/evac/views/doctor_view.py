@@ -94,7 +94,7 @@ class Diagnosis:
         return tuple(sorted({a.endpoint for a in self.abilities if a.is_broken}))
 
     def next_steps(self) -> tuple[NextStep, ...]:
-        """What would change a verdict: broken endpoints first, then what nobody can do, then the most."""
+        """What would change a verdict: broken endpoints, then what is impossible, then what helps most."""
         found: dict[tuple[str, str], list[Ability]] = {}
         for ability in self.abilities:
             if ability.next and ability.verdict != "automatic":

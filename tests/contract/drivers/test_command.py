@@ -78,7 +78,9 @@ def test_a_child_in_a_session_of_its_own_does_not_hold_us_up(tmp_path: Path) -> 
     pid = tmp_path / "pid"
     program = script(tmp_path, "do", f"setsid sleep 60 & echo $! > {pid}", "exit 0")
     asyncio.run(CommandDriver().execute(action(program), order()))
-    os.kill(int(pid.read_text()), signal.SIGKILL)  # Raises where it has ended: it was waited for.
+    child = int(pid.read_text())
+    assert Path(f"/proc/{child}").exists(), "it was waited for until it ended"
+    os.kill(child, signal.SIGKILL)
 
 
 def test_output_without_end_is_read_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,7 @@ def _movable(top: Topology) -> BoolColumn:
 
 
 def _without_store(graph: ServiceGraph, families: FamilyHits) -> Pairs:
-    """Services that hard-need a store family of which no instance is left, unsorted."""
+    """Services with a hard need for a store family that has no instance left, unsorted."""
     found = [
         (service, families.losses[families.index[name]])
         for service, names in enumerate(graph.families)

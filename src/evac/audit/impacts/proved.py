@@ -51,7 +51,7 @@ class Doubts:
 def doubts(
     ground: Ground, wiring: Wiring, hit: Down, damage: Damage, chains: Recovery, gone: BoolColumn
 ) -> Doubts:
-    """gone (L, S): services that are lost, or of which a fact is unknown."""
+    """gone (L, S): services that are lost, or that depend on an unknown fact."""
     size = ground.lost.shape
     unplaced = ~placed(ground)
     taken = ground.taken.pairs
@@ -101,8 +101,8 @@ def _on_servers(ground: Ground, sites: BoolColumn) -> BoolColumn:
 
 
 def _somewhere(ground: Ground) -> BoolColumn:
-    """(S,) services with a cap per rack or feed of which some replica runs in no rack that is known: it may
-    count in any of them.
+    """(S,) services with a cap per rack or feed, and with a replica whose rack is not known: it may count in
+    any of them.
     """
     estate, n = ground.top.estate, ground.presence.n
     known = ground.presence.counts[: len(estate.racks)].sum(axis=0)

@@ -1,5 +1,5 @@
-"""The page Doctor: for each service and store what evac does, what people do, what nobody can do, and what to
-do about it. The systems are asked when somebody wants it; the page shows the last answer.
+"""The page Doctor: what evac does for each service and store, what people do, what cannot be done, and how to
+fix that. Systems are asked on request; the page shows the last answer.
 """
 
 from __future__ import annotations
