@@ -10,6 +10,7 @@ import asyncio
 import bz2
 import contextlib
 import gzip
+import math
 import re
 import shlex
 import shutil
@@ -25,9 +26,10 @@ from typing import Any, Final
 
 from evac.drivers import parameters
 from evac.drivers.backups import Stopwatch, Tool
-from evac.drivers.port import Value
+from evac.drivers.port import Action, Value
 from evac.drivers.restored_server import account_of, give
 from evac.model.errors import ActionError, Permanent, Retryable
+from evac.model.units import moment_words
 from evac.net import secrets
 from evac.net.secrets import Secret
 
@@ -60,6 +62,22 @@ _SOURCE: Final = (
     ("connection to server", Retryable("backup-silent", "PostgreSQL does not answer", "start it")),
 )
 _SIZE: Final = "SELECT sum(pg_database_size(oid))::bigint FROM pg_database"
+
+NO_TRANSACTION: Final = Permanent(
+    "moment-unknown",
+    "the newest segments of the archived log hold no transaction",
+    "leave the moment out to restore all there is",
+)
+
+
+def refuse_beyond(end: float, until: int) -> None:
+    """Raises `Permanent` for a moment that is not before the last transaction of the archived log. end: when
+    that ended; both in seconds since 1970.
+    """
+    if until >= end:
+        last = moment_words(math.ceil(end) - 1)
+        words = f"the archived log does not reach {moment_words(until)}: the latest moment is {last}"
+        raise Permanent("moment-uncovered", words, "ask for an earlier moment, or for the newest backup")
 
 
 async def last_commit(
@@ -301,3 +319,16 @@ class Engine:
         who = ("-U", parameters.text(self.settings, "system_user", "postgres"), "-d", database)
         ended = await self._tool("psql").run(*argv, *who, "-c", statement, timeout_s=watch.left_s)
         return ended.output.strip()
+
+
+class RestoredPostgres:
+    """How a backup driver serves, stops and asks the data that it restored."""
+
+    async def _start(self, action: Action, folder: Path, watch: Stopwatch) -> None:
+        await Engine(folder, action.settings).serve(watch)
+
+    async def _stop(self, action: Action, folder: Path, watch: Stopwatch) -> None:
+        await Engine(folder, action.settings).stop()
+
+    async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
+        return await Engine(folder, action.settings).takes_writes(watch)

@@ -21,10 +21,19 @@ from evac.drivers.capabilities import RestoresData, TakesBackups
 from evac.drivers.copy_folder import CopyFolderDriver, Dumped, FileSum, Kept
 from evac.drivers.parameters import text
 from evac.drivers.port import Action
-from evac.drivers.restored_postgres import OWNER, Engine, ask_source, last_commit, source_facts, source_of
+from evac.drivers.restored_postgres import (
+    NO_TRANSACTION,
+    OWNER,
+    Engine,
+    RestoredPostgres,
+    ask_source,
+    last_commit,
+    refuse_beyond,
+    source_facts,
+    source_of,
+)
 from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import Permanent, Retryable
-from evac.model.units import moment_words
 
 MANIFEST: Final = "backup_manifest"
 MANIFEST_BYTES: Final = 256 << 20
@@ -58,7 +67,7 @@ _REASONS: Final = (
 )
 
 
-class PgBasebackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
+class PgBasebackupDriver(RestoredPostgres, CopyFolderDriver, TakesBackups, RestoresData):
     """One folder for each endpoint."""
 
     name = "pg_basebackup"
@@ -130,23 +139,8 @@ class PgBasebackupDriver(CopyFolderDriver, TakesBackups, RestoresData):
             content = (archive / name).read_bytes()
             if (end := await last_commit(name, content, action.settings, watch)) is None:
                 continue
-            if until >= end:
-                last = moment_words(math.ceil(end) - 1)
-                words = f"the archived log does not reach {moment_words(until)}: the latest moment is {last}"
-                hint = "ask for an earlier moment, or for the newest backup"
-                raise Permanent("moment-uncovered", words, hint)
-            return
-        words = "the newest segments of the archived log hold no transaction"
-        raise Permanent("moment-unknown", words, "leave the moment out to restore all there is")
-
-    async def _start(self, action: Action, folder: Path, watch: Stopwatch) -> None:
-        await Engine(folder, action.settings).serve(watch)
-
-    async def _stop(self, action: Action, folder: Path, watch: Stopwatch) -> None:
-        await Engine(folder, action.settings).stop()
-
-    async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
-        return await Engine(folder, action.settings).takes_writes(watch)
+            return refuse_beyond(end, until)
+        raise NO_TRANSACTION
 
 
 def _at(action: Action, program: str) -> Tool:

@@ -7,12 +7,10 @@ checksums, although the command ended with 0. A restored database is asked once 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 from evac.drivers.backups import (
@@ -39,10 +37,17 @@ from evac.drivers.capabilities import (
 from evac.drivers.parameters import text, whole
 from evac.drivers.port import Action
 from evac.drivers.programs import given
-from evac.drivers.restored_postgres import OWNER, Engine, last_commit, source_facts
+from evac.drivers.restored_postgres import (
+    NO_TRANSACTION,
+    OWNER,
+    Engine,
+    RestoredPostgres,
+    last_commit,
+    refuse_beyond,
+    source_facts,
+)
 from evac.drivers.restored_server import account_of, give, refuse_closed
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
-from evac.model.units import moment_words
 
 SEGMENTS_MOST: Final = 64
 """Of the log that are looked into for its last transaction, newest first."""
@@ -84,7 +89,7 @@ class Set:
     stored: int
 
 
-class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
+class PgbackrestDriver(RestoredPostgres, BackupDriver, TakesBackups, RestoresData):
     """One repository of one stanza for each endpoint."""
 
     name = "pgbackrest"
@@ -223,11 +228,7 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
         """PostgreSQL stops at a moment only if it finds a transaction that ended after it. What was written
         after the last archived segment is lost with the primary.
         """
-        end = await self._log_end(action, watch)
-        if until >= end:
-            last = moment_words(math.ceil(end) - 1)
-            words = f"the archived log does not reach {moment_words(until)}: the latest moment is {last}"
-            raise Permanent("moment-uncovered", words, "ask for an earlier moment, or for the newest backup")
+        refuse_beyond(await self._log_end(action, watch), until)
 
     async def _log_end(self, action: Action, watch: Stopwatch) -> float:
         """When the last transaction of the archived log ended, in seconds since 1970. Raises `Permanent` if
@@ -250,17 +251,7 @@ class PgbackrestDriver(BackupDriver, TakesBackups, RestoresData):
                 got = await tool.run(*get, timeout_s=watch.left_s, most=SEGMENT_BYTES)
                 if (end := await last_commit(name, got.raw, action.settings, watch)) is not None:
                     return end
-        words = "the newest segments of the archived log hold no transaction"
-        raise Permanent("moment-unknown", words, "leave the moment out to restore all there is")
-
-    async def _start(self, action: Action, folder: Path, watch: Stopwatch) -> None:
-        await Engine(folder, action.settings).serve(watch)
-
-    async def _stop(self, action: Action, folder: Path, watch: Stopwatch) -> None:
-        await Engine(folder, action.settings).stop()
-
-    async def _runs(self, action: Action, folder: Path, watch: Stopwatch) -> bool:
-        return await Engine(folder, action.settings).takes_writes(watch)
+        raise NO_TRANSACTION
 
 
 def _tool(action: Action) -> Tool:
