@@ -173,3 +173,50 @@ def test_a_decision_by_words_is_seen(source: str) -> None:
 )
 def test_what_decides_by_no_message_is_left_alone(source: str) -> None:
     assert not asked_in(source)
+
+
+def _strings(tree: ast.AST) -> tuple[list[tuple[int, str]], set[str]]:
+    """(line, words) of each text that something is asked for, and every other text."""
+    asked: list[tuple[int, str]] = []
+    inside: set[int] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr=asks), args=args) if asks in ASKS:
+                found = [part for arg in args for part in ast.walk(arg)]
+            case ast.Compare(left=ast.Constant() as left, ops=[ast.In() | ast.NotIn()]):
+                found = [left]
+            case _:
+                continue
+        for part in found:
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                asked.append((node.lineno, part.value))
+                inside.add(id(part))
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    others = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside | docs
+    }
+    return asked, others
+
+
+WORDS = re.compile(r"[A-Za-z]{2,}\W* \W*[A-Za-z]{2,}|\W [A-Za-z]{3,}$")
+
+
+def test_no_room_asks_for_words_that_it_writes_itself() -> None:
+    """Rooms that read what other programs say are on the list as a whole: what they ask for is not what they
+    say themselves.
+    """
+    found = []
+    for source in SOURCES:
+        for room in sorted(one for one in source.iterdir() if one.is_dir()):
+            trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(room.rglob("*.py"))}
+            texts = {path: _strings(tree) for path, tree in trees.items()}
+            ours = {text for _, others in texts.values() for text in others}
+            found += [
+                f"{path.relative_to(source)}:{line}: {words!r}"
+                for path, (asked, _) in texts.items()
+                for line, words in asked
+                if WORDS.search(words) and any(words in text for text in ours)
+            ]
+    assert found == []

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from evac.model.errors import EvacError
+from evac.model.situation import SUCCEEDED
 from evac_lab import clients, faults, status
 from evac_lab import process as processes
 from evac_lab.clients import LedgerReader, Record
@@ -154,7 +155,7 @@ def timeline(fire: Fire) -> str:
     ]
     known = sorted(((at, words) for words, at in rows if at is not None), key=lambda row: row[0])
     lines += [f"  {at:>8.2f} s  {words}" for at, words in known]
-    whole = fire.state in ("succeeded", "succeeded_with_exceptions")
+    whole = fire.state in SUCCEEDED
     missing = [words for words, at in rows if at is None and not (whole and words == _WORDS["fenced"])]
     if missing:
         lines += [f"  {'-':>10}  {words}: not seen" for words in missing]

@@ -16,6 +16,7 @@ from evac.cli import console
 from evac.cli.console import emit, progress, say, screen, write_whole
 from evac.cli.options import Command, Length, output_option, quiet_option
 from evac.model.errors import InvalidInput
+from evac.model.situation import SUCCEEDED
 from evac_lab.fleet_command import fleet
 from evac_lab.state import SITES
 
@@ -222,7 +223,7 @@ def _show(fire: Fire, output: str, folder: LabFolder) -> int:
     from evac_lab import episodes as reports
 
     emit(reports.as_json([fire]) if output == "json" else reports.timeline(fire), None)
-    if fire.state in ("over", "succeeded", "succeeded_with_exceptions"):
+    if fire.state in {*SUCCEEDED, "over"}:
         return console.DONE
     after = f"{_to_show(folder, fire.run)}, or " if fire.run else ""
     say(f"it is not over: evac may wait for a person\nnext: {after}evac lab status")

@@ -27,6 +27,7 @@ from evac.engine.runs.live_actions import PREFIX as STANDING
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import SITES_KEY
 from evac.model.errors import EvacError, Unavailable
+from evac.model.situation import SUCCEEDED
 from evac.model.step_id import StepId
 from evac.run.decide import EVAC
 from evac.run.values import ENDED
@@ -259,7 +260,7 @@ def together(runs: Sequence[RunFacts]) -> RunFacts | None:
             which = min if name in _FIRST else max
             seconds[name] = which(at, seconds.get(name, at))
     phases = [one.phase for one in runs]
-    bad = [phase for phase in phases if phase and not phase.startswith("succeeded")]
+    bad = [phase for phase in phases if phase and phase not in SUCCEEDED]
     phase = "" if "" in phases else (bad or phases)[0]
     if not phase:
         seconds.pop("ended", None)

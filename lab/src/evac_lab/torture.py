@@ -27,6 +27,7 @@ from evac.app import runs
 from evac.engine.lead.watch_journal import STREAM, Notice, decode
 from evac.engine.runs.live_actions import PREFIX, decode_standing
 from evac.model.errors import EvacError
+from evac.model.situation import SUCCEEDED
 from evac.run.waits import waiting
 from evac.store.journal import read
 from evac.store.port import Store
@@ -102,7 +103,7 @@ def _trouble(folder: LabFolder, fire: Fire) -> str:
         return f"{fire.lost} acknowledged writes are lost"
     if fire.double_primary_seconds:
         return f"two primaries for {fire.double_primary_seconds:.1f} s"
-    if fire.state not in ("succeeded", "succeeded_with_exceptions", "unharmed"):
+    if fire.state not in {*SUCCEEDED, "unharmed"}:
         return f"it is {fire.state}: {_waits(folder, fire)}"
     return ""
 

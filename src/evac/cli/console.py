@@ -36,6 +36,7 @@ from evac.model.errors import (
     UnknownDomain,
     UnsafePlan,
 )
+from evac.model.situation import SUCCEEDED
 from evac.run.values import ENDED, RunPhase
 
 COMMANDS: Final = ("status", "drawer", "what-if", "run", "approve", "apply", "incident", "hold")
@@ -159,7 +160,7 @@ def run_exit_code(phase: RunPhase, undone: bool, in_doubt: bool, held: bool = Fa
     """
     if in_doubt:
         return UNKNOWN
-    if phase in ("succeeded", "succeeded_with_exceptions"):
+    if phase in SUCCEEDED:
         return DONE
     if phase in ("paused", "awaiting_approval") or (held and phase not in ENDED):
         return PAUSED

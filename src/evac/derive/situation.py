@@ -37,6 +37,7 @@ from evac.model.observation import Observation, UnitsSeen
 from evac.model.plan import Plan, Step
 from evac.model.scenario import Scenario
 from evac.model.situation import (
+    SUCCEEDED,
     Away,
     Cause,
     Counts,
@@ -378,7 +379,7 @@ def moved(
     for one in done:
         kind_of(one.step.kind).after(draft, one.step, one.to)
         steps[one.step.target] = (one.step.id, one.at_ms)
-    if scenario.kind in _LEAVES and (scenario.kind == "lose" or phase.startswith("succeeded")):
+    if scenario.kind in _LEAVES and (scenario.kind == "lose" or phase in SUCCEEDED):
         in_part = _of_pools_in_part(top, lost)
         for service, placed in draft.placed.items():
             taken = in_part.get(service, {})
@@ -388,7 +389,7 @@ def moved(
             sites = {counts.site(place) for place, count in counts.of(service).items() if count}
             draft.traffic[service] = estate.traffic.get(service) or tuple(sorted(sites))
     servers = draft.servers
-    if scenario.kind == "restore" and phase.startswith("succeeded"):
+    if scenario.kind == "restore" and phase in SUCCEEDED:
         servers = _after_restore(estate.fleet, lost, scenario, servers)
     stores = {store.id: store for store in estate.stores}
     turned = {*draft.primaries, *draft.following} & stores.keys()

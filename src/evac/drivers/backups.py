@@ -387,7 +387,7 @@ class BackupDriver(ABC):
 
     def _is_ours(self, at: RestorePlace, record: Record, order: Order) -> bool:
         """Whether the place holds what this very step restored."""
-        return bool(record.complete and record.key == order.key and at.path.is_dir() and at.problem())
+        return bool(record.complete and record.key == order.key and at.is_filled)
 
     def _too_small(self, at: RestorePlace, found: CopyReport) -> str:
         with contextlib.suppress(OSError):

@@ -63,25 +63,26 @@ class RestorePlace:
     def lock(self) -> Path:
         return self.path.parent / f".{self.path.name}.evac-lock"
 
-    def problem(self) -> str:
-        """Why it cannot be filled; empty if it can."""
-        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
-            return f"{self.path} is not a folder"
-        if self.path.exists() and any(self.path.iterdir()):
-            return f"{self.path} is not empty"
-        if not self.path.parent.is_dir():
-            return f"{self.path.parent} does not exist"
-        return ""
+    @property
+    def is_filled(self) -> bool:
+        """Raises OSError where nobody may look."""
+        return self.path.is_dir() and any(self.path.iterdir())
 
     def refuse(self) -> None:
         """Raises `Permanent` where it cannot be filled."""
+        code, problem = "place-wrong", ""
         try:
-            problem = self.problem()
+            if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+                problem = f"{self.path} is not a folder"
+            elif self.is_filled:
+                code, problem = "place-not-empty", f"{self.path} is not empty"
+            elif not self.path.parent.is_dir():
+                problem = f"{self.path.parent} does not exist"
         except OSError as error:
             problem = f"{self.path} cannot be read: {error.strerror}"
         if problem:
             hint = "name a folder that is empty or does not exist yet; evac overwrites nothing"
-            raise Permanent("place-not-empty" if "not empty" in problem else "place-wrong", problem, hint)
+            raise Permanent(code, problem, hint)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[int]:

@@ -14,7 +14,7 @@ from evac.incident.records import RunRecord, Source
 from evac.model.plan import Outcome, Plan
 from evac.model.step_id import StepId
 from evac.run.state import apply
-from evac.run.values import Event
+from evac.run.values import ENDED, Event
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 
@@ -214,13 +214,7 @@ class Walk:
         return "degraded" if outcome.state == "degraded" and service not in self._top else "up"
 
     def _is_over(self) -> bool:
-        return self._view.phase in (
-            "succeeded",
-            "succeeded_with_exceptions",
-            "failed",
-            "cancelled",
-            "timed_out",
-        )
+        return self._view.phase in ENDED
 
     def found(self) -> tuple[Fate, ...]:
         return tuple(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from evac.model.situation import SUCCEEDED
 from evac.notices.values import (
     UPDATE,
     Concern,
@@ -47,8 +48,6 @@ PUBLISHED_MS: Final = 86_400_000
 """An update that is older is told to nobody any more; those of twice the time are known by name."""
 TEXT_MOST: Final = 300
 PLANS_MOST: Final = 5_000
-
-_GOOD_ENDS: Final = frozenset({"succeeded", "succeeded_with_exceptions"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +223,7 @@ def of_watching(kind: str, words: str, data: Mapping[str, Any]) -> News | None:
         left = left_of(data.get("left", ()))
         bare = any(one.state == "unprotected" for one in left)
         severity: Severity = (
-            "error" if bare else "warning" if left else "info" if phase in _GOOD_ENDS else "error"
+            "error" if bare else "warning" if left else "info" if phase in SUCCEEDED else "error"
         )
         said = f"{words}: {phase.replace('_', ' ')}" if phase else words
         return News("run", severity, short(f"{said}: {left_words(left)}") if left else said)

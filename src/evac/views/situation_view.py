@@ -24,19 +24,23 @@ def cause_words(cause: Cause, now_ms: int) -> str:
     return f", as {cause.by} reports{since}" if cause.by else f", as observed{since}"
 
 
-def service_words(one: Away, now_ms: int) -> str:
+def service_words(one: Away, now_ms: int, with_home: bool = True) -> str:
     places = ", ".join(f"{site} ({count})" for site, count in one.now) or "nowhere"
     home = ", ".join(f"{site} ({count})" for site, count in one.home) or "nowhere"
-    words = f"{one.service} runs in {places}{cause_words(one.cause, now_ms)}; home: {home}"
+    words = f"{one.service} runs in {places}{cause_words(one.cause, now_ms)}"
+    if not with_home:
+        return words
+    words += f"; home: {home}"
     sites = {site for site, _ in one.now}
     if one.traffic and not set(one.traffic) <= sites:
         words += f"; its users are sent to {', '.join(one.traffic)}"
     return words
 
 
-def store_words(one: StoreAway, now_ms: int) -> str:
+def store_words(one: StoreAway, now_ms: int, with_home: bool = True) -> str:
     where = f"has its primary in {one.now}" if one.now else "has no primary"
-    return f"{one.store} {where}{cause_words(one.cause, now_ms)}; home: {one.home}"
+    home = f"; home: {one.home}" if with_home else ""
+    return f"{one.store} {where}{cause_words(one.cause, now_ms)}{home}"
 
 
 def lost_words(one: LostNow, now_ms: int) -> str:
@@ -93,17 +97,17 @@ def _old_primaries(one: Rivals, situation: Situation) -> tuple[str, ...]:
     return tuple(site for site in one.sites if site != now) if now in one.sites else ()
 
 
-def lines_of(situation: Situation, now_ms: int) -> Iterator[str]:
-    """Everything that differs from the files, worst first."""
+def lines_of(situation: Situation, now_ms: int, with_home: bool = True) -> Iterator[str]:
+    """Everything that differs from the files, worst first. with_home: say where each belongs."""
     yield from (rivals_words(one) for one in situation.rivals)
     yield from (lost_words(one, now_ms) for one in situation.lost)
-    yield from (store_words(one, now_ms) for one in situation.stores)
-    yield from (service_words(one, now_ms) for one in situation.services)
+    yield from (store_words(one, now_ms, with_home) for one in situation.stores)
+    yield from (service_words(one, now_ms, with_home) for one in situation.services)
 
 
 def differences(situation: Situation, most: int = 3) -> str:
     """What differs from the files, short; empty where nothing does."""
-    return listed([line.partition("; home")[0] for line in lines_of(situation, situation.at_ms)], most)
+    return listed(list(lines_of(situation, situation.at_ms, with_home=False)), most)
 
 
 def stale_words(differs: str, by_files: bool) -> tuple[str, str]:

@@ -33,8 +33,13 @@ def test_a_place_that_holds_anything_is_refused(tmp_path: Path) -> None:
     assert raised.value.code == "place-not-empty"
     for name, make in (("file", lambda p: p.touch()), ("link", lambda p: p.symlink_to(tmp_path))):
         make(tmp_path / name)
-        assert "is not a folder" in place_at(str(tmp_path / name)).problem()
-    assert "does not exist" in place_at(str(tmp_path / "no" / "such")).problem()
+        with pytest.raises(Permanent, match="is not a folder"):
+            place_at(str(tmp_path / name)).refuse()
+    (tmp_path / "not empty").mkdir()
+    for name in ("no/such", "not empty/no/such"):
+        with pytest.raises(Permanent, match="does not exist") as raised:
+            place_at(str(tmp_path / name)).refuse()
+        assert raised.value.code == "place-wrong"
 
 
 def test_one_restore_holds_a_place_until_its_last_program_ends(tmp_path: Path) -> None:

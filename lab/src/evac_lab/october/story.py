@@ -21,6 +21,7 @@ from evac.model.errors import RunError
 from evac.model.estate import Estate
 from evac.model.plan import Plan
 from evac.model.scenario import Scenario, lose
+from evac.model.situation import SUCCEEDED
 from evac.model.step_id import StepId
 from evac.steps.registry import kind_of
 from evac.verify import check
@@ -314,7 +315,7 @@ def tell(estate: Estate, scenario: Scenario, budget_ms: int, seed: int) -> Told:
     began = time.monotonic()
     made = planned(estate, scenario, budget_ms, seed)
     outcome = play(timed(bound_plan(estate, made.plan, made.digest)), seed)
-    if outcome.phase not in ("succeeded", "succeeded_with_exceptions"):
+    if outcome.phase not in SUCCEEDED:
         raise RunError("story-run-ended", f"the run of {scenario.title} ended {outcome.phase}")
     back = restored(made.plan, {name: end for name, (_, end) in outcome.steps.items()})
     return Told(made, outcome, back, int((time.monotonic() - began) * 1_000))

@@ -214,7 +214,11 @@ async def _problems(action: Action, order: Order, facts: MariadbFacts) -> list[s
         case "protect":
             return _protect_problems(facts, many(action.parameters, "synchronous"))
         case "rejoin":
-            return await _rejoin_problems(action, order, facts)
+            try:
+                await _check_rejoin(action, order, facts)
+            except ActionError as error:
+                return [error.message]
+            return []
         case "verify":
             return [f"it is {facts.report().role}, and not as expected"]
         case _:
@@ -470,22 +474,27 @@ def _primary(action: Action) -> MariadbMember:
     return own.at(text(parameters, "primary_host"), whole(parameters, "primary_port", PORT, 65_535))
 
 
-async def _rejoin_problems(action: Action, order: Order, facts: MariadbFacts) -> list[str]:
-    """Why this server cannot follow the primary."""
+async def _check_rejoin(action: Action, order: Order, facts: MariadbFacts) -> None:
+    """Raises Permanent where it has transactions of its own, Retryable where it cannot follow yet."""
     primary = _primary(action)
+    problem = ""
     try:
         async with linked(primary, min(ANSWER_MS / 1_000, order.timeout_s)) as link:
             theirs = await read_facts(link)
     except ActionError:
-        return [f"{primary.address} does not answer"]
-    if not theirs.writable:
-        return [f"{primary.address} is not a primary that takes writes"]
-    if not theirs.keeps_log:
-        return [f"{primary.address} has no binary log of all it holds: set log_bin and log_slave_updates"]
-    only_here = _only_here(facts, theirs)
-    if only_here:
-        return [f"it holds transactions that {primary.address} never had: {only_here}"]
-    return []
+        problem = "does not answer"
+    else:
+        if not theirs.writable:
+            problem = "is not a primary that takes writes"
+        elif not theirs.keeps_log:
+            problem = "has no binary log of all it holds: set log_bin and log_slave_updates"
+        elif only_here := _only_here(facts, theirs):
+            own = member_of(action).address
+            said = f"{own} holds transactions that {primary.address} never had: {only_here}"
+            hint = "copy what you need out of it, then build it again with mariadb-backup"
+            raise Permanent("mariadb-diverged", said, hint)
+    if problem:
+        raise Retryable("mariadb-not-ready", f"{primary.address} {problem}", after_ms=500)
 
 
 def _only_here(ours: MariadbFacts, theirs: MariadbFacts) -> str:
@@ -503,11 +512,7 @@ async def _rejoin(link: MariadbLink, action: Action, order: Order) -> Evidence:
     if facts.follows and facts.upstream == primary.address:
         await obey(link, facts.seen, order, fence=0, demoted=0)
         return {**facts.evidence(), "already": True}
-    if problems := await _rejoin_problems(action, order, facts):
-        if problems[0].startswith("it holds"):
-            hint = "copy what you need out of it, then build it again with mariadb-backup"
-            raise Permanent("mariadb-diverged", f"{link.member.address}: {problems[0]}", hint)
-        raise Retryable("mariadb-not-ready", problems[0], after_ms=500)
+    await _check_rejoin(action, order, facts)
     await obey(link, facts.seen, order, confirms=())
     if facts.writable:
         await _end_writes(link)

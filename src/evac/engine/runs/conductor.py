@@ -71,6 +71,7 @@ from evac.model.errors import (
 )
 from evac.model.observation import LeavingSite
 from evac.model.run_policy import RunPolicy
+from evac.model.situation import SUCCEEDED
 from evac.net.internal_errors import enduring, foreseen, internal
 from evac.run import envelope, fencing
 from evac.run.decide import EVAC
@@ -291,9 +292,8 @@ class Conductor:
             beside = self._look_after(run, run.execution)
             phase = view.phase if view.phase in ENDED else await run.execution.run()
             if phase in ENDED:
-                over = run.execution.view
-                kept = await self._left_behind(run, over)
-                await self._ending.end(run, name, over.phase.startswith("succeeded"), kept)
+                kept = await self._left_behind(run, run.execution.view)
+                await self._ending.end(run, name, phase in SUCCEEDED, kept)
                 self._desk.policies.forget(name)
         except (LeaseLost, Conflict, Unavailable):
             raise

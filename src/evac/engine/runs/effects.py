@@ -29,7 +29,7 @@ from evac.engine.stores.guards import SITES_KEY, WHOLE, Permit
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Estate
 from evac.model.plan import Plan, Step
-from evac.model.situation import DomainState, Effects, LostNow, Moved
+from evac.model.situation import SUCCEEDED, DomainState, Effects, LostNow, Moved
 from evac.run.view import RunView
 from evac.steps.registry import kind_of
 from evac.store.port import Compare, Entry, Lease, Put, Store, all_entries
@@ -209,12 +209,12 @@ def _below_sites(
     for one in runs:
         for domain in one.domains:
             if domain in marks:
-                if one.scenario == "restore" and one.phase.startswith("succeeded"):
+                if one.scenario == "restore" and one.phase in SUCCEEDED:
                     found = {name: lost for name, lost in found.items() if not name.startswith(f"{domain}/")}
-            elif _leaves(one, domain) and (one.scenario == "lose" or one.phase.startswith("succeeded")):
+            elif _leaves(one, domain) and (one.scenario == "lose" or one.phase in SUCCEEDED):
                 state: DomainState = "lost" if one.scenario == "lose" else "evacuated"
                 found[domain] = LostNow(domain, state, one.began_ms, one.run)
-            elif one.phase.startswith("succeeded"):
+            elif one.phase in SUCCEEDED:
                 found.pop(domain, None)
     return [
         one for name, one in sorted(found.items()) if not one.since_ms or cleared.get(name, 0) < one.since_ms
