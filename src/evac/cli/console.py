@@ -51,7 +51,7 @@ _COMMAND: Final = re.compile(rf"{_NAMED}.*?(?=, or |, then |; |\)|\x1b|$)")
 _IN_BRACKETS: Final = re.compile(rf"(?<=\(){_NAMED}[^()]*(?=\))")
 _FILES: Final = re.compile(r" (?:--estate )?ESTATE\b")
 """In lines whose command was not given an estate; with a server none is."""
-_PLACEHOLDER: Final = re.compile(r"(?<![-\w/=.])(?<!-o )(?:ESTATE|PLAN)(?![-\w/=.])")
+_PLACEHOLDER: Final = re.compile(r"(?<![-\w/=.])(?<!-o )(?:CASE|ESTATE|PLAN)(?![-\w/=.])")
 _OWN: Final = re.compile(r" --(?:store|server)\b")
 
 
@@ -74,11 +74,12 @@ def forget() -> None:
 
 
 def remember_path(placeholder: str, path: str) -> None:
-    """From now on the path replaces its placeholder, ESTATE or PLAN, in lines that suggest a command. A path
-    that looks like the other kind is left out: it may be the very mistake that such a line is about.
+    """From now on the path replaces its placeholder, CASE, ESTATE or PLAN, in lines that suggest a command.
+    A plan that looks like an estate, or the reverse, is left out: it may be the very mistake that such a line
+    is about.
     """
     plan = path.startswith("sha256:") or path.endswith(".json")
-    if plan if placeholder == "PLAN" else not plan:
+    if placeholder == "CASE" or plan == (placeholder == "PLAN"):
         _paths.set((_paths.get() or {}) | {placeholder: shlex.quote(path)})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -13,16 +14,26 @@ import click
 
 from evac.cli import console
 from evac.cli.console import emit, progress, say, screen
-from evac.cli.options import Length, file_option, output_option, quiet_option, time_zone_option, who_option
+from evac.cli.options import (
+    Length,
+    Named,
+    file_option,
+    output_option,
+    quiet_option,
+    time_zone_option,
+    who_option,
+)
 from evac.cli.target import Where, where_options
 from evac.model.errors import EstateError
 
 if TYPE_CHECKING:
     from evac.app.credit.case import Case
+    from evac.app.credit.deliveries import Change
     from evac.credit.formulas import Money
+    from evac.credit.ledger import Tranche
     from evac.credit.windows import Correction
 
-case_argument = click.argument("case", type=click.Path(path_type=Path, file_okay=False))
+case_argument = click.argument("case", type=Named("CASE", file_okay=False))
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _why = click.option("--reason", default="", help="Reason, recorded in the journal of the case.")
 _TRANCHE = click.Choice(["paying", "free"])
@@ -109,7 +120,7 @@ def example(target: Path, accounts: int | None, quiet: bool) -> None:
     from evac.app.credit import october
 
     october.write(target, accounts or october.SAMPLE)
-    say(f"next: evac credit windows CASE --import {target / 'windows.csv'}", quiet)
+    say(f"next: evac credit windows october --import {target / 'windows.csv'}", quiet)
 
 
 @credit.command()
@@ -266,7 +277,7 @@ def check(rules: str, printed: bool, output: str, quiet: bool) -> int:
         f"{made.id}: {len(made.rules)} {'rule' if len(made.rules) == 1 else 'rules'}, digest {made.digest}",
         None,
     )
-    say("next: evac credit compute CASE --rules RULES --accounts FILE", quiet)
+    say(f"next: evac credit compute {made.id} --rules {shlex.quote(rules)} --accounts FILE", quiet)
     return console.DONE
 
 
@@ -360,6 +371,7 @@ def compute(
             _now_ms(),
             partitions or 0,
             lambda done, of: shown(done / of, f"part {done} of {of}"),
+            rules,
         )
     _show(case_document(chosen), output, case_sheet)
 
@@ -433,6 +445,7 @@ def approve(
 ) -> int:
     """Approve the totals of the last ledger. Two persons must; any change of a line needs new approvals."""
     from evac.app.credit import deliveries
+    from evac.app.credit.showing import next_command
     from evac.credit.ledger import APPROVALS
     from evac.estate.codecs.policy import load_policy
 
@@ -444,41 +457,42 @@ def approve(
     if more > 0:
         say(f"approved; {more} more {'person' if more == 1 else 'persons'} must approve", quiet)
         return console.PAUSED
-    say(
-        f"approved by {' and '.join(row['who'] for row in found)}\nnext: evac credit tranche {case} paying",
-        quiet,
-    )
+    say(f"approved by {' and '.join(row['who'] for row in found)}\nnext: {next_command(chosen)}", quiet)
     return console.DONE
 
 
 @credit.command()
 @case_argument
 @click.argument("tranche", type=_TRANCHE)
-@click.option("--close", "shut", is_flag=True, help="Close the tranche: nothing more is released in it.")
+@click.option("--close", "change", flag_value="closed", help="Close it: nothing more is released in it.")
+@click.option("--reopen", "change", flag_value="reopened", help="Open it again, for what is owed since.")
 @_why
 @who_option
 @quiet_option
-def tranche(case: Path, tranche: str, shut: bool, reason: str, who: str | None, quiet: bool) -> None:
+def tranche(
+    case: Path, tranche: Tranche, change: Change | None, reason: str, who: str | None, quiet: bool
+) -> None:
     """Release what is owed to a tranche: the next delivery holds only what no earlier one had.
 
-    The free tranche is released after the paying one is closed.
+    The free tranche is released after the paying one is closed. Needs --reason.
     """
     from evac.app.credit import deliveries
+    from evac.app.credit.showing import next_command
     from evac.credit.money import money_words
 
     chosen = _case(case)
     with chosen.changing():
-        if shut:
-            deliveries.close(chosen, tranche, _who(who), reason, _now_ms())  # type: ignore[arg-type]
-            say(f"the {tranche} tranche is closed\nnext: evac credit show {case}", quiet)
+        if change is not None:
+            deliveries.open_or_close(chosen, tranche, change, _who(who), reason, _now_ms())
+            say(f"the {tranche} tranche is {change}\nnext: {next_command(chosen)}", quiet)
             return
         digest = chosen.ledger()["rules"]["digest"]
-        made = deliveries.release(chosen, digest, tranche, _who(who), reason, _now_ms())  # type: ignore[arg-type]
+        made = deliveries.release(chosen, digest, tranche, _who(who), reason, _now_ms())
     amounts = ", ".join(money_words(value, name) for name, value in made.amounts.items()) or "no money"
     say(f"{made.name}: {made.lines:,} {'line' if made.lines == 1 else 'lines'}, {amounts}", quiet)
     for name, value in made.overpaid.items():
         say(f"paid in excess earlier, and not reclaimed: {money_words(value, name)}", quiet)
-    say(f"next: evac credit export {case} {made.name} --to csv -o DIR", quiet)
+    say(f"next: {next_command(chosen)}", quiet)
 
 
 @credit.command()
@@ -511,10 +525,11 @@ def export(case: Path, delivery: str, system: str, target: Path, output: str, qu
     found = deliveries.export(chosen, rules_of(chosen, delivery), delivery, system, target)
     if output == "json":
         emit(document_json({"kind": "evac-credit-export", "schema_version": 1, **found}), None)
-    say(f"{target}: {found['lines']:,} lines in {', '.join(found['files'])}", quiet)
-    if found["left_out"]:
-        count = found["left_out"]
-        say(f"{count:,} {'line is' if count == 1 else 'lines are'} not for {system}: see left-out.csv", quiet)
+    count, left_out = found["lines"], found["left_out"]
+    say(f"{count:,} {'line' if count == 1 else 'lines'} in {target / found['files'][0]}", quiet)
+    if left_out:
+        words = f"{left_out:,} {'line is' if left_out == 1 else 'lines are'} not for {system}"
+        say(f"{words}: see {target / found['files'][1]}", quiet)
     listed = "" if system == "csv" else f" --from {system}"
     say(f"next: evac credit reconcile {case} {delivery} FILE{listed}", quiet)
 
@@ -542,30 +557,24 @@ def reconcile(case: Path, delivery: str, booked: Path, system: str, output: str,
     from dataclasses import asdict
 
     from evac.app.credit import deliveries
-    from evac.app.credit.showing import rules_of
-    from evac.views.credit_view import document_json
+    from evac.app.credit.showing import next_command, rules_of
+    from evac.views.credit_view import document_json, reconciled_text
 
     chosen = _case(case)
     found = deliveries.reconcile(chosen, rules_of(chosen, delivery), delivery, booked, system)
-    same, wrong = found.same, found.wrong
+    rows = [asdict(row) for row in found.wrong]
+    counts = {"same": found.same, "left_out": found.left_out, "different": found.different}
     if output == "json":
-        rows = [asdict(row) for row in wrong]
         document = {"kind": "evac-credit-reconciliation", "schema_version": 1, "delivery": delivery}
-        counts = {"same": same, "left_out": found.left_out}
         emit(document_json({**document, **counts, "mismatches": rows}), None)
     else:
-        for row in wrong:
-            emit(f"{row.key}: {row.code}: requested {row.wanted}, booked {row.booked} {row.currency}", None)
-        emit(f"{same:,} lines agree; {len(wrong):,} do not", None)
-        if found.left_out:
-            emit(
-                f"{found.left_out:,} not compared, because {system} cannot take them: see left-out.csv", None
-            )
-    say(
-        f"next: evac credit tranche {case} {delivery.rpartition('-')[0]} --close --reason WHY",
-        quiet or bool(wrong),
-    )
-    return console.FINDINGS if wrong else console.DONE
+        emit(reconciled_text({**counts, "mismatches": rows}, system), None)
+    name = delivery.rpartition("-")[0]
+    then = f"evac credit tranche {case} {name} --close --reason WHY"
+    if name in deliveries.closed(chosen):
+        then = next_command(chosen)
+    say(f"next: {then}", quiet or bool(rows))
+    return console.FINDINGS if rows else console.DONE
 
 
 @credit.command()

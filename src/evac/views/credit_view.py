@@ -159,6 +159,8 @@ def _totals(ledger: Document) -> SheetPart:
         on_top[row["currency"]] = on_top.get(row["currency"], 0) + row.get("tax_on_top", 0)
     taxes = [money_words(tax, currency) for currency, tax in sorted(on_top.items()) if tax]
     words += f" Amounts contain {', '.join(taxes)} of tax that comes on top of the fees." if taxes else ""
+    if unplaced := ledger["accounts"].get("unplaced", 0):
+        words += f" {plural(unplaced, 'row')} without a site: an outage of one site counts for none of them."
     return SheetPart(
         "Totals", words, head=("tranche", "service", "plan", "state", "lines", "worth"), rows=rows
     )
@@ -168,6 +170,8 @@ def _by_rule(ledger: Document) -> SheetPart:
     rows = [(row["rule"], f"{row['lines']:,}", _worth(row)) for row in ledger["by_rule"]]
     without = ", ".join(ledger["without_window"])
     words = f"No outage window covers: {without}." if without else ""
+    if none := ", ".join(ledger.get("without_line", [])):
+        words = f"{words} No account gets anything by: {none}.".lstrip()
     return SheetPart("By rule", words, head=("rule", "lines", "worth"), rows=rows)
 
 
@@ -199,7 +203,8 @@ def _claims(claims: Document) -> Iterator[SheetPart]:
     ]
     words = f"{plural(claims['count'], 'claim')}; decisions count from the next ledger on."
     if claims["unknown_accounts"]:
-        words += f" {plural(claims['unknown_accounts'], 'claim')} of accounts that are not among the rows."
+        unknown = plural(claims["unknown_accounts"], "claim names", "claims name")
+        words += f" {unknown} an account that has no row."
     yield SheetPart("Claims", words, head=("state", "claims", "reported", "pays"), rows=rows)
     if claims["waiting"]:
         yield queue_part(claims)
@@ -258,7 +263,7 @@ def claims_sheet(case: Document) -> Sheet:
     rows = [
         (
             row["claim"],
-            f"{row['granted']:,}" if row["granted"] else "refused",
+            money_words(row["granted"], row["currency"]) if row["granted"] else "refused",
             row["who"],
             local_and_utc(row["at_ms"]),
             row["reason"],
@@ -267,7 +272,7 @@ def claims_sheet(case: Document) -> Sheet:
     ]
     parts = list(_claims(claims))
     if rows:
-        head = ("claim", "granted (minor units)", "person", "time", "reason")
+        head = ("claim", "granted", "person", "time", "reason")
         parts.append(SheetPart("Decisions", head=head, rows=rows))
     return Sheet(title, "", tuple(parts), f"next: {case['next']}")
 
@@ -385,6 +390,26 @@ def explanation_json(account: str, ledger: str, language: str, found: Sequence[E
             "rows": rows,
         }
     )
+
+
+def reconciled_text(found: Document, system: str) -> str:
+    """How what a billing system booked differs from what was requested, one line each, and the counts."""
+    said = []
+    for row in found["mismatches"]:
+        asked, booked = (money_words(row[name], row["currency"]) for name in ("wanted", "booked"))
+        words = f"{asked} requested, {booked} booked{' more than once' if row['code'] == 'twice' else ''}"
+        if row["code"] == "missing":
+            words = f"not booked: {asked} requested"
+        elif row["code"] == "unknown":
+            words = f"not requested: {booked} booked"
+        said.append(f"{row['key']}: {words}")
+    if found["different"] > len(said):
+        said.append(f"and {found['different'] - len(said):,} more")
+    said.append(f"{found['same']:,} lines agree; {found['different']:,} do not")
+    if found["left_out"]:
+        what = "grants in kind, not money" if system == "csv" else f"{system} cannot take them"
+        said.append(f"{found['left_out']:,} not compared: {what}")
+    return "\n".join(said) + "\n"
 
 
 def explanation_text(found: Sequence[Explanation]) -> str:

@@ -65,6 +65,21 @@ def test_every_bad_cell_names_its_line(tmp_path: Path) -> None:
     ]
 
 
+def test_yes_and_no_have_many_spellings_and_nothing_else_passes_for_a_no(tmp_path: Path) -> None:
+    head = HEAD.replace("\n", ",used,tax_included\n")
+    row = "melon,plus,1,KRW,2022-10,,"
+    yes, no = ("true", "T", "Yes", "y", "1", ""), ("FALSE", "f", "no", "N", "0")
+    bad = [f"a,{row}maybe,yes\n", f"b,{row}yes,2\n"]
+    assert refused(tmp_path, head + "".join(bad)) == ["a.csv:2:1 used-invalid", "a.csv:3:1 tax-invalid"]
+    file = tmp_path / "good.csv"
+    file.write_text(head + "".join(f"{n:02},{row}{word},{word}\n" for n, word in enumerate(yes + no)))
+    case = Case(tmp_path / "case")
+    digest, _ = intake.take_in(case, [file])
+    found = pl.read_parquet(intake.partition(case, digest, 0)).sort("account")
+    for name in ("used", "tax_included"):
+        assert found.get_column(name).to_list() == [True] * len(yes) + [False] * len(no)
+
+
 def test_accounts_twice_or_with_two_currencies_are_named(tmp_path: Path) -> None:
     twice = "a,melon,plus,1,KRW,2022-10,\n" * 2
     assert refused(tmp_path, HEAD + twice) == ["a.csv:2:1 account-twice"]

@@ -160,8 +160,23 @@ def test_from_the_file_to_the_ledger(
     found = json.loads(evac(*compute))
     assert sum(row["amount"] for row in found["ledger"]["totals"]) == 30_000
     assert [row["who"] for row in found["claims"]["decisions"]] == ["ada", "bob"]
+    assert "70,000 KRW" in evac("claims")
+    evac("claims", "--accept", "c2", "--amount", "60000 KRW", "--reason", "found them", "--who", "eve")
+    approve = ["credit", "approve", "case", "--who", "ada", "--reason", "totals match"]
+    assert run(approve) == 13, "a decision that pays more counts from the next ledger on"
+    evac("claims", "--refuse", "c1", "--reason", "not a shop", "--who", "eve")
+    capsys.readouterr()
+    for words in (["approve", "case", "--who", "bob"], ["tranche", "case", "free"]):
+        assert run(["credit", *words, "--reason", "go"]) == 2
+        assert "it was decided that claim c1 gets less since ledger" in capsys.readouterr().err
     assert "claim-decided" in [entry.kind for entry in Case(tmp_path / "case").entries()]
+    Path("more.csv").write_text(
+        FILE.splitlines()[0] + "\nc4,s1,talk-business,400000 KRW,2022-10-23T10:00:00+09:00\n"
+    )
+    evac("claims", "--import", "more.csv")
+    found = json.loads(evac(*compute))
+    assert sum(row["amount"] for row in found["ledger"]["totals"]) == 110_000, "c4 counts"
     evac("claims", "--import", "claims.csv")
-    assert len(Case(tmp_path / "case").claims()) == 3
+    assert len(Case(tmp_path / "case").claims()) == 4
     assert run(["credit", "claims", "case", "--accept", "c2"]) == 2
     assert "--accept needs --amount" in capsys.readouterr().err

@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Case:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            hint = "begin with: evac credit windows CASE --import FILE"
+            hint = f"begin with: evac credit windows {self.folder} --import FILE"
             raise InvalidInput("case-unknown", f"{self.folder} is not a case for credits", hint) from None
         found, before = [], _FIRST
         for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
@@ -130,7 +131,7 @@ class Case:
             elif entry.kind == "correction" and found is not None:
                 found = Windows(found.recorded, (*found.corrections, Correction(**entry.data)))
         if found is None:
-            hint = "evac credit windows CASE --import FILE"
+            hint = f"evac credit windows {self.folder} --import FILE"
             raise InvalidInput("windows-missing", f"{self.folder} has no outage windows yet", hint)
         return found
 
@@ -196,11 +197,19 @@ class Case:
         if not id:
             made = [entry for entry in self.entries() if entry.kind == "computed"]
             if not made:
-                hint = "evac credit compute CASE --rules RULES --accounts FILE"
-                raise InvalidInput("ledger-missing", f"{self.folder} has no ledger yet", hint)
+                words = f"{self.folder} has no ledger yet"
+                raise InvalidInput("ledger-missing", words, self.compute_command())
             id = str(made[-1].data["ledger"])
         document: dict[str, Any] = orjson.loads((self.folder / "ledgers" / id / "ledger.json").read_bytes())
         return document
+
+    def compute_command(self) -> str:
+        """What to type for the next ledger, with the files of the last one."""
+        made = [entry.data for entry in self.entries() if entry.kind == "computed"]
+        last = made[-1] if made else {}
+        rules, files = last.get("rules_from") or "RULES", last.get("accounts_from") or ["FILE"]
+        words = ["evac", "credit", "compute", str(self.folder), "--rules", rules]
+        return shlex.join([*words, *(word for file in files for word in ("--accounts", file))])
 
 
 def write_once(path: Path, data: bytes) -> None:

@@ -77,10 +77,12 @@ def settle(
     now_ms: int,
     partitions: int = 0,
     progress: Progress = lambda done, of: None,
+    rules_from: str = "",
 ) -> dict[str, Any]:
     """Take accounts in, compute the ledger, and record that it is the one that counts.
 
-    Raises what `intake.take_in` and `compute` raise.
+    rules_from: the file or name of the rules, which the next command names again. Raises what
+    `intake.take_in` and `compute` raise.
     """
     with case.changing():
         windows = case.windows()
@@ -90,7 +92,8 @@ def settle(
         made = [entry.data["ledger"] for entry in case.entries() if entry.kind == "computed"]
         if made[-1:] != [document["ledger"]]:
             data = {"ledger": document["ledger"], "digest": ledger_digest(document)}
-            case.record("computed", now_ms, who, data)
+            files = {"rules_from": rules_from, "accounts_from": [str(source) for source in sources]}
+            case.record("computed", now_ms, who, data | files)
     return document
 
 
@@ -130,7 +133,9 @@ def _part(
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)
-    write_once(_mark(folder, number), canonical_json(_facts(lines, count)))
+    sited = [window.service for window in windows if window.site]
+    unplaced = rows.filter(pl.col("service").is_in(sited) & (pl.col("site") == "")).height if sited else 0
+    write_once(_mark(folder, number), canonical_json(_facts(lines, count) | {"unplaced": unplaced}))
 
 
 def read_rows(rules: RuleSet, windows: Sequence[Window], files: Sequence[Path]) -> tuple[int, pl.DataFrame]:
@@ -251,6 +256,7 @@ def _document(
         old = by_rule.setdefault(key, row | dict.fromkeys(ENVELOPE_SUMS, 0))
         for name in ENVELOPE_SUMS:
             old[name] += row[name]
+    without_window = list(_without_window(rules.rules, windows))
     return {
         "kind": "evac-credit-ledger",
         "schema_version": SCHEMA_VERSION,
@@ -265,6 +271,7 @@ def _document(
             "digest": about["accounts"],
             "rows": sum(mark["rows"] for mark in marks),
             "credited": sum(mark["accounts"] for mark in marks),
+            "unplaced": sum(mark.get("unplaced", 0) for mark in marks),
         },
         "partitions": partitions,
         "lines": sum(mark["lines"] for mark in marks),
@@ -272,7 +279,12 @@ def _document(
         "envelope": envelope(totals),
         "by_rule": [by_rule[key] for key in sorted(by_rule)],
         "largest": largest[:LARGEST],
-        "without_window": list(_without_window(rules.rules, windows)),
+        "without_window": without_window,
+        "without_line": [
+            rule.id
+            for rule in rules.rules
+            if rule.id not in without_window and not any(rule.id == key[0] for key in by_rule)
+        ],
     }
 
 

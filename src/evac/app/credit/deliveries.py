@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal, get_args
 
 import orjson
 import polars as pl
@@ -18,7 +18,9 @@ import polars as pl
 from evac.app.credit.case import Case, writing
 from evac.app.credit.computing import ledger_digest, part_file
 from evac.app.credit.intake import HASH_SEED
+from evac.app.credit.showing import ledger_rules
 from evac.credit.booked import booked_of
+from evac.credit.claims import judged
 from evac.credit.columns import KEY, LINES, tax_on_top
 from evac.credit.ledger import APPROVALS, TRANCHES, CreditApproval, Tranche, delivery_key, line_id
 from evac.credit.requests import LeftOut, Request, request_of
@@ -30,6 +32,8 @@ from evac.model.names import alike
 from evac.model.run_policy import RunPolicy
 
 UNPROVEN: Final = Proven()
+Change = Literal["closed", "reopened"]
+"""Of a tranche."""
 _GROUP: Final = (*KEY, "group", "currency")
 _SUMS: Final = ("amount", "quantity", "tax")
 
@@ -68,11 +72,27 @@ def approve(
 
 
 def _check_current(case: Case, document: Mapping[str, Any]) -> None:
-    """Raises InvalidInput for a ledger whose windows were corrected since: its amounts are outdated."""
-    if document["windows"]["digest"] != case.windows().digest:
-        hint = f"evac credit compute {case.folder} --rules RULES --accounts FILE"
-        words = f"windows have changed since ledger {document['ledger']} was computed"
-        raise InvalidInput("ledger-stale", words, hint)
+    """Raises InvalidInput for a ledger whose amounts are outdated: windows were corrected since, or a person
+    decided that a claim gets less than it pays.
+    """
+    windows, why = case.windows(), ""
+    if document["windows"]["digest"] != windows.digest:
+        why = "windows have changed"
+    else:
+        kinds = [entry.kind for entry in case.entries()]
+        since = kinds[::-1].index("computed")
+        late = kinds[len(kinds) - since :].count("claim-decided")
+        if late:
+            rules, claims, decisions = ledger_rules(case, document), case.claims(), case.decisions()
+            before, now = (
+                {one.claim.id: one.pays for one in judged(rules, windows.now, claims, made)}
+                for made in (decisions[:-late], decisions)
+            )
+            less = sorted(claim for claim, pays in before.items() if now[claim] < pays)
+            why = f"it was decided that claim {less[0]} gets less" if less else ""
+    if why:
+        words = f"{why} since ledger {document['ledger']} was computed"
+        raise InvalidInput("ledger-stale", words, case.compute_command())
 
 
 def approvals(case: Case, document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -117,27 +137,36 @@ def deliveries(case: Case) -> list[Delivery]:
 
 
 def closed(case: Case) -> frozenset[str]:
-    """Tranches that are closed."""
-    return frozenset(str(entry.data["tranche"]) for entry in case.entries() if entry.kind == "closed")
+    """Tranches that are closed, and were not opened again."""
+    last = {entry.data["tranche"]: entry.kind for entry in case.entries() if entry.kind in get_args(Change)}
+    return frozenset(str(tranche) for tranche, kind in last.items() if kind == "closed")
 
 
-def close(case: Case, tranche: Tranche, who: str, reason: str, now_ms: int) -> None:
-    """Nothing more is released in it. Raises InvalidInput before its first delivery."""
+def open_or_close(case: Case, tranche: Tranche, change: Change, who: str, reason: str, now_ms: int) -> None:
+    """Nothing more is released in a tranche that is closed. Raises InvalidInput before its first delivery."""
+    _check_reason(reason, f"evac credit tranche {case.folder} {tranche} --{change[:-2]} --reason WHY")
     if not any(one.tranche == tranche for one in deliveries(case)):
         hint = f"release it first: evac credit tranche {case.folder} {tranche} --reason WHY"
         raise InvalidInput("tranche-not-released", f"nothing of the {tranche} tranche was released", hint)
-    if tranche in closed(case):
-        raise InvalidInput(
-            "tranche-closed", f"the {tranche} tranche is closed already", f"evac credit show {case.folder}"
-        )
-    case.record("closed", now_ms, who, {"tranche": tranche, "reason": reason})
+    if (tranche in closed(case)) == (change == "closed"):
+        state = "closed" if change == "closed" else "open"
+        words = f"the {tranche} tranche is {state} already"
+        raise InvalidInput(f"tranche-{state}", words, f"evac credit show {case.folder}")
+    case.record(change, now_ms, who, {"tranche": tranche, "reason": reason})
+
+
+def _check_reason(reason: str, hint: str) -> None:
+    if not reason.strip():
+        raise InvalidInput("reason-missing", "what is paid or not paid any more needs a reason", hint)
 
 
 def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: str, now_ms: int) -> Delivery:
     """Makes the next delivery of a tranche from the last ledger. Call it under `case.changing`.
 
-    Raises NotAllowed without two approvals, and for the free tranche before the paying one is closed.
+    Raises NotAllowed without two approvals, and for the free tranche before the paying one is closed;
+    InvalidInput where nothing is owed that an earlier delivery did not have.
     """
+    _check_reason(reason, f"evac credit tranche {case.folder} {tranche} --reason WHY")
     document = case.ledger()
     _check_current(case, document)
     have = approvals(case, document)
@@ -147,7 +176,8 @@ def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: s
         raise NotAllowed("approvals-missing", words, hint)
     shut = closed(case)
     if tranche in shut:
-        raise NotAllowed("tranche-closed", f"the {tranche} tranche is closed", "make another case for more")
+        hint = f"evac credit tranche {case.folder} {tranche} --reopen --reason WHY"
+        raise NotAllowed("tranche-closed", f"the {tranche} tranche is closed", hint)
     paying = any(row["tranche"] == "paying" for row in document["envelope"])
     if tranche == "free" and paying and "paying" not in shut:
         hint = f"evac credit tranche {case.folder} paying --close --reason WHY"
@@ -166,6 +196,11 @@ def release(case: Case, rules_digest: str, tranche: Tranche, who: str, reason: s
             for sums, lines in ((amounts, made), (over, overpaid)):
                 for currency, amount in _amounts(lines):
                     sums[currency] = sums.get(currency, 0) + amount
+    last = next((one for one in reversed(before) if one.tranche == tranche), None)
+    if not count and last is not None and _sorted(over) in (last.overpaid, {}):
+        shutil.rmtree(folder)
+        words = f"nothing more is owed in the {tranche} tranche: {last.name} was the last delivery"
+        raise InvalidInput("nothing-owed", words, f"evac credit show {case.folder}")
     delivery = Delivery(
         name, tranche, document["ledger"], document["partitions"], count, _sorted(amounts), _sorted(over)
     )
@@ -256,22 +291,24 @@ def _differences(
 
 
 def export(case: Case, rules: RuleSet, name: str, system: str, folder: Path) -> dict[str, Any]:
-    """Files of one delivery for one system: requests as JSON lines, or CSV; what the system cannot take is in
-    `left-out.csv`. The same delivery gives the same bytes, however often.
+    """Files of one delivery for one system: requests as JSON lines, or CSV; what the system cannot take is
+    in a file of its own. The same delivery gives the same bytes, however often.
     """
     made = _known(case, name)
     parts = [_part(case.folder / "deliveries" / name, number) for number in range(made.partitions)]
-    order = ["key", "id", *(column for column in LINES.names() if column != "fee")]
+    order = ["key", "id", *(column for column in LINES.names() if column != "fee"), "total"]
     file = f"{name}.csv" if system == "csv" else f"{name}-{system}.jsonl"
+    rest = f"{name}-{system}-left-out.csv"
     folder.mkdir(parents=True, exist_ok=True)
     done, left_out = 0, 0
     with writing(folder / file):
-        with _whole(folder / file) as lines, _whole(folder / "left-out.csv") as left:
+        with _whole(folder / file) as lines, _whole(folder / rest) as left:
             left.write(b"key,reason\n")
             for number, part in enumerate(parts):
                 rows = pl.read_parquet(part)
                 if system == "csv":
-                    rows.select(order).write_csv(lines, include_header=number == 0)
+                    total = (pl.col("amount") + tax_on_top()).alias("total")
+                    rows.with_columns(total).select(order).write_csv(lines, include_header=number == 0)
                     done += len(rows)
                     continue
                 for row in rows.iter_rows(named=True):
@@ -283,8 +320,8 @@ def export(case: Case, rules: RuleSet, name: str, system: str, folder: Path) -> 
                         lines.write(orjson.dumps(request.to_data(), option=orjson.OPT_SORT_KEYS) + b"\n")
                         done += 1
         if not left_out:
-            (folder / "left-out.csv").unlink()
-    files = [file] + (["left-out.csv"] if left_out else [])
+            (folder / rest).unlink()
+    files = [file] + ([rest] if left_out else [])
     return {"files": files, "lines": done, "left_out": left_out}
 
 
@@ -336,10 +373,13 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """same: lines that agree. left_out: lines of money that the system cannot take, and was not asked to."""
+    """same: lines that agree. left_out: those that the system cannot take, and was not asked to.
+    wrong: the first of those that differ.
+    """
 
     same: int
     left_out: int
+    different: int
     wrong: Sequence[Mismatch]
 
 
@@ -351,10 +391,14 @@ def reconcile(case: Case, rules: RuleSet, name: str, booked: Path, system: str) 
     """
     _known(case, name)
     lines = pl.read_parquet(case.folder / "deliveries" / name / "part-*.parquet")
+    in_kind = lines.filter(pl.col("group") != "money").get_column("key")
     lines = lines.filter(pl.col("group") == "money")
     left_out = 0
     if system == "csv":
         found = _booked_csv(booked)
+        idle = pl.col("key").is_in(in_kind.implode()) & (pl.col("booked") == 0)
+        left_out = found.filter(idle).height
+        found = found.filter(~idle)
     else:
         asked = [not isinstance(_request(system, rules, row), LeftOut) for row in lines.iter_rows(named=True)]
         left_out = len(asked) - sum(asked)
@@ -363,8 +407,7 @@ def reconcile(case: Case, rules: RuleSet, name: str, booked: Path, system: str) 
     wanted = lines.select(
         "key", (pl.col("amount") + tax_on_top()).alias("wanted"), pl.col("currency").alias("asked")
     )
-    same, wrong = _compared(wanted, found)
-    return Reconciled(same, left_out, wrong)
+    return _compared(wanted, found, left_out)
 
 
 def _booked_csv(file: Path) -> pl.DataFrame:
@@ -410,7 +453,7 @@ def _of_delivery(case: Case, name: str, lines: pl.DataFrame, found: pl.DataFrame
     return here
 
 
-def _compared(wanted: pl.DataFrame, found: pl.DataFrame) -> tuple[int, list[Mismatch]]:
+def _compared(wanted: pl.DataFrame, found: pl.DataFrame, left_out: int) -> Reconciled:
     twice = found.group_by("key").len().filter(pl.col("len") > 1).get_column("key")
     both = wanted.join(
         found.unique("key", keep="first", maintain_order=True), on="key", how="full", coalesce=True
@@ -420,10 +463,9 @@ def _compared(wanted: pl.DataFrame, found: pl.DataFrame) -> tuple[int, list[Mism
         & pl.col("asked").eq_missing(pl.col("currency"))
         & ~pl.col("key").is_in(twice.implode())
     )
+    differ = both.filter(~same)
     wrong = []
-    for key, asked_amount, asked, amount, currency in (
-        both.filter(~same).sort("key").head(MISMATCHES_MOST).rows()
-    ):
+    for key, asked_amount, asked, amount, currency in differ.sort("key").head(MISMATCHES_MOST).rows():
         code = "differs"
         if asked_amount is None:
             code = "unknown"
@@ -432,7 +474,7 @@ def _compared(wanted: pl.DataFrame, found: pl.DataFrame) -> tuple[int, list[Mism
         elif key in set(twice):
             code = "twice"
         wrong.append(Mismatch(key, code, asked_amount or 0, amount or 0, currency or asked or ""))  # type: ignore[arg-type]
-    return both.filter(same).height, wrong
+    return Reconciled(both.height - differ.height, left_out, differ.height, wrong)
 
 
 def states(case: Case) -> Iterator[dict[str, Any]]:

@@ -44,7 +44,8 @@ _CLAIMED: Final = ("claimed", "granted")
 """Columns that claims fill."""
 PARTITION_ROWS: Final = 1_500_000
 LISTED_MOST: Final = 20
-_TRUE: Final = ("true", "True", "TRUE", "yes", "1")
+_TRUE: Final = ("true", "t", "yes", "y", "1")
+_FALSE: Final = ("false", "f", "no", "n", "0")
 HASH_SEED: Final = 20221015
 
 
@@ -56,7 +57,7 @@ def take_in(
     partitions 0: as many as the rows need. Raises EstateError with every problem, file and line.
     """
     files = _files(sources)
-    added = [one.row for one in claims if one.state not in ("twice", "no-rule")]
+    added = _added(claims)
     digest = _digest(files, added)
     folder = case.folder / "accounts" / digest
     mark = folder / "accounts.json"
@@ -91,6 +92,18 @@ def take_in(
     about = {"partitions": count, "rows": rows, "files": [f.name for f in files], "claims_unknown": unknown}
     write_once(mark, canonical_json(about))
     return digest, count
+
+
+def _added(claims: Sequence[Judged]) -> list[dict[str, Any]]:
+    """One row for each account, service and cycle: of several claims at most one counts, whatever was refused
+    or late before it.
+    """
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in (one.row for one in claims if one.state not in ("twice", "no-rule")):
+        key = tuple(row[name] for name in KEY)
+        if key not in rows or row["claimed"]:
+            rows[key] = row
+    return list(rows.values())
 
 
 def _with_claims(whole: pl.LazyFrame, table: pl.LazyFrame) -> pl.LazyFrame:
@@ -170,7 +183,8 @@ def _column(name: str, names: pl.Schema) -> pl.Expr:
         return pl.lit(_OTHERWISE[name], kind).alias(name)
     column = pl.col(name)
     if isinstance(kind, pl.Boolean) and names[name] == pl.String:
-        column = column.is_in(list(_TRUE))
+        lower = column.str.to_lowercase()
+        column = pl.when(lower.is_in(list(_TRUE))).then(True).when(lower.is_in(list(_FALSE))).then(False)
     elif isinstance(kind, pl.Int64) and names[name].is_float():
         column = pl.lit(None, kind)
     cast = column.cast(kind, strict=False)
@@ -204,6 +218,8 @@ _CHECKS: Final[Sequence[tuple[str, str, pl.Expr]]] = (
     ("cycle-invalid", "cycle is not a month such as 2022-10", ~pl.col("cycle").str.contains(_MONTH)),
     ("claimed-invalid", "claimed is not an amount", _outside("claimed", QUANTITY_LIMIT)),
     ("claimed-invalid", "granted is not an amount", _outside("granted", QUANTITY_LIMIT)),
+    ("used-invalid", "used is neither yes nor no", pl.col("used").is_null()),
+    ("tax-invalid", "tax_included is neither yes nor no", pl.col("tax_included").is_null()),
     ("tax-invalid", "tax_bp is not between 0 and 10000", _outside("tax_bp", 10_000)),
 )
 

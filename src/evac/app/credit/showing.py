@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -60,7 +61,12 @@ def case_document(case: Case) -> dict[str, Any]:
         since = kinds[len(kinds) - kinds[::-1].index("computed") :]
         changed = found["ledger"]["windows"]["digest"] != windows.digest
         found["stale"] = changed or "claims" in since or "claim-decided" in since
-    return found | {"next": _next(found, str(case.folder))}
+    return found | {"next": _next(found, case)}
+
+
+def next_command(case: Case) -> str:
+    """What to type next."""
+    return str(case_document(case)["next"])
 
 
 def statement_document(case: Case) -> dict[str, Any]:
@@ -91,6 +97,7 @@ def statement_document(case: Case) -> dict[str, Any]:
         "envelope": ledger["envelope"],
         "by_rule": ledger["by_rule"],
         "without_window": ledger["without_window"],
+        "without_line": ledger.get("without_line", []),
         "claims": found["claims"],
         "approvals": found["approvals"],
         "approvals_needed": APPROVALS,
@@ -123,6 +130,7 @@ def _claims(case: Case, ledger: Mapping[str, Any], windows: Windows) -> dict[str
         row["pays"] += one.pays
     waiting = [one.claim.to_data() for one in found if one.state == "review"]
     unknown = intake.unknown_claims(case, ledger["accounts"]["digest"])
+    currencies = {claim.id: claim.currency for claim in claims}
     return {
         "count": len(claims),
         "states": [states[key] for key in sorted(states)],
@@ -130,14 +138,14 @@ def _claims(case: Case, ledger: Mapping[str, Any], windows: Windows) -> dict[str
         "queue": waiting[:QUEUE_MOST],
         "unknown_accounts": len(unknown),
         "unknown": unknown[:QUEUE_MOST],
-        "decisions": [one.to_data() for one in case.decisions()],
+        "decisions": [one.to_data() | {"currency": currencies[one.claim]} for one in case.decisions()],
     }
 
 
-def _next(found: Mapping[str, Any], folder: str) -> str:
-    ledger = found["ledger"]
+def _next(found: Mapping[str, Any], case: Case) -> str:
+    ledger, folder = found["ledger"], shlex.quote(str(case.folder))
     if ledger is None or found["stale"]:
-        return f"evac credit compute {folder} --rules RULES --accounts FILE"
+        return case.compute_command()
     if len(found["approvals"]) < APPROVALS:
         return f"evac credit approve {folder} --reason WHY"
     wanted = {row["tranche"] for row in ledger["envelope"]}
