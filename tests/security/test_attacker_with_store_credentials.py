@@ -15,9 +15,17 @@ from pathlib import Path
 import pytest
 
 from evac import estate as estates
+from evac.app import runs
 from evac.app.binding import must_reach_own
 from evac.drivers.port import Action, Value
+from evac.engine.clock import SystemClock
+from evac.engine.plans.library import put_plan
 from evac.engine.runs.binding import Bound
+from evac.engine.runs.proposals import OF_PROPOSAL, proposing
+from evac.engine.runs.proving import Act, RoomKey, sign_act
+from evac.engine.runs.requests import Request
+from evac.engine.runs.signatures import new_key, read_key
+from evac.model.access import Proven
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Endpoint
 from evac.run.values import RunSpec
@@ -26,6 +34,7 @@ from evac.store.journal import Journal
 from evac.store.memory import MemoryStore
 from evac.store.port import Delete, Put
 from evac.store.sealed import SealedStore, seal_of
+from tests.unit.app.test_store_writer import PATIENCE_S, House
 
 SEAL = "env:EVAC_RED_SEAL"
 
@@ -124,5 +133,52 @@ def test_a_journal_whose_chain_was_computed_again_contradicts_every_head_that_wa
         assert await verify_chain(sealed, "fire") == []
         (problem,) = await verify_chain(sealed, "fire", kept)
         assert problem.kind in ("changed", "cut-off")
+
+    asyncio.run(story())
+
+
+@pytest.mark.enable_socket
+def test_they_propose_under_no_name_where_people_are_told_apart(tmp_path: Path) -> None:
+    """Else an approver proposes as somebody else, and approves alone what needs four eyes."""
+    house, key = House(tmp_path), tmp_path / "kim.pem"
+    made = new_key(key)
+    (tmp_path / "access.yaml").write_text(
+        f"people:\n  kim: {{role: operator, key: {made}}}\n  lee: {{role: admin}}\n"
+    )
+    wanted = replace(runs.proposal_of(house.data, "fire", "test", ("west",)), who="kim")
+    told = runs.proposal_told(house.digest, wanted)
+    login = Proven("password", at_ms=1)
+
+    async def story() -> None:
+        async with house.leading() as store:
+            now_ms = SystemClock().now_ms()
+
+            async def answered(number: str, asked: Request | None, proposal: runs.Proposal = wanted) -> str:
+                name, value = runs.proposal_entry(number, house.digest, proposal, asked)
+                await store.transact((), (Put(name, value),))
+                answer = await runs.answer_to(store, number, PATIENCE_S)
+                assert answer is not None
+                return str(answer.get("code", "made"))
+
+            await put_plan(store, house.data)
+            signed = proposing("4", told, now_ms)
+            signed = replace(
+                signed, signature=sign_act(Act(OF_PROPOSAL, signed, at_ms=now_ms), read_key(key))
+            )
+            third, last = (replace(proposing(number, told, 1), proof=login) for number in ("3", "7"))
+            elsewhere = await RoomKey().seen(MemoryStore(), OF_PROPOSAL, third)
+            assert await answered("1", None) == "unproven"
+            assert await answered("2", proposing("2", told, now_ms)) == "unproven"
+            assert await answered("3", elsewhere) == "room-unknown"
+            assert await answered("4", signed, replace(wanted, who="lee")) == "proof-invalid"
+            assert await answered("5", signed, replace(wanted, incident="other")) == "proof-invalid"
+            assert await answered("6", replace(signed, signature=f"{now_ms}.AAAA")) == "signature-invalid"
+            for nothing in ("open/", "incident/", "journal/fire"):
+                assert await store.list(nothing) == []
+            seen = await RoomKey().seen(store, OF_PROPOSAL, last)
+            assert await answered("7", seen) == "made"
+            first = (await runs.events_of(store, house.run))[0]
+            assert (first.data["who"], first.data["proof"]["kind"]) == ("kim", "password")
+            assert await answered("8", signed) == "incident-has-run", "the signature is believed"
 
     asyncio.run(story())

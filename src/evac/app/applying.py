@@ -34,6 +34,8 @@ from evac.engine.runs import requests
 from evac.engine.runs.binding import bind
 from evac.engine.runs.dry_run import ASKING_TOKEN, Kept, Known, problems_of
 from evac.engine.runs.open_runs import OPEN
+from evac.engine.runs.proving import Act, asked_of, sign_act
+from evac.engine.runs.signatures import read_key
 from evac.engine.stores.guards import WHOLE
 from evac.estate.codecs import plan as plan_codec
 from evac.model.digest import estate_digest
@@ -276,10 +278,11 @@ def adopt(
     log: Path,
     generation: int,
     abandoned: tuple[str, ...] = (),
+    key: Path | None = None,
 ) -> tuple[str, tuple[str, ...]]:
     """The run that was made, which waits for approval, and the steps that the world shows as done.
 
-    generation: of a new store; 0: above whatever the members of stores have obeyed.
+    generation: of a new store; 0: above whatever the members of stores have obeyed. key: to sign with.
     """
 
     async def work() -> tuple[str, tuple[str, ...]]:
@@ -290,12 +293,12 @@ def adopt(
             number = generation or await _next_generation(store, loaded.estate, drivers, now_ms)
             await ensure_controller(store, url or runs.default_store(), estate.absolute(), None, log, number)
             proposal = runs.proposal_of(loaded.data, incident, reason, typed)
-            run = await runs.propose(store, replace(proposal, abandoned=abandoned), now_ms)
+            run = await runs.propose(store, replace(proposal, abandoned=abandoned), now_ms, key=key)
             for i, step in enumerate(found.done):
-                await _say(store, run, "attest", step, f"seen to be done: {reason}", now_ms + i)
+                await _say(store, run, "attest", step, f"seen to be done: {reason}", now_ms + i, key)
             for i, step in enumerate(found.needless):
                 words = f"its store was seen to have its new primary: {reason}"
-                await _say(store, run, "skip", step, words, now_ms + len(found.done) + i)
+                await _say(store, run, "skip", step, words, now_ms + len(found.done) + i, key)
             return run, found.done
         finally:
             await drivers.close()
@@ -371,17 +374,15 @@ async def _seen(action: Action, drivers: Drivers) -> bool:
 
 
 async def _say(
-    store: Store, run: str, verb: requests.RequestVerb, step: str, reason: str, at_ms: int
+    store: Store, run: str, verb: requests.RequestVerb, step: str, reason: str, at_ms: int, key: Path | None
 ) -> None:
-    request = requests.Request(
-        runs.new_id(at_ms),
-        verb,
-        f"evac adopt for {runs.who_am_i()}",
-        reason,
-        step=step,
-        at_ms=at_ms,
-        evidence={"adopted": True},
-    )
+    who = runs.who_am_i() if key else f"evac adopt for {runs.who_am_i()}"
+    told = {"adopted": True}
+    request = requests.Request(runs.new_id(at_ms), verb, who, reason, step=step, at_ms=at_ms, evidence=told)
+    if key is not None:
+        about = asked_of(await runs.view_of(store, run), request)
+        act = Act(about.run, request, about.attempt, about.bound, at_ms)
+        request = replace(request, signature=sign_act(act, read_key(key)))
     await runs.ask(store, run, request)
     if not await runs.settled(store, run, request.id):
         raise NotAllowed(

@@ -59,6 +59,7 @@ from evac.engine.plans.library import Drawer, get_plan
 from evac.engine.runs import effects, requests
 from evac.engine.runs.binding import Bound
 from evac.engine.runs.desk import ActionsOf, Desk
+from evac.engine.runs.proposals import OF_PROPOSAL
 from evac.engine.runs.proving import Asked, Provers, asked_of, asked_of_ended, prove, room_in
 from evac.engine.runs.releases import Releases
 from evac.engine.stores import stalled_commits
@@ -344,6 +345,7 @@ def _desk(
         ),
         learn=people.learn,
         vouched=people.vouched,
+        proposed=people.proposed,
         boundary=setting.boundary,
         behind=seen.behind,
     )
@@ -408,6 +410,14 @@ class KnownPeople:
     async def vouched(self, run: str, request: requests.Request) -> Proven:
         """Of a run that has ended. Raises NotAllowed."""
         return await self.prove(await asked_of_ended(self._store, run, request), request)
+
+    async def proposed(self, request: requests.Request) -> Proven:
+        """Of a proposal. Raises NotAllowed. Where no one is told apart a name is enough: a proposal does
+        nothing before it is approved.
+        """
+        if self._access is None and not request.signature:
+            return Proven()
+        return await self.prove(Asked(OF_PROPOSAL), request)
 
     async def prove(self, asked: Asked, request: requests.Request) -> Proven:
         """Raises NotAllowed."""

@@ -30,7 +30,7 @@ from evac.engine.plans.library import get_plan, put_plan
 from evac.engine.runs import requests
 from evac.engine.runs.binding import get_bound
 from evac.engine.runs.open_runs import OPEN, made_in
-from evac.engine.runs.proposals import ANSWER, PROPOSAL
+from evac.engine.runs.proposals import ANSWER, OF_PROPOSAL, PROPOSAL, proposing
 from evac.engine.runs.proving import Act, sign_act
 from evac.engine.runs.reading import decode_all
 from evac.engine.runs.releases import OF_HOLD, RELEASE, hold_digest, proof_needed, released
@@ -119,8 +119,10 @@ class Proposal:
         return [site for site in wanted if site not in self.typed]
 
 
-async def propose(store: Store, proposal: Proposal, now_ms: int, wait_s: float = ANSWER_S) -> str:
-    """Asks the leader to make a run of a plan, and waits for its id.
+async def propose(
+    store: Store, proposal: Proposal, now_ms: int, wait_s: float = ANSWER_S, key: Path | None = None
+) -> str:
+    """Asks the leader to make a run of a plan, and waits for its id. key: to sign with.
 
     Raises NotAllowed with the leader's words where a guard refuses, UnsafePlan where the checker does,
     StalePlan where the estate changed meanwhile, Unavailable where nobody leads, OutcomeUnknown where the
@@ -128,9 +130,12 @@ async def propose(store: Store, proposal: Proposal, now_ms: int, wait_s: float =
     """
     digest = await put_plan(store, proposal.plan)
     number = new_id(now_ms)
-    key, value = proposal_entry(number, digest, proposal)
+    asked = proposing(number, proposal_told(digest, proposal), now_ms)
+    if key is not None:
+        asked = replace(asked, signature=sign_act(Act(OF_PROPOSAL, asked, at_ms=now_ms), read_key(key)))
+    name, value = proposal_entry(number, digest, proposal, asked)
     try:
-        await store.transact((Compare(key, 0),), (Put(key, value),))
+        await store.transact((Compare(name, 0),), (Put(name, value),))
         answer = await answer_to(store, number, wait_s)
     except Unavailable as error:
         raise OutcomeUnknown(
@@ -171,9 +176,9 @@ def refusal(no: Refusal) -> EvacError:
     return unsafe(no.why) if no.code == WRONG else NotAllowed(no.code, no.why)
 
 
-def proposal_entry(number: str, digest: str, proposal: Proposal) -> tuple[str, bytes]:
-    """Key and value of a proposal, of a plan that is in the store."""
-    told = {
+def proposal_told(digest: str, proposal: Proposal) -> dict[str, Any]:
+    """What a proposal says of a plan that is in the store."""
+    return {
         "incident": proposal.incident,
         "plan": digest,
         "reason": proposal.reason,
@@ -185,6 +190,15 @@ def proposal_entry(number: str, digest: str, proposal: Proposal) -> tuple[str, b
         "who": proposal.who,
         "abandoned": list(proposal.abandoned),
     }
+
+
+def proposal_entry(
+    number: str, digest: str, proposal: Proposal, asked: requests.Request | None = None
+) -> tuple[str, bytes]:
+    """Key and value of a proposal. asked: made by `proposing`, and proven."""
+    told = proposal_told(digest, proposal)
+    if asked is not None:
+        told["asked"] = orjson.loads(requests.encode(asked))
     return PROPOSAL + number, orjson.dumps(told)
 
 

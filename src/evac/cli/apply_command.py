@@ -70,6 +70,7 @@ def hold(lift: bool, reason: str, who: str | None, key: Path | None, where: Wher
 )
 @click.option("--policy", type=click.Path(path_type=Path, dir_okay=False), help="Policy file.")
 @click.option("--detach", is_flag=True, help="Do not follow the run.")
+@key_option
 @where_options
 @output_option("text", "json")
 @quiet_option
@@ -83,6 +84,7 @@ def apply(
     abandon: tuple[str, ...],
     policy: Path | None,
     detach: bool,
+    key: Path | None,
     where: Where,
     output: str,
     quiet: bool,
@@ -104,7 +106,8 @@ def apply(
         return _dry(plan, estate, policy, where, output)
     if not reason:
         raise InvalidInput("reason-missing", "executing a plan needs a reason", "add --reason WHY")
-    run = _propose(_given(plan, estate, policy, where), where, reason, incident, confirm, abandon, quiet)
+    given = _given(plan, estate, policy, where)
+    run = _propose(given, where, reason, incident, confirm, abandon, key, quiet)
     say(f"{run} is made\nnext: evac approve {run} --reason WHY", quiet)
     return console.PAUSED if detach else follow(where, run, quiet)
 
@@ -151,6 +154,7 @@ def _propose(
     incident: str | None,
     confirm: tuple[str, ...],
     abandon: tuple[str, ...],
+    key: Path | None,
     quiet: bool,
 ) -> str:
     from evac.app import runs
@@ -167,7 +171,7 @@ def _propose(
         return await control.ready(plan)
 
     def propose(abandoned: tuple[str, ...]) -> str:
-        return where.do(lambda control: control.propose(plan, name, reason, typed, abandoned))
+        return where.do(lambda control: control.propose(plan, name, reason, typed, abandoned, key))
 
     say(f"{where.do(ready)} leads", quiet)
     try:

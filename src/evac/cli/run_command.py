@@ -524,6 +524,7 @@ def limit(
     default=0,
     help="For a new store. [default: above everything that members of stores have obeyed]",
 )
+@key_option
 @store_option
 @quiet_option
 def adopt(
@@ -534,6 +535,7 @@ def adopt(
     confirm: tuple[str, ...],
     abandon: tuple[str, ...],
     generation: int,
+    key: Path | None,
     store: str | None,
     quiet: bool,
 ) -> int:
@@ -546,7 +548,17 @@ def adopt(
 
     console.remember({"--store": store}, server=False)
     made, done = adopted(
-        Path(plan), Path(estate), store, incident, reason, confirm, now_ms(), log_file(), generation, abandon
+        Path(plan),
+        Path(estate),
+        store,
+        incident,
+        reason,
+        confirm,
+        now_ms(),
+        log_file(),
+        generation,
+        abandon,
+        key,
     )
     say(
         f"{made} is made; {plural(len(done), 'step is', 'steps are')} already done"

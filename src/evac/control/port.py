@@ -146,9 +146,10 @@ class Control(Protocol):
         reason: str,
         typed: tuple[str, ...],
         abandoned: tuple[str, ...] = (),
+        key: Path | None = None,
     ) -> str:
         """Has the leader make a run of a plan; its name. abandoned: sites that are left as lost although they
-        answer.
+        answer. key: to sign with, straight to the store; a war room proves by login.
         """
         ...
 

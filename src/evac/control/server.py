@@ -342,6 +342,7 @@ class ServerControl:
         reason: str,
         typed: tuple[str, ...],
         abandoned: tuple[str, ...] = (),
+        key: Path | None = None,
     ) -> str:
         body = {
             "plan": plan.digest,

@@ -176,9 +176,10 @@ class StoreControl:
         reason: str,
         typed: tuple[str, ...],
         abandoned: tuple[str, ...] = (),
+        key: Path | None = None,
     ) -> str:
         proposal = replace(runs.proposal_of(plan.data, incident, reason, typed), abandoned=abandoned)
-        return await runs.propose(self.store, proposal, self._clock.now_ms())
+        return await runs.propose(self.store, proposal, self._clock.now_ms(), key=key)
 
     async def backup_facts(self) -> BackupFacts:
         return await Evidence(self.store).facts()

@@ -24,6 +24,7 @@ from evac.engine.lead.signed_heads import key_named
 from evac.engine.runs import requests
 from evac.engine.runs.effects import may_clear
 from evac.engine.runs.open_runs import OPEN, made_in
+from evac.engine.runs.proposals import OF_PROPOSAL, proposing
 from evac.engine.runs.proving import RoomKey
 from evac.engine.runs.releases import proof_needed, released
 from evac.engine.stores.guards import HOLD_KEY
@@ -180,7 +181,11 @@ class Counter:
         told = ProposalTold(
             number, digest, proposal.incident, asked.who, now_ms, "waiting", "", "", "", "", ""
         )
-        key, value = runs.proposal_entry(number, digest, proposal)
+        request = proposing(number, runs.proposal_told(digest, proposal), now_ms)
+        if asked.proof is not None:
+            proof = asked.proof if asked.proof.at_ms else replace(asked.proof, at_ms=now_ms)
+            request = await self._key.seen(self._store, OF_PROPOSAL, replace(request, proof=proof))
+        key, value = runs.proposal_entry(number, digest, proposal, request)
         return await self._once(asked, 202, told, (Compare(key, 0),), (Put(key, value),))
 
     async def hold(self, asked: Asked) -> Answer:

@@ -124,6 +124,8 @@ def test_what_is_misspelt_is_guessed_and_a_secret_is_never_said(tmp_path: Path) 
         ("people: {kim: {role: viewer}}\noidc: {issuer: 'https://i', client: c}", "subject-missing"),
         ("people: [kim]", "wrong-type"),
         ("people: {kim: {role: viewer}}\nhosts: ['a/b']", "not-a-host"),
+        ("people: {kim: {role: viewer}}\ntrusted_proxies: [proxy]", "not-a-network"),
+        ("people: {kim: {role: viewer, certificate: 'sha256:" + "0" * 64 + "'}}", "certificate-unseen"),
         ("people: {kim: {role: viewer}}\naddress: 'https://user@host'", "not-an-address"),
     ],
 )

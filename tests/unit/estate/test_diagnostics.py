@@ -3,10 +3,12 @@
 In each text `‹` marks the place that the diagnostic must name; it is taken out before reading.
 """
 
+import ast
 from pathlib import Path
 
 import pytest
 
+import evac
 from evac.estate import check
 from evac.estate.format.problems import CODES
 from evac.model.diagnostic import Diagnostic
@@ -411,6 +413,8 @@ ELSEWHERE = {
     "too-many-channels",
     "not-a-host",
     "not-a-path",
+    "not-a-network",
+    "certificate-unseen",
     "subject-missing",
     "program-approves",
     "load-above-budget",
@@ -424,3 +428,18 @@ def test_every_code_has_a_test() -> None:
     tested = {case[0] for case in YAML_CASES} | {case[0] for case in TABLE_CASES} | ELSEWHERE
     mine = {code for code in CODES if not code.startswith(("import-", "overlay-"))}
     assert mine == tested
+
+
+def test_every_code_that_the_source_names_is_in_the_table() -> None:
+    """A code that is missing there ends in a KeyError when its problem comes up for the first time."""
+    named = {
+        (path.name, call.lineno, first.value)
+        for path in Path(evac.__file__).parent.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and call.args
+        and ast.unparse(call.func).endswith(("problems.add", "QuantityError"))
+        if isinstance(first := call.args[0], ast.Constant) and len(call.args) > 1
+    }
+    assert len(named) > 100
+    assert {one for one in named if one[2] not in CODES} == set()

@@ -170,6 +170,7 @@ class Conductor:
             "made": run.made,
             **({"bound": bound.digest} if bound.digest else {}),
             **({"who": wanted.who} if wanted.who else {}),
+            **({"proof": wanted.proof.to_data()} if wanted.proof.kind != "trust" else {}),
             **({"seen": [asdict(one) for one in seen]} if seen else {}),
         }
         making = create_run(
@@ -562,7 +563,8 @@ class Conductor:
     async def _propose(self, entry: Entry) -> None:
         """Creates what was proposed, or says why not; nothing where it was withdrawn meanwhile."""
         try:
-            await self.create(await wanted_of(self._desk.store, entry, self._runs), entry)
+            wanted = await wanted_of(self._desk.store, entry, self._runs, self._desk.proposed)
+            await self.create(wanted, entry)
         except (LeaseLost, Unavailable):
             raise
         except Exception as error:

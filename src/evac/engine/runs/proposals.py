@@ -1,10 +1,11 @@
 """What a person asks for: a run, or an end to doubt about one that has ended; and the answer.
 
     proposal/<id>      {"incident", "plan", "reason", "mode", "leaving", "mark", "ends", "typed", "who",
-                        "abandoned"}
+                        "abandoned", "asked"}
     answer/<id>        {"run"} of the run that was made of it, or {"refused", "code", "kind", "hint"}
 
-The answers of older leaders say neither kind nor hint.
+The answers of older leaders say neither kind nor hint. `asked` is a request (`requests.encode`) that proves
+who proposed: its evidence names the digest of all the rest. Those of older programs have none.
 
 Who asked may take a proposal back while nobody answered it. So the answer is written in the transaction that
 makes the run, and only while the proposal lies there as it was read: either there is a run with an answer, or
@@ -22,8 +23,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
@@ -38,6 +40,7 @@ from evac.engine.stores import datasets
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.guards import Mark, Permit
 from evac.model.access import Proven
+from evac.model.canonical import canonical_json
 from evac.model.error_kinds import kind_of
 from evac.model.errors import Conflict, EvacError, LeaseLost, NotAllowed, RunError, Unavailable
 from evac.model.names import alike
@@ -123,6 +126,32 @@ class Wanted:
     """Asked for it; empty where evac itself did."""
     abandoned: tuple[str, ...] = ()
     """Sites that a person leaves as lost although they answer."""
+    proof: Proven = field(default_factory=Proven)
+    """How the person who asked for it was proven."""
+
+
+OF_PROPOSAL: Final = "proposal"
+"""What stands for the run in the signature of a proposal: no run has this name."""
+
+
+def proposing(number: str, told: Mapping[str, Any], at_ms: int) -> requests.Request:
+    """What a person signs, or a war room, so that a proposal is theirs. told: all else that it says."""
+    evidence = {"proposal": hashlib.sha256(canonical_json(dict(told))).hexdigest()}
+    who, reason = str(told.get("who", "")), str(told["reason"])
+    return requests.Request(number, "resume", who, reason, at_ms=at_ms, evidence=evidence)
+
+
+def _asked(entry: Entry, told: Mapping[str, Any]) -> requests.Request:
+    """Who proposed, and what proves it. Raises NotAllowed where the proof is of another proposal."""
+    rest = {name: value for name, value in told.items() if name != "asked"}
+    bare = proposing(entry.key.removeprefix(PROPOSAL), rest, 0)
+    if not told.get("asked"):
+        return bare
+    found = requests.decode(entry.key, orjson.dumps(told["asked"]))
+    about = (found.verb, found.who, found.reason, found.evidence)
+    if about != (bare.verb, bare.who, bare.reason, bare.evidence):
+        raise NotAllowed("proof-invalid", f"what proves {bare.who[:80]} is about something else", "ask again")
+    return found
 
 
 PROPOSAL: Final = "proposal/"
@@ -143,13 +172,19 @@ def refused(error: EvacError) -> dict[str, str]:
     return {"refused": error.message, "code": error.code, "kind": kind_of(error), "hint": error.hint}
 
 
-async def wanted_of(store: Store, entry: Entry, under_way: Iterable[str] = ()) -> Wanted:
-    """What was proposed, with its plan. under_way: names of open runs. Raises RunError for what cannot be
-    read, NotAllowed for an incident that has its run or looks like that of an open one, Corrupt without the
-    plan.
+async def wanted_of(
+    store: Store,
+    entry: Entry,
+    under_way: Iterable[str] = (),
+    prove: Callable[[requests.Request], Awaitable[Proven]] | None = None,
+) -> Wanted:
+    """What was proposed, with its plan. under_way: names of open runs; prove: how the person was proven.
+    Raises RunError for what cannot be read, NotAllowed for a person who is not proven as it must be, and for
+    an incident that has its run or looks like that of an open one, Corrupt without the plan.
     """
     try:
         told: dict[str, Any] = orjson.loads(entry.value)
+        asked = _asked(entry, told)
         wanted = Wanted(
             str(told["incident"]),
             await get_plan(store, told["plan"]),
@@ -164,8 +199,10 @@ async def wanted_of(store: Store, entry: Entry, under_way: Iterable[str] = ()) -
             str(told.get("who", "")),
             tuple(told.get("abandoned", ())),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError("proposal-unreadable", f"{entry.key} cannot be read") from error
+    if prove is not None:
+        wanted = replace(wanted, proof=await prove(asked))
     await _must_have_no_run(store, wanted.incident)
     incidents = (run.rpartition("-")[0] for run in under_way)
     other = next((one for one in incidents if alike(one) == alike(wanted.incident)), None)

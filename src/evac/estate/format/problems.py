@@ -163,6 +163,12 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ("address-open", _ACCESS, "An address without TLS that other machines can reach."),
     ("not-a-host", _ACCESS, "A text that is not the name of a host."),
     ("not-a-path", _ACCESS, "A path that does not begin with /."),
+    ("not-a-network", _ACCESS, "A text that is not a network such as 10.0.0.0/8."),
+    (
+        "certificate-unseen",
+        _ACCESS,
+        "A person signs in with a certificate, and no authority of clients is named.",
+    ),
     ("subject-missing", _ACCESS, "It is not said who a person is at the identity provider."),
     ("program-approves", _ACCESS, "A token that acts for nobody has a role that may approve."),
     ("nobody-told", _NOTICES, "A notices file without a channel."),
