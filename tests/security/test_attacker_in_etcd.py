@@ -18,7 +18,9 @@ from typing import Any
 
 import pytest
 
-from evac.model.errors import Corrupt, Unavailable
+from evac.drivers.patroni.driver import Dcs
+from evac.drivers.port import Order
+from evac.model.errors import ActionError, Corrupt, Unavailable
 from evac.net.etcd_gateway import Gateway, Refused, text_key
 from evac.net.tls import TlsFiles, client_context
 from evac.store.opening import open_store
@@ -183,3 +185,42 @@ def test_false_passwords_lock_nobody_out(made: Ground) -> None:
         await store.close()
 
     asyncio.run(works())
+
+
+def test_the_etcd_of_patroni_is_locked_too(made: Ground) -> None:
+    """The driver works with a user that may touch Patroni's keys and its own claim, and with nothing less.
+    That user reaches no key of evac's store.
+    """
+    ca, cert, key = made.shown
+    tls = {"etcd_ca": f"file:{ca}", "etcd_cert": f"file:{cert}", "etcd_key": f"file:{key}"}
+
+    async def keys(root: Gateway) -> None:
+        await etcd.add_user(root, "patroni", made.password("patroni"), "/service/orders/")
+        claims = {
+            "permType": "READWRITE",
+            "key": text_key("/evac/patroni/"),
+            "range_end": text_key("/evac/patroni0"),
+        }
+        await root.call("/v3/auth/role/grant", {"name": "patroni", "perm": claims})
+        members = {"leader": "a", "members/a": '{"role": "primary"}', "sync": '{"leader": "a"}'}
+        for name, value in members.items():
+            body = {"key": text_key(f"/service/orders/{name}"), "value": text_key(value)}
+            await root.call("/v3/kv/put", body)
+
+    made.do(keys, "root")
+
+    async def claimed(user: str, scope: str = "orders") -> str:
+        login = {f"etcd_{name}": value for name, value in (made.users(user) if user else {}).items()}
+        async with Dcs({"etcd": made.member.url, "scope": scope, **tls, **login}, 10).open() as dcs:
+            order = Order("run", "fence:db", 1, 7, 1, "test", 10, "key")
+            await dcs.claim(await dcs.read(), order, "fence")
+            seen = await dcs.read()
+            return f"{seen.leader} {seen.claim.token}"
+
+    assert asyncio.run(claimed("patroni")) == "a 7"
+    for user, scope in (("", "orders"), ("evac", "orders"), ("viewer", "orders"), ("patroni", "other")):
+        with pytest.raises(ActionError) as caught:
+            asyncio.run(claimed(user, scope))
+        assert caught.value.code == "etcd-unreachable"
+    assert refused(made, "/v3/kv/range", READ, "patroni")
+    assert refused(made, "/v3/kv/put", {"key": text_key("evac/entry/x"), "value": ""}, "patroni")

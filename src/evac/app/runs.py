@@ -130,8 +130,9 @@ async def propose(
     """
     digest = await put_plan(store, proposal.plan)
     number = new_id(now_ms)
-    asked = proposing(number, proposal_told(digest, proposal), now_ms)
+    asked = None
     if key is not None:
+        asked = proposing(number, proposal_told(digest, proposal), now_ms)
         asked = replace(asked, signature=sign_act(Act(OF_PROPOSAL, asked, at_ms=now_ms), read_key(key)))
     name, value = proposal_entry(number, digest, proposal, asked)
     try:

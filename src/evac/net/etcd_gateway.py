@@ -20,11 +20,13 @@ import orjson
 from evac.model.errors import InvalidInput, Permanent, StoreError, Unavailable
 from evac.net.http_calls import open_session
 from evac.net.secrets import resolve
-from evac.net.tls import TlsFiles, client_context
+from evac.net.tls import TlsFiles, client_context, trouble_of
 
 ANSWER_MOST_BYTES: Final = 64 << 20
 LARGE_BYTES: Final = 512 << 10
 AGAIN_S: Final = 0.05
+LEAST_S: Final = 0.2
+"""No other try with less time left: it would end in silence, and hide what was wrong with the one before."""
 AVOID_LEAST_S: Final = 2.0
 AVOID_MOST_S: Final = 30.0
 LOGIN: Final = "/v3/auth/authenticate"
@@ -130,7 +132,7 @@ class Gateway:
                 raise
             except Unavailable as failure:
                 again = not isinstance(failure, NotSent) or failure.again
-                if not again or time.monotonic() + AGAIN_S >= deadline or self._closed:
+                if not again or time.monotonic() + AGAIN_S + LEAST_S >= deadline or self._closed:
                     raise
                 await asyncio.sleep(AGAIN_S)
 
@@ -147,7 +149,7 @@ class Gateway:
                 if not failure.again:
                     raise
                 self._avoid(member, began)
-                if time.monotonic() + AGAIN_S >= deadline or self._closed:
+                if time.monotonic() + AGAIN_S + LEAST_S >= deadline or self._closed:
                     raise
                 await asyncio.sleep(AGAIN_S)
             except Full:
@@ -244,14 +246,14 @@ class Gateway:
             ):
                 status, content = response.status, await _bounded(response)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotSent(f"{endpoint} cannot be reached") from error
+            raise _told(NotSent, endpoint, "cannot be reached", error) from error
         except TimeoutError as error:
             self._silent += 1
             if self._silent >= SILENT_MOST:
                 self._token, self._silent = "", 0
             raise Unavailable(f"{endpoint} did not answer in {patience:.1f} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"{endpoint} broke off: {type(error).__name__}") from error
+            raise _told(Unavailable, endpoint, f"broke off: {type(error).__name__}", error) from error
         self._silent = 0
         return _answer(endpoint, status, content)
 
@@ -293,6 +295,14 @@ class Gateway:
         self._failed_at[member] = time.monotonic()
         self._avoid_s[member] = min(AVOID_MOST_S, max(AVOID_LEAST_S, self._avoid_s[member] * 2))
         self._avoid_until[member] = time.monotonic() + self._avoid_s[member]
+
+
+def _told(kind: type[Unavailable], endpoint: str, words: str, error: Exception) -> Unavailable:
+    """What went wrong with a member; where it was TLS, what about it, and what to do."""
+    trouble = trouble_of(error)
+    made = kind(f"{endpoint} {words}" if trouble is None else f"{endpoint}: {trouble.words}")
+    made.hint = made.hint if trouble is None else trouble.hint
+    return made
 
 
 def _content(body: Mapping[str, Any]) -> bytes | io.BytesIO:

@@ -143,6 +143,14 @@ def _from_file(path: Path) -> str:
     return text
 
 
+def is_open(path: Path) -> bool:
+    """Whether a file of a secret can be read or written by everybody. One that cannot be seen is not."""
+    try:
+        return bool(path.stat().st_mode & _FOR_OTHERS)
+    except OSError:
+        return False
+
+
 def _refuse_unsafe(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise Permanent("secret-unreadable", f"{path} is not a file")

@@ -181,8 +181,9 @@ class Counter:
         told = ProposalTold(
             number, digest, proposal.incident, asked.who, now_ms, "waiting", "", "", "", "", ""
         )
-        request = proposing(number, runs.proposal_told(digest, proposal), now_ms)
+        request = None
         if asked.proof is not None:
+            request = proposing(number, runs.proposal_told(digest, proposal), now_ms)
             proof = asked.proof if asked.proof.at_ms else replace(asked.proof, at_ms=now_ms)
             request = await self._key.seen(self._store, OF_PROPOSAL, replace(request, proof=proof))
         key, value = runs.proposal_entry(number, digest, proposal, request)

@@ -6,17 +6,24 @@ in etcd. What the locks are, and how they are set, is on the page *Secure the st
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
-from evac.model.errors import EvacError, StoreError, Unavailable
+from evac.model.errors import EvacError, InvalidInput, StoreError, Unavailable
+from evac.model.units import moment_words
 from evac.net.etcd_gateway import GRPC_NOT_FOUND, Gateway, Refused, raw, text_key
+from evac.net.secrets import is_open
+from evac.net.tls import ends_ms
 from evac.store.opening import etcd_members, store_kind
 
 Lock = Literal[
     "unsealed",
+    "key-open",
+    "expired",
     "plain",
     "no-certificate",
     "no-user",
@@ -63,6 +70,12 @@ def _of_the_url(members: Sequence[str], options: Mapping[str, str]) -> Iterator[
             "entries are not sealed: anyone who can write to etcd can make controllers run programs",
             "add seal=file:/path to the URL, then: evac store seal --trust-unsealed",
         )
+    named = [options.get(name, "").removeprefix("file:") for name in ("key", "password")]
+    for path in (*(one.removeprefix("file:") for one in options.get("seal", "").split(",")), *named):
+        if path.startswith("/") and is_open(Path(path)):
+            words = f"{path} can be read or written by everybody on this machine"
+            yield OpenLock("key-open", words, f"run: chmod o-rw {path}; it was open: make a new one")
+    yield from _of_own_certificate(options.get("cert", ""))
     plain = [one for one in members if one.startswith("http:")]
     if plain:
         yield OpenLock(
@@ -70,6 +83,17 @@ def _of_the_url(members: Sequence[str], options: Mapping[str, str]) -> Iterator[
             f"{plain[0]} is asked in the clear: anyone on the way can read and change what evac does",
             "start etcd with --cert-file and --key-file, and write https:// and ca=FILE",
         )
+
+
+def _of_own_certificate(path: str) -> Iterator[OpenLock]:
+    """etcd hangs up on one that has ended, and says no reason."""
+    with contextlib.suppress(InvalidInput):
+        ends = ends_ms(Path(path)) if path else 0
+        if ends and ends <= time.time() * 1_000:
+            words = (
+                f"the certificate {path} ended at {moment_words(ends // 1_000)}, so etcd does not let evac in"
+            )
+            yield OpenLock("expired", words, "make a new one with the same authority")
 
 
 async def _of_etcd(members: Sequence[str], options: Mapping[str, str]) -> list[OpenLock]:

@@ -68,10 +68,10 @@ def ground(*, plain: bool = False) -> Iterator[Ground]:
     topology = Topology("loopback", 0, (Site("a", 1, "127.0.0"),), "127.0.0.1")
     authorities.make(folder / "certificates", topology)
     (folder / "secrets").mkdir()
-    for name in ("root", "evac", "viewer", "seal"):
+    for name in ("root", "evac", "viewer", "patroni", "seal"):
         path = folder / "secrets" / name
         path.touch(mode=0o600)
-        path.write_text(name * 12)
+        path.write_text((name * 12)[:60])
     tls = None if plain else authorities.member_files(folder / "certificates", "a")
     client, peer = free_port(), free_port()
     member = etcd.etcd(folder / "etcd", "127.0.0.1", client, peer, "a", tls=tls)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from evac.cli import console
 from evac.cli.main import run
@@ -46,6 +51,27 @@ def test_each_lock_that_is_open_is_one_line(capsys: pytest.CaptureFixture[str]) 
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 10
     assert all(line.strip().startswith("next: ") for line in said[1::2])
+
+
+def test_what_is_wrong_with_a_file_is_named(tmp_path: Path) -> None:
+    """Keys that everybody reads, a certificate that has ended, and an authority that signed nothing here."""
+    for name in ("seal", "tls", "password"):
+        (tmp_path / name).write_text("s" * 40)
+        (tmp_path / name).chmod(0o644)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "evac")])
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    first, last = (datetime(2020, month, 1, tzinfo=UTC) for month in (1, 2))
+    made = made.serial_number(1).not_valid_before(first).not_valid_after(last)
+    ended = tmp_path / "ended.pem"
+    ended.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    files = {"seal": f"file:{tmp_path / 'seal'}", "key": str(tmp_path / "tls"), "cert": str(ended)}
+    with ground() as here:
+        url = here.url(**files, user="evac", password=f"file:{tmp_path / 'password'}")
+        assert found(url) == ["key-open", "key-open", "key-open", "expired", "not-checked"]
+        (told,) = asyncio.run(open_locks(here.url(ca=str(ended), cert="", key="")))
+    assert "its certificate was not signed by a trusted authority" in told.words
+    assert told.cure == "name the authority that did (ca)"
 
 
 def test_a_role_for_more_than_the_keys_of_evac_is_named() -> None:
