@@ -169,8 +169,7 @@ class Conductor:
             "policy": policy_digest(policy),
             "made": run.made,
             **({"bound": bound.digest} if bound.digest else {}),
-            **({"who": wanted.who} if wanted.who else {}),
-            **({"proof": wanted.proof.to_data()} if wanted.proof.kind != "trust" else {}),
+            **wanted.asked_by,
             **({"seen": [asdict(one) for one in seen]} if seen else {}),
         }
         making = create_run(

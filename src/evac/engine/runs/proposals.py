@@ -129,6 +129,12 @@ class Wanted:
     proof: Proven = field(default_factory=Proven)
     """How the person who asked for it was proven."""
 
+    @property
+    def asked_by(self) -> dict[str, Any]:
+        """As the first record of the run says it; nothing where evac itself asked."""
+        proof = {"proof": self.proof.to_data()} if self.proof.kind != "trust" else {}
+        return {"who": self.who, **proof} if self.who else {}
+
 
 OF_PROPOSAL: Final = "proposal"
 """What stands for the run in the signature of a proposal: no run has this name."""
