@@ -345,7 +345,7 @@ def _desk(
         ),
         learn=people.learn,
         vouched=people.vouched,
-        proposed=people.proposed,
+        proven=people.proposed,
         boundary=setting.boundary,
         behind=seen.behind,
     )

@@ -562,8 +562,7 @@ class Conductor:
     async def _propose(self, entry: Entry) -> None:
         """Creates what was proposed, or says why not; nothing where it was withdrawn meanwhile."""
         try:
-            wanted = await wanted_of(self._desk.store, entry, self._runs, self._desk.proposed)
-            await self.create(wanted, entry)
+            await self.create(await wanted_of(self._desk.store, entry, self._runs, self._desk.proven), entry)
         except (LeaseLost, Unavailable):
             raise
         except Exception as error:

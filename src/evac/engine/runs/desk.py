@@ -193,7 +193,7 @@ class Desk:
     """Reads what `check` needs to know of a request."""
     vouched: Callable[[str, requests.Request], Awaitable[Proven]] | None = None
     """As `check`, of a run that has ended."""
-    proposed: Callable[[requests.Request], Awaitable[Proven]] | None = None
+    proven: Callable[[requests.Request], Awaitable[Proven]] | None = None
     """As `check`, of a run that is not made yet."""
     effects: Callable[[RunView, ActionsOf], Awaitable[bytes | None]] | None = None
     """What a run that has ended left behind, as it is kept; None where it has no plan of an estate."""
