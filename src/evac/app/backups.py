@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -21,7 +23,7 @@ from evac.engine.clock import Clock, SystemClock
 from evac.engine.runs.open_runs import OPEN
 from evac.engine.stores.guards import HOLD_KEY
 from evac.model.backup import BackupEvent, BackupFacts, DataVerdict
-from evac.model.errors import InvalidInput, NotAllowed
+from evac.model.errors import InvalidInput, NotAllowed, Permanent
 from evac.model.estate import Estate
 from evac.model.run_policy import RunPolicy
 from evac.store.opening import open_store
@@ -147,28 +149,54 @@ async def perform(
     who: str,
     anyway: bool,
     tell: Callable[[str], None],
+    kept: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[BackupEvent]:
-    """Does a job on each backup of a data set, or on one of them, now and here. Raises InvalidInput for what
-    the estate does not have, NotAllowed while something forbids it, LockHeld, Unavailable.
+    """Does a job on each backup of a data set, or on one of them, now and here. kept: of a restore into a
+    folder of a person, what `Task` has of it; it is done from one backup, and whatever else goes on. Raises
+    InvalidInput for what the estate does not have, NotAllowed while something forbids it, LockHeld,
+    Unavailable.
     """
     entries = _asked(estate, job, data_set, copy)
     store, drivers, clock = open_store(url), Drivers(), SystemClock()
     try:
         sites = frozenset(entry.endpoint.at for entry in entries)
-        why = ("", "") if anyway else await blocked(store, policy, sites, clock.now_ms())
+        why = ("", "") if anyway or kept else await blocked(store, policy, sites, clock.now_ms())
         if why[0]:
             raise NotAllowed(why[0], f"nothing was started: {why[1]}", "wait for its end, or say --anyway")
         evidence = Evidence(store)
+        if kept:
+            entries = [_best(estate, await evidence.facts(), clock.now_ms(), entries)]
         worker = Worker(store, evidence, drivers, clock, scratch_folder(), f"{who}/{os.getpid()}")
         events = []
         for entry in entries:
             tell(f"{entry.job} of {entry.data_set} at {entry.copy}")
             task = entry.task(clock.now_ms(), await evidence.known(entry.data_set), who)
-            events.append(await worker.do(task))
+            events.append(await worker.do(replace(task, **kept)))
         return events
     finally:
         await drivers.close()
         await store.close()
+
+
+def _best(estate: Estate, facts: BackupFacts, now_ms: int, entries: Sequence[Entry]) -> Entry:
+    """The backup whose proof is the best, the newest of several. Raises `Permanent` where none can be used;
+    one that is named is used as it is.
+    """
+    if len(entries) == 1:
+        return entries[0]
+    found = {one.data_set: one for one in verdicts(topology(estate), facts, now_ms)}[entries[0].data_set]
+    usable = {one.name: one for one in found.copies if one.usable is not False}
+    able = [entry for entry in entries if entry.copy in usable]
+    if not able:
+        words = f"every backup of {found.data_set} is lost, damaged or empty"
+        raise Permanent("backup-unusable", words, "name one of them all the same: --copy NAME")
+
+    def worth(entry: Entry) -> tuple[int, float, str]:
+        state = usable[entry.copy]
+        age_ms = float("inf") if state.age_ms is None else state.age_ms
+        return -1 if state.level is None else state.level, -age_ms, entry.copy
+
+    return max(able, key=worth)
 
 
 def _asked(estate: Estate, job: Job, data_set: str, copy: str) -> list[Entry]:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from evac.backup.evidence import Evidence
 from evac.backup.known import Job, Witnessed
-from evac.drivers.capabilities import CopyReport, Listing, RestoresData, Taken, TakesBackups
+from evac.drivers.capabilities import CopyReport, Listing, Restored, RestoresData, Taken, TakesBackups
 from evac.drivers.port import Action
 from evac.drivers.registry import Drivers, can
 from evac.engine.clock import Clock
@@ -41,6 +41,8 @@ from evac.store.port import Lease, Store
 SMALL_BYTES: Final = 256 << 20
 """A backup that is no larger is read as a whole: its parts could be empty, and would prove nothing."""
 LOCK_MS: Final = 60_000
+CONSISTENT_MS: Final = 2_000
+"""The longest wait for the second in which a backup became consistent to end."""
 DAMAGE: Final = frozenset({"backup-corrupt", "copy-differs", "restore-incomplete"})
 """Codes by which a driver says that what it read is damaged."""
 
@@ -65,6 +67,12 @@ class Task:
     compare: bool = True
     """Of a backup, whether a witness looks at the source, so that restores can be compared with it."""
     who: str = ""
+    place: str = ""
+    """Of a restore that is kept: the empty folder for it."""
+    snapshot: str = ""
+    """Of a restore that is kept: the tool's id of what is restored; empty for the newest."""
+    until_s: int | None = None
+    """Of a restore that is kept: the moment to return to, in seconds since 1970."""
 
 
 class Worker:
@@ -87,6 +95,8 @@ class Worker:
                 return await self._keep(await self._prove(task))
             if task.job == "restore-test":
                 return await self._keep(await self._restore(task))
+            if task.job == "restore":
+                return await self._keep(await self._restore_to_keep(task))
             made = await self._keep(await self._make(task))
             await self._list(task)
             return made
@@ -129,7 +139,12 @@ class Worker:
         return event
 
     def _event(self, task: Task, **values: object) -> BackupEvent:
-        kinds: Mapping[Job, str] = {"list": "listed", "take": "taken", "copy": "copied"}
+        kinds: Mapping[Job, str] = {
+            "list": "listed",
+            "take": "taken",
+            "copy": "copied",
+            "restore": "restored",
+        }
         event = BackupEvent(
             kinds.get(task.job, "proven"),  # type: ignore[arg-type]
             self._clock.now_ms(),
@@ -175,6 +190,9 @@ class Worker:
             else:
                 before = await driver.witness(action, task.timeout_s) if task.compare else {}
                 taken = await driver.take(action, task.timeout_s)
+                # A restore returns to this moment, in whole seconds: what holds then must have been seen.
+                begins_ms = (taken.copy.consistent_at or 0) * 1_000 - self._clock.now_ms()
+                await asyncio.sleep(min(max(begins_ms, 0), CONSISTENT_MS) / 1_000 if before else 0)
                 after = await driver.witness(action, task.timeout_s) if before else {}
                 # What changed while the backup ran is in it or not: no restore could be held to it.
                 facts = {name: value for name, value in before.items() if after.get(name) == value}
@@ -280,6 +298,72 @@ class Worker:
             event = replace(event, detail=words, proof=proof)
         return event
 
+    async def _restore_to_keep(self, task: Task) -> BackupEvent:
+        """Into the place that a person named, and left there. What shows damage counts as a proof of it."""
+        action = action_of(task.endpoint)
+        try:
+            driver = self._drivers.able(task.endpoint.driver, RestoresData)
+            listing = await self._listing(task, action)
+            restored = await driver.restore(action, task.timeout_s, task.snapshot, task.place, task.until_s)
+        except ActionError as error:
+            shown = self._not_restored(task, task.place, error)
+            return shown if error.code in DAMAGE else self._failed(task, error)
+        copy = _one_of(listing, restored.copy)
+        witnessed = await self._witnessed(task, restored.copy, copy)
+        level, outcome, detail = judged(witnessed, restored.facts)
+        if outcome == "damaged" and not _goes_beyond(copy, restored):
+            return self._proven(
+                task,
+                level,
+                outcome,
+                bytes_read=restored.bytes,
+                took_ms=restored.took_ms,
+                place=task.place,
+                snapshot=restored.copy,
+                code="witness-disagrees",
+                detail=f"{detail}; it was left in {task.place}",
+            )
+        equal = level == COMPARED and outcome == "passed"
+        return self._event(
+            task,
+            snapshot=restored.copy,
+            bytes_read=restored.bytes,
+            took_ms=restored.took_ms,
+            detail=f"{restored.copy} is in {task.place}"
+            + (", equal to what was seen when the backup was taken" if equal else ""),
+        )
+
+    async def _listing(self, task: Task, action: Action) -> Listing | None:
+        """What the repository holds, where its driver can list it. Raises `ActionError`."""
+        if not can(task.endpoint.driver, TakesBackups):
+            return None
+        return await self._drivers.able(task.endpoint.driver, TakesBackups).list_copies(
+            action, task.timeout_s
+        )
+
+    async def _witnessed(self, task: Task, snapshot: str, copy: CopyReport | None) -> Witnessed | None:
+        """What was seen when a backup, or the one that it was copied from, was taken."""
+        known = await self._evidence.known(task.data_set)
+        names = [task.copy, *(one.copy for one in known.copies)]
+        original = "" if copy is None else copy.original
+        return known.witness(names, snapshot) or (known.witness(names, original) if original else None)
+
+    async def _as_witnessed(
+        self, task: Task, driver: RestoresData, copy: CopyReport, place: str, witnessed: Witnessed | None
+    ) -> tuple[int, ProofOutcome, str]:
+        """As `judged`, of the moment that the witness saw: the log after it holds more. What cannot return to
+        that moment is restored, and not compared.
+        """
+        action = action_of(task.endpoint)
+        try:
+            await driver.clean_up(action, task.timeout_s, place)
+            then = await driver.restore(action, task.timeout_s, copy.id, place, copy.consistent_at)
+        except ActionError as error:
+            if error.code in DAMAGE:
+                raise
+            return RESTORED, "passed", f"not compared: {_words(error)}"
+        return judged(witnessed, then.facts)
+
     def place_of(self, task: Task) -> str:
         """Always the same of one copy: what a crash left there is removed by the next test."""
         return str(self._scratch / f"{quote(task.data_set, safe='')}--{quote(task.copy, safe='')}")
@@ -290,19 +374,13 @@ class Worker:
         return self._proven(task, RESTORED, outcome, place=place, code=code, detail=_words(error))
 
     async def _compared(self, task: Task, driver: RestoresData, action: Action, place: str) -> BackupEvent:
-        listing: Listing | None = None
-        if can(task.endpoint.driver, TakesBackups):
-            takes = self._drivers.able(task.endpoint.driver, TakesBackups)
-            listing = await takes.list_copies(action, task.timeout_s)
+        listing = await self._listing(task, action)
         restored = await driver.restore(action, task.timeout_s, "", place, None)
-        copies = () if listing is None else listing.copies
-        copy = next((one for one in copies if one.id == restored.copy), None)
-        known = await self._evidence.known(task.data_set)
-        names = [task.copy, *(one.copy for one in known.copies)]
-        witnessed = known.witness(names, restored.copy) or (
-            known.witness(names, copy.original) if copy is not None and copy.original else None
-        )
+        copy = _one_of(listing, restored.copy)
+        witnessed = await self._witnessed(task, restored.copy, copy)
         level, outcome, detail = judged(witnessed, restored.facts)
+        if outcome == "damaged" and copy is not None and _goes_beyond(copy, restored):
+            level, outcome, detail = await self._as_witnessed(task, driver, copy, place, witnessed)
         taken_ms = None if copy is None else copy.taken_at * 1_000
         newest_ms = max(
             (one for one in (taken_ms, _ms(restored.reached_at)) if one is not None), default=None
@@ -354,6 +432,19 @@ def judged(witnessed: Witnessed | None, facts: Mapping[str, str | int]) -> tuple
     if missing:
         return RESTORED, "passed", f"not compared: {', '.join(missing[:5])}"
     return COMPARED, "passed", ""
+
+
+def _one_of(listing: Listing | None, copy: str) -> CopyReport | None:
+    return None if listing is None else next((one for one in listing.copies if one.id == copy), None)
+
+
+def _goes_beyond(copy: CopyReport | None, restored: Restored) -> bool:
+    """Whether the log was replayed past the moment that the witness saw. Times are in whole seconds: in the
+    last second of a backup nobody can tell.
+    """
+    if copy is None or copy.consistent_at is None or restored.reached_at is None:
+        return False
+    return restored.reached_at >= copy.consistent_at - 1
 
 
 def action_of(endpoint: Endpoint) -> Action:

@@ -12,8 +12,8 @@ from typing import Final, Literal
 from evac.derive.backups import counts, open_errors
 from evac.model.backup import READ, BackupEvent, CopySeen, EventKind, ProofRecord
 
-Job = Literal["list", "take", "copy", "prove", "restore-test"]
-"""What is done with one copy."""
+Job = Literal["list", "take", "copy", "prove", "restore-test", "restore"]
+"""What is done with one copy. restore: into a folder of a person, where it stays."""
 WITNESSES_KEPT: Final = 8
 """Newest backups of one copy whose witness is kept; older ones are in the journal."""
 
@@ -145,6 +145,7 @@ _JOBS: Final[Mapping[EventKind, Job]] = {
     "taken": "take",
     "copied": "copy",
     "proven": "prove",
+    "restored": "restore",
     "missed": "list",
 }
 

@@ -143,7 +143,7 @@ def _line(
     rto_ms: int | None,
 ) -> Entry | None:
     endpoint = endpoints[backup.endpoint or ""]
-    if not can(endpoint.driver, RestoresData if job == "restore-test" else TakesBackups):
+    if not can(endpoint.driver, RestoresData if job in ("restore", "restore-test") else TakesBackups):
         return None
     policy = data.backup_policy or BackupPolicy()
     origin = endpoints.get(backup.copied_from) if backup.copied_from is not None else None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -146,6 +148,7 @@ def _perform(
     who: str | None,
     where: Where,
     quiet: bool,
+    kept: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[BackupEvent]:
     import asyncio
 
@@ -171,6 +174,7 @@ def _perform(
         who or who_am_i(),
         anyway,
         lambda words: say(words, quiet),
+        kept,
     )
     return asyncio.run(work)
 
@@ -227,3 +231,53 @@ _job(
     "Restore each backup of a DATA_SET into an empty place and check its content.\n\n"
     "The place is removed again. Exit 3: damaged, too slow or too old. Exit 1: it could not run.",
 )
+
+
+@backup.command()
+@estate_argument
+@data_argument
+@click.option(
+    "--into",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Empty or new folder to restore into. Nothing is ever overwritten.",
+)
+@copy_option
+@click.option("--backup", "snapshot", default="", metavar="ID", help="The tool's id of it. [default: newest]")
+@click.option(
+    "--until", metavar="TIME", help="Return to a moment like 2026-11-25T02:55:00Z, if the tool can do that."
+)
+@policy_option
+@who_option
+@where_options
+@output
+@file_option
+@quiet_option
+def restore(
+    estate: Path,
+    data_set: str,
+    into: Path,
+    snapshot: str,
+    until: str | None,
+    output: str,
+    target: Path | None,
+    **given: Any,
+) -> int:
+    """Restore a backup of a DATA_SET into a folder of yours, and leave it there.
+
+    Without --copy evac takes the backup whose proof is best. Nothing is started: a database is recovered,
+    checked and stopped. Exit 3: the backup is damaged. Exit 1: it could not be restored.
+    """
+    from evac.estate.format.quantities import QuantityError, parse_moment
+
+    try:
+        until_s = None if until is None else parse_moment(until.strip()) // 1_000
+    except QuantityError as error:
+        raise InvalidInput("moment-wrong", f"--until: {error}", error.hint) from error
+    if until_s is not None and until_s * 1_000 > _now_ms():
+        hint = "check the time zone, or leave --until out for everything that was backed up"
+        raise InvalidInput("moment-wrong", f"--until: {until} is yet to come", hint)
+    kept = {"place": str(into.absolute()), "snapshot": snapshot, "until_s": until_s}
+    events = _perform("restore", estate, data_set, anyway=True, kept=kept, **given)
+    return _report(data_set, events, output, target)

@@ -33,6 +33,8 @@ OUTPUT_BYTES: Final = 32 << 20
 """Of one answer: a listing of 50,000 copies has less."""
 COPIES_MOST: Final = 100_000
 WORDS_MOST: Final = 600
+SHORT_ID: Final = 8
+"""Letters that the beginning of an id has at least."""
 SPARE_BYTES: Final = 64 << 20
 """That stay free in a place beyond what is restored."""
 
@@ -183,9 +185,13 @@ class Filling:
 
 
 def newest(listing: Listing, copy: str, until: int | None) -> CopyReport:
-    """The copy of an id, or the newest that is whole and can be recovered to `until`. Raises `Permanent`."""
+    """The copy of an id, or of the beginning of one that no other has; without an id the newest that is whole
+    and can be recovered to `until`. Raises `Permanent`.
+    """
     whole = [one for one in listing.copies if one.id == copy or (not copy and not one.failed)]
-    if not whole:
+    if not whole and len(copy) >= SHORT_ID:
+        whole = [one for one in listing.copies if one.id.startswith(copy)]
+    if not whole or (copy and len(whole) > 1):
         what = f"no copy {copy}" if copy else "no whole copy"
         raise Permanent("copy-unknown", f"the repository holds {what} of it", "evac backup status ESTATE")
     found = [one for one in whole if until is None or _reaches_back_to(one) <= until]

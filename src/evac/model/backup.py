@@ -83,8 +83,10 @@ class Stray:
     at_ms: int
 
 
-EventKind = Literal["listed", "taken", "copied", "proven", "missed"]
-"""listed: what the tool said it holds; missed: a window in which nothing was done."""
+EventKind = Literal["listed", "taken", "copied", "proven", "restored", "missed"]
+"""listed: what the tool said it holds; restored: into a folder that a person named, where it stays; missed: a
+window in which nothing was done.
+"""
 EventOutcome = Literal["done", "failed", "unknown"]
 """unknown: it may have been done; the next listing shows it."""
 

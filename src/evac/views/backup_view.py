@@ -410,7 +410,7 @@ def history_sheet(document: HistoryDocument) -> Sheet:
             size(row.bytes_read),
             row.who or "schedule",
             f"{row.tool} {row.version}".strip(),
-            row.detail or row.snapshot[:12],
+            row.detail or (row.snapshot[:12] if len(row.snapshot) == 64 else row.snapshot),
         )
         for row in document.events
     ]

@@ -1,0 +1,200 @@
+"""`evac backup` on real servers, as a user types it: do, undo, do again; nothing there is overwritten."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evac.cli import console
+from evac.cli.main import run
+from evac.drivers.port import Action, Value
+from tests.contract.adapters import pgbackrest
+from tests.contract.adapters.copy_folder import Source, world
+from tests.contract.adapters.etcd_snapshot import EtcdSource
+from tests.contract.adapters.mariabackup import MariadbSource
+from tests.contract.adapters.pg_basebackup import PostgresSource
+from tests.contract.adapters.redis_rdb import RedisSource
+from tests.contract.adapters.restic import copies
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
+STORE = "store-messages"
+
+
+class Typed:
+    """An estate with one data set and its backups, the second copied from the first, and what evac says."""
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.folder, self._capsys = folder, capsys
+        monkeypatch.setenv("EVAC_STORE", f"sqlite:{folder / 'store.sqlite'}")
+        monkeypatch.setenv("EVAC_RESTORE_TESTS", str(folder / "tests"))
+
+    def declare(self, one: Action, two: Action, copied: bool = True, **policy: object) -> None:
+        origin = {"copied_from": "one"} if copied else {}
+        (self.folder / "estate.yaml").write_text(
+            yaml.safe_dump(
+                {
+                    "evac": 1,
+                    "name": "typed",
+                    "sites": {"anyang": {}, "sejong": {}},
+                    "data_sets": {
+                        STORE: {
+                            "kind": "volume",
+                            "at": "anyang",
+                            "backups": [
+                                {"at": "anyang", "endpoint": "one", "system": "disk"},
+                                {"at": "sejong", "endpoint": "two", "system": "nfs", **origin},
+                            ],
+                            "backup_policy": {"level": 4, **policy},
+                        }
+                    },
+                    "endpoints": {"one": _endpoint("anyang", one), "two": _endpoint("sejong", two)},
+                }
+            )
+        )
+
+    def say(self, command: str, *more: str) -> tuple[int, list[Mapping[str, Any]]]:
+        """The exit code, and the events."""
+        argv = ["backup", command, str(self.folder / "estate.yaml"), STORE, "--output", "json", "-q", *more]
+        code = run(argv)
+        out = self._capsys.readouterr().out
+        return code, json.loads(out)["events"] if out else []
+
+    def left(self) -> list[Path]:
+        return sorted((self.folder / "tests").rglob("*"))
+
+
+def _endpoint(at: str, action: Action) -> dict[str, object]:
+    settings = {key: list(one) if isinstance(one, tuple) else one for key, one in action.settings.items()}
+    return {"for": STORE, "at": at, "driver": action.driver, "settings": settings}
+
+
+@pytest.fixture
+def typed(server_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    return Typed(server_folder, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("kind", [RedisSource, EtcdSource, MariadbSource, PostgresSource])
+def test_a_store_is_backed_up_proven_and_restored_by_hand(kind: type[Source], typed: Typed) -> None:
+    with world(typed.folder, kind) as made:
+        typed.declare(made.action(), made.action("two"))
+        for _ in range(2):
+            code, events = typed.say("run")
+            assert (code, [one["outcome"] for one in events]) == (console.DONE, ["done", "done"])
+        code, events = typed.say("prove")
+        assert (code, {one["outcome"] for one in events}) == (console.DONE, {"passed"})
+        assert all(one["bytes_read"] > 0 for one in events)
+        code, events = typed.say("restore-test")
+        found = [(one["outcome"], one["level"]) for one in events]
+        assert (code, found) == (console.DONE, [("passed", 4)] * 2), events
+        assert typed.left() == []
+        code, (event,) = typed.say("restore", "--into", str(made.place))
+        assert (code, event["kind"], event["outcome"]) == (console.DONE, "restored", "done")
+        assert "equal to what was seen when the backup was taken" in event["detail"]
+        assert not (made.place / kind.pid_file).exists(), "nothing is started"
+        before = sorted((path, path.stat().st_mtime_ns) for path in made.place.rglob("*"))
+        code, (event,) = typed.say("restore", "--into", str(made.place))
+        assert (code, event["code"]) == (console.FAILED, "place-not-empty")
+        assert sorted((path, path.stat().st_mtime_ns) for path in made.place.rglob("*")) == before
+        shutil.rmtree(made.place)
+        oldest = made.copies[0].name
+        code, (event,) = typed.say("restore", "--into", str(made.place), "--copy", "one", "--backup", oldest)
+        assert (code, event["snapshot"]) == (console.DONE, oldest)
+        shutil.rmtree(made.place)
+        code, (event,) = typed.say("restore", "--into", str(made.place), "--backup", "20")
+        assert (code, event["code"]) == (console.FAILED, "copy-unknown")
+        assert not made.place.exists()
+
+
+@pytest.mark.parametrize("kind", [RedisSource, EtcdSource, MariadbSource])
+def test_what_is_wrong_with_a_repository_is_named(kind: type[Source], typed: Typed) -> None:
+    with world(typed.folder, kind) as made:
+        typed.declare(made.action(repository_id="of-another-company"), made.action("two"))
+        for command in ("run", "prove", "restore-test", "list"):
+            code, events = typed.say(command, "--copy", "one")
+            assert (code, {one["code"] for one in events}) == (console.FAILED, {"backup-other-repository"})
+        typed.declare(made.action(), made.action("two"))
+        largest = kind.spoiled(made.source, made.copies[0] / "content")
+        body = bytearray(largest.read_bytes())
+        body[len(body) // 2] ^= 1
+        largest.write_bytes(body)
+        assert typed.say("list")[0] == console.DONE
+        code, (event,) = typed.say("prove", "--copy", "one")
+        assert (code, event["outcome"], event["code"]) == (console.FINDINGS, "damaged", "backup-corrupt")
+        code, (event,) = typed.say("restore", "--into", str(made.place), "--copy", "one")
+        assert (code, event["outcome"]) == (console.FINDINGS, "damaged")
+        assert not made.place.exists(), "nothing half-restored is left"
+        assert run(["backup", "restore", str(typed.folder / "estate.yaml"), STORE, "--into", "/x/y"]) == (
+            console.FAILED
+        ), "one is damaged and the other is empty: nothing is chosen"
+
+
+def test_a_restore_takes_the_backup_whose_proof_is_best(typed: Typed, tmp_path: Path) -> None:
+    with copies(typed.folder) as made:
+        typed.declare(made.action(), made.action("two"))
+        assert typed.say("run")[0] == console.DONE
+        assert typed.say("restore-test", "--copy", "two")[0] == console.DONE
+        code, (event,) = typed.say("restore", "--into", str(tmp_path / "first"))
+        assert (code, event["copy"]) == (console.DONE, "two"), (
+            "it was restored and compared, the other was not"
+        )
+        flipped = max(made.packs("two"), key=lambda path: path.stat().st_size)
+        flipped.chmod(0o600)
+        flipped.write_bytes(flipped.read_bytes()[:-1] + b"!")
+        assert typed.say("prove", "--copy", "two")[0] == console.FINDINGS
+        code, (event,) = typed.say("restore", "--into", str(tmp_path / "second"))
+        assert (code, event["copy"]) == (console.DONE, "one"), "never one that is known to be damaged"
+        names = [path.name for path in (tmp_path / "second" / "inner").iterdir()]
+        assert sorted(names) == sorted(path.name for path in (made.data / "inner").iterdir())
+        code, (event,) = typed.say(
+            "restore", "--into", str(tmp_path / "third"), "--copy", "one", "--backup", event["snapshot"][:12]
+        )
+        assert code == console.DONE
+
+
+@pytest.mark.parametrize("source", ["pgbackrest", "pg_basebackup"])
+def test_a_database_that_goes_on_writing_is_compared_all_the_same(source: str, typed: Typed) -> None:
+    """Recovery goes on to the end of the log, which holds more than the witness saw."""
+    if source == "pgbackrest":
+        with pgbackrest.store(typed.folder, runs=True) as made:
+            more: dict[str, Value] = {
+                "source": f"host={made.folder} port={made.port} user=postgres",
+                "facts": ("rows=SELECT count(*) FROM messages",),
+            }
+            typed.declare(made.action(1, **more), made.action(2, **more), copied=False)
+
+            def write() -> None:
+                pgbackrest.sql(made.folder, made.port, "INSERT INTO messages SELECT generate_series(1, 5)")
+                pgbackrest.sql(made.folder, made.port, "SELECT pg_switch_wal()")
+                pgbackrest.as_owner(
+                    "pgbackrest", f"--config={made.folder}/pgbackrest.conf", "--stanza=m", "check"
+                )
+
+            _written_after(typed, write)
+    else:
+        with world(typed.folder, PostgresSource) as kept:
+            server = kept.source
+            assert isinstance(server, PostgresSource)
+            typed.declare(kept.action(), kept.action("two"))
+
+            def go_on() -> None:
+                server.sql("INSERT INTO messages SELECT generate_series(1, 5)")
+                server.sql("SELECT pg_switch_wal()")
+
+            _written_after(typed, go_on)
+
+
+def _written_after(typed: Typed, write: Any) -> None:
+    code, _ = typed.say("run")
+    assert code == console.DONE
+    write()
+    code, events = typed.say("restore-test")
+    found = [(one["outcome"], one["level"]) for one in events]
+    assert (code, found) == (console.DONE, [("passed", 4)] * 2), events
