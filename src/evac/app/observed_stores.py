@@ -22,6 +22,7 @@ from typing import Any, Final
 import orjson
 
 from evac.app.observing import observe, standing_facts
+from evac.backup.evidence import BackupsReader
 from evac.derive import situation
 from evac.drivers.registry import Drivers
 from evac.engine.clock import Clock, RunClock
@@ -32,6 +33,7 @@ from evac.engine.runs.live_actions import PREFIX, Standing, decode_standing, kee
 from evac.engine.stores.datasets import DataSets, Epoch
 from evac.engine.stores.sightings import PREFIX as SIGHTING
 from evac.engine.stores.sightings import Following, Loss, Sighting, losses_of, read_sightings, sighted
+from evac.model.backup import measured_restores
 from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt, EvacError, Unavailable
 from evac.model.estate import Estate
@@ -84,6 +86,7 @@ class SeenEstate:
         self._effects = EffectsReader(store)
         self._is_late = asyncio.Event()
         self._published = Published(store)
+        self._backups = BackupsReader(store, clock)
         self._rivals: dict[str, Rivals] = {}
         self._obeyed: dict[str, int] = {}
 
@@ -172,7 +175,8 @@ class SeenEstate:
             effects = await self._effects.read(at_ms)
             looked = await observe(self._files, self._drivers, at_ms)
             self._note_obeyed(looked)
-            self._take(replace(merged(self.observation, looked), effects=effects))
+            restores = measured_restores((await self._backups.read()).facts)
+            self._take(replace(merged(self.observation, looked), effects=effects, restores=restores))
 
     async def look(self, guard: Lease) -> None:
         """One look at the real systems by the leader, written where roles changed. Silent servers make a look
@@ -192,7 +196,8 @@ class SeenEstate:
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
         newer = {epoch.store: epoch.holder for epoch in self._unheeded(epochs)}
         seen = aged(merged(self.observation, now, holders, newer), self._sightings)
-        seen = replace(seen, effects=effects, rivals=self._still_rivals(now))
+        restores = measured_restores((await self._backups.read()).facts)
+        seen = replace(seen, effects=effects, rivals=self._still_rivals(now), restores=restores)
         heeded = {name: epoch.changes for name, epoch in before.items() if epoch.changes}
         same = seen.facts == self.observation.facts and self._heeded == heeded
         same = same and seen.rivals == self.observation.rivals
@@ -479,6 +484,8 @@ def encode(observation: Observation, digest: str, changes: Mapping[str, int]) ->
         told["runs"] = [one.run for one in observation.effects.moved]
     if observation.rivals:
         told["rivals"] = [[one.store, list(one.sites), one.since_ms] for one in observation.rivals]
+    if observation.restores:
+        told["restores"] = observation.restores
     return orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
 
 
@@ -513,9 +520,16 @@ def decode(value: bytes, moved: Mapping[str, Moved] = MappingProxyType({})) -> O
             tuple(MemberSeen(*row) for row in rows),
             rivals=tuple(Rivals(name, tuple(sites), at) for name, sites, at in found.get("rivals", ())),
             effects=effects,
+            restores=_restores_in(found),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt("what was observed cannot be read from the store") from error
+
+
+def _restores_in(found: Mapping[str, Any]) -> tuple[tuple[str, str, int], ...]:
+    """Raises TypeError and ValueError for what are none. A leader of an older version writes none."""
+    rows = found.get("restores", ())[:_MOST]
+    return tuple((str(data_set), str(copy), int(takes_ms)) for data_set, copy, takes_ms in rows)
 
 
 class RivalWatch:
@@ -579,6 +593,7 @@ def facts_from(found: Mapping[str, Any]) -> Observation:
             tuple(TrafficSeen(**{**one, "sites": tuple(one["sites"])}) for one in found["traffic"]),
             tuple(Rivals(**{**one, "sites": tuple(one["sites"])}) for one in found["rivals"]),
             kept,
+            restores=_restores_in(found),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt("what the server says of the situation cannot be read") from error

@@ -19,6 +19,7 @@ from evac.engine.clock import SystemClock
 from evac.engine.lead.leadership import LEADER
 from evac.engine.runs.effects import EffectsReader
 from evac.engine.stores.datasets import DataSets
+from evac.model.backup import measured_restores
 from evac.model.errors import Corrupt
 from evac.model.estate import Estate
 from evac.model.observation import Observation
@@ -42,13 +43,17 @@ async def facts_now(
         published = await _published(store)
         while published is not None and published.members and await store.holder(LEADER) is not None:
             if time.monotonic() > until_s or not await reader.has_newer(published.effects):
-                return published
+                return replace(published, backups=await Evidence(store).facts())
             await asyncio.sleep(0.1)
             published = await _published(store)
         if published is not None and published.effects is not None:
             reader.begin_with(published.effects)
+        facts = await Evidence(store).facts()
         before = replace(
-            published or before, effects=await reader.read(now_ms), backups=await Evidence(store).facts()
+            published or before,
+            effects=await reader.read(now_ms),
+            backups=facts,
+            restores=measured_restores(facts),
         )
         epochs = await DataSets(store, "", SystemClock()).read_all()
         holders = {epoch.store: epoch.holder for epoch in epochs.values() if epoch.holder}
@@ -60,6 +65,7 @@ async def facts_now(
         effects=before.effects,
         rivals=rivals_in(looked),
         backups=before.backups,
+        restores=before.restores,
     )
 
 

@@ -14,13 +14,15 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
 
 from evac.backup.known import Known, after
-from evac.model.backup import BackupEvent, BackupFacts, Stray
+from evac.engine.clock import Clock
+from evac.model.backup import NOTHING_SEEN, BackupEvent, BackupFacts, Stray
 from evac.model.errors import Conflict, Corrupt, Unavailable
 from evac.store.journal import Journal, head_of, records_after
 from evac.store.port import Compare, Delete, Entry, Lease, Put, Store, all_entries
@@ -35,6 +37,9 @@ BATCH: Final = 20
 TRIES: Final = 20
 HISTORY_READ: Final = 200_000
 """Newest events of the journal that a history is looked for in."""
+HOUR_MS: Final = 3_600_000
+READ_MS: Final = 10_000
+"""So long the store is not asked again: a thousand data sets have a thousand entries."""
 
 
 def encoded(event: BackupEvent) -> bytes:
@@ -115,6 +120,7 @@ class Evidence:
             tuple(seen for one in known for seen in one.copies),
             tuple(sorted((proof for one in known for proof in one.proofs), key=lambda proof: proof.at_ms)),
             tuple(strays),
+            tuple(alarm for one in known for alarm in one.alarms),
         )
 
     async def history(self, data_set: str, most: int) -> list[BackupEvent]:
@@ -159,3 +165,35 @@ class Evidence:
         moved = (Compare(entry.key, entry.revision),)
         with contextlib.suppress(Conflict):  # another leader moved it
             await self._journal.append([entry.value], guard, moved, (Delete(entry.key),))
+
+
+@dataclass(frozen=True, slots=True)
+class BackupsSeen:
+    """facts: of all data sets. at_ms: to which their ages are counted, a whole hour; None where nothing is
+    known, so that nothing is worked out again as time passes.
+    """
+
+    facts: BackupFacts = NOTHING_SEEN
+    at_ms: int | None = None
+
+
+NO_BACKUPS: Final = BackupsSeen()
+
+
+class BackupsReader:
+    """Reads them, once in a while; what cannot be read leaves what was read before."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._evidence, self._clock = Evidence(store), clock
+        self._last, self._read_ms = NO_BACKUPS, -READ_MS
+
+    async def read(self) -> BackupsSeen:
+        now_ms = self._clock.monotonic_ms()
+        if now_ms - self._read_ms < READ_MS:
+            return self._last
+        self._read_ms = now_ms
+        with contextlib.suppress(Corrupt, Unavailable):
+            facts = await self._evidence.facts()
+            at_ms = self._clock.now_ms() // HOUR_MS * HOUR_MS
+            self._last = BackupsSeen(facts, None if facts == NOTHING_SEEN else at_ms)
+        return self._last

@@ -43,6 +43,10 @@ SMALL_BYTES: Final = 256 << 20
 LOCK_MS: Final = 60_000
 CONSISTENT_MS: Final = 2_000
 """The longest wait for the second in which a backup became consistent to end."""
+USUAL: Final = 30
+"""Backups before the newest that show what is usual."""
+TELLING_BYTES: Final = 1 << 18
+"""Less new data than this says nothing of how well it compresses."""
 DAMAGE: Final = frozenset({"backup-corrupt", "copy-differs", "restore-incomplete"})
 """Codes by which a driver says that what it read is damaged."""
 
@@ -465,7 +469,11 @@ def _source(copy: CopyReport) -> str:
 
 def _seen(task: Task, listing: Listing, mine: list[CopyReport], now_ms: int) -> CopySeen:
     good = [copy for copy in mine if not copy.failed]
-    newest = max(good, key=lambda copy: copy.taken_at, default=None)
+    good.sort(key=lambda copy: copy.taken_at)
+    newest = good[-1] if good else None
+    # Of the first, everything is new.
+    shares = [_share(copy.added, copy.bytes) for copy in good[1:]]
+    packings = [copy for copy in good if copy.added and copy.packed is not None]
     return CopySeen(
         task.data_set,
         task.copy,
@@ -478,7 +486,22 @@ def _seen(task: Task, listing: Listing, mine: list[CopyReport], now_ms: int) -> 
         listing.tool,
         listing.version,
         listing.repository,
+        shares[-1] if shares else None,
+        max((one for one in shares[:-1][-USUAL:] if one is not None), default=None),
+        _packing(packings[-1:] if packings and packings[-1] is newest else []),
+        _packing([one for one in packings if one is not newest][-USUAL:]),
+        listing.refused,
     )
+
+
+def _share(part: int | None, whole: int | None) -> int | None:
+    return None if part is None or not whole else min(part, whole) * WHOLE // whole
+
+
+def _packing(copies: list[CopyReport]) -> int | None:
+    """Into how much of its size what was new in these was packed; None of too little to tell."""
+    added, packed = (sum(getattr(one, name) for one in copies) for name in ("added", "packed"))
+    return packed * WHOLE // added if added >= TELLING_BYTES else None
 
 
 def _newest_id(copies: list[CopyReport]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from evac.derive.backups import counts, open_errors
-from evac.model.backup import READ, BackupEvent, CopySeen, EventKind, ProofRecord
+from evac.model.backup import READ, Alarm, AlarmCode, BackupEvent, CopySeen, EventKind, ProofRecord
 
 Job = Literal["list", "take", "copy", "prove", "restore-test", "restore"]
 """What is done with one copy. restore: into a folder of a person, where it stays."""
@@ -51,8 +51,8 @@ class Known:
     """Those that the verdict still depends on, oldest first."""
     witnesses: tuple[Witnessed, ...] = ()
     runs: tuple[LastRun, ...] = ()
-    previous: tuple[CopySeen, ...] = ()
-    """What the listing before the last one said, by which sudden changes are seen."""
+    alarms: tuple[Alarm, ...] = ()
+    """Sudden changes of the last weeks, oldest first; of each code of a copy the newest."""
 
     def seen(self, copy: str) -> CopySeen | None:
         return next((one for one in self.copies if one.copy == copy), None)
@@ -70,20 +70,49 @@ class Known:
 
 JUMP: Final = 2
 """So many times larger or smaller, the newest backup is nothing like the one before it."""
+GONE_LEAST: Final = 3
+"""Of backups that vanish at once, so many are more than a night's tidying."""
+NEW_MOST, NEW_USUAL = 500_000, 100_000
+"""In parts per million: so much new data is a rewrite, where so little is usual."""
+PACKED_LEAST, PACKED_USUAL = 970_000, 900_000
+"""In parts per million of its size: into so much data is packed that does not compress, and that does."""
+ALARM_MS: Final = 30 * 86_400_000
+"""So long a sudden change is shown; after that it is how things are."""
 
 
-def sudden_change(before: CopySeen | None, now: CopySeen | None) -> tuple[str, str]:
-    """What changed between two listings as no schedule changes it: a code and words; empty for nothing."""
-    if before is None or now is None or before.taken_at_ms is None:
-        return "", ""
+def sudden_changes(before: CopySeen | None, now: CopySeen) -> list[tuple[AlarmCode, str]]:
+    """What changed between two listings as no schedule changes it: codes and words."""
+    if before is None or before.taken_at_ms is None:
+        return []
+    found: list[tuple[AlarmCode, str]] = []
+    gone = before.count - now.count
     if now.taken_at_ms is None:
-        return "backups-gone", f"all {before.count} backups are gone"
-    if now.taken_at_ms < before.taken_at_ms:
-        return "newest-backup-gone", "the newest backup is gone"
+        found.append(("backups-gone", f"all {before.count} backups are gone"))
+    elif now.taken_at_ms < before.taken_at_ms:
+        found.append(("newest-backup-gone", "the newest backup is gone"))
+    elif gone >= GONE_LEAST and gone * 2 > before.count:
+        found.append(("backups-gone", f"{gone} of {before.count} backups are gone"))
+    if now.refused is not None and before.refused is not None and now.refused > before.refused:
+        count = now.refused - before.refused
+        words = f"its server refused {count} {'deletion' if count == 1 else 'deletions'}: someone tried"
+        found.append(("deletion-refused", words))
+    if now.taken_at_ms is None or now.taken_at_ms <= before.taken_at_ms:
+        return found
     if before.bytes and now.bytes and not before.bytes <= now.bytes * JUMP <= before.bytes * JUMP * JUMP:
         words = f"the newest backup has {now.bytes:,} bytes, and the one before it had {before.bytes:,}"
-        return "backup-size-jumped", words
-    return "", ""
+        found.append(("backup-size-jumped", words))
+    new, usual = now.new_share, now.usual_share
+    if new is not None and usual is not None and new >= NEW_MOST and usual <= NEW_USUAL:
+        words = f"{new // 10_000} % of the newest backup is new data; at most {usual // 10_000} % is usual"
+        found.append(("backup-rewritten", words))
+    packed, usual = now.packing, now.usual_packing
+    if packed is not None and usual is not None and packed >= PACKED_LEAST and usual <= PACKED_USUAL:
+        words = (
+            "what is new in the newest backup does not compress, like encrypted data; "
+            f"what came before was packed into {usual // 10_000} % of its size"
+        )
+        found.append(("backup-incompressible", words))
+    return found
 
 
 def after(known: Known, event: BackupEvent) -> Known:
@@ -110,11 +139,16 @@ def _listed(known: Known, seen: CopySeen) -> Known:
     before = known.seen(seen.copy)
     if before is not None and before.at_ms > seen.at_ms:
         return known
-    previous = known.previous
-    if before is not None and before.taken_at_ms != seen.taken_at_ms:
-        previous = (*(one for one in previous if one.copy != seen.copy), before)
+    found = [
+        Alarm(seen.data_set, seen.copy, code, seen.at_ms, words)
+        for code, words in sudden_changes(before, seen)
+    ]
+    again = {(one.copy, one.code) for one in found}
+    kept = (
+        one for one in known.alarms if (one.copy, one.code) not in again and seen.at_ms - one.at_ms < ALARM_MS
+    )
     copies = (*(one for one in known.copies if one.copy != seen.copy), seen)
-    return replace(known, copies=tuple(sorted(copies, key=lambda one: one.copy)), previous=previous)
+    return replace(known, copies=tuple(sorted(copies, key=lambda one: one.copy)), alarms=(*kept, *found))
 
 
 def _runs(known: Known, event: BackupEvent) -> tuple[LastRun, ...]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from evac.backup.evidence import Evidence
 from evac.backup.jobs import Task, Worker
-from evac.backup.known import Known, sudden_change
+from evac.backup.known import Known
 from evac.backup.schedule import RANK, Entry
 from evac.engine.clock import Clock
 from evac.model.backup import BackupEvent
@@ -189,10 +189,10 @@ class Scheduler:
         except LockHeld:
             event = None
         now = await self.evidence.known(entry.data_set)
-        code, words = sudden_change(known.seen(entry.copy), now.seen(entry.copy))
-        if code:
-            data = {"code": code, "data_set": entry.data_set, "copy": entry.copy}
-            self.say(f"{entry.data_set} at {entry.copy}: {words}", data)
+        for alarm in now.alarms:
+            if alarm not in known.alarms:
+                data = {"code": alarm.code, "data_set": alarm.data_set, "copy": alarm.copy}
+                self.say(f"{alarm.data_set} at {alarm.copy}: {alarm.words}", data)
         self._again(waiting, task, event, 0 if last is None else last.failures)
 
     def _again(self, waiting: _Waiting, task: Task, event: BackupEvent | None, failures: int) -> None:

@@ -7,7 +7,7 @@ later check found damage; damage counts until a check of at least the same reach
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -26,6 +26,7 @@ from evac.model.backup import (
     DigitName,
     ProofRecord,
     State,
+    measured_restores,
 )
 from evac.model.estate import Backup, BackupPolicy, DataSet, Store
 
@@ -216,7 +217,8 @@ def _copy(
     recent = _proven(after, since_ms) if since_ms is not None else _Proven({}, 0)
     ever = _proven(after, None)
     level = max(recent.by_level, default=None)
-    way = restoration(backup)
+    measured = measured_restores(BackupFacts(() if seen is None else (seen,), tuple(proofs)))
+    way = restoration(backup if not measured else replace(backup, restore_ms=measured[0][2]))
     last_check = proofs[-1] if proofs else None
     return CopyState(
         backup.name,

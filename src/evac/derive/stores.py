@@ -13,7 +13,7 @@ somebody waives that by name. A witness votes and has no data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeVar
 
@@ -129,7 +129,11 @@ def promotion(store: Store, member: StoreMember, loses: bool = True) -> Way:
 
 
 def restoration(backup: Backup) -> Way | None:
-    """The way back by a backup; None where its size or the rate of restores is not known."""
+    """The way back by a backup: as long as its restore test took, else as the files say; None where its size
+    or the rate of restores is not known.
+    """
+    if backup.restore_ms is not None:
+        return Way("restore", backup.at, backup.restore_ms, backup.age_ms)
     if backup.size_gib is None or not backup.restore_mbps:
         return None
     duration = -(-backup.size_gib * MBIT_PER_GIB * 1_000 // backup.restore_mbps)
@@ -152,7 +156,8 @@ _LAG_STEPS_MS: Final = (
 
 
 def observed(estate: Estate, observation: Observation) -> Estate:
-    """The estate with the roles that were seen. The same object where nothing differs.
+    """The estate with the roles that were seen, and with restores as long as their tests took. The same
+    object where nothing differs.
 
     A store of which two primaries were seen is left as the files say: that is for people.
     """
@@ -160,8 +165,19 @@ def observed(estate: Estate, observation: Observation) -> Estate:
     for member in observation.members:
         seen.setdefault(member.store, {})[member.site] = member
     top = topology(estate)
-    stores = tuple(_store(store, seen.get(store.id, {}), top) for store in estate.stores)
+    measured = {(data_set, copy): takes_ms for data_set, copy, takes_ms in observation.restores}
+    stores = tuple(_restored(_store(store, seen.get(store.id, {}), top), measured) for store in estate.stores)
     return estate if stores == estate.stores else replace(estate, stores=stores)
+
+
+def _restored(store: Store, measured: Mapping[tuple[str, str], int]) -> Store:
+    """With how long a restore of each of its backups takes."""
+    if not any((store.id, one.name) in measured for one in store.backups):
+        return store
+    backups = (
+        replace(one, restore_ms=measured.get((store.id, one.name), one.restore_ms)) for one in store.backups
+    )
+    return replace(store, backups=tuple(backups))
 
 
 def _store(store: Store, seen: dict[str, MemberSeen], top: Topology) -> Store:

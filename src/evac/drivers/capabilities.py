@@ -97,6 +97,12 @@ class CopyReport:
     """Of a copy that is recovered with the log after it, the earliest moment that it can be recovered to;
     None for one that is restored as it was taken.
     """
+    added: int | None = None
+    """Bytes of the data that no copy before it had; None where the tool does not say, and for a copy that
+    takes everything again.
+    """
+    packed: int | None = None
+    """Bytes that they took in the repository. What was encrypted by someone does not get smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,8 @@ class Listing:
     """Whether another program holds it, so that nothing can be written now."""
     deletable: bool | None = None
     """Whether these credentials can delete copies; None where that cannot be found out harmlessly."""
+    refused: int | None = None
+    """How many deletions its server's log says that it refused; None where no log is read."""
 
 
 @dataclass(frozen=True, slots=True)

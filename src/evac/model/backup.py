@@ -71,6 +71,38 @@ class CopySeen:
     version: str = ""
     repository: str = ""
     """Its own id."""
+    new_share: int | None = None
+    """Of the newest backup, what no backup before it had, in parts per million."""
+    usual_share: int | None = None
+    """The most of that in the backups before it, without the first of all, in which everything is new."""
+    packing: int | None = None
+    """Into how much of its size what is new was packed, in parts per million: encrypted data, into all."""
+    usual_packing: int | None = None
+    """The same of everything before it."""
+    refused: int | None = None
+    """Deletions that the repository has refused, as its log says."""
+
+
+AlarmCode = Literal[
+    "backups-gone",
+    "newest-backup-gone",
+    "backup-size-jumped",
+    "backup-rewritten",
+    "backup-incompressible",
+    "deletion-refused",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What changed between two listings of one backup as no schedule changes it: an attack, or a mistake."""
+
+    data_set: str
+    copy: str
+    code: AlarmCode
+    at_ms: int
+    """When it was seen."""
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +160,31 @@ class BackupFacts:
     copies: tuple[CopySeen, ...] = ()
     proofs: tuple[ProofRecord, ...] = ()
     strays: tuple[Stray, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
 
 
 NOTHING_SEEN: Final = BackupFacts()
+
+
+def measured_restores(facts: BackupFacts) -> tuple[tuple[str, str, int], ...]:
+    """(data set, backup, milliseconds): how long a restore takes now, by its last test that came to an end
+    and the size since, sorted. A damaged backup measures nothing. Rounded up to two digits, so that no plan
+    goes stale because one test took a little longer than the one before it.
+    """
+    sizes = {(one.data_set, one.copy): one.bytes for one in facts.copies}
+    last: dict[tuple[str, str], ProofRecord] = {}
+    for proof in facts.proofs:
+        ended = proof.level >= RESTORED and proof.outcome in ("passed", "too-slow", "too-old")
+        if ended and proof.bytes_read and proof.took_ms > 0:
+            last[proof.data_set, proof.copy] = proof
+    found = []
+    for (data_set, copy), proof in sorted(last.items()):
+        read = proof.bytes_read or 1
+        takes_ms = -(-proof.took_ms * (sizes.get((data_set, copy)) or read) // read)
+        step = 10 ** max(0, len(str(takes_ms)) - 2)
+        found.append((data_set, copy, -(-takes_ms // step) * step))
+    return tuple(found)
+
 
 State = Literal["met", "missed", "unknown"]
 """unknown: what is known allows both; it never counts as met."""

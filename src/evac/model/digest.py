@@ -91,7 +91,9 @@ def _store(store: Store) -> dict[str, Any]:
 
 _LATER_FIELDS: Final = MappingProxyType(
     {
-        Backup: frozenset({"copied_from", "deletable", "endpoint", "proven", "schedule", "system"}),
+        Backup: frozenset(
+            {"copied_from", "deletable", "endpoint", "proven", "restore_ms", "schedule", "system"}
+        ),
         BootServer: frozenset({"boots"}),
         DataSet: frozenset({"data_in"}),
         Dependency: frozenset({"any_of"}),

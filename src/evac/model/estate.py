@@ -309,6 +309,8 @@ class Backup:
     """When it is taken, instead of the schedule of the policy."""
     copied_from: str | None = None
     """The endpoint of the copy that it is copied from; None where it is taken from the source."""
+    restore_ms: int | None = None
+    """How long its last restore test took; None where none was. No file states it."""
 
     @property
     def name(self) -> str:
@@ -318,10 +320,7 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class BackupPolicy:
-    """What a company asks of the backups of one data set. Schedules are cron expressions in UTC.
-
-    `waived`: why no backup is needed; the rest says nothing then.
-    """
+    """What a company asks of the backups of one data set. Schedules are cron expressions in UTC."""
 
     copies: int = 3
     """How many copies there are, the original among them."""
@@ -352,6 +351,7 @@ class BackupPolicy:
     keys_at: tuple[str, ...] = ()
     """Where the keys of the copies are kept."""
     waived: str | None = None
+    """Why no backup is needed; the rest says nothing then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,13 +103,15 @@ class Observation:
     """None where nobody knows what runs did."""
     backups: BackupFacts = NOTHING_SEEN
     """What was seen and proven of backups."""
+    restores: tuple[tuple[str, str, int], ...] = ()
+    """(data set, backup, milliseconds): how long a restore takes, as restore tests measured. Sorted."""
 
     @property
     def facts(self) -> tuple[object, ...]:
         """All that an estate as it is now follows from: equal facts, the same estate."""
         units = tuple((one.service, one.site, one.replicas) for one in self.units)
         traffic = tuple((one.service, one.sites) for one in self.traffic)
-        return self.members, units, traffic, self.effects or Effects()
+        return self.members, units, traffic, self.effects or Effects(), self.restores
 
 
 def observation_digest(observation: Observation) -> str:

@@ -29,7 +29,7 @@ from evac.app.applying import Rehearser
 from evac.app.estates.copies import Standing, edition_of, read_standing, words_of
 from evac.app.observed_stores import Published
 from evac.app.side_process import NEITHER
-from evac.backup.evidence import Evidence
+from evac.backup.evidence import BackupsReader, BackupsSeen, Evidence
 from evac.engine.clock import Clock, SystemClock
 from evac.engine.lead.leadership import LEADER
 from evac.engine.lead.watch_journal import STREAM as WATCH
@@ -44,7 +44,6 @@ from evac.model.backup import BackupEvent
 from evac.model.errors import Corrupt, EvacError, InvalidInput, Unavailable
 from evac.model.observation import Observation
 from evac.model.run_policy import PROFILES
-from evac.office.backups import BackupsReader, BackupsSeen
 from evac.office.doctor import DoctorDesk, Examiner, Examines
 from evac.office.facts import EstateFacts
 from evac.office.hub import Hub, News

@@ -26,6 +26,7 @@ from evac.audit.context import Context, why_by_plan, why_degraded, why_down, why
 from evac.audit.impacts.capacity import taken_by_placing
 from evac.audit.impacts.free_capacity import pool_capacity
 from evac.audit.impacts.planned import plain_where_small
+from evac.backup.evidence import NO_BACKUPS, BackupsSeen
 from evac.engine.lead.policies import digest_of
 from evac.incident.runbook import Runbook, runbook
 from evac.model.backup import BackupFacts
@@ -38,7 +39,6 @@ from evac.model.plan import Plan
 from evac.model.run_policy import Mode, RunPolicy, WatchProfile
 from evac.model.situation import Situation
 from evac.model.units import RESOURCE_COUNT, RESOURCES
-from evac.office.backups import NO_BACKUPS, BackupsSeen
 from evac.office.facts import EstateFacts, LossFacts, loss_facts
 from evac.views.backup_view import BackupsDocument
 from evac.views.plan_view import capacity, standing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.contract.adapters.etcd_snapshot import EtcdSource
 from tests.contract.adapters.mariabackup import MariadbSource
 from tests.contract.adapters.pg_basebackup import PostgresSource
 from tests.contract.adapters.redis_rdb import RedisSource
-from tests.contract.adapters.restic import copies
+from tests.contract.adapters.restic import copies, restic
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.servers]
 STORE = "store-messages"
@@ -66,6 +67,12 @@ class Typed:
         code = run(argv)
         out = self._capsys.readouterr().out
         return code, json.loads(out)["events"] if out else []
+
+    def alarms(self) -> set[str]:
+        """What the audit says of sudden changes."""
+        assert run(["audit", str(self.folder / "estate.yaml"), "--output", "json", "--fail-on", "never"]) == 0
+        found = json.loads(self._capsys.readouterr().out)["findings"]
+        return {one["subject"].rpartition(", ")[2] for one in found if one["code"] == "EV149"}
 
     def left(self) -> list[Path]:
         return sorted((self.folder / "tests").rglob("*"))
@@ -134,6 +141,36 @@ def test_what_is_wrong_with_a_repository_is_named(kind: type[Source], typed: Typ
         assert run(["backup", "restore", str(typed.folder / "estate.yaml"), STORE, "--into", "/x/y"]) == (
             console.FAILED
         ), "one is damaged and the other is empty: nothing is chosen"
+
+
+def test_an_attack_on_the_data_or_its_backups_is_an_alert(typed: Typed) -> None:
+    """Of encrypted data restic takes good backups: all of it is new, and nothing of it shrinks."""
+    log = typed.folder / "access.log"
+    with copies(typed.folder, "--append-only", "--log", str(log)) as made:
+        shutil.rmtree(made.data)
+        made.data.mkdir()
+        ledgers = [made.data / f"ledger-{month}" for month in range(40)]
+        for month, path in enumerate(ledgers):
+            path.write_text("\n".join(f"payment {month}/{number} was settled" for number in range(2_000)))
+        typed.declare(made.action("two", access_log=str(log)), made.action(), copied=False)
+        for day in range(3):
+            with ledgers[-1].open("a") as file:
+                file.write(f"day {day}\n")
+            assert typed.say("run", "--copy", "one")[0] == console.DONE
+        assert typed.alarms() == set(), "what grows by a line a day is usual"
+        restic("forget", "--keep-last", "1", repository=f"rest:http://127.0.0.1:{made.port}/two/")
+        typed.say("list", "--copy", "one")
+        assert typed.alarms() == {"deletion-refused"}
+        for path in ledgers:
+            path.write_bytes(os.urandom(path.stat().st_size))
+        assert typed.say("run", "--copy", "one")[0] == console.DONE
+        assert typed.alarms() == {"deletion-refused", "backup-rewritten", "backup-incompressible"}
+        typed.say("list", "--copy", "one")
+        assert typed.alarms() == {"deletion-refused", "backup-rewritten", "backup-incompressible"}
+        for snapshot in sorted((typed.folder / "served" / "two" / "snapshots").iterdir())[:3]:
+            snapshot.unlink()
+        typed.say("list", "--copy", "one")
+        assert typed.alarms() & {"backups-gone", "newest-backup-gone"}, "past the server, on its own disk"
 
 
 def test_a_restore_takes_the_backup_whose_proof_is_best(typed: Typed, tmp_path: Path) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from evac.app.planner.plans import Question, make_plan, scenario_of
+from evac.app.situations import facts_now
+from evac.backup.evidence import Evidence
+from evac.derive import situation
 from evac.engine.runs.binding import bind
 from evac.engine.stores.sightings import losses_of
 from evac.estate.codecs.plan import decode, encode
 from evac.estate.loading import load
+from evac.model.backup import BackupEvent, ProofRecord
 from evac.model.errors import InvalidInput
 from evac.model.estate import Estate
 from evac.model.run_policy import RunPolicy, StorePolicy
 from evac.model.scenario import Scenario
+from evac.store.memory import MemoryStore
 from evac.verify import check
 from evac.views.plan_text import plan_text
 
@@ -119,3 +125,23 @@ def test_members_of_a_group_may_be_as_far_apart_as_it_tolerates(estate: Estate) 
 def test_only_a_loss_is_planned_to_a_moment(estate: Estate) -> None:
     with pytest.raises(InvalidInput, match="--moment belongs to --lose"):
         scenario_of(estate, Question(evacuate=("north",), moments=(f"orders={MOMENT}",)), NOW_S)
+
+
+def test_a_plan_prices_a_restore_by_its_last_test(estate: Estate) -> None:
+    """What the files say of a restore is what someone once thought of it."""
+    at = NOW_S * 1_000
+    tested = ProofRecord("mail", "south", 4, "passed", at - 9, 1 << 30, took_ms=600_000)
+
+    async def known() -> Estate:
+        store = MemoryStore(lambda: at)
+        await Evidence(store).add(BackupEvent("proven", at, "mail", "south", proof=tested))
+        return situation.of(estate, await facts_now(None, store, None, at)).estate
+
+    def ends(of: Estate) -> int:
+        made = make_plan(of, asked(of), budget_ms=0).plan
+        assert check(of, made).violations == ()
+        (step,) = (one for one in made.steps if one.kind == "restore" and one.target == "mail")
+        return step.end_ms - step.start_ms
+
+    assert ends(estate) == 9_000, "1 GiB at 1 Gbit/s, as the files say, in whole seconds"
+    assert ends(asyncio.run(known())) == 600_000

@@ -167,3 +167,14 @@ def test_two_writable_members_are_rivals_and_one_is_none() -> None:
     (found,) = rivals_in(Observation(3, tuple(members)))
     assert (found.store, found.sites, found.since_ms) == ("orders", ("east", "west"), 3)
     assert not rivals_in(Observation(3, (members[0], MemberSeen("orders", "west", "sync"))))
+
+
+def test_every_reader_prices_restores_alike() -> None:
+    now = replace(HEALTHY, restores=(("db", "copies", 41_000),))
+    assert now.facts != HEALTHY.facts, "a plan that was made before is looked at again"
+    assert decode(encode(now, "sha256:0", {})).restores == now.restores
+    assert facts_from(orjson.loads(orjson.dumps(asdict(now)))).restores == now.restores
+    older = {key: one for key, one in orjson.loads(encode(now, "", {})).items() if key != "restores"}
+    assert decode(orjson.dumps(older)).restores == ()
+    with pytest.raises(Corrupt):
+        decode(orjson.dumps({**older, "restores": [["db"]]}))

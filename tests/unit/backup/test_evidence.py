@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evac.backup.evidence import SEEN, STREAM, Evidence
-from evac.backup.known import Known, after
+from evac.backup.known import ALARM_MS, Known, after, sudden_changes
 from evac.model.backup import BackupEvent, BackupFacts, CopySeen, ProofRecord
 from evac.store.journal import head_of, read
 from evac.store.memory import MemoryStore
@@ -66,7 +66,6 @@ def test_a_clear_listing_replaces_an_older_one_and_not_a_newer_one() -> None:
 
     known = after(after(Known("db"), seen(5, 3)), seen(9, 8))
     assert [one.taken_at_ms for one in known.copies] == [8]
-    assert [one.taken_at_ms for one in known.previous] == [3]
     assert after(known, seen(7, 6)).copies == known.copies
 
 
@@ -105,3 +104,44 @@ def test_what_is_kept_of_a_copy_stays_small() -> None:
     assert len(known.proofs) <= 8
     assert len(known.witnesses) <= 8
     assert BackupFacts(known.copies, known.proofs).proofs == known.proofs
+
+
+def test_a_sudden_change_is_shown_for_weeks_and_said_once() -> None:
+    def listed(at_ms: int, **rest: int | None) -> BackupEvent:
+        values = {"taken_at_ms": at_ms, "bytes": 100, "count": 9, **rest}
+        return BackupEvent("listed", at_ms, "db", "ansan", seen=CopySeen("db", "ansan", at_ms, **values))
+
+    known = after(after(Known("db"), listed(1)), listed(2, bytes=1_000))
+    assert [(one.code, one.at_ms) for one in known.alarms] == [("backup-size-jumped", 2)]
+    assert after(known, listed(2, bytes=1_000)).alarms == known.alarms, "the same event again"
+    known = after(known, listed(3, bytes=1_001))
+    assert [one.at_ms for one in known.alarms] == [2]
+    known = after(known, listed(4, bytes=10))
+    assert [one.at_ms for one in known.alarms] == [4], "of each kind the newest"
+    assert after(known, listed(4 + ALARM_MS, bytes=10)).alarms == ()
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_only_what_is_unlike_the_backups_before_is_an_alarm(
+    new: int, usual: int, packed: int, usual_packed: int
+) -> None:
+    before = CopySeen("db", "ansan", 1, 1, 100, 9)
+    now = CopySeen(
+        "db",
+        "ansan",
+        2,
+        2,
+        100,
+        9,
+        new_share=new,
+        usual_share=usual,
+        packing=packed,
+        usual_packing=usual_packed,
+    )
+    codes = {code for code, _ in sudden_changes(before, now)}
+    assert ("backup-rewritten" in codes) == (new >= 500_000 and usual <= 100_000)
+    assert ("backup-incompressible" in codes) == (packed >= 970_000 and usual_packed <= 900_000)
+    assert codes <= {"backup-rewritten", "backup-incompressible"}
+    assert sudden_changes(before, replace(now, taken_at_ms=1)) == [], "there is no newer backup"
+    assert sudden_changes(None, now) == [], "nothing to compare with"
+    assert sudden_changes(before, replace(now, usual_share=None, usual_packing=None)) == []

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from evac.derive.backups import day_ms, verdicts
 from evac.derive.domains import topology
+from evac.derive.stores import observed, restoration
 from evac.model.backup import (
     COMPARED,
     EXISTS,
@@ -26,7 +27,9 @@ from evac.model.backup import (
     DataVerdict,
     Digit,
     ProofRecord,
+    measured_restores,
 )
+from evac.model.digest import estate_digest
 from evac.model.estate import (
     Backup,
     BackupPolicy,
@@ -37,6 +40,7 @@ from evac.model.estate import (
     Store,
     StoreMember,
 )
+from evac.model.observation import Observation
 
 NOW = day_ms(date(2026, 11, 25))
 HOUR, DAY = 3_600_000, 86_400_000
@@ -289,3 +293,44 @@ def test_counts_and_states_agree(
             assert (one.state == "missed") == (one.possible < one.asked)
     all_met = all(one.state == "met" for one in found.digits) and found.rpo in (None, "met")
     assert (found.state == "met") == all_met
+
+
+@given(
+    st.integers(1, 10**13),
+    st.integers(1, 10**9),
+    st.integers(1, 10**13),
+    st.sampled_from(["passed", "too-slow", "too-old", "damaged", "could-not-run"]),
+    st.sampled_from([READ, RESTORED, COMPARED]),
+)
+def test_a_restore_takes_as_long_as_its_test_says(
+    read: int, took_ms: int, now_bytes: int, outcome: Any, level: int
+) -> None:
+    """In proportion to the size since, up to a tenth more; what did not come to an end measures nothing."""
+    record = proof(level, outcome, bytes_read=read, took_ms=took_ms)
+    seen = CopySeen("db", "ansan", NOW, NOW - HOUR, now_bytes)
+    facts = BackupFacts((seen,), (record,))
+    found = measured_restores(facts)
+    if level < RESTORED or outcome in ("damaged", "could-not-run"):
+        assert found == ()
+        return
+    ((_, _, takes_ms),) = found
+    true_ms = took_ms * now_bytes / read
+    assert true_ms <= takes_ms <= max(true_ms * 1.1 + 1, 1), "never faster than it was measured"
+    now = observed(estate_of(GOOD), Observation(NOW, restores=found))
+    ways = {one.at: restoration(one) for one in now.stores[0].backups}
+    declared = restoration(GOOD[0])
+    assert ways["bundang"] == declared, "nothing measured this one"
+    assert ways["ansan"] is not None
+    assert ways["ansan"].duration_ms == takes_ms
+    assert at_ansan(judged(copies=(seen,), proofs=(record,))).restore_ms == takes_ms, (
+        "and the matrix says the same"
+    )
+
+
+def test_a_restore_that_was_never_measured_nor_stated_is_not_known() -> None:
+    bare = estate_of((Backup("ansan", 10), Backup("bundang", restore_mbps=100)))
+    assert observed(bare, Observation(NOW)) is bare
+    assert [restoration(one) for one in bare.stores[0].backups] == [None, None]
+    measured = observed(bare, Observation(NOW, restores=(("db", "ansan", 90_000),)))
+    assert [way and way.duration_ms for way in map(restoration, measured.stores[0].backups)] == [90_000, None]
+    assert estate_digest(measured) != estate_digest(bare), "a plan that was priced otherwise is stale"

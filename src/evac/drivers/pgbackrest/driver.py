@@ -274,6 +274,8 @@ def _where(action: Action) -> tuple[str, ...]:
 
 def _set(entry: Mapping[str, Any], stanza: str) -> Set:
     name = "pgbackrest"
+    read = number(_at(entry, "info", "delta"), name)
+    stored = number(_at(entry, "info", "repository", "delta"), name)
     copy = CopyReport(
         word(entry.get("label"), name),
         number(_at(entry, "timestamp", "start"), name),
@@ -281,9 +283,10 @@ def _set(entry: Mapping[str, Any], stanza: str) -> Set:
         source=stanza,
         failed=entry.get("error") is not False,
         consistent_at=number(_at(entry, "timestamp", "stop"), name) + 1,  # it is given in whole seconds
+        added=None if entry.get("type") == "full" else read,
+        packed=stored,
     )
-    read, stored = _at(entry, "info", "delta"), _at(entry, "info", "repository", "delta")
-    return Set(copy, number(read, name), number(stored, name))
+    return Set(copy, read, stored)
 
 
 def _at(found: object, *path: str) -> Any:

@@ -29,6 +29,13 @@ DRIVER = DriverSpec(
         Setting("upload_kib", "number", "most KiB/s that are sent", "no bound"),
         Setting("download_kib", "number", "most KiB/s that are received", "no bound"),
         Setting("cache", "text", "folder for restic's cache", "none is kept", reaches="folder"),
+        Setting(
+            "access_log",
+            "text",
+            "log of the rest-server (`--log`), if evac can read it: deletions that it refuses are alerts",
+            "none is read",
+            reaches="folder",
+        ),
         Setting("program", "text", "the program", "`restic`", reaches="program"),
     ),
     "evac.drivers.restic.driver:ResticDriver",

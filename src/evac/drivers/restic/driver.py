@@ -61,6 +61,9 @@ KNOWN_S: Final = 60.0
 """For how long a repository is taken for the one that it was."""
 LISTED_BYTES: Final = 64 << 20
 LOCKS_MOST: Final = 20
+LOG_BYTES: Final = 64 << 20
+NO_PACK: Final = "0" * 64
+_DELETE: Final = re.compile(rb'"DELETE (\S+) [^"\n]*" 40[13] ')
 _FULL: Final = Permanent("backup-full", "the repository has no space left", "give it more space, or prune it")
 _REASONS: Final = (
     ("wrong password or no key found", Permanent("backup-password", "wrong password", "check `password`")),
@@ -102,7 +105,10 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         listing, locked, deletable = await asyncio.gather(
             self._list(action, timeout_s), _is_locked(tool, watch), _can_delete(action, watch)
         )
-        return replace(listing, locked=locked, deletable=deletable)
+        refused: int | None = await in_time(
+            lambda: _refused(action), watch, "reading the log of the rest-server"
+        )
+        return replace(listing, locked=locked, deletable=deletable, refused=refused)
 
     async def _list(self, action: Action, timeout_s: float) -> Listing:
         watch = Stopwatch(timeout_s)
@@ -301,9 +307,9 @@ def _copy(entry: Mapping[str, Any], wanted: tuple[str, ...]) -> CopyReport:
     except (ValueError, OverflowError) as error:
         raise unreadable("restic", "no time") from error
     held = tuple(word(path, "restic") for path in paths)
-    size, files = (
+    size, files, added, packed = (
         number(summary[key], "restic") if key in summary else None
-        for key in ("total_bytes_processed", "total_files_processed")
+        for key in ("total_bytes_processed", "total_files_processed", "data_added", "data_added_packed")
     )
     return CopyReport(
         word(entry.get("id"), "restic"),
@@ -315,6 +321,8 @@ def _copy(entry: Mapping[str, Any], wanted: tuple[str, ...]) -> CopyReport:
         word(entry.get("original", ""), "restic"),
         word(entry.get("tree"), "restic"),
         not set(wanted) <= set(held) and not set(wanted).isdisjoint(held),
+        added=added,
+        packed=packed,
     )
 
 
@@ -355,11 +363,28 @@ async def _can_delete(action: Action, watch: Stopwatch) -> bool | None:
         return None
     try:
         async with _rest(action, watch) as session:
-            url = f"{where.removeprefix('rest:').rstrip('/')}/data/{'0' * 64}"
+            url = f"{where.removeprefix('rest:').rstrip('/')}/data/{NO_PACK}"
             async with session.delete(url, allow_redirects=False) as answer:
                 return {403: False, 404: True, 200: True}.get(answer.status)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
         return None
+
+
+def _refused(action: Action) -> int | None:
+    """Deletions in this repository that its rest-server refused, as the end of its log says; None where no
+    log is read. Our own question, which deletes nothing, does not count.
+    """
+    where, log = _where(action), text(action.settings, "access_log", "")
+    if not log or not where.startswith("rest:"):
+        return None
+    try:
+        with Path(log).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
+            tried: list[bytes] = _DELETE.findall(file.read(LOG_BYTES))
+    except OSError:
+        return None
+    begins = urlsplit(where.removeprefix("rest:")).path.rstrip("/").encode() + b"/"
+    return sum(path.startswith(begins) and not path.endswith(NO_PACK.encode()) for path in tried)
 
 
 async def _packs(action: Action, watch: Stopwatch) -> dict[str, int]:

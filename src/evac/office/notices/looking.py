@@ -25,6 +25,7 @@ from evac.app.incidents import EXPORTED, NOTED, published
 from evac.app.observed_stores import KEY as OBSERVED
 from evac.app.observed_stores import Published, digest_in
 from evac.app.side_process import Apart
+from evac.backup.evidence import NO_BACKUPS, BackupsReader, BackupsSeen
 from evac.engine.clock import Clock
 from evac.engine.lead.watch_journal import STREAM as WATCH
 from evac.engine.lead.watch_journal import decode as decode_record
@@ -37,7 +38,6 @@ from evac.model.observation import Observation
 from evac.notices import rule
 from evac.notices.rule import Drawn, Lag
 from evac.notices.values import Concern, Kind, Known, News, State
-from evac.office.backups import NO_BACKUPS, BackupsReader, BackupsSeen
 from evac.office.hub import Hub
 from evac.office.runs import OPEN_MOST, Register
 from evac.store.journal import head_of, records_after

@@ -3,11 +3,10 @@
 import asyncio
 from pathlib import Path
 
-from evac.backup.evidence import Evidence
+from evac.backup.evidence import NO_BACKUPS, BackupsReader, BackupsSeen, Evidence
 from evac.engine.clock import SystemClock
 from evac.model.backup import BackupEvent, BackupFacts, CopySeen, ProofRecord
 from evac.model.observation import Observation
-from evac.office.backups import NO_BACKUPS, BackupsReader, BackupsSeen
 from evac.office.notices.looking import NoticeReckoner
 from evac.store.memory import MemoryStore
 

@@ -1,0 +1,28 @@
+"""EV149: a backup changed as no schedule changes it: data that was encrypted, or copies that were deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from evac.audit.context import Context, Rule
+from evac.audit.findings import Finding
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Warning: someone has to look at the source before an older backup, which is still good, expires."""
+    for alarm in context.backups.alarms:
+        day = datetime.fromtimestamp(alarm.at_ms / 1_000, UTC).date().isoformat()
+        yield RULE.finding(
+            context,
+            "warning",
+            f"{alarm.data_set} at {alarm.copy}, {alarm.code}",
+            f"{alarm.data_set} at {alarm.copy}: {alarm.words} ({day})",
+            "Look at the source now, and delete no older backup until you know why.",
+            paths=(f"stores/{alarm.data_set}", f"data_sets/{alarm.data_set}"),
+        )
+
+
+RULE = Rule(
+    "backup-changed-suddenly", "EV149", "A backup changed suddenly", check, per_loss=False, alerts=True
+)
