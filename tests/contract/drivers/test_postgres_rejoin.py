@@ -273,3 +273,34 @@ def test_a_site_fences_itself_without_a_leader_but_not_for_an_old_epoch(server_f
                 await driver.undo(demote, replace(order(), token=6))
 
         asyncio.run(story())
+
+
+def test_slots_follow_the_primary_there_and_back(server_folder: Path) -> None:
+    with data_set(server_folder, replicas=("dc-anyang", "dc-ansan")) as world:
+        ansan = world.members["dc-ansan"]
+        for member, slot in ((world.anyang, "for_anyang"), (ansan, "for_ansan")):
+            world.pangyo.sql(f"SELECT pg_create_physical_replication_slot('{slot}')")
+            member.sql(f"ALTER SYSTEM SET primary_slot_name = '{slot}'")
+            member.stop()
+            member.start()
+
+        async def moved(old: str, new: str, others: tuple[str, ...], epoch: int) -> None:
+            driver = PostgresDriver()
+            await driver.execute(world.action("demote", old), order(epoch=epoch, timeout_s=30.0))
+            await driver.execute(world.action("promote", new, proof="demote"), order(epoch=epoch))
+            for name in others:
+                patient = order(epoch=epoch, timeout_s=60.0)
+                evidence = await driver.execute(world.rejoin(name, new), patient)
+                assert evidence["upstream"] == _address(world.members[new])
+
+        async def slots(member: PostgresServer) -> set[tuple[object, ...]]:
+            return set(await query(member, "SELECT slot_name, active FROM pg_replication_slots"))
+
+        async def story() -> None:
+            await moved("dc-pangyo", "dc-anyang", ("dc-pangyo", "dc-ansan"), 2)
+            assert await slots(world.anyang) == {("for_ansan", True)}
+            assert ("for_anyang", False) not in await slots(world.pangyo), "it would hold log for no one"
+            await moved("dc-anyang", "dc-pangyo", ("dc-anyang", "dc-ansan"), 3)
+            assert {("for_anyang", True), ("for_ansan", True)} <= await slots(world.pangyo)
+
+        asyncio.run(story())

@@ -51,7 +51,7 @@ from evac.drivers.postgres.facts import (
     timeline_held,
 )
 from evac.drivers.postgres.fence import cut_off, follow, follows, upstream_of
-from evac.drivers.postgres.link import PASSFILE, Member, linked, member_of, passfile_line
+from evac.drivers.postgres.link import PASSFILE, Link, Member, linked, literal, member_of, passfile_line
 from evac.drivers.postgres.own_files import put_back
 from evac.model.errors import ActionError, OutcomeUnknown, Permanent, Retryable
 
@@ -131,7 +131,7 @@ async def rejoin(action: Action, order: Order) -> Evidence:
                 "not-a-primary", f"{primary.address} is not a primary that takes writes", after_ms=500
             )
         history = await history_of(upstream, theirs.timeline)
-        done = await _follow_if_standby(action, order, primary, theirs, history)
+        done = await _follow_if_standby(action, order, upstream, theirs, history)
         if done is not None:
             return done
         place = _place(action)
@@ -164,9 +164,10 @@ async def _own_facts(action: Action, order: Order) -> PostgresFacts:
 
 
 async def _follow_if_standby(
-    action: Action, order: Order, primary: Member, theirs: PostgresFacts, history: tuple[Stretch, ...]
+    action: Action, order: Order, upstream: Link, theirs: PostgresFacts, history: tuple[Stretch, ...]
 ) -> Evidence | None:
     """A standby that answers and holds nothing of its own follows at once; None where hands are needed."""
+    primary = upstream.member
     try:
         link_up = linked(member_of(action), order.timeout_s, MEMBER_S)
         async with link_up as link, alone(link, order) as seen:
@@ -179,6 +180,7 @@ async def _follow_if_standby(
                 timeline = await timeline_held(link, ours)
                 if not _holds_nothing_else(timeline, ours.lsn, await history_of(link, timeline), history):
                     return None
+                await _move_slots(link, upstream)
                 ours = await follow(link, primary, seen, order, partial(_write_passfile, action))
             else:
                 await obey(link, seen, order)
@@ -188,6 +190,25 @@ async def _follow_if_standby(
         if _place(action) is None or error.code not in NO_ANSWER:
             raise
         return None
+
+
+_SLOT = "SELECT current_setting('primary_slot_name')"
+_HAS_SLOT = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1"
+_DROP_SLOT = (
+    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+    "WHERE slot_name = {} AND slot_type = 'physical' AND NOT active"
+)
+
+
+async def _move_slots(link: Link, upstream: Link) -> None:
+    """The slot that the member's settings name is made on its new primary: it streams through no other.
+    The one through which the new primary followed this member is dropped here: it would hold log for no one.
+    """
+    own, theirs = await link.value(_SLOT), await upstream.value(_SLOT)
+    if own and not await upstream.value(_HAS_SLOT, own):
+        await upstream.change(f"SELECT pg_create_physical_replication_slot({literal(own)}, true)")
+    if theirs and await link.value(_HAS_SLOT, theirs):
+        await link.change(_DROP_SLOT.format(literal(theirs)))
 
 
 def _holds_nothing_else(held: int, lsn: int, own: tuple[Stretch, ...], history: tuple[Stretch, ...]) -> bool:
@@ -412,9 +433,14 @@ async def _until_it_follows(action: Action, deadline: float) -> dict[str, str | 
     """Asks the started member until it streams from its primary. Raises `Retryable` at the deadline."""
     loop = asyncio.get_running_loop()
     primary = _primary(action)
+    slots_moved = False
     while True:
         try:
             async with linked(member_of(action), max(0.1, min(MEMBER_S, deadline - loop.time()))) as link:
+                if not slots_moved:
+                    async with linked(primary, link.left_s(), MEMBER_S) as upstream:
+                        await _move_slots(link, upstream)
+                    slots_moved = True
                 facts = await read_facts(link)
             if follows(facts, primary):
                 return facts.evidence()
