@@ -147,6 +147,10 @@ def test_two_primaries_are_the_first_thing_on_the_page_and_it_says_what_to_do() 
         verdict = page[page.index('class="verdict bad"') :]
         assert "carts has 2 writable primaries: north, south" in verdict[:400]
         assert "Stop writes to the old one now" in verdict[:400]
+        await observed(office, Observation(2, rivals=rivals, effects=Effects((LostNow("south", "lost"),))))
+        page = (await client.get("/now")).text
+        assert "Stop writes to the one in south now" in page
+        assert "evac plan ESTATE --restore south" in page
 
     play(story, MemoryStore())
 

@@ -540,10 +540,11 @@ class RivalWatch:
         self._told: dict[str, tuple[str, ...]] = {}
 
     async def chore(self, guard: Lease) -> None:
-        now = {one.store: one for one in self._seen.observation.rivals}
+        seen = self._seen.observation
+        now, lost = {one.store: one for one in seen.rivals}, () if seen.effects is None else seen.effects.lost
         for name, one in now.items():
             if self._told.get(name) != one.sites:
-                self._say(f"{rivals_words(one)}; {rivals_hint(one)}", name, one.sites)
+                self._say(f"{rivals_words(one)}; {rivals_hint(one, lost)}", name, one.sites)
         for name in self._told.keys() - now.keys():
             self._say(f"{name} has one writable primary again", name, ())
         self._told = {name: one.sites for name, one in now.items()}

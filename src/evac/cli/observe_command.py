@@ -88,10 +88,10 @@ def _asked(seen: Observation) -> int:
     from evac.app.observed_stores import rivals_in
     from evac.views.situation_view import rivals_hint, rivals_words
 
-    rivals = rivals_in(seen)
+    rivals, lost = rivals_in(seen), () if seen.effects is None else seen.effects.lost
     for one in rivals:
         say(f"error: {rivals_words(one)} [two-primaries]")
-        say(f"next: {rivals_hint(one)}")
+        say(f"next: {rivals_hint(one, lost)}")
     told = [(member, *member.error) for member in seen.members if member.error is not None]
     for member, code, message, hint in told:
         say(f"error: {member.store} at {member.site}: {message} [{code}]")

@@ -341,13 +341,23 @@ def _stores_away(
         home = (site_of(top, store.home) or "") if store.home else ""
         primary = "" if store.primary is None else site_of(top, store.primary.at) or ""
         if home and primary != home:
-            one = next((run for run in reversed(moved) if store.id in run.roles), None)
+            one = _brought(store, moved)
             cause = Cause("observed", at_ms=seen.at_ms)
             if one is not None:
                 step, at_ms = one.steps.get(store.id, ("", one.ended_ms))
                 cause = Cause("run", one.run, step, at_ms)
             found.append(StoreAway(store.id, home, primary, cause))
     return tuple(found)
+
+
+def _brought(store: Store, moved: Sequence[Moved]) -> Moved | None:
+    """The run that put the primary where it is: later ones that left it there do not count."""
+    found, there = None, "" if store.primary is None else store.primary.at
+    for run in reversed(moved):
+        if (roles := dict(run.roles.get(store.id, ()))) and roles.get(there) != "primary":
+            break
+        found = run if roles else found
+    return found
 
 
 def moved(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from evac.model.observation import LeavingSite
@@ -80,9 +80,9 @@ def abandon_hint(sites: Sequence[str], asked: str) -> str:
     )
 
 
-def rivals_hint(one: Rivals, situation: Situation | None = None) -> str:
-    """situation: what runs left, where that is known: it tells the old primary from the present one."""
-    old = () if situation is None else _old_primaries(one, situation)
+def rivals_hint(one: Rivals, lost: Iterable[LostNow] = (), away: Iterable[StoreAway] = ()) -> str:
+    """lost, away: what runs left, where that is known: it tells the old primary from the present one."""
+    old = _old_primaries(one, lost, away)
     which, site = (f"the one in {listed(old, 3)}", old[0]) if old else ("the old one", "SITE")
     words = (
         f"stop writes to {which} now: fence it, or stop its database; then let it follow again: "
@@ -91,9 +91,15 @@ def rivals_hint(one: Rivals, situation: Situation | None = None) -> str:
     return words if old else f"{words}, with the site of the old one"
 
 
-def _old_primaries(one: Rivals, situation: Situation) -> tuple[str, ...]:
-    """Sites of the writable members that are not where a run put the primary; empty where no run did."""
-    now = next((a.now for a in situation.stores if a.store == one.store and a.cause.by == "run"), "")
+def _old_primaries(one: Rivals, lost: Iterable[LostNow], away: Iterable[StoreAway]) -> tuple[str, ...]:
+    """Sites of the writable members that a run left, or that are not where one put the primary; empty where
+    no run did either.
+    """
+    gone = {mark.domain for mark in lost}
+    old = tuple(site for site in one.sites if site in gone)
+    if old:
+        return old if len(old) < len(one.sites) else ()
+    now = next((a.now for a in away if a.store == one.store and a.cause.source == "run"), "")
     return tuple(site for site in one.sites if site != now) if now in one.sites else ()
 
 
@@ -123,7 +129,7 @@ def stale_words(differs: str, by_files: bool) -> tuple[str, str]:
 def next_of(situation: Situation, estate: str) -> str:
     """The command that comes next; empty where everything is at home."""
     if situation.rivals:
-        return rivals_hint(situation.rivals[0], situation).replace("ESTATE", estate)
+        return rivals_hint(situation.rivals[0], situation.lost, situation.stores).replace("ESTATE", estate)
     if situation.lost:
         return f"evac plan {estate} --restore {situation.lost[0].domain}"
     homes = {site for one in situation.services for site, _ in one.home}

@@ -177,8 +177,9 @@ def status_text(
         page.table(
             ("when", "what"), [((moment(one.at_ms) or "-")[:19], one.words) for one in document.notices]
         )
-    page.line()
-    page.line(f"next: evac run show {runs[0].run}" if runs else "next: evac drawer list", "dim")
+    if runs or not (situation and situation["next"]):
+        page.line()
+        page.line(f"next: evac run show {runs[0].run}" if runs else "next: evac drawer list", "dim")
     return page.text()
 
 

@@ -12,7 +12,9 @@ from evac.model.digest import estate_digest
 from evac.model.errors import Corrupt
 from evac.model.estate import Estate, Site, Store, StoreMember
 from evac.model.observation import MemberSeen, Observation, Role
-from evac.model.situation import Effects, LostNow, Moved, Rivals
+from evac.model.situation import Cause, Effects, LostNow, Moved, Rivals, StoreAway
+from evac.views.situation_view import rivals_hint, rivals_words
+from evac.views.status_document import StatusDocument, status_text
 
 
 def seen(**roles: Role) -> Observation:
@@ -178,3 +180,25 @@ def test_every_reader_prices_restores_alike() -> None:
     assert decode(orjson.dumps(older)).restores == ()
     with pytest.raises(Corrupt):
         decode(orjson.dumps({**older, "restores": [["db"]]}))
+
+
+def test_what_to_do_about_rivals_names_the_site_that_a_run_left() -> None:
+    found = Rivals("orders", ("east", "west"), 5)
+    moved = (StoreAway("orders", "east", "west", Cause("run", "fire-1")),)
+    seen = (StoreAway("orders", "east", "west", Cause("observed")),)
+    gone = (LostNow("east", "lost"),)
+    for hint in (rivals_hint(found, gone), rivals_hint(found, (), moved), rivals_hint(found, gone, seen)):
+        assert "the one in east now" in hint
+        assert hint.endswith("evac plan ESTATE --restore east")
+    both = (*gone, LostNow("west", "lost"))
+    for hint in (rivals_hint(found), rivals_hint(found, (), seen), rivals_hint(found, both)):
+        assert "the old one now" in hint
+    document = StatusDocument(1, "sqlite", "", None, 0, 0, {}, (), (), (), "")
+    told = {
+        "words": [rivals_words(found)],
+        "rivals": [{}],
+        "compared": True,
+        "next": rivals_hint(found, gone),
+    }
+    text = status_text(document, 200, False, told)
+    assert "--restore east" in text.splitlines()[-1], "nothing calmer comes after it"

@@ -276,6 +276,19 @@ def test_roles_that_are_seen_go_over_those_that_a_run_left() -> None:
     assert {(one.store, one.home, one.now) for one in situation.stores} >= {("d0", "east", "west")}
 
 
+def test_a_primary_is_away_because_of_the_run_that_moved_it_and_not_of_one_that_left_it_there() -> None:
+    world = World(estate_of(4))
+    world.run(lose("east"))
+    before = {one.store: one.cause for one in of(world.files, world.seen).stores}
+    world.run(Scenario("restore", ("east",)))
+    assert "d0" in dict(world.moved[-1].roles), "the copy of the restored site follows again"
+    assert {one.store: one.cause for one in of(world.files, world.seen).stores}["d0"] == before["d0"]
+    other = ({"north", "west"} - {roles(world.now)["d0"]}).pop()
+    by_hand = tuple(MemberSeen("d0", at, "primary" if at == other else "async") for at in SITES)
+    now = of(world.files, Observation(9, by_hand, effects=world.seen.effects)).stores
+    assert [one.cause.source for one in now if one.store == "d0"] == ["observed"]
+
+
 def test_the_digest_changes_with_what_is_lost_and_with_where_things_are() -> None:
     files = estate_of(6)
     lost = of(files, Observation(0, effects=Effects((LostNow("west", "lost"),)))).estate

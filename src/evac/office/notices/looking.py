@@ -198,8 +198,9 @@ class Looker:
             with contextlib.suppress(Corrupt):
                 self._observation = await self._situations.read(seen.value)
         references, plans = rule.of_plans(state.references, await self._drawn(seen))
-        rivals = () if self._observation is None else self._observation.rivals
-        told = [(one.store, rivals_words(one), rivals_hint(one)) for one in rivals]
+        known = self._observation or Observation(0)
+        lost = () if known.effects is None else known.effects.lost
+        told = [(one.store, rivals_words(one), rivals_hint(one, lost)) for one in known.rivals]
         sites = (*rule.of_sites(state.verdicts), *rule.of_rivals(told))
         holds: dict[Kind, tuple[Concern, ...]] = {"site": sites, "plan": plans}
         parts: dict[Kind, Callable[[], Awaitable[tuple[Concern, ...] | None]]] = {

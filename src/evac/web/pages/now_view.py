@@ -134,7 +134,7 @@ def words_of(state: str) -> str:
 def _answer(now: Situation, facts: EstateFacts | None) -> tuple[str, str]:
     """(sentence, state): the world in one line; the gravest first."""
     if now.rivals:
-        first, hint = now.rivals[0], rivals_hint(now.rivals[0])
+        first, hint = now.rivals[0], rivals_hint(now.rivals[0], now.lost)
         return f"{rivals_words(first)}. {hint[:1].upper()}{hint[1:]}.", "error"
     bad = [site for site in now.sites if site.state in ("lost", "isolated")]
     doubtful = [site.id for site in now.sites if site.state == "suspect"]
@@ -191,7 +191,7 @@ def _acting(now: Situation) -> str:
 
 
 def _warnings(now: Situation) -> list[str]:
-    found = [f"{rivals_words(one)}. {rivals_hint(one)}." for one in now.rivals[1:]]
+    found = [f"{rivals_words(one)}. {rivals_hint(one, now.lost)}." for one in now.rivals[1:]]
     if not now.quorum.survives:
         found.append("The store runs in one place only: it does not survive the loss of its site.")
     if now.leader.owner and (why := _neither(now)):
