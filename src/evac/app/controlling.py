@@ -217,7 +217,7 @@ async def compose(
     targets = probes_of(estate, drivers, deadline_s) if targets is None and setting.watch else targets
     sinks = {site: _sink(agent, generations) for site, agent in anchors.items()}
     made: list[Controller] = []
-    signed = _signing(store, setting.site, clock, generations)
+    signed, journalled = _signing(store, setting.site, clock, generations), partial(_journalled, made)
     parts = Parts(
         site=setting.site,
         sites=sites,
@@ -230,14 +230,11 @@ async def compose(
         commits_go_on=seen.commits_go_on,
         anchors=_heard(sinks, signed, made),
         chores=(
-            *(seen.look, seen.check_standing, permits[0].chore, *_backups(setting, desk, estate, drivers)),
+            *(seen.look, seen.check_standing, permits[0].chore),
+            *_backups(setting, replace(desk, tell=journalled), estate, drivers),
             *(PlanJournal(store).chore, _access_journal(desk).chore, Evidence(store).chore),
-            Releases(store, clock, tell, people.needed, people.prove).chore,
-            effects.ClearedMarks(store, clock, tell).chore,
-            RivalWatch(seen, clock, tell).chore,
-            StrangeEntryChore(store, clock, tell).chore,
-            CertificateChore(agents_of(estate), clock, tell).chore,
-            HeadChore(store, sinks | signed, clock, tell, setting.site).chore,
+            HeadChore(store, sinks | signed, clock, journalled, setting.site).chore,
+            *_reporting(store, clock, journalled, people, seen),
         ),
         leader_ttl_ms=setting.leader_ttl_ms
         or (LAB_TTL_MS if policy.profile.name == "lab" else LEADER_TTL_MS),
@@ -245,9 +242,22 @@ async def compose(
         estate=lambda: seen.digest,
     )
     made.append(Controller(parts))
-    closed: list[AgentAnchors | AgentPermits | AgentGenerations] = [*anchors.values(), *tellers.values()]
     ahead = Forethought(store, drawer, checker, drawn)
+    closed: list[AgentAnchors | AgentPermits | AgentGenerations] = [*anchors.values(), *tellers.values()]
     return Composed(made[0], store, drivers, worker, seen, closed, agents, mender, ahead)
+
+
+def _reporting(
+    store: Store, clock: Clock, tell: Tell, people: KnownPeople, seen: SeenEstate
+) -> tuple[Chore, ...]:
+    """What a leader watches and tells."""
+    return (
+        Releases(store, clock, tell, people.needed, people.prove).chore,
+        effects.ClearedMarks(store, clock, tell).chore,
+        RivalWatch(seen, clock, tell).chore,
+        StrangeEntryChore(store, clock, tell).chore,
+        CertificateChore(agents_of(seen.estate), clock, tell).chore,
+    )
 
 
 def _access_journal(desk: Desk) -> AccessJournal:
@@ -490,6 +500,10 @@ def _heard(
     """What agents refuse to keep is said."""
     agents = (heard(site, keep, partial(_say_trouble, made)) for site, keep in sinks.items())
     return [*agents, *signed.values()]
+
+
+def _journalled(made: Sequence[Controller], notice: Notice) -> None:
+    made[0].tell(notice)
 
 
 def _say_trouble(made: Sequence[Controller], words: str, data: Mapping[str, Any]) -> None:

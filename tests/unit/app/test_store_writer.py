@@ -17,8 +17,9 @@ from evac.app.controlling import Setting, compose
 from evac.cli.main import run as command
 from evac.engine.clock import SystemClock
 from evac.engine.lead.watch_journal import Notice
-from evac.engine.runs import requests
+from evac.engine.runs import effects, requests
 from evac.engine.runs.binding import get_bound
+from evac.engine.stores.guards import SITES_KEY
 from evac.estate.codecs import plan as plan_codec
 from evac.model.errors import Corrupt
 from evac.run.values import ENDED, SETTLED, bound_in
@@ -235,5 +236,21 @@ def test_even_where_every_digest_was_changed_with_it_a_controller_binds_again_an
         (words,) = {one.words for one in house.notices if "cannot be taken over" in one.words}
         assert "does something else than this controller would do" in words
         await attacker.close()
+
+    asyncio.run(story())
+
+
+def test_what_a_leader_tells_beside_its_runs_is_in_its_journal_too(house: House) -> None:
+    """It was in the log alone: the journal said nothing of cleared marks, two primaries, or lost heads."""
+
+    async def story() -> None:
+        async with house.leading() as store:
+            await store.transact((), (Put(SITES_KEY, orjson.dumps({"west": "lost", "east": "active"})),))
+            await effects.clear(store, "west", "kim", "it was a drill", SystemClock().now_ms())
+            words = "west: the mark lost was cleared by kim: it was a drill"
+            async with asyncio.timeout(PATIENCE_S):
+                while words not in [one.words for one in await runs.notices(store)]:
+                    await asyncio.sleep(0.05)
+            assert words in [one.words for one in house.notices]
 
     asyncio.run(story())

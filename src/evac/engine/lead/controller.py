@@ -253,8 +253,11 @@ class Controller:
             self._witness.retarget(targets)
 
     def say(self, kind: NoticeKind, words: str, data: Mapping[str, Any]) -> None:
-        """Something about this controller: to whoever listens, and into the journal while it leads."""
-        notice = Notice(kind, self._desk.clock.now_ms(), self.parts.site, words, data)
+        """Something about this controller, as `tell` does it."""
+        self.tell(Notice(kind, self._desk.clock.now_ms(), self.parts.site, words, data))
+
+    def tell(self, notice: Notice) -> None:
+        """To whoever listens, and into the journal while it leads."""
         self._desk.tell(notice) if self._term is None else self._tell(self._term, notice)
 
     async def run(self) -> None:
