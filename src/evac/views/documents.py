@@ -460,7 +460,7 @@ def dry_run_text(document: DryRun, saved_as: str, width: int, colour: bool) -> s
             page.line(f"{step.id}: {step.gate}", "warning")
     page.line()
     if alive:
-        page.line(abandon_hint(alive, f"evac apply {saved_as} ESTATE --execute --reason WHY"), "dim")
+        page.line(abandon_hint(alive, f"evac apply {saved_as} ESTATE --execute"), "dim")
     else:
         page.line(f"next: evac apply {saved_as} ESTATE --execute --reason WHY", "dim")
     return page.text()

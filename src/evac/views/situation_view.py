@@ -71,12 +71,12 @@ def site_words(one: LeavingSite) -> str:
 
 
 def abandon_hint(sites: Sequence[str], asked: str) -> str:
-    """asked: the command that was refused."""
-    words = " ".join(f"--abandon {site}" for site in sites)
+    """asked: the command that was refused; what is added to it is all that it needs."""
+    words = " ".join(f"--confirm {site} --abandon {site}" for site in sites)
     where = ", ".join(sites)
     return (
         f"if {where} is healthy, move with evac plan ESTATE --evacuate {sites[0]}; to leave it as lost all "
-        f"the same: {asked} {words}"
+        f"the same: {asked} --reason WHY {words}"
     )
 
 

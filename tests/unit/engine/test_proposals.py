@@ -102,7 +102,7 @@ def test_a_site_that_answers_is_left_as_lost_only_by_a_second_word() -> None:
             "pangyo answers (agent); its primary accepts writes (chat); 9 services, 41 million users"
         )
         assert "evac plan ESTATE --evacuate pangyo" in error.value.hint
-        assert error.value.hint.endswith("--execute --abandon pangyo")
+        assert error.value.hint.endswith("--execute --reason WHY --confirm pangyo --abandon pangyo")
         assert (await read_register(world.store))["pangyo"] == "active"
         assert await world.store.list("open/") == []
         run = await runs.propose(world.store, replace(fire, abandoned=("pangyo",)), 2)
