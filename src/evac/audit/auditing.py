@@ -198,7 +198,9 @@ class LossRow:
     reduced: int
     """Services that were down and come back with less than all until the horizon."""
     people_down: int
-    """People without a service, counted once for each service."""
+    """People without a service, counted once for each service that states how many use it."""
+    people_unstated: int
+    """Services down that do not state it."""
     worst_ready_ms: int
     """Longest known recovery."""
     data_loss_ms: int | None
@@ -270,7 +272,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
     worst = np.zeros(count, np.int64)
     timed = back & ~found.vague
     np.maximum.at(worst, number[timed], ready[timed])
-    down, touched = _down(impacts)
+    down, touched, unstated = _down(impacts)
     stores = _stores(impacts)
     edges = np.searchsorted(number, np.arange(count + 1)).tolist()
     named = found.service.astype(np.int32)
@@ -297,6 +299,7 @@ def _rows(impacts: Impacts) -> Iterator[LossRow]:
             untimed=untimed[n],
             reduced=less_than_all[n],
             people_down=touched[n],
+            people_unstated=unstated[n],
             worst_ready_ms=int(worst[n]),
             data_loss_ms=data_loss,
             stores_lost=stores_lost,
@@ -320,13 +323,15 @@ def _per_loss(losses: int, keys: NDArray[np.integer[Any]], width: int = 1) -> ND
     return found.reshape(losses, width) if width > 1 else found
 
 
-def _down(impacts: Impacts) -> tuple[list[int], list[int]]:
-    """Services down in each loss, and the people who notice."""
-    pairs, count = impacts.damage.pairs, len(impacts.losses)
-    people = np.array([s.people or 0 for s in impacts.estate.services], np.float64)
+def _down(impacts: Impacts) -> tuple[list[int], list[int], list[int]]:
+    """Services down in each loss, the people who notice, and how many of the services do not state them."""
+    pairs, count, services = impacts.damage.pairs, len(impacts.losses), impacts.estate.services
+    people = np.array([s.people or 0 for s in services], np.float64)
+    silent = np.array([s.people is None and not s.external for s in services], np.bool_)
     down = np.bincount(pairs.loss, minlength=count)
     touched = np.bincount(pairs.loss, people[pairs.service], count)
-    return down.tolist(), touched.astype(np.int64).tolist()
+    unstated = np.bincount(pairs.loss[silent[pairs.service]], minlength=count)
+    return down.tolist(), touched.astype(np.int64).tolist(), unstated.tolist()
 
 
 def _verdict(lost: int, stores_gone: int, open_ones: int, down: int, degraded: int) -> Verdict:

@@ -1,4 +1,5 @@
-"""Which class of loss a loss is: services and stores may promise another recovery for each.
+"""What a loss is judged by: its class, for which services and stores may promise another recovery, and how
+many people each service counts for.
 
 The most that is lost decides: several sites are a region, a feed or a group within a site counts as a hall,
 and a provider as software, for nothing of ours is lost.
@@ -11,8 +12,11 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
+
 from evac.derive.domains import DomainKind, Topology, loss, resolve_each, topology
 from evac.model.estate import Estate, Store
+from evac.model.fleet import IntColumn
 from evac.model.objectives import LOSS_CLASSES, LossClass, rpo_for, rto_for
 from evac.model.scenario import Scenario
 
@@ -50,3 +54,20 @@ def rto_of(estate: Estate, scenario: Scenario) -> dict[str, int | None]:
 def judged_as(store: Store, loss: LossClass) -> Store:
     """The store with the rpo that holds for a class of loss."""
     return store if store.objectives is None else replace(store, rpo_ms=rpo_for(store, loss))
+
+
+def audience(estate: Estate) -> IntColumn:
+    """(S,) people that a service counts for in every order: as stated. How many nobody states is not nobody:
+    it counts like the median of its tier, of all others where its tier has none, and as one where nobody has.
+    """
+    services, by_tier = estate.services, dict[int | None, list[int]]()
+    for service in services:
+        if service.people:
+            by_tier.setdefault(service.tier, []).append(service.people)
+    everyone = sorted(value for values in by_tier.values() for value in values) or [1]
+    middle = {tier: sorted(values)[len(values) // 2] for tier, values in by_tier.items()}
+    other = everyone[len(everyone) // 2]
+    counted = [
+        middle.get(s.tier, other) if s.people is None and not s.external else s.people or 0 for s in services
+    ]
+    return np.array(counted, np.int64)

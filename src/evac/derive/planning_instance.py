@@ -31,6 +31,7 @@ from evac.derive.domains import Loss, Topology, lost_in, lost_now, topology
 from evac.derive.homing import WayHome, way_home
 from evac.derive.limits import LimitTable, limits_of
 from evac.derive.lost_stores import lost_stores_of, reprotects_of
+from evac.derive.objectives import audience
 from evac.derive.pools import estimated, placement_of, replicas_lost, unjudged
 from evac.derive.rows import RowSet, rows_of
 from evac.derive.untimed import untimed
@@ -248,13 +249,13 @@ def _same(
     unknown: set[str] = set()
     for service, k in zip(estate.services, n, strict=True):
         _note_unknown(service, int(k), unknown)
-    tier, people, degraded = _people(estate, weights, n, m)
+    tier, felt, degraded = _people(estate, weights, n, m)
     weight = np.array(weights, np.int64)[tier]
     tick, nothing = _ticker(estate, tick_ms), np.zeros(len(n), np.bool_)
     services = Services(
         id=tuple(s.id for s in estate.services),
         tier=tier,
-        people=people,
+        people=np.array([s.people or 0 for s in estate.services], np.int64),
         n=n,
         m=m,
         surviving=n,
@@ -275,7 +276,7 @@ def _same(
         shift=nothing,
         blocked=nothing,
         component=np.array(components(graph.hard), np.int32),
-        base_weight=weight * (people - degraded),
+        base_weight=weight * (felt - degraded),
         top_weight=weight * degraded,
         hard=graph.hard,
         hard_start=graph.start_edges,
@@ -413,7 +414,7 @@ def _store_key(store: LostStore) -> tuple[int, int, str]:
 def _people(estate: Estate, weights: tuple[int, ...], n: IntColumn, m: IntColumn) -> tuple[IntColumn, ...]:
     last = len(weights) - 1
     tier = np.array([last if s.tier is None else min(s.tier, last) for s in estate.services], np.int64)
-    people = np.array([s.people or 0 for s in estate.services], np.int64)
+    people = audience(estate)
     share = people * (n - m) // np.maximum(n, 1)
     stated = np.array(
         [-1 if s.degraded_people is None else s.degraded_people for s in estate.services], np.int64

@@ -6,7 +6,7 @@ JSON lives at the edge; this module owns the values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from types import MappingProxyType
@@ -210,6 +210,17 @@ class Plan:
     def unjudged(self) -> tuple[str, ...]:
         """Services of which nobody can say what the loss does to them."""
         return tuple(o.service for o in self.outcomes if o.state == "unknown")
+
+    @property
+    def unstated(self) -> frozenset[str]:
+        """Services of which nobody states how many people use them."""
+        paths = [path.split("/") for path in self.unknown]
+        return frozenset(path[1] for path in paths if path[0] == "services" and path[2:] == ["people"])
+
+    def by_weight(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
+        """Highest tier first, in it those whose people nobody states, then those of most people."""
+        unstated = self.unstated
+        return sorted(outcomes, key=lambda o: (o.tier, o.service not in unstated, -o.people, o.service))
 
     @property
     def places_unknown(self) -> tuple[tuple[str, str], ...]:

@@ -164,6 +164,8 @@ class LossFacts:
     """Services whose fate the estimate cannot prove. A plan can."""
     plan: str = ""
     """The plan that is ready for it and whose verdict this is; empty: the estimate of the audit."""
+    people_unstated: int = 0
+    """Services down of which nobody states how many people use them; not in `people_down`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,6 +454,7 @@ def loss_facts(report: AuditReport, row: LossRow, reasoned: bool = True) -> Loss
         unknown=row.unknown,
         late=row.late,
         people_down=row.people_down,
+        people_unstated=row.people_unstated,
         worst_recovery_ms=row.worst_ready_ms,
         data_loss_ms=row.data_loss_ms,
         stores_lost=row.stores_lost,

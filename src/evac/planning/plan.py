@@ -254,17 +254,41 @@ def _proving(instance: Instance, work: int, beside: Beside | None) -> Callable[[
 def _solved(instance: Instance, work: int, seed: int, progress: Progress) -> Board:
     """The best generation found, and behind it what else is to be brought up."""
     from evac.planning.evacuation.solve import bring_up_rest, solve
-    from evac.planning.sure import sure_first
 
     progress(0.05, "placing and ordering")
     board = solve(
-        sure_first(instance),
+        _sure_first(instance),
         work,
         seed,
         lambda done, whole, best: progress(0.1 + 0.7 * done / whole, "searching"),
     )
     bring_up_rest(instance, board)
     return board
+
+
+def _sure_first(instance: Instance) -> Instance:
+    """The same instance without capacity that nobody knows, where everything comes back without it: with
+    enough known capacity, a service on a pool that nobody knows could not be called proved.
+    """
+    from evac.planning.assembly.draft import times_of
+    from evac.planning.evacuation.solve import solve
+
+    if not instance.vague.rows:
+        return instance
+    closed, s = _closed(instance), instance.services
+    times = times_of(closed, solve(closed, 0))
+    back = (times.top_at < instance.horizon) & (times.top_gone >= instance.horizon)
+    stays = (times.base_gone >= instance.horizon) & (times.top_gone >= instance.horizon)
+    return closed if ((back | ~(s.base_lost | s.top_lost)) & stays).all() else instance
+
+
+def _closed(instance: Instance) -> Instance:
+    """No capacity is left where it is not known what is free."""
+    capacity = instance.rows.capacity.copy()
+    for row, missing in instance.vague.rows.items():
+        for resource, _ in missing:
+            capacity[row, resource] = instance.rows.used[row, resource]
+    return replace(instance, rows=replace(instance.rows, capacity=capacity))
 
 
 def level_order(instance: Instance) -> int:

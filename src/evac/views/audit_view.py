@@ -75,7 +75,7 @@ def _losses(page: Page, report: AuditReport, whole: bool) -> None:
             number(row.down),
             number(row.lost),
             number(row.degraded),
-            people(row.people_down),
+            people(row.people_down, row.people_unstated),
             _last_back(row),
             number(row.late),
         )
@@ -119,7 +119,14 @@ def important(rows: Sequence[LossRow], most: int) -> list[LossRow]:
     large = {"site": 0, "group": 1, "pair": 2}
     ordered = sorted(
         rows,
-        key=lambda r: (large.get(r.kind, 3), grave[r.verdict], -r.lost, -r.people_down, r.domain),
+        key=lambda r: (
+            large.get(r.kind, 3),
+            grave[r.verdict],
+            -r.lost,
+            -r.people_down,
+            -r.people_unstated,
+            r.domain,
+        ),
     )
     return [r for r in ordered if large.get(r.kind, 3) < 2 or r.verdict != "ok"][:most]
 
@@ -292,7 +299,9 @@ def audit_answer(report: AuditReport) -> tuple[str, str]:
     """(sentence, state): what the losses of whole sites do, and the worst loss in words."""
     sites = [row for row in report.rows if row.kind == "site"]
     losing = sum(1 for row in sites if row.verdict == "loss")
-    worst = max(report.rows, key=lambda r: (r.lost, r.stores_gone, r.people_down), default=None)
+    worst = max(
+        report.rows, key=lambda r: (r.lost, r.stores_gone, r.people_down, r.people_unstated), default=None
+    )
     if worst is None:
         return "No loss was tried.", "unknown"
     if worst.verdict == "loss":
@@ -399,7 +408,7 @@ def _row(report: AuditReport, row: LossRow, explained: bool) -> dict[str, str]:
         "lost": number(row.lost),
         "degraded": number(row.degraded),
         "late": number(row.late),
-        "people": people(row.people_down),
+        "people": people(row.people_down, row.people_unstated),
         "back": duration(row.worst_ready_ms) if row.recovered + row.reduced else "-",
         "words": words,
     }
@@ -506,6 +515,7 @@ _AS_THEY_ARE: Final = (
     "late",
     "untimed",
     "people_down",
+    "people_unstated",
     "data_loss_ms",
     "stores_lost",
     "stores_gone",

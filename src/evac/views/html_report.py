@@ -17,7 +17,7 @@ from evac.steps.registry import PLANNED
 from evac.views import plan_charts, plan_view, rendered, svg
 from evac.views.plan_charts import Chain, Curve, seconds, step_words, wave_context
 from evac.views.plan_view import Planned, answer, cards, tier_rows, writes_words
-from evac.views.words import duration, number, people, percent, plural, share, user_minutes
+from evac.views.words import duration, number, people, people_words, percent, plural, share, user_minutes
 
 MATRIX_OPEN: Final = 25
 GROUPS_OPEN: Final = 12
@@ -229,9 +229,9 @@ def _given_up(plan: Plan) -> list[dict[str, Any]]:
         groups = [g for g in plan_view.given_up(plan) if g.state == state]
         if groups:
             count = sum(len(g.services) for g in groups)
-            heard = people(sum(g.people for g in groups))
+            heard = people_words(sum(g.people for g in groups), sum(g.unstated for g in groups))
             rows = [_given_up_row(g) for g in groups]
-            title = f"{words}: {plural(count, 'service')}, {heard} people"
+            title = f"{words}: {plural(count, 'service')}, {heard}"
             parts.append(
                 {"state": state, "title": title, "open": rows[:GROUPS_OPEN], "rest": rows[GROUPS_OPEN:]}
             )
@@ -244,7 +244,7 @@ def _given_up_row(group: plan_view.GivenUp) -> dict[str, Any]:
         "reason": group.reason,
         "who": plural(len(group.services), "service") if many else group.services[0],
         "tiers": ("tiers " if len(group.tiers) > 1 else "tier ") + ", ".join(map(str, group.tiers)),
-        "people": people(group.people),
+        "people": people_words(group.people, group.unstated),
         "services": ", ".join(group.services) if many else "",
     }
 

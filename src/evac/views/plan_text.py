@@ -15,6 +15,7 @@ from evac.views.plan_view import (
     GIVEN_UP_WORDS,
     GONE,
     assumed_times,
+    felt,
     recovery_times,
     untimed,
     verdict_words,
@@ -27,6 +28,7 @@ from evac.views.words import (
     listed,
     number,
     people,
+    people_words,
     percent,
     plural,
     since,
@@ -82,12 +84,12 @@ def _returns(page: Page, plan: Plan) -> None:
     page.line("When each service is back, from the start of the plan", "bold")
     rows = [
         (f"by {duration(until)}", number(len(found)), ", ".join(o.service for o in found))
-        for until, found in grouped(back)
+        for until, found in grouped(plan, back)
     ]
     page.table(("", "", "services, those that most people wait for first"), rows, right=(1,))
 
 
-def grouped(outcomes: list[Outcome]) -> list[tuple[int, list[Outcome]]]:
+def grouped(plan: Plan, outcomes: list[Outcome]) -> list[tuple[int, list[Outcome]]]:
     """(end of a stretch of time, services back within it): the finest stretches that fit on `LINES` lines."""
     for stride in _STRIDES:
         found: dict[int, list[Outcome]] = {}
@@ -96,10 +98,7 @@ def grouped(outcomes: list[Outcome]) -> list[tuple[int, list[Outcome]]]:
             found.setdefault(until, []).append(outcome)
         if len(found) <= LINES:
             break
-    return [
-        (until, sorted(here, key=lambda o: (o.tier, -o.people, o.service)))
-        for until, here in sorted(found.items())
-    ]
+    return [(until, plan.by_weight(here)) for until, here in sorted(found.items())]
 
 
 def diff(old: Plan, new: Plan) -> tuple[str, ...]:
@@ -212,7 +211,11 @@ def _facts(plan: Plan, digest: str) -> Iterable[tuple[str, str, str]]:
     if assumed := assumed_times(plan):
         yield "includes", assumed, "unknown"
     yield "objectives", *_objectives(plan.outcomes)
-    yield "outage", f"{user_minutes(plan.unweighted, plan.tick_ms)} in {duration(plan.horizon_ms)}", ""
+    outage = f"{user_minutes(plan.unweighted, plan.tick_ms)} in {duration(plan.horizon_ms)}"
+    if unstated := felt(plan, plan.outcomes)[1]:
+        as_others = "counted like others of their tier"
+        outage += f"; of {plural(unstated, 'service')} nobody states how many people use it: {as_others}"
+    yield "outage", outage, "unknown" if unstated else ""
     yield "how good", _gap(plan), ""
     kinds = Counter(step.kind for step in plan.steps)
     each = ", ".join(f"{number(kinds[k])} {k}" for k in sorted(kinds))
@@ -291,7 +294,7 @@ def _late(page: Page, plan: Plan) -> None:
         (
             o.service,
             f"tier {o.tier}",
-            people(o.people),
+            people(*felt(plan, [o])),
             duration(o.recovery_ms),
             duration(o.rto_ms),
             " > ".join(o.critical[-3:]) if o.critical else "-",
@@ -303,14 +306,15 @@ def _late(page: Page, plan: Plan) -> None:
 
 def _given_up(page: Page, plan: Plan) -> None:
     for state, words in GIVEN_UP_WORDS:
-        found = [o for o in plan.outcomes if o.state == state]
+        found = [o for o in plan.by_weight(plan.outcomes) if o.state == state]
         if not found:
             continue
-        found.sort(key=lambda o: (o.tier, -o.people, o.service))
         page.line()
-        heard = people(sum(o.people for o in found))
-        page.line(f"{words}: {plural(len(found), 'service')}, {heard} people", "bold")
-        rows = [(o.service, f"tier {o.tier}", people(o.people), o.reason or "-") for o in found[:SHOWN]]
+        heard = people_words(*felt(plan, found))
+        page.line(f"{words}: {plural(len(found), 'service')}, {heard}", "bold")
+        rows = [
+            (o.service, f"tier {o.tier}", people(*felt(plan, [o])), o.reason or "-") for o in found[:SHOWN]
+        ]
         page.table(("service", "", "people", "why"), rows, right=(2,))
         if len(found) > SHOWN:
             page.line(f"and {number(len(found) - SHOWN)} more", "dim")

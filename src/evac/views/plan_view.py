@@ -29,6 +29,7 @@ from evac.views.words import (
     listed,
     number,
     people,
+    people_words,
     percent,
     plural,
     since,
@@ -180,6 +181,8 @@ class GivenUp:
     tiers: tuple[int, ...]
     people: int
     """Of all of them, counted once a service."""
+    unstated: int
+    """Services of them of which nobody states it."""
     services: tuple[str, ...]
 
 
@@ -242,7 +245,17 @@ def matrix(estate: Estate, plan: Plan, where: Standing) -> tuple[MatrixRow, ...]
         if outcome is not None:
             cells = tuple(zip(where.before[n].tolist(), where.after[n].tolist(), strict=True))
             rows.append(MatrixRow(service.id, service.tier, service.people, outcome.state, cells))
-    return tuple(sorted(rows, key=lambda r: (9 if r.tier is None else r.tier, -(r.people or 0), r.service)))
+    return tuple(
+        sorted(
+            rows,
+            key=lambda r: (
+                9 if r.tier is None else r.tier,
+                r.people is not None,
+                -(r.people or 0),
+                r.service,
+            ),
+        )
+    )
 
 
 def capacity(estate: Estate, plan: Plan, where: Standing) -> tuple[CapacityRow, ...]:
@@ -306,17 +319,21 @@ def given_up(plan: Plan) -> tuple[GivenUp, ...]:
 
     Who waits for a service that does not come back stands with the reason of that service.
     """
-    by_service = {o.service: o for o in plan.outcomes if o.state in GONE}
+    by_service = {o.service: o for o in plan.by_weight(plan.outcomes) if o.state in GONE}
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in by_service.values():
         groups.setdefault((outcome.state, root_reason(outcome, by_service)), []).append(outcome)
     rows = []
     for (state, reason), found in groups.items():
-        found.sort(key=lambda o: (o.tier, -o.people, o.service))
-        heard = sum(o.people for o in found)
-        tiers = tuple(sorted({o.tier for o in found}))
-        rows.append(GivenUp(state, reason, tiers, heard, tuple(o.service for o in found)))
-    return tuple(sorted(rows, key=lambda g: (-g.people, g.tiers, g.state, g.reason)))
+        tiers, names = tuple(sorted({o.tier for o in found})), tuple(o.service for o in found)
+        rows.append(GivenUp(state, reason, tiers, *felt(plan, found), names))
+    return tuple(sorted(rows, key=lambda g: (not g.unstated, -g.people, g.tiers, g.state, g.reason)))
+
+
+def felt(plan: Plan, outcomes: Iterable[Outcome]) -> tuple[int, int]:
+    """People who use some services, and how many of these nobody states them of."""
+    found, unstated = list(outcomes), plan.unstated
+    return sum(o.people for o in found), sum(o.service in unstated for o in found)
 
 
 def root_reason(outcome: Outcome, gone: Mapping[str, Outcome]) -> str:
@@ -339,11 +356,11 @@ def recovery_times(outcomes: Iterable[Outcome]) -> list[int]:
 def outcome_rows(plan: Plan) -> Iterator[dict[str, str]]:
     """Every outcome in words, for the table behind the charts; highest tier and most people first."""
     targets = {s.id: s.target for s in plan.steps}
-    for o in sorted(plan.outcomes, key=lambda o: (o.tier, -o.people, o.service)):
+    for o in plan.by_weight(plan.outcomes):
         yield {
             "service": o.service,
             "tier": str(o.tier),
-            "people": people(o.people),
+            "people": people(*felt(plan, [o])),
             "state": o.state,
             "back": "-"
             if o.state in GONE
@@ -444,7 +461,7 @@ def answer_sentences(planned: Planned) -> tuple[tuple[str, ...], str]:
         found = [o for o in plan.outcomes if o.state == which]
         if found:
             be = "is" if len(found) == 1 else "are"
-            told.append(f"{number(len(found))} {be} {fate} ({people(sum(o.people for o in found))} people).")
+            told.append(f"{number(len(found))} {be} {fate} ({people_words(*felt(plan, found))}).")
             state = "error" if which == "unplaced" else "warning"
     told += _timing(plan, back)
     if any(o.meets_rto is False for o in back):

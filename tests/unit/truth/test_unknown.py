@@ -10,14 +10,25 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.random_estates import random_document
 from evac.audit import audit
+from evac.derive.planning_instance import derive
 from evac.estate import load
+from evac.model.estate import Estate
 from evac.model.scenario import lose
+from evac.model.units import UNBOUNDED
+from evac.planning.compiled import interpreted
+from evac.planning.evacuation.board import SHEDS, STARTS
+from evac.planning.evacuation.solve import solve
 from evac.planning.plan import plan
 from evac.verify import check
+from evac.views.audit_view import audit_text
+from evac.views.words import people
 from tests.unit.truth.written import written
 
 Place = tuple[str | int, ...]
@@ -169,3 +180,108 @@ def test_what_waits_for_people_who_are_busy_for_an_unknown_time_comes_back_at_on
     back = {outcome.service: outcome.recovery_ms for outcome in made.outcomes}
     assert (back["wiki"] is not None) == known
     assert (back["shop"] is not None) == bool(start)
+
+
+def known_capacity_left(estate: Estate) -> list[tuple[str, str, str]]:
+    """(loss, service, pool): starts where nobody knows what is free, though a known pool has capacity left.
+
+    Where something is shed, capacity can become free after a start was placed.
+    """
+    found = []
+    for site in estate.sites:
+        instance = derive(estate, lose(site.id))
+        with interpreted():
+            board = solve(instance, 0)
+        if not instance.vague.rows or board.size[SHEDS]:
+            continue
+        for line in board.started[: board.size[STARTS]]:
+            service = int(line["service"])
+            wanted = instance.services.demand[service]
+            known = np.array(
+                [
+                    not any(wanted[resource] for resource, _ in instance.vague.rows.get(row, ()))
+                    for row in range(len(board.row))
+                ]
+            )
+            left = known & board.row["is_pool"].astype(np.bool_) & (board.row["free"] >= wanted).all(axis=1)
+            left &= board.eligible[service, board.row["pool"]]
+            if not known[line["row"]] and board.service[service]["site_cap"] >= UNBOUNDED and left.any():
+                pool = instance.row_names[int(np.flatnonzero(left)[0])]
+                found.append((site.id, instance.services.id[service], pool))
+    return found
+
+
+@pytest.mark.parametrize("seed", [2, 4, 31, 44, 50, 52, 67, 78, 87, 90, 103, 104])
+def test_what_is_known_to_be_free_is_used_before_what_is_not(tmp_path: Path, seed: int) -> None:
+    document, table = random_document(seed)
+    pools = document.get("pools", {})
+    for pool in pools:
+        for key in pools[pool].keys() & {"cpu", "memory"}:
+            folder = tmp_path / f"{pool}-{key}"
+            folder.mkdir()
+            (folder / "estate.yaml").write_text(json.dumps(without(document, ("pools", pool, key))), "utf-8")
+            if table:
+                (folder / "servers.csv").write_text(table, "utf-8")
+            assert known_capacity_left(load(folder)) == []
+
+
+TWO_PLACES = """
+sites: {a: {}, b: {}, c: {}}
+pools: {pa: {site: a, cpu: 8 cores, memory: 64 GiB}, pb: {site: b}, pc: {site: c, cpu: CORES, memory: 64 GiB}}
+services:
+  shop: {tier: 0, people: 90, replicas: {pa: 3}, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+  wiki: {tier: 1, people: 5, replicas: {pa: 1}, demand: {cpu: 1 core, memory: 1 GiB}, traffic: {kind: none}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("cores", "states"),
+    [
+        (1, {"shop": "unknown", "wiki": "unknown"}),
+        (3, {"shop": "restored", "wiki": "unknown"}),
+        (4, {"shop": "restored", "wiki": "restored"}),
+    ],
+)
+def test_a_plan_says_what_it_puts_where_nobody_knows(
+    tmp_path: Path, cores: int, states: dict[str, str]
+) -> None:
+    estate = written(tmp_path, TWO_PLACES.replace("CORES", f"{cores} cores"))
+    with interpreted():
+        made = plan(estate, lose("a"))
+    assert check(estate, made).holds
+    assert {one.service: one.state for one in made.outcomes} == states
+    assert all(("pool pb" in one.reason) == (one.state == "unknown") for one in made.outcomes)
+
+
+AUDIENCES = """
+sites: {a: {}, b: {}}
+pools: {pb: {site: b, cpu: 64 cores, memory: 640 GiB}}
+limits: {starts: 1 per 60 s}
+services:
+  SERVICES
+"""
+
+
+@given(st.lists(st.sampled_from([None, 0, 1, 10, 1_000]), min_size=1, max_size=5))
+def test_an_unstated_audience_counts_like_others_and_is_never_called_nobody(
+    tmp_path_factory: pytest.TempPathFactory, audiences: list[int | None]
+) -> None:
+    """In the order of a plan, in its words, and in those of the audit."""
+    rows = [
+        f"x{n}: {{tier: 1, {'' if count is None else f'people: {count}, '}replicas: {{a: 1}}, "
+        "demand: {cpu: 1 core, memory: 1 GiB}, start: 60 s, traffic: {kind: none}}"
+        for n, count in enumerate(audiences)
+    ]
+    estate = written(tmp_path_factory.mktemp("audience"), AUDIENCES.replace("SERVICES", "\n  ".join(rows)))
+    with interpreted():
+        made, report = plan(estate, lose("a")), audit(estate)
+    unstated = [f"x{n}" for n, count in enumerate(audiences) if count is None]
+    back = {one.service: one.base_ms or 0 for one in made.outcomes}
+    nobody = [f"x{n}" for n, count in enumerate(audiences) if count == 0]
+    assert all(back[late] > back[early] for late in nobody for early in unstated)
+    assert made.unstated == set(unstated)
+    row = next(row for row in report.rows if row.domain == "a")
+    assert (row.people_down, row.people_unstated) == (sum(filter(None, audiences)), len(unstated))
+    said = people(row.people_down, row.people_unstated)
+    assert said.startswith(("at least", "not stated")) == bool(unstated)
+    assert said in audit_text(report, report.findings, (), "estate", 120, False)

@@ -26,6 +26,7 @@ from evac.audit.first_fit import (
 from evac.audit.impacts.losses import Rows
 from evac.derive.domains import Topology
 from evac.derive.limits import less_margin, stated_budgets
+from evac.derive.objectives import audience
 from evac.derive.residency import may_run_at
 from evac.derive.vague import vague_demand
 from evac.model.estate import Service
@@ -363,8 +364,7 @@ def order_of_services(top: Topology) -> IndexColumn:
     """Services as they are served: tier, then people, then id."""
     services = top.estate.services
     tier = np.array([2**31 if s.tier is None else s.tier for s in services], np.int64)
-    people = np.array([s.people or 0 for s in services], np.int64)
-    return np.lexsort((np.arange(len(services)), -people, tier)).astype(np.int32)
+    return np.lexsort((np.arange(len(services)), -audience(top.estate), tier)).astype(np.int32)
 
 
 def _site_cap(service: Service, n: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from evac.audit.context import Context, Rule, counted, listed, why_down
 from evac.audit.findings import Finding
 from evac.audit.impacts.all_losses import DEGRADED
+from evac.derive.objectives import audience
 from evac.model.estate import PROVIDER_PREFIX
 
 
@@ -46,12 +47,12 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _by_weight(context: Context, rows: list[int]) -> list[str]:
     """Names, the highest tier with the most people first."""
-    services = context.estate.services
+    services, felt = context.estate.services, audience(context.estate)
     last = len(context.estate.tier_weights)
 
     def weight(row: int) -> tuple[int, int, str]:
         tier = services[row].tier
-        return (last if tier is None else tier, -(services[row].people or 0), services[row].id)
+        return (last if tier is None else tier, -int(felt[row]), services[row].id)
 
     return [services[row].id for row in sorted(rows, key=weight)]
 

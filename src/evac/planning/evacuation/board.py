@@ -119,7 +119,7 @@ ROW_TYPE: Final = _record(
 BY_HAND, BY_HAND_LAST = 1, 2
 """Values of `by_hand` of a group: people boot it and are there anyway, or only where nothing else is left."""
 GROUP_TYPE: Final = _record(
-    *_fields("first last pool dark boot_set boot_ticks ready by_itself by_hand"),
+    *_fields("first last pool dark boot_set boot_ticks ready by_itself by_hand vague"),
     *_fields(
         "first_open next_dark boot_bound boot_since hand_since boot_mark hand_mark", "boot_begun hand_begun"
     ),
@@ -159,13 +159,14 @@ BLOCK_TYPE: Final = _record(("most", *_VECTOR))
 class Board(NamedTuple):
     """All tables. Times in ticks; `*_set` number use sets; `last_tier` is the lowest tier.
 
-    group: rows alike in pool and boot kind (dark 0: on), dark groups take racks in turn; free: capacity of
-    a row once everything scheduled is on it, unshed: the part of it that waits for no shed; on_at: from
-    when a row is on (UNKNOWN: not booted); started, shed, held: logs; `waits` 1: the start uses capacity
-    that a shed frees; pinned: rows of an earlier placement, by item; base_at, top_at: from when a
-    milestone holds (NEVER: not at all); outset: what is held before anything is planned (power steps);
-    ready: tick before which a group cannot boot; release: before which an item cannot begin; ahead:
-    when the starts of a base that were made before what it needs to serve are over (UNKNOWN: none were,
+    group: rows alike in pool and boot kind (dark 0: on), dark groups take racks in turn; vague: a bit for
+    each resource of which nobody knows how much is free; free: capacity of a row once everything scheduled is
+    on it, unshed: the part of it that waits for no shed; on_at: from when a row is on (UNKNOWN: not booted);
+    started, shed, held: logs; `waits` 1: the start uses capacity that a shed frees; pinned: rows of an
+    earlier placement, by item; base_at, top_at: from when a milestone holds (NEVER: not at all); outset: what
+    is held before anything is planned (power steps); ready: tick before which a group cannot boot; release:
+    before which an item cannot begin; ahead: when the starts of a base that were made before what it needs to
+    serve are over (UNKNOWN: none were,
     NEVER: they could not be).
     busy_from, busy_to: between them no start in a pool fits that takes `busy_ticks` or more, with tools and
     by hand, unless something was released since `busy_at`; *_begun, begun_*: as it was when the item at

@@ -15,6 +15,7 @@ from evac.derive.circles import never_planned, tools_of_base
 from evac.derive.stores import freshness
 from evac.model.errors import InvalidInput
 from evac.model.instance import Instance, Use
+from evac.model.units import RESOURCE_COUNT
 from evac.planning.evacuation import board as b
 from evac.planning.evacuation.board import Board, Ints, Table
 
@@ -377,18 +378,24 @@ def _pools(instance: Instance, sets: _UseSets) -> Table:
 
 
 def _groups(instance: Instance, sets: _UseSets, heap: _Heap, table_of_rows: Table) -> Table:
-    """Rows by (pool, boot kind); within a dark group one row of each rack in turn, for spread."""
+    """Rows by (pool, boot kind, what nobody knows of them); within a dark group one row of each rack in turn,
+    for spread.
+    """
     rows = instance.rows
     count = len(rows)
     kind = np.where(rows.dark, rows.boot_kind, -1).astype(np.int64)
-    key = rows.pool.astype(np.int64) * (len(instance.boot_kinds) + 1) + kind + 1
+    vague = np.zeros(count, np.int64)
+    for row, missing in instance.vague.rows.items():
+        vague[row] = sum(1 << resource for resource in {resource for resource, _ in missing})
+    alike = rows.pool.astype(np.int64) * (len(instance.boot_kinds) + 1) + kind + 1
+    key = (alike << RESOURCE_COUNT) + vague
     order = np.lexsort((np.arange(count), _rank_in_rack(rows.rack, key), key))
     ordered = key[order]
     first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][:count])
     heap.plain(b.GROUP_ROW, order)
     table = np.zeros(len(first), b.GROUP_TYPE)
     table["first"], table["last"] = first, np.r_[first[1:], count][: len(first)]
-    table["pool"] = rows.pool[order[first]]
+    table["pool"], table["vague"] = rows.pool[order[first]], vague[order[first]]
     table_of_rows["place"][order] = np.arange(count)
     table_of_rows["group"][order] = np.cumsum(np.r_[True, ordered[1:] != ordered[:-1]][:count]) - 1
     visited = set(rows.boot_kind[instance.brought_up].tolist())

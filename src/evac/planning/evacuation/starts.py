@@ -1,7 +1,8 @@
 """Where and when replicas start: rows are chosen together with the ticks at which they can start.
 
 A source is a stock of rows that are alike in time: rows that are on, rows whose boot is planned, dark
-rows of one boot kind, and rows freed by sheds. The source whose next replica can start first is used.
+rows of one boot kind, and rows freed by sheds. The source whose next replica can start first is used; rows of
+which nobody knows how much is free when all others are used up.
 
 A placement can also be kept while only its times are searched: `remember` keeps the rows and sheds of the
 generation on the board, and with `PINNED` set the next ones put every replica where it was. No row is
@@ -199,6 +200,9 @@ where it stands in its stock."""
 ON_FIRST, BOOTED_FIRST, SAVE_ON = range(3)
 """Tastes: which stock is used when several can start a replica at the same tick."""
 
+LAST, VERY_LAST = NEVER - 2, NEVER - 1
+"""In place of the tick of a source: where nothing else is left, and where not even that is."""
+
 
 @inner
 def _rank(kind: int, taste: int) -> int:
@@ -218,6 +222,15 @@ def _add(board: Board, kind: int, number: int, time: int) -> None:
 
 
 @inner
+def _is_vague(board: Board, service: int, group: int) -> bool:
+    """Whether nobody knows how much is free on the rows of a group of what a service takes."""
+    short = 0
+    for r in range(board.vector.shape[1]):
+        short += board.service[service].demand[r] > 0 and board.group[group].vague >> r & 1 > 0
+    return short > 0
+
+
+@inner
 def _open_sources(board: Board, service: int, since: int, shed_level: int, eager: int) -> None:
     """All stocks a service may use; times are lower limits until they are looked at."""
     board.size[SOURCES] = 0
@@ -228,7 +241,7 @@ def _open_sources(board: Board, service: int, since: int, shed_level: int, eager
         if board.group[group].dark:
             _add(board, DARK, group, max(since, board.group[group].boot_bound))
         else:
-            _add(board, ON, group, since)
+            _add(board, ON, group, VERY_LAST if _is_vague(board, service, group) else since)
     for pool in range(len(board.pool)):
         if board.eligible[service, pool] and board.pool[pool].last_dark > board.pool[pool].first_dark:
             _add(board, BOOTED, pool, since)
@@ -236,7 +249,7 @@ def _open_sources(board: Board, service: int, since: int, shed_level: int, eager
         board.size[LEVEL], board.size[VICTIM], board.size[ENTRY] = 0, 0, -1
         board.size[TURN] += 1
         board.size[VERSION] += 1
-        _add(board, FREED, shed_level, since if eager else NEVER - 1)
+        _add(board, FREED, shed_level, since if eager else LAST)
 
 
 @inner
@@ -324,7 +337,8 @@ def _start_when(board: Board, service: int, pool: int, since: int) -> tuple[int,
 def _look(board: Board, service: int, source: int, since: int) -> int:
     """Next row of a source, with its tick brought up to date; -1 when the source is used up.
 
-    Where only people can boot, and nobody has to go there anyway, the row is for when nothing else is left.
+    Where only people can boot, and nobody has to go there anyway, the row is for when nothing else is left,
+    and where nobody knows what is free, for when not even that is.
     """
     line = board.source[source]
     kind = line.kind
@@ -351,7 +365,10 @@ def _look(board: Board, service: int, source: int, since: int) -> int:
     at, _, _ = _start_when(board, service, board.row[row].pool, ready)
     if at >= NEVER:
         return -1
-    line.time = NEVER - 1 if last and board.size[SOURCES] > 1 else at
+    if kind == ON and _is_vague(board, service, line.number):
+        line.time = VERY_LAST
+    else:
+        line.time = LAST if last and board.size[SOURCES] > 1 else at
     return row
 
 
@@ -368,7 +385,7 @@ def _look_freed(board: Board, service: int, source: int, since: int) -> int:
     at, _, _ = _start_when(board, service, board.row[row].pool, max(since, ready))
     if at >= NEVER:
         return -1
-    line.time = NEVER - 1 if in_turns and board.size[SOURCES] > 1 else at
+    line.time = LAST if in_turns and board.size[SOURCES] > 1 else at
     return row
 
 
@@ -417,13 +434,12 @@ def _group_key(board: Board, source: int) -> int:
 
 
 @spliced
-def _use_on(board: Board, service: int, mile: int, source: int, count: int) -> int:
-    """Start replicas on rows of an on-group at the tick of the source; how many, at most `count`."""
+def _use_on(board: Board, service: int, mile: int, source: int, count: int, since: int) -> int:
+    """Start replicas on rows of an on-group at the first tick they can; how many, at most `count`."""
     line = board.source[source]
-    at, group = line.time, line.number
-    pool = board.group[group].pool
+    pool = board.group[line.number].pool
     uses, ticks = board.pool[pool].start_set, board.service[service].start
-    _, length, by_hand = when(board, START, uses, ticks, 1, at)
+    at, length, by_hand = when(board, START, uses, ticks, 1, since if line.time == VERY_LAST else line.time)
     most = min(count, fits_at(board, uses, hands(board, START, by_hand), length, at))
     done = 0
     while done < most:
@@ -524,7 +540,7 @@ def start_replicas(
         line = board.source[source]
         kind, cursor = line.kind, line.cursor
         if kind == ON:
-            done = _use_on(board, service, mile, source, left)
+            done = _use_on(board, service, mile, source, left, since)
         elif kind == BOOTED:
             row = board.row[cursor].booted
             done = _use_row(board, service, mile, row, max(since, board.row[row].on_at), 0)

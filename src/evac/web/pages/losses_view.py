@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from evac.office.facts import EstateFacts, LossFacts
 from evac.office.values import ReadyPlan, Situation
-from evac.views.words import duration, listed, number, plural
+from evac.views.words import duration, listed, number, people, plural
 
 KINDS: Final = (
     ("site", "site", "sites"),
@@ -121,7 +121,7 @@ def loss_row(loss: LossFacts) -> dict[str, Any]:
         "state": VERDICT_CLASS[loss.verdict],
         "text": loss.what or f"{plural(loss.down, 'service')} down",
         "because": loss.because,
-        "people": loss.people_down,
+        "people": people(loss.people_down, loss.people_unstated),
         "plan_digest": loss.plan,
         "look": {"loss": "bad", "unknown": ""}.get(loss.verdict, "" if loss.late else "good"),
         "short": {"loss": "No", "unknown": "Not known"}.get(loss.verdict, "Late" if loss.late else "Yes"),
@@ -138,8 +138,8 @@ def _data(loss: LossFacts) -> str:
     return f"up to {duration(loss.data_loss_ms)}" if loss.data_loss_ms else "none"
 
 
-def _gravity(loss: LossFacts) -> tuple[int, int, int, str]:
-    return (RANK[loss.verdict], -loss.never_back, -loss.people_down, loss.domain)
+def _gravity(loss: LossFacts) -> tuple[int, int, int, int, str]:
+    return (RANK[loss.verdict], -loss.never_back, -loss.people_down, -loss.people_unstated, loss.domain)
 
 
 def kinds(facts: EstateFacts) -> Iterator[dict[str, Any]]:

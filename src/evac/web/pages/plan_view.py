@@ -22,11 +22,11 @@ from evac.office.reckoning import CapacityOf
 from evac.office.values import ReadyPlan, Situation
 from evac.office.verdicts import verdict_of
 from evac.steps.registry import PLANNED, kind_of
-from evac.views import capacity_chart, live_charts, plan_charts, svg
+from evac.views import capacity_chart, plan_charts, svg
 from evac.views import plan_view as views
 from evac.views.plan_charts import Chain, seconds, step_words
 from evac.views.plan_view import Planned
-from evac.views.words import duration, listed, number, percent, plural, user_minutes
+from evac.views.words import duration, listed, number, people, percent, plural, user_minutes
 from evac.web.api.runs import plan_of
 from evac.web.api.shapes import Digest
 from evac.web.pages import frame
@@ -322,7 +322,7 @@ def _given_up(plan: Plan) -> list[dict[str, Any]]:
             "icon": words[g.state][1],
             "look": words[g.state][2],
             "reason": f"{g.reason[:1].upper()}{g.reason[1:]}",
-            "people": live_charts.short(g.people) if g.people else "",
+            "people": people(g.people, g.unstated) if g.people or g.unstated else "",
         }
         for g in views.given_up(plan)[:GROUPS]
     ]

@@ -228,7 +228,7 @@ def _cards(answer: WhatIf) -> list[svg.Card]:
         svg.Card("Not restored", number(lost), (listed(names, 3) or "None") + doubt, "error" if lost else ""),
         svg.Card("Down, then back", number(counts["recovers"]), worst),
         svg.Card("Degraded", number(counts["degraded"]), "Serve at reduced capacity"),
-        svg.Card("People without a service, at most", people(loss.people_down), late),
+        svg.Card("People without a service, at most", people(loss.people_down, loss.people_unstated), late),
         svg.Card("Data lost, at most", data or "none", stores, "error" if loss.stores_gone else ""),
     ]
 
