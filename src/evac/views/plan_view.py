@@ -238,24 +238,14 @@ def standing(estate: Estate, plan: Plan) -> Standing:
 
 def matrix(estate: Estate, plan: Plan, where: Standing) -> tuple[MatrixRow, ...]:
     """Every service the loss touches, highest tier and most people first."""
-    touched = {o.service: o for o in plan.outcomes}
+    number_of = {service.id: n for n, service in enumerate(estate.services)}
     rows = []
-    for n, service in enumerate(estate.services):
-        outcome = touched.get(service.id)
-        if outcome is not None:
-            cells = tuple(zip(where.before[n].tolist(), where.after[n].tolist(), strict=True))
-            rows.append(MatrixRow(service.id, service.tier, service.people, outcome.state, cells))
-    return tuple(
-        sorted(
-            rows,
-            key=lambda r: (
-                9 if r.tier is None else r.tier,
-                r.people is not None,
-                -(r.people or 0),
-                r.service,
-            ),
-        )
-    )
+    for outcome in plan.by_weight(o for o in plan.outcomes if o.service in number_of):
+        n = number_of[outcome.service]
+        cells = tuple(zip(where.before[n].tolist(), where.after[n].tolist(), strict=True))
+        service = estate.services[n]
+        rows.append(MatrixRow(service.id, service.tier, service.people, outcome.state, cells))
+    return tuple(rows)
 
 
 def capacity(estate: Estate, plan: Plan, where: Standing) -> tuple[CapacityRow, ...]:
