@@ -25,6 +25,7 @@ from evac.engine.runs.proposals import OF_PROPOSAL, proposing
 from evac.engine.runs.proving import Act, RoomKey, sign_act
 from evac.engine.runs.requests import Request
 from evac.engine.runs.signatures import new_key, read_key
+from evac.engine.stores.guards import ensure_register
 from evac.model.access import Proven
 from evac.model.errors import Corrupt, NotAllowed
 from evac.model.estate import Endpoint
@@ -32,6 +33,7 @@ from evac.run.values import RunSpec
 from evac.store.anchors import Anchor, decode, encode, hash_of, key_of, verify_chain
 from evac.store.journal import Journal
 from evac.store.memory import MemoryStore
+from evac.store.opening import open_store
 from evac.store.port import Delete, Put
 from evac.store.sealed import SealedStore, seal_of
 from tests.unit.app.test_store_writer import PATIENCE_S, House
@@ -180,5 +182,39 @@ def test_they_propose_under_no_name_where_people_are_told_apart(tmp_path: Path) 
             first = (await runs.events_of(store, house.run))[0]
             assert (first.data["who"], first.data["proof"]["kind"]) == ("kim", "password")
             assert await answered("8", signed) == "incident-has-run", "the signature is believed"
+
+    asyncio.run(story())
+
+
+@pytest.mark.enable_socket
+def test_no_entry_that_they_spoil_keeps_a_controller_from_leading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The register of sites, the journal of notices, and what else a new leader reads."""
+    monkeypatch.setenv("EVAC_RED_SEAL", "s" * 32)
+    house = House(tmp_path)
+    raw_url, house.url = house.url, f"{house.url}?seal={SEAL}"
+
+    async def story() -> None:
+        raw = open_store(raw_url)
+        async with house.leading() as store:
+            await house.proposed(store)
+            async with asyncio.timeout(PATIENCE_S):
+                while not await raw.list("journal/watch/"):
+                    await asyncio.sleep(0.1)
+        kept = ("open/", "incident/", "generation", "lease/", "plan")
+        spoilt = [one.key for one in await raw.list("") if not one.key.startswith(kept)]
+        assert {"sites", "observed", "rules/proof", "journal/watch/000000000001"} <= set(spoilt)
+        await raw.transact([], [Put(key, b"spoilt") for key in spoilt])
+        house.notices.clear()
+        async with house.leading() as store:
+            with pytest.raises(NotAllowed, match="has its run already"):
+                await house.proposed(store)
+            with pytest.raises((NotAllowed, Corrupt), match="sites"):
+                await ensure_register(store, ())
+        told = [one.words for one in house.notices if one.kind == "trouble"]
+        assert any(words.startswith("notices cannot be written") for words in told)
+        assert any("sites" in words and "restore the entry" in words for words in told)
+        await raw.close()
 
     asyncio.run(story())

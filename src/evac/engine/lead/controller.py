@@ -30,7 +30,7 @@ from evac.engine.lead.challenges import Challenge
 from evac.engine.lead.generations import Generations
 from evac.engine.lead.leadership import LEADER, SIGN, Leadership
 from evac.engine.lead.verdict_answers import VerdictAnswers, VotePublisher, VoteReader
-from evac.engine.lead.watch_journal import Chronicle, Notice, NoticeKind
+from evac.engine.lead.watch_journal import CURE, Chronicle, Notice, NoticeKind
 from evac.engine.plans.library import Drawer
 from evac.engine.runs.conductor import Conductor
 from evac.engine.runs.desk import Desk
@@ -43,6 +43,7 @@ from evac.model.errors import (
     EvacError,
     LeaseLost,
     LockHeld,
+    NotAllowed,
     StoreError,
     Superseded,
     Unavailable,
@@ -388,7 +389,7 @@ class Controller:
                 tasks.create_task(self._span.mind(term.leadership, self._desk.store), name="span")
                 tasks.create_task(term.leadership.hang_out_sign(), name="sign")
                 tasks.create_task(term.conductor.run(), name="runs")
-                tasks.create_task(term.chronicle.run(), name="chronicle")
+                tasks.create_task(term.chronicle.run(self._unwritten), name="chronicle")
                 answers = VerdictAnswers(
                     self._desk,
                     self.parts.sites,
@@ -444,9 +445,16 @@ class Controller:
         raise LeaseLost(LEADER)
 
     async def _ensure_register(self, term: _Term) -> None:
-        permit = await ensure_register(self._desk.store, self.parts.sites)
+        try:
+            permit = await ensure_register(self._desk.store, self.parts.sites)
+        except (NotAllowed, Corrupt) as error:  # guards allow nothing meanwhile, and all else goes on
+            self._say(term, "trouble", "", f"{error.message}; next: {CURE}", {"code": error.code})
+            return
         if permit.changes:
             await self._desk.store.transact(permit.compares, permit.changes, term.leadership.lease)
+
+    def _unwritten(self, words: str) -> None:
+        self._desk.tell(Notice("trouble", self._desk.clock.now_ms(), self.parts.site, words))
 
     def _state_of(self, site: str) -> SiteState:
         standing = self.standings.get(site)

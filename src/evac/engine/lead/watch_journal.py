@@ -27,6 +27,9 @@ STREAM: Final = "watch"
 WAITING_MOST: Final = 1_000
 BATCH: Final = 64
 AGAIN_S: Final = 0.2
+BROKEN_S: Final = 5.0
+CURE: Final = "restore the entry from a backup of the store, and find out who else writes there"
+"""Of entries that are not what evac wrote."""
 LAST_WORDS_S: Final = 1.0
 
 _KEYS: Final = (
@@ -139,8 +142,11 @@ class Chronicle:
         """Whether everything that was told is written."""
         return not self._waiting and not self._flying
 
-    async def run(self) -> None:
-        """Writes until cancelled. Raises `LeaseLost`, and `Conflict` when somebody else writes the stream."""
+    async def run(self, say: Callable[[str], None] = lambda words: None) -> None:
+        """Writes until cancelled. Raises `LeaseLost`, and `Conflict` when somebody else writes the stream. If
+        what is there cannot be read, it says so once and tries again: a leader goes on without its journal.
+        """
+        told = ""
         while True:
             await self._news.wait()
             self._news.clear()
@@ -149,6 +155,11 @@ class Chronicle:
                     await self._write()
                 except Unavailable:
                     await asyncio.sleep(AGAIN_S)
+                except Corrupt as error:
+                    if error.message != told:
+                        say(f"notices cannot be written: {error.message}; next: {CURE}")
+                    told, self.journal = error.message, None
+                    await asyncio.sleep(BROKEN_S)
 
     async def last_words(self, notice: Notice) -> None:
         """Writes what is left, and this, after `run` was cancelled; not for long, and not at any price."""

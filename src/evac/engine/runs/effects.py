@@ -142,6 +142,7 @@ class EffectsReader:
         self._store = store
         self._known: dict[str, Moved] = {}
         self._since: dict[tuple[str, str], int] = {}
+        self._marks: dict[str, str] = {}
 
     def begin_with(self, effects: Effects) -> None:
         """Since when things are lost, as whoever looked before has it."""
@@ -151,8 +152,8 @@ class EffectsReader:
         """Everything that runs left behind by now. Raises Unavailable."""
         opened = await all_entries(self._store, OPEN)
         await self._read_new()
-        register = await self._store.get(SITES_KEY)
-        marks: dict[str, str] = {} if register is None else orjson.loads(register.value)
+        await self._read_marks()
+        marks = self._marks
         runs = tuple(sorted(self._known.values(), key=lambda one: (one.number, one.ended_ms, one.run)))
         cleared = {
             entry.key.removeprefix(CLEARED): int(cleared_in(entry.value)["at_ms"])
@@ -161,6 +162,14 @@ class EffectsReader:
         lost = [*self._sites(marks, runs, _leaving(opened), now_ms), *_below_sites(runs, marks, cleared)]
         self._since = {(one.domain, one.state): one.since_ms for one in lost}
         return Effects(tuple(lost), runs)
+
+    async def _read_marks(self) -> None:
+        """What the register says; what it said before, where it cannot be read: then guards allow nothing."""
+        with contextlib.suppress(Corrupt, ValueError):
+            register = await self._store.get(SITES_KEY)
+            found = {} if register is None else orjson.loads(register.value)
+            if isinstance(found, dict):
+                self._marks = {site: mark for site, mark in found.items() if isinstance(mark, str)}
 
     async def has_newer(self, effects: Effects | None) -> bool:
         """Whether a run ended of which these effects say nothing. Raises Unavailable."""
