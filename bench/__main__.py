@@ -1,6 +1,7 @@
 """`python -m bench [PART]`: every figure that is claimed.
 
-PART is stages, optimum, placement, contradictions, all, run, lab, boot, serve, fence, credit or import.
+PART is stages, optimum, placement, contradictions, all, run, lab, boot, serve, fence, credit, import or
+backup.
 
 `run`, `lab`, `boot`, `serve` and `fence` are the engine's, the fires', the cold start's, the war room's and
 the self-fence's (see `run_figures`, `lab_figures`, `bench_boot`, `bench_serve`, `bench_fence`); `all` is the
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> int:
     if what == "measure":
         print(json.dumps(stages.measure(int(arguments[1]), int(arguments[2]))))
         return 0
-    if what in ("run", "lab", "boot", "serve", "fence"):
+    if what in ("run", "lab", "boot", "serve", "fence", "backup"):
         # Whoever ends this with SIGTERM, as `timeout` does, leaves no server behind either.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if what == "run":
@@ -51,6 +52,10 @@ def main(arguments: list[str]) -> int:
         from bench import bench_credit
 
         return bench_credit.main(arguments[1:])
+    if what == "backup":
+        from bench import bench_backup
+
+        return bench_backup.main(arguments[1:])
     if what == "import":
         from bench import bench_import
 

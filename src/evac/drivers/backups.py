@@ -87,9 +87,8 @@ class Tool:
             return ended
         whole = f"{ended.errors}\n{ended.output}"
         said = secrets.scrub(whole, self.hidden)
-        for words, error in self.reasons:
-            if words.lower() in whole.lower():  # a short password may be one of these words
-                raise type(error)(error.code, f"{name}: {error.message}", error.hint)
+        if error := self.reason(ended):
+            raise error
         if ended.code is None:
             slow = f"{name} {argv[0] if argv else ''} did not end in {timeout_s:.0f} s"
             if changes:
@@ -104,6 +103,14 @@ class Tool:
             )
         tail = " ".join(said.split())[-WORDS_MOST:]
         raise Permanent("backup-refused", f"{name} ended with {ended.code}: {tail}")
+
+    def reason(self, ended: Ended) -> ActionError | None:
+        """The error that its words mean, if they mean a known one."""
+        whole = f"{ended.errors}\n{ended.output}".lower()  # a short password may be one of these words
+        for words, error in self.reasons:
+            if words.lower() in whole:
+                return type(error)(error.code, f"{Path(self.program).name}: {error.message}", error.hint)
+        return None
 
     async def json(self, *argv: str, timeout_s: float, allowed: Sequence[int] = (0,)) -> Any:
         """The document that it prints. Raises what `run` raises."""

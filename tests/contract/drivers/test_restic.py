@@ -99,6 +99,31 @@ def test_a_restore_that_lost_files_and_ended_well_is_refused(server_folder: Path
         assert not place.exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("Load(<data/0>): connect: connection refused", "backup-silent"),
+        ("write: no space left on device", "backup-full"),
+        ("ciphertext verification failed", "restore-incomplete"),
+    ],
+)
+def test_a_server_that_goes_away_in_the_middle_damages_nothing(
+    server_folder: Path, words: str, code: str
+) -> None:
+    program = server_folder / "restic"
+    program.write_text(
+        f'#!/bin/sh\n{shutil.which("restic")} "$@" || exit $?\n'
+        'case "$1" in restore) find "$(eval echo \\$$#)" -name file-3 -delete;'
+        f" echo '{words}' >&2; exit 1;; esac\n"
+    )
+    program.chmod(0o755)
+    with copies(server_folder) as world:
+        place = server_folder / "place"
+        error = ask("restore", world.action(program=str(program)), "", str(place), None)
+        assert error.code == code
+        assert not place.exists()
+
+
 @contextmanager
 def holding(world: Any) -> Iterator[None]:
     """Another restic holds the repository alone, and is stopped in the middle."""

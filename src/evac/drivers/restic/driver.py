@@ -76,6 +76,8 @@ _REASONS: Final = (
     ("507 ", _FULL),
     ("already locked", Retryable("backup-locked", "another program holds the repository", "", 60_000)),
     ("connection refused", Retryable("backup-silent", "the repository does not answer", "start its server")),
+    ("connection reset", Retryable("backup-silent", "the repository does not answer", "start its server")),
+    ("i/o timeout", Retryable("backup-silent", "the repository does not answer", "start its server")),
     ("no such host", Retryable("backup-silent", "the name of the repository is not known", "check DNS")),
     ("403 forbidden", Permanent("backup-forbidden", "the server forbids it", "it may be append-only")),
     ("load index", Permanent("backup-corrupt", "the index is damaged", "run: restic check")),
@@ -222,7 +224,11 @@ class ResticDriver(BackupDriver, TakesBackups, RestoresData):
         action, copy, folder, watch = into.action, into.copy, into.folder, into.watch
         what = f"{copy.id}:{copy.paths[0]}" if len(copy.paths) == 1 else copy.id
         argv = ("restore", "--json", "--quiet", "--no-lock", *_bounds(action), what, "--target", str(folder))
-        ended = await _tool(action).run(*argv, timeout_s=watch.left_s, allowed=DAMAGED, keeps=(into.lock,))
+        tool = _tool(action)
+        ended = await tool.run(*argv, timeout_s=watch.left_s, allowed=DAMAGED, keeps=(into.lock,))
+        why = tool.reason(ended) if ended.code else None
+        if why is not None and why.code != "backup-corrupt":  # a server that went away damages nothing
+            raise why
         found = await in_time(lambda: manifest_of(folder), watch, "reading what was restored")
         wrong = ended.code != 0 or found.bytes != (copy.bytes if copy.bytes is not None else found.bytes)
         if wrong or (copy.files is not None and found.files != copy.files):

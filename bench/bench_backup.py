@@ -1,0 +1,248 @@
+"""`python -m bench backup`: what evac adds to a backup tool, finds in a damaged repository, and survives.
+
+On real restic, etcd and Redis, in a folder of its own. The schedule of 1,000 data sets is played in virtual
+time, with the controller's own code and repositories in memory. FULL=1 reads 1 GiB and flips 1,000 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.figures import Figure, Table, median, worst
+from evac.drivers.capabilities import READ
+from evac.drivers.etcd_snapshot.driver import EtcdSnapshotDriver
+from evac.drivers.redis_rdb.driver import RedisRdbDriver
+from evac.drivers.restic.driver import ResticDriver
+from evac.model.backup import WHOLE
+from evac.model.estate import BackupPolicy
+from tests.contract.adapters.copy_folder import Source, world
+from tests.contract.adapters.etcd_snapshot import EtcdSource
+from tests.contract.adapters.redis_rdb import RedisSource
+from tests.contract.adapters.restic import copies, flip, restic
+from tests.unit.backup.test_scheduler import story_of
+from tests.unit.backup.world import estate_of
+from tests.unit.virtual_time import run_virtually
+
+LONG_S = 3_600.0
+PARTS = 4
+
+
+def _filled(folder: Path, size: int, seed: int) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    made = random.Random(seed)
+    for number in range(max(1, size >> 20)):
+        (folder / f"file-{number}").write_bytes(made.randbytes(min(size, 1 << 20)))
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def overhead(table: Table, folder: Path, size: int, times: int) -> None:
+    """The driver next to the bare tool, turn by turn, on repositories that begin empty."""
+    table.section(f"evac next to bare restic, {size >> 20:,} MiB")
+    driver = ResticDriver()
+    found: dict[str, list[float]] = {"backup": [], "verify": [], "restore": []}
+    with copies(folder, "--no-verify-upload") as made:
+        _filled(made.data, size, 1)
+        for turn in range(times):
+            bare, ours = (folder / f"{name}-{turn}" for name in ("bare", "ours"))
+            for where in (bare, ours):
+                restic("init", repository=where)
+            action = made.action(repository=str(ours))
+            pairs: dict[str, tuple[Callable[[], Any], Callable[[], Awaitable[Any]]]] = {
+                "backup": (
+                    lambda bare=bare: restic("backup", "--json", "-q", str(made.data), repository=bare),
+                    lambda action=action: driver.take(action, LONG_S),
+                ),
+                "verify": (
+                    lambda bare=bare: restic("check", "--read-data", repository=bare),
+                    lambda action=action: driver.prove(action, LONG_S, READ, 1, 1),
+                ),
+                "restore": (
+                    lambda bare=bare, turn=turn: restic(
+                        "restore",
+                        f"latest:{made.data}",
+                        "--target",
+                        str(folder / f"b{turn}"),
+                        repository=bare,
+                    ),
+                    lambda action=action, turn=turn: driver.restore(
+                        action, LONG_S, "", str(folder / f"o{turn}"), None
+                    ),
+                ),
+            }
+            for name, (tool, asked) in pairs.items():
+                bare_s = _timed(tool)
+                ours_s = _timed(lambda asked=asked: asyncio.run(asked()))  # type: ignore[arg-type, misc]
+                found[name].append(100 * (ours_s / bare_s - 1))
+            for path in (bare, ours, folder / f"b{turn}", folder / f"o{turn}"):
+                shutil.rmtree(path)
+    for name, samples in found.items():
+        table.add(
+            median(f"overhead-{name}", f"{name}: more than bare restic takes", samples, "%", 5, "at most")
+        )
+
+
+def schedule(table: Table, folder: Path, sets: int) -> None:
+    """All of them are due at the same three moments of a day, four are taken at one time."""
+    table.section(f"{sets:,} data sets under one controller, a day in virtual time")
+    with pytest.MonkeyPatch.context() as patch:
+
+        async def story() -> int:
+            names = tuple(f"d{number}" for number in range(sets))
+            spread = estate_of(BackupPolicy(schedule="0 */8 * * *"), names=names)
+            told = story_of(patch, folder, spread)
+            for repository in told.world.repositories.values():
+                repository.takes_s = 0.05
+            await told.lead()
+            await asyncio.sleep(86_400)
+            await told.stop()
+            assert sum(len(told.asked(f"r-{name}", "take")) for name in names) >= 2 * sets
+            return told.scheduler.latest_ms
+
+        latest_ms = run_virtually(story(), 2 * 86_400)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
+    table.add(
+        worst("late", "the latest start of a job, after its moment", [latest_ms / 1_000], "s", 60),
+        worst("memory", "memory of this process", [memory], "MiB", 300, "repositories and store are in it"),
+    )
+
+
+def flips(table: Table, folder: Path, count: int, seed: int) -> None:
+    """One bit at a random place of a random file that holds data; then one rotation reads every part."""
+    table.section(f"one bit flipped at {count:,} random places")
+    chosen = random.Random(seed)
+    kinds: list[tuple[str, Any]] = [("restic", None), ("etcd", EtcdSource), ("redis", RedisSource)]
+    missed, wrong = 0, []
+    for number in range(count):
+        name, kind = kinds[number % len(kinds)]
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            Path(place).chmod(0o755)
+            verified, damaged = _one_flip(Path(place), kind, chosen)
+        missed += not damaged
+        wrong += [name] if verified else []
+    table.add(
+        worst("flips-missed", "not found within one rotation", [missed], "flips", 0),
+        worst(
+            "flips-verified", 'whole rotations of damaged copies that say "read"', [len(wrong)], "copies", 0
+        ),
+    )
+
+
+def _one_flip(folder: Path, kind: type[Source] | None, chosen: random.Random) -> tuple[bool, bool]:
+    """Whether every byte counts as read without damage, and whether damage was found."""
+    if kind is None:
+        with copies(folder) as made:
+            files = [path for path in made.packs() if path.stat().st_size]
+            return _rotation(ResticDriver(), made.action(), files, chosen)
+    with world(folder, kind) as kept:
+        files = [path for path in (kept.copies[0] / "content").rglob("*") if path.is_file()]
+        driver: Any = EtcdSnapshotDriver() if kind is EtcdSource else RedisRdbDriver()
+        return _rotation(driver, kept.action(), files, chosen)
+
+
+def _rotation(driver: Any, action: Any, files: list[Path], chosen: random.Random) -> tuple[bool, bool]:
+    path = chosen.choices(files, [one.stat().st_size for one in files])[0]
+    flip(path, chosen.randrange(path.stat().st_size))
+    read, damaged = 0, False
+    for part in range(1, PARTS + 1):
+        proof = asyncio.run(driver.prove(action, LONG_S, READ, part, PARTS))
+        damaged |= proof.outcome == "damaged"
+        read += proof.share_read if proof.outcome == "passed" else 0
+    return read >= WHOLE - PARTS and not damaged, damaged
+
+
+_CHILD = """
+import asyncio, sys
+from evac.drivers.restic.driver import ResticDriver
+from evac.drivers.port import Action
+action = Action("restore", "store-messages", "restic", "ansan", {
+    "repository": sys.argv[2], "password": "env:EVAC_TEST_RESTIC", "paths": (sys.argv[3],)})
+work = ResticDriver()
+taking = sys.argv[1] == "take"
+asyncio.run(work.take(action, 60.0) if taking else work.restore(action, 60.0, "", sys.argv[4], None))
+"""
+
+
+def kills(table: Table, folder: Path, count: int, seed: int) -> None:
+    """evac and all that it started are killed at a random moment; then a new process is asked the same."""
+    table.section(f"killed at {count:,} random moments of backups and restores")
+    chosen, half, stuck, again_s = random.Random(seed), 0, 0, []
+    with copies(folder) as made:
+        _filled(made.data, 24 << 20, 2)
+        repository = f"rest:http://127.0.0.1:{made.port}/one/"
+        for number in range(count):
+            what, place = ("take", "restore")[number % 2], folder / f"place-{number}"
+            argv = (sys.executable, "-c", _CHILD, what, repository, str(made.data), str(place))
+            child = subprocess.Popen(argv, start_new_session=True, stderr=subprocess.DEVNULL)
+            try:
+                child.wait(chosen.uniform(0.2, 4.0))
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+                files = len(list(place.iterdir())) if place.is_dir() else 0
+                half += 0 < files < len(list(made.data.iterdir()))
+            shutil.rmtree(place, ignore_errors=True)
+            began = time.perf_counter()
+            done = subprocess.run(argv, capture_output=True, check=False)
+            again_s.append(time.perf_counter() - began)
+            stuck += done.returncode != 0
+            shutil.rmtree(place, ignore_errors=True)
+        proof = asyncio.run(ResticDriver().prove(made.action(), LONG_S, READ, 1, 1))
+    table.add(
+        worst("half-restored", "places that hold a part and have their name", [half], "places", 0),
+        worst("stuck", "next runs that did not end well", [stuck], "runs", 0),
+        Figure("sound", "the repository is read as a whole afterwards", proof.outcome == "passed", "", 1),
+        median("again", "the next run takes", again_s, "s"),
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measures, prints, writes."""
+    full = bool(os.environ.get("FULL"))
+    parser = argparse.ArgumentParser(prog="python -m bench backup", description="Figures of backups.")
+    parser.add_argument("--only", default="overhead,schedule,flips,kills")
+    parser.add_argument("--mib", type=int, default=1_024 if full else 128)
+    parser.add_argument("--times", type=int, default=5 if full else 3)
+    parser.add_argument("--sets", type=int, default=1_000)
+    parser.add_argument("--flips", type=int, default=1_000 if full else 30)
+    parser.add_argument("--kills", type=int, default=100 if full else 10)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args(arguments)
+    parts = given.only.split(",")
+    table = Table("Backups")
+    table.open()
+    with tempfile.TemporaryDirectory(prefix="evac-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for part in ("overhead", "schedule", "flips", "kills"):
+            (folder / part).mkdir()
+        if "schedule" in parts:
+            schedule(table, folder / "schedule", given.sets)
+        if "overhead" in parts:
+            overhead(table, folder / "overhead", given.mib << 20, given.times)
+        if "flips" in parts:
+            flips(table, folder / "flips", given.flips, given.seed)
+        if "kills" in parts:
+            kills(table, folder / "kills", given.kills, given.seed)
+    return table.close(given.json)
