@@ -457,6 +457,19 @@ def test_a_store_that_no_copy_is_left_to_protect_is_named(tmp_path: Path) -> Non
     assert "unprotected" not in {one.state for one in bound(may_lose, policy=CAREFUL).spec.leaves}
 
 
+def test_a_loss_of_the_copy_that_confirms_commits_never_ends_as_if_nothing_was_left(tmp_path: Path) -> None:
+    now = _seen(tmp_path, pangyo="primary", anyang="sync", ansan="async")
+    waits = Left("messages", "unprotected")
+    next_one = replace(CAREFUL, stores={"messages": replace(CAREFUL.stores["messages"], on_sync_loss="next")})
+    for policy in (CAREFUL, replace(CAREFUL, mode="act"), next_one):
+        assert waits in bound(now, lose("anyang"), policy).spec.leaves
+    by_itself = replace(next_one, mode="act")
+    assert waits not in bound(now, lose("anyang"), by_itself).spec.leaves, (
+        "a run of its own goes on without it"
+    )
+    assert waits not in bound(now, lose("ansan"), CAREFUL).spec.leaves
+
+
 @pytest.mark.parametrize(("rpo_ms", "kept"), [(0, ("dc-ansan",)), (1_000, ()), (None, ())])
 def test_a_store_that_may_lose_nothing_stays_synchronous_where_no_copy_confirms_at_the_moment(
     tmp_path: Path, rpo_ms: int | None, kept: tuple[str, ...]

@@ -242,7 +242,8 @@ class Hanging:
         for store in sorted(found if only is None else {*found} & {*only}):
             words = f"{store} lost its synchronous replica in {site}"
             if self._desk.policy.mode == "advise":
-                self._say("loss", site, f"{words}; its commits wait", {})
+                until = "its commits wait until it is back, or a person lets its primary continue without it"
+                self._say("loss", site, f"{words}; {until}", {})
                 continue
             epoch = epochs.get(store, Epoch(store))
             if epoch.settled:  # else a promotion is under way, and says itself who confirms
