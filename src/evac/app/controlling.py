@@ -354,6 +354,7 @@ def _desk(
             policies.of(view.spec.run), view, request, people.now, now_ms
         ),
         learn=people.learn,
+        gone=people.gone,
         vouched=people.vouched,
         proven=people.proposed,
         boundary=setting.boundary,
@@ -404,7 +405,7 @@ class KnownPeople:
         room = request.proof.room
         if room and room not in self._rooms and (key := await room_in(self._store, room)):
             self._rooms[room] = key
-        if self._access is None or not request.signature:
+        if self._access is None or not (request.signature or request.verb == "approve"):
             return
         with contextlib.suppress(OSError, EstateError):
             found = self._access.stat()
@@ -416,6 +417,18 @@ class KnownPeople:
     def needed(self) -> bool:
         """Whether nothing is taken on a typed name."""
         return self._access is not None or bool(self._policies.now.approvers)
+
+    def gone(self, view: RunView) -> list[str]:
+        """Who approved and may not any more. Whom only an identity provider knows is on no list."""
+        lists = [one.approvers for one in (self._policies.of(view.spec.run), self._policies.now)]
+        if named := [{alike(one.name) for one in some} for some in lists if some]:
+            able = set[str].intersection(*named)
+        elif self._access is not None:
+            able = {alike(one.name) for one in self._people.values() if one.role in ("approver", "admin")}
+        else:
+            return []
+        found = {who: one.kind for who, one in view.approvals.proofs.items() if alike(who) not in able}
+        return [who for who, kind in found.items() if named or kind != "oidc" or who in self._people]
 
     async def vouched(self, run: str, request: requests.Request) -> Proven:
         """Of a run that has ended. Raises NotAllowed."""

@@ -48,6 +48,12 @@ def _cut(words: Any) -> str:
     return text if len(text) <= TEXT_MOST else f"{text[: TEXT_MOST - 2]} …"
 
 
+def _dropped(data: Mapping[str, Any]) -> str:
+    """Whose earlier approval counts no longer."""
+    names = data.get("dropped") or ()
+    return f"; no longer counted, because not listed any more: {', '.join(map(_cut, names))}" if names else ""
+
+
 def _by(data: Mapping[str, Any]) -> str:
     """` by kim (signature): reason`, as far as it is known."""
     who = f" by {_cut(data['who'])}" if data.get("who") else ""
@@ -86,7 +92,7 @@ _OF_RUN: Final[Mapping[str, Callable[[Mapping[str, Any]], Told]]] = MappingProxy
             + (f": {_cut('; '.join(map(str, d['outside'])))}" if d.get("outside") else ""),
             "main",
         ),
-        "approved": lambda d: ("approved", f"approved{_by(d)}", "main"),
+        "approved": lambda d: ("approved", f"approved{_by(d)}{_dropped(d)}", "main"),
         "run_started": lambda d: ("started", "the run began", "main"),
         "leader_changed": lambda d: (
             "leader",

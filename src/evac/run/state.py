@@ -113,6 +113,9 @@ def _approval_needed(view: RunView, event: Event) -> None:
 
 def _approved(view: RunView, event: Event) -> None:
     _run_moves(view, event, event.kind)
+    for who in event.data.get("dropped", ()):
+        view.approvals.given.pop(who, None)
+        view.approvals.proofs.pop(who, None)
     view.approvals.given[event.data["who"]] = envelope.from_data(event.data.get("envelope", {}))
     view.approvals.proofs[event.data["who"]] = _proof(event)
     view.approvals.typed.update(event.data.get("typed", ()))

@@ -58,9 +58,10 @@ EVENT_DATA: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "policy",
             "bound",
             "made",
+            "proof",
         ),
         "approval_needed": ("outside",),
-        "approved": ("who", "reason", "ticket", "envelope", "signature", "typed", "proof"),
+        "approved": ("who", "reason", "ticket", "envelope", "signature", "typed", "proof", "dropped"),
         "run_started": ("token",),
         "leader_changed": ("owner", "token"),
         "step_started": ("token", "epoch", "deadline_ms"),
@@ -105,6 +106,7 @@ request, of the same: its id, which is answered once. made: of this run and this
 proof: how that person was proven (`Proven`); journals of older leaders do not say it.
 again_ms: how long until the next try; negative or missing: there is none. `approved` by fewer persons than
 the run needs, or of an envelope that does not cover what its plan needs, is kept and counts when it does.
+dropped: persons who approved before and may not any more, so that their approval counts no longer.
 names: sites that a person must type before it goes on, because more than one is left; typed: what one typed.
 approvals of a new plan: persons that it needs; as before where it does not say. capacity: what the run may
 hold of the limit from now on. left: rows of a `Left`, of a run that ends

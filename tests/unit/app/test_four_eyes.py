@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from evac.app import runs
 from evac.app.controlling import check_request
+from evac.engine.clock import SystemClock
 from evac.engine.lead.policies import stricter
+from evac.engine.runs.proving import asked_of
 from evac.engine.runs.requests import Request
+from evac.engine.runs.signatures import new_key, read_key, sign
 from evac.model.errors import NotAllowed
 from evac.model.run_policy import RunPolicy
 from evac.run import envelope
@@ -17,6 +23,7 @@ from evac.run.values import Event
 from evac.run.view import RunView
 from evac.web.access.port import Actor
 from evac.web.api.requests import check_may, may_ask
+from tests.unit.app.test_store_writer import PATIENCE_S, House
 from tests.unit.engine.worlds import spec_of
 
 TWO, ONE, STRICT = RunPolicy(approvals=2), RunPolicy(), RunPolicy(four_eyes=True)
@@ -74,3 +81,44 @@ def test_a_program_neither_approves_nor_attests() -> None:
         assert caught.value.code == "program"
     assert check_may(program, "pause", "run-1", "inc-1") is None
     assert check_may(Actor("kim", "operator"), "attest", "run-1", "inc-1") is None
+
+
+@pytest.mark.enable_socket
+def test_an_approval_does_not_outlive_the_place_of_its_person_on_the_list(tmp_path: Path) -> None:
+    """Kim approves and leaves the company; with the next approval there is one, and not two."""
+    house, names = House(tmp_path), ("pat", "kim", "lee", "sam")
+    public = {name: new_key(tmp_path / f"{name}.pem") for name in names}
+
+    def listed(*able: str) -> None:
+        roles = {one: "operator" if one == "pat" else "approver" for one in able}
+        rows = [f"{one}: {{role: {role}, key: {public[one]}}}" for one, role in roles.items()]
+        (tmp_path / "access.yaml").write_text(f"people: {{{', '.join(rows)}}}\n")
+
+    listed(*names)
+    (tmp_path / "policy.yaml").write_text("approvals: 2\n")
+    wanted = replace(runs.proposal_of(house.data, "fire", "test", ("west",)), who="pat")
+
+    async def story() -> None:
+        async with house.leading() as store:
+
+            async def approved(who: str) -> RunView:
+                view, now_ms = await runs.view_of(store, house.run), SystemClock().now_ms()
+                request = Request(f"{now_ms}-{who}", "approve", who, "test", at_ms=now_ms)
+                asked = asked_of(view, request).approval
+                assert asked is not None
+                request = replace(request, signature=sign(asked, read_key(tmp_path / f"{who}.pem")))
+                await runs.ask(store, house.run, request)
+                assert await runs.settled(store, house.run, request.id)
+                return await runs.view_of(store, house.run)
+
+            key = tmp_path / "pat.pem"
+            await runs.propose(store, wanted, SystemClock().now_ms(), PATIENCE_S, key)
+            await house.until(store, frozenset({"awaiting_approval"}))
+            assert (await approved("kim")).approvals.counted == 1
+            listed("pat", "lee", "sam")
+            view = await approved("lee")
+            assert (view.phase, view.approvals.counted) == ("awaiting_approval", 1)
+            assert set(view.approvals.given) == {"lee"}
+            assert (await approved("sam")).approvals.counted == 2
+
+    asyncio.run(story())

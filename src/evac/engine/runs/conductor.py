@@ -396,7 +396,7 @@ class Conductor:
                 loss=LossGuard(now, policy, desk.loss, RunClock(clock, view.last_ms).now_ms),
                 obeyed=desk.obeyed,
             ),
-            request_terms=requests.RequestTerms(run.policy.pause_most_ms, desk.check, desk.learn),
+            request_terms=requests.RequestTerms(run.policy.pause_most_ms, desk.check, desk.learn, desk.gone),
             hooks=Hooks(lambda events: self._heard(run, events), desk.boundary, consent),
         )
 

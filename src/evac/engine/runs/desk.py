@@ -191,6 +191,8 @@ class Desk:
     """How the person of a request was proven. Raises NotAllowed for what this person may not request."""
     learn: Callable[[requests.Request], Awaitable[None]] | None = None
     """Reads what `check` needs to know of a request."""
+    gone: Callable[[RunView], Collection[str]] = lambda view: ()
+    """Who approved a run and may not approve it any more."""
     vouched: Callable[[str, requests.Request], Awaitable[Proven]] | None = None
     """As `check`, of a run that has ended."""
     proven: Callable[[requests.Request], Awaitable[Proven]] | None = None

@@ -9,7 +9,7 @@ What people are told to type when a plan or a run waits for them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
@@ -218,6 +218,8 @@ class RequestTerms:
     """
     learn: Callable[[Request], Awaitable[None]] | None = None
     """Called before `check` with what was asked: reads what the check needs to know."""
+    dropped: Callable[[RunView], Collection[str]] = lambda view: ()
+    """Who approved the run and may not approve it any more: their approval counts no longer."""
 
 
 def event_of(view: RunView, request: Request, now_ms: int, terms: RequestTerms) -> Event:
@@ -241,6 +243,8 @@ def event_of(view: RunView, request: Request, now_ms: int, terms: RequestTerms) 
             "signature": request.signature,
             "typed": sorted(set(request.typed)),
         }
+        if dropped := sorted(set(terms.dropped(view)) - {request.who}):
+            data["dropped"] = dropped
     elif kind == "paused":
         if request.for_ms > terms.pause_most_ms:
             raise NotAllowed(
