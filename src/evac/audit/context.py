@@ -86,6 +86,7 @@ _CLASS_RANK: Final = {name: rank for rank, name in enumerate(DOMAIN_CLASSES)}
 
 ReasonKind = Literal[
     "store-lost",
+    "store-rebuilt",
     "single-place",
     "too-few-replicas",
     "traffic",
@@ -118,6 +119,10 @@ class Reason:
     """Replicas that serve."""
     planned: str = ""
     """Of `by-plan`, the reason that the plan gives."""
+    source: str = ""
+    """Of `store-rebuilt`, the family it is made from."""
+    takes_ms: int | None = None
+    """Of `store-rebuilt`, how long that takes."""
 
     @property
     def words(self) -> str:
@@ -125,6 +130,11 @@ class Reason:
         match self.kind:
             case "store-lost":
                 return f"store {stores} is lost with {self.loss}"
+            case "store-rebuilt":
+                takes = "a time that is not known" if self.takes_ms is None else duration(self.takes_ms)
+                return (
+                    f"store {stores} is rebuilt from {self.source} in {takes} after the loss of {self.loss}"
+                )
             case "single-place":
                 return f"runs nowhere but in {self.loss}"
             case "too-few-replicas":
@@ -439,7 +449,7 @@ def _why_hit(context: Context, service: int, number: int) -> Reason:
     for family in impacts.graph.families[service]:
         row = impacts.families.index.get(family)
         if row is not None and number in impacts.families.losses[row]:
-            return Reason("store-lost", loss, _stores(context, family))
+            return _why_store(context, family, number)
     left = impacts.left(number, service)
     if impacts.lost[number, service] and left < impacts.presence.m[service]:
         if not impacts.presence.counted[service]:
@@ -447,6 +457,25 @@ def _why_hit(context: Context, service: int, number: int) -> Reason:
         n, m = int(impacts.presence.n[service]), int(impacts.presence.m[service])
         return Reason("too-few-replicas", loss, replicas=left, of=n, needed=m)
     return Reason("traffic", loss)
+
+
+def _why_store(context: Context, family: str, number: int) -> Reason:
+    """Of a family of which a loss leaves no store: lost, or rebuilt because no copy of it is left."""
+    impacts, loss = context.impacts, context.impacts.losses.ids[number]
+    if not impacts.families.rebuilds(family, number):
+        return Reason("store-lost", loss, _stores(context, family))
+    stores = [context.estate.stores[store] for store in impacts.graph.family_stores[family]]
+    one = min((one for one in stores if one.rebuilt_from), key=lambda one: one.rebuild_ms or 0)
+    return Reason("store-rebuilt", loss, (one.id,), source=one.rebuilt_from or "", takes_ms=one.rebuild_ms)
+
+
+def _source_gone(context: Context, family: str, number: int) -> str:
+    """The family that one would be rebuilt from, if that does not come back either; empty otherwise."""
+    impacts, stores = context.impacts, context.estate.stores
+    rows = impacts.graph.family_stores[family]
+    sources = sorted({stores[row].rebuilt_from or "" for row in rows} - {""})
+    gone = (name for name in sources if number in impacts.families.losses[impacts.families.index[name]])
+    return next(gone, "")
 
 
 def _stores(context: Context, family: str) -> tuple[str, ...]:
@@ -509,6 +538,8 @@ def _why_stuck(context: Context, service: int, number: int) -> Reason | None:
             continue
         place = int(impacts.families.losses[row].searchsorted(number))
         if impacts.families.ready_ms[row][place] >= NEVER:
+            for _ in impacts.families.names:
+                family = _source_gone(context, family, number) or family
             stores = impacts.graph.family_stores[family]
             outcomes = [impacts.stores.at(store, number) for store in stores]
             tied = any(o is not None and not o.has_majority and o.data_members_left for o in outcomes)

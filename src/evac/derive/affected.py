@@ -88,7 +88,8 @@ class ServiceGraph:
     """Dependencies by index. hard, soft: services a service needs; families: store families it
     needs, hard ones only; start_edges, start_families: those of the hard ones that are needed to start;
     family_stores: family -> indices of its stores; alternatives: the choices of each service, in none
-    of the others; picks: of each group, the one that became a plain need (`derive.alternatives`).
+    of the others; picks: of each group, the one that became a plain need (`derive.alternatives`); rebuilt:
+    families that can be rebuilt and that the service waits for itself, not through what it hard-needs.
     """
 
     hard: tuple[tuple[int, ...], ...]
@@ -100,6 +101,7 @@ class ServiceGraph:
     index: dict[str, int]
     alternatives: tuple[tuple[Alternatives, ...], ...] = ()
     picks: tuple[tuple[int, ...], ...] = ()
+    rebuilt: tuple[tuple[str, ...], ...] = ()
 
     @property
     def has_alternatives(self) -> bool:
@@ -143,7 +145,29 @@ def service_graph(estate: Estate) -> ServiceGraph:
         by_family[store.family] = (*by_family.get(store.family, ()), row)
     hard, soft, start, families, to_start = zip(*edges, strict=True) if edges else ((), (), (), (), ())
     alternatives = tuple(_alternatives(service, index) for service in estate.services)
-    return ServiceGraph(hard, soft, start, families, to_start, by_family, index, alternatives)
+    rebuilt = _rebuilt({store.family for store in estate.stores if store.rebuilt_from}, hard, families)
+    return ServiceGraph(
+        hard, soft, start, families, to_start, by_family, index, alternatives, rebuilt=rebuilt
+    )
+
+
+def _rebuilt(
+    names: set[str], hard: tuple[tuple[int, ...], ...], families: tuple[tuple[str, ...], ...]
+) -> tuple[tuple[str, ...], ...]:
+    """See `ServiceGraph`: what needs a service that waits for a rebuild does not wait for it once more."""
+    found: list[tuple[str, ...]] = [()] * len(hard)
+    component = components(hard) if names else []
+    dependents: list[list[int]] = [[] for _ in hard]
+    for service, needs in enumerate(hard):
+        for other in needs:
+            dependents[other].append(service)
+    for name in sorted(names):
+        users = [service for service, needed in enumerate(families) if name in needed]
+        waits = reachable(dependents, users)
+        for service in users:
+            if not any(waits[other] and component[other] != component[service] for other in hard[service]):
+                found[service] = (*found[service], name)
+    return tuple(found)
 
 
 def _alternatives(service: Service, index: dict[str, int]) -> tuple[Alternatives, ...]:

@@ -82,6 +82,8 @@ def _verdict(
     now_ms: int | None,
 ) -> DataVerdict:
     policy = data.backup_policy or ASKED_OF_ALL
+    if data.backup_policy is None and isinstance(data, Store) and data.rebuilt_from is not None:
+        policy = BackupPolicy(waived=f"rebuilt from {data.rebuilt_from}")
     home = _home(data)
     copies = tuple(
         _copy(

@@ -40,13 +40,19 @@ def lost_stores_of(
     scenario: Scenario,
     unknown: set[str],
 ) -> tuple[tuple[LostStore, ...], dict[int, int]]:
-    """Stores that lose their primary or their majority, and the row of each by its number in the estate."""
+    """Stores that lose their primary or their majority, and the row of each by its number in the estate: -1
+    of those without a way back that are rebuilt from others, which are none.
+    """
     found: list[LostStore] = []
     rows: dict[int, int] = {}
     of_class = loss_class(top, scenario.domains)
     for row, stated in enumerate(top.estate.stores):
         store = judged_as(stated, of_class)
         if not _moves(top, lost, store, scenario):
+            continue
+        candidates = _candidates(top, lost, store, policy, limits, tick_ms, scenario, unknown)
+        if store.rebuilt_from is not None and not any(way.allowed for way in candidates):
+            rows[row] = -1
             continue
         rows[row] = len(found)
         rung = store.fence_rung if scenario.kind in ("lose", "restore") else "demote"
@@ -61,7 +67,7 @@ def lost_stores_of(
                 fence_rung=rung if fenced else "none",
                 fence_uses=limits.fence if fenced else (),
                 has_majority=not store.quorum or has_majority(store, gone),
-                candidates=_candidates(top, lost, store, policy, limits, tick_ms, scenario, unknown),
+                candidates=candidates,
             )
         )
     return tuple(found), rows

@@ -34,7 +34,7 @@ from evac.derive.lost_stores import lost_stores_of, reprotects_of
 from evac.derive.objectives import audience
 from evac.derive.pools import estimated, placement_of, replicas_lost, unjudged
 from evac.derive.rows import RowSet, rows_of
-from evac.derive.untimed import untimed
+from evac.derive.untimed import rebuild_times, untimed
 from evac.model.estate import Estate, Service
 from evac.model.fleet import BoolColumn, IntColumn
 from evac.model.instance import (
@@ -157,6 +157,7 @@ def derive(
     services = _services(top, hit, graph, rows, limits, weights, tick_ms, unknown)
     open_questions = _open_questions(top, lost, graph, store_rows, scenario)
     unknown.update(open_questions.values())
+    unknown.update(rebuild_times(top, hit.waits.rebuilds).values())
     tools = _tools(estate, graph, services, limits, tick_ms, scenario)
     horizon, by_hand = estate.horizon_ms // tick_ms, _ticks_or_none(estate, START_CYCLE, tick_ms)
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0
@@ -187,8 +188,9 @@ def derive(
         attests={**broken, **attests_of(estate, scenario, services, tick_ms)},
         reprotects=reprotects_of(top, lost, scenario, stores, tick_ms),
         unjudged=open_questions,
+        rebuilds=hit.waits.rebuilds,
         vague=rows.vague,
-        untimed=untimed(top, services, stores, tools, limits.limits),
+        untimed=untimed(top, services, stores, hit.waits.rebuilds, tools, limits.limits),
         estimated=_estimated(top, lost, scenario),
         stuck=stuck,
         leaving=() if homing is None else homing.leaving,
@@ -224,8 +226,9 @@ def _services(
         top_lost=hit.top_lost,
         shift=hit.shift,
         blocked=hit.blocked,
-        lost_stores=hit.lost_stores,
-        start_stores=hit.start_stores,
+        verify=same.services.verify + -(-hit.waits.rebuild_ms // tick_ms),
+        lost_stores=hit.waits.serve,
+        start_stores=hit.waits.start,
     )
 
 
@@ -301,8 +304,7 @@ class _Hits:
     top_lost: BoolColumn
     shift: BoolColumn
     blocked: BoolColumn
-    lost_stores: tuple[tuple[int, ...], ...]
-    start_stores: tuple[tuple[int, ...], ...]
+    waits: _Waits
     homing: bool
     """Whether counts are those of home."""
 
@@ -326,19 +328,19 @@ def _hits(
     else:
         n, surviving, left_a_site = homing.total, homing.total - homing.missing, homing.leaves
     m = top.once(("least", homing is None), lambda: _least(services, n))
-    lost_stores, start_stores, blocked = _store_edges(graph, stores, store_rows)
-    blocked |= lost.external
+    waits = _store_edges(top.estate, graph, stores, store_rows)
+    blocked = waits.blocked | lost.external
     moves = [_traffic_moves(s, bool(m)) for s, m in zip(services, left_a_site, strict=True)]
     shift = np.array(moves, np.bool_)
-    waits = np.array([bool(d) for d in lost_stores], np.bool_)
-    base_lost = hit_by_dependency(graph, (surviving < m) | shift | waits | blocked)
+    without = np.array([bool(d) for d in waits.serve], np.bool_)
+    without[list(waits.rebuilds)] = True
+    base_lost = hit_by_dependency(graph, (surviving < m) | shift | without | blocked)
     soft_hit = np.array([any(base_lost[j] for j in soft) for soft in graph.soft], np.bool_)
     for row, groups in enumerate(graph.alternatives):
         soft_hit[row] |= any(not group.hard and base_lost[list(group.members)].all() for group in groups)
     top_lost = base_lost | (surviving < n) | soft_hit
     blocked = hit_by_dependency(graph, blocked)
-    homing_now = homing is not None
-    return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, lost_stores, start_stores, homing_now)
+    return _Hits(n, m, surviving, base_lost, top_lost, shift, blocked, waits, homing is not None)
 
 
 def _standing(
@@ -352,6 +354,7 @@ def _standing(
     services = estate.services
     begins = np.array([service.start_ms or 0 for service in services], np.int64) * starts
     checks = np.array([service.warm_ms + service.verify_ms for service in services], np.int64)
+    checks += hit.waits.rebuild_ms
     moves = [service.traffic.change_ms + service.traffic.settle_ms for service in services]
     rest = checks + np.array(moves, np.int64) * hit.shift
     firm = np.array([not service.sheddable for service in estate.services], np.bool_)
@@ -386,29 +389,74 @@ def _traffic_moves(service: Service, left_a_site: bool) -> bool:
     return left_a_site and service.traffic.kind in ("dns", "load_balancer")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waits:
+    """What services wait for of stores that are lost."""
+
+    serve: tuple[tuple[int, ...], ...]
+    """Lost stores each service waits for, one a family: the instance that can be back first."""
+    start: tuple[tuple[int, ...], ...]
+    """Those of them that it needs to start."""
+    blocked: BoolColumn
+    """Its store never returns."""
+    rebuilds: dict[int, tuple[tuple[str, str], ...]]
+    """Service -> stores that it makes again, and from what."""
+    rebuild_ms: IntColumn
+    """(S,) how long that takes: of several the longest, as they are made at one time."""
+
+
 def _store_edges(
-    graph: ServiceGraph, stores: tuple[LostStore, ...], store_rows: dict[int, int]
-) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...], BoolColumn]:
-    """Lost stores each service waits for, one a family: the instance that can be back first; those that it
-    needs to start; and services whose store never returns."""
+    estate: Estate, graph: ServiceGraph, stores: tuple[LostStore, ...], store_rows: dict[int, int]
+) -> _Waits:
+    """What is rebuilt is waited for where it is made from: a chain of rebuilds takes their sum."""
     lost = np.zeros(max((max(d) for d in graph.family_stores.values()), default=-1) + 1, np.bool_)
     lost[list(store_rows)] = True
-    chosen: dict[str, int] = {}
-    for family in sorted(families_without_instance(graph, lost)):
-        chosen[family] = min(
-            (store_rows[d] for d in graph.family_stores[family]), key=lambda k: _store_key(stores[k])
-        )
+    gone = families_without_instance(graph, lost)
+    chosen = {family: _first_back(estate, graph.family_stores[family], stores, store_rows) for family in gone}
+    chains: dict[str, list[int]] = {}
+    roots: dict[str, int] = {}
+    for family in sorted(gone):
+        name, chain = family, list[int]()
+        while name in gone and chosen[name] not in chain and store_rows[chosen[name]] < 0:
+            chain.append(chosen[name])
+            name = estate.stores[chosen[name]].rebuilt_from or ""
+        chains[family] = chain
+        if name in gone:
+            roots[family] = store_rows[chosen[name]]
+    never = {family for family, k in roots.items() if k < 0 or not stores[k].allowed}
     serve, start = (
-        tuple(tuple(sorted({chosen[f] for f in names if f in chosen})) for names in families)
+        tuple(tuple(sorted({roots[f] for f in names if roots.get(f, -1) >= 0})) for names in families)
         for families in (graph.families, graph.start_families)
     )
-    blocked = np.array([any(not stores[k].allowed for k in wanted) for wanted in serve], np.bool_)
-    return serve, start, blocked
+    blocked = np.array([not never.isdisjoint(names) for names in graph.families], np.bool_)
+    rebuilds: dict[int, tuple[tuple[str, str], ...]] = {}
+    rebuild_ms = np.zeros(len(serve), np.int64)
+    for service, names in enumerate(graph.rebuilt):
+        for chain in (chains[name] for name in names if chains.get(name)):
+            made = [estate.stores[row] for row in reversed(chain)]
+            pairs = {one.id: (one.id, one.rebuilt_from or "") for one in made}
+            rebuilds[service] = tuple(dict.fromkeys((*rebuilds.get(service, ()), *pairs.values())))
+            rebuild_ms[service] = max(rebuild_ms[service], sum(one.rebuild_ms or 0 for one in made))
+    return _Waits(serve, start, blocked, rebuilds, rebuild_ms)
+
+
+def _first_back(
+    estate: Estate, members: tuple[int, ...], stores: tuple[LostStore, ...], store_rows: dict[int, int]
+) -> int:
+    """Of the stores of a family that are all lost, the one that can be back first: one that has a copy, else
+    one that is rebuilt, else the first.
+    """
+
+    def key(row: int) -> tuple[int, int, str]:
+        number = store_rows[row]
+        return (1, estate.stores[row].rebuild_ms or 0, "") if number < 0 else _store_key(stores[number])
+
+    return min(members, key=key)
 
 
 def _store_key(store: LostStore) -> tuple[int, int, str]:
     quickest = min((c.duration for c in store.allowed), default=UNBOUNDED)
-    return (0 if store.allowed else 1, store.fence + quickest, store.id)
+    return (0 if store.allowed else 2, store.fence + quickest, store.id)
 
 
 def _people(estate: Estate, weights: tuple[int, ...], n: IntColumn, m: IntColumn) -> tuple[IntColumn, ...]:

@@ -56,6 +56,7 @@ NOTHING: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 _ROLES: Final[Mapping[str, ReplicationMode]] = MappingProxyType(
     {"primary": "primary", "sync": "sync", "async": "async", "none": "none"}
 )
+_GONE: Final = "gone"  # the role of a copy whose store was made again elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +290,10 @@ def _by_runs(store: Store, moved: Sequence[Moved]) -> Store:
     roles = next((dict(one.roles[store.id]) for one in reversed(moved) if store.id in one.roles), None)
     if roles is None:
         return store
-    members = tuple(_with_role(member, roles.get(member.at, member.mode)) for member in store.members)
+    known = {member.at: member for member in store.members}
+    made = {at: StoreMember(at, "primary") for at in roles if at not in known and store.rebuilt_from}
+    pairs = ((member, roles.get(at, member.mode)) for at, member in (known | made).items())
+    members = tuple(_with_role(member, role) for member, role in pairs if role != _GONE)
     home = store.home or ("" if store.primary is None else store.primary.at)
     there = any(member.at == home and member.mode == "primary" for member in members)
     return replace(store, members=members, home="" if there else home)
@@ -378,14 +382,12 @@ def moved(
     """
     top = topology(estate)
     lost, counts = lost_in(top, scenario), _Counts(top)
-    names = [service.id for service in estate.services]
-    inside = _Inside(top, lost)
+    inside, steps = _Inside(top, lost), dict[str, tuple[str, int]]()
     draft = Draft(counts.of, inside)
-    steps: dict[str, tuple[str, int]] = {}
     if scenario.kind == "restore" and (found := tuple(done)):
         done = found
         for row in _services_in(top, lost):
-            draft.leave(names[row])
+            draft.leave(estate.services[row].id)
     for one in done:
         kind_of(one.step.kind).after(draft, one.step, one.to)
         steps[one.step.target] = (one.step.id, one.at_ms)
@@ -402,6 +404,13 @@ def moved(
     if scenario.kind == "restore" and phase in SUCCEEDED:
         servers = _after_restore(estate.fleet, lost, scenario, servers)
     stores = {store.id: store for store in estate.stores}
+    for name in sorted(draft.rebuilt.keys() & stores.keys()):
+        there = draft.of(draft.rebuilt[name])
+        best = min(
+            there, key=lambda at: (inside(at) == (scenario.kind in _LEAVES), -there[at], at), default=""
+        )
+        site, places = counts.site(best), (stores[name].home, *(one.at for one in stores[name].members))
+        draft.primaries[name] = next((at for at in places if at and site_of(top, at) == site), site)
     turned = {*draft.primaries, *draft.following} & stores.keys()
     return Moved(
         run,
@@ -505,6 +514,8 @@ def _roles(
         mode: str = member.mode
         if primary and member.at == primary:
             mode = "primary"
+        elif store.id in draft.rebuilt and (mode == "primary" or is_lost(top, lost, member.at)):
+            mode = _GONE
         elif primary and mode == "primary":
             leaves = scenario.kind in _LEAVES and is_lost(top, lost, member.at)
             mode = "none" if leaves else "async"
@@ -513,7 +524,8 @@ def _roles(
         ):
             mode = "async"
         found.append((member.at, mode))
-    return tuple(found)
+    made = primary and store.id in draft.rebuilt and all(member.at != primary for member in store.members)
+    return (*found, (primary, "primary")) if made else tuple(found)
 
 
 def estate_after(estate: Estate, plan: Plan) -> Estate:

@@ -23,6 +23,7 @@ def untimed(
     top: Topology,
     services: Services,
     stores: Sequence[LostStore],
+    rebuilds: Mapping[int, Sequence[tuple[str, str]]],
     tools: Mapping[str, ToolNeed],
     limits: Sequence[Limit],
 ) -> dict[int, str]:
@@ -32,6 +33,7 @@ def untimed(
     by_store |= _in_line(stores, by_store, limits)
     down = np.flatnonzero(services.base_lost).tolist()
     found = {row: path for row in down if (path := _own(estate, services, row, by_store))}
+    found = rebuild_times(top, rebuilds) | found
     if not found:
         return found
     needs = {row: tool_needs(services, tools, row) for row in down}
@@ -51,6 +53,18 @@ def untimed(
                 found[user] = found[row]
                 queue.append(user)
     return dict(sorted(found.items()))
+
+
+def rebuild_times(top: Topology, rebuilds: Mapping[int, Sequence[tuple[str, str]]]) -> dict[int, str]:
+    """Service -> path of the time of a rebuild that it waits for, where nobody knows it."""
+    if not rebuilds:
+        return {}
+    open_ = {store.id for store in top.estate.stores if store.rebuild_ms is None}
+    return {
+        row: f"stores/{made[0]}/rebuild"
+        for row, pairs in rebuilds.items()
+        if (made := [name for name, _ in pairs if name in open_])
+    }
 
 
 def _is_in_hands(need: ToolNeed) -> bool:

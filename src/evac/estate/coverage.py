@@ -86,6 +86,7 @@ _GROUPS: Final[Mapping[str, _Group]] = MappingProxyType(
         "stores/*/members": _group(
             10, "where the copies of a store are", "without them nobody can say what data a loss takes"
         ),
+        "stores/*/rebuild": _group(3, "how long a rebuild takes", "its users wait for it"),
         "stores/*/lag": _group(4, "how far a copy is behind", "lost data is judged by it"),
         "stores/*/rpo": _group(
             4, "the loss of data that a store accepts", "a promotion is allowed or refused by it"
@@ -231,10 +232,12 @@ def _store(store: Store, tally: _Tally) -> None:
     importance = 3
     facts = {
         "members": bool(store.members),
-        "rpo": rpo_for(store, "site") is not None,
+        "rpo": rpo_for(store, "site") is not None or store.rebuilt_from is not None,
         "automatic": store.automatic is not None,
         "promote": store.promote_ms is not None or all(m.mode == "primary" for m in store.members),
     }
+    if store.rebuilt_from is not None:
+        facts["rebuild"] = store.rebuild_ms is not None
     for member in store.members:
         if member.mode == "async":
             tally.note("stores/*/lag", member.lag_ms is not None, f"stores/{store.id}/members", importance)

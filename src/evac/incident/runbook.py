@@ -127,6 +127,7 @@ def runbook(plan: Plan, digest: str, estate: Estate | None = None) -> Runbook:
 
 def _step(step: Step, owners: Mapping[str, str], ground: _Ground) -> RunbookStep:
     checks = [f"before: {step.precheck}"] if step.precheck else []
+    checks += [f"first: {kind_of(step.kind).first(step)}"] if step.rebuilds else []
     checks += [f"done when: {step.gate}"] if step.gate else []
     checks += [f"roll back: {step.undo}"] if step.undo else []
     checks += [f"makes room for {', '.join(step.for_services[:5])}"] if step.for_services else []

@@ -102,7 +102,7 @@ _LATER_FIELDS: Final = MappingProxyType(
         Limits: frozenset({"backups_at_once", "power_margin_permille"}),
         Service: frozenset({"data_in", "external", "objectives", "provider", "public_name", "purges"}),
         Site: frozenset({"region"}),
-        Store: frozenset({"backup_policy", "data_in", "objectives"}),
+        Store: frozenset({"backup_policy", "data_in", "objectives", "rebuild_ms", "rebuilt_from"}),
         StoreMember: frozenset({"detached", "left"}),
     }
 )

@@ -27,9 +27,7 @@ PowerOnPolicy = Literal["on", "dark", "last"]
 Vector = tuple[int | None, int | None, int | None, int | None]
 """One amount per resource of `units.RESOURCES`; None is unknown."""
 
-Setting = str | int | bool | tuple[str, ...]
-"""One setting of an endpoint."""
-
+Setting = str | int | bool | tuple[str, ...]  # of an endpoint
 NOTHING_KNOWN: Vector = (None, None, None, None)
 
 
@@ -377,7 +375,9 @@ class Store:
 
     `quorum` True: a member writes only with a majority of votes (etcd, Kafka, Patroni's DCS). A member of
     mode `none` votes and has no data; one of 0 votes has data and does not count. `home`: of a store as it
-    was observed, where the files say that its primary belongs; empty where nothing was observed.
+    was observed, where the files say that its primary belongs. `rebuilt_from`: the family that a search index
+    or cache is made again from where no copy of it is left, which takes `rebuild_ms`. `objectives`: its rpo
+    by class of loss, where that differs. `backup_policy`: None where nobody has decided it.
     """
 
     id: str
@@ -395,11 +395,11 @@ class Store:
     elect_ms: int | None = None
     """How long a majority that is left takes to elect a primary, where it does so by itself."""
     backup_policy: BackupPolicy | None = None
-    """What its backups have to be; None where nobody has decided it."""
     data_in: tuple[str, ...] | None = None
-    """Sites, regions and groups that its data may be in; None for all."""
+    """As for a data set."""
     objectives: Objectives | None = None
-    """By class of loss, where they differ from the plain rpo. A store has no rto of its own."""
+    rebuilt_from: str | None = None
+    rebuild_ms: int | None = None
 
     @property
     def primary(self) -> StoreMember | None:

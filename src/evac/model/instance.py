@@ -357,6 +357,9 @@ class Instance:
     """Service -> path of the duration that is not known, of those that come back at a time nobody knows."""
     estimated: tuple[str, ...] = ()
     """Facts of which the plan takes the worse end and the bound the better one, sorted."""
+    rebuilds: Mapping[int, tuple[tuple[str, str], ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Service -> (store, what it is made from): stores without a copy that it makes again as a part of its
+    check, once all that it needs is there."""
     stuck: Mapping[int, Stuck] = field(default_factory=lambda: MappingProxyType({}))
     """Services that wait for themselves; what waits for them is blocked with them."""
     leaving: tuple[Leaving, ...] = ()

@@ -58,6 +58,8 @@ class Step:
     """Ids of steps that end at or before `start_ms`."""
     for_services: tuple[str, ...] = ()
     """Whom a shed makes room for."""
+    rebuilds: tuple[tuple[str, str], ...] = ()
+    """(store, what it is made from): stores without a copy that a service makes again before it answers."""
     precheck: str = ""
     gate: str = ""
     undo: str = ""

@@ -143,6 +143,8 @@ class Draft:
         self.servers: dict[str, bool] = {}
         self.primaries: dict[str, str] = {}
         """Store -> the member that became its primary."""
+        self.rebuilt: dict[str, str] = {}
+        """Store -> the service that made it again, where most of its replicas are."""
         self.following: dict[str, set[str]] = {}
         """Store -> members that follow its primary again."""
 

@@ -180,6 +180,11 @@ class StepKind:
         """The kind by whose name instance, estate and planner know it."""
         return self.planned_as or self.name
 
+    def first(self, step: Step) -> str:
+        """What is a part of the step and done first, in words; empty where nothing is."""
+        made = ", ".join(f"{store} from {source}" for store, source in step.rebuilds)
+        return f"rebuild {made}" if made else ""
+
     def approval(self, target: str, loss: str | None) -> str:
         """What a person approves first where writes may be lost; empty where nothing is asked.
 

@@ -1,8 +1,13 @@
-"""Verify: a service is asked whether it answers where it was started."""
+"""Verify: a service is asked whether it answers where it was started.
+
+A search index or cache of which no copy is left is made again by the service that needs it, before that.
+"""
 
 from __future__ import annotations
 
 from evac.model.instance import Instance
+from evac.model.plan import Step
+from evac.model.situation import Draft
 from evac.steps.kind import Capability, Condition, Entry, Need, Place, StepKind, Uncertainty
 
 
@@ -30,6 +35,9 @@ class Verify(StepKind):
     uncertainty = Uncertainty(0.30, 0.10, 0.01)
     performed_by = Capability.VERIFIES
     checks = True
+
+    def after(self, now: Draft, step: Step, to: tuple[str, ...] = ()) -> None:
+        now.rebuilt |= {store: step.target for store, _ in step.rebuilds}
 
     def ticks(self, instance: Instance, at: Place) -> int | None:
         return int(instance.services.verify[at.service])

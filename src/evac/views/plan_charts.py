@@ -336,6 +336,8 @@ def step_words(step: Step) -> str:
         many=f"{number(step.count)} × " if step.count > 1 else "",
         rung=f" ({step.rung})" if step.rung else "",
     )
+    if step.rebuilds:
+        words = f"{PLANNED[step.kind].first(step)}, then {words}"
     return f"{words} (by hand)" if step.manual else words
 
 

@@ -265,6 +265,7 @@ class Chains:
         self.start_stores = self._stores(graph.start_families, families, False)
         self.elected = self._stores(graph.families, families, True)
         self.start_elected = self._stores(graph.start_families, families, True)
+        self.rebuild_ms = self._rebuilds(graph.rebuilt, families)
         self.depths = self._split(np.arange(len(pairs)))
 
     def of_components(self, requested: tuple[int, ...]) -> list[_Depth]:
@@ -313,6 +314,16 @@ class Chains:
         place = np.searchsorted(self._key, requested)
         found = self._key[np.minimum(place, len(self._key) - 1)] == requested
         return np.where(found, place, _UNTOUCHED)
+
+    def _rebuilds(self, rebuilt: tuple[tuple[str, ...], ...], families: FamilyHits) -> IntColumn:
+        """How long each pair makes stores again, after all that it needs is there."""
+        longest = np.zeros(len(self._key) + 1, np.int64)
+        for service, names in enumerate(rebuilt):
+            for family in (families.index[name] for name in names if name in families.index):
+                losses = families.losses[family]
+                rows = self._row_of(np.full(len(losses), service, np.int64), losses)
+                np.maximum.at(longest, rows, families.rebuild_ms[family])
+        return longest[:-1]
 
     def _stores(
         self, needed: tuple[tuple[str, ...], ...], families: FamilyHits, elected: bool
@@ -412,7 +423,8 @@ class _Walk:
         started = self._step("start", begin, times.start[service], tool_ready, loss) + self._wave(starts)
         together = np.maximum.reduceat(np.where(starts > 0, started, 0), depth.first)
         done = np.minimum(np.maximum(together[depth.unit], waits), NEVER)
-        done = self._step("verify", done, times.verify[service], tool_ready, loss)
+        check = times.verify[service] + self.chains.rebuild_ms[rows]
+        done = self._step("verify", done, check, tool_ready, loss)
         moved = self._step("shift", done, times.change[service], tool_ready, loss) + times.settle[service]
         done = np.where(damage.shift[rows], moved, done)
         return np.where(damage.stuck[rows], NEVER, done)

@@ -288,6 +288,17 @@ class FamilyHits:
     """By family, whether that is by an election, for which nothing is waited for."""
     open: tuple[BoolColumn, ...]
     """By family, (L,) whether no instance is surely left."""
+    rebuild_ms: dict[int, IntColumn]
+    """Of families that are rebuilt where no copy is left: by loss, how long that takes, after `ready_ms` of
+    what they are made from; -1 where a copy is left, or nothing to make it from comes back."""
+
+    def rebuilds(self, name: str, number: int) -> bool:
+        """Whether a family is rebuilt after a loss."""
+        row = self.index[name]
+        place = int(np.searchsorted(self.losses[row], number))
+        found = self.rebuild_ms.get(row)
+        here = place < len(self.losses[row]) and self.losses[row][place] == number
+        return bool(here and found is not None and found[place] >= 0)
 
 
 def family_hits(graph: ServiceGraph, hits: StoreHits) -> FamilyHits:
@@ -297,7 +308,38 @@ def family_hits(graph: ServiceGraph, hits: StoreHits) -> FamilyHits:
     elects = np.array([o.elects for o in hits.outcomes], np.bool_)
     found = [_family(hits, ready_ms, elects, graph.family_stores[name]) for name in names]
     losses, ready, elected, doubtful = zip(*found, strict=True) if found else ((), (), (), ())
-    return FamilyHits(names, {n: i for i, n in enumerate(names)}, losses, ready, elected, doubtful)
+    families = FamilyHits(names, {n: i for i, n in enumerate(names)}, losses, ready, elected, doubtful, {})
+    _rebuild(graph, hits, families)
+    return families
+
+
+def _rebuild(graph: ServiceGraph, hits: StoreHits, families: FamilyHits) -> None:
+    """What has no copy left and is rebuilt is there when what it is made from is, and the rebuild is done.
+    Sources come first; stores that are made from each other are never back.
+    """
+    best: dict[int, Store] = {}
+    for row, name in enumerate(families.names):
+        stores = [hits.parts[number].store for number in graph.family_stores[name]]
+        made = [store for store in stores if store.rebuilt_from in families.index]
+        if made:
+            best[row] = min(made, key=lambda store: store.rebuild_ms or 0)
+    open_ = dict(best)
+    while ready := [row for row, one in open_.items() if families.index[one.rebuilt_from or ""] not in open_]:
+        for row in ready:
+            store = open_.pop(row)
+            source, losses = families.index[store.rebuilt_from or ""], families.losses[row]
+            takes = np.full(len(losses), -1, np.int64)
+            for place in np.flatnonzero(families.ready_ms[row] >= NEVER).tolist():
+                at = int(np.searchsorted(families.losses[source], losses[place]))
+                gone = at < len(families.losses[source]) and families.losses[source][at] == losses[place]
+                families.ready_ms[row][place] = families.ready_ms[source][at] if gone else 0
+                families.elected[row][place] = families.elected[source][at] if gone else True
+                if families.ready_ms[row][place] >= NEVER:
+                    continue
+                earlier = families.rebuild_ms.get(source)
+                before = max(0, int(earlier[at])) if gone and earlier is not None else 0
+                takes[place] = before + (store.rebuild_ms or 0)
+            families.rebuild_ms[row] = takes
 
 
 def _family(

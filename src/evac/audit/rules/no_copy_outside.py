@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evac.audit.context import Context, Rule, listed
+from evac.audit.context import Context, Rule, duration, listed
 from evac.audit.findings import Finding
 from evac.model.diagnostic import Severity
+from evac.model.estate import Store
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """Error: the data is gone. Warning where another instance of the same family is left."""
+    """Error: the data is gone. Warning where another instance of the same family is left; note where it is
+    rebuilt from data that comes back.
+    """
     for row, store in enumerate(context.estate.stores):
         bare = [n for n, found in context.outcomes(row) if not found.copies and not found.data_members_left]
+        rebuilt = [n for n in bare if context.impacts.families.rebuilds(store.family, n)]
+        if rebuilt:
+            yield _rebuilt(context, store, rebuilt)
+        bare = sorted(set(bare).difference(rebuilt))
         if not bare:
             continue
         errors = [n for n in bare if context.family_gone(row, n)]
@@ -28,6 +35,22 @@ def check(context: Context) -> Iterator[Finding]:
             losses=losses,
             paths=(f"stores/{store.id}/members/0", f"stores/{store.id}"),
         )
+
+
+def _rebuilt(context: Context, store: Store, losses: list[int]) -> Finding:
+    """Not lost: it is made again."""
+    takes = "a time that is not known" if store.rebuild_ms is None else duration(store.rebuild_ms)
+    losses = context.worst_first(losses)
+    return RULE.finding(
+        context,
+        "note",
+        store.id,
+        f"{store.id} has no copy outside {listed(context.names(losses))}:"
+        f" it is rebuilt from {store.rebuilt_from} in {takes}",
+        "Where its users cannot wait for that, keep a copy at another site.",
+        losses=losses,
+        paths=(f"stores/{store.id}/rebuild", f"stores/{store.id}/rebuilt_from", f"stores/{store.id}"),
+    )
 
 
 RULE = Rule("no-copy-outside", "EV106", "No copy of a store outside the domain", check)

@@ -86,7 +86,12 @@ def _missing(context: Context) -> dict[str, list[str]]:
 def _stores(context: Context) -> Iterator[Finding]:
     kinds: Sequence[tuple[str, Severity, Callable[[Store], bool], str]] = (
         ("members", "warning", lambda d: not d.members, "where it runs"),
-        ("rpo", "note", lambda d: rpo_for(d, "site") is None, "how much data may be lost"),
+        (
+            "rpo",
+            "note",
+            lambda d: rpo_for(d, "site") is None and d.rebuilt_from is None,
+            "how much data may be lost",
+        ),
         (
             "promote",
             "warning",
@@ -98,6 +103,12 @@ def _stores(context: Context) -> Iterator[Finding]:
             "warning",
             lambda d: fence_is_unknown(d, d.fence_rung) and len(d.members) > 1 and not d.quorum,
             "how long it takes to stop the old primary for certain",
+        ),
+        (
+            "rebuild",
+            "warning",
+            lambda d: d.rebuilt_from is not None and d.rebuild_ms is None,
+            "how long it takes to make its data again",
         ),
     )
     for name, severity, missing, words in kinds:

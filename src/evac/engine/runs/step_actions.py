@@ -118,6 +118,8 @@ def _by_hand(ground: Ground, step: Step) -> Action:
     words = f"{kind_of(step.kind).title}: {step.target}" + (f" ({where})" if where else "")
     if step.candidate:
         words += f" at {step.candidate}"
+    if step.rebuilds:
+        words += f"; first {kind_of(step.kind).first(step)}"
     moment_s = dict(ground.plan.scenario.moments).get(step.target)
     if moment_s is not None and kind_of(step.kind).restores:
         words += f", as of {moment_words(moment_s)}"

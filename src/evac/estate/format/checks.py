@@ -288,6 +288,7 @@ def check_sense(assembly: Assembly, reader: Reader, known: Known) -> None:
     _check_groups(assembly.values["groups"], reader)
     for store in assembly.values["stores"]:
         _check_store(store, reader)
+    _check_rebuilds(assembly.values["stores"], reader)
     _check_backups(assembly, reader)
     check_endpoints(assembly, reader)
     _check_external(assembly, reader)
@@ -391,6 +392,31 @@ def _check_store(store: Store, reader: Reader) -> None:
         reader.problems.add(
             "two-primaries", message, place, "one member is primary; the others are sync, async or none"
         )
+
+
+def _check_rebuilds(stores: tuple[Store, ...], reader: Reader) -> None:
+    """Data is rebuilt from data that is not made from it in turn."""
+    sources: dict[str, set[str]] = {}
+    for store in stores:
+        if store.rebuilt_from is not None:
+            sources.setdefault(store.family, set()).add(store.rebuilt_from)
+    for store in stores:
+        path = f"stores/{store.id}"
+        if store.rebuilt_from is None:
+            if store.rebuild_ms is not None:
+                message = f"store {shown(store.id)} says how long a rebuild takes, and not from what"
+                place = _place(reader, f"{path}/rebuild", path)
+                reader.problems.add("rebuild-circle", message, place, "add rebuilt_from: FAMILY")
+            continue
+        found, work = {store.rebuilt_from}, [store.rebuilt_from]
+        while work:
+            fresh = sources.get(work.pop(), set()) - found
+            found |= fresh
+            work += sorted(fresh)
+        if store.family in found:
+            message = f"store {shown(store.id)} would be rebuilt from itself"
+            place = _place(reader, f"{path}/rebuilt_from", path)
+            reader.problems.add("rebuild-circle", message, place, "name the store that holds the original")
 
 
 def _check_backups(assembly: Assembly, reader: Reader) -> None:

@@ -143,6 +143,13 @@ STORE: Final[tuple[Field, ...]] = (
     Field("elect", "elect_ms", _TAKES, "how long members take to elect a primary by themselves; else 30 s"),
     Field("backups", "backups", Records(_BACKUP), "copies that are restored before they serve", default=()),
     Field("backup_policy", "backup_policy", _POLICY, "what its backups have to be"),
+    Field(
+        "rebuilt_from",
+        "rebuilt_from",
+        reference("store family"),
+        "family of stores from which a search index or cache is made again where no copy of it is left",
+    ),
+    Field("rebuild", "rebuild_ms", _TAKES, "how long that takes, once those stores take writes"),
     _DATA_IN,
 )
 

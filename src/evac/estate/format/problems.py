@@ -119,6 +119,7 @@ _ERRORS: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     ("backup-policy-impossible", _SENSE, "A backup policy that no set of copies can meet."),
     ("two-primaries", _SENSE, "A store with more than one primary."),
+    ("rebuild-circle", _SENSE, "Stores that are rebuilt from each other, or without naming from what."),
     ("needs-itself", _SENSE, "A service that needs itself."),
     ("provider-of-own", _SENSE, "A provider of a service that is not external."),
     (

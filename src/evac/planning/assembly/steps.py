@@ -234,7 +234,17 @@ def _checks(draft: Draft) -> None:
             manual = bool(entry["verify_manual"][mile])
             length = draft.manual_ticks("verify", int(s.verify[service]), manual)
             name = milestone_step("verify", s.id[service], MILES[mile])
-            draft.add("verify", s.id[service], name, at, at + length, milestone=MILES[mile], manual=manual)
+            rebuilds = () if mile else draft.instance.rebuilds.get(service, ())
+            draft.add(
+                "verify",
+                s.id[service],
+                name,
+                at,
+                at + length,
+                milestone=MILES[mile],
+                manual=manual,
+                rebuilds=rebuilds,
+            )
             if mile == 0:
                 draft.last_of[service] = name
         at = int(entry["shift_at"])
