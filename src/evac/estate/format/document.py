@@ -185,7 +185,12 @@ def decode(data: bytes, name: str, problems: Problems) -> str | None:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         place = _place_of_byte(data, error.start, name)
-        problems.add("not-utf-8", "this is not UTF-8 text", place, "save the file as UTF-8")
+        problems.add(
+            "not-utf-8",
+            "this is not UTF-8 text",
+            place,
+            "save the file as UTF-8; from Windows: iconv -f WINDOWS-1252 -t UTF-8",
+        )
         return None
 
 

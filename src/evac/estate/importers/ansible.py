@@ -3,7 +3,8 @@
 The source is what `ansible-inventory --list` prints: every group with its hosts, and under `_meta` the
 variables of each host, those of its groups included. Variables are recognised by the names that columns of a
 host list have, and facts that Ansible gathered by theirs. Of a group that is called after a place
-(`site_fra`, `dc-east`) its hosts are at that site, and every other group without groups in it is a service.
+(`site_fra`, `dc-east`) its hosts are at that site, and every other group without groups in it is a service,
+but for one of exactly the hosts of a site that have services without it.
 Other variables are not read: an inventory may hold passwords.
 """
 
@@ -72,6 +73,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             places[name] = key.place
     for group, key, node in entries(tree):
         _take_group(group, key.place, node, hosts, problems)
+    _leave_places(hosts, places, problems)
     for name, host in hosts.items():
         if options.site is not None:
             host.facts.setdefault("site", options.site)
@@ -117,6 +119,25 @@ def _take_group(group: str, place: Place, node: Node, hosts: Mapping[str, Host],
     elif members and is_id_of_host(group, place, problems):
         for host in members:
             host.services.add(group)
+
+
+def _leave_places(hosts: Mapping[str, Host], places: Mapping[str, Place], problems: Problems) -> None:
+    """A group of all hosts of one site, each of which has another service, is the site and no service."""
+    at_site: dict[str, set[str]] = {}
+    members: dict[str, set[str]] = {}
+    for name, host in hosts.items():
+        at_site.setdefault(host.facts.get("site", ""), set()).add(name)
+        for service in host.services:
+            members.setdefault(service, set()).add(name)
+    whole = {frozenset(names): site for site, names in at_site.items() if site}
+    found = {group: whole[frozenset(names)] for group, names in members.items() if frozenset(names) in whole}
+    for group, site in sorted(found.items()):
+        if all(hosts[name].services - found.keys() for name in members[group]):
+            for name in members[group]:
+                hosts[name].services.discard(group)
+            message = f"the group {shown(group)} holds exactly the hosts of {site}: it is no service"
+            hint = "if it is one, describe it in the overlay"
+            problems.add("import-ignored", message, places[min(members[group])], hint)
 
 
 def _facts(variables: Node | None, problems: Problems) -> dict[str, str]:

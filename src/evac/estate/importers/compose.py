@@ -20,13 +20,17 @@ from evac.estate.format.document import LIST, MAP, SCALAR, Node
 from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.images import engine_of_image
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
-from evac.estate.importers.source_files import at, entries, is_id, read_text, read_tree
+from evac.estate.importers.source_files import at, entries, is_id, items_in, read_text, read_tree, word
 from evac.model.diagnostic import Place
 from evac.model.units import QUANTITY_LIMIT
 
 NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 ENV_BYTES_MAX: Final = 2**20
 REPLICAS_MAX: Final = 10_000
+FILES_MAX: Final = 50
+EXTENDS_MAX: Final = 20
+_BY_NAME: Final = frozenset({"environment", "depends_on"})
+"""Lists of a service that are merged by name."""
 
 _VARIABLE: Final = re.compile(
     r"\$(?:(?P<escaped>\$)|(?P<bare>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<how>:?[-?+])(?P<other>[^{}]*))?\})",
@@ -94,8 +98,11 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     """The facts of a Compose file, or of the one in a folder; problems are added."""
     imported = Imported()
     path = _file(source, problems)
-    tree = None if path is None else read_tree(path, path.parent, problems)
-    if path is None or tree is None:
+    if path is None:
+        return imported
+    files = _Files(path.parent.resolve(), problems, _env(path.parent, problems))
+    tree = files.whole(path)
+    if tree is None:
         return imported
     found = at(tree, "services")
     if found is None or found.kind != MAP or not found.fields:
@@ -103,7 +110,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
             "import-shape", f"{path.name} has no services", tree.place, "is it a Compose file? name one"
         )
         return imported
-    variables = _Variables(_env(path.parent, problems), problems)
+    variables = _Variables(files.env, problems)
     services = {
         name: node
         for name, key, node in entries(tree, "services")
@@ -143,6 +150,122 @@ def _file(source: Path, problems: Problems) -> Path | None:
     return None
 
 
+@dataclass(slots=True)
+class _Files:
+    """The files of one project: what it includes, its override, and what its services extend. Only files in
+    the folder of the first one are read.
+    """
+
+    root: Path
+    problems: Problems
+    env: dict[str, str]
+    trees: dict[Path, Node | None] = field(default_factory=dict)
+
+    def whole(self, path: Path) -> Node | None:
+        """The project as Compose sees it: `extends` is resolved in each file, then others are merged."""
+        tree = self._tree(path)
+        if tree is None:
+            return None
+        override = path.with_name(f"{path.stem}.override{path.suffix}")
+        if path.name in NAMES and override.is_file() and (over := self._tree(override)) is not None:
+            tree = _merged(tree, over)
+        tree = self._resolved(tree, path)
+        for item in items_in(tree, "include"):
+            stated = at(item, "path") if item.kind == MAP else item
+            for one in stated.items if stated is not None and stated.kind == LIST else [stated]:
+                other = self._other(one, path) if one is not None else None
+                found = None if other is None else self._tree(other)
+                if other is not None and found is not None:
+                    self.env |= {
+                        k: v for k, v in _env(other.parent, self.problems).items() if k not in self.env
+                    }
+                    if items_in(found, "include"):
+                        message = f"{other.name} includes more files, which are not read"
+                        self.problems.add(
+                            "import-ignored", message, found.place, "include them in the first file"
+                        )
+                    tree = _merged(self._resolved(found, other), tree)
+        return tree
+
+    def _tree(self, path: Path) -> Node | None:
+        if path not in self.trees:
+            self.trees[path] = read_tree(path, self.root, self.problems)
+        return self.trees[path]
+
+    def _other(self, node: Node, path: Path) -> Path | None:
+        """A file that one names, if it is one that is read."""
+        name = _Variables(self.env, self.problems).text(node)
+        other = None if not name else (path.parent / name).resolve()
+        if other is not None and other.is_relative_to(self.root) and len(self.trees) < FILES_MAX:
+            return other
+        message = f"{shown(name or node.text)} is not read: what it describes is missing"
+        hint = "put it in the folder of the first file, or import what docker compose config prints"
+        self.problems.add("import-skipped", message, node.place, hint)
+        return None
+
+    def _resolved(self, tree: Node, path: Path) -> Node:
+        services = at(tree, "services")
+        if services is None or not any(at(node, "extends") for _, _, node in entries(services)):
+            return tree
+        fields = {name: (key, self._service(name, tree, path, ())) for name, key, node in entries(services)}
+        return _with(tree, {**tree.fields, "services": (tree.fields["services"][0], _with(services, fields))})
+
+    def _service(self, name: str, tree: Node, path: Path, chain: tuple[tuple[Path, str], ...]) -> Node:
+        """A service with what it extends merged below it."""
+        node = tree.fields["services"][1].fields[name][1]
+        stated = at(node, "extends")
+        if stated is None or node.kind != MAP:
+            return node
+        own = _with(node, {key: pair for key, pair in node.fields.items() if key != "extends"})
+        base = stated.text if stated.kind == SCALAR else word(stated, "service") or ""
+        file = at(stated, "file")
+        other = path if file is None else self._other(file, path)
+        found = tree if other == path else None if other is None else self._tree(other)
+        if other is None or found is None:
+            return own
+        if at(found, "services", base) is None or (path, name) in chain or len(chain) >= EXTENDS_MAX:
+            message = f"{shown(name)} extends {shown(base)}, which is not there or extends it in turn"
+            self.problems.add("import-dangling", message, stated.place, "its own settings count")
+            return own
+        return _merged(self._service(base, found, other, (*chain, (path, name))), own)
+
+
+def _with(node: Node, fields: dict[str, tuple[Node, Node]]) -> Node:
+    made = Node(node.kind, node.file, node.line, node.column)
+    made.fields = fields
+    return made
+
+
+def _merged(base: Node, over: Node) -> Node:
+    """As Compose merges: mappings key by key, lists one after the other, else the later value."""
+    if base.kind == MAP and over.kind == MAP:
+        fields = {
+            key: (name, _as_map(value) if key in _BY_NAME else value) for key, name, value in entries(base)
+        }
+        for key, name, value in entries(over):
+            new = _as_map(value) if key in _BY_NAME else value
+            fields[key] = (name, _merged(fields[key][1], new) if key in fields else new)
+        return _with(over, fields)
+    if base.kind == LIST and over.kind == LIST:
+        made = Node(LIST, over.file, over.line, over.column)
+        made.items = [*base.items, *over.items]
+        return made
+    return over
+
+
+def _as_map(node: Node) -> Node:
+    """A list of `NAME=VALUE` or names as a mapping."""
+    if node.kind != LIST:
+        return node
+    fields: dict[str, tuple[Node, Node]] = {}
+    for item in node.items:
+        name, _, value = item.text.partition("=")
+        fields[name] = (item, Node(SCALAR, item.file, item.line, item.column, value))
+    made = Node(MAP, node.file, node.line, node.column)
+    made.fields = fields
+    return made
+
+
 def _is_service(name: str, node: Node, problems: Problems) -> bool:
     if node.kind == MAP:
         return True
@@ -177,13 +300,14 @@ def _service(node: Node, variables: _Variables) -> tuple[dict[str, Value], list[
         notes.append(f"image {image}")
     if at(node, "ports") is not None:
         notes.append("publishes ports")
-    if at(node, "profiles") is not None:
-        notes.append("starts only with a profile")
-    if at(node, "extends") is not None:
-        notes.append("extends another service, whose settings are not read")
+    by_profile = bool(items_in(node, "profiles"))
+    if by_profile:
+        notes.append("starts only with a profile, so how many run is not known")
     count = variables.text(at(node, "deploy", "replicas") or at(node, "scale"))
     runs_on_every_node = variables.text(at(node, "deploy", "mode")) == "global"
-    if runs_on_every_node:
+    if by_profile:
+        count = None
+    elif runs_on_every_node:
         notes.append("one replica on every node")
     elif count is None and at(node, "deploy", "replicas") is None and at(node, "scale") is None:
         values["replicas"] = 1

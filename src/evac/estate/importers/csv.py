@@ -29,37 +29,49 @@ from evac.estate.importers.source_files import LISTED_MAX, Cells, Row, header_of
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "host": ("host", "hostname", "fqdn", "name", "server", "servername", "machine", "node", "asset"),
-        "site": ("site", "dc", "datacenter", "datacentre", "facility", "building", "location", "region"),
-        "hall": ("hall", "room", "floor", "suite", "serverroom"),
-        "rack": ("rack", "rackname", "cabinet", "rackid"),
-        "position": ("position", "rackposition", "u", "rackunit", "ru", "he"),
-        "feed": ("feed", "feeds", "powerfeed", "powerfeeds", "pdu", "pdus"),
-        "pool": ("pool", "nodepool", "cluster", "k8scluster"),
-        "services": ("service", "services", "role", "roles", "app", "apps", "application", "applications"),
-        "cpu": ("cpu", "cpus", "core", "cores", "vcpu", "vcpus", "cpucores", "cpucount", "numcpus"),
-        "memory": ("memory", "mem", "ram", "memorysize"),
-        "disk": ("disk", "disks", "storage", "disksize", "localdisk", "ssd", "hdd"),
-        "accelerators": ("accelerators", "gpu", "gpus", "gpucount"),
-        "class": ("class", "model", "sku", "hardware", "type", "servertype", "machinetype", "flavor"),
-        "state": ("state", "status", "lifecycle", "lifecyclestate"),
-        "watts": ("power", "watts", "wattage", "powerdraw", "maxpower"),
-        "serial": ("serial", "serialnumber", "serialno", "servicetag", "sn"),
-        "bmc": ("bmc", "bmcaddress", "bmcip", "ipmi", "ipmiip", "idrac", "idracip", "ilo", "iloip", "oobip"),
-        "owner": ("owner", "team", "contact", "responsible"),
-        "cpu demand": ("cpudemand", "demandcpu", "cpurequest", "requestcpu"),
-        "memory demand": ("memorydemand", "demandmemory", "memoryrequest", "requestmemory", "ramdemand"),
+        meaning: tuple(words.split())
+        for meaning, words in {
+            "host": "host hostname fqdn name server servername machine node asset rechner 서버 "
+            "서버명 호스트 호스트명",
+            "site": "site dc datacenter datacentre facility building location region standort "
+            "rechenzentrum 센터 데이터센터 전산센터",
+            "hall": "hall room floor suite serverroom raum serverraum halle 전산실 상면",
+            "rack": "rack rackname cabinet rackid schrank serverschrank 랙 랙번호",
+            "position": "position rackposition u rackunit ru he höheneinheit 랙위치 유닛",
+            "feed": "feed feeds powerfeed powerfeeds pdu pdus einspeisung 전원",
+            "pool": "pool nodepool cluster k8scluster",
+            "services": "service services role roles app apps application applications dienst "
+            "dienste anwendung anwendungen rolle 서비스 서비스명 역할",
+            "cpu": "cpu cpus core cores vcpu vcpus cpucores cpucount numcpus kerne cpukerne "
+            "prozessorkerne 코어 코어수 cpu코어",
+            "memory": "memory mem ram memorysize arbeitsspeicher hauptspeicher 메모리",
+            "disk": "disk disks storage disksize localdisk ssd hdd festplatte festplatten 디스크",
+            "accelerators": "accelerators gpu gpus gpucount",
+            "class": "class model sku hardware type servertype machinetype flavor modell "
+            "servermodell servertyp 모델 모델명",
+            "state": "state status lifecycle lifecyclestate zustand betriebsstatus 상태 운영상태",
+            "watts": "power watts wattage powerdraw maxpower leistung leistungsaufnahme 소비전력",
+            "serial": "serial serialnumber serialno servicetag sn seriennummer seriennr 시리얼 시리얼번호",
+            "bmc": "bmc bmcaddress bmcip ipmi ipmiip idrac idracip ilo iloip oobip",
+            "owner": "owner team contact responsible eigentümer verantwortlich verantwortlicher "
+            "담당자 담당팀",
+            "cpu demand": "cpudemand demandcpu cpurequest requestcpu",
+            "memory demand": "memorydemand demandmemory memoryrequest requestmemory ramdemand",
+        }.items()
     }
 )
 """Meaning of a column -> names it is known by, the surest first."""
 
 STATE_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "serving": "serving active inuse inservice production prod live online up running on deployed",
-        "spare": "spare standby idle available free reserve",
-        "dark": "dark off offline poweredoff poweroff stopped cold coldspare instock stored",
-        "condemned": "condemned retired decommissioned decommissioning decom broken failed faulty dead rma "
-        "planned staged inventory ordered",
+        "serving": "serving active inuse inservice production prod live online up running on "
+        "deployed inbetrieb aktiv produktiv 운영 운영중 사용중",
+        "spare": "spare standby idle available free reserve frei verfügbar 예비 대기",
+        "dark": "dark off offline poweredoff poweroff stopped cold coldspare instock stored "
+        "außerbetrieb ausgeschaltet eingelagert 정지 전원꺼짐",
+        "condemned": "condemned retired decommissioned decommissioning decom broken failed faulty "
+        "dead rma planned staged inventory ordered defekt ausgemustert stillgelegt "
+        "geplant 폐기 고장 장애 예정",
     }
 )
 """State of a server -> words for it in a cell. Any other word is reported, and the server is no capacity."""
@@ -370,7 +382,10 @@ def _state(row: Row, reading: _Reading) -> str | None:
 
 
 def _decimal_signs(table: Cells, columns: dict[str, Column]) -> dict[str, str]:
-    """The sign before fractions in each column of amounts, where its cells settle that and agree."""
+    """The sign before fractions in each column of amounts, where its cells settle that and agree, else those
+    of all other columns. Empty where they do not, or where semicolons part the cells, as they do because
+    commas are in numbers: a point before three digits has two readings then.
+    """
     signs: dict[str, str] = {}
     for meaning in _QUANTITIES:
         if meaning not in columns:
@@ -385,20 +400,26 @@ def _decimal_signs(table: Cells, columns: dict[str, Column]) -> dict[str, str]:
                 seen.add("," if number["group"] == "." else ".")
         if len(seen) == 1:
             signs[meaning] = seen.pop()
+        elif seen:
+            signs[meaning] = ""
+    agreed = set(signs.values())
+    other = agreed.pop() if len(agreed) == 1 else "" if agreed or table.delimiter == ";" else None
+    if other is not None:
+        signs |= {meaning: other for meaning in _QUANTITIES if meaning in columns and meaning not in signs}
     return signs
 
 
 def plain_number(text: str, decimal_sign: str | None) -> str | None:
     """A number with a decimal point and nothing else; None for no number, and where it has two readings.
 
-    decimal_sign: of the other cells of its column; None: they do not settle it. One point before three digits
-    is a fraction then; one comma has two readings.
+    decimal_sign: of the other cells; None: they do not settle it. One point before three digits is a fraction
+    then; one comma has two readings. Empty: both have.
     """
     match = _NUMBER.fullmatch(text)
     if match is None:
         return None
     if match["either"]:
-        if decimal_sign is None and match["sign"] == ",":
+        if decimal_sign == "" or (decimal_sign is None and match["sign"] == ","):
             return None
         return (
             text.replace(",", ".")
@@ -446,7 +467,7 @@ def _amount(text: str, row: Row, meaning: str, reading: _Reading) -> str | None:
     if number is None:
         two = _NUMBER.fullmatch(match[1]) is not None
         message = f"{shown(text)} has two readings" if two else f"{shown(text)} is not an amount of {meaning}"
-        plain, fraction = match[1].replace(",", ""), match[1].replace(",", ".")
+        plain, fraction = re.sub("[.,]", "", match[1]), match[1].replace(",", ".")
         hint = f"write {plain} or {fraction}" if two else "write it like 1024 or 7.68"
         reading.note("import-cell", message, row, meaning, hint)
         return None

@@ -116,13 +116,21 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
         return imported
     hosts: dict[str, Host] = {}
     unread: dict[str, int] = {}
+    copies: list[tuple[_Resource, str]] = []
+    stores: dict[str, str] = {}
     for resource in _resources(root, 0):
+        original = _first(resource.values, ("replicate_source_db", "replication_source_identifier"))
+        original = original or _first(resource.values, ("master_instance_name",))
         if resource.kind in _MACHINES:
             _add_machine(resource, hosts, options, problems)
+        elif resource.kind in _DATA and original:
+            copies.append((resource, original.rpartition(":")[2]))
         elif resource.kind in _DATA:
-            _add_data(resource, imported, problems)
+            _add_data(resource, imported, stores, problems)
         else:
             unread[resource.kind] = unread.get(resource.kind, 0) + 1
+    for resource, original in copies:
+        _add_copy(resource, stores.get(original, original), imported, problems)
     if not hosts and not imported.sections.get("stores"):
         message = "neither machines nor managed databases that evac knows"
         problems.add("import-shape", message, tree.place, "see docs/how-to/import.md for what is read")
@@ -188,7 +196,29 @@ def _add_machine(resource: _Resource, hosts: dict[str, Host], options: Options, 
     hosts[name] = Host(facts)
 
 
-def _add_data(resource: _Resource, imported: Imported, problems: Problems) -> None:
+def _add_copy(resource: _Resource, original: str, imported: Imported, problems: Problems) -> None:
+    """A replica is a member of the store that it follows; without that, nobody knows what it is a copy of."""
+    site = _first(resource.values, _DATA[resource.kind].sites)
+    known = imported.sections.get("stores", {}).get(original)
+    place, address = resource.node.place, shown(resource.address)
+    if known is None:
+        message = f"{address} is a replica of {shown(original)}, which the state does not have"
+        problems.add("import-dangling", message, place, "describe the store and its copies in the overlay")
+    elif not site or not is_id(site, place, Problems()):
+        message = f"{address} is a replica of {shown(original)}, and where it is the state does not say"
+        problems.add(
+            "import-host-nowhere", message, place, "add it to the members of the store in the overlay"
+        )
+    elif not isinstance(members := known.values.get("members"), list):
+        message = f"{address} is a replica of {shown(original)}, whose own zones the state does not name"
+        problems.add("import-host-nowhere", message, place, "state the members of the store in the overlay")
+    else:
+        imported.add("sites", site)
+        members.append({"at": site, "mode": "async"})
+
+
+def _add_data(resource: _Resource, imported: Imported, stores: dict[str, str], problems: Problems) -> None:
+    """stores: what the provider calls each one -> its name here."""
     kind = _DATA[resource.kind]
     name = _name(resource, kind.names, problems)
     if name is not None and name in imported.sections.get("stores", {}):
@@ -207,9 +237,7 @@ def _add_data(resource: _Resource, imported: Imported, problems: Problems) -> No
         values["members"] = [{"at": site, "mode": "primary"}]
     if spread:
         notes.append("in several zones, which the state does not name")
-    original = _first(resource.values, ("replicate_source_db", "replication_source_identifier"))
-    if original:
-        notes.append(f"a replica of {original.rpartition(':')[2]}")
+    stores[_first(resource.values, kind.names)] = name
     days = _first(resource.values, ("backup_retention_period",))
     if days and days != "0":
         notes.append(f"backups kept for {days} days")

@@ -141,3 +141,48 @@ def test_mutated_files_never_end_in_a_traceback(tmp_path: Path, data: st.DataObj
     problems = Problems()
     imported = read(source, problems, Options())
     assert imported.sections or problems.count
+
+
+def test_a_project_of_several_files_is_read_as_compose_merges_it(tmp_path: Path) -> None:
+    files = {
+        "base.yaml": "services: {app: {deploy: {resources: {limits: {cpus: '0.5', memory: 256M}}}}}",
+        "infra.yaml": "services: {db: {image: 'postgres:16', volumes: ['pg:/data']}}\nvolumes: {pg: {}}",
+        "compose.override.yaml": "services: {api: {environment: [DB=mysql://other/x], scale: 4}}",
+        "compose.yaml": """\
+include: [infra.yaml]
+services:
+  api:
+    extends: {file: base.yaml, service: app}
+    environment: {DB: "postgres://db/shop"}
+    depends_on: [db]
+  other: {image: x}
+  worker: {extends: api, profiles: [batch], depends_on: {other: {condition: service_healthy}}}
+""",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    result = import_estate("compose", tmp_path / "compose.yaml", tmp_path / "estate")
+    estate = load(tmp_path / "estate")
+    assert not result.diagnostics
+    api, db, other, worker = estate.services
+    assert (api.replicas, api.demand[:2]) == (4, (500, 256))
+    assert needs(estate, "api") == [("db", True, "serve"), ("other", True, "serve")]
+    assert (db.replicas, other.replicas, worker.replicas) == (1, 1, None)
+    assert needs(estate, "worker") == [("db", True, "serve"), ("other", True, "start")]
+    assert [(store.id, store.engine) for store in estate.stores] == [("pg", "postgresql")]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("include: [../outside.yaml]\nservices: {a: {image: x}}", "import-skipped"),
+        ("services: {a: {extends: b}, b: {extends: a}}", "import-dangling"),
+        ("services: {a: {extends: {file: none.yaml, service: b}}}", "import-source-missing"),
+    ],
+)
+def test_what_a_project_names_and_cannot_be_read_is_said(tmp_path: Path, text: str, code: str) -> None:
+    problems = Problems()
+    source = tmp_path / "compose.yaml"
+    source.write_text(text)
+    read(source, problems, Options())
+    assert code in {one.code for one in problems.all()}

@@ -75,7 +75,6 @@ def test_a_usual_list(tmp_path: Path) -> None:
         (("1'024", "12'288,5"), (1_024, 12_288)),
         (("1.024,5", "2,25"), (1_024, 2)),
         (("1,024.5", "2.25"), (1_024, 2)),
-        (("1.024", "2"), (1, 2)),
     ],
 )
 def test_a_number_is_read_as_its_column_writes_it(
@@ -86,7 +85,7 @@ def test_a_number_is_read_as_its_column_writes_it(
     assert tuple(estate.fleet.capacity[:, 2].tolist()) == gib
 
 
-@pytest.mark.parametrize("cells", [("1,024",), ("1,024", "512"), ("1,024", "2,5", "2.5")])
+@pytest.mark.parametrize("cells", [("1,024",), ("1.024",), ("1,024", "512"), ("1,024", "2,5", "2.5")])
 def test_a_number_with_two_readings_is_refused_with_both(tmp_path: Path, cells: tuple[str, ...]) -> None:
     rows = "".join(f"h{n};x;{cell}\n" for n, cell in enumerate(cells))
     source = tmp_path / "hosts.csv"
@@ -96,6 +95,31 @@ def test_a_number_with_two_readings_is_refused_with_both(tmp_path: Path, cells: 
     (found,) = (one for one in caught.value.diagnostics if one.code == "import-cell")
     assert found.place.line == 2
     assert found.hint == "write 1024 or 1.024"
+
+
+def test_other_columns_say_what_a_comma_is_and_headers_may_be_german_or_korean(tmp_path: Path) -> None:
+    german = (
+        "Servername;Standort;Schrank;HE;CPU-Kerne;Arbeitsspeicher (GiB);Leistung (W);Status;Eigentümer\n"
+        "web-1;München;R1;12;1.024;128,5;1.200;in Betrieb;Café\n"
+        "web-2;Köln;R2;3;32;64;300;defekt;Café\n"
+    )
+    estate, result = imported(tmp_path, german)
+    fleet = estate.fleet
+    assert fleet.capacity[:, :2].tolist() == [[1_024_000, 131_584], [32_000, 65_536]]
+    assert fleet.watts.tolist() == [1_200, 300]
+    assert [SERVER_STATES[code] for code in fleet.state] == ["serving", "condemned"]
+    assert {site.id for site in estate.sites} == {"München", "Köln"}
+    assert result.diagnostics == ()
+
+
+def test_korean_headers_are_read_and_an_unknown_state_is_no_capacity(tmp_path: Path) -> None:
+    estate, result = imported(
+        tmp_path,
+        "서버명,센터,랙,코어수,메모리(GiB),상태\nweb-1,판교,A-1,32,128,운영\nweb-2,평촌,B-1,32,128,미사용\n",
+    )
+    assert [SERVER_STATES[code] for code in estate.fleet.state] == ["serving", "condemned"]
+    assert estate.fleet.capacity[:, :2].tolist() == [[32_000, 131_072]] * 2
+    assert {one.code for one in result.diagnostics} == {"import-word-unknown"}
 
 
 @given(whole=st.integers(0, 10**9), fraction=st.integers(0, 99))

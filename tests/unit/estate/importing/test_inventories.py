@@ -59,6 +59,24 @@ def test_an_inventory_has_its_hosts_where_variables_and_groups_say(tmp_path: Pat
     assert "hunter2" not in written
 
 
+def test_a_group_of_all_hosts_of_a_site_is_no_service(tmp_path: Path) -> None:
+    """It is one where its hosts have nothing else, as it may be all that the company runs there."""
+    places = {"web-1": "fra", "db-1": "fra", "web-2": "ber", "solo-1": "muc"}
+    inventory = {
+        "_meta": {"hostvars": {name: {"datacenter": site} for name, site in places.items()}},
+        "all": {"children": ["production"]},
+        "production": {"children": ["frankfurt", "berlin", "web", "databases", "solo"]},
+        "frankfurt": {"hosts": ["web-1", "db-1"]},
+        "berlin": {"hosts": ["web-2"]},
+        "web": {"hosts": ["web-1", "web-2"]},
+        "databases": {"hosts": ["db-1"]},
+        "solo": {"hosts": ["solo-1"]},
+    }
+    estate, result, _ = imported(tmp_path, "ansible", inventory)
+    assert [service.id for service in estate.services] == ["databases", "solo", "web"]
+    assert [one.code for one in result.diagnostics] == ["import-ignored"] * 2
+
+
 def test_hosts_without_a_place_are_at_the_site_that_is_named(tmp_path: Path) -> None:
     estate, _, _ = imported(tmp_path, "ansible", INVENTORY, site="ham")
     assert "ham" in {site.id for site in estate.sites}
@@ -102,6 +120,26 @@ def test_netbox_devices_in_their_racks_and_two_of_one_name(tmp_path: Path) -> No
 
 def resource(kind: str, name: str, **values: Any) -> dict[str, Any]:
     return {"address": f"{kind}.{name}", "mode": "managed", "type": kind, "name": name, "values": values}
+
+
+def test_a_replica_in_a_state_is_a_copy_and_never_a_primary_of_its_own(tmp_path: Path) -> None:
+    def database(name: str, **values: Any) -> dict[str, Any]:
+        values = {"identifier": name, "engine": "mysql", **values}
+        return {"mode": "managed", "type": "aws_db_instance", "address": f"m.{name}", "values": values}
+
+    root = {
+        "resources": [
+            database("copy", availability_zone="west-1a", replicate_source_db="arn:aws:rds:x:1:db:shop"),
+            database("shop", availability_zone="east-1a"),
+            database("wide", multi_az=True),
+            database("wide-copy", availability_zone="west-1a", replicate_source_db="wide"),
+            database("stray", availability_zone="west-1a", replicate_source_db="elsewhere"),
+        ]
+    }
+    estate, result, _ = imported(tmp_path, "terraform", {"values": {"root_module": root}})
+    members = {store.id: [(one.at, one.mode) for one in store.members] for store in estate.stores}
+    assert members == {"shop": [("east-1a", "primary"), ("west-1a", "async")], "wide": []}
+    assert sorted(one.code for one in result.diagnostics) == ["import-dangling", "import-host-nowhere"]
 
 
 def test_terraform_keeps_machines_and_data_and_no_secret(tmp_path: Path) -> None:
