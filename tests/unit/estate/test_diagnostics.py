@@ -189,6 +189,13 @@ YAML_CASES: list[tuple[str, str, str]] = [
     ("setting-wrong", _end("driver: redis, settings: {host: h, port: ‹65536}"), "its port"),
     ("setting-wrong", _end("driver: postgres, settings: {host: h, start: ‹later}"), "after a rewind"),
     ("not-a-choice", _end("driver: ‹postgers"), "did you mean 'postgres'?"),
+    ("rebuild-circle", f"{HEAD}stores: {{s: {{rebuilt_from: ‹s}}}}\n", "holds the original"),
+    ("rebuild-circle", f"{HEAD}stores: {{s: {{rebuild: ‹3 s}}}}\n", "add rebuilt_from"),
+    (
+        "rebuild-circle",
+        f"{HEAD}stores: {{s: {{rebuilt_from: t}}, t: {{rebuilt_from: ‹u}}, u: {{rebuilt_from: t}}}}\n",
+        "holds the original",
+    ),
     ("needs-itself", services("needs: [‹x]"), "take it out"),
     ("name-unknown", services("data_in: [‹aa]"), "did you mean 'a'?"),
     ("data-outside", services("data_in: [a], replicas: ‹{b: 1}"), "add its site to data_in"),

@@ -45,6 +45,7 @@ class _Known:
 def combine(parts: list[SourcePart], problems: Problems) -> Imported:
     """All sources as one; conflicts are added to the problems."""
     made = Imported()
+    parts = _at_home(parts, problems)
     known: dict[tuple[str, str], _Known] = {}
     described = {
         name
@@ -70,6 +71,37 @@ def combine(parts: list[SourcePart], problems: Problems) -> Imported:
         made.add(section, name, values, one.entry.comment)
     made.facts = _provenance(known, parts)
     return made
+
+
+def _at_home(parts: list[SourcePart], problems: Problems) -> list[SourcePart]:
+    """The parts in which a host that another one publishes is the service behind it, and not external."""
+    behind: dict[str, set[str]] = {}
+    by: dict[str, str] = {}
+    for part in parts:
+        for host, service in part.imported.published.items():
+            behind.setdefault(host, set()).add(service)
+            by[host] = part.name
+    found = []
+    for part in parts:
+        own = part.imported.sections.get("services", {})
+        hosts = {name: name.removeprefix("external:") for name, entry in own.items() if entry.external}
+        names = {name: min(behind[host]) for name, host in hosts.items() if len(behind.get(host, ())) == 1}
+        for name, service in names.items():
+            message = f"{hosts[name]}, which {part.name} calls, is {service}: {by[hosts[name]]} publishes it"
+            problems.add("import-name-changed", message, part.place, "if it is not, say so under names:")
+        if not names:
+            found.append(part)
+            continue
+        kept = {name: one for name, one in own.items() if names.get(name) not in own}
+        whole = replace(part.imported, sections={**part.imported.sections, "services": kept})
+        moved = renamed(whole, names)
+        for name, entry in moved.sections["services"].items():
+            if isinstance(needs := entry.values.get("needs"), list):
+                other = [one for one in needs if not isinstance(one, dict) or one.get("service") != name]
+                values = {**entry.values, "needs": _joined("needs", other, [])}
+                moved.sections["services"][name] = replace(entry, values=values)
+        found.append(replace(part, imported=moved))
+    return found
 
 
 def _part_of(one: _Known, key: str) -> SourcePart:
@@ -255,6 +287,7 @@ def renamed(imported: Imported, names: Mapping[str, str]) -> Imported:
     if not names:
         return imported
     made = Imported(unknown=imported.unknown, examples=imported.examples)
+    made.published = {host: names.get(service, service) for host, service in imported.published.items()}
     for section, entries in imported.sections.items():
         for name, entry in entries.items():
             values = {key: _renamed(value, names) for key, value in entry.values.items()}

@@ -149,6 +149,8 @@ class Imported:
     examples: list[str] = field(default_factory=list)
     facts: dict[str, dict[str, Value]] = field(default_factory=dict)
     """Path of a fact -> where it is from and of which day it is."""
+    published: dict[str, str] = field(default_factory=dict)
+    """Public name of a host -> the service that it leads to."""
 
     def add(
         self, section: str, name: str, values: Mapping[str, Value] | None = None, comment: str = ""

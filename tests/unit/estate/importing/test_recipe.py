@@ -82,6 +82,59 @@ def test_an_address_of_another_cluster_can_be_mapped_to_its_store(recipe: Path) 
     assert "orders" not in {s.id for s in estate.services}
 
 
+PUBLISHED = """\
+---
+kind: Deployment
+metadata: {name: login}
+spec: {template: {metadata: {labels: {app: login}}, spec: {containers: [{name: a, image: x}]}}}
+---
+kind: Service
+metadata: {name: login}
+spec: {selector: {app: login}}
+---
+kind: Service
+metadata: {name: shop}
+spec: {selector: {app: shop}}
+---
+kind: %s
+metadata: {name: login}
+spec: %s
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        (
+            "Ingress",
+            "{rules: [{host: login.acme.example, http: {paths: [{backend: {service: {name: login}}}]}}]}",
+        ),
+        ("Route", "{host: Login.acme.example, to: {kind: Service, name: login}}"),
+        ("HTTPRoute", "{hostnames: [login.acme.example], rules: [{backendRefs: [{name: login}]}]}"),
+    ],
+)
+def test_a_name_that_another_cluster_publishes_is_its_service(recipe: Path, kind: str, spec: str) -> None:
+    (recipe.parent / "east.yaml").write_text(CLUSTER % 3 + PUBLISHED % (kind, spec))
+    west = (CLUSTER % 2).replace("value: login", "value: login.acme.example")
+    (recipe.parent / "west.yaml").write_text(west)
+    estate, result = made(recipe)
+    assert not [service.id for service in estate.services if service.external]
+    shop = next(service for service in estate.services if service.id == "shop")
+    assert {(need.target, need.hard) for need in shop.needs} == {("orders", True), ("login", True)}
+    told = [one for one in result.diagnostics if one.code == "import-name-changed"]
+    assert len(told) == 1
+    assert "east publishes it" in told[0].message
+
+
+def test_a_public_name_that_leads_to_several_services_stays_external(recipe: Path) -> None:
+    two = "{hostnames: [login.acme.example], rules: [{backendRefs: [{name: login}, {name: shop}]}]}"
+    (recipe.parent / "east.yaml").write_text(CLUSTER % 3 + PUBLISHED % ("HTTPRoute", two))
+    west = (CLUSTER % 2).replace("value: login", "value: login.acme.example")
+    (recipe.parent / "west.yaml").write_text(west)
+    estate, _ = made(recipe)
+    assert [service.id for service in estate.services if service.external] == ["login.acme.example"]
+
+
 def test_two_sources_that_disagree_are_named_and_the_first_counts(recipe: Path) -> None:
     estate, result = made(recipe)
     conflicts = {d.message: d for d in result.diagnostics if d.code == "import-conflict"}

@@ -18,7 +18,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.importers.kubernetes.objects import Object
 from evac.estate.importers.kubernetes.operators import has_secret, hosts_of
 from evac.estate.importers.kubernetes.source import Manifests, Workload, texts
-from evac.estate.importers.source_files import at, entries, word
+from evac.estate.importers.source_files import at, entries, items_in, word
 
 Target = tuple[str, str]
 """`service` or `store`, and its id."""
@@ -85,6 +85,9 @@ class _Given:
     """Whether it is certainly an address; else it counts only if a Service of that name is known."""
 
 
+_DNS_NAME: Final = "external-dns.alpha.kubernetes.io/hostname"
+
+
 def find_calls(manifests: Manifests, stores: Mapping[tuple[str, str], str], problems: Problems) -> Calls:
     """Every call. What a container needs before the main ones begin is needed to start.
 
@@ -104,6 +107,10 @@ def find_calls(manifests: Manifests, stores: Mapping[tuple[str, str], str], prob
                             calls.add(workload.id, ("store", store), True, init)
         for given in _mounted(workload, configs):
             _add_call(workload, given, False, names, calls, problems)
+    own = published(manifests)
+    for host in sorted(calls.outside.keys() & own.keys()):
+        for caller in calls.outside.pop(host) - {own[host]}:
+            calls.add(caller, ("service", own[host]), True, False)
     return calls
 
 
@@ -314,6 +321,29 @@ def exposed(manifests: Manifests) -> frozenset[str]:
         ):
             found |= {w.id for w in workloads_behind(service, manifests)}
     return frozenset(found)
+
+
+def published(manifests: Manifests) -> dict[str, str]:
+    """Public names that an Ingress, a Route or a Service leads to one workload -> that workload."""
+    found: dict[str, set[str]] = {}
+    services = {(one.namespace, one.name): one for one in manifests.of("Service")}
+    for item in (one for kind in _ROUTES for one in manifests.of(kind)):
+        for rule in items_in(item.node, "spec", "rules") or [item.node]:
+            names = [word(rule, "host"), word(item.node, "spec", "host")]
+            names += [node.text for node in items_in(item.node, "spec", "hostnames")]
+            behind = {
+                workload.id
+                for key in _backends(rule, item)
+                if key in services
+                for workload in workloads_behind(services[key], manifests)
+            }
+            for name in filter(None, names):
+                found.setdefault(name.lower(), set()).update(behind)
+    for service in services.values():
+        names = (word(service.node, "metadata", "annotations", _DNS_NAME) or "").lower().split(",")
+        for name in filter(None, map(str.strip, names)):
+            found.setdefault(name, set()).update(w.id for w in workloads_behind(service, manifests))
+    return {name: next(iter(ids)) for name, ids in sorted(found.items()) if len(ids) == 1}
 
 
 def _backends(node: Node, item: Object) -> Iterator[tuple[str, str]]:

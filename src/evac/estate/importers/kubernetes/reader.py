@@ -19,7 +19,7 @@ from evac.estate.format.problems import Problems, shown
 from evac.estate.format.quantities import show_share
 from evac.estate.importers.imported import Imported, Options, Sign, Unknown, Value
 from evac.estate.importers.kubernetes.amounts import demand
-from evac.estate.importers.kubernetes.calls import Calls, exposed, find_calls
+from evac.estate.importers.kubernetes.calls import Calls, exposed, find_calls, published
 from evac.estate.importers.kubernetes.cluster import Cluster, read_cluster
 from evac.estate.importers.kubernetes.objects import Object
 from evac.estate.importers.kubernetes.source import Manifests, Workload, read_manifests, selects
@@ -107,7 +107,7 @@ def read(source: Path, problems: Problems, options: Options) -> Imported:
     cluster = read_cluster(manifests, imported, options, problems)
     stores = add_stores(manifests, cluster, imported, problems)
     calls = find_calls(manifests, stores.of_databases, problems)
-    users = exposed(manifests)
+    users, imported.published = exposed(manifests), published(manifests)
     rules = _rules(manifests)
     outside = _outside(calls, {workload.id for workload in manifests.workloads})
     for workload in manifests.workloads:
