@@ -322,3 +322,17 @@ def is_lost(top: Topology, lost: Loss, at: str) -> bool:
 def site_of(top: Topology, at: str) -> str | None:
     """The site of a domain path or server name. Raises UnknownDomain."""
     return resolve(top, at).site
+
+
+def can_be_lost(top: Topology, domain: str) -> bool:
+    """Whether a domain is not within what is lost already."""
+    gone = lost_now(top)
+    return not gone.domains or not _within(top, gone, domain)
+
+
+def _within(top: Topology, gone: Loss, domain: str) -> bool:
+    """A group is gone once all of its members are."""
+    if resolve(top, domain).kind == "group":
+        group = top.estate.groups[top.group_index[domain]]
+        return all(_within(top, gone, member) for member in group.members)
+    return is_lost(top, gone, domain)

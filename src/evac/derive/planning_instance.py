@@ -142,8 +142,7 @@ def derive(
     top = top or topology(estate)
     lost, graph = lost_in(top, scenario), top.once("graph", lambda: service_graph(estate))
     homing = way_home(top, lost) if scenario.kind == "failback" else None
-    unknown, weights = set[str](), policy.tier_weights or estate.tier_weights
-    limits = limits_in(top, tick_ms)
+    unknown, weights, limits = set[str](), policy.tier_weights or estate.tier_weights, limits_in(top, tick_ms)
     rows = rows or rows_of(top, lost, scenario, limits, tick_ms, good)
     unknown |= rows.unknown
     stores, store_rows = lost_stores_of(top, lost, policy, limits, tick_ms, scenario, unknown)
@@ -156,8 +155,7 @@ def derive(
         hit = replace(hit, blocked=hit_by_dependency(graph, hit.blocked))
     services = _services(top, hit, graph, rows, limits, weights, tick_ms, unknown)
     open_questions = _open_questions(top, lost, graph, store_rows, scenario)
-    unknown.update(open_questions.values())
-    unknown.update(rebuild_times(top, hit.waits.rebuilds).values())
+    unknown.update((*open_questions.values(), *rebuild_times(top, hit.waits.rebuilds).values()))
     tools = _tools(estate, graph, services, limits, tick_ms, scenario)
     horizon, by_hand = estate.horizon_ms // tick_ms, _ticks_or_none(estate, START_CYCLE, tick_ms)
     grace = ticks_up(scenario.deadline_ms or 0, tick_ms) if scenario.kind == "evacuate" else 0

@@ -380,13 +380,13 @@ def moved(
     Replicas that a loss took and that found no other place stay bound to what is lost, because that is what a
     restore has to bring back; shed ones wait there too.
     """
-    top = topology(estate)
+    top, leaves = topology(estate), scenario.kind in _LEAVES
     lost, counts = lost_in(top, scenario), _Counts(top)
     inside, steps = _Inside(top, lost), dict[str, tuple[str, int]]()
     draft = Draft(counts.of, inside)
     if scenario.kind == "restore" and (found := tuple(done)):
         done = found
-        for row in _services_in(top, lost):
+        for row in np.unique(estate.replicas.service[replicas_lost(top, lost) > 0]).tolist():
             draft.leave(estate.services[row].id)
     for one in done:
         kind_of(one.step.kind).after(draft, one.step, one.to)
@@ -405,10 +405,8 @@ def moved(
         servers = _after_restore(estate.fleet, lost, scenario, servers)
     stores = {store.id: store for store in estate.stores}
     for name in sorted(draft.rebuilt.keys() & stores.keys()):
-        there = draft.of(draft.rebuilt[name])
-        best = min(
-            there, key=lambda at: (inside(at) == (scenario.kind in _LEAVES), -there[at], at), default=""
-        )
+        there = draft.placed.get(draft.rebuilt[name]) or counts.of(draft.rebuilt[name])
+        best = min(there, key=lambda at: (inside(at) == leaves, -there[at], at), default="")
         site, places = counts.site(best), (stores[name].home, *(one.at for one in stores[name].members))
         draft.primaries[name] = next((at for at in places if at and site_of(top, at) == site), site)
     turned = {*draft.primaries, *draft.following} & stores.keys()
@@ -450,12 +448,6 @@ class _Inside:
             return is_lost(top, lost, place.removeprefix("site:"))
         except UnknownDomain:
             return False
-
-
-def _services_in(top: Topology, lost: Loss) -> list[int]:
-    replicas = top.estate.replicas
-    found: list[int] = np.unique(replicas.service[replicas_lost(top, lost) > 0]).tolist()
-    return found
 
 
 def _of_pools_in_part(top: Topology, lost: Loss) -> dict[str, dict[str, int]]:
@@ -595,17 +587,3 @@ def without_lost(estate: Estate) -> Estate:
         ),
         lost=(),
     )
-
-
-def can_be_lost(top: Topology, domain: str) -> bool:
-    """Whether a domain is not within what is lost already."""
-    gone = lost_now(top)
-    return not gone.domains or not _within(top, gone, domain)
-
-
-def _within(top: Topology, gone: Loss, domain: str) -> bool:
-    """A group is gone once all of its members are."""
-    if resolve(top, domain).kind == "group":
-        group = top.estate.groups[top.group_index[domain]]
-        return all(_within(top, gone, member) for member in group.members)
-    return is_lost(top, gone, domain)

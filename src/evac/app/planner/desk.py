@@ -32,7 +32,7 @@ from evac.derive.basis import (
     read_by_rows,
     rows_said,
 )
-from evac.derive.domains import Loss, Topology, domains, is_lost, loss, topology
+from evac.derive.domains import Loss, Topology, can_be_lost, domains, is_lost, loss, topology
 from evac.derive.objectives import rto_of
 from evac.derive.planning_instance import derive, limits_in
 from evac.derive.rows import RowSet, rows_of
@@ -351,7 +351,7 @@ def _domains(desk: _Desk) -> Iterator[Domain]:
     from evac.audit.impacts.losses import losses
 
     every = (domain for domain in domains(desk.estate) if domain.kind in KINDS)
-    chosen = [domain for domain in every if situation.can_be_lost(desk.top, domain.id)]
+    chosen = [domain for domain in every if can_be_lost(desk.top, domain.id)]
     top = topology(situation.without_lost(desk.estate)) if desk.estate.lost else desk.top
     rows = loss_rows(impacts(top, losses(top, [domain.id for domain in chosen])))
     for domain, row in zip(chosen, rows, strict=True):

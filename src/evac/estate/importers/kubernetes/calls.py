@@ -340,8 +340,8 @@ def published(manifests: Manifests) -> dict[str, str]:
             for name in filter(None, names):
                 found.setdefault(name.lower(), set()).update(behind)
     for service in services.values():
-        names = (word(service.node, "metadata", "annotations", _DNS_NAME) or "").lower().split(",")
-        for name in filter(None, map(str.strip, names)):
+        stated = (word(service.node, "metadata", "annotations", _DNS_NAME) or "").lower()
+        for name in filter(None, (part.strip() for part in stated.split(","))):
             found.setdefault(name, set()).update(w.id for w in workloads_behind(service, manifests))
     return {name: next(iter(ids)) for name, ids in sorted(found.items()) if len(ids) == 1}
 
