@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, get_type_hints
 
 import jsonschema
 import pytest
@@ -83,6 +85,48 @@ def test_grants_in_kind_are_left_to_csv(system: str, kind: str) -> None:
     found = request_of(system, ROW | {"kind": kind})
     assert isinstance(found, LeftOut)
     assert "export them as csv" in found.reason
+
+
+@pytest.mark.parametrize("kind", ["balance", "refund"])
+@pytest.mark.parametrize("more", [{}, {"invoice": ""}, {"currency": "KRW"}, {"tax_included": False}])
+def test_requests_are_what_the_published_clients_of_stripe_chargebee_and_lago_take(
+    kind: str, more: dict[str, Any]
+) -> None:
+    typeguard = pytest.importorskip("typeguard")
+    notes = importlib.import_module("stripe.params._credit_note_create_params")
+    balances = importlib.import_module("stripe.params._customer_create_balance_transaction_params")
+    credits = importlib.import_module("chargebee.models.promotional_credit.operations")
+    lago = importlib.import_module("lago_python_client.models.credit_note")
+    row, checked = {"kind": kind, **more}, 0
+    for system in ("stripe", "chargebee", "lago"):
+        found = request_of(system, ROW | row)
+        if isinstance(found, LeftOut):
+            continue
+        body, checked = dict(found.to_data()["body"]), checked + 1
+        if system == "lago":
+            note = body.pop("credit_note")
+            assert body == {}
+            assert lago.CreditNote(**note).dict(exclude_unset=True) == note
+            assert all(set(item) == set(lago.Item.__fields__) for item in note["items"])
+            continue
+        kinds = {"/v1/credit_notes": notes.CreditNoteCreateParams}
+        if system == "chargebee":
+            kinds = {found.path: credits.PromotionalCredit.AddParams}
+            body["credit_type"] = credits.enums.CreditType(body["credit_type"])
+        wanted = kinds.get(found.path, balances.CustomerCreateBalanceTransactionParams)
+        needed = wanted.__required_keys__
+        hints = get_type_hints(
+            wanted, localns={"StripeContext": Any, "Mapping": Mapping}
+        )  # known to type checkers only
+        fields = {name: hint if name in needed else NotRequired[hint] for name, hint in hints.items()}
+        wanted = TypedDict("wanted", fields)  # type: ignore[operator]
+        typeguard.check_type(body, wanted)
+        for broken in ({**body, "amount": "12"}, {**body, "unknown": 1}, {"amount": 1}):
+            with pytest.raises(typeguard.TypeCheckError):
+                typeguard.check_type(broken, wanted)
+    assert (
+        checked == {"balance": 3, "refund": 2}[kind] - ("invoice" in more) * {"balance": 1, "refund": 2}[kind]
+    )
 
 
 @pytest.mark.data
