@@ -71,7 +71,14 @@ def test_a_case_shows_windows_totals_and_approvals(folder: Path, capsys: pytest.
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
         first = await client.get("/credits/2022-10")
         assert "0 of 2 persons approved" in first.text
-        for words in ("Outage windows", "Totals", "Largest lines", "1 h 29 min", "evac credit approve"):
+        for words in (
+            "Outage windows",
+            "Totals",
+            "Largest lines",
+            "1 h 29 min",
+            "evac credit approve",
+            "<dt>Basis</dt>",
+        ):
             assert words in first.text
         kept = await client.get("/credits/2022-10", headers={"If-None-Match": first.headers["etag"]})
         assert kept.status_code == 304
@@ -185,8 +192,11 @@ def test_a_claim_above_the_last_band_is_decided_on_the_page(
     path = "/credits/a/claims/c%201"
 
     async def story(client: httpx2.AsyncClient, office: Office) -> None:
-        assert f'href="{path}"' in (await client.get("/credits/a")).text
-        assert "900,000 KRW" in (await client.get(path)).text
+        waiting = (await client.get("/credits/a")).text
+        assert waiting.count(f'href="{path}"') == 2, "in the queue and above the totals"
+        assert "1 claim is above the last band" in waiting
+        assert "have changed since" not in waiting
+        assert 'placeholder="at most 900,000 KRW"' in (await client.get(path)).text
         fields = {"answer": "accept", "reason": "documents", "who": "ada"}
         for amount, words in (("", "is not an amount"), ("0 KRW", "Nothing is granted"), ("1 USD", "in KRW")):
             refused = await client.post(path, data=fields | {"amount": amount})
@@ -197,6 +207,8 @@ def test_a_claim_above_the_last_band_is_decided_on_the_page(
         text = (await client.get("/credits/a")).text
         assert "Accepted by a person" in text or "accepted by a person" in text
         assert f'href="{path}"' not in text
+        assert "claim is above the last band" not in text
+        assert "Windows or claims have changed since: compute again." in text
         assert "evac credit compute" in text
         assert (
             "does not wait for a person"
@@ -220,7 +232,7 @@ def test_what_is_no_case_is_not_listed(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert names_of(tmp_path) == names_of(None) == names_of(tmp_path / "none") == []
     assert answer_of(tmp_path, []) == (
-        "No case yet. Resolve an incident, then run evac credit windows CASE --incident NAME.",
+        f"No case yet. Resolve an incident, then run evac credit windows {tmp_path}/CASE --incident NAME.",
         "note",
     )
 

@@ -45,7 +45,8 @@ def summary_of(case: Document) -> str:
     accounts = ledger["accounts"]
     have, needed = len(case["approvals"]), case["approvals_needed"]
     lines = f"{ledger['lines']:,} lines from {accounts['rows']:,} rows"
-    return f"{owed} for {accounts['credited']:,} accounts ({lines}); {have} of {needed} persons approved."
+    words = f"{owed} for {accounts['credited']:,} accounts ({lines}); {have} of {needed} persons approved."
+    return words + (" Windows or claims have changed since: compute again." if case["stale"] else "")
 
 
 def sums_of(rows: Sequence[Document]) -> Iterator[str]:

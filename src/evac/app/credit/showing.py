@@ -81,10 +81,7 @@ def statement_document(case: Case) -> dict[str, Any]:
         raise InvalidInput("ledger-missing", f"case {case.name} has no ledger", found["next"])
     counted = [row for row in ledger["windows"]["list"] if row["kind"] == "outage"]
     last_ms = max((row["to_ms"] for row in counted), default=None)
-    rules = [
-        {"rule": rule.id, "source": rule.source, "note": rule.note, **asdict(in_words(rule))}
-        for rule in ledger_rules(case, ledger).rules
-    ]
+    rules = rules_in_words(case, ledger)
     return {
         "kind": "evac-credit-statement",
         "schema_version": SCHEMA_VERSION,
@@ -109,6 +106,14 @@ def statement_document(case: Case) -> dict[str, Any]:
         "stale": found["stale"],
         "next": found["next"] if found["stale"] else "",
     }
+
+
+def rules_in_words(case: Case, ledger: Mapping[str, Any]) -> list[dict[str, str]]:
+    """For each rule of a ledger who gets it, on which basis and by which procedure, with source and note."""
+    return [
+        {"rule": rule.id, "source": rule.source, "note": rule.note, **asdict(in_words(rule))}
+        for rule in ledger_rules(case, ledger).rules
+    ]
 
 
 def _claims(case: Case, ledger: Mapping[str, Any], windows: Windows) -> dict[str, Any] | None:

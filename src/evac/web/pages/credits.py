@@ -5,6 +5,7 @@ gets and why. Two persons approve the totals here or on the command line, which 
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,6 +63,14 @@ def names_of(folder: Path | None) -> list[str]:
     return sorted(found, reverse=True)[:CASES_MOST]
 
 
+def _rules(folder: Path, document: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rules of the last ledger in words."""
+    from evac.app.credit.case import Case
+    from evac.app.credit.showing import rules_in_words
+
+    return [] if document["ledger"] is None else rules_in_words(Case(folder), document["ledger"])
+
+
 def _document(folder: Path) -> dict[str, Any]:
     from evac.app.credit.case import Case
     from evac.app.credit.showing import case_document
@@ -108,7 +117,11 @@ def answer_of(folder: Path | None, lines: list[CaseLine]) -> tuple[str, str]:
     if folder is None:
         return "No folder of cases is named: start evac serve with --credits DIR.", "note"
     if not lines:
-        return "No case yet. Resolve an incident, then run evac credit windows CASE --incident NAME.", "note"
+        where = shlex.quote(str(folder / "CASE"))
+        return (
+            f"No case yet. Resolve an incident, then run evac credit windows {where} --incident NAME.",
+            "note",
+        )
     troubles = sum(line.trouble for line in lines)
     if troubles:
         return f"{plural(troubles, 'case')} cannot be read.", "error"
@@ -129,6 +142,7 @@ async def one_case(request: Request, case: str, account: Account = "", language:
     room = room_of(request)
     folder, now_ms = _folder_of(room, case), room.office.clock.now_ms()
     document = await asyncio.to_thread(_document, folder)
+    rules = await asyncio.to_thread(_rules, folder, document)
     sentences, problem = await asyncio.to_thread(_explained, folder, document, account.strip(), language)
 
     def make() -> bytes:
@@ -145,6 +159,7 @@ async def one_case(request: Request, case: str, account: Account = "", language:
             approvals=document["approvals"],
             more_approvals=_missing(document),
             claims=document["claims"],
+            rules=rules,
             next=document["next"],
             account=account.strip(),
             language=language,
